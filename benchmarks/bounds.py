@@ -33,8 +33,8 @@ from statesize.models.digests import tokens_sha256
 from statesize.texts import bundled
 from statesize.texts.inputs import begun_excerpts
 from statesize.texts.tokens import AnyTokenizer, encode
-from statesize.truncation.blocks import CAUSAL
 from statesize.truncation.result import CutDocument, CutRun, TruncationResult
+from statesize.truncation.runs import CAUSAL
 from statesize.truncation.truncate import CutTest
 
 PILOT, DOCUMENTS, TOKENS = 4, 24, 512

@@ -35,11 +35,11 @@ from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model
 from statesize.texts.inputs import inputs_of
 from statesize.texts.tokens import AnyTokenizer
-from statesize.truncation.blocks import CutRun, mean_numbers, runs
 from statesize.truncation.cutting import Cutting
 from statesize.truncation.past import SharedPast
 from statesize.truncation.result import CutDocument
 from statesize.truncation.result import CutRun as Measured
+from statesize.truncation.runs import CutRun, mean_numbers, runs
 from statesize.truncation.truncate import CutTest, scored
 
 DOCUMENTS, CALIBRATION, TOKENS = 6, 10, 512

@@ -145,3 +145,17 @@ def test_a_block_of_several_strips_is_that_of_the_whole_matrix(rows, columns, wi
     query, key = torch.randn(2, 1, 11, 4, generator=torch.Generator().manual_seed(0))
     operator = SoftmaxAttention(query, key, scale=0.5, window=window)
     torch.testing.assert_close(operator.block(rows, columns), operator.dense()[..., rows, columns])
+
+
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize(("first", "last"), [(0, 11), (0, 3), (2, 7), (9, 11)])
+def test_columns_divided_by_sums_of_several_tiles_are_those_of_the_whole_matrix(first, last, window, monkeypatch):
+    monkeypatch.setattr(attention, "_ROWS", 4)
+    monkeypatch.setattr(attention, "_COLUMNS", 3)
+    query, key = torch.randn(2, 1, 11, 4, generator=torch.Generator().manual_seed(1))
+    scores = 0.5 * query @ key.mT
+    lag = torch.arange(11)[:, None] - torch.arange(11)
+    seen = (lag >= 0) & (lag < (window or 11))
+    expected = scores.masked_fill(~seen, -torch.inf).softmax(-1)
+    operator = SoftmaxAttention(query, key, scale=0.5, window=window)
+    torch.testing.assert_close(operator.columns(first, last), expected[..., first:, first:last])

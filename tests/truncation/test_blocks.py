@@ -7,7 +7,7 @@ from oracles.operators import FAMILIES, random_operator
 
 from statesize import Recurrence, measure
 from statesize.operators.stepped import Stepped
-from statesize.truncation.blocks import PastBlock
+from statesize.truncation.blocks import PastBlock, gram, leading_eigenvectors
 
 LENGTH = 24
 
@@ -74,3 +74,20 @@ def test_a_group_has_the_basis_of_its_stack():
         np.testing.assert_allclose(block.values[group, 0].numpy(), values, atol=1e-7)
         rest = ((U[:, rank:] * values[rank:]) @ V[rank:]).reshape(2, 14, 10)
         np.testing.assert_allclose(lost[group].numpy(), rest @ inputs[group].numpy(), atol=1e-7)
+
+
+@pytest.mark.parametrize("columns", [300, 40])
+def test_a_few_eigenvectors_are_those_of_the_largest_values(columns):
+    rows = torch.randn(4, 320, columns, generator=torch.Generator().manual_seed(5)) * 0.9 ** torch.arange(columns)
+    rows[1] = 0
+    rows[2, :, columns // 2 :] = 0
+    dense, counts = rows.double().mT @ rows.double(), torch.tensor([10, 4, 7, 0])
+    torch.testing.assert_close(gram(rows).tril(), dense.tril())
+    found = leading_eigenvectors(gram(rows), counts)
+    assert found.shape == (4, columns, 10)
+    for matrix, vectors, count in zip(dense, found, counts, strict=True):
+        assert not bool(vectors[:, count:].any())
+        some = vectors[:, :count]
+        torch.testing.assert_close(some.T @ some, torch.eye(int(count), dtype=torch.float64))
+        largest = torch.linalg.eigvalsh(matrix).flip(0)[:count]
+        torch.testing.assert_close(matrix @ some, some * largest, rtol=0, atol=1e-12 * float(matrix.norm()))

@@ -9,9 +9,10 @@ from oracles.operators import random_operator
 
 from statesize.operators import Dense, Recurrence
 from statesize.operators.stepped import Stepped
-from statesize.truncation.blocks import CAUSAL_SCALES, dropped
+from statesize.truncation.blocks import dropped
 from statesize.truncation.causal import PastReading
 from statesize.truncation.result import CutDocument, CutRun, TruncationResult
+from statesize.truncation.runs import CAUSAL_SCALES
 
 LENGTH, CUT = 24, 11
 FAMILIES = ["attention", "long convolution", "diagonal", "delta", "complex"]

@@ -29,13 +29,14 @@ from statesize.operators import SoftmaxAttention
 from statesize.operators import attention as attention_file
 from statesize.reduction.cache.budgets import GRID
 from statesize.texts.inputs import begun_excerpts
-from statesize.truncation import past as past_file
-from statesize.truncation.blocks import CutRun
+from statesize.truncation import continuation as continuation_file
+from statesize.truncation.continuation import mixed_behind
 from statesize.truncation.cutting import Cutting
 from statesize.truncation.page import chart, notes, table_rows
 from statesize.truncation.past import SharedPast
 from statesize.truncation.result import CutDocument, TruncationResult
 from statesize.truncation.result import CutRun as MeasuredRun
+from statesize.truncation.runs import CutRun
 from statesize.truncation.truncate import plan_truncation, scored, truncate
 
 LENGTH, CUT = 20, 9
@@ -464,7 +465,7 @@ def test_layers_whose_past_changes_are_computed_again():
 
     def run(inputs, others):
         with ExitStack() as stack:
-            past.attach(model, stack, pytest.fail)
+            past.attach(model, stack)
             return first(inputs), second(others)
 
     same, changed = torch.randn(1, 6, 3), torch.randn(2, 1, 6, 3)
@@ -480,32 +481,53 @@ def test_layers_whose_past_changes_are_computed_again():
     assert "forward" not in vars(first)
 
 
+def logits_at(model, noting, past, rule, rank):
+    """Logits of a run with a rank of all units or groups, alone or as one of several over a text."""
+    grouped = rule == "joint ess"
+    ranks = {
+        name: torch.full((one.stored if grouped else len(one.norm),), rank) for name, one in noting.spectra.items()
+    }
+    run = CutRun(rule, 1.0, ranks, grouped, rank)
+    return Cutting(CUT, {}, {}, run, [run], past=past).logits(Forward.of(model, IDS)).clone()
+
+
 @torch.no_grad()
-@pytest.mark.parametrize(("family", "shared"), [("llama", 2), ("mistral", 2), ("gemma2", 0)])
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])
 @pytest.mark.parametrize("rows", [256, 3])
-def test_attention_behind_the_cut_alone_is_as_in_the_whole_text(rows, family, shared, monkeypatch):
+def test_a_model_behind_the_cut_alone_is_as_over_the_whole_text(rows, family, monkeypatch):
     monkeypatch.setattr(attention_file, "_ROWS", rows)  # a long text takes several strips
     model, past = attention_model(family), SharedPast(CUT, LENGTH)
-    forward, noting = Forward.of(model, IDS), Cutting(CUT, {}, {}, past=past)
-    noting.logits(forward)
-
-    def at(rule, rank, past):
-        grouped = rule == "joint ess"
-        ranks = {
-            name: torch.full((one.stored if grouped else len(one.norm),), rank) for name, one in noting.spectra.items()
-        }
-        run = CutRun(rule, 1.0, ranks, grouped, rank)
-        return Cutting(CUT, {}, {}, run, [run], past=past).logits(forward)
-
-    at("nothing", 0, past)
-    assert sum(not isinstance(module, nn.Linear) for module in past.outputs) == shared
-    past.settled = True
-    rules = ("number", "joint ess", "past rows", "past tokens")
-    expected = [at(rule, 2, None) for rule in rules]
-    # T of layers that share their past is known, and is not computed twice.
-    monkeypatch.setattr(functional, "scaled_dot_product_attention", pytest.fail)
+    noting = Cutting(CUT, {}, {}, past=past)
+    noting.logits(Forward.of(model, IDS))
+    assert past.continuation.sure
+    rules = [("nothing", 0), ("number", 2), ("joint ess", 2), ("past rows", 2), ("past tokens", 2)]
+    expected = [logits_at(model, noting, None, *rule) for rule in rules]
+    # The model reads no token before the cut any more.
+    read = model.get_input_embeddings().register_forward_pre_hook(lambda _, ids: lengths.append(ids[0].shape[1]))
+    lengths = []
     for rule, logits in zip(rules, expected, strict=True):
-        torch.testing.assert_close(at(rule, 2, past), logits, rtol=0, atol=1e-5)
+        # Without a past all outputs change most, and round otherwise.
+        most = 2e-5 if rule[0] == "nothing" else 1e-5
+        torch.testing.assert_close(logits_at(model, noting, past, *rule), logits, rtol=0, atol=most)
+    read.remove()
+    assert lengths == [LENGTH - CUT] * len(rules)
+
+
+@torch.no_grad()
+def test_a_model_that_reads_the_past_beside_attention_runs_over_the_whole_text():
+    model, past = attention_model("llama"), SharedPast(CUT, LENGTH)
+    # Each position sees the token before it, as where tokens are shifted.
+    shifted = lambda module, ids, found: found + found.roll(1, 1) * (torch.arange(found.shape[1]) > 0)[:, None]  # noqa: E731
+    model.get_input_embeddings().register_forward_hook(shifted)
+    noting = Cutting(CUT, {}, {}, past=past)
+    noting.logits(Forward.of(model, IDS))
+    assert len(past.continuation.known) == 0
+    assert not past.continuation.sure
+    logits_at(model, noting, past, "nothing", 0)
+    past.settled = True
+    for rule in ("number", "past rows"):
+        expected = logits_at(model, noting, None, rule, 2)
+        torch.testing.assert_close(logits_at(model, noting, past, rule, 2), expected, rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
@@ -517,7 +539,7 @@ def test_attention_that_is_called_again_with_other_values_is_not_shared():
 
     def run(*values):
         with ExitStack() as stack:
-            past.attach(model, stack, pytest.fail)
+            past.attach(model, stack)
             attend = file.ALL_ATTENTION_FUNCTIONS["sdpa"]
             return [attend(module, query, key, one, None, scaling=0.5)[0] for one in values]
 
@@ -531,36 +553,33 @@ def test_attention_that_is_called_again_with_other_values_is_not_shared():
 @torch.no_grad()
 @pytest.mark.parametrize("changed", [None, "query", "values", "dtype", "passed_on", "answer"])
 def test_attention_is_known_if_it_was_seen_to_be_that_of_what_it_took(changed, monkeypatch):
-    model, past, asked = attention_model("llama"), SharedPast(CUT, LENGTH), []
+    model, past = attention_model("llama"), SharedPast(CUT, LENGTH)
     module, file = model.model.layers[0].self_attn, sys.modules[type(model).__module__]
-    module.num_key_value_groups = 1
-    query, key, value = torch.randn(3, 1, 4, LENGTH, 8, generator=torch.Generator().manual_seed(6))
-
-    def behind(layer, seen):
-        asked.append(layer)
-        return seen.values[:, :, CUT:]
-
-    def run():
-        with ExitStack() as stack:
-            past.attach(model, stack, behind)
-            return file.ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, None, scaling=0.5)[0]
-
-    usual = run()
+    generator = torch.Generator().manual_seed(6)
+    query, again = torch.randn(2, 1, 4, LENGTH, 8, generator=generator)
+    key, value, *others = torch.randn(4, 1, 2, LENGTH, 8, generator=generator)
+    usual = file.ALL_ATTENTION_FUNCTIONS["sdpa"]
+    with ExitStack() as stack:
+        past.attach(model, stack)
+        file.ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, None, scaling=0.5)
     # Layers in low precision are seen in float32, and those in float32 may be in float64.
     dtype = torch.float64 if changed == "dtype" else torch.float32
-    attention = SoftmaxAttention((query + (changed == "query")).to(dtype), key.to(dtype), 0.5)
-    values = (value + (changed == "values")).to(dtype)
-    seen = Observation("layer", "attention", lambda units: attention[:, units], values, values, None, 0)
+    each = [part.repeat_interleave(2, 1).to(dtype) for part in (key, value + (changed == "values"))]
+    attention = SoftmaxAttention((query + (changed == "query")).to(dtype), each[0], 0.5)
+    seen = Observation("layer", "attention", lambda units: attention[:, units], each[1], each[1], None, 0)
     gated = dataclasses.replace(seen, passed_on=lambda mixed, units: 2 * mixed)
     if changed == "answer":
         # What is seen later would be another T than the function's.
-        monkeypatch.setattr(past_file, "rows_behind", lambda operator, cut: 1.1 * operator.dense()[..., cut:, :])
-    past.note(module, gated if changed == "passed_on" else seen)
-    past.settled = True
-    found = run()
-    assert asked == ([] if changed else [module])
-    torch.testing.assert_close(found[:, :CUT], usual[:, :CUT], rtol=0, atol=0)
-    torch.testing.assert_close(found[:, CUT:], usual[:, CUT:] if changed else value[:, :, CUT:].transpose(1, 2))
+        rows = lambda operator, cut: 1.1 * operator.dense()[..., cut:, :]  # noqa: E731
+        monkeypatch.setattr(continuation_file, "rows_behind", rows)
+    past.continuation.note(module, "layer", gated if changed == "passed_on" else seen)
+    assert list(past.continuation.known) == ([] if changed else [module])
+    if changed is None:
+        later = again, *others
+        found = past.continuation.known[module].continued(*(part[:, :, CUT:] for part in later))
+        whole = [torch.cat([a[:, :, :CUT], b[:, :, CUT:]], 2) for a, b in zip((query, key, value), later, strict=True)]
+        expected = usual(module, *whole, None, scaling=0.5)[0].transpose(1, 2)[:, :, CUT:]
+        torch.testing.assert_close(mixed_behind(CUT, found), expected, rtol=0, atol=1e-5)
 
 
 def test_divergence_over_many_tokens_is_as_exact_as_single_precision():

@@ -170,9 +170,15 @@ class SoftmaxAttention(TensorOperator):
             scores = (scores / self.soft_cap).tanh() * self.soft_cap
         if self.key_bias is not None:
             scores = scores + self.key_bias[..., None, first:last]
-        lag = position - torch.arange(first, last, device=self.device)
+        # Without a window, rows from a slice all see the keys before the first of them.
+        start = rows.start or 0 if isinstance(rows, slice) and self.window is None else first
+        seen_by_all = min(max(first, start), last)
+        lag = position - torch.arange(seen_by_all, last, device=self.device)
         seen = lag >= 0 if self.window is None else (lag >= 0) & (lag < self.window)
-        return scores.masked_fill_(~seen, -torch.inf)
+        # A sum takes a sixth of the time of a choice, and is the same, as scores are finite.
+        unseen = torch.zeros(seen.shape, dtype=scores.dtype, device=self.device).masked_fill_(~seen, -torch.inf)
+        scores[..., seen_by_all - first :] += unseen
+        return scores
 
     def _probabilities(self, scores: Tensor) -> Tensor:
         """Rows of T from all scores that they see."""

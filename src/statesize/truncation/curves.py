@@ -16,7 +16,7 @@ from statesize.reduction.cache.budgets import GRID, at_curves
 from statesize.reduction.cache.prefix import PrefixLayer
 from statesize.reduction.cache.result import CachePrices
 from statesize.reduction.cache.rules import Rule, expected_attention, kept_first
-from statesize.truncation.blocks import MixerSpectra
+from statesize.truncation.runs import MixerSpectra
 
 
 @dataclass(frozen=True, eq=False)

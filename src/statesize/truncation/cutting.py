@@ -19,11 +19,15 @@ from statesize.adapters.observation import ModuleStack, Observation, Product
 from statesize.adapters.runs import observed
 from statesize.errors import ModelError
 from statesize.operators import Dense, Operator, Recurrence, SoftmaxAttention
-from statesize.truncation.blocks import CutRun, MixerSpectra, PastBlock, dropped, past_block
+from statesize.truncation.blocks import PastBlock, dropped, past_block
 from statesize.truncation.causal import PastReading
+from statesize.truncation.continuation import rows_behind
 from statesize.truncation.curves import MeasuredCurves, expected_tokens, prefix_layer
-from statesize.truncation.past import SharedPast, rows_behind
+from statesize.truncation.past import SharedPast
+from statesize.truncation.runs import CutRun, MixerSpectra
 
+# Given H_i, inputs (S, units, c, P), and ranks.
+_Take = Callable[[PastBlock, Tensor, Tensor], Tensor]
 # Units whose blocks are held at once.
 _UNITS = 256
 _INSIDE = "what it mixes is computed inside one of its parts, where it cannot be replaced"
@@ -59,15 +63,16 @@ class Cutting:
     curves: MeasuredCurves | None = None
     _calls: Counter[str] = field(default_factory=Counter[str], init=False)
     _running: ModuleStack = field(init=False)
-    _answered: nn.Module | None = field(default=None, init=False)
 
     def logits(self, forward: Forward) -> Tensor:
-        """Logits of the positions from the cut on but the last, (L − i − 1, V) float32, of a run like this."""
+        """Logits from the cut on without the last, (L − i − 1, V) float32, which the next run may overwrite."""
+        if self.run is not None and self.past is not None and self.past.continuation.sure:
+            return self.past.continuation.logits(forward, self._behind)
         count = forward.length - self.cut
 
         def attach(stack: ExitStack) -> None:
             if self.past is not None:
-                self.past.attach(forward.model, stack, self._behind)
+                self.past.attach(forward.model, stack)
             for name, module in self.own.items():
                 original = cast("Any", module).mixed_values
                 vars(module)["mixed_values"] = self._mixing(name, module, original)
@@ -79,7 +84,12 @@ class Cutting:
         logits = whole.hidden(observed, running=self._running, record=self._observe, attach=attach)
         if logits is None:
             raise ModelError(f"{type(forward.model).__name__} must return logits, got no tensor. Load a causal model.")
-        return logits[0, -count:-1].float()
+        behind = logits[0, -count:-1].float()
+        if self.run is None and self.past is not None and not self.whole:
+            self.past.continuation.settle(forward, behind, self.spectra)
+            if self.past.continuation.sure:
+                self.past.outputs.clear()
+        return behind
 
     def _mixing(self, name: str, module: Any, original: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         """The method `mixed_values` of a module with an operator of its own."""
@@ -97,9 +107,6 @@ class Cutting:
     def _observe(self, make: Callable[[], Observation], product: Product | None = None) -> Tensor | None:
         if any(frame.module in self.own.values() for frame in self._running.frames):
             return None
-        answered, self._answered = self._answered, None
-        if answered is self._running.frame.module:
-            return None
         # Products that are taken here are none of the model's.
         with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
             try:
@@ -113,21 +120,17 @@ class Cutting:
                 self.whole.setdefault(seen.name, _INSIDE)
                 return None
             changed = self._changed(seen)
-            if self.past is not None and self.run is not None and changed is not None and not self.past.settled:
-                self.past.note(self._running.frame.module, seen)
             return None if changed is None else _placed(changed, seen.mixed, product.mixed)
 
-    def _behind(self, module: nn.Module, seen: Observation) -> Tensor:
-        """Y behind the cut, (1, units, L − i, P), of attention whose T is known, with every H_i at its rank."""
-        self._answered = module
-        with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-            name, run = self._called(seen), cast("CutRun", self.run)
-            rows = rows_behind(cast("SoftmaxAttention", seen.operator(slice(None))), self.cut)
-            rest = self.dropped(name, seen, run)
-            if rest is not None:
-                kept = self.inputs(seen) - rest.to(seen.values.dtype)
-                return rows @ torch.cat([kept, seen.values[:, :, self.cut :]], 2)
-            return rows @ seen.values - self._lost_at_best(name, seen, run, rows)
+    def _behind(self, seen: Observation) -> Tensor:
+        """Y behind the cut, (1, units, L − i, P), of attention with every H_i at its rank."""
+        name, run = self._called(seen), cast("CutRun", self.run)
+        rows = rows_behind(cast("SoftmaxAttention", seen.operator(slice(None))), self.cut)
+        rest = self.dropped(name, seen, run)
+        if rest is None:
+            rest = self._at_best(PastBlock.dropped, name, seen, run, rows)
+        kept = self.inputs(seen) - rest.to(seen.values.dtype)
+        return rows @ torch.cat([kept, seen.values[:, :, self.cut :]], 2)
 
     def _called(self, seen: Observation) -> str:
         """The name of a call of a mixer, of which a run may have several."""
@@ -142,6 +145,9 @@ class Cutting:
             return None
         if self.run is None:
             self.spectra[name] = self._noted(seen)
+            if self.past is not None:
+                self._rotation(name, seen)
+                self.past.continuation.note(self._running.frame.module, name, seen)
             return None
         lost = self.lost(name, seen, self.run)
         padded = torch.nn.functional.pad(lost, (0, 0, self.cut, 0))
@@ -153,7 +159,7 @@ class Cutting:
     def lost(self, name: str, seen: Observation, run: CutRun) -> Tensor:
         """What rows behind the cut no longer read of a mixer in a run, (S, units, L − i, P)."""
         rest = self.dropped(name, seen, run)
-        return self._lost_at_best(name, seen, run) if rest is None else self.past_part(seen, rest)
+        return self._at_best(PastBlock.lost, name, seen, run) if rest is None else self.past_part(seen, rest)
 
     def dropped(self, name: str, seen: Observation, run: CutRun) -> Tensor | None:
         """What a run drops of the inputs before the cut, (S, units, i, P); None where that depends on what reads."""
@@ -197,7 +203,7 @@ class Cutting:
 
     def _chosen(self, name: str, seen: Observation) -> Choices:
         """What all runs without hindsight keep of what a mixer has before the cut."""
-        rotation, inputs, units = self._rotation(seen), self.inputs(seen), seen.values.shape[1]
+        rotation, inputs, units = self._rotation(name, seen), self.inputs(seen), seen.values.shape[1]
         state = isinstance(seen.operator(slice(0, 1)), Recurrence)
         numbers = [run for run in self.causal if state or not run.of_tokens]
         tokens = {run.rule for run in self.causal} - {run.rule for run in numbers}
@@ -237,15 +243,17 @@ class Cutting:
         """How many units share a choice of a run."""
         return seen.values.shape[1] // seen.groups if run.grouped and seen.groups else 1
 
-    def _rotation(self, seen: Observation) -> Rotation | None:
-        """What moves queries of attention behind the cut."""
+    def _rotation(self, name: str, seen: Observation) -> Rotation | None:
+        """What moves queries of attention behind the cut, which a run over the whole text shows."""
         operator = seen.operator(slice(None))
         if not isinstance(operator, SoftmaxAttention):
             return None
-        rotation = rotation_of(self._running, operator.query)
-        if rotation is None:
+        known = {} if self.past is None else self.past.rotations
+        if name not in known:
+            known[name] = rotation_of(self._running, operator.query)
+        if known[name] is None:
             self.unmoved.add(seen.name)
-        return rotation
+        return known[name]
 
     def past_part(self, seen: Observation, inputs: Tensor) -> Tensor:
         """H u of all units, (S, units, L − i, P), for inputs before the cut."""
@@ -257,18 +265,18 @@ class Cutting:
         padded = torch.nn.functional.pad(inputs.double(), (0, 0, 0, seen.values.shape[2] - self.cut))
         return operator.to(torch.float64).apply(padded)[:, :, self.cut :]
 
-    def _lost_at_best(self, name: str, seen: Observation, run: CutRun, rows: Tensor | None = None) -> Tensor:
-        """(H − H_k) u of all units, (S, units, L − i, P), for a rank of each or of each group."""
+    def _at_best(self, take: _Take, name: str, seen: Observation, run: CutRun, rows: Tensor | None = None) -> Tensor:
+        """What the best approximation, of a rank of each unit or group, drops of all inputs, or what outputs lose."""
         ranks = run.ranks[name].to(seen.values.device)
         if run.grouped and seen.groups:
             inputs = self.inputs(seen)
             inputs = inputs.reshape(len(inputs), seen.groups, -1, *inputs.shape[2:])
-            return self._group_blocks(seen, rows).lost(inputs, ranks[:, None]).flatten(1, 2)
+            return take(self._group_blocks(seen, rows), inputs, ranks[:, None]).flatten(1, 2)
         parts: list[Tensor] = []
         for units, block in self._blocks(seen, rows):
             inputs = seen.values[:, units, : self.cut]
             # Several inputs of one position lie behind one another.
-            parts.append(block.lost(inputs.reshape(*inputs.shape[:2], block.columns, -1), ranks[units]))
+            parts.append(take(block, inputs.reshape(*inputs.shape[:2], block.columns, -1), ranks[units]))
         return torch.cat(parts, 1)
 
 

@@ -13,8 +13,8 @@ from statesize.measurement.statistics import finite
 from statesize.profiling.profile import Profile
 from statesize.report.result_page import PageChart, PageTable, ResultPage
 from statesize.report.words import by_reason
-from statesize.truncation.blocks import CAUSAL
 from statesize.truncation.result import Row, TruncationResult, percent
+from statesize.truncation.runs import CAUSAL
 
 HEADINGS = ("each head carries", "numbers per channel", "KL lost", "of context's worth", "loss (nats)", "KL (nats)")
 _FRACTIONS = {0.25: "a quarter of its ESS", 0.5: "half its ESS", 1.0: "its ESS", 2.0: "twice its ESS"}

@@ -23,7 +23,7 @@ from statesize.measurement.statistics import (
     mean_interval,
     ratio_interval,
 )
-from statesize.truncation.blocks import CAUSAL, JOINT
+from statesize.truncation.runs import CAUSAL, JOINT
 
 Measure = Literal["divergence", "worth"]
 NEGLIGIBLE = 0.01

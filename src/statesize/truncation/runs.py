@@ -1,0 +1,182 @@
+"""Which runs a cut has, and how much each keeps of every mixer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SCALES = (0.25, 0.5, 1.0, 2.0)
+"""Numbers that are kept, in units of the ESS of each unit."""
+CAUSAL_SCALES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""The same of choices that know the past only."""
+CAUSAL = ("past rows", "past tokens", "expected tokens")
+"""Their rules, of each head."""
+JOINT = ("joint past rows", "tokens by curves")
+"""Rules with one choice for all heads of a group."""
+JOINT_SCALES = (1.0, 2.0, 4.0, 8.0)
+"""Their numbers, in units of the joint ESS of each group."""
+
+
+@dataclass(frozen=True, eq=False)
+class MixerSpectra:
+    """What the whole run shows of one mixer at a cut.
+
+    Attributes:
+        kind: What the mixer is.
+        multiplicity: Channels of each unit.
+        entropy: Entropy-ESS of each unit, (units,).
+        norm: ‖H_i‖_F of each unit, (units,).
+        most: The largest rank that H_i can have.
+        inputs: How many inputs, or numbers of a state, of the past there are to choose from.
+        held: How many inputs a window still shows behind the cut; all without one.
+        state: Whether it keeps a state, in which no inputs can be chosen.
+        joint: Entropy-ESS of the stack of each group's units, (groups,), or None without groups.
+    """
+
+    kind: str
+    multiplicity: int
+    entropy: Tensor
+    norm: Tensor
+    most: int
+    inputs: int
+    held: int
+    state: bool
+    joint: Tensor | None
+
+    @property
+    def stored(self) -> int:
+        """Groups whose units read one stored input, or units where each stores its own."""
+        return len(self.entropy if self.joint is None else self.joint)
+
+    @property
+    def largest(self) -> Tensor:
+        """The largest entropy-ESS of one unit of each group, (groups,)."""
+        return self.entropy.reshape(self.stored, -1).amax(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class CutRun:
+    """One run of the model in which every mixer is cut.
+
+    Attributes:
+        rule: "ess", "equal", "norm", "number", "joint ess", "largest head", "past rows", "past tokens", "expected
+            tokens", "equal past rows", "joint past rows", "tokens by curves" or "nothing".
+        scale: Numbers kept in units of the rule's own, c; 1 where there is nothing to scale.
+        ranks: For each mixer by its name the rank of each unit, or of each group of a rule of groups.
+        grouped: Whether ranks are of groups.
+        kept: Mean numbers per channel that are kept.
+    """
+
+    rule: str
+    scale: float
+    ranks: dict[str, Tensor]
+    grouped: bool
+    kept: float
+
+    @property
+    def causal(self) -> bool:
+        """Whether what is kept is chosen by the past alone."""
+        return self.rule in (*CAUSAL, *JOINT, "equal past rows")
+
+    @property
+    def of_tokens(self) -> bool:
+        """Whether whole tokens are kept, where a mixer has any."""
+        return "tokens" in self.rule
+
+
+def runs(
+    spectra: dict[str, MixerSpectra],
+    number: int | None,
+    *,
+    expected: bool = False,
+    budgets: Callable[[dict[str, int], dict[str, Tensor]], dict[str, Tensor]] | None = None,
+) -> list[CutRun]:
+    """All runs of one cut, that of H_i = 0 first.
+
+    Args:
+        spectra: What the whole run shows of each mixer.
+        number: Adds a run with that many numbers everywhere.
+        expected: Adds runs with tokens by expected attention.
+        budgets: Adds runs with tokens of each cache by curves, given what mixers hold and how many each cache would
+            get without curves.
+
+    Returns:
+        Runs in the order of the result.
+    """
+    planned = [_run(spectra, "nothing", 0.0, {name: torch.zeros_like(one.norm) for name, one in spectra.items()})]
+    for scale in SCALES:
+        by_ess = _run(spectra, "ess", scale, {name: scale * one.entropy for name, one in spectra.items()})
+        planned.append(by_ess)
+        if scale == 1:
+            for rule in ("equal", "norm"):
+                sizes = {
+                    name: torch.ones_like(one.norm) if rule == "equal" else one.norm for name, one in spectra.items()
+                }
+                planned.append(_run(spectra, rule, scale, _spread(spectra, sizes, by_ess.kept)))
+    for rule in CAUSAL:
+        if rule != "past rows" and all(one.state for one in spectra.values()):
+            continue
+        if rule == "expected tokens" and not expected:
+            continue
+        for scale in CAUSAL_SCALES:
+            by_ess = _run(spectra, rule, scale, {name: scale * one.entropy for name, one in spectra.items()})
+            planned.append(by_ess)
+            if rule == "past rows" and scale == 1:
+                sizes = {name: torch.ones_like(one.norm) for name, one in spectra.items()}
+                planned.append(_run(spectra, "equal past rows", scale, _spread(spectra, sizes, by_ess.kept)))
+    if number is not None:
+        everywhere = {name: torch.full_like(one.norm, number) for name, one in spectra.items()}
+        planned.append(_run(spectra, "number", 1.0, everywhere))
+    joint = {name: one.entropy if one.joint is None else one.joint for name, one in spectra.items()}
+    if any(one.joint is not None for one in spectra.values()):
+        largest = {name: one.entropy if one.joint is None else one.largest for name, one in spectra.items()}
+        planned.append(_run(spectra, "joint ess", 1.0, joint, grouped=True))
+        planned.append(_run(spectra, "largest head", 1.0, largest, grouped=True))
+        for scale in JOINT_SCALES:
+            numbers = {name: scale * size for name, size in joint.items()}
+            planned.append(_run(spectra, "joint past rows", scale, numbers, grouped=True))
+    if budgets is not None:
+        for scale in JOINT_SCALES:
+            numbers = {name: scale * size for name, size in joint.items()}
+            numbers |= budgets({name: one.held for name, one in spectra.items()}, numbers)
+            planned.append(_run(spectra, "tokens by curves", scale, numbers, grouped=True))
+    return planned
+
+
+def _run(
+    spectra: dict[str, MixerSpectra], rule: str, scale: float, numbers: dict[str, Tensor], *, grouped: bool = False
+) -> CutRun:
+    """A run with ⌈numbers⌉ for each unit or group."""
+    # The stack of a group may have more rows, and a larger rank, than one of its units; without hindsight a choice may
+    # need all that there is.
+    ranks = {
+        name: torch.ceil(numbers[name] - 1e-9).clamp(0, one.inputs if grouped or rule in CAUSAL else one.most).long()
+        for name, one in spectra.items()
+    }
+    return CutRun(rule, scale, ranks, grouped, mean_numbers(spectra, ranks))
+
+
+def mean_numbers(spectra: dict[str, MixerSpectra], numbers: dict[str, Tensor]) -> float:
+    """Mean over all channels of a number for each unit, or over all stored channels of one for each group."""
+    total = sum(float(numbers[name].sum()) * one.multiplicity for name, one in spectra.items())
+    return total / sum(len(numbers[name]) * one.multiplicity for name, one in spectra.items())
+
+
+def _spread(spectra: dict[str, MixerSpectra], sizes: dict[str, Tensor], kept: float) -> dict[str, Tensor]:
+    """Whole numbers in proportion to sizes, at least 1 where there is anything to keep, so many on the mean."""
+
+    def at(scale: float) -> dict[str, Tensor]:
+        return {
+            name: torch.where(one.norm > 0, (scale * sizes[name]).round().clamp(1, one.most), 0)
+            for name, one in spectra.items()
+        }
+
+    positive = [float(size[size > 0].min()) for size in sizes.values() if bool((size > 0).any())]
+    low, high = 0.0, max(one.most for one in spectra.values()) / min(positive, default=1.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if mean_numbers(spectra, at(middle)) < kept else (low, middle)
+    return min((at(low), at(high)), key=lambda numbers: abs(mean_numbers(spectra, numbers) - kept))
