@@ -50,7 +50,7 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 shape = ModelConfig("la", vocabulary_size=4096, width=8, heads=2, layers=1, key_size=4)
 small = LanguageModel(shape, torch.Generator().manual_seed(0)).eval()
 texts = [f"number {n} of many" for n in range(300)]
-unchanged("compress", lambda: ss.compress(small, tokenizer, texts, length=16))
+unchanged("compress", lambda: ss.compress(small, texts, tokenizer=tokenizer, length=16))
 
 from transformers import LlamaConfig, LlamaForCausalLM
 
