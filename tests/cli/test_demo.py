@@ -30,15 +30,7 @@ def one_sequence(monkeypatch):
     monkeypatch.setattr("statesize.texts.inputs.bundled_sequences", lambda *given: bundled_sequences(*given)[:1])
 
 
-@pytest.fixture
-def short_cut(monkeypatch):
-    """Shorter texts tell as much about what the demo says of its cut."""
-    truncation = importlib.import_module("statesize.truncation.truncate")
-    cut = truncation.truncate
-    monkeypatch.setattr(truncation, "truncate", lambda *given, **options: cut(*given, **(options | {"tokens": 48})))
-
-
-def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequence, short_cut, here, capsys):
+def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequence, here, capsys):
     assert main(["demo"]) == 0
     captured = capsys.readouterr()
     assert next_command(captured) == ["profile", "MODEL", "--text", "FILE"]
