@@ -148,7 +148,7 @@ def test_the_last_logits_predict_the_answer_to_a_passkey(llama, prefix):
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text"])
-def test_a_layer_is_checked_once(family, monkeypatch):
+def test_prefixes_of_one_length_share_rotations(family, monkeypatch):
     model, other = attention_model(family), IDS.flip(-1)
     first = read_prefix(model, IDS[:, :PREFIX])
     expected = read_prefix(model, other[:, :PREFIX])

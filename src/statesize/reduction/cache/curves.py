@@ -42,7 +42,7 @@ def curves_of_documents(
     norms: dict[str, nn.Module] | None = None
     read: Prefix | None = None
     for ids in documents:
-        read = read_prefix(model, ids[None, :length], checked=read)
+        read = read_prefix(model, ids[None, :length], before=read)
         norms = norms_after(model, read) if norms is None else norms
         yield read, error_curves(read, ids[None, length:], (rule,), norms)[0]
 

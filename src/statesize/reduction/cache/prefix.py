@@ -107,11 +107,11 @@ def require_cache(model: nn.Module | type) -> None:
         )
 
 
-def read_prefix(model: nn.Module, ids: Tensor, checked: Prefix | None = None) -> Prefix:
+def read_prefix(model: nn.Module, ids: Tensor, before: Prefix | None = None) -> Prefix:
     """Let a model read a prefix (1, P) into its cache, and note what each layer holds."""
-    # Of a prefix that was as long, layers are known to be softmax attention, and their rotations are the same.
+    # A prefix before that was as long has the same rotations, which take time to find.
     layers: list[PrefixLayer] = []
-    known = {layer.name: layer for layer in checked.layers} if checked and checked.ids.shape == ids.shape else {}
+    rotations = {one.name: one.rotation for one in before.layers} if before and before.ids.shape == ids.shape else {}
     ids = ids.to(device_of(model))
     require_cache(model)
     with eval_mode(model), running_modules(model, ids.shape[1]) as running:
@@ -122,7 +122,7 @@ def read_prefix(model: nn.Module, ids: Tensor, checked: Prefix | None = None) ->
             ) -> Any:
                 result = function(module, query, key, value, mask, **options)
                 parts = query, key, value
-                layers.append(_noted(running, name, module, parts, mask, options, result[0], known))
+                layers.append(_noted(running, name, module, parts, mask, options, result[0], rotations))
                 return result
 
             return attend
@@ -150,7 +150,7 @@ def _noted(
     mask: Any,
     options: dict[str, Any],
     mixed: Tensor,
-    known: Mapping[str, PrefixLayer],
+    rotations: Mapping[str, Rotation | None],
 ) -> PrefixLayer:
     name = running.frame.name
     query, key, value = (part.float() for part in parts)
@@ -169,10 +169,8 @@ def _noted(
     window, scale = attention_window(module, options), options.get("scaling")
     scale = float(query.shape[-1] ** -0.5 if scale is None else scale)
     plainly = key.shape[2] == length and is_band(mask, length, window)
-    if plainly and name not in known:
-        plain = PlainAttention.of(query, key, scale, window)
-        plainly = plain.explained(value, mixed.transpose(1, 2), exact=False) is not None
-    if not plainly:
+    plain = PlainAttention.of(query, key, scale, window)
+    if not plainly or plain.explained(value, mixed.transpose(1, 2), exact=False) is None:
         raise ModelError(
             f"{name} must be softmax attention over its keys and no more, got other outputs (a soft cap, sinks or "
             "biases): no price is known."
@@ -185,7 +183,7 @@ def _noted(
         value[0],
         scale,
         window,
-        known[name].rotation if name in known else rotation_of(running, query),
+        rotations[name] if name in rotations else rotation_of(running, query),
         length,
     )
 

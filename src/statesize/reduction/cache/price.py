@@ -228,8 +228,8 @@ class Pricing:
             self._smaller(sample, budgets, self.ratios),
         )
 
-    def _runs(self, budgets: dict[tuple[float, Budgets], Tensor], checked: Prefix) -> VariantRuns:
-        return VariantRuns(self.model, self.rule, self.prefix, self.tokenizer, budgets, checked, self.steps)
+    def _runs(self, budgets: dict[tuple[float, Budgets], Tensor], before: Prefix) -> VariantRuns:
+        return VariantRuns(self.model, self.rule, self.prefix, self.tokenizer, budgets, before, self.steps)
 
     def _smaller(
         self, sample: Prefix, budgets: dict[tuple[float, Budgets], Tensor], ratios: Sequence[float]

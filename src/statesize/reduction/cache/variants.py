@@ -38,7 +38,7 @@ class VariantRuns:
         prefix: Tokens of a prefix.
         tokenizer: For bytes and passkeys.
         budgets: Tokens of each cache, (caches,), by share and way.
-        checked: A prefix that the model has read before, if any.
+        before: A prefix that the model has read before, if any.
         steps: Times prefixes, and runs by the tokens that follow.
     """
 
@@ -47,7 +47,7 @@ class VariantRuns:
     prefix: int
     tokenizer: AnyTokenizer | None
     budgets: dict[tuple[float, Budgets], Tensor]
-    checked: Prefix | None = None
+    before: Prefix | None = None
     steps: Steps = field(default_factory=lambda: Steps({}))
 
     def document(self, ids: Tensor, variants: Sequence[Variant], left_out: Collection[Variant] = ()) -> PricedDocument:
@@ -100,7 +100,7 @@ class VariantRuns:
     ) -> list[Told]:
         """What logits of the tokens that follow, (1, C), tell with each cache of a prefix (1, P)."""
         with self.steps.timed("prefixes"):
-            read = read_prefix(self.model, prefix, self.checked)
+            read = read_prefix(self.model, prefix, self.before)
             orders = [kept_first(self.rule, layer) for layer in read.layers]
         # Nothing is predicted after the last token.
         ids, made = rest[:, :-1], dict[_Cache, Told]()
