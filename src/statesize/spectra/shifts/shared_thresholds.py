@@ -122,12 +122,13 @@ def shared_thresholds(
         if not len(group):
             return known
         begin, end = end, end + len(group)
-        past = Evaluations(
-            *(
-                np.concatenate([part, np.empty_like(part, shape=(end - begin, *part.shape[1:]))])
-                for part in cast("Iterator[Any]", past)
+        if end > len(past.group):
+            past = Evaluations(
+                *(
+                    np.concatenate([part[:begin], np.empty_like(part, shape=(2 * end - begin, *part.shape[1:]))])
+                    for part in cast("Iterator[Any]", past)
+                )
             )
-        )
         past.group[begin:end], past.shift[begin:end] = group, shift
         for first in range(begin, end, at_once):
             part = slice(first, min(first + at_once, end))
