@@ -1,14 +1,10 @@
 """The pages show the record, and the verdicts follow from it."""
 
-import json
-
 import pytest
 
-from benchmarks import bounds, truncation_lengths
+from benchmarks import bounds
 from benchmarks.truncation import CLAIMS, result_of, table, verdicts
 from statesize.io.json_values import json_values
-from statesize.models.load import load_model
-from statesize.texts.bundled import documents
 from tools.figures.on_record import read_json
 from tools.figures.pages import BLOCK, DOCS
 
@@ -53,17 +49,3 @@ def test_verdicts_leave_doubts_where_an_interval_does():
     assert verdicts([row(0.03, 0.05)]) == {names[0]: False, names[1]: True}
     assert verdicts([row(-0.01, 0.03)]) == {names[0]: None, names[1]: None}
     assert verdicts([row(0.03, 0.05), row(-0.01, 0.009)]) == {names[0]: False, names[1]: False}
-
-
-def test_each_length_is_cut_in_its_middle_and_what_is_there_is_not_run_again(tmp_path, monkeypatch):
-    # For the prose of the benchmarks all of Python's library would be read.
-    monkeypatch.setattr("benchmarks.recorded.held_out", documents)
-    monkeypatch.setattr(truncation_lengths, "LENGTHS", (16, 24))
-    monkeypatch.setattr(truncation_lengths, "DOCUMENTS", 2)
-    path = tmp_path / "lengths.json"
-    row = truncation_lengths.one_length(load_model("gla"), 16, documents=2)
-    path.write_text(json.dumps({"rows": [{"file": "gla", "tokens": 16, **row}]}))
-    truncation_lengths.main(path, ["gla"])
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    assert [(one["tokens"], one["documents"], one["measured"][0]["cut"]) for one in rows] == [(16, 2, 8), (24, 2, 12)]
-    assert rows[0]["seconds"] == row["seconds"]

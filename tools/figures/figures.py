@@ -34,7 +34,6 @@ from tools.figures.published import (
     published_delimiters,
     published_heads,
     recurrent_delimiters,
-    truncation_lengths,
 )
 from tools.figures.seeds import seeds
 from tools.figures.smaller_states import caches, compression, delta_rules, ess_sizes, gramian_time, mamba2_layers
@@ -72,7 +71,6 @@ def figures() -> dict[str, dict[str, str]]:
         cache_budgets,
         published_models,
         published_documents,
-        truncation_lengths,
         fla,
         compression,
         caches,

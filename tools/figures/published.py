@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.truncation import interval, result_of
 from statesize.lab.studies.statistics import Evidence, Numbers, jackknife, of_mean, ranks, within_cells
 from statesize.lab.studies.verdicts import LEVEL, holm
 from statesize.measurement.statistics import mean_interval
@@ -134,28 +133,6 @@ _RECURRENT = {
     **{"la": "`la`", "gla": "`gla`", "gated-deltanet": "`gated-deltanet`"},
     "tiny-rwkv-7v0-834K-FP32": "RWKV-7",
 }
-
-
-def truncation_lengths(document: Mapping[str, Any]) -> dict[str, str]:
-    """What is lost at each length, at the model's ESS and at a quarter of it."""
-    names = dict(zip(dict.fromkeys(row["file"] for row in document["rows"]), _MODELS, strict=True))
-    rows: list[tuple[str, ...]] = []
-    for row in document["rows"]:
-        result = result_of(row)
-        runs = {one.scale: one for one in result.rows if one.rule == "ess"}
-        shares = ((runs[scale].divergence_share, runs[scale].share) for scale in (1.0, 0.25))
-        cells = (interval(share.to_dict(), ".1%") for pair in shares for share in pair)
-        worth, size = f"{result.worth.value:.2f}", f"{result.entropy.value:.1f}"
-        rows.append((names[row["file"]], f"{row['tokens']:,}", worth, size, *cells))
-    lost = ("KL lost at ESS", "of worth", "KL lost at a quarter", "of worth")
-    head = ("model", "tokens", "context's worth (nats)", "ESS", *lost)
-    shortest = document["rows"][0]
-    ess = mean_interval(np.array([one["entropy"] for one in shortest["measured"]]))
-    return {
-        "table": table(head, rows),
-        "documents": str(shortest["documents"]),
-        "shortest_ess": estimate(ess.value, (ess.low, ess.high), ".1f"),
-    }
 
 
 def published_caches(document: Mapping[str, Any]) -> dict[str, str]:
