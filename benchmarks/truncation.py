@@ -22,7 +22,7 @@ from benchmarks.cases import document
 from benchmarks.recorded import finish, of_each, prose, weights_of
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model
-from statesize.texts.inputs import begun_excerpts, excerpts_of
+from statesize.texts.inputs import begun_excerpts
 from statesize.texts.rows import evenly
 from statesize.texts.tokens import AnyTokenizer
 from statesize.truncation import truncate
@@ -59,7 +59,7 @@ def one_model(name: str) -> dict[str, Any]:
 def fresh_pieces(tokenizer: AnyTokenizer) -> list[Tensor]:
     """Pieces of Python's prose that were not read before, (TOKENS,) each."""
     ids = prose(tokenizer)
-    pieces = excerpts_of([ids], TOKENS, len(ids))[1:-1]
+    pieces = begun_excerpts([ids], TOKENS, len(ids), None)[1:-1]
     seen = {tuple(piece.tolist()) for piece in evenly(pieces, DOCUMENTS)}
     rest = [piece for piece in pieces if tuple(piece.tolist()) not in seen]
     return begun_excerpts(rest, TOKENS, DOCUMENTS, tokenizer)

@@ -108,7 +108,7 @@ def test_a_probe(device):
 def test_compression(mixer, device):
     documents = [text[:200] for text in bundled.documents()[:40]]
     on_cpu, there = (
-        ss.compress(model, bundled.tokenizer(), documents, length=32, int8=mixer == "gla")
+        ss.compress(model, documents, length=32, int8=mixer == "gla", tokenizer=bundled.tokenizer())
         for model in both(trained(mixer), device)
     )
     assert next(there.model.parameters()).device.type == device.type

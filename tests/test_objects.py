@@ -75,6 +75,7 @@ def shown(model, profile):
         "probe": Probe(IDS),
         "probing": Probing(Probe(IDS)),
         "truncation": ss.truncate(model, IDS, tokens=24),
+        "model and tokenizer": ss.load("gla"),
     }
 
 
@@ -110,7 +111,9 @@ def test_a_summary_is_one_table_that_fits_and_names_what_does_not(width, profile
         assert [
             name for name in {*summary.columns} - {*shown, "model", "cause"} if name not in printed.replace("\n", " ")
         ] == []
-        assert ("average_entropy" in rest) == (width == 40)
+        # Of few columns those that are read last are named; many go on below.
+        assert (rest != "") == (width < 200 and not wide)
+        assert ("At the middle of the text: middle_entropy" in printed) == (width > 40 and not wide)
     # What is taken from it is pandas' own.
     assert type(summary[["layer"]]) is type(summary.round(1)) is pd.DataFrame
     assert summary.equals(profile.summary(wide=True))

@@ -44,7 +44,7 @@ unchanged("to_html", lambda: found.to_html(f"{folder}/page.html"))
 unchanged("compare", lambda: ss.compare([found, found]))
 unchanged("truncate", lambda: ss.truncate("recall-gla", documents=2, tokens=48))
 unchanged("network_ess", lambda: ss.network_ess(model, ids[:, :8], positions=1))
-unchanged("compress", lambda: ss.compress(model, tokenizer, [f"number {n} of many" for n in range(300)]))
+unchanged("compress", lambda: ss.compress(model, [f"number {n} of many" for n in range(300)], tokenizer=tokenizer))
 
 from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -30,7 +30,7 @@ def recall_cuts(folder: Path) -> list[dict[str, Any]]:
             model = load_checkpoint(folder / f"recall-{mixer}-{seed}") if seed else zoo.load(f"recall-{mixer}")[0]
             before = evaluate(model, TASK, _BATCH)["loss"]
             for state in _STATES:
-                found = compress(model, recall_tokenizer(), documents(_SEQUENCES), state, length=TASK.length)
+                found = compress(model, documents(_SEQUENCES), state, length=TASK.length, tokenizer=recall_tokenizer())
                 lost = evaluate(found.model, TASK, _BATCH)["loss"] - before
                 row = {"model": f"{mixer}-{seed}", "state": state, "lost_nats": lost, "safe": found.safe}
                 rows.append(row | {"recall": found.to_dict()["recall"]["repeated_bigrams"]})

@@ -38,7 +38,7 @@ def rows(folder: str) -> list[Row]:
     found: list[Row] = []
     ways = [(share, free) for free in (False, True)[: 1 + (model.config.model_type == "mamba2")] for share in SHARES]
     for share, free in ways:
-        cut = ss.compress(model, tokenizer, documents, share, length=128, free_basis=free)
+        cut = ss.compress(model, documents, share, length=128, free_basis=free, tokenizer=tokenizer)
         taken = [
             (seconds(partial(generate, model, prompt)), seconds(partial(generate, cut.model, prompt)))
             for _ in range(_ROUNDS)

@@ -29,7 +29,7 @@ def test_table_ratios_and_page(arguments, tmp_path, capsys):
     # Context is worth nothing to this model, and its text has 6 pieces of twice the length.
     assert captured.err.splitlines()[-1].endswith(f"--html {page} --max-tokens 200")
     assert captured.err.count("--max-tokens") == 1
-    assert "Tokens are evicted by the rule 'streaming'" in captured.out
+    assert "The rule 'streaming' chooses the tokens that go" in captured.out
     assert f"Ratios: {path}" in captured.err
     assert np.load(path).shape == (99, 2, 2)
     assert f"Report: {page}" in captured.err

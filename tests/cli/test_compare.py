@@ -82,7 +82,8 @@ def refused(arguments, capsys, code=1):
 
 def test_bad_input(saved, capsys):
     assert "no profile at nowhere" in refused(["compare", "one", "nowhere"], capsys)
-    assert "is a folder" in refused(["compare", "one", "--html", "two"], capsys)
+    assert "must be the folders of two profiles or more, got 1" in refused(["compare", "one"], capsys)
+    assert "is a folder" in refused(["compare", "one", "two", "--html", "two"], capsys)
     for content in ("{", "[]", '{"models": [{"name": "small"}]}'):
         (saved / "recall.json").write_text(content)
         assert 'list "models"' in refused(["compare", "one", "--recall", "recall.json"], capsys)

@@ -8,7 +8,6 @@ import torch
 from transformers import Mamba2Config, Mamba2ForCausalLM, PreTrainedTokenizerFast
 
 from statesize.cli import main
-from statesize.cli.compress import _rows
 from statesize.lab import zoo
 from statesize.measurement.statistics import Interval
 from statesize.models.load import load_model
@@ -65,7 +64,7 @@ def test_words_of_a_result():
         None, None, Interval(2.0), Interval(2.0), nothing, Interval(0.1, 0, 0.2), {"pairs": recall}, 20, 20, (2, 1),
         None, None, "", (),
     )  # fmt: skip
-    rows = dict(_rows(found))
+    rows = dict(found.facts)
     assert rows["recall"] == "pairs: 30.0% to 30.0% of 41: difference +0.0% [+0.0%, +0.0%]"
     assert rows["loss"].endswith("difference +0.0000 [+0.0000, +0.0000]")
     assert found.verdict == "not known: nothing to lose, as the context may be worth nothing to this text"

@@ -35,36 +35,29 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
     captured = capsys.readouterr()
     assert next_command(captured) == ["profile", "MODEL", "--text", "FILE"]
     assert f"statesize profile statesize-demo/{zoo.names()[-1]} --open" in captured.err.splitlines()[-2]
-    capacity, sentence, *models = captured.out.splitlines()[: 2 + len(zoo.names())]
-    *lines, checked, meaning, bounds = captured.out.splitlines()[2 + len(models) :]
+    what, *models, sentence, cache, state, bounds, meaning = captured.out.splitlines()
     said = (
         r"Past token \d+ of \d+, softmax attention stores [\d.]+ × the bytes of .+ and carries [\d.]+ × as many "
         r"numbers per channel\."
     )
     assert re.fullmatch(said, sentence)
-    assert re.match(r"Among states, .+ uses most of what it can hold past token \d+ of \d+: ", capacity)
-    assert ". Softmax attention keeps every token and carries " in capacity
-    for line in (capacity, sentence, *models):
-        assert html.escape(line) in (here / "statesize-demo.html").read_text(encoding="utf-8")
+    page = (here / "statesize-demo.html").read_text(encoding="utf-8")
+    models = [line.removeprefix("- ") for line in models]
+    for line in (sentence, *models, cache, state):
+        assert html.escape(line) in page
+    assert re.search(r"Among states, .+ uses most of what it can hold past token \d+ of \d+: ", page)
+    assert ". Softmax attention keeps every token and carries " in page
     for name, line in zip(zoo.names(), models, strict=True):
         assert line.lower().startswith(f"{KINDS[name]} carries ".lower())
-    assert checked == "Measuring changed the model's last hidden state by at most 0."
-    assert meaning.startswith("ESS is what a layer carries of this text, not what a task needs")
-    assert bounds.endswith("(6 documents of 128 tokens, cut at 64.)")
-    other, bounds = bounds.split(": ", 1)
-    assert other == "Another experiment, on other texts"
-    assert re.match(
-        r"The context is worth 0\.\d+ .+ ESS is .+ Chosen with hindsight, as many numbers lose .+; chosen without, ",
-        bounds,
-    )
-    titles = [line.strip() for line in lines if line.strip() in KINDS.values()]
-    assert titles == [KINDS[name] for name in zoo.names()]
+    assert what.startswith("4 small language models, trained alike, read 1 text of 256 tokens.")
+    assert cache.startswith("What is normal for a cache? On record, ")
+    assert state.startswith("What is normal for a state of fixed size? On record, ")
+    assert re.match(r"Is a memory of that size enough\? On 6 texts .+ by 0\.\d% .+ by \d\.\d% if not, where ", bounds)
+    assert meaning.endswith("only a task can tell.")
     assert "statesize-demo.html" in captured.err
     assert sorted(os.listdir(here)) == ["statesize-demo", "statesize-demo.html"]
     # The page says what the text does of the cut.
-    assert html.escape(f"What suffices for {KINDS['gla']}: {bounds}"[:120]) in (here / "statesize-demo.html").read_text(
-        "utf-8"
-    )
+    assert html.escape(f"What suffices for {KINDS['gla']}: The context is worth 0.") in page
     assert (here / "statesize-demo.html").stat().st_size < 1_300_000
     opens_without_network_and_errors(here / "statesize-demo.html")
     # What is there is taken up.

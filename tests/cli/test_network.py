@@ -16,9 +16,11 @@ def test_table(checkpoint, text, capsys):
     total, most, each, possible = (float(part.replace(",", "")) for part in first.groups())
     assert possible == 3
     assert each == pytest.approx(total * possible / most, rel=0.1)
-    assert "From embedding to norm, by dense with derivatives by" in captured.out
+    assert "Read: norm behind it. All of these derivatives were" in captured.out
     assert re.search(
-        r"small: about \d+ s in all. It takes less with --max-tokens 4, --accuracy 0.2 or --positions 1.", captured.err
+        r"small: about \d+ s in all, at the speed of just now. It takes less with --max-tokens 4, --accuracy 0.2 or "
+        r"--positions 1\.",
+        captured.err,
     )
 
 

@@ -53,7 +53,7 @@ def test_advice_is_never_the_same_command(tmp_path, capsys, words, options, said
 
 def test_more_documents_are_advised_while_there_are_more(capsys):
     assert main(["truncate", "gla", "--sequences", "2", "--max-tokens", "24"]) == 0
-    told = "next (an answer from more documents): statesize truncate gla --max-tokens 24 --documents 4"
+    told = "next (an answer from more documents): statesize truncate gla --max-tokens 24 --documents 5"
     assert capsys.readouterr().err.splitlines()[-1] == told
 
 

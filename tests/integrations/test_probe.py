@@ -268,6 +268,8 @@ def test_a_probe_is_checked_before_a_training():
         Probe(TEXTS, every=0)
     with pytest.raises(InputError, match="positions"):
         Probe(TEXTS, settings=Settings(positions=0))
+    with pytest.raises(InputError, match="positions must be at most"):
+        Probe(TEXTS, settings=Settings(positions=[999]))
     with pytest.raises(InputError, match="token"):
         Probe("text without a tokenizer")
 

@@ -194,9 +194,9 @@ def test_a_repr_is_short(measurement):
     assert "more" in repr(many).splitlines()[-2]
 
 
-def test_a_profile_has_six_columns_in_a_notebook(profile):
+def test_a_profile_shows_its_layers_at_the_middle_in_a_notebook(profile):
     headings = re.findall(r"<th>([^<\d][^<]*)</th>", profile._repr_html_())
-    assert headings == ["layer", "kind", "mean ESS (entropy)", "size", "used", "norm"]
+    assert headings == ["layer", "kind", "ESS at the middle (entropy)", "possible", "used"]
 
 
 @pytest.mark.parametrize("metric", ["entropy", "relative_count", "count"])

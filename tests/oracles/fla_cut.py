@@ -67,7 +67,7 @@ def main(kind: str, folder: str) -> None:
     found["whole"] = float((logits - whole).abs().max() / whole.abs().max())
     found["unchanged"] = float((family.smaller(model, bases, 16)(ids).logits - whole).abs().max() / whole.abs().max())
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=zoo.tokenizer(), **{"eos_token": "<eos>"})
-    compressed = ss.compress(model, tokenizer, DOCUMENTS, "25%", length=32)
+    compressed = ss.compress(model, DOCUMENTS, "25%", length=32, tokenizer=tokenizer)
     found |= {"bytes": compressed.state_bytes, "method": compressed.method}
     compressed.save(folder)
     read, _ = ss.load(folder)

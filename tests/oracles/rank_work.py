@@ -232,7 +232,7 @@ def refused(how: str) -> str:
         call = ss.truncate if how == "truncate" else ss.cache
         return raised(lambda: call(sharded(model), IDS.repeat(1, 10)))
     elif how == "compress":
-        return raised(lambda: ss.compress(sharded(model), None, []))
+        return raised(lambda: ss.compress(sharded(model), [], tokenizer=None))
     elif how == "output":
         return raised(lambda: ss.profile(sharded(model), IDS, output="nowhere"))
     elif how == "executor":

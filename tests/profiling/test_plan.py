@@ -98,11 +98,11 @@ def timed(model, ids):
     return trial, list(trial.time_layers())
 
 
-def test_some_layers_of_each_kind_are_timed_and_all_stand_for_themselves():
+def test_two_layers_of_each_kind_are_timed():
     config = ModelConfig(mixer="gla,gla,sa,gla", vocabulary_size=32, width=8, heads=2, layers=16, key_size=2)
     model = LanguageModel(config, torch.Generator().manual_seed(0))
     trial, names = timed(model, torch.arange(24))
-    assert all(layer[0].seconds > 0 for layers in trial.timed.values() for layer in layers)
+    assert all(layer[0].seconds > 0 for layers in trial.timed.values() for layer, _ in layers)
     # Two of the four layers of attention, and of the twelve others, from all parts of the model.
     assert [list(trial.kinds).index(name) for name in names] == [4, 6, 12, 14]
     assert [kind[0].kind for kind in trial.timed] == ["gla", "sa"]
@@ -112,37 +112,49 @@ def test_some_layers_of_each_kind_are_timed_and_all_stand_for_themselves():
 
 @pytest.fixture
 def measured(monkeypatch):
-    """What is timed: of each mixer its units, the length of its T, and its engine; each takes 8 seconds."""
-    seen = list[list[tuple[int, int, str]]]()
+    """What is timed: how many units, and of heads and groups the units, the positions, and the engine."""
+    seen = list[tuple[int, list[tuple[int, int, str]]]]()
 
-    def noted(works, *_, **__):
-        operators = [item.units_operator(slice(0, 1)) for item, _ in works]
-        assert [one.length for one in operators] == [work.cut.length for _, work in works]
-        seen.append([(item.units, work.cut.length, work.engine.name) for item, work in works])
-        return [8.0] * len(works)
+    def noted(count, works, _):
+        assert all(item.units_operator(slice(0, 1)).length == work.cut.length for item, work in works)
+        seen.append((count, [(item.units, len(work.cut.positions), work.engine.name) for item, work in works]))
+        return [took] * len(works)
 
-    monkeypatch.setattr(plans, "_seconds", noted)
-    return seen
+    def taking(seconds):
+        nonlocal took
+        took = seconds
+        return seen
+
+    took = 8.0
+    monkeypatch.setattr(plans, "_seconds_of", noted)
+    return taking
 
 
-def test_the_engines_of_attention_run_over_a_beginning_of_it_first(measured, monkeypatch):
-    monkeypatch.setattr(plans, "_LONG", 100.0)
+@pytest.mark.parametrize(("seconds", "further"), [(8.0, []), (0.5, [8])])
+def test_a_head_and_a_group_are_timed_after_one_position_and_more_of_them_where_they_are_fast(
+    measured, seconds, further
+):
+    seen = measured(seconds)
     trial, names = timed(tiny_llama(), torch.arange(80))
-    both = [(4, 80, "dense"), (2, 80, "dense")]
-    assert measured == [[(4, 64, "dense"), (2, 64, "dense")], both, both]
-    assert [len(layers) for layers in trial.timed.values()] == [len(names)] == [2]
+    one, every = [(4, 1, "dense"), (2, 1, "dense")], [(4, 79, "dense"), (2, 79, "dense")]
+    each = [(1, one), (1, every), *((count, every) for count in further)]
+    # A second layer shows more where that takes no time.
+    assert seen == each * (2 if further else 1)
+    assert [[len(planned) for planned, _ in layers] for layers in trial.timed.values()] == [[2, 2]]
+    assert len(names) == 2
 
 
-def test_where_layers_take_long_one_stands_for_all_that_are_measured_alike(measured):
+def test_a_layer_stands_for_all_that_are_measured_alike(measured):
+    seen = measured(8.0)
     kinds = ["sliding_attention", "full_attention"] * 2
     shape = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 4, "head_dim": 4, "vocab_size": 80}
     config = Gemma3TextConfig(**shape, num_hidden_layers=4, num_key_value_heads=1, sliding_window=16, layer_types=kinds)
     trial, names = timed(Gemma3ForCausalLM(config).eval(), torch.arange(80))
     assert [list(trial.kinds).index(name) for name in names] == [0, 1, 2, 3]
-    # Heads and groups of the first layer alone: the others are of its kind, or measured by the same engines.
-    assert measured == [[(4, length, "dense"), (1, length, "dense")] for length in (64, 80)]
-    assert [[groups.seconds for _, groups in layers] for layers in trial.timed.values()] == [[8.0], [8.0]]
-    assert {heads.kind for layers in trial.timed.values() for heads, _ in layers} == {"attention", "sliding attention"}
+    # Heads and groups of the first layer alone: the others are measured by the same engines.
+    assert seen == [(1, [(4, positions, "dense"), (1, positions, "dense")]) for positions in (1, 79)]
+    assert [[groups.seconds for (_, groups), _ in layers] for layers in trial.timed.values()] == [[8.0, 8.0]] * 2
+    assert {heads.kind for ((heads, _), _), *_ in trial.timed.values()} == {"attention", "sliding attention"}
 
 
 def test_texts_of_other_lengths_take_what_grows_with_the_length_and_with_the_cost():

@@ -324,6 +324,11 @@ def test_an_executor_of_another_kind_is_refused(model):
         profile(model, [[1, 2, 3]], executor="ray")
 
 
+def test_positions_beyond_all_sequences_of_a_stream_are_refused_at_its_end(model):
+    with pytest.raises(InputError, match="positions must be at most 13, because the longest sequence has 14 tokens"):
+        profile(model, iter([LONG, SHORT]), positions=[14])
+
+
 def test_what_measure_refuses_names_layer_and_sequence(model):
     class Refused(Dense):
         def to(self, dtype=None, device=None):

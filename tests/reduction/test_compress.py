@@ -25,14 +25,14 @@ def model_of(mixer="gla", **shape):
 @pytest.fixture(scope="module")
 def halved():
     """A model with half of its state, and what that costs."""
-    return ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS)
+    return ss.compress(model_of(), DOCUMENTS, tokenizer=zoo.tokenizer())
 
 
 @pytest.mark.parametrize("mixer", ["la", "wla", "gla", "gla-s6", "s6", "gla,sa"])
 def test_half_the_state_is_left_and_the_model_is_not_changed(mixer):
     model = model_of(mixer)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    found = ss.compress(model, zoo.tokenizer(), DOCUMENTS)
+    found = ss.compress(model, DOCUMENTS, tokenizer=zoo.tokenizer())
     assert found.state_bytes[1] * 2 == found.state_bytes[0]
     assert found.documents == 24
     assert found.difference.value == pytest.approx(found.after.value - found.before.value)
@@ -43,17 +43,17 @@ def test_half_the_state_is_left_and_the_model_is_not_changed(mixer):
 def test_a_tokenizer_of_another_model_is_refused():
     config = ModelConfig("gla", 64, width=8, heads=2, layers=1, key_size=4)
     with pytest.raises(ss.errors.InputError, match="tokenizer must be that of the model, which has 64 tokens, got one"):
-        ss.compress(LanguageModel(config, torch.Generator()), zoo.tokenizer(), DOCUMENTS)
+        ss.compress(LanguageModel(config, torch.Generator()), DOCUMENTS, tokenizer=zoo.tokenizer())
 
 
 def test_it_is_repeatable():
-    one, other = (ss.compress(model_of("la"), zoo.tokenizer(), DOCUMENTS).to_dict() for _ in range(2))
+    one, other = (ss.compress(model_of("la"), DOCUMENTS, tokenizer=zoo.tokenizer()).to_dict() for _ in range(2))
     assert one == other
 
 
 def test_rounding_is_beside_the_cut():
-    found = ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS, 0.5, int8=True)
-    whole = ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS, "100%", int8=True)
+    found = ss.compress(model_of(), DOCUMENTS, 0.5, int8=True, tokenizer=zoo.tokenizer())
+    whole = ss.compress(model_of(), DOCUMENTS, "100%", int8=True, tokenizer=zoo.tokenizer())
     assert found.model.config.state_bits == 8
     assert found.method.endswith("int8")
     # A byte for each of the 4 value channels and two for the scale, in the place of four each.
@@ -63,14 +63,14 @@ def test_rounding_is_beside_the_cut():
 
 
 def test_fine_tuning_has_its_control(halved):
-    healed = ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS, fine_tune=8, length=32)
+    healed = ss.compress(model_of(), DOCUMENTS, fine_tune=8, length=32, tokenizer=zoo.tokenizer())
     assert "8 steps of fine-tuning" in healed.method
     assert healed.before.value < halved.before.value
     assert healed.after.value < halved.after.value
 
 
 def test_what_is_saved_is_what_was_measured(tmp_path):
-    found = ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS, int8=True)
+    found = ss.compress(model_of(), DOCUMENTS, int8=True, tokenizer=zoo.tokenizer())
     found.save(tmp_path / "small")
     read, tokenizer = ss.load(str(tmp_path / "small"))
     assert tokenizer.to_str() == zoo.tokenizer().to_str()
@@ -86,32 +86,37 @@ def test_what_is_saved_is_what_was_measured(tmp_path):
 @pytest.mark.parametrize("state", ["0%", "101%", 0, 5, "half", "", -1, float("nan"), True, None])
 def test_sizes_beyond_the_state_are_refused(state):
     with pytest.raises(ss.errors.InputError, match=r"^state must be"):
-        ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS, state)
+        ss.compress(model_of(), DOCUMENTS, state, tokenizer=zoo.tokenizer())
 
 
 @pytest.mark.parametrize(("state", "kept"), [("75%", 12), (2, 8), ("3", 12), (0.5, 8), (1, 4), ("100%", 16), ("1%", 0)])
 def test_a_state_is_a_share_or_a_size(state, kept):
     if kept in (0, 16):
         with pytest.raises(ss.errors.InputError, match=r"^state must be"):
-            ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS, state)
+            ss.compress(model_of(), DOCUMENTS, state, tokenizer=zoo.tokenizer())
     else:
-        found = ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS, state)
+        found = ss.compress(model_of(), DOCUMENTS, state, tokenizer=zoo.tokenizer())
         assert sum(map(sum, found.sizes)) == kept
+
+
+def test_a_model_without_its_tokenizer_is_refused():
+    with pytest.raises(ss.errors.InputError, match="tokenizer must be that of the model, got None"):
+        ss.compress(model_of(), DOCUMENTS)
 
 
 def test_models_without_a_state_to_cut_are_refused(halved):
     with pytest.raises(ss.errors.ModelError, match="gla-s6, s6, deltanet, gated-deltanet, got sa"):
-        ss.compress(model_of("sa"), zoo.tokenizer(), DOCUMENTS)
+        ss.compress(model_of("sa"), DOCUMENTS, tokenizer=zoo.tokenizer())
     with pytest.raises(ss.errors.ModelError, match="must be one that statesize trains"):
-        ss.compress(torch.nn.Linear(2, 2), zoo.tokenizer(), DOCUMENTS)
+        ss.compress(torch.nn.Linear(2, 2), DOCUMENTS, tokenizer=zoo.tokenizer())
     with pytest.raises(ss.errors.ModelError, match="got one that was cut before"):
-        ss.compress(halved.model, zoo.tokenizer(), DOCUMENTS)
+        ss.compress(halved.model, DOCUMENTS, tokenizer=zoo.tokenizer())
 
 
 def test_too_little_text_for_gramians_of_full_rank_is_refused():
     with pytest.raises(ss.errors.InputError, match=r"text must have about 1,280 tokens, 512 of them .* got"):
-        ss.compress(model_of(key_size=32), zoo.tokenizer(), DOCUMENTS[:20])
-    few = ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS[:40])
+        ss.compress(model_of(key_size=32), DOCUMENTS[:20], tokenizer=zoo.tokenizer())
+    few = ss.compress(model_of(), DOCUMENTS[:40], tokenizer=zoo.tokenizer())
     assert (few.documents, few.safe) == (16, None)
 
 
@@ -135,7 +140,7 @@ def test_safe_needs_all_upper_ends_small_and_something_to_recall(halved):
 
 def test_the_context_is_worth_what_the_second_halves_of_windows_lose_without_the_first():
     model = model_of()
-    found = ss.compress(model, zoo.tokenizer(), DOCUMENTS, length=32)
+    found = ss.compress(model, DOCUMENTS, length=32, tokenizer=zoo.tokenizer())
     *_, held = three_parts(DOCUMENTS, zoo.tokenizer(), 32)
     lost = size = 0.0
     for inputs, targets, documents in zip(held.inputs, held.targets, held.document, strict=True):

@@ -51,7 +51,7 @@ def test_inserted_pairs_come_twice_and_are_asked_once():
 def test_a_cut_that_breaks_recall_is_seen_and_a_model_without_any_tells_nothing():
     model, tokenizer = zoo.load("recall-la")
     documents = recall_documents(60)
-    found = compress(model, tokenizer, documents, "25%", length=TASK.length)
+    found = compress(model, documents, "25%", length=TASK.length, tokenizer=tokenizer)
     assert found.recall["repeated_bigrams"].seen
     assert found.recall["repeated_bigrams"].lost.low > 0.02
     assert found.safe is False

@@ -109,7 +109,7 @@ def test_the_global_random_state_is_left_alone(model):
 
 
 def test_compress_and_what_is_saved(model, tmp_path):
-    found = ss.compress(model, tokenizer(), DOCUMENTS, "50%", length=32)
+    found = ss.compress(model, DOCUMENTS, "50%", length=32, tokenizer=tokenizer())
     assert found.state_bytes[0] == 2 * found.state_bytes[1]
     assert found.sizes == ((4,), (4,))
     assert found.method == "selection, equal sizes"
@@ -130,14 +130,14 @@ def test_what_cannot_be_is_refused(model):
         ({"state": "1%"}, "state must be a share that leaves 1 to 7"),
     ):
         with pytest.raises(ss.errors.InputError, match=said):
-            ss.compress(model, tokenizer(), DOCUMENTS, **given)
+            ss.compress(model, DOCUMENTS, **given, tokenizer=tokenizer())
     with pytest.raises(ss.errors.InputError, match="tokenizer must be one of transformers, got"):
-        ss.compress(model, zoo.tokenizer(), DOCUMENTS)
+        ss.compress(model, DOCUMENTS, tokenizer=zoo.tokenizer())
     with pytest.raises(ss.errors.InputError, match="free_basis must be left out for all models but Mamba-2"):
-        ss.compress(made(mamba), tokenizer(), DOCUMENTS, free_basis=True)
+        ss.compress(made(mamba), DOCUMENTS, free_basis=True, tokenizer=tokenizer())
     gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=4096, n_embd=8, n_layer=1, n_head=1))
     with pytest.raises(ss.errors.ModelError, match="or GLA or Gated DeltaNet of fla, got GPT2LMHeadModel"):
-        ss.compress(gpt2, tokenizer(), DOCUMENTS)
+        ss.compress(gpt2, DOCUMENTS, tokenizer=tokenizer())
 
 
 @torch.no_grad()
@@ -163,11 +163,11 @@ def test_a_free_basis_is_the_whole_model_that_reads_a_projection(kept):
 @torch.no_grad()
 def test_a_model_of_a_free_basis_saves_loads_generates_and_is_measured(tmp_path):
     model, ids = made(mamba2), torch.arange(20)[None]
-    found = ss.compress(model, tokenizer(), DOCUMENTS, "25%", length=32, free_basis=True)
+    found = ss.compress(model, DOCUMENTS, "25%", length=32, free_basis=True, tokenizer=tokenizer())
     assert found.method == "balanced truncation, equal sizes"
     assert found.sizes == ((2,), (2,))
     assert found.state_bytes[0] == 4 * found.state_bytes[1]
-    kept = ss.compress(model, tokenizer(), DOCUMENTS, "25%", length=32)
+    kept = ss.compress(model, DOCUMENTS, "25%", length=32, tokenizer=tokenizer())
     away = [(cut.model(ids).logits - model(ids).logits).norm() for cut in (found, kept)]
     assert away[0] < away[1]
     found.save(tmp_path / "quarter")
@@ -180,7 +180,7 @@ def test_a_model_of_a_free_basis_saves_loads_generates_and_is_measured(tmp_path)
     with pytest.raises(
         ss.errors.ModelError, match="model must have its states as trained, got one that was cut before"
     ):
-        ss.compress(read, own, DOCUMENTS)
+        ss.compress(read, DOCUMENTS, tokenizer=own)
 
 
 @torch.no_grad()
@@ -193,7 +193,7 @@ def test_a_free_basis_reads_on_in_the_middle_of_a_text():
 
 
 def test_the_frontier_of_transformers_models():
-    points, heads = frontier(made(mamba2), tokenizer(), DOCUMENTS, length=32)
+    points, heads = frontier(made(mamba2), DOCUMENTS, tokenizer(), length=32)
     assert [(point.way, point.share, point.numbers) for point in points] == [
         (way, share, "float") for way in ("selection", "balanced truncation") for share in SHARES
     ]

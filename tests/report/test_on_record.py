@@ -12,6 +12,7 @@ from tools.figures.measured_models import measured_models as shown
 from tools.figures.measured_models import packed, records
 
 LENGTHS = (16, 24)
+NORMAL = "What is normal for a state of fixed size?"
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,8 @@ def test_a_model_that_somebody_adds_stands_on_the_page_and_in_the_package(record
     profile = ss.profile("gla", [[5, 6, 7, 8] * 6])
     ess = packaged["lengths"][1]["ess"]
     expected = (
-        f"On record, at the middle of 24 tokens of prose: added {ess:.1f} of 12. All: statesize models --measured"
+        f"{NORMAL} On record, at the middle of 24 tokens of prose: added {ess:.1f} of 12. All: statesize models "
+        "--measured"
     )
     assert standing(profile, models=[packaged]) == expected
 
@@ -63,11 +65,11 @@ def test_a_model_is_told_at_the_nearest_length_and_its_own_untrained_figure_alon
         told = f"of 20 bytes of prose: bytewise 1.0 of 8; of {nearest} tokens of prose: that {ess:.1f} of 8"
         profile = ss.profile("gla", [list(range(5, 5 + length))])
         assert standing(profile, "0a" * 32, models) == (
-            f"{near}, past token {nearest // 2} of {nearest}: {own} All: statesize models --measured"
+            f"{NORMAL} {near}, past token {nearest // 2} of {nearest}: {own} All: statesize models --measured"
         )
         for weights in ("0c" * 32, ""):
             expected = f"Nearest on record, at the middle {told}, this {ess:.1f} of 8. All: statesize models --measured"
-            assert standing(profile, weights, models) == expected
+            assert standing(profile, weights, models) == f"{NORMAL} {expected}"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,7 @@ def test_a_model_is_told_at_the_nearest_length_and_its_own_untrained_figure_alon
 )
 def test_what_training_does_is_said_where_all_numbers_show_it(ess, without, untrained, told):
     models = [named("this", "0a", (8, ess, without, untrained))]
-    expected = f"On record, past token 4 of 8: this {told} All: statesize models --measured"
+    expected = f"{NORMAL} On record, past token 4 of 8: this {told} All: statesize models --measured"
     assert standing(ss.profile("gla", [list(range(5, 13))]), "0a" * 32, models) == expected
 
 
@@ -137,7 +139,7 @@ def test_a_profile_prints_where_it_stands_among_models_that_carry_the_same(capsy
     assert len({one["carries"] for one in known}) == 4
     for one in known:
         assert (one["name"] in line) == (one["carries"] == "a fixed state" and one["data"] == "tokens of prose")
-    assert line.startswith("Nearest on record, past token 32 of 64: bundled gated linear attention ")
+    assert line.startswith(f"{NORMAL} Nearest on record, past token 32 of 64: bundled gated linear attention ")
     assert line.count("untrained") == 1
 
 

@@ -20,7 +20,7 @@ def compressed(texts):
     """The same of documents as text; those of one stand in it between blank lines."""
     given = ["\n\n".join(WORDS)] if len(texts) == 1 else WORDS
     model = LanguageModel(STATES, torch.Generator().manual_seed(0)).eval()
-    return ss.compress(model, zoo.tokenizer(), given, length=16)
+    return ss.compress(model, given, length=16, tokenizer=zoo.tokenizer())
 
 
 READERS = {

@@ -103,7 +103,7 @@ def cache(
     if ratios is not None:
         result.save_pruned_shares(ratios)
         printing.say(f"Ratios: {ratios}")
-    show_page(page(result), result.to_dict(), html, printing, open_page=open_page)
+    show_page(page(result), result.to_dict(), html, printing, open_page=open_page, shown=1)
     longer = not result.context_matters
     if longer or (result.recommended is None and result.undecided is not None):
         tell_more(printing, texts, inputs, documents, result.texts, longer=longer, least=FEWEST_PIECES)

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from statesize.cli.shared.options import Flag, OpenPage, Page, check_file, page_path
 from statesize.cli.shared.printing import TEXT, Printing
+from statesize.errors import InputError
 
 if TYPE_CHECKING:
     from statesize.report.redundancy import Redundancy
@@ -40,9 +41,16 @@ def compare(
         open_page: Show the report in the browser; without --html it is compared.html in this folder.
         wide: Print all columns.
         printing: What is printed.
+
+    Raises:
+        InputError: There is one profile, and nothing to put beside it.
     """
     from statesize.results.place import require_profile
 
+    if len(profiles) < 2 and not (recall or networks):
+        raise InputError(
+            f"PROFILES must be the folders of two profiles or more, got 1. statesize profile {profiles[0]} shows one."
+        )
     for folder in profiles:
         require_profile(folder)
     for name, path in (("recall", recall), *(("network", path) for path in networks or ())):

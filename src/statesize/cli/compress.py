@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter, validators
 
 from statesize.cli.shared.options import Flag, check_file, check_model, page_path
 from statesize.cli.shared.printing import TEXT, Printing
-
-if TYPE_CHECKING:
-    from statesize.reduction.compress import Compression
-    from statesize.reduction.windows import Recall
 
 
 def compress(
@@ -87,9 +83,9 @@ def compress(
     with printing.bars() as bars:
         result = run(
             loaded.model,
-            loaded.tokenizer,  # pyright: ignore[reportArgumentType]
             documents,
             state,
+            tokenizer=loaded.tokenizer,
             int8=int8,
             fine_tune=finetune,
             free_basis=free_basis,
@@ -100,16 +96,16 @@ def compress(
         with printing.bars() as bars:
             points, heads = points_of(
                 loaded.model,
-                loaded.tokenizer,  # pyright: ignore[reportArgumentType]
                 documents,
+                loaded.tokenizer,  # pyright: ignore[reportArgumentType]
                 on_progress=bars.begin(f"measuring the frontier of {loaded.name}").update,
             )
         page(loaded.name, points, heads).write(frontier)
         tell_page(frontier, printing, open_page=False)
-    rows = [*_rows(result), ("saved", str(output))]
+    rows = [*result.facts, ("saved", str(output))]
     caption = "In brackets: intervals of 95 %." if result.difference.ends else ""
     table = PageTable("", ("figure", "found"), rows, caption)
-    show(ResultPage("Smaller states", _headline(loaded.name, result), (), [table]), result.to_dict(output), printing)
+    show(ResultPage("Smaller states", result.finding(loaded.name), (), [table]), result.to_dict(output), printing)
     if result.needs_more:
         printing.say(
             f"Whether it is safe takes {FEWEST_DOCUMENTS} documents: --text FILE.jsonl with one in each row, or many "
@@ -117,50 +113,3 @@ def compress(
         )
     read_again = [part for path in text or () for part in ("--text", path)]
     printing.next("profile", output, *read_again, "--open", why="what the smaller states carry")
-
-
-_METHODS = {
-    "balanced truncation": "the combinations of a state's numbers that are read most are kept",
-    "orthonormal basis": "the combinations of a state's numbers that are read most are kept",
-    "selection": "the numbers of a state that are read most are kept",
-    "selection with corrected read-out": "some numbers of a state are kept, and the others estimated from them",
-    "equal sizes": "as many in each head",
-    "sizes by Gramian tail": "more in heads where a cut leaves a larger error",
-    "sizes by measured sensitivity": "more in heads whose cut alone costs more",
-}
-
-
-def _headline(name: str, result: Compression) -> str:
-    """What is saved, what it costs, and what the context was worth."""
-    before, after = result.state_bytes
-    verdict = {True: "Safe here", False: "Not safe here", None: "Too little to tell whether it is safe"}[result.safe]
-    return (
-        f"{verdict}: {after / before:.0%} of the state of {name} {result.cost} "
-        f"over {result.held_out}, to which the context is worth {result.worth:+.4f}."
-    )
-
-
-def _rows(result: Compression) -> list[tuple[str, str]]:
-    """The result, a fact a row."""
-    before, after = result.state_bytes
-    loss = f"{result.before.value:.4f} to {result.after.value:.4f} bits per byte on {result.held_out}"
-    rows = [
-        ("context's worth", f"{result.worth:+.4f} bits per byte: what the text before a token saves"),
-        ("loss", f"{loss}: difference {result.difference:+.4f}"),
-        ("states", f"{before:,} to {after:,} bytes per sequence"),
-    ]
-    if result.int8_bytes is not None and result.int8_difference is not None:
-        rows.append(("int8 alone", f"{result.int8_bytes:,} bytes: difference {result.int8_difference:+.4f}"))
-    rows += [("recall", f"{kind.replace('_', ' ')}: {_recalled(recall)}") for kind, recall in result.recall.items()]
-    return [
-        *rows,
-        ("safe", result.verdict),
-        ("method", ", ".join(_METHODS.get(part, part) for part in result.method.split(", "))),
-    ]
-
-
-def _recalled(recall: Recall) -> str:
-    if recall.before.ends and not recall.seen:
-        return f"the uncut model recalls too few of {recall.answers:,} for a verdict"
-    found = f"{recall.before.value:.1%} to {recall.after.value:.1%} of {recall.answers:,}"
-    return f"{found}: difference {-recall.lost:+.1%}"

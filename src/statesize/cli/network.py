@@ -130,11 +130,11 @@ def _telling(bar: Bar, tokens: int, accuracy: float) -> Callable[[NetworkProgres
         if not told and done:
             told = True
             seconds = (time.monotonic() - started) * total / done
-            cheaper = [f"--max-tokens {max(2, tokens // 2)}", f"--accuracy {min(2 * accuracy, 0.5):g}"]
+            cheaper = [f"--max-tokens {tokens // 2}"] if tokens > 3 else []
+            cheaper += [f"--accuracy {min(2 * accuracy, 0.5):g}"]
             cheaper += ["--positions 1"] if progress.positions > 1 else []
-            bar.note(
-                f"about {duration(seconds)} in all. It takes less with {', '.join(cheaper[:-1])} or {cheaper[-1]}."
-            )
+            less = " or ".join(filter(None, (", ".join(cheaper[:-1]), cheaper[-1])))
+            bar.note(f"about {duration(seconds)} in all, at the speed of just now. It takes less with {less}.")
         bar.update(done, total, detail)
 
     return report_progress
@@ -153,7 +153,7 @@ def _plan_page(plan: NetworkPlan) -> ResultPage:
     ]
     finding = (
         f"About {plan.seconds:,.0f} s for all cuts: {plan.product_seconds:.3g} s a product, as measured; "
-        "how many are needed can be off by a factor of two."
+        "how many are needed can be off by a factor of two, and other work on this machine adds to it."
     )
     headings = ("cut", "dimension", "method", "products", "at most", "memory", "seconds")
     return ResultPage("Plan", finding, (), [PageTable("", headings, rows)])

@@ -221,7 +221,7 @@ def _show(
 
     if html is not None:
         with printing.step("drawing the report"):
-            write_report([result], html)
+            write_report([result], html, weights=weights)
     if printing.json:
         print_json(profile_document(result, folder))
     else:

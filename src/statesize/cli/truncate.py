@@ -43,7 +43,7 @@ def truncate(
     loading: Loading | None = None,
     printing: Printing = TEXT,
 ) -> None:
-    """Test whether ESS suffices: cut all layers to c times their ESS, and measure what the rest of the text loses.
+    """Test whether ESS suffices: cut all layers to multiples of their ESS, and measure what the rest of the text loses.
 
     It reads 12 pieces of --max-tokens (or --sequences of them) and cuts each in the middle. How far the predictions
     move is stated as a share of how far they move without the context. With hindsight the size is a lower bound of the

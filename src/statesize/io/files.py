@@ -74,12 +74,13 @@ def read_limited(path: Path, most: int = MOST_JSON) -> bytes:
 
 
 @contextlib.contextmanager
-def os_errors(problem: str, advice: str = "") -> Generator[None]:
-    """Turn an OSError into a FileError with the problem, the system's reason, and advice."""
+def os_errors(problem: str, advice: str = "", *others: type[Exception]) -> Generator[None]:
+    """Turn an OSError, or one of others, into a FileError with the problem, the reason, and advice."""
     try:
         yield
-    except OSError as error:
-        raise FileError(f"{problem}: {error.strerror or error}" + (f". {advice}" if advice else "")) from error
+    except (OSError, *others) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        raise FileError(f"{problem}: {reason}" + (f". {advice}" if advice else "")) from error
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -187,17 +187,23 @@ def parsed_once() -> Generator[None]:
 
 def stored_weights(path: Path) -> str:
     """How most weights of a GGUF file are stored, such as "Q4_1, dequantised" or "F16"; "GGUF" if that is not known."""
+    from gguf import LlamaFileType
+
+    kinds: dict[object, str] = {kind.value: kind.name for kind in LlamaFileType}
+    kind = kinds.get(gguf_metadata(path).get("general.file_type"), "GGUF").removeprefix("MOSTLY_").removeprefix("ALL_")
+    return kind if kind in ("GGUF", "F32", "F16", "BF16") else f"{kind}, dequantised"
+
+
+def gguf_metadata(path: Path) -> dict[str, Any]:
+    """What a GGUF file says of its model; perhaps without its tokens."""
     try:
         # That of the package gguf takes seconds for a large vocabulary.
         import transformers.integrations.gguf.reader as reader
     except ImportError:
-        return "GGUF"
-    from gguf import LlamaFileType
+        import gguf
 
-    metadata: dict[str, Any] = cast("Any", reader).read_gguf_metadata(str(path))[0]
-    kinds: dict[object, str] = {kind.value: kind.name for kind in LlamaFileType}
-    kind = kinds.get(metadata.get("general.file_type"), "GGUF").removeprefix("MOSTLY_").removeprefix("ALL_")
-    return kind if kind in ("GGUF", "F32", "F16", "BF16") else f"{kind}, dequantised"
+        return {key: field.contents() for key, field in gguf.GGUFReader(path).fields.items() if "tokens" not in key}
+    return cast("Any", reader).read_gguf_metadata(str(path))[0]
 
 
 FILE, DIGEST = "tokenizer.json", "tokenizer.json.sha256"

@@ -85,7 +85,22 @@ class LoadedModel:
     source: dict[str, str]
 
 
-def load(name: str) -> tuple[nn.Module, AnyTokenizer | None]:
+class ModelAndTokenizer(NamedTuple):
+    """What `load` returns: a model in evaluation mode, and its tokenizer or None."""
+
+    model: nn.Module
+    tokenizer: AnyTokenizer | None
+
+    def __repr__(self) -> str:
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        beside = "no tokenizer" if self.tokenizer is None else "its tokenizer"
+        return (
+            f"{type(self.model).__name__}, {parameters:,} parameters, and {beside}\n"
+            "next: model, tokenizer = these; statesize.profile(model, TEXT, tokenizer=tokenizer)"
+        )
+
+
+def load(name: str) -> ModelAndTokenizer:
     """A model and its tokenizer: bundled, a folder of statesize or transformers, a GGUF file, or an id of the hub.
 
     Args:
@@ -105,7 +120,7 @@ def load(name: str) -> tuple[nn.Module, AnyTokenizer | None]:
     """
     require_kind("name", name, str, "a name or a folder")
     loaded = load_model(name, needs_tokenizer=False, as_stored=True)
-    return loaded.model, loaded.tokenizer
+    return ModelAndTokenizer(loaded.model, loaded.tokenizer)
 
 
 @on_cpu_by_default
@@ -208,13 +223,18 @@ def _has_tokenizer(name: str, options: dict[str, Any]) -> bool:
 
 
 def given_model(
-    model: nn.Module | str, tokenizer: object = None, name: str | None = None, *, needs_tokenizer: bool = False
+    model: nn.Module | str,
+    tokenizer: object = None,
+    name: str | None = None,
+    *,
+    needs_tokenizer: bool = False,
+    as_stored: bool = False,
 ) -> LoadedModel:
     """A model, loaded where it is named, with a tokenizer and a name: the caller's, or its own; "" without either."""
     tokenizer = supported_tokenizer(tokenizer)
     if not isinstance(model, str):
         return LoadedModel(name or "", model, tokenizer, {})
-    loaded = load_model(model, needs_tokenizer=tokenizer is None and needs_tokenizer)
+    loaded = load_model(model, needs_tokenizer=tokenizer is None and needs_tokenizer, as_stored=as_stored)
     return replace(loaded, name=name or loaded.name, tokenizer=tokenizer or loaded.tokenizer)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from tokenizers import Regex, pre_tokenizers
+
+from statesize.models.files import gguf_metadata
 
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -82,15 +84,7 @@ def doubt_of_splitter(path: Path) -> str:
 
 def _splitter_name(path: Path) -> str | None:
     """What a file names its splitter, "" where it names none; None of tokenizers that merge no bytes."""
-    try:
-        # That of the package gguf takes seconds for a large vocabulary.
-        import transformers.integrations.gguf.reader as reader
-
-        metadata: dict[str, Any] = cast("Any", reader).read_gguf_metadata(str(path))[0]
-    except ImportError:
-        import gguf
-
-        metadata = {key: field.contents() for key, field in gguf.GGUFReader(path).fields.items() if "tokens" not in key}
+    metadata = gguf_metadata(path)
     if metadata.get("tokenizer.ggml.model") != "gpt2":
         return None
     return str(metadata.get("tokenizer.ggml.pre", ""))

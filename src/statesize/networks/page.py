@@ -14,7 +14,7 @@ from statesize.report.result_page import PageChart, PageTable, ResultPage
 from statesize.results.fields import UNKNOWN
 
 NETWORK = "network"
-HEADINGS = ("cut", "entropy-ESS", "interval (95 %)", "at most", "norm", "products")
+HEADINGS = ("cut", "numbers carried", "interval (95 %)", "the text allows")
 
 
 def table_rows(result: NetworkEss) -> list[list[str]]:
@@ -23,21 +23,26 @@ def table_rows(result: NetworkEss) -> list[list[str]]:
     for row in result.to_dict()["positions"]:
         low, high = row["interval"]
         measured = [f"{row['entropy']:.1f}", f"{low:.1f} … {high:.1f}"]
-        rows.append(
-            [f"{row['position']}", *measured, *(f"{row[name]:.6g}" for name in ("dimension", "norm", "products"))]
-        )
+        rows.append([f"{row['position']}", *measured, f"{row['dimension']:,}"])
     return rows
 
 
 def notes(result: NetworkEss) -> list[str]:
     """How the numbers were made."""
     told = [
-        f"From {result.start} to {result.end}, by {result.method} with derivatives by {result.derivatives}.",
-        f"In float64 it differs from the unaltered model by {result.run_difference:.1e} of the largest value.",
+        f"Varied: the outputs of {result.start} before the cut. Read: {result.end} behind it. "
+        f"{_METHODS[result.method]}",
+        f"The copy that was measured differs from the model by {result.run_difference:.1e} of the largest value.",
     ]
     if not result.converged:
         told.append("Not every interval is as close as requested: more --memory holds more products.")
     return told
+
+
+_METHODS = {
+    "dense": "All of these derivatives were formed (dense), so the number is exact.",
+    "lanczos": "The number is estimated from products with these derivatives (Lanczos), hence the interval.",
+}
 
 
 def needs_headings(beside: Redundancy) -> list[str]:
@@ -76,12 +81,13 @@ def page(name: str, result: NetworkEss, beside: Redundancy | None) -> ResultPage
     """The page of the result."""
     tables = [PageTable("Each cut", HEADINGS, table_rows(result))]
     read = [
-        "The entropy-ESS of the Jacobian says on how many directions of the past the hidden states from the cut on "
-        "depend, at this text. It is a linear approximation, and says nothing of quite different texts.",
+        "What is counted: in how many independent directions the hidden states behind the cut answer when the "
+        "embeddings before it are varied a little. It is the entropy-ESS of the matrix of derivatives (the Jacobian), "
+        "a linear approximation at this text, which says nothing of quite different texts.",
         *notes(result),
     ]
     if beside is not None:
-        tables.append(PageTable("Each layer", needs_headings(beside), needs_rows(beside)))
+        tables.append(PageTable("Each layer", needs_headings(beside), needs_rows(beside), _NEEDS))
         read += needs_notes(beside)
     caption = "Each mark is a cut, with its interval of 95 %."
     return ResultPage(
@@ -91,6 +97,13 @@ def page(name: str, result: NetworkEss, beside: Redundancy | None) -> ResultPage
         tables=tables,
         notes={"How to read this": read},
     )
+
+
+_NEEDS = (
+    "stored: numbers that the layer's state or cache holds at the cut. needed: numbers that it carries, ESS times "
+    "channels; what several heads read counts once. heads alone: the same, as if heads shared nothing. If the layers "
+    "need more in sum than the network, they repeat what others carry (redundancy)."
+)
 
 
 def chart(result: NetworkEss) -> alt.LayerChart:

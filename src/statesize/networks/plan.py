@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 
 from statesize.adapters.forward import Inputs
 from statesize.io.steps import Steps
 from statesize.networks.jacobian import Precision, SpanJacobian, copies
-from statesize.networks.network import Method, check_limits, estimate_of, likely_products, method_at
+from statesize.networks.network import Method, check_limits, estimate_of, likely_products, method_at, one_sequence
 from statesize.spectra.cut import Positions
 
 # Products of the trial that measures their time and the width of the interval.
@@ -56,8 +57,8 @@ class NetworkPlan:
 
 
 def network_plan(
-    model: nn.Module,
-    input_ids: Inputs,
+    model: nn.Module | str,
+    input_ids: Inputs | str | Path,
     positions: Positions = 4,
     start: str | None = None,
     end: str | None = None,
@@ -100,7 +101,7 @@ def network_plan(
         [(2, 16, 'dense', 16), (6, 48, 'dense', 48)]
     """
     accuracy, memory = check_limits(accuracy, memory, method)
-    with copies(model, input_ids, positions, start, end, precision, axis) as copied:
+    with copies(*one_sequence(model, input_ids), positions, start, end, precision, axis) as copied:
         middle = copied.cuts[len(copied.cuts) // 2]
         jacobian = copied.for_products(copied.jacobian(middle), middle)
         estimate = estimate_of(jacobian, accuracy, memory, middle)

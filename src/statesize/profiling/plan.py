@@ -1,4 +1,4 @@
-"""What a profile would measure, and about what that costs: a few heads or channels of some layers are timed."""
+"""What a profile would measure, and about what that costs: some heads of two layers of each kind are timed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from statesize.adapters import Captured
+from statesize.adapters import Capture, Captured
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import class_of, together
-from statesize.adapters.observation import SHARED, Units
+from statesize.adapters.observation import SHARED
 from statesize.adapters.select import is_own_code
 from statesize.check import refuse, whole_number
 from statesize.io.devices import on_cpu_by_default
@@ -26,9 +26,7 @@ from statesize.io.text import byte_count, counted
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import given_model
-from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 from statesize.profiling.work import (
-    MOST_OPERATIONS,
     Work,
     by_products,
     captured_mixers,
@@ -44,14 +42,8 @@ from statesize.texts.tokens import AnyTokenizer
 _RESULT_BYTES = 52
 # What a token takes while a profile is put together: its id and its text, as wide as the longest one.
 _TOKEN_BYTES = 80
-# Share of the heads or channels of the layers of a kind that are timed; and layers of a kind, at least.
-_SHARE, _FEWEST = 0.04, 2
-# Seconds of a layer up to which it is timed as a whole: a few units do not show what calls share.
-_CHEAP = 0.6
-# Seconds from which on a layer alone stands for its kind, and its heads or groups for those that are measured alike.
-_LONG = 5.0
-# Positions of T on which an engine for attention runs first: all of them would take a part of what is timed.
-_FIRST_LENGTH = 64
+# Seconds for which the heads or channels of a layer are timed: as many as fit, and at least one.
+_ENOUGH = 2.0
 
 
 @dataclass(frozen=True)
@@ -98,7 +90,6 @@ class Plan:
         memory: Predicted peak of the process's memory in bytes, with the model and, twice while they are put together,
             the results; None where the system does not say.
         results: Bytes of the results, which lie on disk instead where the profile has an output.
-        most_operations: Cost for one sequence up to which all heads or channels of a mixer are measured by default.
     """
 
     mixers: tuple[PlannedMixer, ...]
@@ -109,7 +100,6 @@ class Plan:
     seconds: float
     memory: int | None
     results: int
-    most_operations: float
 
     @property
     def spectra(self) -> int:
@@ -153,9 +143,9 @@ def plan(
 ) -> Plan:
     """Say what `statesize.profile` would measure with the same arguments, and predict its time and memory.
 
-    The model runs over the longest sequence. Some layers of each kind are timed there, on a head or channel each, and
-    all others of the kind cost as much; what takes long is timed once for all that the same engine measures. The same
-    layers are timed over the sequence of middle length, if it is shorter: both times say what all sequences take.
+    The model runs over the longest sequence. Two layers of each kind are timed there, for two seconds or on one head or
+    channel, and all others of the kind cost as much; a slow one stands for all that are measured alike. The same layers
+    are timed over the sequence of middle length, if it is shorter: both times say what all sequences take.
 
     Args:
         model: As for `statesize.profile`.
@@ -208,13 +198,13 @@ class _Trial:
 
     Attributes:
         length: Its tokens.
-        one_pass: Seconds of a forward pass.
-        search: Seconds of the search for T in layers of one's own, which further texts need not repeat.
+        first_pass: Seconds of the first forward pass, which searches for T in layers of one's own.
+        one_pass: Seconds of a further one, which need not.
         skipped: What is not measured, and why.
         kinds: What each layer has in common with those that cost about the same, by its name.
-        names: The layers that are timed: those of an earlier trial, else some of each kind.
-        timed: Layers of each kind that were: their heads or channels, then their groups, with seconds for this text.
-        costs: Stated cost of a unit of each kind for texts of each length.
+        names: The layers that are timed: two of each kind, and all that share a cache with one of them.
+        timed: What layers of each kind take for this text, their heads or channels and then their groups, and the
+            stated cost of a unit for texts of each length.
     """
 
     def __init__(
@@ -226,175 +216,145 @@ class _Trial:
         observe = partial(captured_mixers, model, inputs, settings.layers, "none", 0, **limits)
         start = time.perf_counter()
         captured = observe()
-        self.one_pass, self.search = time.perf_counter() - start, 0.0
+        self.first_pass = self.one_pass = time.perf_counter() - start
         if before is None and any(map(is_own_code, model.modules())):
             del captured
-            with_search, start = self.one_pass, time.perf_counter()
+            start = time.perf_counter()
             captured = observe()
             self.one_pass = time.perf_counter() - start
-            self.search = max(0.0, with_search - self.one_pass)
         self._captured, self.skipped = captured, captured.skipped
-        self.kinds = self._by_kind(model) if before is None else before.kinds
-        self.names = self._some() if before is None else before.names
-        # Engines that have run: what is compiled or loaded on first use is in memory.
-        self._warm = set[tuple[str, ...]]() if before is None else before._warm
-        # What heads and groups of this text took, by engine, stated cost, units and cut.
-        self._took = dict[Hashable, float]()
-        self.timed = defaultdict[Hashable, list[tuple[PlannedMixer, ...]]](list)
-        self.costs = dict[Hashable, Mapping[int, float]]()
-
-    def _by_kind(self, model: nn.Module) -> dict[str, Hashable]:
-        """The kind of each mixer, the shapes of its weights, and its part in a cache that several read."""
-        modules = {name or class_of(model).__name__: module for name, module in named_parts(model)}
-        kinds = dict[str, Hashable]()
-        for mixer in self._captured.mixers:
-            readers = self._captured.readers.get(mixer.name, ())
-            shapes = tuple(weight.shape for weight in modules[mixer.name.partition("@")[0]].parameters())
-            kinds[mixer.name] = replace(mixer, name=""), shapes, len(readers), mixer.name in readers[-1:]
-        return kinds
-
-    def _some(self) -> list[str]:
-        """Names of some layers of each kind, evenly spread, and of all that share a cache with one of them."""
-        mixers = {mixer.name: mixer for mixer in self._captured.mixers}
-        chosen = dict[str, None]()
-        for kind in dict.fromkeys(self.kinds.values()):
-            layers = [name for name, other in self.kinds.items() if other == kind]
-            units = [count for count in (mixers[layers[0]].units, mixers[layers[0]].groups) if count]
-            one_of_each = fmean(1 / count for count in units) if units else 1.0
-            few = min(len(layers), max(_FEWEST, int(_SHARE * len(layers) / one_of_each)))
-            for index in range(few):
-                name = layers[(2 * index + 1) * len(layers) // (2 * few)]
-                chosen |= dict.fromkeys(self._captured.readers.get(name, (name,)))
-        return list(chosen)
+        self.kinds = _by_kind(model, captured) if before is None else before.kinds
+        self.names = _two_of_each(self.kinds, captured) if before is None else before.names
+        self.timed = defaultdict[Hashable, list[tuple[list[PlannedMixer], dict[int, float]]]](list)
+        # What heads and groups took, by all that says how they are measured.
+        self._took = dict[Hashable, list[float]]()
 
     def time_layers(self) -> Iterator[str]:
         """Time the layers, and yield their names."""
         self._captured.keep(self.names)
         start = time.perf_counter()
-        for index, item in enumerate(self._captured):
-            name, kind = item.name, self.kinds[item.name]
-            if sum(one.seconds for layer in self.timed[kind] for one in layer) < _LONG:
-                mixers, self.costs[kind] = self._timed(item, start, index)
-                self.timed[kind].append(mixers)
+        for item in self._captured:
+            name = item.name
+            self.timed[self.kinds[name]].append(self._planned(item, start))
             # It would be held while the next one is made.
             del item
             yield name
             start = time.perf_counter()
 
-    def _timed(self, item: Captured, start: float, index: int) -> tuple[tuple[PlannedMixer, ...], dict[int, float]]:
-        """Time the layer of an index, which was begun to be made at some time; beside, what its kind costs."""
-        settings, lengths = self._settings, self._lengths
-        planning = item, 0, self.length, max(lengths), settings
+    def _planned(self, item: Captured, start: float) -> tuple[list[PlannedMixer], dict[int, float]]:
+        """Time a layer, which was begun to be made at some time."""
+        planning = item, 0, self.length, self._lengths[-1], self._settings
         works, group = [(item, plan_work(*planning))], plan_group(*planning)
         works += [] if isinstance(group, str) else [group]
         made = time.perf_counter() - start
         unit = item.units_operator(slice(0, 1))
         products = by_products(unit)
-        cuts = {length: settings.cut(length, few=products) for length in lengths}
-        positions = sum(0 if (cut := cuts[length]) is None else len(cut.positions) for length in lengths)
-        names = tuple("none" if work.engine is None else work.engine.name for _, work in works)
-        alike = [(work.engine, work.operations, one.units, len(work.sample.units), work.cut) for one, work in works]
-        new = {key: one for key, one in zip(alike, works, strict=True) if self._took.get(key, 0.0) < _LONG}
-        if new and torch.get_num_threads() > 1:
-            # They are measured side by side.
-            new = dict(zip(alike, works, strict=True))
-        if new:
-            # Fewer units than threads would not show how fast all are.
-            count, timing = torch.get_num_threads() if len(works) == 1 else 1, list(new.values())
-            if names not in self._warm:
-                self._warm.add(names)
-                _seconds([_beginning(*one, settings) for one in timing], settings, count, first=index, products=False)
-            seconds = _seconds(timing, settings, count, first=index, products=products)
-            if sum(seconds) < _CHEAP:
-                seconds = _seconds(timing, settings, item.units, first=index, products=products)
-            self._took |= dict(zip(new, seconds, strict=True))
-        seconds = [self._took[key] for key in alike]
-        seconds = [seconds[0] + made, *seconds[1:]]
-        mixers = tuple(
-            PlannedMixer(
-                one.name,
-                one.kind,
-                one.units,
-                len(work.sample.units),
-                positions,
-                engine,
-                work.block,
-                work.operations,
-                took,
-                work.block * work.unit_bytes + work.shared_bytes,
-            )
-            for (one, work), engine, took in zip(works, names, seconds, strict=True)
+        cuts = {length: self._settings.cut(length, few=products) for length in self._lengths}
+        positions = sum(len(cut.positions) for length in self._lengths if (cut := cuts[length]) is not None)
+        alike = tuple(
+            (work.engine, work.operations, one.units, len(work.sample.units), work.cut) for one, work in works
         )
-        return mixers, {length: operations_per_unit(unit, length, cut) for length, cut in cuts.items()}
+        if sum(self._took.get(alike, [])) < _ENOUGH:
+            self._took[alike] = _seconds(works, self._settings, products=products)
+        planned = [
+            PlannedMixer(
+                name=one.name,
+                kind=one.kind,
+                units=one.units,
+                measured=len(work.sample.units),
+                positions=positions,
+                engine="none" if work.engine is None else work.engine.name,
+                block=work.block,
+                operations=work.operations,
+                seconds=took,
+                memory=work.block * work.unit_bytes + work.shared_bytes,
+            )
+            for (one, work), took in zip(works, self._took[alike], strict=True)
+        ]
+        planned[0] = replace(planned[0], seconds=made + planned[0].seconds)
+        return planned, {length: operations_per_unit(unit, length, cut) for length, cut in cuts.items()}
 
 
-def _beginning(item: Captured, work: Work, settings: Settings) -> tuple[Captured, Work]:
-    """A mixer on which its engine is ready in a short time: two positions, of attention those of a short text."""
-
-    def beginning(operator: Operator) -> Operator:
-        if isinstance(operator, Shared):
-            return Shared(beginning(operator.operator))
-        return Dense.of_causal(operator.columns(0, _FIRST_LENGTH)[..., :_FIRST_LENGTH, :])
-
-    unit = item.units_operator(slice(0, 1))
-    held = unit.operator if isinstance(unit, Shared) else unit
-    if not isinstance(held, Dense | SoftmaxAttention) or unit.length <= _FIRST_LENGTH:
-        return item, work.at(slice(2))
-    if work.engine is None or not work.engine.supports(beginning(unit)):
-        return item, work.at(slice(2))
-
-    def units_operator(units: Units) -> Operator:
-        return beginning(item.units_operator(units))
-
-    return replace(item, units_operator=units_operator), replace(work, cut=settings.cut(_FIRST_LENGTH))
+def _by_kind(model: nn.Module, captured: Capture) -> dict[str, Hashable]:
+    """The kind of each mixer, the shapes of its weights, and its part in a cache that several read."""
+    modules = {name or class_of(model).__name__: module for name, module in named_parts(model)}
+    kinds = dict[str, Hashable]()
+    for mixer in captured.mixers:
+        readers = captured.readers.get(mixer.name, ())
+        shapes = tuple(weight.shape for weight in modules[mixer.name.partition("@")[0]].parameters())
+        kinds[mixer.name] = replace(mixer, name=""), shapes, len(readers), mixer.name in readers[-1:]
+    return kinds
 
 
-def _seconds(
-    works: Sequence[tuple[Captured, Work]], settings: Settings, count: int, *, first: int, products: bool
-) -> list[float]:
-    """What all units of a layer and of its groups take, by so many from one on, evenly spread because heads differ."""
-    trying, times = list[tuple[Captured, Work]](), list[float]()
+def _two_of_each(kinds: Mapping[str, Hashable], captured: Capture) -> list[str]:
+    """Names of two layers of each kind, evenly spread, and of all that share a cache with one of them."""
+    chosen = dict[str, None]()
+    for kind in dict.fromkeys(kinds.values()):
+        layers = [name for name, other in kinds.items() if other == kind]
+        for quarter in (1, 3):
+            name = layers[quarter * len(layers) // 4]
+            chosen |= dict.fromkeys(captured.readers.get(name, (name,)))
+    return list(chosen)
+
+
+def _seconds(works: Sequence[tuple[Captured, Work]], settings: Settings, *, products: bool) -> list[float]:
+    """What all units of a layer and of its groups take, by as many of them as fit into `_ENOUGH` seconds."""
+    # After one position, what is compiled or loaded on first use is in memory.
+    _seconds_of(1, [(item, work.at(slice(1))) for item, work in works], settings)
+    positions = 1
+    if products and (cut := works[0][1].cut) is not None:
+        # Each position takes hundreds of products; this one about as many as they do on the mean.
+        positions = len(cut.positions)
+        works = [(item, work.at(slice(positions // 4, positions // 4 + 1))) for item, work in works]
+    # Fewer units than threads would not show how fast all are.
+    count = torch.get_num_threads() if len(works) == 1 else 1
+    seconds = _seconds_of(count, works, settings)
+    fitting = int(_ENOUGH * len(works[0][1].sample.units) / sum(seconds))
+    if fitting >= 2 * count:
+        seconds = _seconds_of(fitting, works, settings)
+    return [positions * one for one in seconds]
+
+
+def _seconds_of(count: int, works: Sequence[tuple[Captured, Work]], settings: Settings) -> list[float]:
+    """The same by so many units, evenly spread because heads differ."""
+    some, shares = list[tuple[Captured, Work]](), list[float]()
     for item, work in works:
-        units, tried, positions = work.sample.units, min(work.block, count), 1
-        if products and work.cut is not None:
-            # Each position takes hundreds of products; this one about as many as they do on the mean.
-            positions = len(work.cut.positions)
-            work = work.at(slice(positions // 4, positions // 4 + 1))
-        chosen = [(first + index * len(units) // tried) % len(units) for index in range(tried)]
-        sample = replace(work.sample, units=units[chosen], strata=work.sample.strata[chosen])
-        trying.append((item, replace(work, sample=sample, block=tried)))
-        times.append(positions * len(units) / tried)
-    found = measure_side_by_side(trying, 0, settings)
-    return [float(one.attrs["seconds"]) * longer for one, longer in zip(found, times, strict=True)]
+        sample, every = work.sample, len(work.sample.units)
+        chosen = [(2 * index + 1) * every // (2 * min(every, count)) for index in range(min(every, count))]
+        sample = replace(sample, units=sample.units[chosen], strata=sample.strata[chosen])
+        some.append((item, replace(work, sample=sample)))
+        shares.append(len(chosen) / every)
+    found = measure_side_by_side(some, 0, settings)
+    return [float(one.attrs["seconds"]) / share for one, share in zip(found, shares, strict=True)]
 
 
 def _plan(trials: Sequence[_Trial], lengths: Sequence[int], times: float, ranks: int) -> Plan:
     """The plan of some texts that each stand for so many, after trials of the longest and perhaps of a shorter one."""
     # ranks: How many share the layers.
     longest = trials[0]
-    ranks = min(ranks, len(longest.kinds))
     passes = times * _rescale({trial.length: trial.one_pass for trial in trials}, lengths)
     # Each text is observed and read, the first one is also run with nothing attached.
-    seconds = longest.search + longest.one_pass + 2 * passes
+    seconds = longest.first_pass + 2 * passes
     # Where there are threads, the groups of a layer are measured at the same time as its heads.
     beside = torch.get_num_threads() > 1
-    planned: list[PlannedMixer] = []
+    planned = list[PlannedMixer]()
     memory = 0
     for layer, kind in longest.kinds.items():
         if kind not in longest.timed or layer in longest.skipped:
             continue
-        mixers: list[PlannedMixer] = []
-        for index, mixer in enumerate(longest.timed[kind][0]):
+        timed, costs = longest.timed[kind][0]
+        mixers = list[PlannedMixer]()
+        for index, mixer in enumerate(timed):
             took = {
-                trial.length: fmean(layer[index].seconds for layer in trial.timed[kind])
+                trial.length: fmean(layer[index].seconds for layer, _ in trial.timed[kind])
                 for trial in trials
                 if kind in trial.timed
             }
-            every = times * _rescale(took, lengths, longest.costs[kind])
+            every = times * _rescale(took, lengths, costs)
             name, positions = layer + index * SHARED, round(times * mixer.positions)
             mixers.append(replace(mixer, name=name, positions=positions, seconds=every))
         planned += mixers
-        seconds += (max if beside else sum)([one.seconds for one in mixers]) / ranks
+        seconds += (max if beside else sum)([one.seconds for one in mixers]) / min(ranks, len(longest.kinds))
         memory = max(memory, (sum if beside else max)([one.memory for one in mixers]))
     results = sum(mixer.measured * mixer.positions for mixer in planned) * _RESULT_BYTES
     tokens, peak = round(times * sum(lengths)), peak_memory()
@@ -407,7 +367,6 @@ def _plan(trials: Sequence[_Trial], lengths: Sequence[int], times: float, ranks:
         seconds=seconds,
         memory=None if peak is None else peak + tokens * _TOKEN_BYTES + memory + 2 * results,
         results=results,
-        most_operations=MOST_OPERATIONS,
     )
 
 

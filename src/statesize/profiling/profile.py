@@ -13,7 +13,6 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any, Self, cast
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -25,9 +24,10 @@ from statesize.io.text import counted
 from statesize.measurement.chart import Metric, metric_title
 from statesize.report.charts import ProfileCharts
 from statesize.report.frames import LayerFrame, PositionFrame
+from statesize.report.tables import has_sinks, layer_rows
 from statesize.report.words import by_reason, derivative_note, kind_title, model_line
 from statesize.results.datasets import shown_texts
-from statesize.results.fields import COLUMNS, GROUP_COLUMNS, MAIN_COLUMNS, UNKNOWN, told
+from statesize.results.fields import COLUMNS, GROUP_COLUMNS, MAIN_COLUMNS, number_text
 from statesize.results.store import load_tree, save_tree
 from statesize.results.summary import SummaryRow, ess_values, group_rows, layer_name, long_form, summary_row
 
@@ -290,16 +290,17 @@ class Profile:
     def _repr_html_(self) -> str:
         rows = [
             {
-                "layer": row["layer"],
-                "kind": kind_title(row["kind"]),
-                "mean ESS (entropy)": row["average_entropy"],
-                "size": row["tss"],
-                "used": _share(row),
-                "norm": row["norm"],
+                "layer": name,
+                "kind": kind_title(str(self.mixer(name).attrs["kind"])),
+                "ESS at the middle (entropy)": row.ess,
+                "without sinks": row.sinkless,
+                "possible": number_text(row.possible, ",.0f"),
+                "used": row.share,
             }
-            for row in map(told, self.summary_rows())
+            for name, row in zip(self.mixers, layer_rows(self, "entropy"), strict=True)
         ]
-        table = pd.DataFrame(rows).to_html(index=False, escape=True, float_format="%.3g")
+        frame = pd.DataFrame(rows) if has_sinks(self, "entropy") else pd.DataFrame(rows).drop(columns="without sinks")
+        table = frame.to_html(index=False, escape=True)
         lost = "".join(
             f"<p>{html.escape(name)} was not measured: {html.escape(cause)}</p>"
             for name, cause in self.not_measured.items()
@@ -340,10 +341,3 @@ def warned(profile: Profile) -> Profile:
         sentence = f"{len(lost)} of {counted(layers, 'layer')} of {profile.model} could not be measured: {causes}"
         warnings.warn(sentence, StatesizeWarning, stacklevel=3)
     return profile
-
-
-def _share(row: dict[str, Any]) -> str:
-    if row["tss"] == UNKNOWN:
-        return UNKNOWN
-    share = np.nanmax([row["state_utilisation"], row["ceiling_utilisation"], -1])
-    return "–" if share < 0 else f"{share:.0%}"

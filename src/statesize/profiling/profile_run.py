@@ -156,7 +156,6 @@ class ProfileRun:
     ) -> Profile:
         """All datasets together, in memory or in a folder, from which the profile then reads; the parts are removed."""
         lengths = [len(given) for given in self.sequences]
-        self.settings.check_reach(max(lengths))
         skipped = self._reasons() if any(self._skipped.values()) else {}
         if not self.mixers:
             raise NothingMeasuredError(skipped)
@@ -212,34 +211,42 @@ _FLA = ("flash-linear-attention", "fla-core", "triton")
 @contextmanager
 def units_folder(output: Path) -> Generator[Path]:
     """The folder of finished parts of the profile that is written to `output`, locked against other processes."""
-    folder = output.with_name(f"{output.name}.units")
+    folder = units_path(output)
     with parts_writer(folder, r"\d{6,}"):
         yield folder
 
 
-def finished_profile(output: Path, key: str, sequences: Sequence[Given], name: str) -> Profile | None:
-    """The profile of this very run, read from its folder; None where it is not there, after a word of any other."""
-    # It is there where the run was killed while it tidied up, or is repeated.
+def units_path(output: Path) -> Path:
+    """Where the finished parts of a profile lie."""
+    return output.with_name(f"{output.name}.units")
+
+
+def earlier_profile(output: Path) -> Profile | None:
+    """The profile in a folder; None where none is there, or a damaged one."""
+    # It is there where a run was killed while it tidied up, or is repeated.
     try:
-        tree = load_tree(output)
+        load_tree(output)
     except FileError:
         return None
-    attributes = tree.attrs
-    same = (attributes["model"], attributes.get("run_sha256")) == (name, key)
-    if not sequences:
-        return None
-    if not same or attributes["tokens_sha256"] != tokens_sha256(sequences):
-        lengths = tree.to_dataset(inherit=False)["length"].values
-        read = f"{counted(len(lengths), 'sequence')}, {counted(int(lengths.sum()), 'position')}"
-        warnings.warn(
-            f"{output} holds another profile: of {attributes['model']} over {read}, measured in "
-            f"{attributes['seconds']:.0f} s. It is replaced when this one is complete; an interrupt keeps it.",
-            StatesizeWarning,
-            stacklevel=2,
-        )
-        return None
-    shutil.rmtree(output.with_name(f"{output.name}.units"), ignore_errors=True)
     return Profile(open_tree(output))
+
+
+def is_of_run(profile: Profile, key: str, sequences: Sequence[Given], name: str) -> bool:
+    """Whether a profile is that of a run: of the same model, settings and sequences."""
+    known = (profile.tree.attrs.get(fact) for fact in ("model", "run_sha256", "tokens_sha256"))
+    return tuple(known) == (name, key, tokens_sha256(sequences))
+
+
+def warn_of_replacing(profile: Profile, output: Path) -> None:
+    """Warn that the profile of another run lies at the output of this one."""
+    attributes, lengths = profile.tree.attrs, profile.tree.to_dataset(inherit=False)["length"].values
+    read = f"{counted(len(lengths), 'sequence')}, {counted(int(lengths.sum()), 'position')}"
+    warnings.warn(
+        f"{output} holds another profile: of {attributes['model']} over {read}, measured in "
+        f"{attributes['seconds']:.0f} s. It is replaced when this one is complete; an interrupt keeps it.",
+        StatesizeWarning,
+        stacklevel=2,
+    )
 
 
 def profile_bar(bars: Bars, name: str, sequences: int | None) -> Callable[[ProfileProgress], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -28,9 +29,12 @@ from statesize.profiling.profile import Profile, warned
 from statesize.profiling.profile_run import (
     ProfileProgress,
     ProfileRun,
-    finished_profile,
+    earlier_profile,
+    is_of_run,
     profile_bar,
     units_folder,
+    units_path,
+    warn_of_replacing,
 )
 from statesize.profiling.sequences import Loader, Provenance, loaded_work
 from statesize.results.place import check_destination
@@ -181,11 +185,17 @@ def run_profile(
         name = name or origin.model
         origin = replace(origin, model=name, source={**stored, **origin.source, **(source or {})})
         folder = None if path is None else stack.enter_context(units_folder(path))
-        if path is not None and (finished := finished_profile(path, origin.key, known, name)) is not None:
-            return finished
+        if path is not None and known and (earlier := earlier_profile(path)) is not None:
+            if is_of_run(earlier, origin.key, known, name):
+                shutil.rmtree(units_path(path), ignore_errors=True)
+                return earlier
+            warn_of_replacing(earlier, path)
         if on_progress is None and Console(stderr=True).is_terminal:
             on_progress = profile_bar(stack.enter_context(Bars(lines=False)), name, count)
         run = ProfileRun(settings, origin.key, count, folder, on_progress, reference)
         for done in executor.run(run.tasks(given)):
             run.take(done)
+        if count is None:
+            # How long a stream's sequences are is known at its end.
+            settings.check_reach(max(map(len, run.sequences)))
         return run.profile(tokenizer, origin, path)

@@ -239,10 +239,9 @@ def measure_captured(
     units: NDArray[np.int64],
     settings: Settings,
     outputs: tuple[Output, ...] = ("counts", "entropy"),
-    sequence: int | None = None,
 ) -> Measurement:
     """`measure` of some heads or channels of a mixer, at once; errors name the mixer."""
-    with naming(item, sequence, units):
+    with naming(item, None, units):
         operator = _operator(item, units)
         cut = settings.cut(operator.length, few=by_products(operator))
         if cut is None:

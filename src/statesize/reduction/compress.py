@@ -12,11 +12,13 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from statesize.check import require_count, require_path
+from statesize.check import refuse, require_count, require_path
 from statesize.errors import InputError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import check_new_folder, os_errors, replace_file, replace_folder
+from statesize.io.progress import Bars
 from statesize.measurement.statistics import Interval, documents_of, finite
+from statesize.models.load import given_model
 from statesize.reduction.hub import reducible
 from statesize.reduction.reducible import Reducible, ReductionRequest
 from statesize.reduction.windows import (
@@ -44,6 +46,15 @@ FEWEST_DOCUMENTS = 50
 _FEWEST_HELD_OUT = 20
 # Parts of the work, for progress: the cut, and all, where one model reads the held-out documents in each of the others.
 _CUT, _ALL = 8, 16
+_METHODS = {
+    "balanced truncation": "the combinations of a state's numbers that are read most are kept",
+    "orthonormal basis": "the combinations of a state's numbers that are read most are kept",
+    "selection": "the numbers of a state that are read most are kept",
+    "selection with corrected read-out": "some numbers of a state are kept, and the others estimated from them",
+    "equal sizes": "as many in each head",
+    "sizes by Gramian tail": "more in heads where a cut leaves a larger error",
+    "sizes by measured sensitivity": "more in heads whose cut alone costs more",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,12 +100,32 @@ class Compression:
         Returns:
             Lines of text.
         """
+        return f"{self.finding()}\nsafe: {self.verdict}\nnext: .model, .recall, .to_dict()"
+
+    def finding(self, of: str = "the model") -> str:
+        """What is left of the states, what that costs, and what the context was worth, in a sentence."""
         before, after = self.state_bytes
+        verdict = {True: "Safe here", False: "Not safe here", None: "Too little to tell whether it is safe"}[self.safe]
         return (
-            f"{after / before:.0%} of the bytes of the states {self.cost}\n"
-            f"over {self.held_out}, to which the context is worth {self.worth}\n"
-            f"safe: {self.verdict}\nnext: .model, .recall, .to_dict()"
+            f"{verdict}: {after / before:.0%} of the state of {of} {self.cost} "
+            f"over {self.held_out}, to which the context is worth {self.worth:+.4f}."
         )
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """Each figure by its name, in words."""
+        before, after = self.state_bytes
+        loss = f"{self.before.value:.4f} to {self.after.value:.4f} bits per byte on {self.held_out}"
+        rows = [
+            ("context's worth", f"{self.worth:+.4f} bits per byte: what the text before a token saves"),
+            ("loss", f"{loss}: difference {self.difference:+.4f}"),
+            ("states", f"{before:,} to {after:,} bytes per sequence"),
+        ]
+        if self.int8_bytes is not None and self.int8_difference is not None:
+            rows.append(("int8 alone", f"{self.int8_bytes:,} bytes: difference {self.int8_difference:+.4f}"))
+        rows += [("recall", f"{kind.replace('_', ' ')}: {_recalled(recall)}") for kind, recall in self.recall.items()]
+        method = ", ".join(_METHODS.get(part, part) for part in self.method.split(", "))
+        return [*rows, ("safe", self.verdict), ("method", method)]
 
     @property
     def safe(self) -> bool | None:
@@ -172,7 +203,8 @@ class Compression:
         Raises:
             FileError: The folder is in use, or cannot be written.
         """
-        folder = check_output(folder)
+        folder = require_path("output", folder)
+        check_new_folder(folder)
 
         def write(temporary: Path) -> None:
             reducible(self.model).save(temporary, self.tokenizer)
@@ -183,11 +215,11 @@ class Compression:
             replace_folder(folder, write)
 
 
-def check_output(folder: str | os.PathLike[str]) -> Path:
-    """Refuse a folder that is not empty or cannot be written."""
-    path = require_path("output", folder)
-    check_new_folder(path)
-    return path
+def _recalled(recall: Recall) -> str:
+    if recall.before.ends and not recall.seen:
+        return f"the uncut model recalls too few of {recall.answers:,} for a verdict"
+    found = f"{recall.before.value:.1%} to {recall.after.value:.1%} of {recall.answers:,}"
+    return f"{found}: difference {-recall.lost:+.1%}"
 
 
 def _recall_values(recall: Recall) -> dict[str, Any]:
@@ -204,16 +236,16 @@ def _recall_values(recall: Recall) -> dict[str, Any]:
 @torch.no_grad()
 @on_cpu_by_default
 def compress(
-    model: nn.Module,
-    tokenizer: AnyTokenizer,
+    model: nn.Module | str,
     documents: Iterable[str],
     state: float | str = "50%",
     *,
+    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
     int8: bool = False,
     fine_tune: int = 0,
     free_basis: bool = False,
     length: int = 256,
-    on_progress: Callable[..., None] = lambda *step: None,
+    on_progress: Callable[..., None] | None = None,
 ) -> Compression:
     """Cuts the states of a trained model without training, and measures the loss of quality on held-out documents.
 
@@ -223,11 +255,11 @@ def compress(
 
     Args:
         model: With layers of "la", "wla", "gla", "gla-s6", "s6", "deltanet" or "gated-deltanet", or Mamba or Mamba-2 of
-            transformers; it is not changed.
-        tokenizer: That of the model.
+            transformers, which is not changed; or the name of one, as for `load`.
         documents: Typical text of the model's use: at least 3 different documents, and 50 for a verdict. One or two
             are parted at blank lines, and have no intervals.
         state: The new size of the states: a share such as "50%" or 0.5, or the mean size of a head, such as 16.
+        tokenizer: That of the model, which a model by its name brings.
         int8: Also round the states to int8 after each token; not for models of transformers.
         fine_tune: Steps of training on the calibration text, for the cut model and the uncut one that it is compared
             with; not for models of transformers.
@@ -251,25 +283,31 @@ def compress(
         >>> shape = Mamba2Config(**sizes, num_heads=2, head_dim=16, n_groups=1, state_size=8)
         >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=bundled.tokenizer(), eos_token="<eos>")
         >>> texts = [document[:500] for document in bundled.documents()]
-        >>> found = ss.compress(Mamba2ForCausalLM(shape), tokenizer, texts)
+        >>> found = ss.compress(Mamba2ForCausalLM(shape), texts, tokenizer=tokenizer)
         >>> found.state_bytes, found.safe
         ((2048, 1024), None)
     """
     steps, tokens = require_count("fine_tune", fine_tune, least=0), require_count("length", length, least=2)
+    loaded = given_model(model, tokenizer, needs_tokenizer=True, as_stored=True)
+    uncut, known = reducible(loaded.model), loaded.tokenizer
+    with Bars(on_progress is not None, lines=False) as bars:
+        report = on_progress or bars.begin(f"cutting the states of {loaded.name}".removesuffix(" of "), _ALL).update
 
-    def on_share(share: float) -> None:
-        on_progress(int(share * _CUT), _ALL, "which states matter")
+        def on_share(share: float) -> None:
+            report(int(share * _CUT), _ALL, "which states matter")
 
-    uncut, request = reducible(model), ReductionRequest(state, int8, steps, free_basis, tokens, on_share)
-    states = uncut.kept(request)
-    uncut.check_tokenizer(tokenizer)
-    calibration, choice, held_out = split_text(uncut, tokenizer, listed("documents", documents), tokens)
-    control, cut, method = uncut.cut(states, calibration, choice, request)
-    return _compared(control, cut, tokenizer, held_out, method, lambda done, what: on_progress(_CUT + done, _ALL, what))
+        request = ReductionRequest(state, int8, steps, free_basis, tokens, on_share)
+        states = uncut.kept(request)
+        if known is None:
+            refuse("tokenizer", "that of the model", None)
+        uncut.check_tokenizer(known)
+        calibration, choice, held_out = split_text(uncut, listed("documents", documents), known, tokens)
+        control, cut, method = uncut.cut(states, calibration, choice, request)
+        return _compared(control, cut, known, held_out, method, lambda done, what: report(_CUT + done, _ALL, what))
 
 
 def split_text(
-    uncut: Reducible, tokenizer: AnyTokenizer, documents: Sequence[str], length: int
+    uncut: Reducible, documents: Sequence[str], tokenizer: AnyTokenizer, length: int
 ) -> tuple[TokenWindows, TokenWindows, TokenWindows]:
     """Windows by which states are chosen, for the choice of sizes, and held out; refuse too short a text."""
     parts = three_parts(documents, tokenizer, min(length, uncut.positions or length))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters import capture
+from statesize.io.progress import Bars
 from statesize.measurement import vega
 from statesize.measurement.measurement import measure
 from statesize.measurement.statistics import Interval, finite
-from statesize.reduction.bases import Basis
 from statesize.reduction.compress import extra_bits, split_text
 from statesize.reduction.hub import reducible
-from statesize.reduction.reducible import Reducible
+from statesize.reduction.reducible import Bases, Reducible
 from statesize.reduction.windows import score
 from statesize.report.result_page import PageChart, PageTable, ResultPage
 from statesize.texts.tokens import AnyTokenizer
@@ -51,27 +51,29 @@ class Head:
 @torch.no_grad()
 def frontier(
     model: nn.Module,
-    tokenizer: AnyTokenizer,
     documents: list[str],
+    tokenizer: AnyTokenizer,
     length: int = 256,
-    on_progress: Callable[..., None] = lambda *step: None,
+    on_progress: Callable[..., None] | None = None,
 ) -> tuple[list[FrontierPoint], list[Head]]:
     """The loss of quality of all ways on the held-out documents of `compress`, and properties of the heads."""
     uncut = reducible(model)
-    calibration, _, held_out = split_text(uncut, tokenizer, documents, length)
-    on_progress(0, 1, "cutting in all ways")
-    cuts, bases = uncut.every_cut(SHARES, calibration)
-    before = score(model, held_out.inputs, held_out.targets)
-    points: list[FrontierPoint] = []
-    for done, cut in enumerate(cuts):
-        on_progress(done, len(cuts) + 1, f"{cut.share:.0%} in {cut.numbers}, {cut.way}")
-        extra = extra_bits(score(cut.model, held_out.inputs, held_out.targets), before, held_out)
-        points.append(FrontierPoint(cut.way, cut.share, cut.numbers, reducible(cut.model).state_bytes, extra))
-    on_progress(len(cuts), len(cuts) + 1, "ESS of the heads")
-    return points, _heads(uncut, bases, next(calibration.unfilled(_SEQUENCES)))
+    calibration, _, held_out = split_text(uncut, documents, tokenizer, length)
+    with Bars(on_progress is not None, lines=False) as bars:
+        report = on_progress or bars.begin("measuring the frontier").update
+        report(0, 1, "cutting in all ways")
+        cuts, bases = uncut.every_cut(SHARES, calibration)
+        before = score(model, held_out.inputs, held_out.targets)
+        points: list[FrontierPoint] = []
+        for done, cut in enumerate(cuts):
+            report(done, len(cuts) + 1, f"{cut.share:.0%} in {cut.numbers}, {cut.way}")
+            extra = extra_bits(score(cut.model, held_out.inputs, held_out.targets), before, held_out)
+            points.append(FrontierPoint(cut.way, cut.share, cut.numbers, reducible(cut.model).state_bytes, extra))
+        report(len(cuts), len(cuts) + 1, "ESS of the heads")
+        return points, _heads(uncut, bases, next(calibration.unfilled(_SEQUENCES)))
 
 
-def _heads(uncut: Reducible, bases: Mapping[str, Sequence[Basis]], inputs: Tensor) -> list[Head]:
+def _heads(uncut: Reducible, bases: Bases, inputs: Tensor) -> list[Head]:
     """The heads at inputs (S, L)."""
     heads: list[Head] = []
     sizes = [max(1, round(share * uncut.state_size)) for share in SHARES]

@@ -179,9 +179,7 @@ class HubModel(Reducible):
         bases = bases_of_groups(gramians_of_groups(self.model, calibration.unfilled(BATCH)), basis)
         return self.model, self._smaller(bases, kept), f"{basis.name}, equal sizes"
 
-    def every_cut(
-        self, shares: Sequence[float], calibration: TokenWindows
-    ) -> tuple[list[Made], Mapping[str, Sequence[Basis]]]:
+    def every_cut(self, shares: Sequence[float], calibration: TokenWindows) -> tuple[list[Made], Bases]:
         """One cut for each share and type of basis."""
         gramians = gramians_of_groups(self.model, calibration.unfilled(BATCH))
         by_type = [(basis.name, bases_of_groups(gramians, basis)) for basis in self._basis_types]

@@ -18,6 +18,11 @@ from statesize.reduction.bases import Basis, StateCut
 from statesize.reduction.windows import TokenWindows
 from statesize.texts.tokens import AnyTokenizer
 
+Weights: TypeAlias = Mapping[str, Tensor]
+Bases: TypeAlias = Mapping[str, Sequence[Basis]]
+"""A basis for each group of heads of a layer, by the name of its module."""
+_Model = TypeVar("_Model", bound=nn.Module)
+
 
 @dataclass(frozen=True, eq=False)
 class Made:
@@ -38,7 +43,7 @@ class ReductionRequest:
     fine_tune: int = 0
     free_basis: bool = False
     length: int = 256
-    on_share: Callable[[float], None] = lambda share: None
+    on_share: Callable[[float], None] | None = None
 
 
 class Reducible(ABC):
@@ -82,9 +87,7 @@ class Reducible(ABC):
         """The model for comparison, the cut model, and how it was made."""
 
     @abstractmethod
-    def every_cut(
-        self, shares: Sequence[float], calibration: TokenWindows
-    ) -> tuple[list[Made], Mapping[str, Sequence[Basis]]]:
+    def every_cut(self, shares: Sequence[float], calibration: TokenWindows) -> tuple[list[Made], Bases]:
         """The cuts to some shares in all ways, and the bases of the heads by the name of the layer's mixer."""
 
     @abstractmethod
@@ -99,12 +102,6 @@ class Reducible(ABC):
 def refuse_second_cut() -> NoReturn:
     """Refuse a model whose states were cut."""
     raise ModelError("model must have its states as trained, got one that was cut before. Give the original model.")
-
-
-Weights: TypeAlias = Mapping[str, Tensor]
-Bases: TypeAlias = Mapping[str, Sequence[Basis]]
-"""A basis for each group of heads of a layer, by the name of its module."""
-_Model = TypeVar("_Model", bound=nn.Module)
 
 
 def with_changes(weights: Weights, module: str, change: Callable[[Weights], Weights]) -> dict[str, Tensor]:

@@ -14,7 +14,8 @@ from statesize.io.text import printable
 from statesize.measurement.chart import evenly_spread
 from statesize.report.words import by_reason
 
-_MOST_ROWS = 32
+_OVER_CUTS = ("state_utilisation", "ceiling_utilisation", "norm")
+_MOST_ROWS, _FEW = 32, 12
 _GAP = 2
 
 
@@ -29,7 +30,7 @@ def cell_text(value: Any) -> str:
 
 
 class LayerFrame(pd.DataFrame):
-    """A row per layer: printed with all rows, and with the columns that are not empty and fit.
+    """A row per layer: printed with all rows, and with the columns that are not empty and fit, many of them in parts.
 
     What pandas makes of it, such as a selection of columns, is a plain data frame.
     """
@@ -53,13 +54,28 @@ class LayerFrame(pd.DataFrame):
             for name, cells in texts.items()
             if name not in empty
         }
-        kept, width = list(columns), shutil.get_terminal_size().columns
-        while len(kept) > 1 and sum(len(columns[name][0]) + _GAP for name in kept) - _GAP > width:
-            kept.pop()
-        left_out = [name for name in columns if name not in kept]
+        width = shutil.get_terminal_size().columns
+
+        def fitting(names: list[str]) -> list[str]:
+            while len(names) > 1 and sum(len(columns[name][0]) + _GAP for name in names) - _GAP > width:
+                names = names[:-1]
+            return names
+
+        parts = [fitting(list(columns))]
+        left_out = [name for name in columns if name not in parts[0]]
+        # All columns go on below; of a few, those that are read last are only named.
+        while left_out and len(self.columns) > _FEW:
+            below = fitting(left_out) if len(columns["layer"][0]) > width // 2 else fitting(["layer", *left_out])
+            parts.append(below)
+            left_out = [name for name in left_out if name not in below]
+        kept = parts[0] if len(self.columns) <= _FEW else []
+        at_middle = [name for name in kept if name in ("middle_entropy", "sinkless_entropy")]
+        over_cuts = [name for name in kept if name.startswith("average_") or name in _OVER_CUTS]
+        both = f"At the middle of the text: {', '.join(at_middle)}. Means over cuts: {', '.join(over_cuts)}."
         return "\n".join(
             [
-                *_joined([columns[name] for name in kept]),
+                "\n\n".join("\n".join(_joined([columns[name] for name in part])) for part in parts),
+                *(textwrap.wrap(both, width) if at_middle and over_cuts else []),
                 *(f"{names}: {cause}" for names, cause in by_reason(causes).items() if cause),
                 *(textwrap.wrap(f"No room for {', '.join(left_out)}.", width) if left_out else []),
                 *(textwrap.wrap(f"Empty: {', '.join(empty)}.", width) if empty else []),

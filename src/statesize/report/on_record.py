@@ -33,6 +33,7 @@ SCHEMA = 1
 TABLE = "on_record.json"
 TO_BE_SAID = ("package", "licence", "check")
 """What only whoever adds a model can say; a record of the command line has them empty."""
+NO_NEED = "ESS is what a layer carries of this text, not what a task needs: statesize truncate tests that."
 DIGEST = 16
 """How much of the digest of a model's weights the package keeps, to know the model again."""
 _SINKS, _APART = 1.2, 1.5
@@ -205,7 +206,15 @@ def standing(profile: Profiled, weights: str = "", models: Sequence[Mapping[str,
     if 4 * length < min(lengths):
         return f"{counted(length, name)} are too few to compare with models on record, of {min(lengths)} and more."
     first = "On record" if lengths == {length} else "Nearest on record"
-    return f"{first}{''.join(said)}. All: statesize models --measured"
+    return f"What is normal for {_NORMAL_OF[kind[0]]}? {first}{''.join(said)}. All: statesize models --measured"
+
+
+_NORMAL_OF = {
+    "tokens kept": "a cache",
+    "a fixed state": "a state of fixed size",
+    "both": "caches and states in one model",
+    "whole layers": "whole layers",
+}
 
 
 def _with_untrained(row: Mapping[str, Any], of: str) -> str:

@@ -12,6 +12,7 @@ from statesize.measurement.chart import METRICS
 from statesize.report.charts import along, layers
 from statesize.report.comparison import compare
 from statesize.report.head_map import fitting_map
+from statesize.report.on_record import NO_NEED, standing
 from statesize.report.redundancy import Redundancy
 from statesize.report.result_page import PageChart, PageFigure, ResultPage, told_apart
 from statesize.report.tables import (
@@ -52,6 +53,7 @@ def write_report(
     path: str | os.PathLike[str],
     recall: Mapping[str, float] | None = None,
     networks: Sequence[Redundancy] = (),
+    weights: str = "",
 ) -> Path:
     """Write one HTML file about one or several profiles; the same profiles give the same bytes.
 
@@ -62,6 +64,7 @@ def write_report(
         path: The file; replaced once the new one is complete.
         recall: As for `statesize.compare`.
         networks: As for `statesize.compare`.
+        weights: SHA-256 of the weights of a single model, by which one on record is known again.
 
     Returns:
         The file.
@@ -71,11 +74,14 @@ def write_report(
     """
     if not profiles:
         raise InputError("profiles must hold at least one, got none.")
-    return page(profiles, recall, networks).write(Path(path))
+    return page(profiles, recall, networks, weights).write(Path(path))
 
 
 def page(
-    profiles: Sequence[Profiled], recall: Mapping[str, float] | None = None, networks: Sequence[Redundancy] = ()
+    profiles: Sequence[Profiled],
+    recall: Mapping[str, float] | None = None,
+    networks: Sequence[Redundancy] = (),
+    weights: str = "",
 ) -> ResultPage:
     """The page of profiles."""
     said, several = headline(profiles), len(profiles) > 1
@@ -93,7 +99,9 @@ def page(
         rows = [{"model": title} | provenance(one) for title, one in made]
         table, shared = told_apart(rows, "How each model was measured")
         tables.append(table)
+    known = {standing(one, "" if several else weights or one.attributes.get("weights_sha256", "")) for one in profiles}
     notes = {
+        "What to make of it": [*filter(None, sorted(known)), NO_NEED],
         "How to read this": [*explained, *sink_notes(profiles)],
         "Not measured": _named(profiles, [by_reason(one.attributes["skipped"]) for one in profiles]),
         "Notes": _named(profiles, [one.notes for one in profiles]),

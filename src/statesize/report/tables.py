@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +14,7 @@ from statesize.io.text import counted
 from statesize.report.comparison import Comparison
 from statesize.report.document import Shown
 from statesize.report.result_page import PageTable
-from statesize.report.words import kind_title, model_title, position_name, short_names
+from statesize.report.words import kind_title, model_title, position_name, short_names, sink_note
 from statesize.results.fields import (
     COLUMNS,
     COUNTS,
@@ -26,9 +27,23 @@ from statesize.results.fields import (
     UNKNOWN,
     Heading,
     cell_texts,
+    number_text,
+    range_text,
     told,
 )
-from statesize.results.summary import Profiled, group_rows, largest_known, sample_of, unit_dim
+from statesize.results.summary import (
+    Profiled,
+    ess_values,
+    group_rows,
+    keeps_everything,
+    largest_known,
+    middle_bounds,
+    middle_ceiling,
+    middle_estimate,
+    sample_of,
+    unit_dim,
+    utilisation_values,
+)
 
 _LAYERS, _MODELS = "All layers", "Side by side"
 # The command line has these two; a page has them in words below.
@@ -37,6 +52,65 @@ _SHOWN = [name for name in COLUMNS if name in HEADINGS and name not in {"measure
 
 # Those of a comparison.
 _FIGURES = tuple(name for name in FIGURES if name not in STUDIED)
+
+
+MOST_LAYERS = 20
+"""Layers of a model that are all shown; of one with more, those with most and least."""
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One row: a layer at the middle of the texts."""
+
+    layer: str
+    ess: str
+    possible: float
+    keeps_everything: bool
+    used: float  # share of what is possible, without sinks where the model has one; NaN where its size does not bind
+    is_known: bool  # whether the size is
+    norm: str
+    sinkless: str  # entropy-ESS without sinks
+    order: float  # ESS by which layers are ordered: without sinks where the model has one
+    with_sinks: float
+
+    @property
+    def share(self) -> str:
+        """`used` in words."""
+        return number_text(self.used, ".0%") if self.is_known else UNKNOWN
+
+
+def layer_rows(profile: Profiled, metric: str) -> list[LayerRow]:
+    """The rows of one model by a metric."""
+    layers: list[LayerRow] = []
+    short = short_names(profile.mixers) if len(profile.mixers) > MOST_LAYERS else {}
+    sinks = has_sinks(profile, metric)
+    for row in profile.summary_rows():
+        node, name = profile.mixer(row["layer"]), row["layer"]
+        low, high = middle_bounds(node, metric)
+        middle, possible = middle_estimate(node, ess_values(node, metric)), middle_ceiling(node)
+        known = [row["sinkless_entropy"] if sinks else math.nan, middle.mean]
+        order = next((value for value in known if math.isfinite(value)), -math.inf)
+        binds = math.isfinite(middle_estimate(node, utilisation_values(node, metric)).mean)
+        layers.append(
+            LayerRow(
+                short.get(name, name),
+                number_text(low, ".1f", middle.error) if low == high else range_text([low, high], ".1f"),
+                possible,
+                keeps_everything(node),
+                order / possible if binds else math.nan,
+                not math.isnan(row["tss"]),
+                range_text([middle_estimate(node, node["norm"].values).mean], "norm"),
+                range_text([row["sinkless_entropy"]], ".1f"),
+                order,
+                middle.mean,
+            )
+        )
+    return layers
+
+
+def has_sinks(profile: Profiled, metric: str) -> bool:
+    """Whether the table has columns of sinks, which are entropies and say nothing of counts."""
+    return metric == "entropy" and bool(sink_note(profile))
 
 
 def layer_table(profiles: Sequence[Profiled]) -> PageTable:

@@ -232,8 +232,8 @@ COLUMNS = {
 """What the columns of a summary are: one row per mixer."""
 
 MAIN_COLUMNS = (
-    "model", "layer", "kind", "tss", "state_bytes", "middle_entropy", "sinkless_entropy", "average_entropy",
-    "state_utilisation", "ceiling_utilisation", "norm", "cause",
+    "model", "layer", "kind", "tss", "middle_entropy", "sinkless_entropy", "average_entropy", "state_utilisation",
+    "ceiling_utilisation", "norm", "state_bytes", "cause",
 )  # fmt: skip
 """Those that one reads first."""
 

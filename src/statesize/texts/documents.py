@@ -26,7 +26,6 @@ from statesize.texts.rows import (
     read_lines,
     read_whole,
     readable,
-    reading,
     values_row,
 )
 from statesize.texts.tables import read_parquet
@@ -42,7 +41,7 @@ def read_jsonl(path: Path, field: str, note: Note) -> Iterator[Document]:
 
 def jsonl_extract(path: Path, field: str, most: int, note: Note) -> Extract:
     """At most so many documents, from all parts of a file; their number follows from the mean length of lines."""
-    with reading(path, "JSONL"):
+    with os_errors(f"{path}: cannot be read as a JSONL file"):
         size = require_regular(path).stat().st_size
         rows, looked = _some_rows(path, field, size, most) if size > _SMALL else ([], 0)
     # A file of few lines is read as a whole.
@@ -59,7 +58,7 @@ def jsonl_extract(path: Path, field: str, most: int, note: Note) -> Extract:
 
 def _rows(path: Path, field: str) -> Iterator[Row]:
     number = 0
-    with reading(path, "JSONL"), require_regular(path).open("rb") as stream:
+    with os_errors(f"{path}: cannot be read as a JSONL file"), require_regular(path).open("rb") as stream:
         for number, line in enumerate(read_lines(stream), 1):
             if line is None or line.strip():
                 yield line_row(line, field, f"{path}, line {number}")

@@ -284,8 +284,8 @@ def _checked(iterator: Iterator[Given]) -> Iterator[Given]:
         raise InputError("inputs must hold a sequence of 2 tokens or more, got none.")
 
 
-def bundled_sequences(tokenizer: AnyTokenizer | None, number: int = 1, length: int = 512) -> list[Tensor]:
-    """The beginnings of bundled documents, the plainest prose first, of at most `length` tokens each."""
+def bundled_sequences(tokenizer: AnyTokenizer | None, number: int | None = 1, length: int | None = 512) -> list[Tensor]:
+    """The beginnings of bundled documents, the plainest prose first, of at most `length` tokens each; None is all."""
     if tokenizer is None:
         raise InputError("inputs must be token ids for a model without a tokenizer, got none. Give token ids, or both.")
     return [join_documents(tokenizer, [document])[:length] for document in bundled.documents()[:number]]
@@ -293,20 +293,11 @@ def bundled_sequences(tokenizer: AnyTokenizer | None, number: int = 1, length: i
 
 def whole_texts(inputs: Inputs | None, tokenizer: AnyTokenizer | None) -> list[Tensor]:
     """The sequences of the caller, (L,) each, or the bundled documents."""
-    if inputs is not None:
-        return list(sequences(inputs, tokenizer))
-    if tokenizer is None:
-        raise InputError("inputs must be token ids for a model without a tokenizer, got none. Give token ids, or both.")
-    return [join_documents(tokenizer, [document]) for document in bundled.documents()]
-
-
-def excerpts_of(texts: Sequence[Tensor], size: int, most: int) -> list[Tensor]:
-    """Pieces of texts that do not overlap, of so many tokens, from all parts."""
-    return [piece for _, piece in numbered_excerpts(texts, size, most, None)]
+    return bundled_sequences(tokenizer, None, None) if inputs is None else list(sequences(inputs, tokenizer))
 
 
 def begun_excerpts(texts: Sequence[Tensor], size: int, most: int, tokenizer: AnyTokenizer | None) -> list[Tensor]:
-    """The same, each with the beginning-of-sequence token first where the tokenizer puts one before a text."""
+    """Pieces of texts that do not overlap, of so many tokens, from all parts."""
     return [piece for _, piece in numbered_excerpts(texts, size, most, tokenizer)]
 
 
@@ -314,6 +305,7 @@ def numbered_excerpts(
     texts: Sequence[Tensor], size: int, most: int, tokenizer: AnyTokenizer | None
 ) -> list[tuple[int, Tensor]]:
     """The same, each with the number of its text: pieces of one text are no independent units."""
+    # Each begins with the beginning-of-sequence token, where the tokenizer puts one before a text.
     first = beginning_id(tokenizer)
     begin = torch.tensor([] if first is None else [first], dtype=torch.long)
     size -= len(begin)

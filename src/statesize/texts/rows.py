@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
@@ -109,16 +108,6 @@ def evenly(items: Sequence[Any], most: int) -> list[Any]:
     """At most so many of some items, evenly spread; the first is among them."""
     count = min(most, len(items))
     return [items[len(items) * index // count] for index in range(count)]
-
-
-@contextmanager
-def reading(path: Path, kind: str, *errors: type[Exception]) -> Generator[None]:
-    """Turns errors of reading a file, OSError and others, into a FileError."""
-    try:
-        yield
-    except (OSError, *errors) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-        raise FileError(f"{path}: cannot be read as a {kind} file: {reason}") from error
 
 
 def read_lines(stream: BinaryIO) -> Iterator[bytes | None]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from statesize.errors import FileError
-from statesize.io.files import GROWTH, SPARE, require_regular
-from statesize.texts.rows import MESSAGES, Document, Extract, Note, Row, evenly, readable, reading, values_row
+from statesize.io.files import GROWTH, SPARE, os_errors, require_regular
+from statesize.texts.rows import MESSAGES, Document, Extract, Note, Row, evenly, readable, values_row
 
 # Rows that are in memory at once.
 _BATCH = 64
@@ -67,7 +67,8 @@ def parquet_files(path: Path, field: str) -> list[tuple[Path, Any]]:
 def _reading(path: Path) -> AbstractContextManager[None]:
     import pyarrow
 
-    return reading(path, "Parquet", cast("type[Exception]", pyarrow.ArrowException))
+    arrow = cast("type[Exception]", pyarrow.ArrowException)
+    return os_errors(f"{path}: cannot be read as a Parquet file", "", arrow)
 
 
 def _column(file: Any, field: str) -> str:

@@ -103,11 +103,12 @@ def notes(result: TruncationResult) -> list[str]:
     said = [
         f"{_documents(result)}. The context is worth {result.worth:.2f} nats per token: the loss of the "
         "tokens after the cut when no mixer carries anything past it, less the loss of the whole model.",
-        "In one run all mixers carry only so many numbers per channel past the cut: each block of past and future is "
-        "replaced by its best approximation of that rank, and everything behind is computed from it.",
-        "The best approximation knows the queries of the future, so its size is a lower bound of the memory that is "
-        "needed. A cache or a state must choose without them: by what tokens before the cut would read behind it, in "
-        "numbers that mix tokens or in whole tokens. The best that was tried is an upper bound.",
+        "In each run every layer keeps only so many numbers per channel of the past, and all tokens behind the cut are "
+        "computed from these. KL: how far the predictions move, as a share of how far they move without any past.",
+        "Where a row does not say how the numbers are chosen, the best are kept (with hindsight), so its size is a "
+        "lower bound of the memory that is needed. A real memory does not know the future. By past rows it keeps the "
+        "numbers that tokens before the cut would read behind it; as tokens, it keeps whole tokens. The best that was "
+        "tried is an upper bound.",
         "Numbers per channel are of values. Keys are kept whole, and take as many bytes again where they are stored.",
     ]
     if result.sufficient is not None:

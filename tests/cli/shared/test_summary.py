@@ -34,7 +34,7 @@ TITLES = ["softmax attention", "linear attention", "weighted linear attention", 
 def titles(text):
     """The models of a table whose last line tells that they are unaltered."""
     lines = [line.strip() for line in text.splitlines()]
-    assert "Measuring changed the model's last hidden state by at most 0." in " ".join(lines[-12:])
+    assert "Measuring changed nothing in the model: its last hidden state is the same." in " ".join(lines[-12:])
     return [line for line in lines if line in TITLES]
 
 

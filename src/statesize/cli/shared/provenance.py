@@ -61,7 +61,8 @@ def tell_more(
         printing.next(*command, why="longer texts, in which context matters")
     elif sum(pieces) > documents and not (few and sum(map(bool, pieces)) <= measured):
         printing.next(
-            *called_with("--documents", 2 * documents, alias="--sequences"), why="an answer from more documents"
+            *called_with("--documents", max(2 * documents, FEWEST_TEXTS), alias="--sequences"),
+            why="an answer from more documents",
         )
     elif not printing.json:
         several = f"s, at least {FEWEST_TEXTS}," if few else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +12,9 @@ import numpy as np
 from statesize.adapters.observation import SHARED
 from statesize.io.text import byte_count, counted
 from statesize.report.document import Shown
-from statesize.report.on_record import standing
+from statesize.report.on_record import NO_NEED, standing
 from statesize.report.result_page import PageTable, ResultPage
-from statesize.report.tables import comparison_table, table_of
+from statesize.report.tables import MOST_LAYERS, LayerRow, comparison_table, has_sinks, layer_rows, table_of
 from statesize.report.words import by_reason, contrast, headline, model_line, model_title, short_names, sink_note
 from statesize.results.fields import (
     BY_UNIT,
@@ -22,20 +22,12 @@ from statesize.results.fields import (
     FIGURE_HEADINGS,
     GROUP_HEADINGS,
     HEADINGS,
-    UNKNOWN,
     Heading,
     number_text,
-    range_text,
     told,
 )
 from statesize.results.summary import (
-    ess_values,
     group_rows,
-    keeps_everything,
-    middle_bounds,
-    middle_ceiling,
-    middle_estimate,
-    utilisation_values,
 )
 
 if TYPE_CHECKING:
@@ -43,8 +35,6 @@ if TYPE_CHECKING:
     from statesize.report.comparison import Comparison
 
 
-_MOST_ROWS = 20
-"""Layers of a model that are all shown; of one with more, those with most and least."""
 _ENDS = 8
 """How many of each these are."""
 _NAMED = 4
@@ -52,59 +42,9 @@ _NAMED = 4
 _NORM = "norm: Frobenius norm of what passes from the past to the future."
 
 
-@dataclass(frozen=True)
-class LayerRow:
-    """One row: a layer at the middle of the texts."""
-
-    layer: str
-    ess: str
-    possible: float
-    keeps_everything: bool
-    used: float  # share of what is possible, without sinks where the model has one; NaN where its size does not bind
-    is_known: bool  # whether the size is
-    norm: str
-    sinkless: str  # entropy-ESS without sinks
-    order: float  # ESS by which layers are ordered: without sinks where the model has one
-    with_sinks: float
-
-
-def layer_rows(profile: Profile, metric: str) -> list[LayerRow]:
-    """The rows of one model by a metric."""
-    layers: list[LayerRow] = []
-    short = short_names(profile.mixers) if len(profile.mixers) > _MOST_ROWS else {}
-    sinks = _has_sinks(profile, metric)
-    for row in profile.summary_rows():
-        node, name = profile.mixer(row["layer"]), row["layer"]
-        low, high = middle_bounds(node, metric)
-        middle, possible = middle_estimate(node, ess_values(node, metric)), middle_ceiling(node)
-        known = [row["sinkless_entropy"] if sinks else math.nan, middle.mean]
-        order = next((value for value in known if math.isfinite(value)), -math.inf)
-        binds = math.isfinite(middle_estimate(node, utilisation_values(node, metric)).mean)
-        layers.append(
-            LayerRow(
-                short.get(name, name),
-                number_text(low, ".1f", middle.error) if low == high else range_text([low, high], ".1f"),
-                possible,
-                keeps_everything(node),
-                order / possible if binds else math.nan,
-                not math.isnan(row["tss"]),
-                range_text([middle_estimate(node, node["norm"].values).mean], "norm"),
-                range_text([row["sinkless_entropy"]], ".1f"),
-                order,
-                middle.mean,
-            )
-        )
-    return layers
-
-
-def _has_sinks(profile: Profile, metric: str) -> bool:
-    """Whether the table has columns of sinks, which are entropies and say nothing of counts."""
-    return metric == "entropy" and bool(sink_note(profile))
-
-
 def _shown_layers(title: str, layers: list[LayerRow], by: str) -> list[tuple[str, list[LayerRow]]]:
     """Rows with what stands above them: all, or of a large model those with most and those with least."""
-    if len(layers) <= _MOST_ROWS:
+    if len(layers) <= MOST_LAYERS:
         return [(title, layers)]
     ordered = sorted(layers, key=lambda row: row.order, reverse=True)
     shown = [(f"{title}, most{by}", ordered[:_ENDS]), (f"{title}, least{by}", ordered[-_ENDS:])]
@@ -152,9 +92,6 @@ _MOST_PLANNED = 4
 _PLANNED = ("layer", "seconds", "memory", "units", "positions", "engine", "kind")
 
 
-_NO_NEED = "ESS is what a layer carries of this text, not what a task needs: statesize truncate tests that."
-
-
 def summary(
     profiles: Sequence[Profile], metric: str = "entropy", *, wide: bool = False, weights: str = ""
 ) -> ResultPage:
@@ -163,12 +100,12 @@ def summary(
     tables = [_wide(profiles, relative) if wide else _narrow(profiles, metric, relative)]
     groups = [group_rows(profile) for profile in profiles]
     about = "Joint ESS of heads that share a cache"
-    shared = [told(row) for rows in groups for row in rows if wide or len(rows) <= _MOST_ROWS]
+    shared = [told(row) for rows in groups for row in rows if wide or len(rows) <= MOST_LAYERS]
     if shared:
         table = table_of(f"{about}, a channel of the cache", GROUP_HEADINGS, shared)
         tables.append(replace(table, headings=_headings(GROUP_HEADINGS, relative)))
     lack = [] if len(shared) == sum(map(len, groups)) else [f"{about}: --wide shows it."]
-    notes = [*lack, *_notes(profiles), standing(profiles[0], weights) if len(profiles) == 1 else "", _NO_NEED]
+    notes = [*lack, *_notes(profiles), standing(profiles[0], weights) if len(profiles) == 1 else "", NO_NEED]
     tables[-1] = replace(tables[-1], caption="\n".join(filter(None, (tables[-1].caption, *notes))))
     return ResultPage("Effective state-size", headline(profiles, metric).sentence, (), tables)
 
@@ -182,14 +119,14 @@ def _narrow(profiles: Sequence[Profile], metric: str, relative: str) -> PageTabl
     rows: list[Sequence[object]] = []
     folded: list[str] = []
     named = "entropy" if metric == "entropy" else relative
-    sinks = any(_has_sinks(profile, metric) for profile in profiles)
+    sinks = any(has_sinks(profile, metric) for profile in profiles)
     shown = [layer_rows(profile, metric) for profile in profiles]
     # Shares of caches and of states do not compare, so they stand in columns of their own.
     kinds = sorted({row.keeps_everything for layers in shown for row in layers})
     headings = ["layer", f"ESS\n({named})", *(["without\nsinks"] if sinks else []), "possible", "norm"]
     headings += [f"used of\n{'ceiling' if cache else 'state'}" for cache in kinds]
     for profile, layers in zip(profiles, shown, strict=True):
-        own = _has_sinks(profile, metric)
+        own = has_sinks(profile, metric)
         parts = _shown_layers(model_title(profile), layers, ", without sinks" if own else "")
         for title, row in ((title, row) for title, part in parts for row in (None, *part)):
             if row is None:
@@ -197,7 +134,7 @@ def _narrow(profiles: Sequence[Profile], metric: str, relative: str) -> PageTabl
                 continue
             # Bars would set them against each other.
             share = row.used if len(kinds) == 1 else math.nan
-            used = Shown(share, number_text(row.used, ".0%") if row.is_known else UNKNOWN)
+            used = Shown(share, row.share)
             rows.append(
                 [
                     row.layer,
@@ -210,7 +147,7 @@ def _narrow(profiles: Sequence[Profile], metric: str, relative: str) -> PageTabl
             )
         lost = Shown(math.nan, "not measured")
         rows += [[name, lost, *[""] * (len(headings) - 2)] for name in profile.not_measured]
-        if len(profile.mixers) > _MOST_ROWS:
+        if len(profile.mixers) > MOST_LAYERS:
             span = _span(list(short_names(profile.mixers).values()))
             by = "ESS without sinks" if own else "ESS"
             folded += [
@@ -266,8 +203,8 @@ def _notes(profiles: Sequence[Profile]) -> list[str]:
     differences = [row["run_difference"] for profile in profiles for row in profile.summary_rows()]
     if not all(map(math.isnan, differences)):
         largest = np.nanmax(differences)
-        figure = f"{largest:.0e}" if largest else "0"
-        notes.append(f"Measuring changed the model's last hidden state by at most {figure}.")
+        changed = f"changed the model's last hidden state by at most {largest:.0e}" if largest else "changed nothing"
+        notes.append(f"Measuring {changed}{'' if largest else ' in the model: its last hidden state is the same'}.")
     return notes
 
 
@@ -288,7 +225,7 @@ def plan_page(plan: Plan, loading: float) -> ResultPage:
     """What a profile would cost and measure, one row for mixers of a kind; loading took so many seconds."""
     memory = "" if plan.memory is None else f", {byte_count(plan.memory)} of memory with the model"
     finding = (
-        f"About {plan.seconds:,.0f} s after {loading:,.0f} s of loading{memory}.\n"
+        f"About {plan.seconds:,.0f} s after {loading:,.0f} s of loading{memory}, at this machine's speed of just now.\n"
         f"{plan.spectra:,} spectra of {counted(len(plan.mixers), 'mixer')} over "
         f"{counted(plan.sequences, 'sequence')}, {plan.tokens:,} tokens."
     )

@@ -167,13 +167,19 @@ def show(page: ResultPage, document: dict[str, Any], printing: Printing) -> None
 
 
 def show_page(
-    page: ResultPage, document: dict[str, Any], html: Path | None, printing: Printing, *, open_page: bool = False
+    page: ResultPage,
+    document: dict[str, Any],
+    html: Path | None,
+    printing: Printing,
+    *,
+    open_page: bool = False,
+    shown: int | None = None,
 ) -> None:
-    """Write the page if it is wanted, and show the beginning of its tables, or the document."""
+    """Write the page if it is wanted, and show the beginning of the first `shown` of its tables, or the document."""
     if html is not None:
         page.write(html)
         tell_page(html, printing, open_page=open_page)
-    show(replace(page, tables=[_beginning(table) for table in page.tables]), document, printing)
+    show(replace(page, tables=[_beginning(table) for table in page.tables[:shown]]), document, printing)
 
 
 def _beginning(table: PageTable) -> PageTable:
@@ -192,5 +198,7 @@ def show_plan(model: str, plan: Callable[[], Steps], printing: Printing) -> None
     rows = [{"name": kind, "count": cost, "seconds": seconds} for kind, (cost, seconds) in each.items()]
     cells = [(kind, f"{cost:,.0f}", f"{seconds:.2g}") for kind, (cost, seconds) in each.items()]
     table = PageTable("", ("what", "how often", "seconds each"), cells)
-    page = ResultPage("Plan", f"About {duration(steps.seconds)} after loading.", (), [table])
+    page = ResultPage(
+        "Plan", f"About {duration(steps.seconds)} after loading, as fast as this machine was just now.", (), [table]
+    )
     show(page, {"model": model, "seconds": steps.seconds, "steps": rows}, printing)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from statesize.cli.shared.options import OpenPage, Page, page_path
 from statesize.cli.shared.printing import TEXT, Printing
+from statesize.io.text import counted
 
 if TYPE_CHECKING:
     from statesize.profiling import Profile
@@ -23,7 +24,7 @@ def demo(
     open_page: OpenPage = False,
     printing: Printing = TEXT,
 ) -> None:
-    """Profile four bundled models over bundled documents, and cut one: print the result, and write a page of charts.
+    """Profile four bundled models over bundled documents, and cut one: say what was found, and write a page of charts.
 
     Args:
         html: The page.
@@ -37,14 +38,12 @@ def demo(
     check_writable(output or Path())
 
     from statesize.cli.shared.printing import SCHEMA, print_json, profile_document, tell_page
-    from statesize.cli.shared.summary import summary
-    from statesize.cli.shared.table import print_notes, print_page
+    from statesize.cli.shared.table import print_notes
     from statesize.lab import zoo
     from statesize.measurement.settings import Settings
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
     from statesize.report import write_report
-    from statesize.report.words import findings
     from statesize.texts.inputs import bundled_sequences
 
     inputs = bundled_sequences(zoo.tokenizer(), 4, 256)
@@ -72,12 +71,34 @@ def demo(
         models = [profile_document(one, folder / name) for name, one in profiles.items()]
         print_json({"schema": SCHEMA, "models": models, "truncation": cut["result"], "report": str(path)})
     else:
-        shown = [*profiles.values()]
-        print_page(replace(summary(shown), finding=findings(shown)))
-        print_notes([f"Another experiment, on other texts: {profiles[_CUT].attributes['truncation']}"])
+        print_notes(_told([*profiles.values()], cut["result"]))
     tell_page(path, printing, open_page=open_page)
     printing.next("profile", folder / zoo.names()[-1], "--open", why="each layer and head of one of them")
     printing.next("profile", "MODEL", "--text", "FILE", why="now your model")
+
+
+def _told(profiles: Sequence[Profile], cut: dict[str, Any]) -> list[str]:
+    """What the models are, what each carries, what is normal, and whether that would be enough, a line each."""
+    from statesize.report.on_record import standing
+    from statesize.report.words import headline, model_line, model_title
+
+    texts = profiles[0].tokens.sizes
+    rows = cast("list[dict[str, Any]]", cut["rows"])
+    once = {row["rule"]: row["divergence_share"]["mean"] for row in rows if row["scale"] == 1}
+    title = model_title(next(one for one in profiles if one.model == _CUT))
+    return [
+        f"{len(profiles)} small language models, trained alike, read {counted(texts['sequence'], 'text')} of "
+        f"{texts['token']} tokens. They differ in their memory: attention keeps every token, the others a state of "
+        "fixed size. The effective state-size (ESS) is how many numbers of it, per channel, can still affect later "
+        "tokens:",
+        *(f"- {model_line(one)}" for one in profiles),
+        headline(profiles).sentence,
+        *dict.fromkeys(standing(one) for one in profiles),
+        f"Is a memory of that size enough? On {cut['documents']} texts {title} kept as many numbers as its ESS: its "
+        f"predictions change by {once['ess']:.1%} if the numbers are chosen with hindsight, by "
+        f"{once['past rows']:.1%} if not, where losing the whole past is 100%.",
+        "A larger ESS does not make a better model, and a state that is not filled is no fault: only a task can tell.",
+    ]
 
 
 def _truncation(profiles: dict[str, Profile], folder: Path, printing: Printing) -> dict[str, Any]:

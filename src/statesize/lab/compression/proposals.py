@@ -73,7 +73,7 @@ class Ranking:
 
     @classmethod
     def of(
-        cls, model: LanguageModel, windows: TokenWindows, on_share: Callable[[float], None] = lambda share: None
+        cls, model: LanguageModel, windows: TokenWindows, on_share: Callable[[float], None] | None = None
     ) -> Ranking:
         """By Gramians, and by the damage that cuts of single heads do, with the share of these that is known."""
         bases = bases_of(model, measure_gramians(model, torch.split(windows.inputs, BATCH)))
@@ -117,7 +117,7 @@ def cuts_of(bases: Bases, sizes: Sequence[int]) -> dict[int, list[StateCut]]:
 
 
 def _sensitivities(
-    model: LanguageModel, bases: Bases, windows: TokenWindows, on_share: Callable[[float], None]
+    model: LanguageModel, bases: Bases, windows: TokenWindows, on_share: Callable[[float], None] | None
 ) -> list[NDArray[np.float64]]:
     """The Gramian tail of each head, scaled to the nats that are lost where it alone keeps a quarter of its states."""
     n = model.config.key_size
@@ -129,7 +129,8 @@ def _sensitivities(
         sizes = [_quarter(n) if index == head else n for index in range(len(heads))]
         cut = smaller_model(model, cuts_of(bases, sizes))
         lost.append(float(score(cut, inputs, targets).nats.sum()) - whole)
-        on_share((head + 1) / len(heads))
+        if on_share is not None:
+            on_share((head + 1) / len(heads))
     # Small damages are mostly noise: a head whose cut helps by chance must not lose all its states.
     tiny = float(np.finfo(np.float64).tiny)
     least = max(float(np.mean(lost)) / 2, tiny)

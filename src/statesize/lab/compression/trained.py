@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -18,8 +18,7 @@ from statesize.lab.mixers.checkpoint import save_checkpoint
 from statesize.lab.mixers.config import REDUCIBLE, ROUNDED
 from statesize.lab.mixers.model import LanguageModel
 from statesize.models.files import write_tokenizer
-from statesize.reduction.bases import Basis
-from statesize.reduction.reducible import Made, Reducible, ReductionRequest, refuse_second_cut
+from statesize.reduction.reducible import Bases, Made, Reducible, ReductionRequest, refuse_second_cut
 from statesize.reduction.windows import TokenWindows, text_of
 from statesize.texts.tokens import AnyTokenizer
 
@@ -92,9 +91,7 @@ class TrainedModel(Reducible):
             words.append("int8")
         return control, cut, ", ".join(words)
 
-    def every_cut(
-        self, shares: Sequence[float], calibration: TokenWindows
-    ) -> tuple[list[Made], Mapping[str, Sequence[Basis]]]:
+    def every_cut(self, shares: Sequence[float], calibration: TokenWindows) -> tuple[list[Made], Bases]:
         """By each way of spreading the states over the heads, in float and, where it can be, in int8."""
         ranking = Ranking.of(self.model, calibration)
         heads = sum(map(len, ranking.bases.values()))

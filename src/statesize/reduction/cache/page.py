@@ -41,17 +41,26 @@ def page(result: CachePrices) -> ResultPage:
             ),
         ],
         tables=[
-            PageTable("Each way", HEADINGS, table_rows(result)),
-            PageTable("Each cache", head_headings(result), head_rows(result)),
+            PageTable("Each way", HEADINGS, table_rows(result), _WAYS),
+            PageTable("Each cache", head_headings(result), head_rows(result), _CACHES),
         ],
         notes={
             "How to read this": [
                 *notes(result),
-                "ESS is of the middle of the prefix, and does not set the budgets. The curve's error is the square of "
-                "what the layer's output loses, as a share of the layer's input.",
             ]
         },
     )
+
+
+_WAYS = (
+    "int8, int4: keys and values are rounded. 25 %: so many of the tokens are kept; equal: as many in each cache; "
+    "other ways keep more where other texts showed that losing tokens costs more. passkeys: numbers hidden in "
+    "the text, and how many of them the model still finds. --html and --json also show what each cache keeps."
+)
+_CACHES = (
+    "ESS is of the middle of the prefix, and does not set how many tokens are kept. error: the square of what the "
+    "layer's output loses, as a share of the layer's input."
+)
 
 
 def head_headings(result: CachePrices) -> tuple[str, ...]:

@@ -31,13 +31,13 @@ def notes(result: CachePrices) -> list[str]:
     """What has to be known beside the numbers."""
     tokens, worth = result.documents[0].tokens, f"{result.worth:+.4f}"
     told = [
-        f"{result.counted}: the cache of {result.prefix} tokens is made smaller once, and the next {tokens} are "
-        f"predicted, all layers computed from it. The whole cache loses {result.loss.value:.3f} nats per token, and "
-        f"{worth} more with no cache at all: what the context is worth. Intervals are of 95 %, over "
+        f"{result.counted}: the cache of {result.prefix} tokens is made smaller once, and the next {tokens} tokens are "
+        f"predicted from it. With the whole cache the loss is {result.loss.value:.3f} nats per token; with no cache it "
+        f"is {worth} more, which is what the context is worth. Intervals are of 95 %, over "
         f"texts.{no_interval(result.texts)}",
-        f"Tokens are evicted by the rule {result.rule!r}; the first {SINKS} and the last {RECENT} stay. Curves come "
-        f"from {counted(result.calibration, 'other document')}. Prices hold for texts like these: run chat, code "
-        "and prose apart.",
+        f"The rule {result.rule!r} chooses the tokens that go (evicted); the first {SINKS} and the last {RECENT} stay. "
+        f"How much each cache loses was measured on {counted(result.calibration, 'other document')}. Prices hold for "
+        "texts like these: run chat, code and prose apart.",
     ]
     if result.recommended is not None:
         told.append(
@@ -47,7 +47,7 @@ def notes(result: CachePrices) -> list[str]:
         )
     if result.short:
         told.append(
-            f"These {SINKS + RECENT} are {100 * result.ratios[-1]:.4g} % of {result.prefix} tokens. Smaller shares "
+            f"These {SINKS + RECENT} tokens are {100 * result.ratios[-1]:.4g} % of {result.prefix}. Smaller shares "
             "would keep the same, so they are left out; a longer --max-tokens tries them."
         )
     kept = [f"{100 * keep:.4g} %" for keep, budgets in result.chosen.items() if budgets == "equal"]
