@@ -263,11 +263,13 @@ def measure_side_by_side(works: Sequence[tuple[Captured, Work]], sequence: int, 
             with one_torch_thread():
                 return in_parallel([partial(measure_mixer, item, sequence, work, part) for item, work in beside])
     formed, one_by_one = None, list(works)
-    if len(works) > 1 and works[1][0].name == works[0][0].name + SHARED and (cut := works[0][1].cut) is not None:
-        # T of all heads stays for their groups where it fits beside what these take.
-        groups = works[1][1].within(settings.memory - DOUBLE * works[0][0].units * cut.length**2)
-        if groups is not None and not works[1][0].readers:
-            formed, one_by_one = list[Dense](), [works[0], (works[1][0], groups)]
+    if len(works) > 1 and works[1][0].name == works[0][0].name + SHARED and not works[1][0].readers:
+        (heads, _), (shared, work) = works[:2]
+        # T of all heads stays for their groups where these take T whole and it fits beside what they hold.
+        if work.engine is not None and work.cut is not None and work.engine.forms_whole(work.cut):
+            smaller = work.within(settings.memory - DOUBLE * heads.units * work.cut.length**2)
+            if smaller is not None:
+                formed, one_by_one = list[Dense](), [works[0], (shared, smaller)]
     return [measure_mixer(item, sequence, work, settings, formed) for item, work in one_by_one]
 
 
