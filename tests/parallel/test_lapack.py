@@ -1,10 +1,8 @@
 import threading
 
-import numpy as np
 import pytest
 
 from statesize.parallel.threads import one_lapack_thread, openblas_threads
-from statesize.spectra.factorisation import tridiagonal, turned
 
 
 @pytest.fixture
@@ -46,19 +44,3 @@ def test_blocks_of_several_threads_that_overlap(two_threads):
     leave.set()
     other.join()
     assert two_threads() == 2
-
-
-@pytest.mark.parametrize("n", [2, 3, 40, 200])
-def test_tridiagonal_form(n):
-    rng = np.random.default_rng(n)
-    matrix, columns = rng.standard_normal((n, n)), rng.standard_normal((n, 7))
-    matrix = matrix + matrix.T
-    before = matrix.copy(), columns.copy()
-    diagonal, beside, reflections, factors = tridiagonal(matrix)
-    theta = np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
-    rotation = turned(reflections, factors, np.eye(n))
-    np.testing.assert_allclose(rotation @ rotation.T, np.eye(n), atol=1e-13)
-    np.testing.assert_allclose(rotation @ matrix @ rotation.T, theta, atol=1e-12 * n)
-    np.testing.assert_allclose(turned(reflections, factors, columns), rotation @ columns, atol=1e-13 * n)
-    np.testing.assert_array_equal(matrix, before[0])
-    np.testing.assert_array_equal(columns, before[1])

@@ -3,6 +3,7 @@
 import math
 import re
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from statesize.adapters.search.plain_attention import PlainAttention
 from statesize.errors import InputError
 from statesize.measurement.measurement import measure
 from statesize.measurement.settings import Settings
-from statesize.operators import Dense, Recurrence
+from statesize.operators import Dense, Recurrence, SoftmaxAttention
 from statesize.profiling import profile
 from statesize.profiling import work as planning
 from statesize.profiling.work import (
@@ -24,6 +25,7 @@ from statesize.profiling.work import (
     measure_mixer,
     measure_side_by_side,
     operations_per_unit,
+    plan_group,
     plan_work,
 )
 
@@ -202,6 +204,22 @@ def test_groups_that_do_not_fit_are_left_out_with_the_reason():
     assert np.isfinite(found.mixer(name)["entropy"].values[..., 1:]).all()
     reason = found.attributes["skipped"][f"{name}#shared"]
     assert re.fullmatch(r"the joint ESS of its heads needs a memory of \d\dMB", reason)
+
+
+@pytest.mark.parametrize(("block", "room"), [(4, 2**28), (3, 2**28), (4, 8 * 40**2 * 8), (4, 0)])
+def test_groups_take_the_maps_of_their_heads_where_these_fit_beside_them(monkeypatch, block, room):
+    made, dense = [], SoftmaxAttention.dense
+    (item,), settings = capture(attention_model(40, 4), random_ids(40)), Settings()
+    together, work = plan_group(item, 0, 40, 40, settings)
+    works = [(item, plan_work(item, 0, 40, 40, settings)), (together, replace(work, block=block))]
+    alone = [measure_mixer(one, 0, work, settings) for one, work in works]
+    monkeypatch.setattr(SoftmaxAttention, "dense", lambda self: made.append(self) or dense(self))
+    least = work.shared_bytes + work.unit_bytes
+    beside = measure_side_by_side(works, 0, replace(settings, memory=least + room))
+    assert (len(made) == 1) == bool(room)
+    for one, other in zip(alone, beside, strict=True):
+        np.testing.assert_allclose(one["entropy"], other["entropy"], rtol=1e-12)
+        assert one["count"].equals(other["count"])
 
 
 @pytest.mark.parametrize(

@@ -261,11 +261,22 @@ def measure_side_by_side(works: Sequence[tuple[Captured, Work]], sequence: int, 
         if len(beside) == len(works):
             with one_torch_thread():
                 return in_parallel([partial(measure_mixer, item, sequence, work, part) for item, work in beside])
-    return [measure_mixer(item, sequence, work, settings) for item, work in works]
+    formed, one_by_one = None, list(works)
+    if len(works) > 1 and works[1][0].name == works[0][0].name + SHARED and not works[1][0].readers:
+        (heads, _), (shared, work) = works[:2]
+        # T of all heads stays for their groups where these take T whole and it fits beside what they hold.
+        if work.engine is not None and work.cut is not None and work.engine.forms_whole(work.cut):
+            smaller = work.within(settings.memory - DOUBLE * heads.units * work.cut.length**2)
+            if smaller is not None:
+                formed, one_by_one = list[Dense](), [works[0], (shared, smaller)]
+    return [measure_mixer(item, sequence, work, settings, formed) for item, work in one_by_one]
 
 
-def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings) -> xr.Dataset:
+def measure_mixer(
+    item: Captured, sequence: int, work: Work, settings: Settings, formed: list[Dense] | None = None
+) -> xr.Dataset:
     """The dataset of the chosen units of a mixer over a sequence; without positions where none fits into it."""
+    # `formed` keeps T of all heads, from which their groups take theirs.
     start = time.perf_counter()
     measurements: list[Measurement] = []
     # What is known of each unit beside: its sink, and the variant.
@@ -279,10 +290,18 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
         if work.cut is None or work.engine is None:
             break
         with naming(item, sequence, chosen):
-            operator = _operator(item, chosen)
+            if formed:
+                heads = formed[0].matrix
+                groups = heads.reshape(len(heads), item.units, -1, *heads.shape[2:])
+                groups = groups if len(chosen) == item.units else groups[:, torch.from_numpy(chosen)]
+                operator = Shared(Dense.of_causal(groups, formed[0].state_size()))
+            else:
+                operator = _operator(item, chosen)
             if isinstance(operator, SoftmaxAttention) and work.engine.forms_whole(work.cut):
                 # The engine and the sinks read one T.
                 operator = Dense.of_causal(operator.to(dtype=torch.float64).dense(), operator.state_size())
+                if formed is not None and len(chosen) == item.units:
+                    formed.append(operator)
             measurements.append(measure_at(operator, work.cut, settings, engine=work.engine))
         found = sinks(operator, int(middle)) if attends else None
         # Where rows of one head are no shares of attention, those of others are none either.

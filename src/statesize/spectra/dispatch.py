@@ -202,7 +202,7 @@ def _magnitude(operator: Operator) -> Tensor:
         B, C = (cast("Any", torch.linalg).vector_norm(part, torch.inf, (-2, -1)) for part in (operator.B, operator.C))
         return one * B * C
     if isinstance(operator, Dense):
-        return operator.matrix.abs().amax((-2, -1))
+        return torch.maximum(operator.matrix.amax((-2, -1)), -operator.matrix.amin((-2, -1)))
     return operator.kernel.abs().amax(-1) if isinstance(operator, Convolution) else one
 
 

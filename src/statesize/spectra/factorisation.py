@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Iterator
 from typing import Any, cast
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import torch
-from numba.extending import get_cython_function_address
 from torch import Tensor
 
 from statesize.operators import Recurrence
 from statesize.parallel.threads import end_if_unwanted
 
 _linalg = cast("Any", torch.linalg)
+_compile = cast("Any", numba).njit(cache=True, nogil=True, error_model="numpy")
 # Norms between which no square that matters is lost, in float32 too.
 _SQUARES = (1e-15, 1e15)
-# Columns that LAPACK transforms at once.
-_BLOCK = 64
 
 Array = npt.NDArray[np.float64]
 
@@ -38,45 +35,22 @@ def triangular_factor(matrix: Tensor) -> Tensor:
     return _linalg.qr(matrix, mode="r").R
 
 
-def tridiagonal(matrix: Array) -> tuple[Array, Array, Array, Array]:
-    """Θ = Qᵀ A Q of symmetric A (n, n), n ≥ 2: diagonal, off-diagonal, reflections (n, n) and factors of Q."""
-    # The reflections are the columns below the diagonal.
-    n = matrix.shape[0]
-    reflections = np.array(matrix, np.float64, order="F")
-    diagonal, beside, factors, work = np.empty(n), np.empty(n - 1), np.empty(n - 1), np.empty(_BLOCK * n)
-    order, size, info = ctypes.c_int(n), ctypes.c_int(work.size), ctypes.c_int()
-    arrays = (part.ctypes.data for part in (diagonal, beside, factors, work))
-    _dsytrd()(b"L", order, reflections.ctypes.data, order, *arrays, size, info)
-    return diagonal, beside, reflections, factors
-
-
-def turned(reflections: Array, factors: Array, columns: Array) -> Array:
-    """Qᵀ B for B (n, m), with Q as `tridiagonal` returns it."""
-    # Imported here because scipy.linalg takes as long to import as all of this package.
-    from scipy.linalg import lapack
-
-    below, rest = np.asfortranarray(reflections[1:, :-1]), np.asfortranarray(columns[1:])
-    work = _BLOCK * columns.shape[1]
-    result, _, _ = cast("Any", lapack).dormqr("L", "T", below, factors, rest, work, overwrite_c=1)
-    return np.concatenate([columns[:1], result])
-
-
-@cache
-def _dsytrd() -> Callable[..., None]:
-    # Called by its address, since scipy's wrapper holds the GIL.
-    pointer, integer = ctypes.c_void_p, ctypes.POINTER(ctypes.c_int)
-    arguments = (ctypes.c_char_p, integer, pointer, integer, pointer, pointer, pointer, pointer, integer, integer)
-    address = cast("Any", get_cython_function_address)("scipy.linalg.cython_lapack", "dsytrd")
-    return ctypes.CFUNCTYPE(None, *arguments)(address)
-
-
 def corner_energies(matrix: Tensor) -> Tensor:
     """‖T[r j:, :j]‖_F² for j = 0 … b − 1 of real (..., r b, b), as sums of squares without differences, (..., b)."""
-    square, (rows, b) = matrix.square(), matrix.shape[-2:]
-    if rows != b:
-        square = square.reshape(*matrix.shape[:-2], b, rows // b, b).sum(-2)
-    below = square.cumsum_(-1).tril_(-1).sum(-2)
-    return torch.nn.functional.pad(below[..., :-1], (1, 0))
+    energies = torch.zeros(*matrix.shape[:-2], matrix.shape[-1], dtype=torch.float64)
+    _add_energies(matrix.contiguous().flatten(0, -3).numpy(), energies.flatten(0, -2).numpy())
+    return energies
+
+
+@_compile
+def _add_energies(matrix: Array, energies: Array) -> None:
+    rows, b = matrix.shape[1:]
+    for n in range(len(matrix)):
+        for i in range(rows):
+            total = 0.0
+            for j in range(i * b // rows + 1):
+                energies[n, j] += total
+                total += matrix[n, i, j] ** 2
 
 
 def frobenius_norm(matrix: Tensor) -> Tensor:

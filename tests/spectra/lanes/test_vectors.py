@@ -7,6 +7,7 @@ from statesize.spectra.lanes.vectors import (
     any_positive,
     exponent,
     lane_functions,
+    lane_sum,
     mantissa,
     square_root,
     store,
@@ -39,9 +40,19 @@ def wide(x, times):
 
 
 @numba.njit(error_model="numpy")
+def joined(x):
+    return lane_sum(load8(x, 0)), lane_sum(load32(x, 0))
+
+
+@numba.njit(error_model="numpy")
 def split(x, results):
     store(results, 0, mantissa(load8(x, 0)))
     store(results, 1, exponent(load8(x, 0)))
+
+
+def test_all_lanes_add_up():
+    x = np.arange(1.0, 33.0) ** 2
+    assert joined(x) == (x[:8].sum(), x.sum())
 
 
 def test_mantissa_and_exponent():

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from statesize.spectra.shifts.tridiagonal_cores import eliminate_around_cores, tridiagonalise
+from statesize.spectra.shifts.tridiagonal_cores import eliminate_around_cores
+from statesize.spectra.shifts.tridiagonal_reduction import tridiagonalise
 
 
 @pytest.mark.parametrize(

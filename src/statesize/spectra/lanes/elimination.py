@@ -32,7 +32,7 @@ LANES = 8
 """Chunks that are eliminated side by side: as many doubles as the widest vector registers hold."""
 _LN2 = math.log(2.0)
 
-_load, _splat, _ = lane_functions(LANES)
+_load, _splat, _splat_at = lane_functions(LANES)
 
 
 @compile_entry
@@ -250,6 +250,27 @@ def _subtract_quarter(
     store(target, t + 1, c01)
     store(target, t + stride, c10)
     store(target, t + stride + 1, c11)
+
+
+@compile_lanes
+def subtract_products(
+    left: Array, i: int, right: Array, j: int, count: int, units: int, target: Array, at: int
+) -> None:
+    """Takes Σ_q left[q, i …] right[q, j …], q < count, from 4 rows of the unit `at`; rows of all three are as long."""
+    # Its sums stay in registers, where these are narrower too.
+    a, b, c, d = (
+        _load(target, at), _load(target, at + units), _load(target, at + 2 * units), _load(target, at + 3 * units)
+    )  # fmt: skip
+    for q in range(count):
+        y, row = _load(right, j + q * units), i + q * units * LANES
+        a = a - _splat_at(left, row) * y
+        b = b - _splat_at(left, row + 1) * y
+        c = c - _splat_at(left, row + 2) * y
+        d = d - _splat_at(left, row + 3) * y
+    store(target, at, a)
+    store(target, at + units, b)
+    store(target, at + 2 * units, c)
+    store(target, at + 3 * units, d)
 
 
 @compile_lanes

@@ -161,6 +161,20 @@ def any_positive(typing: Any, x: Any) -> Any:
 
 
 @_in_compiled_code
+def lane_sum(typing: Any, x: Any) -> Any:
+    """The sum of all lanes."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        double, vector = ir.DoubleType(), _vector(x.width)
+        name = f"llvm.vector.reduce.fadd.v{x.width}f64"
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(double, [double, vector]), name)
+        # In any order, which a processor can take in halves.
+        return builder.call(function, [ir.Constant(double, -0.0), args[0]], fastmath=("reassoc",))
+
+    return types.float64(x), generate
+
+
+@_in_compiled_code
 def exponent(typing: Any, x: Any) -> Any:
     """The e of |x| = m 2^e, 1 ≤ m < 2, in each lane, as a double; −1023 below 2^−1022, 1024 of ∞ and NaN."""
 

@@ -109,8 +109,10 @@ def _climb(
             cuts = positions[begin : begin + _TOGETHER]
             if begin == 0:
                 start[: cuts[0]] = number(1)
+            for m in range(_TOGETHER):
+                vectors[m] = number(0)
             for m in range(len(cuts)):
-                vectors[m] = start
+                vectors[m, : cuts[m]] = start[: cuts[m]]
             for _ in range(steps):
                 _products(strict[e], cuts, rows // length, vectors, backs, norms, lengths)
                 is_close = True
@@ -151,26 +153,48 @@ def _products(
     matrix: Array, cuts: Array, readouts: int, vectors: Array, backs: Array, norms: Array, lengths: Array
 ) -> None:
     # Hᵀ H x, ‖H x‖ / ‖x‖ and ‖Hᵀ H x‖ / ‖x‖, at each cut, ascending.
-    zero = matrix.dtype.type(0)
-    for m in range(len(cuts)):
-        backs[m] = zero
-        norms[m] = 0.0
+    zero, last = matrix.dtype.type(0), cuts[len(cuts) - 1]
+    backs[:] = zero
+    norms[:] = 0.0
+    # From the last cut on, rows four at a time, with the zeros of vectors up to there.
+    whole = readouts * last
+    fours = whole + (len(matrix) - whole) // 4 * 4
     for i in range(readouts * cuts[0], len(matrix)):
         row = matrix[i]
         for m in range(len(cuts)):
-            if i >= readouts * cuts[m]:
+            if i >= readouts * cuts[m] and not whole <= i < fours:
                 vector, back, image = vectors[m], backs[m], zero
                 for j in range(cuts[m]):
                     image += row[j] * vector[j]
                 for j in range(cuts[m]):
                     back[j] += image * row[j]
                 norms[m] += float(image) ** 2
+    for i in range(whole, fours, 4):
+        r0, r1, r2, r3 = matrix[i], matrix[i + 1], matrix[i + 2], matrix[i + 3]
+        for m in range(0, _TOGETHER, 2):
+            x, y = vectors[m], vectors[m + 1]
+            x0, x1, x2, x3, y0, y1, y2, y3 = zero, zero, zero, zero, zero, zero, zero, zero
+            for j in range(last):
+                x0, x1, x2, x3 = x0 + r0[j] * x[j], x1 + r1[j] * x[j], x2 + r2[j] * x[j], x3 + r3[j] * x[j]
+                y0, y1, y2, y3 = y0 + r0[j] * y[j], y1 + r1[j] * y[j], y2 + r2[j] * y[j], y3 + r3[j] * y[j]
+            _add_rows(r0, r1, r2, r3, last, x0, x1, x2, x3, backs[m])
+            _add_rows(r0, r1, r2, r3, last, y0, y1, y2, y3, backs[m + 1])
+            norms[m] += float(x0) ** 2 + float(x1) ** 2 + float(x2) ** 2 + float(x3) ** 2
+            norms[m + 1] += float(y0) ** 2 + float(y1) ** 2 + float(y2) ** 2 + float(y3) ** 2
     for m in range(len(cuts)):
         size, length = 0.0, 0.0
         for j in range(cuts[m]):
             size += float(vectors[m, j]) ** 2
             length += float(backs[m, j]) ** 2
         norms[m], lengths[m] = math.sqrt(norms[m] / size), math.sqrt(length / size)
+
+
+@_compile()
+def _add_rows(
+    r0: Array, r1: Array, r2: Array, r3: Array, count: int, x0: float, x1: float, x2: float, x3: float, back: Array
+) -> None:
+    for j in range(count):
+        back[j] += x0 * r0[j] + x1 * r1[j] + x2 * r2[j] + x3 * r3[j]
 
 
 def _carried(strict: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numba
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+Array = npt.NDArray[np.float64]
+Whole = npt.NDArray[np.int64]
 
 # By number of shifts: the smallest and largest shift, and the smallest σ that the rule is fitted to, relative to the
 # bound on σ_1. `python benchmarks/entropy_rules.py` searches all three; these are the best of its grid.
@@ -41,6 +47,8 @@ _SETTLED = 0.25
 _BUDGET = 0.8
 # What a σ may be off, relative to the bound on σ_1, so that σ ln σ is off by at most d − d ln d.
 _FARTHEST = 0.3
+
+_compile = cast("Any", numba).njit(cache=True, nogil=True, error_model="numpy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,30 +144,55 @@ def _until_settled(
     rank: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """φ (N, b, K) from the largest shift down to the first that bounds the rest closely enough, and which, (N,)."""
-    shifts = rule.shifts.to(bound.device)
-    count = shifts.shape[0]
-    tail = _tail_correction(count)[:, :, 1]
+    shifts, count = rule.shifts.to(bound.device), rule.shifts.shape[0]
     own = rule.weighed(rule.sigma_error, rule.entropy_error)
+    weights = [rule.weighed(*radii) for radii in cast("Any", _tail_correction(count)[:, :, 1]).tolist()]
     phi = torch.zeros(*rank.shape, count, dtype=bound.dtype, device=bound.device)
-    first = torch.zeros_like(rank[:, 0])
-    sum_at_least = torch.zeros_like(phi[..., 0])
+    first, least = torch.zeros_like(rank[:, 0]), torch.zeros_like(phi[..., 0])
+    held = phi.numpy(), first.numpy(), least.numpy(), rank.numpy(), rule.shifts.numpy()
     unresolved = torch.arange(rank.shape[0], device=bound.device)
     for k in reversed(range(count)):
-        phi[unresolved, :, k] = known = log_determinants(unresolved, shifts[k] * bound[unresolved])
-        # ln(1 + x²) < 0.805 x, so Σσ > s φ(s) / 0.805.
-        least = torch.maximum(sum_at_least[unresolved], known * shifts[k] / _STEEPEST)
-        sum_at_least[unresolved] = least
-        if 0 < k < count - 1:
-            dimensions = rank[unresolved]
-            unseen = dimensions - _clear(phi[unresolved, :, k : k + 2], shifts[k : k + 2]).squeeze(-1)
-            left = (_BUDGET * accuracy - own) * least - own * _FLOOR * dimensions
-            enough = torch.maximum(_SETTLED * own * least, left)
-            settled = (unseen * rule.weighed(float(tail[k, 0]), float(tail[k, 1])) <= enough).all(-1)
-            first[unresolved[settled]] = k
-            unresolved = unresolved[~settled]
-            if not unresolved.numel():
-                break
+        known = log_determinants(unresolved, shifts[k] * bound[unresolved])
+        budget = _BUDGET * accuracy - own
+        unresolved = torch.from_numpy(_settle(*held, unresolved.numpy(), known.numpy(), k, weights[k], own, budget))
+        if not unresolved.numel():
+            break
     return phi, first
+
+
+@_compile
+def _settle(
+    phi: Array,
+    first: Whole,
+    least: Array,
+    rank: Whole,
+    shifts: Array,
+    unresolved: Whole,
+    known: Array,
+    k: int,
+    weight: float,
+    own: float,
+    budget: float,
+) -> Whole:
+    # Chunks that φ at the next shift (m, b) does not settle, either; Σσ is at least `least`, (N, b).
+    left, count = np.empty_like(unresolved), 0
+    step = 2 * math.log(shifts[k + 1] / shifts[k]) if k + 1 < len(shifts) else 1.0
+    for m, n in enumerate(unresolved):
+        settled = 0 < k < len(shifts) - 1
+        for j in range(known.shape[1]):
+            phi[n, j, k] = known[m, j]
+            # ln(1 + x²) < 0.805 x, so Σσ > s φ(s) / 0.805.
+            least[n, j] = max(least[n, j], known[m, j] * shifts[k] / _STEEPEST)
+            if settled:
+                unseen = rank[n, j] - (phi[n, j, k] - phi[n, j, k + 1]) / step
+                spare = budget * least[n, j] - own * _FLOOR * rank[n, j]
+                settled = unseen * weight <= max(_SETTLED * own * least[n, j], spare)
+        if settled:
+            first[n] = k
+        else:
+            left[count] = n
+            count += 1
+    return left[:count]
 
 
 def _extended(rule: EntropyRule, phi: Tensor, first: Tensor, rank: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -122,12 +122,13 @@ def shared_thresholds(
         if not len(group):
             return known
         begin, end = end, end + len(group)
-        past = Evaluations(
-            *(
-                np.concatenate([part, np.empty_like(part, shape=(end - begin, *part.shape[1:]))])
-                for part in cast("Iterator[Any]", past)
+        if end > len(past.group):
+            past = Evaluations(
+                *(
+                    np.concatenate([part[:begin], np.empty_like(part, shape=(2 * end - begin, *part.shape[1:]))])
+                    for part in cast("Iterator[Any]", past)
+                )
             )
-        )
         past.group[begin:end], past.shift[begin:end] = group, shift
         for first in range(begin, end, at_once):
             part = slice(first, min(first + at_once, end))
@@ -163,7 +164,7 @@ def _next_shifts(known: Known, accuracy: float) -> tuple[Whole, Array]:
     chosen, logs, parts = np.empty(R * (2 + 2 * b) + 3 * b), np.empty((2, b)), np.empty(b)
     wide = np.empty(b, np.bool_)
     for n in range(N):
-        if known.rounds[n] >= _ROUNDS:
+        if known.rounds[n] >= _ROUNDS or _is_finished(known, n, accuracy):
             continue
         for j in range(b):
             logs[0, j] = math.log(max(known.low[n, j], UNDERFLOW))
@@ -192,6 +193,19 @@ def _next_shifts(known: Known, accuracy: float) -> tuple[Whole, Array]:
             group[count], shift[count] = n, chosen[k]
             count += 1
     return group[:count], shift[:count]
+
+
+@_compile
+def _is_finished(known: Known, n: int, accuracy: float) -> bool:
+    # Whether nothing is left to ask of a group: neither counts nor σ_1.
+    for j in range(known.wanted.shape[1]):
+        if known.wanted[n, j]:
+            if max(known.high[n, j], UNDERFLOW) > (1 + _CLOSE / 2) * max(known.low[n, j], UNDERFLOW):
+                return False
+            for r in range(len(known.ratios)):
+                if _is_apart(known.lower[r, n, j], known.upper[r, n, j], accuracy):
+                    return False
+    return True
 
 
 @_compile

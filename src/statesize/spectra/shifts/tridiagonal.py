@@ -21,7 +21,7 @@ from statesize.spectra.shifts.tridiagonal_chunks import tridiagonal_chunks
 
 # Shifts that entropies and exact counts at relative tolerances take on average, and what calls cost where matrices are
 # small, in operations; measured.
-_SHIFTS_OF_ENTROPY, _SHIFTS_OF_EXACT_COUNTS, _CALLS, _EXACT_CALLS = 10, 40, 1.5e8, 3e8
+_SHIFTS_OF_ENTROPY, _SHIFTS_OF_EXACT_COUNTS, _CALLS, _EXACT_CALLS = 10, 40, 1.5e8, 8e7
 # Shifts that all outputs between bounds take in heads of a language model, from 25 to 57 of 1,024 tokens.
 _SHIFTS_OF_DEFAULTS = 30
 # How far beside a threshold its inertia is tried first, relative to it: some ten times the usual round-off, as

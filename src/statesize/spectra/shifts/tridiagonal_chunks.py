@@ -20,10 +20,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from statesize.parallel.threads import end_if_unwanted, one_lapack_thread
-from statesize.spectra.factorisation import corner_energies, singular_values, tridiagonal, turned
+from statesize.parallel.threads import end_if_unwanted
+from statesize.spectra.factorisation import corner_energies, singular_values
 from statesize.spectra.shifts.largest_values import largest_everywhere
-from statesize.spectra.shifts.tridiagonal_cores import eliminate_around_cores, tridiagonalise
+from statesize.spectra.shifts.tridiagonal_cores import eliminate_around_cores
+from statesize.spectra.shifts.tridiagonal_reduction import add_chunk
 from statesize.spectra.spectrum import ROUND_OFF, UNDERFLOW, fourth_root
 
 Array = npt.NDArray[np.float64]
@@ -31,8 +32,6 @@ Array = npt.NDArray[np.float64]
 # Length up to which σ_1 of every position is bounded by itself, positions from one to the next beyond it, and how close
 # the bounds are then, relative to σ_1.
 _ALL, _EVERY, _CLOSE = 768, 4, 3e-4
-# Rows of a core up to which it stays in a near cache while it is made tridiagonal; LAPACK takes larger ones in blocks.
-_SMALL = 256
 # Relative round-off of a norm.
 _ROUNDED = 1e-12
 
@@ -63,6 +62,13 @@ class Cores:
     inside: Array
     energy: Array
     fourth: Array
+
+    @cached_property
+    def pivots(self) -> Array:
+        """How many pivots each position has, (N, b): of the core, and the chunk's rows after and columns before it."""
+        rows, b = self.inside.shape[1:]
+        before: Array = np.arange(b, dtype=np.float64)
+        return np.diff(self.first)[:, None] + rows // b * (b - before) + before
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +137,7 @@ class TridiagonalChunks:
         rank = torch.minimum(position, self.readouts * (self.length - position)).clamp(min=1)
         low = (1 - _ROUNDED) * (self._energies / rank).sqrt()
         high = torch.full_like(low, torch.inf)
-        positive = (self.strict >= 0).flatten(1).all(-1)
+        positive = self.strict.amin((-2, -1)) >= 0
         if positive.any():
             # Σ σ⁴ of what holds the positions of a chunk is at least that of each; of chunks that nobody asked for
             # it is not known.
@@ -167,7 +173,7 @@ class TridiagonalChunks:
         """φ_i(s) = ln det(I + H_iᵀ H_i / s²), (N, b), at one shift s > 0 per group, (N,)."""
         s = shift / self._scales
         _, logarithm, _ = self._eliminate(s, -s, logarithms=True)
-        return logarithm - self._of_chunks(self.pivots) * s.log()[:, None]
+        return logarithm - self._of_chunks(self.cores.pivots) * s.log()[:, None]
 
     @cached_property
     def _energies(self) -> Tensor:
@@ -176,12 +182,6 @@ class TridiagonalChunks:
     @cached_property
     def _scales(self) -> Tensor:
         return self.scale[self.chunk // (self.length // self.width)]
-
-    @property
-    def pivots(self) -> npt.NDArray[np.int64]:
-        """How many pivots each position has, (N, b): of the core, and the chunk's rows after and columns before it."""
-        before = np.arange(self.width)
-        return np.diff(self.cores.first)[:, None] + self.readouts * (self.width - before) + before
 
     def _of_chunks(self, numbers: npt.NDArray[Any]) -> Tensor:
         """What is known of all chunks, of those here."""
@@ -223,15 +223,24 @@ def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None)
     # Cores of the past while that has no more columns than the future has rows, then cores of the future.
     number = np.arange(chunks)
     past, future = number * width, readouts * (chunks - 1 - number) * width
-    of_past = past <= future
+    of_past, half = past <= future, int((past <= future).sum())
     rows = np.where(wanted, np.minimum(past, future), 0)
     begins, first = (np.append(0, counted.cumsum()).astype(np.int64) for counted in (rows, np.tile(rows, E)))
     total, inside = int(rows.sum()), readouts * width
     of_cores = (total,), (total,), (total, inside + width)
     of_chunks = (chunks, inside, inside), (chunks, inside, width), (chunks,), (chunks,)
     parts = [np.zeros((E, *shape)) for shape in (*of_cores, *of_chunks)]
-    with one_lapack_thread():
-        _fill(strict.cpu(), wanted, int(of_past.sum()), begins, *(torch.from_numpy(part) for part in parts))
+    # Gram matrices of what lies outside grow from the middle of the sequence to its ends: before the middle those of
+    # the columns, after it those of the rows. No farther than to the outermost chunks that are needed.
+    reached, on_cpu = np.flatnonzero(wanted), strict.cpu()
+    corner = on_cpu[:, readouts * half * width :, : half * width]
+    before = range(half - 1, int(reached.min(initial=half)) - 1, -1)
+    after = range(half, int(reached.max(initial=-1)) + 1)
+    for way, columns in ((before, corner), (after, corner.mT)):
+        gram = (columns.mT @ columns).numpy() if way else np.empty(0)
+        for k in way:
+            end_if_unwanted()
+            add_chunk(on_cpu.numpy(), gram, k, half, bool(wanted[k]), begins[k], *parts)
     cores = Cores(np.tile(of_past, E), first, *(part.reshape(-1, *part.shape[2:]) for part in parts))
     return TridiagonalChunks(strict, scale, cores, torch.arange(E * chunks, device=matrix.device))
 
@@ -247,69 +256,3 @@ def _scaled(matrix: Tensor, length: int) -> tuple[Tensor, Tensor]:
         size = torch.maximum(strict.amax((-2, -1)), -strict.amin((-2, -1)))
     scale = torch.where(size > 0, torch.exp2(torch.floor(torch.log2(size))), torch.ones_like(size))
     return strict.div_(scale[:, None, None]), scale
-
-
-def _fill(
-    strict: Tensor,
-    needed: npt.NDArray[np.bool_],
-    half: int,
-    begins: npt.NDArray[np.int64],
-    diagonal: Tensor,
-    beside: Tensor,
-    borders: Tensor,
-    grams: Tensor,
-    inside: Tensor,
-    energy: Tensor,
-    fourth: Tensor,
-) -> None:
-    """Computes the cores of the chunks of T (E, r L, L): how many are of the past, and where the rows of each begin."""
-    # Gram matrices of what lies outside grow from the middle of the sequence to its ends: before the middle those of
-    # the columns, after it those of the rows. All operators take a step together.
-    rows_inside, b = inside.shape[-2:]
-    r = rows_inside // b
-    corner = strict[:, r * half * b :, : half * b]
-    # No farther than to the outermost chunks that are needed.
-    reached = np.flatnonzero(needed)
-    before, after = (
-        range(half - 1, int(reached.min(initial=half)) - 1, -1),
-        range(half, int(reached.max(initial=-1)) + 1),
-    )
-    columns, rows = corner.mT @ corner if before else corner, corner @ corner.mT if after else corner
-    for k in (*before, *after):
-        end_if_unwanted()
-        p = k * b
-        if k < half:
-            # Columns up to the chunk's end over the rows after it, then over the rows of the chunk too.
-            gram, more = columns, strict[:, r * p : r * (p + b), : p + b]
-            own, core = slice(p, None), slice(0, p)
-            whole = torch.baddbmm(gram, more.mT, more)
-            columns = whole[:, core, core]
-        else:
-            gram, more = rows, strict[:, r * p :, p : p + b]
-            own, core = slice(0, r * b), slice(r * b, None)
-            whole = torch.baddbmm(gram, more, more.mT)
-            rows = whole[:, core, core]
-        size = gram[:, own, own].shape[-1]
-        energy[:, k] = gram.diagonal(0, -2, -1).sum(-1)
-        fourth[:, k] = torch.linalg.vector_norm(whole, dim=(-2, -1)).square()
-        grams[:, k, :size, :size] = gram[:, own, own]
-        inside[:, k] = strict[:, r * p : r * (p + b), p : p + b]
-        if needed[k]:
-            at = slice(begins[k], begins[k + 1])
-            sides = (more[:, :, core].mT, gram[:, core, own]) if k < half else (gram[:, core, own], more[:, core])
-            reduced = diagonal[:, at], beside[:, at], borders[:, at]
-            _reduce(torch.cat([gram[:, core, core], *sides], -1), *reduced)
-
-
-def _reduce(whole: Tensor, diagonal: Tensor, beside: Tensor, borders: Tensor) -> None:
-    """Θ = Qᵀ G Q by its diagonal (E, p) and the entries beside it, a 0 last, and Qᵀ W (E, p, m), of [G | W]."""
-    rows = diagonal.shape[-1]
-    if rows <= _SMALL:
-        reduced = np.empty((2, *diagonal.shape))
-        tridiagonalise(whole.numpy(), *reduced)
-        diagonal[:], beside[:] = torch.from_numpy(reduced)
-        borders[:] = whole[..., rows:]
-        return
-    for one, *parts in zip(whole.numpy(), diagonal.numpy(), beside.numpy(), borders.numpy(), strict=True):
-        parts[0][:], parts[1][:-1], reflections, factors = tridiagonal(one[:, :rows])
-        parts[2][:] = turned(reflections, factors, one[:, rows:])

@@ -13,13 +13,14 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from statesize.spectra.lanes.elimination import Array, eliminate_each
+from statesize.spectra.lanes.elimination import Array, eliminate_each, subtract_products
 from statesize.spectra.lanes.vectors import (
     VERSION,
     any_positive,
     compile_entry,
     compile_lanes,
     lane_functions,
+    lane_sum,
     store,
     where_positive,
 )
@@ -35,93 +36,7 @@ _PRODUCTS = 1e-100, 1e100
 # Chunks whose matrices are held at once.
 _CHUNKS = 32
 
-# Below this a square root of a sum of squares may have no digits left.
-_TINY = 1e-307
-
 _load, _splat, _splat_at = lane_functions(LANES)
-
-
-@compile_entry
-def tridiagonalise(whole: Array, diagonal: Array, beside: Array, version: int = VERSION) -> None:
-    """Θ = Qᵀ G Q by its diagonal and the entries beside it, a 0 last, (E, p) each; [G | W] (E, p, p + m): W to Qᵀ W."""
-    # G symmetric, p and m multiples of LANES.
-    for entry in range(len(diagonal)):
-        _tridiagonalise(whole[entry].ravel(), diagonal[entry], beside[entry], whole.shape[2])
-
-
-@compile_lanes
-def _tridiagonalise(whole: Array, diagonal: Array, beside: Array, width: int) -> None:
-    # By reflections I − τ v vᵀ (Golub and Van Loan, Matrix Computations, section 8.3.1). The one sweep over the rows
-    # that are left takes v wᵀ + w vᵀ of the reflection before, of W what v took, and multiplies with the next v.
-    p = len(diagonal)
-    units = width // LANES
-    last, taken, reflection, product = np.zeros(width), np.zeros(width), np.zeros(width), np.empty(width)
-    for k in range(p):
-        row = whole[k * width : (k + 1) * width]
-        for j in range(k, width):
-            row[j] -= last[k] * taken[j] + taken[k] * last[j]
-        diagonal[k] = row[k]
-        # What lies in rows and columns up to this one stays.
-        last[k], taken[k], reflection[k] = 0.0, 0.0, 0.0
-        if k == p - 1:
-            beside[k] = 0.0
-            break
-        factor, beside[k] = _reflection(row, k + 1, p, reflection)
-        first = (k + 1) // LANES
-        for j in range(first * LANES, width):
-            product[j] = 0.0
-        for i in range((k + 1) // 4 * 4, p, 4):
-            _sweep(whole, i, units, first, last, taken, reflection, product)
-        along = 0.0
-        for j in range(k + 1, p):
-            along += product[j] * reflection[j]
-        for j in range(k + 1, width):
-            taken[j] = factor * (product[j] - 0.5 * factor * along * reflection[j])
-        last, reflection = reflection, last
-
-
-@compile_lanes
-def _reflection(row: Array, first: int, end: int, reflection: Array) -> tuple[float, float]:
-    # τ, the entry that is left of row[first:end], and v with a leading 1; τ = 0 where nothing but that entry is there.
-    largest, total = 0.0, 0.0
-    for j in range(first + 1, end):
-        largest = max(largest, abs(row[j]))
-    if largest < _TINY:
-        for j in range(first, end):
-            reflection[j] = 0.0
-        return 0.0, row[first]
-    largest = max(largest, abs(row[first]))
-    for j in range(first, end):
-        total += (row[j] / largest) ** 2
-    left = -math.copysign(largest * math.sqrt(total), row[first])
-    for j in range(first + 1, end):
-        reflection[j] = row[j] / (row[first] - left)
-    reflection[first] = 1.0
-    return (left - row[first]) / left, left
-
-
-@compile_lanes
-def _sweep(
-    whole: Array, i: int, units: int, first: int, last: Array, taken: Array, reflection: Array, product: Array
-) -> None:
-    # Four rows from i on, from a unit on: without what the last reflection took, and added to the product of the next.
-    a0, a1, a2, a3 = _splat(last[i]), _splat(last[i + 1]), _splat(last[i + 2]), _splat(last[i + 3])
-    b0, b1, b2, b3 = _splat(taken[i]), _splat(taken[i + 1]), _splat(taken[i + 2]), _splat(taken[i + 3])
-    v0, v1, v2, v3 = (
-        _splat(reflection[i]), _splat(reflection[i + 1]), _splat(reflection[i + 2]), _splat(reflection[i + 3])
-    )  # fmt: skip
-    at = i * units
-    for u in range(first, units):
-        v, w = _load(last, u), _load(taken, u)
-        y0 = _load(whole, at + u) - a0 * w - b0 * v
-        y1 = _load(whole, at + units + u) - a1 * w - b1 * v
-        y2 = _load(whole, at + 2 * units + u) - a2 * w - b2 * v
-        y3 = _load(whole, at + 3 * units + u) - a3 * w - b3 * v
-        store(whole, at + u, y0)
-        store(whole, at + units + u, y1)
-        store(whole, at + 2 * units + u, y2)
-        store(whole, at + 3 * units + u, y3)
-        store(product, u, _load(product, u) + v0 * y0 + v1 * y1 + v2 * y2 + v3 * y3)
 
 
 @compile_entry
@@ -195,23 +110,24 @@ def _eliminate_tridiagonal(
 ) -> None:
     # Θ at shifts, from above, LANES of them side by side: its multipliers and inverse pivots take its place. Positive
     # pivots, Σ ln |pivot| where asked for, and the size of each.
-    zero, one, shift, divisor, rows = _splat(0.0), _splat(1.0), _load(inner, 0), _load(outer, 0), _load(order, 0)
+    zero, one, shift, rows = _splat(0.0), _splat(1.0), _load(inner, 0), _load(order, 0)
+    over = one / _load(outer, 0)
     low, high = _splat(_PRODUCTS[0]), _splat(_PRODUCTS[1])
-    positive, product, size, pivot, coupling = zero, one, zero, one, zero
+    positive, product, size, inverse, coupling = zero, one, zero, one, zero
     store(sums, 1, zero)
     for q in range(int(order.max())):
         # Where a core has ended, pivots of 1 follow, which add nothing.
         here = rows - _splat(float(q))
-        multiplier = where_positive(here, coupling / pivot, zero)
-        pivot = where_positive(here, shift - _load(along, q) / divisor - multiplier * coupling, one)
+        multiplier = where_positive(here, coupling * inverse, zero)
+        pivot = where_positive(here, shift - over * _load(along, q) - multiplier * coupling, one)
         inverse = one / pivot
-        coupling = where_positive(here, zero - _load(aside, q) / divisor, zero)
+        coupling = where_positive(here, zero - over * _load(aside, q), zero)
         store(along, q, multiplier)
         store(aside, q, inverse)
         positive = positive + where_positive(here, where_positive(pivot, one, zero), zero)
         magnitude = where_positive(pivot, pivot, zero - pivot)
-        inverse = where_positive(pivot, inverse, zero - inverse)
-        size = size + where_positive(here, magnitude, zero) + coupling * (coupling * inverse)
+        energy = where_positive(pivot, inverse, zero - inverse)
+        size = size + where_positive(here, magnitude, zero) + coupling * (coupling * energy)
         if logarithms:
             product = product * magnitude
             if any_positive(low - product) or any_positive(product - high):
@@ -278,7 +194,7 @@ def _take_core(
 ) -> float:
     # Takes what a core leaves, which was eliminated in a lane and whose borders begin at a unit, from the chunk that
     # begins at a unit of `whole`; the size of it.
-    energy, energies = np.empty(LANES), _splat(0.0)
+    energies = _splat(0.0)
     for low in range(0, order, _ROWS):
         high = min(low + _ROWS, order)
         # Two units at a time, of which the row before stays in registers.
@@ -299,26 +215,5 @@ def _take_core(
                 energies = energies + (y * y + z * z) * _splat(abs(inverses[row]))
         for j in range(units):
             for i in range(0, (j + 1) * LANES, 4):
-                _subtract(scaled, solved, high - low, units, i, j, whole, begin)
-    store(energy, 0, energies)
-    return energy.sum()
-
-
-@compile_lanes
-def _subtract(scaled: Array, solved: Array, count: int, units: int, i: int, j: int, whole: Array, begin: int) -> None:
-    # Takes Σ_q scaled[q, i …] solved[q, j …] from the tile of 4 rows from i on and the columns of unit j. Its sums
-    # stay in registers, where these are narrower too.
-    width, at = units * LANES, begin + i * units + j
-    a, b, c, d = (
-        _load(whole, at), _load(whole, at + units), _load(whole, at + 2 * units), _load(whole, at + 3 * units)
-    )  # fmt: skip
-    for q in range(count):
-        y, row = _load(solved, q * units + j), q * width + i
-        a = a - _splat_at(scaled, row) * y
-        b = b - _splat_at(scaled, row + 1) * y
-        c = c - _splat_at(scaled, row + 2) * y
-        d = d - _splat_at(scaled, row + 3) * y
-    store(whole, at, a)
-    store(whole, at + units, b)
-    store(whole, at + 2 * units, c)
-    store(whole, at + 3 * units, d)
+                subtract_products(scaled, i, solved, j, high - low, units, whole, begin + i * units + j)
+    return lane_sum(energies)
