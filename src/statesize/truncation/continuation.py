@@ -22,8 +22,6 @@ Behind = Callable[[Observation], Tensor]
 
 # Rounding of attention and of logits in float32, as a share of the largest number.
 _ROUNDING = 1e-4
-# The last positions over which the model is compared with itself.
-_COMPARED = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,22 +105,19 @@ class Continuation:
             self._names.add(name)
 
     def settle(self, forward: Forward, logits: Tensor, names: Collection[str]) -> None:
-        """Compare the model over its last positions with its logits behind the cut, if T of all its mixers is known."""
+        """Compare the model with its logits behind the cut in the run over the whole text, if T of all is known."""
         self._given.clear()
         if self._names == set(names) and len(forward.args) == 1 and known_options(forward.model, position_ids=None):
-            first = max(self.cut, self.length - _COMPARED)
-            found = self.logits(forward, partial(mixed_behind, first), first)
-            difference = (found - logits[first - self.cut :]).abs().max()
+            difference = (self.logits(forward, partial(mixed_behind, self.cut)) - logits).abs().max()
             self.sure = bool(difference <= _ROUNDING * logits.abs().max())
         if not self.sure:
             self.known.clear()
 
-    def logits(self, forward: Forward, behind: Behind, first: int | None = None) -> Tensor:
-        """Logits from a position on, by default the cut, without the last; the next run may overwrite them."""
-        first = self.cut if first is None else first
-        positions = torch.arange(first, self.length, device=forward.args[0].device)[None]
-        options = known_options(forward.model, position_ids=positions, logits_to_keep=self.length - first)
-        ids, kwargs = forward.args[0][:, first:], {**forward.kwargs, **options}
+    def logits(self, forward: Forward, behind: Behind) -> Tensor:
+        """Logits from the cut on without the last; the next run may overwrite them."""
+        positions = torch.arange(self.cut, self.length, device=forward.args[0].device)[None]
+        options = known_options(forward.model, position_ids=positions, logits_to_keep=self.length - self.cut)
+        ids, kwargs = forward.args[0][:, self.cut :], {**forward.kwargs, **options}
         part = replace(forward, backbone=forward.model, args=(ids,), kwargs=kwargs)
 
         def attach(stack: ExitStack) -> None:
