@@ -33,7 +33,7 @@ def weightless(tmp_path_factory):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("cache llama --text short.txt", "inputs must have 6 pieces of 512 tokens, got 0"),
+        ("cache llama --text short.txt", "Give one text of at least 3072 tokens, or 3 of at least 512."),
         (
             "cache mamba",
             "must have a cache of keys and values of transformers, got a MambaForCausalLM without",

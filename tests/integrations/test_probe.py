@@ -78,6 +78,26 @@ def test_readings_of_an_own_layer_count_its_channels_each_time():
     assert readings == [statesize.compare([expected]).models[0].total_entropy] * 3
 
 
+class SilentLayer(OwnLayer):
+    """The same without its operator: T is found by impulses."""
+
+    operator = None
+
+
+@pytest.mark.parametrize(("layer", "named"), [(OwnLayer, False), (SilentLayer, True)])
+def test_a_reading_that_waits_names_what_makes_it_faster_and_its_size_known(layer, named, caplog):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Embedding(32, 16), layer())
+    probing = Probing(Probe(TEXTS, every=1, share=1e-9, settings=Settings(positions=4)))
+    assert [bool(probing.step(model, step)) for step in (1, 2)] == [True, False]
+    unknown, waits = [record.getMessage() for record in caplog.records]
+    assert unknown.startswith("The probe must be longer: 1: ")
+    size = "the size of its state is unknown; its class can say it by an integer `state_size`"
+    assert unknown.endswith(size) == named
+    faster = "; T of 1 is found by impulses, and a method operator(hidden) of its class would save these"
+    assert waits.endswith(f"Probe(share=…) more{faster if named else ''}")
+
+
 class Autocast(torch.nn.Module):
     def __init__(self, model):
         super().__init__()

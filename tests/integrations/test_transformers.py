@@ -174,13 +174,26 @@ def test_weights_and_losses_are_the_same_with_readings(family, tmp_path):
     assert losses[0] == losses[1]
 
 
-def test_without_another_tool_readings_are_lines_of_json(tmp_path):
+def test_without_another_tool_readings_are_lines_of_json_which_is_told_once(tmp_path, caplog):
     _, readings = read(Causal(), tmp_path)
+    told = [one.getMessage() for one in caplog.records if one.name == "statesize" and "must be longer" not in one.msg]
+    assert told == [f"Step 2: readings are in {tmp_path / RECORD}"]
     lines = [json.loads(line) for line in (tmp_path / RECORD).read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4]
     for line, entry in zip(lines, readings, strict=True):
         assert line.pop("run")
         assert {name: entry[name] for name in line} == line
+
+
+def test_a_callback_says_what_it_measures_and_where_readings_are(tmp_path):
+    run = trainer(Causal(), texts(4), tmp_path, [])
+    lines = [repr(StateSizeCallback(probe(), trainer=given)).splitlines() for given in (None, run)]
+    assert lines[0] == [
+        "StateSizeCallback of a Probe of 2 sequences of up to 12 tokens: every 2 steps, whatever it takes",
+        "readings: in the Trainer's log_history and statesize.jsonl",
+        "next: trainer.add_callback(callback)",
+    ]
+    assert lines[1][1] == "readings: in the Trainer's log_history and what it reports to, or statesize.jsonl"
 
 
 def test_two_trainings_in_one_folder_are_told_apart(tmp_path):

@@ -513,7 +513,7 @@ def test_page(tmp_path):
 
 def test_neighbours_lie_in_one_set():
     long, short = torch.arange(120), [torch.arange(1000 + 10 * n, 1010 + 10 * n) for n in range(3)]
-    curves, choice, numbered = three_sets([long, *short], 10, 100, None)
+    curves, choice, numbered = three_sets([long, *short], 10, 100, None, least=10)
     assert [number for number, _ in numbered] == [0] * 6 + [3]
     held_out = [piece for _, piece in numbered]
     assert [int(piece[0]) for piece in curves] == [0, 10, 20, 30, 1000]
@@ -522,6 +522,18 @@ def test_neighbours_lie_in_one_set():
     )
     together = [int(piece[0]) for part in (curves, choice, held_out) for piece in part]
     assert sorted(together) == [*range(0, 120, 10), 1000, 1010, 1020]
+
+
+@pytest.mark.parametrize(("least", "fewer"), [(9, ", or tokens=9 (--max-tokens 9)"), (10, "")])
+def test_texts_that_are_too_short_are_refused_with_what_is_enough(least, fewer):
+    with pytest.raises(InputError) as refused:
+        three_sets([torch.arange(59), torch.arange(9)], 10, 100, None, least=least)
+    enough = "Give one text of at least 60 tokens, or 3 of at least 10"
+    assert str(refused.value) == (
+        f"inputs must have 6 pieces of 10 tokens, got 5, from texts of at most 59. {enough}{fewer}."
+    )
+    for texts, size in (([60], 10), ([10] * 3, 10), ([59], 9)):
+        assert all(three_sets([torch.arange(length) for length in texts], size, 100, None, least=least))
 
 
 @pytest.mark.parametrize(

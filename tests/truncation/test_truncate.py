@@ -32,7 +32,7 @@ from statesize.texts.inputs import begun_excerpts
 from statesize.truncation import continuation as continuation_file
 from statesize.truncation.continuation import mixed_behind
 from statesize.truncation.cutting import Cutting
-from statesize.truncation.page import chart, notes, table_rows
+from statesize.truncation.page import chart, notes, table
 from statesize.truncation.past import SharedPast
 from statesize.truncation.result import CutDocument, TruncationResult
 from statesize.truncation.result import CutRun as MeasuredRun
@@ -633,12 +633,20 @@ def test_shares_of_loss_are_told_of_five_texts_and_which_ess_suffices():
     documents = tuple(CutDocument(at, 20, 10, 1.0, 4.0, 10.0, 10.0, 10.0, tuple(runs)) for at in range(5))
     enough = TruncationResult("m", documents, {}, 1, 0.0)
     few = dataclasses.replace(enough, documents=documents[:4])
-    assert [row[3] for row in table_rows(few)] == ["–"] * 3
-    assert "–" not in str(table_rows(enough))
+    worth = "of context's worth"
+    assert worth not in table(few).headings
+    assert "–" not in str(table(few).rows)
+    assert worth in table(enough).headings
+    assert "–" not in str(table(enough).rows)
+    assert {len(row) for row in table(few).rows} == {len(table(few).headings)} == {5}
     suffices = "With hindsight, its ESS suffices for each head: at most 1% of KL is lost; half as many lose more."
-    assert suffices in notes(few)
+    assert suffices in notes(enough)
+    assert few.sufficient is None
+    assert "suffices" not in str(notes(few))
     assert any("By loss, which is noisier, 1% takes" in one for one in notes(enough))
     assert not any("By loss" in one for one in notes(few))
+    # No run keeps whole tokens: no layer has keys.
+    assert "Keys are kept whole" not in str(notes(enough))
     told = (
         "Too little text to tell, which takes 5 texts. What follows is of these 4 texts only, 80 tokens. The context is"
     )

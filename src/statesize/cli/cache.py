@@ -82,7 +82,7 @@ def cache(
         require_cache(kind)
     inputs = whole_texts(texts.read_whole(tokenizer, printing, vocabulary), tokenizer)
     documents = texts.sequences or DOCUMENTS
-    three_sets(inputs, texts.max_tokens, documents, tokenizer)
+    three_sets(inputs, texts.max_tokens, documents, tokenizer, least=least)
     loaded = texts.load(model, loading)
     options: dict[str, Any] = {
         "keep": kept,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from statesize.check import require_count, require_kind
 from statesize.errors import InputError
-from statesize.integrations.probe import Probe, Probing, append_reading
+from statesize.integrations.probe import Probe, Probing
 from statesize.integrations.regularisation import MixerCall, Penalties, Regularisation, mixer_calls
 from statesize.texts.inputs import Inputs
 
@@ -117,8 +117,7 @@ class StateSizeCallback(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(values, step)
         if not trainer.loggers:
-            with self._probing.surviving(step, "the reading was not written"):
-                append_reading(Path(trainer.default_root_dir), self._probing.run, step, values)
+            self._probing.keep(Path(trainer.default_root_dir), step, values)
 
 
 def _part(pl_module: LightningModule, name: str) -> nn.Module:

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters import CheckPolicy
+from statesize.adapters import CheckPolicy, find_mixers
 from statesize.adapters.models.quantised import measurable
-from statesize.adapters.models.sharded import agreed, ranks_of, together
+from statesize.adapters.models.sharded import agreed, class_of, ranks_of, together
 from statesize.check import require_count, require_kind, require_real
 from statesize.errors import StatesizeError
 from statesize.io.devices import on_cpu_by_default
@@ -58,6 +58,7 @@ class Cost:
     fixed: float  # seconds besides measuring, most of them forward passes
     head: float  # seconds for each head or channel
     units: tuple[int, ...]  # heads or channels of each layer
+    by_impulses: str = ""  # a layer whose T is found by impulses, which takes long
 
     def seconds(self, heads: int) -> float:
         """Predicted seconds of a measurement of at most `heads` heads or channels of each layer."""
@@ -179,6 +180,7 @@ class Probing:
     _trial: float = field(default=0.0, init=False)
     _due: bool = field(default=False, init=False)
     _waited: bool = field(default=False, init=False)
+    _kept: bool = field(default=False, init=False)
     _cost: Cost | None = field(default=None, init=False)
     _failing: set[str] = field(default_factory=set[str], init=False)
     _first: dict[str, float] = field(default_factory=dict[str, float], init=False)
@@ -224,8 +226,10 @@ class Probing:
                     self._waited = True
                     least = self._spent + MARGIN * self._cost.seconds(FEWEST_HEADS)
                     wait = duration(least / self.probe.limit - (start - self._began))
-                    message = "Step %d: the reading waits about %s: readings take at most %g %% of the time, %s more"
-                    _LOGGER.warning(message, step, wait, 100 * self.probe.limit, "Probe(share=…)")
+                    message = "Step %d: the reading waits about %s: readings take at most %g %% of the time, %s more%s"
+                    layer, saved = self._cost.by_impulses, "a method operator(hidden) of its class would save these"
+                    faster = f"; T of {layer} is found by impulses, and {saved}" if layer else ""
+                    _LOGGER.warning(message, step, wait, 100 * self.probe.limit, "Probe(share=…)", faster)
                 return None
             try:
                 profile, self._cost = _measured(model, self.probe, heads, self._checking)
@@ -234,7 +238,8 @@ class Probing:
                 self._trial = self._trial or self._spent
             for layer in diagnose(profile) if unknown else ():
                 if not layer.cuts:
-                    _LOGGER.warning("The probe must be longer: %s", layer)
+                    named = "; its class can say it by an integer `state_size`" if math.isnan(layer.size) else ""
+                    _LOGGER.warning("The probe must be longer: %s%s", layer, named)
             share = self._spent / (time.perf_counter() - self._began)
             measured = min(heads, max(self._cost.units))
             values = _logged_values(profile) | {f"{PREFIX}heads": measured, f"{PREFIX}share_of_time": share}
@@ -242,6 +247,20 @@ class Probing:
                 # The trial of two heads is no measure of the others.
                 self._tell_falls(step, values)
         return values
+
+    def keep(self, folder: Path, step: int, values: Mapping[str, float]) -> None:
+        """Append a reading to `statesize.jsonl` in a folder, and log once where that is.
+
+        Args:
+            folder: Made if it is not there; what fails is logged as a warning.
+            step: Number of the step.
+            values: What `step` returned.
+        """
+        with self.surviving(step, "the reading was not written"):
+            append_reading(folder, self.run, step, values)
+            if not self._kept:
+                self._kept = True
+                _LOGGER.warning("Step %d: readings are in %s", step, folder / RECORD)
 
     def _tell_falls(self, step: int, values: Mapping[str, float]) -> None:
         """Name each layer whose utilisation has fallen far, once until it has risen again."""
@@ -316,4 +335,15 @@ def _measured(model: nn.Module, probe: Probe, heads: int, checking: CheckPolicy)
     profile = run.profile(None, Provenance.of(model), None)
     rows = profile.summary_rows()
     measured = sum(row["measured"] for row in rows)
-    return profile, Cost(fixed, share / measured, tuple(row["units"] for row in rows))
+    kinds = {row["layer"]: row["kind"] for row in rows}
+    return profile, Cost(fixed, share / measured, tuple(row["units"] for row in rows), _impulse_layer(model, kinds))
+
+
+def _impulse_layer(model: nn.Module, kinds: Mapping[str, str]) -> str:
+    """The first layer whose kind is its class, as no adapter knows it, and that says no operator; "" if none is."""
+    own = find_mixers(model)
+    classes = {name or class_of(model).__name__: class_of(module).__name__ for name, module in model.named_modules()}
+    return next(
+        (layer for layer, kind in kinds.items() if layer not in own and kind == classes.get(layer.partition("@")[0])),
+        "",
+    )

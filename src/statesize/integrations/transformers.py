@@ -13,7 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from statesize.check import require_count, require_kind
 from statesize.errors import ModelError
-from statesize.integrations.probe import Probe, Probing, append_reading
+from statesize.integrations.probe import RECORD, Probe, Probing
 from statesize.integrations.regularisation import MixerCall, Penalties, Regularisation, mixer_calls
 from statesize.texts.inputs import Inputs
 
@@ -145,6 +145,19 @@ class StateSizeCallback(TrainerCallback):
         self.trainer, self.probe = trainer, inputs if isinstance(inputs, Probe) else Probe(inputs, every=every)
         self._probing = Probing(self.probe)
 
+    def __repr__(self) -> str:
+        """The probe, where its readings go, and what to do next, a line each.
+
+        Returns:
+            Lines of text.
+        """
+        first = str(self.probe).partition("\n")[0]
+        where = RECORD if self.trainer is None else f"what it reports to, or {RECORD}"
+        return (
+            f"StateSizeCallback of a {first}\nreadings: in the Trainer's log_history and {where}\n"
+            "next: trainer.add_callback(callback)"
+        )
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -165,5 +178,4 @@ class StateSizeCallback(TrainerCallback):
             self.trainer.log(values)
             control.should_log = pending
         if self.trainer is None or not args.report_to:
-            with self._probing.surviving(state.global_step, "the reading was not written"):
-                append_reading(Path(cast("str", args.output_dir)), self._probing.run, state.global_step, values)
+            self._probing.keep(Path(cast("str", args.output_dir)), state.global_step, values)

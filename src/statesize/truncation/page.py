@@ -16,7 +16,7 @@ from statesize.report.words import by_reason
 from statesize.truncation.result import Row, TruncationResult, percent
 from statesize.truncation.runs import CAUSAL
 
-HEADINGS = ("each head carries", "numbers per channel", "KL lost", "of context's worth", "loss (nats)", "KL (nats)")
+_HEADINGS = ("each head carries", "numbers per channel", "KL lost", "of context's worth", "loss (nats)", "KL (nats)")
 _FRACTIONS = {0.25: "a quarter of its ESS", 0.5: "half its ESS", 1.0: "its ESS", 2.0: "twice its ESS"}
 _CAUSAL = {
     "past rows": "by past rows",
@@ -80,9 +80,9 @@ def with_truncation(profile: Profile, result: TruncationResult) -> Profile:
     return Profile(tree)
 
 
-def table_rows(result: TruncationResult) -> list[list[str]]:
-    """The cells of each row, as in HEADINGS."""
-    return [
+def table(result: TruncationResult) -> PageTable:
+    """What each size loses; without the column of shares of the loss where none is known."""
+    rows = [
         [
             title(row.rule, row.scale),
             f"{row.kept:.1f}",
@@ -96,6 +96,9 @@ def table_rows(result: TruncationResult) -> list[list[str]]:
         # With all that there is nothing is lost.
         if row.rule not in CAUSAL or row.kept < result.inputs
     ]
+    known = [column for column in range(len(_HEADINGS)) if any(row[column] != "–" for row in rows)]
+    headings, *cells = ([row[column] for column in known] for row in (_HEADINGS, *rows))
+    return PageTable("Each size", headings, cells)
 
 
 def notes(result: TruncationResult) -> list[str]:
@@ -109,8 +112,13 @@ def notes(result: TruncationResult) -> list[str]:
         "lower bound of the memory that is needed. A real memory does not know the future. By past rows it keeps the "
         "numbers that tokens before the cut would read behind it; as tokens, it keeps whole tokens. The best that was "
         "tried is an upper bound.",
-        "Numbers per channel are of values. Keys are kept whole, and take as many bytes again where they are stored.",
     ]
+    # Whole tokens are chosen only where some layer keeps them, with their keys.
+    if any(row.rule == "past tokens" for row in result.rows):
+        said.append(
+            "Numbers per channel are of values. Keys are kept whole, and take as many bytes again where they are "
+            "stored."
+        )
     if result.sufficient is not None:
         less = "" if result.sufficient == min(_FRACTIONS) else "; half as many lose more"
         enough = f"{_FRACTIONS[result.sufficient]} suffices for each head"
@@ -153,7 +161,7 @@ def page(result: TruncationResult) -> ResultPage:
         title=f"What {result.model} carries, by cutting",
         finding=result.finding,
         charts=[PageChart("What is lost against what is carried", chart(result).to_dict(), caption)],
-        tables=[PageTable("Each size", HEADINGS, table_rows(result))],
+        tables=[table(result)],
         notes={"How to read this": notes(result)},
     )
 

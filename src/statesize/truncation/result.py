@@ -211,11 +211,13 @@ class TruncationResult:
     def sufficient(self) -> float | None:
         """The smallest c from which on c · ESS numbers lose no more than `at` of the divergence.
 
-        None where none does, or where the context may be worth nothing.
+        None where none does, where the context may be worth nothing, or where fewer than five texts were read.
         """
+        if self.little_text:
+            return None
         enough = None
         for row in sorted((row for row in self.rows if row.rule == "ess"), key=lambda row: -row.scale):
-            if not (self.context_matters and row.divergence_share.value <= self.at):
+            if row.divergence_share.value > self.at:
                 break
             enough = row.scale
         return enough

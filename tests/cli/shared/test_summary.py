@@ -172,8 +172,8 @@ def test_a_row_of_a_plan_says_how_many_layers_it_is_of(capsys):
     assert len(lines) <= 12
 
 
-@pytest.mark.parametrize(("kinds", "shown", "more"), [(5, 5, ""), (6, 4, "… and 2 rows more, which --json prints.")])
-def test_a_plan_leaves_no_single_row_out(kinds, shown, more, capsys):
+@pytest.mark.parametrize(("kinds", "shown", "more"), [(6, 6, ""), (7, 4, "… and 3 rows more, which --json prints.")])
+def test_a_plan_leaves_out_three_rows_or_none(kinds, shown, more, capsys):
     one = plan(LanguageModel(ModelConfig("gla", vocabulary_size=8, width=8, heads=2, layers=1)), torch.arange(8)[None])
     mixers = tuple(replace(one.mixers[0], name=f"layers.{at}.mixer", kind=f"kind{at}") for at in range(kinds))
     print_page(plan_page(replace(one, mixers=mixers), 0))

@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
-from statesize.cli.shared.table import print_table
-from statesize.report.result_page import PageTable
+from statesize.cli.shared.printing import TEXT
+from statesize.cli.shared.table import print_table, show_page
+from statesize.report.result_page import PageTable, ResultPage
 
 ROWS = [["gated n=64, all σ", "1,000×"], ["[bold]literal[/bold]", "-"]]
 
@@ -46,6 +47,17 @@ def test_a_narrow_terminal_loses_the_last_columns_and_says_so(monkeypatch):
     )
     assert max(map(len, lines)) <= 30
     assert " ".join(lines[-3:]).endswith("for seconds, memory: see --json, or a wider terminal.")
+
+
+@pytest.mark.parametrize(
+    ("rows", "shown", "more"), [(20, 20, ""), (22, 22, ""), (23, 20, "… and 3 rows more, which --html shows.")]
+)
+def test_three_rows_of_a_table_are_left_out_or_none(rows, shown, more, capsys):
+    table = PageTable("", ["layer", "number"], [[f"row{at}", str(at)] for at in range(rows)])
+    show_page(ResultPage("Title", "Found.", (), [table]), {}, None, TEXT)
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("row") for line in lines) == shown
+    assert [line for line in lines if "more" in line] == ([more] if more else [])
 
 
 class Terminal(io.StringIO):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from statesize.adapters.observation import SHARED
+from statesize.cli.shared.table import fitting_rows
 from statesize.io.text import byte_count, counted
 from statesize.report.document import Shown
 from statesize.report.on_record import NO_NEED, standing
@@ -243,8 +244,7 @@ def plan_page(plan: Plan, loading: float) -> ResultPage:
         )
         for (units, engine, kind), some in alike.items()
     ]
-    # A line that told of one row would take as much room as the row.
-    fitting = len(rows) if len(rows) <= _MOST_PLANNED + 1 else _MOST_PLANNED
+    fitting = fitting_rows(len(rows), _MOST_PLANNED)
     notes = [f"… and {len(rows) - fitting} rows more, which --json prints."] if len(rows) > fitting else []
     notes += [f"skipped: {part}: {reason}" for part, reason in by_reason(plan.skipped).items()]
     if plan.memory is not None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 BAR = 16
 _MOST_ROWS = 20
+# A line that tells of one row or two takes about as much room as they do.
+_FEWEST_HIDDEN = 3
 _ENDLESS = 10_000
 _NARROWEST, _MIDDLE = 12, 18
 _ASCII = str.maketrans(
@@ -182,12 +184,17 @@ def show_page(
     show(replace(page, tables=[_beginning(table) for table in page.tables[:shown]]), document, printing)
 
 
+def fitting_rows(rows: int, most: int) -> int:
+    """How many of some rows are printed: the first so many, or all where that leaves out one or two."""
+    return rows if rows < most + _FEWEST_HIDDEN else most
+
+
 def _beginning(table: PageTable) -> PageTable:
-    hidden = len(table.rows) - _MOST_ROWS
-    if hidden <= 0:
+    fitting = fitting_rows(len(table.rows), _MOST_ROWS)
+    if fitting == len(table.rows):
         return table
-    more = f"… and {counted(hidden, 'row')} more, which --html shows."
-    return replace(table, rows=table.rows[:_MOST_ROWS], caption="\n".join(filter(None, (more, table.caption))))
+    more = f"… and {len(table.rows) - fitting} rows more, which --html shows."
+    return replace(table, rows=table.rows[:fitting], caption="\n".join(filter(None, (more, table.caption))))
 
 
 def show_plan(model: str, plan: Callable[[], Steps], printing: Printing) -> None:

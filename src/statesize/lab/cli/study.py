@@ -117,13 +117,14 @@ def _tell(bar: Bar, total: int, done: Done[Run, list[dict[str, Any]]], number: i
 def _print_runs(name: str, chosen: str, grid: Grid, printing: Printing) -> None:
     from statesize.cli.shared.printing import SCHEMA, print_json
     from statesize.cli.shared.provenance import called_again
+    from statesize.cli.shared.table import fitting_rows
 
     runs = [run.label for run in grid.runs]
     if printing.json:
         print_json({"schema": SCHEMA, "study": name, "preset": chosen, "runs": runs})
         return
     print(f"{counted(len(runs), 'run')}.")
-    if len(runs) > _MOST_RUNS:
+    if fitting_rows(len(runs), _MOST_RUNS) < len(runs):
         runs[_MOST_RUNS // 2 : -_MOST_RUNS // 2] = [f"… {len(runs) - _MOST_RUNS} more, all of them with --json"]
     print("\n".join(runs))
     printing.next(*called_again(without="--dry-run"), why="does these runs")

@@ -154,7 +154,7 @@ class Pricing:
         size = require_count("tokens", tokens, least=after + LEAST_PREFIX)
         hidden = require_count("needles", needles, least=0)
         model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
-        parts = three_sets(whole_texts(inputs, tokenizer), size, wanted, tokenizer)
+        parts = three_sets(whole_texts(inputs, tokenizer), size, wanted, tokenizer, least=after + LEAST_PREFIX)
         least, prefix = SINKS + RECENT, size - after
         shared = tuple(sorted((one for one in {*RATIOS, share} if round(one * prefix) > least), reverse=True))
         ratios = shared if len(shared) == len({*RATIOS, share}) else (*shared, least / prefix)

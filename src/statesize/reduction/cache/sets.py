@@ -17,9 +17,10 @@ _PARTS = (1 / 3, 1 / 6, 1 / 2)
 
 
 def three_sets(
-    texts: Sequence[Tensor], size: int, most: int, tokenizer: AnyTokenizer | None
+    texts: Sequence[Tensor], size: int, most: int, tokenizer: AnyTokenizer | None, *, least: int
 ) -> tuple[list[Tensor], list[Tensor], list[tuple[int, Tensor]]]:
     """Pieces of texts for curves, for the choice of budgets, and held out, with their text; neighbours in one set."""
+    # least: The smallest size that may be advised.
     sets: tuple[list[tuple[int, Tensor]], ...] = ([], [], [])
     longest = max(map(len, texts))
     for number, text in enumerate(texts):
@@ -33,9 +34,12 @@ def three_sets(
             # A short text is not parted: it goes where most is missing.
             min(zip(sets, _PARTS, strict=True), key=lambda entry: len(entry[0]) / entry[1])[0].extend(pieces)
     if not all(sets):
+        fits = longest // FEWEST_PIECES
+        fewer = f", or tokens={fits} (--max-tokens {fits})" if fits >= least else ""
         raise InputError(
             f"inputs must have {FEWEST_PIECES} pieces of {size} tokens, got {sum(map(len, sets))}, from texts of at "
-            f"most {longest}. Give longer texts, or fewer tokens (--max-tokens)."
+            f"most {longest}. Give one text of at least {FEWEST_PIECES * size} tokens, or {len(sets)} of at least "
+            f"{size}{fewer}."
         )
     curves, choice, held_out = (
         evenly(part, max(1, round(share * most))) for part, share in zip(sets, _PARTS, strict=True)
