@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters import CheckPolicy, find_mixers
+from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import agreed, class_of, ranks_of, together
 from statesize.check import require_count, require_kind, require_real
@@ -343,7 +344,7 @@ def _measured(model: nn.Module, probe: Probe, heads: int, checking: CheckPolicy)
 def _impulse_layer(model: nn.Module, kinds: Mapping[str, str]) -> str:
     """The first layer whose kind is its class, as no adapter knows it, and that says no operator; "" if none is."""
     own = find_mixers(model)
-    classes = {name or class_of(model).__name__: class_of(module).__name__ for name, module in model.named_modules()}
+    classes = {name or class_of(model).__name__: class_of(module).__name__ for name, module in named_parts(model)}
     return next(
         (layer for layer, kind in kinds.items() if layer not in own and kind == classes.get(layer.partition("@")[0])),
         "",

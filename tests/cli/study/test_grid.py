@@ -50,6 +50,17 @@ def test_the_document(grid, tmp_path, capsys):
     assert "holds results of the study 'correlation'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("rates", "shown", "more"), [(14, 14, []), (15, 12, ["… 3 more, all of them with --json"])])
+def test_a_dry_run_leaves_out_three_runs_or_none(grid, rates, shown, more, capsys):
+    path = grid(
+        ('["la", "gla"]', '"gla"'), ("[2, 3]", "2"), ("[6e-3, 1.2e-2]", str([at / 1000 for at in range(1, rates + 1)]))
+    )
+    assert main(["study", "regimes", "--config", str(path), "--dry-run"]) == 0
+    _, *runs = capsys.readouterr().out.splitlines()
+    assert len([run for run in runs if run not in more]) == shown
+    assert [run for run in runs if "…" in run] == more
+
+
 def test_a_dry_run_prints_the_grid_and_does_nothing(grid, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["study", "regimes", "--config", str(grid()), "--dry-run"]) == 0
