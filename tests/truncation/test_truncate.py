@@ -665,6 +665,7 @@ def test_what_lies_between_both_bounds_is_shaded():
     lost += [("past tokens", 0.25, 0.4), ("past tokens", 1.0, 0.35), ("past rows", 4.0, 0.1)]
     runs = [MeasuredRun("nothing", 0.0, 0.0, 2.0, 1.0), *(MeasuredRun(a, b, 4 * b, 1 + c, c) for a, b, c in lost)]
     result = TruncationResult("m", (CutDocument(0, 20, 10, 1.0, 4.0, 10.0, 10.0, 10.0, tuple(runs)),), {}, 1, 0.0)
+    assert "Keys are kept whole" in str(notes(result))
     shaded, *_ = chart(result).to_dict()["layer"]
     expected = [{"numbers": 1.0, "least": 0.2, "most": 0.4}, {"numbers": 4.0, "least": 0.05, "most": 0.3}]
     assert shaded["data"]["values"] == expected
