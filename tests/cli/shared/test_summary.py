@@ -136,7 +136,10 @@ def test_blocks_of_layers_say_by_what_they_are_sorted(capsys):
     start = lines.index("LlamaForCausalLM, most, without sinks")
     assert [line.split()[0] for line in lines[start + 1 : start + 4]] == ["23", "22", "21"]
     assert "LlamaForCausalLM, least, without sinks" in lines
-    assert "Layers with most: 23, 22, 21, 20 without sinks; 8, 9, 10, 11 with them." in lines
+    assert (
+        "Layers with most: 23, 22, 21, 20 without sinks, the order of what is remembered; 8, 9, 10, 11 with them."
+        in lines
+    )
     # Those that a line names have a row, and bars draw the column that rows are sorted by.
     others = lines.index("LlamaForCausalLM, most with sinks, of the others")
     assert [line.split()[0] for line in lines[others + 1 : others + 5]] == ["8", "9", "10", "11"]
