@@ -16,12 +16,14 @@ from statesize.spectra.lanes import elimination as lane_elimination
 from statesize.spectra.lanes import spectra as lane_spectra
 from statesize.spectra.shifts import bordered as elimination_tree
 from statesize.spectra.shifts import tridiagonal_cores as cores
+from statesize.spectra.shifts import tridiagonal_reduction as reduction
 
 # In the order in which they import one another.
 COMPILED = {
     "lane_eigenvalues": "lanes.eigenvalues",
     "lane_spectra": "lanes.spectra",
     "lane_elimination": "lanes.elimination",
+    "reduction": "shifts.tridiagonal_reduction",
     "cores": "shifts.tridiagonal_cores",
     "elimination_tree": "shifts.bordered",
     "triangular_update": "exact.square_root",
@@ -46,6 +48,7 @@ def lanes() -> ModuleType:
     module.mantissa = lambda x: 2 * np.frexp(np.abs(x))[0]
     module.exponent = lambda x: np.frexp(np.abs(x))[1] - 1.0
     module.any_positive = lambda x: bool((x > 0).any())
+    module.lane_sum = lambda x: float(x.sum())
     return module
 
 
@@ -124,6 +127,20 @@ def test_eliminations_of_a_chunk(interpreted, chunks, width):
     assert torch.equal(slow[0], fast[0])
     torch.testing.assert_close(slow[1], fast[1], rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(slow[2], fast[2], rtol=1e-9, atol=0)
+
+
+def test_tridiagonal_forms(interpreted):
+    # Two panels of reflections, and columns beside.
+    half = np.random.default_rng(0).standard_normal((2, 16, 24))
+    given = np.concatenate([half @ half.transpose(0, 2, 1), half[:, :, :8]], -1)
+
+    def found(module):
+        whole, parts = given.copy(), np.empty((2, 2, 16))
+        module.tridiagonalise(whole, *parts)
+        return *parts, whole[:, :, 16:]
+
+    for slow, fast in zip(found(interpreted["reduction"]), found(reduction), strict=True):
+        np.testing.assert_allclose(slow, fast, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("readouts", [1, 3])

@@ -47,12 +47,12 @@ def compare(
     """
     from statesize.results.place import require_profile
 
+    for folder in profiles:
+        require_profile(folder)
     if len(profiles) < 2 and not (recall or networks):
         raise InputError(
             f"PROFILES must be the folders of two profiles or more, got 1. statesize profile {profiles[0]} shows one."
         )
-    for folder in profiles:
-        require_profile(folder)
     for name, path in (("recall", recall), *(("network", path) for path in networks or ())):
         check_file(name, path)
     html = page_path(html, open_page=open_page, name="compared")

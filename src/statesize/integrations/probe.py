@@ -137,6 +137,7 @@ class Probe:
         """
         count, longest = len(self.sequences), max(map(len, self.sequences))
         time_left = "whatever it takes" if math.isinf(self.limit) else f"in at most {100 * self.limit:g} % of the time"
+        time_left += f", or {BEGINNING:g} seconds" if self.share is None else ""
         return (
             f"Probe of {counted(count, 'sequence')} of up to {longest} tokens: every {self.every} steps, {time_left}\n"
             "next: .measure(model), Probing(probe), or a StateSizeCallback(probe) of statesize.integrations"

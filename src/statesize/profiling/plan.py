@@ -299,8 +299,6 @@ def _two_of_each(kinds: Mapping[str, Hashable], captured: Capture) -> list[str]:
 
 def _seconds(works: Sequence[tuple[Captured, Work]], settings: Settings, *, products: bool) -> list[float]:
     """What all units of a layer and of its groups take, by as many of them as fit into `_ENOUGH` seconds."""
-    # After one position, what is compiled or loaded on first use is in memory.
-    _seconds_of(1, [(item, work.at(slice(1))) for item, work in works], settings)
     positions = 1
     if products and (cut := works[0][1].cut) is not None:
         # Each position takes hundreds of products; this one about as many as they do on the mean.
@@ -308,6 +306,8 @@ def _seconds(works: Sequence[tuple[Captured, Work]], settings: Settings, *, prod
         works = [(item, work.at(slice(positions // 4, positions // 4 + 1))) for item, work in works]
     # Fewer units than threads would not show how fast all are.
     count = torch.get_num_threads() if len(works) == 1 else 1
+    # The first time, code is compiled or loaded, some of it only where all positions are measured.
+    _seconds_of(count, works, settings)
     seconds = _seconds_of(count, works, settings)
     fitting = int(_ENOUGH * len(works[0][1].sample.units) / sum(seconds))
     if fitting >= 2 * count:

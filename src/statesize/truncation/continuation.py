@@ -134,7 +134,9 @@ class Continuation:
         def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any) -> Any:
             if (known := self.known.get(module)) is None:
                 return function(module, query, key, value, *args, **options)
-            return behind(known.continued(query, key, value)).transpose(1, 2), None
+            # Modes of the run, such as a device by default, are not for what is computed here.
+            with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
+                return behind(known.continued(query, key, value)).transpose(1, 2), None
 
         return attend
 

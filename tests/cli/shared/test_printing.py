@@ -35,7 +35,7 @@ def test_profile_and_compare(told, checkpoint, text):
     loud, quiet = told("profile", "result", "--html", "again.html")
     told_next = "next (all layers and columns): statesize profile result --wide"
     assert (loud.err, quiet) == (f"Report: again.html\n{told_next}\n", (loud.out, ""))
-    loud, quiet = told("compare", "result", "--html", "both.html")
+    loud, quiet = told("compare", "result", "result", "--html", "both.html")
     assert loud.err.startswith("Report: both.html\nnext (the heads of one model): statesize profile ")
     assert quiet == (loud.out, "")
 

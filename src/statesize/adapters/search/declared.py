@@ -239,7 +239,10 @@ class _Check:
         # targets: All that are asked of any source.
         # layout: Heads in order, and the channel that each channel reads, for a T that is wrong.
         values, runs = self.answers(pair.source, targets)
-        zero, answers = (cast("Tensor", self.channels(run.tensors[pair.target], pair.target_axis)) for run in runs)
+        zero, answers = (self.channels(run.tensors[pair.target], pair.target_axis) for run in runs)
+        if zero is None or answers is None:
+            # Random values of a source may grow beyond all numbers, as a decay's do.
+            return None
         answers, entered = answers - zero, cast("Tensor", self.channels(values, pair.source_axis))
         heads, leaving = self.matrix.shape[1], answers.shape[-1]
         chosen = self.heads(self.expected(entered), self.weights @ answers)
