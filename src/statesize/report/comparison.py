@@ -186,7 +186,7 @@ class Comparison:
 
     def _shown(self) -> Any:
         """The columns behind the finding, as far as they are known."""
-        table = self.to_dataframe()[_SHOWN]
+        table = cast("Any", self.to_dataframe()[_SHOWN])
         table["middle_utilisation"] = table["middle_utilisation"].map("{:.0%}".format, "ignore")
         return table.dropna(axis=1, how="all")
 

@@ -43,7 +43,8 @@ class LayerFrame(pd.DataFrame):
     def _repeated(self) -> list[str]:
         """The column of ESS without sinks, where no layer has any."""
         name = "sinkless_entropy"
-        return [name] if name in self and self[name].equals(self.get("middle_entropy")) else []
+        known = {name, "middle_entropy"} <= set(self.columns)
+        return [name] if known and self[name].equals(self["middle_entropy"]) else []
 
     def _repr_html_(self) -> str:
         return cast("Any", self.drop(columns=self._repeated()))._repr_html_()
