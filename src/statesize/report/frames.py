@@ -44,7 +44,7 @@ class LayerFrame(pd.DataFrame):
         """The column of ESS without sinks, where no layer has any."""
         name = "sinkless_entropy"
         known = {name, "middle_entropy"} <= set(self.columns)
-        return [name] if known and self[name].equals(self["middle_entropy"]) else []
+        return [name] if known and cast("Any", self[name]).equals(self["middle_entropy"]) else []
 
     def _repr_html_(self) -> str:
         return cast("Any", self.drop(columns=self._repeated()))._repr_html_()
