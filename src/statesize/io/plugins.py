@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from importlib.metadata import entry_points
 from typing import TypeVar, cast
 
-from statesize.errors import StatesizeWarning
 from statesize.io.callers import warn_caller
 
 Kind = TypeVar("Kind")
@@ -24,4 +23,4 @@ def loaded_plugins(group: str, kind: type[Kind]) -> Iterator[Kind]:
                 yield plugin
                 continue
             reason = f"it is no {kind.__name__}"
-        warn_caller(f"The plug-in {entry.value} is left out: {reason}", StatesizeWarning)
+        warn_caller(f"The plug-in {entry.value} is left out: {reason}")

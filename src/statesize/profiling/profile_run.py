@@ -15,7 +15,7 @@ import xarray as xr
 
 from statesize.adapters.observation import SHARED
 from statesize.adapters.select import NothingMeasuredError
-from statesize.errors import FileError, StatesizeWarning
+from statesize.errors import FileError
 from statesize.io.callers import warn_caller
 from statesize.io.files import Parts, parts_writer
 from statesize.io.text import counted
@@ -244,7 +244,6 @@ def warn_of_replacing(profile: Profile, output: Path) -> None:
     warn_caller(
         f"{output} holds another profile: of {attributes['model']} over {read}, measured in "
         f"{attributes['seconds']:.0f} s. It is replaced when this one is complete; an interrupt keeps it.",
-        StatesizeWarning,
     )
 
 
