@@ -119,11 +119,23 @@ def test_a_summary_is_one_table_that_fits_and_names_what_does_not(width, profile
     assert summary.equals(profile.summary(wide=True))
 
 
+def test_ess_without_sinks_has_no_column_where_no_layer_has_a_sink(profile):
+    summary = profile.summary()
+    line = "sinkless_entropy is middle_entropy: no layer has an attention sink."
+    assert line in repr(summary).replace("\n", " ")
+    assert "sinkless_entropy" not in summary._repr_html_()
+    summary.loc[0, "sinkless_entropy"] += 1
+    assert "no layer has" not in repr(summary)
+    assert "sinkless" in repr(summary)
+    assert "sinkless_entropy" in summary._repr_html_()
+
+
 def test_layers_that_were_not_measured_have_their_causes_below(profile):
     lost = profile.summary()
     lost.loc[1, "cause"] = "It is an example."
     assert "layers.1.mixer: It is an example." in repr(lost)
-    assert repr(profile.groups()).startswith("Empty LayerFrame")
+    for shown in (repr(profile.groups()), profile.groups()._repr_html_()):
+        assert "This model has no groups: heads that read one stored input" in shown
     del lost["layer"]
     assert "norm" in repr(lost)
 

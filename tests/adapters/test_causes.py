@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 import statesize as ss
+from statesize.adapters.select import NothingMeasuredError
 from statesize.cli import main
 from statesize.errors import InputError, ModelError
 
@@ -112,3 +113,19 @@ def test_sizes_that_nothing_has(option, size, capsys):
     said = capsys.readouterr().err
     assert said.startswith("statesize: error: Invalid value")
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("reasons", "told"),
+    [
+        ({"a.0": "Mixer a.0 looks ahead"}, "Mixer a.0 looks ahead"),
+        ({"a.0": "Mixer a.0 looks ahead", "a.1": "Mixer a.1 looks ahead"}, "a.0 looks ahead. The same holds for a.1."),
+        (
+            {"a.0": "Mixer a.0 looks ahead.", "a.1": "Mixer a.1 looks ahead.", "a.2": "no mixing"},
+            "a.0 looks ahead. The same holds for a.1. Other reasons hold for a.2: choose one of them by layers to "
+            "read its reason.",
+        ),
+    ],
+)
+def test_other_layers_that_are_not_measured_are_named(reasons, told):
+    assert str(NothingMeasuredError(reasons)).endswith(told)

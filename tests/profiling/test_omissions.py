@@ -95,8 +95,9 @@ def test_in_headlines_tables_and_comparisons(lacking, capsys):
 
 def test_a_profile_that_is_finished_already_warns_too(tmp_path):
     for _ in range(2):
-        with pytest.warns(StatesizeWarning, match=LOST):
+        with pytest.warns(StatesizeWarning, match=LOST) as caught:
             ss.profile(made(True, False), IDS, output=tmp_path / "stored")
+        assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_layers_that_mix_nothing_are_not_missing():

@@ -14,7 +14,7 @@ from statesize.profiling import Profile, profile
 from statesize.report.comparison import WINDOW, compare
 from statesize.report.words import model_title
 from statesize.results.fields import FIGURES
-from statesize.results.summary import middle_bounds, middle_ceiling
+from statesize.results.summary import middle_bounds, middle_bytes, middle_ceiling
 from statesize.texts.tokens import join_documents
 
 TEXTS = ("Return the list of names that are bound here.", "The loop ends when the iterator has no more items left.")
@@ -31,13 +31,22 @@ def bundled():
 def test_figures_are_those_of_the_profiles(bundled):
     comparison = compare(bundled)
     assert comparison.notes == ()
-    finding, heading, *rows, following = repr(comparison).splitlines()
+    finding, heading, *rows, caveat, following = repr(comparison).splitlines()
     assert finding == comparison.finding
-    assert heading.split()[0] == "model"
+    assert heading.split() == ["model", "middle_bytes", "middle_entropy", "middle_ceiling", "middle_utilisation"]
+    # Softmax attention has a cache, the other a state.
+    assert caveat == "A share of a state does not compare with one of a cache."
+    assert caveat not in repr(compare([bundled[1], bundled[1]]))
     assert [row.split()[0] for row in rows] == ["sa", "gla"]
     assert following.startswith("next: ")
     assert [model.model for model in comparison.models] == ["sa", "gla"]
-    for row, given in zip(comparison.models, bundled, strict=True):
+    for row, line, given in zip(comparison.models, rows, bundled, strict=True):
+        nodes = [given.mixer(name) for name in given.mixers]
+        carried, held = (np.mean([figure(node) for node in nodes]) for figure in (_carried, middle_ceiling))
+        stored = sum(middle_bytes(node, given.tokens["length"].values) for node in nodes)
+        assert line.split()[1:] == [f"{stored:,.0f}", f"{carried:.3g}", f"{held:.0f}", f"{carried / held:.0%}"]
+        assert f"{carried:.1f} of {held:.0f} numbers" in finding or f"carries {carried:.1f}" in finding
+        assert row.middle_utilisation == pytest.approx(carried / held)
         summary = given.summary(wide=True)
         length = int(given.tokens["length"].values[0])
         # Four layers of four heads of 32 value channels.

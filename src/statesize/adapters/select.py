@@ -14,7 +14,7 @@ from statesize.adapters.observation import SHARED
 from statesize.adapters.watch import ModelRun
 from statesize.check import refuse, require_kind, whole_number
 from statesize.errors import InputError, ModelError
-from statesize.io.text import counted
+from statesize.io.text import counted, listed
 
 HOW_TO_SUPPLY = "give the class of its mixer a method `operator(hidden)` that returns a statesize Operator"
 
@@ -99,9 +99,14 @@ class NothingMeasuredError(ModelError):
     """Nothing could be measured, for the reasons by module name, of which the message has the first."""
 
     def __init__(self, skipped: Mapping[str, str]) -> None:
-        reason, others = next(iter(skipped.values())), len(skipped) - 1
-        what = "is its other layer" if others == 1 else f"is any of its other {others} layers"
-        super().__init__(f"{reason} (Nor {what} measured.)" if others else reason)
+        (first, reason), *others = skipped.items()
+        # A reason may name its own layer.
+        same = [name for name, why in others if why.replace(name, first) == reason]
+        apart = [name for name, _ in others if name not in same]
+        said = [f"The same holds for {listed(same)}."] if same else []
+        if apart:
+            said.append(f"Other reasons hold for {listed(apart)}: choose one of them by layers to read its reason.")
+        super().__init__(" ".join([f"{reason.rstrip('.')}." if said else reason, *said]))
         self.skipped = dict(skipped)
 
 

@@ -96,9 +96,10 @@ def _warnings_on_one_line() -> Generator[None]:
     usual = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> None:
+        from statesize.errors import StatesizeWarning
         from statesize.io.text import printable
 
-        if "statesize" in Path(filename).parts:
+        if issubclass(category, StatesizeWarning) or "statesize" in Path(filename).parts:
             print(f"statesize: warning: {printable(_one_line(str(message)))}", file=sys.stderr)
         else:
             usual(message, category, filename, *rest)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from typing import TypeVar, cast
 
-from statesize.errors import StatesizeWarning
+from statesize.io.callers import warn_caller
 
 Kind = TypeVar("Kind")
 
@@ -24,4 +23,4 @@ def loaded_plugins(group: str, kind: type[Kind]) -> Iterator[Kind]:
                 yield plugin
                 continue
             reason = f"it is no {kind.__name__}"
-        warnings.warn(f"The plug-in {entry.value} is left out: {reason}", StatesizeWarning, stacklevel=2)
+        warn_caller(f"The plug-in {entry.value} is left out: {reason}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
-import warnings
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -19,6 +18,7 @@ from torch import nn
 
 from statesize.adapters.replaced import replaced
 from statesize.errors import FileError
+from statesize.io.callers import warn_caller
 from statesize.io.files import check_header, parse_json, read_limited, replace_files
 from statesize.io.text import counted, listed
 
@@ -69,7 +69,7 @@ def check_loaded(name: str, model: nn.Module, loaded: Mapping[str, Collection[An
     if not unused:
         return ""
     sentence = f"No part of the model uses {counted(len(unused), 'weight')} of the checkpoint: {listed(unused)}"
-    warnings.warn(f"{name}: {sentence}.", stacklevel=2)
+    warn_caller(f"{name}: {sentence}.")
     return sentence
 
 

@@ -17,6 +17,7 @@ from statesize.adapters.models.quantised import float_model, quantisation
 from statesize.adapters.sources import swept
 from statesize.check import refuse
 from statesize.errors import FileError, InputError, StatesizeError
+from statesize.io.callers import warn_caller
 from statesize.models.configurations import MAMBA_SSM_NAMES, checked_config
 from statesize.models.files import (
     check_files,
@@ -181,7 +182,7 @@ def transformers_model(
         held = [match[0] for key in sorted(loaded["unexpected_keys"]) if (match := re.search(_HELD, key))]
         if held and loaded["missing_keys"]:
             model, loaded = read({_HELD: ""} | names)
-            warnings.warn(f"{name}: {held[0]!r} was left out of the names of its weights.", stacklevel=2)
+            warn_caller(f"{name}: {held[0]!r} was left out of the names of its weights.")
     except Exception as error:  # the hub, safetensors, pickle and the models' own code have no error in common
         raise _refusal_of(name, error, options, allow_pickle=allow_pickle) from error
     unused = check_loaded(name, model, loaded)
@@ -193,7 +194,7 @@ def transformers_model(
     facts = {key: value for key, value in source_facts.items() if value}
     if file:
         if doubt := doubt_of_splitter(Path(name)):
-            warnings.warn(f"{name}: {doubt}.", stacklevel=2)
+            warn_caller(f"{name}: {doubt}.")
             facts["tokenizer"] = doubt
         return model, {"kind": "gguf"} | facts
     if Path(name).is_dir():

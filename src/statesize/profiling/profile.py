@@ -22,7 +22,7 @@ from statesize.errors import InputError
 from statesize.io.text import counted
 from statesize.measurement.chart import Metric, metric_title
 from statesize.report.charts import ProfileCharts
-from statesize.report.frames import LayerFrame, PositionFrame
+from statesize.report.frames import GroupFrame, LayerFrame, PositionFrame
 from statesize.report.tables import has_sinks, layer_rows
 from statesize.report.words import by_reason, derivative_note, kind_title, model_line
 from statesize.results.datasets import shown_texts
@@ -142,7 +142,7 @@ class Profile:
         Returns:
             The columns of `statesize.results.fields.GROUP_COLUMNS`, with errors; no rows where nothing is shared.
         """
-        return LayerFrame(group_rows(self), columns=pd.Index(list(GROUP_COLUMNS)))
+        return GroupFrame(group_rows(self), columns=pd.Index(list(GROUP_COLUMNS)))
 
     def ess(self, layer: int | str | None = None, sequence: int = 0, metric: Metric = "entropy") -> pd.DataFrame:
         """The ESS before each token of a sequence: of the heads of a layer, or of each layer, the mean over its heads.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -16,7 +15,8 @@ import xarray as xr
 
 from statesize.adapters.observation import SHARED
 from statesize.adapters.select import NothingMeasuredError
-from statesize.errors import FileError, StatesizeWarning
+from statesize.errors import FileError
+from statesize.io.callers import warn_caller
 from statesize.io.files import Parts, parts_writer
 from statesize.io.text import counted
 from statesize.measurement.settings import Settings
@@ -241,11 +241,9 @@ def warn_of_replacing(profile: Profile, output: Path) -> None:
     """Warn that the profile of another run lies at the output of this one."""
     attributes, lengths = profile.tree.attrs, profile.tree.to_dataset(inherit=False)["length"].values
     read = f"{counted(len(lengths), 'sequence')}, {counted(int(lengths.sum()), 'position')}"
-    warnings.warn(
+    warn_caller(
         f"{output} holds another profile: of {attributes['model']} over {read}, measured in "
         f"{attributes['seconds']:.0f} s. It is replaced when this one is complete; an interrupt keeps it.",
-        StatesizeWarning,
-        stacklevel=2,
     )
 
 

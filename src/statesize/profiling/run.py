@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,7 +17,7 @@ from torch import nn
 from statesize.adapters.models.quantised import float_model
 from statesize.adapters.models.sharded import ranks_of, together
 from statesize.check import refuse, require_kind
-from statesize.errors import StatesizeWarning
+from statesize.io.callers import warn_caller
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import Bars
 from statesize.io.text import counted
@@ -127,7 +126,7 @@ def profile(
         layers = counted(len(measured.mixers) + len(lost), "layer")
         causes = "; ".join(f"{names}: {cause}" for names, cause in by_reason(lost).items())
         sentence = f"{len(lost)} of {layers} of {measured.model} could not be measured: {causes}"
-        warnings.warn(sentence, StatesizeWarning, stacklevel=2)
+        warn_caller(sentence)
     return measured
 
 

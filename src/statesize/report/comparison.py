@@ -24,6 +24,8 @@ from statesize.results.summary import (
     comparable,
     ess_values,
     known_mean,
+    middle_bytes,
+    middle_ceiling,
     model_mean,
     sample_of,
     stored_channels,
@@ -89,7 +91,8 @@ _AVERAGES = (
 )  # fmt: skip
 
 
-_SHOWN = ["model", "state_bytes", "tss", "average_entropy", "average_relative_count", "norm"]
+_SHOWN = ["model", "middle_bytes", "middle_entropy", "middle_ceiling", "middle_utilisation"]
+_BOTH_SHARES = "A share of a state does not compare with one of a cache."
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,10 @@ class ComparedModel:
         sequences: Sequences that it was measured over.
         tokens: Their tokens.
         state_bytes: See FIGURES, also for all that follow.
+        middle_bytes: Those at the middle of the text, as for all whose names begin so.
+        middle_entropy: Per channel.
+        middle_ceiling: The most that this could be.
+        middle_utilisation: Its share of that, from 0 to 1.
         tss: Numbers per channel.
         total_tss: Numbers.
         average_entropy: Per channel.
@@ -130,6 +137,10 @@ class ComparedModel:
     sequences: int
     tokens: int
     state_bytes: float
+    middle_bytes: float
+    middle_entropy: float
+    middle_ceiling: float
+    middle_utilisation: float
     tss: float
     total_tss: float
     average_entropy: float
@@ -173,9 +184,21 @@ class Comparison:
         """
         return pd.DataFrame([asdict(model) for model in self.models])
 
+    def _shown(self) -> Any:
+        """The columns behind the finding, as far as they are known."""
+        table = cast("Any", self.to_dataframe()[_SHOWN])
+        table["middle_utilisation"] = table["middle_utilisation"].map("{:.0%}".format, "ignore")
+        return table.dropna(axis=1, how="all")
+
+    def _caveats(self) -> list[str]:
+        """The notes, and before them one on shares where some models have caches and others have states."""
+        kinds = {(math.isnan(one.state_utilisation), math.isnan(one.ceiling_utilisation)) for one in self.models}
+        return [*([_BOTH_SHARES] if len(kinds) > 1 else []), *self.notes]
+
     def _repr_html_(self) -> str:
-        table = cast("str", self.to_dataframe()[_SHOWN].to_html(index=False, escape=True, float_format=cell_text))
-        said, *notes = (f"<p>{html.escape(note)}</p>" if note else "" for note in (self.finding, *self.notes))
+        table = cast("str", self._shown().to_html(index=False, escape=True, float_format=cell_text))
+        told = (self.finding, *self._caveats())
+        said, *notes = (f"<p>{html.escape(note)}</p>" if note else "" for note in told)
         return "".join([said, table, *notes])
 
     def __repr__(self) -> str:
@@ -184,8 +207,8 @@ class Comparison:
         Returns:
             Lines of text.
         """
-        table = cast("Any", self.to_dataframe()[_SHOWN]).to_string(index=False, float_format=cell_text)
-        lines = [self.finding, table, *self.notes, "next: .to_dataframe() has all columns"]
+        table = self._shown().to_string(index=False, float_format=cell_text)
+        lines = [self.finding, table, *self._caveats(), "next: .to_dataframe() has all columns"]
         return "\n".join(filter(None, lines))
 
 
@@ -235,6 +258,10 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
         whole["tss"] = math.nan
     whole["average_entropy_error"] = math.hypot(*(row["readout_total_entropy_error"] for row in rows)) / channels
 
+    carried, ceiling = mean(row["middle_entropy"] for row in rows), mean(map(middle_ceiling, nodes))
+    # Numbers of whole layers have no size that they could be a share of.
+    possible = math.nan if _is_derived(profile) else ceiling
+
     def total(
         name: Literal["total_entropy", "total_relative_count", "total_relative_count_error", "readout_total_entropy"],
     ) -> float:
@@ -248,6 +275,10 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
         sequences=int(profile.tokens.sizes["sequence"]),
         tokens=int(profile.tokens["length"].sum()),
         state_bytes=float(sum(row["state_bytes"] for row in rows)),
+        middle_bytes=sum(middle_bytes(node, profile.tokens["length"].values) for node in nodes),
+        middle_entropy=carried,
+        middle_ceiling=possible,
+        middle_utilisation=carried / possible if possible else math.nan,
         total_tss=float(np.dot(stored, [row["tss"] for row in rows])),
         total_entropy=total("total_entropy"),
         total_entropy_error=math.hypot(*(row["total_entropy_error"] for row in rows)),

@@ -17,6 +17,11 @@ from statesize.report.words import by_reason
 _OVER_CUTS = ("state_utilisation", "ceiling_utilisation", "norm")
 _MOST_ROWS, _FEW = 32, 12
 _GAP = 2
+_NO_SINKS = "sinkless_entropy is middle_entropy: no layer has an attention sink."
+_NO_GROUPS = (
+    "This model has no groups: heads that read one stored input, as in grouped-query attention. Each of its heads "
+    "stores its own."
+)
 
 
 def cell_text(value: Any) -> str:
@@ -35,6 +40,15 @@ class LayerFrame(pd.DataFrame):
     What pandas makes of it, such as a selection of columns, is a plain data frame.
     """
 
+    def _repeated(self) -> list[str]:
+        """The column of ESS without sinks, where no layer has any."""
+        name = "sinkless_entropy"
+        known = {name, "middle_entropy"} <= set(self.columns)
+        return [name] if known and cast("Any", self[name]).equals(self["middle_entropy"]) else []
+
+    def _repr_html_(self) -> str:
+        return cast("Any", self.drop(columns=self._repeated()))._repr_html_()
+
     def __repr__(self) -> str:
         """The table within the width of the terminal, its headings broken at underscores.
 
@@ -47,6 +61,8 @@ class LayerFrame(pd.DataFrame):
         causes = dict(zip(values["layer"], values.pop("cause", []), strict=False))
         if len(set(values["model"])) == 1:
             del values["model"]
+        for name in (repeated := self._repeated()):
+            del values[name]
         texts = {name: [cell_text(value) for value in column] for name, column in values.items()}
         empty = [name for name, cells in texts.items() if not any(cell.strip("-") for cell in cells)]
         columns = {
@@ -76,11 +92,27 @@ class LayerFrame(pd.DataFrame):
             [
                 "\n\n".join("\n".join(_joined([columns[name] for name in part])) for part in parts),
                 *(textwrap.wrap(both, width) if at_middle and over_cuts else []),
+                *(textwrap.wrap(_NO_SINKS, width) if repeated else []),
                 *(f"{names}: {cause}" for names, cause in by_reason(causes).items() if cause),
                 *(textwrap.wrap(f"No room for {', '.join(left_out)}.", width) if left_out else []),
                 *(textwrap.wrap(f"Empty: {', '.join(empty)}.", width) if empty else []),
             ]
         )
+
+
+class GroupFrame(LayerFrame):
+    """A row per layer whose heads share what it stores; without one it says so."""
+
+    def __repr__(self) -> str:
+        """The table, or that there is none.
+
+        Returns:
+            Lines of text.
+        """
+        return _NO_GROUPS if self.empty else super().__repr__()
+
+    def _repr_html_(self) -> str:
+        return f"<p>{_NO_GROUPS}</p>" if self.empty else super()._repr_html_()
 
 
 class PositionFrame(pd.DataFrame):

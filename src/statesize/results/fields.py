@@ -117,6 +117,9 @@ HEADINGS = {
     "ceiling_utilisation": Heading("utilisation of\nceiling (entropy)", "z.0%"),
     "sink_share": Heading("sink\nshare", "z.0%"),
     "middle_entropy": Heading("ESS at the\nmiddle (entropy)", ".1f"),
+    "middle_ceiling": Heading("possible at\nthe middle", ",.0f"),
+    "middle_utilisation": Heading("share of\npossible", "z.0%"),
+    "middle_bytes": Heading("bytes at\nthe middle", "bytes"),
     "sinkless_entropy": Heading("the same without\nsinks", ".1f"),
     "few_cuts_entropy": Heading("ESS at few\ncuts (entropy)", ".1f"),
     "variant_entropy": Heading("its\nvariant", ".1f"),
@@ -134,7 +137,7 @@ STUDIED = ("modulation", "norm_modulation")
 """Figures that say little without the controls of a study of delimiters; tables of profiles leave them out."""
 
 UNKNOWN = "unknown"
-SIZES = ("tss", "total_tss", "state_bytes")
+SIZES = ("tss", "total_tss", "state_bytes", "middle_bytes")
 """What every layer has, known or not; other numbers may be missing because there are none."""
 
 
@@ -267,6 +270,11 @@ GROUP_HEADINGS = {
 
 FIGURES = {
     "state_bytes": "Bytes that the model's own cache holds for all layers at the end of the longest sequence.",
+    "middle_bytes": "The same at the middle of the longest sequence.",
+    "middle_entropy": "Entropy-ESS per channel at the cut nearest to the middle of each sequence, averaged over "
+    "sequences and the channels of all layers.",
+    "middle_ceiling": "What it could be there: at most what the layer holds, and the tokens before or after.",
+    "middle_utilisation": "Entropy-ESS as a share of it. One of a state does not compare with one of a cache.",
     "tss": "Theoretical state-size per channel, averaged over the channels of all layers; softmax attention keeps "
     "every token, and counts as at the end of the longest sequence.",
     "total_tss": "Theoretical state-size summed over the channels that all layers store.",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,8 @@ from statesize.adapters.forward import Inputs as ModelInputs
 from statesize.adapters.models.masks import check_mask
 from statesize.adapters.models.model_state import mapped
 from statesize.adapters.models.quantised import measurable
-from statesize.errors import InputError, StatesizeWarning
+from statesize.errors import InputError
+from statesize.io.callers import warn_caller
 from statesize.texts import bundled
 from statesize.texts.documents import file_documents, is_rows
 from statesize.texts.rows import evenly
@@ -219,7 +219,7 @@ def _split(
                 unbegun += first is not None and int(ids[0]) != first
                 yield ids
     if unbegun:
-        warnings.warn(unbegun_note(cast("AnyTokenizer", tokenizer), unbegun), StatesizeWarning, stacklevel=2)
+        warn_caller(unbegun_note(cast("AnyTokenizer", tokenizer), unbegun))
 
 
 def _mapped(item: Mapping[str, Any]) -> list[Any]:

@@ -16,6 +16,7 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, plan, profile
 from statesize.report.comparison import compare
 from statesize.report.words import headline
+from statesize.results.summary import middle_bytes, middle_ceiling
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,25 @@ def test_the_metric_that_is_asked_for(profiles, capsys):
 def test_a_comparison_warns_of_shares_of_two_kinds_where_both_stand(profiles, some, told):
     page = comparison_page(profiles[some], compare(profiles[some]), TITLES[some])
     assert ("A share of a state does not compare with one of a ceiling" in page.tables[0].caption) == told
+
+
+def test_a_comparison_shows_the_numbers_of_its_sentences(profiles, capsys):
+    some = profiles[:2]
+    print_page(comparison_page(some, compare(some), TITLES[:2]))
+    out = capsys.readouterr().out
+    stored = []
+    for title, one in zip(TITLES, some, strict=False):
+        (row,), node = one.summary_rows(), one.mixer(0)
+        stored.append(middle_bytes(node, one.tokens["length"].values))
+        ess, held = row["middle_entropy"], middle_ceiling(node)
+        cells = next(line for line in out.splitlines() if line.startswith(f"{title}  ")).removeprefix(title).split()
+        assert cells == [f"{ess:.1f}", f"{held:.0f}", f"{ess / held:.0%}", *byte_count(stored[-1]).split()]
+        assert f"carries {ess:.1f} numbers per channel" in out
+    assert stored[0] != some[0].summary_rows()[0]["state_bytes"]
+    assert f"{max(stored) / min(stored):.2g} × the bytes" in out
+    assert "average ESS" not in out
+    print_page(comparison_page(some, compare(some), TITLES[:2], wide=True))
+    assert "average ESS" in capsys.readouterr().out
 
 
 def test_wide_tables_have_all_columns(profiles, capsys):
@@ -136,7 +156,10 @@ def test_blocks_of_layers_say_by_what_they_are_sorted(capsys):
     start = lines.index("LlamaForCausalLM, most, without sinks")
     assert [line.split()[0] for line in lines[start + 1 : start + 4]] == ["23", "22", "21"]
     assert "LlamaForCausalLM, least, without sinks" in lines
-    assert "Layers with most: 23, 22, 21, 20 without sinks; 8, 9, 10, 11 with them." in lines
+    assert (
+        "Layers with most: 23, 22, 21, 20 without sinks, the order of what is remembered; 8, 9, 10, 11 with them."
+        in lines
+    )
     # Those that a line names have a row, and bars draw the column that rows are sorted by.
     others = lines.index("LlamaForCausalLM, most with sinks, of the others")
     assert [line.split()[0] for line in lines[others + 1 : others + 5]] == ["8", "9", "10", "11"]

@@ -27,9 +27,7 @@ from statesize.results.fields import (
     number_text,
     told,
 )
-from statesize.results.summary import (
-    group_rows,
-)
+from statesize.results.summary import group_rows, keeps_everything
 
 if TYPE_CHECKING:
     from statesize.profiling import Plan, PlannedMixer, Profile
@@ -66,7 +64,7 @@ def _leading_names(layers: list[LayerRow]) -> str:
     first, second = (
         ", ".join(row.layer for row in some) for some in (_leading(layers, lambda row: row.order), _leading(layers))
     )
-    return f"Layers with most: {first} without sinks; {second} with them."
+    return f"Layers with most: {first} without sinks, the order of what is remembered; {second} with them."
 
 
 def _pattern(names: Sequence[str]) -> str:
@@ -81,12 +79,13 @@ def _span(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]}–{names[-1]}"
 
 
-_COMPARED = (
-    "tss", "average_entropy", "state_utilisation", "ceiling_utilisation", "norm", "state_bytes", "recall_perplexity"
-)  # fmt: skip
+_COMPARED = ("middle_entropy", "middle_ceiling", "middle_utilisation", "middle_bytes", "recall_perplexity")
 _MOST_TOLD = 4
 """Models of a comparison of which each has a sentence."""
-_COMPARED_AT = f"The table has means over all cuts, and bytes at the end of the text. {_NORM}"
+_COMPARED_AT = "All at the middle of the text, as above; --wide has means over all cuts, and bytes at the end."
+_WIDE_AT = (
+    f"Averages, shares of states and ceilings, and norm are means over cuts; bytes of states are at the end. {_NORM}"
+)
 _BOTH_SHARES = "A share of a state does not compare with one of a ceiling, which is what could be carried at all."
 _MOST_PLANNED = 4
 """Rows of a plan, which then has at most 12 lines."""
@@ -216,8 +215,13 @@ def comparison_page(
     table = comparison_table(comparison, titles) if wide else comparison_table(comparison, titles, _COMPARED)
     headings = _headings({name: FIGURE_HEADINGS[name] for name in table.headings}, "relative tolerance")
     told = [*map(model_line, profiles)] if 1 < len(profiles) <= _MOST_TOLD else []
-    both = {"state_utilisation", "ceiling_utilisation"} <= headings.keys()
-    told += [_COMPARED_AT, *([_BOTH_SHARES] if both else []), *(f"note: {one}" for one in comparison.notes)]
+    caches = {all(keeps_everything(one.mixer(name)) for name in one.mixers) for one in profiles}
+    both = len(caches) > 1 or {"state_utilisation", "ceiling_utilisation"} <= headings.keys()
+    told += [
+        _WIDE_AT if wide else _COMPARED_AT,
+        *([_BOTH_SHARES] if both else []),
+        *(f"note: {one}" for one in comparison.notes),
+    ]
     table = replace(table, title="", headings=headings, caption="\n".join(told))
     return ResultPage("Side by side", contrast(profiles, titles), (), [table])
 

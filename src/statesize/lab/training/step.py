@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from typing import NamedTuple, TypeAlias
@@ -19,6 +18,7 @@ from statesize.adapters.models.model_state import evaluating
 from statesize.check import require_count, require_kind
 from statesize.errors import InputError, StatesizeError
 from statesize.integrations.regularisation import mixer_calls
+from statesize.io.callers import warn_caller
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.mixture import Mixture
 from statesize.lab.tasks.task import IGNORED, Task
@@ -85,10 +85,9 @@ def _warn_of_copies(task: Task) -> None:
     for inputs, targets in itertools.islice(task.held_out(64), 1):
         scored = targets != IGNORED
         if bool(scored.any()) and torch.equal(inputs[scored], targets[scored]):
-            warnings.warn(
+            warn_caller(
                 f"the answers of {type(task).__name__} stand in its input at the positions of their queries: a model "
                 "needs no memory for them. Shift the targets, or take a task with later queries, such as MQAR.",
-                stacklevel=3,
             )
 
 
