@@ -79,6 +79,7 @@ def demo(
 
 def _told(profiles: Sequence[Profile], cut: dict[str, Any]) -> list[str]:
     """What the models are, what each carries, what is normal, and whether that would be enough, a line each."""
+    from statesize.measurement.statistics import Interval
     from statesize.report.on_record import standing
     from statesize.report.words import headline, model_line, model_title
 
@@ -86,6 +87,7 @@ def _told(profiles: Sequence[Profile], cut: dict[str, Any]) -> list[str]:
     rows = cast("list[dict[str, Any]]", cut["rows"])
     once = {row["rule"]: row["divergence_share"]["mean"] for row in rows if row["scale"] == 1}
     title = model_title(next(one for one in profiles if one.model == _CUT))
+    worth = Interval(cut["worth"]["mean"], *(cut["worth"]["interval"] or ()))
     return [
         f"{len(profiles)} small language models, trained alike, read {counted(texts['sequence'], 'text')} of "
         f"{texts['token']} tokens. They differ in their memory: attention keeps every token, the others a state of "
@@ -94,9 +96,9 @@ def _told(profiles: Sequence[Profile], cut: dict[str, Any]) -> list[str]:
         *(f"- {model_line(one)}" for one in profiles),
         headline(profiles).sentence,
         *dict.fromkeys(standing(one) for one in profiles),
-        f"Is a memory of that size enough? On {cut['documents']} texts {title} kept as many numbers as its ESS: its "
-        f"predictions change by {once['ess']:.1%} if the numbers are chosen with hindsight, by "
-        f"{once['past rows']:.1%} if not, where losing the whole past is 100%.",
+        f"Is a memory of that size enough? On {counted(cut['texts'], 'text')} the past is worth {worth} nats per token "
+        f"to {title}. With as many numbers as its ESS, its predictions change by {once['ess']:.1%} if these are chosen "
+        f"with hindsight, by {once['past rows']:.1%} if not, where losing the whole past is 100%.",
         "A larger ESS does not make a better model, and a state that is not filled is no fault: only a task can tell.",
     ]
 
