@@ -59,7 +59,7 @@ class Cost:
     fixed: float  # seconds besides measuring, most of them forward passes
     head: float  # seconds for each head or channel
     units: tuple[int, ...]  # heads or channels of each layer
-    by_impulses: str = ""  # a layer whose T is found by impulses, which takes long
+    kinds: Mapping[str, str] = field(default_factory=dict[str, str])  # of each layer, by its name
 
     def seconds(self, heads: int) -> float:
         """Predicted seconds of a measurement of at most `heads` heads or channels of each layer."""
@@ -229,7 +229,8 @@ class Probing:
                     least = self._spent + MARGIN * self._cost.seconds(FEWEST_HEADS)
                     wait = duration(least / self.probe.limit - (start - self._began))
                     message = "Step %d: the reading waits about %s: readings take at most %g %% of the time, %s more%s"
-                    layer, saved = self._cost.by_impulses, "a method operator(hidden) of its class would save these"
+                    layer = _impulse_layer(measurable(model), self._cost.kinds)
+                    saved = "a method operator(hidden) of its class would save these"
                     faster = f"; T of {layer} is found by impulses, and {saved}" if layer else ""
                     _LOGGER.warning(message, step, wait, 100 * self.probe.limit, "Probe(share=…)", faster)
                 return None
@@ -338,7 +339,7 @@ def _measured(model: nn.Module, probe: Probe, heads: int, checking: CheckPolicy)
     rows = profile.summary_rows()
     measured = sum(row["measured"] for row in rows)
     kinds = {row["layer"]: row["kind"] for row in rows}
-    return profile, Cost(fixed, share / measured, tuple(row["units"] for row in rows), _impulse_layer(model, kinds))
+    return profile, Cost(fixed, share / measured, tuple(row["units"] for row in rows), kinds)
 
 
 def _impulse_layer(model: nn.Module, kinds: Mapping[str, str]) -> str:
