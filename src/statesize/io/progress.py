@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Self
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
@@ -61,6 +63,15 @@ class Bars:
     def begin(self, description: str, total: int | None = None) -> Bar:
         """Begin a bar; `total` is None if `update` sets it."""
         return Bar(self._rich, description, total, plain=self._plain)
+
+
+@contextmanager
+def reporting(
+    on_progress: Callable[..., Any] | None, description: str, total: int | None = None
+) -> Generator[Callable[..., Any]]:
+    """What tells progress: the caller's function, or in a terminal a bar."""
+    with Bars(on_progress is not None, lines=False) as bars:
+        yield on_progress or bars.begin(description, total).update
 
 
 class Bar:

@@ -16,7 +16,7 @@ from statesize.check import refuse, require_count, require_path
 from statesize.errors import InputError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import check_new_folder, os_errors, replace_file, replace_folder
-from statesize.io.progress import Bars
+from statesize.io.progress import reporting
 from statesize.measurement.statistics import Interval, documents_of, finite
 from statesize.models.load import given_model
 from statesize.reduction.hub import reducible
@@ -290,8 +290,7 @@ def compress(
     steps, tokens = require_count("fine_tune", fine_tune, least=0), require_count("length", length, least=2)
     loaded = given_model(model, tokenizer, needs_tokenizer=True, as_stored=True)
     uncut, known = reducible(loaded.model), loaded.tokenizer
-    with Bars(on_progress is not None, lines=False) as bars:
-        report = on_progress or bars.begin(f"cutting the states of {loaded.name}".removesuffix(" of "), _ALL).update
+    with reporting(on_progress, f"cutting the states of {loaded.name}".removesuffix(" of "), _ALL) as report:
 
         def on_share(share: float) -> None:
             report(int(share * _CUT), _ALL, "which states matter")

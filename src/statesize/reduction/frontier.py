@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters import capture
-from statesize.io.progress import Bars
+from statesize.io.progress import reporting
 from statesize.measurement import vega
 from statesize.measurement.measurement import measure
 from statesize.measurement.statistics import Interval, finite
@@ -59,8 +59,7 @@ def frontier(
     """The loss of quality of all ways on the held-out documents of `compress`, and properties of the heads."""
     uncut = reducible(model)
     calibration, _, held_out = split_text(uncut, documents, tokenizer, length)
-    with Bars(on_progress is not None, lines=False) as bars:
-        report = on_progress or bars.begin("measuring the frontier").update
+    with reporting(on_progress, "measuring the frontier") as report:
         report(0, 1, "cutting in all ways")
         cuts, bases = uncut.every_cut(SHARES, calibration)
         before = score(model, held_out.inputs, held_out.targets)

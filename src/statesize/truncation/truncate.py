@@ -17,7 +17,7 @@ from statesize.adapters.select import find_mixers
 from statesize.check import require_count, require_real
 from statesize.errors import InputError, ModelError
 from statesize.io.devices import on_cpu_by_default
-from statesize.io.progress import Bars
+from statesize.io.progress import reporting
 from statesize.io.steps import Steps
 from statesize.measurement.settings import checked_cuts
 from statesize.models.load import measured_model
@@ -116,8 +116,7 @@ def truncate(
     )  # fmt: skip
     negligible = require_real("at", at, above=0, below=1)
     total, measured = len(test.pieces), list[CutDocument]()
-    with Bars(on_progress is not None, lines=False) as bars:
-        report = on_progress or bars.begin(f"cutting {test.name}", total).update
+    with reporting(on_progress, f"cutting {test.name}", total) as report:
         for index, (_, given) in enumerate(test.pieces):
             measured += [test.measured(index, given, cut) for cut in test.cuts]
             report(index + 1, total, f"{tokens} tokens", test.steps.left)

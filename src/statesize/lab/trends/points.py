@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from statesize.adapters.observation import SHARED
 from statesize.errors import StatesizeError
 from statesize.io.files import Parts, digest, parse_json, parts_writer
-from statesize.io.progress import Bars
+from statesize.io.progress import reporting
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import estimate
 from statesize.models.digests import tokens_sha256
@@ -146,11 +146,10 @@ def measure_points(
     folder = None if output is None else Path(output)
     parts = Parts(folder, ".point", Point.to_bytes, Point.from_bytes)
     with (
-        Bars(on_progress is not None, lines=False) as bars,
+        reporting(on_progress, title, len(tasks)) as report,
         parts_writer(folder, r"\..*|.*\.point"),
         crew(lambda: work) as executor,
     ):
-        report = on_progress or bars.begin(title, len(tasks)).update
         # The key is asked for again once a task is measured, when more may be known of it.
         for done in run(tasks, executor, parts, key):
             if done.error is None:

@@ -168,8 +168,8 @@ def _noted(
         raise ModelError(f"{name} reads the cache of another layer, so its tokens have no price of their own.")
     window, scale = attention_window(module, options), options.get("scaling")
     scale = float(query.shape[-1] ** -0.5 if scale is None else scale)
-    plainly = key.shape[2] == length and is_band(mask, length, window)
     plain = PlainAttention.of(query, key, scale, window)
+    plainly = key.shape[2] == length and is_band(mask, length, window)
     if not plainly or plain.explained(value, mixed.transpose(1, 2), exact=False) is None:
         raise ModelError(
             f"{name} must be softmax attention over its keys and no more, got other outputs (a soft cap, sinks or "

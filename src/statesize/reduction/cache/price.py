@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from statesize.check import refuse, require_count, require_real
 from statesize.io.devices import on_cpu_by_default
-from statesize.io.progress import Bars
+from statesize.io.progress import reporting
 from statesize.io.steps import Steps
 from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX
 from statesize.models.load import measured_model
@@ -94,10 +94,8 @@ def cache(
         model, inputs, keep=keep, rule=rule, documents=documents, tokens=tokens, following=following, needles=needles,
         tokenizer=tokenizer, name=name,
     )  # fmt: skip
-    with Bars(on_progress is not None, lines=False) as bars:
-        total = sum(map(len, pricing.parts)) + len(pricing.needles)
-        report = on_progress or bars.begin(f"pricing the cache of {pricing.name}", total).update
-        done = count(1)
+    total, done = sum(map(len, pricing.parts)) + len(pricing.needles), count(1)
+    with reporting(on_progress, f"pricing the cache of {pricing.name}", total) as report:
         return pricing.priced(lambda what: report(next(done), total, what, pricing.steps.left))
 
 
