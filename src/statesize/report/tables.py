@@ -278,7 +278,7 @@ def _source(source: Mapping[str, Any]) -> str:
     """Where the model comes from, in words, and what else is known of how it was read."""
     kinds = {"bundled": "bundled model", "folder": "folder", "gguf": "GGUF file", "hub": "Hugging Face hub"}
     named = [kinds[str(source["kind"])]] if source.get("kind") in kinds else []
-    rest = _listed({key: value for key, value in source.items() if key not in ("kind", "command")})
+    rest = _listed({key: value for key, value in source.items() if key not in ("kind", "command", "test")})
     return ", ".join([*named, *([rest] if rest else [])])
 
 
