@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import MOST, Flag, Loading, OpenPage, Page, check_model, options_of, page_path, share
+from statesize.cli.shared.options import MOST, Flag, Loading, ModelName, OpenPage, Page, check_model, options_of, page_path, share
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import LongTexts
 from statesize.errors import InputError
@@ -16,7 +16,7 @@ from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFI
 
 
 def cache(
-    model: str,
+    model: ModelName,
     /,
     *,
     texts: LongTexts | None = None,
@@ -104,6 +104,8 @@ def cache(
         result.save_pruned_shares(ratios)
         printing.say(f"Ratios: {ratios}")
     show_page(page(result), result.to_dict(), html, printing, open_page=open_page, shown=1)
+    if html is None and not printing.json:
+        printing.say("--html and --json also show what each cache keeps.")
     longer = not result.context_matters
     if longer or (result.recommended is None and result.undecided is not None):
         tell_more(printing, texts, inputs, documents, result.texts, longer=longer, least=FEWEST_PIECES)

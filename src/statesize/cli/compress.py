@@ -8,12 +8,12 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import Flag, check_file, check_model, page_path
+from statesize.cli.shared.options import Flag, ModelName, check_file, check_model, page_path
 from statesize.cli.shared.printing import TEXT, Printing
 
 
 def compress(
-    model: str,
+    model: ModelName,
     /,
     *,
     output: Path,

@@ -17,6 +17,7 @@ from statesize.cli.shared.options import (
     Flag,
     Loading,
     Measuring,
+    ModelName,
     OpenPage,
     Page,
     Workers,
@@ -43,7 +44,7 @@ MOST_DIGESTED = 10**9
 
 
 def profile(
-    model: str,
+    model: ModelName,
     /,
     *,
     texts: Texts | None = None,

@@ -12,6 +12,7 @@ from statesize.cli.shared.options import (
     Flag,
     Listed,
     Loading,
+    ModelName,
     OpenPage,
     Page,
     check_file,
@@ -27,7 +28,7 @@ from statesize.errors import InputError
 
 
 def truncate(
-    model: str,
+    model: ModelName,
     /,
     *,
     texts: Texts | None = None,

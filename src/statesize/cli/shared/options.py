@@ -70,6 +70,16 @@ def page_path(html: Path | None, *, open_page: bool, name: str) -> Path | None:
     return html
 
 
+def _check_name(_: object, model: str) -> None:
+    from statesize.models.plugins import refuse_misspelt
+
+    refuse_misspelt(model)
+
+
+ModelName: TypeAlias = Annotated[str, Parameter(validator=_check_name)]
+"""A model by its name; one that is misspelt is refused before options that are missing."""
+
+
 def check_model(model: str, command: str = "") -> None:
     """Refuse a model that is not there or not for a command, before what loads models is imported."""
     from statesize.models.plugins import plugin_of, refuse_misspelt, refuse_profile
@@ -81,15 +91,19 @@ def check_model(model: str, command: str = "") -> None:
         plugin.check(model, command)
 
 
-def check_file(name: str, path: Path | None) -> None:
-    """Refuse a file that is not there, or is none."""
+def check_file(name: str, path: Path | None, *, folder: bool = False) -> None:
+    """Refuse a file that is not there, is none, unless it may be a folder, or is empty, before a model is loaded."""
     from statesize.errors import FileError
     from statesize.io.files import require_regular
 
-    if path is not None and not path.exists():
-        raise FileError(f"{name} must be a file, got {path}, which is not there.")
-    if path is not None:
-        require_regular(path)
+    if path is None or (folder and path.is_dir()):
+        return
+    wrong = "" if path.exists() else "not there"
+    if wrong or not require_regular(path, name).stat().st_size:
+        raise FileError(
+            f"{name} must be a file, got {path}, which is {wrong or 'empty'}. Give one that is there and holds "
+            "something."
+        )
 
 
 # Other processes measure, or nothing is measured.

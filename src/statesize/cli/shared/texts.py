@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import ArgumentCollection, Group, Parameter, validators
 
-from statesize.cli.shared.options import MOST, OFTEN, AtLeastTwo, Count, Flag, Loading
+from statesize.cli.shared.options import MOST, OFTEN, AtLeastTwo, Count, Flag, Loading, check_file
 from statesize.cli.shared.printing import Printing
 from statesize.io.text import counted
 
@@ -87,16 +87,15 @@ class Texts:
 
     def check(self) -> None:
         """Refuse options that contradict each other, files that are not there, and a package that is missing."""
-        from statesize.errors import FileError, InputError
-        from statesize.io.files import require_regular
+        from statesize.errors import InputError
 
         if self.ids is not None and self.special_tokens:
             raise InputError("special_tokens must be left out with ids, got both. Drop --special-tokens.")
-        for path in (*(self.text or ()), self.jsonl, self.parquet, self.ids):
-            if path is not None and not path.exists():
-                raise FileError(f"{path} is not there. Give a file that is.")
-            if path is not None and path != self.parquet:
-                require_regular(path)
+        for path in self.text or ():
+            check_file("text", path)
+        check_file("jsonl", self.jsonl)
+        check_file("parquet", self.parquet, folder=True)
+        check_file("ids", self.ids)
         if self.dataset is not None:
             from statesize.texts.tables import import_datasets
 

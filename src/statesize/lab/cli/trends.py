@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from glob import has_magic
 from pathlib import Path
 
 from statesize.cli.shared.options import (
@@ -10,6 +11,7 @@ from statesize.cli.shared.options import (
     Listed,
     Loading,
     Measuring,
+    ModelName,
     OpenPage,
     Page,
     Workers,
@@ -66,9 +68,10 @@ def series(
     settings = measuring.settings()
     check_file("log", log)
     chosen = tuple(listed(revisions or ()))
+    for name in checkpoints:
+        if not has_magic(name):
+            check_model(name)
     known = find_checkpoints(checkpoints, chosen)
-    for checkpoint in known:
-        check_model(checkpoint.model)
     cluster = workers.cluster()
 
     from statesize.cli.shared.provenance import called_again
@@ -94,7 +97,7 @@ def series(
 
 
 def length(
-    model: str,
+    model: ModelName,
     /,
     *,
     lengths: Listed,
