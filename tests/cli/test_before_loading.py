@@ -34,7 +34,10 @@ def weightless(tmp_path_factory):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("cache llama --text short.txt", "inputs must have one text of 3072 tokens, which is parted, or 3 of 512, got 0 texts of 512 or more"),
+        (
+            "cache llama --text short.txt",
+            "inputs must have one text of 3072 tokens, which is parted, or 3 of 512, got 0 texts of 512 or more",
+        ),
         (
             "cache mamba",
             "must have a cache of keys and values of transformers, got a MambaForCausalLM without",
@@ -123,7 +126,10 @@ REFUSED = [
     ("study recal", "Did you mean recall?"),
     ("models --mesured", "Did you mean --measured?"),
     ("doctor now", "doctor"),
-    ("profile gla --metric entropi", "--metric must be entropy or relative_count, got 'entropi'. Did you mean entropy?"),
+    (
+        "profile gla --metric entropi",
+        "--metric must be entropy or relative_count, got 'entropi'. Did you mean entropy?",
+    ),
     ("profile gla --positions few", "--positions must be a whole number or all, got 'few'. See"),
     ("compare one two --text x", "--text is no option of statesize compare. See"),
     ("compress gla --outptu small", "--outptu is no option of statesize compress. Did you mean --output?"),

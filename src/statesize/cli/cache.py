@@ -8,7 +8,18 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import MOST, Flag, Loading, ModelName, OpenPage, Page, check_model, options_of, page_path, share
+from statesize.cli.shared.options import (
+    MOST,
+    Flag,
+    Loading,
+    ModelName,
+    OpenPage,
+    Page,
+    check_model,
+    options_of,
+    page_path,
+    share,
+)
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import LongTexts
 from statesize.errors import InputError

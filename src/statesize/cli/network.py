@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import Count, Flag, Loading, ModelName, OpenPage, Page, check_model, options_of, page_path
+from statesize.cli.shared.options import (
+    Count,
+    Flag,
+    Loading,
+    ModelName,
+    OpenPage,
+    Page,
+    check_model,
+    options_of,
+    page_path,
+)
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import FewTokens
 from statesize.io.progress import Bar, duration, say

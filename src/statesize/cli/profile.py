@@ -98,7 +98,7 @@ def profile(
     """
     from statesize.errors import InputError
     from statesize.models.plugins import is_brought
-    from statesize.results.place import MARKER, check_destination
+    from statesize.results.place import KEPT, MARKER, check_destination, written_at
 
     html = page_path(html, open_page=open_page, name=Path(model).name)
     if (Path(model) / MARKER).is_file() and not is_brought(model):
@@ -180,9 +180,10 @@ def profile(
             "Give --positions all to measure all."
         )
     measure = partial(run.profile, read.ids, settings, source=source, output=output)
+    written = None if output is None else written_at(output)
     result = _measured(run, measure, len(read.ids), output, printing)
     if output is not None:
-        printing.say(f"Profile: {output}")
+        printing.say(f"Profile: {output}" + (f", {KEPT}" if written and written == written_at(output) else ""))
     weights = result.attributes["weights_sha256"] or (run.weights() if record is not None or run.is_small else "")
     if record is not None:
         add_to(record, result, f"tokens of {texts.named}", weights)

@@ -22,6 +22,8 @@ MOST = 10**9
 
 Count: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=MOST))]
 AtLeastTwo: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=2, lte=MOST))]
+Documents: TypeAlias = Annotated[Count | None, Parameter(name=("--sequences", "--documents"))]
+MaxTokens: TypeAlias = Annotated[AtLeastTwo, Parameter(name=("--max-tokens", "--tokens"))]
 Seed: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=0, lt=2**63))]
 
 

@@ -84,4 +84,6 @@ def _wanted(kind: Any) -> list[str]:
     if get_origin(kind) is Literal:
         return [str(choice) for choice in get_args(kind)]
     several = [one for one in get_args(kind) if one is not NoneType]
-    return [name for one in several for name in _wanted(one)] or [_KINDS.get(kind, str(getattr(kind, "__name__", kind)))]
+    return [name for one in several for name in _wanted(one)] or [
+        _KINDS.get(kind, str(getattr(kind, "__name__", kind)))
+    ]

@@ -39,8 +39,8 @@ def three_sets(
         fewer = f", or tokens={fits} (--max-tokens {fits})" if fits >= least else ""
         given = counted(sum(len(text) >= size for text in texts), "text")
         raise InputError(
-            f"inputs must have one text of {FEWEST_PIECES * size} tokens, which is parted, or {len(sets)} of {size}, got "
-            f"{given} of {size} or more, the longest of {longest}. Give more text{fewer}."
+            f"inputs must have one text of {FEWEST_PIECES * size} tokens, which is parted, or {len(sets)} of {size}, "
+            f"got {given} of {size} or more, the longest of {longest}. Give more text{fewer}."
         )
     curves, choice, held_out = (
         evenly(part, max(1, round(share * most))) for part, share in zip(sets, _PARTS, strict=True)
