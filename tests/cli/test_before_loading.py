@@ -134,7 +134,10 @@ REFUSED = [
     ("compare one two --text x", "--text is no option of statesize compare. See"),
     ("compress gla --outptu small", "--outptu is no option of statesize compress. Did you mean --output?"),
     *((f"{command} glaa", f"{NO_MODEL} 'glaa', which is no folder. Did you mean gla?") for command in OF_A_MODEL),
-    *((f"{command} gla --colour", f"--colour is no option of statesize {command}. See") for command in OF_A_MODEL),
+    *(
+        (f"{command} org/model --colour", f"--colour is no option of statesize {command}. See")
+        for command in OF_A_MODEL
+    ),
     *(
         (f"{given} {option} {path}", f"{option.strip('-')} must be a file, got {path}, which is {wrong}. ")
         for given, option in FILES

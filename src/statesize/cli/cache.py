@@ -8,18 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import (
-    MOST,
-    Flag,
-    Loading,
-    ModelName,
-    OpenPage,
-    Page,
-    check_model,
-    options_of,
-    page_path,
-    share,
-)
+from statesize.cli.shared.options import MOST, Flag, Loading, OpenPage, Page, model_for, options_of, page_path, share
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import LongTexts
 from statesize.errors import InputError
@@ -27,7 +16,7 @@ from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFI
 
 
 def cache(
-    model: ModelName,
+    model: Annotated[str, model_for("cache")],
     /,
     *,
     texts: LongTexts | None = None,
@@ -64,7 +53,6 @@ def cache(
     Raises:
         InputError: Pieces are too short.
     """
-    check_model(model, "cache")
     kept = share("keep", keep)
     if ratios is not None:
         _check_file(ratios)

@@ -13,9 +13,8 @@ from statesize.cli.shared.options import (
     Documents,
     Flag,
     MaxTokens,
-    ModelName,
     check_file,
-    check_model,
+    model_for,
     page_path,
 )
 from statesize.cli.shared.printing import TEXT, Printing
@@ -23,7 +22,7 @@ from statesize.cli.shared.texts import BUNDLED
 
 
 def compress(
-    model: ModelName,
+    model: Annotated[str, model_for("compress")],
     /,
     *,
     output: Annotated[Path, Parameter(group=OFTEN)],
@@ -72,7 +71,6 @@ def compress(
         check_file("text", path)
     share_of(state, None)
     page_path(frontier, open_page=False, name="")
-    check_model(model, "compress")
 
     from statesize.cli.shared.printing import tell_page
     from statesize.cli.shared.table import show

@@ -17,12 +17,11 @@ from statesize.cli.shared.options import (
     Flag,
     Loading,
     Measuring,
-    ModelName,
     OpenPage,
     Page,
     Workers,
     check_file,
-    check_model,
+    model_for,
     page_path,
 )
 from statesize.cli.shared.printing import TEXT, Printing
@@ -44,7 +43,7 @@ MOST_DIGESTED = 10**9
 
 
 def profile(
-    model: ModelName,
+    model: Annotated[str, model_for("profile")],
     /,
     *,
     texts: Texts | None = None,
@@ -128,7 +127,6 @@ def profile(
         )
     cluster = None if plan else workers.cluster(gpus=float(loading.device.startswith("cuda")))
     check_file("prefix", prefix)
-    check_model(model)
 
     from statesize.cli.shared.printing import plan_document
     from statesize.cli.shared.provenance import called_again, command_line

@@ -16,7 +16,6 @@ from statesize.cli.shared.options import (
     OpenPage,
     Page,
     check_file,
-    check_model,
     options_of,
     page_path,
     share,
@@ -79,7 +78,6 @@ def truncate(
     html = page_path(html, open_page=open_page, name=f"{Path(model).name}-truncate")
     positions = None if cuts is None else whole_numbers("cuts", cuts)
     checked_cuts(positions, texts.max_tokens)
-    check_model(model)
     if profile is not None:
         require_profile(profile)
     check_file("curves", curves)

@@ -72,25 +72,24 @@ def page_path(html: Path | None, *, open_page: bool, name: str) -> Path | None:
     return html
 
 
-def _check_name(_: object, model: str) -> None:
-    from statesize.models.plugins import refuse_misspelt
-
-    refuse_misspelt(model)
-
-
-ModelName: TypeAlias = Annotated[str, Parameter(validator=_check_name)]
-"""A model by its name; one that is misspelt is refused before options that are missing."""
-
-
 def check_model(model: str, command: str = "") -> None:
     """Refuse a model that is not there or not for a command, before what loads models is imported."""
     from statesize.models.plugins import plugin_of, refuse_misspelt, refuse_profile
 
-    refuse_profile(model)
+    if command != "profile":
+        refuse_profile(model)
     refuse_misspelt(model)
     plugin = plugin_of(model)
     if plugin is not None:
         plugin.check(model, command)
+
+
+def model_for(command: str = "") -> Parameter:
+    """A model of a command, refused as soon as its name is read, before options that are missing."""
+    return Parameter(validator=lambda _, model: check_model(model, command))
+
+
+ModelName: TypeAlias = Annotated[str, model_for()]
 
 
 def check_file(name: str, path: Path | None, *, folder: bool = False) -> None:

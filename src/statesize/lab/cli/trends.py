@@ -137,7 +137,6 @@ def length(
         raise InputError(f"lengths must be at least two different numbers, got {' '.join(lengths)}.")
     html = page_path(html, open_page=open_page, name=f"{Path(model).name}-length")
     texts.check()
-    check_model(model)
 
     from statesize.cli.shared.table import show_page
     from statesize.lab.trends.length import FUTURE, check_no_cuts, fitting_lengths, known_trained_length, length
