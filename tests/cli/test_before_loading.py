@@ -133,6 +133,12 @@ REFUSED = [
     ("profile gla --positions few", "--positions must be a whole number or all, got 'few'. See"),
     ("compare one two --text x", "--text is no option of statesize compare. See"),
     ("compress gla --outptu small", "--outptu is no option of statesize compress. Did you mean --output?"),
+    ("truncate gla --max-tokens 3", "tokens must be a whole number of at least 4, got 3"),
+    ("profile one.txt", "model must be a folder with its config.json, or a GGUF file, got the file one.txt. Give one."),
+    ("profile gla --record one.txt/record.json", "cannot write to one.txt: Not a directory. Give a writable folder"),
+    ("series gla sa --output one.txt/new", "cannot write to one.txt/new: Not a directory. Give a writable folder"),
+    ("length gla --lengths 4,8 --output one.txt/new", "cannot write to one.txt/new: Not a directory. Give a writable"),
+    ("cache org/model --ratios none/shares.npy", "none/shares.npy cannot be written"),
     *((f"{command} glaa", f"{NO_MODEL} 'glaa', which is no folder. Did you mean gla?") for command in OF_A_MODEL),
     *(
         (f"{command} org/model --colour", f"--colour is no option of statesize {command}. See")

@@ -54,8 +54,9 @@ def cache(
         InputError: Pieces are too short.
     """
     kept = share("keep", keep)
-    if ratios is not None:
-        _check_file(ratios)
+    if ratios is not None and ratios.suffix != ".npy":
+        raise InputError(f"ratios must be a file .npy, got {ratios}. Give a name that ends so.")
+    page_path(ratios, open_page=False, name="")
     texts, loading = texts or LongTexts(), loading or Loading()
     if texts.max_tokens < (least := FOLLOWING + LEAST_PREFIX):
         raise InputError(f"--max-tokens must be at least {least}, got {texts.max_tokens}.")
@@ -110,10 +111,3 @@ def cache(
         tell_more(printing, texts, inputs, documents, result.texts, longer=longer, least=FEWEST_PIECES)
     else:
         printing.next("truncate", model, *options_of(texts, loading), why="how few numbers would suffice at all")
-
-
-def _check_file(path: Path) -> None:
-    if path.suffix != ".npy":
-        raise InputError(f"ratios must be a file .npy, got {path}.")
-    if path.is_dir() or not path.parent.is_dir():
-        raise InputError(f"ratios must be a file in a folder that is there, got {path}.")

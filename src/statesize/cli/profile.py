@@ -96,6 +96,7 @@ def profile(
         InputError: Options contradict each other.
     """
     from statesize.errors import InputError
+    from statesize.io.files import check_writable
     from statesize.models.plugins import is_brought
     from statesize.results.place import KEPT, MARKER, check_destination, written_at
 
@@ -127,6 +128,8 @@ def profile(
         )
     cluster = None if plan else workers.cluster(gpus=float(loading.device.startswith("cuda")))
     check_file("prefix", prefix)
+    if record is not None:
+        check_writable(record.parent)
 
     from statesize.cli.shared.printing import plan_document
     from statesize.cli.shared.provenance import called_again, command_line

@@ -65,6 +65,20 @@ def require_regular(path: Path, name: str = "") -> Path:
     return path
 
 
+_MAGIC = b"GGUF"
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a path is that of a GGUF file, by its first bytes."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as stream:
+            return stream.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+
+
 def read_limited(path: Path, most: int = MOST_JSON) -> bytes:
     """The content of an untrusted file of at most `most` bytes."""
     with require_regular(path).open("rb") as stream:
@@ -146,7 +160,7 @@ def check_writable(folder: Path) -> None:
 def check_report_path(path: Path) -> None:
     """Refuse a path where no page can be written, before any work is done."""
     if path.is_dir():
-        raise FileError(f"The report must be a file, got {path}, which is a folder.")
+        raise FileError(f"The output must be a file, got {path}, which is a folder. Give a file in it.")
     with os_errors(f"{path} cannot be written", "Give a file in a writable folder."):
         if path.exists():
             require_regular(path)

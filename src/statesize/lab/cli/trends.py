@@ -25,6 +25,7 @@ from statesize.cli.shared.options import (
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 from statesize.errors import InputError
+from statesize.io.files import check_writable
 
 
 def series(
@@ -65,6 +66,8 @@ def series(
     options = {name: value for name, value in asdict(loading).items() if name != "revision"}
     html = page_path(html, open_page=open_page, name="series")
     texts.check()
+    if output is not None:
+        check_writable(output)
     settings = measuring.settings()
     check_file("log", log)
     chosen = tuple(listed(revisions or ()))
@@ -137,6 +140,8 @@ def length(
         raise InputError(f"lengths must be at least two different numbers, got {' '.join(lengths)}.")
     html = page_path(html, open_page=open_page, name=f"{Path(model).name}-length")
     texts.check()
+    if output is not None:
+        check_writable(output)
 
     from statesize.cli.shared.table import show_page
     from statesize.lab.trends.length import FUTURE, check_no_cuts, fitting_lengths, known_trained_length, length
