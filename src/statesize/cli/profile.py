@@ -81,7 +81,7 @@ def profile(
         loading: How the model is loaded.
         workers: Who measures.
         output: Folder for the profile, to be read by this command and `Profile.load`.
-        html: File for a report.
+        html: HTML file for a report.
         open_page: Show the report in the browser; without --html it is MODEL.html in this folder.
         record: File for the model's record at this length of text, as those of the models on record; a record of the
             same model that is there gets this length beside its others.

@@ -23,7 +23,7 @@ from statesize.cli.shared.options import (
     whole_numbers,
 )
 from statesize.cli.shared.printing import TEXT, Printing
-from statesize.cli.shared.texts import Texts
+from statesize.cli.shared.texts import BUNDLED, Texts
 from statesize.errors import InputError
 from statesize.io.files import check_writable
 
@@ -55,7 +55,7 @@ def series(
         loading: How the models are loaded.
         workers: Who measures; each process measures one checkpoint after another.
         output: Folder for finished checkpoints.
-        html: File for a page.
+        html: HTML file for a page with the charts.
         open_page: Show the page in the browser; without --html it is series.html in this folder.
         printing: What is printed.
     """
@@ -80,11 +80,14 @@ def series(
     from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.table import show_page
     from statesize.lab.trends.series import first_tokenizer, series
+    from statesize.measurement.statistics import too_short
     from statesize.parallel.threads import here
 
     printing.hush_libraries()
     tokenizer = None if texts.ids is not None else first_tokenizer(known, options)
     read = texts.read(tokenizer, printing, None)
+    if short := too_short(max(map(len, read.ids))):
+        printing.say(short.strip())
     with printing.bars() as bars:
         report_progress = bars.begin("measuring checkpoints", len(known)).update
         measured = series(
@@ -127,7 +130,7 @@ def length(
         measuring: What is measured.
         loading: How the model is loaded.
         output: Folder for finished lengths.
-        html: File for a page.
+        html: HTML file for a page with the charts.
         open_page: Show the page in the browser; without --html it is MODEL-length.html in this folder.
         printing: What is printed.
 
@@ -154,6 +157,8 @@ def length(
         max_tokens=max(texts.max_tokens, excerpts * (max(chosen) + (measuring.future or min(max(chosen), FUTURE)))),
     )
     tokenizer, vocabulary, _ = texts.facts_of(model, loading)
+    if not texts.any_chosen:
+        printing.say(BUNDLED)
     read = enough.read(tokenizer, printing, vocabulary).ids if texts.any_chosen else None
     ids = whole_texts(read, tokenizer)
     fitting_lengths(chosen, ids, measuring.future)
