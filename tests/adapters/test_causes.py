@@ -111,7 +111,7 @@ def test_sizes_that_nothing_has(option, size, capsys):
         return
     assert main(["profile", "gla", option, str(size)]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("statesize: error: Invalid value")
+    assert said.startswith(f"statesize: error: {option} must be at most 1000000000, got {size}.")
     assert said.count("\n") == 1
 
 

@@ -16,7 +16,7 @@ from statesize.adapters.observation import SHARED
 from statesize.io.text import byte_count, counted, listed
 from statesize.measurement.chart import METRICS, Metric
 from statesize.measurement.columns import MARKED
-from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, mean_interval
+from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, mean_interval, too_short
 from statesize.results.summary import (
     Profiled,
     at_middle,
@@ -264,9 +264,10 @@ def _surplus(party: _Party) -> float:
 
 
 def _lack(profile: Profiled, title: str) -> str:
-    """How many layers of a model were measured, where it is not all; else ""."""
+    """How many layers of a model were measured, where it is not all, and whether the text is too short for them."""
     measured, lost = len(profile.mixers), len(profile.not_measured)
-    return f"Measured: {measured} of {counted(measured + lost, 'layer')} of {title}." if lost else ""
+    of = f"Measured: {measured} of {counted(measured + lost, 'layer')} of {title}." if lost else ""
+    return f"{of}{too_short(int(profile.tokens['length'].values.max()), position_name(profile))}".lstrip()
 
 
 def _memory(one: _Party, other: _Party) -> float:
