@@ -391,16 +391,18 @@ def test_a_text_of_one_letter_is_refused_though_special_tokens_stand_around_it(c
     assert "2 tokens of their own" in refused(["profile", checkpoint, "--text", text], capsys)
 
 
-def test_blank_lines_that_part_documents_are_told_and_kept_on_request(checkpoint, text, here, capsys):
+def test_blank_lines_part_documents_on_request_alone_and_either_is_told(checkpoint, text, here, capsys):
     text.write_text("A state of its past.\n\nAnother text.\n", encoding="utf-8")
     lengths = []
-    for option in ([], ["--whole"]):
+    for option in ([], ["--corpus"]):
         assert main(["profile", str(checkpoint), "--text", str(text), "--output", f"out{len(option)}", *option]) == 0
-        said = "Blank lines part documents: 1 became '<eos>'." in capsys.readouterr().err
-        assert said == (not option)
+        said = capsys.readouterr().err
+        assert ("Blank lines part documents: 1 became '<eos>'." in said) == bool(option)
+        assert ("Each text file is one document; --corpus takes its blank lines" in said) == (not option)
         found = Profile.load(f"out{len(option)}")
         lengths.append(int(found.tokens["special"].values.sum()))
-    assert lengths == [2, 1]
+    assert lengths == [1, 2]
+    assert "corpus must come with text" in refused(["profile", checkpoint, "--corpus"], capsys)
 
 
 @pytest.mark.slow

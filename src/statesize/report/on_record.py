@@ -202,10 +202,13 @@ def what_suffices(profiles: Sequence[Profiled]) -> list[str]:
         for one in profiles
         if (said := one.attributes.get("truncation"))
     ]
-    source: Mapping[str, str] = profiles[0].attributes.get("source") or {}
-    bundled = profiles[0].model if source.get("kind") == "bundled" else "MODEL --text FILE"
-    command = source.get("test") or f"statesize truncate {bundled}"
-    return [*tested, f"{NO_NEED}." if tested else f"{NO_NEED}; this tests it: {command}"]
+    untested = next((one for one in profiles if not one.attributes.get("truncation")), None)
+    if untested is None:
+        return [*tested, f"{NO_NEED}."]
+    source: Mapping[str, str] = untested.attributes.get("source") or {}
+    model = untested.model if source.get("kind") == "bundled" else "MODEL --text FILE"
+    command = source.get("test") or f"statesize truncate {model}"
+    return [*tested, f"{NO_NEED}; this tests it: {command}"]
 
 
 def _standing(profile: Profiled, models: Sequence[Mapping[str, Any]], own: Mapping[str, Any] | None) -> str:

@@ -263,7 +263,7 @@ def provenance(profile: Profiled) -> dict[str, str]:
         "Kernels": _listed(attributes.get("kernels") or {}),
         "Versions": ", ".join(f"{name} {version}" for name, version in attributes["versions"].items()),
         "Schema of the profile": str(attributes["schema"]),
-        "Time": f"{attributes['seconds']:.1f} s",
+        "Time, with compiling": f"{attributes['seconds']:.1f} s",
     }
     return {name: value for name, value in facts.items() if value}
 
