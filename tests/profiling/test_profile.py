@@ -46,6 +46,9 @@ def test_long_form_has_one_row_a_number(small_profile):
     # Two mixers and heads, 12 + 7 positions, entropy and two thresholds of either tolerance.
     assert len(frame) == 2 * 2 * (12 + 7) * 5
     assert not frame["ess"].isna().any()
+    assert list(frame)[:6] == ["layer", "head", "position", "ess", "metric", "threshold"]
+    with pd.option_context("display.width", 80, "display.max_columns", 0):
+        assert " ess " in repr(frame.head())
     rows = frame.query("layer == 'layers.1.mixer' and sequence == 1 and head == 0 and position == 3")
     assert set(rows["metric"]) == {"entropy", "count", "relative_count"}
     mixer = small_profile.mixer("layers.1.mixer")

@@ -46,7 +46,8 @@ SHARE, BEGINNING = 0.02, 20.0
 """Share of the wall time for measurements by default, and seconds after the first that they may take anyway."""
 RECORD = "statesize.jsonl"
 """Name of the log file in the folder of a training."""
-PREFIX = "statesize/"
+PREFIX = "ess/"
+AVERAGE = f"{PREFIX}average"
 FALLEN = 0.5
 """A layer that uses less than this fraction of the share that it used at first is named in a warning."""
 _LOGGER = logging.getLogger("statesize")
@@ -184,6 +185,8 @@ class Probing:
     _waited: bool = field(default=False, init=False)
     _kept: bool = field(default=False, init=False)
     _cost: Cost | None = field(default=None, init=False)
+    _readings: int = field(default=0, init=False)
+    _last: tuple[int, float] = field(default=(0, math.nan), init=False)
     _failing: set[str] = field(default_factory=set[str], init=False)
     _first: dict[str, float] = field(default_factory=dict[str, float], init=False)
     _fallen: set[str] = field(default_factory=set[str], init=False)
@@ -198,8 +201,22 @@ class Probing:
         Returns:
             Lines of text.
         """
-        first = str(self.probe).partition("\n")[0]
-        return f"{first}\nreadings took {self._spent:.1f} s so far\nnext: .step(model, step) after each step"
+        return self.described("", "next: .step(model, step) after each step")
+
+    def described(self, owner: str, *further: str) -> str:
+        """What `repr` tells of a training's probe, of what holds it too: what it measures, when, and what it found.
+
+        Args:
+            owner: Before the probe: "", or such as "StateSizeCallback of a ".
+            further: Lines after it.
+
+        Returns:
+            Lines of text.
+        """
+        step, ess = self._last
+        last = f"{counted(self._readings, 'reading')} in {self._spent:.1f} s, the last at step {step}: ESS {ess:.2f}"
+        lines = [str(self.probe).partition("\n")[0], last if self._readings else "no reading yet"]
+        return "\n".join([owner + lines[0], lines[1], *further])
 
     def step(self, model: nn.Module, step: int, *, main: bool = True) -> dict[str, float] | None:
         """Measure after a step of the training, if a measurement is due and there is time for it.
@@ -245,7 +262,8 @@ class Probing:
                     _LOGGER.warning("The probe must be longer: %s%s", layer, named)
             share = self._spent / (time.perf_counter() - self._began)
             measured = min(heads, max(self._cost.units))
-            values = _logged_values(profile) | {f"{PREFIX}heads": measured, f"{PREFIX}share_of_time": share}
+            values = _logged_values(profile, {"heads": measured, "share_of_time": share})
+            self._readings, self._last = self._readings + 1, (step, values.get(AVERAGE, math.nan))
             if not unknown or measured == max(self._cost.units):
                 # The trial of two heads is no measure of the others.
                 self._tell_falls(step, values)
@@ -304,15 +322,16 @@ class Probing:
         return heads or (FEWEST_HEADS if self.probe.share is None and predicted <= BEGINNING else 0)
 
 
-def _logged_values(profile: Profile) -> dict[str, float]:
-    """Finite numbers of a profile by their names in logs."""
+def _logged_values(profile: Profile, further: Mapping[str, float]) -> dict[str, float]:
+    """Finite numbers of a profile, and further ones, by their names in logs: those of layers come last."""
     model = compare([profile]).models[0]
     values = {
-        "average_ess": model.average_entropy,
-        "total_ess": model.total_entropy,
+        "average": model.average_entropy,
+        "total": model.total_entropy,
         "state_utilisation": model.state_utilisation,
         "ceiling_utilisation": model.ceiling_utilisation,
         "bits": min(_bits(profile.mixer(name).attrs["precision"]) for name in profile.mixers),
+        **further,
     }
     for row in profile.summary_rows():
         # MLflow takes a name as a path: it must not contain @ or be the folder of another name.

@@ -187,8 +187,8 @@ class Profile:
         """One row for each mixer, sequence, head, position, metric and threshold.
 
         Returns:
-            Columns model, layer, kind, sequence, head, position, token_id, token, metric, threshold, ess, lower,
-            upper, norm, state_size, ceiling.
+            Columns layer, head, position, ess, metric, threshold, token, sequence, ceiling, state_size, lower, upper,
+            norm, token_id, kind, model.
         """
         frames = [long_form(self.mixer(name), self.tokens, self.model, name) for name in self.mixers]
         return pd.concat(frames, ignore_index=True)
