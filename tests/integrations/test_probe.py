@@ -94,8 +94,9 @@ def test_a_reading_that_waits_names_what_makes_it_faster_and_its_size_known(laye
     assert unknown.startswith("The probe must be longer: 1: ")
     size = "the size of its state is unknown; its class can say it by an integer `state_size`"
     assert unknown.endswith(size) == named
-    faster = "; T of 1 is found by impulses, and a method operator(hidden) of its class would save these"
-    assert waits.endswith(f"Probe(share=…) more{faster if named else ''}")
+    faster = ". T of 1 is found by impulses, and a method operator(hidden) of its class would save these"
+    more = "of the time. For more, give Probe(share=…), or fewer or shorter sequences"
+    assert waits.endswith(f"{more}{faster if named else ''}")
 
 
 class Autocast(torch.nn.Module):
@@ -182,7 +183,7 @@ def test_without_time_the_first_reading_is_the_only_one_and_has_the_fewest_heads
     found = [probing.step(model, step) for step in range(1, 6)]
     assert found[0]["ess/heads"] == 2
     assert found[1:] == [None] * 4
-    assert [one.getMessage().startswith("Step 2: the reading waits about ") for one in caplog.records] == [
+    assert [one.getMessage().startswith("Step 2: the next reading waits about ") for one in caplog.records] == [
         False,
         False,
         True,

@@ -22,7 +22,7 @@ from statesize.errors import InputError
 from statesize.io.text import counted
 from statesize.measurement.chart import Metric, metric_title
 from statesize.report.charts import ProfileCharts
-from statesize.report.frames import GroupFrame, LayerFrame, PositionFrame
+from statesize.report.frames import GroupFrame, LayerFrame, NumberFrame, PositionFrame
 from statesize.report.tables import has_sinks, layer_rows
 from statesize.report.words import by_reason, derivative_note, kind_title, model_line
 from statesize.results.datasets import shown_texts
@@ -191,7 +191,7 @@ class Profile:
             norm, token_id, kind, model.
         """
         frames = [long_form(self.mixer(name), self.tokens, self.model, name) for name in self.mixers]
-        return pd.concat(frames, ignore_index=True)
+        return NumberFrame(pd.concat(frames, ignore_index=True))
 
     def to_xarray(self) -> xr.DataTree:
         """A copy of the tree, free to be changed.

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 import xarray as xr
 
-from statesize.adapters.observation import SHARED
+from statesize.adapters.observation import NOT_CAUSAL, SHARED
 from statesize.io.text import byte_count, counted, listed
 from statesize.measurement.chart import METRICS, Metric
 from statesize.measurement.columns import MARKED
@@ -259,9 +259,11 @@ def _surplus(party: _Party) -> float:
 
 
 def _lack(profile: Profiled, title: str) -> str:
-    """How many layers of a model were measured, where it is not all; else ""."""
+    """That a model is not causal, and how many of its layers were measured, where it is not all; else ""."""
     measured, lost = len(profile.mixers), len(profile.not_measured)
-    return f"Measured: {measured} of {counted(measured + lost, 'layer')} of {title}." if lost else ""
+    causal = not any(NOT_CAUSAL in note for note in profile.notes.values())
+    said = "" if causal else f"{_sentence_case(title)} is not causal: later tokens change its earlier outputs."
+    return f"{said} Measured: {measured} of {counted(measured + lost, 'layer')} of {title}.".lstrip() if lost else said
 
 
 def _memory(one: _Party, other: _Party) -> float:
