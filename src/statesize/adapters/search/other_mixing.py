@@ -179,9 +179,10 @@ def _changed_by_later_tokens(
 
 def _differ_before(one: object, other: object, length: int, cut: int) -> float:
     """How far two arguments differ before a position; 0 where they have none."""
-    real = isinstance(one, Tensor) and one.is_floating_point() and isinstance(other, Tensor)
-    axis = position_axis(one, length) if real else None
-    return 0.0 if axis is None else _before(cast("Tensor", one), cast("Tensor", other), axis, cut)
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor) or not one.is_floating_point():
+        return 0.0
+    axis = position_axis(one, length)
+    return 0.0 if axis is None else _before(one, other, axis, cut)
 
 
 @dataclass(eq=False)
