@@ -36,7 +36,7 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
     assert "Profiles: statesize-demo\n" in captured.err
     assert next_command(captured) == ["profile", "MODEL", "--text", "FILE"]
     assert f"statesize profile statesize-demo/{zoo.names()[-1]} --open" in captured.err.splitlines()[-2]
-    shares, what, *models, sentence, cache, bounds, meaning = captured.out.splitlines()
+    shares, what, *models, sentence, cache, state, bounds, meaning = captured.out.splitlines()
     said = (
         r"Past token \d+ of \d+, softmax attention stores [\d.]+ × the bytes of .+ and carries [\d.]+ × as many "
         r"numbers per channel\."
@@ -44,8 +44,8 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
     assert re.fullmatch(said, sentence)
     page = (here / "statesize-demo.html").read_text(encoding="utf-8")
     models, losses = zip(*(line.removeprefix("- ").split(" Loss: ") for line in models), strict=True)
-    assert all(re.fullmatch(r"3\.\d\d nats per token\.", loss) for loss in losses)
-    for line in (shares, sentence, *models, cache, *(loss[:-1] for loss in losses)):
+    assert all(re.fullmatch(r"[34]\.\d\d nats per token\.", loss) for loss in losses)
+    for line in (shares, sentence, *models, cache, state, *(loss[:-1] for loss in losses)):
         assert html.escape(line) in page
     assert re.match(r"Among states, .+ uses most of what it can hold past token \d+ of \d+: .+ \d\d% ", shares)
     assert ". Softmax attention keeps every token and carries " in page
@@ -54,6 +54,8 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
     assert what.startswith("4 small language models, trained alike, read 1 text of 256 tokens.")
     # The record of the bundled models is of four texts, and this is of one: it stands among what is normal.
     assert cache.startswith("What is normal for a cache? On record, ")
+    assert state.startswith("What is normal for a state of fixed size? On record, ")
+    assert "bytes of prose" not in state
     answer = (
         r"Would as many numbers as its ESS suffice\? Chosen with hindsight, yes: the predictions change by 0\.\d%\. "
         r"Chosen without it, no: the predictions change by \d\.\d%; 1% takes \d\.\d times as many\. Losing .+ "
