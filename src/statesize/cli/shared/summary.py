@@ -90,7 +90,7 @@ _COMPARED_AT = "All at the middle of the text, as above; --wide has means over a
 _WIDE_AT = (
     f"Averages, shares of states and ceilings, and norm are means over cuts; bytes of states are at the end. {_NORM}"
 )
-_MOST_PLANNED = 4
+_MOST_PLANNED = 3
 """Rows of a plan, which then has at most 12 lines."""
 _PLANNED = ("layer", "seconds", "memory", "units", "positions", "engine", "kind")
 
@@ -257,8 +257,8 @@ def plan_page(plan: Plan, loading: float) -> ResultPage:
     ]
     fitting = fitting_rows(len(rows), _MOST_PLANNED)
     notes = [f"… and {len(rows) - fitting} rows more, which --json prints."] if len(rows) > fitting else []
-    if (spectra := sum(mixer.seconds for mixer in plan.mixers)) < plan.seconds:
-        notes.append(f"Spectra take {spectra:,.1f} s, the rows together; runs of the model take the rest.")
+    spectra = sum(mixer.seconds for mixer in plan.mixers)
+    notes.append(f"Rows: spectra, {spectra:,.1f} s in all; the first line has runs of the model too.")
     notes += [f"skipped: {part}: {reason}" for part, reason in by_reason(plan.skipped).items()]
     if plan.memory is not None:
         held = byte_count(plan.memory - 2 * plan.results)
