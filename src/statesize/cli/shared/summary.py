@@ -90,7 +90,7 @@ _COMPARED_AT = "All at the middle of the text, as above; --wide has means over a
 _WIDE_AT = (
     f"Averages, shares of states and ceilings, and norm are means over cuts; bytes of states are at the end. {_NORM}"
 )
-_MOST_PLANNED = 3
+_MOST_PLANNED = 4
 """Rows of a plan, which then has at most 12 lines."""
 _PLANNED = ("layer", "seconds", "memory", "units", "positions", "engine", "kind")
 
@@ -234,10 +234,12 @@ def comparison_page(
 def plan_page(plan: Plan, loading: float) -> ResultPage:
     """What a profile would cost and measure, one row for mixers of a kind; loading took so many seconds."""
     memory = "" if plan.memory is None else f", {byte_count(plan.memory)} of memory with the model"
+    spectra = sum(mixer.seconds for mixer in plan.mixers)
     mixers = [mixer for mixer in plan.mixers if not mixer.name.endswith(SHARED)]
     groups = " and of groups of their heads" if len(mixers) < len(plan.mixers) else ""
     finding = (
-        f"About {plan.seconds:,.0f} s after {loading:,.0f} s of loading{memory}, at this machine's speed of just now.\n"
+        f"About {plan.seconds:,.0f} s, {min(spectra, plan.seconds):,.0f} of them for spectra, after {loading:,.0f} s "
+        f"of loading{memory}, at this machine's speed of just now.\n"
         f"{plan.spectra:,} spectra of {counted(len(mixers), 'mixer')}{groups} over "
         f"{counted(plan.sequences, 'sequence')}, {plan.tokens:,} tokens."
     )
@@ -257,8 +259,6 @@ def plan_page(plan: Plan, loading: float) -> ResultPage:
     ]
     fitting = fitting_rows(len(rows), _MOST_PLANNED)
     notes = [f"… and {len(rows) - fitting} rows more, which --json prints."] if len(rows) > fitting else []
-    spectra = sum(mixer.seconds for mixer in plan.mixers)
-    notes.append(f"Rows: spectra, {spectra:,.1f} s in all; the first line has runs of the model too.")
     notes += [f"skipped: {part}: {reason}" for part, reason in by_reason(plan.skipped).items()]
     if plan.memory is not None:
         held = byte_count(plan.memory - 2 * plan.results)
