@@ -255,8 +255,10 @@ _NORMAL_OF = {
 def _here(profile: Profiled) -> dict[str, float]:
     """What is carried at the middle, on average over the model, as a record has it."""
     rows, layers = profile.summary_rows(), comparable(profile)
-    names = {"ess": "middle_entropy", "ess_without_sinks": "sinkless_entropy"}
-    return {name: model_mean(profile, [row[column] for row in rows], layers) for name, column in names.items()}
+    return {
+        "ess": model_mean(profile, [row["middle_entropy"] for row in rows], layers),
+        "ess_without_sinks": model_mean(profile, [row["sinkless_entropy"] for row in rows], layers),
+    }
 
 
 def _own_figures(row: Mapping[str, Any], of: str, here: Mapping[str, float]) -> str:

@@ -130,8 +130,8 @@ def _answer(cut: dict[str, Any]) -> str:
         f"{choice}, {'yes' if lost <= NEGLIGIBLE else 'no'}: the predictions change by {lost:.1%}"
         for choice, lost in choices.items()
     ]
-    multiple = (cut["without_hindsight"]["multiple"] or {}).get("mean")
-    takes = f"; {NEGLIGIBLE:.0%} takes {multiple:.1f} times as many" if multiple else ""
+    multiple: dict[str, Any] = cut["without_hindsight"]["multiple"] or {}
+    takes = f"; {NEGLIGIBLE:.0%} takes {multiple['mean']:.1f} times as many" if multiple.get("mean") else ""
     return f"{'. '.join(said)}{takes}."
 
 
