@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import groupby
 
 import altair as alt
 
@@ -131,8 +132,8 @@ def notes(result: TruncationResult) -> list[str]:
         )
     if any(row.rule == "joint ess" for row in result.rows):
         said.append(
-            "Heads that read one stored input make a group. In rows of groups its numbers are counted once, in others "
-            "for each head, so that those of a group may add up to more than is stored."
+            "Heads that read one stored input, such as a cache, make a group. Rows of groups count the numbers of a "
+            "group once. Other rows count the numbers of each head, and these may add up to more than is stored."
         )
     if any(row.rule == "tokens by curves" for row in result.rows):
         said.append(
@@ -188,10 +189,13 @@ def chart(result: TruncationResult) -> alt.LayerChart | alt.FacetChart:
         for row in known
     ]
     least = {row.scale: row for row in known if row.rule == "ess"}
-    most = {
-        scale: min((row for row in known if row.rule in CAUSAL and row.scale == scale), key=_lost) for scale in least
-    }
-    between = [{"numbers": row.kept, "least": _lost(row), "most": _lost(most[scale])} for scale, row in least.items()]
+    causal = sorted((row for row in known if row.rule in CAUSAL), key=lambda row: (row.scale, _lost(row)))
+    best = [next(rows) for _, rows in groupby(causal, lambda row: row.scale)]
+    # Beyond the sizes that were tried with hindsight, nothing but 0 is surely below what is lost.
+    between = [
+        {"numbers": row.kept, "least": _lost(least[row.scale]) if row.scale in least else 0, "most": _lost(row)}
+        for row in best
+    ]
     x = alt.X("numbers:Q", title="Numbers per channel that a head carries past the cut", scale=vega.LOGARITHMIC)
     # Nearly linear below 1 %, where intervals reach 0.
     scale, values = alt.Scale(type="symlog", constant=0.01, nice=False), [0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
