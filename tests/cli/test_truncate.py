@@ -15,7 +15,7 @@ def test_table_and_page(tmp_path, capsys):
     assert main([*arguments, "--html", str(page)]) == 0
     captured = capsys.readouterr()
     assert captured.out.startswith(
-        "These 2 texts (64 tokens) are too few for an interval: give at least 5. The context is"
+        "These 2 texts (64 tokens) are too few for an interval: give at least 5 texts. The context is"
     )
     assert "If each head keeps as many numbers as its ESS, the predictions change by " in captured.out
     assert " with hindsight (the future is known) and by " in captured.out

@@ -647,7 +647,7 @@ def test_shares_of_loss_are_told_of_five_texts_and_which_ess_suffices():
     assert not any("By loss" in one for one in notes(few))
     # No run keeps whole tokens: no layer has keys.
     assert "Keys are kept whole" not in str(notes(enough))
-    told = "These 4 texts (80 tokens) are too few for an interval: give at least 5. The context is"
+    told = "These 4 texts (80 tokens) are too few for an interval: give at least 5 texts. The context is"
     assert few.finding.startswith(told)
     assert enough.finding.startswith("The context is")
 

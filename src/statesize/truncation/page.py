@@ -108,17 +108,16 @@ def notes(result: TruncationResult) -> list[str]:
         f"{_documents(result)}. The context is worth {result.worth:.2f} nats per token: the loss of the "
         "tokens after the cut when no mixer carries anything past it, less the loss of the whole model.",
         "In each run every layer keeps only so many numbers per channel of the past, and all tokens behind the cut are "
-        "computed from these. KL: how far the predictions move, as a share of how far they move without any past.",
-        "Where a row does not say how the numbers are chosen, the best are kept (with hindsight), so its size is a "
-        "lower bound of the memory that is needed. A real memory does not know the future. By past rows it keeps the "
-        "numbers that tokens before the cut would read behind it; as tokens, it keeps whole tokens. The best that was "
-        "tried is an upper bound.",
+        "computed from these. KL: how far the predictions change, as a share of how far they change without any past.",
+        "Rows that name no choice keep the best numbers (with hindsight), so their size is a lower bound of the memory "
+        "that is needed. A real memory does not know the future. By past rows, it keeps the numbers that tokens before "
+        "the cut would read behind the cut; as tokens, it keeps whole tokens. The best of these is an upper bound.",
     ]
     # Whole tokens are chosen only where some layer keeps them, with their keys.
     if any(row.rule == "past tokens" for row in result.rows):
         said.append(
-            "Numbers per channel are of values. Keys are kept whole, and take as many bytes again where they are "
-            "stored."
+            "Numbers per channel count values only. Keys are kept whole; where they are stored, they take as many "
+            "bytes as all values."
         )
     if result.sufficient is not None:
         less = "" if result.sufficient == min(_FRACTIONS) else "; half as many lose more"
@@ -127,13 +126,13 @@ def notes(result: TruncationResult) -> list[str]:
     by_worth = result.without_hindsight(of="worth")
     if by_worth.multiple.ends:
         said.append(
-            f"The finding goes by KL: how far the predictions move. By loss, which is noisier, {percent(result.at)} "
+            f"The finding goes by KL: how far the predictions change. By loss, which is noisier, {percent(result.at)} "
             f"takes {by_worth.multiple:.1f} × ESS, or {by_worth.share:.0%} of what a head can keep."
         )
     if any(row.rule == "joint ess" for row in result.rows):
         said.append(
-            "Heads that read one stored input, such as a cache, make a group. Rows of groups count the numbers of a "
-            "group once. Other rows count the numbers of each head, and these may add up to more than is stored."
+            'Heads that read one stored input, such as a cache, make a group. Rows that begin with "groups" count the '
+            "numbers of a group once. Other rows count the numbers of each head, whose sum may exceed what is stored."
         )
     if any(row.rule == "tokens by curves" for row in result.rows):
         said.append(

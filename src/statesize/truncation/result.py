@@ -297,7 +297,7 @@ class TruncationResult:
             return ""
         tokens = counted(sum({one.document: one.tokens for one in self.documents}.values()), "token")
         these = f"One text ({tokens}) is" if self.texts == 1 else f"These {self.texts} texts ({tokens}) are"
-        return f"{these} too few for an interval: give at least {FEWEST_TEXTS}. "
+        return f"{these} too few for an interval: give at least {FEWEST_TEXTS} texts. "
 
     @property
     def little_text(self) -> bool:
