@@ -30,6 +30,7 @@ NEGLIGIBLE = 0.01
 """Share of the divergence without context that counts as nothing, by default."""
 WORTHLESS = 0.01
 """Nats per token below which the context is worth nothing that could be lost."""
+_TOO_FEW = f"too few for an interval: give at least {FEWEST_TEXTS} texts. "
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,11 @@ class CausalSize:
 
     def __repr__(self) -> str:
         lost = "change of the predictions" if self.of == "divergence" else "loss of the context's worth"
+        if math.isnan(self.multiple.value):
+            return f"The context is worth too little to tell what a {lost} of only {percent(self.at)} takes."
+        few = "" if self.multiple.ends else f"The texts are {_TOO_FEW}"
         return (
-            f"Without hindsight, a {lost} of only {percent(self.at)} takes {self.multiple:.1f} × ESS, or "
+            f"{few}Without hindsight, a {lost} of only {percent(self.at)} takes {self.multiple:.1f} × ESS, or "
             f"{self.stored:.0%} of what is stored.\nnext: .multiple, .share, .stored"
         )
 
@@ -274,21 +278,23 @@ class TruncationResult:
         ess = once["ess"]
         causal = min((once[rule] for rule in CAUSAL if rule in once), key=lambda row: row.divergence_share.value)
         most = "at most " if size.multiple.value * self.entropy.value <= causal.kept + 1e-9 else ""
-        needs = f"a head needs {most}{size.multiple:.1f} × its ESS"
-        # Whole tokens are chosen only where some layer keeps them, with their keys.
-        held = "stored values; all keys stay" if "past tokens" in rules else "state"
+        stored = f"{size.stored:.0%}"
         if "joint past rows" in rules:
-            stored = f"{needs}. Heads that share a cache need different numbers, so a cache keeps {size.stored:.0%} of "
-            stored += "its values, and all keys"
+            held = (
+                f". Heads that share a cache need different numbers: a cache keeps {stored} of its values, and all keys"
+            )
+        # Whole tokens are chosen only where some layer keeps them, with their keys.
+        elif "past tokens" in rules:
+            held = f", or {stored} of the stored values; all keys stay"
         else:
-            stored = f"{needs}, or {size.stored:.0%} of the {held}"
+            held = f", or {stored} of the state"
         return (
             f"{self._few_texts()}The context is worth {worth:.2f} nats per token {over}. "
             f"A head can keep {self.inputs:.0f} numbers per channel; its ESS is {self.entropy.value:.1f} "
             f"({ess.kept:.1f} when rounded up in each head). If each head keeps as many numbers as its ESS, the "
             f"predictions change by {ess.divergence_share:.1%} with hindsight (the future is known) and by "
             f"{causal.divergence_share:.1%} without hindsight; if it keeps nothing, by 100%. For a change of only "
-            f"{percent(size.at)} without hindsight, {stored}."
+            f"{percent(size.at)} without hindsight, a head needs {most}{size.multiple:.1f} × its ESS{held}."
         )
 
     def _few_texts(self) -> str:
@@ -297,7 +303,7 @@ class TruncationResult:
             return ""
         tokens = counted(sum({one.document: one.tokens for one in self.documents}.values()), "token")
         these = f"One text ({tokens}) is" if self.texts == 1 else f"These {self.texts} texts ({tokens}) are"
-        return f"{these} too few for an interval: give at least {FEWEST_TEXTS} texts. "
+        return f"{these} {_TOO_FEW}"
 
     @property
     def little_text(self) -> bool:
