@@ -148,7 +148,7 @@ class AttentionRows:
         # Rows of each head from the first to the last column of the largest block that they belong to.
         self._held: dict[tuple[AttentionFactors, int], Tensor] | None = {} if holds else None
         size = 0 if holds else min(ROWS, self._length) * self._positions[-1]
-        self._formed = heads[0].left.new_empty(self._across, size)
+        self._formed = heads[0].left.new_empty(self._across, size, dtype=torch.float64)
 
     def gram(self, blocks: Sequence[Tensor]) -> list[Tensor]:
         """H_iᵀ H_i x for float64 vectors x in rows, (k_i, columns) at each position; k_i may be 0."""
@@ -157,23 +157,19 @@ class AttentionRows:
         ends = [0, *itertools.accumulate(block.shape[0] for _, block in nonempty)]
         # The vectors of all positions, with zeros behind: in the columns of a slab, those of later positions count.
         width = positions[-1] if positions else 0
-        vectors = self._formed.new_zeros(self._across, ends[-1], width, dtype=torch.float64)
+        vectors = self._formed.new_zeros(self._across, ends[-1], width)
         for (i, block), first, end in zip(nonempty, ends, ends[1:], strict=False):
             vectors[:, first:end, :i] = block.unflatten(-1, (self._across, i)).movedim(0, 1)
         products = torch.zeros_like(vectors)
-        # In the columns of a piece, the blocks from one on.
-        pieces = [
-            (a, min(a + COLUMNS, border), first)
-            for (left, border), first in zip(itertools.pairwise([0, *positions]), ends, strict=False)
-            for a in range(left, border, COLUMNS)
-        ]
+        # In the columns of a strip, the vectors from one on count.
+        strips = [(a, b, first) for (a, b), first in zip(itertools.pairwise([0, *positions]), ends, strict=False)]
         for top, bottom in self._row_blocks():
             reached = sum(position <= top for position in positions)
             if reached:
                 end_if_unwanted()
-                seen = [piece for piece in pieces if piece[1] <= positions[reached - 1]]
+                end = ends[reached]
                 for band in self._bands:
-                    self._add_products(band, top, bottom, seen, vectors[:, : ends[reached]], products[:, : ends[reached]])
+                    self._add_products(band, top, bottom, strips[:reached], vectors[:, :end], products[:, :end])
         measured = {
             i: products[:, first:end, :i].movedim(1, 0).flatten(1)
             for i, (first, end) in zip(positions, itertools.pairwise(ends), strict=True)
@@ -185,19 +181,19 @@ class AttentionRows:
         band: Sequence[AttentionFactors],
         top: int,
         bottom: int,
-        pieces: Sequence[tuple[int, int, int]],
+        strips: Sequence[tuple[int, int, int]],
         vectors: Tensor,
         products: Tensor,
     ) -> None:
         """Add Rᵀ R x for the rows R of heads side by side."""
-        tiles = [self._tile(factors, top, bottom, place, pieces[-1][1]) for place, factors in enumerate(band)]
-        y = vectors.new_zeros(bottom - top, vectors.shape[1])
+        tiles = [self._tile(factors, top, bottom, place, strips[-1][1]) for place, factors in enumerate(band)]
+        y = vectors.new_zeros(vectors.shape[1], bottom - top)
         for tile, x in zip(tiles, vectors, strict=True):
-            for a, b, first in pieces:
-                y[:, first:].addmm_(tile[:, a:b].double(), x[first:, a:b].mT)
+            for a, b, first in strips:
+                y[first:].addmm_(x[first:, a:b], tile[:, a:b].mT)
         for tile, product in zip(tiles, products, strict=True):
-            for a, b, first in pieces:
-                product[first:, a:b].addmm_(y[:, first:].mT, tile[:, a:b].double())
+            for a, b, first in strips:
+                product[first:, a:b].addmm_(y[first:], tile[:, a:b])
 
     def _tile(self, factors: AttentionFactors, top: int, bottom: int, place: int, wanted: int) -> Tensor:
         """T[top:bottom] up to a column that is wanted, or all that any product wants where it stays for later ones."""
@@ -206,7 +202,7 @@ class AttentionRows:
             return factors.fill(tile, top)
         if (factors, top) not in self._held:
             columns = max(position for position in self._positions if position <= top)
-            self._held[factors, top] = factors.fill(factors.left.new_empty(bottom - top, columns), top)
+            self._held[factors, top] = factors.fill(self._formed.new_empty(bottom - top, columns), top)
         return self._held[factors, top]
 
     def _row_blocks(self) -> Iterator[tuple[int, int]]:

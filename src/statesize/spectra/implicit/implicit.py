@@ -24,7 +24,7 @@ _LARGE = 2**31
 # Products with a block of attention, of two passes each, until an interval is close enough: what was seen, about.
 _PRODUCTS = 40
 # Numbers that the vectors of any block may be.
-_FEW = 2**20
+_FEW = 2**21
 
 
 @dataclass(frozen=True)
