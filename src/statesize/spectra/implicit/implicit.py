@@ -24,7 +24,9 @@ _LARGE = 2**31
 # Products with a block of attention, of two passes each, until an interval is close enough: what was seen, about.
 _PRODUCTS = 40
 # Numbers that the vectors of any block may be.
-_FEW = 2**21
+_FEW = 2**20
+# Where T is held, products of more vectors at once take less time each, and more of them are worth it.
+_PROBES, _HELD_PRODUCTS = 16, 512
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class ImplicitEngine(Engine):
         products: With a long H_i, at most; as many vectors are held of it.
         whole: Up to this many columns, all singular values are computed instead.
         single_from: Length from which on scores are formed in single precision, which bounds then allow for.
-        probes: Random vectors of a block of attention, at first. Products of more at once take less time each.
+        probes: Random vectors of a block of attention, at first.
         holds: Whether T of a head stays between products, in double precision at any length.
     """
 
@@ -45,7 +47,7 @@ class ImplicitEngine(Engine):
     products: int = 192
     whole: int = 128
     single_from: int = 8192
-    probes: int = 16
+    probes: int = 4
     holds: bool = False
 
     name = "implicit"
@@ -92,7 +94,7 @@ class ImplicitEngine(Engine):
         """See `Engine.within`: T of attention is held where it fits."""
         if isinstance(operator, Derivative):
             return self
-        holding = replace(self, holds=True)
+        holding = replace(self, holds=True, probes=_PROBES, products=max(self.products, _HELD_PRODUCTS))
         needed = sum(holding.footprint(operator, cut)[:2])
         return holding if needed <= min(memory, free_bytes(operator.device) or memory) else self
 
