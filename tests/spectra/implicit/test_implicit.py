@@ -7,10 +7,10 @@ import torch
 
 from statesize.measurement.measurement import Measurement, measure
 from statesize.operators import Dense, Shared, SoftmaxAttention
-from statesize.spectra.cut import make_cut
+from statesize.spectra.cut import Cut, make_cut
 from statesize.spectra.dispatch import choose_engine, with_readouts
 from statesize.spectra.exact.dense import DenseEngine
-from statesize.spectra.implicit.implicit import ImplicitEngine
+from statesize.spectra.implicit.implicit import AttentionBlocks, ImplicitEngine
 from statesize.testing import compare_with_definition
 
 
@@ -59,6 +59,21 @@ def test_intervals_are_the_same_whether_or_not_T_is_held(readouts: int, numbers:
     exact, error = DenseEngine().blocks(stacked, cut).entropies(0.1)
     assert ((found[0] - exact).abs() <= found[1] + error).all()
     assert (found[1] <= 0.1 * found[0]).all()
+
+
+def test_the_memory_of_a_measurement_says_whether_T_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    operator, positions = attention(700, 16, 3), [100, 300, 450, 600]
+    less = sum(ImplicitEngine().footprint(operator, make_cut(700, positions))[:2])
+    held = list[bool]()
+
+    def blocks(engine: ImplicitEngine, operator: SoftmaxAttention, cut: Cut) -> AttentionBlocks:
+        held.append(engine.holds)
+        return AttentionBlocks(engine, operator, cut)
+
+    monkeypatch.setattr(ImplicitEngine, "blocks", torch.no_grad()(blocks))
+    for memory in (less, 2**30):
+        measure(operator, positions=positions, engine="implicit", outputs=("entropy",), memory=memory)
+    assert held == [False, True]
 
 
 def test_intervals_hold_in_single_precision() -> None:
