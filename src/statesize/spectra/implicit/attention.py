@@ -145,10 +145,12 @@ class AttentionRows:
         self._bands = [list(heads)] if side_by_side else [[head] for head in heads]
         self._length, self._positions = heads[0].length, list(positions)
         self._across = len(self._bands[0])
-        # Rows of each head from the first to the last column of the largest block that they belong to.
+        # Rows of each head from the first to the last column of the largest block that they belong to. They lie in one
+        # tensor, which leaves no holes in memory.
         self._held: dict[tuple[AttentionFactors, int], Tensor] | None = {} if holds else None
-        size = 0 if holds else min(ROWS, self._length) * self._positions[-1]
-        self._formed = heads[0].left.new_empty(self._across, size, dtype=torch.float64)
+        held = len(heads) * held_numbers(self._positions, self._length)
+        size = held if holds else self._across * min(ROWS, self._length) * self._positions[-1]
+        self._formed, self._taken = heads[0].left.new_empty(size, dtype=torch.float64), 0
 
     def gram(self, blocks: Sequence[Tensor]) -> list[Tensor]:
         """H_iᵀ H_i x for float64 vectors x in rows, (k_i, columns) at each position; k_i may be 0."""
@@ -198,11 +200,12 @@ class AttentionRows:
     def _tile(self, factors: AttentionFactors, top: int, bottom: int, place: int, wanted: int) -> Tensor:
         """T[top:bottom] up to a column that is wanted, or all that any product wants where it stays for later ones."""
         if self._held is None:
-            tile = self._formed[place, : (bottom - top) * wanted].view(bottom - top, wanted)
-            return factors.fill(tile, top)
+            first = place * (len(self._formed) // self._across)
+            return factors.fill(self._formed[first : first + (bottom - top) * wanted].view(-1, wanted), top)
         if (factors, top) not in self._held:
             columns = max(position for position in self._positions if position <= top)
-            self._held[factors, top] = factors.fill(self._formed.new_empty(bottom - top, columns), top)
+            first, self._taken = self._taken, self._taken + (bottom - top) * columns
+            self._held[factors, top] = factors.fill(self._formed[first : self._taken].view(-1, columns), top)
         return self._held[factors, top]
 
     def _row_blocks(self) -> Iterator[tuple[int, int]]:
