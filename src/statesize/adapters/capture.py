@@ -40,7 +40,7 @@ from statesize.adapters.select import (
     is_own_code,
     selected,
 )
-from statesize.adapters.watch import Call, ModelRun, further_calls, number_mixers, record_calls, rerun, sampled
+from statesize.adapters.watch import Call, ModelRun, further_calls, record_calls, rerun, sampled
 from statesize.errors import InputError, ModelError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.text import counted
@@ -327,7 +327,6 @@ def capture_module(
         known = (isinstance(part, SEARCHED) or is_a(part, RECURRENT) or hasattr(part, "mixes") for part in parts)
         if mixes or has_own_code or any(known):
             recording, own_mixing = _searched(forward, own, recording, mixes or {}, short_convolutions)
-        number_mixers(recording.calls)
         chosen, skipped = selected(forward, list(own), recording, layers)
         limit = max((BOUNDS[stored_dtype(model)], *(BOUNDS[call.dtype] for call in recording.calls)))
         around = ""

@@ -25,7 +25,7 @@ from statesize.adapters.search.lone_run import (
     by_position,
     noise,
 )
-from statesize.adapters.search.other_mixing import changed_at, changed_input
+from statesize.adapters.search.other_inputs import changed_at, changed_input
 from statesize.errors import ModelError
 from statesize.operators import Operator
 

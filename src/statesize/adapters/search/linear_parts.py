@@ -27,7 +27,7 @@ from statesize.adapters.search.lone_run import (
     noise,
 )
 from statesize.adapters.search.mixing import HOW_ELSE, answer_of, mixes_positions
-from statesize.adapters.search.other_mixing import changed_at, changed_input
+from statesize.adapters.search.other_inputs import changed_at, changed_input
 from statesize.errors import ModelError
 from statesize.io.progress import duration
 
