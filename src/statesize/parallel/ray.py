@@ -84,73 +84,70 @@ def ray_session(address: str | None = None) -> Generator[Any]:
     # Without an address, an existing connection of the process is used and left open. If there is none, Ray is started
     # on this machine, without dashboard and usage reports, and stopped at the end. Ray runs all code that it receives,
     # so it listens to this machine only; other clusters listen to everybody who can reach them.
-    private = _private if address is None else nullcontext
-    try:
-        with private():
+    with _private() if address is None else nullcontext():
+        try:
             ray: Any = importlib.import_module("ray")
-    except ImportError as error:
-        raise InputError("Ray is not installed; pip install ray, or run without it") from error
-    if ray.is_initialized():
-        if address is not None:
+        except ImportError as error:
+            raise InputError("Ray is not installed; pip install ray, or run without it") from error
+        if not ray.is_initialized():
+            with _started(ray, address):
+                yield ray
+        elif address is None:
+            yield ray
+        else:
             raise InputError(
                 f"this process is connected to a Ray cluster already; leave the address {address} out to use that one,"
                 " or call ray.shutdown() before"
             )
-        yield ray
-        return
+
+
+@contextmanager
+def _started(ray: Any, address: str | None) -> Generator[None]:
+    """A connection that is made for the time of a block: of a cluster, or of one that is started on this machine."""
     if address not in {None, "auto"}:
         _require_reachable(str(address))
     # Ray sets a handler of SIGTERM and leaves it. A Python handler of the user unwinds the session and is restored at
     # once; the system's default would leave Ray's processes behind and is restored at the end.
     handler = signal.getsignal(signal.SIGTERM) if threading.current_thread() is threading.main_thread() else None
-    with private():
+    # Ray itself rounds a container's share of cores down, and its niceness of 15 starves workers beside other programs.
+    local = {"num_cpus": available_cores(), "include_dashboard": False, "_system_config": {"worker_niceness": 0}}
+    options = local if address is None else {}
+    try:
         try:
-            try:
-                # Ray itself rounds a container's share of cores down, and its niceness of 15 starves workers beside
-                # other programs.
-                local = {"include_dashboard": False, "_system_config": {"worker_niceness": 0}}
-                options = {"num_cpus": available_cores(), **local} if address is None else {}
-                ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **options)
-                if callable(handler):
-                    signal.signal(signal.SIGTERM, handler)
-            except Exception as error:
-                # Ray raises Exception itself if a node does not start in time or the head is not ready.
-                where = "on this machine" if address is None else f"at {address}"
-                reason = " ".join(str(error).split())[:300]
-                token = "" if address is None else " If the cluster asks for a token, set RAY_AUTH_MODE=token here too."
-                raise StatesizeError(f"Ray {where} cannot be started or reached: {reason}{token}") from error
-            yield ray
-        finally:
-            ray.shutdown()
-            if handler is not None:
-                signal.signal(signal.SIGTERM, handler)
+            ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **options)
+        except Exception as error:
+            # Ray raises Exception itself if a node does not start in time or the head is not ready.
+            where = "on this machine" if address is None else f"at {address}"
+            reason = " ".join(str(error).split())[:300]
+            token = "" if address is None else " If the cluster asks for a token, set RAY_AUTH_MODE=token here too."
+            raise StatesizeError(f"Ray {where} cannot be started or reached: {reason}{token}") from error
+        if callable(handler):
+            signal.signal(signal.SIGTERM, handler)
+        yield
+    finally:
+        ray.shutdown()
+        if handler is not None:
+            signal.signal(signal.SIGTERM, handler)
 
 
 def wait_for_one(ray: Any, pending: Sequence[Any]) -> Any:
     """The first ready answer; StatesizeError if the cluster's head or this node has ended."""
-    # Ray itself would end the process after a minute, or wait for ever.
     context = ray.get_runtime_context()
     # A client has no address of the head; Ray reports to it that the head has ended.
     head = str(getattr(context, "gcs_address", ""))
     while True:
-        _require_head(head)
         ready, _ = ray.wait(list(pending), num_returns=1, timeout=_PATIENCE_SECONDS)
+        try:
+            if head:
+                _connected(head).close()
+        except OSError as error:
+            # Ray itself would end the process after a minute, or wait for ever.
+            raise StatesizeError(f"the head of the Ray cluster at {head} is gone; {_GOES_ON}") from error
         if ready:
             return ready[0]
-        # Without a head, `ray.nodes` would wait for it and then end the process.
-        _require_head(head)
         own = [node for node in ray.nodes() if head and node["NodeID"] == context.get_node_id()]
         if not all(node["Alive"] for node in own):
             raise StatesizeError(f"the node of the Ray cluster on this machine is gone; {_GOES_ON}")
-
-
-def _require_head(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    try:
-        if port.isdigit():
-            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
-    except OSError as error:
-        raise StatesizeError(f"the head of the Ray cluster at {address} is gone; {_GOES_ON}") from error
 
 
 def available_cores() -> int:
@@ -158,13 +155,20 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _connected(address: str) -> socket.socket:
+    """A connection to HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS)
+
+
 def _require_reachable(address: str) -> None:
     # Ray itself waits for minutes and then may end the process.
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not host or not port.isdigit():
+    place = address.removeprefix("ray://")
+    host, _, port = place.rpartition(":")
+    if not host or not port.isdigit():
         refuse("the Ray address", "HOST:PORT, ray://HOST:PORT or auto", address)
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS) as connection:
+        with _connected(place) as connection:
             if os.environ.get("RAY_USE_TLS", "0") not in {"0", ""}:
                 return
             frame = connection.recv(9)
@@ -274,8 +278,6 @@ class OnRay:
             worker, job = self._calls.pop(call)
             try:
                 answer: tuple[Any, StatesizeError | None] | None = self.ray.get(call)
-            except self.ray.exceptions.RayTaskError as error:
-                raise error.cause from error
             except self.ray.exceptions.RayError as error:
                 # The worker may only be out of reach.
                 self.ray.kill(worker)
