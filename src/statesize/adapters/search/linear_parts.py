@@ -85,7 +85,7 @@ def _found(runs: LoneRuns, name: str) -> tuple[_Search, list[Mix]]:
         return _found_mixes(runs, cast("Tensor", plain), name)
     except NoOperatorError:
         # What numpy or a kernel of one's own computes in float32 is not linear to more than that.
-        if runs.precision is not DOUBLE or not runs.rounds_more():
+        if runs.precision is not DOUBLE or not runs.rounds_more(cast("Tensor", plain)):
             raise
     runs = replace(runs, precision=SINGLE)
     return _found_mixes(runs, runs.run().tensors[OUTPUT], name)

@@ -153,7 +153,7 @@ class LoneRuns:
         return runs, runs.run().output
 
     def rounds_more(self, plain: Tensor) -> bool:
-        """Whether a part of the module, which returns this, computes in less than it runs in: tiny changes do not add."""
+        """Whether a part of a module that returns this computes in less than it runs in: tiny changes do not add up."""
 
         def moved(times: int) -> Tensor:
             def change(leaf: Tensor) -> Tensor:
