@@ -48,6 +48,7 @@ def bounds(document: Mapping[str, Any]) -> dict[str, str]:
         "equal": _equal(smollm2),
         "equal_recurrence": _equal(recurrence),
         "ess": f"{smollm2.entropy.value:.1f}",
+        "worth_value": f"{smollm2.worth.value:.2f}",
         "documents": str(smollm2.count),
         "least_worth": f"{worths[0]:.3f}".replace("-", "−"),
         "most_worth": f"{worths[-1]:.2f}",

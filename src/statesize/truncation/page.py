@@ -24,12 +24,12 @@ _CAUSAL = {
     "expected tokens": "as tokens, by expected attention",
 }
 _SERIES = {
-    "ess": "with hindsight",
+    "ess": "the future is known",
     "past rows": "by past rows",
-    "past tokens": "tokens by past attention",
-    "expected tokens": "tokens by expected attention",
-    "joint past rows": "by past rows, once per group",
-    "tokens by curves": "tokens by measured curves, once per group",
+    "past tokens": "whole tokens",
+    "expected tokens": "whole tokens, by expected attention",
+    "joint past rows": "by past rows, once per cache",
+    "tokens by curves": "whole tokens, by measured curves",
     "number": "the same number for all",
 }
 _RULES = {
@@ -192,10 +192,11 @@ def chart(result: TruncationResult) -> alt.LayerChart | alt.FacetChart:
         scale: min((row for row in known if row.rule in CAUSAL and row.scale == scale), key=_lost) for scale in least
     }
     between = [{"numbers": row.kept, "least": _lost(row), "most": _lost(most[scale])} for scale, row in least.items()]
-    x = alt.X("numbers:Q", title="Numbers per channel that are carried", scale=vega.LOGARITHMIC)
+    x = alt.X("numbers:Q", title="Numbers per channel that a head carries past the cut", scale=vega.LOGARITHMIC)
     # Nearly linear below 1 %, where intervals reach 0.
     scale, values = alt.Scale(type="symlog", constant=0.01, nice=False), [0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
-    y = alt.Y("lost:Q", title="Share of the divergence", scale=scale, axis=alt.Axis(format=".0%", values=values))
+    moved = "Change of the predictions (100%: without any past)"
+    y = alt.Y("lost:Q", title=moved, scale=scale, axis=alt.Axis(format=".0%", values=values))
     hints = (
         vega.hint("run", "run"),
         vega.hint("numbers", "numbers", ".1f"),
@@ -203,7 +204,9 @@ def chart(result: TruncationResult) -> alt.LayerChart | alt.FacetChart:
     )
     area = alt.Chart(alt.Data(values=between)).mark_area(opacity=0.15, color="gray")
     shaded = area.encode(x=x, y=alt.Y("least:Q", scale=scale), y2="most:Q")
-    return shaded + vega.estimates(rows, x, y, "of", hints, result.at)
+    measured = alt.Chart(alt.Data(values=[{"numbers": result.entropy.value, "name": "ESS"}])).encode(x=x)
+    words = measured.mark_text(align="left", dx=4, dy=6).encode(y=alt.value(0), text="name:N")
+    return shaded + measured.mark_rule(strokeDash=[1, 3]) + words + vega.estimates(rows, x, y, "of", hints, result.at)
 
 
 def _documents(result: TruncationResult) -> str:
