@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -83,7 +83,12 @@ class Capture(Iterator[Captured]):
         self._refused: dict[str, str] = {}
         named = [pair for call in self._calls for pair in zip(call.mixers, call.labels, strict=True)]
         self.mixers = tuple(replace(mixer, name=label) for mixer, label in named if label in chosen)
-        self.readers = _sharing(self._calls)
+        caches = defaultdict[str, list[str]](list)
+        for call in self._calls:
+            for label, cache in zip(call.labels, call.caches, strict=not call.by_method):
+                caches[cache].append(label)
+        caches.pop("", None)
+        self.readers = {label: tuple(labels) for labels in caches.values() if len(labels) > 1 for label in labels}
         self._further = further_calls(calls) if around else {}
         self._around = around
         self._kept: dict[tuple[str, ...], list[Captured]] = {}
@@ -371,13 +376,3 @@ def _searched(
         seen = recording.refused.get(name)
         recording.refused[name] = reason if seen is None else f"{reason} Seen in it: {seen}"
     return replace(recording, calls=calls), own_mixing
-
-
-def _sharing(calls: Iterable[Call]) -> dict[str, tuple[str, ...]]:
-    """The mixers that read the same cache, for each that is not the only one, in the order of their calls."""
-    readers = defaultdict[str, list[str]](list)
-    for call in calls:
-        for name, cache in zip(call.labels, call.caches, strict=not call.by_method):
-            if cache:
-                readers[cache].append(name)
-    return {label: tuple(labels) for labels in readers.values() if len(labels) > 1 for label in labels}
