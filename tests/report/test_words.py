@@ -3,8 +3,9 @@
 import pytest
 
 from statesize.report.charts import layers
+from statesize.report.names import metric_titles
 from statesize.report.page import page
-from statesize.report.words import headline, metric_titles, model_line
+from statesize.report.words import headline, model_line
 
 
 def test_a_page_says_each_metric_beside_its_bars(ladder_profile):

@@ -169,7 +169,7 @@ class _Mixed:
             mixed.returned[module].append(output)
 
         runs.run(hooks=partial(reading, {}, dict.fromkeys(mixed.returned, keep)), observe=observe)
-        whole = tree_leaves(mixed.returned.pop(runs.module))
+        whole: list[object] = tree_leaves(mixed.returned.pop(runs.module))
         output = next((leaf for leaf in whole if isinstance(leaf, Tensor)), None)
         if output is not None and position_axis(output, runs.length) is None:
             # Some layers return the positions of all sequences as rows.

@@ -80,8 +80,9 @@ def demo(
 def _told(profiles: Sequence[Profile], cut: dict[str, Any]) -> list[str]:
     """What the models are, what each carries, what is normal, and whether that would be enough, a line each."""
     from statesize.measurement.statistics import Interval
+    from statesize.report.names import model_title
     from statesize.report.on_record import standing
-    from statesize.report.words import headline, model_line, model_title
+    from statesize.report.words import headline, model_line
 
     texts = profiles[0].tokens.sizes
     rows = cast("list[dict[str, Any]]", cut["rows"])
