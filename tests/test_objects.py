@@ -167,7 +167,7 @@ def test_names_of_charts_and_of_the_package_are_one_thing_each(profile, shown):
 def test_sizes_and_rows_of_a_truncation_show_what_they_say(shown):
     result = shown["truncation"]
     size = repr(result.without_hindsight())
-    assert size.startswith("To lose only 1% of what the context changes in the predictions takes ")
+    assert size.startswith("Too little text to tell, which takes 5 texts. To lose only 1% of what the context changes ")
     assert "× ESS, or " in size
     assert repr(result.rows[0]).startswith("ess × 0.25: keeps ")
     assert len(repr(result.rows[0])) < 80

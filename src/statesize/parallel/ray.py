@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -215,11 +216,12 @@ class Worker:
         self._work = make()
         yield from ()
 
-    def next(self, *task: object) -> tuple[Any, StatesizeError | None] | None:
-        """The first value of a task, or the next value or error of the last; None at its end."""
+    def next(self, *begun: Any) -> tuple[Any, StatesizeError | None] | None:
+        """The next value or error, or the first of a task that begins, behind those it has returned; None at its end."""
         try:
-            if task:
-                self._values = iter(self._work(*task))
+            if begun:
+                task, returned = begun
+                self._values = islice(self._work(task), returned, None)
             return next(self._values), None
         except StopIteration:
             return None
@@ -237,13 +239,11 @@ class _Job:
     Attributes:
         lost: Workers killed since its last new value.
         returned: Values returned.
-        repeated: Values still to come of this attempt that were returned before.
     """
 
     task: Any
     lost: int = 0
     returned: int = 0
-    repeated: int = 0
 
 
 @dataclass(eq=False)
@@ -273,7 +273,7 @@ class OnRay:
                 self._ask(self._new_worker(), self._start)
             while waiting and self._idle:
                 job = waiting.popleft()
-                self._ask(self._idle.pop(), job, job.task)
+                self._ask(self._idle.pop(), job, job.task, job.returned)
             call = wait_for_one(self.ray, list(self._calls))
             worker, job = self._calls.pop(call)
             try:
@@ -281,7 +281,7 @@ class OnRay:
             except self.ray.exceptions.RayError as error:
                 # The worker may only be out of reach.
                 self.ray.kill(worker)
-                job.lost, job.repeated = job.lost + 1, job.returned
+                job.lost += 1
                 if job.lost == ATTEMPTS:
                     reason = str(error).strip().splitlines()[-1].strip()[:200]
                     lost = StatesizeError(
@@ -298,25 +298,25 @@ class OnRay:
                 self._idle.append(worker)
                 self._start.lost = 0
                 continue
-            # Before the yield, so that the worker goes on while the caller handles the value.
-            self._ask(worker, job)
             value, failure = answer
-            if failure is not None and job is self._start:
+            if failure is None:
+                # Before the yield, so that the worker goes on while the caller handles the value.
+                self._ask(worker, job)
+            elif job is self._start:
                 raise failure
-            if job.repeated:
-                job.repeated -= 1
             else:
-                job.returned, job.lost = job.returned + 1, 0
-                yield Done(job.task, value, failure)
+                self._idle.append(worker)
+            job.returned, job.lost = job.returned + 1, 0
+            yield Done(job.task, value, failure)
 
     def end(self) -> None:
         """End all workers."""
         for worker in [*self._idle, *(worker for worker, _ in self._calls.values())]:
             self.ray.kill(worker)
 
-    def _ask(self, worker: Any, job: _Job, *task: object) -> None:
-        """Ask a worker for the first value of a task, or the next."""
-        self._calls[worker.next.remote(*task)] = worker, job
+    def _ask(self, worker: Any, job: _Job, *begun: object) -> None:
+        """Ask a worker for the next value, or the first of a task that is begun, behind those that were returned."""
+        self._calls[worker.next.remote(*begun)] = worker, job
 
     def _room(self) -> int:
         """How many workers there may be; InputError where no machine of the cluster can hold one."""

@@ -22,7 +22,7 @@ from statesize.errors import InputError
 from statesize.io.text import counted
 from statesize.measurement.chart import Metric, metric_title
 from statesize.report.charts import ProfileCharts
-from statesize.report.frames import GroupFrame, LayerFrame, PositionFrame
+from statesize.report.frames import GroupFrame, LayerFrame, NumberFrame, PositionFrame
 from statesize.report.names import by_reason, kind_title
 from statesize.report.tables import has_sinks, layer_rows
 from statesize.report.words import derivative_note, model_line
@@ -188,11 +188,11 @@ class Profile:
         """One row for each mixer, sequence, head, position, metric and threshold.
 
         Returns:
-            Columns model, layer, kind, sequence, head, position, token_id, token, metric, threshold, ess, lower,
-            upper, norm, state_size, ceiling.
+            Columns layer, head, position, ess, metric, threshold, token, sequence, ceiling, state_size, lower, upper,
+            norm, token_id, kind, model.
         """
         frames = [long_form(self.mixer(name), self.tokens, self.model, name) for name in self.mixers]
-        return pd.concat(frames, ignore_index=True)
+        return NumberFrame(pd.concat(frames, ignore_index=True))
 
     def to_xarray(self) -> xr.DataTree:
         """A copy of the tree, free to be changed.

@@ -30,6 +30,7 @@ NEGLIGIBLE = 0.01
 """Share of the divergence without context that counts as nothing, by default."""
 WORTHLESS = 0.01
 """Nats per token below which the context is worth nothing that could be lost."""
+_FEW_TEXTS = f"Too little text to tell, which takes {FEWEST_TEXTS} texts. "
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,11 @@ class CausalSize:
 
     def __repr__(self) -> str:
         lost = "what the context changes in the predictions" if self.of == "divergence" else "the context's worth"
+        if math.isnan(self.multiple.value):
+            return f"The context is worth too little to tell what it takes to lose only {percent(self.at)} of {lost}."
         return (
-            f"To lose only {percent(self.at)} of {lost} takes {self.multiple:.1f} × ESS, or "
+            f"{'' if self.multiple.ends else _FEW_TEXTS}To lose only {percent(self.at)} of {lost} takes "
+            f"{self.multiple:.1f} × ESS, or "
             f"{self.stored:.0%} of what is stored.\nnext: .multiple, .share, .stored"
         )
 
@@ -292,10 +296,7 @@ class TruncationResult:
             return ""
         tokens = sum({one.document: one.tokens for one in self.documents}.values())
         these = "this text" if self.texts == 1 else f"these {self.texts} texts"
-        return (
-            f"Too little text to tell, which takes {FEWEST_TEXTS} texts. What follows is of {these} only, "
-            f"{counted(tokens, 'token')}. "
-        )
+        return f"{_FEW_TEXTS}What follows is of {these} only, {counted(tokens, 'token')}. "
 
     @property
     def little_text(self) -> bool:
