@@ -217,7 +217,7 @@ class Worker:
         yield from ()
 
     def next(self, *begun: Any) -> tuple[Any, StatesizeError | None] | None:
-        """The next value or error, or the first of a task that begins, behind those it has returned; None at its end."""
+        """The next value or error, or the first of a begun task behind those that it has returned; None at its end."""
         try:
             if begun:
                 task, returned = begun
