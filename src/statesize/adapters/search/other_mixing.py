@@ -215,7 +215,7 @@ class _Mixed:
         if output is not None and position_axis(output, runs.length) is None:
             # Some layers return the positions of all sequences as rows.
             rows = (runs.sequences, runs.length)
-            output = output.unflatten(0, rows) if output.shape[:1] == (math.prod(rows),) else None
+            output = cast("Tensor", output.unflatten(0, rows)) if output.shape[:1] == (math.prod(rows),) else None
         mixed.output = output
         return mixed
 
