@@ -7,7 +7,7 @@ import torch
 from benchmarks.models.making import Subject, loss, prose, put_on_record
 from statesize.lab import zoo
 from statesize.lab.mixers.model import LanguageModel
-from statesize.report.words import kind_title
+from statesize.report.names import kind_title
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or zoo.names():

@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from statesize.adapters.kernels.attention import replaced_attention
 from statesize.adapters.kernels.rotation import rotation_of
 from statesize.adapters.observation import running_modules
+from statesize.adapters.replaced import source_files
 
 LENGTH = 48
 INTERLEAVED = HEADS | {"pad_token_id": 0}
@@ -38,7 +39,7 @@ def queries(model, shift=0):
 
             return attend
 
-        with replaced_attention(model, noted):
+        with replaced_attention(source_files(model), noted):
             model(ids, position_ids=torch.arange(LENGTH)[None] + shift, use_cache=False)
     return found, known
 

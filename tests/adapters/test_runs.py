@@ -18,6 +18,7 @@ from statesize.adapters.models.precision import hold_at_least, set_autocast
 from statesize.adapters.observation import ModuleStack
 from statesize.adapters.runs import ONE_RUN, bare, observed, read
 from statesize.adapters.search.lone_run import LoneRuns
+from statesize.adapters.sources import sources_of
 
 IDS = token_ids(1)[:, :6]
 ONE_LAYER = {"llama": {"num_hidden_layers": 1}, "gptj": {"n_layer": 1}}
@@ -96,7 +97,7 @@ def observed_run(model):
     def record(make, product=None):
         return None if product is None else product.mixed.clone()
 
-    return lambda: observed(model, lambda: model(IDS), ModuleStack(model, 6), record)
+    return lambda: observed(model, lambda: model(IDS), ModuleStack(model, 6), record, sources_of(model))
 
 
 def lone_run(model):
@@ -111,7 +112,7 @@ def interrupted_run(model):
         model(IDS)
         raise KeyboardInterrupt
 
-    return lambda: observed(model, interrupt, ModuleStack(model, 6), lambda *_: None)
+    return lambda: observed(model, interrupt, ModuleStack(model, 6), lambda *_: None, sources_of(model))
 
 
 def interrupted_while_put_back(model):

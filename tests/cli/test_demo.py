@@ -14,7 +14,7 @@ from report.visit import Visit, chromium
 from statesize.cli import main
 from statesize.lab import zoo
 from statesize.profiling import Profile
-from statesize.report.words import KINDS
+from statesize.report.names import KINDS
 from statesize.texts.inputs import bundled_sequences
 
 

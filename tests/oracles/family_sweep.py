@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from statesize.adapters import Captured, capture
 from statesize.adapters.observation import running_modules
-from statesize.adapters.sources import observing_all
+from statesize.adapters.sources import sources_of
 from statesize.errors import StatesizeError
 
 LENGTH = 23
@@ -107,10 +108,10 @@ def sweep(family: str, build: Callable[[], nn.Module]) -> Row:
 
 def observed_answers(model: nn.Module, ids: Tensor) -> Tensor:
     """What a model says while every source watches it."""
-    with (
-        running_modules(model, ids.shape[1]) as running,
-        observing_all(model, running, lambda make, product=None: None),
-    ):
+    with ExitStack() as stack:
+        running = stack.enter_context(running_modules(model, ids.shape[1]))
+        for source in sources_of(model):
+            stack.enter_context(source(running, lambda make, product=None: None))
         return answers(model, ids)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from statesize.adapters.observation import Observation, running_modules
+from statesize.adapters.replaced import source_files
 from statesize.adapters.sources import Source
 
 _ANY = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "pad_token_id": None}
@@ -183,7 +184,7 @@ def observations(model: nn.Module, ids: Tensor, *sources: Source) -> list[Observ
     with ExitStack() as stack:
         running = stack.enter_context(running_modules(model, 21))
         for source in sources:
-            stack.enter_context(source(model, running, lambda make, product=None: seen.append(make())))
+            stack.enter_context(source(source_files(model), running, lambda make, product=None: seen.append(make())))
         model(input_ids=ids, use_cache=False)
     return seen
 

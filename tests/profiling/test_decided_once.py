@@ -10,7 +10,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import statesize as ss
-from statesize.adapters import sources
+from statesize.adapters import forward
 from statesize.adapters.forward import Forward
 from statesize.adapters.search.plain_attention import PlainAttention
 from statesize.measurement.settings import Settings
@@ -36,7 +36,7 @@ def counts(monkeypatch):
         monkeypatch.setattr(owner, name, counting)
 
     count(Forward, "hidden")
-    count(sources, "names_of")
+    count(forward, "sources_of")
     count(PlainAttention, "explained")
     count(ss.SoftmaxAttention, "__init__")
     count(ss.SoftmaxAttention, "dense")
@@ -103,8 +103,8 @@ def test_a_model_is_watched_once_and_each_layer_once_more(counts):
     profiled()
     # The model runs observed, read and bare.
     assert counts["hidden"] == 3
-    # Names of its files tell which sources an observed run opens: that of the model, and of each layer alone.
-    assert counts["names_of"] == 1 + LAYERS
+    # The model's files tell which sources its observed run opens, and those of each layer alone.
+    assert counts["sources_of"] == 1
     # T is compared in the model's precision, to choose its form, and in float64, as its check.
     assert counts["explained"] == 2 * LAYERS
 

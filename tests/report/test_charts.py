@@ -8,7 +8,8 @@ import vl_convert
 
 from statesize.measurement.chart import json_number
 from statesize.report.charts import along, layers, page_charts, show_token
-from statesize.report.words import headline, short_names
+from statesize.report.names import short_names
+from statesize.report.words import headline
 
 
 def test_charts_compile_without_warnings(hostile_profile):

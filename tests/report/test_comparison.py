@@ -12,7 +12,7 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
 from statesize.profiling import Profile, profile
 from statesize.report.comparison import WINDOW, compare
-from statesize.report.words import model_title
+from statesize.report.names import model_title
 from statesize.results.fields import FIGURES
 from statesize.results.summary import middle_bounds, middle_bytes, middle_ceiling
 from statesize.texts.tokens import join_documents

@@ -10,7 +10,7 @@ from statesize.profiling import Profile, profile
 from statesize.report import head_map as extent
 from statesize.report import write_report
 from statesize.report.head_map import PAGE_HEADS, Extent, HeadMap, choose_extent, clipped, shown_heads
-from statesize.report.words import metric_titles
+from statesize.report.names import metric_titles
 
 METRICS = {"entropy": "Entropy-ESS", "relative_count": "Counts"}
 

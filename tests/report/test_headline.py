@@ -10,8 +10,9 @@ from statesize.io.text import byte_count
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
 from statesize.report.comparison import compare
+from statesize.report.names import by_reason, model_title, model_titles
 from statesize.report.page import page as report_page
-from statesize.report.words import by_reason, contrast, headline, model_line, model_title, model_titles, telling_layer
+from statesize.report.words import contrast, headline, model_line, telling_layer
 
 IDS = torch.arange(24)[None] % 8
 

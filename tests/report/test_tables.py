@@ -10,9 +10,9 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import profile
 from statesize.report import write_report
 from statesize.report.comparison import compare
+from statesize.report.names import model_titles
 from statesize.report.page import page
 from statesize.report.tables import comparison_table
-from statesize.report.words import model_titles
 from statesize.results.fields import FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, Heading
 
 

@@ -6,9 +6,10 @@ import pytest
 
 import statesize as ss
 from statesize.report.charts import layers
+from statesize.report.names import metric_titles
 from statesize.report.page import page
 from statesize.report.tables import layer_rows
-from statesize.report.words import headline, metric_titles, model_line
+from statesize.report.words import headline, model_line
 
 
 def test_a_page_says_each_metric_beside_its_bars(ladder_profile):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -40,7 +40,7 @@ from statesize.adapters.select import (
     is_own_code,
     selected,
 )
-from statesize.adapters.watch import Call, ModelRun, further_calls, number_mixers, record_calls, rerun, sampled
+from statesize.adapters.watch import Call, ModelRun, further_calls, record_calls, rerun, sampled
 from statesize.errors import InputError, ModelError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.text import counted
@@ -83,7 +83,12 @@ class Capture(Iterator[Captured]):
         self._refused: dict[str, str] = {}
         named = [pair for call in self._calls for pair in zip(call.mixers, call.labels, strict=True)]
         self.mixers = tuple(replace(mixer, name=label) for mixer, label in named if label in chosen)
-        self.readers = _sharing(self._calls)
+        caches = defaultdict[str, list[str]](list)
+        for call in self._calls:
+            for label, cache in zip(call.labels, call.caches, strict=not call.by_method):
+                caches[cache].append(label)
+        caches.pop("", None)
+        self.readers = {label: tuple(labels) for labels in caches.values() if len(labels) > 1 for label in labels}
         self._further = further_calls(calls) if around else {}
         self._around = dict(zip((call.labels[0] for call in calls), around, strict=False))
         self._kept: dict[tuple[str, ...], list[Captured]] = {}
@@ -327,7 +332,6 @@ def capture_module(
         known = (isinstance(part, SEARCHED) or is_a(part, RECURRENT) or hasattr(part, "mixes") for part in parts)
         if mixes or has_own_code or any(known):
             recording, own_mixing = _searched(forward, own, recording, mixes or {}, short_convolutions)
-        number_mixers(recording.calls)
         chosen, skipped = selected(forward, list(own), recording, layers)
         limit = max((BOUNDS[stored_dtype(model)], *(BOUNDS[call.dtype] for call in recording.calls)))
         around = list[str]()
@@ -372,13 +376,3 @@ def _searched(
         seen = recording.refused.get(name)
         recording.refused[name] = reason if seen is None else f"{reason} Seen in it: {seen}"
     return replace(recording, calls=calls), own_mixing
-
-
-def _sharing(calls: Iterable[Call]) -> dict[str, tuple[str, ...]]:
-    """The mixers that read the same cache, for each that is not the only one, in the order of their calls."""
-    readers = defaultdict[str, list[str]](list)
-    for call in calls:
-        for name, cache in zip(call.labels, call.caches, strict=not call.by_method):
-            if cache:
-                readers[cache].append(name)
-    return {label: tuple(labels) for labels in readers.values() if len(labels) > 1 for label in labels}

@@ -26,8 +26,9 @@ from statesize.adapters.models.model_state import (
 from statesize.adapters.models.precision import ROUNDED, relative_difference
 from statesize.adapters.models.quantised import UNCOMPARED
 from statesize.adapters.models.sharded import class_of
-from statesize.adapters.observation import Frame
+from statesize.adapters.observation import Frame, OpenSource
 from statesize.adapters.runs import bare, read
+from statesize.adapters.sources import sources_of
 from statesize.check import refuse, whole_number
 from statesize.errors import InputError, ModelError
 
@@ -139,6 +140,11 @@ class Forward:
     def is_of_frames(self) -> bool:
         """Whether what is measured has other dimensions than sequences and positions."""
         return len(self.measured.shape) > 2
+
+    @cached_property
+    def sources(self) -> list[OpenSource]:
+        """The sources that its observed runs open, chosen once: a part that runs alone is observed as in the model."""
+        return sources_of(self.model)
 
     @cached_property
     def _encoder(self) -> str | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, Protocol
 
 import torch
@@ -246,7 +247,9 @@ class OnObservation(Protocol):
         ...
 
 
-Source = Callable[[nn.Module, ModuleStack, OnObservation], AbstractContextManager[Any]]
+OpenSource = Callable[[ModuleStack, OnObservation], AbstractContextManager[Any]]
+Source = Callable[[Sequence[ModuleType], ModuleStack, OnObservation], AbstractContextManager[Any]]
+"""Observes the calls of some kernels, by the Python files of a model's parts and the modules that run."""
 
 
 def chosen(units: Units, count: int, device: torch.device) -> Tensor:

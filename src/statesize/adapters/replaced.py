@@ -234,8 +234,10 @@ def observing_parts(
 def source_of(classes: Sequence[str], parts: Sequence[str], parse: Parse) -> Source:
     """The source that observes the mixers of some classes by their parts."""
 
-    def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> AbstractContextManager[None]:
-        del model
+    def observing(
+        files: Sequence[ModuleType], running: ModuleStack, record: OnObservation
+    ) -> AbstractContextManager[None]:
+        del files
         return observing_parts(running, classes, parts, parse, record)
 
     return observing

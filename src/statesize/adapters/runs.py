@@ -21,9 +21,8 @@ from torch.utils import _python_dispatch
 
 from statesize.adapters.models.model_state import device_of
 from statesize.adapters.models.sharded import Shards, sharded_units
-from statesize.adapters.observation import Leave, ModuleStack, OnObservation, in_this_thread
+from statesize.adapters.observation import Leave, ModuleStack, OnObservation, OpenSource, in_this_thread
 from statesize.adapters.replaced import put_back, replacements
-from statesize.adapters.sources import observing_all
 from statesize.io.devices import on_cpu_by_default, users_default
 
 Attach = Callable[[ExitStack], object]
@@ -124,6 +123,7 @@ def observed(
     call: Callable[[], Any],
     running: ModuleStack,
     record: OnObservation,
+    sources: Sequence[OpenSource],
     *,
     on_leave: Leave | None = None,
     name: str = "",
@@ -137,6 +137,7 @@ def observed(
         call: Calls it, or a part of it.
         running: Keeps track of the modules that run.
         record: Takes each find.
+        sources: Those of the model.
         on_leave: Takes each module that has run, and its output.
         name: That of `running.module` in the model.
         part: The only module that runs.
@@ -151,7 +152,8 @@ def observed(
         if attach is not None:
             attach(stack)
         cpu = torch.get_default_device().type == "cpu"
-        stack.enter_context(observing_all(model, running, record if cpu else on_cpu_by_default(record)))
+        for source in sources:
+            stack.enter_context(source(running, record if cpu else on_cpu_by_default(record)))
 
     return bare(model, call, part, attach_all)
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Generator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module, resources
 from typing import Any
 
 from torch import nn
 
-from statesize.adapters.observation import ModuleStack, OnObservation, Source
+from statesize.adapters.observation import OpenSource, Source
 from statesize.adapters.replaced import part_classes, source_files
 
 
@@ -26,21 +25,12 @@ class Named:
     observing: str = "observing"
 
 
-def names_of(model: nn.Module) -> set[str]:
-    """The names of the classes of a model's parts, and all in their files; of libraries, that they were imported."""
-    files = source_files(model)
-    own = any(file.__name__.partition(".")[0] not in ("builtins", "torch", "transformers") for file in files)
-    libraries = {"fla", *(["torch.nn.attention.flex_attention"] if own else [])} & sys.modules.keys()
-    classes = {kind.__name__ for kind in part_classes(model)}
-    return libraries.union(classes, *map(vars, files))
-
-
 _SHORT = ("Lfm2ShortConv", "Lfm2MoeShortConv", "Lfm3ShortConv", "causal_conv1d_fn", "RecurrentGemmaRecurrentBlock")
 SCANS = (
     *("mamba_selective_scan", "mamba2_chunk_scan", "torch_chunk_gated_delta_rule", "chunk_kimi_delta_attention"),
     *("rwkv_linear_attention", "causal_conv1d_fn", "mamba2_split_conv1d_scan_combined"),
 )
-# One line a source: while `observing(model, running, record)` is open, each call of its kernels makes one Observation.
+# One line a source: while `observing(files, running, record)` is open, each call of its kernels makes one Observation.
 SOURCES: tuple[Source | Named, ...] = (
     Named("kernels.attention", {"ALL_ATTENTION_FUNCTIONS", "DiffLlamaAttention"}),
     Named("search.softmax_tap", observing="SoftmaxTap"),
@@ -55,18 +45,21 @@ SOURCES: tuple[Source | Named, ...] = (
 )
 
 
-@contextmanager
-def observing_all(model: nn.Module, running: ModuleStack, record: OnObservation) -> Generator[None]:
-    """Open every source that a model may need."""
-    names = names_of(model)
-    with ExitStack() as sources:
-        for source in SOURCES:
-            if isinstance(source, Named):
-                if source.names and names.isdisjoint(source.names):
-                    continue
-                source = getattr(import_module(f"statesize.adapters.{source.module}"), source.observing)
-            sources.enter_context(source(model, running, record))
-        yield
+def sources_of(model: nn.Module) -> list[OpenSource]:
+    """Every source that a model may need, over the files of all its parts: also where one of them runs alone."""
+    files = source_files(model)
+    own = any(file.__name__.partition(".")[0] not in ("builtins", "torch", "transformers") for file in files)
+    # Of libraries it is enough that they were imported.
+    libraries = {"fla", *(["torch.nn.attention.flex_attention"] if own else [])} & sys.modules.keys()
+    names = libraries.union((kind.__name__ for kind in part_classes(model)), *map(vars, files))
+    needed = list[OpenSource]()
+    for source in SOURCES:
+        if isinstance(source, Named):
+            if source.names and names.isdisjoint(source.names):
+                continue
+            source = getattr(import_module(f"statesize.adapters.{source.module}"), source.observing)
+        needed.append(partial(source, files))
+    return needed
 
 
 # Theoretical state-size (TSS) per channel at position i, by kind of mixer.

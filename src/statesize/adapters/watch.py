@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
 from typing import Any, cast
 
 import torch
@@ -21,6 +20,7 @@ from statesize.adapters.models.own_cache import bytes_beside
 from statesize.adapters.models.precision import (
     Autocast,
     at_least,
+    coarsest,
     hold_at_least,
     open_autocast,
     set_autocast,
@@ -73,16 +73,14 @@ class Call:
         """What the module computes in: the lower of the dtypes of weights and autocast, which leaves float64 alone."""
         if self.weights is torch.float64:
             return self.weights
-        dtypes = [self.weights, *(dtype for _, dtype in self.autocast)]
-        return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+        return coarsest([self.weights, *(dtype for _, dtype in self.autocast)])
 
     @property
     def precision(self) -> str:
         """What the module computes in where the model runs it, and how its weights are held if otherwise."""
         leaves = [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
-        dtypes = [self.dtype, *(leaf.dtype for leaf in leaves if leaf.is_floating_point())]
         # Some layers hold their weights in float32 and cast them to the dtype of what they are given.
-        ran = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+        ran = coarsest([self.dtype, *(leaf.dtype for leaf in leaves if leaf.is_floating_point())])
         held = stored_dtype(self.module) if next(self.module.parameters(), None) is not None else ran
         names = [str(dtype).removeprefix("torch.") for dtype in (ran, held)]
         return names[0] if ran is held else f"{names[0]}, weights {names[1]}"
@@ -121,6 +119,7 @@ def record_calls(
             observed,
             running=running,
             record=recorder.observe,
+            sources=forward.sources,
             on_leave=recorder.leave,
             attach=partial(reading, enter, {}),
         )
@@ -131,7 +130,12 @@ def record_calls(
             f"{type(model).__name__} must run in its own dtype, got weights in {stored_dtype(model)} and, when it "
             f"runs: {str(error).splitlines()[0]}. Load it in float32."
         ) from error
-    calls = [call for call in recorder.calls if call.name not in recorder.refused]
+    calls, times = [call for call in recorder.calls if call.name not in recorder.refused], Counter[str]()
+    for call in calls:
+        # A call by impulses is one mixer, which is described later.
+        for name in [mixer.name for mixer in call.mixers] or [call.name]:
+            call.labels.append(f"{name}@{times[name]}" if times[name] else name)
+            times[name] += 1
     return ModelRun(calls, recorder.called, recorder.refused, hidden)
 
 
@@ -181,6 +185,7 @@ def rerun(
         lambda: sampled(call.module(*arguments[0], **arguments[1])),
         running,
         observe,
+        forward.sources,
         name=call.name,
         part=call.module,
         attach=lambda _: set_autocast(call.autocast) if dtype is None else hold_at_least(call.module, dtype),
@@ -291,14 +296,6 @@ def first_argument(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
             "but a tensor of hidden states is expected there."
         )
     return hidden
-
-
-def number_mixers(calls: Iterable[Call]) -> None:
-    """Number the mixers of all calls of a run."""
-    times = defaultdict[str, Iterator[int]](count)
-    for call in calls:
-        numbered = [(mixer.name, next(times[mixer.name])) for mixer in call.mixers]
-        call.labels = [f"{name}@{number}" if number else name for name, number in numbered]
 
 
 def further_calls(calls: Sequence[Call]) -> dict[str, str]:

@@ -63,7 +63,7 @@ def compare(
     from statesize.cli.shared.table import show
     from statesize.report import write_report
     from statesize.report.comparison import compare
-    from statesize.report.words import model_titles
+    from statesize.report.names import model_titles
 
     perplexities = None if recall is None else read_recall(recall)
     wholes = [read_redundancy(path) for path in networks or []]

@@ -37,7 +37,7 @@ from statesize.profiling.profile_run import ProfileRun
 from statesize.profiling.sequences import Provenance, SequenceWork
 from statesize.report.comparison import compare
 from statesize.report.diagnosis import diagnose
-from statesize.report.words import by_reason
+from statesize.report.names import by_reason
 from statesize.texts.inputs import Inputs, sequences
 
 FEWEST_HEADS = 2

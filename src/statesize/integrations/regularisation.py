@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.kernels import scans
 from statesize.adapters.observation import Frame, ModuleStack, Observation, in_this_thread
+from statesize.adapters.replaced import source_files
 from statesize.adapters.select import find_mixers
 from statesize.check import all_finite, require_count, require_kind, require_real
 from statesize.errors import InputError, ModelError
@@ -120,7 +121,7 @@ def mixer_calls(model: nn.Module) -> Generator[list[MixerCall]]:
     with ExitStack() as hooks:
         for mixer in find_mixers(model).values():
             hooks.callback(mixer.register_forward_pre_hook(in_this_thread(record_module), with_kwargs=True).remove)
-        hooks.enter_context(scans.observing(model, running, record_kernel))
+        hooks.enter_context(scans.observing(source_files(model), running, record_kernel))
         yield calls
 
 

@@ -63,18 +63,18 @@ def sinks(operator: Operator, cut: int) -> list[Sink] | None:
     # Rows of softmax sum to 1, or to less where a head may attend to nothing.
     if bool((heads < 0).any() | (heads.sum(-1) > 1.001).any()):
         return None
+    # The first token of a short text gets a large share even where a head attends evenly.
+    even = sum(1 / row for row in range(1, operator.length + 1)) / operator.length
     # LAPACK's own threads only wait for one another here.
     with one_torch_thread():
-        return in_parallel([partial(_sink, T, cut) for T in heads])
+        return in_parallel([partial(_sink, T, cut, max(MARKED, 2 * even)) for T in heads])
 
 
-def _sink(T: Tensor, cut: int) -> Sink:
+def _sink(T: Tensor, cut: int, marked: float) -> Sink:
     weights = T.double().mean(0)
     position = int(weights.argmax())
     share = float(weights[position])
-    # The first token of a short text gets a large share even where a head attends evenly.
-    even = sum(1 / row for row in range(1, len(T) + 1)) / len(T)
-    if not share > max(MARKED, 2 * even):
+    if not share > marked:
         return Sink(share, position)
     block = T[cut:, :cut].double()
     rest = torch.cat([block[:, :position], block[:, position + 1 :]], 1)

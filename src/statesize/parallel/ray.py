@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -84,73 +85,70 @@ def ray_session(address: str | None = None) -> Generator[Any]:
     # Without an address, an existing connection of the process is used and left open. If there is none, Ray is started
     # on this machine, without dashboard and usage reports, and stopped at the end. Ray runs all code that it receives,
     # so it listens to this machine only; other clusters listen to everybody who can reach them.
-    private = _private if address is None else nullcontext
-    try:
-        with private():
+    with _private() if address is None else nullcontext():
+        try:
             ray: Any = importlib.import_module("ray")
-    except ImportError as error:
-        raise InputError("Ray is not installed; pip install ray, or run without it") from error
-    if ray.is_initialized():
-        if address is not None:
+        except ImportError as error:
+            raise InputError("Ray is not installed; pip install ray, or run without it") from error
+        if not ray.is_initialized():
+            with _started(ray, address):
+                yield ray
+        elif address is None:
+            yield ray
+        else:
             raise InputError(
                 f"this process is connected to a Ray cluster already; leave the address {address} out to use that one,"
                 " or call ray.shutdown() before"
             )
-        yield ray
-        return
+
+
+@contextmanager
+def _started(ray: Any, address: str | None) -> Generator[None]:
+    """A connection that is made for the time of a block: of a cluster, or of one that is started on this machine."""
     if address not in {None, "auto"}:
         _require_reachable(str(address))
     # Ray sets a handler of SIGTERM and leaves it. A Python handler of the user unwinds the session and is restored at
     # once; the system's default would leave Ray's processes behind and is restored at the end.
     handler = signal.getsignal(signal.SIGTERM) if threading.current_thread() is threading.main_thread() else None
-    with private():
+    # Ray itself rounds a container's share of cores down, and its niceness of 15 starves workers beside other programs.
+    local = {"num_cpus": available_cores(), "include_dashboard": False, "_system_config": {"worker_niceness": 0}}
+    options = local if address is None else {}
+    try:
         try:
-            try:
-                # Ray itself rounds a container's share of cores down, and its niceness of 15 starves workers beside
-                # other programs.
-                local = {"include_dashboard": False, "_system_config": {"worker_niceness": 0}}
-                options = {"num_cpus": available_cores(), **local} if address is None else {}
-                ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **options)
-                if callable(handler):
-                    signal.signal(signal.SIGTERM, handler)
-            except Exception as error:
-                # Ray raises Exception itself if a node does not start in time or the head is not ready.
-                where = "on this machine" if address is None else f"at {address}"
-                reason = " ".join(str(error).split())[:300]
-                token = "" if address is None else " If the cluster asks for a token, set RAY_AUTH_MODE=token here too."
-                raise StatesizeError(f"Ray {where} cannot be started or reached: {reason}{token}") from error
-            yield ray
-        finally:
-            ray.shutdown()
-            if handler is not None:
-                signal.signal(signal.SIGTERM, handler)
+            ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **options)
+        except Exception as error:
+            # Ray raises Exception itself if a node does not start in time or the head is not ready.
+            where = "on this machine" if address is None else f"at {address}"
+            reason = " ".join(str(error).split())[:300]
+            token = "" if address is None else " If the cluster asks for a token, set RAY_AUTH_MODE=token here too."
+            raise StatesizeError(f"Ray {where} cannot be started or reached: {reason}{token}") from error
+        if callable(handler):
+            signal.signal(signal.SIGTERM, handler)
+        yield
+    finally:
+        ray.shutdown()
+        if handler is not None:
+            signal.signal(signal.SIGTERM, handler)
 
 
 def wait_for_one(ray: Any, pending: Sequence[Any]) -> Any:
     """The first ready answer; StatesizeError if the cluster's head or this node has ended."""
-    # Ray itself would end the process after a minute, or wait for ever.
     context = ray.get_runtime_context()
     # A client has no address of the head; Ray reports to it that the head has ended.
     head = str(getattr(context, "gcs_address", ""))
     while True:
-        _require_head(head)
         ready, _ = ray.wait(list(pending), num_returns=1, timeout=_PATIENCE_SECONDS)
+        try:
+            if head:
+                _connected(head).close()
+        except OSError as error:
+            # Ray itself would end the process after a minute, or wait for ever.
+            raise StatesizeError(f"the head of the Ray cluster at {head} is gone; {_GOES_ON}") from error
         if ready:
             return ready[0]
-        # Without a head, `ray.nodes` would wait for it and then end the process.
-        _require_head(head)
         own = [node for node in ray.nodes() if head and node["NodeID"] == context.get_node_id()]
         if not all(node["Alive"] for node in own):
             raise StatesizeError(f"the node of the Ray cluster on this machine is gone; {_GOES_ON}")
-
-
-def _require_head(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    try:
-        if port.isdigit():
-            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
-    except OSError as error:
-        raise StatesizeError(f"the head of the Ray cluster at {address} is gone; {_GOES_ON}") from error
 
 
 def available_cores() -> int:
@@ -158,13 +156,20 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _connected(address: str) -> socket.socket:
+    """A connection to HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS)
+
+
 def _require_reachable(address: str) -> None:
     # Ray itself waits for minutes and then may end the process.
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not host or not port.isdigit():
+    place = address.removeprefix("ray://")
+    host, _, port = place.rpartition(":")
+    if not host or not port.isdigit():
         refuse("the Ray address", "HOST:PORT, ray://HOST:PORT or auto", address)
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS) as connection:
+        with _connected(place) as connection:
             if os.environ.get("RAY_USE_TLS", "0") not in {"0", ""}:
                 return
             frame = connection.recv(9)
@@ -211,11 +216,12 @@ class Worker:
         self._work = make()
         yield from ()
 
-    def next(self, *task: object) -> tuple[Any, StatesizeError | None] | None:
-        """The first value of a task, or the next value or error of the last; None at its end."""
+    def next(self, *begun: Any) -> tuple[Any, StatesizeError | None] | None:
+        """The next value or error, or the first of a begun task behind those that it has returned; None at its end."""
         try:
-            if task:
-                self._values = iter(self._work(*task))
+            if begun:
+                task, returned = begun
+                self._values = islice(self._work(task), returned, None)
             return next(self._values), None
         except StopIteration:
             return None
@@ -233,13 +239,11 @@ class _Job:
     Attributes:
         lost: Workers killed since its last new value.
         returned: Values returned.
-        repeated: Values still to come of this attempt that were returned before.
     """
 
     task: Any
     lost: int = 0
     returned: int = 0
-    repeated: int = 0
 
 
 @dataclass(eq=False)
@@ -269,17 +273,15 @@ class OnRay:
                 self._ask(self._new_worker(), self._start)
             while waiting and self._idle:
                 job = waiting.popleft()
-                self._ask(self._idle.pop(), job, job.task)
+                self._ask(self._idle.pop(), job, job.task, job.returned)
             call = wait_for_one(self.ray, list(self._calls))
             worker, job = self._calls.pop(call)
             try:
                 answer: tuple[Any, StatesizeError | None] | None = self.ray.get(call)
-            except self.ray.exceptions.RayTaskError as error:
-                raise error.cause from error
             except self.ray.exceptions.RayError as error:
                 # The worker may only be out of reach.
                 self.ray.kill(worker)
-                job.lost, job.repeated = job.lost + 1, job.returned
+                job.lost += 1
                 if job.lost == ATTEMPTS:
                     reason = str(error).strip().splitlines()[-1].strip()[:200]
                     lost = StatesizeError(
@@ -296,25 +298,25 @@ class OnRay:
                 self._idle.append(worker)
                 self._start.lost = 0
                 continue
-            # Before the yield, so that the worker goes on while the caller handles the value.
-            self._ask(worker, job)
             value, failure = answer
-            if failure is not None and job is self._start:
+            if failure is None:
+                # Before the yield, so that the worker goes on while the caller handles the value.
+                self._ask(worker, job)
+            elif job is self._start:
                 raise failure
-            if job.repeated:
-                job.repeated -= 1
             else:
-                job.returned, job.lost = job.returned + 1, 0
-                yield Done(job.task, value, failure)
+                self._idle.append(worker)
+            job.returned, job.lost = job.returned + 1, 0
+            yield Done(job.task, value, failure)
 
     def end(self) -> None:
         """End all workers."""
         for worker in [*self._idle, *(worker for worker, _ in self._calls.values())]:
             self.ray.kill(worker)
 
-    def _ask(self, worker: Any, job: _Job, *task: object) -> None:
-        """Ask a worker for the first value of a task, or the next."""
-        self._calls[worker.next.remote(*task)] = worker, job
+    def _ask(self, worker: Any, job: _Job, *begun: object) -> None:
+        """Ask a worker for the next value, or the first of a task that is begun, behind those that were returned."""
+        self._calls[worker.next.remote(*begun)] = worker, job
 
     def _room(self) -> int:
         """How many workers there may be; InputError where no machine of the cluster can hold one."""

@@ -23,8 +23,9 @@ from statesize.io.text import counted
 from statesize.measurement.chart import Metric, metric_title
 from statesize.report.charts import ProfileCharts
 from statesize.report.frames import GroupFrame, LayerFrame, NumberFrame, PositionFrame
+from statesize.report.names import by_reason, kind_title
 from statesize.report.tables import has_sinks, layer_rows
-from statesize.report.words import by_reason, derivative_note, kind_title, model_line
+from statesize.report.words import derivative_note, model_line
 from statesize.results.datasets import shown_texts
 from statesize.results.fields import COLUMNS, GROUP_COLUMNS, MAIN_COLUMNS, number_text
 from statesize.results.store import load_tree, save_tree

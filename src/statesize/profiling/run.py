@@ -39,7 +39,7 @@ from statesize.profiling.profile_run import (
     warn_of_replacing,
 )
 from statesize.profiling.sequences import Loader, Provenance, loaded_work
-from statesize.report.words import by_reason
+from statesize.report.names import by_reason
 from statesize.results.place import check_destination
 from statesize.texts.inputs import Given, Inputs, bundled_sequences, given_sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer

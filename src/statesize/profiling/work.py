@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import cast
 
 import numpy as np
@@ -131,6 +131,11 @@ class Work:
     operations: float
     attends: bool = False
 
+    @property
+    def forms_whole(self) -> bool:
+        """Whether its engine makes T itself."""
+        return self.engine is not None and self.cut is not None and self.engine.forms_whole(self.cut)
+
     def within(self, memory: int) -> Work | None:
         """The same in blocks that fit into less memory; None where not even one unit does."""
         block = min(self.block, (memory - self.shared_bytes) // max(1, self.unit_bytes))
@@ -249,9 +254,13 @@ def measure_captured(
         return measure_at(operator, cut, settings, outputs)
 
 
-def _operator(item: Captured, units: NDArray[np.int64]) -> Operator:
+def _operator(item: Captured, units: NDArray[np.int64], work: Work | None = None) -> Operator:
+    """The operator of some units; T itself where the engine of the work makes it anyway: its sinks read it too."""
     every = len(units) == item.units
-    return item.units_operator(slice(None) if every else torch.from_numpy(units)).to(device="cpu")
+    operator = item.units_operator(slice(None) if every else torch.from_numpy(units)).to(device="cpu")
+    if work is None or not work.forms_whole or not isinstance(operator, SoftmaxAttention):
+        return operator
+    return Dense.of_causal(operator.to(dtype=torch.float64).dense(), operator.state_size())
 
 
 def measure_side_by_side(works: Sequence[tuple[Captured, Work]], sequence: int, settings: Settings) -> list[xr.Dataset]:
@@ -262,22 +271,23 @@ def measure_side_by_side(works: Sequence[tuple[Captured, Work]], sequence: int, 
         if len(beside) == len(works):
             with one_torch_thread():
                 return in_parallel([partial(measure_mixer, item, sequence, work, part) for item, work in beside])
-    formed, one_by_one = None, list(works)
-    if len(works) > 1 and works[1][0].name == works[0][0].name + SHARED and not works[1][0].readers:
-        (heads, _), (shared, work) = works[:2]
-        # T of all heads stays for their groups where these take T whole and it fits beside what they hold.
-        if work.engine is not None and work.cut is not None and work.engine.forms_whole(work.cut):
-            smaller = work.within(settings.memory - DOUBLE * heads.units * work.cut.length**2)
+    whole, one_by_one = None, list(works)
+    if len(works) > 1 and not works[1][0].readers:
+        (heads, work), (groups, of_groups) = works
+        at_once = work.forms_whole and of_groups.forms_whole and heads.units == len(work.sample.units) <= work.block
+        if at_once and work.cut is not None and isinstance(heads.units_operator(slice(0, 1)), SoftmaxAttention):
+            smaller = of_groups.within(settings.memory - DOUBLE * heads.units * work.cut.length**2)
             if smaller is not None:
-                formed, one_by_one = list[Dense](), [works[0], (shared, smaller)]
-    return [measure_mixer(item, sequence, work, settings, formed) for item, work in one_by_one]
+                whole = cache(partial(_operator, heads, work.sample.units, work))
+                one_by_one = [works[0], (groups, smaller)]
+    return [measure_mixer(item, sequence, work, settings, whole) for item, work in one_by_one]
 
 
 def measure_mixer(
-    item: Captured, sequence: int, work: Work, settings: Settings, formed: list[Dense] | None = None
+    item: Captured, sequence: int, work: Work, settings: Settings, whole: Callable[[], Operator] | None = None
 ) -> xr.Dataset:
     """The dataset of the chosen units of a mixer over a sequence; without positions where none fits into it."""
-    # `formed` keeps T of all heads, from which their groups take theirs.
+    # whole: T of all heads, made once for them and for their groups, where it fits beside what these hold.
     start = time.perf_counter()
     measurements: list[Measurement] = []
     # What is known of each unit beside: its sink, and the variant.
@@ -291,18 +301,12 @@ def measure_mixer(
         if work.cut is None or work.engine is None:
             break
         with naming(item, sequence, chosen):
-            if formed:
-                heads = formed[0].matrix
+            operator = _operator(item, chosen, work) if whole is None else whole()
+            if whole is not None and item.name.endswith(SHARED):
+                heads = operator.dense()
                 groups = heads.reshape(len(heads), item.units, -1, *heads.shape[2:])
                 groups = groups if len(chosen) == item.units else groups[:, torch.from_numpy(chosen)]
-                operator = Shared(Dense.of_causal(groups, formed[0].state_size()))
-            else:
-                operator = _operator(item, chosen)
-            if isinstance(operator, SoftmaxAttention) and work.engine.forms_whole(work.cut):
-                # The engine and the sinks read one T.
-                operator = Dense.of_causal(operator.to(dtype=torch.float64).dense(), operator.state_size())
-                if formed is not None and len(chosen) == item.units:
-                    formed.append(operator)
+                operator = Shared(Dense.of_causal(groups, operator.state_size()))
             measurements.append(measure_at(operator, work.cut, settings, engine=work.engine))
         found = sinks(operator, int(middle)) if attends else None
         # Where rows of one head are no shares of attention, those of others are none either.

@@ -30,7 +30,7 @@ from statesize.measurement.chart import (
     tolerance_tables,
 )
 from statesize.measurement.statistics import between
-from statesize.report.words import kind_title, model_title, model_titles, short_names
+from statesize.report.names import kind_title, model_title, model_titles, short_names
 from statesize.results.fields import told
 from statesize.results.summary import (
     Profiled,

@@ -12,7 +12,7 @@ import pandas as pd
 
 from statesize.io.text import printable
 from statesize.measurement.chart import evenly_spread
-from statesize.report.words import by_reason
+from statesize.report.names import by_reason
 
 _OVER_CUTS = ("state_utilisation", "ceiling_utilisation", "norm")
 _MOST_ROWS, _FEW = 32, 12

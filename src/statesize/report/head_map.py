@@ -20,7 +20,8 @@ from statesize.io.text import counted
 from statesize.measurement.chart import Metric, evenly_spread, json_number
 from statesize.report.charts import FEWEST, page_charts, show_token, tolerance_counts
 from statesize.report.document import embedded_json, filled
-from statesize.report.words import model_title, short_names, telling_layer
+from statesize.report.names import model_title, short_names
+from statesize.report.words import telling_layer
 from statesize.results.checked import DTYPES
 from statesize.results.fields import Array
 from statesize.results.summary import (

@@ -18,7 +18,7 @@ from statesize.check import refuse
 from statesize.errors import InputError
 from statesize.io.files import replace_file
 from statesize.io.text import counted
-from statesize.report.words import kind_title, model_title, position_name
+from statesize.report.names import kind_title, model_title, position_name
 from statesize.results.summary import (
     Profiled,
     at_middle,

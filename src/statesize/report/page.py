@@ -12,6 +12,7 @@ from statesize.measurement.chart import METRICS
 from statesize.report.charts import along, layers
 from statesize.report.comparison import compare
 from statesize.report.head_map import fitting_map
+from statesize.report.names import by_reason, metric_titles, model_title, model_titles
 from statesize.report.on_record import standing, what_suffices
 from statesize.report.redundancy import Redundancy
 from statesize.report.result_page import PageChart, PageFigure, ResultPage, told_apart
@@ -23,16 +24,7 @@ from statesize.report.tables import (
     layer_table,
     provenance,
 )
-from statesize.report.words import (
-    by_reason,
-    findings,
-    headline,
-    metric_titles,
-    model_line,
-    model_title,
-    model_titles,
-    sink_notes,
-)
+from statesize.report.words import findings, headline, model_line, sink_notes
 from statesize.results.summary import Profiled
 
 _BARS = (

@@ -13,7 +13,7 @@ from statesize.io.json_values import json_values
 from statesize.io.text import counted, facts_table
 from statesize.measurement import vega
 from statesize.measurement.chart import index_of, json_number
-from statesize.report.words import short_names
+from statesize.report.names import short_names
 
 STORED = "stored (TSS)"
 ALONE = "needed if heads shared nothing"

@@ -13,8 +13,9 @@ import xarray as xr
 from statesize.io.text import counted
 from statesize.report.comparison import Comparison
 from statesize.report.document import Shown
+from statesize.report.names import kind_title, model_title, position_name, short_names
 from statesize.report.result_page import PageTable
-from statesize.report.words import kind_title, model_title, position_name, short_names, sink_note
+from statesize.report.words import sink_note
 from statesize.results.fields import (
     COLUMNS,
     COUNTS,

@@ -1,4 +1,4 @@
-"""What profiles say in words: names in full, one sentence of facts, and one line per model."""
+"""What profiles say in words: one sentence of facts, its details, and one line per model."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import TypeAlias
 import numpy as np
 import xarray as xr
 
-from statesize.adapters.observation import NOT_CAUSAL, SHARED
+from statesize.adapters.observation import NOT_CAUSAL
 from statesize.io.text import byte_count, counted, listed
-from statesize.measurement.chart import METRICS, Metric
 from statesize.measurement.columns import MARKED
 from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, mean_interval, too_short
+from statesize.report.names import kind_title, model_title, model_titles, position_name, short_names
 from statesize.results.summary import (
     Profiled,
     at_middle,
@@ -31,75 +31,6 @@ from statesize.results.summary import (
     middle_ceiling,
     model_mean,
 )
-
-KINDS = {
-    "sa": "softmax attention",
-    "la": "linear attention",
-    "wla": "weighted linear attention",
-    "gla": "gated linear attention",
-    "s6": "selective state space",
-    "gla-s6": "gated linear attention with S6 steps",
-    "s4d": "diagonal state space",
-    "hyena": "long convolution",
-    "nla": "normalised linear attention",
-    "attention": "softmax attention",
-    "sliding": "sliding-window attention",
-    "linear-transformer": "linear attention of 1 + elu",
-    "based": "linear attention of Taylor features",
-    "hedgehog": "linear attention of Hedgehog",
-    "gla-full": "gated linear attention with output gate",
-    "deltanet": "DeltaNet",
-    "gated-deltanet": "Gated DeltaNet",
-    "mamba": "Mamba",
-    "mamba2": "Mamba-2",
-    "retnet": "linear attention with fixed decays",
-    "gla-scalar": "gated linear attention with one decay per head",
-    "gla-unit-keys": "gated linear attention with keys of norm 1",
-    "hgrn": "gated linear attention with tied gates",
-    "ssd": "linear attention with Mamba-2 steps",
-    "deltanet-2": "DeltaNet with negative eigenvalues",
-    "rwkv7": "RWKV-7 rule",
-    "gated slots": "gated slot attention",
-    "bounded memory": "attention with bounded memory",
-    "kimi delta attention": "Kimi delta attention",
-    "preconditioned kimi delta attention": "preconditioned Kimi delta attention",
-}
-"""What mixers are called in full."""
-
-
-def kind_title(kind: str) -> str:
-    """A kind of mixer in full."""
-    return KINDS.get(kind, kind)
-
-
-def model_title(profile: Profiled) -> str:
-    """A model's name; of a bundled model, whose name is the abbreviation of all its mixers, in full."""
-    kinds = {str(profile.mixer(name).attrs["kind"]) for name in profile.mixers}
-    return kind_title(profile.model) if kinds == {profile.model} else profile.model
-
-
-def model_titles(profiles: Sequence[Profiled], places: Sequence[str] = ()) -> list[str]:
-    """The titles of models side by side; those that are alike with the places that they were read from, or numbers."""
-    titles = [model_title(profile) for profile in profiles]
-    if len(set(places)) < len(titles):
-        places = [str(number) for number in range(1, len(titles) + 1)]
-    return [
-        f"{title} ({place})" if titles.count(title) > 1 else title for title, place in zip(titles, places, strict=True)
-    ]
-
-
-def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Names without the dotted parts that all begin and end with: layers.0.mixer, layers.1.mixer are 0 and 1."""
-    parts = [name.split(".") for name in names]
-    shortest = min((len(part) for part in parts), default=0)
-    start = 0
-    while start < shortest - 1 and len({part[start] for part in parts}) == 1:
-        start += 1
-    end = 0
-    while end < shortest - start - 1 and len({part[-1 - end] for part in parts}) == 1:
-        end += 1
-    return {name: ".".join(part[start : len(part) - end]) for name, part in zip(names, parts, strict=True)}
-
 
 Bounds: TypeAlias = tuple[float, float]
 
@@ -342,14 +273,6 @@ def derivative_note(profile: Profiled) -> str:
     return f"Left out here, as it has no T and is measured by its derivative: {listed(without)}."
 
 
-def by_reason(skipped: Mapping[str, str]) -> dict[str, str]:
-    """What was left out, with the reason: names that share one in a row, the first three of them."""
-    names: dict[str, list[str]] = {}
-    for name, reason in skipped.items():
-        names.setdefault(reason, []).append(name.removesuffix(SHARED))
-    return {listed(some): reason for reason, some in names.items()}
-
-
 def sink_note(profile: Profiled) -> str:
     """Which layers attend to one token before all others, and what that does to their ESS; "" where none does."""
     rows = profile.summary_rows()
@@ -383,11 +306,6 @@ def telling_layer(profile: Profiled) -> int:
         inside = curve[binding(node)[0] & np.isfinite(curve)]
         changes.append(float(inside.std() / inside.mean()) if inside.size and inside.mean() > 0 else 0.0)
     return int(np.argmax(changes)) if changes else 0
-
-
-def position_name(profile: Profiled) -> str:
-    """What a position of the inputs is: a token, or no more than a position where there are no token ids."""
-    return "token" if bool((profile.tokens["token_ids"].values >= 0).any()) else "position"
 
 
 def _parties(profile: Profiled, metric: str, title: str, *, whole: bool) -> list[_Party]:
@@ -503,20 +421,3 @@ def _times(ratio: float) -> str:
 def _sentence_case(name: str) -> str:
     """A name at the beginning of a sentence; that of a model, which is one word, stays as it is written."""
     return name[:1].upper() + name[1:] if " " in name.partition(" (")[0] else name
-
-
-PAGE_METRICS: tuple[Metric, ...] = ("entropy", "relative_count")
-"""What a page can show; an absolute tolerance says little without the operator's scale and stays in the profile."""
-
-
-def metric_titles(profiles: Sequence[Profiled]) -> dict[Metric, str]:
-    """The metrics that were measured of any layer, with what a page calls them; entropy first."""
-    nodes = [profile.mixer(name) for profile in profiles for name in profile.mixers]
-    ratios = profiles[0].attributes["relative_tolerances"]
-    named = f", singular values above {100 * ratios[0]:g} % of the largest" if ratios else ""
-    known = any(np.isfinite(ess_values(node, "relative_count")).any() for node in nodes)
-    return {
-        metric: METRICS[metric] + (named if metric != "entropy" else "")
-        for metric in PAGE_METRICS
-        if metric == "entropy" or known
-    }

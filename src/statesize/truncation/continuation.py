@@ -15,6 +15,7 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.kernels.attention import Attend, replaced_attention
 from statesize.adapters.models.model_state import known_options
 from statesize.adapters.observation import Observation, unchanged
+from statesize.adapters.replaced import source_files
 from statesize.operators import SoftmaxAttention
 
 Behind = Callable[[Observation], Tensor]
@@ -81,7 +82,7 @@ class Continuation:
 
             return attend
 
-        stack.enter_context(replaced_attention(model, attending))
+        stack.enter_context(replaced_attention(source_files(model), attending))
 
     def note(self, module: nn.Module, name: str, seen: Observation) -> None:
         """Know T of a mixer if that is the attention of what its function was given, and gives its answer."""
@@ -121,7 +122,7 @@ class Continuation:
         part = replace(forward, backbone=forward.model, args=(ids,), kwargs=kwargs)
 
         def attach(stack: ExitStack) -> None:
-            stack.enter_context(replaced_attention(forward.model, partial(self._attending, behind)))
+            stack.enter_context(replaced_attention(source_files(forward.model), partial(self._attending, behind)))
             # What a model of transformers says its head is.
             head = getattr(forward.model, "get_output_embeddings", lambda: None)()
             if type(head) is nn.Linear and "forward" not in vars(head):

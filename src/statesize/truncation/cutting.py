@@ -81,7 +81,9 @@ class Cutting:
         kept = known_options(forward.model, logits_to_keep=count)
         whole = replace(forward, backbone=forward.model, kwargs={**forward.kwargs, **kept})
         self._running = ModuleStack(forward.model, forward.length)
-        logits = whole.hidden(observed, running=self._running, record=self._observe, attach=attach)
+        logits = whole.hidden(
+            observed, running=self._running, record=self._observe, sources=whole.sources, attach=attach
+        )
         if logits is None:
             raise ModelError(f"{type(forward.model).__name__} must return logits, got no tensor. Load a causal model.")
         behind = logits[0, -count:-1].float()

@@ -12,8 +12,8 @@ from statesize.io.text import listed
 from statesize.measurement import vega
 from statesize.measurement.statistics import finite
 from statesize.profiling.profile import Profile
+from statesize.report.names import by_reason
 from statesize.report.result_page import PageChart, PageTable, ResultPage
-from statesize.report.words import by_reason
 from statesize.truncation.result import Row, TruncationResult, percent
 from statesize.truncation.runs import CAUSAL
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.kernels.attention import Attend, replaced_attention
 from statesize.adapters.kernels.rotation import Rotation
+from statesize.adapters.replaced import source_files
 from statesize.truncation.continuation import Continuation
 
 
@@ -46,7 +47,7 @@ class SharedPast:
         self._attended.clear()
         if not self.settled:
             self.continuation.attach(model, stack)
-        stack.enter_context(replaced_attention(model, self._attending))
+        stack.enter_context(replaced_attention(source_files(model), self._attending))
         for module in model.modules():
             if type(module) is nn.Linear and "forward" not in vars(module):
                 # Hooks of the layer see all positions.

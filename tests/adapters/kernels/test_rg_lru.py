@@ -9,6 +9,7 @@ from torch import Tensor
 
 from statesize.adapters.kernels import recurrent_layers
 from statesize.adapters.observation import running_modules
+from statesize.adapters.replaced import source_files
 
 UNIT = "model.layers.0.temporal_block.rg_lru"
 
@@ -48,7 +49,7 @@ def test_a_document_that_begins_within_the_sequence_forgets_what_came_before() -
     with (
         torch.no_grad(),
         running_modules(model, 21) as running,
-        recurrent_layers.observing_rg_lru(model, running, lambda make, product=None: seen.append(make())),
+        recurrent_layers.observing_rg_lru(source_files(model), running, lambda make, product=None: seen.append(make())),
     ):
         model(input_ids=tokens(sequences=1), position_ids=positions, use_cache=False)
     assert not bool(seen[0].operator(slice(None)).dense()[..., 8:, :8].any())
@@ -69,7 +70,7 @@ def test_hooks_and_states_are_as_before_whatever_happens(failure: type[BaseExcep
         with (
             running_modules(model, 21) as running,
             torch.no_grad(),
-            recurrent_layers.observing_rg_lru(model, running, record),
+            recurrent_layers.observing_rg_lru(source_files(model), running, record),
         ):
             model(input_ids=tokens(), use_cache=False)
 

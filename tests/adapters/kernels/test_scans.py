@@ -135,7 +135,7 @@ def test_the_pure_torch_convolution_is_used_meanwhile() -> None:
     model = tiny_model("mamba")
     file = _file(model)
     before = vars(file)[scans.CONVOLUTION]
-    with running_modules(model, 21) as running, scans.observing(model, running, lambda _: None):
+    with running_modules(model, 21) as running, scans.observing(source_files(model), running, lambda _: None):
         assert vars(file)[scans.CONVOLUTION].__code__.co_filename == file.__file__
     assert vars(file)[scans.CONVOLUTION] is before
 
@@ -153,7 +153,10 @@ def test_the_source_files_are_as_before_whatever_happens(family: str, failure: t
 
     def run() -> None:
         with running_modules(model, 21) as running, torch.no_grad():
-            with scans.observing(model, running, record), convolutions.observing(model, running, record):
+            with (
+                scans.observing(source_files(model), running, record),
+                convolutions.observing(source_files(model), running, record),
+            ):
                 model(input_ids=tokens(), use_cache=False)
 
     if failure is None:
@@ -181,7 +184,10 @@ def test_a_call_that_goes_on_from_a_state_is_refused(family: str) -> None:
         cache = {
             name: first[name] for name in ("past_key_values", "cache_params", "state") if first.get(name) is not None
         }
-        with running_modules(model, 21) as running, scans.observing(model, running, lambda make, product=None: make()):
+        with (
+            running_modules(model, 21) as running,
+            scans.observing(source_files(model), running, lambda make, product=None: make()),
+        ):
             with pytest.raises(ModelError, match=r"initial state .* run the whole sequence in one call"):
                 model(input_ids=tokens(length=5), use_cache=True, **cache)
 
@@ -192,7 +198,7 @@ def test_a_mixer_of_a_class_derived_elsewhere_is_observed_too() -> None:
     seen: list[Observation] = []
     with (
         running_modules(mixer, 5) as running,
-        scans.observing(mixer, running, lambda make, product=None: seen.append(make())),
+        scans.observing(source_files(mixer), running, lambda make, product=None: seen.append(make())),
         torch.no_grad(),
     ):
         mixer(torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(0)))

@@ -65,9 +65,9 @@ class FlaCall:
         head = chosen(units, self.heads, tensor.device) // (self.heads // tensor.shape[2])
         return take(tensor, head, 2).transpose(1, 2)
 
-    def keys_and_queries(self, units: Units, key: str = "k", query: str = "q") -> tuple[Tensor, Tensor]:
+    def keys_and_queries(self, units: Units, query: str = "q") -> tuple[Tensor, Tensor]:
         """Keys and scaled queries, (S, chosen, L, n), normalised where the kernel does so."""
-        keys, queries = self.part(key, units), self.part(query, units)
+        keys, queries = self.part("k", units), self.part(query, units)
         if self.arguments.get("use_qk_l2norm_in_kernel"):
             keys, queries = normalised(keys), normalised(queries)
         scale = self.arguments.get("scale")

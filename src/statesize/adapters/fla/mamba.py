@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from types import ModuleType
 from typing import Any, cast
 
 import torch
-from torch import nn
 from torch.nn import functional
 
 from statesize.adapters.kernels.scans import chunk_scan, selective_scan
@@ -22,15 +22,15 @@ _TILED = (
 
 
 @contextmanager
-def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> Generator[None]:
+def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> Generator[None]:
     """Observe the Mamba and Mamba-2 layers of fla by their parts."""
-    del model
-    files = {type(module).__module__ for module in running.module.modules()}
+    del files
+    names = {type(module).__module__ for module in running.module.modules()}
     with ExitStack() as hooks:
-        if "fla.layers.mamba" in files:
+        if "fla.layers.mamba" in names:
             parts = ("in_proj", "x_proj", "out_proj")
             hooks.enter_context(observing_parts(running, ("Mamba",), parts, mamba, record))
-        if "fla.layers.mamba2" in files:
+        if "fla.layers.mamba2" in names:
             hooks.enter_context(observing_parts(running, ("Mamba2",), ("in_proj", "conv1d", "norm"), mamba2, record))
         yield
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial, wraps
@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from statesize.adapters.fla.attention import Impulses, by_impulses, softmax_attention
 from statesize.adapters.fla.call import FlaCall
@@ -34,7 +34,7 @@ from statesize.adapters.fla.formulas import (
     simple,
 )
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, Units
-from statesize.adapters.replaced import first, meanings, replaced, source_files, with_first
+from statesize.adapters.replaced import first, meanings, replaced, with_first
 from statesize.errors import ModelError
 from statesize.operators import Operator
 
@@ -162,11 +162,11 @@ _PACKAGES = ("fla", "flash_attn")
 
 
 @contextmanager
-def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> Generator[None]:
+def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> Generator[None]:
     """Observe the kernels of fla that the files of a model's layers have imported."""
     # The functions themselves run, with their decorators, which choose between implementations.
     with ExitStack() as changes:
-        kernels = {file: functions for file in source_files(model) if (functions := _kernels(file))}
+        kernels = {file: functions for file in files if (functions := _kernels(file))}
         for file, functions in kernels.items():
             for name, function in functions.items():
                 changes.enter_context(replaced(file, name, _observed(function, running, record)))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
+from types import ModuleType
 from typing import Any, cast
 
 import torch
@@ -20,7 +21,6 @@ from statesize.adapters.replaced import (
     meanings,
     observing_parts,
     replaced,
-    source_files,
     with_first,
 )
 from statesize.adapters.search.plain_attention import PlainAttention, is_band
@@ -39,7 +39,7 @@ Change = Callable[[str, Attend], Attend]
 
 
 @contextmanager
-def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> Generator[None]:
+def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> Generator[None]:
     """Watch every attention function that a transformers model takes from the registry."""
     # Configuration and registry stay as they are, because some models make their mask by the implementation's name. The
     # function that the model takes is the one that computes; the observation calls it, or the eager one of the model's
@@ -66,16 +66,19 @@ def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> 
         product = Product(value, -2, result[0], 1)
         return with_first(result, record(partial(called.observation, result[0]), product))
 
-    parts = observing_parts(running, DIFFERENTIAL, ("groupnorm",), partial(_difference, halves), record)
-    with replaced_attention(model, partial(partial, attend)), parts:
+    with ExitStack() as stack:
+        stack.enter_context(replaced_attention(files, partial(partial, attend)))
+        if any(name in vars(file) for file in files for name in DIFFERENTIAL):
+            subtract = partial(_difference, halves)
+            stack.enter_context(observing_parts(running, DIFFERENTIAL, ("groupnorm",), subtract, record))
         yield
 
 
 @contextmanager
-def replaced_attention(model: nn.Module, change: Change) -> Generator[None]:
-    """Let `change(name, function)` take the place of every attention function that a model takes by its name."""
+def replaced_attention(files: Sequence[ModuleType], change: Change) -> Generator[None]:
+    """Let `change(name, function)` take the place of every attention function that some files take by its name."""
     with ExitStack() as changes:
-        for file in source_files(model):
+        for file in files:
             if vars(file).get(REGISTRY) is not None:
                 changes.enter_context(replaced(file, REGISTRY, _Registry(meanings(file)[REGISTRY], change)))
         yield

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from types import ModuleType
 from typing import Any, cast
 
 import torch
@@ -21,7 +22,6 @@ from statesize.adapters.replaced import (
     observed,
     observing_parts,
     replaced,
-    source_files,
 )
 from statesize.operators import Convolution
 from statesize.operators.stepped import DelayedRecurrence
@@ -30,7 +30,7 @@ GATED = ("Lfm2ShortConv", "Lfm2MoeShortConv", "Lfm3ShortConv")
 
 
 @contextmanager
-def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> Generator[None]:
+def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> Generator[None]:
     """Observe gated convolutions, and the short convolutions before scans and delta rules and before an RG-LRU."""
 
     def called(call: ReplacedCall) -> None:
@@ -40,7 +40,7 @@ def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> 
 
     with ExitStack() as changes:
         changes.enter_context(observing_parts(running, GATED, ("in_proj", "out_proj"), gated_convolution, record))
-        for file in source_files(model):
+        for file in files:
             if (function := meanings(file).get(CONVOLUTION)) is not None:
                 changes.enter_context(replaced(file, CONVOLUTION, observed(function, running, called)))
         blocks = ("RecurrentGemmaRecurrentBlock",)

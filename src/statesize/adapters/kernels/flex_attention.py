@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial, wraps
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from statesize.adapters.models.precision import at_least
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product
-from statesize.adapters.replaced import first, meanings, replaced, source_files, with_first
+from statesize.adapters.replaced import first, meanings, replaced, with_first
 from statesize.adapters.search.probabilities import Mixing, observed_mixing, of_identity, of_random
 
 
 @contextmanager
-def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> Generator[None]:
+def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> Generator[None]:
     """Observe flex_attention, compiled or not, by the names that it has in the files of a model's layers."""
     with ExitStack() as changes:
-        for file in source_files(model) if "torch.nn.attention.flex_attention" in sys.modules else ():
+        for file in files:
             for name, function in _functions(file).items():
                 changes.enter_context(replaced(file, name, _observed(function, running, record)))
         yield

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
+from types import ModuleType
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from statesize.adapters.models.model_state import is_a
@@ -75,9 +76,9 @@ _observing_cells = source_of(("mLSTMCell",), ("igate", "fgate", "outnorm"), mlst
 
 
 @contextmanager
-def observing_mlstm(model: nn.Module, running: ModuleStack, record: OnObservation) -> Generator[None]:
+def observing_mlstm(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> Generator[None]:
     """Observe the mLSTM layers of a model of transformers, or of the package xlstm."""
-    with _observing_layers(model, running, record), _observing_cells(model, running, record):
+    with _observing_layers(files, running, record), _observing_cells(files, running, record):
         yield
 
 
@@ -105,9 +106,9 @@ _RATE = -8.0  # log a_t = −8 r_t softplus(Λ)
 
 
 @contextmanager
-def observing_rg_lru(model: nn.Module, running: ModuleStack, record: OnObservation) -> Generator[None]:
+def observing_rg_lru(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> Generator[None]:
     """Observe the RG-LRU blocks of a model."""
-    del model
+    del files
     with ExitStack() as states:
         for module in running.module.modules():
             if is_a(module, _CLASSES):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from statesize.adapters.kernels.attention import Attend, replaced_attention
 from statesize.adapters.observation import ModuleStack
+from statesize.adapters.replaced import source_files
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +122,7 @@ def _queries(running: ModuleStack, embeddings: tuple[Tensor, ...]) -> Tensor | N
     if "past_key_values" in frame.kwargs:
         others["past_key_values"] = None
     try:
-        with replaced_attention(frame.module, stopped):
+        with replaced_attention(source_files(frame.module), stopped):
             type(frame.module).forward(frame.module, *frame.args, **frame.kwargs | others)
     except _AskedError as error:
         return error.query

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from statesize.adapters.models.precision import stored_dtype
@@ -26,7 +27,7 @@ from statesize.adapters.observation import (
     take,
     unchanged,
 )
-from statesize.adapters.replaced import ReplacedCall, meanings, observed, pure_torch, replaced, source_files
+from statesize.adapters.replaced import ReplacedCall, meanings, observed, pure_torch, replaced
 from statesize.operators import Recurrence
 from statesize.operators.stepped import DelayedRecurrence
 
@@ -222,7 +223,7 @@ _WHOLE_BLOCK = "mamba2_split_conv1d_scan_combined"
 
 
 @contextmanager
-def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> Generator[None]:
+def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> Generator[None]:
     """Observe the scans of a model; while this is open their short convolutions run in pure torch."""
 
     def recorder(scan: Scan) -> Callable[[ReplacedCall], Tensor | None]:
@@ -233,7 +234,7 @@ def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> 
         return called
 
     with ExitStack() as changes:
-        for file in source_files(model):
+        for file in files:
             # Files that do without a package have None instead of its functions.
             functions = {name: function for name, function in meanings(file).items() if function is not None}
             for name in KERNELS.keys() & functions.keys():

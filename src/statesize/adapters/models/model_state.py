@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections import UserDict
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -93,11 +93,13 @@ def unwrapped(model: object) -> nn.Module:
     if held and not isinstance(model, nn.Module):
         raise InputError(f"model must be a torch module, got {type(model).__name__}. Give its attribute {held[0]}.")
     require_kind("model", model, nn.Module, "a torch module")
-    module = cast("nn.Module", model)
+    return cast("nn.Module", model)
+
+
+def check_parts(parts: Iterable[tuple[str, nn.Module]], pretrained: Collection[nn.Module]) -> None:
+    """Refuse parts of a model, by their names, that do not run as Python over the positions of one text."""
     static = getattr(sys.modules.get("transformers.cache_utils"), "StaticCache", ())
-    # A model of transformers keeps the cache of its last `generate` unused.
-    pretrained = pretrained_models(module)
-    for name, part in named_parts(module):
+    for name, part in parts:
         if isinstance(part, torch.jit.ScriptModule):
             raise ModelError(
                 f"Module {name or type(part).__name__} must run as Python, got TorchScript ({type(part).__name__}), in "
@@ -105,13 +107,13 @@ def unwrapped(model: object) -> nn.Module:
             )
         if _is_exported(part):
             _refuse_exported(f"Module {name or type(part).__name__}", part)
+        # A model of transformers keeps the cache of its last `generate` unused.
         for attribute, value in vars(part).items() if part not in pretrained else ():
             if isinstance(value, static):
                 raise ModelError(
                     f"{type(part).__name__} must attend to the positions of one text, got a StaticCache in its "
                     f"attribute {attribute}, which has places for others too. Give the model inside of it."
                 )
-    return module
 
 
 def _is_exported(model: object) -> bool:

@@ -143,6 +143,11 @@ MOST_ROUNDED = 5e-2
 """The same of a softmax of large scores. Beyond it, rounding decides what the layer weighs."""
 
 
+def coarsest(dtypes: Iterable[torch.dtype]) -> torch.dtype:
+    """Of some dtypes the one that rounds most."""
+    return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+
+
 def kernel_dtype(dtype: torch.dtype, mixed: Tensor) -> torch.dtype:
     """The dtype as which a kernel of Triton rounds: on a GPU it keeps ten bits of float32, TF32, as float16 does."""
     return torch.float16 if dtype is torch.float32 and mixed.is_cuda else dtype

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import named_parts, plain_name, pretrained_models, unwrapped
+from statesize.adapters.models.model_state import check_parts, named_parts, plain_name, pretrained_models, unwrapped
 from statesize.adapters.models.precision import stored_dtype
 from statesize.adapters.models.sharded import check_sharding
 from statesize.errors import ModelError, StatesizeError
@@ -46,9 +46,13 @@ def measurable(model: object) -> nn.Module:
 def float_model(model: object) -> tuple[nn.Module, str]:
     """The module that runs in what holds it, or a dequantised copy, and how its weights are stored if quantised."""
     # Weights on the meta device and models that round more than their weights are refused.
+    # A copy does what the model does, but for rounding in its products; a model that rounds what its layers pass on, or
+    # that no way back is known of, is refused.
     module = unwrapped(model)
+    parts, pretrained = list(named_parts(module)), pretrained_models(module)
+    check_parts(parts, pretrained)
     for name, parameter in module.named_parameters():
-        if parameter.is_meta and any("_hf_hook" in vars(part) for part in module.modules()):
+        if parameter.is_meta and any("_hf_hook" in vars(part) for _, part in parts):
             raise ModelError(
                 f"Parameter {name} is offloaded by accelerate, which brings weights in for one layer at a time, so "
                 "statesize cannot read them. Load the model without device_map and offloading; one that was whole "
@@ -60,39 +64,35 @@ def float_model(model: object) -> tuple[nn.Module, str]:
                 f"Parameter {name} is on the meta device, so the model has no weights; load them with from_pretrained "
                 "or move the model with to_empty() and fill it."
             )
-    check_sharding(module)
-    return dequantised(module)
-
-
-def dequantised(model: nn.Module) -> tuple[nn.Module, str]:
-    """A model whose weights are in floating point, and how they were stored: the model itself and "", or a copy."""
-    # A copy does what the model does, but for rounding in its products; a model that rounds what its layers pass on, or
-    # that no way back is known of, is refused.
-    parts = pretrained_models(model)
-    part = next((one for one in parts if getattr(one, "hf_quantizer", None) is not None), None)
-    stated = "" if part is None else getattr(part.hf_quantizer.quantization_config, "quant_method", "quantised")
-    method = str(getattr(stated, "value", stated))
-    for one in parts:
+    check_sharding(module, parts)
+    for one in pretrained:
         if getattr(one.config, "quantization_config", None):
             check_method(type(one).__name__, one.config)
-    if part is not None:
-        config = part.hf_quantizer.quantization_config
+    method = ""
+    if (one := next((one for one in pretrained if getattr(one, "hf_quantizer", None) is not None), None)) is not None:
+        config = one.hf_quantizer.quantization_config
+        stated = getattr(config, "quant_method", "quantised")
+        method = str(getattr(stated, "value", stated))
         settings: dict[str, Any] = config.to_dict() if hasattr(config, "to_dict") else {}
-        check_rounding(type(model).__name__, settings | {"quant_method": method})
-    if part is not None and _packed(model):
-        return _by_transformers(model, method), f"{method}, dequantised"
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    for name, holder in (*named_parts(model), *tensors):
+        check_rounding(type(module).__name__, settings | {"quant_method": method})
+        if _packed(module):
+            return _by_transformers(module, method), f"{method}, dequantised"
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    for name, holder in (*parts, *tensors):
         if any(getattr(holder, attribute, None) is not None for attribute in _ROUNDS_INPUTS):
             _refuse_rounding(plain_name(name), type(holder))
+        kind = type(holder)
+        if kind.__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")):
+            raise ModelError(
+                f"Module {name or kind.__name__} must round its weights alone, got {kind.__module__}.{kind.__name__}, "
+                f"which rounds what the layer is given too, {_ADVICE}"
+            )
     kinds = dict.fromkeys(type(tensor).__name__ for _, tensor in tensors if _has_way_back(tensor))
-    if not kinds:
-        _refuse_others(model)
-        return model, f"{method}, dequantised" if method else ""
-    whole = _without_subclasses(model)
+    whole = _without_subclasses(module) if kinds else module
     _refuse_others(whole)
-    UNCOMPARED[whole] = model
-    return whole, f"{method or ', '.join(kinds)}, dequantised"
+    if kinds:
+        UNCOMPARED[whole] = module
+    return whole, f"{method or ', '.join(kinds)}, dequantised" if method or kinds else ""
 
 
 def quantisation(config: Any) -> dict[str, Any]:
@@ -212,14 +212,7 @@ def _refuse_rounding(name: str, kind: type, how: str = "") -> None:
 
 
 def _refuse_others(model: nn.Module) -> None:
-    """Refuse what still holds quantised numbers, and modules of torch that round what they pass on."""
-    for name, module in named_parts(model):
-        kind = type(module)
-        if kind.__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")):
-            raise ModelError(
-                f"Module {name or kind.__name__} must round its weights alone, got {kind.__module__}.{kind.__name__}, "
-                f"which rounds what the layer is given too, {_ADVICE}"
-            )
+    """Refuse what still holds quantised numbers."""
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_quantized:
             raise ModelError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -79,9 +79,9 @@ def whole(tensor: Tensor) -> Tensor:
     return cast("Any", tensor).full_tensor() if is_sharded(tensor) else tensor
 
 
-def check_sharding(model: nn.Module) -> None:
-    """Refuse a model that is shared out in a way in which no layer is whole in this process while it runs."""
-    for name, part in cast("Iterator[tuple[str, nn.Module]]", model.named_modules()):
+def check_sharding(model: nn.Module, parts: Iterable[tuple[str, nn.Module]]) -> None:
+    """Refuse a model, of these parts, that is shared out so that no layer is whole in this process while it runs."""
+    for name, part in parts:
         if any(kind.__name__ == "FullyShardedDataParallel" for kind in type(part).__mro__):
             raise ModelError(
                 f"{name or 'model'} must be sharded by fully_shard (FSDP2), got FullyShardedDataParallel (FSDP1), "

@@ -25,7 +25,7 @@ from statesize.adapters.search.lone_run import (
     by_position,
     noise,
 )
-from statesize.adapters.search.other_mixing import changed_at, changed_input
+from statesize.adapters.search.other_inputs import changed_at, changed_input
 from statesize.errors import ModelError
 from statesize.operators import Operator
 
@@ -81,7 +81,7 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
     if not exact:
         check = single
     fit = check.right()
-    if fit is None and exact and runs.rounds_more():
+    if fit is None and exact and runs.rounds_more(output):
         # A part of the layer computes in less than float64.
         check = single
         fit = check.right()

@@ -103,7 +103,7 @@ def _copied(runs: LoneRuns, dtype: torch.dtype) -> LoneRuns:
 
     module = unsharded_copy(runs.whole_model, runs.module).to(dtype).requires_grad_(False)
     args, kwargs = tree_map(converted, (runs.args, dict(runs.kwargs)))
-    return replace(runs, module=module, model=None, args=args, kwargs=kwargs)
+    return replace(runs, module=module, forward=None, args=args, kwargs=kwargs)
 
 
 def _entering(args: tuple[Any, ...], kwargs: Mapping[str, Any], length: int) -> Tensor | None:

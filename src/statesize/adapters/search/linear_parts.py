@@ -27,7 +27,7 @@ from statesize.adapters.search.lone_run import (
     noise,
 )
 from statesize.adapters.search.mixing import HOW_ELSE, answer_of, mixes_positions
-from statesize.adapters.search.other_mixing import changed_at, changed_input
+from statesize.adapters.search.other_inputs import changed_at, changed_input
 from statesize.errors import ModelError
 from statesize.io.progress import duration
 
@@ -85,7 +85,7 @@ def _found(runs: LoneRuns, name: str) -> tuple[_Search, list[Mix]]:
         return _found_mixes(runs, cast("Tensor", plain), name)
     except NoOperatorError:
         # What numpy or a kernel of one's own computes in float32 is not linear to more than that.
-        if runs.precision is not DOUBLE or not runs.rounds_more():
+        if runs.precision is not DOUBLE or not runs.rounds_more(cast("Tensor", plain)):
             raise
     runs = replace(runs, precision=SINGLE)
     return _found_mixes(runs, runs.run().tensors[OUTPUT], name)

@@ -20,8 +20,9 @@ from statesize.adapters.models.layout import position_axis
 from statesize.adapters.models.model_state import mapped, named_parts
 from statesize.adapters.models.precision import Autocast, at_least, hold_at_least, set_autocast, stored_dtype
 from statesize.adapters.models.sharded import class_of
-from statesize.adapters.runs import Attach, bare, reading, returning
-from statesize.adapters.search.other_mixing import can_be_others
+from statesize.adapters.observation import ModuleStack, OnObservation
+from statesize.adapters.runs import Attach, bare, observed, reading, returning
+from statesize.adapters.search.other_inputs import can_be_others
 from statesize.adapters.watch import Call
 from statesize.errors import ModelError
 
@@ -93,7 +94,7 @@ class LoneRuns:
         mixes: The part of the module whose output T acts on; None where it is to be found.
         entry: The tensor that `change` acts on; None for all that enters.
         autocast: That of the module in the model, in which it runs in its own precision.
-        model: The model that the module is a part of; None for the module itself.
+        forward: The model that the module is a part of, over the text; None for the module itself.
         weights: The dtype of the module's weights in the model's run; None for that in which they are stored.
     """
 
@@ -108,19 +109,19 @@ class LoneRuns:
     mixes: str | None = None
     entry: Place | None = None
     autocast: Autocast = ()
-    model: nn.Module | None = None
+    forward: Forward | None = None
     weights: torch.dtype | None = None
 
     @classmethod
     def of(cls, forward: Forward, call: Call) -> Self:
         """The runs of a module with the arguments of a call in the model."""
         runs = cls(call.module, call.args, call.kwargs, forward.length, forward.sequences, autocast=call.autocast)
-        return replace(runs, model=forward.model, weights=call.weights)
+        return replace(runs, forward=forward, weights=call.weights)
 
     @property
     def whole_model(self) -> nn.Module:
         """The model that the module is a part of."""
-        return self.model or self.module
+        return self.module if self.forward is None else self.forward.model
 
     @property
     def run_dtype(self) -> torch.dtype:
@@ -151,8 +152,8 @@ class LoneRuns:
         runs = replace(self, precision=SINGLE)
         return runs, runs.run().output
 
-    def rounds_more(self) -> bool:
-        """Whether a part of the module computes in less than what it runs in: tiny changes do not add up."""
+    def rounds_more(self, plain: Tensor) -> bool:
+        """Whether a part of a module that returns this computes in less than it runs in: tiny changes do not add up."""
 
         def moved(times: int) -> Tensor:
             def change(leaf: Tensor) -> Tensor:
@@ -163,8 +164,15 @@ class LoneRuns:
         leaves: list[object] = tree_leaves((self.args, dict(self.kwargs)))
         if not any(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in leaves):
             return False
-        plain, once, twice = (moved(times) for times in (0, 1, 2))
+        once, twice = moved(1), moved(2)
         return not bool((twice - 2 * once + plain).abs().max() < 0.1 * (twice - plain).abs().max())
+
+    def with_arguments(self, change: Callable[[Tensor], Tensor]) -> LoneRuns:
+        """The same runs with other tensors as arguments."""
+        arguments = self.args, dict(self.kwargs)
+        acts = can_be_others(arguments, self.length)
+        args, kwargs = mapped(arguments, lambda leaf: change(leaf) if isinstance(leaf, Tensor) and acts(leaf) else leaf)
+        return replace(self, args=args, kwargs=kwargs)
 
     def repeated(self, copies: int) -> LoneRuns:
         """The same runs over several copies of the text."""
@@ -189,12 +197,14 @@ class LoneRuns:
         replacing: Mapping[Place, Callable[[Tensor], Tensor]] | None = None,
         change: Callable[[Tensor], Tensor] | None = None,
         hooks: Attach | None = None,
+        observe: OnObservation | None = None,
     ) -> ModuleRun:
         """Run the module once."""
         # keep: Tensors to be kept; None for all with a dimension of L.
         # replacing: What becomes of tensors before others use them.
         # change: What becomes of every tensor that enters: arguments, and what fixed modules return.
         # hooks: What is hung on the module besides.
+        # observe: Takes each kernel that the sources of the model see, and may say what the module is to go on with.
         if change is not None and self.entry is not None:
             replacing, change = {self.entry: change, **(replacing or {})}, None
         tape = _Tape(self, keep, replacing or {})
@@ -229,7 +239,11 @@ class LoneRuns:
                 with seen:
                     return self.module(*args, **kwargs)
 
-        output = bare(self.whole_model, call, self.module, attach)
+        if observe is None or self.forward is None:
+            output = bare(self.whole_model, call, self.module, attach)
+        else:
+            running, sources = ModuleStack(self.module, self.length), self.forward.sources
+            output = observed(self.whole_model, call, running, observe, sources, part=self.module, attach=attach)
         returned = first_tensor(output)
         if returned is not None:
             tape.seen(OUTPUT, returned)

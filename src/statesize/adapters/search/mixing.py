@@ -16,7 +16,7 @@ from statesize.adapters.check import where_they_differ
 from statesize.adapters.models.model_state import mapped
 from statesize.adapters.runs import reading
 from statesize.adapters.search.lone_run import STORED, LoneRuns, ModuleRun, Place, by_position
-from statesize.adapters.search.other_mixing import changed_input, other_futures
+from statesize.adapters.search.other_inputs import changed_input, other_futures
 from statesize.adapters.select import BEFORE_PARTS
 from statesize.errors import ModelError
 

@@ -113,7 +113,7 @@ def find_own_mixing(
         parts = set(module.modules()) - {module}
         fixed = {part: calls.outputs[part] for part in mixing if part in parts}
         runs = LoneRuns(module, args, kwargs, forward.length, forward.sequences, fixed, mixes=named.get(module))
-        runs = replace(runs, model=forward.model, autocast=calls.autocast[module])
+        runs = replace(runs, forward=forward, autocast=calls.autocast[module])
         if _search(runs, name, found, names, has_kernels=module in observed):
             mixing.add(module)
         if module in observed:

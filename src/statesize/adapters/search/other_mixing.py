@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,12 @@ from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.layout import position_axis
-from statesize.adapters.models.model_state import mapped
-from statesize.adapters.models.precision import BOUNDS, relative_difference, set_autocast
+from statesize.adapters.models.precision import BOUNDS, relative_difference
 from statesize.adapters.models.sharded import class_of
-from statesize.adapters.observation import NOT_CAUSAL, ModuleStack, Observation, Product
-from statesize.adapters.runs import observed, read, reading, returning
+from statesize.adapters.observation import NOT_CAUSAL, Observation, Product
+from statesize.adapters.runs import read, reading
+from statesize.adapters.search.lone_run import STORED, LoneRuns
+from statesize.adapters.search.other_inputs import changed_at, changed_input, other_futures
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import Call
 from statesize.errors import ModelError
@@ -50,15 +51,16 @@ def other_mixing(forward: Forward, call: Call, measured: Collection[nn.Module] =
         ModelError: Mixing behind the kernels, by which T is not what leaves the module, or a map of the future.
     """
     position, limit = forward.length // 3, BOUNDS[call.dtype]
-    plain = _LoneRun.of(forward, call, parts=measured)
+    runs = replace(LoneRuns.of(forward, call), precision=STORED)
+    plain = _Mixed.of(runs, parts=measured)
     if not plain.products:
         return []
     if plain.output is None:
         return [UNSEEN]
-    changed = _with_arguments(call, forward.length, partial(changed_input, length=forward.length, position=position))
+    changed = runs.with_arguments(partial(changed_input, length=forward.length, position=position))
     mixed = [product.mixed for product in plain.products]
-    other_input = _LoneRun.of(forward, changed, mixed)
-    other_result = _LoneRun.of(forward, call, [changed_at(one.mixed, one.axis, position) for one in plain.products])
+    other_input = _Mixed.of(changed, mixed)
+    other_result = _Mixed.of(runs, [changed_at(one.mixed, one.axis, position) for one in plain.products])
     if len(other_input.products) != len(plain.products):
         raise ModelError(
             f"Mixer {call.name}: running it again with other numbers executed a different code path. Its forward must "
@@ -81,21 +83,21 @@ def other_mixing(forward: Forward, call: Call, measured: Collection[nn.Module] =
         seen.append(BEFORE)
     beside = other_input.output
     if measured and _differs(plain.output, beside, axis, position) > limit:
-        beside = _LoneRun.of(forward, changed, mixed, held_parts=plain.returned).output
+        beside = _Mixed.of(replace(changed, fixed=plain.returned), mixed).output
     if beside is not None and _differs(plain.output, beside, axis, position) > limit:
         seen.append(BESIDE)
     if len(call.caches) > len({cache or index for index, cache in enumerate(call.caches)}):
         seen.append(SEVERAL)
-    if _mixes_backwards(forward, call, plain, axis):
+    if _mixes_backwards(runs, call, plain, axis):
         seen.append(BACKWARDS)
     return seen
 
 
-def _mixes_backwards(forward: Forward, call: Call, plain: _LoneRun, axis: int) -> bool:
+def _mixes_backwards(runs: LoneRuns, call: Call, plain: _Mixed, axis: int) -> bool:
     """Whether another future changes the past of what a module returns; a map that it changes is refused."""
     limit, backwards = BOUNDS[call.dtype], False
-    for cut, change in other_futures(forward.length):
-        other = _LoneRun.of(forward, _with_arguments(call, forward.length, change))
+    for cut, change in other_futures(runs.length):
+        other = _Mixed.of(runs.with_arguments(change))
         for one, two in zip(plain.products, other.products, strict=False):
             before = _before(one.values, two.values, one.values_axis, cut)
             after = _before(one.mixed, two.mixed, one.axis, cut)
@@ -186,123 +188,36 @@ def _differ_before(one: object, other: object, length: int, cut: int) -> float:
 
 
 @dataclass(eq=False)
-class _LoneRun:
-    """A module run alone."""
+class _Mixed:
+    """What a module mixed in one run alone, as the model runs it."""
 
-    products: list[Product] = field(default_factory=list[Product])
+    products: list[Product] = field(default_factory=list[Product])  # of its kernels, in the order of their calls
     returned: dict[nn.Module, list[object]] = field(default_factory=dict[nn.Module, list[object]])  # by parts
     output: Tensor | None = None
 
     @classmethod
-    def of(
-        cls,
-        forward: Forward,
-        call: Call,
-        held: list[Tensor] | None = None,
-        parts: Collection[nn.Module] = (),
-        held_parts: Mapping[nn.Module, list[object]] | None = None,
-    ) -> _LoneRun:
-        """Run a module; `held` is what its kernels return instead, in the order of their calls, and so for parts."""
-        run = cls(returned={part: [] for part in parts})
+    def of(cls, runs: LoneRuns, held: Sequence[Tensor] = (), parts: Collection[nn.Module] = ()) -> Self:
+        """Run a module; its kernels return what is held, as far as that goes, and what parts return is kept."""
+        mixed = cls(returned={part: [] for part in (runs.module, *parts)})
 
         def observe(make: Callable[[], Observation], product: Product | None = None) -> Tensor | None:
             if product is None:
                 return None
-            run.products.append(product)
-            position = len(run.products) - 1
-            return held[position] if held is not None and position < len(held) else None
+            mixed.products.append(product)
+            return next(iter(held[len(mixed.products) - 1 :]), None)
 
-        leave = {part: _keeping(outputs) for part, outputs in run.returned.items()}
-        leave |= {part: returning(outputs) for part, outputs in (held_parts or {}).items()}
-        output: object = observed(
-            forward.model,
-            lambda: call.module(*call.args, **call.kwargs),
-            ModuleStack(call.module, forward.length),
-            observe,
-            name=call.name,
-            part=call.module,
-            attach=lambda stack: (set_autocast(call.autocast), reading({}, leave, stack)),
-        )
-        run.output = next((leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)), None)
-        rows = (forward.sequences, forward.length)
-        if run.output is not None and position_axis(run.output, forward.length) is None:
+        def keep(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+            mixed.returned[module].append(output)
+
+        runs.run(hooks=partial(reading, {}, dict.fromkeys(mixed.returned, keep)), observe=observe)
+        whole: list[object] = tree_leaves(mixed.returned.pop(runs.module))
+        output = next((leaf for leaf in whole if isinstance(leaf, Tensor)), None)
+        if output is not None and position_axis(output, runs.length) is None:
             # Some layers return the positions of all sequences as rows.
-            run.output = run.output.unflatten(0, rows) if run.output.shape[:1] == (math.prod(rows),) else None
-        return run
-
-
-def _keeping(outputs: list[object]) -> Callable[..., None]:
-    def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        outputs.append(output)
-
-    return leave
-
-
-def _with_arguments(call: Call, length: int, change: Callable[[Tensor], Tensor]) -> Call:
-    """The same call with other tensors."""
-    arguments = call.args, call.kwargs
-    acts = can_be_others(arguments, length)
-    args, kwargs = mapped(arguments, lambda leaf: change(leaf) if isinstance(leaf, Tensor) and acts(leaf) else leaf)
-    return replace(call, args=args, kwargs=kwargs)
-
-
-def can_be_others(arguments: object, length: int) -> Callable[[Tensor], bool]:
-    """Which arguments may be other ones: whole numbers beside real ones say where positions are, such as their ids."""
-    leaves = [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-    real = any(position_axis(leaf, length) is not None for leaf in leaves)
-    return lambda tensor: tensor.is_floating_point() or not real
-
-
-def changed_input(tensor: Tensor, length: int, position: int | slice) -> Tensor:
-    """An argument with other numbers at some positions, if it has positions."""
-    axis = None if tensor.dtype == torch.bool else position_axis(tensor, length)
-    return tensor if axis is None else changed_at(tensor, axis, position)
-
-
-def other_futures(length: int, rounds: int = 1) -> list[tuple[int, Callable[[Tensor], Tensor]]]:
-    """Cuts, and what makes an argument another one from the cut on: what came before, or what exceeds all of it."""
-    # rounds: Draws of each. Four futures miss what depends on few tokens, such as the places of the highest scores.
-    # Where places are chosen by the data, as by their score, the first frees those of the future, the second takes
-    # those of the past.
-    middle = max(1, length // 2)
-    cuts = [(middle, True), (middle, False), (max(1, length // 4), False), (max(1, 3 * length // 4), True)]
-    return [
-        (cut, partial(_other_future, length=length, cut=cut, repeats=repeats, seed=cut + length * number))
-        for number in range(rounds)
-        for cut, repeats in dict.fromkeys(cuts)
-    ]
-
-
-def _other_future(tensor: Tensor, *, length: int, cut: int, repeats: bool, seed: int) -> Tensor:
-    axis = None if tensor.dtype == torch.bool else position_axis(tensor, length)
-    # A map of positions by positions, such as a mask, has no past of its own.
-    if axis is None or tensor.shape == (length, length):
-        return tensor
-    moved, generator = tensor.movedim(axis, 0).clone(), torch.Generator().manual_seed(seed)
-    if tensor.is_floating_point() and not repeats:
-        noise = torch.randn(moved[cut:].shape, generator=generator, device="cpu").to(moved)
-        moved[cut:] += 3 * noise * moved[moved.isfinite()].double().std().to(moved.dtype)
-    else:
-        chosen = torch.randint(cut if repeats else length, (length - cut,), generator=generator, device="cpu")
-        moved[cut:] = moved[chosen.to(moved.device)]
-    return moved.movedim(0, axis)
-
-
-def changed_at(tensor: Tensor, axis: int, position: int | slice) -> Tensor:
-    """A copy with other numbers at some positions: random ones of the tensor's scale, or ids of other positions."""
-    moved = tensor.movedim(axis, 0).clone()
-    if tensor.is_floating_point():
-        generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(moved[position].shape, generator=generator, device="cpu").to(moved)
-        finite = moved.isfinite()
-        # What is equal everywhere has no scale of its own.
-        moved[position] += noise * (float(moved[finite].double().std()) or 1.0)
-    elif isinstance(position, slice):
-        moved[position] = moved.roll(1, 0)[position]
-    else:
-        others = (moved != moved[position]).flatten(1).any(1).nonzero().flatten()
-        moved[position] = moved[others[0]] if len(others) else 1 - moved[position].clamp(0, 1)
-    return moved.movedim(0, axis)
+            rows = (runs.sequences, runs.length)
+            output = cast("Tensor", output.unflatten(0, rows)) if output.shape[:1] == (math.prod(rows),) else None
+        mixed.output = output
+        return mixed
 
 
 def _differs(one: Tensor, other: Tensor, axis: int, position: int) -> float:

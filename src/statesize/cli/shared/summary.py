@@ -13,10 +13,11 @@ from statesize.adapters.observation import SHARED
 from statesize.cli.shared.table import fitting_rows
 from statesize.io.text import byte_count, counted
 from statesize.report.document import Shown
+from statesize.report.names import by_reason, model_title, short_names
 from statesize.report.on_record import standing, what_suffices
 from statesize.report.result_page import PageTable, ResultPage
 from statesize.report.tables import MOST_LAYERS, LayerRow, comparison_table, has_sinks, layer_rows, table_of
-from statesize.report.words import by_reason, contrast, headline, model_line, model_title, short_names, sink_note
+from statesize.report.words import contrast, headline, model_line, sink_note
 from statesize.results.fields import (
     BOTH_SHARES,
     BY_UNIT,

@@ -97,8 +97,9 @@ def _loss(model: Any, inputs: Sequence[Tensor]) -> float:
 def _told(profiles: Sequence[Profile], losses: dict[str, str], cut: dict[str, Any]) -> list[str]:
     """What was found, what the models are and carry, what is normal, and whether that is enough, a line each."""
     from statesize.measurement.statistics import Interval
+    from statesize.report.names import model_title
     from statesize.report.on_record import standing
-    from statesize.report.words import capacity_use, headline, model_line, model_title
+    from statesize.report.words import capacity_use, headline, model_line
 
     texts = profiles[0].tokens.sizes
     title = model_title(next(one for one in profiles if one.model == _CUT))

@@ -17,6 +17,7 @@ from statesize.adapters.kernels.attention import Attend, attention_window, repla
 from statesize.adapters.kernels.rotation import Rotation, rotation_of
 from statesize.adapters.models.model_state import device_of, known_options
 from statesize.adapters.observation import ModuleStack, running_modules
+from statesize.adapters.replaced import source_files
 from statesize.adapters.runs import eval_mode
 from statesize.adapters.search.plain_attention import PlainAttention, is_band
 from statesize.errors import ModelError
@@ -127,7 +128,7 @@ def read_prefix(model: nn.Module, ids: Tensor, before: Prefix | None = None) -> 
 
             return attend
 
-        with replaced_attention(model, noted):
+        with replaced_attention(source_files(model), noted):
             output = cast("Any", model)(ids, use_cache=True, **known_options(model, logits_to_keep=1))
     cache: Any = getattr(output, "past_key_values", None)
     if not layers or not hasattr(cache, "layers"):
@@ -238,7 +239,7 @@ def following_logits(
 
             return attend
 
-        stack.enter_context(replaced_attention(prefix.model, changed))
+        stack.enter_context(replaced_attention(source_files(prefix.model), changed))
         options = known_options(prefix.model, logits_to_keep=last)
         output = cast("Any", prefix.model)(ids, past_key_values=cache, use_cache=True, **options)
     logits = output.logits[:, -last:].float()

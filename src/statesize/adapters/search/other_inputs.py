@@ -1,0 +1,71 @@
+"""Other inputs: what a tensor is with other numbers at some positions, or from a position on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from statesize.adapters.models.layout import position_axis
+
+
+def can_be_others(arguments: object, length: int) -> Callable[[Tensor], bool]:
+    """Which arguments may be other ones: whole numbers beside real ones say where positions are, such as their ids."""
+    leaves = [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    real = any(position_axis(leaf, length) is not None for leaf in leaves)
+    return lambda tensor: tensor.is_floating_point() or not real
+
+
+def changed_input(tensor: Tensor, length: int, position: int | slice) -> Tensor:
+    """An argument with other numbers at some positions, if it has positions."""
+    axis = None if tensor.dtype == torch.bool else position_axis(tensor, length)
+    return tensor if axis is None else changed_at(tensor, axis, position)
+
+
+def other_futures(length: int, rounds: int = 1) -> list[tuple[int, Callable[[Tensor], Tensor]]]:
+    """Cuts, and what makes an argument another one from the cut on: what came before, or what exceeds all of it."""
+    # rounds: Draws of each. Four futures miss what depends on few tokens, such as the places of the highest scores.
+    # Where places are chosen by the data, as by their score, the first frees those of the future, the second takes
+    # those of the past.
+    middle = max(1, length // 2)
+    cuts = [(middle, True), (middle, False), (max(1, length // 4), False), (max(1, 3 * length // 4), True)]
+    return [
+        (cut, partial(_other_future, length=length, cut=cut, repeats=repeats, seed=cut + length * number))
+        for number in range(rounds)
+        for cut, repeats in dict.fromkeys(cuts)
+    ]
+
+
+def _other_future(tensor: Tensor, *, length: int, cut: int, repeats: bool, seed: int) -> Tensor:
+    axis = None if tensor.dtype == torch.bool else position_axis(tensor, length)
+    # A map of positions by positions, such as a mask, has no past of its own.
+    if axis is None or tensor.shape == (length, length):
+        return tensor
+    moved, generator = tensor.movedim(axis, 0).clone(), torch.Generator().manual_seed(seed)
+    if tensor.is_floating_point() and not repeats:
+        noise = torch.randn(moved[cut:].shape, generator=generator, device="cpu").to(moved)
+        moved[cut:] += 3 * noise * moved[moved.isfinite()].double().std().to(moved.dtype)
+    else:
+        chosen = torch.randint(cut if repeats else length, (length - cut,), generator=generator, device="cpu")
+        moved[cut:] = moved[chosen.to(moved.device)]
+    return moved.movedim(0, axis)
+
+
+def changed_at(tensor: Tensor, axis: int, position: int | slice) -> Tensor:
+    """A copy with other numbers at some positions: random ones of the tensor's scale, or ids of other positions."""
+    moved = tensor.movedim(axis, 0).clone()
+    if tensor.is_floating_point():
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(moved[position].shape, generator=generator, device="cpu").to(moved)
+        finite = moved.isfinite()
+        # What is equal everywhere has no scale of its own.
+        moved[position] += noise * (float(moved[finite].double().std()) or 1.0)
+    elif isinstance(position, slice):
+        moved[position] = moved.roll(1, 0)[position]
+    else:
+        others = (moved != moved[position]).flatten(1).any(1).nonzero().flatten()
+        moved[position] = moved[others[0]] if len(others) else 1 - moved[position].clamp(0, 1)
+    return moved.movedim(0, axis)
