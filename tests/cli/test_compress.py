@@ -12,7 +12,7 @@ from statesize.lab import zoo
 from statesize.measurement.statistics import Interval
 from statesize.models.load import load_model
 from statesize.reduction.compress import Compression
-from statesize.reduction.windows import Recall
+from statesize.reduction.windows import Recall, some_documents
 
 LINES = [f"document {number} says {number * number} and no more of {number}" for number in range(80)]
 
@@ -54,6 +54,24 @@ def test_figures(checkpoint, documents, tmp_path, capsys):
     assert load_model(str(tmp_path / "half")).model.config.state_sizes
     few = ["--sequences", "1", "--max-tokens", "16", "--quiet"]
     assert main(["profile", str(tmp_path / "half"), "--text", str(documents), *few]) == 0
+
+
+def test_a_trial_reads_some_documents_and_the_first_tokens_of_each(checkpoint, documents, tmp_path, capsys):
+    arguments = ["compress", str(checkpoint), "--text", str(documents), "--output", str(tmp_path / "half")]
+    assert main([*arguments, "--documents", "20", "--max-tokens", "9"]) == 0
+    captured = capsys.readouterr()
+    assert "over 8 held-out documents" in captured.out
+    assert "Whether it is safe takes 50 documents: more of these by --documents, --text" in captured.err
+    tokenizer = zoo.tokenizer()
+    some = some_documents(LINES, tokenizer, 20, 5)
+    assert len(some) == 20
+    for part, line in zip(some, LINES, strict=False):
+        assert line.startswith(part)
+        assert len(tokenizer.encode(part).ids) == 5
+    # Parts of one text stay of one text.
+    (whole,) = some_documents(["\n\n".join(LINES)], tokenizer, 20, 5)
+    assert whole.split("\n\n") == some
+    assert some_documents(LINES, tokenizer, None, None) == LINES
 
 
 def test_words_of_a_result():

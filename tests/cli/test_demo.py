@@ -33,6 +33,7 @@ def one_sequence(monkeypatch):
 def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequence, here, capsys):
     assert main(["demo"]) == 0
     captured = capsys.readouterr()
+    assert "Profiles: statesize-demo\n" in captured.err
     assert next_command(captured) == ["profile", "MODEL", "--text", "FILE"]
     assert f"statesize profile statesize-demo/{zoo.names()[-1]} --open" in captured.err.splitlines()[-2]
     what, *models, sentence, cache, state, bounds, meaning = captured.out.splitlines()
@@ -110,6 +111,7 @@ def test_a_run_that_was_ended_is_taken_up_and_one_that_is_done_measures_nothing(
     assert main(["demo"]) == 0
     first = capsys.readouterr()
     assert "profiling gla" not in first.err
+    assert "Profiles: statesize-demo, 1 of 1 taken from an earlier run over the same model, texts" in first.err
     assert Profile.load("statesize-demo/gla").attributes["run_sha256"] == measured.attributes["run_sha256"]
     monkeypatch.setattr(truncation, "truncate", end)
     assert main(["demo"]) == 0

@@ -487,9 +487,9 @@ def test_where_nothing_was_written_the_next_step_keeps_the_profile(checkpoint, h
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--text", "nowhere.txt"], "nowhere.txt is not there. Give a file that is."),
-        (["--jsonl", "nowhere.jsonl"], "nowhere.jsonl is not there"),
-        (["--ids", "nowhere.json"], "nowhere.json is not there"),
+        (["--text", "nowhere.txt"], "text must be a file, got nowhere.txt, which is not there."),
+        (["--jsonl", "nowhere.jsonl"], "jsonl must be a file, got nowhere.jsonl, which is not there"),
+        (["--ids", "nowhere.json"], "ids must be a file, got nowhere.json, which is not there"),
         (["--ray"], "Ray is not installed; pip install ray, or run without it"),
         (["--dataset", "some/set"], "is not installed: pip install datasets."),
     ],

@@ -98,8 +98,8 @@ def test_an_interrupted_run_exits_130_and_resumes_to_the_same_weights(run, text,
     ("arguments", "code", "said"),
     [
         (["--mixer", "mambo"], 2, "mambo"),
-        (["--mixer", "gla", "--steps", "0"], 2, "--steps. Must be >= 1"),
-        (["--mixer", "gla", "--threads", "0"], 2, "--threads. Must be >= 1"),
+        (["--mixer", "gla", "--steps", "0"], 2, "--steps must be at least 1, got 0"),
+        (["--mixer", "gla", "--threads", "0"], 2, "--threads must be at least 1, got 0"),
         (["--mixer", "gla", "--resume"], 1, "nothing to resume"),
     ],
 )

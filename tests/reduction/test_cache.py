@@ -532,10 +532,11 @@ def test_neighbours_lie_in_one_set():
 def test_texts_that_are_too_short_are_refused_with_what_is_enough(least, fewer):
     with pytest.raises(InputError) as refused:
         three_sets([torch.arange(59), torch.arange(9)], 10, 100, None, least=least)
-    enough = "Give one text of at least 60 tokens, or 3 of at least 10"
-    assert str(refused.value) == (
-        f"inputs must have 6 pieces of 10 tokens, got 5, from texts of at most 59. {enough}{fewer}."
-    )
+    enough = "inputs must have one text of 60 tokens, which is parted, or 3 of 10, got"
+    assert str(refused.value) == f"{enough} 1 text of 10 or more, the longest of 59. Give more text{fewer}."
+    # They hold 6 pieces together, but each text is too short to be parted.
+    with pytest.raises(InputError, match=f"{enough} 2 texts of 10 or more, the longest of 30. Give more text."):
+        three_sets([torch.arange(30), torch.arange(30)], 10, 100, None, least=10)
     for texts, size in (([60], 10), ([10] * 3, 10), ([59], 9)):
         assert all(three_sets([torch.arange(length) for length in texts], size, 100, None, least=least))
 
@@ -547,7 +548,7 @@ def test_texts_that_are_too_short_are_refused_with_what_is_enough(least, fewer):
         ({"keep": 1.0}, "keep must be"),
         ({"tokens": 33, "following": 8}, "tokens must be"),
         ({"documents": 2}, "documents must be"),
-        ({"tokens": 500}, "inputs must have 6 pieces of 500 tokens, got 0"),
+        ({"tokens": 500}, "inputs must have one text of 3000 tokens, which is parted, or 3 of 500, got 0 texts"),
     ],
 )
 def test_bad_input(llama, arguments, said):

@@ -6,13 +6,14 @@ import re
 from collections.abc import Mapping
 
 PHRASES = (
-    "loss on the future rises by {bounds.worth} nats per token",
-    "ESS is {bounds.ess} numbers per channel of these 256",
-    "With a memory of that size they change by {bounds.hindsight}. But",
-    "the best rule that we tried changes the predictions by {bounds.causal}. To change them by only 1 %, a head needs "
-    "{bounds.multiple} times ESS.",
-    "numbers of it: it keeps {bounds.stored} of its values",
+    "the loss rises by {bounds.worth_value} nats per token",
+    "as many numbers as ESS: {bounds.ess} |",
+    "predictions change by {bounds.hindsight} | by {bounds.causal} |",
+    "at most ESS | {bounds.multiple} times ESS: {bounds.stored} of all values",
     "intervals over {bounds.documents} texts",
+    "On {measured_models.smollm2_512_texts} texts, layers {measured_models.smollm2_layers} carry most",
+    "Without that token, layers {measured_models.smollm2_layers_sinkless} carry most",
+    "costs {published_caches.int4_half} nats per token",
 )
 _NAME = re.compile(r"\{([\w.]+)\}")
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import MOST, Flag, Loading, OpenPage, Page, check_model, options_of, page_path, share
+from statesize.cli.shared.options import MOST, Flag, Loading, OpenPage, Page, model_for, options_of, page_path, share
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import LongTexts
 from statesize.errors import InputError
@@ -16,7 +16,7 @@ from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFI
 
 
 def cache(
-    model: str,
+    model: Annotated[str, model_for("cache")],
     /,
     *,
     texts: LongTexts | None = None,
@@ -53,10 +53,10 @@ def cache(
     Raises:
         InputError: Pieces are too short.
     """
-    check_model(model, "cache")
     kept = share("keep", keep)
-    if ratios is not None:
-        _check_file(ratios)
+    if ratios is not None and ratios.suffix != ".npy":
+        raise InputError(f"ratios must be a file .npy, got {ratios}. Give a name that ends so.")
+    page_path(ratios, open_page=False, name="")
     texts, loading = texts or LongTexts(), loading or Loading()
     if texts.max_tokens < (least := FOLLOWING + LEAST_PREFIX):
         raise InputError(f"--max-tokens must be at least {least}, got {texts.max_tokens}.")
@@ -104,15 +104,10 @@ def cache(
         result.save_pruned_shares(ratios)
         printing.say(f"Ratios: {ratios}")
     show_page(page(result), result.to_dict(), html, printing, open_page=open_page, shown=1)
+    if html is None and not printing.json:
+        printing.say("--html and --json also show what each cache keeps.")
     longer = not result.context_matters
     if longer or (result.recommended is None and result.undecided is not None):
         tell_more(printing, texts, inputs, documents, result.texts, longer=longer, least=FEWEST_PIECES)
     else:
         printing.next("truncate", model, *options_of(texts, loading), why="how few numbers would suffice at all")
-
-
-def _check_file(path: Path) -> None:
-    if path.suffix != ".npy":
-        raise InputError(f"ratios must be a file .npy, got {path}.")
-    if path.is_dir() or not path.parent.is_dir():
-        raise InputError(f"ratios must be a file in a folder that is there, got {path}.")

@@ -37,7 +37,7 @@ def compare(
         recall: What `statesize study recall --json` printed, kept in a file; adds the recall perplexity.
         networks: What `statesize network --by-layer --json` printed of one of the models, kept in a file; adds the ESS
             of the whole network and its redundancy. Give it once per model.
-        html: File for a report that holds the table and all layers.
+        html: HTML file for a report that holds the table and all layers.
         open_page: Show the report in the browser; without --html it is compared.html in this folder.
         wide: Print all columns.
         printing: What is printed.

@@ -8,20 +8,31 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import Flag, check_file, check_model, page_path
+from statesize.cli.shared.options import (
+    OFTEN,
+    Documents,
+    Flag,
+    MaxTokens,
+    check_file,
+    model_for,
+    page_path,
+)
 from statesize.cli.shared.printing import TEXT, Printing
+from statesize.cli.shared.texts import BUNDLED
 
 
 def compress(
-    model: str,
+    model: Annotated[str, model_for("compress")],
     /,
     *,
-    output: Path,
-    text: Annotated[list[Path] | None, Parameter(negative="")] = None,
+    output: Annotated[Path, Parameter(group=OFTEN)],
+    text: Annotated[list[Path] | None, Parameter(group=OFTEN, negative="")] = None,
     state: str = "50%",
     int8: Flag = False,
     finetune: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
     free_basis: Flag = False,
+    sequences: Documents = None,
+    max_tokens: MaxTokens | None = None,
     frontier: Path | None = None,
     printing: Printing = TEXT,
 ) -> None:
@@ -43,6 +54,8 @@ def compress(
         finetune: Steps that the cut model, and the uncut one for comparison, train on the calibration text.
         free_basis: For Mamba-2, keep the best combinations of its numbers instead of the best numbers. It stays nearer
             to the whole model, but only statesize reads OUTPUT.
+        sequences: How many sequences, which commands that cut or price call documents, are read at most.
+        max_tokens: How many tokens of each sequence are read. Default: all.
         frontier: HTML file for a page that draws loss against bytes, of cuts to a quarter, a half and three quarters by
             each way, in float and int8, with the ESS of the heads beside them.
         printing: What is printed.
@@ -58,7 +71,6 @@ def compress(
         check_file("text", path)
     share_of(state, None)
     page_path(frontier, open_page=False, name="")
-    check_model(model, "compress")
 
     from statesize.cli.shared.printing import tell_page
     from statesize.cli.shared.table import show
@@ -69,17 +81,21 @@ def compress(
     from statesize.reduction.frontier import page
     from statesize.reduction.hub import reducible
     from statesize.reduction.reducible import ReductionRequest
-    from statesize.reduction.windows import different_documents
+    from statesize.reduction.windows import different_documents, some_documents
     from statesize.report.result_page import PageTable, ResultPage
     from statesize.texts import bundled
     from statesize.texts.documents import read_file
 
+    if text is None:
+        printing.say(BUNDLED)
     read = bundled.documents() if text is None else chain.from_iterable(read_file(one, whole=True) for one in text)
     documents = [document for document in read if isinstance(document, str)]
-    different_documents(documents)
+    there = len(different_documents(documents))
     printing.hush_libraries()
     loaded = load_model(model, as_stored=True)
     reducible(loaded.model).kept(ReductionRequest(state, int8, finetune, free_basis))
+    if loaded.tokenizer is not None:
+        documents = some_documents(documents, loaded.tokenizer, sequences, max_tokens)
     with printing.bars() as bars:
         result = run(
             loaded.model,
@@ -107,9 +123,10 @@ def compress(
     table = PageTable("", ("figure", "found"), rows, caption)
     show(ResultPage("Smaller states", result.finding(loaded.name), (), [table]), result.to_dict(output), printing)
     if result.needs_more:
+        more = "more of these by --documents, " if sequences is not None and sequences < there else ""
         printing.say(
-            f"Whether it is safe takes {FEWEST_DOCUMENTS} documents: --text FILE.jsonl with one in each row, or many "
-            "--text."
+            f"Whether it is safe takes {FEWEST_DOCUMENTS} documents: {more}--text FILE.jsonl with one in each row, or "
+            "many --text."
         )
     read_again = [part for path in text or () for part in ("--text", path)]
     printing.next("profile", output, *read_again, "--open", why="what the smaller states carry")

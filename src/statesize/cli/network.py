@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import Count, Flag, Loading, OpenPage, Page, check_model, options_of, page_path
+from statesize.cli.shared.options import Count, Flag, Loading, ModelName, OpenPage, Page, options_of, page_path
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import FewTokens
 from statesize.io.progress import Bar, duration, say
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def network(
-    model: str,
+    model: ModelName,
     /,
     *,
     texts: FewTokens | None = None,
@@ -70,7 +70,6 @@ def network(
     texts.check()
     html = page_path(html, open_page=open_page, name=f"{Path(model).name}-network")
     memory_bytes(memory)
-    check_model(model)
 
     from statesize.adapters.select import NothingMeasuredError
     from statesize.cli.shared.provenance import called_again

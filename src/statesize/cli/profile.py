@@ -21,7 +21,7 @@ from statesize.cli.shared.options import (
     Page,
     Workers,
     check_file,
-    check_model,
+    model_for,
     page_path,
 )
 from statesize.cli.shared.printing import TEXT, Printing
@@ -43,7 +43,7 @@ MOST_DIGESTED = 10**9
 
 
 def profile(
-    model: str,
+    model: Annotated[str, model_for("profile")],
     /,
     *,
     texts: Texts | None = None,
@@ -81,7 +81,7 @@ def profile(
         loading: How the model is loaded.
         workers: Who measures.
         output: Folder for the profile, to be read by this command and `Profile.load`.
-        html: File for a report.
+        html: HTML file for a report.
         open_page: Show the report in the browser; without --html it is MODEL.html in this folder.
         record: File for the model's record at this length of text, as those of the models on record; a record of the
             same model that is there gets this length beside its others.
@@ -96,8 +96,9 @@ def profile(
         InputError: Options contradict each other.
     """
     from statesize.errors import InputError
+    from statesize.io.files import check_writable
     from statesize.models.plugins import is_brought
-    from statesize.results.place import MARKER, check_destination
+    from statesize.results.place import KEPT, MARKER, check_destination, written_at
 
     html = page_path(html, open_page=open_page, name=Path(model).name)
     if (Path(model) / MARKER).is_file() and not is_brought(model):
@@ -127,7 +128,8 @@ def profile(
         )
     cluster = None if plan else workers.cluster(gpus=float(loading.device.startswith("cuda")))
     check_file("prefix", prefix)
-    check_model(model)
+    if record is not None:
+        check_writable(record.parent)
 
     from statesize.cli.shared.printing import plan_document
     from statesize.cli.shared.provenance import called_again, command_line
@@ -179,9 +181,10 @@ def profile(
             "Give --positions all to measure all."
         )
     measure = partial(run.profile, read.ids, settings, source=source, output=output)
+    written = None if output is None else written_at(output)
     result = _measured(run, measure, len(read.ids), output, printing)
     if output is not None:
-        printing.say(f"Profile: {output}")
+        printing.say(f"Profile: {output}" + (f", {KEPT}" if written and written == written_at(output) else ""))
     weights = result.attributes["weights_sha256"] or (run.weights() if record is not None or run.is_small else "")
     if record is not None:
         add_to(record, result, f"tokens of {texts.named}", weights)

@@ -12,10 +12,10 @@ from statesize.cli.shared.options import (
     Flag,
     Listed,
     Loading,
+    ModelName,
     OpenPage,
     Page,
     check_file,
-    check_model,
     options_of,
     page_path,
     share,
@@ -27,7 +27,7 @@ from statesize.errors import InputError
 
 
 def truncate(
-    model: str,
+    model: ModelName,
     /,
     *,
     texts: Texts | None = None,
@@ -78,7 +78,6 @@ def truncate(
     html = page_path(html, open_page=open_page, name=f"{Path(model).name}-truncate")
     positions = None if cuts is None else whole_numbers("cuts", cuts)
     checked_cuts(positions, texts.max_tokens)
-    check_model(model)
     if profile is not None:
         require_profile(profile)
     check_file("curves", curves)

@@ -55,13 +55,28 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return entries
 
 
-def require_regular(path: Path) -> Path:
+def require_regular(path: Path, name: str = "") -> Path:
     """Refuse folders, and devices and pipes, which may block or never end; OSError if the path does not exist."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"
-        raise FileError(f"{path} must be a regular file, got {kind}. Copy what you mean to a file, and give that.")
+        said = f"{name} must be a file, got {path}, which is" if name else f"{path} must be a regular file, got"
+        raise FileError(f"{said} {kind}. Copy what you mean to a file, and give that.")
     return path
+
+
+_MAGIC = b"GGUF"
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a path is that of a GGUF file, by its first bytes."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as stream:
+            return stream.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
 
 
 def read_limited(path: Path, most: int = MOST_JSON) -> bytes:
@@ -145,7 +160,7 @@ def check_writable(folder: Path) -> None:
 def check_report_path(path: Path) -> None:
     """Refuse a path where no page can be written, before any work is done."""
     if path.is_dir():
-        raise FileError(f"The report must be a file, got {path}, which is a folder.")
+        raise FileError(f"The output must be a file, got {path}, which is a folder. Give a file in it.")
     with os_errors(f"{path} cannot be written", "Give a file in a writable folder."):
         if path.exists():
             require_regular(path)

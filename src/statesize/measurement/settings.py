@@ -197,10 +197,15 @@ def report_tolerances(longest: int | None, first: float = TOLERANCE_LADDER[0]) -
     return (first, *(ratio for ratio in more if ratio != first))
 
 
+LEAST_TOKENS = 4
+"""Tokens of a text that is cut, so that some come before the cut and some that are predicted after it."""
+
+
 def checked_cuts(cuts: Sequence[int] | None, length: int) -> tuple[int, ...]:
     """Positions of cuts in pieces of so many tokens; without any, the middle."""
     wanted = (length // 2,) if cuts is None else several("cuts", cuts, "None or a sequence of positions such as (256,)")
     positions = tuple(require_count("cuts", cut) for cut in wanted)
+    require_count("tokens", length, least=LEAST_TOKENS)
     outside = [cut for cut in positions if cut > length - 2]
     if outside or not positions:
         raise InputError(

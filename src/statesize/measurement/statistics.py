@@ -114,6 +114,16 @@ def no_interval(texts: int) -> str:
     return "" if texts >= FEWEST_TEXTS else f" {count}: no interval, which takes {FEWEST_TEXTS} texts."
 
 
+FEWEST_TOKENS = 16
+"""Tokens of a text below which its length says more about what it carries than the model does."""
+
+
+def too_short(tokens: int, unit: str = "token") -> str:
+    """Says that the longest text, of so many tokens, is too short, after a space; empty where it is not."""
+    few = f" Too little text to tell: fewer than {FEWEST_TOKENS} {unit}s bound what can pass, whatever the model. Give "
+    return "" if tokens >= FEWEST_TOKENS else f"{few}{4 * FEWEST_TOKENS} or more."
+
+
 def between(least: float, most: float, text: Callable[[float], str]) -> str:
     """Bounds as a text; one number where both read alike."""
     low, high = text(least), text(most)

@@ -79,20 +79,6 @@ def _is_scale(key: str, held: Collection[str]) -> bool:
     return any(f"{key[:end]}.weight" in held and _SCALE.search(key, end) for end in ends)
 
 
-_MAGIC = b"GGUF"
-
-
-def is_gguf(path: Path) -> bool:
-    """Whether a path is that of a GGUF file, by its first bytes."""
-    try:
-        if not path.is_file():
-            return False
-        with path.open("rb") as stream:
-            return stream.read(len(_MAGIC)) == _MAGIC
-    except OSError:
-        return False
-
-
 def require_readable(path: Path) -> None:
     """Refuse a GGUF file that transformers would not take for one, or without the packages that it needs."""
     if path.suffix != ".gguf":

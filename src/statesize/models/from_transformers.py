@@ -18,12 +18,12 @@ from statesize.adapters.sources import swept
 from statesize.check import refuse
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.io.callers import warn_caller
+from statesize.io.files import is_gguf
 from statesize.models.configurations import MAMBA_SSM_NAMES, checked_config
 from statesize.models.files import (
     check_files,
     check_loaded,
     has_tokenizer,
-    is_gguf,
     require_readable,
     stored_weights,
     without_bar,
@@ -64,9 +64,7 @@ def hushed() -> Generator[None]:
             logging.enable_progress_bar()
 
 
-def _transformers(name: str) -> Any:
-    if Path(name).is_file() and not is_gguf(Path(name)):
-        raise InputError(f"The model must be a folder with its config.json, or a GGUF file, got the file {name}.")
+def _transformers() -> Any:
     import transformers
 
     return transformers
@@ -83,7 +81,7 @@ def _source_of(name: str) -> tuple[str, dict[str, str]]:
 
 def read_transformers_config(name: str, options: dict[str, Any]) -> Any:
     """The configuration of a model of transformers that can be measured."""
-    library = _transformers(name)
+    library = _transformers()
     _ask_hub(name, options)
     try:
         source, file = _source_of(name)
@@ -128,7 +126,7 @@ def check_layers(name: str, layers: Sequence[int | str], options: dict[str, Any]
 def transformers_tokenizer(name: str, options: dict[str, Any]) -> AnyTokenizer:
     """The tokenizer of a model that can be measured."""
     read_transformers_config(name, options)
-    library, (source, file) = _transformers(name), _source_of(name)
+    library, (source, file) = _transformers(), _source_of(name)
     try:
         with hushed():
             tokenizer = library.AutoTokenizer.from_pretrained(source, **options, **file)
@@ -154,7 +152,7 @@ def transformers_model(
     name: str, dtype: torch.dtype | None, options: dict[str, Any], *, allow_pickle: bool
 ) -> tuple[nn.Module, dict[str, str]]:
     """A model with all its weights, and where it is from: kind, and what else a profile keeps of it."""
-    config, library = read_transformers_config(name, options), _transformers(name)
+    config, library = read_transformers_config(name, options), _transformers()
     source, file = _source_of(name)
     if not file:
         check_files(Path(name))

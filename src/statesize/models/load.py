@@ -19,9 +19,10 @@ from statesize.adapters.models.sharded import check_whole, class_of
 from statesize.check import require_kind
 from statesize.errors import FileError, InputError
 from statesize.io.devices import on_cpu_by_default
+from statesize.io.files import is_gguf
 from statesize.io.machine import free_bytes
 from statesize.models.digests import tensors_sha256
-from statesize.models.files import check_digest, has_tokenizer, is_gguf, parsed_once
+from statesize.models.files import check_digest, has_tokenizer, parsed_once
 from statesize.models.from_transformers import (
     WITHOUT_TOKENIZER,
     check_layers,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from statesize.errors import FileError
+from statesize.io.files import is_gguf
 from statesize.io.plugins import loaded_plugins
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ def refuse_profile(name: str) -> None:
 def refuse_misspelt(name: str) -> None:
     """Refuse what can only be a folder and is not there, or is spelt almost as a model that is here, before the hub."""
     path = Path(name).expanduser()
+    if path.is_file() and not is_gguf(path):
+        raise FileError(f"model must be a folder with its config.json, or a GGUF file, got the file {name}. Give one.")
     if path.exists() or plugin_of(name):
         return
     kind = "file" if path.suffix == ".gguf" else "folder"

@@ -17,6 +17,7 @@ from statesize.errors import InputError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.text import facts_table
 from statesize.measurement.settings import memory_bytes
+from statesize.measurement.statistics import too_short
 from statesize.models.load import given_model
 from statesize.networks.jacobian import Copies, Precision, SpanJacobian, copies
 from statesize.spectra.cut import Positions
@@ -82,6 +83,7 @@ class NetworkEss:
         return (
             f"{of} carries {carried:,.0f} numbers past token {self.positions[middle]}, of the {most:,} that the text "
             f"allows there: {carried / self.width:.1f} of {most / self.width:.0f} per channel of its hidden state."
+            f"{too_short(2 * round(most / self.width))}"
         )
 
     def __repr__(self) -> str:

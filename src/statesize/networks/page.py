@@ -35,7 +35,7 @@ def notes(result: NetworkEss) -> list[str]:
         f"The copy that was measured differs from the model by {result.run_difference:.1e} of the largest value.",
     ]
     if not result.converged:
-        told.append("Not every interval is as close as requested: more --memory holds more products.")
+        told.append("Not every interval is as close as requested: more memory for measuring holds more products.")
     return told
 
 

@@ -20,7 +20,7 @@ from statesize.adapters.models.model_state import logits_of
 from statesize.errors import InputError
 from statesize.measurement.statistics import Interval, ratio_interval
 from statesize.texts.rows import BLANK_LINES
-from statesize.texts.tokens import AnyTokenizer, plain_ids, special_ids
+from statesize.texts.tokens import AnyTokenizer, beginning_text, plain_ids, special_ids
 
 
 def ratio_of(amounts: Tensor, sizes: Tensor, texts: Tensor | None = None) -> Interval:
@@ -81,6 +81,17 @@ def different_documents(texts: Sequence[str]) -> list[tuple[str, int]]:
             f"for each number of a head's state: {TOKENS_NEEDED * 32:,} for 32. Part documents by blank lines."
         )
     return different
+
+
+def some_documents(
+    texts: Sequence[str], tokenizer: AnyTokenizer, most: int | None, most_tokens: int | None
+) -> list[str]:
+    """Texts of the first so many of their different documents, and of the first so many tokens of each."""
+    kept: dict[int, list[str]] = {}
+    for document, text in different_documents(texts)[:most]:
+        some = document if most_tokens is None else beginning_text(tokenizer, document, most_tokens)
+        kept.setdefault(text, []).append(some)
+    return ["\n\n".join(parts) for parts in kept.values()]
 
 
 def three_parts(

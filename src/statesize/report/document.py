@@ -29,11 +29,12 @@ def document(
     """A whole page, whose policy forbids remote content, evaluated code, and any script but its own."""
     code = (vega(), *(resource(name) for name in scripts))
     first, *others = finding.split("\n")
+    items = "".join(f"<li>{escape(line)}</li>" for line in others)
     parts = {
         "hashes": " ".join(f"'sha256-{_digest(script)}'" for script in code),
         "title": escape(title),
         "style": resource("page.css"),
-        "finding": "<br>".join([f"<strong>{escape(first)}</strong>", *map(escape, others)]),
+        "finding": f"<p><strong>{escape(first)}</strong></p>" + (items and f"<ul>{items}</ul>"),
         "links": " ".join(f'<a href="#{key}-title">{escape(name)}</a>' for key, name, _ in sections),
         "sections": "\n".join(
             f'<section aria-labelledby="{key}-title"><h2 id="{key}-title">{escape(name)}</h2>{content}</section>'

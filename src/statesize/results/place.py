@@ -25,6 +25,15 @@ def require_profile(path: Path) -> None:
     raise FileError(f"{path} is no statesize profile. {made}" if there else f"There is no profile at {path}. {made}")
 
 
+KEPT = "taken from an earlier run over the same model, texts and settings; remove the folder to measure anew"
+
+
+def written_at(path: Path) -> int | None:
+    """When the profile of a folder was written, by which one that is kept is told; None without one."""
+    marker = path / MARKER
+    return marker.stat().st_mtime_ns if marker.is_file() else None
+
+
 def check_destination(path: Path) -> None:
     """Refuse a path where a profile cannot or must not be written, before any work is done."""
     check_free(path)

@@ -19,7 +19,7 @@ from statesize.errors import InputError, ModelError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import reporting
 from statesize.io.steps import Steps
-from statesize.measurement.settings import checked_cuts
+from statesize.measurement.settings import LEAST_TOKENS, checked_cuts
 from statesize.models.load import measured_model
 from statesize.reduction.cache.result import CachePrices
 from statesize.texts.documents import vocabulary_size
@@ -45,8 +45,6 @@ from statesize.truncation.runs import mean_numbers, runs
 
 DOCUMENTS, TOKENS = 12, 512
 """Pieces of text that are read by default, and the tokens of each."""
-LEAST_TOKENS = 4
-"""Tokens that a piece has at least."""
 _ROWS = 4
 
 

@@ -22,6 +22,8 @@ MOST = 10**9
 
 Count: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=MOST))]
 AtLeastTwo: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=2, lte=MOST))]
+Documents: TypeAlias = Annotated[Count | None, Parameter(name=("--sequences", "--documents"))]
+MaxTokens: TypeAlias = Annotated[AtLeastTwo, Parameter(name=("--max-tokens", "--tokens"))]
 Seed: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=0, lt=2**63))]
 
 
@@ -74,22 +76,39 @@ def check_model(model: str, command: str = "") -> None:
     """Refuse a model that is not there or not for a command, before what loads models is imported."""
     from statesize.models.plugins import plugin_of, refuse_misspelt, refuse_profile
 
-    refuse_profile(model)
+    if command != "profile":
+        refuse_profile(model)
     refuse_misspelt(model)
     plugin = plugin_of(model)
     if plugin is not None:
         plugin.check(model, command)
 
 
-def check_file(name: str, path: Path | None) -> None:
-    """Refuse a file that is not there, or is none."""
+def model_for(command: str = "") -> Parameter:
+    """A model of a command, refused as soon as its name is read, before options that are missing."""
+
+    def check(_: object, model: str) -> None:
+        check_model(model, command)
+
+    return Parameter(validator=check)
+
+
+ModelName: TypeAlias = Annotated[str, model_for()]
+
+
+def check_file(name: str, path: Path | None, *, folder: bool = False) -> None:
+    """Refuse a file that is not there, is none, unless it may be a folder, or is empty, before a model is loaded."""
     from statesize.errors import FileError
     from statesize.io.files import require_regular
 
-    if path is not None and not path.exists():
-        raise FileError(f"{name} must be a file, got {path}, which is not there.")
-    if path is not None:
-        require_regular(path)
+    if path is None or (folder and path.is_dir()):
+        return
+    wrong = "" if path.exists() else "not there"
+    if wrong or not require_regular(path, name).stat().st_size:
+        raise FileError(
+            f"{name} must be a file, got {path}, which is {wrong or 'empty'}. Give one that is there and holds "
+            "something."
+        )
 
 
 # Other processes measure, or nothing is measured.

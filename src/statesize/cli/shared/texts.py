@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import ArgumentCollection, Group, Parameter, validators
 
-from statesize.cli.shared.options import MOST, OFTEN, AtLeastTwo, Count, Flag, Loading
+from statesize.cli.shared.options import MOST, OFTEN, Documents, Flag, Loading, MaxTokens, check_file
 from statesize.cli.shared.printing import Printing
 from statesize.io.text import counted
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Sequences that a plan is made from; a larger corpus is not read as a whole.
 _PLANNED_FROM = 64
-_BUNDLED = "Reading bundled documents; --text FILE reads yours."
+BUNDLED = "Reading bundled documents; --text FILE reads yours."
 
 
 def _one_input(arguments: ArgumentCollection) -> None:
@@ -82,21 +82,20 @@ class Texts:
     split: str = "train"
     special_tokens: Flag = False
     whole: Flag = False
-    sequences: Annotated[Count | None, Parameter(name=("--sequences", "--documents"))] = None
-    max_tokens: Annotated[AtLeastTwo, Parameter(name=("--max-tokens", "--tokens"))] = 512
+    sequences: Documents = None
+    max_tokens: MaxTokens = 512
 
     def check(self) -> None:
         """Refuse options that contradict each other, files that are not there, and a package that is missing."""
-        from statesize.errors import FileError, InputError
-        from statesize.io.files import require_regular
+        from statesize.errors import InputError
 
         if self.ids is not None and self.special_tokens:
             raise InputError("special_tokens must be left out with ids, got both. Drop --special-tokens.")
-        for path in (*(self.text or ()), self.jsonl, self.parquet, self.ids):
-            if path is not None and not path.exists():
-                raise FileError(f"{path} is not there. Give a file that is.")
-            if path is not None and path != self.parquet:
-                require_regular(path)
+        for path in self.text or ():
+            check_file("text", path)
+        check_file("jsonl", self.jsonl)
+        check_file("parquet", self.parquet, folder=True)
+        check_file("ids", self.ids)
         if self.dataset is not None:
             from statesize.texts.tables import import_datasets
 
@@ -153,7 +152,7 @@ class Texts:
         if not self.any_chosen:
             from statesize.texts.inputs import bundled_sequences
 
-            printing.say(_BUNDLED)
+            printing.say(BUNDLED)
             return Sequences(bundled_sequences(tokenizer, self.sequences or 1, self.max_tokens), 0)
         left_out: list[str] = []
         documents = islice(self._documents(left_out.append), self.sequences)
@@ -165,7 +164,7 @@ class Texts:
         """All sequences in full, for commands that take pieces of them; None where these take bundled documents."""
         if self.any_chosen:
             return replace(self, max_tokens=MOST, sequences=None).read(tokenizer, printing, vocabulary).ids
-        printing.say(_BUNDLED)
+        printing.say(BUNDLED)
         return None
 
     def sample(self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None) -> Sequences:
@@ -277,7 +276,7 @@ class FewTokens(Texts):  # noqa: D101 -- the help of its options is that of the 
     __doc__ = Texts.__doc__
 
     # Every product with the Jacobian of a network runs all layers over them, and more tokens take more products.
-    max_tokens: Annotated[AtLeastTwo, Parameter(name=("--max-tokens", "--tokens"))] = 64
+    max_tokens: MaxTokens = 64
 
 
 @Parameter(name="*")

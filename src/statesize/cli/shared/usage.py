@@ -2,29 +2,88 @@
 
 from __future__ import annotations
 
-from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
+import difflib
+from collections.abc import Iterable
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+from cyclopts import (
+    Argument,
+    CoercionError,
+    CycloptsError,
+    MissingArgumentError,
+    Token,
+    UnknownOptionError,
+    UnusedCliTokensError,
+    ValidationError,
+)
 
 from statesize.cli.app import EXAMPLES
+
+_SIGNS = {">=": "at least", "<=": "at most", ">": "above", "<": "below"}
+_KINDS = {int: "a whole number", float: "a number"}
+_MUST = "Must be "
 
 
 def wrong_usage(error: CycloptsError) -> str:
     """A sentence for each kind of mistake, and which help to read."""
     chain = error.command_chain or ()
     command = " ".join(("statesize", *chain))
+    argument = error.argument
     if isinstance(error, UnusedCliTokensError):
         said = (
             f"{command} must end before {' '.join(error.unused_tokens or ())!r}, which it has no place for. An option "
         )
         said += "of several files is repeated."
-    elif isinstance(error, MissingArgumentError) and error.argument is not None:
-        name = error.argument.name
-        if error.keyword is not None or any(token.keyword for token in error.argument.tokens):
+    elif isinstance(error, MissingArgumentError) and argument is not None:
+        name, unknown = argument.name, next((one for one in error.unused_tokens or () if one.startswith("--")), "")
+        example = EXAMPLES.get(" ".join(chain))
+        if error.keyword is not None or any(token.keyword for token in argument.tokens):
             said = f"{error.keyword or name} must have a value behind it, got none."
+        elif unknown:
+            said = _unknown(unknown, command, argument.names)
         else:
             place = "" if name.startswith("-") else " before its options"
             said = f"{name} must be given to {command}{place}, got none."
-        example = EXAMPLES.get(" ".join(chain))
-        said += f" Such as: {example}." if example else ""
+            said += f" Such as: {example}." if example else ""
+    elif isinstance(error, UnknownOptionError):
+        names = [name for part in error.argument_collection if part.parse for name in part.names]
+        said = _unknown(error.token.keyword or error.token.value, command, names)
+    elif isinstance(error, ValidationError) and argument is not None and error.exception_message.startswith(_MUST):
+        wanted = error.exception_message.removeprefix(_MUST).rstrip(".")
+        for sign, word in _SIGNS.items():
+            wanted = wanted.replace(sign, word)
+        said = f"{_name(argument, argument.tokens[0])} must be {wanted}, got {argument.tokens[0].value}."
+    elif isinstance(error, CoercionError) and argument is not None and error.token is not None:
+        given, wanted = error.token.value, _wanted(error.target_type)
+        near = _near(given, {one: one for one in wanted})
+        said = f"{_name(argument, error.token)} must be {' or '.join(wanted)}, got {given!r}.{near}"
     else:
         said = str(error)
     return f"{said} See {command} --help."
+
+
+def _name(argument: Argument, token: Token) -> str:
+    """An option as it was typed, or an argument as the help names it."""
+    return token.keyword or argument.name.lstrip("-").upper()
+
+
+def _unknown(given: str, command: str, names: Iterable[str]) -> str:
+    """Says that there is no such option, and which is spelt almost so."""
+    given = given.partition("=")[0]
+    return f"{given} is no option of {command}.{_near(given.strip('-'), {name.strip('-'): name for name in names})}"
+
+
+def _near(given: str, names: dict[str, str]) -> str:
+    near = difflib.get_close_matches(given, names, 1)
+    return f" Did you mean {names[near[0]]}?" if near else ""
+
+
+def _wanted(kind: Any) -> list[str]:
+    """What a value may be: its choices, or its kind in words."""
+    if get_origin(kind) is Literal:
+        return [str(choice) for choice in get_args(kind)]
+    several = [one for one in get_args(kind) if one is not NoneType]
+    return [name for one in several for name in _wanted(one)] or [
+        _KINDS.get(kind, str(getattr(kind, "__name__", kind)))
+    ]

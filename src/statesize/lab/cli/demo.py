@@ -44,12 +44,14 @@ def demo(
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
     from statesize.report import write_report
+    from statesize.results.place import KEPT, written_at
     from statesize.texts.inputs import bundled_sequences
 
     inputs = bundled_sequences(zoo.tokenizer(), 4, 256)
     folder = output or Path()
     folder.mkdir(exist_ok=True)
     profiles: dict[str, Profile] = {}
+    written = {name: written_at(folder / name) for name in zoo.names()}
     with printing.bars() as bars:
         for name in zoo.names():
             model, tokenizer = zoo.load(name)
@@ -63,8 +65,9 @@ def demo(
                 source={"kind": "bundled"},
                 on_progress=profile_bar(bars, name, len(inputs)),
             )
+    kept = sum(time is not None and time == written_at(folder / name) for name, time in written.items())
     cut = _truncation(profiles, folder, printing)
-    printing.say(f"Profiles: {folder}")
+    printing.say(f"Profiles: {folder}" + (f", {kept} of {len(profiles)} {KEPT}" if kept else ""))
     with printing.step("drawing the report"):
         write_report([*profiles.values()], path)
     if printing.json:

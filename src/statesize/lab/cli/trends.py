@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from glob import has_magic
 from pathlib import Path
 
 from statesize.cli.shared.options import (
@@ -10,6 +11,7 @@ from statesize.cli.shared.options import (
     Listed,
     Loading,
     Measuring,
+    ModelName,
     OpenPage,
     Page,
     Workers,
@@ -21,8 +23,9 @@ from statesize.cli.shared.options import (
     whole_numbers,
 )
 from statesize.cli.shared.printing import TEXT, Printing
-from statesize.cli.shared.texts import Texts
+from statesize.cli.shared.texts import BUNDLED, Texts
 from statesize.errors import InputError
+from statesize.io.files import check_writable
 
 
 def series(
@@ -52,7 +55,7 @@ def series(
         loading: How the models are loaded.
         workers: Who measures; each process measures one checkpoint after another.
         output: Folder for finished checkpoints.
-        html: File for a page.
+        html: HTML file for a page with the charts.
         open_page: Show the page in the browser; without --html it is series.html in this folder.
         printing: What is printed.
     """
@@ -63,22 +66,28 @@ def series(
     options = {name: value for name, value in asdict(loading).items() if name != "revision"}
     html = page_path(html, open_page=open_page, name="series")
     texts.check()
+    if output is not None:
+        check_writable(output)
     settings = measuring.settings()
     check_file("log", log)
     chosen = tuple(listed(revisions or ()))
+    for name in checkpoints:
+        if not has_magic(name):
+            check_model(name)
     known = find_checkpoints(checkpoints, chosen)
-    for checkpoint in known:
-        check_model(checkpoint.model)
     cluster = workers.cluster()
 
     from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.table import show_page
     from statesize.lab.trends.series import first_tokenizer, series
+    from statesize.measurement.statistics import too_short
     from statesize.parallel.threads import here
 
     printing.hush_libraries()
     tokenizer = None if texts.ids is not None else first_tokenizer(known, options)
     read = texts.read(tokenizer, printing, None)
+    if short := too_short(max(map(len, read.ids))):
+        printing.say(short.strip())
     with printing.bars() as bars:
         report_progress = bars.begin("measuring checkpoints", len(known)).update
         measured = series(
@@ -94,7 +103,7 @@ def series(
 
 
 def length(
-    model: str,
+    model: ModelName,
     /,
     *,
     lengths: Listed,
@@ -121,7 +130,7 @@ def length(
         measuring: What is measured.
         loading: How the model is loaded.
         output: Folder for finished lengths.
-        html: File for a page.
+        html: HTML file for a page with the charts.
         open_page: Show the page in the browser; without --html it is MODEL-length.html in this folder.
         printing: What is printed.
 
@@ -134,7 +143,8 @@ def length(
         raise InputError(f"lengths must be at least two different numbers, got {' '.join(lengths)}.")
     html = page_path(html, open_page=open_page, name=f"{Path(model).name}-length")
     texts.check()
-    check_model(model)
+    if output is not None:
+        check_writable(output)
 
     from statesize.cli.shared.table import show_page
     from statesize.lab.trends.length import FUTURE, check_no_cuts, fitting_lengths, known_trained_length, length
@@ -147,6 +157,8 @@ def length(
         max_tokens=max(texts.max_tokens, excerpts * (max(chosen) + (measuring.future or min(max(chosen), FUTURE)))),
     )
     tokenizer, vocabulary, _ = texts.facts_of(model, loading)
+    if not texts.any_chosen:
+        printing.say(BUNDLED)
     read = enough.read(tokenizer, printing, vocabulary).ids if texts.any_chosen else None
     ids = whole_texts(read, tokenizer)
     fitting_lengths(chosen, ids, measuring.future)

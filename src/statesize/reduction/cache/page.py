@@ -55,7 +55,7 @@ def page(result: CachePrices) -> ResultPage:
 _WAYS = (
     "int8, int4: keys and values are rounded. 25 %: so many of the tokens are kept; equal: as many in each cache; "
     "other ways keep more where other texts showed that losing tokens costs more. passkeys: numbers hidden in "
-    "the text, and how many of them the model still finds. --html and --json also show what each cache keeps."
+    "the text, and how many of them the model still finds."
 )
 _CACHES = (
     "ESS is of the middle of the prefix, and does not set how many tokens are kept. error: the square of what the "

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from statesize.errors import InputError
+from statesize.io.text import counted
 from statesize.measurement.settings import FEWEST_PIECES
 from statesize.texts.inputs import begun_excerpts
 from statesize.texts.rows import evenly
@@ -36,10 +37,10 @@ def three_sets(
     if not all(sets):
         fits = longest // FEWEST_PIECES
         fewer = f", or tokens={fits} (--max-tokens {fits})" if fits >= least else ""
+        given = counted(sum(len(text) >= size for text in texts), "text")
         raise InputError(
-            f"inputs must have {FEWEST_PIECES} pieces of {size} tokens, got {sum(map(len, sets))}, from texts of at "
-            f"most {longest}. Give one text of at least {FEWEST_PIECES * size} tokens, or {len(sets)} of at least "
-            f"{size}{fewer}."
+            f"inputs must have one text of {FEWEST_PIECES * size} tokens, which is parted, or {len(sets)} of {size}, "
+            f"got {given} of {size} or more, the longest of {longest}. Give more text{fewer}."
         )
     curves, choice, held_out = (
         evenly(part, max(1, round(share * most))) for part, share in zip(sets, _PARTS, strict=True)

@@ -49,7 +49,7 @@ def notes(result: CachePrices) -> list[str]:
     if result.short:
         told.append(
             f"These {SINKS + RECENT} tokens are {100 * result.ratios[-1]:.4g} % of {result.prefix}. Smaller shares "
-            "would keep the same, so they are left out; a longer --max-tokens tries them."
+            "would keep the same, so they are left out; longer pieces of text try them."
         )
     kept = [f"{100 * keep:.4g} %" for keep, budgets in result.chosen.items() if budgets == "equal"]
     if kept:
