@@ -239,7 +239,7 @@ def following_logits(
                 # The heads of a cache as rows of one, so that no keys are copied for each.
                 alone, caches = copy.copy(module), key.shape[1]
                 cast("Any", alone).num_key_value_groups = 1
-                rows = query.unflatten(1, (caches, -1)).flatten(2, 3)
+                rows = query.reshape(len(query), caches, -1, query.shape[-1])
                 mask = _masked(seen, keep[at].to(query.device), rows)
                 mixed = function(alone, rows, key, value, mask, **options)[0]
                 return mixed.unflatten(1, (-1, count)).permute(0, 2, 3, 1, 4).flatten(2, 3), None
