@@ -103,9 +103,13 @@ def test_caches_of_one_batch_are_those_of_one_after_another(family):
     read, ids = read_prefix(model, IDS[:, :PREFIX]), IDS[:, PREFIX:]
     generator = torch.Generator().manual_seed(1)
     keep = [torch.rand(3, *layer.key.shape[:1], layer.available, generator=generator) < 0.5 for layer in read.layers]
-    for precision in (None, "int4"):
-        found = following_logits(read, ids, keep=keep, precision=precision)
-        expected = [following_logits(read, ids, keep=[one[at] for one in keep], precision=precision) for at in range(3)]
+    for precisions in ((None,) * 3, ("int4", None, "int8")):
+        found = following_logits(read, ids, keep=keep, precisions=precisions)
+        each = ([one[at] for one in keep] for at in range(3))
+        expected = [
+            following_logits(read, ids, keep=some, precisions=(precision,))
+            for some, precision in zip(each, precisions, strict=True)
+        ]
         torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-4)
         assert (found[0] - found[1]).abs().max() > 1e-3
 
@@ -126,7 +130,7 @@ def test_losses_of_many_caches_are_those_of_one_after_another(llama, prefix):
         tokens = budgets.get((variant.keep, variant.budgets), prefix.available)
         orders = [kept_first("h2o", layer) for layer in prefix.layers]
         keep = [kept(order, part) for order, part in zip(orders, tokens.split(2), strict=True)]
-        logits = following_logits(prefix, IDS[:, PREFIX:], keep=keep, precision=variant.precision)[:-1]
+        logits = following_logits(prefix, IDS[:, PREFIX:], keep=keep, precisions=(variant.precision,))[:-1]
         assert loss == pytest.approx(float(functional.cross_entropy(logits.double(), targets)), abs=1e-6)
     # The same budgets are one run.
     assert found[3] == found[4]
@@ -200,7 +204,7 @@ def test_rounding_by_numpy(llama, prefix):
     assert bits_a_number("int4", 64, 64) == (4 + 1 + 4 + 0.5) / 2
     whole = following_logits(prefix, IDS[:, PREFIX:])
     errors = [
-        float((following_logits(prefix, IDS[:, PREFIX:], precision=one) - whole).abs().max())
+        float((following_logits(prefix, IDS[:, PREFIX:], precisions=(one,)) - whole).abs().max())
         for one in ("int8", "int4")
     ]
     assert 0 < errors[0] < errors[1] / 4

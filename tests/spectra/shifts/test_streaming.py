@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,6 +74,13 @@ def test_auto_streams_what_can_be_compressed() -> None:
     assert not is_compressible(rough)
     assert not is_compressible(smooth_attention(40))
     assert choose_engine(smooth, make_cut(256), ("counts", "relative")).name == "streaming"
+
+
+def test_auto_reads_no_columns_for_a_block_of_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    smooth = smooth_attention(1024)
+    assert choose_engine(smooth, make_cut(1024, [512]), ("counts", "entropy")).name == "streaming"
+    monkeypatch.setattr(SoftmaxAttention, "columns", lambda *_: pytest.fail("columns were read"))
+    assert choose_engine(smooth, make_cut(1024, [1000]), ("counts", "entropy")).name == "dense"
 
 
 def test_chunks_of_the_first_positions_only() -> None:

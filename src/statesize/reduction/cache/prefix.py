@@ -197,22 +197,24 @@ def following_logits(
     ids: Tensor,
     *,
     keep: Sequence[Tensor] | None = None,
-    precision: Precision | None = None,
+    precisions: Sequence[Precision | None] = (None,),
     watch: Watch | None = None,
     last: int = 0,
 ) -> Tensor:
     """Logits (..., C, V) float32 of the tokens that follow, (1, C); of so many last ones only, 0 for all."""
     # `keep` has one mask (..., K, n) per layer, of tokens that are not evicted; each is a sequence of one batch, which
-    # is faster than one run after another. The prefix alone is rounded.
+    # is faster than one run after another. The prefix alone is rounded, in each sequence as `precisions` say.
     batch = () if keep is None else keep[0].shape[:-2]
     cache, by_index = copy.deepcopy(prefix.cache), {layer.index: at for at, layer in enumerate(prefix.layers)}
-    if precision is not None:
-        for layer in prefix.layers:
-            entry = cache.layers[layer.index]
-            entry.keys, entry.values = rounded_keys(entry.keys, precision), rounded_values(entry.values, precision)
     ids = ids.to(device_of(prefix.model)).expand(math.prod(batch), -1)
     # Caches of all kinds know how to hold the same sequence several times.
     cache.reorder_cache(ids.new_zeros(len(ids)))
+    for precision in filter(None, dict.fromkeys(precisions)):
+        rounded = [at for at, one in enumerate(precisions) if one == precision]
+        for layer in prefix.layers:
+            entry = cache.layers[layer.index]
+            entry.keys[rounded] = rounded_keys(entry.keys[rounded[:1]], precision)
+            entry.values[rounded] = rounded_values(entry.values[rounded[:1]], precision)
     with ExitStack() as stack:
         stack.enter_context(eval_mode(prefix.model))
         watched = watch and (watch, stack.enter_context(running_modules(prefix.model, ids.shape[1])))
@@ -233,9 +235,15 @@ def following_logits(
                     hidden = outer.args[0] if outer.args else outer.kwargs["hidden_states"]
                     groups = query[0].float().reshape(key.shape[1], -1, *query.shape[2:])
                     tell(Following(layer, module, groups, key[0].float(), value[0].float(), seen, hidden[0].float()))
-                if keep is not None and not bool(keep[at].all()):
-                    mask = _masked(seen, keep[at].to(query.device), query)
-                return function(module, query, key, value, mask, **options)
+                if keep is None or bool(keep[at].all()):
+                    return function(module, query, key, value, mask, **options)
+                # The heads of a cache as rows of one, so that no keys are copied for each.
+                alone, caches = copy.copy(module), key.shape[1]
+                cast("Any", alone).num_key_value_groups = 1
+                rows = query.reshape(len(query), caches, -1, query.shape[-1])
+                mask = _masked(seen, keep[at].to(query.device), rows)
+                mixed = function(alone, rows, key, value, mask, **options)[0]
+                return mixed.unflatten(1, (-1, count)).permute(0, 2, 3, 1, 4).flatten(2, 3), None
 
             return attend
 
@@ -253,10 +261,9 @@ def _seen(count: int, keys: int, window: int | None, device: torch.device) -> Te
 
 
 def _masked(seen: Tensor, keep: Tensor, query: Tensor) -> Tensor:
-    """What is added to the scores, (batch, H, C, n + C), without the tokens that are evicted."""
-    sequences, heads = query.shape[:2]
-    keep = keep.reshape(sequences, -1, 1, keep.shape[-1])
+    """What is added to the scores, (batch, K, g C, n + C), without the tokens that are evicted."""
+    keep = keep.reshape(len(query), -1, 1, keep.shape[-1])
     allowed = seen.expand(*keep.shape[:2], *seen.shape).clone()
     allowed[..., : keep.shape[-1]] &= keep
     added = torch.zeros(allowed.shape, dtype=query.dtype, device=query.device)
-    return added.masked_fill_(~allowed, torch.finfo(query.dtype).min).repeat_interleave(heads // keep.shape[1], 1)
+    return added.masked_fill_(~allowed, torch.finfo(query.dtype).min).repeat(1, 1, query.shape[2] // len(seen), 1)

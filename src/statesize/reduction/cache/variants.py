@@ -17,12 +17,12 @@ from statesize.io.steps import Steps
 from statesize.reduction.cache.passkeys import Passkey
 from statesize.reduction.cache.prefix import Prefix, following_logits, read_prefix
 from statesize.reduction.cache.result import Budgets, PricedDocument, Variant
-from statesize.reduction.cache.rounding import BITS, Precision, bits_a_number
+from statesize.reduction.cache.rounding import Precision, bits_a_number
 from statesize.reduction.cache.rules import Rule, kept, kept_first
 from statesize.texts.tokens import AnyTokenizer, beginning_id
 
 # Tokens that follow in one run: more are hardly faster, and each sequence has a cache of its own.
-_POSITIONS = 256
+_POSITIONS = 512
 Told = TypeVar("Told")
 # How numbers are rounded, and the tokens of each cache.
 _Cache: TypeAlias = tuple[Precision | None, tuple[int, ...]]
@@ -108,15 +108,15 @@ class VariantRuns:
         # Where each layer has one cache, budgets by layer and by curves are the same.
         tokens = [tuple(cast("list[int]", self._tokens(one, read).tolist())) for one in variants]
         caches: list[_Cache] = [(one.precision, count) for one, count in zip(variants, tokens, strict=True)]
-        for precision in (None, *BITS):
-            alike = [one for one in dict.fromkeys(caches) if one[0] == precision]
-            for first in range(0, len(alike), at_once):
-                some = alike[first : first + at_once]
-                with self.steps.timed("runs", ids.shape[1] * sum(map(caches.count, some))):
-                    each = torch.split(torch.tensor([count for _, count in some]), list(map(len, orders)), -1)
-                    keep = [kept(order, budget) for order, budget in zip(orders, each, strict=True)]
-                    logits = following_logits(read, ids, keep=keep, precision=precision, last=last)
-                    made |= zip(some, map(told, logits), strict=True)
+        different = list(dict.fromkeys(caches))
+        for first in range(0, len(different), at_once):
+            some = different[first : first + at_once]
+            with self.steps.timed("runs", ids.shape[1] * sum(map(caches.count, some))):
+                precisions, counts = zip(*some, strict=True)
+                each = torch.split(torch.tensor(counts), list(map(len, orders)), -1)
+                keep = [kept(order, budget) for order, budget in zip(orders, each, strict=True)]
+                logits = following_logits(read, ids, keep=keep, precisions=precisions, last=last)
+                made |= zip(some, map(told, logits), strict=True)
         return [made[one] for one in caches]
 
     def _tokens(self, variant: Variant, read: Prefix) -> Tensor:

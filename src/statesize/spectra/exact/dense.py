@@ -23,7 +23,8 @@ class DenseEngine(Engine):
 
     Attributes:
         numbers_at_once: Numbers in the blocks of one call; under windows on both sides, blocks have one shape.
-        whole: Numbers of T up to which it is formed as a whole; of a larger one of attention, only one block is held.
+        whole: Numbers of T up to which it is formed as a whole, unless the blocks have fewer rows; of a larger one of
+            attention, only one block is held.
     """
 
     numbers_at_once: int = 2**21
@@ -85,7 +86,8 @@ class DenseEngine(Engine):
 
     def forms_whole(self, cut: Cut) -> bool:
         """See `Engine.forms_whole`."""
-        return cut.readouts * cut.length**2 <= self.whole
+        rows = sum(cut.shape(position)[0] for position in cut.positions)
+        return cut.readouts * cut.length**2 <= self.whole and rows >= cut.readouts * cut.length
 
 
 def block_spectra(blocks: Iterable[Tensor], limit: Tensor, empty: Tensor) -> Spectrum:

@@ -21,6 +21,7 @@ from statesize.check import require_finite
 from statesize.operators import Dense, Operator
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, Engine, Footprint
+from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.factorisation import singular_values, triangular_factor
 from statesize.spectra.shifts.bordered import BorderedChunks
 from statesize.spectra.shifts.certified import CertifiedBlocks
@@ -30,6 +31,8 @@ _linalg = cast("Any", torch.linalg)
 _PANEL = 128
 _WIDTH = 32
 _DROPPED = 1e-10
+# Operations for each entry of T at least: its columns are read, and chunks compressed, whatever the positions.
+_OPERATIONS = 200.0
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,13 @@ class StreamingEngine(Engine):
     slower_on = (Dense,)
 
     def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
-        """Where T must be formed, and where it has a high rank."""
+        """Where T must be formed, where few positions are requested, and where T has a high rank."""
         if not has_columns(operator):
             # Attention maps of trained models were never compressible, and asking each of them takes time.
             return "reads T by columns and never holds it, but here T is formed whole"
+        own, plain = _OPERATIONS * cut.length**2, DenseEngine().operations(cut)
+        if plain < own:
+            return f"takes {own:.1g} operations, the singular values take {plain:.1g}"
         if is_compressible(operator, self.width):
             return None
         return "only worthwhile when T has low numerical rank; a sample of its columns suggests that it does not"
