@@ -96,6 +96,8 @@ def truncate(
     tokenizer, vocabulary, _ = texts.facts_of(model, loading)
     inputs = whole_texts(texts.read_whole(tokenizer, printing, vocabulary), tokenizer)
     checked_pieces(inputs, texts.max_tokens, 1, tokenizer)
+    reached = sum(len(text) >= texts.max_tokens for text in inputs)
+    texts.tell_few(reached, f"texts of {texts.max_tokens} tokens or more", printing)
     loaded = texts.load(model, loading)
     if measured is not None:
         require_model(measured, loaded.name)
@@ -122,7 +124,7 @@ def truncate(
     show_page(page(result), result.to_dict(), html, printing, open_page=open_page)
     if result.little_text:
         longer = not result.context_matters
-        tell_more(printing, texts, inputs, options["documents"], result.texts, longer=longer, least=1)
+        tell_more(printing, texts, inputs, options["documents"], reached, longer=longer, least=1)
         return
     shown = [model, *options_of(texts, loading)] if profile is None else [profile]
     printing.next("profile", *shown, "--open", why="which layers and heads carry what")

@@ -229,6 +229,7 @@ def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> st
             if len(caches) > 1
             else f"{_sentence_case(titles[caches[0]])} keeps every token and carries {numbers[caches[0]]}.",
         ]
+        said[:0] = ["Which uses more of what it can hold? Shares do not tell: a state has one size, a cache grows."]
     texts = counted(min(int(profile.tokens.sizes["sequence"]) for profile in profiles), "text")
     sinks = "; attention sinks hide some of what is carried" if any(one.sinkless > 0 for one in parties) else ""
     return f"{' '.join(said)} This is of {texts} at one cut, and no verdict on a model{sinks}."
