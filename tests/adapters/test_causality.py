@@ -113,7 +113,9 @@ def test_scans_of_a_model_that_sees_the_future_elsewhere_say_so():
     notes = {item.name: item.note for item in capture}
     assert list(notes) == ["1.scan", "1.scan@1", "2.scan", "2.scan@1"]
     assert capture.skipped == {}
-    assert all("Positions are mixed backwards too, in 1 and 1 more: " in note for note in notes.values())
+    assert all("The model is not causal: positions are mixed backwards in 1 and 1 more. " in n for n in notes.values())
+    depends = {name: "depends on later tokens: its ESS is that of its T" in note for name, note in notes.items()}
+    assert depends == {"1.scan": False, "1.scan@1": True, "2.scan": True, "2.scan@1": True}
     assert notes["1.scan@1"].endswith(
         "This is call 2 of 1.scan in the forward pass, over what the first takes in reverse order."
     )
@@ -132,8 +134,49 @@ def test_a_layer_before_one_that_sees_the_future_is_not_said_to_depend_on_it():
     capture = ss.capture(model, torch.arange(24)[None])
     (note,) = [item.note for item in capture]
     assert list(capture.skipped) == ["2"]
-    assert "Somewhere in the model positions are mixed backwards" in note
-    assert "depends on later tokens" not in note
+    assert "The model is not causal: positions are mixed backwards after 1. " in note
+    assert note.endswith("What enters this layer does not depend on later tokens: its ESS holds.")
+
+
+class Attending(nn.Module):
+    def forward(self, hidden):
+        return functional.scaled_dot_product_attention(*3 * [hidden[:, None]], is_causal=True)[:, 0]
+
+
+class Leaking(nn.Module):
+    """Two causal layers, with the mean of all positions added before, between or after them."""
+
+    def __init__(self, place):
+        super().__init__()
+        torch.manual_seed(0)
+        self.place, self.embedding = place, nn.Embedding(100, WIDTH)
+        self.first, self.second = Attending(), Attending()
+
+    def forward(self, ids):
+        hidden = self.embedding(ids)
+        for place, layer in enumerate((self.first, self.second, nn.Identity())):
+            hidden = hidden + hidden.mean(1, keepdim=True) * (place == self.place)
+            hidden = layer(hidden)
+        return hidden
+
+
+@pytest.mark.parametrize(
+    ("place", "where", "depends"),
+    [
+        (0, "before first", [True, True]),
+        (1, "after first and before second", [False, True]),
+        (2, "after second", [False, False]),
+    ],
+)
+def test_mixing_outside_of_the_layers_is_told_with_its_place_and_what_it_means(place, where, depends):
+    model, tokens = Leaking(place), torch.arange(24)[None]
+    profile = ss.profile(model, tokens, positions=4)
+    notes = list(profile.notes.values())
+    told = f"The model is not causal: positions are mixed backwards {where}. What enters this layer "
+    assert all(told in note for note in notes)
+    assert ["layer depends on later tokens" in note for note in notes] == depends
+    assert "Leaking is not causal: later tokens change its earlier outputs." in repr(profile)
+    assert "causal" not in repr(ss.profile(Leaking(None), tokens, positions=4))
 
 
 def test_one_call_of_a_module_is_chosen_by_its_name():

@@ -23,8 +23,8 @@ def refused(error, pattern, call, *arguments, **options):
     [
         ([[5, 6, 400]], "input_ids must be from 0 to 299, the tokens that the model knows, got 400"),
         ([[5, -6, 4]], "input_ids must be from 0 to 299, .* got -6"),
-        ([[5.0, 6.0]], "input_ids must be integers, got dtype torch.float32"),
-        ([[True, False]], "input_ids must be integers, got dtype torch.bool"),
+        ([[5.0, 6.0]], "input_ids must be integers of dtype torch.int64, got dtype torch.float32"),
+        ([[True, False]], "input_ids must be integers of dtype torch.int64, got dtype torch.bool"),
     ],
 )
 def test_ids_that_are_none(ids, pattern):
@@ -35,6 +35,43 @@ def test_hidden_states_instead_of_ids():
     pattern = r"token ids for LlamaForCausalLM, got frames of shape \(1, 5, 32\)\. Give embeddings as .\"inputs_emb"
     for call in (ss.profile, ss.capture, ss.plan, ss.network_ess):
         refused(InputError, pattern, call, tiny_llama(), torch.randn(1, 5, 32))
+
+
+class Own(nn.Module):
+    """A model of one's own that knows 40 tokens and 12 positions."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.tokens, self.positions = nn.Embedding(40, 8), nn.Embedding(12, 8)
+
+    def forward(self, ids):
+        hidden = (self.tokens(ids) + self.positions(torch.arange(ids.shape[1])))[:, None]
+        return functional.scaled_dot_product_attention(hidden, hidden, hidden, is_causal=True)[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("ids", "pattern"),
+    [
+        (torch.ones(1, 8), r"inputs must be integers of dtype torch.int64, got dtype torch.float32. Give ids.long\(\)"),
+        (torch.tensor([[3, 40, 5]]), "inputs must be from 0 to 39, the tokens that the model knows, got 40. Make the"),
+        (torch.ones(1, 13, dtype=torch.long), "inputs must have at most 12 tokens, .* positions, got 13. Give shorter"),
+        (
+            {"input_ids": torch.ones(1, 8)},
+            "inputs must hold arguments of Own.forward, ids, got input_ids. Give them by",
+        ),
+    ],
+)
+def test_inputs_that_a_model_of_ones_own_cannot_take(ids, pattern):
+    for call in (ss.capture, ss.network_ess, *(() if isinstance(ids, dict) else (ss.profile, ss.plan))):
+        refused(InputError, pattern, call, Own(), ids)
+    assert ss.capture(Own(), torch.ones(1, 12, dtype=torch.int32)).length == 12
+
+
+def test_an_error_of_a_models_own_stays_its_own():
+    model = Own()
+    model.tokens.forward = lambda ids: nn.Embedding(2, 8)(ids[:, :1] + 2).expand(-1, ids.shape[1], -1)
+    refused(IndexError, "index out of range in self", ss.capture, model, torch.ones(1, 2, dtype=torch.long))
 
 
 class Dropping(nn.Module):

@@ -116,8 +116,25 @@ def test_weights_are_the_same_with_readings_which_are_lines_of_json(accumulation
         assert torch.equal(second.state_dict()[name], tensor), name
     lines = [json.loads(line) for line in (tmp_path / RECORD).read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(2, 8 // accumulation + 1, 2))
-    assert all(0 < line["statesize/state_utilisation"] <= 1 for line in lines)
+    assert all(0 < line["ess/state_utilisation"] <= 1 for line in lines)
     assert len({line["run"] for line in lines}) == 1
+
+
+def test_callbacks_say_what_they_measure_and_what_they_found(tmp_path):
+    callback, regularisation = state_size(), RegularisationCallback(Regularisation(identity_weight=1.0))
+    before = repr(callback).splitlines()
+    assert before[0] == (
+        "StateSizeCallback of a Probe of 2 sequences of up to 12 tokens: every 2 steps, whatever it takes"
+    )
+    assert before[1:] == [
+        "no reading yet",
+        "readings: in the loggers of the Trainer, or statesize.jsonl",
+        "next: Trainer(callbacks=[callback])",
+    ]
+    fit(Causal(), texts(16), tmp_path, [callback, regularisation])
+    last = json.loads((tmp_path / RECORD).read_text().splitlines()[-1])["ess/average"]
+    assert re.match(rf"4 readings in .* s, the last at step 8: ESS {last:.2f}$", repr(callback).splitlines()[1])
+    assert re.search(r"\nadded 8 times, the last 0\.\d+\n", repr(regularisation))
 
 
 def test_two_trainings_in_one_folder_are_told_apart(tmp_path):
@@ -184,12 +201,12 @@ def test_loggers_have_the_readings(tmp_path, monkeypatch):
     fit(Causal(), texts(8), tmp_path, [state_size()], logger=loggers)
     events = EventAccumulator(str(tmp_path / "events"))
     events.Reload()
-    scalars = {event.step: event.value for event in events.Scalars("statesize/average_ess")}
-    history = mlflow.MlflowClient(store).get_metric_history(loggers[1].run_id, "statesize/average_ess")
+    scalars = {event.step: event.value for event in events.Scalars("ess/average")}
+    history = mlflow.MlflowClient(store).get_metric_history(loggers[1].run_id, "ess/average")
     assert sorted(scalars) == [each.step for each in history] == [2, 4]
     assert [each.value for each in history] == pytest.approx(list(scalars.values()))
     summary = dict(loggers[2].experiment.summary)
     wandb.finish()
-    assert summary["statesize/average_ess"] == pytest.approx(scalars[4])
+    assert summary["ess/average"] == pytest.approx(scalars[4])
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
     assert not (tmp_path / RECORD).exists()

@@ -42,12 +42,12 @@ def test_a_reading_is_what_a_profile_says():
     found = probing.step(model, 1)
     profile = statesize.profile(model, TEXTS, positions=8, channels="all")
     expected = statesize.compare([profile]).models[0]
-    assert found["statesize/average_ess"] == expected.average_entropy
-    assert found["statesize/total_ess"] == expected.total_entropy
-    assert found["statesize/state_utilisation"] == expected.state_utilisation
-    assert "statesize/ceiling_utilisation" not in found
+    assert found["ess/average"] == expected.average_entropy
+    assert found["ess/total"] == expected.total_entropy
+    assert found["ess/state_utilisation"] == expected.state_utilisation
+    assert "ess/ceiling_utilisation" not in found
     for row in profile.summary_rows():
-        assert found[f"statesize/layer_state_utilisation/{row['layer']}"] == row["state_utilisation"]
+        assert found[f"ess/layer_state_utilisation/{row['layer']}"] == row["state_utilisation"]
 
 
 class OwnLayer(torch.nn.Module):
@@ -73,7 +73,7 @@ def test_readings_of_an_own_layer_count_its_channels_each_time():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Embedding(32, 16), OwnLayer())
     probing = Probing(Probe(TEXTS, every=1, share=math.inf, settings=Settings(positions=4)))
-    readings = [probing.step(model, step)["statesize/total_ess"] for step in (1, 2, 3)]
+    readings = [probing.step(model, step)["ess/total"] for step in (1, 2, 3)]
     expected = statesize.profile(model, TEXTS, positions=4, channels="all")
     assert readings == [statesize.compare([expected]).models[0].total_entropy] * 3
 
@@ -94,8 +94,9 @@ def test_a_reading_that_waits_names_what_makes_it_faster_and_its_size_known(laye
     assert unknown.startswith("The probe must be longer: 1: ")
     size = "the size of its state is unknown; its class can say it by an integer `state_size`"
     assert unknown.endswith(size) == named
-    faster = "; T of 1 is found by impulses, and a method operator(hidden) of its class would save these"
-    assert waits.endswith(f"Probe(share=…) more{faster if named else ''}")
+    faster = ". T of 1 is found by impulses, and a method operator(hidden) of its class would save these"
+    more = "of the time. For more, give Probe(share=…), or fewer or shorter sequences"
+    assert waits.endswith(f"{more}{faster if named else ''}")
 
 
 class Autocast(torch.nn.Module):
@@ -144,7 +145,7 @@ def test_a_reading_says_in_which_precision_the_model_ran(model, precision, bits)
     probe = Probe(TEXTS, every=1, share=math.inf, settings=Settings(positions=4))
     mixers = probe.measure(model).attributes["mixers"].values()
     assert {mixer["precision"] for mixer in mixers} == {precision}
-    assert Probing(probe).step(model, 1)["statesize/bits"] == bits
+    assert Probing(probe).step(model, 1)["ess/bits"] == bits
 
 
 def test_a_layer_whose_use_has_fallen_is_named_once_until_it_rises(caplog):
@@ -180,9 +181,9 @@ def test_readings_come_every_so_many_steps():
 def test_without_time_the_first_reading_is_the_only_one_and_has_the_fewest_heads(caplog):
     probing, model = Probing(Probe(TEXTS, every=1, share=1e-9, settings=Settings(positions=2))), model_of()
     found = [probing.step(model, step) for step in range(1, 6)]
-    assert found[0]["statesize/heads"] == 2
+    assert found[0]["ess/heads"] == 2
     assert found[1:] == [None] * 4
-    assert [one.getMessage().startswith("Step 2: the reading waits about ") for one in caplog.records] == [
+    assert [one.getMessage().startswith("Step 2: the next reading waits about ") for one in caplog.records] == [
         False,
         False,
         True,
@@ -192,7 +193,7 @@ def test_without_time_the_first_reading_is_the_only_one_and_has_the_fewest_heads
 def test_a_short_training_shows_several_readings_by_default(monkeypatch):
     probing, model = Probing(Probe(TEXTS, every=25, settings=Settings(positions=2))), model_of()
     found = [reading for step in range(101) if (reading := probing.step(model, step))]
-    assert [reading["statesize/heads"] for reading in found] == [2] * 5
+    assert [reading["ess/heads"] for reading in found] == [2] * 5
     # What takes longer than that waits as before.
     probing._spent += BEGINNING
     assert probing.step(model, 125) is None
@@ -204,7 +205,7 @@ def test_a_reading_that_did_not_fit_is_made_up_for_at_a_step_that_is_not_due():
     probing._spent += 1e6
     assert probing.step(model, 8) is None
     probing._spent -= 2e6
-    assert probing.step(model, 9)["statesize/heads"] == 4
+    assert probing.step(model, 9)["ess/heads"] == 4
     assert probing.step(model, 10) is None
 
 
@@ -297,8 +298,8 @@ def test_a_probe_is_checked_before_a_training():
 def test_a_probe_serves_several_trainings_also_from_an_iterator():
     probe, model = Probe(iter(TEXTS), every=1, share=math.inf, settings=Settings(positions=2)), model_of()
     found = [Probing(probe).step(model, 1) for _ in range(2)]
-    assert found[0]["statesize/heads"] == 4
-    assert found[0]["statesize/total_ess"] == found[1]["statesize/total_ess"]
+    assert found[0]["ess/heads"] == 4
+    assert found[0]["ess/total"] == found[1]["ess/total"]
 
 
 COSTS = st.builds(
@@ -332,9 +333,9 @@ def test_debts_afford_nothing():
 
 def test_readings_are_added(tmp_path):
     for step in (2, 4):
-        append_reading(tmp_path / "new", "first", step, {"statesize/average_ess": step / 8})
+        append_reading(tmp_path / "new", "first", step, {"ess/average": step / 8})
     lines = [json.loads(line) for line in (tmp_path / "new" / RECORD).read_text().splitlines()]
-    assert lines == [{"run": "first", "step": step, "statesize/average_ess": step / 8} for step in (2, 4)]
+    assert lines == [{"run": "first", "step": step, "ess/average": step / 8} for step in (2, 4)]
 
 
 def test_a_place_that_cannot_be_written(tmp_path):

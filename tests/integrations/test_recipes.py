@@ -22,7 +22,7 @@ PAGE, APPENDIX = (
 )
 LINES = dict(re.findall(r"^\| ([^|]+) \| `([^`|]+)` \|$", PAGE, re.MULTILINE))
 TEXTS = torch.randint(32, (2, 20), generator=torch.Generator().manual_seed(1))
-NAME = "statesize/average_ess"
+NAME = "ess/average"
 
 
 def small_model():

@@ -41,11 +41,19 @@ def test_rows_are_the_callers_own(small_profile):
     assert small_profile.summary_rows() == before
 
 
-def test_long_form_has_one_row_a_number(small_profile):
+def test_long_form_has_one_row_a_number(small_profile, monkeypatch):
     frame = small_profile.to_dataframe()
     # Two mixers and heads, 12 + 7 positions, entropy and two thresholds of either tolerance.
     assert len(frame) == 2 * 2 * (12 + 7) * 5
     assert not frame["ess"].isna().any()
+    assert list(frame)[:6] == ["layer", "head", "position", "ess", "metric", "threshold"]
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = repr(frame.head()).splitlines()
+    assert shown[0].split()[:4] == ["layer", "head", "position", "ess"]
+    assert max(map(len, shown)) <= 80
+    assert shown[-1].endswith("kind, model.")
+    assert repr(frame[["ess"]]).splitlines()[0].split() == ["ess"]
+    assert repr(frame[[]]).startswith("Empty")
     rows = frame.query("layer == 'layers.1.mixer' and sequence == 1 and head == 0 and position == 3")
     assert set(rows["metric"]) == {"entropy", "count", "relative_count"}
     mixer = small_profile.mixer("layers.1.mixer")

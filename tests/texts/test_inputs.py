@@ -86,6 +86,11 @@ def test_what_a_profile_would_leave_out_is_refused(inputs, message):
         sequences(inputs)
 
 
+@pytest.mark.parametrize("inputs", [np.array(IDS), np.array([IDS]), list(np.array(IDS)), list(torch.tensor(IDS))])
+def test_arrays_and_lists_of_scalars_are_token_ids(inputs):
+    assert read(inputs) == [IDS]
+
+
 def test_an_iterator_is_read_only_as_far_as_it_is_used():
     def endless():
         while True:
@@ -97,7 +102,9 @@ def test_an_iterator_is_read_only_as_far_as_it_is_used():
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ([], "must hold a sequence"),
+        ([], "must hold a sequence .*, got none. Give a LongTensor"),
+        ([1.0, 2.0], r"must be integer token ids, got dtype torch.float32. Give ids.long\(\)"),
+        (3, "must be token ids, text, or an iterable of either, got int. Give a LongTensor"),
         ("", "Sequence 0 must have at least 2 tokens, got 0"),
         ("one", "Sequence 0 must have at least 2 tokens, got 1"),
         ([[1, 2], [3]], "Sequence 1 must have at least 2 tokens, got 1"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -71,7 +71,7 @@ class Capture(Iterator[Captured]):
         run_difference: float,
         short_convolutions: bool,
         checked: bool,
-        around: str = "",
+        around: Sequence[str] = (),
     ) -> None:
         self._forward = forward
         self._own_mixing = own_mixing
@@ -85,7 +85,7 @@ class Capture(Iterator[Captured]):
         self.mixers = tuple(replace(mixer, name=label) for mixer, label in named if label in chosen)
         self.readers = _sharing(self._calls)
         self._further = further_calls(calls) if around else {}
-        self._around = around
+        self._around = dict(zip((call.labels[0] for call in calls), around, strict=False))
         self._kept: dict[tuple[str, ...], list[Captured]] = {}
         self.length = forward.length
         self.skipped = skipped
@@ -151,7 +151,7 @@ class Capture(Iterator[Captured]):
             self.skipped |= self._refused
             return []
         kept = [item for item, wanted in zip(mixers_here, chosen, strict=True) if wanted]
-        note = self._own_mixing.notes.get(call.name, "")
+        note = " ".join(filter(None, (self._own_mixing.notes.get(call.name), self._around.get(labels[0]))))
         return [self._in_model(item, call.precision, note) for item in kept]
 
     def _derivative(self, call: Call) -> Captured:
@@ -179,7 +179,7 @@ class Capture(Iterator[Captured]):
                 item = replace(item, groups=item.groups or item.units, readers=tuple(self._kept.pop(names)))
             else:
                 item = replace(item, groups=0, cache=names[-1])
-        note = " ".join(filter(None, (item.note, own_note, self._around, self._further.get(item.name))))
+        note = " ".join(filter(None, (item.note, own_note, self._further.get(item.name))))
         item = replace(item, note=note, run_difference=self.run_difference, precision=precision)
         return item if self._columns is None else item.weighted(*self._columns)
 
@@ -330,13 +330,13 @@ def capture_module(
         number_mixers(recording.calls)
         chosen, skipped = selected(forward, list(own), recording, layers)
         limit = max((BOUNDS[stored_dtype(model)], *(BOUNDS[call.dtype] for call in recording.calls)))
-        around = ""
+        around = list[str]()
         # Models of libraries are compared with oracles of their own.
         if own_mixing.backwards or has_own_code:
             from statesize.adapters.search.other_mixing import mixed_backwards
 
             hidden = recording.hidden if checks == "all" else None
-            around = mixed_backwards(forward, hidden, own_mixing.backwards, limit)
+            around = mixed_backwards(forward, recording.calls, hidden, own_mixing.backwards, limit)
         return Capture(
             forward,
             recording.calls,

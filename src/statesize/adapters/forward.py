@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from traceback import walk_tb
 from typing import Any, Self, cast
 
 import torch
@@ -31,7 +32,7 @@ from statesize.check import refuse, whole_number
 from statesize.errors import InputError, ModelError
 
 Inputs = Tensor | Mapping[str, Any]
-_HOW_TO_GIVE = 'Give what the tokenizer returns with return_tensors="pt".'
+_HOW_TO_GIVE = 'Give torch.tensor([ids]), or what the tokenizer returns with return_tensors="pt".'
 _CACHES = ("past_key_values", "cache_params", "state")
 # What the decoder of an encoder–decoder reads, before what its encoder reads.
 DECODED = ("decoder_input_ids", "decoder_inputs_embeds", "decoder_input_values", "future_values")
@@ -167,7 +168,7 @@ class Forward:
     def hidden(self, run: Callable[..., Any] = bare, **options: Any) -> Tensor | None:
         """The last hidden state (S, L, d) of one of the `runs`, which takes the options; else its first output."""
         try:
-            output = run(self.model, partial(self.backbone, *self.args, **self.kwargs), **options)
+            output = run(self.model, partial(self.called, *self.args, **self.kwargs), **options)
         except RuntimeError as error:
             if "active drivers" not in str(error):
                 raise
@@ -176,6 +177,34 @@ class Forward:
             raise without_driver(self.model) from error
         hidden: object = getattr(output, "last_hidden_state", None)
         return hidden if isinstance(hidden, Tensor) else _first_tensor(output)
+
+    def called(self, *args: Any, **kwargs: Any) -> Any:
+        """What the backbone returns; where one of its embeddings refuses the inputs, an InputError."""
+        try:
+            return self.backbone(*args, **kwargs)
+        except (RuntimeError, IndexError) as error:
+            self._refuse_ids(error)
+            raise
+
+    def _refuse_ids(self, error: Exception) -> None:
+        """Say what is wrong with ids or their number where an embedding of the model, of any class, refused them."""
+        given = cast("Tensor", self.args[0] if self.args else self.kwargs[self.measured.name])
+        name = self.measured.name or "inputs"
+        for frame, _ in walk_tb(error.__traceback__):
+            embedding, ids = frame.f_locals.get("self"), frame.f_locals.get("input")
+            if not isinstance(embedding, nn.Embedding) or not isinstance(ids, Tensor):
+                continue
+            if ids.dtype is given.dtype and ids.shape == given.shape and torch.equal(ids, given):
+                _check_ids(name, ids, embedding)
+            elif self.length > (known := embedding.num_embeddings):
+                raise TooLongError(
+                    f"{name} must have at most {known} tokens, for which the model has positions, got {self.length}. "
+                    "Give shorter texts."
+                ) from error
+
+
+class TooLongError(InputError, IndexError):
+    """More tokens than a model has positions for."""
 
 
 def _check_copy(copied: Forward, given: Forward) -> None:
@@ -235,6 +264,13 @@ def check_inputs(model: nn.Module, inputs: Inputs, axis: int | None = None) -> M
     shown = name or ("inputs" if isinstance(values, Tensor) and values.ndim > 2 else "input_ids")
     if isinstance(inputs, Mapping) and (cache := next((one for one in _CACHES if inputs.get(one) is not None), None)):
         raise InputError(f"{cache} must be left out, got one: statesize measures a whole text at once.")
+    parameters = inspect.signature(model.forward).parameters
+    if isinstance(inputs, Mapping) and inspect.Parameter.VAR_KEYWORD not in {one.kind for one in parameters.values()}:
+        if unknown := [one for one in inputs if one not in parameters and one != "labels"]:
+            takes = f"{type(model).__name__}.forward, {', '.join(parameters)}"
+            raise InputError(
+                f"inputs must hold arguments of {takes}, got {', '.join(unknown)}. Give them by these names."
+            )
     if not isinstance(values, Tensor) or values.ndim < 2:
         what = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise InputError(f"{shown} must be a tensor of shape (sequences, positions), got {what}. {_HOW_TO_GIVE}")
@@ -315,8 +351,8 @@ def _axis(name: str, values: Tensor, axis: int | None) -> int | None:
 
 def _check_ids(name: str, ids: Tensor, embedding: object) -> None:
     """Refuse what are no ids of an embedding's tokens."""
-    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
-        raise InputError(f"{name} must be integers, got dtype {ids.dtype}. {_HOW_TO_GIVE}")
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise InputError(f"{name} must be integers of dtype torch.int64, got dtype {ids.dtype}. Give ids.long().")
     known = getattr(embedding, "num_embeddings", None)
     if isinstance(known, int) and not bool(((ids >= 0) & (ids < known)).all()):
         wrong = ids[(ids < 0) | (ids >= known)][0].item()

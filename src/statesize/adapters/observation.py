@@ -102,6 +102,8 @@ Units = slice | Tensor
 
 DERIVATIVE = "derivative"
 """The kind of a layer without a T, which is measured by its derivative."""
+NOT_CAUSAL = "The model is not causal"
+"""How the note of a mixer begins in a model whose earlier outputs depend on later tokens."""
 SHARED = "#shared"
 """Behind the name of a mixer, where its heads are measured together."""
 EXACT = 1e-9

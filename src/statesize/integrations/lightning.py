@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from statesize.check import require_count, require_kind
 from statesize.errors import InputError
-from statesize.integrations.probe import Probe, Probing
+from statesize.integrations.probe import RECORD, Probe, Probing
 from statesize.integrations.regularisation import MixerCall, Penalties, Regularisation, mixer_calls
 from statesize.texts.inputs import Inputs
 
@@ -43,6 +43,14 @@ class RegularisationCallback(Callback):
         self._generator = torch.Generator().manual_seed(seed)
         self._watching = ExitStack()
         self._calls: list[MixerCall] = []
+
+    def __repr__(self) -> str:
+        """The penalty, how often it was added, where it is logged, and what to do next, a line each.
+
+        Returns:
+            Lines of text.
+        """
+        return self._penalties.described("penalties: logged as regularisation", "next: Trainer(callbacks=[callback])")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seed the sample of the step and record the mixers."""
@@ -96,6 +104,15 @@ class StateSizeCallback(Callback):
         require_kind("module", module, str, "the name of a part of the LightningModule")
         self.probe, self.module = inputs if isinstance(inputs, Probe) else Probe(inputs, every=every), module
         self._probing, self._last = Probing(self.probe), 0
+
+    def __repr__(self) -> str:
+        """The probe, its readings, where they go, and what to do next, a line each.
+
+        Returns:
+            Lines of text.
+        """
+        where = f"readings: in the loggers of the Trainer, or {RECORD}"
+        return self._probing.described("StateSizeCallback of a ", where, "next: Trainer(callbacks=[callback])")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""

@@ -21,6 +21,7 @@ from statesize.adapters import CheckPolicy, find_mixers
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import agreed, class_of, ranks_of, together
+from statesize.adapters.observation import NOT_CAUSAL
 from statesize.check import require_count, require_kind, require_real
 from statesize.errors import StatesizeError
 from statesize.io.devices import on_cpu_by_default
@@ -36,6 +37,7 @@ from statesize.profiling.profile_run import ProfileRun
 from statesize.profiling.sequences import Provenance, SequenceWork
 from statesize.report.comparison import compare
 from statesize.report.diagnosis import diagnose
+from statesize.report.words import by_reason
 from statesize.texts.inputs import Inputs, sequences
 
 FEWEST_HEADS = 2
@@ -46,7 +48,8 @@ SHARE, BEGINNING = 0.02, 20.0
 """Share of the wall time for measurements by default, and seconds after the first that they may take anyway."""
 RECORD = "statesize.jsonl"
 """Name of the log file in the folder of a training."""
-PREFIX = "statesize/"
+PREFIX = "ess/"
+AVERAGE = f"{PREFIX}average"
 FALLEN = 0.5
 """A layer that uses less than this fraction of the share that it used at first is named in a warning."""
 _LOGGER = logging.getLogger("statesize")
@@ -184,7 +187,9 @@ class Probing:
     _waited: bool = field(default=False, init=False)
     _kept: bool = field(default=False, init=False)
     _cost: Cost | None = field(default=None, init=False)
-    _failing: set[str] = field(default_factory=set[str], init=False)
+    _readings: int = field(default=0, init=False)
+    _last: tuple[int, float] = field(default=(0, math.nan), init=False)
+    _failing: dict[str, str] = field(default_factory=dict[str, str], init=False)
     _first: dict[str, float] = field(default_factory=dict[str, float], init=False)
     _fallen: set[str] = field(default_factory=set[str], init=False)
     _checking: CheckPolicy = field(default_factory=lambda: CheckPolicy("none"), init=False)
@@ -198,8 +203,23 @@ class Probing:
         Returns:
             Lines of text.
         """
-        first = str(self.probe).partition("\n")[0]
-        return f"{first}\nreadings took {self._spent:.1f} s so far\nnext: .step(model, step) after each step"
+        return self.described("", "next: .step(model, step) after each step")
+
+    def described(self, owner: str, *further: str) -> str:
+        """What `repr` tells of a training's probe, of what holds it too: what it measures, when, and what it found.
+
+        Args:
+            owner: Before the probe: "", or such as "StateSizeCallback of a ".
+            further: Lines after it.
+
+        Returns:
+            Lines of text.
+        """
+        step, ess = self._last
+        last = f"{counted(self._readings, 'reading')} in {self._spent:.1f} s, the last at step {step}: ESS {ess:.2f}"
+        first, found = str(self.probe).partition("\n")[0], last if self._readings else "no reading yet"
+        failed = (f"at its last step {what}: {cause}" for what, cause in self._failing.items())
+        return "\n".join([owner + first, found, *failed, *further])
 
     def step(self, model: nn.Module, step: int, *, main: bool = True) -> dict[str, float] | None:
         """Measure after a step of the training, if a measurement is due and there is time for it.
@@ -228,24 +248,28 @@ class Probing:
                     self._waited = True
                     least = self._spent + MARGIN * self._cost.seconds(FEWEST_HEADS)
                     wait = duration(least / self.probe.limit - (start - self._began))
-                    message = "Step %d: the reading waits about %s: readings take at most %g %% of the time, %s more%s"
+                    message = "Step %d: the next reading waits about %s: readings take at most %g %% of the time. %s%s"
                     layer = _impulse_layer(measurable(model), self._cost.kinds)
                     saved = "a method operator(hidden) of its class would save these"
-                    faster = f"; T of {layer} is found by impulses, and {saved}" if layer else ""
-                    _LOGGER.warning(message, step, wait, 100 * self.probe.limit, "Probe(share=…)", faster)
+                    faster = f". T of {layer} is found by impulses, and {saved}" if layer else ""
+                    more = "For more, give Probe(share=…), or fewer or shorter sequences"
+                    _LOGGER.warning(message, step, wait, 100 * self.probe.limit, more, faster)
                 return None
             try:
                 profile, self._cost = _measured(model, self.probe, heads, self._checking)
             finally:
                 self._spent += time.perf_counter() - start
                 self._trial = self._trial or self._spent
+            for said in _limits(profile) if unknown else ():
+                _LOGGER.warning("Step %d: %s", step, said)
             for layer in diagnose(profile) if unknown else ():
                 if not layer.cuts:
                     named = "; its class can say it by an integer `state_size`" if math.isnan(layer.size) else ""
                     _LOGGER.warning("The probe must be longer: %s%s", layer, named)
             share = self._spent / (time.perf_counter() - self._began)
             measured = min(heads, max(self._cost.units))
-            values = _logged_values(profile) | {f"{PREFIX}heads": measured, f"{PREFIX}share_of_time": share}
+            values = _logged_values(profile, {"heads": measured, "share_of_time": share})
+            self._readings, self._last = self._readings + 1, (step, values.get(AVERAGE, math.nan))
             if not unknown or measured == max(self._cost.units):
                 # The trial of two heads is no measure of the others.
                 self._tell_falls(step, values)
@@ -289,9 +313,11 @@ class Probing:
             cause = str(error) if isinstance(error, StatesizeError) else f"{type(error).__name__}: {error}"
             if what not in self._failing:
                 _LOGGER.warning("Step %d: %s: %s", step, what, cause)
-            self._failing.add(what)
+            self._failing[what] = cause
         else:
-            self._failing.discard(what)
+            # A reading that waits shows no success.
+            if not self._due:
+                self._failing.pop(what, None)
 
     def _heads(self, elapsed: float) -> int:
         if math.isinf(self.probe.limit):
@@ -304,21 +330,29 @@ class Probing:
         return heads or (FEWEST_HEADS if self.probe.share is None and predicted <= BEGINNING else 0)
 
 
-def _logged_values(profile: Profile) -> dict[str, float]:
-    """Finite numbers of a profile by their names in logs."""
+def _logged_values(profile: Profile, further: Mapping[str, float]) -> dict[str, float]:
+    """Finite numbers of a profile, and further ones, by their names in logs: those of layers come last."""
     model = compare([profile]).models[0]
     values = {
-        "average_ess": model.average_entropy,
-        "total_ess": model.total_entropy,
+        "average": model.average_entropy,
+        "total": model.total_entropy,
         "state_utilisation": model.state_utilisation,
         "ceiling_utilisation": model.ceiling_utilisation,
         "bits": min(_bits(profile.mixer(name).attrs["precision"]) for name in profile.mixers),
+        **further,
     }
     for row in profile.summary_rows():
         # MLflow takes a name as a path: it must not contain @ or be the folder of another name.
         for share in ("state_utilisation", "ceiling_utilisation"):
             values[f"layer_{share}/{row['layer'].replace('@', '-')}"] = row[share]
     return {f"{PREFIX}{name}": float(value) for name, value in values.items() if math.isfinite(value)}
+
+
+def _limits(profile: Profile) -> list[str]:
+    """What a reading lacks, and which of its numbers are those of a model that is not causal."""
+    lost = [f"{names} was not measured: {cause}" for names, cause in by_reason(profile.not_measured).items()]
+    notes = {name: note for name, note in profile.notes.items() if NOT_CAUSAL in note}
+    return lost + [f"{names}: {note[note.index(NOT_CAUSAL) :]}" for names, note in by_reason(notes).items()]
 
 
 def _bits(precision: str) -> int:

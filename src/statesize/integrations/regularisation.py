@@ -280,7 +280,8 @@ class Penalties:
     """
 
     regularisation: Regularisation
-    _added: bool = field(default=False, init=False)
+    _count: int = field(default=0, init=False)
+    _latest: Tensor | None = field(default=None, init=False)
     _failing: bool = field(default=False, init=False)
 
     def of(self, calls: Sequence[MixerCall], generator: torch.Generator) -> Tensor | None:
@@ -299,14 +300,19 @@ class Penalties:
         try:
             penalty = self.regularisation.penalty(calls, generator)
         except (InputError, ModelError) as error:
-            if not self._added:
+            if not self._count:
                 raise ModelError(f"The training would go on without its penalty: {error}") from error
             if not self._failing:
                 _LOGGER.warning("A step was trained without the penalty: %s", error)
             self._failing = True
             return None
-        self._added, self._failing = True, False
+        self._count, self._latest, self._failing = self._count + 1, penalty.detach(), False
         return penalty
+
+    def described(self, *further: str) -> str:
+        """What `repr` tells of a callback that adds the penalty, with further lines."""
+        times = "not added yet" if self._latest is None else f"added {self._count} times, the last {self._latest:.3g}"
+        return "\n".join([f"RegularisationCallback of {self.regularisation}", times, *further])
 
 
 def _mean(distances: Sequence[Tensor | None]) -> Tensor:

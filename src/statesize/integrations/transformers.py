@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, MutableMapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,15 +18,48 @@ from statesize.integrations.probe import RECORD, Probe, Probing
 from statesize.integrations.regularisation import MixerCall, Penalties, Regularisation, mixer_calls
 from statesize.texts.inputs import Inputs
 
+_LOGGER = logging.getLogger("statesize")
 
-class RegularisationCallback(TrainerCallback):
+
+class _LossEntry(TrainerCallback):
+    """Adds numbers to what the Trainer logs of a step, before other callbacks report and print it."""
+
+    trainer: Trainer | None
+
+    def _go_first(self) -> None:
+        """Come right after the callback that says at which steps the Trainer logs."""
+        callbacks = [] if self.trainer is None else cast("list[Any]", self.trainer.callback_handler.callbacks)
+        if self in callbacks:
+            callbacks.remove(self)
+            callbacks.insert(1, self)
+
+    def _numbers(self) -> Mapping[str, float]:
+        """What is to be logged since the last entry."""
+        raise NotImplementedError
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Add the numbers to the entry of the loss."""
+        if logs is not None and "loss" in logs:
+            numbers = self._numbers()
+            logs.update(numbers)
+            state.log_history[-1].update(numbers)
+
+
+class RegularisationCallback(_LossEntry):
     """Adds a `Regularisation` to the loss that the model returns in training.
 
     A hook on the model records its mixers during the forward pass and adds the penalty to the `loss` of its output.
     Accumulation, mixed precision, clipping and distributed training therefore treat the sum as they treat the loss
     alone. If the model divides the loss by the targets of all accumulated batches (`num_items_in_batch`), the penalty
-    of a batch is weighted by its share of these targets. Evaluation adds nothing. `Trainer.log` receives the mean
-    penalty as `regularisation` after each entry of the loss, so everything that the Trainer reports to has it.
+    of a batch is weighted by its share of these targets. Evaluation adds nothing. The mean penalty stands as
+    `regularisation` beside each loss that the Trainer logs, so everything that it reports to has it.
 
     Each device must hold all parameters. Padded positions count as others do.
 
@@ -48,10 +82,19 @@ class RegularisationCallback(TrainerCallback):
         self._calls: list[MixerCall] = []
         self._logged, self._penalties = list[Tensor](), Penalties(regularisation)
 
+    def __repr__(self) -> str:
+        """The penalty, how often it was added, where it is logged, and what to do next, a line each.
+
+        Returns:
+            Lines of text.
+        """
+        return self._penalties.described("penalties: beside each logged loss", "next: trainer.add_callback(callback)")
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Add hooks to the model."""
+        self._go_first()
         model = cast("nn.Module", kwargs["model"])
         # A failed run may have left hooks.
         self._hooks.close()
@@ -64,19 +107,10 @@ class RegularisationCallback(TrainerCallback):
         """Seed the sample of the step."""
         self._generator.manual_seed(self.seed * 2**32 + state.global_step)
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Log the mean penalty after an entry of the loss."""
-        if self._logged and logs is not None and "loss" in logs:
-            mean = float(torch.stack(self._logged).mean())
-            self._logged.clear()
-            self.trainer.log({"regularisation": mean})
+    def _numbers(self) -> Mapping[str, float]:
+        mean = float(torch.stack(self._logged).mean()) if self._logged else None
+        self._logged.clear()
+        return {} if mean is None else {"regularisation": mean}
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -122,11 +156,13 @@ def _share(inputs: Mapping[str, Any]) -> Tensor | float:
     return (targets != -100).sum() / count
 
 
-class StateSizeCallback(TrainerCallback):
+class StateSizeCallback(_LossEntry):
     """Measures a `Probe` at intervals and logs average and total ESS and utilisation.
 
-    The values go to the Trainer's history and to `statesize.jsonl` in its output folder. With `trainer` they go through
-    `Trainer.log` instead, to TensorBoard, W&B, MLflow or what else the Trainer reports to. The training stays the same,
+    With `trainer` the values stand beside the loss where the step's loss is logged, and else in an entry of their own:
+    on the console, in the history, and in TensorBoard, W&B, MLflow or what else the Trainer reports to. Without it they
+    are in the history, and beside the loss on the console if the Trainer is made with the callback (`callbacks=[…]`).
+    Where nothing is reported to, they also go to `statesize.jsonl` in the output folder. The training stays the same,
     bit for bit. The main process measures while the others wait; a model that is sharded by fully_shard is measured by
     all of them, and logged by the main one.
 
@@ -136,33 +172,45 @@ class StateSizeCallback(TrainerCallback):
         trainer: The Trainer that logs.
 
     Example:
-        >>> trainer.add_callback(StateSizeCallback(ids, every=100))  # doctest: +SKIP
+        >>> trainer.add_callback(StateSizeCallback(ids, every=100, trainer=trainer))  # doctest: +SKIP
     """
 
     def __init__(self, inputs: Inputs | Probe, every: int = 100, *, trainer: Trainer | None = None) -> None:
         if trainer is not None:
             require_kind("trainer", trainer, Trainer, "None or the Trainer of the callback")
         self.trainer, self.probe = trainer, inputs if isinstance(inputs, Probe) else Probe(inputs, every=every)
-        self._probing = Probing(self.probe)
+        self._probing, self._pending = Probing(self.probe), dict[str, float]()
+        self._given_early = False
 
     def __repr__(self) -> str:
-        """The probe, where its readings go, and what to do next, a line each.
+        """The probe, its readings, where they go, and what to do next, a line each.
 
         Returns:
             Lines of text.
         """
-        first = str(self.probe).partition("\n")[0]
         where = RECORD if self.trainer is None else f"what it reports to, or {RECORD}"
-        return (
-            f"StateSizeCallback of a {first}\nreadings: in the Trainer's log_history and {where}\n"
-            "next: trainer.add_callback(callback)"
+        return self._probing.described(
+            "StateSizeCallback of a ",
+            f"readings: in the Trainer's log_history and {where}",
+            "next: trainer.add_callback(callback)",
         )
+
+    def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Know that the Trainer was made with this callback, which therefore comes before the console."""
+        self._given_early = True
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the clock."""
-        self._probing = Probing(self.probe)
+        self._go_first()
+        self._probing, self._pending = Probing(self.probe), {}
+        lacks = "What the Trainer reports to" if args.report_to else "" if self._given_early else "The console"
+        if lacks and self.trainer is None and state.is_world_process_zero:
+            message = (
+                "%s shows no readings: give StateSizeCallback(…, trainer=trainer). They are in log_history and %s."
+            )
+            _LOGGER.warning(message, lacks, RECORD)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure, if a measurement is due, and log it."""
@@ -170,12 +218,15 @@ class StateSizeCallback(TrainerCallback):
         values = self._probing.step(cast("nn.Module", kwargs["model"]), state.global_step, main=main)
         if values is None or not main:
             return
-        if self.trainer is None:
+        if control.should_log:
+            self._pending = values
+        elif self.trainer is None:
             state.log_history.append(values | {"step": state.global_step})
         else:
-            # `log` resets the flag for the Trainer's own entry.
-            pending = control.should_log
-            self.trainer.log(values)
-            control.should_log = pending
+            self.trainer.log(dict(values))
         if self.trainer is None or not args.report_to:
             self._probing.keep(Path(cast("str", args.output_dir)), state.global_step, values)
+
+    def _numbers(self) -> Mapping[str, float]:
+        pending, self._pending = self._pending, {}
+        return pending

@@ -189,7 +189,7 @@ class Span:
             kwargs[self._forward.measured.name] = frames
         dtype = next(self._forward.model.parameters()).dtype
         with nullcontext() if self._own_kernels else differentiable(dtype):
-            self.returned = first_tensor(self._forward.backbone(*args, **kwargs))
+            self.returned = first_tensor(self._forward.called(*args, **kwargs))
 
 
 def first_tensor(value: object) -> Tensor | None:

@@ -22,7 +22,7 @@ from statesize.errors import InputError
 from statesize.io.text import counted
 from statesize.measurement.chart import Metric, metric_title
 from statesize.report.charts import ProfileCharts
-from statesize.report.frames import GroupFrame, LayerFrame, PositionFrame
+from statesize.report.frames import GroupFrame, LayerFrame, NumberFrame, PositionFrame
 from statesize.report.tables import has_sinks, layer_rows
 from statesize.report.words import by_reason, derivative_note, kind_title, model_line
 from statesize.results.datasets import shown_texts
@@ -187,11 +187,11 @@ class Profile:
         """One row for each mixer, sequence, head, position, metric and threshold.
 
         Returns:
-            Columns model, layer, kind, sequence, head, position, token_id, token, metric, threshold, ess, lower,
-            upper, norm, state_size, ceiling.
+            Columns layer, head, position, ess, metric, threshold, token, sequence, ceiling, state_size, lower, upper,
+            norm, token_id, kind, model.
         """
         frames = [long_form(self.mixer(name), self.tokens, self.model, name) for name in self.mixers]
-        return pd.concat(frames, ignore_index=True)
+        return NumberFrame(pd.concat(frames, ignore_index=True))
 
     def to_xarray(self) -> xr.DataTree:
         """A copy of the tree, free to be changed.
@@ -316,7 +316,11 @@ class Profile:
         sequences, lost = self.tree.sizes["sequence"], by_reason(self.not_measured)
         layers = f"{len(self.mixers)} of {len(self.mixers) + len(self.not_measured)}" if lost else len(self.mixers)
         first = self.mixers[0] if self.mixers else "NAME"
-        notes = [derivative_note(self), *(f"{names}: {note}" for names, note in by_reason(self.notes).items())]
+        # Modules of a sequential are named by numbers alone.
+        named = {
+            f"layer {names}" if names[0].isdigit() else names: note for names, note in by_reason(self.notes).items()
+        }
+        notes = [derivative_note(self), *(f"{names}: {note}" for names, note in named.items())]
         notes = [note for note in notes if note]
         told = (
             [f"{counted(len(notes), 'note')}, in .notes: {shorten(notes[0], 240, placeholder=' …')}"] if notes else []

@@ -100,7 +100,8 @@ def captured_mixers(
             raise
         which = f"sequences 0 to {len(inputs) - 1}" if sequence is None else f"sequence {sequence}"
         raise InputError(
-            f"The model refused {which} of {inputs.shape[1]} tokens with ids up to {int(inputs.max())}: {error}. "
+            f"The model refused {which} of {inputs.shape[1]} tokens with ids up to {int(inputs.max())}: "
+            f"{str(error).removesuffix('.')}. "
             f"Check that the ids come from the model's own tokenizer and that the sequence is not too long{hint}."
         ) from error
 

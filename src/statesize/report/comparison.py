@@ -18,6 +18,7 @@ from statesize.measurement.statistics import estimate
 from statesize.report.frames import cell_text
 from statesize.report.redundancy import Redundancy
 from statesize.report.words import capacity_use, derivative_note
+from statesize.results.fields import BOTH_SHARES
 from statesize.results.summary import (
     Profiled,
     channels_of,
@@ -92,7 +93,6 @@ _AVERAGES = (
 
 
 _SHOWN = ["model", "middle_bytes", "middle_entropy", "middle_ceiling", "middle_utilisation"]
-_BOTH_SHARES = "A share of a state does not compare with one of a cache."
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class Comparison:
     def _caveats(self) -> list[str]:
         """The notes, and before them one on shares where some models have caches and others have states."""
         kinds = {(math.isnan(one.state_utilisation), math.isnan(one.ceiling_utilisation)) for one in self.models}
-        return [*([_BOTH_SHARES] if len(kinds) > 1 else []), *self.notes]
+        return [*([BOTH_SHARES] if len(kinds) > 1 else []), *self.notes]
 
     def _repr_html_(self) -> str:
         table = cast("str", self._shown().to_html(index=False, escape=True, float_format=cell_text))

@@ -115,6 +115,31 @@ class GroupFrame(LayerFrame):
         return f"<p>{_NO_GROUPS}</p>" if self.empty else super()._repr_html_()
 
 
+class NumberFrame(pd.DataFrame):
+    """A row per number: printed with the first columns that fit, where pandas takes the first and the last."""
+
+    @property
+    def _constructor(self) -> type[NumberFrame]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return NumberFrame
+
+    def __repr__(self) -> str:
+        """The table within the width of the terminal.
+
+        Returns:
+            Lines of text; the last names the columns that are left out.
+        """
+        width, plain = shutil.get_terminal_size().columns, cast("Any", pd.DataFrame(self))
+        with pd.option_context("display.expand_frame_repr", False, "display.max_columns", None):
+            for most in range(self.shape[1], 0, -1):
+                text = repr(plain.iloc[:, :most])
+                if most == 1 or max(map(len, text.splitlines())) <= width:
+                    break
+            else:
+                return super().__repr__()
+        left_out = ", ".join(map(str, self.columns[most:]))
+        return f"{text}\n{textwrap.fill(f'No room for {left_out}.', width)}" if left_out else text
+
+
 class PositionFrame(pd.DataFrame):
     """A row per head or layer and a column per position: shown with positions from all parts of the text, as fit."""
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 import xarray as xr
 
-from statesize.adapters.observation import SHARED
+from statesize.adapters.observation import NOT_CAUSAL, SHARED
 from statesize.io.text import byte_count, counted, listed
 from statesize.measurement.chart import METRICS, Metric
 from statesize.measurement.columns import MARKED
@@ -260,10 +260,15 @@ def _surplus(party: _Party) -> float:
 
 
 def _lack(profile: Profiled, title: str) -> str:
-    """How many layers of a model were measured, where it is not all, and whether the text is too short for them."""
+    """That it is not causal, how many layers were measured, where not all, and that the text is too short; else ""."""
     measured, lost = len(profile.mixers), len(profile.not_measured)
-    of = f"Measured: {measured} of {counted(measured + lost, 'layer')} of {title}." if lost else ""
-    return f"{of}{too_short(int(profile.tokens['length'].values.max()), position_name(profile))}".lstrip()
+    causal = not any(NOT_CAUSAL in note for note in profile.notes.values())
+    said = (
+        "" if causal else f"{_sentence_case(title)} is not causal: later tokens change its earlier outputs.",
+        f"Measured: {measured} of {counted(measured + lost, 'layer')} of {title}." if lost else "",
+        too_short(int(profile.tokens["length"].values.max()), position_name(profile)).strip(),
+    )
+    return " ".join(filter(None, said))
 
 
 def _memory(one: _Party, other: _Party) -> float:

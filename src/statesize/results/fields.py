@@ -37,6 +37,7 @@ class CountFields(NamedTuple):
     threshold: str
 
 
+BOTH_SHARES = "A share of a state does not compare with one of a cache."
 UNIT = "unit"
 UNITS = ("head", "channel", "group")
 BY_SEQUENCE = ("state_bytes", "faithfulness", "run_difference", "middle")
@@ -214,7 +215,7 @@ COLUMNS = {
     "state_utilisation": "Entropy-ESS as a share of the TSS of a layer with a fixed state, averaged over sequences, "
     "heads and the cuts with at least TSS tokens before and after; a dash where the text is too short to have any.",
     "ceiling_utilisation": "Entropy-ESS as a share of its ceiling, for a layer whose cache keeps every token, averaged "
-    "over the middle half of each sequence. It does not compare with a share of a state.",
+    f"over the middle half of each sequence. {BOTH_SHARES}",
     "sink_share": "Share of the attention that one token takes, the one that gets most, averaged over sequences and "
     "heads; of softmax attention.",
     "sink_position": "Where that token is, of most sequences and heads.",
@@ -274,7 +275,7 @@ FIGURES = {
     "middle_entropy": "Entropy-ESS per channel at the cut nearest to the middle of each sequence, averaged over "
     "sequences and the channels of all layers.",
     "middle_ceiling": "What it could be there: at most what the layer holds, and the tokens before or after.",
-    "middle_utilisation": "Entropy-ESS as a share of it. One of a state does not compare with one of a cache.",
+    "middle_utilisation": f"Entropy-ESS as a share of it. {BOTH_SHARES}",
     "tss": "Theoretical state-size per channel, averaged over the channels of all layers; softmax attention keeps "
     "every token, and counts as at the end of the longest sequence.",
     "total_tss": "Theoretical state-size summed over the channels that all layers store.",

@@ -325,22 +325,22 @@ def long_form(node: xr.Dataset, root: xr.Dataset, model: str, layer: str) -> pd.
     frames = [
         pd.DataFrame(
             {
-                "model": model,
                 "layer": layer,
-                "kind": node.attrs["kind"],
-                "sequence": sequence,
                 "head": node[unit].values[head],
                 "position": position,
-                "token_id": root["token_ids"].values[sequence, position],
-                "token": root["tokens"].values[sequence, position],
+                "ess": ess.ravel(),
                 "metric": metric,
                 "threshold": threshold,
-                "ess": ess.ravel(),
+                "token": root["tokens"].values[sequence, position],
+                "sequence": sequence,
+                "ceiling": node["ceiling"].values[sequence, column],
+                "state_size": node["state_size"].values[sequence, column],
                 "lower": lower.ravel(),
                 "upper": upper.ravel(),
                 "norm": node["norm"].values.ravel(),
-                "state_size": node["state_size"].values[sequence, column],
-                "ceiling": node["ceiling"].values[sequence, column],
+                "token_id": root["token_ids"].values[sequence, position],
+                "kind": node.attrs["kind"],
+                "model": model,
             }
         )
         for metric, threshold, ess, lower, upper in _metrics(node)

@@ -34,6 +34,8 @@ from statesize.texts.tokens import (
 # One word that ends as files do. The text that it is would be too short to say anything.
 _FILE = re.compile(r"\S+\.(txt|md|rst|py|ipynb|html?|tex|csv|jsonl?|ndjson|parquet|log)")
 
+_HOW_TO_GIVE = "Give a LongTensor of token ids (L,) or (S, L), lists of ids, or text with its tokenizer."
+
 # What tokenizers and collators return that says something of the text and is no part of what a model computes.
 _SAID_OF_TEXT = frozenset({"labels", "special_tokens_mask", "offset_mapping", "length"})
 
@@ -179,9 +181,12 @@ def given_sequences(
     # InputError where there is nothing in it, and for a sequence of fewer than two tokens, for ids that are negative or
     # not integers, and for text without a tokenizer; FileError for a file that cannot be read.
     if not isinstance(inputs, Iterable | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f"inputs must be token ids, text, or an iterable of either, got {type(inputs).__name__}.")
+        raise InputError(
+            f"inputs must be token ids, text, or an iterable of either, got {type(inputs).__name__}. {_HOW_TO_GIVE}"
+        )
     several = cast("Sequence[object]", inputs) if isinstance(inputs, list | tuple) else ()
-    single = isinstance(inputs, Tensor | str | Path | Mapping) or any(isinstance(item, int) for item in several)
+    numbers = (isinstance(item, int | float) or getattr(item, "ndim", None) == 0 for item in several)
+    single = isinstance(inputs, Tensor | np.ndarray | str | Path | Mapping) or any(numbers)
     items = cast("Iterable[Any]", [inputs] if single else inputs)
     for item in items if single or several else ():
         if isinstance(item, str) and _FILE.fullmatch(item):
@@ -210,7 +215,10 @@ def _split(
         elif not isinstance(item, str | Path):
             yield from _ids(item)
         elif tokenizer is None:
-            raise InputError(f"inputs hold text ({str(item)[:40]!r}); give the model's tokenizer to profile text.")
+            raise InputError(
+                f"inputs must be token ids where no tokenizer is given, got text ({str(item)[:40]!r}). Give the "
+                "model's tokenizer too: tokenizer=…."
+            )
         elif isinstance(item, str):
             yield torch.tensor(encode_begun(tokenizer, item), dtype=torch.long)
         else:
@@ -225,7 +233,9 @@ def _split(
 def _mapped(item: Mapping[str, Any]) -> list[Any]:
     """The rows of token ids in what a tokenizer returns, where a model would take nothing else."""
     if item.get("input_ids") is None:
-        raise InputError(f"inputs must hold input_ids, got a {type(item).__name__} of {', '.join(item) or 'nothing'}.")
+        raise InputError(
+            f"inputs must hold input_ids, got a {type(item).__name__} of {', '.join(item) or 'nothing'}. {_HOW_TO_GIVE}"
+        )
     ids, masks = _batch(item["input_ids"]), item.get("attention_mask")
     if other := other_arguments(item):
         raise InputError(
@@ -257,12 +267,16 @@ def _ids(item: object) -> Iterator[Tensor]:
             f"{type(item).__name__} that is no sequence of token ids ({error})."
         ) from error
     if ids.ndim not in {1, 2} or (ids.ndim == 2 and isinstance(item, list | tuple)):
-        raise InputError(f"inputs must be token ids of shape (L,) or (S, L), got shape {tuple(ids.shape)}.")
+        raise InputError(
+            f"inputs must be token ids of shape (L,) or (S, L), got shape {tuple(ids.shape)}. {_HOW_TO_GIVE}"
+        )
     if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
         advice = " Frames have a dimension of sequences before that of positions." if ids.is_floating_point() else ""
-        raise InputError(f"inputs must be integer token ids, got dtype {ids.dtype}.{advice}")
+        raise InputError(f"inputs must be integer token ids, got dtype {ids.dtype}. Give ids.long().{advice}")
     if ids.is_meta:
-        raise InputError("inputs must be integer token ids, got the device meta, which holds no numbers.")
+        raise InputError(
+            f"inputs must be integer token ids, got the device meta, which holds no numbers. {_HOW_TO_GIVE}"
+        )
     yield from torch.atleast_2d(ids).long().cpu().unbind(0)
 
 
@@ -272,13 +286,16 @@ def _checked(iterator: Iterator[Given]) -> Iterator[Given]:
         if len(ids) < 2:
             raise InputError(
                 f"Sequence {index} must have at least 2 tokens, got {len(ids)}: effective state-size is what passes "
-                "from a past to a future."
+                "from a past to a future. Give a longer text."
             )
         if isinstance(ids, Tensor) and int(ids.min()) < 0:
-            raise InputError(f"Sequence {index} must have token ids of at least 0, got {int(ids.min())}.")
+            raise InputError(
+                f"Sequence {index} must have token ids of at least 0, got {int(ids.min())}. Leave out labels and "
+                "padding."
+            )
         yield ids
     if index < 0:
-        raise InputError("inputs must hold a sequence of 2 tokens or more, got none.")
+        raise InputError(f"inputs must hold a sequence of 2 tokens or more, got none. {_HOW_TO_GIVE}")
 
 
 def bundled_sequences(tokenizer: AnyTokenizer | None, number: int | None = 1, length: int | None = 512) -> list[Tensor]:

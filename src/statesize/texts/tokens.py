@@ -188,7 +188,8 @@ def supported_tokenizer(tokenizer: object) -> AnyTokenizer | None:
     if isinstance(tokenizer, str | type) or not callable(encode):
         raise InputError(
             f"tokenizer must be one of tokenizers, transformers or tiktoken, or a function from a text to ids, got "
-            f"{tokenizer if isinstance(tokenizer, str) else type(tokenizer).__name__}."
+            f"{tokenizer if isinstance(tokenizer, str) else type(tokenizer).__name__}. Load it first, such as by "
+            "transformers.AutoTokenizer.from_pretrained."
         )
     encoder = Encoder(tokenizer, cast("Callable[..., Any]", encode))
     encoder("a")

@@ -140,6 +140,10 @@ def mixing_before(runs: LoneRuns, name: str) -> str:
     for part, before in plain.items():
         for one, two in zip(before, other.get(part, []), strict=False):
             answer = answer_of(one, two, runs.length, position)
+            if answer is not None and answer.first < position:
+                raise NotCausalError(
+                    f"{name} must be causal, but mixes positions backwards before {type(part).__name__}."
+                )
             if answer is not None and answer.last > answer.first:
                 return (
                     f"{name} {BEFORE_PARTS} ({type(part).__name__}), whose T is without "

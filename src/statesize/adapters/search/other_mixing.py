@@ -16,8 +16,9 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.models.layout import position_axis
 from statesize.adapters.models.model_state import mapped
 from statesize.adapters.models.precision import BOUNDS, relative_difference, set_autocast
-from statesize.adapters.observation import ModuleStack, Observation, Product
-from statesize.adapters.runs import observed, reading, returning
+from statesize.adapters.models.sharded import class_of
+from statesize.adapters.observation import NOT_CAUSAL, ModuleStack, Observation, Product
+from statesize.adapters.runs import observed, read, reading, returning
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import Call
 from statesize.errors import ModelError
@@ -116,32 +117,72 @@ def _before(one: Tensor, other: Tensor, axis: int, cut: int) -> float:
     return relative_difference(earlier[1], earlier[0])
 
 
-def mixed_backwards(forward: Forward, hidden: Tensor | None, around: Sequence[str], limit: float) -> str:
-    """What is told of T where the model mixes positions backwards around it; "" where other tokens change no past."""
+def mixed_backwards(
+    forward: Forward, calls: Sequence[Call], hidden: Tensor | None, around: Sequence[str], limit: float
+) -> list[str]:
+    """What is told of each call of a mixer in a model that is not causal; nothing where other tokens change no past."""
     # hidden: The last hidden state; None leaves out the runs with other tokens.
     # around: Names of modules that were seen to mix positions backwards around what is measured in them.
     # limit: The largest difference of the last hidden state that is rounding.
     # Models of libraries are compared with oracles of their own.
-    own = any(map(is_own_code, forward.model.modules()))
-    if not around and not (own and hidden is not None and _tokens_change_the_past(forward, hidden, limit)):
-        return ""
-    if not around:
-        return "Somewhere in the model positions are mixed backwards: what enters T here may depend on later tokens."
-    more = f" and {len(around) - 1} more" if around[1:] else ""
-    return f"Positions are mixed backwards too, in {around[0]}{more}: what enters T here depends on later tokens."
+    own = hidden is not None and any(map(is_own_code, forward.model.modules()))
+    depend = _changed_by_later_tokens(forward, calls, hidden, limit) if own and hidden is not None else None
+    if not around and depend is None:
+        return []
+    inner = [name for name in around if name != class_of(forward.model).__name__]
+    told = f"{NOT_CAUSAL}: positions are mixed backwards {_where(calls, depend, inner)}."
+    if depend is None:
+        return [f"{told} What enters this layer may depend on later tokens."] * len(calls)
+    changed, same = (
+        f"{told} What enters this layer depends on later tokens: its ESS is that of its T, and no memory of the past "
+        "alone.",
+        f"{told} What enters this layer does not depend on later tokens: its ESS holds.",
+    )
+    return [changed if one else same for one in depend]
 
 
-def _tokens_change_the_past(forward: Forward, hidden: Tensor, limit: float) -> bool:
-    axis = position_axis(hidden, forward.length)
-    if axis is None:
-        return False
-    found = False
-    for cut, change in other_futures(forward.length)[:2]:
+def _where(calls: Sequence[Call], depend: Sequence[bool] | None, inner: Sequence[str]) -> str:
+    """The module that mixes positions backwards, or between which layers that happens."""
+    if inner:
+        return f"in {inner[0]}{f' and {len(inner) - 1} more' if inner[1:] else ''}"
+    if depend is None:
+        return "somewhere"
+    first = next((at for at, one in enumerate(depend) if one), len(calls))
+    bounds = [("after", calls[first - 1 : first]), ("before", calls[first : first + 1])]
+    return " and ".join(f"{side} {one.labels[0]}" for side, some in bounds for one in some)
+
+
+def _changed_by_later_tokens(
+    forward: Forward, calls: Sequence[Call], hidden: Tensor, limit: float
+) -> list[bool] | None:
+    """Whether later tokens change what each call takes before them; None where the last hidden state stays the same."""
+    axis, found, depend = position_axis(hidden, forward.length), False, [False] * len(calls)
+    for cut, change in other_futures(forward.length)[:2] if axis is not None else ():
+        waiting = {call.module: [at for at, one in enumerate(calls) if one.module is call.module] for call in calls}
+
+        def enter(
+            module: nn.Module, args: object, kwargs: object, cut: int = cut, waiting: dict[Any, list[int]] = waiting
+        ) -> None:
+            if waiting[module]:
+                at = waiting[module].pop(0)
+                before = tree_leaves((calls[at].args, calls[at].kwargs))
+                pairs = zip(before, tree_leaves((args, kwargs)), strict=False)
+                depend[at] |= any(_differ_before(*pair, forward.length, cut) > limit for pair in pairs)
+
         name = forward.measured.name
         text = {name: change(forward.kwargs[name])} if not forward.args else {}
-        other = replace(forward, args=tuple(map(change, forward.args)), kwargs={**forward.kwargs, **text}).hidden()
-        found |= other is not None and not _before(hidden, other, axis, cut) <= limit
-    return found
+        changed = replace(forward, args=tuple(map(change, forward.args)), kwargs={**forward.kwargs, **text})
+        other = changed.hidden(read, enter=dict.fromkeys(waiting, enter), leave={})
+        found |= other is not None and not _before(hidden, other, cast("int", axis), cut) <= limit
+    return depend if found else None
+
+
+def _differ_before(one: object, other: object, length: int, cut: int) -> float:
+    """How far two arguments differ before a position; 0 where they have none."""
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor) or not one.is_floating_point():
+        return 0.0
+    axis = position_axis(one, length)
+    return 0.0 if axis is None else _before(one, other, axis, cut)
 
 
 @dataclass(eq=False)

@@ -18,6 +18,7 @@ from statesize.report.result_page import PageTable, ResultPage
 from statesize.report.tables import MOST_LAYERS, LayerRow, comparison_table, has_sinks, layer_rows, table_of
 from statesize.report.words import by_reason, contrast, headline, model_line, model_title, short_names, sink_note
 from statesize.results.fields import (
+    BOTH_SHARES,
     BY_UNIT,
     COLUMNS,
     FIGURE_HEADINGS,
@@ -86,7 +87,6 @@ _COMPARED_AT = "All at the middle of the text, as above; --wide has means over a
 _WIDE_AT = (
     f"Averages, shares of states and ceilings, and norm are means over cuts; bytes of states are at the end. {_NORM}"
 )
-_BOTH_SHARES = "A share of a state does not compare with one of a ceiling, which is what could be carried at all."
 _MOST_PLANNED = 4
 """Rows of a plan, which then has at most 12 lines."""
 _PLANNED = ("layer", "seconds", "memory", "units", "positions", "engine", "kind")
@@ -219,7 +219,7 @@ def comparison_page(
     both = len(caches) > 1 or {"state_utilisation", "ceiling_utilisation"} <= headings.keys()
     told += [
         _WIDE_AT if wide else _COMPARED_AT,
-        *([_BOTH_SHARES] if both else []),
+        *([BOTH_SHARES] if both else []),
         *(f"note: {one}" for one in comparison.notes),
     ]
     # Bars would set them against each other.
