@@ -98,10 +98,12 @@ def page(name: str, result: NetworkEss, beside: Redundancy | None) -> ResultPage
     if beside is not None:
         tables.append(PageTable("Each layer", needs_headings(beside), needs_rows(beside), _NEEDS))
         read += needs_notes(beside)
+    middle = int(result.positions[len(result.positions) // 2])
+    norm = f"\n{_NORM}" if 2 * middle >= FEWEST_TOKENS else ""
     caption = "Each mark is a cut, with its interval of 95 %."
     return ResultPage(
         title=f"What {name} carries, all layers together",
-        finding=result.finding(name) + (f"\n{_NORM}" if 2 * int(result.positions.max()) >= FEWEST_TOKENS else ""),
+        finding=result.finding(name) + norm,
         charts=[PageChart("Entropy-ESS of the whole network at each cut", chart(result).to_dict(), caption)],
         tables=tables,
         notes={"How to read this": read},

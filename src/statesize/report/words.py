@@ -180,6 +180,11 @@ def headline(profiles: Sequence[Profiled], metric: str = "entropy", titles: Sequ
     return Headline(_sentence(*pair, whole=whole) + lack, _detail(pair, profiles, metric, whole=whole))
 
 
+_NO_RANK = (
+    "Which uses more of what it can hold cannot be told, as a state has one size and a cache grows with the text."
+)
+
+
 def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> str:
     """Which of several models uses more of what it can hold at the middle of the text, then how far that goes."""
     titles = titles or model_titles(profiles)
@@ -229,7 +234,8 @@ def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> st
             if len(caches) > 1
             else f"{_sentence_case(titles[caches[0]])} keeps every token and carries {numbers[caches[0]]}.",
         ]
-        said[:0] = ["Which uses more of what it can hold? Shares do not tell: a state has one size, a cache grows."]
+        if len(states) == len(caches) == 1:
+            said.insert(0, _NO_RANK)
     texts = counted(min(int(profile.tokens.sizes["sequence"]) for profile in profiles), "text")
     sinks = "; attention sinks hide some of what is carried" if any(one.sinkless > 0 for one in parties) else ""
     return f"{' '.join(said)} This is of {texts} at one cut, and no verdict on a model{sinks}."
