@@ -33,7 +33,7 @@ def test_what_is_normal_is_on_record():
 @pytest.mark.parametrize(("tokens", "told"), [(14, False), (16, True)])
 def test_a_text_that_is_too_short_is_not_set_against_the_record(tokens, told):
     torch.manual_seed(0)
-    result = network_ess(Recurrent(), torch.arange(tokens)[None] % 20, end="mixer", method="dense")
+    result = network_ess(Recurrent(), torch.arange(tokens)[None] % 20, [tokens // 2], end="mixer", method="dense")
     lines = page("m", result, None).finding.splitlines()
     assert lines[0] == result.finding("m")
     assert any(line.startswith("What is normal? On record past token 172 of 344") for line in lines) == told

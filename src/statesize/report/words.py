@@ -229,13 +229,12 @@ def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> st
     else:
         title, carried = _sentence_case(titles[states[0]]), numbers[states[0]]
         said = [
+            *([_NO_RANK] if len(states) == len(caches) == 1 else []),
             ranked(states, "Among states, ") if len(states) > 1 else f"{title} carries {carried}{past}.",
             ranked(caches, "Among caches, ")
             if len(caches) > 1
             else f"{_sentence_case(titles[caches[0]])} keeps every token and carries {numbers[caches[0]]}.",
         ]
-        if len(states) == len(caches) == 1:
-            said.insert(0, _NO_RANK)
     texts = counted(min(int(profile.tokens.sizes["sequence"]) for profile in profiles), "text")
     sinks = "; attention sinks hide some of what is carried" if any(one.sinkless > 0 for one in parties) else ""
     return f"{' '.join(said)} This is of {texts} at one cut, and no verdict on a model{sinks}."
