@@ -39,7 +39,7 @@ def test_a_trial_on_bundled_documents_says_so_and_that_it_is_little(models, caps
 
 
 FEW = {
-    "truncate {} --max-tokens 24": "No interval: it takes 5 texts of 24 tokens or more, got {}; repeat --text with",
+    "truncate {} --max-tokens 24": "No interval: it takes 5 texts of 64 tokens or more, got {}; repeat --text with",
     "cache {} --max-tokens 96 --sequences 6 --passkeys 0": "No interval: it takes 5 held-out texts of 576 tokens or "
     "more, or 10 of 96 or more, of which half are held out, got {}; repeat --text with",
     "compress {} --output small": "Whether it is safe takes 50 texts, got {}: --text FILE.jsonl with one in each row",
