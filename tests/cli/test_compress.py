@@ -33,11 +33,9 @@ def test_documents_of_one_file_are_one_text(checkpoint, tmp_path, capsys):
     assert "over 32 held-out pieces of one text, to which the context is worth" in printed
     assert "95 %" not in printed
     assert "nan" not in printed
-    assert (
-        "safe not known: it takes 50 documents, of which 40 % are held out; 32 held-out pieces of one text" in printed
-    )
+    assert "safe not known: it takes 50 texts, of which 40 % are held out; 32 held-out pieces of one text" in printed
     assert "method some numbers of a state are kept, and the others estimated from them, " in printed
-    assert "Whether it is safe takes 50 documents: --text FILE.jsonl" in captured.err
+    assert "Whether it is safe takes 50 texts, got 1: --text FILE.jsonl" in captured.err
 
 
 def test_figures(checkpoint, documents, tmp_path, capsys):
@@ -46,9 +44,9 @@ def test_figures(checkpoint, documents, tmp_path, capsys):
     captured = capsys.readouterr()
     assert "cutting the states of small: which states matter" in captured.err
     printed = " ".join(captured.out.split())
-    assert "over 32 held-out documents, to which the context is worth " in printed
-    assert "bits per byte on 32 held-out documents: difference " in printed
-    assert "states 256 to 128 bytes per sequence" in printed
+    assert "over 32 held-out texts, to which the context is worth " in printed
+    assert "bits per byte on 32 held-out texts: difference " in printed
+    assert "states 256 B to 128 B per text" in printed
     assert "the uncut model recalls too few of" in printed
     assert "safe not known: nothing to lose, as the uncut model recalls too little" in printed
     assert load_model(str(tmp_path / "half")).model.config.state_sizes
@@ -60,8 +58,8 @@ def test_a_trial_reads_some_documents_and_the_first_tokens_of_each(checkpoint, d
     arguments = ["compress", str(checkpoint), "--text", str(documents), "--output", str(tmp_path / "half")]
     assert main([*arguments, "--documents", "20", "--max-tokens", "9"]) == 0
     captured = capsys.readouterr()
-    assert "over 8 held-out documents" in captured.out
-    assert "Whether it is safe takes 50 documents: more of these by --documents, --text" in captured.err
+    assert "over 8 held-out texts" in captured.out
+    assert "Whether it is safe takes 50 texts, got 20: more of these by --documents, --text" in captured.err
     tokenizer = zoo.tokenizer()
     some = some_documents(LINES, tokenizer, 20, 5)
     assert len(some) == 20
@@ -91,7 +89,7 @@ def test_words_of_a_result():
     assert replace(found, difference=Interval(-0.0164, -0.02, -0.01)).cost == "gains 0.0164 bits per byte"
     assert replace(found, difference=Interval(0.0164, 0.01, 0.02)).cost == "costs 0.0164 bits per byte"
     few = replace(found, documents=19, texts=19)
-    assert few.verdict == ("not known: it takes 50 documents, of which 40 % are held out; 19 held-out documents here")
+    assert few.verdict == ("not known: it takes 50 texts, of which 40 % are held out; 19 held-out texts here")
 
 
 def test_frontier(checkpoint, documents, tmp_path, capsys):
@@ -148,7 +146,7 @@ def test_json(checkpoint, documents, tmp_path, capsys):
         ({"--text": "missing.txt"}, "text must be a file, got missing.txt, which is not there"),
         ({"--output": "{used}"}, "which is in use. Give another"),
         ({"--output": "{file}"}, "which is a file. Give a new folder"),
-        ({"--text": "{short}"}, "text must hold at least 3 different documents, got 2"),
+        ({"--text": "{short}"}, "text must be at least 3 different texts, or hold 3 parts between blank lines, got 2"),
         ({"MODEL": "sa"}, "model must have states of a fixed size, got the bundled sa, whose cache grows"),
     ],
 )

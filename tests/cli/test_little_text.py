@@ -2,8 +2,12 @@
 
 import pytest
 from cli.conftest import write_checkpoint
+from oracles.attention_models import attention_model
+from transformers import PreTrainedTokenizerFast
 
 from statesize.cli import main
+from statesize.errors import FileError
+from statesize.lab import zoo
 
 TRIALS = {
     "profile": "profile one --max-tokens 8",
@@ -32,6 +36,42 @@ def test_a_trial_on_bundled_documents_says_so_and_that_it_is_little(models, caps
     captured = capsys.readouterr()
     assert captured.err.startswith("Reading bundled documents; --text FILE reads yours.\n")
     assert LITTLE.get(command, "Too little text to tell") in captured.out + captured.err
+
+
+FEW = {
+    "truncate {} --max-tokens 24": "No interval: it takes 5 texts of 64 tokens or more, got {}; repeat --text with",
+    "cache {} --max-tokens 96 --sequences 6 --passkeys 0": "No interval: it takes 5 held-out texts of 576 tokens or "
+    "more, or 10 of 96 or more, of which half are held out, got {}; repeat --text with",
+    "compress {} --output small": "Whether it is safe takes 50 texts, got {}: --text FILE.jsonl with one in each row",
+}
+
+
+@pytest.mark.parametrize(("texts", "held_out"), [(3, 1), (8, 3)])
+@pytest.mark.parametrize("command", FEW)
+def test_how_many_texts_are_needed_is_said_before_a_model_is_loaded(
+    models, here, monkeypatch, capsys, command, texts, held_out
+):
+    def stop(*_, **__):
+        raise FileError("Loading.")
+
+    monkeypatch.setattr("statesize.models.load.load_model", stop)
+    name = "llama" if command.startswith("cache") else "one"
+    attention_model("llama", vocab_size=1024).save_pretrained(here / "llama")
+    PreTrainedTokenizerFast(tokenizer_object=zoo.tokenizer(), **{"eos_token": "<eos>"}).save_pretrained(here / "llama")
+    given = []
+    for number in range(texts):
+        (here / f"{number}.txt").write_text(f"Text {number} of the list is sorted. " * 20, encoding="utf-8")
+        given += ["--text", f"{number}.txt"]
+    wanted = {"truncate": texts if texts < 5 else None, "cache": held_out, "compress": texts}[command.split()[0]]
+    assert main([*command.format(name).split(), *given]) == 1
+    assert (FEW[command].format(wanted) in capsys.readouterr().err) == (wanted is not None)
+
+
+def test_a_length_is_advised_that_tells_something(models, here, capsys):
+    (here / "long.txt").write_text("The quick brown fox returns a list. " * 30, encoding="utf-8")
+    for tokens, less in ((127, "--accuracy 0.2"), (128, "--max-tokens 64 or --accuracy 0.2")):
+        assert main(["network", "one", "--text", "long.txt", "--max-tokens", str(tokens)]) == 0
+        assert f"It takes less with {less}." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["profile", "network"])

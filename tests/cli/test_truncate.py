@@ -38,11 +38,12 @@ def test_table_and_page(tmp_path, capsys):
     ("words", "options", "said"),
     [
         (
-            9,
+            70,
             "--tokens=4",
-            "next (longer texts, in which context matters): statesize truncate gla --text {} --max-tokens 8",
+            "next (longer texts, in which context matters): statesize truncate gla --text {} --max-tokens 64",
         ),
-        (4, "--max-tokens 4", "Only more texts, at least 5, would tell more: repeat --text with other files."),
+        # No text of 8 tokens would tell more than one of 4.
+        (9, "--tokens=4", "Only more text would tell more: repeat --text with other files."),
     ],
 )
 def test_advice_is_never_the_same_command(tmp_path, capsys, words, options, said):
@@ -54,7 +55,7 @@ def test_advice_is_never_the_same_command(tmp_path, capsys, words, options, said
 
 def test_more_documents_are_advised_while_there_are_more(capsys):
     assert main(["truncate", "gla", "--sequences", "2", "--max-tokens", "24"]) == 0
-    told = "next (an answer from more documents): statesize truncate gla --max-tokens 24 --documents 5"
+    told = "next (an answer from more pieces of text): statesize truncate gla --max-tokens 24 --documents 5"
     assert capsys.readouterr().err.splitlines()[-1] == told
 
 
@@ -78,7 +79,7 @@ def test_a_profile_then_says_what_suffices(tmp_path, capsys):
     first = capsys.readouterr().out.splitlines()[0]
     assert main(["profile", str(folder), "--html", str(page)]) == 0
     said = page.read_text(encoding="utf-8")
-    assert f"What suffices: {html.escape(first)} (2 documents of 24 tokens, cut at 12.)" in said
+    assert f"What suffices: {html.escape(first)} (2 texts of 24 tokens, cut at 12.)" in said
     assert main(["truncate", "sa", "--sequences", "1", "--max-tokens", "24", "--profile", str(folder)]) == 1
     assert "profile must be of sa, got 'gla'" in capsys.readouterr().err
 

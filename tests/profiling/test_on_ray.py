@@ -192,7 +192,7 @@ def test_quantised_weights_are_read_as_in_one_process():
 
 @pytest.mark.slow
 def test_a_model_that_is_missing():
-    with pytest.raises(InputError, match="there is no model"):
+    with pytest.raises(InputError, match="which is no folder, and the hub gives none"):
         profile("missing", SEQUENCES, executor=RayCluster())
 
 

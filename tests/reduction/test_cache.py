@@ -422,12 +422,12 @@ def test_recommendations():
         assert brief.endswith(" Its 64 tokens are too few to try eviction of more than 75%.")
     whole = priced((0.2, 0.2, 0.2), (10, 10, 10, 10), 10)
     assert whole.recommended is whole.undecided is None
-    assert whole.finding.startswith("Leave the cache of m whole: over 6 held-out documents, each way that was tried")
+    assert whole.finding.startswith("Leave the cache of m whole: over 6 held-out texts, each way that was tried")
     # 0.02 nats per token of 4 bytes are 0.0072 bits per byte.
     result = priced((0.2, 0.02, 0.2), (10, 10, 10, 9), 10)
     assert result.recommended.variant.keep == 0.5
     assert result.finding.endswith(
-        "bits per byte, over 6 held-out documents. 10 of 10 passkeys are found, 10 with the whole cache."
+        "bits per byte, over 6 held-out texts. 10 of 10 passkeys are found, 10 with the whole cache."
     )
     # What is chosen among three has an interval for three.
     chosen, listed = result.recommended.nats, result.prices[1].nats
@@ -456,7 +456,7 @@ def test_a_cache_that_misses_passkeys_is_priced_on_a_part_of_the_documents(llama
     assert brief.recommended == result.recommended
     assert brief.prices[:2] == result.prices[:2]
     assert brief.prices[2].nats.value == pytest.approx(0.3)
-    told = "Caches that miss passkeys are not recommended at any price, so 3 documents price them."
+    told = "Caches that miss passkeys are not recommended at any price, so 3 pieces price them."
     assert told in notes(brief)
     assert not any("price them" in note for note in notes(result))
 
@@ -481,7 +481,7 @@ def test_little_text_is_no_advice(count):
     assert little.recommended is None
     assert little.undecided.variant == Variant(precision="int4")
     said = little.finding
-    over = "1 held-out document" if count == 1 else "2 held-out documents"
+    over = "1 held-out text" if count == 1 else "2 held-out texts"
     assert said.startswith(f"Too little text to tell: over {over}, int4 costs the cache of m")
 
 
@@ -492,7 +492,7 @@ def test_nothing_is_advised_where_the_context_is_worth_nothing(worths, told):
     result = replace(result, documents=documents)
     assert (result.recommended is not None) == told
     said = result.finding
-    assert said.startswith("Too little context to tell: over 6 held-out documents, the 64 tokens before") != told
+    assert said.startswith("Too little context to tell: over 6 held-out texts, the 64 tokens before") != told
     assert ("to which the context is worth 0.55 nats per token" in said) == told
 
 

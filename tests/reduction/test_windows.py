@@ -41,7 +41,9 @@ def test_reading_ends_with_the_document_that_has_enough():
 
 
 def test_too_few_documents_are_refused():
-    with pytest.raises(InputError, match="text must hold at least 3 different documents, got 1"):
+    with pytest.raises(
+        InputError, match="text must be at least 3 different texts, or hold 3 parts between blank lines, got 1"
+    ):
         three_parts(["one"] * 5, zoo.tokenizer(), 16)
 
 

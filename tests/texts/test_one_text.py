@@ -54,7 +54,7 @@ def test_pieces_of_one_text_have_no_interval(reader):
     assert set(map(str, intervals(alone.to_dict()))) == {"None"}
     assert any(intervals(several.to_dict()))
     if reader == "compress":
-        assert (alone.held_out, several.held_out) == ("5 held-out pieces of one text", "5 held-out documents")
+        assert (alone.held_out, several.held_out) == ("5 held-out pieces of one text", "5 held-out texts")
         return
     few = {
         "length": "at least 5 texts are needed",

@@ -620,7 +620,7 @@ def test_nothing_suffices_where_the_context_may_be_worth_nothing(worths, sure):
     assert result.sufficient == (1.0 if sure else None)
     assert math.isnan(result.rows[0].share.value) != sure
     if not sure:
-        assert result.finding.endswith(" nats per token to m over 5 documents: too little to tell what a cut loses.")
+        assert result.finding.endswith(" nats per token to m over 5 texts: too little to tell what a cut loses.")
         of_one = dataclasses.replace(result, documents=tuple(dataclasses.replace(one, text=7) for one in documents))
         assert of_one.counted == "5 pieces of one text"
         assert repr(result).startswith(result.finding)

@@ -69,6 +69,7 @@ def cache(
 
     from statesize.cli.shared.provenance import called_again, tell_more
     from statesize.cli.shared.table import show_page, show_plan
+    from statesize.measurement.statistics import FEWEST_TEXTS
     from statesize.reduction.cache.page import page
     from statesize.reduction.cache.prefix import require_cache
     from statesize.reduction.cache.price import DOCUMENTS, plan_cache
@@ -82,7 +83,10 @@ def cache(
         require_cache(kind)
     inputs = whole_texts(texts.read_whole(tokenizer, printing, vocabulary), tokenizer)
     documents = texts.sequences or DOCUMENTS
-    three_sets(inputs, texts.max_tokens, documents, tokenizer, least=least)
+    *_, held_out = three_sets(inputs, texts.max_tokens, MOST, tokenizer, least=least)
+    reached, size = len({text for text, _ in held_out}), texts.max_tokens
+    twice = f"{2 * FEWEST_TEXTS} of {size} or more, of which half are held out"
+    texts.tell_few(reached, f"held-out texts of {FEWEST_PIECES * size} tokens or more, or {twice}", printing)
     loaded = texts.load(model, loading)
     options: dict[str, Any] = {
         "keep": kept,
@@ -108,6 +112,6 @@ def cache(
         printing.say("--html and --json also show what each cache keeps.")
     longer = not result.context_matters
     if longer or (result.recommended is None and result.undecided is not None):
-        tell_more(printing, texts, inputs, documents, result.texts, longer=longer, least=FEWEST_PIECES)
+        tell_more(printing, texts, inputs, documents, reached, longer=longer, least=FEWEST_PIECES)
     else:
         printing.next("truncate", model, *options_of(texts, loading), why="how few numbers would suffice at all")

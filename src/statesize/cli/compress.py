@@ -36,19 +36,19 @@ def compress(
     frontier: Path | None = None,
     printing: Printing = TEXT,
 ) -> None:
-    """Cut the states of a trained model, and measure on held-out documents what that costs.
+    """Cut the states of a trained model, and measure on held-out texts what that costs.
 
-    No training is needed: 40 % of the documents show which parts of the states are read, 20 % choose how many states
+    No training is needed: 40 % of the texts show which parts of the states are read, 20 % choose how many states
     each head keeps, the rest is held out. OUTPUT receives the smaller model, which all commands read.
 
     Args:
         model: A bundled name (la, gla, gated-deltanet), a folder of a model that statesize trained with la, wla, gla,
             gla-s6, s6, deltanet or gated-deltanet, or a folder or id of the Hugging Face hub of a Mamba or Mamba-2.
         output: New or empty folder for the smaller model.
-        text: Text like that the model will read: a UTF-8 file, one document each, or JSONL or Parquet with a document
-            in each row. Repeat for several; one or two documents are parted at blank lines, and give no intervals. It
-            takes 3 documents, 50 for a verdict, and about 40 tokens for each number of a head's state. Default: the
-            bundled documents.
+        text: Text like that the model will read: a UTF-8 file, one text each, or JSONL or Parquet with a text in each
+            row. Repeat for several; one or two texts are parted at blank lines, and give no intervals. It takes 3
+            texts, 50 for a verdict, and about 40 tokens for each number of a head's state. Default: the bundled
+            documents.
         state: What to keep of the states: a share such as 50%, or the mean size of a head, such as 16.
         int8: Also round the states to int8 after each token.
         finetune: Steps that the cut model, and the uncut one for comparison, train on the calibration text.
@@ -90,7 +90,13 @@ def compress(
         printing.say(BUNDLED)
     read = bundled.documents() if text is None else chain.from_iterable(read_file(one, whole=True) for one in text)
     documents = [document for document in read if isinstance(document, str)]
-    there = len(different_documents(documents))
+    there = len({number for _, number in different_documents(documents)})
+    if (measured := min(there, sequences or there)) < FEWEST_DOCUMENTS:
+        more = "more of these by --documents, " if measured < there else ""
+        printing.say(
+            f"Whether it is safe takes {FEWEST_DOCUMENTS} texts, got {measured}: {more}--text FILE.jsonl with one in "
+            "each row, or many --text."
+        )
     printing.hush_libraries()
     loaded = load_model(model, as_stored=True)
     reducible(loaded.model).kept(ReductionRequest(state, int8, finetune, free_basis))
@@ -122,11 +128,5 @@ def compress(
     caption = "In brackets: intervals of 95 %." if result.difference.ends else ""
     table = PageTable("", ("figure", "found"), rows, caption)
     show(ResultPage("Smaller states", result.finding(loaded.name), (), [table]), result.to_dict(output), printing)
-    if result.needs_more:
-        more = "more of these by --documents, " if sequences is not None and sequences < there else ""
-        printing.say(
-            f"Whether it is safe takes {FEWEST_DOCUMENTS} documents: {more}--text FILE.jsonl with one in each row, or "
-            "many --text."
-        )
     read_again = [part for path in text or () for part in ("--text", path)]
     printing.next("profile", output, *read_again, "--open", why="what the smaller states carry")

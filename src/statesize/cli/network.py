@@ -15,6 +15,7 @@ from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import FewTokens
 from statesize.io.progress import Bar, duration, say
 from statesize.io.text import counted
+from statesize.measurement.statistics import ENOUGH_TOKENS
 
 if TYPE_CHECKING:
     from statesize.networks.network import NetworkProgress
@@ -99,7 +100,7 @@ def network(
         result = network_ess(
             *(loaded.model, read[0][None], positions, start, end),
             *(accuracy, method, memory, precision),
-            on_progress=_telling(bar, texts.max_tokens, accuracy),
+            on_progress=_telling(bar, len(read[0]), accuracy),
         )
     beside = None
     if by_layer:
@@ -129,7 +130,7 @@ def _telling(bar: Bar, tokens: int, accuracy: float) -> Callable[[NetworkProgres
         if not told and done:
             told = True
             seconds = (time.monotonic() - started) * total / done
-            cheaper = [f"--max-tokens {tokens // 2}"] if tokens > 3 else []
+            cheaper = [f"--max-tokens {tokens // 2}"] if tokens >= 2 * ENOUGH_TOKENS else []
             cheaper += [f"--accuracy {min(2 * accuracy, 0.5):g}"]
             cheaper += ["--positions 1"] if progress.positions > 1 else []
             less = " or ".join(filter(None, (", ".join(cheaper[:-1]), cheaper[-1])))

@@ -86,6 +86,7 @@ def truncate(
 
     from statesize.cli.shared.provenance import called_again, tell_more
     from statesize.cli.shared.table import show_page, show_plan
+    from statesize.measurement.statistics import ENOUGH_TOKENS
     from statesize.profiling import Profile
     from statesize.texts.inputs import whole_texts
     from statesize.truncation.page import page, require_model, with_truncation
@@ -103,6 +104,8 @@ def truncate(
         texts = replace(texts, max_tokens=size)
         checked_cuts(positions, size)
     checked_pieces(inputs, size, 1, tokenizer)
+    reached = sum(len(text) >= size for text in inputs)
+    texts.tell_few(reached, f"texts of {max(size, ENOUGH_TOKENS)} tokens or more", printing)
     loaded = texts.load(model, loading)
     if measured is not None:
         require_model(measured, loaded.name)
@@ -129,7 +132,7 @@ def truncate(
     show_page(page(result), result.to_dict(), html, printing, open_page=open_page)
     if result.little_text:
         longer = not result.context_matters
-        tell_more(printing, texts, inputs, options["documents"], result.texts, longer=longer, least=1)
+        tell_more(printing, texts, inputs, options["documents"], reached, longer=longer, least=1)
         return
     shown = [model, *options_of(texts, loading)] if profile is None else [profile]
     printing.next("profile", *shown, "--open", why="which layers and heads carry what")

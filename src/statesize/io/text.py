@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import html
 import json
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 # Control characters, format characters such as those that change the writing direction, surrogates, and line ends.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -44,3 +45,9 @@ def listed(names: Sequence[str]) -> str:
 def counted(count: int, noun: str) -> str:
     """A number with its noun, in the plural where it is not one: 1 row, 1,200 rows."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def meant(given: str, names: Iterable[str] | Mapping[str, str], otherwise: str, likeness: float = 0.6) -> str:
+    """Asks for the name that is spelt almost as what was given, or for what a mapping has of it; else the advice."""
+    near = difflib.get_close_matches(given, list(names), 1, likeness)
+    return f"Did you mean {names[near[0]] if isinstance(names, Mapping) else near[0]}?" if near else otherwise

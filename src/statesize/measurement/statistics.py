@@ -101,11 +101,11 @@ def _around(value: float, rest: NDArray[np.float64], total: float, looks: int = 
     return Interval(value, value - half, value + half)
 
 
-def documents_of(pieces: int, texts: int, which: str = "") -> str:
-    """How many documents were read, in words, which pieces of fewer texts are not."""
+def texts_of(pieces: int, texts: int, which: str = "") -> str:
+    """How many texts were read, in words, or how many pieces of fewer."""
     if texts < pieces:
         return f"{counted(pieces, f'{which}piece')} of {'one text' if texts == 1 else counted(texts, 'text')}"
-    return counted(pieces, f"{which}document")
+    return counted(pieces, f"{which}text")
 
 
 def no_interval(texts: int) -> str:
@@ -114,14 +114,14 @@ def no_interval(texts: int) -> str:
     return "" if texts >= FEWEST_TEXTS else f" {count}: no interval, which takes {FEWEST_TEXTS} texts."
 
 
-FEWEST_TOKENS = 16
-"""Tokens of a text below which its length says more about what it carries than the model does."""
+FEWEST_TOKENS, ENOUGH_TOKENS = 16, 64
+"""Tokens of a text below which its length says more about what it carries than the model does; what advice asks for."""
 
 
 def too_short(tokens: int, unit: str = "token") -> str:
     """Says that the longest text, of so many tokens, is too short, after a space; empty where it is not."""
     few = f" Too little text to tell: fewer than {FEWEST_TOKENS} {unit}s bound what can pass, whatever the model. Give "
-    return "" if tokens >= FEWEST_TOKENS else f"{few}{4 * FEWEST_TOKENS} or more."
+    return "" if tokens >= FEWEST_TOKENS else f"{few}{ENOUGH_TOKENS} or more."
 
 
 def between(least: float, most: float, text: Callable[[float], str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import warnings
 from collections.abc import Generator, Sequence
@@ -19,6 +18,7 @@ from statesize.check import refuse
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.io.callers import warn_caller
 from statesize.io.files import is_gguf
+from statesize.io.text import meant
 from statesize.models.configurations import MAMBA_SSM_NAMES, checked_config
 from statesize.models.files import (
     check_files,
@@ -28,7 +28,7 @@ from statesize.models.files import (
     stored_weights,
     without_bar,
 )
-from statesize.models.plugins import named_models
+from statesize.models.plugins import no_model
 from statesize.models.splitters import doubt_of_splitter, set_splitter
 from statesize.texts.tokens import AnyTokenizer
 
@@ -118,8 +118,9 @@ def check_layers(name: str, layers: Sequence[int | str], options: dict[str, Any]
         modules = [part for part, _ in cast("Any", transformers_class(config))(config).named_modules()]
     for layer in sorted(named.difference(modules)) if modules else ():
         inside = [module for module in modules if module.endswith(f".{layer}")]
-        near = inside or difflib.get_close_matches(layer, modules, 1)
-        advice = f"Did you mean {near[0]}?" if near else f"Its modules are {', '.join(modules[1:4])} and others."
+        advice = meant(
+            layer, inside or modules, f"Its modules are {', '.join(modules[1:4])} and others.", 0 if inside else 0.6
+        )
         refuse("layers", "the model's mixers by name or by index", layer, advice)
 
 
@@ -254,7 +255,5 @@ def _refusal_of(name: str, error: Exception, options: dict[str, Any], *, allow_p
     if Path(name).exists():
         return FileError(f"{name} cannot be loaded: {reason[:300]}")
     first = reason.partition(". ")[0][:200]
-    return InputError(
-        f"there is no model {name!r} that can be loaded: it must be {named_models()}a folder or a GGUF file, and the "
-        f"Hugging Face hub gives none (offline, misspelt, or it needs a login): {first}"
-    )
+    why = no_model(name, f"is no folder, and the hub gives none: {first}")
+    return InputError(f"{why} Check the spelling, the network and whether the hub wants a login.")

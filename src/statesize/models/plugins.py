@@ -6,7 +6,6 @@ laboratory plugs its models in so, and measuring works without it.
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from statesize.errors import FileError
 from statesize.io.files import is_gguf
 from statesize.io.plugins import loaded_plugins
+from statesize.io.text import meant
 
 if TYPE_CHECKING:
     from torch import nn
@@ -102,14 +102,17 @@ def is_brought(name: str) -> bool:
     return any(name in plugin.names() for plugin in model_plugins())
 
 
-def named_models() -> str:
-    """The models that plug-ins bring, as messages list them before other kinds: "a name (sa, gla), "."""
-    names = [name for plugin in model_plugins() for name in plugin.names()]
-    return f"a name ({', '.join(names)}), " if names else ""
+def no_model(name: str, why: str) -> str:
+    """Says what a model may be, and why a name is none; advice follows."""
+    names = ", ".join(known for plugin in model_plugins() for known in plugin.names())
+    kinds = f"{f'a name ({names}), ' if names else ''}a folder, a GGUF file or an id of the Hugging Face hub"
+    return f"model must be {kinds}, got {name!r}, which {why}."
 
 
 PROFILE_MARKER = "profile.json"
 """The file by which a folder is one of a profile."""
+_OF_MODELS = ("config.json", "adapter_config.json")
+_INSIDE = "Give the folder that has it."
 
 
 def refuse_profile(name: str) -> None:
@@ -127,19 +130,24 @@ def refuse_misspelt(name: str) -> None:
     path = Path(name).expanduser()
     if path.is_file() and not is_gguf(path):
         raise FileError(f"model must be a folder with its config.json, or a GGUF file, got the file {name}. Give one.")
-    if path.exists() or plugin_of(name):
+    if plugin_of(name):
+        return
+    if path.is_dir() and not any((path / part).is_file() for part in (*_OF_MODELS, PROFILE_MARKER)):
+        raise FileError(no_model(name, "has no config.json") + f" {meant(path.name, _models_in(path), _INSIDE, 0)}")
+    if path.exists():
         return
     kind = "file" if path.suffix == ".gguf" else "folder"
     starts = (".", "/", "~")
     local = kind == "file" or name.startswith(starts) or name.count("/") > 1 or ("/" in name and path.parent.is_dir())
-    beside = sorted(path.parent.iterdir()) if path.parent.is_dir() and (local or "/" not in name) else []
-    models = {one.name: str(one) for one in beside if (one / "config.json").is_file() or one.suffix == ".gguf"}
+    models = _models_in(path.parent) if local or "/" not in name else {}
     for plugin in model_plugins() if "/" not in name else ():
         models |= plugin.titles() | {known: known for known in plugin.names()}
-    near = difflib.get_close_matches(path.name, models, 1, cutoff=0.6 if local else _ALIKE)
+    near = meant(path.name, models, "", 0.6 if local else _ALIKE)
     if local or near:
-        advice = f"Did you mean {models[near[0]]}?" if near else f"Give a {kind} that is there."
-        raise FileError(
-            f"model must be {named_models()}a folder, a GGUF file or an id of the Hugging Face hub, got {name!r}, which"
-            f" is no {kind}. {advice}"
-        )
+        raise FileError(f"{no_model(name, f'is no {kind}')} {near or f'Give a {kind} that is there.'}")
+
+
+def _models_in(folder: Path) -> dict[str, str]:
+    """Folders of models and GGUF files in a folder, by name."""
+    inside = sorted(folder.iterdir()) if folder.is_dir() else []
+    return {one.name: str(one) for one in inside if (one / "config.json").is_file() or one.suffix == ".gguf"}

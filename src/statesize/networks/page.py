@@ -8,6 +8,7 @@ import altair as alt
 
 from statesize.io.text import byte_count
 from statesize.measurement import vega
+from statesize.measurement.statistics import FEWEST_TOKENS
 from statesize.networks.network import NetworkEss
 from statesize.report.redundancy import Redundancy
 from statesize.report.result_page import PageChart, PageTable, ResultPage
@@ -77,6 +78,14 @@ def needs_notes(beside: Redundancy) -> list[str]:
     return told
 
 
+# Of results/networks/networks.json, per channel.
+ON_RECORD = {"sa": 40.9, "la": 20.9, "gla": 18.7, "gated-deltanet": 12.1}
+_NORM = (
+    "What is normal? On record past token 172 of 344, of 172 per channel, from embeddings to the last norm: "
+    f"{', '.join(f'{name} {carried}' for name, carried in ON_RECORD.items())}."
+)
+
+
 def page(name: str, result: NetworkEss, beside: Redundancy | None) -> ResultPage:
     """The page of the result."""
     tables = [PageTable("Each cut", HEADINGS, table_rows(result))]
@@ -89,10 +98,12 @@ def page(name: str, result: NetworkEss, beside: Redundancy | None) -> ResultPage
     if beside is not None:
         tables.append(PageTable("Each layer", needs_headings(beside), needs_rows(beside), _NEEDS))
         read += needs_notes(beside)
+    middle = int(result.positions[len(result.positions) // 2])
+    norm = f"\n{_NORM}" if 2 * middle >= FEWEST_TOKENS else ""
     caption = "Each mark is a cut, with its interval of 95 %."
     return ResultPage(
         title=f"What {name} carries, all layers together",
-        finding=result.finding(name),
+        finding=result.finding(name) + norm,
         charts=[PageChart("Entropy-ESS of the whole network at each cut", chart(result).to_dict(), caption)],
         tables=tables,
         notes={"How to read this": read},

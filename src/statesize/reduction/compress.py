@@ -17,7 +17,8 @@ from statesize.errors import InputError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import check_new_folder, os_errors, replace_file, replace_folder
 from statesize.io.progress import reporting
-from statesize.measurement.statistics import Interval, documents_of, finite
+from statesize.io.text import byte_count
+from statesize.measurement.statistics import Interval, finite, texts_of
 from statesize.models.load import given_model
 from statesize.reduction.hub import reducible
 from statesize.reduction.reducible import Reducible, ReductionRequest
@@ -106,9 +107,11 @@ class Compression:
         """What is left of the states, what that costs, and what the context was worth, in a sentence."""
         before, after = self.state_bytes
         verdict = {True: "Safe here", False: "Not safe here", None: "Too little to tell whether it is safe"}[self.safe]
+        lost, worth = self.difference.value, self.worth
+        share = f"; the cost is {lost / worth.value:.0%} of that" if lost > 0 and worth.low > 0 else ""
         return (
             f"{verdict}: {after / before:.0%} of the state of {of} {self.cost} "
-            f"over {self.held_out}, to which the context is worth {self.worth:+.4f}."
+            f"over {self.held_out}, to which the context is worth {worth:+.4f}{share}."
         )
 
     @property
@@ -119,10 +122,10 @@ class Compression:
         rows = [
             ("context's worth", f"{self.worth:+.4f} bits per byte: what the text before a token saves"),
             ("loss", f"{loss}: difference {self.difference:+.4f}"),
-            ("states", f"{before:,} to {after:,} bytes per sequence"),
+            ("states", f"{byte_count(before)} to {byte_count(after)} per text, without what short convolutions keep"),
         ]
         if self.int8_bytes is not None and self.int8_difference is not None:
-            rows.append(("int8 alone", f"{self.int8_bytes:,} bytes: difference {self.int8_difference:+.4f}"))
+            rows.append(("int8 alone", f"{byte_count(self.int8_bytes)}: difference {self.int8_difference:+.4f}"))
         rows += [("recall", f"{kind.replace('_', ' ')}: {_recalled(recall)}") for kind, recall in self.recall.items()]
         method = ", ".join(_METHODS.get(part, part) for part in self.method.split(", "))
         return [*rows, ("safe", self.verdict), ("method", method)]
@@ -149,7 +152,7 @@ class Compression:
     @property
     def held_out(self) -> str:
         """What was held out, in words."""
-        return documents_of(self.documents, self.texts, "held-out ")
+        return texts_of(self.documents, self.texts, "held-out ")
 
     @property
     def cost(self) -> str:
@@ -165,7 +168,7 @@ class Compression:
         if self.safe is not None:
             return "yes" if self.safe else "no"
         if self.needs_more:
-            return f"not known: it takes {FEWEST_DOCUMENTS} documents, of which 40 % are held out; {self.held_out} here"
+            return f"not known: it takes {FEWEST_DOCUMENTS} texts, of which 40 % are held out; {self.held_out} here"
         if not any(recall.seen for recall in self.recall.values()):
             return "not known: nothing to lose, as the uncut model recalls too little"
         return "not known: nothing to lose, as the context may be worth nothing to this text"

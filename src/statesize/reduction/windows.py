@@ -77,8 +77,9 @@ def different_documents(texts: Sequence[str]) -> list[tuple[str, int]]:
     different = list((whole if len(whole) >= 3 else parts).items())
     if len(different) < 3:
         raise InputError(
-            f"text must hold at least 3 different documents, got {len(different)}, and about {TOKENS_NEEDED} tokens "
-            f"for each number of a head's state: {TOKENS_NEEDED * 32:,} for 32. Part documents by blank lines."
+            f"text must be at least 3 different texts, or hold 3 parts between blank lines, got {len(different)}. Give "
+            "a file for each text, or a .jsonl with one in each row: 50 for a verdict, and together about "
+            f"{TOKENS_NEEDED} tokens for each number of a head's state, {TOKENS_NEEDED * 32:,} for 32."
         )
     return different
 

@@ -18,7 +18,6 @@ from statesize.measurement.statistics import estimate
 from statesize.report.frames import cell_text
 from statesize.report.redundancy import Redundancy
 from statesize.report.words import capacity_use, derivative_note
-from statesize.results.fields import BOTH_SHARES
 from statesize.results.summary import (
     Profiled,
     channels_of,
@@ -190,14 +189,9 @@ class Comparison:
         table["middle_utilisation"] = table["middle_utilisation"].map("{:.0%}".format, "ignore")
         return table.dropna(axis=1, how="all")
 
-    def _caveats(self) -> list[str]:
-        """The notes, and before them one on shares where some models have caches and others have states."""
-        kinds = {(math.isnan(one.state_utilisation), math.isnan(one.ceiling_utilisation)) for one in self.models}
-        return [*([BOTH_SHARES] if len(kinds) > 1 else []), *self.notes]
-
     def _repr_html_(self) -> str:
         table = cast("str", self._shown().to_html(index=False, escape=True, float_format=cell_text))
-        told = (self.finding, *self._caveats())
+        told = (self.finding, *self.notes)
         said, *notes = (f"<p>{html.escape(note)}</p>" if note else "" for note in told)
         return "".join([said, table, *notes])
 
@@ -208,7 +202,7 @@ class Comparison:
             Lines of text.
         """
         table = self._shown().to_string(index=False, float_format=cell_text)
-        lines = [self.finding, table, *self._caveats(), "next: .to_dataframe() has all columns"]
+        lines = [self.finding, table, *self.notes, "next: .to_dataframe() has all columns"]
         return "\n".join(filter(None, lines))
 
 

@@ -111,6 +111,11 @@ def headline(profiles: Sequence[Profiled], metric: str = "entropy", titles: Sequ
     return Headline(_sentence(*pair, whole=whole) + lack, _detail(pair, profiles, metric, whole=whole))
 
 
+_NO_RANK = (
+    "Which uses more of what it can hold cannot be told, as a state has one size and a cache grows with the text."
+)
+
+
 def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> str:
     """Which of several models uses more of what it can hold at the middle of the text, then how far that goes."""
     titles = titles or model_titles(profiles)
@@ -155,6 +160,7 @@ def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> st
     else:
         title, carried = _sentence_case(titles[states[0]]), numbers[states[0]]
         said = [
+            *([_NO_RANK] if len(states) == len(caches) == 1 else []),
             ranked(states, "Among states, ") if len(states) > 1 else f"{title} carries {carried}{past}.",
             ranked(caches, "Among caches, ")
             if len(caches) > 1

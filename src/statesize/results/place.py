@@ -8,6 +8,7 @@ from pathlib import Path
 
 from statesize.errors import FileError
 from statesize.io.files import os_errors
+from statesize.io.text import meant
 from statesize.models.plugins import PROFILE_MARKER as MARKER
 from statesize.models.plugins import is_brought
 
@@ -22,7 +23,9 @@ def require_profile(path: Path) -> None:
         raise FileError(f"{path} is no statesize profile, but holds some. Give one, such as {inside[0]}.")
     model, folder = (path, f"{path.stem}-profile") if there or is_brought(str(path)) else ("MODEL", path)
     made = f"Make one: statesize profile {model} --output {folder}"
-    raise FileError(f"{path} is no statesize profile. {made}" if there else f"There is no profile at {path}. {made}")
+    beside = {marker.parent.name: str(marker.parent) for marker in path.parent.glob(f"*/{MARKER}")} if not there else {}
+    wrong = "holds none" if there else "is not there"
+    raise FileError(f"profile must be a folder of one, got {path}, which {wrong}. {meant(path.name, beside, made)}")
 
 
 KEPT = "taken from an earlier run over the same model, texts and settings; remove the folder to measure anew"

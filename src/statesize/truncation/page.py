@@ -108,7 +108,8 @@ def notes(result: TruncationResult) -> list[str]:
         f"{_documents(result)}. The context is worth {result.worth:.2f} nats per token: the loss of the "
         "tokens after the cut when no mixer carries anything past it, less the loss of the whole model.",
         "In each run every layer keeps only so many numbers per channel of the past, and all tokens behind the cut are "
-        "computed from these. KL: how far the predictions change, as a share of how far they change without any past.",
+        "computed from these. KL: how far the predictions change, as a share of how far they change without any past. "
+        "loss: nats per token more than the whole model loses; below 0 where a cut predicts better.",
         "Rows that name no choice keep the best numbers (with hindsight), so their size is a lower bound of the memory "
         "that is needed. A real memory does not know the future. By past rows, it keeps the numbers that tokens before "
         "the cut would read behind the cut; as tokens, it keeps whole tokens. The best of these is an upper bound.",

@@ -19,9 +19,9 @@ from statesize.io.text import counted, facts_table
 from statesize.measurement.statistics import (
     FEWEST_TEXTS,
     Interval,
-    documents_of,
     mean_interval,
     ratio_interval,
+    texts_of,
 )
 from statesize.truncation.runs import CAUSAL, JOINT
 
@@ -265,7 +265,7 @@ class TruncationResult:
     @property
     def counted(self) -> str:
         """The number of documents in words."""
-        return documents_of(self.count, self.texts)
+        return texts_of(self.count, self.texts)
 
     @property
     def finding(self) -> str:

@@ -71,6 +71,14 @@ def test_a_comparison_warns_of_shares_of_two_kinds_where_both_stand(profiles, so
     assert (BOTH_SHARES in page.tables[0].caption) == told
 
 
+@pytest.mark.parametrize(("some", "drawn"), [(slice(2), False), (slice(1, 3), True)])
+def test_bars_of_all_columns_are_drawn_of_all_rows_or_of_none(profiles, some, drawn, capsys):
+    print_page(comparison_page(profiles[some], compare(profiles[some]), TITLES[some], wide=True))
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith(tuple(TITLES[some]))]
+    assert len(rows) == 2
+    assert [("█" in row or "░" in row) for row in rows] == [drawn, drawn]
+
+
 def test_a_comparison_shows_the_numbers_of_its_sentences(profiles, capsys):
     some = profiles[:2]
     print_page(comparison_page(some, compare(some), TITLES[:2]))

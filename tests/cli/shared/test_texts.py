@@ -166,6 +166,5 @@ def test_wrong_token_ids_are_refused_by_place(bare, tmp_path, capsys):
 def test_empty_files_are_called_empty(checkpoint, kind, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "nothing").write_bytes(b"")
-    assert refused(["profile", str(checkpoint), f"--{kind}", "nothing"], capsys).startswith(
-        f"{kind} must be a file, got nothing, which is empty. Give "
-    )
+    said = f"{kind} must be a file, got nothing, which is empty. Give one that holds something."
+    assert refused(["profile", str(checkpoint), f"--{kind}", "nothing"], capsys) == said

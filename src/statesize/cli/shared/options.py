@@ -100,15 +100,16 @@ def check_file(name: str, path: Path | None, *, folder: bool = False) -> None:
     """Refuse a file that is not there, is none, unless it may be a folder, or is empty, before a model is loaded."""
     from statesize.errors import FileError
     from statesize.io.files import require_regular
+    from statesize.io.text import meant
 
     if path is None or (folder and path.is_dir()):
         return
-    wrong = "" if path.exists() else "not there"
-    if wrong or not require_regular(path, name).stat().st_size:
-        raise FileError(
-            f"{name} must be a file, got {path}, which is {wrong or 'empty'}. Give one that is there and holds "
-            "something."
-        )
+    if not path.exists():
+        beside = {one.name: str(one) for one in path.parent.iterdir()} if path.parent.is_dir() else {}
+        advice = meant(path.name, beside, f"Paths are taken from {Path.cwd()}.")
+        raise FileError(f"{name} must be a file, got {path}, which is not there. {advice}")
+    if not require_regular(path, name).stat().st_size:
+        raise FileError(f"{name} must be a file, got {path}, which is empty. Give one that holds something.")
 
 
 # Other processes measure, or nothing is measured.

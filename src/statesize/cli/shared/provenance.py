@@ -39,7 +39,7 @@ def called_with(option: str, value: object, *, alias: str) -> list[object]:
 
 
 def tell_more(
-    printing: Printing, texts: Texts, read: Sequence[Tensor], documents: int, measured: int, *, longer: bool, least: int
+    printing: Printing, texts: Texts, read: Sequence[Tensor], documents: int, reached: int, *, longer: bool, least: int
 ) -> None:
     """Say what would tell more: a changed command, or that only more text would.
 
@@ -48,25 +48,24 @@ def tell_more(
         texts: The options.
         read: All texts that are there.
         documents: How many pieces of them were asked for.
-        measured: How many texts these came from.
+        reached: Over how many texts intervals could be; more pieces of too few give none.
         longer: Whether longer pieces are wanted.
         least: How many pieces the command needs.
     """
-    from statesize.measurement.statistics import FEWEST_TEXTS
+    from statesize.measurement.statistics import ENOUGH_TOKENS, FEWEST_TEXTS
 
-    size, few = texts.max_tokens, measured < FEWEST_TEXTS
-    pieces = [len(text) // size for text in read]
-    if longer and sum(len(text) // (2 * size) for text in read) >= least:
-        command = called_with("--max-tokens", 2 * size, alias="--tokens")
+    size = texts.max_tokens
+    more = max(2 * size, ENOUGH_TOKENS)
+    if longer and sum(len(text) // more for text in read) >= least:
+        command = called_with("--max-tokens", more, alias="--tokens")
         printing.next(*command, why="longer texts, in which context matters")
-    elif sum(pieces) > documents and not (few and sum(map(bool, pieces)) <= measured):
+    elif reached >= FEWEST_TEXTS and sum(len(text) // size for text in read) > documents:
         printing.next(
             *called_with("--documents", max(2 * documents, FEWEST_TEXTS), alias="--sequences"),
-            why="an answer from more documents",
+            why="an answer from more pieces of text",
         )
     elif not printing.json:
-        several = f"s, at least {FEWEST_TEXTS}," if few else ""
-        printing.say(f"Only more text{several} would tell more: {texts.more_of}.")
+        printing.say(f"Only more text would tell more: {texts.more_of}.")
 
 
 def command_line() -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from statesize.adapters.observation import SHARED
 from statesize.cli.shared.table import fitting_rows
 from statesize.io.text import byte_count, counted
-from statesize.report.document import Shown
+from statesize.report.document import Shown, cell_text
 from statesize.report.names import by_reason, model_title, short_names
 from statesize.report.on_record import standing, what_suffices
 from statesize.report.result_page import PageTable, ResultPage
@@ -228,7 +228,9 @@ def comparison_page(
         *([BOTH_SHARES] if both else []),
         *(f"note: {one}" for one in comparison.notes),
     ]
-    table = replace(table, title="", headings=headings, caption="\n".join(told))
+    # Bars would set them against each other.
+    rows = [[*row[:-1], Shown(math.nan, cell_text(row[-1]))] for row in table.rows] if both else table.rows
+    table = replace(table, title="", headings=headings, rows=rows, caption="\n".join(told))
     return ResultPage("Side by side", contrast(profiles, titles), (), [table])
 
 

@@ -142,8 +142,10 @@ def signs_of(console: Console) -> dict[int, str]:
 
 
 def share_bar(share: float, signs: dict[int, str]) -> Text:
-    """A share as a bar."""
-    filled = round(min(max(share, 0.0), 1.0) * BAR) if math.isfinite(share) else 0
+    """A share as a bar; blank where it is not known."""
+    if not math.isfinite(share):
+        return Text("")
+    filled = round(min(max(share, 0.0), 1.0) * BAR)
     full, empty = ("█" * filled).translate(signs), ("░" * (BAR - filled)).translate(signs)
     return Text(full, style="blue").append(empty, style="dim")
 

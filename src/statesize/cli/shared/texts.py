@@ -113,6 +113,13 @@ class Texts:
             return "--text FILE reads yours"
         return "repeat --text with other files" if self.text else f"add rows to {self.named}"
 
+    def tell_few(self, reached: int, needed: str, printing: Printing) -> None:
+        """Say before measuring that intervals could be over so many texts only, if these are too few, and what is."""
+        from statesize.measurement.statistics import FEWEST_TEXTS
+
+        if reached < FEWEST_TEXTS:
+            printing.say(f"No interval: it takes {FEWEST_TEXTS} {needed}, got {reached}; {self.more_of}.")
+
     @property
     def named(self) -> str:
         """What is read, in words."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
@@ -19,6 +18,7 @@ from cyclopts import (
 )
 
 from statesize.cli.app import EXAMPLES
+from statesize.io.text import meant
 
 _SIGNS = {">=": "at least", "<=": "at most", ">": "above", "<": "below"}
 _KINDS = {int: "a whole number", float: "a number"}
@@ -56,11 +56,12 @@ def wrong_usage(error: CycloptsError) -> str:
         said = f"{_name(argument, argument.tokens[0])} must be {wanted}, got {argument.tokens[0].value}."
     elif isinstance(error, CoercionError) and argument is not None and error.token is not None:
         given, wanted = error.token.value, _wanted(error.target_type)
-        near = _near(given, {one: one for one in wanted})
-        said = f"{_name(argument, error.token)} must be {' or '.join(wanted)}, got {given!r}.{near}"
+        said = (
+            f"{_name(argument, error.token)} must be {' or '.join(wanted)}, got {given!r}. {meant(given, wanted, '')}"
+        )
     else:
         said = str(error)
-    return f"{said} See {command} --help."
+    return f"{said.rstrip()} See {command} --help."
 
 
 def _name(argument: Argument, token: Token) -> str:
@@ -71,12 +72,8 @@ def _name(argument: Argument, token: Token) -> str:
 def _unknown(given: str, command: str, names: Iterable[str]) -> str:
     """Says that there is no such option, and which is spelt almost so."""
     given = given.partition("=")[0]
-    return f"{given} is no option of {command}.{_near(given.strip('-'), {name.strip('-'): name for name in names})}"
-
-
-def _near(given: str, names: dict[str, str]) -> str:
-    near = difflib.get_close_matches(given, names, 1)
-    return f" Did you mean {names[near[0]]}?" if near else ""
+    near = meant(given.strip("-"), {name.strip("-"): name for name in names}, "")
+    return f"{given} is no option of {command}. {near}"
 
 
 def _wanted(kind: Any) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,7 @@ from statesize.check import refuse
 from statesize.cli.app import app, register
 from statesize.cli.shared.options import Flag, OpenPage, Page, Workers, check_file, page_path
 from statesize.cli.shared.printing import TEXT, Printing
-from statesize.io.text import counted
+from statesize.io.text import counted, meant
 from statesize.lab.studies.catalogue import QUESTIONS, load_study
 
 if TYPE_CHECKING:
@@ -175,8 +174,7 @@ def stored_study(
         return
     html = page_path(html, open_page=open_page, name="study")
     if not folder.exists():
-        near = difflib.get_close_matches(str(folder), QUESTIONS, 1)
-        advice = f"Did you mean {near[0]}?" if near else f"Studies are {', '.join(QUESTIONS)}."
+        advice = meant(str(folder), list(QUESTIONS), f"Studies are {', '.join(QUESTIONS)}.")
         refuse("study", "the name of a study, or the folder of one that is done", str(folder), advice)
     saved = read_saved(folder)
     if html is not None:

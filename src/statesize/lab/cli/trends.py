@@ -72,7 +72,7 @@ def series(
     check_file("log", log)
     chosen = tuple(listed(revisions or ()))
     for name in checkpoints:
-        if not has_magic(name):
+        if not (has_magic(name) or any(Path(name).glob("*/config.json"))):
             check_model(name)
     known = find_checkpoints(checkpoints, chosen)
     cluster = workers.cluster()

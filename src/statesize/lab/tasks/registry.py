@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from statesize.check import refuse, require_kind
 from statesize.errors import InputError
+from statesize.io.text import meant
 from statesize.lab.tasks.arrays import ArrayTask, read_arrays
 from statesize.lab.tasks.compression import Compression
 from statesize.lab.tasks.mixture import Mixture
@@ -99,9 +99,9 @@ def build_task(settings: Mapping[str, object]) -> StudyTask:
     fields = _ARRAY_FIELDS if name == ARRAYS else tuple(number_fields(_TASKS[name]))
     for field in numbers:
         if field not in fields:
-            close = difflib.get_close_matches(field, fields, n=1)
-            meant = f" Did you mean {close[0]}?" if close else ""
-            raise InputError(f"A number of task {name} must be one of {', '.join(fields)}, got {field!r}.{meant}")
+            near = meant(field, fields, "")
+            said = f"A number of task {name} must be one of {', '.join(fields)}, got {field!r}. {near}"
+            raise InputError(said.rstrip())
     make = cast("Callable[..., StudyTask]", read_arrays if name == ARRAYS else _TASKS[name])
     try:
         return make(**numbers)

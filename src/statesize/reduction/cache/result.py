@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from statesize.io.files import replace_file
 from statesize.io.json_values import json_values
 from statesize.io.text import counted, facts_table
-from statesize.measurement.statistics import Interval, documents_of, mean_interval, no_interval
+from statesize.measurement.statistics import Interval, mean_interval, no_interval, texts_of
 from statesize.reduction.cache.budgets import at_curves
 from statesize.reduction.cache.rounding import Precision
 from statesize.reduction.cache.rules import Rule
@@ -193,7 +193,7 @@ class CachePrices:
     @property
     def counted(self) -> str:
         """The held-out documents in words."""
-        return documents_of(len(self.documents), self.texts, "held-out ")
+        return texts_of(len(self.documents), self.texts, "held-out ")
 
     @property
     def finding(self) -> str:

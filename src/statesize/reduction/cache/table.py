@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from statesize.io.text import counted
+from statesize.io.text import byte_count, counted
 from statesize.measurement.statistics import no_interval
 from statesize.reduction.cache.result import AFFORDABLE, CachePrices
 from statesize.reduction.cache.rules import RECENT, SINKS
@@ -37,13 +37,13 @@ def notes(result: CachePrices) -> list[str]:
         f"is {worth} more, which is what the context is worth. Intervals are of 95 %, over "
         f"texts.{no_interval(result.texts)}",
         f"The rule {result.rule!r} chooses the tokens that go (evicted); the first {SINKS} and the last {RECENT} stay. "
-        f"How much each cache loses was measured on {counted(result.calibration, 'other document')}. Prices hold for "
+        f"How much each cache loses was measured on {counted(result.calibration, 'other piece')}. Prices hold for "
         "texts like these: run chat, code and prose apart.",
     ]
     if result.recommended is not None:
         told.append(
             f"The recommended cache is the smallest of {len(result.variants)} that loses at most {AFFORDABLE} bits per "
-            "byte. The same documents choose and price it, so its interval is wider than in the table: it holds for "
+            "byte. The same texts choose and price it, so its interval is wider than in the table: it holds for "
             "all of them together (Bonferroni)."
         )
     if result.short:
@@ -54,7 +54,7 @@ def notes(result: CachePrices) -> list[str]:
     kept = [f"{100 * keep:.4g} %" for keep, budgets in result.chosen.items() if budgets == "equal"]
     if kept:
         told.append(
-            f"At {', '.join(kept)} equal budgets stay: on {counted(result.selection, 'document')} of their own curves "
+            f"At {', '.join(kept)} equal budgets stay: on {counted(result.selection, 'piece')} of their own curves "
             "did not beat them. Rows with both roundings and eviction take the budgets that won there."
         )
     if any(price.variant.budgets == "curves" for price in result.prices):
@@ -67,15 +67,18 @@ def notes(result: CachePrices) -> list[str]:
     known = [[not math.isnan(extra) for extra in one.extra] for one in result.documents]
     if (few := min(map(sum, zip(*known, strict=True)))) < len(known):
         told.append(
-            f"Caches that miss passkeys are not recommended at any price, so {counted(few, 'document')} price them."
+            f"Caches that miss passkeys are not recommended at any price, so {counted(few, 'piece')} price them."
         )
     told.append("Bytes are those of what is kept.")
     if result.smaller:
         each = ", ".join(
-            f"{one.bytes / 2**20:.1f} MiB and {one.tokens_a_second:.0f} tokens per second at {100 * one.keep:.4g} %"
+            f"{byte_count(one.bytes)} and {one.tokens_a_second:.0f} tokens a second with {100 * one.keep:.4g} % of them"
             for one in result.smaller
         )
-        told.append(f"Measured in transformers' own cache, by layer, numbers as the model runs with: {each}.")
+        told.append(
+            "Measured by eviction alone in the cache of transformers, which holds numbers of the size that the model "
+            f"computes with: {each}."
+        )
     if not result.passkeys:
         told.append(
             "No passkeys were hidden, so no eviction is recommended: a loss of facts does not show in the mean."

@@ -1,0 +1,39 @@
+"""What is said to be normal of a network is on record, and is not said of texts that are too short to compare."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from statesize.networks.network import network_ess
+from statesize.networks.page import ON_RECORD, page
+
+RECORD = Path(__file__).parents[2] / "results" / "networks" / "networks.json"
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.mixer = nn.Embedding(20, 2), nn.GRU(2, 2, batch_first=True)
+
+    def forward(self, ids):
+        return self.mixer(self.embedding(ids))[0]
+
+
+def test_what_is_normal_is_on_record():
+    rows = [row for row in json.loads(RECORD.read_text(encoding="utf-8"))["rows"] if row["model"] in ON_RECORD]
+    assert {(row["tokens"], row["cut"], row["dimension"]) for row in rows} == {(344, 172, 172 * 128)}
+    assert {row["model"]: f"{row['network'] / 128:.1f}" for row in rows} == {
+        name: f"{carried:.1f}" for name, carried in ON_RECORD.items()
+    }
+
+
+@pytest.mark.parametrize(("tokens", "told"), [(14, False), (16, True)])
+def test_a_text_that_is_too_short_is_not_set_against_the_record(tokens, told):
+    torch.manual_seed(0)
+    result = network_ess(Recurrent(), torch.arange(tokens)[None] % 20, [tokens // 2], end="mixer", method="dense")
+    lines = page("m", result, None).finding.splitlines()
+    assert lines[0] == result.finding("m")
+    assert any(line.startswith("What is normal? On record past token 172 of 344") for line in lines) == told
