@@ -86,7 +86,7 @@ class StateSizeCallback(Callback):
 
     Args:
         inputs: Token ids (L,) or (S, L), or lists of ids; or a Probe with further settings.
-        every: Steps from one measurement to the next, 100 by default; left out beside a Probe, which has its own.
+        every: Steps from one measurement to the next; left out beside a Probe, which has its own.
         module: Name of the part of the LightningModule that takes token ids, such as "model"; by default all of it, or
             its only part with parameters if it has no `forward` of its own.
 
@@ -95,7 +95,7 @@ class StateSizeCallback(Callback):
         >>> trainer = Trainer(max_epochs=1, callbacks=[callback])  # doctest: +SKIP
     """
 
-    def __init__(self, inputs: Inputs | Probe, every: int | None = None, module: str = "") -> None:
+    def __init__(self, inputs: Inputs | Probe, every: int = 100, module: str = "") -> None:
         require_kind("module", module, str, "the name of a part of the LightningModule")
         self.probe, self.module = probe_of(inputs, every), module
         self._probing, self._last = Probing(self.probe), 0

@@ -78,11 +78,11 @@ def affordable_heads(cost: Cost, seconds: float) -> int:
     return heads if heads >= min(FEWEST_HEADS, most) else 0
 
 
-def probe_of(inputs: Inputs | Probe, every: int | None) -> Probe:
+def probe_of(inputs: Inputs | Probe, every: int) -> Probe:
     """The probe that a callback is given, or one of its inputs."""
     if not isinstance(inputs, Probe):
-        return Probe(inputs) if every is None else Probe(inputs, every)
-    if every is not None:
+        return Probe(inputs, every)
+    if every not in (Probe.every, inputs.every):
         refuse("every", "left out beside a Probe, which has its own", every, "Give Probe(token_ids, every=…).")
     return inputs
 

@@ -163,14 +163,14 @@ class StateSizeCallback(_LossEntry):
 
     Args:
         inputs: Token ids (L,) or (S, L), or lists of ids; or a Probe with further settings.
-        every: Steps from one measurement to the next, 100 by default; left out beside a Probe, which has its own.
+        every: Steps from one measurement to the next; left out beside a Probe, which has its own.
         trainer: The Trainer that logs.
 
     Example:
         >>> trainer.add_callback(StateSizeCallback(ids, every=100, trainer=trainer))  # doctest: +SKIP
     """
 
-    def __init__(self, inputs: Inputs | Probe, every: int | None = None, *, trainer: Trainer | None = None) -> None:
+    def __init__(self, inputs: Inputs | Probe, every: int = 100, *, trainer: Trainer | None = None) -> None:
         if trainer is not None:
             require_kind("trainer", trainer, Trainer, "None or the Trainer of the callback")
         self.trainer, self.probe = trainer, probe_of(inputs, every)

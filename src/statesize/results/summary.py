@@ -427,6 +427,6 @@ def layer_name(names: Sequence[str], layer: object) -> str:
     index = whole_number(layer)
     if index is None or not -len(names) <= index < len(names):
         near = difflib.get_close_matches(layer, names, 1) if isinstance(layer, str) else []
-        advice = f"Did you mean {near[0]}?" if near else f"The names are {', '.join(names)}."
+        advice = f"{f'Did you mean {near[0]}? ' if near else ''}The names are {', '.join(names)}."
         refuse("layer", f"a name, or an index of 0 … {len(names) - 1}", layer, advice)
     return names[index]
