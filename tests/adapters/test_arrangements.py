@@ -222,8 +222,9 @@ def test_a_state_size_of_the_class_that_t_exceeds_is_not_believed():
     item = found["mixer"]
     assert (item.state_bytes, int(item.operator.state_size().max())) == (None, LENGTH - 1)
     assert item.note == (
-        "Its T keeps more than the 4 numbers that its class names by `state_size`. How much it stores is unknown: a "
-        "longer text may tell. Or its class can say it, by an integer `state_size` that is not less than T keeps."
+        "Its T keeps more than the 4 numbers that its class names by `state_size`. How many numbers it can "
+        "store is unknown. A longer text may show how many, or its class can give an integer `state_size` that is not "
+        "less than what T keeps."
     )
 
 

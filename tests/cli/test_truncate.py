@@ -15,10 +15,10 @@ def test_table_and_page(tmp_path, capsys):
     assert main([*arguments, "--html", str(page)]) == 0
     captured = capsys.readouterr()
     assert captured.out.startswith(
-        "Too little text to tell, which takes 5 texts. What follows is of these 2 texts only"
+        "These 2 texts (64 tokens) are too few for an interval: give at least 5 texts. The context is"
     )
-    assert "Chosen with hindsight, as many numbers lose " in captured.out
-    assert "; chosen without, " in captured.out
+    assert "If each head keeps as many numbers as its ESS, the predictions change by " in captured.out
+    assert " with hindsight (the future is known) and by " in captured.out
     assert "the same number for all" in captured.out
     assert "a lower bound of the memory that is needed" in captured.out
     assert "Reading bundled documents" in captured.err

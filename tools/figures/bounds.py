@@ -48,6 +48,7 @@ def bounds(document: Mapping[str, Any]) -> dict[str, str]:
         "equal": _equal(smollm2),
         "equal_recurrence": _equal(recurrence),
         "ess": f"{smollm2.entropy.value:.1f}",
+        **_joint(smollm2),
         "worth_value": f"{smollm2.worth.value:.2f}",
         "documents": str(smollm2.count),
         "least_worth": f"{worths[0]:.3f}".replace("-", "−"),
@@ -64,8 +65,8 @@ def bounds(document: Mapping[str, Any]) -> dict[str, str]:
 
 _FORMS = {"worth": ".2f", "hindsight": ".1%", "causal": ".1%", "multiple": ".1f", "stored": ".0%"}
 _HEAD = (
-    *("context's worth (nats)", "ESS", "KL lost with hindsight", "without it"),
-    *("1 % takes so many times ESS", "of what is stored"),
+    *("context's worth (nats)", "ESS", "change at ESS with hindsight", "at ESS without hindsight"),
+    *("for a change of 1 %: times ESS", "share of what is stored"),
 )
 
 
@@ -74,6 +75,12 @@ def _cells(result: TruncationResult) -> tuple[str, ...]:
     found = bounds_of(result)
     worth, *others = (_told(found[name], form) for name, form in _FORMS.items())
     return worth, f"{result.entropy.value:.1f}", *(others if result.context_matters else "–" * len(others))
+
+
+def _joint(result: TruncationResult) -> dict[str, str]:
+    """Joint ESS of the heads that share a cache, and the bytes of a layer's values: 3 stored heads of 64 channels."""
+    (joint,) = (f"{row.kept:.1f}" for row in result.rows if row.rule == "joint ess")
+    return {"joint": joint, "joint_bytes": f"{float(joint) * 3 * 64 * 2:,.0f}"}
 
 
 def _equal(result: TruncationResult) -> str:

@@ -22,6 +22,8 @@ QUOTED = (*TRAINED, "sa", "typeseg", "whisper_tiny", "whisper_tiny_silence")
 """Records in sentences of the page, by their files; of those before, untrained weights too."""
 MORE_BOUNDS = "more_bounds"
 """The record of models for which no claim on bounds was fixed."""
+_NAMED = 4
+"""Layers with most that are told."""
 SIZED = ("a fixed state", "whole layers")
 FORMS = {"worth": ".2f", "hindsight": ".1%", "causal": ".1%", "multiple": ".1f"}
 """Both bounds and what follows from them, as the record of bounds names them."""
@@ -71,7 +73,16 @@ def _told_elsewhere(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The figures of SmolLM2 that other pages have of other texts, and how many texts they are of."""
     rows = [row for one in known if one["file"] == "smollm2.json" for row in one["lengths"] if row["length"] >= 256]
     told = {f"smollm2_{row['length']}": f"{row['ess']:.1f}" for row in rows}
-    return told | {f"smollm2_{row['length']}_texts": f"{row['sequences']}" for row in rows}
+    told |= {f"smollm2_{row['length']}_texts": f"{row['sequences']}" for row in rows}
+    figures = {"smollm2_layers": "ess", "smollm2_layers_sinkless": "ess_without_sinks"}
+    return told | {name: _leading(rows[-1]["layers"], figure) for name, figure in figures.items() if rows}
+
+
+def _leading(layers: Sequence[Mapping[str, Any]], figure: str) -> str:
+    """The numbers of the four layers with most, in the order of the model."""
+    most = sorted(layers, key=lambda layer: layer[figure], reverse=True)[:_NAMED]
+    *first, last = sorted(int(layer["layer"].split(".")[2]) for layer in most)
+    return f"{', '.join(map(str, first))} and {last}"
 
 
 def _kinds(record: Mapping[str, Any]) -> str:
@@ -137,9 +148,9 @@ def _bounds(known: Sequence[Mapping[str, Any]]) -> str:
     head = (
         "model",
         "context's worth (nats)",
-        "lost at ESS with hindsight",
-        "without",
-        "1 % takes so many times ESS",
+        "change at ESS with hindsight",
+        "at ESS without hindsight",
+        "for a change of 1 %: times ESS",
         "texts",
     )
     return table(head, rows)

@@ -150,6 +150,7 @@ def published_caches(document: Mapping[str, Any]) -> dict[str, str]:
         )
         for price in row["prices"]
     ]
+    (half,) = (price["nats"] for price in row["prices"] if price["title"] == "int4, 50 % by curves")
     head = ("cache", "bytes", "extra nats per token", "extra bits per byte", "passkeys found")
     targets = [
         (name, _aim(target), _VERDICTS[document["verdicts"][name]]) for name, target in document["targets"].items()
@@ -161,6 +162,7 @@ def published_caches(document: Mapping[str, Any]) -> dict[str, str]:
         "hidden": str(hidden),
         "found": str(row["passkeys"]["found"]),
         "minutes": f"{row['seconds'] / 60:.0f}",
+        "int4_half": _told(half, ".4f"),
         "saved": estimate(-saved["mean"], [-end for end in reversed(saved["interval"])], ".3f"),
     }
 

@@ -11,6 +11,9 @@ PHRASES = (
     "predictions change by {bounds.hindsight} | by {bounds.causal} |",
     "at most ESS | {bounds.multiple} times ESS: {bounds.stored} of all values",
     "intervals over {bounds.documents} texts",
+    "On {measured_models.smollm2_512_texts} texts, layers {measured_models.smollm2_layers} carry most",
+    "Without that token, layers {measured_models.smollm2_layers_sinkless} carry most",
+    "costs {published_caches.int4_half} nats per token",
 )
 _NAME = re.compile(r"\{([\w.]+)\}")
 

@@ -323,7 +323,11 @@ class Profile:
         sequences, lost = self.tree.sizes["sequence"], by_reason(self.not_measured)
         layers = f"{len(self.mixers)} of {len(self.mixers) + len(self.not_measured)}" if lost else len(self.mixers)
         first = self.mixers[0] if self.mixers else "NAME"
-        notes = [derivative_note(self), *(f"{names}: {note}" for names, note in by_reason(self.notes).items())]
+        # Modules of a sequential are named by numbers alone.
+        named = {
+            f"layer {names}" if names[0].isdigit() else names: note for names, note in by_reason(self.notes).items()
+        }
+        notes = [derivative_note(self), *(f"{names}: {note}" for names, note in named.items())]
         notes = [note for note in notes if note]
         told = (
             [f"{counted(len(notes), 'note')}, in .notes: {shorten(notes[0], 240, placeholder=' …')}"] if notes else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import groupby
 
 import altair as alt
 
@@ -107,17 +108,16 @@ def notes(result: TruncationResult) -> list[str]:
         f"{_documents(result)}. The context is worth {result.worth:.2f} nats per token: the loss of the "
         "tokens after the cut when no mixer carries anything past it, less the loss of the whole model.",
         "In each run every layer keeps only so many numbers per channel of the past, and all tokens behind the cut are "
-        "computed from these. KL: how far the predictions move, as a share of how far they move without any past.",
-        "Where a row does not say how the numbers are chosen, the best are kept (with hindsight), so its size is a "
-        "lower bound of the memory that is needed. A real memory does not know the future. By past rows it keeps the "
-        "numbers that tokens before the cut would read behind it; as tokens, it keeps whole tokens. The best that was "
-        "tried is an upper bound.",
+        "computed from these. KL: how far the predictions change, as a share of how far they change without any past.",
+        "Rows that name no choice keep the best numbers (with hindsight), so their size is a lower bound of the memory "
+        "that is needed. A real memory does not know the future. By past rows, it keeps the numbers that tokens before "
+        "the cut would read behind the cut; as tokens, it keeps whole tokens. The best of these is an upper bound.",
     ]
     # Whole tokens are chosen only where some layer keeps them, with their keys.
     if any(row.rule == "past tokens" for row in result.rows):
         said.append(
-            "Numbers per channel are of values. Keys are kept whole, and take as many bytes again where they are "
-            "stored."
+            "Numbers per channel count values only. Keys are kept whole; where they are stored, they take as many "
+            "bytes as all values."
         )
     if result.sufficient is not None:
         less = "" if result.sufficient == min(_FRACTIONS) else "; half as many lose more"
@@ -126,13 +126,13 @@ def notes(result: TruncationResult) -> list[str]:
     by_worth = result.without_hindsight(of="worth")
     if by_worth.multiple.ends:
         said.append(
-            f"The finding goes by KL: how far the predictions move. By loss, which is noisier, {percent(result.at)} "
+            f"The finding goes by KL: how far the predictions change. By loss, which is noisier, {percent(result.at)} "
             f"takes {by_worth.multiple:.1f} × ESS, or {by_worth.share:.0%} of what a head can keep."
         )
     if any(row.rule == "joint ess" for row in result.rows):
         said.append(
-            "Heads that read one stored input make a group. In rows of groups its numbers are counted once, in others "
-            "for each head, so that those of a group may add up to more than is stored."
+            'Heads that read one stored input, such as a cache, make a group. Rows that begin with "groups" count the '
+            "numbers of a group once. Other rows count the numbers of each head, whose sum may exceed what is stored."
         )
     if any(row.rule == "tokens by curves" for row in result.rows):
         said.append(
@@ -188,10 +188,13 @@ def chart(result: TruncationResult) -> alt.LayerChart | alt.FacetChart:
         for row in known
     ]
     least = {row.scale: row for row in known if row.rule == "ess"}
-    most = {
-        scale: min((row for row in known if row.rule in CAUSAL and row.scale == scale), key=_lost) for scale in least
-    }
-    between = [{"numbers": row.kept, "least": _lost(row), "most": _lost(most[scale])} for scale, row in least.items()]
+    causal = sorted((row for row in known if row.rule in CAUSAL), key=lambda row: (row.scale, _lost(row)))
+    best = [next(rows) for _, rows in groupby(causal, lambda row: row.scale)]
+    # Beyond the sizes that were tried with hindsight, nothing but 0 is surely below what is lost.
+    between = [
+        {"numbers": row.kept, "least": _lost(least[row.scale]) if row.scale in least else 0, "most": _lost(row)}
+        for row in best
+    ]
     x = alt.X("numbers:Q", title="Numbers per channel that a head carries past the cut", scale=vega.LOGARITHMIC)
     # Nearly linear below 1 %, where intervals reach 0.
     scale, values = alt.Scale(type="symlog", constant=0.01, nice=False), [0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]

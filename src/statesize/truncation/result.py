@@ -30,7 +30,7 @@ NEGLIGIBLE = 0.01
 """Share of the divergence without context that counts as nothing, by default."""
 WORTHLESS = 0.01
 """Nats per token below which the context is worth nothing that could be lost."""
-_FEW_TEXTS = f"Too little text to tell, which takes {FEWEST_TEXTS} texts. "
+_TOO_FEW = f"too few for an interval: give at least {FEWEST_TEXTS} texts. "
 
 
 @dataclass(frozen=True)
@@ -137,12 +137,12 @@ class CausalSize:
     stored: Interval
 
     def __repr__(self) -> str:
-        lost = "what the context changes in the predictions" if self.of == "divergence" else "the context's worth"
+        lost = "change of the predictions" if self.of == "divergence" else "loss of the context's worth"
         if math.isnan(self.multiple.value):
-            return f"The context is worth too little to tell what it takes to lose only {percent(self.at)} of {lost}."
+            return f"The context is worth too little to tell what a {lost} of only {percent(self.at)} takes."
+        few = "" if self.multiple.ends else f"The texts are {_TOO_FEW}"
         return (
-            f"{'' if self.multiple.ends else _FEW_TEXTS}To lose only {percent(self.at)} of {lost} takes "
-            f"{self.multiple:.1f} × ESS, or "
+            f"{few}Without hindsight, a {lost} of only {percent(self.at)} takes {self.multiple:.1f} × ESS, or "
             f"{self.stored:.0%} of what is stored.\nnext: .multiple, .share, .stored"
         )
 
@@ -278,25 +278,32 @@ class TruncationResult:
         ess = once["ess"]
         causal = min((once[rule] for rule in CAUSAL if rule in once), key=lambda row: row.divergence_share.value)
         most = "at most " if size.multiple.value * self.entropy.value <= causal.kept + 1e-9 else ""
-        apart, together = (" of each head", " where heads share it") if "joint past rows" in rules else ("", "")
+        stored = f"{size.stored:.0%}"
+        if "joint past rows" in rules:
+            held = (
+                f". Heads that share a cache need different numbers: a cache keeps {stored} of its values, and all keys"
+            )
         # Whole tokens are chosen only where some layer keeps them, with their keys.
-        held = "what is stored beside keys" if "past tokens" in rules else "the state"
+        elif "past tokens" in rules:
+            held = f", or {stored} of the stored values; all keys stay"
+        else:
+            held = f", or {stored} of the state"
         return (
             f"{self._few_texts()}The context is worth {worth:.2f} nats per token {over}. "
-            f"ESS is {self.entropy.value:.1f} "
-            f"numbers per channel ({ess.kept:.1f}, as each head rounds up) of {self.inputs:.0f} that can be kept. "
-            f"Chosen with hindsight, as many numbers lose {ess.divergence_share:.1%} of what the context changes in "
-            f"the predictions; chosen without, {causal.divergence_share:.1%}. To lose only {percent(size.at)} takes "
-            f"{most}{size.multiple:.1f} × ESS{apart}, or {size.stored:.0%} of {held}{together}."
+            f"A head can keep {self.inputs:.0f} numbers per channel; its ESS is {self.entropy.value:.1f} "
+            f"({ess.kept:.1f} when rounded up in each head). If each head keeps as many numbers as its ESS, the "
+            f"predictions change by {ess.divergence_share:.1%} with hindsight (the future is known) and by "
+            f"{causal.divergence_share:.1%} without hindsight; if it keeps nothing, by 100%. For a change of only "
+            f"{percent(size.at)} without hindsight, a head needs {most}{size.multiple:.1f} × its ESS{held}."
         )
 
     def _few_texts(self) -> str:
         """Begins the finding where it is of few texts; else empty."""
         if self.texts >= FEWEST_TEXTS:
             return ""
-        tokens = sum({one.document: one.tokens for one in self.documents}.values())
-        these = "this text" if self.texts == 1 else f"these {self.texts} texts"
-        return f"{_FEW_TEXTS}What follows is of {these} only, {counted(tokens, 'token')}. "
+        tokens = counted(sum({one.document: one.tokens for one in self.documents}.values()), "token")
+        these = f"One text ({tokens}) is" if self.texts == 1 else f"These {self.texts} texts ({tokens}) are"
+        return f"{these} {_TOO_FEW}"
 
     @property
     def little_text(self) -> bool:
