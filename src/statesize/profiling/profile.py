@@ -289,8 +289,8 @@ class Profile:
     @property
     def _bundled(self) -> str:
         """That the texts are none of the caller's."""
-        texts = (self.tree.attrs.get("source") or {}).get("texts")
-        return f" ({texts})" if texts else ""
+        source = cast("dict[str, str]", self.tree.attrs.get("source") or {})
+        return f" ({source['texts']})" if "texts" in source else ""
 
     def _repr_html_(self) -> str:
         rows = [
