@@ -306,7 +306,8 @@ class Probing:
         if lost.keys() != self._lost:
             self._lost = set(lost)
             causes = [f"{names} was not measured: {cause}" for names, cause in by_reason(lost).items()]
-            count = f"From here on, averages are over {len(profile.mixers)} of {counted(len(self._layers), 'layer')}."
+            layers = len(self._layers - {profile.model})  # the model as a whole is none
+            count = f"From here on, averages are over {len(profile.mixers)} of {counted(layers, 'layer')}."
             _LOGGER.warning("Step %d: %s", step, " ".join([*causes, count]))
         notes = {name: note[note.index(NOT_CAUSAL) :] for name, note in profile.notes.items() if NOT_CAUSAL in note}
         for names, note in by_reason(notes).items():
