@@ -28,6 +28,7 @@ def weightless(tmp_path_factory):
     (folder / "short.txt").write_text("A few words.", encoding="utf-8")
     (folder / "one.txt").write_text("A", encoding="utf-8")
     (folder / "words.txt").write_text("the " * 9, encoding="utf-8")
+    (folder / "few.txt").write_text("the the", encoding="utf-8")
     return folder
 
 
@@ -42,8 +43,12 @@ def weightless(tmp_path_factory):
             "cache mamba",
             "must have a cache of keys and values of transformers, got a MambaForCausalLM without",
         ),
-        ("truncate llama --text short.txt", "inputs must have a text of 512 tokens, got"),
-        ("truncate llama --text words.txt", "or tokens=11 (--max-tokens 11)."),
+        (
+            "truncate llama --text few.txt",
+            "inputs must have a text of 512 tokens, got 3 in the longest. Give longer texts.",
+        ),
+        ("truncate llama --text short.txt --cuts 300", "cuts must lie from 1 to "),
+        ("truncate llama --text few.txt --text few.txt --text words.txt", "or --max-tokens 11 (tokens=11)."),
         ("truncate llama --cuts 600", "cuts must lie from 1 to 510"),
         ("profile llama --layers 9", "layers must be the model's mixers by name or by index 0 … "),
         ("profile llama --layers model.layer.0.self_attn", "Did you mean model.layers.0.self_attn?"),

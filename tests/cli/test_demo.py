@@ -36,31 +36,37 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
     assert "Profiles: statesize-demo\n" in captured.err
     assert next_command(captured) == ["profile", "MODEL", "--text", "FILE"]
     assert f"statesize profile statesize-demo/{zoo.names()[-1]} --open" in captured.err.splitlines()[-2]
-    what, *models, sentence, cache, state, bounds, meaning = captured.out.splitlines()
+    shares, what, *models, sentence, cache, state, bounds, meaning = captured.out.splitlines()
     said = (
         r"Past token \d+ of \d+, softmax attention stores [\d.]+ × the bytes of .+ and carries [\d.]+ × as many "
         r"numbers per channel\."
     )
     assert re.fullmatch(said, sentence)
     page = (here / "statesize-demo.html").read_text(encoding="utf-8")
-    models = [line.removeprefix("- ") for line in models]
-    for line in (sentence, *models, cache, state):
+    models, losses = zip(*(line.removeprefix("- ").split(" Loss: ") for line in models), strict=True)
+    assert all(re.fullmatch(r"[34]\.\d\d nats per token\.", loss) for loss in losses)
+    for line in (shares, sentence, *models, cache, state, *(loss[:-1] for loss in losses)):
         assert html.escape(line) in page
-    assert re.search(r"Among states, .+ uses most of what it can hold past token \d+ of \d+: ", page)
+    assert re.match(r"Among states, .+ uses most of what it can hold past token \d+ of \d+: .+ \d\d% ", shares)
     assert ". Softmax attention keeps every token and carries " in page
     for name, line in zip(zoo.names(), models, strict=True):
         assert line.lower().startswith(f"{KINDS[name]} carries ".lower())
     assert what.startswith("4 small language models, trained alike, read 1 text of 256 tokens.")
+    # The record of the bundled models is of four texts, and this is of one: it stands among what is normal.
     assert cache.startswith("What is normal for a cache? On record, ")
     assert state.startswith("What is normal for a state of fixed size? On record, ")
-    asked = "Is a memory of that size enough? On 1 text the past is worth 0."
-    assert bounds.startswith(asked)
-    assert re.search(r" by 0\.\d% .+ by \d\.\d% if not, where ", bounds)
+    assert "bytes of prose" not in state
+    answer = (
+        r"Would as many numbers as its ESS suffice\? Chosen with hindsight, yes: the predictions change by 0\.\d%\. "
+        r"Chosen without it, no: the predictions change by \d\.\d%; 1% takes \d\.\d times as many\. Losing .+ "
+        r"This is of gated linear attention alone, on 1 text of 128 tokens, in which the past is worth 0\.\d\d nats .+"
+    )
+    assert re.fullmatch(answer, bounds)
     assert meaning.endswith("only a task can tell.")
     assert "statesize-demo.html" in captured.err
     assert sorted(os.listdir(here)) == ["statesize-demo", "statesize-demo.html"]
     # The page says what the text does of the cut.
-    assert re.search(rf"What suffices for {KINDS['gla']}: .*The context is worth 0\.", page)
+    assert re.search(rf"What suffices for {KINDS['gla']} \(gla\): .*The context is worth 0\.", page)
     assert (here / "statesize-demo.html").stat().st_size < 1_300_000
     opens_without_network_and_errors(here / "statesize-demo.html")
     # What is there is taken up.

@@ -41,7 +41,7 @@ def test_table_profile_and_report(checkpoint, text, here, capsys):
     profile = Profile.load("result")
     assert profile.model == "small"
     assert profile.tokens["tokens"].values[0, -1] == "<eos>"
-    assert profile.tokens["special"].values.sum() == 2
+    assert profile.tokens["special"].values.sum() == 1
 
 
 def test_json_is_one_document_on_stdout(checkpoint, text, here, capsys):
@@ -230,9 +230,9 @@ def test_plan(name, tmp_path, text, here, capsys):
     assert main(arguments) == 0
     captured = capsys.readouterr()
     # Four layers of four heads; two of four heads and two groups.
-    spectra, mixers = (4 * 4 * 7, 4) if name == "gla" else (2 * 6 * 7, 4)
+    spectra, mixers = (4 * 4 * 7, "4 mixers") if name == "gla" else (2 * 6 * 7, "2 mixers and of groups of their heads")
     assert captured.out.startswith("About ")
-    assert f"\n{spectra} spectra of {mixers} mixers over 1 sequence, 22 tokens.\n" in captured.out
+    assert f"\n{spectra} spectra of {mixers} over 1 sequence, 22 tokens.\n" in captured.out
     assert "profiling" not in captured.err
     assert main([*arguments, "--json"]) == 0
     document, _ = documents_of(capsys)
@@ -376,7 +376,7 @@ def test_wrong_memory(text, here, capsys):
 
 def test_a_tokenizer_without_an_end_of_sequence_token(tmp_path, text, here, capsys):
     folder = save_tiny(tmp_path / "llama", eos=False)
-    assert "no end-of-sequence token" in refused(["profile", folder, "--text", text], capsys)
+    assert "no end-of-sequence token" in refused(["profile", folder, "--text", text, "--corpus"], capsys)
 
 
 def test_a_text_of_one_token(tmp_path, text, here, capsys):
@@ -391,16 +391,18 @@ def test_a_text_of_one_letter_is_refused_though_special_tokens_stand_around_it(c
     assert "2 tokens of their own" in refused(["profile", checkpoint, "--text", text], capsys)
 
 
-def test_blank_lines_that_part_documents_are_told_and_kept_on_request(checkpoint, text, here, capsys):
+def test_blank_lines_part_documents_on_request_alone_and_either_is_told(checkpoint, text, here, capsys):
     text.write_text("A state of its past.\n\nAnother text.\n", encoding="utf-8")
     lengths = []
-    for option in ([], ["--whole"]):
+    for option in ([], ["--corpus"]):
         assert main(["profile", str(checkpoint), "--text", str(text), "--output", f"out{len(option)}", *option]) == 0
-        said = "Blank lines part documents: 1 became '<eos>'." in capsys.readouterr().err
-        assert said == (not option)
+        said = capsys.readouterr().err
+        assert ("Blank lines part documents: 1 became '<eos>'." in said) == bool(option)
+        assert ("Each text file is one document; --corpus takes its blank lines" in said) == (not option)
         found = Profile.load(f"out{len(option)}")
         lengths.append(int(found.tokens["special"].values.sum()))
-    assert lengths == [2, 1]
+    assert lengths == [1, 2]
+    assert "corpus must come with text" in refused(["profile", checkpoint, "--corpus"], capsys)
 
 
 @pytest.mark.slow
@@ -443,6 +445,7 @@ def test_a_model_of_the_hub_is_told_with_its_commit_and_the_command(hub, text, h
     source = found.attributes["source"]
     assert (source["kind"], source["revision"], source["commit"]) == ("hub", "main", hub)
     assert source["command"] == f"statesize profile someone/tiny --text {text} --max-tokens 8 --output result"
+    assert source["test"] == f"statesize truncate someone/tiny --text {text} --max-tokens 8"
 
 
 @pytest.mark.parametrize("output", [[], ["--output", "result"]])

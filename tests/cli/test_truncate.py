@@ -7,6 +7,7 @@ import pytest
 
 from statesize import profile
 from statesize.cli import main
+from statesize.lab import zoo
 
 
 def test_table_and_page(tmp_path, capsys):
@@ -82,6 +83,21 @@ def test_a_profile_then_says_what_suffices(tmp_path, capsys):
     assert "profile must be of sa, got 'gla'" in capsys.readouterr().err
 
 
+def test_texts_that_are_shorter_than_a_piece_are_taken_as_they_are(tmp_path, capsys):
+    text, longer = tmp_path / "a.txt", tmp_path / "b.txt"
+    text.write_text(zoo.documents()[0][:60], encoding="utf-8")
+    longer.write_text(zoo.documents()[1][:90], encoding="utf-8")
+    assert main(["truncate", "gla", "--text", str(text), "--json"]) == 0
+    captured = capsys.readouterr()
+    (measured,) = json.loads(captured.out)["measured"]
+    assert f"No text has 512 tokens: pieces are of {measured['tokens']}." in captured.err
+    assert measured["cut"] == measured["tokens"] // 2
+    # Of several, half are read, or more: here the longer one.
+    assert main(["truncate", "gla", "--text", str(text), "--text", str(longer), "--plan"]) == 0
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("No text")]
+    assert int(said.split()[-1].rstrip(".")) > measured["tokens"]
+
+
 def test_bad_input(tmp_path, capsys):
     assert main(["truncate", "gla", "--cuts", "x"]) == 1
     assert "cuts must be numbers such as 64,128, got 'x'" in capsys.readouterr().err
@@ -90,9 +106,9 @@ def test_bad_input(tmp_path, capsys):
     assert main(["truncate", "gla", "--at", "2"]) == 1
     assert "at must be a share between 0 and 100 %, got '2'" in capsys.readouterr().err
     short = tmp_path / "short.txt"
-    short.write_text("A few words.", encoding="utf-8")
+    short.write_text("A", encoding="utf-8")
     assert main(["truncate", "gla", "--text", str(short)]) == 1
-    assert "a text of 512 tokens, got" in capsys.readouterr().err
+    assert "2 tokens of their own" in capsys.readouterr().err
     assert main(["truncate", "gla", "--html", str(tmp_path)]) == 1
     capsys.readouterr()
     other = tmp_path / "other.json"

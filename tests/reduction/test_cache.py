@@ -524,7 +524,7 @@ def test_neighbours_lie_in_one_set():
     assert sorted(together) == [*range(0, 120, 10), 1000, 1010, 1020]
 
 
-@pytest.mark.parametrize(("least", "fewer"), [(9, ", or tokens=9 (--max-tokens 9)"), (10, "")])
+@pytest.mark.parametrize(("least", "fewer"), [(9, ", or --max-tokens 9 (tokens=9)"), (10, "")])
 def test_texts_that_are_too_short_are_refused_with_what_is_enough(least, fewer):
     with pytest.raises(InputError) as refused:
         three_sets([torch.arange(59), torch.arange(9)], 10, 100, None, least=least)

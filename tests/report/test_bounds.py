@@ -89,9 +89,11 @@ def between_bounds(table):
     return [text for row in table.rows for cell in row if re.fullmatch(BOUNDS, text := cell_text(cell))]
 
 
-def test_in_charts(bounded, ends):
+def test_in_charts(bounded):
     drawn = layers([bounded], "relative_count").to_dict()["datasets"]["layers"]
-    assert drawn[0]["said"] == f"{ends[0]:.2f}–{ends[1]:.2f}"
+    low, high = middle_bounds(bounded.mixer(0), "relative_count")
+    assert drawn[0]["said"] == f"{low:.2f}–{high:.2f}"
+    assert high - low == pytest.approx(APART)
     for drawn in (bounded.plot.positions(metric="relative_count"), bounded.plot.tolerance(), bounded.plot.spectrum()):
         chart = drawn.to_dict()
         tables = chart["datasets"]

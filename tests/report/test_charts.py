@@ -8,7 +8,7 @@ import vl_convert
 
 from statesize.measurement.chart import json_number
 from statesize.report.charts import along, layers, page_charts, show_token
-from statesize.report.words import short_names, telling_layer
+from statesize.report.words import headline, short_names
 
 
 def test_charts_compile_without_warnings(hostile_profile):
@@ -27,17 +27,16 @@ def test_specification_is_the_same_each_time(hostile_profile):
         assert json.dumps(chart()) == json.dumps(chart())
 
 
-def test_models_along_a_text_have_the_layer_that_tells_most(hostile_profile):
-    rows = along([hostile_profile, hostile_profile]).to_dict()["data"]["values"]
-    layer = hostile_profile.mixers[telling_layer(hostile_profile)]
-    node = hostile_profile.mixer(layer)
-    curve = node["entropy"].values[0].mean(0)
-    known = np.flatnonzero(np.isfinite(curve))
-    short = short_names(hostile_profile.mixers)[layer]
-    assert {row["of"] for row in rows} == {f"{hostile_profile.model} ({place}), layer {short}" for place in (1, 2)}
-    assert [row["position"] for row in rows] == 2 * node["position"].values[known].tolist()
-    assert [row["ess"] for row in rows] == pytest.approx(2 * curve[known].tolist())
-    assert [row["ceiling"] for row in rows] == 2 * node["ceiling"].values[0, known].tolist()
+def test_models_along_a_text_have_the_number_of_the_headline_at_its_middle(ladder_profile):
+    rows = along([ladder_profile, ladder_profile]).to_dict()["data"]["values"]
+    assert {row["of"] for row in rows} == {f"{ladder_profile.model} ({place})" for place in (1, 2)}
+    for name in ladder_profile.mixers:
+        node = ladder_profile.mixer(name)
+        assert [row["position"] for row in rows] == 2 * node["position"].values.tolist()
+    (middle,) = {row["ess"] for row in rows if row["position"] == 20}
+    assert f"carries {middle:.1f} numbers" in headline([ladder_profile]).sentence
+    ceilings = [ladder_profile.mixer(name)["ceiling"].values[0] for name in ladder_profile.mixers]
+    assert [row["ceiling"] for row in rows] == pytest.approx(2 * np.mean(ceilings, 0).tolist())
 
 
 def test_rows_tile_the_axis_for_the_pointer(hostile_profile):

@@ -15,7 +15,7 @@ from statesize.report import write_report
 from statesize.report.document import resource
 from statesize.report.head_map import EXTREMES, PAGE_HEADS, extreme_heads, layer_cells
 from statesize.report.tables import group_tables
-from statesize.results.summary import ess_values, group_rows, unit_means, without_sinks
+from statesize.results.summary import at_middle, ess_values, group_rows, without_sinks
 
 LAYERS, HEADS, LENGTH = 18, 9, 12
 
@@ -65,7 +65,7 @@ def visit(browser, deep, small, tmp_path_factory, request):
 
 
 def means(found, metric="entropy"):
-    return np.array([unit_means(node, ess_values(node, metric)) for node in map(found.mixer, found.mixers)])
+    return np.array([at_middle(node, ess_values(node, metric)).mean(0) for node in map(found.mixer, found.mixers)])
 
 
 def test_one_cell_a_head_on_the_scale_of_the_data(visit, deep):

@@ -1,12 +1,13 @@
 """Models on record: what a command writes, what the page and the package take of it, and where a profile stands."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 import statesize as ss
 from statesize.cli import main
-from statesize.report.on_record import carries, measured_models, standing, table_row
+from statesize.report.on_record import carries, measured_models, standing, table_row, what_suffices
 from statesize.report.words import headline
 from tools.figures.measured_models import measured_models as shown
 from tools.figures.measured_models import packed, records
@@ -40,13 +41,14 @@ def test_a_model_that_somebody_adds_stands_on_the_page_and_in_the_package(record
         f"{NORMAL} On record, at the middle of 24 tokens of prose: added {ess:.1f} of 12. All: statesize models "
         "--measured"
     )
-    assert standing(profile, models=[packaged]) == expected
+    assert standing([profile], models=[packaged]) == [expected]
 
 
-def named(name, weights, *lengths, data="tokens of prose"):
+def named(name, weights, *lengths, data="tokens of prose", inputs="", texts=None):
     """A model on record: ESS at the middle of texts of some lengths, without sinks, and with untrained weights."""
     rows = [
         {"length": length, "ess": ess, "ess_without_sinks": without, "of": 8.0, "untrained": untrained}
+        | {"inputs": inputs, "texts": texts}
         for length, ess, without, untrained in lengths
     ]
     shared = {"carries": "a fixed state", "kind": ""}
@@ -61,15 +63,16 @@ def test_a_model_is_told_at_the_nearest_length_and_its_own_untrained_figure_alon
     # 32 is as far from 16 as from 64 by their ratio: the longer of both is told.
     for length, nearest, ess, untrained in ((16, 16, 2, 3), (20, 16, 2, 3), (32, 64, 4, 5), (40, 64, 4, 5)):
         near = "On record" if length == nearest else "Nearest on record"
-        own = f"this {ess:.1f} of 8; with untrained weights {untrained:.1f}. Others there: that {ess:.1f} of 8."
+        near_it = f"{untrained:.1f}: too near to tell trained weights from them"
+        own = f"this {ess:.1f} of 8; with untrained weights {near_it}. Others there: that {ess:.1f} of 8."
         told = f"of 20 bytes of prose: bytewise 1.0 of 8; of {nearest} tokens of prose: that {ess:.1f} of 8"
         profile = ss.profile("gla", [list(range(5, 5 + length))])
-        assert standing(profile, "0a" * 32, models) == (
+        assert standing([profile], "0a" * 32, models) == [
             f"{NORMAL} {near}, past token {nearest // 2} of {nearest}: {own} All: statesize models --measured"
-        )
+        ]
         for weights in ("0c" * 32, ""):
             expected = f"Nearest on record, at the middle {told}, this {ess:.1f} of 8. All: statesize models --measured"
-            assert standing(profile, weights, models) == f"{NORMAL} {expected}"
+            assert standing([profile], weights, models) == [f"{NORMAL} {expected}"]
 
 
 @pytest.fixture(scope="module")
@@ -82,24 +85,72 @@ def of_eight():
     [
         (11.9, 11.9, 27.3, "11.9 of 8; with untrained weights 27.3: training lowers ESS."),
         (10.0, 10.0, 6.0, "10.0 of 8; with untrained weights 6.0: training raises ESS."),
-        (41.2, 41.2, 34.5, "41.2 of 8; with untrained weights 34.5."),
-        (7.75, 7.75, 10.3, "7.8 of 8; with untrained weights 10.3."),
-        # With sinks and without them it is far below, or far above; else nothing follows.
+        (41.2, 41.2, 34.5, "41.2 of 8; with untrained weights 34.5: NEAR."),
+        (7.75, 7.75, 10.3, "7.8 of 8; with untrained weights 10.3: NEAR."),
+        # With sinks and without them it is far below, or far above, or it is so without sinks alone.
         (8.7, 22.1, 63.3, "8.7 of 8, 22.1 without sinks; with untrained weights 63.3: training lowers ESS."),
-        (7.8, 17.9, 6.9, "7.8 of 8, 17.9 without sinks; with untrained weights 6.9."),
-        (3.0, 17.9, 6.9, "3.0 of 8, 17.9 without sinks; with untrained weights 6.9."),
+        (7.8, 17.9, 6.9, "7.8 of 8, 17.9 without sinks; with untrained weights 6.9: ALONE."),
+        (3.0, 17.9, 6.9, "3.0 of 8, 17.9 without sinks; with untrained weights 6.9: ALONE."),
         (7.8, 17.9, None, "7.8 of 8, 17.9 without sinks."),
     ],
 )
 def test_what_training_does_is_said_where_all_numbers_show_it(of_eight, ess, without, untrained, told):
     models = [named("this", "0a", (8, ess, without, untrained))]
     expected = f"{NORMAL} On record, past token 4 of 8: this {told} All: statesize models --measured"
-    assert standing(of_eight, "0a" * 32, models) == expected
+    expected = expected.replace("NEAR", "too near to tell trained weights from them")
+    expected = expected.replace("ALONE", "training shows in the number without sinks alone")
+    assert standing([of_eight], "0a" * 32, models) == [expected]
+
+
+@pytest.mark.parametrize(("ends", "place"), [((0.1, 8.0), "inside"), ((5.0, 8.0), "below"), ((0.1, 0.2), "above")])
+def test_a_text_stands_beside_single_texts_of_its_own_model(of_eight, ends, place):
+    texts = {"ess": [*ends, 24], "ess_without_sinks": [*ends, 7]}
+    (told,) = standing([of_eight], "0a" * 32, [named("this", "0a", (8, 2.0, 5.0, None), texts=texts)])
+    here = of_eight.summary_rows()[0]["middle_entropy"] if len(of_eight.mixers) == 1 else None
+    here = headline([of_eight]).sentence.split(" carries ")[1].split()[0] if here is None else f"{here:.1f}"
+    both = [f"({ends[0]:.1f} to {ends[1]:.1f} in {count} single texts; here {here}, {place})" for count in (24, 7)]
+    assert f": this 2.0 of 8 {both[0]}, 5.0 without sinks {both[1]}. All" in told
+    # A text of another length does not compare with them.
+    (told,) = standing([of_eight], "0a" * 32, [named("this", "0a", (12, 2.0, 2.0, None), texts=texts)])
+    assert "24 single texts)" in told
+
+
+def test_what_is_on_record_itself_is_not_what_is_normal(of_eight):
+    own = named("this", "0a", (8, 2.0, 2.0, 3.0), inputs=of_eight.attributes["tokens_sha256"][:16])
+    assert standing([of_eight], "0a" * 32, [own]) == []
+    others = [
+        named("that", "0b", (8, 4.0, 4.0, 3.0)),
+        named("bytewise", "0d", (8, 1.0, 1.0, 1.0), data="bytes of prose"),
+    ]
+    (told,) = standing([of_eight], "0a" * 32, [own, *others])
+    assert (
+        told
+        == f"{NORMAL} On record, at the middle of 8 tokens of prose: that 4.0 of 8. All: statesize models --measured"
+    )
+    # Other weights over the same text are as normal as any.
+    assert "this 2.0 of 8" in standing([of_eight], "0c" * 32, [own])[0]
+
+
+def test_a_page_says_once_what_is_normal_for_each_kind_of_memory(of_eight):
+    assert len(standing([of_eight, of_eight], models=[named("that", "0b", (8, 4.0, 4.0, 3.0))])) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "command"),
+    [
+        ({"kind": "bundled"}, "statesize truncate gla"),
+        ({"kind": "folder"}, "statesize truncate MODEL --text FILE"),
+        ({"kind": "folder", "test": "statesize truncate here --text b.txt"}, "statesize truncate here --text b.txt"),
+    ],
+)
+def test_the_command_that_tests_what_suffices_is_told_in_full(source, command):
+    (told,) = what_suffices([SimpleNamespace(model="gla", attributes={"source": source})])
+    assert told.endswith(f"not what a task needs; this tests it: {command}")
 
 
 def test_a_text_that_is_far_shorter_than_those_on_record_is_not_compared():
-    told = standing(ss.profile("gla", [[5, 6, 7]]))
-    assert told == "3 tokens are too few to compare with models on record, of 64 and more."
+    told = standing([ss.profile("gla", [[5, 6, 7]])])
+    assert told == ["3 tokens are too few to compare with models on record, of 64 and more."]
 
 
 def test_a_record_holds_the_headline_of_its_profile(recorded):
@@ -158,7 +209,18 @@ def test_what_was_measured_is_listed(capsys):
 
 def test_the_package_has_a_small_table_of_all_records():
     known = records()
-    assert measured_models() == [table_row(one) for one in known]
+    packaged = json.loads(packed(known))["models"]
+    assert measured_models() == packaged
+    without = [one | {"lengths": [row | {"texts": None} for row in one["lengths"]]} for one in packaged]
+    assert without == [table_row(one) for one in known]
+    # Where single texts are on record, the mean of those of the record lies among them.
+    texts = {(one["name"], row["length"]): row for one in packaged for row in one["lengths"] if row["texts"]}
+    assert {name for name, length in texts if length == 512} >= {"SmolLM2-135M", "Gemma 3 270M", "RWKV-7 834K"}
+    assert texts["SmolLM2-135M", 256]["texts"]["ess_without_sinks"][2] == 24
+    for row in texts.values():
+        for name, (low, high, count) in row["texts"].items():
+            assert count >= 5
+            assert low < row[name] < high
     assert len(packed(known).encode()) < 50_000
     assert len(known) >= 8
     assert all(len(one["weights"]) == 64 and one["made"]["commit"] for one in known)

@@ -1,9 +1,13 @@
 """What a report says of its models in words, and the bars beside it."""
 
+import re
+
 import pytest
 
+import statesize as ss
 from statesize.report.charts import layers
 from statesize.report.page import page
+from statesize.report.tables import layer_rows
 from statesize.report.words import headline, metric_titles, model_line
 
 
@@ -12,7 +16,9 @@ def test_a_page_says_each_metric_beside_its_bars(ladder_profile):
     captions = [chart.caption for chart in made.charts[1:]]
     for metric, caption in zip(metric_titles([ladder_profile]), captions, strict=True):
         assert model_line(ladder_profile, metric) in caption
-    assert made.finding == headline([ladder_profile]).sentence
+    said, reach = made.finding.splitlines()
+    assert said == headline([ladder_profile]).sentence
+    assert reach == "This is of 1 text at one cut, and no verdict on a model."
     assert captions[1].count(headline([ladder_profile], "relative_count").sentence) == 1
 
 
@@ -23,15 +29,18 @@ def test_words_are_of_their_metric(ladder_profile):
 
 
 @pytest.mark.parametrize("metric", ["entropy", "relative_count"])
-def test_bars_are_the_averages_of_the_summary(ladder_profile, metric):
+def test_bars_are_the_numbers_of_the_words_and_of_the_table(ladder_profile, metric):
+    found = ss.profile("gla", [list(range(5, 29))])
+    drawn, told = layers([found], metric).to_dict()["datasets"]["layers"], layer_rows(found, metric)
+    assert [f"{row['middle']:.1f}" for row in drawn] == [row.ess for row in told]
+    assert [row["possible"] for row in drawn] == [row.possible for row in told]
+    ends = re.search(r"From ([\d.]+) in layer (\d+) to ([\d.]+) in layer (\d+)", model_line(found, metric)).groups()
+    by_layer = {row["short"]: f"{row['middle']:.1f}" for row in drawn}
+    assert (by_layer[ends[1]], by_layer[ends[3]]) == (ends[0], ends[2])
     chart = layers([ladder_profile], metric).to_dict()
-    drawn = chart["datasets"]["layers"]
-    rows = ladder_profile.summary_rows()
-    shown = [row["average"] for row in drawn]
-    assert shown == pytest.approx([row[f"average_{metric}"] for row in rows], rel=1e-3)
     if metric == "entropy":
-        shares = [row["utilisation"] for row in drawn]
-        assert shares == pytest.approx([row["state_utilisation"] for row in rows], abs=1e-3)
+        shares = [row["utilisation"] for row in chart["datasets"]["layers"]]
+        assert shares == pytest.approx([row.used for row in layer_rows(ladder_profile, metric)], abs=1e-3)
     (bars,) = chart["layer"]
-    assert bars["encoding"]["y"]["field"] == "average"
+    assert bars["encoding"]["y"]["field"] == "middle"
     assert bars["encoding"]["color"]["scale"]["domain"] == [ladder_profile.model]

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bounds import TOKENS
+from benchmarks.published.models import TOKENS as PIECES
 from benchmarks.truncation import interval
+from statesize.measurement.statistics import FEWEST_TEXTS
 from statesize.report.on_record import SCHEMA, TO_BE_SAID, table_row
 from statesize.truncation.result import WORTHLESS
 from tools.figures.on_record import RESULTS, read_json, table
@@ -41,8 +43,28 @@ def records(folder: Path = RECORDS) -> list[dict[str, Any]]:
 
 def packed(known: Sequence[Mapping[str, Any]]) -> str:
     """The table in the package, a model a line."""
-    rows = ",\n".join(json.dumps(table_row(one), ensure_ascii=False) for one in known)
+    texts = _single_texts()
+    rows = ",\n".join(json.dumps(table_row(one, texts.get(one["weights"], {})), ensure_ascii=False) for one in known)
     return f'{{"schema": {SCHEMA}, "models": [\n{rows}\n]}}\n'
+
+
+def _single_texts() -> dict[str, dict[int, dict[str, Any]]]:
+    """Least and most ESS of single texts, and how many, by weights and length, from records that hold single texts."""
+    weights: dict[str, str] = {}
+    values: dict[tuple[str, int, str], list[float]] = {}
+    for record in map(read_json, ("bounds", MORE_BOUNDS)):
+        for row in record["rows"]:
+            weights[row["file"]] = row["weights"]
+            values.setdefault((row["weights"], row["tokens"], "ess"), []).append(row["measured"]["entropy"])
+    for row in read_json("published_documents")["rows"]:
+        for name, column in (("ess", "ess"), ("ess_without_sinks", "ess_without_sink")):
+            values.setdefault((weights[row["file"]], PIECES, name), []).append(row[column])
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for (model, length, name), some in values.items():
+        if len(some) >= FEWEST_TEXTS:
+            ends = [float(f"{end:.4g}") for end in (min(some), max(some))]
+            found.setdefault(model, {}).setdefault(length, {})[name] = [*ends, len(some)]
+    return found
 
 
 def measured_models(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +23,7 @@ from statesize.cli.shared.options import (
     Workers,
     check_file,
     model_for,
+    options_of,
     page_path,
 )
 from statesize.cli.shared.printing import TEXT, Printing
@@ -169,6 +171,9 @@ def profile(
             done = answer_task(task, run.model, run.tokenizer, texts.sequences or DOCUMENTS)
         read, answered = Sequences([ids[: texts.max_tokens] for ids in done.prompts], 0), {"task": done.score}
     source = {**run.source, **_reading(read), **answered, "command": command_line()}
+    if task is None and prefix is None:
+        # Kept for those who see the page or the folder: what tells whether so much suffices.
+        source["test"] = shlex.join(["statesize", "truncate", model, *options_of(texts, loading)])
     read, settings = _read_settings(before, run.tokenizer, read, settings, tolerance, printing)
     if record is not None and (len(set(map(len, read.ids))) > 1 or not settings.by_default):
         raise InputError(
@@ -180,6 +185,8 @@ def profile(
             f"A sequence of more than {LONGEST_WHOLE:,} tokens is measured at {EVENLY_SPREAD} evenly spread positions. "
             "Give --positions all to measure all."
         )
+    if output is None and html is None and not printing.json and source.get("kind") != "bundled":
+        printing.say("This is printed and not kept: --output FOLDER keeps it, --html FILE draws it.")
     measure = partial(run.profile, read.ids, settings, source=source, output=output)
     written = None if output is None else written_at(output)
     result = _measured(run, measure, len(read.ids), output, printing)

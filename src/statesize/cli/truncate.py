@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ def truncate(
 ) -> None:
     """Test whether ESS suffices: cut all layers to multiples of their ESS, and measure what the rest of the text loses.
 
-    It reads 12 pieces of --max-tokens (or --sequences of them) and cuts each in the middle. How far the predictions
+    It reads 12 pieces of --max-tokens (or --sequences of them; shorter ones where no text is so long) and cuts each in
+    the middle. How far the predictions
     move is stated as a share of how far they move without the context. With hindsight the size is a lower bound of the
     memory that is needed; beside it stands what choices need that know only the past.
 
@@ -87,7 +89,7 @@ def truncate(
     from statesize.profiling import Profile
     from statesize.texts.inputs import whole_texts
     from statesize.truncation.page import page, require_model, with_truncation
-    from statesize.truncation.truncate import DOCUMENTS, checked_pieces, plan_truncation
+    from statesize.truncation.truncate import DOCUMENTS, checked_pieces, fitting_tokens, plan_truncation
     from statesize.truncation.truncate import truncate as run
 
     measured = None if profile is None else Profile.load(profile)
@@ -95,7 +97,12 @@ def truncate(
     printing.hush_libraries()
     tokenizer, vocabulary, _ = texts.facts_of(model, loading)
     inputs = whole_texts(texts.read_whole(tokenizer, printing, vocabulary), tokenizer)
-    checked_pieces(inputs, texts.max_tokens, 1, tokenizer)
+    size = fitting_tokens(inputs, texts.max_tokens)
+    if size < texts.max_tokens:
+        printing.say(f"No text has {texts.max_tokens:,} tokens: pieces are of {size:,}.")
+        texts = replace(texts, max_tokens=size)
+        checked_cuts(positions, size)
+    checked_pieces(inputs, size, 1, tokenizer)
     loaded = texts.load(model, loading)
     if measured is not None:
         require_model(measured, loaded.name)

@@ -30,18 +30,20 @@ from statesize.measurement.chart import (
     tolerance_tables,
 )
 from statesize.measurement.statistics import between
-from statesize.report.words import kind_title, model_title, model_titles, short_names, telling_layer
+from statesize.report.words import kind_title, model_title, model_titles, short_names
 from statesize.results.fields import told
 from statesize.results.summary import (
     Profiled,
-    average,
+    channels_of,
+    comparable,
     ess_bounds,
     ess_values,
     known_mean,
     largest_size,
     layer_name,
-    mean_bounds,
-    mean_ceiling,
+    middle_bounds,
+    middle_ceiling,
+    middle_estimate,
     unit_dim,
     utilisation_values,
 )
@@ -112,7 +114,7 @@ class ProfileCharts:
         return vega.positions_chart(tables, f"{self._profile.model}, {name}: {title}", title, paper=self._paper)
 
     def layers(self) -> alt.LayerChart:
-        """Average ESS of each layer.
+        """ESS of each layer at the middle of the texts.
 
         Returns:
             The chart.
@@ -164,19 +166,19 @@ class ProfileCharts:
 
 
 def layers(profiles: Sequence[Profiled], metric: str = "entropy", *, paper: bool = False) -> alt.LayerChart:
-    """Average ESS of each layer of each model, the number of tables and headlines."""
+    """ESS of each layer of each model at the middle of the texts, the number of tables and headlines."""
     title = metric_title(metric).lower().replace("ess", "ESS")
     hints = [
         vega.hint("model", "model"),
         vega.hint("layer", "layer"),
         vega.hint("kind", "kind"),
-        vega.hint("said", f"average {title}"),
-        vega.hint("possible", "possible at these cuts", ".1f"),
+        vega.hint("said", f"{title} at the middle"),
+        vega.hint("possible", "possible there", ".1f"),
         vega.hint("utilisation", "utilisation", ".1%"),
         vega.hint("tss", "TSS"),
     ]
     rows = [row for profile in profiles for row in layer_rows(profile, metric)]
-    y = alt.Y("average:Q", title=f"Numbers per channel ({title})")
+    y = alt.Y("middle:Q", title=f"Numbers per channel ({title}, at the middle of the text)")
     return vega.bars({"layers": rows}, vega.layer_axis("short"), y, "model", hints, paper=paper)
 
 
@@ -186,17 +188,17 @@ def layer_rows(profile: Profiled, metric: str) -> list[Row]:
     rows: list[Row] = []
     for name, short in short_names(profile.mixers).items():
         node = profile.mixer(name)
-        least, most = mean_bounds(node, metric)
+        least, most = middle_bounds(node, metric)
         rows.append(
             {
                 "short": short,
-                "utilisation": json_number(average(node, utilisation_values(node, metric)).mean),
+                "utilisation": json_number(middle_estimate(node, utilisation_values(node, metric)).mean),
                 "model": title,
                 "layer": name,
                 "kind": kind_title(str(node.attrs["kind"])),
-                "average": json_number((least + most) / 2),
+                "middle": json_number((least + most) / 2),
                 "said": between(least, most, "{:.2f}".format),
-                "possible": json_number(mean_ceiling(node)),
+                "possible": json_number(middle_ceiling(node)),
                 "tss": told({"tss": largest_size(node)})["tss"],
             }
         )
@@ -240,17 +242,19 @@ def show_token(token: str) -> str:
 
 
 def along(profiles: Sequence[Profiled]) -> alt.LayerChart:
-    """ESS of one layer of each model along the first text, the one that changes most, below what it could carry."""
+    """ESS of each model along the first text, the mean over its layers, below what these could carry."""
     rows: list[Row] = []
     for title, profile in zip(model_titles(profiles), profiles, strict=True):
-        name = profile.mixers[telling_layer(profile)]
-        node = profile.mixer(name)
-        ess = ess_values(node, "entropy")[0].mean(0)
+        nodes = [profile.mixer(profile.mixers[at]) for at in comparable(profile)]
+        if not nodes:
+            continue
+        weights = [channels_of(node) for node in nodes]
+        ess = np.average([ess_values(node, "entropy")[0].mean(0) for node in nodes], axis=0, weights=weights)
+        ceiling = np.average([node["ceiling"].values[0] for node in nodes], axis=0, weights=weights)
         at = np.flatnonzero(np.isfinite(ess))
         at = at[evenly_spread(len(at), _ALONG)]
-        found = table(position=node["position"].values[at], ess=ess[at], ceiling=node["ceiling"].values[0, at])
-        of = f"{title}, layer {short_names(profile.mixers)[name]}"
-        rows += [{"of": of, **row} for row in found]
+        found = table(position=nodes[0]["position"].values[at], ess=ess[at], ceiling=ceiling[at])
+        rows += [{"of": title, **row} for row in found]
     names = list(dict.fromkeys(row["of"] for row in rows))
     scale = alt.Scale(domain=names, range=[PALETTE[index % len(PALETTE)] for index in range(len(names))])
     axis = alt.Axis(tickCount=8, labelFlush=True)

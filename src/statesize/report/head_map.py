@@ -31,7 +31,6 @@ from statesize.results.summary import (
     known_mean,
     largest_size,
     unit_dim,
-    unit_means,
     utilisation_values,
     without_sinks,
 )
@@ -173,7 +172,7 @@ def layer_data(mixer: xr.Dataset, name: str, short: str, metrics: Iterable[str],
 
 
 def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
-    """The cells of one layer in the map: averages in the order of the heads, of neighbours where there are many."""
+    """The cells of one layer in the map, at the middle, in the order of the heads; means of neighbours where many."""
     units = mixer[unit_dim(mixer)].values
     groups = np.array_split(np.arange(len(units)), len(shown_heads(mixer)))
 
@@ -181,7 +180,7 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
         return [json_number(float(np.mean(of_units[group]))) for group in groups]
 
     def grouped(values: Array) -> list[str | int | float | None]:
-        return means(unit_means(mixer, values))
+        return means(known_mean(at_middle(mixer, values), 0))
 
     return {
         "labels": [_label(unit_dim(mixer), units[group]) for group in groups],
@@ -191,8 +190,7 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
         "unit": unit_dim(mixer),
         # The share of the attention that one token takes, where the layer attends.
         "sink": means(known_mean(mixer["sink_share"].values, 0)),
-        # Entropy-ESS at one cut of each text, as it is and without the columns of sinks.
-        "middle": means(known_mean(at_middle(mixer, ess_values(mixer, "entropy")), 0)),
+        # Entropy-ESS without the columns of sinks.
         "sinkless": means(known_mean(without_sinks(mixer), 0)),
         # The largest TSS, the same in all cells.
         "tss": json_number(largest_size(mixer)),
@@ -221,7 +219,8 @@ def extreme_heads(profile: Profiled, metric: str) -> dict[str, list[tuple[int, s
         if metric == "sinkless":
             parts = [known_mean(without_sinks(mixer), 0), np.zeros(mixer.sizes[unit])]
         else:
-            parts = [unit_means(mixer, part) for part in (ess_values(mixer, metric), _apart(mixer, metric))]
+            both = ess_values(mixer, metric), _apart(mixer, metric)
+            parts = [known_mean(at_middle(mixer, part), 0) for part in both]
         found += [
             (layer, f"{unit} {index}", mean, apart)
             for index, mean, apart in zip(mixer[unit].values, *(part.tolist() for part in parts), strict=True)

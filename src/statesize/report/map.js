@@ -8,7 +8,7 @@ const map = (() => {
   const MEASURES = {
     ess: "ESS, numbers per channel", share: "Utilisation", ess_bytes: "ESS, bytes per head",
     tss: "TSS, numbers per channel", tss_bytes: "TSS, bytes per head",
-    middle: "Entropy-ESS at the middle of the text", sinkless: "Entropy-ESS at the middle, without sinks",
+    sinkless: "Entropy-ESS without sinks",
   };
   // Share of the attention on one token from which on a cell is marked.
   const SINK = 0.2;
@@ -26,7 +26,7 @@ const map = (() => {
 
   const numbersOf = ({ cells }, metric, column) => {
     const numbers = { share: cells.share[metric][column], ess: cells.ess[metric][column], tss: cells.tss,
-      middle: cells.middle[column], sinkless: cells.sinkless[column] };
+      entropy: cells.ess.entropy[column], sinkless: cells.sinkless[column] };
     const bytes = (number) => number === null ? null : number * cells.numberBytes;
     const apart = cells.apart[metric][column];
     return { ...numbers, apart: { ess: apart, ess_bytes: bytes(apart) }, ess_bytes: bytes(numbers.ess), tss_bytes: bytes(numbers.tss) };
@@ -66,7 +66,7 @@ const map = (() => {
   const showTip = (cell) => {
     const box = byId("map").getBoundingClientRect();
     const { numbers, sink, name } = cell;
-    const told = Object.entries(MEASURES).filter(([key]) => key !== "sinkless" || numbers.sinkless !== numbers.middle);
+    const told = Object.entries(MEASURES).filter(([key]) => key !== "sinkless" || numbers.sinkless !== numbers.entropy);
     const lines = told.map(([key, title]) => `${title}: ${shown(key, numbers[key], 2, numbers.apart[key])}`);
     if (sink !== null) lines.push(`Most attention on one token: ${shown("share", sink)}`);
     tip.replaceChildren(element("strong", {}, name), ...lines.map((line) => element("span", {}, line)));
@@ -223,11 +223,11 @@ const map = (() => {
     showScale(low, high, measure, MEASURES[measure], found.some(({ sink }) => sink !== null && sink > SINK));
   };
 
-  // Without sinks the last two are the same, and say no more than the first.
+  // Where there are no sinks the last says no more than the first.
   const measures = (models) => {
-    const led = ({ cells: { middle, sinkless } }) => middle.some((value, column) => value !== sinkless[column]);
+    const led = ({ cells: { ess, sinkless } }) => ess.entropy.some((value, column) => value !== sinkless[column]);
     const shows = models.some(({ layers }) => layers.some(led));
-    return Object.entries(MEASURES).filter(([measure]) => shows || !["middle", "sinkless"].includes(measure));
+    return Object.entries(MEASURES).filter(([measure]) => shows || measure !== "sinkless");
   };
 
   return { drawMaps, mark, measures };

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ from statesize.check import refuse
 from statesize.errors import InputError
 from statesize.io.files import replace_file
 from statesize.io.text import counted
-from statesize.report.words import kind_title, position_name
+from statesize.report.words import kind_title, model_title, position_name
 from statesize.results.summary import (
     Profiled,
     at_middle,
@@ -33,11 +34,11 @@ SCHEMA = 1
 TABLE = "on_record.json"
 TO_BE_SAID = ("package", "licence", "check")
 """What only whoever adds a model can say; a record of the command line has them empty."""
-NO_NEED = "ESS is what a layer carries of this text, not what a task needs: statesize truncate tests that."
+NO_NEED = "ESS is what a layer carries of this text, not what a task needs"
 DIGEST = 16
 """How much of the digest of a model's weights the package keeps, to know the model again."""
-_SINKS, _APART = 1.2, 1.5
-"""Factors above which sinks are told and weights differ by more than texts do: single texts differ by up to a fifth."""
+_SINKS, _APART, _ALIKE = 1.2, 1.5, 1.25
+"""Factors above which sinks are told, weights differ by more than texts of a record do, and lengths do not compare."""
 SPREAD = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Quantiles over heads or channels."""
 
@@ -138,8 +139,8 @@ def carries(profile: Profiled) -> str:
     return "both" if len(caches) > 1 else "tokens kept" if caches.pop() else "a fixed state"
 
 
-def table_row(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What the package keeps of a record."""
+def table_row(record: Mapping[str, Any], texts: Mapping[int, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """What the package keeps of a record, and least and most of single texts, and how many, by their length."""
     untrained = {row["length"]: row["ess"] for row in record["untrained"]}
     kinds = dict.fromkeys(layer["kind"] for row in record["lengths"] for layer in row["layers"])
     return {
@@ -150,7 +151,8 @@ def table_row(record: Mapping[str, Any]) -> dict[str, Any]:
         "kind": ", ".join(map(kind_title, kinds)),
         "lengths": [
             {name: row[name] for name in ("length", "ess", "ess_without_sinks", "of")}
-            | {"untrained": untrained.get(row["length"])}
+            | {"untrained": untrained.get(row["length"]), "inputs": row["inputs_sha256"][:DIGEST]}
+            | {"texts": texts.get(row["length"])}
             for row in record["lengths"]
         ],
     }
@@ -162,28 +164,60 @@ def measured_models() -> list[dict[str, Any]]:
     return cast("list[dict[str, Any]]", json.loads(text)["models"])
 
 
-def standing(profile: Profiled, weights: str = "", models: Sequence[Mapping[str, Any]] | None = None) -> str:
-    """The models on record that carry what this one does, at the length nearest to its texts; "" for none.
+def standing(
+    profiles: Sequence[Profiled], weights: str = "", models: Sequence[Mapping[str, Any]] | None = None
+) -> list[str]:
+    """What is normal: models on record that carry what these do, at the length nearest to their texts.
 
-    A model on record comes first, by its own nearest length, with the figure of its untrained weights: those of others
-    say nothing about it. Beside it stand others that read the same data.
+    A profile alone of a model on record stands beside that model's own figures, by its own nearest length: over single
+    texts, and of its untrained weights, as those of others say nothing about it. Others that read the same data follow.
+    A measurement that is on record itself is not told as what is normal.
 
     Args:
-        profile: The profile.
-        weights: SHA-256 of its weights, by which a model on record is known again.
+        profiles: The profiles.
+        weights: SHA-256 of the weights of a single profile, by which a model on record is known again.
         models: The models on record; None takes those of the package.
 
     Returns:
-        A few sentences.
+        A few sentences for each kind of memory.
     """
+    known, digests = models or measured_models(), [weights or one.attributes["weights_sha256"] for one in profiles]
+    shown = {
+        (digest[:DIGEST], one.attributes["tokens_sha256"][:DIGEST])
+        for one, digest in zip(profiles, digests, strict=True)
+    }
+    kept = [one for one in known if not any((one["weights"], row["inputs"]) in shown for row in one["lengths"])]
+    found: dict[str, None] = {}
+    for profile, digest in zip(profiles, digests, strict=True):
+        own = next((one for one in known if digest.startswith(one["weights"])), None)
+        alike = kept if own is None else [one for one in kept if one["data"] == own["data"]]
+        found[_standing(profile, alike, own if len(profiles) == 1 and own in kept else None)] = None
+    return [said for said in found if said]
+
+
+def what_suffices(profiles: Sequence[Profiled]) -> list[str]:
+    """What ESS does not tell, and what does: the truncation tests that were made, or the command that makes one."""
+    tested = [
+        f"What suffices{f' for {model_title(one)} ({one.model})' if len(profiles) > 1 else ''}: {said}"
+        for one in profiles
+        if (said := one.attributes.get("truncation"))
+    ]
+    untested = next((one for one in profiles if not one.attributes.get("truncation")), None)
+    if untested is None:
+        return [*tested, f"{NO_NEED}."]
+    source: Mapping[str, str] = untested.attributes.get("source") or {}
+    model = untested.model if source.get("kind") == "bundled" else "MODEL --text FILE"
+    command = source.get("test") or f"statesize truncate {model}"
+    return [*tested, f"{NO_NEED}; this tests it: {command}"]
+
+
+def _standing(profile: Profiled, models: Sequence[Mapping[str, Any]], own: Mapping[str, Any] | None) -> str:
+    """Where one profile stands, first beside its own model where that is known; "" where no model carries the same."""
     if not profile.mixers:
         return ""
     name, length = position_name(profile), int(profile.tokens["length"].values.max())
     kind = (carries(profile), name == "token")
-    alike = [one for one in models or measured_models() if (one["carries"], _of_text(one)) == kind]
-    own = next((one for one in alike if weights.startswith(one["weights"])), None)
-    if own:
-        alike = [one for one in alike if one["data"] == own["data"]]
+    alike = [one for one in models if (one["carries"], _of_text(one)) == kind]
     lengths, said = set[int](), list[str]()
     for data, some in groupby(sorted(alike, key=lambda one: (one["data"], one["name"])), lambda one: one["data"]):
         each = list(some)
@@ -197,7 +231,8 @@ def standing(profile: Profiled, weights: str = "", models: Sequence[Mapping[str,
         if own:
             (row,) = (row for one, row in rows if one is own)
             unit = data.split()[0].removesuffix("s")
-            said.append(f", past {unit} {nearest // 2:,} of {nearest:,}: {own['name']} {_with_untrained(row, of)}")
+            here = _here(profile) if abs(math.log(nearest / length)) < math.log(_ALIKE) else {}
+            said.append(f", past {unit} {nearest // 2:,} of {nearest:,}: {own['name']} {_own_figures(row, of, here)}")
             said += [f". Others there: {', '.join(told)}"] if told else []
         else:
             said.append(f"{';' if said else ', at the middle'} of {nearest:,} {data}: {', '.join(told)}")
@@ -217,16 +252,41 @@ _NORMAL_OF = {
 }
 
 
-def _with_untrained(row: Mapping[str, Any], of: str) -> str:
-    """The numbers of a record, and what training does to them where it does the same to all, and much."""
-    told = [f"{row['ess']:.1f}{of.format(row['of'])}"]
-    told += [f"{row['ess_without_sinks']:.1f} without sinks"] if row["ess_without_sinks"] > _SINKS * row["ess"] else []
+def _here(profile: Profiled) -> dict[str, float]:
+    """What is carried at the middle, on average over the model, as a record has it."""
+    rows, layers = profile.summary_rows(), comparable(profile)
+    return {
+        "ess": model_mean(profile, [row["middle_entropy"] for row in rows], layers),
+        "ess_without_sinks": model_mean(profile, [row["sinkless_entropy"] for row in rows], layers),
+    }
+
+
+def _own_figures(row: Mapping[str, Any], of: str, here: Mapping[str, float]) -> str:
+    """The numbers of a record, their range over single texts, and what training does to them."""
+    sinks = row["ess_without_sinks"] > _SINKS * row["ess"]
+    told = [f"{row['ess']:.1f}{of.format(row['of'])}{_range(row, 'ess', here)}"]
+    told += [f"{row['ess_without_sinks']:.1f} without sinks{_range(row, 'ess_without_sinks', here)}"] if sinks else []
     if row["untrained"] is None:
         return ", ".join(told)
     factors = [row[name] / row["untrained"] for name in ("ess", "ess_without_sinks")]
-    effect = ": training lowers ESS" if max(factors) < 1 / _APART else ""
-    effect = ": training raises ESS" if min(factors) > _APART else effect
-    return f"{', '.join(told)}; with untrained weights {row['untrained']:.1f}{effect}"
+    effect = "too near to tell trained weights from them"
+    effect = "training shows in the number without sinks alone" if factors[1] > _APART else effect
+    effect = "training lowers ESS" if max(factors) < 1 / _APART else effect
+    effect = "training raises ESS" if min(factors) > _APART else effect
+    return f"{', '.join(told)}; with untrained weights {row['untrained']:.1f}: {effect}"
+
+
+def _range(row: Mapping[str, Any], name: str, here: Mapping[str, float]) -> str:
+    """Between which numbers single texts lie, and whether this profile does; "" where none are on record."""
+    if name not in (row["texts"] or {}):
+        return ""
+    low, high, count = row["texts"][name]
+    place = f"; here {here[name]:.1f}, {_place(here[name], low, high)}" if name in here else ""
+    return f" ({low:.1f} to {high:.1f} in {count} single texts{place})"
+
+
+def _place(value: float, low: float, high: float) -> str:
+    return "below" if value < low else "above" if value > high else "inside"
 
 
 def _of_text(record: Mapping[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from statesize.measurement.chart import METRICS
 from statesize.report.charts import along, layers
 from statesize.report.comparison import compare
 from statesize.report.head_map import fitting_map
-from statesize.report.on_record import NO_NEED, standing
+from statesize.report.on_record import standing, what_suffices
 from statesize.report.redundancy import Redundancy
 from statesize.report.result_page import PageChart, PageFigure, ResultPage, told_apart
 from statesize.report.tables import (
@@ -36,9 +36,9 @@ from statesize.report.words import (
 from statesize.results.summary import Profiled
 
 _BARS = (
-    "A bar is a layer’s average ESS: numbers per channel, averaged over all cuts, texts and heads. Point at a bar, or "
-    "read the table of all layers, for the ESS that was possible at the same cuts, and for utilisation: ESS as a share "
-    "of that, over the cuts where the layer’s own size is the limit. A bar far below what was possible says that the "
+    "Findings, map and bars tell ESS at one cut, the middle of each text, averaged over texts and heads; the tables "
+    "have means over all cuts beside it. Point at a bar for the ESS that was possible there, and for utilisation: ESS "
+    "as a share of that, where the layer’s own size is the limit. A bar far below what was possible says that the "
     "layer carries little past a token of this text, or that an attention sink hides the rest; whether more memory "
     "would help depends on the task."
 )
@@ -99,9 +99,8 @@ def page(
         rows = [{"model": title} | provenance(one) for title, one in made]
         table, shared = told_apart(rows, "How each model was measured")
         tables.append(table)
-    known = {standing(one, "" if several else weights or one.attributes.get("weights_sha256", "")) for one in profiles}
     notes = {
-        "What to make of it": [*filter(None, sorted(known)), NO_NEED],
+        "What to make of it": [*standing(profiles, weights), *what_suffices(profiles)],
         "How to read this": [*explained, *sink_notes(profiles)],
         "Not measured": _named(profiles, [by_reason(one.attributes["skipped"]) for one in profiles]),
         "Notes": _named(profiles, [one.notes for one in profiles]),
@@ -117,7 +116,7 @@ def _figures(profiles: Sequence[Profiled], networks: Sequence[Redundancy]) -> li
     same = [one for one, text in zip(profiles, texts, strict=True) if text == texts[0]]
     if len(same) > 1:
         others = [model_title(one) for one, text in zip(profiles, texts, strict=True) if text != texts[0]]
-        about = "The mean over the heads of the layer whose ESS changes most; the dotted line is what it could carry."
+        about = "The mean over the heads of all layers; the dotted line is what these could carry."
         left = f" Not in this chart, because the tokens are others: {', '.join(others)}." if others else ""
         figures.append(PageChart("Models along one text", vega.page_chart(along(same)), about + left))
     for metric, title in metrics.items():

@@ -263,7 +263,7 @@ def provenance(profile: Profiled) -> dict[str, str]:
         "Kernels": _listed(attributes.get("kernels") or {}),
         "Versions": ", ".join(f"{name} {version}" for name, version in attributes["versions"].items()),
         "Schema of the profile": str(attributes["schema"]),
-        "Time": f"{attributes['seconds']:.1f} s",
+        "Time, with compiling": f"{attributes['seconds']:.1f} s",
     }
     return {name: value for name, value in facts.items() if value}
 
@@ -278,7 +278,7 @@ def _source(source: Mapping[str, Any]) -> str:
     """Where the model comes from, in words, and what else is known of how it was read."""
     kinds = {"bundled": "bundled model", "folder": "folder", "gguf": "GGUF file", "hub": "Hugging Face hub"}
     named = [kinds[str(source["kind"])]] if source.get("kind") in kinds else []
-    rest = _listed({key: value for key, value in source.items() if key not in ("kind", "command")})
+    rest = _listed({key: value for key, value in source.items() if key not in ("kind", "command", "test")})
     return ", ".join([*named, *([rest] if rest else [])])
 
 

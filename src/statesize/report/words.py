@@ -229,9 +229,14 @@ def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> st
             if len(caches) > 1
             else f"{_sentence_case(titles[caches[0]])} keeps every token and carries {numbers[caches[0]]}.",
         ]
+    return f"{' '.join(said)} {_reach(profiles)}"
+
+
+def _reach(profiles: Sequence[Profiled]) -> str:
+    """How far a finding goes."""
     texts = counted(min(int(profile.tokens.sizes["sequence"]) for profile in profiles), "text")
-    sinks = "; attention sinks hide some of what is carried" if any(one.sinkless > 0 for one in parties) else ""
-    return f"{' '.join(said)} This is of {texts} at one cut, and no verdict on a model{sinks}."
+    sinks = "; attention sinks hide some of what is carried" if any(map(sink_note, profiles)) else ""
+    return f"This is of {texts} at one cut, and no verdict on a model{sinks}."
 
 
 def _ceiling(profile: Profiled) -> float:
@@ -300,8 +305,8 @@ def contrast(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> str:
 
 
 def findings(profiles: Sequence[Profiled]) -> str:
-    """What is said first: the contrast, and of several models a line for each."""
-    return "\n".join([contrast(profiles), *(map(model_line, profiles) if len(profiles) > 1 else ())])
+    """What is said first: the contrast, and of several models a line for each; of one, how far that goes."""
+    return "\n".join([contrast(profiles), *(map(model_line, profiles) if len(profiles) > 1 else [_reach(profiles)])])
 
 
 def _ends(bounds: Mapping[str, Bounds]) -> str:
@@ -488,10 +493,6 @@ def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str
     said += [note for profile in profiles if (note := derivative_note(profile))]
     if len(profiles) == 1 and sink_note(profiles[0]):
         said.append("Attention sinks hide what else some layers carry, see below.")
-    for profile in profiles:
-        if found := profile.attributes.get("truncation"):
-            name = f" for {model_title(profile)}" if len(profiles) > 1 else ""
-            said.append(f"What suffices{name}: {found}")
     return " ".join(said)
 
 

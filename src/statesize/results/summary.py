@@ -81,12 +81,6 @@ def ess_values(node: xr.Dataset, metric: str) -> Array:
     return (lower + upper) / 2
 
 
-def mean_bounds(node: xr.Dataset, metric: str) -> tuple[float, float]:
-    """Between which bounds the average ESS of a layer lies."""
-    lower, upper = (average(node, bound).mean for bound in ess_bounds(node, metric))
-    return lower, upper
-
-
 def utilisation_values(node: xr.Dataset, metric: str = "entropy") -> Array:
     """ESS as a share of its ceiling, (sequence, unit, position); NaN where its size does not bind."""
     # Copies, because torch warns of arrays that cannot be written to.
@@ -139,11 +133,6 @@ def middle_bytes(node: xr.Dataset, lengths: NDArray[np.int64]) -> float:
     return float(stored[longest]) * (size / end if math.isfinite(size) and end > 0 else 1.0)
 
 
-def mean_ceiling(node: xr.Dataset) -> float:
-    """What ESS could be on average over sequences and positions 1 … L−1."""
-    return float(known_mean(node["ceiling"].values[:, node["position"].values >= 1], (0, 1)))
-
-
 def keeps_everything(node: xr.Dataset) -> bool:
     """Whether the layer's cache keeps every token: TSS i at each position i."""
     size = node["state_size"].values
@@ -181,16 +170,13 @@ def known_mean(values: Array, axes: int | tuple[int, ...]) -> NDArray[np.float64
     return np.divide(sums, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
 
 
-def unit_means(node: xr.Dataset, values: Array) -> NDArray[np.float64]:
-    """Means over sequences and positions 1 … L−1 of a quantity (sequence, unit, position), (unit,)."""
-    return known_mean(values[:, :, node["position"].values >= 1], (0, 2))
-
-
 def average(node: xr.Dataset, values: Array) -> Estimate:
     """The mean of (sequence, unit, position) over the layer, with the error that units and positions left out make."""
-    averaged, positions = estimate(unit_means(node, values), sample_of(node)), node["position"].values
-    curve = known_mean(values[:, :, positions >= 1], (0, 1))
-    return Estimate(averaged.mean, math.hypot(averaged.error, position_error(curve, positions[positions >= 1])))
+    positions = node["position"].values
+    inside = values[:, :, positions >= 1]
+    averaged = estimate(known_mean(inside, (0, 2)), sample_of(node))
+    error = position_error(known_mean(inside, (0, 1)), positions[positions >= 1])
+    return Estimate(averaged.mean, math.hypot(averaged.error, error))
 
 
 class GroupRow(TypedDict):

@@ -81,16 +81,17 @@ def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[An
     # Entries whose numbers lie outside the range of an engine that squares, or for which it overflowed, are computed by
     # an engine that does not.
     cut, positions = question.cut, question.cut.positions
-    each, shared, _ = engine.footprint(operator, cut)
+    each = engine.footprint(operator, cut).each
     if each > question.memory and len(positions) > 1:
         half, middle = replace(cut, positions=positions[::2]), len(positions) // 2
         # Where one entry does not fit, and the engine holds less for fewer positions.
         if engine.footprint(operator, half).each <= 0.75 * each:
             cuts = (replace(cut, positions=part) for part in (positions[:middle], positions[middle:]))
             return _joined([dispatch(operator, engine, replace(question, cut=part)) for part in cuts], operator)
-    each, shared = max(1, each), max(1, shared)
     shape, total = operator.batch_shape, operator.batch_shape.numel()
     with one_torch_thread():
+        engine = engine.within(operator, cut, question.memory // max(1, min(free_threads(), total)))
+        each, shared = (max(1, part) for part in engine.footprint(operator, cut)[:2])
         threads = min(free_threads(), question.memory // (each + shared), total * each // question.worth_a_thread)
         threads = max(1, 1 if engine.keeps_device and operator.device.type != "cpu" else threads)
         held = min(question.memory // threads - shared, engine.block_bytes)

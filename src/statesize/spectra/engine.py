@@ -125,6 +125,10 @@ class Engine(ABC):
     def blocks(self, operator: Operator, cut: Cut) -> HankelBlocks:
         """The blocks of an operator that this engine does not decline, in float64 unless it converts itself."""
 
+    def within(self, operator: Operator, cut: Cut, memory: int) -> Engine:
+        """The same engine, which may hold more for a batch entry where so many bytes allow it."""
+        return self
+
     def forms_whole(self, cut: Cut) -> bool:
         """Whether it makes T itself, of each readout, before it takes anything of it."""
         return False

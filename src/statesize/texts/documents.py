@@ -127,10 +127,13 @@ def read_file(path: Path, field: str = "text", note: Note = _refuse, *, whole: b
     return iter((read_whole(path),) if whole else read_documents(path))
 
 
-def file_documents(path: Path, *, whole: bool = False) -> Iterator[tuple[Document, ...]]:
-    """The sequences of a file as documents: all of a text file together, those of rows one by one."""
-    documents = read_file(path, whole=whole)
-    yield from ((document,) for document in documents) if is_rows(path) else (tuple(documents),)
+def file_documents(path: Path, *, corpus: bool = False) -> Iterator[tuple[Document, ...]]:
+    """The sequences of a file: a text file as one document, or as all those of a corpus; each row as one."""
+    if is_rows(path):
+        yield from ((document,) for document in read_file(path))
+    else:
+        documents = read_documents(path)
+        yield documents if corpus or len(documents) == 1 else (read_whole(path).strip("\n"),)
 
 
 def listed(name: str, documents: Iterable[str]) -> list[str]:

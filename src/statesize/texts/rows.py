@@ -34,6 +34,11 @@ def read_documents(path: str | Path, delimiter: str | None = None) -> tuple[str,
     return documents
 
 
+def is_parted(text: str) -> bool:
+    """Whether blank lines stand in a text."""
+    return len(BLANK_LINES.split(text)) > 1
+
+
 def read_whole(path: Path) -> str:
     """The text of a UTF-8 file, blank lines and all."""
     with os_errors(f"{path}: cannot be read as a text file"):

@@ -70,8 +70,8 @@ def join_documents(tokenizer: AnyTokenizer, documents: Sequence[Document], speci
     end = None if special_tokens else special_ids(tokenizer)[1].get("eos")
     if end is None and len(documents) > 1 and not special_tokens:
         raise InputError(
-            f"The tokenizer has no end-of-sequence token to put between {len(documents)} documents: give a text "
-            "without blank lines, which is one document, or JSONL, where each line is a sequence of its own."
+            f"The tokenizer has no end-of-sequence token to put between {len(documents)} documents: drop --corpus, so "
+            "that each text is one document, or give JSONL, where each line is a sequence of its own."
         )
     ids: list[int] = []
     for document in documents:

@@ -247,6 +247,13 @@ class CutTest:
         return CutDocument(index, len(given), cut, loss, *sizes, tuple(made), self.pieces[index][0])
 
 
+def fitting_tokens(texts: Sequence[Given], length: int) -> int:
+    """The length of pieces: as asked for where a text has it, else so many that half of the texts are read, or more."""
+    lengths = sorted(map(len, texts))
+    half = lengths[len(lengths) // 2]
+    return length if lengths[-1] >= length or half < LEAST_TOKENS else half
+
+
 def checked_pieces(
     texts: Sequence[Given], length: int, most: int, tokenizer: AnyTokenizer | None
 ) -> list[tuple[int, Given]]:
@@ -267,7 +274,7 @@ def checked_pieces(
     pieces += evenly(beginnings, most)
     if not pieces:
         longest = max(map(len, texts))
-        fewer = f", or tokens={longest} (--max-tokens {longest})" if longest >= LEAST_TOKENS else ""
+        fewer = f", or --max-tokens {longest} (tokens={longest})" if longest >= LEAST_TOKENS else ""
         raise InputError(
             f"inputs must have a text of {length} tokens, got {longest} in the longest. Give longer texts{fewer}."
         )

@@ -158,8 +158,8 @@ def test_blocks_of_layers_say_by_what_they_are_sorted(capsys):
     assert [line.split()[0] for line in lines[start + 1 : start + 4]] == ["23", "22", "21"]
     assert "LlamaForCausalLM, least, without sinks" in lines
     assert (
-        "Layers with most: 23, 22, 21, 20 without sinks, the order of what is remembered; 8, 9, 10, 11 with them."
-        in lines
+        "Which layers remember most of the text? By ESS without sinks, 23, 22, 21, 20. Which take most numbers to be "
+        "kept as they are, with their sinks? By ESS, 8, 9, 10, 11." in lines
     )
     # Those that a line names have a row, and bars draw the column that rows are sorted by.
     others = lines.index("LlamaForCausalLM, most with sinks, of the others")

@@ -109,7 +109,7 @@ def test_special_tokens_that_a_text_spells(chat_model, tmp_path, monkeypatch, ca
         assert main(command) == 0
     assert "warning: result holds another profile: " in capsys.readouterr().err
     (ids,) = read_by(Profile.load("result"))
-    assert (ids.count(0), ids.count(1)) == (1, 2)
+    assert (ids.count(0), ids.count(1)) == (1, 1)
     capsys.readouterr()
     assert main(["profile", chat_model, "--text", "chat.txt", "--plan", "--special-tokens", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tokens"] == len(read_by(profile)[0])
@@ -166,4 +166,6 @@ def test_wrong_token_ids_are_refused_by_place(bare, tmp_path, capsys):
 def test_empty_files_are_called_empty(checkpoint, kind, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "nothing").write_bytes(b"")
-    assert refused(["profile", str(checkpoint), f"--{kind}", "nothing"], capsys).startswith("nothing is empty. Give ")
+    assert refused(["profile", str(checkpoint), f"--{kind}", "nothing"], capsys).startswith(
+        f"{kind} must be a file, got nothing, which is empty. Give "
+    )

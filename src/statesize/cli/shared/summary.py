@@ -13,7 +13,7 @@ from statesize.adapters.observation import SHARED
 from statesize.cli.shared.table import fitting_rows
 from statesize.io.text import byte_count, counted
 from statesize.report.document import Shown
-from statesize.report.on_record import NO_NEED, standing
+from statesize.report.on_record import standing, what_suffices
 from statesize.report.result_page import PageTable, ResultPage
 from statesize.report.tables import MOST_LAYERS, LayerRow, comparison_table, has_sinks, layer_rows, table_of
 from statesize.report.words import by_reason, contrast, headline, model_line, model_title, short_names, sink_note
@@ -39,7 +39,7 @@ _ENDS = 8
 """How many of each these are."""
 _NAMED = 4
 """Layers with most that a note names."""
-_NORM = "norm: Frobenius norm of what passes from the past to the future."
+_NORM = "norm: how large what passes the cut is (Frobenius); near 0, its numbers matter little."
 
 
 def _shown_layers(title: str, layers: list[LayerRow], by: str) -> list[tuple[str, list[LayerRow]]]:
@@ -65,7 +65,10 @@ def _leading_names(layers: list[LayerRow]) -> str:
     first, second = (
         ", ".join(row.layer for row in some) for some in (_leading(layers, lambda row: row.order), _leading(layers))
     )
-    return f"Layers with most: {first} without sinks, the order of what is remembered; {second} with them."
+    return (
+        f"Which layers remember most of the text? By ESS without sinks, {first}. Which take most numbers to be kept as "
+        f"they are, with their sinks? By ESS, {second}."
+    )
 
 
 def _pattern(names: Sequence[str]) -> str:
@@ -105,7 +108,7 @@ def summary(
         table = table_of(f"{about}, a channel of the cache", GROUP_HEADINGS, shared)
         tables.append(replace(table, headings=_headings(GROUP_HEADINGS, relative)))
     lack = [] if len(shared) == sum(map(len, groups)) else [f"{about}: --wide shows it."]
-    notes = [*lack, *_notes(profiles), standing(profiles[0], weights) if len(profiles) == 1 else "", NO_NEED]
+    notes = [*lack, *_notes(profiles), *standing(profiles, weights), *what_suffices(profiles)]
     tables[-1] = replace(tables[-1], caption="\n".join(filter(None, (tables[-1].caption, *notes))))
     return ResultPage("Effective state-size", headline(profiles, metric).sentence, (), tables)
 
@@ -124,7 +127,8 @@ def _narrow(profiles: Sequence[Profile], metric: str, relative: str) -> PageTabl
     # Shares of caches and of states do not compare, so they stand in columns of their own.
     kinds = sorted({row.keeps_everything for layers in shown for row in layers})
     headings = ["layer", f"ESS\n({named})", *(["without\nsinks"] if sinks else []), "possible", "norm"]
-    headings += [f"used of\n{'ceiling' if cache else 'state'}" for cache in kinds]
+    used = "used of\n" if not sinks else "used,\nwithout sinks,\nof "
+    headings += [f"{used}{'ceiling' if cache else 'state'}" for cache in kinds]
     for profile, layers in zip(profiles, shown, strict=True):
         own = has_sinks(profile, metric)
         parts = _shown_layers(model_title(profile), layers, ", without sinks" if own else "")
@@ -157,12 +161,13 @@ def _narrow(profiles: Sequence[Profile], metric: str, relative: str) -> PageTabl
             ]
     without = " without sinks" if sinks else ""
     shares = {
-        False: f"used of state: ESS{without} as a share of it, where the text is long enough to fill it.",
-        True: f"used of ceiling: ESS{without} as a share of the tokens that could be kept.",
+        False: f"used: ESS{without} as a share of the state, where the text is long enough to fill it.",
+        True: f"used: ESS{without} as a share of the ceiling, the tokens that could be kept.",
     }
+    texts = counted(max(int(one.tokens.sizes["sequence"]) for one in profiles), "text")
     said = [
-        "All at the middle of the text. ESS: numbers per channel that the layer carries; possible: what it could "
-        f"carry; {_NORM}",
+        f"All at one cut, the middle, of {texts}. ESS: numbers per channel that the layer carries past it; possible: "
+        f"what it could carry; {_NORM}",
         *(["without sinks: ESS without the column of a sink."] if sinks else []),
         *(shares[cache] for cache in kinds),
         *folded,
@@ -229,9 +234,13 @@ def comparison_page(
 def plan_page(plan: Plan, loading: float) -> ResultPage:
     """What a profile would cost and measure, one row for mixers of a kind; loading took so many seconds."""
     memory = "" if plan.memory is None else f", {byte_count(plan.memory)} of memory with the model"
+    spectra = sum(mixer.seconds for mixer in plan.mixers)
+    mixers = [mixer for mixer in plan.mixers if not mixer.name.endswith(SHARED)]
+    groups = " and of groups of their heads" if len(mixers) < len(plan.mixers) else ""
     finding = (
-        f"About {plan.seconds:,.0f} s after {loading:,.0f} s of loading{memory}, at this machine's speed of just now.\n"
-        f"{plan.spectra:,} spectra of {counted(len(plan.mixers), 'mixer')} over "
+        f"About {plan.seconds:,.0f} s, {min(spectra, plan.seconds):,.0f} of them for spectra, after {loading:,.0f} s "
+        f"of loading{memory}, at this machine's speed of just now.\n"
+        f"{plan.spectra:,} spectra of {counted(len(mixers), 'mixer')}{groups} over "
         f"{counted(plan.sequences, 'sequence')}, {plan.tokens:,} tokens."
     )
     short = short_names([mixer.name.removesuffix(SHARED) for mixer in plan.mixers])

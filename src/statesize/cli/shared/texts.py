@@ -54,9 +54,8 @@ class Texts:
     """What the model reads: bundled documents without any of these.
 
     Attributes:
-        text: UTF-8 text files, one sequence each; blank lines separate documents, which are joined by the model's
-            end-of-sequence token. Names that end in .jsonl, .ndjson, .json or .parquet are read as rows, one sequence
-            each. Repeat for several.
+        text: UTF-8 text files, one document and sequence each. Names that end in .jsonl, .ndjson, .json or .parquet
+            are read as rows, one sequence each. Repeat for several.
         jsonl: A file of JSON objects, one per line, each a sequence: a text in FIELD, or a chat in "messages", which
             goes through the chat template of the tokenizer.
         parquet: A Parquet file, or a folder with some; each row is a sequence, a text or a chat.
@@ -66,9 +65,8 @@ class Texts:
         field: Field of the JSON objects, or column of the Parquet file or data set, that holds the text.
         split: Part of the data set.
         special_tokens: Read special tokens that the texts spell, such as <|im_end|>, as tokens and not as letters;
-            for texts that went through a chat template. No end-of-sequence token is added, and a text file is one
-            document, blank lines and all.
-        whole: Read each text file as one document, blank lines and all.
+            for texts that went through a chat template. No end-of-sequence token is added.
+        corpus: Blank lines in a text file separate documents, which are joined by the model's end-of-sequence token.
         sequences: How many sequences, which commands that cut or price call documents, are read at most.
         max_tokens: How many tokens of each sequence are read.
     """
@@ -81,7 +79,7 @@ class Texts:
     field: str = "text"
     split: str = "train"
     special_tokens: Flag = False
-    whole: Flag = False
+    corpus: Flag = False
     sequences: Documents = None
     max_tokens: MaxTokens = 512
 
@@ -91,6 +89,8 @@ class Texts:
 
         if self.ids is not None and self.special_tokens:
             raise InputError("special_tokens must be left out with ids, got both. Drop --special-tokens.")
+        if self.corpus and (self.special_tokens or not self.text):
+            raise InputError("corpus must come with text and without special_tokens. Drop --corpus, or give --text.")
         for path in self.text or ():
             check_file("text", path)
         check_file("jsonl", self.jsonl)
@@ -192,7 +192,7 @@ class Texts:
         from statesize.texts.documents import file_documents
 
         for path in self.text or ():
-            yield from file_documents(path, whole=self.whole or self.special_tokens)
+            yield from file_documents(path, corpus=self.corpus)
         if self.text is None:
             read, _, position = self._reader()
             yield from ((text,) for text in read(*position, note))
@@ -222,12 +222,12 @@ class Texts:
     ) -> Sequences:
         from statesize.cli.shared.printing import tell_left_out
         from statesize.errors import InputError
-        from statesize.texts.rows import RefusedChat
+        from statesize.texts.rows import RefusedChat, is_parted
         from statesize.texts.tokens import beginning_id, join_documents, special_ids, token_text, unbegun_note
 
         sequences: list[Tensor] = []
         lengths: list[int] = []
-        chats = joined = unbegun = 0
+        chats = joined = parted = unbegun = 0
         first = beginning_id(tokenizer)
         special, roles = special_ids(tokenizer)
         for number, documents in enumerate(texts):
@@ -240,6 +240,7 @@ class Texts:
                 left_out.append(f"text {number + 1} has fewer than 2 tokens of its own")
                 continue
             joined += len(documents) - 1
+            parted += self.text is not None and isinstance(documents[0], str) and is_parted(documents[0])
             lengths.append(len(ids))
             chats += not isinstance(documents[0], str)
             unbegun += first is not None and int(ids[0]) != first
@@ -251,10 +252,9 @@ class Texts:
                 "from a past to a future. Give a longer text."
             )
         if joined:
-            end = token_text(tokenizer, roles["eos"])
-            printing.say(
-                f"Blank lines part documents: {joined} became {end!r}. --whole reads each file as one document."
-            )
+            printing.say(f"Blank lines part documents: {joined} became {token_text(tokenizer, roles['eos'])!r}.")
+        elif parted:
+            printing.say("Each text file is one document; --corpus takes its blank lines as borders of several.")
         if chats:
             printing.say(chat_note(chats, len(sequences)))
         if unbegun:

@@ -11,6 +11,8 @@ from statesize.cli.shared.printing import TEXT, Printing
 from statesize.io.text import counted
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from statesize.profiling import Profile
 
 _PAGE = Path("statesize-demo.html")
@@ -51,10 +53,12 @@ def demo(
     folder = output or Path()
     folder.mkdir(exist_ok=True)
     profiles: dict[str, Profile] = {}
+    losses: dict[str, str] = {}
     written = {name: written_at(folder / name) for name in zoo.names()}
     with printing.bars() as bars:
         for name in zoo.names():
             model, tokenizer = zoo.load(name)
+            losses[name] = f"{_loss(model, inputs):.2f} nats per token"
             profiles[name] = run_profile(
                 model,
                 inputs,
@@ -62,48 +66,73 @@ def demo(
                 tokenizer=tokenizer,
                 output=folder / name,
                 name=name,
-                source={"kind": "bundled"},
+                source={"kind": "bundled", "loss": losses[name]},
                 on_progress=profile_bar(bars, name, len(inputs)),
             )
     kept = sum(time is not None and time == written_at(folder / name) for name, time in written.items())
     cut = _truncation(profiles, folder, printing)
-    printing.say(f"Profiles: {folder}" + (f", {kept} of {len(profiles)} {KEPT}" if kept else ""))
     with printing.step("drawing the report"):
         write_report([*profiles.values()], path)
     if printing.json:
         models = [profile_document(one, folder / name) for name, one in profiles.items()]
         print_json({"schema": SCHEMA, "models": models, "truncation": cut["result"], "report": str(path)})
     else:
-        print_notes(_told([*profiles.values()], cut["result"]))
+        print_notes(_told([*profiles.values()], losses, cut["result"]))
+    printing.say(f"Profiles: {folder}" + (f", {kept} of {len(profiles)} {KEPT}" if kept else ""))
     tell_page(path, printing, open_page=open_page)
     printing.next("profile", folder / zoo.names()[-1], "--open", why="each layer and head of one of them")
     printing.next("profile", "MODEL", "--text", "FILE", why="now your model")
 
 
-def _told(profiles: Sequence[Profile], cut: dict[str, Any]) -> list[str]:
-    """What the models are, what each carries, what is normal, and whether that would be enough, a line each."""
+def _loss(model: Any, inputs: Sequence[Tensor]) -> float:
+    """Mean cross-entropy of a language model, nats per token."""
+    import torch
+    from torch.nn import functional
+
+    with torch.inference_mode():
+        logits = torch.cat([model(ids[None])[0, :-1].float() for ids in inputs])
+    return float(functional.cross_entropy(logits, torch.cat([ids[1:] for ids in inputs])))
+
+
+def _told(profiles: Sequence[Profile], losses: dict[str, str], cut: dict[str, Any]) -> list[str]:
+    """What was found, what the models are and carry, what is normal, and whether that is enough, a line each."""
     from statesize.measurement.statistics import Interval
     from statesize.report.on_record import standing
-    from statesize.report.words import headline, model_line, model_title
+    from statesize.report.words import capacity_use, headline, model_line, model_title
 
     texts = profiles[0].tokens.sizes
-    rows = cast("list[dict[str, Any]]", cut["rows"])
-    once = {row["rule"]: row["divergence_share"]["mean"] for row in rows if row["scale"] == 1}
     title = model_title(next(one for one in profiles if one.model == _CUT))
     worth = Interval(cut["worth"]["mean"], *(cut["worth"]["interval"] or ()))
     return [
+        *filter(None, [capacity_use(profiles)]),
         f"{len(profiles)} small language models, trained alike, read {counted(texts['sequence'], 'text')} of "
-        f"{texts['token']} tokens. They differ in their memory: attention keeps every token, the others a state of "
-        "fixed size. The effective state-size (ESS) is how many numbers of it, per channel, can still affect later "
-        "tokens:",
-        *(f"- {model_line(one)}" for one in profiles),
+        f"{texts['token']} tokens. They differ in their memory: attention keeps keys and values of every token, the "
+        "others a state of fixed size. The effective state-size (ESS) is how many numbers of it, per channel, can "
+        "still affect later tokens:",
+        *(f"- {model_line(one)} Loss: {losses[one.model]}." for one in profiles),
         headline(profiles).sentence,
-        *dict.fromkeys(standing(one) for one in profiles),
-        f"Is a memory of that size enough? On {counted(cut['texts'], 'text')} the past is worth {worth} nats per token "
-        f"to {title}. With as many numbers as its ESS, its predictions change by {once['ess']:.1%} if these are chosen "
-        f"with hindsight, by {once['past rows']:.1%} if not, where losing the whole past is 100%.",
+        *standing(profiles),
+        f"Would as many numbers as its ESS suffice? {_answer(cut)} Losing the whole past is 100%. This is of {title} "
+        f"alone, on {counted(cut['texts'], 'text')} of {cut['measured'][0]['tokens']} tokens, in which the past is "
+        f"worth {worth} nats per token.",
         "A larger ESS does not make a better model, and a state that is not filled is no fault: only a task can tell.",
     ]
+
+
+def _answer(cut: dict[str, Any]) -> str:
+    """Yes or no, for numbers that are chosen with hindsight, and without it."""
+    from statesize.truncation.result import NEGLIGIBLE
+
+    rows = cast("list[dict[str, Any]]", cut["rows"])
+    once = {row["rule"]: row["divergence_share"]["mean"] for row in rows if row["scale"] == 1}
+    choices = {"Chosen with hindsight": once["ess"], "Chosen without it": once["past rows"]}
+    said = [
+        f"{choice}, {'yes' if lost <= NEGLIGIBLE else 'no'}: the predictions change by {lost:.1%}"
+        for choice, lost in choices.items()
+    ]
+    multiple: dict[str, Any] = cut["without_hindsight"]["multiple"] or {}
+    takes = f"; {NEGLIGIBLE:.0%} takes {multiple['mean']:.1f} times as many" if multiple.get("mean") else ""
+    return f"{'. '.join(said)}{takes}."
 
 
 def _truncation(profiles: dict[str, Profile], folder: Path, printing: Printing) -> dict[str, Any]:

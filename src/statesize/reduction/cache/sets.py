@@ -36,7 +36,7 @@ def three_sets(
             min(zip(sets, _PARTS, strict=True), key=lambda entry: len(entry[0]) / entry[1])[0].extend(pieces)
     if not all(sets):
         fits = longest // FEWEST_PIECES
-        fewer = f", or tokens={fits} (--max-tokens {fits})" if fits >= least else ""
+        fewer = f", or --max-tokens {fits} (tokens={fits})" if fits >= least else ""
         given = counted(sum(len(text) >= size for text in texts), "text")
         raise InputError(
             f"inputs must have one text of {FEWEST_PIECES * size} tokens, which is parted, or {len(sets)} of {size}, "

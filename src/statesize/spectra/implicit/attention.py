@@ -65,10 +65,12 @@ class AttentionFactors:
         capped = 0.0 if self.soft_cap is None else min(scores, self.soft_cap)
         return _SINGLE_ROUND_OFF * torch.finfo(torch.float32).eps * (scores + capped + float(sums[0] @ sums[1]))
 
-    def probabilities(self, top: int, bottom: int, a: int, b: int) -> Tensor:
-        """T[top:bottom, a:b] for b ≤ top."""
-        part = self.scores(slice(top, bottom), slice(a, b)).exp_()
-        return part.triu_(top - self.window + 1 - a) if bottom - self.window > a else part
+    def fill(self, tile: Tensor, top: int) -> Tensor:
+        """T[top:, :b] for b ≤ top, written into a tile of its shape."""
+        rows, columns = tile.shape
+        for a in range(0, columns, COLUMNS):
+            tile[:, a : a + COLUMNS] = self.scores(slice(top, top + rows), slice(a, min(a + COLUMNS, columns))).exp_()
+        return tile.triu_(top - self.window + 1) if top + rows - self.window > 0 else tile
 
 
 def factorised(head: SoftmaxAttention, positions: Sequence[int]) -> tuple[AttentionFactors, Tensor]:
@@ -133,15 +135,22 @@ class AttentionRows:
     """H_i = T[i:, :i] at ascending positions of one head, or of several as one block, for products with H_iᵀ H_i.
 
     Heads that stand one below another have one x for all, heads that stand side by side have a part of x each. T is
-    formed in the precision of its factors, products are in double precision all the same; single precision takes a
-    third off a pass.
+    formed in the precision of its factors, once where it may be held and for each product where not; products are in
+    double precision all the same.
     """
 
-    def __init__(self, heads: Sequence[AttentionFactors], positions: Sequence[int], *, side_by_side: bool) -> None:
+    def __init__(
+        self, heads: Sequence[AttentionFactors], positions: Sequence[int], *, side_by_side: bool, holds: bool = False
+    ) -> None:
         self._bands = [list(heads)] if side_by_side else [[head] for head in heads]
         self._length, self._positions = heads[0].length, list(positions)
         self._across = len(self._bands[0])
-        self._rows = heads[0].left.new_empty(self._across, min(ROWS, self._length), self._positions[-1])
+        # Rows of each head from the first to the last column of the largest block that they belong to. They lie in one
+        # tensor, which leaves no holes in memory.
+        self._held: dict[tuple[AttentionFactors, int], Tensor] | None = {} if holds else None
+        held = len(heads) * held_numbers(self._positions, self._length)
+        size = held if holds else self._across * min(ROWS, self._length) * self._positions[-1]
+        self._formed, self._taken = heads[0].left.new_empty(size, dtype=torch.float64), 0
 
     def gram(self, blocks: Sequence[Tensor]) -> list[Tensor]:
         """H_iᵀ H_i x for float64 vectors x in rows, (k_i, columns) at each position; k_i may be 0."""
@@ -150,20 +159,19 @@ class AttentionRows:
         ends = [0, *itertools.accumulate(block.shape[0] for _, block in nonempty)]
         # The vectors of all positions, with zeros behind: in the columns of a slab, those of later positions count.
         width = positions[-1] if positions else 0
-        vectors = self._rows.new_zeros(self._across, ends[-1], width, dtype=torch.float64)
+        vectors = self._formed.new_zeros(self._across, ends[-1], width)
         for (i, block), first, end in zip(nonempty, ends, ends[1:], strict=False):
             vectors[:, first:end, :i] = block.unflatten(-1, (self._across, i)).movedim(0, 1)
         products = torch.zeros_like(vectors)
-        # In the columns of a piece, the blocks from one on.
-        pieces = [
-            (a, min(a + COLUMNS, border), first)
-            for (left, border), first in zip(itertools.pairwise([0, *positions]), ends, strict=False)
-            for a in range(left, border, COLUMNS)
-        ]
-        for top, bottom, reached in self._row_blocks(positions):
-            seen = [piece for piece in pieces if piece[1] <= positions[reached - 1]]
-            for band in self._bands:
-                self._add_products(band, top, bottom, seen, vectors[:, : ends[reached]], products[:, : ends[reached]])
+        # In the columns of a strip, the vectors from one on count.
+        strips = [(a, b, first) for (a, b), first in zip(itertools.pairwise([0, *positions]), ends, strict=False)]
+        for top, bottom in self._row_blocks():
+            reached = sum(position <= top for position in positions)
+            if reached:
+                end_if_unwanted()
+                end = ends[reached]
+                for band in self._bands:
+                    self._add_products(band, top, bottom, strips[:reached], vectors[:, :end], products[:, :end])
         measured = {
             i: products[:, first:end, :i].movedim(1, 0).flatten(1)
             for i, (first, end) in zip(positions, itertools.pairwise(ends), strict=True)
@@ -175,27 +183,36 @@ class AttentionRows:
         band: Sequence[AttentionFactors],
         top: int,
         bottom: int,
-        pieces: Sequence[tuple[int, int, int]],
+        strips: Sequence[tuple[int, int, int]],
         vectors: Tensor,
         products: Tensor,
     ) -> None:
         """Add Rᵀ R x for the rows R of heads side by side."""
-        rows = self._rows[:, : bottom - top]
-        y = vectors.new_zeros(bottom - top, vectors.shape[1])
-        for factors, tile, x in zip(band, rows, vectors, strict=True):
-            for a, b, first in pieces:
-                part = factors.probabilities(top, bottom, a, b)
-                tile[:, a:b] = part
-                y[:, first:] += part.double() @ x[first:, a:b].mT
-        for tile, product in zip(rows, products, strict=True):
-            for a, b, first in pieces:
-                product[first:, a:b] += y[:, first:].mT @ tile[:, a:b].double()
+        tiles = [self._tile(factors, top, bottom, place, strips[-1][1]) for place, factors in enumerate(band)]
+        y = vectors.new_zeros(vectors.shape[1], bottom - top)
+        for tile, x in zip(tiles, vectors, strict=True):
+            for a, b, first in strips:
+                y[first:].addmm_(x[first:, a:b], tile[:, a:b].mT)
+        for tile, product in zip(tiles, products, strict=True):
+            for a, b, first in strips:
+                product[first:, a:b].addmm_(y[first:], tile[:, a:b])
 
-    def _row_blocks(self, positions: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-        """Rows, from one to another, and how many of the positions have H_i with them."""
-        length = self._length
-        for top, bottom in itertools.pairwise(sorted({*positions, *range(0, length, ROWS), length})):
-            reached = sum(position <= top for position in positions)
-            if reached:
-                end_if_unwanted()
-                yield top, bottom, reached
+    def _tile(self, factors: AttentionFactors, top: int, bottom: int, place: int, wanted: int) -> Tensor:
+        """T[top:bottom] up to a column that is wanted, or all that any product wants where it stays for later ones."""
+        if self._held is None:
+            first = place * (len(self._formed) // self._across)
+            return factors.fill(self._formed[first : first + (bottom - top) * wanted].view(-1, wanted), top)
+        if (factors, top) not in self._held:
+            columns = max(position for position in self._positions if position <= top)
+            first, self._taken = self._taken, self._taken + (bottom - top) * columns
+            self._held[factors, top] = factors.fill(self._formed[first : self._taken].view(-1, columns), top)
+        return self._held[factors, top]
+
+    def _row_blocks(self) -> Iterator[tuple[int, int]]:
+        """Rows, from one to another, that belong to the same blocks."""
+        return itertools.pairwise(sorted({*self._positions, *range(0, self._length, ROWS), self._length}))
+
+
+def held_numbers(positions: Sequence[int], length: int) -> int:
+    """How many numbers of T `AttentionRows` hold of a head: in the columns up to each position, the rows from it on."""
+    return sum((b - a) * (length - b) for a, b in itertools.pairwise([0, *positions]))

@@ -195,14 +195,13 @@ def round_off(space: ProjectedGram, dimension: int) -> float:
 
 def _resolved_spread(space: ProjectedGram, probes: Probes, c: float, trace: float) -> float:
     """The standard deviation over probes that a space explains; what it leaves of a trace is spread evenly."""
-    change = torch.zeros_like(space.ritz_vectors)
-    parts = ((space.ritz, space.ritz_vectors, 1), (probes.known.ritz, probes.known.ritz_vectors, -1))
-    for ritz, vectors, sign in parts:
-        k = ritz.shape[0]
-        change[:k, :k] += sign * (vectors * _changes(ritz, c)) @ vectors.mT
-    n, inside = probes.dimension, float(change.trace())
-    trace -= float(_changes(probes.known.ritz, c).sum())
-    energy = float(change.square().sum()) + (trace - inside) ** 2 / max(1, n - change.shape[0]) - trace**2 / n
+    found, known = _changes(space.ritz, c), _changes(probes.known.ritz, c)
+    # ‖Σ f u uᵀ − Σ g v vᵀ‖_F² for orthonormal u and v.
+    shared = (space.ritz_vectors[: len(known)].mT @ probes.known.ritz_vectors).square()
+    within = float(found @ found + known @ known - 2 * found @ shared @ known)
+    n, trace = probes.dimension, trace - float(known.sum())
+    rest = trace - float(found.sum() - known.sum())
+    energy = within + rest**2 / max(1, n - len(found)) - trace**2 / n
     return math.sqrt(max(0.0, 2 * n / (n + 2) * energy))
 
 

@@ -21,59 +21,6 @@ from statesize.spectra.implicit.entropy_interval import CONFIDENCE
 _linalg = cast("Any", torch.linalg)
 
 
-def count_above(estimate: EntropyEstimate, threshold: float, squared_norm: float, limit: int) -> tuple[int, int]:
-    """The least and largest number of σ above a threshold, for ‖H‖_F² and min(rows, columns)."""
-    if not squared_norm:
-        return 0, 0
-    space = estimate.space
-    known, error = space.ritz if estimate.exact else space.nystrom, space.error_bound
-    least = int((known > threshold + error).sum())
-    above = max(threshold - error, 0.0)
-    if estimate.exact:
-        return least, min(int((known > above).sum()), limit)
-    most = limit
-    rest = max(0.0, squared_norm - float(known.square().sum()))
-    if above:
-        # H = P H + (I − P) H with the projection P on the space's image: by Weyl, σ² of the sum is above τ² as often as
-        # that of the first part is above τ² − s² and that of the second above s², which is rest / s² times at most.
-        shares = torch.linspace(0.05, 1.0, 20, dtype=torch.float64) * above**2
-        apart = (known.square() > above**2 - shares[:, None]).sum(-1) + torch.floor(rest / shares)
-        most = min(limit, int(apart.min()))
-    low, high = _probable(estimate, threshold)
-    return max(least, min(low, most)), min(most, max(high, least))
-
-
-def _probable(estimate: EntropyEstimate, threshold: float) -> tuple[int, int]:
-    """By Gauss quadrature of each probe: nodes beyond τ² weigh less than A there, with the nearest ones more."""
-    # The separation theorem of Chebyshev, Markov and Stieltjes (Szegő, Orthogonal Polynomials, 3.41).
-    probes, bounds = estimate.probes, []
-    for start in probes.coordinates:
-        padded = torch.nn.functional.pad(start, (0, estimate.space.inside.shape[0] - start.shape[0]))
-        nodes, weights = _gauss(estimate.space.inside, padded, estimate.steps)
-        above = nodes > threshold**2
-        # The first node above the threshold does not count for less, the last one below it counts for more.
-        first = int((~above).sum())
-        bounds.append((float(weights[first + 1 :].sum()), float(weights[max(0, first - 1) :].sum())))
-    low, high = (probes.dimension * part for part in torch.tensor(bounds, dtype=torch.float64).unbind(-1))
-    least, most = low.mean() - probes.margin(low), high.mean() + probes.margin(high)
-    return math.floor(float(least)), math.ceil(float(most))
-
-
-def _gauss(matrix: Tensor, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Nodes and weights (≤ steps,) of the measure of a unit vector on a symmetric matrix, by its Krylov space."""
-    basis = start[None] / _linalg.vector_norm(start)
-    for _ in range(steps - 1):
-        following = basis[-1] @ matrix
-        for _ in range(2):
-            following = following - following @ basis.mT @ basis
-        size = float(_linalg.vector_norm(following))
-        if size <= 1e-13 * float(matrix.abs().max()):
-            break
-        basis = torch.cat([basis, following[None] / size])
-    nodes, vectors = _linalg.eigh(basis @ matrix @ basis.mT)
-    return nodes, vectors[0].square()
-
-
 @dataclass(frozen=True, eq=False)
 class Estimated:
     """What products told of one block H.
@@ -88,6 +35,61 @@ class Estimated:
     norm: float
     square: float
     limit: int
+
+    def count_above(self, threshold: float) -> tuple[int, int]:
+        """The least and largest number of σ above a threshold."""
+        if not self.square:
+            return 0, 0
+        space, exact = self.estimate.space, self.estimate.exact
+        known, error = space.ritz if exact else space.nystrom, space.error_bound
+        least = int((known > threshold + error).sum())
+        above = max(threshold - error, 0.0)
+        if exact:
+            return least, min(int((known > above).sum()), self.limit)
+        most = self.limit
+        rest = max(0.0, self.square - float(known.square().sum()))
+        if above:
+            # H = P H + (I − P) H with the projection P on the space's image: by Weyl, σ² of the sum is above τ² as
+            # often as that of the first part is above τ² − s² and that of the second above s², which is rest / s² times
+            # at most.
+            shares = torch.linspace(0.05, 1.0, 20, dtype=torch.float64) * above**2
+            apart = (known.square() > above**2 - shares[:, None]).sum(-1) + torch.floor(rest / shares)
+            most = min(self.limit, int(apart.min()))
+        low, high = self._probable(threshold)
+        return max(least, min(low, most)), min(most, max(high, least))
+
+    def _probable(self, threshold: float) -> tuple[int, int]:
+        """By Gauss quadrature of each probe: nodes beyond τ² weigh less than A there, with the nearest ones more."""
+        # The separation theorem of Chebyshev, Markov and Stieltjes (Szegő, Orthogonal Polynomials, 3.41).
+        nodes, weights = self._measures
+        # The first node above the threshold does not count for less, the last one below it counts for more.
+        places = torch.arange(nodes.shape[-1]) - (nodes <= threshold**2).sum(-1, keepdim=True)
+        probes = self.estimate.probes
+        low, high = (probes.dimension * (weights * (places >= first)).sum(-1) for first in (1, -1))
+        least, most = low.mean() - probes.margin(low), high.mean() + probes.margin(high)
+        return math.floor(float(least)), math.ceil(float(most))
+
+    @cached_property
+    def _measures(self) -> tuple[Tensor, Tensor]:
+        """Nodes and weights of the measure of each probe on A."""
+        matrix, starts = self.estimate.space.inside, self.estimate.probes.coordinates
+        starts = torch.nn.functional.pad(starts, (0, matrix.shape[0] - starts.shape[1]))
+        return _gauss(matrix, starts, self.estimate.steps)
+
+
+def _gauss(matrix: Tensor, starts: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Nodes and weights (p, steps) of the measures of vectors (p, K) on a symmetric matrix, by their Krylov spaces."""
+    basis = (starts / _linalg.vector_norm(starts, dim=-1, keepdim=True))[:, None]
+    smallest = 1e-13 * float(matrix.abs().max())
+    for _ in range(steps - 1):
+        following = basis[:, -1:] @ matrix
+        for _ in range(2):
+            following = following - following @ basis.mT @ basis
+        size = _linalg.vector_norm(following, dim=-1, keepdim=True)
+        # Where nothing is left, the measure is known, and a node without weight at 0 changes nothing.
+        basis = torch.cat([basis, torch.where(size > smallest, following / size, 0.0)], 1)
+    nodes, vectors = _linalg.eigh(basis @ matrix @ basis.mT)
+    return nodes, vectors[:, 0].square()
 
 
 class EstimatedBlocks(HankelBlocks):
@@ -145,7 +147,7 @@ class EstimatedBlocks(HankelBlocks):
         """Counts above thresholds (K,) of each block."""
 
         def bounds(block: Estimated) -> list[tuple[int, int]]:
-            return [count_above(block.estimate, tau, block.square, block.limit) for tau in thresholds(block)]
+            return [block.count_above(tau) for tau in thresholds(block)]
 
         lower, upper = self._gathered(bounds, count, 2).to(torch.int64).unbind(-1)
         return Counts((lower + upper) // 2, lower, upper)

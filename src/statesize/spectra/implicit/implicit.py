@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 
+from statesize.io.machine import free_bytes
 from statesize.operators import Derivative, Operator, Shared, SoftmaxAttention
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, Engine, Footprint, attention_of
 from statesize.spectra.exact.dense import DenseEngine
-from statesize.spectra.implicit.attention import ROWS, AttentionFactors, AttentionRows, factorised
+from statesize.spectra.implicit.attention import ROWS, AttentionFactors, AttentionRows, factorised, held_numbers
 from statesize.spectra.implicit.derivative import DerivativeBlocks, derivative_footprint
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
 from statesize.spectra.implicit.estimated_blocks import Estimated, EstimatedBlocks
@@ -24,6 +25,8 @@ _LARGE = 2**31
 _PRODUCTS = 40
 # Numbers that the vectors of any block may be.
 _FEW = 2**20
+# Where T is held, products of more vectors at once take less time each, and more of them are worth it.
+_PROBES, _HELD_PRODUCTS = 16, 512
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,16 @@ class ImplicitEngine(Engine):
         products: With a long H_i, at most; as many vectors are held of it.
         whole: Up to this many columns, all singular values are computed instead.
         single_from: Length from which on scores are formed in single precision, which bounds then allow for.
+        probes: Random vectors of a block of attention, at first.
+        holds: Whether T of a head stays between products, in double precision at any length.
     """
 
     accuracy: float = 0.1
     products: int = 192
     whole: int = 128
     single_from: int = 8192
+    probes: int = 4
+    holds: bool = False
 
     name = "implicit"
     keeps_device = True
@@ -83,6 +90,14 @@ class ImplicitEngine(Engine):
         """How many products of a block are taken, and so many vectors held, at most."""
         return min(columns, max(self.products, _FEW // columns))
 
+    def within(self, operator: Operator, cut: Cut, memory: int) -> ImplicitEngine:
+        """See `Engine.within`: T of attention is held where it fits."""
+        if isinstance(operator, Derivative):
+            return self
+        holding = replace(self, holds=True, probes=_PROBES, products=max(self.products, _HELD_PRODUCTS))
+        needed = sum(holding.footprint(operator, cut)[:2])
+        return holding if needed <= min(memory, free_bytes(operator.device) or memory) else self
+
     def footprint(self, operator: Operator, cut: Cut) -> Footprint:
         """The vectors of early positions, or later those of late ones, and in a pass some of them and rows of T."""
         if isinstance(operator, Derivative):
@@ -93,7 +108,9 @@ class ImplicitEngine(Engine):
         held = max(sum(self.most_products(columns) * columns for columns in side) for side in sides)
         requested = max(len(early), len(late))
         # No side of a block that is the smaller one is longer than r L / (r + 1).
-        each = DOUBLE * (held + (ROWS + 8 * requested) * (r * cut.length // (r + 1)))
+        each = DOUBLE * (held + (ROWS + 2 * self.probes * requested) * (r * cut.length // (r + 1)))
+        if self.holds:
+            each += DOUBLE * r * max(held_numbers(side, cut.length) for side in (early, late))
         # The factors of T with their copies.
         head = cast("SoftmaxAttention", attention_of(operator))
         columns = head.query.shape[-1] + 1 + (head.key_bias is not None)
@@ -120,7 +137,7 @@ class AttentionBlocks(EstimatedBlocks):
         factors, length = [one for one, _ in made], heads[0].length
         squares = [float(square) for square in torch.stack([energy for _, energy in made]).sum(0)]
         # A bias such as that of ALiBi grows with the length, and is more than single precision can subtract.
-        if length >= self._engine.single_from and heads[0].key_bias is None:
+        if length >= self._engine.single_from and heads[0].key_bias is None and not self._engine.holds:
             factors = [one.single() for one in factors]
         early, late = _sides(self._positions, length, self._readouts)
         norms = [square**0.5 for square in squares]
@@ -141,14 +158,15 @@ class AttentionBlocks(EstimatedBlocks):
         if not sizes:
             return []
         engine, device = self._engine, self._attention.device
-        lost, rows = max(one.lost() for one in factors), AttentionRows(factors, sizes, side_by_side=side_by_side)
+        lost = max(one.lost() for one in factors)
+        rows = AttentionRows(factors, sizes, side_by_side=side_by_side, holds=engine.holds)
         columns = [size * len(factors) if side_by_side else size for size in sizes]
         estimates = [
             EntropyEstimate(
                 n,
                 engine.accuracy,
                 engine.most_products(n),
-                probes=n if n <= engine.whole else 4,
+                probes=n if n <= engine.whole else engine.probes,
                 seed=n,
                 lost=lost * norm,
             )
