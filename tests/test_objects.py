@@ -1,6 +1,7 @@
 """Objects that users hold: each shows what was found and what to do next, takes layers alike, and refuses by name."""
 
 import math
+import re
 from functools import partial
 
 import altair as alt
@@ -123,11 +124,49 @@ def test_ess_without_sinks_has_no_column_where_no_layer_has_a_sink(profile):
     summary = profile.summary()
     line = "sinkless_entropy is middle_entropy: no layer has an attention sink."
     assert line in repr(summary).replace("\n", " ")
-    assert "sinkless_entropy" not in summary._repr_html_()
+    assert f"<p>{line}</p>" in summary._repr_html_()
+    assert "<th>sinkless_entropy" not in summary._repr_html_()
     summary.loc[0, "sinkless_entropy"] += 1
     assert "no layer has" not in repr(summary)
     assert "sinkless" in repr(summary)
-    assert "sinkless_entropy" in summary._repr_html_()
+    assert "<th>sinkless_entropy" in summary._repr_html_()
+
+
+def test_a_summary_in_a_notebook_is_that_of_a_terminal(profile, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "10000")
+    summary = profile.summary()
+    summary["norm"] = math.nan
+    printed, page = repr(summary), summary._repr_html_()
+    cells = re.findall(r"<td>([^<]*)</td>", page)
+    assert cells == " ".join(line for line in printed.splitlines() if line.startswith("layers.")).split()
+    assert all(f"<p>{line}</p>" in page for line in printed.splitlines()[-3:])
+    assert "<th>norm" not in page
+    assert "<p>Empty: norm.</p>" in page
+    assert "<p>At the middle of the text: middle_entropy. Means over cuts: " in page
+
+
+def test_diagnoses_of_few_layers_are_all_shown(profile, shown):
+    *told, _ = repr(shown["diagnoses"]).splitlines()
+    assert told == [str(one) for one in shown["diagnoses"]]
+    assert len(told) == len(LAYERS)
+    many = type(shown["diagnoses"])([shown["diagnosis"]] * 9)
+    assert repr(many).splitlines()[-1] == "next: [str(one) for one in this list] tells 9 layers"
+
+
+def test_a_misspelt_layer_is_answered_by_its_name(profile):
+    with pytest.raises(
+        InputError, match=r"got 'layer\.1\.mixr'\. Did you mean layers\.1\.mixer\? The names are layers\.0\.mixer, "
+    ):
+        profile.ess("layer.1.mixr")
+    with pytest.raises(InputError, match=r"got 9\. The names are "):
+        profile.ess(9)
+
+
+def test_a_profile_of_bundled_text_says_so(profile):
+    found = ss.profile("gla", positions=2, layers=[0])
+    assert repr(found).startswith("Profile of gla, sequences: 1 (bundled documents), layers: 1")
+    assert "sequences: 1 (bundled documents)" in found._repr_html_()
+    assert "bundled" not in repr(profile).splitlines()[0]
 
 
 def test_layers_that_were_not_measured_have_their_causes_below(profile):

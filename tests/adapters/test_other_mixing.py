@@ -8,6 +8,7 @@ from transformers.models.qwen3_next.modeling_qwen3_next import torch_chunk_gated
 
 import statesize as ss
 from statesize.adapters import capture
+from statesize.adapters.search.other_inputs import changed_at
 from statesize.errors import ModelError
 
 WIDTH, HEADS = 16, 2
@@ -434,3 +435,8 @@ def test_a_layer_that_takes_another_path_for_other_numbers_is_refused():
         ModelError, match=r"Mixer 1: running it again with other numbers executed a different code path"
     ):
         list(capture(model, torch.arange(20)[None]))
+
+
+def test_numbers_that_are_all_nan_are_changed_without_a_warning():
+    changed = changed_at(torch.full((1, 4, 2), torch.nan), 1, 2)
+    assert bool(changed.isnan().all())

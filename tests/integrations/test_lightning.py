@@ -12,6 +12,7 @@ import torch
 pytest.importorskip("lightning")
 from lightning.pytorch import LightningModule, Trainer
 
+from statesize.errors import InputError
 from statesize.integrations.lightning import RegularisationCallback, StateSizeCallback
 from statesize.integrations.probe import RECORD, Probe
 from statesize.integrations.regularisation import mixer_calls
@@ -210,3 +211,9 @@ def test_loggers_have_the_readings(tmp_path, monkeypatch):
     assert summary["ess/average"] == pytest.approx(scalars[4])
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
     assert not (tmp_path / RECORD).exists()
+
+
+def test_steps_between_readings_are_named_once():
+    assert StateSizeCallback(texts(2)).probe.every == 100
+    with pytest.raises(InputError, match="every must be left out beside a Probe, which has its own, got 5"):
+        StateSizeCallback(Probe(texts(2)), every=5)

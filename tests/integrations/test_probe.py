@@ -78,6 +78,55 @@ def test_readings_of_an_own_layer_count_its_channels_each_time():
     assert readings == [statesize.compare([expected]).models[0].total_entropy] * 3
 
 
+class ChangedLayer(OwnLayer):
+    """The same, of which a part can be shut, and T be lost."""
+
+    numbers, lost = 8, False
+
+    def heads(self, part, hidden):
+        shut = torch.arange(8) >= self.numbers if part is not self.value else torch.zeros(8, dtype=torch.bool)
+        return super().heads(part, hidden).masked_fill(shut, 0)
+
+    def operator(self, hidden):
+        if self.lost:
+            raise ModelError("It has no T.")
+        key, query = (self.heads(part, hidden)[..., : self.numbers] for part in (self.key, self.query))
+        return statesize.Recurrence(A=torch.ones_like(key), B=key, C=query)
+
+
+def changed_layers():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Embedding(32, 16), ChangedLayer(), ChangedLayer())
+    return model, Probing(Probe(torch.randint(32, (2, 24)), every=1, share=math.inf, settings=Settings(positions=8)))
+
+
+def test_a_layer_that_is_lost_later_is_told_once_with_how_many_averages_are_over(caplog):
+    model, probing = changed_layers()
+    layers = []
+    for step, lost in enumerate((False, True, True, False)):
+        model[2].lost = lost
+        layers.append(probing.step(model, step)["ess/layers"])
+    assert layers == [2, 1, 1, 2]
+    lost, found = [record.getMessage() for record in caplog.records]
+    assert lost == "Step 1: 2 was not measured: It has no T. From here on, averages are over 1 of 2 layers."
+    assert found == "Step 3: From here on, averages are over 2 of 2 layers."
+
+
+@pytest.mark.parametrize("numbers", [2, 1])
+def test_a_state_of_which_less_is_found_later_is_no_smaller_one(numbers, caplog):
+    model, probing = changed_layers()
+    before = probing.step(model, 0)
+    model[1].numbers = numbers
+    after = probing.step(model, 1)
+    share = "ess/layer_state_utilisation/1"
+    assert after[share] <= numbers / 8 < before[share]
+    assert after["ess/state_utilisation"] < before["ess/state_utilisation"]
+    (fallen,) = [record.getMessage() for record in caplog.records]
+    assert fallen.startswith("Step 1: 1 uses ")
+    model[1].numbers = 8
+    assert probing.step(model, 2)[share] == before[share]
+
+
 class SilentLayer(OwnLayer):
     """The same without its operator: T is found by impulses."""
 
@@ -90,7 +139,8 @@ def test_a_reading_that_waits_names_what_makes_it_faster_and_its_size_known(laye
     model = torch.nn.Sequential(torch.nn.Embedding(32, 16), layer())
     probing = Probing(Probe(TEXTS, every=1, share=1e-9, settings=Settings(positions=4)))
     assert [bool(probing.step(model, step)) for step in (1, 2)] == [True, False]
-    unknown, waits = [record.getMessage() for record in caplog.records]
+    # A slow machine says that it searches.
+    unknown, waits = [one.getMessage() for one in caplog.records if "is searched" not in one.getMessage()]
     assert unknown.startswith("The probe must be longer: 1: ")
     size = "the size of its state is unknown; its class can say it by an integer `state_size`"
     assert unknown.endswith(size) == named
@@ -287,6 +337,10 @@ def test_a_probe_is_checked_before_a_training():
         Probing(TEXTS)
     with pytest.raises(InputError, match="every must be"):
         Probe(TEXTS, every=0)
+    with pytest.raises(InputError, match=r"model must be a torch module, got int\. Give \.step\(model, step\)"):
+        Probing(Probe(TEXTS)).step(0, model_of())
+    with pytest.raises(InputError, match="step must be a whole number of at least 0, got 'first'"):
+        Probing(Probe(TEXTS)).step(model_of(), "first")
     with pytest.raises(InputError, match="positions"):
         Probe(TEXTS, settings=Settings(positions=0))
     with pytest.raises(InputError, match="positions must be at most"):

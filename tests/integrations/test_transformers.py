@@ -11,7 +11,7 @@ import torch
 from oracles.recurrent_models import tiny_model
 from transformers import IntervalStrategy, Trainer, TrainerState, TrainingArguments
 
-from statesize.errors import ModelError
+from statesize.errors import InputError, ModelError
 from statesize.integrations.probe import RECORD, Probe
 from statesize.integrations.regularisation import mixer_calls
 from statesize.integrations.transformers import RegularisationCallback, StateSizeCallback
@@ -382,3 +382,9 @@ def test_token_ids_are_enough(tmp_path):
     kept = [json.loads(line) for line in (tmp_path / RECORD).read_text(encoding="utf-8").splitlines()]
     assert len({line.pop("run") for line in kept}) == 1
     assert all(line.items() <= entry.items() for line, entry in zip(kept, readings, strict=True))
+
+
+def test_steps_between_readings_are_named_once():
+    assert StateSizeCallback(texts(2)).probe.every == 100
+    with pytest.raises(InputError, match="every must be left out beside a Probe, which has its own, got 5"):
+        StateSizeCallback(Probe(texts(2)), every=5)

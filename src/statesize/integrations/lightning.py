@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from statesize.check import require_count, require_kind
 from statesize.errors import InputError
-from statesize.integrations.probe import RECORD, Probe, Probing
+from statesize.integrations.probe import RECORD, Probe, Probing, probe_of
 from statesize.integrations.regularisation import MixerCall, Penalties, Regularisation, mixer_calls
 from statesize.texts.inputs import Inputs
 
@@ -45,11 +45,6 @@ class RegularisationCallback(Callback):
         self._calls: list[MixerCall] = []
 
     def __repr__(self) -> str:
-        """The penalty, how often it was added, where it is logged, and what to do next, a line each.
-
-        Returns:
-            Lines of text.
-        """
         return self._penalties.described("penalties: logged as regularisation", "next: Trainer(callbacks=[callback])")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -91,7 +86,7 @@ class StateSizeCallback(Callback):
 
     Args:
         inputs: Token ids (L,) or (S, L), or lists of ids; or a Probe with further settings.
-        every: Steps from one measurement to the next; a Probe has its own.
+        every: Steps from one measurement to the next; left out beside a Probe, which has its own.
         module: Name of the part of the LightningModule that takes token ids, such as "model"; by default all of it, or
             its only part with parameters if it has no `forward` of its own.
 
@@ -102,15 +97,10 @@ class StateSizeCallback(Callback):
 
     def __init__(self, inputs: Inputs | Probe, every: int = 100, module: str = "") -> None:
         require_kind("module", module, str, "the name of a part of the LightningModule")
-        self.probe, self.module = inputs if isinstance(inputs, Probe) else Probe(inputs, every=every), module
+        self.probe, self.module = probe_of(inputs, every), module
         self._probing, self._last = Probing(self.probe), 0
 
     def __repr__(self) -> str:
-        """The probe, its readings, where they go, and what to do next, a line each.
-
-        Returns:
-            Lines of text.
-        """
         where = f"readings: in the loggers of the Trainer, or {RECORD}"
         return self._probing.described("StateSizeCallback of a ", where, "next: Trainer(callbacks=[callback])")
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,7 +23,7 @@ from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import agreed, class_of, ranks_of, together
 from statesize.adapters.observation import NOT_CAUSAL
-from statesize.check import require_count, require_kind, require_real
+from statesize.check import refuse, require_count, require_kind, require_real
 from statesize.errors import StatesizeError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import os_errors
@@ -38,6 +39,7 @@ from statesize.profiling.sequences import Provenance, SequenceWork
 from statesize.report.comparison import compare
 from statesize.report.diagnosis import diagnose
 from statesize.report.names import by_reason
+from statesize.results.summary import largest_size
 from statesize.texts.inputs import Inputs, sequences
 
 FEWEST_HEADS = 2
@@ -74,6 +76,15 @@ def affordable_heads(cost: Cost, seconds: float) -> int:
     most = max(cost.units)
     heads = bisect_right(range(1, most + 1), seconds, key=lambda heads: MARGIN * cost.seconds(heads))
     return heads if heads >= min(FEWEST_HEADS, most) else 0
+
+
+def probe_of(inputs: Inputs | Probe, every: int) -> Probe:
+    """The probe that a callback is given, or one of its inputs."""
+    if not isinstance(inputs, Probe):
+        return Probe(inputs, every)
+    if every not in (Probe.every, inputs.every):
+        refuse("every", "left out beside a Probe, which has its own", every, "Give Probe(token_ids, every=…).")
+    return inputs
 
 
 def append_reading(folder: Path, run: str, step: int, values: Mapping[str, float]) -> None:
@@ -135,11 +146,6 @@ class Probe:
         return SHARE if self.share is None else self.share
 
     def __repr__(self) -> str:
-        """The texts, when they are measured, and what to do next, a line each.
-
-        Returns:
-            Lines of text.
-        """
         count, longest = len(self.sequences), max(map(len, self.sequences))
         time_left = "whatever it takes" if math.isinf(self.limit) else f"in at most {100 * self.limit:g} % of the time"
         time_left += f", or {BEGINNING:g} seconds" if self.share is None else ""
@@ -190,6 +196,9 @@ class Probing:
     _readings: int = field(default=0, init=False)
     _last: tuple[int, float] = field(default=(0, math.nan), init=False)
     _failing: dict[str, str] = field(default_factory=dict[str, str], init=False)
+    _layers: set[str] = field(default_factory=set[str], init=False)
+    _lost: set[str] = field(default_factory=set[str], init=False)
+    _sizes: dict[str, float] = field(default_factory=dict[str, float], init=False)
     _first: dict[str, float] = field(default_factory=dict[str, float], init=False)
     _fallen: set[str] = field(default_factory=set[str], init=False)
     _checking: CheckPolicy = field(default_factory=lambda: CheckPolicy("none"), init=False)
@@ -198,11 +207,6 @@ class Probing:
         require_kind("probe", self.probe, Probe, "a Probe", "Give Probing(Probe(token_ids)).")
 
     def __repr__(self) -> str:
-        """The probe, what its readings took so far, and what to do next, a line each.
-
-        Returns:
-            Lines of text.
-        """
         return self.described("", "next: .step(model, step) after each step")
 
     def described(self, owner: str, *further: str) -> str:
@@ -232,7 +236,12 @@ class Probing:
         Returns:
             Numbers by their names in logs; None where nothing was measured. What fails is logged as a warning, and so
             is the first reading that waits until `share` leaves time for it.
+
+        Raises:
+            InputError: The model is no module, or the step no whole number.
         """
+        require_kind("model", model, nn.Module, "a torch module", "Give .step(model, step).")
+        require_count("step", step, 0)
         ranks = ranks_of(model, self.probe.executor)
         if not (self._due or step % self.probe.every == 0) or not (main or ranks):
             return None
@@ -260,15 +269,15 @@ class Probing:
             finally:
                 self._spent += time.perf_counter() - start
                 self._trial = self._trial or self._spent
-            for said in _limits(profile) if unknown else ():
-                _LOGGER.warning("Step %d: %s", step, said)
+            self._tell_layers(step, profile)
+            profile = self._of_known_sizes(profile)
             for layer in diagnose(profile) if unknown else ():
                 if not layer.cuts:
                     named = "; its class can say it by an integer `state_size`" if math.isnan(layer.size) else ""
                     _LOGGER.warning("The probe must be longer: %s%s", layer, named)
             share = self._spent / (time.perf_counter() - self._began)
             measured = min(heads, max(self._cost.units))
-            values = _logged_values(profile, {"heads": measured, "share_of_time": share})
+            values = _logged_values(profile, {"heads": measured, "layers": len(profile.mixers), "share_of_time": share})
             self._readings, self._last = self._readings + 1, (step, values.get(AVERAGE, math.nan))
             if not unknown or measured == max(self._cost.units):
                 # The trial of two heads is no measure of the others.
@@ -288,6 +297,36 @@ class Probing:
             if not self._kept:
                 self._kept = True
                 _LOGGER.warning("Step %d: readings are in %s", step, folder / RECORD)
+
+    def _tell_layers(self, step: int, profile: Profile) -> None:
+        """Name the layers that were not measured, once until they are others, and those of a model that looks ahead."""
+        unseen = dict.fromkeys(self._layers.difference(profile.mixers), "It was seen to mix no positions.")
+        lost = unseen | profile.not_measured
+        self._layers.update(profile.mixers, lost)
+        if lost.keys() != self._lost:
+            self._lost = set(lost)
+            causes = [f"{names} was not measured: {cause}" for names, cause in by_reason(lost).items()]
+            layers = len(self._layers - {profile.model})  # the model as a whole is none
+            count = f"From here on, averages are over {len(profile.mixers)} of {counted(layers, 'layer')}."
+            _LOGGER.warning("Step %d: %s", step, " ".join([*causes, count]))
+        notes = {name: note[note.index(NOT_CAUSAL) :] for name, note in profile.notes.items() if NOT_CAUSAL in note}
+        for names, note in by_reason(notes).items():
+            _LOGGER.warning("Step %d: %s: %s", step, names, note)
+
+    def _of_known_sizes(self, profile: Profile) -> Profile:
+        """The profile with each state as large as a reading found it: of a state that forgets more, less is found."""
+        tree, lengths = profile.tree.copy(), profile.tokens["length"].values[:, None]
+        for name in profile.mixers:
+            node = profile.mixer(name)
+            found = np.nan_to_num(largest_size(node)).item()
+            known = self._sizes[name] = max(found, self._sizes.get(name, found))
+            if known > found:
+                passing = np.minimum(node["position"].values, lengths - node["position"].values)
+                binds = node["binds"].copy(data=(passing >= known).astype(node["binds"].dtype))
+                tree.children[name].dataset = node.assign(
+                    binds=binds, ceiling=node["ceiling"].copy(data=np.minimum(passing, known))
+                )
+        return Profile(tree)
 
     def _tell_falls(self, step: int, values: Mapping[str, float]) -> None:
         """Name each layer whose utilisation has fallen far, once until it has risen again."""
@@ -346,13 +385,6 @@ def _logged_values(profile: Profile, further: Mapping[str, float]) -> dict[str, 
         for share in ("state_utilisation", "ceiling_utilisation"):
             values[f"layer_{share}/{row['layer'].replace('@', '-')}"] = row[share]
     return {f"{PREFIX}{name}": float(value) for name, value in values.items() if math.isfinite(value)}
-
-
-def _limits(profile: Profile) -> list[str]:
-    """What a reading lacks, and which of its numbers are those of a model that is not causal."""
-    lost = [f"{names} was not measured: {cause}" for names, cause in by_reason(profile.not_measured).items()]
-    notes = {name: note for name, note in profile.notes.items() if NOT_CAUSAL in note}
-    return lost + [f"{names}: {note[note.index(NOT_CAUSAL) :]}" for names, note in by_reason(notes).items()]
 
 
 def _bits(precision: str) -> int:

@@ -14,7 +14,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from statesize.check import require_count, require_kind
 from statesize.errors import ModelError
-from statesize.integrations.probe import RECORD, Probe, Probing
+from statesize.integrations.probe import RECORD, Probe, Probing, probe_of
 from statesize.integrations.regularisation import MixerCall, Penalties, Regularisation, mixer_calls
 from statesize.texts.inputs import Inputs
 
@@ -83,11 +83,6 @@ class RegularisationCallback(_LossEntry):
         self._logged, self._penalties = list[Tensor](), Penalties(regularisation)
 
     def __repr__(self) -> str:
-        """The penalty, how often it was added, where it is logged, and what to do next, a line each.
-
-        Returns:
-            Lines of text.
-        """
         return self._penalties.described("penalties: beside each logged loss", "next: trainer.add_callback(callback)")
 
     def on_train_begin(
@@ -168,7 +163,7 @@ class StateSizeCallback(_LossEntry):
 
     Args:
         inputs: Token ids (L,) or (S, L), or lists of ids; or a Probe with further settings.
-        every: Steps from one measurement to the next; a Probe has its own.
+        every: Steps from one measurement to the next; left out beside a Probe, which has its own.
         trainer: The Trainer that logs.
 
     Example:
@@ -178,16 +173,11 @@ class StateSizeCallback(_LossEntry):
     def __init__(self, inputs: Inputs | Probe, every: int = 100, *, trainer: Trainer | None = None) -> None:
         if trainer is not None:
             require_kind("trainer", trainer, Trainer, "None or the Trainer of the callback")
-        self.trainer, self.probe = trainer, inputs if isinstance(inputs, Probe) else Probe(inputs, every=every)
+        self.trainer, self.probe = trainer, probe_of(inputs, every)
         self._probing, self._pending = Probing(self.probe), dict[str, float]()
         self._given_early = False
 
     def __repr__(self) -> str:
-        """The probe, its readings, where they go, and what to do next, a line each.
-
-        Returns:
-            Lines of text.
-        """
         where = RECORD if self.trainer is None else f"what it reports to, or {RECORD}"
         return self._probing.described(
             "StateSizeCallback of a ",

@@ -287,6 +287,12 @@ class Profile:
 
         return write_report([self], path)
 
+    @property
+    def _bundled(self) -> str:
+        """That the texts are none of the caller's."""
+        source = cast("dict[str, str]", self.tree.attrs.get("source") or {})
+        return f" ({source['texts']})" if "texts" in source else ""
+
     def _repr_html_(self) -> str:
         rows = [
             {
@@ -295,7 +301,7 @@ class Profile:
                 "ESS at the middle (entropy)": row.ess,
                 "without sinks": row.sinkless,
                 "possible": number_text(row.possible, ",.0f"),
-                "used": row.share,
+                "used at the middle": row.share,
             }
             for name, row in zip(self.mixers, layer_rows(self, "entropy"), strict=True)
         ]
@@ -305,7 +311,8 @@ class Profile:
             f"<p>{html.escape(name)} was not measured: {html.escape(cause)}</p>"
             for name, cause in self.not_measured.items()
         )
-        title = f"<p>Profile of <b>{html.escape(self.model)}</b>, sequences: {self.tree.sizes['sequence']}</p>"
+        count = f"{self.tree.sizes['sequence']}{self._bundled}"
+        title = f"<p>Profile of <b>{html.escape(self.model)}</b>, sequences: {count}</p>"
         return f"{title}<p>{html.escape(model_line(self))}</p>{table}{lost}"
 
     def __repr__(self) -> str:
@@ -328,7 +335,7 @@ class Profile:
         )
         return "\n".join(
             [
-                f"Profile of {self.model}, sequences: {sequences}, layers: {layers}",
+                f"Profile of {self.model}, sequences: {sequences}{self._bundled}, layers: {layers}",
                 model_line(self),
                 *(f"{names} was not measured: {cause}" for names, cause in lost.items()),
                 *told,

@@ -164,7 +164,8 @@ def run_profile(
     if cluster is None or isinstance(model, nn.Module):
         model, weights = float_model(model)
         stored = {"weights": weights} if weights else {}
-    inputs = bundled_sequences(tokenizer) if inputs is None else inputs
+    if inputs is None:
+        inputs, stored["texts"] = bundled_sequences(tokenizer), "bundled documents"
     # Where positions lie is asked of the model; one that each process loads is not there.
     given = given_sequences(model if isinstance(model, nn.Module) else None, inputs, tokenizer, axis)
     known: list[Given] = []

@@ -20,6 +20,9 @@ from statesize.results.summary import (
     largest_size,
 )
 
+MOST_LINES = 4
+"""Layers that are all shown."""
+
 
 @dataclass(frozen=True, repr=False)
 class Diagnosis:
@@ -64,11 +67,13 @@ class Diagnoses(list[Diagnosis]):
     """Diagnoses of all layers of a profile, in its order."""
 
     def __repr__(self) -> str:
-        """The layers that use least and most of what they can hold, and what to do next, a line each.
+        """The layers; of many, those that use least and most of what they can hold; and what to do next, a line each.
 
         Returns:
             Lines of text.
         """
+        if len(self) <= MOST_LINES:
+            return "\n".join([*map(str, self), "next: .entropy, .directions and .size of each"])
         shares = {at: one.entropy / one.size for at, one in enumerate(self) if math.isfinite(one.entropy / one.size)}
         ends = dict.fromkeys(
             (min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)) if shares else ()

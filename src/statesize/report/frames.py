@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import math
 import shutil
 import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any, cast
 
@@ -46,8 +48,36 @@ class LayerFrame(pd.DataFrame):
         known = {name, "middle_entropy"} <= set(self.columns)
         return [name] if known and cast("Any", self[name]).equals(self["middle_entropy"]) else []
 
+    def _texts(self) -> tuple[dict[str, list[str]], dict[str, str], list[str]]:
+        """The cells of each column that is not empty, the causes of layers without numbers, and the empty columns."""
+        values: dict[str, list[Any]] = cast("Any", self).to_dict("list")
+        causes = dict(zip(values["layer"], values.pop("cause", []), strict=False))
+        if len(set(values["model"])) == 1:
+            del values["model"]
+        for name in self._repeated():
+            del values[name]
+        texts = {name: [cell_text(value) for value in column] for name, column in values.items()}
+        empty = [name for name, cells in texts.items() if not any(cell.strip("-") for cell in cells)]
+        return {name: texts[name] for name in texts if name not in empty}, by_reason(causes), empty
+
+    def _told(self, names: Iterable[str], causes: Mapping[str, str], empty: Sequence[str]) -> list[str]:
+        """What stands below a table of some columns."""
+        at_middle = [name for name in names if name in ("middle_entropy", "sinkless_entropy")]
+        over_cuts = [name for name in names if name.startswith("average_") or name in _OVER_CUTS]
+        both = f"At the middle of the text: {', '.join(at_middle)}. Means over cuts: {', '.join(over_cuts)}."
+        return [
+            *([both] if at_middle and over_cuts else []),
+            *([_NO_SINKS] if self._repeated() else []),
+            *(f"{layers}: {cause}" for layers, cause in causes.items() if cause),
+            *([f"Empty: {', '.join(empty)}."] if empty else []),
+        ]
+
     def _repr_html_(self) -> str:
-        return cast("Any", self.drop(columns=self._repeated()))._repr_html_()
+        if self.empty or not {"model", "layer"} <= set(self.columns):
+            return cast("Any", pd.DataFrame(self))._repr_html_()
+        cells, causes, empty = self._texts()
+        below = "".join(f"<p>{html.escape(line)}</p>" for line in self._told(cells, causes, empty))
+        return pd.DataFrame(cells).to_html(index=False) + below
 
     def __repr__(self) -> str:
         """The table within the width of the terminal, its headings broken at underscores.
@@ -57,18 +87,10 @@ class LayerFrame(pd.DataFrame):
         """
         if self.empty or not {"model", "layer"} <= set(self.columns):
             return super().__repr__()
-        values: dict[str, list[Any]] = cast("Any", self).to_dict("list")
-        causes = dict(zip(values["layer"], values.pop("cause", []), strict=False))
-        if len(set(values["model"])) == 1:
-            del values["model"]
-        for name in (repeated := self._repeated()):
-            del values[name]
-        texts = {name: [cell_text(value) for value in column] for name, column in values.items()}
-        empty = [name for name, cells in texts.items() if not any(cell.strip("-") for cell in cells)]
+        cells, causes, empty = self._texts()
         columns = {
-            name: _column(name.replace("_", "_\n").split("\n"), cells, left=name in ("model", "layer", "kind"))
-            for name, cells in texts.items()
-            if name not in empty
+            name: _column(name.replace("_", "_\n").split("\n"), column, left=name in ("model", "layer", "kind"))
+            for name, column in cells.items()
         }
         width = shutil.get_terminal_size().columns
 
@@ -85,17 +107,12 @@ class LayerFrame(pd.DataFrame):
             parts.append(below)
             left_out = [name for name in left_out if name not in below]
         kept = parts[0] if len(self.columns) <= _FEW else []
-        at_middle = [name for name in kept if name in ("middle_entropy", "sinkless_entropy")]
-        over_cuts = [name for name in kept if name.startswith("average_") or name in _OVER_CUTS]
-        both = f"At the middle of the text: {', '.join(at_middle)}. Means over cuts: {', '.join(over_cuts)}."
+        left = f"No room for {', '.join(left_out)}."
         return "\n".join(
             [
                 "\n\n".join("\n".join(_joined([columns[name] for name in part])) for part in parts),
-                *(textwrap.wrap(both, width) if at_middle and over_cuts else []),
-                *(textwrap.wrap(_NO_SINKS, width) if repeated else []),
-                *(f"{names}: {cause}" for names, cause in by_reason(causes).items() if cause),
-                *(textwrap.wrap(f"No room for {', '.join(left_out)}.", width) if left_out else []),
-                *(textwrap.wrap(f"Empty: {', '.join(empty)}.", width) if empty else []),
+                *(textwrap.fill(line, width) for line in self._told(kept, causes, empty)),
+                *([textwrap.fill(left, width)] if left_out else []),
             ]
         )
 

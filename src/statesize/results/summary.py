@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Sequence
 from typing import Any, Protocol, TypedDict, cast, runtime_checkable
@@ -411,5 +412,7 @@ def layer_name(names: Sequence[str], layer: object) -> str:
         return layer
     index = whole_number(layer)
     if index is None or not -len(names) <= index < len(names):
-        refuse("layer", f"a name, or an index of 0 … {len(names) - 1}", layer, f"The names are {', '.join(names)}.")
+        near = difflib.get_close_matches(layer, names, 1) if isinstance(layer, str) else []
+        advice = f"{f'Did you mean {near[0]}? ' if near else ''}The names are {', '.join(names)}."
+        refuse("layer", f"a name, or an index of 0 … {len(names) - 1}", layer, advice)
     return names[index]

@@ -104,8 +104,7 @@ def mixes_positions(runs: LoneRuns, name: str, rounds: int = 1) -> bool:
         if difference > limit:
             raise NotCausalError(
                 f"Mixer {name} must be causal, but its output at position {first} changes with its input from position "
-                f"{cut} on, by {difference / float(plain.abs().max()):.1e} of the largest value. statesize measures "
-                "causal models."
+                f"{cut} on, by {difference / float(plain.abs().max()):.1e} of the largest value."
             )
     return all(bool((by_position((earlier - plain).abs(), axis)[middle:] > limit).any()) for axis in axes)
 

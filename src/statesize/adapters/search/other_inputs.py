@@ -60,9 +60,9 @@ def changed_at(tensor: Tensor, axis: int, position: int | slice) -> Tensor:
     if tensor.is_floating_point():
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(moved[position].shape, generator=generator, device="cpu").to(moved)
-        finite = moved.isfinite()
-        # What is equal everywhere has no scale of its own.
-        moved[position] += noise * (float(moved[finite].double().std()) or 1.0)
+        finite = moved[moved.isfinite()].double()
+        # What is equal everywhere has no scale of its own, nor has a single number.
+        moved[position] += noise * ((len(finite) > 1 and float(finite.std())) or 1.0)
     elif isinstance(position, slice):
         moved[position] = moved.roll(1, 0)[position]
     else:
