@@ -90,7 +90,8 @@ def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[An
             return _joined([dispatch(operator, engine, replace(question, cut=part)) for part in cuts], operator)
     shape, total = operator.batch_shape, operator.batch_shape.numel()
     with one_torch_thread():
-        engine = engine.within(operator, cut, question.memory // max(1, min(free_threads(), total)))
+        # By what is set alone, not by what is free: the same question gets the same answer on every machine.
+        engine = engine.within(operator, cut, question.memory // 2)
         each, shared = (max(1, part) for part in engine.footprint(operator, cut)[:2])
         threads = min(free_threads(), question.memory // (each + shared), total * each // question.worth_a_thread)
         threads = max(1, 1 if engine.keeps_device and operator.device.type != "cpu" else threads)

@@ -71,7 +71,7 @@ def test_the_memory_of_a_measurement_says_whether_T_is_held(monkeypatch: pytest.
         return AttentionBlocks(engine, operator, cut)
 
     monkeypatch.setattr(ImplicitEngine, "blocks", torch.no_grad()(blocks))
-    for memory in (less, 2**30):
+    for memory in (2 * less, 2**30):
         measure(operator, positions=positions, engine="implicit", outputs=("entropy",), memory=memory)
     assert held == [False, True]
 

@@ -9,7 +9,6 @@ from typing import cast
 
 import torch
 
-from statesize.io.machine import free_bytes
 from statesize.operators import Derivative, Operator, Shared, SoftmaxAttention
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, Engine, Footprint, attention_of
@@ -95,8 +94,7 @@ class ImplicitEngine(Engine):
         if isinstance(operator, Derivative):
             return self
         holding = replace(self, holds=True, probes=_PROBES, products=max(self.products, _HELD_PRODUCTS))
-        needed = sum(holding.footprint(operator, cut)[:2])
-        return holding if needed <= min(memory, free_bytes(operator.device) or memory) else self
+        return holding if sum(holding.footprint(operator, cut)[:2]) <= memory else self
 
     def footprint(self, operator: Operator, cut: Cut) -> Footprint:
         """The vectors of early positions, or later those of late ones, and in a pass some of them and rows of T."""
