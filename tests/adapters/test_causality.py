@@ -138,6 +138,31 @@ def test_a_layer_before_one_that_sees_the_future_is_not_said_to_depend_on_it():
     assert note.endswith("What enters this layer does not depend on later tokens: its ESS holds.")
 
 
+class FutureGate(nn.Module):
+    def forward(self, hidden):
+        return (hidden + hidden.mean(1, keepdim=True)).sigmoid()
+
+
+class GatedByTheFuture(Sum):
+    """A layer whose T is causal, with a part that multiplies what the layer takes by what depends on all of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = FutureGate()
+
+    def forward(self, hidden):
+        return super().forward(hidden) * self.gate(hidden)
+
+
+def test_a_layer_with_a_part_that_sees_the_future_is_not_said_to_be_sound():
+    model = nn.Sequential(nn.Embedding(100, WIDTH), Sum(), GatedByTheFuture(), Sum())
+    notes = {item.name: item.note for item in ss.capture(model, torch.arange(24)[None])}
+    assert "holds" in notes["1"]
+    assert "positions are mixed backwards in 2. " in notes["2"]
+    assert "does not depend on later tokens, but what it returns does" in notes["2"]
+    assert "What enters this layer depends on later tokens" in notes["3"]
+
+
 class Attending(nn.Module):
     def forward(self, hidden):
         return functional.scaled_dot_product_attention(*3 * [hidden[:, None]], is_causal=True)[:, 0]

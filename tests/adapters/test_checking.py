@@ -10,16 +10,23 @@ from torch import nn
 from statesize.adapters import CheckPolicy
 from statesize.integrations.probe import Probe, Probing
 from statesize.measurement.settings import Settings
+from statesize.operators import Recurrence
 from statesize.profiling import profile
 
 
 def test_all_at_first_and_when_a_module_or_a_dtype_changes():
     model, checking = attention_model("llama"), CheckPolicy("none")
-    assert [checking.for_run(model) for _ in range(3)] == ["all", "none", "none"]
+
+    def runs() -> list[str]:
+        failed = checking.for_run(model), checking.for_run(model)
+        checking.passed(model)
+        return [*failed, checking.for_run(model)]
+
+    assert runs() == ["all", "all", "none"]
     model.model.layers[1].mlp = nn.Identity()
-    assert [checking.for_run(model) for _ in range(2)] == ["all", "none"]
+    assert runs() == ["all", "all", "none"]
     model.to(torch.bfloat16)
-    assert [checking.for_run(model) for _ in range(2)] == ["all", "none"]
+    assert runs() == ["all", "all", "none"]
     with torch.no_grad():
         model.lm_head.weight += 1
     assert checking.for_run(model) == "none"
@@ -44,3 +51,53 @@ def test_a_profile_reads_every_sequence_with_hooks_and_the_first_without(counted
     found = profile(model, token_ids(3), positions=2)
     assert len(runs) == 3 + 2 + 2
     assert {row["run_difference"] for row in found.summary_rows()} == {0}
+
+
+class Summing(nn.Module):
+    """Adds up what it takes, says so by its operator, and may look ahead all the same."""
+
+    ahead = False
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden.cumsum(1) + (hidden.mean(1, keepdim=True) if self.ahead else 0)
+
+    def operator(self, hidden: torch.Tensor) -> Recurrence:
+        return Recurrence(*(hidden.new_ones(len(hidden), 1, hidden.shape[1], 1) for _ in range(3)))
+
+
+@pytest.fixture
+def summing():
+    model = nn.Sequential(nn.Embedding(50, 4), Summing(), Summing())
+    return model, torch.randint(50, (2, 24), generator=torch.Generator().manual_seed(0))
+
+
+def test_a_layer_that_fails_in_one_sequence_is_compared_in_the_next(summing, caplog):
+    model, ids = summing
+    model[1].ahead = True
+    # What one reading found of a layer must not spare the next one its comparison.
+    Probing(Probe(ids, every=1, share=math.inf)).step(model, 0)
+    model[1].ahead = False
+    probing = Probing(Probe(ids, every=1, share=math.inf))
+    assert probing.step(model, 0)["ess/layers"] == 2
+    model[1].ahead = True
+    again = Probing(Probe(ids, every=1, share=math.inf))
+    caplog.clear()
+    assert again.step(model, 0)["ess/layers"] == 1
+    assert "1 was not measured: Mixer 1 must be causal" in caplog.text
+    assert again.step(model, 1)["ess/layers"] == 1
+
+
+def test_a_layer_that_cannot_be_compared_is_told_in_the_finding_and_by_a_probe(caplog):
+    model, ids = nn.Sequential(nn.Embedding(50, 4), Largest()), torch.arange(24)[None]
+    assert "T of 1 layer is as the class says, and not checked." in repr(profile(model, ids, positions=4))
+    Probing(Probe(ids, every=1, share=math.inf)).step(model, 0)
+    assert "Step 0: 1: Its T is not checked: the layer has no tensor" in caplog.text
+    Probing(Probe(ids, every=1, share=math.inf)).step(nn.Sequential(nn.Embedding(50, 4), Summing()), 0)
+    assert caplog.text.count("not checked") == 1
+
+
+class Largest(Summing):
+    """What it returns is linear in nothing."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden.cummax(1).values

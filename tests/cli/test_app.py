@@ -38,8 +38,8 @@ def test_all_commands_are_known():
 
 @pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
 def test_its_help_shows_examples_that_parse_and_names_json_and_quiet(names, capsys, tmp_path, monkeypatch):
-    # A model's file that is not there is refused as soon as its name is read.
-    (tmp_path / "model.gguf").touch()
+    # A model's file that is not there, or is none of GGUF, is refused as soon as its name is read.
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
     monkeypatch.chdir(tmp_path)
     assert main([*names, "--help"]) == 0
     text = capsys.readouterr().out

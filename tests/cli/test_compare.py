@@ -17,7 +17,9 @@ def profiles(checkpoint, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name, extra in (("one", []), ("two", ["--stride", "2"])):
-            assert main(["profile", str(checkpoint), "--text", "text.txt", "--output", name, *extra]) == 0
+            # Two documents of one sequence, with a delimiter between them.
+            words = ["profile", str(checkpoint), "--text", "text.txt", "--corpus", "--output", name, *extra]
+            assert main(words) == 0
     (folder / "text.txt").unlink()
     return folder
 

@@ -65,7 +65,8 @@ def test_what_is_no_file_is_not_read(words, kind, capsys, tmp_path):
     os.mkfifo(place) if kind == "pipe" else place.mkdir() if kind == "folder" else place.symlink_to("/dev/zero")
     names = {"PLACE": place, "OUTPUT": tmp_path / "output"}
     line = refusal(capsys, *(names.get(word, word) for word in words))
-    assert f"{place} must be a regular file, got a {kind}" in line
+    option = words[words.index("PLACE") - 1].strip("-")
+    assert f"{option} must be a file, got {place}, which is a {kind}" in line
 
 
 @pytest.mark.parametrize("words", [["profile", "PROFILE", "--html"], ["profile", "gla", "--text", "TEXT", "--html"]])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from statesize.adapters.check import Agreement, Checked
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.precision import at_least, check_finite, hold_at_least
-from statesize.adapters.observation import SHARED, FoundMixer, Observation, Units, nothing
+from statesize.adapters.observation import SHARED, UNCHECKED, FoundMixer, Observation, Units, nothing
 from statesize.adapters.runs import bare
 from statesize.adapters.watch import Call, first_argument
 from statesize.errors import InputError, ModelError
@@ -240,7 +240,7 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, *, check: bool)
         units_operator=units_operator,
         operator_difference=checked.difference,
         agreement=agreement,
-        note=f"Its T is not checked: {checked.reason}." if checked.reason else "",
+        note=f"{UNCHECKED}: {checked.reason}." if checked.reason else "",
         values=values,
     )
 

@@ -264,8 +264,11 @@ class CheckPolicy:
 
     Example:
         >>> checking, model = CheckPolicy("none"), nn.Linear(2, 2)
-        >>> checking.for_run(model), checking.for_run(model), checking.for_run(model.double())
-        ('all', 'none', 'all')
+        >>> checking.for_run(model)
+        'all'
+        >>> checking.passed(model)
+        >>> checking.for_run(model), checking.for_run(model.double())
+        ('none', 'all')
     """
 
     after: Checks
@@ -273,7 +276,13 @@ class CheckPolicy:
 
     def for_run(self, model: nn.Module) -> Checks:
         """What the next run is compared with."""
-        modules = tuple((id(module), type(module)) for module in model.modules())
-        dtypes = tuple[torch.dtype, ...](parameter.dtype for parameter in model.parameters())
-        before, self._passed = self._passed, (modules, dtypes)
-        return self.after if before == self._passed else "all"
+        return self.after if self._passed == _parts_of(model) else "all"
+
+    def passed(self, model: nn.Module) -> None:
+        """Every layer of the model has passed what its run was compared with."""
+        self._passed = _parts_of(model)
+
+
+def _parts_of(model: nn.Module) -> tuple[object, ...]:
+    modules = tuple((id(module), type(module)) for module in model.modules())
+    return modules, tuple(parameter.dtype for parameter in model.parameters())

@@ -105,6 +105,8 @@ DERIVATIVE = "derivative"
 """The kind of a layer without a T, which is measured by its derivative."""
 NOT_CAUSAL = "The model is not causal"
 """How the note of a mixer begins in a model whose earlier outputs depend on later tokens."""
+UNCHECKED = "Its T is not checked"
+"""How the note of a mixer begins whose method `operator` could not be compared with what the layer computes."""
 SHARED = "#shared"
 """Behind the name of a mixer, where its heads are measured together."""
 EXACT = 1e-9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NoReturn, cast
 
@@ -95,13 +96,16 @@ SEARCHED = nn.MultiheadAttention | nn.Sequential
 """Classes of torch that may mix positions by code that no adapter knows, as one's own code may: only a search tells."""
 
 
+_NUMBER = re.compile(r"\d[\d.e+-]*")
+
+
 class NothingMeasuredError(ModelError):
     """Nothing could be measured, for the reasons by module name, of which the message has the first."""
 
     def __init__(self, skipped: Mapping[str, str]) -> None:
         (first, reason), *others = skipped.items()
-        # A reason may name its own layer.
-        same = [name for name, why in others if why.replace(name, first) == reason]
+        # A reason may name its own layer, and its own numbers.
+        same = [name for name, why in others if _NUMBER.sub("", why.replace(name, first)) == _NUMBER.sub("", reason)]
         apart = [name for name, _ in others if name not in same]
         said = [f"The same holds for {listed(same)}."] if same else []
         if apart:
@@ -170,7 +174,9 @@ def selected(
     observed = list(dict.fromkeys(mixer.name for call in recording.calls for mixer in call.mixers))
     names = [*own, *(name for name in observed if name not in own)]
     if not names:
-        refuse_all(model, recording.refused)
+        refused = recording.refused
+        some = chosen_names(list(refused), layers, refused, []) if refused else []
+        refuse_all(model, {name: refused[name] for name in some})
     labels = [label for call in recording.calls for label in call.labels]
     chosen = chosen_names(names, layers, recording.refused, labels)
     skipped = {name: why for name, why in recording.refused.items() if layers is None or name in chosen}

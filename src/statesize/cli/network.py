@@ -15,7 +15,6 @@ from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import FewTokens
 from statesize.io.progress import Bar, duration, say
 from statesize.io.text import counted
-from statesize.measurement.statistics import ENOUGH_TOKENS
 
 if TYPE_CHECKING:
     from statesize.networks.network import NetworkProgress
@@ -119,6 +118,8 @@ def network(
 
 def _telling(bar: Bar, tokens: int, accuracy: float) -> Callable[[NetworkProgress], None]:
     """The time that is left follows from the products that each interval is likely to need; a first note tells it."""
+    from statesize.measurement.statistics import ENOUGH_TOKENS
+
     started, told = time.monotonic(), False
 
     def report_progress(progress: NetworkProgress) -> None:

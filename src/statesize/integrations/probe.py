@@ -22,7 +22,7 @@ from statesize.adapters import CheckPolicy, find_mixers
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import agreed, class_of, ranks_of, together
-from statesize.adapters.observation import NOT_CAUSAL
+from statesize.adapters.observation import NOT_CAUSAL, UNCHECKED
 from statesize.check import refuse, require_count, require_kind, require_real
 from statesize.errors import StatesizeError
 from statesize.io.devices import on_cpu_by_default
@@ -299,7 +299,7 @@ class Probing:
                 _LOGGER.warning("Step %d: readings are in %s", step, folder / RECORD)
 
     def _tell_layers(self, step: int, profile: Profile) -> None:
-        """Name the layers that were not measured, once until they are others, and those of a model that looks ahead."""
+        """Name the layers that were not measured, once until they are others, and those whose numbers need a word."""
         unseen = dict.fromkeys(self._layers.difference(profile.mixers), "It was seen to mix no positions.")
         lost = unseen | profile.not_measured
         self._layers.update(profile.mixers, lost)
@@ -309,9 +309,10 @@ class Probing:
             layers = len(self._layers - {profile.model})  # the model as a whole is none
             count = f"From here on, averages are over {len(profile.mixers)} of {counted(layers, 'layer')}."
             _LOGGER.warning("Step %d: %s", step, " ".join([*causes, count]))
-        notes = {name: note[note.index(NOT_CAUSAL) :] for name, note in profile.notes.items() if NOT_CAUSAL in note}
-        for names, note in by_reason(notes).items():
-            _LOGGER.warning("Step %d: %s: %s", step, names, note)
+        for mark in (NOT_CAUSAL, UNCHECKED):
+            notes = {name: note[note.index(mark) :] for name, note in profile.notes.items() if mark in note}
+            for names, note in by_reason(notes).items():
+                _LOGGER.warning("Step %d: %s: %s", step, names, note)
 
     def _of_known_sizes(self, profile: Profile) -> Profile:
         """The profile with each state as large as a reading found it: of a state that forgets more, less is found."""

@@ -63,7 +63,8 @@ class StateSizeMetric(Metric):
             input_ids: Token ids, (S, L), without padding.
         """
         model = measurable(model)
-        for item in captured_mixers(model, input_ids, self.settings.layers, self._checking.for_run(model)):
+        captured = captured_mixers(model, input_ids, self.settings.layers, self._checking.for_run(model))
+        for item in captured:
             measurement, sample = self._measured(item)
             entropy, channels = cast("Tensor", measurement.entropy), item.units * item.multiplicity
             readouts = total = channels * _sum(entropy, sample)
@@ -81,6 +82,8 @@ class StateSizeMetric(Metric):
                 self._add(f"{limit}_shares", channels * share)
                 self._add(f"{limit}_width", channels * len(input_ids))
         self._add("sequences", len(input_ids))
+        if not captured.skipped:
+            self._checking.passed(model)
 
     def compute(self) -> dict[str, Tensor]:
         """The result over all batches.

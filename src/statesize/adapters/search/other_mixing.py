@@ -128,55 +128,76 @@ def mixed_backwards(
     # limit: The largest difference of the last hidden state that is rounding.
     # Models of libraries are compared with oracles of their own.
     own = hidden is not None and any(map(is_own_code, forward.model.modules()))
-    depend = _changed_by_later_tokens(forward, calls, hidden, limit) if own and hidden is not None else None
-    if not around and depend is None:
+    changed = _changed_by_later_tokens(forward, calls, hidden, limit) if own and hidden is not None else None
+    if not around and changed is None:
         return []
     inner = [name for name in around if name != class_of(forward.model).__name__]
-    told = f"{NOT_CAUSAL}: positions are mixed backwards {_where(calls, depend, inner)}."
-    if depend is None:
+    told = f"{NOT_CAUSAL}: positions are mixed backwards {_where(calls, changed, inner)}."
+    if changed is None:
         return [f"{told} What enters this layer may depend on later tokens."] * len(calls)
-    changed, same = (
-        f"{told} What enters this layer depends on later tokens: its ESS is that of its T, and no memory of the past "
+    said = {
+        _ENTERS: "What enters this layer depends on later tokens: its ESS is that of its T, and no memory of the past "
         "alone.",
-        f"{told} What enters this layer does not depend on later tokens: its ESS holds.",
-    )
-    return [changed if one else same for one in depend]
+        _LEAVES: "What enters this layer does not depend on later tokens, but what it returns does: its ESS is that of "
+        "its T, and no memory of the past alone.",
+        "": "What enters this layer does not depend on later tokens: its ESS holds.",
+    }
+    return [f"{told} {said[first]}" for first in changed]
 
 
-def _where(calls: Sequence[Call], depend: Sequence[bool] | None, inner: Sequence[str]) -> str:
+_ENTERS, _LEAVES = "enters", "leaves"
+
+
+def _where(calls: Sequence[Call], changed: Sequence[str] | None, inner: Sequence[str]) -> str:
     """The module that mixes positions backwards, or between which layers that happens."""
     if inner:
         return f"in {inner[0]}{f' and {len(inner) - 1} more' if inner[1:] else ''}"
-    if depend is None:
+    if changed is None:
         return "somewhere"
-    first = next((at for at, one in enumerate(depend) if one), len(calls))
+    first = next((at for at, one in enumerate(changed) if one), len(calls))
+    if _LEAVES in changed[first : first + 1]:
+        return f"in {calls[first].labels[0]}"
     bounds = [("after", calls[first - 1 : first]), ("before", calls[first : first + 1])]
     return " and ".join(f"{side} {one.labels[0]}" for side, some in bounds for one in some)
 
 
-def _changed_by_later_tokens(
-    forward: Forward, calls: Sequence[Call], hidden: Tensor, limit: float
-) -> list[bool] | None:
-    """Whether later tokens change what each call takes before them; None where the last hidden state stays the same."""
-    axis, found, depend = position_axis(hidden, forward.length), False, [False] * len(calls)
+def _changed_by_later_tokens(forward: Forward, calls: Sequence[Call], hidden: Tensor, limit: float) -> list[str] | None:
+    """What later tokens change of each call before them: what enters, else what leaves; None if no output."""
+    axis = position_axis(hidden, forward.length)
+    others: list[tuple[int, Forward]] = []
     for cut, change in other_futures(forward.length)[:2] if axis is not None else ():
-        waiting = {call.module: [at for at, one in enumerate(calls) if one.module is call.module] for call in calls}
-
-        def enter(
-            module: nn.Module, args: object, kwargs: object, cut: int = cut, waiting: dict[Any, list[int]] = waiting
-        ) -> None:
-            if waiting[module]:
-                at = waiting[module].pop(0)
-                before = tree_leaves((calls[at].args, calls[at].kwargs))
-                pairs = zip(before, tree_leaves((args, kwargs)), strict=False)
-                depend[at] |= any(_differ_before(*pair, forward.length, cut) > limit for pair in pairs)
-
         name = forward.measured.name
         text = {name: change(forward.kwargs[name])} if not forward.args else {}
-        changed = replace(forward, args=tuple(map(change, forward.args)), kwargs={**forward.kwargs, **text})
-        other = changed.hidden(read, enter=dict.fromkeys(waiting, enter), leave={})
-        found |= other is not None and not _before(hidden, other, cast("int", axis), cut) <= limit
-    return depend if found else None
+        others.append((cut, replace(forward, args=tuple(map(change, forward.args)), kwargs={**forward.kwargs, **text})))
+    ends = [(cut, other.hidden()) for cut, other in others]
+    if all(end is None or _before(hidden, end, cast("int", axis), cut) <= limit for cut, end in ends):
+        return None
+    plain, changed = _passed(forward, calls), [""] * len(calls)
+    for cut, other in others:
+        for at, (one, two) in enumerate(zip(plain, _passed(other, calls), strict=True)):
+            for kind in (_ENTERS, _LEAVES):
+                pairs = zip(one[kind], two[kind], strict=False)
+                if changed[at] != _ENTERS and any(_differ_before(*pair, forward.length, cut) > limit for pair in pairs):
+                    changed[at] = changed[at] or kind
+    return changed
+
+
+def _passed(forward: Forward, calls: Sequence[Call]) -> list[dict[str, list[object]]]:
+    """What enters each call in a run, and the first tensor that leaves it."""
+    passed: dict[nn.Module, list[dict[str, list[object]]]] = {call.module: [] for call in calls}
+
+    def enter(module: nn.Module, args: object, kwargs: object) -> None:
+        passed[module].append({_ENTERS: _copies((args, kwargs)), _LEAVES: []})
+
+    def leave(module: nn.Module, args: object, output: object) -> None:
+        passed[module][-1][_LEAVES] = _copies(output)[:1]
+
+    forward.hidden(read, enter=dict.fromkeys(passed, enter), leave=dict.fromkeys(passed, leave))
+    return [passed[call.module].pop(0) for call in calls]
+
+
+def _copies(values: object) -> list[object]:
+    return [leaf.clone() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
 def _differ_before(one: object, other: object, length: int, cut: int) -> float:
