@@ -266,23 +266,21 @@ class CheckPolicy:
         >>> checking, model = CheckPolicy("none"), nn.Linear(2, 2)
         >>> checking.for_run(model)
         'all'
-        >>> checking.passed(model)
+        >>> checking.passed()
         >>> checking.for_run(model), checking.for_run(model.double())
         ('none', 'all')
     """
 
     after: Checks
     _passed: tuple[object, ...] | None = field(default=None, init=False)
+    _asked: tuple[object, ...] | None = field(default=None, init=False)
 
     def for_run(self, model: nn.Module) -> Checks:
         """What the next run is compared with."""
-        return self.after if self._passed == _parts_of(model) else "all"
+        modules = tuple((id(module), type(module)) for module in model.modules())
+        self._asked = modules, tuple(parameter.dtype for parameter in model.parameters())
+        return self.after if self._passed == self._asked else "all"
 
-    def passed(self, model: nn.Module) -> None:
-        """Every layer of the model has passed what its run was compared with."""
-        self._passed = _parts_of(model)
-
-
-def _parts_of(model: nn.Module) -> tuple[object, ...]:
-    modules = tuple((id(module), type(module)) for module in model.modules())
-    return modules, tuple(parameter.dtype for parameter in model.parameters())
+    def passed(self) -> None:
+        """Every layer of the model has passed what its last run was compared with."""
+        self._passed = self._asked

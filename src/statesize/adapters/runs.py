@@ -23,7 +23,7 @@ from statesize.adapters.models.model_state import device_of
 from statesize.adapters.models.sharded import Shards, sharded_units
 from statesize.adapters.observation import Leave, ModuleStack, OnObservation, OpenSource, in_this_thread
 from statesize.adapters.replaced import put_back, replacements
-from statesize.io.devices import on_cpu_by_default, users_default
+from statesize.io.devices import USERS_DEFAULT, on_cpu_by_default
 
 Attach = Callable[[ExitStack], object]
 """Changes a model for a run: sets what it finds, hangs hooks on modules, enters contexts."""
@@ -67,7 +67,7 @@ def bare(model: nn.Module, call: Callable[[], Any], part: nn.Module | None = Non
             try:
                 # The tensors of a caller's inference mode, such as a validation loop's, are never to have gradients.
                 tracked = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
-                with tracked, users_default(), ExitStack() as stack:
+                with tracked, USERS_DEFAULT.get(nullcontext()), ExitStack() as stack:
                     before.change()
                     if attach is not None:
                         attach(stack)

@@ -13,7 +13,8 @@ import torch
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_users: ContextVar[torch.device | None] = ContextVar("_users", default=None)
+USERS_DEFAULT: ContextVar[AbstractContextManager[object]] = ContextVar("USERS_DEFAULT")
+"""The default device of whoever called, where it is not the CPU, for code of theirs such as a model."""
 
 
 def on_cpu_by_default(function: Callable[P, R]) -> Callable[P, R]:
@@ -22,7 +23,7 @@ def on_cpu_by_default(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
         default, gradients = torch.get_default_device(), torch.is_grad_enabled()
-        token = None if default.type == "cpu" else _users.set(default)
+        token = None if default.type == "cpu" else USERS_DEFAULT.set(default)
         try:
             with nullcontext() if token is None else torch.device("cpu"):
                 return function(*args, **kwargs)
@@ -30,12 +31,6 @@ def on_cpu_by_default(function: Callable[P, R]) -> Callable[P, R]:
             # Ctrl-C inside the entry of `torch.no_grad` would leave them off for good.
             torch.set_grad_enabled(gradients)
             if token is not None:
-                _users.reset(token)
+                USERS_DEFAULT.reset(token)
 
     return called
-
-
-def users_default() -> AbstractContextManager[object]:
-    """The default device of whoever called, for code of theirs such as a model."""
-    default = _users.get()
-    return nullcontext() if default is None else default
