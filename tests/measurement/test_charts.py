@@ -81,8 +81,12 @@ def test_a_profile_s_curves_are_its_counts(profile):
     assert list(positions.values()) == pytest.approx(mixer["entropy"].values[1].mean(0).tolist())
     first = drawn(profile.plot.positions(1, 1, "relative_count"), "mean")
     assert list(first.values()) == pytest.approx(counts[1, ..., 0].mean(0).tolist(), nan_ok=True)
-    shares = [row["state_utilisation"] for row in profile.summary_rows()]
-    assert [row["utilisation"] for row in tables(profile.plot.layers())["layers"]] == pytest.approx(shares, rel=1e-3)
+    nodes = map(profile.mixer, profile.mixers)
+    # The middle of 12 tokens, where 6 positions lie before and after, of which a state of 4 numbers is full.
+    middles = [node["entropy"].values[..., 6].mean() for node in nodes]
+    bars = tables(profile.plot.layers())["layers"]
+    assert [row["middle"] for row in bars] == pytest.approx(middles, rel=1e-3)
+    assert [row["utilisation"] for row in bars] == pytest.approx([middle / 4 for middle in middles], rel=1e-3)
 
 
 def test_a_figure_is_the_chart_without_what_a_pointer_finds(profile):

@@ -119,6 +119,7 @@ class Work:
         shared_bytes: Bytes that measuring takes besides, however many units there are.
         operations: What all units of the mixer would cost at the reference length.
         attends: Whether T is that of attention, which may have sinks.
+        forms_whole: Whether the engine makes T itself.
     """
 
     sample: Sample
@@ -130,11 +131,7 @@ class Work:
     shared_bytes: int
     operations: float
     attends: bool = False
-
-    @property
-    def forms_whole(self) -> bool:
-        """Whether its engine makes T itself."""
-        return self.engine is not None and self.cut is not None and self.engine.forms_whole(self.cut)
+    forms_whole: bool = False
 
     def within(self, memory: int) -> Work | None:
         """The same in blocks that fit into less memory; None where not even one unit does."""
@@ -198,7 +195,8 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     require_budget(item.name, length, "one head or channel", unit_bytes + shared_bytes, settings.memory)
     block = min((settings.memory - shared_bytes) // unit_bytes, len(sample.units))
     attends = isinstance(first, SoftmaxAttention) or (isinstance(first, Dense) and "attention" in item.kind)
-    return Work(sample, dtype, cut, engine, block, unit_bytes, shared_bytes, operations, attends)
+    whole = engine.forms_whole(cut)
+    return Work(sample, dtype, cut, engine, block, unit_bytes, shared_bytes, operations, attends, whole)
 
 
 def by_products(operator: Operator) -> bool:
