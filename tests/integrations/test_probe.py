@@ -145,7 +145,7 @@ def test_a_reading_that_waits_names_what_makes_it_faster_and_its_size_known(laye
     size = "the size of its state is unknown; its class can say it by an integer `state_size`"
     assert unknown.endswith(size) == named
     faster = ". T of 1 is found by impulses, and a method operator(hidden) of its class would save these"
-    more = "of the time. For more, give Probe(share=…), or fewer or shorter sequences"
+    more = "of the time. For all readings, give Probe(share=math.inf); fewer or shorter sequences give more of them"
     assert waits.endswith(f"{more}{faster if named else ''}")
 
 

@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping
 
 PHRASES = (
-    "the loss rises by {bounds.worth_value} nats per token",
-    "as many numbers as ESS: {bounds.ess} |",
+    "raises the loss by {bounds.worth_value} nats per token",
+    "as many as its ESS: {bounds.ess} |",
     "predictions change by {bounds.hindsight} | by {bounds.causal} |",
-    "at most ESS | {bounds.multiple} times ESS: {bounds.stored} of all values",
+    "at most ESS | {bounds.multiple} times ESS |",
+    "a cache keeps {bounds.stored} of its values",
     "intervals over {bounds.documents} texts",
     "On {measured_models.smollm2_512_texts} texts, layers {measured_models.smollm2_layers} carry most",
     "Without that token, layers {measured_models.smollm2_layers_sinkless} carry most",

@@ -214,7 +214,7 @@ class Probing:
 
         Args:
             owner: Before the probe: "", or such as "StateSizeCallback of a ".
-            further: Lines after it.
+            further: Lines after it, the last of which says what to do before the first reading.
 
         Returns:
             Lines of text.
@@ -223,7 +223,9 @@ class Probing:
         last = f"{counted(self._readings, 'reading')} in {self._spent:.1f} s, the last at step {step}: ESS {ess:.2f}"
         first, found = str(self.probe).partition("\n")[0], last if self._readings else "no reading yet"
         failed = (f"at its last step {what}: {cause}" for what, cause in self._failing.items())
-        return "\n".join([owner + first, found, *failed, *further])
+        *lines, begin = further
+        following = "next: .probe.measure(model) measures all heads" if self._readings else begin
+        return "\n".join([owner + first, found, *failed, *lines, following])
 
     def step(self, model: nn.Module, step: int, *, main: bool = True) -> dict[str, float] | None:
         """Measure after a step of the training, if a measurement is due and there is time for it.
@@ -261,7 +263,7 @@ class Probing:
                     layer = _impulse_layer(measurable(model), self._cost.kinds)
                     saved = "a method operator(hidden) of its class would save these"
                     faster = f". T of {layer} is found by impulses, and {saved}" if layer else ""
-                    more = "For more, give Probe(share=…), or fewer or shorter sequences"
+                    more = "For all readings, give Probe(share=math.inf); fewer or shorter sequences give more of them"
                     _LOGGER.warning(message, step, wait, 100 * self.probe.limit, more, faster)
                 return None
             try:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import cast
+from weakref import WeakSet
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.search.channels import Channels, codes, grouped, read_channels
@@ -38,6 +39,8 @@ READERS = 8
 LONG = 10.0
 """Seconds from which on a search is told before it begins."""
 _LOGGER = logging.getLogger("statesize")
+# Modules whose long search was told.
+_TOLD: WeakSet[nn.Module] = WeakSet()
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +102,8 @@ def _found_mixes(runs: LoneRuns, plain: Tensor, name: str) -> tuple[_Search, lis
     search = _Search(runs, name, position, None)
     # Two runs were made, and each source takes about two.
     seconds = len(search.sources()) * (time.perf_counter() - started)
-    if seconds > LONG:
+    if seconds > LONG and runs.module not in _TOLD:
+        _TOLD.add(runs.module)
         message = (
             "Mixer %s: its code is searched for a linear mixing, for up to %s; a method `operator(hidden)` saves that"
         )
