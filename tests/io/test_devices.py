@@ -106,3 +106,12 @@ def test_what_else_runs_a_model():
     ):
         one, other = both(call)
         assert one == other
+
+
+def test_a_model_runs_with_its_users_default():
+    model, seen = OwnLayers(), []
+    model.register_forward_pre_hook(lambda *_: seen.append(torch.get_default_device().type))
+    both(lambda: ss.profile(model, IDS, on_progress=lambda _: None))
+    runs = len(seen) // 2
+    assert runs
+    assert seen == ["meta"] * runs + ["cpu"] * runs
