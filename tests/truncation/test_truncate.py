@@ -359,8 +359,10 @@ def test_bundled_models(name):
     assert result.model == name
     by_scale = {row.scale: row.divergence.value for row in result.rows if row.rule == "ess"}
     assert by_scale[2.0] < by_scale[1.0] < by_scale[0.25]
-    # Only attention stores keys.
-    assert f"% of {'what is stored beside keys' if name == 'sa' else 'the state'}" in result.finding
+    # Only attention stores keys; 16 tokens do not fill a state of 32 numbers.
+    assert (
+        "% of the stored values; all keys stay" if name == "sa" else "too short to fill the state."
+    ) in result.finding
     model = ss.load(name)[0]
     truncate(model, IDS, documents=1, tokens=LENGTH)
     assert not any("mixed_values" in vars(module) for module in model.modules())
@@ -650,6 +652,10 @@ def test_shares_of_loss_are_told_of_five_texts_and_which_ess_suffices():
     told = "These 4 texts (80 tokens) are too few for an interval: give at least 5 texts. The context is"
     assert few.finding.startswith(told)
     assert enough.finding.startswith("The context is")
+    assert enough.finding.endswith(" of the state.")
+    short = [dataclasses.replace(one, tokens=12, inputs=20.0) for one in documents]
+    told = "The texts before the cuts are too short to fill the state. Too little text to tell"
+    assert told in dataclasses.replace(enough, documents=tuple(short)).finding
 
 
 def test_pieces_of_one_text_are_not_called_documents():

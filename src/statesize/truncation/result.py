@@ -22,6 +22,7 @@ from statesize.measurement.statistics import (
     mean_interval,
     ratio_interval,
     texts_of,
+    too_short,
 )
 from statesize.truncation.runs import CAUSAL, JOINT
 
@@ -286,6 +287,8 @@ class TruncationResult:
         # Whole tokens are chosen only where some layer keeps them, with their keys.
         elif "past tokens" in rules:
             held = f", or {stored} of the stored values; all keys stay"
+        elif min(one.cut for one in self.documents) < self.inputs:
+            held = ". The texts before the cuts are too short to fill the state"
         else:
             held = f", or {stored} of the state"
         return (
@@ -295,6 +298,7 @@ class TruncationResult:
             f"predictions change by {ess.divergence_share:.1%} with hindsight (the future is known) and by "
             f"{causal.divergence_share:.1%} without hindsight; if it keeps nothing, by 100%. For a change of only "
             f"{percent(size.at)} without hindsight, a head needs {most}{size.multiple:.1f} × its ESS{held}."
+            f"{too_short(max(one.tokens for one in self.documents))}"
         )
 
     def _few_texts(self) -> str:
