@@ -339,7 +339,7 @@ def capture_module(
         if own_mixing.backwards or has_own_code:
             from statesize.adapters.search.other_mixing import mixed_backwards
 
-            hidden = recording.hidden if checks == "all" else None
+            hidden = recording.hidden if checks == "all" and has_own_code else None
             around = mixed_backwards(forward, recording.calls, hidden, own_mixing.backwards, limit)
         return Capture(
             forward,

@@ -20,7 +20,6 @@ from statesize.adapters.observation import NOT_CAUSAL, Observation, Product
 from statesize.adapters.runs import read, reading
 from statesize.adapters.search.lone_run import STORED, LoneRuns
 from statesize.adapters.search.other_inputs import changed_at, changed_input, other_futures
-from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import Call
 from statesize.errors import ModelError
 
@@ -126,9 +125,7 @@ def mixed_backwards(
     # hidden: The last hidden state; None leaves out the runs with other tokens.
     # around: Names of modules that were seen to mix positions backwards around what is measured in them.
     # limit: The largest difference of the last hidden state that is rounding.
-    # Models of libraries are compared with oracles of their own.
-    own = hidden is not None and any(map(is_own_code, forward.model.modules()))
-    changed = _changed_by_later_tokens(forward, calls, hidden, limit) if own and hidden is not None else None
+    changed = None if hidden is None else _changed_by_later_tokens(forward, calls, hidden, limit)
     if not around and changed is None:
         return []
     inner = [name for name in around if name != class_of(forward.model).__name__]
@@ -172,14 +169,14 @@ def _changed_by_later_tokens(forward: Forward, calls: Sequence[Call], hidden: Te
     ends = [(cut, other.hidden()) for cut, other in others]
     if all(end is None or _before(hidden, end, cast("int", axis), cut) <= limit for cut, end in ends):
         return None
-    plain, changed = _passed(forward, calls), [""] * len(calls)
+    plain, found = _passed(forward, calls), [set[str]() for _ in calls]
     for cut, other in others:
-        for at, (one, two) in enumerate(zip(plain, _passed(other, calls), strict=True)):
+        for kinds, one, two in zip(found, plain, _passed(other, calls), strict=True):
             for kind in (_ENTERS, _LEAVES):
                 pairs = zip(one[kind], two[kind], strict=False)
-                if changed[at] != _ENTERS and any(_differ_before(*pair, forward.length, cut) > limit for pair in pairs):
-                    changed[at] = changed[at] or kind
-    return changed
+                if any(_differ_before(*pair, forward.length, cut) > limit for pair in pairs):
+                    kinds.add(kind)
+    return [next((kind for kind in (_ENTERS, _LEAVES) if kind in kinds), "") for kinds in found]
 
 
 def _passed(forward: Forward, calls: Sequence[Call]) -> list[dict[str, list[object]]]:
