@@ -112,7 +112,7 @@ def test_a_summary_is_one_table_that_fits_and_names_what_does_not(width, profile
         assert [
             name for name in {*summary.columns} - {*shown, "model", "cause"} if name not in printed.replace("\n", " ")
         ] == []
-        # Of few columns those that are read last are named; many go on below.
+        # Where columns are few, those that are read last are named; many go on below.
         assert (rest != "") == (width < 200 and not wide)
         assert ("At the middle of the text: middle_entropy" in printed) == (width > 40 and not wide)
     # What is taken from it is pandas' own.

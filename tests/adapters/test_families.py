@@ -13,7 +13,7 @@ from statesize.adapters.sources import STATE_SIZES, swept
 from statesize.operators import Dense
 
 TABLE = {family.name: family for family in swept().families}
-# Of the popular families one of each way to mix, and of each way to write it.
+# One popular family for each way to mix, and for each way to write it.
 QUICK = frozenset(
     "llama gemma2 gpt2 deepseek_v3 deepseek_v32 deepseek_v4 gpt_oss mamba mamba2 falcon_h1 qwen3_next granite_swa "
     "diffllama lfm2 kimi_linear minimax recurrent_gemma rwkv xlstm bloom".split()

@@ -93,7 +93,7 @@ def test_texts_that_are_shorter_than_a_piece_are_taken_as_they_are(tmp_path, cap
     (measured,) = json.loads(captured.out)["measured"]
     assert f"No text has 512 tokens: pieces are of {measured['tokens']}." in captured.err
     assert measured["cut"] == measured["tokens"] // 2
-    # Of several, half are read, or more: here the longer one.
+    # Half of several texts are read, or more: here the longer one.
     assert main(["truncate", "gla", "--text", str(text), "--text", str(longer), "--plan"]) == 0
     (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("No text")]
     assert int(said.split()[-1].rstrip(".")) > measured["tokens"]

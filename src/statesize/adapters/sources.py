@@ -49,7 +49,7 @@ def sources_of(model: nn.Module) -> list[OpenSource]:
     """Every source that a model may need, over the files of all its parts: also where one of them runs alone."""
     files = source_files(model)
     own = any(file.__name__.partition(".")[0] not in ("builtins", "torch", "transformers") for file in files)
-    # Of libraries it is enough that they were imported.
+    # A library counts as named once it was imported.
     libraries = {"fla", *(["torch.nn.attention.flex_attention"] if own else [])} & sys.modules.keys()
     names = libraries.union((kind.__name__ for kind in part_classes(model)), *map(vars, files))
     needed = list[OpenSource]()

@@ -78,7 +78,7 @@ def needs_notes(beside: Redundancy) -> list[str]:
     return told
 
 
-# Of results/networks/networks.json, per channel.
+# Numbers per channel that results/networks/networks.json has.
 ON_RECORD = {"sa": 40.9, "la": 20.9, "gla": 18.7, "gated-deltanet": 12.1}
 _NORM = (
     "What is normal? On record past token 172 of 344, of 172 per channel, from embeddings to the last norm: "

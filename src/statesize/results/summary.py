@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 from typing import Any, Protocol, TypedDict, cast, runtime_checkable
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from statesize.adapters.sources import STATE_SIZES
 from statesize.check import refuse, whole_number
+from statesize.io.text import meant
 from statesize.measurement.metrics import utilisation
 from statesize.measurement.statistics import Estimate, Sample, estimate, position_error
 from statesize.results.fields import COUNTS, Array
@@ -412,7 +412,7 @@ def layer_name(names: Sequence[str], layer: object) -> str:
         return layer
     index = whole_number(layer)
     if index is None or not -len(names) <= index < len(names):
-        near = difflib.get_close_matches(layer, names, 1) if isinstance(layer, str) else []
-        advice = f"{f'Did you mean {near[0]}? ' if near else ''}The names are {', '.join(names)}."
+        near = meant(layer, names, "") if isinstance(layer, str) else ""
+        advice = f"{near} The names are {', '.join(names)}.".lstrip()
         refuse("layer", f"a name, or an index of 0 … {len(names) - 1}", layer, advice)
     return names[index]

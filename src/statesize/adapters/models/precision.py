@@ -144,7 +144,7 @@ MOST_ROUNDED = 5e-2
 
 
 def coarsest(dtypes: Iterable[torch.dtype]) -> torch.dtype:
-    """Of some dtypes the one that rounds most."""
+    """The dtype that rounds most."""
     return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
 
