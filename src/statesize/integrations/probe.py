@@ -198,7 +198,6 @@ class Probing:
     _readings: int = field(default=0, init=False)
     _last: tuple[int, float, str] = field(default=(0, 0.0, ""), init=False)
     _against: str = field(default="", init=False)
-    _told: bool = field(default=False, init=False)
     _failing: dict[str, str] = field(default_factory=dict[str, str], init=False)
     _layers: set[str] = field(default_factory=set[str], init=False)
     _lost: set[str] = field(default_factory=set[str], init=False)
@@ -286,10 +285,10 @@ class Probing:
             self._tell_cost(step, time.perf_counter() - start, start - self._last[1], model)
             share = self._spent / (time.perf_counter() - self._began)
             measured = min(heads, max(self._cost.units))
-            whole = compare([profile]).models[0]
+            model_row = compare([profile]).models[0]
             further = {"heads": measured, "layers": len(profile.mixers), "share_of_time": share}
-            values = _logged_values(profile, whole, further)
-            ess = f"ESS {whole.average_entropy:.2f}{'' if math.isnan(whole.tss) else f' of {whole.tss:.3g}'}"
+            values, size = _logged_values(profile, model_row, further), model_row.tss
+            ess = f"ESS {model_row.average_entropy:.2f}{'' if math.isnan(size) else f' of {size:.3g}'}"
             self._readings, self._last = self._readings + 1, (step, time.perf_counter(), ess)
             if not unknown or measured == max(self._cost.units):
                 # The trial of two heads is no measure of the others.
@@ -336,12 +335,12 @@ class Probing:
 
     def _tell_cost(self, step: int, took: float, trained: float, model: nn.Module) -> None:
         """Compare a reading with the time since the last one, and say once that it is costly."""
-        if self._cost is None or step <= self._last[0]:
+        if not self._readings or self._cost is None or step <= self._last[0]:
             return
-        costly, steps = took / (took + trained), took * (step - self._last[0]) / trained
+        told, costly, steps = self._against, took / (took + trained), took * (step - self._last[0]) / trained
         self._against = f", as long as {steps:,.0f} training steps" if steps >= 1 else ", less than a training step"
-        if costly > 0.1 and not self._told:
-            self._told, every = True, float(f"{steps * (1 / SHARE - 1):.1g}")
+        if costly > 0.1 and not told:
+            every = float(f"{steps * (1 / SHARE - 1):.1g}")
             message = "Step %d: a reading takes %.2g s%s: %.0f %% of the time. Probe(every=%d) makes that %.0f %%. %s"
             cheaper = _cheaper(measurable(model), self._cost.kinds)
             _LOGGER.warning(message, step, took, self._against, 100 * costly, every, 100 * SHARE, cheaper)
