@@ -337,7 +337,9 @@ def capture_module(
         limit = max((BOUNDS[stored_dtype(model)], *(BOUNDS[call.dtype] for call in recording.calls)))
         around = list[str]()
         # Models of libraries are compared with oracles of their own, but for hooks that others hang on them.
-        changed = has_own_code or any(part._forward_hooks or part._forward_pre_hooks for part in parts)
+        changed = has_own_code or any(
+            vars(part).get(kind) for part in parts for kind in ("_forward_hooks", "_forward_pre_hooks")
+        )
         if own_mixing.backwards or changed:
             from statesize.adapters.search.other_mixing import mixed_backwards
 
