@@ -304,11 +304,10 @@ class _Check:
         def other(tensor: Tensor) -> Tensor:
             return changed_input(tensor, length, position)
 
-        runs = [self.runs.run((OUTPUT,), {target: lambda _: held}, change=other)]
         if target != OUTPUT:
-            axis = next(axis for axis, size in enumerate(held.shape) if size == length)
-            changed = changed_at(held, axis, position)
-            runs.append(self.runs.run((OUTPUT,), {target: lambda _: changed}))
+            # What it is at one position, and what else enters there, must reach no other one.
+            held = changed_at(held, next(axis for axis, size in enumerate(held.shape) if size == length), position)
+        runs = [self.runs.run((OUTPUT,), {target: lambda _: held}, change=other)]
         if not bool(self.matrix.tril(-1).any()):
             runs.append(self.runs.run((OUTPUT,), change=other))
         return not any(self._reaches(run.tensors[OUTPUT], position) for run in runs)
