@@ -79,6 +79,9 @@ def test_layers_are_put_beside_the_network_and_compared(checkpoint, text, tmp_pa
     both = ["compare", str(profile), "--network", str(file), "--html", str(page), "--json", "--quiet"]
     assert main(both) == 0
     compared = json.loads(capsys.readouterr().out)
+    assert any(
+        "small, cut at 5: the layers need " in note and "cannot be told at 5" in note for note in compared["notes"]
+    )
     (model,) = compared["models"]
     assert model["network_entropy"] == document["positions"][0]["entropy"]
     assert model["redundancy"] is None

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from statesize.lab.trends.growth import saturates
+from statesize.lab.trends.growth import FEWEST_LENGTHS, saturates
 from tools.figures.on_record import estimate, table
 
 
@@ -47,7 +47,7 @@ def _exponent(document: Mapping[str, Any]) -> str:
     """The exponent of the mean over all channels, told where the command tells one: near no ceiling was any."""
     places = [index for index, one in enumerate(document["lengths"]) if one["length"] <= document["trained_length"]]
     means = np.array(document["layers"][0]["entropy"])[places]
-    if saturates([document["lengths"][index]["length"] for index in places], means):
+    if len(places) >= FEWEST_LENGTHS and saturates([document["lengths"][index]["length"] for index in places], means):
         return "saturates"
     first = document["exponents"][0]
     return estimate(first["exponent"], first["exponent_interval"], ".2f")

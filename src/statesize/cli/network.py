@@ -142,10 +142,11 @@ def _telling(bar: Bar, tokens: int, accuracy: float) -> Callable[[NetworkProgres
             told = True
             seconds = (time.monotonic() - started) * total / done
             cheaper = [f"--max-tokens {tokens // 2}"] if tokens >= 2 * ENOUGH_TOKENS else []
-            cheaper += [f"--accuracy {min(2 * accuracy, 0.5):g}"]
+            cheaper += [f"--accuracy {min(2 * accuracy, 0.5):g}"] if accuracy < 0.5 else []
             cheaper += ["--positions 1"] if progress.positions > 1 else []
-            less = " or ".join(filter(None, (", ".join(cheaper[:-1]), cheaper[-1])))
-            bar.note(f"about {duration(seconds)} in all, at the speed of just now. It takes less with {less}.")
+            less = " or ".join(filter(None, (", ".join(cheaper[:-1]), *cheaper[-1:])))
+            advice = f" It takes less with {less}." if less else ""
+            bar.note(f"about {duration(seconds)} in all, at the speed of just now.{advice}")
         bar.update(done, total, detail)
 
     return report_progress

@@ -120,7 +120,7 @@ def test_an_exponent_takes_three_lengths_and_five_texts():
     assert f"{needs}2 lengths and 5 texts." in two.finding
     # What the last two lengths tell needs no third.
     assert two.exponent().course == "grows"
-    assert "Of 1 heads or channels, over the last two lengths: 1 growing." in two.finding
+    assert "Of 1 measured heads or channels, over the last two lengths: 1 growing." in two.finding
     curve = LENGTHS[:, None] ** 0.5 * JITTER
     for sources, read in (((0,) * 5, "5 pieces of one text"), ((0, 0, 1, 2, 3), "5 pieces of 4 texts")):
         found = growth(curve, sources=sources)
@@ -233,7 +233,7 @@ def test_what_heads_carry_together_is_no_head():
     heads = [one for one in found.exponents() if one.unit]
     alone = [one for one in heads if "joint" not in one.layer]
     assert 0 < len(alone) < len(heads)
-    assert f" Of {len(alone)} heads or channels, over the last two lengths: " in found.finding
+    assert f" Of {len(alone)} measured heads or channels, over the last two lengths: " in found.finding
 
 
 @pytest.mark.parametrize(("share", "shape"), [(0.9, "near its ceiling"), (0.5, "power law")])

@@ -157,7 +157,7 @@ class Growth(Trend):
             heads = [self.exponent(mixer.name, unit).course for mixer in alone for unit in mixer.units]
             words = {"grows": "growing", "levels off": "levelling off", "not clear": "not clear"}
             counts = [f"{heads.count(course)} {told}" for course, told in words.items() if course in heads]
-            said += f" Of {len(heads):,} heads or channels, over the last two lengths: {', '.join(counts)}."
+            said += f" Of {len(heads):,} measured heads or channels, over the last two lengths: {', '.join(counts)}."
         read = texts_of(self.texts, self.units)
         if fitted < 2:
             said = f"; no growth is fitted beyond the {self.trained_length} tokens that it was trained on."
@@ -228,7 +228,7 @@ class Growth(Trend):
 def saturates(lengths: Sequence[int], values: Numbers) -> bool:
     """Whether c n / (n + h) fits values (lengths,) better than c n^b does, by the squares of logarithms."""
     n, logarithms = np.array(lengths, np.float64), np.log(values)
-    halves = np.geomspace(n[0] / 100, 100 * n[-1], 1000)[:, None]
+    halves = np.exp(np.linspace(np.log(n[0] / 100), np.log(100 * n[-1]), 1000))[:, None]
     power = np.polyval(np.polyfit(np.log(n), logarithms, 1), np.log(n))
     return bool((logarithms + np.log1p(halves / n)).var(1).min() < (logarithms - power).var())
 
