@@ -116,7 +116,7 @@ def test_bad_input(tmp_path, capsys):
     other.write_text('{"heads": []}', encoding="utf-8")
     for path in (short, other, tmp_path / "none.json"):
         assert main(["truncate", "gla", "--curves", str(path)]) == 1
-        assert capsys.readouterr().err.startswith("statesize: error: curves must be ")
+        assert capsys.readouterr().err.startswith("statesize: error: --curves must be ")
 
 
 def test_plan(capsys):

@@ -228,7 +228,7 @@ class Growth(Trend):
 def saturates(lengths: Sequence[int], values: Numbers) -> bool:
     """Whether c n / (n + h) fits values (lengths,) better than c n^b does, by the squares of logarithms."""
     n, logarithms = np.array(lengths, np.float64), np.log(values)
-    halves = np.exp(np.linspace(np.log(n[0] / 100), np.log(100 * n[-1]), 1000))[:, None]
+    halves = lengths[0] / 100 * 10 ** np.linspace(0, math.log10(10_000 * lengths[-1] / lengths[0]), 1000)[:, None]
     power = np.polyval(np.polyfit(np.log(n), logarithms, 1), np.log(n))
     return bool((logarithms + np.log1p(halves / n)).var(1).min() < (logarithms - power).var())
 
