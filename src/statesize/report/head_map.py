@@ -30,8 +30,9 @@ from statesize.results.summary import (
     ess_bounds,
     ess_values,
     known_mean,
-    largest_size,
     unit_dim,
+    unit_limits,
+    unit_sizes,
     utilisation_values,
     without_sinks,
 )
@@ -162,7 +163,8 @@ def layer_data(mixer: xr.Dataset, name: str, short: str, metrics: Iterable[str],
         "heads": [f"{unit} {index}" for index in mixer[unit].values[heads]],
         "positions": mixer["position"].values[columns].tolist(),
         "headStride": extent.head_stride,
-        "ceiling": packed(mixer["ceiling"].values[rows, columns]),
+        "ceiling": packed(unit_limits(mixer)[rows, :, columns].mean(1)),
+        "ceilings": curves(unit_limits(mixer)[rows]) if mixer.attrs["state_sizes"] else None,
         "norm": packed(mixer["norm"].values[rows, :, columns].mean(1)),
         "ess": {metric: curves(values) for metric, values in ess.items()},
         # How far apart the bounds are in whose middle a count lies that is not exact.
@@ -185,7 +187,7 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
 
     return {
         "labels": [_label(unit_dim(mixer), units[group]) for group in groups],
-        "share": {metric: grouped(utilisation_values(mixer, metric)) for metric in metrics},
+        "share": {metric: grouped(utilisation_values(mixer, metric, each=True)) for metric in metrics},
         "ess": {metric: grouped(ess_values(mixer, metric)) for metric in metrics},
         "apart": {metric: grouped(_apart(mixer, metric)) for metric in metrics},
         "unit": unit_dim(mixer),
@@ -193,8 +195,7 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
         "sink": means(known_mean(mixer["sink_share"].values, 0)),
         # Entropy-ESS without the columns of sinks.
         "sinkless": means(known_mean(without_sinks(mixer), 0)),
-        # The largest TSS, the same in all cells.
-        "tss": json_number(largest_size(mixer)),
+        "tss": means(unit_sizes(mixer)),
         # What a number per channel takes in bytes per head, as `state_bytes` counts them.
         "numberBytes": _stored_dtype(mixer).itemsize * int(mixer.attrs["multiplicity"]),
     }
