@@ -37,7 +37,8 @@ def weightless(tmp_path_factory):
     [
         (
             "cache llama --text short.txt",
-            "inputs must have one text of 3072 tokens, which is parted, or 3 of 512, got 0 texts of 512 or more",
+            "inputs must have one text of 3072 tokens, which is cut into 6 pieces, or 3 texts of 512, for curves, "
+            "budgets and prices, got 0 texts of 512 or more",
         ),
         (
             "cache mamba",

@@ -15,9 +15,12 @@ def test_table_and_page(tmp_path, capsys):
     arguments = ["truncate", "gla", "--sequences", "2", "--max-tokens", "32", "--number", "3"]
     assert main([*arguments, "--html", str(page)]) == 0
     captured = capsys.readouterr()
-    assert captured.out.startswith(
-        "These 2 texts (64 tokens) are too few for an interval: give at least 5 texts. The context is"
-    )
+    assert captured.out.startswith("The context is worth ")
+    few = "These 2 texts (64 tokens) are too few for an interval: give at least 5 texts."
+    assert captured.out.splitlines()[0].endswith(few)
+    assert captured.out.count(few) == 1
+    # No layer of this model keeps tokens.
+    assert "as tokens" not in captured.out
     assert "If each head keeps as many numbers as its ESS, the predictions change by " in captured.out
     assert " with hindsight (the future is known) and by " in captured.out
     assert "the same number for all" in captured.out

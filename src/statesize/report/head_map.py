@@ -118,7 +118,7 @@ def extent_note(profiles: Sequence[Profiled], extent: Extent) -> str:
     count = max(int(profile.tokens.sizes["sequence"]) for profile in profiles)
     positions = max(mixer.sizes["position"] for mixer in _mixers(profiles))
     notes: list[str] = []
-    if _many_heads(profiles):
+    if any(mixer.sizes[unit_dim(mixer)] > PAGE_HEADS for mixer in _mixers(profiles)):
         notes.append(
             f"A layer with more than {PAGE_HEADS} measured heads or channels is drawn as {PAGE_HEADS} cells, each "
             "their mean, and as so many single curves."
@@ -134,10 +134,6 @@ def extent_note(profiles: Sequence[Profiled], extent: Extent) -> str:
         held = f"Singular values are held at {extent.ladder_positions} positions of a sequence"
         notes.append(f"{held}; those at the one nearest to your choice are shown.")
     return " ".join(notes)
-
-
-def _many_heads(profiles: Sequence[Profiled]) -> bool:
-    return any(mixer.sizes[unit_dim(mixer)] > PAGE_HEADS for mixer in _mixers(profiles))
 
 
 def _mixers(profiles: Sequence[Profiled]) -> list[xr.Dataset]:

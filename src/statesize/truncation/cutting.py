@@ -121,7 +121,9 @@ class Cutting:
                 return None
             if seen.inner:
                 return None
-            if product is None or not _shares_memory(seen.mixed, product.mixed):
+            if product is None or (
+                seen.mixed.untyped_storage().data_ptr() != product.mixed.untyped_storage().data_ptr()
+            ):
                 self.whole.setdefault(seen.name, _INSIDE)
                 return None
             changed = self._changed(seen)
@@ -313,10 +315,6 @@ def _parts(seen: Observation) -> Iterator[slice]:
     """Units of a mixer, some at once."""
     units = seen.values.shape[1]
     return (slice(first, min(first + _UNITS, units)) for first in range(0, units, _UNITS))
-
-
-def _shares_memory(one: Tensor, other: Tensor) -> bool:
-    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 def _placed(changed: Tensor, seen: Tensor, result: Tensor) -> Tensor:
