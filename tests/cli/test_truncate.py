@@ -133,6 +133,8 @@ def test_plan(capsys):
     assert document["model"] == "gla"
     assert document["seconds"] > 0
     counts = {step["name"]: step["count"] for step in document["steps"]}
+    assert all(f"{kind}: " in printed for kind in counts)
+    assert "cut by groups" not in printed
     # gla has no groups; how many runs a document takes, the test of `plan_truncation` says.
     assert set(counts) == {"check", "whole", "cut by heads", "choice without hindsight", "cut without hindsight"}
     assert (counts["check"], counts["whole"], counts["choice without hindsight"]) == (1, 2, 2)

@@ -193,7 +193,11 @@ class Compression:
             "worth_interval": self.worth.ends,
             "state_bytes_before": self.state_bytes[0],
             "state_bytes_after": self.state_bytes[1],
-            "recall": {kind: _recall_values(recall) for kind, recall in self.recall.items()},
+            "recall": {
+                kind: {name: finite(getattr(recall, name).value) for name in ("before", "after", "lost")}
+                | {"interval": recall.lost.ends, "answers": recall.answers, "seen": recall.seen}
+                for kind, recall in self.recall.items()
+            },
             "safe": self.safe,
             "method": self.method,
             "output": None if output is None else os.fspath(output),
@@ -225,17 +229,6 @@ def _recalled(recall: Recall) -> str:
         return f"the uncut model recalls too few of {recall.answers:,} for a verdict"
     found = f"{recall.before.value:.1%} to {recall.after.value:.1%} of {recall.answers:,}"
     return f"{found}: difference {-recall.lost:+.1%}"
-
-
-def _recall_values(recall: Recall) -> dict[str, Any]:
-    return {
-        "before": finite(recall.before.value),
-        "after": finite(recall.after.value),
-        "lost": finite(recall.lost.value),
-        "interval": recall.lost.ends,
-        "answers": recall.answers,
-        "seen": recall.seen,
-    }
 
 
 @torch.no_grad()

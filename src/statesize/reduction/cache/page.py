@@ -43,7 +43,7 @@ def page(result: CachePrices) -> ResultPage:
             ),
         ],
         tables=[
-            PageTable("Each way", HEADINGS, table_rows(result), _WAYS),
+            PageTable("Each way", HEADINGS, table_rows(result), _ways(result)),
             PageTable("Each cache", headings, head_rows(result), _CACHES),
         ],
         notes={
@@ -54,15 +54,23 @@ def page(result: CachePrices) -> ResultPage:
     )
 
 
-_WAYS = (
-    "int8, int4: keys and values are rounded. 25 %: so many of the tokens are kept; equal: as many in each cache; "
-    "other ways keep more where other texts showed that losing tokens costs more. passkeys: numbers hidden in "
-    "the text, and how many of them the model still finds."
-)
 _CACHES = (
     "ESS is of the middle of the prefix, and does not set how many tokens are kept. error: the square of what the "
     "layer's output loses, as a share of the layer's input."
 )
+
+
+def _ways(result: CachePrices) -> str:
+    """What the names of the ways that were tried mean."""
+    budgets = {price.variant.budgets for price in result.prices}
+    said = [
+        "int8, int4: keys and values are rounded. 25 %: so many of the tokens are kept; equal: as many in each cache"
+    ]
+    if budgets - {"whole", "equal"}:
+        said.append("; other ways keep more where other texts showed that losing tokens costs more")
+    if result.passkeys:
+        said.append(". passkeys: numbers hidden in the text, and how many of them the model still finds")
+    return "".join([*said, "."])
 
 
 def head_rows(result: CachePrices) -> list[tuple[str, ...]]:
