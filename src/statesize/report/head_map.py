@@ -12,7 +12,6 @@ from html import escape
 from typing import Any, ClassVar, TypedDict
 
 import numpy as np
-import torch
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -181,6 +180,8 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
     def grouped(values: Array) -> list[str | int | float | None]:
         return means(known_mean(at_middle(mixer, values), 0))
 
+    # The dtype of the weights as the model holds them; that of T where it is not known.
+    stored = DTYPES.get(str(mixer.attrs["precision"]).rpartition(" ")[2], DTYPES[mixer.attrs["dtype"]])
     return {
         "labels": [_label(unit_dim(mixer), units[group]) for group in groups],
         "share": {metric: grouped(utilisation_values(mixer, metric, each=True)) for metric in metrics},
@@ -193,14 +194,8 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
         "sinkless": means(known_mean(without_sinks(mixer), 0)),
         "tss": means(unit_sizes(mixer)),
         # What a number per channel takes in bytes per head, as `state_bytes` counts them.
-        "numberBytes": _stored_dtype(mixer).itemsize * int(mixer.attrs["multiplicity"]),
+        "numberBytes": stored.itemsize * int(mixer.attrs["multiplicity"]),
     }
-
-
-def _stored_dtype(mixer: xr.Dataset) -> torch.dtype:
-    """That of the weights as the model holds them; that of T where it is not known."""
-    held = str(mixer.attrs["precision"]).rpartition(" ")[2]
-    return DTYPES.get(held, DTYPES[mixer.attrs["dtype"]])
 
 
 def _apart(mixer: xr.Dataset, metric: str) -> Array:
