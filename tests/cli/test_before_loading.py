@@ -37,7 +37,8 @@ def weightless(tmp_path_factory):
     [
         (
             "cache llama --text short.txt",
-            "inputs must have one text of 3072 tokens, which is parted, or 3 of 512, got 0 texts of 512 or more",
+            "inputs must have one text of 3072 tokens, which is cut into 6 pieces, or 3 texts of 512, for curves, "
+            "budgets and prices, got 0 texts of 512 or more",
         ),
         (
             "cache mamba",
@@ -217,6 +218,32 @@ print(json.dumps(said))
     for (arguments, wanted), (code, said) in zip(REFUSED, json.loads(done.stdout), strict=True):
         assert code, arguments
         assert wanted in said, (arguments, said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (
+            "compress gla --output used --state 200% --text none.txt --text nowhere.txt --frontier none/page.html",
+            ("output must be a new", "state must be", "got none.txt", "got nowhere.txt", "none/page.html cannot"),
+        ),
+        (
+            "cache org/model --keep 200% --ratios one.txt --max-tokens 64 --sequences 2 --text none.txt",
+            ("keep must be", "a file .npy", "a piece is a context of 32 tokens", "half are priced", "got none.txt"),
+        ),
+        (
+            "truncate gla --at 200% --cuts 600 --profile none --curves none.json --text none.txt",
+            ("at must be", "cuts must lie", "profile must be a folder", "got none.json", "got none.txt"),
+        ),
+    ],
+)
+def test_all_that_options_alone_decide_is_told_together(here, capsys, arguments, wanted):
+    (here / "used").mkdir()
+    (here / "used" / "one").touch()
+    assert main(arguments.split()) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert [part for part in wanted if part not in said] == []
+    assert said.count("Also: ") == len(wanted) - 1
 
 
 def test_every_command_refuses_something_by_its_arguments_alone():

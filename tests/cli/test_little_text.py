@@ -80,6 +80,17 @@ def test_a_network_says_so_before_it_is_measured(models, monkeypatch, capsys):
         assert ("Too little text to tell" in capsys.readouterr().err) == little
 
 
+def test_bundled_texts_are_said_to_be_too_few_for_a_verdict(models, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise FileError("Loading.")
+
+    monkeypatch.setattr("statesize.models.load.load_model", stop)
+    for documents, read in ((), 24), (("--documents", "12"), 12), (("--documents", "60"), 24):
+        assert main(["compress", "one", "--output", "small", *documents]) == 1
+        said = f"takes 50 texts, got {read}, and 24 are all that are bundled: --text FILE.jsonl with one in each row"
+        assert said in capsys.readouterr().err
+
+
 def test_a_length_is_advised_that_tells_something(models, here, capsys):
     (here / "long.txt").write_text("The quick brown fox returns a list. " * 30, encoding="utf-8")
     advised = {(127, 0.1): "--accuracy 0.2", (128, 0.1): "--max-tokens 64 or --accuracy 0.2", (127, 0.5): ""}

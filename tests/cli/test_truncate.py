@@ -15,9 +15,12 @@ def test_table_and_page(tmp_path, capsys):
     arguments = ["truncate", "gla", "--sequences", "2", "--max-tokens", "32", "--number", "3"]
     assert main([*arguments, "--html", str(page)]) == 0
     captured = capsys.readouterr()
-    assert captured.out.startswith(
-        "These 2 texts (64 tokens) are too few for an interval: give at least 5 texts. The context is"
-    )
+    assert captured.out.startswith("The context is worth ")
+    few = "These 2 texts (64 tokens) are too few for an interval: give at least 5 texts."
+    assert captured.out.splitlines()[0].endswith(few)
+    assert captured.out.count(few) == 1
+    # No layer of this model keeps tokens.
+    assert "as tokens" not in captured.out
     assert "If each head keeps as many numbers as its ESS, the predictions change by " in captured.out
     assert " with hindsight (the future is known) and by " in captured.out
     assert "the same number for all" in captured.out
@@ -130,6 +133,8 @@ def test_plan(capsys):
     assert document["model"] == "gla"
     assert document["seconds"] > 0
     counts = {step["name"]: step["count"] for step in document["steps"]}
+    assert all(f"{kind}: " in printed for kind in counts)
+    assert "cut by groups" not in printed
     # gla has no groups; how many runs a document takes, the test of `plan_truncation` says.
     assert set(counts) == {"check", "whole", "cut by heads", "choice without hindsight", "cut without hindsight"}
     assert (counts["check"], counts["whole"], counts["choice without hindsight"]) == (1, 2, 2)

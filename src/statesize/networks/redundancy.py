@@ -77,6 +77,8 @@ def _mixer(item: Captured, positions: tuple[int, ...], convolutions: Sequence[Mi
         channels = 0
     convolution_bytes = sum(part.state_bytes for part in convolutions if part.name.startswith(f"{item.name}."))
     stored = _stored(measurement, channels)
+    if item.state_sizes:
+        stored = (float(sum(item.state_sizes) * channels),) * len(stored)
     return MixerNeeds(
         name=item.name,
         kind=item.kind,

@@ -12,7 +12,6 @@ from html import escape
 from typing import Any, ClassVar, TypedDict
 
 import numpy as np
-import torch
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -30,8 +29,9 @@ from statesize.results.summary import (
     ess_bounds,
     ess_values,
     known_mean,
-    largest_size,
     unit_dim,
+    unit_limits,
+    unit_sizes,
     utilisation_values,
     without_sinks,
 )
@@ -117,7 +117,7 @@ def extent_note(profiles: Sequence[Profiled], extent: Extent) -> str:
     count = max(int(profile.tokens.sizes["sequence"]) for profile in profiles)
     positions = max(mixer.sizes["position"] for mixer in _mixers(profiles))
     notes: list[str] = []
-    if _many_heads(profiles):
+    if any(mixer.sizes[unit_dim(mixer)] > PAGE_HEADS for mixer in _mixers(profiles)):
         notes.append(
             f"A layer with more than {PAGE_HEADS} measured heads or channels is drawn as {PAGE_HEADS} cells, each "
             "their mean, and as so many single curves."
@@ -133,10 +133,6 @@ def extent_note(profiles: Sequence[Profiled], extent: Extent) -> str:
         held = f"Singular values are held at {extent.ladder_positions} positions of a sequence"
         notes.append(f"{held}; those at the one nearest to your choice are shown.")
     return " ".join(notes)
-
-
-def _many_heads(profiles: Sequence[Profiled]) -> bool:
-    return any(mixer.sizes[unit_dim(mixer)] > PAGE_HEADS for mixer in _mixers(profiles))
 
 
 def _mixers(profiles: Sequence[Profiled]) -> list[xr.Dataset]:
@@ -162,7 +158,8 @@ def layer_data(mixer: xr.Dataset, name: str, short: str, metrics: Iterable[str],
         "heads": [f"{unit} {index}" for index in mixer[unit].values[heads]],
         "positions": mixer["position"].values[columns].tolist(),
         "headStride": extent.head_stride,
-        "ceiling": packed(mixer["ceiling"].values[rows, columns]),
+        "ceiling": packed(unit_limits(mixer)[rows, :, columns].mean(1)),
+        "ceilings": curves(unit_limits(mixer)[rows]) if mixer.attrs["state_sizes"] else None,
         "norm": packed(mixer["norm"].values[rows, :, columns].mean(1)),
         "ess": {metric: curves(values) for metric, values in ess.items()},
         # How far apart the bounds are in whose middle a count lies that is not exact.
@@ -183,9 +180,11 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
     def grouped(values: Array) -> list[str | int | float | None]:
         return means(known_mean(at_middle(mixer, values), 0))
 
+    # The dtype of the weights as the model holds them; that of T where it is not known.
+    stored = DTYPES.get(str(mixer.attrs["precision"]).rpartition(" ")[2], DTYPES[mixer.attrs["dtype"]])
     return {
         "labels": [_label(unit_dim(mixer), units[group]) for group in groups],
-        "share": {metric: grouped(utilisation_values(mixer, metric)) for metric in metrics},
+        "share": {metric: grouped(utilisation_values(mixer, metric, each=True)) for metric in metrics},
         "ess": {metric: grouped(ess_values(mixer, metric)) for metric in metrics},
         "apart": {metric: grouped(_apart(mixer, metric)) for metric in metrics},
         "unit": unit_dim(mixer),
@@ -193,17 +192,10 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
         "sink": means(known_mean(mixer["sink_share"].values, 0)),
         # Entropy-ESS without the columns of sinks.
         "sinkless": means(known_mean(without_sinks(mixer), 0)),
-        # The largest TSS, the same in all cells.
-        "tss": json_number(largest_size(mixer)),
+        "tss": means(unit_sizes(mixer)),
         # What a number per channel takes in bytes per head, as `state_bytes` counts them.
-        "numberBytes": _stored_dtype(mixer).itemsize * int(mixer.attrs["multiplicity"]),
+        "numberBytes": stored.itemsize * int(mixer.attrs["multiplicity"]),
     }
-
-
-def _stored_dtype(mixer: xr.Dataset) -> torch.dtype:
-    """That of the weights as the model holds them; that of T where it is not known."""
-    held = str(mixer.attrs["precision"]).rpartition(" ")[2]
-    return DTYPES.get(held, DTYPES[mixer.attrs["dtype"]])
 
 
 def _apart(mixer: xr.Dataset, metric: str) -> Array:
