@@ -13,7 +13,14 @@ from torch import Tensor
 
 from statesize.adapters.check import Checked
 from statesize.adapters.search.channels import Channels
-from statesize.adapters.search.linear_parts import LARGEST, READERS, NoOperatorError, find_mixes
+from statesize.adapters.search.linear_parts import (
+    LARGEST,
+    READERS,
+    NoOperatorError,
+    described_part,
+    find_mixes,
+    reached,
+)
 from statesize.adapters.search.lone_run import (
     DOUBLE,
     OUTPUT,
@@ -45,6 +52,7 @@ class _Fit:
     head: int
     position: int
     multiplicity: int
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,10 +89,16 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
     if not exact:
         check = single
     fit = check.right()
-    if fit is None and exact and runs.rounds_more(output):
+    if fit is None and not check.parts and exact and runs.rounds_more(output):
         # A part of the layer computes in less than float64.
         check = single
         fit = check.right()
+    if fit is None and check.parts and bool(matrix.tril(-1).any()):
+        raise ModelError(
+            f"Mixer {name}: operator(hidden) must be T of all that the layer mixes, got T of a part of it: the layer "
+            "mixes positions beside it, or before or behind it at least as far. Return T of the whole, or move the "
+            "method to a module that computes this part alone."
+        )
     if fit is None:
         try:
             mixes = find_mixes(runs, name)
@@ -106,7 +120,7 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
             f"position {fit.position}; at most {check.precision.rounding:.0e} is rounding. Correct the method, or "
             "leave it out: T is then found by impulses."
         )
-    return Checked(fit.difference, check.precision.rounding, fit.multiplicity)
+    return Checked(fit.difference, check.precision.rounding, fit.multiplicity, part=fit.part)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +131,7 @@ class _Check:
     matrix: Tensor
     precision: Precision
     last: dict[Any, tuple[Tensor, list[ModuleRun]]] = field(init=False, default_factory=dict[Any, Any])
+    parts: list[_Fit] = field(init=False, default_factory=list[_Fit])  # T of less than what is mixed beside it
 
     @cached_property
     def combined(self) -> Tensor:
@@ -152,8 +167,10 @@ class _Check:
         """The first of some pairs that T maps to each other, through which all mixing goes."""
         for pair in pairs:
             fit = self.fit(pair, targets)
-            if fit is not None and fit.difference <= self.precision.rounding and self.is_all_mixing(pair.target):
-                return fit
+            if fit is not None and fit.difference <= self.precision.rounding:
+                if (around := self.around(pair)) is not None:
+                    return replace(fit, part=described_part(*around))
+                self.parts.append(fit)
         return None
 
     def later(self, pair: _Pair) -> Iterator[_Pair]:
@@ -279,30 +296,29 @@ class _Check:
         size = rows.abs().amax(-1)
         return (distance <= _SLACK * self.precision.rounding * torch.maximum(size, size[:, None])).int().argmax(1)
 
-    def is_all_mixing(self, target: Place) -> bool:
-        """Whether all that the layer mixes goes through a tensor, and is not mixed once more behind it."""
-        length, position = self.runs.length, self.runs.length // 3
-        held = self.base.tensors[target]
+    def around(self, pair: _Pair) -> tuple[int, int] | None:
+        """How many positions the layer mixes before and behind a pair; None if beside it, or T is the lesser part."""
+        length, position, rounding = self.runs.length, self.runs.length // 3, self.precision.rounding
+        plain = self.base.tensors | self.read if pair.source.element < 0 else self.base.tensors
+        target = plain[pair.target]
+
+        def further(run: ModuleRun, place: Place) -> int:
+            difference, scale = run.tensors[place] - plain[place], float(plain[place].abs().max())
+            axes = [axis for axis, size in enumerate(difference.shape) if size == length]
+            return min(reached(by_position(difference, axis), position, rounding * scale) for axis in axes)
 
         def other(tensor: Tensor) -> Tensor:
             return changed_input(tensor, length, position)
 
-        runs = [self.runs.run((OUTPUT,), {target: lambda _: held}, change=other)]
-        if target != OUTPUT:
-            axis = next(axis for axis, size in enumerate(held.shape) if size == length)
-            changed = changed_at(held, axis, position)
-            runs.append(self.runs.run((OUTPUT,), {target: lambda _: changed}))
-        if not bool(self.matrix.tril(-1).any()):
-            runs.append(self.runs.run((OUTPUT,), change=other))
-        return not any(self._reaches(run.tensors[OUTPUT], position) for run in runs)
-
-    def _reaches(self, output: Tensor, position: int) -> bool:
-        """Whether an output differs from the plain one at another position than the one that was changed."""
-        plain = self.base.tensors[OUTPUT]
-        difference = (output - plain).abs() > self.precision.rounding * plain.abs().max()
-        axes = [axis for axis, size in enumerate(plain.shape) if size == self.runs.length]
-        elsewhere = torch.arange(self.runs.length, device=plain.device) != position
-        return all(bool(by_position(difference, axis)[elsewhere].any()) for axis in axes)
+        held, behind = self.runs.run((OUTPUT, pair.source), {pair.target: lambda _: target}, change=other), 0
+        if pair.target != OUTPUT:
+            changed = changed_at(target, pair.target_axis, position)
+            behind = further(self.runs.run((OUTPUT,), {pair.target: lambda _: changed}), OUTPUT)
+        column = self.matrix[..., position].flatten(0, 1).T
+        reach = reached(column, position, rounding * float(column.abs().max()))
+        before = further(held, pair.source)
+        beside = further(held, OUTPUT) + (0 if reach else before)
+        return None if beside or behind >= max(reach, 1) else (before, behind)
 
 
 def _nearest(known: Tensor, wanted: Tensor) -> Tensor:
