@@ -29,7 +29,7 @@ from statesize.adapters.models.precision import (
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import FoundMixer, Frame, ModuleStack, Observation, Product
 from statesize.adapters.runs import observed, read, reading
-from statesize.check import refuse, require_count, whole_number
+from statesize.check import require_count
 from statesize.errors import ModelError
 
 SAMPLE = 2**16
@@ -301,11 +301,8 @@ def first_argument(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
 def named_state_size(name: str, module: nn.Module) -> int | None:
     """The numbers that a module's class says it can hold for a channel; None where it says nothing."""
     said: object = getattr(module, "state_size", None)
-    number = whole_number(said)
-    if said is not None and (number is None or number < 1):
-        advice = "Give the integer of numbers that the layer can hold for a channel, or leave it out."
-        refuse(f"state_size of {name}", "a whole number of at least 1", said, advice)
-    return number
+    expected = "a whole number of at least 1, or be left out"
+    return None if said is None else require_count(f"state_size of {name}", said, expected=expected)
 
 
 def further_calls(calls: Sequence[Call]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
@@ -13,14 +14,7 @@ from torch import Tensor
 
 from statesize.adapters.check import Checked
 from statesize.adapters.search.channels import Channels
-from statesize.adapters.search.linear_parts import (
-    LARGEST,
-    READERS,
-    NoOperatorError,
-    described_part,
-    find_mixes,
-    reached,
-)
+from statesize.adapters.search.linear_parts import LARGEST, READERS, Mix, NoOperatorError, described_part, find_mixes
 from statesize.adapters.search.lone_run import (
     DOUBLE,
     OUTPUT,
@@ -31,6 +25,7 @@ from statesize.adapters.search.lone_run import (
     Precision,
     by_position,
     noise,
+    reached,
 )
 from statesize.adapters.search.other_inputs import changed_at, changed_input
 from statesize.errors import ModelError
@@ -95,21 +90,17 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
         fit = check.right()
     if fit is None and check.parts and bool(matrix.tril(-1).any()):
         raise ModelError(
-            f"Mixer {name}: operator(hidden) must be T of all that the layer mixes, got T of a part of it: the layer "
-            "mixes positions beside it, or before or behind it at least as far. Return T of the whole, or move the "
-            "method to a module that computes this part alone."
+            f"Mixer {name}: operator(hidden) must be T of all that the layer mixes, got T of a part that reaches no "
+            "further than another one. Return T of the whole, or make each part a module of its own."
         )
     if fit is None:
-        try:
+        mixes = list[Mix]()
+        with suppress(NoOperatorError):
             mixes = find_mixes(runs, name)
-        except NoOperatorError:
-            mixes = []
+        targets = tuple(mix.target for mix in mixes)
         pairs = [_Pair(mix.source, mix.source_axis, mix.target, mix.target_axis) for mix in mixes]
-        fits = [
-            fit
-            for pair, mix in zip(pairs, mixes, strict=True)
-            if (fit := check.fit(pair, tuple(mix.target for mix in mixes), mix.channels)) is not None
-        ]
+        tried = [check.fit(pair, targets, mix.channels) for pair, mix in zip(pairs, mixes, strict=True)]
+        fits = [fit for fit in tried if fit is not None]
         if not fits:
             return Checked(reason="the layer has no tensor in which another one was found to be linear")
         fit = min(fits, key=lambda fit: fit.difference)

@@ -27,6 +27,7 @@ from statesize.adapters.search.lone_run import (
     by_position,
     like,
     noise,
+    reached,
 )
 from statesize.adapters.search.mixing import HOW_ELSE, answer_of, mixes_positions
 from statesize.adapters.search.other_inputs import changed_at, changed_input
@@ -80,10 +81,9 @@ def described_part(before: int, behind: int) -> str:
 def find_mix(runs: LoneRuns, name: str) -> Mix | None:
     """The mixing of positions by a module's own operations, or None; what is mixed otherwise is refused."""
     # All mixing must go through one tensor, the target; the target must be linear in another one, the source, with all
-    # else held, each of its channels in one of the source's, and nothing else that enters it may be mixed. Of several
-    # such pairs: one behind which nothing is mixed, then the one with the fewest channels, then one whose source is not
-    # mixed before, since T contains all mixing from there on, then the one with the fewest T, then the first target and
-    # source. What is mixed before or behind must reach less far than T, or T would stand for the lesser part.
+    # else held, each of its channels in one of the source's, and nothing else that enters it may be mixed. A mixing
+    # before or behind must reach less far than T. Several such pairs: one with nothing behind, then the one with the
+    # fewest channels, then one with nothing before, then the one with the fewest T, then the first target and source.
     if not mixes_positions(runs, name):
         return None
     search, found = _found(runs, name)
@@ -133,16 +133,13 @@ def _found_mixes(runs: LoneRuns, plain: Tensor, name: str) -> tuple[_Search, lis
         found = search.all_mixes(search.cuts(), readers)
     if stages and all(mix.before for mix in found):
         # What is mixed at first enters all that follows, gates too: the last such tensor stands for what enters.
-        last = max(stages)
-        behind = _Search(replace(runs, entry=last), name, position, None)
+        behind = _Search(replace(runs, entry=max(stages)), name, position, None)
         if later := behind.all_mixes(behind.cuts(), behind.sources()):
-            search, before = behind, first.answers[last].last - position
-            found = [replace(mix, before=before) for mix in later]
-    found, parts = (
-        [mix for mix in some if named or mix.reach > max(mix.before, mix.behind)] for some in (found, parts)
-    )
-    if not found:
-        search, found = first, parts
+            before = first.answers[max(stages)].last - position
+            search, found = behind, [replace(mix, before=before) for mix in later]
+    if not named:
+        found, parts = ([mix for mix in some if mix.reach > max(mix.before, mix.behind)] for some in (found, parts))
+    search, found = (search, found) if found else (first, parts)
     if named and not found:
         raise ModelError(
             f"Mixer {name} must be linear, channel by channel, in the output of {runs.mixes} or a part of it, as "
@@ -203,9 +200,7 @@ class _Search:
             if (answer := answer_of(tensor, again.tensors[place], runs.length, position, self.precision.rounding))
         }
         self.partial: set[Place] = set()  # sources beside which more is mixed
-        self.stages: dict[
-            Place, int
-        ] = {}  # mixed tensors through which all goes, and over how many positions once more
+        self.stages: dict[Place, int] = {}  # mixed tensors through which all goes, and how far it is mixed once more
 
     def other_input(self, tensor: Tensor) -> Tensor:
         """An argument with other numbers at one position."""
@@ -387,10 +382,9 @@ class _Search:
             origin = read_channels(by_code, entering, sequences, precision)
             if origin is not None:
                 channels = grouped(by_code[0].reshape(-1, len(origin)), origin, precision)
-                before, behind = self.answers[source].last - self.position, self.stages.get(place, 0)
                 places = source, axis, place, self.answers[place].axis
-                operations = self.base.operations
-                found.append(Mix(*places, channels, reach[place], before, behind, operations, precision))
+                outside = self.answers[source].last - self.position, self.stages.get(place, 0)
+                found.append(Mix(*places, channels, reach[place], *outside, self.base.operations, precision))
         return found
 
     def _scale(self, place: Place) -> float:
@@ -398,9 +392,3 @@ class _Search:
 
     def _near(self, one: Tensor, other: Tensor) -> bool:
         return bool((one - other).abs().max() <= self.precision.linear * other.abs().max())
-
-
-def reached(difference: Tensor, position: int, limit: float) -> int:
-    """How far from a position (L, channels) is beyond rounding; 0 where it is at no other one."""
-    beyond = (difference.abs().amax(1) > limit).nonzero().flatten()
-    return max((abs(at - position) for at in cast("list[int]", beyond.tolist())), default=0)

@@ -17,7 +17,7 @@ from statesize.adapters.models.precision import Autocast, open_autocast
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import PART, FoundMixer, Observation
 from statesize.adapters.runs import read
-from statesize.adapters.search.derivative import derivative, found_derivative
+from statesize.adapters.search.derivative import found_derivative
 from statesize.adapters.search.layer import observe
 from statesize.adapters.search.linear_parts import Mix, NoOperatorError, find_mix
 from statesize.adapters.search.lone_run import LoneRuns
@@ -35,13 +35,6 @@ from statesize.adapters.search.own_mixing import ImpulseLayer, OwnMixing
 from statesize.adapters.select import RECURRENT, SEARCHED, is_own_code
 from statesize.adapters.watch import ArgumentCopies, Call
 from statesize.errors import InputError, ModelError
-from statesize.operators import BlockDense, Derivative
-
-
-def inside(found: OwnMixing, forward: Forward, module: nn.Module) -> list[nn.Module]:
-    """The modules in one that are measured by themselves."""
-    parts = set(module.modules()) - {module}
-    return [part for name, part in named_parts(forward.model) if part in parts and name in found.names]
 
 
 def observed(found: OwnMixing, forward: Forward, call: Call) -> tuple[Observation, Tensor]:
@@ -50,11 +43,6 @@ def observed(found: OwnMixing, forward: Forward, call: Call) -> tuple[Observatio
     runs = _runs(forward, call, layer.held)
     observation, returned, found.memories[call] = observe(call.name, runs, layer.mix, found.memories.get(call))
     return replace(observation, note=" ".join(filter(None, (observation.note, layer.note)))), returned
-
-
-def differentiated(forward: Forward, call: Call) -> tuple[BlockDense | Derivative, Tensor]:
-    """The derivative of a call of a module without a T, and what it returned."""
-    return derivative(call.name, _runs(forward, call, ()))
 
 
 def described_call(found: OwnMixing, forward: Forward, call: Call) -> FoundMixer:
@@ -97,6 +85,7 @@ def find_own_mixing(
     calls = _Calls(forward, {*searched, *mixing})
     for module in calls.order:
         name, (args, kwargs), other = names[module], calls.arguments[module], list[str]()
+        parts = set(module.modules()) - {module}
         if module in recurrent and module not in mixers:
             found.derivatives.add(name)
             continue
@@ -104,13 +93,13 @@ def find_own_mixing(
             if module not in observed or not is_own_code(module):
                 continue
             try:
-                other = other_mixing(forward, observed[module], inside(found, forward, module))
+                measured = [part for part, label in names.items() if part in parts and label in found.names]
+                other = other_mixing(forward, observed[module], measured)
             except ModelError as error:
                 found.refused[name] = str(error)
             if not {BEFORE, BESIDE} & set(other):
                 _note_other(found, name, other)
                 continue
-        parts = set(module.modules()) - {module}
         fixed = {part: calls.outputs[part] for part in mixing if part in parts}
         runs = LoneRuns(module, args, kwargs, forward.length, forward.sequences, fixed, mixes=named.get(module))
         runs = replace(runs, forward=forward, autocast=calls.autocast[module])
