@@ -194,9 +194,7 @@ def test_a_declared_operator_of_the_lesser_part_is_refused_without_a_search(monk
 
 
 def test_what_an_operator_raises_names_its_layer_and_is_the_cause():
-    with pytest.raises(
-        InputError, match=r"^Mixer 1: operator\(hidden\) must run .*, got AttributeError: 'Failing'"
-    ) as raised:
+    with pytest.raises(InputError, match=r"^Mixer 1: operator\(hidden\) must run .*, got AttributeError\(") as raised:
         ss.profile(model_of(Failing), list(ids()))
     assert isinstance(raised.value.__cause__, AttributeError)
 

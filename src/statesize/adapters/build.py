@@ -195,8 +195,7 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, *, check: bool)
         except Exception as error:
             if isinstance(error, StatesizeError):
                 raise
-            raised = f"{type(error).__name__}: {error}"
-            message = f"Mixer {name}: {method}(hidden) must run on what its forward takes, got {raised}. Correct it."
+            message = f"Mixer {name}: {method}(hidden) must run on what its forward takes, got {error!r}. Correct it."
             raise InputError(message) from error
 
     try:
