@@ -8,9 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from statesize.adapters.check import Checked
 from statesize.adapters.search.channels import Channels
@@ -27,6 +28,7 @@ from statesize.adapters.search.lone_run import (
     noise,
     reached,
 )
+from statesize.adapters.search.mixing import mixes_positions
 from statesize.adapters.search.other_inputs import changed_at, changed_input
 from statesize.errors import ModelError
 from statesize.operators import Operator
@@ -37,6 +39,8 @@ _COMBINATIONS = 3
 _SLACK = 100
 # Numbers of all T that is compared.
 _LARGEST = 2**27
+# The tensors of a module, in texts of a length, between which T was right.
+_RIGHT: WeakKeyDictionary[nn.Module, dict[int, _Pair]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -83,12 +87,12 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
     single = replace(check, precision=SINGLE)
     if not exact:
         check = single
-    fit = check.right()
+    fit = check.right_again() or check.right()
     if fit is None and not check.parts and exact and runs.rounds_more(output):
         # A part of the layer computes in less than float64.
         check = single
         fit = check.right()
-    if fit is None and check.parts and bool(matrix.tril(-1).any()):
+    if fit is None and check.parts and mixes_positions(runs, name):
         raise ModelError(
             f"Mixer {name}: operator(hidden) must be T of all that the layer mixes, got T of a part that reaches no "
             "further than another one. Return T of the whole, or make each part a module of its own."
@@ -121,8 +125,9 @@ class _Check:
     runs: LoneRuns
     matrix: Tensor
     precision: Precision
+    kept: tuple[Place, ...] | None = None  # of the plain run
     last: dict[Any, tuple[Tensor, list[ModuleRun]]] = field(init=False, default_factory=dict[Any, Any])
-    parts: list[_Fit] = field(init=False, default_factory=list[_Fit])  # T of less than what is mixed beside it
+    parts: list[_Pair] = field(init=False, default_factory=list[_Pair])  # behind which as much is mixed
 
     @cached_property
     def combined(self) -> Tensor:
@@ -135,14 +140,25 @@ class _Check:
 
     @cached_property
     def base(self) -> ModuleRun:
-        """The plain run, with all tensors."""
-        return self.runs.run(None)
+        """The plain run, with all tensors, or some."""
+        return self.runs.run(self.kept)
 
     @cached_property
     def read(self) -> dict[Place, Tensor]:
         """Tensors as operations take them: there T may act on one that T is made of as well."""
         places = [place for places in self.base.readers for place in places[:READERS]]
         return self.runs.run(places).tensors
+
+    def right_again(self) -> _Fit | None:
+        """The pair of tensors that T mapped to each other before, if it still does and all mixing goes through it."""
+        pair = _RIGHT.get(self.runs.module, {}).get(self.runs.length)
+        if pair is None:
+            return None
+        again = replace(self, kept=(pair.source, pair.target, OUTPUT))
+        # In code that has changed, anything may stand at these places.
+        with suppress(Exception):
+            return again.first_right((pair,), (pair.target,))
+        return None
 
     def right(self) -> _Fit | None:
         """The first pair of tensors that T maps to each other, through which all mixing goes."""
@@ -160,8 +176,8 @@ class _Check:
             fit = self.fit(pair, targets)
             if fit is not None and fit.difference <= self.precision.rounding:
                 if (around := self.around(pair)) is not None:
+                    _RIGHT.setdefault(self.runs.module, {})[self.runs.length] = pair
                     return replace(fit, part=described_part(*around))
-                self.parts.append(fit)
         return None
 
     def later(self, pair: _Pair) -> Iterator[_Pair]:
@@ -231,7 +247,7 @@ class _Check:
     def answers(self, source: Place, targets: tuple[Place, ...]) -> tuple[Tensor, list[ModuleRun]]:
         """Random values, and two runs with some tensors kept: zeros stand in a source, then these."""
         if (source, targets) not in self.last:
-            held = self.base.tensors[source] if source.element >= 0 else self.read[source]
+            held = self.base.tensors[source] if source in self.base.tensors else self.read[source]
 
             def with_values(values: Tensor) -> ModuleRun:
                 return self.runs.run(targets, {source: lambda _: values})
@@ -301,15 +317,16 @@ class _Check:
         def other(tensor: Tensor) -> Tensor:
             return changed_input(tensor, length, position)
 
-        held, behind = self.runs.run((OUTPUT, pair.source), {pair.target: lambda _: target}, change=other), 0
-        if pair.target != OUTPUT:
-            changed = changed_at(target, pair.target_axis, position)
-            behind = further(self.runs.run((OUTPUT,), {pair.target: lambda _: changed}), OUTPUT)
+        changed = target if pair.target == OUTPUT else changed_at(target, pair.target_axis, position)
+        # What it is at one position, and what else enters there, must reach no other one.
+        run = self.runs.run((OUTPUT, pair.source), {pair.target: lambda _: changed}, change=other)
+        before, behind = further(run, pair.source), further(run, OUTPUT)
+        held = behind and further(self.runs.run((OUTPUT,), {pair.target: lambda _: target}, change=other), OUTPUT)
         column = self.matrix[..., position].flatten(0, 1).T
         reach = reached(column, position, rounding * float(column.abs().max()))
-        before = further(held, pair.source)
-        beside = further(held, OUTPUT) + (0 if reach else before)
-        return None if beside or behind >= max(reach, 1) else (before, behind)
+        if not held and behind >= reach > 0:
+            self.parts.append(pair)
+        return None if held or behind >= max(reach, 1) or before > 0 == reach else (before, behind)
 
 
 def _nearest(known: Tensor, wanted: Tensor) -> Tensor:
