@@ -101,7 +101,7 @@ def test_texts_that_are_shorter_than_a_piece_are_taken_as_they_are(tmp_path, cap
 
 def test_bad_input(tmp_path, capsys):
     assert main(["truncate", "gla", "--cuts", "x"]) == 1
-    assert "cuts must be numbers such as 64,128, got 'x'" in capsys.readouterr().err
+    assert "cuts must be whole numbers such as 64,128, got 'x'" in capsys.readouterr().err
     assert main(["truncate", "gla", "--max-tokens", "32", "--cuts", "31"]) == 1
     assert "cuts must lie from 1 to 30" in capsys.readouterr().err
     assert main(["truncate", "gla", "--at", "2"]) == 1
@@ -116,7 +116,7 @@ def test_bad_input(tmp_path, capsys):
     other.write_text('{"heads": []}', encoding="utf-8")
     for path in (short, other, tmp_path / "none.json"):
         assert main(["truncate", "gla", "--curves", str(path)]) == 1
-        assert capsys.readouterr().err.startswith("statesize: error: curves must be ")
+        assert capsys.readouterr().err.startswith("statesize: error: --curves must be ")
 
 
 def test_plan(capsys):

@@ -69,6 +69,7 @@ def redundancy(model: nn.Module, input_ids: Inputs, network: NetworkEss, name: s
 def _mixer(item: Captured, positions: tuple[int, ...], convolutions: Sequence[MixerNeeds]) -> MixerNeeds:
     """A mixer without its convolutions; a cache that several mixers share counts for the last of them."""
     measurement = single = _measured(item.operator, positions)
+    sizes = item.operator.state_size()
     channels, grouped = item.multiplicity, item.by_group()
     if grouped is not None:
         measurement, channels = _measured(grouped.operator, positions), grouped.multiplicity
@@ -83,6 +84,7 @@ def _mixer(item: Captured, positions: tuple[int, ...], convolutions: Sequence[Mi
         stored=stored if item.state_bytes is not None else (math.nan,) * len(stored),
         needed=_needed(measurement, channels),
         alone=_needed(single, item.multiplicity),
+        grows=bool(sizes[-1] > sizes[len(sizes) // 2]),
     )
 
 
