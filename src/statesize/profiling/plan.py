@@ -28,7 +28,6 @@ from statesize.models.digests import tokens_sha256
 from statesize.models.load import given_model
 from statesize.profiling.work import (
     Work,
-    by_products,
     captured_mixers,
     measure_side_by_side,
     operations_per_unit,
@@ -248,14 +247,13 @@ class _Trial:
         works += [] if isinstance(group, str) else [group]
         made = time.perf_counter() - start
         unit = item.units_operator(slice(0, 1))
-        products = by_products(unit)
-        cuts = {length: self._settings.cut(length, few=products) for length in self._lengths}
+        cuts = {length: self._settings.cut(length, few=unit.by_products) for length in self._lengths}
         positions = sum(len(cut.positions) for length in self._lengths if (cut := cuts[length]) is not None)
         alike = tuple(
             (work.engine, work.operations, one.units, len(work.sample.units), work.cut) for one, work in works
         )
         if sum(self._took.get(alike, [])) < _ENOUGH:
-            self._took[alike] = _seconds(works, self._settings, products=products)
+            self._took[alike] = _seconds(works, self._settings, products=unit.by_products)
         planned = [
             PlannedMixer(
                 name=one.name,

@@ -151,9 +151,9 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
             f"Mixer {item.name}, sequence {sequence}: its operator has length {first.length}, but the "
             f"sequence has {length} tokens; a profile needs one position per token."
         )
-    cut = at_reference = settings.cut(length, few=by_products(first))
+    cut = at_reference = settings.cut(length, few=first.by_products)
     if reference != length:
-        at_reference = settings.cut(reference, few=by_products(first))
+        at_reference = settings.cut(reference, few=first.by_products)
     operations = item.units * operations_per_unit(first, reference, at_reference)
     # Groups of heads in place of as many heads.
     readouts = first.outputs if isinstance(first, Shared) else 1
@@ -199,11 +199,6 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     return Work(sample, dtype, cut, engine, block, unit_bytes, shared_bytes, operations, attends, whole)
 
 
-def by_products(operator: Operator) -> bool:
-    """Whether an operator is measured by hundreds of products at each position."""
-    return isinstance(operator, Derivative) and not operator.is_small
-
-
 def operations_per_unit(operator: Operator, length: int, cut: Cut | None) -> float:
     """About how many float64 operations the spectra of one unit cost, by the leading term of the usual engine."""
     if cut is None:
@@ -246,7 +241,7 @@ def measure_captured(
     """`measure` of some heads or channels of a mixer, at once; errors name the mixer."""
     with naming(item, None, units):
         operator = _operator(item, units)
-        cut = settings.cut(operator.length, few=by_products(operator))
+        cut = settings.cut(operator.length, few=operator.by_products)
         if cut is None:
             raise InputError(f"past and future must fit into {operator.length} tokens")
         return measure_at(operator, cut, settings, outputs)

@@ -7,6 +7,7 @@ import sys
 from collections import UserDict
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any, cast
 
 import torch
@@ -66,22 +67,14 @@ def known_options(model: nn.Module | type, **options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in known}
 
 
-# Package, class, and the attribute under which the model lies that does the same.
-HOLDERS = (
-    ("torch", "OptimizedModule", "_orig_mod"),
-    ("torch", "DataParallel", "module"),
-    ("torch", "DistributedDataParallel", "module"),
-    ("nnsight", "Envoy", "_module"),
-    ("transformer_lens", "TransformerBridge", "original_model"),
-)
 # Parts of module names that only say that something is held: by torch.compile, TransformerLens, checkpointing, Fabric.
 MARKS = frozenset({"_orig_mod", "_original_component", "_checkpoint_wrapped_module", "_forward_module"})
 
 
 def unwrapped(model: object) -> nn.Module:
     """The model inside what holds it, with its adapters as they are."""
-    while (inner := _inside(model)) is not None:
-        model = inner
+    while inside := next((inside for package, names, inside in _HOLDERS if is_a(model, names, package)), None):
+        model = inside(model)
     if _is_exported(model):
         _refuse_exported(type(model).__name__, model)
     if type(model).__module__.startswith("torch.distributed.pipelining."):
@@ -149,18 +142,6 @@ def pretrained_models(model: nn.Module) -> list[Any]:
     return [module for module in model.modules() if isinstance(module, library.PreTrainedModel)]
 
 
-@contextmanager
-def uncompiled() -> Generator[None]:
-    """Run whatever torch.compile has made as the code that it was made from, which hooks and observers see."""
-    # Nothing is compiled meanwhile, and what was compiled before stays so.
-    # Without this module nothing has been compiled, and importing it takes a second.
-    if "torch._dynamo" not in sys.modules:
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
-
-
 def adapter_states(model: nn.Module) -> dict[str, object]:
     """What decides on the numbers of layers with adapters of peft beside their weights."""
     return {
@@ -168,15 +149,6 @@ def adapter_states(model: nn.Module) -> dict[str, object]:
         for name, layer in cast("Iterator[tuple[str, Any]]", model.named_modules())
         if is_a(layer, ("BaseTunerLayer",), "peft")
     }
-
-
-def _inside(model: object) -> object:
-    for package, name, attribute in HOLDERS:
-        if is_a(model, (name,), package):
-            return getattr(model, attribute)
-    if is_a(model, ("PeftModel", "PeftMixedModel"), "peft"):
-        return _with_adapters(model)
-    return None
 
 
 def _with_adapters(model: Any) -> nn.Module:
@@ -192,6 +164,16 @@ def _with_adapters(model: Any) -> nn.Module:
             "also changes the model's inputs. Pass model.get_base_model(), which leaves the adapter out."
         )
     return cast("nn.Module", tuner.model)
+
+
+# Package, classes, and what returns the model inside that does the same.
+_HOLDERS: tuple[tuple[str, tuple[str, ...], Callable[[Any], object]], ...] = (
+    ("torch", ("OptimizedModule",), attrgetter("_orig_mod")),
+    ("torch", ("DataParallel", "DistributedDataParallel"), attrgetter("module")),
+    ("nnsight", ("Envoy",), attrgetter("_module")),
+    ("transformer_lens", ("TransformerBridge",), attrgetter("original_model")),
+    ("peft", ("PeftModel", "PeftMixedModel"), _with_adapters),
+)
 
 
 def is_a(value: object, classes: Collection[str], package: str = "") -> bool:
