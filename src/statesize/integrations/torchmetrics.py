@@ -11,6 +11,7 @@ from torchmetrics import Metric
 
 from statesize.adapters import Captured, CheckPolicy
 from statesize.adapters.models.quantised import measurable
+from statesize.adapters.models.sharded import together
 from statesize.check import require_kind
 from statesize.measurement.measurement import Measurement
 from statesize.measurement.metrics import utilisation
@@ -63,7 +64,9 @@ class StateSizeMetric(Metric):
             input_ids: Token ids, (S, L), without padding.
         """
         model = measurable(model)
-        captured = captured_mixers(model, input_ids, self.settings.layers, self._checking.for_run(model))
+        layers, checks = self.settings.layers, self._checking.for_run(model)
+        with together(model, input_ids, layers, checks):
+            captured = captured_mixers(model, input_ids, layers, checks)
         for item in captured:
             measurement, sample = self._measured(item)
             entropy, channels = cast("Tensor", measurement.entropy), item.units * item.multiplicity

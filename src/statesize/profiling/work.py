@@ -285,7 +285,8 @@ def measure_mixer(
     measurements: list[Measurement] = []
     # What is known of each unit beside: its sink, and the variant.
     known: defaultdict[str, list[float]] = defaultdict(list)
-    attends, varies = work.attends, settings.variant and not item.name.endswith(SHARED)
+    attends, asked = work.attends, settings.weights != "none" or settings.skip_first > 0 or settings.squares
+    varies = asked and not item.name.endswith(SHARED)
     weighted = item.weighted(settings.weights, settings.skip_first) if varies and work.cut is not None else item
     units, positions = work.sample.units, work.cut.positions if work.cut else ()
     half = work.cut.length / 2 if work.cut else 0

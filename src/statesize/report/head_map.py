@@ -12,7 +12,6 @@ from html import escape
 from typing import Any, ClassVar, TypedDict
 
 import numpy as np
-import torch
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -24,8 +23,8 @@ from statesize.report.names import model_title, short_names
 from statesize.report.words import telling_layer
 from statesize.results.checked import DTYPES
 from statesize.results.fields import Array
+from statesize.results.profiled import Profiled
 from statesize.results.summary import (
-    Profiled,
     at_middle,
     ess_bounds,
     ess_values,
@@ -117,7 +116,7 @@ def extent_note(profiles: Sequence[Profiled], extent: Extent) -> str:
     count = max(int(profile.tokens.sizes["sequence"]) for profile in profiles)
     positions = max(mixer.sizes["position"] for mixer in _mixers(profiles))
     notes: list[str] = []
-    if _many_heads(profiles):
+    if any(mixer.sizes[unit_dim(mixer)] > PAGE_HEADS for mixer in _mixers(profiles)):
         notes.append(
             f"A layer with more than {PAGE_HEADS} measured heads or channels is drawn as {PAGE_HEADS} cells, each "
             "their mean, and as so many single curves."
@@ -133,10 +132,6 @@ def extent_note(profiles: Sequence[Profiled], extent: Extent) -> str:
         held = f"Singular values are held at {extent.ladder_positions} positions of a sequence"
         notes.append(f"{held}; those at the one nearest to your choice are shown.")
     return " ".join(notes)
-
-
-def _many_heads(profiles: Sequence[Profiled]) -> bool:
-    return any(mixer.sizes[unit_dim(mixer)] > PAGE_HEADS for mixer in _mixers(profiles))
 
 
 def _mixers(profiles: Sequence[Profiled]) -> list[xr.Dataset]:
@@ -183,6 +178,8 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
     def grouped(values: Array) -> list[str | int | float | None]:
         return means(known_mean(at_middle(mixer, values), 0))
 
+    # The dtype of the weights as the model holds them; that of T where it is not known.
+    held = str(mixer.attrs["precision"]).rpartition(" ")[2]
     return {
         "labels": [_label(unit_dim(mixer), units[group]) for group in groups],
         "share": {metric: grouped(utilisation_values(mixer, metric)) for metric in metrics},
@@ -196,14 +193,8 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
         # The largest TSS, the same in all cells.
         "tss": json_number(largest_size(mixer)),
         # What a number per channel takes in bytes per head, as `state_bytes` counts them.
-        "numberBytes": _stored_dtype(mixer).itemsize * int(mixer.attrs["multiplicity"]),
+        "numberBytes": DTYPES.get(held, DTYPES[mixer.attrs["dtype"]]).itemsize * int(mixer.attrs["multiplicity"]),
     }
-
-
-def _stored_dtype(mixer: xr.Dataset) -> torch.dtype:
-    """That of the weights as the model holds them; that of T where it is not known."""
-    held = str(mixer.attrs["precision"]).rpartition(" ")[2]
-    return DTYPES.get(held, DTYPES[mixer.attrs["dtype"]])
 
 
 def _apart(mixer: xr.Dataset, metric: str) -> Array:

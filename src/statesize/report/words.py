@@ -17,11 +17,10 @@ from statesize.io.text import byte_count, counted, listed
 from statesize.measurement.columns import MARKED
 from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, mean_interval, too_short
 from statesize.report.names import kind_title, model_title, model_titles, position_name, short_names
+from statesize.results.profiled import Profiled, comparable, model_mean
 from statesize.results.summary import (
-    Profiled,
     at_middle,
     binding,
-    comparable,
     ess_values,
     keeps_everything,
     known_mean,
@@ -29,7 +28,6 @@ from statesize.results.summary import (
     middle_bounds,
     middle_bytes,
     middle_ceiling,
-    model_mean,
 )
 
 Bounds: TypeAlias = tuple[float, float]

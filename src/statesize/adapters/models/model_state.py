@@ -75,8 +75,7 @@ def unwrapped(model: object) -> nn.Module:
     """The model inside what holds it, with its adapters as they are."""
     while inside := next((inside for package, names, inside in _HOLDERS if is_a(model, names, package)), None):
         model = inside(model)
-    if _is_exported(model):
-        _refuse_exported(type(model).__name__, model)
+    _refuse_exported(type(model).__name__, model)
     if type(model).__module__.startswith("torch.distributed.pipelining."):
         raise ModelError(
             f"model must hold all of its layers, got {type(model).__name__}, which runs those of this rank alone. "
@@ -98,8 +97,7 @@ def check_parts(parts: Iterable[tuple[str, nn.Module]], pretrained: Collection[n
                 f"Module {name or type(part).__name__} must run as Python, got TorchScript ({type(part).__name__}), in "
                 "which no mixer can be seen. Give the module that was traced or scripted."
             )
-        if _is_exported(part):
-            _refuse_exported(f"Module {name or type(part).__name__}", part)
+        _refuse_exported(f"Module {name or type(part).__name__}", part)
         # A model of transformers keeps the cache of its last `generate` unused.
         for attribute, value in vars(part).items() if part not in pretrained else ():
             if isinstance(value, static):
@@ -109,18 +107,16 @@ def check_parts(parts: Iterable[tuple[str, nn.Module]], pretrained: Collection[n
                 )
 
 
-def _is_exported(model: object) -> bool:
-    """Whether something was made by torch.export, whose modules can be called for the shapes of its example alone."""
+def _refuse_exported(name: str, model: object) -> None:
+    """Refuse what torch.export has made, whose modules can be called for the shapes of its example alone."""
     # That module has an `eval` of its own, which refuses.
     graph = is_a(model, ("GraphModule",), "torch") and "eval" in vars(model)
-    return graph or is_a(model, ("ExportedProgram", "UnflattenedModule"), "torch")
-
-
-def _refuse_exported(name: str, model: object) -> None:
-    raise ModelError(
-        f"{name} must run as Python, got what torch.export made ({type(model).__name__.removesuffix('Impl')}), in which"
-        " no mixer can be seen. Give the module that was exported."
-    )
+    if graph or is_a(model, ("ExportedProgram", "UnflattenedModule"), "torch"):
+        kind = type(model).__name__.removesuffix("Impl")
+        raise ModelError(
+            f"{name} must run as Python, got what torch.export made ({kind}), in which no mixer can be seen. Give the "
+            "module that was exported."
+        )
 
 
 def plain_name(name: str) -> str:

@@ -263,7 +263,8 @@ class Texts:
         elif parted:
             printing.say("Each text file is one document; --corpus takes its blank lines as borders of several.")
         if chats:
-            printing.say(chat_note(chats, len(sequences)))
+            where = counted(len(sequences), "text")
+            printing.say(f"The tokenizer's chat template was applied to {chats:,} of {where}.")
         if unbegun:
             printing.say(unbegun_note(tokenizer, unbegun))
         self._say_cut(lengths, sequences, printing)
@@ -295,8 +296,3 @@ class LongTexts(Texts):  # noqa: D101 -- as above
     max_tokens: Annotated[int, Parameter(name=("--max-tokens", "--tokens"), validator=validators.Number(lte=MOST))] = (
         512
     )
-
-
-def chat_note(chats: int, sequences: int) -> str:
-    """Says that a chat template was used."""
-    return f"The tokenizer's chat template was applied to {chats:,} of {counted(sequences, 'text')}."
