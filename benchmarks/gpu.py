@@ -83,7 +83,7 @@ def engine_row(case: Case, length: int, device: torch.device) -> dict[str, Any]:
     """One engine on the GPU and on the CPU."""
     operator = case.make(case.lengths * length)
     moved = operator.to(device=device)
-    one, on_cpu, _ = timed(torch.device("cpu"), lambda: answers(case, operator), lambda: answers(case, case.make(64)))
+    one, on_cpu, _ = timed(torch.device("cpu"), lambda: answers(case, operator), lambda: answers(case, operator))
     other, on_gpu, held = timed(device, lambda: answers(case, moved), lambda: answers(case, moved))
     row: dict[str, Any] = {"case": case.name, "length": operator.length, "engine": one.engine}
     row |= {"cpu_seconds": on_cpu, "gpu_seconds": on_gpu, "gpu_bytes": held}
@@ -116,7 +116,8 @@ def kernel_row(device: torch.device) -> dict[str, Any]:
     layer: Any = import_module("fla.layers").GatedLinearAttention(hidden_size=256, num_heads=4)
     model = torch.nn.Sequential(torch.nn.Embedding(1024, 256), layer).to(device).eval()
     ids = random_tokens(TOKENS)[:1]
-    result, spent, held = timed(device, lambda: profile(model, ids), lambda: profile(model, ids[:, :64]))
+    # Up to 64 tokens the layer takes another kernel, and Triton compiles each at its first call.
+    result, spent, held = timed(device, lambda: profile(model, ids), lambda: profile(model, ids))
     (row,) = result.summary_rows()
     return {"kind": row["kind"], "seconds": spent, "gpu_bytes": held, "faithfulness": row["faithfulness"]}
 

@@ -45,8 +45,12 @@ def bounds(document: Mapping[str, Any]) -> dict[str, str]:
     ]
     return {
         **{name: _told(one, _FORMS[name]) for name, one in bounds_of(smollm2).items() if name in _FORMS},
-        "equal": _equal(smollm2),
-        "equal_recurrence": _equal(recurrence),
+        "equal": _changed(smollm2, "equal past rows"),
+        "equal_recurrence": _changed(recurrence, "equal past rows"),
+        "half_hindsight": _changed(smollm2, "ess", 0.5),
+        "twice_hindsight": _changed(smollm2, "ess", 2.0),
+        "twice_causal": _changed(smollm2, "past rows", 2.0),
+        "tokens": _changed(smollm2, "past tokens"),
         "ess": f"{smollm2.entropy.value:.1f}",
         **_joint(smollm2),
         "worth_value": f"{smollm2.worth.value:.2f}",
@@ -83,10 +87,10 @@ def _joint(result: TruncationResult) -> dict[str, str]:
     return {"joint": joint, "joint_bytes": f"{float(joint) * 3 * 64 * 2:,.0f}"}
 
 
-def _equal(result: TruncationResult) -> str:
-    """What is lost where all heads keep equally many numbers, as many as ESS together."""
-    (equal,) = (row for row in result.rows if row.rule == "equal past rows")
-    return _told(equal.divergence_share, ".1%")
+def _changed(result: TruncationResult, rule: str, scale: float = 1.0) -> str:
+    """How far the predictions change where heads keep so many times their ESS by a rule."""
+    (row,) = (row for row in result.rows if (row.rule, row.scale) == (rule, scale))
+    return _told(row.divergence_share, ".1%")
 
 
 def _claims(results: Mapping[str, TruncationResult], claims: Mapping[str, Mapping[str, Any]]) -> str:

@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping
 
 PHRASES = (
-    "raises the loss by {bounds.worth_value} nats per token",
-    "as many as its ESS: {bounds.ess} |",
-    "predictions change by {bounds.hindsight} | by {bounds.causal} |",
-    "at most ESS | {bounds.multiple} times ESS |",
-    "a cache keeps {bounds.stored} of its values",
+    "as many numbers as its ESS: {bounds.ess} | predictions change by {bounds.hindsight} | by {bounds.causal} |",
+    "twice as many numbers | predictions change by {bounds.twice_hindsight} | by {bounds.twice_causal} |",
     "intervals over {bounds.documents} texts",
+    "rises by {bounds.worth_value} nats per token",
+    "a head needs {bounds.multiple} times its ESS",
+    "the cache then keeps {bounds.stored} of its values",
     "On {measured_models.smollm2_512_texts} texts, layers {measured_models.smollm2_layers} carry most",
     "Without that token, layers {measured_models.smollm2_layers_sinkless} carry most",
     "costs {published_caches.int4_half} nats per token",

@@ -211,7 +211,7 @@ COLUMNS = {
     "readout_total_relative_count": "Relative tolerance-ESS of each head summed over its channels, likewise.",
     "readout_total_relative_count_error": "Half the width of its confidence interval.",
     "norm": "Frobenius norm of what passes from the past to the future, averaged as above; a layer that erases "
-    "lowers it even where its ESS stays.",
+    "lowers it even where its ESS stays. Each kind of layer has its own scale.",
     "state_utilisation": "Entropy-ESS as a share of the TSS of a layer with a fixed state, averaged over sequences, "
     "heads and the cuts with at least TSS tokens before and after; a dash where the text is too short to have any.",
     "ceiling_utilisation": "Entropy-ESS as a share of its ceiling, for a layer whose cache keeps every token, averaged "
@@ -285,7 +285,7 @@ FIGURES = {
     "positions; channels that several heads read count once.",
     "total_relative_count": "Number of singular values above ρ times the largest, summed and averaged likewise.",
     "readout_total_entropy": "Entropy-ESS of each head summed over its channels, as if heads shared nothing.",
-    "norm": "Frobenius norm of what passes from the past to the future, averaged over the channels of all layers.",
+    "norm": "Frobenius norm of what passes from the past to the future, averaged over channels; kinds differ in scale.",
     "state_utilisation": "Entropy-ESS as a share of TSS, averaged over the channels of all layers with a fixed state, "
     "at the cuts where the state is what limits it.",
     "ceiling_utilisation": "Entropy-ESS as a share of its ceiling, averaged over the channels of all layers whose "

@@ -25,11 +25,11 @@ _CAUSAL = {
     "expected tokens": "as tokens, by expected attention",
 }
 _SERIES = {
-    "ess": "the future is known",
-    "past rows": "by past rows",
+    "ess": "with hindsight",
+    "past rows": "without hindsight",
     "past tokens": "whole tokens",
     "expected tokens": "whole tokens, by expected attention",
-    "joint past rows": "by past rows, once per cache",
+    "joint past rows": "without hindsight, once per cache",
     "tokens by curves": "whole tokens, by measured curves",
     "number": "the same number for all",
 }

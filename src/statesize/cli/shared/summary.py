@@ -41,7 +41,7 @@ _ENDS = 8
 """How many of each these are."""
 _NAMED = 4
 """Layers with most that a note names."""
-_NORM = "norm: how large what passes the cut is (Frobenius); near 0, its numbers matter little."
+_NORM = "norm: how large what passes the cut is (Frobenius); its scale differs between kinds of layers."
 
 
 def _shown_layers(title: str, layers: list[LayerRow], by: str) -> list[tuple[str, list[LayerRow]]]:
