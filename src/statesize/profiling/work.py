@@ -138,10 +138,6 @@ class Work:
         block = min(self.block, (memory - self.shared_bytes) // max(1, self.unit_bytes))
         return replace(self, block=block) if block > 0 else None
 
-    def at(self, some: slice) -> Work:
-        """The same at some of the positions."""
-        return self if self.cut is None else replace(self, cut=replace(self.cut, positions=self.cut.positions[some]))
-
 
 def plan_work(item: Captured, sequence: int, length: int, reference: int, settings: Settings) -> Work:
     """How a captured mixer is measured; the `reference` length decides how many units, the same for all sequences."""
