@@ -125,16 +125,19 @@ def test_callbacks_say_what_they_measure_and_what_they_found(tmp_path):
     callback, regularisation = state_size(), RegularisationCallback(Regularisation(identity_weight=1.0))
     before = repr(callback).splitlines()
     assert before[0] == (
-        "StateSizeCallback of a Probe of 2 sequences of up to 12 tokens: every 2 steps, whatever it takes"
+        "StateSizeCallback of a Probe of 2 sequences of up to 12 tokens: every 2 steps, all heads each time"
     )
     assert before[1:] == [
         "no reading yet",
-        "readings: in the loggers of the Trainer, or statesize.jsonl",
+        "readings: in the loggers of the Trainer; without one, in statesize.jsonl of its default_root_dir",
         "next: Trainer(callbacks=[callback])",
     ]
     fit(Causal(), texts(16), tmp_path, [callback, regularisation])
     last = json.loads((tmp_path / RECORD).read_text().splitlines()[-1])["ess/average"]
-    assert re.match(rf"4 readings in .* s, the last at step 8: ESS {last:.2f}$", repr(callback).splitlines()[1])
+    assert re.match(
+        rf"4 readings in .* s, the last at step 8, .* training steps?: ESS {last:.2f} of 4$",
+        repr(callback).splitlines()[1],
+    )
     assert re.search(r"\nadded 8 times, the last 0\.\d+\n", repr(regularisation))
 
 

@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import math
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 import statesize
 from statesize.errors import FileError, InputError, ModelError
+from statesize.integrations import probe
 from statesize.integrations.probe import (
     BEGINNING,
     FEWEST_HEADS,
@@ -29,6 +31,12 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
 
 TEXTS = torch.randint(32, (2, 20), generator=torch.Generator().manual_seed(1))
+
+
+def told(caplog):
+    """What a training was told, but for what depends on the machine: a long search, and what a reading costs."""
+    messages = [record.getMessage() for record in caplog.records]
+    return [one for one in messages if "is searched" not in one and "a reading takes" not in one]
 
 
 def model_of(mixer="gla", heads=4, key_size=4):
@@ -107,7 +115,7 @@ def test_a_layer_that_is_lost_later_is_told_once_with_how_many_averages_are_over
         model[2].lost = lost
         layers.append(probing.step(model, step)["ess/layers"])
     assert layers == [2, 1, 1, 2]
-    lost, found = [record.getMessage() for record in caplog.records]
+    lost, found = told(caplog)
     assert lost == "Step 1: 2 was not measured: It has no T. From here on, averages are over 1 of 2 layers."
     assert found == "Step 3: From here on, averages are over 2 of 2 layers."
 
@@ -121,7 +129,7 @@ def test_a_state_of_which_less_is_found_later_is_no_smaller_one(numbers, caplog)
     share = "ess/layer_state_utilisation/1"
     assert after[share] <= numbers / 8 < before[share]
     assert after["ess/state_utilisation"] < before["ess/state_utilisation"]
-    (fallen,) = [record.getMessage() for record in caplog.records]
+    (fallen,) = told(caplog)
     assert fallen.startswith("Step 1: 1 uses ")
     model[1].numbers = 8
     assert probing.step(model, 2)[share] == before[share]
@@ -139,14 +147,109 @@ def test_a_reading_that_waits_names_what_makes_it_faster_and_its_size_known(laye
     model = torch.nn.Sequential(torch.nn.Embedding(32, 16), layer())
     probing = Probing(Probe(TEXTS, every=1, share=1e-9, settings=Settings(positions=4)))
     assert [bool(probing.step(model, step)) for step in (1, 2)] == [True, False]
-    # A slow machine says that it searches.
-    unknown, waits = [one.getMessage() for one in caplog.records if "is searched" not in one.getMessage()]
-    assert unknown.startswith("The probe must be longer: 1: ")
+    unknown, waits = told(caplog)
+    assert unknown.startswith("Step 1: no utilisation of 1: ")
     size = "the size of its state is unknown; its class can say it by an integer `state_size`"
-    assert unknown.endswith(size) == named
-    faster = ". T of 1 is found by impulses, and a method operator(hidden) of its class would save these"
-    more = "of the time. For all readings, give Probe(share=math.inf); fewer or shorter sequences give more of them"
+    assert unknown.endswith(
+        size
+        if named
+        else "no measured cut has 8 tokens before it and 8 after it; longer texts or more positions have one"
+    )
+    faster = " T of 1 is found by impulses: a method operator(hidden) of SilentLayer saves most of that."
+    more = (
+        "of the time. For all readings, give Probe(share=math.inf). Fewer or shorter sequences make readings cheaper."
+    )
     assert waits.endswith(f"{more}{faster if named else ''}")
+
+
+def test_a_costly_reading_is_told_once_against_the_steps_of_the_training(caplog, monkeypatch):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Embedding(32, 16), SilentLayer())
+    probing = Probing(Probe(TEXTS, every=10, share=math.inf, settings=Settings(positions=4)))
+    clock = [0.0]
+    monkeypatch.setattr("statesize.integrations.probe.time.perf_counter", lambda: clock[0])
+    measured = probe._measured
+    monkeypatch.setattr(probe, "_measured", lambda *given: (clock.append(clock.pop() + 6), measured(*given))[1])
+    for step in range(31):
+        clock[0] += 0.5
+        probing.step(model, step)
+    (costly,) = [one for one in (record.getMessage() for record in caplog.records) if "a reading takes" in one]
+    # Ten steps of 0.5 s lie between two readings of 6 s.
+    assert costly.startswith(
+        "Step 10: a reading takes 6 s, as long as 12 training steps: 55 % of the time. Probe(every=600) makes that 2 %."
+    )
+    assert costly.endswith("T of 1 is found by impulses: a method operator(hidden) of SilentLayer saves most of that.")
+    assert re.search(
+        r"^4 readings in 24\.0 s, the last at step 30, as long as 12 training steps: ESS ", repr(probing), re.M
+    )
+
+
+def ahead(model):
+    model[2].ahead = True
+
+
+def noisy(model):
+    model[2].register_forward_hook(lambda module, args, output: torch.nn.functional.dropout(output, 0.5))
+
+
+def looked_ahead(model):
+    model[1].register_forward_hook(lambda module, args, output: output + output.mean(1, keepdim=True))
+
+
+def gated(model):
+    model[2].gate = 0.5
+
+
+class OpeningLayer(OwnLayer):
+    """The same, whose operator does not know that it may look ahead, or of a term that opens later."""
+
+    ahead, gate = False, 0.0
+
+    def forward(self, hidden):
+        mixed = super().forward(hidden)
+        mixed = mixed + self.gate * self.value(hidden).cumsum(1)
+        return mixed + hidden.mean(1, keepdim=True) if self.ahead else mixed
+
+
+class SilentOpeningLayer(OpeningLayer):
+    """The same without its operator."""
+
+    operator = None
+
+
+@pytest.mark.parametrize(
+    ("layer", "change", "words"),
+    [
+        (OpeningLayer, ahead, "2 was not measured: Mixer 2 must be causal"),
+        (OpeningLayer, gated, "2: Its T is not checked"),
+        (OpeningLayer, looked_ahead, "The model is not causal: positions are mixed backwards in 1"),
+        (OpeningLayer, noisy, "draws random numbers in eval mode"),
+        (SilentOpeningLayer, ahead, "2 was not measured: Mixer 2 must be causal"),
+        (SilentOpeningLayer, noisy, "draws random numbers in eval mode"),
+    ],
+)
+def test_what_a_model_becomes_in_a_training_is_told_at_the_next_reading(layer, change, words, caplog):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Embedding(32, 16), layer(), layer())
+    probing = Probing(Probe(TEXTS, every=1, share=math.inf, settings=Settings(positions=8)))
+    assert [probing.step(model, step)["ess/layers"] for step in range(2)] == [2, 2]
+    before = told(caplog)
+    change(model)
+    probing.step(model, 2)
+    assert words in " ".join(told(caplog)[len(before) :])
+
+
+def test_a_layer_of_another_kind_is_told_and_compared_with_nothing_before(caplog):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Embedding(32, 16), OwnLayer(), OwnLayer())
+    probing = Probing(Probe(TEXTS, every=1, share=math.inf, settings=Settings(positions=18)))
+    probing.step(model, 0)
+    model[2] = ChangedLayer()
+    model[2].numbers = 2
+    share = probing.step(model, 1)["ess/layer_state_utilisation/2"]
+    assert told(caplog) == ["Step 1: 2 was OwnLayer, is now ChangedLayer: readings before do not compare"]
+    alone = Probing(probing.probe).step(model, 0)["ess/layer_state_utilisation/2"]
+    assert share == alone > 0.5
 
 
 class Autocast(torch.nn.Module):
@@ -207,9 +310,9 @@ def test_a_layer_whose_use_has_fallen_is_named_once_until_it_rises(caplog):
     for step, held in enumerate((closed, closed, weights, closed), 1):
         model.load_state_dict(held)
         probing.step(model, step)
-    told = [record.getMessage() for record in caplog.records]
-    assert [text[: text.index("uses")] for text in told] == ["Step 1: layers.1.mixer ", "Step 4: layers.1.mixer "]
-    assert "of its state; it used" in told[0]
+    texts = told(caplog)
+    assert [text[: text.index("uses")] for text in texts] == ["Step 1: layers.1.mixer ", "Step 4: layers.1.mixer "]
+    assert "of its state; it used" in texts[0]
 
 
 def test_a_probe_measures_when_it_is_asked():
@@ -233,11 +336,11 @@ def test_without_time_the_first_reading_is_the_only_one_and_has_the_fewest_heads
     found = [probing.step(model, step) for step in range(1, 6)]
     assert found[0]["ess/heads"] == 2
     assert found[1:] == [None] * 4
-    assert [one.getMessage().startswith("Step 2: the next reading waits about ") for one in caplog.records] == [
-        False,
-        False,
-        True,
-    ]
+    short, waits = told(caplog)
+    # Both layers share a cause, which is the number of positions and not the length of the texts.
+    assert short.startswith("Step 1: no utilisation of layers.0.mixer, layers.1.mixer: no measured cut has 4 ")
+    assert short.endswith("; longer texts or more positions have one")
+    assert waits.startswith("Step 2: the next reading waits about ")
 
 
 def test_a_short_training_shows_several_readings_by_default(monkeypatch):
@@ -264,8 +367,8 @@ def test_a_probe_that_is_too_short_says_so_once(caplog):
     with caplog.at_level(logging.WARNING, logger="statesize"):
         found = [probing.step(model, step) for step in (1, 2)]
     assert not any("utilisation" in name for name in found[0])
-    assert len(caplog.records) == 2
-    assert "the text is too short" in caplog.records[0].getMessage()
+    (short,) = told(caplog)
+    assert short.endswith("cut has 4 tokens before it and 4 after it; longer texts or more positions have one")
 
 
 def test_the_model_and_random_states_are_as_before():

@@ -177,8 +177,8 @@ def test_weights_and_losses_are_the_same_with_readings(family, tmp_path):
 
 def test_without_another_tool_readings_are_lines_of_json_which_is_told_once(tmp_path, caplog):
     _, readings = read(Causal(), tmp_path)
-    told = [one.getMessage() for one in caplog.records if one.name == "statesize" and "must be longer" not in one.msg]
-    assert told == [f"Step 2: readings are in {tmp_path / RECORD}"]
+    told = [one.getMessage() for one in caplog.records if one.name == "statesize"]
+    assert [one for one in told if "a reading takes" not in one] == [f"Step 2: readings are in {tmp_path / RECORD}"]
     lines = [json.loads(line) for line in (tmp_path / RECORD).read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4]
     for line, entry in zip(lines, readings, strict=True):
@@ -190,16 +190,20 @@ def test_a_callback_says_what_it_measures_and_where_readings_are(tmp_path):
     run = trainer(Causal(), texts(4), tmp_path, [])
     lines = [repr(StateSizeCallback(probe(), trainer=given)).splitlines() for given in (None, run)]
     assert lines[0] == [
-        "StateSizeCallback of a Probe of 2 sequences of up to 12 tokens: every 2 steps, whatever it takes",
+        "StateSizeCallback of a Probe of 2 sequences of up to 12 tokens: every 2 steps, all heads each time",
         "no reading yet",
-        "readings: in the Trainer's log_history and statesize.jsonl",
+        "readings: in log_history of the Trainer's state, and in statesize.jsonl of its output_dir",
         "next: trainer.add_callback(callback)",
     ]
-    assert lines[1][2] == "readings: in the Trainer's log_history and what it reports to, or statesize.jsonl"
+    assert lines[1][2] == "readings: in log_history of the Trainer's state, and in statesize.jsonl of its output_dir"
+    run.args.report_to = ["tensorboard", "wandb"]
+    reported = repr(StateSizeCallback(probe(), trainer=run)).splitlines()[2]
+    assert reported == "readings: in log_history of the Trainer's state, and in tensorboard, wandb"
     run, readings = read(Causal(), tmp_path)
     (callback,) = [one for one in run.callback_handler.callbacks if isinstance(one, StateSizeCallback)]
-    assert re.match(r"2 readings in \d+\.\d s, the last at step 4: ESS ", repr(callback).splitlines()[1])
-    assert repr(callback).splitlines()[1].endswith(f"ESS {readings[-1]['ess/average']:.2f}")
+    found = repr(callback).splitlines()[1]
+    assert re.match(r"2 readings in \d+\.\d s, the last at step 4, as long as [\d,]+ training steps: ESS ", found)
+    assert found.endswith(f"ESS {readings[-1]['ess/average']:.2f} of 4")
     regularisation = RegularisationCallback(run, Regularisation(identity_weight=1.0))
     assert repr(regularisation).startswith("RegularisationCallback of Regularisation(identity_weight=1.0")
     assert "\nnot added yet\n" in repr(regularisation)
@@ -229,6 +233,7 @@ def test_readings_stand_beside_the_loss_once_on_the_console_and_in_the_history(e
     assert len(printed) == (2 if logging_steps < 3 or not early else 0)
     for line, entry in zip(printed, readings, strict=False):
         assert f"'ess/average': '{entry['ess/average']:.4g}'" in line
+        assert re.findall(r"ess/\w+", line) == ["ess/average", "ess/state_utilisation"]
         assert ("'loss'" in line) == ("loss" in entry)
     by_name = [name for name in readings[0] if name.startswith("ess/")]
     assert by_name[0] == "ess/average"
@@ -274,8 +279,9 @@ def test_a_record_that_cannot_be_written_is_told_once_and_ends_no_training(tmp_p
     run, readings = read(Causal(), tmp_path)
     assert run.state.global_step == 4
     assert [entry["step"] for entry in readings] == [2, 4]
-    (record,) = [record for record in caplog.records if record.name == "statesize"]
-    assert record.getMessage().startswith("Step 2: the reading was not written: ")
+    told = [record.getMessage() for record in caplog.records if record.name == "statesize"]
+    (unwritten,) = [one for one in told if "a reading takes" not in one]
+    assert unwritten.startswith("Step 2: the reading was not written: ")
 
 
 def test_tensorboard_has_them(tmp_path, monkeypatch):
@@ -286,6 +292,8 @@ def test_tensorboard_has_them(tmp_path, monkeypatch):
     found.Reload()
     scalars = [(event.step, event.value) for event in found.Scalars("train/ess/average")]
     assert scalars == [(entry["step"], pytest.approx(entry["ess/average"])) for entry in readings]
+    # What the console leaves out.
+    assert len(found.Scalars("train/ess/layers")) == 2
     assert not (tmp_path / RECORD).exists()
 
 

@@ -51,7 +51,7 @@ def test_a_text_can_be_too_short_to_tell():
     profile = profile_of("gla", 7)
     (found,) = diagnose(profile)
     assert (found.cuts, found.size) == (0, 4)
-    assert str(found) == "layers.0.mixer: the text is too short: no cut has 4 tokens before it and 4 after it"
+    assert str(found) == "layers.0.mixer: no measured cut has 4 tokens before it and 4 after it"
     assert np.isnan(profile.summary_rows()[0]["state_utilisation"])
     (beside,) = diagnose(profile_of("sa", 24, positions=[2]))
     assert str(beside) == "layers.0.mixer: nothing was measured in the middle half of a sequence"

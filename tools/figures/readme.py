@@ -9,12 +9,12 @@ PHRASES = (
     "as many numbers as its ESS: {bounds.ess} | predictions change by {bounds.hindsight} | by {bounds.causal} |",
     "twice as many numbers | predictions change by {bounds.twice_hindsight} | by {bounds.twice_causal} |",
     "intervals over {bounds.documents} texts",
+    "reads {bounds.documents} texts of 512 tokens",
     "rises by {bounds.worth_value} nats per token",
-    "a head needs {bounds.multiple} times its ESS",
-    "the cache then keeps {bounds.stored} of its values",
-    "On {measured_models.smollm2_512_texts} texts, layers {measured_models.smollm2_layers} carry most",
-    "Without that token, layers {measured_models.smollm2_layers_sinkless} carry most",
-    "costs {published_caches.int4_half} nats per token",
+    "a head of SmolLM2 needs {bounds.multiple} times its ESS",
+    "Without it, layers {measured_models.smollm2_layers_sinkless} carry most",
+    "with it, layers {measured_models.smollm2_layers} ({measured_models.smollm2_512_texts} texts)",
+    "costs {published_caches.int4_half} nats per token, which cannot be told from zero",
 )
 _NAME = re.compile(r"\{([\w.]+)\}")
 

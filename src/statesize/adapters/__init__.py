@@ -9,7 +9,7 @@ the model does not need. The sweep over all families then checks it.
 """
 
 from statesize.adapters.capture import Capture, Captured, FoundMixer, capture
-from statesize.adapters.check import CheckPolicy, Checks
+from statesize.adapters.check import Checks
 from statesize.adapters.select import find_mixers
 
-__all__ = ["Capture", "Captured", "CheckPolicy", "Checks", "FoundMixer", "capture", "find_mixers"]
+__all__ = ["Capture", "Captured", "Checks", "FoundMixer", "capture", "find_mixers"]

@@ -271,7 +271,8 @@ def capture(
             of its calls, and "NAME@1" its second.
         short_convolutions: Whether the short convolutions inside other mixers are captured as mixers of their own.
         checks: "all"; "read" leaves out the run with nothing attached, for further inputs of a model that has passed
-            it; "none" leaves out both references, for readings again and again of a model that has passed them.
+            it; "again" compares a model that has passed both, and may have changed, with its own runs over other
+            futures alone, and with all if these differ; "none" leaves out all, and the comparison of a declared T.
         mixes: For layers of one's own whose T is found by impulses, on what it acts: by name of the layer, or a pattern
             such as "blocks.*.attention", the name of the part inside whose output is mixed. By default it is found.
         axis: The dimension of positions in what is measured. Default: 1, or what the modules say that take frames of
@@ -316,19 +317,25 @@ def capture_module(
     chosen, skipped = selected(forward, list(own), recording, layers)
     limit = max((BOUNDS[stored_dtype(model)], *(BOUNDS[call.dtype] for call in recording.calls)))
     around = list[str]()
-    # Models of libraries are compared with oracles of their own.
-    if own_mixing.backwards or has_own_code:
+    # Models of libraries are compared with oracles of their own, but for hooks that others hang on them.
+    changed = has_own_code or any(
+        vars(part).get(kind) for part in parts for kind in ("_forward_hooks", "_forward_pre_hooks")
+    )
+    if own_mixing.backwards or changed:
         from statesize.adapters.search.other_mixing import mixed_backwards
 
-        hidden = recording.hidden if checks == "all" and has_own_code else None
+        hidden = recording.hidden if checks in ("all", "again") and changed else None
         around = mixed_backwards(forward, recording.calls, hidden, own_mixing.backwards, limit)
+    if checks == "again" and around:
+        # What seems to come from later tokens may be noise.
+        checks = "all"
     return Capture(
         forward,
         recording.calls,
         chosen,
         skipped,
         own_mixing,
-        run_difference=math.nan if checks == "none" else compare_runs(forward, recording, checks, limit),
+        run_difference=math.nan if checks in ("again", "none") else compare_runs(forward, recording, checks, limit),
         short_convolutions=short_convolutions,
         checked=checks != "none",
         around=around,

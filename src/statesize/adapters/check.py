@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.layout import position_axis
@@ -213,7 +213,7 @@ def compare_runs(forward: Forward, recording: ModelRun, checks: Checks, limit: f
 
 def check_deterministic(forward: Forward, read: Tensor | None) -> None:
     """Refuse a model that, with nothing attached, gives another last hidden state than `read`, in any bit."""
-    unattached = forward.hidden(bare, attach=partial(_seeded_otherwise, device_of(forward.model)))
+    unattached = forward.hidden(bare, attach=partial(seeded_otherwise, device_of(forward.model)))
     same = partial(torch.allclose, rtol=0, atol=0, equal_nan=True)
     if unattached is None or read is None or same(unattached, read):
         return
@@ -242,7 +242,7 @@ def where_they_differ(one: Tensor, other: Tensor, length: int) -> str:
     return f" (first at position {first}, by {size:.1e} of the largest value)"
 
 
-def _seeded_otherwise(device: torch.device, _: object) -> None:
+def seeded_otherwise(device: torch.device, _: object) -> None:
     """Let a run begin with another state of the generators, which are put back after it."""
     torch.default_generator.manual_seed(torch.initial_seed() ^ 1)
     if device.type == "cuda":
@@ -250,36 +250,4 @@ def _seeded_otherwise(device: torch.device, _: object) -> None:
             torch.cuda.manual_seed(torch.cuda.initial_seed() ^ 1)
 
 
-Checks = Literal["all", "read", "none"]
-
-
-@dataclass(eq=False)
-class CheckPolicy:
-    """What a model that is read again and again is compared with.
-
-    Attributes:
-        after: What readings are compared with once the model has passed all checks, until one of its modules or dtypes
-            is another one.
-
-    Example:
-        >>> checking, model = CheckPolicy("none"), nn.Linear(2, 2)
-        >>> checking.for_run(model)
-        'all'
-        >>> checking.passed()
-        >>> checking.for_run(model), checking.for_run(model.double())
-        ('none', 'all')
-    """
-
-    after: Checks
-    _passed: tuple[object, ...] | None = field(default=None, init=False)
-    _asked: tuple[object, ...] | None = field(default=None, init=False)
-
-    def for_run(self, model: nn.Module) -> Checks:
-        """What the next run is compared with."""
-        modules = tuple((id(module), type(module)) for module in model.modules())
-        self._asked = modules, tuple(parameter.dtype for parameter in model.parameters())
-        return self.after if self._passed == self._asked else "all"
-
-    def passed(self) -> None:
-        """Every layer of the model has passed what its last run was compared with."""
-        self._passed = self._asked
+Checks = Literal["all", "read", "again", "none"]

@@ -101,7 +101,7 @@ class StateSizeCallback(Callback):
         self._probing, self._last = Probing(self.probe), 0
 
     def __repr__(self) -> str:
-        where = f"readings: in the loggers of the Trainer, or {RECORD}"
+        where = f"readings: in the loggers of the Trainer; without one, in {RECORD} of its default_root_dir"
         return self._probing.described("StateSizeCallback of a ", where, "next: Trainer(callbacks=[callback])")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

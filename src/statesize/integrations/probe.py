@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters import CheckPolicy, find_mixers
+from statesize.adapters import Checks, find_mixers
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import agreed, class_of, ranks_of, together
@@ -36,7 +36,7 @@ from statesize.parallel.threads import SerialExecutor
 from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import ProfileRun
 from statesize.profiling.sequences import Provenance, SequenceWork
-from statesize.report.comparison import compare
+from statesize.report.comparison import ComparedModel, compare
 from statesize.report.diagnosis import diagnose
 from statesize.report.names import by_reason
 from statesize.results.summary import largest_size
@@ -51,7 +51,8 @@ SHARE, BEGINNING = 0.02, 20.0
 RECORD = "statesize.jsonl"
 """Name of the log file in the folder of a training."""
 PREFIX = "ess/"
-AVERAGE = f"{PREFIX}average"
+CONSOLE = tuple(f"{PREFIX}{name}" for name in ("average", "state_utilisation", "ceiling_utilisation"))
+"""The numbers that a console shows; files and trackers have all."""
 FALLEN = 0.5
 """A layer that uses less than this fraction of the share that it used at first is named in a warning."""
 _LOGGER = logging.getLogger("statesize")
@@ -131,7 +132,7 @@ class Probe:
     def __post_init__(self) -> None:
         require_count("every", self.every)
         if self.share not in (None, math.inf):
-            advice = "math.inf measures all heads each time, whatever it takes."
+            advice = "math.inf measures all heads each time, however long that takes."
             require_real("share", self.share, above=0, most=1, advice=advice)
         require_kind("settings", self.settings, Settings, "a Settings", "Give statesize.Settings(positions=32).")
         if self.executor is not None:
@@ -147,10 +148,11 @@ class Probe:
 
     def __repr__(self) -> str:
         count, longest = len(self.sequences), max(map(len, self.sequences))
-        time_left = "whatever it takes" if math.isinf(self.limit) else f"in at most {100 * self.limit:g} % of the time"
-        time_left += f", or {BEGINNING:g} seconds" if self.share is None else ""
+        heads = f"as many heads as {100 * self.limit:g} % of the training's time allows"
+        heads = "all heads each time" if math.isinf(self.limit) else heads
+        heads += f", or {BEGINNING:g} seconds in all" if self.share is None else ""
         return (
-            f"Probe of {counted(count, 'sequence')} of up to {longest} tokens: every {self.every} steps, {time_left}\n"
+            f"Probe of {counted(count, 'sequence')} of up to {longest} tokens: every {self.every} steps, {heads}\n"
             "next: .measure(model), Probing(probe), or a StateSizeCallback(probe) of statesize.integrations"
         )
 
@@ -168,7 +170,7 @@ class Probe:
             InputError: The probe does not fit the model.
             ModelError: The model cannot be measured; see `statesize.profile`.
         """
-        return _measured(model, self, sys.maxsize, CheckPolicy("all"))[0]
+        return _measured(model, self, sys.maxsize, "all", "all")[0]
 
 
 @dataclass(eq=False, repr=False)
@@ -194,14 +196,15 @@ class Probing:
     _kept: bool = field(default=False, init=False)
     _cost: Cost | None = field(default=None, init=False)
     _readings: int = field(default=0, init=False)
-    _last: tuple[int, float] = field(default=(0, math.nan), init=False)
+    _last: tuple[int, float, str] = field(default=(0, 0.0, ""), init=False)
+    _against: str = field(default="", init=False)
     _failing: dict[str, str] = field(default_factory=dict[str, str], init=False)
     _layers: set[str] = field(default_factory=set[str], init=False)
     _lost: set[str] = field(default_factory=set[str], init=False)
     _sizes: dict[str, float] = field(default_factory=dict[str, float], init=False)
     _first: dict[str, float] = field(default_factory=dict[str, float], init=False)
     _fallen: set[str] = field(default_factory=set[str], init=False)
-    _checking: CheckPolicy = field(default_factory=lambda: CheckPolicy("none"), init=False)
+    _checks: Checks = field(default="all", init=False)
 
     def __post_init__(self) -> None:
         require_kind("probe", self.probe, Probe, "a Probe", "Give Probing(Probe(token_ids)).")
@@ -219,8 +222,9 @@ class Probing:
         Returns:
             Lines of text.
         """
-        step, ess = self._last
-        last = f"{counted(self._readings, 'reading')} in {self._spent:.1f} s, the last at step {step}: ESS {ess:.2f}"
+        step, _, ess = self._last
+        readings = f"{counted(self._readings, 'reading')} in {self._spent:.1f} s"
+        last = f"{readings}, the last at step {step}{self._against}: {ess}"
         first, found = str(self.probe).partition("\n")[0], last if self._readings else "no reading yet"
         failed = (f"at its last step {what}: {cause}" for what, cause in self._failing.items())
         *lines, begin = further
@@ -259,28 +263,33 @@ class Probing:
                     self._waited = True
                     least = self._spent + MARGIN * self._cost.seconds(FEWEST_HEADS)
                     wait = duration(least / self.probe.limit - (start - self._began))
-                    message = "Step %d: the next reading waits about %s: readings take at most %g %% of the time. %s%s"
-                    layer = _impulse_layer(measurable(model), self._cost.kinds)
-                    saved = "a method operator(hidden) of its class would save these"
-                    faster = f". T of {layer} is found by impulses, and {saved}" if layer else ""
-                    more = "For all readings, give Probe(share=math.inf); fewer or shorter sequences give more of them"
-                    _LOGGER.warning(message, step, wait, 100 * self.probe.limit, more, faster)
+                    message = "Step %d: the next reading waits about %s: readings take at most %g %% of the time. %s %s"
+                    more = "For all readings, give Probe(share=math.inf)."
+                    cheaper = _cheaper(measurable(model), self._cost.kinds)
+                    _LOGGER.warning(message, step, wait, 100 * self.probe.limit, more, cheaper)
                 return None
+            kinds = dict[str, str]() if self._cost is None else self._cost.kinds
             try:
-                profile, self._cost = _measured(model, self.probe, heads, self._checking)
+                profile, self._cost, passed = _measured(model, self.probe, heads, self._checks, "none")
             finally:
                 self._spent += time.perf_counter() - start
                 self._trial = self._trial or self._spent
-            self._tell_layers(step, profile)
+            self._checks = "again" if passed else "all"
+            self._tell_layers(step, profile, kinds)
             profile = self._of_known_sizes(profile)
-            for layer in diagnose(profile) if unknown else ():
-                if not layer.cuts:
-                    named = "; its class can say it by an integer `state_size`" if math.isnan(layer.size) else ""
-                    _LOGGER.warning("The probe must be longer: %s%s", layer, named)
+            causes = {one.layer: str(one).partition(": ")[2] for one in diagnose(profile) if unknown and not one.cuts}
+            for names, cause in by_reason(causes).items():
+                more = "longer texts or more positions have one"
+                more = "its class can say it by an integer `state_size`" if cause.endswith("unknown") else more
+                _LOGGER.warning("Step %d: no utilisation of %s: %s; %s", step, names, cause, more)
+            self._tell_cost(step, time.perf_counter() - start, start - self._last[1], model)
             share = self._spent / (time.perf_counter() - self._began)
             measured = min(heads, max(self._cost.units))
-            values = _logged_values(profile, {"heads": measured, "layers": len(profile.mixers), "share_of_time": share})
-            self._readings, self._last = self._readings + 1, (step, values.get(AVERAGE, math.nan))
+            model_row = compare([profile]).models[0]
+            further = {"heads": measured, "layers": len(profile.mixers), "share_of_time": share}
+            values, size = _logged_values(profile, model_row, further), model_row.tss
+            ess = f"ESS {model_row.average_entropy:.2f}{'' if math.isnan(size) else f' of {size:.3g}'}"
+            self._readings, self._last = self._readings + 1, (step, time.perf_counter(), ess)
             if not unknown or measured == max(self._cost.units):
                 # The trial of two heads is no measure of the others.
                 self._tell_falls(step, values)
@@ -300,8 +309,16 @@ class Probing:
                 self._kept = True
                 _LOGGER.warning("Step %d: readings are in %s", step, folder / RECORD)
 
-    def _tell_layers(self, step: int, profile: Profile) -> None:
+    def _tell_layers(self, step: int, profile: Profile, before: Mapping[str, str]) -> None:
         """Name the layers that were not measured, once until they are others, and those whose numbers need a word."""
+        # before: The kinds of the layers at the last reading.
+        for name in profile.mixers:
+            kind = str(profile.mixer(name).attrs["kind"])
+            if (was := before.get(name, kind)) != kind:
+                # What was known of it is not known of the layer that has taken its place.
+                self._sizes.pop(name, None)
+                self._first = {one: share for one, share in self._first.items() if not one.endswith(f"/{name}")}
+                _LOGGER.warning("Step %d: %s was %s, is now %s: readings before do not compare", step, name, was, kind)
         unseen = dict.fromkeys(self._layers.difference(profile.mixers), "It was seen to mix no positions.")
         lost = unseen | profile.not_measured
         self._layers.update(profile.mixers, lost)
@@ -315,6 +332,18 @@ class Probing:
             notes = {name: note[note.index(mark) :] for name, note in profile.notes.items() if mark in note}
             for names, note in by_reason(notes).items():
                 _LOGGER.warning("Step %d: %s: %s", step, names, note)
+
+    def _tell_cost(self, step: int, took: float, trained: float, model: nn.Module) -> None:
+        """Compare a reading with the time since the last one, and say once that it is costly."""
+        if not self._readings or self._cost is None or step <= self._last[0]:
+            return
+        told, costly, steps = self._against, took / (took + trained), took * (step - self._last[0]) / trained
+        self._against = f", as long as {steps:,.0f} training steps" if steps >= 1 else ", less than a training step"
+        if costly > 0.1 and not told:
+            every = float(f"{steps * (1 / SHARE - 1):.1g}")
+            message = "Step %d: a reading takes %.2g s%s: %.0f %% of the time. Probe(every=%d) makes that %.0f %%. %s"
+            cheaper = _cheaper(measurable(model), self._cost.kinds)
+            _LOGGER.warning(message, step, took, self._against, 100 * costly, every, 100 * SHARE, cheaper)
 
     def _of_known_sizes(self, profile: Profile) -> Profile:
         """The profile with each state as large as a reading found it: of a state that forgets more, less is found."""
@@ -372,15 +401,15 @@ class Probing:
         return heads or (FEWEST_HEADS if self.probe.share is None and predicted <= BEGINNING else 0)
 
 
-def _logged_values(profile: Profile, further: Mapping[str, float]) -> dict[str, float]:
+def _logged_values(profile: Profile, model: ComparedModel, further: Mapping[str, float]) -> dict[str, float]:
     """Finite numbers of a profile, and further ones, by their names in logs: those of layers come last."""
-    model = compare([profile]).models[0]
+    precisions = [str(profile.mixer(name).attrs["precision"]) for name in profile.mixers]
     values = {
         "average": model.average_entropy,
         "total": model.total_entropy,
         "state_utilisation": model.state_utilisation,
         "ceiling_utilisation": model.ceiling_utilisation,
-        "bits": min(_bits(profile.mixer(name).attrs["precision"]) for name in profile.mixers),
+        "bits": min(torch.finfo(getattr(torch, name.partition(",")[0])).bits for name in precisions),
         **further,
     }
     for row in profile.summary_rows():
@@ -390,17 +419,14 @@ def _logged_values(profile: Profile, further: Mapping[str, float]) -> dict[str, 
     return {f"{PREFIX}{name}": float(value) for name, value in values.items() if math.isfinite(value)}
 
 
-def _bits(precision: str) -> int:
-    return torch.finfo(getattr(torch, precision.partition(",")[0])).bits
-
-
-def _measured(model: nn.Module, probe: Probe, heads: int, checking: CheckPolicy) -> tuple[Profile, Cost]:
-    """A profile of some heads of each layer, without the digest of the weights that `statesize.profile` computes."""
+def _measured(model: nn.Module, probe: Probe, heads: int, checks: Checks, after: Checks) -> tuple[Profile, Cost, bool]:
+    """A profile of some heads of each layer, without a digest of weights; its cost; whether all passed the checks."""
     model = measurable(model)
     settings, ids = replace(probe.settings, channels=heads), probe.sequences
     run, start = ProfileRun(settings, "", len(ids), None, None, max(map(len, ids))), time.perf_counter()
     with together(model, tokens_sha256(ids), settings, replicas=probe.executor) as team:
-        for done in SerialExecutor(SequenceWork(model, settings, checking, team=team)).run(run.tasks(ids)):
+        work = SequenceWork(model, settings, checks, after, team=team)
+        for done in SerialExecutor(work).run(run.tasks(ids)):
             run.take(done)
     share = run.seconds / team.count
     fixed = time.perf_counter() - start - share
@@ -408,14 +434,16 @@ def _measured(model: nn.Module, probe: Probe, heads: int, checking: CheckPolicy)
     rows = profile.summary_rows()
     measured = sum(row["measured"] for row in rows)
     kinds = {row["layer"]: row["kind"] for row in rows}
-    return profile, Cost(fixed, share / measured, tuple(row["units"] for row in rows), kinds)
+    return profile, Cost(fixed, share / measured, tuple(row["units"] for row in rows), kinds), work.checks == after
 
 
-def _impulse_layer(model: nn.Module, kinds: Mapping[str, str]) -> str:
-    """The first layer whose kind is its class, as no adapter knows it, and that says no operator; "" if none is."""
+def _cheaper(model: nn.Module, kinds: Mapping[str, str]) -> str:
+    """What makes readings cheaper: other texts, and a method for the first layer of whose T nothing is known."""
     own = find_mixers(model)
     classes = {name or class_of(model).__name__: class_of(module).__name__ for name, module in named_parts(model)}
-    return next(
-        (layer for layer, kind in kinds.items() if layer not in own and kind == classes.get(layer.partition("@")[0])),
-        "",
+    found = (
+        f" T of {layer} is found by impulses: a method operator(hidden) of {kind} saves most of that."
+        for layer, kind in kinds.items()
+        if layer not in own and kind == classes.get(layer.partition("@")[0])
     )
+    return f"Fewer or shorter sequences make readings cheaper.{next(found, '')}"

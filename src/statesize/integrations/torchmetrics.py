@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from statesize.adapters import Captured, CheckPolicy
+from statesize.adapters import Captured, Checks
 from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import together
 from statesize.check import require_kind
@@ -49,7 +49,7 @@ class StateSizeMetric(Metric):
         super().__init__()
         self.settings = Settings(positions=32) if settings is None else settings
         require_kind("settings", self.settings, Settings, "None or a Settings")
-        self._checking = CheckPolicy("none")
+        self._checks: Checks = "all"
         limits = [f"{limit}_{part}" for limit in _LIMITS for part in ("shares", "width")]
         for name in ("total", "readouts", "width", "sequences", *limits):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
@@ -64,9 +64,9 @@ class StateSizeMetric(Metric):
             input_ids: Token ids, (S, L), without padding.
         """
         model = measurable(model)
-        layers, checks = self.settings.layers, self._checking.for_run(model)
-        with together(model, input_ids, layers, checks):
-            captured = captured_mixers(model, input_ids, layers, checks)
+        layers = self.settings.layers
+        with together(model, input_ids, layers, self._checks):
+            captured = captured_mixers(model, input_ids, layers, self._checks)
         for item in captured:
             measurement, sample = self._measured(item)
             entropy, channels = cast("Tensor", measurement.entropy), item.units * item.multiplicity
@@ -85,8 +85,7 @@ class StateSizeMetric(Metric):
                 self._add(f"{limit}_shares", channels * share)
                 self._add(f"{limit}_width", channels * len(input_ids))
         self._add("sequences", len(input_ids))
-        if not captured.skipped:
-            self._checking.passed()
+        self._checks = "all" if captured.skipped else "again"
 
     def compute(self) -> dict[str, Tensor]:
         """The result over all batches.

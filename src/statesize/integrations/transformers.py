@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from statesize.check import require_count, require_kind
 from statesize.errors import ModelError
-from statesize.integrations.probe import RECORD, Probe, Probing, probe_of
+from statesize.integrations.probe import CONSOLE, PREFIX, RECORD, Probe, Probing, probe_of
 from statesize.integrations.regularisation import MixerCall, Penalties, Regularisation, mixer_calls
 from statesize.texts.inputs import Inputs
 
@@ -26,12 +28,13 @@ class _LossEntry(TrainerCallback):
 
     trainer: Trainer | None
 
-    def _go_first(self) -> None:
-        """Come right after the callback that says at which steps the Trainer logs."""
+    def _go_first(self) -> list[Any]:
+        """All callbacks, of which this one comes right after the one that says at which steps the Trainer logs."""
         callbacks = [] if self.trainer is None else cast("list[Any]", self.trainer.callback_handler.callbacks)
         if self in callbacks:
             callbacks.remove(self)
             callbacks.insert(1, self)
+        return callbacks
 
     def _numbers(self) -> Mapping[str, float]:
         """What is to be logged since the last entry."""
@@ -48,7 +51,8 @@ class _LossEntry(TrainerCallback):
         """Add the numbers to the entry of the loss."""
         if logs is not None and "loss" in logs:
             numbers = self._numbers()
-            logs.update(numbers)
+            # Without the Trainer, only a console comes after this callback.
+            logs.update(_few(numbers) if self.trainer is None else numbers)
             state.log_history[-1].update(numbers)
 
 
@@ -154,6 +158,7 @@ def _share(inputs: Mapping[str, Any]) -> Tensor | float:
 class StateSizeCallback(_LossEntry):
     """Measures a `Probe` at intervals and logs average and total ESS and utilisation.
 
+    The console shows average ESS and utilisation; all numbers go to the history and to what the Trainer reports to.
     With `trainer` the values stand beside the loss where the step's loss is logged, and else in an entry of their own:
     on the console, in the history, and in TensorBoard, W&B, MLflow or what else the Trainer reports to. Without it they
     are in the history, and beside the loss on the console if the Trainer is made with the callback (`callbacks=[…]`).
@@ -178,10 +183,12 @@ class StateSizeCallback(_LossEntry):
         self._given_early = False
 
     def __repr__(self) -> str:
-        where = RECORD if self.trainer is None else f"what it reports to, or {RECORD}"
+        where = f"{RECORD} of its output_dir"
+        if self.trainer is not None and self.trainer.args.report_to:
+            where = ", ".join(cast("list[str]", self.trainer.args.report_to))
         return self._probing.described(
             "StateSizeCallback of a ",
-            f"readings: in the Trainer's log_history and {where}",
+            f"readings: in log_history of the Trainer's state, and in {where}",
             "next: trainer.add_callback(callback)",
         )
 
@@ -193,7 +200,10 @@ class StateSizeCallback(_LossEntry):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the clock."""
-        self._go_first()
+        for console in self._go_first():
+            if isinstance(console, PrinterCallback | ProgressCallback):
+                # Of the instance: what it logs is printed in part, and what all others are given stays whole.
+                console.on_log = partial(_print_few, type(console).on_log.__get__(console))
         self._probing, self._pending = Probing(self.probe), {}
         lacks = "What the Trainer reports to" if args.report_to else "" if self._given_early else "The console"
         if lacks and self.trainer is None and state.is_world_process_zero:
@@ -220,3 +230,13 @@ class StateSizeCallback(_LossEntry):
     def _numbers(self) -> Mapping[str, float]:
         pending, self._pending = self._pending, {}
         return pending
+
+
+def _few(logs: Mapping[str, Any]) -> dict[str, Any]:
+    """What is logged without all but the first numbers of a reading."""
+    return {name: value for name, value in logs.items() if not name.startswith(PREFIX) or name in CONSOLE}
+
+
+def _print_few(on_log: Callable[..., None], *args: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+    """Let a console print a few numbers of a reading."""
+    on_log(*args, logs=None if logs is None else _few(logs), **kwargs)

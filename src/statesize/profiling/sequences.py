@@ -16,7 +16,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from statesize.adapters import Captured, CheckPolicy
+from statesize.adapters import Captured, Checks
 from statesize.adapters.models.sharded import alone, class_of, hold_gathered
 from statesize.adapters.observation import SHARED
 from statesize.adapters.select import NothingMeasuredError
@@ -153,13 +153,16 @@ class SequenceWork:
     """A model that measures one sequence after another; several ranks measure a layer each, and tell the others.
 
     Attributes:
+        checks: What the model is compared with, until all its layers have passed that over one sequence.
+        after: What it is compared with from then on.
         origin: What the process has loaded, which the key of each task must be of; None where nobody asks.
         sinks: Whether those of attention are looked for.
     """
 
     model: nn.Module
     settings: Settings
-    checking: CheckPolicy = field(default_factory=lambda: CheckPolicy("read"))
+    checks: Checks = "all"
+    after: Checks = "read"
     origin: Provenance | None = None
     team: Team = ALONE
     sinks: bool = True
@@ -181,7 +184,7 @@ class SequenceWork:
         waiting, own = list[tuple[int, list[str]]](), list[tuple[Captured, Work]]()
         try:
             captured = captured_mixers(
-                self.model, inputs, settings.layers, self.checking.for_run(self.model), sequence,
+                self.model, inputs, settings.layers, self.checks, sequence,
                 memory=settings.memory, mixes=settings.mixes, axis=axis,
             )  # fmt: skip
             for index, item in enumerate(captured):
@@ -208,7 +211,7 @@ class SequenceWork:
             yield SequenceDone((), error.skipped)
             return
         if all(name.endswith(SHARED) for name in captured.skipped):
-            self.checking.passed()
+            self.checks = self.after
         yield SequenceDone(tuple(names), dict(captured.skipped))
 
     def _measured(

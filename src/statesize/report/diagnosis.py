@@ -49,7 +49,7 @@ class Diagnosis:
             return f"{self.layer}: nothing was measured in the middle half of a sequence"
         if not self.cuts:
             size = f"{self.size:.0f}"
-            return f"{self.layer}: the text is too short: no cut has {size} tokens before it and {size} after it"
+            return f"{self.layer}: no measured cut has {size} tokens before it and {size} after it"
         size = f"{'at most ' if self.keeps_everything else ''}{_number(self.size)}"
         found = between(self.directions - self.apart / 2, self.directions + self.apart / 2, _number)
         counted = "" if self.tolerance is None else f", {found} of {size} directions above {100 * self.tolerance:g} %"
@@ -100,7 +100,7 @@ def diagnose(profile: Profiled) -> Diagnoses:
         >>> from transformers import MambaConfig, MambaForCausalLM
         >>> model = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=2))
         >>> print(diagnose(profile(model, [list(range(9))]))[0])
-        backbone.layers.0.mixer: the text is too short: no cut has 16 tokens before it and 16 after it
+        backbone.layers.0.mixer: no measured cut has 16 tokens before it and 16 after it
     """
     require_kind("profile", profile, Profiled, "a Profile", "Give what statesize.profile returns.")
     ratios = profile.attributes["relative_tolerances"]

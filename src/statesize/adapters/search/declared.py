@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from statesize.adapters.check import Checked
 from statesize.adapters.search.channels import Channels
@@ -35,6 +37,8 @@ _COMBINATIONS = 3
 _SLACK = 100
 # Numbers of all T that is compared.
 _LARGEST = 2**27
+# The tensors of a module, in texts of a length, between which T was right.
+_RIGHT: WeakKeyDictionary[nn.Module, dict[int, _Pair]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
     single = replace(check, precision=SINGLE)
     if not exact:
         check = single
-    fit = check.right()
+    fit = check.right_again() or check.right()
     if fit is None and exact and runs.rounds_more(output):
         # A part of the layer computes in less than float64.
         check = single
@@ -116,6 +120,7 @@ class _Check:
     runs: LoneRuns
     matrix: Tensor
     precision: Precision
+    kept: tuple[Place, ...] | None = None  # of the plain run
     last: dict[Any, tuple[Tensor, list[ModuleRun]]] = field(init=False, default_factory=dict[Any, Any])
 
     @cached_property
@@ -129,14 +134,25 @@ class _Check:
 
     @cached_property
     def base(self) -> ModuleRun:
-        """The plain run, with all tensors."""
-        return self.runs.run(None)
+        """The plain run, with all tensors, or some."""
+        return self.runs.run(self.kept)
 
     @cached_property
     def read(self) -> dict[Place, Tensor]:
         """Tensors as operations take them: there T may act on one that T is made of as well."""
         places = [place for places in self.base.readers for place in places[:READERS]]
         return self.runs.run(places).tensors
+
+    def right_again(self) -> _Fit | None:
+        """The pair of tensors that T mapped to each other before, if it still does and all mixing goes through it."""
+        pair = _RIGHT.get(self.runs.module, {}).get(self.runs.length)
+        if pair is None:
+            return None
+        again = replace(self, kept=(pair.source, pair.target, OUTPUT))
+        # In code that has changed, anything may stand at these places.
+        with suppress(Exception):
+            return again.first_right((pair,), (pair.target,))
+        return None
 
     def right(self) -> _Fit | None:
         """The first pair of tensors that T maps to each other, through which all mixing goes."""
@@ -153,6 +169,7 @@ class _Check:
         for pair in pairs:
             fit = self.fit(pair, targets)
             if fit is not None and fit.difference <= self.precision.rounding and self.is_all_mixing(pair.target):
+                _RIGHT.setdefault(self.runs.module, {})[self.runs.length] = pair
                 return fit
         return None
 
@@ -223,7 +240,7 @@ class _Check:
     def answers(self, source: Place, targets: tuple[Place, ...]) -> tuple[Tensor, list[ModuleRun]]:
         """Random values, and two runs with some tensors kept: zeros stand in a source, then these."""
         if (source, targets) not in self.last:
-            held = self.base.tensors[source] if source.element >= 0 else self.read[source]
+            held = self.base.tensors[source] if source in self.base.tensors else self.read[source]
 
             def with_values(values: Tensor) -> ModuleRun:
                 return self.runs.run(targets, {source: lambda _: values})
@@ -287,11 +304,10 @@ class _Check:
         def other(tensor: Tensor) -> Tensor:
             return changed_input(tensor, length, position)
 
-        runs = [self.runs.run((OUTPUT,), {target: lambda _: held}, change=other)]
         if target != OUTPUT:
-            axis = next(axis for axis, size in enumerate(held.shape) if size == length)
-            changed = changed_at(held, axis, position)
-            runs.append(self.runs.run((OUTPUT,), {target: lambda _: changed}))
+            # What it is at one position, and what else enters there, must reach no other one.
+            held = changed_at(held, next(axis for axis, size in enumerate(held.shape) if size == length), position)
+        runs = [self.runs.run((OUTPUT,), {target: lambda _: held}, change=other)]
         if not bool(self.matrix.tril(-1).any()):
             runs.append(self.runs.run((OUTPUT,), change=other))
         return not any(self._reaches(run.tensors[OUTPUT], position) for run in runs)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import cast
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -41,9 +41,11 @@ LONG = 10.0
 _LOGGER = logging.getLogger("statesize")
 # Modules whose long search was told.
 _TOLD: WeakSet[nn.Module] = WeakSet()
+# What was found of a module, by the length of the text and by what stood fixed in it or was named.
+_FOUND: WeakKeyDictionary[nn.Module, dict[tuple[int, int, str | None], Mix]] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Mix:
     """A module's mixing of positions: linear from one of its tensors, the source, to another, the target.
 
@@ -73,8 +75,28 @@ def find_mix(runs: LoneRuns, name: str) -> Mix | None:
     # mixing from there on, then the one with the fewest T, then the first target and source.
     if not mixes_positions(runs, name):
         return None
-    search, found = _found(runs, name)
-    return search.preferred(found)
+    known, key = _FOUND.setdefault(runs.module, {}), (runs.length, len(runs.fixed), runs.mixes)
+    mix = _found_again(runs, name, known[key]) if key in known else None
+    if mix is None:
+        search, found = _found(runs, name)
+        mix = known[key] = search.preferred(found)
+    return mix
+
+
+def _found_again(runs: LoneRuns, name: str, known: Mix) -> Mix | None:
+    """The mixing that was found before, at other weights or in another text, if the same tests find it here too."""
+    runs, plain = runs.most_precise()
+    if runs.precision is known.precision and plain is not None:
+        runs, plain = _searched(runs, plain)
+        # In code that has changed, anything may stand at these places.
+        with suppress(Exception):
+            search = _Search(runs, name, _acting_position(runs, plain), (known.source, known.target, OUTPUT))
+            for mix in search.all_mixes(search.cuts(), (known.source,)):
+                same = torch.equal(mix.channels.target, known.channels.target)
+                same = same and torch.equal(mix.channels.source, known.channels.source)
+                if same and replace(mix, channels=known.channels) == known:
+                    return mix
+    return None
 
 
 def find_mixes(runs: LoneRuns, name: str) -> list[Mix]:

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from statesize.adapters.check import seeded_otherwise
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.layout import position_axis
+from statesize.adapters.models.model_state import device_of
 from statesize.adapters.models.precision import BOUNDS, relative_difference
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import NOT_CAUSAL, Observation, Product
-from statesize.adapters.runs import read, reading
+from statesize.adapters.runs import bare, read, reading
 from statesize.adapters.search.lone_run import STORED, LoneRuns
 from statesize.adapters.search.other_inputs import changed_at, changed_input, other_futures
 from statesize.adapters.watch import Call
@@ -160,13 +162,15 @@ def _where(calls: Sequence[Call], changed: Sequence[str] | None, inner: Sequence
 
 def _changed_by_later_tokens(forward: Forward, calls: Sequence[Call], hidden: Tensor, limit: float) -> list[str] | None:
     """What later tokens change of each call before them: what enters, else what leaves; None if no output."""
-    axis = position_axis(hidden, forward.length)
+    axis = position_axis(hidden, forward.length) if bool(hidden.isfinite().all()) else None
     others: list[tuple[int, Forward]] = []
     for cut, change in other_futures(forward.length)[:2] if axis is not None else ():
         name = forward.measured.name
         text = {name: change(forward.kwargs[name])} if not forward.args else {}
         others.append((cut, replace(forward, args=tuple(map(change, forward.args)), kwargs={**forward.kwargs, **text})))
-    ends = [(cut, other.hidden()) for cut, other in others]
+    # Noise must not be the same each time.
+    seeded = partial(seeded_otherwise, device_of(forward.model))
+    ends = [(cut, other.hidden(bare, attach=seeded)) for cut, other in others]
     if all(end is None or _before(hidden, end, cast("int", axis), cut) <= limit for cut, end in ends):
         return None
     plain, found = _passed(forward, calls), [set[str]() for _ in calls]
