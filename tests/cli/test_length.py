@@ -25,8 +25,11 @@ def test_table_json_and_page(checkpoint, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--lengths", "8,x"], "lengths must be numbers such as 64,128, got '8,x'"),
-        (["--lengths", "8,16", "--stride", "2"], "positions, stride and past must be left out"),
+        (
+            ["--lengths", "8,x"],
+            "--lengths must be whole numbers such as 64,128, got '8,x'. It takes all words up to the next",
+        ),
+        (["--lengths", "8,16", "--stride", "2"], "error: --positions, --stride and --past must be left out"),
         (["--lengths", "8,9999999"], "lengths must hold two that fit"),
     ],
 )

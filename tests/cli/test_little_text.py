@@ -19,7 +19,7 @@ TRIALS = {
 }
 LITTLE = {
     "truncate": "too little to tell what a cut loses",
-    "length": "at least 5 texts are needed to tell",
+    "length": "An exponent takes 3 lengths and 5 texts or more, got 2 lengths and 2 texts.",
     "compress": "Too little to tell whether it is safe",
 }
 
@@ -42,6 +42,7 @@ FEW = {
     "truncate {} --max-tokens 24": "No interval: it takes 5 texts of 64 tokens or more, got {}; repeat --text with",
     "cache {} --max-tokens 96 --sequences 6 --passkeys 0": "No interval: it takes 5 held-out texts of 576 tokens or "
     "more, or 10 of 96 or more, of which half are held out, got {}; repeat --text with",
+    "length {} --lengths 16,32,64": "No interval: it takes 5 texts of 128 tokens or more, got {}; repeat --text with",
     "compress {} --output small": "Whether it is safe takes 50 texts, got {}: --text FILE.jsonl with one in each row",
 }
 
@@ -62,16 +63,42 @@ def test_how_many_texts_are_needed_is_said_before_a_model_is_loaded(
     for number in range(texts):
         (here / f"{number}.txt").write_text(f"Text {number} of the list is sorted. " * 20, encoding="utf-8")
         given += ["--text", f"{number}.txt"]
-    wanted = {"truncate": texts if texts < 5 else None, "cache": held_out, "compress": texts}[command.split()[0]]
+    wanted = {"truncate": texts if texts < 5 else None, "cache": held_out, "compress": texts}.get(
+        command.split()[0], texts if texts < 5 else None
+    )
     assert main([*command.format(name).split(), *given]) == 1
     assert (FEW[command].format(wanted) in capsys.readouterr().err) == (wanted is not None)
 
 
+def test_a_network_says_so_before_it_is_measured(models, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise FileError("Measuring.")
+
+    monkeypatch.setattr("statesize.models.load.load_model", stop)
+    for tokens, little in ((15, True), (16, False)):
+        assert main(["network", "one", "--max-tokens", str(tokens)]) == 1
+        assert ("Too little text to tell" in capsys.readouterr().err) == little
+
+
+def test_bundled_texts_are_said_to_be_too_few_for_a_verdict(models, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise FileError("Loading.")
+
+    monkeypatch.setattr("statesize.models.load.load_model", stop)
+    for documents, read in ((), 24), (("--documents", "12"), 12), (("--documents", "60"), 24):
+        assert main(["compress", "one", "--output", "small", *documents]) == 1
+        said = f"takes 50 texts, got {read}, and 24 are all that are bundled: --text FILE.jsonl with one in each row"
+        assert said in capsys.readouterr().err
+
+
 def test_a_length_is_advised_that_tells_something(models, here, capsys):
     (here / "long.txt").write_text("The quick brown fox returns a list. " * 30, encoding="utf-8")
-    for tokens, less in ((127, "--accuracy 0.2"), (128, "--max-tokens 64 or --accuracy 0.2")):
-        assert main(["network", "one", "--text", "long.txt", "--max-tokens", str(tokens)]) == 0
-        assert f"It takes less with {less}." in capsys.readouterr().err
+    advised = {(127, 0.1): "--accuracy 0.2", (128, 0.1): "--max-tokens 64 or --accuracy 0.2", (127, 0.5): ""}
+    for (tokens, accuracy), less in advised.items():
+        given = ["--max-tokens", str(tokens), "--accuracy", str(accuracy)]
+        assert main(["network", "one", "--text", "long.txt", *given]) == 0
+        said = capsys.readouterr().err
+        assert f" at the speed of just now.{f' It takes less with {less}.' if less else ''}\n" in said
 
 
 @pytest.mark.parametrize("command", ["profile", "network"])

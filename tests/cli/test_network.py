@@ -66,7 +66,7 @@ def test_layers_are_put_beside_the_network_and_compared(checkpoint, text, tmp_pa
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert "all layers" in printed
-    assert "No redundancy at" in printed
+    assert "The redundancy cannot be told at 5: the states can hold " in printed
     assert main([*arguments, "--json", "--quiet"]) == 0
     written = capsys.readouterr().out
     document = json.loads(written)
@@ -79,6 +79,9 @@ def test_layers_are_put_beside_the_network_and_compared(checkpoint, text, tmp_pa
     both = ["compare", str(profile), "--network", str(file), "--html", str(page), "--json", "--quiet"]
     assert main(both) == 0
     compared = json.loads(capsys.readouterr().out)
+    assert any(
+        "small, cut at 5: the layers need " in note and "cannot be told at 5" in note for note in compared["notes"]
+    )
     (model,) = compared["models"]
     assert model["network_entropy"] == document["positions"][0]["entropy"]
     assert model["redundancy"] is None
@@ -95,10 +98,19 @@ def test_page(checkpoint, text, tmp_path, capsys):
     assert f"Report: {page}" in captured.err
     written = page.read_text(encoding="utf-8")
     assert "What small carries, all layers together" in written
-    layers = captured.out.count("layers.")
+    layers = len(re.findall(r"^layers\.", captured.out, re.MULTILINE))
     assert layers
     assert '<tr><th scope="row">network</th>' in written
     assert written.count('<tr><th scope="row">layers.') == layers
+
+
+@pytest.mark.parametrize(("option", "count"), [("--sequences", 2), ("--documents", 3), ("--text", 2)])
+def test_more_than_one_text_is_refused_before_the_model_is_loaded(checkpoint, text, monkeypatch, capsys, option, count):
+    monkeypatch.setattr("statesize.models.load.load_model_facts", lambda *_, **__: pytest.fail("loading"))
+    given = [option, str(text)] * count if option == "--text" else [option, str(count)]
+    assert main(["network", str(checkpoint), *given]) == 1
+    said = f"{option} must be one text, because a network is measured over one, got {count}."
+    assert said in capsys.readouterr().err
 
 
 def test_plan(checkpoint, text, capsys):

@@ -19,6 +19,12 @@ def folder(tmp_path, monkeypatch):
 ASKED = ["--sequences", "2", "--max-tokens", "24", "--positions", "3"]
 
 
+def test_it_is_told_how_many_heads_were_measured(folder, capsys):
+    for channels, told in (("1", "2 of 4"), ("all", "all")):
+        assert main(["series", "run/step-0", "run/step-10", *ASKED, "--channels", channels, "--quiet"]) == 0
+        assert f"Measured: {told} heads or channels." in capsys.readouterr().out
+
+
 def test_table_json_and_page_name_what_was_left_out(folder, capsys):
     assert main(["series", "run", *ASKED, "--output", "points", "--html", "series.html"]) == 0
     captured = capsys.readouterr()

@@ -15,9 +15,12 @@ def test_table_and_page(tmp_path, capsys):
     arguments = ["truncate", "gla", "--sequences", "2", "--max-tokens", "32", "--number", "3"]
     assert main([*arguments, "--html", str(page)]) == 0
     captured = capsys.readouterr()
-    assert captured.out.startswith(
-        "These 2 texts (64 tokens) are too few for an interval: give at least 5 texts. The context is"
-    )
+    assert captured.out.startswith("The context is worth ")
+    few = "These 2 texts (64 tokens) are too few for an interval: give at least 5 texts."
+    assert captured.out.splitlines()[0].endswith(few)
+    assert captured.out.count(few) == 1
+    # No layer of this model keeps tokens.
+    assert "as tokens" not in captured.out
     assert "If each head keeps as many numbers as its ESS, the predictions change by " in captured.out
     assert " with hindsight (the future is known) and by " in captured.out
     assert "the same number for all" in captured.out
@@ -101,7 +104,7 @@ def test_texts_that_are_shorter_than_a_piece_are_taken_as_they_are(tmp_path, cap
 
 def test_bad_input(tmp_path, capsys):
     assert main(["truncate", "gla", "--cuts", "x"]) == 1
-    assert "cuts must be numbers such as 64,128, got 'x'" in capsys.readouterr().err
+    assert "cuts must be whole numbers such as 64,128, got 'x'" in capsys.readouterr().err
     assert main(["truncate", "gla", "--max-tokens", "32", "--cuts", "31"]) == 1
     assert "cuts must lie from 1 to 30" in capsys.readouterr().err
     assert main(["truncate", "gla", "--at", "2"]) == 1
@@ -116,7 +119,7 @@ def test_bad_input(tmp_path, capsys):
     other.write_text('{"heads": []}', encoding="utf-8")
     for path in (short, other, tmp_path / "none.json"):
         assert main(["truncate", "gla", "--curves", str(path)]) == 1
-        assert capsys.readouterr().err.startswith("statesize: error: curves must be ")
+        assert capsys.readouterr().err.startswith("statesize: error: --curves must be ")
 
 
 def test_plan(capsys):
@@ -130,6 +133,8 @@ def test_plan(capsys):
     assert document["model"] == "gla"
     assert document["seconds"] > 0
     counts = {step["name"]: step["count"] for step in document["steps"]}
+    assert all(f"{kind}: " in printed for kind in counts)
+    assert "cut by groups" not in printed
     # gla has no groups; how many runs a document takes, the test of `plan_truncation` says.
     assert set(counts) == {"check", "whole", "cut by heads", "choice without hindsight", "cut without hindsight"}
     assert (counts["check"], counts["whole"], counts["choice without hindsight"]) == (1, 2, 2)

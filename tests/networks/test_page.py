@@ -1,6 +1,7 @@
 """What is said to be normal of a network is on record, and is not said of texts that are too short to compare."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,10 +31,21 @@ def test_what_is_normal_is_on_record():
     }
 
 
-@pytest.mark.parametrize(("tokens", "told"), [(14, False), (16, True)])
-def test_a_text_that_is_too_short_is_not_set_against_the_record(tokens, told):
+@pytest.mark.parametrize(
+    ("tokens", "told"), [(14, ""), (16, "The record is of 344 tokens"), (344, "On record past token 172 of 344")]
+)
+def test_a_text_of_another_length_is_not_set_against_the_record(tokens, told):
     torch.manual_seed(0)
     result = network_ess(Recurrent(), torch.arange(tokens)[None] % 20, [tokens // 2], end="mixer", method="dense")
     lines = page("m", result, None).finding.splitlines()
     assert lines[0] == result.finding("m")
-    assert any(line.startswith("What is normal? On record past token 172 of 344") for line in lines) == told
+    normal = [line for line in lines if line.startswith("What is normal? ")]
+    assert len(normal) == bool(told)
+    assert told in "".join(normal)
+    assert ("gla 18.7" in "".join(normal)) == (tokens == 344)
+
+
+def test_cuts_of_which_some_are_dense_have_a_page():
+    result = network_ess(Recurrent(), torch.arange(8)[None] % 20, [4], end="mixer", method="dense")
+    said = " ".join(page("m", replace(result, method="dense, lanczos"), None).notes["How to read this"])
+    assert "so the number is exact. At other cuts: The number is estimated" in said

@@ -1,6 +1,7 @@
 """What layers need in sum and what the network needs, against captured operators and hand-made numbers."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -48,8 +49,22 @@ def test_the_number_is_the_sum_of_the_parts_over_the_whole_where_the_text_is_lon
     assert short.dimension[0] == 24
     assert math.isnan(short.values[0])
     assert short.reason(0) == (
-        "No redundancy at 3: the states hold 32 numbers, the text before or after the cut 24. Take a longer text."
+        "The redundancy cannot be told at 3: the states can hold 32 numbers, and the text before or after the cut "
+        "allows 24, so the text is the limit of what passes, not the layers. Take a text of about 10 tokens or more."
     )
+    assert found_of(held, 10, 5).reason(0) == ""
+
+
+def test_no_longer_text_is_advised_where_the_caches_grow_with_it() -> None:
+    assert (
+        found_of(model("sa"), 16, 8)
+        .reason(0)
+        .endswith("A longer text does not help, because the caches grow with the text.")
+    )
+    # One cache beside a state leaves room for what the state can hold.
+    assert made(dimension=(50,)).reason(0).endswith("Take a text of about 20 tokens or more.")
+    mixers = tuple(replace(mixer, grows=mixer.kind == "attention") for mixer in made().mixers)
+    assert made(dimension=(50,), mixers=mixers).reason(0).endswith("Take a text of about 34 tokens or more.")
 
 
 def test_short_convolutions_count() -> None:
@@ -106,7 +121,7 @@ def test_the_chart_has_layers_their_sum_and_the_network() -> None:
 def test_nothing_is_said_where_a_mixer_is_missing() -> None:
     found = made(skipped={"layers.2.mixer": "unknown"})
     assert math.isnan(found.values[0])
-    assert found.reason(0) == "No redundancy, as these mixers were not measured: layers.2.mixer."
+    assert found.reason(0) == "The redundancy cannot be told: these mixers were not measured: layers.2.mixer."
 
 
 def test_documents_keep_everything() -> None:

@@ -532,7 +532,10 @@ def test_neighbours_lie_in_one_set():
 def test_texts_that_are_too_short_are_refused_with_what_is_enough(least, fewer):
     with pytest.raises(InputError) as refused:
         three_sets([torch.arange(59), torch.arange(9)], 10, 100, None, least=least)
-    enough = "inputs must have one text of 60 tokens, which is parted, or 3 of 10, got"
+    enough = (
+        "inputs must have one text of 60 tokens, which is cut into 6 pieces, or 3 texts of 10, for curves, budgets "
+    )
+    enough += "and prices, got"
     assert str(refused.value) == f"{enough} 1 text of 10 or more, the longest of 59. Give more text{fewer}."
     # They hold 6 pieces together, but each text is too short to be parted.
     with pytest.raises(InputError, match=f"{enough} 2 texts of 10 or more, the longest of 30. Give more text."):
@@ -548,7 +551,10 @@ def test_texts_that_are_too_short_are_refused_with_what_is_enough(least, fewer):
         ({"keep": 1.0}, "keep must be"),
         ({"tokens": 33, "following": 8}, "tokens must be"),
         ({"documents": 2}, "documents must be"),
-        ({"tokens": 500}, "inputs must have one text of 3000 tokens, which is parted, or 3 of 500, got 0 texts"),
+        (
+            {"tokens": 500},
+            "inputs must have one text of 3000 tokens, which is cut into 6 pieces, or 3 texts of 500",
+        ),
     ],
 )
 def test_bad_input(llama, arguments, said):

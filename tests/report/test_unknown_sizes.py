@@ -86,5 +86,5 @@ def test_a_redundancy_is_not_told_of_unknown_states(model):
     document = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert (document["mixers"][0]["state_bytes"], document["mixers"][0]["stored"]) == (None, [None])
     assert Redundancy.from_dict(document).to_dict() == found.to_dict()
-    assert found.reason(0) == "No redundancy, as the sizes of these mixers' states are unknown: mixed."
+    assert found.reason(0) == "The redundancy cannot be told: the sizes of these mixers' states are unknown: mixed."
     assert needs_rows(found)[0][2:4] == ["unknown", "unknown"]

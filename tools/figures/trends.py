@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from statesize.lab.trends.growth import FEWEST_LENGTHS, saturates
 from tools.figures.on_record import estimate, table
 
 
@@ -17,7 +20,7 @@ def length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
         (
             f"`{one['model']}`",
             *(f"{value:.1f}" for value in one["layers"][0]["entropy"]),
-            estimate(one["exponents"][0]["exponent"], one["exponents"][0]["exponent_interval"], ".2f"),
+            _exponent(one),
             ", ".join(str(sum(row["course"] == course for row in _heads(one))) for course in courses),
         )
         for one in documents
@@ -38,6 +41,16 @@ def bundled_length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
     means = {one["model"]: one["layers"][0]["entropy"] for one in documents}
     grown = [f"`{name}` {means[name][place] / means[name][0] - 1:.0%}" for name in ("la", "gla", "gated-deltanet")]
     return length(documents) | {"grown": ", ".join(grown)}
+
+
+def _exponent(document: Mapping[str, Any]) -> str:
+    """The exponent of the mean over all channels, told where the command tells one: near no ceiling was any."""
+    places = [index for index, one in enumerate(document["lengths"]) if one["length"] <= document["trained_length"]]
+    means = np.array(document["layers"][0]["entropy"])[places]
+    if len(places) >= FEWEST_LENGTHS and saturates([document["lengths"][index]["length"] for index in places], means):
+        return "saturates"
+    first = document["exponents"][0]
+    return estimate(first["exponent"], first["exponent_interval"], ".2f")
 
 
 def _heads(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:

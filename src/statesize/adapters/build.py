@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from statesize.adapters.check import Agreement, Checked
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.precision import at_least, check_finite, hold_at_least
-from statesize.adapters.observation import SHARED, UNCHECKED, FoundMixer, Observation, Units, nothing
+from statesize.adapters.observation import SHARED, UNCHECKED, FoundMixer, Observation, Units, declared_sizes, nothing
 from statesize.adapters.runs import bare
 from statesize.adapters.watch import Call, first_argument
 from statesize.errors import InputError, ModelError
@@ -235,8 +235,9 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, *, check: bool)
         return operator if whole else operator[:, units]
 
     agreement = None if math.isnan(checked.difference) else Agreement(checked.difference, checked.limit)
+    found = {"units": heads, "multiplicity": multiplicity, "state_bytes": state_bytes}
     return Captured(
-        **vars(replace(known, units=heads, multiplicity=multiplicity, state_bytes=state_bytes)),
+        **vars(replace(known, **found, state_sizes=declared_sizes(name, mixer, operator))),
         units_operator=units_operator,
         operator_difference=checked.difference,
         agreement=agreement,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.models.precision import Autocast, open_autocast
 from statesize.adapters.models.sharded import class_of
+from statesize.check import refuse, whole_number
 from statesize.io.devices import on_cpu_by_default
 from statesize.operators import Operator
 
@@ -138,6 +139,7 @@ class FoundMixer:
             single units are made.
         groups: Number of stored inputs that several consecutive units read, such as key-value heads or the latent of
             multi-head latent attention; 0 where every unit stores its own.
+        state_sizes: What each unit keeps of a state, where units differ; else empty.
     """
 
     name: str
@@ -148,6 +150,7 @@ class FoundMixer:
     state_bytes: int | None
     map_bytes: int = field(default=0, compare=False)
     groups: int = 0
+    state_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,6 +185,7 @@ class Observation:
             that of arithmetic, or more where the layer has stored what T follows from in float32.
         difference: How far T is from the layer's own code where that was found as T was chosen; None where it was not.
         largest_score: The largest absolute score of a softmax; 0 where there is none.
+        state_sizes: What each unit keeps of a state, where units differ; else empty.
     """
 
     name: str
@@ -205,6 +209,7 @@ class Observation:
     tolerance: float = EXACT
     difference: float | None = None
     largest_score: Callable[[], float] = float
+    state_sizes: tuple[int, ...] = ()
 
     @property
     def found(self) -> FoundMixer:
@@ -219,6 +224,16 @@ class Observation:
             self.map_bytes,
             self.groups,
         )
+
+
+def declared_sizes(name: str, module: nn.Module, operator: Operator) -> tuple[int, ...]:
+    """What each head of a mixer keeps of the operator's state, as its `state_sizes` says where heads differ."""
+    declared: Any = getattr(module, "state_sizes", ())
+    heads, most = operator.batch_shape[1], int(operator.state_size().max())
+    sizes = tuple(map(whole_number, declared)) if type(declared) in (tuple, list) else (None,)
+    if sizes and (len(sizes) != heads or not all(size is not None and 0 < size <= most for size in sizes)):
+        refuse(f"state_sizes of {name}", f"{heads} whole numbers of 1 … {most}, one of each head", declared)
+    return cast("tuple[int, ...]", sizes) if len(set(sizes)) > 1 else ()
 
 
 def random_like(tensor: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ def _run(arguments: list[str]) -> int:
 
     from statesize.cli.commands import app
     from statesize.cli.shared.provenance import begin
-    from statesize.cli.shared.usage import wrong_usage
+    from statesize.cli.shared.usage import as_typed, wrong_usage
     from statesize.errors import StatesizeError
 
     begin(arguments)
@@ -86,7 +86,7 @@ def _run(arguments: list[str]) -> int:
     except CycloptsError as error:
         return _fail(_one_line(wrong_usage(error)), WRONG_USAGE)
     except StatesizeError as error:
-        return _fail(_one_line(str(error)), FAILED)
+        return _fail(_one_line(as_typed(str(error), app, arguments)), FAILED)
     return 0
 
 

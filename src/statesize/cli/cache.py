@@ -10,9 +10,15 @@ from cyclopts import Parameter, validators
 
 from statesize.cli.shared.options import MOST, Flag, Loading, OpenPage, Page, model_for, options_of, page_path, share
 from statesize.cli.shared.printing import TEXT, Printing
-from statesize.cli.shared.texts import LongTexts
-from statesize.errors import InputError
+from statesize.cli.shared.texts import LongTexts, check_all
 from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX
+
+_STEPS = (
+    "curves: pieces that show by how much each layer errs as its caches keep fewer tokens. sizes: tries of several "
+    "numbers of tokens by these curves. prefixes: contexts that are read into a cache. without a prefix: predictions "
+    "without the context. runs: tokens that are predicted from smaller caches. passkeys: numbers that are hidden and "
+    "asked for. speeds: caches whose speed is measured."
+)
 
 
 def cache(
@@ -32,9 +38,10 @@ def cache(
 ) -> None:
     """Price a smaller cache: keys and values are rounded, tokens evicted, or both, and the next tokens are predicted.
 
-    Texts are read in pieces of --max-tokens, at least 96, and 36 of them unless --sequences, at least 6, says
-    otherwise. A third shows by how much each layer errs as its caches keep fewer tokens, a sixth chooses between
-    budgets by these curves and equal ones, and the prices are of the rest.
+    The model is one of transformers with a cache of keys and values, such as SmolLM2; no bundled model has one. Texts
+    are read in pieces of --max-tokens, at least 96, and 36 of them unless --sequences, at least 6, says otherwise. A
+    third shows by how much each layer errs as its caches keep fewer tokens, a sixth chooses between budgets by these
+    curves and equal ones, and the prices are of the rest. A text of fewer than 6 pieces serves one of the three alone.
 
     Args:
         model: A folder of a model, a GGUF file, or an id of the Hugging Face hub.
@@ -53,21 +60,28 @@ def cache(
     Raises:
         InputError: Pieces are too short.
     """
-    kept = share("keep", keep)
-    if ratios is not None and ratios.suffix != ".npy":
-        raise InputError(f"ratios must be a file .npy, got {ratios}. Give a name that ends so.")
-    page_path(ratios, open_page=False, name="")
-    texts, loading = texts or LongTexts(), loading or Loading()
-    if texts.max_tokens < (least := FOLLOWING + LEAST_PREFIX):
-        raise InputError(f"--max-tokens must be at least {least}, got {texts.max_tokens}.")
-    texts.check()
-    if (texts.sequences or FEWEST_PIECES) < FEWEST_PIECES:
-        raise InputError(
-            f"--sequences must be at least {FEWEST_PIECES}, of which half are priced, got {texts.sequences}."
-        )
-    html = page_path(html, open_page=open_page, name=f"{Path(model).name}-cache")
+    texts, loading, least = texts or LongTexts(), loading or Loading(), FOLLOWING + LEAST_PREFIX
+    named = partial(page_path, html, open_page=open_page, name=f"{Path(model).name}-cache")
+    check_all(
+        partial(share, "keep", keep),
+        ""
+        if ratios is None or ratios.suffix == ".npy"
+        else f"ratios must be a file .npy, got {ratios}. Give a name that ends so.",
+        partial(page_path, ratios, open_page=False, name=""),
+        ""
+        if texts.max_tokens >= least
+        else f"--max-tokens must be at least {least}, got {texts.max_tokens}: a piece is a context of {LEAST_PREFIX} "
+        f"tokens or more, whose cache is made smaller, and {FOLLOWING} tokens that are predicted from it.",
+        texts.check,
+        ""
+        if (texts.sequences or FEWEST_PIECES) >= FEWEST_PIECES
+        else f"--sequences must be at least {FEWEST_PIECES}, got {texts.sequences}: a third measures curves, a sixth "
+        "chooses budgets, and half are priced.",
+        named,
+    )
+    kept, html = share("keep", keep), named()
 
-    from statesize.cli.shared.provenance import called_again, tell_more
+    from statesize.cli.shared.provenance import tell_more
     from statesize.cli.shared.table import show_page, show_plan
     from statesize.measurement.statistics import FEWEST_TEXTS
     from statesize.reduction.cache.page import page
@@ -98,8 +112,7 @@ def cache(
         "name": loaded.name,
     }
     if plan:
-        show_plan(loaded.name, partial(plan_cache, loaded.model, inputs, **options), printing)
-        printing.next(*called_again(without="--plan"), why="does it")
+        show_plan(loaded.name, partial(plan_cache, loaded.model, inputs, **options), _STEPS, printing)
         return
     with printing.bars() as bars:
         update = bars.begin(f"pricing the cache of {loaded.name}").update

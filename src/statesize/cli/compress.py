@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import (
-    OFTEN,
-    Documents,
-    Flag,
-    MaxTokens,
-    check_file,
-    model_for,
-    page_path,
-)
+from statesize.cli.shared.options import OFTEN, Documents, Flag, MaxTokens, check_file, model_for, page_path
 from statesize.cli.shared.printing import TEXT, Printing
-from statesize.cli.shared.texts import BUNDLED
+from statesize.cli.shared.texts import BUNDLED, check_all
 
 
 def compress(
@@ -47,15 +40,15 @@ def compress(
         output: New or empty folder for the smaller model.
         text: Text like that the model will read: a UTF-8 file, one text each, or JSONL or Parquet with a text in each
             row. Repeat for several; one or two texts are parted at blank lines, and give no intervals. It takes 3
-            texts, 50 for a verdict, and about 40 tokens for each number of a head's state. Default: the bundled
-            documents.
+            texts, 50 for a verdict, and about 40 tokens for each number of a head's state. Default: the 24 bundled
+            documents, too few for a verdict.
         state: What to keep of the states: a share such as 50%, or the mean size of a head, such as 16.
         int8: Also round the states to int8 after each token.
         finetune: Steps that the cut model, and the uncut one for comparison, train on the calibration text.
         free_basis: For Mamba-2, keep the best combinations of its numbers instead of the best numbers. It stays nearer
             to the whole model, but only statesize reads OUTPUT.
-        sequences: How many sequences, which commands that cut or price call documents, are read at most.
-        max_tokens: How many tokens of each sequence are read. Default: all.
+        sequences: How many of the texts are read at most.
+        max_tokens: How many tokens of each text are read. Default: all.
         frontier: HTML file for a page that draws loss against bytes, of cuts to a quarter, a half and three quarters by
             each way, in float and int8, with the ESS of the heads beside them.
         printing: What is printed.
@@ -66,11 +59,12 @@ def compress(
     from statesize.check import share_of
     from statesize.io.files import check_new_folder
 
-    check_new_folder(output)
-    for path in text or ():
-        check_file("text", path)
-    share_of(state, None)
-    page_path(frontier, open_page=False, name="")
+    check_all(
+        partial(check_new_folder, output),
+        *(partial(check_file, "text", path) for path in text or ()),
+        partial(share_of, state, None),
+        partial(page_path, frontier, open_page=False, name=""),
+    )
 
     from statesize.cli.shared.printing import tell_page
     from statesize.cli.shared.table import show
@@ -79,9 +73,7 @@ def compress(
     from statesize.reduction.compress import compress as run
     from statesize.reduction.frontier import frontier as points_of
     from statesize.reduction.frontier import page
-    from statesize.reduction.hub import reducible
-    from statesize.reduction.reducible import ReductionRequest
-    from statesize.reduction.windows import different_documents, some_documents
+    from statesize.reduction.windows import TOKENS_NEEDED, different_documents, some_documents
     from statesize.report.result_page import PageTable, ResultPage
     from statesize.texts import bundled
     from statesize.texts.documents import read_file
@@ -92,14 +84,14 @@ def compress(
     documents = [document for document in read if isinstance(document, str)]
     there = len({number for _, number in different_documents(documents)})
     if (measured := min(there, sequences or there)) < FEWEST_DOCUMENTS:
-        more = "more of these by --documents, " if measured < there else ""
+        more = "more of these by --documents, " if there >= FEWEST_DOCUMENTS else ""
+        every = f", and {there} are all that are bundled" if text is None else ""
         printing.say(
-            f"Whether it is safe takes {FEWEST_DOCUMENTS} texts, got {measured}: {more}--text FILE.jsonl with one in "
-            "each row, or many --text."
+            f"Whether it is safe takes {FEWEST_DOCUMENTS} texts, got {measured}{every}: {more}--text FILE.jsonl with "
+            f"one in each row, or many --text, and about {TOKENS_NEEDED} tokens for each number of a head's state."
         )
     printing.hush_libraries()
     loaded = load_model(model, as_stored=True)
-    reducible(loaded.model).kept(ReductionRequest(state, int8, finetune, free_basis))
     if loaded.tokenizer is not None:
         documents = some_documents(documents, loaded.tokenizer, sequences, max_tokens)
     with printing.bars() as bars:
@@ -129,4 +121,7 @@ def compress(
     table = PageTable("", ("figure", "found"), rows, caption)
     show(ResultPage("Smaller states", result.finding(loaded.name), (), [table]), result.to_dict(output), printing)
     read_again = [part for path in text or () for part in ("--text", path)]
-    printing.next("profile", output, *read_again, "--open", why="what the smaller states carry")
+    kept = [f"{output}-profile", f"{output}-whole-profile"]
+    for one, folder, said in zip((output, model), kept, ("smaller", "whole"), strict=True):
+        printing.next("profile", one, *read_again, "--output", folder, why=f"what the {said} states carry")
+    printing.next("compare", *kept, why="then both side by side")

@@ -13,6 +13,7 @@ from cyclopts import Parameter, validators
 from statesize.cli.shared.options import Count, Flag, Loading, ModelName, OpenPage, Page, options_of, page_path
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import FewTokens
+from statesize.errors import InputError
 from statesize.io.progress import Bar, duration, say
 from statesize.io.text import counted
 
@@ -43,7 +44,7 @@ def network(
 ) -> None:
     """Measure how much a whole model carries from the past of a text into its future, all layers together.
 
-    It measures the entropy-ESS of the Jacobian from past embeddings to future hidden states, at the first text.
+    It measures the entropy-ESS of the Jacobian from past embeddings to future hidden states, over one text.
 
     Args:
         model: A bundled name (sa, la, gla, gated-deltanet), a folder of a model, a GGUF file, or an id of the Hugging
@@ -63,17 +64,24 @@ def network(
         open_page: Show the page in the browser; without --html it is MODEL-network.html in this folder.
         loading: How the model is loaded.
         printing: What is printed.
+
+    Raises:
+        InputError: More than one text is asked for.
     """
     from statesize.measurement.settings import memory_bytes
 
     texts, loading = texts or FewTokens(), loading or Loading()
     texts.check()
+    for name, count in (("sequences", texts.sequences or 1), ("text", len(texts.text or ()))):
+        if count > 1:
+            raise InputError(f"{name} must be one text, because a network is measured over one, got {count}.")
     html = page_path(html, open_page=open_page, name=f"{Path(model).name}-network")
     memory_bytes(memory)
 
     from statesize.adapters.select import NothingMeasuredError
     from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.table import show, show_page
+    from statesize.measurement.statistics import too_short
     from statesize.networks.network import network_ess
     from statesize.networks.page import page
     from statesize.networks.plan import network_plan
@@ -83,7 +91,9 @@ def network(
     tokenizer, vocabulary, _ = texts.facts_of(model, loading)
     read = texts.read(tokenizer, printing, vocabulary).ids
     if len(read) > 1:
-        printing.say(f"Reading the first of {len(read)} sequences.")
+        printing.say(f"Reading the first of {len(read)} sequences, because a network is measured over one.")
+    if short := too_short(len(read[0])):
+        printing.say(short.strip())
     loaded = texts.load(model, loading)
     head = {"model": loaded.name, "tokens": len(read[0])}
     if plan:
@@ -132,10 +142,11 @@ def _telling(bar: Bar, tokens: int, accuracy: float) -> Callable[[NetworkProgres
             told = True
             seconds = (time.monotonic() - started) * total / done
             cheaper = [f"--max-tokens {tokens // 2}"] if tokens >= 2 * ENOUGH_TOKENS else []
-            cheaper += [f"--accuracy {min(2 * accuracy, 0.5):g}"]
+            cheaper += [f"--accuracy {min(2 * accuracy, 0.5):g}"] if accuracy < 0.5 else []
             cheaper += ["--positions 1"] if progress.positions > 1 else []
-            less = " or ".join(filter(None, (", ".join(cheaper[:-1]), cheaper[-1])))
-            bar.note(f"about {duration(seconds)} in all, at the speed of just now. It takes less with {less}.")
+            less = " or ".join(filter(None, (", ".join(cheaper[:-1]), *cheaper[-1:])))
+            advice = f" It takes less with {less}." if less else ""
+            bar.note(f"about {duration(seconds)} in all, at the speed of just now.{advice}")
         bar.update(done, total, detail)
 
     return report_progress

@@ -23,8 +23,14 @@ from statesize.cli.shared.options import (
     whole_numbers,
 )
 from statesize.cli.shared.printing import TEXT, Printing
-from statesize.cli.shared.texts import Texts
+from statesize.cli.shared.texts import Texts, check_all
 from statesize.errors import InputError
+
+_STEPS = (
+    "check: a comparison with the model as it is. whole: runs of the whole model. cut by heads: each head keeps its "
+    "best numbers. cut by groups: heads that share a cache keep their best numbers together. choice without hindsight: "
+    "first runs with choices that know the past only. cut without hindsight: further runs with these choices."
+)
 
 
 def truncate(
@@ -74,17 +80,15 @@ def truncate(
     from statesize.measurement.settings import checked_cuts
     from statesize.results.place import require_profile
 
-    negligible = share("at", at)
     texts, loading = texts or Texts(), loading or Loading()
-    texts.check()
-    html = page_path(html, open_page=open_page, name=f"{Path(model).name}-truncate")
     positions = None if cuts is None else whole_numbers("cuts", cuts)
-    checked_cuts(positions, texts.max_tokens)
-    if profile is not None:
-        require_profile(profile)
-    check_file("curves", curves)
+    named = partial(page_path, html, open_page=open_page, name=f"{Path(model).name}-truncate")
+    kept = [] if profile is None else [partial(require_profile, profile)]
+    fitting, read = partial(checked_cuts, positions, texts.max_tokens), partial(check_file, "curves", curves)
+    check_all(partial(share, "at", at), texts.check, named, fitting, *kept, read)
+    negligible, html = share("at", at), named()
 
-    from statesize.cli.shared.provenance import called_again, tell_more
+    from statesize.cli.shared.provenance import tell_more
     from statesize.cli.shared.table import show_page, show_plan
     from statesize.measurement.statistics import ENOUGH_TOKENS
     from statesize.profiling import Profile
@@ -120,8 +124,7 @@ def truncate(
         "name": loaded.name,
     }
     if plan:
-        show_plan(loaded.name, partial(plan_truncation, loaded.model, inputs, **options), printing)
-        printing.next(*called_again(without="--plan"), why="does it")
+        show_plan(loaded.name, partial(plan_truncation, loaded.model, inputs, **options), _STEPS, printing)
         return
     with printing.bars() as bars:
         update = bars.begin(f"cutting {loaded.name}").update
@@ -129,7 +132,8 @@ def truncate(
     if profile is not None and measured is not None:
         with_truncation(measured, result).save(profile)
         printing.say(f"Profile: {profile}")
-    show_page(page(result), result.to_dict(), html, printing, open_page=open_page)
+    # All rows, as notes and finding speak of the last ones too.
+    show_page(page(result), result.to_dict(), html, printing, open_page=open_page, rows=len(result.rows))
     if result.little_text:
         longer = not result.context_matters
         tell_more(printing, texts, inputs, options["documents"], reached, longer=longer, least=1)

@@ -79,7 +79,10 @@ class StateSizeMetric(Metric):
             self._add("total", total)
             self._add("readouts", readouts)
             self._add("width", channels * len(input_ids))
-            share = _sum(utilisation(entropy, measurement.ceiling, measurement.binds), sample)
+            ceiling = measurement.ceiling
+            if item.state_sizes:
+                ceiling = ceiling.minimum(torch.tensor(item.state_sizes)[sample.units, None]).double().mean(0)
+            share = _sum(utilisation(entropy, ceiling, measurement.binds), sample)
             if math.isfinite(share) and item.state_bytes is not None:
                 limit = "ceiling" if torch.equal(measurement.state_size, measurement.positions) else "state"
                 self._add(f"{limit}_shares", channels * share)

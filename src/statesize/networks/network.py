@@ -132,11 +132,6 @@ class NetworkProgress:
     low: float  # the interval by now: before the first, from 1 to the dimension
     high: float
 
-    @property
-    def accuracy(self) -> float:
-        """Half of the interval relative to its middle."""
-        return (self.high - self.low) / (self.high + self.low)
-
 
 @on_cpu_by_default
 def network_ess(

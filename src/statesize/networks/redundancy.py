@@ -69,6 +69,7 @@ def redundancy(model: nn.Module, input_ids: Inputs, network: NetworkEss, name: s
 def _mixer(item: Captured, positions: tuple[int, ...], convolutions: Sequence[MixerNeeds]) -> MixerNeeds:
     """A mixer without its convolutions; a cache that several mixers share counts for the last of them."""
     measurement = single = _measured(item.operator, positions)
+    sizes = item.operator.state_size()
     channels, grouped = item.multiplicity, item.by_group()
     if grouped is not None:
         measurement, channels = _measured(grouped.operator, positions), grouped.multiplicity
@@ -76,6 +77,8 @@ def _mixer(item: Captured, positions: tuple[int, ...], convolutions: Sequence[Mi
         channels = 0
     convolution_bytes = sum(part.state_bytes for part in convolutions if part.name.startswith(f"{item.name}."))
     stored = _stored(measurement, channels)
+    if item.state_sizes:
+        stored = (float(sum(item.state_sizes) * channels),) * len(stored)
     return MixerNeeds(
         name=item.name,
         kind=item.kind,
@@ -83,6 +86,7 @@ def _mixer(item: Captured, positions: tuple[int, ...], convolutions: Sequence[Mi
         stored=stored if item.state_bytes is not None else (math.nan,) * len(stored),
         needed=_needed(measurement, channels),
         alone=_needed(single, item.multiplicity),
+        grows=bool(sizes[-1] > sizes[len(sizes) // 2]),
     )
 
 

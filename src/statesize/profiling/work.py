@@ -309,7 +309,8 @@ def measure_mixer(
             known["variant_entropy"] += entropies(_operator(weighted, chosen).to(dtype=torch.float64), settings.squares)
         # It would be held while the next one is built.
         del operator
-    facts = {name: getattr(item, name) for name in ("name", "kind", "note", "cache", "multiplicity", "precision")}
+    described = ("name", "kind", "note", "cache", "multiplicity", "precision", "state_sizes")
+    facts = {name: getattr(item, name) for name in described}
     facts |= {"dtype": work.dtype, "engine": ", ".join(dict.fromkeys(one.engine for one in measurements)) or "none"}
     facts["seconds"] = time.perf_counter() - start
     faithfulness = math.nan if item.agreement is None else item.agreement.difference

@@ -24,6 +24,7 @@ from statesize.reduction.hub import reducible
 from statesize.reduction.reducible import Reducible, ReductionRequest
 from statesize.reduction.windows import (
     IGNORED,
+    LOST,
     TOKENS_NEEDED,
     TOKENS_PER_STATE,
     Recall,
@@ -96,22 +97,21 @@ class Compression:
     sizes: tuple[tuple[int, ...], ...]
 
     def __repr__(self) -> str:
-        """What is left of the states, what it costs, whether that is safe, and what to do next, a line each.
+        """What is left of the states, what it costs and whether that is safe, then what to do next.
 
         Returns:
             Lines of text.
         """
-        return f"{self.finding()}\nsafe: {self.verdict}\nnext: .model, .recall, .to_dict()"
+        return f"{self.finding()}\nnext: .model, .recall, .to_dict()"
 
     def finding(self, of: str = "the model") -> str:
-        """What is left of the states, what that costs, and what the context was worth, in a sentence."""
+        """What is left of the states, what that costs, what the context was worth, and whether it is safe."""
         before, after = self.state_bytes
-        verdict = {True: "Safe here", False: "Not safe here", None: "Too little to tell whether it is safe"}[self.safe]
         lost, worth = self.difference.value, self.worth
         share = f"; the cost is {lost / worth.value:.0%} of that" if lost > 0 and worth.low > 0 else ""
         return (
-            f"{verdict}: {after / before:.0%} of the state of {of} {self.cost} "
-            f"over {self.held_out}, to which the context is worth {worth:+.4f}{share}."
+            f"With {after / before:.0%} of its state, {of} {self.cost} over {self.held_out}, to which the context is "
+            f"worth {worth:+.4f}{share}. {self.verdict}."
         )
 
     @property
@@ -128,7 +128,7 @@ class Compression:
             rows.append(("int8 alone", f"{byte_count(self.int8_bytes)}: difference {self.int8_difference:+.4f}"))
         rows += [("recall", f"{kind.replace('_', ' ')}: {_recalled(recall)}") for kind, recall in self.recall.items()]
         method = ", ".join(_METHODS.get(part, part) for part in self.method.split(", "))
-        return [*rows, ("safe", self.verdict), ("method", method)]
+        return [*rows, ("method", method)]
 
     @property
     def safe(self) -> bool | None:
@@ -166,12 +166,14 @@ class Compression:
     def verdict(self) -> str:
         """Whether it is safe, in words; where that is not known, why."""
         if self.safe is not None:
-            return "yes" if self.safe else "no"
+            return "Safe here" if self.safe else "Not safe here"
         if self.needs_more:
-            return f"not known: it takes {FEWEST_DOCUMENTS} texts, of which 40 % are held out; {self.held_out} here"
-        if not any(recall.seen for recall in self.recall.values()):
-            return "not known: nothing to lose, as the uncut model recalls too little"
-        return "not known: nothing to lose, as the context may be worth nothing to this text"
+            why = f"it takes {FEWEST_DOCUMENTS} texts, of which 40 % are held out"
+        elif not any(recall.seen for recall in self.recall.values()):
+            why = "the uncut model recalls too little, so it has nothing to lose"
+        else:
+            why = "the context may be worth nothing to this text, so there is nothing to lose"
+        return f"Too little to tell whether it is safe: {why}"
 
     def to_dict(self, output: str | os.PathLike[str] | None = None) -> dict[str, Any]:
         """The figures as JSON values.
@@ -191,7 +193,11 @@ class Compression:
             "worth_interval": self.worth.ends,
             "state_bytes_before": self.state_bytes[0],
             "state_bytes_after": self.state_bytes[1],
-            "recall": {kind: _recall_values(recall) for kind, recall in self.recall.items()},
+            "recall": {
+                kind: {name: finite(getattr(recall, name).value) for name in ("before", "after", "lost")}
+                | {"interval": recall.lost.ends, "answers": recall.answers, "seen": recall.seen}
+                for kind, recall in self.recall.items()
+            },
             "safe": self.safe,
             "method": self.method,
             "output": None if output is None else os.fspath(output),
@@ -219,21 +225,10 @@ class Compression:
 
 
 def _recalled(recall: Recall) -> str:
-    if recall.before.ends and not recall.seen:
+    if not recall.seen and (recall.before.ends or not recall.before.value > LOST):
         return f"the uncut model recalls too few of {recall.answers:,} for a verdict"
     found = f"{recall.before.value:.1%} to {recall.after.value:.1%} of {recall.answers:,}"
     return f"{found}: difference {-recall.lost:+.1%}"
-
-
-def _recall_values(recall: Recall) -> dict[str, Any]:
-    return {
-        "before": finite(recall.before.value),
-        "after": finite(recall.after.value),
-        "lost": finite(recall.lost.value),
-        "interval": recall.lost.ends,
-        "answers": recall.answers,
-        "seen": recall.seen,
-    }
 
 
 @torch.no_grad()

@@ -43,6 +43,7 @@ from statesize.results.summary import (
     middle_ceiling,
     middle_estimate,
     unit_dim,
+    unit_limits,
     utilisation_values,
 )
 
@@ -103,7 +104,7 @@ class ProfileCharts:
             _names(mixer),
             at,
             (lower[sequence], upper[sequence]),
-            mixer["ceiling"].values[sequence],
+            unit_limits(mixer)[sequence].mean(0),
             token=texts[at],
             norm=mixer["norm"].values[sequence].mean(0),
         )
@@ -248,7 +249,7 @@ def along(profiles: Sequence[Profiled]) -> alt.LayerChart:
             continue
         weights = [channels_of(node) for node in nodes]
         ess = np.average([ess_values(node, "entropy")[0].mean(0) for node in nodes], axis=0, weights=weights)
-        ceiling = np.average([node["ceiling"].values[0] for node in nodes], axis=0, weights=weights)
+        ceiling = np.average([unit_limits(node)[0].mean(0) for node in nodes], axis=0, weights=weights)
         at = np.flatnonzero(np.isfinite(ess))
         at = at[evenly_spread(len(at), _ALONG)]
         found = table(position=nodes[0]["position"].values[at], ess=ess[at], ceiling=ceiling[at])

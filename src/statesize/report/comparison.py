@@ -284,6 +284,7 @@ def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float], networks: 
     if skipped:
         notes.append(f"Not all layers were measured of {', '.join(skipped)}; sums lack what was skipped.")
     names = {profile.model for profile in profiles}
+    notes += [f"Whole network of {network.middle_text()}" for network in networks if network.model in names]
     different = {"Recall perplexity": set(recall), "A network": {network.model for network in networks}}
     for what, models in different.items():
         if models - names:

@@ -29,8 +29,9 @@ from statesize.results.summary import (
     ess_bounds,
     ess_values,
     known_mean,
-    largest_size,
     unit_dim,
+    unit_limits,
+    unit_sizes,
     utilisation_values,
     without_sinks,
 )
@@ -157,7 +158,8 @@ def layer_data(mixer: xr.Dataset, name: str, short: str, metrics: Iterable[str],
         "heads": [f"{unit} {index}" for index in mixer[unit].values[heads]],
         "positions": mixer["position"].values[columns].tolist(),
         "headStride": extent.head_stride,
-        "ceiling": packed(mixer["ceiling"].values[rows, columns]),
+        "ceiling": packed(unit_limits(mixer)[rows, :, columns].mean(1)),
+        "ceilings": curves(unit_limits(mixer)[rows]) if mixer.attrs["state_sizes"] else None,
         "norm": packed(mixer["norm"].values[rows, :, columns].mean(1)),
         "ess": {metric: curves(values) for metric, values in ess.items()},
         # How far apart the bounds are in whose middle a count lies that is not exact.
@@ -179,10 +181,10 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
         return means(known_mean(at_middle(mixer, values), 0))
 
     # The dtype of the weights as the model holds them; that of T where it is not known.
-    held = str(mixer.attrs["precision"]).rpartition(" ")[2]
+    stored = DTYPES.get(str(mixer.attrs["precision"]).rpartition(" ")[2], DTYPES[mixer.attrs["dtype"]])
     return {
         "labels": [_label(unit_dim(mixer), units[group]) for group in groups],
-        "share": {metric: grouped(utilisation_values(mixer, metric)) for metric in metrics},
+        "share": {metric: grouped(utilisation_values(mixer, metric, each=True)) for metric in metrics},
         "ess": {metric: grouped(ess_values(mixer, metric)) for metric in metrics},
         "apart": {metric: grouped(_apart(mixer, metric)) for metric in metrics},
         "unit": unit_dim(mixer),
@@ -190,10 +192,9 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
         "sink": means(known_mean(mixer["sink_share"].values, 0)),
         # Entropy-ESS without the columns of sinks.
         "sinkless": means(known_mean(without_sinks(mixer), 0)),
-        # The largest TSS, the same in all cells.
-        "tss": json_number(largest_size(mixer)),
+        "tss": means(unit_sizes(mixer)),
         # What a number per channel takes in bytes per head, as `state_bytes` counts them.
-        "numberBytes": DTYPES.get(held, DTYPES[mixer.attrs["dtype"]]).itemsize * int(mixer.attrs["multiplicity"]),
+        "numberBytes": stored.itemsize * int(mixer.attrs["multiplicity"]),
     }
 
 

@@ -25,7 +25,7 @@ const map = (() => {
   const layerName = ({ name, short }) => short === name ? name : `layer ${short}`;
 
   const numbersOf = ({ cells }, metric, column) => {
-    const numbers = { share: cells.share[metric][column], ess: cells.ess[metric][column], tss: cells.tss,
+    const numbers = { share: cells.share[metric][column], ess: cells.ess[metric][column], tss: cells.tss[column],
       entropy: cells.ess.entropy[column], sinkless: cells.sinkless[column] };
     const bytes = (number) => number === null ? null : number * cells.numberBytes;
     const apart = cells.apart[metric][column];

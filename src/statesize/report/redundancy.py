@@ -41,6 +41,7 @@ class MixerNeeds:
             if unknown.
         needed: Entropy-ESS summed over these channels; what several heads read counts once, by their joint ESS.
         alone: Entropy-ESS summed over the channels of all heads, as if they shared nothing.
+        grows: Whether it stores more the longer the text is.
     """
 
     name: str
@@ -49,6 +50,7 @@ class MixerNeeds:
     stored: tuple[float, ...]
     needed: tuple[float, ...]
     alone: tuple[float, ...]
+    grows: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,13 +116,19 @@ class Redundancy:
         if not math.isnan(self.values[index]):
             return ""
         if self.skipped:
-            return f"No redundancy, as these mixers were not measured: {', '.join(self.skipped)}."
+            return f"The redundancy cannot be told: these mixers were not measured: {', '.join(self.skipped)}."
         if math.isnan(self.stored[index]):
             unknown = ", ".join(mixer.name for mixer in self.mixers if math.isnan(mixer.stored[index]))
-            return f"No redundancy, as the sizes of these mixers' states are unknown: {unknown}."
+            return f"The redundancy cannot be told: the sizes of these mixers' states are unknown: {unknown}."
+        cut, stored, most = self.positions[index], self.stored[index], self.dimension[index]
+        caches = sum(mixer.stored[index] for mixer in self.mixers if mixer.grows)
+        enough = "A longer text does not help, because the caches grow with the text."
+        if caches < most:
+            tokens = 2 * (cut * (stored - caches) // (most - caches) + 1)
+            enough = f"Take a text of about {tokens:,.0f} tokens or more."
         return (
-            f"No redundancy at {self.positions[index]}: the states hold {self.stored[index]:,.0f} numbers, the text "
-            f"before or after the cut {self.dimension[index]:,}. Take a longer text."
+            f"The redundancy cannot be told at {cut}: the states can hold {stored:,.0f} numbers, and the text before "
+            f"or after the cut allows {most:,}, so the text is the limit of what passes, not the layers. {enough}"
         )
 
     def middle_text(self) -> str:

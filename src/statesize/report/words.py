@@ -21,6 +21,7 @@ from statesize.results.profiled import Profiled, comparable, model_mean
 from statesize.results.summary import (
     at_middle,
     binding,
+    channels_of,
     ess_values,
     keeps_everything,
     known_mean,
@@ -28,6 +29,7 @@ from statesize.results.summary import (
     middle_bounds,
     middle_bytes,
     middle_ceiling,
+    unit_limits,
 )
 
 Bounds: TypeAlias = tuple[float, float]
@@ -187,7 +189,7 @@ def _share_over_texts(profile: Profiled, share: float) -> Interval:
     if texts < FEWEST_TEXTS or any(row["measured"] < row["units"] for row in rows):
         return Interval(share)
     ess = np.array([known_mean(at_middle(node, ess_values(node, "entropy")), 1) for node in nodes])
-    most = np.array([known_mean(at_middle(node, node["ceiling"].values[:, None]), 1) for node in nodes])
+    most = np.array([known_mean(at_middle(node, unit_limits(node)), 1) for node in nodes])
     layers = comparable(profile)
     carried, held = ([model_mean(profile, list(one[:, text]), layers) for text in range(texts)] for one in (ess, most))
     found = mean_interval(np.array(carried) / np.array(held))
@@ -383,9 +385,11 @@ def _against(nodes: Sequence[xr.Dataset]) -> str:
     ceiling = max(middle_ceiling(node) for node in nodes)
     if all(keeps_everything(node) for node in nodes):
         return f"of {ceiling:.0f} tokens kept"
-    sizes = {largest_size(node) for node in nodes}
-    if len(sizes) == 1 and all(size <= ceiling for size in sizes):
-        return f"of the {sizes.pop():.0f} that it holds"
+    sizes = [largest_size(node) for node in nodes]
+    if all(size <= middle_ceiling(node) for size, node in zip(sizes, nodes, strict=True)):
+        one = len(set(sizes)) == 1 and not any(node.attrs["state_sizes"] for node in nodes)
+        held = np.average(sizes, weights=[channels_of(node) for node in nodes])
+        return f"of the {held:.0f} that it holds{'' if one else ' on average'}"
     return f"of at most {ceiling:.0f}"
 
 

@@ -20,7 +20,8 @@ from statesize.results.fields import BY_SEQUENCE, BY_UNIT, FIELDS, MIXER_DIMS
 from statesize.texts.inputs import Given, ids_of
 from statesize.texts.tokens import AnyTokenizer, special_ids, token_text
 
-_ATTRIBUTES = ("kind", "note", "cache", "multiplicity", "dtype", "precision", "engine", "stratum_sizes")
+_LISTS = ("stratum_sizes", "state_sizes")
+_ATTRIBUTES = ("kind", "note", "cache", "multiplicity", "dtype", "precision", "engine", *_LISTS)
 # Bytes of sequences that are joined at once when a profile is written.
 _PART_BYTES = 2**28
 
@@ -73,7 +74,8 @@ def sequence_dataset(
         # A size that is not known cannot bind.
         variables["state_size"][:], variables["binds"][:] = np.nan, 0
     arrays = {name: (dims[name], values) for name, values in variables.items()}
-    return xr.Dataset(arrays, attrs={**facts, "stratum_sizes": sample.sizes.tolist()})
+    lists = zip(_LISTS, (sample.sizes.tolist(), list(facts["state_sizes"])), strict=True)
+    return xr.Dataset(arrays, attrs={**facts, **dict(lists)})
 
 
 @dataclass(eq=False)

@@ -30,7 +30,7 @@ from statesize.results.checked import (
 from statesize.results.place import MARKER, check_destination, check_free, require_profile
 
 FORMAT = "statesize-profile"
-SCHEMA = 8
+SCHEMA = 9
 _CPU = torch.device("cpu")
 
 

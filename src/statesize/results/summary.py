@@ -79,11 +79,25 @@ def ess_values(node: xr.Dataset, metric: str) -> Array:
     return (lower + upper) / 2
 
 
-def utilisation_values(node: xr.Dataset, metric: str = "entropy") -> Array:
-    """ESS as a share of its ceiling, (sequence, unit, position); NaN where its size does not bind."""
+def unit_sizes(node: xr.Dataset) -> NDArray[np.float64]:
+    """The largest TSS of each measured head or channel, (unit,); NaN where it is not known."""
+    units, own = node[unit_dim(node)].values, node.attrs["state_sizes"]
+    return np.minimum(largest_known(node, "state_size"), np.array(own)[units] if own else np.full(len(units), np.inf))
+
+
+def unit_limits(node: xr.Dataset, name: str = "ceiling") -> Array:
+    """The "ceiling" or "state_size" of each head or channel, (sequence, unit, position), or of all, whose unit is 1."""
+    # What is stored is that of the largest head.
+    limits = node[name].values[:, None]
+    return np.minimum(limits, unit_sizes(node)[:, None]) if node.attrs["state_sizes"] else limits
+
+
+def utilisation_values(node: xr.Dataset, metric: str = "entropy", *, each: bool = False) -> Array:
+    """ESS as a share of the mean ceiling, or of each head's own, (sequence, unit, position); NaN unless sizes bind."""
     # Copies, because torch warns of arrays that cannot be written to.
-    ess, ceiling = (torch.from_numpy(np.array(values)) for values in (ess_values(node, metric), node["ceiling"].values))
-    return utilisation(ess, ceiling[:, None], torch.from_numpy(binding(node))[:, None]).numpy()
+    limits = unit_limits(node) if each else unit_limits(node).mean(1, keepdims=True)
+    ess, ceiling = (torch.from_numpy(np.array(values)) for values in (ess_values(node, metric), limits))
+    return utilisation(ess, ceiling, torch.from_numpy(binding(node))[:, None]).numpy()
 
 
 def binding(node: xr.Dataset) -> NDArray[np.bool_]:
@@ -119,8 +133,8 @@ def middle_bounds(node: xr.Dataset, metric: str) -> tuple[float, float]:
 
 
 def middle_ceiling(node: xr.Dataset) -> float:
-    """What ESS could be at the middle, on average over sequences."""
-    return float(known_mean(at_middle(node, node["ceiling"].values[:, None]), (0, 1)))
+    """What ESS could be at the middle, on average over sequences and heads."""
+    return float(known_mean(at_middle(node, unit_limits(node)), (0, 1)))
 
 
 def middle_bytes(node: xr.Dataset, lengths: NDArray[np.int64]) -> float:
@@ -142,9 +156,10 @@ def keeps_everything(node: xr.Dataset) -> bool:
 
 
 def largest_size(node: xr.Dataset, name: str = "state_size") -> float:
-    """The largest TSS, or "state_bytes", a whole number; NaN where it is not known."""
-    largest = largest_known(node, name)
-    return largest if math.isnan(largest) else int(largest)
+    """The largest TSS, on average over heads, or "state_bytes"; NaN where it is not known."""
+    largest, own = largest_known(node, name), node.attrs["state_sizes"]
+    largest = float(np.minimum(largest, own).mean()) if own and name == "state_size" else largest
+    return int(largest) if largest.is_integer() else largest
 
 
 def sample_of(node: xr.Dataset) -> Sample:
@@ -301,8 +316,7 @@ def long_form(node: xr.Dataset, root: xr.Dataset, model: str, layer: str) -> pd.
                 "threshold": threshold,
                 "token": root["tokens"].values[sequence, position],
                 "sequence": sequence,
-                "ceiling": node["ceiling"].values[sequence, column],
-                "state_size": node["state_size"].values[sequence, column],
+                **{name: np.broadcast_to(unit_limits(node, name), shape).ravel() for name in ("ceiling", "state_size")},
                 "lower": lower.ravel(),
                 "upper": upper.ravel(),
                 "norm": node["norm"].values.ravel(),

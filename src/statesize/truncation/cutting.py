@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from statesize.adapters.forward import Forward
 from statesize.adapters.kernels.rotation import Rotation, rotation_of
 from statesize.adapters.models.model_state import known_options
-from statesize.adapters.observation import ModuleStack, Observation, Product
+from statesize.adapters.observation import ModuleStack, Observation, Product, declared_sizes
 from statesize.adapters.runs import observed
 from statesize.errors import ModelError
 from statesize.operators import Dense, Operator, Recurrence, SoftmaxAttention
@@ -100,7 +100,10 @@ class Cutting:
             mixed = original(hidden)
             operator: Operator = module.operator(hidden)
             kind = str(getattr(module, "kind", type(module).__name__))
-            seen = Observation(name, kind, lambda units: operator[:, units], module.values(hidden), mixed, None, 0)
+            sizes = declared_sizes(name, module, operator)
+            seen = Observation(
+                name, kind, lambda units: operator[:, units], module.values(hidden), mixed, None, 0, state_sizes=sizes
+            )
             changed = self._changed(seen)
             return mixed if changed is None else changed.to(mixed.dtype)
 
@@ -118,7 +121,9 @@ class Cutting:
                 return None
             if seen.inner:
                 return None
-            if product is None or not _shares_memory(seen.mixed, product.mixed):
+            if product is None or (
+                seen.mixed.untyped_storage().data_ptr() != product.mixed.untyped_storage().data_ptr()
+            ):
                 self.whole.setdefault(seen.name, _INSIDE)
                 return None
             changed = self._changed(seen)
@@ -175,14 +180,15 @@ class Cutting:
 
     def _noted(self, seen: Observation) -> MixerSpectra:
         blocks = [block for _, block in self._blocks(seen)]
-        inputs = blocks[0].left.shape[-1]
+        inputs, most = blocks[0].left.shape[-1], blocks[0].values.shape[-1]
+        sizes = torch.tensor(seen.state_sizes)
         return MixerSpectra(
             seen.kind,
             seen.found.multiplicity,
             torch.cat([block.entropy[0] for block in blocks]).cpu(),
             torch.cat([block.norm[0] for block in blocks]).cpu(),
-            blocks[0].values.shape[-1],
-            inputs,
+            sizes.clamp(max=most) if len(sizes) else most,
+            sizes.clamp(max=inputs) if len(sizes) else inputs,
             min(inputs, seen.state_size or inputs),
             blocks[0].right is not None,
             self._group_blocks(seen).entropy[0, :, 0].cpu() if seen.groups else None,
@@ -309,10 +315,6 @@ def _parts(seen: Observation) -> Iterator[slice]:
     """Units of a mixer, some at once."""
     units = seen.values.shape[1]
     return (slice(first, min(first + _UNITS, units)) for first in range(0, units, _UNITS))
-
-
-def _shares_memory(one: Tensor, other: Tensor) -> bool:
-    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 def _placed(changed: Tensor, seen: Tensor, result: Tensor) -> Tensor:

@@ -104,6 +104,7 @@ def table(result: TruncationResult) -> PageTable:
 
 def notes(result: TruncationResult) -> list[str]:
     """What has to be known beside the numbers."""
+    tokens = any(row.rule == "past tokens" for row in result.rows)
     said = [
         f"{_documents(result)}. The context is worth {result.worth:.2f} nats per token: the loss of the "
         "tokens after the cut when no mixer carries anything past it, less the loss of the whole model.",
@@ -112,10 +113,11 @@ def notes(result: TruncationResult) -> list[str]:
         "loss: nats per token more than the whole model loses; below 0 where a cut predicts better.",
         "Rows that name no choice keep the best numbers (with hindsight), so their size is a lower bound of the memory "
         "that is needed. A real memory does not know the future. By past rows, it keeps the numbers that tokens before "
-        "the cut would read behind the cut; as tokens, it keeps whole tokens. The best of these is an upper bound.",
+        "the cut would read behind the cut"
+        f"{'; as tokens, it keeps whole tokens. The best of these' if tokens else '. This'} is an upper bound.",
     ]
     # Whole tokens are chosen only where some layer keeps them, with their keys.
-    if any(row.rule == "past tokens" for row in result.rows):
+    if tokens:
         said.append(
             "Numbers per channel count values only. Keys are kept whole; where they are stored, they take as many "
             "bytes as all values."
@@ -142,8 +144,8 @@ def notes(result: TruncationResult) -> list[str]:
         )
     if result.unmoved:
         said.append(
-            f"Queries of {listed(result.unmoved)} could not be asked again behind the cut, as no rotary embedding is "
-            "known that turns them as the layer does: rows before the cut took their place as they stand."
+            f"No rotary embedding was seen that turns queries of {listed(result.unmoved)}, so past rows and past "
+            "attention took queries before the cut as they stand. That is exact where a layer has no such embedding."
         )
     said += [
         f"Not cut, so that the past passes there: {names}: {reason.removesuffix('.')}."

@@ -31,7 +31,7 @@ NEGLIGIBLE = 0.01
 """Share of the divergence without context that counts as nothing, by default."""
 WORTHLESS = 0.01
 """Nats per token below which the context is worth nothing that could be lost."""
-_TOO_FEW = f"too few for an interval: give at least {FEWEST_TEXTS} texts. "
+_TOO_FEW = f"too few for an interval: give at least {FEWEST_TEXTS} texts."
 
 
 @dataclass(frozen=True)
@@ -141,10 +141,10 @@ class CausalSize:
         lost = "change of the predictions" if self.of == "divergence" else "loss of the context's worth"
         if math.isnan(self.multiple.value):
             return f"The context is worth too little to tell what a {lost} of only {percent(self.at)} takes."
-        few = "" if self.multiple.ends else f"The texts are {_TOO_FEW}"
+        few = "" if self.multiple.ends else f" The texts are {_TOO_FEW}"
         return (
-            f"{few}Without hindsight, a {lost} of only {percent(self.at)} takes {self.multiple:.1f} × ESS, or "
-            f"{self.stored:.0%} of what is stored.\nnext: .multiple, .share, .stored"
+            f"Without hindsight, a {lost} of only {percent(self.at)} takes {self.multiple:.1f} × ESS, or "
+            f"{self.stored:.0%} of what is stored.{few}\nnext: .multiple, .share, .stored"
         )
 
 
@@ -292,22 +292,22 @@ class TruncationResult:
         else:
             held = f", or {stored} of the state"
         return (
-            f"{self._few_texts()}The context is worth {worth:.2f} nats per token {over}. "
+            f"The context is worth {worth:.2f} nats per token {over}. "
             f"A head can keep {self.inputs:.0f} numbers per channel; its ESS is {self.entropy.value:.1f} "
             f"({ess.kept:.1f} when rounded up in each head). If each head keeps as many numbers as its ESS, the "
             f"predictions change by {ess.divergence_share:.1%} with hindsight (the future is known) and by "
             f"{causal.divergence_share:.1%} without hindsight; if it keeps nothing, by 100%. For a change of only "
             f"{percent(size.at)} without hindsight, a head needs {most}{size.multiple:.1f} × its ESS{held}."
-            f"{too_short(max(one.tokens for one in self.documents))}"
+            f"{too_short(max(one.tokens for one in self.documents))}{self._few_texts()}"
         )
 
     def _few_texts(self) -> str:
-        """Begins the finding where it is of few texts; else empty."""
+        """Ends the finding where it is of few texts; else empty."""
         if self.texts >= FEWEST_TEXTS:
             return ""
         tokens = counted(sum({one.document: one.tokens for one in self.documents}.values()), "token")
         these = f"One text ({tokens}) is" if self.texts == 1 else f"These {self.texts} texts ({tokens}) are"
-        return f"{these} {_TOO_FEW}"
+        return f" {these} {_TOO_FEW}"
 
     @property
     def little_text(self) -> bool:

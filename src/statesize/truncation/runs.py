@@ -29,8 +29,8 @@ class MixerSpectra:
         multiplicity: Channels of each unit.
         entropy: Entropy-ESS of each unit, (units,).
         norm: ‖H_i‖_F of each unit, (units,).
-        most: The largest rank that H_i can have.
-        inputs: How many inputs, or numbers of a state, of the past there are to choose from.
+        most: The largest rank that H_i can have, of all units or of each, (units,).
+        inputs: How many inputs, or numbers of a state, of the past there are to choose from, likewise.
         held: How many inputs a window still shows behind the cut; all without one.
         state: Whether it keeps a state, in which no inputs can be chosen.
         joint: Entropy-ESS of the stack of each group's units, (groups,), or None without groups.
@@ -40,8 +40,8 @@ class MixerSpectra:
     multiplicity: int
     entropy: Tensor
     norm: Tensor
-    most: int
-    inputs: int
+    most: int | Tensor
+    inputs: int | Tensor
     held: int
     state: bool
     joint: Tensor | None
@@ -153,8 +153,9 @@ def _run(
     # The stack of a group may have more rows, and a larger rank, than one of its units; without hindsight a choice may
     # need all that there is.
     ranks = {
-        name: torch.ceil(numbers[name] - 1e-9).clamp(0, one.inputs if grouped or rule in CAUSAL else one.most).long()
+        name: torch.ceil(numbers[name] - 1e-9).clamp(min=0).clamp(max=most).long()
         for name, one in spectra.items()
+        for most in (one.inputs if grouped or rule in CAUSAL else one.most,)
     }
     return CutRun(rule, scale, ranks, grouped, mean_numbers(spectra, ranks))
 
@@ -170,12 +171,13 @@ def _spread(spectra: dict[str, MixerSpectra], sizes: dict[str, Tensor], kept: fl
 
     def at(scale: float) -> dict[str, Tensor]:
         return {
-            name: torch.where(one.norm > 0, (scale * sizes[name]).round().clamp(1, one.most), 0)
+            name: torch.where(one.norm > 0, (scale * sizes[name]).round().clamp(min=1).clamp(max=one.most), 0)
             for name, one in spectra.items()
         }
 
     positive = [float(size[size > 0].min()) for size in sizes.values() if bool((size > 0).any())]
-    low, high = 0.0, max(one.most for one in spectra.values()) / min(positive, default=1.0)
+    most = max(float(torch.as_tensor(one.most).max()) for one in spectra.values())
+    low, high = 0.0, most / min(positive, default=1.0)
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if mean_numbers(spectra, at(middle)) < kept else (low, middle)

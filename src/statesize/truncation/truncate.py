@@ -239,9 +239,9 @@ class CutTest:
             past.settled = True
             made.append(CutRun(run.rule, run.scale, run.kept, *scored(predicted, expected, probabilities, answers)))
         entropy = mean_numbers(spectra, {name: one.entropy for name, one in spectra.items()})
-        ceiling = mean_numbers(spectra, {name: torch.full_like(one.norm, one.most) for name, one in spectra.items()})
-        inputs = mean_numbers(spectra, {name: torch.full_like(one.norm, one.inputs) for name, one in spectra.items()})
-        stored = mean_numbers(spectra, {name: torch.full((one.stored,), one.inputs) for name, one in spectra.items()})
+        ceiling = mean_numbers(spectra, {name: one.most + torch.zeros_like(one.norm) for name, one in spectra.items()})
+        inputs = mean_numbers(spectra, {name: one.inputs + torch.zeros_like(one.norm) for name, one in spectra.items()})
+        stored = mean_numbers(spectra, {name: one.inputs + torch.zeros(one.stored) for name, one in spectra.items()})
         sizes = entropy, ceiling, inputs, stored
         loss = scored(logits, expected, probabilities, answers)[0]
         return CutDocument(index, len(given), cut, loss, *sizes, tuple(made), self.pieces[index][0])

@@ -17,6 +17,7 @@ from statesize.lab.trends.growth import Growth
 from statesize.lab.trends.length import LengthWork
 from statesize.lab.trends.points import MEASURED, MixerPoint, Point
 from statesize.measurement.settings import Settings
+from statesize.report.document import cell_text
 
 SHAPE = {"vocabulary_size": 64, "width": 8, "heads": 2, "layers": 1, "key_size": 4}
 TEXT = torch.randint(2, 64, (150,), generator=torch.Generator().manual_seed(3))
@@ -68,33 +69,103 @@ def test_points_hold_no_sinks_and_look_for_none(monkeypatch):
     assert asked
 
 
-def growth(values, lengths=(16, 32, 64, 128), trained=None, state=99):
+def growth(values, lengths=(16, 32, 64, 128), trained=None, ceiling=10**6, total=1, sources=None):
     """What a mixer with one head has, (lengths, excerpts)."""
     points = []
     for row in values:
         numbers = {metric: [float(value) for value in row] for metric in MEASURED}
         units = {metric: [[value] for value in listed] for metric, listed in numbers.items()}
-        points.append(Point((MixerPoint("mixer", "attention", state, 1, ("head 0",), units, numbers),), {}, 0.0, 0.0))
+        points.append(
+            Point((MixerPoint("mixer", "attention", 99, ceiling, 1, total, ("head 0",), units, numbers),), {}, 0.0, 0.0)
+        )
     facts = {"tokens_sha256": "", "asked": {}, "versions": {}}
     return Growth(
         model="one", names=tuple(map(str, lengths)), places=lengths, future=64, trained_length=trained,
-        points=tuple(points), skipped={}, facts=facts, sources=tuple(range(np.shape(values)[1])),
+        points=tuple(points), skipped={}, facts=facts, sources=sources or tuple(range(np.shape(values)[1])),
     )  # fmt: skip
 
 
+JITTER = np.array([0.98, 0.99, 1.0, 1.01, 1.02])
+LENGTHS = np.array([16.0, 32, 64, 128])
+
+
 @pytest.mark.parametrize(
-    ("values", "lengths", "state", "told"),
+    ("curve", "shape"),
     [
-        ((5, 7, 9, 11), (8, 16, 64, 128), 32, "ESS after 8 tokens cannot pass 8."),
-        ((5, 9, 9, 11), (8, 16, 64, 128), 32, "ESS after 8, 16 tokens cannot pass 8, 16."),
-        # The state is the smaller limit, and not what lies behind the cut.
-        ((9, 10, 10, 11), (32, 64, 128, 256), 32, ""),
-        ((9, 10, 10, 11), (32, 64, 128, 256), 256, "ESS after 256 tokens cannot pass the 64 tokens behind the cut."),
+        (LENGTHS**0.5, "power law"),
+        (LENGTHS**-0.2, "power law"),
+        (LENGTHS / (LENGTHS + 40), "saturates"),
+        (1 - np.exp(-LENGTHS / 40), "saturates"),
+        (np.minimum(LENGTHS, 40), "saturates"),
+        # Means of `sa` and `gla` on record.
+        ([13.8, 20.9, 31.3, 43.6, 57.7], "power law"),
+        ([10.9, 11.9, 12.2, 12.2, 12.2], "saturates"),
     ],
 )
-def test_what_limits_ess_is_told_only_where_it_does(values, lengths, state, told):
-    finding = growth(np.array(values)[:, None], lengths, state=state).finding
-    assert finding.endswith(f"still grow. {told}".rstrip())
+def test_an_exponent_is_told_where_a_power_law_fits_better_than_saturation(curve, shape):
+    found = growth(np.array(curve)[:, None] * JITTER, (16, 32, 64, 128, 256)[: len(curve)])
+    assert found.exponent().shape == shape
+    table = found.page().tables[0]
+    cell = table.rows[0][table.headings.index("exponent")]
+    assert (cell == "saturates") == (shape == "saturates")
+    assert ("about as n^" in found.finding) == (shape == "power law")
+    assert ("A curve that saturates fits better" in found.finding) == (shape == "saturates")
+    assert found.to_dict()["exponents"][0]["shape"] == shape
+
+
+def test_an_exponent_takes_three_lengths_and_five_texts():
+    needs = "An exponent takes 3 lengths and 5 texts or more, got "
+    two = growth(np.array([16.0, 32])[:, None] ** 0.5 * JITTER, lengths=(16, 32))
+    assert (two.exponent().shape, np.isnan(two.exponent().whole.value)) == ("not clear", True)
+    assert f"{needs}2 lengths and 5 texts." in two.finding
+    # What the last two lengths tell needs no third.
+    assert two.exponent().course == "grows"
+    assert "Of 1 measured heads or channels, over the last two lengths: 1 growing." in two.finding
+    curve = LENGTHS[:, None] ** 0.5 * JITTER
+    for sources, read in (((0,) * 5, "5 pieces of one text"), ((0, 0, 1, 2, 3), "5 pieces of 4 texts")):
+        found = growth(curve, sources=sources)
+        assert f"{needs}4 lengths and {read}." in found.finding
+        assert "n^" not in found.finding
+        assert not {"exponent", "last two lengths"} & set(found.page().tables[0].headings)
+    assert needs not in growth(curve).finding
+
+
+def test_each_number_stands_beside_its_ceiling():
+    found = growth(np.array([8.0, 12, 14])[:, None] * np.ones(5), lengths=(16, 32, 64), ceiling=16.0)
+    table = found.page().tables[0]
+    assert table.headings[-3:] == [f"ESS of ceiling\nafter {one}" for one in (16, 32, 64)]
+    assert [cell_text(cell) for cell in table.rows[0][-3:]] == ["8 of 16", "12 of 16", "14 of 16"]
+    assert "from 8.0 of at most 16 after 16 tokens to 14.0 of at most 16 after 64 tokens" in found.finding
+    assert table.caption.startswith("The ceiling is the most that ")
+
+
+def test_the_ceilings_are_those_of_states_contexts_and_futures():
+    assert plain().to_dict()["layers"][1]["ceiling"] == [4, 6, 6]
+    assert measured(model("gla"), future=8).to_dict()["layers"][1]["ceiling"] == [4, 4, 4]
+    llama = attention_model("llama", num_hidden_layers=1)
+    found = ss.lab.length(llama, TEXT % 40, lengths=[4, 8], future=3, excerpts=1, on_progress=lambda *_: None)
+    by_name = {one["name"].partition(", ")[2]: one["ceiling"] for one in found.to_dict()["layers"][1:]}
+    heads, groups = (mixer.total for mixer in found.points[0].mixers)
+    # What several heads read together is behind the cut once for each of them.
+    assert by_name == {"": [3, 3], "joint": [min(n, 3 * heads // groups) for n in (4, 8)]}
+
+
+def test_it_is_told_which_heads_and_how_much_after_the_cut_were_measured():
+    shape = {"heads": 4, "width": 16, "layers": 2}
+    some = measured(model(**shape), settings=Settings(channels=1), lengths=[4, 8])
+    assert some.finding.endswith(
+        "\nRead: 5 pieces of one text, with 6 tokens behind the cut in each. Measured: 2 of 8 heads or channels."
+    )
+    assert [row[1] for row in some.page().tables[0].rows] == ["2 of 8", "1 of 4", "1 of 4"]
+    assert measured(model(), lengths=[4, 8]).finding.endswith("Measured: all heads or channels.")
+    assert {row[1] for row in plain().page().tables[0].rows} == {"all", "head 0", "head 1"}
+
+
+def test_a_future_that_the_texts_have_no_room_for_is_told():
+    assert measured(model(), lengths=[4, 80], future=None).notes == (
+        "Only 70 tokens behind the cut, not 80: the longest text has room for no more.",
+    )
+    assert measured(model(), future=None).notes == ()
 
 
 def test_exponents_are_the_slopes_of_each_excerpt():
@@ -122,25 +193,26 @@ def test_few_excerpts_have_no_interval_and_then_no_course():
     one = found.exponent()
     assert one.whole.value == pytest.approx(0.4)
     assert np.isnan([one.whole.low, one.whole.high]).all()
-    assert one.course == "not clear"
-    assert found.finding.endswith("about as n^0.40; at least 5 texts are needed to tell which heads still grow.")
+    assert (one.course, one.shape) == ("not clear", "not clear")
     table = found.page().tables[0]
     assert "clear" not in str(table.rows)
-    assert not any(word in table.caption for word in ("clear", "star", "by Student"))
+    assert not any(word in table.caption for word in ("clear", "exponent", "by Student"))
 
 
 def test_only_exponents_that_are_there_have_columns_and_are_explained():
-    def shown(**options):
-        table = (measured(model(), **options) if options else plain()).page().tables[0]
-        return [one for one in ("exponent", "over the last two lengths") if one in table.headings], table.caption
+    def shown(*lengths, trained=None):
+        table = growth(np.sqrt(lengths)[:, None] * JITTER, lengths, trained).page().tables[0]
+        return [one for one in ("exponent", "last two lengths") if one in table.headings], table.caption
 
-    headings, caption = shown(trained_length=4)
+    headings, caption = shown(4, 8, trained=4)
     assert headings == []
-    assert "power" not in caption
-    assert shown(trained_length=8)[0] == ["exponent"]
-    headings, caption = shown()
-    assert headings == ["exponent", "over the last two lengths"]
-    assert "power" in caption
+    assert "exponent" not in caption
+    headings, caption = shown(4, 8, 16, trained=8)
+    assert headings == ["last two lengths"]
+    assert "n^" not in caption
+    headings, caption = shown(4, 8, 16)
+    assert headings == ["exponent", "last two lengths"]
+    assert "n^" in caption
 
 
 def test_by_default_the_future_is_as_long_as_the_longest_context_that_is_fitted_or_of_256_tokens():
@@ -152,8 +224,7 @@ def test_by_default_the_future_is_as_long_as_the_longest_context_that_is_fitted_
     assert found.future == 70
     text = (torch.arange(600) * 7 % 50)[None]
     assert ss.lab.length(model(), text, lengths=[4, 300], excerpts=1, on_progress=lambda *_: None).future == 256
-    assert found.finding.endswith(" ESS after 80 tokens cannot pass the 70 tokens behind the cut.")
-    assert "behind the cut" not in short.finding
+    assert "with 70 tokens behind the cut in each" in found.finding
 
 
 def test_what_heads_carry_together_is_no_head():
@@ -162,13 +233,14 @@ def test_what_heads_carry_together_is_no_head():
     heads = [one for one in found.exponents() if one.unit]
     alone = [one for one in heads if "joint" not in one.layer]
     assert 0 < len(alone) < len(heads)
-    assert f"; of {len(alone)} heads or channels " in found.finding
+    assert f" Of {len(alone)} measured heads or channels, over the last two lengths: " in found.finding
 
 
-def test_what_comes_near_the_ceiling_is_marked():
-    lengths = np.array([16.0, 32, 64, 128])
-    assert growth(np.minimum(lengths, 64)[:, None] * np.full(5, 0.9)).near_ceiling("mixer")
-    assert not growth(np.minimum(lengths, 64)[:, None] * np.full(5, 0.5)).near_ceiling("mixer")
+@pytest.mark.parametrize(("share", "shape"), [(0.9, "near its ceiling"), (0.5, "power law")])
+def test_no_exponent_is_told_of_what_comes_near_its_ceiling(share, shape):
+    found = growth(share * np.sqrt(LENGTHS)[:, None] * np.ones(5), ceiling=float(np.sqrt(128)))
+    assert {one.shape for one in found.exponents()} == {shape}
+    assert (", near the most that is possible." in found.finding) == (share > 0.8)
 
 
 def test_no_exponent_is_fitted_across_the_trained_length():
@@ -233,14 +305,14 @@ def test_finished_lengths_are_kept(tmp_path):
 def test_the_page_draws_what_lies_beyond_apart(tmp_path):
     found = measured(model(), trained_length=8)
     page = found.to_html(tmp_path / "length.html").read_text(encoding="utf-8")
-    assert found.finding in page
+    assert all(line in page for line in found.finding.splitlines())
     assert "trained on sequences of 8 tokens; longer contexts are orange" in page
     assert set(found.to_dataframe()["length"]) == {4, 8, 16}
 
 
 def test_what_is_not_known_is_a_dash():
-    assert f"{growth(np.array([[1.0], [2.0]]), lengths=(16, 32), trained=8).exponent().whole:+.2f}" == "–"
-    assert f"{growth(np.array([[1.0], [2.0]]), lengths=(16, 32)).exponent().whole:+.2f}" == "+1.00"
+    assert f"{growth(np.array([[1.0], [2.0]]), lengths=(16, 32), trained=8).exponent().last:+.2f}" == "–"
+    assert f"{growth(np.array([[1.0], [2.0]]), lengths=(16, 32)).exponent().last:+.2f}" == "+1.00"
 
 
 def test_contexts_begin_as_the_tokenizer_begins_a_text():

@@ -42,7 +42,8 @@ def whole_numbers(name: str, given: Sequence[str]) -> list[int]:
         return [int(part) for part in listed(given)]
     except ValueError as error:
         raise InputError(
-            f"{name} must be numbers such as 64,128, got {' '.join(given)!r}. What follows them stands before --{name}."
+            f"{name} must be whole numbers such as 64,128, got {' '.join(given)!r}. It takes all words up to the next "
+            "option: give the model first."
         ) from error
 
 
@@ -105,8 +106,9 @@ def check_file(name: str, path: Path | None, *, folder: bool = False) -> None:
     if path is None or (folder and path.is_dir()):
         return
     if not path.exists():
-        beside = {one.name: str(one) for one in path.parent.iterdir()} if path.parent.is_dir() else {}
-        advice = meant(path.name, beside, f"Paths are taken from {Path.cwd()}.")
+        # An ending that is alike makes no two names alike; of the same name, the same ending is meant.
+        there = sorted(path.parent.iterdir(), key=lambda one: one.suffix == path.suffix) if path.parent.is_dir() else ()
+        advice = meant(path.stem, {one.stem: str(one) for one in there}, f"Paths are taken from {Path.cwd()}.")
         raise FileError(f"{name} must be a file, got {path}, which is not there. {advice}")
     if not require_regular(path, name).stat().st_size:
         raise FileError(f"{name} must be a file, got {path}, which is empty. Give one that holds something.")
@@ -204,7 +206,7 @@ class Measuring:
         past: Measure with at most this many positions of the past.
         future: Measure with at most this many positions of the future.
         channels: Heads or channels to measure in each layer: all, or a number, drawn from all parts of the layer.
-            Default: all of them, up to a cost that --plan states.
+            Default: all of them, up to a cost that `statesize profile --plan` states.
         seed: Seed of the choice of heads or channels.
         memory: Memory that measuring may use, beside the model and the results, such as 4GB: operators, attention maps
             and spectra. Where one head takes more, the command says how much it needs.

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from statesize.cli.shared.printing import SCHEMA, Printing, print_json, tell_page
+from statesize.cli.shared.provenance import called_again
 from statesize.io.progress import duration
 from statesize.io.text import counted, printable
 from statesize.report.document import Shown, cell_text, number_columns, shown_headings
@@ -178,12 +179,13 @@ def show_page(
     *,
     open_page: bool = False,
     shown: int | None = None,
+    rows: int = _MOST_ROWS,
 ) -> None:
-    """Write the page if it is wanted, and show the beginning of the first `shown` of its tables, or the document."""
+    """Write the page if it is wanted, and show so many rows of the first `shown` of its tables, or the document."""
     if html is not None:
         page.write(html)
         tell_page(html, printing, open_page=open_page)
-    show(replace(page, tables=[_beginning(table) for table in page.tables[:shown]]), document, printing)
+    show(replace(page, tables=[_beginning(table, rows) for table in page.tables[:shown]]), document, printing)
 
 
 def fitting_rows(rows: int, most: int) -> int:
@@ -191,23 +193,25 @@ def fitting_rows(rows: int, most: int) -> int:
     return rows if rows < most + _FEWEST_HIDDEN else most
 
 
-def _beginning(table: PageTable) -> PageTable:
-    fitting = fitting_rows(len(table.rows), _MOST_ROWS)
+def _beginning(table: PageTable, rows: int) -> PageTable:
+    fitting = fitting_rows(len(table.rows), rows)
     if fitting == len(table.rows):
         return table
     more = f"… and {len(table.rows) - fitting} rows more, which --html shows."
     return replace(table, rows=table.rows[:fitting], caption="\n".join(filter(None, (more, table.caption))))
 
 
-def show_plan(model: str, plan: Callable[[], Steps], printing: Printing) -> None:
-    """Try what a command would do, and print how long it takes, each kind of step with the time of those timed."""
+def show_plan(model: str, plan: Callable[[], Steps], words: str, printing: Printing) -> None:
+    """Try what a command would do, and print how long it takes, and each kind of step with its time, in words."""
     with printing.step(f"trying {model}"):
         steps = plan()
     each = {kind: (cost, steps.each(kind)) for kind, cost in steps.costs.items()}
     rows = [{"name": kind, "count": cost, "seconds": seconds} for kind, (cost, seconds) in each.items()]
     cells = [(kind, f"{cost:,.0f}", f"{seconds:.2g}") for kind, (cost, seconds) in each.items()]
-    table = PageTable("", ("what", "how often", "seconds each"), cells)
+    caption = ". ".join(part for part in words.rstrip(".").split(". ") if part.partition(":")[0] in each)
+    table = PageTable("", ("what", "how often", "seconds each"), cells, caption and f"{caption}.")
     page = ResultPage(
         "Plan", f"About {duration(steps.seconds)} after loading, as fast as this machine was just now.", (), [table]
     )
     show(page, {"model": model, "seconds": steps.seconds, "steps": rows}, printing)
+    printing.next(*called_again(without="--plan"), why="does it")

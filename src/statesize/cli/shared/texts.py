@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -12,6 +13,7 @@ from cyclopts import ArgumentCollection, Group, Parameter, validators
 
 from statesize.cli.shared.options import MOST, OFTEN, Documents, Flag, Loading, MaxTokens, check_file
 from statesize.cli.shared.printing import Printing
+from statesize.errors import InputError, StatesizeError
 from statesize.io.text import counted
 
 if TYPE_CHECKING:
@@ -37,6 +39,19 @@ INPUTS = Group("Other inputs", sort_key=2)
 # Tokens in which a text's own are looked for.
 _BEGINNING = 64
 _ONE_INPUT = Group(validator=_one_input, show=False)
+_FILES = ("jsonl", "parquet", "ids")
+
+
+def check_all(*checks: Callable[[], object] | str) -> None:
+    """Make checks of options, and tell together what they refuse; a text is what one said that has been made."""
+    refused: list[StatesizeError] = [InputError(check) for check in checks if isinstance(check, str) and check]
+    for check in checks:
+        try:
+            _ = isinstance(check, str) or check()
+        except StatesizeError as error:
+            refused.append(error)
+    if refused:
+        raise refused[0] if len(refused) == 1 else InputError(" Also: ".join(map(str, refused)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,17 +100,12 @@ class Texts:
 
     def check(self) -> None:
         """Refuse options that contradict each other, files that are not there, and a package that is missing."""
-        from statesize.errors import InputError
-
         if self.ids is not None and self.special_tokens:
             raise InputError("special_tokens must be left out with ids, got both. Drop --special-tokens.")
         if self.corpus and (self.special_tokens or not self.text):
             raise InputError("corpus must come with text and without special_tokens. Drop --corpus, or give --text.")
-        for path in self.text or ():
-            check_file("text", path)
-        check_file("jsonl", self.jsonl)
-        check_file("parquet", self.parquet, folder=True)
-        check_file("ids", self.ids)
+        files = [*(("text", path) for path in self.text or ()), *((name, getattr(self, name)) for name in _FILES)]
+        check_all(*(partial(check_file, name, path, folder=name == "parquet") for name, path in files))
         if self.dataset is not None:
             from statesize.texts.tables import import_datasets
 
@@ -176,8 +186,6 @@ class Texts:
 
     def sample(self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None) -> Sequences:
         """Sequences for a plan, and how many there are in all: all of few, or some of many, read without the others."""
-        from statesize.errors import InputError
-
         if (
             self.ids is not None
             or not self.any_chosen
@@ -228,7 +236,6 @@ class Texts:
         self, texts: Iterable[tuple[Document, ...]], tokenizer: AnyTokenizer, left_out: list[str], printing: Printing
     ) -> Sequences:
         from statesize.cli.shared.printing import tell_left_out
-        from statesize.errors import InputError
         from statesize.texts.rows import RefusedChat, is_parted
         from statesize.texts.tokens import beginning_id, join_documents, special_ids, token_text, unbegun_note
 
@@ -263,8 +270,8 @@ class Texts:
         elif parted:
             printing.say("Each text file is one document; --corpus takes its blank lines as borders of several.")
         if chats:
-            where = counted(len(sequences), "text")
-            printing.say(f"The tokenizer's chat template was applied to {chats:,} of {where}.")
+            read = counted(len(sequences), "text")
+            printing.say(f"The tokenizer's chat template was applied to {chats:,} of {read}.")
         if unbegun:
             printing.say(unbegun_note(tokenizer, unbegun))
         self._say_cut(lengths, sequences, printing)

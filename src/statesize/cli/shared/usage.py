@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from cyclopts import (
+    App,
     Argument,
     CoercionError,
     CycloptsError,
@@ -62,6 +64,21 @@ def wrong_usage(error: CycloptsError) -> str:
     else:
         said = str(error)
     return f"{said.rstrip()} See {command} --help."
+
+
+def as_typed(message: str, app: App, arguments: Sequence[str]) -> str:
+    """A refusal that begins with names of options, with each as it is typed at the command line."""
+    typed = {one.partition("=")[0] for one in arguments}
+    options = {
+        name.strip("-").replace("-", "_"): next((one for one in part.names if one in typed), part.names[0])
+        for part in app.parse_commands(arguments)[1][-1].assemble_argument_collection()
+        for name in part.names
+        if name.startswith("--")
+    }
+    begins, must, rest = message.partition(" must ")
+    if re.fullmatch(r"\w+((, | and )\w+)*", begins):
+        begins = re.sub(r"\w+", lambda name: options.get(name[0], name[0]), begins)
+    return begins + must + rest
 
 
 def _name(argument: Argument, token: Token) -> str:

@@ -16,9 +16,9 @@ checkpoints are kept, and the same command continues after a crash or an interru
 """
 _LENGTH = """Measure how the ESS of each layer and head grows with the length of the context.
 
-Every length ends at the same cut of the same pieces of text, with the same --future tokens after it (default: 256, or
-as many as in the longest fitted context where that is shorter). With --output, finished lengths are kept, and the same
-command continues.
+Every length ends at the same cut of the same pieces of text, with the same --future tokens after it. Default: as many
+as the longest context within the trained length, 256 at most, and fewer where the texts have no room for them. With
+--output, finished lengths are kept, and the same command continues.
 """
 
 COMMANDS = (

@@ -122,11 +122,12 @@ def length(
     Args:
         model: A bundled name (sa, la, gla, gated-deltanet), a folder of a model, a GGUF file, or an id of the Hugging
             Face hub.
-        lengths: Tokens of the contexts, such as 64,128,256.
+        lengths: Tokens of the contexts, such as 64,128,256; an exponent takes three or more.
         trained_length: Tokens of the sequences that the model was trained on. No exponent is fitted beyond it. Default:
             from the model's configuration.
         excerpts: Read at most this many pieces of text, each as long as the longest context and the future together.
-        texts: What the model reads. Default: all bundled documents as one text.
+            Intervals and exponents take five different texts.
+        texts: What the model reads. Default: all bundled documents.
         measuring: What is measured.
         loading: How the model is loaded.
         output: Folder for finished lengths.
@@ -148,6 +149,7 @@ def length(
 
     from statesize.cli.shared.table import show_page
     from statesize.lab.trends.length import FUTURE, check_no_cuts, fitting_lengths, known_trained_length, length
+    from statesize.measurement.statistics import FEWEST_TEXTS
     from statesize.texts.inputs import whole_texts
 
     check_no_cuts(settings)
@@ -161,7 +163,10 @@ def length(
         printing.say(BUNDLED)
     read = enough.read(tokenizer, printing, vocabulary).ids if texts.any_chosen else None
     ids = whole_texts(read, tokenizer)
-    fitting_lengths(chosen, ids, measuring.future)
+    fitting = fitting_lengths(chosen, ids, measuring.future)
+    size = min(fitting[-1] + (measuring.future or min(fitting[-1], FUTURE)), max(map(len, ids)))
+    if excerpts >= FEWEST_TEXTS:
+        texts.tell_few(sum(len(one) >= size for one in ids), f"texts of {size:,} tokens or more", printing)
     loaded = texts.load(model, loading, settings.layers)
     with printing.bars() as bars:
         report_progress = bars.begin(f"measuring {loaded.name}", len(set(chosen))).update

@@ -68,7 +68,7 @@ class Series(Trend):
     def about(self) -> str:
         """What the numbers of the table are."""
         corrected = "; that of the largest change is corrected for how many changes there are" if self.enough else ""
-        return f"Differences are means over texts{corrected}."
+        return f"Differences are means over texts{corrected}. Measured: {self._measured()} heads or channels."
 
     def change(self, layer: str = AVERAGE) -> Change:
         """From the first checkpoint to the last.

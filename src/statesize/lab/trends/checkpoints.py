@@ -76,22 +76,18 @@ def find_checkpoints(
 
 
 def _expanded(name: str) -> list[str]:
-    """The checkpoints that a name stands for."""
+    """The checkpoints that a name stands for; in the folder of a training, "best" and the like have no step."""
     if not Path(name).is_dir() and glob.has_magic(name):
         folders = sorted(path for path in glob.glob(name) if Path(path).is_dir())
         if not folders:
             raise InputError(f"checkpoints must be folders, got the pattern {name}, which fits none.")
         return [path for folder in folders for path in _expanded(folder)]
-    return (_inside(Path(name)) if Path(name).is_dir() else []) or [name]
-
-
-def _inside(folder: Path) -> list[str]:
-    """The folders of models in the folder of a training; "best" and the like have no step and are left out."""
-    return sorted(
+    inside = [
         str(path)
-        for path in folder.iterdir()
-        if _step_of(path.name) is not None and any((path / name).is_file() for name in _CONFIGS)
-    )
+        for path in (Path(name).iterdir() if Path(name).is_dir() else ())
+        if _step_of(path.name) is not None and any((path / config).is_file() for config in _CONFIGS)
+    ]
+    return sorted(inside) or [name]
 
 
 def _title(path: str, paths: Sequence[str]) -> str:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import altair as alt
 import numpy as np
 
-from statesize.io.text import listed
+from statesize.io.text import counted
 from statesize.lab.trends.charts import levels_chart, place_axis
 from statesize.lab.trends.points import JOINT, Numbers
 from statesize.lab.trends.trend import AVERAGE, Trend
 from statesize.measurement.chart import Row
-from statesize.measurement.statistics import FEWEST_TEXTS, Interval, mean_interval
+from statesize.measurement.statistics import FEWEST_TEXTS, Interval, mean_interval, texts_of
+from statesize.report.document import Shown, cell_text
+from statesize.results.summary import known_mean
 
 LEVEL = 0.1
 """Exponent below which ESS has levelled off: less than 7 % more at twice the context."""
 NEAR = 0.8
 """Share of the ceiling from which on ESS is near it."""
-SHORT = 0.5
-"""Share of a context's tokens from which on ESS grows with the length because it cannot pass them."""
+FEWEST_LENGTHS = 3
+"""Lengths from which on an exponent is fitted: a power law passes through any two points."""
 Course: TypeAlias = Literal["grows", "levels off", "not clear"]
+Shape: TypeAlias = Literal["power law", "saturates", "near its ceiling", "not clear"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,12 @@ class Exponent:
         layer: The layer, or "average".
         unit: The head or channel; empty for the layer.
         whole: Exponent over all lengths up to the trained one: the slope of log ESS against log n, fitted in each
-            piece, with an interval of 95 % by Student's t over the texts.
+            piece, with an interval of 95 % by Student's t over the texts; NaN with fewer than three lengths.
         last: The same over the last two of these lengths.
         course: "grows" where the interval of `last` lies above 0.1, "levels off" where it lies below, else "not clear".
+        shape: Whether `whole` describes the growth. "near its ceiling" where the mean passes 80 % of the ceiling at a
+            length that is fitted, else "power law" or "saturates", whichever fits better; "not clear" with fewer than
+            three lengths or five texts.
     """
 
     layer: str
@@ -43,6 +50,7 @@ class Exponent:
     whole: Interval
     last: Interval
     course: Course
+    shape: Shape
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -68,18 +76,16 @@ class Growth(Trend):
     @property
     def about(self) -> str:
         """What the numbers of the table are, as far as they are there."""
-        said: list[str] = []
-        if len(self.trained) > 1:
-            said.append("ESS goes about as the length of the context to the power of the exponent.")
-            if self.enough:
-                said.append(
-                    "A layer or head grows where the interval of its exponent over the last two lengths lies above "
-                    "0.1, and levels off where it lies below; where the interval leaves that open, it is not clear."
-                )
-        if any(map(self.near_ceiling, self.layers)):
+        said = ["The ceiling is the most that the state, the tokens before the cut and those behind it allow."]
+        if self.fits:
             said.append(
-                "A star marks layers that come within a fifth of the most that is possible: their course is that "
-                "limit's."
+                "exponent: ESS goes about as n^exponent. No exponent is told where a curve that saturates fits better, "
+                "or where ESS passes 80 % of its ceiling."
+            )
+        if self.enough and len(self.trained) > 1:
+            said.append(
+                "last two lengths: the exponent between them. A layer or head grows where the interval lies above 0.1 "
+                "(7 % more at twice the context), and levels off where the interval lies below."
             )
         return " ".join(said)
 
@@ -88,26 +94,20 @@ class Growth(Trend):
         """The lengths up to the trained one; all where that is not known."""
         return tuple(one for one in self.places if self.trained_length is None or one <= self.trained_length)
 
+    @property
+    def fits(self) -> bool:
+        """Whether there are enough lengths and texts for exponents."""
+        return self.enough and len(self.trained) >= FEWEST_LENGTHS
+
     def _ceiling(self, layer: str = AVERAGE) -> Numbers:
         """The most that state, context and future allow, (lengths,)."""
-        tops = np.array(
-            [
-                [min(context, self.future, mixer.state_size) for mixer in point.mixers]
-                for context, point in zip(self.places, self.points, strict=True)
-            ],
-            np.float64,
-        )
+        tops = np.array([[mixer.ceiling for mixer in point.mixers] for point in self.points], np.float64)
         return self.averaged(tops) if layer == AVERAGE else tops[:, self.layers.index(layer)]
 
     @property
     def units(self) -> int:
         """How many different texts the pieces are of."""
         return len(set(self.sources))
-
-    def near_ceiling(self, layer: str = AVERAGE) -> bool:
-        """Whether its mean passes 80 % of the ceiling at a length that is fitted: then its course is that limit's."""
-        count = len(self.trained)
-        return bool((self.means(layer)[:count] > NEAR * self._ceiling(layer)[:count]).any())
 
     def exponent(self, layer: str = AVERAGE, unit: str = "") -> Exponent:
         """How entropy-ESS goes with the length, up to the trained one.
@@ -117,7 +117,7 @@ class Growth(Trend):
             unit: A head or channel; empty takes the layer.
 
         Returns:
-            The exponent; NaN with fewer than two lengths up to the trained one.
+            The exponent; NaN with fewer than three lengths up to the trained one.
         """
         count = len(self.trained)
         values = self.values(layer, unit=unit or None)[:count]
@@ -126,7 +126,12 @@ class Growth(Trend):
         slopes = (_slopes(self.trained[first:], known[first:]) for first in (0, max(count - 2, 0)))
         whole, last = (mean_interval(each, sources) for each in slopes)
         course = "grows" if last.low > LEVEL else "levels off" if last.high < LEVEL else "not clear"
-        return Exponent(layer, unit, whole, last, course)
+        shape: Shape = "not clear"
+        if self.fits and whole.ends is not None:
+            means = known.mean(1)
+            near = (means > NEAR * self._ceiling(layer)[:count]).any()
+            shape = "near its ceiling" if near else "saturates" if saturates(self.trained, means) else "power law"
+        return Exponent(layer, unit, whole if count >= FEWEST_LENGTHS else Interval(math.nan), last, course, shape)
 
     def exponents(self) -> Iterator[Exponent]:
         """The growth of the average, of each layer, and of each head or channel."""
@@ -139,49 +144,48 @@ class Growth(Trend):
     @property
     def finding(self) -> str:
         """How the mean over all channels goes with the length, and how many heads grow."""
-        means, fitted = self.means(), len(self.trained)
-        last = fitted - 1 if fitted > 1 else -1
-        goes = (
-            f"Entropy-ESS of {self.model} goes from {means[0]:.1f} after {self.names[0]} tokens to {means[last]:.1f} "
-            f"after {self.names[last]}"
+        means, ceilings, fitted, one = self.means(), self._ceiling(), len(self.trained), self.exponent()
+        first, last = (
+            f"{means[at]:.1f} of at most {cell_text(float(ceilings[at]))} after {self.names[at]} tokens"
+            for at in (0, fitted - 1 if fitted > 1 else -1)
         )
+        goes = f"Entropy-ESS of {self.model} goes from {first} to {last}"
+        said = f"{self._SHAPES[one.shape].format(one.whole)}."
+        if self.enough and fitted > 1:
+            # What heads of one cache carry together is no head.
+            alone = [mixer for mixer in self.points[0].mixers if not mixer.name.endswith(JOINT)]
+            heads = [self.exponent(mixer.name, unit).course for mixer in alone for unit in mixer.units]
+            words = {"grows": "growing", "levels off": "levelling off", "not clear": "not clear"}
+            counts = [f"{heads.count(course)} {told}" for course, told in words.items() if course in heads]
+            said += f" Of {len(heads):,} measured heads or channels, over the last two lengths: {', '.join(counts)}."
+        read = texts_of(self.texts, self.units)
         if fitted < 2:
-            return f"{goes}; no growth is fitted beyond the {self.trained_length} tokens that it was trained on."
-        return f"{goes}, about as n^{self.exponent().whole:.2f}; {self._courses()}.{self._limits()}"
+            said = f"; no growth is fitted beyond the {self.trained_length} tokens that it was trained on."
+        elif not self.fits:
+            got = f"{counted(fitted, 'length')} and {read}"
+            said += f" An exponent takes {FEWEST_LENGTHS} lengths and {FEWEST_TEXTS} texts or more, got {got}."
+        behind = f"{counted(self.future, 'token')} behind the cut"
+        return f"{goes}{said}\nRead: {read}, with {behind} in each. Measured: {self._measured()} heads or channels."
 
-    def _courses(self) -> str:
-        """How many heads still grow, as far as that can be told."""
-        if not self.enough:
-            return f"at least {FEWEST_TEXTS} texts are needed to tell which heads still grow"
-        # What heads of one cache carry together is no head.
-        heads = [one.course for one in self.exponents() if one.unit and not one.layer.endswith(JOINT)]
-        words = {"grows": "still grow", "levels off": "level off", "not clear": "are not clear"}
-        counts = ", ".join(f"{heads.count(course)} {told}" for course, told in words.items())
-        return f"of {len(heads)} heads or channels {counts}"
-
-    def _limits(self) -> str:
-        """Where few tokens before or behind the cut are what limits ESS; empty where they are not."""
-        # A state of fixed size may be the smaller limit.
-        states = [max(mixer.state_size for mixer in point.mixers) for point in self.points]
-        fitted = list(zip(self.trained, states, self.means(), strict=False))
-        few = [str(length) for length, state, mean in fitted if SHORT * length < mean and length <= state]
-        told = f" ESS after {listed(few)} tokens cannot pass {listed(few)}." if few else ""
-        longest, state, _ = fitted[-1]
-        if self.future < min(longest, state):
-            told += f" ESS after {longest} tokens cannot pass the {self.future} tokens behind the cut."
-        return told
+    _SHAPES: ClassVar[dict[Shape, str]] = {
+        "power law": ", about as n^{:.2f}",
+        "saturates": ". A curve that saturates fits better than a power law, so no exponent is told",
+        "near its ceiling": ", near the most that is possible",
+        "not clear": "",
+    }
 
     def _own(self) -> Row:
         exponents = [
             {"layer": one.layer, "unit": one.unit, "exponent": one.whole.value, "last": one.last.value}
-            | {"exponent_interval": one.whole.ends, "last_interval": one.last.ends, "course": one.course}
+            | {"exponent_interval": one.whole.ends, "last_interval": one.last.ends}
+            | {"course": one.course, "shape": one.shape}
             for one in self.exponents()
         ]
         own = {"model": self.model, "future": self.future, "excerpts": self.texts, "units": self.units}
         return {**own, "trained_length": self.trained_length, "exponents": exponents}
 
     def _of_layer(self, layer: str) -> Row:
-        return {"ceiling": self._ceiling(layer), "near_ceiling": self.near_ceiling(layer)}
+        return {"ceiling": self._ceiling(layer)}
 
     def _charts(self) -> Iterator[tuple[str, alt.LayerChart, str]]:
         beyond = (
@@ -205,23 +209,30 @@ class Growth(Trend):
         return [self._row(one) for one in sorted(self.exponents(), key=lambda one: bool(one.unit))]
 
     def _row(self, one: Exponent) -> Row:
-        values = self.values(one.layer, unit=one.unit or None)
-        star = " *" if not one.unit and self.near_ceiling(one.layer) else ""
-        course = f", {one.course}" if one.last.ends else ""
+        means = known_mean(self.values(one.layer, unit=one.unit or None), 1)
+        told = f"{one.whole:+.2f}" if one.shape == "power law" else one.shape
         return {
-            "layer": one.layer + star,
-            "head": one.unit or "all",
-            **({"exponent": f"{one.whole:+.2f}"} if len(self.trained) > 1 else {}),
-            # With two lengths it is the same.
-            **({"over the last two lengths": f"{one.last:+.2f}{course}"} if len(self.trained) > 2 else {}),
-            **{f"ESS after {name}": float(row.mean()) for name, row in zip(self.names, values, strict=True)},
+            "layer": one.layer,
+            "head": one.unit or self._measured(one.layer),
+            **({"exponent": told} if self.fits else {}),
+            **({"last two lengths": f"{one.last:+.2f}, {one.course}"} if one.last.ends else {}),
+            **{
+                f"ESS of ceiling\nafter {name}": Shown(mean, f"{cell_text(mean)} of {cell_text(ceiling)}")
+                for name, mean, ceiling in zip(
+                    self.names, means.tolist(), self._ceiling(one.layer).tolist(), strict=True
+                )
+            },
         }
+
+
+def saturates(lengths: Sequence[int], values: Numbers) -> bool:
+    """Whether c n / (n + h) fits values (lengths,) better than c n^b does, by the squares of logarithms."""
+    n, logarithms = np.array(lengths, np.float64), np.log(values)
+    halves = lengths[0] / 100 * 10 ** np.linspace(0, math.log10(10_000 * lengths[-1] / lengths[0]), 1000)[:, None]
+    power = np.polyval(np.polyfit(np.log(n), logarithms, 1), np.log(n))
+    return bool((logarithms + np.log1p(halves / n)).var(1).min() < (logarithms - power).var())
 
 
 def _slopes(lengths: tuple[int, ...], values: Numbers) -> Numbers:
     """Slope of log ESS, (lengths, texts), against log n, of each text; none with fewer than two lengths."""
-    if len(lengths) < 2:
-        return np.array([])
-    logarithms = np.log(np.array(lengths, np.float64))
-    centred = logarithms - logarithms.mean()
-    return centred @ np.log(values) / (centred @ centred)
+    return np.polyfit(np.log(lengths), np.log(values), 1)[0] if len(lengths) > 1 else np.array([])

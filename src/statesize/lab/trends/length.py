@@ -53,8 +53,8 @@ def length(
         model: As for `statesize.profile`.
         inputs: As for `statesize.profile`; None takes all bundled documents as one text.
         lengths: Tokens of the contexts.
-        future: Tokens after the cut, which ESS cannot pass. None takes 256, as many as the longest context that is
-            fitted where that is shorter, or what the texts have room for.
+        future: Tokens after the cut, which ESS cannot pass. None takes as many as the longest context within the
+            trained length, 256 at most, and fewer where the texts have no room for them.
         excerpts: How many pieces of text are read at most, from all parts of the texts. They do not overlap.
         trained_length: Tokens of the sequences that the model was trained on; no exponent is fitted across it. None
             takes the model's configuration, and fits all lengths where it says nothing.
@@ -85,11 +85,10 @@ def length(
     trained = trained_length or known_trained_length(given.model, model if isinstance(model, str) else None)
     model, tokenizer = measurable(given.model), given.tokenizer
     texts = whole_texts(inputs, tokenizer)
-    if future is None:
-        fitted = min(
-            max((one for one in asked_for if trained is None or one <= trained), default=asked_for[-1]), FUTURE
-        )
-        future = max(min(fitted, max(map(len, texts)) - asked_for[-1]), min(fitted, _LEAST_FUTURE))
+    wanted = future or min(
+        max((one for one in asked_for if trained is None or one <= trained), default=asked_for[-1]), FUTURE
+    )
+    future = future or max(min(wanted, max(map(len, texts)) - asked_for[-1]), min(wanted, _LEAST_FUTURE))
     longest = max(map(len, texts)) - future
     fitting = fitting_lengths(asked_for, texts, future)
     numbered = numbered_excerpts(texts, fitting[-1] + future, excerpts, tokenizer)
@@ -101,6 +100,7 @@ def length(
     )
     too_long = {str(one): f"The longest text has room for {longest} tokens." for one in asked_for if one > longest}
     beyond = ", ".join(f"{one:,}" for one in points if trained is not None and one > trained)
+    shorter = f"Only {future} tokens behind the cut, not {wanted}: the longest text has room for no more."
     return Growth(
         model=name,
         names=tuple(map(str, points)),
@@ -111,7 +111,8 @@ def length(
         points=tuple(points.values()),
         skipped=skipped | too_long,
         facts=point_facts(pieces, settings),
-        notes=(f"Beyond the trained length of {trained:,}: {beyond}; not in the exponents.",) if beyond else (),
+        notes=((f"Beyond the trained length of {trained:,}: {beyond}; not in the exponents.",) if beyond else ())
+        + ((shorter,) if future < wanted else ()),
     )
 
 

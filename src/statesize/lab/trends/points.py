@@ -43,8 +43,10 @@ class MixerPoint:
 
     Attributes:
         state_size: TSS, the largest over positions; NaN where it is not known.
+        ceiling: The most that ESS can be, averaged over positions and texts.
         channels: Channels of the layer, measured or not.
-        units: Names such as "head 0".
+        total: Heads or channels of the layer, measured or not.
+        units: Names such as "head 0" of those that were measured.
         of_units: Values of each unit by metric, (texts, units).
         of_layer: Values of the layer by metric, (texts,).
     """
@@ -52,7 +54,9 @@ class MixerPoint:
     name: str
     kind: str
     state_size: float
+    ceiling: float
     channels: int
+    total: int
     units: tuple[str, ...]
     of_units: dict[str, list[list[float]]]
     of_layer: dict[str, list[float]]
@@ -124,7 +128,9 @@ def _mixer(name: str, node: xr.Dataset) -> MixerPoint:
         name,
         str(node.attrs["kind"]),
         largest_size(node),
+        float(known_mean(node["ceiling"].values[:, later], (0, 1))),
         channels_of(node),
+        sample.total,
         tuple(f"{unit_dim(node)} {index}" for index in node[unit_dim(node)].values),
         {metric: values.tolist() for metric, values in of_units.items()},
         {metric: [estimate(row, sample).mean for row in values] for metric, values in of_units.items()},

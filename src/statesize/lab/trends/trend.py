@@ -112,6 +112,13 @@ class Trend(ABC):
         column = mixers[0].units.index(unit)
         return np.array([mixer.of_units[metric] for mixer in mixers], np.float64)[..., column]
 
+    def _measured(self, layer: str = AVERAGE) -> str:
+        """How many heads or channels were measured: all, or such as 2 of 4."""
+        mixers = [one for one in self.points[0].mixers if layer == one.name]
+        mixers = mixers or [one for one in self.points[0].mixers if not one.name.endswith(JOINT)]
+        measured, total = sum(len(one.units) for one in mixers), sum(one.total for one in mixers)
+        return "all" if measured == total else f"{measured:,} of {total:,}"
+
     def averaged(self, values: Numbers) -> Numbers:
         """The mean over layers of (points, layers, …), without what heads carry together."""
         alone = [column for column, name in enumerate(self.layers) if not name.endswith(JOINT)]

@@ -9,7 +9,7 @@ import altair as alt
 from statesize.measurement import vega
 from statesize.measurement.statistics import Interval
 from statesize.reduction.cache.budgets import GRID
-from statesize.reduction.cache.result import AFFORDABLE, WAYS, CachePrices, Price, Variant
+from statesize.reduction.cache.result import AFFORDABLE, WAYS, CachePrices, Variant
 from statesize.reduction.cache.table import HEADINGS, notes, table_rows
 from statesize.report.result_page import PageChart, PageTable, ResultPage
 
@@ -18,6 +18,8 @@ _WIDTH, _ROW = 560, 12
 
 def page(result: CachePrices) -> ResultPage:
     """The page of the result."""
+    kept = ["tokens", *(f"kept at {_percent(ratio)}" for ratio in result.ratios)]
+    headings = ["layer", "cache", *kept, "joint ESS", "ESS of what is read", "sink share", "error with ¼ kept"]
     return ResultPage(
         title=f"What the cache of {result.model} may lose",
         finding=result.finding,
@@ -41,8 +43,8 @@ def page(result: CachePrices) -> ResultPage:
             ),
         ],
         tables=[
-            PageTable("Each way", HEADINGS, table_rows(result), _WAYS),
-            PageTable("Each cache", head_headings(result), head_rows(result), _CACHES),
+            PageTable("Each way", HEADINGS, table_rows(result), _ways(result)),
+            PageTable("Each cache", headings, head_rows(result), _CACHES),
         ],
         notes={
             "How to read this": [
@@ -52,21 +54,23 @@ def page(result: CachePrices) -> ResultPage:
     )
 
 
-_WAYS = (
-    "int8, int4: keys and values are rounded. 25 %: so many of the tokens are kept; equal: as many in each cache; "
-    "other ways keep more where other texts showed that losing tokens costs more. passkeys: numbers hidden in "
-    "the text, and how many of them the model still finds."
-)
 _CACHES = (
     "ESS is of the middle of the prefix, and does not set how many tokens are kept. error: the square of what the "
     "layer's output loses, as a share of the layer's input."
 )
 
 
-def head_headings(result: CachePrices) -> tuple[str, ...]:
-    """Headings of `head_rows`."""
-    kept = (f"kept at {_percent(ratio)}" for ratio in result.ratios)
-    return "layer", "cache", "tokens", *kept, "joint ESS", "ESS of what is read", "sink share", "error with ¼ kept"
+def _ways(result: CachePrices) -> str:
+    """What the names of the ways that were tried mean."""
+    budgets = {price.variant.budgets for price in result.prices}
+    said = [
+        "int8, int4: keys and values are rounded. 25 %: so many of the tokens are kept; equal: as many in each cache"
+    ]
+    if budgets - {"whole", "equal"}:
+        said.append("; other ways keep more where other texts showed that losing tokens costs more")
+    if result.passkeys:
+        said.append(". passkeys: numbers hidden in the text, and how many of them the model still finds")
+    return "".join([*said, "."])
 
 
 def head_rows(result: CachePrices) -> list[tuple[str, ...]]:
@@ -88,7 +92,7 @@ def _prices(result: CachePrices) -> alt.LayerChart:
     rows = [
         {"way": _way(price.variant), "cache": price.variant.title, "bytes": price.bytes_share}
         | _numbers(price.bits if in_bits else price.nats)
-        | {"passkeys": _passkeys(result, price)}
+        | {"passkeys": "none hidden" if price.found is None else f"{price.found} of {result.passkeys}"}
         for price in result.prices
     ]
     shares = alt.Axis(format=".0%", values=[1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2])
@@ -169,10 +173,6 @@ def _way(variant: Variant) -> str:
 def _numbers(interval: Interval) -> dict[str, float | None]:
     ends = dict(zip(("low", "high"), interval.ends or (None, None), strict=True))
     return {"loss": interval.value, **ends}
-
-
-def _passkeys(result: CachePrices, price: Price) -> str:
-    return "none hidden" if price.found is None else f"{price.found} of {result.passkeys}"
 
 
 def _percent(ratio: float) -> str:

@@ -39,7 +39,8 @@ def three_sets(
         fewer = f", or --max-tokens {fits} (tokens={fits})" if fits >= least else ""
         given = counted(sum(len(text) >= size for text in texts), "text")
         raise InputError(
-            f"inputs must have one text of {FEWEST_PIECES * size} tokens, which is parted, or {len(sets)} of {size}, "
+            f"inputs must have one text of {FEWEST_PIECES * size} tokens, which is cut into {FEWEST_PIECES} pieces, or "
+            f"{len(sets)} texts of {size}, for curves, budgets and prices, "
             f"got {given} of {size} or more, the longest of {longest}. Give more text{fewer}."
         )
     curves, choice, held_out = (

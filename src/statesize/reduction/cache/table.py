@@ -30,12 +30,13 @@ def table_rows(result: CachePrices) -> list[list[str]]:
 
 def notes(result: CachePrices) -> list[str]:
     """What has to be known beside the numbers."""
-    tokens, worth = result.documents[0].tokens, f"{result.worth:+.4f}"
+    tokens, worth, none = result.documents[0].tokens, f"{result.worth:+.4f}", no_interval(result.texts)
+    # A finding that ends with it has said it.
+    intervals = "" if none and result.finding.endswith(none) else none or " Intervals are of 95 %, over texts."
     told = [
         f"{result.counted}: the cache of {result.prefix} tokens is made smaller once, and the next {tokens} tokens are "
         f"predicted from it. With the whole cache the loss is {result.loss.value:.3f} nats per token; with no cache it "
-        f"is {worth} more, which is what the context is worth. Intervals are of 95 %, over "
-        f"texts.{no_interval(result.texts)}",
+        f"is {worth} more, which is what the context is worth.{intervals}",
         f"The rule {result.rule!r} chooses the tokens that go (evicted); the first {SINKS} and the last {RECENT} stay. "
         f"How much each cache loses was measured on {counted(result.calibration, 'other piece')}. Prices hold for "
         "texts like these: run chat, code and prose apart.",

@@ -39,7 +39,8 @@ class DeltaNet(HeadMixer):
     def __init__(self, config: ModelConfig, state_sizes: tuple[int, ...] = ()) -> None:
         super().__init__(config)
         self.state_size = max(state_sizes, default=config.key_size)
-        self.kept_state = KeptState(state_sizes or (config.key_size,) * config.heads, 0)
+        self.state_sizes = state_sizes or (config.key_size,) * config.heads
+        self.kept_state = KeptState(self.state_sizes, 0)
         shape = (config.heads, config.key_size, self.state_size)
         self.basis = nn.Parameter(torch.empty(shape)) if state_sizes else None
         self.strength_projection = nn.Linear(config.width, config.heads, bias=False)

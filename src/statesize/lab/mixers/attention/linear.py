@@ -79,7 +79,8 @@ class LinearAttention(HeadMixer):
     def __init__(self, config: ModelConfig, state_sizes: tuple[int, ...] = ()) -> None:
         self.state_size = max(state_sizes, default=config.key_size)
         super().__init__(config, config.key_size if self.any_basis else self.state_size)
-        self.kept_state = KeptState(state_sizes or (config.key_size,) * config.heads, config.state_bits)
+        self.state_sizes = state_sizes or (config.key_size,) * config.heads
+        self.kept_state = KeptState(self.state_sizes, config.state_bits)
         maps = (config.heads, config.key_size, self.state_size)
         self.query_map = nn.Parameter(torch.empty(maps)) if state_sizes else None
         self.key_map = nn.Parameter(torch.empty(maps)) if state_sizes and self.any_basis else None

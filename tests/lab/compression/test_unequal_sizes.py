@@ -1,0 +1,110 @@
+"""A model whose heads keep states of several sizes: no number takes the largest for that of all."""
+
+import numpy as np
+import pytest
+import torch
+
+import statesize as ss
+from statesize.errors import InputError
+from statesize.integrations.torchmetrics import StateSizeMetric
+from statesize.lab.compression.proposals import bases_of, cuts_of, measure_gramians
+from statesize.lab.compression.shrinking import smaller_model
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.networks.redundancy import redundancy
+from statesize.report.charts import layer_rows
+from statesize.report.diagnosis import diagnose
+from statesize.report.head_map import layer_cells
+from statesize.report.words import headline
+from statesize.results.summary import at_middle, ess_values
+
+SIZES = np.array([[1, 7, 2, 2], [8, 3, 5, 4]])
+MEANS = [3, 5]
+
+
+@pytest.fixture(scope="module", params=["gla", "gated-deltanet"])
+def smaller(request):
+    config = ModelConfig(request.param, 16, width=16, heads=4, layers=2, key_size=8, convolution_size=1)
+    model = LanguageModel(config, torch.Generator().manual_seed(0)).eval()
+    ids = torch.randint(0, 16, (2, 40), generator=torch.Generator().manual_seed(1))
+    bases = bases_of(model, measure_gramians(model, [ids]))
+    return smaller_model(model, cuts_of(bases, SIZES.ravel().tolist())), ids
+
+
+@pytest.fixture(scope="module")
+def profile(smaller):
+    return ss.profile(*smaller)
+
+
+def shares_of(profile, means):
+    """Mean ESS of each layer at the cuts that its largest state limits, as a share of the mean size of its heads."""
+    for layer, mean in enumerate(means):
+        node = profile.mixer(layer)
+        binding = node["binds"].values[0] == 1
+        yield ess_values(node, "entropy")[:, :, binding].mean() / mean
+
+
+def test_the_size_of_a_layer_is_the_mean_of_its_heads(profile):
+    summary = profile.summary(wide=True)
+    assert summary["tss"].tolist() == MEANS
+    numbers = summary["tss"] * summary["units"] * 4  # 4 value channels for each head
+    assert summary["state_bytes"].tolist() == (4 * numbers).tolist()
+    assert ss.compare([profile]).models[0].total_tss == numbers.sum()
+
+
+def test_shares_are_of_the_mean_size(smaller, profile, tmp_path):
+    expected = list(shares_of(profile, MEANS))
+    profile.save(tmp_path / "kept")
+    for one in (profile, ss.Profile.load(tmp_path / "kept")):
+        np.testing.assert_allclose(one.summary(wide=True)["state_utilisation"], expected, rtol=1e-6)
+        assert [found.size for found in diagnose(one)] == MEANS
+    np.testing.assert_allclose([row["possible"] for row in layer_rows(profile, "entropy")], MEANS)
+    metric = StateSizeMetric()
+    metric.update(*smaller)
+    binding = [node["binds"].values[0] == 1 for node in map(profile.mixer, range(2))]
+    assert all(some.sum() > 20 for some in binding)
+    np.testing.assert_allclose(float(metric.compute()["state_utilisation"]), np.mean(expected), rtol=0.05)
+    assert "of the 4 that it holds on average" in headline([profile]).sentence
+
+
+def test_a_head_is_compared_with_its_own_size(profile):
+    table = profile.to_dataframe()
+    assert (table["ess"] <= table["ceiling"] + 1e-6).all()
+    largest = table.groupby(["layer", "head"])["state_size"].max().to_numpy()
+    np.testing.assert_array_equal(largest.reshape(2, 4), SIZES)
+    for layer, sizes in enumerate(SIZES):
+        node = profile.mixer(layer)
+        cells = layer_cells(node, ("entropy",))
+        assert cells["tss"] == sizes.tolist()
+        middle = at_middle(node, ess_values(node, "entropy")).mean(0)
+        np.testing.assert_allclose(cells["share"]["entropy"], middle / sizes, atol=1e-4)
+
+
+def test_what_is_measured_of_some_heads_does_not_change_the_size(smaller):
+    assert ss.profile(*smaller, channels=2).summary()["tss"].tolist() == MEANS
+
+
+def test_a_truncation_keeps_no_more_than_a_head_has(smaller):
+    model, ids = smaller
+    result = ss.truncate(model, [ids[0]], tokens=40)
+    assert result.ceiling == np.mean(MEANS)
+    assert max(row.kept for row in result.rows) <= np.mean(MEANS)
+
+
+def test_redundancy_counts_what_each_head_stores(smaller):
+    model, ids = smaller
+    network = ss.network_ess(model, ids[:1], positions=[20])
+    mixers = redundancy(model, ids[:1], network).mixers
+    assert [one.stored for one in mixers if one.kind != "short convolution"] == [(48.0,), (80.0,)]
+
+
+def test_sizes_that_a_mixer_cannot_have_are_refused(smaller):
+    model, ids = smaller
+    mixer = model.blocks[1].mixer
+    kept = mixer.state_sizes
+    try:
+        for wrong in ((1, 2, 3), (9, 1, 1, 1), (0, 1, 1, 1), "1234", (1.5, 1, 1, 1)):
+            mixer.state_sizes = wrong
+            with pytest.raises(InputError, match=r"state_sizes of layers\.1\.mixer must be 4 whole numbers of 1 … 8"):
+                ss.profile(model, ids)
+    finally:
+        mixer.state_sizes = kept
