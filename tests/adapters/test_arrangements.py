@@ -16,6 +16,12 @@ def convolved(hidden, weight):
     return functional.conv1d(functional.pad(hidden.mT, (2, 0)), weight, groups=len(weight)).mT
 
 
+def convolutions(weight):
+    """T of `convolved`, of each channel."""
+    lag = torch.arange(LENGTH)[:, None] - torch.arange(LENGTH)
+    return functional.pad(weight[:, 0].flip(-1), (0, LENGTH - 3))[:, lag.clamp_min(0)].tril()
+
+
 class Convolution(nn.Module):
     def __init__(self):
         super().__init__()
@@ -67,9 +73,7 @@ class Plain(nn.Module):
 
     def with_convolution(self, hidden, weight):
         """A C of each channel, (H P, L, L)."""
-        lag = torch.arange(LENGTH)[:, None] - torch.arange(LENGTH)
-        taps = functional.pad(weight[:, 0].flip(-1), (0, LENGTH - 3))[:, lag.clamp_min(0)].tril()
-        return self.definition(hidden).repeat_interleave(WIDTH // HEADS, 0) @ taps
+        return self.definition(hidden).repeat_interleave(WIDTH // HEADS, 0) @ convolutions(weight)
 
 
 class GateBehind(Plain):
@@ -130,6 +134,63 @@ class ActivatedModuleOnValues(ModuleOnValues):
     kind_of_convolution = Activated
 
 
+def shifted(hidden):
+    return hidden + 0.5 * functional.pad(hidden, (0, 0, 1, 0))[:, :-1]
+
+
+class ShiftBefore(Plain):
+    def entered(self, hidden):
+        return shifted(hidden)
+
+
+class ShiftBehind(Plain):
+    def left(self, hidden, mixed):
+        return shifted(self.leave(mixed))
+
+
+class ShiftBeforeAndConvolutionBehind(ShiftBefore):
+    def left(self, hidden, mixed):
+        return convolved(self.leave(mixed), self.weight)
+
+
+class ConvolutionOfHeadsBehind(Plain):
+    """Behind the mixing of the heads and before all channels are projected: one T of both."""
+
+    def left(self, hidden, mixed):
+        return self.leave(convolved(mixed, self.weight))
+
+    def whole(self, hidden):
+        return convolutions(self.weight) @ self.definition(hidden).repeat_interleave(WIDTH // HEADS, 0)
+
+
+class SumOfHeadsBehind(Plain):
+    def left(self, hidden, mixed):
+        return self.leave(mixed.cumsum(1))
+
+    def whole(self, hidden):
+        return torch.ones(LENGTH, LENGTH).tril() @ self.definition(hidden)
+
+
+class SumBehind(Plain):
+    def left(self, hidden, mixed):
+        return self.leave(mixed).cumsum(1)
+
+
+class Twice(Plain):
+    def forward(self, hidden):
+        return super().forward(super().forward(hidden))
+
+
+class ConvolutionBeside(Plain):
+    def left(self, hidden, mixed):
+        return self.leave(mixed) + convolved(self.gate(hidden), self.weight)
+
+
+class SumOfHeadsBeside(Plain):
+    def left(self, hidden, mixed):
+        return self.leave(mixed + self.gate(hidden).cumsum(1))
+
+
 class Beside(nn.Module):
     """Softmax attention in the module's own code, and linear attention as a module."""
 
@@ -186,7 +247,7 @@ def assert_is(item, expected):
         (NormBehind, {}, ""),
         (NormBetween, {}, ""),
         pytest.param(ConvolvedQueriesAndKeys, {}, "", marks=pytest.mark.slow),
-        (ConvolutionBefore, {}, "Its values are mixed before"),
+        (ConvolutionBefore, {}, "Measured in part: T is without a mixing of 3 positions before it."),
         pytest.param(
             ModuleBefore,
             {"mixer.convolution"},
@@ -201,7 +262,7 @@ def test_t_begins_where_what_follows_is_linear_and_ends_before_gates_and_norms(m
     assert (found.keys(), skipped) == ({"mixer", *beside}, {})
     assert_is(found["mixer"], layer.definition(hidden))
     assert said in found["mixer"].note
-    assert bool(said) == ("mixed before" in found["mixer"].note)
+    assert bool(said) == ("before" in found["mixer"].note)
 
 
 def test_a_linear_convolution_of_values_belongs_to_t():
@@ -212,6 +273,37 @@ def test_a_linear_convolution_of_values_belongs_to_t():
     assert (found.keys(), skipped) == ({"mixer"}, {})
     assert "Its T contains what mixer.convolution mixes." in found["mixer"].note
     assert_is(found["mixer"], layer.with_convolution(hidden, layer.convolution.weight))
+
+
+@pytest.mark.parametrize(
+    ("mixer", "without"),
+    [
+        (ShiftBefore, "a mixing of 2 positions before it"),
+        (ShiftBehind, "a mixing of 2 positions behind it"),
+        (ShiftBeforeAndConvolutionBehind, "a mixing of 2 positions before it and a mixing of 3 positions behind it"),
+        *((whole, "") for whole in (ConvolutionOfHeadsBehind, SumOfHeadsBehind, SumBehind, Twice)),
+        *((whole, "") for whole in (ConvolutionBeside, SumOfHeadsBeside)),
+    ],
+)
+def test_what_mixes_twice_is_measured_as_a_whole_or_its_number_is_said_to_be_of_a_part(mixer, without):
+    layer, hidden, found, skipped = captured(mixer)
+    item = found.pop("mixer")
+    assert (found, skipped) == ({}, {})
+    if hasattr(layer, "whole"):
+        assert_is(item, layer.whole(hidden))
+    elif without:
+        assert_is(item, layer.definition(hidden))
+    else:
+        jacobian = torch.autograd.functional.jacobian(layer.double(), hidden.double())[0, :, :, 0]
+        torch.testing.assert_close(item.operator.matrix[0, 0], jacobian, rtol=0, atol=1e-9)
+    said = f"Measured in part: T is without {without}."
+    assert item.note.endswith(said) == bool(without) == ("in part" in item.note)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        profile = ss.profile(Model(mixer()), TOKENS)
+    assert ("Measured in part: 1 layer, without" in str(profile).splitlines()[1]) == bool(without)
+    assert (said in profile.summary()["cause"][0]) == bool(without)
+    assert any("as a whole" in note for note in ss.compare([profile]).notes) == bool(without)
 
 
 def test_a_state_size_of_the_class_that_t_exceeds_is_not_believed():

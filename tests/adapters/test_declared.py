@@ -9,7 +9,7 @@ from torch import nn
 import statesize as ss
 from statesize.adapters import capture
 from statesize.adapters.search.lone_run import DOUBLE, LoneRuns
-from statesize.errors import ModelError
+from statesize.errors import InputError, ModelError
 
 HEADS, SIZE, WIDTH, LENGTH = 2, 4, 8, 12
 
@@ -93,6 +93,30 @@ class Half(Layer):
         return self.output(self.mixed(hidden)).cumsum(1)
 
 
+class ShiftedBehind(Layer):
+    """T is the greater part of what the layer mixes."""
+
+    def forward(self, hidden):
+        return self.shifted(super().forward(hidden))
+
+    @staticmethod
+    def shifted(hidden):
+        return hidden + 0.5 * nn.functional.pad(hidden, (0, 0, 1, 0))[:, :-1]
+
+
+class ShiftedBefore(ShiftedBehind):
+    def operator(self, hidden):
+        return super().operator(self.shifted(hidden))
+
+    def forward(self, hidden):
+        return self.output(self.mixed(self.shifted(hidden)))
+
+
+class Failing(Layer):
+    def operator(self, hidden):
+        return self.gates(hidden)
+
+
 class Nonlinear(Layer):
     """Positions are mixed by a maximum: no T."""
 
@@ -140,7 +164,6 @@ def test_a_declared_operator_is_compared_in_float64_and_its_channels_are_counted
         (WrongInOneHead, "head 1 at position 0"),
         (WrongInOneRow, "head 1 at position 7"),
         (Identity, "head 0 at position 0"),
-        (Half, "head 0"),
     ],
 )
 def test_an_operator_that_the_layer_does_not_compute_is_refused_with_its_place(layer, where):
@@ -153,6 +176,42 @@ def test_a_multiplicity_that_no_layer_declares_is_the_same_whatever_is_compared(
     model = model_of(Layer)
     found = [next(capture(model, ids(), checks=checks)).multiplicity for checks in (first, "none", "read", "all")]
     assert found == [SIZE] * 4
+
+
+@pytest.mark.parametrize(("layer", "where"), [(ShiftedBehind, "behind"), (ShiftedBefore, "before")])
+def test_a_declared_operator_of_the_greater_part_is_said_to_be_of_a_part(layer, where):
+    model = model_of(layer)
+    (item,) = capture(model, ids())
+    assert item.note == f"Measured in part: T is without a mixing of 2 positions {where} it."
+    assert item.faithfulness < 1e-12
+    assert "Measured in part: 1 layer, " in str(ss.profile(model, list(ids()))).splitlines()[1]
+
+
+def test_a_declared_operator_of_the_lesser_part_is_refused_without_a_search(monkeypatch):
+    monkeypatch.setattr("statesize.adapters.search.declared.find_mixes", pytest.fail)
+    with pytest.raises(ModelError, match=r"operator\(hidden\) must be T of all that the layer mixes, got T of a part"):
+        next(capture(model_of(Half), ids()))
+
+
+def test_what_an_operator_raises_names_its_layer_and_is_the_cause():
+    with pytest.raises(InputError, match=r"^Mixer 1: operator\(hidden\) must run .*, got AttributeError\(") as raised:
+        ss.profile(model_of(Failing), list(ids()))
+    assert isinstance(raised.value.__cause__, AttributeError)
+
+
+def test_a_state_size_beside_an_operator_that_holds_less_is_told():
+    model = model_of(Layer)
+    model[1].state_size = SIZE
+    assert not next(capture(model, ids())).note
+    model[1].state_size = SIZE + 1
+    assert (
+        next(capture(model, ids())).note == f"Its `state_size` seems too large: it is 5, but the operator holds {SIZE}."
+    )
+    model[1].state_size = "4"
+    with pytest.raises(
+        InputError, match=r"^state_size of 1 must be a whole number of at least 1, or be left out, got '4'\."
+    ):
+        next(capture(model, ids()))
 
 
 def test_a_multiplicity_that_is_not_the_layer_s_is_refused():

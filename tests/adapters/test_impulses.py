@@ -1,5 +1,7 @@
 """What has no T is refused with its cause, and the model is left as it was."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -162,15 +164,52 @@ def test_a_state_size_that_is_too_large_is_told_and_makes_no_cache_of_a_short_te
 
     model = nn.Sequential(nn.Embedding(30, 8), Averaging(_summed))
     (captured,) = ss.capture(model, TOKENS)
-    assert captured.note == "Its T here keeps 1 of the 4096 numbers that its class names by `state_size`."
+    kept = "T here keeps 1 of the 4096 numbers that its class names by `state_size`."
+    assert captured.note == f"Its `state_size` seems too large: {kept}"
     assert captured.operator.state_size().tolist() == [4096] * 24
     profile = ss.profile(model, TOKENS, on_progress=lambda _: None)
     assert not keeps_everything(profile.mixer("1"))
+    assert "The `state_size` of 1 layer seems too large." in str(profile).splitlines()[1]
+
+
+def test_a_text_that_is_too_short_to_tell_a_state_size_says_so_and_a_state_size_is_an_integer():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(30, 8), Attended())
+    model[1].state_size = 64
+    (captured,) = ss.capture(model, torch.arange(24)[None])
+    assert re.fullmatch(
+        r"T here keeps \d+ of the 64 numbers that its class names by `state_size`\. This text is too short to tell "
+        r"whether it can hold more\.",
+        captured.note,
+    )
+    assert "too large" not in str(ss.profile(model, torch.arange(24)[None]))
+    for wrong in ("8", 8.0, True, 0):
+        model[1].state_size = wrong
+        with pytest.raises(
+            InputError,
+            match=rf"^state_size of 1 must be a whole number of at least 1, or be left out, got {wrong!r}\.",
+        ):
+            list(ss.capture(model, torch.arange(24)[None]))
+
+
+class Attended(nn.Module):
+    """Linear attention, whose state holds 8 numbers for each channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.Linear(8, 24)
+
+    def forward(self, hidden):
+        query, key, value = self.parts(hidden).chunk(3, -1)
+        return (query @ key.mT).tril() @ value
 
 
 def test_a_fixed_state_is_told_where_the_class_says_nothing_and_a_cache_is_unknown():
     (fixed,) = ss.capture(model_of(_summed), TOKENS)
-    assert (fixed.state_bytes, fixed.note) == (8 * 4, "Impulses at two lengths tell a state of 1 numbers.")
+    assert (fixed.state_bytes, fixed.note) == (
+        8 * 4,
+        "It holds 1 number per channel: at half of the text and at all of it, T keeps no more.",
+    )
     assert fixed.operator.state_size().tolist() == [0] + [1] * 23
     far = torch.rand(24, 24, generator=torch.Generator().manual_seed(0)).tril()
     capture = ss.capture(model_of(lambda entering: far[: entering.shape[1]].to(entering) @ entering), TOKENS)
@@ -283,7 +322,7 @@ def test_mixing_around_a_layer_that_is_measured_by_itself_is_told_or_measured(wh
         assert "1 mixes positions before what is measured in it (MultiheadAttention)" in capture.skipped["1"]
     else:
         assert captured.keys() == {"1", "1.attention"}
-        assert captured["1"].note.endswith("Its values are mixed before by 1.attention: T is without that.")
+        assert captured["1"].note.endswith("Its values are mixed before by 1.attention: see its row.")
         torch.testing.assert_close(
             captured["1"].operator.dense()[0, 0], (torch.eye(24) + torch.eye(24).roll(1, 0).tril()).double()
         )

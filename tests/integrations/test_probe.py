@@ -162,6 +162,16 @@ def test_a_reading_that_waits_names_what_makes_it_faster_and_its_size_known(laye
     assert waits.endswith(f"{more}{faster if named else ''}")
 
 
+def test_a_state_size_that_seems_too_large_is_told_at_the_first_reading_alone(caplog):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Embedding(32, 16), OwnLayer())
+    model[1].state_size = 99
+    probing = Probing(Probe(TEXTS, every=1, share=math.inf, settings=Settings(positions=4)))
+    assert all(probing.step(model, step) for step in (1, 2))
+    told = [one.getMessage() for one in caplog.records if "too large" in one.getMessage()]
+    assert told == ["Step 1: 1: Its `state_size` seems too large: it is 99, but the operator holds 8."]
+
+
 def test_a_costly_reading_is_told_once_against_the_steps_of_the_training(caplog, monkeypatch):
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Embedding(32, 16), SilentLayer())

@@ -87,7 +87,9 @@ def test_in_headlines_tables_and_comparisons(lacking, capsys):
     assert headline([whole, lacking]).sentence.endswith(" Measured: 1 of 2 layers of LM.")
     assert "Measured" not in headline([whole]).sentence
     assert model_line(lacking).endswith(" Measured: 1 of 2 layers of LM.")
-    assert ss.compare([whole, lacking]).notes == ("Not all layers were measured of LM; sums lack what was skipped.",)
+    assert ss.compare([whole, lacking]).notes == (
+        "Not all layers were measured as a whole of LM; sums lack what was skipped.",
+    )
     print_page(summary([lacking]))
     out = capsys.readouterr().out
     assert any(line.split()[:3] == [LOST, "not", "measured"] for line in out.splitlines())

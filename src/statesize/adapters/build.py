@@ -16,10 +16,20 @@ from torch import Tensor, nn
 from statesize.adapters.check import Agreement, Checked
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.precision import at_least, check_finite, hold_at_least
-from statesize.adapters.observation import SHARED, UNCHECKED, FoundMixer, Observation, Units, declared_sizes, nothing
+from statesize.adapters.observation import (
+    OVERSIZED,
+    SHARED,
+    UNCHECKED,
+    FoundMixer,
+    Observation,
+    Units,
+    declared_sizes,
+    nothing,
+)
 from statesize.adapters.runs import bare
-from statesize.adapters.watch import Call, first_argument
-from statesize.errors import InputError, ModelError
+from statesize.adapters.select import is_own_code
+from statesize.adapters.watch import Call, first_argument, named_state_size
+from statesize.errors import InputError, ModelError, StatesizeError
 from statesize.io.text import byte_count
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 
@@ -189,12 +199,20 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, *, check: bool)
         def run() -> object:
             return cast("Callable[[Tensor], object]", getattr(mixer, method))(at_least(hidden, dtype))
 
-        return bare(forward.model, run, mixer, lambda _: hold_at_least(mixer, dtype))
+        try:
+            return bare(forward.model, run, mixer, lambda _: hold_at_least(mixer, dtype))
+        except Exception as error:
+            if isinstance(error, StatesizeError):
+                raise
+            message = f"Mixer {name}: {method}(hidden) must run on what its forward takes, got {error!r}. Correct it."
+            raise InputError(message) from error
 
     try:
         checked = _checked(name, call, forward, called) if check else Checked()
         operator = called("operator")
     except InputError as error:
+        if error.__cause__ is not None:
+            raise
         raise InputError(f"Mixer {name} (indices are sequence, head, position, …): {error}") from error
     if not isinstance(operator, Operator):
         raise ModelError(
@@ -228,6 +246,13 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, *, check: bool)
         state_bytes = bare(forward.model, lambda: cast("int", own_bytes(operator.length)), mixer)
     else:
         state_bytes = _cached_numbers(operator, multiplicity) * call.weights.itemsize
+    said, size = named_state_size(name, mixer) or 0, int(operator.state_size().max())
+    notes = (
+        f"{UNCHECKED}: {checked.reason}." if checked.reason else "",
+        checked.part if is_own_code(mixer) else "",
+        # A bare matrix keeps all positions.
+        f"{OVERSIZED}: it is {said}, but the operator holds {size}." if said > size < operator.length - 1 else "",
+    )
     values = (lambda: cast("Tensor", called("values"))) if callable(getattr(mixer, "values", None)) else None
 
     def units_operator(units: Units) -> Operator:
@@ -241,7 +266,7 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, *, check: bool)
         units_operator=units_operator,
         operator_difference=checked.difference,
         agreement=agreement,
-        note=f"{UNCHECKED}: {checked.reason}." if checked.reason else "",
+        note=" ".join(filter(None, notes)),
         values=values,
     )
 

@@ -155,10 +155,10 @@ class Capture(Iterator[Captured]):
         return [self._in_model(item, call.precision, note) for item in kept]
 
     def _derivative(self, call: Call) -> Captured:
-        from statesize.adapters.search.derivative import NOTE
-        from statesize.adapters.search.modules import differentiated
+        from statesize.adapters.search.derivative import NOTE, derivative
+        from statesize.adapters.search.lone_run import LoneRuns
 
-        operator, returned = differentiated(self._forward, call)
+        operator, returned = derivative(call.name, LoneRuns.of(self._forward, call))
         agreed = agreement(call, (), sampled(returned), lambda: self._as_it_ran(call))
         return Captured(
             **vars(replace(call.mixers[0], name=call.labels[0])),

@@ -60,12 +60,14 @@ class Checked:
         limit: What rounding explains.
         multiplicity: Channels that share one T; 0 where it is not known.
         reason: Why nothing was compared; "" where it was.
+        part: What T is without, in words; "" where it is that of the whole layer.
     """
 
     difference: float = math.nan
     limit: float = math.nan
     multiplicity: int = 0
     reason: str = ""
+    part: str = ""
 
 
 @torch.no_grad()

@@ -298,6 +298,13 @@ def first_argument(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     return hidden
 
 
+def named_state_size(name: str, module: nn.Module) -> int | None:
+    """The numbers that a module's class says it can hold for a channel; None where it says nothing."""
+    said: object = getattr(module, "state_size", None)
+    expected = "a whole number of at least 1, or be left out"
+    return None if said is None else require_count(f"state_size of {name}", said, expected=expected)
+
+
 def further_calls(calls: Sequence[Call]) -> dict[str, str]:
     """What each call of a module after the first is, by the names of its mixers."""
     before, told = defaultdict[str, list[Call]](list), dict[str, str]()

@@ -22,7 +22,7 @@ from statesize.adapters import Checks, find_mixers
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import agreed, class_of, ranks_of, together
-from statesize.adapters.observation import NOT_CAUSAL, UNCHECKED
+from statesize.adapters.observation import NOT_CAUSAL, OVERSIZED, PART, UNCHECKED
 from statesize.check import refuse, require_count, require_kind, require_real
 from statesize.errors import StatesizeError
 from statesize.io.devices import on_cpu_by_default
@@ -201,6 +201,7 @@ class Probing:
     _failing: dict[str, str] = field(default_factory=dict[str, str], init=False)
     _layers: set[str] = field(default_factory=set[str], init=False)
     _lost: set[str] = field(default_factory=set[str], init=False)
+    _told: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]], init=False)
     _sizes: dict[str, float] = field(default_factory=dict[str, float], init=False)
     _first: dict[str, float] = field(default_factory=dict[str, float], init=False)
     _fallen: set[str] = field(default_factory=set[str], init=False)
@@ -328,10 +329,12 @@ class Probing:
             layers = len(self._layers - {profile.model})  # the model as a whole is none
             count = f"From here on, averages are over {len(profile.mixers)} of {counted(layers, 'layer')}."
             _LOGGER.warning("Step %d: %s", step, " ".join([*causes, count]))
-        for mark in (NOT_CAUSAL, UNCHECKED):
+        for mark in (NOT_CAUSAL, UNCHECKED, PART, OVERSIZED):
             notes = {name: note[note.index(mark) :] for name, note in profile.notes.items() if mark in note}
             for names, note in by_reason(notes).items():
-                _LOGGER.warning("Step %d: %s: %s", step, names, note)
+                if (names, note) not in self._told:
+                    self._told.add((names, note))
+                    _LOGGER.warning("Step %d: %s: %s", step, names, note)
 
     def _tell_cost(self, step: int, took: float, trained: float, model: nn.Module) -> None:
         """Compare a reading with the time since the last one, and say once that it is costly."""

@@ -13,6 +13,7 @@ from typing import Self, cast
 import pandas as pd
 import xarray as xr
 
+from statesize.adapters.observation import PART
 from statesize.check import require_index
 from statesize.errors import InputError
 from statesize.io.text import counted
@@ -44,9 +45,11 @@ class Profile(Profiled):
             The columns of `statesize.results.fields.MAIN_COLUMNS`, or of `COLUMNS`, which says what they are; the
             relative tolerance is the first of the profile.
         """
+        notes = self.notes
         rows = [
-            {**row, "cause": "Its state size is unknown." if math.isnan(row["tss"]) else ""}
+            {**row, "cause": " ".join(["Its state size is unknown."] * math.isnan(row["tss"]) + [part] * bool(part))}
             for row in self.summary_rows()
+            for part in ["".join(notes.get(row["layer"], "").partition(PART)[1:])]
         ]
         lost = [
             {"model": self.model, "layer": name, "kind": "not measured", "cause": cause}

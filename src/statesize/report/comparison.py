@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from statesize.adapters.observation import PART
 from statesize.errors import InputError
 from statesize.measurement.statistics import estimate
 from statesize.report.frames import cell_text
@@ -280,9 +281,9 @@ def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float], networks: 
     thresholds = [facts["relative_tolerances"][:1] for facts in attributes]
     if any(first != thresholds[0] for first in thresholds):
         notes.append("Their first relative tolerances differ, so the counts above ρ times the largest do not compare.")
-    skipped = [profile.model for profile in profiles if profile.not_measured]
+    skipped = [one.model for one in profiles if one.not_measured or any(PART in note for note in one.notes.values())]
     if skipped:
-        notes.append(f"Not all layers were measured of {', '.join(skipped)}; sums lack what was skipped.")
+        notes.append(f"Not all layers were measured as a whole of {', '.join(skipped)}; sums lack what was skipped.")
     names = {profile.model for profile in profiles}
     notes += [f"Whole network of {network.middle_text()}" for network in networks if network.model in names]
     different = {"Recall perplexity": set(recall), "A network": {network.model for network in networks}}

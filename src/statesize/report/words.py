@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 import xarray as xr
 
-from statesize.adapters.observation import NOT_CAUSAL, UNCHECKED
+from statesize.adapters.observation import NOT_CAUSAL, OVERSIZED, PART, UNCHECKED
 from statesize.io.text import byte_count, counted, listed
 from statesize.measurement.columns import MARKED
 from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, mean_interval, too_short
@@ -203,12 +203,14 @@ def _surplus(party: _Party) -> float:
 def _lack(profile: Profiled, title: str) -> str:
     """That it is not causal, which layers lack a measurement or check, and that the text is too short; else ""."""
     measured, lost = len(profile.mixers), len(profile.not_measured)
-    causal = not any(NOT_CAUSAL in note for note in profile.notes.values())
-    unchecked = sum(UNCHECKED in note for note in profile.notes.values())
+    marks = NOT_CAUSAL, UNCHECKED, PART, OVERSIZED
+    others, unchecked, parts, oversized = (sum(mark in note for note in profile.notes.values()) for mark in marks)
     said = (
-        "" if causal else f"{_sentence_case(title)} is not causal: later tokens change its earlier outputs.",
+        f"{_sentence_case(title)} is not causal: later tokens change its earlier outputs." if others else "",
         f"Measured: {measured} of {counted(measured + lost, 'layer')} of {title}." if lost else "",
         f"T of {counted(unchecked, 'layer')} is as the class says, and not checked." if unchecked else "",
+        f"{PART}: {counted(parts, 'layer')}, without a mixing before or behind T." if parts else "",
+        f"The `state_size` of {counted(oversized, 'layer')} seems too large." if oversized else "",
         too_short(int(profile.tokens["length"].values.max()), position_name(profile)).strip(),
     )
     return " ".join(filter(None, said))

@@ -231,7 +231,7 @@ COLUMNS = {
     "known where a layer reports a matrix that could not be compared.",
     "run_difference": "The largest difference, over sequences, of the last hidden state in the observed run from that "
     "of the unaltered model, relative to the largest value.",
-    "cause": "Why the layer could not be measured, in a row without numbers, or that its size is unknown; else empty.",
+    "cause": "Why a layer without numbers was not measured, that its size is unknown, or which part was; else empty.",
 }
 """What the columns of a summary are: one row per mixer."""
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.check import Checked
 from statesize.adapters.search.channels import Channels
-from statesize.adapters.search.linear_parts import LARGEST, READERS, NoOperatorError, find_mixes
+from statesize.adapters.search.linear_parts import LARGEST, READERS, Mix, NoOperatorError, described_part, find_mixes
 from statesize.adapters.search.lone_run import (
     DOUBLE,
     OUTPUT,
@@ -26,7 +26,9 @@ from statesize.adapters.search.lone_run import (
     Precision,
     by_position,
     noise,
+    reached,
 )
+from statesize.adapters.search.mixing import mixes_positions
 from statesize.adapters.search.other_inputs import changed_at, changed_input
 from statesize.errors import ModelError
 from statesize.operators import Operator
@@ -49,6 +51,7 @@ class _Fit:
     head: int
     position: int
     multiplicity: int
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,21 +88,23 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
     if not exact:
         check = single
     fit = check.right_again() or check.right()
-    if fit is None and exact and runs.rounds_more(output):
+    if fit is None and not check.parts and exact and runs.rounds_more(output):
         # A part of the layer computes in less than float64.
         check = single
         fit = check.right()
+    if fit is None and check.parts and mixes_positions(runs, name):
+        raise ModelError(
+            f"Mixer {name}: operator(hidden) must be T of all that the layer mixes, got T of a part that reaches no "
+            "further than another one. Return T of the whole, or make each part a module of its own."
+        )
     if fit is None:
-        try:
+        mixes = list[Mix]()
+        with suppress(NoOperatorError):
             mixes = find_mixes(runs, name)
-        except NoOperatorError:
-            mixes = []
+        targets = tuple(mix.target for mix in mixes)
         pairs = [_Pair(mix.source, mix.source_axis, mix.target, mix.target_axis) for mix in mixes]
-        fits = [
-            fit
-            for pair, mix in zip(pairs, mixes, strict=True)
-            if (fit := check.fit(pair, tuple(mix.target for mix in mixes), mix.channels)) is not None
-        ]
+        tried = [check.fit(pair, targets, mix.channels) for pair, mix in zip(pairs, mixes, strict=True)]
+        fits = [fit for fit in tried if fit is not None]
         if not fits:
             return Checked(reason="the layer has no tensor in which another one was found to be linear")
         fit = min(fits, key=lambda fit: fit.difference)
@@ -110,7 +115,7 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
             f"position {fit.position}; at most {check.precision.rounding:.0e} is rounding. Correct the method, or "
             "leave it out: T is then found by impulses."
         )
-    return Checked(fit.difference, check.precision.rounding, fit.multiplicity)
+    return Checked(fit.difference, check.precision.rounding, fit.multiplicity, part=fit.part)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +127,7 @@ class _Check:
     precision: Precision
     kept: tuple[Place, ...] | None = None  # of the plain run
     last: dict[Any, tuple[Tensor, list[ModuleRun]]] = field(init=False, default_factory=dict[Any, Any])
+    parts: list[_Pair] = field(init=False, default_factory=list[_Pair])  # behind which as much is mixed
 
     @cached_property
     def combined(self) -> Tensor:
@@ -168,9 +174,10 @@ class _Check:
         """The first of some pairs that T maps to each other, through which all mixing goes."""
         for pair in pairs:
             fit = self.fit(pair, targets)
-            if fit is not None and fit.difference <= self.precision.rounding and self.is_all_mixing(pair.target):
-                _RIGHT.setdefault(self.runs.module, {})[self.runs.length] = pair
-                return fit
+            if fit is not None and fit.difference <= self.precision.rounding:
+                if (around := self.around(pair)) is not None:
+                    _RIGHT.setdefault(self.runs.module, {})[self.runs.length] = pair
+                    return replace(fit, part=described_part(*around))
         return None
 
     def later(self, pair: _Pair) -> Iterator[_Pair]:
@@ -296,29 +303,30 @@ class _Check:
         size = rows.abs().amax(-1)
         return (distance <= _SLACK * self.precision.rounding * torch.maximum(size, size[:, None])).int().argmax(1)
 
-    def is_all_mixing(self, target: Place) -> bool:
-        """Whether all that the layer mixes goes through a tensor, and is not mixed once more behind it."""
-        length, position = self.runs.length, self.runs.length // 3
-        held = self.base.tensors[target]
+    def around(self, pair: _Pair) -> tuple[int, int] | None:
+        """How many positions the layer mixes before and behind a pair; None if beside it, or T is the lesser part."""
+        length, position, rounding = self.runs.length, self.runs.length // 3, self.precision.rounding
+        plain = self.base.tensors | self.read if pair.source.element < 0 else self.base.tensors
+        target = plain[pair.target]
+
+        def further(run: ModuleRun, place: Place) -> int:
+            difference, scale = run.tensors[place] - plain[place], float(plain[place].abs().max())
+            axes = [axis for axis, size in enumerate(difference.shape) if size == length]
+            return min(reached(by_position(difference, axis), position, rounding * scale) for axis in axes)
 
         def other(tensor: Tensor) -> Tensor:
             return changed_input(tensor, length, position)
 
-        if target != OUTPUT:
-            # What it is at one position, and what else enters there, must reach no other one.
-            held = changed_at(held, next(axis for axis, size in enumerate(held.shape) if size == length), position)
-        runs = [self.runs.run((OUTPUT,), {target: lambda _: held}, change=other)]
-        if not bool(self.matrix.tril(-1).any()):
-            runs.append(self.runs.run((OUTPUT,), change=other))
-        return not any(self._reaches(run.tensors[OUTPUT], position) for run in runs)
-
-    def _reaches(self, output: Tensor, position: int) -> bool:
-        """Whether an output differs from the plain one at another position than the one that was changed."""
-        plain = self.base.tensors[OUTPUT]
-        difference = (output - plain).abs() > self.precision.rounding * plain.abs().max()
-        axes = [axis for axis, size in enumerate(plain.shape) if size == self.runs.length]
-        elsewhere = torch.arange(self.runs.length, device=plain.device) != position
-        return all(bool(by_position(difference, axis)[elsewhere].any()) for axis in axes)
+        changed = target if pair.target == OUTPUT else changed_at(target, pair.target_axis, position)
+        # What it is at one position, and what else enters there, must reach no other one.
+        run = self.runs.run((OUTPUT, pair.source), {pair.target: lambda _: changed}, change=other)
+        before, behind = further(run, pair.source), further(run, OUTPUT)
+        held = behind and further(self.runs.run((OUTPUT,), {pair.target: lambda _: target}, change=other), OUTPUT)
+        column = self.matrix[..., position].flatten(0, 1).T
+        reach = reached(column, position, rounding * float(column.abs().max()))
+        if not held and behind >= reach > 0:
+            self.parts.append(pair)
+        return None if held or behind >= max(reach, 1) or before > 0 == reach else (before, behind)
 
 
 def _nearest(known: Tensor, wanted: Tensor) -> Tensor:

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.precision import relative_difference
 from statesize.adapters.models.sharded import class_of
-from statesize.adapters.observation import Observation, Units
-from statesize.adapters.search.linear_parts import Mix
+from statesize.adapters.observation import OVERSIZED, Observation, Units
+from statesize.adapters.search.linear_parts import Mix, described_part
 from statesize.adapters.search.lone_run import DOUBLE, OUTPUT, SINGLE, LoneRuns, by_position, like, noise
 from statesize.adapters.search.probabilities import Mixing
+from statesize.adapters.watch import named_state_size
 from statesize.errors import ModelError
+from statesize.io.text import counted
 from statesize.operators import Dense
 
 # Positions that get an impulse in one run.
@@ -32,7 +34,6 @@ _SAMPLES = 256
 _STATE, _ROUNDING = 1e-8, 1e-12
 # Positions below which two lengths tell nothing.
 _SHORTEST = 8
-_BEFORE = "Its values are mixed before: T is without that."
 _IN_SINGLE = "Its code does not run in float64: its T is that of float32, to 1e-5."
 
 
@@ -63,14 +64,17 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
     mixing = Mixing([lambda: impulses.matrix()[:count]], (sequences, units, length, length))
     groups = mix.channels.groups()
     is_attention = isinstance(runs.module, nn.MultiheadAttention)
-    named = getattr(runs.module, "state_size", None)
-    said = named if isinstance(named, int) else None
+    said = named_state_size(name, runs.module)
     if memory is None:
         # A class speaks of its recurrence, and T may hold more, such as a convolution behind that.
         rank = 0 if said is None else impulses.rank(said, groups or units)
         if said is not None and rank <= said:
-            few = 0 < rank <= min(said, length // 2) // 2
-            memory = Memory(said, f"Its T here keeps {rank} of the {said} numbers {_NAMED}." if few else "")
+            kept = f"T here keeps {rank} of the {said} numbers {_NAMED}." if 0 < rank < said else ""
+            if kept and rank >= length // 4:
+                kept += " This text is too short to tell whether it can hold more."
+            elif kept and impulses.state(groups or units) is not None:
+                kept = f"{OVERSIZED}: {kept}"
+            memory = Memory(said, kept)
         else:
             note = "" if said is None else f"Its T keeps more than the {said} numbers {_NAMED}."
             memory = Memory(None if is_attention else impulses.state(groups or units), note)
@@ -85,8 +89,10 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
     notes = (
         memory.note,
         "" if known else _UNKNOWN,
-        f"Impulses at two lengths tell a state of {states} numbers." if states not in (None, said) else "",
-        _BEFORE if mix.mixed_before else "",
+        f"It holds {counted(states, 'number')} per channel: at half of the text and at all of it, T keeps no more."
+        if states is not None and states != said
+        else "",
+        described_part(mix.before, mix.behind),
         _IN_SINGLE if mix.precision is SINGLE else "",
     )
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from statesize.adapters.observation import PART
 from statesize.adapters.search.channels import Channels, codes, grouped, read_channels
 from statesize.adapters.search.lone_run import (
     DOUBLE,
@@ -26,6 +27,7 @@ from statesize.adapters.search.lone_run import (
     by_position,
     like,
     noise,
+    reached,
 )
 from statesize.adapters.search.mixing import HOW_ELSE, answer_of, mixes_positions
 from statesize.adapters.search.other_inputs import changed_at, changed_input
@@ -52,7 +54,9 @@ class Mix:
     Attributes:
         source_axis: The source's dimension of positions.
         channels: Heads and channels.
-        mixed_before: Whether positions are mixed before the source too.
+        reach: How many later positions it acts on.
+        before: How many positions are mixed into the source before; 0 for none.
+        behind: How many positions the target is mixed over once more; 0 for none.
         operations: Number of operations of the module, by which places are numbered.
         precision: What the module computed in.
     """
@@ -62,17 +66,26 @@ class Mix:
     target: Place
     target_axis: int
     channels: Channels
-    mixed_before: bool
+    reach: int
+    before: int
+    behind: int
     operations: int
     precision: Precision
+
+
+def described_part(before: int, behind: int) -> str:
+    """What a T is without that acts on what is mixed over some positions before or behind it; "" for none."""
+    sides = (before, "before"), (behind, "behind")
+    outside = [f"a mixing of {others + 1} positions {side} it" for others, side in sides if others]
+    return f"{PART}: T is without {' and '.join(outside)}." if outside else ""
 
 
 def find_mix(runs: LoneRuns, name: str) -> Mix | None:
     """The mixing of positions by a module's own operations, or None; what is mixed otherwise is refused."""
     # All mixing must go through one tensor, the target; the target must be linear in another one, the source, with all
-    # else held, each of its channels in one of the source's, and nothing else that enters it may be mixed. Of several
-    # such pairs: the one with the fewest channels, then one whose source is not mixed before, since T contains all
-    # mixing from there on, then the one with the fewest T, then the first target and source.
+    # else held, each of its channels in one of the source's, and nothing else that enters it may be mixed. A mixing
+    # before or behind must reach less far than T. Several such pairs: one with nothing behind, then the one with the
+    # fewest channels, then one with nothing before, then the one with the fewest T, then the first target and source.
     if not mixes_positions(runs, name):
         return None
     known, key = _FOUND.setdefault(runs.module, {}), (runs.length, len(runs.fixed), runs.mixes)
@@ -131,18 +144,24 @@ def _found_mixes(runs: LoneRuns, plain: Tensor, name: str) -> tuple[_Search, lis
         )
         _LOGGER.warning(message, name, duration(seconds))
     cuts, named = search.cuts(), runs.mixes is not None
-    found, stages = search.all_mixes(cuts, search.sources()), search.stages
+    first, stages = search, search.stages
+    found = search.all_mixes(sorted([*cuts, *stages]), search.sources())
+    parts, found = [mix for mix in found if mix.behind], [mix for mix in found if not mix.behind]
     if not found and not named:
         # A tensor of which T is made as well is T's input only for those that read it later.
         # What a single operation reads was tried as what it is.
         readers = [place for places in search.base.readers for place in places[:READERS] if len(places) > 1]
         search = _Search(runs, name, position, (*cuts, *readers, OUTPUT))
         found = search.all_mixes(search.cuts(), readers)
-    if stages and all(mix.mixed_before for mix in found):
+    if stages and all(mix.before for mix in found):
         # What is mixed at first enters all that follows, gates too: the last such tensor stands for what enters.
-        behind = _Search(replace(runs, entry=stages[-1]), name, position, None)
+        behind = _Search(replace(runs, entry=max(stages)), name, position, None)
         if later := behind.all_mixes(behind.cuts(), behind.sources()):
-            search, found = behind, [replace(mix, mixed_before=True) for mix in later]
+            before = first.answers[max(stages)].last - position
+            search, found = behind, [replace(mix, before=before) for mix in later]
+    if not named:
+        found, parts = ([mix for mix in some if mix.reach > max(mix.before, mix.behind)] for some in (found, parts))
+    search, found = (search, found) if found else (first, parts)
     if named and not found:
         raise ModelError(
             f"Mixer {name} must be linear, channel by channel, in the output of {runs.mixes} or a part of it, as "
@@ -203,7 +222,7 @@ class _Search:
             if (answer := answer_of(tensor, again.tensors[place], runs.length, position, self.precision.rounding))
         }
         self.partial: set[Place] = set()  # sources beside which more is mixed
-        self.stages: list[Place] = []  # mixed tensors through which all goes that is mixed once more
+        self.stages: dict[Place, int] = {}  # mixed tensors through which all goes, and how far it is mixed once more
 
     def other_input(self, tensor: Tensor) -> Tensor:
         """An argument with other numbers at one position."""
@@ -242,30 +261,30 @@ class _Search:
         with suppress(_OtherOperations):
             if self._reaches(self._run((OUTPUT,), {place: lambda _: held}, change=self.other_input)):
                 return False
-            if not self._reaches(self._run((OUTPUT,), {place: lambda _: changed})):
+            if not (behind := self._reaches(self._run((OUTPUT,), {place: lambda _: changed}))):
                 return True
-            self.stages.append(place)
+            self.stages[place] = behind
         return False
 
-    def _reaches(self, run: ModuleRun) -> bool:
-        """Whether an output differs from that of the plain run at another position than the one that was changed."""
+    def _reaches(self, run: ModuleRun) -> int:
+        """How far from the position that was changed an output differs from that of the plain run."""
         difference, scale = self.matrix(run, OUTPUT) - self.matrix(self.base, OUTPUT), self._scale(OUTPUT)
-        return _reached(difference, self.position, self.precision.rounding * scale)
+        return reached(difference, self.position, self.precision.rounding * scale)
 
     def all_mixes(self, cuts: list[Place], sources: Iterable[Place]) -> list[Mix]:
-        """The mixing from some tensors to the cuts, all of which must lie behind them."""
+        """The mixing from some tensors to the cuts behind them."""
         found: list[Mix] = []
         entered: list[Tensor] = []
         for source in sources if cuts else ():
-            if not source < cuts[0] or source not in self.answers or self.answers[source].first < self.position:
+            if not source < cuts[-1] or source not in self.answers or self.answers[source].first < self.position:
                 continue
             matrix = self.matrix(self.base, source)
             if any(matrix.shape == before.shape and torch.equal(matrix, before) for before in entered):
                 # The same numbers in another shape, or at another place.
                 continue
-            if mixes := self.mixes(cuts, source):
+            if mixes := self.mixes([cut for cut in cuts if source < cut], source):
                 found += mixes
-            if mixes or source in self.partial:
+            if any(not mix.behind for mix in mixes) or source in self.partial:
                 entered.append(matrix)
         return found
 
@@ -273,7 +292,7 @@ class _Search:
         """The mixing with the fewest channels, then of tensors that are not mixed before, then with the fewest T."""
 
         def size(mix: Mix) -> tuple[int, bool, int]:
-            return mix.channels.target.numel(), mix.mixed_before, mix.channels.units
+            return mix.channels.target.numel(), mix.before > 0, mix.channels.units
 
         found = [mix for mix in found if size(mix) == min(map(size, found))]
         # The first target, before any gate; or what is made of it without regard to the input, as by a division.
@@ -320,7 +339,8 @@ class _Search:
 
         small = changed_at(held, axis, self.position) - held
         impulse = change(small, targets)
-        targets = [place for place in targets if self._is_causal(impulse[place])]
+        reach = {place: self._reach(impulse[place]) for place in targets}
+        targets = [place for place in targets if reach[place]]
         # Most sources that are not linear end here, after two runs.
         doubled = change(2 * small, targets) if targets else {}
         targets = [place for place in targets if self._near(doubled[place], 2 * impulse[place])]
@@ -330,7 +350,7 @@ class _Search:
         one, other = noise(held, 1), noise(held, 2)
         first, second, both = (change(by, targets) for by in (one, other, 2 * one + other))
         targets = [place for place in targets if self._near(both[place], 2 * first[place] + second[place])]
-        return self._with_channels(targets, source) if targets else []
+        return self._with_channels(targets, source, reach) if targets else []
 
     def deviation(self) -> str:
         """How far the output is from linear in what is named, in brackets; "" where that is not why it has no T."""
@@ -347,13 +367,13 @@ class _Search:
                 return f" (first not at position {where}, by {float(difference.max()) / size:.1e} of the answer)"
         return ""
 
-    def _is_causal(self, response: Tensor) -> bool:
-        """Whether a change at one position reaches later ones and no earlier one."""
+    def _reach(self, response: Tensor) -> int:
+        """How many later positions a change at one position reaches; 0 where it reaches an earlier one."""
         size = response.abs().amax(1)
-        limit = self.precision.rounding * float(size.max())
-        return not bool((size[: self.position] > limit).any()) and bool((size[self.position + 1 :] > limit).any())
+        changed = (size > self.precision.rounding * float(size.max())).nonzero().flatten()
+        return int(changed[-1]) - self.position if len(changed) and changed[0] >= self.position else 0
 
-    def _with_channels(self, targets: list[Place], source: Place) -> list[Mix]:
+    def _with_channels(self, targets: list[Place], source: Place, reach: Mapping[Place, int]) -> list[Mix]:
         axis, sequences = self.answers[source].axis, self.runs.sequences
         nothing = torch.zeros_like(self.matrix(self.base, source))
         entering, numbers = nothing.shape[1], noise(nothing[:, :1], 3)
@@ -372,7 +392,7 @@ class _Search:
         targets = [
             place
             for place in targets
-            if not _reached(beside[place] - zero[place], self.position, self.precision.rounding * self._scale(place))
+            if not reached(beside[place] - zero[place], self.position, self.precision.rounding * self._scale(place))
         ]
         if not targets:
             self.partial.add(source)
@@ -384,9 +404,9 @@ class _Search:
             origin = read_channels(by_code, entering, sequences, precision)
             if origin is not None:
                 channels = grouped(by_code[0].reshape(-1, len(origin)), origin, precision)
-                answer, mixed_before = self.answers[place], self.answers[source].last > self.answers[source].first
-                operations = self.base.operations
-                found.append(Mix(source, axis, place, answer.axis, channels, mixed_before, operations, precision))
+                places = source, axis, place, self.answers[place].axis
+                outside = self.answers[source].last - self.position, self.stages.get(place, 0)
+                found.append(Mix(*places, channels, reach[place], *outside, self.base.operations, precision))
         return found
 
     def _scale(self, place: Place) -> float:
@@ -394,9 +414,3 @@ class _Search:
 
     def _near(self, one: Tensor, other: Tensor) -> bool:
         return bool((one - other).abs().max() <= self.precision.linear * other.abs().max())
-
-
-def _reached(difference: Tensor, position: int, limit: float) -> bool:
-    """Whether (L, channels) is beyond rounding at another position."""
-    elsewhere = torch.arange(len(difference), device=difference.device) != position
-    return bool((difference[elsewhere].abs() > limit).any())

@@ -376,6 +376,12 @@ def by_position(tensor: Tensor, axis: int) -> Tensor:
     return tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1)
 
 
+def reached(difference: Tensor, position: int, limit: float) -> int:
+    """How far from a position (L, channels) is beyond rounding; 0 where it is at no other one."""
+    beyond = (difference.abs().amax(1) > limit).nonzero().flatten()
+    return max((abs(at - position) for at in cast("list[int]", beyond.tolist())), default=0)
+
+
 def like(matrix: Tensor, tensor: Tensor, axis: int) -> Tensor:
     """Undo `by_position`: (L, channels) in the shape of a tensor."""
     return matrix.reshape(tensor.movedim(axis, 0).shape).movedim(0, axis).to(tensor)

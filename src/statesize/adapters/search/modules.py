@@ -15,9 +15,9 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import is_a, mapped, named_parts
 from statesize.adapters.models.precision import Autocast, open_autocast
 from statesize.adapters.models.sharded import class_of
-from statesize.adapters.observation import FoundMixer, Observation
+from statesize.adapters.observation import PART, FoundMixer, Observation
 from statesize.adapters.runs import read
-from statesize.adapters.search.derivative import derivative, found_derivative
+from statesize.adapters.search.derivative import found_derivative
 from statesize.adapters.search.layer import observe
 from statesize.adapters.search.linear_parts import Mix, NoOperatorError, find_mix
 from statesize.adapters.search.lone_run import LoneRuns
@@ -30,18 +30,11 @@ from statesize.adapters.search.mixing import (
     reaches,
     returned_by,
 )
-from statesize.adapters.search.other_mixing import BEFORE, BESIDE, UNSEEN, other_mixing
+from statesize.adapters.search.other_mixing import BEFORE, BESIDE, SEVERAL, UNSEEN, other_mixing
 from statesize.adapters.search.own_mixing import ImpulseLayer, OwnMixing
 from statesize.adapters.select import RECURRENT, SEARCHED, is_own_code
 from statesize.adapters.watch import ArgumentCopies, Call
 from statesize.errors import InputError, ModelError
-from statesize.operators import BlockDense, Derivative
-
-
-def inside(found: OwnMixing, forward: Forward, module: nn.Module) -> list[nn.Module]:
-    """The modules in one that are measured by themselves."""
-    parts = set(module.modules()) - {module}
-    return [part for name, part in named_parts(forward.model) if part in parts and name in found.names]
 
 
 def observed(found: OwnMixing, forward: Forward, call: Call) -> tuple[Observation, Tensor]:
@@ -50,11 +43,6 @@ def observed(found: OwnMixing, forward: Forward, call: Call) -> tuple[Observatio
     runs = _runs(forward, call, layer.held)
     observation, returned, found.memories[call] = observe(call.name, runs, layer.mix, found.memories.get(call))
     return replace(observation, note=" ".join(filter(None, (observation.note, layer.note)))), returned
-
-
-def differentiated(forward: Forward, call: Call) -> tuple[BlockDense | Derivative, Tensor]:
-    """The derivative of a call of a module without a T, and what it returned."""
-    return derivative(call.name, _runs(forward, call, ()))
 
 
 def described_call(found: OwnMixing, forward: Forward, call: Call) -> FoundMixer:
@@ -97,6 +85,7 @@ def find_own_mixing(
     calls = _Calls(forward, {*searched, *mixing})
     for module in calls.order:
         name, (args, kwargs), other = names[module], calls.arguments[module], list[str]()
+        parts = set(module.modules()) - {module}
         if module in recurrent and module not in mixers:
             found.derivatives.add(name)
             continue
@@ -104,13 +93,13 @@ def find_own_mixing(
             if module not in observed or not is_own_code(module):
                 continue
             try:
-                other = other_mixing(forward, observed[module], inside(found, forward, module))
+                measured = [part for part, label in names.items() if part in parts and label in found.names]
+                other = other_mixing(forward, observed[module], measured)
             except ModelError as error:
                 found.refused[name] = str(error)
             if not {BEFORE, BESIDE} & set(other):
                 _note_other(found, name, other)
                 continue
-        parts = set(module.modules()) - {module}
         fixed = {part: calls.outputs[part] for part in mixing if part in parts}
         runs = LoneRuns(module, args, kwargs, forward.length, forward.sequences, fixed, mixes=named.get(module))
         runs = replace(runs, forward=forward, autocast=calls.autocast[module])
@@ -124,14 +113,15 @@ def find_own_mixing(
 def _note_other(found: OwnMixing, name: str, other: Sequence[str]) -> None:
     """Tell of other mixing in a module whose T is that of the kernels in it."""
     if other:
-        found.notes[name] = UNSEEN if UNSEEN in other else f"Other mixing was seen here: {'; '.join(other)}."
+        begin = "Other mixing was seen here" if other == [SEVERAL] else PART
+        found.notes[name] = UNSEEN if UNSEEN in other else f"{begin}: {'; '.join(other)}."
 
 
 def _settle(found: OwnMixing, name: str, other: Sequence[str], kind: str) -> None:
     """Choose T of a module that mixes by more than the kernels in it: of the whole, of the kernels, or none."""
     layer = found.layers.pop(name, None)
     reason = found.refused.pop(name, f"Mixer {name}: no T of the whole was found.")
-    if layer is not None and (BESIDE in other or not layer.mixed_before):
+    if layer is not None and (BESIDE in other or not layer.is_part):
         note = f"Its T contains more than the {kind} in it."
         found.layers[name] = replace(layer, note=" ".join(filter(None, (note, layer.note))))
     elif BESIDE in other:
@@ -177,21 +167,21 @@ def _with_parts(
     runs = replace(runs, precision=mix.precision)
     feeding = [part for part in runs.fixed if reaches(runs, part, mix.source)]
     if not feeding:
-        return ImpulseLayer(mix, [*runs.fixed], before, mix.mixed_before)
+        return ImpulseLayer(mix, [*runs.fixed], before, mix.before + mix.behind > 0)
     opened = {inner for part in feeding for inner in part.modules() if inner in runs.fixed}
     if all(names[part] in found.layers for part in opened):
         with suppress(ModelError):
             alone = replace(runs, fixed={part: out for part, out in runs.fixed.items() if part not in opened})
             whole = find_mix(alone, name)
-            if whole is not None and not whole.mixed_before:
+            if whole is not None and not whole.before + whole.behind:
                 alone = replace(alone, precision=whole.precision)
                 taken = [part for part in opened if is_reached(alone, whole.source, part)]
                 for part in taken:
                     del found.layers[names[part]]
                 note = f"Its T contains what {_listed(taken, names)} mixes."
-                return ImpulseLayer(whole, [*alone.fixed], " ".join(filter(None, (note, before))), mixed_before=False)
-    note = f"Its values are mixed before by {_listed(feeding, names)}: T is without that."
-    return ImpulseLayer(mix, [*runs.fixed], " ".join(filter(None, (note, before))), mixed_before=True)
+                return ImpulseLayer(whole, [*alone.fixed], " ".join(filter(None, (note, before))), is_part=False)
+    note = f"Its values are mixed before by {_listed(feeding, names)}: see its row."
+    return ImpulseLayer(mix, [*runs.fixed], " ".join(filter(None, (note, before))), is_part=True)
 
 
 def _listed(parts: Collection[nn.Module], names: Mapping[nn.Module, str]) -> str:

@@ -25,11 +25,11 @@ from statesize.adapters.search.other_inputs import changed_at, changed_input, ot
 from statesize.adapters.watch import Call
 from statesize.errors import ModelError
 
-BEFORE = "its values are mixed before: T is without that"
+BEFORE = "T is without a mixing of its values before it"
 BESIDE = "positions are mixed beside the map too"
 UNSEEN = "Whether it mixes by more than this was not seen: what it returns has no dimension of positions."
 SEVERAL = "several maps mix the same values, each with a T of its own: the module's is made of all"
-BACKWARDS = "positions are mixed backwards too: T is without that"
+BACKWARDS = "T is without a mixing of positions backwards"
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ class ImpulseLayer:
     mix: Mix
     held: Collection[nn.Module]
     note: str  # what modules inside do to its values
-    mixed_before: bool  # whether its T begins behind other mixing
+    is_part: bool  # whether more is mixed than its T, before or behind
 
 
 @dataclass(frozen=True, eq=False)

@@ -160,7 +160,7 @@ def later_positions(name: str) -> str:
     """Why attention that is not causal is refused."""
     return (
         f"Mixer {name} attends to later positions: an encoder, a prefix model, or cross-attention to another sequence "
-        "of as many positions. statesize measures causal models; load a decoder, such as one of AutoModelForCausalLM."
+        "of as many positions. statesize measures causal models: mask later positions, or use AutoModelForCausalLM."
     )
 
 
