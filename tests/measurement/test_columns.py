@@ -155,9 +155,8 @@ def test_variants_in_a_profile_are_those_of_the_weighted_dense_operator(mixer, w
     # What the default says is not touched.
     whole = profile(model, ids)
     np.testing.assert_array_equal(node["entropy"].values, whole.mixer(whole.mixers[0])["entropy"].values)
-    (weighted,) = capture(model, ids, weights=weights, skip_first=skip_first)
     if not squares:
-        taken = measure(weighted.operator, positions=few_cuts(21)).entropy.mean(-1)[0]
+        taken = measure(item.weighted(weights, skip_first).operator, positions=few_cuts(21)).entropy.mean(-1)[0]
         np.testing.assert_allclose(taken, expected, rtol=1e-3)
 
 

@@ -142,7 +142,7 @@ def test_what_was_skipped_is_said(bundled):
     tree = bundled[0].to_xarray()
     tree.attrs |= {"model": "half", "skipped": {"layers.9": "no mixing of positions was seen in it"}}
     (note,) = compare([bundled[0], Profile(tree)]).notes
-    assert note.startswith("Not all layers were measured of half;")
+    assert note.startswith("Not all layers were measured as a whole of half;")
 
 
 def test_the_first_sentence_says_which_uses_more_of_what_it_can_hold(bundled):

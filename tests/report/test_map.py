@@ -15,7 +15,8 @@ from statesize.report import write_report
 from statesize.report.document import resource
 from statesize.report.head_map import EXTREMES, PAGE_HEADS, extreme_heads, layer_cells
 from statesize.report.tables import group_tables
-from statesize.results.summary import at_middle, ess_values, group_rows, without_sinks
+from statesize.results.profiled import group_rows
+from statesize.results.summary import at_middle, ess_values, without_sinks
 
 LAYERS, HEADS, LENGTH = 18, 9, 12
 

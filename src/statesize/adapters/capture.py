@@ -75,7 +75,6 @@ class Capture(Iterator[Captured]):
     ) -> None:
         self._forward = forward
         self._own_mixing = own_mixing
-        self._columns: tuple[str, int] | None = None
         self._calls = [call for call in calls if not chosen.isdisjoint(call.labels)]
         self._rerun = partial(rerun, forward, short_convolutions=short_convolutions)
         self._checks_mixing = checked
@@ -111,10 +110,6 @@ class Capture(Iterator[Captured]):
         return "\n".join(
             [*lines, "next: for captured in this: captured.operator is the T of one layer after the other"]
         )
-
-    def weigh(self, weights: str, skip_first: int) -> None:
-        """Yield operators of weighted columns, as `Captured.weighted` makes them."""
-        self._columns = weights, skip_first
 
     def keep(self, names: Collection[str]) -> None:
         """Leave out all mixers that come but those of some names."""
@@ -174,7 +169,7 @@ class Capture(Iterator[Captured]):
         )
 
     def _in_model(self, item: Captured, precision: str, own_note: str) -> Captured:
-        """A mixer with what the call and the model tell of it, its columns weighted, and its part in a shared cache."""
+        """A mixer with what the call and the model tell of it, and its part in a shared cache."""
         # All heads are attached to the last reader of the cache, and its name to the others.
         names = tuple(name for name in self.readers.get(item.name, ()) if name not in self.skipped)
         if len(names) > 1:
@@ -185,8 +180,7 @@ class Capture(Iterator[Captured]):
             else:
                 item = replace(item, groups=0, cache=names[-1])
         note = " ".join(filter(None, (item.note, own_note, self._further.get(item.name))))
-        item = replace(item, note=note, run_difference=self.run_difference, precision=precision)
-        return item if self._columns is None else item.weighted(*self._columns)
+        return replace(item, note=note, run_difference=self.run_difference, precision=precision)
 
     def _found(self, call: Call) -> list[Captured]:
         """Run a mixer again, in float64 if its code knows that, and build what is observed there."""
@@ -247,8 +241,6 @@ def capture(
     *,
     short_convolutions: bool = False,
     checks: Checks = "all",
-    weights: str = "none",
-    skip_first: int = 0,
     mixes: Mapping[str, str] | None = None,
     axis: int | None = None,
 ) -> Capture:
@@ -281,9 +273,6 @@ def capture(
         checks: "all"; "read" leaves out the run with nothing attached, for further inputs of a model that has passed
             it; "again" compares a model that has passed both, and may have changed, with its own runs over other
             futures alone, and with all if these differ; "none" leaves out all, and the comparison of a declared T.
-        weights: "values" yields operators whose columns have the norm of what they carry as weights; "none" as they
-            are.
-        skip_first: First columns of T that are left out, such as that of an attention sink.
         mixes: For layers of one's own whose T is found by impulses, on what it acts: by name of the layer, or a pattern
             such as "blocks.*.attention", the name of the part inside whose output is mixed. By default it is found.
         axis: The dimension of positions in what is measured. Default: 1, or what the modules say that take frames of
@@ -298,18 +287,11 @@ def capture(
         NothingMeasuredError: If no selected mixer can be measured; it is a ModelError. While iterating: if of none T u
             is what the unaltered model passed on.
     """
-    captured = capture_module(
-        measurable(model),
-        input_ids,
-        layers,
-        short_convolutions=short_convolutions,
-        checks=checks,
-        mixes=mixes,
-        axis=axis,
-    )
-    if weights != "none" or skip_first:
-        captured.weigh(weights, skip_first)
-    return captured
+    model = measurable(model)
+    with together(model, input_ids, layers, checks, axis):
+        return capture_module(
+            model, input_ids, layers, short_convolutions=short_convolutions, checks=checks, mixes=mixes, axis=axis
+        )
 
 
 @on_cpu_by_default
@@ -323,42 +305,41 @@ def capture_module(
     mixes: Mapping[str, str] | None = None,
     axis: int | None = None,
 ) -> Capture:
-    """`capture` of what `measurable` has returned."""
-    with together(model, inputs, layers, checks, axis):
-        forward = Forward.of(model, inputs, axis)
-        own = find_mixers(model)
-        parts = list(model.modules())
-        has_own_code = any(map(is_own_code, parts))
-        recording, own_mixing = record_calls(forward, own, short_convolutions=short_convolutions), OwnMixing()
-        known = (isinstance(part, SEARCHED) or is_a(part, RECURRENT) or hasattr(part, "mixes") for part in parts)
-        if mixes or has_own_code or any(known):
-            recording, own_mixing = _searched(forward, own, recording, mixes or {}, short_convolutions)
-        chosen, skipped = selected(forward, list(own), recording, layers)
-        limit = max((BOUNDS[stored_dtype(model)], *(BOUNDS[call.dtype] for call in recording.calls)))
-        around = list[str]()
-        # Models of libraries are compared with oracles of their own, but for hooks that others hang on them.
-        changed = has_own_code or any(
-            vars(part).get(kind) for part in parts for kind in ("_forward_hooks", "_forward_pre_hooks")
-        )
-        if own_mixing.backwards or changed:
-            from statesize.adapters.search.other_mixing import mixed_backwards
+    """`capture` of what `measurable` has returned, inside of `together` where several ranks hold it."""
+    forward = Forward.of(model, inputs, axis)
+    own = find_mixers(model)
+    parts = list(model.modules())
+    has_own_code = any(map(is_own_code, parts))
+    recording, own_mixing = record_calls(forward, own, short_convolutions=short_convolutions), OwnMixing()
+    known = (isinstance(part, SEARCHED) or is_a(part, RECURRENT) or hasattr(part, "mixes") for part in parts)
+    if mixes or has_own_code or any(known):
+        recording, own_mixing = _searched(forward, own, recording, mixes or {}, short_convolutions)
+    chosen, skipped = selected(forward, list(own), recording, layers)
+    limit = max((BOUNDS[stored_dtype(model)], *(BOUNDS[call.dtype] for call in recording.calls)))
+    around = list[str]()
+    # Models of libraries are compared with oracles of their own, but for hooks that others hang on them.
+    changed = has_own_code or any(
+        vars(part).get(kind) for part in parts for kind in ("_forward_hooks", "_forward_pre_hooks")
+    )
+    if own_mixing.backwards or changed:
+        from statesize.adapters.search.other_mixing import mixed_backwards
 
-            hidden = recording.hidden if checks in ("all", "again") and changed else None
-            around = mixed_backwards(forward, recording.calls, hidden, own_mixing.backwards, limit)
-        if checks == "again" and around:
-            # What seems to come from later tokens may be noise.
-            checks = "all"
-        return Capture(
-            forward,
-            recording.calls,
-            chosen,
-            skipped,
-            own_mixing,
-            run_difference=math.nan if checks in ("again", "none") else compare_runs(forward, recording, checks, limit),
-            short_convolutions=short_convolutions,
-            checked=checks != "none",
-            around=around,
-        )
+        hidden = recording.hidden if checks in ("all", "again") and changed else None
+        around = mixed_backwards(forward, recording.calls, hidden, own_mixing.backwards, limit)
+    if checks == "again" and around:
+        # What seems to come from later tokens may be noise.
+        checks = "all"
+    return Capture(
+        forward,
+        recording.calls,
+        chosen,
+        skipped,
+        own_mixing,
+        run_difference=math.nan if checks in ("again", "none") else compare_runs(forward, recording, checks, limit),
+        short_convolutions=short_convolutions,
+        checked=checks != "none",
+        around=around,
+    )
 
 
 def _searched(

@@ -20,7 +20,6 @@ from statesize.adapters.models.precision import (
     allowed,
     check_finite,
     kernel_dtype,
-    largest,
     relative_difference,
 )
 from statesize.adapters.observation import Observation
@@ -139,7 +138,7 @@ def unfaithfulness(observation: Observation, values: Tensor, expected: Tensor, l
         difference = (passed_on - expected[:, units]).abs().amax((-2, -1))
         found.append(torch.where(difference == 0, 0, difference / scale[:, units]).max())
         first += size
-    return largest(found)
+    return float(torch.stack(found).max())
 
 
 def _numbers(operator: Operator) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from traceback import walk_tb
 from typing import Any, Self, cast
@@ -104,32 +104,30 @@ class Forward:
 
             interpret_if_asked()
         measured = check_inputs(model, inputs, axis)
-        forward = cls._placed(model, inputs, measured)
+        backbone, device = backbone_of(model, inputs), device_of(model)
+        args, arguments = tuple[Tensor, ...](), dict[str, Any]()
+        if isinstance(inputs, Mapping):
+            arguments |= mapped(dict(inputs), lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf)
+            labels = inspect.signature(backbone.forward).parameters.get("labels")
+            if labels is None or labels.default is not inspect.Parameter.empty:
+                # They request a loss, which takes the logits of every position.
+                arguments.pop("labels", None)
+            mask = arguments.get(measured.mask)
+            if isinstance(mask, Tensor) and mask.ndim == 4 and pretrained_models(model):
+                arguments[measured.mask] = added_to_scores(mask)
+        else:
+            args = (inputs.to(device),)
+        if _accepts(backbone, "use_cache"):
+            arguments["use_cache"] = False
+        forward = cls(model, backbone, args, arguments, measured, measured.length)
         if measured.axis is not None:
             if (given := UNCOMPARED.get(model)) is not None:
-                _check_copy(forward, cls._placed(given, inputs, measured))
+                _check_copy(forward, replace(forward, model=given, backbone=backbone_of(given, inputs)))
                 del UNCOMPARED[model]
             return forward
-        frames = forward.args[0] if forward.args else forward.kwargs[measured.name]
+        frames = args[0] if args else arguments[measured.name]
         axis = axis_by_modules(model, frames, lambda enter: forward.hidden(read, enter=enter, leave={}))
         return cls.of(model, inputs, axis)
-
-    @classmethod
-    def _placed(cls, model: nn.Module, inputs: Inputs, measured: Measured) -> Self:
-        backbone, device = backbone_of(model, inputs), device_of(model)
-        options = {"use_cache": False} if _accepts(backbone, "use_cache") else {}
-        if not isinstance(inputs, Mapping):
-            return cls(model, backbone, (inputs.to(device),), options, measured, measured.length)
-        moved = mapped(dict(inputs), lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf)
-        arguments = cast("dict[str, Any]", moved)
-        labels = inspect.signature(backbone.forward).parameters.get("labels")
-        if labels is None or labels.default is not inspect.Parameter.empty:
-            # They request a loss, which takes the logits of every position.
-            arguments.pop("labels", None)
-        mask = arguments.get(measured.mask)
-        if isinstance(mask, Tensor) and mask.ndim == 4 and pretrained_models(model):
-            arguments[measured.mask] = added_to_scores(mask)
-        return cls(model, backbone, (), arguments | options, measured, measured.length)
 
     @property
     def sequences(self) -> int:

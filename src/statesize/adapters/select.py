@@ -23,16 +23,6 @@ HOW_TO_SUPPLY = "give the class of its mixer a method `operator(hidden)` that re
 POINTWISE = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.Dropout)
 
 
-def layer_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
-    """The lists of layers in a model; a list inside a layer is part of that layer."""
-    lists: dict[str, nn.ModuleList] = {}
-    modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
-    for name, module in modules:
-        if isinstance(module, nn.ModuleList) and not any(name.startswith(f"{outer}.") for outer in lists):
-            lists[name] = module
-    return lists
-
-
 BEFORE_PARTS = "mixes positions before what is measured in it"
 _NO_MIXING = "no mixing of positions that statesize knows was seen in it"
 _NOT_CALLED = "the forward pass does not call it"
@@ -61,7 +51,12 @@ def skipped_layers(model: nn.Module, called: Iterable[str], observed: Iterable[s
     """The layers in which nothing was measured, and why."""
     ran, mixers = set(called), list(observed)
     reasons: dict[str, str] = {}
-    for list_name, layers in layer_lists(model).items():
+    lists = list[str]()
+    for list_name, layers in cast("Iterator[tuple[str, nn.Module]]", model.named_modules()):
+        # A list inside a layer is part of that layer.
+        if not isinstance(layers, nn.ModuleList) or any(list_name.startswith(f"{outer}.") for outer in lists):
+            continue
+        lists.append(list_name)
         members = {f"{plain_name(list_name)}.{key}": layer for key, layer in layers.named_children()}
         pointwise = [isinstance(layer, POINTWISE) or "RotaryEmbedding" in class_of(layer).__name__ for layer in layers]
         if ran.isdisjoint(members) or all(pointwise):

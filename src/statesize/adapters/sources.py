@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from statesize.adapters.observation import OpenSource, Source
-from statesize.adapters.replaced import part_classes, source_files
+from statesize.adapters.replaced import source_files
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def sources_of(model: nn.Module) -> list[OpenSource]:
     own = any(file.__name__.partition(".")[0] not in ("builtins", "torch", "transformers") for file in files)
     # A library counts as named once it was imported.
     libraries = {"fla", *(["torch.nn.attention.flex_attention"] if own else [])} & sys.modules.keys()
-    names = libraries.union((kind.__name__ for kind in part_classes(model)), *map(vars, files))
+    classes = (kind.__name__ for part in model.modules() for kind in type(part).__mro__)
+    names = libraries.union(classes, *map(vars, files))
     needed = list[OpenSource]()
     for source in SOURCES:
         if isinstance(source, Named):

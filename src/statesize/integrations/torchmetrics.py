@@ -11,6 +11,7 @@ from torchmetrics import Metric
 
 from statesize.adapters import Captured, Checks
 from statesize.adapters.models.quantised import measurable
+from statesize.adapters.models.sharded import together
 from statesize.check import require_kind
 from statesize.measurement.measurement import Measurement
 from statesize.measurement.metrics import utilisation
@@ -63,7 +64,9 @@ class StateSizeMetric(Metric):
             input_ids: Token ids, (S, L), without padding.
         """
         model = measurable(model)
-        captured = captured_mixers(model, input_ids, self.settings.layers, self._checks)
+        layers = self.settings.layers
+        with together(model, input_ids, layers, self._checks):
+            captured = captured_mixers(model, input_ids, layers, self._checks)
         for item in captured:
             measurement, sample = self._measured(item)
             entropy, channels = cast("Tensor", measurement.entropy), item.units * item.multiplicity

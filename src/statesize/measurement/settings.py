@@ -128,11 +128,6 @@ class Settings:
         """ρ; the first alone where texts have not said how many."""
         return report_tolerances(None) if self.relative_tolerances is None else self.relative_tolerances
 
-    @property
-    def variant(self) -> bool:
-        """Whether a variant of ESS is measured beside the default."""
-        return self.weights != "none" or self.skip_first > 0 or self.squares
-
     def for_texts(self, longest: int | None) -> Settings:
         """The settings for texts of which the longest has so many tokens; None where that is not known."""
         settings = copy.copy(self)

@@ -188,7 +188,9 @@ def transformers_model(
     model, stored = float_model(model)
     # Transformers leaves no trace of what it has dequantised itself.
     stored = stored or (f"{method}, dequantised" if method else "")
-    _own_memory(model)
+    for tensor in (*model.parameters(), *model.buffers()):
+        # Weights that are a file's pages: the file may change under the run, or lose its end, a SIGBUS.
+        tensor.data = tensor.data.clone()
     source_facts = {"weights": stored_weights(Path(name)) if file else stored, "unused_weights": unused}
     facts = {key: value for key, value in source_facts.items() if value}
     if file:
@@ -232,12 +234,6 @@ def commit(name: str, revision: str) -> str:
     """The commit of a model that was just loaded from the hub, which configurations do not hold in every version."""
     folder = snapshot(name, revision)
     return "unknown" if folder is None else folder.name
-
-
-def _own_memory(model: nn.Module) -> None:
-    """Copies weights that are a file's pages: the file may change under the run, or lose its end, a SIGBUS."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data = tensor.data.clone()
 
 
 def _refusal_of(name: str, error: Exception, options: dict[str, Any], *, allow_pickle: bool) -> FileError | InputError:

@@ -94,7 +94,9 @@ class SoftmaxAttention(TensorOperator):
     def columns(self, first: int, last: int) -> Tensor:
         """See `Operator.columns`; the rest of T is not formed."""
         if self._normaliser is None:
-            self._normaliser = self._log_sums()
+            # The logarithm of the divisor of each row, from tiles of one size, which leave no holes in memory.
+            strips = itertools.pairwise([*range(0, self.length, _ROWS), self.length])
+            self._normaliser = self._with_sink(torch.cat([self._log_sum(top, bottom) for top, bottom in strips], -1))
         scores = self._scores(slice(first, None), first, last)
         return (scores - self._normaliser[..., first:, None]).exp()
 
@@ -188,11 +190,6 @@ class SoftmaxAttention(TensorOperator):
 
     def _with_sink(self, log_sums: Tensor) -> Tensor:
         return log_sums if self.sink is None else torch.logaddexp(log_sums, self.sink[..., None])
-
-    def _log_sums(self) -> Tensor:
-        """Logarithm of the divisor of each row, (..., L), from tiles of one size, which leave no holes in memory."""
-        ends = [*range(0, self.length, _ROWS), self.length]
-        return self._with_sink(torch.cat([self._log_sum(top, bottom) for top, bottom in itertools.pairwise(ends)], -1))
 
     def _log_sum(self, top: int, bottom: int) -> Tensor:
         ends = [*range(max(0, top + 1 - (self.window or self.length)), bottom, _COLUMNS), bottom]

@@ -68,16 +68,13 @@ class Derivative(TensorOperator):
             raise InputError(f"function must return (..., L, q) for {shape(point)}, got {shape(outputs)}.")
         require_finite("function(point)", outputs)
         self.inputs, self.outputs = point.shape[-1], outputs.shape[-1]
+        # A small one is measured as a matrix.
+        self.by_products = point.shape[-2] * max(self.inputs, self.outputs) > LARGEST
         everything = point.shape[-1] * torch.arange(point.shape[-2])
         self._state_size = everything if state_size is None else torch.minimum(state_size.to(everything), everything)
         self._describe(point, point.shape[-2], point.shape[:-2])
         for entry in range(self._entries.numel()):
             self._check(entry)
-
-    @property
-    def is_small(self) -> bool:
-        """Whether it is measured as a matrix."""
-        return self.length * max(self.inputs, self.outputs) <= LARGEST
 
     def jacobian(self, entry: int, past: int, future: int) -> Jacobian:
         """The derivative of outputs from one position on by the inputs before another, of one entry.

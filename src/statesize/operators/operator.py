@@ -30,6 +30,7 @@ class Operator(ABC):
         device: Device of the tensors.
         inputs: How many numbers enter at each position.
         outputs: How many numbers leave at each position.
+        by_products: Whether it is measured by hundreds of products at each position.
     """
 
     length: int
@@ -38,6 +39,7 @@ class Operator(ABC):
     device: torch.device
     inputs: int = 1
     outputs: int = 1
+    by_products: bool = False
 
     @abstractmethod
     def dense(self) -> Tensor:

@@ -28,7 +28,6 @@ from statesize.models.digests import tokens_sha256
 from statesize.models.load import given_model
 from statesize.profiling.work import (
     Work,
-    by_products,
     captured_mixers,
     measure_side_by_side,
     operations_per_unit,
@@ -118,9 +117,8 @@ class Plan:
             f"{counted(self.spectra, 'cut')} of heads in {counted(len(self.mixers), 'layer')}, over "
             f"{counted(self.sequences, 'sequence')} of {counted(self.tokens, 'token')}",
         ]
-        lines += (
-            [f"{counted(len(self.skipped), 'layer')} cannot be measured: .skipped says why"] if self.skipped else []
-        )
+        if self.skipped:
+            lines.append(f"{counted(len(self.skipped), 'layer')} cannot be measured: .skipped says why")
         return "\n".join([*lines, "next: .mixers has the time of each; statesize.profile measures them"])
 
 
@@ -248,14 +246,13 @@ class _Trial:
         works += [] if isinstance(group, str) else [group]
         made = time.perf_counter() - start
         unit = item.units_operator(slice(0, 1))
-        products = by_products(unit)
-        cuts = {length: self._settings.cut(length, few=products) for length in self._lengths}
+        cuts = {length: self._settings.cut(length, few=unit.by_products) for length in self._lengths}
         positions = sum(len(cut.positions) for length in self._lengths if (cut := cuts[length]) is not None)
         alike = tuple(
             (work.engine, work.operations, one.units, len(work.sample.units), work.cut) for one, work in works
         )
         if sum(self._took.get(alike, [])) < _ENOUGH:
-            self._took[alike] = _seconds(works, self._settings, products=products)
+            self._took[alike] = _seconds(works, self._settings, products=unit.by_products)
         planned = [
             PlannedMixer(
                 name=one.name,
@@ -303,7 +300,8 @@ def _seconds(works: Sequence[tuple[Captured, Work]], settings: Settings, *, prod
     if products and (cut := works[0][1].cut) is not None:
         # Each position takes hundreds of products; this one about as many as they do on the mean.
         positions = len(cut.positions)
-        works = [(item, work.at(slice(positions // 4, positions // 4 + 1))) for item, work in works]
+        one = replace(cut, positions=(cut.positions[positions // 4],))
+        works = [(item, replace(work, cut=one)) for item, work in works]
     # Fewer units than threads would not show how fast all are.
     count = torch.get_num_threads() if len(works) == 1 else 1
     # The first time, code is compiled or loaded, some of it only where all positions are measured.

@@ -5,18 +5,15 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, Self, cast
+from typing import Self, cast
 
 import pandas as pd
 import xarray as xr
 
-from statesize.adapters.observation import PART, SHARED
-from statesize.adapters.select import lost_mixers
+from statesize.adapters.observation import PART
 from statesize.check import require_index
 from statesize.errors import InputError
 from statesize.io.text import counted
@@ -28,79 +25,13 @@ from statesize.report.tables import has_sinks, layer_rows
 from statesize.report.words import derivative_note, model_line
 from statesize.results.datasets import shown_texts
 from statesize.results.fields import COLUMNS, GROUP_COLUMNS, MAIN_COLUMNS, number_text
+from statesize.results.profiled import Profiled, group_rows
 from statesize.results.store import load_tree, save_tree
-from statesize.results.summary import SummaryRow, ess_values, group_rows, layer_name, long_form, summary_row
+from statesize.results.summary import ess_values, long_form
 
 
-@dataclass(frozen=True)
-class Profile:
-    """The result of `statesize.profile`.
-
-    Attributes:
-        tree: Tokens and attributes at the root, one node per mixer, as `statesize.profile` describes them; not changed
-            once it is here.
-    """
-
-    tree: xr.DataTree
-
-    @property
-    def model(self) -> str:
-        """Name of the model."""
-        return str(self.tree.attrs["model"])
-
-    @property
-    def mixers(self) -> tuple[str, ...]:
-        """Names of the mixers, in the order in which the model calls them."""
-        return tuple(self.tree.attrs["mixers"])
-
-    def mixer(self, layer: int | str) -> xr.Dataset:
-        """What was measured of one mixer.
-
-        Args:
-            layer: One of `mixers`, by name or index.
-
-        Returns:
-            Dims sequence, head or channel, position, threshold, relative_threshold.
-
-        Raises:
-            InputError: If there is no such mixer.
-        """
-        return self.tree.children[layer_name(self.mixers, layer)].to_dataset(inherit=False)
-
-    def group(self, layer: int | str) -> xr.Dataset | None:
-        """What was measured of a mixer's heads that share what is stored: the joint ESS of each group.
-
-        Args:
-            layer: One of `mixers`, by name or index.
-
-        Returns:
-            As `mixer`, with the dimension group instead of head; None where every head stores its own.
-        """
-        node = self.tree.children.get(layer_name(self.mixers, layer) + SHARED)
-        return None if node is None else node.to_dataset(inherit=False)
-
-    @property
-    def tokens(self) -> xr.Dataset:
-        """Token ids, tokens, special (booleans), each (sequence, token), and length (sequence)."""
-        return self.tree.to_dataset(inherit=False)
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """Versions, digests, settings; each mixer's engine, kind, note, multiplicity, dtype and precision."""
-        own = {str(key): value for key, value in self.tree.attrs.items()}
-        return own | {"mixers": {name: dict(self.mixer(name).attrs) for name in self.mixers}}
-
-    @property
-    def notes(self) -> dict[str, str]:
-        """What some mixers do to their values beside mixing them, by the mixer's name."""
-        notes = {name: str(self.mixer(name).attrs["note"]) for name in self.mixers}
-        return {name: note for name, note in notes.items() if note}
-
-    @property
-    def not_measured(self) -> dict[str, str]:
-        """The layers that mix positions and could not be measured, with the cause."""
-        skipped = self.tree.attrs["skipped"]
-        return lost_mixers(skipped, self.mixers) if skipped else {}
+class Profile(Profiled):
+    """The result of `statesize.profile`."""
 
     def summary(self, *, wide: bool = False) -> pd.DataFrame:
         """One row per mixer: averages and totals over sequences, positions 1 … L−1 and heads.
@@ -125,19 +56,6 @@ class Profile:
             for name, cause in self.not_measured.items()
         ]
         return LayerFrame([*rows, *lost], columns=pd.Index(list(COLUMNS if wide else MAIN_COLUMNS)))
-
-    def summary_rows(self) -> list[SummaryRow]:
-        """The summary as plain values.
-
-        Returns:
-            One row per mixer.
-        """
-        return [row.copy() for row in self._rows]
-
-    @cached_property
-    def _rows(self) -> list[SummaryRow]:
-        """Made once: a page asks for them twenty times, milliseconds per mixer."""
-        return [summary_row(self.mixer(name), self.model, name, self.group(name)) for name in self.mixers]
 
     def groups(self) -> pd.DataFrame:
         """One row per mixer whose heads share what it stores: numbers stored, joint ESS, and the sum of the heads' own.

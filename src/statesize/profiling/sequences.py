@@ -224,7 +224,8 @@ class SequenceWork:
             shares = [measure_side_by_side(own, sequence, self.settings)]
         own.clear()
         if self.team.count > 1:
-            contents = self.team.all(b"".join(_with_length(dataset_to_bytes(one)) for one in shares[0]))
+            encoded = map(dataset_to_bytes, shares[0])
+            contents = self.team.all(b"".join(len(one).to_bytes(8, "little") + one for one in encoded))
             shares = [[mixer_from_bytes(one) for one in _separate(content)] for content in contents]
         for (index, names), share in zip(waiting, shares, strict=False):
             datasets = {one.attrs["name"]: one for one in share}
@@ -233,11 +234,8 @@ class SequenceWork:
         waiting.clear()
 
 
-def _with_length(content: bytes) -> bytes:
-    return len(content).to_bytes(8, "little") + content
-
-
 def _separate(content: bytes) -> Iterator[bytes]:
+    """Contents that each follow their length."""
     while content:
         end = 8 + int.from_bytes(content[:8], "little")
         yield content[8:end]

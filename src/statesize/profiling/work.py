@@ -138,10 +138,6 @@ class Work:
         block = min(self.block, (memory - self.shared_bytes) // max(1, self.unit_bytes))
         return replace(self, block=block) if block > 0 else None
 
-    def at(self, some: slice) -> Work:
-        """The same at some of the positions."""
-        return self if self.cut is None else replace(self, cut=replace(self.cut, positions=self.cut.positions[some]))
-
 
 def plan_work(item: Captured, sequence: int, length: int, reference: int, settings: Settings) -> Work:
     """How a captured mixer is measured; the `reference` length decides how many units, the same for all sequences."""
@@ -151,9 +147,9 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
             f"Mixer {item.name}, sequence {sequence}: its operator has length {first.length}, but the "
             f"sequence has {length} tokens; a profile needs one position per token."
         )
-    cut = at_reference = settings.cut(length, few=by_products(first))
+    cut = at_reference = settings.cut(length, few=first.by_products)
     if reference != length:
-        at_reference = settings.cut(reference, few=by_products(first))
+        at_reference = settings.cut(reference, few=first.by_products)
     operations = item.units * operations_per_unit(first, reference, at_reference)
     # Groups of heads in place of as many heads.
     readouts = first.outputs if isinstance(first, Shared) else 1
@@ -199,11 +195,6 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     return Work(sample, dtype, cut, engine, block, unit_bytes, shared_bytes, operations, attends, whole)
 
 
-def by_products(operator: Operator) -> bool:
-    """Whether an operator is measured by hundreds of products at each position."""
-    return isinstance(operator, Derivative) and not operator.is_small
-
-
 def operations_per_unit(operator: Operator, length: int, cut: Cut | None) -> float:
     """About how many float64 operations the spectra of one unit cost, by the leading term of the usual engine."""
     if cut is None:
@@ -246,7 +237,7 @@ def measure_captured(
     """`measure` of some heads or channels of a mixer, at once; errors name the mixer."""
     with naming(item, None, units):
         operator = _operator(item, units)
-        cut = settings.cut(operator.length, few=by_products(operator))
+        cut = settings.cut(operator.length, few=operator.by_products)
         if cut is None:
             raise InputError(f"past and future must fit into {operator.length} tokens")
         return measure_at(operator, cut, settings, outputs)
@@ -290,7 +281,8 @@ def measure_mixer(
     measurements: list[Measurement] = []
     # What is known of each unit beside: its sink, and the variant.
     known: defaultdict[str, list[float]] = defaultdict(list)
-    attends, varies = work.attends, settings.variant and not item.name.endswith(SHARED)
+    attends, asked = work.attends, settings.weights != "none" or settings.skip_first > 0 or settings.squares
+    varies = asked and not item.name.endswith(SHARED)
     weighted = item.weighted(settings.weights, settings.skip_first) if varies and work.cut is not None else item
     units, positions = work.sample.units, work.cut.positions if work.cut else ()
     half = work.cut.length / 2 if work.cut else 0

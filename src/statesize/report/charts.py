@@ -32,15 +32,13 @@ from statesize.measurement.chart import (
 from statesize.measurement.statistics import between
 from statesize.report.names import kind_title, model_title, model_titles, short_names
 from statesize.results.fields import told
+from statesize.results.profiled import Profiled, comparable, layer_name
 from statesize.results.summary import (
-    Profiled,
     channels_of,
-    comparable,
     ess_bounds,
     ess_values,
     known_mean,
     largest_size,
-    layer_name,
     middle_bounds,
     middle_ceiling,
     middle_estimate,

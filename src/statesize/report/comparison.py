@@ -19,15 +19,13 @@ from statesize.measurement.statistics import estimate
 from statesize.report.frames import cell_text
 from statesize.report.redundancy import Redundancy
 from statesize.report.words import capacity_use, derivative_note
+from statesize.results.profiled import Profiled, comparable, model_mean
 from statesize.results.summary import (
-    Profiled,
     channels_of,
-    comparable,
     ess_values,
     known_mean,
     middle_bytes,
     middle_ceiling,
-    model_mean,
     sample_of,
     stored_channels,
 )
@@ -97,45 +95,13 @@ _SHOWN = ["model", "middle_bytes", "middle_entropy", "middle_ceiling", "middle_u
 
 @dataclass(frozen=True)
 class ComparedModel:
-    """One model's row; `statesize.results.fields.FIGURES` says what the numbers are.
-
-    Attributes:
-        model: Its name.
-        mixers: Mixers that were measured.
-        channels: Their channels.
-        sequences: Sequences that it was measured over.
-        tokens: Their tokens.
-        state_bytes: See FIGURES, also for all that follow.
-        middle_bytes: Those at the middle of the text, as for all whose names begin so.
-        middle_entropy: Per channel.
-        middle_ceiling: The most that this could be.
-        middle_utilisation: Its share of that, from 0 to 1.
-        tss: Numbers per channel.
-        total_tss: Numbers.
-        average_entropy: Per channel.
-        average_entropy_error: Half the width of its interval of 95 %, for the choice of heads, channels, positions.
-        average_relative_count: Per channel.
-        average_relative_count_error: Half the width of its interval, the bounds of counts included.
-        total_entropy: Over all stored channels.
-        total_entropy_error: Half the width of its interval of 95 %.
-        total_relative_count: Over all stored channels.
-        total_relative_count_error: Half the width of its interval, the bounds of counts included.
-        readout_total_entropy: Over the channels of all heads.
-        norm: In the operators' own scale.
-        state_utilisation: From 0 to 1.
-        ceiling_utilisation: From 0 to 1.
-        modulation: Up to 1; negative where ESS rises.
-        norm_modulation: Up to 1; negative where the norm rises.
-        recall_perplexity: At least 1.
-        network_entropy: ESS of the whole network, where it was measured.
-        redundancy: Redundancy of its layers, where it was measured.
-    """
+    """One model's row; `statesize.results.fields.FIGURES` says what the numbers are, from `state_bytes` on."""
 
     model: str
-    mixers: int
-    channels: int
-    sequences: int
-    tokens: int
+    mixers: int  # that were measured
+    channels: int  # of all of these
+    sequences: int  # that it was measured over
+    tokens: int  # of all of these
     state_bytes: float
     middle_bytes: float
     middle_entropy: float
@@ -155,8 +121,8 @@ class ComparedModel:
     norm: float
     state_utilisation: float
     ceiling_utilisation: float
-    modulation: float
-    norm_modulation: float
+    modulation: float  # up to 1; negative where ESS rises
+    norm_modulation: float  # up to 1; negative where the norm rises
     recall_perplexity: float
     network_entropy: float
     redundancy: float

@@ -10,15 +10,8 @@ import numpy as np
 from statesize.check import require_kind
 from statesize.io.text import counted
 from statesize.measurement.statistics import between
-from statesize.results.summary import (
-    Profiled,
-    average,
-    binding,
-    ess_bounds,
-    ess_values,
-    keeps_everything,
-    largest_size,
-)
+from statesize.results.profiled import Profiled
+from statesize.results.summary import average, binding, ess_bounds, ess_values, keeps_everything, largest_size
 
 MOST_LINES = 4
 """Layers that are all shown."""

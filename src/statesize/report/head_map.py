@@ -23,8 +23,8 @@ from statesize.report.names import model_title, short_names
 from statesize.report.words import telling_layer
 from statesize.results.checked import DTYPES
 from statesize.results.fields import Array
+from statesize.results.profiled import Profiled
 from statesize.results.summary import (
-    Profiled,
     at_middle,
     ess_bounds,
     ess_values,

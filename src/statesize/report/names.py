@@ -9,7 +9,8 @@ import numpy as np
 from statesize.adapters.observation import SHARED
 from statesize.io.text import listed
 from statesize.measurement.chart import METRICS, Metric
-from statesize.results.summary import Profiled, ess_values
+from statesize.results.profiled import Profiled
+from statesize.results.summary import ess_values
 
 KINDS = {
     "sa": "softmax attention",

@@ -19,16 +19,8 @@ from statesize.errors import InputError
 from statesize.io.files import replace_file
 from statesize.io.text import counted
 from statesize.report.names import kind_title, model_title, position_name
-from statesize.results.summary import (
-    Profiled,
-    at_middle,
-    comparable,
-    ess_values,
-    keeps_everything,
-    known_mean,
-    middle_ceiling,
-    model_mean,
-)
+from statesize.results.profiled import Profiled, comparable, model_mean
+from statesize.results.summary import at_middle, ess_values, keeps_everything, known_mean, middle_ceiling
 
 SCHEMA = 1
 TABLE = "on_record.json"
@@ -217,7 +209,8 @@ def _standing(profile: Profiled, models: Sequence[Mapping[str, Any]], own: Mappi
         return ""
     name, length = position_name(profile), int(profile.tokens["length"].values.max())
     kind = (carries(profile), name == "token")
-    alike = [one for one in models if (one["carries"], _of_text(one)) == kind]
+    # Models of prose, by tokens or bytes, apart from those of speech or frames of numbers.
+    alike = [one for one in models if (one["carries"], one["data"].endswith("of prose")) == kind]
     lengths, said = set[int](), list[str]()
     for data, some in groupby(sorted(alike, key=lambda one: (one["data"], one["name"])), lambda one: one["data"]):
         each = list(some)
@@ -287,11 +280,6 @@ def _range(row: Mapping[str, Any], name: str, here: Mapping[str, float]) -> str:
 
 def _place(value: float, low: float, high: float) -> str:
     return "below" if value < low else "above" if value > high else "inside"
-
-
-def _of_text(record: Mapping[str, Any]) -> bool:
-    """Whether a model reads prose, by tokens or bytes, and not speech or frames of numbers."""
-    return record["data"].endswith("of prose")
 
 
 def _short(value: float) -> float:

@@ -25,7 +25,7 @@ from statesize.report.tables import (
     provenance,
 )
 from statesize.report.words import findings, headline, model_line, sink_notes
-from statesize.results.summary import Profiled
+from statesize.results.profiled import Profiled
 
 _BARS = (
     "Findings, map and bars tell ESS at one cut, the middle of each text, averaged over texts and heads; the tables "

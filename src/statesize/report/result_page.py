@@ -93,11 +93,14 @@ class ResultPage:
         """The page as HTML."""
         charts = {f"chart-{index}": one for index, one in enumerate(self.charts)}
         facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in self.facts.items())
-        notes = enumerate((title, "".join(map(_item, notes))) for title, notes in self.notes.items())
+        items = {title: "".join(f"<li>{escape(note)}</li>" for note in notes) for title, notes in self.notes.items()}
         tables = {f"table-{index}": one for index, one in enumerate(self.tables)}
         sections = [
             *(Section(key, one.title, one.html(key)) for key, one in charts.items()),
-            *(Section(f"notes-{index}", title, items and f"<ul>{items}</ul>") for index, (title, items) in notes),
+            *(
+                Section(f"notes-{index}", title, text and f"<ul>{text}</ul>")
+                for index, (title, text) in enumerate(items.items())
+            ),
             *(Section(key, one.title, _table(key, one)) for key, one in tables.items()),
             Section("facts", "How these numbers were made", facts and f"<dl>{facts}</dl>"),
         ]
@@ -122,10 +125,6 @@ def told_apart(
     return PageTable(title, differing, shown, caption), {
         name: text for name, text in shared.items() if text not in {"", "–"}
     }
-
-
-def _item(note: str) -> str:
-    return f"<li>{escape(note)}</li>"
 
 
 def _scrolled(key: str, content: str, kind: str = "scroll") -> str:

@@ -32,10 +32,9 @@ from statesize.results.fields import (
     range_text,
     told,
 )
+from statesize.results.profiled import Profiled, group_rows
 from statesize.results.summary import (
-    Profiled,
     ess_values,
-    group_rows,
     keeps_everything,
     largest_known,
     middle_bounds,
@@ -245,6 +244,8 @@ def provenance(profile: Profiled) -> dict[str, str]:
     lengths = profile.tokens["length"].values
     span = f"{lengths.min()}" if lengths.min() == lengths.max() else f"{lengths.min()} to {lengths.max()}"
     settings, source = (cast("dict[str, Any]", attributes.get(name) or {}) for name in ("settings", "source"))
+    # Nothing where no layer has a call of its own.
+    ran = " and in ".join(sorted({str(mixer.attrs["precision"]) for mixer in mixers} - {""}))
     facts = {
         "Inputs": f"{counted(len(lengths), 'sequence')} of {span} {position_name(profile)}s",
         "Weights, SHA-256": str(attributes["weights_sha256"]),
@@ -252,7 +253,7 @@ def provenance(profile: Profiled) -> dict[str, str]:
         "Run, SHA-256 of all settings": str(attributes.get("run_sha256") or ""),
         "Model": _source(source),
         "Numbers": f"operators in {', '.join(sorted({str(mixer.attrs['dtype']) for mixer in mixers}))}, singular "
-        f"values in float64{_ran_in(mixers)}",
+        f"values in float64{f'; layers ran in {ran}' if ran else ''}",
         "Largest error of a singular value": f"{_largest(mixers, 'error_bound'):.1e}",
         "Largest error of an entropy-ESS": f"{_largest(mixers, 'entropy_bound'):.1e}",
         "Counts that the error bounds leave open": _open_counts(mixers),
@@ -267,12 +268,6 @@ def provenance(profile: Profiled) -> dict[str, str]:
         "Time, with compiling": f"{attributes['seconds']:.1f} s",
     }
     return {name: value for name, value in facts.items() if value}
-
-
-def _ran_in(mixers: Sequence[xr.Dataset]) -> str:
-    """In which precision the model ran; nothing where no layer has a call of its own."""
-    known = sorted({str(mixer.attrs["precision"]) for mixer in mixers} - {""})
-    return f"; layers ran in {' and in '.join(known)}" if known else ""
 
 
 def _source(source: Mapping[str, Any]) -> str:

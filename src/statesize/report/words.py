@@ -17,12 +17,11 @@ from statesize.io.text import byte_count, counted, listed
 from statesize.measurement.columns import MARKED
 from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, mean_interval, too_short
 from statesize.report.names import kind_title, model_title, model_titles, position_name, short_names
+from statesize.results.profiled import Profiled, comparable, model_mean
 from statesize.results.summary import (
-    Profiled,
     at_middle,
     binding,
     channels_of,
-    comparable,
     ess_values,
     keeps_everything,
     known_mean,
@@ -30,7 +29,6 @@ from statesize.results.summary import (
     middle_bounds,
     middle_bytes,
     middle_ceiling,
-    model_mean,
     unit_limits,
 )
 

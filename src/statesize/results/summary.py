@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol, TypedDict, cast, runtime_checkable
+from typing import TypedDict, cast
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from statesize.adapters.sources import STATE_SIZES
-from statesize.check import refuse, whole_number
-from statesize.io.text import meant
 from statesize.measurement.metrics import utilisation
 from statesize.measurement.statistics import Estimate, Sample, estimate, position_error
 from statesize.results.fields import COUNTS, Array
@@ -216,23 +214,6 @@ def channels_of(node: xr.Dataset) -> int:
     return sample_of(node).total * int(node.attrs["multiplicity"])
 
 
-def comparable(profile: Profiled) -> list[int]:
-    """The layers whose numbers are of one kind: those with a T; or all, where all are measured by their derivative."""
-    derivatives = [profile.mixer(name).attrs["kind"] == "derivative" for name in profile.mixers]
-    return [index for index, one in enumerate(derivatives) if not one or all(derivatives)]
-
-
-def model_mean(profile: Profiled, figures: Sequence[float], layers: Sequence[int] | None = None) -> float:
-    """A figure of each mixer as one of the model: the mean over the channels of those that compare, or of some."""
-    nodes = [profile.mixer(name) for name in profile.mixers]
-    layers = comparable(profile) if layers is None else layers
-    chosen = [index for index in layers if math.isfinite(figures[index])]
-    if not chosen:
-        return math.nan
-    weights = [channels_of(nodes[index]) for index in chosen]
-    return float(np.average([figures[index] for index in chosen], weights=weights))
-
-
 def stored_channels(node: xr.Dataset, group: xr.Dataset | None) -> int:
     """How many channels a mixer stores itself: what several heads read once, and 0 where another keeps its cache."""
     return 0 if node.attrs["cache"] else channels_of(node if group is None else group)
@@ -360,73 +341,3 @@ def _metrics(node: xr.Dataset) -> list[tuple[str, float, Array, Array, Array]]:
             ess, lower, upper = (node[name].values[..., index] for name in counts[:3])
             metrics.append((counts.name, float(threshold), ess, lower, upper))
     return metrics
-
-
-def group_rows(profile: Profiled) -> list[GroupRow]:
-    """One row per mixer whose heads share what it stores."""
-    rows: list[GroupRow] = []
-    for name in profile.mixers:
-        group = profile.group(name)
-        if group is not None:
-            others = [profile.mixer(other) for other in profile.mixers if profile.mixer(other).attrs["cache"] == name]
-            rows.append(group_row([*others, profile.mixer(name)], group, profile.model, name))
-    return rows
-
-
-@runtime_checkable
-class Profiled(Protocol):
-    """A measured model; `statesize.Profile` is the one that there is."""
-
-    @property
-    def model(self) -> str:
-        """Name of the model."""
-        ...
-
-    @property
-    def mixers(self) -> tuple[str, ...]:
-        """Names of the mixers, in the order in which the model calls them."""
-        ...
-
-    @property
-    def tokens(self) -> xr.Dataset:
-        """Token ids, tokens and special, each (sequence, token), and length (sequence)."""
-        ...
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """Versions, digests and settings."""
-        ...
-
-    @property
-    def notes(self) -> dict[str, str]:
-        """What some mixers do to their values beside mixing them, by the mixer's name."""
-        ...
-
-    @property
-    def not_measured(self) -> dict[str, str]:
-        """The layers that mix positions and could not be measured, with the cause."""
-        ...
-
-    def mixer(self, layer: int | str) -> xr.Dataset:
-        """What was measured of one mixer."""
-        ...
-
-    def group(self, layer: int | str) -> xr.Dataset | None:
-        """What was measured of groups of one mixer's heads together; None where they share nothing."""
-        ...
-
-    def summary_rows(self) -> list[SummaryRow]:
-        """One row per mixer."""
-        ...
-
-
-def layer_name(names: Sequence[str], layer: object) -> str:
-    """The name of a layer that is given by it, or by its index among all."""
-    if isinstance(layer, str) and layer in names:
-        return layer
-    index = whole_number(layer)
-    if index is None or not -len(names) <= index < len(names):
-        near = meant(layer, names, "") if isinstance(layer, str) else ""
-        advice = f"{near} The names are {', '.join(names)}.".lstrip()
-        refuse("layer", f"a name, or an index of 0 … {len(names) - 1}", layer, advice)
-    return names[index]

@@ -223,7 +223,7 @@ def with_readouts(operator: Operator, cut: Cut) -> tuple[Operator, Cut]:
     """The operator and the cut that engines take: of readouts of one state, a recurrence with a step for each."""
     if isinstance(operator, Derivative):
         # A long one is measured by products with its blocks.
-        return with_readouts(operator.block_dense(), cut) if operator.is_small else (operator, cut)
+        return (operator, cut) if operator.by_products else with_readouts(operator.block_dense(), cut)
     if isinstance(operator, StateSpace):
         r, recurrence = operator.inputs + operator.outputs, operator.one_at_a_time()
     elif isinstance(operator, BlockDense):

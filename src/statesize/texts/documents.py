@@ -98,13 +98,9 @@ def read_json(path: Path, field: str, note: Note) -> Iterator[Document]:
     items = cast("list[object]", values)
     if items and all(isinstance(item, dict) and "role" in item for item in items):
         items = [items]
-    rows_read = (_item_row(item, field, f"{path}, item {number}") for number, item in enumerate(items, 1))
+    named = (cast("dict[str, object]", item) if isinstance(item, dict) else {field: item} for item in items)
+    rows_read = (values_row(values, field, f"{path}, item {number}") for number, values in enumerate(named, 1))
     return readable(rows_read, note, f'{path}: no item holds text, a chat or a field "{field}". {_LIST}.')
-
-
-def _item_row(item: object, field: str, where: str) -> Row:
-    values = cast("dict[str, object]", item) if isinstance(item, dict) else {field: item}
-    return values_row(values, field, where)
 
 
 READERS = {".jsonl": read_jsonl, ".ndjson": read_jsonl, ".json": read_json, ".parquet": read_parquet}

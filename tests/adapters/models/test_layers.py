@@ -5,7 +5,7 @@ from oracles.attention_models import attention_model, token_ids
 from torch import nn
 
 from statesize.adapters import capture
-from statesize.adapters.select import layer_lists, skipped_layers
+from statesize.adapters.select import skipped_layers
 
 
 class Unknown(nn.Module):
@@ -65,9 +65,11 @@ def test_a_list_of_projections_is_none_of_layers():
 
 def test_lists_inside_of_layers_are_part_of_them():
     layer = nn.Module()
-    layer.experts = nn.ModuleList([nn.Linear(1, 1)])
+    layer.experts = nn.ModuleList([nn.Module(), nn.Module()])
     model = nn.Module()
-    model.layers, model.heads = nn.ModuleList([layer]), nn.ModuleList([nn.Linear(1, 1)])
-    assert list(layer_lists(model)) == ["layers", "heads"]
-    # No head ran.
-    assert skipped_layers(model, {"layers.0"}, ["layers.0.attention"]) == {}
+    model.layers, model.heads = nn.ModuleList([layer]), nn.ModuleList([nn.Module(), nn.Module()])
+    # One expert ran, and no head.
+    called = {"layers.0", "layers.0.experts.0"}
+    assert skipped_layers(model, called, ["layers.0.attention"]) == {}
+    # Lists beside the layers are lists of their own.
+    assert list(skipped_layers(model, called | {"heads.0"}, ["layers.0.attention", "heads.0"])) == ["heads.1"]

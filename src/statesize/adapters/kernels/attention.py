@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from types import ModuleType
@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import is_a, uncompiled
+from statesize.adapters.models.model_state import is_a
 from statesize.adapters.models.precision import arithmetic_of, at_least
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, random_like
 from statesize.adapters.replaced import (
@@ -218,9 +218,11 @@ class _Called:
         return self._call(function, values, self.mask)[0].transpose(1, 2)
 
     def _call(self, function: Attend, value: Tensor, mask: Any) -> tuple[Tensor, Tensor | None]:
-        # Not the softmax tap must see this, but in float64 all of it must compute in float64.
-        # Compiled, flex attention has no float64 on a CPU.
-        with self.running.unseen(), arithmetic_of(value), torch.no_grad(), uncompiled():
+        # Not the softmax tap must see this, but in float64 all of it must compute in float64. Compiled, flex attention
+        # has no float64 on a CPU; without this module nothing has been compiled, and importing it takes a second.
+        compiled = "torch._dynamo" in sys.modules
+        eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+        with self.running.unseen(), arithmetic_of(value), torch.no_grad(), eager:
             return function(self.module, self.query, self.key, value, mask, **self.options)
 
 

@@ -7,6 +7,7 @@ import sys
 from collections import UserDict
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any, cast
 
 import torch
@@ -66,24 +67,15 @@ def known_options(model: nn.Module | type, **options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in known}
 
 
-# Package, class, and the attribute under which the model lies that does the same.
-HOLDERS = (
-    ("torch", "OptimizedModule", "_orig_mod"),
-    ("torch", "DataParallel", "module"),
-    ("torch", "DistributedDataParallel", "module"),
-    ("nnsight", "Envoy", "_module"),
-    ("transformer_lens", "TransformerBridge", "original_model"),
-)
 # Parts of module names that only say that something is held: by torch.compile, TransformerLens, checkpointing, Fabric.
 MARKS = frozenset({"_orig_mod", "_original_component", "_checkpoint_wrapped_module", "_forward_module"})
 
 
 def unwrapped(model: object) -> nn.Module:
     """The model inside what holds it, with its adapters as they are."""
-    while (inner := _inside(model)) is not None:
-        model = inner
-    if _is_exported(model):
-        _refuse_exported(type(model).__name__, model)
+    while inside := next((inside for package, names, inside in _HOLDERS if is_a(model, names, package)), None):
+        model = inside(model)
+    _refuse_exported(type(model).__name__, model)
     if type(model).__module__.startswith("torch.distributed.pipelining."):
         raise ModelError(
             f"model must hold all of its layers, got {type(model).__name__}, which runs those of this rank alone. "
@@ -105,8 +97,7 @@ def check_parts(parts: Iterable[tuple[str, nn.Module]], pretrained: Collection[n
                 f"Module {name or type(part).__name__} must run as Python, got TorchScript ({type(part).__name__}), in "
                 "which no mixer can be seen. Give the module that was traced or scripted."
             )
-        if _is_exported(part):
-            _refuse_exported(f"Module {name or type(part).__name__}", part)
+        _refuse_exported(f"Module {name or type(part).__name__}", part)
         # A model of transformers keeps the cache of its last `generate` unused.
         for attribute, value in vars(part).items() if part not in pretrained else ():
             if isinstance(value, static):
@@ -116,18 +107,16 @@ def check_parts(parts: Iterable[tuple[str, nn.Module]], pretrained: Collection[n
                 )
 
 
-def _is_exported(model: object) -> bool:
-    """Whether something was made by torch.export, whose modules can be called for the shapes of its example alone."""
+def _refuse_exported(name: str, model: object) -> None:
+    """Refuse what torch.export has made, whose modules can be called for the shapes of its example alone."""
     # That module has an `eval` of its own, which refuses.
     graph = is_a(model, ("GraphModule",), "torch") and "eval" in vars(model)
-    return graph or is_a(model, ("ExportedProgram", "UnflattenedModule"), "torch")
-
-
-def _refuse_exported(name: str, model: object) -> None:
-    raise ModelError(
-        f"{name} must run as Python, got what torch.export made ({type(model).__name__.removesuffix('Impl')}), in which"
-        " no mixer can be seen. Give the module that was exported."
-    )
+    if graph or is_a(model, ("ExportedProgram", "UnflattenedModule"), "torch"):
+        kind = type(model).__name__.removesuffix("Impl")
+        raise ModelError(
+            f"{name} must run as Python, got what torch.export made ({kind}), in which no mixer can be seen. Give the "
+            "module that was exported."
+        )
 
 
 def plain_name(name: str) -> str:
@@ -149,18 +138,6 @@ def pretrained_models(model: nn.Module) -> list[Any]:
     return [module for module in model.modules() if isinstance(module, library.PreTrainedModel)]
 
 
-@contextmanager
-def uncompiled() -> Generator[None]:
-    """Run whatever torch.compile has made as the code that it was made from, which hooks and observers see."""
-    # Nothing is compiled meanwhile, and what was compiled before stays so.
-    # Without this module nothing has been compiled, and importing it takes a second.
-    if "torch._dynamo" not in sys.modules:
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
-
-
 def adapter_states(model: nn.Module) -> dict[str, object]:
     """What decides on the numbers of layers with adapters of peft beside their weights."""
     return {
@@ -168,15 +145,6 @@ def adapter_states(model: nn.Module) -> dict[str, object]:
         for name, layer in cast("Iterator[tuple[str, Any]]", model.named_modules())
         if is_a(layer, ("BaseTunerLayer",), "peft")
     }
-
-
-def _inside(model: object) -> object:
-    for package, name, attribute in HOLDERS:
-        if is_a(model, (name,), package):
-            return getattr(model, attribute)
-    if is_a(model, ("PeftModel", "PeftMixedModel"), "peft"):
-        return _with_adapters(model)
-    return None
 
 
 def _with_adapters(model: Any) -> nn.Module:
@@ -192,6 +160,16 @@ def _with_adapters(model: Any) -> nn.Module:
             "also changes the model's inputs. Pass model.get_base_model(), which leaves the adapter out."
         )
     return cast("nn.Module", tuner.model)
+
+
+# Package, classes, and what returns the model inside that does the same.
+_HOLDERS: tuple[tuple[str, tuple[str, ...], Callable[[Any], object]], ...] = (
+    ("torch", ("OptimizedModule",), attrgetter("_orig_mod")),
+    ("torch", ("DataParallel", "DistributedDataParallel"), attrgetter("module")),
+    ("nnsight", ("Envoy",), attrgetter("_module")),
+    ("transformer_lens", ("TransformerBridge",), attrgetter("original_model")),
+    ("peft", ("PeftModel", "PeftMixedModel"), _with_adapters),
+)
 
 
 def is_a(value: object, classes: Collection[str], package: str = "") -> bool:

@@ -173,11 +173,6 @@ def allowed(difference: float, dtype: torch.dtype, largest_score: Callable[[], f
     return min(limit + torch.finfo(dtype).eps / 2 * largest_score(), MOST_ROUNDED)
 
 
-def largest(values: Iterable[Tensor | float]) -> float:
-    """The largest of some numbers, which is NaN where one of them is."""
-    return float(torch.tensor([float(value) for value in values], dtype=torch.float64).max())
-
-
 def relative_difference(value: Tensor, reference: Tensor) -> float:
     """The largest difference of two tensors over the largest absolute value of the second."""
     if not reference.numel():

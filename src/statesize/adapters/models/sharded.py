@@ -134,7 +134,8 @@ class Shards:
         """Let FSDP do nothing where a part runs."""
         for module in part.modules():
             for hooks in cast("list[dict[int, Any]]", [vars(module)[kind] for kind in _HOOKS]):
-                own = {key: hook for key, hook in hooks.items() if _is_of_fsdp(hook)}
+                where = {key: str(getattr(hook, "__module__", "")) for key, hook in hooks.items()}
+                own = {key: hooks[key] for key in where if where[key].startswith("torch.distributed.fsdp.")}
                 self._replaced_hooks += [(hooks, key, hook) for key, hook in own.items()]
                 hooks.update(dict.fromkeys(own, _nothing))
 
@@ -297,7 +298,3 @@ def _digest(value: object) -> str:
 
 def _nothing(*_: object) -> None:
     return None
-
-
-def _is_of_fsdp(hook: object) -> bool:
-    return str(getattr(hook, "__module__", "")).startswith("torch.distributed.fsdp.")

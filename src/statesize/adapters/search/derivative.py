@@ -49,7 +49,7 @@ def derivative(name: str, runs: LoneRuns) -> tuple[BlockDense | Derivative, Tens
     except RuntimeError:
         # Some layers make tensors of float32 themselves.
         operator, returned = _in_dtype(name, runs, torch.float32)
-    return operator.block_dense() if operator.is_small else operator, returned
+    return operator if operator.by_products else operator.block_dense(), returned
 
 
 def _in_dtype(name: str, runs: LoneRuns, dtype: torch.dtype) -> tuple[Derivative, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.own_cache import attention_cache
-from statesize.adapters.models.precision import allowed, largest, relative_difference
+from statesize.adapters.models.precision import allowed, relative_difference
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import EXACT, Observation
 from statesize.operators import SoftmaxAttention
@@ -139,7 +139,7 @@ class PlainAttention:
             return None
         # T is computed here as where it is measured; modes of a run would look at each of its operations.
         with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-            found = largest(differences)
+            found = float(torch.tensor([float(one) for one in differences], dtype=torch.float64).max())
         limit = EXACT if exact else allowed(found, attention.dtype, self.largest_score)
         return found if found <= limit else None
 

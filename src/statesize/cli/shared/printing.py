@@ -117,7 +117,7 @@ def print_json(document: dict[str, Any]) -> None:
 
 def profile_document(profile: Profile, result: Path | None) -> dict[str, Any]:
     """A profile, saved as `result` or not at all, as `statesize profile --json` prints it."""
-    from statesize.results.summary import group_rows
+    from statesize.results.profiled import group_rows
 
     attributes = profile.attributes
     document = {

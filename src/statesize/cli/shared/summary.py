@@ -29,7 +29,8 @@ from statesize.results.fields import (
     number_text,
     told,
 )
-from statesize.results.summary import group_rows, keeps_everything
+from statesize.results.profiled import group_rows
+from statesize.results.summary import keeps_everything
 
 if TYPE_CHECKING:
     from statesize.profiling import Plan, PlannedMixer, Profile

@@ -21,6 +21,8 @@ from statesize.spectra.exact.sliding_window import stretch_length, windowed_spec
 from statesize.spectra.factorisation import frobenius_norm, observability_factors, reachability_factors, singular_values
 from statesize.spectra.spectrum import Spectrum, carried_error, denormal_error
 
+# Positions from which T takes longer to form than windows on it take to measure.
+_LONGEST_MATRIX = 4096
 # Tensors that are made of a stretch of chunks.
 _STRETCH = 12
 
@@ -29,7 +31,6 @@ _STRETCH = 12
 class SquareRootEngine(Engine):
     """All singular values of a recurrence from square-root factors of its Gramians; also of windows."""
 
-    longest_matrix: int = 4096  # positions from which T takes longer to form than windows on it take to measure
     numbers_held: int = 2**22  # under windows, numbers in one factor at all positions that are factorised at once
 
     name = "square_root"
@@ -44,7 +45,7 @@ class SquareRootEngine(Engine):
         """Where the state is as large as the blocks, which the definition then decomposes as fast."""
         states = largest_state(operator)
         smaller = 2 * states < min(cut.past or cut.length, cut.future or cut.length)
-        if smaller or (cut.windowed and cut.length > self.longest_matrix):
+        if smaller or (cut.windowed and cut.length > _LONGEST_MATRIX):
             return None
         return f"only worthwhile where the state, {states}, is smaller than half the sequence or window"
 

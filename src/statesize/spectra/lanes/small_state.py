@@ -26,6 +26,8 @@ from statesize.spectra.lanes.eigenvalues import WIDTH, Array
 from statesize.spectra.lanes.spectra import CHUNK, squared_spectra
 from statesize.spectra.spectrum import UNDERFLOW, Spectrum, count_bounds, entropy_bound, largest
 
+# States up to which it works; kernels are compiled for any number.
+_MOST_STATES = 32
 # Error of the eigenvalues of MᵀM, in units of ‖M‖_F².
 _SQUARED_ERROR = 8 * float(np.finfo(np.float64).eps)
 # Batch entries whose singular values are computed again at once.
@@ -35,8 +37,6 @@ _RECOMPUTED_AT_ONCE = 32
 @dataclass(frozen=True)
 class SmallStateEngine(Engine):
     """Real diagonal recurrences of few states, several of them side by side in the processor's vectors."""
-
-    most_states: int = 32  # states up to which it works; kernels are compiled for any number
 
     name = "small_state"
     outputs = frozenset(OUTPUTS)
@@ -48,7 +48,7 @@ class SmallStateEngine(Engine):
         """Whether it is a real diagonal recurrence of at most 32 states."""
         if not isinstance(operator, Recurrence) or operator.is_complex:
             return False
-        return isinstance(operator.transition, DiagonalTransition) and operator.B.shape[-1] <= self.most_states
+        return isinstance(operator.transition, DiagonalTransition) and operator.B.shape[-1] <= _MOST_STATES
 
     def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Where small singular values are requested."""

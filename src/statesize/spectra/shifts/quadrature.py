@@ -202,7 +202,8 @@ def _extended(rule: EntropyRule, phi: Tensor, first: Tensor, rank: Tensor) -> tu
     # all; others are larger. −dφ/d ln s = 2 Σ σ²/(σ² + s²) falls with s, so its mean over the step to the next shift
     # bounds from below how many directions are not of that kind.
     doubt = (4 * torch.finfo(phi.dtype).eps / shifts.square()).clamp(max=1)
-    clear = torch.nn.functional.pad(_clear(phi, shifts), (0, 1))
+    falls = (phi[..., :-1] - phi[..., 1:]) / (2 * (shifts[1:] / shifts[:-1]).log())
+    clear = torch.nn.functional.pad(falls, (0, 1))
     # φ carries the same noise; over a step of at least 0.8 in ln s it can hide as many directions again, and half more.
     lost = doubt * (1 + 1.5 * doubt) * (rank[..., None] - clear).clamp(min=0)
     chunk = torch.arange(phi.shape[0], device=phi.device)
@@ -216,10 +217,6 @@ def _extended(rule: EntropyRule, phi: Tensor, first: Tensor, rank: Tensor) -> tu
     line = torch.where(known, phi, here + 2 * slope * fan)
     doubtful = torch.where(known, lost, noise + (noise + next_noise) * fan / step)
     return line, torch.where(first[:, None] > 0, rank - slope.squeeze(-1), 0.0), doubtful
-
-
-def _clear(phi: Tensor, shifts: Tensor) -> Tensor:
-    return (phi[..., :-1] - phi[..., 1:]) / (2 * (shifts[1:] / shifts[:-1]).log())
 
 
 @functools.cache

@@ -1,0 +1,142 @@
+"""A measured model: the numbers behind its tables, charts and pages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from statesize.adapters.observation import SHARED
+from statesize.adapters.select import lost_mixers
+from statesize.check import refuse, whole_number
+from statesize.io.text import meant
+from statesize.results.summary import GroupRow, SummaryRow, channels_of, group_row, summary_row
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """What was measured of a model; `statesize.Profile` adds tables, charts and pages.
+
+    Attributes:
+        tree: Tokens and attributes at the root, one node per mixer, as `statesize.profile` describes them; not changed
+            once it is here.
+    """
+
+    tree: xr.DataTree
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return str(self.tree.attrs["model"])
+
+    @property
+    def mixers(self) -> tuple[str, ...]:
+        """Names of the mixers, in the order in which the model calls them."""
+        return tuple(self.tree.attrs["mixers"])
+
+    def mixer(self, layer: int | str) -> xr.Dataset:
+        """What was measured of one mixer.
+
+        Args:
+            layer: One of `mixers`, by name or index.
+
+        Returns:
+            Dims sequence, head or channel, position, threshold, relative_threshold.
+
+        Raises:
+            InputError: If there is no such mixer.
+        """
+        return self.tree.children[layer_name(self.mixers, layer)].to_dataset(inherit=False)
+
+    def group(self, layer: int | str) -> xr.Dataset | None:
+        """What was measured of a mixer's heads that share what is stored: the joint ESS of each group.
+
+        Args:
+            layer: One of `mixers`, by name or index.
+
+        Returns:
+            As `mixer`, with the dimension group instead of head; None where every head stores its own.
+        """
+        node = self.tree.children.get(layer_name(self.mixers, layer) + SHARED)
+        return None if node is None else node.to_dataset(inherit=False)
+
+    @property
+    def tokens(self) -> xr.Dataset:
+        """Token ids, tokens, special (booleans), each (sequence, token), and length (sequence)."""
+        return self.tree.to_dataset(inherit=False)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Versions, digests, settings; each mixer's engine, kind, note, multiplicity, dtype and precision."""
+        own = {str(key): value for key, value in self.tree.attrs.items()}
+        return own | {"mixers": {name: dict(self.mixer(name).attrs) for name in self.mixers}}
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What some mixers do to their values beside mixing them, by the mixer's name."""
+        notes = {name: str(self.mixer(name).attrs["note"]) for name in self.mixers}
+        return {name: note for name, note in notes.items() if note}
+
+    @property
+    def not_measured(self) -> dict[str, str]:
+        """The layers that mix positions and could not be measured, with the cause."""
+        skipped = self.tree.attrs["skipped"]
+        return lost_mixers(skipped, self.mixers) if skipped else {}
+
+    def summary_rows(self) -> list[SummaryRow]:
+        """The summary as plain values.
+
+        Returns:
+            One row per mixer.
+        """
+        return [row.copy() for row in self._rows]
+
+    @cached_property
+    def _rows(self) -> list[SummaryRow]:
+        """Made once: a page asks for them twenty times, milliseconds per mixer."""
+        return [summary_row(self.mixer(name), self.model, name, self.group(name)) for name in self.mixers]
+
+
+def comparable(profile: Profiled) -> list[int]:
+    """The layers whose numbers are of one kind: those with a T; or all, where all are measured by their derivative."""
+    derivatives = [profile.mixer(name).attrs["kind"] == "derivative" for name in profile.mixers]
+    return [index for index, one in enumerate(derivatives) if not one or all(derivatives)]
+
+
+def model_mean(profile: Profiled, figures: Sequence[float], layers: Sequence[int] | None = None) -> float:
+    """A figure of each mixer as one of the model: the mean over the channels of those that compare, or of some."""
+    nodes = [profile.mixer(name) for name in profile.mixers]
+    layers = comparable(profile) if layers is None else layers
+    chosen = [index for index in layers if math.isfinite(figures[index])]
+    if not chosen:
+        return math.nan
+    weights = [channels_of(nodes[index]) for index in chosen]
+    return float(np.average([figures[index] for index in chosen], weights=weights))
+
+
+def group_rows(profile: Profiled) -> list[GroupRow]:
+    """One row per mixer whose heads share what it stores."""
+    rows: list[GroupRow] = []
+    for name in profile.mixers:
+        group = profile.group(name)
+        if group is not None:
+            others = [profile.mixer(other) for other in profile.mixers if profile.mixer(other).attrs["cache"] == name]
+            rows.append(group_row([*others, profile.mixer(name)], group, profile.model, name))
+    return rows
+
+
+def layer_name(names: Sequence[str], layer: object) -> str:
+    """The name of a layer that is given by it, or by its index among all."""
+    if isinstance(layer, str) and layer in names:
+        return layer
+    index = whole_number(layer)
+    if index is None or not -len(names) <= index < len(names):
+        near = meant(layer, names, "") if isinstance(layer, str) else ""
+        advice = f"{near} The names are {', '.join(names)}.".lstrip()
+        refuse("layer", f"a name, or an index of 0 … {len(names) - 1}", layer, advice)
+    return names[index]
