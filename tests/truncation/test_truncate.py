@@ -405,6 +405,15 @@ def test_layers_of_ones_own_are_cut_where_they_mix_by_a_method_and_named_where_n
     assert runs["nothing"] == pytest.approx(loss_of(head(Mean()(alone))), abs=1e-5)
     with pytest.raises(ModelError, match=r"No mixer .* can be cut: it has no methods values\("):
         truncate(nn.Sequential(embedding, Mean(), head), IDS, documents=1, tokens=LENGTH)
+    with pytest.raises(ModelError, match=r"a layer of your own needs methods operator\(hidden\), values\(hidden\) and"):
+        truncate(nn.Sequential(embedding, Sum(), head), IDS, documents=1, tokens=LENGTH)
+
+
+class Sum(nn.Module):
+    """A layer without methods."""
+
+    def forward(self, hidden):
+        return hidden.cumsum(1)
 
 
 class Recurrent(MeanInTwoSteps):

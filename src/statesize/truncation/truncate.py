@@ -218,7 +218,8 @@ class CutTest:
         expected = functional.log_softmax(logits, -1)
         probabilities = expected.exp()
         if not spectra:
-            reason = next(iter(whole.values()), "none is known")
+            methods = "a layer of your own needs methods operator(hidden), values(hidden) and mixed_values(hidden)"
+            reason = next(iter(whole.values()), methods)
             raise ModelError(f"No mixer of {type(model).__name__} can be cut: {reason}.")
         budgets = None if self.curves is None else self.curves.checked(spectra).budgets
         every = runs(spectra, self.number, expected=self.expected, budgets=budgets)
