@@ -260,7 +260,7 @@ class Cutting:
         if name not in known:
             known[name] = rotation_of(self._running, operator.query)
         # The layers of this library have no rotary embeddings.
-        if known[name] is None and not type(self._running.frame.module).__module__.startswith("statesize."):
+        if known[name] is None and not type(self.own.get(seen.name)).__module__.startswith("statesize."):
             self.unmoved.add(seen.name)
         return known[name]
 
