@@ -36,7 +36,7 @@ def three_sets(
             min(zip(sets, _PARTS, strict=True), key=lambda entry: len(entry[0]) / entry[1])[0].extend(pieces)
     if not all(sets):
         fits = max(longest // FEWEST_PIECES, least)
-        takes = "" if fits > least else f", which takes one text of {FEWEST_PIECES * fits}"
+        takes = "" if longest >= FEWEST_PIECES * fits else f", which takes one text of {FEWEST_PIECES * fits}"
         fewer = f", or --max-tokens {fits} (tokens={fits}){takes}" if fits < size else ""
         given = counted(sum(len(text) >= size for text in texts), "text")
         raise InputError(
