@@ -234,7 +234,8 @@ class StateSizeCallback(_LossEntry):
 
 def _few(logs: Mapping[str, Any]) -> dict[str, Any]:
     """What is logged without all but the first numbers of a reading."""
-    return {name: value for name, value in logs.items() if not name.startswith(PREFIX) or name in CONSOLE}
+    shown = [name for name in CONSOLE if name in logs][:3]
+    return {name: value for name, value in logs.items() if not name.startswith(PREFIX) or name in shown}
 
 
 def _print_few(on_log: Callable[..., None], *args: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
