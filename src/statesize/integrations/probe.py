@@ -256,10 +256,9 @@ class Probing:
                     self._waited = True
                     least = self._spent + MARGIN * self._cost.seconds(FEWEST_HEADS)
                     wait = duration(least / self.probe.limit - (start - self._began))
-                    message = "Step %d: the next reading waits about %s: readings take at most %g %% of the time. %s %s"
-                    more = "For all readings, give Probe(share=math.inf)."
-                    cheaper = _cheaper(measurable(model), self._cost.kinds)
-                    _LOGGER.warning(message, step, wait, 100 * self.probe.limit, more, cheaper)
+                    message = "Step %d: the next reading waits about %s: readings take at most %g %% of the time. %s"
+                    more = f"For all readings, give Probe(share=math.inf). {_cheaper(model, self._cost.kinds)}"
+                    _LOGGER.warning(message, step, wait, 100 * self.probe.limit, more)
                 return None
             kinds = dict[str, str]() if self._cost is None else self._cost.kinds
             try:
@@ -340,7 +339,7 @@ class Probing:
         if costly > 0.1 and not told:
             every = float(f"{steps * (1 / SHARE - 1):.1g}")
             message = "Step %d: a reading takes %.2g s%s: %.0f %% of the time. Probe(every=%d) makes that %.0f %%. %s"
-            cheaper = _cheaper(measurable(model), self._cost.kinds)
+            cheaper = _cheaper(model, self._cost.kinds)
             _LOGGER.warning(message, step, took, self._against, 100 * costly, every, 100 * SHARE, cheaper)
 
     def _of_known_sizes(self, profile: Profile) -> Profile:
@@ -466,6 +465,7 @@ def _measured(model: nn.Module, probe: Probe, heads: int, checks: Checks, after:
 
 def _cheaper(model: nn.Module, kinds: Mapping[str, str]) -> str:
     """What makes readings cheaper: other texts, and a method for the first layer of whose T nothing is known."""
+    model = measurable(model)
     own = find_mixers(model)
     classes = {name or class_of(model).__name__: class_of(module).__name__ for name, module in named_parts(model)}
     found = (
