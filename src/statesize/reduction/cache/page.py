@@ -61,11 +61,9 @@ def _ways(result: CachePrices) -> str:
     tried = [price.variant for price in result.prices]
     rounded = ", ".join(dict.fromkeys(one.precision for one in tried if one.precision))
     kept, budgets = [one.keep for one in tried if one.keep < 1], {one.budgets for one in tried}
-    said = [f"{rounded}: keys and values are rounded"]
+    said, equal = [f"{rounded}: keys and values are rounded"], "; equal: as many in each cache"
     if kept:
-        said.append(f". {_percent(max(kept))}: so many of the tokens are kept")
-    if "equal" in budgets:
-        said.append("; equal: as many in each cache")
+        said.append(f". {_percent(max(kept))}: so many of the tokens are kept{equal if 'equal' in budgets else ''}")
     if budgets - {"whole", "equal"}:
         said.append("; other ways keep more where other texts showed that losing tokens costs more")
     if result.passkeys:
