@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 PHRASES = (
-    "as many numbers as its ESS, {bounds.ess} on average | predictions change by {bounds.hindsight} | by {bounds.causal} |",
+    "its ESS, {bounds.ess} on average | predictions change by {bounds.hindsight} | by {bounds.causal} |",
     "twice as many numbers | predictions change by {bounds.twice_hindsight} | by {bounds.twice_causal} |",
     "intervals over {bounds.documents} texts",
     "reads {bounds.documents} texts of 512 tokens",
