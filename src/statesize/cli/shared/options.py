@@ -29,6 +29,8 @@ Seed: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=0, lt
 
 Listed: TypeAlias = Annotated[list[str], Parameter(negative="", consume_multiple=1)]
 """Several values of one option, with commas or spaces between them."""
+NoOption: TypeAlias = Annotated[Any, Parameter(parse=False)]
+"""What a command does not take of the options that others have."""
 
 
 def listed(given: Sequence[str | int]) -> list[str]:
@@ -141,6 +143,13 @@ class Loading:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
+class LoadingMany(Loading):  # noqa: D101 -- the help of its options is that of the others
+    __doc__ = Loading.__doc__
+    revision: NoOption = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
 class Workers:
     """Who measures.
 
@@ -241,3 +250,23 @@ class Measuring:
         if self.layers is not None:
             asked["layers"] = [int(one) if one.isdigit() else one for one in listed(self.layers)]
         return Settings(**asked)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class MeasuringPoints(Measuring):  # noqa: D101 -- as above
+    __doc__ = Measuring.__doc__
+    # A point of a trend holds no variant.
+    weights: NoOption = "none"
+    skip_first: NoOption = 0
+    squares: NoOption = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class MeasuringAtLengths(MeasuringPoints):  # noqa: D101 -- as above
+    __doc__ = Measuring.__doc__
+    # The lengths say where the texts are cut.
+    positions: NoOption = None
+    stride: NoOption = None
+    past: NoOption = None

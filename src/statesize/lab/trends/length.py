@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from statesize.adapters.models.quantised import measurable
 from statesize.check import refuse, require_count, whole_number
 from statesize.errors import InputError
+from statesize.io.text import counted
 from statesize.lab.trends.growth import Growth
 from statesize.lab.trends.points import Point, measure_points, point_facts, point_key
 from statesize.measurement.settings import Settings
@@ -120,13 +121,13 @@ def fitting_lengths(lengths: Sequence[int], texts: Sequence[Tensor], future: int
     """Those that fit into the longest text before a future, at least two; without a future, before the least one."""
     asked_for = _lengths(lengths)
     future = min(asked_for[0], _LEAST_FUTURE) if future is None else future
-    longest = max(map(len, texts)) - future
-    fitting = tuple(one for one in asked_for if one <= longest)
+    longest = max(map(len, texts))
+    fitting = tuple(one for one in asked_for if one + future <= longest)
     if len(fitting) < 2:
         raise InputError(
-            f"lengths must hold two that fit into the texts, of which the longest has room for {max(longest, 0)} "
-            f"tokens before a future of {future}, got {', '.join(map(str, asked_for))}. Give longer texts or shorter "
-            "lengths."
+            f"lengths must hold two that fit into the texts with a future of {future}, of which the longest has "
+            f"{counted(longest, 'token')}, got {', '.join(map(str, asked_for))}. Give a text of "
+            f"{asked_for[1] + future:,} tokens or more, or shorter lengths."
         )
     return fitting
 
