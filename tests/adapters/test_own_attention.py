@@ -155,9 +155,36 @@ def test_what_float32_destroys_is_refused_by_its_cause():
             return mixed.transpose(1, 2).flatten(2) - 1
 
     with pytest.raises(
-        ModelError, match=r"its own arithmetic in torch.float32 is .* off what its code computes in flo"
+        ModelError,
+        match=r"its own arithmetic in torch.float32 is .* off what its code .* Load the model in float64, or",
     ):
         list(ss.capture(model_of(Far()), random_ids(40)))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("spelling", ["module", "function", "operation"])
+def test_the_eps_that_a_norm_takes_from_the_dtype_is_that_of_the_model(dtype, spelling):
+    class Small(nn.Module):
+        def __init__(self, eps):
+            super().__init__()
+            self.project, self.norm, self.eps = nn.Linear(64, 64, bias=False), nn.RMSNorm(64, eps=eps), eps
+            nn.init.normal_(self.project.weight, std=3e-3)
+
+        def forward(self, hidden):
+            mixed = self.project(hidden).cumsum(1)
+            if spelling == "module":
+                return self.norm(mixed)
+            norm = nn.functional.rms_norm if spelling == "function" else torch.rms_norm
+            return norm(mixed, (64,), eps=self.eps) if spelling == "function" else norm(mixed, (64,), None, self.eps)
+
+    found = []
+    for eps in (None, torch.finfo(torch.float64 if dtype is torch.float64 else torch.float32).eps):
+        torch.manual_seed(0)
+        (item,) = ss.capture(nn.Sequential(nn.Embedding(512, 64), Small(eps)).to(dtype), random_ids(40))
+        found.append(item)
+    by_default, named = found
+    assert by_default.agreement.difference == named.agreement.difference <= named.agreement.allowed
+    torch.testing.assert_close(by_default.operator.dense(), named.operator.dense(), rtol=0, atol=0)
 
 
 def test_the_model_is_as_before():

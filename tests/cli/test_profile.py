@@ -352,7 +352,7 @@ def test_windows_are_in_the_profile(checkpoint, text, here, capsys):
     assert (mixer["ceiling"].values == 4).all()
     assert mixer["position"].values[0] == 5
     assert main(["profile", str(checkpoint), "--text", str(text), "--past", "900"]) == 1
-    assert "past and future must fit into the longest sequence" in capsys.readouterr().err
+    assert "--past and --future must fit into the longest sequence" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_pieces_of_one_text_have_no_interval(reader):
         assert (alone.held_out, several.held_out) == ("5 held-out pieces of one text", "5 held-out texts")
         return
     few = {
-        "length": "at least 5 texts are needed",
+        "length": "pieces of one text",
         "truncate": "One text (40 tokens) is too few for an interval: give at least 5 texts.",
         "cache": "One text: no interval, which takes 5 texts.",
     }[reader]

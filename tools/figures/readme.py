@@ -11,10 +11,10 @@ PHRASES = (
     "intervals over {bounds.documents} texts",
     "reads {bounds.documents} texts of 512 tokens",
     "rises by {bounds.worth_value} nats per token",
-    "a head of SmolLM2 needs {bounds.multiple} times its ESS",
-    "Without it, layers {measured_models.smollm2_layers_sinkless} carry most",
-    "with it, layers {measured_models.smollm2_layers} ({measured_models.smollm2_512_texts} texts)",
-    "costs {published_caches.int4_half} nats per token, which cannot be told from zero",
+    "it needs {bounds.multiple} times ESS for a change",
+    "If it is left out, layers {measured_models.smollm2_layers_sinkless} carry most",
+    "else layers {measured_models.smollm2_layers} ({measured_models.smollm2_512_texts} texts)",
+    "cannot be told from zero: {published_caches.int4_half} nats per token",
 )
 _NAME = re.compile(r"\{([\w.]+)\}")
 

@@ -32,6 +32,7 @@ from statesize.adapters.observation import FoundMixer, Observation
 from statesize.adapters.runs import bare
 from statesize.adapters.search.own_mixing import OwnMixing
 from statesize.adapters.select import (
+    KNOWN,
     RECURRENT,
     SEARCHED,
     Layers,
@@ -318,9 +319,9 @@ def capture_module(
     limit = max((BOUNDS[stored_dtype(model)], *(BOUNDS[call.dtype] for call in recording.calls)))
     around = list[str]()
     # Models of libraries are compared with oracles of their own, but for hooks that others hang on them.
-    changed = has_own_code or any(
-        vars(part).get(kind) for part in parts for kind in ("_forward_hooks", "_forward_pre_hooks")
-    )
+    hooks = (vars(part).get(kind, {}) for part in parts for kind in ("_forward_hooks", "_forward_pre_hooks"))
+    origins = (getattr(hook, "__module__", "") for some in hooks for hook in some.values())
+    changed = has_own_code or any(str(origin).split(".")[0] not in KNOWN for origin in origins)
     if own_mixing.backwards or changed:
         from statesize.adapters.search.other_mixing import mixed_backwards
 

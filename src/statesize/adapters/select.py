@@ -75,12 +75,12 @@ Layers = int | str | Sequence[int | str] | None
 
 
 # Packages whose modules are compared with oracles of their own: other modules are of the model's author.
-_KNOWN = ("transformers", "fla", "statesize", "xlstm", "mamba_ssm", "torch")
+KNOWN = ("transformers", "fla", "statesize", "xlstm", "mamba_ssm", "torch")
 
 
 def is_own_code(module: nn.Module) -> bool:
     """Whether a module's forward was written by the author of the model, and by no library that is known here."""
-    return class_of(module).__module__.split(".")[0] not in _KNOWN or "forward" in vars(module)
+    return class_of(module).__module__.split(".")[0] not in KNOWN or "forward" in vars(module)
 
 
 RECURRENT = ("RNNBase", "sLSTMLayer")

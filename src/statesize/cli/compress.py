@@ -121,7 +121,4 @@ def compress(
     table = PageTable("", ("figure", "found"), rows, caption)
     show(ResultPage("Smaller states", result.finding(loaded.name), (), [table]), result.to_dict(output), printing)
     read_again = [part for path in text or () for part in ("--text", path)]
-    kept = [f"{output}-profile", f"{output}-whole-profile"]
-    for one, folder, said in zip((output, model), kept, ("smaller", "whole"), strict=True):
-        printing.next("profile", one, *read_again, "--output", folder, why=f"what the {said} states carry")
-    printing.next("compare", *kept, why="then both side by side")
+    printing.next("profile", output, *read_again, "--open", why="what the smaller states carry")

@@ -111,9 +111,7 @@ def headline(profiles: Sequence[Profiled], metric: str = "entropy", titles: Sequ
     return Headline(_sentence(*pair, whole=whole) + lack, _detail(pair, profiles, metric, whole=whole))
 
 
-_NO_RANK = (
-    "Which uses more of what it can hold cannot be told, as a state has one size and a cache grows with the text."
-)
+_NO_RANK = "Which uses more of what it can hold cannot be told: a state has one size, and a cache grows with the text."
 
 
 def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> str:

@@ -154,7 +154,7 @@ def test_wrong_token_ids_are_refused_by_place(bare, tmp_path, capsys):
         "ids.jsonl, line 2, index 1 must be a token id from 0 to 4095, got 4096. Make the ids"
     )
     both = refused(["profile", bare, "--ids", "ids.jsonl", "--special-tokens"], capsys)
-    assert both == "special_tokens must be left out with ids, got both. Drop --special-tokens."
+    assert both == "--special-tokens must be left out with ids, got both. Drop --special-tokens."
     assert main(["profile", bare, "--ids", "ids.jsonl", "--text", "a.txt"]) == 2
     capsys.readouterr()
     (tmp_path / "text.txt").write_text("A text.")
@@ -166,5 +166,5 @@ def test_wrong_token_ids_are_refused_by_place(bare, tmp_path, capsys):
 def test_empty_files_are_called_empty(checkpoint, kind, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "nothing").write_bytes(b"")
-    said = f"{kind} must be a file, got nothing, which is empty. Give one that holds something."
+    said = f"--{kind} must be a file, got nothing, which is empty. Give one that holds something."
     assert refused(["profile", str(checkpoint), f"--{kind}", "nothing"], capsys) == said

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
@@ -93,7 +95,9 @@ def hold_at_least(module: nn.Module, dtype: torch.dtype) -> None:
                 tensors[name] = copied
     if dtype is torch.float64:
         # Also what it casts or makes on its way.
-        _InDouble().__enter__()
+        mode = _InDouble()
+        mode.stored = stored_dtype(module)
+        mode.__enter__()
 
 
 def arithmetic_of(tensor: Tensor) -> AbstractContextManager[object]:
@@ -107,16 +111,26 @@ _ARITHMETIC = frozenset(
     "rsqrt reciprocal sin cos tan tanh sigmoid softmax mean".split()
 )
 _DOUBLED = frozenset({torch.float32, torch.float16, torch.bfloat16})
+_NORMS = frozenset({functional.rms_norm, torch.rms_norm})
+_RMS_NORM = inspect.signature(functional.rms_norm)
 
 
 class _InDouble(TorchFunctionMode):
     """Replaces lower precisions by float64 in calls of torch: in casts, as in norms, and in what they return."""
+
+    stored = torch.float64  # the dtype in which the model holds its weights
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func in _CASTS:
             return args[0].double()
+        if func in _NORMS and self.stored in _DOUBLED:
+            # Its default depends on the dtype: for all lower ones it is that of float32.
+            bound = _RMS_NORM.bind(*args, **(kwargs or {}))
+            if bound.arguments.get("eps") is None:
+                bound.arguments["eps"] = torch.finfo(torch.float32).eps
+            args, kwargs = bound.args, bound.kwargs
         named = {name: _double(value) for name, value in (kwargs or {}).items()}
         result = func(*(_double(value) for value in args), **named)
         if not isinstance(result, Tensor) or result.dtype not in _DOUBLED:
