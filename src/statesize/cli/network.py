@@ -120,11 +120,9 @@ def network(
             say(f"No layer was measured: {error}")
     document = head | result.to_dict() | ({} if beside is None else {"redundancy": beside.to_dict()})
     show_page(page(loaded.name, result, beside), document, html, printing, open_page=open_page)
-    compares = model in ON_RECORD and start is end is None and positions % 2 == 1
-    if compares and len(read[0]) < RECORDED:
-        longer = replace(texts, max_tokens=RECORDED).read(tokenizer, Printing(quiet=True), vocabulary).ids[0]
-        compares = len(longer) == RECORDED
-    if compares and len(read[0]) < RECORDED:
+    longer = replace(texts, max_tokens=RECORDED)
+    compares = model in ON_RECORD and start is end is None and positions % 2 == 1 and len(read[0]) < RECORDED
+    if compares and len(longer.read(tokenizer, Printing(quiet=True), vocabulary).ids[0]) == RECORDED:
         printing.next(*called_with("--max-tokens", RECORDED, alias="--tokens"), why="what is normal, on record")
     elif not by_layer and model in FILLED and len(read[0]) >= RECORDED:
         printing.next(*called_again("--by-layer"), why="whether layers keep what others keep")

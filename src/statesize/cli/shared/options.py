@@ -141,10 +141,8 @@ class Loading:
     trust_remote_code: Flag = False
 
 
-@Parameter(name="*")
 @dataclass(frozen=True)
 class LoadingMany(Loading):  # noqa: D101 -- the help of its options is that of the others
-    __doc__ = Loading.__doc__
     revision: NoOption = None
 
 
@@ -252,20 +250,16 @@ class Measuring:
         return Settings(**asked)
 
 
-@Parameter(name="*")
 @dataclass(frozen=True)
 class MeasuringPoints(Measuring):  # noqa: D101 -- as above
-    __doc__ = Measuring.__doc__
     # A point of a trend holds no variant.
     weights: NoOption = "none"
     skip_first: NoOption = 0
     squares: NoOption = False
 
 
-@Parameter(name="*")
 @dataclass(frozen=True)
 class MeasuringAtLengths(MeasuringPoints):  # noqa: D101 -- as above
-    __doc__ = Measuring.__doc__
     # The lengths say where the texts are cut.
     positions: NoOption = None
     stride: NoOption = None

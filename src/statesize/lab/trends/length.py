@@ -81,7 +81,8 @@ def length(
     if future is not None:
         future = require_count("future", future)
     settings = settings or Settings()
-    check_no_cuts(settings)
+    if not settings.by_default or settings.past is not None:
+        raise InputError("positions, stride and past must be left out: the lengths say where the texts are cut.")
     given = given_model(model, tokenizer, name, needs_tokenizer=inputs is None)
     trained = trained_length or known_trained_length(given.model, model if isinstance(model, str) else None)
     model, tokenizer = measurable(given.model), given.tokenizer
@@ -130,12 +131,6 @@ def fitting_lengths(lengths: Sequence[int], texts: Sequence[Tensor], future: int
             f"{asked_for[1] + future:,} tokens or more, or shorter lengths."
         )
     return fitting
-
-
-def check_no_cuts(settings: Settings) -> None:
-    """Refuse settings that say where texts are cut."""
-    if not settings.by_default or settings.past is not None:
-        raise InputError("positions, stride and past must be left out: the lengths say where the texts are cut.")
 
 
 # Tokens after the cut of texts that have no room for more.
