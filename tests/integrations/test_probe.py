@@ -12,9 +12,10 @@ import torch
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
+from oracles.pretrained import tiny_llama
 
 import statesize
-from statesize.errors import FileError, InputError, ModelError
+from statesize.errors import InputError, ModelError
 from statesize.integrations import probe
 from statesize.integrations.probe import (
     BEGINNING,
@@ -25,7 +26,6 @@ from statesize.integrations.probe import (
     Probe,
     Probing,
     affordable_heads,
-    append_reading,
 )
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
@@ -56,6 +56,30 @@ def test_a_reading_is_what_a_profile_says():
     assert "ess/ceiling_utilisation" not in found
     for row in profile.summary_rows():
         assert found[f"ess/layer_state_utilisation/{row['layer']}"] == row["state_utilisation"]
+
+
+def test_a_reading_of_attention_has_its_sinks_and_says_what_its_cache_could_use_at_the_same_cuts():
+    model = tiny_llama()
+    probe = Probe(TEXTS, every=1, settings=Settings(positions=8))
+    probing, rows = Probing(probe), probe.measure(model).summary_rows()
+    part, whole = probing.step(model, 1), Probing(Probe(TEXTS, share=math.inf, settings=Settings(positions=8)))
+    found = whole.step(model, 100)
+    for name, column in (("middle", "middle_entropy"), ("sinkless", "sinkless_entropy"), ("sink_share", "sink_share")):
+        assert found[f"ess/{name}"] == pytest.approx(np.mean([row[column] for row in rows]))
+    assert [found[f"ess/layer_sink_share/{row['layer']}"] for row in rows] == [row["sink_share"] for row in rows]
+    cuts = probe.measure(model).mixer(rows[0]["layer"])["position"].values
+    most = np.minimum(cuts, TEXTS.shape[1] - cuts)[cuts > 0].mean()
+    told = f"ESS {found['ess/average']:.2f} of at most {most:.3g} on average"
+    assert re.search(rf": {re.escape(told)}$", repr(whole), re.MULTILINE)
+    told = f"ESS {part['ess/average']:.2f} of at most {most:.3g} on average, in 2 of 4 heads of each layer"
+    assert re.search(rf": {re.escape(told)}$", repr(probing), re.MULTILINE)
+
+
+def test_a_reading_of_a_state_says_its_size_and_no_sink():
+    probing = Probing(Probe(TEXTS, every=1, settings=Settings(positions=8)))
+    found = probing.step(model_of(), 1)
+    assert not {"ess/middle", "ess/sinkless", "ess/sink_share"} & found.keys()
+    assert f": ESS {found['ess/average']:.2f} of 4, in 2 of 4 heads of each layer\n" in repr(probing)
 
 
 class OwnLayer(torch.nn.Module):
@@ -325,6 +349,46 @@ def test_a_layer_whose_use_has_fallen_is_named_once_until_it_rises(caplog):
     assert "of its state; it used" in texts[0]
 
 
+class SinkAttention(torch.nn.Module):
+    """Attention of one head, which its first token can draw to itself, or which can be even."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.embedding = torch.nn.Embedding.from_pretrained(torch.randn(32, 16, generator=generator))
+        self.attention = torch.nn.Module()
+        self.attention.forward, self.attention.qkv = self.attend, torch.nn.Linear(16, 48)
+        self.drawn, self.told_apart = 0.0, 2.0
+
+    def attend(self, hidden):
+        query, key, value = self.attention.qkv(hidden)[:, None].chunk(3, -1)
+        first = (torch.arange(hidden.shape[1]) == 0).to(key)[:, None].expand_as(key[..., :1])
+        query = torch.cat([self.told_apart * query, torch.ones_like(first)], -1)
+        key = torch.cat([self.told_apart * key, self.drawn * first], -1)
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)[:, 0]
+
+    def forward(self, input_ids):
+        return self.attention(self.embedding(input_ids))
+
+
+@pytest.mark.parametrize(("change", "has_sink"), [({"drawn": 40.0}, True), ({"told_apart": 0.1}, False)])
+def test_a_fall_names_the_sink_that_has_formed_and_no_other(change, has_sink, caplog):
+    torch.manual_seed(0)
+    model = SinkAttention()
+    probing = Probing(Probe(torch.randint(32, (2, 40)), every=1, share=math.inf, settings=Settings(positions=8)))
+    first = probing.step(model, 0)
+    vars(model).update(change)
+    then = probing.step(model, 1)
+    used, used_first = (100 * one["ess/layer_ceiling_utilisation/attention"] for one in (then, first))
+    share, share_first = (100 * one["ess/sink_share"] for one in (then, first))
+    sink = (
+        f"; a sink takes {share:.0f} % of its attention ({share_first:.0f} % at first), and ESS at the middle is "
+        f"{then['ess/sinkless']:.1f} without it ({first['ess/sinkless']:.1f} at first)"
+    )
+    fall = f"Step 1: attention uses {used:.0f} % of its ceiling; it used {used_first:.0f} % at first"
+    assert told(caplog) == [fall + (sink if has_sink else "")]
+
+
 def test_a_probe_measures_when_it_is_asked():
     model, probe = model_of(), Probe(TEXTS, every=1000, share=1e-9, settings=Settings(positions=8))
     found = probe.measure(model)
@@ -499,14 +563,18 @@ def test_debts_afford_nothing():
 
 
 def test_readings_are_added(tmp_path):
+    probing = Probing(Probe(TEXTS))
     for step in (2, 4):
-        append_reading(tmp_path / "new", "first", step, {"ess/average": step / 8})
+        probing.keep(tmp_path / "new", step, {"ess/average": step / 8})
     lines = [json.loads(line) for line in (tmp_path / "new" / RECORD).read_text().splitlines()]
-    assert lines == [{"run": "first", "step": step, "ess/average": step / 8} for step in (2, 4)]
+    assert lines == [{"run": probing.run, "step": step, "ess/average": step / 8} for step in (2, 4)]
 
 
-def test_a_place_that_cannot_be_written(tmp_path):
+def test_a_place_that_cannot_be_written(tmp_path, caplog):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(FileError, match=r"file.* cannot be written: .+\. Give a folder that can\.$"):
-        append_reading(tmp_path / "file", "first", 1, {})
+    Probing(Probe(TEXTS)).keep(tmp_path / "file", 1, {})
+    (unwritten,) = told(caplog)
+    assert re.fullmatch(
+        r"Step 1: the reading was not written: .*file.* cannot be written: .+\. Give a folder that can\.", unwritten
+    )
     assert (tmp_path / "file").read_text() == "mine"

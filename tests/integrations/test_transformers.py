@@ -12,9 +12,9 @@ from oracles.recurrent_models import tiny_model
 from transformers import IntervalStrategy, Trainer, TrainerState, TrainingArguments
 
 from statesize.errors import InputError, ModelError
-from statesize.integrations.probe import RECORD, Probe
+from statesize.integrations.probe import CONSOLE, RECORD, Probe
 from statesize.integrations.regularisation import mixer_calls
-from statesize.integrations.transformers import RegularisationCallback, StateSizeCallback
+from statesize.integrations.transformers import RegularisationCallback, StateSizeCallback, _few
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.training import Regularisation
 from statesize.measurement.settings import Settings
@@ -238,6 +238,14 @@ def test_readings_stand_beside_the_loss_once_on_the_console_and_in_the_history(e
     by_name = [name for name in readings[0] if name.startswith("ess/")]
     assert by_name[0] == "ess/average"
     assert by_name[-1].startswith("ess/layer_")
+
+
+def test_a_console_shows_the_sinks_of_attention_in_three_numbers_at_most(tmp_path, capsys):
+    _, readings = read(Causal("sa"), tmp_path)
+    shown = [re.findall(r"ess/\w+", line) for line in capsys.readouterr().out.splitlines() if "ess/" in line]
+    assert shown == [["ess/average", "ess/ceiling_utilisation", "ess/sink_share"]] * len(readings)
+    assert all(entry["ess/sinkless"] > 0 for entry in readings)
+    assert list(_few(dict.fromkeys(CONSOLE, 1.0))) == list(CONSOLE[:3])
 
 
 @pytest.mark.parametrize(("early", "logs_to"), [(True, ""), (True, "tensorboard"), (False, "")])

@@ -6,15 +6,16 @@ import re
 from collections.abc import Mapping
 
 PHRASES = (
-    "as many numbers as its ESS: {bounds.ess} | predictions change by {bounds.hindsight} | by {bounds.causal} |",
+    "as many numbers as its ESS, {bounds.ess} on average | predictions change by {bounds.hindsight} | by {bounds.causal} |",
     "twice as many numbers | predictions change by {bounds.twice_hindsight} | by {bounds.twice_causal} |",
     "intervals over {bounds.documents} texts",
     "reads {bounds.documents} texts of 512 tokens",
     "rises by {bounds.worth_value} nats per token",
     "it needs {bounds.multiple} times ESS for a change",
-    "If it is left out, layers {measured_models.smollm2_layers_sinkless} carry most",
-    "else layers {measured_models.smollm2_layers} ({measured_models.smollm2_512_texts} texts)",
-    "cannot be told from zero: {published_caches.int4_half} nats per token",
+    "a cache then keeps {bounds.stored} of its values",
+    "By default, layers {measured_models.smollm2_layers} carry most ({measured_models.smollm2_512_texts} texts)",
+    "Without it, layers {measured_models.smollm2_layers_sinkless} carry most",
+    "with half of the tokens dropped, {published_caches.int4_half} nats per token, too little to be told from zero",
 )
 _NAME = re.compile(r"\{([\w.]+)\}")
 

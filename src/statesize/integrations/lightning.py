@@ -78,7 +78,7 @@ class RegularisationCallback(Callback):
 
 
 class StateSizeCallback(Callback):
-    """Measures a `Probe` at intervals and logs average and total ESS and utilisation.
+    """Measures a `Probe` at intervals and logs average and total ESS, utilisation and attention sinks.
 
     The values go to the loggers of the Trainer (TensorBoard, W&B, MLflow and others), or without loggers to
     `statesize.jsonl` in its root folder. The training stays the same, bit for bit. The main process measures while the

@@ -39,7 +39,8 @@ from statesize.profiling.sequences import Provenance, SequenceWork
 from statesize.report.comparison import ComparedModel, compare
 from statesize.report.diagnosis import diagnose
 from statesize.report.names import by_reason
-from statesize.results.summary import largest_size
+from statesize.results.profiled import model_mean
+from statesize.results.summary import SummaryRow, average, keeps_everything, largest_size, unit_dim, unit_limits
 from statesize.texts.inputs import Inputs, sequences
 
 FEWEST_HEADS = 2
@@ -51,8 +52,8 @@ SHARE, BEGINNING = 0.02, 20.0
 RECORD = "statesize.jsonl"
 """Name of the log file in the folder of a training."""
 PREFIX = "ess/"
-CONSOLE = tuple(f"{PREFIX}{name}" for name in ("average", "state_utilisation", "ceiling_utilisation"))
-"""The numbers that a console shows; files and trackers have all."""
+CONSOLE = tuple(f"{PREFIX}{name}" for name in ("average", "state_utilisation", "ceiling_utilisation", "sink_share"))
+"""A console shows the first three of these that a reading has; files and trackers have all numbers."""
 FALLEN = 0.5
 """A layer that uses less than this fraction of the share that it used at first is named in a warning."""
 _LOGGER = logging.getLogger("statesize")
@@ -86,15 +87,6 @@ def probe_of(inputs: Inputs | Probe, every: int) -> Probe:
     if every not in (Probe.every, inputs.every):
         refuse("every", "left out beside a Probe, which has its own", every, "Give Probe(token_ids, every=…).")
     return inputs
-
-
-def append_reading(folder: Path, run: str, step: int, values: Mapping[str, float]) -> None:
-    """Append a line of JSON to the log file of the trainings in a folder; `run` tells them apart."""
-    path = folder / RECORD
-    with os_errors(f"{path} cannot be written", "Give a folder that can."):
-        folder.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"run": run, "step": step} | dict(values)) + "\n")
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,8 +195,8 @@ class Probing:
     _lost: set[str] = field(default_factory=set[str], init=False)
     _told: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]], init=False)
     _sizes: dict[str, float] = field(default_factory=dict[str, float], init=False)
-    _first: dict[str, float] = field(default_factory=dict[str, float], init=False)
-    _fallen: set[str] = field(default_factory=set[str], init=False)
+    _first: dict[tuple[str, str], SummaryRow] = field(default_factory=dict[tuple[str, str], SummaryRow], init=False)
+    _fallen: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]], init=False)
     _checks: Checks = field(default="all", init=False)
 
     def __post_init__(self) -> None:
@@ -264,10 +256,9 @@ class Probing:
                     self._waited = True
                     least = self._spent + MARGIN * self._cost.seconds(FEWEST_HEADS)
                     wait = duration(least / self.probe.limit - (start - self._began))
-                    message = "Step %d: the next reading waits about %s: readings take at most %g %% of the time. %s %s"
-                    more = "For all readings, give Probe(share=math.inf)."
-                    cheaper = _cheaper(measurable(model), self._cost.kinds)
-                    _LOGGER.warning(message, step, wait, 100 * self.probe.limit, more, cheaper)
+                    message = "Step %d: the next reading waits about %s: readings take at most %g %% of the time. %s"
+                    more = f"For all readings, give Probe(share=math.inf). {_cheaper(model, self._cost.kinds)}"
+                    _LOGGER.warning(message, step, wait, 100 * self.probe.limit, more)
                 return None
             kinds = dict[str, str]() if self._cost is None else self._cost.kinds
             try:
@@ -288,12 +279,11 @@ class Probing:
             measured = min(heads, max(self._cost.units))
             model_row = compare([profile]).models[0]
             further = {"heads": measured, "layers": len(profile.mixers), "share_of_time": share}
-            values, size = _logged_values(profile, model_row, further), model_row.tss
-            ess = f"ESS {model_row.average_entropy:.2f}{'' if math.isnan(size) else f' of {size:.3g}'}"
-            self._readings, self._last = self._readings + 1, (step, time.perf_counter(), ess)
+            values = _logged_values(profile, model_row, further)
+            self._readings, self._last = self._readings + 1, (step, time.perf_counter(), _found(profile, model_row))
             if not unknown or measured == max(self._cost.units):
                 # The trial of two heads is no measure of the others.
-                self._tell_falls(step, values)
+                self._tell_falls(step, profile)
         return values
 
     def keep(self, folder: Path, step: int, values: Mapping[str, float]) -> None:
@@ -305,10 +295,14 @@ class Probing:
             values: What `step` returned.
         """
         with self.surviving(step, "the reading was not written"):
-            append_reading(folder, self.run, step, values)
+            path = folder / RECORD
+            with os_errors(f"{path} cannot be written", "Give a folder that can."):
+                folder.mkdir(parents=True, exist_ok=True)
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"run": self.run, "step": step} | dict(values)) + "\n")
             if not self._kept:
                 self._kept = True
-                _LOGGER.warning("Step %d: readings are in %s", step, folder / RECORD)
+                _LOGGER.warning("Step %d: readings are in %s", step, path)
 
     def _tell_layers(self, step: int, profile: Profile, before: Mapping[str, str]) -> None:
         """Name the layers that were not measured, once until they are others, and those whose numbers need a word."""
@@ -318,7 +312,7 @@ class Probing:
             if (was := before.get(name, kind)) != kind:
                 # What was known of it is not known of the layer that has taken its place.
                 self._sizes.pop(name, None)
-                self._first = {one: share for one, share in self._first.items() if not one.endswith(f"/{name}")}
+                self._first = {one: row for one, row in self._first.items() if row["layer"] != name}
                 _LOGGER.warning("Step %d: %s was %s, is now %s: readings before do not compare", step, name, was, kind)
         unseen = dict.fromkeys(self._layers.difference(profile.mixers), "It was seen to mix no positions.")
         lost = unseen | profile.not_measured
@@ -345,7 +339,7 @@ class Probing:
         if costly > 0.1 and not told:
             every = float(f"{steps * (1 / SHARE - 1):.1g}")
             message = "Step %d: a reading takes %.2g s%s: %.0f %% of the time. Probe(every=%d) makes that %.0f %%. %s"
-            cheaper = _cheaper(measurable(model), self._cost.kinds)
+            cheaper = _cheaper(model, self._cost.kinds)
             _LOGGER.warning(message, step, took, self._against, 100 * costly, every, 100 * SHARE, cheaper)
 
     def _of_known_sizes(self, profile: Profile) -> Profile:
@@ -363,20 +357,27 @@ class Probing:
                 )
         return Profile(tree)
 
-    def _tell_falls(self, step: int, values: Mapping[str, float]) -> None:
-        """Name each layer whose utilisation has fallen far, once until it has risen again."""
-        for name, used in values.items():
-            kind, _, layer = name.removeprefix(PREFIX).partition("/")
-            if not layer:
+    def _tell_falls(self, step: int, profile: Profile) -> None:
+        """Name each layer whose utilisation has fallen far, once until it has risen again, and its sink."""
+        for row in profile.summary_rows():
+            share = "state_utilisation" if math.isnan(row["ceiling_utilisation"]) else "ceiling_utilisation"
+            if math.isnan(row[share]):
                 continue
-            first = self._first.setdefault(name, used)
-            if used >= FALLEN * first:
-                self._fallen.discard(name)
-            elif name not in self._fallen:
-                self._fallen.add(name)
-                size = kind.removeprefix("layer_").removesuffix("_utilisation")
-                message = "Step %d: %s uses %.0f %% of its %s; it used %.0f %% at first"
-                _LOGGER.warning(message, step, layer, 100 * used, size, 100 * first)
+            layer = row["layer"], share
+            first = self._first.setdefault(layer, row)
+            if row[share] >= FALLEN * first[share]:
+                self._fallen.discard(layer)
+            elif layer not in self._fallen:
+                self._fallen.add(layer)
+                sink = (
+                    f"; a sink takes {100 * row['sink_share']:.0f} % of its attention "
+                    f"({100 * first['sink_share']:.0f} % at first), and ESS at the middle is "
+                    f"{row['sinkless_entropy']:.1f} without it ({first['sinkless_entropy']:.1f} at first)"
+                )
+                sink = sink if row["sinkless_entropy"] > row["middle_entropy"] else ""
+                size = share.removesuffix("_utilisation")
+                message = "Step %d: %s uses %.0f %% of its %s; it used %.0f %% at first%s"
+                _LOGGER.warning(message, step, row["layer"], 100 * row[share], size, 100 * first[share], sink)
 
     @contextmanager
     def surviving(self, step: int, what: str) -> Generator[None]:
@@ -404,20 +405,42 @@ class Probing:
         return heads or (FEWEST_HEADS if self.probe.share is None and predicted <= BEGINNING else 0)
 
 
+def _found(profile: Profile, model: ComparedModel) -> str:
+    """The ESS of a reading, what it is of, and of how many heads of each layer where not all were measured."""
+    nodes, size = [profile.mixer(name) for name in profile.mixers], f" of {model.tss:.3g}"
+    if any(map(keeps_everything, nodes)):
+        # A cache grows with the text: what it holds at the end is no size for a mean over cuts.
+        limits = [average(node, unit_limits(node) + 0 * node["entropy"].values).mean for node in nodes]
+        size = f" of at most {model_mean(profile, limits):.3g} on average"
+    told = f"ESS {model.average_entropy:.2f}{'' if math.isnan(model.tss) else size}"
+    counts = {(row["measured"], row["units"]) for row in profile.summary_rows()}
+    if all(measured == units for measured, units in counts):
+        return told
+    units = " or ".join(sorted({f"{unit_dim(node)}s" for node in nodes}))
+    measured, of = map(max, zip(*counts, strict=True))
+    return f"{told}, in {'' if len(counts) == 1 else 'at most '}{measured} of {of} {units} of each layer"
+
+
 def _logged_values(profile: Profile, model: ComparedModel, further: Mapping[str, float]) -> dict[str, float]:
     """Finite numbers of a profile, and further ones, by their names in logs: those of layers come last."""
     precisions = [str(profile.mixer(name).attrs["precision"]) for name in profile.mixers]
+    rows = profile.summary_rows()
+    attention = {
+        name.removesuffix("_entropy"): model_mean(profile, [row[name] for row in rows])
+        for name in ("middle_entropy", "sinkless_entropy", "sink_share")
+    }
     values = {
         "average": model.average_entropy,
         "total": model.total_entropy,
         "state_utilisation": model.state_utilisation,
         "ceiling_utilisation": model.ceiling_utilisation,
+        **(attention if math.isfinite(attention["sink_share"]) else {}),
         "bits": min(torch.finfo(getattr(torch, name.partition(",")[0])).bits for name in precisions),
         **further,
     }
-    for row in profile.summary_rows():
+    for row in rows:
         # MLflow takes a name as a path: it must not contain @ or be the folder of another name.
-        for share in ("state_utilisation", "ceiling_utilisation"):
+        for share in ("state_utilisation", "ceiling_utilisation", "sink_share"):
             values[f"layer_{share}/{row['layer'].replace('@', '-')}"] = row[share]
     return {f"{PREFIX}{name}": float(value) for name, value in values.items() if math.isfinite(value)}
 
@@ -442,6 +465,7 @@ def _measured(model: nn.Module, probe: Probe, heads: int, checks: Checks, after:
 
 def _cheaper(model: nn.Module, kinds: Mapping[str, str]) -> str:
     """What makes readings cheaper: other texts, and a method for the first layer of whose T nothing is known."""
+    model = measurable(model)
     own = find_mixers(model)
     classes = {name or class_of(model).__name__: class_of(module).__name__ for name, module in named_parts(model)}
     found = (

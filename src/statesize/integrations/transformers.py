@@ -156,9 +156,9 @@ def _share(inputs: Mapping[str, Any]) -> Tensor | float:
 
 
 class StateSizeCallback(_LossEntry):
-    """Measures a `Probe` at intervals and logs average and total ESS and utilisation.
+    """Measures a `Probe` at intervals and logs average and total ESS, utilisation and attention sinks.
 
-    The console shows average ESS and utilisation; all numbers go to the history and to what the Trainer reports to.
+    The console shows at most three numbers; all of them go to the history and to what the Trainer reports to.
     With `trainer` the values stand beside the loss where the step's loss is logged, and else in an entry of their own:
     on the console, in the history, and in TensorBoard, W&B, MLflow or what else the Trainer reports to. Without it they
     are in the history, and beside the loss on the console if the Trainer is made with the callback (`callbacks=[…]`).
@@ -234,7 +234,8 @@ class StateSizeCallback(_LossEntry):
 
 def _few(logs: Mapping[str, Any]) -> dict[str, Any]:
     """What is logged without all but the first numbers of a reading."""
-    return {name: value for name, value in logs.items() if not name.startswith(PREFIX) or name in CONSOLE}
+    shown = [name for name in CONSOLE if name in logs][:3]
+    return {name: value for name, value in logs.items() if not name.startswith(PREFIX) or name in shown}
 
 
 def _print_few(on_log: Callable[..., None], *args: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
