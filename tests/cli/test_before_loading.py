@@ -37,8 +37,9 @@ def weightless(tmp_path_factory):
     [
         (
             "cache llama --text short.txt",
-            "inputs must have one text of 3072 tokens, which is cut into 6 pieces, or 3 texts of 512, for curves, "
-            "budgets and prices, got 0 texts of 512 or more",
+            "--text must have one text of 3072 tokens, which is cut into 6 pieces, or 3 texts of 512, for curves, "
+            "budgets and prices, got 0 texts of 512 or more, the longest of 6. Give more text, or --max-tokens 96 "
+            "(tokens=96), which takes one text of 576.",
         ),
         (
             "cache mamba",
@@ -46,7 +47,7 @@ def weightless(tmp_path_factory):
         ),
         (
             "truncate llama --text few.txt",
-            "inputs must have a text of 512 tokens, got 3 in the longest. Give longer texts.",
+            "--text must have a text of 512 tokens, got 3 in the longest. Give longer texts.",
         ),
         ("truncate llama --text short.txt --cuts 300", "cuts must lie from 1 to "),
         ("truncate llama --text few.txt --text few.txt --text words.txt", "or --max-tokens 11 (tokens=11)."),

@@ -57,7 +57,7 @@ def test_truncate_takes_the_curves_of_other_texts(arguments, tmp_path, capsys):
     assert {"expected tokens", "tokens by curves"} <= rules
     assert main(cut) == 0
     told = capsys.readouterr().out
-    assert "its ESS, as tokens, by expected attention" in told
+    assert "its ESS, whole tokens, by expected attention" in told
     assert "By measured curves each cache gets" in told
 
 

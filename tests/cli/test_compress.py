@@ -85,7 +85,9 @@ def test_words_of_a_result():
     assert rows["recall"] == "pairs: 30.0% to 30.0% of 41: difference +0.0% [+0.0%, +0.0%]"
     assert rows["loss"].endswith("difference +0.0000 [+0.0000, +0.0000]")
     assert found.verdict.endswith("the context may be worth nothing to this text, so there is nothing to lose")
-    assert found.cost == "shows no cost (+0.0000 bits per byte)"
+    assert found.cost == "has a cost that cannot be told (+0.0000 bits per byte)"
+    assert replace(found, worth=Interval(0.1, 0.01, 0.2)).cost == "shows no cost (+0.0000 bits per byte)"
+    assert replace(found, difference=Interval(0.1), worth=Interval(0.1)).cost.startswith("has a cost that cannot be")
     assert replace(found, difference=Interval(-0.0164, -0.02, -0.01)).cost == "gains 0.0164 bits per byte"
     assert replace(found, difference=Interval(0.0164, 0.01, 0.02)).cost == "costs 0.0164 bits per byte"
     few = replace(found, documents=19, texts=19)

@@ -15,12 +15,13 @@ def test_table_and_page(tmp_path, capsys):
     arguments = ["truncate", "gla", "--sequences", "2", "--max-tokens", "32", "--number", "3"]
     assert main([*arguments, "--html", str(page)]) == 0
     captured = capsys.readouterr()
-    assert captured.out.startswith("The context is worth ")
-    few = "These 2 texts (64 tokens) are too few for an interval: give at least 5 texts."
-    assert captured.out.splitlines()[0].endswith(few)
-    assert captured.out.count(few) == 1
+    few = "Too little text to tell. 2 texts: no interval, which takes 5 texts. The context is worth "
+    assert captured.out.startswith(few)
+    assert captured.out.count("no interval") == 1
+    # Less text makes no stronger claim.
+    assert "a head needs" not in captured.out
     # No layer of this model keeps tokens.
-    assert "as tokens" not in captured.out
+    assert "whole tokens" not in captured.out
     assert "If each head keeps as many numbers as its ESS, the predictions change by " in captured.out
     assert " with hindsight (the future is known) and by " in captured.out
     assert "the same number for all" in captured.out
@@ -34,7 +35,9 @@ def test_table_and_page(tmp_path, capsys):
     assert found["without_hindsight"]["at"] == 0.2
     # Not those of a choice without hindsight that keeps all there is.
     shown = [row for row in found["rows"] if row["rule"] != "past rows" or row["kept"] < found["measured"][0]["inputs"]]
-    assert written.count('<tr><th scope="row">') == len(shown)
+    # And one of nothing kept, to which all shares are relative.
+    assert written.count('<tr><th scope="row">') == len(shown) + 1
+    assert '<tr><th scope="row">nothing</th>' in written
 
 
 @pytest.mark.parametrize(

@@ -359,10 +359,12 @@ def test_bundled_models(name):
     assert result.model == name
     by_scale = {row.scale: row.divergence.value for row in result.rows if row.rule == "ess"}
     assert by_scale[2.0] < by_scale[1.0] < by_scale[0.25]
+    assert result.finding.startswith("Too little text to tell. One text: no interval")
+    five = tuple(dataclasses.replace(result.documents[0], document=text, text=text) for text in range(5))
     # Only attention stores keys; 16 tokens do not fill a state of 32 numbers.
     assert (
         "% of the stored values; all keys stay" if name == "sa" else "too short to fill the state."
-    ) in result.finding
+    ) in dataclasses.replace(result, documents=five).finding
     model = ss.load(name)[0]
     truncate(model, IDS, documents=1, tokens=LENGTH)
     assert not any("mixed_values" in vars(module) for module in model.modules())
@@ -462,8 +464,12 @@ def test_attention_without_positions_is_named_and_its_rows_take_the_place_of_que
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model("smollm3", **options)).eval()
     result = truncate(model, IDS, documents=1, tokens=LENGTH)
     assert result.unmoved == ("model.layers.1.self_attn",)
-    assert any("turns queries of model.layers.1.self_attn, so past rows" in note for note in notes(result))
+    assert any(
+        "turns queries of model.layers.1.self_attn, so choices without hindsight" in note for note in notes(result)
+    )
     assert truncate(attention_model("llama"), IDS, documents=1, tokens=LENGTH).unmoved == ()
+    # No layer of this library has rotary embeddings.
+    assert truncate("sa", IDS, documents=1, tokens=LENGTH).unmoved == ()
 
 
 @torch.no_grad()
@@ -656,13 +662,18 @@ def test_shares_of_loss_are_told_of_five_texts_and_which_ess_suffices():
     assert not any("By loss" in one for one in notes(few))
     # No run keeps whole tokens: no layer has keys.
     assert "Keys are kept whole" not in str(notes(enough))
-    assert few.finding.startswith("The context is")
-    assert few.finding.endswith(" These 4 texts (80 tokens) are too few for an interval: give at least 5 texts.")
+    assert few.finding.startswith("Too little text to tell. 4 texts: no interval, which takes 5 texts. The context is")
+    assert few.finding.endswith(" if it keeps nothing, by 100%.")
     assert enough.finding.startswith("The context is")
     assert enough.finding.endswith(" of the state.")
-    short = [dataclasses.replace(one, tokens=12, inputs=20.0) for one in documents]
-    told = "The texts before the cuts are too short to fill the state. Too little text to tell"
-    assert told in dataclasses.replace(enough, documents=tuple(short)).finding
+    unfilled = tuple(dataclasses.replace(one, inputs=20.0) for one in documents)
+    told = dataclasses.replace(enough, documents=unfilled).finding
+    assert told.endswith(" × its ESS. The texts before the cuts are too short to fill the state.")
+    short = dataclasses.replace(enough, documents=tuple(dataclasses.replace(one, tokens=12) for one in documents))
+    assert short.finding.startswith("Too little text to tell: fewer than 16 tokens bound what can pass")
+    assert "a head needs" not in short.finding
+    nothing, *_ = table(enough).rows
+    assert nothing == ["nothing", "0.0", "100%", "100%", "+1.000 [+1.000, +1.000]", "1.0000 [1.0000, 1.0000]"]
 
 
 def test_pieces_of_one_text_are_not_called_documents():
@@ -688,6 +699,8 @@ def test_intervals_need_five_documents_and_cuts_of_a_text_are_not_independent():
     ids = torch.randint(0, 60, (5, LENGTH), generator=torch.Generator().manual_seed(5))
     few = truncate("recall-gla", list(ids[:4, :8] % 16), documents=4, tokens=8)
     assert few.worth.ends is None
+    # A state holds no more numbers than there were tokens.
+    assert max(row.kept for row in few.rows) == 4
     assert few.rows[0].excess.ends is None
     many = truncate("recall-gla", list(ids % 16), documents=5, tokens=LENGTH, cuts=[8, 12])
     assert len(many.documents) == 10

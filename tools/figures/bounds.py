@@ -137,7 +137,7 @@ def _listed(words: Iterable[str]) -> str:
 
 
 def low_rank(document: Mapping[str, Any]) -> dict[str, str]:
-    """What values of low rank lose, and numbers per channel by past rows."""
+    """What values of low rank lose, and numbers per channel without hindsight."""
     result = result_of(document["rows"])
     lost = {(row.rule, row.scale): row for row in result.rows}
     cells: list[tuple[str, ...]] = []
@@ -147,7 +147,12 @@ def low_rank(document: Mapping[str, Any]) -> dict[str, str]:
         size = f"{scale:g} × joint ESS" if rows[0] is not None else "equal in all layers"
         shares = ("–" if row is None else _told(row.divergence_share, ".1%") for row in rows)
         cells.append((size, f"{kept:.0%}", *shares))
-    words = ("numbers of each cache", "of what is stored", "by past rows", *(f"values, by {rule}" for rule in RULES))
+    words = (
+        "numbers of each cache",
+        "of what is stored",
+        "without hindsight",
+        *(f"values, by {rule}" for rule in RULES),
+    )
     most, past = lost["values by calibration, by layer", 0.9], lost["joint past rows", 2.0]
     return {
         "table": table(words, cells),

@@ -42,6 +42,7 @@ def cache(
     are read in pieces of --max-tokens, at least 96, and 36 of them unless --sequences, at least 6, says otherwise. A
     third shows by how much each layer errs as its caches keep fewer tokens, a sixth chooses between budgets by these
     curves and equal ones, and the prices are of the rest. A text of fewer than 6 pieces serves one of the three alone.
+    A file of --text is one text; `compress` may part it at blank lines.
 
     Args:
         model: A folder of a model, a GGUF file, or an id of the Hugging Face hub.

@@ -39,9 +39,9 @@ def compress(
             gla-s6, s6, deltanet or gated-deltanet, or a folder or id of the Hugging Face hub of a Mamba or Mamba-2.
         output: New or empty folder for the smaller model.
         text: Text like that the model will read: a UTF-8 file, one text each, or JSONL or Parquet with a text in each
-            row. Repeat for several; one or two texts are parted at blank lines, and give no intervals. It takes 3
-            texts, 50 for a verdict, and about 40 tokens for each number of a head's state. Default: the 24 bundled
-            documents, too few for a verdict.
+            row. Repeat for several; one or two texts are parted at blank lines (truncate and cache take a file
+            as one text), and give no intervals. It takes 3 texts, 50 for a verdict, and about 40 tokens for each number
+            of a head's state. Default: the 24 bundled documents, too few for a verdict.
         state: What to keep of the states: a share such as 50%, or the mean size of a head, such as 16.
         int8: Also round the states to int8 after each token.
         finetune: Steps that the cut model, and the uncut one for comparison, train on the calibration text.

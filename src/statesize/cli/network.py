@@ -102,7 +102,7 @@ def network(
                 loaded.model, read[0][None], positions, start, end, accuracy, method, memory, precision
             )
         show(_plan_page(planned), head | asdict(planned), printing)
-        printing.next(*called_again(without="--plan"), why="does it")
+        printing.next(*called_again(without="--plan"))
         return
     with printing.bars() as bars:
         bar = bars.begin(f"measuring {loaded.name}")

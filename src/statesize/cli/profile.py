@@ -157,7 +157,7 @@ def profile(
             planned = run.plan(some.ids, on_progress=partial(bar.update, line=False), **choice)
         document = plan_document(planned, run.name, some.chats)
         show(plan_page(planned, loading_took), document, printing)
-        printing.next(*called_again(without="--plan"), why="does it")
+        printing.next(*called_again(without="--plan"))
         return
     answered: dict[str, str] = {}
     if task is None:

@@ -53,9 +53,9 @@ def truncate(
     """Test whether ESS suffices: cut all layers to multiples of their ESS, and measure what the rest of the text loses.
 
     It reads 12 pieces of --max-tokens (or --sequences of them; shorter ones where no text is so long) and cuts each in
-    the middle. How far the predictions
-    move is stated as a share of how far they move without the context. With hindsight the size is a lower bound of the
-    memory that is needed; beside it stands what choices need that know only the past.
+    the middle. A file of --text is one text; `compress` may part it at blank lines. How far the predictions move is
+    stated as a share of how far they move without the context. With hindsight the size is a lower bound of the memory
+    that is needed; beside it stands what choices need that know only the past.
 
     Args:
         model: A bundled name (sa, la, gla, gated-deltanet), a folder of a model, a GGUF file, or an id of the Hugging
@@ -133,7 +133,7 @@ def truncate(
         with_truncation(measured, result).save(profile)
         printing.say(f"Profile: {profile}")
     # All rows, as notes and finding speak of the last ones too.
-    show_page(page(result), result.to_dict(), html, printing, open_page=open_page, rows=len(result.rows))
+    show_page(page(result), result.to_dict(), html, printing, open_page=open_page, rows=len(result.rows) + 1)
     if result.little_text:
         longer = not result.context_matters
         tell_more(printing, texts, inputs, options["documents"], reached, longer=longer, least=1)

@@ -108,10 +108,10 @@ class Compression:
         """What is left of the states, what that costs, what the context was worth, and whether it is safe."""
         before, after = self.state_bytes
         lost, worth = self.difference.value, self.worth
-        share = f"; the cost is {lost / worth.value:.0%} of that" if lost > 0 and worth.low > 0 else ""
+        share = f"; the cost is {lost / worth.value:.0%} of that" if self.difference.low > 0 and worth.low > 0 else ""
         return (
             f"With {after / before:.0%} of its state, {of} {self.cost} over {self.held_out}, to which the context is "
-            f"worth {worth:+.4f}{share}. {self.verdict}."
+            f"worth {worth:+.4f} bits per byte{share}. {self.verdict}."
         )
 
     @property
@@ -125,7 +125,7 @@ class Compression:
             ("states", f"{byte_count(before)} to {byte_count(after)} per text, without what short convolutions keep"),
         ]
         if self.int8_bytes is not None and self.int8_difference is not None:
-            rows.append(("int8 alone", f"{byte_count(self.int8_bytes)}: difference {self.int8_difference:+.4f}"))
+            rows.append(("int8 alone", f"{byte_count(self.int8_bytes)}: {self.int8_difference:+.4f} bits per byte"))
         rows += [("recall", f"{kind.replace('_', ' ')}: {_recalled(recall)}") for kind, recall in self.recall.items()]
         method = ", ".join(_METHODS.get(part, part) for part in self.method.split(", "))
         return [*rows, ("method", method)]
@@ -156,10 +156,11 @@ class Compression:
 
     @property
     def cost(self) -> str:
-        """What the cut costs, or gains, in words; none is shown where the interval reaches 0."""
+        """What the cut costs, or gains, in words; without an interval that says so, whether it can be told."""
         value, low, high = self.difference.value, self.difference.low, self.difference.high
-        if low <= 0 <= high or value == 0:
-            return f"shows no cost ({value:+z.4f} bits per byte)"
+        if not (low > 0 or high < 0):
+            told = "shows no cost" if self.worth.low > 0 else "has a cost that cannot be told"
+            return f"{told} ({value:+z.4f} bits per byte)"
         return f"{'costs' if value > 0 else 'gains'} {abs(value):.4f} bits per byte"
 
     @property
@@ -318,7 +319,8 @@ def split_text(
     if tokens < least:
         raise InputError(
             f"text must have about {TOKENS_NEEDED * uncut.state_size:,} tokens, {least:,} of them in the 40 % of its "
-            f"documents by which states are chosen, got {tokens:,} there. Give more text."
+            f"documents by which states are chosen, got {tokens:,} there. Give more text, or a larger --documents or "
+            "--max-tokens if these leave some out."
         )
     return parts
 

@@ -189,7 +189,7 @@ class Cutting:
             torch.cat([block.norm[0] for block in blocks]).cpu(),
             sizes.clamp(max=most) if len(sizes) else most,
             sizes.clamp(max=inputs) if len(sizes) else inputs,
-            min(inputs, seen.state_size or inputs),
+            min(inputs, seen.state_size or inputs, blocks[0].columns),
             blocks[0].right is not None,
             self._group_blocks(seen).entropy[0, :, 0].cpu() if seen.groups else None,
         )
@@ -259,7 +259,8 @@ class Cutting:
         known = {} if self.past is None else self.past.rotations
         if name not in known:
             known[name] = rotation_of(self._running, operator.query)
-        if known[name] is None:
+        # The layers of this library have no rotary embeddings.
+        if known[name] is None and not type(self.own.get(seen.name)).__module__.startswith("statesize."):
             self.unmoved.add(seen.name)
         return known[name]
 

@@ -19,11 +19,6 @@ from statesize.truncation.runs import CAUSAL
 
 _HEADINGS = ("each head carries", "numbers per channel", "KL lost", "of context's worth", "loss (nats)", "KL (nats)")
 _FRACTIONS = {0.25: "a quarter of its ESS", 0.5: "half its ESS", 1.0: "its ESS", 2.0: "twice its ESS"}
-_CAUSAL = {
-    "past rows": "by past rows",
-    "past tokens": "as tokens, by past attention",
-    "expected tokens": "as tokens, by expected attention",
-}
 _SERIES = {
     "ess": "with hindsight",
     "past rows": "without hindsight",
@@ -34,22 +29,22 @@ _SERIES = {
     "number": "the same number for all",
 }
 _RULES = {
-    "equal": "as many, the same for all",
-    "norm": "as many, by its norm",
-    "number": "the same number for all",
-    "joint ess": "groups: joint entropy-ESS",
-    "equal past rows": "as many, the same for all, by past rows",
-    "joint past rows": "groups: {:g} × joint entropy-ESS, by past rows",
-    "tokens by curves": "groups: about {:g} × joint entropy-ESS, as tokens, by measured curves",
-    "largest head": "groups: ESS of the largest head",
+    "equal": "as many, spread equally, with hindsight",
+    "norm": "as many, spread by norm, with hindsight",
+    "number": "the same number for all, with hindsight",
+    "joint ess": "joint ESS, with hindsight, once per cache",
+    "equal past rows": "as many, spread equally, without hindsight",
+    "joint past rows": "{:g} × joint ESS, without hindsight, once per cache",
+    "tokens by curves": "about {:g} × joint ESS, whole tokens, by measured curves",
+    "largest head": "ESS of the largest head, with hindsight, once per cache",
 }
 
 
 def title(rule: str, scale: float) -> str:
     """What a run keeps of each head."""
-    if rule in _CAUSAL:
-        return f"{_FRACTIONS.get(scale, f'{scale:g} × its ESS')}, {_CAUSAL[rule]}"
-    return _FRACTIONS[scale] if rule == "ess" else _RULES[rule].format(scale)
+    if rule in _RULES:
+        return _RULES[rule].format(scale)
+    return f"{_FRACTIONS.get(scale, f'{scale:g} × its ESS')}, {_SERIES[rule]}"
 
 
 def _lost(row: Row) -> float:
@@ -82,8 +77,9 @@ def with_truncation(profile: Profile, result: TruncationResult) -> Profile:
 
 
 def table(result: TruncationResult) -> PageTable:
-    """What each size loses; without the column of shares of the loss where none is known."""
-    rows = [
+    """What each size loses, and nothing kept; without the column of shares of the loss where none is known."""
+    whole = "100%" if result.context_matters and result.worth.ends else "–"
+    rows = [["nothing", "0.0", "100%", whole, f"{result.worth:+.3f}", f"{result.moved:.4f}"]] + [
         [
             title(row.rule, row.scale),
             f"{row.kept:.1f}",
@@ -99,7 +95,11 @@ def table(result: TruncationResult) -> PageTable:
     ]
     known = [column for column in range(len(_HEADINGS)) if any(row[column] != "–" for row in rows)]
     headings, *cells = ([row[column] for column in known] for row in (_HEADINGS, *rows))
-    return PageTable("Each size", headings, cells)
+    caption = (
+        "A head keeps no more numbers than it holds, so 4 × its ESS may be fewer. As many: as its ESS, over all heads; "
+        "spread equally: the same number in each; by norm: in proportion to the norm of what each carries."
+    )
+    return PageTable("Each size", headings, cells, caption)
 
 
 def notes(result: TruncationResult) -> list[str]:
@@ -111,10 +111,9 @@ def notes(result: TruncationResult) -> list[str]:
         "In each run every layer keeps only so many numbers per channel of the past, and all tokens behind the cut are "
         "computed from these. KL: how far the predictions change, as a share of how far they change without any past. "
         "loss: nats per token more than the whole model loses; below 0 where a cut predicts better.",
-        "Rows that name no choice keep the best numbers (with hindsight), so their size is a lower bound of the memory "
-        "that is needed. A real memory does not know the future. By past rows, it keeps the numbers that tokens before "
-        "the cut would read behind the cut"
-        f"{'; as tokens, it keeps whole tokens. The best of these' if tokens else '. This'} is an upper bound.",
+        "With hindsight, a head keeps the best numbers, so their size is a lower bound of the memory that is needed. A "
+        "real memory does not know the future. Without hindsight, it keeps the numbers that tokens before the cut "
+        f"would read behind the cut{', or whole tokens. The best of these' if tokens else '. This'} is an upper bound.",
     ]
     # Whole tokens are chosen only where some layer keeps them, with their keys.
     if tokens:
@@ -134,8 +133,8 @@ def notes(result: TruncationResult) -> list[str]:
         )
     if any(row.rule == "joint ess" for row in result.rows):
         said.append(
-            'Heads that read one stored input, such as a cache, make a group. Rows that begin with "groups" count the '
-            "numbers of a group once. Other rows count the numbers of each head, whose sum may exceed what is stored."
+            "Heads that read one stored input share a cache. Once per cache: they keep the same numbers, which count "
+            "once. Other rows count the numbers of each head, whose sum may exceed what is stored."
         )
     if any(row.rule == "tokens by curves" for row in result.rows):
         said.append(
@@ -144,8 +143,8 @@ def notes(result: TruncationResult) -> list[str]:
         )
     if result.unmoved:
         said.append(
-            f"No rotary embedding was seen that turns queries of {listed(result.unmoved)}, so past rows and past "
-            "attention took queries before the cut as they stand. That is exact where a layer has no such embedding."
+            f"No rotary embedding was seen that turns queries of {listed(result.unmoved)}, so choices without "
+            "hindsight took queries before the cut as they stand. That is exact where a layer has no such embedding."
         )
     said += [
         f"Not cut, so that the past passes there: {names}: {reason.removesuffix('.')}."

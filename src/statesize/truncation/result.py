@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statesize.io.json_values import json_values
-from statesize.io.text import counted, facts_table
+from statesize.io.text import facts_table
 from statesize.measurement.statistics import (
     FEWEST_TEXTS,
     Interval,
     mean_interval,
+    no_interval,
     ratio_interval,
     texts_of,
     too_short,
@@ -31,7 +32,6 @@ NEGLIGIBLE = 0.01
 """Share of the divergence without context that counts as nothing, by default."""
 WORTHLESS = 0.01
 """Nats per token below which the context is worth nothing that could be lost."""
-_TOO_FEW = f"too few for an interval: give at least {FEWEST_TEXTS} texts."
 
 
 @dataclass(frozen=True)
@@ -141,10 +141,10 @@ class CausalSize:
         lost = "change of the predictions" if self.of == "divergence" else "loss of the context's worth"
         if math.isnan(self.multiple.value):
             return f"The context is worth too little to tell what a {lost} of only {percent(self.at)} takes."
-        few = "" if self.multiple.ends else f" The texts are {_TOO_FEW}"
+        few = "" if self.multiple.ends else f"Too little text to tell: an interval takes {FEWEST_TEXTS} texts. "
         return (
-            f"Without hindsight, a {lost} of only {percent(self.at)} takes {self.multiple:.1f} × ESS, or "
-            f"{self.stored:.0%} of what is stored.{few}\nnext: .multiple, .share, .stored"
+            f"{few}Without hindsight, a {lost} of only {percent(self.at)} takes {self.multiple:.1f} × ESS, or "
+            f"{self.stored:.0%} of what is stored.\nnext: .multiple, .share, .stored"
         )
 
 
@@ -200,6 +200,11 @@ class TruncationResult:
     def worth(self) -> Interval:
         """The context's worth in nats per token, by which loss is larger with H_i = 0."""
         return self._mean(lambda one: one.runs[0].loss - one.loss)
+
+    @property
+    def moved(self) -> Interval:
+        """How far the predictions move with H_i = 0, by their divergence in nats per token."""
+        return self._mean(lambda one: one.runs[0].divergence)
 
     @property
     def context_matters(self) -> bool:
@@ -270,20 +275,21 @@ class TruncationResult:
 
     @property
     def finding(self) -> str:
-        """The result in a few sentences, the worth of the context first, then both bounds of the memory."""
+        """The worth of the context in a few sentences, then both bounds of the memory; no verdict of little text."""
         worth, over = self.worth, f"to {self.model} over {self.counted}"
+        short, few = too_short(max(one.tokens for one in self.documents)), no_interval(self.texts)
+        little = f"{short or ' Too little text to tell.'}{few} ".lstrip() if short or few else ""
         if not self.context_matters:
-            return f"The context is worth {worth:.3f} nats per token {over}: too little to tell what a cut loses."
+            none = f"The context is worth {worth:.3f} nats per token {over}"
+            return f"{little}{none}: too little to tell what a cut loses."
         rows, size = self.rows, self.without_hindsight()
         rules, once = {row.rule for row in rows}, {row.rule: row for row in rows if row.scale == 1}
         ess = once["ess"]
         causal = min((once[rule] for rule in CAUSAL if rule in once), key=lambda row: row.divergence_share.value)
         most = "at most " if size.multiple.value * self.entropy.value <= causal.kept + 1e-9 else ""
-        stored = f"{size.stored:.0%}"
+        stored, differ = f"{size.stored:.0%}", ". Heads that share a cache need different numbers: a cache keeps"
         if "joint past rows" in rules:
-            held = (
-                f". Heads that share a cache need different numbers: a cache keeps {stored} of its values, and all keys"
-            )
+            held = f"{differ} {stored} of its values, and all keys"
         # Whole tokens are chosen only where some layer keeps them, with their keys.
         elif "past tokens" in rules:
             held = f", or {stored} of the stored values; all keys stay"
@@ -291,23 +297,15 @@ class TruncationResult:
             held = ". The texts before the cuts are too short to fill the state"
         else:
             held = f", or {stored} of the state"
-        return (
-            f"The context is worth {worth:.2f} nats per token {over}. "
+        told = (
+            f"{little}The context is worth {worth:.2f} nats per token {over}. "
             f"A head can keep {self.inputs:.0f} numbers per channel; its ESS is {self.entropy.value:.1f} "
             f"({ess.kept:.1f} when rounded up in each head). If each head keeps as many numbers as its ESS, the "
             f"predictions change by {ess.divergence_share:.1%} with hindsight (the future is known) and by "
-            f"{causal.divergence_share:.1%} without hindsight; if it keeps nothing, by 100%. For a change of only "
-            f"{percent(size.at)} without hindsight, a head needs {most}{size.multiple:.1f} × its ESS{held}."
-            f"{too_short(max(one.tokens for one in self.documents))}{self._few_texts()}"
+            f"{causal.divergence_share:.1%} without hindsight; if it keeps nothing, by 100%."
         )
-
-    def _few_texts(self) -> str:
-        """Ends the finding where it is of few texts; else empty."""
-        if self.texts >= FEWEST_TEXTS:
-            return ""
-        tokens = counted(sum({one.document: one.tokens for one in self.documents}.values()), "token")
-        these = f"One text ({tokens}) is" if self.texts == 1 else f"These {self.texts} texts ({tokens}) are"
-        return f" {these} {_TOO_FEW}"
+        takes = f" For a change of only {percent(size.at)} without hindsight, a head needs"
+        return told if little else f"{told}{takes} {most}{size.multiple:.1f} × its ESS{held}."
 
     @property
     def little_text(self) -> bool:
@@ -333,9 +331,8 @@ class TruncationResult:
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {"documents": self.count, "context's worth (nats)": f"{self.worth}"}
         for row in self.rows:
-            facts[f"{row.rule} × {row.scale:g}"] = (
-                f"{row.divergence_share.value:.1%} of KL lost, {row.kept:.1f} numbers"
-            )
+            lost = f"{row.divergence_share.value:.1%} of KL lost"
+            facts[f"{row.rule} × {row.scale:g}"] = f"{lost}, {row.kept:.1f} numbers"
         return f"<p>{html.escape(self.finding)}</p>{facts_table(f'Truncation of {self.model}', facts)}"
 
     @property

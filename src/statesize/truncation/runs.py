@@ -31,7 +31,7 @@ class MixerSpectra:
         norm: ‖H_i‖_F of each unit, (units,).
         most: The largest rank that H_i can have, of all units or of each, (units,).
         inputs: How many inputs, or numbers of a state, of the past there are to choose from, likewise.
-        held: How many inputs a window still shows behind the cut; all without one.
+        held: How many inputs a window, or how many numbers a state, still has behind the cut; all without one.
         state: Whether it keeps a state, in which no inputs can be chosen.
         joint: Entropy-ESS of the stack of each group's units, (groups,), or None without groups.
     """
@@ -151,9 +151,9 @@ def _run(
 ) -> CutRun:
     """A run with ⌈numbers⌉ for each unit or group."""
     # The stack of a group may have more rows, and a larger rank, than one of its units; without hindsight a choice may
-    # need all that there is.
+    # need all that there is. A state holds no more numbers than there were inputs.
     ranks = {
-        name: torch.ceil(numbers[name] - 1e-9).clamp(min=0).clamp(max=most).long()
+        name: torch.ceil(numbers[name] - 1e-9).clamp(0, one.held if one.state else None).clamp(max=most).long()
         for name, one in spectra.items()
         for most in (one.inputs if grouped or rule in CAUSAL else one.most,)
     }

@@ -48,12 +48,12 @@ class Printing:
         if not self.quiet:
             say(message)
 
-    def next(self, *command: object, why: str) -> None:
-        """Say, after all else, what to do next and what it tells: a command that works as it is printed."""
+    def next(self, *command: object, why: str = "") -> None:
+        """Say, after all else, what to do next, and what that tells: a command that works as it is printed."""
         if not self.json:
             # What goes to a file or pipe waits in a buffer.
             sys.stdout.flush()
-            self.say(f"next ({why}): {shlex.join(['statesize', *map(str, command)])}")
+            self.say(f"next{why and f' ({why})'}: {shlex.join(['statesize', *map(str, command)])}")
 
     def bars(self) -> Bars:
         """Progress on stderr, or none."""

@@ -214,4 +214,4 @@ def show_plan(model: str, plan: Callable[[], Steps], words: str, printing: Print
         "Plan", f"About {duration(steps.seconds)} after loading, as fast as this machine was just now.", (), [table]
     )
     show(page, {"model": model, "seconds": steps.seconds, "steps": rows}, printing)
-    printing.next(*called_again(without="--plan"), why="does it")
+    printing.next(*called_again(without="--plan"))

@@ -75,6 +75,9 @@ def as_typed(message: str, app: App, arguments: Sequence[str]) -> str:
         for name in part.names
         if name.startswith("--")
     }
+    if "text" in options:
+        given = [options[one] for one in ("jsonl", "parquet", "dataset", "ids") if options.get(one) in typed]
+        options["inputs"] = next(iter(given), options["text"])
     begins, must, rest = message.partition(" must ")
     if re.fullmatch(r"\w+((, | and )\w+)*", begins):
         begins = re.sub(r"\w+", lambda name: options.get(name[0], name[0]), begins)

@@ -126,7 +126,7 @@ def _print_runs(name: str, chosen: str, grid: Grid, printing: Printing) -> None:
     if fitting_rows(len(runs), _MOST_RUNS) < len(runs):
         runs[_MOST_RUNS // 2 : -_MOST_RUNS // 2] = [f"… {len(runs) - _MOST_RUNS} more, all of them with --json"]
     print("\n".join(runs))
-    printing.next(*called_again(without="--dry-run"), why="does these runs")
+    printing.next(*called_again(without="--dry-run"))
 
 
 def _verify(one: Study, folder: Path) -> None:

@@ -46,11 +46,7 @@ def page(result: CachePrices) -> ResultPage:
             PageTable("Each way", HEADINGS, table_rows(result), _ways(result)),
             PageTable("Each cache", headings, head_rows(result), _CACHES),
         ],
-        notes={
-            "How to read this": [
-                *notes(result),
-            ]
-        },
+        notes={"How to read this": notes(result)},
     )
 
 
@@ -62,10 +58,12 @@ _CACHES = (
 
 def _ways(result: CachePrices) -> str:
     """What the names of the ways that were tried mean."""
-    budgets = {price.variant.budgets for price in result.prices}
-    said = [
-        "int8, int4: keys and values are rounded. 25 %: so many of the tokens are kept; equal: as many in each cache"
-    ]
+    tried = [price.variant for price in result.prices]
+    rounded = ", ".join(dict.fromkeys(one.precision for one in tried if one.precision))
+    kept, budgets = [one.keep for one in tried if one.keep < 1], {one.budgets for one in tried}
+    said, equal = [f"{rounded}: keys and values are rounded"], "; equal: as many in each cache"
+    if kept:
+        said.append(f". {_percent(max(kept))}: so many of the tokens are kept{equal if 'equal' in budgets else ''}")
     if budgets - {"whole", "equal"}:
         said.append("; other ways keep more where other texts showed that losing tokens costs more")
     if result.passkeys:

@@ -35,8 +35,9 @@ def three_sets(
             # A short text is not parted: it goes where most is missing.
             min(zip(sets, _PARTS, strict=True), key=lambda entry: len(entry[0]) / entry[1])[0].extend(pieces)
     if not all(sets):
-        fits = longest // FEWEST_PIECES
-        fewer = f", or --max-tokens {fits} (tokens={fits})" if fits >= least else ""
+        fits = max(longest // FEWEST_PIECES, least)
+        takes = "" if longest >= FEWEST_PIECES * fits else f", which takes one text of {FEWEST_PIECES * fits}"
+        fewer = f", or --max-tokens {fits} (tokens={fits}){takes}" if fits < size else ""
         given = counted(sum(len(text) >= size for text in texts), "text")
         raise InputError(
             f"inputs must have one text of {FEWEST_PIECES * size} tokens, which is cut into {FEWEST_PIECES} pieces, or "
