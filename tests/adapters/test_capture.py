@@ -270,6 +270,24 @@ def test_a_wrong_operator_is_refused(ids, result, message):
         next(capture(nn.Sequential(nn.Embedding(11, 4), Mixer()), ids))
 
 
+def test_an_operator_of_swapped_dimensions_is_told_its_own_shapes_and_what_they_must_be(ids):
+    class Mixer(nn.Module):
+        def operator(self, hidden):
+            return Recurrence(*torch.ones(3, hidden.shape[0], hidden.shape[1], 2, 4))
+
+        def forward(self, hidden):
+            return hidden
+
+    given, said = (
+        f"({len(ids)}, {ids.shape[1]}, 2, 4)",
+        f"batch shape ({len(ids)}, heads) and length {ids.shape[1]} are",
+    )
+    with pytest.raises(ModelError) as raised:
+        next(capture(nn.Sequential(nn.Embedding(11, 4), Mixer()), ids))
+    assert said in str(raised.value)
+    assert f"A, B and C must be (sequence, head, position, n), got A {given}, B {given}, C" in str(raised.value)
+
+
 @pytest.mark.parametrize("length", [4, 6])
 def test_an_operator_of_another_length_is_refused(model, length):
     class Shifted(LinearMixer):

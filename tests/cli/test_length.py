@@ -1,6 +1,7 @@
 """`statesize length`: table, JSON, page and bad input."""
 
 import json
+import re
 
 import pytest
 
@@ -29,10 +30,28 @@ def test_table_json_and_page(checkpoint, tmp_path, monkeypatch, capsys):
             ["--lengths", "8,x"],
             "--lengths must be whole numbers such as 64,128, got '8,x'. It takes all words up to the next",
         ),
-        (["--lengths", "8,16", "--stride", "2"], "error: --positions, --stride and --past must be left out"),
         (["--lengths", "8,9999999"], "lengths must hold two that fit"),
     ],
 )
 def test_bad_input_is_refused(checkpoint, capsys, arguments, message):
     assert main(["length", str(checkpoint), *arguments]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_text_is_read_whole_and_what_the_lengths_say_is_no_option(checkpoint, tmp_path, capsys):
+    long = tmp_path / "long.txt"
+    long.write_text("The quick brown fox returns a list. " * 200, encoding="utf-8")
+    asked = ["length", str(checkpoint), "--text", str(long), "--lengths", "4,8", "--future", "4"]
+    assert main(asked) == 0
+    assert "Reading the first" not in capsys.readouterr().err
+    for option in ("--max-tokens", "--positions", "--stride", "--past", "--skip-first"):
+        assert main([*asked, option, "8"]) == 2
+        assert f"{option} is no option of statesize length." in capsys.readouterr().err
+
+
+def test_a_text_that_is_too_short_is_told_its_length_and_what_would_do(checkpoint, tmp_path, capsys):
+    short = tmp_path / "short.txt"
+    short.write_text("The quick brown fox", encoding="utf-8")
+    assert main(["length", str(checkpoint), "--text", str(short), "--lengths", "800,900", "--future", "32"]) == 1
+    said = capsys.readouterr().err
+    assert re.search(r"the longest has \d+ tokens, got 800, 900. Give a text of 932 tokens or more", said)

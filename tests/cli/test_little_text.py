@@ -75,7 +75,7 @@ def test_a_network_says_so_before_it_is_measured(models, monkeypatch, capsys):
         raise FileError("Measuring.")
 
     monkeypatch.setattr("statesize.models.load.load_model", stop)
-    for tokens, little in ((15, True), (16, False)):
+    for tokens, little in ((63, True), (64, False)):
         assert main(["network", "one", "--max-tokens", str(tokens)]) == 1
         assert ("Too little text to tell" in capsys.readouterr().err) == little
 
@@ -101,8 +101,8 @@ def test_a_length_is_advised_that_tells_something(models, here, capsys):
         assert f" at the speed of just now.{f' It takes less with {less}.' if less else ''}\n" in said
 
 
-@pytest.mark.parametrize("command", ["profile", "network"])
-def test_enough_text_is_not_called_too_little(models, capsys, command):
-    assert main([command, "one", "--max-tokens", "16"]) == 0
+@pytest.mark.parametrize(("command", "tokens"), [("profile", "16"), ("network", "64")])
+def test_enough_text_is_not_called_too_little(models, capsys, command, tokens):
+    assert main([command, "one", "--max-tokens", tokens]) == 0
     captured = capsys.readouterr()
     assert "Too little text" not in captured.out + captured.err

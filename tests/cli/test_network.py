@@ -2,10 +2,13 @@
 
 import json
 import re
+from importlib import import_module
 
 import pytest
+import torch
 
 from statesize.cli import main
+from statesize.networks import NetworkEss
 
 
 def test_table(checkpoint, text, capsys):
@@ -29,6 +32,35 @@ def test_one_cut_of_few_tokens_by_default(checkpoint, tmp_path, capsys):
     assert main(["network", str(checkpoint), "--text", str(long), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["tokens"], [cut["position"] for cut in document["positions"]]) == (64, [32])
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "given", "next_line"),
+    [
+        (
+            "gla",
+            400,
+            [],
+            "(what is normal, on record): statesize network gla --text {} --accuracy 0.5 --max-tokens 344",
+        ),
+        ("gla", 20, [], "(the heads of each layer): statesize profile gla "),
+        ("gla", 20, ["--by-layer"], "(the heads of each layer): statesize profile gla "),
+        ("gla", 400, ["--end", "layers.0"], "(the heads of each layer): statesize profile gla "),
+        ("gla", 400, ["--tokens", "344"], "(whether layers keep what others keep): statesize network gla "),
+        ("sa", 400, ["--tokens", "344"], "(the heads of each layer): statesize profile sa "),
+    ],
+)
+def test_the_next_command_answers_what_this_one_did_not(tmp_path, monkeypatch, capsys, model, words, given, next_line):
+    dense = NetworkEss(
+        *(torch.tensor([at]) for at in (10, 5.0)), torch.tensor([[4.0, 6.0]]), torch.ones(1, 2), torch.zeros(1, 2),
+        *(torch.tensor([at]) for at in (1.0, 1280, 10)), 128, True, "dense", "forward mode", "embedding", "norm", 0.0,
+    )  # fmt: skip
+    monkeypatch.setattr("statesize.networks.network.network_ess", lambda *_, **__: dense)
+    monkeypatch.setattr(import_module("statesize.networks.redundancy"), "redundancy", lambda *_: None)
+    long = tmp_path / "long.txt"
+    long.write_text("word " * words, encoding="utf-8")
+    assert main(["network", model, "--text", str(long), "--accuracy", "0.5", *given]) == 0
+    assert capsys.readouterr().err.splitlines()[-1].startswith("next " + next_line.format(long))
 
 
 def test_json(checkpoint, text, capsys):

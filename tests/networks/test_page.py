@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from statesize.networks.network import network_ess
-from statesize.networks.page import ON_RECORD, page
+from statesize.networks.page import FILLED, ON_RECORD, page
 
 RECORD = Path(__file__).parents[2] / "results" / "networks" / "networks.json"
 
@@ -29,16 +29,24 @@ def test_what_is_normal_is_on_record():
     assert {row["model"]: f"{row['network'] / 128:.1f}" for row in rows} == {
         name: f"{carried:.1f}" for name, carried in ON_RECORD.items()
     }
+    assert {row["model"] for row in rows if row["redundancy"] is not None} == {*FILLED}
 
 
 @pytest.mark.parametrize(
-    ("tokens", "told"), [(14, ""), (16, "The record is of 344 tokens"), (344, "On record past token 172 of 344")]
+    ("tokens", "told"),
+    [
+        (14, ""),
+        (16, "The record is of 344 tokens"),
+        (64, "The record is of 344 tokens"),
+        (344, "On record past token 172 of 344"),
+    ],
 )
 def test_a_text_of_another_length_is_not_set_against_the_record(tokens, told):
     torch.manual_seed(0)
     result = network_ess(Recurrent(), torch.arange(tokens)[None] % 20, [tokens // 2], end="mixer", method="dense")
     lines = page("m", result, None).finding.splitlines()
     assert lines[0] == result.finding("m")
+    assert ("fewer than 64 tokens bound what can pass" in lines[0]) == (tokens < 64)
     normal = [line for line in lines if line.startswith("What is normal? ")]
     assert len(normal) == bool(told)
     assert told in "".join(normal)

@@ -31,7 +31,7 @@ from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import Call, first_argument, named_state_size
 from statesize.errors import InputError, ModelError, StatesizeError
 from statesize.io.text import byte_count
-from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
+from statesize.operators import Dense, Operator, Recurrence, Shared, SoftmaxAttention
 
 # Channels that share one T, of layers that do not say, as their comparison found them.
 _MULTIPLICITIES: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
@@ -218,15 +218,15 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, *, check: bool)
         raise ModelError(
             f"Mixer {name}: operator(hidden) returned {type(operator).__name__}, not a statesize Operator."
         )
-    if len(operator.batch_shape) != 2 or operator.batch_shape[0] != hidden.shape[0]:
+    batch, length, of = operator.batch_shape, operator.length, ""
+    if len(batch) != 2 or (*batch[:1], length) != hidden.shape[:2]:
+        if isinstance(operator, Recurrence):
+            shapes = (f"{part} {tuple(getattr(operator, part).shape)}" for part in "ABC")
+            of = f" A, B and C must be (sequence, head, position, n), got {', '.join(shapes)}."
         raise ModelError(
-            f"Mixer {name}: operator(hidden) has batch shape {tuple(operator.batch_shape)}, but (sequence, head) "
-            f"with {hidden.shape[0]} sequences is expected."
-        )
-    if hidden.ndim < 2 or operator.length != hidden.shape[1]:
-        raise ModelError(
-            f"Mixer {name}: operator(hidden) has length {operator.length}, but its forward received hidden states of "
-            f"shape {tuple(hidden.shape)}; (sequence, {operator.length}, …) is expected for it."
+            f"Mixer {name}: operator(hidden) has batch shape {tuple(batch)} and length {length}, but its forward "
+            f"received hidden states of shape {tuple(hidden.shape)}: batch shape ({hidden.shape[0]}, heads) and length "
+            f"{forward.length} are expected.{of}"
         )
     for tensor in vars(operator).values():
         if isinstance(tensor, Tensor) and tensor.ndim >= 3:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -79,11 +79,11 @@ def network(
     memory_bytes(memory)
 
     from statesize.adapters.select import NothingMeasuredError
-    from statesize.cli.shared.provenance import called_again
+    from statesize.cli.shared.provenance import called_again, called_with
     from statesize.cli.shared.table import show, show_page
-    from statesize.measurement.statistics import too_short
+    from statesize.measurement.statistics import ENOUGH_TOKENS, too_short
     from statesize.networks.network import network_ess
-    from statesize.networks.page import page
+    from statesize.networks.page import FILLED, ON_RECORD, RECORDED, page
     from statesize.networks.plan import network_plan
     from statesize.networks.redundancy import redundancy
 
@@ -92,7 +92,7 @@ def network(
     read = texts.read(tokenizer, printing, vocabulary).ids
     if len(read) > 1:
         printing.say(f"Reading the first of {len(read)} sequences, because a network is measured over one.")
-    if short := too_short(len(read[0])):
+    if short := too_short(len(read[0]), fewest=ENOUGH_TOKENS):
         printing.say(short.strip())
     loaded = texts.load(model, loading)
     head = {"model": loaded.name, "tokens": len(read[0])}
@@ -120,10 +120,14 @@ def network(
             say(f"No layer was measured: {error}")
     document = head | result.to_dict() | ({} if beside is None else {"redundancy": beside.to_dict()})
     show_page(page(loaded.name, result, beside), document, html, printing, open_page=open_page)
-    if by_layer:
-        printing.next("profile", model, *options_of(texts, loading), "--open", why="the heads of each layer")
-    else:
+    longer = replace(texts, max_tokens=RECORDED)
+    compares = model in ON_RECORD and start is end is None and positions % 2 == 1 and len(read[0]) < RECORDED
+    if compares and len(longer.read(tokenizer, Printing(quiet=True), vocabulary).ids[0]) == RECORDED:
+        printing.next(*called_with("--max-tokens", RECORDED, alias="--tokens"), why="what is normal, on record")
+    elif not by_layer and model in FILLED and len(read[0]) >= RECORDED:
         printing.next(*called_again("--by-layer"), why="whether layers keep what others keep")
+    else:
+        printing.next("profile", model, *options_of(texts, loading), "--open", why="the heads of each layer")
 
 
 def _telling(bar: Bar, tokens: int, accuracy: float) -> Callable[[NetworkProgress], None]:

@@ -118,10 +118,10 @@ FEWEST_TOKENS, ENOUGH_TOKENS = 16, 64
 """Tokens of a text below which its length says more about what it carries than the model does; what advice asks for."""
 
 
-def too_short(tokens: int, unit: str = "token") -> str:
+def too_short(tokens: int, unit: str = "token", fewest: int = FEWEST_TOKENS) -> str:
     """Says that the longest text, of so many tokens, is too short, after a space; empty where it is not."""
-    few = f" Too little text to tell: fewer than {FEWEST_TOKENS} {unit}s bound what can pass, whatever the model. Give "
-    return "" if tokens >= FEWEST_TOKENS else f"{few}{ENOUGH_TOKENS} or more."
+    few = f" Too little text to tell: fewer than {fewest} {unit}s bound what can pass, whatever the model. Give "
+    return "" if tokens >= fewest else f"{few}{ENOUGH_TOKENS} or more."
 
 
 def between(least: float, most: float, text: Callable[[float], str]) -> str:

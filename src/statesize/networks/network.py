@@ -17,7 +17,7 @@ from statesize.errors import InputError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.text import facts_table
 from statesize.measurement.settings import memory_bytes
-from statesize.measurement.statistics import too_short
+from statesize.measurement.statistics import ENOUGH_TOKENS, too_short
 from statesize.models.load import given_model
 from statesize.networks.jacobian import Copies, Precision, SpanJacobian, copies
 from statesize.spectra.cut import Positions
@@ -80,10 +80,13 @@ class NetworkEss:
         """What it carries past the middle one of the cuts, in a sentence."""
         middle = len(self.positions) // 2
         carried, most = float(self.entropy[middle]), int(self.dimension[middle])
+        possible = round(most / self.width)
+        # All tokens of the text, unless a quarter of enough bounds the cut on one side.
+        tokens = min(4 * possible, int(self.positions[middle]) + possible)
         return (
             f"{of} carries {carried:,.0f} numbers past token {self.positions[middle]}, of the {most:,} that the text "
-            f"allows there: {carried / self.width:.1f} of {most / self.width:.0f} per channel of its hidden state."
-            f"{too_short(2 * round(most / self.width))}"
+            f"allows there: {carried / self.width:.1f} of {possible} per channel of its hidden state."
+            f"{too_short(tokens, fewest=ENOUGH_TOKENS)}"
         )
 
     def __repr__(self) -> str:

@@ -37,10 +37,11 @@ def needs_rows(beside: Redundancy) -> list[list[str]]:
     return rows
 
 
-# Numbers per channel that results/networks/networks.json has.
-ON_RECORD = {"sa": 40.9, "la": 20.9, "gla": 18.7, "gated-deltanet": 12.1}
+# Numbers per channel that results/networks/networks.json has, over how many tokens, and models whose states these fill.
+ON_RECORD, RECORDED = {"sa": 40.9, "la": 20.9, "gla": 18.7, "gated-deltanet": 12.1}, 344
+FILLED = ("la", "gla", "gated-deltanet")
 _NORM = "What is normal? On record past token 172 of 344, from embeddings to the last norm: {}."
-_OTHER = "What is normal? The record is of 344 tokens: at another length no number compares."
+_OTHER = "What is normal? The record is of 344 tokens, cut in the middle: at no other length or cut a number compares."
 
 
 def page(name: str, result: NetworkEss, beside: Redundancy | None) -> ResultPage:
@@ -61,7 +62,7 @@ def page(name: str, result: NetworkEss, beside: Redundancy | None) -> ResultPage
     read = [
         "What is counted: in how many independent directions the hidden states behind the cut answer when the "
         "embeddings before it are varied a little. It is the entropy-ESS of the matrix of derivatives (the Jacobian), "
-        "a linear approximation at this text, which says nothing of quite different texts.",
+        "a linear approximation. Each number is of one cut of one text; its interval is that of the estimate alone.",
         f"Varied: the outputs of {result.start} before the cut. Read: {result.end} behind it. "
         f"{' At other cuts: '.join(_METHODS[method] for method in result.method.split(', '))}",
         f"The copy that was measured differs from the model by {result.run_difference:.1e} of the largest value.",
@@ -71,7 +72,7 @@ def page(name: str, result: NetworkEss, beside: Redundancy | None) -> ResultPage
     said, possible = [result.finding(name)], int(result.dimension[len(rows) // 2]) // result.width
     if 2 * possible >= FEWEST_TOKENS:
         carried = ", ".join(f"{model} {numbers}" for model, numbers in ON_RECORD.items())
-        said.append(_NORM.format(carried) if possible == 172 else _OTHER)
+        said.append(_NORM.format(carried) if possible == RECORDED // 2 else _OTHER)
     if beside is not None:
         stored = f"stored at {beside.positions[len(rows) // 2]}"
         headings = ("layer", "kind", "cache", stored, "heads alone", "needed")

@@ -283,7 +283,7 @@ def test_lengths_that_do_not_fit_are_named_and_the_others_measured():
     [
         ({"lengths": [8]}, "at least two different numbers"),
         ({"lengths": [8, 2.5]}, "at least two different numbers"),
-        ({"lengths": [8, 200]}, "two that fit into the texts, of which the longest has room for 144"),
+        ({"lengths": [8, 200]}, "the longest has 150 tokens, got 8, 200. Give a text of 2"),
         ({"future": 0}, "future must be"),
         ({"excerpts": 0}, "excerpts must be"),
     ],

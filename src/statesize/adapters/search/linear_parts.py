@@ -139,10 +139,10 @@ def _found_mixes(runs: LoneRuns, plain: Tensor, name: str) -> tuple[_Search, lis
     seconds = len(search.sources()) * (time.perf_counter() - started)
     if seconds > LONG and runs.module not in _TOLD:
         _TOLD.add(runs.module)
-        message = (
-            "Mixer %s: its code is searched for a linear mixing, for up to %s; a method `operator(hidden)` saves that"
-        )
-        _LOGGER.warning(message, name, duration(seconds))
+        # A method whose T the layer does not compute is there already.
+        saved = "" if callable(getattr(runs.module, "operator", None)) else "; a method `operator(hidden)` saves that"
+        message = "Mixer %s: its code is searched for a linear mixing, for up to %s%s"
+        _LOGGER.warning(message, name, duration(seconds), saved)
     cuts, named = search.cuts(), runs.mixes is not None
     first, stages = search, search.stages
     found = search.all_mixes(sorted([*cuts, *stages]), search.sources())

@@ -251,12 +251,12 @@ class LoneRuns:
         return tape.run
 
 
-def _not_seen_inside(module: str, operation: str) -> str:
-    advice = "Give the layer a method operator(hidden)."
+def _not_seen_inside(module: type, operation: str) -> str:
+    advice = "" if callable(getattr(module, "operator", None)) else " Give the layer a method operator(hidden)."
     if operation == "flex_attention":
         imported = f"from torch.nn.attention.flex_attention import {operation}"
-        advice = f"Write `{imported}` at the top of the layer's file and call it by that name."
-    return f"{module} must compute by operations that can be seen, got torch's {operation}. {advice}"
+        advice = f" Write `{imported}` at the top of the layer's file and call it by that name."
+    return f"{module.__name__} must compute by operations that can be seen, got torch's {operation}.{advice}"
 
 
 class _Tape(TorchDispatchMode):
@@ -269,7 +269,7 @@ class _Tape(TorchDispatchMode):
     ) -> None:
         super().__init__()
         self.length, self.largest, self.keep, self.replacing = runs.length, runs.largest, keep, replacing
-        self.module = class_of(runs.module).__name__
+        self.module = class_of(runs.module)
         self.run = ModuleRun()
         self.reading = {place.number for place in (*(keep or ()), *replacing) if place.element < 0}
         self.storages: dict[Place, torch.UntypedStorage] = {}  # held, so that none takes another's memory

@@ -29,6 +29,8 @@ Seed: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=0, lt
 
 Listed: TypeAlias = Annotated[list[str], Parameter(negative="", consume_multiple=1)]
 """Several values of one option, with commas or spaces between them."""
+NoOption: TypeAlias = Annotated[Any, Parameter(parse=False)]
+"""What a command does not take of the options that others have."""
 
 
 def listed(given: Sequence[str | int]) -> list[str]:
@@ -139,6 +141,11 @@ class Loading:
     trust_remote_code: Flag = False
 
 
+@dataclass(frozen=True)
+class LoadingMany(Loading):  # noqa: D101 -- the help of its options is that of the others
+    revision: NoOption = None
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Workers:
@@ -241,3 +248,19 @@ class Measuring:
         if self.layers is not None:
             asked["layers"] = [int(one) if one.isdigit() else one for one in listed(self.layers)]
         return Settings(**asked)
+
+
+@dataclass(frozen=True)
+class MeasuringPoints(Measuring):  # noqa: D101 -- as above
+    # A point of a trend holds no variant.
+    weights: NoOption = "none"
+    skip_first: NoOption = 0
+    squares: NoOption = False
+
+
+@dataclass(frozen=True)
+class MeasuringAtLengths(MeasuringPoints):  # noqa: D101 -- as above
+    # The lengths say where the texts are cut.
+    positions: NoOption = None
+    stride: NoOption = None
+    past: NoOption = None

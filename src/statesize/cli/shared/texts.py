@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import ArgumentCollection, Group, Parameter, validators
 
-from statesize.cli.shared.options import MOST, OFTEN, Documents, Flag, Loading, MaxTokens, check_file
+from statesize.cli.shared.options import MOST, OFTEN, Documents, Flag, Loading, MaxTokens, NoOption, check_file
 from statesize.cli.shared.printing import Printing
 from statesize.errors import InputError, StatesizeError
 from statesize.io.text import counted
@@ -285,20 +285,19 @@ class Texts:
             printing.say(f"Reading the first {read:,} of {counted(tokens, 'token')}{of}; --max-tokens takes more.")
 
 
-@Parameter(name="*")
 @dataclass(frozen=True)
 class FewTokens(Texts):  # noqa: D101 -- the help of its options is that of the others
-    __doc__ = Texts.__doc__
-
     # Every product with the Jacobian of a network runs all layers over them, and more tokens take more products.
     max_tokens: MaxTokens = 64
 
 
-@Parameter(name="*")
+@dataclass(frozen=True)
+class WholeTexts(Texts):  # noqa: D101 -- as above
+    max_tokens: NoOption = MOST
+
+
 @dataclass(frozen=True)
 class LongTexts(Texts):  # noqa: D101 -- as above
-    __doc__ = Texts.__doc__
-
     # The command says how many it takes, once it knows that the model is one for it.
     max_tokens: Annotated[int, Parameter(name=("--max-tokens", "--tokens"), validator=validators.Number(lte=MOST))] = (
         512

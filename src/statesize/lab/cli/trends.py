@@ -10,7 +10,9 @@ from statesize.cli.shared.options import (
     Count,
     Listed,
     Loading,
-    Measuring,
+    LoadingMany,
+    MeasuringAtLengths,
+    MeasuringPoints,
     ModelName,
     OpenPage,
     Page,
@@ -23,7 +25,7 @@ from statesize.cli.shared.options import (
     whole_numbers,
 )
 from statesize.cli.shared.printing import TEXT, Printing
-from statesize.cli.shared.texts import BUNDLED, Texts
+from statesize.cli.shared.texts import BUNDLED, Texts, WholeTexts
 from statesize.errors import InputError
 from statesize.io.files import check_writable
 
@@ -33,8 +35,8 @@ def series(
     revisions: Listed | None = None,
     log: Path | None = None,
     texts: Texts | None = None,
-    measuring: Measuring | None = None,
-    loading: Loading | None = None,
+    measuring: MeasuringPoints | None = None,
+    loading: LoadingMany | None = None,
     workers: Workers | None = None,
     output: Page = None,
     html: Page = None,
@@ -61,8 +63,8 @@ def series(
     """
     from statesize.lab.trends.checkpoints import find_checkpoints
 
-    texts, measuring, workers = texts or Texts(), measuring or Measuring(), workers or Workers()
-    loading = loading or Loading()
+    texts, measuring, workers = texts or Texts(), measuring or MeasuringPoints(), workers or Workers()
+    loading = loading or LoadingMany()
     options = {name: value for name, value in asdict(loading).items() if name != "revision"}
     html = page_path(html, open_page=open_page, name="series")
     texts.check()
@@ -109,8 +111,8 @@ def length(
     lengths: Listed,
     trained_length: Count | None = None,
     excerpts: Count = 5,
-    texts: Texts | None = None,
-    measuring: Measuring | None = None,
+    texts: WholeTexts | None = None,
+    measuring: MeasuringAtLengths | None = None,
     loading: Loading | None = None,
     output: Page = None,
     html: Page = None,
@@ -138,7 +140,7 @@ def length(
     Raises:
         InputError: There are fewer than two lengths.
     """
-    texts, measuring, loading = texts or Texts(), measuring or Measuring(), loading or Loading()
+    texts, measuring, loading = texts or WholeTexts(), measuring or MeasuringAtLengths(), loading or Loading()
     settings, chosen = measuring.settings(), whole_numbers("lengths", lengths)
     if len(set(chosen)) < 2:
         raise InputError(f"lengths must be at least two different numbers, got {' '.join(lengths)}.")
@@ -148,20 +150,15 @@ def length(
         check_writable(output)
 
     from statesize.cli.shared.table import show_page
-    from statesize.lab.trends.length import FUTURE, check_no_cuts, fitting_lengths, known_trained_length, length
+    from statesize.lab.trends.length import FUTURE, fitting_lengths, known_trained_length, length
     from statesize.measurement.statistics import FEWEST_TEXTS
     from statesize.texts.inputs import whole_texts
 
-    check_no_cuts(settings)
     printing.hush_libraries()
-    enough = replace(
-        texts,
-        max_tokens=max(texts.max_tokens, excerpts * (max(chosen) + (measuring.future or min(max(chosen), FUTURE)))),
-    )
     tokenizer, vocabulary, _ = texts.facts_of(model, loading)
     if not texts.any_chosen:
         printing.say(BUNDLED)
-    read = enough.read(tokenizer, printing, vocabulary).ids if texts.any_chosen else None
+    read = texts.read(tokenizer, printing, vocabulary).ids if texts.any_chosen else None
     ids = whole_texts(read, tokenizer)
     fitting = fitting_lengths(chosen, ids, measuring.future)
     size = min(fitting[-1] + (measuring.future or min(fitting[-1], FUTURE)), max(map(len, ids)))

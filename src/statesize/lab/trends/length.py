@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from statesize.adapters.models.quantised import measurable
 from statesize.check import refuse, require_count, whole_number
 from statesize.errors import InputError
+from statesize.io.text import counted
 from statesize.lab.trends.growth import Growth
 from statesize.lab.trends.points import Point, measure_points, point_facts, point_key
 from statesize.measurement.settings import Settings
@@ -80,7 +81,8 @@ def length(
     if future is not None:
         future = require_count("future", future)
     settings = settings or Settings()
-    check_no_cuts(settings)
+    if not settings.by_default or settings.past is not None:
+        raise InputError("positions, stride and past must be left out: the lengths say where the texts are cut.")
     given = given_model(model, tokenizer, name, needs_tokenizer=inputs is None)
     trained = trained_length or known_trained_length(given.model, model if isinstance(model, str) else None)
     model, tokenizer = measurable(given.model), given.tokenizer
@@ -120,21 +122,15 @@ def fitting_lengths(lengths: Sequence[int], texts: Sequence[Tensor], future: int
     """Those that fit into the longest text before a future, at least two; without a future, before the least one."""
     asked_for = _lengths(lengths)
     future = min(asked_for[0], _LEAST_FUTURE) if future is None else future
-    longest = max(map(len, texts)) - future
-    fitting = tuple(one for one in asked_for if one <= longest)
+    longest = max(map(len, texts))
+    fitting = tuple(one for one in asked_for if one + future <= longest)
     if len(fitting) < 2:
         raise InputError(
-            f"lengths must hold two that fit into the texts, of which the longest has room for {max(longest, 0)} "
-            f"tokens before a future of {future}, got {', '.join(map(str, asked_for))}. Give longer texts or shorter "
-            "lengths."
+            f"lengths must hold two that fit into the texts with a future of {future}, of which the longest has "
+            f"{counted(longest, 'token')}, got {', '.join(map(str, asked_for))}. Give a text of "
+            f"{asked_for[1] + future:,} tokens or more, or shorter lengths."
         )
     return fitting
-
-
-def check_no_cuts(settings: Settings) -> None:
-    """Refuse settings that say where texts are cut."""
-    if not settings.by_default or settings.past is not None:
-        raise InputError("positions, stride and past must be left out: the lengths say where the texts are cut.")
 
 
 # Tokens after the cut of texts that have no room for more.
