@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from statesize.io.text import byte_count
 from statesize.lab.mixers import LanguageModel, ModelConfig
@@ -239,3 +240,34 @@ def test_what_was_left_out_is_listed_by_its_reason():
         "layers.0.attn, layers.1.attn, layers.2.attn and 2 more": "it needs 9MB",
         "layers.7": "it is no mixer",
     }
+
+
+class Shift(nn.Module):
+    """The token before is mixed in."""
+
+    def forward(self, value):
+        return value + 0.5 * nn.functional.pad(value, (0, 0, 1, -1))
+
+
+class ShiftedAttention(nn.Module):
+    """Linear attention of values that a module of its own mixes before, and no T holds both."""
+
+    def __init__(self):
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(8, size) for size in (4, 4, 8))
+        self.shift = Shift()
+
+    def forward(self, hidden):
+        scores = (self.query(hidden) @ self.key(hidden).mT).tril()
+        return scores @ torch.tanh(self.value(self.shift(hidden)))
+
+
+def test_a_part_that_holds_less_is_left_out_of_means():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(64, 8), ShiftedAttention())
+    measured = profile(model, torch.randint(0, 64, (1, 48)), name="own")
+    whole, part = measured.summary_rows()
+    assert (whole["layer"], whole["tss"], part["layer"], part["tss"]) == ("1", 4, "1.shift", 1)
+    assert "of the 4 that it holds" in str(measured)
+    assert "it is a part of a layer that holds more: 1.shift" in str(measured)
+    assert compare([measured]).models[0].average_entropy == pytest.approx(whole["average_entropy"])

@@ -22,7 +22,7 @@ from statesize.report.charts import ProfileCharts
 from statesize.report.frames import GroupFrame, LayerFrame, NumberFrame, PositionFrame
 from statesize.report.names import by_reason, kind_title
 from statesize.report.tables import has_sinks, layer_rows
-from statesize.report.words import derivative_note, model_line
+from statesize.report.words import left_out_note, model_line
 from statesize.results.datasets import shown_texts
 from statesize.results.fields import COLUMNS, GROUP_COLUMNS, MAIN_COLUMNS, number_text
 from statesize.results.profiled import Profiled, group_rows
@@ -248,7 +248,7 @@ class Profile(Profiled):
         named = {
             f"layer {names}" if names[0].isdigit() else names: note for names, note in by_reason(self.notes).items()
         }
-        notes = [derivative_note(self), *(f"{names}: {note}" for names, note in named.items())]
+        notes = [left_out_note(self), *(f"{names}: {note}" for names, note in named.items())]
         notes = [note for note in notes if note]
         told = (
             [f"{counted(len(notes), 'note')}, in .notes: {shorten(notes[0], 240, placeholder=' …')}"] if notes else []

@@ -18,7 +18,7 @@ from statesize.errors import InputError
 from statesize.measurement.statistics import estimate
 from statesize.report.frames import cell_text
 from statesize.report.redundancy import Redundancy
-from statesize.report.words import capacity_use, derivative_note
+from statesize.report.words import capacity_use, left_out_note
 from statesize.results.profiled import Profiled, comparable, model_mean
 from statesize.results.summary import (
     channels_of,
@@ -261,7 +261,7 @@ def _is_derived(profile: Profiled) -> bool:
 
 def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float], networks: Sequence[Redundancy]) -> list[str]:
     attributes = [profile.attributes for profile in profiles]
-    notes = [f"{profile.model}: {note}" for profile in profiles if (note := derivative_note(profile))]
+    notes = [f"{profile.model}: {note}" for profile in profiles if (note := left_out_note(profile))]
     if len(profiles) == 1:
         notes.append("A comparison takes two profiles or more, and this is one.")
     derived = [_is_derived(profile) for profile in profiles]

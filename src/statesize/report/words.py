@@ -268,17 +268,21 @@ def _numbers(bounds: Bounds) -> str:
     return between(*bounds, "{:.1f}".format)
 
 
-def derivative_note(profile: Profiled) -> str:
-    """Which layers were measured by their derivative, and whether the averages are without them; "" for none."""
-    rows, names = profile.summary_rows(), list(short_names(profile.mixers).values())
-    without = [name for row, name in zip(rows, names, strict=True) if row["kind"] == "derivative"]
-    if not without:
-        return ""
-    if len(without) == len(rows):
+def left_out_note(profile: Profiled) -> str:
+    """Which layers were measured by their derivative, and which the averages are without, and why; "" for none."""
+    rows, names, kept = profile.summary_rows(), list(short_names(profile.mixers).values()), comparable(profile)
+    by_derivative = [at for at, row in enumerate(rows) if row["kind"] == "derivative"]
+    if by_derivative and len(by_derivative) == len(rows):
         return (
             "Measured by the derivative of each layer, all its channels together: the numbers are of the whole layer."
         )
-    return f"Left out here, as it has no T and is measured by its derivative: {listed(without)}."
+    inside = listed([names[at] for at in range(len(rows)) if at not in kept and at not in by_derivative])
+    without = listed([names[at] for at in by_derivative])
+    said = (
+        f"Left out here, as it has no T and is measured by its derivative: {without}." if without else "",
+        f"Left out here, as it is a part of a layer that holds more: {inside}." if inside else "",
+    )
+    return " ".join(filter(None, said))
 
 
 def sink_note(profile: Profiled) -> str:
@@ -389,7 +393,7 @@ def _against(nodes: Sequence[xr.Dataset]) -> str:
     if all(size <= middle_ceiling(node) for size, node in zip(sizes, nodes, strict=True)):
         one = len(set(sizes)) == 1 and not any(node.attrs["state_sizes"] for node in nodes)
         held = np.average(sizes, weights=[channels_of(node) for node in nodes])
-        return f"of the {held:.0f} that it holds{'' if one else ' on average'}"
+        return f"of the {round(held, 1):g} that it holds{'' if one else ' on average'}"
     return f"of at most {ceiling:.0f}"
 
 
@@ -418,7 +422,7 @@ def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str
         stored = " against ".join(byte_count(party.state_bytes) for party in parties)
         said.append(f"{'Stored' if whole else 'Stored by a layer'} there: {stored}.")
     said += [f"The window of {party.name} is longer than the text: it does not act." for party in parties if party.idle]
-    said += [note for profile in profiles if (note := derivative_note(profile))]
+    said += [note for profile in profiles if (note := left_out_note(profile))]
     if len(profiles) == 1 and sink_note(profiles[0]):
         said.append("Attention sinks hide what else some layers carry, see below.")
     return " ".join(said)

@@ -15,7 +15,7 @@ from statesize.adapters.observation import SHARED
 from statesize.adapters.select import lost_mixers
 from statesize.check import refuse, whole_number
 from statesize.io.text import meant
-from statesize.results.summary import GroupRow, SummaryRow, channels_of, group_row, summary_row
+from statesize.results.summary import GroupRow, SummaryRow, channels_of, group_row, largest_size, summary_row
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,16 @@ class Profiled:
 
 def comparable(profile: Profiled) -> list[int]:
     """The layers whose numbers are of one kind: those with a T; or all, where all are measured by their derivative."""
-    derivatives = [profile.mixer(name).attrs["kind"] == "derivative" for name in profile.mixers]
-    return [index for index, one in enumerate(derivatives) if not one or all(derivatives)]
+    # Without those inside another one that holds more, such as a token shift in attention.
+    nodes = {name: profile.mixer(name) for name in profile.mixers}
+    sizes = {name: largest_size(node) for name, node in nodes.items()}
+    derivatives = [node.attrs["kind"] == "derivative" for node in nodes.values()]
+    return [
+        index
+        for index, (name, one) in enumerate(zip(nodes, derivatives, strict=True))
+        if (not one or all(derivatives))
+        and not any(name.startswith(f"{outer}.") and sizes[name] < sizes[outer] for outer in nodes)
+    ]
 
 
 def model_mean(profile: Profiled, figures: Sequence[float], layers: Sequence[int] | None = None) -> float:
