@@ -23,6 +23,13 @@ def test_table_json_and_page(checkpoint, tmp_path, monkeypatch, capsys):
     assert document["layers"][0]["ceiling"] == [4, 4, 4]
 
 
+def test_as_many_bundled_texts_are_read_as_was_said(checkpoint, capsys):
+    asked = ["length", str(checkpoint), "--lengths", "8,16", "--future", "8"]
+    for more, read in (([], "Read: 5 texts"), (["--sequences", "2"], "Read: 5 pieces of 2 texts")):
+        assert main([*asked, *more]) == 0
+        assert read in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -41,7 +41,7 @@ def needs_rows(beside: Redundancy) -> list[list[str]]:
 ON_RECORD, RECORDED = {"sa": 40.9, "la": 20.9, "gla": 18.7, "gated-deltanet": 12.1}, 344
 FILLED = ("la", "gla", "gated-deltanet")
 _NORM = "What is normal? On record past token 172 of 344, from embeddings to the last norm: {}."
-_OTHER = "What is normal? The record is of 344 tokens, cut in the middle: at no other length or cut a number compares."
+_OTHER = "What is normal? The record is of 344 tokens, cut in the middle: other lengths or cuts do not compare."
 
 
 def page(name: str, result: NetworkEss, beside: Redundancy | None) -> ResultPage:

@@ -159,7 +159,7 @@ def length(
     if not texts.any_chosen:
         printing.say(BUNDLED)
     read = texts.read(tokenizer, printing, vocabulary).ids if texts.any_chosen else None
-    ids = whole_texts(read, tokenizer)
+    ids = whole_texts(read, tokenizer)[: texts.sequences]
     fitting = fitting_lengths(chosen, ids, measuring.future)
     size = min(fitting[-1] + (measuring.future or min(fitting[-1], FUTURE)), max(map(len, ids)))
     if excerpts >= FEWEST_TEXTS:
