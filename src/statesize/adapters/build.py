@@ -201,9 +201,9 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, *, check: bool)
 
         try:
             return bare(forward.model, run, mixer, lambda _: hold_at_least(mixer, dtype))
+        except StatesizeError:
+            raise
         except Exception as error:
-            if isinstance(error, StatesizeError):
-                raise
             message = f"Mixer {name}: {method}(hidden) must run on what its forward takes, got {error!r}. Correct it."
             raise InputError(message) from error
 

@@ -165,13 +165,15 @@ def agreement(
         return Agreement(difference, limit)
     rounded_agreement(call, again())
     if not difference <= ROUNDED:
-        advice = "Load the model in float32 or float64."
-        if dtype is torch.float32:
+        if call.autocast:
+            advice = "Let it run without autocast."
+        elif dtype is torch.float32:
             advice = "Load the model in float64, or give what depends on the dtype, such as an eps, a fixed value."
+        else:
+            advice = "Load the model in float32 or float64."
         raise ModelError(
             f"Mixer {call.name}: its own arithmetic in {dtype} is {difference:.1e} of the largest value off what "
-            f"its code computes in float64; at most {max(limit, ROUNDED):.0e} is measured. "
-            + ("Let it run without autocast." if call.autocast else advice)
+            f"its code computes in float64; at most {max(limit, ROUNDED):.0e} is measured. {advice}"
         )
     return Agreement(difference, ROUNDED, f"Its own arithmetic rounds by {difference:.0e} of the largest value.")
 

@@ -62,8 +62,7 @@ def cache(
         InputError: Pieces are too short.
     """
     texts, loading, least = texts or LongTexts(), loading or Loading(), FOLLOWING + LEAST_PREFIX
-    named = partial(page_path, html, open_page=open_page, name=f"{Path(model).name}-cache")
-    check_all(
+    kept, *_, html = check_all(
         partial(share, "keep", keep),
         ""
         if ratios is None or ratios.suffix == ".npy"
@@ -78,9 +77,8 @@ def cache(
         if (texts.sequences or FEWEST_PIECES) >= FEWEST_PIECES
         else f"--sequences must be at least {FEWEST_PIECES}, got {texts.sequences}: a third measures curves, a sixth "
         "chooses budgets, and half are priced.",
-        named,
+        partial(page_path, html, open_page=open_page, name=f"{Path(model).name}-cache"),
     )
-    kept, html = share("keep", keep), named()
 
     from statesize.cli.shared.provenance import tell_more
     from statesize.cli.shared.table import show_page, show_plan

@@ -85,8 +85,7 @@ def truncate(
     named = partial(page_path, html, open_page=open_page, name=f"{Path(model).name}-truncate")
     kept = [] if profile is None else [partial(require_profile, profile)]
     fitting, read = partial(checked_cuts, positions, texts.max_tokens), partial(check_file, "curves", curves)
-    check_all(partial(share, "at", at), texts.check, named, fitting, *kept, read)
-    negligible, html = share("at", at), named()
+    negligible, _, html, *_ = check_all(partial(share, "at", at), texts.check, named, fitting, *kept, read)
 
     from statesize.cli.shared.provenance import tell_more
     from statesize.cli.shared.table import show_page, show_plan

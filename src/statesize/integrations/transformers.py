@@ -202,7 +202,7 @@ class StateSizeCallback(_LossEntry):
         """Start the clock."""
         for console in self._go_first():
             if isinstance(console, PrinterCallback | ProgressCallback):
-                # Of the instance: what it logs is printed in part, and what all others are given stays whole.
+                # Only this instance prints a part of what is logged; all other callbacks are given the whole.
                 console.on_log = partial(_print_few, type(console).on_log.__get__(console))
         self._probing, self._pending = Probing(self.probe), {}
         lacks = "What the Trainer reports to" if args.report_to else "" if self._given_early else "The console"

@@ -45,9 +45,9 @@ class Profile(Profiled):
             The columns of `statesize.results.fields.MAIN_COLUMNS`, or of `COLUMNS`, which says what they are; the
             relative tolerance is the first of the profile.
         """
-        notes = self.notes
+        notes, unknown = self.notes, "Its state size is unknown."
         rows = [
-            {**row, "cause": " ".join(["Its state size is unknown."] * math.isnan(row["tss"]) + [part] * bool(part))}
+            {**row, "cause": " ".join(filter(None, (unknown if math.isnan(row["tss"]) else "", part)))}
             for row in self.summary_rows()
             for part in ["".join(notes.get(row["layer"], "").partition(PART)[1:])]
         ]

@@ -15,7 +15,7 @@ from statesize.adapters.observation import SHARED
 from statesize.adapters.select import lost_mixers
 from statesize.check import refuse, whole_number
 from statesize.io.text import meant
-from statesize.results.summary import GroupRow, SummaryRow, channels_of, group_row, largest_size, summary_row
+from statesize.results.summary import GroupRow, SummaryRow, channels_of, group_row, summary_row
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,13 @@ class Profiled:
 def comparable(profile: Profiled) -> list[int]:
     """The layers whose numbers are of one kind: those with a T; or all, where all are measured by their derivative."""
     # Without those inside another one that holds more, such as a token shift in attention.
-    nodes = {name: profile.mixer(name) for name in profile.mixers}
-    sizes = {name: largest_size(node) for name, node in nodes.items()}
-    derivatives = [node.attrs["kind"] == "derivative" for node in nodes.values()]
+    rows = profile.summary_rows()
+    derivatives = [row["kind"] == "derivative" for row in rows]
     return [
         index
-        for index, (name, one) in enumerate(zip(nodes, derivatives, strict=True))
+        for index, (row, one) in enumerate(zip(rows, derivatives, strict=True))
         if (not one or all(derivatives))
-        and not any(name.startswith(f"{outer}.") and sizes[name] < sizes[outer] for outer in nodes)
+        and not any(row["layer"].startswith(f"{outer['layer']}.") and row["tss"] < outer["tss"] for outer in rows)
     ]
 
 

@@ -287,9 +287,11 @@ class TruncationResult:
         ess = once["ess"]
         causal = min((once[rule] for rule in CAUSAL if rule in once), key=lambda row: row.divergence_share.value)
         most = "at most " if size.multiple.value * self.entropy.value <= causal.kept + 1e-9 else ""
-        stored, differ = f"{size.stored:.0%}", ". Heads that share a cache need different numbers: a cache keeps"
+        stored = f"{size.stored:.0%}"
         if "joint past rows" in rules:
-            held = f"{differ} {stored} of its values, and all keys"
+            held = (
+                f". Heads that share a cache need different numbers: a cache keeps {stored} of its values, and all keys"
+            )
         # Whole tokens are chosen only where some layer keeps them, with their keys.
         elif "past tokens" in rules:
             held = f", or {stored} of the stored values; all keys stay"

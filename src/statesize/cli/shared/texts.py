@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import ArgumentCollection, Group, Parameter, validators
 
@@ -42,16 +42,18 @@ _ONE_INPUT = Group(validator=_one_input, show=False)
 _FILES = ("jsonl", "parquet", "ids")
 
 
-def check_all(*checks: Callable[[], object] | str) -> None:
-    """Make checks of options, and tell together what they refuse; a text is what one said that has been made."""
+def check_all(*checks: Callable[[], Any] | str) -> list[Any]:
+    """What checks of options return; they tell together what they refuse. A text is what one said that was made."""
     refused: list[StatesizeError] = [InputError(check) for check in checks if isinstance(check, str) and check]
+    returned = list[Any]()
     for check in checks:
         try:
-            _ = isinstance(check, str) or check()
+            returned.append(check if isinstance(check, str) else check())
         except StatesizeError as error:
             refused.append(error)
     if refused:
         raise refused[0] if len(refused) == 1 else InputError(" Also: ".join(map(str, refused)))
+    return returned
 
 
 @dataclass(frozen=True, eq=False)
