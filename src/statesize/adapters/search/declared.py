@@ -31,7 +31,7 @@ from statesize.adapters.search.lone_run import (
 from statesize.adapters.search.mixing import mixes_positions
 from statesize.adapters.search.other_inputs import changed_at, changed_input
 from statesize.errors import ModelError
-from statesize.operators import Operator
+from statesize.operators import Dense, Operator
 
 # Random combinations of the rows of T, by which pairs of tensors are recognised.
 _COMBINATIONS = 3
@@ -98,13 +98,9 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
             "further than another one. Return T of the whole, or make each part a module of its own."
         )
     if fit is None:
-        mixes = list[Mix]()
+        fits = list[_Fit]()
         with suppress(NoOperatorError):
-            mixes = find_mixes(runs, name)
-        targets = tuple(mix.target for mix in mixes)
-        pairs = [_Pair(mix.source, mix.source_axis, mix.target, mix.target_axis) for mix in mixes]
-        tried = [check.fit(pair, targets, mix.channels) for pair, mix in zip(pairs, mixes, strict=True)]
-        fits = [fit for fit in tried if fit is not None]
+            fits = check.fits(find_mixes(runs, name, check.differs))
         if not fits:
             return Checked(reason="the layer has no tensor in which another one was found to be linear")
         fit = min(fits, key=lambda fit: fit.difference)
@@ -114,6 +110,15 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
             f"own answers to random values by {fit.difference:.1e} of the largest value, first in head {fit.head} at "
             f"position {fit.position}; at most {check.precision.rounding:.0e} is rounding. Correct the method, or "
             "leave it out: T is then found by impulses."
+        )
+    middle, size = operator.length // 2, int(operator.state_size()[operator.length // 2])
+    block = (
+        matrix[..., middle:, :middle] if exact and isinstance(operator, Dense) and size < middle else matrix[..., :0]
+    )
+    if (rank := int(torch.linalg.matrix_rank(block, rtol=1e-8).amax())) > size:
+        raise ModelError(
+            f"Mixer {name}: the `state_size` of the ss.Dense that operator(hidden) returns must hold all that T keeps, "
+            f"got {size} at position {middle}, where T keeps {rank} numbers. Give it {rank}, or leave it out."
         )
     return Checked(fit.difference, check.precision.rounding, fit.multiplicity, part=fit.part)
 
@@ -295,6 +300,23 @@ class _Check:
             beyond = relative > self.precision.rounding
             wrong = (one, int(beyond.int().argmax())) if bool(beyond.any()) else wrong
         return _Fit(largest, *wrong, leaving // heads)
+
+    def fits(self, mixes: list[Mix]) -> list[_Fit]:
+        """How far T is from each mixing that a search has found."""
+        targets = tuple(mix.target for mix in mixes)
+        pairs = [_Pair(mix.source, mix.source_axis, mix.target, mix.target_axis) for mix in mixes]
+        tried = (self.fit(pair, targets, mix.channels) for pair, mix in zip(pairs, mixes, strict=True))
+        return [fit for fit in tried if fit is not None]
+
+    def differs(self, mixes: list[Mix]) -> bool:
+        """Whether T is another one, as the mixing from one source shows: then no other source needs a comparison."""
+        # Where the text's values are not 0, and no target has numbers of its own, `right` has compared all sources.
+        fits, places, plain = self.fits(mixes), tuple(mix.target for mix in mixes), self.base.tensors
+        if len(fits) < len(mixes) or any(mix.before or mix.behind or mix.target not in plain for mix in mixes):
+            return False
+        zero, rounding = self.answers(mixes[0].source, places)[1][0].tensors, self.precision.rounding
+        own = any(float(zero[place].abs().max()) >= rounding * float(plain[place].abs().max()) for place in places)
+        return not own and all(fit.difference > rounding for fit in fits)
 
     def leaders(self) -> Tensor:
         """For each head the first one of equal T."""
