@@ -27,6 +27,7 @@ from statesize.errors import ModelError
 
 BEFORE = "T is without a mixing of its values before it"
 BESIDE = "positions are mixed beside the map too"
+BEHIND = "T is without a mixing of its results behind it"
 UNSEEN = "Whether it mixes by more than this was not seen: what it returns has no dimension of positions."
 SEVERAL = "several maps mix the same values, each with a T of its own: the module's is made of all"
 BACKWARDS = "T is without a mixing of positions backwards"
@@ -46,10 +47,10 @@ def other_mixing(forward: Forward, call: Call, measured: Collection[nn.Module] =
         measured: Modules inside that are measured by themselves.
 
     Returns:
-        Which of BEFORE, BESIDE, SEVERAL, UNSEEN and BACKWARDS.
+        Which of BEFORE, BESIDE, BEHIND, SEVERAL, UNSEEN and BACKWARDS.
 
     Raises:
-        ModelError: Mixing behind the kernels, by which T is not what leaves the module, or a map of the future.
+        ModelError: A map of the future.
     """
     position, limit = forward.length // 3, BOUNDS[call.dtype]
     runs = replace(LoneRuns.of(forward, call), precision=STORED)
@@ -70,13 +71,7 @@ def other_mixing(forward: Forward, call: Call, measured: Collection[nn.Module] =
     axis = cast("int", position_axis(plain.output, forward.length))
     if other_input.output is None or other_result.output is None:
         return [UNSEEN]
-    if _differs(plain.output, other_result.output, axis, position) > limit:
-        raise ModelError(
-            f"Mixer {call.name}: what its map returns is mixed over positions once more before it leaves the module, "
-            "so that this map is not the module's T. Give the class a method `operator(hidden)` that returns a "
-            "statesize Operator of the whole."
-        )
-    seen: list[str] = []
+    seen = [BEHIND] if _differs(plain.output, other_result.output, axis, position) > limit else list[str]()
     if any(
         _differs(one.values, other.values, one.values_axis, position) > limit
         for one, other in zip(plain.products, other_input.products, strict=True)
