@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import cast
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
@@ -103,8 +102,8 @@ def find_mix(runs: LoneRuns, name: str) -> Mix | None:
 def _found_again(runs: LoneRuns, name: str, known: Mix) -> Mix | None:
     """The mixing that was found before, at other weights or in another text, if the same tests find it here too."""
     runs, plain = runs.most_precise()
-    if runs.precision is known.precision and plain is not None:
-        runs, plain = _searched(runs, plain)
+    if runs.precision is known.precision and plain.output is not None:
+        runs, plain = _searched(runs, plain.output)
         # In code that has changed, anything may stand at these places.
         with suppress(Exception):
             search = _Search(runs, name, _acting_position(runs, plain), (known.source, known.target, OUTPUT))
@@ -122,12 +121,13 @@ def find_mixes(runs: LoneRuns, name: str, enough: Enough) -> list[Mix]:
 
 
 def _found(runs: LoneRuns, name: str, enough: Enough = None) -> tuple[_Search, list[Mix]]:
-    runs, plain = runs.most_precise()
+    runs, run = runs.most_precise()
+    plain = run.tensors[OUTPUT]
     try:
-        return _found_mixes(runs, cast("Tensor", plain), name, enough)
+        return _found_mixes(runs, plain, name, enough)
     except NoOperatorError:
         # What numpy or a kernel of one's own computes in float32 is not linear to more than that.
-        if runs.precision is not DOUBLE or not runs.rounds_more(cast("Tensor", plain)):
+        if runs.precision is not DOUBLE or not runs.rounds_more(plain):
             raise
     runs = replace(runs, precision=SINGLE)
     return _found_mixes(runs, runs.run().tensors[OUTPUT], name, enough)

@@ -141,16 +141,16 @@ class LoneRuns:
             )
         return parts[self.mixes]
 
-    def most_precise(self) -> tuple[LoneRuns, Tensor | None]:
-        """The same runs in float64, or in float32 where the module's code runs in no other, and what they return."""
+    def most_precise(self, keep: Collection[Place] = (OUTPUT,)) -> tuple[LoneRuns, ModuleRun]:
+        """The same runs in float64, or in float32 where the module's code runs in no other, and a plain one of them."""
         # Its author's code may be written for one dtype: what it then raises can be anything.
         runs = replace(self, precision=DOUBLE)
         with suppress(Exception):
-            output = runs.run().output
-            if output is not None and output.dtype is torch.float64:
-                return runs, output
+            run = runs.run(keep)
+            if run.output is not None and run.output.dtype is torch.float64:
+                return runs, run
         runs = replace(self, precision=SINGLE)
-        return runs, runs.run().output
+        return runs, runs.run(keep)
 
     def rounds_more(self, plain: Tensor) -> bool:
         """Whether a part of a module that returns this computes in less than it runs in: tiny changes do not add up."""
