@@ -214,7 +214,9 @@ def test_a_costly_reading_is_told_once_against_the_steps_of_the_training(caplog,
     )
     assert costly.endswith("T of 1 is found by impulses: a method operator(hidden) of SilentLayer saves most of that.")
     assert re.search(
-        r"^4 readings in 24\.0 s, the last at step 30, as long as 12 training steps: ESS ", repr(probing), re.M
+        r"^4 readings, 24\.0 s in all\. The last, at step 30, took as long as 12 training steps and found ESS ",
+        repr(probing),
+        re.M,
     )
 
 
