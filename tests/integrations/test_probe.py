@@ -70,16 +70,16 @@ def test_a_reading_of_attention_has_its_sinks_and_says_what_its_cache_could_use_
     cuts = probe.measure(model).mixer(rows[0]["layer"])["position"].values
     most = np.minimum(cuts, TEXTS.shape[1] - cuts)[cuts > 0].mean()
     told = f"ESS {found['ess/average']:.2f} of at most {most:.3g} on average"
-    assert re.search(rf": {re.escape(told)}$", repr(whole), re.MULTILINE)
+    assert re.search(rf"found {re.escape(told)}$", repr(whole), re.MULTILINE)
     told = f"ESS {part['ess/average']:.2f} of at most {most:.3g} on average, in 2 of 4 heads of each layer"
-    assert re.search(rf": {re.escape(told)}$", repr(probing), re.MULTILINE)
+    assert re.search(rf"found {re.escape(told)}$", repr(probing), re.MULTILINE)
 
 
 def test_a_reading_of_a_state_says_its_size_and_no_sink():
     probing = Probing(Probe(TEXTS, every=1, settings=Settings(positions=8)))
     found = probing.step(model_of(), 1)
     assert not {"ess/middle", "ess/sinkless", "ess/sink_share"} & found.keys()
-    assert f": ESS {found['ess/average']:.2f} of 4, in 2 of 4 heads of each layer\n" in repr(probing)
+    assert f"found ESS {found['ess/average']:.2f} of 4, in 2 of 4 heads of each layer\n" in repr(probing)
 
 
 class OwnLayer(torch.nn.Module):

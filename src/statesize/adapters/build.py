@@ -33,11 +33,6 @@ from statesize.errors import InputError, ModelError, StatesizeError
 from statesize.io.text import byte_count
 from statesize.operators import Dense, Operator, Recurrence, Shared, SoftmaxAttention
 
-UNSIZED = (
-    "Its T is a bare matrix, so it counts as keeping every token. If its state holds n numbers per channel, return "
-    "ss.Dense(matrix, state_size=torch.arange(length).clamp(max=n))."
-)
-
 # Channels that share one T, of layers that do not say, as their comparison found them.
 _MULTIPLICITIES: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
@@ -256,7 +251,10 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, *, check: bool)
         f"{UNCHECKED}: {checked.reason}." if checked.reason else "",
         checked.part if is_own_code(mixer) else "",
         f"{OVERSIZED}: it is {said}, but the operator holds {size}." if said > size < operator.length - 1 else "",
-        UNSIZED if isinstance(operator, Dense) and size == operator.length - 1 else "",
+        "Its T is a bare matrix, so it counts as keeping every token. If its state holds n numbers per channel, return "
+        "ss.Dense(matrix, state_size=torch.arange(length).clamp(max=n))."
+        if isinstance(operator, Dense) and size == operator.length - 1
+        else "",
     )
     values = (lambda: cast("Tensor", called("values"))) if callable(getattr(mixer, "values", None)) else None
 

@@ -206,15 +206,7 @@ class Probing:
         return self.described("", "next: .step(model, step) after each step")
 
     def described(self, owner: str, *further: str) -> str:
-        """What `repr` tells of a training's probe, of what holds it too: what it measures, when, and what it found.
-
-        Args:
-            owner: Before the probe: "", or such as "StateSizeCallback of a ".
-            further: Lines after it, the last of which says what to do before the first reading.
-
-        Returns:
-            Lines of text.
-        """
+        """What `repr` tells of an owner's probe, with further lines: the last where there is no reading yet."""
         step, _, ess = self._last
         took = f" took {self._against} and" if self._against else ""
         readings = f"{counted(self._readings, 'reading')}, {self._spent:.1f} s in all"

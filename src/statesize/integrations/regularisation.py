@@ -251,15 +251,10 @@ class Regularisation:
             ModelError: None of the mixers is a recurrence.
             InputError: An operator is not finite.
         """
-        terms: list[Tensor] = []
+        weighted = (self.identity_weight, self._identity), (self.utilisation_weight, self._utilisation)
         # Sampled operators are float64, and mixers of half precision need more for the distances.
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-            if self.identity_weight:
-                distances = [self._identity(call, generator) for call in calls]
-                terms.append(self.identity_weight * _mean(distances))
-            if self.utilisation_weight:
-                distances = [self._utilisation(call, generator) for call in calls]
-                terms.append(self.utilisation_weight * _mean(distances))
+            terms = [weight * _mean([term(call, generator) for call in calls]) for weight, term in weighted if weight]
         return torch.stack(terms).sum() if terms else torch.zeros(())
 
     def _identity(self, call: MixerCall, generator: torch.Generator) -> Tensor | None:
@@ -297,18 +292,7 @@ class Penalties:
     _failing: bool = field(default=False, init=False)
 
     def of(self, calls: Sequence[MixerCall], generator: torch.Generator) -> Tensor | None:
-        """The penalty of a step; None, logged once, where a later step than the first has none.
-
-        Args:
-            calls: From `mixer_calls`.
-            generator: Draws the samples.
-
-        Returns:
-            The term to add.
-
-        Raises:
-            ModelError: The first step has none: going on would be a training without the penalty.
-        """
+        """The penalty of a step; None, logged once, where a later step than the first, which is refused, has none."""
         try:
             penalty = self.regularisation.penalty(calls, generator)
         except (InputError, ModelError) as error:
@@ -323,9 +307,8 @@ class Penalties:
 
     def described(self, where: str, begin: str) -> str:
         """What `repr` tells of a callback that adds the penalty, and what is to be done before it has added one."""
-        lines = ["not added yet", where, begin]
-        if self._latest is not None:
-            lines = [f"added {self._count} times, the last {self._latest:.3g}", where]
+        added = None if self._latest is None else f"added {self._count} times, the last {self._latest:.3g}"
+        lines = ["not added yet", where, begin] if added is None else [added, where]
         return "\n".join([f"RegularisationCallback of {self.regularisation}", *lines])
 
 

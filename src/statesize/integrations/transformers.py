@@ -32,9 +32,7 @@ class _LossEntry(TrainerCallback):
     @property
     def _next(self) -> str:
         """What is to be done with this callback before a training."""
-        added = self._given_early or (
-            self.trainer and self in cast("list[Any]", self.trainer.callback_handler.callbacks)
-        )
+        added = self._given_early or (self.trainer is not None and self in self.trainer.callback_handler.callbacks)
         return f"next: trainer.{'train()' if added else 'add_callback(callback)'}"
 
     def _go_first(self) -> list[Any]:

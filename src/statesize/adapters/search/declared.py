@@ -15,7 +15,15 @@ from torch import Tensor, nn
 
 from statesize.adapters.check import Checked
 from statesize.adapters.search.channels import Channels
-from statesize.adapters.search.linear_parts import LARGEST, READERS, Mix, NoOperatorError, described_part, find_mixes
+from statesize.adapters.search.linear_parts import (
+    LARGEST,
+    READERS,
+    Mix,
+    NoOperatorError,
+    described_part,
+    find_last,
+    find_mixes,
+)
 from statesize.adapters.search.lone_run import (
     DOUBLE,
     OUTPUT,
@@ -89,7 +97,11 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
     single = replace(check, precision=SINGLE)
     if not exact:
         check = single
-    fit = check.right_again(pair, plain) or check.right()
+    fit = None
+    # In code that has changed, anything may stand where T mapped one tensor to another before.
+    with suppress(Exception):
+        fit = pair and replace(check, plain=plain).first_right((pair,), (pair.target,))
+    fit = fit or check.right()
     if fit is None and not check.parts and exact and runs.rounds_more(output):
         # A part of the layer computes in less than float64.
         check = single
@@ -102,7 +114,8 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
     if fit is None:
         fits = list[_Fit]()
         with suppress(NoOperatorError):
-            fits = check.fits(find_mixes(runs, name, check.differs))
+            last = find_last(runs, output, name)
+            fits = check.fits(last if check.differs(last) else find_mixes(runs, name))
         if not fits:
             return Checked(reason="the layer has no tensor in which another one was found to be linear")
         fit = min(fits, key=lambda fit: fit.difference)
@@ -113,14 +126,14 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
             f"position {fit.position}; at most {check.precision.rounding:.0e} is rounding. Correct the method, or "
             "leave it out: T is then found by impulses."
         )
-    middle, size = operator.length // 2, int(operator.state_size()[operator.length // 2])
+    size = int(operator.state_size()[middle := operator.length // 2])
     block = (
         matrix[..., middle:, :middle] if exact and isinstance(operator, Dense) and size < middle else matrix[..., :0]
     )
-    if (rank := int(torch.linalg.matrix_rank(block, rtol=1e-8).amax())) > size:
+    if (rank := int(cast("Tensor", torch.linalg.matrix_rank(block, rtol=1e-8)).amax())) > size:
         raise ModelError(
-            f"Mixer {name}: the `state_size` of the ss.Dense that operator(hidden) returns must hold all that T keeps, "
-            f"got {size} at position {middle}, where T keeps {rank} numbers. Give it {rank}, or leave it out."
+            f"Mixer {name}: the `state_size` of its ss.Dense must be at least the {rank} numbers that T keeps at "
+            f"position {middle}, got {size}. Correct it, or leave it out."
         )
     return Checked(fit.difference, check.precision.rounding, fit.multiplicity, part=fit.part)
 
@@ -155,13 +168,6 @@ class _Check:
         """Tensors as operations take them: there T may act on one that T is made of as well."""
         places = [place for places in self.base.readers for place in places[:READERS]]
         return self.runs.run(places).tensors
-
-    def right_again(self, pair: _Pair | None, plain: ModuleRun) -> _Fit | None:
-        """The pair of tensors that T mapped to each other before, if it still does and all mixing goes through it."""
-        # In code that has changed, anything may stand at these places.
-        with suppress(Exception):
-            return None if pair is None else replace(self, plain=plain).first_right((pair,), (pair.target,))
-        return None
 
     def right(self) -> _Fit | None:
         """The first pair of tensors that T maps to each other, through which all mixing goes."""
@@ -300,15 +306,14 @@ class _Check:
     def fits(self, mixes: list[Mix]) -> list[_Fit]:
         """How far T is from each mixing that a search has found."""
         targets = tuple(mix.target for mix in mixes)
-        pairs = [_Pair(mix.source, mix.source_axis, mix.target, mix.target_axis) for mix in mixes]
-        tried = (self.fit(pair, targets, mix.channels) for pair, mix in zip(pairs, mixes, strict=True))
-        return [fit for fit in tried if fit is not None]
+        pairs = ((_Pair(mix.source, mix.source_axis, mix.target, mix.target_axis), mix.channels) for mix in mixes)
+        return [fit for pair, layout in pairs if (fit := self.fit(pair, targets, layout)) is not None]
 
     def differs(self, mixes: list[Mix]) -> bool:
         """Whether T is another one, as the mixing from one source shows: then no other source needs a comparison."""
         # Where the text's values are not 0, and no target has numbers of its own, `right` has compared all sources.
         fits, places = self.fits(mixes), tuple(mix.target for mix in mixes)
-        if len(fits) < len(mixes) or any(mix.before or mix.behind for mix in mixes):
+        if not mixes or len(fits) < len(mixes) or any(mix.before or mix.behind for mix in mixes):
             return False
         plain = self.answers(mixes[0].source, places)[1][0].tensors
         zero, rounding = self.runs.run(places, {mixes[0].source: torch.zeros_like}).tensors, self.precision.rounding

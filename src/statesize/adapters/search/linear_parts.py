@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary, WeakSet
@@ -72,10 +72,6 @@ class Mix:
     precision: Precision
 
 
-Enough = Callable[[list[Mix]], bool] | None
-"""Whether the mixing from one source is enough; None where all is to be found."""
-
-
 def described_part(before: int, behind: int) -> str:
     """What a T is without that acts on what is mixed over some positions before or behind it; "" for none."""
     sides = (before, "before"), (behind, "behind")
@@ -115,25 +111,36 @@ def _found_again(runs: LoneRuns, name: str, known: Mix) -> Mix | None:
     return None
 
 
-def find_mixes(runs: LoneRuns, name: str, enough: Enough) -> list[Mix]:
-    """All that `find_mix` chooses from, or those of one source that are enough; of a module that mixes nothing none."""
-    return _found(runs, name, enough)[1] if mixes_positions(runs, name) else []
+def find_mixes(runs: LoneRuns, name: str) -> list[Mix]:
+    """All that `find_mix` chooses from; of a module that mixes no positions none."""
+    return _found(runs, name)[1] if mixes_positions(runs, name) else []
 
 
-def _found(runs: LoneRuns, name: str, enough: Enough = None) -> tuple[_Search, list[Mix]]:
+def find_last(runs: LoneRuns, plain: Tensor, name: str) -> list[Mix]:
+    """The mixing from one tensor: from the last that has any, as values are often made last."""
+    if not mixes_positions(runs, name):
+        return []
+    runs, plain = _searched(runs, plain)
+    search = _Search(runs, name, _acting_position(runs, plain), None)
+    cuts = search.cuts()
+    found = (search.all_mixes(cuts, (source,)) for source in reversed(search.sources()))
+    return next(filter(None, found), list[Mix]())
+
+
+def _found(runs: LoneRuns, name: str) -> tuple[_Search, list[Mix]]:
     runs, run = runs.most_precise()
     plain = run.tensors[OUTPUT]
     try:
-        return _found_mixes(runs, plain, name, enough)
+        return _found_mixes(runs, plain, name)
     except NoOperatorError:
         # What numpy or a kernel of one's own computes in float32 is not linear to more than that.
         if runs.precision is not DOUBLE or not runs.rounds_more(plain):
             raise
     runs = replace(runs, precision=SINGLE)
-    return _found_mixes(runs, runs.run().tensors[OUTPUT], name, enough)
+    return _found_mixes(runs, runs.run().tensors[OUTPUT], name)
 
 
-def _found_mixes(runs: LoneRuns, plain: Tensor, name: str, enough: Enough) -> tuple[_Search, list[Mix]]:
+def _found_mixes(runs: LoneRuns, plain: Tensor, name: str) -> tuple[_Search, list[Mix]]:
     """The mixing of positions by a module that mixes them, and returns a tensor."""
     runs, plain = _searched(runs, plain)
     position = _acting_position(runs, plain)
@@ -149,7 +156,7 @@ def _found_mixes(runs: LoneRuns, plain: Tensor, name: str, enough: Enough) -> tu
         _LOGGER.warning(message, name, duration(seconds), saved)
     cuts, named = search.cuts(), runs.mixes is not None
     first, stages = search, search.stages
-    found = search.all_mixes(sorted([*cuts, *stages]), search.sources(), enough)
+    found = search.all_mixes(sorted([*cuts, *stages]), search.sources())
     parts, found = [mix for mix in found if mix.behind], [mix for mix in found if not mix.behind]
     if not found and not named:
         # A tensor of which T is made as well is T's input only for those that read it later.
@@ -275,23 +282,20 @@ class _Search:
         difference, scale = self.matrix(run, OUTPUT) - self.matrix(self.base, OUTPUT), self._scale(OUTPUT)
         return reached(difference, self.position, self.precision.rounding * scale)
 
-    def all_mixes(self, cuts: list[Place], sources: Sequence[Place], enough: Enough = None) -> list[Mix]:
-        """The mixing from some tensors to the cuts behind them, or from the last of them of which that is enough."""
+    def all_mixes(self, cuts: list[Place], sources: Iterable[Place]) -> list[Mix]:
+        """The mixing from some tensors to the cuts behind them."""
         found: list[Mix] = []
         entered: list[Tensor] = []
-        # Values are often made last.
-        for source in (sources if enough is None else reversed(sources)) if cuts else ():
+        for source in sources if cuts else ():
             if not source < cuts[-1] or source not in self.answers or self.answers[source].first < self.position:
                 continue
             matrix = self.matrix(self.base, source)
             if any(matrix.shape == before.shape and torch.equal(matrix, before) for before in entered):
                 # The same numbers in another shape, or at another place.
                 continue
-            mixes = self.mixes([cut for cut in cuts if source < cut], source)
-            if enough is not None and mixes and enough(mixes):
-                return mixes
-            found += mixes
-            if (enough is None and any(not mix.behind for mix in mixes)) or source in self.partial:
+            if mixes := self.mixes([cut for cut in cuts if source < cut], source):
+                found += mixes
+            if any(not mix.behind for mix in mixes) or source in self.partial:
                 entered.append(matrix)
         return found
 

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.layout import position_axis
 from statesize.adapters.models.model_state import mapped, named_parts
-from statesize.adapters.models.precision import Autocast, at_least, hold_at_least, set_autocast, stored_dtype
+from statesize.adapters.models.precision import Autocast, at_least, hold_at_least, set_autocast
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import ModuleStack, OnObservation
 from statesize.adapters.runs import Attach, bare, observed, reading, returning
@@ -122,11 +122,6 @@ class LoneRuns:
     def whole_model(self) -> nn.Module:
         """The model that the module is a part of."""
         return self.module if self.forward is None else self.forward.model
-
-    @property
-    def run_dtype(self) -> torch.dtype:
-        """The dtype of the module's weights in the model's run."""
-        return self.weights or stored_dtype(self.module)
 
     @property
     def named(self) -> nn.Module | None:

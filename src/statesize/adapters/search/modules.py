@@ -103,7 +103,7 @@ def find_own_mixing(
         fixed = {part: calls.outputs[part] for part in mixing if part in parts}
         runs = LoneRuns(module, args, kwargs, forward.length, forward.sequences, fixed, mixes=named.get(module))
         runs = replace(runs, forward=forward, autocast=calls.autocast[module])
-        if _search(runs, name, found, names, differentiable=module not in observed or observed[module].in_double):
+        if _search(runs, name, found, names, opaque=module in observed and not observed[module].in_double):
             mixing.add(module)
         if module in observed:
             _settle(found, name, other, observed[module].mixers[0].kind)
@@ -125,7 +125,13 @@ def _settle(found: OwnMixing, name: str, other: Sequence[str], kind: str) -> Non
     if layer is None and beyond:
         if name not in found.derivatives:
             found.refused[name] = f"{reason} Seen in it: {kind}, and other mixing {beyond} it."
-    elif layer is None or (layer.is_part and not _contains_more(layer.mix, other)):
+    # A T of a part may be that of the kernels, without what is before or behind them.
+    elif layer is None or (
+        layer.is_part
+        and BESIDE not in other
+        and (BEHIND not in other or layer.mix.behind)
+        and (BEFORE not in other or layer.mix.before or not layer.mix.behind)
+    ):
         found.derivatives.discard(name)
         _note_other(found, name, other)
     else:
@@ -133,15 +139,9 @@ def _settle(found: OwnMixing, name: str, other: Sequence[str], kind: str) -> Non
         found.layers[name] = replace(layer, note=" ".join(filter(None, (note, layer.note))))
 
 
-def _contains_more(mix: Mix, other: Sequence[str]) -> bool:
-    """Whether a T of a part of a module holds more than the kernels do: what is beside them, behind or before."""
-    return BESIDE in other or (BEHIND in other and not mix.behind) or (BEFORE in other and mix.behind > 0 == mix.before)
-
-
-def _search(
-    runs: LoneRuns, name: str, found: OwnMixing, names: Mapping[nn.Module, str], *, differentiable: bool
-) -> bool:
+def _search(runs: LoneRuns, name: str, found: OwnMixing, names: Mapping[nn.Module, str], *, opaque: bool) -> bool:
     """Find what one module mixes by its own code; whether it mixes."""
+    # opaque: Whether it calls kernels that know no float64, and may have no derivative.
     try:
         mix = find_mix(runs, name)
         before = mixing_before(runs, name) if runs.fixed else ""
@@ -150,7 +150,7 @@ def _search(
         elif before:
             found.refused[name] = before
     except NoOperatorError as error:
-        cause = not_causal(runs, name) if differentiable and not runs.fixed else str(error)
+        cause = str(error) if runs.fixed or opaque else not_causal(runs, name)
         if cause:
             found.refused[name] = cause
         else:

@@ -173,14 +173,15 @@ def _changed_by_later_tokens(forward: Forward, calls: Sequence[Call], hidden: Te
         for kinds, one, two in zip(found, plain, _passed(other, calls), strict=True):
             for kind in (_ENTERS, _LEAVES):
                 pairs = zip(one[kind], two[kind], strict=False)
-                if any(_differ_before(*pair, forward.length, cut) > limit for pair in pairs):
+                placed = ((*pair, position_axis(pair[0], forward.length)) for pair in pairs)
+                if any(axis is not None and _before(first, other, axis, cut) > limit for first, other, axis in placed):
                     kinds.add(kind)
     return [next((kind for kind in (_ENTERS, _LEAVES) if kind in kinds), "") for kinds in found]
 
 
-def _passed(forward: Forward, calls: Sequence[Call]) -> list[dict[str, list[object]]]:
+def _passed(forward: Forward, calls: Sequence[Call]) -> list[dict[str, list[Tensor]]]:
     """What enters each call in a run, and the first tensor that leaves it."""
-    passed: dict[nn.Module, list[dict[str, list[object]]]] = {call.module: [] for call in calls}
+    passed: dict[nn.Module, list[dict[str, list[Tensor]]]] = {call.module: [] for call in calls}
 
     def enter(module: nn.Module, args: object, kwargs: object) -> None:
         passed[module].append({_ENTERS: _copies((args, kwargs)), _LEAVES: []})
@@ -192,16 +193,9 @@ def _passed(forward: Forward, calls: Sequence[Call]) -> list[dict[str, list[obje
     return [passed[call.module].pop(0) for call in calls]
 
 
-def _copies(values: object) -> list[object]:
-    return [leaf.clone() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
-
-
-def _differ_before(one: object, other: object, length: int, cut: int) -> float:
-    """How far two arguments differ before a position; 0 where they have none."""
-    if not isinstance(one, Tensor) or not isinstance(other, Tensor) or not one.is_floating_point():
-        return 0.0
-    axis = position_axis(one, length)
-    return 0.0 if axis is None else _before(one, other, axis, cut)
+def _copies(values: object) -> list[Tensor]:
+    """Copies of all tensors of real numbers."""
+    return [leaf.clone() for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
 @dataclass(eq=False)
