@@ -194,7 +194,6 @@ def _passed(forward: Forward, calls: Sequence[Call]) -> list[dict[str, list[Tens
 
 
 def _copies(values: object) -> list[Tensor]:
-    """Copies of all tensors of real numbers."""
     return [leaf.clone() for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 

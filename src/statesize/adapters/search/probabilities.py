@@ -43,13 +43,12 @@ class Mixing:
             if maps is None or maps.shape != self.shape:
                 continue
             chosen = maps
-            limit = EXACT if mixed.dtype is torch.float64 else BOUNDS[mixed.dtype]
             if len(self.ways) == 1:
                 break
             sequences, heads, length = maps.shape[:3]
             by_key = maps.reshape(sequences, values.shape[1], -1, length, length).to(values.dtype)
             applied = (by_key @ values[:, :, None]).reshape(sequences, heads, length, -1)
-            if relative_difference(applied, mixed) <= limit:
+            if relative_difference(applied, mixed) <= (EXACT if mixed.dtype is torch.float64 else BOUNDS[mixed.dtype]):
                 break
         if chosen is None:
             raise ModelError(f"Mixer {name}: its attention returns no probabilities.")
