@@ -288,7 +288,7 @@ class _ProfileCommand:
 
 
 def _here(model: str, loading: Loading, texts: Texts, settings: Settings) -> _ProfileCommand:
-    from statesize.models.digests import tensors_sha256
+    from statesize.adapters.models.model_state import tensors_sha256
     from statesize.profiling.plan import plan
     from statesize.profiling.run import run_profile
     from statesize.texts.documents import vocabulary_size

@@ -24,7 +24,6 @@ from statesize.io.devices import on_cpu_by_default
 from statesize.io.machine import peak_memory
 from statesize.io.text import byte_count, counted
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
-from statesize.models.digests import tokens_sha256
 from statesize.models.load import given_model
 from statesize.profiling.work import (
     Work,
@@ -34,7 +33,7 @@ from statesize.profiling.work import (
     plan_group,
     plan_work,
 )
-from statesize.texts.inputs import Given, Inputs, given_sequences, inputs_of
+from statesize.texts.inputs import Given, Inputs, given_sequences, inputs_of, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer
 
 # Bytes of the numbers of each spectrum.

@@ -20,7 +20,6 @@ from statesize.io.callers import warn_caller
 from statesize.io.files import Parts, parts_writer
 from statesize.io.text import counted
 from statesize.measurement.settings import Settings
-from statesize.models.digests import tokens_sha256
 from statesize.parallel.threads import Done
 from statesize.profiling.profile import Profile
 from statesize.profiling.sequences import MixerDone, Provenance, SequenceDone, SequenceTask
@@ -28,7 +27,7 @@ from statesize.profiling.work import MOST_OPERATIONS
 from statesize.results.checked import dataset_to_bytes, mixer_from_bytes
 from statesize.results.datasets import MixerRun, mixer_parts, token_dataset
 from statesize.results.store import SCHEMA, load_tree, open_tree, write_nodes
-from statesize.texts.inputs import Given
+from statesize.texts.inputs import Given, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer
 from statesize.version import installed
 

@@ -22,7 +22,6 @@ from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import Bars
 from statesize.io.text import counted
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
-from statesize.models.digests import tokens_sha256
 from statesize.models.load import given_model, load_model, load_model_facts
 from statesize.parallel.ranks import Replicas
 from statesize.parallel.ray import OnRay, RayCluster
@@ -41,7 +40,7 @@ from statesize.profiling.profile_run import (
 from statesize.profiling.sequences import Loader, Provenance, loaded_work
 from statesize.report.names import by_reason
 from statesize.results.place import check_destination
-from statesize.texts.inputs import Given, Inputs, bundled_sequences, given_sequences
+from statesize.texts.inputs import Given, Inputs, bundled_sequences, given_sequences, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
 # A process with torch and its libraries, before it holds a model.

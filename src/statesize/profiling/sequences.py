@@ -23,12 +23,11 @@ from statesize.adapters.select import NothingMeasuredError
 from statesize.errors import StatesizeError
 from statesize.io.files import digest, parse_json
 from statesize.measurement.settings import Settings
-from statesize.models.digests import tokens_sha256
 from statesize.models.load import LoadedModel, model_facts
 from statesize.parallel.ranks import ALONE, Team
 from statesize.profiling.work import Work, captured_mixers, measure_side_by_side, plan_group, plan_work
 from statesize.results.checked import dataset_to_bytes, mixer_from_bytes
-from statesize.texts.inputs import Given, counted, inputs_of
+from statesize.texts.inputs import Given, counted, inputs_of, tokens_sha256
 from statesize.version import __version__
 
 Loader: TypeAlias = Callable[[], nn.Module | LoadedModel]
