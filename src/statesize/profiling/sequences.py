@@ -182,10 +182,7 @@ class SequenceWork:
         inputs, axis = inputs_of(given)
         waiting, own = list[tuple[int, list[str]]](), list[tuple[Captured, Work]]()
         try:
-            captured = captured_mixers(
-                self.model, inputs, settings.layers, self.checks, sequence,
-                memory=settings.memory, mixes=settings.mixes, axis=axis,
-            )  # fmt: skip
+            captured = captured_mixers(self.model, inputs, self.checks, settings, sequence, axis)
             for index, item in enumerate(captured):
                 group = plan_group(item, *planning) if item.groups else ""
                 if group and isinstance(group, str):
