@@ -220,8 +220,8 @@ class _Trial:
             if any(map(is_own_code, self._model.modules())):
                 del captured
                 captured = self._captured(given)
-            self.skipped, self.kinds = captured.skipped, _by_kind(self._model, captured)
-            self.names = _two_of_each(self.kinds, captured)
+            self.skipped = captured.skipped
+            self.kinds, self.names = _kinds_and_names(self._model, captured)
         captured.keep(self.names)
         start = time.perf_counter()
         for item in captured:
@@ -307,26 +307,22 @@ class _Trial:
         )
 
 
-def _by_kind(model: nn.Module, captured: Capture) -> dict[str, Hashable]:
-    """The kind of each mixer, the shapes of its weights, and its part in a cache that several read."""
+def _kinds_and_names(model: nn.Module, captured: Capture) -> tuple[dict[str, Hashable], list[str]]:
+    """The kind of each mixer, with weights of a shape and a part in a shared cache; and names of two of each kind."""
     modules = {name or class_of(model).__name__: module for name, module in named_parts(model)}
     kinds = dict[str, Hashable]()
     for mixer in captured.mixers:
         readers = captured.readers.get(mixer.name, ())
         shapes = tuple(weight.shape for weight in modules[mixer.name.partition("@")[0]].parameters())
         kinds[mixer.name] = replace(mixer, name=""), shapes, len(readers), mixer.name in readers[-1:]
-    return kinds
-
-
-def _two_of_each(kinds: Mapping[str, Hashable], captured: Capture) -> list[str]:
-    """Names of two layers of each kind, evenly spread, and of all that share a cache with one of them."""
     chosen = dict[str, None]()
     for kind in dict.fromkeys(kinds.values()):
         layers = [name for name, other in kinds.items() if other == kind]
         for quarter in (1, 3):
+            # Evenly spread, with all that share a cache with one of them.
             name = layers[quarter * len(layers) // 4]
             chosen |= dict.fromkeys(captured.readers.get(name, (name,)))
-    return list(chosen)
+    return kinds, list(chosen)
 
 
 def _seconds(works: Sequence[tuple[Captured, Work]], settings: Settings, *, products: bool) -> list[float]:
