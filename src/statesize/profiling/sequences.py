@@ -116,14 +116,8 @@ class Provenance:
     bytes: int
 
     @classmethod
-    def of(
-        cls, loaded: nn.Module | LoadedModel, settings: Settings | None = None, reference: int | None = None
-    ) -> Self:
+    def of(cls, model: nn.Module, settings: Settings | None = None, reference: int | None = None) -> Self:
         """That of a model, with digests of its weights and of the run where it is told what the run measures."""
-        model = loaded.model if isinstance(loaded, LoadedModel) else loaded
-        name, source = (
-            (loaded.name, loaded.source) if isinstance(loaded, LoadedModel) else (class_of(model).__name__, {})
-        )
         weights = key = ""
         if settings is not None:
             # Everything but the input that a mixer's numbers depend on.
@@ -137,10 +131,10 @@ class Provenance:
             if class_of(part).__module__.startswith("fla."):
                 used["fla"].add(getattr(part, "mode", None))
         return cls(
-            name,
+            class_of(model).__name__,
             weights,
             key,
-            source,
+            {},
             torch.get_num_threads(),
             {kind: ", ".join(sorted(map(str, known))) for kind, some in used.items() if (known := some - {None})},
             sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers())),
@@ -249,6 +243,8 @@ def loaded_work(
 ) -> SequenceWork:
     """The work of a process that loads the model; without digests where nothing is stored and no other compared."""
     loaded = model if isinstance(model, nn.Module) else model()
-    origin = Provenance.of(loaded, settings if digests else None, reference)
     measured = loaded.model if isinstance(loaded, LoadedModel) else loaded
+    origin = Provenance.of(measured, settings if digests else None, reference)
+    if isinstance(loaded, LoadedModel):
+        origin = replace(origin, model=loaded.name, source=loaded.source)
     return SequenceWork(measured, settings, origin=origin, team=team, sinks=sinks)
