@@ -132,8 +132,7 @@ class Settings:
         """The settings for texts of which the longest has so many tokens; None where that is not known."""
         settings = copy.copy(self)
         if self.relative_tolerances is None:
-            # That of a table, and those of a report's curves where the texts are short.
-            # Many tolerances take a third longer, of long texts several times.
+            # That of a table, and those of a report's curves: many take a third longer, of long texts several times.
             more = TOLERANCE_LADDER if longest is not None and longest <= LADDER_LENGTH else ()
             ratios = (first, *(ratio for ratio in more if ratio != first))
             object.__setattr__(settings, "relative_tolerances", ratios)
