@@ -123,7 +123,7 @@ def network(
     longer = replace(texts, max_tokens=RECORDED)
     compares = model in ON_RECORD and start is end is None and positions % 2 == 1 and len(read[0]) < RECORDED
     if compares and len(longer.read(tokenizer, Printing(quiet=True), vocabulary).ids[0]) == RECORDED:
-        printing.next(*called_with("--max-tokens", RECORDED, alias="--tokens"), why="what is normal, on record")
+        printing.next(*called_with({"--max-tokens": RECORDED}), why="what is normal, on record")
     elif not by_layer and model in FILLED and len(read[0]) >= RECORDED:
         printing.next(*called_again("--by-layer"), why="whether layers keep what others keep")
     else:
