@@ -19,7 +19,7 @@ def compress(
     /,
     *,
     output: Annotated[Path, Parameter(group=OFTEN)],
-    text: Annotated[list[Path] | None, Parameter(group=OFTEN, negative="")] = None,
+    text: Annotated[list[Path] | None, Parameter(group=OFTEN, negative="", metavar="PATH")] = None,
     state: str = "50%",
     int8: Flag = False,
     finetune: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,

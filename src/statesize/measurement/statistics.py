@@ -86,9 +86,10 @@ def ratio_interval(
 def above_zero(found: Interval) -> Interval:
     """An interval by Student's t of what cannot be negative: that of its logarithm, to first order, in its place."""
     # As for ratios of risks: Katz et al., "Obtaining confidence intervals for the risk ratio", Biometrics 34, 1978.
-    if not (found.ends and found.value > 0):
+    if not found.value > 0:
         return found
-    factor = math.exp((found.high - found.value) / found.value)
+    # Rounding may leave a mean of both signs far below what it is sure to.
+    factor = math.exp(min((found.high - found.value) / found.value, 100.0))
     return Interval(found.value, found.value / factor, found.value * factor)
 
 

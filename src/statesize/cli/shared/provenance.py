@@ -51,17 +51,9 @@ def as_called(words: str) -> str:
 def tell_more(
     printing: Printing, texts: Texts, read: Sequence[Tensor], documents: int, reached: int, *, longer: bool, least: int
 ) -> None:
-    """Say what would tell more: a changed command, or that only more text would.
-
-    Args:
-        printing: What is printed.
-        texts: The options.
-        read: All texts that are there.
-        documents: How many pieces of them were asked for.
-        reached: Over how many texts intervals could be; more pieces of too few give none.
-        longer: Whether longer pieces are wanted.
-        least: How many pieces the command needs.
-    """
+    """Say what would tell more: a changed command, or that only more text would."""
+    # read: all texts that are there. documents: pieces that were asked for, of `least` that are needed. reached: texts
+    # over which intervals could be; more pieces of too few give none. longer: whether longer pieces are wanted.
     from statesize.measurement.statistics import ENOUGH_TOKENS, FEWEST_TEXTS
 
     size, changes = texts.max_tokens, dict[str, object]()
