@@ -27,7 +27,7 @@ NEAR = 0.8
 FEWEST_LENGTHS = 3
 """Lengths from which on an exponent is fitted: a power law passes through any two points."""
 Course: TypeAlias = Literal["grows", "levels off", "not clear"]
-Shape: TypeAlias = Literal["power law", "saturates", "near its ceiling", "not clear"]
+Shape: TypeAlias = Literal["power law", "slows down", "saturates", "near its ceiling", "not clear"]
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ class Exponent:
         last: The same over the last two of these lengths.
         course: "grows" where the interval of `last` lies above 0.1, "levels off" where it lies below, else "not clear".
         shape: Whether `whole` describes the growth. "near its ceiling" where the mean passes 80 % of the ceiling at a
-            length that is fitted, else "power law" or "saturates", whichever fits better; "not clear" with fewer than
-            three lengths or five texts.
+            length that is fitted, else "power law" where that fits better than a curve that saturates; else "saturates"
+            where `course` is "levels off", and "slows down" where it is not; "not clear" with fewer than three lengths
+            or five texts.
     """
 
     layer: str
@@ -80,8 +81,9 @@ class Growth(Trend):
         said = ["The ceiling is the most that the state, the tokens before the cut and those behind it allow."]
         if self.fits:
             said.append(
-                "exponent: ESS goes about as n^exponent. No exponent is told where a curve that saturates fits better, "
-                "or where ESS passes 80 % of its ceiling."
+                "exponent: ESS goes about as n^exponent. No exponent is told where a curve that saturates fits better: "
+                "ESS saturates where it also levels off over the last two lengths, and else slows down. Nor is it told "
+                "where ESS passes 80 % of its ceiling."
             )
         if self.enough and len(self.trained) > 1:
             said.append(
@@ -131,7 +133,8 @@ class Growth(Trend):
         if self.fits and whole.ends is not None:
             means = known.mean(1)
             near = (means > NEAR * self._ceiling(layer)[:count]).any()
-            shape = "near its ceiling" if near else "saturates" if saturates(self.trained, means) else "power law"
+            slower = "saturates" if course == "levels off" else "slows down"
+            shape = "near its ceiling" if near else slower if saturates(self.trained, means) else "power law"
         return Exponent(layer, unit, whole if count >= FEWEST_LENGTHS else Interval(math.nan), last, course, shape)
 
     @cached_property
@@ -149,7 +152,7 @@ class Growth(Trend):
             f"{means[at]:.1f} of at most {cell_text(float(ceilings[at]))} after {self.names[at]} tokens"
             for at in (0, fitted - 1 if fitted > 1 else -1)
         )
-        goes = f"Entropy-ESS of {self.model} goes from {first} to {last}"
+        goes = f"Entropy-ESS{self._chosen} {'in' if self._chosen else 'of'} {self.model} goes from {first} to {last}"
         said = f"{self._SHAPES[one.shape].format(one.whole)}."
         if self.enough and fitted > 1:
             # What heads of one cache carry together is no head.
@@ -165,10 +168,12 @@ class Growth(Trend):
             got = f"{counted(fitted, 'length')} and {read}"
             said += f" An exponent takes {FEWEST_LENGTHS} lengths and {FEWEST_TEXTS} texts or more, got {got}."
         behind = f"{counted(self.future, 'token')} behind the cut"
-        return f"{goes}{said}\nRead: {read}, with {behind} in each. Measured: {self._measured()} heads or channels."
+        measured = f"{self._measured()} heads or channels{self._chosen}"
+        return f"{goes}{said}\nRead: {read}, with {behind} in each. Measured: {measured}."
 
     _SHAPES: ClassVar[dict[Shape, str]] = {
         "power law": ", about as n^{:.2f}",
+        "slows down": ". It slows down: a curve that saturates fits better than a power law, so no exponent is told",
         "saturates": ". A curve that saturates fits better than a power law, so no exponent is told",
         "near its ceiling": ", near the most that is possible",
         "not clear": "",
