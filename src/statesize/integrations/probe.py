@@ -30,7 +30,6 @@ from statesize.io.files import os_errors
 from statesize.io.progress import duration
 from statesize.io.text import counted
 from statesize.measurement.settings import Settings
-from statesize.models.digests import tokens_sha256
 from statesize.parallel.ranks import Replicas
 from statesize.parallel.threads import SerialExecutor
 from statesize.profiling.profile import Profile
@@ -41,7 +40,7 @@ from statesize.report.diagnosis import diagnose
 from statesize.report.names import by_reason
 from statesize.results.profiled import model_mean
 from statesize.results.summary import SummaryRow, average, keeps_everything, largest_size, unit_dim, unit_limits
-from statesize.texts.inputs import Inputs, sequences
+from statesize.texts.inputs import Inputs, sequences, tokens_sha256
 
 FEWEST_HEADS = 2
 """Fewest heads or channels of a layer in a measurement; a single one would have no standard error."""

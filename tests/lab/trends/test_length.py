@@ -251,7 +251,7 @@ def test_by_default_the_future_is_as_long_as_the_longest_context_that_is_fitted_
 def test_what_heads_carry_together_is_no_head():
     llama = attention_model("llama", num_hidden_layers=1)
     found = ss.lab.length(llama, list((TEXT % 40).view(5, 30)), lengths=[4, 8], on_progress=lambda *_: None)
-    heads = [one for one in found.exponents() if one.unit]
+    heads = [one for one in found.exponents if one.unit]
     alone = [one for one in heads if "joint" not in one.layer]
     assert 0 < len(alone) < len(heads)
     assert f" Of {len(alone)} measured heads or channels, over the last two lengths: " in found.finding
@@ -260,7 +260,7 @@ def test_what_heads_carry_together_is_no_head():
 @pytest.mark.parametrize(("share", "shape"), [(0.9, "near its ceiling"), (0.5, "power law")])
 def test_no_exponent_is_told_of_what_comes_near_its_ceiling(share, shape):
     found = growth(share * np.sqrt(LENGTHS)[:, None] * np.ones(5), ceiling=float(np.sqrt(128)))
-    assert {one.shape for one in found.exponents()} == {shape}
+    assert {one.shape for one in found.exponents} == {shape}
     assert (", near the most that is possible." in found.finding) == (share > 0.8)
 
 

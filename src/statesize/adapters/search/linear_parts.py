@@ -282,8 +282,10 @@ class _Search:
             if any(matrix.shape == before.shape and torch.equal(matrix, before) for before in entered):
                 # The same numbers in another shape, or at another place.
                 continue
-            if mixes := self.mixes([cut for cut in cuts if source < cut], source):
-                found += mixes
+            mixes = list[Mix]()
+            with suppress(_OtherOperations):
+                mixes = self.mixes([cut for cut in cuts if source < cut], source)
+            found += mixes
             if any(not mix.behind for mix in mixes) or source in self.partial:
                 entered.append(matrix)
         return found
@@ -323,11 +325,6 @@ class _Search:
 
     def mixes(self, targets: list[Place], source: Place) -> list[Mix]:
         """The mixing from a source to tensors behind it that are linear in it and keep its channels apart."""
-        with suppress(_OtherOperations):
-            return self._mixes(targets, source)
-        return []
-
-    def _mixes(self, targets: list[Place], source: Place) -> list[Mix]:
         held = self.base.tensors[source]
         axis = self.answers[source].axis
         if not bool(held.isfinite().all()):

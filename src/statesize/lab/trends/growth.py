@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal, TypeAlias
 
 import altair as alt
@@ -136,18 +137,17 @@ class Growth(Trend):
             shape = "near its ceiling" if near else slower if saturates(self.trained, means) else "power law"
         return Exponent(layer, unit, whole if count >= FEWEST_LENGTHS else Interval(math.nan), last, course, shape)
 
-    def exponents(self) -> Iterator[Exponent]:
-        """The growth of the average, of each layer, and of each head or channel."""
-        yield self.exponent()
-        for mixer in self.points[0].mixers:
-            yield self.exponent(mixer.name)
-            if len(mixer.units) > 1:
-                yield from (self.exponent(mixer.name, unit) for unit in mixer.units)
+    @cached_property
+    def exponents(self) -> tuple[Exponent, ...]:
+        """The growth of the average, of each layer, and of each of its heads or channels where there are several."""
+        mixers = self.points[0].mixers
+        units = ((one.name, unit) for one in mixers for unit in ("", *(one.units if len(one.units) > 1 else ())))
+        return (self.exponent(), *(self.exponent(*unit) for unit in units))
 
     @property
     def finding(self) -> str:
         """How the mean over all channels goes with the length, and how many heads grow."""
-        means, ceilings, fitted, one = self.means(), self._ceiling(), len(self.trained), self.exponent()
+        means, ceilings, fitted, one = self.means(), self._ceiling(), len(self.trained), self.exponents[0]
         first, last = (
             f"{means[at]:.1f} of at most {cell_text(float(ceilings[at]))} after {self.names[at]} tokens"
             for at in (0, fitted - 1 if fitted > 1 else -1)
@@ -156,8 +156,8 @@ class Growth(Trend):
         said = f"{self._SHAPES[one.shape].format(one.whole)}."
         if self.enough and fitted > 1:
             # What heads of one cache carry together is no head.
-            alone = [mixer for mixer in self.points[0].mixers if not mixer.name.endswith(JOINT)]
-            heads = [self.exponent(mixer.name, unit).course for mixer in alone for unit in mixer.units]
+            several = {mixer.name: len(mixer.units) > 1 for mixer in self.points[0].mixers if JOINT not in mixer.name}
+            heads = [one.course for one in self.exponents if bool(one.unit) == several.get(one.layer)]
             words = {"grows": "growing", "levels off": "levelling off", "not clear": "not clear"}
             counts = [f"{heads.count(course)} {told}" for course, told in words.items() if course in heads]
             said += f" Of {len(heads):,} measured heads or channels, over the last two lengths: {', '.join(counts)}."
@@ -184,7 +184,7 @@ class Growth(Trend):
             {"layer": one.layer, "unit": one.unit, "exponent": one.whole.value, "last": one.last.value}
             | {"exponent_interval": one.whole.ends, "last_interval": one.last.ends}
             | {"course": one.course, "shape": one.shape}
-            for one in self.exponents()
+            for one in self.exponents
         ]
         own = {"model": self.model, "future": self.future, "excerpts": self.texts, "units": self.units}
         return {**own, "trained_length": self.trained_length, "exponents": exponents}
@@ -211,7 +211,7 @@ class Growth(Trend):
 
     def _rows(self) -> list[Row]:
         # Layers first, for the terminal shows so many rows.
-        return [self._row(one) for one in sorted(self.exponents(), key=lambda one: bool(one.unit))]
+        return [self._row(one) for one in sorted(self.exponents, key=lambda one: bool(one.unit))]
 
     def _row(self, one: Exponent) -> Row:
         means = known_mean(self.values(one.layer, unit=one.unit or None), 1)

@@ -21,11 +21,11 @@ from statesize.io.files import Parts, digest, parse_json, parts_writer
 from statesize.io.progress import reporting
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import estimate
-from statesize.models.digests import tokens_sha256
 from statesize.parallel.threads import Crew, run
 from statesize.profiling.profile import Profile
 from statesize.profiling.run import run_profile
 from statesize.results.summary import channels_of, ess_values, known_mean, largest_size, sample_of, unit_dim
+from statesize.texts.inputs import tokens_sha256
 from statesize.version import installed
 
 NORM = "norm"
