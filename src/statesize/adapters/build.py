@@ -247,8 +247,11 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, *, check: bool)
     notes = (
         f"{UNCHECKED}: {checked.reason}." if checked.reason else "",
         checked.part if is_own_code(mixer) else "",
-        # A bare matrix keeps all positions.
         f"{OVERSIZED}: it is {said}, but the operator holds {size}." if said > size < operator.length - 1 else "",
+        "Its T is a bare matrix, so it counts as keeping every token. If its state holds n numbers per channel, return "
+        "ss.Dense(matrix, state_size=torch.arange(length).clamp(max=n))."
+        if isinstance(operator, Dense) and size == operator.length - 1
+        else "",
     )
     values = (lambda: cast("Tensor", called("values"))) if callable(getattr(mixer, "values", None)) else None
 
