@@ -24,8 +24,8 @@ from statesize.operators import Dense
 # Positions that get an impulse in one run.
 _AT_ONCE = 32
 _UNKNOWN = (
-    "How many numbers it can store is unknown. A longer text may show how many, or its class can give an integer "
-    "`state_size` that is not less than what T keeps."
+    "How many numbers it can store is unknown. A longer text may show how many. Or set `state_size` in its class to an "
+    "integer: at least the rank of T."
 )
 _NAMED = "that its class names by `state_size`"
 # Random inputs before a cut, by which the rank of the map from past to future is found, and the singular values that
