@@ -30,7 +30,15 @@ def one_sequence(monkeypatch):
     monkeypatch.setattr("statesize.texts.inputs.bundled_sequences", lambda *given: bundled_sequences(*given)[:1])
 
 
-def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequence, here, capsys):
+def cut_less(monkeypatch, **fewer):
+    truncation = importlib.import_module("statesize.truncation.truncate")
+    cut = truncation.truncate
+    monkeypatch.setattr(truncation, "truncate", lambda *given, **options: cut(*given, **(options | fewer)))
+    return truncation
+
+
+def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequence, here, capsys, monkeypatch):
+    cut_less(monkeypatch, tokens=64)
     assert main(["demo"]) == 0
     captured = capsys.readouterr()
     assert "Profiles: statesize-demo\n" in captured.err
@@ -59,7 +67,7 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
     answer = (
         r"Would as many numbers as its ESS suffice\? Chosen with hindsight, yes: the predictions change by 0\.\d%\. "
         r"Chosen without it, no: the predictions change by \d\.\d%; 1% takes \d\.\d times as many\. Losing .+ "
-        r"This is of gated linear attention alone, on 1 text of 128 tokens, in which the past is worth 0\.\d\d nats .+"
+        r"This is of gated linear attention alone, on 1 text of 64 tokens, in which the past is worth 0\.\d\d nats .+"
     )
     assert re.fullmatch(answer, bounds)
     assert meaning.endswith("only a task can tell.")
@@ -102,12 +110,7 @@ def test_a_run_that_was_ended_is_taken_up_and_one_that_is_done_measures_nothing(
     def end(*_, **__):
         raise KeyboardInterrupt
 
-    def cut_less(*given, **options):
-        return cut(*given, **(options | {"documents": 1, "tokens": 24}))
-
-    truncation = importlib.import_module("statesize.truncation.truncate")
-    cut = truncation.truncate
-    monkeypatch.setattr(truncation, "truncate", cut_less)
+    truncation = cut_less(monkeypatch, documents=1, tokens=24)
     with monkeypatch.context() as patch:
         patch.setattr(truncation, "truncate", end)
         assert main(["demo"]) == 130
