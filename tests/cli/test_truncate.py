@@ -69,23 +69,23 @@ def test_json_of_texts_of_ones_own(checkpoint, tmp_path, capsys):
     texts = tmp_path / "texts.jsonl"
     lines = [{"text": f"the {kind} of the list is sorted, and the result is returned. " * 6} for kind in "abcde"]
     texts.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    few = ["--max-tokens", "12", "--sequences", "5", "--cuts", "4,6", "--json", "--quiet"]
+    few = ["--max-tokens", "8", "--sequences", "5", "--cuts", "3,4", "--json", "--quiet"]
     assert main(["truncate", str(checkpoint), "--jsonl", str(texts), *few]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["documents"] == 5
     assert len(document["measured"]) == 10
-    assert {one["cut"] for one in document["measured"]} == {4, 6}
+    assert {one["cut"] for one in document["measured"]} == {3, 4}
     assert document["worth"]["interval"] is not None
 
 
 def test_a_profile_then_says_what_suffices(checkpoint, tmp_path, capsys):
     folder, page = tmp_path / "small", tmp_path / "small.html"
     profile(str(checkpoint), [[5, 6, 7, 8]], output=folder, on_progress=lambda _: None)
-    assert main(["truncate", str(checkpoint), "--sequences", "2", "--max-tokens", "24", "--profile", str(folder)]) == 0
+    assert main(["truncate", str(checkpoint), "--sequences", "2", "--max-tokens", "8", "--profile", str(folder)]) == 0
     first = capsys.readouterr().out.splitlines()[0]
     assert main(["profile", str(folder), "--html", str(page)]) == 0
     said = page.read_text(encoding="utf-8")
-    assert f"What suffices: {html.escape(first)} (2 texts of 24 tokens, cut at 12.)" in said
+    assert f"What suffices: {html.escape(first)} (2 texts of 8 tokens, cut at 4.)" in said
     assert main(["truncate", "sa", "--sequences", "1", "--max-tokens", "24", "--profile", str(folder)]) == 1
     assert f"profile must be of sa, got '{checkpoint.name}'" in capsys.readouterr().err
 
