@@ -7,7 +7,7 @@ from oracles import rank_work
 from oracles.ranks import on_ranks
 
 pytestmark = pytest.mark.slow
-_TIMES = {"ess/share_of_time"}
+_TIMES = {"run", "ess/share_of_time"}
 
 
 def logged(folder):

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from statesize.measurement.statistics import (
+    Interval,
     Sample,
     above_zero,
     draw,
@@ -106,8 +107,10 @@ def test_an_interval_of_what_cannot_be_negative_is_that_of_the_logarithm():
     assert np.log([found.value / found.low, found.high / found.value]) == pytest.approx([half, half])
     # No bolder than before in what it says at most.
     assert found.high > plain.high
-    for same in (mean_interval(np.zeros(5)), mean_interval(values[:4])):
-        assert above_zero(same) is same
+    assert above_zero(mean_interval(np.zeros(5))).ends == [0, 0]
+    assert above_zero(mean_interval(values[:4])).ends is None
+    # A mean that rounding left near 0, of values of both signs.
+    assert above_zero(Interval(1e-18, -1e-9, 1e-9)).low >= 0
 
 
 def test_pieces_of_a_text_are_one_unit_of_an_interval():

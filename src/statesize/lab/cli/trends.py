@@ -176,7 +176,7 @@ def length(
     show_page(result.page(), result.to_dict(), html, printing, open_page=open_page)
     longer = 2 * max(chosen)
     room = longer + (measuring.future or min(longer, FUTURE))
-    open_end = result.enough and not (result.fits and all(one.course == "levels off" for one in result.exponents()))
+    open_end = result.enough and not (result.fits and all(one.course == "levels off" for one in result.exponents))
     if open_end and longer <= (known or longer) and sum(len(one) >= room for one in ids) >= FEWEST_TEXTS:
         printing.next(*called_again("--lengths", longer), why="whether ESS grows with longer contexts")
     else:
