@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,12 +42,25 @@ settings.register_profile("large", settings.get_profile("dev"), max_examples=100
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
+def compile_kernels():
+    """Compiles what numba keeps on disk."""
+    for family, engine in (("attention", "tridiagonal"), ("diagonal", "small_state"), ("diagonal", "square_root")):
+        measure(random_operator(family, 0, 70), engine=engine, outputs=("counts", "entropy"))
+    eliminate(*torch.eye(2, dtype=torch.float64).expand(3, 1, 2, 2))
+
+
 def pytest_sessionstart(session):
-    """Compiles what numba keeps on disk before processes start that would each compile it at the same time."""
+    """Compiles kernels once, while the processes of the tests, which would each compile them, collect."""
     if session.config.getoption("numprocesses", None):
-        for family, engine in (("attention", "tridiagonal"), ("diagonal", "small_state"), ("diagonal", "square_root")):
-            measure(random_operator(family, 0, 70), engine=engine, outputs=("counts", "entropy"))
-        eliminate(*torch.eye(2, dtype=torch.float64).expand(3, 1, 2, 2))
+        executor = ThreadPoolExecutor(1)
+        session.config.kernels = executor.submit(compile_kernels)
+        executor.shutdown(wait=False)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node):
+    """No test begins before the kernels are compiled."""
+    node.config.kernels.result()
 
 
 def pytest_collection_modifyitems(items):

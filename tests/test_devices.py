@@ -85,7 +85,7 @@ QUICK = ("llama", "mamba2", "qwen3_next", "gla", "own attention", "own recurrenc
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MODELS]
 )
 def test_a_profile(name, device):
-    model, ids = MODELS[name](), token_ids(1)
+    model, ids = MODELS[name](), token_ids(1, 12)
     expected = ss.profile(model, ids)
     found = ss.profile(model.to(device), ids.to(device))
     assert next(model.parameters()).device.type == device.type
@@ -99,8 +99,8 @@ def both(model, device):
 
 
 def test_a_truncation(device):
-    texts = token_ids(1, 40)
-    on_cpu, there = (ss.truncate(model, texts, documents=1, tokens=40) for model in both(tiny_llama(), device))
+    texts = token_ids(1, 12)
+    on_cpu, there = (ss.truncate(model, texts, documents=1, tokens=12) for model in both(tiny_llama(), device))
     assert there.to_dict()["worth"] == pytest.approx(on_cpu.to_dict()["worth"], abs=1e-4)
 
 
@@ -112,7 +112,7 @@ def test_a_probe(device):
 
 @pytest.mark.parametrize("mixer", [pytest.param("gla", marks=pytest.mark.slow), "deltanet"])
 def test_compression(mixer, device):
-    documents = [text[:200] for text in bundled.documents()[:40]]
+    documents = [text[:200] for text in bundled.documents()[:12]]
     on_cpu, there = (
         ss.compress(model, documents, length=32, int8=mixer == "gla", tokenizer=bundled.tokenizer())
         for model in both(trained(mixer), device)

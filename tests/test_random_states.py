@@ -49,15 +49,15 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 
 shape = ModelConfig("la", vocabulary_size=4096, width=8, heads=2, layers=1, key_size=4)
 small = LanguageModel(shape, torch.Generator().manual_seed(0)).eval()
-texts = [f"number {n} of many" for n in range(300)]
+texts = [f"number {n} of many" for n in range(40)]
 unchanged("compress", lambda: ss.compress(small, texts, tokenizer=tokenizer, length=16))
 
 from transformers import LlamaConfig, LlamaForCausalLM
 
 size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 llama = LlamaForCausalLM(LlamaConfig(vocab_size=64, num_key_value_heads=1, **size))
-settings = {"documents": 18, "tokens": 40, "following": 8, "name": "tiny"}
-unchanged("cache", lambda: ss.cache(llama, torch.arange(18 * 40) % 60, **settings))
+settings = {"documents": 12, "tokens": 40, "following": 8, "name": "tiny"}
+unchanged("cache", lambda: ss.cache(llama, torch.arange(12 * 40) % 60, **settings))
 """
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional
 import statesize as ss
 from campaigns.layers.campaign import largest_share
 
-WIDTH, HEADS, LENGTH = 8, 2, 10
+WIDTH, HEADS, LENGTH = 8, 2, 7
 TOKENS = torch.randint(0, 50, (1, LENGTH), generator=torch.Generator().manual_seed(3))
 
 
@@ -278,8 +278,6 @@ def test_a_linear_convolution_of_values_belongs_to_t():
 @pytest.mark.parametrize(
     ("mixer", "without"),
     [
-        (ShiftBefore, "a mixing of 2 positions before it"),
-        (ShiftBehind, "a mixing of 2 positions behind it"),
         (ShiftBeforeAndConvolutionBehind, "a mixing of 2 positions before it and a mixing of 3 positions behind it"),
         *((whole, "") for whole in (ConvolutionOfHeadsBehind, SumOfHeadsBehind, SumBehind, Twice)),
         *((whole, "") for whole in (ConvolutionBeside, SumOfHeadsBeside)),
@@ -298,6 +296,12 @@ def test_what_mixes_twice_is_measured_as_a_whole_or_its_number_is_said_to_be_of_
         torch.testing.assert_close(item.operator.matrix[0, 0], jacobian, rtol=0, atol=1e-9)
     said = f"Measured in part: T is without {without}."
     assert item.note.endswith(said) == bool(without) == ("in part" in item.note)
+
+
+@pytest.mark.parametrize("mixer", [ShiftBehind, ConvolutionOfHeadsBehind])
+def test_a_profile_says_that_a_layer_is_measured_in_part(mixer):
+    without = "a mixing of 2 positions behind it" if mixer is ShiftBehind else ""
+    said = f"Measured in part: T is without {without}."
     with torch.random.fork_rng():
         torch.manual_seed(0)
         profile = ss.profile(Model(mixer()), TOKENS)
@@ -308,13 +312,13 @@ def test_what_mixes_twice_is_measured_as_a_whole_or_its_number_is_said_to_be_of_
 
 def test_a_state_size_of_the_class_that_t_exceeds_is_not_believed():
     class Said(ConvolvedValues):
-        state_size = 4
+        state_size = 2
 
     _, _, found, _ = captured(Said)
     item = found["mixer"]
     assert (item.state_bytes, int(item.operator.state_size().max())) == (None, LENGTH - 1)
     assert item.note == (
-        "Its T keeps more than the 4 numbers that its class names by `state_size`. How many numbers it can "
+        "Its T keeps more than the 2 numbers that its class names by `state_size`. How many numbers it can "
         "store is unknown. A longer text may show how many, or its class can give an integer `state_size` that is not "
         "less than what T keeps."
     )

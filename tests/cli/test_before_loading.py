@@ -185,8 +185,10 @@ REFUSED = [
     ),
     *(
         (f"{given} {option} {path}", f"error: {option} must be a file, got {path}, which is {wrong}")
-        for given, option in FILES
+        for number, (given, option) in enumerate(FILES)
         for path, wrong in WRONG_FILES.items()
+        # What is meant by a name that is not there is told alike for all.
+        if not number or path in {"none.txt", "empty.txt", "folder"}
     ),
 ]
 """What each command refuses by its arguments alone."""

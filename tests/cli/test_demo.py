@@ -26,11 +26,20 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def one_sequence(monkeypatch):
-    """One of the demo's sequences tells as much about its table, page and document as all of them."""
-    monkeypatch.setattr("statesize.texts.inputs.bundled_sequences", lambda *given: bundled_sequences(*given)[:1])
+    """Half of one of the demo's sequences tells as much about its table, page and document as all of them."""
+    half = bundled_sequences(zoo.tokenizer(), 1, 128)
+    monkeypatch.setattr("statesize.texts.inputs.bundled_sequences", lambda *_: half)
 
 
-def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequence, here, capsys):
+def cut_less(monkeypatch, **fewer):
+    truncation = importlib.import_module("statesize.truncation.truncate")
+    cut = truncation.truncate
+    monkeypatch.setattr(truncation, "truncate", lambda *given, **options: cut(*given, **(options | fewer)))
+    return truncation
+
+
+def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequence, here, capsys, monkeypatch):
+    cut_less(monkeypatch, tokens=64)
     assert main(["demo"]) == 0
     captured = capsys.readouterr()
     assert "Profiles: statesize-demo\n" in captured.err
@@ -51,15 +60,16 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
     assert ". Softmax attention keeps every token and carries " in page
     for name, line in zip(zoo.names(), models, strict=True):
         assert line.lower().startswith(f"{KINDS[name]} carries ".lower())
-    assert what.startswith("4 small language models, trained alike, read 1 text of 256 tokens.")
-    # The record of the bundled models is of four texts, and this is of one: it stands among what is normal.
-    assert cache.startswith("What is normal for a cache? On record, ")
-    assert state.startswith("What is normal for a state of fixed size? On record, ")
+    assert what.startswith("4 small language models, trained alike, read 1 text of 128 tokens.")
+    # The record of the bundled models is of four texts of 256 tokens.
+    nearest = "Nearest on record, at the middle of 256 tokens of prose: "
+    assert cache.startswith(f"What is normal for a cache? {nearest}")
+    assert state.startswith(f"What is normal for a state of fixed size? {nearest}")
     assert "bytes of prose" not in state
     answer = (
         r"Would as many numbers as its ESS suffice\? Chosen with hindsight, yes: the predictions change by 0\.\d%\. "
         r"Chosen without it, no: the predictions change by \d\.\d%; 1% takes \d\.\d times as many\. Losing .+ "
-        r"This is of gated linear attention alone, on 1 text of 128 tokens, in which the past is worth 0\.\d\d nats .+"
+        r"This is of gated linear attention alone, on 1 text of 64 tokens, in which the past is worth 0\.\d\d nats .+"
     )
     assert re.fullmatch(answer, bounds)
     assert meaning.endswith("only a task can tell.")
@@ -73,9 +83,9 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
     assert main(["demo", "--json", "--html", "other.html"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["report"] == "other.html"
-    assert document["truncation"]["documents"] == 6
+    assert document["truncation"]["documents"] == 2
     shown = [(model["model"], model["sequences"], model["tokens"]) for model in document["models"]]
-    assert shown == [(name, 1, 256) for name in zoo.names()]
+    assert shown == [(name, 1, 128) for name in zoo.names()]
     assert sorted(os.listdir(here)) == ["other.html", "statesize-demo", "statesize-demo.html"]
 
 
@@ -102,12 +112,7 @@ def test_a_run_that_was_ended_is_taken_up_and_one_that_is_done_measures_nothing(
     def end(*_, **__):
         raise KeyboardInterrupt
 
-    def cut_less(*given, **options):
-        return cut(*given, **(options | {"documents": 1, "tokens": 24}))
-
-    truncation = importlib.import_module("statesize.truncation.truncate")
-    cut = truncation.truncate
-    monkeypatch.setattr(truncation, "truncate", cut_less)
+    truncation = cut_less(monkeypatch, documents=1, tokens=24)
     with monkeypatch.context() as patch:
         patch.setattr(truncation, "truncate", end)
         assert main(["demo"]) == 130

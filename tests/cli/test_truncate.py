@@ -16,7 +16,7 @@ from statesize.lab import zoo
 
 def test_table_and_page(tmp_path, capsys):
     page = tmp_path / "cut.html"
-    arguments = ["truncate", "gla", "--sequences", "2", "--max-tokens", "32", "--number", "3"]
+    arguments = ["truncate", "gla", "--sequences", "2", "--max-tokens", "16", "--number", "3"]
     assert main([*arguments, "--html", str(page)]) == 0
     captured = capsys.readouterr()
     few = "Too little text to tell. 2 texts: no interval, which takes 5 texts. The context is worth "
@@ -85,38 +85,38 @@ def test_json_of_texts_of_ones_own(checkpoint, tmp_path, capsys):
     texts = tmp_path / "texts.jsonl"
     lines = [{"text": f"the {kind} of the list is sorted, and the result is returned. " * 6} for kind in "abcde"]
     texts.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    few = ["--max-tokens", "12", "--sequences", "5", "--cuts", "4,6", "--json", "--quiet"]
+    few = ["--max-tokens", "8", "--sequences", "5", "--cuts", "3,4", "--json", "--quiet"]
     assert main(["truncate", str(checkpoint), "--jsonl", str(texts), *few]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["documents"] == 5
     assert len(document["measured"]) == 10
-    assert {one["cut"] for one in document["measured"]} == {4, 6}
+    assert {one["cut"] for one in document["measured"]} == {3, 4}
     assert document["worth"]["interval"] is not None
 
 
-def test_a_profile_then_says_what_suffices(tmp_path, capsys):
-    folder, page = tmp_path / "gla", tmp_path / "gla.html"
-    profile("gla", [[5, 6, 7, 8]], output=folder, on_progress=lambda _: None)
-    assert main(["truncate", "gla", "--sequences", "2", "--max-tokens", "24", "--profile", str(folder)]) == 0
+def test_a_profile_then_says_what_suffices(checkpoint, tmp_path, capsys):
+    folder, page = tmp_path / "small", tmp_path / "small.html"
+    profile(str(checkpoint), [[5, 6, 7, 8]], output=folder, on_progress=lambda _: None)
+    assert main(["truncate", str(checkpoint), "--sequences", "2", "--max-tokens", "8", "--profile", str(folder)]) == 0
     first = capsys.readouterr().out.splitlines()[0]
     assert main(["profile", str(folder), "--html", str(page)]) == 0
     said = page.read_text(encoding="utf-8")
-    assert f"What suffices: {html.escape(first)} (2 texts of 24 tokens, cut at 12.)" in said
+    assert f"What suffices: {html.escape(first)} (2 texts of 8 tokens, cut at 4.)" in said
     assert main(["truncate", "sa", "--sequences", "1", "--max-tokens", "24", "--profile", str(folder)]) == 1
-    assert "profile must be of sa, got 'gla'" in capsys.readouterr().err
+    assert f"profile must be of sa, got '{checkpoint.name}'" in capsys.readouterr().err
 
 
-def test_texts_that_are_shorter_than_a_piece_are_taken_as_they_are(tmp_path, capsys):
+def test_texts_that_are_shorter_than_a_piece_are_taken_as_they_are(checkpoint, tmp_path, capsys):
     text, longer = tmp_path / "a.txt", tmp_path / "b.txt"
     text.write_text(zoo.documents()[0][:60], encoding="utf-8")
     longer.write_text(zoo.documents()[1][:90], encoding="utf-8")
-    assert main(["truncate", "gla", "--text", str(text), "--json"]) == 0
+    assert main(["truncate", str(checkpoint), "--text", str(text), "--json"]) == 0
     captured = capsys.readouterr()
     (measured,) = json.loads(captured.out)["measured"]
     assert f"No text has 512 tokens: pieces are of {measured['tokens']}." in captured.err
     assert measured["cut"] == measured["tokens"] // 2
     # Half of several texts are read, or more: here the longer one.
-    assert main(["truncate", "gla", "--text", str(text), "--text", str(longer), "--plan"]) == 0
+    assert main(["truncate", str(checkpoint), "--text", str(text), "--text", str(longer), "--plan"]) == 0
     (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("No text")]
     assert int(said.split()[-1].rstrip(".")) > measured["tokens"]
 

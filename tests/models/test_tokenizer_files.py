@@ -29,7 +29,7 @@ def checkpoint(tmp_path):
 
 def test_a_digest_shows_any_flipped_bit(checkpoint):
     generator = np.random.default_rng(0)
-    for _ in range(30):
+    for _ in range(10):
         write_tokenizer(checkpoint, zoo.tokenizer())
         assert ss.load(str(checkpoint))[1].to_str() == zoo.tokenizer().to_str()
         flipped(checkpoint / "tokenizer.json", generator)

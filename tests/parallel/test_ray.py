@@ -11,19 +11,19 @@ from torch import nn
 from statesize.cli.shared.options import Workers
 from statesize.errors import InputError, ModelError, StatesizeError
 from statesize.models.load import model_facts
-from statesize.parallel.ray import ATTEMPTS, RayCluster, shared
+from statesize.parallel.ray import RayCluster, shared
 
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own
 
 
 def counting(folder, at, times):
-    """Work of the values 0, 1 and 2, whose worker is killed at one of these places, 3 being the end, so many times."""
+    """Work of the values 0, 1 and 2, whose worker is killed at one of these places, 3 being the end, times by task."""
 
     # Pickled by value, as Ray's processes do not have the modules of the tests.
     def work(task):
         for value in range(4):
-            if value == at and len(list(folder.iterdir())) < times:
-                (folder / str(os.getpid())).touch()
+            if value == at and len(list(folder.glob(f"{task}-*"))) < times[task]:
+                (folder / f"{task}-{os.getpid()}").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             if value < 3:
                 yield value
@@ -33,24 +33,21 @@ def counting(folder, at, times):
 
 # Before the first value, between two, and after the last.
 @pytest.mark.parametrize("at", [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(3, marks=pytest.mark.slow)])
-def test_values_that_came_before_a_worker_was_killed_come_once(ray, at, tmp_path):
-    with RayCluster()(counting(tmp_path, at, 1)) as workers:
-        assert [done.get() for done in workers.run(["task"])] == [0, 1, 2]
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_a_task_ends_that_kills_its_workers_at_the_same_value(ray, tmp_path):
-    with RayCluster()(counting(tmp_path, 1, 99)) as workers:
-        first, last = list(workers.run(["task"]))
-    assert first.get() == 0
-    with pytest.raises(StatesizeError, match="3 workers in a row were lost at task"):
+def test_each_value_comes_once_whenever_a_worker_is_killed_and_a_task_ends_that_kills_all(
+    ray, at, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("statesize.parallel.ray.ATTEMPTS", 2)
+    with RayCluster(processes=1)(counting(tmp_path, at, {"once": 1, "always": 99})) as workers:
+        *values, last = workers.run(["once", "always"])
+    assert [done.get() for done in values] == [0, 1, 2, *range(at)]
+    with pytest.raises(StatesizeError, match="2 workers in a row were lost at always"):
         last.get()
-    assert len(list(tmp_path.iterdir())) == ATTEMPTS
+    assert sorted(path.name.partition("-")[0] for path in tmp_path.iterdir()) == ["always", "always", "once"]
 
 
 def test_the_gpus_that_a_command_asks_for_are_asked_of_ray(ray, tmp_path):
     crew = Workers(True, ray_gpus=0.25).cluster()
-    with crew(counting(tmp_path, 9, 0)) as workers, pytest.raises(InputError, match=r"1 cores, 0\.25 GPUs"):
+    with crew(counting(tmp_path, 9, {})) as workers, pytest.raises(InputError, match=r"1 cores, 0\.25 GPUs"):
         list(workers.run(["task"]))
 
 

@@ -247,13 +247,13 @@ def test_a_decoder_is_profiled_beside_what_its_encoder_reads():
 
     torch.manual_seed(0)
     config = T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
-    model, ids = T5ForConditionalGeneration(config).eval(), token_ids(2, 70)
+    model, ids = T5ForConditionalGeneration(config).eval(), token_ids(2, 40)
     inputs = {"input_ids": ids[:, :9], "decoder_input_ids": ids}
     profile = ss.profile(model, inputs, positions=4)
     assert profile.mixers == tuple(f"decoder.block.{at}.layer.0.SelfAttention" for at in range(2))
     assert profile.tokens["token_ids"].values.tolist() == ids.tolist()
     assert sum("cross-attention" in reason for reason in profile.attributes["skipped"].values()) == 2
-    assert ss.plan(model, inputs, positions=4).tokens == 140
+    assert ss.plan(model, inputs, positions=4).tokens == 80
     with torch.no_grad():
         encoded = {"encoder_outputs": model.get_encoder()(ids[:, :9]), "decoder_input_ids": ids}
     assert ss.profile(model, encoded, positions=4).summary().equals(profile.summary())

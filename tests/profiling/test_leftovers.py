@@ -40,7 +40,7 @@ def call(model, output, fail=False, **options):
     def failing(*_):
         raise ArithmeticError("on purpose")
 
-    inputs = torch.randint(1, 20, (1, 20), generator=torch.Generator().manual_seed(0))
+    inputs = torch.randint(1, 20, (1, 14), generator=torch.Generator().manual_seed(0))
     embedding = next(module for module in model.modules() if isinstance(module, nn.Embedding))
     hook = embedding.register_forward_hook(failing) if fail else None
     try:

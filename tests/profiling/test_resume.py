@@ -86,9 +86,9 @@ def killed_and_resumed(tmp_path, seed, times):
     return counts
 
 
-def test_killed_twice(tmp_path):
-    counts = killed_and_resumed(tmp_path, seed=0, times=2)
-    assert counts[0] >= 1
+def test_killed(tmp_path):
+    (count,) = killed_and_resumed(tmp_path, seed=0, times=1)
+    assert count >= 1
 
 
 @pytest.mark.slow

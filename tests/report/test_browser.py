@@ -46,8 +46,7 @@ def test_no_serious_violation_of_accessibility(visit):
     assert violations(visit.page) == []
 
 
-def test_a_model_without_a_ladder_says_so(browser, report, hostile_profile):
-    visit = Visit(browser, report)
+def test_a_model_without_a_ladder_says_so(visit, hostile_profile):
     page = visit.page
     page.select_option("#model", label=hostile_profile.model)
     expect(page.locator("#tolerance")).to_be_hidden()
@@ -56,13 +55,12 @@ def test_a_model_without_a_ladder_says_so(browser, report, hostile_profile):
     page.select_option("#model", index=0)
     page.wait_for_selector("#spectrum svg")
     assert visit.complaints == []
-    visit.context.close()
 
 
-def test_printed_page_is_light_and_has_no_choices(browser, report):
-    visit = Visit(browser, report)
+def test_printed_page_is_light_and_has_no_choices(visit):
+    assert visit.page.locator("#layer").is_visible()
     visit.page.emulate_media(media="print", color_scheme="dark")
     assert visit.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert not visit.page.locator("#layer").is_visible()
     assert visit.complaints == []
-    visit.context.close()
+    visit.page.emulate_media(media="screen")

@@ -28,7 +28,7 @@ def compressed(texts):
 
 READERS = {
     "compress": compressed,
-    "truncate": lambda texts: ss.truncate("sa", texts, documents=5, tokens=8),
+    "truncate": lambda texts: ss.truncate(KEYS, texts, documents=5, tokens=8),
     "cache": lambda texts: ss.cache(attention_model("llama"), texts, documents=12, tokens=40, following=8),
     "length": lambda texts: length(KEYS, texts, lengths=[4, 8], future=4, excerpts=5),
 }

@@ -106,7 +106,7 @@ def test_keys_values_and_bindings_are_uniform_and_positions_tell_no_pair():
     "task", [MQAR(6), MQAR(3, length=20, query_share=0.4, gap_power=0.1), MQAR(4, 32, 64, zoology=True)]
 )
 def test_chance_is_the_accuracy_of_guessing_among_the_values_shown(task):
-    samples = 20_000
+    samples = 5_000
     inputs, targets = task.sample(samples, torch.Generator().manual_seed(3))
     values = inputs[:, 1 : 2 * task.pairs : 2]
     guesses = torch.randint(task.pairs, targets.shape, generator=torch.Generator().manual_seed(4))

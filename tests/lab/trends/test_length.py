@@ -383,13 +383,13 @@ def test_a_layer_that_is_refused_at_some_lengths_is_left_out_and_the_others_keep
     def of(*longest):
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            return measured(Model(*longest), lengths=[8, 16, 24], future=8)
+            return measured(Model(*longest), lengths=[8, 24], future=8)
 
     found, whole = of(900, 24, 900), of(900, 900, 900)
-    assert found.places == (8, 16, 24)
+    assert found.places == (8, 24)
     assert found.layers == ("layers.0", "layers.2")
     (name,) = found.skipped
     assert name == "layers.1 at 24"
     assert "Mixer layers.1 must be causal" in found.skipped[name]
     assert whole.layers == ("layers.0", "layers.1", "layers.2")
-    assert found.means("layers.2")[:2] == pytest.approx(whole.means("layers.2")[:2])
+    assert found.means("layers.2")[:1] == pytest.approx(whole.means("layers.2")[:1])

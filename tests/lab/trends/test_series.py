@@ -49,8 +49,8 @@ def silent(*_):
     """No bar."""
 
 
-def measured(checkpoints, **options):
-    return ss.lab.series(checkpoints, IDS, on_progress=silent, **options)
+def measured(checkpoints, ids=IDS, **options):
+    return ss.lab.series(checkpoints, ids, on_progress=silent, **options)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_the_log_beside_the_checkpoints_is_read_as_far_as_it_is_whole(found):
 
 def test_a_log_that_cannot_be_read_is_named_and_the_rest_is_measured(run):
     (run / "log.jsonl").write_text("nothing\n", encoding="utf-8")
-    found = measured(run)
+    found = measured(run, IDS[:1])
     assert len(found.names) == 3
     assert "log.jsonl must hold JSON objects" in found.notes[0]
 
@@ -122,20 +122,20 @@ def test_finished_checkpoints_are_kept_until_they_change(run, tmp_path):
     def tell(done, total, what, left):
         told.append(what)
 
-    first = ss.lab.series(run, IDS, output=kept, on_progress=tell)
+    first = ss.lab.series(run, IDS[:1], output=kept, on_progress=tell)
     assert told == ["step-0, 1 of 3", "step-100, 2 of 3", "step-1000, 3 of 3"]
     # Damage is noticed, and so are other weights.
     damaged = next(kept.glob("step-100-*"))
     damaged.write_bytes(damaged.read_bytes()[:-9])
     write(run / "step-1000", seed=77)
     told.clear()
-    again = ss.lab.series(run, IDS, output=kept, on_progress=tell)
+    again = ss.lab.series(run, IDS[:1], output=kept, on_progress=tell)
     assert told == ["step-0 kept, 1 of 3", "step-100, 2 of 3", "step-1000, 3 of 3"]
     assert (again.values()[:2] == first.values()[:2]).all()
     assert (again.values()[2] != first.values()[2]).any()
     # Other positions are another measurement.
     told.clear()
-    ss.lab.series(run, IDS, output=kept, settings=ss.Settings(positions=[3]), on_progress=tell)
+    ss.lab.series(run, IDS[:1], output=kept, settings=ss.Settings(positions=[3]), on_progress=tell)
     assert not any("kept" in what for what in told)
 
 
@@ -158,7 +158,7 @@ def test_other_shapes_and_damaged_folders_are_named_and_the_rest_is_measured(run
     shutil.copytree(run / "step-0", run / "step-300")
     (run / "step-300" / "model.safetensors").write_bytes(b"nothing")
     write(run / "step-400", seed=1, vocabulary_size=40)
-    found = measured(run)
+    found = measured(run, IDS[3:4])
     assert found.names == ("step-0", "step-100", "step-1000")
     assert found.skipped["step-200"] == "Its layers, heads or channels are others than those of step-0."
     assert "model.safetensors" in found.skipped["step-300"]
@@ -224,7 +224,7 @@ def test_a_point_is_kept_exactly():
 
 def test_the_page_holds_the_finding_the_layers_and_what_was_left_out(run, tmp_path):
     write(run / "step-200", seed=1, heads=1)
-    found = measured(run)
+    found = measured(run, IDS[:1])
     page = found.to_html(tmp_path / "series.html").read_text(encoding="utf-8")
     assert found.finding in page
     assert "layers.0.mixer" in page
