@@ -125,7 +125,7 @@ def test_pages_show_the_verdict_and_every_tested_figure_of_the_record(shown, fol
         row = next(line for line in shown["findings"]["table"].splitlines() if link in line)
     else:
         # Studies beyond the paper's claims are told in words.
-        row = (ROOT / "docs" / "findings.md").read_text("utf-8")
+        row = "".join((ROOT / "docs" / page).read_text("utf-8") for page in ("findings.md", "recall.md"))
         assert link in row
     for name, value in kept["figures"].items():
         if re.fullmatch(r"claim_.*_units", name):

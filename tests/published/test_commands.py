@@ -41,7 +41,8 @@ def test_pages_say_what_it_prints(capsys, tmp_path):
     assert headline in printed
     assert sinks in printed
     (layers, of) = re.findall(r"in (\d+) of (\d+) layers", sinks)[0]
-    assert f"In {layers} of the {of} layers" in readme
+    assert 2 * int(layers) > int(of)
+    assert "in most layers one token" in " ".join(readme.split())
 
 
 def test_profile_report_and_compare(capsys, folder, text, tmp_path):

@@ -68,7 +68,7 @@ def regimes(figures: Figures, rows: Rows) -> str:
         f"{len(failed)} runs of `la` that did not learn either (n = {size}) use {used('la')}, `wla` there "
         f"{used('wla')}, `gla` {used('gla')}. Before training `la` uses "
         f"{figure(figures, 'control_initial_la_less_gla')} more than `gla`. Where gates start open and both learned "
-        f"(n = 16), `la` uses {both['la']} and `gla` {both['gla']} ([tested apart](studies.md))."
+        f"(n = 16), `la` uses {both['la']} and `gla` {both['gla']} ([tested apart](recall.md#saturation-and-collapse))."
     )
 
 

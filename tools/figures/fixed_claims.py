@@ -137,7 +137,10 @@ def asked() -> dict[str, str]:
 
 
 _ASKED = {
-    "recall_moment": ("length.md#does-ess-rise-before-a-task-is-solved", "ESS rises before held-out accuracy does"),
+    "recall_moment": (
+        "appendix/series.md#does-ess-rise-before-a-task-is-solved",
+        "ESS rises before held-out accuracy does",
+    ),
     "delimiter_positions": (
         "appendix/delimiters.md#do-positions-make-attention-forget",
         "With learned positions, softmax attention dips at delimiters, and more than without",
@@ -159,11 +162,11 @@ _ASKED = {
         "At equally many pairs, the ESS of a teacher tells its student's error and lost accuracy",
     ),
     "open_gates": (
-        "studies.md#saturation-and-collapse",
+        "recall.md#saturation-and-collapse",
         "With open gates and n = 16, where both learned, `la` uses more of its state than `gla`",
     ),
     "copying": (
-        "studies.md#is-it-so-in-other-tasks",
+        "recall.md#is-it-so-in-other-tasks",
         "Accuracy goes with entropy-ESS/kv in compression and selective copying",
     ),
 }
