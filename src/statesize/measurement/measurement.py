@@ -217,7 +217,8 @@ def _answers(
     # First, as blocks that know all singular values answer from them.
     answers: dict[str, Tensor] = {"values": blocks.singular_values()} if "values" in outputs else {}
     if "counts" in outputs:
-        absolute, relative = blocks.counts(tau), blocks.relative_counts(rho, count_accuracy)
+        # Relative counts may take by far the most, so blocks are made for them.
+        relative, absolute = blocks.relative_counts(rho, count_accuracy), blocks.counts(tau)
         answers |= {"count": absolute.count, "lower": absolute.lower, "upper": absolute.upper}
         answers |= {"relative_count": relative.count}
         answers |= {"relative_lower": relative.lower, "relative_upper": relative.upper}

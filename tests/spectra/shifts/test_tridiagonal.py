@@ -96,3 +96,13 @@ def test_relative_counts_of_a_matrix_with_negative_entries_need_few_decompositio
     found = measure(irregular_convolution(700), (), (1e-2,), ("counts",), engine="tridiagonal", count_accuracy=0)
     assert found.converged.all()
     assert decomposed < 5
+
+
+def test_many_exact_counts_take_chunks_of_half_the_width() -> None:
+    operator, cut = Dense(attention(1, 512, 0.3)), make_cut(512, 9)
+    ratios = torch.logspace(-0.5, -4, 5, dtype=torch.float64)
+    few, many, close = (TridiagonalEngine().blocks(operator, cut) for _ in range(3))
+    exact, _, _ = many.relative_counts(ratios), few.relative_counts(ratios[:4]), close.relative_counts(ratios, 0.02)
+    widths = [blocks.groups.eliminations.width for blocks in (few, many, close)]
+    assert widths == [16, 8, 16]
+    assert torch.equal(exact.count, DenseEngine().blocks(operator, cut).relative_counts(ratios).count)

@@ -14,6 +14,9 @@ from statesize.spectra.engine import Counts, HankelBlocks
 from statesize.spectra.shifts.groups import FIRST_GAP, Eliminations, Groups
 from statesize.spectra.shifts.shared_thresholds import apart, shared_thresholds
 
+# Exact counts at relative tolerances from which on eliminations are made for them.
+_SEVERAL = 5
+
 
 class CertifiedBlocks(HankelBlocks):
     """The blocks H_i of an operator by shifted eliminations, which are prepared when they are first needed."""
@@ -26,14 +29,19 @@ class CertifiedBlocks(HankelBlocks):
         rank: int,
         numbers_at_once: int = 2**21,
         first_gap: float = FIRST_GAP,
+        for_several: Callable[[], Eliminations] | None = None,
     ) -> None:
         self._given = batch_shape, cut, rank, numbers_at_once, first_gap
-        self._eliminate = eliminate
+        # As they are made for several exact relative counts, or for anything else that is asked first.
+        self._ways, self._several = {False: eliminate, True: for_several or eliminate}, False
 
     @cached_property
     def groups(self) -> Groups:
         """The eliminations, with what is known of their positions."""
-        return Groups(self._eliminate(), *self._given)
+        groups = Groups(self._ways[self._several](), *self._given)
+        # What they are made of is not held.
+        self._ways.clear()
+        return groups
 
     @property
     def error_bound(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -50,6 +58,7 @@ class CertifiedBlocks(HankelBlocks):
 
     def relative_counts(self, ratios: Tensor, accuracy: float = 0.0) -> Counts:
         """#{σ > ρ σ_1} for ratios (R,); with an accuracy, the middle of bounds that are so close, or 1 apart."""
+        self._several = not accuracy and ratios.numel() >= _SEVERAL
         if not ratios.numel() or not self.groups.wanted.any():
             none = torch.zeros_like(self.groups.limit)
             return self._gathered([(none, none, none)] * ratios.numel())

@@ -1,9 +1,11 @@
 """Counts at several shares of σ_1, bounded by thresholds that the positions of a group and all shares have in common.
 
 Counts fall as thresholds rise, so one at τ bounds from above those of all positions whose own threshold ρ σ_1 is above
-τ, and from below those whose own is below it. Each round divides what lies between the nearest two thresholds so finely
-that, if singular values lay evenly in it, the bounds would be as close as requested, and halves bounds on σ_1 twice
-where these are wider than that (docs/appendix/engine-mathematics.md, "Relative tolerances of attention").
+τ, and from below those whose own is below it. Each position is as close as requested once a threshold lies on either
+side of its own within a span of the spectrum, which is guessed as if singular values lay evenly between the nearest
+two thresholds. Each round takes as few thresholds as have one in each span, so that many positions share one, and
+halves bounds on σ_1 twice where these leave no room for thresholds beside a position's own
+(docs/appendix/engine-mathematics.md, "Relative tolerances of attention").
 """
 
 from __future__ import annotations
@@ -25,19 +27,21 @@ Whole = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 # Rounds of a group after which singular values of what is still open cost less.
-_ROUNDS = 12
+_ROUNDS = 20
 # How close bounds on σ_1 are before thresholds are tried, relative to it.
 _CLOSE = 1e-1
 # How far beyond the thresholds of a group its range ends at first, relative to them; later by what evaluations were
 # uncertain, times a factor, as that grows towards smaller thresholds.
-_MARGIN, _FARTHER = 1e-5, 2.0
+_MARGIN, _FARTHER = 1e-5, 1.2
+# How far from a threshold to the nearest singular value, were these even, another threshold may lie.
+_NEAR = 0.7
 # How much finer a range is divided than even singular values would need.
 _FINER = 1.2
-# Parts of a range in one round, at the most.
-_MOST = 64
+# Thresholds whose logarithms are as close are the same.
+_SAME = 1e-12
 # Numbers that evaluations may take at once, about 8 b² each.
 _NUMBERS = 2**21
-# Bounds on σ_1 that are wider than this share of a part of a range come closer, and are left where they barely do.
+# Bounds on σ_1 that are wider than this share of what may be left open come closer, and are left where they barely do.
 _WIDE, _STUCK = 0.5, 0.9
 
 _compile = cast("Any", numba).njit(nogil=True, error_model="numpy")
@@ -109,7 +113,7 @@ def shared_thresholds(
         upper=most,
         below=np.zeros(least.shape),
         above=np.full(least.shape, np.inf),
-        margin=np.full((len(ratios), N), _MARGIN),
+        margin=np.zeros((len(ratios), N)),
         tried=np.full((N, b), np.inf),
         rounds=np.zeros(N, np.int64),
     )
@@ -161,8 +165,7 @@ def _next_shifts(known: Known, accuracy: float) -> tuple[Whole, Array]:
     # Groups and thresholds of the next evaluations, those of a group in ascending order, each once.
     R, (N, b) = len(known.ratios), known.wanted.shape
     group, shift, count = np.empty(4 * N, np.int64), np.empty(4 * N), 0
-    chosen, logs, parts = np.empty(R * (2 + 2 * b) + 3 * b), np.empty((2, b)), np.empty(b)
-    wide = np.empty(b, np.bool_)
+    spans, logs, wide = np.empty((R * (2 + 2 * b) + 3 * b, 2)), np.empty((2, b)), np.empty(b, np.bool_)
     for n in range(N):
         if known.rounds[n] >= _ROUNDS or _is_finished(known, n, accuracy):
             continue
@@ -172,25 +175,28 @@ def _next_shifts(known: Known, accuracy: float) -> tuple[Whole, Array]:
             wide[j] = False
         at, m = _least_known(known, n, logs), 0
         if at >= 0:
-            chosen[0], m = math.exp((logs[0, at] + logs[1, at]) / 2), 1
+            spans[0], m = (logs[0, at] + logs[1, at]) / 2, 1
         else:
             known.rounds[n] += 1
             for r in range(R):
-                m = _next_of_ratio(known, r, n, accuracy, logs, parts, wide, chosen, m)
+                m = _next_of_ratio(known, r, n, accuracy, logs, wide, spans, m)
             for j in range(b):
                 width = logs[1, j] - logs[0, j]
                 if wide[j] and width < _STUCK * known.tried[n, j]:
                     known.tried[n, j] = width
                     for quarter in range(1, 4):
-                        chosen[m] = math.exp(logs[0, j] + quarter / 4 * width)
+                        spans[m] = logs[0, j] + quarter / 4 * width
                         m += 1
-        chosen[:m].sort()
-        for k in range(m):
-            if k and chosen[k] == chosen[k - 1]:
-                continue
+        # As few thresholds as have one in each span: as many spans as meet the one that ends first share its middle.
+        order, k = np.argsort(spans[:m, 1]), 0
+        while k < m:
+            begin, end = spans[order[k]]
+            while k < m and spans[order[k], 0] <= end:
+                begin = max(begin, spans[order[k], 0])
+                k += 1
             if count == len(group):
                 group, shift = np.concatenate((group, group)), np.concatenate((shift, shift))
-            group[count], shift[count] = n, chosen[k]
+            group[count], shift[count] = n, math.exp((begin + end) / 2)
             count += 1
     return group[:count], shift[:count]
 
@@ -224,52 +230,61 @@ def _least_known(known: Known, n: int, logs: Array) -> int:
 
 
 @_compile
-def _next_of_ratio(
-    known: Known, r: int, n: int, accuracy: float, logs: Array, parts: Array, wide: Mask, chosen: Array, m: int
-) -> int:
-    # Appends the thresholds of a group for one ratio, and says where σ_1 must be known better.
+def _next_of_ratio(known: Known, r: int, n: int, accuracy: float, logs: Array, wide: Mask, spans: Array, m: int) -> int:
+    # Appends the spans, of logarithms, in which a group needs thresholds for one ratio, and says where σ_1 must be
+    # known better.
     lower, upper, below, above = known.lower[r, n], known.upper[r, n], known.below[r, n], known.above[r, n]
-    b, rho, margin = len(parts), known.ratios[r], 1 + known.margin[r, n]
-    log_rho, least, largest = math.log(rho), np.inf, 0.0
-    for j in range(b):
-        parts[j] = 0.0
+    rho, margin = known.ratios[r], math.log1p(known.margin[r, n] or _MARGIN)
+    least, largest, log_rho = np.inf, -np.inf, math.log(rho)
+    for j in range(logs.shape[1]):
         # Below the error nothing can be counted, and without an upper bound no threshold is surely above.
         if not known.wanted[n, j] or rho * known.low[n, j] <= known.error[n] or known.high[n, j] == np.inf:
             continue
         if not _is_apart(lower[j], upper[j], accuracy):
             continue
+        # The nearest thresholds that are surely below and above.
+        under, over = log_rho + logs[0, j] - margin, log_rho + logs[1, j] + margin
         if below[j] == 0:
-            least = min(least, rho * known.low[n, j])
+            least = min(least, under)
         if above[j] == np.inf:
-            largest = max(largest, rho * known.high[n, j])
-        if below[j] > 0 and above[j] < np.inf:
-            even = math.ceil(_FINER * (upper[j] - lower[j]) / max(math.floor(accuracy * lower[j]), 1))
-            # One part more each round, as a threshold inside the bounds on a position's own σ_1 separates nothing.
-            parts[j] = min(max(even, 2), _MOST) + known.rounds[n] - 1
-    # Right below the smallest threshold that has none below it, and right above the largest.
-    if least < np.inf:
-        chosen[m] = least / margin
-        m += 1
-    if largest > 0:
-        chosen[m] = largest * margin
-        m += 1
-    for j in range(b):
-        if not parts[j]:
+            largest = max(largest, over)
+        if below[j] == 0 or above[j] == np.inf or lower[j] > upper[j]:
             continue
-        # Positions of a range divide it alike.
-        divided = parts[j]
-        for i in range(b):
-            if parts[i] and below[i] == below[j] and above[i] == above[j]:
-                divided = max(divided, parts[i])
-        start = math.log(below[j])
-        step = (math.log(above[j]) - start) / divided
-        # The next one below what is known of a position's own threshold, and the next one above.
-        before, after = (log_rho + logs[0, j] - start) / step, (log_rho + logs[1, j] - start) / step
-        wide[j] = wide[j] or after - before > _WIDE
-        for number in (math.floor(before), math.floor(after) + 1):
-            if 0 < number < divided:
-                chosen[m] = math.exp(start + number * step)
-                m += 1
+        # As if singular values lay evenly between the nearest thresholds, where σ_1 leaves room for others.
+        start, end = math.log(below[j]), math.log(above[j])
+        each, is_under, is_over = (end - start) / (upper[j] - lower[j]), under - start > _SAME, end - over > _SAME
+        if accuracy > 0:
+            # One threshold that leaves as much as is allowed to either side of it, or one on each side.
+            reach = each * max(math.floor(accuracy * lower[j]), 1) / _FINER
+            first, last = end - reach, start + reach
+            wide[j] = wide[j] or over - under > _WIDE * reach
+            if first > under and last < over:
+                first, last = max(under - reach / 2, start), min(over + reach / 2, end)
+            elif (under - first > last - over and is_under) or not is_over:
+                last = -np.inf
+            else:
+                first = np.inf
+        else:
+            # One on each side that is nearer than the next singular value.
+            number = math.floor(((under + over) / 2 - start) / each - 0.5)
+            before, after = start + (number + 0.5) * each, start + (number + 1.5) * each
+            first = under - _NEAR * max(under - before, 0.0) if before > start else np.inf
+            last = over + _NEAR * max(after - over, 0.0) if after < end else -np.inf
+        is_first, is_last = is_under and first <= under, is_over and last >= over
+        if not (is_first or is_last):
+            is_first, is_last, first, last = is_under, is_over and not is_under, under, over
+        if is_first:
+            spans[m, 0], spans[m, 1] = first, under
+            m += 1
+        if is_last:
+            spans[m, 0], spans[m, 1] = over, last
+            m += 1
+        wide[j] = wide[j] or not (is_first or is_last)
+    # Right below the smallest threshold that has none below it, and right above the largest.
+    for end in (least, largest):
+        if abs(end) < np.inf:
+            spans[m] = end
+            m += 1
     return m
 
 
@@ -294,8 +309,14 @@ def _learn(known: Known, past: Evaluations, last: Whole, begin: int, end: int) -
                 known.high[n, j], is_closer[n, j] = shift + distance, True
             if past.counted[e, j] > 0 and shift - distance > known.low[n, j]:
                 known.low[n, j], is_closer[n, j] = shift - distance, True
+        least = np.inf
+        for j in range(b):
+            if known.wanted[n, j]:
+                least = min(least, known.low[n, j])
+        # The smaller a threshold is, the more uncertain, beside it.
         for r in range(R):
-            known.margin[r, n] = max(known.margin[r, n], _FARTHER * farthest / shift)
+            if shift > known.ratios[r] * least / 2:
+                known.margin[r, n] = max(known.margin[r, n], _FARTHER * farthest / shift)
     for e in range(begin, end):
         for j in range(b):
             if is_open[past.group[e], j]:

@@ -8,6 +8,7 @@ of each position, or between bounds as close as requested, from thresholds that 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -17,7 +18,7 @@ from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, RELATIVE, Engine, Footprint
 from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.shifts.certified import CertifiedBlocks
-from statesize.spectra.shifts.tridiagonal_chunks import tridiagonal_chunks
+from statesize.spectra.shifts.tridiagonal_chunks import TridiagonalChunks, tridiagonal_chunks
 
 # Shifts that entropies and exact counts at relative tolerances take on average, and what calls cost where matrices are
 # small, in operations; measured.
@@ -85,11 +86,18 @@ class TridiagonalEngine(Engine):
         """The blocks by chunks of T; without gradients."""
         matrix = operator.operator.dense() if isinstance(operator, Shared) else operator.dense()[..., None, :, :]
         require_finite("T", matrix)
+        matrix = (matrix.flatten(0, -4) if matrix.ndim > 3 else matrix[None]).detach()
+
+        def chunks(b: int) -> TridiagonalChunks:
+            needed = torch.zeros(-(-cut.length // b), dtype=torch.bool)
+            needed[torch.tensor(cut.positions, dtype=torch.int64) // b] = True
+            return tridiagonal_chunks(matrix, b, needed)
+
+        # Many shifts pay for twice as many cores, around which each costs a quarter.
         b = self._width(cut)
-        needed = torch.zeros(-(-cut.length // b), dtype=torch.bool)
-        needed[torch.tensor(cut.positions, dtype=torch.int64) // b] = True
-        chunks = tridiagonal_chunks(matrix.flatten(0, -4) if matrix.ndim > 3 else matrix[None], b, needed)
-        return CertifiedBlocks(lambda: chunks, operator.batch_shape, cut, cut.length, first_gap=_FIRST_GAP)
+        half = b if self.width else max(b // 2, 8 if cut.readouts % 2 else 16)
+        given = operator.batch_shape, cut, cut.length
+        return CertifiedBlocks(partial(chunks, b), *given, first_gap=_FIRST_GAP, for_several=partial(chunks, half))
 
     def footprint(self, operator: Operator, cut: Cut) -> Footprint:
         """T with its copies, Gram matrices and the borders of all chunks."""
