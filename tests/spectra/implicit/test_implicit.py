@@ -90,6 +90,19 @@ def test_intervals_hold_in_single_precision() -> None:
     torch.testing.assert_close(found.norms(), exact.norms(), rtol=1e-12, atol=0)
 
 
+def test_scores_are_not_in_less_than_single_precision() -> None:
+    """Where torch multiplies in TF32 or bfloat16, nothing is said of what that loses."""
+    operator, cut = attention(300, 16, 1), make_cut(300, 3)
+    engines = ImplicitEngine(single_from=2), ImplicitEngine(single_from=1000)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        found, same = (engine.blocks(operator, cut).entropies(0.1) for engine in engines)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert torch.equal(found[0], same[0])
+
+
 @pytest.mark.parametrize("positions", [[5, 40], [70, 95], [50]])
 def test_positions_may_all_lie_on_one_side_of_the_middle(positions: list[int]) -> None:
     operator = attention(100, 4, 2)

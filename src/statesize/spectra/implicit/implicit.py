@@ -37,7 +37,8 @@ class ImplicitEngine(Engine):
             computed. The next three are of attention too.
         products: With a long H_i, at most; as many vectors are held of it.
         whole: Up to this many columns, all singular values are computed instead.
-        single_from: Length from which on scores are formed in single precision, which bounds then allow for.
+        single_from: Length from which on scores are formed in single precision, which bounds then allow for, unless torch
+            is set to multiply in less.
         probes: Random vectors of a block of attention, at first.
         holds: Whether T of a head stays between products, in double precision at any length.
     """
@@ -135,7 +136,9 @@ class AttentionBlocks(EstimatedBlocks):
         factors, length = [one for one, _ in made], heads[0].length
         squares = [float(square) for square in torch.stack([energy for _, energy in made]).sum(0)]
         # A bias such as that of ALiBi grows with the length, and is more than single precision can subtract.
-        if length >= self._engine.single_from and heads[0].key_bias is None and not self._engine.holds:
+        single = length >= self._engine.single_from and heads[0].key_bias is None and not self._engine.holds
+        # Where torch multiplies in TF32 or bfloat16, no bound says what scores lose.
+        if single and torch.get_float32_matmul_precision() == "highest":
             factors = [one.single() for one in factors]
         early, late = _sides(self._positions, length, self._readouts)
         norms = [square**0.5 for square in squares]
