@@ -37,8 +37,8 @@ class ImplicitEngine(Engine):
             computed. The next three are of attention too.
         products: With a long H_i, at most; as many vectors are held of it.
         whole: Up to this many columns, all singular values are computed instead.
-        single_from: Length from which on scores are formed in single precision, which bounds then allow for, unless torch
-            is set to multiply in less.
+        single_from: Length from which on scores are formed in single precision, which bounds then allow for; not where
+            torch is set to multiply in less.
         probes: Random vectors of a block of attention, at first.
         holds: Whether T of a head stays between products, in double precision at any length.
     """
