@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.observation import in_this_thread
 from statesize.adapters.runs import eval_mode
+from statesize.io.steps import Steps
 from statesize.measurement.metrics import entropy_ess
 from statesize.reduction.cache.budgets import GRID, at_shares
 from statesize.reduction.cache.prefix import Following, Prefix, PrefixLayer, following_logits, read_prefix
@@ -36,15 +37,18 @@ def error_curves(prefix: Prefix, ids: Tensor, rules: Sequence[Rule], norms: dict
 
 
 def curves_of_documents(
-    model: nn.Module, documents: Iterable[Tensor], length: int, rule: Rule
+    model: nn.Module, documents: Iterable[Tensor], length: int, rule: Rule, steps: Steps
 ) -> Iterator[tuple[Prefix, Tensor]]:
     """The prefix of each document, its first so many tokens, and the curves (caches, points) of the rest of it."""
     norms: dict[str, nn.Module] | None = None
     read: Prefix | None = None
     for ids in documents:
-        read = read_prefix(model, ids[None, :length], before=read)
-        norms = norms_after(model, read) if norms is None else norms
-        yield read, error_curves(read, ids[None, length:], (rule,), norms)[0]
+        with steps.timed("prefixes"):
+            read = read_prefix(model, ids[None, :length], before=read)
+        with steps.timed("curves"):
+            norms = norms_after(model, read) if norms is None else norms
+            curves = error_curves(read, ids[None, length:], (rule,), norms)[0]
+        yield read, curves
 
 
 def _layer_curves(seen: Following, rules: Sequence[Rule], projection: Tensor, norm: nn.Module | None) -> Tensor:
