@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -106,26 +107,20 @@ def norms_after(model: nn.Module, prefix: Prefix) -> dict[str, nn.Module]:
     with ExitStack() as stack:
         stack.enter_context(eval_mode(model))
 
-        def keep(name: str) -> Any:
-            def hook(_: nn.Module, __: object, output: Any) -> None:
-                outputs[name] = output[0] if isinstance(output, tuple) else output
+        def keep(name: str, _: nn.Module, __: object, output: Any) -> None:
+            outputs[name] = output[0] if isinstance(output, tuple) else output
 
-            return hook
+        def compare(name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+            if args and args[0] is outputs.get(name):
+                found[name] = module
 
-        def compare(name: str) -> Any:
-            def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-                if args and args[0] is outputs.get(name):
-                    found[name] = module
-
-            return hook
-
-        for layer in prefix.layers:
-            stack.callback(
-                model.get_submodule(layer.name).register_forward_hook(in_this_thread(keep(layer.name))).remove
-            )
-            for sibling in model.get_submodule(layer.name.rpartition(".")[0]).children():
+        for name in (layer.name for layer in prefix.layers):
+            hook = in_this_thread(partial(keep, name))
+            stack.callback(model.get_submodule(name).register_forward_hook(hook).remove)
+            for sibling in model.get_submodule(name.rpartition(".")[0]).children():
                 if "RMSNorm" in type(sibling).__name__:
-                    stack.callback(sibling.register_forward_pre_hook(in_this_thread(compare(layer.name))).remove)
+                    hook = in_this_thread(partial(compare, name))
+                    stack.callback(sibling.register_forward_pre_hook(hook).remove)
         cast("Any", model)(prefix.ids[:, :4], use_cache=False)
     return found
 

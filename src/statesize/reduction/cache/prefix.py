@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.kernels.attention import Attend, attention_window, replaced_attention
+from statesize.adapters.kernels.attention import PLAIN, Attend, attention_window, replaced_attention
 from statesize.adapters.kernels.rotation import Rotation, rotation_of
 from statesize.adapters.models.model_state import device_of, known_options
 from statesize.adapters.observation import ModuleStack, running_modules
@@ -22,9 +22,6 @@ from statesize.adapters.runs import eval_mode
 from statesize.adapters.search.plain_attention import PlainAttention, is_band
 from statesize.errors import ModelError
 from statesize.reduction.cache.rounding import Precision, rounded_keys, rounded_values
-
-# Implementations whose functions take a mask of any shape.
-_MASKED = ("eager", "sdpa")
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +153,7 @@ def _noted(
     name = running.frame.name
     query, key, value = (part.float() for part in parts)
     length, heads, caches = query.shape[2], query.shape[1], key.shape[1]
-    if implementation not in _MASKED:
+    if implementation not in PLAIN:
         raise ModelError(
             f"{name} must compute attention by eager or sdpa, got {implementation}. Load the model with "
             "attn_implementation='sdpa'."
@@ -219,9 +216,7 @@ def following_logits(
         stack.enter_context(eval_mode(prefix.model))
         watched = watch and (watch, stack.enter_context(running_modules(prefix.model, ids.shape[1])))
 
-        def changed(name: str, function: Attend) -> Attend:
-            del name
-
+        def changed(_: str, function: Attend) -> Attend:
             def attend(
                 module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any = None, **options: Any
             ) -> Any:

@@ -99,10 +99,9 @@ class VariantRuns:
         self, prefix: Tensor, rest: Tensor, variants: Sequence[Variant], told: Callable[[Tensor], Told], last: int = 0
     ) -> list[Told]:
         """What logits of the tokens that follow, (1, C), tell with each cache of a prefix (1, P)."""
-        before = self.before
-        known = before is not None and torch.equal(before.ids.cpu(), prefix)
-        with self.steps.timed("prefixes", not known):
-            read = before if before is not None and known else read_prefix(self.model, prefix, before)
+        known = self.before if self.before is not None and torch.equal(self.before.ids.cpu(), prefix) else None
+        with self.steps.timed("prefixes", known is None):
+            read = known or read_prefix(self.model, prefix, self.before)
             orders = [kept_first(self.rule, layer) for layer in read.layers]
         # Nothing is predicted after the last token.
         ids, made = rest[:, :-1], dict[_Cache, Told]()
