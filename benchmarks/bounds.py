@@ -29,9 +29,8 @@ from statesize.io.files import replace_file
 from statesize.io.json_values import json_values
 from statesize.lab.tasks.corpus import split
 from statesize.measurement.statistics import Interval
-from statesize.models.digests import tokens_sha256
 from statesize.texts import bundled
-from statesize.texts.inputs import begun_excerpts
+from statesize.texts.inputs import begun_excerpts, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer, encode
 from statesize.truncation.result import CutDocument, CutRun, TruncationResult
 from statesize.truncation.runs import CAUSAL

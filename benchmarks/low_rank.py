@@ -31,9 +31,8 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.observation import Observation
 from statesize.io.files import replace_file
 from statesize.io.json_values import json_values
-from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model
-from statesize.texts.inputs import inputs_of
+from statesize.texts.inputs import inputs_of, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer
 from statesize.truncation.cutting import Cutting
 from statesize.truncation.past import SharedPast

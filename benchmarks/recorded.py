@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.prose import held_out
+from statesize.adapters.models.model_state import tensors_sha256
 from statesize.io.files import replace_file
-from statesize.models.digests import tensors_sha256
 from statesize.models.load import LoadedModel
 from statesize.texts.tokens import AnyTokenizer, encode
 

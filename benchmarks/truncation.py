@@ -20,9 +20,8 @@ from torch import Tensor
 
 from benchmarks.cases import document
 from benchmarks.recorded import finish, of_each, prose, weights_of
-from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model
-from statesize.texts.inputs import begun_excerpts
+from statesize.texts.inputs import begun_excerpts, tokens_sha256
 from statesize.texts.rows import evenly
 from statesize.texts.tokens import AnyTokenizer
 from statesize.truncation import truncate

@@ -151,8 +151,15 @@ def test_the_table_of_lengths_marks_what_lies_beyond_the_training():
     found = trends.length([one])
     assert found["table"].splitlines()[0] == "| model | 128 | 1,024 † | exponent | heads |"
     assert found["table"].splitlines()[-1] == "| `sa` | 3.1 | 6.0 | 0.50 [0.25, 0.75] | 1, 0, 0 |"
-    for entropy, told in (([2, 4, 8], "0.50 [0.25, 0.75]"), ([2, 4, 4], "saturates")):
-        longer = one | {"lengths": [{"length": n} for n in (64, 128, 256)], "layers": [{"entropy": entropy}]}
+    average, *others = one["exponents"]
+    level = [average | {"course": "levels off"}, *others]
+    slower = (([2, 4, 4], "slows down", one["exponents"]), ([2, 4, 4], "saturates", level))
+    for entropy, told, exponents in (([2, 4, 8], "0.50 [0.25, 0.75]", level), *slower):
+        longer = (
+            one
+            | {"exponents": exponents}
+            | {"lengths": [{"length": n} for n in (64, 128, 256)], "layers": [{"entropy": entropy}]}
+        )
         assert f"| {told} |" in trends.length([longer])["table"]
 
 

@@ -47,7 +47,7 @@ def measured(run: TrainingRun) -> dict[str, float]:
         last = measure_model(model, run)
         with torch.no_grad():
             ids = next(iter(run.task.held_out(run.measuring.sequences)))[0]
-            layers = [_of_layer(captured) for captured in captured_mixers(model, ids, None, "all")]
+            layers = [_of_layer(captured) for captured in captured_mixers(model, ids, "all")]
     of_study = {
         "accuracy": last["accuracy"],
         "ess": last[METRIC],

@@ -24,10 +24,10 @@ from torch import Tensor
 
 from benchmarks.cases import document
 from benchmarks.compression.published_caches import TOKENS, fresh_texts, pieces_of
+from statesize.adapters.models.model_state import tensors_sha256
 from statesize.io.files import replace_file
 from statesize.io.steps import Steps
 from statesize.measurement.statistics import Interval, mean_interval
-from statesize.models.digests import tensors_sha256, tokens_sha256
 from statesize.models.load import load_model
 from statesize.reduction.cache.budgets import at_curves, equal
 from statesize.reduction.cache.curves import cache_sizes, curves_of_documents
@@ -37,6 +37,7 @@ from statesize.reduction.cache.price import TOKENS as DEFAULT_TOKENS
 from statesize.reduction.cache.result import Variant
 from statesize.reduction.cache.rules import RECENT, SINKS
 from statesize.reduction.cache.variants import VariantRuns
+from statesize.texts.inputs import tokens_sha256
 from statesize.texts.rows import Chat
 from statesize.texts.tokens import AnyTokenizer
 

@@ -26,12 +26,11 @@ from benchmarks.cases import document
 from benchmarks.recorded import is_prose, pep_pieces, weights_of
 from statesize.io.files import replace_file
 from statesize.measurement.statistics import mean_interval
-from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model
 from statesize.reduction.cache import CachePrices
 from statesize.reduction.cache.price import Pricing
 from statesize.reduction.cache.result import Variant
-from statesize.texts.inputs import begun_excerpts
+from statesize.texts.inputs import begun_excerpts, tokens_sha256
 from statesize.texts.rows import Document
 from statesize.texts.tokens import AnyTokenizer, document_ids, encode
 

@@ -20,8 +20,8 @@ from transformers import AutoModelForCausalLM
 
 import statesize as ss
 from benchmarks.cases import made
+from statesize.adapters.models.model_state import tensors_sha256
 from statesize.io.files import replace_file
-from statesize.models.digests import tensors_sha256
 from statesize.report.on_record import length_row, record, written
 from statesize.texts import bundled
 from statesize.texts.inputs import begun_excerpts

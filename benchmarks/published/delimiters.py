@@ -32,8 +32,8 @@ from benchmarks.published.attention import Noting, entropies, singular_values
 from benchmarks.recorded import finish, is_prose, of_each, pep_pieces, short, weights_of
 from statesize.lab.studies.statistics import Evidence, of_mean
 from statesize.lab.studies.verdicts import Claim
-from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model
+from statesize.texts.inputs import tokens_sha256
 from statesize.texts.tokens import AnyTokenizer, beginning_id, plain_ids, special_ids
 
 HALF = 32

@@ -19,9 +19,8 @@ from benchmarks.cases import document
 from benchmarks.published.attention import Noting
 from benchmarks.published.models import TOKENS, mean_of, of_text
 from benchmarks.recorded import Row, finish, prose
-from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model
-from statesize.texts.inputs import begun_excerpts
+from statesize.texts.inputs import begun_excerpts, tokens_sha256
 
 DRAWN = 24
 MEASURES = ("ess", "ess_without_sink", "norm", "loss")

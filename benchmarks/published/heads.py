@@ -24,9 +24,8 @@ from benchmarks.published.attention import Layer, Noting
 from benchmarks.recorded import finish, of_each, prose, short, weights_of
 from statesize.lab.studies.statistics import Evidence, Numbers, jackknife, ranks, spearman, within_cells
 from statesize.lab.studies.verdicts import Claim
-from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model
-from statesize.texts.inputs import begun_excerpts
+from statesize.texts.inputs import begun_excerpts, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer
 from statesize.truncation.blocks import PastBlock
 

@@ -28,9 +28,8 @@ from benchmarks.cases import document
 from benchmarks.prose import held_out
 from benchmarks.published.attention import Layer, Noting, entropies, singular_values
 from benchmarks.recorded import finish, of_each, prose, weights_of
-from statesize.models.digests import tokens_sha256
 from statesize.models.load import LoadedModel, load_model
-from statesize.texts.inputs import begun_excerpts
+from statesize.texts.inputs import begun_excerpts, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer, beginning_id, encode, special_ids
 from statesize.truncation.blocks import PastBlock
 

@@ -39,8 +39,8 @@ from benchmarks.published.delimiters import (
     sequences,
 )
 from benchmarks.recorded import finish, is_prose, of_each, weights_of
-from statesize.models.digests import tokens_sha256
 from statesize.texts import bundled
+from statesize.texts.inputs import tokens_sha256
 from statesize.texts.tokens import AnyTokenizer, beginning_id, plain_ids
 
 READ = ("documents", "newline", "stop", "random", "removed")

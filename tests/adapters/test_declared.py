@@ -8,6 +8,7 @@ from torch import nn
 
 import statesize as ss
 from statesize.adapters import capture
+from statesize.adapters.search.linear_parts import _Search
 from statesize.adapters.search.lone_run import DOUBLE, LoneRuns
 from statesize.errors import InputError, ModelError
 
@@ -86,6 +87,22 @@ class Identity(Layer):
         return ss.Dense(torch.eye(hidden.shape[1]).expand(len(hidden), HEADS, -1, -1))
 
 
+class Offset(Layer):
+    """No tensor is T u: what is added to it stands in the same operation."""
+
+    def mixed(self, hidden):
+        query, key, value, decay = self.parts(hidden)
+        total = decay.log().cumsum(-2)
+        weights = ((query @ key.mT) * (total - total.mT).exp()).tril()
+        added = self.output.bias.expand(len(hidden) * HEADS, hidden.shape[1], WIDTH)[..., :SIZE]
+        mixed = torch.baddbmm(added, weights.flatten(0, 1), value.flatten(0, 1))
+        return mixed.unflatten(0, (-1, HEADS)).transpose(1, 2).flatten(2)
+
+
+class WrongOffset(Offset, WrongDecay):
+    """What it declares is wrong."""
+
+
 class Half(Layer):
     """T leaves out what is mixed once more behind it."""
 
@@ -133,7 +150,7 @@ def ids():
     return torch.randint(50, (2, LENGTH), generator=torch.Generator().manual_seed(0))
 
 
-def test_a_right_operator_is_compared_in_five_runs_of_its_layer(monkeypatch):
+def test_a_right_operator_is_compared_in_four_runs_of_its_layer_and_in_three_once_its_tensors_are_known(monkeypatch):
     precisions, run = [], LoneRuns.run
 
     def counting(runs, *arguments, **options):
@@ -141,13 +158,17 @@ def test_a_right_operator_is_compared_in_five_runs_of_its_layer(monkeypatch):
         return run(runs, *arguments, **options)
 
     monkeypatch.setattr(LoneRuns, "run", counting)
-    next(capture(model_of(Layer), ids()))
-    # Whether it runs in float64; all tensors; zeros, then random values for what T acts on; and one by which all mixing
-    # goes through T. None in which queries, keys and values are replaced together.
-    assert precisions.count(DOUBLE) == 5
+    model = model_of(Layer)
+    next(capture(model, ids()))
+    # Whether it runs in float64; all tensors; random values added to what T acts on; and one by which all mixing goes
+    # through T. None in which queries, keys and values are replaced together.
+    assert precisions.count(DOUBLE) == 4
+    precisions.clear()
+    next(capture(model, ids()))
+    assert precisions.count(DOUBLE) == 3
 
 
-@pytest.mark.parametrize("layer", [Layer, Gated, Biased])
+@pytest.mark.parametrize("layer", [Layer, Gated, Biased, Offset])
 def test_a_declared_operator_is_compared_in_float64_and_its_channels_are_counted(layer):
     (item,) = capture(model_of(layer), ids())
     assert item.faithfulness == item.operator_difference < 1e-12
@@ -169,6 +190,23 @@ def test_a_declared_operator_is_compared_in_float64_and_its_channels_are_counted
 def test_an_operator_that_the_layer_does_not_compute_is_refused_with_its_place(layer, where):
     with pytest.raises(ModelError, match=rf"operator\(hidden\) must be what the layer computes, .* first in {where}"):
         next(capture(model_of(layer), ids()))
+
+
+def test_a_wrong_operator_is_refused_by_the_mixing_from_one_source(monkeypatch):
+    sources, mixes = [], _Search.mixes
+
+    def counting(search, targets, source):
+        found = mixes(search, targets, source)
+        sources.extend([source] * bool(found))
+        return found
+
+    monkeypatch.setattr(_Search, "mixes", counting)
+    for layer in (WrongDecay, WrongOffset):
+        sources.clear()
+        with pytest.raises(ModelError, match="must be what the layer computes"):
+            next(capture(model_of(layer), ids()))
+        # Numbers of the target's own hide from the text's values what T is: then all are compared.
+        assert (len(sources) == 1) == (layer is WrongDecay)
 
 
 @pytest.mark.parametrize("first", ["all", "read", "none"])

@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from statesize.adapters.kernels.attention import replaced_attention
 from statesize.adapters.kernels.rotation import rotation_of
-from statesize.adapters.observation import running_modules
+from statesize.adapters.observation import ModuleStack
 from statesize.adapters.replaced import source_files
 
 LENGTH = 48
@@ -29,7 +29,7 @@ def queries(model, shift=0):
     """Queries of each layer where the text begins at a later position, and what is known to turn them."""
     found, known = [], []
     ids = token_ids(1, LENGTH)
-    with running_modules(model, LENGTH) as running:
+    with ModuleStack(model, LENGTH).watching() as running:
 
         def noted(name, function):
             def attend(module, query, *args, **options):

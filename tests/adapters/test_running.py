@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from statesize.adapters.observation import running_modules
+from statesize.adapters.observation import ModuleStack
 
 
 class Part(nn.Module):
@@ -34,9 +34,8 @@ class Whole(nn.Module):
 def test_names_arguments_and_outputs():
     left = []
     model = Whole(lambda: running)
-    with running_modules(
-        model, 21, lambda frame, output: left.append((frame.name, frame.kwargs, output.item()))
-    ) as running:
+    watching = ModuleStack(model, 21).watching
+    with watching(lambda frame, output: left.append((frame.name, frame.kwargs, output.item()))) as running:
         model(torch.tensor(3))
         assert running.frames == []
         model.part(torch.tensor(4))
@@ -50,6 +49,6 @@ def test_names_arguments_and_outputs():
 def test_a_module_that_fails_is_taken_off(error):
     model = Whole(lambda: running)
     model.part.error = error("broken")
-    with running_modules(model, 21) as running:
+    with ModuleStack(model, 21).watching() as running:
         assert model(torch.tensor(3)) == "failed"
         assert running.frames == []

@@ -6,9 +6,9 @@ import pytest
 
 from benchmarks.bounds import CLAIMS, PILOT, TOKENS, conclusion, fresh_pieces, main, result_of, unread
 from statesize.lab.tasks.corpus import split
-from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model
 from statesize.texts.bundled import documents
+from statesize.texts.inputs import tokens_sha256
 from statesize.truncation.truncate import truncate
 
 

@@ -90,7 +90,7 @@ def test_a_full_disk_behind_stdout(options, checkpoint, text, monkeypatch, capsy
         assert main(["profile", str(checkpoint), "--text", str(text), *options]) == 1
         # What is left in the buffer does not fail again when the file is closed.
     lines = capsys.readouterr().err.splitlines()
-    notes = ("profiling ", "Each text file is one document; ", "This is printed and not kept: ")
+    notes = ("profiling ", "Each text file is read as one document; ", "This is printed and not kept: ")
     errors = [line for line in lines if not line.startswith(notes)]
     assert len(errors) == 1
     assert errors[0].startswith("statesize: error: the output cannot be written: ")

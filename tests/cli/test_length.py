@@ -30,6 +30,19 @@ def test_as_many_bundled_texts_are_read_as_was_said(checkpoint, capsys):
         assert read in " ".join(capsys.readouterr().out.split())
 
 
+def test_longer_contexts_are_advised_where_they_decide_and_the_texts_have_them(slow_checkpoint, capsys):
+    asked = ["length", str(slow_checkpoint), "--layers", "0", "--lengths", "4,8", "--future", "4"]
+    advised = f"statesize {' '.join(asked)} --lengths 16"
+    for more, offered in ([], True), (["--trained-length", "8"], False), (["--excerpts", "2"], False):
+        assert main([*asked, *more]) == 0
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert (said == f"next (whether ESS grows with longer contexts): {advised}") == offered
+        assert ("statesize profile" in said) != offered
+    # As it is printed, the option that is repeated adds a length.
+    assert main([*asked, "--lengths", "16", "--json", "--quiet"]) == 0
+    assert [one["length"] for one in json.loads(capsys.readouterr().out)["lengths"]] == [4, 8, 16]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -38,11 +51,17 @@ def test_as_many_bundled_texts_are_read_as_was_said(checkpoint, capsys):
             "--lengths must be whole numbers such as 64,128, got '8,x'. It takes all words up to the next",
         ),
         (["--lengths", "8,9999999"], "lengths must hold two that fit"),
+        (
+            ["--lengths", "8,16", "--layers", "9"],
+            "error: --layers must be the model's mixers by name or by index 0 … 1",
+        ),
     ],
 )
 def test_bad_input_is_refused(checkpoint, capsys, arguments, message):
     assert main(["length", str(checkpoint), *arguments]) == 1
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.count(message) == 1
+    assert "measuring" not in said
 
 
 def test_a_text_is_read_whole_and_what_the_lengths_say_is_no_option(checkpoint, tmp_path, capsys):

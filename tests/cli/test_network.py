@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from statesize.cli import main
+from statesize.cli.shared.texts import Texts
 from statesize.networks import NetworkEss
 
 
@@ -79,7 +80,10 @@ def test_json(checkpoint, text, capsys):
 def test_bad_input(checkpoint, text, capsys):
     given = ["network", str(checkpoint), "--text", str(text)]
     assert main([*given, "--start", "nowhere"]) == 1
-    assert "start must be the name of a module that runs, got 'nowhere'" in capsys.readouterr().err
+    said = "--start must be the name of a module that runs, got 'nowhere'. It has embedding, layers.0, "
+    assert re.search(rf"{said}[\w.]+ and \d+ more\.$", capsys.readouterr().err)
+    assert main([*given, "--end", "layers.1.mixr"]) == 1
+    assert "got 'layers.1.mixr'. Did you mean layers.1.mixer?" in capsys.readouterr().err
     assert main([*given, "--accuracy", "2"]) == 2
 
 
@@ -143,6 +147,17 @@ def test_more_than_one_text_is_refused_before_the_model_is_loaded(checkpoint, te
     assert main(["network", str(checkpoint), *given]) == 1
     said = f"{option} must be one text, because a network is measured over one, got {count}."
     assert said in capsys.readouterr().err
+
+
+def test_a_text_is_read_once(checkpoint, tmp_path, monkeypatch, capsys):
+    long, reads = tmp_path / "long.txt", []
+    long.write_text("word " * 400, encoding="utf-8")
+    read = Texts.read
+    monkeypatch.setattr(Texts, "read", lambda *given: reads.append(given) or read(*given))
+    monkeypatch.setattr("statesize.networks.page.ON_RECORD", {str(checkpoint): 1.0})
+    assert main(["network", str(checkpoint), "--text", str(long), "--max-tokens", "8"]) == 0
+    assert capsys.readouterr().err.splitlines()[-1].startswith("next (what is normal, on record): ")
+    assert len(reads) == 1
 
 
 def test_plan(checkpoint, text, capsys):

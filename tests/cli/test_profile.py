@@ -398,7 +398,7 @@ def test_blank_lines_part_documents_on_request_alone_and_either_is_told(checkpoi
         assert main(["profile", str(checkpoint), "--text", str(text), "--output", f"out{len(option)}", *option]) == 0
         said = capsys.readouterr().err
         assert ("Blank lines part documents: 1 became '<eos>'." in said) == bool(option)
-        assert ("Each text file is one document; --corpus takes its blank lines" in said) == (not option)
+        assert ("if its blank lines part several, give --corpus." in said) == (not option)
         found = Profile.load(f"out{len(option)}")
         lengths.append(int(found.tokens["special"].values.sum()))
     assert lengths == [1, 2]

@@ -4,9 +4,13 @@ import html
 import json
 
 import pytest
+import torch
 
 from statesize import profile
 from statesize.cli import main
+from statesize.cli.shared.printing import Printing
+from statesize.cli.shared.provenance import begin, tell_more
+from statesize.cli.shared.texts import Texts
 from statesize.lab import zoo
 
 
@@ -33,8 +37,9 @@ def test_table_and_page(tmp_path, capsys):
     assert main([*arguments, "--json", "--quiet", "--at", "20%"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["without_hindsight"]["at"] == 0.2
-    # Not those of a choice without hindsight that keeps all there is.
-    shown = [row for row in found["rows"] if row["rule"] != "past rows" or row["kept"] < found["measured"][0]["inputs"]]
+    # Of those that keep all there is, the first.
+    shown = {(row["rule"], round(row["kept"], 6)) for row in found["rows"]}
+    assert len(shown) < len(found["rows"])
     # And one of nothing kept, to which all shares are relative.
     assert written.count('<tr><th scope="row">') == len(shown) + 1
     assert '<tr><th scope="row">nothing</th>' in written
@@ -46,7 +51,7 @@ def test_table_and_page(tmp_path, capsys):
         (
             70,
             "--tokens=4",
-            "next (longer texts, in which context matters): statesize truncate gla --text {} --max-tokens 64",
+            "next (longer pieces of text tell more): statesize truncate gla --text {} --tokens 64",
         ),
         # No text of 8 tokens would tell more than one of 4.
         (9, "--tokens=4", "Only more text would tell more: repeat --text with other files."),
@@ -60,9 +65,20 @@ def test_advice_is_never_the_same_command(tmp_path, capsys, words, options, said
 
 
 def test_more_documents_are_advised_while_there_are_more(capsys):
-    assert main(["truncate", "gla", "--sequences", "2", "--max-tokens", "24"]) == 0
-    told = "next (an answer from more pieces of text): statesize truncate gla --max-tokens 24 --documents 5"
-    assert capsys.readouterr().err.splitlines()[-1] == told
+    for name in ("--sequences", "--documents"):
+        assert main(["truncate", "gla", name, "2", "--max-tokens", "24"]) == 0
+        told = f"next (more pieces of text tell more): statesize truncate gla --max-tokens 24 {name} 5"
+        assert capsys.readouterr().err.splitlines()[-1] == told
+
+
+def test_longer_texts_are_advised_with_more_of_them_while_there_are_more(capsys):
+    begin(["truncate", "gla", "--documents=5", "--tokens", "32"])
+    for pieces, changed in ((12, "--tokens 64 --documents 10"), (4, "--documents=5 --tokens 64")):
+        read = [torch.zeros(64)] * pieces
+        tell_more(Printing(), Texts(max_tokens=32), read, 5, 5, longer=True, least=1)
+        said = capsys.readouterr().err.strip()
+        assert said.endswith(f" pieces of text tell more): statesize truncate gla {changed}")
+        assert ("(longer and more pieces" in said) == (pieces == 12)
 
 
 def test_json_of_texts_of_ones_own(checkpoint, tmp_path, capsys):

@@ -116,7 +116,7 @@ def test_weights_are_the_same_with_readings_which_are_lines_of_json(accumulation
     for name, tensor in first.state_dict().items():
         assert torch.equal(second.state_dict()[name], tensor), name
     lines = [json.loads(line) for line in (tmp_path / RECORD).read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(2, 8 // accumulation + 1, 2))
+    assert [line["step"] for line in lines] == list(range(0, 8 // accumulation + 1, 2))
     assert all(0 < line["ess/state_utilisation"] <= 1 for line in lines)
     assert len({line["run"] for line in lines}) == 1
 
@@ -135,10 +135,11 @@ def test_callbacks_say_what_they_measure_and_what_they_found(tmp_path):
     fit(Causal(), texts(16), tmp_path, [callback, regularisation])
     last = json.loads((tmp_path / RECORD).read_text().splitlines()[-1])["ess/average"]
     assert re.match(
-        rf"4 readings in .* s, the last at step 8, .* training steps?: ESS {last:.2f} of 4$",
+        rf"5 readings, .* s in all\. The last, at step 8, took .* training steps? and found ESS {last:.2f} of 4$",
         repr(callback).splitlines()[1],
     )
     assert re.search(r"\nadded 8 times, the last 0\.\d+\n", repr(regularisation))
+    assert "next" not in repr(regularisation)
 
 
 def test_two_trainings_in_one_folder_are_told_apart(tmp_path):
@@ -175,12 +176,12 @@ def test_a_part_that_is_not_there_is_told_once_and_ends_no_training(module, part
 def test_a_module_without_forward_is_measured_by_its_only_part(tmp_path):
     callback = StateSizeCallback(Probe(texts(2), every=2, share=math.inf, settings=Settings(positions=4)))
     fit(Causal(), texts(8), tmp_path, [callback])
-    assert [json.loads(line)["step"] for line in (tmp_path / RECORD).read_text().splitlines()] == [2, 4]
+    assert [json.loads(line)["step"] for line in (tmp_path / RECORD).read_text().splitlines()] == [0, 2, 4]
 
 
 def test_mixed_precision_has_readings(tmp_path):
     fit(Causal(), texts(8), tmp_path, [state_size()], precision="bf16-mixed")
-    assert [json.loads(line)["step"] for line in (tmp_path / RECORD).read_text().splitlines()] == [2, 4]
+    assert [json.loads(line)["step"] for line in (tmp_path / RECORD).read_text().splitlines()] == [0, 2, 4]
 
 
 def test_loggers_have_the_readings(tmp_path, monkeypatch):
@@ -207,7 +208,7 @@ def test_loggers_have_the_readings(tmp_path, monkeypatch):
     events.Reload()
     scalars = {event.step: event.value for event in events.Scalars("ess/average")}
     history = mlflow.MlflowClient(store).get_metric_history(loggers[1].run_id, "ess/average")
-    assert sorted(scalars) == [each.step for each in history] == [2, 4]
+    assert sorted(scalars) == [each.step for each in history] == [0, 2, 4]
     assert [each.value for each in history] == pytest.approx(list(scalars.values()))
     summary = dict(loggers[2].experiment.summary)
     wandb.finish()

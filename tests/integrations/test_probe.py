@@ -70,16 +70,16 @@ def test_a_reading_of_attention_has_its_sinks_and_says_what_its_cache_could_use_
     cuts = probe.measure(model).mixer(rows[0]["layer"])["position"].values
     most = np.minimum(cuts, TEXTS.shape[1] - cuts)[cuts > 0].mean()
     told = f"ESS {found['ess/average']:.2f} of at most {most:.3g} on average"
-    assert re.search(rf": {re.escape(told)}$", repr(whole), re.MULTILINE)
+    assert re.search(rf"found {re.escape(told)}$", repr(whole), re.MULTILINE)
     told = f"ESS {part['ess/average']:.2f} of at most {most:.3g} on average, in 2 of 4 heads of each layer"
-    assert re.search(rf": {re.escape(told)}$", repr(probing), re.MULTILINE)
+    assert re.search(rf"found {re.escape(told)}$", repr(probing), re.MULTILINE)
 
 
 def test_a_reading_of_a_state_says_its_size_and_no_sink():
     probing = Probing(Probe(TEXTS, every=1, settings=Settings(positions=8)))
     found = probing.step(model_of(), 1)
     assert not {"ess/middle", "ess/sinkless", "ess/sink_share"} & found.keys()
-    assert f": ESS {found['ess/average']:.2f} of 4, in 2 of 4 heads of each layer\n" in repr(probing)
+    assert f"found ESS {found['ess/average']:.2f} of 4, in 2 of 4 heads of each layer\n" in repr(probing)
 
 
 class OwnLayer(torch.nn.Module):
@@ -214,7 +214,9 @@ def test_a_costly_reading_is_told_once_against_the_steps_of_the_training(caplog,
     )
     assert costly.endswith("T of 1 is found by impulses: a method operator(hidden) of SilentLayer saves most of that.")
     assert re.search(
-        r"^4 readings in 24\.0 s, the last at step 30, as long as 12 training steps: ESS ", repr(probing), re.M
+        r"^4 readings, 24\.0 s in all\. The last, at step 30, took as long as 12 training steps and found ESS ",
+        repr(probing),
+        re.M,
     )
 
 

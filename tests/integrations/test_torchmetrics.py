@@ -14,6 +14,7 @@ import torch.distributed
 pytest.importorskip("torchmetrics")
 
 import statesize
+from statesize.errors import InputError
 from statesize.integrations.torchmetrics import StateSizeMetric
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
@@ -104,3 +105,8 @@ def test_two_processes_find_what_one_finds(tmp_path):
     assert process.returncode == 0
     assert here == pytest.approx(there, rel=0, abs=0, nan_ok=True)
     assert here == pytest.approx(whole(positions=5, channels=2), rel=1e-9, nan_ok=True)
+
+
+def test_settings_name_what_layers_mix():
+    with pytest.raises(InputError, match="mixes must name modules of the model, got 'nowhere'"):
+        StateSizeMetric(Settings(mixes={"nowhere": "values"})).update(model_of(), TEXTS)

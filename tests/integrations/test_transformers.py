@@ -167,7 +167,7 @@ def test_weights_and_losses_are_the_same_with_readings(family, tmp_path):
     plain = trainer(first, texts(16), tmp_path, [], max_steps=4, learning_rate=0.1)
     plain.train()
     run, readings = read(second, tmp_path)
-    assert [entry["step"] for entry in readings] == [2, 4]
+    assert [entry["step"] for entry in readings] == [0, 2, 4]
     for name, tensor in first.state_dict().items():
         assert torch.equal(second.state_dict()[name], tensor), name
     losses = [[entry["loss"] for entry in each.state.log_history if "loss" in entry] for each in (plain, run)]
@@ -178,9 +178,9 @@ def test_weights_and_losses_are_the_same_with_readings(family, tmp_path):
 def test_without_another_tool_readings_are_lines_of_json_which_is_told_once(tmp_path, caplog):
     _, readings = read(Causal(), tmp_path)
     told = [one.getMessage() for one in caplog.records if one.name == "statesize"]
-    assert [one for one in told if "a reading takes" not in one] == [f"Step 2: readings are in {tmp_path / RECORD}"]
+    assert [one for one in told if "a reading takes" not in one] == [f"Step 0: readings are in {tmp_path / RECORD}"]
     lines = [json.loads(line) for line in (tmp_path / RECORD).read_text().splitlines()]
-    assert [line["step"] for line in lines] == [2, 4]
+    assert [line["step"] for line in lines] == [0, 2, 4]
     for line, entry in zip(lines, readings, strict=True):
         assert line.pop("run")
         assert {name: entry[name] for name in line} == line
@@ -202,14 +202,21 @@ def test_a_callback_says_what_it_measures_and_where_readings_are(tmp_path):
     run, readings = read(Causal(), tmp_path)
     (callback,) = [one for one in run.callback_handler.callbacks if isinstance(one, StateSizeCallback)]
     found = repr(callback).splitlines()[1]
-    assert re.match(r"2 readings in \d+\.\d s, the last at step 4, as long as [\d,]+ training steps: ESS ", found)
+    took = r"took as long as [\d,]+ training steps and found ESS "
+    assert re.match(rf"3 readings, \d+\.\d s in all\. The last, at step 4, {took}", found)
     assert found.endswith(f"ESS {readings[-1]['ess/average']:.2f} of 4")
     regularisation = RegularisationCallback(run, Regularisation(identity_weight=1.0))
     assert repr(regularisation).startswith("RegularisationCallback of Regularisation(identity_weight=1.0")
     assert "\nnot added yet\n" in repr(regularisation)
+    assert repr(regularisation).endswith("next: trainer.add_callback(callback)")
     run.add_callback(regularisation)
+    assert repr(regularisation).endswith("next: trainer.train()")
     run.train()
     assert re.search(r"\nadded 4 times, the last 0\.\d+\n", repr(regularisation))
+    assert "next" not in repr(regularisation)
+    early = StateSizeCallback(probe())
+    trainer(Causal(), texts(4), tmp_path, [early])
+    assert repr(early).endswith("next: trainer.train()")
 
 
 @pytest.mark.parametrize("logging_steps", [1, 2, 3])
@@ -222,7 +229,7 @@ def test_readings_stand_beside_the_loss_once_on_the_console_and_in_the_history(e
         run.add_callback(RegularisationCallback(run, Regularisation(identity_weight=1.0)))
     run.train()
     readings = [entry for entry in run.state.log_history if "ess/average" in entry]
-    assert [entry["step"] for entry in readings] == [2, 4]
+    assert [entry["step"] for entry in readings] == [0, 2, 4]
     assert [entry["step"] for entry in readings if "loss" in entry] == [
         step for step in (2, 4) if step % logging_steps == 0
     ]
@@ -230,8 +237,8 @@ def test_readings_stand_beside_the_loss_once_on_the_console_and_in_the_history(e
     assert all(("regularisation" in entry) is not early for entry in losses)
     printed = [line for line in capsys.readouterr().out.splitlines() if "ess/average" in line]
     # Without the Trainer, a callback cannot make it print at steps of other entries.
-    assert len(printed) == (2 if logging_steps < 3 or not early else 0)
-    for line, entry in zip(printed, readings, strict=False):
+    assert len(printed) == ((0 if logging_steps == 3 else 2) if early else 3)
+    for line, entry in zip(printed, readings[-len(printed) :], strict=False):
         assert f"'ess/average': '{entry['ess/average']:.4g}'" in line
         assert re.findall(r"ess/\w+", line) == ["ess/average", "ess/state_utilisation"]
         assert ("'loss'" in line) == ("loss" in entry)
@@ -271,7 +278,7 @@ def test_two_trainings_in_one_folder_are_told_apart(tmp_path):
     for _ in range(2):
         read(Causal(), tmp_path)
     lines = pd.read_json(tmp_path / RECORD, lines=True)
-    assert lines.groupby("run")["step"].apply(list).tolist() == [[2, 4], [2, 4]]
+    assert lines.groupby("run")["step"].apply(list).tolist() == [[0, 2, 4], [0, 2, 4]]
     assert lines["run"].is_monotonic_increasing
 
 
@@ -279,17 +286,17 @@ def test_two_trainings_in_one_folder_are_told_apart(tmp_path):
 def test_a_training_in_mixed_precision_has_readings(family, tmp_path):
     model = Causal() if family == "gla" else tiny_model(family)
     _, readings = read(model, tmp_path, bf16=True)
-    assert [entry["step"] for entry in readings] == [2, 4]
+    assert [entry["step"] for entry in readings] == [0, 2, 4]
 
 
 def test_a_record_that_cannot_be_written_is_told_once_and_ends_no_training(tmp_path, caplog):
     (tmp_path / RECORD).mkdir()
     run, readings = read(Causal(), tmp_path)
     assert run.state.global_step == 4
-    assert [entry["step"] for entry in readings] == [2, 4]
+    assert [entry["step"] for entry in readings] == [0, 2, 4]
     told = [record.getMessage() for record in caplog.records if record.name == "statesize"]
     (unwritten,) = [one for one in told if "a reading takes" not in one]
-    assert unwritten.startswith("Step 2: the reading was not written: ")
+    assert unwritten.startswith("Step 0: the reading was not written: ")
 
 
 def test_tensorboard_has_them(tmp_path, monkeypatch):
@@ -301,7 +308,7 @@ def test_tensorboard_has_them(tmp_path, monkeypatch):
     scalars = [(event.step, event.value) for event in found.Scalars("train/ess/average")]
     assert scalars == [(entry["step"], pytest.approx(entry["ess/average"])) for entry in readings]
     # What the console leaves out.
-    assert len(found.Scalars("train/ess/layers")) == 2
+    assert len(found.Scalars("train/ess/layers")) == 3
     assert not (tmp_path / RECORD).exists()
 
 
@@ -394,7 +401,7 @@ def test_token_ids_are_enough(tmp_path):
     run.train()
     readings = [entry for entry in run.state.log_history if "ess/average" in entry]
     # The first reading is always due; a later one may wait until it fits into its share of the time.
-    assert readings[0]["step"] == 2
+    assert readings[0]["step"] == 0
     kept = [json.loads(line) for line in (tmp_path / RECORD).read_text(encoding="utf-8").splitlines()]
     assert len({line.pop("run") for line in kept}) == 1
     assert all(line.items() <= entry.items() for line, entry in zip(kept, readings, strict=True))

@@ -7,7 +7,9 @@ import pytest
 from scipy import stats
 
 from statesize.measurement.statistics import (
+    Interval,
     Sample,
+    above_zero,
     draw,
     estimate,
     mean_interval,
@@ -94,6 +96,21 @@ def test_the_interval_of_evenly_spread_positions_holds_the_mean_over_all():
 @pytest.mark.parametrize("positions", [[4, 5, 6, 7], [2, 4, 9, 10], [3, 9], []])
 def test_all_positions_and_chosen_ones_leave_nothing_to_chance(positions):
     assert position_error(np.arange(len(positions)) ** 2.0, np.array(positions, np.int64)) == 0
+
+
+def test_an_interval_of_what_cannot_be_negative_is_that_of_the_logarithm():
+    values = np.array([0.1, 0.2, 0.1, 3.0, 0.2])
+    plain = mean_interval(values)
+    found = above_zero(plain)
+    assert plain.low < 0 < found.low < found.value == plain.value
+    half = stats.t.ppf(0.975, 4) * stats.sem(values) / values.mean()
+    assert np.log([found.value / found.low, found.high / found.value]) == pytest.approx([half, half])
+    # No bolder than before in what it says at most.
+    assert found.high > plain.high
+    assert above_zero(mean_interval(np.zeros(5))).ends == [0, 0]
+    assert above_zero(mean_interval(values[:4])).ends is None
+    # A mean that rounding left near 0, of values of both signs.
+    assert above_zero(Interval(1e-18, -1e-9, 1e-9)).low >= 0
 
 
 def test_pieces_of_a_text_are_one_unit_of_an_interval():

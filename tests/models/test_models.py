@@ -260,6 +260,18 @@ def test_a_hub_that_does_not_have_a_model_or_does_not_answer_is_asked_once(answe
     thread.join()
 
 
+def test_a_hub_that_cannot_be_reached_is_said_in_words(monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(
+        InputError, match=r"gives none: it cannot be reached\. Check the spelling, the network"
+    ) as error:
+        load_model("no-one/no-such-model")
+    assert "Errno" not in str(error.value)
+
+
 def test_damaged_weights_and_a_missing_tokenizer(tmp_path):
     folder = save_tiny(tmp_path / "small")
     weights = folder / "model.safetensors"

@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import statesize as ss
 from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.networks.page import page
 from statesize.report.redundancy import ALONE, NEEDED, STORED, MixerNeeds, Redundancy
 from statesize.spectra.spectrum import effective_rank
 
@@ -53,6 +54,18 @@ def test_the_number_is_the_sum_of_the_parts_over_the_whole_where_the_text_is_lon
         "allows 24, so the text is the limit of what passes, not the layers. Take a text of about 10 tokens or more."
     )
     assert found_of(held, 10, 5).reason(0) == ""
+
+
+@pytest.mark.parametrize(("mixer", "compares"), [("sa", False), ("gla", True)])
+def test_layers_are_not_summed_up_where_no_text_tells_a_redundancy(mixer: str, compares: bool) -> None:
+    held, ids = model(mixer), tokens(8)
+    result = ss.network_ess(held, ids, [3], method="dense")
+    _, layers = page("small", result, ss.networks.redundancy(held, ids, result)).tables
+    assert [row[0] for row in layers.rows if row[0] in ("all layers", "network")] == [
+        "all layers",
+        "network",
+    ] * compares
+    assert ("(redundancy)" in layers.caption) == compares
 
 
 def test_no_longer_text_is_advised_where_the_caches_grow_with_it() -> None:

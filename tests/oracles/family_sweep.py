@@ -14,7 +14,7 @@ from oracles.tiny_settings import CAUSAL_WITH
 from torch import Tensor, nn
 
 from statesize.adapters import Captured, capture
-from statesize.adapters.observation import running_modules
+from statesize.adapters.observation import ModuleStack
 from statesize.adapters.sources import sources_of
 from statesize.errors import StatesizeError
 
@@ -109,7 +109,7 @@ def sweep(family: str, build: Callable[[], nn.Module]) -> Row:
 def observed_answers(model: nn.Module, ids: Tensor) -> Tensor:
     """What a model says while every source watches it."""
     with ExitStack() as stack:
-        running = stack.enter_context(running_modules(model, ids.shape[1]))
+        running = stack.enter_context(ModuleStack(model, ids.shape[1]).watching())
         for source in sources_of(model):
             stack.enter_context(source(running, lambda make, product=None: None))
         return answers(model, ids)

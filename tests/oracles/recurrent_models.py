@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from statesize.adapters.observation import Observation, running_modules
+from statesize.adapters.observation import ModuleStack, Observation
 from statesize.adapters.replaced import source_files
 from statesize.adapters.sources import Source
 
@@ -182,7 +182,7 @@ def observations(model: nn.Module, ids: Tensor, *sources: Source) -> list[Observ
     """What some sources observe in one forward pass."""
     seen: list[Observation] = []
     with ExitStack() as stack:
-        running = stack.enter_context(running_modules(model, 21))
+        running = stack.enter_context(ModuleStack(model, 21).watching())
         for source in sources:
             stack.enter_context(source(source_files(model), running, lambda make, product=None: seen.append(make())))
         model(input_ids=ids, use_cache=False)

@@ -9,8 +9,7 @@ from torch.nn import functional
 
 import statesize as ss
 from statesize.errors import InputError, ModelError
-from statesize.models.digests import tokens_sha256
-from statesize.texts.inputs import given_sequences
+from statesize.texts.inputs import given_sequences, tokens_sha256
 
 LENGTH = 24
 

@@ -94,20 +94,19 @@ def test_layers_of_a_kind_cost_as_much():
 
 
 def timed(model, ids):
-    trial = _Trial(model, Settings(), ids, [len(ids)], None)
-    return trial, list(trial.time_layers())
+    trial = _Trial(model, Settings(), [12, len(ids)])
+    return trial, list(trial.time_layers(ids))
 
 
 def test_two_layers_of_each_kind_are_timed():
     config = ModelConfig(mixer="gla,gla,sa,gla", vocabulary_size=32, width=8, heads=2, layers=16, key_size=2)
     model = LanguageModel(config, torch.Generator().manual_seed(0))
     trial, names = timed(model, torch.arange(24))
-    assert all(layer[0].seconds > 0 for layers in trial.timed.values() for layer, _ in layers)
+    assert all(seconds > 0 for layers in trial.seconds.values() for (seconds,) in layers[24])
     # Two of the four layers of attention, and of the twelve others, from all parts of the model.
     assert [list(trial.kinds).index(name) for name in names] == [4, 6, 12, 14]
-    assert [kind[0].kind for kind in trial.timed] == ["gla", "sa"]
-    shorter = _Trial(model, Settings(), torch.arange(12), [12, 24], trial)
-    assert list(shorter.time_layers()) == names
+    assert [kind[0].kind for kind in trial.seconds] == ["gla", "sa"]
+    assert list(trial.time_layers(torch.arange(12))) == names
 
 
 @pytest.fixture
@@ -138,7 +137,7 @@ def test_a_head_and_a_group_are_timed_the_second_time_and_more_of_them_where_the
     each = [(count, [(4, 79, "tridiagonal"), (2, 79, "tridiagonal")]) for count in (1, 1, *further)]
     # A second layer shows more where that takes no time.
     assert seen == each * (2 if further else 1)
-    assert [[len(planned) for planned, _ in layers] for layers in trial.timed.values()] == [[2, 2]]
+    assert [[len(took) for took in layers[80]] for layers in trial.seconds.values()] == [[2, 2]]
     assert len(names) == 2
 
 
@@ -151,8 +150,8 @@ def test_a_layer_stands_for_all_that_are_measured_alike(measured):
     assert [list(trial.kinds).index(name) for name in names] == [0, 1, 2, 3]
     # Heads and groups of the first layer alone: the others are measured by the same engines.
     assert seen == [(1, [(4, 79, "tridiagonal"), (1, 79, "dense")])] * 2
-    assert [[groups.seconds for (_, groups), _ in layers] for layers in trial.timed.values()] == [[8.0, 8.0]] * 2
-    assert {heads.kind for ((heads, _), _), *_ in trial.timed.values()} == {"attention", "sliding attention"}
+    assert [[groups for _, groups in layers[80]] for layers in trial.seconds.values()] == [[8.0, 8.0]] * 2
+    assert {heads.kind for (heads, _), _ in trial.planned.values()} == {"attention", "sliding attention"}
 
 
 def test_texts_of_other_lengths_take_what_grows_with_the_length_and_with_the_cost():

@@ -15,10 +15,10 @@ from statesize.cli.shared.summary import layer_rows
 from statesize.errors import InputError, ModelError
 from statesize.measurement.measurement import measure
 from statesize.measurement.settings import Settings
-from statesize.models.digests import tokens_sha256
 from statesize.operators import Dense, Recurrence, SoftmaxAttention
 from statesize.profiling import profile
 from statesize.results.store import SCHEMA
+from statesize.texts.inputs import tokens_sha256
 
 
 class Decay(nn.Module):

@@ -119,7 +119,7 @@ def test_maps_of_all_heads_are_refused_before_they_are_made(monkeypatch):
     with pytest.raises(
         InputError, match=r"memory must be at least 68MB for mixer model.layers.0.self_attn, all heads of 32"
     ):
-        captured_mixers(attention_model(32), torch.arange(32)[None], None, "all", memory=10_000)
+        captured_mixers(attention_model(32), torch.arange(32)[None], "all", Settings(memory=10_000))
     assert not made
 
 

@@ -27,7 +27,7 @@ from statesize.reduction.cache.result import CachedHead, CachePrices, PricedDocu
 from statesize.reduction.cache.rounding import bits_a_number, rounded_keys, rounded_values
 from statesize.reduction.cache.rules import FUTURE, RULES, SINKS, kept, kept_first
 from statesize.reduction.cache.sets import three_sets
-from statesize.reduction.cache.smaller import cache_bytes, decoded_logits, holds_layers_apart, smaller_cache
+from statesize.reduction.cache.smaller import cache_bytes, holds_layers_apart, smaller_cache
 from statesize.reduction.cache.table import notes
 from statesize.reduction.cache.variants import VariantRuns
 
@@ -252,6 +252,17 @@ def test_attention_rules_by_their_formulas(llama):
             scores = expected.gather(-1, middle)
             assert bool((scores.diff(dim=-1) <= 1e-6).all()), rule
         assert kept_first("streaming", layer)[0].tolist() == [0, 1, 2, 3, *range(24, 40), *range(23, 3, -1)]
+
+
+@torch.no_grad()
+def decoded_logits(read, cache, ids):
+    """Logits (C, V) of tokens (1, C) that a model reads one at a time; the cache grows."""
+    made = []
+    for at in range(ids.shape[1]):
+        # The model would take the position from the tokens that its first layer holds.
+        position = torch.tensor([[read.ids.shape[1] + at]])
+        made.append(read.model(ids[:, at : at + 1], past_key_values=cache, position_ids=position).logits[0])
+    return torch.cat(made)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text"])

@@ -649,6 +649,7 @@ def test_shares_of_loss_are_told_of_five_texts_and_which_ess_suffices():
     enough = TruncationResult("m", documents, {}, 1, 0.0)
     few = dataclasses.replace(enough, documents=documents[:4])
     worth = "of context's worth"
+    assert f"{worth}: this loss as a share of what the context is worth." in str(notes(enough))
     assert worth not in table(few).headings
     assert "–" not in str(table(few).rows)
     assert worth in table(enough).headings
@@ -668,12 +669,37 @@ def test_shares_of_loss_are_told_of_five_texts_and_which_ess_suffices():
     assert enough.finding.endswith(" of the state.")
     unfilled = tuple(dataclasses.replace(one, inputs=20.0) for one in documents)
     told = dataclasses.replace(enough, documents=unfilled).finding
+    # Of 20 numbers of the state, as many as tokens came before.
+    assert ". A head can keep 10 numbers per channel; " in told
     assert told.endswith(" × its ESS. The texts before the cuts are too short to fill the state.")
     short = dataclasses.replace(enough, documents=tuple(dataclasses.replace(one, tokens=12) for one in documents))
     assert short.finding.startswith("Too little text to tell: fewer than 16 tokens bound what can pass")
     assert "a head needs" not in short.finding
     nothing, *_ = table(enough).rows
     assert nothing == ["nothing", "0.0", "100%", "100%", "+1.000 [+1.000, +1.000]", "1.0000 [1.0000, 1.0000]"]
+
+
+def test_no_interval_of_a_divergence_reaches_below_0_and_equal_rows_are_one():
+    def runs(share):
+        kept = [("past rows", 2.0, 8.0, share), *(("past rows", scale, 10.0, 0.0) for scale in (4.0, 8.0, 16.0))]
+        cut = [("ess", 1.0, 4.0, share), *kept]
+        return (
+            MeasuredRun("nothing", 0.0, 0.0, 2.0, 1.0),
+            *(MeasuredRun(rule, scale, each, 1 + lost, lost) for rule, scale, each, lost in cut),
+        )
+
+    shares = (0.0001, 0.0001, 0.0001, 0.0001, 0.05)
+    documents = tuple(
+        CutDocument(at, 20, 10, 1.0, 4.0, 10.0, 10.0, 10.0, runs(share)) for at, share in enumerate(shares)
+    )
+    result = TruncationResult("m", documents, {}, 1, 0.0)
+    assert all(one.low >= 0 for row in result.rows for one in (row.divergence, row.divergence_share))
+    assert result.rows[0].divergence_share.low > 0
+    assert result.moved.low > 0
+    # What is lost of the loss may be less than nothing.
+    assert result.rows[0].share.low < 0
+    carried = [row[0] for row in table(result).rows if "without" in row[0]]
+    assert carried == ["twice its ESS, without hindsight", "4 × its ESS, without hindsight"]
 
 
 def test_pieces_of_one_text_are_not_called_documents():

@@ -21,9 +21,11 @@ _MODELS = {
     "gated-deltanet": "`gated-deltanet`",
 }
 _CLAIMS = {
-    "with hindsight ESS suffices": "at ESS, the choice with hindsight loses at most 1 %",
-    "without it ESS does not": "at ESS, the best choice without it loses more than 5 %",
-    "without it 1 % takes a quarter of what is stored": "a loss of 1 % takes it more than 25 % of what is stored",
+    "with hindsight ESS suffices": "at ESS with hindsight, predictions change by at most 1 %",
+    "without it ESS does not": "at ESS without hindsight, they change by more than 5 %",
+    "without it 1 % takes a quarter of what is stored": (
+        "without hindsight, a change of 1 % takes more than 25 % of what is stored"
+    ),
 }
 _BETWEEN: dict[str, Mapping[str, Any]] = {
     "the second: more than 1 %": {"bound": "causal", "more than": 0.01},

@@ -12,7 +12,7 @@ from tools.figures.on_record import RESULTS, VERDICTS, read_json, read_record, r
 CLAIMS = (
     ("Accuracy goes with ESS/kv, more than with TSS/kv (section 4.1)", "correlation"),
     ("Gated mixers leave states unused that linear attention fills (section 4.2)", "regimes"),
-    ("A term that keeps decays near 1 repairs that", "regularisation"),
+    ("A loss term that keeps decays near 1 makes gated mixers recall better", "regularisation"),
     ("The normalisation factor of S6 raises ESS at initialisation, and accuracy", "initialisation"),
     ("The ESS of a teacher tells what a smaller student loses", "distillation"),
     ("The ESS of the layers of a hybrid tells how good it is", "hybrids"),

@@ -58,10 +58,15 @@ QUOTED = {
         *("claim_rules_ess_given_start", "claim_cut_at_ess", "claim_cut_at_state_rank"),
     ),
     "correlation": (
-        *("claim_mqar_inside_cells", "control_mqar_initial_inside_cells", "mqar_pearson_difference"),
+        *(
+            "claim_mqar_inside_cells",
+            "claim_mqar_inside_cells_above_control",
+            "control_mqar_initial_inside_cells",
+            "mqar_pearson_difference",
+        ),
         *("mqar_off_plateau_inside_cells", "mqar_inside_cells_by_beginning"),
     ),
-    "regimes": ("claim_la_less_gla",),
+    "regimes": ("claim_la_less_gla", "claim_la_less_wla"),
     "initialisation": ("claim_s6_initial_ratio_0.01_to_0.1", "claim_s6_accuracy_gain_0.01_to_0.1"),
     "regularisation": ("claim_gla_lambda_0.3_gain",),
     "delimiters": ("claim_beyond_controls_gla",),

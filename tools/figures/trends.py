@@ -45,11 +45,11 @@ def bundled_length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
 
 def _exponent(document: Mapping[str, Any]) -> str:
     """The exponent of the mean over all channels, told where the command tells one: near no ceiling was any."""
+    first = document["exponents"][0]
     places = [index for index, one in enumerate(document["lengths"]) if one["length"] <= document["trained_length"]]
     means = np.array(document["layers"][0]["entropy"])[places]
     if len(places) >= FEWEST_LENGTHS and saturates([document["lengths"][index]["length"] for index in places], means):
-        return "saturates"
-    first = document["exponents"][0]
+        return "saturates" if first["course"] == "levels off" else "slows down"
     return estimate(first["exponent"], first["exponent_interval"], ".2f")
 
 

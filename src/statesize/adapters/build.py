@@ -201,19 +201,16 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, *, check: bool)
 
         try:
             return bare(forward.model, run, mixer, lambda _: hold_at_least(mixer, dtype))
+        except InputError as error:
+            raise InputError(f"Mixer {name} (indices are sequence, head, position, …): {error}") from error
         except StatesizeError:
             raise
         except Exception as error:
             message = f"Mixer {name}: {method}(hidden) must run on what its forward takes, got {error!r}. Correct it."
             raise InputError(message) from error
 
-    try:
-        checked = _checked(name, call, forward, called) if check else Checked()
-        operator = called("operator")
-    except InputError as error:
-        if error.__cause__ is not None:
-            raise
-        raise InputError(f"Mixer {name} (indices are sequence, head, position, …): {error}") from error
+    checked = _checked(name, call, forward, called) if check else Checked()
+    operator = called("operator")
     if not isinstance(operator, Operator):
         raise ModelError(
             f"Mixer {name}: operator(hidden) returned {type(operator).__name__}, not a statesize Operator."
@@ -250,8 +247,11 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, *, check: bool)
     notes = (
         f"{UNCHECKED}: {checked.reason}." if checked.reason else "",
         checked.part if is_own_code(mixer) else "",
-        # A bare matrix keeps all positions.
         f"{OVERSIZED}: it is {said}, but the operator holds {size}." if said > size < operator.length - 1 else "",
+        "Its T is a bare matrix, so it counts as keeping every token. If its state holds n numbers per channel, return "
+        "ss.Dense(matrix, state_size=torch.arange(length).clamp(max=n))."
+        if isinstance(operator, Dense) and size == operator.length - 1
+        else "",
     )
     values = (lambda: cast("Tensor", called("values"))) if callable(getattr(mixer, "values", None)) else None
 

@@ -168,7 +168,7 @@ def agreement(
         if call.autocast:
             advice = "Let it run without autocast."
         elif dtype is torch.float32:
-            advice = "Load the model in float64, or give what depends on the dtype, such as an eps, a fixed value."
+            advice = "Load the model in float64, or write a number in place of torch.finfo(x.dtype).eps and the like."
         else:
             advice = "Load the model in float32 or float64."
         raise ModelError(

@@ -170,9 +170,9 @@ class Forward:
         return f"{name} is part of the encoder, whose sequence is held fixed; measured is {self.measured.name}."
 
     def hidden(self, run: Callable[..., Any] = bare, **options: Any) -> Tensor | None:
-        """The last hidden state (S, L, d) of one of the `runs`, which takes the options; else its first output."""
+        """The last hidden state (S, L, d) of one of the `runs`, with options; else logits or its first output."""
         try:
-            output = run(self.model, partial(self.called, *self.args, **self.kwargs), **options)
+            output: object = run(self.model, partial(self.called, *self.args, **self.kwargs), **options)
         except RuntimeError as error:
             if "active drivers" not in str(error):
                 raise
@@ -180,7 +180,10 @@ class Forward:
 
             raise without_driver(self.model) from error
         hidden: object = getattr(output, "last_hidden_state", None)
-        return hidden if isinstance(hidden, Tensor) else _first_tensor(output)
+        if isinstance(output, tuple):
+            output = next(iter(cast("tuple[object, ...]", output)), None)
+        logits: object = getattr(output, "logits", output)
+        return next((one for one in (hidden, logits) if isinstance(one, Tensor)), None)
 
     def called(self, *args: Any, **kwargs: Any) -> Any:
         """What the backbone returns; where one of its embeddings refuses the inputs, an InputError."""
@@ -225,14 +228,6 @@ def _check_copy(copied: Forward, given: Forward) -> None:
             "given too, or an earlier run has packed its weights otherwise, as bitsandbytes does on a CPU. Load it "
             "anew, in float32, and measure it before it runs; or give the model that was quantised."
         )
-
-
-def _first_tensor(output: object) -> Tensor | None:
-    """The logits of what a model returned, or its first tensor; None where what comes first is none."""
-    if isinstance(output, tuple):
-        output = next(iter(cast("tuple[object, ...]", output)), None)
-    logits: object = getattr(output, "logits", output)
-    return logits if isinstance(logits, Tensor) else None
 
 
 def backbone_of(model: nn.Module, inputs: Inputs) -> nn.Module:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +56,7 @@ class ModuleStack:
     closed: bool = False  # whether what torch's public functions do now is no mixing of the model's own
 
     @contextmanager
-    def watching(self, on_leave: Leave | None = None, name: str = "") -> Generator[None]:
+    def watching(self, on_leave: Leave | None = None, name: str = "") -> Generator[Self]:
         """Keep track of the modules that run while this is open, of a module of this name in the model."""
         names = {part: label or class_of(part).__name__ for label, part in named_parts(self.module, name)}
 
@@ -75,7 +75,7 @@ class ModuleStack:
             for part in names:
                 hooks.callback(part.register_forward_pre_hook(entering, prepend=True, with_kwargs=True).remove)
                 hooks.callback(part.register_forward_hook(leaving, always_call=True).remove)
-            yield
+            yield self
 
     @property
     def frame(self) -> Frame:
@@ -90,14 +90,6 @@ class ModuleStack:
             yield
         finally:
             self.closed = before
-
-
-@contextmanager
-def running_modules(model: nn.Module, length: int, on_leave: Leave | None = None) -> Generator[ModuleStack]:
-    """Keep track of the modules of a model that run while this is open."""
-    running = ModuleStack(model, length)
-    with running.watching(on_leave):
-        yield running
 
 
 Units = slice | Tensor
@@ -155,6 +147,10 @@ class FoundMixer:
     map_bytes: int = field(default=0, compare=False)
     groups: int = 0
     state_sizes: tuple[int, ...] = ()
+
+    def unit_limits(self, limits: Tensor) -> Tensor:
+        """What its operator allows, (P,), as that of each unit, which may keep less, or of all, whose unit is 1."""
+        return limits[None].minimum(torch.tensor(self.state_sizes)[:, None]) if self.state_sizes else limits[None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,6 +223,7 @@ class Observation:
             self.state_bytes,
             self.map_bytes,
             self.groups,
+            self.state_sizes,
         )
 
 

@@ -205,8 +205,16 @@ class _Before:
         self.stance = None if self.compiler is None else self.compiler._stance
 
     def change(self) -> None:
-        """Make a model ready to run."""
-        vars(self.model)["forward"] = _in_turn(self.model.forward)
+        """Make a model ready to run; other threads that call it wait until it is as before."""
+        forward = self.model.forward
+
+        @functools.wraps(forward)
+        def in_turn(*args: Any, **kwargs: Any) -> Any:
+            # A call that waited keeps the next run waiting, which would change the model under it.
+            with ONE_RUN:
+                return forward(*args, **kwargs)
+
+        vars(self.model)["forward"] = in_turn
         if self.compiler is not None:
             torch.compiler.set_stance("force_eager")
         torch.set_grad_enabled(False)
@@ -273,18 +281,6 @@ class _Before:
         else:
             vars(self.model)["forward"] = self.forward
         self.is_back = True
-
-
-def _in_turn(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """The forward of a model that runs: other threads that call it wait until the model is as before."""
-
-    @functools.wraps(forward)
-    def wait(*args: Any, **kwargs: Any) -> Any:
-        # A call that waited keeps the next run waiting, which would change the model under it.
-        with ONE_RUN:
-            return forward(*args, **kwargs)
-
-    return wait
 
 
 def _attributes(module: nn.Module) -> dict[str, object]:

@@ -15,7 +15,7 @@ from statesize.adapters.observation import SHARED
 from statesize.adapters.watch import ModelRun
 from statesize.check import refuse, require_kind, whole_number
 from statesize.errors import InputError, ModelError
-from statesize.io.text import counted, listed
+from statesize.io.text import counted, listed, meant
 
 HOW_TO_SUPPLY = "give the class of its mixer a method `operator(hidden)` that returns a statesize Operator"
 
@@ -150,12 +150,12 @@ def chosen_names(names: Sequence[str], layers: Layers, refused: Mapping[str, str
         elif index is not None and -len(names) <= index < len(names):
             selected.update(called[names[index]])
         else:
-            known = f"the model's mixers by name or by index 0 … {len(names) - 1}"
+            known, mixers = f"the model's mixers by name or by index 0 … {len(names) - 1}", counted(len(names), "mixer")
             refuse(
                 "layers",
                 known,
                 layer,
-                f"Its {counted(len(names), 'mixer')} {'is' if len(names) == 1 else 'are'} {', '.join(names)}.",
+                meant(str(layer), names, f"Its {mixers} {'is' if len(names) == 1 else 'are'} {', '.join(names)}."),
             )
     every = [call for name in names for call in called[name]]
     return [name for name in dict.fromkeys([*every, *refused]) if name in selected]

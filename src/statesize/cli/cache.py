@@ -17,7 +17,7 @@ _STEPS = (
     "curves: pieces that show by how much each layer errs as its caches keep fewer tokens. sizes: tries of several "
     "numbers of tokens by these curves. prefixes: contexts that are read into a cache. without a prefix: predictions "
     "without the context. runs: tokens that are predicted from smaller caches. passkeys: numbers that are hidden and "
-    "asked for. speeds: caches whose speed is measured."
+    "asked for."
 )
 
 

@@ -24,7 +24,7 @@ def compare(
     /,
     *,
     recall: Path | None = None,
-    networks: Annotated[list[Path] | None, Parameter(name="--network", negative="")] = None,
+    networks: Annotated[list[Path] | None, Parameter(name="--network", negative="", metavar="PATH")] = None,
     html: Page = None,
     open_page: OpenPage = False,
     wide: Flag = False,

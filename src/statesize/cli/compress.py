@@ -19,7 +19,7 @@ def compress(
     /,
     *,
     output: Annotated[Path, Parameter(group=OFTEN)],
-    text: Annotated[list[Path] | None, Parameter(group=OFTEN, negative="")] = None,
+    text: Annotated[list[Path] | None, Parameter(group=OFTEN, negative="", metavar="PATH")] = None,
     state: str = "50%",
     int8: Flag = False,
     finetune: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
@@ -84,7 +84,7 @@ def compress(
     documents = [document for document in read if isinstance(document, str)]
     there = len({number for _, number in different_documents(documents)})
     if (measured := min(there, sequences or there)) < FEWEST_DOCUMENTS:
-        more = "more of these by --documents, " if there >= FEWEST_DOCUMENTS else ""
+        more = "more of these by --sequences, " if there >= FEWEST_DOCUMENTS else ""
         every = f", and {there} are all that are bundled" if text is None else ""
         printing.say(
             f"Whether it is safe takes {FEWEST_DOCUMENTS} texts, got {measured}{every}: {more}--text FILE.jsonl with "

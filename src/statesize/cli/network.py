@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -89,7 +89,8 @@ def network(
 
     printing.hush_libraries()
     tokenizer, vocabulary, _ = texts.facts_of(model, loading)
-    read = texts.read(tokenizer, printing, vocabulary).ids
+    found = texts.read(tokenizer, printing, vocabulary)
+    read = found.ids
     if len(read) > 1:
         printing.say(f"Reading the first of {len(read)} sequences, because a network is measured over one.")
     if short := too_short(len(read[0]), fewest=ENOUGH_TOKENS):
@@ -120,10 +121,9 @@ def network(
             say(f"No layer was measured: {error}")
     document = head | result.to_dict() | ({} if beside is None else {"redundancy": beside.to_dict()})
     show_page(page(loaded.name, result, beside), document, html, printing, open_page=open_page)
-    longer = replace(texts, max_tokens=RECORDED)
     compares = model in ON_RECORD and start is end is None and positions % 2 == 1 and len(read[0]) < RECORDED
-    if compares and len(longer.read(tokenizer, Printing(quiet=True), vocabulary).ids[0]) == RECORDED:
-        printing.next(*called_with("--max-tokens", RECORDED, alias="--tokens"), why="what is normal, on record")
+    if compares and (found.lengths is None or found.lengths[0] >= RECORDED):
+        printing.next(*called_with({"--max-tokens": RECORDED}), why="what is normal, on record")
     elif not by_layer and model in FILLED and len(read[0]) >= RECORDED:
         printing.next(*called_again("--by-layer"), why="whether layers keep what others keep")
     else:

@@ -250,7 +250,6 @@ def _read_settings(
 ) -> tuple[Sequences, Settings]:
     """The sequences after a prefix, measured at its end unless positions are requested; first at the tolerance."""
     from statesize.errors import InputError
-    from statesize.measurement.settings import report_tolerances
     from statesize.texts.tokens import after_prefix
 
     if prefix is not None:
@@ -261,8 +260,7 @@ def _read_settings(
         printing.say(f"The prefix ends before token {border}.")
         read = replace(read, ids=[ids for ids, _ in planned])
         settings = replace(settings, positions=(border,)) if settings.by_default else settings
-    tolerances = report_tolerances(max(map(len, read.ids)), tolerance)
-    return read, replace(settings, relative_tolerances=tolerances)
+    return read, settings.for_texts(max(map(len, read.ids)), tolerance)
 
 
 def _reading(read: Sequences) -> dict[str, str]:
@@ -288,7 +286,7 @@ class _ProfileCommand:
 
 
 def _here(model: str, loading: Loading, texts: Texts, settings: Settings) -> _ProfileCommand:
-    from statesize.models.digests import tensors_sha256
+    from statesize.adapters.models.model_state import tensors_sha256
     from statesize.profiling.plan import plan
     from statesize.profiling.run import run_profile
     from statesize.texts.documents import vocabulary_size

@@ -105,8 +105,9 @@ class StateSizeCallback(Callback):
         return self._probing.described("StateSizeCallback of a ", where, "next: Trainer(callbacks=[callback])")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self._probing, self._last = Probing(self.probe), trainer.global_step
+        """Start the clock, and measure before the first step."""
+        self._probing, self._last = Probing(self.probe), trainer.global_step or -1
+        self.on_train_batch_end(trainer, pl_module, None, None, 0)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

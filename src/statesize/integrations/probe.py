@@ -30,7 +30,6 @@ from statesize.io.files import os_errors
 from statesize.io.progress import duration
 from statesize.io.text import counted
 from statesize.measurement.settings import Settings
-from statesize.models.digests import tokens_sha256
 from statesize.parallel.ranks import Replicas
 from statesize.parallel.threads import SerialExecutor
 from statesize.profiling.profile import Profile
@@ -41,7 +40,7 @@ from statesize.report.diagnosis import diagnose
 from statesize.report.names import by_reason
 from statesize.results.profiled import model_mean
 from statesize.results.summary import SummaryRow, average, keeps_everything, largest_size, unit_dim, unit_limits
-from statesize.texts.inputs import Inputs, sequences
+from statesize.texts.inputs import Inputs, sequences, tokens_sha256
 
 FEWEST_HEADS = 2
 """Fewest heads or channels of a layer in a measurement; a single one would have no standard error."""
@@ -206,18 +205,11 @@ class Probing:
         return self.described("", "next: .step(model, step) after each step")
 
     def described(self, owner: str, *further: str) -> str:
-        """What `repr` tells of a training's probe, of what holds it too: what it measures, when, and what it found.
-
-        Args:
-            owner: Before the probe: "", or such as "StateSizeCallback of a ".
-            further: Lines after it, the last of which says what to do before the first reading.
-
-        Returns:
-            Lines of text.
-        """
+        """What `repr` tells of an owner's probe, with further lines: the last where there is no reading yet."""
         step, _, ess = self._last
-        readings = f"{counted(self._readings, 'reading')} in {self._spent:.1f} s"
-        last = f"{readings}, the last at step {step}{self._against}: {ess}"
+        took = f" took {self._against} and" if self._against else ""
+        readings = f"{counted(self._readings, 'reading')}, {self._spent:.1f} s in all"
+        last = f"{readings}. The last, at step {step},{took} found {ess}"
         first, found = str(self.probe).partition("\n")[0], last if self._readings else "no reading yet"
         failed = (f"at its last step {what}: {cause}" for what, cause in self._failing.items())
         *lines, begin = further
@@ -335,16 +327,16 @@ class Probing:
         if not self._readings or self._cost is None or step <= self._last[0]:
             return
         told, costly, steps = self._against, took / (took + trained), took * (step - self._last[0]) / trained
-        self._against = f", as long as {steps:,.0f} training steps" if steps >= 1 else ", less than a training step"
+        self._against = f"as long as {steps:,.0f} training steps" if steps >= 1 else "less time than a training step"
         if costly > 0.1 and not told:
             every = float(f"{steps * (1 / SHARE - 1):.1g}")
-            message = "Step %d: a reading takes %.2g s%s: %.0f %% of the time. Probe(every=%d) makes that %.0f %%. %s"
+            message = "Step %d: a reading takes %.2g s, %s: %.0f %% of the time. Probe(every=%d) makes that %.0f %%. %s"
             cheaper = _cheaper(model, self._cost.kinds)
             _LOGGER.warning(message, step, took, self._against, 100 * costly, every, 100 * SHARE, cheaper)
 
     def _of_known_sizes(self, profile: Profile) -> Profile:
         """The profile with each state as large as a reading found it: of a state that forgets more, less is found."""
-        tree, lengths = profile.tree.copy(), profile.tokens["length"].values[:, None]
+        tree, lengths, larger = profile.tree.copy(), profile.tokens["length"].values[:, None], False
         for name in profile.mixers:
             node = profile.mixer(name)
             found = np.nan_to_num(largest_size(node)).item()
@@ -352,10 +344,9 @@ class Probing:
             if known > found:
                 passing = np.minimum(node["position"].values, lengths - node["position"].values)
                 binds = node["binds"].copy(data=(passing >= known).astype(node["binds"].dtype))
-                tree.children[name].dataset = node.assign(
-                    binds=binds, ceiling=node["ceiling"].copy(data=np.minimum(passing, known))
-                )
-        return Profile(tree)
+                ceiling, larger = node["ceiling"].copy(data=np.minimum(passing, known)), True
+                tree.children[name].dataset = node.assign(binds=binds, ceiling=ceiling)
+        return Profile(tree) if larger else profile
 
     def _tell_falls(self, step: int, profile: Profile) -> None:
         """Name each layer whose utilisation has fallen far, once until it has risen again, and its sink."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.kernels import scans
-from statesize.adapters.observation import Frame, ModuleStack, Observation, in_this_thread
+from statesize.adapters.observation import Frame, ModuleStack, Observation, declared_sizes, in_this_thread
 from statesize.adapters.replaced import source_files
 from statesize.adapters.select import find_mixers
 from statesize.check import all_finite, require_count, require_kind, require_real
@@ -52,6 +52,10 @@ class ModuleCall:
         Raises:
             InputError: The mixer's method did not return such an operator.
         """
+        return self.sized(sequences, units, generator)[0]
+
+    def sized(self, sequences: int, units: int, generator: torch.Generator) -> tuple[Operator, Tensor | None]:
+        """The same, and what each unit keeps of its state where heads differ."""
         hidden = self.hidden[_sample(len(self.hidden), sequences, generator).to(self.hidden.device)]
         operator: object = cast("Callable[[Tensor], object]", self.module.operator)(hidden)
         if not isinstance(operator, Operator) or len(operator.batch_shape) != 2:
@@ -59,7 +63,9 @@ class ModuleCall:
                 f"{type(self.module).__name__}.operator(hidden) did not return a statesize Operator of batch shape "
                 "(sequence, head)"
             )
-        return operator[:, _sample(operator.batch_shape[1], units, generator).to(operator.device)]
+        sample = _sample(operator.batch_shape[1], units, generator).to(operator.device)
+        sizes = declared_sizes(type(self.module).__name__, self.module, operator)
+        return operator[:, sample], torch.tensor(sizes, device=operator.device)[sample] if sizes else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +162,9 @@ def identity_distance(recurrence: Recurrence) -> Tensor:
     return _average("recurrence", _norm(A - torch.eye(states, dtype=A.dtype, device=A.device), -2, -1))
 
 
-def utilisation_distance(operator: Operator, target: float, positions: Positions = None) -> Tensor:
+def utilisation_distance(
+    operator: Operator, target: float, positions: Positions = None, state_sizes: Tensor | None = None
+) -> Tensor:
     """The distance of the entropy-ESS from a share of its ceiling: the mean of (ESS_i / ceiling_i − target)².
 
     It pulls in both directions, for each head and position separately.
@@ -165,6 +173,7 @@ def utilisation_distance(operator: Operator, target: float, positions: Positions
         operator: Any operator with a fixed state; others cost much more (see `differentiable_entropy`).
         target: Share of the ceiling min(TSS, i, L − i), in 0 … 1.
         positions: None for all of 1 … L − 1, an int for that many evenly spread, or a list.
+        state_sizes: TSS of each head, (H,), where some heads keep less than the operator's state; None if none does.
 
     Returns:
         A scalar, float64, differentiable.
@@ -181,6 +190,7 @@ def utilisation_distance(operator: Operator, target: float, positions: Positions
     share = require_real("target", target, least=0, most=1, advice="It is a share of the ceiling.")
     cut = make_cut(operator.length, positions)
     most = Capacity.at(cut, operator.state_size()).ceiling.clamp(min=1)
+    most = most if state_sizes is None else torch.minimum(most, state_sizes.unsqueeze(-1))
     return _average("operator", (differentiable_entropy(operator, cut.positions) / most - share).square())
 
 
@@ -241,15 +251,10 @@ class Regularisation:
             ModelError: None of the mixers is a recurrence.
             InputError: An operator is not finite.
         """
-        terms: list[Tensor] = []
+        weighted = (self.identity_weight, self._identity), (self.utilisation_weight, self._utilisation)
         # Sampled operators are float64, and mixers of half precision need more for the distances.
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-            if self.identity_weight:
-                distances = [self._identity(call, generator) for call in calls]
-                terms.append(self.identity_weight * _mean(distances))
-            if self.utilisation_weight:
-                distances = [self._utilisation(call, generator) for call in calls]
-                terms.append(self.utilisation_weight * _mean(distances))
+            terms = [weight * _mean([term(call, generator) for call in calls]) for weight, term in weighted if weight]
         return torch.stack(terms).sum() if terms else torch.zeros(())
 
     def _identity(self, call: MixerCall, generator: torch.Generator) -> Tensor | None:
@@ -262,14 +267,15 @@ class Regularisation:
         return identity_distance(operator) if isinstance(operator, Recurrence) else None
 
     def _utilisation(self, call: MixerCall, generator: torch.Generator) -> Tensor | None:
-        operator = call.sampled(self.sequences, self.units, generator)
+        sample = self.sequences, self.units, generator
+        operator, sizes = call.sized(*sample) if isinstance(call, ModuleCall) else (call.sampled(*sample), None)
         if not isinstance(operator, Recurrence):
             return None
-        length, states = operator.length, int(operator.state_size()[0])
+        length, states = operator.length, int((operator.state_size() if sizes is None else sizes).max())
         # If the state can be full at no position, it can hold most in the middle.
         first, last = min(states, length // 2), max(length - states, (length + 1) // 2)
         positions = first + _sample(last - first + 1, self.positions, generator)
-        return utilisation_distance(operator, self.target_utilisation, positions.sort().values)
+        return utilisation_distance(operator, self.target_utilisation, positions.sort().values, sizes)
 
 
 @dataclass(eq=False)
@@ -286,18 +292,7 @@ class Penalties:
     _failing: bool = field(default=False, init=False)
 
     def of(self, calls: Sequence[MixerCall], generator: torch.Generator) -> Tensor | None:
-        """The penalty of a step; None, logged once, where a later step than the first has none.
-
-        Args:
-            calls: From `mixer_calls`.
-            generator: Draws the samples.
-
-        Returns:
-            The term to add.
-
-        Raises:
-            ModelError: The first step has none: going on would be a training without the penalty.
-        """
+        """The penalty of a step; None, logged once, where a later step than the first, which is refused, has none."""
         try:
             penalty = self.regularisation.penalty(calls, generator)
         except (InputError, ModelError) as error:
@@ -310,10 +305,11 @@ class Penalties:
         self._count, self._latest, self._failing = self._count + 1, penalty.detach(), False
         return penalty
 
-    def described(self, *further: str) -> str:
-        """What `repr` tells of a callback that adds the penalty, with further lines."""
-        times = "not added yet" if self._latest is None else f"added {self._count} times, the last {self._latest:.3g}"
-        return "\n".join([f"RegularisationCallback of {self.regularisation}", times, *further])
+    def described(self, where: str, begin: str) -> str:
+        """What `repr` tells of a callback that adds the penalty, and what is to be done before it has added one."""
+        added = None if self._latest is None else f"added {self._count} times, the last {self._latest:.3g}"
+        lines = ["not added yet", where, begin] if added is None else [added, where]
+        return "\n".join([f"RegularisationCallback of {self.regularisation}", *lines])
 
 
 def _mean(distances: Sequence[Tensor | None]) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from statesize.adapters import Captured, Checks
+from statesize.adapters.capture import capture_module
 from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import together
 from statesize.check import require_kind
@@ -17,7 +18,7 @@ from statesize.measurement.measurement import Measurement
 from statesize.measurement.metrics import utilisation
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample, draw, estimate
-from statesize.profiling.work import captured_mixers, measure_captured
+from statesize.profiling.work import measure_captured
 
 # The two denominators of a utilisation.
 _LIMITS = ("state", "ceiling")
@@ -64,9 +65,9 @@ class StateSizeMetric(Metric):
             input_ids: Token ids, (S, L), without padding.
         """
         model = measurable(model)
-        layers = self.settings.layers
+        layers, mixes = self.settings.layers, self.settings.mixes
         with together(model, input_ids, layers, self._checks):
-            captured = captured_mixers(model, input_ids, layers, self._checks)
+            captured = capture_module(model, input_ids, layers, checks=self._checks, mixes=mixes)
         for item in captured:
             measurement, sample = self._measured(item)
             entropy, channels = cast("Tensor", measurement.entropy), item.units * item.multiplicity
@@ -79,9 +80,7 @@ class StateSizeMetric(Metric):
             self._add("total", total)
             self._add("readouts", readouts)
             self._add("width", channels * len(input_ids))
-            ceiling = measurement.ceiling
-            if item.state_sizes:
-                ceiling = ceiling.minimum(torch.tensor(item.state_sizes)[sample.units, None]).double().mean(0)
+            ceiling = item.unit_limits(measurement.ceiling).expand(item.units, -1)[sample.units].double().mean(0)
             share = _sum(utilisation(entropy, ceiling, measurement.binds), sample)
             if math.isfinite(share) and item.state_bytes is not None:
                 limit = "ceiling" if torch.equal(measurement.state_size, measurement.positions) else "state"

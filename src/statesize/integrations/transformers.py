@@ -27,6 +27,13 @@ class _LossEntry(TrainerCallback):
     """Adds numbers to what the Trainer logs of a step, before other callbacks report and print it."""
 
     trainer: Trainer | None
+    _given_early = False
+
+    @property
+    def _next(self) -> str:
+        """What is to be done with this callback before a training."""
+        added = self._given_early or (self.trainer is not None and self in self.trainer.callback_handler.callbacks)
+        return f"next: trainer.{'train()' if added else 'add_callback(callback)'}"
 
     def _go_first(self) -> list[Any]:
         """All callbacks, of which this one comes right after the one that says at which steps the Trainer logs."""
@@ -87,7 +94,7 @@ class RegularisationCallback(_LossEntry):
         self._logged, self._penalties = list[Tensor](), Penalties(regularisation)
 
     def __repr__(self) -> str:
-        return self._penalties.described("penalties: beside each logged loss", "next: trainer.add_callback(callback)")
+        return self._penalties.described("penalties: beside each logged loss", self._next)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -180,7 +187,6 @@ class StateSizeCallback(_LossEntry):
             require_kind("trainer", trainer, Trainer, "None or the Trainer of the callback")
         self.trainer, self.probe = trainer, probe_of(inputs, every)
         self._probing, self._pending = Probing(self.probe), dict[str, float]()
-        self._given_early = False
 
     def __repr__(self) -> str:
         where = f"{RECORD} of its output_dir"
@@ -189,7 +195,7 @@ class StateSizeCallback(_LossEntry):
         return self._probing.described(
             "StateSizeCallback of a ",
             f"readings: in log_history of the Trainer's state, and in {where}",
-            "next: trainer.add_callback(callback)",
+            self._next,
         )
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -211,6 +217,13 @@ class StateSizeCallback(_LossEntry):
                 "%s shows no readings: give StateSizeCallback(…, trainer=trainer). They are in log_history and %s."
             )
             _LOGGER.warning(message, lacks, RECORD)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Measure before the first step."""
+        if not state.global_step:
+            self.on_step_end(args, state, control, **kwargs)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure, if a measurement is due, and log it."""

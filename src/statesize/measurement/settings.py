@@ -126,13 +126,16 @@ class Settings:
     @property
     def ratios(self) -> Sequence[float]:
         """ρ; the first alone where texts have not said how many."""
-        return report_tolerances(None) if self.relative_tolerances is None else self.relative_tolerances
+        return TOLERANCE_LADDER[:1] if self.relative_tolerances is None else self.relative_tolerances
 
-    def for_texts(self, longest: int | None) -> Settings:
+    def for_texts(self, longest: int | None, first: float = TOLERANCE_LADDER[0]) -> Settings:
         """The settings for texts of which the longest has so many tokens; None where that is not known."""
         settings = copy.copy(self)
         if self.relative_tolerances is None:
-            object.__setattr__(settings, "relative_tolerances", report_tolerances(longest))
+            # That of a table, and those of a report's curves: many take a third longer, of long texts several times.
+            more = TOLERANCE_LADDER if longest is not None and longest <= LADDER_LENGTH else ()
+            ratios = (first, *(ratio for ratio in more if ratio != first))
+            object.__setattr__(settings, "relative_tolerances", ratios)
         return settings
 
     def cut(self, length: int, *, few: bool = False) -> Cut | None:
@@ -183,13 +186,6 @@ class Settings:
                 f"positions must be at most {last}, because the longest sequence has {longest} tokens{window} got "
                 f"{', '.join(map(str, outside))}."
             )
-
-
-def report_tolerances(longest: int | None, first: float = TOLERANCE_LADDER[0]) -> tuple[float, ...]:
-    """The ρ of a table, and those of a report's curves for texts of which the longest has few tokens."""
-    # Many tolerances take a third longer, of long texts several times.
-    more = TOLERANCE_LADDER if longest is not None and longest <= LADDER_LENGTH else ()
-    return (first, *(ratio for ratio in more if ratio != first))
 
 
 LEAST_TOKENS = 4

@@ -83,6 +83,16 @@ def ratio_interval(
     return _around(value, _by_text(amounts - value * sizes, texts), float(sizes.sum()))
 
 
+def above_zero(found: Interval) -> Interval:
+    """An interval by Student's t of what cannot be negative: that of its logarithm, to first order, in its place."""
+    # As for ratios of risks: Katz et al., "Obtaining confidence intervals for the risk ratio", Biometrics 34, 1978.
+    if not found.value > 0:
+        return found
+    # Rounding may leave a mean of both signs far below what it is sure to.
+    factor = math.exp(min((found.high - found.value) / found.value, 100.0))
+    return Interval(found.value, found.value / factor, found.value * factor)
+
+
 def _by_text(values: NDArray[np.float64], texts: Sequence[int] | None) -> NDArray[np.float64]:
     """Sums over the pieces of each text, which are one unit."""
     if texts is None:

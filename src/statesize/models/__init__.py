@@ -1,1 +1,1 @@
-"""From a name to a model. Read `load`, then `from_transformers`, `configurations`, `files` and `digests`."""
+"""From a name to a model. Read `load`, then `from_transformers`, `configurations` and `files`."""

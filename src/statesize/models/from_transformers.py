@@ -250,6 +250,6 @@ def _refusal_of(name: str, error: Exception, options: dict[str, Any], *, allow_p
         )
     if Path(name).exists():
         return FileError(f"{name} cannot be loaded: {reason[:300]}")
-    first = reason.partition(". ")[0][:200]
+    first = "it cannot be reached" if "[Errno" in reason else reason.partition(". ")[0][:200]
     why = no_model(name, f"is no folder, and the hub gives none: {first}")
     return InputError(f"{why} Check the spelling, the network and whether the hub wants a login.")

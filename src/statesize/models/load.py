@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from statesize.adapters.models.model_state import adapter_states
+from statesize.adapters.models.model_state import adapter_states, tensors_sha256
 from statesize.adapters.models.precision import hold_in_single, low_bytes, stored_dtype
 from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import check_whole, class_of
@@ -21,7 +21,6 @@ from statesize.errors import FileError, InputError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import is_gguf
 from statesize.io.machine import free_bytes
-from statesize.models.digests import tensors_sha256
 from statesize.models.files import check_digest, has_tokenizer, parsed_once
 from statesize.models.from_transformers import (
     WITHOUT_TOKENIZER,

@@ -76,7 +76,10 @@ def page(name: str, result: NetworkEss, beside: Redundancy | None) -> ResultPage
     if beside is not None:
         stored = f"stored at {beside.positions[len(rows) // 2]}"
         headings = ("layer", "kind", "cache", stored, "heads alone", "needed")
-        tables.append(PageTable("Each layer", headings, needs_rows(beside), _NEEDS))
+        # Sums invite a comparison, which no text tells where caches hold all that passes.
+        compares = not all(beside.cached(index) >= most for index, most in enumerate(beside.dimension))
+        each = needs_rows(beside)[: None if compares else len(beside.mixers)]
+        tables.append(PageTable("Each layer", headings, each, f"{_NEEDS} {_COMPARED if compares else ''}".strip()))
         said += [f"{mixer} is not measured: {why}" for mixer, why in beside.skipped.items()]
         said += [
             beside.reason(index)
@@ -95,9 +98,9 @@ def page(name: str, result: NetworkEss, beside: Redundancy | None) -> ResultPage
 
 _NEEDS = (
     "stored: numbers that the layer's state or cache holds at the cut. needed: numbers that it carries, ESS times "
-    "channels; what several heads read counts once. heads alone: the same, as if heads shared nothing. If the layers "
-    "need more in sum than the network, they repeat what others carry (redundancy)."
+    "channels; what several heads read counts once. heads alone: the same, as if heads shared nothing."
 )
+_COMPARED = "If the layers need more in sum than the network, they repeat what others carry (redundancy)."
 
 
 def _known(number: float, text: Callable[[float], str] = "{:,.1f}".format) -> str:

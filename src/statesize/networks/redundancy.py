@@ -69,23 +69,19 @@ def redundancy(model: nn.Module, input_ids: Inputs, network: NetworkEss, name: s
 def _mixer(item: Captured, positions: tuple[int, ...], convolutions: Sequence[MixerNeeds]) -> MixerNeeds:
     """A mixer without its convolutions; a cache that several mixers share counts for the last of them."""
     measurement = single = _measured(item.operator, positions)
-    sizes = item.operator.state_size()
-    channels, grouped = item.multiplicity, item.by_group()
-    if grouped is not None:
-        measurement, channels = _measured(grouped.operator, positions), grouped.multiplicity
-    if item.cache:
-        channels = 0
+    sizes, whole = item.operator.state_size(), item.by_group() or item
+    if whole is not item:
+        measurement = _measured(whole.operator, positions)
+    channels = 0 if item.cache else whole.multiplicity
     convolution_bytes = sum(part.state_bytes for part in convolutions if part.name.startswith(f"{item.name}."))
-    stored = _stored(measurement, channels)
-    if item.state_sizes:
-        stored = (float(sum(item.state_sizes) * channels),) * len(stored)
+    stored = _summed(whole.unit_limits(measurement.state_size).expand(whole.units, -1), channels)
     return MixerNeeds(
         name=item.name,
         kind=item.kind,
         state_bytes=math.nan if item.state_bytes is None else item.state_bytes - convolution_bytes,
         stored=stored if item.state_bytes is not None else (math.nan,) * len(stored),
-        needed=_needed(measurement, channels),
-        alone=_needed(single, item.multiplicity),
+        needed=_summed(cast("Tensor", measurement.entropy)[0], channels),
+        alone=_summed(cast("Tensor", single.entropy)[0], item.multiplicity),
         grows=bool(sizes[-1] > sizes[len(sizes) // 2]),
     )
 
@@ -93,21 +89,18 @@ def _mixer(item: Captured, positions: tuple[int, ...], convolutions: Sequence[Mi
 def _convolution(name: str, module: Any, length: int, positions: tuple[int, ...]) -> MixerNeeds:
     """The short convolution before a mixer of this package; its cache has one input less than taps."""
     measurement = _measured(Convolution(module.weight.detach().flip(-1)[None], length), positions)
-    needed, size = _needed(measurement, 1), (module.size - 1) * module.weight.shape[0] * module.weight.element_size()
-    return MixerNeeds(name, "short convolution", size, _stored(measurement, 1), needed, needed)
+    stored, needed = (
+        _summed(values, 1)
+        for values in (measurement.state_size.expand(len(module.weight), -1), cast("Tensor", measurement.entropy)[0])
+    )
+    size = (module.size - 1) * module.weight.shape[0] * module.weight.element_size()
+    return MixerNeeds(name, "short convolution", size, stored, needed, needed)
 
 
 def _measured(operator: Operator, positions: tuple[int, ...]) -> Measurement:
     return measure(operator, (), (), outputs=("entropy",), positions=positions)
 
 
-def _stored(measurement: Measurement, channels: int) -> tuple[float, ...]:
-    """TSS at each position, summed over units with `channels` channels each."""
-    units = cast("Tensor", measurement.entropy).shape[1]
-    return tuple(float(size) * channels * units for size in measurement.state_size)
-
-
-def _needed(measurement: Measurement, channels: int) -> tuple[float, ...]:
-    """Entropy-ESS at each position, summed over units with `channels` channels each."""
-    sums = cast("Tensor", measurement.entropy)[0].sum(0) * channels
-    return tuple(cast("list[float]", sums.tolist()))
+def _summed(values: Tensor, channels: int) -> tuple[float, ...]:
+    """TSS or ESS at each position, (unit, P), summed over units with `channels` channels each."""
+    return tuple(cast("list[float]", (values.double().sum(0) * channels).tolist()))

@@ -13,7 +13,9 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import named_parts, token_embedding
 from statesize.adapters.models.precision import differentiable
 from statesize.adapters.observation import in_this_thread
+from statesize.check import refuse
 from statesize.errors import InputError, ModelError
+from statesize.io.text import listed, meant
 
 
 class Span:
@@ -81,8 +83,8 @@ class Span:
             if argument == "start" and of_frames:
                 continue
             if name not in modules or name not in called:
-                known = ", ".join(dict.fromkeys(name for name in called if name))
-                raise InputError(f"{argument} must be the name of a module that runs, got {name!r}. It has {known}.")
+                known = list(dict.fromkeys(filter(None, called)))
+                refuse(argument, "the name of a module that runs", name, meant(name, known, f"It has {listed(known)}."))
         return start, end, of_frames, calls, reads_input
 
     def future(self, past: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ class SoftmaxAttention(TensorOperator):
         Returns:
             T, (..., L, L).
         """
-        return self._probabilities(self._scores(slice(None), 0, self.length))
+        return self._probabilities(slice(None), 0, self.length)
 
     @torch.no_grad()
     def columns(self, first: int, last: int) -> Tensor:
@@ -114,7 +114,7 @@ class SoftmaxAttention(TensorOperator):
         Returns:
             (..., m, L).
         """
-        return self._probabilities(self._scores(index, 0, self.length))
+        return self._probabilities(index, 0, self.length)
 
     def block(self, rows: slice, columns: slice) -> Tensor:
         """A block of T, some rows at a time; the rest of T is not held.
@@ -146,7 +146,7 @@ class SoftmaxAttention(TensorOperator):
         Returns:
             (..., m, keys); 0 where a window ends behind all of them.
         """
-        return self._probabilities(self._scores(position, 0, keys, query)).nan_to_num()
+        return self._probabilities(position, 0, keys, query).nan_to_num()
 
     def state_size(self) -> Tensor:
         """The cached positions that are still to be read: i, at most window − 1.
@@ -161,7 +161,7 @@ class SoftmaxAttention(TensorOperator):
         """Rows of T, some at a time: the first column that any of them sees, and what they hold from there on."""
         for start, end in itertools.pairwise([*range(top, bottom, _ROWS), bottom]):
             first = max(0, start + 1 - (self.window or self.length))
-            yield first, self._probabilities(self._scores(slice(start, end), first, end))
+            yield first, self._probabilities(slice(start, end), first, end)
 
     def _scores(self, rows: slice | Tensor | int, first: int, last: int, query: Tensor | None = None) -> Tensor:
         """Scores of rows, or of other queries at one position, for columns first … last − 1; −∞ for unseen keys."""
@@ -182,8 +182,9 @@ class SoftmaxAttention(TensorOperator):
         scores[..., seen_by_all - first :] += unseen
         return scores
 
-    def _probabilities(self, scores: Tensor) -> Tensor:
-        """Rows of T from all scores that they see."""
+    def _probabilities(self, rows: slice | Tensor | int, first: int, last: int, query: Tensor | None = None) -> Tensor:
+        """Rows of T from all scores that they see, as for `_scores`."""
+        scores = self._scores(rows, first, last, query)
         if self.sink is None:
             return scores.softmax(-1)
         return (scores - self._with_sink(scores.logsumexp(-1))[..., None]).exp_()

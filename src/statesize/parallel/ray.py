@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from statesize.check import refuse, require_count
 from statesize.errors import InputError, ModelError, StatesizeError
-from statesize.parallel.threads import Done, Make, Task
+from statesize.parallel.threads import Done, Make, Task, Work
 
 ATTEMPTS = 3
 """How often a task is begun if its worker is killed."""
@@ -90,45 +90,38 @@ def ray_session(address: str | None = None) -> Generator[Any]:
             ray: Any = importlib.import_module("ray")
         except ImportError as error:
             raise InputError("Ray is not installed; pip install ray, or run without it") from error
-        if not ray.is_initialized():
-            with _started(ray, address):
-                yield ray
-        elif address is None:
+        if ray.is_initialized():
+            if address is not None:
+                raise InputError(
+                    f"this process is connected to a Ray cluster already; leave the address {address} out to use that "
+                    "one, or call ray.shutdown() before"
+                )
             yield ray
-        else:
-            raise InputError(
-                f"this process is connected to a Ray cluster already; leave the address {address} out to use that one,"
-                " or call ray.shutdown() before"
-            )
-
-
-@contextmanager
-def _started(ray: Any, address: str | None) -> Generator[None]:
-    """A connection that is made for the time of a block: of a cluster, or of one that is started on this machine."""
-    if address not in {None, "auto"}:
-        _require_reachable(str(address))
-    # Ray sets a handler of SIGTERM and leaves it. A Python handler of the user unwinds the session and is restored at
-    # once; the system's default would leave Ray's processes behind and is restored at the end.
-    handler = signal.getsignal(signal.SIGTERM) if threading.current_thread() is threading.main_thread() else None
-    # Ray itself rounds a container's share of cores down, and its niceness of 15 starves workers beside other programs.
-    local = {"num_cpus": available_cores(), "include_dashboard": False, "_system_config": {"worker_niceness": 0}}
-    options = local if address is None else {}
-    try:
+            return
+        if address not in {None, "auto"}:
+            _require_reachable(str(address))
+        # Ray sets a handler of SIGTERM and leaves it. A Python handler of the user unwinds the session and is restored
+        # at once; the system's default would leave Ray's processes behind and is restored at the end.
+        handler = signal.getsignal(signal.SIGTERM) if threading.current_thread() is threading.main_thread() else None
+        # Ray itself rounds a container's share of cores down, and its niceness of 15 starves workers beside others.
+        local = {"num_cpus": available_cores(), "include_dashboard": False, "_system_config": {"worker_niceness": 0}}
+        options = local if address is None else {}
         try:
-            ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **options)
-        except Exception as error:
-            # Ray raises Exception itself if a node does not start in time or the head is not ready.
-            where = "on this machine" if address is None else f"at {address}"
-            reason = " ".join(str(error).split())[:300]
-            token = "" if address is None else " If the cluster asks for a token, set RAY_AUTH_MODE=token here too."
-            raise StatesizeError(f"Ray {where} cannot be started or reached: {reason}{token}") from error
-        if callable(handler):
-            signal.signal(signal.SIGTERM, handler)
-        yield
-    finally:
-        ray.shutdown()
-        if handler is not None:
-            signal.signal(signal.SIGTERM, handler)
+            try:
+                ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **options)
+            except Exception as error:
+                # Ray raises Exception itself if a node does not start in time or the head is not ready.
+                where = "on this machine" if address is None else f"at {address}"
+                reason = " ".join(str(error).split())[:300]
+                token = "" if address is None else " If the cluster asks for a token, set RAY_AUTH_MODE=token here too."
+                raise StatesizeError(f"Ray {where} cannot be started or reached: {reason}{token}") from error
+            if callable(handler):
+                signal.signal(signal.SIGTERM, handler)
+            yield ray
+        finally:
+            ray.shutdown()
+            if handler is not None:
+                signal.signal(signal.SIGTERM, handler)
 
 
 def wait_for_one(ray: Any, pending: Sequence[Any]) -> Any:
@@ -209,19 +202,17 @@ class Worker:
 
     def __init__(self, make: Make, threads: int) -> None:
         torch.set_num_threads(threads)
-        # The first `next` makes it: Ray would replace the class of an error that is raised here.
-        self._values = self._start(make)
-
-    def _start(self, make: Make) -> Iterator[Any]:
-        self._work = make()
-        yield from ()
+        self._make, self._values = make, iter(list[Any]())
+        self._work: Work | None = None
 
     def next(self, *begun: Any) -> tuple[Any, StatesizeError | None] | None:
         """The next value or error, or the first of a begun task behind those that it has returned; None at its end."""
         try:
+            # Not before: Ray would replace the class of an error that is raised where a worker is made.
+            work = self._work = self._work or self._make()
             if begun:
                 task, returned = begun
-                self._values = islice(self._work(task), returned, None)
+                self._values = islice(work(task), returned, None)
             return next(self._values), None
         except StopIteration:
             return None

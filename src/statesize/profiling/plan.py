@@ -6,7 +6,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -24,7 +23,6 @@ from statesize.io.devices import on_cpu_by_default
 from statesize.io.machine import peak_memory
 from statesize.io.text import byte_count, counted
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
-from statesize.models.digests import tokens_sha256
 from statesize.models.load import given_model
 from statesize.profiling.work import (
     Work,
@@ -34,7 +32,7 @@ from statesize.profiling.work import (
     plan_group,
     plan_work,
 )
-from statesize.texts.inputs import Given, Inputs, given_sequences, inputs_of
+from statesize.texts.inputs import Given, Inputs, given_sequences, inputs_of, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer
 
 # Bytes of the numbers of each spectrum.
@@ -180,118 +178,151 @@ def plan(
     settings.check_reach(lengths[-1])
     settings = settings.for_texts(lengths[-1])
     texts = [known[-1], *([middle] if len(middle := known[len(known) // 2]) < lengths[-1] else [])]
+    trial = _Trial(model, settings, lengths)
     with together(model, tokens_sha256(known), settings) as team:
-        trials = list[_Trial]()
-        for given in texts:
-            trials.append(_Trial(model, settings, given, lengths, trials[0] if trials else None))
-            for done, name in enumerate(trials[-1].time_layers(), 1):
+        for before, given in enumerate(texts):
+            for done, name in enumerate(trial.time_layers(given), 1):
                 if on_progress is not None:
-                    each = len(trials[0].names)
-                    on_progress((len(trials) - 1) * each + done, len(texts) * each, name)
-    return _plan(trials, lengths, (total or len(known)) / len(known), team.count)
+                    each = len(trial.names)
+                    on_progress(before * each + done, len(texts) * each, name)
+    return trial.plan((total or len(known)) / len(known), team.count)
 
 
 class _Trial:
-    """A text that the model runs over, and the layers that are timed in it.
+    """The layers that are timed, in the longest text and then perhaps in a shorter one.
 
     Attributes:
-        length: Its tokens.
         first_pass: Seconds of the first forward pass, which searches for T in layers of one's own.
-        one_pass: Seconds of a further one, which need not.
-        skipped: What is not measured, and why.
+        passes: Seconds of one that need not, by the length of the text.
+        skipped: What is not measured of the longest text, and why.
         kinds: What each layer has in common with those that cost about the same, by its name.
         names: The layers that are timed: two of each kind, and all that share a cache with one of them.
-        timed: What layers of each kind take for this text, their heads or channels and then their groups, and the
-            stated cost of a unit for texts of each length.
+        planned: A layer of each kind in the longest text, its heads or channels and then its groups, and the stated
+            cost of a unit for texts of each length.
+        seconds: What layers of each kind take, their heads or channels and then their groups, by the length of the
+            text.
     """
 
-    def __init__(
-        self, model: nn.Module, settings: Settings, given: Given, lengths: Sequence[int], before: _Trial | None
-    ) -> None:
-        self.length, self._settings, self._lengths = len(given), settings, lengths
-        inputs, axis = inputs_of(given)
-        limits = {"memory": settings.memory, "mixes": settings.mixes, "axis": axis}
-        observe = partial(captured_mixers, model, inputs, settings.layers, "none", 0, **limits)
-        start = time.perf_counter()
-        captured = observe()
-        self.first_pass = self.one_pass = time.perf_counter() - start
-        if before is None and any(map(is_own_code, model.modules())):
-            del captured
-            start = time.perf_counter()
-            captured = observe()
-            self.one_pass = time.perf_counter() - start
-        self._captured, self.skipped = captured, captured.skipped
-        self.kinds = _by_kind(model, captured) if before is None else before.kinds
-        self.names = _two_of_each(self.kinds, captured) if before is None else before.names
-        self.timed = defaultdict[Hashable, list[tuple[list[PlannedMixer], dict[int, float]]]](list)
+    def __init__(self, model: nn.Module, settings: Settings, lengths: Sequence[int]) -> None:
+        self._model, self._settings, self._lengths = model, settings, lengths
+        self.first_pass, self.passes = 0.0, dict[int, float]()
+        self.skipped, self.kinds, self.names = dict[str, str](), dict[str, Hashable](), list[str]()
+        self.planned = dict[Hashable, tuple[list[PlannedMixer], dict[int, float]]]()
+        self.seconds = defaultdict[Hashable, dict[int, list[list[float]]]](lambda: defaultdict(list))
         # What heads and groups took, by all that says how they are measured.
         self._took = dict[Hashable, list[float]]()
 
-    def time_layers(self) -> Iterator[str]:
-        """Time the layers, and yield their names."""
-        self._captured.keep(self.names)
+    def time_layers(self, given: Given) -> Iterator[str]:
+        """Run the model over a text, time the layers in it, and yield their names."""
+        captured = self._captured(given)
+        if not self.names:
+            self.first_pass = self.passes[len(given)]
+            if any(map(is_own_code, self._model.modules())):
+                del captured
+                captured = self._captured(given)
+            self.skipped = captured.skipped
+            self.kinds, self.names = _kinds_and_names(self._model, captured)
+        captured.keep(self.names)
         start = time.perf_counter()
-        for item in self._captured:
+        for item in captured:
             name = item.name
-            self.timed[self.kinds[name]].append(self._planned(item, start))
+            self._time(item, len(given), start)
             # It would be held while the next one is made.
             del item
             yield name
             start = time.perf_counter()
 
-    def _planned(self, item: Captured, start: float) -> tuple[list[PlannedMixer], dict[int, float]]:
+    def _captured(self, given: Given) -> Capture:
+        start, (inputs, axis) = time.perf_counter(), inputs_of(given)
+        captured = captured_mixers(self._model, inputs, "none", self._settings, 0, axis)
+        self.passes[len(given)] = time.perf_counter() - start
+        return captured
+
+    def _time(self, item: Captured, length: int, start: float) -> None:
         """Time a layer, which was begun to be made at some time."""
-        planning = item, 0, self.length, self._lengths[-1], self._settings
+        planning = item, 0, length, self._lengths[-1], self._settings
         works, group = [(item, plan_work(*planning))], plan_group(*planning) if item.groups else ""
         works += [] if isinstance(group, str) else [group]
-        made = time.perf_counter() - start
+        made, kind = time.perf_counter() - start, self.kinds[item.name]
         unit = item.units_operator(slice(0, 1))
-        cuts = {length: self._settings.cut(length, few=unit.by_products) for length in self._lengths}
-        positions = sum(len(cut.positions) for length in self._lengths if (cut := cuts[length]) is not None)
         alike = tuple(
             (work.engine, work.operations, one.units, len(work.sample.units), work.cut) for one, work in works
         )
         if sum(self._took.get(alike, [])) < _ENOUGH:
             self._took[alike] = _seconds(works, self._settings, products=unit.by_products)
-        planned = [
+        heads, *groups = self._took[alike]
+        self.seconds[kind][length].append([made + heads, *groups])
+        if length < self._lengths[-1] or kind in self.planned:
+            return
+        cuts = {length: self._settings.cut(length, few=unit.by_products) for length in self._lengths}
+        mixers = [
             PlannedMixer(
                 name=one.name,
                 kind=one.kind,
                 units=one.units,
                 measured=len(work.sample.units),
-                positions=positions,
+                positions=sum(len(cut.positions) for length in self._lengths if (cut := cuts[length]) is not None),
                 engine="none" if work.engine is None else work.engine.name,
                 block=work.block,
                 operations=work.operations,
-                seconds=took,
+                seconds=0.0,
                 memory=work.block * work.unit_bytes + work.shared_bytes,
             )
-            for (one, work), took in zip(works, self._took[alike], strict=True)
+            for one, work in works
         ]
-        planned[0] = replace(planned[0], seconds=made + planned[0].seconds)
-        return planned, {length: operations_per_unit(unit, length, cut) for length, cut in cuts.items()}
+        self.planned[kind] = mixers, {length: operations_per_unit(unit, length, cut) for length, cut in cuts.items()}
+
+    def plan(self, times: float, ranks: int) -> Plan:
+        """The plan of texts that each stand for so many, of which so many ranks share the layers."""
+        lengths = self._lengths
+        # Each text is observed and read, the first one is also run with nothing attached.
+        seconds = self.first_pass + 2 * times * _rescale(self.passes, lengths)
+        # Where there are threads, the groups of a layer are measured at the same time as its heads.
+        beside = torch.get_num_threads() > 1
+        planned, memory = list[PlannedMixer](), 0
+        for layer, kind in self.kinds.items():
+            if kind not in self.planned or layer in self.skipped:
+                continue
+            alike, costs = self.planned[kind]
+            mixers = list[PlannedMixer]()
+            for index, mixer in enumerate(alike):
+                took = {length: fmean(one[index] for one in layers) for length, layers in self.seconds[kind].items()}
+                name, positions = layer + index * SHARED, round(times * mixer.positions)
+                every = times * _rescale(took, lengths, costs)
+                mixers.append(replace(mixer, name=name, positions=positions, seconds=every))
+            planned += mixers
+            seconds += (max if beside else sum)([one.seconds for one in mixers]) / min(ranks, len(self.kinds))
+            memory = max(memory, (sum if beside else max)([one.memory for one in mixers]))
+        results = sum(mixer.measured * mixer.positions for mixer in planned) * _RESULT_BYTES
+        tokens, peak = round(times * sum(lengths)), peak_memory()
+        return Plan(
+            mixers=tuple(planned),
+            skipped=self.skipped,
+            sequences=round(times * len(lengths)),
+            sampled=len(lengths),
+            tokens=tokens,
+            seconds=seconds,
+            memory=None if peak is None else peak + tokens * _TOKEN_BYTES + memory + 2 * results,
+            results=results,
+        )
 
 
-def _by_kind(model: nn.Module, captured: Capture) -> dict[str, Hashable]:
-    """The kind of each mixer, the shapes of its weights, and its part in a cache that several read."""
+def _kinds_and_names(model: nn.Module, captured: Capture) -> tuple[dict[str, Hashable], list[str]]:
+    """The kind of each mixer, with weights of a shape and a part in a shared cache; and names of two of each kind."""
     modules = {name or class_of(model).__name__: module for name, module in named_parts(model)}
     kinds = dict[str, Hashable]()
     for mixer in captured.mixers:
         readers = captured.readers.get(mixer.name, ())
         shapes = tuple(weight.shape for weight in modules[mixer.name.partition("@")[0]].parameters())
         kinds[mixer.name] = replace(mixer, name=""), shapes, len(readers), mixer.name in readers[-1:]
-    return kinds
-
-
-def _two_of_each(kinds: Mapping[str, Hashable], captured: Capture) -> list[str]:
-    """Names of two layers of each kind, evenly spread, and of all that share a cache with one of them."""
     chosen = dict[str, None]()
     for kind in dict.fromkeys(kinds.values()):
         layers = [name for name, other in kinds.items() if other == kind]
         for quarter in (1, 3):
+            # Evenly spread, with all that share a cache with one of them.
             name = layers[quarter * len(layers) // 4]
             chosen |= dict.fromkeys(captured.readers.get(name, (name,)))
-    return list(chosen)
+    return kinds, list(chosen)
 
 
 def _seconds(works: Sequence[tuple[Captured, Work]], settings: Settings, *, products: bool) -> list[float]:
@@ -324,48 +355,6 @@ def _seconds_of(count: int, works: Sequence[tuple[Captured, Work]], settings: Se
         shares.append(len(chosen) / every)
     found = measure_side_by_side(some, 0, settings)
     return [float(one.attrs["seconds"]) / share for one, share in zip(found, shares, strict=True)]
-
-
-def _plan(trials: Sequence[_Trial], lengths: Sequence[int], times: float, ranks: int) -> Plan:
-    """The plan of some texts that each stand for so many, after trials of the longest and perhaps of a shorter one."""
-    # ranks: How many share the layers.
-    longest = trials[0]
-    passes = times * _rescale({trial.length: trial.one_pass for trial in trials}, lengths)
-    # Each text is observed and read, the first one is also run with nothing attached.
-    seconds = longest.first_pass + 2 * passes
-    # Where there are threads, the groups of a layer are measured at the same time as its heads.
-    beside = torch.get_num_threads() > 1
-    planned = list[PlannedMixer]()
-    memory = 0
-    for layer, kind in longest.kinds.items():
-        if kind not in longest.timed or layer in longest.skipped:
-            continue
-        timed, costs = longest.timed[kind][0]
-        mixers = list[PlannedMixer]()
-        for index, mixer in enumerate(timed):
-            took = {
-                trial.length: fmean(layer[index].seconds for layer, _ in trial.timed[kind])
-                for trial in trials
-                if kind in trial.timed
-            }
-            every = times * _rescale(took, lengths, costs)
-            name, positions = layer + index * SHARED, round(times * mixer.positions)
-            mixers.append(replace(mixer, name=name, positions=positions, seconds=every))
-        planned += mixers
-        seconds += (max if beside else sum)([one.seconds for one in mixers]) / min(ranks, len(longest.kinds))
-        memory = max(memory, (sum if beside else max)([one.memory for one in mixers]))
-    results = sum(mixer.measured * mixer.positions for mixer in planned) * _RESULT_BYTES
-    tokens, peak = round(times * sum(lengths)), peak_memory()
-    return Plan(
-        mixers=tuple(planned),
-        skipped=longest.skipped,
-        sequences=round(times * len(lengths)),
-        sampled=len(lengths),
-        tokens=tokens,
-        seconds=seconds,
-        memory=None if peak is None else peak + tokens * _TOKEN_BYTES + memory + 2 * results,
-        results=results,
-    )
 
 
 def _rescale(seconds: Mapping[int, float], lengths: Sequence[int], costs: Mapping[int, float] | None = None) -> float:

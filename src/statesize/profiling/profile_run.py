@@ -20,7 +20,6 @@ from statesize.io.callers import warn_caller
 from statesize.io.files import Parts, parts_writer
 from statesize.io.text import counted
 from statesize.measurement.settings import Settings
-from statesize.models.digests import tokens_sha256
 from statesize.parallel.threads import Done
 from statesize.profiling.profile import Profile
 from statesize.profiling.sequences import MixerDone, Provenance, SequenceDone, SequenceTask
@@ -28,7 +27,7 @@ from statesize.profiling.work import MOST_OPERATIONS
 from statesize.results.checked import dataset_to_bytes, mixer_from_bytes
 from statesize.results.datasets import MixerRun, mixer_parts, token_dataset
 from statesize.results.store import SCHEMA, load_tree, open_tree, write_nodes
-from statesize.texts.inputs import Given
+from statesize.texts.inputs import Given, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer
 from statesize.version import installed
 
@@ -211,40 +210,29 @@ _FLA = ("flash-linear-attention", "fla-core", "triton")
 @contextmanager
 def units_folder(output: Path) -> Generator[Path]:
     """The folder of finished parts of the profile that is written to `output`, locked against other processes."""
-    folder = units_path(output)
+    folder = output.with_name(f"{output.name}.units")
     with parts_writer(folder, r"\d{6,}"):
         yield folder
 
 
-def units_path(output: Path) -> Path:
-    """Where the finished parts of a profile lie."""
-    return output.with_name(f"{output.name}.units")
-
-
-def earlier_profile(output: Path) -> Profile | None:
-    """The profile in a folder; None where none is there, or a damaged one."""
+def earlier_profile(output: Path, key: str, sequences: Sequence[Given], name: str) -> Profile | None:
+    """The profile in a folder, if it is of the same model, settings and sequences; a warning tells of another one."""
     # It is there where a run was killed while it tidied up, or is repeated.
     try:
         load_tree(output)
     except FileError:
         return None
-    return Profile(open_tree(output))
-
-
-def is_of_run(profile: Profile, key: str, sequences: Sequence[Given], name: str) -> bool:
-    """Whether a profile is that of a run: of the same model, settings and sequences."""
-    known = (profile.tree.attrs.get(fact) for fact in ("model", "run_sha256", "tokens_sha256"))
-    return tuple(known) == (name, key, tokens_sha256(sequences))
-
-
-def warn_of_replacing(profile: Profile, output: Path) -> None:
-    """Warn that the profile of another run lies at the output of this one."""
-    attributes, lengths = profile.tree.attrs, profile.tree.to_dataset(inherit=False)["length"].values
+    profile = Profile(open_tree(output))
+    attributes, lengths = profile.tree.attrs, profile.tokens["length"].values
+    run = {"model": name, "run_sha256": key, "tokens_sha256": tokens_sha256(sequences)}
+    if run.items() <= attributes.items():
+        return profile
     read = f"{counted(len(lengths), 'sequence')}, {counted(int(lengths.sum()), 'position')}"
     warn_caller(
         f"{output} holds another profile: of {attributes['model']} over {read}, measured in "
         f"{attributes['seconds']:.0f} s. It is replaced when this one is complete; an interrupt keeps it.",
     )
+    return None
 
 
 def profile_bar(bars: Bars, name: str, sequences: int | None) -> Callable[[ProfileProgress], None]:

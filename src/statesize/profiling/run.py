@@ -22,26 +22,16 @@ from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import Bars
 from statesize.io.text import counted
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
-from statesize.models.digests import tokens_sha256
 from statesize.models.load import given_model, load_model, load_model_facts
 from statesize.parallel.ranks import Replicas
 from statesize.parallel.ray import OnRay, RayCluster
 from statesize.parallel.threads import here
 from statesize.profiling.profile import Profile
-from statesize.profiling.profile_run import (
-    ProfileProgress,
-    ProfileRun,
-    earlier_profile,
-    is_of_run,
-    profile_bar,
-    units_folder,
-    units_path,
-    warn_of_replacing,
-)
+from statesize.profiling.profile_run import ProfileProgress, ProfileRun, earlier_profile, profile_bar, units_folder
 from statesize.profiling.sequences import Loader, Provenance, loaded_work
 from statesize.report.names import by_reason
 from statesize.results.place import check_destination
-from statesize.texts.inputs import Given, Inputs, bundled_sequences, given_sequences
+from statesize.texts.inputs import Given, Inputs, bundled_sequences, given_sequences, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
 # A process with torch and its libraries, before it holds a model.
@@ -195,11 +185,10 @@ def run_profile(
         name = name or origin.model
         origin = replace(origin, model=name, source={**stored, **origin.source, **(source or {})})
         folder = None if path is None else stack.enter_context(units_folder(path))
-        if path is not None and known and (earlier := earlier_profile(path)) is not None:
-            if is_of_run(earlier, origin.key, known, name):
-                shutil.rmtree(units_path(path), ignore_errors=True)
+        if path is not None and folder is not None and known:
+            if (earlier := earlier_profile(path, origin.key, known, name)) is not None:
+                shutil.rmtree(folder, ignore_errors=True)
                 return earlier
-            warn_of_replacing(earlier, path)
         if on_progress is None and Console(stderr=True).is_terminal:
             on_progress = profile_bar(stack.enter_context(Bars(lines=False)), name, count)
         run = ProfileRun(settings, origin.key, count, folder, on_progress, reference)

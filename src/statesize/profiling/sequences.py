@@ -23,12 +23,11 @@ from statesize.adapters.select import NothingMeasuredError
 from statesize.errors import StatesizeError
 from statesize.io.files import digest, parse_json
 from statesize.measurement.settings import Settings
-from statesize.models.digests import tokens_sha256
 from statesize.models.load import LoadedModel, model_facts
 from statesize.parallel.ranks import ALONE, Team
 from statesize.profiling.work import Work, captured_mixers, measure_side_by_side, plan_group, plan_work
 from statesize.results.checked import dataset_to_bytes, mixer_from_bytes
-from statesize.texts.inputs import Given, counted, inputs_of
+from statesize.texts.inputs import Given, counted, inputs_of, tokens_sha256
 from statesize.version import __version__
 
 Loader: TypeAlias = Callable[[], nn.Module | LoadedModel]
@@ -117,14 +116,8 @@ class Provenance:
     bytes: int
 
     @classmethod
-    def of(
-        cls, loaded: nn.Module | LoadedModel, settings: Settings | None = None, reference: int | None = None
-    ) -> Self:
+    def of(cls, model: nn.Module, settings: Settings | None = None, reference: int | None = None) -> Self:
         """That of a model, with digests of its weights and of the run where it is told what the run measures."""
-        model = loaded.model if isinstance(loaded, LoadedModel) else loaded
-        name, source = (
-            (loaded.name, loaded.source) if isinstance(loaded, LoadedModel) else (class_of(model).__name__, {})
-        )
         weights = key = ""
         if settings is not None:
             # Everything but the input that a mixer's numbers depend on.
@@ -138,10 +131,10 @@ class Provenance:
             if class_of(part).__module__.startswith("fla."):
                 used["fla"].add(getattr(part, "mode", None))
         return cls(
-            name,
+            class_of(model).__name__,
             weights,
             key,
-            source,
+            {},
             torch.get_num_threads(),
             {kind: ", ".join(sorted(map(str, known))) for kind, some in used.items() if (known := some - {None})},
             sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers())),
@@ -183,10 +176,7 @@ class SequenceWork:
         inputs, axis = inputs_of(given)
         waiting, own = list[tuple[int, list[str]]](), list[tuple[Captured, Work]]()
         try:
-            captured = captured_mixers(
-                self.model, inputs, settings.layers, self.checks, sequence,
-                memory=settings.memory, mixes=settings.mixes, axis=axis,
-            )  # fmt: skip
+            captured = captured_mixers(self.model, inputs, self.checks, settings, sequence, axis)
             for index, item in enumerate(captured):
                 group = plan_group(item, *planning) if item.groups else ""
                 if group and isinstance(group, str):
@@ -253,6 +243,8 @@ def loaded_work(
 ) -> SequenceWork:
     """The work of a process that loads the model; without digests where nothing is stored and no other compared."""
     loaded = model if isinstance(model, nn.Module) else model()
-    origin = Provenance.of(loaded, settings if digests else None, reference)
     measured = loaded.model if isinstance(loaded, LoadedModel) else loaded
+    origin = Provenance.of(measured, settings if digests else None, reference)
+    if isinstance(loaded, LoadedModel):
+        origin = replace(origin, model=loaded.name, source=loaded.source)
     return SequenceWork(measured, settings, origin=origin, team=team, sinks=sinks)

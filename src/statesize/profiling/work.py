@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from functools import cache, partial
@@ -24,7 +24,7 @@ from statesize.adapters.observation import SHARED
 from statesize.errors import InputError, ModelError
 from statesize.measurement.columns import LONGEST, entropies, sinks
 from statesize.measurement.measurement import Measurement, engine_outputs, measure_at
-from statesize.measurement.settings import Layers, Settings
+from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample, draw
 from statesize.operators import BlockDense, Dense, Derivative, Operator, Recurrence, Shared, SoftmaxAttention
 from statesize.operators.stepped import Stepped
@@ -64,7 +64,7 @@ class MemoryNeededError(InputError):
         self.needed = needed
 
 
-def require_budget(name: str, length: int, units: str, needed: int, memory: int, enough: int = 0) -> None:
+def require_budget(name: str, length: int, units: str, needed: int, memory: float, enough: int = 0) -> None:
     """Refuse a memory that is too small for a mixer before what it takes is allocated; the message has `enough`."""
     if needed > memory:
         enough = max(needed, enough)
@@ -78,22 +78,23 @@ def require_budget(name: str, length: int, units: str, needed: int, memory: int,
 def captured_mixers(
     model: nn.Module,
     inputs: Inputs,
-    layers: Layers,
     checks: Checks,
+    settings: Settings | None = None,
     sequence: int | None = None,
-    hint: str = "",
-    memory: int | None = None,
-    mixes: Mapping[str, str] | None = None,
     axis: int | None = None,
+    hint: str = "",
 ) -> Capture:
-    """The mixers of a `measurable` model, run over sequences, or the one named by its index; maps fit a memory."""
+    """The mixers of a `measurable` model, run over sequences, or the one named by its index; all without settings."""
     try:
+        layers, mixes, memory = (
+            (None, None, math.inf) if settings is None else (settings.layers, settings.mixes, settings.memory)
+        )
         captured = capture_module(model, inputs, layers, checks=checks, mixes=mixes, axis=axis)
-        for mixer in captured.mixers if memory is not None else ():
+        for mixer in captured.mixers:
             needed = int(_CAPTURE_OVERHEAD * mixer.map_bytes)
             # What measuring one head with the usual engine takes after that, so that the message need not come twice.
             after = mixer.map_bytes + _MAPS_PER_HEAD * DOUBLE * captured.length**2 + FALLBACK_BYTES
-            require_budget(mixer.name, captured.length, "all heads", needed, memory or 0, max(needed, after))
+            require_budget(mixer.name, captured.length, "all heads", needed, memory, max(needed, after))
         return captured
     except IndexError as error:
         if not isinstance(inputs, Tensor) or inputs.is_floating_point():

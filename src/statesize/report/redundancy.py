@@ -104,6 +104,17 @@ class Redundancy:
             )
         )
 
+    def cached(self, index: int) -> float:
+        """Numbers that caches hold at a cut, which grow with the text.
+
+        Args:
+            index: Index of the cut.
+
+        Returns:
+            Their number.
+        """
+        return sum(mixer.stored[index] for mixer in self.mixers if mixer.grows)
+
     def reason(self, index: int) -> str:
         """Why there is no value at a cut; empty where there is one.
 
@@ -121,7 +132,7 @@ class Redundancy:
             unknown = ", ".join(mixer.name for mixer in self.mixers if math.isnan(mixer.stored[index]))
             return f"The redundancy cannot be told: the sizes of these mixers' states are unknown: {unknown}."
         cut, stored, most = self.positions[index], self.stored[index], self.dimension[index]
-        caches = sum(mixer.stored[index] for mixer in self.mixers if mixer.grows)
+        caches = self.cached(index)
         enough = "A longer text does not help, because the caches grow with the text."
         if caches < most:
             tokens = 2 * (cut * (stored - caches) // (most - caches) + 1)

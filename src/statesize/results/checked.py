@@ -233,13 +233,21 @@ def check_nodes(listed: object) -> None:
     _require("the profile", "nodes", bool(nodes) and nodes[0]["name"] == "")
 
 
-def check_root(root: xr.Dataset) -> None:
-    """Refuse the tokens and attributes of a profile that would break what reads them, by a ValueError."""
+def check_profile(root: xr.Dataset, nodes: Mapping[str, xr.Dataset]) -> None:
+    """Refuse the tokens, attributes and mixers of a profile that would break what reads them, by a ValueError."""
     _check_attributes("the profile", root.attrs, _ROOT)
     variables = {name: ((ALONG, "token"), kind) for name, kind in _TOKENS.items()} | {"length": ((ALONG,), "i")}
     _check_variables("the profile", root, variables)
     lengths = root["length"].values
     _require("the profile", "length", bool(((lengths >= 1) & (lengths <= root.sizes["token"])).all()))
+    mixers = cast("list[str]", root.attrs["mixers"])
+    unknown = set(nodes) - set(mixers) - {name + SHARED for name in mixers}
+    if unknown or not set(nodes).issuperset(mixers) or len(set(mixers)) < len(mixers):
+        raise ValueError("it does not hold the mixers that it names")
+    for name, node in nodes.items():
+        check_mixer(name, node)
+        _require(name, "dimensions", node.sizes[ALONG] == root.sizes[ALONG])
+        _require(name, "position", _ascending(node["position"].values, root.sizes["token"] + 1))
 
 
 def check_mixer(name: str, node: xr.Dataset) -> None:
@@ -266,20 +274,6 @@ def _unit(node: xr.Dataset) -> str:
     """What a mixer has several of; empty where that is not one thing."""
     units = [unit for unit in UNITS if unit in node.sizes]
     return units[0] if len(units) == 1 else ""
-
-
-def check_sequences(name: str, node: xr.Dataset, root: xr.Dataset) -> None:
-    """Refuse a mixer of other sequences or positions than its profile, whose `root` holds them, by a ValueError."""
-    _require(name, "dimensions", node.sizes[ALONG] == root.sizes[ALONG])
-    _require(name, "position", _ascending(node["position"].values, root.sizes["token"] + 1))
-
-
-def check_names(root: xr.Dataset, nodes: Mapping[str, xr.Dataset]) -> None:
-    """Refuse a profile that does not hold the mixers that it names, or holds others, by a ValueError."""
-    mixers = cast("list[str]", root.attrs["mixers"])
-    unknown = set(nodes) - set(mixers) - {name + SHARED for name in mixers}
-    if unknown or not set(nodes).issuperset(mixers) or len(set(mixers)) < len(mixers):
-        raise ValueError("it does not hold the mixers that it names")
 
 
 def _require(name: str, part: str, good: bool) -> None:

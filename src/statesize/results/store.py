@@ -17,16 +17,7 @@ import xarray as xr
 from statesize.errors import FileError
 from statesize.io.files import os_errors, parse_json, read_limited, replace_folder, require_regular
 from statesize.io.machine import free_bytes
-from statesize.results.checked import (
-    ALONG,
-    check_mixer,
-    check_names,
-    check_nodes,
-    check_root,
-    check_sequences,
-    open_dataset,
-    write_dataset,
-)
+from statesize.results.checked import ALONG, check_nodes, check_profile, open_dataset, write_dataset
 from statesize.results.place import MARKER, check_destination, check_free, require_profile
 
 FORMAT = "statesize-profile"
@@ -78,12 +69,8 @@ def load_tree(path: Path) -> xr.DataTree:
             if _file_sha256(_file(path, index)) != node["sha256"]:
                 raise ValueError(f"{_file(path, index).name} is not what was written")
         tree = _tree(path, nodes).load()
-        root, mixers = tree.to_dataset(inherit=False), {name: node.to_dataset() for name, node in tree.children.items()}
-        check_root(root)
-        check_names(root, mixers)
-        for name, mixer in mixers.items():
-            check_mixer(name, mixer)
-            check_sequences(name, mixer, root)
+        mixers = {name: node.to_dataset() for name, node in tree.children.items()}
+        check_profile(tree.to_dataset(inherit=False), mixers)
     return tree
 
 

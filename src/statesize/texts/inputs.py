@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 from statesize.adapters.forward import Forward, Measured
 from statesize.adapters.forward import Inputs as ModelInputs
 from statesize.adapters.models.masks import check_mask
-from statesize.adapters.models.model_state import mapped
+from statesize.adapters.models.model_state import mapped, tensors_sha256
 from statesize.adapters.models.quantised import measurable
 from statesize.errors import InputError
 from statesize.io.callers import warn_caller
@@ -163,6 +165,33 @@ def beginning_of(given: Given, count: int) -> Given:
 def ids_of(given: Given) -> Tensor | None:
     """Token ids, (L,); None where the positions have none."""
     return given.ids if isinstance(given, Arguments) else given
+
+
+def tokens_sha256(sequences: Sequence[Given]) -> str:
+    """SHA-256 of token ids, (L,) int64 each, or of other arguments, and of where the sequences end."""
+    digest = hashlib.sha256()
+    for given in sequences:
+        digest.update(f"{len(given)}\n".encode())
+        if isinstance(given, Arguments):
+            digest.update(_arguments_sha256(given).encode())
+        else:
+            digest.update(given.numpy().astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def _arguments_sha256(given: Arguments) -> str:
+    tensors: dict[str, Tensor] = {}
+
+    def plain(value: Any) -> Any:
+        """A value without its tensors, which are noted."""
+        if not isinstance(value, Tensor):
+            return repr(value)
+        tensors[f"{len(tensors)}"] = value
+        return f"tensor {len(tensors) - 1}"
+
+    inputs = dict(sorted(given.inputs.items())) if isinstance(given.inputs, Mapping) else given.inputs
+    about = json.dumps([given.measured.name, given.measured.axis, mapped(inputs, plain)])
+    return tensors_sha256(tensors, about)
 
 
 TokenInput: TypeAlias = Tensor | Sequence[int] | str | Path | Mapping[str, Any]

@@ -180,15 +180,15 @@ class Cutting:
 
     def _noted(self, seen: Observation) -> MixerSpectra:
         blocks = [block for _, block in self._blocks(seen)]
-        inputs, most = blocks[0].left.shape[-1], blocks[0].values.shape[-1]
-        sizes = torch.tensor(seen.state_sizes)
+        inputs, rank = blocks[0].left.shape[-1], blocks[0].values.shape[-1]
+        limits = seen.found.unit_limits(torch.tensor([rank, inputs]))
         return MixerSpectra(
             seen.kind,
             seen.found.multiplicity,
             torch.cat([block.entropy[0] for block in blocks]).cpu(),
             torch.cat([block.norm[0] for block in blocks]).cpu(),
-            sizes.clamp(max=most) if len(sizes) else most,
-            sizes.clamp(max=inputs) if len(sizes) else inputs,
+            limits[:, 0],
+            limits[:, 1],
             min(inputs, seen.state_size or inputs, blocks[0].columns),
             blocks[0].right is not None,
             self._group_blocks(seen).entropy[0, :, 0].cpu() if seen.groups else None,

@@ -79,6 +79,10 @@ def with_truncation(profile: Profile, result: TruncationResult) -> Profile:
 def table(result: TruncationResult) -> PageTable:
     """What each size loses, and nothing kept; without the column of shares of the loss where none is known."""
     whole = "100%" if result.context_matters and result.worth.ends else "–"
+    # A row that keeps all that there is stands for those after it.
+    shown: dict[object, Row] = {}
+    for row in result.rows:
+        shown.setdefault((row.rule, round(row.kept, 6)), row)
     rows = [["nothing", "0.0", "100%", whole, f"{result.worth:+.3f}", f"{result.moved:.4f}"]] + [
         [
             title(row.rule, row.scale),
@@ -89,9 +93,7 @@ def table(result: TruncationResult) -> PageTable:
             f"{row.excess:+.3f}",
             f"{row.divergence.value:.4f}",
         ]
-        for row in result.rows
-        # With all that there is nothing is lost.
-        if row.rule not in CAUSAL or row.kept < result.inputs
+        for row in shown.values()
     ]
     known = [column for column in range(len(_HEADINGS)) if any(row[column] != "–" for row in rows)]
     headings, *cells = ([row[column] for column in known] for row in (_HEADINGS, *rows))
@@ -110,7 +112,8 @@ def notes(result: TruncationResult) -> list[str]:
         "tokens after the cut when no mixer carries anything past it, less the loss of the whole model.",
         "In each run every layer keeps only so many numbers per channel of the past, and all tokens behind the cut are "
         "computed from these. KL: how far the predictions change, as a share of how far they change without any past. "
-        "loss: nats per token more than the whole model loses; below 0 where a cut predicts better.",
+        "loss: nats per token more than the whole model loses; below 0 where a cut predicts better. of context's "
+        "worth: this loss as a share of what the context is worth.",
         "With hindsight, a head keeps the best numbers, so their size is a lower bound of the memory that is needed. A "
         "real memory does not know the future. Without hindsight, it keeps the numbers that tokens before the cut "
         f"would read behind the cut{', or whole tokens. The best of these' if tokens else '. This'} is an upper bound.",

@@ -19,6 +19,7 @@ from statesize.io.text import facts_table
 from statesize.measurement.statistics import (
     FEWEST_TEXTS,
     Interval,
+    above_zero,
     mean_interval,
     no_interval,
     ratio_interval,
@@ -204,7 +205,7 @@ class TruncationResult:
     @property
     def moved(self) -> Interval:
         """How far the predictions move with H_i = 0, by their divergence in nats per token."""
-        return self._mean(lambda one: one.runs[0].divergence)
+        return above_zero(self._mean(lambda one: one.runs[0].divergence))
 
     @property
     def context_matters(self) -> bool:
@@ -283,10 +284,11 @@ class TruncationResult:
             none = f"The context is worth {worth:.3f} nats per token {over}"
             return f"{little}{none}: too little to tell what a cut loses."
         rows, size = self.rows, self.without_hindsight()
+        most = fmean(min(one.inputs, one.cut) for one in self.documents)
         rules, once = {row.rule for row in rows}, {row.rule: row for row in rows if row.scale == 1}
         ess = once["ess"]
         causal = min((once[rule] for rule in CAUSAL if rule in once), key=lambda row: row.divergence_share.value)
-        most = "at most " if size.multiple.value * self.entropy.value <= causal.kept + 1e-9 else ""
+        bound = "at most " if size.multiple.value * self.entropy.value <= causal.kept + 1e-9 else ""
         stored = f"{size.stored:.0%}"
         if "joint past rows" in rules:
             held = (
@@ -301,13 +303,13 @@ class TruncationResult:
             held = f", or {stored} of the state"
         told = (
             f"{little}The context is worth {worth:.2f} nats per token {over}. "
-            f"A head can keep {self.inputs:.0f} numbers per channel; its ESS is {self.entropy.value:.1f} "
+            f"A head can keep {most:.0f} numbers per channel; its ESS is {self.entropy.value:.1f} "
             f"({ess.kept:.1f} when rounded up in each head). If each head keeps as many numbers as its ESS, the "
             f"predictions change by {ess.divergence_share:.1%} with hindsight (the future is known) and by "
             f"{causal.divergence_share:.1%} without hindsight; if it keeps nothing, by 100%."
         )
         takes = f" For a change of only {percent(size.at)} without hindsight, a head needs"
-        return told if little else f"{told}{takes} {most}{size.multiple:.1f} × its ESS{held}."
+        return told if little else f"{told}{takes} {bound}{size.multiple:.1f} × its ESS{held}."
 
     @property
     def little_text(self) -> bool:
@@ -355,8 +357,8 @@ class TruncationResult:
             self._mean(lambda one: one.runs[index].kept).value,
             self._mean(lambda one: one.runs[index].loss - one.loss),
             self._share(_MEASURES["worth"], index) if self.context_matters else Interval(math.nan),
-            self._mean(lambda one: one.runs[index].divergence),
-            self._share(_MEASURES["divergence"], index),
+            above_zero(self._mean(lambda one: one.runs[index].divergence)),
+            above_zero(self._share(_MEASURES["divergence"], index)),
         )
 
     def _share(self, of: Callable[[CutDocument, CutRun], float], index: int) -> Interval:

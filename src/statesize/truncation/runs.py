@@ -29,7 +29,7 @@ class MixerSpectra:
         multiplicity: Channels of each unit.
         entropy: Entropy-ESS of each unit, (units,).
         norm: ‖H_i‖_F of each unit, (units,).
-        most: The largest rank that H_i can have, of all units or of each, (units,).
+        most: The largest rank that H_i can have, of each unit, (units,), or of all, (1,).
         inputs: How many inputs, or numbers of a state, of the past there are to choose from, likewise.
         held: How many inputs a window, or how many numbers a state, still has behind the cut; all without one.
         state: Whether it keeps a state, in which no inputs can be chosen.
@@ -40,8 +40,8 @@ class MixerSpectra:
     multiplicity: int
     entropy: Tensor
     norm: Tensor
-    most: int | Tensor
-    inputs: int | Tensor
+    most: Tensor
+    inputs: Tensor
     held: int
     state: bool
     joint: Tensor | None
@@ -176,7 +176,7 @@ def _spread(spectra: dict[str, MixerSpectra], sizes: dict[str, Tensor], kept: fl
         }
 
     positive = [float(size[size > 0].min()) for size in sizes.values() if bool((size > 0).any())]
-    most = max(float(torch.as_tensor(one.most).max()) for one in spectra.values())
+    most = max(float(one.most.max()) for one in spectra.values())
     low, high = 0.0, most / min(positive, default=1.0)
     for _ in range(60):
         middle = (low + high) / 2

@@ -8,7 +8,7 @@ from oracles.recurrent_models import InDouble, observations, reproduction_error,
 from torch import Tensor
 
 from statesize.adapters.kernels import recurrent_layers
-from statesize.adapters.observation import running_modules
+from statesize.adapters.observation import ModuleStack
 from statesize.adapters.replaced import source_files
 
 UNIT = "model.layers.0.temporal_block.rg_lru"
@@ -48,7 +48,7 @@ def test_a_document_that_begins_within_the_sequence_forgets_what_came_before() -
     seen: list[Any] = []
     with (
         torch.no_grad(),
-        running_modules(model, 21) as running,
+        ModuleStack(model, 21).watching() as running,
         recurrent_layers.observing_rg_lru(source_files(model), running, lambda make, product=None: seen.append(make())),
     ):
         model(input_ids=tokens(sequences=1), position_ids=positions, use_cache=False)
@@ -68,7 +68,7 @@ def test_hooks_and_states_are_as_before_whatever_happens(failure: type[BaseExcep
 
     def run() -> None:
         with (
-            running_modules(model, 21) as running,
+            ModuleStack(model, 21).watching() as running,
             torch.no_grad(),
             recurrent_layers.observing_rg_lru(source_files(model), running, record),
         ):

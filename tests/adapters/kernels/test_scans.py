@@ -13,7 +13,7 @@ from torch import nn
 
 from statesize.adapters import capture
 from statesize.adapters.kernels import convolutions, scans
-from statesize.adapters.observation import Observation, running_modules
+from statesize.adapters.observation import ModuleStack, Observation
 from statesize.adapters.replaced import ReplacedCall, first, source_files
 from statesize.errors import ModelError
 
@@ -135,7 +135,7 @@ def test_the_pure_torch_convolution_is_used_meanwhile() -> None:
     model = tiny_model("mamba")
     file = _file(model)
     before = vars(file)[scans.CONVOLUTION]
-    with running_modules(model, 21) as running, scans.observing(source_files(model), running, lambda _: None):
+    with ModuleStack(model, 21).watching() as running, scans.observing(source_files(model), running, lambda _: None):
         assert vars(file)[scans.CONVOLUTION].__code__.co_filename == file.__file__
     assert vars(file)[scans.CONVOLUTION] is before
 
@@ -152,7 +152,7 @@ def test_the_source_files_are_as_before_whatever_happens(family: str, failure: t
             raise failure
 
     def run() -> None:
-        with running_modules(model, 21) as running, torch.no_grad():
+        with ModuleStack(model, 21).watching() as running, torch.no_grad():
             with (
                 scans.observing(source_files(model), running, record),
                 convolutions.observing(source_files(model), running, record),
@@ -185,7 +185,7 @@ def test_a_call_that_goes_on_from_a_state_is_refused(family: str) -> None:
             name: first[name] for name in ("past_key_values", "cache_params", "state") if first.get(name) is not None
         }
         with (
-            running_modules(model, 21) as running,
+            ModuleStack(model, 21).watching() as running,
             scans.observing(source_files(model), running, lambda make, product=None: make()),
         ):
             with pytest.raises(ModelError, match=r"initial state .* run the whole sequence in one call"):
@@ -197,7 +197,7 @@ def test_a_mixer_of_a_class_derived_elsewhere_is_observed_too() -> None:
     mixer.__class__ = type("MyMixer", (type(mixer),), {"__module__": __name__})
     seen: list[Observation] = []
     with (
-        running_modules(mixer, 5) as running,
+        ModuleStack(mixer, 5).watching() as running,
         scans.observing(source_files(mixer), running, lambda make, product=None: seen.append(make())),
         torch.no_grad(),
     ):

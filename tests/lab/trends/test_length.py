@@ -94,8 +94,9 @@ LENGTHS = np.array([16.0, 32, 64, 128])
     [
         (LENGTHS**0.5, "power law"),
         (LENGTHS**-0.2, "power law"),
-        (LENGTHS / (LENGTHS + 40), "saturates"),
-        (1 - np.exp(-LENGTHS / 40), "saturates"),
+        # What still grows over the last two lengths is not said to saturate.
+        (LENGTHS / (LENGTHS + 40), "slows down"),
+        (1 - np.exp(-LENGTHS / 40), "slows down"),
         (np.minimum(LENGTHS, 40), "saturates"),
         # Means of `sa` and `gla` on record.
         ([13.8, 20.9, 31.3, 43.6, 57.7], "power law"),
@@ -107,8 +108,10 @@ def test_an_exponent_is_told_where_a_power_law_fits_better_than_saturation(curve
     assert found.exponent().shape == shape
     table = found.page().tables[0]
     cell = table.rows[0][table.headings.index("exponent")]
-    assert (cell == "saturates") == (shape == "saturates")
+    assert (cell == shape) == (shape != "power law")
+    assert (found.exponent().course == "levels off") == (shape == "saturates") or shape == "power law"
     assert ("about as n^" in found.finding) == (shape == "power law")
+    assert ("a curve that saturates fits better" in found.finding) == (shape == "slows down")
     assert ("A curve that saturates fits better" in found.finding) == (shape == "saturates")
     assert found.to_dict()["exponents"][0]["shape"] == shape
 
@@ -159,6 +162,24 @@ def test_it_is_told_which_heads_and_how_much_after_the_cut_were_measured():
     assert [row[1] for row in some.page().tables[0].rows] == ["2 of 8", "1 of 4", "1 of 4"]
     assert measured(model(), lengths=[4, 8]).finding.endswith("Measured: all heads or channels.")
     assert {row[1] for row in plain().page().tables[0].rows} == {"all", "head 0", "head 1"}
+
+
+def test_a_headline_on_chosen_layers_does_not_speak_of_the_whole_model():
+    found = measured(model(layers=3), settings=Settings(layers=[1, "layers.2.mixer"]), lengths=[4, 8])
+    named = "layers.1.mixer, layers.2.mixer"
+    assert found.finding.startswith(f"Entropy-ESS of {named} in LanguageModel goes from ")
+    assert found.finding.endswith(f"Measured: all heads or channels of {named}.")
+
+
+def test_layers_that_are_not_there_are_refused_once():
+    told = []
+    with pytest.raises(InputError, match=r"layers must be the model's mixers .*, got 9. Its 1 mixer is ") as raised:
+        ss.lab.length(
+            model(), TEXT, lengths=[4, 8, 16], future=6, settings=Settings(layers=9),
+            on_progress=lambda *what: told.append(what),
+        )  # fmt: skip
+    assert str(raised.value).count("got 9") == 1
+    assert told == []
 
 
 def test_a_future_that_the_texts_have_no_room_for_is_told():
@@ -230,7 +251,7 @@ def test_by_default_the_future_is_as_long_as_the_longest_context_that_is_fitted_
 def test_what_heads_carry_together_is_no_head():
     llama = attention_model("llama", num_hidden_layers=1)
     found = ss.lab.length(llama, list((TEXT % 40).view(5, 30)), lengths=[4, 8], on_progress=lambda *_: None)
-    heads = [one for one in found.exponents() if one.unit]
+    heads = [one for one in found.exponents if one.unit]
     alone = [one for one in heads if "joint" not in one.layer]
     assert 0 < len(alone) < len(heads)
     assert f" Of {len(alone)} measured heads or channels, over the last two lengths: " in found.finding
@@ -239,7 +260,7 @@ def test_what_heads_carry_together_is_no_head():
 @pytest.mark.parametrize(("share", "shape"), [(0.9, "near its ceiling"), (0.5, "power law")])
 def test_no_exponent_is_told_of_what_comes_near_its_ceiling(share, shape):
     found = growth(share * np.sqrt(LENGTHS)[:, None] * np.ones(5), ceiling=float(np.sqrt(128)))
-    assert {one.shape for one in found.exponents()} == {shape}
+    assert {one.shape for one in found.exponents} == {shape}
     assert (", near the most that is possible." in found.finding) == (share > 0.8)
 
 

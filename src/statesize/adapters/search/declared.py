@@ -15,7 +15,15 @@ from torch import Tensor, nn
 
 from statesize.adapters.check import Checked
 from statesize.adapters.search.channels import Channels
-from statesize.adapters.search.linear_parts import LARGEST, READERS, Mix, NoOperatorError, described_part, find_mixes
+from statesize.adapters.search.linear_parts import (
+    LARGEST,
+    READERS,
+    Mix,
+    NoOperatorError,
+    described_part,
+    find_last,
+    find_mixes,
+)
 from statesize.adapters.search.lone_run import (
     DOUBLE,
     OUTPUT,
@@ -31,7 +39,7 @@ from statesize.adapters.search.lone_run import (
 from statesize.adapters.search.mixing import mixes_positions
 from statesize.adapters.search.other_inputs import changed_at, changed_input
 from statesize.errors import ModelError
-from statesize.operators import Operator
+from statesize.operators import Dense, Operator
 
 # Random combinations of the rows of T, by which pairs of tensors are recognised.
 _COMBINATIONS = 3
@@ -73,10 +81,12 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
     if math.prod(operator.batch_shape) * operator.length**2 > _LARGEST:
         return Checked(reason="its T is too large")
     # The author's code may be written for one dtype or one place in the model: what it then raises can be anything.
+    pair = _RIGHT.get(runs.module, {}).get(runs.length)
     try:
-        runs, output = runs.most_precise()
+        runs, plain = runs.most_precise((OUTPUT,) if pair is None else (pair.source, pair.target, OUTPUT))
     except Exception as error:
         return Checked(reason=f"the layer does not run by itself ({str(error).strip().splitlines()[0]})")
+    output = plain.output
     if output is None or not output.is_floating_point() or not bool(output.isfinite().all()):
         return Checked(reason="the layer returns no tensor of finite numbers")
     matrix = operator.dense().double().cpu()
@@ -87,7 +97,11 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
     single = replace(check, precision=SINGLE)
     if not exact:
         check = single
-    fit = check.right_again() or check.right()
+    fit = None
+    # In code that has changed, anything may stand where T mapped one tensor to another before.
+    with suppress(Exception):
+        fit = pair and replace(check, plain=plain).first_right((pair,), (pair.target,))
+    fit = fit or check.right()
     if fit is None and not check.parts and exact and runs.rounds_more(output):
         # A part of the layer computes in less than float64.
         check = single
@@ -98,13 +112,10 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
             "further than another one. Return T of the whole, or make each part a module of its own."
         )
     if fit is None:
-        mixes = list[Mix]()
+        fits = list[_Fit]()
         with suppress(NoOperatorError):
-            mixes = find_mixes(runs, name)
-        targets = tuple(mix.target for mix in mixes)
-        pairs = [_Pair(mix.source, mix.source_axis, mix.target, mix.target_axis) for mix in mixes]
-        tried = [check.fit(pair, targets, mix.channels) for pair, mix in zip(pairs, mixes, strict=True)]
-        fits = [fit for fit in tried if fit is not None]
+            last = find_last(runs, output, name)
+            fits = check.fits(last if check.differs(last) else find_mixes(runs, name))
         if not fits:
             return Checked(reason="the layer has no tensor in which another one was found to be linear")
         fit = min(fits, key=lambda fit: fit.difference)
@@ -114,6 +125,15 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
             f"own answers to random values by {fit.difference:.1e} of the largest value, first in head {fit.head} at "
             f"position {fit.position}; at most {check.precision.rounding:.0e} is rounding. Correct the method, or "
             "leave it out: T is then found by impulses."
+        )
+    size = int(operator.state_size()[middle := operator.length // 2])
+    block = (
+        matrix[..., middle:, :middle] if exact and isinstance(operator, Dense) and size < middle else matrix[..., :0]
+    )
+    if (rank := int(cast("Tensor", torch.linalg.matrix_rank(block, rtol=1e-8)).amax())) > size:
+        raise ModelError(
+            f"Mixer {name}: the `state_size` of its ss.Dense must be at least the {rank} numbers that T keeps at "
+            f"position {middle}, got {size}. Correct it, or leave it out."
         )
     return Checked(fit.difference, check.precision.rounding, fit.multiplicity, part=fit.part)
 
@@ -125,7 +145,7 @@ class _Check:
     runs: LoneRuns
     matrix: Tensor
     precision: Precision
-    kept: tuple[Place, ...] | None = None  # of the plain run
+    plain: ModuleRun | None = None  # with the tensors of a pair alone
     last: dict[Any, tuple[Tensor, list[ModuleRun]]] = field(init=False, default_factory=dict[Any, Any])
     parts: list[_Pair] = field(init=False, default_factory=list[_Pair])  # behind which as much is mixed
 
@@ -141,24 +161,13 @@ class _Check:
     @cached_property
     def base(self) -> ModuleRun:
         """The plain run, with all tensors, or some."""
-        return self.runs.run(self.kept)
+        return self.plain or self.runs.run(None)
 
     @cached_property
     def read(self) -> dict[Place, Tensor]:
         """Tensors as operations take them: there T may act on one that T is made of as well."""
         places = [place for places in self.base.readers for place in places[:READERS]]
         return self.runs.run(places).tensors
-
-    def right_again(self) -> _Fit | None:
-        """The pair of tensors that T mapped to each other before, if it still does and all mixing goes through it."""
-        pair = _RIGHT.get(self.runs.module, {}).get(self.runs.length)
-        if pair is None:
-            return None
-        again = replace(self, kept=(pair.source, pair.target, OUTPUT))
-        # In code that has changed, anything may stand at these places.
-        with suppress(Exception):
-            return again.first_right((pair,), (pair.target,))
-        return None
 
     def right(self) -> _Fit | None:
         """The first pair of tensors that T maps to each other, through which all mixing goes."""
@@ -245,17 +254,15 @@ class _Check:
         return _SLACK * self.precision.rounding * found.abs().amax()
 
     def answers(self, source: Place, targets: tuple[Place, ...]) -> tuple[Tensor, list[ModuleRun]]:
-        """Random values, and two runs with some tensors kept: zeros stand in a source, then these."""
+        """Random values, and two runs with some tensors kept: the plain one, and with these added to a source."""
         if (source, targets) not in self.last:
             held = self.base.tensors[source] if source in self.base.tensors else self.read[source]
-
-            def with_values(values: Tensor) -> ModuleRun:
-                return self.runs.run(targets, {source: lambda _: values})
-
             values = noise(held, 5)
             # The next source's take their place.
             self.last.clear()
-            self.last[source, targets] = values, [with_values(torch.zeros_like(held)), with_values(values)]
+            plain = self.base if self.base.tensors.keys() >= {*targets} else self.runs.run(targets)
+            run = self.runs.run(targets, {source: lambda now: now + values})
+            self.last[source, targets] = values, [plain, run]
         return self.last[source, targets]
 
     def fit(self, pair: _Pair, targets: tuple[Place, ...], layout: Channels | None = None) -> _Fit | None:
@@ -263,11 +270,11 @@ class _Check:
         # targets: All that are asked of any source.
         # layout: Heads in order, and the channel that each channel reads, for a T that is wrong.
         values, runs = self.answers(pair.source, targets)
-        zero, answers = (self.channels(run.tensors[pair.target], pair.target_axis) for run in runs)
-        if zero is None or answers is None:
+        before, answers = (self.channels(run.tensors[pair.target], pair.target_axis) for run in runs)
+        if before is None or answers is None:
             # Random values of a source may grow beyond all numbers, as a decay's do.
             return None
-        answers, entered = answers - zero, cast("Tensor", self.channels(values, pair.source_axis))
+        answers, entered = answers - before, cast("Tensor", self.channels(values, pair.source_axis))
         heads, leaving = self.matrix.shape[1], answers.shape[-1]
         chosen = self.heads(self.expected(entered), self.weights @ answers)
         head, origin = torch.empty(0), torch.empty(0)
@@ -295,6 +302,23 @@ class _Check:
             beyond = relative > self.precision.rounding
             wrong = (one, int(beyond.int().argmax())) if bool(beyond.any()) else wrong
         return _Fit(largest, *wrong, leaving // heads)
+
+    def fits(self, mixes: list[Mix]) -> list[_Fit]:
+        """How far T is from each mixing that a search has found."""
+        targets = tuple(mix.target for mix in mixes)
+        pairs = ((_Pair(mix.source, mix.source_axis, mix.target, mix.target_axis), mix.channels) for mix in mixes)
+        return [fit for pair, layout in pairs if (fit := self.fit(pair, targets, layout)) is not None]
+
+    def differs(self, mixes: list[Mix]) -> bool:
+        """Whether T is another one, as the mixing from one source shows: then no other source needs a comparison."""
+        # Where the text's values are not 0, and no target has numbers of its own, `right` has compared all sources.
+        fits, places = self.fits(mixes), tuple(mix.target for mix in mixes)
+        if not mixes or len(fits) < len(mixes) or any(mix.before or mix.behind for mix in mixes):
+            return False
+        plain = self.answers(mixes[0].source, places)[1][0].tensors
+        zero, rounding = self.runs.run(places, {mixes[0].source: torch.zeros_like}).tensors, self.precision.rounding
+        own = any(float(zero[place].abs().max()) >= rounding * float(plain[place].abs().max()) for place in places)
+        return not own and all(fit.difference > rounding for fit in fits)
 
     def leaders(self) -> Tensor:
         """For each head the first one of equal T."""

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.precision import relative_difference
+from statesize.adapters.models.precision import relative_difference, stored_dtype
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import OVERSIZED, Observation, Units
 from statesize.adapters.search.linear_parts import Mix, described_part
@@ -108,7 +108,7 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
         values=values,
         mixed=mixed,
         state_size=states,
-        state_bytes=stored * runs.run_dtype.itemsize if known else None,
+        state_bytes=stored * (runs.weights or stored_dtype(runs.module)).itemsize if known else None,
         passed_on=lambda applied, chosen: applied + offset[:, chosen].to(applied),
         note=" ".join(filter(None, notes)),
         groups=groups,

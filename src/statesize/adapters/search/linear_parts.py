@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import cast
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
@@ -99,8 +98,8 @@ def find_mix(runs: LoneRuns, name: str) -> Mix | None:
 def _found_again(runs: LoneRuns, name: str, known: Mix) -> Mix | None:
     """The mixing that was found before, at other weights or in another text, if the same tests find it here too."""
     runs, plain = runs.most_precise()
-    if runs.precision is known.precision and plain is not None:
-        runs, plain = _searched(runs, plain)
+    if runs.precision is known.precision and plain.output is not None:
+        runs, plain = _searched(runs, plain.output)
         # In code that has changed, anything may stand at these places.
         with suppress(Exception):
             search = _Search(runs, name, _acting_position(runs, plain), (known.source, known.target, OUTPUT))
@@ -117,13 +116,25 @@ def find_mixes(runs: LoneRuns, name: str) -> list[Mix]:
     return _found(runs, name)[1] if mixes_positions(runs, name) else []
 
 
+def find_last(runs: LoneRuns, plain: Tensor, name: str) -> list[Mix]:
+    """The mixing from one tensor: from the last that has any, as values are often made last."""
+    if not mixes_positions(runs, name):
+        return []
+    runs, plain = _searched(runs, plain)
+    search = _Search(runs, name, _acting_position(runs, plain), None)
+    cuts = search.cuts()
+    found = (search.all_mixes(cuts, (source,)) for source in reversed(search.sources()))
+    return next(filter(None, found), list[Mix]())
+
+
 def _found(runs: LoneRuns, name: str) -> tuple[_Search, list[Mix]]:
-    runs, plain = runs.most_precise()
+    runs, run = runs.most_precise()
+    plain = run.tensors[OUTPUT]
     try:
-        return _found_mixes(runs, cast("Tensor", plain), name)
+        return _found_mixes(runs, plain, name)
     except NoOperatorError:
         # What numpy or a kernel of one's own computes in float32 is not linear to more than that.
-        if runs.precision is not DOUBLE or not runs.rounds_more(cast("Tensor", plain)):
+        if runs.precision is not DOUBLE or not runs.rounds_more(plain):
             raise
     runs = replace(runs, precision=SINGLE)
     return _found_mixes(runs, runs.run().tensors[OUTPUT], name)
@@ -282,8 +293,10 @@ class _Search:
             if any(matrix.shape == before.shape and torch.equal(matrix, before) for before in entered):
                 # The same numbers in another shape, or at another place.
                 continue
-            if mixes := self.mixes([cut for cut in cuts if source < cut], source):
-                found += mixes
+            mixes = list[Mix]()
+            with suppress(_OtherOperations):
+                mixes = self.mixes([cut for cut in cuts if source < cut], source)
+            found += mixes
             if any(not mix.behind for mix in mixes) or source in self.partial:
                 entered.append(matrix)
         return found
@@ -323,11 +336,6 @@ class _Search:
 
     def mixes(self, targets: list[Place], source: Place) -> list[Mix]:
         """The mixing from a source to tensors behind it that are linear in it and keep its channels apart."""
-        with suppress(_OtherOperations):
-            return self._mixes(targets, source)
-        return []
-
-    def _mixes(self, targets: list[Place], source: Place) -> list[Mix]:
         held = self.base.tensors[source]
         axis = self.answers[source].axis
         if not bool(held.isfinite().all()):

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.layout import position_axis
 from statesize.adapters.models.model_state import mapped, named_parts
-from statesize.adapters.models.precision import Autocast, at_least, hold_at_least, set_autocast, stored_dtype
+from statesize.adapters.models.precision import Autocast, at_least, hold_at_least, set_autocast
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import ModuleStack, OnObservation
 from statesize.adapters.runs import Attach, bare, observed, reading, returning
@@ -124,11 +124,6 @@ class LoneRuns:
         return self.module if self.forward is None else self.forward.model
 
     @property
-    def run_dtype(self) -> torch.dtype:
-        """The dtype of the module's weights in the model's run."""
-        return self.weights or stored_dtype(self.module)
-
-    @property
     def named(self) -> nn.Module | None:
         """The part that `mixes` names."""
         if self.mixes is None:
@@ -141,16 +136,16 @@ class LoneRuns:
             )
         return parts[self.mixes]
 
-    def most_precise(self) -> tuple[LoneRuns, Tensor | None]:
-        """The same runs in float64, or in float32 where the module's code runs in no other, and what they return."""
+    def most_precise(self, keep: Collection[Place] = (OUTPUT,)) -> tuple[LoneRuns, ModuleRun]:
+        """The same runs in float64, or in float32 where the module's code runs in no other, and a plain one of them."""
         # Its author's code may be written for one dtype: what it then raises can be anything.
         runs = replace(self, precision=DOUBLE)
         with suppress(Exception):
-            output = runs.run().output
-            if output is not None and output.dtype is torch.float64:
-                return runs, output
+            run = runs.run(keep)
+            if run.output is not None and run.output.dtype is torch.float64:
+                return runs, run
         runs = replace(self, precision=SINGLE)
-        return runs, runs.run().output
+        return runs, runs.run(keep)
 
     def rounds_more(self, plain: Tensor) -> bool:
         """Whether a part of a module that returns this computes in less than it runs in: tiny changes do not add up."""

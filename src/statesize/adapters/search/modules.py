@@ -30,7 +30,7 @@ from statesize.adapters.search.mixing import (
     reaches,
     returned_by,
 )
-from statesize.adapters.search.other_mixing import BEFORE, BESIDE, SEVERAL, UNSEEN, other_mixing
+from statesize.adapters.search.other_mixing import BEFORE, BEHIND, BESIDE, SEVERAL, UNSEEN, other_mixing
 from statesize.adapters.search.own_mixing import ImpulseLayer, OwnMixing
 from statesize.adapters.select import RECURRENT, SEARCHED, is_own_code
 from statesize.adapters.watch import ArgumentCopies, Call
@@ -97,13 +97,13 @@ def find_own_mixing(
                 other = other_mixing(forward, observed[module], measured)
             except ModelError as error:
                 found.refused[name] = str(error)
-            if not {BEFORE, BESIDE} & set(other):
+            if not {BEFORE, BESIDE, BEHIND} & set(other):
                 _note_other(found, name, other)
                 continue
         fixed = {part: calls.outputs[part] for part in mixing if part in parts}
         runs = LoneRuns(module, args, kwargs, forward.length, forward.sequences, fixed, mixes=named.get(module))
         runs = replace(runs, forward=forward, autocast=calls.autocast[module])
-        if _search(runs, name, found, names, has_kernels=module in observed):
+        if _search(runs, name, found, names, opaque=module in observed and not observed[module].in_double):
             mixing.add(module)
         if module in observed:
             _settle(found, name, other, observed[module].mixers[0].kind)
@@ -121,17 +121,27 @@ def _settle(found: OwnMixing, name: str, other: Sequence[str], kind: str) -> Non
     """Choose T of a module that mixes by more than the kernels in it: of the whole, of the kernels, or none."""
     layer = found.layers.pop(name, None)
     reason = found.refused.pop(name, f"Mixer {name}: no T of the whole was found.")
-    if layer is not None and (BESIDE in other or not layer.is_part):
+    beyond = "beside" if BESIDE in other else "behind" if BEHIND in other else ""
+    if layer is None and beyond:
+        if name not in found.derivatives:
+            found.refused[name] = f"{reason} Seen in it: {kind}, and other mixing {beyond} it."
+    # A T of a part may be that of the kernels, without what is before or behind them.
+    elif layer is None or (
+        layer.is_part
+        and BESIDE not in other
+        and (BEHIND not in other or layer.mix.behind)
+        and (BEFORE not in other or layer.mix.before or not layer.mix.behind)
+    ):
+        found.derivatives.discard(name)
+        _note_other(found, name, other)
+    else:
         note = f"Its T contains more than the {kind} in it."
         found.layers[name] = replace(layer, note=" ".join(filter(None, (note, layer.note))))
-    elif BESIDE in other:
-        found.refused[name] = f"{reason} Seen in it: {kind}, and other mixing beside it."
-    else:
-        _note_other(found, name, other)
 
 
-def _search(runs: LoneRuns, name: str, found: OwnMixing, names: Mapping[nn.Module, str], *, has_kernels: bool) -> bool:
+def _search(runs: LoneRuns, name: str, found: OwnMixing, names: Mapping[nn.Module, str], *, opaque: bool) -> bool:
     """Find what one module mixes by its own code; whether it mixes."""
+    # opaque: Whether it calls kernels that know no float64, and may have no derivative.
     try:
         mix = find_mix(runs, name)
         before = mixing_before(runs, name) if runs.fixed else ""
@@ -140,7 +150,7 @@ def _search(runs: LoneRuns, name: str, found: OwnMixing, names: Mapping[nn.Modul
         elif before:
             found.refused[name] = before
     except NoOperatorError as error:
-        cause = str(error) if runs.fixed or has_kernels else not_causal(runs, name)
+        cause = str(error) if runs.fixed or opaque else not_causal(runs, name)
         if cause:
             found.refused[name] = cause
         else:

@@ -27,6 +27,7 @@ from statesize.errors import ModelError
 
 BEFORE = "T is without a mixing of its values before it"
 BESIDE = "positions are mixed beside the map too"
+BEHIND = "T is without a mixing of its results behind it"
 UNSEEN = "Whether it mixes by more than this was not seen: what it returns has no dimension of positions."
 SEVERAL = "several maps mix the same values, each with a T of its own: the module's is made of all"
 BACKWARDS = "T is without a mixing of positions backwards"
@@ -46,10 +47,10 @@ def other_mixing(forward: Forward, call: Call, measured: Collection[nn.Module] =
         measured: Modules inside that are measured by themselves.
 
     Returns:
-        Which of BEFORE, BESIDE, SEVERAL, UNSEEN and BACKWARDS.
+        Which of BEFORE, BESIDE, BEHIND, SEVERAL, UNSEEN and BACKWARDS.
 
     Raises:
-        ModelError: Mixing behind the kernels, by which T is not what leaves the module, or a map of the future.
+        ModelError: A map of the future.
     """
     position, limit = forward.length // 3, BOUNDS[call.dtype]
     runs = replace(LoneRuns.of(forward, call), precision=STORED)
@@ -70,13 +71,7 @@ def other_mixing(forward: Forward, call: Call, measured: Collection[nn.Module] =
     axis = cast("int", position_axis(plain.output, forward.length))
     if other_input.output is None or other_result.output is None:
         return [UNSEEN]
-    if _differs(plain.output, other_result.output, axis, position) > limit:
-        raise ModelError(
-            f"Mixer {call.name}: what its map returns is mixed over positions once more before it leaves the module, "
-            "so that this map is not the module's T. Give the class a method `operator(hidden)` that returns a "
-            "statesize Operator of the whole."
-        )
-    seen: list[str] = []
+    seen = [BEHIND] if _differs(plain.output, other_result.output, axis, position) > limit else list[str]()
     if any(
         _differs(one.values, other.values, one.values_axis, position) > limit
         for one, other in zip(plain.products, other_input.products, strict=True)
@@ -178,14 +173,15 @@ def _changed_by_later_tokens(forward: Forward, calls: Sequence[Call], hidden: Te
         for kinds, one, two in zip(found, plain, _passed(other, calls), strict=True):
             for kind in (_ENTERS, _LEAVES):
                 pairs = zip(one[kind], two[kind], strict=False)
-                if any(_differ_before(*pair, forward.length, cut) > limit for pair in pairs):
+                placed = ((*pair, position_axis(pair[0], forward.length)) for pair in pairs)
+                if any(axis is not None and _before(first, other, axis, cut) > limit for first, other, axis in placed):
                     kinds.add(kind)
     return [next((kind for kind in (_ENTERS, _LEAVES) if kind in kinds), "") for kinds in found]
 
 
-def _passed(forward: Forward, calls: Sequence[Call]) -> list[dict[str, list[object]]]:
+def _passed(forward: Forward, calls: Sequence[Call]) -> list[dict[str, list[Tensor]]]:
     """What enters each call in a run, and the first tensor that leaves it."""
-    passed: dict[nn.Module, list[dict[str, list[object]]]] = {call.module: [] for call in calls}
+    passed: dict[nn.Module, list[dict[str, list[Tensor]]]] = {call.module: [] for call in calls}
 
     def enter(module: nn.Module, args: object, kwargs: object) -> None:
         passed[module].append({_ENTERS: _copies((args, kwargs)), _LEAVES: []})
@@ -197,16 +193,8 @@ def _passed(forward: Forward, calls: Sequence[Call]) -> list[dict[str, list[obje
     return [passed[call.module].pop(0) for call in calls]
 
 
-def _copies(values: object) -> list[object]:
-    return [leaf.clone() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
-
-
-def _differ_before(one: object, other: object, length: int, cut: int) -> float:
-    """How far two arguments differ before a position; 0 where they have none."""
-    if not isinstance(one, Tensor) or not isinstance(other, Tensor) or not one.is_floating_point():
-        return 0.0
-    axis = position_axis(one, length)
-    return 0.0 if axis is None else _before(one, other, axis, cut)
+def _copies(values: object) -> list[Tensor]:
+    return [leaf.clone() for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
 @dataclass(eq=False)

@@ -32,31 +32,23 @@ class Mixing:
     shape: tuple[int, int, int, int]
     _found: Tensor | None = field(default=None, init=False)
 
+    @torch.no_grad()
     def of(self, name: str, values: Tensor, mixed: Tensor) -> Tensor:
         """T, (S, H, L, L), of u, (S, K, L, P), and y, (S, H, L, P), of the model or of a probe; made once."""
-        if self._found is None:
-            with torch.no_grad():
-                self._found = self._first(name, values, mixed)
-        return self._found
-
-    def forget(self) -> None:
-        """Drop T; it is made again on its next use."""
-        self._found = None
-
-    def _first(self, name: str, values: Tensor, mixed: Tensor) -> Tensor:
+        if self._found is not None:
+            return self._found
         chosen = None
         for way in self.ways:
             maps = way()
             if maps is None or maps.shape != self.shape:
                 continue
             chosen = maps
-            limit = EXACT if mixed.dtype is torch.float64 else BOUNDS[mixed.dtype]
             if len(self.ways) == 1:
                 break
             sequences, heads, length = maps.shape[:3]
             by_key = maps.reshape(sequences, values.shape[1], -1, length, length).to(values.dtype)
             applied = (by_key @ values[:, :, None]).reshape(sequences, heads, length, -1)
-            if relative_difference(applied, mixed) <= limit:
+            if relative_difference(applied, mixed) <= (EXACT if mixed.dtype is torch.float64 else BOUNDS[mixed.dtype]):
                 break
         if chosen is None:
             raise ModelError(f"Mixer {name}: its attention returns no probabilities.")
@@ -64,7 +56,12 @@ class Mixing:
         # Head by head: a copy of all maps would double what the layer holds.
         if any(bool(head.triu(1).any()) for head in chosen.flatten(0, 1)):
             raise ModelError(later_positions(name))
+        self._found = chosen
         return chosen
+
+    def forget(self) -> None:
+        """Drop T; it is made again on its next use."""
+        self._found = None
 
 
 def of_identity(answers: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:

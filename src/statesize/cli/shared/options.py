@@ -56,7 +56,8 @@ def share(name: str, text: str) -> float:
     except ValueError:
         number = 0.0
     if not 0 < number < 1:
-        raise InputError(f"{name} must be a share between 0 and 100 %, got {text!r}. Give one such as 25%.")
+        meant = f"Did you mean {text}%?" if 1 <= number < 100 and "%" not in text else "Give one such as 25%."
+        raise InputError(f"{name} must be a share between 0 and 100 %, got {text!r}. {meant}")
     return number
 
 

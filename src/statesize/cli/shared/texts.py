@@ -62,6 +62,7 @@ class Sequences:
 
     ids: list[Tensor]  # token ids, (L,) int64 each, L ≥ 2
     chats: int  # how many of them went through the tokenizer's chat template
+    lengths: list[int] | None = None  # how many tokens each has in full; None of bundled documents, which have enough
     total: int | None = None  # how many sequences there are in all; None where they are these
 
 
@@ -88,7 +89,7 @@ class Texts:
         max_tokens: How many tokens of each sequence are read.
     """
 
-    text: Annotated[list[Path] | None, Parameter(group=(OFTEN, _ONE_INPUT), negative="")] = None
+    text: Annotated[list[Path] | None, Parameter(group=(OFTEN, _ONE_INPUT), negative="", metavar="PATH")] = None
     jsonl: Annotated[Path | None, Parameter(group=(INPUTS, _ONE_INPUT))] = None
     parquet: Annotated[Path | None, Parameter(group=(INPUTS, _ONE_INPUT))] = None
     dataset: Annotated[str | None, Parameter(group=(INPUTS, _ONE_INPUT))] = None
@@ -166,7 +167,7 @@ class Texts:
                 lengths.append(len(ids))
                 read.append(ids[: self.max_tokens].clone())
             self._say_cut(lengths, read, printing)
-            return Sequences(read, 0)
+            return Sequences(read, 0, lengths)
         tokenizer = cast("AnyTokenizer", tokenizer)
         if not self.any_chosen:
             from statesize.texts.inputs import bundled_sequences
@@ -270,14 +271,14 @@ class Texts:
         if joined:
             printing.say(f"Blank lines part documents: {joined} became {token_text(tokenizer, roles['eos'])!r}.")
         elif parted:
-            printing.say("Each text file is one document; --corpus takes its blank lines as borders of several.")
+            printing.say("Each text file is read as one document; if its blank lines part several, give --corpus.")
         if chats:
             read = counted(len(sequences), "text")
             printing.say(f"The tokenizer's chat template was applied to {chats:,} of {read}.")
         if unbegun:
             printing.say(unbegun_note(tokenizer, unbegun))
         self._say_cut(lengths, sequences, printing)
-        return Sequences(sequences, chats)
+        return Sequences(sequences, chats, lengths)
 
     def _say_cut(self, lengths: list[int], sequences: list[Tensor], printing: Printing) -> None:
         """Say how much is read of what is there."""

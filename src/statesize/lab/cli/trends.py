@@ -149,6 +149,7 @@ def length(
     if output is not None:
         check_writable(output)
 
+    from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.table import show_page
     from statesize.lab.trends.length import FUTURE, fitting_lengths, known_trained_length, length
     from statesize.measurement.statistics import FEWEST_TEXTS
@@ -173,4 +174,10 @@ def length(
             tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=report_progress, settings=settings,
         )  # fmt: skip
     show_page(result.page(), result.to_dict(), html, printing, open_page=open_page)
-    printing.next("profile", model, *options_of(texts, loading), "--open", why="each position of one text")
+    longer = 2 * max(chosen)
+    room = longer + (measuring.future or min(longer, FUTURE))
+    open_end = result.enough and not (result.fits and all(one.course == "levels off" for one in result.exponents))
+    if open_end and longer <= (known or longer) and sum(len(one) >= room for one in ids) >= FEWEST_TEXTS:
+        printing.next(*called_again("--lengths", longer), why="whether ESS grows with longer contexts")
+    else:
+        printing.next("profile", model, *options_of(texts, loading), "--open", why="each position of one text")

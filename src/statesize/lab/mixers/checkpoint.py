@@ -14,12 +14,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from statesize.adapters.models.model_state import tensors_sha256
 from statesize.check import refuse, require_kind, require_path
 from statesize.errors import FileError, InputError
 from statesize.io.files import check_header, parse_json, read_limited, replace_files
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
-from statesize.models.digests import tensors_sha256
 
 FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
 """Names that safetensors gives to the dtypes that weights are stored in."""

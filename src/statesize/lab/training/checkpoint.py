@@ -16,13 +16,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from statesize.adapters.models.model_state import tensors_sha256
 from statesize.errors import FileError, InputError
 from statesize.io.files import Parts, parse_json, read_header
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.task import Task
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.record import StepRecord, record_lines, records_of
-from statesize.models.digests import tensors_sha256
 
 STATE = "state"
 """Folder of the states."""

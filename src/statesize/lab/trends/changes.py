@@ -68,7 +68,8 @@ class Series(Trend):
     def about(self) -> str:
         """What the numbers of the table are."""
         corrected = "; that of the largest change is corrected for how many changes there are" if self.enough else ""
-        return f"Differences are means over texts{corrected}. Measured: {self._measured()} heads or channels."
+        measured = f"{self._measured()} heads or channels{self._chosen}"
+        return f"Differences are means over texts{corrected}. Measured: {measured}."
 
     def change(self, layer: str = AVERAGE) -> Change:
         """From the first checkpoint to the last.
@@ -105,12 +106,13 @@ class Series(Trend):
         """How the mean over all channels changes, and which layer changes most from one checkpoint to the next."""
         whole = self.change()
         if len(self.names) == 1:
-            return f"Entropy-ESS is {whole.to_value:.1f} at {self.names[0]}, the only checkpoint that was measured."
+            only = f"{whole.to_value:.1f} at {self.names[0]}, the only checkpoint that was measured"
+            return f"Entropy-ESS{self._chosen} is {only}."
         by_layer = {layer: self.largest_change(layer) for layer in self.layers}
         layer = max(by_layer, key=lambda name: abs(by_layer[name].difference.value))
         texts = counted(self.texts, "text")
         return (
-            f"Entropy-ESS goes {whole}: {whole.difference:+.2f} over {texts}. The largest change between "
+            f"Entropy-ESS{self._chosen} goes {whole}: {whole.difference:+.2f} over {texts}. The largest change between "
             f"neighbouring checkpoints is that of {layer}, {by_layer[layer]}: {by_layer[layer].difference:+.2f}."
         )
 

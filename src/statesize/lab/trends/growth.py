@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal, TypeAlias
 
 import altair as alt
@@ -26,7 +27,7 @@ NEAR = 0.8
 FEWEST_LENGTHS = 3
 """Lengths from which on an exponent is fitted: a power law passes through any two points."""
 Course: TypeAlias = Literal["grows", "levels off", "not clear"]
-Shape: TypeAlias = Literal["power law", "saturates", "near its ceiling", "not clear"]
+Shape: TypeAlias = Literal["power law", "slows down", "saturates", "near its ceiling", "not clear"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,9 @@ class Exponent:
         last: The same over the last two of these lengths.
         course: "grows" where the interval of `last` lies above 0.1, "levels off" where it lies below, else "not clear".
         shape: Whether `whole` describes the growth. "near its ceiling" where the mean passes 80 % of the ceiling at a
-            length that is fitted, else "power law" or "saturates", whichever fits better; "not clear" with fewer than
-            three lengths or five texts.
+            length that is fitted, else "power law" where that fits better than a curve that saturates; else "saturates"
+            where `course` is "levels off", and "slows down" where it is not; "not clear" with fewer than three lengths
+            or five texts.
     """
 
     layer: str
@@ -79,8 +81,9 @@ class Growth(Trend):
         said = ["The ceiling is the most that the state, the tokens before the cut and those behind it allow."]
         if self.fits:
             said.append(
-                "exponent: ESS goes about as n^exponent. No exponent is told where a curve that saturates fits better, "
-                "or where ESS passes 80 % of its ceiling."
+                "exponent: ESS goes about as n^exponent. No exponent is told where a curve that saturates fits better: "
+                "ESS saturates where it also levels off over the last two lengths, and else slows down. Nor is it told "
+                "where ESS passes 80 % of its ceiling."
             )
         if self.enough and len(self.trained) > 1:
             said.append(
@@ -130,31 +133,31 @@ class Growth(Trend):
         if self.fits and whole.ends is not None:
             means = known.mean(1)
             near = (means > NEAR * self._ceiling(layer)[:count]).any()
-            shape = "near its ceiling" if near else "saturates" if saturates(self.trained, means) else "power law"
+            slower = "saturates" if course == "levels off" else "slows down"
+            shape = "near its ceiling" if near else slower if saturates(self.trained, means) else "power law"
         return Exponent(layer, unit, whole if count >= FEWEST_LENGTHS else Interval(math.nan), last, course, shape)
 
-    def exponents(self) -> Iterator[Exponent]:
-        """The growth of the average, of each layer, and of each head or channel."""
-        yield self.exponent()
-        for mixer in self.points[0].mixers:
-            yield self.exponent(mixer.name)
-            if len(mixer.units) > 1:
-                yield from (self.exponent(mixer.name, unit) for unit in mixer.units)
+    @cached_property
+    def exponents(self) -> tuple[Exponent, ...]:
+        """The growth of the average, of each layer, and of each of its heads or channels where there are several."""
+        mixers = self.points[0].mixers
+        units = ((one.name, unit) for one in mixers for unit in ("", *(one.units if len(one.units) > 1 else ())))
+        return (self.exponent(), *(self.exponent(*unit) for unit in units))
 
     @property
     def finding(self) -> str:
         """How the mean over all channels goes with the length, and how many heads grow."""
-        means, ceilings, fitted, one = self.means(), self._ceiling(), len(self.trained), self.exponent()
+        means, ceilings, fitted, one = self.means(), self._ceiling(), len(self.trained), self.exponents[0]
         first, last = (
             f"{means[at]:.1f} of at most {cell_text(float(ceilings[at]))} after {self.names[at]} tokens"
             for at in (0, fitted - 1 if fitted > 1 else -1)
         )
-        goes = f"Entropy-ESS of {self.model} goes from {first} to {last}"
+        goes = f"Entropy-ESS{self._chosen} {'in' if self._chosen else 'of'} {self.model} goes from {first} to {last}"
         said = f"{self._SHAPES[one.shape].format(one.whole)}."
         if self.enough and fitted > 1:
             # What heads of one cache carry together is no head.
-            alone = [mixer for mixer in self.points[0].mixers if not mixer.name.endswith(JOINT)]
-            heads = [self.exponent(mixer.name, unit).course for mixer in alone for unit in mixer.units]
+            several = {mixer.name: len(mixer.units) > 1 for mixer in self.points[0].mixers if JOINT not in mixer.name}
+            heads = [one.course for one in self.exponents if bool(one.unit) == several.get(one.layer)]
             words = {"grows": "growing", "levels off": "levelling off", "not clear": "not clear"}
             counts = [f"{heads.count(course)} {told}" for course, told in words.items() if course in heads]
             said += f" Of {len(heads):,} measured heads or channels, over the last two lengths: {', '.join(counts)}."
@@ -165,10 +168,12 @@ class Growth(Trend):
             got = f"{counted(fitted, 'length')} and {read}"
             said += f" An exponent takes {FEWEST_LENGTHS} lengths and {FEWEST_TEXTS} texts or more, got {got}."
         behind = f"{counted(self.future, 'token')} behind the cut"
-        return f"{goes}{said}\nRead: {read}, with {behind} in each. Measured: {self._measured()} heads or channels."
+        measured = f"{self._measured()} heads or channels{self._chosen}"
+        return f"{goes}{said}\nRead: {read}, with {behind} in each. Measured: {measured}."
 
     _SHAPES: ClassVar[dict[Shape, str]] = {
         "power law": ", about as n^{:.2f}",
+        "slows down": ". It slows down: a curve that saturates fits better than a power law, so no exponent is told",
         "saturates": ". A curve that saturates fits better than a power law, so no exponent is told",
         "near its ceiling": ", near the most that is possible",
         "not clear": "",
@@ -179,7 +184,7 @@ class Growth(Trend):
             {"layer": one.layer, "unit": one.unit, "exponent": one.whole.value, "last": one.last.value}
             | {"exponent_interval": one.whole.ends, "last_interval": one.last.ends}
             | {"course": one.course, "shape": one.shape}
-            for one in self.exponents()
+            for one in self.exponents
         ]
         own = {"model": self.model, "future": self.future, "excerpts": self.texts, "units": self.units}
         return {**own, "trained_length": self.trained_length, "exponents": exponents}
@@ -206,7 +211,7 @@ class Growth(Trend):
 
     def _rows(self) -> list[Row]:
         # Layers first, for the terminal shows so many rows.
-        return [self._row(one) for one in sorted(self.exponents(), key=lambda one: bool(one.unit))]
+        return [self._row(one) for one in sorted(self.exponents, key=lambda one: bool(one.unit))]
 
     def _row(self, one: Exponent) -> Row:
         means = known_mean(self.values(one.layer, unit=one.unit or None), 1)

@@ -19,10 +19,9 @@ from statesize.lab.trends.growth import Growth
 from statesize.lab.trends.points import Point, measure_points, point_facts, point_key
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import FEWEST_TEXTS
-from statesize.models.digests import tokens_sha256
 from statesize.models.load import given_model, model_facts, training_record
 from statesize.parallel.threads import here
-from statesize.texts.inputs import Inputs, numbered_excerpts, whole_texts
+from statesize.texts.inputs import Inputs, numbered_excerpts, tokens_sha256, whole_texts
 from statesize.texts.tokens import AnyTokenizer, beginning_id
 
 EXCERPTS, FUTURE = FEWEST_TEXTS, 256

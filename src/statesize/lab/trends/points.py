@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from statesize.adapters.observation import SHARED
-from statesize.errors import StatesizeError
+from statesize.errors import InputError, StatesizeError
 from statesize.io.files import Parts, digest, parse_json, parts_writer
 from statesize.io.progress import reporting
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import estimate
-from statesize.models.digests import tokens_sha256
 from statesize.parallel.threads import Crew, run
 from statesize.profiling.profile import Profile
 from statesize.profiling.run import run_profile
 from statesize.results.summary import channels_of, ess_values, known_mean, largest_size, sample_of, unit_dim
+from statesize.texts.inputs import tokens_sha256
 from statesize.version import installed
 
 NORM = "norm"
@@ -160,11 +160,14 @@ def measure_points(
         for done in run(tasks, executor, parts, key):
             if done.error is None:
                 finished[done.task] = done.get()
+            elif isinstance(done.error, InputError) and not finished | failed:
+                # What was asked for holds for all: layers that are not there, for example.
+                raise done.error
             else:
                 failed[done.task] = str(done.error)
             count, total, kept = len(finished) + len(failed), len(tasks), kept + done.resumed
             left = (time.monotonic() - started) * (total - count) / (count - kept) if count > kept else None
-            about = f" left out: {done.error}" if done.error else " kept" if done.resumed else ""
+            about = f" left out: {str(done.error).rstrip('.')}" if done.error else " kept" if done.resumed else ""
             report(count, total, f"{done.task}{about}, {count} of {total}", left)
     problems = {str(task): failed[task] for task in tasks if task in failed}
     if not finished:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from statesize.check import refuse
 from statesize.io.json_values import json_values
+from statesize.io.text import listed
 from statesize.lab.trends.points import JOINT, MEASURED, Numbers, Point
 from statesize.measurement import vega
 from statesize.measurement.chart import Metric, Row
@@ -111,6 +112,12 @@ class Trend(ABC):
             refuse("unit", f"one of {', '.join(mixers[0].units)}", unit)
         column = mixers[0].units.index(unit)
         return np.array([mixer.of_units[metric] for mixer in mixers], np.float64)[..., column]
+
+    @property
+    def _chosen(self) -> str:
+        """The layers that were asked for, with "of" before them; empty where none were chosen."""
+        alone = [name for name in self.layers if not name.endswith(JOINT)]
+        return f" of {listed(alone)}" if self.facts["asked"].get("layers") is not None else ""
 
     def _measured(self, layer: str = AVERAGE) -> str:
         """How many heads or channels were measured: all, or such as 2 of 4."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from statesize.adapters.kernels.attention import PLAIN, Attend, attention_window, replaced_attention
 from statesize.adapters.kernels.rotation import Rotation, rotation_of
 from statesize.adapters.models.model_state import device_of, known_options
-from statesize.adapters.observation import ModuleStack, running_modules
+from statesize.adapters.observation import ModuleStack
 from statesize.adapters.replaced import source_files
 from statesize.adapters.runs import eval_mode
 from statesize.adapters.search.plain_attention import PlainAttention, is_band
@@ -112,7 +112,7 @@ def read_prefix(model: nn.Module, ids: Tensor, before: Prefix | None = None) -> 
     rotations = {one.name: one.rotation for one in before.layers} if before and before.ids.shape == ids.shape else {}
     ids = ids.to(device_of(model))
     require_cache(model)
-    with eval_mode(model), running_modules(model, ids.shape[1]) as running:
+    with eval_mode(model), ModuleStack(model, ids.shape[1]).watching() as running:
 
         def noted(name: str, function: Attend) -> Attend:
             def attend(
@@ -214,7 +214,7 @@ def following_logits(
             entry.values[rounded] = rounded_values(entry.values[rounded[:1]], precision)
     with ExitStack() as stack:
         stack.enter_context(eval_mode(prefix.model))
-        watched = watch and (watch, stack.enter_context(running_modules(prefix.model, ids.shape[1])))
+        watched = watch and (watch, stack.enter_context(ModuleStack(prefix.model, ids.shape[1]).watching()))
 
         def changed(_: str, function: Attend) -> Attend:
             def attend(

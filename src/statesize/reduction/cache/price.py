@@ -24,7 +24,7 @@ from statesize.reduction.cache.result import Budgets, CachedHead, CachePrices, P
 from statesize.reduction.cache.rounding import BITS
 from statesize.reduction.cache.rules import RECENT, SINKS, Rule, kept_first
 from statesize.reduction.cache.sets import three_sets
-from statesize.reduction.cache.smaller import SmallerCache, holds_layers_apart, measured_cache
+from statesize.reduction.cache.smaller import SmallerCache, cache_bytes, holds_layers_apart, smaller_cache
 from statesize.reduction.cache.variants import VariantRuns
 from statesize.texts.inputs import Inputs, whole_texts
 from statesize.texts.rows import evenly
@@ -168,7 +168,6 @@ class Pricing:
             "without a prefix": 1 + priced,
             # With passkeys a half of the caches that evict is likely to miss some.
             "runs": made._run_tokens((len(ratios) + len(shared)) * bool(asked)),
-            "speeds": 2 + len(ratios),
         }
         return made
 
@@ -223,24 +222,21 @@ class Pricing:
             found,
             self._heads(sample, curves, sizes, budgets),
             self.ratios,
-            self._smaller(sample, budgets, self.ratios),
+            self._smaller(sample, budgets),
         )
 
     def _runs(self, budgets: dict[tuple[float, Budgets], Tensor], before: Prefix) -> VariantRuns:
         return VariantRuns(self.model, self.rule, self.prefix, self.tokenizer, budgets, before, self.steps)
 
-    def _smaller(
-        self, sample: Prefix, budgets: dict[tuple[float, Budgets], Tensor], ratios: Sequence[float]
-    ) -> tuple[SmallerCache, ...]:
-        """Bytes and speed of the model's own cache, whole and at some shares."""
+    def _smaller(self, sample: Prefix, budgets: dict[tuple[float, Budgets], Tensor]) -> tuple[SmallerCache, ...]:
+        """Bytes of the model's own cache, whole and at all shares."""
         if not holds_layers_apart(sample):
             return ()
         orders = [kept_first(self.rule, layer) for layer in sample.layers]
         measured: list[SmallerCache] = []
-        for ratio in (1.0, *ratios):
-            with self.steps.timed("speeds"):
-                kept = sample.available if ratio == 1 else budgets[ratio, "layers"]
-                measured.append(measured_cache(sample, orders, kept, ratio))
+        for ratio in (1.0, *self.ratios):
+            kept = sample.available if ratio == 1 else budgets[ratio, "layers"]
+            measured.append(SmallerCache(ratio, cache_bytes(sample, smaller_cache(sample, orders, kept))))
         return tuple(measured)
 
     def _calibrated(
@@ -260,7 +256,6 @@ class Pricing:
                 ratio, equally = self.ratios[0], equal(read.available, self.ratios[0])
                 tried = (Variant(precision="int4"), Variant(ratio, "equal"), Variant(ratio, "equal", "int4"))
                 self._runs({(ratio, "equal"): equally}, read).document(ids, tried)
-                self._smaller(read, {}, ())
             step("curves")
         means = (torch.stack([getattr(one, field) for one in sizes]).mean(0) for field in ("joint", "read", "sink"))
         return torch.stack(curves).mean(0), CacheSizes(*means), cast("Prefix", read)

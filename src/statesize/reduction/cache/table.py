@@ -72,10 +72,7 @@ def notes(result: CachePrices) -> list[str]:
         )
     told.append("Bytes are those of what is kept.")
     if result.smaller:
-        each = ", ".join(
-            f"{byte_count(one.bytes)} and {one.tokens_a_second:.0f} tokens a second with {100 * one.keep:.4g} % of them"
-            for one in result.smaller
-        )
+        each = ", ".join(f"{byte_count(one.bytes)} with {100 * one.keep:.4g} % of them" for one in result.smaller)
         told.append(
             "Measured by eviction alone in the cache of transformers, which holds numbers of the size that the model "
             f"computes with: {each}."

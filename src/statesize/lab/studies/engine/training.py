@@ -131,7 +131,7 @@ def measure_model(model: LanguageModel, run: TrainingRun, positions: Positions =
     report = evaluate(model, run.task, run.training.batch_size)
     input_ids = next(iter(run.task.held_out(run.measuring.sequences)))[0].to(next(model.parameters()).device)
     try:
-        captured = captured_mixers(model, input_ids, None, "all")
+        captured = captured_mixers(model, input_ids, "all")
         mixers = [_of_mixer(mixer, run.measuring, positions) for mixer in captured]
     except ModelError:
         raise

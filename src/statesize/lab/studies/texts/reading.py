@@ -23,8 +23,8 @@ from statesize.lab.studies.texts.dips import CLAIM_METRIC, measure_dips
 from statesize.lab.studies.texts.documents import DocumentCorpus, default_texts, make_corpus, read_texts
 from statesize.lab.studies.texts.responses import METRICS, RELATIVE_TOLERANCE, TOLERANCE
 from statesize.lab.studies.texts.sequences import Windows, choose_windows
-from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model, load_tokenizer, model_facts
+from statesize.texts.inputs import tokens_sha256
 
 SCHEMA = 2
 """Version of the rows of a run; it is part of a run's key."""

@@ -50,7 +50,7 @@ def respond(model: nn.Module, aligned: Aligned, windows: Windows, channels: int)
     for start in range(0, len(aligned.ids), _SEQUENCES_AT_ONCE):
         ids = aligned.ids[start : start + _SEQUENCES_AT_ONCE]
         measured: list[dict[str, NDArray[np.float32]]] = []
-        for item in captured_mixers(measurable(model), ids, None, "read" if start else "all", hint=_SHORTER):
+        for item in captured_mixers(measurable(model), ids, "read" if start else "all", hint=_SHORTER):
             chosen = draw(item.units, channels, 0, item.name).units
             measured.append(_measured(item, chosen, aligned.cut + offsets, references, windows))
             if not start:

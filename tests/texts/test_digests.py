@@ -5,8 +5,8 @@ import math
 import torch
 from torch import nn
 
-from statesize.models.digests import tokens_sha256
 from statesize.models.load import model_facts
+from statesize.texts.inputs import tokens_sha256
 
 
 def test_a_changed_weight():
