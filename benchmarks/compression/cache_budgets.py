@@ -26,6 +26,7 @@ from benchmarks.cases import document
 from benchmarks.compression.published_caches import TOKENS, fresh_texts, pieces_of
 from statesize.adapters.models.model_state import tensors_sha256
 from statesize.io.files import replace_file
+from statesize.io.steps import Steps
 from statesize.measurement.statistics import Interval, mean_interval
 from statesize.models.load import load_model
 from statesize.reduction.cache.budgets import at_curves, equal
@@ -117,7 +118,8 @@ def chat(text: str) -> Chat:
 
 def calibrated(model: torch.nn.Module, pieces: list[Tensor], prefix: int) -> tuple[Tensor, Tensor]:
     """Mean curves (caches, points), and the tokens that each cache holds (caches,)."""
-    found = [(curves, read.available) for read, curves in curves_of_documents(model, pieces, prefix, "expected")]
+    made = curves_of_documents(model, pieces, prefix, "expected", Steps({}))
+    found = [(curves, read.available) for read, curves in made]
     return torch.stack([curves for curves, _ in found]).mean(0), found[0][1]
 
 

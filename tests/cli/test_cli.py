@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,6 +33,20 @@ def test_threads_that_wait_sleep_unless_asked_otherwise(monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     assert main(["--version"]) == 0
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+def test_a_process_of_its_own_keeps_what_it_frees(monkeypatch):
+    options = {}
+    monkeypatch.setattr(sys, "argv", ["statesize", "--version"])
+    # That of another C library has no such function.
+    monkeypatch.setattr("statesize.cli.ctypes.CDLL", lambda name: object())
+    assert main() == 0
+    monkeypatch.setattr("statesize.cli.ctypes.CDLL", lambda name: SimpleNamespace(mallopt=options.__setitem__))
+    # Another program's memory is its own.
+    assert main(["--version"]) == 0
+    assert options == {}
+    assert main() == 0
+    assert options == {-1: 2**29, -3: 2**27}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +90,7 @@ def test_a_full_disk_behind_stdout(options, checkpoint, text, monkeypatch, capsy
         assert main(["profile", str(checkpoint), "--text", str(text), *options]) == 1
         # What is left in the buffer does not fail again when the file is closed.
     lines = capsys.readouterr().err.splitlines()
-    notes = ("profiling ", "Each text file is one document; ", "This is printed and not kept: ")
+    notes = ("profiling ", "Each text file is read as one document; ", "This is printed and not kept: ")
     errors = [line for line in lines if not line.startswith(notes)]
     assert len(errors) == 1
     assert errors[0].startswith("statesize: error: the output cannot be written: ")

@@ -587,9 +587,13 @@ def test_models_without_such_a_cache():
 def test_a_plan_counts_what_is_done():
     model, ids = attention_model("llama"), torch.arange(12 * 100).square() % 63 + 1
     pricing = Pricing.of(model, [ids], documents=12, tokens=100)
-    left = []
+    left, read = [], []
+    reading = model.register_forward_pre_hook(lambda _, args: read.append(args[0].shape[-1]))
     pricing.priced(lambda what: left.append(pricing.steps.left))
+    reading.remove()
     assert pricing.steps.done == pricing.steps.costs
+    # Each document is read once, the first too, over which all kinds of steps are timed.
+    assert read.count(pricing.prefix) == pricing.steps.costs["prefixes"] == 12
     assert len(left) == 12
     assert all(left[:-1])
     planned = plan_cache(model, [ids], documents=12, tokens=100)

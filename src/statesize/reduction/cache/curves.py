@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.observation import in_this_thread
 from statesize.adapters.runs import eval_mode
+from statesize.io.steps import Steps
 from statesize.measurement.metrics import entropy_ess
 from statesize.reduction.cache.budgets import GRID, at_shares
 from statesize.reduction.cache.prefix import Following, Prefix, PrefixLayer, following_logits, read_prefix
@@ -36,15 +38,18 @@ def error_curves(prefix: Prefix, ids: Tensor, rules: Sequence[Rule], norms: dict
 
 
 def curves_of_documents(
-    model: nn.Module, documents: Iterable[Tensor], length: int, rule: Rule
+    model: nn.Module, documents: Iterable[Tensor], length: int, rule: Rule, steps: Steps
 ) -> Iterator[tuple[Prefix, Tensor]]:
     """The prefix of each document, its first so many tokens, and the curves (caches, points) of the rest of it."""
     norms: dict[str, nn.Module] | None = None
     read: Prefix | None = None
     for ids in documents:
-        read = read_prefix(model, ids[None, :length], before=read)
-        norms = norms_after(model, read) if norms is None else norms
-        yield read, error_curves(read, ids[None, length:], (rule,), norms)[0]
+        with steps.timed("prefixes"):
+            read = read_prefix(model, ids[None, :length], before=read)
+        with steps.timed("curves"):
+            norms = norms_after(model, read) if norms is None else norms
+            curves = error_curves(read, ids[None, length:], (rule,), norms)[0]
+        yield read, curves
 
 
 def _layer_curves(seen: Following, rules: Sequence[Rule], projection: Tensor, norm: nn.Module | None) -> Tensor:
@@ -102,26 +107,20 @@ def norms_after(model: nn.Module, prefix: Prefix) -> dict[str, nn.Module]:
     with ExitStack() as stack:
         stack.enter_context(eval_mode(model))
 
-        def keep(name: str) -> Any:
-            def hook(_: nn.Module, __: object, output: Any) -> None:
-                outputs[name] = output[0] if isinstance(output, tuple) else output
+        def keep(name: str, _: nn.Module, __: object, output: Any) -> None:
+            outputs[name] = output[0] if isinstance(output, tuple) else output
 
-            return hook
+        def compare(name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+            if args and args[0] is outputs.get(name):
+                found[name] = module
 
-        def compare(name: str) -> Any:
-            def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-                if args and args[0] is outputs.get(name):
-                    found[name] = module
-
-            return hook
-
-        for layer in prefix.layers:
-            stack.callback(
-                model.get_submodule(layer.name).register_forward_hook(in_this_thread(keep(layer.name))).remove
-            )
-            for sibling in model.get_submodule(layer.name.rpartition(".")[0]).children():
+        for name in (layer.name for layer in prefix.layers):
+            hook = in_this_thread(partial(keep, name))
+            stack.callback(model.get_submodule(name).register_forward_hook(hook).remove)
+            for sibling in model.get_submodule(name.rpartition(".")[0]).children():
                 if "RMSNorm" in type(sibling).__name__:
-                    stack.callback(sibling.register_forward_pre_hook(in_this_thread(compare(layer.name))).remove)
+                    hook = in_this_thread(partial(compare, name))
+                    stack.callback(sibling.register_forward_pre_hook(hook).remove)
         cast("Any", model)(prefix.ids[:, :4], use_cache=False)
     return found
 

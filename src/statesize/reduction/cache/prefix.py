@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.kernels.attention import Attend, attention_window, replaced_attention
+from statesize.adapters.kernels.attention import PLAIN, Attend, attention_window, replaced_attention
 from statesize.adapters.kernels.rotation import Rotation, rotation_of
 from statesize.adapters.models.model_state import device_of, known_options
 from statesize.adapters.observation import ModuleStack
@@ -22,9 +22,6 @@ from statesize.adapters.runs import eval_mode
 from statesize.adapters.search.plain_attention import PlainAttention, is_band
 from statesize.errors import ModelError
 from statesize.reduction.cache.rounding import Precision, rounded_keys, rounded_values
-
-# Implementations whose functions take a mask of any shape.
-_MASKED = ("eager", "sdpa")
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +153,7 @@ def _noted(
     name = running.frame.name
     query, key, value = (part.float() for part in parts)
     length, heads, caches = query.shape[2], query.shape[1], key.shape[1]
-    if implementation not in _MASKED:
+    if implementation not in PLAIN:
         raise ModelError(
             f"{name} must compute attention by eager or sdpa, got {implementation}. Load the model with "
             "attn_implementation='sdpa'."
@@ -219,9 +216,7 @@ def following_logits(
         stack.enter_context(eval_mode(prefix.model))
         watched = watch and (watch, stack.enter_context(ModuleStack(prefix.model, ids.shape[1]).watching()))
 
-        def changed(name: str, function: Attend) -> Attend:
-            del name
-
+        def changed(_: str, function: Attend) -> Attend:
             def attend(
                 module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any = None, **options: Any
             ) -> Any:
@@ -237,13 +232,14 @@ def following_logits(
                     tell(Following(layer, module, groups, key[0].float(), value[0].float(), seen, hidden[0].float()))
                 if keep is None or bool(keep[at].all()):
                     return function(module, query, key, value, mask, **options)
-                # The heads of a cache as rows of one, so that no keys are copied for each.
+                # The heads of a cache read the same keys, which are not copied for each, and see the same of them.
                 alone, caches = copy.copy(module), key.shape[1]
                 cast("Any", alone).num_key_value_groups = 1
-                rows = query.reshape(len(query), caches, -1, query.shape[-1])
-                mask = _masked(seen, keep[at].to(query.device), rows)
+                rows = query.reshape(len(query) * caches, -1, count, query.shape[-1])
+                key, value = (part.flatten(0, 1)[:, None].expand(-1, rows.shape[1], -1, -1) for part in (key, value))
+                mask = _masked(seen, keep[at].to(query.device), query.dtype)
                 mixed = function(alone, rows, key, value, mask, **options)[0]
-                return mixed.unflatten(1, (-1, count)).permute(0, 2, 3, 1, 4).flatten(2, 3), None
+                return mixed.unflatten(0, (-1, caches)).transpose(1, 2).flatten(2, 3), None
 
             return attend
 
@@ -260,10 +256,7 @@ def _seen(count: int, keys: int, window: int | None, device: torch.device) -> Te
     return (lag >= 0) if window is None else (lag >= 0) & (lag < window)
 
 
-def _masked(seen: Tensor, keep: Tensor, query: Tensor) -> Tensor:
-    """What is added to the scores, (batch, K, g C, n + C), without the tokens that are evicted."""
-    keep = keep.reshape(len(query), -1, 1, keep.shape[-1])
-    allowed = seen.expand(*keep.shape[:2], *seen.shape).clone()
-    allowed[..., : keep.shape[-1]] &= keep
-    added = torch.zeros(allowed.shape, dtype=query.dtype, device=query.device)
-    return added.masked_fill_(~allowed, torch.finfo(query.dtype).min).repeat(1, 1, query.shape[2] // len(seen), 1)
+def _masked(seen: Tensor, keep: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to the scores, (batch · K, 1, C, n + C), without the tokens that are evicted."""
+    kept = torch.nn.functional.pad(keep.reshape(-1, 1, 1, keep.shape[-1]), (0, len(seen)), value=True)
+    return torch.where(kept & seen, torch.zeros((), dtype=dtype, device=seen.device), torch.finfo(dtype).min)

@@ -164,7 +164,7 @@ class Pricing:
         made.steps.costs |= {
             "curves": curves,
             "sizes": min(_SIZED, curves),
-            "prefixes": 1 + choice + priced + len(asked),
+            "prefixes": curves + choice + priced + len(asked),
             "without a prefix": 1 + priced,
             # With passkeys a half of the caches that evict is likely to miss some.
             "runs": made._run_tokens((len(ratios) + len(shared)) * bool(asked)),
@@ -245,10 +245,8 @@ class Pricing:
         """Mean curves (caches, points), mean sizes, and the last prefix."""
         curves: list[Tensor] = []
         sizes: list[CacheSizes] = []
-        made, read = curves_of_documents(self.model, documents, self.prefix, self.rule), None
-        for ids in documents:
-            with self.steps.timed("curves"):
-                read, found = next(made)
+        made, read = curves_of_documents(self.model, documents, self.prefix, self.rule, self.steps), None
+        for ids, (read, found) in zip(documents, made, strict=True):
             curves.append(found)
             if len(sizes) < _SIZED:
                 with self.steps.timed("sizes"):
