@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -33,20 +32,6 @@ def test_threads_that_wait_sleep_unless_asked_otherwise(monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     assert main(["--version"]) == 0
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
-
-
-def test_a_process_of_its_own_keeps_what_it_frees(monkeypatch):
-    options = {}
-    monkeypatch.setattr(sys, "argv", ["statesize", "--version"])
-    # That of another C library has no such function.
-    monkeypatch.setattr("statesize.cli.ctypes.CDLL", lambda name: object())
-    assert main() == 0
-    monkeypatch.setattr("statesize.cli.ctypes.CDLL", lambda name: SimpleNamespace(mallopt=options.__setitem__))
-    # Another program's memory is its own.
-    assert main(["--version"]) == 0
-    assert options == {}
-    assert main() == 0
-    assert options == {-1: 2**29, -3: 2**27}
 
 
 @pytest.mark.parametrize(

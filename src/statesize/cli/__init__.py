@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -10,13 +9,11 @@ import threading
 import traceback
 import warnings
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-# Options of malloc.h, M_TRIM_THRESHOLD and M_MMAP_THRESHOLD: of what is freed, half a gigabyte stays with the process.
-_MALLOC = {-1: 2**29, -3: 2**27}
 FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 
@@ -42,12 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Threads that wait sleep, or on a busy machine they take the processors that others need. Torch reads it when it is
     # imported, which is later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if arguments is None:
-        # To take a model's activations anew from the system costs several percent of a run. Only glibc has this.
-        with suppress(AttributeError, OSError, TypeError):
-            library = ctypes.CDLL(None)
-            for option, size in _MALLOC.items():
-                library.mallopt(option, size)
     if not _opened_streams():
         return _fail("stdout is closed; give it a file, or /dev/null", FAILED)
     try:
