@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.lab.mixers.attention.chunk import mix
+from statesize.lab.mixers.attention.chunk import mix_chunked
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.mixer import NORM_EPSILON, Mixer, State
 from statesize.lab.mixers.s6 import S6, head_initial_values
@@ -78,7 +78,7 @@ class Mamba2(Mixer):
     def mixed_values(self, hidden: Tensor) -> Tensor:
         """The values of each head after mixing, before gate and norm, (S, H, L, P)."""
         C, B, value, log_decay = self._recurrence(hidden, self._convolved(hidden))
-        return mix(C, B, value, log_decay) + self.D[:, None, None] * value
+        return mix_chunked(C, B, value, log_decay) + self.D[:, None, None] * value
 
     def values(self, hidden: Tensor) -> Tensor:
         """The inputs of T: the convolved and activated channels of each head, (S, H, L, P)."""

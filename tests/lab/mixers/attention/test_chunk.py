@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from statesize.lab.mixers.attention.chunk import CHUNK_SIZE, MINIMUM_LOG_DECAY, mix, mix_chunked, mix_sequentially
+from statesize.lab.mixers.attention.chunk import CHUNK_SIZE, MINIMUM_LOG_DECAY, mix_chunked, mix_sequentially
 
 LENGTHS = (1, 2, 31, 32, 33, 64, 65, 100)
 
@@ -82,10 +82,3 @@ def test_the_sequential_definition_by_hand():
     value, log_decay = torch.tensor([[1.0], [10.0]]), torch.tensor([[-9.0], [0.5]]).log().nan_to_num(-9.0)
     # y_0 = 1·3·1; y_1 = 2·(0.5·3·1 + 5·10).
     torch.testing.assert_close(mix_sequentially(query, key, value, log_decay), torch.tensor([[3.0], [103.0]]))
-
-
-def test_without_a_gpu_the_plain_form_is_taken():
-    generator = torch.Generator().manual_seed(0)
-    query, key, value = (torch.randn(1, 2, 40, 4, generator=generator) for _ in range(3))
-    for log_decay in (None, -torch.rand(1, 2, 40, 4, generator=generator)):
-        assert torch.equal(mix(query, key, value, log_decay), mix_chunked(query, key, value, log_decay))

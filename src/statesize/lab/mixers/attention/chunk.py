@@ -1,10 +1,6 @@
-"""The chunk-parallel form of diagonal linear recurrences, the sequential one that it equals, and a fused GPU kernel."""
+"""The chunk-parallel form of diagonal linear recurrences, and the sequential one that it equals."""
 
 from __future__ import annotations
-
-import importlib
-import importlib.util
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,19 +68,6 @@ def mix_chunked(
         states = _carried(added, whole)
         outputs = torch.cat([outputs[..., :1, :, :], outputs[..., 1:, :, :] + from_start[..., 1:, :, :] @ states], -3)
     return outputs.reshape(*outputs.shape[:-3], -1, outputs.shape[-1])[..., :length, :]
-
-
-def mix(query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor | None, chunk_size: int = CHUNK_SIZE) -> Tensor:
-    """`mix_chunked`, by the kernel of flash-linear-attention (`fla`) if it is installed and tensors are on a GPU."""
-    # The kernel path has not been run by the tests of this package, which need no GPU. It is used only for float32 and
-    # half precision, and only in the mixers' training form: operators and steps never depend on it.
-    if not query.is_cuda or query.dtype == torch.float64 or importlib.util.find_spec("fla") is None:
-        return mix_chunked(query, key, value, log_decay, chunk_size)
-    kernel: Any = importlib.import_module("fla.ops.gla").chunk_gla
-    decay = torch.zeros_like(key) if log_decay is None else log_decay.expand(key.shape)
-    position_first = [tensor.transpose(1, 2).contiguous() for tensor in (query, key, value, decay)]
-    outputs: Tensor = kernel(*position_first, scale=1.0)[0]
-    return outputs.transpose(1, 2)
 
 
 def decays_in_chunks(log_decay: Tensor, size: int) -> tuple[Tensor, Tensor]:

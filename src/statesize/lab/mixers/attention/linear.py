@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from statesize.lab.mixers.attention.chunk import CHUNK_SIZE, mix
+from statesize.lab.mixers.attention.chunk import CHUNK_SIZE, mix_chunked
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.mixer import HeadMixer, State
 from statesize.operators import Recurrence
@@ -114,7 +114,7 @@ class LinearAttention(HeadMixer):
         """The values of each head after mixing, before the norm, (S, H, L, d_v)."""
         query, key, value, log_decay = self.recurrence(hidden)
         if not self.config.state_bits:
-            return mix(query, key, value, log_decay, self.chunk_size)
+            return mix_chunked(query, key, value, log_decay, self.chunk_size)
         # What is rounded after every token has no parallel form.
         decay = None if log_decay is None else log_decay.expand(key.shape).exp()
         state, outputs = self.initial_state(len(key)), list[Tensor]()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.lab.mixers.attention.chunk import mix
+from statesize.lab.mixers.attention.chunk import mix_chunked
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.mixer import HeadMixer, State
 from statesize.operators import Recurrence
@@ -38,7 +38,7 @@ class NormalisedLinearAttention(HeadMixer):
     def mixed_values(self, hidden: Tensor) -> Tensor:
         """The values of each head after mixing, before the norm, (S, H, L, d_v)."""
         readout, key, value = self._normalised(hidden)
-        return mix(readout, key, value, None)
+        return mix_chunked(readout, key, value, None)
 
     def initial_state(self, batch: int) -> State:
         """Zeros: weighted values (S, H, n, d_v), and the normaliser (S, H, n)."""
