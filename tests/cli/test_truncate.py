@@ -29,7 +29,7 @@ def test_table_and_page(tmp_path, capsys):
     assert "If each head keeps as many numbers as its ESS, the predictions change by " in captured.out
     assert " with hindsight (the future is known) and by " in captured.out
     assert "the same number for all" in captured.out
-    assert "a lower bound of the memory that is needed" in captured.out
+    assert "about the fewest that a memory needs" in captured.out
     assert "Reading bundled documents" in captured.err
     assert f"Report: {page}" in captured.err
     written = page.read_text(encoding="utf-8")

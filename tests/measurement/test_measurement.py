@@ -318,9 +318,9 @@ def test_bad_input_is_quoted(arguments: dict[str, object], message: str) -> None
 
 
 def test_what_is_no_operator_is_refused() -> None:
-    with pytest.raises(InputError, match=r"got list; wrap T in Dense\(T\)"):
+    with pytest.raises(InputError, match=r"got list. Convert T by torch.as_tensor"):
         measure([[1.0, 0.0], [1.0, 1.0]])
-    with pytest.raises(InputError, match=r"got list; wrap T in Dense\(T\)"):
+    with pytest.raises(InputError, match=r"got list. Convert T by torch.as_tensor"):
         hankel_singular_values([[1.0, 0.0], [1.0, 1.0]])
     with pytest.raises(InputError, match="operator must have a length of at least 2, a past and a future, got 1"):
         measure(Dense(torch.ones(1, 1)))

@@ -54,8 +54,8 @@ def truncate(
 
     It reads 12 pieces of --max-tokens (or --sequences of them; shorter ones where no text is so long) and cuts each in
     the middle. A file of --text is one text; `compress` may part it at blank lines. How far the predictions move is
-    stated as a share of how far they move without the context. With hindsight the size is a lower bound of the memory
-    that is needed; beside it stands what choices need that know only the past.
+    stated as a share of how far they move without the context. With hindsight the size is about the least memory that
+    is needed; beside it stands what choices need that know only the past.
 
     Args:
         model: A bundled name (sa, la, gla, gated-deltanet), a folder of a model, a GGUF file, or an id of the Hugging

@@ -186,7 +186,9 @@ def accepted_operator(operator: Operator | Tensor) -> Operator:
     if isinstance(operator, Tensor):
         operator = Dense(operator)
     if not isinstance(operator, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f"operator must be a statesize Operator, got {type(operator).__name__}; wrap T in Dense(T)")
+        raise InputError(
+            f"operator must be an Operator or a tensor, got {type(operator).__name__}. Convert T by torch.as_tensor."
+        )
     return operator if isinstance(operator, Recurrence) else operator.to(dtype=torch.float64)
 
 

@@ -200,7 +200,7 @@ def what_suffices(profiles: Sequence[Profiled]) -> list[str]:
     source: Mapping[str, str] = untested.attributes.get("source") or {}
     model = untested.model if source.get("kind") == "bundled" else "MODEL --text FILE"
     command = source.get("test") or f"statesize truncate {model}"
-    return [*tested, f"{NO_NEED}; this tests it: {command}"]
+    return [*tested, f"{NO_NEED}; this tests it, on 5 texts or more: {command}"]
 
 
 def _standing(profile: Profiled, models: Sequence[Mapping[str, Any]], own: Mapping[str, Any] | None) -> str:

@@ -104,7 +104,7 @@ def differentiable_entropy(operator: Operator, positions: Positions = None) -> T
         torch.Size([6, 2])
     """
     if not isinstance(operator, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f"operator must be a statesize Operator, got {type(operator).__name__}; wrap T in Dense(T)")
+        raise InputError(f"operator must be an Operator, got {type(operator).__name__}. Give Dense(T) for a tensor T.")
     require_one_port(operator)
     exact = operator.to(torch.float64, "cpu")
     chosen = make_cut(operator.length, positions).positions

@@ -107,16 +107,17 @@ def table(result: TruncationResult) -> PageTable:
 def notes(result: TruncationResult) -> list[str]:
     """What has to be known beside the numbers."""
     tokens = any(row.rule == "past tokens" for row in result.rows)
+    shares = any(row.share.ends for row in result.rows)
+    worth = " of context's worth: this loss as a share of what the context is worth." if shares else ""
     said = [
         f"{_documents(result)}. The context is worth {result.worth:.2f} nats per token: the loss of the "
         "tokens after the cut when no mixer carries anything past it, less the loss of the whole model.",
         "In each run every layer keeps only so many numbers per channel of the past, and all tokens behind the cut are "
-        "computed from these. KL: how far the predictions change, as a share of how far they change without any past. "
-        "loss: nats per token more than the whole model loses; below 0 where a cut predicts better. of context's "
-        "worth: this loss as a share of what the context is worth.",
-        "With hindsight, a head keeps the best numbers, so their size is a lower bound of the memory that is needed. A "
-        "real memory does not know the future. Without hindsight, it keeps the numbers that tokens before the cut "
-        f"would read behind the cut{', or whole tokens. The best of these' if tokens else '. This'} is an upper bound.",
+        "computed from these. KL lost: how far the predictions change, as a share of how far they change without any "
+        f"past. loss: nats per token more than the whole model loses; below 0 where a cut predicts better.{worth}",
+        "With hindsight, a head keeps the numbers with which its outputs are closest, about the fewest that a memory "
+        "needs. A real memory does not know the future. Without hindsight, it keeps the numbers that tokens before the "
+        f"cut would read behind the cut{', or whole tokens. The best of these' if tokens else '. This'} is an upper bound.",
     ]
     # Whole tokens are chosen only where some layer keeps them, with their keys.
     if tokens:
@@ -159,8 +160,8 @@ def notes(result: TruncationResult) -> list[str]:
 def page(result: TruncationResult) -> ResultPage:
     """The page of the result."""
     caption = (
-        "KL divergence from the whole model's predictions after the cut, as a share of that without the context, with "
-        f"its interval of 95 %; the line is at {percent(result.at)}."
+        "KL divergence from the whole model's predictions after the cut, as a share of that without the "
+        f"context{', with its interval of 95 %' if result.worth.ends else ''}; the line is at {percent(result.at)}."
     )
     return ResultPage(
         title=f"What {result.model} carries, by cutting",

@@ -281,5 +281,5 @@ def test_second_derivatives_are_refused() -> None:
 
 
 def test_a_matrix_is_not_an_operator() -> None:
-    with pytest.raises(ss.errors.InputError, match="wrap T in Dense"):
+    with pytest.raises(ss.errors.InputError, match="Give Dense"):
         ss.metrics.differentiable_entropy(torch.eye(3))

@@ -121,19 +121,23 @@ def _told(profiles: Sequence[Profile], losses: dict[str, str], cut: dict[str, An
 
 
 def _answer(cut: dict[str, Any]) -> str:
-    """Yes or no, for numbers that are chosen with hindsight, and without it."""
+    """Yes, no or perhaps, for numbers that are chosen with hindsight, and without it."""
+    from statesize.measurement.statistics import Interval
     from statesize.truncation.result import NEGLIGIBLE
 
     rows = cast("list[dict[str, Any]]", cut["rows"])
-    once = {row["rule"]: row["divergence_share"]["mean"] for row in rows if row["scale"] == 1}
-    choices = {"Chosen with hindsight": once["ess"], "Chosen without it": once["past rows"]}
-    said = [
-        f"{choice}, {'yes' if lost <= NEGLIGIBLE else 'no'}: the predictions change by {lost:.1%}"
-        for choice, lost in choices.items()
-    ]
+    once = {row["rule"]: row["divergence_share"] for row in rows if row["scale"] == 1}
+    said: list[str] = []
+    for choice, rule in (("with hindsight", "ess"), ("without it", "past rows")):
+        lost = Interval(once[rule]["mean"], *(once[rule]["interval"] or ()))
+        sure = bool(lost.ends) and not lost.low <= NEGLIGIBLE < lost.high
+        word = "perhaps" if not sure else "yes" if lost.high <= NEGLIGIBLE else "no"
+        said.append(f"Chosen {choice}, {word}: the predictions change by {lost:.1%}")
     multiple: dict[str, Any] = cut["without_hindsight"]["multiple"] or {}
-    takes = f"; {NEGLIGIBLE:.0%} takes {multiple['mean']:.1f} times as many" if multiple.get("mean") else ""
-    return f"{'. '.join(said)}{takes}."
+    if multiple.get("mean"):
+        times = Interval(multiple["mean"], *(multiple["interval"] or ()))
+        said[-1] += f"; {NEGLIGIBLE:.0%} takes {times:.1f} times as many"
+    return f"{'. '.join(said)}."
 
 
 def _truncation(profiles: dict[str, Profile], folder: Path, printing: Printing) -> dict[str, Any]:
