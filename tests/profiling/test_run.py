@@ -284,7 +284,7 @@ def test_text_files(model, tmp_path):
     result = profile(model, [tmp_path / "a.txt", tmp_path / "b.jsonl", "one two"], tokenizer=tokenizer)
     assert result.tokens["length"].values.tolist() == [4, 2, 3, 2]
     assert result.tokens["token_ids"].values[0, :4].tolist() == [1, 2, 2, 3]
-    with pytest.raises(InputError, match=r"token ids where no tokenizer is given.*Give the model's tokenizer too"):
+    with pytest.raises(InputError, match=r"token ids where no tokenizer is given.*the model's tokenizer too"):
         profile(model, tmp_path / "a.txt")
 
 

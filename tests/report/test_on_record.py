@@ -145,7 +145,7 @@ def test_a_page_says_once_what_is_normal_for_each_kind_of_memory(of_eight):
 )
 def test_the_command_that_tests_what_suffices_is_told_in_full(source, command):
     (told,) = what_suffices([SimpleNamespace(model="gla", attributes={"source": source})])
-    assert told.endswith(f"not what a task needs; this tests it, on 5 texts or more: {command}")
+    assert told.endswith(f"Whether so many numbers suffice, this tests, on 5 texts or more: {command}")
 
 
 def test_a_text_that_is_far_shorter_than_those_on_record_is_not_compared():

@@ -26,7 +26,7 @@ SCHEMA = 1
 TABLE = "on_record.json"
 TO_BE_SAID = ("package", "licence", "check")
 """What only whoever adds a model can say; a record of the command line has them empty."""
-NO_NEED = "ESS is what a layer carries of this text, not what a task needs"
+NO_NEED = "ESS is what a layer carries of this text, not what a task needs: more of it makes no better model"
 DIGEST = 16
 """How much of the digest of a model's weights the package keeps, to know the model again."""
 _SINKS, _APART, _ALIKE = 1.2, 1.5, 1.25
@@ -194,13 +194,12 @@ def what_suffices(profiles: Sequence[Profiled]) -> list[str]:
         for one in profiles
         if (said := one.attributes.get("truncation"))
     ]
-    untested = next((one for one in profiles if not one.attributes.get("truncation")), None)
-    if untested is None:
+    if tested:
         return [*tested, f"{NO_NEED}."]
-    source: Mapping[str, str] = untested.attributes.get("source") or {}
-    model = untested.model if source.get("kind") == "bundled" else "MODEL --text FILE"
+    source: Mapping[str, str] = profiles[0].attributes.get("source") or {}
+    model = profiles[0].model if source.get("kind") == "bundled" else "MODEL --text FILE"
     command = source.get("test") or f"statesize truncate {model}"
-    return [*tested, f"{NO_NEED}; this tests it, on 5 texts or more: {command}"]
+    return [*tested, f"{NO_NEED}. Whether so many numbers suffice, this tests, on 5 texts or more: {command}"]
 
 
 def _standing(profile: Profiled, models: Sequence[Mapping[str, Any]], own: Mapping[str, Any] | None) -> str:

@@ -245,8 +245,8 @@ def _split(
             yield from _ids(item)
         elif tokenizer is None:
             raise InputError(
-                f"inputs must be token ids where no tokenizer is given, got text ({str(item)[:40]!r}). Give the "
-                "model's tokenizer too: tokenizer=…."
+                f"inputs must be token ids where no tokenizer is given, got text ({str(item)[:40]!r}). Give "
+                "tokenizer(text)['input_ids'], or to ss.profile the model's tokenizer too: tokenizer=…."
             )
         elif isinstance(item, str):
             yield torch.tensor(encode_begun(tokenizer, item), dtype=torch.long)

@@ -117,7 +117,7 @@ def notes(result: TruncationResult) -> list[str]:
         f"past. loss: nats per token more than the whole model loses; below 0 where a cut predicts better.{worth}",
         "With hindsight, a head keeps the numbers with which its outputs are closest, about the fewest that a memory "
         "needs. A real memory does not know the future. Without hindsight, it keeps the numbers that tokens before the "
-        f"cut would read behind the cut{', or whole tokens. The best of these' if tokens else '. This'} is an upper bound.",
+        f"cut would read behind it{', or whole tokens. The best of these' if tokens else '. This'} is an upper bound.",
     ]
     # Whole tokens are chosen only where some layer keeps them, with their keys.
     if tokens:

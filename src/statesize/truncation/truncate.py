@@ -70,7 +70,7 @@ def truncate(
     The model runs over each document whole, and again with H_i = T[i:, :i] of all heads and channels at once replaced
     by its best approximation of rank k, everything behind computed from that. k is c times the entropy-ESS of each head
     in the whole run, c = ¼, ½, 1, 2; beside it as many numbers spread otherwise, and H_i = 0, by which the context's
-    worth is known. The best basis knows the queries of the future, so a memory hardly does with less than suffices here.
+    worth is known. The best basis knows the queries of the future, so a memory hardly does with less than here.
     Beside it stand choices that know the past only, for c = ¼ … 16: numbers, and whole tokens, by what queries of the
     past would read behind the cut. Numbers are of values; keys are kept.
 

@@ -72,8 +72,12 @@ def print_table(table: PageTable) -> None:
     drawn, fitting, notes = shares if any(map(math.isfinite, shares)) else (), len(headings), table.caption.splitlines()
     shown = _table(headings, rows, left, drawn, signs, [])
     if _width(console, shown) > terminal:
-        drawn, rooms = (), _rooms(headings, rows, left, terminal)
-        shown = _table(headings, rows, left, drawn, signs, rooms)
+        rooms = _rooms(headings, rows, left, terminal)
+        # First the titles of groups break, then bars go and texts break, then the last columns go.
+        shown = _table(headings, rows, left, drawn, signs, rooms[:1])
+        if _width(console, shown) > terminal:
+            drawn = ()
+            shown = _table(headings, rows, left, drawn, signs, rooms)
         while _width(console, shown) > terminal and fitting > left:
             fitting -= 1
             shown = _table(headings[:fitting], [row[:fitting] for row in rows], left, drawn, signs, rooms)
@@ -107,7 +111,7 @@ def _width(console: Console, table: Table) -> int:
 def _rooms(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int, terminal: int) -> list[int]:
     """Widths of text columns in a terminal: names whole, the last takes what the others leave."""
     natural = [
-        max((cell_len(line) for row in (headings, *rows) for line in row[column : column + 1]), default=0)
+        max(cell_len(row[column]) for row in (headings, *rows) if len(row) == len(headings))
         for column in range(len(headings))
     ]
     rooms = [natural[0], *(min(width, _MIDDLE) for width in natural[1 : max(left - 1, 1)])][:left]
