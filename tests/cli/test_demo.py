@@ -69,7 +69,8 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
     answer = (
         r"Would as many numbers as its ESS suffice\? Chosen with hindsight, perhaps: the predictions change by "
         r"0\.\d%\. Chosen without it, perhaps: the predictions change by \d\.\d%; 1% takes \d\.\d times as many\. "
-        r"Losing .+ This is of gated linear attention alone, on 1 text of 64 tokens, in which the past is worth 0\.\d\d nats .+"
+        r"Losing .+ This is of gated linear attention alone, on 1 text of 64 tokens, in which the past is worth "
+        r"0\.\d\d nats .+"
     )
     assert re.fullmatch(answer, bounds)
     assert meaning.endswith("only a task can tell.")

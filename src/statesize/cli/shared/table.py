@@ -56,8 +56,8 @@ def print_table(table: PageTable) -> None:
     """Print a table: as wide as it needs to a file or pipe, within the width of a terminal.
 
     Columns from the first of numbers on are flush right, and shares in the last one have bars. A row of one cell is a
-    title, and a row without cells is blank. A terminal that is too narrow loses the bars first; then text breaks
-    between words, then the last columns go, and a note names them.
+    title, and a row without cells is blank. A terminal that is too narrow loses the bars first; then texts and titles
+    break between words, then the last columns go, and a note names them.
     """
     console = Console(highlight=False, markup=False, soft_wrap=True, width=10_000, height=100)
     signs = signs_of(console)
@@ -72,15 +72,14 @@ def print_table(table: PageTable) -> None:
     drawn, fitting, notes = shares if any(map(math.isfinite, shares)) else (), len(headings), table.caption.splitlines()
     shown = _table(headings, rows, left, drawn, signs, [])
     if _width(console, shown) > terminal:
-        rooms = _rooms(headings, rows, left, terminal)
-        # First the titles of groups break, then bars go and texts break, then the last columns go.
-        shown = _table(headings, rows, left, drawn, signs, rooms[:1])
-        if _width(console, shown) > terminal:
-            drawn = ()
-            shown = _table(headings, rows, left, drawn, signs, rooms)
+        drawn, rooms = (), _rooms(headings, rows, left, terminal)
+        shown = _table(headings, rows, left, drawn, signs, rooms)
         while _width(console, shown) > terminal and fitting > left:
             fitting -= 1
             shown = _table(headings[:fitting], [row[:fitting] for row in rows], left, drawn, signs, rooms)
+        # What is left goes to the first column, whose titles of groups may be longer than its names.
+        rooms[0] += max(0, terminal - _width(console, shown))
+        shown = _table(headings[:fitting], [row[:fitting] for row in rows], left, drawn, signs, rooms)
     if fitting < len(headings):
         missing = ", ".join(heading.replace("\n", " ") for heading in headings[fitting:])
         notes.append(f"No room in {counted(terminal, 'column')} for {missing}: see --json, or a wider terminal.")
