@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _PAGE = Path("statesize-demo.html")
 _CUT = "gla"
+_YOURS = ("profile", "MODEL", "--text", "FILE")
 
 
 def demo(
@@ -45,7 +47,8 @@ def demo(
     from statesize.measurement.settings import Settings
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
-    from statesize.report import write_report
+    from statesize.report.on_record import what_suffices
+    from statesize.report.page import page as report_page
     from statesize.results.place import KEPT, written_at
     from statesize.texts.inputs import bundled_sequences
 
@@ -71,17 +74,21 @@ def demo(
             )
     kept = sum(time is not None and time == written_at(folder / name) for name, time in written.items())
     cut = _truncation(profiles, folder, printing)
+    every = [*profiles.values()]
+    told = _told(every, losses, cut["result"])
     with printing.step("drawing the report"):
-        write_report([*profiles.values()], path)
+        drawn = report_page(every)
+        said = [*told, *what_suffices(every), f"Next, your model: statesize {' '.join(_YOURS)}"]
+        replace(drawn, notes={**drawn.notes, "What to make of it": said}).write(path)
     if printing.json:
         models = [profile_document(one, folder / name) for name, one in profiles.items()]
         print_json({"schema": SCHEMA, "models": models, "truncation": cut["result"], "report": str(path)})
     else:
-        print_notes(_told([*profiles.values()], losses, cut["result"]))
+        print_notes(told)
     printing.say(f"Profiles: {folder}" + (f", {kept} of {len(profiles)} {KEPT}" if kept else ""))
     tell_page(path, printing, open_page=open_page)
     printing.next("profile", folder / zoo.names()[-1], "--open", why="each layer and head of one of them")
-    printing.next("profile", "MODEL", "--text", "FILE", why="now your model")
+    printing.next(*_YOURS, why="now your model")
 
 
 def _loss(model: Any, inputs: Sequence[Tensor]) -> float:
@@ -104,6 +111,7 @@ def _told(profiles: Sequence[Profile], losses: dict[str, str], cut: dict[str, An
     texts = profiles[0].tokens.sizes
     title = model_title(next(one for one in profiles if one.model == _CUT))
     worth = Interval(cut["worth"]["mean"], *(cut["worth"]["interval"] or ()))
+    best = min(profiles, key=lambda one: float(losses[one.model].split()[0]))
     return [
         *filter(None, [capacity_use(profiles)]),
         f"{len(profiles)} small language models, trained alike, read {counted(texts['sequence'], 'text')} of "
@@ -116,7 +124,8 @@ def _told(profiles: Sequence[Profile], losses: dict[str, str], cut: dict[str, An
         f"Would as many numbers as its ESS suffice? {_answer(cut)} Losing the whole past is 100%. This is of {title} "
         f"alone, on {counted(cut['texts'], 'text')} of {cut['measured'][0]['tokens']} tokens, in which the past is "
         f"worth {worth} nats per token.",
-        "A larger ESS does not make a better model, and a state that is not filled is no fault: only a task can tell.",
+        f"A larger ESS does not make a better model (here {model_title(best)} predicts best), and a state that is not "
+        "filled is no fault: only a task can tell.",
     ]
 
 
