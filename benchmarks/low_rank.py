@@ -120,7 +120,7 @@ def measured(test: CutTest, bases: dict[str, dict[str, Tensor]], index: int) -> 
             Measured(run.rule, run.scale, run.kept, *scored(cutting.logits(forward), expected, expected.exp(), answers))
         )
         past.settled = True
-    stored = mean_numbers(spectra, {name: torch.full((one.stored,), one.inputs) for name, one in spectra.items()})
+    stored = mean_numbers(spectra, {name: one.inputs + torch.zeros(one.stored) for name, one in spectra.items()})
     entropy = mean_numbers(spectra, {name: one.entropy for name, one in spectra.items()})
     loss = scored(whole, expected, expected.exp(), answers)[0]
     return CutDocument(index, len(ids), cut, loss, entropy, stored, stored, stored, tuple(made))

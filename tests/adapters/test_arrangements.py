@@ -319,8 +319,8 @@ def test_a_state_size_of_the_class_that_t_exceeds_is_not_believed():
     assert (item.state_bytes, int(item.operator.state_size().max())) == (None, LENGTH - 1)
     assert item.note == (
         "Its T keeps more than the 2 numbers that its class names by `state_size`. How many numbers it can "
-        "store is unknown. A longer text may show how many, or its class can give an integer `state_size` that is not "
-        "less than what T keeps."
+        "store is unknown. A longer text may show how many. Or set `state_size` in its class to an integer: at least "
+        "the rank of T."
     )
 
 

@@ -151,12 +151,8 @@ def chosen_names(names: Sequence[str], layers: Layers, refused: Mapping[str, str
             selected.update(called[names[index]])
         else:
             known, mixers = f"the model's mixers by name or by index 0 … {len(names) - 1}", counted(len(names), "mixer")
-            refuse(
-                "layers",
-                known,
-                layer,
-                meant(str(layer), names, f"Its {mixers} {'is' if len(names) == 1 else 'are'} {', '.join(names)}."),
-            )
+            all_names = f"Its {mixers} {'is' if len(names) == 1 else 'are'} {', '.join(names)}."
+            refuse("layers", known, layer, " ".join(filter(None, (meant(str(layer), names, ""), all_names))))
     every = [call for name in names for call in called[name]]
     return [name for name in dict.fromkeys([*every, *refused]) if name in selected]
 
