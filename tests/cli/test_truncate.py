@@ -9,7 +9,7 @@ import torch
 from statesize import profile
 from statesize.cli import main
 from statesize.cli.shared.printing import Printing
-from statesize.cli.shared.provenance import begin, tell_more
+from statesize.cli.shared.provenance import begin
 from statesize.cli.shared.texts import Texts
 from statesize.lab import zoo
 
@@ -75,7 +75,7 @@ def test_longer_texts_are_advised_with_more_of_them_while_there_are_more(capsys)
     begin(["truncate", "gla", "--documents=5", "--tokens", "32"])
     for pieces, changed in ((12, "--tokens 64 --documents 10"), (4, "--documents=5 --tokens 64")):
         read = [torch.zeros(64)] * pieces
-        tell_more(Printing(), Texts(max_tokens=32), read, 5, 5, longer=True, least=1)
+        Texts(max_tokens=32).tell_more(read, 5, 5, Printing(), longer=True, least=1)
         said = capsys.readouterr().err.strip()
         assert said.endswith(f" pieces of text tell more): statesize truncate gla {changed}")
         assert ("(longer and more pieces" in said) == (pieces == 12)

@@ -80,7 +80,6 @@ def cache(
         partial(page_path, html, open_page=open_page, name=f"{Path(model).name}-cache"),
     )
 
-    from statesize.cli.shared.provenance import tell_more
     from statesize.cli.shared.table import show_page, show_plan
     from statesize.measurement.statistics import FEWEST_TEXTS
     from statesize.reduction.cache.page import page
@@ -124,6 +123,6 @@ def cache(
         printing.say("--html and --json also show what each cache keeps.")
     longer = not result.context_matters
     if longer or (result.recommended is None and result.undecided is not None):
-        tell_more(printing, texts, inputs, documents, reached, longer=longer, least=FEWEST_PIECES)
+        texts.tell_more(inputs, documents, reached, printing, longer=longer, least=FEWEST_PIECES)
     else:
         printing.next("truncate", model, *options_of(texts, loading), why="how few numbers would suffice at all")

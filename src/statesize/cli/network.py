@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import Count, Flag, Loading, ModelName, OpenPage, Page, options_of, page_path
+from statesize.cli.shared.options import (
+    MAX_TOKENS,
+    Count,
+    Flag,
+    Loading,
+    ModelName,
+    OpenPage,
+    Page,
+    options_of,
+    page_path,
+)
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import FewTokens
 from statesize.errors import InputError
@@ -123,7 +133,7 @@ def network(
     show_page(page(loaded.name, result, beside), document, html, printing, open_page=open_page)
     compares = model in ON_RECORD and start is end is None and positions % 2 == 1 and len(read[0]) < RECORDED
     if compares and (found.lengths is None or found.lengths[0] >= RECORDED):
-        printing.next(*called_with({"--max-tokens": RECORDED}), why="what is normal, on record")
+        printing.next(*called_with({MAX_TOKENS[0]: RECORDED}), why="what is normal, on record")
     elif not by_layer and model in FILLED and len(read[0]) >= RECORDED:
         printing.next(*called_again("--by-layer"), why="whether layers keep what others keep")
     else:

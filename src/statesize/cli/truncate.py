@@ -87,7 +87,6 @@ def truncate(
     fitting, read = partial(checked_cuts, positions, texts.max_tokens), partial(check_file, "curves", curves)
     negligible, _, html, *_ = check_all(partial(share, "at", at), texts.check, named, fitting, *kept, read)
 
-    from statesize.cli.shared.provenance import tell_more
     from statesize.cli.shared.table import show_page, show_plan
     from statesize.measurement.statistics import ENOUGH_TOKENS
     from statesize.profiling import Profile
@@ -135,7 +134,7 @@ def truncate(
     show_page(page(result), result.to_dict(), html, printing, open_page=open_page, rows=len(result.rows) + 1)
     if result.little_text:
         longer = not result.context_matters
-        tell_more(printing, texts, inputs, options["documents"], reached, longer=longer, least=1)
+        texts.tell_more(inputs, options["documents"], reached, printing, longer=longer, least=1)
         return
     shown = [model, *options_of(texts, loading)] if profile is None else [profile]
     printing.next("profile", *shown, "--open", why="which layers and heads carry what")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,11 @@ class Interval:
     value: float
     low: float = math.nan
     high: float = math.nan
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Self:
+        """That which `to_dict` gave."""
+        return cls(found["mean"], *(found["interval"] or ()))
 
     @property
     def ends(self) -> list[float] | None:

@@ -89,10 +89,8 @@ def _mixer(item: Captured, positions: tuple[int, ...], convolutions: Sequence[Mi
 def _convolution(name: str, module: Any, length: int, positions: tuple[int, ...]) -> MixerNeeds:
     """The short convolution before a mixer of this package; its cache has one input less than taps."""
     measurement = _measured(Convolution(module.weight.detach().flip(-1)[None], length), positions)
-    stored, needed = (
-        _summed(values, 1)
-        for values in (measurement.state_size.expand(len(module.weight), -1), cast("Tensor", measurement.entropy)[0])
-    )
+    stored = _summed(measurement.state_size.expand(len(module.weight), -1), 1)
+    needed = _summed(cast("Tensor", measurement.entropy)[0], 1)
     size = (module.size - 1) * module.weight.shape[0] * module.weight.element_size()
     return MixerNeeds(name, "short convolution", size, stored, needed, needed)
 

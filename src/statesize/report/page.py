@@ -27,6 +27,8 @@ from statesize.report.tables import (
 from statesize.report.words import findings, headline, model_line, sink_notes
 from statesize.results.profiled import Profiled
 
+MEANING = "What to make of it"
+"""The heading of the notes that say what the numbers mean."""
 _BARS = (
     "Findings, map and bars tell ESS at one cut, the middle of each text, averaged over texts and heads; the tables "
     "have means over all cuts beside it. Point at a bar for the ESS that was possible there, and for utilisation: ESS "
@@ -92,7 +94,7 @@ def page(
         table, shared = told_apart(rows, "How each model was measured")
         tables.append(table)
     notes = {
-        "What to make of it": [*standing(profiles, weights), *what_suffices(profiles)],
+        MEANING: [*standing(profiles, weights), *what_suffices(profiles)],
         "How to read this": [*explained, *sink_notes(profiles)],
         "Not measured": _named(profiles, [by_reason(one.attributes["skipped"]) for one in profiles]),
         "Notes": _named(profiles, [one.notes for one in profiles]),

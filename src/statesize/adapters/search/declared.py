@@ -115,7 +115,9 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
         fits = list[_Fit]()
         with suppress(NoOperatorError):
             last = find_last(runs, output, name)
-            fits = check.fits(last if check.differs(last) else find_mixes(runs, name))
+            fits = check.fits(last)
+            if not check.differs(last, fits):
+                fits = check.fits(find_mixes(runs, name))
         if not fits:
             return Checked(reason="the layer has no tensor in which another one was found to be linear")
         fit = min(fits, key=lambda fit: fit.difference)
@@ -126,16 +128,24 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
             f"position {fit.position}; at most {check.precision.rounding:.0e} is rounding. Correct the method, or "
             "leave it out: T is then found by impulses."
         )
-    size = int(operator.state_size()[middle := operator.length // 2])
-    block = (
-        matrix[..., middle:, :middle] if exact and isinstance(operator, Dense) and size < middle else matrix[..., :0]
-    )
-    if (rank := int(cast("Tensor", torch.linalg.matrix_rank(block, rtol=1e-8)).amax())) > size:
+    if exact and isinstance(operator, Dense):
+        _require_state_size(name, operator, matrix)
+    return Checked(fit.difference, check.precision.rounding, fit.multiplicity, part=fit.part)
+
+
+def _require_state_size(name: str, operator: Dense, matrix: Tensor) -> None:
+    """Refuse a state size of a bare matrix T, (S, H, L, L), that is less than what T keeps in the middle."""
+    middle = operator.length // 2
+    size = int(operator.state_size()[middle])
+    # T keeps no more numbers than there are positions before.
+    if size >= middle:
+        return
+    rank = int(cast("Tensor", torch.linalg.matrix_rank(matrix[..., middle:, :middle], rtol=1e-8)).amax())
+    if rank > size:
         raise ModelError(
             f"Mixer {name}: the `state_size` of its ss.Dense must be at least the {rank} numbers that T keeps at "
             f"position {middle}, got {size}. Correct it, or leave it out."
         )
-    return Checked(fit.difference, check.precision.rounding, fit.multiplicity, part=fit.part)
 
 
 @dataclass(frozen=True, eq=False)
@@ -309,10 +319,10 @@ class _Check:
         pairs = ((_Pair(mix.source, mix.source_axis, mix.target, mix.target_axis), mix.channels) for mix in mixes)
         return [fit for pair, layout in pairs if (fit := self.fit(pair, targets, layout)) is not None]
 
-    def differs(self, mixes: list[Mix]) -> bool:
+    def differs(self, mixes: list[Mix], fits: list[_Fit]) -> bool:
         """Whether T is another one, as the mixing from one source shows: then no other source needs a comparison."""
         # Where the text's values are not 0, and no target has numbers of its own, `right` has compared all sources.
-        fits, places = self.fits(mixes), tuple(mix.target for mix in mixes)
+        places = tuple(mix.target for mix in mixes)
         if not mixes or len(fits) < len(mixes) or any(mix.before or mix.behind for mix in mixes):
             return False
         plain = self.answers(mixes[0].source, places)[1][0].tensors

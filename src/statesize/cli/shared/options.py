@@ -22,8 +22,10 @@ MOST = 10**9
 
 Count: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=MOST))]
 AtLeastTwo: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=2, lte=MOST))]
-Documents: TypeAlias = Annotated[Count | None, Parameter(name=("--sequences", "--documents"))]
-MaxTokens: TypeAlias = Annotated[AtLeastTwo, Parameter(name=("--max-tokens", "--tokens"))]
+SEQUENCES, MAX_TOKENS = ("--sequences", "--documents"), ("--max-tokens", "--tokens")
+"""Options that have a second name."""
+Documents: TypeAlias = Annotated[Count | None, Parameter(name=SEQUENCES)]
+MaxTokens: TypeAlias = Annotated[AtLeastTwo, Parameter(name=MAX_TOKENS)]
 Seed: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=0, lt=2**63))]
 
 

@@ -70,16 +70,18 @@ def print_table(table: PageTable) -> None:
     rows = [[cell_text(cell) for cell in row] for row in table.rows]
     shares = [_share(row[-1]) if len(row) == len(headings) else math.nan for row in table.rows]
     drawn, fitting, notes = shares if any(map(math.isfinite, shares)) else (), len(headings), table.caption.splitlines()
-    shown = _table(headings, rows, left, drawn, signs, [])
-    if _width(console, shown) > terminal:
+    rooms = list[int]()
+
+    def built() -> Table:
+        return _table(headings[:fitting], [row[:fitting] for row in rows], left, drawn, signs, rooms)
+
+    if _width(console, shown := built()) > terminal:
         drawn, rooms = (), _rooms(headings, rows, left, terminal)
-        shown = _table(headings, rows, left, drawn, signs, rooms)
-        while _width(console, shown) > terminal and fitting > left:
+        while _width(console, shown := built()) > terminal and fitting > left:
             fitting -= 1
-            shown = _table(headings[:fitting], [row[:fitting] for row in rows], left, drawn, signs, rooms)
         # What is left goes to the first column, whose titles of groups may be longer than its names.
         rooms[0] += max(0, terminal - _width(console, shown))
-        shown = _table(headings[:fitting], [row[:fitting] for row in rows], left, drawn, signs, rooms)
+        shown = built()
     if fitting < len(headings):
         missing = ", ".join(heading.replace("\n", " ") for heading in headings[fitting:])
         notes.append(f"No room in {counted(terminal, 'column')} for {missing}: see --json, or a wider terminal.")

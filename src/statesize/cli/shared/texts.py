@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
@@ -11,8 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import ArgumentCollection, Group, Parameter, validators
 
-from statesize.cli.shared.options import MOST, OFTEN, Documents, Flag, Loading, MaxTokens, NoOption, check_file
+from statesize.cli.shared.options import (
+    MAX_TOKENS,
+    MOST,
+    OFTEN,
+    SEQUENCES,
+    Documents,
+    Flag,
+    Loading,
+    MaxTokens,
+    NoOption,
+    check_file,
+)
 from statesize.cli.shared.printing import Printing
+from statesize.cli.shared.provenance import called_with
 from statesize.errors import InputError, StatesizeError
 from statesize.io.text import counted
 
@@ -132,6 +144,34 @@ class Texts:
 
         if reached < FEWEST_TEXTS:
             printing.say(f"No interval: it takes {FEWEST_TEXTS} {needed}, got {reached}; {self.more_of}.")
+
+    def tell_more(
+        self, read: Sequence[Tensor], documents: int, reached: int, printing: Printing, *, longer: bool, least: int
+    ) -> None:
+        """Say what would tell more: a changed command, or that only more text would.
+
+        Args:
+            read: All texts that are there.
+            documents: How many pieces of them were asked for.
+            reached: Over how many texts intervals could be; more pieces of too few give none.
+            printing: What is printed.
+            longer: Whether longer pieces are wanted.
+            least: How many pieces the command needs.
+        """
+        from statesize.measurement.statistics import ENOUGH_TOKENS, FEWEST_TEXTS
+
+        size, twice = self.max_tokens, max(2 * self.max_tokens, ENOUGH_TOKENS)
+        changes, told = dict[str, object](), list[str]()
+        if longer and sum(len(text) // twice for text in read) >= least:
+            changes[MAX_TOKENS[0]] = size = twice
+            told.append("longer")
+        if reached >= FEWEST_TEXTS and sum(len(text) // size for text in read) > documents:
+            changes[SEQUENCES[0]] = max(2 * documents, FEWEST_TEXTS)
+            told.append("more")
+        if changes:
+            printing.next(*called_with(changes), why=f"{' and '.join(told)} pieces of text tell more")
+        elif not printing.json:
+            printing.say(f"Only more text would tell more: {self.more_of}.")
 
     @property
     def named(self) -> str:
@@ -302,6 +342,4 @@ class WholeTexts(Texts):  # noqa: D101 -- as above
 @dataclass(frozen=True)
 class LongTexts(Texts):  # noqa: D101 -- as above
     # The command says how many it takes, once it knows that the model is one for it.
-    max_tokens: Annotated[int, Parameter(name=("--max-tokens", "--tokens"), validator=validators.Number(lte=MOST))] = (
-        512
-    )
+    max_tokens: Annotated[int, Parameter(name=MAX_TOKENS, validator=validators.Number(lte=MOST))] = 512

@@ -48,6 +48,7 @@ def demo(
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
     from statesize.report.on_record import what_suffices
+    from statesize.report.page import MEANING
     from statesize.report.page import page as report_page
     from statesize.results.place import KEPT, written_at
     from statesize.texts.inputs import bundled_sequences
@@ -56,12 +57,12 @@ def demo(
     folder = output or Path()
     folder.mkdir(exist_ok=True)
     profiles: dict[str, Profile] = {}
-    losses: dict[str, str] = {}
+    losses: dict[str, float] = {}
     written = {name: written_at(folder / name) for name in zoo.names()}
     with printing.bars() as bars:
         for name in zoo.names():
             model, tokenizer = zoo.load(name)
-            losses[name] = f"{_loss(model, inputs):.2f} nats per token"
+            losses[name] = _loss(model, inputs)
             profiles[name] = run_profile(
                 model,
                 inputs,
@@ -69,7 +70,7 @@ def demo(
                 tokenizer=tokenizer,
                 output=folder / name,
                 name=name,
-                source={"kind": "bundled", "loss": losses[name]},
+                source={"kind": "bundled", "loss": _in_nats(losses[name])},
                 on_progress=profile_bar(bars, name, len(inputs)),
             )
     kept = sum(time is not None and time == written_at(folder / name) for name, time in written.items())
@@ -79,7 +80,7 @@ def demo(
     with printing.step("drawing the report"):
         drawn = report_page(every)
         said = [*told, *what_suffices(every), f"Next, your model: statesize {' '.join(_YOURS)}"]
-        replace(drawn, notes={**drawn.notes, "What to make of it": said}).write(path)
+        replace(drawn, notes={**drawn.notes, MEANING: said}).write(path)
     if printing.json:
         models = [profile_document(one, folder / name) for name, one in profiles.items()]
         print_json({"schema": SCHEMA, "models": models, "truncation": cut["result"], "report": str(path)})
@@ -101,7 +102,11 @@ def _loss(model: Any, inputs: Sequence[Tensor]) -> float:
     return float(functional.cross_entropy(logits, torch.cat([ids[1:] for ids in inputs])))
 
 
-def _told(profiles: Sequence[Profile], losses: dict[str, str], cut: dict[str, Any]) -> list[str]:
+def _in_nats(loss: float) -> str:
+    return f"{loss:.2f} nats per token"
+
+
+def _told(profiles: Sequence[Profile], losses: dict[str, float], cut: dict[str, Any]) -> list[str]:
     """What was found, what the models are and carry, what is normal, and whether that is enough, a line each."""
     from statesize.measurement.statistics import Interval
     from statesize.report.names import model_title
@@ -110,15 +115,15 @@ def _told(profiles: Sequence[Profile], losses: dict[str, str], cut: dict[str, An
 
     texts = profiles[0].tokens.sizes
     title = model_title(next(one for one in profiles if one.model == _CUT))
-    worth = Interval(cut["worth"]["mean"], *(cut["worth"]["interval"] or ()))
-    best = min(profiles, key=lambda one: float(losses[one.model].split()[0]))
+    worth = Interval.of(cut["worth"])
+    best = min(profiles, key=lambda one: losses[one.model])
     return [
         *filter(None, [capacity_use(profiles)]),
         f"{len(profiles)} small language models, trained alike, read {counted(texts['sequence'], 'text')} of "
         f"{texts['token']} tokens. They differ in their memory: attention keeps keys and values of every token, the "
         "others a state of fixed size. The effective state-size (ESS) is how many numbers of it, per channel, can "
         "still affect later tokens:",
-        *(f"- {model_line(one)} Loss: {losses[one.model]}." for one in profiles),
+        *(f"- {model_line(one)} Loss: {_in_nats(losses[one.model])}." for one in profiles),
         headline(profiles).sentence,
         *standing(profiles),
         f"Would as many numbers as its ESS suffice? {_answer(cut)} Losing the whole past is 100%. This is of {title} "
@@ -138,14 +143,13 @@ def _answer(cut: dict[str, Any]) -> str:
     once = {row["rule"]: row["divergence_share"] for row in rows if row["scale"] == 1}
     said: list[str] = []
     for choice, rule in (("with hindsight", "ess"), ("without it", "past rows")):
-        lost = Interval(once[rule]["mean"], *(once[rule]["interval"] or ()))
+        lost = Interval.of(once[rule])
         sure = bool(lost.ends) and not lost.low <= NEGLIGIBLE < lost.high
         word = "perhaps" if not sure else "yes" if lost.high <= NEGLIGIBLE else "no"
         said.append(f"Chosen {choice}, {word}: the predictions change by {lost:.1%}")
     multiple: dict[str, Any] = cut["without_hindsight"]["multiple"] or {}
     if multiple.get("mean"):
-        times = Interval(multiple["mean"], *(multiple["interval"] or ()))
-        said[-1] += f"; {NEGLIGIBLE:.0%} takes {times:.1f} times as many"
+        said[-1] += f"; {NEGLIGIBLE:.0%} takes {Interval.of(multiple):.1f} times as many"
     return f"{'. '.join(said)}."
 
 

@@ -162,7 +162,12 @@ def length(
     read = texts.read(tokenizer, printing, vocabulary).ids if texts.any_chosen else None
     ids = whole_texts(read, tokenizer)[: texts.sequences]
     fitting = fitting_lengths(chosen, ids, measuring.future)
-    size = min(fitting[-1] + (measuring.future or min(fitting[-1], FUTURE)), max(map(len, ids)))
+
+    def room(context: int) -> int:
+        """Tokens of a text in which a context has its future."""
+        return context + (measuring.future or min(context, FUTURE))
+
+    size = min(room(fitting[-1]), max(map(len, ids)))
     if excerpts >= FEWEST_TEXTS:
         texts.tell_few(sum(len(one) >= size for one in ids), f"texts of {size:,} tokens or more", printing)
     loaded = texts.load(model, loading, settings.layers)
@@ -175,9 +180,8 @@ def length(
         )  # fmt: skip
     show_page(result.page(), result.to_dict(), html, printing, open_page=open_page)
     longer = 2 * max(chosen)
-    room = longer + (measuring.future or min(longer, FUTURE))
     open_end = result.enough and not (result.fits and all(one.course == "levels off" for one in result.exponents))
-    if open_end and longer <= (known or longer) and sum(len(one) >= room for one in ids) >= FEWEST_TEXTS:
+    if open_end and longer <= (known or longer) and sum(len(one) >= room(longer) for one in ids) >= FEWEST_TEXTS:
         printing.next(*called_again("--lengths", longer), why="whether ESS grows with longer contexts")
     else:
         printing.next("profile", model, *options_of(texts, loading), "--open", why="each position of one text")
