@@ -8,7 +8,8 @@ from oracles.tiny_families import MORE, beyond, names, tiny, token_ids
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-from statesize.adapters import Captured, FoundMixer, capture
+from statesize import capture
+from statesize.adapters import Captured, FoundMixer
 from statesize.adapters.kernels.convolutions import SHORT_CONVOLUTION
 from statesize.adapters.models.own_cache import bytes_beside
 

@@ -18,12 +18,11 @@ from statesize.io.devices import on_cpu_by_default
 from statesize.io.text import facts_table
 from statesize.measurement.settings import memory_bytes
 from statesize.measurement.statistics import ENOUGH_TOKENS, too_short
-from statesize.models.load import given_model
+from statesize.models.load import given_sequence
 from statesize.networks.jacobian import Copies, Precision, SpanJacobian, copies
 from statesize.spectra.cut import Positions
 from statesize.spectra.exact.dense import block_spectra
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
-from statesize.texts.inputs import sequences
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -195,20 +194,9 @@ def network_ess(
         ([16], True)
     """
     accuracy, memory = check_limits(accuracy, memory, method)
-    with copies(*one_sequence(model, input_ids), positions, start, end, precision, axis) as copied:
+    with copies(*given_sequence(model, input_ids), positions, start, end, precision, axis) as copied:
         cuts = [_measure_cut(copied, index, accuracy, method, memory, on_progress) for index in range(len(copied.cuts))]
     return _joined(cuts, copied)
-
-
-def one_sequence(model: nn.Module | str, input_ids: Inputs | str | Path) -> tuple[nn.Module, Inputs]:
-    """A model, loaded where it is named, and what it reads, of which a text becomes ids."""
-    loaded = given_model(model)
-    if not isinstance(input_ids, str | Path):
-        return loaded.model, input_ids
-    texts = list(sequences(input_ids, loaded.tokenizer))
-    if len(texts) != 1:
-        raise InputError(f"input_ids must hold one sequence, got {len(texts)}. Give one at a time.")
-    return loaded.model, texts[0][None]
 
 
 def check_limits(accuracy: float, memory: int | str, method: str) -> tuple[float, int]:
