@@ -11,9 +11,10 @@ from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
 from statesize.profiling import Profile, profile
+from statesize.report import write_report
 from statesize.report.comparison import WINDOW, compare
 from statesize.report.names import model_title
-from statesize.results.fields import FIGURES
+from statesize.results.fields import FIGURES, MAIN_COLUMNS
 from statesize.results.summary import middle_bounds, middle_bytes, middle_ceiling
 from statesize.texts.tokens import join_documents
 
@@ -122,9 +123,19 @@ def test_what_does_not_compare_is_said(bundled):
 
 
 def test_recall_and_table(bundled):
-    table = compare(bundled, {"gla": 12.5}).to_dataframe()
-    assert set(FIGURES) < set(table.columns)
+    compared = compare(bundled, {"gla": 12.5})
+    table = compared.to_dataframe()
+    assert len(table.columns) <= len(MAIN_COLUMNS)
+    assert set(FIGURES) < set(compared.to_dataframe(wide=True).columns)
     assert table["recall_perplexity"].tolist() == [pytest.approx(math.nan, nan_ok=True), 12.5]
+
+
+def test_the_page_is_that_of_the_profiles_with_what_is_known_beside_them(bundled, tmp_path):
+    compared = compare(bundled, {"gla": 12.5})
+    drawn = compared.to_html(tmp_path / "compared.html")
+    assert drawn.read_bytes() == write_report(bundled, tmp_path / "same.html", {"gla": 12.5}).read_bytes()
+    assert "12.5" in drawn.read_text()
+    assert repr(compared).endswith("\nnext: .to_dataframe(), .to_html('compared.html')")
 
 
 def test_nothing_to_compare(bundled):

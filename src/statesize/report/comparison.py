@@ -5,7 +5,9 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -91,6 +93,10 @@ _AVERAGES = (
 
 
 _SHOWN = ["model", "middle_bytes", "middle_entropy", "middle_ceiling", "middle_utilisation"]
+_MAIN = [
+    *_SHOWN, "tss", "average_entropy", "state_utilisation", "ceiling_utilisation", "norm", "state_bytes",
+    "recall_perplexity",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -136,19 +142,43 @@ class Comparison:
         models: One row a profile, in their order.
         notes: What makes the rows less comparable than they look, in words.
         finding: Which of them uses more of what it can hold, and how far that goes; "" where it has no answer.
+        profiles: The profiles.
+        recall: What was known beside them, as `networks`.
     """
 
     models: tuple[ComparedModel, ...]
     notes: tuple[str, ...]
-    finding: str = ""
+    finding: str
+    profiles: tuple[Profiled, ...] = field(compare=False)
+    recall: Mapping[str, float] = field(compare=False)
+    networks: tuple[Redundancy, ...] = field(compare=False)
 
-    def to_dataframe(self) -> pd.DataFrame:
+    def to_dataframe(self, *, wide: bool = False) -> pd.DataFrame:
         """The rows as a table.
 
+        Args:
+            wide: All columns, totals and errors among them.
+
         Returns:
-            One row a profile, with the fields of ComparedModel as columns.
+            One row a profile, with those fields of ComparedModel as columns that one reads first, or with all.
         """
-        return pd.DataFrame([asdict(model) for model in self.models])
+        table = pd.DataFrame([asdict(model) for model in self.models])
+        return table if wide else table[_MAIN]
+
+    def to_html(self, path: str | PathLike[str]) -> Path:
+        """Write the page of `statesize compare --html`, one self-contained file.
+
+        A path that cannot be written is a FileError.
+
+        Args:
+            path: The file; replaced if it exists.
+
+        Returns:
+            The file.
+        """
+        from statesize.report import write_report
+
+        return write_report(self.profiles, path, self.recall, self.networks)
 
     def _shown(self) -> Any:
         """The columns behind the finding, as far as they are known."""
@@ -169,7 +199,7 @@ class Comparison:
             Lines of text.
         """
         table = self._shown().to_string(index=False, float_format=cell_text)
-        lines = [self.finding, table, *self.notes, "next: .to_dataframe() has all columns"]
+        lines = [self.finding, table, *self.notes, "next: .to_dataframe(), .to_html('compared.html')"]
         return "\n".join(filter(None, lines))
 
 
@@ -199,7 +229,8 @@ def compare(
         raise InputError("profiles must hold at least one, got none.")
     wholes = {network.model: network for network in networks}
     models = tuple(_compared(profile, recall or {}, wholes.get(profile.model)) for profile in profiles)
-    return Comparison(models, tuple(_notes(profiles, recall or {}, networks)), capacity_use(profiles))
+    notes = tuple(_notes(profiles, recall or {}, networks))
+    return Comparison(models, notes, capacity_use(profiles), tuple(profiles), recall or {}, tuple(networks))
 
 
 def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundancy | None) -> ComparedModel:
