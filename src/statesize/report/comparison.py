@@ -163,7 +163,7 @@ class Comparison:
             One row a profile, with those fields of ComparedModel as columns that one reads first, or with all.
         """
         table = pd.DataFrame([asdict(model) for model in self.models])
-        return table if wide else table[_MAIN]
+        return table if wide else cast("pd.DataFrame", table[_MAIN])
 
     def to_html(self, path: str | PathLike[str]) -> Path:
         """Write the page of `statesize compare --html`, one self-contained file.
