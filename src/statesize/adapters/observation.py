@@ -175,6 +175,8 @@ class Observation:
         stored_channels: Channels of each of these.
         map_bytes: Bytes of T of all units where it is made and held as a whole.
         stored: What is stored, by which layers that share a cache are known.
+        keys: What is stored beside it.
+        key_bytes: Bytes of these, among `state_bytes`.
         forget: Drops T until its next use.
         exact: y as the kernel's own more exact form computes it, None where it has none: what the kernel rounds shows
             by it.
@@ -202,6 +204,8 @@ class Observation:
     stored_channels: int = 0
     map_bytes: int = 0
     stored: Tensor | None = None
+    keys: Tensor | None = None
+    key_bytes: int = 0
     forget: Callable[[], None] = nothing
     exact: Callable[[], Tensor | None] = nothing
     in_double: bool = True
