@@ -148,7 +148,7 @@ class FoundMixer:
     groups: int = 0
     state_sizes: tuple[int, ...] = ()
 
-    def unit_limits(self, limits: Tensor) -> Tensor:
+    def bounded(self, limits: Tensor) -> Tensor:
         """What its operator allows, (P,), as that of each unit, which may keep less, or of all, whose unit is 1."""
         return limits[None].minimum(torch.tensor(self.state_sizes)[:, None]) if self.state_sizes else limits[None]
 

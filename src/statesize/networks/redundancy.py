@@ -80,7 +80,7 @@ def _mixer(item: Captured, positions: tuple[int, ...], convolutions: Sequence[Mi
         measurement = _measured(whole.operator, positions)
     channels = 0 if item.cache else whole.multiplicity
     convolution_bytes = sum(part.state_bytes for part in convolutions if part.name.startswith(f"{item.name}."))
-    stored = _summed(whole.unit_limits(measurement.state_size).expand(whole.units, -1), channels)
+    stored = _summed(whole.bounded(measurement.state_size).expand(whole.units, -1), channels)
     return MixerNeeds(
         name=item.name,
         kind=item.kind,
