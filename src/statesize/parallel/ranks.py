@@ -41,7 +41,7 @@ def exchange(ranks: Sequence[int], message: str) -> list[str]:
     """What each of some ranks says, in their order; a RankError on all that came where one does not come in time."""
     # The messages go through the store by which the ranks have found each other: it works with every backend, and no
     # collective is left hanging.
-    folder, own, store = _folder(ranks), distributed.get_rank(), _default_store()
+    folder, own, store = _folder(ranks), distributed.get_rank(), _torch.distributed_c10d._get_default_store()
     turn = _turns.get(folder, 0)
     try:
         while store.check([f"{folder}/{turn}/late"]):
@@ -110,7 +110,7 @@ class Team:
         """What each says before they begin; they are connected by gloo, whatever the backend of the training."""
         said, folder = exchange(self.ranks, message), _folder(self.ranks)
         # All have come to the same turn.
-        group, self._store = f"{folder}/group/{_turns[folder]}", _default_store()
+        group, self._store = f"{folder}/group/{_turns[folder]}", _torch.distributed_c10d._get_default_store()
         self._left = f"{group}/left"
         try:
             within = _torch.PrefixStore(group, self._store)
@@ -185,10 +185,6 @@ def ended(error: BaseException) -> RankError:
 def is_of_ranks(error: BaseException) -> bool:
     """Whether an error comes from the communication of ranks."""
     return isinstance(error, distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
-
-
-def _default_store() -> Any:
-    return _torch.distributed_c10d._get_default_store()
 
 
 def _folder(ranks: Sequence[int]) -> str:

@@ -73,9 +73,10 @@ def attention_cache(
     else:
         held = _distinct_numbers(values)
         beside = max(map(_distinct_numbers, keys), default=held)
-        if not type(module).__module__.startswith("transformers.") and any(_contain(key, values) for key in keys):
+        if not type(module).__module__.startswith("transformers.") and bool(values.any()):
             # Absorbed multi-head latent attention, or one tensor as keys and values; caches of transformers hold both.
-            beside -= held
+            ends = (end for key in keys for end in (key[..., :channels], key[..., -channels:]))
+            beside -= held if any(torch.equal(end.to(values), values) for end in ends) else 0
         numbers = held + beside
     # As many positions of the text as the model's own cache keeps, or else as may be seen.
     kept = _cache_bound(module, math.inf if state_size is None else state_size)
@@ -83,13 +84,6 @@ def attention_cache(
     kept = 0 if getattr(module, "is_kv_shared_layer", False) else int(min(length, kept))
     size = kept * stored_dtype(module).itemsize
     return AttentionCache(heads, channels, numbers * size, beside * size)
-
-
-def _contain(keys: Tensor, values: Tensor) -> bool:
-    """Whether the first or last channels of the keys (S, K, L, d) are the values (S, K, L, P)."""
-    width = values.shape[-1]
-    ends = keys[..., :width], keys[..., -width:]
-    return bool(values.any()) and any(torch.equal(end.to(values), values) for end in ends)
 
 
 def _distinct_numbers(stored: Tensor) -> int:
