@@ -74,9 +74,9 @@ def test_these_weights_cannot_be_read(weightless, monkeypatch, capsys):
     assert "llama" in capsys.readouterr().err.splitlines()[-1]
 
 
-NO_MODEL = (
-    "model must be a name (sa, la, gla, gated-deltanet), a folder, a GGUF file or an id of the Hugging Face hub, got"
-)
+NO_MODEL = "model must be {}a folder, a GGUF file or an id of the Hugging Face hub, got"
+NAMES = {"cache": "", "compress": "a name (la, gla, gated-deltanet), "}
+"""The bundled models that a command takes, where it does not take all."""
 WRONG_MODELS = {
     "glaa": "is no folder. Did you mean gla?",
     "folder": "has no config.json. Give the folder that has it.",
@@ -173,12 +173,20 @@ REFUSED = [
     ("length gla --lengths 4,8 --output one.txt/new", "cannot write to one.txt/new: Not a directory. Give a writable"),
     ("cache org/model --ratios none/shares.npy", "none/shares.npy cannot be written"),
     *(
-        (f"{command} {given}", f"{NO_MODEL} {given!r}, which {why}")
+        (
+            f"{command} {given}",
+            f"{NO_MODEL.format(NAMES.get(command, 'a name (sa, la, gla, gated-deltanet), '))} {given!r}, which {why}",
+        )
         for command in OF_A_MODEL
         for given, why in WRONG_MODELS.items()
-        # A folder with models in it is one of a training.
-        if (command, given) != ("series", "run")
+        # A folder with models in it is one of a training, and cache takes none of those that are meant.
+        if (command, given) not in {("series", "run"), ("cache", "glaa"), ("cache", "run")}
     ),
+    ("cache glaa", f"{NO_MODEL.format('')} 'glaa', which is no folder. Give a folder that is there."),
+    ("cache ./run/bes", f"{NO_MODEL.format('')} './run/bes', which is no folder. Give a folder that is there."),
+    ("cache run", f"{NO_MODEL.format('')} 'run', which has no config.json. Give the folder that has it."),
+    ("cache run/best", "a cache of keys and values, got the folder run/best. Give a folder or GGUF file of one"),
+    ("compress softmaxx --output small", "got 'softmaxx', which is no folder. Give a folder that is there."),
     *(
         (f"{command} org/model --colour", f"--colour is no option of statesize {command}. See")
         for command in OF_A_MODEL
@@ -202,7 +210,7 @@ def test_arguments_are_refused_without_waiting_for_heavy_imports(run):
     (run.folder / "empty.txt").touch()
     for name in ("folder", "profile", "run/best"):
         (run.folder / name).mkdir(parents=True)
-    (run.folder / "run" / "best" / "config.json").write_text("{}", encoding="utf-8")
+    (run.folder / "run" / "best" / "config.json").write_text('{"mixer": "gla"}', encoding="utf-8")
     (run.folder / "profile" / MARKER).write_text("{}", encoding="utf-8")
     program = f"""
 import contextlib, io, json, sys

@@ -10,6 +10,7 @@ from typing import Any, cast
 from statesize.adapters.models.quantised import READ_DEQUANTISED, check_method, check_rounding, quantisation
 from statesize.errors import FileError, ModelError
 from statesize.io.files import parse_json, read_limited
+from statesize.models.plugins import is_mamba_ssm
 
 # Where the models that are defined here register with transformers, by `model_type`.
 _OWN = {
@@ -51,11 +52,6 @@ _LAYERS: dict[str, dict[str, tuple[str | None, Any]]] = {
 _IGNORED = {"layer", "dt_min", "dt_max", "dt_init", "dt_scale", "dt_init_floor", "A_init_range", "conv_init"}
 _IGNORED |= {"use_fast_path", "use_mem_eff_path"}
 _REQUIRED: dict[str, Any] = {"d_intermediate": 0, "attn_layer_idx": [], "rms_norm": True}
-
-
-def is_mamba_ssm(config: dict[str, Any]) -> bool:
-    """Whether a config.json is one of mamba_ssm."""
-    return "model_type" not in config and {"d_model", "n_layer"} <= config.keys()
 
 
 def read_config(library: Any, name: str, options: dict[str, Any]) -> Any:

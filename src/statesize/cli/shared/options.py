@@ -84,7 +84,7 @@ def check_model(model: str, command: str = "") -> None:
 
     if command != "profile":
         refuse_profile(model)
-    refuse_misspelt(model)
+    refuse_misspelt(model, command)
     plugin = plugin_of(model)
     if plugin is not None:
         plugin.check(model, command)
