@@ -47,7 +47,7 @@ def test_table_json_and_page_name_what_was_left_out(folder, capsys):
     [
         (["gla"], "checkpoints must be at least 2, got 1"),
         (["gla", "--revisions", "a,b"], "is no model of the hub"),
-        (["run", "--html", "nowhere/page.html"], "cannot be written"),
+        (["run", "--html", "nowhere/page.html"], "nowhere is not there"),
     ],
 )
 def test_bad_input_is_refused(folder, capsys, arguments, message):

@@ -67,7 +67,7 @@ def cache(
         ""
         if ratios is None or ratios.suffix == ".npy"
         else f"ratios must be a file .npy, got {ratios}. Give a name that ends so.",
-        partial(page_path, ratios, open_page=False, name=""),
+        partial(page_path, ratios, option="ratios"),
         ""
         if texts.max_tokens >= least
         else f"--max-tokens must be at least {least}, got {texts.max_tokens}: a piece is a context of {LEAST_PREFIX} "

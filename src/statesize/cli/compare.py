@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -10,6 +11,7 @@ from cyclopts import Parameter
 
 from statesize.cli.shared.options import Flag, OpenPage, Page, check_file, page_path
 from statesize.cli.shared.printing import TEXT, Printing
+from statesize.cli.shared.texts import check_all
 from statesize.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,15 +49,16 @@ def compare(
     """
     from statesize.results.place import require_profile
 
-    for folder in profiles:
-        require_profile(folder)
+    files = [("recall", recall), *(("network", path) for path in networks or ())]
+    *_, html = check_all(
+        *(partial(require_profile, folder, "each of PROFILES") for folder in profiles),
+        *(partial(check_file, name, path) for name, path in files),
+        partial(page_path, html, open_page=open_page, name="compared"),
+    )
     if len(profiles) < 2 and not (recall or networks):
         raise InputError(
             f"PROFILES must be the folders of two profiles or more, got 1. statesize profile {profiles[0]} shows one."
         )
-    for name, path in (("recall", recall), *(("network", path) for path in networks or ())):
-        check_file(name, path)
-    html = page_path(html, open_page=open_page, name="compared")
 
     from statesize.cli.shared.printing import read_profiles, tell_page
     from statesize.cli.shared.provenance import called_again

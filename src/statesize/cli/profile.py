@@ -120,7 +120,7 @@ def profile(
     texts, loading, measuring = texts or Texts(), loading or Loading(), measuring or Measuring()
     workers = workers or Workers()
     if output is not None:
-        check_destination(output)
+        check_destination(output, "output")
     settings = measuring.settings()
     texts.check()
     if task is not None and (texts.any_chosen or plan or workers != Workers()):
@@ -291,6 +291,7 @@ def _here(model: str, loading: Loading, texts: Texts, settings: Settings) -> _Pr
     from statesize.profiling.run import run_profile
     from statesize.texts.documents import vocabulary_size
 
+    texts.check_first()
     loaded = texts.load(model, loading, settings.layers)
     measure, planned = partial(run_profile, loaded.model, name=loaded.name), partial(plan, loaded.model)
     return _ProfileCommand(

@@ -126,6 +126,11 @@ class Texts:
 
             import_datasets()
 
+    def check_first(self) -> None:
+        """Refuse files without a text that can be read, where the model is loaded before they are read."""
+        if self.text or self.jsonl or self.parquet:
+            next(self._documents(lambda _: None))
+
     @property
     def any_chosen(self) -> bool:
         """Whether anything of the caller's own is read."""
@@ -250,7 +255,7 @@ class Texts:
         from statesize.texts.documents import file_documents
 
         for path in self.text or ():
-            yield from file_documents(path, corpus=self.corpus)
+            yield from file_documents(path, corpus=self.corpus, field=self.field)
         if self.text is None:
             read, _, position = self._reader()
             yield from ((text,) for text in read(*position, note))
