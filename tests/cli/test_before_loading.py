@@ -133,7 +133,7 @@ REFUSED = [
     ("profile gla --positions 4 --stride 2", "stride must be left out"),
     (
         "profile gla --html none/page.html",
-        "error: --html must lie in a folder, got none/page.html: none is not there. Make that",
+        "error: --html must lie in a folder that is there, got none/page.html. Make none",
     ),
     (
         "profile gla --output one.txt",
@@ -145,14 +145,20 @@ REFUSED = [
     ("truncate gla --profile none", "--profile must be the folder of a profile, got none, which is not there."),
     (
         "profile gla --output none/result",
-        "error: --output must lie in a folder, got none/result: none is not there. Make",
+        "error: --output must lie in a folder that is there, got none/result. Make none, or",
     ),
-    ("profile gla --output one.txt/result", "got one.txt/result: one.txt is a file. Give another path."),
-    ("compress gla --output small --frontier none/page.html", "error: --frontier must lie in a folder, got"),
+    (
+        "profile gla --output one.txt/result",
+        "must lie in a folder that is there, got one.txt/result. Make one.txt, or give another.",
+    ),
+    (
+        "compress gla --output small --frontier none/page.html",
+        "error: --frontier must lie in a folder that is there, got",
+    ),
     ("length gla --lengths 0,8", "error: --lengths must be at least two different numbers above 0, got 0,8."),
     (
         "truncate gla --open --html none/page.html",
-        "error: --html must lie in a folder, got none/page.html: none is not there. Make that",
+        "error: --html must lie in a folder that is there, got none/page.html. Make none",
     ),
     ("cache org/model --keep 200%", "error: --keep must be a share"),
     ("cache org/model --max-tokens 95", "--max-tokens must be at least 96, got 95"),
@@ -187,7 +193,7 @@ REFUSED = [
     ("length gla --lengths many", "--lengths must be whole numbers such as 64,128, got 'many'"),
     (
         "demo --html none/page.html",
-        "error: --html must lie in a folder, got none/page.html: none is not there. Make that",
+        "error: --html must lie in a folder that is there, got none/page.html. Make none",
     ),
     ("train text --mixer gla --output one.txt", "output must be a folder"),
     ("study none", "study must be the name of a study, or the folder of one"),
@@ -208,7 +214,7 @@ REFUSED = [
     ("length gla --lengths 4,8 --output one.txt/new", "cannot write to one.txt/new: Not a directory. Give a writable"),
     (
         "cache org/model --ratios none/shares.npy",
-        "error: --ratios must lie in a folder, got none/shares.npy: none is not there. Make that",
+        "error: --ratios must lie in a folder that is there, got none/shares.npy. Make none",
     ),
     *(
         (
@@ -280,7 +286,7 @@ print(json.dumps(said))
                 "state must be",
                 "got none.txt",
                 "got nowhere.txt",
-                "frontier must lie in a folder, got none/page.html",
+                "frontier must lie in a folder that is there, got none/page.html",
             ),
         ),
         (

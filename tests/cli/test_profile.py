@@ -162,9 +162,9 @@ def test_missing_text(checkpoint, here, capsys):
     [
         ("--output", "folder", "which holds something else"),
         ("--output", "file", "is a file"),
-        ("--output", "missing/result", "missing is not there"),
+        ("--output", "missing/result", "Make missing, or"),
         ("--html", "folder", "is a folder"),
-        ("--html", "file/page.html", "file is a file"),
+        ("--html", "file/page.html", "Make file, or"),
     ],
 )
 def test_bad_places_are_refused_before_the_work(checkpoint, text, here, capsys, option, place, message):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -76,18 +76,15 @@ def compare(
         with printing.step("drawing the report"):
             write_report(loaded, html, perplexities, wholes)
         tell_page(html, printing, open_page=open_page)
-    printed = comparison_page(loaded, compared, model_titles(loaded, _places(profiles)), wide=wide)
+    # The names of folders, or their whole paths where some names are alike.
+    names = [folder.absolute().name for folder in profiles]
+    places = names if len(set(names)) == len(names) else [str(folder) for folder in profiles]
+    printed = comparison_page(loaded, compared, model_titles(loaded, places), wide=wide)
     show(printed, vars(compared), printing)
     if html is None:
         printing.next(*called_again("--open"), why="charts, layer by layer")
     else:
         printing.next("profile", profiles[0], "--open", why="the heads of one model")
-
-
-def _places(folders: Sequence[Path]) -> list[str]:
-    """The names of folders, or their whole paths where some names are alike."""
-    names = [folder.absolute().name for folder in folders]
-    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
 def read_recall(path: Path) -> dict[str, float]:

@@ -43,8 +43,9 @@ def compress(
             as one text), and give no intervals. It takes 3 texts, 50 for a verdict, and about 40 tokens for each number
             of a head's state. Default: the 24 bundled documents, too few for a verdict.
         state: What to keep of the states: a share such as 50%, or the mean size of a head, such as 16.
-        int8: Also round the states to int8 after each token.
-        finetune: Steps that the cut model, and the uncut one for comparison, train on the calibration text.
+        int8: Also round the states to int8 after each token; not for Mamba.
+        finetune: Steps that the cut model, and the uncut one for comparison, train on the calibration text; not for
+            Mamba.
         free_basis: For Mamba-2, keep the best combinations of its numbers instead of the best numbers. It stays nearer
             to the whole model, but only statesize reads OUTPUT.
         sequences: How many of the texts are read at most.

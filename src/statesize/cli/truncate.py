@@ -66,7 +66,7 @@ def truncate(
         expected: Also choose tokens by expected attention; takes about a fifth more time.
         curves: File with what `statesize cache MODEL --json` printed of other texts; its curves then say how many
             tokens each cache gets, and its rule which.
-        at: Share of what the context changes in the predictions that counts as nothing lost.
+        at: Changes of the predictions count as nothing lost up to this share of what the whole context changes.
         profile: Folder of a profile of the same model; its pages then say what suffices.
         plan: Only print how many runs it takes, and how much time; a run of each kind over the first text is timed.
         html: HTML file for a page with the chart.

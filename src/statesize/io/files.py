@@ -160,9 +160,7 @@ def check_writable(folder: Path) -> None:
 def require_parent(path: Path, name: str) -> None:
     """Refuse a path in a folder that is not there."""
     if not path.absolute().parent.is_dir():
-        wrong = "a file" if path.parent.exists() else "not there"
-        make = "Give another path." if path.parent.exists() else "Make that folder, or give another path."
-        raise FileError(f"{name} must lie in a folder, got {path}: {path.parent} is {wrong}. {make}")
+        raise FileError(f"{name} must lie in a folder that is there, got {path}. Make {path.parent}, or give another.")
 
 
 def check_report_path(path: Path, name: str = "path") -> None:

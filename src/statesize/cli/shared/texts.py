@@ -97,7 +97,7 @@ class Texts:
         special_tokens: Read special tokens that the texts spell, such as <|im_end|>, as tokens and not as letters;
             for texts that went through a chat template. No end-of-sequence token is added.
         corpus: Blank lines in a text file separate documents, which are joined by the model's end-of-sequence token.
-        sequences: How many sequences, which commands that cut or price call documents, are read at most.
+        sequences: Read at most this many sequences; commands that cut or price call them documents.
         max_tokens: How many tokens of each sequence are read.
     """
 
