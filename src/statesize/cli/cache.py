@@ -40,8 +40,9 @@ def cache(
 
     The model is one of transformers with a cache of keys and values, such as SmolLM2; no bundled model has one. Texts
     are read in pieces of --max-tokens, at least 96, and 36 of them unless --sequences, at least 6, says otherwise. In
-    a third of the pieces each layer's error is measured as its caches keep fewer tokens; a sixth chooses between budgets
-    by these curves and equal ones; the rest gives the prices. A text of fewer than 6 pieces serves one of these alone.
+    a third of the pieces, each layer's error is measured as its caches keep fewer tokens. A sixth chooses between
+    budgets by these curves and equal ones. The rest gives the prices. A text of fewer than 6 pieces serves one of these
+    alone.
     A file of --text is one text; `compress` may part it at blank lines.
 
     Args:

@@ -96,6 +96,7 @@ def profile(
 
     Raises:
         InputError: Options contradict each other.
+        KeyboardInterrupt: It is interrupted.
     """
     from statesize.errors import InputError
     from statesize.io.files import check_writable

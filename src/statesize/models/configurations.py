@@ -125,7 +125,12 @@ def checked_config(library: Any, name: str, source: str, options: dict[str, Any]
     # The same for the hub and for a GGUF file.
     _check_entries(name, config.to_dict(), options)
     _check_causal(name, config, library)
-    _check_quantisation(name, config)
+    # A model that rounds more than its weights is refused: a copy with unrounded weights would not be it.
+    check_method(name, config, FileError)
+    settings = quantisation(config)
+    check_rounding(name, settings)
+    if settings.get("quant_method") in READ_DEQUANTISED:
+        config.quantization_config = settings | {"dequantize": True}
     return config
 
 
@@ -170,12 +175,3 @@ def _check_causal(name: str, config: Any, library: Any) -> None:
             f"{name} is no causal language model ({', '.join(architectures) or config.model_type}): each of its "
             "positions sees the later ones, or transformers has no language model of it. Give a decoder, as GPT-2 is."
         )
-
-
-def _check_quantisation(name: str, config: Any) -> None:
-    """Refuse a model that rounds more than its weights, which a copy with unrounded weights would not be."""
-    check_method(name, config, FileError)
-    settings = quantisation(config)
-    check_rounding(name, settings)
-    if settings.get("quant_method") in READ_DEQUANTISED:
-        config.quantization_config = settings | {"dequantize": True}

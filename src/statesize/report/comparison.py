@@ -6,7 +6,7 @@ import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -269,7 +269,10 @@ def _only_ends_differ(profiles: Sequence[Profiled]) -> bool:
     ]
     # What is no token has the id −1.
     known = len({len(texts) for texts in rows}) == 1 and rows[0][0][0] >= 0
-    return known and all(len(commonprefix(texts)) >= max(map(len, texts)) - 2 for texts in zip(*rows, strict=True))
+    return known and all(
+        len([*takewhile(lambda at: len({*at}) == 1, zip(*texts, strict=False))]) >= max(map(len, texts)) - 2
+        for texts in zip(*rows, strict=True)
+    )
 
 
 def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float], networks: Sequence[Redundancy]) -> list[str]:
