@@ -121,7 +121,7 @@ def check_layers(name: str, layers: Sequence[int | str], options: dict[str, Any]
     named = {layer.partition("@")[0] for layer in layers if isinstance(layer, str)}
     # Whatever cannot be made without weights is checked with them.
     model = weightless_model(config)
-    modules = [] if model is None else [part for part, _ in model.named_modules()]
+    modules: list[str] = [] if model is None else [part for part, _ in cast("Any", model).named_modules()]
     for layer in sorted(named.difference(modules)) if modules else ():
         inside = [module for module in modules if module.endswith(f".{layer}")]
         advice = meant(

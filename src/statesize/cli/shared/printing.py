@@ -8,12 +8,12 @@ import os
 import shlex
 import sys
 import webbrowser
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cyclopts import Parameter
 
@@ -65,9 +65,11 @@ class Printing:
                 from numba.core import event
 
                 tell = cache(lambda: bars.say("Compiling kernels, once: later runs read them from disk."))
-                told = {"on_start": lambda *_: tell(), "on_end": lambda *_: None}
-                listener = type("Compiled", (event.Listener,), told)()
-                stack.enter_context(event.install_listener("numba:compile", listener))
+                told: dict[str, Callable[..., None]] = {"on_start": lambda *_: tell(), "on_end": lambda *_: None}
+                events = cast("Any", event)
+                stack.enter_context(
+                    events.install_listener("numba:compile", type("Compiled", (events.Listener,), told)())
+                )
             yield bars
 
     @contextmanager
