@@ -144,7 +144,6 @@ def refuse_profile(name: str) -> None:
 
 def refuse_misspelt(name: str, command: str = "") -> None:
     """Refuse what can only be a folder and is not there, or is spelt almost as a model that is here, before the hub."""
-    # Only models that the command takes are proposed.
     path = Path(name).expanduser()
     if path.is_file() and not is_gguf(path):
         raise FileError(f"model must be a folder with its config.json, or a GGUF file, got the file {name}. Give one.")
