@@ -28,6 +28,8 @@ def weightless(tmp_path_factory):
     (folder / "short.txt").write_text("A few words.", encoding="utf-8")
     (folder / "one.txt").write_text("A", encoding="utf-8")
     (folder / "words.txt").write_text("the " * 9, encoding="utf-8")
+    (folder / "pieces.txt").write_text("the " * 18, encoding="utf-8")
+    (folder / "rows.jsonl").write_text('{"body": "A few words."}\n' * 2, encoding="utf-8")
     (folder / "few.txt").write_text("the the", encoding="utf-8")
     return folder
 
@@ -54,6 +56,19 @@ def weightless(tmp_path_factory):
         ("truncate llama --cuts 600", "cuts must lie from 1 to 510"),
         ("profile llama --layers 9", "layers must be the model's mixers by name or by index 0 … "),
         ("profile llama --layers model.layer.0.self_attn", "Did you mean model.layers.0.self_attn?"),
+        ("profile llama --revision main", "--revision must be left out for a model that is not of the hub, got 'main'"),
+        ("compress mamba --int8 --output small", "--int8 must be left out for a model of transformers, got True."),
+        ("compress mamba --finetune 3 --output small", "must be left out for a model of transformers, got 3."),
+        ("compress mamba --free-basis --output small", "--free-basis must be left out for all models but Mamba-2"),
+        ("compress mamba --state 17 --output small", "--state must be a share such as 50% or a size from 1 to 16"),
+        ("compress llama --output small", "got LlamaForCausalLM. Its states cannot be cut."),
+        ("length llama --text pieces.txt --lengths 64,128", " of 192 tokens or more, or --lengths 5,10 (lengths=)."),
+        (
+            "length llama --text pieces.txt --lengths 64,128 --future 12",
+            " of 140 tokens or more, or --lengths 4,8 (lengths=).",
+        ),
+        ("profile llama --jsonl rows.jsonl", 'with text in a field "text". Give --field NAME.'),
+        ("profile llama --text rows.jsonl", 'no text in the field "text". Give --field NAME, or mend the row.'),
         ("network llama --text one.txt", "Texts must have 2 tokens of their own or more"),
         ("length llama --text short.txt --lengths 64,128", "lengths must hold two that fit into the texts"),
         (
@@ -74,9 +89,9 @@ def test_these_weights_cannot_be_read(weightless, monkeypatch, capsys):
     assert "llama" in capsys.readouterr().err.splitlines()[-1]
 
 
-NO_MODEL = (
-    "model must be a name (sa, la, gla, gated-deltanet), a folder, a GGUF file or an id of the Hugging Face hub, got"
-)
+NO_MODEL = "model must be {}a folder, a GGUF file or an id of the Hugging Face hub, got"
+NAMES = {"cache": "", "compress": "a name (la, gla, gated-deltanet), "}
+"""The bundled models that a command takes, where it does not take all."""
 WRONG_MODELS = {
     "glaa": "is no folder. Did you mean gla?",
     "folder": "has no config.json. Give the folder that has it.",
@@ -116,13 +131,35 @@ REFUSED = [
     ("profile gla --max-tokens 0", "--max-tokens must be at least 2, got 0. See"),
     ("profile gla --memory 2XB", "memory must be"),
     ("profile gla --positions 4 --stride 2", "stride must be left out"),
-    ("profile gla --html none/page.html", "none/page.html cannot be written"),
-    ("profile gla --output one.txt", "The profile must be a folder"),
+    (
+        "profile gla --html none/page.html",
+        "error: --html must lie in a folder that is there, got none/page.html. Make none",
+    ),
+    (
+        "profile gla --output one.txt",
+        "error: --output must be a folder, got one.txt, which is a file. Give another name.",
+    ),
     ("truncate gla --at=200%", "error: --at must be a share between 0 and 100 %, got '200%'. Give one such as 25%."),
     ("truncate gla --at 1", "error: --at must be a share between 0 and 100 %, got '1'. Did you mean 1%?"),
     ("truncate gla --cuts 600", "cuts must lie from 1 to 510"),
-    ("truncate gla --profile none", "profile must be a folder of one, got none, which is not there."),
-    ("truncate gla --open --html none/page.html", "none/page.html cannot be written"),
+    ("truncate gla --profile none", "--profile must be the folder of a profile, got none, which is not there."),
+    (
+        "profile gla --output none/result",
+        "error: --output must lie in a folder that is there, got none/result. Make none, or",
+    ),
+    (
+        "profile gla --output one.txt/result",
+        "must lie in a folder that is there, got one.txt/result. Make one.txt, or give another.",
+    ),
+    (
+        "compress gla --output small --frontier none/page.html",
+        "error: --frontier must lie in a folder that is there, got",
+    ),
+    ("length gla --lengths 0,8", "error: --lengths must be at least two different numbers above 0, got 0,8."),
+    (
+        "truncate gla --open --html none/page.html",
+        "error: --html must lie in a folder that is there, got none/page.html. Make none",
+    ),
     ("cache org/model --keep 200%", "error: --keep must be a share"),
     ("cache org/model --max-tokens 95", "--max-tokens must be at least 96, got 95"),
     ("cache org/model --max-tokens 0", "--max-tokens must be at least 96, got 0"),
@@ -145,7 +182,8 @@ REFUSED = [
     ("compress gla --output one.txt", "output must be a folder"),
     (
         "compare none other",
-        "got none, which is not there. Make one: statesize profile MODEL --output none",
+        "error: each of PROFILES must be the folder of a profile, got none, which is not there. Make one: statesize "
+        "profile MODEL --output none Also: each of PROFILES must be the folder of a profile, got other,",
     ),
     ("compare gla", "got gla, which is not there. Make one: statesize profile gla --output gla-profile"),
     ("compare folder gla", "got folder, which holds none. Make one: statesize profile folder --output folder-profile"),
@@ -153,7 +191,10 @@ REFUSED = [
     ("series none", "checkpoints must be at least 2"),
     ("series gla glaa", "Did you mean gla?"),
     ("length gla --lengths many", "--lengths must be whole numbers such as 64,128, got 'many'"),
-    ("demo --html none/page.html", "none/page.html cannot be written"),
+    (
+        "demo --html none/page.html",
+        "error: --html must lie in a folder that is there, got none/page.html. Make none",
+    ),
     ("train text --mixer gla --output one.txt", "output must be a folder"),
     ("study none", "study must be the name of a study, or the folder of one"),
     ("study recal", "Did you mean recall?"),
@@ -171,14 +212,25 @@ REFUSED = [
     ("profile gla --record one.txt/record.json", "cannot write to one.txt: Not a directory. Give a writable folder"),
     ("series gla sa --output one.txt/new", "cannot write to one.txt/new: Not a directory. Give a writable folder"),
     ("length gla --lengths 4,8 --output one.txt/new", "cannot write to one.txt/new: Not a directory. Give a writable"),
-    ("cache org/model --ratios none/shares.npy", "none/shares.npy cannot be written"),
+    (
+        "cache org/model --ratios none/shares.npy",
+        "error: --ratios must lie in a folder that is there, got none/shares.npy. Make none",
+    ),
     *(
-        (f"{command} {given}", f"{NO_MODEL} {given!r}, which {why}")
+        (
+            f"{command} {given}",
+            f"{NO_MODEL.format(NAMES.get(command, 'a name (sa, la, gla, gated-deltanet), '))} {given!r}, which {why}",
+        )
         for command in OF_A_MODEL
         for given, why in WRONG_MODELS.items()
-        # A folder with models in it is one of a training.
-        if (command, given) != ("series", "run")
+        # A folder with models in it is one of a training, and cache takes none of those that are meant.
+        if (command, given) not in {("series", "run"), ("cache", "glaa"), ("cache", "run")}
     ),
+    ("cache glaa", f"{NO_MODEL.format('')} 'glaa', which is no folder. Give a folder that is there."),
+    ("cache ./run/bes", f"{NO_MODEL.format('')} './run/bes', which is no folder. Give a folder that is there."),
+    ("cache run", f"{NO_MODEL.format('')} 'run', which has no config.json. Give the folder that has it."),
+    ("cache run/best", "a cache of keys and values, got the folder run/best. Give a folder or GGUF file of one"),
+    ("compress softmaxx --output small", "got 'softmaxx', which is no folder. Give a folder that is there."),
     *(
         (f"{command} org/model --colour", f"--colour is no option of statesize {command}. See")
         for command in OF_A_MODEL
@@ -202,7 +254,7 @@ def test_arguments_are_refused_without_waiting_for_heavy_imports(run):
     (run.folder / "empty.txt").touch()
     for name in ("folder", "profile", "run/best"):
         (run.folder / name).mkdir(parents=True)
-    (run.folder / "run" / "best" / "config.json").write_text("{}", encoding="utf-8")
+    (run.folder / "run" / "best" / "config.json").write_text('{"mixer": "gla"}', encoding="utf-8")
     (run.folder / "profile" / MARKER).write_text("{}", encoding="utf-8")
     program = f"""
 import contextlib, io, json, sys
@@ -229,7 +281,13 @@ print(json.dumps(said))
     [
         (
             "compress gla --output used --state 200% --text none.txt --text nowhere.txt --frontier none/page.html",
-            ("output must be a new", "state must be", "got none.txt", "got nowhere.txt", "none/page.html cannot"),
+            (
+                "output must be a new",
+                "state must be",
+                "got none.txt",
+                "got nowhere.txt",
+                "frontier must lie in a folder that is there, got none/page.html",
+            ),
         ),
         (
             "cache org/model --keep 200% --ratios one.txt --max-tokens 64 --sequences 2 --text none.txt",
@@ -237,7 +295,7 @@ print(json.dumps(said))
         ),
         (
             "truncate gla --at 200% --cuts 600 --profile none --curves none.json --text none.txt",
-            ("at must be", "cuts must lie", "profile must be a folder", "got none.json", "got none.txt"),
+            ("at must be", "cuts must lie", "profile must be the folder of", "got none.json", "got none.txt"),
         ),
     ],
 )

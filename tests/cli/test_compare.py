@@ -83,7 +83,7 @@ def refused(arguments, capsys, code=1):
 
 
 def test_bad_input(saved, capsys):
-    assert "profile must be a folder of one, got nowhere, which is not there" in refused(
+    assert "each of PROFILES must be the folder of a profile, got nowhere, which is not there" in refused(
         ["compare", "one", "nowhere"], capsys
     )
     assert "must be the folders of two profiles or more, got 1" in refused(["compare", "one"], capsys)

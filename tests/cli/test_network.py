@@ -9,6 +9,7 @@ import torch
 
 from statesize.cli import main
 from statesize.cli.shared.texts import Texts
+from statesize.errors import FileError
 from statesize.networks import NetworkEss
 
 
@@ -158,6 +159,17 @@ def test_a_text_is_read_once(checkpoint, tmp_path, monkeypatch, capsys):
     assert main(["network", str(checkpoint), "--text", str(long), "--max-tokens", "8"]) == 0
     assert capsys.readouterr().err.splitlines()[-1].startswith("next (what is normal, on record): ")
     assert len(reads) == 1
+
+
+@pytest.mark.parametrize(("options", "told"), [((), True), (("--max-tokens", "344"), False), (("--plan",), False)])
+def test_what_compares_is_told_before_the_model_is_loaded(monkeypatch, capsys, options, told):
+    def stop(*_, **__):
+        raise FileError("Loading.")
+
+    monkeypatch.setattr("statesize.models.load.load_model", stop)
+    assert main(["network", "gla", *options]) == 1
+    said = "No number of 64 tokens is on record; --max-tokens 344 takes longer, and compares."
+    assert (said in capsys.readouterr().err) == told
 
 
 def test_plan(checkpoint, text, capsys):

@@ -160,11 +160,11 @@ def test_missing_text(checkpoint, here, capsys):
 @pytest.mark.parametrize(
     ("option", "place", "message"),
     [
-        ("--output", "folder", "no profile"),
+        ("--output", "folder", "which holds something else"),
         ("--output", "file", "is a file"),
-        ("--output", "missing/result", "cannot be written"),
+        ("--output", "missing/result", "Make missing, or"),
         ("--html", "folder", "is a folder"),
-        ("--html", "file/page.html", "cannot be written"),
+        ("--html", "file/page.html", "Make file, or"),
     ],
 )
 def test_bad_places_are_refused_before_the_work(checkpoint, text, here, capsys, option, place, message):

@@ -46,8 +46,11 @@ def test_table_json_and_page_name_what_was_left_out(folder, capsys):
     ("arguments", "message"),
     [
         (["gla"], "checkpoints must be at least 2, got 1"),
-        (["gla", "--revisions", "a,b"], "is no model of the hub"),
-        (["run", "--html", "nowhere/page.html"], "cannot be written"),
+        (
+            ["gla", "--revisions", "a,b"],
+            "revision must be left out for a model that is not of the hub, got 'a' for gla",
+        ),
+        (["run", "--html", "nowhere/page.html"], "Make nowhere, or"),
     ],
 )
 def test_bad_input_is_refused(folder, capsys, arguments, message):

@@ -300,7 +300,7 @@ def test_wrong_options(tmp_path):
     for name, options, message in (
         ("gla", {"device": "nowhere"}, "device must be one that can be used here, got 'nowhere'"),
         ("gla", {"dtype": "int8"}, "dtype must be one of .*, got 'int8'"),
-        ("gla", {"revision": "main"}, "no revision 'main'"),
+        ("gla", {"revision": "main"}, "revision must be left out"),
     ):
         with pytest.raises(InputError, match=message):
             load_model(name, **options)

@@ -122,6 +122,31 @@ def test_what_does_not_compare_is_said(bundled):
         assert part in notes
 
 
+@pytest.mark.parametrize(
+    ("ends", "only_ends"),
+    [
+        ([[7, 0], [7]], True),
+        ([[7, 9], [5, 0]], True),
+        ([[7, 9], [5, 6, 0]], False),
+        ([[3, 4, 7, 9], [5, 6, 7, 9]], False),
+        ([[7], [7, 1, 2, 3, 4]], False),
+    ],
+)
+def test_a_file_and_its_string_are_told_from_other_texts(ends, only_ends):
+    model, tokenizer = zoo.load("gla")
+    read = [profile(model, torch.tensor([10, 11, 12, 13, *end]), tokenizer=tokenizer, name="gla") for end in ends]
+    (note,) = compare(read).notes
+    assert note.startswith("The profiles are of the same texts but for the last tokens: ") == only_ends
+    assert note.startswith("The profiles are not of the same tokens: ") != only_ends
+
+
+def test_other_numbers_of_sequences_are_other_texts(bundled):
+    model, tokenizer = zoo.load("gla")
+    read = [torch.arange(10, 20), torch.arange(10, 20).repeat(2, 1)]
+    first, second = (profile(model, ids, tokenizer=tokenizer, name="gla") for ids in read)
+    assert "not of the same tokens" in " ".join(compare([first, second]).notes)
+
+
 def test_recall_and_table(bundled):
     compared = compare(bundled, {"gla": 12.5})
     table = compared.to_dataframe()

@@ -81,22 +81,22 @@ def test_a_file_is_not_replaced(small_profile, tmp_path):
 def test_a_folder_of_something_else_is_not_replaced(small_profile, tmp_path):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "notes").write_text("mine")
-    with pytest.raises(FileError, match="no profile"):
+    with pytest.raises(FileError, match="which holds something else"):
         small_profile.save(tmp_path / "work")
     assert files(tmp_path) == ["work", "work/notes"]
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileError, match="cannot be written"):
+    with pytest.raises(FileError, match="must lie in a folder"):
         check_destination(tmp_path / "file" / "profile")
-    with pytest.raises(FileError, match="cannot be written"):
+    with pytest.raises(FileError, match="must lie in a folder"):
         check_destination(tmp_path / "missing" / "profile")
 
 
 def test_missing(tmp_path):
     for name in ("profile", "p" * 1000, "with\0zero"):
-        with pytest.raises(FileError, match=r"must be a folder of one, got .* which is not there"):
+        with pytest.raises(FileError, match=r"must be the folder of a profile, got .* which is not there"):
             Profile.load(tmp_path / name)
 
 
@@ -104,14 +104,14 @@ def test_missing(tmp_path):
 def test_something_else(tmp_path, name):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(FileError, match=r"must be a folder of one, got .* which holds none"):
+    with pytest.raises(FileError, match=r"must be the folder of a profile, got .* which holds none"):
         Profile.load(tmp_path / name)
 
 
 def test_a_folder_of_profiles_names_one(small_profile, tmp_path):
     (tmp_path / "several").mkdir()
     kept = small_profile.save(tmp_path / "several" / "gla")
-    with pytest.raises(FileError, match=re.escape(f"but holds some. Give one, such as {kept}.")):
+    with pytest.raises(FileError, match=re.escape(f"which holds several. Give one, such as {kept}.")):
         Profile.load(tmp_path / "several")
 
 

@@ -151,7 +151,7 @@ def test_data_sets(tmp_path, kind):
     else:
         assert extract.total is None
         assert dataset_extract(name, "text", "train", 50, told.append).total == 39
-    with pytest.raises(FileError, match='none of 1 rows has text in the column "text"; name the right column'):
+    with pytest.raises(FileError, match=r'none of 1 rows has text in the column "text"\. Give --field NAME\.'):
         dataset_extract(name, "text", "train", 1, told.append)
     with pytest.raises(FileError, match="no column"):
         dataset_extract(name, "title", "train", 10, told.append)

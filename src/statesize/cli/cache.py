@@ -39,9 +39,10 @@ def cache(
     """Price a smaller cache: keys and values are rounded, tokens evicted, or both, and the next tokens are predicted.
 
     The model is one of transformers with a cache of keys and values, such as SmolLM2; no bundled model has one. Texts
-    are read in pieces of --max-tokens, at least 96, and 36 of them unless --sequences, at least 6, says otherwise. A
-    third shows by how much each layer errs as its caches keep fewer tokens, a sixth chooses between budgets by these
-    curves and equal ones, and the prices are of the rest. A text of fewer than 6 pieces serves one of the three alone.
+    are read in pieces of --max-tokens, at least 96, and 36 of them unless --sequences, at least 6, says otherwise. In
+    a third of the pieces, each layer's error is measured as its caches keep fewer tokens. A sixth chooses between
+    budgets by these curves and equal ones. The rest gives the prices. A text of fewer than 6 pieces serves one of these
+    alone.
     A file of --text is one text; `compress` may part it at blank lines.
 
     Args:
@@ -67,7 +68,7 @@ def cache(
         ""
         if ratios is None or ratios.suffix == ".npy"
         else f"ratios must be a file .npy, got {ratios}. Give a name that ends so.",
-        partial(page_path, ratios, open_page=False, name=""),
+        partial(page_path, ratios, option="ratios"),
         ""
         if texts.max_tokens >= least
         else f"--max-tokens must be at least {least}, got {texts.max_tokens}: a piece is a context of {LEAST_PREFIX} "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -10,6 +11,7 @@ from cyclopts import Parameter
 
 from statesize.cli.shared.options import Flag, OpenPage, Page, check_file, page_path
 from statesize.cli.shared.printing import TEXT, Printing
+from statesize.cli.shared.texts import check_all
 from statesize.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,15 +49,16 @@ def compare(
     """
     from statesize.results.place import require_profile
 
-    for folder in profiles:
-        require_profile(folder)
+    files = [("recall", recall), *(("network", path) for path in networks or ())]
+    *_, html = check_all(
+        *(partial(require_profile, folder, "each of PROFILES") for folder in profiles),
+        *(partial(check_file, name, path) for name, path in files),
+        partial(page_path, html, open_page=open_page, name="compared"),
+    )
     if len(profiles) < 2 and not (recall or networks):
         raise InputError(
             f"PROFILES must be the folders of two profiles or more, got 1. statesize profile {profiles[0]} shows one."
         )
-    for name, path in (("recall", recall), *(("network", path) for path in networks or ())):
-        check_file(name, path)
-    html = page_path(html, open_page=open_page, name="compared")
 
     from statesize.cli.shared.printing import read_profiles, tell_page
     from statesize.cli.shared.provenance import called_again
@@ -72,18 +75,15 @@ def compare(
         with printing.step("drawing the report"):
             compared.to_html(html)
         tell_page(html, printing, open_page=open_page)
-    printed = comparison_page(loaded, compared, model_titles(loaded, _places(profiles)), wide=wide)
+    # The names of folders, or their whole paths where some names are alike.
+    names = [folder.absolute().name for folder in profiles]
+    places = names if len(set(names)) == len(names) else [str(folder) for folder in profiles]
+    printed = comparison_page(loaded, compared, model_titles(loaded, places), wide=wide)
     show(printed, {name: getattr(compared, name) for name in ("models", "notes", "finding")}, printing)
     if html is None:
         printing.next(*called_again("--open"), why="charts, layer by layer")
     else:
         printing.next("profile", profiles[0], "--open", why="the heads of one model")
-
-
-def _places(folders: Sequence[Path]) -> list[str]:
-    """The names of folders, or their whole paths where some names are alike."""
-    names = [folder.absolute().name for folder in folders]
-    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
 def read_recall(path: Path) -> dict[str, float]:

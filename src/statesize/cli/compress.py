@@ -43,8 +43,9 @@ def compress(
             as one text), and give no intervals. It takes 3 texts, 50 for a verdict, and about 40 tokens for each number
             of a head's state. Default: the 24 bundled documents, too few for a verdict.
         state: What to keep of the states: a share such as 50%, or the mean size of a head, such as 16.
-        int8: Also round the states to int8 after each token.
-        finetune: Steps that the cut model, and the uncut one for comparison, train on the calibration text.
+        int8: Also round the states to int8 after each token; not for Mamba.
+        finetune: Steps that the cut model, and the uncut one for comparison, train on the calibration text; not for
+            Mamba.
         free_basis: For Mamba-2, keep the best combinations of its numbers instead of the best numbers. It stays nearer
             to the whole model, but only statesize reads OUTPUT.
         sequences: How many of the texts are read at most.
@@ -63,16 +64,17 @@ def compress(
         partial(check_new_folder, output),
         *(partial(check_file, "text", path) for path in text or ()),
         partial(share_of, state, None),
-        partial(page_path, frontier, open_page=False, name=""),
+        partial(page_path, frontier, option="frontier"),
     )
 
     from statesize.cli.shared.printing import tell_page
     from statesize.cli.shared.table import show
     from statesize.models.load import load_model
-    from statesize.reduction.compress import FEWEST_DOCUMENTS
+    from statesize.reduction.compress import FEWEST_DOCUMENTS, check_request
     from statesize.reduction.compress import compress as run
     from statesize.reduction.frontier import frontier as points_of
     from statesize.reduction.frontier import page
+    from statesize.reduction.reducible import ReductionRequest
     from statesize.reduction.windows import TOKENS_NEEDED, different_documents, some_documents
     from statesize.report.result_page import PageTable, ResultPage
     from statesize.texts import bundled
@@ -91,6 +93,7 @@ def compress(
             f"one in each row, or many --text, and about {TOKENS_NEEDED} tokens for each number of a head's state."
         )
     printing.hush_libraries()
+    check_request(model, ReductionRequest(state, int8, finetune, free_basis))
     loaded = load_model(model, as_stored=True)
     if loaded.tokenizer is not None:
         documents = some_documents(documents, loaded.tokenizer, sequences, max_tokens)

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from statesize.cli.shared.options import Flag
 from statesize.cli.shared.printing import TEXT, Printing
-
-if TYPE_CHECKING:
-    from statesize.adapters.sources import Family
-
 
 NOTES = (
     "Each row is a tiny model of the family whose operators equal the model's own attention maps, or what its own code "
@@ -42,7 +37,11 @@ def models(*, measured: Flag = False, printing: Printing = TEXT) -> None:
     known, others = sweep.of("measured"), [family for family in sweep.families if family.status != "measured"]
     if printing.json:
         reasons = [{"family": one.name, "status": one.status, "reason": one.reason} for one in others]
-        families = [_row(family, STATE_SIZES) for family in known]
+        families = [
+            {"family": one.name, "model": one.model, "mixers": _sizes(one.mixers, STATE_SIZES), "maps": one.maps}
+            | {"impulses": one.impulses, "skipped": one.reason, "versions": one.versions}
+            for one in known
+        ]
         listing = {"transformers": installed, "checked": sweep.transformers, "families": families, "others": reasons}
         listing |= {"flash-linear-attention": {"version": SUPPORTED, "mixers": _sizes(kinds(), STATE_SIZES)}}
         listing |= {library: {"mixers": _sizes(mixers, STATE_SIZES)} for library, mixers in OTHER_LIBRARIES.items()}
@@ -79,18 +78,6 @@ def models(*, measured: Flag = False, printing: Printing = TEXT) -> None:
 
 def _sizes(kinds: Iterable[str], sizes: dict[str, str]) -> list[dict[str, str]]:
     return [{"kind": kind, "state_size": sizes[kind]} for kind in kinds]
-
-
-def _row(family: Family, sizes: dict[str, str]) -> dict[str, object]:
-    return {
-        "family": family.name,
-        "model": family.model,
-        "mixers": _sizes(family.mixers, sizes),
-        "maps": family.maps,
-        "impulses": family.impulses,
-        "skipped": family.reason,
-        "versions": family.versions,
-    }
 
 
 def _on_record(*, json: bool) -> None:

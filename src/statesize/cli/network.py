@@ -54,12 +54,13 @@ def network(
 ) -> None:
     """Measure how much a whole model carries from the past of a text into its future, all layers together.
 
-    It measures the entropy-ESS of the Jacobian from past embeddings to future hidden states, over one text.
+    It measures the entropy-ESS of the Jacobian from past embeddings to future hidden states, over one text. More tokens
+    take longer. What is normal is on record of the bundled models over 344 tokens (--max-tokens 344).
 
     Args:
         model: A bundled name (sa, la, gla, gated-deltanet), a folder of a model, a GGUF file, or an id of the Hugging
             Face hub.
-        texts: What the model reads. Twice as many tokens take about four times as long.
+        texts: What the model reads.
         positions: Number of cuts, which part the text evenly; each takes as long as the others.
         start: Name of the module whose output before a cut is varied. Default: the token embeddings.
         end: Name of the module whose output from a cut on is read. Default: what the last norm takes.
@@ -105,6 +106,12 @@ def network(
         printing.say(f"Reading the first of {len(read)} sequences, because a network is measured over one.")
     if short := too_short(len(read[0]), fewest=ENOUGH_TOKENS):
         printing.say(short.strip())
+    compares = model in ON_RECORD and start is end is None and positions % 2 == 1 and len(read[0]) < RECORDED
+    compares = compares and (found.lengths is None or found.lengths[0] >= RECORDED)
+    if compares and not plan:
+        printing.say(
+            f"No number of {len(read[0])} tokens is on record; --max-tokens {RECORDED} takes longer, and compares."
+        )
     loaded = texts.load(model, loading)
     head = {"model": loaded.name, "tokens": len(read[0])}
     if plan:
@@ -131,8 +138,7 @@ def network(
             say(f"No layer was measured: {error}")
     document = head | result.to_dict() | ({} if beside is None else {"redundancy": beside.to_dict()})
     show_page(page(loaded.name, result, beside), document, html, printing, open_page=open_page)
-    compares = model in ON_RECORD and start is end is None and positions % 2 == 1 and len(read[0]) < RECORDED
-    if compares and (found.lengths is None or found.lengths[0] >= RECORDED):
+    if compares:
         printing.next(*called_with({MAX_TOKENS[0]: RECORDED}), why="what is normal, on record")
     elif not by_layer and model in FILLED and len(read[0]) >= RECORDED:
         printing.next(*called_again("--by-layer"), why="whether layers keep what others keep")

@@ -96,6 +96,7 @@ def profile(
 
     Raises:
         InputError: Options contradict each other.
+        KeyboardInterrupt: It is interrupted.
     """
     from statesize.errors import InputError
     from statesize.io.files import check_writable
@@ -120,7 +121,7 @@ def profile(
     texts, loading, measuring = texts or Texts(), loading or Loading(), measuring or Measuring()
     workers = workers or Workers()
     if output is not None:
-        check_destination(output)
+        check_destination(output, "output")
     settings = measuring.settings()
     texts.check()
     if task is not None and (texts.any_chosen or plan or workers != Workers()):
@@ -138,6 +139,7 @@ def profile(
     from statesize.cli.shared.summary import plan_page
     from statesize.cli.shared.table import show
     from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE
+    from statesize.profiling.profile_run import profile_bar
     from statesize.report.on_record import add_to
     from statesize.texts.rows import read_whole
 
@@ -170,7 +172,10 @@ def profile(
         with printing.step(f"answering {task}"):
             done = answer_task(task, run.model, run.tokenizer, texts.sequences or DOCUMENTS)
         read, answered = Sequences([ids[: texts.max_tokens] for ids in done.prompts], 0), {"task": done.score}
-    source = {**run.source, **_reading(read), **answered, "command": command_line()}
+    templated = (
+        {"chat_template": f"applied to {read.chats} of {counted(len(read.ids), 'sequence')}"} if read.chats else {}
+    )
+    source = {**run.source, **templated, **answered, "command": command_line()}
     if task is None and prefix is None:
         # Kept for those who see the page or the folder: what tells whether so much suffices.
         source["test"] = shlex.join(["statesize", "truncate", model, *options_of(texts, loading)])
@@ -187,9 +192,15 @@ def profile(
         )
     if output is None and html is None and not printing.json and source.get("kind") != "bundled":
         printing.say("This is printed and not kept: --output FOLDER keeps it, --html FILE draws it.")
-    measure = partial(run.profile, read.ids, settings, source=source, output=output)
     written = None if output is None else written_at(output)
-    result = _measured(run, measure, len(read.ids), output, printing)
+    measure = partial(run.profile, read.ids, settings, source=source, output=output, tokenizer=run.tokenizer)
+    try:
+        with printing.bars() as bars:
+            result = measure(on_progress=profile_bar(bars, run.name, len(read.ids)))
+    except KeyboardInterrupt:
+        if output is not None:
+            printing.say(f"What is finished lies in {output}.units; the same command goes on from there.")
+        raise
     if output is not None:
         printing.say(f"Profile: {output}" + (f", {KEPT}" if written and written == written_at(output) else ""))
     weights = result.attributes["weights_sha256"] or (run.weights() if record is not None or run.is_small else "")
@@ -263,11 +274,6 @@ def _read_settings(
     return read, settings.for_texts(max(map(len, read.ids)), tolerance)
 
 
-def _reading(read: Sequences) -> dict[str, str]:
-    """What a profile keeps of how its texts were read."""
-    return {"chat_template": f"applied to {read.chats} of {counted(len(read.ids), 'sequence')}"} if read.chats else {}
-
-
 @dataclass(frozen=True, eq=False)
 class _ProfileCommand:
     name: str
@@ -291,6 +297,7 @@ def _here(model: str, loading: Loading, texts: Texts, settings: Settings) -> _Pr
     from statesize.profiling.run import run_profile
     from statesize.texts.documents import vocabulary_size
 
+    texts.check_first()
     loaded = texts.load(model, loading, settings.layers)
     measure, planned = partial(run_profile, loaded.model, name=loaded.name), partial(plan, loaded.model)
     return _ProfileCommand(
@@ -318,17 +325,3 @@ def _on_ray(model: str, loading: Loading, texts: Texts, cluster: RayCluster) -> 
     )
     tokenizer, vocabulary, _ = texts.facts_of(model, loading)
     return _ProfileCommand(model, tokenizer, vocabulary, measure, {})
-
-
-def _measured(
-    run: _ProfileCommand, measure: Callable[..., Profile], sequences: int, output: Path | None, printing: Printing
-) -> Profile:
-    from statesize.profiling.profile_run import profile_bar
-
-    try:
-        with printing.bars() as bars:
-            return measure(tokenizer=run.tokenizer, on_progress=profile_bar(bars, run.name, sequences))
-    except KeyboardInterrupt:
-        if output is not None:
-            printing.say(f"What is finished lies in {output}.units; the same command goes on from there.")
-        raise

@@ -66,7 +66,7 @@ def truncate(
         expected: Also choose tokens by expected attention; takes about a fifth more time.
         curves: File with what `statesize cache MODEL --json` printed of other texts; its curves then say how many
             tokens each cache gets, and its rule which.
-        at: Share of what the context changes in the predictions that counts as nothing lost.
+        at: Changes of the predictions count as nothing lost up to this share of what the whole context changes.
         profile: Folder of a profile of the same model; its pages then say what suffices.
         plan: Only print how many runs it takes, and how much time; a run of each kind over the first text is timed.
         html: HTML file for a page with the chart.
@@ -91,12 +91,22 @@ def truncate(
     from statesize.measurement.statistics import ENOUGH_TOKENS
     from statesize.profiling import Profile
     from statesize.texts.inputs import whole_texts
+    from statesize.truncation.curves import MeasuredCurves
     from statesize.truncation.page import page, require_model, with_truncation
     from statesize.truncation.truncate import DOCUMENTS, checked_pieces, fitting_tokens, plan_truncation
     from statesize.truncation.truncate import truncate as run
 
     measured = None if profile is None else Profile.load(profile)
-    found = None if curves is None else _curves(curves)
+    found = None
+    if curves is not None:
+        try:
+            found = json.loads(curves.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"curves must be a file with what `statesize cache MODEL --json` printed, got {curves}."
+            ) from error
+        # Refused before a model is loaded.
+        MeasuredCurves.of(found)
     printing.hush_libraries()
     tokenizer, vocabulary, _ = texts.facts_of(model, loading)
     inputs = whole_texts(texts.read_whole(tokenizer, printing, vocabulary), tokenizer)
@@ -138,18 +148,3 @@ def truncate(
         return
     shown = [model, *options_of(texts, loading)] if profile is None else [profile]
     printing.next("profile", *shown, "--open", why="which layers and heads carry what")
-
-
-def _curves(path: Path) -> Any:
-    """What `statesize cache --json` printed into a file."""
-    from statesize.truncation.curves import MeasuredCurves
-
-    try:
-        document = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"curves must be a file with what `statesize cache MODEL --json` printed, got {path}."
-        ) from error
-    # Refused before a model is loaded.
-    MeasuredCurves.of(document)
-    return document

@@ -157,10 +157,17 @@ def check_writable(folder: Path) -> None:
         os.rmdir(tempfile.mkdtemp(prefix=".statesize-", dir=existing))
 
 
-def check_report_path(path: Path) -> None:
+def require_parent(path: Path, name: str) -> None:
+    """Refuse a path in a folder that is not there."""
+    if not path.absolute().parent.is_dir():
+        raise FileError(f"{name} must lie in a folder that is there, got {path}. Make {path.parent}, or give another.")
+
+
+def check_report_path(path: Path, name: str = "path") -> None:
     """Refuse a path where no page can be written, before any work is done."""
+    require_parent(path, name)
     if path.is_dir():
-        raise FileError(f"The output must be a file, got {path}, which is a folder. Give a file in it.")
+        raise FileError(f"{name} must be a file, got {path}, which is a folder. Give a file in it.")
     with os_errors(f"{path} cannot be written", "Give a file in a writable folder."):
         if path.exists():
             require_regular(path)

@@ -41,8 +41,8 @@ class Bars:
     def __init__(self, quiet: bool = False, *, lines: bool = True) -> None:
         console = Console(stderr=True)
         shown = console.is_terminal and not console.is_dumb_terminal and not quiet
-        self._plain = lines and not shown and not quiet
-        self._rich = Progress(
+        self.plain = lines and not shown and not quiet
+        self.rich = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -54,15 +54,22 @@ class Bars:
         )
 
     def __enter__(self) -> Self:
-        self._rich.start()
+        self.rich.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._rich.stop()
+        self.rich.stop()
 
     def begin(self, description: str, total: int | None = None) -> Bar:
         """Begin a bar; `total` is None if `update` sets it."""
-        return Bar(self._rich, description, total, plain=self._plain)
+        return Bar(self, description, total)
+
+    def say(self, message: str) -> None:
+        """Print a line, in a terminal above the bars."""
+        if self.plain:
+            say(message)
+        elif not self.rich.disable:
+            self.rich.console.print(printable(message), highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -77,20 +84,17 @@ def reporting(
 class Bar:
     """One bar."""
 
-    def __init__(self, bars: Progress, description: str, total: int | None, *, plain: bool) -> None:
-        self._bars, self._description, self._plain = bars, printable(description), plain
-        self._task = bars.add_task(self._description, total=total, detail="", end=None)
+    def __init__(self, bars: Bars, description: str, total: int | None) -> None:
+        self._bars, self._description, self._plain = bars.rich, printable(description), bars.plain
+        self._say = bars.say
+        self._task = bars.rich.add_task(self._description, total=total, detail="", end=None)
         self._resumed = 0
         self._first: tuple[int, float] | None = None  # parts done by this run at the end of its first one, and when
         self._said: tuple[float, float] | None = None  # the share of the work and the time of the last line
 
     def note(self, message: str) -> None:
         """Print a line, in a terminal above the bar."""
-        if self._plain:
-            say(f"{self._description}: {message}")
-        elif not self._bars.disable:
-            line = f"{self._description}: {printable(message)}"
-            self._bars.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._say(f"{self._description}: {message}")
 
     def keep(self, parts: int) -> None:
         """Leave parts of an earlier run out of the estimated speed."""

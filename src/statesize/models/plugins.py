@@ -7,11 +7,12 @@ laboratory plugs its models in so, and measuring works without it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from statesize.errors import FileError
+from statesize.errors import FileError, ModelError
 from statesize.io.files import is_gguf
 from statesize.io.plugins import loaded_plugins
 from statesize.io.text import meant
@@ -102,11 +103,27 @@ def is_brought(name: str) -> bool:
     return any(name in plugin.names() for plugin in model_plugins())
 
 
-def no_model(name: str, why: str) -> str:
-    """Says what a model may be, and why a name is none; advice follows."""
-    names = ", ".join(known for plugin in model_plugins() for known in plugin.names())
+def _taken(models: dict[str, str], command: str) -> dict[str, str]:
+    """Those of some models that no plug-in refuses for a command."""
+    taken: dict[str, str] = {}
+    for alike, model in models.items():
+        with suppress(ModelError):
+            if plugin := plugin_of(model):
+                plugin.check(model, command)
+            taken[alike] = model
+    return taken
+
+
+def no_model(name: str, why: str, command: str = "") -> str:
+    """Says what a model may be, of those for a command, and why a name is none; advice follows."""
+    names = ", ".join(_taken({known: known for plugin in model_plugins() for known in plugin.names()}, command))
     kinds = f"{f'a name ({names}), ' if names else ''}a folder, a GGUF file or an id of the Hugging Face hub"
     return f"model must be {kinds}, got {name!r}, which {why}."
+
+
+def is_mamba_ssm(config: dict[str, Any]) -> bool:
+    """Whether a config.json is one of mamba_ssm."""
+    return "model_type" not in config and {"d_model", "n_layer"} <= config.keys()
 
 
 PROFILE_MARKER = "profile.json"
@@ -125,7 +142,7 @@ def refuse_profile(name: str) -> None:
         )
 
 
-def refuse_misspelt(name: str) -> None:
+def refuse_misspelt(name: str, command: str = "") -> None:
     """Refuse what can only be a folder and is not there, or is spelt almost as a model that is here, before the hub."""
     path = Path(name).expanduser()
     if path.is_file() and not is_gguf(path):
@@ -133,7 +150,8 @@ def refuse_misspelt(name: str) -> None:
     if plugin_of(name):
         return
     if path.is_dir() and not any((path / part).is_file() for part in (*_OF_MODELS, PROFILE_MARKER)):
-        raise FileError(no_model(name, "has no config.json") + f" {meant(path.name, _models_in(path), _INSIDE, 0)}")
+        inside = _taken(_models_in(path), command)
+        raise FileError(no_model(name, "has no config.json", command) + f" {meant(path.name, inside, _INSIDE, 0)}")
     if path.exists():
         return
     kind = "file" if path.suffix == ".gguf" else "folder"
@@ -142,9 +160,10 @@ def refuse_misspelt(name: str) -> None:
     models = _models_in(path.parent) if local or "/" not in name else {}
     for plugin in model_plugins() if "/" not in name else ():
         models |= plugin.titles() | {known: known for known in plugin.names()}
-    near = meant(path.name, models, "", 0.6 if local else _ALIKE)
-    if local or near:
-        raise FileError(f"{no_model(name, f'is no {kind}')} {near or f'Give a {kind} that is there.'}")
+    likeness = 0.6 if local else _ALIKE
+    if local or meant(path.name, models, "", likeness):
+        advice = meant(path.name, _taken(models, command), f"Give a {kind} that is there.", likeness)
+        raise FileError(f"{no_model(name, f'is no {kind}', command)} {advice}")
 
 
 def _models_in(folder: Path) -> dict[str, str]:

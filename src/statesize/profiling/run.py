@@ -142,7 +142,7 @@ def run_profile(
     tokenizer = None if tokenizer is None else supported_tokenizer(tokenizer)
     path = None if output is None else Path(output)
     if path is not None:
-        check_destination(path)
+        check_destination(path, "output")
     stored: dict[str, str] = {}
     if isinstance(model, str) and cluster is not None:
         tokenizer = tokenizer or load_model_facts(model, needs_tokenizer=inputs is None)[0]

@@ -19,7 +19,7 @@ from statesize.io.files import check_new_folder, os_errors, replace_file, replac
 from statesize.io.progress import reporting
 from statesize.io.text import byte_count
 from statesize.measurement.statistics import Interval, finite, texts_of
-from statesize.models.load import given_model
+from statesize.models.load import given_model, model_for_checks
 from statesize.reduction.hub import reducible
 from statesize.reduction.reducible import Reducible, ReductionRequest
 from statesize.reduction.windows import (
@@ -287,6 +287,8 @@ def compress(
         ((2048, 1024), None)
     """
     steps, tokens = require_count("fine_tune", fine_tune, least=0), require_count("length", length, least=2)
+    if isinstance(model, str):
+        check_request(model, ReductionRequest(state, int8, steps, free_basis))
     loaded = given_model(model, tokenizer, needs_tokenizer=True, as_stored=True)
     uncut, known = reducible(loaded.model), loaded.tokenizer
     with reporting(on_progress, f"cutting the states of {loaded.name}".removesuffix(" of "), _ALL) as report:
@@ -302,6 +304,13 @@ def compress(
         calibration, choice, held_out = split_text(uncut, listed("documents", documents), known, tokens)
         control, cut, method = uncut.cut(states, calibration, choice, request)
         return _compared(control, cut, known, held_out, method, lambda done, what: report(_CUT + done, _ALL, what))
+
+
+def check_request(model: str, request: ReductionRequest) -> None:
+    """Refuse what the model of a name does not support, before its weights are read."""
+    uncut = model_for_checks(model)
+    if uncut is not None:
+        reducible(uncut).kept(request)
 
 
 def split_text(

@@ -6,6 +6,7 @@ import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import takewhile
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -290,6 +291,21 @@ def _is_derived(profile: Profiled) -> bool:
     return all(profile.mixer(name).attrs["kind"] == "derivative" for name in profile.mixers)
 
 
+def _only_ends_differ(profiles: Sequence[Profiled]) -> bool:
+    """Whether all read the same tokens but for the last one or two of each sequence."""
+    tokens = [profile.tokens for profile in profiles]
+    rows = [
+        [ids[:length].tolist() for ids, length in zip(one["token_ids"].values, one["length"].values, strict=True)]
+        for one in tokens
+    ]
+    # What is no token has the id −1.
+    known = len({len(texts) for texts in rows}) == 1 and rows[0][0][0] >= 0
+    return known and all(
+        len([*takewhile(lambda at: len({*at}) == 1, zip(*texts, strict=False))]) >= max(map(len, texts)) - 2
+        for texts in zip(*rows, strict=True)
+    )
+
+
 def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float], networks: Sequence[Redundancy]) -> list[str]:
     attributes = [profile.attributes for profile in profiles]
     notes = [f"{profile.model}: {note}" for profile in profiles if (note := left_out_note(profile))]
@@ -301,8 +317,12 @@ def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float], networks: 
         notes.append(f"Numbers of whole layers ({without}) do not compare with those per channel of the other rows.")
     if len({str(facts["tokens_sha256"]) for facts in attributes}) > 1:
         notes.append(
-            "The profiles are not of the same tokens: the texts differ, or the tokenizers cut them differently, and "
-            "ESS depends on the input."
+            "The profiles are of the same texts but for the last tokens: behind the text of a file stands the model's "
+            "end-of-text token, and not the file's last newline. A Python string is read as it is. Give both as "
+            "pathlib.Path."
+            if _only_ends_differ(profiles)
+            else "The profiles are not of the same tokens: the texts differ, or the tokenizers cut them differently, "
+            "and ESS depends on the input."
         )
     for name in ("positions", "stride", "past", "future"):
         given = [cast("dict[str, Any]", facts["settings"]).get(name) for facts in attributes]

@@ -31,7 +31,9 @@ def document(
     first, *others = finding.split("\n")
     items = "".join(f"<li>{escape(line)}</li>" for line in others)
     parts = {
-        "hashes": " ".join(f"'sha256-{_digest(script)}'" for script in code),
+        "hashes": " ".join(
+            f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in code
+        ),
         "title": escape(title),
         "style": resource("page.css"),
         "finding": f"<p><strong>{escape(first)}</strong></p>" + (items and f"<ul>{items}</ul>"),
@@ -147,7 +149,3 @@ def vega() -> str:
 def resource(name: str) -> str:
     """The text of a file of this package."""
     return (resources.files("statesize.report") / name).read_text(encoding="utf-8")
-
-
-def _digest(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

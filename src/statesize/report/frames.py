@@ -168,9 +168,13 @@ class PositionFrame(pd.DataFrame):
         most = min(len(self.columns), width // (1 + _GAP) + 1)
         while True:
             shown = some.iloc[:, evenly_spread(len(self.columns), most)]
+            names = (cast("tuple[Any, ...]", name if isinstance(name, tuple) else (name,)) for name in shown.columns)
             columns = [
-                _column([*map(_short, _parts(name)), ""], [cell_text(value) for value in shown.iloc[:, place]])
-                for place, name in enumerate(shown.columns)
+                _column(
+                    [*(printable(str(part))[:10] for part in parts), ""],
+                    [cell_text(one) for one in shown.iloc[:, place]],
+                )
+                for place, parts in enumerate(names)
             ]
             room = sum(len(column[0]) + _GAP for column in [index, *columns]) - _GAP
             if room <= width or most <= 2:
@@ -197,14 +201,6 @@ def _missing(table: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
         return []
     rows = f"{len(shown)} of {len(table)} rows and " if len(shown) < len(table) else ""
     return [f"Shown: {rows}{shown.shape[1]} of {table.shape[1]} positions, evenly spread."]
-
-
-def _parts(name: Any) -> tuple[Any, ...]:
-    return cast("tuple[Any, ...]", name) if isinstance(name, tuple) else (name,)
-
-
-def _short(part: Any) -> str:
-    return printable(str(part))[:10]
 
 
 def _column(heading: list[str], cells: list[str], *, left: bool = False) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,7 +36,7 @@ _SMALL = 2**20
 
 def read_jsonl(path: Path, field: str, note: Note) -> Iterator[Document]:
     """The documents of a file of JSON objects, one per line; lines are read as far as documents are used."""
-    problem = f'{path}: no line is a JSON object with text in a field "{field}"; name the right field.'
+    problem = f'{path}: no line is a JSON object with text in a field "{field}". Give --field NAME.'
     return readable(_rows(path, field), note, problem)
 
 
@@ -49,8 +50,8 @@ def jsonl_extract(path: Path, field: str, most: int, note: Note) -> Extract:
         texts = list(read_jsonl(path, field, note))
         return Extract(tuple(evenly(texts, most)), len(texts))
     problem = (
-        f'{path}: none of {len(rows)} lines from all parts of it is a JSON object with text in a field "{field}"; name '
-        "the right field."
+        f'{path}: none of {len(rows)} lines from all parts of it is a JSON object with text in a field "{field}". Give '
+        "--field NAME."
     )
     texts = list(readable(rows, note, problem))
     return Extract(tuple(texts), round(size / looked * len(texts)))
@@ -112,8 +113,8 @@ def is_rows(path: Path) -> bool:
     return path.suffix.lower() in READERS
 
 
-def _refuse(problem: str) -> None:
-    raise FileError(f"{problem}. Mend it, or leave it out.")
+def _refuse(problem: str, advice: str = "Mend it, or leave it out.") -> None:
+    raise FileError(f"{problem}. {advice}")
 
 
 def read_file(path: Path, field: str = "text", note: Note = _refuse, *, whole: bool = False) -> Iterator[Document]:
@@ -123,10 +124,12 @@ def read_file(path: Path, field: str = "text", note: Note = _refuse, *, whole: b
     return iter((read_whole(path),) if whole else read_documents(path))
 
 
-def file_documents(path: Path, *, corpus: bool = False) -> Iterator[tuple[Document, ...]]:
+def file_documents(path: Path, *, corpus: bool = False, field: str | None = None) -> Iterator[tuple[Document, ...]]:
     """The sequences of a file: a text file as one document, or as all those of a corpus; each row as one."""
+    # The option --field says the field of a command.
     if is_rows(path):
-        yield from ((document,) for document in read_file(path))
+        note = partial(_refuse, advice="Give --field NAME, or mend the row.") if field else _refuse
+        yield from ((document,) for document in read_file(path, field or "text", note))
     else:
         documents = read_documents(path)
         yield documents if corpus or len(documents) == 1 else (read_whole(path).strip("\n"),)

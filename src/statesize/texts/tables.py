@@ -20,9 +20,7 @@ _SMALL = 2**20
 
 def read_parquet(path: Path, field: str, note: Note) -> Iterator[Document]:
     """The documents of a file, or of the files of a folder; rows are read as far as documents are used."""
-    return readable(
-        _rows(path, field), note, f'{path}: no row has text in the column "{field}"; name the right column.'
-    )
+    return readable(_rows(path, field), note, f'{path}: no row has text in the column "{field}". Give --field NAME.')
 
 
 def parquet_extract(path: Path, field: str, most: int, note: Note) -> Extract:
@@ -38,7 +36,7 @@ def parquet_extract(path: Path, field: str, most: int, note: Note) -> Extract:
                 _row(cell, column, field, f"{where}, row {number + 1} of row group {index + 1}")
                 for number, cell in _cells(file, index, column, share)
             ]
-    problem = f'{path}: none of {len(rows)} rows has text in the column "{field}"; name the right column.'
+    problem = f'{path}: none of {len(rows)} rows has text in the column "{field}". Give --field NAME.'
     texts = tuple(readable(rows, note, problem))
     return Extract(texts, round(sum(int(file.metadata.num_rows) for _, file in files) * len(texts) / len(rows)))
 
@@ -141,7 +139,7 @@ def read_dataset(name: str, field: str, split: str, note: Note) -> Iterator[Docu
     """The documents of a data set; one of the hub is read as far as documents are used."""
     data = enumerate(open_dataset(name, field, split))
     rows = (values_row(row, field, f"{name}, row {number}") for number, row in data)
-    return readable(rows, note, f'{name}: no row has text in the column "{field}"; name the right column.')
+    return readable(rows, note, f'{name}: no row has text in the column "{field}". Give --field NAME.')
 
 
 def dataset_extract(name: str, field: str, split: str, most: int, note: Note) -> Extract:
@@ -157,7 +155,7 @@ def dataset_extract(name: str, field: str, split: str, most: int, note: Note) ->
         if size > most:
             parts = cast("dict[str, Any]", data.info.splits or {})
             size = parts[split].num_examples or None if split in parts else None
-    problem = f'{name}: none of {len(rows)} rows has text in the column "{field}"; name the right column.'
+    problem = f'{name}: none of {len(rows)} rows has text in the column "{field}". Give --field NAME.'
     texts = tuple(readable(rows, note, problem))
     return Extract(texts, None if size is None else round(size * len(texts) / len(rows)))
 

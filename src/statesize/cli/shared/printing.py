@@ -8,11 +8,12 @@ import os
 import shlex
 import sys
 import webbrowser
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cyclopts import Parameter
 
@@ -56,9 +57,20 @@ class Printing:
             sys.stdout.flush()
             self.say(f"next{why and f' ({why})'}: {shlex.join(['statesize', *map(str, command)])}")
 
-    def bars(self) -> Bars:
-        """Progress on stderr, or none."""
-        return Bars(self.quiet)
+    @contextmanager
+    def bars(self) -> Generator[Bars]:
+        """Progress on stderr, or none; kernels that numba compiles meanwhile are told, as that takes long."""
+        with Bars(self.quiet) as bars, ExitStack() as stack:
+            if "numba" in sys.modules:
+                from numba.core import event
+
+                tell = cache(lambda: bars.say("Compiling kernels, once: later runs read them from disk."))
+                told: dict[str, Callable[..., None]] = {"on_start": lambda *_: tell(), "on_end": lambda *_: None}
+                events = cast("Any", event)
+                stack.enter_context(
+                    events.install_listener("numba:compile", type("Compiled", (events.Listener,), told)())
+                )
+            yield bars
 
     @contextmanager
     def step(self, description: str) -> Generator[None]:

@@ -101,7 +101,8 @@ def summary(
     profiles: Sequence[Profile], metric: str = "entropy", *, wide: bool = False, weights: str = ""
 ) -> ResultPage:
     """One row per mixer, and below what was left out, and where a model of such weights stands among others."""
-    relative = _relative(profiles)
+    rho = profiles[0].attributes["relative_tolerances"]
+    relative = f"σ > {rho[0]:g} σ₁" if rho else "relative tolerance"
     tables = [_wide(profiles, relative) if wide else _narrow(profiles, metric, relative)]
     groups = [group_rows(profile) for profile in profiles]
     about = "Joint ESS of heads that share a cache"
@@ -187,11 +188,6 @@ def _wide(profiles: Sequence[Profile], relative: str) -> PageTable:
     shown = {name: HEADINGS[name] for name in COLUMNS if name in HEADINGS and name not in left_out}
     cells = [told(row) | {"measured": f"{row['measured']} of {row['units']}"} for row in rows]
     return replace(table_of("", shown, cells), headings=_headings(shown, relative))
-
-
-def _relative(profiles: Sequence[Profile]) -> str:
-    rho = profiles[0].attributes["relative_tolerances"]
-    return f"σ > {rho[0]:g} σ₁" if rho else "relative tolerance"
 
 
 def _notes(profiles: Sequence[Profile]) -> list[str]:

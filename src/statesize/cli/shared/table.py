@@ -68,7 +68,8 @@ def print_table(table: PageTable) -> None:
     numbers = {column for row in whole for column, cell in enumerate(row) if not isinstance(cell, str)}
     left = max(1, min(numbers) if numbers else [*number_columns(headings, whole), True].index(True))
     rows = [[cell_text(cell) for cell in row] for row in table.rows]
-    shares = [_share(row[-1]) if len(row) == len(headings) else math.nan for row in table.rows]
+    ends = (row[-1] if len(row) == len(headings) else None for row in table.rows)
+    shares = [end.value if isinstance(end, Shown) and "%" in end.text else math.nan for end in ends]
     drawn, fitting, notes = shares if any(map(math.isfinite, shares)) else (), len(headings), table.caption.splitlines()
     rooms = list[int]()
 
@@ -88,11 +89,6 @@ def print_table(table: PageTable) -> None:
     # With a height too, because rich takes the width of a dumb terminal for 80 otherwise.
     Console(highlight=False, width=_width(console, shown), height=100).print(shown, crop=False, overflow="ignore")
     print_notes(["", *notes] if notes else [])
-
-
-def _share(cell: object) -> float:
-    """The number of a cell that shows a share, or NaN."""
-    return cell.value if isinstance(cell, Shown) and "%" in cell.text else math.nan
 
 
 def print_notes(notes: Sequence[str]) -> None:

@@ -97,7 +97,7 @@ class Texts:
         special_tokens: Read special tokens that the texts spell, such as <|im_end|>, as tokens and not as letters;
             for texts that went through a chat template. No end-of-sequence token is added.
         corpus: Blank lines in a text file separate documents, which are joined by the model's end-of-sequence token.
-        sequences: How many sequences, which commands that cut or price call documents, are read at most.
+        sequences: Read at most this many sequences; commands that cut or price call them documents.
         max_tokens: How many tokens of each sequence are read.
     """
 
@@ -125,6 +125,11 @@ class Texts:
             from statesize.texts.tables import import_datasets
 
             import_datasets()
+
+    def check_first(self) -> None:
+        """Refuse files without a text that can be read, where the model is loaded before they are read."""
+        if self.text or self.jsonl or self.parquet:
+            next(self._documents(lambda _: None))
 
     @property
     def any_chosen(self) -> bool:
@@ -250,7 +255,7 @@ class Texts:
         from statesize.texts.documents import file_documents
 
         for path in self.text or ():
-            yield from file_documents(path, corpus=self.corpus)
+            yield from file_documents(path, corpus=self.corpus, field=self.field)
         if self.text is None:
             read, _, position = self._reader()
             yield from ((text,) for text in read(*position, note))

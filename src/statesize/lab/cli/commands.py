@@ -25,7 +25,8 @@ COMMANDS = (
     Command(
         "demo",
         _TITLE,
-        "Profile four bundled models over bundled documents: print the result, and write a page of charts.",
+        "Profile four bundled models over bundled documents, and cut one: print what that shows, and write a page of "
+        "charts.",
         "statesize.lab.cli.demo:demo",
         ("", "--html demo.html --json"),
     ),

@@ -34,7 +34,7 @@ def demo(
     """Profile four bundled models over bundled documents, and cut one: say what was found, and write a page of charts.
 
     Args:
-        html: The page.
+        html: HTML file for the page.
         output: Folder for the profiles, which are kept as they are found: a second run takes them up.
         open_page: Show the page in the browser.
         printing: What is printed.

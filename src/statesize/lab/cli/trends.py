@@ -142,8 +142,8 @@ def length(
     """
     texts, measuring, loading = texts or WholeTexts(), measuring or MeasuringAtLengths(), loading or Loading()
     settings, chosen = measuring.settings(), whole_numbers("lengths", lengths)
-    if len(set(chosen)) < 2:
-        raise InputError(f"lengths must be at least two different numbers, got {' '.join(lengths)}.")
+    if len(set(chosen)) < 2 or min(chosen) < 1:
+        raise InputError(f"lengths must be at least two different numbers above 0, got {' '.join(lengths)}.")
     html = page_path(html, open_page=open_page, name=f"{Path(model).name}-length")
     texts.check()
     if output is not None:

@@ -120,14 +120,17 @@ def length(
 def fitting_lengths(lengths: Sequence[int], texts: Sequence[Tensor], future: int | None) -> tuple[int, ...]:
     """Those that fit into the longest text before a future, at least two; without a future, before the least one."""
     asked_for = _lengths(lengths)
-    future = min(asked_for[0], _LEAST_FUTURE) if future is None else future
+    given, future = future, min(asked_for[0], _LEAST_FUTURE) if future is None else future
     longest = max(map(len, texts))
     fitting = tuple(one for one in asked_for if one + future <= longest)
     if len(fitting) < 2:
+        # With half of it the text has room for a future as long as the least length, or for the one that is given.
+        most = longest // 2 if given is None else longest - given
+        shorter = f", or --lengths {most // 2},{most} (lengths=)" if most > 1 else ""
         raise InputError(
             f"lengths must hold two that fit into the texts with a future of {future}, of which the longest has "
             f"{counted(longest, 'token')}, got {', '.join(map(str, asked_for))}. Give a text of "
-            f"{asked_for[1] + future:,} tokens or more, or shorter lengths."
+            f"{asked_for[1] + future:,} tokens or more{shorter}."
         )
     return fitting
 
