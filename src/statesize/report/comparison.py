@@ -219,9 +219,9 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
         whole["tss"] = math.nan
     whole["average_entropy_error"] = math.hypot(*(row["readout_total_entropy_error"] for row in rows)) / channels
 
-    carried, ceiling = mean(row["middle_entropy"] for row in rows), mean(map(middle_ceiling, nodes))
+    carried = mean(row["middle_entropy"] for row in rows)
     # Numbers of whole layers have no size that they could be a share of.
-    possible = math.nan if _is_derived(profile) else ceiling
+    ceiling = math.nan if _is_derived(profile) else mean(map(middle_ceiling, nodes))
 
     def total(
         name: Literal["total_entropy", "total_relative_count", "total_relative_count_error", "readout_total_entropy"],
@@ -238,8 +238,8 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
         state_bytes=float(sum(row["state_bytes"] for row in rows)),
         middle_bytes=sum(middle_bytes(node, profile.tokens["length"].values) for node in nodes),
         middle_entropy=carried,
-        middle_ceiling=possible,
-        middle_utilisation=carried / possible if possible else math.nan,
+        middle_ceiling=ceiling,
+        middle_utilisation=carried / ceiling if ceiling else math.nan,
         total_tss=float(np.dot(stored, [row["tss"] for row in rows])),
         total_entropy=total("total_entropy"),
         total_entropy_error=math.hypot(*(row["total_entropy_error"] for row in rows)),

@@ -64,9 +64,9 @@ class LayerRow:
 
     layer: str
     ess: str
-    possible: float
+    ceiling: float
     keeps_everything: bool
-    used: float  # share of what is possible, without sinks where the model has one; NaN where its size does not bind
+    used: float  # share of the ceiling, without sinks where the model has one; NaN where its size does not bind
     is_known: bool  # whether the size is
     norm: str
     sinkless: str  # entropy-ESS without sinks
@@ -87,7 +87,7 @@ def layer_rows(profile: Profiled, metric: str) -> list[LayerRow]:
     for row in profile.summary_rows():
         node, name = profile.mixer(row["layer"]), row["layer"]
         low, high = middle_bounds(node, metric)
-        middle, possible = middle_estimate(node, ess_values(node, metric)), middle_ceiling(node)
+        middle, ceiling = middle_estimate(node, ess_values(node, metric)), middle_ceiling(node)
         known = [row["sinkless_entropy"] if sinks else math.nan, middle.mean]
         order = next((value for value in known if math.isfinite(value)), -math.inf)
         binds = math.isfinite(middle_estimate(node, utilisation_values(node, metric)).mean)
@@ -95,9 +95,9 @@ def layer_rows(profile: Profiled, metric: str) -> list[LayerRow]:
             LayerRow(
                 short.get(name, name),
                 number_text(low, ".1f", middle.error) if low == high else range_text([low, high], ".1f"),
-                possible,
+                ceiling,
                 keeps_everything(node),
-                order / possible if binds else math.nan,
+                order / ceiling if binds else math.nan,
                 not math.isnan(row["tss"]),
                 range_text([middle_estimate(node, node["norm"].values).mean], "norm"),
                 range_text([row["sinkless_entropy"]], ".1f"),
