@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -24,7 +24,6 @@ from statesize.results.fields import (
     GROUP_COLUMNS,
     GROUP_HEADINGS,
     HEADINGS,
-    STUDIED,
     UNKNOWN,
     Heading,
     cell_texts,
@@ -51,7 +50,6 @@ _SHOWN = [name for name in COLUMNS if name in HEADINGS and name not in {"measure
 
 
 # Those of a comparison.
-_FIGURES = tuple(name for name in FIGURES if name not in STUDIED)
 
 
 MOST_LAYERS = 20
@@ -124,7 +122,7 @@ def layer_table(profiles: Sequence[Profiled]) -> PageTable:
     return table_of(_LAYERS, headings, rows)
 
 
-def comparison_table(comparison: Comparison, titles: Sequence[str], figures: Sequence[str] = _FIGURES) -> PageTable:
+def comparison_table(comparison: Comparison, titles: Sequence[str], figures: Iterable[str] = FIGURES) -> PageTable:
     """One row per model, by its title."""
     rows = [told(vars(model)) | {"model": title} for model, title in zip(comparison.models, titles, strict=True)]
     named = {name: FIGURE_HEADINGS[name] for name in ("model", *figures)}

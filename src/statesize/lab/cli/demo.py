@@ -51,7 +51,7 @@ def demo(
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
     from statesize.report.comparison import compare
-    from statesize.report.on_record import standing, what_suffices
+    from statesize.report.on_record import standing
     from statesize.report.page import MEANING
     from statesize.report.page import page as report_page
     from statesize.results.place import KEPT, written_at
@@ -85,8 +85,7 @@ def demo(
     means = _means(every, losses, cut["result"])
     with printing.step("drawing the report"):
         drawn = report_page(every)
-        said = [*found, *means, *standing(every), *what_suffices(every)]
-        said.append(f"Next, your model: statesize {' '.join(_YOURS)}")
+        said = [*found, *means, *standing(every), f"Next, your model: statesize {' '.join(_YOURS)}"]
         replace(drawn, tables=[table, *drawn.tables], notes={**drawn.notes, MEANING: said}).write(path)
     if printing.json:
         documents = [profile_document(one, folder / name) for name, one in profiles.items()]
@@ -123,7 +122,7 @@ def _found(models: Sequence[ComparedModel], profiles: Sequence[Profile]) -> list
         f"{min(carried):.1f} to {max(carried):.1f} numbers per channel: their effective state-size (ESS).",
         f"They were trained alike, and read {counted(texts['sequence'], 'text')} of {texts['token']} tokens. Softmax "
         "attention holds a key and a value of every token, the others a state of fixed size. ESS says how many of the "
-        "numbers that a channel holds can still affect later tokens:",
+        "numbers that a channel holds can still affect later tokens.",
     ]
 
 
