@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 # Threads that wait would spin, and take the processors from those that work: a test on two threads took ten times as
-# long. Torch reads it when it is imported; `statesize` itself sets it too.
+# long. Torch reads it when it is imported; `statesize` itself sets it too. The library of numpy spins whatever the
+# policy: on a busy machine two of its threads took twelve times the processor time of one.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from hypothesis import HealthCheck, settings

@@ -17,7 +17,7 @@ from statesize.lab.studies.engine.table import table_content
 COMMANDS = {
     "profile": ("small", "--text", "text.txt"),
     "compare": ("one", "two"),
-    "truncate": ("small", "--sequences", "2", "--max-tokens", "24"),
+    "truncate": ("small", "--sequences", "2", "--max-tokens", "12"),
     "cache": ("llama", "--ids", "ids.jsonl", "--sequences", "6", "--max-tokens", "100"),
     "models": (),
     "doctor": (),

@@ -64,10 +64,10 @@ def test_advice_is_never_the_same_command(tmp_path, capsys, words, options, said
     assert capsys.readouterr().err.splitlines()[-1] == said.format(path)
 
 
-def test_more_documents_are_advised_while_there_are_more(capsys):
+def test_more_documents_are_advised_while_there_are_more(checkpoint, capsys):
     for name in ("--sequences", "--documents"):
-        assert main(["truncate", "gla", name, "2", "--max-tokens", "24"]) == 0
-        told = f"next (more pieces of text tell more): statesize truncate gla --max-tokens 24 {name} 5"
+        assert main(["truncate", str(checkpoint), name, "2", "--max-tokens", "12"]) == 0
+        told = f"next (more pieces of text tell more): statesize truncate {checkpoint} --max-tokens 12 {name} 5"
         assert capsys.readouterr().err.splitlines()[-1] == told
 
 
