@@ -65,7 +65,7 @@ def pytest_xdist_node_collection_finished(node):
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.get_closest_marker("slow"):
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(0))
 
 

@@ -181,9 +181,10 @@ def test_layers_that_were_not_measured_have_their_causes_below(profile):
 
 def test_ess_shows_positions_of_all_parts_of_a_text(profile, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
-    for layer in (None, 1):
+    for layer, row in ((None, "layer"), (1, "head")):
         table = profile.ess(layer)
         lines = repr(table).splitlines()
+        assert lines[2] == table.index.name == row
         assert max(map(len, lines)) <= 60
         assert lines[-1] == f"Shown: {len(lines[0].split()) - 1} of 24 positions, evenly spread."
         positions = [int(text) for text in lines[0].split()[1:]]

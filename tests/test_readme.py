@@ -27,6 +27,7 @@ NOTEBOOKS = [
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(page for page in DOCS if page not in NOTEBOOKS)]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SECTION = re.compile(r"^(?=## )", re.MULTILINE)
+PRINTED = re.compile(r"what\s`statesize ([^`]+)`\sprints:\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
@@ -69,6 +70,16 @@ def test_both_commands_are_one_line_that_makes_its_own_environment():
     assert [line for line in lines if line.endswith("&& .venv/bin/statesize demo")]
     assert [line for line in lines if re.search(r"&& \.venv/bin/pytest( |$)", line)]
     assert all("-c constraints.txt" in line for line in lines)
+
+
+def test_pages_show_how_the_printing_of_a_command_begins(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "110")
+    known = [found for page in PAGES for found in PRINTED.findall(page.read_text(encoding="utf-8"))]
+    assert known
+    for command, shown in known:
+        assert main(shlex.split(command)) == 0
+        printed = capsys.readouterr().out
+        assert_same_output(shown, "".join(printed.splitlines(keepends=True)[: len(shown.splitlines())]))
 
 
 def test_extras_in_commands_exist():

@@ -23,7 +23,7 @@ from benchmarks.compression.comparing import BUNDLED, texts
 from benchmarks.compression.recalling import documents
 from benchmarks.compression.training import MIXERS
 from benchmarks.recall_models import TASK, recall_config, recall_tokenizer, train_recall_model
-from statesize.adapters import capture
+from statesize import capture
 from statesize.io.files import replace_file
 from statesize.lab import zoo
 from statesize.lab.compression.proposals import bases_of, cuts_of, equal_sizes, measure_gramians, sizes_by_cost

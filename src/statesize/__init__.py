@@ -10,10 +10,10 @@ from statesize.version import __version__
 
 if TYPE_CHECKING:
     from statesize import errors, integrations, metrics, networks, operators, reduction, testing
-    from statesize.adapters.capture import capture
     from statesize.errors import StatesizeError
     from statesize.measurement.measurement import Measurement, measure
     from statesize.measurement.settings import Settings
+    from statesize.models.capture import capture
     from statesize.models.load import load
     from statesize.networks.network import network_ess
     from statesize.operators import (
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 # Loaded on first use, so that `statesize --version` and the like need not wait for torch.
 _HOMES = {
-    "adapters.capture": ("capture",),
     "errors": ("StatesizeError",),
     "measurement.measurement": ("Measurement", "measure"),
+    "models.capture": ("capture",),
     "models.load": ("load",),
     "networks.network": ("network_ess",),
     "operators": (

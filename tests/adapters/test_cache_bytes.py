@@ -6,9 +6,11 @@ import pytest
 import torch
 from oracles.tiny_families import MORE, beyond, names, tiny, token_ids
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-from statesize.adapters import Captured, FoundMixer, capture
+from statesize import capture
+from statesize.adapters import Captured, FoundMixer
 from statesize.adapters.kernels.convolutions import SHORT_CONVOLUTION
 from statesize.adapters.models.own_cache import bytes_beside
 
@@ -111,3 +113,74 @@ def test_state_bytes_are_those_of_the_model_s_cache(family):
     if family not in IN_SINGLE:
         model = model.to(torch.bfloat16)
         assert found(model, ids) == cached(family, model, ids)
+
+
+class Latent(nn.Module):
+    """Attention of one's own on a latent and rotated channels, which its queries absorb; or on one tensor alone."""
+
+    def __init__(self, way: str, latent: int, rotated: int) -> None:
+        super().__init__()
+        self.way, self.heads, self.latent = way, 4, latent
+        self.stored = nn.Linear(16, latent + rotated)
+        self.query, self.output = nn.Linear(16, 4 * (latent + rotated)), nn.Linear(4 * latent, 16)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        key = self.stored(hidden)[:, None]
+        query = self.query(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        value = key[..., : self.latent] if self.way != "matmul" else key[..., -self.latent :]
+        if self.way == "sdpa":
+            mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+        else:
+            scores = query @ key.mT * query.shape[-1] ** -0.5
+            mixed = (scores + torch.full(scores.shape[-2:], -torch.inf).triu(1)).softmax(-1) @ value
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("way", ["sdpa", "matmul"])
+@pytest.mark.parametrize("rotated", [0, 4])
+def test_an_absorbed_latent_is_stored_once(way, rotated):
+    ids = token_ids(1, 23)
+    (item,) = capture(nn.Sequential(nn.Embedding(64, 16), Latent(way, 8, rotated)), ids)
+    assert (item.groups, item.state_bytes) == (1, 23 * (8 + rotated) * 4)
+    if rotated:
+        # Its cache is that of the model that expands as large a latent.
+        layer = tiny("deepseek_v3")(input_ids=ids, use_cache=True).past_key_values.layers[0]
+        assert item.state_bytes == held(layer.keys) + held(layer.values)
+
+
+class Sharing(nn.Module):
+    """Two layers of attention, of which the second reads the values of the first, and its keys or keys of its own."""
+
+    def __init__(self, *, own_keys: bool) -> None:
+        super().__init__()
+        self.own_keys, self.embedding = own_keys, nn.Embedding(64, 16)
+        self.layers = nn.ModuleList(Reading() for _ in range(2))
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        hidden = self.embedding(input_ids)
+        first, key, value = self.layers[0](hidden, None, None)
+        return self.layers[1](hidden + first, None if self.own_keys else key, value)[0]
+
+
+class Reading(nn.Module):
+    """Attention to keys and values of its own where none are given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(16, 16) for _ in range(3))
+
+    def forward(self, hidden: Tensor, key: Tensor | None, value: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        query, own_key, own_value = (
+            part(hidden).unflatten(-1, (2, 8)).transpose(1, 2) for part in (self.query, self.key, self.value)
+        )
+        key, value = own_key if key is None else key, own_value if value is None else value
+        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return mixed.transpose(1, 2).flatten(2), key, value
+
+
+@pytest.mark.parametrize("own_keys", [False, True])
+def test_what_an_earlier_layer_of_one_s_own_stores_is_not_stored_again(own_keys):
+    first, second = capture(Sharing(own_keys=own_keys), token_ids(1, 23))
+    assert first.state_bytes == 23 * 2 * 16 * 4
+    assert second.state_bytes == (first.state_bytes // 2 if own_keys else 0)
+    assert (first.cache, second.readers[0].name) == (second.name, first.name)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from statesize.adapters import capture, find_mixers
+from statesize import capture
+from statesize.adapters import find_mixers
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense, Recurrence
 

@@ -8,7 +8,7 @@ import torch
 from oracles.attention_models import attention_model, token_ids
 from torch import nn
 
-from statesize.adapters import capture
+from statesize import capture
 from statesize.adapters.check import check_faithful, check_operator, check_rounded_operator, unfaithfulness
 from statesize.adapters.kernels import attention
 from statesize.adapters.models.precision import BOUNDS, allowed, relative_difference, stored_dtype

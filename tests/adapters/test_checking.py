@@ -7,7 +7,7 @@ import torch
 from oracles.attention_models import attention_model, token_ids
 from torch import nn
 
-from statesize.adapters import capture
+from statesize import capture
 from statesize.integrations.probe import Probe, Probing
 from statesize.measurement.settings import Settings
 from statesize.operators import Recurrence

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import statesize as ss
-from statesize.adapters import capture
+from statesize import capture
 from statesize.adapters.search.linear_parts import _Search
 from statesize.adapters.search.lone_run import DOUBLE, LoneRuns
 from statesize.errors import InputError, ModelError

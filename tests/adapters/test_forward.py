@@ -6,7 +6,7 @@ from oracles.attention_models import attention_model, token_ids
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from statesize.adapters import capture
+from statesize import capture
 from statesize.adapters.forward import Forward
 from statesize.errors import InputError, ModelError
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 from transformers.models.qwen3_next.modeling_qwen3_next import torch_chunk_gated_delta_rule
 
 import statesize as ss
-from statesize.adapters import capture
+from statesize import capture
 from statesize.adapters.search.other_inputs import changed_at
 from statesize.errors import ModelError
 

@@ -16,7 +16,7 @@ from oracles.attention_models import attention_model, token_ids
 from oracles.recurrent_models import FAMILIES, tiny_model
 
 import statesize as ss
-from statesize.adapters import capture
+from statesize import capture
 from statesize.adapters.replaced import source_files
 
 

@@ -8,7 +8,7 @@ from statesize.adapters.kernels import scans
 
 SCRIPT = """
 import sys, torch
-from statesize.adapters import capture
+from statesize import capture
 from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM
 for model in (
     GPT2LMHeadModel(GPT2Config(vocab_size=16, n_embd=8, n_layer=1, n_head=2)),

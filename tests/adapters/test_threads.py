@@ -10,7 +10,7 @@ from oracles.attention_models import attention_model, token_ids
 from oracles.recurrent_models import FAMILIES, tiny_model
 from torch import nn
 
-from statesize.adapters import capture
+from statesize import capture
 from statesize.adapters.replaced import meanings, replaced
 from statesize.integrations.regularisation import mixer_calls
 

@@ -6,8 +6,7 @@ from oracles.attention_models import token_ids
 from torch import nn
 from torch.nn import functional
 
-from statesize import Dense
-from statesize.adapters import capture
+from statesize import Dense, capture
 from statesize.errors import ModelError
 
 

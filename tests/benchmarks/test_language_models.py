@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.cases import random_tokens
 from benchmarks.language_models import RECIPES, predict, predictions
-from statesize.adapters import capture
+from statesize import capture
 
 NARROW = {
     "falcon_mamba": {"hidden_size": 32, "intermediate_size": 64, "time_step_rank": 4},

@@ -200,7 +200,7 @@ def test_a_repr_is_short(measurement):
 
 def test_a_profile_shows_its_layers_at_the_middle_in_a_notebook(profile):
     headings = re.findall(r"<th>([^<\d][^<]*)</th>", profile._repr_html_())
-    assert headings == ["layer", "kind", "ESS at the middle (entropy)", "possible", "used at the middle"]
+    assert headings == ["layer", "kind", "ESS at the middle (entropy)", "ceiling", "used at the middle"]
 
 
 @pytest.mark.parametrize("metric", ["entropy", "relative_count", "count"])

@@ -1,6 +1,7 @@
 """From a name to a model: folders, refusals, and what is never run."""
 
 import contextlib
+import errno
 import importlib.util
 import json
 import pickle
@@ -270,6 +271,14 @@ def test_a_hub_that_cannot_be_reached_is_said_in_words(monkeypatch):
     ) as error:
         load_model("no-one/no-such-model")
     assert "Errno" not in str(error.value)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    # Other errors of the system say what they are.
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", full)
+    with pytest.raises(InputError, match=r"gives none: \[Errno 28\] No space left on device"):
+        load_model("no-one/no-such-model")
 
 
 def test_damaged_weights_and_a_missing_tokenizer(tmp_path):

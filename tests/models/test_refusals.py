@@ -7,7 +7,7 @@ import torch
 from oracles.tiny_families import tiny, token_ids
 from torch import nn
 
-from statesize.adapters import capture
+from statesize import capture
 from statesize.cli.shared.printing import profile_document
 from statesize.cli.shared.summary import summary
 from statesize.cli.shared.table import print_page

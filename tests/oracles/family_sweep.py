@@ -13,7 +13,8 @@ from oracles.tiny_families import answers, token_ids
 from oracles.tiny_settings import CAUSAL_WITH
 from torch import Tensor, nn
 
-from statesize.adapters import Captured, capture
+from statesize import capture
+from statesize.adapters import Captured
 from statesize.adapters.observation import ModuleStack
 from statesize.adapters.sources import sources_of
 from statesize.errors import StatesizeError

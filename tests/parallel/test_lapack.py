@@ -2,12 +2,12 @@ import threading
 
 import pytest
 
-from statesize.parallel.threads import one_lapack_thread, openblas_threads
+from statesize.parallel.threads import lapack
 
 
 @pytest.fixture
 def two_threads():
-    get, put = openblas_threads()
+    get, put = lapack().get, lapack().put
     before = get()
     put(2)
     if get() != 2:
@@ -17,13 +17,13 @@ def two_threads():
 
 
 def test_threads_come_back(two_threads):
-    with one_lapack_thread():
+    with lapack().block():
         assert two_threads() == 1
-        with one_lapack_thread():
+        with lapack().block():
             assert two_threads() == 1
         assert two_threads() == 1
     assert two_threads() == 2
-    with pytest.raises(KeyError), one_lapack_thread():
+    with pytest.raises(KeyError), lapack().block():
         raise KeyError
     assert two_threads() == 2
 
@@ -32,12 +32,12 @@ def test_blocks_of_several_threads_that_overlap(two_threads):
     entered, leave = threading.Event(), threading.Event()
 
     def longer():
-        with one_lapack_thread():
+        with lapack().block():
             entered.set()
             leave.wait()
 
     other = threading.Thread(target=longer)
-    with one_lapack_thread():
+    with lapack().block():
         other.start()
         entered.wait()
     assert two_threads() == 1

@@ -13,7 +13,8 @@ from statesize.errors import InputError, ModelError, StatesizeError
 from statesize.models.load import model_facts
 from statesize.parallel.ray import RayCluster, shared
 
-pytestmark = pytest.mark.filterwarnings("default")  # Ray's own
+# The warnings are Ray's own; where no worker comes, the slow ones too would wait for ever.
+pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(600)]
 
 
 def counting(folder, at, times):

@@ -23,7 +23,8 @@ from statesize.profiling.run import run_profile
 
 SEQUENCES = [list(range(40, 64)), [3, 1, 4, 1, 5, 9, 2], list(range(30)), list(range(7, 19))]
 SMALL = ModelConfig(mixer="gla", layers=2, key_size=3, heads=2, width=8, vocabulary_size=64)
-pytestmark = pytest.mark.usefixtures("ray")
+# Where a worker does not come or go, the slow ones too would wait for ever.
+pytestmark = [pytest.mark.usefixtures("ray"), pytest.mark.timeout(600)]
 
 
 def descendants(process):

@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 
-from statesize.adapters import capture
+from statesize import capture
 from statesize.cli.shared.printing import profile_document
 from statesize.cli.shared.summary import layer_rows
 from statesize.errors import InputError, ModelError

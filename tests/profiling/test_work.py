@@ -11,7 +11,8 @@ import torch
 from oracles.attention_models import attention_model as family_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from statesize.adapters import Captured, capture
+from statesize import capture
+from statesize.adapters import Captured
 from statesize.adapters.search.plain_attention import PlainAttention
 from statesize.errors import InputError
 from statesize.measurement.measurement import measure

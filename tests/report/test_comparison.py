@@ -11,9 +11,10 @@ from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
 from statesize.profiling import Profile, profile
-from statesize.report.comparison import WINDOW, compare
+from statesize.report import write_report
+from statesize.report.comparison import compare
 from statesize.report.names import model_title
-from statesize.results.fields import FIGURES
+from statesize.results.fields import FIGURES, MAIN_COLUMNS
 from statesize.results.summary import middle_bounds, middle_bytes, middle_ceiling
 from statesize.texts.tokens import join_documents
 
@@ -58,27 +59,7 @@ def test_figures_are_those_of_the_profiles(bundled):
         assert row.average_entropy_error == 0
         assert row.total_tss == 512 * row.tss
         assert math.isnan(row.recall_perplexity)
-        delimiter = int(np.flatnonzero(given.tokens["special"].values[0])[0])
-        assert WINDOW < delimiter < length - WINDOW
     assert [row.tss for row in comparison.models] == [length - 1, 32]
-
-
-def test_modulation_is_the_dip_at_the_delimiter(bundled):
-    for row, given in zip(compare(bundled).models, bundled, strict=True):
-        tokens, depths = given.tokens["special"].values, {"entropy": [], "norm": []}
-        for name in given.mixers:
-            node = given.mixer(name)
-            for metric, found in depths.items():
-                at = around = 0
-                for sequence in range(2):
-                    for token in np.flatnonzero(tokens[sequence]):
-                        cuts = np.arange(token + 1 - WINDOW, token + 2 + WINDOW)
-                        if cuts[0] >= 0 and cuts[-1] < tokens.shape[1]:
-                            curve = node[metric].values[sequence][:, cuts].astype(float)
-                            at, around = at + curve[:, WINDOW], around + np.delete(curve, WINDOW, 1).mean(1)
-                found += (1 - at / around).tolist()
-        assert row.modulation == pytest.approx(np.mean(depths["entropy"]))
-        assert row.norm_modulation == pytest.approx(np.mean(depths["norm"]))
 
 
 def test_layers_count_by_their_channels():
@@ -95,7 +76,6 @@ def test_layers_count_by_their_channels():
     assert row.tss == (3 + 3 * 19) / 4
     first, second = given.summary(wide=True)["average_entropy"]
     assert row.average_entropy == pytest.approx((first + 3 * second) / 4)
-    assert math.isnan(row.modulation)
 
 
 def test_the_error_of_samples(bundled):
@@ -122,9 +102,19 @@ def test_what_does_not_compare_is_said(bundled):
 
 
 def test_recall_and_table(bundled):
-    table = compare(bundled, {"gla": 12.5}).to_dataframe()
-    assert set(FIGURES) < set(table.columns)
+    compared = compare(bundled, {"gla": 12.5})
+    table = compared.to_dataframe()
+    assert len(table.columns) <= len(MAIN_COLUMNS)
+    assert set(FIGURES) < set(compared.to_dataframe(wide=True).columns)
     assert table["recall_perplexity"].tolist() == [pytest.approx(math.nan, nan_ok=True), 12.5]
+
+
+def test_the_page_is_that_of_the_profiles_with_what_is_known_beside_them(bundled, tmp_path):
+    compared = compare(bundled, {"gla": 12.5})
+    drawn = compared.to_html(tmp_path / "compared.html")
+    assert drawn.read_bytes() == write_report(bundled, tmp_path / "same.html", {"gla": 12.5}).read_bytes()
+    assert "12.5" in drawn.read_text()
+    assert repr(compared).endswith("\nnext: .to_dataframe(), .to_html('compared.html')")
 
 
 def test_nothing_to_compare(bundled):

@@ -34,7 +34,7 @@ def test_bars_are_the_numbers_of_the_words_and_of_the_table(ladder_profile, metr
     found = ss.profile("gla", [list(range(5, 29))])
     drawn, told = layers([found], metric).to_dict()["datasets"]["layers"], layer_rows(found, metric)
     assert [f"{row['middle']:.1f}" for row in drawn] == [row.ess for row in told]
-    assert [row["possible"] for row in drawn] == [row.possible for row in told]
+    assert [row["ceiling"] for row in drawn] == [row.ceiling for row in told]
     ends = re.search(r"From ([\d.]+) in layer (\d+) to ([\d.]+) in layer (\d+)", model_line(found, metric)).groups()
     by_layer = {row["short"]: f"{row['middle']:.1f}" for row in drawn}
     assert (by_layer[ends[1]], by_layer[ends[3]]) == (ends[0], ends[2])

@@ -8,8 +8,8 @@ a model's files ask for it and the state size of its kind: it opens a source by 
 the model does not need. The sweep over all families then checks it.
 """
 
-from statesize.adapters.capture import Capture, Captured, FoundMixer, capture
+from statesize.adapters.capture import Capture, Captured, FoundMixer, capture_module
 from statesize.adapters.check import Checks
 from statesize.adapters.select import find_mixers
 
-__all__ = ["Capture", "Captured", "Checks", "FoundMixer", "capture", "find_mixers"]
+__all__ = ["Capture", "Captured", "Checks", "FoundMixer", "capture_module", "find_mixers"]

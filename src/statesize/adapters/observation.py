@@ -148,7 +148,7 @@ class FoundMixer:
     groups: int = 0
     state_sizes: tuple[int, ...] = ()
 
-    def unit_limits(self, limits: Tensor) -> Tensor:
+    def bounded(self, limits: Tensor) -> Tensor:
         """What its operator allows, (P,), as that of each unit, which may keep less, or of all, whose unit is 1."""
         return limits[None].minimum(torch.tensor(self.state_sizes)[:, None]) if self.state_sizes else limits[None]
 
@@ -175,6 +175,8 @@ class Observation:
         stored_channels: Channels of each of these.
         map_bytes: Bytes of T of all units where it is made and held as a whole.
         stored: What is stored, by which layers that share a cache are known.
+        keys: What is stored beside it.
+        key_bytes: Bytes of these, among `state_bytes`.
         forget: Drops T until its next use.
         exact: y as the kernel's own more exact form computes it, None where it has none: what the kernel rounds shows
             by it.
@@ -202,6 +204,8 @@ class Observation:
     stored_channels: int = 0
     map_bytes: int = 0
     stored: Tensor | None = None
+    keys: Tensor | None = None
+    key_bytes: int = 0
     forget: Callable[[], None] = nothing
     exact: Callable[[], Tensor | None] = nothing
     in_double: bool = True

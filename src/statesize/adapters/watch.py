@@ -6,7 +6,7 @@ import hashlib
 import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
 
@@ -210,6 +210,7 @@ class _Recorder:
     calls: list[Call] = field(default_factory=list[Call])
     called: set[str] = field(default_factory=set[str])
     refused: dict[str, str] = field(default_factory=dict[str, str])
+    stored: dict[str, int] = field(default_factory=dict[str, int])
     open: dict[Frame, Call] = field(default_factory=dict["Frame", Call])
     copies: ArgumentCopies = field(default_factory=lambda: ArgumentCopies())
 
@@ -273,11 +274,19 @@ class _Recorder:
                 bytes_beside=bytes_beside(frame.module, self.running.length), autocast=frame.autocast,
             )  # fmt: skip
             self.calls.append(call)
-        call.mixers.append(observation.found)
-        digest = ""
-        if observation.stored is not None and bool(observation.stored.any()):
-            digest = hashlib.blake2b(observation.stored.float().cpu().contiguous().numpy().data).hexdigest()
-        call.caches.append(digest)
+        found, held, digests, new = observation.found, 0, list[str](), dict[str, int]()
+        values = (found.state_bytes or 0) - observation.key_bytes
+        for part, size in ((observation.stored, values), (observation.keys, observation.key_bytes)):
+            digest = ""
+            if part is not None and bool(part.any()):
+                digest = hashlib.blake2b(part.float().cpu().contiguous().numpy().data).hexdigest()
+            digests.append(digest)
+            # What an earlier layer stores is stored once.
+            held += max(0, size - self.stored.get(digest, 0))
+            new |= {digest: size} if digest else {}
+        self.stored |= new
+        call.caches.append(digests[0])
+        call.mixers.append(replace(found, state_bytes=None if found.state_bytes is None else held))
         call.in_double &= observation.in_double
 
     def leave(self, frame: Frame, output: object) -> None:

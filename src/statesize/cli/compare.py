@@ -61,7 +61,6 @@ def compare(
     from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.summary import comparison_page
     from statesize.cli.shared.table import show
-    from statesize.report import write_report
     from statesize.report.comparison import compare
     from statesize.report.names import model_titles
 
@@ -71,10 +70,10 @@ def compare(
     compared = compare(loaded, perplexities, wholes)
     if html is not None:
         with printing.step("drawing the report"):
-            write_report(loaded, html, perplexities, wholes)
+            compared.to_html(html)
         tell_page(html, printing, open_page=open_page)
     printed = comparison_page(loaded, compared, model_titles(loaded, _places(profiles)), wide=wide)
-    show(printed, vars(compared), printing)
+    show(printed, {name: getattr(compared, name) for name in ("models", "notes", "finding")}, printing)
     if html is None:
         printing.next(*called_again("--open"), why="charts, layer by layer")
     else:

@@ -110,6 +110,7 @@ def mixer_calls(model: nn.Module) -> Generator[list[MixerCall]]:
         >>> calls[0].sampled(1, 2, torch.Generator()).batch_shape
         torch.Size([1, 2])
     """
+    require_kind("model", model, nn.Module, "a torch module", "Give statesize.load(NAME).model.")
     calls: list[MixerCall] = []
     # Error messages of kernels name the innermost running module; here it is always the model.
     running = ModuleStack(model, 0, [Frame(type(model).__name__, model, (), {})])

@@ -80,7 +80,7 @@ class StateSizeMetric(Metric):
             self._add("total", total)
             self._add("readouts", readouts)
             self._add("width", channels * len(input_ids))
-            ceiling = item.unit_limits(measurement.ceiling).expand(item.units, -1)[sample.units].double().mean(0)
+            ceiling = item.bounded(measurement.ceiling).expand(item.units, -1)[sample.units].double().mean(0)
             share = _sum(utilisation(entropy, ceiling, measurement.binds), sample)
             if math.isfinite(share) and item.state_bytes is not None:
                 limit = "ceiling" if torch.equal(measurement.state_size, measurement.positions) else "state"

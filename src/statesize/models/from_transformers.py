@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import socket
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -38,6 +40,7 @@ WITHOUT_TOKENIZER = "Put the model's tokenizer there, or give token ids to `stat
 
 _PATIENCE = 2.0
 """Seconds for the hub to answer whether it has a model."""
+_NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH)
 # What names of weights have where the model was saved inside what held it: torch.compile, or DataParallel.
 _HELD = r"^(?:_orig_mod\.|module\.)+|(?<=\.)(?:_orig_mod|_checkpoint_wrapped_module)\."
 
@@ -236,7 +239,9 @@ def commit(name: str, revision: str) -> str:
     return "unknown" if folder is None else folder.name
 
 
-def _refusal_of(name: str, error: Exception, options: dict[str, Any], *, allow_pickle: bool) -> FileError | InputError:
+def _refusal_of(
+    name: str, error: BaseException, options: dict[str, Any], *, allow_pickle: bool
+) -> FileError | InputError:
     """An error of transformers as one of statesize."""
     reason = " ".join(str(error).split())
     if not allow_pickle and "safetensors" in reason:
@@ -250,6 +255,11 @@ def _refusal_of(name: str, error: Exception, options: dict[str, Any], *, allow_p
         )
     if Path(name).exists():
         return FileError(f"{name} cannot be loaded: {reason[:300]}")
-    first = "it cannot be reached" if "[Errno" in reason else reason.partition(". ")[0][:200]
+    first = reason.partition(". ")[0][:200]
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConnectionError | socket.gaierror) or getattr(cause, "errno", None) in _NO_ROUTE:
+            first = "it cannot be reached"
+        cause = cause.__cause__ or cause.__context__
     why = no_model(name, f"is no folder, and the hub gives none: {first}")
     return InputError(f"{why} Check the spelling, the network and whether the hub wants a login.")

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from statesize.adapters.models.model_state import adapter_states, tensors_sha256
+from statesize.adapters.forward import Inputs
+from statesize.adapters.models.model_state import adapter_states, tensors_sha256, unwrapped
 from statesize.adapters.models.precision import hold_in_single, low_bytes, stored_dtype
 from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import check_whole, class_of
@@ -33,6 +34,7 @@ from statesize.models.from_transformers import (
 )
 from statesize.models.plugins import ModelPlugin, plugin_of, refuse_misspelt, refuse_profile
 from statesize.texts.documents import configured_vocabulary, vocabulary_size
+from statesize.texts.inputs import sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 from statesize.version import __version__
 
@@ -233,9 +235,21 @@ def given_model(
     """A model, loaded where it is named, with a tokenizer and a name: the caller's, or its own; "" without either."""
     tokenizer = supported_tokenizer(tokenizer)
     if not isinstance(model, str):
+        unwrapped(model)
         return LoadedModel(name or "", model, tokenizer, {})
     loaded = load_model(model, needs_tokenizer=tokenizer is None and needs_tokenizer, as_stored=as_stored)
     return replace(loaded, name=name or loaded.name, tokenizer=tokenizer or loaded.tokenizer)
+
+
+def given_sequence(model: nn.Module | str, input_ids: Inputs | str | Path) -> tuple[nn.Module, Inputs]:
+    """A model, loaded where it is named, and what it reads, of which a text becomes ids."""
+    loaded = given_model(model)
+    if not isinstance(input_ids, str | Path):
+        return loaded.model, input_ids
+    texts = list(sequences(input_ids, loaded.tokenizer))
+    if len(texts) != 1:
+        raise InputError(f"input_ids must hold one sequence, got {len(texts)}. Give one at a time.")
+    return loaded.model, texts[0][None]
 
 
 def measured_model(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -18,12 +18,11 @@ from statesize.io.devices import on_cpu_by_default
 from statesize.io.text import facts_table
 from statesize.measurement.settings import memory_bytes
 from statesize.measurement.statistics import ENOUGH_TOKENS, too_short
-from statesize.models.load import given_model
+from statesize.models.load import given_sequence
 from statesize.networks.jacobian import Copies, Precision, SpanJacobian, copies
 from statesize.spectra.cut import Positions
 from statesize.spectra.exact.dense import block_spectra
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
-from statesize.texts.inputs import sequences
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -195,20 +194,9 @@ def network_ess(
         ([16], True)
     """
     accuracy, memory = check_limits(accuracy, memory, method)
-    with copies(*one_sequence(model, input_ids), positions, start, end, precision, axis) as copied:
+    with copies(*given_sequence(model, input_ids), positions, start, end, precision, axis) as copied:
         cuts = [_measure_cut(copied, index, accuracy, method, memory, on_progress) for index in range(len(copied.cuts))]
-    return _joined(cuts, copied)
-
-
-def one_sequence(model: nn.Module | str, input_ids: Inputs | str | Path) -> tuple[nn.Module, Inputs]:
-    """A model, loaded where it is named, and what it reads, of which a text becomes ids."""
-    loaded = given_model(model)
-    if not isinstance(input_ids, str | Path):
-        return loaded.model, input_ids
-    texts = list(sequences(input_ids, loaded.tokenizer))
-    if len(texts) != 1:
-        raise InputError(f"input_ids must hold one sequence, got {len(texts)}. Give one at a time.")
-    return loaded.model, texts[0][None]
+    return _joined(cuts)
 
 
 def check_limits(accuracy: float, memory: int | str, method: str) -> tuple[float, int]:
@@ -243,23 +231,6 @@ def likely_products(estimate: EntropyEstimate, accuracy: float) -> int:
     return min(math.ceil(estimate.products * max(1.0, width / math.atanh(accuracy))), estimate.capacity)
 
 
-@dataclass(frozen=True, eq=False)
-class _Cut:
-    """The measurement at one position; fields as in NetworkEss."""
-
-    method: str
-    derivatives: str
-    entropy: float
-    interval: tuple[float, float]
-    values: Tensor
-    value_bounds: Tensor
-    norm: float
-    dimension: int
-    products: int
-    width: int
-    converged: bool
-
-
 def _measure_cut(
     copied: Copies,
     index: int,
@@ -267,7 +238,8 @@ def _measure_cut(
     method: str,
     memory: int,
     on_progress: Callable[[NetworkProgress], None] | None,
-) -> _Cut:
+) -> NetworkEss:
+    """The result at one cut."""
     i, positions = copied.cuts[index], len(copied.cuts)
     jacobian = copied.jacobian(i)
     dimension, method = jacobian.dimension, method_at(jacobian, method, memory)
@@ -283,57 +255,47 @@ def _measure_cut(
         block = jacobian.dense(report)
         spectrum = block_spectra([block[None]], torch.tensor([min(block.shape)]), block.new_zeros(0))
         entropy, error = (float(part) for part in spectrum.entropies(accuracy))
-        values, norm = spectrum.values[0, :LEADING], float(spectrum.norms())
-        interval, converged = (entropy - error, entropy + error), error <= accuracy * entropy
+        values, norm, products = spectrum.values[0, :LEADING], float(spectrum.norms()), dimension
+        low, high, converged = entropy - error, entropy + error, error <= accuracy * entropy
         bounds = spectrum.error_bound.expand(values.shape)
-        return _Cut(
-            *(method, jacobian.method, entropy, interval, values, bounds, norm, dimension, dimension),
-            *(jacobian.columns // i, converged),
-        )
-    jacobian = copied.for_products(jacobian, i)
-    estimate = estimate_of(jacobian, accuracy, memory, i)
-    while not estimate.finished:
-        if on_progress is not None:
-            likely, known = likely_products(estimate, accuracy), (estimate.interval.low, estimate.interval.high)
-            on_progress(NetworkProgress(i, index, positions, estimate.products, estimate.capacity, likely, *known))
-        estimate.advance(jacobian.gram(estimate.pending))
-    interval, space = estimate.interval, estimate.space
-    square = float(space.ritz.square().sum()) if estimate.exact else float(estimate.squared_norms().mean())
-    return _Cut(
-        method,
-        jacobian.method,
-        interval.middle,
-        (interval.low, interval.high),
-        *space.leading(LEADING),
-        math.sqrt(square),
-        dimension,
-        estimate.products,
-        jacobian.columns // i,
-        estimate.converged,
-    )
-
-
-def _joined(cuts: list[_Cut], copied: Copies) -> NetworkEss:
-    def column(name: str, dtype: torch.dtype = torch.float64) -> Tensor:
-        return torch.tensor([getattr(cut, name) for cut in cuts], dtype=dtype)
-
-    def padded(values: list[Tensor]) -> Tensor:
-        return torch.stack([nn.functional.pad(part, (0, LEADING - part.shape[0])) for part in values])
-
+    else:
+        jacobian = copied.for_products(jacobian, i)
+        estimate = estimate_of(jacobian, accuracy, memory, i)
+        while not estimate.finished:
+            if on_progress is not None:
+                likely, known = likely_products(estimate, accuracy), (estimate.interval.low, estimate.interval.high)
+                on_progress(NetworkProgress(i, index, positions, estimate.products, estimate.capacity, likely, *known))
+            estimate.advance(jacobian.gram(estimate.pending))
+        space, converged, products = estimate.space, estimate.converged, estimate.products
+        entropy, low, high = estimate.interval.middle, estimate.interval.low, estimate.interval.high
+        square = float(space.ritz.square().sum()) if estimate.exact else float(estimate.squared_norms().mean())
+        norm, (values, bounds) = math.sqrt(square), space.leading(LEADING)
+    numbers = torch.tensor([[entropy], [low], [high], [norm]], dtype=torch.float64)
     return NetworkEss(
-        positions=torch.tensor(copied.cuts, dtype=torch.int64),
-        entropy=column("entropy"),
-        interval=column("interval").reshape(-1, 2),
-        values=padded([cut.values for cut in cuts]),
-        value_bounds=padded([cut.value_bounds for cut in cuts]),
-        norm=column("norm"),
-        dimension=column("dimension", torch.int64),
-        products=column("products", torch.int64),
-        width=cuts[0].width,
-        converged=all(cut.converged for cut in cuts),
-        method=", ".join(dict.fromkeys(cut.method for cut in cuts)),
-        derivatives=", ".join(dict.fromkeys(cut.derivatives for cut in cuts)),
+        positions=torch.tensor([i]),
+        entropy=numbers[0],
+        interval=numbers[1:3].T,
+        values=_padded(values),
+        value_bounds=_padded(bounds),
+        norm=numbers[3],
+        dimension=torch.tensor([dimension]),
+        products=torch.tensor([products]),
+        width=jacobian.columns // i,
+        converged=converged,
+        method=method,
+        derivatives=jacobian.method,
         start=copied.exact.start,
         end=copied.exact.end,
         run_difference=copied.run_difference,
     )
+
+
+def _padded(values: Tensor) -> Tensor:
+    return nn.functional.pad(values, (0, LEADING - len(values)))[None]
+
+
+def _joined(cuts: list[NetworkEss]) -> NetworkEss:
+    """The results at all cuts as one."""
+    columns: dict[str, Any] = {name: torch.cat([getattr(cut, name) for cut in cuts]) for name in _COLUMNS.values()}
+    ways = {name: ", ".join(dict.fromkeys(getattr(cut, name) for cut in cuts)) for name in ("method", "derivatives")}
+    return replace(cuts[0], **columns, **ways, converged=all(cut.converged for cut in cuts))

@@ -10,8 +10,9 @@ from torch import nn
 
 from statesize.adapters.forward import Inputs
 from statesize.io.steps import Steps
+from statesize.models.load import given_sequence
 from statesize.networks.jacobian import Precision, SpanJacobian, copies
-from statesize.networks.network import Method, check_limits, estimate_of, likely_products, method_at, one_sequence
+from statesize.networks.network import Method, check_limits, estimate_of, likely_products, method_at
 from statesize.spectra.cut import Positions
 
 # Products of the trial that measures their time and the width of the interval.
@@ -101,7 +102,7 @@ def network_plan(
         [(2, 16, 'dense', 16), (6, 48, 'dense', 48)]
     """
     accuracy, memory = check_limits(accuracy, memory, method)
-    with copies(*one_sequence(model, input_ids), positions, start, end, precision, axis) as copied:
+    with copies(*given_sequence(model, input_ids), positions, start, end, precision, axis) as copied:
         middle = copied.cuts[len(copied.cuts) // 2]
         jacobian = copied.for_products(copied.jacobian(middle), middle)
         estimate = estimate_of(jacobian, accuracy, memory, middle)

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor, nn
 
 from statesize.adapters.build import Captured
-from statesize.adapters.capture import capture
 from statesize.adapters.forward import Forward, Inputs
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.models.quantised import measurable
 from statesize.measurement.measurement import Measurement, measure
+from statesize.models.capture import capture
+from statesize.models.load import given_sequence
 from statesize.networks.network import NetworkEss
 from statesize.operators import Convolution, Operator
 from statesize.report.redundancy import MixerNeeds, Redundancy
 
 
-def redundancy(model: nn.Module, input_ids: Inputs, network: NetworkEss, name: str | None = None) -> Redundancy:
+def redundancy(
+    model: nn.Module | str, input_ids: Inputs | str | Path, network: NetworkEss, name: str | None = None
+) -> Redundancy:
     """Compare the memory that each layer needs with that of the whole network, at the same cuts of the same text.
 
     Layers may store what other layers store as well. The redundancy says how often: it is the sum of the entropy-ESS of
     all layers, divided by that of the network. It is meaningful only if the text is long enough to fill all states.
 
     Args:
-        model: The measured model.
-        input_ids: The measured text.
+        model: The measured model, or its name.
+        input_ids: The measured text, as for `network_ess`.
         network: The result of `network_ess` for them.
-        name: Name of the model in charts; None takes that of its class.
+        name: Name of the model in charts; None takes the argument, or the name of its class.
 
     Returns:
         A Redundancy.
@@ -46,6 +50,8 @@ def redundancy(model: nn.Module, input_ids: Inputs, network: NetworkEss, name: s
         >>> [mixer.kind for mixer in found.mixers], found.stored > found.dimension
         (['short convolution', 'mamba', 'short convolution', 'mamba'], True)
     """
+    name = name or (model if isinstance(model, str) else type(model).__name__)
+    model, input_ids = given_sequence(model, input_ids)
     positions = tuple(cast("list[int]", network.positions.tolist()))
     captured = capture(model, input_ids, short_convolutions=True)
     length, parts = Forward.of(measurable(model), input_ids).length, named_parts(measurable(model))
@@ -56,7 +62,7 @@ def redundancy(model: nn.Module, input_ids: Inputs, network: NetworkEss, name: s
     ]
     mixers = [_mixer(item, positions, convolutions) for item in captured]
     return Redundancy(
-        model=name or type(model).__name__,
+        model=name,
         positions=positions,
         dimension=tuple(cast("list[int]", network.dimension.tolist())),
         whole=tuple(cast("list[float]", network.entropy.tolist())),
@@ -74,7 +80,7 @@ def _mixer(item: Captured, positions: tuple[int, ...], convolutions: Sequence[Mi
         measurement = _measured(whole.operator, positions)
     channels = 0 if item.cache else whole.multiplicity
     convolution_bytes = sum(part.state_bytes for part in convolutions if part.name.startswith(f"{item.name}."))
-    stored = _summed(whole.unit_limits(measurement.state_size).expand(whole.units, -1), channels)
+    stored = _summed(whole.bounded(measurement.state_size).expand(whole.units, -1), channels)
     return MixerNeeds(
         name=item.name,
         kind=item.kind,

@@ -26,27 +26,11 @@ LIMIT = timedelta(seconds=10)
 _LONGEST = timedelta(days=7)
 # Seconds between two looks whether the others are ready, and looks between two whether one of them has failed.
 _NAP, _NAPS = 0.001, 200
-
-
-@dataclass(frozen=True)
-class _Group:
-    """How some ranks are connected.
-
-    Attributes:
-        number: How many connections there were before.
-        store: By which they have found each other.
-        connected: A process group of gloo; None where they are to be connected anew.
-    """
-
-    number: int
-    store: Any
-    connected: Any = None
-
-
 # Torch has no public names for the default store and the options of collectives.
 _torch: Any = distributed
 _turns: dict[str, int] = {}
-_groups: dict[tuple[int, ...], _Group] = {}
+# Process groups of gloo, each until all have met again: one that is let go before fails those that still connect.
+_connected: dict[tuple[int, ...], Any] = {}
 
 
 class RankError(StatesizeError):
@@ -54,23 +38,40 @@ class RankError(StatesizeError):
 
 
 def exchange(ranks: Sequence[int], message: str) -> list[str]:
-    """What each of some ranks says, in their order; an error on all that came where one does not come in time.
-
-    The messages go through the store by which the ranks have found each other: it works with every backend, and no
-    collective is left hanging.
-
-    Args:
-        ranks: The ranks.
-        message: What this one says.
-
-    Returns:
-        A message of each.
-    """
+    """What each of some ranks says, in their order; a RankError on all that came where one does not come in time."""
+    # The messages go through the store by which the ranks have found each other: it works with every backend, and no
+    # collective is left hanging.
+    folder, own, store = _folder(ranks), distributed.get_rank(), _torch.distributed_c10d._get_default_store()
+    turn = _turns.get(folder, 0)
     try:
-        return _exchange(_default_store(), tuple(ranks), message)
+        while store.check([f"{folder}/{turn}/late"]):
+            # Others have waited in vain, and come next time.
+            turn += 1
+        _turns[folder], key = turn + 1, f"{folder}/{turn}"
+        store.set(f"{key}/{own}", message)
+        # One verdict for all: who comes last and who waits no longer may do so at the same time.
+        if store.add(f"{key}/came", 1) == len(ranks):
+            verdict = store.compare_set(f"{key}/verdict", "", "all")
+        else:
+            try:
+                store.wait([f"{key}/verdict"], LIMIT)
+                verdict = store.get(f"{key}/verdict")
+            except distributed.DistStoreError:
+                verdict = store.compare_set(f"{key}/verdict", "", "late")
+        if verdict == b"all":
+            said = [store.get(f"{key}/{rank}").decode() for rank in ranks]
+            # All have come to this turn, so none reads the last one any more.
+            store.delete_key(f"{folder}/{turn - 1}/{own}")
+            return said
+        store.set(f"{key}/late", "")
+        missing = [rank for rank in ranks if not store.check([f"{key}/{rank}"])]
     except RuntimeError as error:
-        gone = ended(error)
-        raise gone from error
+        raise ended(error) from error
+    raise RankError(
+        f"All ranks that hold the model ({_listed(ranks)}) must measure it together, got no call on rank "
+        f"{_listed(missing)} within {LIMIT.seconds} s: it makes another call, or has ended. Make the same call on "
+        "each of them, and log on one."
+    )
 
 
 @dataclass(frozen=True)
@@ -101,35 +102,25 @@ class Team:
     def __init__(self, ranks: tuple[int, ...] = ()) -> None:
         self.ranks, self.count = ranks, max(1, len(ranks))
         self.own = ranks.index(distributed.get_rank()) if ranks else 0
+        self._store: Any = None
+        # Where it stands why one of them has left.
+        self._left = ""
 
     def meet(self, message: str) -> list[str]:
         """What each says before they begin; they are connected by gloo, whatever the backend of the training."""
-        store = _default_store()
-        known = _groups.get(self.ranks, _Group(0, store))
-        said = [one.rpartition(" ") for one in exchange(self.ranks, f"{message} {known.number}")]
-        numbers = {int(number) for *_, number in said}
-        if len(numbers) > 1 or known.connected is None or known.store is not store:
-            known = _groups[self.ranks] = _Group(max(numbers) + 1, store)
-            within = _torch.PrefixStore(f"{_folder(self.ranks)}/group/{max(numbers)}", store)
-            try:
-                connected = distributed.ProcessGroupGloo(within, self.own, self.count, LIMIT)
-            except RuntimeError as error:
-                raise ended(error) from error
-            _groups[self.ranks] = _Group(max(numbers), store, connected)
-        return [text for text, *_ in said]
+        said, folder = exchange(self.ranks, message), _folder(self.ranks)
+        # All have come to the same turn.
+        group, self._store = f"{folder}/group/{_turns[folder]}", _torch.distributed_c10d._get_default_store()
+        self._left = f"{group}/left"
+        try:
+            within = _torch.PrefixStore(group, self._store)
+            _connected[self.ranks] = distributed.ProcessGroupGloo(within, self.own, self.count, LIMIT)
+        except RuntimeError as error:
+            raise ended(error) from error
+        return said
 
     def all(self, value: bytes) -> list[bytes]:
-        """What each of them has, in their order, as soon as all have it.
-
-        Args:
-            value: What this one has.
-
-        Returns:
-            One of each.
-
-        Raises:
-            StatesizeError: What another one has raised meanwhile; a RankError if it has ended.
-        """
+        """What each has, in their order, as soon as all have it; raises what another has raised, or its end."""
         if self.count == 1:
             return [value]
         sizes = [int(size) for size in self._gather(torch.tensor([len(value)]))]
@@ -137,13 +128,9 @@ class Team:
         return [bytes(one[:size].numpy()) for one, size in zip(self._gather(padded), sizes, strict=True)]
 
     def leave(self, error: BaseException) -> None:
-        """Tell the others what has ended this one's work; what they do together next begins anew."""
-        known = _groups[self.ranks]
-        if known.connected is None:
-            return
+        """Tell the others what has ended this one's work."""
         # A group that is let go waits for the others first.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(known.connected))
-        _groups[self.ranks] = _Group(known.number + 1, known.store)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(_connected[self.ranks]))
         kind = next((one.__name__ for one in type(error).__mro__ if vars(errors).get(one.__name__) is one), "")
         text = str(error)
         if not kind:
@@ -153,36 +140,32 @@ class Team:
             )
         # The store may have ended with its rank.
         with suppress(RuntimeError):
-            known.store.compare_set(self._left(known), "", json.dumps([kind, text]))
+            self._store.compare_set(self._left, "", json.dumps([kind, text]))
 
     def _gather(self, tensor: Tensor) -> list[Tensor]:
-        known, found = _groups[self.ranks], [torch.empty_like(tensor) for _ in self.ranks]
+        found = [torch.empty_like(tensor) for _ in self.ranks]
         options = _torch.distributed_c10d.AllgatherOptions()
         options.timeout = _LONGEST
         try:
-            work = known.connected.allgather([found], [tensor], options)
+            work = _connected[self.ranks].allgather([found], [tensor], options)
             # Ctrl-C comes through a sleep, and not through `wait`.
             for look in count(1):
                 if work.is_completed():
                     break
                 time.sleep(_NAP)
                 if not look % _NAPS:
-                    self._raise_left(known)
+                    self._raise_left()
             work.wait()
         except RuntimeError as error:
             with suppress(RuntimeError):
-                self._raise_left(known)
+                self._raise_left()
             raise ended(error) from error
         return found
 
-    def _raise_left(self, known: _Group) -> None:
-        if known.store.check([self._left(known)]):
-            kind, text = json.loads(known.store.get(self._left(known)))
+    def _raise_left(self) -> None:
+        if self._store.check([self._left]):
+            kind, text = json.loads(self._store.get(self._left))
             raise getattr(errors, kind, RankError)(text)
-
-    def _left(self, known: _Group) -> str:
-        """Where it stands why one of them has left."""
-        return f"{_folder(self.ranks)}/group/{known.number}/left"
 
 
 ALONE = Team()
@@ -204,44 +187,8 @@ def is_of_ranks(error: BaseException) -> bool:
     return isinstance(error, distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
-def _exchange(store: Any, ranks: tuple[int, ...], message: str) -> list[str]:
-    folder = _folder(ranks)
-    own, turn = distributed.get_rank(), _turns.get(folder, 0)
-    while store.check([f"{folder}/{turn}/late"]):
-        # Others have waited in vain, and come next time.
-        turn += 1
-    _turns[folder] = turn + 1
-    key = f"{folder}/{turn}"
-    store.set(f"{key}/{own}", message)
-    # One verdict for all: who comes last and who waits no longer may do so at the same time.
-    if store.add(f"{key}/came", 1) == len(ranks):
-        verdict = store.compare_set(f"{key}/verdict", "", "all")
-    else:
-        try:
-            store.wait([f"{key}/verdict"], LIMIT)
-            verdict = store.get(f"{key}/verdict")
-        except distributed.DistStoreError:
-            verdict = store.compare_set(f"{key}/verdict", "", "late")
-    if verdict == b"late":
-        store.set(f"{key}/late", "")
-        missing = [rank for rank in ranks if not store.check([f"{key}/{rank}"])]
-        raise RankError(
-            f"All ranks that hold the model ({_listed(ranks)}) must measure it together, got no call on rank "
-            f"{_listed(missing)} within {LIMIT.seconds} s: it makes another call, or has ended. Make the same call on "
-            "each of them, and log on one."
-        )
-    said = [store.get(f"{key}/{rank}").decode() for rank in ranks]
-    # All have come to this turn, so none reads the last one any more.
-    store.delete_key(f"{folder}/{turn - 1}/{own}")
-    return said
-
-
-def _default_store() -> Any:
-    return _torch.distributed_c10d._get_default_store()
-
-
-def _folder(ranks: tuple[int, ...]) -> str:
-    return f"statesize/{hashlib.sha256(repr(ranks).encode()).hexdigest()[:16]}"
+def _folder(ranks: Sequence[int]) -> str:
+    return f"statesize/{hashlib.sha256(repr(tuple(ranks)).encode()).hexdigest()[:16]}"
 
 
 def _listed(ranks: Sequence[int]) -> str:

@@ -108,11 +108,11 @@ def run(
         yield done
 
 
-class _OneThread:
+class OneThread:
     """Holds a library at one thread while any thread of the process is inside of a block."""
 
     def __init__(self, get: Callable[[], int], put: Callable[[int], object], *, per_thread: bool) -> None:
-        self._get, self._put, self._per_thread = get, put, per_thread
+        self.get, self.put, self._per_thread = get, put, per_thread
         self._lock = threading.Lock()
         self._open_blocks, self._previous = 0, 1
 
@@ -120,9 +120,9 @@ class _OneThread:
     def block(self) -> Generator[int]:
         """Yield the number of threads from before the first open block."""
         with self._lock:
-            self._previous = self._previous if self._open_blocks else self._get()
+            self._previous = self._previous if self._open_blocks else self.get()
             self._open_blocks += 1
-            self._put(1)
+            self.put(1)
         try:
             yield self._previous
         finally:
@@ -130,33 +130,24 @@ class _OneThread:
                 self._open_blocks -= 1
                 # If the library has a number for each thread, each block restores its own.
                 if self._per_thread or not self._open_blocks:
-                    self._put(self._previous)
+                    self.put(self._previous)
 
 
-_torch = _OneThread(torch.get_num_threads, torch.set_num_threads, per_thread=True)
+_torch = OneThread(torch.get_num_threads, torch.set_num_threads, per_thread=True)
 # For each thread: how many threads it may use, and the event that is set when its work is no longer wanted.
 _local = threading.local()
 
 
-def one_lapack_thread() -> AbstractContextManager[int]:
-    """Set scipy's OpenBLAS to one thread until the last open block ends."""
-    return _lapack().block()
-
-
 @cache
-def _lapack() -> _OneThread:
-    return _OneThread(*openblas_threads(), per_thread=False)
-
-
-@cache
-def openblas_threads() -> tuple[Callable[[], int], Callable[[int], object]]:
-    """Functions that return and set the number of threads of scipy's OpenBLAS; without effect for another BLAS."""
+def lapack() -> OneThread:
+    """Scipy's OpenBLAS, one for all threads of a process; without effect for another BLAS."""
     library = ctypes.CDLL(import_module("scipy.linalg.cython_blas").__file__)
     # Names in newer and older wheels of scipy.
-    for prefix in ("scipy_openblas", "openblas"):
-        if hasattr(library, f"{prefix}_set_num_threads"):
-            return getattr(library, f"{prefix}_get_num_threads"), getattr(library, f"{prefix}_set_num_threads")
-    return lambda: 1, lambda count: None
+    names = ("scipy_openblas_{}_num_threads", "openblas_{}_num_threads")
+    name = next((name for name in names if hasattr(library, name.format("set"))), None)
+    if name is None:
+        return OneThread(lambda: 1, lambda count: None, per_thread=False)
+    return OneThread(getattr(library, name.format("get")), getattr(library, name.format("set")), per_thread=False)
 
 
 class _UnwantedError(Exception):

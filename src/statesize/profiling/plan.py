@@ -32,7 +32,7 @@ from statesize.profiling.work import (
     plan_group,
     plan_work,
 )
-from statesize.texts.inputs import Given, Inputs, given_sequences, inputs_of, tokens_sha256
+from statesize.texts.inputs import Given, Inputs, bundled_sequences, given_sequences, inputs_of, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer
 
 # Bytes of the numbers of each spectrum.
@@ -123,7 +123,7 @@ class Plan:
 @on_cpu_by_default
 def plan(
     model: nn.Module | str,
-    inputs: Inputs,
+    inputs: Inputs | None = None,
     *,
     tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
     axis: int | None = None,
@@ -169,8 +169,9 @@ def plan(
         layers=layers, channels=channels, positions=positions, tolerances=tolerances,
         relative_tolerances=relative_tolerances, memory=memory,
     )  # fmt: skip
-    loaded = given_model(model, tokenizer)
+    loaded = given_model(model, tokenizer, needs_tokenizer=inputs is None)
     model = measurable(loaded.model)
+    inputs = bundled_sequences(loaded.tokenizer) if inputs is None else inputs
     known = sorted(given_sequences(model, inputs, loaded.tokenizer, axis), key=len)
     if total is not None and (whole_number(total) or 0) < len(known):
         refuse("total", f"a whole number of at least {len(known)}, the number of inputs", total)

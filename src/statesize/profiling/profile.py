@@ -220,7 +220,7 @@ class Profile(Profiled):
                 "kind": kind_title(str(self.mixer(name).attrs["kind"])),
                 "ESS at the middle (entropy)": row.ess,
                 "without sinks": row.sinkless,
-                "possible": number_text(row.possible, ",.0f"),
+                "ceiling": number_text(row.ceiling, ",.0f"),
                 "used at the middle": row.share,
             }
             for name, row in zip(self.mixers, layer_rows(self, "entropy"), strict=True)

@@ -10,11 +10,11 @@ import altair as alt
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters import capture
 from statesize.io.progress import reporting
 from statesize.measurement import vega
 from statesize.measurement.measurement import measure
 from statesize.measurement.statistics import Interval, finite
+from statesize.models.capture import capture
 from statesize.reduction.compress import extra_bits, split_text
 from statesize.reduction.hub import reducible
 from statesize.reduction.reducible import Bases, Reducible

@@ -11,7 +11,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters import capture
 from statesize.adapters.forward import Forward, Inputs
 from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import check_whole
@@ -19,6 +18,7 @@ from statesize.adapters.observation import ModuleStack, Observation, Product
 from statesize.adapters.runs import observed
 from statesize.check import refuse, share_of
 from statesize.errors import ModelError
+from statesize.models.capture import capture
 from statesize.models.files import write_digest
 from statesize.models.from_transformers import hushed
 from statesize.models.plugins import model_plugins

@@ -172,7 +172,7 @@ def layers(profiles: Sequence[Profiled], metric: str = "entropy", *, paper: bool
         vega.hint("layer", "layer"),
         vega.hint("kind", "kind"),
         vega.hint("said", f"{title} at the middle"),
-        vega.hint("possible", "possible there", ".1f"),
+        vega.hint("ceiling", "ceiling there", ".1f"),
         vega.hint("utilisation", "utilisation", ".1%"),
         vega.hint("tss", "TSS"),
     ]
@@ -197,7 +197,7 @@ def layer_rows(profile: Profiled, metric: str) -> list[Row]:
                 "kind": kind_title(str(node.attrs["kind"])),
                 "middle": json_number((least + most) / 2),
                 "said": between(least, most, "{:.2f}".format),
-                "possible": json_number(middle_ceiling(node)),
+                "ceiling": json_number(middle_ceiling(node)),
                 "tss": told({"tss": largest_size(node)})["tss"],
             }
         )

@@ -5,84 +5,27 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
-import xarray as xr
-from numpy.typing import NDArray
 
 from statesize.adapters.observation import PART
 from statesize.errors import InputError
-from statesize.measurement.statistics import estimate
 from statesize.report.frames import cell_text
 from statesize.report.redundancy import Redundancy
 from statesize.report.words import capacity_use, left_out_note
 from statesize.results.profiled import Profiled, comparable, model_mean
 from statesize.results.summary import (
     channels_of,
-    ess_values,
     known_mean,
     middle_bytes,
     middle_ceiling,
-    sample_of,
     stored_channels,
 )
-
-WINDOW = 8
-"""Cuts before and after a delimiter that it is compared with."""
-
-
-def modulation_depth(
-    values: NDArray[np.float32 | np.float64],
-    positions: NDArray[np.int64],
-    delimiters: Sequence[tuple[int, int]],
-    window: int = WINDOW,
-) -> NDArray[np.float64]:
-    """The relative dip 1 − (ESS at the cut right after a delimiter) / (mean over the cuts around it), (unit,).
-
-    Both are averaged over all delimiters before they are divided, so that a head whose ESS is 0 somewhere counts too.
-
-    Args:
-        values: ESS or norm, (sequence, unit, position), NaN where it is not known.
-        positions: The cut positions, (position,), ascending.
-        delimiters: Sequence and index of each delimiter token; those without all `window` cuts before and after the
-            cut that follows them are left out.
-        window: Cuts on either side.
-
-    Returns:
-        One number per unit; NaN where no delimiter has room, or all is 0 around them.
-
-    Example:
-        >>> ess = np.array([[[4.0, 4.0, 1.0, 4.0, 4.0]]])
-        >>> modulation_depth(ess, np.arange(1, 6), [(0, 2)], window=2)
-        array([0.75])
-    """
-    index_at = {int(position): index for index, position in enumerate(positions)}
-    at, around = np.zeros(values.shape[1]), np.zeros(values.shape[1])
-    for sequence, token in delimiters:
-        cuts = [index_at.get(token + 1 + step) for step in range(-window, window + 1)]
-        known = [cut for cut in cuts if cut is not None]
-        if len(known) < len(cuts):
-            continue
-        curve = values[sequence][:, known].astype(np.float64)
-        if np.isfinite(curve).all():
-            at += curve[:, window]
-            around += np.delete(curve, window, 1).mean(1)
-    return 1 - np.divide(at, around, out=np.full_like(at, np.nan), where=around > 0)
-
-
-def modulation(profile: Profiled, node: xr.Dataset, metric: str, window: int = WINDOW) -> float:
-    """The modulation depth of one mixer at the special tokens inside the sequences; NaN where it is not known."""
-    # `statesize study delimiters` has the controls without which a dip says little.
-    values = node["norm"].values if metric == "norm" else ess_values(node, metric)
-    tokens = profile.tokens
-    inside = np.arange(tokens.sizes["token"]) < tokens["length"].values[:, None]
-    marked = np.argwhere(tokens["special"].values & inside)
-    delimiters = [(int(sequence), int(token)) for sequence, token in marked]
-    return estimate(modulation_depth(values, node["position"].values, delimiters, window), sample_of(node)).mean
-
 
 _AVERAGES = (
     "average_entropy", "average_relative_count", "average_relative_count_error", "norm", "state_utilisation",
@@ -91,6 +34,10 @@ _AVERAGES = (
 
 
 _SHOWN = ["model", "middle_bytes", "middle_entropy", "middle_ceiling", "middle_utilisation"]
+_MAIN = [
+    *_SHOWN, "tss", "average_entropy", "state_utilisation", "ceiling_utilisation", "norm", "state_bytes",
+    "recall_perplexity",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -121,8 +68,6 @@ class ComparedModel:
     norm: float
     state_utilisation: float
     ceiling_utilisation: float
-    modulation: float  # up to 1; negative where ESS rises
-    norm_modulation: float  # up to 1; negative where the norm rises
     recall_perplexity: float
     network_entropy: float
     redundancy: float
@@ -136,19 +81,43 @@ class Comparison:
         models: One row a profile, in their order.
         notes: What makes the rows less comparable than they look, in words.
         finding: Which of them uses more of what it can hold, and how far that goes; "" where it has no answer.
+        profiles: The profiles.
+        recall: What was known beside them, as `networks`.
     """
 
     models: tuple[ComparedModel, ...]
     notes: tuple[str, ...]
-    finding: str = ""
+    finding: str
+    profiles: tuple[Profiled, ...] = field(compare=False)
+    recall: Mapping[str, float] = field(compare=False)
+    networks: tuple[Redundancy, ...] = field(compare=False)
 
-    def to_dataframe(self) -> pd.DataFrame:
+    def to_dataframe(self, *, wide: bool = False) -> pd.DataFrame:
         """The rows as a table.
 
+        Args:
+            wide: All columns, totals and errors among them.
+
         Returns:
-            One row a profile, with the fields of ComparedModel as columns.
+            One row a profile, with those fields of ComparedModel as columns that one reads first, or with all.
         """
-        return pd.DataFrame([asdict(model) for model in self.models])
+        table = pd.DataFrame([asdict(model) for model in self.models])
+        return table if wide else cast("pd.DataFrame", table[_MAIN])
+
+    def to_html(self, path: str | PathLike[str]) -> Path:
+        """Write the page of `statesize compare --html`, one self-contained file.
+
+        A path that cannot be written is a FileError.
+
+        Args:
+            path: The file; replaced if it exists.
+
+        Returns:
+            The file.
+        """
+        from statesize.report import write_report
+
+        return write_report(self.profiles, path, self.recall, self.networks)
 
     def _shown(self) -> Any:
         """The columns behind the finding, as far as they are known."""
@@ -169,7 +138,7 @@ class Comparison:
             Lines of text.
         """
         table = self._shown().to_string(index=False, float_format=cell_text)
-        lines = [self.finding, table, *self.notes, "next: .to_dataframe() has all columns"]
+        lines = [self.finding, table, *self.notes, "next: .to_dataframe(), .to_html('compared.html')"]
         return "\n".join(filter(None, lines))
 
 
@@ -199,7 +168,8 @@ def compare(
         raise InputError("profiles must hold at least one, got none.")
     wholes = {network.model: network for network in networks}
     models = tuple(_compared(profile, recall or {}, wholes.get(profile.model)) for profile in profiles)
-    return Comparison(models, tuple(_notes(profiles, recall or {}, networks)), capacity_use(profiles))
+    notes = tuple(_notes(profiles, recall or {}, networks))
+    return Comparison(models, notes, capacity_use(profiles), tuple(profiles), recall or {}, tuple(networks))
 
 
 def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundancy | None) -> ComparedModel:
@@ -219,9 +189,9 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
         whole["tss"] = math.nan
     whole["average_entropy_error"] = math.hypot(*(row["readout_total_entropy_error"] for row in rows)) / channels
 
-    carried, ceiling = mean(row["middle_entropy"] for row in rows), mean(map(middle_ceiling, nodes))
+    carried = mean(row["middle_entropy"] for row in rows)
     # Numbers of whole layers have no size that they could be a share of.
-    possible = math.nan if _is_derived(profile) else ceiling
+    ceiling = math.nan if _is_derived(profile) else mean(map(middle_ceiling, nodes))
 
     def total(
         name: Literal["total_entropy", "total_relative_count", "total_relative_count_error", "readout_total_entropy"],
@@ -238,16 +208,14 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
         state_bytes=float(sum(row["state_bytes"] for row in rows)),
         middle_bytes=sum(middle_bytes(node, profile.tokens["length"].values) for node in nodes),
         middle_entropy=carried,
-        middle_ceiling=possible,
-        middle_utilisation=carried / possible if possible else math.nan,
+        middle_ceiling=ceiling,
+        middle_utilisation=carried / ceiling if ceiling else math.nan,
         total_tss=float(np.dot(stored, [row["tss"] for row in rows])),
         total_entropy=total("total_entropy"),
         total_entropy_error=math.hypot(*(row["total_entropy_error"] for row in rows)),
         total_relative_count=total("total_relative_count"),
         total_relative_count_error=total("total_relative_count_error"),
         readout_total_entropy=total("readout_total_entropy"),
-        modulation=mean(modulation(profile, node, "entropy") for node in nodes),
-        norm_modulation=mean(modulation(profile, node, "norm") for node in nodes),
         recall_perplexity=float(recall.get(profile.model, math.nan)),
         network_entropy=float(known_mean(np.array(network.whole), 0)) if network else math.nan,
         redundancy=float(known_mean(np.array(network.values), 0)) if network else math.nan,

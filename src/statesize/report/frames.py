@@ -163,13 +163,13 @@ class PositionFrame(pd.DataFrame):
     def _spread(self, width: int) -> tuple[pd.DataFrame, list[list[str]]]:
         """As many of the rows and positions as fit, and their columns as text."""
         some = cast("Any", self).iloc[evenly_spread(len(self), _MOST_ROWS)]
-        heads = [str(name) for name in self.columns.names]
+        heads = [str(name) for name in [*self.columns.names, some.index.name or ""]]
         index = _column(heads, [str(name) for name in some.index], left=True)
         most = min(len(self.columns), width // (1 + _GAP) + 1)
         while True:
             shown = some.iloc[:, evenly_spread(len(self.columns), most)]
             columns = [
-                _column([_short(part) for part in _parts(name)], [cell_text(value) for value in shown.iloc[:, place]])
+                _column([*map(_short, _parts(name)), ""], [cell_text(value) for value in shown.iloc[:, place]])
                 for place, name in enumerate(shown.columns)
             ]
             room = sum(len(column[0]) + _GAP for column in [index, *columns]) - _GAP

@@ -31,9 +31,9 @@ MEANING = "What to make of it"
 """The heading of the notes that say what the numbers mean."""
 _BARS = (
     "Findings, map and bars tell ESS at one cut, the middle of each text, averaged over texts and heads; the tables "
-    "have means over all cuts beside it. Point at a bar for the ESS that was possible there, and for utilisation: ESS "
-    "as a share of that, where the layer’s own size is the limit. A bar far below what was possible says that the "
-    "layer carries little past a token of this text, or that an attention sink hides the rest; whether more memory "
+    "have means over all cuts beside it. Point at a bar for its ceiling, the most ESS that there could be, and for "
+    "utilisation: ESS as a share of it, where the layer’s own size is the limit. A bar far below its ceiling says that "
+    "the layer carries little past a token of this text, or that an attention sink hides the rest; whether more memory "
     "would help depends on the task."
 )
 _REPEATED = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -24,7 +24,6 @@ from statesize.results.fields import (
     GROUP_COLUMNS,
     GROUP_HEADINGS,
     HEADINGS,
-    STUDIED,
     UNKNOWN,
     Heading,
     cell_texts,
@@ -51,7 +50,6 @@ _SHOWN = [name for name in COLUMNS if name in HEADINGS and name not in {"measure
 
 
 # Those of a comparison.
-_FIGURES = tuple(name for name in FIGURES if name not in STUDIED)
 
 
 MOST_LAYERS = 20
@@ -64,9 +62,9 @@ class LayerRow:
 
     layer: str
     ess: str
-    possible: float
+    ceiling: float
     keeps_everything: bool
-    used: float  # share of what is possible, without sinks where the model has one; NaN where its size does not bind
+    used: float  # share of the ceiling, without sinks where the model has one; NaN where its size does not bind
     is_known: bool  # whether the size is
     norm: str
     sinkless: str  # entropy-ESS without sinks
@@ -87,7 +85,7 @@ def layer_rows(profile: Profiled, metric: str) -> list[LayerRow]:
     for row in profile.summary_rows():
         node, name = profile.mixer(row["layer"]), row["layer"]
         low, high = middle_bounds(node, metric)
-        middle, possible = middle_estimate(node, ess_values(node, metric)), middle_ceiling(node)
+        middle, ceiling = middle_estimate(node, ess_values(node, metric)), middle_ceiling(node)
         known = [row["sinkless_entropy"] if sinks else math.nan, middle.mean]
         order = next((value for value in known if math.isfinite(value)), -math.inf)
         binds = math.isfinite(middle_estimate(node, utilisation_values(node, metric)).mean)
@@ -95,9 +93,9 @@ def layer_rows(profile: Profiled, metric: str) -> list[LayerRow]:
             LayerRow(
                 short.get(name, name),
                 number_text(low, ".1f", middle.error) if low == high else range_text([low, high], ".1f"),
-                possible,
+                ceiling,
                 keeps_everything(node),
-                order / possible if binds else math.nan,
+                order / ceiling if binds else math.nan,
                 not math.isnan(row["tss"]),
                 range_text([middle_estimate(node, node["norm"].values).mean], "norm"),
                 range_text([row["sinkless_entropy"]], ".1f"),
@@ -124,7 +122,7 @@ def layer_table(profiles: Sequence[Profiled]) -> PageTable:
     return table_of(_LAYERS, headings, rows)
 
 
-def comparison_table(comparison: Comparison, titles: Sequence[str], figures: Sequence[str] = _FIGURES) -> PageTable:
+def comparison_table(comparison: Comparison, titles: Sequence[str], figures: Iterable[str] = FIGURES) -> PageTable:
     """One row per model, by its title."""
     rows = [told(vars(model)) | {"model": title} for model, title in zip(comparison.models, titles, strict=True)]
     named = {name: FIGURE_HEADINGS[name] for name in ("model", *figures)}

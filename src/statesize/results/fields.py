@@ -118,14 +118,12 @@ HEADINGS = {
     "ceiling_utilisation": Heading("utilisation of\nceiling (entropy)", "z.0%"),
     "sink_share": Heading("sink\nshare", "z.0%"),
     "middle_entropy": Heading("ESS at the\nmiddle (entropy)", ".1f"),
-    "middle_ceiling": Heading("possible at\nthe middle", ",.0f"),
-    "middle_utilisation": Heading("share of\npossible", "z.0%"),
+    "middle_ceiling": Heading("ceiling at\nthe middle", ",.0f"),
+    "middle_utilisation": Heading("share of\nceiling", "z.0%"),
     "middle_bytes": Heading("bytes at\nthe middle", "bytes"),
     "sinkless_entropy": Heading("the same without\nsinks", ".1f"),
     "few_cuts_entropy": Heading("ESS at few\ncuts (entropy)", ".1f"),
     "variant_entropy": Heading("its\nvariant", ".1f"),
-    "modulation": Heading("modulation\n(entropy)", "z.0%"),
-    "norm_modulation": Heading("modulation\n(norm)", "z.0%"),
     "recall_perplexity": Heading("recall\nperplexity", ".2f"),
     "network_entropy": Heading("ESS of the\nnetwork (entropy)", ",.0f"),
     "redundancy": Heading("redundancy\n(entropy)", ".2f"),
@@ -134,8 +132,6 @@ HEADINGS = {
 """The columns of tables for people, in their order; NAME_error beside NAME is half the width of its interval."""
 FIGURE_HEADINGS = HEADINGS | {"tss": Heading("largest TSS\nper channel", ",.0f")}
 """Those of a comparison, whose numbers are of whole models."""
-STUDIED = ("modulation", "norm_modulation")
-"""Figures that say little without the controls of a study of delimiters; tables of profiles leave them out."""
 
 UNKNOWN = "unknown"
 SIZES = ("tss", "total_tss", "state_bytes", "middle_bytes")
@@ -290,10 +286,6 @@ FIGURES = {
     "at the cuts where the state is what limits it.",
     "ceiling_utilisation": "Entropy-ESS as a share of its ceiling, averaged over the channels of all layers whose "
     "cache keeps every token, over the middle half of each sequence.",
-    "modulation": "How far the entropy-ESS falls at the special tokens inside the sequences, relative to its mean over "
-    "8 cuts before and after; without the controls that a study of delimiters has.",
-    "norm_modulation": "How far the norm falls there: erasing the whole past evenly lowers it and leaves the "
-    "entropy-ESS.",
     "recall_perplexity": "Perplexity on bigrams that occurred earlier in the context, from a study of recall.",
     "network_entropy": "Entropy-ESS of the Jacobian from past embeddings to future hidden states, all layers together, "
     "averaged over cuts.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from statesize.adapters.capture import capture
+from statesize.models.capture import capture
 from statesize.models.plugins import ModelPlugin
 from statesize.reduction.reducible import Reducible
 from statesize.texts.tokens import encode

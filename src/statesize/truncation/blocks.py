@@ -14,7 +14,7 @@ from torch import Tensor
 
 from statesize.operators import Operator, Recurrence, SoftmaxAttention
 from statesize.operators.stepped import Stepped
-from statesize.parallel.threads import in_parallel, one_lapack_thread, one_torch_thread
+from statesize.parallel.threads import in_parallel, lapack, one_torch_thread
 
 # LAPACK's memory, in columns.
 _WORK = 64
@@ -40,7 +40,7 @@ def leading_eigenvectors(symmetric: Tensor, counts: Tensor) -> Tensor:
         return eigenvectors(symmetric).flip(-1)[..., :most]
     n = symmetric.shape[-1]
     matrices, found = symmetric.reshape(-1, n, n), symmetric.new_zeros(symmetric.shape[:-2].numel(), n, most)
-    with one_lapack_thread():
+    with lapack().block():
         for matrix, vectors, count in zip(matrices, found, counts.expand(symmetric.shape[:-2]).flatten(), strict=True):
             if count:
                 vectors[:, :count] = _leading(matrix, int(count)).flip(-1)
@@ -68,7 +68,7 @@ def gram(rows: Tensor) -> Tensor:
     # One triangle takes half the time of all.
     syrk = cast("Any", import_module("scipy.linalg.blas")).dsyrk
     found = rows.new_zeros(*rows.shape[:-2], *2 * rows.shape[-1:], dtype=torch.float64)
-    with one_lapack_thread():
+    with lapack().block():
         for one, made in zip(rows.reshape(-1, *rows.shape[-2:]), found.reshape(-1, *found.shape[-2:]), strict=True):
             # The upper triangle by columns is the lower one by rows.
             syrk(1.0, one.double().numpy().T, c=made.numpy().T, overwrite_c=1)

@@ -181,7 +181,7 @@ class Cutting:
     def _noted(self, seen: Observation) -> MixerSpectra:
         blocks = [block for _, block in self._blocks(seen)]
         inputs, rank = blocks[0].left.shape[-1], blocks[0].values.shape[-1]
-        limits = seen.found.unit_limits(torch.tensor([rank, inputs]))
+        limits = seen.found.bounded(torch.tensor([rank, inputs]))
         return MixerSpectra(
             seen.kind,
             seen.found.multiplicity,

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.adapters.capture import capture
 from statesize.adapters.forward import Forward
 from statesize.adapters.select import find_mixers
 from statesize.check import require_count, require_real
@@ -20,6 +19,7 @@ from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import reporting
 from statesize.io.steps import Steps
 from statesize.measurement.settings import LEAST_TOKENS, checked_cuts
+from statesize.models.capture import capture
 from statesize.models.load import measured_model
 from statesize.reduction.cache.result import CachePrices
 from statesize.texts.documents import vocabulary_size

@@ -7,7 +7,7 @@ import torch
 from oracles.attention_models import REGISTERED, attention_model, impulse_responses, token_ids
 from torch import nn
 
-from statesize.adapters import capture
+from statesize import capture
 from statesize.errors import ModelError
 
 

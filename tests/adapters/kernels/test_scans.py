@@ -11,7 +11,7 @@ from oracles.recurrent_models import FAMILIES, InDouble, observations, reproduct
 from oracles.tiny_families import tiny, token_ids
 from torch import nn
 
-from statesize.adapters import capture
+from statesize import capture
 from statesize.adapters.kernels import convolutions, scans
 from statesize.adapters.observation import ModuleStack, Observation
 from statesize.adapters.replaced import ReplacedCall, first, source_files

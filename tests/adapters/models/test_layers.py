@@ -4,7 +4,7 @@ import torch
 from oracles.attention_models import attention_model, token_ids
 from torch import nn
 
-from statesize.adapters import capture
+from statesize import capture
 from statesize.adapters.select import skipped_layers
 
 

@@ -8,7 +8,7 @@ from oracles.attention_models import attention_model, token_ids
 from oracles.recurrent_models import tiny_model
 from torch import nn
 
-from statesize.adapters import capture
+from statesize import capture
 from statesize.adapters.models.precision import at_least, hold_at_least, stored_dtype
 from statesize.adapters.runs import bare
 from statesize.errors import ModelError

@@ -6,7 +6,7 @@ from oracles.attention_models import attention_model, token_ids
 from torch import nn
 from torch.nn import functional
 
-from statesize.adapters import capture
+from statesize import capture
 from statesize.adapters.search.plain_attention import PlainAttention, is_band
 from statesize.operators import Dense, SoftmaxAttention
 

@@ -8,7 +8,7 @@ from oracles.attention_models import UNREGISTERED, attention_model, token_ids
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.adapters import capture
+from statesize import capture
 
 # For each family: attention module, part that makes the values, first value channel of each head in its output (seen
 # as a view), part that takes the mixed values.

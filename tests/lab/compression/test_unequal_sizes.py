@@ -57,7 +57,7 @@ def test_shares_are_of_the_mean_size(smaller, profile, tmp_path):
     for one in (profile, ss.Profile.load(tmp_path / "kept")):
         np.testing.assert_allclose(one.summary(wide=True)["state_utilisation"], expected, rtol=1e-6)
         assert [found.size for found in diagnose(one)] == MEANS
-    np.testing.assert_allclose([row["possible"] for row in layer_rows(profile, "entropy")], MEANS)
+    np.testing.assert_allclose([row["ceiling"] for row in layer_rows(profile, "entropy")], MEANS)
     metric = StateSizeMetric()
     metric.update(*smaller)
     binding = [node["binds"].values[0] == 1 for node in map(profile.mixer, range(2))]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from campaigns.layers.campaign import largest_share
-from statesize.adapters import capture
+from statesize import capture
 from statesize.lab.cli.train import train
 from statesize.lab.mixers import MIXERS, LanguageModel, ModelConfig
 from statesize.lab.mixers.mixer import HeadMixer, ShortConvolution

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from statesize.adapters import capture
+from statesize import capture
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.mixers.registry import MIXERS

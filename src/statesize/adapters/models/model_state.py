@@ -86,7 +86,7 @@ def unwrapped(model: object) -> nn.Module:
     held = [name for name, value in getattr(model, "__dict__", {}).items() if isinstance(value, nn.Module)]
     if held and not isinstance(model, nn.Module):
         raise InputError(f"model must be a torch module, got {type(model).__name__}. Give its attribute {held[0]}.")
-    require_kind("model", model, nn.Module, "a torch module")
+    require_kind("model", model, nn.Module, "a torch module", "Give one, or where a name is loaded, the name as text.")
     return cast("nn.Module", model)
 
 

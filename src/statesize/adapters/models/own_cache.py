@@ -30,11 +30,13 @@ class AttentionCache(NamedTuple):
         heads: How many inputs, each for as many consecutive heads.
         channels: Channels of each.
         bytes: Bytes of all, keys included.
+        key_bytes: Bytes of the keys, without those that are values too.
     """
 
     heads: int
     channels: int
     bytes: int
+    key_bytes: int
 
 
 def attention_cache(
@@ -52,7 +54,7 @@ def attention_cache(
     Returns:
         Its heads, their channels, and the bytes.
     """
-    count, channels = values.shape[1], values.shape[-1]
+    count, channels, beside = values.shape[1], values.shape[-1], 0
     starts = [0, *(head for head in range(1, count) if not torch.equal(values[:, head], values[:, head - 1]))]
     even = all(first == index * count // len(starts) for index, first in enumerate(starts))
     heads = len(starts) if count % len(starts) == 0 and even else count
@@ -70,12 +72,18 @@ def attention_cache(
         numbers = 2 * count * channels
     else:
         held = _distinct_numbers(values)
-        numbers = held + max(map(_distinct_numbers, keys), default=held)
+        beside = max(map(_distinct_numbers, keys), default=held)
+        if not type(module).__module__.startswith("transformers.") and bool(values.any()):
+            # Absorbed multi-head latent attention, or one tensor as keys and values; caches of transformers hold both.
+            ends = (end for key in keys for end in (key[..., :channels], key[..., -channels:]))
+            beside -= held if any(torch.equal(end.to(values), values) for end in ends) else 0
+        numbers = held + beside
     # As many positions of the text as the model's own cache keeps, or else as may be seen.
     kept = _cache_bound(module, math.inf if state_size is None else state_size)
     # Some layers read the cache of an earlier one.
     kept = 0 if getattr(module, "is_kv_shared_layer", False) else int(min(length, kept))
-    return AttentionCache(heads, channels, numbers * kept * stored_dtype(module).itemsize)
+    size = kept * stored_dtype(module).itemsize
+    return AttentionCache(heads, channels, numbers * size, beside * size)
 
 
 def _distinct_numbers(stored: Tensor) -> int:

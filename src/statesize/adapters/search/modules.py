@@ -121,22 +121,23 @@ def _settle(found: OwnMixing, name: str, other: Sequence[str], kind: str) -> Non
     """Choose T of a module that mixes by more than the kernels in it: of the whole, of the kernels, or none."""
     layer = found.layers.pop(name, None)
     reason = found.refused.pop(name, f"Mixer {name}: no T of the whole was found.")
-    beyond = "beside" if BESIDE in other else "behind" if BEHIND in other else ""
-    if layer is None and beyond:
-        if name not in found.derivatives:
-            found.refused[name] = f"{reason} Seen in it: {kind}, and other mixing {beyond} it."
-    # A T of a part may be that of the kernels, without what is before or behind them.
-    elif layer is None or (
-        layer.is_part
-        and BESIDE not in other
-        and (BEHIND not in other or layer.mix.behind)
-        and (BEFORE not in other or layer.mix.before or not layer.mix.behind)
-    ):
+    if layer is None:
+        beyond = "beside" if BESIDE in other else "behind" if BEHIND in other else ""
+        is_of_kernels = not beyond
+    else:
+        # T of a part is that of the kernels if all other mixing lies before or behind that part.
+        beyond, mix = "", layer.mix
+        all_behind = BEHIND not in other or mix.behind
+        all_before = BEFORE not in other or mix.before or not mix.behind
+        is_of_kernels = layer.is_part and BESIDE not in other and all_behind and all_before
+    if is_of_kernels:
         found.derivatives.discard(name)
         _note_other(found, name, other)
-    else:
+    elif layer is not None:
         note = f"Its T contains more than the {kind} in it."
         found.layers[name] = replace(layer, note=" ".join(filter(None, (note, layer.note))))
+    elif name not in found.derivatives:
+        found.refused[name] = f"{reason} Seen in it: {kind}, and other mixing {beyond} it."
 
 
 def _search(runs: LoneRuns, name: str, found: OwnMixing, names: Mapping[nn.Module, str], *, opaque: bool) -> bool:

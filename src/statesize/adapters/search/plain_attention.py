@@ -118,6 +118,8 @@ class PlainAttention:
             groups=stored.heads if stored.heads < heads else 0,
             stored_channels=stored.channels,
             stored=values,
+            keys=self.key,
+            key_bytes=stored.key_bytes,
             difference=difference,
             largest_score=self.largest_score,
         )

@@ -134,6 +134,8 @@ def observed_mixing(
         stored_channels=stored.channels,
         map_bytes=math.prod(mixing.shape) * torch.float64.itemsize,
         stored=values,
+        keys=next(iter(keys), None),
+        key_bytes=stored.key_bytes,
         forget=mixing.forget,
         probed=lambda: (by_head(told()[0]), told()[1]),
         largest_score=largest_score,

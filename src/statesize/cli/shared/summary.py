@@ -128,7 +128,7 @@ def _narrow(profiles: Sequence[Profile], metric: str, relative: str) -> PageTabl
     shown = [layer_rows(profile, metric) for profile in profiles]
     # Shares of caches and of states do not compare, so they stand in columns of their own.
     kinds = sorted({row.keeps_everything for layers in shown for row in layers})
-    headings = ["layer", f"ESS\n({named})", *(["without\nsinks"] if sinks else []), "possible", "norm"]
+    headings = ["layer", f"ESS\n({named})", *(["without\nsinks"] if sinks else []), "ceiling", "norm"]
     used = "used of\n" if not sinks else "used,\nwithout sinks,\nof "
     headings += [f"{used}{'ceiling' if cache else 'state'}" for cache in kinds]
     for profile, layers in zip(profiles, shown, strict=True):
@@ -146,7 +146,7 @@ def _narrow(profiles: Sequence[Profile], metric: str, relative: str) -> PageTabl
                     row.layer,
                     Shown(math.nan, row.ess),
                     *([row.sinkless] if sinks else []),
-                    number_text(row.possible, ".1f" if row.possible < 10 else ",.0f"),
+                    number_text(row.ceiling, ".1f" if row.ceiling < 10 else ",.0f"),
                     row.norm,
                     *(used if cache == row.keeps_everything else Shown(math.nan, "") for cache in kinds),
                 ]
@@ -168,8 +168,8 @@ def _narrow(profiles: Sequence[Profile], metric: str, relative: str) -> PageTabl
     }
     texts = counted(max(int(one.tokens.sizes["sequence"]) for one in profiles), "text")
     said = [
-        f"All at one cut, the middle, of {texts}. ESS: numbers per channel that the layer carries past it; possible: "
-        f"what it could carry; {_NORM}",
+        f"All at one cut, the middle, of {texts}. ESS: numbers per channel that the layer carries past it; ceiling: "
+        f"the most it could carry there; {_NORM}",
         *(["without sinks: ESS without the column of a sink."] if sinks else []),
         *(shares[cache] for cache in kinds),
         *folded,

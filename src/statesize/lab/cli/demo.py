@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from statesize.profiling import Profile
+    from statesize.report.comparison import ComparedModel
+    from statesize.report.result_page import PageTable
 
 _PAGE = Path("statesize-demo.html")
 _CUT = "gla"
@@ -42,12 +45,13 @@ def demo(
     check_writable(output or Path())
 
     from statesize.cli.shared.printing import SCHEMA, print_json, profile_document, tell_page
-    from statesize.cli.shared.table import print_notes
+    from statesize.cli.shared.table import print_notes, print_table
     from statesize.lab import zoo
     from statesize.measurement.settings import Settings
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
-    from statesize.report.on_record import what_suffices
+    from statesize.report.comparison import compare
+    from statesize.report.on_record import standing
     from statesize.report.page import MEANING
     from statesize.report.page import page as report_page
     from statesize.results.place import KEPT, written_at
@@ -76,16 +80,20 @@ def demo(
     kept = sum(time is not None and time == written_at(folder / name) for name, time in written.items())
     cut = _truncation(profiles, folder, printing)
     every = [*profiles.values()]
-    told = _told(every, losses, cut["result"])
+    models = compare(every).models
+    table, found = _table(models, every, losses), _found(models, every)
+    means = _means(every, losses, cut["result"])
     with printing.step("drawing the report"):
         drawn = report_page(every)
-        said = [*told, *what_suffices(every), f"Next, your model: statesize {' '.join(_YOURS)}"]
-        replace(drawn, notes={**drawn.notes, MEANING: said}).write(path)
+        said = [*found, *means, *standing(every), f"Next, your model: statesize {' '.join(_YOURS)}"]
+        replace(drawn, tables=[table, *drawn.tables], notes={**drawn.notes, MEANING: said}).write(path)
     if printing.json:
-        models = [profile_document(one, folder / name) for name, one in profiles.items()]
-        print_json({"schema": SCHEMA, "models": models, "truncation": cut["result"], "report": str(path)})
+        documents = [profile_document(one, folder / name) for name, one in profiles.items()]
+        print_json({"schema": SCHEMA, "models": documents, "truncation": cut["result"], "report": str(path)})
     else:
-        print_notes(told)
+        print_notes([*found, ""])
+        print_table(table)
+        print_notes(["", *means])
     printing.say(f"Profiles: {folder}" + (f", {kept} of {len(profiles)} {KEPT}" if kept else ""))
     tell_page(path, printing, open_page=open_page)
     printing.next("profile", folder / zoo.names()[-1], "--open", why="each layer and head of one of them")
@@ -106,28 +114,50 @@ def _in_nats(loss: float) -> str:
     return f"{loss:.2f} nats per token"
 
 
-def _told(profiles: Sequence[Profile], losses: dict[str, float], cut: dict[str, Any]) -> list[str]:
-    """What was found, what the models are and carry, what is normal, and whether that is enough, a line each."""
+def _found(models: Sequence[ComparedModel], profiles: Sequence[Profile]) -> list[str]:
+    """How much the models carry, and what that is."""
+    carried, texts = [model.middle_entropy for model in models], profiles[0].tokens.sizes
+    return [
+        f"Past token {texts['token'] // 2} of {texts['token']}, {len(models)} small language models carry "
+        f"{min(carried):.1f} to {max(carried):.1f} numbers per channel: their effective state-size (ESS).",
+        f"They were trained alike, and read {counted(texts['sequence'], 'text')} of {texts['token']} tokens. Softmax "
+        "attention holds a key and a value of every token, the others a state of fixed size. ESS says how many of the "
+        "numbers that a channel holds can still affect later tokens.",
+    ]
+
+
+def _table(models: Sequence[ComparedModel], profiles: Sequence[Profile], losses: dict[str, float]) -> PageTable:
+    """A row per model: what it holds, carries and uses, on average over its layers, and how well it predicts."""
+    from statesize.report.document import Shown
+    from statesize.report.names import model_title
+    from statesize.report.result_page import PageTable
+    from statesize.results.summary import keeps_everything
+
+    headings = ["model", "loss (nats\nper token)", "numbers held\nper channel", "ESS", "used of\nstate"]
+    rows: list[Sequence[object]] = []
+    for model, profile in zip(models, profiles, strict=True):
+        # A cache grows with the text, so its share tells of the text.
+        cache = all(keeps_everything(profile.mixer(name)) for name in profile.mixers)
+        share = model.middle_utilisation
+        used = Shown(math.nan, "") if cache else Shown(share, f"{share:.0%}")
+        loss, held, ess = losses[model.model], model.middle_ceiling, model.middle_entropy
+        rows.append([model_title(profile), Shown(loss, f"{loss:.2f}"), held, Shown(ess, f"{ess:.1f}"), used])
+    return PageTable("Four models", headings, rows)
+
+
+def _means(profiles: Sequence[Profile], losses: dict[str, float], cut: dict[str, Any]) -> list[str]:
+    """How far states and caches differ, whether as many numbers as ESS are enough, and what must not be concluded."""
     from statesize.measurement.statistics import Interval
     from statesize.report.names import model_title
-    from statesize.report.on_record import standing
-    from statesize.report.words import capacity_use, headline, model_line
+    from statesize.report.words import headline
 
-    texts = profiles[0].tokens.sizes
     title = model_title(next(one for one in profiles if one.model == _CUT))
     worth = Interval.of(cut["worth"])
     best = min(profiles, key=lambda one: losses[one.model])
     return [
-        *filter(None, [capacity_use(profiles)]),
-        f"{len(profiles)} small language models, trained alike, read {counted(texts['sequence'], 'text')} of "
-        f"{texts['token']} tokens. They differ in their memory: attention keeps keys and values of every token, the "
-        "others a state of fixed size. The effective state-size (ESS) is how many numbers of it, per channel, can "
-        "still affect later tokens:",
-        *(f"- {model_line(one)} Loss: {_in_nats(losses[one.model])}." for one in profiles),
         headline(profiles).sentence,
-        *standing(profiles),
-        f"Would as many numbers as its ESS suffice? {_answer(cut)} Losing the whole past is 100%. This is of {title} "
-        f"alone, on {counted(cut['texts'], 'text')} of {cut['measured'][0]['tokens']} tokens, in which the past is "
+        f"Would a memory of so many numbers be enough? For {title}, on {counted(cut['texts'], 'text')} of "
+        f"{cut['measured'][0]['tokens']} tokens: {_answer(cut)} The change is 100% if the whole past is lost, which is "
         f"worth {worth} nats per token.",
         f"A larger ESS does not make a better model (here {model_title(best)} predicts best), and a state that is not "
         "filled is no fault: only a task can tell.",
@@ -142,15 +172,15 @@ def _answer(cut: dict[str, Any]) -> str:
     rows = cast("list[dict[str, Any]]", cut["rows"])
     once = {row["rule"]: row["divergence_share"] for row in rows if row["scale"] == 1}
     said: list[str] = []
-    for choice, rule in (("with hindsight", "ess"), ("without it", "past rows")):
+    for choice, rule in (("with hindsight, as if later tokens were known", "ess"), ("without hindsight", "past rows")):
         lost = Interval.of(once[rule])
         sure = bool(lost.ends) and not lost.low <= NEGLIGIBLE < lost.high
         word = "perhaps" if not sure else "yes" if lost.high <= NEGLIGIBLE else "no"
-        said.append(f"Chosen {choice}, {word}: the predictions change by {lost:.1%}")
+        said.append(f"{word} if they are chosen {choice}: the predictions change by {lost:.1%}")
     multiple: dict[str, Any] = cut["without_hindsight"]["multiple"] or {}
     if multiple.get("mean"):
-        said[-1] += f"; {NEGLIGIBLE:.0%} takes {Interval.of(multiple):.1f} times as many"
-    return f"{'. '.join(said)}."
+        said[-1] += f"; for {NEGLIGIBLE:.0%} it takes {Interval.of(multiple):.1f} times as many"
+    return f"{'; '.join(said)}."
 
 
 def _truncation(profiles: dict[str, Profile], folder: Path, printing: Printing) -> dict[str, Any]:

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.capture import Capture, capture
+from statesize.adapters.capture import Capture
 from statesize.adapters.forward import Inputs
 from statesize.measurement.settings import Settings
+from statesize.models.capture import capture
 from statesize.profiling.work import measure_captured
 
 FORGETS_MORE: dict[str, float] = {

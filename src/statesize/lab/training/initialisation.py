@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.capture import capture
 from statesize.adapters.forward import Inputs
 from statesize.adapters.models.model_state import pretrained_models
-from statesize.check import require_real
+from statesize.check import require_kind, require_real
 from statesize.errors import InputError, ModelError
 from statesize.lab.training.decay_search import (
     FORGETS_MORE,
@@ -22,6 +21,7 @@ from statesize.lab.training.decay_search import (
     set_values,
     utilisations,
 )
+from statesize.models.capture import capture
 from statesize.texts.documents import configured_vocabulary
 
 _SEQUENCES, _LENGTH = 2, 192
@@ -122,6 +122,7 @@ def initialise(
         >>> print(initialise(LanguageModel(shape, torch.Generator().manual_seed(0)), target=0.9))
         layers.0.mixer (gla): layers.0.mixer.decay.bias +..., utilisation 0.8... -> 0.9...
     """
+    require_kind("model", model, nn.Module, "a torch module, which is changed in place", "Give load(NAME).model.")
     require_real("target", target, above=0, most=1, plain=True, advice="It is a utilisation, such as 0.8.")
     inputs = _random_tokens(model) if input_ids is None else input_ids
     seen = capture(model, inputs)

@@ -13,6 +13,7 @@ from statesize.parallel.ray import RayCluster
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # where a worker does not go, it would wait for ever
 @pytest.mark.filterwarnings("default")  # Ray's own
 def test_the_same_rows_when_a_worker_is_killed(grid, outcomes, workers_of, without_time, tmp_path):
     pytest.importorskip("ray")

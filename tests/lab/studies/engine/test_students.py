@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from statesize.adapters.capture import capture
+from statesize import capture
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel
 from statesize.lab.studies.distillation import STUDY

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from statesize.adapters.capture import capture
+from statesize import capture
 from statesize.lab.mixers import LanguageModel
 from statesize.lab.studies.engine.grid import INTERVENTIONS
 from statesize.lab.studies.engine.training import carry_out

@@ -11,7 +11,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from statesize.adapters.capture import capture
 from statesize.check import require_count, require_kind, require_real
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
@@ -19,6 +18,7 @@ from statesize.lab.tasks.task import Task
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.distillation import Objective, discrepancy, distil, student_of
 from statesize.measurement.measurement import Measurement, hankel_singular_values, measure
+from statesize.models.capture import capture
 from statesize.operators import Operator
 
 # Students' weights and batches are drawn apart from those of their teachers, which have seeds of a few digits.
