@@ -119,7 +119,7 @@ def test_few_positions_of_readouts_in_a_window_are_decomposed(monkeypatch: pytes
     spectra, decomposed = TridiagonalChunks.spectra, list[int]()
 
     def counted(self: TridiagonalChunks, group: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
-        decomposed.extend(offset.tolist())
+        decomposed.append(len(offset))
         return spectra(self, group, offset)
 
     monkeypatch.setattr(TridiagonalChunks, "spectra", counted)
@@ -127,6 +127,6 @@ def test_few_positions_of_readouts_in_a_window_are_decomposed(monkeypatch: pytes
     found = (
         TridiagonalEngine().blocks(operator, Cut(length, tuple(range(512, 576)), readouts=4)).relative_counts(ratios)
     )
-    assert len(decomposed) <= 6
+    assert sum(decomposed) <= 6
     plain = DenseEngine().blocks(operator, Cut(length, tuple(range(515, 576, 20)), readouts=4)).relative_counts(ratios)
     assert bool((found.count[..., 3::20, :] == plain.count).all())
