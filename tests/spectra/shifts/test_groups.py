@@ -113,9 +113,11 @@ def test_every_position_is_resolved_by_evaluations_or_by_singular_values(seed, u
     fakes, groups = fake(seed, uncertainty, error, 2 * WIDTH + 2)
     threshold = torch.full((LENGTH // WIDTH, WIDTH), tau, dtype=torch.float64)
     lower, upper = groups.bisect(threshold[:, 0])
+    left = groups.wanted & (lower != upper)
     unresolved = {tuple(at) for at in (groups.wanted & (lower < upper)).nonzero().tolist()}
     before = lower.clone(), upper.clone()
-    count, lower, upper = groups.resolve(tau, lower, upper)
+    given = torch.tensor([tau], dtype=torch.float64), lower[None], upper[None], left[None]
+    count, lower, upper = (part[0] for part in groups.resolve(*given))
     # What bisection was sure of is not given up for what singular values say with an error.
     assert bool(((lower >= before[0]) & (upper <= before[1]) & (lower <= count) & (count <= upper)).all())
     assert set(fakes.asked) == unresolved
@@ -124,6 +126,16 @@ def test_every_position_is_resolved_by_evaluations_or_by_singular_values(seed, u
     near = ((fakes.values - tau).abs() <= groups.own_error[..., None]).any(-1) | (tau < groups.own_error)
     assert bool((lower == upper)[~near].all())
     assert bool((count == (fakes.values > tau).sum(-1))[~near & groups.wanted].all())
+
+
+def test_singular_values_of_a_position_serve_all_thresholds():
+    # Evaluations that are so uncertain decide nothing.
+    fakes, groups = fake(3, 0.9, 0.0, 0)
+    thresholds = torch.tensor([1e-1, 1e-2, 1e-3, 1e-4], dtype=torch.float64)
+    count, _, _ = groups.counts(thresholds)
+    assert len(fakes.asked) == len(set(fakes.asked)) > LENGTH // 2
+    exact = (fakes.values > thresholds[:, None, None, None]).sum(-1)
+    assert bool((count == exact)[:, groups.wanted].all())
 
 
 @given(seeds, uncertainties)

@@ -126,6 +126,39 @@ def test_largest_values_without_a_lower_bound() -> None:
     assert (shared.lower == exact(eliminations, [0.1])).all()
 
 
+@dataclasses.dataclass
+class Uneven(Fake):
+    """Eliminations that are the more uncertain the smaller a threshold is, and now and then far more."""
+
+    often: float = 0.0
+
+    def counts(self, shift: Tensor) -> tuple[Tensor, Tensor]:
+        counted, _ = super().counts(shift)
+        chance = torch.rand(len(shift), generator=self.generator, dtype=torch.float64)
+        distance = torch.where(chance < self.often, 1e6, 1.0) * self.distance / shift
+        return counted, distance[:, None].expand(counted.shape)
+
+
+def test_a_position_of_which_nothing_is_known_spoils_no_others() -> None:
+    plain = fake(7, 4, 16, 80)
+    eliminations = Uneven(plain.sigma, 1e-12, plain.generator)
+    low = 0.99 * plain.sigma[..., 0]
+    low[:, 5] = 0
+    shared = searched(eliminations, [0.1, 0.01], 0.0, low=low)
+    assert not apart(shared, 0.0).any()
+    assert (shared.lower == exact(eliminations, [0.1, 0.01])).all()
+
+
+def test_a_few_uncertain_evaluations_spoil_no_others() -> None:
+    """What one of a hundred says of the next is forgotten, or thresholds would stay as far away as it was uncertain."""
+    still_open = 0
+    for seed in range(6):
+        plain = fake(seed, 4, 16, 200)
+        eliminations = Uneven(plain.sigma, 1e-12, plain.generator, often=0.01)
+        still_open += int(apart(searched(eliminations, [0.1, 0.03, 0.01], 0.0), 0.0).sum())
+    assert not still_open
+
+
 def test_thresholds_of_all_ratios_are_shared() -> None:
     """A count at one ratio bounds those of the others, so a second ratio right beside the first adds little."""
     one, two = fake(6, 3, 16, 80), fake(6, 3, 16, 80)

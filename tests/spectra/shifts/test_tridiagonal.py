@@ -6,7 +6,8 @@ from oracles.agreement import RATIOS, agree
 
 from benchmarks.cases import irregular_convolution
 from statesize.measurement.measurement import measure
-from statesize.operators import Convolution, Dense, Operator, SoftmaxAttention
+from statesize.measurement.settings import TOLERANCE_LADDER
+from statesize.operators import Convolution, Dense, Operator, Shared, SoftmaxAttention
 from statesize.spectra.cut import Cut, make_cut
 from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.shifts.tridiagonal import TridiagonalEngine
@@ -106,3 +107,26 @@ def test_many_exact_counts_take_chunks_of_half_the_width() -> None:
     widths = [blocks.groups.eliminations.width for blocks in (few, many, close)]
     assert widths == [16, 8, 16]
     assert torch.equal(exact.count, DenseEngine().blocks(operator, cut).relative_counts(ratios).count)
+
+
+def test_few_positions_of_readouts_in_a_window_are_decomposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of several readouts take all of σ_1 between two positions at which it is bounded, and bounds start anew."""
+    length, g = 800, torch.Generator().manual_seed(3)
+    position = torch.arange(length)
+    outside = (position > position[:, None]) | (position <= position[:, None] - 64)
+    scores = 4 * torch.randn(4, length, length, generator=g, dtype=torch.float64)
+    operator = Shared(Dense(scores.masked_fill(outside, -torch.inf).softmax(-1)))
+    spectra, decomposed = TridiagonalChunks.spectra, list[int]()
+
+    def counted(self: TridiagonalChunks, group: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+        decomposed.append(len(offset))
+        return spectra(self, group, offset)
+
+    monkeypatch.setattr(TridiagonalChunks, "spectra", counted)
+    ratios = torch.tensor(TOLERANCE_LADDER, dtype=torch.float64)
+    found = (
+        TridiagonalEngine().blocks(operator, Cut(length, tuple(range(512, 576)), readouts=4)).relative_counts(ratios)
+    )
+    assert sum(decomposed) <= 6
+    plain = DenseEngine().blocks(operator, Cut(length, tuple(range(515, 576, 20)), readouts=4)).relative_counts(ratios)
+    assert bool((found.count[..., 3::20, :] == plain.count).all())

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -54,23 +53,23 @@ class CertifiedBlocks(HankelBlocks):
 
     def counts(self, thresholds: Tensor) -> Counts:
         """#{σ > τ} for absolute thresholds (K,)."""
-        return self._gathered([self.groups.counts(tau) for tau in _plain(thresholds)])
+        return self._gathered(self.groups.counts(thresholds))
 
     def relative_counts(self, ratios: Tensor, accuracy: float = 0.0) -> Counts:
         """#{σ > ρ σ_1} for ratios (R,); with an accuracy, the middle of bounds that are so close, or 1 apart."""
         self._several = not accuracy and ratios.numel() >= _SEVERAL
         if not ratios.numel() or not self.groups.wanted.any():
-            none = torch.zeros_like(self.groups.limit)
-            return self._gathered([(none, none, none)] * ratios.numel())
-        return self._gathered(list(self._between(ratios, accuracy)))
+            none = self.groups.limit.new_zeros(ratios.numel(), *self.groups.limit.shape)
+            return self._gathered((none, none, none))
+        return self._gathered(self._between(ratios, accuracy))
 
     def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
         """Entropy-ESS to a relative accuracy and a bound on its error, both (..., P)."""
         ess, error = self.groups.entropies(accuracy)
         return self.groups.at_positions(ess), self.groups.at_positions(error)
 
-    def _between(self, ratios: Tensor, accuracy: float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Counts above each ρ σ_1, (N, b), with bounds that are close, from singular values where that fails."""
+    def _between(self, ratios: Tensor, accuracy: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Counts above ρ σ_1, (R, N, b), with bounds that are close, from singular values where that fails."""
         groups, device = self.groups, ratios.device
         low, high = groups.eliminations.largest()
         low = (low - groups.error).clamp(min=0)
@@ -81,28 +80,8 @@ class CertifiedBlocks(HankelBlocks):
         given = (ratios, low, high, groups.wanted, groups.limit, groups.error.squeeze(-1))
         known = shared_thresholds(groups.eliminations, accuracy, *(part.cpu().numpy() for part in given))
         bounds = (torch.from_numpy(part).to(device) for part in (known.lower, known.upper, apart(known, accuracy)))
-        for ratio, lower, upper, left in zip(_plain(ratios), *bounds, strict=True):
-            yield _resolved(groups, ratio, lower, upper, left)
+        return groups.resolve(ratios, *bounds, relative=True)
 
-    def _gathered(self, counts: list[tuple[Tensor, Tensor, Tensor]]) -> Counts:
-        """Counts and bounds (N, b) of K thresholds at the requested positions, (..., P, K)."""
-        if not counts:
-            none = self.groups.at_positions(self.groups.limit)[..., None][..., :0]
-            return Counts(none, none, none)
-        columns = zip(*counts, strict=True)
-        return Counts(*(torch.stack([self.groups.at_positions(part) for part in column], -1) for column in columns))
-
-
-def _plain(numbers: Tensor) -> list[float]:
-    return cast("list[float]", cast("Any", numbers).tolist())
-
-
-def _resolved(
-    groups: Groups, ratio: float, lower: Tensor, upper: Tensor, left: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The middle of bounds (N, b), and where a mask says that they are too far apart, what singular values say."""
-    none = torch.zeros_like(lower)
-    limits = torch.where(left, lower, none), torch.where(left, upper, none)
-    count, least, most = groups.resolve(ratio, *limits, relative=True)
-    lower, upper = torch.where(left, least, lower), torch.where(left, most, upper)
-    return torch.where(left, count, (lower + upper) // 2), lower, upper
+    def _gathered(self, counts: tuple[Tensor, Tensor, Tensor]) -> Counts:
+        """Counts and bounds (K, N, b) of K thresholds at the requested positions, (..., P, K)."""
+        return Counts(*(self.groups.at_positions(part).movedim(0, -1) for part in counts))

@@ -129,12 +129,14 @@ class Groups:
 
     def at_positions(self, everywhere: Tensor) -> Tensor:
         """(N, b) at all positions of all groups to (..., P)."""
-        return everywhere.reshape(*self._shape, self._length)[..., self._positions]
+        return everywhere.reshape(*everywhere.shape[:-2], *self._shape, self._length)[..., self._positions]
 
-    def counts(self, tau: float) -> tuple[Tensor, Tensor, Tensor]:
-        """#{σ > τ} with its bounds."""
-        threshold = torch.full_like(self.squared_norms[:, 0], tau)
-        return self.resolve(tau, *self.bisect(threshold))
+    def counts(self, thresholds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """#{σ > τ} for thresholds (K,) with its bounds, (K, N, b) each."""
+        lower, upper = self.limit.new_empty(2, len(thresholds), *self.limit.shape)
+        for k, tau in enumerate(thresholds):
+            lower[k], upper[k] = self.bisect(tau.expand(len(self.limit)))
+        return self.resolve(thresholds, lower, upper, self.wanted & (lower != upper))
 
     def bisect(self, threshold: Tensor) -> tuple[Tensor, Tensor]:
         """Certified bounds (N, b) on the number of σ above a threshold of each group, (N,)."""
@@ -169,25 +171,26 @@ class Groups:
         return bounds[1], bounds[-1]
 
     def resolve(
-        self, tau: float, lower: Tensor, upper: Tensor, relative: bool = False
+        self, tau: Tensor, lower: Tensor, upper: Tensor, left: Tensor, relative: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Counts above τ, or above τ σ_1, with their bounds: from singular values where the bounds differ."""
+        """Counts above τ (K,), or τ σ_1, with bounds (K, N, b): their middle, or where left, by singular values."""
         # Those of a block of zeros are known, and the bounds that they would give are these: nothing is surely above
         # any threshold, and below the error nothing is excluded.
-        count = lower.clone()
-        left = self.wanted & (lower != upper)
+        count = torch.where(left, lower, (lower + upper) // 2)
         # Where squares of entries are left, some entry is not 0.
         if (left & (self.squared_norms == 0)).any():
-            left &= ~self.eliminations.are_zero()
-        for at, values in self._spectra(left):
-            exact = tau * values[:, :1] if relative else values.new_full((values.shape[0], 1), tau)
+            left = left & ~self.eliminations.are_zero()
+        # Singular values of a position serve all thresholds.
+        for at, values in self._spectra(left.any(0)):
+            exact = tau * values[:, :1] if relative else tau.expand(len(values), -1)
             slack = self.own_error[at][:, None] * (1 + tau if relative else 1)
-            least, most = (part.squeeze(-1) for part in count_bounds(values, slack, exact, self.limit[at]))
-            closest, farthest = torch.maximum(lower[at], least), torch.minimum(upper[at], most)
+            least, most = (part.mT for part in count_bounds(values, slack, exact, self.limit[at]))
+            every = slice(None), *at
+            closest, farthest = torch.maximum(lower[every], least), torch.minimum(upper[every], most)
             # Bounds that contradict each other are none.
             sound = closest <= farthest
-            lower[at], upper[at] = torch.where(sound, closest, least), torch.where(sound, farthest, most)
-            count[at] = (values > exact).sum(-1).clamp(lower[at], upper[at])
+            lower[every], upper[every] = torch.where(sound, closest, least), torch.where(sound, farthest, most)
+            count[every] = (values[:, None] > exact[..., None]).sum(-1).mT.clamp(lower[every], upper[every])
         return count, lower, upper
 
     def largest(self) -> tuple[Tensor, Tensor]:

@@ -26,8 +26,9 @@ Array = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-# Rounds of a group after which singular values of what is still open cost less.
-_ROUNDS = 20
+# Rounds of a group after which singular values of what is still open cost less, and those in which margins only grow,
+# to fade by a factor in each later one.
+_ROUNDS, _EARLY, _FADES = 60, 12, 0.2
 # How close bounds on σ_1 are before thresholds are tried, relative to it.
 _CLOSE = 1e-1
 # How far beyond the thresholds of a group its range ends at first, relative to them; later by what evaluations were
@@ -170,7 +171,8 @@ def _next_shifts(known: Known, accuracy: float) -> tuple[Whole, Array]:
         if known.rounds[n] >= _ROUNDS or _is_finished(known, n, accuracy):
             continue
         for j in range(b):
-            logs[0, j] = math.log(max(known.low[n, j], UNDERFLOW))
+            # Nothing is counted below the error.
+            logs[0, j] = math.log(max(known.low[n, j], known.error[n], UNDERFLOW))
             logs[1, j] = math.log(max(known.high[n, j], UNDERFLOW))
             wide[j] = False
         at, m = _least_known(known, n, logs), 0
@@ -302,8 +304,8 @@ def _learn(known: Known, past: Evaluations, last: Whole, begin: int, end: int) -
         for j in range(b):
             past.uncertainty[e, j] += known.error[n]
             distance = past.uncertainty[e, j]
-            if distance < np.inf:
-                farthest = max(farthest, distance)
+            # One that is as uncertain as it is large says nothing of others.
+            farthest = max(farthest, distance if distance < shift else shift)
             # σ_1 ≤ τ where nothing is counted above τ, and σ_1 > τ where something is.
             if past.counted[e, j] == 0 and shift + distance < known.high[n, j]:
                 known.high[n, j], is_closer[n, j] = shift + distance, True
@@ -311,10 +313,13 @@ def _learn(known: Known, past: Evaluations, last: Whole, begin: int, end: int) -
                 known.low[n, j], is_closer[n, j] = shift - distance, True
         least = np.inf
         for j in range(b):
-            if known.wanted[n, j]:
+            if known.wanted[n, j] and known.low[n, j] > known.error[n]:
                 least = min(least, known.low[n, j])
-        # The smaller a threshold is, the more uncertain, beside it.
+        # The smaller a threshold is, the more uncertain, beside it. A few are far more so than others: in late rounds
+        # their margin fades, or nothing nearer would be tried.
+        fades = _FADES if known.rounds[n] > _EARLY and (e == begin or past.group[e - 1] != n) else 1.0
         for r in range(R):
+            known.margin[r, n] *= fades
             if shift > known.ratios[r] * least / 2:
                 known.margin[r, n] = max(known.margin[r, n], _FARTHER * farthest / shift)
     for e in range(begin, end):

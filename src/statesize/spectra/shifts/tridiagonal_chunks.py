@@ -145,7 +145,8 @@ class TridiagonalChunks:
             fourth = torch.where(fourth > 0, fourth, torch.inf)
             strict, fourth = (part if positive.all() else part[positive] for part in (self.strict, fourth))
             every = 1 if self.length <= _ALL else _EVERY
-            low[positive], high[positive] = largest_everywhere(strict, fourth, every, _CLOSE)
+            closer, high[positive] = largest_everywhere(strict, fourth, every, _CLOSE)
+            low[positive] = torch.maximum(low[positive], closer)
         low, high = (self._everywhere(part * self.scale[:, None]) for part in (low, high))
         return low, high
 
