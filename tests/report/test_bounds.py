@@ -79,7 +79,7 @@ def test_in_tables(bounded, ends, capsys):
     assert len(re.findall(BOUNDS, capsys.readouterr().out)) >= 2
     assert compared.models[0].average_relative_count_error == pytest.approx(APART / 2)
     assert compared.models[0].total_relative_count_error > APART
-    assert len(between_bounds(comparison_table(compared, ["one", "two"]))) >= 2
+    assert len(between_bounds(comparison_table(compared.models, ["one", "two"]))) >= 2
     # Joint and alone, of each layer.
     (groups,) = group_tables([bounded])
     assert len(between_bounds(groups)) == 2 * len(bounded.mixers)

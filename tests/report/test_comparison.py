@@ -12,7 +12,8 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
 from statesize.profiling import Profile, profile
 from statesize.report import write_report
-from statesize.report.comparison import WINDOW, compare
+from statesize.report.compared import WINDOW
+from statesize.report.comparison import compare
 from statesize.report.names import model_title
 from statesize.results.fields import FIGURES, MAIN_COLUMNS
 from statesize.results.summary import middle_bounds, middle_bytes, middle_ceiling

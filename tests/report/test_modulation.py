@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from statesize.profiling import Profile
-from statesize.report.comparison import modulation, modulation_depth
+from statesize.report.compared import modulation, modulation_depth
 
 POSITIONS = np.arange(1, 30)
 

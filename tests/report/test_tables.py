@@ -32,7 +32,7 @@ def test_headings_on_one_line_hold_no_brackets():
 def test_numbers_are_those_of_the_comparison(profiles):
     recall = {"<b>other</b>": 12.345}
     comparison = compare(profiles, recall)
-    table = comparison_table(comparison, model_titles(profiles))
+    table = comparison_table(comparison.models, model_titles(profiles))
     # Modulation says little without the controls of a study, there is no network, and no heads share a cache.
     absent = ("modulation", "norm_modulation", "network_entropy", "redundancy", "readout_total_entropy")
     assert list(table.headings) == ["model", *(name for name in FIGURES if name not in absent)]

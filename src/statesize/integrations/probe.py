@@ -35,7 +35,7 @@ from statesize.parallel.threads import SerialExecutor
 from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import ProfileRun
 from statesize.profiling.sequences import Provenance, SequenceWork
-from statesize.report.comparison import ComparedModel, compare
+from statesize.report.compared import ComparedModel, compared_models
 from statesize.report.diagnosis import diagnose
 from statesize.report.names import by_reason
 from statesize.results.profiled import model_mean
@@ -269,7 +269,7 @@ class Probing:
             self._tell_cost(step, time.perf_counter() - start, start - self._last[1], model)
             share = self._spent / (time.perf_counter() - self._began)
             measured = min(heads, max(self._cost.units))
-            model_row = compare([profile]).models[0]
+            model_row = compared_models([profile], {}, ())[0]
             further = {"heads": measured, "layers": len(profile.mixers), "share_of_time": share}
             values = _logged_values(profile, model_row, further)
             self._readings, self._last = self._readings + 1, (step, time.perf_counter(), _found(profile, model_row))

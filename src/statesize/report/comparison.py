@@ -1,138 +1,29 @@
-"""Several profiles side by side: one row per model."""
+"""Several profiles side by side, the result of `statesize.compare`."""
 
 from __future__ import annotations
 
 import html
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import takewhile
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-import numpy as np
 import pandas as pd
-import xarray as xr
-from numpy.typing import NDArray
 
-from statesize.adapters.observation import PART
 from statesize.errors import InputError
-from statesize.measurement.statistics import estimate
+from statesize.report.compared import ComparedModel, compared_models, comparison_notes
 from statesize.report.frames import cell_text
+from statesize.report.page import write_report
 from statesize.report.redundancy import Redundancy
-from statesize.report.words import capacity_use, left_out_note
-from statesize.results.profiled import Profiled, comparable, model_mean
-from statesize.results.summary import (
-    channels_of,
-    ess_values,
-    known_mean,
-    middle_bytes,
-    middle_ceiling,
-    sample_of,
-    stored_channels,
-)
-
-WINDOW = 8
-"""Cuts before and after a delimiter that it is compared with."""
-
-
-def modulation_depth(
-    values: NDArray[np.float32 | np.float64],
-    positions: NDArray[np.int64],
-    delimiters: Sequence[tuple[int, int]],
-    window: int = WINDOW,
-) -> NDArray[np.float64]:
-    """The relative dip 1 − (ESS at the cut right after a delimiter) / (mean over the cuts around it), (unit,).
-
-    Both are averaged over all delimiters before they are divided, so that a head whose ESS is 0 somewhere counts too.
-
-    Args:
-        values: ESS or norm, (sequence, unit, position), NaN where it is not known.
-        positions: The cut positions, (position,), ascending.
-        delimiters: Sequence and index of each delimiter token; those without all `window` cuts before and after the
-            cut that follows them are left out.
-        window: Cuts on either side.
-
-    Returns:
-        One number per unit; NaN where no delimiter has room, or all is 0 around them.
-
-    Example:
-        >>> ess = np.array([[[4.0, 4.0, 1.0, 4.0, 4.0]]])
-        >>> modulation_depth(ess, np.arange(1, 6), [(0, 2)], window=2)
-        array([0.75])
-    """
-    index_at = {int(position): index for index, position in enumerate(positions)}
-    at, around = np.zeros(values.shape[1]), np.zeros(values.shape[1])
-    for sequence, token in delimiters:
-        cuts = [index_at.get(token + 1 + step) for step in range(-window, window + 1)]
-        known = [cut for cut in cuts if cut is not None]
-        if len(known) < len(cuts):
-            continue
-        curve = values[sequence][:, known].astype(np.float64)
-        if np.isfinite(curve).all():
-            at += curve[:, window]
-            around += np.delete(curve, window, 1).mean(1)
-    return 1 - np.divide(at, around, out=np.full_like(at, np.nan), where=around > 0)
-
-
-def modulation(profile: Profiled, node: xr.Dataset, metric: str, window: int = WINDOW) -> float:
-    """The modulation depth of one mixer at the special tokens inside the sequences; NaN where it is not known."""
-    # `statesize study delimiters` has the controls without which a dip says little.
-    values = node["norm"].values if metric == "norm" else ess_values(node, metric)
-    tokens = profile.tokens
-    inside = np.arange(tokens.sizes["token"]) < tokens["length"].values[:, None]
-    marked = np.argwhere(tokens["special"].values & inside)
-    delimiters = [(int(sequence), int(token)) for sequence, token in marked]
-    return estimate(modulation_depth(values, node["position"].values, delimiters, window), sample_of(node)).mean
-
-
-_AVERAGES = (
-    "average_entropy", "average_relative_count", "average_relative_count_error", "norm", "state_utilisation",
-    "ceiling_utilisation",
-)  # fmt: skip
-
+from statesize.report.words import capacity_use
+from statesize.results.profiled import Profiled
 
 _SHOWN = ["model", "middle_bytes", "middle_entropy", "middle_ceiling", "middle_utilisation"]
 _MAIN = [
     *_SHOWN, "tss", "average_entropy", "state_utilisation", "ceiling_utilisation", "norm", "state_bytes",
     "recall_perplexity",
 ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class ComparedModel:
-    """One model's row; `statesize.results.fields.FIGURES` says what the numbers are, from `state_bytes` on."""
-
-    model: str
-    mixers: int  # that were measured
-    channels: int  # of all of these
-    sequences: int  # that it was measured over
-    tokens: int  # of all of these
-    state_bytes: float
-    middle_bytes: float
-    middle_entropy: float
-    middle_ceiling: float
-    middle_utilisation: float
-    tss: float
-    total_tss: float
-    average_entropy: float
-    average_entropy_error: float
-    average_relative_count: float
-    average_relative_count_error: float
-    total_entropy: float
-    total_entropy_error: float
-    total_relative_count: float
-    total_relative_count_error: float
-    readout_total_entropy: float
-    norm: float
-    state_utilisation: float
-    ceiling_utilisation: float
-    modulation: float  # up to 1; negative where ESS rises
-    norm_modulation: float  # up to 1; negative where the norm rises
-    recall_perplexity: float
-    network_entropy: float
-    redundancy: float
 
 
 @dataclass(frozen=True)
@@ -177,8 +68,6 @@ class Comparison:
         Returns:
             The file.
         """
-        from statesize.report import write_report
-
         return write_report(self.profiles, path, self.recall, self.networks)
 
     def _shown(self) -> Any:
@@ -228,117 +117,6 @@ def compare(
         raise InputError(f"profiles must be a list of Profiles, got {profiles!r:.200}")
     if not profiles:
         raise InputError("profiles must hold at least one, got none.")
-    wholes = {network.model: network for network in networks}
-    models = tuple(_compared(profile, recall or {}, wholes.get(profile.model)) for profile in profiles)
-    notes = tuple(_notes(profiles, recall or {}, networks))
-    return Comparison(models, notes, capacity_use(profiles), tuple(profiles), recall or {}, tuple(networks))
-
-
-def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundancy | None) -> ComparedModel:
-    rows = profile.summary_rows()
-    if not rows:
-        raise InputError(f"The profile of {profile.model} holds no mixer; there is nothing to compare.")
-    nodes = [profile.mixer(name) for name in profile.mixers]
-    channels = sum(channels_of(node) for node in nodes)
-    groups = [profile.group(name) for name in profile.mixers]
-    stored = [stored_channels(node, group) for node, group in zip(nodes, groups, strict=True)]
-
-    def mean(figures: Iterable[float]) -> float:
-        return model_mean(profile, list(figures))
-
-    whole = {name: mean(row[name] for row in rows) for name in ("tss", *_AVERAGES)}
-    if any(math.isnan(rows[at]["tss"]) for at in comparable(profile)):
-        whole["tss"] = math.nan
-    whole["average_entropy_error"] = math.hypot(*(row["readout_total_entropy_error"] for row in rows)) / channels
-
-    carried = mean(row["middle_entropy"] for row in rows)
-    # Numbers of whole layers have no size that they could be a share of.
-    ceiling = math.nan if _is_derived(profile) else mean(map(middle_ceiling, nodes))
-
-    def total(
-        name: Literal["total_entropy", "total_relative_count", "total_relative_count_error", "readout_total_entropy"],
-    ) -> float:
-        known = [row[name] for row in rows if math.isfinite(row[name])]
-        return sum(known) if known else math.nan
-
-    return ComparedModel(
-        model=profile.model,
-        mixers=len(rows),
-        channels=channels,
-        sequences=int(profile.tokens.sizes["sequence"]),
-        tokens=int(profile.tokens["length"].sum()),
-        state_bytes=float(sum(row["state_bytes"] for row in rows)),
-        middle_bytes=sum(middle_bytes(node, profile.tokens["length"].values) for node in nodes),
-        middle_entropy=carried,
-        middle_ceiling=ceiling,
-        middle_utilisation=carried / ceiling if ceiling else math.nan,
-        total_tss=float(np.dot(stored, [row["tss"] for row in rows])),
-        total_entropy=total("total_entropy"),
-        total_entropy_error=math.hypot(*(row["total_entropy_error"] for row in rows)),
-        total_relative_count=total("total_relative_count"),
-        total_relative_count_error=total("total_relative_count_error"),
-        readout_total_entropy=total("readout_total_entropy"),
-        modulation=mean(modulation(profile, node, "entropy") for node in nodes),
-        norm_modulation=mean(modulation(profile, node, "norm") for node in nodes),
-        recall_perplexity=float(recall.get(profile.model, math.nan)),
-        network_entropy=float(known_mean(np.array(network.whole), 0)) if network else math.nan,
-        redundancy=float(known_mean(np.array(network.values), 0)) if network else math.nan,
-        **whole,
-    )
-
-
-def _is_derived(profile: Profiled) -> bool:
-    return all(profile.mixer(name).attrs["kind"] == "derivative" for name in profile.mixers)
-
-
-def _only_ends_differ(profiles: Sequence[Profiled]) -> bool:
-    """Whether all read the same tokens but for the last one or two of each sequence."""
-    tokens = [profile.tokens for profile in profiles]
-    rows = [
-        [ids[:length].tolist() for ids, length in zip(one["token_ids"].values, one["length"].values, strict=True)]
-        for one in tokens
-    ]
-    # What is no token has the id −1.
-    known = len({len(texts) for texts in rows}) == 1 and rows[0][0][0] >= 0
-    return known and all(
-        len([*takewhile(lambda at: len({*at}) == 1, zip(*texts, strict=False))]) >= max(map(len, texts)) - 2
-        for texts in zip(*rows, strict=True)
-    )
-
-
-def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float], networks: Sequence[Redundancy]) -> list[str]:
-    attributes = [profile.attributes for profile in profiles]
-    notes = [f"{profile.model}: {note}" for profile in profiles if (note := left_out_note(profile))]
-    if len(profiles) == 1:
-        notes.append("A comparison takes two profiles or more, and this is one.")
-    derived = [_is_derived(profile) for profile in profiles]
-    if any(derived) and not all(derived):
-        without = ", ".join(profile.model for profile, one in zip(profiles, derived, strict=True) if one)
-        notes.append(f"Numbers of whole layers ({without}) do not compare with those per channel of the other rows.")
-    if len({str(facts["tokens_sha256"]) for facts in attributes}) > 1:
-        notes.append(
-            "The profiles are of the same texts but for the last tokens: behind the text of a file stands the model's "
-            "end-of-text token, and not the file's last newline. A Python string is read as it is. Give both as "
-            "pathlib.Path."
-            if _only_ends_differ(profiles)
-            else "The profiles are not of the same tokens: the texts differ, or the tokenizers cut them differently, "
-            "and ESS depends on the input."
-        )
-    for name in ("positions", "stride", "past", "future"):
-        given = [cast("dict[str, Any]", facts["settings"]).get(name) for facts in attributes]
-        different = {"default" if value is None else str(value) for value in given}
-        if len(different) > 1:
-            notes.append(f"They were measured with different {name} ({', '.join(sorted(different))}).")
-    thresholds = [facts["relative_tolerances"][:1] for facts in attributes]
-    if any(first != thresholds[0] for first in thresholds):
-        notes.append("Their first relative tolerances differ, so the counts above ρ times the largest do not compare.")
-    skipped = [one.model for one in profiles if one.not_measured or any(PART in note for note in one.notes.values())]
-    if skipped:
-        notes.append(f"Not all layers were measured as a whole of {', '.join(skipped)}; sums lack what was skipped.")
-    names = {profile.model for profile in profiles}
-    notes += [f"Whole network of {network.middle_text()}" for network in networks if network.model in names]
-    different = {"Recall perplexity": set(recall), "A network": {network.model for network in networks}}
-    for what, models in different.items():
-        if models - names:
-            notes.append(f"{what} must belong to one of the profiles, got that of {', '.join(sorted(models - names))}.")
-    return notes
+    beside = recall or {}, tuple(networks)
+    models, notes = compared_models(profiles, *beside), tuple(comparison_notes(profiles, *beside))
+    return Comparison(models, notes, capacity_use(profiles), tuple(profiles), *beside)

@@ -10,7 +10,7 @@ from statesize.errors import InputError
 from statesize.measurement import vega
 from statesize.measurement.chart import METRICS
 from statesize.report.charts import along, layers
-from statesize.report.comparison import compare
+from statesize.report.compared import compared_models, comparison_notes
 from statesize.report.head_map import fitting_map
 from statesize.report.names import by_reason, metric_titles, model_title, model_titles
 from statesize.report.on_record import standing, what_suffices
@@ -81,9 +81,9 @@ def page(
     said, several = headline(profiles), len(profiles) > 1
     explained, tables = [said.detail, _BARS, *([_REPEATED] if networks else [])], [layer_table(profiles)]
     if several:
-        comparison = compare(profiles, recall, networks)
-        tables.append(comparison_table(comparison, model_titles(profiles)))
-        explained += comparison.notes
+        models = compared_models(profiles, recall or {}, networks)
+        tables.append(comparison_table(models, model_titles(profiles)))
+        explained += comparison_notes(profiles, recall or {}, networks)
     tables += group_tables(profiles)
     facts = column_facts(tables, profiles[0].attributes["relative_tolerances"])
     tables.append(engine_table(profiles))

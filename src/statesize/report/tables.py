@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from statesize.io.text import counted
-from statesize.report.comparison import Comparison
+from statesize.report.compared import ComparedModel
 from statesize.report.document import Shown
 from statesize.report.names import kind_title, model_title, position_name, short_names
 from statesize.report.result_page import PageTable
@@ -124,9 +124,11 @@ def layer_table(profiles: Sequence[Profiled]) -> PageTable:
     return table_of(_LAYERS, headings, rows)
 
 
-def comparison_table(comparison: Comparison, titles: Sequence[str], figures: Sequence[str] = _FIGURES) -> PageTable:
+def comparison_table(
+    models: Sequence[ComparedModel], titles: Sequence[str], figures: Sequence[str] = _FIGURES
+) -> PageTable:
     """One row per model, by its title."""
-    rows = [told(vars(model)) | {"model": title} for model, title in zip(comparison.models, titles, strict=True)]
+    rows = [told(vars(model)) | {"model": title} for model, title in zip(models, titles, strict=True)]
     named = {name: FIGURE_HEADINGS[name] for name in ("model", *figures)}
     about = "Each row is a model: what its layers can hold together, and what they carry on this text."
     return table_of(_MODELS, _telling(named, rows), rows, about)

@@ -215,7 +215,7 @@ def comparison_page(
     profiles: Sequence[Profile], comparison: Comparison, titles: Sequence[str], *, wide: bool = False
 ) -> ResultPage:
     """One row per model, of the figures that are known of any, and what makes them less comparable."""
-    table = comparison_table(comparison, titles) if wide else comparison_table(comparison, titles, _COMPARED)
+    table = comparison_table(comparison.models, titles, *([] if wide else [_COMPARED]))
     headings = _headings({name: FIGURE_HEADINGS[name] for name in table.headings}, "relative tolerance")
     told = [*map(model_line, profiles)] if 1 < len(profiles) <= _MOST_TOLD else []
     caches = {all(keeps_everything(one.mixer(name)) for name in one.mixers) for one in profiles}

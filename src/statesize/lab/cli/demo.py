@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from statesize.profiling import Profile
-    from statesize.report.comparison import ComparedModel
+    from statesize.report.compared import ComparedModel
     from statesize.report.result_page import PageTable
 
 _PAGE = Path("statesize-demo.html")
