@@ -133,23 +133,26 @@ def measured(monkeypatch):
 def test_a_head_and_a_group_are_timed_the_second_time_and_more_of_them_where_they_are_fast(measured, seconds, further):
     seen = measured(seconds)
     trial, names = timed(tiny_llama(), torch.arange(80))
-    # The first time loads and compiles what they take.
-    each = [(count, [(4, 79, "tridiagonal"), (2, 79, "tridiagonal")]) for count in (1, 1, *further)]
-    # A second layer shows more where that takes no time.
-    assert seen == each * (2 if further else 1)
+    heads, groups = (4, 79, "tridiagonal"), (2, 79, "tridiagonal")
+    each = [(count, [heads, groups]) for count in (1, *further)]
+    # The first time loads and compiles what an engine takes; a second layer shows how layers differ.
+    assert seen == [(1, [heads]), *each, *each]
     assert [[len(took) for took in layers[80]] for layers in trial.seconds.values()] == [[2, 2]]
     assert len(names) == 2
 
 
-def test_a_layer_stands_for_all_that_are_measured_alike(measured):
+def test_two_layers_stand_for_all_that_are_measured_alike(measured):
     seen = measured(8.0)
     kinds = ["sliding_attention", "full_attention"] * 2
     shape = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 4, "head_dim": 4, "vocab_size": 80}
     config = Gemma3TextConfig(**shape, num_hidden_layers=4, num_key_value_heads=1, sliding_window=16, layer_types=kinds)
     trial, names = timed(Gemma3ForCausalLM(config).eval(), torch.arange(80))
     assert [list(trial.kinds).index(name) for name in names] == [0, 1, 2, 3]
-    # Heads and groups of the first layer alone: the others are measured by the same engines.
-    assert seen == [(1, [(4, 79, "tridiagonal"), (1, 79, "dense")])] * 2
+    # Of two layers alone, the first of them twice: those of the other kind are measured by the same engines.
+    assert seen == [
+        (1, [(1, 79, "dense"), (4, 79, "tridiagonal")]),
+        *[(1, [(4, 79, "tridiagonal"), (1, 79, "dense")])] * 2,
+    ]
     assert [[groups for _, groups in layers[80]] for layers in trial.seconds.values()] == [[8.0, 8.0]] * 2
     assert {heads.kind for (heads, _), _ in trial.planned.values()} == {"attention", "sliding attention"}
 

@@ -140,7 +140,7 @@ def plan(
     """Say what `statesize.profile` would measure with the same arguments, and predict its time and memory.
 
     The model runs over the longest sequence. Two layers of each kind are timed there, for two seconds or on one head or
-    channel, and all others of the kind cost as much; a slow one stands for all that are measured alike. The same layers
+    channel, and all others of the kind cost as much; slow ones stand for all that are measured alike. The same layers
     are timed over the sequence of middle length, if it is shorter: both times say what all sequences take.
 
     Args:
@@ -210,7 +210,7 @@ class _Trial:
         self.skipped, self.kinds, self.names = dict[str, str](), dict[str, Hashable](), list[str]()
         self.planned = dict[Hashable, tuple[list[PlannedMixer], dict[int, float]]]()
         self.seconds = defaultdict[Hashable, dict[int, list[list[float]]]](lambda: defaultdict(list))
-        # What heads and groups took, by all that says how they are measured.
+        # What heads and groups took, by all that says how they are measured, in the first and second layer of a kind.
         self._took = dict[Hashable, list[float]]()
 
     def time_layers(self, given: Given) -> Iterator[str]:
@@ -249,9 +249,10 @@ class _Trial:
         alike = tuple(
             (work.engine, work.operations, one.units, len(work.sample.units), work.cut) for one, work in works
         )
-        if sum(self._took.get(alike, [])) < _ENOUGH:
-            self._took[alike] = _seconds(works, self._settings, products=unit.by_products)
-        heads, *groups = self._took[alike]
+        layer, warm = (alike, len(self.seconds[kind][length])), (alike, 0) in self._took
+        if sum(self._took.get(layer, [])) < _ENOUGH:
+            self._took[layer] = _seconds(works, self._settings, products=unit.by_products, warm=warm)
+        heads, *groups = self._took[layer]
         self.seconds[kind][length].append([made + heads, *groups])
         if length < self._lengths[-1] or kind in self.planned:
             return
@@ -326,7 +327,7 @@ def _kinds_and_names(model: nn.Module, captured: Capture) -> tuple[dict[str, Has
     return kinds, list(chosen)
 
 
-def _seconds(works: Sequence[tuple[Captured, Work]], settings: Settings, *, products: bool) -> list[float]:
+def _seconds(works: Sequence[tuple[Captured, Work]], settings: Settings, *, products: bool, warm: bool) -> list[float]:
     """What all units of a layer and of its groups take, by as many of them as fit into `_ENOUGH` seconds."""
     positions = 1
     if products and (cut := works[0][1].cut) is not None:
@@ -336,8 +337,9 @@ def _seconds(works: Sequence[tuple[Captured, Work]], settings: Settings, *, prod
         works = [(item, replace(work, cut=one)) for item, work in works]
     # Fewer units than threads would not show how fast all are.
     count = torch.get_num_threads() if len(works) == 1 else 1
-    # The first time, code is compiled or loaded, some of it only where all positions are measured.
-    _seconds_of(count, works, settings)
+    if not warm:
+        # The first time, code is compiled or loaded, some of it only where all positions are measured.
+        _seconds_of(count, [*{work.engine: (item, work) for item, work in reversed(works)}.values()], settings)
     seconds = _seconds_of(count, works, settings)
     fitting = int(_ENOUGH * len(works[0][1].sample.units) / sum(seconds))
     if fitting >= 2 * count:
