@@ -12,10 +12,10 @@ PHRASES = (
     "reads {bounds.documents} texts of 512 tokens",
     "rises by {bounds.worth_value} nats per token",
     "it needs {bounds.multiple} times ESS for a change",
-    "the cache has to keep more: {bounds.stored} of its values",
+    "So the cache has to keep more: {bounds.stored} of its values",
     "In SmolLM2 layers {measured_models.smollm2_layers} carry most ({measured_models.smollm2_512_texts} texts)",
     "Without this token, layers {measured_models.smollm2_layers_sinkless} carry most",
-    "costs {published_caches.int4_half} nats per token, perhaps nothing",
+    "cost {published_caches.int4_half} nats per token, perhaps nothing",
 )
 _NAME = re.compile(r"\{([\w.]+)\}")
 

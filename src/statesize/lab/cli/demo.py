@@ -142,45 +142,40 @@ def _table(models: Sequence[ComparedModel], profiles: Sequence[Profile], losses:
         used = Shown(math.nan, "") if cache else Shown(share, f"{share:.0%}")
         loss, held, ess = losses[model.model], model.middle_ceiling, model.middle_entropy
         rows.append([model_title(profile), Shown(loss, f"{loss:.2f}"), held, Shown(ess, f"{ess:.1f}"), used])
-    return PageTable("Four models", headings, rows)
+    note = (
+        "Loss: cross-entropy with natural logarithms. Softmax attention has no share, as its cache grows with the text."
+    )
+    return PageTable("Four models", headings, rows, note)
 
 
 def _means(profiles: Sequence[Profile], losses: dict[str, float], cut: dict[str, Any]) -> list[str]:
-    """How far states and caches differ, whether as many numbers as ESS are enough, and what must not be concluded."""
+    """Whether as many numbers as ESS are enough, and what must not be concluded."""
     from statesize.measurement.statistics import Interval
     from statesize.report.names import model_title
-    from statesize.report.words import headline
-
-    title = model_title(next(one for one in profiles if one.model == _CUT))
-    worth = Interval.of(cut["worth"])
-    best = min(profiles, key=lambda one: losses[one.model])
-    return [
-        headline(profiles).sentence,
-        f"Would a memory of so many numbers be enough? For {title}, on {counted(cut['texts'], 'text')} of "
-        f"{cut['measured'][0]['tokens']} tokens: {_answer(cut)} The change is 100% if the whole past is lost, which is "
-        f"worth {worth} nats per token.",
-        f"A larger ESS does not make a better model (here {model_title(best)} predicts best), and a state that is not "
-        "filled is no fault: only a task can tell.",
-    ]
-
-
-def _answer(cut: dict[str, Any]) -> str:
-    """Yes, no or perhaps, for numbers that are chosen with hindsight, and without it."""
-    from statesize.measurement.statistics import Interval
     from statesize.truncation.result import NEGLIGIBLE
 
     rows = cast("list[dict[str, Any]]", cut["rows"])
     once = {row["rule"]: row["divergence_share"] for row in rows if row["scale"] == 1}
     said: list[str] = []
-    for choice, rule in (("with hindsight, as if later tokens were known", "ess"), ("without hindsight", "past rows")):
+    for choice, rule in (("as if later tokens were known (with hindsight)", "ess"), ("from the past", "past rows")):
         lost = Interval.of(once[rule])
         sure = bool(lost.ends) and not lost.low <= NEGLIGIBLE < lost.high
-        word = "perhaps" if not sure else "yes" if lost.high <= NEGLIGIBLE else "no"
-        said.append(f"{word} if they are chosen {choice}: the predictions change by {lost:.1%}")
+        word = "Perhaps" if not sure else "Yes" if lost.high <= NEGLIGIBLE else "No"
+        said.append(f"{word}, if they are chosen {choice}: predictions change by {lost:.1%}.")
     multiple: dict[str, Any] = cut["without_hindsight"]["multiple"] or {}
     if multiple.get("mean"):
-        said[-1] += f"; for {NEGLIGIBLE:.0%} it takes {Interval.of(multiple):.1f} times as many"
-    return f"{'; '.join(said)}."
+        said.append(f"For {NEGLIGIBLE:.0%} it takes {Interval.of(multiple):.1f} times ESS.")
+    title = model_title(next(one for one in profiles if one.model == _CUT))
+    best = min(profiles, key=lambda one: losses[one.model])
+    return [
+        f"Would a memory of so many numbers be enough? This was tested in {title}, at the middle of "
+        f"{counted(cut['texts'], 'text')} of {cut['measured'][0]['tokens']} tokens, where the past is worth "
+        f"{Interval.of(cut['worth'])} nats per token. Enough means: predictions change by at most {NEGLIGIBLE:.0%} of "
+        "the change if the whole past is lost.",
+        " ".join(said),
+        f"A larger ESS does not make a better model (here {model_title(best)} predicts best), and a state that is not "
+        "filled is no fault: only a task can tell.",
+    ]
 
 
 def _truncation(profiles: dict[str, Profile], folder: Path, printing: Printing) -> dict[str, Any]:
