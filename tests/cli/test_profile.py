@@ -438,13 +438,17 @@ def hub(tmp_path, monkeypatch):
 
 
 def test_a_model_of_the_hub_is_told_with_its_commit_and_the_command(hub, text, here, capsys):
-    command = ["profile", "someone/tiny", "--text", str(text), "--max-tokens", "8", "--output", "result"]
-    assert main(command) == 0
+    command = ["profile", "someone/tiny", "--text", str(text), "--max-tokens", "8", "--sequences", "2"]
+    assert main([*command, "--output", "result"]) == 0
     found = Profile.load("result")
     assert found.model == "someone/tiny"
     source = found.attributes["source"]
     assert (source["kind"], source["revision"], source["commit"]) == ("hub", "main", hub)
-    assert source["command"] == f"statesize profile someone/tiny --text {text} --max-tokens 8 --output result"
+    assert (
+        source["command"]
+        == f"statesize profile someone/tiny --text {text} --max-tokens 8 --sequences 2 --output result"
+    )
+    # Two texts would give no verdict.
     assert source["test"] == f"statesize truncate someone/tiny --text {text} --max-tokens 8"
 
 

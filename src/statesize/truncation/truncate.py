@@ -277,7 +277,8 @@ def checked_pieces(
         longest = max(map(len, texts))
         fewer = f", or --max-tokens {longest} (tokens={longest})" if longest >= LEAST_TOKENS else ""
         raise InputError(
-            f"inputs must have a text of {length} tokens, got {longest} in the longest. Give longer texts{fewer}."
+            f"inputs must have a text of {length if fewer else LEAST_TOKENS} tokens, got {longest} in the longest. "
+            f"Give longer texts{fewer}."
         )
     return pieces[:most]
 

@@ -85,8 +85,9 @@ def demo(
     means = _means(every, losses, cut["result"])
     with printing.step("drawing the report"):
         drawn = report_page(every)
-        said = [*found, *means, *standing(every), f"Next, your model: statesize {' '.join(_YOURS)}"]
-        replace(drawn, tables=[table, *drawn.tables], notes={**drawn.notes, MEANING: said}).write(path)
+        said = [*standing(every), f"Next, your model: statesize {' '.join(_YOURS)}"]
+        notes, finding = {**drawn.notes, MEANING: said}, "\n".join([*found, *means])
+        replace(drawn, finding=finding, tables=[table, *drawn.tables], notes=notes).write(path)
     if printing.json:
         documents = [profile_document(one, folder / name) for name, one in profiles.items()]
         print_json({"schema": SCHEMA, "models": documents, "truncation": cut["result"], "report": str(path)})
@@ -121,8 +122,8 @@ def _found(models: Sequence[ComparedModel], profiles: Sequence[Profile]) -> list
         f"Past token {texts['token'] // 2} of {texts['token']}, {len(models)} small language models carry "
         f"{min(carried):.1f} to {max(carried):.1f} numbers per channel: their effective state-size (ESS).",
         f"They were trained alike, and read {counted(texts['sequence'], 'text')} of {texts['token']} tokens. Softmax "
-        "attention holds a key and a value of every token, the others a state of fixed size. ESS says how many of the "
-        "numbers that a channel holds can still affect later tokens.",
+        "attention holds a key and a value of every token, the others a state of fixed size. ESS says about how "
+        "many independent numbers of what a channel holds matter to later tokens.",
     ]
 
 
