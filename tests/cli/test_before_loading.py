@@ -49,7 +49,7 @@ def weightless(tmp_path_factory):
         ),
         (
             "truncate llama --text few.txt",
-            "--text must have a text of 8 tokens, got 3 in the longest. Give longer texts.",
+            "--text must have a text of 4 tokens, got 3 in the longest. Give longer texts.",
         ),
         ("truncate llama --text short.txt --cuts 300", "cuts must lie from 1 to "),
         ("truncate llama --text few.txt --text few.txt --text words.txt", "or --max-tokens 11 (tokens=11)."),
