@@ -206,6 +206,8 @@ REFUSED = [
     ),
     ("profile gla --positions few", "--positions must be a whole number or all, got 'few'. See"),
     ("compare one two --text x", "--text is no option of statesize compare. See"),
+    ("profile gla --lenght 3", "--lenght is no option of statesize profile. See"),
+    ("length gla --max-tokens 3", "--max-tokens is no option of statesize length. See"),
     ("compress gla --outptu small", "--outptu is no option of statesize compress. Did you mean --output?"),
     ("truncate gla --max-tokens 3", "error: --max-tokens must be a whole number of at least 4, got 3"),
     ("profile one.txt", "model must be a folder with its config.json, or a GGUF file, got the file one.txt. Give one."),

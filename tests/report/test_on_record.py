@@ -149,8 +149,8 @@ def test_the_command_that_tests_what_suffices_is_told_in_full(source, command):
 
 
 def test_a_text_that_is_far_shorter_than_those_on_record_is_not_compared():
-    told = standing([ss.profile("gla", [[5, 6, 7]])])
-    assert told == ["3 tokens are too few to compare with models on record, of 64 and more."]
+    told = standing([ss.profile("gla", [list(range(5, 25))])])
+    assert told == ["20 tokens are too few to compare with models on record, of 64 and more."]
 
 
 def test_a_record_holds_the_headline_of_its_profile(recorded):
@@ -189,7 +189,7 @@ def test_a_record_without_its_licence_is_no_part_of_the_page(recorded):
 
 
 def test_a_profile_prints_where_it_stands_among_models_that_carry_the_same(capsys):
-    assert main(["profile", "gla", "--max-tokens", "16", "--quiet"]) == 0
+    assert main(["profile", "gla", "--max-tokens", "32", "--quiet"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "on record, " in line]
     known = measured_models()
     assert len({one["carries"] for one in known}) == 4

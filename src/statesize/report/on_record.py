@@ -230,7 +230,7 @@ def _standing(profile: Profiled, models: Sequence[Mapping[str, Any]], own: Mappi
             said.append(f"{';' if said else ', at the middle'} of {nearest:,} {data}: {', '.join(told)}")
     if not said:
         return ""
-    if 4 * length < min(lengths):
+    if 2 * length < min(lengths):
         return f"{counted(length, name)} are too few to compare with models on record, of {min(lengths)} and more."
     first = "On record" if lengths == {length} else "Nearest on record"
     return f"What is normal for {_NORMAL_OF[kind[0]]}? {first}{''.join(said)}. All: statesize models --measured"
