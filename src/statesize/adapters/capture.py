@@ -142,10 +142,9 @@ class Capture(Iterator[Captured]):
             else:
                 mixers_here = self._found(call)
                 at = next((at for at, item in enumerate(mixers_here) if item.kind != SHORT_CONVOLUTION), None)
-                if (
-                    at is not None
-                    and (held := (mixers_here if call.by_impulses else call.mixers)[at].state_bytes) is not None
-                ):
+                # Where T is not found by impulses, the observed run says what earlier layers have stored already.
+                sized = mixers_here if call.by_impulses else call.mixers
+                if at is not None and (held := sized[at].state_bytes) is not None:
                     mixers_here[at] = replace(mixers_here[at], state_bytes=held + call.bytes_beside)
         except ModelError as error:
             # The others are measured.

@@ -50,7 +50,7 @@ def demo(
     from statesize.measurement.settings import Settings
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
-    from statesize.report.comparison import compare
+    from statesize.report.compared import compared_models
     from statesize.report.on_record import standing
     from statesize.report.page import MEANING
     from statesize.report.page import page as report_page
@@ -80,7 +80,7 @@ def demo(
     kept = sum(time is not None and time == written_at(folder / name) for name, time in written.items())
     cut = _truncation(profiles, folder, printing)
     every = [*profiles.values()]
-    models = compare(every).models
+    models = compared_models(every, {}, ())
     table, found = _table(models, every, losses), _found(models, every)
     means = _means(every, losses, cut["result"])
     with printing.step("drawing the report"):
