@@ -3,7 +3,7 @@
 MODEL is a Llama of transformers. Eigen Attention (arXiv 2408.05646) and Palu (arXiv 2407.21118) store r numbers of the
 d of each value, for every token: what a fixed basis of d-dimensional values takes of them. Eigen Attention takes that
 basis from values of calibration texts, Palu from the weights that make them; each stands here for each cache, and with
-one basis for all caches of a layer. Of i tokens they store i r numbers, as many as k numbers of each of d channels
+one basis for all caches of a layer. They store i r numbers of i tokens, as many as k numbers of each of d channels
 where r = k d / i. Only values that rows behind the cut read are projected, and keys stay, as in `truncate`; both papers
 also make keys smaller. Bundled documents are read, bases come from others of them.
 """
@@ -36,14 +36,13 @@ from statesize.texts.inputs import inputs_of, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer
 from statesize.truncation.cutting import Cutting
 from statesize.truncation.past import SharedPast
-from statesize.truncation.result import CutDocument
-from statesize.truncation.result import CutRun as Measured
-from statesize.truncation.runs import CutRun, mean_numbers, runs
+from statesize.truncation.result import CutDocument, CutRun
+from statesize.truncation.runs import PlannedRun, mean_numbers, runs
 from statesize.truncation.truncate import CutTest, scored
 
 DOCUMENTS, CALIBRATION, TOKENS = 6, 10, 512
 SHARES = (0.5, 0.75, 0.9)
-"""Of each value, the same in all layers, beside as many numbers as joint ESS."""
+"""Shares of each value, the same in all layers, beside as many numbers as joint ESS."""
 RULES = ("calibration", "weights", "calibration, by layer", "weights, by layer")
 
 
@@ -57,7 +56,7 @@ class LowRank(Cutting):
 
     bases: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
-    def dropped(self, name: str, seen: Observation, run: CutRun) -> Tensor | None:
+    def dropped(self, name: str, seen: Observation, run: PlannedRun) -> Tensor | None:
         """What a run drops of the inputs before the cut."""
         if not self.bases:
             return super().dropped(name, seen, run)
@@ -113,11 +112,11 @@ def measured(test: CutTest, bases: dict[str, dict[str, Tensor]], index: int) -> 
             numbers = {name: torch.full((len(basis),), share * width[name]) for name, basis in own.items()}
             planned.append((_run(spectra, f"values by {rule}", share, numbers, width), own))
     causal, choices = [run for run, _ in planned if run.causal], {}
-    made = list[Measured]()
+    made = list[CutRun]()
     for run, own in planned:
         cutting = LowRank(cut, test.own, test.whole, run, causal, choices, past=past, bases=own)
         made.append(
-            Measured(run.rule, run.scale, run.kept, *scored(cutting.logits(forward), expected, expected.exp(), answers))
+            CutRun(run.rule, run.scale, run.kept, *scored(cutting.logits(forward), expected, expected.exp(), answers))
         )
         past.settled = True
     stored = mean_numbers(spectra, {name: one.inputs + torch.zeros(one.stored) for name, one in spectra.items()})
@@ -126,11 +125,15 @@ def measured(test: CutTest, bases: dict[str, dict[str, Tensor]], index: int) -> 
     return CutDocument(index, len(ids), cut, loss, entropy, stored, stored, stored, tuple(made))
 
 
-def _run(spectra: dict[str, Any], rule: str, scale: float, numbers: dict[str, Tensor], width: dict[str, int]) -> CutRun:
+def _run(
+    spectra: dict[str, Any], rule: str, scale: float, numbers: dict[str, Tensor], width: dict[str, int]
+) -> PlannedRun:
     """A run with ⌈numbers⌉ of each value, and what they are per channel."""
     ranks = {name: torch.ceil(one - 1e-9).clamp(max=width[name]).long() for name, one in numbers.items()}
     kept = {name: ranks[name] * spectra[name].inputs / width[name] for name in ranks}
-    return CutRun(rule, scale, ranks, grouped=True, kept=sum(float(one.mean()) for one in kept.values()) / len(kept))
+    return PlannedRun(
+        rule, scale, ranks, grouped=True, kept=sum(float(one.mean()) for one in kept.values()) / len(kept)
+    )
 
 
 def main(path: Path, name: str, documents: int, tokens: int = TOKENS) -> None:

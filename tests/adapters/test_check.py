@@ -272,7 +272,7 @@ def test_checks_can_be_left_out_for_a_model_that_has_passed_them():
     model, runs = attention_model("llama"), []
     with model.model.register_forward_hook(lambda *_: runs.append(1)):
         found = [(capture(model, token_ids(), checks=checks).run_difference, len(runs)) for checks in ("all", "read")]
-        # Of the first five, two are over other futures, as the hook might look ahead.
+        # Two of the first five are over other futures, as the hook might look ahead.
         assert found == [(0, 5), (0, 7)]
         assert math.isnan(capture(model, token_ids(), checks="none").run_difference)
         assert len(runs) == 8

@@ -37,7 +37,7 @@ def test_table_and_page(tmp_path, capsys):
     assert main([*arguments, "--json", "--quiet", "--at", "20%"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["without_hindsight"]["at"] == 0.2
-    # Of those that keep all there is, the first.
+    # The first of those that keep all there is.
     shown = {(row["rule"], round(row["kept"], 6)) for row in found["rows"]}
     assert len(shown) < len(found["rows"])
     # And one of nothing kept, to which all shares are relative.

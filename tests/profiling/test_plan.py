@@ -148,7 +148,7 @@ def test_two_layers_stand_for_all_that_are_measured_alike(measured):
     config = Gemma3TextConfig(**shape, num_hidden_layers=4, num_key_value_heads=1, sliding_window=16, layer_types=kinds)
     trial, names = timed(Gemma3ForCausalLM(config).eval(), torch.arange(80))
     assert [list(trial.kinds).index(name) for name in names] == [0, 1, 2, 3]
-    # Of two layers alone, the first of them twice: those of the other kind are measured by the same engines.
+    # Two layers alone are measured, the first of them twice: those of the other kind take the same engines.
     assert seen == [
         (1, [(1, 79, "dense"), (4, 79, "tridiagonal")]),
         *[(1, [(4, 79, "tridiagonal"), (1, 79, "dense")])] * 2,

@@ -90,8 +90,8 @@ def profile(
         tolerance: Count singular values above this fraction of the largest (0.01 = 1 %).
         metric: The ESS that the table shows: entropy needs no tolerance; the other is the count above --tolerance.
         wide: Print all columns.
-        plan: Only print what would be measured, with the time and memory that a short calibration predicts. Of a large
-            corpus it reads 64 sequences.
+        plan: Only print what would be measured, with the time and memory that a short calibration predicts; 64
+            sequences of a large corpus are read.
         printing: What is printed.
 
     Raises:

@@ -24,7 +24,7 @@ from statesize.truncation.causal import PastReading
 from statesize.truncation.continuation import rows_behind
 from statesize.truncation.curves import MeasuredCurves, expected_tokens, prefix_layer
 from statesize.truncation.past import SharedPast
-from statesize.truncation.runs import CutRun, MixerSpectra
+from statesize.truncation.runs import MixerSpectra, PlannedRun
 
 # Given H_i, inputs (S, units, c, P), and ranks.
 _Take = Callable[[PastBlock, Tensor, Tensor], Tensor]
@@ -54,8 +54,8 @@ class Cutting:
     cut: int
     own: Mapping[str, nn.Module]
     whole: dict[str, str]
-    run: CutRun | None = None
-    causal: Sequence[CutRun] = ()
+    run: PlannedRun | None = None
+    causal: Sequence[PlannedRun] = ()
     choices: dict[str, Choices] = field(default_factory=dict[str, "Choices"])
     spectra: dict[str, MixerSpectra] = field(default_factory=dict[str, MixerSpectra])
     unmoved: set[str] = field(default_factory=set[str])
@@ -131,7 +131,7 @@ class Cutting:
 
     def _behind(self, seen: Observation) -> Tensor:
         """Y behind the cut, (1, units, L − i, P), of attention with every H_i at its rank."""
-        name, run = self._called(seen), cast("CutRun", self.run)
+        name, run = self._called(seen), cast("PlannedRun", self.run)
         rows = rows_behind(cast("SoftmaxAttention", seen.operator(slice(None))), self.cut)
         rest = self.dropped(name, seen, run)
         if rest is None:
@@ -163,12 +163,12 @@ class Cutting:
         difference = seen.passed_on(padded, units) - seen.passed_on(torch.zeros_like(padded), units)
         return seen.mixed.double() - difference
 
-    def lost(self, name: str, seen: Observation, run: CutRun) -> Tensor:
+    def lost(self, name: str, seen: Observation, run: PlannedRun) -> Tensor:
         """What rows behind the cut no longer read of a mixer in a run, (S, units, L − i, P)."""
         rest = self.dropped(name, seen, run)
         return self._at_best(PastBlock.lost, name, seen, run) if rest is None else self.past_part(seen, rest)
 
-    def dropped(self, name: str, seen: Observation, run: CutRun) -> Tensor | None:
+    def dropped(self, name: str, seen: Observation, run: PlannedRun) -> Tensor | None:
         """What a run drops of the inputs before the cut, (S, units, i, P); None where that depends on what reads."""
         if run.rule == "nothing":
             return self.inputs(seen)
@@ -215,7 +215,7 @@ class Cutting:
         state = isinstance(seen.operator(slice(0, 1)), Recurrence)
         numbers = [run for run in self.causal if state or not run.of_tokens]
         tokens = {run.rule for run in self.causal} - {run.rule for run in numbers}
-        found: dict[CutRun, list[Tensor]] = {run: [] for run in numbers}
+        found: dict[PlannedRun, list[Tensor]] = {run: [] for run in numbers}
         orders: dict[str, Tensor] = {}
         past_tokens: list[Tensor] = []
         for part in _parts(seen):
@@ -247,7 +247,7 @@ class Cutting:
             {rule: order.argsort(-1) for rule, order in orders.items()},
         )
 
-    def _readers(self, run: CutRun, seen: Observation) -> int:
+    def _readers(self, run: PlannedRun, seen: Observation) -> int:
         """How many units share a choice of a run."""
         return seen.values.shape[1] // seen.groups if run.grouped and seen.groups else 1
 
@@ -274,7 +274,9 @@ class Cutting:
         padded = torch.nn.functional.pad(inputs.double(), (0, 0, 0, seen.values.shape[2] - self.cut))
         return operator.to(torch.float64).apply(padded)[:, :, self.cut :]
 
-    def _at_best(self, take: _Take, name: str, seen: Observation, run: CutRun, rows: Tensor | None = None) -> Tensor:
+    def _at_best(
+        self, take: _Take, name: str, seen: Observation, run: PlannedRun, rows: Tensor | None = None
+    ) -> Tensor:
         """What the best approximation, of a rank of each unit or group, drops of all inputs, or what outputs lose."""
         ranks = run.ranks[name].to(seen.values.device)
         if run.grouped and seen.groups:
@@ -298,10 +300,10 @@ class Choices:
         places: Where each input of the past stands in the order of a rule of tokens, (1, units, c).
     """
 
-    numbers: dict[CutRun, Tensor]
+    numbers: dict[PlannedRun, Tensor]
     places: dict[str, Tensor]
 
-    def dropped(self, run: CutRun, ranks: Tensor, inputs: Tensor) -> Tensor:
+    def dropped(self, run: PlannedRun, ranks: Tensor, inputs: Tensor) -> Tensor:
         """What a run drops of inputs (S, units, i, P), given its rank of each unit or group."""
         if run in self.numbers:
             return self.numbers[run]

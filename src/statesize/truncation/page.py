@@ -176,7 +176,7 @@ def chart(result: TruncationResult) -> alt.LayerChart | alt.FacetChart:
     """Draw the share that is lost against numbers per channel, a line per rule, shaded between both bounds.
 
     Args:
-        result: Of `statesize.truncate`.
+        result: What `statesize.truncate` returned.
 
     Returns:
         A chart, which a notebook shows.

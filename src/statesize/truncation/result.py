@@ -124,7 +124,7 @@ class CausalSize:
 
     Attributes:
         at: The share that it may lose.
-        of: Of what: of the "divergence", or of the context's "worth" in loss.
+        of: Whose share it is: that of the "divergence", or that of the context's "worth" in loss.
         multiple: Numbers per channel in units of ESS, where each head has its own; the upper end is cut off where
             everything is kept.
         share: The same as a share of all that a head can keep. Heads of a group read one stored input, so the shares

@@ -58,7 +58,7 @@ class MixerSpectra:
 
 
 @dataclass(frozen=True, eq=False)
-class CutRun:
+class PlannedRun:
     """One run of the model in which every mixer is cut.
 
     Attributes:
@@ -93,7 +93,7 @@ def runs(
     *,
     expected: bool = False,
     budgets: Callable[[dict[str, int], dict[str, Tensor]], dict[str, Tensor]] | None = None,
-) -> list[CutRun]:
+) -> list[PlannedRun]:
     """All runs of one cut, that of H_i = 0 first.
 
     Args:
@@ -148,7 +148,7 @@ def runs(
 
 def _run(
     spectra: dict[str, MixerSpectra], rule: str, scale: float, numbers: dict[str, Tensor], *, grouped: bool = False
-) -> CutRun:
+) -> PlannedRun:
     """A run with ⌈numbers⌉ for each unit or group."""
     # The stack of a group may have more rows, and a larger rank, than one of its units; without hindsight a choice may
     # need all that there is. A state holds no more numbers than there were inputs.
@@ -157,7 +157,7 @@ def _run(
         for name, one in spectra.items()
         for most in (one.inputs if grouped or rule in CAUSAL else one.most,)
     }
-    return CutRun(rule, scale, ranks, grouped, mean_numbers(spectra, ranks))
+    return PlannedRun(rule, scale, ranks, grouped, mean_numbers(spectra, ranks))
 
 
 def mean_numbers(spectra: dict[str, MixerSpectra], numbers: dict[str, Tensor]) -> float:

@@ -40,8 +40,7 @@ from statesize.truncation.curves import MeasuredCurves
 from statesize.truncation.cutting import Choices, Cutting
 from statesize.truncation.past import SharedPast
 from statesize.truncation.result import NEGLIGIBLE, CutDocument, CutRun, TruncationResult
-from statesize.truncation.runs import CutRun as PlannedRun
-from statesize.truncation.runs import mean_numbers, runs
+from statesize.truncation.runs import PlannedRun, mean_numbers, runs
 
 DOCUMENTS, TOKENS = 12, 512
 """Pieces of text that are read by default, and the tokens of each."""

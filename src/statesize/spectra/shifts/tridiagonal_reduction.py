@@ -1,6 +1,6 @@
 """Gram matrices of what lies outside the chunks of positions, from one chunk to the next, and their tridiagonal forms.
 
-Of symmetric matrices, upper triangles are used, with the squares of LANES on the diagonal.
+Upper triangles of symmetric matrices are used, with the squares of LANES on the diagonal.
 """
 
 from __future__ import annotations
