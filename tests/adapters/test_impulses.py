@@ -214,7 +214,10 @@ def test_a_fixed_state_is_told_where_the_class_says_nothing_and_a_cache_is_unkno
     far = torch.rand(24, 24, generator=torch.Generator().manual_seed(0)).tril()
     capture = ss.capture(model_of(lambda entering: far[: entering.shape[1]].to(entering) @ entering), TOKENS)
     assert [(mixer.state_size, mixer.state_bytes) for mixer in capture.mixers] == [(None, None)]
-    assert next(capture).note.startswith("How many numbers it can store is unknown. A longer text may show how many")
+    assert next(capture).note == (
+        "How many numbers it can store is unknown: a text of 24 tokens shows at most 5, a longer one may show it, or "
+        "an integer `state_size` of its class says it, at least the rank of T."
+    )
 
 
 def test_a_kink_in_an_otherwise_linear_layer_is_named():

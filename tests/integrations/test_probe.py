@@ -173,7 +173,10 @@ def test_a_reading_that_waits_names_what_makes_it_faster_and_its_size_known(laye
     assert [bool(probing.step(model, step)) for step in (1, 2)] == [True, False]
     unknown, waits = told(caplog)
     assert unknown.startswith("Step 1: no utilisation of 1: ")
-    size = "the size of its state is unknown; its class can say it by an integer `state_size`"
+    size = (
+        "the size of its state is unknown; a text of 20 tokens shows at most 4, a longer one may show it, or an "
+        "integer `state_size` of its class says it, at least the rank of T"
+    )
     assert unknown.endswith(
         size
         if named
@@ -184,6 +187,19 @@ def test_a_reading_that_waits_names_what_makes_it_faster_and_its_size_known(laye
         "of the time. For all readings, give Probe(share=math.inf). Fewer or shorter sequences make readings cheaper."
     )
     assert waits.endswith(f"{more}{faster if named else ''}")
+
+
+@pytest.mark.parametrize(("length", "size"), [(35, math.nan), (60, 8)])
+def test_a_longer_probe_shows_the_size_of_a_state_that_a_shorter_one_cannot(length, size, caplog):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Embedding(32, 16), SilentLayer())
+    texts = torch.randint(32, (1, length))
+    values = Probing(Probe(texts, share=math.inf)).step(model, 0)
+    assert ("ess/state_utilisation" in values) == math.isfinite(size)
+    shown = ["a text of 35 tokens shows at most 7, a longer one may show it, or" in one for one in told(caplog)]
+    assert shown == ([True] if math.isnan(size) else [])
+    measured = statesize.profile(model, texts, on_progress=lambda _: None).summary().tss.item()
+    np.testing.assert_equal(measured, size)
 
 
 def test_a_state_size_that_seems_too_large_is_told_at_the_first_reading_alone(caplog):
@@ -209,10 +225,11 @@ def test_a_costly_reading_is_told_once_against_the_steps_of_the_training(caplog,
         probing.step(model, step)
     (costly,) = [one for one in (record.getMessage() for record in caplog.records) if "a reading takes" in one]
     # Ten steps of 0.5 s lie between two readings of 6 s.
-    assert costly.startswith(
-        "Step 10: a reading takes 6 s, as long as 12 training steps: 55 % of the time. Probe(every=600) makes that 2 %."
+    assert costly == (
+        "Step 10: a reading takes 6 s, as long as 12 training steps: 55 % of the time. Fewer or shorter sequences make "
+        "readings cheaper. T of 1 is found by impulses: a method operator(hidden) of SilentLayer saves most of that. "
+        "In a training of over 600 steps, Probe(every=600) makes that 2 %."
     )
-    assert costly.endswith("T of 1 is found by impulses: a method operator(hidden) of SilentLayer saves most of that.")
     assert re.search(
         r"^4 readings, 24\.0 s in all\. The last, at step 30, took as long as 12 training steps and found ESS ",
         repr(probing),

@@ -104,6 +104,8 @@ PART = "Measured in part"
 """How the note of a mixer begins that mixes positions by more than the T that is measured, which no other row has."""
 OVERSIZED = "Its `state_size` seems too large"
 """How the note of a mixer begins whose class says that it can hold more numbers than its T keeps."""
+UNKNOWN_SIZE = "How many numbers it can store is unknown"
+"""What the note of a mixer says whose state's size neither its class nor impulses tell; then why, and what helps."""
 SHARED = "#shared"
 """Behind the name of a mixer, where its heads are measured together."""
 EXACT = 1e-9

@@ -22,7 +22,7 @@ from statesize.adapters import Checks, find_mixers
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import agreed, class_of, ranks_of, together
-from statesize.adapters.observation import NOT_CAUSAL, OVERSIZED, PART, UNCHECKED
+from statesize.adapters.observation import NOT_CAUSAL, OVERSIZED, PART, UNCHECKED, UNKNOWN_SIZE
 from statesize.check import refuse, require_count, require_kind, require_real
 from statesize.errors import StatesizeError
 from statesize.io.devices import on_cpu_by_default
@@ -98,7 +98,8 @@ class Probe:
     but by default measurements of two may take 20 seconds more, so that a short training shows several.
 
     Attributes:
-        inputs: The probe batch: token ids (L,) or (S, L), or lists of ids; see `statesize.profile`.
+        inputs: The probe batch: token ids (L,) or (S, L), or lists of ids; see `statesize.profile`. If T of a layer is
+            found by impulses, the size of a state of n numbers shows in texts of more than about 4 n tokens.
         every: Steps from one measurement to the next.
         share: Share of the wall time for measurements, 0.05 for 5 %; `math.inf` measures all heads each time. None
             takes 2 %, and the 20 seconds.
@@ -261,11 +262,8 @@ class Probing:
             self._checks = "again" if passed else "all"
             self._tell_layers(step, profile, kinds)
             profile = self._of_known_sizes(profile)
-            causes = {one.layer: str(one).partition(": ")[2] for one in diagnose(profile) if unknown and not one.cuts}
-            for names, cause in by_reason(causes).items():
-                more = "longer texts or more positions have one"
-                more = "its class can say it by an integer `state_size`" if cause.endswith("unknown") else more
-                _LOGGER.warning("Step %d: no utilisation of %s: %s; %s", step, names, cause, more)
+            for names, cause in by_reason(_without_utilisation(profile) if unknown else {}).items():
+                _LOGGER.warning("Step %d: no utilisation of %s: %s", step, names, cause)
             self._tell_cost(step, time.perf_counter() - start, start - self._last[1], model)
             share = self._spent / (time.perf_counter() - self._began)
             measured = min(heads, max(self._cost.units))
@@ -329,10 +327,12 @@ class Probing:
         told, costly, steps = self._against, took / (took + trained), took * (step - self._last[0]) / trained
         self._against = f"as long as {steps:,.0f} training steps" if steps >= 1 else "less time than a training step"
         if costly > 0.1 and not told:
-            every = float(f"{steps * (1 / SHARE - 1):.1g}")
-            message = "Step %d: a reading takes %.2g s, %s: %.0f %% of the time. Probe(every=%d) makes that %.0f %%. %s"
+            # How long the training goes on is not known here.
+            every = int(float(f"{steps * (1 / SHARE - 1):.1g}"))
+            rarer = f"In a training of over {every:,} steps, Probe(every={every}) makes that {100 * SHARE:g} %."
+            message = "Step %d: a reading takes %.2g s, %s: %.0f %% of the time. %s %s"
             cheaper = _cheaper(model, self._cost.kinds)
-            _LOGGER.warning(message, step, took, self._against, 100 * costly, every, 100 * SHARE, cheaper)
+            _LOGGER.warning(message, step, took, self._against, 100 * costly, cheaper, rarer)
 
     def _of_known_sizes(self, profile: Profile) -> Profile:
         """The profile with each state as large as a reading found it: of a state that forgets more, less is found."""
@@ -394,6 +394,19 @@ class Probing:
         heads = affordable_heads(self._cost, self.probe.limit * elapsed - self._spent)
         predicted = self._spent - self._trial + MARGIN * self._cost.seconds(FEWEST_HEADS)
         return heads or (FEWEST_HEADS if self.probe.share is None and predicted <= BEGINNING else 0)
+
+
+def _without_utilisation(profile: Profile) -> dict[str, str]:
+    """Why layers have none, and what helps."""
+    causes = dict[str, str]()
+    for one in diagnose(profile):
+        more = "longer texts or more positions have one"
+        if math.isnan(one.size):
+            told = str(profile.mixer(one.layer).attrs["note"]).partition(f"{UNKNOWN_SIZE}: ")[2].partition(".")[0]
+            more = told or "an integer `state_size` of its class says it"
+        if not one.cuts:
+            causes[one.layer] = f"{str(one).partition(': ')[2]}; {more}"
+    return causes
 
 
 def _found(profile: Profile, model: ComparedModel) -> str:

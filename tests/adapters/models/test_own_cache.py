@@ -24,10 +24,30 @@ def with_distances(query, key, value):
     return (query @ key.mT + query @ places.to(query).mT).masked_fill(later, -torch.inf).softmax(-1) @ value
 
 
-def by_einsum(query, key, value):
+def by_einsum(query, key, value, scored="bhid,bhjd->bhij", mixed="bhij,bhjd->bhid"):
     later = torch.ones(query.shape[-2], query.shape[-2], dtype=torch.bool).triu(1)
-    scores = torch.einsum("bhid,bhjd->bhij", query, key).masked_fill(later, -torch.inf)
-    return torch.einsum("bhij,bhjd->bhid", scores.softmax(-1), value)
+    scores = (torch.einsum(scored, query, key) * CHANNELS**-0.5).masked_fill(later, -torch.inf)
+    return torch.einsum(mixed, scores.softmax(-1), value)
+
+
+def by_einsum_of_the_last_two(query, key, value):
+    return by_einsum(query, key, value, "...id,...jd->...ij", "...ij,...jd->...id")
+
+
+def by_einsum_of_one_key(query, key, value):
+    return by_einsum(query, key[:, 0], value, "bhid,bjd->bhij")
+
+
+def by_einsum_with_keys_first(query, key, value):
+    later = torch.ones(query.shape[-2], query.shape[-2], dtype=torch.bool).triu(1)
+    scores = torch.einsum("bjhd, bihd -> bhij", key.transpose(1, 2), query.transpose(1, 2)) * CHANNELS**-0.5
+    return torch.einsum("bjhd, bhij -> bhid", value.transpose(1, 2), scores.masked_fill(later, -torch.inf).softmax(-1))
+
+
+def by_einsum_and_product(query, key, value):
+    later = torch.ones(query.shape[-2], query.shape[-2], dtype=torch.bool).triu(1)
+    scores = torch.einsum("bhid,bhjd->bhij", query, key) * CHANNELS**-0.5
+    return torch.linalg.matmul(scores.masked_fill(later, -torch.inf).softmax(-1), value)
 
 
 def fused(query, key, value):
@@ -65,12 +85,16 @@ class Grouped(nn.Module):
         return self.output(self.attend(query, key, value).transpose(1, 2).flatten(2))
 
 
-def state_bytes(layer, dtype=torch.float32):
+def captured(layer, dtype=torch.float32):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Embedding(64, WIDTH), layer).to(dtype)
     ids = torch.randint(64, (2, LENGTH), generator=torch.Generator().manual_seed(1))
     (item,) = ss.capture(model, ids)
-    return item.state_bytes
+    return item
+
+
+def state_bytes(layer, dtype=torch.float32):
+    return captured(layer, dtype).state_bytes
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -80,9 +104,22 @@ def test_copies_for_further_queries_are_not_stored(attend, copied, dtype):
     assert state_bytes(Grouped(attend, copied), dtype) == 2 * GROUPS * CHANNELS * LENGTH * dtype.itemsize
 
 
-def test_keys_and_values_are_counted_apart():
-    layer = Grouped(lambda query, key, value: masked(query, tiled_to(key), tiled_to(value)), as_it_is, (1, 4))
-    assert state_bytes(layer) == (1 + 4) * CHANNELS * LENGTH * 4
+EINSUMS = [
+    by_einsum,
+    by_einsum_of_the_last_two,
+    by_einsum_of_one_key,
+    by_einsum_with_keys_first,
+    by_einsum_and_product,
+]
+
+
+@pytest.mark.parametrize("attend", [masked, *EINSUMS])
+def test_keys_and_values_are_counted_apart(attend):
+    """However their products are written; T is then made of queries and keys in tiles."""
+    layer = Grouped(lambda query, key, value: attend(query, tiled_to(key), tiled_to(value)), as_it_is, (1, 4))
+    item = captured(layer)
+    assert item.state_bytes == (1 + 4) * CHANNELS * LENGTH * 4
+    assert isinstance(item.operator, ss.SoftmaxAttention)
 
 
 def tiled_to(part):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.precision import relative_difference, stored_dtype
 from statesize.adapters.models.sharded import class_of
-from statesize.adapters.observation import OVERSIZED, Observation, Units
+from statesize.adapters.observation import OVERSIZED, UNKNOWN_SIZE, Observation, Units
 from statesize.adapters.search.linear_parts import Mix, described_part
 from statesize.adapters.search.lone_run import DOUBLE, OUTPUT, SINGLE, LoneRuns, by_position, like, noise
 from statesize.adapters.search.probabilities import Mixing
@@ -23,10 +23,6 @@ from statesize.operators import Dense
 
 # Positions that get an impulse in one run.
 _AT_ONCE = 32
-_UNKNOWN = (
-    "How many numbers it can store is unknown. A longer text may show how many. Or set `state_size` in its class to an "
-    "integer: at least the rank of T."
-)
 _NAMED = "that its class names by `state_size`"
 # Random inputs before a cut, by which the rank of the map from past to future is found, and the singular values that
 # are numbers of a state and rounding, as parts of the largest.
@@ -88,7 +84,7 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
     stored = (2 if is_attention else 1) * (groups or units) * shared * (length if states is None else states)
     notes = (
         memory.note,
-        "" if known else _UNKNOWN,
+        "" if known else _unknown_size(length, in_double=mix.precision is DOUBLE),
         f"It holds {counted(states, 'number')} per channel: at half of the text and at all of it, T keeps no more."
         if states is not None and states != said
         else "",
@@ -119,6 +115,14 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
         in_double=mix.precision is DOUBLE,
     )
     return observation, returned, memory
+
+
+def _unknown_size(length: int, *, in_double: bool) -> str:
+    """That no state was found, and what may show one: it must hold fewer numbers than a quarter of the text has."""
+    most = length // 4 - 1 if length >= _SHORTEST else 0
+    shown = f"a text of {length} tokens shows at most {most}, a longer one may show it"
+    shown = shown if in_double else "only code that runs in float64 shows it"
+    return f"{UNKNOWN_SIZE}: {shown}, or an integer `state_size` of its class says it, at least the rank of T."
 
 
 def _by_unit(matrix: Tensor, channels: Tensor, sequences: int) -> Tensor:

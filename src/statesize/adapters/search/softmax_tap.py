@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, cast
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn, overrides
@@ -20,7 +20,7 @@ from statesize.adapters.search.probabilities import Mixing, observed_mixing, of_
 
 SOFTMAX: frozenset[Callable[..., Any]] = frozenset({torch.softmax, functional.softmax, Tensor.softmax})
 PRODUCT: frozenset[Callable[..., Any]] = frozenset(
-    {torch.matmul, torch.bmm, Tensor.matmul, Tensor.__matmul__, Tensor.bmm}
+    {torch.matmul, torch.linalg.matmul, torch.bmm, Tensor.matmul, Tensor.__matmul__, Tensor.bmm}
 )
 SUM_WITH_PRODUCT: frozenset[Callable[..., Any]] = frozenset({torch.baddbmm, Tensor.baddbmm})
 _Pair = tuple[Tensor, Tensor]  # what goes into a map, and what comes out
@@ -68,20 +68,26 @@ class SoftmaxTap(TorchFunctionMode):
             self.keys_of_probabilities, self.keys = self.keys, ()
         elif func is functional.scaled_dot_product_attention:
             held = self._observe_fused(args, kwargs or {}, result)
-        elif func is torch.einsum and self.probabilities is not None:
-            held = self._observe_einsum(args, result)
+        elif func is torch.einsum:
+            product, arranged = _Einsum.of(args), None
+            if product is not None and self.probabilities is not None:
+                arranged = product.mixed(self.probabilities, result)
+            if arranged is not None:
+                held = self._observe_product(*arranged, result)
+            elif product is not None and _is_map(result):
+                self._keep(product.scored())
         elif func in PRODUCT or func in SUM_WITH_PRODUCT:
             factors = [part for part in (*args, *(kwargs or {}).values()) if isinstance(part, Tensor)][-2:]
             if self.probabilities is not None and _mixes(factors, self.probabilities):
-                probabilities, self.probabilities = self.probabilities, None
-                scores, self.scores = self.scores, None
-                plain = () if scores is None else scores.plain(_sequences(self.running, probabilities.shape))
-                product = Product(factors[1], -2, result, -2)
-                held = self._observe(lambda: probabilities, probabilities.shape, factors[1], result, product, plain)
+                held = self._observe_product(factors[1], result, -2, result)
             elif _is_map(result):
-                self.factors = factors
-                self.keys = (*self.keys[-1:], factors[1].mT)
+                self._keep(factors)
         return result if held is None else held
+
+    def _keep(self, factors: Sequence[Tensor]) -> None:
+        """Queries (…, L, d) and keys (…, d, L), if the map that they make is one of scores."""
+        if factors:
+            self.factors, self.keys = factors, (*self.keys[-1:], factors[1].mT)
 
     def _observe_fused(self, args: tuple[Any, ...], kwargs: dict[str, Any], mixed: Tensor) -> Tensor | None:
         query, values = _argument(args, kwargs, 0, "query"), _argument(args, kwargs, 2, "value")
@@ -96,15 +102,13 @@ class SoftmaxTap(TorchFunctionMode):
         maps, others = partial(of_identity, answers, values), partial(of_random, answers, values)
         return self._observe(maps, shape, values, mixed, Product(values, -2, mixed, -2), ways, others)
 
-    def _observe_einsum(self, args: tuple[Any, ...], mixed: Tensor) -> Tensor | None:
-        arranged = _arranged(args, cast("Tensor", self.probabilities), mixed)
-        if arranged is None:
-            return None
+    def _observe_product(self, values: Tensor, by_head: Tensor, axis: int, mixed: Tensor) -> Tensor | None:
+        """The product of the map with values, as the heads have it and as the model does: positions along an axis."""
         probabilities, self.probabilities = cast("Tensor", self.probabilities), None
-        values, by_head, axis = arranged
-        return self._observe(
-            lambda: probabilities, probabilities.shape, values, by_head, Product(values, -2, mixed, axis)
-        )
+        scores, self.scores = self.scores, None
+        plain = () if scores is None else scores.plain(_sequences(self.running, probabilities.shape))
+        product = Product(values, -2, mixed, axis)
+        return self._observe(lambda: probabilities, probabilities.shape, values, by_head, product, plain)
 
     def _observe(
         self,
@@ -191,24 +195,58 @@ def _is_same(factor: object, probabilities: Tensor) -> bool:
     return torch.equal(factor.reshape(probabilities.shape), probabilities.to(factor.dtype))
 
 
-def _arranged(args: tuple[Any, ...], probabilities: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor, int] | None:
-    """Values and what was mixed, (S, H, L, P), of an einsum that mixes by a map, and where that has its positions."""
-    # Such as "bnij,jbnd->ibnd".
-    operands = cast("Sequence[object]", args[1] if len(args) == 2 else args[1:])
-    if len(operands) != 2 or not isinstance(args[0], str) or not _is_same(operands[0], probabilities):
-        return None
-    inputs, _, output = args[0].replace(" ", "").partition("->")
-    by_map, _, by_value = inputs.partition(",")
-    *heads, query, key = by_map
-    channels = [label for label in by_value if label not in by_map]
-    # Values without the dimension of heads are one head for all (multi-query).
-    stored = [label for label in heads if label in by_value or label == heads[0]]
-    if len(channels) != 1 or {*stored, key} != set(by_value) - {*channels} or {*heads, query, *channels} != set(output):
-        return None
-    values = torch.einsum(f"{by_value}->{''.join((*stored, key, *channels))}", cast("Tensor", operands[1]))
-    if len(stored) < len(heads):
-        values = values[:, None]
-    return values, torch.einsum(f"{output}->{''.join((*heads, query, *channels))}", mixed), output.index(query)
+class _Einsum(NamedTuple):
+    """An einsum of two tensors."""
+
+    labels: tuple[str, str]
+    tensors: tuple[Tensor, Tensor]
+    output: str
+
+    @classmethod
+    def of(cls, args: tuple[Any, ...]) -> Self | None:
+        """What is called with an equation that names its output; None where it is called otherwise."""
+        operands = cast("Sequence[Tensor]", args[1] if len(args) == 2 else args[1:])
+        if not isinstance(args[0], str) or len(operands) != 2 or "->" not in args[0]:
+            return None
+        inputs, _, output = args[0].replace(" ", "").partition("->")
+        first, _, second = inputs.partition(",")
+        return cls((first, second), (operands[0], operands[1]), output)
+
+    def mixed(self, probabilities: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor, int] | None:
+        """Values and what a map mixes of them, (S, H, L, P), and where that has its positions; None if it does not."""
+        # Such as "bnij,jbnd->ibnd".
+        at = next((at for at in (0, 1) if _is_same(self.tensors[at], probabilities)), None)
+        if at is None:
+            return None
+        by_map, by_value = self.labels[at], self.labels[1 - at]
+        *heads, query, key = by_map
+        channels = [label for label in by_value if label not in by_map]
+        # Values without the dimension of heads are one head for all (multi-query).
+        stored = [label for label in heads if label in by_value or label == heads[0]]
+        if len(channels) != 1 or {*stored, key} != set(by_value) - {*channels}:
+            return None
+        if {*heads, query, *channels} != set(self.output):
+            return None
+        values = torch.einsum(f"{by_value}->{''.join((*stored, key, *channels))}", self.tensors[1 - at])
+        if len(stored) < len(heads):
+            values = values[:, None]
+        by_head = torch.einsum(f"{self.output}->{''.join((*heads, query, *channels))}", mixed)
+        return values, by_head, self.output.index(query) - len(self.output)
+
+    def scored(self) -> Sequence[Tensor]:
+        """Queries (…, L, d) and keys (…, d, L) that are multiplied to a map; none where their labels are no such."""
+        # Such as "ibnd,jbnd->bnij".
+        *heads, query, key = self.output
+        at = int(query in self.labels[1])
+        by_query, by_key = self.labels[at], self.labels[1 - at]
+        summed = "".join(label for label in by_query if label in by_key and label not in self.output)
+        if not summed or {*by_query} - {*heads, *summed} != {query} or {*by_key} - {*heads, *summed} != {key}:
+            return ()
+        queries, keys = (
+            torch.einsum(f"{own}->{''.join(one for one in heads if one in own)}{position}{summed}", self.tensors[place])
+            for own, position, place in ((by_query, query, at), (by_key, key, 1 - at))
+        )
+        return queries.flatten(-len(summed)), keys.flatten(-len(summed)).mT
 
 
 def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Tensor:
