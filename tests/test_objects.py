@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import statesize as ss
+from statesize.adapters.select import meant_layer
 from statesize.errors import InputError
 from statesize.integrations.lightning import RegularisationCallback as LightningRegularisation
 from statesize.integrations.lightning import StateSizeCallback as LightningCallback
@@ -145,6 +146,38 @@ def test_a_summary_in_a_notebook_is_that_of_a_terminal(profile, monkeypatch):
     assert "<p>At the middle of the text: middle_entropy. Means over cuts: " in page
 
 
+@pytest.mark.parametrize("chart", ["layers", "positions"])
+def test_a_chart_says_what_it_shows_and_stays_one_of_altair(chart, profile):
+    drawn = getattr(profile.plot, chart)()
+    assert isinstance(drawn, alt.LayerChart)
+    first, *between, last = repr(drawn).splitlines()
+    titled = {"layers": "", "positions": "Entropy-ESS by Position in the sequence (tokens)"}[chart]
+    assert first.startswith("Chart: ")
+    assert "ESS" in first
+    assert between == [titled] * bool(titled)
+    assert last == "next: .save('chart.html') or .save('chart.pdf')"
+    # What altair makes of it says the same, and is the same chart.
+    wider = drawn.properties(width=700)
+    assert repr(wider) == repr(drawn)
+    assert wider.to_dict() == drawn.to_dict() | {"width": 700}
+
+
+def test_a_notebook_without_a_net_shows_the_picture_of_a_chart(profile, monkeypatch):
+    """Altair's script replaces it where it can load Vega; what a reader chose by alt.renderers stays."""
+    drawn = profile.plot.layers()
+    page = drawn._repr_mimebundle_()["text/html"]
+    style, _, rest = page.partition('<div class="statesize-chart">')
+    assert rest.startswith("<svg")
+    assert "layers.0" not in style
+    assert ">Layer<" in rest
+    assert style == "<style>.statesize-chart:has(.vega-embed) > svg, .statesize-chart .error {display: none}</style>"
+    # The names by which that style knows altair's own page.
+    assert ".vega-embed {" in rest
+    assert 'outputDiv.innerHTML = `<div class="error"' in rest
+    with alt.renderers.enable("mimetype"):
+        assert "statesize-chart" not in str(drawn._repr_mimebundle_())
+
+
 def test_diagnoses_of_few_layers_are_all_shown(profile, shown):
     *told, _ = repr(shown["diagnoses"]).splitlines()
     assert told == [str(one) for one in shown["diagnoses"]]
@@ -245,16 +278,24 @@ def test_a_layer_is_given_by_its_name_or_its_index_wherever_one_is_asked_for(met
     for index, name in enumerate(LAYERS):
         np.testing.assert_equal(ask(profile, index), ask(profile, name))
         np.testing.assert_equal(ask(profile, index - 2), ask(profile, name))
-        np.testing.assert_equal(ask(profile, np.int64(index)), ask(profile, name))
-    for layer in ("layers.7.mixer", 2, -3, 1.5, True, None, ["layers.0.mixer"]):
+        for same in (np.int64(index), str(index), f"{index}.mixer", f"layers.{index}"):
+            np.testing.assert_equal(ask(profile, same), ask(profile, name))
+    for layer in ("layers.7.mixer", "2", "mixer", "", 2, -3, 1.5, True, None, ["layers.0.mixer"]):
         if (method, layer) == ("ess", None):
             continue
         with pytest.raises(InputError, match=r"^layer must be a name, or an index of 0 … 1, got .*names are layers\.0"):
             ask(profile, layer)
 
 
+def test_a_number_that_is_the_index_of_one_layer_and_in_the_name_of_another_means_none():
+    names = ("layers.1.mixer", "layers.2.mixer", "layers.2.attention")
+    assert [meant_layer(names, layer) for layer in ("0", "1", "2", "-1", "1.mixer", "attention", "mixer")] == [
+        "layers.1.mixer", None, None, "layers.2.attention", "layers.1.mixer", "layers.2.attention", None,
+    ]  # fmt: skip
+
+
 def test_layers_of_settings_are_given_alike(model):
-    for layers in (0, "layers.0.mixer", [0], ("layers.0.mixer",), np.int64(0), np.array([0])):
+    for layers in (0, "0", "layers.0", "layers.0.mixer", [0], ("layers.0.mixer",), np.int64(0), np.array([0])):
         assert ss.profile(model, IDS, layers=layers).mixers == LAYERS[:1]
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import warnings
+from pathlib import Path
 
 import altair as alt
 import pytest
@@ -96,8 +97,11 @@ def test_a_folder_called_as_a_bundled_model_is_its_profile_s_place(here, text, c
 def test_a_profile_is_not_a_model(saved, capsys):
     assert main(["truncate", "result"]) == 1
     assert "result is a profile, not a model. Give the model;" in capsys.readouterr().err
-    with pytest.raises(ss.errors.FileError, match=r"result is a profile, not a model.*statesize\.Profile\.load"):
-        ss.load("result")
+    for given in ("result", Path("result"), Path("result") / "profile.json"):
+        with pytest.raises(
+            ss.errors.FileError, match=r"is a profile, not a model.*statesize\.Profile\.load\('result'\)"
+        ):
+            ss.load(given)
 
 
 def test_bad_places_and_results(saved, here, capsys):

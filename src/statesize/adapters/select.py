@@ -92,6 +92,7 @@ SEARCHED = nn.MultiheadAttention | nn.Sequential
 
 
 _NUMBER = re.compile(r"\d[\d.e+-]*")
+_INDEX = re.compile(r"-?\d+", re.ASCII)
 
 
 class NothingMeasuredError(ModelError):
@@ -130,6 +131,17 @@ def find_mixers(model: nn.Module) -> dict[str, nn.Module]:
     return {name or class_of(model).__name__: module for name, module in mixer_modules.items()}
 
 
+def meant_layer(names: Sequence[str], layer: object) -> str | None:
+    """The layer of some names that is meant: by its name, its index, or dotted parts of its name that no other has."""
+    if isinstance(layer, str) and layer in names:
+        return layer
+    index = int(layer) if isinstance(layer, str) and _INDEX.fullmatch(layer) else whole_number(layer)
+    found = {name for name in names if f".{layer}." in f".{name}."} if isinstance(layer, str) else set[str]()
+    if index is not None and -len(names) <= index < len(names):
+        found.add(names[index])
+    return found.pop() if len(found) == 1 else None
+
+
 def chosen_names(names: Sequence[str], layers: Layers, refused: Mapping[str, str], calls: Sequence[str]) -> list[str]:
     """The names that a choice of layers means: a module's name means all its calls, one with "@1" its second."""
     # names: One for each module. calls: One for each call, in order. refused: Their names are chosen too, but an index
@@ -142,13 +154,10 @@ def chosen_names(names: Sequence[str], layers: Layers, refused: Mapping[str, str
         raise InputError(f"layers must name a mixer, got none. Give None for all, or some of {', '.join(names)}.")
     selected: set[str] = set()
     for layer in chosen:
-        index = whole_number(layer)
-        if isinstance(layer, str) and layer in called:
-            selected.update(called[layer])
-        elif isinstance(layer, str) and (layer in calls or layer in refused):
+        if isinstance(layer, str) and layer not in called and (layer in calls or layer in refused):
             selected.add(layer)
-        elif index is not None and -len(names) <= index < len(names):
-            selected.update(called[names[index]])
+        elif (name := meant_layer(names, layer)) is not None:
+            selected.update(called[name])
         else:
             known, mixers = f"the model's mixers by name or by index 0 … {len(names) - 1}", counted(len(names), "mixer")
             all_names = f"Its {mixers} {'is' if len(names) == 1 else 'are'} {', '.join(names)}."

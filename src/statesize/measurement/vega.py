@@ -22,6 +22,30 @@ _HOVER = alt.selection_point(name="hover", fields=["position"], on="pointerover"
 _RATIO_AXIS = alt.Axis(format=".0e", values=[10.0**-decade for decade in range(13)], labelOverlap=True)
 
 
+_OFFLINE = "<style>.statesize-chart:has(.vega-embed) > svg, .statesize-chart .error {display: none}</style>"
+
+
+class Drawn(alt.LayerChart):
+    """A chart of altair that says what it shows where it is printed, and that notebooks show without a net too."""
+
+    def __repr__(self) -> str:
+        drawn = cast("Any", self)
+        first = drawn.layer[0].encoding
+        axes = " by ".join(str(part["title"]) for part in (first.y, first.x) if isinstance(part, alt.SchemaBase))
+        told = [drawn.title, axes] if isinstance(drawn.title, str) else [axes]
+        return "\n".join([f"Chart: {told[0]}", *told[1:], "next: .save('chart.html') or .save('chart.pdf')"])
+
+    def _repr_mimebundle_(self, *args: Any, **kwds: Any) -> Any:
+        import vl_convert
+
+        bundle = cast("Any", super()._repr_mimebundle_(*args, **kwds))
+        if alt.renderers.active == "default" and bundle:
+            # Altair's script loads Vega from the net, and is hidden while it has not: the picture stands in its place.
+            picture = vl_convert.vegalite_to_svg(self.to_dict())
+            bundle["text/html"] = f'{_OFFLINE}<div class="statesize-chart">{picture}{bundle["text/html"]}</div>'
+        return bundle
+
+
 def hint(column: str, title: str, form: str = "") -> alt.Tooltip:
     """What the pointer shows of a mark: a number in a form, or without one a text."""
     if form:
@@ -81,7 +105,7 @@ def layered(
     )
     # A constant role as a field, because Vega-Lite gives a datum no scale of its own.
     parts = [marks.transform_calculate(role=f"'{role}'").encode(color=colour) for role, marks in shown]
-    return _sized(alt.LayerChart(layer=parts), tables, title, height, paper=paper)
+    return _sized(Drawn(layer=parts), tables, title, height, paper=paper)
 
 
 def bars(
@@ -95,7 +119,7 @@ def bars(
     colour = alt.Color(f"{by}:N", sort=groups, scale=scale, legend=legend)
     marks = alt.Chart(alt.NamedData(table)).mark_bar().encode(x=x, y=y, color=colour, tooltip=list(hints))
     parts = [marks.encode(xOffset=alt.XOffset(f"{by}:N", sort=groups))]
-    return _sized(alt.LayerChart(layer=parts), tables, title, 240, paper=paper)
+    return _sized(Drawn(layer=parts), tables, title, 240, paper=paper)
 
 
 def estimates(
@@ -134,7 +158,7 @@ def estimates(
         *([intervals] if any(row["low"] is not None for row in rows) else []),
         marks,
     ]
-    return cast("alt.LayerChart", alt.layer(*layers).properties(width=_NARROW, height=320))
+    return Drawn(layer=layers).properties(width=_NARROW, height=320)
 
 
 def _sized(chart: alt.LayerChart, tables: Tables | None, title: str, height: int, *, paper: bool) -> alt.LayerChart:

@@ -127,6 +127,8 @@ def check_layers(name: str, layers: Sequence[int | str], options: dict[str, Any]
     modules: list[str] = [] if model is None else [part for part, _ in cast("Any", model).named_modules()]
     for layer in sorted(named.difference(modules)) if modules else ():
         inside = [module for module in modules if module.endswith(f".{layer}")]
+        if len(inside) == 1 or layer.isdecimal():
+            continue
         advice = meant(
             layer, inside or modules, f"Its modules are {', '.join(modules[1:4])} and others.", 0 if inside else 0.6
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -103,7 +104,7 @@ class ModelAndTokenizer(NamedTuple):
         )
 
 
-def load(name: str) -> ModelAndTokenizer:
+def load(name: str | PathLike[str]) -> ModelAndTokenizer:
     """A model and its tokenizer: bundled, a folder of statesize or transformers, a GGUF file, or an id of the hub.
 
     Args:
@@ -121,8 +122,8 @@ def load(name: str) -> ModelAndTokenizer:
     Example:
         >>> model, tokenizer = load("gpt2")  # doctest: +SKIP
     """
-    require_kind("name", name, str, "a name or a folder")
-    loaded = load_model(name, needs_tokenizer=False, as_stored=True)
+    require_kind("name", name, (str, PathLike), "a name or a folder")
+    loaded = load_model(str(name), needs_tokenizer=False, as_stored=True)
     return ModelAndTokenizer(loaded.model, loaded.tokenizer)
 
 

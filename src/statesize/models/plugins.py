@@ -133,12 +133,12 @@ _INSIDE = "Give the folder that has it."
 
 
 def refuse_profile(name: str) -> None:
-    """Refuse the folder of a profile where a model is wanted."""
-    path = Path(name)
+    """Refuse the folder of a profile, or its file, where a model is wanted."""
+    path = Path(name).parent if Path(name).name == PROFILE_MARKER else Path(name)
     if not is_brought(name) and (path / PROFILE_MARKER).is_file() and not (path / "config.json").exists():
         raise FileError(
-            f"{name} is a profile, not a model. Give the model; `statesize profile {name}` and "
-            "statesize.Profile.load read the profile."
+            f"{name} is a profile, not a model. Give the model; `statesize profile {path}` and "
+            f"statesize.Profile.load({str(path)!r}) read the profile."
         )
 
 

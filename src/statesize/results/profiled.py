@@ -12,8 +12,8 @@ import numpy as np
 import xarray as xr
 
 from statesize.adapters.observation import SHARED
-from statesize.adapters.select import lost_mixers
-from statesize.check import refuse, whole_number
+from statesize.adapters.select import lost_mixers, meant_layer
+from statesize.check import refuse
 from statesize.io.text import meant
 from statesize.results.summary import GroupRow, SummaryRow, channels_of, group_row, summary_row
 
@@ -43,7 +43,7 @@ class Profiled:
         """What was measured of one mixer.
 
         Args:
-            layer: One of `mixers`, by name or index.
+            layer: One of `mixers`, by name, index, or a part of its name that no other has.
 
         Returns:
             Dims sequence, head or channel, position, threshold, relative_threshold.
@@ -57,7 +57,7 @@ class Profiled:
         """What was measured of a mixer's heads that share what is stored: the joint ESS of each group.
 
         Args:
-            layer: One of `mixers`, by name or index.
+            layer: One of `mixers`, by name, index, or a part of its name that no other has.
 
         Returns:
             As `mixer`, with the dimension group instead of head; None where every head stores its own.
@@ -138,12 +138,9 @@ def group_rows(profile: Profiled) -> list[GroupRow]:
 
 
 def layer_name(names: Sequence[str], layer: object) -> str:
-    """The name of a layer that is given by it, or by its index among all."""
-    if isinstance(layer, str) and layer in names:
-        return layer
-    index = whole_number(layer)
-    if index is None or not -len(names) <= index < len(names):
+    """The name of a layer that is given by it, by its index among all, or by a part that no other name has."""
+    if (name := meant_layer(names, layer)) is None:
         near = meant(layer, names, "") if isinstance(layer, str) else ""
         advice = f"{near} The names are {', '.join(names)}.".lstrip()
         refuse("layer", f"a name, or an index of 0 … {len(names) - 1}", layer, advice)
-    return names[index]
+    return name
