@@ -394,7 +394,7 @@ def test_other_mixing_is_named(layer, said, mixers, capsys):
         assert item.note.startswith(said)
         assert bool(item.note) == bool(said)
     profile = ss.profile(model(layer), IDS, positions=1)
-    assert profile.notes == {item.name: item.note for item in found if said}
+    assert profile.notes == ({found[0].note: tuple(item.name for item in found)} if said else {})
 
 
 def test_a_forward_of_ones_own_in_a_class_of_a_library():

@@ -134,7 +134,8 @@ def test_the_end_of_a_sequence_says_what_its_iterator_refused():
 
 def test_what_a_mixer_does_besides_is_told(capsys):
     found = profile(tiny("zaya"), token_ids(1), positions=2)
-    (note,) = set(found.notes.values())
+    ((note, layers),) = found.notes.items()
+    assert layers == found.mixers
     assert note.startswith("Half of each value is that of the token before")
     print_page(summary([found]))
     assert note in capsys.readouterr().out

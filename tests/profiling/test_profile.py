@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from statesize.cli.shared.summary import summary
 from statesize.errors import InputError
 from statesize.profiling import Profile
+from statesize.report.page import page
 from statesize.results.fields import COLUMNS, MAIN_COLUMNS
 
 
@@ -108,6 +110,14 @@ def test_a_profile_tells_its_first_note_and_how_many_there_are(small_profile):
         repr(Profile(tree)).splitlines()[2] == "2 notes, in .notes: layers.0.mixer: its state_size of 4 was overridden"
     )
     node = tree["layers.0.mixer"].to_dataset(inherit=False)
+    tree["layers.0.mixer"] = node.assign_attrs(note="other " * 40)
+    assert Profile(tree).notes == {"other " * 40: ("layers.0.mixer", "layers.1.mixer")}
+    (line,) = [line for line in repr(Profile(tree)).splitlines() if line.startswith("1 note, in .notes: ")]
+    assert "layers.0.mixer, layers.1.mixer: other" in line
+    # A page and a table say it once too.
+    assert len(page([Profile(tree)]).notes["Notes"]) == 1
+    told = "".join(table.caption for table in summary([Profile(tree)]).tables)
+    assert told.count("layers.0.mixer, layers.1.mixer: other") == 1
     tree["layers.0.mixer"] = node.assign_attrs(note="")
     (line,) = [line for line in repr(Profile(tree)).splitlines() if line.startswith("1 note, in .notes: layers.1")]
     assert line.endswith(" …")

@@ -314,7 +314,8 @@ class Probing:
             count = f"From here on, averages are over {len(profile.mixers)} of {counted(layers, 'layer')}."
             _LOGGER.warning("Step %d: %s", step, " ".join([*causes, count]))
         for mark in (NOT_CAUSAL, UNCHECKED, PART, OVERSIZED):
-            notes = {name: note[note.index(mark) :] for name, note in profile.notes.items() if mark in note}
+            marked = ((note[note.index(mark) :], names) for note, names in profile.notes.items() if mark in note)
+            notes = {name: note for note, names in marked for name in names}
             for names, note in by_reason(notes).items():
                 if (names, note) not in self._told:
                     self._told.add((names, note))

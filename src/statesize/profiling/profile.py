@@ -16,7 +16,7 @@ import xarray as xr
 from statesize.adapters.observation import PART
 from statesize.check import require_index
 from statesize.errors import InputError
-from statesize.io.text import counted
+from statesize.io.text import counted, listed
 from statesize.measurement.chart import Metric, metric_title
 from statesize.report.charts import ProfileCharts
 from statesize.report.frames import GroupFrame, LayerFrame, NumberFrame, PositionFrame
@@ -45,11 +45,11 @@ class Profile(Profiled):
             The columns of `statesize.results.fields.MAIN_COLUMNS`, or of `COLUMNS`, which says what they are; the
             relative tolerance is the first of the profile.
         """
-        notes, unknown = self.notes, "Its state size is unknown."
+        unknown = "Its state size is unknown."
         rows = [
             {**row, "cause": " ".join(filter(None, (unknown if math.isnan(row["tss"]) else "", part)))}
             for row in self.summary_rows()
-            for part in ["".join(notes.get(row["layer"], "").partition(PART)[1:])]
+            for part in ["".join(str(self.mixer(row["layer"]).attrs["note"]).partition(PART)[1:])]
         ]
         lost = [
             {"model": self.model, "layer": name, "kind": "not measured", "cause": cause}
@@ -245,10 +245,8 @@ class Profile(Profiled):
         layers = f"{len(self.mixers)} of {len(self.mixers) + len(self.not_measured)}" if lost else len(self.mixers)
         first = self.mixers[0] if self.mixers else "NAME"
         # Modules of a sequential are named by numbers alone.
-        named = {
-            f"layer {names}" if names[0].isdigit() else names: note for names, note in by_reason(self.notes).items()
-        }
-        notes = [left_out_note(self), *(f"{names}: {note}" for names, note in named.items())]
+        named = ((f"{'layer ' * names[0][0].isdigit()}{listed(names)}", note) for note, names in self.notes.items())
+        notes = [left_out_note(self), *(f"{names}: {note}" for names, note in named)]
         notes = [note for note in notes if note]
         told = (
             [f"{counted(len(notes), 'note')}, in .notes: {shorten(notes[0], 240, placeholder=' …')}"] if notes else []

@@ -17,10 +17,12 @@ from statesize.errors import InputError
 from statesize.measurement.statistics import estimate
 from statesize.report.redundancy import Redundancy
 from statesize.report.words import left_out_note
+from statesize.results.fields import MIDDLE_SHARES
 from statesize.results.profiled import Profiled, comparable, model_mean
 from statesize.results.summary import (
     channels_of,
     ess_values,
+    keeps_everything,
     known_mean,
     middle_bytes,
     middle_ceiling,
@@ -101,7 +103,8 @@ class ComparedModel:
     middle_bytes: float
     middle_entropy: float
     middle_ceiling: float
-    middle_utilisation: float
+    middle_state_utilisation: float
+    middle_ceiling_utilisation: float
     tss: float
     total_tss: float
     average_entropy: float
@@ -148,9 +151,14 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
         whole["tss"] = math.nan
     whole["average_entropy_error"] = math.hypot(*(row["readout_total_entropy_error"] for row in rows)) / channels
 
-    carried = mean(row["middle_entropy"] for row in rows)
+    carried = [row["middle_entropy"] for row in rows]
     # Numbers of whole layers have no size that they could be a share of.
-    ceiling = math.nan if _is_derived(profile) else mean(map(middle_ceiling, nodes))
+    ceilings = [math.nan if _is_derived(profile) else middle_ceiling(node) for node in nodes]
+    # Shares of caches and of states do not compare, so they stand in columns of their own.
+    for share, of_cache in zip(MIDDLE_SHARES, (False, True), strict=True):
+        some = [at for at in comparable(profile) if keeps_everything(nodes[at]) == of_cache]
+        held = model_mean(profile, ceilings, some)
+        whole[share] = model_mean(profile, carried, some) / held if held else math.nan
 
     def total(
         name: Literal["total_entropy", "total_relative_count", "total_relative_count_error", "readout_total_entropy"],
@@ -166,9 +174,8 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
         tokens=int(profile.tokens["length"].sum()),
         state_bytes=float(sum(row["state_bytes"] for row in rows)),
         middle_bytes=sum(middle_bytes(node, profile.tokens["length"].values) for node in nodes),
-        middle_entropy=carried,
-        middle_ceiling=ceiling,
-        middle_utilisation=carried / ceiling if ceiling else math.nan,
+        middle_entropy=mean(carried),
+        middle_ceiling=mean(ceilings),
         total_tss=float(np.dot(stored, [row["tss"] for row in rows])),
         total_entropy=total("total_entropy"),
         total_entropy_error=math.hypot(*(row["total_entropy_error"] for row in rows)),
@@ -232,7 +239,7 @@ def comparison_notes(
     thresholds = [facts["relative_tolerances"][:1] for facts in attributes]
     if any(first != thresholds[0] for first in thresholds):
         notes.append("Their first relative tolerances differ, so the counts above ρ times the largest do not compare.")
-    skipped = [one.model for one in profiles if one.not_measured or any(PART in note for note in one.notes.values())]
+    skipped = [one.model for one in profiles if one.not_measured or any(PART in note for note in one.notes)]
     if skipped:
         notes.append(f"Not all layers were measured as a whole of {', '.join(skipped)}; sums lack what was skipped.")
     names = {profile.model for profile in profiles}

@@ -17,12 +17,12 @@ from statesize.report.frames import cell_text
 from statesize.report.page import write_report
 from statesize.report.redundancy import Redundancy
 from statesize.report.words import capacity_use
+from statesize.results.fields import MIDDLE_SHARES
 from statesize.results.profiled import Profiled
 
-_SHOWN = ["model", "middle_bytes", "middle_entropy", "middle_ceiling", "middle_utilisation"]
+_SHOWN = ["model", "middle_bytes", "middle_entropy", "middle_ceiling", *MIDDLE_SHARES]
 _MAIN = [
-    *_SHOWN, "tss", "average_entropy", "state_utilisation", "ceiling_utilisation", "norm", "state_bytes",
-    "recall_perplexity",
+    *_SHOWN, "tss", "average_entropy", "state_utilisation", "ceiling_utilisation", "norm", "recall_perplexity",
 ]  # fmt: skip
 
 
@@ -73,8 +73,10 @@ class Comparison:
     def _shown(self) -> Any:
         """The columns behind the finding, as far as they are known."""
         table = cast("Any", self.to_dataframe()[_SHOWN])
-        table["middle_utilisation"] = table["middle_utilisation"].map("{:.0%}".format, "ignore")
-        return table.dropna(axis=1, how="all")
+        table = table.dropna(axis=1, how="all")
+        for share in table.columns.intersection(MIDDLE_SHARES):
+            table[share] = [f"{value:.0%}" if value == value else "-" for value in table[share]]
+        return table
 
     def _repr_html_(self) -> str:
         table = cast("str", self._shown().to_html(index=False, escape=True, float_format=cell_text))

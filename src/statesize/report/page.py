@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from statesize.errors import InputError
+from statesize.io.text import listed
 from statesize.measurement import vega
 from statesize.measurement.chart import METRICS
 from statesize.report.charts import along, layers
@@ -97,7 +98,7 @@ def page(
         MEANING: [*standing(profiles, weights), *what_suffices(profiles)],
         "How to read this": [*explained, *sink_notes(profiles)],
         "Not measured": _named(profiles, [by_reason(one.attributes["skipped"]) for one in profiles]),
-        "Notes": _named(profiles, [one.notes for one in profiles]),
+        "Notes": _named(profiles, [{listed(names): note for note, names in one.notes.items()} for one in profiles]),
     }
     title = f"Effective state-size of {', '.join(dict.fromkeys(map(model_title, profiles)))}"
     return ResultPage(title, findings(profiles), _figures(profiles, networks), tables, notes, shared | facts)

@@ -202,7 +202,9 @@ def _lack(profile: Profiled, title: str) -> str:
     """That it is not causal, which layers lack a measurement or check, and that the text is too short; else ""."""
     measured, lost = len(profile.mixers), len(profile.not_measured)
     marks = NOT_CAUSAL, UNCHECKED, PART, OVERSIZED
-    others, unchecked, parts, oversized = (sum(mark in note for note in profile.notes.values()) for mark in marks)
+    others, unchecked, parts, oversized = (
+        sum(len(names) for note, names in profile.notes.items() if mark in note) for mark in marks
+    )
     said = (
         f"{_sentence_case(title)} is not causal: later tokens change its earlier outputs." if others else "",
         f"Measured: {measured} of {counted(measured + lost, 'layer')} of {title}." if lost else "",

@@ -38,6 +38,7 @@ class CountFields(NamedTuple):
 
 
 BOTH_SHARES = "A share of a state does not compare with one of a cache."
+MIDDLE_SHARES = ("middle_state_utilisation", "middle_ceiling_utilisation")
 UNIT = "unit"
 UNITS = ("head", "channel", "group")
 BY_SEQUENCE = ("state_bytes", "faithfulness", "run_difference", "middle")
@@ -119,7 +120,8 @@ HEADINGS = {
     "sink_share": Heading("sink\nshare", "z.0%"),
     "middle_entropy": Heading("ESS at the\nmiddle (entropy)", ".1f"),
     "middle_ceiling": Heading("ceiling at\nthe middle", ",.0f"),
-    "middle_utilisation": Heading("share of\nceiling", "z.0%"),
+    "middle_state_utilisation": Heading("share of\nstate", "z.0%"),
+    "middle_ceiling_utilisation": Heading("share of\nceiling", "z.0%"),
     "middle_bytes": Heading("bytes at\nthe middle", "bytes"),
     "sinkless_entropy": Heading("the same without\nsinks", ".1f"),
     "few_cuts_entropy": Heading("ESS at few\ncuts (entropy)", ".1f"),
@@ -275,7 +277,8 @@ FIGURES = {
     "middle_entropy": "Entropy-ESS per channel at the cut nearest to the middle of each sequence, averaged over "
     "sequences and the channels of all layers.",
     "middle_ceiling": "What it could be there: at most what the layer holds, and the tokens before or after.",
-    "middle_utilisation": f"Entropy-ESS as a share of it. {BOTH_SHARES}",
+    "middle_state_utilisation": "Entropy-ESS as a share of it, of the layers with a fixed state.",
+    "middle_ceiling_utilisation": f"The same of the layers whose cache keeps every token. {BOTH_SHARES}",
     "tss": "Theoretical state-size per channel, averaged over the channels of all layers; softmax attention keeps "
     "every token, and counts as at the end of the longest sequence.",
     "total_tss": "Theoretical state-size summed over the channels that all layers store.",

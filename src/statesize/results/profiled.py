@@ -77,10 +77,13 @@ class Profiled:
         return own | {"mixers": {name: dict(self.mixer(name).attrs) for name in self.mixers}}
 
     @property
-    def notes(self) -> dict[str, str]:
-        """What some mixers do to their values beside mixing them, by the mixer's name."""
-        notes = {name: str(self.mixer(name).attrs["note"]) for name in self.mixers}
-        return {name: note for name, note in notes.items() if note}
+    def notes(self) -> dict[str, tuple[str, ...]]:
+        """What is to know of some mixers, such as what they do beside mixing values, with the mixers that it is of."""
+        notes: dict[str, tuple[str, ...]] = {}
+        for name in self.mixers:
+            if note := str(self.mixer(name).attrs["note"]):
+                notes[note] = (*notes.get(note, ()), name)
+        return notes
 
     @property
     def not_measured(self) -> dict[str, str]:

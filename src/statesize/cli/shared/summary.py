@@ -11,8 +11,8 @@ import numpy as np
 
 from statesize.adapters.observation import SHARED
 from statesize.cli.shared.table import fitting_rows
-from statesize.io.text import byte_count, counted
-from statesize.report.document import Shown, cell_text
+from statesize.io.text import byte_count, counted, listed
+from statesize.report.document import Shown
 from statesize.report.names import by_reason, model_title, short_names
 from statesize.report.on_record import standing, what_suffices
 from statesize.report.result_page import PageTable, ResultPage
@@ -25,6 +25,7 @@ from statesize.results.fields import (
     FIGURE_HEADINGS,
     GROUP_HEADINGS,
     HEADINGS,
+    MIDDLE_SHARES,
     Heading,
     number_text,
     told,
@@ -85,7 +86,7 @@ def _span(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]}–{names[-1]}"
 
 
-_COMPARED = ("middle_entropy", "middle_ceiling", "middle_utilisation", "middle_bytes", "recall_perplexity")
+_COMPARED = ("middle_entropy", "middle_ceiling", *MIDDLE_SHARES, "middle_bytes", "recall_perplexity")
 _MOST_TOLD = 4
 """Models of a comparison of which each has a sentence."""
 _COMPARED_AT = "All at the middle of the text, as above; --wide has means over all cuts, and bytes at the end."
@@ -202,7 +203,7 @@ def _notes(profiles: Sequence[Profile]) -> list[str]:
         notes += [
             f"{name}skipped: {part}: {reason}" for part, reason in by_reason(profile.attributes["skipped"]).items()
         ]
-        notes += [f"{name}{mixer}: {note}" for mixer, note in profile.notes.items()]
+        notes += [f"{name}{listed(mixers)}: {note}" for note, mixers in profile.notes.items()]
     differences = [row["run_difference"] for profile in profiles for row in profile.summary_rows()]
     if not all(map(math.isnan, differences)):
         largest = np.nanmax(differences)
@@ -225,9 +226,7 @@ def comparison_page(
         *([BOTH_SHARES] if both else []),
         *(f"note: {one}" for one in comparison.notes),
     ]
-    # Bars would set them against each other.
-    rows = [[*row[:-1], Shown(math.nan, cell_text(row[-1]))] for row in table.rows] if both else table.rows
-    table = replace(table, title="", headings=headings, rows=rows, caption="\n".join(told))
+    table = replace(table, title="", headings=headings, caption="\n".join(told))
     return ResultPage("Side by side", contrast(profiles, titles), (), [table])
 
 

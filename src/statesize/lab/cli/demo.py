@@ -132,15 +132,13 @@ def _table(models: Sequence[ComparedModel], profiles: Sequence[Profile], losses:
     from statesize.report.document import Shown
     from statesize.report.names import model_title
     from statesize.report.result_page import PageTable
-    from statesize.results.summary import keeps_everything
 
     headings = ["model", "loss (nats\nper token)", "numbers held\nper channel", "ESS", "used of\nstate"]
     rows: list[Sequence[object]] = []
     for model, profile in zip(models, profiles, strict=True):
         # A cache grows with the text, so its share tells of the text.
-        cache = all(keeps_everything(profile.mixer(name)) for name in profile.mixers)
-        share = model.middle_utilisation
-        used = Shown(math.nan, "") if cache else Shown(share, f"{share:.0%}")
+        share = model.middle_state_utilisation
+        used = Shown(share, "" if math.isnan(share) else f"{share:.0%}")
         loss, held, ess = losses[model.model], model.middle_ceiling, model.middle_entropy
         rows.append([model_title(profile), Shown(loss, f"{loss:.2f}"), held, Shown(ess, f"{ess:.1f}"), used])
     note = (
