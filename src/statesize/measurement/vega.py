@@ -30,8 +30,9 @@ class Drawn(alt.LayerChart):
 
     def __repr__(self) -> str:
         drawn = cast("Any", self)
-        first = drawn.layer[0].encoding
-        axes = " by ".join(str(part["title"]) for part in (first.y, first.x) if isinstance(part, alt.SchemaBase))
+        first: Any = drawn.layer[0].encoding
+        parts = cast("list[Any]", [part for part in (first.y, first.x) if isinstance(part, alt.SchemaBase)])
+        axes = " by ".join(part["title"] for part in parts)
         told = [drawn.title, axes] if isinstance(drawn.title, str) else [axes]
         return "\n".join([f"Chart: {told[0]}", *told[1:], "next: .save('chart.html') or .save('chart.pdf')"])
 

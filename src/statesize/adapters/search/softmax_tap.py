@@ -20,7 +20,7 @@ from statesize.adapters.search.probabilities import Mixing, observed_mixing, of_
 
 SOFTMAX: frozenset[Callable[..., Any]] = frozenset({torch.softmax, functional.softmax, Tensor.softmax})
 PRODUCT: frozenset[Callable[..., Any]] = frozenset(
-    {torch.matmul, torch.linalg.matmul, torch.bmm, Tensor.matmul, Tensor.__matmul__, Tensor.bmm}
+    {torch.matmul, cast("Any", torch.linalg).matmul, torch.bmm, Tensor.matmul, Tensor.__matmul__, Tensor.bmm}
 )
 SUM_WITH_PRODUCT: frozenset[Callable[..., Any]] = frozenset({torch.baddbmm, Tensor.baddbmm})
 _Pair = tuple[Tensor, Tensor]  # what goes into a map, and what comes out

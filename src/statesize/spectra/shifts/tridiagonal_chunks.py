@@ -87,7 +87,7 @@ class TridiagonalChunks:
 
     @property
     def rounds(self) -> int:
-        """An evaluation of a group costs about as much as the singular values of one position."""
+        """Two for each position: singular values of one cost as much as 2 to 20 up to 256 tokens, 90 to 700 at 1,024."""
         return 2 * self.width + 2
 
     @property
