@@ -95,6 +95,38 @@ def test_what_rounds_the_inputs_of_layers_too_is_refused():
     refused(r"model\.layers\.0\.self_attn\.q_proj must round its weights alone, got .*QuantisedThroughout.*off", model)
 
 
+class OwnProduct(nn.Module):
+    """A layer of the model's author, which is no Linear, with weights of such a kind."""
+
+    def __init__(self, linear, kind):
+        super().__init__()
+        self.weight = nn.Parameter(kind.of(linear.weight.detach()), requires_grad=False)
+
+    def forward(self, hidden):
+        return nn.functional.linear(hidden, self.weight)
+
+
+@pytest.mark.parametrize("kind", [Quantised, QuantisedThroughout])
+def test_a_layer_that_is_no_linear_is_compared_where_the_model_runs(kind):
+    model = attention_model("llama")
+    model.model.layers[0].self_attn.v_proj = OwnProduct(model.model.layers[0].self_attn.v_proj, kind)
+    if kind is QuantisedThroughout:
+        refused("is not its copy in floating point: .* Its layers round what they are given too", model)
+    else:
+        assert ss.profile(model, token_ids()).attributes["source"] == {"weights": "Quantised, dequantised"}
+
+
+@pytest.mark.parametrize("attribute", ["act_quant_kwargs", "act_quant_scale", "input_quant_func"])
+def test_weights_that_say_that_inputs_are_rounded_are_refused(attribute):
+    """As torchao's do, whose layers may agree with their weights where little is rounded."""
+    model, _ = quantised(Quantised)
+    weight = model.model.layers[0].self_attn.q_proj.weight
+    setattr(weight, attribute, None)
+    assert float_model(model)[1] == "Quantised, dequantised"
+    setattr(weight, attribute, {})
+    refused(r"layers\.0\.self_attn\.q_proj\.weight must round its weights alone, got .*Quantised, which", model)
+
+
 @pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
 def test_dynamic_quantisation_of_torch_is_refused():
@@ -107,7 +139,7 @@ def test_dynamic_quantisation_of_torch_is_refused():
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
 def test_quantised_tensors_of_torch_are_taken_back():
     model = attention_model("llama")
-    weights = torch.quantize_per_tensor(torch.ones(8, 8), 1.0, 0, torch.qint8)
+    weights = torch.quantize_per_tensor(torch.ones(8, 8), 0.5, 3, torch.qint8)
     model.model.layers[1].mlp.register_buffer("weights", weights)
     copied, stored = float_model(model)
     assert stored == "Tensor, dequantised"
@@ -138,8 +170,10 @@ class ByTransformers:
 
 
 def test_a_model_that_transformers_has_dequantised_is_measured_itself():
-    """It says that it is quantised, and holds floating point alone."""
+    """It says that it is quantised, and holds floating point alone, beside masks and tables of positions."""
     model = attention_model("llama")
+    model.model.layers[0].register_buffer("mask", torch.ones(8, 8, dtype=torch.bool))
+    model.model.layers[0].register_buffer("places", torch.arange(64).reshape(8, 8))
     model.hf_quantizer, model.is_quantized = ByTransformers("gguf"), True
     assert float_model(model) == (model, "gguf, dequantised")
 
