@@ -87,7 +87,7 @@ class TridiagonalChunks:
 
     @property
     def rounds(self) -> int:
-        """Two for each position, whose singular values cost 2 to 20 of them up to 256 tokens, and 90 to 700 at 1,024."""
+        """Two for each position, whose singular values cost 2 to 20 up to 256 tokens, and 90 to 700 at 1,024."""
         return 2 * self.width + 2
 
     @property
