@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from statesize.report.result_page import PageTable
 
 _PAGE = Path("statesize-demo.html")
-_CUT = "gla"
+_TITLE = "How much of their memory do four small language models use?"
+_CUT, _SHOWN = "gla", "gated-deltanet"
+_ONE_OF_THEM = "each layer and head of one of them"
 _YOURS = ("profile", "MODEL", "--text", "FILE")
 
 
@@ -52,8 +55,8 @@ def demo(
     from statesize.profiling.run import run_profile
     from statesize.report.compared import compared_models
     from statesize.report.on_record import standing
-    from statesize.report.page import MEANING
     from statesize.report.page import page as report_page
+    from statesize.report.result_page import MEANING
     from statesize.results.place import KEPT, written_at
     from statesize.texts.inputs import bundled_sequences
 
@@ -81,13 +84,13 @@ def demo(
     cut = _truncation(profiles, folder, printing)
     every = [*profiles.values()]
     models = compared_models(every, {}, ())
-    table, found = _table(models, every, losses), _found(models, every)
+    table, found = _table(models, every, losses), _found(every, models)
     means = _means(every, losses, cut["result"])
     with printing.step("drawing the report"):
         drawn = report_page(every)
-        said = [*standing(every), f"Next, your model: statesize {' '.join(_YOURS)}"]
-        notes, finding = {**drawn.notes, MEANING: said}, "\n".join([*found, *means])
-        replace(drawn, finding=finding, tables=[table, *drawn.tables], notes=notes).write(path)
+        notes = {**drawn.notes, MEANING: [*means, *standing(every), *_next(folder)]}
+        tables = [table, *drawn.tables[1:]]
+        replace(drawn, title=_TITLE, finding="\n".join(found), tables=tables, notes=notes).write(path)
     if printing.json:
         documents = [profile_document(one, folder / name) for name, one in profiles.items()]
         print_json({"schema": SCHEMA, "models": documents, "truncation": cut["result"], "report": str(path)})
@@ -97,7 +100,7 @@ def demo(
         print_notes(["", *means])
     printing.say(f"Profiles: {folder}" + (f", {kept} of {len(profiles)} {KEPT}" if kept else ""))
     tell_page(path, printing, open_page=open_page)
-    printing.next("profile", folder / zoo.names()[-1], "--open", why="each layer and head of one of them")
+    printing.next("profile", folder / _SHOWN, "--open", why=_ONE_OF_THEM)
     printing.next(*_YOURS, why="now your model")
 
 
@@ -115,38 +118,43 @@ def _in_nats(loss: float) -> str:
     return f"{loss:.2f} nats per token"
 
 
-def _found(models: Sequence[ComparedModel], profiles: Sequence[Profile]) -> list[str]:
-    """How much the models carry, and what that is."""
-    carried, texts = [model.middle_entropy for model in models], profiles[0].tokens.sizes
+def _found(profiles: Sequence[Profile], models: Sequence[ComparedModel]) -> list[str]:
+    """How much of their state the models use, and what that is."""
+    caches = [_keeps_everything(profile) for profile in profiles]
+    used = [model.middle_utilisation for model, cache in zip(models, caches, strict=True) if not cache]
+    texts = profiles[0].tokens.sizes
     return [
-        f"Past token {texts['token'] // 2} of {texts['token']}, {len(models)} small language models carry "
-        f"{min(carried):.1f} to {max(carried):.1f} numbers per channel: their effective state-size (ESS).",
-        f"They were trained alike, and read {counted(texts['sequence'], 'text')} of {texts['token']} tokens. Softmax "
-        "attention holds a key and a value of every token, the others a state of fixed size. ESS says about how "
-        "many independent numbers of what a channel holds matter to later tokens.",
+        f"Halfway through a text, models with a state, a memory of fixed size, use {min(used):.0%} to {max(used):.0%} "
+        "of it.",
+        f"{len(models)} small language models, trained alike, read {counted(texts['sequence'], 'text')} of "
+        f"{texts['token']} tokens. Softmax attention has no state and keeps every token. ESS, the effective "
+        "state-size, is about how many numbers of the memory matter to later tokens. All numbers are per channel, one "
+        "entry of the vectors that a head reads.",
     ]
 
 
+def _keeps_everything(profile: Profile) -> bool:
+    """Whether its memory is a cache, which grows with the text, so that its share tells of the text."""
+    from statesize.results.summary import keeps_everything
+
+    return all(keeps_everything(profile.mixer(name)) for name in profile.mixers)
+
+
 def _table(models: Sequence[ComparedModel], profiles: Sequence[Profile], losses: dict[str, float]) -> PageTable:
-    """A row per model: what it holds, carries and uses, on average over its layers, and how well it predicts."""
+    """A row per model: what it holds and uses, on average over its layers, and how well it predicts."""
     from statesize.report.document import Shown
     from statesize.report.names import model_title
     from statesize.report.result_page import PageTable
-    from statesize.results.summary import keeps_everything
 
-    headings = ["model", "loss (nats\nper token)", "numbers held\nper channel", "ESS", "used of\nstate"]
+    headings = ["model", "loss (nats\nper token)", "holds\n(numbers)", "ESS\n(numbers)", "used of\nstate"]
     rows: list[Sequence[object]] = []
     for model, profile in zip(models, profiles, strict=True):
-        # A cache grows with the text, so its share tells of the text.
-        cache = all(keeps_everything(profile.mixer(name)) for name in profile.mixers)
         share = model.middle_utilisation
-        used = Shown(math.nan, "") if cache else Shown(share, f"{share:.0%}")
+        used = Shown(math.nan, "") if _keeps_everything(profile) else Shown(share, f"{share:.0%}")
         loss, held, ess = losses[model.model], model.middle_ceiling, model.middle_entropy
         rows.append([model_title(profile), Shown(loss, f"{loss:.2f}"), held, Shown(ess, f"{ess:.1f}"), used])
-    note = (
-        "Loss: cross-entropy with natural logarithms. Softmax attention has no share, as its cache grows with the text."
-    )
-    return PageTable("Four models", headings, rows, note)
+    note = "Loss: less is better. Softmax attention has no share, because its memory grows with the text."
+    return PageTable(f"Halfway, at token {profiles[0].tokens.sizes['token'] // 2}", headings, rows, note)
 
 
 def _means(profiles: Sequence[Profile], losses: dict[str, float], cut: dict[str, Any]) -> list[str]:
@@ -158,24 +166,38 @@ def _means(profiles: Sequence[Profile], losses: dict[str, float], cut: dict[str,
     rows = cast("list[dict[str, Any]]", cut["rows"])
     once = {row["rule"]: row["divergence_share"] for row in rows if row["scale"] == 1}
     said: list[str] = []
-    for choice, rule in (("as if later tokens were known (with hindsight)", "ess"), ("from the past", "past rows")):
+    for choice, rule in (("with hindsight, as if later tokens were known", "ess"), ("from the past", "past rows")):
         lost = Interval.of(once[rule])
         sure = bool(lost.ends) and not lost.low <= NEGLIGIBLE < lost.high
-        word = "Perhaps" if not sure else "Yes" if lost.high <= NEGLIGIBLE else "No"
-        said.append(f"{word}, if they are chosen {choice}: predictions change by {lost:.1%}.")
+        word = "perhaps" if not sure else "yes" if lost.high <= NEGLIGIBLE else "no"
+        said.append(f"If they are chosen {choice}: {word}, predictions change by {lost:.1%}.")
     multiple: dict[str, Any] = cut["without_hindsight"]["multiple"] or {}
     if multiple.get("mean"):
-        said.append(f"For {NEGLIGIBLE:.0%} it takes {Interval.of(multiple):.1f} times ESS.")
+        said[-1] += f" For {NEGLIGIBLE:.0%} it takes {Interval.of(multiple):.1f} times ESS."
     title = model_title(next(one for one in profiles if one.model == _CUT))
     best = min(profiles, key=lambda one: losses[one.model])
+    worth = Interval.of(cut["worth"])
     return [
-        f"Would a memory of so many numbers be enough? This was tested in {title}, at the middle of "
-        f"{counted(cut['texts'], 'text')} of {cut['measured'][0]['tokens']} tokens, where the past is worth "
-        f"{Interval.of(cut['worth'])} nats per token. Enough means: predictions change by at most {NEGLIGIBLE:.0%} of "
-        "the change if the whole past is lost.",
-        " ".join(said),
-        f"A larger ESS does not make a better model (here {model_title(best)} predicts best), and a state that is not "
-        "filled is no fault: only a task can tell.",
+        f"Would a memory of only ESS numbers be enough? Tested in {title}, halfway through {counted(cut['texts'], 'text')} "
+        f"of {cut['measured'][0]['tokens']} tokens. Losing the whole past costs {worth} nats per token and changes "
+        f"predictions by 100%; at most {NEGLIGIBLE:.0%} is enough"
+        f"{' (in brackets: 95% intervals)' if worth.ends else ''}.",
+        *said,
+        f"More ESS is not better: {model_title(best)} predicts best here. Whether a model needs more memory, only a task can "
+        "tell.",
+    ]
+
+
+def _next(folder: Path) -> list[str]:
+    """What to do next, as commands that work as they are."""
+    return [
+        f"{why}: {shlex.join(['statesize', *map(str, command)])}"
+        for why, command in {
+            f"Next, {_ONE_OF_THEM}": ("profile", folder / _SHOWN, "--open"),
+            f"Whether ESS is enough in {_SHOWN} (three minutes)": ("truncate", _SHOWN),
+            "Your model, by its name on the Hugging Face hub, its folder or GGUF file instead of this name; --text FILE "
+            "adds your text": ("profile", "HuggingFaceTB/SmolLM2-135M", "--open"),
+        }.items()
     ]
 
 
