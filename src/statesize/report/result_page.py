@@ -108,17 +108,18 @@ class ResultPage:
             Section(f"notes-{index}", title, f"<ul>{''.join(map(list_item, texts))}</ul>" if texts else "")
             for index, (title, texts) in enumerate(self.notes.items())
         ]
+        wide = len(self.tables[0].headings) > _COLUMNS
+        small = not wide and len(self.tables[0].rows) <= _ROWS
         first, *others = (
-            Section(key := f"table-{index}", one.title, _table(key, one), bool(index) or len(one.headings) > _COLUMNS)
+            Section(key := f"table-{index}", one.title, _table(key, one, small and not index), wide or bool(index))
             for index, one in enumerate(self.tables)
         )
-        above = [] if first.folded or len(self.tables[0].rows) > _ROWS else [first]
         sections = [
-            *above,
+            *([first] if small else []),
             *(one for one in notes if one.title in (MEANING, FOUND)),
             *(Section(key, one.title, one.html(key)) for key, one in charts.items()),
             *(one for one in notes if one.title not in (MEANING, FOUND)),
-            *([] if above else [first]),
+            *([] if small else [first]),
             *others,
             Section("facts", "How these numbers were made", self.facts and _listed(self.facts), folded=True),
         ]
@@ -155,13 +156,12 @@ def _listed(named: Mapping[str, str]) -> str:
     return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(text)}</dd>' for name, text in named.items())}</dl>"
 
 
-def _table(key: str, one: PageTable) -> str:
-    """A table below its caption, and what its columns say; table.js filters and saves its rows."""
+def _table(key: str, one: PageTable, small: bool) -> str:
+    """A table below its caption, and what its columns say; table.js saves its rows, and filters those of many."""
     about = f"<p>{escape(one.caption)}</p>" if one.caption else ""
     terms = f"<details><summary>What the columns say</summary>{_listed(one.terms)}</details>" if one.terms else ""
     table = _scrolled(key, html_table(one.headings, one.rows), "scroll tall")
-    few = len(one.rows) <= _ROWS
-    return about + (table + _TOOLS.format("") if few else _TOOLS.format(_SEARCH) + table) + terms
+    return about + (table + _TOOLS.format("") if small else _TOOLS.format(_SEARCH) + table) + terms
 
 
 _SEARCH = '<label>Rows with <input type="search" placeholder="part of a text"></label>'

@@ -315,8 +315,8 @@ def _open_counts(mixers: Sequence[xr.Dataset]) -> str:
 
 def _entropy_error(mixer: xr.Dataset) -> float:
     """The largest bound on an entropy-ESS relative to it, as the setting `entropy_accuracy` is."""
-    ess = mixer["entropy"].values
-    return float(np.nanmax(mixer["entropy_bound"].values / np.where(ess > 0, ess, np.nan), initial=0.0))
+    bound, ess = mixer["entropy_bound"].values, mixer["entropy"].values
+    return float(np.divide(bound, ess, out=np.zeros_like(bound), where=ess > 0).max(initial=0.0))
 
 
 def _largest(mixers: Sequence[xr.Dataset], name: str) -> float:

@@ -65,7 +65,7 @@ def page(saved: Saved, rows: Sequence[Row], facts: Mapping[str, str]) -> ResultP
         title=f"Study: {conclusion.study}",
         finding=conclusion.verdict,
         charts=[PageChart("Charts", saved.charts)],
-        tables=[table, PageTable("Figures", ("figure", "value"), figures, numbers)],
+        tables=[PageTable("Figures", ("figure", "value"), figures, numbers), table],
         notes={
             FOUND: conclusion.statements,
             "Caveats": conclusion.caveats,
