@@ -61,7 +61,8 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
     shares = [int(row[4].removesuffix("%")) for row in rows[1:]]
     assert shares == pytest.approx([100 * e / 32 for e in ess[1:]], abs=1)
     assert used == (
-        f"Halfway through a text, models with a state, a memory of fixed size, use {min(shares)}% to {max(shares)}% of it."
+        "Halfway through a text, models with a state, a memory of fixed size, use "
+        f"{min(shares)}% to {max(shares)}% of it."
     )
     assert " read 1 text of 128 tokens." in what
     # The record of the bundled models is of four texts of 256 tokens.
@@ -85,6 +86,7 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
         assert main(line) == 0
     os.remove("gated-deltanet.html")
     assert main([*advised[3], "--plan"]) == 0
+    capsys.readouterr()
     assert "statesize-demo.html" in captured.err
     assert sorted(os.listdir(here)) == ["statesize-demo", "statesize-demo.html"]
     assert (here / "statesize-demo.html").stat().st_size < 1_300_000
@@ -102,7 +104,7 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
 def opens_without_network_and_errors(report):
     with chromium() as browser:
         visit = Visit(browser, report)
-        for chart in ("#chart-2 svg", "#positions svg"):
+        for chart in ("#chart-3 svg", "#positions svg"):
             assert visit.page.locator(chart).count() == 1
         assert visit.page.locator("#model option").all_inner_texts() == [KINDS[name] for name in zoo.names()]
         for name in map(KINDS.get, zoo.names()):

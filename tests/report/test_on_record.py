@@ -71,8 +71,8 @@ def test_a_model_is_told_at_the_nearest_length_and_its_own_untrained_figure_alon
             f"{NORMAL} {near}, past token {nearest // 2} of {nearest}: {own} All: statesize models --measured"
         ]
         for weights in ("0c" * 32, ""):
-            expected = f"Nearest ESS on record, at the middle {told}, this {ess:.1f} of 8. All: statesize models --measured"
-            assert standing([profile], weights, models) == [f"{NORMAL} {expected}"]
+            expected = f"{NORMAL} Nearest ESS on record, at the middle {told}, this {ess:.1f} of 8."
+            assert standing([profile], weights, models) == [f"{expected} All: statesize models --measured"]
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +123,8 @@ def test_what_is_on_record_itself_is_not_what_is_normal(of_eight):
         named("bytewise", "0d", (8, 1.0, 1.0, 1.0), data="bytes of prose"),
     ]
     (told,) = standing([of_eight], "0a" * 32, [own, *others])
-    assert (
-        told
-        == f"{NORMAL} ESS on record, at the middle of 8 tokens of prose: that 4.0 of 8. All: statesize models --measured"
-    )
+    expected = f"{NORMAL} ESS on record, at the middle of 8 tokens of prose: that 4.0 of 8."
+    assert told == f"{expected} All: statesize models --measured"
     # Other weights over the same text are as normal as any.
     assert "this 2.0 of 8" in standing([of_eight], "0c" * 32, [own])[0]
 

@@ -85,7 +85,7 @@ Headings: TypeAlias = Sequence[str] | Mapping[str, str]
 """Names of columns, as a CSV has them; a mapping has what a reader sees instead."""
 
 
-def html_table(headings: Headings, rows: Sequence[Sequence[object]], key: str = "") -> str:
+def html_table(headings: Headings, rows: Sequence[Sequence[object]]) -> str:
     """An HTML table, whose cells of numbers carry them unrounded for sorting and for the CSV."""
     shown = shown_headings(headings)
     numbers = number_columns(shown, rows)
@@ -95,8 +95,7 @@ def html_table(headings: Headings, rows: Sequence[Sequence[object]], key: str = 
         for name, text, side in zip(headings, shown, sides, strict=True)
     )
     body = "".join(f"<tr>{''.join(map(_cell, row, sides, range(len(sides))))}</tr>" for row in rows)
-    attribute = f' id="{key}"' if key else ""
-    return f"<table{attribute}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def shown_headings(headings: Headings) -> list[str]:

@@ -125,7 +125,7 @@ def layer_table(profiles: Sequence[Profiled]) -> PageTable:
     caches = any(keeps_everything(profile.mixer(name)) for profile in profiles for name in profile.mixers)
     about = (
         "Averages, utilisation and norm are means over cuts. TSS, the theoretical state-size, is how many numbers a "
-        f"channel can hold at the end of the text{'; a cache of every token holds half as many at the middle' * caches}."
+        f"channel can hold at the end of the text{'; a cache of all tokens holds half as many at the middle' * caches}."
     )
     return with_terms(table_of("All layers", headings, rows, about), COLUMNS, profiles)
 
@@ -316,7 +316,7 @@ def _open_counts(mixers: Sequence[xr.Dataset]) -> str:
 def _entropy_error(mixer: xr.Dataset) -> float:
     """The largest bound on an entropy-ESS relative to it, as the setting `entropy_accuracy` is."""
     bound, ess = mixer["entropy_bound"].values, mixer["entropy"].values
-    return float(np.divide(bound, ess, out=np.zeros_like(bound), where=ess > 0).max(initial=0.0))
+    return float(np.nanmax(np.divide(bound, ess, out=np.zeros_like(bound), where=ess > 0), initial=0.0))
 
 
 def _largest(mixers: Sequence[xr.Dataset], name: str) -> float:

@@ -178,13 +178,13 @@ def _means(profiles: Sequence[Profile], losses: dict[str, float], cut: dict[str,
     best = min(profiles, key=lambda one: losses[one.model])
     worth = Interval.of(cut["worth"])
     return [
-        f"Would a memory of only ESS numbers be enough? Tested in {title}, halfway through {counted(cut['texts'], 'text')} "
-        f"of {cut['measured'][0]['tokens']} tokens. Losing the whole past costs {worth} nats per token and changes "
-        f"predictions by 100%; at most {NEGLIGIBLE:.0%} is enough"
+        f"Would a memory of only as many numbers as ESS be enough? Tested in {title}, halfway through "
+        f"{counted(cut['texts'], 'text')} of {cut['measured'][0]['tokens']} tokens. Losing the whole past costs "
+        f"{worth} nats per token and changes predictions by 100%; at most {NEGLIGIBLE:.0%} is enough"
         f"{' (in brackets: 95% intervals)' if worth.ends else ''}.",
         *said,
-        f"More ESS is not better: {model_title(best)} predicts best here. Whether a model needs more memory, only a task can "
-        "tell.",
+        f"More ESS is not better: {model_title(best)} predicts best here. Whether a model needs more memory, only a "
+        "task can tell.",
     ]
 
 
@@ -195,8 +195,11 @@ def _next(folder: Path) -> list[str]:
         for why, command in {
             f"Next, {_ONE_OF_THEM}": ("profile", folder / _SHOWN, "--open"),
             f"Whether ESS is enough in {_SHOWN} (three minutes)": ("truncate", _SHOWN),
-            "Your model, by its name on the Hugging Face hub, its folder or GGUF file instead of this name; --text FILE "
-            "adds your text": ("profile", "HuggingFaceTB/SmolLM2-135M", "--open"),
+            "A model of the Hugging Face hub; a folder or GGUF file does too, and --text FILE gives your text": (
+                "profile",
+                "HuggingFaceTB/SmolLM2-135M",
+                "--open",
+            ),
         }.items()
     ]
 
