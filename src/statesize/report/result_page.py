@@ -121,7 +121,7 @@ class ResultPage:
             *(one for one in notes if one.title not in (MEANING, FOUND)),
             *([] if small else [first]),
             *others,
-            Section("facts", "How these numbers were made", self.facts and _listed(self.facts), folded=True),
+            Section("facts", "How these numbers were made", _listed(self.facts) if self.facts else "", folded=True),
         ]
         data = {key: one.data for key, one in charts.items()}
         scripts = dict.fromkeys(("draw.js", *(name for one in self.charts for name in one.scripts), "table.js"))

@@ -58,6 +58,7 @@ def demo(
     from statesize.report.page import page as report_page
     from statesize.report.result_page import MEANING
     from statesize.results.place import KEPT, written_at
+    from statesize.results.summary import keeps_everything
     from statesize.texts.inputs import bundled_sequences
 
     inputs = bundled_sequences(zoo.tokenizer(), 4, 256)
@@ -84,7 +85,10 @@ def demo(
     cut = _truncation(profiles, folder, printing)
     every = [*profiles.values()]
     models = compared_models(every, {}, ())
-    table, found = _table(models, every, losses), _found(every, models)
+    # A cache grows with the text, so its share tells of the text.
+    caches = [all(keeps_everything(one.mixer(name)) for name in one.mixers) for one in every]
+    shares = [math.nan if cache else one.middle_utilisation for cache, one in zip(caches, models, strict=True)]
+    table, found = _table(models, every, losses, shares), _found(every, shares)
     means = _means(every, losses, cut["result"])
     with printing.step("drawing the report"):
         drawn = report_page(every)
@@ -118,29 +122,22 @@ def _in_nats(loss: float) -> str:
     return f"{loss:.2f} nats per token"
 
 
-def _found(profiles: Sequence[Profile], models: Sequence[ComparedModel]) -> list[str]:
+def _found(profiles: Sequence[Profile], shares: Sequence[float]) -> list[str]:
     """How much of their state the models use, and what that is."""
-    caches = [_keeps_everything(profile) for profile in profiles]
-    used = [model.middle_utilisation for model, cache in zip(models, caches, strict=True) if not cache]
-    texts = profiles[0].tokens.sizes
+    used, texts = [share for share in shares if not math.isnan(share)], profiles[0].tokens.sizes
     return [
         f"Halfway through a text, models with a state, a memory of fixed size, use {min(used):.0%} to {max(used):.0%} "
         "of it.",
-        f"{len(models)} small language models, trained alike, read {counted(texts['sequence'], 'text')} of "
+        f"{len(profiles)} small language models, trained alike, read {counted(texts['sequence'], 'text')} of "
         f"{texts['token']} tokens. Softmax attention has no state and keeps every token. ESS, the effective "
         "state-size, is about how many numbers of the memory matter to later tokens. All numbers are per channel, one "
         "entry of the vectors that a head reads.",
     ]
 
 
-def _keeps_everything(profile: Profile) -> bool:
-    """Whether its memory is a cache, which grows with the text, so that its share tells of the text."""
-    from statesize.results.summary import keeps_everything
-
-    return all(keeps_everything(profile.mixer(name)) for name in profile.mixers)
-
-
-def _table(models: Sequence[ComparedModel], profiles: Sequence[Profile], losses: dict[str, float]) -> PageTable:
+def _table(
+    models: Sequence[ComparedModel], profiles: Sequence[Profile], losses: dict[str, float], shares: Sequence[float]
+) -> PageTable:
     """A row per model: what it holds and uses, on average over its layers, and how well it predicts."""
     from statesize.report.document import Shown
     from statesize.report.names import model_title
@@ -148,9 +145,8 @@ def _table(models: Sequence[ComparedModel], profiles: Sequence[Profile], losses:
 
     headings = ["model", "loss (nats\nper token)", "holds\n(numbers)", "ESS\n(numbers)", "used of\nstate"]
     rows: list[Sequence[object]] = []
-    for model, profile in zip(models, profiles, strict=True):
-        share = model.middle_utilisation
-        used = Shown(math.nan, "") if _keeps_everything(profile) else Shown(share, f"{share:.0%}")
+    for model, profile, share in zip(models, profiles, shares, strict=True):
+        used = Shown(share, "" if math.isnan(share) else f"{share:.0%}")
         loss, held, ess = losses[model.model], model.middle_ceiling, model.middle_entropy
         rows.append([model_title(profile), Shown(loss, f"{loss:.2f}"), held, Shown(ess, f"{ess:.1f}"), used])
     note = "Loss: less is better. Softmax attention has no share, because its memory grows with the text."
@@ -191,16 +187,10 @@ def _means(profiles: Sequence[Profile], losses: dict[str, float], cut: dict[str,
 def _next(folder: Path) -> list[str]:
     """What to do next, as commands that work as they are."""
     return [
-        f"{why}: {shlex.join(['statesize', *map(str, command)])}"
-        for why, command in {
-            f"Next, {_ONE_OF_THEM}": ("profile", folder / _SHOWN, "--open"),
-            f"Whether ESS is enough in {_SHOWN} (three minutes)": ("truncate", _SHOWN),
-            "A model of the Hugging Face hub; a folder or GGUF file does too, and --text FILE gives your text": (
-                "profile",
-                "HuggingFaceTB/SmolLM2-135M",
-                "--open",
-            ),
-        }.items()
+        f"Next, {_ONE_OF_THEM}: statesize profile {shlex.quote(str(folder / _SHOWN))} --open",
+        f"Whether ESS is enough in {_SHOWN} (three minutes): statesize truncate {_SHOWN}",
+        "A model of the Hugging Face hub; a folder or GGUF file does too, and --text FILE gives your text: "
+        "statesize profile HuggingFaceTB/SmolLM2-135M --open",
     ]
 
 
