@@ -22,7 +22,7 @@ SECTIONS = {
     "positions": ("#along", "#said"),
     "spectrum": ("#spectrum-title", "#spectrum-caption"),
     "tolerance": ("#tolerance-title", "#tolerance-caption"),
-    "table": ("#table-1-title", "section[aria-labelledby=table-1-title]"),
+    "table": ("section[aria-labelledby=table-1-title]",) * 2,
 }
 """From which element to which a picture goes."""
 

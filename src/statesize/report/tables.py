@@ -45,8 +45,9 @@ from statesize.results.summary import (
     utilisation_values,
 )
 
-# The command line has these two; a page has them in words below.
-_SHOWN = [name for name in COLUMNS if name in HEADINGS and name not in {"measured", "faithfulness"}]
+# First the numbers that stand above. The command line has the last two; a page has them in words below.
+_ORDER = dict.fromkeys(("model", "layer", "kind", "middle_entropy", "sinkless_entropy", *COLUMNS))
+_SHOWN = [name for name in _ORDER if name in HEADINGS and name not in {"measured", "faithfulness"}]
 
 
 # Those of a comparison.
@@ -228,7 +229,7 @@ def _telling(
     headings: Mapping[str, Heading], rows: Sequence[Mapping[str, Any]], *, alone: bool = False
 ) -> dict[str, Heading]:
     """The columns that say something, and not what another says too, so that they fit a page; `alone` is a model."""
-    said = {"kind": "model", "readout_total_entropy": "total_entropy"}
+    said = {"kind": "model", "readout_total_entropy": "total_entropy", "sinkless_entropy": "middle_entropy"}
 
     def distinguishes(name: str) -> bool:
         known = any(isinstance(row[name], str) or math.isfinite(row[name]) for row in rows)
