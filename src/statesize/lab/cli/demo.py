@@ -129,9 +129,8 @@ def _found(profiles: Sequence[Profile], shares: Sequence[float]) -> list[str]:
         f"Halfway through a text, models with a state, a memory of fixed size, use {min(used):.0%} to {max(used):.0%} "
         "of it.",
         f"{len(profiles)} small language models, trained alike, read {counted(texts['sequence'], 'text')} of "
-        f"{texts['token']} tokens. Softmax attention has no state and keeps every token. ESS, the effective "
-        "state-size, is about how many numbers of the memory matter to later tokens. All numbers are per channel, one "
-        "entry of the vectors that a head reads.",
+        f"{texts['token']} tokens. ESS, the effective state-size, is about how many numbers of a memory, per channel, "
+        "matter to later tokens.",
     ]
 
 
@@ -149,7 +148,7 @@ def _table(
         used = Shown(share, "" if math.isnan(share) else f"{share:.0%}")
         loss, held, ess = losses[model.model], model.middle_ceiling, model.middle_entropy
         rows.append([model_title(profile), Shown(loss, f"{loss:.2f}"), held, Shown(ess, f"{ess:.1f}"), used])
-    note = "Loss: less is better. Softmax attention has no share, because its memory grows with the text."
+    note = "Softmax attention keeps every token: its memory grows, so it has no share."
     return PageTable(f"Halfway, at token {profiles[0].tokens.sizes['token'] // 2}", headings, rows, note)
 
 
