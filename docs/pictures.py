@@ -15,14 +15,14 @@ from statesize.truncation.page import page as truncation_page
 IMAGES = Path(__file__).parent / "images"
 BOUNDS = Path(__file__).parents[1] / "results" / "truncation" / "bounds.json"
 SECTIONS = {
-    "comparison": ("#table-1-title", "section[aria-labelledby=table-1-title]"),
-    "layers": ("#chart-2-title", "section[aria-labelledby=chart-2-title]"),
-    "map": ("#chart-0-title", "#map"),
+    "comparison": ("#table-0-title", "section[aria-labelledby=table-0-title]"),
+    "layers": ("#chart-1-title", "section[aria-labelledby=chart-1-title]"),
+    "map": ("#chart-2-title", "#map"),
     "text": ("#text-title", "#text"),
     "positions": ("#along", "#said"),
     "spectrum": ("#spectrum-title", "#spectrum-caption"),
     "tolerance": ("#tolerance-title", "#tolerance-caption"),
-    "table": ("#table-0-title", "section[aria-labelledby=table-0-title]"),
+    "table": ("section[aria-labelledby=table-1-title]",) * 2,
 }
 """From which element to which a picture goes."""
 
@@ -37,6 +37,7 @@ def main() -> None:
         page.goto(report.as_uri())
         page.wait_for_selector("html[data-ready]")
         page.screenshot(path=IMAGES / "report-words.png", clip={"x": 0, "y": 0, "width": 1100, "height": 900})
+        page.evaluate("document.querySelector('#table-1-title').closest('details').open = true")
         page.select_option("#model", label="gated linear attention")
         for section, ends in SECTIONS.items():
             page.select_option("#head", index=2 if section == "spectrum" else 0)
@@ -52,7 +53,7 @@ def main() -> None:
         page = browser.new_page(viewport={"width": 1000, "height": 900})
         page.goto(demo.as_uri())
         page.wait_for_selector("html[data-ready]")
-        box = page.locator("#chart-1").bounding_box()
+        box = page.locator("#chart-0").bounding_box()
         clip = {"x": 0, "y": box["y"], "width": 1000, "height": box["height"] + 12}
         page.screenshot(path=IMAGES / "report-picture.png", full_page=True, clip=clip)
         bounds = Path(folder) / "bounds.html"

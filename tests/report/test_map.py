@@ -199,6 +199,7 @@ def test_tokens_are_shaded_by_the_layer_chosen(visit, deep):
 def test_the_table_of_caches_shows_its_numbers(visit, deep):
     page = visit.page
     rows = group_rows(deep)
+    visit.unfold()
     table = page.locator("section[aria-labelledby=table-1-title]")
     assert table.locator("tbody tr").count() == len(rows) == LAYERS
     cells = table.locator("tbody tr").nth(3).locator("td")
@@ -215,8 +216,9 @@ def test_the_table_of_caches_shows_its_numbers(visit, deep):
 
 def test_a_table_that_scrolls_says_so(visit):
     page = visit.page
-    region = page.locator(".scroll:has(#rows)")
-    said = page.locator("p.scrolls:has(+ .scroll #rows)")
+    visit.unfold()
+    region = page.locator(".scroll[aria-labelledby=table-0-title]")
+    said = page.locator("p.scrolls:has(+ .scroll[aria-labelledby=table-0-title])")
     assert region.evaluate("one => one.scrollHeight > one.clientHeight")
     sideways = region.evaluate("one => one.scrollWidth > one.clientWidth + 1")
     assert sideways or page.viewport_size["width"] > 500

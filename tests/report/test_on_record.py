@@ -38,7 +38,7 @@ def test_a_model_that_somebody_adds_stands_on_the_page_and_in_the_package(record
     profile = ss.profile("gla", [[5, 6, 7, 8] * 6])
     ess = packaged["lengths"][1]["ess"]
     expected = (
-        f"{NORMAL} On record, at the middle of 24 tokens of prose: added {ess:.1f} of 12. All: statesize models "
+        f"{NORMAL} ESS on record, at the middle of 24 tokens of prose: added {ess:.1f} of 12. All: statesize models "
         "--measured"
     )
     assert standing([profile], models=[packaged]) == [expected]
@@ -62,7 +62,7 @@ def test_a_model_is_told_at_the_nearest_length_and_its_own_untrained_figure_alon
     models.append(named("bytewise", "0d", (20, 1.0, 1.0, 1.0), data="bytes of prose"))
     # 32 is as far from 16 as from 64 by their ratio: the longer of both is told.
     for length, nearest, ess, untrained in ((16, 16, 2, 3), (20, 16, 2, 3), (32, 64, 4, 5), (40, 64, 4, 5)):
-        near = "On record" if length == nearest else "Nearest on record"
+        near = "ESS on record" if length == nearest else "Nearest ESS on record"
         near_it = f"{untrained:.1f}: too near to tell trained weights from them"
         own = f"this {ess:.1f} of 8; with untrained weights {near_it}. Others there: that {ess:.1f} of 8."
         told = f"of 20 bytes of prose: bytewise 1.0 of 8; of {nearest} tokens of prose: that {ess:.1f} of 8"
@@ -71,8 +71,8 @@ def test_a_model_is_told_at_the_nearest_length_and_its_own_untrained_figure_alon
             f"{NORMAL} {near}, past token {nearest // 2} of {nearest}: {own} All: statesize models --measured"
         ]
         for weights in ("0c" * 32, ""):
-            expected = f"Nearest on record, at the middle {told}, this {ess:.1f} of 8. All: statesize models --measured"
-            assert standing([profile], weights, models) == [f"{NORMAL} {expected}"]
+            expected = f"{NORMAL} Nearest ESS on record, at the middle {told}, this {ess:.1f} of 8."
+            assert standing([profile], weights, models) == [f"{expected} All: statesize models --measured"]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def of_eight():
 )
 def test_what_training_does_is_said_where_all_numbers_show_it(of_eight, ess, without, untrained, told):
     models = [named("this", "0a", (8, ess, without, untrained))]
-    expected = f"{NORMAL} On record, past token 4 of 8: this {told} All: statesize models --measured"
+    expected = f"{NORMAL} ESS on record, past token 4 of 8: this {told} All: statesize models --measured"
     expected = expected.replace("NEAR", "too near to tell trained weights from them")
     expected = expected.replace("ALONE", "training shows in the number without sinks alone")
     assert standing([of_eight], "0a" * 32, models) == [expected]
@@ -123,10 +123,8 @@ def test_what_is_on_record_itself_is_not_what_is_normal(of_eight):
         named("bytewise", "0d", (8, 1.0, 1.0, 1.0), data="bytes of prose"),
     ]
     (told,) = standing([of_eight], "0a" * 32, [own, *others])
-    assert (
-        told
-        == f"{NORMAL} On record, at the middle of 8 tokens of prose: that 4.0 of 8. All: statesize models --measured"
-    )
+    expected = f"{NORMAL} ESS on record, at the middle of 8 tokens of prose: that 4.0 of 8."
+    assert told == f"{expected} All: statesize models --measured"
     # Other weights over the same text are as normal as any.
     assert "this 2.0 of 8" in standing([of_eight], "0c" * 32, [own])[0]
 
@@ -195,7 +193,7 @@ def test_a_profile_prints_where_it_stands_among_models_that_carry_the_same(capsy
     assert len({one["carries"] for one in known}) == 4
     for one in known:
         assert (one["name"] in line) == (one["carries"] == "a fixed state" and one["data"] == "tokens of prose")
-    assert line.startswith(f"{NORMAL} Nearest on record, past token 32 of 64: bundled gated linear attention ")
+    assert line.startswith(f"{NORMAL} Nearest ESS on record, past token 32 of 64: bundled gated linear attention ")
     assert line.count("untrained") == 1
 
 

@@ -44,6 +44,18 @@ def test_every_fact_of_the_profile(altered):
     assert layer[1:5] == ["chunked", "2 of 2 heads", "3.0e-07", "Its T is not checked: it took <none>."]
 
 
+def test_the_error_of_an_entropy_is_a_share_of_it_as_the_accuracy_asked_for(altered):
+    tree = altered.to_xarray()
+    node = tree["layers.1.mixer"].to_dataset(inherit=False)
+    bound = np.zeros_like(node["entropy_bound"].values)
+    bound[0, 1, 5] = 0.04
+    node["entropy_bound"] = node["entropy_bound"].dims, bound
+    node["entropy"] = node["entropy"].dims, np.where(bound > 0, 80.0, 0.0)
+    tree["layers.1.mixer"] = node
+    tree["layers.0.mixer"] = node
+    assert provenance(Profile(tree))["Largest error of an entropy-ESS, as a share of it"] == "5.0e-04"
+
+
 def test_what_is_not_known_has_no_line(hostile_profile):
     facts = page([hostile_profile]).facts
     assert not {"Command", "Model", "Kernels"} & set(facts)

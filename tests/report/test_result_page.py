@@ -1,12 +1,15 @@
 """The page of any result: its parts as plain text, and charts that complain of nothing."""
 
+import re
+
 import altair as alt
 import pytest
+from playwright.sync_api import expect
 from report.visit import Visit, violations
 
 from statesize.measurement import vega
 from statesize.report.document import Shown, number_columns
-from statesize.report.result_page import PageChart, PageTable, ResultPage
+from statesize.report.result_page import MEANING, PageChart, PageTable, ResultPage
 
 HOSTILE = "<b onclick=alert(1)>"
 
@@ -29,6 +32,39 @@ def test_estimates_with_and_without_intervals(browser, tmp_path, low, width):
     visit.context.close()
 
 
+def test_what_was_found_comes_first_and_details_are_folded(browser, tmp_path):
+    small = PageTable("Small", ("model", "ESS"), [("a", 1.0)], terms={"ESS": "How many numbers."})
+    long = PageTable("Long", ("model", "ESS"), [(f"m{at}", float(at)) for at in range(9)])
+    chart = PageChart("Chart", alt.Chart(alt.Data(values=[{"x": 1}])).mark_point().encode(x="x:Q").to_dict())
+    notes = {"Notes": ["Known."], MEANING: ["Next: statesize models --measured", "Told: statesizes"]}
+
+    def titles(*tables):
+        made = ResultPage("Title", "Found.", [chart], tables, notes, {"Threads": "1"})
+        return re.findall(r"(?:(<summary>)|(?:<section[^>]*>))<h2[^>]*>(.*?)</h2>", made.render()), made
+
+    shown, made = titles(small, long)
+    assert [title for _, title in shown] == ["Small", MEANING, "Chart", "Notes", "Long", "How these numbers were made"]
+    assert [title for folded, title in shown if folded] == ["Long", "How these numbers were made"]
+    # A long table is no glance, a wide one is looked up.
+    assert titles(long, small)[0][2:4] == [("", "Notes"), ("", "Long")]
+    wide = PageTable("Wide", [f"c{at}" for at in range(9)], [range(9)])
+    assert titles(wide)[0][3] == ("<summary>", "Wide")
+    visit = Visit(browser, made.write(tmp_path / "page.html"))
+    assert visit.page.locator("code").all_inner_texts() == ["statesize models --measured"]
+    assert visit.page.locator("nav a").all_inner_texts() == ["Small", MEANING, "Chart", "Notes", "Details"]
+    assert not visit.page.locator("text=m8").is_visible()
+    assert visit.page.locator("input").count() == 1
+    visit.page.click("nav >> text=Details")
+    expect(visit.page.locator("text=m8")).to_be_visible()
+    assert not visit.page.locator("text=How many numbers.").is_visible()
+    assert not visit.page.locator("dt >> text=Threads").is_visible()
+    visit.page.emulate_media(media="print")
+    visit.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert visit.page.locator("dt >> text=Threads").is_visible()
+    assert visit.complaints == []
+    visit.context.close()
+
+
 def test_columns_of_numbers_stand_to_the_right():
     rows = [("a", "1.5 [1, 2]", 2, "–", True, ""), ("b", "-3", None, "+4 %", False, "")]
     assert number_columns("abcdef", rows) == [False, True, True, True, False, True]
@@ -38,10 +74,10 @@ def test_columns_of_numbers_stand_to_the_right():
 def test_a_cell_that_a_spreadsheet_would_take_for_a_formula_is_saved_as_text(browser, tmp_path):
     table = PageTable("Rows", {"model": "The model", "ess": "ESS"}, [("=cmd|'x'", Shown(1.23456789, "1.2 ± 0.1"))])
     visit = Visit(browser, ResultPage("Title", "Found.", [], [table]).write(tmp_path / "page.html"))
-    assert visit.page.locator("#rows thead").inner_text().split() == ["The", "model", "ESS"]
-    assert visit.page.locator("#rows td").inner_text() == "1.2 ± 0.1"
+    assert visit.page.locator("thead").inner_text().split() == ["The", "model", "ESS"]
+    assert visit.page.locator("td").inner_text() == "1.2 ± 0.1"
     with visit.page.expect_download() as download:
-        visit.page.click("#csv")
+        visit.page.click(".tools button")
     download.value.save_as(tmp_path / "rows.csv")
     assert (tmp_path / "rows.csv").read_bytes() == b"model,ess\r\n'=cmd|'x',1.23457\r\n"
     assert visit.complaints == []

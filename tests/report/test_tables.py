@@ -12,8 +12,8 @@ from statesize.report import write_report
 from statesize.report.comparison import compare
 from statesize.report.names import model_titles
 from statesize.report.page import page
-from statesize.report.tables import comparison_table
-from statesize.results.fields import FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, Heading
+from statesize.report.tables import COMPARED, comparison_table
+from statesize.results.fields import FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, MIDDLE_SHARES, Heading
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +48,15 @@ def test_numbers_are_those_of_the_comparison(profiles):
         assert cells["recall_perplexity"].text == ("12.35" if index else "-")
     made = page(profiles, recall=recall)
     assert "not of the same tokens" in " ".join(made.notes["How to read this"])
-    for name in FIGURES:
-        assert (f"{FIGURE_HEADINGS[name].line}, of a model" in made.facts) == (name not in absent)
+    # The terms of a table are those of its columns.
+    first, _, every = made.tables[:3]
+    assert list(every.terms) == [FIGURE_HEADINGS[name].line for name in FIGURES if name not in absent]
+    assert list(first.headings) == ["model", *COMPARED]
+    assert list(first.terms) == [FIGURE_HEADINGS[name].line for name in list(first.headings)[1:]]
+
+
+def test_shares_of_states_alone_stand_beside_each_other(profiles):
+    assert {*MIDDLE_SHARES} & {*page([profiles[0]] * 2).tables[0].headings} == {"middle_state_utilisation"}
 
 
 def test_one_profile_has_nothing_beside_it(profiles):
@@ -69,7 +76,7 @@ def test_in_a_browser(browser, profiles, tmp_path):
     visit = Visit(browser, path, 360, "dark")
     width = visit.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
     assert width[0] <= width[1]
-    rows = visit.page.locator("section[aria-labelledby=table-1-title] tbody tr")
+    rows = visit.page.locator("section[aria-labelledby=table-0-title] tbody tr")
     assert rows.count() == 2
     assert rows.nth(1).locator("th").inner_text() == "<b>other</b>"
     assert visit.page.locator("table b, img").count() == 0

@@ -180,17 +180,20 @@ def test_tolerance_is_drawn_at_all_rungs(visit, ladder_profile):
 
 def test_table_sorts_filters_and_downloads(visit, ladder_profile, tmp_path):
     page = visit.page
+    visit.unfold()
+    rows, share = ".scroll[aria-labelledby=table-0-title]", "th[data-name=state_utilisation]"
     for direction in ("ascending", "descending"):
-        page.click("#rows th[data-name=state_utilisation] button")
-        assert page.get_attribute("#rows th[data-name=state_utilisation]", "aria-sort") == direction
+        page.click(f"{rows} {share} button")
+        assert page.get_attribute(f"{rows} {share}", "aria-sort") == direction
     shares = "cells => cells.map(cell => cell.dataset.value)"
-    shown = [float(cell) for cell in page.eval_on_selector_all("#rows td[style]", shares)]
+    shown = [float(cell) for cell in page.eval_on_selector_all(f"{rows} td[style]", shares)]
     assert len(shown) == 2
     assert shown == sorted(shown, reverse=True)
-    page.fill("#filter", "layers.1")
-    assert page.locator("#table-count").inner_text() == "1 of 2 rows"
+    tools = page.locator("[aria-labelledby=table-0-title] .tools")
+    tools.locator("input").fill("layers.1")
+    assert tools.locator("output").inner_text() == "1 of 2 rows"
     with page.expect_download() as download:
-        page.click("#csv")
+        tools.locator("button").click()
     path = tmp_path / "layers.csv"
     download.value.save_as(path)
     with path.open(newline="", encoding="utf-8") as file:
@@ -199,7 +202,7 @@ def test_table_sorts_filters_and_downloads(visit, ladder_profile, tmp_path):
     assert row["layer"] == "layers.1.mixer"
     for name in ("average_entropy", "state_utilisation", "norm"):
         assert float(row[name]) == pytest.approx(expected[name], rel=1e-5)
-    page.fill("#filter", "")
+    tools.locator("input").fill("")
 
 
 def test_strange_tokens_are_text(visit):

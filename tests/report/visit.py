@@ -39,6 +39,11 @@ class Visit:
         self.page.goto(report.as_uri(), timeout=120_000)
         self.page.wait_for_selector("html[data-ready]", timeout=120_000)
 
+    def unfold(self):
+        """Open what is folded, and wait for what then says that it scrolls."""
+        self.page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+        self.page.wait_for_timeout(100)
+
 
 def violations(page):
     """What axe-core finds serious or critical, in words."""

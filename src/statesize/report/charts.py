@@ -174,10 +174,10 @@ def layers(profiles: Sequence[Profiled], metric: str = "entropy", *, paper: bool
         vega.hint("said", f"{title} at the middle"),
         vega.hint("ceiling", "ceiling there", ".1f"),
         vega.hint("utilisation", "utilisation", ".1%"),
-        vega.hint("tss", "TSS"),
+        vega.hint("tss", "can hold at the end (TSS)"),
     ]
     rows = [row for profile in profiles for row in layer_rows(profile, metric)]
-    y = alt.Y("middle:Q", title=f"Numbers per channel ({title}, at the middle of the text)")
+    y = alt.Y("middle:Q", title=f"Numbers per channel ({title})")
     return vega.bars({"layers": rows}, vega.layer_axis("short"), y, "model", hints, paper=paper)
 
 

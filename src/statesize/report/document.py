@@ -16,11 +16,21 @@ from typing import NamedTuple, TypeAlias, cast
 
 
 class Section(NamedTuple):
-    """A part of a page, as HTML, under its heading, whose id is `key`-title."""
+    """A part of a page, as HTML, under its heading, whose id is `key`-title; a folded one shows its heading alone."""
 
     key: str
     title: str
     content: str
+    folded: bool = False
+
+    @property
+    def html(self) -> str:
+        """The section."""
+        heading = f'<h2 id="{self.key}-title">{escape(self.title)}</h2>'
+        shown = f"<details><summary>{heading}</summary>{self.content}</details>"
+        return (
+            f'<section aria-labelledby="{self.key}-title">{shown if self.folded else heading + self.content}</section>'
+        )
 
 
 def document(
@@ -29,7 +39,10 @@ def document(
     """A whole page, whose policy forbids remote content, evaluated code, and any script but its own."""
     code = (vega(), *(resource(name) for name in scripts))
     first, *others = finding.split("\n")
-    items = "".join(f"<li>{escape(line)}</li>" for line in others)
+    items = "".join(map(list_item, others))
+    links = [(one.key, one.title) for one in sections if not one.folded]
+    # One link leads to all that is folded.
+    links += [(one.key, "Details") for one in sections if one.folded][:1]
     parts = {
         "hashes": " ".join(
             f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in code
@@ -37,15 +50,21 @@ def document(
         "title": escape(title),
         "style": resource("page.css"),
         "finding": f"<p><strong>{escape(first)}</strong></p>" + (items and f"<ul>{items}</ul>"),
-        "links": " ".join(f'<a href="#{key}-title">{escape(name)}</a>' for key, name, _ in sections),
-        "sections": "\n".join(
-            f'<section aria-labelledby="{key}-title"><h2 id="{key}-title">{escape(name)}</h2>{content}</section>'
-            for key, name, content in sections
-        ),
+        "links": " ".join(f'<a href="#{key}-title">{escape(name)}</a>' for key, name in links),
+        "sections": "\n".join(one.html for one in sections),
         "data": embedded_json(data),
         "scripts": "\n".join(f"<script>{script}</script>" for script in code),
     }
     return filled("frame.html", parts)
+
+
+_COMMAND = re.compile(r"(?<=: )statesize .*")
+
+
+def list_item(line: str) -> str:
+    """A line of a list; the command at its end, behind a colon, is set apart to be copied."""
+    marked = _COMMAND.sub(r"<code>\g<0></code>", escape(line))
+    return f"<li>{marked}</li>"
 
 
 def filled(template: str, parts: Mapping[str, str]) -> str:
@@ -66,7 +85,7 @@ Headings: TypeAlias = Sequence[str] | Mapping[str, str]
 """Names of columns, as a CSV has them; a mapping has what a reader sees instead."""
 
 
-def html_table(headings: Headings, rows: Sequence[Sequence[object]], key: str = "") -> str:
+def html_table(headings: Headings, rows: Sequence[Sequence[object]]) -> str:
     """An HTML table, whose cells of numbers carry them unrounded for sorting and for the CSV."""
     shown = shown_headings(headings)
     numbers = number_columns(shown, rows)
@@ -76,8 +95,7 @@ def html_table(headings: Headings, rows: Sequence[Sequence[object]], key: str = 
         for name, text, side in zip(headings, shown, sides, strict=True)
     )
     body = "".join(f"<tr>{''.join(map(_cell, row, sides, range(len(sides))))}</tr>" for row in rows)
-    attribute = f' id="{key}"' if key else ""
-    return f"<table{attribute}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def shown_headings(headings: Headings) -> list[str]:

@@ -7,7 +7,7 @@ const map = (() => {
     "#fde725"];
   const MEASURES = {
     ess: "ESS, numbers per channel", share: "Utilisation", ess_bytes: "ESS, bytes per head",
-    tss: "TSS, numbers per channel", tss_bytes: "TSS, bytes per head",
+    tss: "Can hold (TSS), numbers per channel", tss_bytes: "Can hold (TSS), bytes per head",
     sinkless: "Entropy-ESS without sinks",
   };
   // Share of the attention on one token from which on a cell is marked.

@@ -232,7 +232,7 @@ def _standing(profile: Profiled, models: Sequence[Mapping[str, Any]], own: Mappi
         return ""
     if 2 * length < min(lengths):
         return f"{counted(length, name)} are too few to compare with models on record, of {min(lengths)} and more."
-    first = "On record" if lengths == {length} else "Nearest on record"
+    first = "ESS on record" if lengths == {length} else "Nearest ESS on record"
     return f"What is normal for {_NORMAL_OF[kind[0]]}? {first}{''.join(said)}. All: statesize models --measured"
 
 

@@ -9,33 +9,33 @@ from pathlib import Path
 from statesize.errors import InputError
 from statesize.io.text import listed
 from statesize.measurement import vega
-from statesize.measurement.chart import METRICS
+from statesize.measurement.chart import Metric
 from statesize.report.charts import along, layers
 from statesize.report.compared import compared_models, comparison_notes
 from statesize.report.head_map import fitting_map
 from statesize.report.names import by_reason, metric_titles, model_title, model_titles
 from statesize.report.on_record import standing, what_suffices
 from statesize.report.redundancy import Redundancy
-from statesize.report.result_page import PageChart, PageFigure, ResultPage, told_apart
+from statesize.report.result_page import MEANING, PageChart, PageFigure, ResultPage, told_apart
 from statesize.report.tables import (
-    column_facts,
     comparison_table,
     engine_table,
     group_tables,
     layer_table,
+    middle_table,
     provenance,
+    with_terms,
 )
 from statesize.report.words import findings, headline, model_line, sink_notes
+from statesize.results.fields import FIGURES
 from statesize.results.profiled import Profiled
 
-MEANING = "What to make of it"
-"""The heading of the notes that say what the numbers mean."""
 _BARS = (
-    "Findings, map and bars tell ESS at one cut, the middle of each text, averaged over texts and heads; the tables "
-    "have means over all cuts beside it. Point at a bar for its ceiling, the most ESS that there could be, and for "
-    "utilisation: ESS as a share of it, where the layer’s own size is the limit. A bar far below its ceiling says that "
-    "the layer carries little past a token of this text, or that an attention sink hides the rest; whether more memory "
-    "would help depends on the task."
+    "Findings, map and bars tell ESS at one cut, the middle of each text, averaged over texts and heads.",
+    "The ceiling is the most ESS that there could be. Utilisation is ESS as a share of it, where the layer’s own size "
+    "is the limit.",
+    "A bar far below its ceiling says that the layer carries little past a token of this text, or that an attention "
+    "sink hides the rest. Whether more memory would help depends on the task.",
 )
 _REPEATED = (
     "Layers repeat what others carry. The last bar of a network is how many directions of the past the hidden states "
@@ -80,17 +80,17 @@ def page(
 ) -> ResultPage:
     """The page of profiles."""
     said, several = headline(profiles), len(profiles) > 1
-    explained, tables = [said.detail, _BARS, *([_REPEATED] if networks else [])], [layer_table(profiles)]
+    explained, tables = [said.detail, *_BARS, *([_REPEATED] if networks else [])], [layer_table(profiles)]
+    titles = model_titles(profiles)
     if several:
         models = compared_models(profiles, recall or {}, networks)
-        tables.append(comparison_table(models, model_titles(profiles)))
+        figures = with_terms(comparison_table(models, titles), FIGURES, profiles)
+        tables = [middle_table(profiles, models, titles), *tables, figures]
         explained += comparison_notes(profiles, recall or {}, networks)
-    tables += group_tables(profiles)
-    facts = column_facts(tables, profiles[0].attributes["relative_tolerances"])
-    tables.append(engine_table(profiles))
+    tables += [*group_tables(profiles), engine_table(profiles)]
     shared = provenance(profiles[0])
     if several:
-        made = zip(model_titles(profiles), profiles, strict=True)
+        made = zip(titles, profiles, strict=True)
         rows = [{"model": title} | provenance(one) for title, one in made]
         table, shared = told_apart(rows, "How each model was measured")
         tables.append(table)
@@ -101,31 +101,42 @@ def page(
         "Notes": _named(profiles, [{listed(names): note for note, names in one.notes.items()} for one in profiles]),
     }
     title = f"Effective state-size of {', '.join(dict.fromkeys(map(model_title, profiles)))}"
-    return ResultPage(title, findings(profiles), _figures(profiles, networks), tables, notes, shared | facts)
+    return ResultPage(title, findings(profiles), _figures(profiles, networks), tables, notes, shared)
 
 
 def _figures(profiles: Sequence[Profiled], networks: Sequence[Redundancy]) -> list[PageFigure]:
     metrics = metric_titles(profiles)
-    figures: list[PageFigure] = [fitting_map(profiles, metrics)]
+    figures: list[PageFigure] = []
     texts = [str(one.attributes["tokens_sha256"]) for one in profiles]
     same = [one for one, text in zip(profiles, texts, strict=True) if text == texts[0]]
     if len(same) > 1:
         others = [model_title(one) for one, text in zip(profiles, texts, strict=True) if text != texts[0]]
-        about = "The mean over the heads of all layers; the dotted line is what these could carry."
+        about = "The mean over all heads. The dotted line is the ceiling: the most that these could carry."
         left = f" Not in this chart, because the tokens are others: {', '.join(others)}." if others else ""
         figures.append(PageChart("Models along one text", vega.page_chart(along(same)), about + left))
-    for metric, title in metrics.items():
-        # What the entropy says of several models stands above all.
-        sentence = [] if metric == "entropy" else [headline(profiles, metric).sentence]
-        each = [model_line(one, metric) for one in profiles if sentence or len(profiles) == 1]
+    bars = [_bars(profiles, metric, title) for metric, title in metrics.items()]
+    wholes = [
+        PageChart(f"What must the whole network remember: {one.model}", vega.page_chart(one.plot()), one.middle_text())
+        for one in networks
+    ]
+    # What compares models comes before the heads of each.
+    compared = 1 if len(profiles) > 1 else 0
+    return [*figures, *bars[:compared], fitting_map(profiles, metrics), *bars[compared:], *wholes]
+
+
+def _bars(profiles: Sequence[Profiled], metric: Metric, title: str) -> PageChart:
+    """ESS of each layer, with what the metric says of the models."""
+    said = [headline(profiles, metric).sentence]
+    if len(profiles) == 1:
         # The line of a model alone begins with the sentence, unless its layers are of several kinds.
-        lines = [f"{title}.", *(one for one in sentence if not each[0].startswith(one)), *each]
-        bars = vega.page_chart(layers(profiles, metric))
-        figures.append(PageChart(f"Each layer: {METRICS[metric]}", bars, " ".join(lines)))
-    for one in networks:
-        title = f"What must the whole network remember: {one.model}"
-        figures.append(PageChart(title, vega.page_chart(one.plot()), one.middle_text()))
-    return figures
+        line = model_line(profiles[0], metric)
+        said = [*(one for one in said if metric != "entropy" and not line.startswith(one)), line]
+    elif metric == "entropy":
+        # What it says of several models stands above all.
+        said = ["Point at a bar for the ceiling of the layer, and how much of it the layer uses."]
+    chart = vega.page_chart(layers(profiles, metric))
+    heading = "Each layer" if metric == "entropy" else "Each layer, by counts"
+    return PageChart(heading, chart, " ".join([f"{title}.", *said]))
 
 
 def _named(profiles: Sequence[Profiled], texts: Sequence[Mapping[str, str]]) -> list[str]:

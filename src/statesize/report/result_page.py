@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from statesize.io.files import check_report_path, replace_file
-from statesize.report.document import Headings, Section, cell_text, document, html_table
+from statesize.report.document import Headings, Section, cell_text, document, html_table, list_item
 
 
 class PageFigure(Protocol):
@@ -55,25 +55,37 @@ class PageChart:
 
 @dataclass(frozen=True)
 class PageTable:
-    """A table on a page; a cell is a text, a number, a `Shown` number, or None where it is not known."""
+    """A table on a page; a cell is a text, a number, a `Shown` number, or None where it is not known.
+
+    Attributes:
+        terms: What its columns say, by their headings.
+    """
 
     title: str
     headings: Headings
     rows: Sequence[Sequence[object]]
     caption: str = ""
+    terms: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+MEANING, FOUND = "What to make of it", "Found"
+"""The headings of notes that stand above the charts."""
+# A first table of so many rows and columns is read at a glance, and stands above the charts.
+_ROWS, _COLUMNS = 6, 8
 
 
 @dataclass(frozen=True)
 class ResultPage:
-    """What stands on a page, in its order, as plain text.
+    """What stands on a page, as plain text: what was found and means, then charts and notes, then folded details.
 
     Attributes:
         title: Its heading.
         finding: The result in one or two sentences, the first line of which is strong; or a line for each model.
         charts: The charts.
-        tables: At least one; the rows of the first can be searched, and taken as CSV. They stand below the notes.
-        notes: What has to be known, as sentences by their heading.
-        facts: How the numbers were made, by name.
+        tables: At least one. The first is in sight: above the charts where it is small, folded where it is wide. The
+            others are folded.
+        notes: What has to be known, as sentences by their heading; below the charts, but for MEANING and FOUND.
+        facts: How the numbers were made, by name; folded.
     """
 
     title: str
@@ -92,17 +104,24 @@ class ResultPage:
     def render(self) -> str:
         """The page as HTML."""
         charts = {f"chart-{index}": one for index, one in enumerate(self.charts)}
-        facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in self.facts.items())
-        items = {title: "".join(f"<li>{escape(note)}</li>" for note in notes) for title, notes in self.notes.items()}
-        tables = {f"table-{index}": one for index, one in enumerate(self.tables)}
+        notes = [
+            Section(f"notes-{index}", title, f"<ul>{''.join(map(list_item, texts))}</ul>" if texts else "")
+            for index, (title, texts) in enumerate(self.notes.items())
+        ]
+        wide = len(self.tables[0].headings) > _COLUMNS
+        small = not wide and len(self.tables[0].rows) <= _ROWS
+        first, *others = (
+            Section(key := f"table-{index}", one.title, _table(key, one, small and not index), wide or bool(index))
+            for index, one in enumerate(self.tables)
+        )
         sections = [
+            *([first] if small else []),
+            *(one for one in notes if one.title in (MEANING, FOUND)),
             *(Section(key, one.title, one.html(key)) for key, one in charts.items()),
-            *(
-                Section(f"notes-{index}", title, text and f"<ul>{text}</ul>")
-                for index, (title, text) in enumerate(items.items())
-            ),
-            *(Section(key, one.title, _table(key, one)) for key, one in tables.items()),
-            Section("facts", "How these numbers were made", facts and f"<dl>{facts}</dl>"),
+            *(one for one in notes if one.title not in (MEANING, FOUND)),
+            *([] if small else [first]),
+            *others,
+            Section("facts", "How these numbers were made", _listed(self.facts) if self.facts else "", folded=True),
         ]
         data = {key: one.data for key, one in charts.items()}
         scripts = dict.fromkeys(("draw.js", *(name for one in self.charts for name in one.scripts), "table.js"))
@@ -132,16 +151,20 @@ def _scrolled(key: str, content: str, kind: str = "scroll") -> str:
     return f'<div class="{kind}" tabindex="0" role="region" aria-labelledby="{key}-title">{content}</div>'
 
 
-def _table(key: str, one: PageTable) -> str:
-    """A table below its caption; the first is the one whose rows table.js filters and saves."""
+def _listed(named: Mapping[str, str]) -> str:
+    """Texts by their names."""
+    return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(text)}</dd>' for name, text in named.items())}</dl>"
+
+
+def _table(key: str, one: PageTable, small: bool) -> str:
+    """A table below its caption, and what its columns say; table.js saves its rows, and filters those of many."""
     about = f"<p>{escape(one.caption)}</p>" if one.caption else ""
-    first = key == "table-0"
-    table = html_table(one.headings, one.rows, "rows" if first else "")
-    return about + (_FILTER if first else "") + _scrolled(key, table, "scroll tall")
+    terms = f"<details><summary>What the columns say</summary>{_listed(one.terms)}</details>" if one.terms else ""
+    table = _scrolled(key, html_table(one.headings, one.rows), "scroll tall")
+    return about + (table + _TOOLS.format("") if small else _TOOLS.format(_SEARCH) + table) + terms
 
 
-_FILTER = """
-<form class="choices" id="table-choices" autocomplete="off" hidden>
-<label>Rows with <input id="filter" type="search" placeholder="part of a text"></label>
-<label>Download <button id="csv" type="button">CSV of these rows</button></label></form>
-<p id="table-count" class="hint" aria-live="polite"></p>"""
+_SEARCH = '<label>Rows with <input type="search" placeholder="part of a text"></label>'
+_TOOLS = """
+<form class="choices tools" autocomplete="off" hidden>{}
+<button type="button">Download these rows as CSV</button> <output class="hint"></output></form>"""

@@ -1,10 +1,6 @@
 "use strict";
-// The tables of a page: sorted by a column; the one of all rows also filtered by text, and as CSV.
+// The tables of a page: sorted by a column, filtered by a text, and as CSV.
 (() => {
-  const { byId } = drawing;
-  const table = byId("rows");
-  const heads = [...table.tHead.rows[0].cells];
-  const rows = [...table.tBodies[0].rows];
   const content = (cell) => cell.dataset.value ?? cell.textContent;
 
   const compare = (column, sign) => (one, other) => {
@@ -50,10 +46,9 @@
     sizes.observe(box);
   }
 
-  const filter = () => {
-    const part = byId("filter").value.trim().toLowerCase();
+  const filter = (rows, part, count) => {
     for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(part);
-    byId("table-count").textContent = part ? `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows` : "";
+    count.textContent = part ? `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows` : "";
   };
 
   // A spreadsheet takes a cell that begins with one of these for a formula.
@@ -62,9 +57,9 @@
     return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
 
-  const download = () => {
-    const lines = [heads.map((head) => head.dataset.name)];
-    for (const row of rows) {
+  const download = ({ tHead, tBodies: [body] }) => {
+    const lines = [[...tHead.rows[0].cells].map((head) => head.dataset.name)];
+    for (const row of body.rows) {
       if (!row.hidden) lines.push([...row.cells].map((cell) => field(content(cell), cell.dataset.value !== undefined)));
     }
     const text = lines.map((line) => `${line.join(",")}\r\n`).join("");
@@ -75,8 +70,17 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   };
 
-  byId("filter").addEventListener("input", filter);
-  byId("csv").addEventListener("click", download);
-  byId("table-choices").addEventListener("submit", (event) => event.preventDefault());
-  byId("table-choices").hidden = false;
+  for (const form of document.querySelectorAll(".tools")) {
+    const [table, search] = [form.closest("section").querySelector("table"), form.querySelector("input")];
+    const rows = [...table.tBodies[0].rows];
+    search?.addEventListener("input", () => filter(rows, search.value.trim().toLowerCase(), form.querySelector("output")));
+    form.querySelector("button").addEventListener("click", () => download(table));
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.hidden = false;
+  }
+
+  // Paper shows what is folded, and a link opens what it leads to.
+  const open = (parts) => { for (const one of parts) one.open = true; };
+  addEventListener("beforeprint", () => open(document.querySelectorAll("details")));
+  addEventListener("hashchange", () => open([drawing.byId(location.hash.slice(1))?.closest("details") ?? {}]));
 })();

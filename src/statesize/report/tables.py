@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -24,6 +24,7 @@ from statesize.results.fields import (
     GROUP_COLUMNS,
     GROUP_HEADINGS,
     HEADINGS,
+    MIDDLE_SHARES,
     STUDIED,
     UNKNOWN,
     Heading,
@@ -45,13 +46,15 @@ from statesize.results.summary import (
     utilisation_values,
 )
 
-_LAYERS, _MODELS = "All layers", "Side by side"
-# The command line has these two; a page has them in words below.
-_SHOWN = [name for name in COLUMNS if name in HEADINGS and name not in {"measured", "faithfulness"}]
+# First the numbers that stand above. The command line has the last two; a page has them in words below.
+_ORDER = dict.fromkeys(("model", "layer", "kind", "middle_entropy", "sinkless_entropy", *COLUMNS))
+_SHOWN = [name for name in _ORDER if name in HEADINGS and name not in {"measured", "faithfulness"}]
 
 
 # Those of a comparison.
 _FIGURES = tuple(name for name in FIGURES if name not in STUDIED)
+COMPARED = ("middle_entropy", "middle_ceiling", *MIDDLE_SHARES, "middle_bytes", "recall_perplexity")
+"""Those that one reads first."""
 
 
 MOST_LAYERS = 20
@@ -121,7 +124,22 @@ def layer_table(profiles: Sequence[Profiled]) -> PageTable:
         for row in profile.summary_rows()
     ]
     headings = _telling({name: HEADINGS[name] for name in _SHOWN}, rows, alone=len(profiles) == 1)
-    return table_of(_LAYERS, headings, rows)
+    caches = any(keeps_everything(profile.mixer(name)) for profile in profiles for name in profile.mixers)
+    about = (
+        "Averages, utilisation and norm are means over cuts. TSS, the theoretical state-size, is how many numbers a "
+        f"channel can hold at the end of the text{'; a cache of all tokens holds half as many at the middle' * caches}."
+    )
+    return with_terms(table_of("All layers", headings, rows, about), COLUMNS, profiles)
+
+
+def middle_table(profiles: Sequence[Profiled], models: Sequence[ComparedModel], titles: Sequence[str]) -> PageTable:
+    """One row per model at the middle of the texts."""
+    about = (
+        "At the middle of the text. ESS: about how many numbers per channel matter to later tokens; ceiling: the most "
+        "that it could be there."
+    )
+    table = comparison_table(models, titles, COMPARED)
+    return with_terms(replace(table, title="Side by side", caption=about), FIGURES, profiles)
 
 
 def comparison_table(
@@ -130,8 +148,11 @@ def comparison_table(
     """One row per model, by its title."""
     rows = [told(vars(model)) | {"model": title} for model, title in zip(models, titles, strict=True)]
     named = {name: FIGURE_HEADINGS[name] for name in ("model", *figures)}
-    about = "Each row is a model: what its layers can hold together, and what they carry on this text."
-    return table_of(_MODELS, _telling(named, rows), rows, about)
+    about = (
+        "Each row is a model: what its layers can hold together, and what they carry on this text. Averages are means "
+        "over cuts."
+    )
+    return table_of("All figures", _telling(named, rows), rows, about)
 
 
 _SAME_IN_ALL = {
@@ -159,7 +180,8 @@ def group_tables(profiles: Sequence[Profiled]) -> list[PageTable]:
         f"that of its largest head.{f' In all these layers: {said}.' if said else ''}"
     )
     headings = _telling(headings, rows, alone=len(profiles) == 1)
-    return [table_of("What do heads that share a cache carry?", headings, rows, about)]
+    table = table_of("What do heads that share a cache carry?", headings, rows, about)
+    return [with_terms(table, GROUP_COLUMNS, profiles)]
 
 
 def engine_table(profiles: Sequence[Profiled]) -> PageTable:
@@ -193,25 +215,20 @@ def engine_table(profiles: Sequence[Profiled]) -> PageTable:
     )
 
 
-def column_facts(tables: Sequence[PageTable], tolerances: Sequence[float]) -> dict[str, str]:
-    """What the columns of numbers are, by their headings."""
-    words = {_LAYERS: (COLUMNS, ""), _MODELS: (FIGURES, ", of a model")}
-    facts: dict[str, str] = {}
-    for table in tables:
-        columns, of = words.get(table.title, (GROUP_COLUMNS, ", of a cache"))
-        shown = cast("Mapping[str, str]", table.headings)
-        facts |= {
-            f"{shown[name]}{of}": columns[name] for name in shown if (HEADINGS | GROUP_HEADINGS)[name].form != "text"
-        }
+def with_terms(table: PageTable, columns: Mapping[str, str], profiles: Sequence[Profiled]) -> PageTable:
+    """A table that says what its columns of numbers are."""
+    tolerances = profiles[0].attributes["relative_tolerances"]
     ratio = f"{tolerances[0]:g} times" if tolerances else "ρ times"
-    return {name: text.replace("ρ times", ratio) for name, text in facts.items()}
+    shown = cast("Mapping[str, str]", table.headings)
+    told = {shown[name]: columns[name].replace("ρ times", ratio) for name in shown if name not in _NAMES}
+    return replace(table, terms=told)
 
 
 def _telling(
     headings: Mapping[str, Heading], rows: Sequence[Mapping[str, Any]], *, alone: bool = False
 ) -> dict[str, Heading]:
     """The columns that say something, and not what another says too, so that they fit a page; `alone` is a model."""
-    said = {"kind": "model", "readout_total_entropy": "total_entropy"}
+    said = {"kind": "model", "readout_total_entropy": "total_entropy", "sinkless_entropy": "middle_entropy"}
 
     def distinguishes(name: str) -> bool:
         known = any(isinstance(row[name], str) or math.isfinite(row[name]) for row in rows)
@@ -235,6 +252,7 @@ def table_of(
     return PageTable(title, {name: heading.line for name, heading in headings.items()}, cells, caption)
 
 
+_NAMES = [name for name, heading in HEADINGS.items() if heading.form == "text"]
 # Facts of their own, or of no use to a reader.
 _SHOWN_ELSEWHERE = {"tolerances", "relative_tolerances", "most_operations"}
 
@@ -257,7 +275,7 @@ def provenance(profile: Profiled) -> dict[str, str]:
         "Numbers": f"operators in {', '.join(sorted({str(mixer.attrs['dtype']) for mixer in mixers}))}, singular "
         f"values in float64{f'; layers ran in {ran}' if ran else ''}",
         "Largest error of a singular value": f"{_largest(mixers, 'error_bound'):.1e}",
-        "Largest error of an entropy-ESS": f"{_largest(mixers, 'entropy_bound'):.1e}",
+        "Largest error of an entropy-ESS, as a share of it": f"{max(map(_entropy_error, mixers), default=0.0):.1e}",
         "Counts that the error bounds leave open": _open_counts(mixers),
         "Tolerances τ": ", ".join(f"{value:.2g}" for value in attributes["tolerances"]) or "none",
         "Relative tolerances ρ": ", ".join(f"{value:.2g}" for value in attributes["relative_tolerances"]) or "none",
@@ -293,6 +311,12 @@ def _open_counts(mixers: Sequence[xr.Dataset]) -> str:
             total += int(known.sum())
             doubtful += int((known & (lower != upper)).sum())
     return f"{doubtful:,} of {total:,}" + (f" ({100 * doubtful / total:.2g} %)" if doubtful else "")
+
+
+def _entropy_error(mixer: xr.Dataset) -> float:
+    """The largest bound on an entropy-ESS relative to it, as the setting `entropy_accuracy` is."""
+    bound, ess = mixer["entropy_bound"].values, mixer["entropy"].values
+    return float(np.nanmax(np.divide(bound, ess, out=np.zeros_like(bound), where=ess > 0), initial=0.0))
 
 
 def _largest(mixers: Sequence[xr.Dataset], name: str) -> float:

@@ -223,8 +223,8 @@ COLUMNS = {
     "sink_position": "Where that token is, of most sequences and heads.",
     "middle_entropy": "Entropy-ESS at the cut nearest to the middle of each sequence, averaged over sequences and "
     "heads.",
-    "sinkless_entropy": "The same, without that token's column in heads where it takes more than a fifth: it is the "
-    "largest and so hides the others.",
+    "sinkless_entropy": "The same, without the column of the token that gets most attention, in heads where it takes "
+    "more than a fifth: it is the largest and so hides the others.",
     "few_cuts_entropy": "Entropy-ESS at a quarter, half and three quarters of each sequence, beside its variant.",
     "variant_entropy": "The same as the settings `weights`, `skip_first` and `squares` ask: with each column times the "
     "norm of what it carries, without the first columns, or as the entropy of σ².",
@@ -273,7 +273,7 @@ GROUP_HEADINGS = {
 
 FIGURES = {
     "state_bytes": "Bytes that the model's own cache holds for all layers at the end of the longest sequence.",
-    "middle_bytes": "The same at the middle of the longest sequence.",
+    "middle_bytes": "Bytes that it holds at the middle of the longest sequence.",
     "middle_entropy": "Entropy-ESS per channel at the cut nearest to the middle of each sequence, averaged over "
     "sequences and the channels of all layers.",
     "middle_ceiling": "What it could be there: at most what the layer holds, and the tokens before or after.",

@@ -16,7 +16,7 @@ from statesize.report.document import Shown
 from statesize.report.names import by_reason, model_title, short_names
 from statesize.report.on_record import standing, what_suffices
 from statesize.report.result_page import PageTable, ResultPage
-from statesize.report.tables import MOST_LAYERS, LayerRow, comparison_table, has_sinks, layer_rows, table_of
+from statesize.report.tables import COMPARED, MOST_LAYERS, LayerRow, comparison_table, has_sinks, layer_rows, table_of
 from statesize.report.words import contrast, headline, model_line, sink_note
 from statesize.results.fields import (
     BOTH_SHARES,
@@ -25,7 +25,6 @@ from statesize.results.fields import (
     FIGURE_HEADINGS,
     GROUP_HEADINGS,
     HEADINGS,
-    MIDDLE_SHARES,
     Heading,
     number_text,
     told,
@@ -86,7 +85,6 @@ def _span(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]}–{names[-1]}"
 
 
-_COMPARED = ("middle_entropy", "middle_ceiling", *MIDDLE_SHARES, "middle_bytes", "recall_perplexity")
 _MOST_TOLD = 4
 """Models of a comparison of which each has a sentence."""
 _COMPARED_AT = "All at the middle of the text, as above; --wide has means over all cuts, and bytes at the end."
@@ -216,7 +214,7 @@ def comparison_page(
     profiles: Sequence[Profile], comparison: Comparison, titles: Sequence[str], *, wide: bool = False
 ) -> ResultPage:
     """One row per model, of the figures that are known of any, and what makes them less comparable."""
-    table = comparison_table(comparison.models, titles, *([] if wide else [_COMPARED]))
+    table = comparison_table(comparison.models, titles, *([] if wide else [COMPARED]))
     headings = _headings({name: FIGURE_HEADINGS[name] for name in table.headings}, "relative tolerance")
     told = [*map(model_line, profiles)] if 1 < len(profiles) <= _MOST_TOLD else []
     caches = {all(keeps_everything(one.mixer(name)) for name in one.mixers) for one in profiles}

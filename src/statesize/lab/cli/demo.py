@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from statesize.report.result_page import PageTable
 
 _PAGE = Path("statesize-demo.html")
-_CUT = "gla"
+_TITLE = "How much of their memory do four small language models use?"
+_CUT, _SHOWN = "gla", "gated-deltanet"
+_ONE_OF_THEM = "each layer and head of one of them"
 _YOURS = ("profile", "MODEL", "--text", "FILE")
 
 
@@ -52,8 +55,8 @@ def demo(
     from statesize.profiling.run import run_profile
     from statesize.report.compared import compared_models
     from statesize.report.on_record import standing
-    from statesize.report.page import MEANING
     from statesize.report.page import page as report_page
+    from statesize.report.result_page import MEANING
     from statesize.results.place import KEPT, written_at
     from statesize.texts.inputs import bundled_sequences
 
@@ -85,9 +88,9 @@ def demo(
     means = _means(every, losses, cut["result"])
     with printing.step("drawing the report"):
         drawn = report_page(every)
-        said = [*standing(every), f"Next, your model: statesize {' '.join(_YOURS)}"]
-        notes, finding = {**drawn.notes, MEANING: said}, "\n".join([*found, *means])
-        replace(drawn, finding=finding, tables=[table, *drawn.tables], notes=notes).write(path)
+        notes = {**drawn.notes, MEANING: [*means, *standing(every), *_next(folder)]}
+        tables = [table, *drawn.tables[1:]]
+        replace(drawn, title=_TITLE, finding="\n".join(found), tables=tables, notes=notes).write(path)
     if printing.json:
         documents = [profile_document(one, folder / name) for name, one in profiles.items()]
         print_json({"schema": SCHEMA, "models": documents, "truncation": cut["result"], "report": str(path)})
@@ -97,7 +100,7 @@ def demo(
         print_notes(["", *means])
     printing.say(f"Profiles: {folder}" + (f", {kept} of {len(profiles)} {KEPT}" if kept else ""))
     tell_page(path, printing, open_page=open_page)
-    printing.next("profile", folder / zoo.names()[-1], "--open", why="each layer and head of one of them")
+    printing.next("profile", folder / _SHOWN, "--open", why=_ONE_OF_THEM)
     printing.next(*_YOURS, why="now your model")
 
 
@@ -116,35 +119,33 @@ def _in_nats(loss: float) -> str:
 
 
 def _found(models: Sequence[ComparedModel], profiles: Sequence[Profile]) -> list[str]:
-    """How much the models carry, and what that is."""
-    carried, texts = [model.middle_entropy for model in models], profiles[0].tokens.sizes
+    """How much of their state the models use, and what that is."""
+    shares, texts = [model.middle_state_utilisation for model in models], profiles[0].tokens.sizes
+    used = [share for share in shares if not math.isnan(share)]
     return [
-        f"Past token {texts['token'] // 2} of {texts['token']}, {len(models)} small language models carry "
-        f"{min(carried):.1f} to {max(carried):.1f} numbers per channel: their effective state-size (ESS).",
-        f"They were trained alike, and read {counted(texts['sequence'], 'text')} of {texts['token']} tokens. Softmax "
-        "attention holds a key and a value of every token, the others a state of fixed size. ESS says about how "
-        "many independent numbers of what a channel holds matter to later tokens.",
+        f"Halfway through a text, models with a state, a memory of fixed size, use {min(used):.0%} to {max(used):.0%} "
+        "of it.",
+        f"{len(profiles)} small language models, trained alike, read {counted(texts['sequence'], 'text')} of "
+        f"{texts['token']} tokens. ESS, the effective state-size, is about how many numbers of a memory, per channel, "
+        "matter to later tokens.",
     ]
 
 
 def _table(models: Sequence[ComparedModel], profiles: Sequence[Profile], losses: dict[str, float]) -> PageTable:
-    """A row per model: what it holds, carries and uses, on average over its layers, and how well it predicts."""
+    """A row per model: what it holds and uses, on average over its layers, and how well it predicts."""
     from statesize.report.document import Shown
     from statesize.report.names import model_title
     from statesize.report.result_page import PageTable
 
-    headings = ["model", "loss (nats\nper token)", "numbers held\nper channel", "ESS", "used of\nstate"]
+    headings = ["model", "loss (nats\nper token)", "holds\n(numbers)", "ESS\n(numbers)", "used of\nstate"]
     rows: list[Sequence[object]] = []
     for model, profile in zip(models, profiles, strict=True):
-        # A cache grows with the text, so its share tells of the text.
         share = model.middle_state_utilisation
         used = Shown(share, "" if math.isnan(share) else f"{share:.0%}")
         loss, held, ess = losses[model.model], model.middle_ceiling, model.middle_entropy
         rows.append([model_title(profile), Shown(loss, f"{loss:.2f}"), held, Shown(ess, f"{ess:.1f}"), used])
-    note = (
-        "Loss: cross-entropy with natural logarithms. Softmax attention has no share, as its cache grows with the text."
-    )
-    return PageTable("Four models", headings, rows, note)
+    note = "Softmax attention keeps every token: its memory grows, so it has no share."
+    return PageTable(f"Halfway, at token {profiles[0].tokens.sizes['token'] // 2}", headings, rows, note)
 
 
 def _means(profiles: Sequence[Profile], losses: dict[str, float], cut: dict[str, Any]) -> list[str]:
@@ -156,24 +157,35 @@ def _means(profiles: Sequence[Profile], losses: dict[str, float], cut: dict[str,
     rows = cast("list[dict[str, Any]]", cut["rows"])
     once = {row["rule"]: row["divergence_share"] for row in rows if row["scale"] == 1}
     said: list[str] = []
-    for choice, rule in (("as if later tokens were known (with hindsight)", "ess"), ("from the past", "past rows")):
+    for choice, rule in (("with hindsight, as if later tokens were known", "ess"), ("from the past", "past rows")):
         lost = Interval.of(once[rule])
         sure = bool(lost.ends) and not lost.low <= NEGLIGIBLE < lost.high
-        word = "Perhaps" if not sure else "Yes" if lost.high <= NEGLIGIBLE else "No"
-        said.append(f"{word}, if they are chosen {choice}: predictions change by {lost:.1%}.")
+        word = "perhaps" if not sure else "yes" if lost.high <= NEGLIGIBLE else "no"
+        said.append(f"If they are chosen {choice}: {word}, predictions change by {lost:.1%}.")
     multiple: dict[str, Any] = cut["without_hindsight"]["multiple"] or {}
     if multiple.get("mean"):
-        said.append(f"For {NEGLIGIBLE:.0%} it takes {Interval.of(multiple):.1f} times ESS.")
+        said[-1] += f" For {NEGLIGIBLE:.0%} it takes {Interval.of(multiple):.1f} times ESS."
     title = model_title(next(one for one in profiles if one.model == _CUT))
     best = min(profiles, key=lambda one: losses[one.model])
+    worth = Interval.of(cut["worth"])
     return [
-        f"Would a memory of so many numbers be enough? This was tested in {title}, at the middle of "
-        f"{counted(cut['texts'], 'text')} of {cut['measured'][0]['tokens']} tokens, where the past is worth "
-        f"{Interval.of(cut['worth'])} nats per token. Enough means: predictions change by at most {NEGLIGIBLE:.0%} of "
-        "the change if the whole past is lost.",
-        " ".join(said),
-        f"A larger ESS does not make a better model (here {model_title(best)} predicts best), and a state that is not "
-        "filled is no fault: only a task can tell.",
+        f"Would a memory of only as many numbers as ESS be enough? Tested in {title}, halfway through "
+        f"{counted(cut['texts'], 'text')} of {cut['measured'][0]['tokens']} tokens. Losing the whole past costs "
+        f"{worth} nats per token and changes predictions by 100%; at most {NEGLIGIBLE:.0%} is enough"
+        f"{' (in brackets: 95% intervals)' if worth.ends else ''}.",
+        *said,
+        f"More ESS is not better: {model_title(best)} predicts best here. Whether a model needs more memory, only a "
+        "task can tell.",
+    ]
+
+
+def _next(folder: Path) -> list[str]:
+    """What to do next, as commands that work as they are."""
+    return [
+        f"Next, {_ONE_OF_THEM}: statesize profile {shlex.quote(str(folder / _SHOWN))} --open",
+        f"Whether ESS is enough in {_SHOWN} (three minutes): statesize truncate {_SHOWN}",
+        "A model of the Hugging Face hub; a folder or GGUF file does too, and --text FILE gives your text: "
+        "statesize profile HuggingFaceTB/SmolLM2-135M --open",
     ]
 
 
