@@ -93,6 +93,7 @@ def network(
     from statesize.cli.shared.provenance import called_again, called_with
     from statesize.cli.shared.table import show, show_page
     from statesize.measurement.statistics import ENOUGH_TOKENS, too_short
+    from statesize.models.load import check_modules, model_for_checks
     from statesize.networks.network import network_ess
     from statesize.networks.page import FILLED, ON_RECORD, RECORDED, page
     from statesize.networks.plan import network_plan
@@ -100,6 +101,10 @@ def network(
 
     printing.hush_libraries()
     tokenizer, vocabulary, _ = texts.facts_of(model, loading)
+    if start is not None or end is not None:
+        options = {"revision": loading.revision, "trust_remote_code": loading.trust_remote_code}
+        if (weightless := model_for_checks(model, **options)) is not None:
+            check_modules(weightless, start=start, end=end)
     found = texts.read(tokenizer, printing, vocabulary)
     read = found.ids
     if len(read) > 1:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -95,11 +96,13 @@ def profile(
         printing: What is printed.
 
     Raises:
+        FileError: A package is missing.
         InputError: Options contradict each other.
         KeyboardInterrupt: It is interrupted.
     """
-    from statesize.errors import InputError
+    from statesize.errors import FileError, InputError
     from statesize.io.files import check_writable
+    from statesize.models.depth import check_depth
     from statesize.models.plugins import is_brought
     from statesize.results.place import KEPT, MARKER, check_destination, written_at
 
@@ -129,8 +132,13 @@ def profile(
             "task must come without other texts, --plan and --ray, got both. Give --task NAME alone; --sequences says "
             "how many of its documents are read."
         )
+    if task is not None and find_spec("lm_eval") is None:
+        raise FileError(
+            "The package lm-eval is needed for tasks and is not installed: pip install 'statesize[lm-eval]'."
+        )
     cluster = None if plan else workers.cluster(gpus=float(loading.device.startswith("cuda")))
     check_file("prefix", prefix)
+    check_depth(model, settings.layers)
     if record is not None:
         check_writable(record.parent)
 
@@ -146,6 +154,11 @@ def profile(
 
     before = None if prefix is None else read_whole(prefix)
     printing.hush_libraries()
+    if task is not None:
+        from statesize.cli.shared.harness import DOCUMENTS, answer_task, find_task
+
+        with printing.step(f"looking for {task}"):
+            found = find_task(task)
     started = time.perf_counter()
     run = _here(model, loading, texts, settings) if cluster is None else _on_ray(model, loading, texts, cluster)
     loading_took = time.perf_counter() - started
@@ -166,12 +179,10 @@ def profile(
     if task is None:
         read = texts.read(run.tokenizer, printing, run.vocabulary)
     else:
-        from statesize.cli.shared.harness import DOCUMENTS, answer_task
-
         if run.model is None or run.tokenizer is None:
             raise InputError("task must come with a model that has a tokenizer, got none. Give the folder of one.")
         with printing.step(f"answering {task}"):
-            done = answer_task(task, run.model, run.tokenizer, texts.sequences or DOCUMENTS)
+            done = answer_task(*found, run.model, run.tokenizer, texts.sequences or DOCUMENTS)
         read, answered = Sequences([ids[: texts.max_tokens] for ids in done.prompts], 0), {"task": done.score}
     templated = (
         {"chat_template": f"applied to {read.chats} of {counted(len(read.ids), 'sequence')}"} if read.chats else {}

@@ -53,9 +53,9 @@ def truncate(
     """Test whether ESS suffices: cut all layers to multiples of their ESS, and measure what the rest of the text loses.
 
     It reads 12 pieces of --max-tokens (or --sequences of them; shorter ones where no text is so long) and cuts each in
-    the middle. A file of --text is one text; `compress` may part it at blank lines. How far the predictions move is
-    stated as a share of how far they move without the context. With hindsight the size is about the least memory that
-    is needed; beside it stands what choices need that know only the past.
+    the middle. How far the predictions move is stated as a share of how far they move without the context. With
+    hindsight the size is about the least memory that is needed; beside it stands what choices need that know only the
+    past.
 
     Args:
         model: A bundled name (sa, la, gla, gated-deltanet), a folder of a model, a GGUF file, or an id of the Hugging
@@ -89,6 +89,7 @@ def truncate(
 
     from statesize.cli.shared.table import show_page, show_plan
     from statesize.measurement.statistics import ENOUGH_TOKENS
+    from statesize.models.load import model_name
     from statesize.profiling import Profile
     from statesize.texts.inputs import whole_texts
     from statesize.truncation.curves import MeasuredCurves
@@ -97,6 +98,8 @@ def truncate(
     from statesize.truncation.truncate import truncate as run
 
     measured = None if profile is None else Profile.load(profile)
+    if measured is not None:
+        require_model(measured, model_name(model))
     found = None
     if curves is not None:
         try:
@@ -119,8 +122,6 @@ def truncate(
     reached = sum(len(text) >= size for text in inputs)
     texts.tell_few(reached, f"texts of {max(size, ENOUGH_TOKENS)} tokens or more", printing)
     loaded = texts.load(model, loading)
-    if measured is not None:
-        require_model(measured, loaded.name)
     options: dict[str, Any] = {
         "documents": texts.sequences or DOCUMENTS,
         "tokens": texts.max_tokens,

@@ -25,6 +25,7 @@ from statesize.cli.shared.options import (
 )
 from statesize.cli.shared.printing import Printing
 from statesize.cli.shared.provenance import called_with
+from statesize.cli.shared.usage import ALSO
 from statesize.errors import InputError, StatesizeError
 from statesize.io.text import counted
 
@@ -64,7 +65,8 @@ def check_all(*checks: Callable[[], Any] | str) -> list[Any]:
         except StatesizeError as error:
             refused.append(error)
     if refused:
-        raise refused[0] if len(refused) == 1 else InputError(" Also: ".join(map(str, refused)))
+        different = dict.fromkeys(map(str, refused))
+        raise refused[0] if len(different) == 1 else InputError(ALSO.join(different))
     return returned
 
 

@@ -28,6 +28,7 @@ from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import BUNDLED, Texts, WholeTexts
 from statesize.errors import InputError
 from statesize.io.files import check_writable
+from statesize.models.depth import check_depth
 
 
 def series(
@@ -148,6 +149,7 @@ def length(
     texts.check()
     if output is not None:
         check_writable(output)
+    check_depth(model, settings.layers)
 
     from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.table import show_page
