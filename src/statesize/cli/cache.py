@@ -91,10 +91,11 @@ def cache(
     from statesize.reduction.cache.price import DOCUMENTS, plan_cache
     from statesize.reduction.cache.price import cache as run
     from statesize.reduction.cache.sets import three_sets
+    from statesize.reduction.cache.table import short_table
     from statesize.texts.inputs import whole_texts
 
     printing.hush_libraries()
-    tokenizer, vocabulary, kind = texts.facts_of(model, loading)
+    tokenizer, vocabulary, kind = texts.facts_of(model, loading, printing)
     documents = texts.sequences or DOCUMENTS
 
     def read() -> tuple[list[Tensor], list[tuple[int, Tensor]]]:
@@ -106,7 +107,7 @@ def cache(
     reached, size = len({text for text, _ in held_out}), texts.max_tokens
     twice = f"{2 * FEWEST_TEXTS} of {size} or more, of which half are held out"
     texts.tell_few(reached, f"held-out texts of {FEWEST_PIECES * size} tokens or more, or {twice}", printing)
-    loaded = texts.load(model, loading)
+    loaded = texts.load(model, loading, printing)
     options: dict[str, Any] = {
         "keep": kept,
         "rule": rule,
@@ -125,11 +126,12 @@ def cache(
     if ratios is not None:
         result.save_pruned_shares(ratios)
         printing.say(f"Ratios: {ratios}")
-    show_page(page(result), result.to_dict(), html, printing, open_page=open_page, shown=1)
-    if html is None and not printing.json:
+    short = short_table(result) if result.little_text and reached < FEWEST_TEXTS else None
+    show_page(page(result), result.to_dict(), html, printing, open_page=open_page, shown=1, short=short)
+    if html is None and not printing.json and short is None:
         printing.say("--html and --json also show what each cache keeps.")
-    longer = not result.context_matters
-    if longer or (result.recommended is None and result.undecided is not None):
+    if result.little_text:
+        longer = not result.context_matters
         texts.tell_more(inputs, documents, reached, printing, longer=longer, least=FEWEST_PIECES)
     else:
         printing.next("truncate", model, *options_of(texts, loading), why="how few numbers would suffice at all")

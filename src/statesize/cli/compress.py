@@ -87,15 +87,11 @@ def compress(
     )
 
     from statesize.cli.shared.printing import tell_page
-    from statesize.cli.shared.table import show
     from statesize.models.load import load_model, load_tokenizer
     from statesize.reduction.compress import FEWEST_DOCUMENTS, LENGTH, check_request, reducible_for_checks, split_text
     from statesize.reduction.compress import compress as run
-    from statesize.reduction.frontier import frontier as points_of
-    from statesize.reduction.frontier import page
     from statesize.reduction.reducible import ReductionRequest
     from statesize.reduction.windows import TOKENS_NEEDED, different_documents, some_documents
-    from statesize.report.result_page import PageTable, ResultPage
     from statesize.texts import bundled
     from statesize.texts.documents import read_file
 
@@ -125,7 +121,7 @@ def compress(
         try:
             return some(sequences, max_tokens)
         except InputError as error:
-            enough = next((limits for limits in _larger(sequences, max_tokens) if suffices(*limits)), None)
+            enough = next((limits for limits in _larger(sequences, max_tokens, len(every)) if suffices(*limits)), None)
             if enough is None:
                 raise
             names = zip((SEQUENCES[0], MAX_TOKENS[0]), enough, strict=True)
@@ -142,7 +138,14 @@ def compress(
             f"Whether it is safe takes {FEWEST_DOCUMENTS} texts, got {measured}{bundle}: {more}--text FILE.jsonl with "
             f"one in each row, or many --text, and about {TOKENS_NEEDED} tokens for each number of a head's state."
         )
-    loaded = load_model(model, as_stored=True)
+
+    from statesize.cli.shared.table import show
+    from statesize.reduction.frontier import frontier as points_of
+    from statesize.reduction.frontier import page
+    from statesize.report.result_page import PageTable, ResultPage
+
+    with printing.step(f"loading {model}"):
+        loaded = load_model(model, as_stored=True)
     with printing.bars() as bars:
         result = run(
             loaded.model,
@@ -173,8 +176,9 @@ def compress(
     printing.next("profile", output, *read_again, "--open", why="what the smaller states carry")
 
 
-def _larger(most: int | None, tokens: int | None) -> Iterator[tuple[int | None, int | None]]:
+def _larger(most: int | None, tokens: int | None, there: int) -> Iterator[tuple[int | None, int | None]]:
     """Larger limits, as far as there are any, and none at last."""
     if most or tokens:
-        yield from ((most and most * 2**power, tokens and tokens * 2**power) for power in range(1, 9))
+        for power in range(1, 9):
+            yield most and max(most, min(most * 2**power, there)), tokens and tokens * 2**power
         yield None, None

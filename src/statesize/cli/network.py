@@ -100,7 +100,7 @@ def network(
     from statesize.networks.redundancy import redundancy
 
     printing.hush_libraries()
-    tokenizer, vocabulary, _ = texts.facts_of(model, loading)
+    tokenizer, vocabulary, _ = texts.facts_of(model, loading, printing)
     if start is not None or end is not None:
         options = {"revision": loading.revision, "trust_remote_code": loading.trust_remote_code}
         if (weightless := model_for_checks(model, **options)) is not None:
@@ -113,11 +113,7 @@ def network(
         printing.say(short.strip())
     compares = model in ON_RECORD and start is end is None and positions % 2 == 1 and len(read[0]) < RECORDED
     compares = compares and (found.lengths is None or found.lengths[0] >= RECORDED)
-    if compares and not plan:
-        printing.say(
-            f"No number of {len(read[0])} tokens is on record; --max-tokens {RECORDED} takes longer, and compares."
-        )
-    loaded = texts.load(model, loading)
+    loaded = texts.load(model, loading, printing)
     head = {"model": loaded.name, "tokens": len(read[0])}
     if plan:
         with printing.step(f"trying {loaded.name}"):

@@ -160,7 +160,8 @@ def profile(
         with printing.step(f"looking for {task}"):
             found = find_task(task)
     started = time.perf_counter()
-    run = _here(model, loading, texts, settings) if cluster is None else _on_ray(model, loading, texts, cluster)
+    make = partial(_here, settings=settings) if cluster is None else partial(_on_ray, cluster=cluster)
+    run = make(model, loading, texts, printing)
     loading_took = time.perf_counter() - started
     if run.tokenizer is None:
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
@@ -304,14 +305,14 @@ class _ProfileCommand:
         return self.model is not None and sum(part.numel() for part in self.model.parameters()) < MOST_DIGESTED
 
 
-def _here(model: str, loading: Loading, texts: Texts, settings: Settings) -> _ProfileCommand:
+def _here(model: str, loading: Loading, texts: Texts, printing: Printing, settings: Settings) -> _ProfileCommand:
     from statesize.adapters.models.model_state import tensors_sha256
     from statesize.profiling.plan import plan
     from statesize.profiling.run import run_profile
     from statesize.texts.documents import vocabulary_size
 
     texts.check_first()
-    loaded = texts.load(model, loading, settings.layers)
+    loaded = texts.load(model, loading, printing, settings.layers)
     measure, planned = partial(run_profile, loaded.model, name=loaded.name), partial(plan, loaded.model)
     return _ProfileCommand(
         loaded.name,
@@ -325,7 +326,7 @@ def _here(model: str, loading: Loading, texts: Texts, settings: Settings) -> _Pr
     )
 
 
-def _on_ray(model: str, loading: Loading, texts: Texts, cluster: RayCluster) -> _ProfileCommand:
+def _on_ray(model: str, loading: Loading, texts: Texts, printing: Printing, cluster: RayCluster) -> _ProfileCommand:
     from statesize.models.load import load_model
     from statesize.profiling.run import run_profile
 
@@ -336,5 +337,5 @@ def _on_ray(model: str, loading: Loading, texts: Texts, cluster: RayCluster) -> 
         partial(load_model, name, **asdict(loading), needs_tokenizer=texts.ids is None),
         cluster=cluster,
     )
-    tokenizer, vocabulary, _ = texts.facts_of(model, loading)
+    tokenizer, vocabulary, _ = texts.facts_of(model, loading, printing)
     return _ProfileCommand(model, tokenizer, vocabulary, measure, {})

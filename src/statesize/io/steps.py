@@ -45,6 +45,11 @@ class Steps:
         return sum(cost * self.each(kind) for kind, cost in self.costs.items())
 
     @property
+    def known_left(self) -> float | None:
+        """The same as `left`; None before a step of each kind was timed."""
+        return self.left if all(self.done[kind] for kind in self.costs) else None
+
+    @property
     def left(self) -> float:
         """Predicted for the steps that are not done yet."""
         return sum(max(0.0, cost - self.done[kind]) * self.each(kind) for kind, cost in self.costs.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -178,7 +179,11 @@ class Texts:
         if changes:
             printing.next(*called_with(changes), why=f"{' and '.join(told)} pieces of text tell more")
         elif not printing.json:
-            printing.say(f"Only more text would tell more: {self.more_of}.")
+            rows = called_with({"--text": None, "--jsonl": "TEXTS.jsonl"}) if self.text else []
+            other = (
+                f", or give {FEWEST_TEXTS} texts in rows: {shlex.join(['statesize', *map(str, rows)])}" if rows else "."
+            )
+            printing.say(f"Only more text would tell more: {self.more_of}{other}")
 
     @property
     def named(self) -> str:
@@ -186,22 +191,24 @@ class Texts:
         files = [*(self.text or ()), self.jsonl, self.parquet, self.ids]
         return ", ".join([path.name for path in files if path] or [self.dataset or "prose"])
 
-    def facts_of(self, model: str, loading: Loading) -> ModelFacts:
+    def facts_of(self, model: str, loading: Loading, printing: Printing) -> ModelFacts:
         """What is known of a model, by which texts are read and checked before it is loaded."""
         from statesize.models.load import load_model_facts
 
-        return load_model_facts(
-            model,
-            revision=loading.revision,
-            trust_remote_code=loading.trust_remote_code,
-            needs_tokenizer=self.ids is None,
-        )
+        with printing.step(f"reading what {Path(model).name} says of itself, and its tokenizer"):
+            return load_model_facts(
+                model,
+                revision=loading.revision,
+                trust_remote_code=loading.trust_remote_code,
+                needs_tokenizer=self.ids is None,
+            )
 
-    def load(self, model: str, loading: Loading, layers: Layers = None) -> LoadedModel:
+    def load(self, model: str, loading: Loading, printing: Printing, layers: Layers = None) -> LoadedModel:
         """The model, of which some layers may be asked for, with a tokenizer unless it reads ids."""
         from statesize.models.load import load_model
 
-        return load_model(model, **asdict(loading), needs_tokenizer=self.ids is None, layers=layers)
+        with printing.step(f"loading {Path(model).name}"):
+            return load_model(model, **asdict(loading), needs_tokenizer=self.ids is None, layers=layers)
 
     def read(self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None) -> Sequences:
         """All sequences, tokenized where they are texts; of ids, those below `vocabulary` where that is known."""
