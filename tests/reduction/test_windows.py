@@ -42,7 +42,7 @@ def test_reading_ends_with_the_document_that_has_enough():
 
 def test_too_few_documents_are_refused():
     with pytest.raises(
-        InputError, match="text must be at least 3 different texts, or hold 3 parts between blank lines, got 1"
+        InputError, match="text must be at least 3 different texts, or hold 3 pieces of about 1,000 characters, got 1"
     ):
         three_parts(["one"] * 5, zoo.tokenizer(), 16)
 

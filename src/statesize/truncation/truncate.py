@@ -117,7 +117,7 @@ def truncate(
         for index, (_, given) in enumerate(test.pieces):
 
             def on_run(what: str, index: int = index) -> None:
-                report(index, total, f"text {index + 1} of {total}, {what}", test.steps.known_left)
+                report(index, total, f"text {index + 1} of {total}, {what}", test.steps.first_left)
 
             measured += [test.measured(index, given, cut, on_run=on_run) for cut in test.cuts]
             report(index + 1, total, f"{tokens} tokens", test.steps.left)

@@ -179,10 +179,11 @@ class Texts:
         if changes:
             printing.next(*called_with(changes), why=f"{' and '.join(told)} pieces of text tell more")
         elif not printing.json:
-            rows = called_with({"--text": None, "--jsonl": "TEXTS.jsonl"}) if self.text else []
-            other = (
-                f", or give {FEWEST_TEXTS} texts in rows: {shlex.join(['statesize', *map(str, rows)])}" if rows else "."
-            )
+            needed = FEWEST_TEXTS if least == 1 else 2 * FEWEST_TEXTS
+            changes = {"--text": None, "--jsonl": "TEXTS.jsonl"}
+            changes |= {SEQUENCES[0]: needed} if documents < needed else {}
+            command = shlex.join(["statesize", *map(str, called_with(changes))])
+            other = f", or give {needed} texts in rows: {command}" if self.text else "."
             printing.say(f"Only more text would tell more: {self.more_of}{other}")
 
     @property
