@@ -74,7 +74,7 @@ def weightless(tmp_path_factory):
         ("profile llama --text rows.jsonl", 'no text in the field "text". Give --field NAME, or mend the row.'),
         (
             "network llama --start nowhere",
-            "--start must be the name of a module that runs, got 'nowhere'. It has model, ",
+            "--start must be the name of a module that runs, got 'nowhere'. It has ",
         ),
         ("network llama --end model.layers.0.self_atn", "Did you mean model.layers.0.self_attn?"),
         (
@@ -261,7 +261,7 @@ REFUSED = [
     *(
         (
             f"{command} {model} --layers 0,40",
-            f"error: --layers must be the model's mixers by name or by index 0 … {last}, ",
+            f"--layers must be the model's mixers by name or by index 0 … {last}, ",
         )
         for command in ("profile", "length --lengths 4,8")
         for model, last in (("deep.gguf", 29), ("deep", 11))

@@ -76,8 +76,8 @@ def test_how_many_texts_are_needed_is_said_before_a_model_is_loaded(
 
 SHORT = {
     "truncate one --text long.txt --max-tokens 24": "truncate one --max-tokens 24 --jsonl TEXTS.jsonl",
-    "cache llama --text long.txt --max-tokens 96 --documents 6 --passkeys 0": "cache llama --max-tokens 96 --passkeys 0 "
-    "--jsonl TEXTS.jsonl --documents 10",
+    "cache llama --text long.txt --max-tokens 96 --documents 6": "cache llama --max-tokens 96 --jsonl TEXTS.jsonl "
+    "--documents 10",
 }
 
 
