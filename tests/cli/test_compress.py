@@ -155,7 +155,7 @@ def test_json(checkpoint, documents, tmp_path, capsys):
         ({"--output": "{file}"}, "which is a file. Give a new folder"),
         (
             {"--text": "{short}"},
-            "text must be at least 3 different texts, or hold 3 pieces of about 1,000 characters, got",
+            "text must have about 160 tokens, 64 of them in the 40 % of its documents",
         ),
         ({"MODEL": "sa"}, "model must have states of a fixed size, got the bundled sa, whose cache grows"),
     ],

@@ -40,8 +40,8 @@ BATCH = 16
 
 # Shares of the documents for the Gramians and for the choice of sizes; the rest is held out.
 _SHARES = (0.4, 0.2)
-_PIECE = re.compile(r".{1,1000}\S*\s*", re.DOTALL)
-"""A piece of a text, about as long as a window of tokens, to the end of a word."""
+_PIECE = 1000
+"""Characters of a piece of a text at most, to the end of a word: about as long as a window of tokens."""
 TOKENS_PER_STATE = 16
 """Least tokens of the first part for each number of a head's state: both Gramians must have full rank."""
 TOKENS_NEEDED = round(TOKENS_PER_STATE / _SHARES[0])
@@ -76,12 +76,14 @@ def different_documents(texts: Sequence[str]) -> list[tuple[str, int]]:
     """Documents without duplicates, so that none is in two of three parts, each with the number of its text."""
     # Each text is a document; where there are fewer than three, its pieces are.
     whole = {text: number for number, text in enumerate(dict.fromkeys(texts)) if text.strip()}
-    pieces = {piece: number for text, number in whole.items() for piece in _PIECE.findall(text) if piece.strip()}
+    size = min(_PIECE, max(1, sum(map(len, whole)) // (2 * FEWEST_PARTS)))
+    cut = re.compile(rf".{{1,{size}}}\S*\s*", re.DOTALL)
+    pieces = {piece: number for text, number in whole.items() for piece in cut.findall(text) if piece.strip()}
     different = list((whole if len(whole) >= FEWEST_PARTS else pieces).items())
     if len(different) < FEWEST_PARTS:
         raise InputError(
-            f"text must be at least {FEWEST_PARTS} different texts, or hold {FEWEST_PARTS} pieces of about 1,000 "
-            f"characters, got {len(different)}. Give a file for each text, or a .jsonl with one in each row: 50 for a "
+            f"text must be at least {FEWEST_PARTS} different texts, or hold {FEWEST_PARTS} pieces of words, "
+            f"got {len(different)}. Give a file for each text, or a .jsonl with one in each row: 50 for a "
             f"verdict, and together about {TOKENS_NEEDED} tokens for each number of a head's state, "
             f"{TOKENS_NEEDED * 32:,} for 32."
         )

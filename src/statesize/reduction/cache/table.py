@@ -37,8 +37,9 @@ def short_table(result: CachePrices) -> PageTable:
         (one.variant.title, f"{one.bytes_share:.0%}", f"{one.loss.value:+z.2f}", _found(result, one.found))
         for one in shown
     ]
-    in_nats = all(one.loss is one.nats for one in shown)
-    return PageTable("", (*HEADINGS[:2], HEADINGS[3 if in_nats else 2], HEADINGS[4]), rows)
+    in_nats, none = all(one.loss is one.nats for one in shown), no_interval(result.texts)
+    caption = "" if result.finding.endswith(none) else none.strip()
+    return PageTable("", (*HEADINGS[:2], HEADINGS[3 if in_nats else 2], HEADINGS[4]), rows, caption)
 
 
 def notes(result: CachePrices) -> list[str]:
