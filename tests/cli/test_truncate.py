@@ -57,8 +57,8 @@ def test_table_and_page(tmp_path, capsys):
         (
             9,
             "--tokens=4",
-            "Only more text would tell more: repeat --text with other files, or give 5 texts in rows: statesize truncate "
-            "gla --tokens=4 --jsonl TEXTS.jsonl",
+            "Only more text would tell more: repeat --text with other files, or give 5 texts in rows: statesize "
+            "truncate gla --tokens=4 --jsonl TEXTS.jsonl",
         ),
     ],
 )

@@ -80,10 +80,6 @@ def compress(
         *(partial(check_file, "text", path) for path in text or ()),
         partial(share_of, state, None),
         partial(page_path, frontier, option="frontier"),
-        ""
-        if (sequences or FEWEST_PARTS) >= FEWEST_PARTS
-        else f"sequences must be at least {FEWEST_PARTS}, got {sequences}: some texts show which states are read, "
-        f"some choose how many stay, and the rest is held out. Give {FEWEST_PARTS}.",
     )
 
     from statesize.cli.shared.printing import tell_page
@@ -119,6 +115,11 @@ def compress(
     def read_some() -> list[str]:
         """Those that are asked for; say which limits leave enough of the texts."""
         try:
+            if (sequences or FEWEST_PARTS) < FEWEST_PARTS:
+                raise InputError(
+                    f"sequences must be at least {FEWEST_PARTS}, got {sequences}: some texts show which states are "
+                    "read, some choose how many stay, and the rest is held out."
+                )
             return some(sequences, max_tokens)
         except InputError as error:
             enough = next((limits for limits in _larger(sequences, max_tokens, len(every)) if suffices(*limits)), None)
@@ -126,8 +127,9 @@ def compress(
                 raise
             names = zip((SEQUENCES[0], MAX_TOKENS[0]), enough, strict=True)
             given = " ".join(f"{name} {limit}" for name, limit in names if limit)
-            fewer = f"give {given}" if given else f"leave out {SEQUENCES[0]} and {MAX_TOKENS[0]}"
-            raise InputError(as_called(f"{error} Or {fewer}: these texts have enough.")) from error
+            advice = f"Give {given}" if given else f"Leave out {SEQUENCES[0]} and {MAX_TOKENS[0]}"
+            said = str(error).removesuffix(" Give more text.")
+            raise InputError(as_called(f"{said} {advice}: these texts have so much.")) from error
 
     _, documents = check_all(lambda: check_request(uncut(model), request), read_some)
     there = len({number for _, number in different_documents(every)})
@@ -179,6 +181,6 @@ def compress(
 def _larger(most: int | None, tokens: int | None, there: int) -> Iterator[tuple[int | None, int | None]]:
     """Larger limits, as far as there are any, and none at last."""
     if most or tokens:
-        for power in range(1, 9):
-            yield most and max(most, min(most * 2**power, there)), tokens and tokens * 2**power
+        for power in range(9):
+            yield most and max(most, FEWEST_PARTS, min(most * 2**power, there)), tokens and tokens * 2**power
         yield None, None
