@@ -83,7 +83,7 @@ SHORT = {
 
 @pytest.mark.parametrize("command", SHORT)
 def test_too_little_text_has_a_short_table_without_digits_and_one_command(models, here, capsys, command):
-    attention_model("llama", vocab_size=1024).save_pretrained(here / "llama")
+    attention_model("llama", vocab_size=4096).save_pretrained(here / "llama")
     PreTrainedTokenizerFast(tokenizer_object=zoo.tokenizer(), **{"eos_token": "<eos>"}).save_pretrained(here / "llama")
     words = "The list of all numbers is sorted and then it is returned. " * (60 if "cache" in command else 4)
     (here / "long.txt").write_text(words, encoding="utf-8")

@@ -17,7 +17,7 @@ def test_table(checkpoint, text, capsys):
     captured = capsys.readouterr()
     assert "entropy-ESS" in captured.out
     first = re.search(
-        r"carries ([\d,]+) numbers .* or ([\d.]+) per channel.* allows ([\d,]+) .* (\d+) tokens", captured.out
+        r"carries ([\d,]+) numbers .* or ([\d.]+) per channel.* allows ([\d,]+) .* each of (\d+) tokens", captured.out
     )
     total, each, most, possible = (float(part.replace(",", "")) for part in first.groups())
     assert possible == 3

@@ -106,8 +106,8 @@ class Price:
 
 
 def told(loss: Interval) -> str:
-    """A loss in as many digits as the texts tell: one without an interval."""
-    return f"{loss:+.4f}" if loss.ends else f"about {loss.value:+.1g}"
+    """A loss in as many digits as the texts tell: few without an interval."""
+    return f"{loss:+.4f}" if loss.ends else f"about {loss.value:+z.2f}"
 
 
 @dataclass(frozen=True)
