@@ -160,8 +160,11 @@ def profile(
         with printing.step(f"looking for {task}"):
             found = find_task(task)
     started = time.perf_counter()
-    make = partial(_here, settings=settings) if cluster is None else partial(_on_ray, cluster=cluster)
-    run = make(model, loading, texts, printing)
+    run = (
+        _here(model, loading, texts, printing, settings)
+        if cluster is None
+        else _on_ray(model, loading, texts, printing, cluster)
+    )
     loading_took = time.perf_counter() - started
     if run.tokenizer is None:
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")

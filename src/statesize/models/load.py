@@ -290,7 +290,8 @@ def model_for_checks(name: str, *, revision: str | None = None, trust_remote_cod
 def check_modules(model: nn.Module, **chosen: str | None) -> None:
     """Refuse names of modules that a model does not have."""
     lists = (nn.ModuleList, nn.ModuleDict)
-    known = [name for name, module in model.named_modules() if name and not isinstance(module, lists)]
+    modules: list[tuple[str, nn.Module]] = list(cast("Any", model).named_modules())
+    known = [name for name, module in modules if name and not isinstance(module, lists)]
     for argument, name in chosen.items():
         if name and name not in known:
             refuse(argument, "the name of a module that runs", name, meant(name, known, f"It has {listed(known)}."))
