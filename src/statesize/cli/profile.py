@@ -142,6 +142,7 @@ def profile(
     if record is not None:
         check_writable(record.parent)
 
+    from statesize.cli.shared.harness import DOCUMENTS, answer_task, find_task
     from statesize.cli.shared.printing import plan_document
     from statesize.cli.shared.provenance import called_again, command_line
     from statesize.cli.shared.summary import plan_page
@@ -154,11 +155,8 @@ def profile(
 
     before = None if prefix is None else read_whole(prefix)
     printing.hush_libraries()
-    if task is not None:
-        from statesize.cli.shared.harness import DOCUMENTS, answer_task, find_task
-
-        with printing.step(f"looking for {task}"):
-            found = find_task(task)
+    with printing.step(f"looking for {task}"):
+        asked = None if task is None else find_task(task)
     started = time.perf_counter()
     run = (
         _here(model, loading, texts, printing, settings)
@@ -180,13 +178,13 @@ def profile(
         printing.next(*called_again(without="--plan"))
         return
     answered: dict[str, str] = {}
-    if task is None:
+    if asked is None:
         read = texts.read(run.tokenizer, printing, run.vocabulary)
     else:
         if run.model is None or run.tokenizer is None:
             raise InputError("task must come with a model that has a tokenizer, got none. Give the folder of one.")
         with printing.step(f"answering {task}"):
-            done = answer_task(*found, run.model, run.tokenizer, texts.sequences or DOCUMENTS)
+            done = answer_task(*asked, run.model, run.tokenizer, texts.sequences or DOCUMENTS)
         read, answered = Sequences([ids[: texts.max_tokens] for ids in done.prompts], 0), {"task": done.score}
     templated = (
         {"chat_template": f"applied to {read.chats} of {counted(len(read.ids), 'sequence')}"} if read.chats else {}
