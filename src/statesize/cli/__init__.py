@@ -82,7 +82,7 @@ def _run(arguments: list[str]) -> int:
     begin(arguments)
     try:
         with _warnings_on_one_line():
-            options = {"exit_on_error": False, "print_error": False, "result_action": "return_value"}
+            options: dict[str, Any] = {"exit_on_error": False, "print_error": False, "result_action": "return_value"}
             # What the command keeps in the context must not reach what follows in this process.
             copy_context().run(app, arguments, **options)
         sys.stdout.flush()

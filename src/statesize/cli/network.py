@@ -102,8 +102,9 @@ def network(
     printing.hush_libraries()
     tokenizer, vocabulary, _ = texts.facts_of(model, loading, printing)
     if start is not None or end is not None:
-        options = {"revision": loading.revision, "trust_remote_code": loading.trust_remote_code}
-        if (weightless := model_for_checks(model, **options)) is not None:
+        revision, trusted = loading.revision, loading.trust_remote_code
+        weightless = model_for_checks(model, revision=revision, trust_remote_code=trusted)
+        if weightless is not None:
             check_modules(weightless, start=start, end=end)
     found = texts.read(tokenizer, printing, vocabulary)
     read = found.ids
