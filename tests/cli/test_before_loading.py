@@ -1,7 +1,9 @@
 """What can be refused without the weights of a model is refused before they are read."""
 
 import json
+import re
 import shutil
+import struct
 import subprocess
 import sys
 
@@ -12,6 +14,7 @@ from transformers import MambaConfig, MambaForCausalLM, PreTrainedTokenizerFast
 from statesize.cli import main
 from statesize.cli.commands import app
 from statesize.lab import zoo
+from statesize.models.plugins import COMMAND
 from statesize.results.place import MARKER
 
 
@@ -20,7 +23,7 @@ def weightless(tmp_path_factory):
     """Folders of models whose weights cannot be read, and a short text."""
     folder = tmp_path_factory.mktemp("weightless")
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=zoo.tokenizer(), **{"eos_token": "<eos>"})
-    mamba = MambaForCausalLM(MambaConfig(vocab_size=1024, hidden_size=8, num_hidden_layers=1))
+    mamba = MambaForCausalLM(MambaConfig(vocab_size=4096, hidden_size=8, num_hidden_layers=1))
     for name, model in (("llama", attention_model("llama", vocab_size=1024)), ("mamba", mamba)):
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
@@ -69,11 +72,20 @@ def weightless(tmp_path_factory):
         ),
         ("profile llama --jsonl rows.jsonl", 'with text in a field "text". Give --field NAME.'),
         ("profile llama --text rows.jsonl", 'no text in the field "text". Give --field NAME, or mend the row.'),
+        (
+            "network llama --start nowhere",
+            "--start must be the name of a module that runs, got 'nowhere'. It has ",
+        ),
+        ("network llama --end model.layers.0.self_atn", "Did you mean model.layers.0.self_attn?"),
+        (
+            "compress mamba --state 17 --documents 3 --max-tokens 8 --output small",
+            "got '17'. Also: --text must have about ",
+        ),
         ("network llama --text one.txt", "Texts must have 2 tokens of their own or more"),
         ("length llama --text short.txt --lengths 64,128", "lengths must hold two that fit into the texts"),
         (
             "compress llama --text one.txt --output small",
-            "must be at least 3 different texts, or hold 3 parts between blank lines, got 1",
+            "must be at least 3 different texts, or hold 3 pieces of words, got 1",
         ),
     ],
 )
@@ -233,6 +245,26 @@ REFUSED = [
     ("cache run", f"{NO_MODEL.format('')} 'run', which has no config.json. Give the folder that has it."),
     ("cache run/best", "a cache of keys and values, got the folder run/best. Give a folder or GGUF file of one"),
     ("compress softmaxx --output small", "got 'softmaxx', which is no folder. Give a folder that is there."),
+    # Options come before the model.
+    *(
+        (f"{command} ./none {option}", said)
+        for command in OF_A_MODEL
+        for option, said in (
+            ("--colour", f"--colour is no option of statesize {command}. See"),
+            ("--jsnl x", "--jsnl is no option of statesize"),
+            ("--text", "--text must have a value behind it, got none. See"),
+        )
+    ),
+    *((f"{command} gla --max-token 64", "Did you mean --max-tokens?") for command in ("profile", "cache", "truncate")),
+    ("profile gla --task colours", "error: The package lm-eval is needed for tasks and is not installed"),
+    *(
+        (
+            f"{command.format(model)} --layers 0,40",
+            f"--layers must be the model's mixers by name or by index 0 … {last}, ",
+        )
+        for command in ("profile {}", "length {} --lengths 4,8")
+        for model, last in (("stored/deep.gguf", 29), ("stored/deep", 11))
+    ),
     *(
         (f"{command} org/model --colour", f"--colour is no option of statesize {command}. See")
         for command in OF_A_MODEL
@@ -248,7 +280,23 @@ REFUSED = [
 """What each command refuses by its arguments alone."""
 
 # Modules whose import takes most of a second and more.
-HEAVY = ("torch", "transformers", "pandas", "altair")
+HEAVY = ("torch", "transformers", "pandas", "altair", "lm_eval")
+
+
+def write_headers(folder):
+    """The header of a GGUF file, without its weights, and the config.json of a folder."""
+
+    def string(text):
+        return struct.pack("<Q", len(text)) + text.encode()
+
+    values = [
+        string("general.architecture") + struct.pack("<I", 8) + string("llama"),
+        string("general.tags") + struct.pack("<IIQ", 9, 8, 2) + string("small") + string("chat"),
+        string("llama.block_count") + struct.pack("<II", 4, 30),
+    ]
+    (folder / "stored" / "deep").mkdir(parents=True)
+    (folder / "stored" / "deep.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, len(values)) + b"".join(values))
+    (folder / "stored" / "deep" / "config.json").write_text('{"model_type": "gpt2", "n_layer": 12}', encoding="utf-8")
 
 
 def test_arguments_are_refused_without_waiting_for_heavy_imports(run):
@@ -256,6 +304,7 @@ def test_arguments_are_refused_without_waiting_for_heavy_imports(run):
     (run.folder / "empty.txt").touch()
     for name in ("folder", "profile", "run/best"):
         (run.folder / name).mkdir(parents=True)
+    write_headers(run.folder)
     (run.folder / "run" / "best" / "config.json").write_text('{"mixer": "gla"}', encoding="utf-8")
     (run.folder / "profile" / MARKER).write_text("{}", encoding="utf-8")
     program = f"""
@@ -308,6 +357,42 @@ def test_all_that_options_alone_decide_is_told_together(here, capsys, arguments,
     (said,) = capsys.readouterr().err.splitlines()
     assert [part for part in wanted if part not in said] == []
     assert said.count("Also: ") == len(wanted) - 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "cache llama --documents 2 --max-tokens 64",
+        "compress mamba --documents 4 --max-tokens 8 --output small",
+        "compress mamba --documents 2 --max-tokens 64 --output small",
+    ],
+)
+def test_the_limits_that_a_refusal_proposes_work(weightless, here, capsys, arguments):
+    shutil.copytree(weightless, here, dirs_exist_ok=True)
+    assert main(arguments.split()) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    least = dict(re.findall(r"(--[\w-]+) must be at least (\d+)", said)) | dict(
+        re.findall(r"(--[\w-]+) (\d+)", said.partition(" Give ")[2])
+    )
+    assert least
+    for option, number in least.items():
+        arguments = re.sub(rf"{option} \d+", f"{option} {number}", arguments)
+    assert main(arguments.split()) == 1
+    assert "model.safetensors is damaged" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", ["cache", "compress"])
+def test_a_name_that_the_hub_lacks_is_told_with_the_names_that_the_command_takes(monkeypatch, capsys, command):
+    def unreachable(*_, **__):
+        raise ConnectionError("No route.")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
+    assert main([command, "saa", *(["--output", "small"] if command == "compress" else [])]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert NO_MODEL.format(NAMES[command]) in said
+    assert "'saa', which is no folder, and the hub gives none: it cannot be reached." in said
+    # What a command keeps in its context ends with it.
+    assert COMMAND.get() == ""
 
 
 def test_every_command_refuses_something_by_its_arguments_alone():

@@ -24,17 +24,17 @@ def test_table_ratios_and_page(arguments, tmp_path, capsys):
     assert main([*arguments, "--ratios", str(path), "--rule", "streaming", "--html", str(page)]) == 0
     captured = capsys.readouterr()
     # 50, 25 and 12.5 % of 36 tokens would keep the 20 that always stay.
-    assert "55.56 % equal" in captured.out
-    assert "by curves" not in captured.out
+    written = page.read_text(encoding="utf-8")
+    assert "55.56 % equal" in written
+    assert "55.56 % by curves" not in written
     # Context is worth nothing to this model, and its text has 6 pieces of twice the length.
     assert captured.err.splitlines()[-1].endswith(f"--html {page} --max-tokens 200")
     assert captured.err.count("--max-tokens") == 1
-    assert "The rule 'streaming' chooses the tokens that go" in captured.out
+    assert "The rule &#x27;streaming&#x27; chooses the tokens that go" in written
     assert f"Ratios: {path}" in captured.err
     assert np.load(path).shape == (99, 2, 2)
     assert f"Report: {page}" in captured.err
     # Without a tokenizer losses are in nats.
-    written = page.read_text(encoding="utf-8")
     assert "Extra nats per token" in written
     assert written.count('<tr><th scope="row">') == 1 + 4 + 4
 
@@ -55,10 +55,11 @@ def test_truncate_takes_the_curves_of_other_texts(arguments, tmp_path, capsys):
     assert main([*cut, "--json", "--quiet"]) == 0
     rules = {row["rule"] for row in json.loads(capsys.readouterr().out)["rows"]}
     assert {"expected tokens", "tokens by curves"} <= rules
-    assert main(cut) == 0
+    assert main([*cut, "--html", str(tmp_path / "cut.html")]) == 0
     told = capsys.readouterr().out
     assert "its ESS, whole tokens, by expected attention" in told
-    assert "By measured curves each cache gets" in told
+    assert "whole tokens, by measured curves" in told
+    assert "By measured curves each cache gets" in (tmp_path / "cut.html").read_text(encoding="utf-8")
 
 
 def test_bad_input(arguments, tmp_path, capsys):

@@ -1,5 +1,8 @@
 """Each command says which text it reads where none is given, and that too little of it tells nothing."""
 
+import re
+import time
+
 import pytest
 from cli.conftest import write_checkpoint
 from oracles.attention_models import attention_model
@@ -8,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from statesize.cli import main
 from statesize.errors import FileError
 from statesize.lab import zoo
+from statesize.models import load as load_model
 
 TRIALS = {
     "profile": "profile one --max-tokens 8",
@@ -68,6 +72,45 @@ def test_how_many_texts_are_needed_is_said_before_a_model_is_loaded(
     )
     assert main([*command.format(name).split(), *given]) == 1
     assert (FEW[command].format(wanted) in capsys.readouterr().err) == (wanted is not None)
+
+
+SHORT = {
+    "truncate one --text long.txt --max-tokens 24": "truncate one --max-tokens 24 --jsonl TEXTS.jsonl",
+    "cache llama --text long.txt --max-tokens 96 --documents 6": "cache llama --max-tokens 96 --jsonl TEXTS.jsonl "
+    "--documents 10",
+}
+
+
+@pytest.mark.parametrize("command", SHORT)
+def test_too_little_text_has_a_short_table_without_digits_and_one_command(models, here, capsys, command):
+    attention_model("llama", vocab_size=4096).save_pretrained(here / "llama")
+    PreTrainedTokenizerFast(tokenizer_object=zoo.tokenizer(), **{"eos_token": "<eos>"}).save_pretrained(here / "llama")
+    words = "The list of all numbers is sorted and then it is returned. " * (60 if "cache" in command else 4)
+    (here / "long.txt").write_text(words, encoding="utf-8")
+    assert main(command.split()) == 0
+    captured = capsys.readouterr()
+    finding, _, *table = captured.out.splitlines()
+    assert len(table) <= 8
+    assert not re.search(r"\d\.\d+%|\d\.\d{3}", f"{finding} {' '.join(table)}")
+    assert captured.err.splitlines()[-1].endswith(f": statesize {SHORT[command]}")
+
+
+@pytest.mark.parametrize(
+    "command", ["profile one --max-tokens 16", *(TRIALS[one] for one in ("truncate", "network", "length", "compress"))]
+)
+def test_a_wait_says_what_is_being_done(models, monkeypatch, capsys, command):
+    monkeypatch.setattr("statesize.io.progress._SILENT", 0.0)
+    load = load_model.load_model
+
+    def slow(*given, **options):
+        time.sleep(0.2)
+        return load(*given, **options)
+
+    monkeypatch.setattr("statesize.models.load.load_model", slow)
+    assert main(command.split()) == 0
+    assert "loading one …\n" in capsys.readouterr().err
+    assert main([*command.replace("small", "other").split(), "--quiet"]) == 0
+    assert "…" not in capsys.readouterr().err
 
 
 def test_a_network_says_so_before_it_is_measured(models, monkeypatch, capsys):

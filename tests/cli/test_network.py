@@ -9,7 +9,6 @@ import torch
 
 from statesize.cli import main
 from statesize.cli.shared.texts import Texts
-from statesize.errors import FileError
 from statesize.networks import NetworkEss
 
 
@@ -17,8 +16,10 @@ def test_table(checkpoint, text, capsys):
     assert main(["network", str(checkpoint), "--text", str(text), "--max-tokens", "8", "--positions", "2"]) == 0
     captured = capsys.readouterr()
     assert "entropy-ESS" in captured.out
-    first = re.search(r"carries ([\d,]+) numbers .* of the ([\d,]+) .*: ([\d.]+) of (\d+) per channel", captured.out)
-    total, most, each, possible = (float(part.replace(",", "")) for part in first.groups())
+    first = re.search(
+        r"carries ([\d,]+) numbers .* or ([\d.]+) per channel.* allows ([\d,]+) .* each of (\d+) tokens", captured.out
+    )
+    total, each, most, possible = (float(part.replace(",", "")) for part in first.groups())
     assert possible == 3
     assert each == pytest.approx(total * possible / most, rel=0.1)
     assert "Read: norm behind it. All of these derivatives were" in captured.out
@@ -159,17 +160,6 @@ def test_a_text_is_read_once(checkpoint, tmp_path, monkeypatch, capsys):
     assert main(["network", str(checkpoint), "--text", str(long), "--max-tokens", "8"]) == 0
     assert capsys.readouterr().err.splitlines()[-1].startswith("next (what is normal, on record): ")
     assert len(reads) == 1
-
-
-@pytest.mark.parametrize(("options", "told"), [((), True), (("--max-tokens", "344"), False), (("--plan",), False)])
-def test_what_compares_is_told_before_the_model_is_loaded(monkeypatch, capsys, options, told):
-    def stop(*_, **__):
-        raise FileError("Loading.")
-
-    monkeypatch.setattr("statesize.models.load.load_model", stop)
-    assert main(["network", "gla", *options]) == 1
-    said = "No number of 64 tokens is on record; --max-tokens 344 takes longer, and compares."
-    assert (said in capsys.readouterr().err) == told
 
 
 def test_plan(checkpoint, text, capsys):

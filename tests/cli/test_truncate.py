@@ -54,7 +54,12 @@ def test_table_and_page(tmp_path, capsys):
             "next (longer pieces of text tell more): statesize truncate gla --text {} --tokens 64",
         ),
         # No text of 8 tokens would tell more than one of 4.
-        (9, "--tokens=4", "Only more text would tell more: repeat --text with other files."),
+        (
+            9,
+            "--tokens=4",
+            "Only more text would tell more: repeat --text with other files, or give 5 texts in rows: statesize "
+            "truncate gla --tokens=4 --jsonl TEXTS.jsonl",
+        ),
     ],
 )
 def test_advice_is_never_the_same_command(tmp_path, capsys, words, options, said):

@@ -818,5 +818,11 @@ def test_a_plan_counts_the_runs_and_the_time_that_is_left_is_told_after_each_doc
     assert planned.seconds > 0
     # A run of each kind.
     assert planned.done == dict.fromkeys(planned.costs, 1)
-    assert [step[:3] for step in told] == [(1, 2, "20 tokens"), (2, 2, "20 tokens")]
-    assert told[0][3] > told[1][3] == 0
+    finished = [step for step in told if ", run " not in step[2]]
+    assert [step[:3] for step in finished] == [(1, 2, "20 tokens"), (2, 2, "20 tokens")]
+    assert finished[0][3] > finished[1][3] == 0
+    # A first forecast comes within the first document.
+    first = [step for step in told if ", run " in step[2] and step[0] == 0]
+    assert first[0][2].startswith("text 1 of 2, run 1 of ")
+    assert first[0][3] is None
+    assert first[2][3] > 0

@@ -10,6 +10,7 @@ import traceback
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -75,17 +76,21 @@ def _run(arguments: list[str]) -> int:
 
     from statesize.cli.commands import app
     from statesize.cli.shared.provenance import begin
-    from statesize.cli.shared.usage import as_typed, wrong_usage
+    from statesize.cli.shared.usage import as_typed, wrong_options, wrong_usage
     from statesize.errors import StatesizeError
 
     begin(arguments)
     try:
         with _warnings_on_one_line():
-            app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+            options: dict[str, Any] = {"exit_on_error": False, "print_error": False, "result_action": "return_value"}
+            # What the command keeps in the context must not reach what follows in this process.
+            copy_context().run(app, arguments, **options)
         sys.stdout.flush()
     except CycloptsError as error:
         return _fail(_one_line(wrong_usage(error)), WRONG_USAGE)
     except StatesizeError as error:
+        if wrong := wrong_options(app, arguments):
+            return _fail(_one_line(wrong), WRONG_USAGE)
         return _fail(_one_line(as_typed(str(error), app, arguments)), FAILED)
     return 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
@@ -12,6 +12,9 @@ from statesize.cli.shared.options import MOST, Flag, Loading, OpenPage, Page, mo
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import LongTexts, check_all
 from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _STEPS = (
     "curves: pieces that show by how much each layer errs as its caches keep fewer tokens. sizes: tries of several "
@@ -43,7 +46,6 @@ def cache(
     a third of the pieces, each layer's error is measured as its caches keep fewer tokens. A sixth chooses between
     budgets by these curves and equal ones. The rest gives the prices. A text of fewer than 6 pieces serves one of these
     alone.
-    A file of --text is one text; `compress` may part it at blank lines.
 
     Args:
         model: A folder of a model, a GGUF file, or an id of the Hugging Face hub.
@@ -71,13 +73,14 @@ def cache(
         partial(page_path, ratios, option="ratios"),
         ""
         if texts.max_tokens >= least
-        else f"--max-tokens must be at least {least}, got {texts.max_tokens}: a piece is a context of {LEAST_PREFIX} "
-        f"tokens or more, whose cache is made smaller, and {FOLLOWING} tokens that are predicted from it.",
+        else f"max_tokens must be at least {least}, got {texts.max_tokens}: a piece is a context of {LEAST_PREFIX} "
+        f"tokens or more, whose cache is made smaller, and {FOLLOWING} tokens that are predicted from it. Give "
+        f"{least}, which takes one text of {FEWEST_PIECES * least} tokens, or 3 texts of {least}.",
         texts.check,
         ""
         if (texts.sequences or FEWEST_PIECES) >= FEWEST_PIECES
-        else f"--sequences must be at least {FEWEST_PIECES}, got {texts.sequences}: a third measures curves, a sixth "
-        "chooses budgets, and half are priced.",
+        else f"sequences must be at least {FEWEST_PIECES}, got {texts.sequences}: a third measures curves, a sixth "
+        f"chooses budgets, and half are priced. Give {FEWEST_PIECES}.",
         partial(page_path, html, open_page=open_page, name=f"{Path(model).name}-cache"),
     )
 
@@ -88,19 +91,23 @@ def cache(
     from statesize.reduction.cache.price import DOCUMENTS, plan_cache
     from statesize.reduction.cache.price import cache as run
     from statesize.reduction.cache.sets import three_sets
+    from statesize.reduction.cache.table import short_table
     from statesize.texts.inputs import whole_texts
 
     printing.hush_libraries()
-    tokenizer, vocabulary, kind = texts.facts_of(model, loading)
-    if kind is not None:
-        require_cache(kind)
-    inputs = whole_texts(texts.read_whole(tokenizer, printing, vocabulary), tokenizer)
+    tokenizer, vocabulary, kind = texts.facts_of(model, loading, printing)
     documents = texts.sequences or DOCUMENTS
-    *_, held_out = three_sets(inputs, texts.max_tokens, MOST, tokenizer, least=least)
+
+    def read() -> tuple[list[Tensor], list[tuple[int, Tensor]]]:
+        """The texts, and the pieces of them that are held out."""
+        found = whole_texts(texts.read_whole(tokenizer, printing, vocabulary), tokenizer)
+        return found, three_sets(found, texts.max_tokens, MOST, tokenizer, least=least)[-1]
+
+    (inputs, held_out), *_ = check_all(read, *([] if kind is None else [partial(require_cache, kind)]))
     reached, size = len({text for text, _ in held_out}), texts.max_tokens
     twice = f"{2 * FEWEST_TEXTS} of {size} or more, of which half are held out"
     texts.tell_few(reached, f"held-out texts of {FEWEST_PIECES * size} tokens or more, or {twice}", printing)
-    loaded = texts.load(model, loading)
+    loaded = texts.load(model, loading, printing)
     options: dict[str, Any] = {
         "keep": kept,
         "rule": rule,
@@ -119,11 +126,12 @@ def cache(
     if ratios is not None:
         result.save_pruned_shares(ratios)
         printing.say(f"Ratios: {ratios}")
-    show_page(page(result), result.to_dict(), html, printing, open_page=open_page, shown=1)
-    if html is None and not printing.json:
+    short = short_table(result) if result.little_text and reached < FEWEST_TEXTS else None
+    show_page(page(result), result.to_dict(), html, printing, open_page=open_page, shown=1, short=short)
+    if html is None and not printing.json and short is None:
         printing.say("--html and --json also show what each cache keeps.")
-    longer = not result.context_matters
-    if longer or (result.recommended is None and result.undecided is not None):
+    if result.little_text:
+        longer = not result.context_matters
         texts.tell_more(inputs, documents, reached, printing, longer=longer, least=FEWEST_PIECES)
     else:
         printing.next("truncate", model, *options_of(texts, loading), why="how few numbers would suffice at all")

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import OFTEN, Documents, Flag, MaxTokens, check_file, model_for, page_path
+from statesize.cli.shared.options import (
+    MAX_TOKENS,
+    OFTEN,
+    SEQUENCES,
+    Documents,
+    Flag,
+    MaxTokens,
+    check_file,
+    model_for,
+    page_path,
+)
 from statesize.cli.shared.printing import TEXT, Printing
+from statesize.cli.shared.provenance import as_called
 from statesize.cli.shared.texts import BUNDLED, check_all
+from statesize.measurement.settings import FEWEST_PARTS
 
 
 def compress(
@@ -39,9 +53,9 @@ def compress(
             gla-s6, s6, deltanet or gated-deltanet, or a folder or id of the Hugging Face hub of a Mamba or Mamba-2.
         output: New or empty folder for the smaller model.
         text: Text like that the model will read: a UTF-8 file, one text each, or JSONL or Parquet with a text in each
-            row. Repeat for several; one or two texts are parted at blank lines (truncate and cache take a file
-            as one text), and give no intervals. It takes 3 texts, 50 for a verdict, and about 40 tokens for each number
-            of a head's state. Default: the 24 bundled documents, too few for a verdict.
+            row. Repeat for several. One or two texts are cut into pieces, and give no intervals. It takes 3 texts, 50
+            for a verdict, and about 40 tokens for each number of a head's state. Default: the 24 bundled documents, too
+            few for a verdict.
         state: What to keep of the states: a share such as 50%, or the mean size of a head, such as 16.
         int8: Also round the states to int8 after each token; not for Mamba.
         finetune: Steps that the cut model, and the uncut one for comparison, train on the calibration text; not for
@@ -58,6 +72,7 @@ def compress(
         FileError: The text is not there, or the folder is in use.
     """
     from statesize.check import share_of
+    from statesize.errors import InputError
     from statesize.io.files import check_new_folder
 
     check_all(
@@ -68,35 +83,71 @@ def compress(
     )
 
     from statesize.cli.shared.printing import tell_page
-    from statesize.cli.shared.table import show
-    from statesize.models.load import load_model
-    from statesize.reduction.compress import FEWEST_DOCUMENTS, check_request
+    from statesize.models.load import load_model, load_tokenizer
+    from statesize.reduction.compress import FEWEST_DOCUMENTS, LENGTH, check_request, reducible_for_checks, split_text
     from statesize.reduction.compress import compress as run
-    from statesize.reduction.frontier import frontier as points_of
-    from statesize.reduction.frontier import page
     from statesize.reduction.reducible import ReductionRequest
     from statesize.reduction.windows import TOKENS_NEEDED, different_documents, some_documents
-    from statesize.report.result_page import PageTable, ResultPage
     from statesize.texts import bundled
     from statesize.texts.documents import read_file
 
+    printing.hush_libraries()
     if text is None:
         printing.say(BUNDLED)
     read = bundled.documents() if text is None else chain.from_iterable(read_file(one, whole=True) for one in text)
-    documents = [document for document in read if isinstance(document, str)]
-    there = len({number for _, number in different_documents(documents)})
+    every = [document for document in read if isinstance(document, str)]
+    request = ReductionRequest(state, int8, finetune, free_basis)
+    tokenizer, uncut = load_tokenizer(model), cache(reducible_for_checks)
+
+    def some(most: int | None, tokens: int | None) -> list[str]:
+        """So many texts, and so many tokens of each; refuse too little."""
+        chosen = some_documents(every, tokenizer, most, tokens)
+        if (known := uncut(model)) is not None:
+            split_text(known, chosen, tokenizer, LENGTH)
+        return chosen
+
+    def suffices(most: int | None, tokens: int | None) -> bool:
+        with suppress(InputError):
+            some(most, tokens)
+            return True
+        return False
+
+    def read_some() -> list[str]:
+        """Those that are asked for; say which limits leave enough of the texts."""
+        try:
+            if (sequences or FEWEST_PARTS) < FEWEST_PARTS:
+                raise InputError(
+                    f"sequences must be at least {FEWEST_PARTS}, got {sequences}: some texts show which states are "
+                    "read, some choose how many stay, and the rest is held out."
+                )
+            return some(sequences, max_tokens)
+        except InputError as error:
+            enough = next((limits for limits in _larger(sequences, max_tokens, len(every)) if suffices(*limits)), None)
+            if enough is None:
+                raise
+            names = zip((SEQUENCES[0], MAX_TOKENS[0]), enough, strict=True)
+            given = " ".join(f"{name} {limit}" for name, limit in names if limit)
+            advice = f"Give {given}" if given else f"Leave out {SEQUENCES[0]} and {MAX_TOKENS[0]}"
+            said = str(error).removesuffix(" Give more text.")
+            raise InputError(as_called(f"{said} {advice}: these texts have so much.")) from error
+
+    _, documents = check_all(lambda: check_request(uncut(model), request), read_some)
+    there = len({number for _, number in different_documents(every)})
     if (measured := min(there, sequences or there)) < FEWEST_DOCUMENTS:
         more = "more of these by --sequences, " if there >= FEWEST_DOCUMENTS else ""
-        every = f", and {there} are all that are bundled" if text is None else ""
+        bundle = f", and {there} are all that are bundled" if text is None else ""
         printing.say(
-            f"Whether it is safe takes {FEWEST_DOCUMENTS} texts, got {measured}{every}: {more}--text FILE.jsonl with "
+            f"Whether it is safe takes {FEWEST_DOCUMENTS} texts, got {measured}{bundle}: {more}--text FILE.jsonl with "
             f"one in each row, or many --text, and about {TOKENS_NEEDED} tokens for each number of a head's state."
         )
-    printing.hush_libraries()
-    check_request(model, ReductionRequest(state, int8, finetune, free_basis))
-    loaded = load_model(model, as_stored=True)
-    if loaded.tokenizer is not None:
-        documents = some_documents(documents, loaded.tokenizer, sequences, max_tokens)
+
+    from statesize.cli.shared.table import show
+    from statesize.reduction.frontier import frontier as points_of
+    from statesize.reduction.frontier import page
+    from statesize.report.result_page import PageTable, ResultPage
+
+    with printing.step(f"loading {model}"):
+        loaded = load_model(model, as_stored=True)
     with printing.bars() as bars:
         result = run(
             loaded.model,
@@ -125,3 +176,11 @@ def compress(
     show(ResultPage("Smaller states", result.finding(loaded.name), (), [table]), result.to_dict(output), printing)
     read_again = [part for path in text or () for part in ("--text", path)]
     printing.next("profile", output, *read_again, "--open", why="what the smaller states carry")
+
+
+def _larger(most: int | None, tokens: int | None, there: int) -> Iterator[tuple[int | None, int | None]]:
+    """Larger limits, as far as there are any, and none at last."""
+    if most or tokens:
+        for power in range(9):
+            yield most and max(most, FEWEST_PARTS, min(most * 2**power, there)), tokens and tokens * 2**power
+        yield None, None

@@ -93,13 +93,19 @@ def network(
     from statesize.cli.shared.provenance import called_again, called_with
     from statesize.cli.shared.table import show, show_page
     from statesize.measurement.statistics import ENOUGH_TOKENS, too_short
+    from statesize.models.load import check_modules, model_for_checks
     from statesize.networks.network import network_ess
     from statesize.networks.page import FILLED, ON_RECORD, RECORDED, page
     from statesize.networks.plan import network_plan
     from statesize.networks.redundancy import redundancy
 
     printing.hush_libraries()
-    tokenizer, vocabulary, _ = texts.facts_of(model, loading)
+    tokenizer, vocabulary, _ = texts.facts_of(model, loading, printing)
+    if start is not None or end is not None:
+        revision, trusted = loading.revision, loading.trust_remote_code
+        weightless = model_for_checks(model, revision=revision, trust_remote_code=trusted)
+        if weightless is not None:
+            check_modules(weightless, start=start, end=end)
     found = texts.read(tokenizer, printing, vocabulary)
     read = found.ids
     if len(read) > 1:
@@ -108,11 +114,7 @@ def network(
         printing.say(short.strip())
     compares = model in ON_RECORD and start is end is None and positions % 2 == 1 and len(read[0]) < RECORDED
     compares = compares and (found.lengths is None or found.lengths[0] >= RECORDED)
-    if compares and not plan:
-        printing.say(
-            f"No number of {len(read[0])} tokens is on record; --max-tokens {RECORDED} takes longer, and compares."
-        )
-    loaded = texts.load(model, loading)
+    loaded = texts.load(model, loading, printing)
     head = {"model": loaded.name, "tokens": len(read[0])}
     if plan:
         with printing.step(f"trying {loaded.name}"):

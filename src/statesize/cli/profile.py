@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -95,11 +96,13 @@ def profile(
         printing: What is printed.
 
     Raises:
+        FileError: A package is missing.
         InputError: Options contradict each other.
         KeyboardInterrupt: It is interrupted.
     """
-    from statesize.errors import InputError
+    from statesize.errors import FileError, InputError
     from statesize.io.files import check_writable
+    from statesize.models.depth import check_depth
     from statesize.models.plugins import is_brought
     from statesize.results.place import KEPT, MARKER, check_destination, written_at
 
@@ -129,11 +132,17 @@ def profile(
             "task must come without other texts, --plan and --ray, got both. Give --task NAME alone; --sequences says "
             "how many of its documents are read."
         )
+    if task is not None and find_spec("lm_eval") is None:
+        raise FileError(
+            "The package lm-eval is needed for tasks and is not installed: pip install 'statesize[lm-eval]'."
+        )
     cluster = None if plan else workers.cluster(gpus=float(loading.device.startswith("cuda")))
     check_file("prefix", prefix)
+    check_depth(model, settings.layers)
     if record is not None:
         check_writable(record.parent)
 
+    from statesize.cli.shared.harness import DOCUMENTS, answer_task, find_task
     from statesize.cli.shared.printing import plan_document
     from statesize.cli.shared.provenance import called_again, command_line
     from statesize.cli.shared.summary import plan_page
@@ -146,8 +155,14 @@ def profile(
 
     before = None if prefix is None else read_whole(prefix)
     printing.hush_libraries()
+    with printing.step(f"looking for {task}"):
+        asked = None if task is None else find_task(task)
     started = time.perf_counter()
-    run = _here(model, loading, texts, settings) if cluster is None else _on_ray(model, loading, texts, cluster)
+    run = (
+        _here(model, loading, texts, printing, settings)
+        if cluster is None
+        else _on_ray(model, loading, texts, printing, cluster)
+    )
     loading_took = time.perf_counter() - started
     if run.tokenizer is None:
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
@@ -163,15 +178,13 @@ def profile(
         printing.next(*called_again(without="--plan"))
         return
     answered: dict[str, str] = {}
-    if task is None:
+    if asked is None:
         read = texts.read(run.tokenizer, printing, run.vocabulary)
     else:
-        from statesize.cli.shared.harness import DOCUMENTS, answer_task
-
         if run.model is None or run.tokenizer is None:
             raise InputError("task must come with a model that has a tokenizer, got none. Give the folder of one.")
         with printing.step(f"answering {task}"):
-            done = answer_task(task, run.model, run.tokenizer, texts.sequences or DOCUMENTS)
+            done = answer_task(*asked, run.model, run.tokenizer, texts.sequences or DOCUMENTS)
         read, answered = Sequences([ids[: texts.max_tokens] for ids in done.prompts], 0), {"task": done.score}
     templated = (
         {"chat_template": f"applied to {read.chats} of {counted(len(read.ids), 'sequence')}"} if read.chats else {}
@@ -293,14 +306,14 @@ class _ProfileCommand:
         return self.model is not None and sum(part.numel() for part in self.model.parameters()) < MOST_DIGESTED
 
 
-def _here(model: str, loading: Loading, texts: Texts, settings: Settings) -> _ProfileCommand:
+def _here(model: str, loading: Loading, texts: Texts, printing: Printing, settings: Settings) -> _ProfileCommand:
     from statesize.adapters.models.model_state import tensors_sha256
     from statesize.profiling.plan import plan
     from statesize.profiling.run import run_profile
     from statesize.texts.documents import vocabulary_size
 
     texts.check_first()
-    loaded = texts.load(model, loading, settings.layers)
+    loaded = texts.load(model, loading, printing, settings.layers)
     measure, planned = partial(run_profile, loaded.model, name=loaded.name), partial(plan, loaded.model)
     return _ProfileCommand(
         loaded.name,
@@ -314,7 +327,7 @@ def _here(model: str, loading: Loading, texts: Texts, settings: Settings) -> _Pr
     )
 
 
-def _on_ray(model: str, loading: Loading, texts: Texts, cluster: RayCluster) -> _ProfileCommand:
+def _on_ray(model: str, loading: Loading, texts: Texts, printing: Printing, cluster: RayCluster) -> _ProfileCommand:
     from statesize.models.load import load_model
     from statesize.profiling.run import run_profile
 
@@ -325,5 +338,5 @@ def _on_ray(model: str, loading: Loading, texts: Texts, cluster: RayCluster) -> 
         partial(load_model, name, **asdict(loading), needs_tokenizer=texts.ids is None),
         cluster=cluster,
     )
-    tokenizer, vocabulary, _ = texts.facts_of(model, loading)
+    tokenizer, vocabulary, _ = texts.facts_of(model, loading, printing)
     return _ProfileCommand(model, tokenizer, vocabulary, measure, {})

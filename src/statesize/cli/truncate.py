@@ -53,9 +53,9 @@ def truncate(
     """Test whether ESS suffices: cut all layers to multiples of their ESS, and measure what the rest of the text loses.
 
     It reads 12 pieces of --max-tokens (or --sequences of them; shorter ones where no text is so long) and cuts each in
-    the middle. A file of --text is one text; `compress` may part it at blank lines. How far the predictions move is
-    stated as a share of how far they move without the context. With hindsight the size is about the least memory that
-    is needed; beside it stands what choices need that know only the past.
+    the middle. How far the predictions move is stated as a share of how far they move without the context. With
+    hindsight the size is about the least memory that is needed; beside it stands what choices need that know only the
+    past.
 
     Args:
         model: A bundled name (sa, la, gla, gated-deltanet), a folder of a model, a GGUF file, or an id of the Hugging
@@ -88,15 +88,18 @@ def truncate(
     negligible, _, html, *_ = check_all(partial(share, "at", at), texts.check, named, fitting, *kept, read)
 
     from statesize.cli.shared.table import show_page, show_plan
-    from statesize.measurement.statistics import ENOUGH_TOKENS
+    from statesize.measurement.statistics import ENOUGH_TOKENS, FEWEST_TEXTS
+    from statesize.models.load import model_name
     from statesize.profiling import Profile
     from statesize.texts.inputs import whole_texts
     from statesize.truncation.curves import MeasuredCurves
-    from statesize.truncation.page import page, require_model, with_truncation
+    from statesize.truncation.page import page, require_model, short_table, with_truncation
     from statesize.truncation.truncate import DOCUMENTS, checked_pieces, fitting_tokens, plan_truncation
     from statesize.truncation.truncate import truncate as run
 
     measured = None if profile is None else Profile.load(profile)
+    if measured is not None:
+        require_model(measured, model_name(model))
     found = None
     if curves is not None:
         try:
@@ -108,7 +111,7 @@ def truncate(
         # Refused before a model is loaded.
         MeasuredCurves.of(found)
     printing.hush_libraries()
-    tokenizer, vocabulary, _ = texts.facts_of(model, loading)
+    tokenizer, vocabulary, _ = texts.facts_of(model, loading, printing)
     inputs = whole_texts(texts.read_whole(tokenizer, printing, vocabulary), tokenizer)
     size = fitting_tokens(inputs, texts.max_tokens)
     if size < texts.max_tokens:
@@ -118,9 +121,7 @@ def truncate(
     checked_pieces(inputs, size, 1, tokenizer)
     reached = sum(len(text) >= size for text in inputs)
     texts.tell_few(reached, f"texts of {max(size, ENOUGH_TOKENS)} tokens or more", printing)
-    loaded = texts.load(model, loading)
-    if measured is not None:
-        require_model(measured, loaded.name)
+    loaded = texts.load(model, loading, printing)
     options: dict[str, Any] = {
         "documents": texts.sequences or DOCUMENTS,
         "tokens": texts.max_tokens,
@@ -140,8 +141,10 @@ def truncate(
     if profile is not None and measured is not None:
         with_truncation(measured, result).save(profile)
         printing.say(f"Profile: {profile}")
-    # All rows, as notes and finding speak of the last ones too.
-    show_page(page(result), result.to_dict(), html, printing, open_page=open_page, rows=len(result.rows) + 1)
+    # All rows, as notes and finding speak of the last ones too; few of too little text.
+    short = short_table(result) if result.little_text and reached < FEWEST_TEXTS else None
+    all_rows = len(result.rows) + 1
+    show_page(page(result), result.to_dict(), html, printing, open_page=open_page, rows=all_rows, short=short)
     if result.little_text:
         longer = not result.context_matters
         texts.tell_more(inputs, options["documents"], reached, printing, longer=longer, least=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ def duration(seconds: float) -> str:
 
 # Off a terminal, the share of the work and the seconds that lie between two lines at least.
 _STEP, _PAUSE = 0.1, 30.0
+_SILENT = 2.0
+"""Seconds after which a line says what is being done, off a terminal, where nothing has said so."""
 _LEAST_TIMED = 2.0
 """Seconds after the first part that a forecast needs: the first part also pays for checks, compilation and loading."""
 
@@ -42,6 +45,7 @@ class Bars:
         console = Console(stderr=True)
         shown = console.is_terminal and not console.is_dumb_terminal and not quiet
         self.plain = lines and not shown and not quiet
+        self._begun = list[threading.Timer]()
         self.rich = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -59,14 +63,25 @@ class Bars:
 
     def __exit__(self, *exception: object) -> None:
         self.rich.stop()
+        self.tell_begun()
 
     def begin(self, description: str, total: int | None = None) -> Bar:
         """Begin a bar; `total` is None if `update` sets it."""
+        if self.plain:
+            self._begun.append(threading.Timer(_SILENT, say, [f"{description} …"]))
+            self._begun[-1].daemon = True
+            self._begun[-1].start()
         return Bar(self, description, total)
+
+    def tell_begun(self) -> None:
+        """What is being done has been said, or is over."""
+        while self._begun:
+            self._begun.pop().cancel()
 
     def say(self, message: str) -> None:
         """Print a line, in a terminal above the bars."""
         if self.plain:
+            self.tell_begun()
             say(message)
         elif not self.rich.disable:
             self.rich.console.print(printable(message), highlight=False, markup=False, soft_wrap=True)
@@ -86,7 +101,7 @@ class Bar:
 
     def __init__(self, bars: Bars, description: str, total: int | None) -> None:
         self._bars, self._description, self._plain = bars.rich, printable(description), bars.plain
-        self._say = bars.say
+        self._say, self._tell_begun = bars.say, bars.tell_begun
         self._task = bars.rich.add_task(self._description, total=total, detail="", end=None)
         self._resumed = 0
         self._first: tuple[int, float] | None = None  # parts done by this run at the end of its first one, and when
@@ -112,12 +127,14 @@ class Bar:
         if self._first is None and own > 0:
             self._first = own, now
             if self._plain and line and left is None and done < total:
+                self._tell_begun()
                 say(f"{self._description}: {detail}")
         elif left is None and self._first is not None and now - self._first[1] >= _LEAST_TIMED and own > self._first[0]:
             left = (now - self._first[1]) * (total - done) / (own - self._first[0])
         left = None if done >= total else left
         if self._plain and line and left is not None and self._is_due(done / total, now):
             self._said = done / total, now
+            self._tell_begun()
             say(f"{self._description}: {detail}; about {duration(left)} left")
         end = None if left is None else now + left
         self._bars.update(

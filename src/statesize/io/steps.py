@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 
+_FEWEST_TIMED = 3
+"""Steps after which a first forecast is told."""
+
 
 @dataclass(eq=False)
 class Steps:
@@ -43,6 +46,14 @@ class Steps:
     def seconds(self) -> float:
         """Predicted for all steps."""
         return sum(cost * self.each(kind) for kind, cost in self.costs.items())
+
+    @property
+    def first_left(self) -> float | None:
+        """The same as `left`, with kinds that were not timed as long as the mean of others; None before three steps."""
+        if (timed := sum(self.done.values())) < _FEWEST_TIMED:
+            return None
+        unknown = sum(cost for kind, cost in self.costs.items() if not self.done[kind])
+        return self.left + unknown * sum(self._seconds.values()) / timed
 
     @property
     def left(self) -> float:

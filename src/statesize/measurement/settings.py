@@ -33,6 +33,8 @@ LADDER_LENGTH = 1024
 
 FOLLOWING, LEAST_PREFIX, FEWEST_PIECES = 64, 32, 6
 """Tokens that `cache` predicts of each piece by default, the fewest before them, and the fewest pieces."""
+FEWEST_PARTS = 3
+"""Parts of the texts of `compress`: by which states are chosen, by which their numbers are, and held out."""
 
 LONGEST_WHOLE, EVENLY_SPREAD = 2**14, 32
 """Tokens up to which all positions of a sequence are measured by default, and how many of a longer one."""

@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 from statesize.adapters.models.quantised import float_model, quantisation
-from statesize.adapters.sources import swept
 from statesize.check import refuse
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.io.callers import warn_caller
 from statesize.io.files import is_gguf
 from statesize.io.text import meant
 from statesize.models.configurations import MAMBA_SSM_NAMES, checked_config
+from statesize.models.depth import refuse_beyond
 from statesize.models.files import (
     check_files,
     check_loaded,
@@ -114,13 +114,7 @@ def weightless_model(config: Any) -> nn.Module | None:
 def check_layers(name: str, layers: Sequence[int | str], options: dict[str, Any]) -> None:
     """Refuse layers that a model cannot have, by its configuration and a model of it without weights."""
     config = read_transformers_config(name, options)
-    count = getattr(config.get_text_config(), "num_hidden_layers", None)
-    kinds = [len(family.mixers) for family in swept().families if family.name == config.model_type]
-    # A layer has at most one mixer of each kind.
-    most = count * max(kinds) if count and any(kinds) else None
-    for layer in layers:
-        if isinstance(layer, int) and most is not None and not -most <= layer < most:
-            refuse("layers", f"the model's mixers by name or by index 0 … {most - 1}", layer)
+    refuse_beyond(layers, config.model_type, getattr(config.get_text_config(), "num_hidden_layers", None))
     named = {layer.partition("@")[0] for layer in layers if isinstance(layer, str)}
     # Whatever cannot be made without weights is checked with them.
     model = weightless_model(config)

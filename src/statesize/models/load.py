@@ -18,11 +18,12 @@ from statesize.adapters.models.model_state import adapter_states, tensors_sha256
 from statesize.adapters.models.precision import hold_in_single, low_bytes, stored_dtype
 from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import check_whole, class_of
-from statesize.check import require_kind
+from statesize.check import refuse, require_kind
 from statesize.errors import FileError, InputError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import is_gguf
 from statesize.io.machine import free_bytes
+from statesize.io.text import listed, meant
 from statesize.models.files import check_digest, has_tokenizer, parsed_once
 from statesize.models.from_transformers import (
     WITHOUT_TOKENIZER,
@@ -277,13 +278,29 @@ def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code:
     return transformers_tokenizer(name, {"revision": revision, "trust_remote_code": trust_remote_code})
 
 
-def model_for_checks(name: str) -> nn.Module | None:
+def model_for_checks(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> nn.Module | None:
     """A model that is loaded elsewhere, without weights where it is of transformers; None where that cannot be made."""
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
     plugin = _plugin_or_none(name)
     if plugin is not None:
         return plugin.model(name)
     with parsed_once() if is_gguf(Path(name)) else nullcontext():
-        return weightless_model(read_transformers_config(name, {"revision": None, "trust_remote_code": False}))
+        return weightless_model(read_transformers_config(name, options))
+
+
+def check_modules(model: nn.Module, **chosen: str | None) -> None:
+    """Refuse names of modules that a model does not have."""
+    lists = (nn.ModuleList, nn.ModuleDict)
+    modules: list[tuple[str, nn.Module]] = list(cast("Any", model).named_modules())
+    known = [name for name, module in modules if name and not isinstance(module, lists)]
+    for argument, name in chosen.items():
+        if name and name not in known:
+            refuse(argument, "the name of a module that runs", name, meant(name, known, f"It has {listed(known)}."))
+
+
+def model_name(name: str) -> str:
+    """What a model of a name or path is called where it is loaded."""
+    return Path(name).absolute().name if Path(name).exists() else name
 
 
 class ModelFacts(NamedTuple):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 MODELS = "statesize.models"
 """Group of entry points, each an instance of `ModelPlugin`."""
+COMMAND: ContextVar[str] = ContextVar("COMMAND", default="")
+"""The command for which a model is looked up: messages name the models that it takes."""
 _ALIKE = 0.85
 """Likeness of a name to that of a model that is here above which the hub is not queried for it."""
 
@@ -103,20 +106,20 @@ def is_brought(name: str) -> bool:
     return any(name in plugin.names() for plugin in model_plugins())
 
 
-def _taken(models: dict[str, str], command: str) -> dict[str, str]:
-    """Those of some models that no plug-in refuses for a command."""
+def _taken(models: dict[str, str]) -> dict[str, str]:
+    """Those of some models that no plug-in refuses for the command."""
     taken: dict[str, str] = {}
     for alike, model in models.items():
         with suppress(ModelError):
             if plugin := plugin_of(model):
-                plugin.check(model, command)
+                plugin.check(model, COMMAND.get())
             taken[alike] = model
     return taken
 
 
-def no_model(name: str, why: str, command: str = "") -> str:
-    """Says what a model may be, of those for a command, and why a name is none; advice follows."""
-    names = ", ".join(_taken({known: known for plugin in model_plugins() for known in plugin.names()}, command))
+def no_model(name: str, why: str) -> str:
+    """Says what a model may be, of those for the command, and why a name is none; advice follows."""
+    names = ", ".join(_taken({known: known for plugin in model_plugins() for known in plugin.names()}))
     kinds = f"{f'a name ({names}), ' if names else ''}a folder, a GGUF file or an id of the Hugging Face hub"
     return f"model must be {kinds}, got {name!r}, which {why}."
 
@@ -142,7 +145,7 @@ def refuse_profile(name: str) -> None:
         )
 
 
-def refuse_misspelt(name: str, command: str = "") -> None:
+def refuse_misspelt(name: str) -> None:
     """Refuse what can only be a folder and is not there, or is spelt almost as a model that is here, before the hub."""
     path = Path(name).expanduser()
     if path.is_file() and not is_gguf(path):
@@ -150,8 +153,8 @@ def refuse_misspelt(name: str, command: str = "") -> None:
     if plugin_of(name):
         return
     if path.is_dir() and not any((path / part).is_file() for part in (*_OF_MODELS, PROFILE_MARKER)):
-        inside = _taken(_models_in(path), command)
-        raise FileError(no_model(name, "has no config.json", command) + f" {meant(path.name, inside, _INSIDE, 0)}")
+        inside = _taken(_models_in(path))
+        raise FileError(no_model(name, "has no config.json") + f" {meant(path.name, inside, _INSIDE, 0)}")
     if path.exists():
         return
     kind = "file" if path.suffix == ".gguf" else "folder"
@@ -162,8 +165,8 @@ def refuse_misspelt(name: str, command: str = "") -> None:
         models |= plugin.titles() | {known: known for known in plugin.names()}
     likeness = 0.6 if local else _ALIKE
     if local or meant(path.name, models, "", likeness):
-        advice = meant(path.name, _taken(models, command), f"Give a {kind} that is there.", likeness)
-        raise FileError(f"{no_model(name, f'is no {kind}', command)} {advice}")
+        advice = meant(path.name, _taken(models), f"Give a {kind} that is there.", likeness)
+        raise FileError(f"{no_model(name, f'is no {kind}')} {advice}")
 
 
 def _models_in(folder: Path) -> dict[str, str]:

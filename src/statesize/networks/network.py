@@ -15,7 +15,7 @@ from statesize.adapters.forward import Inputs
 from statesize.check import refuse, require_real
 from statesize.errors import InputError
 from statesize.io.devices import on_cpu_by_default
-from statesize.io.text import facts_table
+from statesize.io.text import counted, facts_table
 from statesize.measurement.settings import memory_bytes
 from statesize.measurement.statistics import ENOUGH_TOKENS, too_short
 from statesize.models.load import given_sequence
@@ -83,8 +83,9 @@ class NetworkEss:
         # All tokens of the text, unless a quarter of enough bounds the cut on one side.
         tokens = min(4 * possible, int(self.positions[middle]) + possible)
         return (
-            f"{of} carries {carried:,.0f} numbers past token {self.positions[middle]}, of the {most:,} that the text "
-            f"allows there: {carried / self.width:.1f} of {possible} per channel of its hidden state."
+            f"{of} carries {carried:,.0f} numbers past token {self.positions[middle]}, or {carried / self.width:.1f} "
+            f"per channel of its hidden state. The text allows {most:,} there, or one per channel for each of "
+            f"{counted(possible, 'token')}."
             f"{too_short(tokens, fewest=ENOUGH_TOKENS)}"
         )
 

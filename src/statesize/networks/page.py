@@ -9,7 +9,6 @@ import altair as alt
 
 from statesize.io.text import byte_count
 from statesize.measurement import vega
-from statesize.measurement.statistics import FEWEST_TOKENS
 from statesize.networks.network import NetworkEss
 from statesize.report.redundancy import Redundancy
 from statesize.report.result_page import PageChart, PageTable, ResultPage
@@ -41,7 +40,6 @@ def needs_rows(beside: Redundancy) -> list[list[str]]:
 ON_RECORD, RECORDED = {"sa": 40.9, "la": 20.9, "gla": 18.7, "gated-deltanet": 12.1}, 344
 FILLED = ("la", "gla", "gated-deltanet")
 _NORM = "What is normal? On record past token 172 of 344, from embeddings to the last norm: {}."
-_OTHER = "What is normal? The record is of 344 tokens, cut in the middle: other lengths or cuts do not compare."
 
 
 def page(name: str, result: NetworkEss, beside: Redundancy | None) -> ResultPage:
@@ -70,9 +68,8 @@ def page(name: str, result: NetworkEss, beside: Redundancy | None) -> ResultPage
     if not result.converged:
         read.append("Not every interval is as close as requested: more memory for measuring holds more products.")
     said, possible = [result.finding(name)], int(result.dimension[len(rows) // 2]) // result.width
-    if 2 * possible >= FEWEST_TOKENS:
-        carried = ", ".join(f"{model} {numbers}" for model, numbers in ON_RECORD.items())
-        said.append(_NORM.format(carried) if possible == RECORDED // 2 else _OTHER)
+    if possible == RECORDED // 2:
+        said.append(_NORM.format(", ".join(f"{model} {numbers}" for model, numbers in ON_RECORD.items())))
     if beside is not None:
         stored = f"stored at {beside.positions[len(rows) // 2]}"
         headings = ("layer", "kind", "cache", stored, "heads alone", "needed")

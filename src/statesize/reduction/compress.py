@@ -43,6 +43,8 @@ from statesize.texts.tokens import AnyTokenizer
 LOST_BITS = 0.01
 """Largest loss of a safe cut in bits per byte, compared with the upper end of the interval."""
 
+LENGTH = 256
+"""Tokens of the sequences that the model reads by default."""
 FEWEST_DOCUMENTS = 50
 """Documents that a verdict takes, of which 40 % are held out."""
 _FEWEST_HELD_OUT = 20
@@ -243,7 +245,7 @@ def compress(
     int8: bool = False,
     fine_tune: int = 0,
     free_basis: bool = False,
-    length: int = 256,
+    length: int = LENGTH,
     on_progress: Callable[..., None] | None = None,
 ) -> Compression:
     """Cuts the states of a trained model without training, and measures the loss of quality on held-out documents.
@@ -256,7 +258,7 @@ def compress(
         model: With layers of "la", "wla", "gla", "gla-s6", "s6", "deltanet" or "gated-deltanet", or Mamba or Mamba-2 of
             transformers, which is not changed; or the name of one, as for `load`.
         documents: Typical text of the model's use: at least 3 different documents, and 50 for a verdict. One or two
-            are parted at blank lines, and have no intervals.
+            are cut into pieces, and have no intervals.
         state: The new size of the states: a share such as "50%" or 0.5, or the mean size of a head, such as 16.
         tokenizer: That of the model, which a model by its name brings.
         int8: Also round the states to int8 after each token; not for models of transformers.
@@ -288,7 +290,7 @@ def compress(
     """
     steps, tokens = require_count("fine_tune", fine_tune, least=0), require_count("length", length, least=2)
     if isinstance(model, str):
-        check_request(model, ReductionRequest(state, int8, steps, free_basis))
+        check_request(reducible_for_checks(model), ReductionRequest(state, int8, steps, free_basis))
     loaded = given_model(model, tokenizer, needs_tokenizer=True, as_stored=True)
     uncut, known = reducible(loaded.model), loaded.tokenizer
     with reporting(on_progress, f"cutting the states of {loaded.name}".removesuffix(" of "), _ALL) as report:
@@ -306,11 +308,16 @@ def compress(
         return _compared(control, cut, known, held_out, method, lambda done, what: report(_CUT + done, _ALL, what))
 
 
-def check_request(model: str, request: ReductionRequest) -> None:
-    """Refuse what the model of a name does not support, before its weights are read."""
+def reducible_for_checks(model: str) -> Reducible | None:
+    """The model of a name before its weights are read; refuse one whose states cannot be cut. None: it is not known."""
     uncut = model_for_checks(model)
+    return None if uncut is None else reducible(uncut)
+
+
+def check_request(uncut: Reducible | None, request: ReductionRequest) -> None:
+    """Refuse what a model does not support, if it is known."""
     if uncut is not None:
-        reducible(uncut).kept(request)
+        uncut.kept(request)
 
 
 def split_text(
@@ -328,8 +335,7 @@ def split_text(
     if tokens < least:
         raise InputError(
             f"text must have about {TOKENS_NEEDED * uncut.state_size:,} tokens, {least:,} of them in the 40 % of its "
-            f"documents by which states are chosen, got {tokens:,} there. Give more text, or a larger --documents or "
-            "--max-tokens if these leave some out."
+            f"documents by which states are chosen, got {tokens:,} there. Give more text."
         )
     return parts
 

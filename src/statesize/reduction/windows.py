@@ -8,6 +8,7 @@ twice in a window and can be known only from their first occurrence.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -18,8 +19,8 @@ from torch.nn import functional
 
 from statesize.adapters.models.model_state import logits_of
 from statesize.errors import InputError
+from statesize.measurement.settings import FEWEST_PARTS
 from statesize.measurement.statistics import Interval, ratio_interval
-from statesize.texts.rows import BLANK_LINES
 from statesize.texts.tokens import AnyTokenizer, beginning_text, plain_ids, special_ids
 
 
@@ -39,6 +40,8 @@ BATCH = 16
 
 # Shares of the documents for the Gramians and for the choice of sizes; the rest is held out.
 _SHARES = (0.4, 0.2)
+_PIECE = 1000
+"""Characters of a piece of a text at most, to the end of a word: about as long as a window of tokens."""
 TOKENS_PER_STATE = 16
 """Least tokens of the first part for each number of a head's state: both Gramians must have full rank."""
 TOKENS_NEEDED = round(TOKENS_PER_STATE / _SHARES[0])
@@ -71,15 +74,18 @@ def text_of(targets: Tensor) -> Tensor:
 
 def different_documents(texts: Sequence[str]) -> list[tuple[str, int]]:
     """Documents without duplicates, so that none is in two of three parts, each with the number of its text."""
-    # Each text is a document; where there are fewer than three, its parts between blank lines are.
+    # Each text is a document; where there are fewer than three, its pieces are.
     whole = {text: number for number, text in enumerate(dict.fromkeys(texts)) if text.strip()}
-    parts = {part: number for text, number in whole.items() for part in BLANK_LINES.split(text) if part.strip()}
-    different = list((whole if len(whole) >= 3 else parts).items())
-    if len(different) < 3:
+    size = min(_PIECE, max(1, sum(map(len, whole)) // (2 * FEWEST_PARTS)))
+    cut = re.compile(rf".{{1,{size}}}\S*\s*", re.DOTALL)
+    pieces = {piece: number for text, number in whole.items() for piece in cut.findall(text) if piece.strip()}
+    different = list((whole if len(whole) >= FEWEST_PARTS else pieces).items())
+    if len(different) < FEWEST_PARTS:
         raise InputError(
-            f"text must be at least 3 different texts, or hold 3 parts between blank lines, got {len(different)}. Give "
-            "a file for each text, or a .jsonl with one in each row: 50 for a verdict, and together about "
-            f"{TOKENS_NEEDED} tokens for each number of a head's state, {TOKENS_NEEDED * 32:,} for 32."
+            f"text must be at least {FEWEST_PARTS} different texts, or hold {FEWEST_PARTS} pieces of words, "
+            f"got {len(different)}. Give a file for each text, or a .jsonl with one in each row: 50 for a "
+            f"verdict, and together about {TOKENS_NEEDED} tokens for each number of a head's state, "
+            f"{TOKENS_NEEDED * 32:,} for 32."
         )
     return different
 
@@ -87,12 +93,11 @@ def different_documents(texts: Sequence[str]) -> list[tuple[str, int]]:
 def some_documents(
     texts: Sequence[str], tokenizer: AnyTokenizer, most: int | None, most_tokens: int | None
 ) -> list[str]:
-    """Texts of the first so many of their different documents, and of the first so many tokens of each."""
-    kept: dict[int, list[str]] = {}
+    """The first so many different texts, or pieces of fewer than three, and the first so many tokens of each text."""
+    kept: dict[int, str] = {}
     for document, text in different_documents(texts)[:most]:
-        some = document if most_tokens is None else beginning_text(tokenizer, document, most_tokens)
-        kept.setdefault(text, []).append(some)
-    return ["\n\n".join(parts) for parts in kept.values()]
+        kept[text] = kept.get(text, "") + document
+    return [one if most_tokens is None else beginning_text(tokenizer, one, most_tokens) for one in kept.values()]
 
 
 def three_parts(

@@ -104,6 +104,20 @@ def table(result: TruncationResult) -> PageTable:
     return PageTable("Each size", headings, cells, caption)
 
 
+def short_table(result: TruncationResult) -> PageTable:
+    """What too little text tells: nothing kept, as many numbers as the ESS, and what was asked for beside."""
+    asked = ("expected tokens", "tokens by curves")
+    wanted = [row for row in result.rows if row.rule == "number" or (row.rule in asked and row.scale == 1)]
+    rows = [("nothing", "0", "100%")] + [
+        (title(row.rule, row.scale), f"{row.kept:.0f}", result.lost(row)) for row in (*result.at_ess, *wanted)
+    ]
+    caption = (
+        "KL lost: how far the predictions change, as a share of how far they change without any past. With hindsight: "
+        "about the fewest numbers that a memory needs; without hindsight: an upper bound."
+    )
+    return PageTable("", _HEADINGS[:3], rows, caption)
+
+
 def notes(result: TruncationResult) -> list[str]:
     """What has to be known beside the numbers."""
     tokens = any(row.rule == "past tokens" for row in result.rows)

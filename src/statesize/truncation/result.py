@@ -283,11 +283,9 @@ class TruncationResult:
         if not self.context_matters:
             none = f"The context is worth {worth:.3f} nats per token {over}"
             return f"{little}{none}: too little to tell what a cut loses."
-        rows, size = self.rows, self.without_hindsight()
+        size = self.without_hindsight()
         most = fmean(min(one.inputs, one.cut) for one in self.documents)
-        rules, once = {row.rule for row in rows}, {row.rule: row for row in rows if row.scale == 1}
-        ess = once["ess"]
-        causal = min((once[rule] for rule in CAUSAL if rule in once), key=lambda row: row.divergence_share.value)
+        rules, (ess, causal) = {row.rule for row in self.rows}, self.at_ess
         bound = "at most " if size.multiple.value * self.entropy.value <= causal.kept + 1e-9 else ""
         stored = f"{size.stored:.0%}"
         if "joint past rows" in rules:
@@ -301,15 +299,37 @@ class TruncationResult:
             held = ". The texts before the cuts are too short to fill the state"
         else:
             held = f", or {stored} of the state"
+        rounded = f" ({ess.kept:.1f} when rounded up in each head)"
         told = (
-            f"{little}The context is worth {worth:.2f} nats per token {over}. "
-            f"A head can keep {most:.0f} numbers per channel; its ESS is {self.entropy.value:.1f} "
-            f"({ess.kept:.1f} when rounded up in each head). If each head keeps as many numbers as its ESS, the "
-            f"predictions change by {ess.divergence_share:.1%} with hindsight (the future is known) and by "
-            f"{causal.divergence_share:.1%} without hindsight; if it keeps nothing, by 100%."
+            f"{little}The context is worth {f'about {worth.value:.1g}' if little else f'{worth:.2f}'} nats per token "
+            f"{over}. A head can keep {most:.0f} numbers per channel; its ESS is "
+            f"{f'about {self.entropy.value:.0f}' if little else f'{self.entropy.value:.1f}{rounded}'}. If each head "
+            f"keeps as many numbers as its ESS, the predictions change by {self.lost(ess)} with hindsight (the future "
+            f"is known) and by {self.lost(causal)} without hindsight; if it keeps nothing, by 100%."
         )
         takes = f" For a change of only {percent(size.at)} without hindsight, a head needs"
         return told if little else f"{told}{takes} {bound}{size.multiple:.1f} × its ESS{held}."
+
+    @property
+    def at_ess(self) -> tuple[Row, Row]:
+        """Heads that keep as many numbers as their ESS: with hindsight, and by the best choice without it."""
+        once = {row.rule: row for row in self.rows if row.scale == 1}
+        causal = (once[rule] for rule in CAUSAL if rule in once)
+        return once["ess"], min(causal, key=lambda row: row.divergence_share.value)
+
+    def lost(self, row: Row) -> str:
+        """What of the divergence a row loses, in as many digits as the texts tell.
+
+        Args:
+            row: One of `rows`.
+
+        Returns:
+            A share, with its interval where there is one.
+        """
+        share = row.divergence_share
+        if share.ends or self.texts >= FEWEST_TEXTS:
+            return f"{share:.1%}"
+        return f"{share.value:.0%}" if share.value >= NEGLIGIBLE else f"less than {percent(NEGLIGIBLE)}"
 
     @property
     def little_text(self) -> bool:

@@ -115,7 +115,11 @@ def truncate(
     total, measured = len(test.pieces), list[CutDocument]()
     with reporting(on_progress, f"cutting {test.name}", total) as report:
         for index, (_, given) in enumerate(test.pieces):
-            measured += [test.measured(index, given, cut) for cut in test.cuts]
+
+            def on_run(what: str, index: int = index) -> None:
+                report(index, total, f"text {index + 1} of {total}, {what}", test.steps.first_left)
+
+            measured += [test.measured(index, given, cut, on_run=on_run) for cut in test.cuts]
             report(index + 1, total, f"{tokens} tokens", test.steps.left)
     return test.result(measured, negligible)
 
@@ -199,8 +203,16 @@ class CutTest:
         facts = self.whole, self.mixers, self.run_difference
         return TruncationResult(self.name, tuple(documents), *facts, at, tuple(sorted(self.unmoved)))
 
-    def measured(self, index: int, given: Given, cut: int, *, each_kind_once: bool = False) -> CutDocument:
-        """All runs of one document at one cut, or the first of each kind."""
+    def measured(
+        self,
+        index: int,
+        given: Given,
+        cut: int,
+        *,
+        each_kind_once: bool = False,
+        on_run: Callable[[str], None] = lambda _: None,
+    ) -> CutDocument:
+        """All runs of one document at one cut, or the first of each kind; `on_run` is called before each."""
         model, own, whole = self.model, self.own, self.whole
         forward = Forward.of(model, *inputs_of(given))
         answers = cast("Tensor", ids_of(given))[cut + 1 :]
@@ -229,7 +241,8 @@ class CutTest:
         if each_kind_once:
             planned = list({step[0]: step for step in reversed(planned)}.values())[::-1]
         made, choices = list[CutRun](), dict[str, Choices]()
-        for kind, run in planned:
+        for number, (kind, run) in enumerate(planned, 1):
+            on_run(f"run {number} of {len(planned)}")
             with self.steps.timed(kind):
                 cutting = Cutting(
                     cut, own, whole, run, causal, choices, unmoved=self.unmoved, past=past, curves=self.curves

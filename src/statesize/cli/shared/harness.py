@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.model_state import device_of, logits_of
 from statesize.check import refuse
-from statesize.errors import FileError, InputError
-from statesize.io.text import counted
+from statesize.errors import InputError
+from statesize.io.text import counted, meant
 from statesize.texts.tokens import AnyTokenizer, encode_begun, plain_ids, special_ids
 from statesize.version import installed
 
@@ -35,15 +35,10 @@ class AnsweredTask:
     score: str
 
 
-def answer_task(task: str, model: nn.Module, tokenizer: AnyTokenizer, documents: int) -> AnsweredTask:
-    """Let a model answer a task of lm-eval by its name, or the task of a YAML file."""
-    try:
-        from lm_eval import simple_evaluate  # pyright: ignore
-        from lm_eval.tasks import TaskManager  # pyright: ignore
-    except ImportError as error:
-        raise FileError(
-            "The package lm-eval is needed for tasks and is not installed: pip install 'statesize[lm-eval]'."
-        ) from error
+def find_task(task: str) -> tuple[str, Any]:
+    """A task of lm-eval by its name, or that of a YAML file, and what knows it."""
+    from lm_eval.tasks import TaskManager  # pyright: ignore
+
     managed, file = cast("Any", TaskManager), Path(task)
     if file.suffix in (".yaml", ".yml"):
         named = re.search(r"^task:\s*(\S+)", file.read_text(encoding="utf-8"), re.MULTILINE) if file.is_file() else None
@@ -54,7 +49,14 @@ def answer_task(task: str, model: nn.Module, tokenizer: AnyTokenizer, documents:
     else:
         manager = managed()
     if task not in manager.all_tasks:
-        refuse("task", "one that `lm-eval ls tasks` lists, or a YAML file", task)
+        refuse("task", "one that `lm-eval ls tasks` lists, or a YAML file", task, meant(task, manager.all_tasks, ""))
+    return task, manager
+
+
+def answer_task(task: str, manager: Any, model: nn.Module, tokenizer: AnyTokenizer, documents: int) -> AnsweredTask:
+    """Let a model answer a task that was found."""
+    from lm_eval import simple_evaluate  # pyright: ignore
+
     lm = _language_model(model, tokenizer)
     found = cast("Any", simple_evaluate)(
         model=lm, tasks=[task], task_manager=manager, limit=documents, bootstrap_iters=0, log_samples=False

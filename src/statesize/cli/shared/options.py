@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
@@ -80,21 +82,36 @@ def page_path(html: Path | None, *, open_page: bool = False, name: str = "", opt
 
 def check_model(model: str, command: str = "") -> None:
     """Refuse a model that is not there or not for a command, before what loads models is imported."""
-    from statesize.models.plugins import plugin_of, refuse_misspelt, refuse_profile
+    from statesize.models.plugins import COMMAND, plugin_of, refuse_misspelt, refuse_profile
 
+    COMMAND.set(command)
     if command != "profile":
         refuse_profile(model)
-    refuse_misspelt(model, command)
+    refuse_misspelt(model)
     plugin = plugin_of(model)
     if plugin is not None:
         plugin.check(model, command)
+
+
+_checks_model: ContextVar[bool] = ContextVar("_checks_model", default=True)
+
+
+@contextmanager
+def any_model() -> Generator[None]:
+    """Let arguments be parsed whatever the model is."""
+    token = _checks_model.set(False)
+    try:
+        yield
+    finally:
+        _checks_model.reset(token)
 
 
 def model_for(command: str = "") -> Parameter:
     """A model of a command, refused as soon as its name is read, before options that are missing."""
 
     def check(_: object, model: str) -> None:
-        check_model(model, command)
+        if _checks_model.get():
+            check_model(model, command)
 
     return Parameter(validator=check)
 

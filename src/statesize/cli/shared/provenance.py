@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from statesize.cli.shared.options import MAX_TOKENS, SEQUENCES
 
@@ -23,16 +24,22 @@ def called_again(*more: object, without: str = "") -> list[object]:
 
 
 def called_with(changes: Mapping[str, object]) -> list[object]:
-    """The same command with other values of options."""
+    """The same command with other values of options; a list takes the place of all its values, None leaves it out."""
     arguments: list[object] = []
-    given = iter(_arguments)
-    for one in given:
+    left_out = 0
+    for one in _arguments:
         name, equals, _ = one.partition("=")
-        if _NAMES.get(name, name) not in changes:
+        if (option := _NAMES.get(name, name)) in changes:
+            left_out = 0 if equals else len(_arguments) if isinstance(changes[option], list) else 1
+        elif left_out and not one.startswith("--"):
+            left_out -= 1
+        else:
+            left_out = 0
             arguments.append(one)
-        elif not equals:
-            next(given, None)
-    return [*arguments, *(part for change in changes.items() for part in change)]
+    for name, value in ((name, value) for name, value in changes.items() if value is not None):
+        values = cast("list[object]", value) if isinstance(value, list) else [value]
+        arguments += [name, ",".join(map(str, values))]
+    return arguments
 
 
 def as_called(words: str) -> str:

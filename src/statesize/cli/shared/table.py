@@ -181,11 +181,18 @@ def show_page(
     open_page: bool = False,
     shown: int | None = None,
     rows: int = _MOST_ROWS,
+    short: PageTable | None = None,
 ) -> None:
-    """Write the page if it is wanted, and show so many rows of the first `shown` of its tables, or the document."""
+    """Write the page if it is wanted, and show so many rows of the first `shown` of its tables, or the document.
+
+    Too little text has a `short` table, which stands for all tables and notes.
+    """
     if html is not None:
         page.write(html)
         tell_page(html, printing, open_page=open_page)
+    if short is not None:
+        show(replace(page, tables=[short], notes={}), document, printing)
+        return
     show(replace(page, tables=[_beginning(table, rows) for table in page.tables[:shown]]), document, printing)
 
 

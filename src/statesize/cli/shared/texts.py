@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -25,6 +26,7 @@ from statesize.cli.shared.options import (
 )
 from statesize.cli.shared.printing import Printing
 from statesize.cli.shared.provenance import called_with
+from statesize.cli.shared.usage import ALSO
 from statesize.errors import InputError, StatesizeError
 from statesize.io.text import counted
 
@@ -64,7 +66,8 @@ def check_all(*checks: Callable[[], Any] | str) -> list[Any]:
         except StatesizeError as error:
             refused.append(error)
     if refused:
-        raise refused[0] if len(refused) == 1 else InputError(" Also: ".join(map(str, refused)))
+        different = dict.fromkeys(map(str, refused))
+        raise refused[0] if len(different) == 1 else InputError(ALSO.join(different))
     return returned
 
 
@@ -176,7 +179,12 @@ class Texts:
         if changes:
             printing.next(*called_with(changes), why=f"{' and '.join(told)} pieces of text tell more")
         elif not printing.json:
-            printing.say(f"Only more text would tell more: {self.more_of}.")
+            needed = FEWEST_TEXTS if least == 1 else 2 * FEWEST_TEXTS
+            changes = {"--text": None, "--jsonl": "TEXTS.jsonl"}
+            changes |= {SEQUENCES[0]: needed} if documents < needed else {}
+            command = shlex.join(["statesize", *map(str, called_with(changes))])
+            other = f", or give {needed} texts in rows: {command}" if self.text else "."
+            printing.say(f"Only more text would tell more: {self.more_of}{other}")
 
     @property
     def named(self) -> str:
@@ -184,22 +192,24 @@ class Texts:
         files = [*(self.text or ()), self.jsonl, self.parquet, self.ids]
         return ", ".join([path.name for path in files if path] or [self.dataset or "prose"])
 
-    def facts_of(self, model: str, loading: Loading) -> ModelFacts:
+    def facts_of(self, model: str, loading: Loading, printing: Printing) -> ModelFacts:
         """What is known of a model, by which texts are read and checked before it is loaded."""
         from statesize.models.load import load_model_facts
 
-        return load_model_facts(
-            model,
-            revision=loading.revision,
-            trust_remote_code=loading.trust_remote_code,
-            needs_tokenizer=self.ids is None,
-        )
+        with printing.step(f"reading what {Path(model).name} says of itself, and its tokenizer"):
+            return load_model_facts(
+                model,
+                revision=loading.revision,
+                trust_remote_code=loading.trust_remote_code,
+                needs_tokenizer=self.ids is None,
+            )
 
-    def load(self, model: str, loading: Loading, layers: Layers = None) -> LoadedModel:
+    def load(self, model: str, loading: Loading, printing: Printing, layers: Layers = None) -> LoadedModel:
         """The model, of which some layers may be asked for, with a tokenizer unless it reads ids."""
         from statesize.models.load import load_model
 
-        return load_model(model, **asdict(loading), needs_tokenizer=self.ids is None, layers=layers)
+        with printing.step(f"loading {Path(model).name}"):
+            return load_model(model, **asdict(loading), needs_tokenizer=self.ids is None, layers=layers)
 
     def read(self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None) -> Sequences:
         """All sequences, tokenized where they are texts; of ids, those below `vocabulary` where that is known."""

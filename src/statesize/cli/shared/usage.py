@@ -20,11 +20,14 @@ from cyclopts import (
 )
 
 from statesize.cli.app import EXAMPLES
+from statesize.cli.shared.options import any_model
 from statesize.io.text import meant
 
 _SIGNS = {">=": "at least", "<=": "at most", ">": "above", "<": "below"}
 _KINDS = {int: "a whole number", float: "a number"}
 _MUST = "Must be "
+ALSO = " Also: "
+"""What stands between refusals that are told together."""
 
 
 def wrong_usage(error: CycloptsError) -> str:
@@ -66,6 +69,23 @@ def wrong_usage(error: CycloptsError) -> str:
     return f"{said.rstrip()} See {command} --help."
 
 
+def wrong_options(app: App, arguments: Sequence[str]) -> str:
+    """What is wrong with the options of a command whose model is refused, but for an option that is missing."""
+    try:
+        with any_model():
+            app.parse_args(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        return "" if _is_missing(error) else wrong_usage(error)
+    return ""
+
+
+def _is_missing(error: CycloptsError) -> bool:
+    """Whether an argument or option is missing, rather than its value or its right spelling."""
+    typed = error.argument is not None and any(token.keyword for token in error.argument.tokens)
+    spelt = any(one.startswith("--") for one in error.unused_tokens or ())
+    return isinstance(error, MissingArgumentError) and not (error.keyword is not None or typed or spelt)
+
+
 def as_typed(message: str, app: App, arguments: Sequence[str]) -> str:
     """A refusal that begins with names of options, with each as it is typed at the command line."""
     typed = {one.partition("=")[0] for one in arguments}
@@ -78,10 +98,14 @@ def as_typed(message: str, app: App, arguments: Sequence[str]) -> str:
     if "text" in options:
         given = [options[one] for one in ("jsonl", "parquet", "dataset", "ids") if options.get(one) in typed]
         options["inputs"] = next(iter(given), options["text"])
-    begins, must, rest = message.partition(" must ")
-    if re.fullmatch(r"\w+((, | and )\w+)*", begins):
-        begins = re.sub(r"\w+", lambda name: options.get(name[0], name[0]), begins)
-    return begins + must + rest
+
+    def typed_part(part: str) -> str:
+        begins, must, rest = part.partition(" must ")
+        if re.fullmatch(r"\w+((, | and )\w+)*", begins):
+            begins = re.sub(r"\w+", lambda name: options.get(name[0], name[0]), begins)
+        return begins + must + rest
+
+    return ALSO.join(map(typed_part, message.split(ALSO)))
 
 
 def _name(argument: Argument, token: Token) -> str:

@@ -28,6 +28,7 @@ from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import BUNDLED, Texts, WholeTexts
 from statesize.errors import InputError
 from statesize.io.files import check_writable
+from statesize.models.depth import check_depth
 
 
 def series(
@@ -148,15 +149,16 @@ def length(
     texts.check()
     if output is not None:
         check_writable(output)
+    check_depth(model, settings.layers)
 
-    from statesize.cli.shared.provenance import called_again
+    from statesize.cli.shared.provenance import called_with
     from statesize.cli.shared.table import show_page
     from statesize.lab.trends.length import FUTURE, fitting_lengths, known_trained_length, length
     from statesize.measurement.statistics import FEWEST_TEXTS
     from statesize.texts.inputs import whole_texts
 
     printing.hush_libraries()
-    tokenizer, vocabulary, _ = texts.facts_of(model, loading)
+    tokenizer, vocabulary, _ = texts.facts_of(model, loading, printing)
     if not texts.any_chosen:
         printing.say(BUNDLED)
     read = texts.read(tokenizer, printing, vocabulary).ids if texts.any_chosen else None
@@ -170,7 +172,7 @@ def length(
     size = min(room(fitting[-1]), max(map(len, ids)))
     if excerpts >= FEWEST_TEXTS:
         texts.tell_few(sum(len(one) >= size for one in ids), f"texts of {size:,} tokens or more", printing)
-    loaded = texts.load(model, loading, settings.layers)
+    loaded = texts.load(model, loading, printing, settings.layers)
     with printing.bars() as bars:
         report_progress = bars.begin(f"measuring {loaded.name}", len(set(chosen))).update
         known = trained_length or known_trained_length(loaded.model, model)
@@ -178,10 +180,10 @@ def length(
             loaded.model, ids, lengths=chosen, future=measuring.future, excerpts=excerpts, trained_length=known,
             tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=report_progress, settings=settings,
         )  # fmt: skip
-    show_page(result.page(), result.to_dict(), html, printing, open_page=open_page)
+    show_page(result.page(), result.to_dict(), html, printing, open_page=open_page, rows=result.telling_rows)
     longer = 2 * max(chosen)
     open_end = result.enough and not (result.fits and all(one.course == "levels off" for one in result.exponents))
     if open_end and longer <= (known or longer) and sum(len(one) >= room(longer) for one in ids) >= FEWEST_TEXTS:
-        printing.next(*called_again("--lengths", longer), why="whether ESS grows with longer contexts")
+        printing.next(*called_with({"--lengths": [*chosen, longer]}), why="whether ESS grows with longer contexts")
     else:
         printing.next("profile", model, *options_of(texts, loading), "--open", why="each position of one text")

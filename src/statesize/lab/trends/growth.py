@@ -18,12 +18,15 @@ from statesize.lab.trends.trend import AVERAGE, Trend
 from statesize.measurement.chart import Row
 from statesize.measurement.statistics import FEWEST_TEXTS, Interval, mean_interval, texts_of
 from statesize.report.document import Shown, cell_text
+from statesize.report.tables import MOST_LAYERS
 from statesize.results.summary import known_mean
 
 LEVEL = 0.1
 """Exponent below which ESS has levelled off: less than 7 % more at twice the context."""
 NEAR = 0.8
 """Share of the ceiling from which on ESS is near it."""
+_MOST_ESS = 8
+"""Layers that a terminal shows of a model with many."""
 FEWEST_LENGTHS = 3
 """Lengths from which on an exponent is fitted: a power law passes through any two points."""
 Course: TypeAlias = Literal["grows", "levels off", "not clear"]
@@ -79,6 +82,8 @@ class Growth(Trend):
     def about(self) -> str:
         """What the numbers of the table are, as far as they are there."""
         said = ["The ceiling is the most that the state, the tokens before the cut and those behind it allow."]
+        if self._has_many_layers:
+            said.append("Layers with most ESS at the last length stand first.")
         if self.fits:
             said.append(
                 "exponent: ESS goes about as n^exponent. No exponent is told where a curve that saturates fits better: "
@@ -210,8 +215,19 @@ class Growth(Trend):
         yield "How does ESS grow with the context?", levels, caption
 
     def _rows(self) -> list[Row]:
-        # Layers first, for the terminal shows so many rows.
-        return [self._row(one) for one in sorted(self.exponents, key=lambda one: bool(one.unit))]
+        # The average and layers first, for the terminal shows so many rows; of many layers, those with most.
+        last = {one: -float(self.means(one)[-1]) for one in self.layers} if self._has_many_layers else {}
+        rows = sorted(self.exponents, key=lambda one: (bool(one.unit), last.get(one.layer, -math.inf)))
+        return [self._row(one) for one in rows]
+
+    @property
+    def _has_many_layers(self) -> bool:
+        return len(self.layers) > MOST_LAYERS
+
+    @property
+    def telling_rows(self) -> int:
+        """The first rows of the table: the average and all layers, or of many layers those with most ESS."""
+        return 1 + (_MOST_ESS if self._has_many_layers else len(self.layers))
 
     def _row(self, one: Exponent) -> Row:
         means = known_mean(self.values(one.layer, unit=one.unit or None), 1)

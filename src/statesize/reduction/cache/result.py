@@ -102,7 +102,12 @@ class Price:
     @property
     def cost(self) -> str:
         """The extra loss with its interval, as a sentence has it."""
-        return f"{self.loss:+.4f} {'nats per token' if self.loss is self.nats else 'bits per byte'}"
+        return f"{told(self.loss)} {'nats per token' if self.loss is self.nats else 'bits per byte'}"
+
+
+def told(loss: Interval) -> str:
+    """A loss in as many digits as the texts tell: few without an interval."""
+    return f"{loss:+.4f}" if loss.ends else f"about {loss.value:+z.2f}"
 
 
 @dataclass(frozen=True)
@@ -203,7 +208,7 @@ class CachePrices:
         if not self.context_matters:
             return (
                 f"Too little context to tell: {over}, the {self.prefix} tokens before are worth "
-                f"{worth:+.4f} nats per token to {self.model}, so a loss of them would not show. Read "
+                f"{told(worth)} nats per token to {self.model}, so a loss of them would not show. Read "
                 "longer texts."
             )
         if best is None and undecided is not None:
@@ -276,6 +281,11 @@ class CachePrices:
         """The cache of the least loss that these documents neither recommend nor rule out; None where there is none."""
         may_be = [price for price in self._together if self._keeps_facts(price) and not price.loss.low > AFFORDABLE]
         return None if self.recommended else min(may_be, key=lambda price: price.loss.value, default=None)
+
+    @property
+    def little_text(self) -> bool:
+        """Whether more texts, or longer ones, would tell what the cache may lose."""
+        return not self.context_matters or (self.recommended is None and self.undecided is not None)
 
     @property
     def _together(self) -> list[Price]:

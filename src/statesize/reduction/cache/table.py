@@ -7,8 +7,9 @@ from collections import Counter
 
 from statesize.io.text import byte_count, counted
 from statesize.measurement.statistics import no_interval
-from statesize.reduction.cache.result import AFFORDABLE, CachePrices
+from statesize.reduction.cache.result import AFFORDABLE, CachePrices, Variant
 from statesize.reduction.cache.rules import RECENT, SINKS
+from statesize.report.result_page import PageTable
 
 HEADINGS = ("cache", "of its bytes", "extra bits per byte", "extra nats per token", "passkeys")
 
@@ -26,6 +27,19 @@ def table_rows(result: CachePrices) -> list[list[str]]:
         ]
         for price in result.prices
     ]
+
+
+def short_table(result: CachePrices) -> PageTable:
+    """What too little text tells: rounding, and as few tokens as half, without digits that it does not tell."""
+    kept = next((one.variant.keep for one in result.prices if one.variant.keep < 1), 1.0)
+    shown = [one for one in result.prices if one.variant.budgets == "whole" or one.variant == Variant(kept, "equal")]
+    rows = [
+        (one.variant.title, f"{one.bytes_share:.0%}", f"{one.loss.value:+z.2f}", _found(result, one.found))
+        for one in shown
+    ]
+    in_nats, none = all(one.loss is one.nats for one in shown), no_interval(result.texts)
+    caption = "" if result.finding.endswith(none) else none.strip()
+    return PageTable("", (*HEADINGS[:2], HEADINGS[3 if in_nats else 2], HEADINGS[4]), rows, caption)
 
 
 def notes(result: CachePrices) -> list[str]:
