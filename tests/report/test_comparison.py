@@ -210,7 +210,8 @@ def test_the_first_sentence_says_which_uses_more_of_what_it_can_hold(bundled):
     softmax, gated = (f"{np.mean([_carried(one.mixer(name)) for name in one.mixers]):.1f}" for one in bundled)
     cache = f"Softmax attention keeps every token and carries {softmax} of 13 numbers per channel."
     assert compare(bundled).finding.startswith(
-        "Which uses more of what it can hold cannot be told: a state has one size, and a cache grows with the text. "
+        "Do not compare the used share of a state with the used share of a cache: a state has a fixed size, and a "
+        "cache grows with the text. "
         f"Gated linear attention carries {gated} of 13 numbers per channel past token 13 of 26. {cache} This is of "
     )
     finding = compare([bundled[0], *both]).finding

@@ -111,7 +111,10 @@ def headline(profiles: Sequence[Profiled], metric: str = "entropy", titles: Sequ
     return Headline(_sentence(*pair, whole=whole) + lack, _detail(pair, profiles, metric, whole=whole))
 
 
-_NO_RANK = "Which uses more of what it can hold cannot be told: a state has one size, and a cache grows with the text."
+_NO_RANK = (
+    "Do not compare the used share of a state with the used share of a cache: a state has a fixed size, and a cache "
+    "grows with the text."
+)
 
 
 def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> str:
@@ -299,9 +302,9 @@ def sink_note(profile: Profiled) -> str:
     entropy, without = (sum(row[name] for row in led) / len(led) for name in ("middle_entropy", "sinkless_entropy"))
     return (
         f"Attention sinks: in {len(led)} of {counted(len(rows), 'layer')} one {name}, mostly {name} {position} "
-        f"({token!r}), takes more than {MARKED:.0%} of the attention, {share:.0%} on average. Its column raises the "
-        f"largest singular value, which hides the others: at the middle, entropy-ESS of these layers is "
-        f"{entropy:.1f} with it and {without:.1f} without it."
+        f"({token!r}), takes more than {MARKED:.0%} of the attention, {share:.0%} on average. Beside this {name}, "
+        f"entropy-ESS hardly shows the others: at the middle, its mean over these layers is {entropy:.1f}, and "
+        f"{without:.1f} without sinks."
     )
 
 

@@ -224,7 +224,7 @@ COLUMNS = {
     "middle_entropy": "Entropy-ESS at the cut nearest to the middle of each sequence, averaged over sequences and "
     "heads.",
     "sinkless_entropy": "The same, without the column of the token that gets most attention, in heads where it takes "
-    "more than a fifth: it is the largest and so hides the others.",
+    "more than a fifth: beside it, entropy-ESS hardly shows the other tokens.",
     "few_cuts_entropy": "Entropy-ESS at a quarter, half and three quarters of each sequence, beside its variant.",
     "variant_entropy": "The same as the settings `weights`, `skip_first` and `squares` ask: with each column times the "
     "norm of what it carries, without the first columns, or as the entropy of σ².",

@@ -192,7 +192,7 @@ def test_ess_without_sinks_has_a_column_and_a_sentence(capsys):
     out = capsys.readouterr().out
     assert next(line for line in out.splitlines() if line.startswith("layers.0.mixer")).split()[1:3] == ["2.0", "8.0"]
     assert "Attention sinks: in 1 of 1 layer one token, mostly token 0 ('7'), takes more than 20%" in out
-    assert "entropy-ESS of these layers is 2.0 with it and 8.0 without it" in out
+    assert "its mean over these layers is 2.0, and 8.0 without sinks" in out
 
 
 def test_a_row_of_a_plan_says_how_many_layers_it_is_of(capsys):
