@@ -30,6 +30,9 @@ SOURCES = Path(__file__).parent.parent / "src"
 
 torch.set_num_threads(1)
 
+# Nothing of what tests import is garbage, and each worker would look through it for seconds.
+gc.disable()
+
 # Processes that tests start run the clone too, whatever is installed.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SOURCES), os.environ.get("PYTHONPATH"))))
 
@@ -54,6 +57,7 @@ def compile_kernels():
 def pytest_sessionstart(session):
     """Compiles kernels once, while the processes of the tests, which would each compile them, collect."""
     if session.config.getoption("numprocesses", None):
+        gc.enable()
         executor = ThreadPoolExecutor(1)
         session.config.kernels = executor.submit(compile_kernels)
         executor.shutdown(wait=False)
@@ -65,7 +69,21 @@ def pytest_xdist_node_collection_finished(node):
     node.config.kernels.result()
 
 
+def leave_few(items):
+    """Of the cases of a test with the mark `few`, marks all as slow but so many, evenly spread."""
+    cases = {}
+    for item in items:
+        if item.get_closest_marker("few") and not item.get_closest_marker("slow"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for alike in cases.values():
+        few = min(alike[0].get_closest_marker("few").args[0], len(alike))
+        kept = {number * (len(alike) - 1) // max(few - 1, 1) for number in range(few)}
+        for number in set(range(len(alike))) - kept:
+            alike[number].add_marker(pytest.mark.slow)
+
+
 def pytest_collection_modifyitems(items):
+    leave_few(items)
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(0))
@@ -74,6 +92,7 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     """What is imported by now stays: looking through it for garbage took a quarter of a second each time."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -275,6 +275,7 @@ def test_a_linear_convolution_of_values_belongs_to_t():
     assert_is(found["mixer"], layer.with_convolution(hidden, layer.convolution.weight))
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("mixer", "without"),
     [

@@ -58,6 +58,7 @@ def jacobian_of(layer, hidden):
     return torch.stack([of_all[text, :, :, text] for text in range(len(hidden))])
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("kind", "options", "states"),
     [

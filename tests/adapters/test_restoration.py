@@ -59,6 +59,7 @@ def built(family, dtype=torch.float32):
     return model
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", MODELS)
 def test_after_success_and_between_the_steps(family, dtype):
@@ -85,6 +86,7 @@ def test_after_an_error_in_the_first_pass(family, error):
         assert state(model) == before
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("family", MODELS)
 def test_after_an_error_in_the_second_pass(family, error):
@@ -118,6 +120,7 @@ def test_randomness_in_a_forward_is_not_drawn_from_the_caller_s():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("family", MODELS)
 def test_after_an_interrupt_at_any_moment(family, monkeypatch):
     monkeypatch.setattr(

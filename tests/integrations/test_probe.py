@@ -270,6 +270,7 @@ class SilentOpeningLayer(OpeningLayer):
     operator = None
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("layer", "change", "words"),
     [

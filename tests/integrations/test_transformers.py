@@ -58,6 +58,7 @@ def batches(given):
     return list(given.get_train_dataloader())
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("family", ["gla", "mamba", "mamba2", "qwen3_next"])
 @pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_one_step_is_the_gradient_of_the_mean_loss_and_penalty(family, accumulation, tmp_path):
@@ -219,6 +220,7 @@ def test_a_callback_says_what_it_measures_and_where_readings_are(tmp_path):
     assert repr(early).endswith("next: trainer.train()")
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("logging_steps", [1, 2, 3])
 @pytest.mark.parametrize("early", [True, False])
 def test_readings_stand_beside_the_loss_once_on_the_console_and_in_the_history(early, logging_steps, tmp_path, capsys):

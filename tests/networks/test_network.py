@@ -20,6 +20,7 @@ from statesize.networks.plan import network_plan
 from statesize.spectra.spectrum import effective_rank
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("method", ["dense", "lanczos"])
 @pytest.mark.parametrize("kind", ["gru", "lstm", "slstm"])
 def test_recurrences_without_an_operator(kind: str, method: str) -> None:

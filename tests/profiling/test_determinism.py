@@ -36,6 +36,7 @@ def first(pattern, threads=1):
     return measured(pattern, threads)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("pattern", "threads"),
     [
@@ -47,6 +48,7 @@ def test_a_profile_has_the_same_bits_again(pattern, threads):
     assert verdicts(first(pattern, threads), measured(pattern, threads)) == {IDENTICAL}
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_other_threads_give_a_profile_within_the_bounds(pattern):
     for other in (first(pattern, 2), measured(pattern, 3)):

@@ -106,6 +106,7 @@ LAYOUTS = {
 QUICK = ("transposed", "padded", "as many channels", "positions first")
 
 
+@pytest.mark.few(2)
 # Where channels are as many as positions, a channel that is changed looks like a position that mixes.
 @pytest.mark.filterwarnings("ignore:.*Sound mixes positions before what is measured in it")
 @pytest.mark.parametrize(

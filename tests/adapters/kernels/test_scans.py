@@ -83,6 +83,7 @@ def test_chosen_units_are_the_same_as_in_the_whole(family: str) -> None:
         torch.testing.assert_close(passed, observation.mixed[:, units].double(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("family", ["mamba", "mamba2", "qwen3_next", "kimi_linear", "rwkv"])
 @pytest.mark.parametrize("memory", ["long", "short"])
 def test_long_sequences_with_extreme_decays_stay_finite(family: str, memory: str) -> None:

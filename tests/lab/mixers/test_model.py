@@ -20,6 +20,7 @@ def tokens(length, batch=2):
     return torch.randint(0, 11, (batch, length), generator=torch.Generator().manual_seed(length))
 
 
+@pytest.mark.few(28)
 # Each mixer over one token and over many, and embeddings of positions, which no mixer sees, over both.
 @pytest.mark.parametrize(
     ("name", "length", "positions"),

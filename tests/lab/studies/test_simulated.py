@@ -79,6 +79,7 @@ def test_whole_claims_seldom_hold_where_runs_share_what_is_not_there(study, pres
     assert false_positives(study, preset, (SHARED,), 1000)["holds"] <= 37
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     ("study", "preset"),
     [pytest.param(*one, marks=pytest.mark.slow if one[0] == "rank" else ()) for one in DESIGNS],

@@ -54,6 +54,7 @@ def test_each_mixer_of_the_package_ends_where_it_was_asked_to(mixer, target):
         assert after[found.name] == pytest.approx(target, abs=0.03)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("mixer", ["s6", "gla-s6", "gla", "wla"])
 def test_a_mixer_that_forgets_too_much_is_made_to_forget_less(mixer):
     model, ids = built(mixer, layers=1, decay_bias=-8.0, smallest_step=0.1, largest_step=1.0), tokens()

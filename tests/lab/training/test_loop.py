@@ -104,6 +104,7 @@ def test_the_seed_decides_and_the_global_state_is_left_alone(echo, make_model, t
     assert not torch.equal(models[0].embedding.weight, models[2].embedding.weight)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("mixer", MIXERS)
 @pytest.mark.parametrize("stopped", [5, 7, 10])
 def test_a_resumed_run_ends_with_the_same_weights_and_log(mixer, stopped, echo, make_model, tmp_path):
