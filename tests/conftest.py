@@ -20,7 +20,6 @@ from hypothesis import HealthCheck, settings
 from oracles.operators import random_operator
 
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
-from statesize.lab.tasks import python_prose
 from statesize.measurement.measurement import measure
 from statesize.parallel.ray import ray_session
 from statesize.profiling import profile
@@ -118,11 +117,6 @@ def ray():
         # On a busy machine Ray does not wait for the end of the processes that it has started.
         warnings.filterwarnings("ignore", "subprocess .* is still running", ResourceWarning)
         gc.collect()
-
-
-@pytest.fixture(scope="session")
-def prose():
-    return python_prose()
 
 
 @pytest.fixture

@@ -123,6 +123,7 @@ class Degenerate(Attention):
                 heads[:2, 1] = heads[:2, 0]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "pair",
     [

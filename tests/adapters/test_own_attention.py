@@ -92,6 +92,7 @@ def test_every_row_of_every_head_is_compared(rule, length, fused):
     assert isinstance(item.operator, SoftmaxAttention) == (rule is None)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("fused", [False, True])
 def test_one_weight_on_a_later_position_is_not_causal(fused):
     with pytest.raises(ModelError, match="Mixer 1 must be causal"):

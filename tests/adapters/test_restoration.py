@@ -152,6 +152,7 @@ def is_interrupted_at(model, ids, moment):
     return False
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("function", [lambda model, ids: list(capture(model, ids)), ss.profile])
 def test_gradients_are_on_after_an_interrupt_inside_the_entry_of_no_grad(function):
     model, ids = attention_model("llama"), token_ids(1)

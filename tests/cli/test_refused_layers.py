@@ -62,6 +62,7 @@ def run(command, path, capsys, *options):
     return code, *capsys.readouterr()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "command", [pytest.param(one, marks=() if one in ("profile", "truncate") else pytest.mark.slow) for one in COMMANDS]
 )

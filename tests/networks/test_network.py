@@ -235,6 +235,7 @@ def test_intervals_hold_the_exact_value(count: int) -> None:
     assert sorted(one.half_width for one in found)[count // 2] <= 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_flex_attention_has_no_derivatives():

@@ -60,6 +60,7 @@ def test_less_memory_gives_a_profile_within_the_bounds(pattern):
     assert DIFFERENT not in verdicts(first(pattern), measured(pattern, 1, memory=150_000))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("pattern", ["sa,gla", "s4d,hyena"])
 def test_the_table_of_a_profile_is_the_same_again(pattern):
     table = first(pattern).to_dataframe()

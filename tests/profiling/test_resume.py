@@ -86,6 +86,7 @@ def killed_and_resumed(tmp_path, seed, times):
     return counts
 
 
+@pytest.mark.slow
 def test_killed(tmp_path):
     (count,) = killed_and_resumed(tmp_path, seed=0, times=1)
     assert count >= 1

@@ -49,6 +49,7 @@ def test_a_tokenizer_of_another_model_is_refused():
         ss.compress(LanguageModel(config, torch.Generator()), DOCUMENTS, tokenizer=zoo.tokenizer())
 
 
+@pytest.mark.slow
 def test_it_is_repeatable():
     one, other = (ss.compress(model_of("la"), DOCUMENTS, tokenizer=zoo.tokenizer()).to_dict() for _ in range(2))
     assert one == other

@@ -34,6 +34,7 @@ def measured(model, ids):
     return found
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("mixer", "target"),
     [
@@ -69,6 +70,7 @@ def test_a_mixer_that_forgets_too_much_is_made_to_forget_less(mixer):
         assert measured(model, ids)[found.name] == pytest.approx(0.7, abs=0.03)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "family", ["mamba", "xlstm", *(pytest.param(one, marks=pytest.mark.slow) for one in ("mamba2", "qwen3_next"))]
 )

@@ -43,6 +43,7 @@ def assert_same_weights(one, other):
 MIXERS = ["sa", "gla", *(pytest.param(one, marks=pytest.mark.slow) for one in ("la", "wla"))]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_it_learns_the_task(mixer, echo, make_model, tmp_path):
     config = dataclasses.replace(CONFIG, steps=150, batch_size=16, rate=2e-2, evaluate_every=150, checkpoint_every=150)
