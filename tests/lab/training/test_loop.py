@@ -230,6 +230,7 @@ def flipped(content):
 DAMAGES = [lambda content: content[:-7], lambda content: b"", lambda content: b"x" * 99, flipped]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_not_used_and_the_one_before_it_is(damage, echo, make_model, tmp_path, caplog):
     whole, resumed = make_model(), make_model()

@@ -90,6 +90,7 @@ JITTER = np.array([0.98, 0.99, 1.0, 1.01, 1.02])
 LENGTHS = np.array([16.0, 32, 64, 128])
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("curve", "shape"),
     [
