@@ -20,7 +20,6 @@ from hypothesis import HealthCheck, settings
 from oracles.operators import random_operator
 
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
-from statesize.lab.tasks import python_prose
 from statesize.measurement.measurement import measure
 from statesize.parallel.ray import ray_session
 from statesize.profiling import profile
@@ -29,6 +28,9 @@ from statesize.spectra.shifts.bordered import eliminate
 SOURCES = Path(__file__).parent.parent / "src"
 
 torch.set_num_threads(1)
+
+# Nothing of what tests import is garbage, and each worker would look through it for seconds.
+gc.disable()
 
 # Processes that tests start run the clone too, whatever is installed.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SOURCES), os.environ.get("PYTHONPATH"))))
@@ -54,6 +56,7 @@ def compile_kernels():
 def pytest_sessionstart(session):
     """Compiles kernels once, while the processes of the tests, which would each compile them, collect."""
     if session.config.getoption("numprocesses", None):
+        gc.enable()
         executor = ThreadPoolExecutor(1)
         session.config.kernels = executor.submit(compile_kernels)
         executor.shutdown(wait=False)
@@ -65,7 +68,21 @@ def pytest_xdist_node_collection_finished(node):
     node.config.kernels.result()
 
 
+def leave_few(items):
+    """Of the cases of a test with the mark `few`, marks all as slow but so many, evenly spread."""
+    cases = {}
+    for item in items:
+        if item.get_closest_marker("few") and not item.get_closest_marker("slow"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for alike in cases.values():
+        few = min(alike[0].get_closest_marker("few").args[0], len(alike))
+        kept = {number * (len(alike) - 1) // max(few - 1, 1) for number in range(few)}
+        for number in set(range(len(alike))) - kept:
+            alike[number].add_marker(pytest.mark.slow)
+
+
 def pytest_collection_modifyitems(items):
+    leave_few(items)
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(0))
@@ -74,6 +91,7 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     """What is imported by now stays: looking through it for garbage took a quarter of a second each time."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
@@ -99,11 +117,6 @@ def ray():
         # On a busy machine Ray does not wait for the end of the processes that it has started.
         warnings.filterwarnings("ignore", "subprocess .* is still running", ResourceWarning)
         gc.collect()
-
-
-@pytest.fixture(scope="session")
-def prose():
-    return python_prose()
 
 
 @pytest.fixture

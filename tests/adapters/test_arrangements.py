@@ -275,6 +275,7 @@ def test_a_linear_convolution_of_values_belongs_to_t():
     assert_is(found["mixer"], layer.with_convolution(hidden, layer.convolution.weight))
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("mixer", "without"),
     [
@@ -298,6 +299,7 @@ def test_what_mixes_twice_is_measured_as_a_whole_or_its_number_is_said_to_be_of_
     assert item.note.endswith(said) == bool(without) == ("in part" in item.note)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("mixer", [ShiftBehind, ConvolutionOfHeadsBehind])
 def test_a_profile_says_that_a_layer_is_measured_in_part(mixer):
     without = "a mixing of 2 positions behind it" if mixer is ShiftBehind else ""

@@ -66,6 +66,7 @@ def in_itself(mixer):
     return Own
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("mixer", [SoftmaxAttention, Recurrent])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_around_a_mixer(mixer, dtype):

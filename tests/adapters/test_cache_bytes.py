@@ -101,6 +101,7 @@ def outside(mixers: Iterable[Captured | FoundMixer], model: nn.Module, ids: Tens
     return sum(part.state_bytes for part in parts if not f"{part.name.partition('@')[0]}.".startswith(inside))
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize(
     "family",
     [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES if name not in WITHOUT],

@@ -58,6 +58,7 @@ def jacobian_of(layer, hidden):
     return torch.stack([of_all[text, :, :, text] for text in range(len(hidden))])
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("kind", "options", "states"),
     [
@@ -137,6 +138,7 @@ def test_a_long_search_is_told_before_it_begins_and_ends_early_where_nothing_is_
     assert len(runs) < 200
 
 
+@pytest.mark.slow
 def test_a_layer_that_has_a_method_operator_is_not_told_to_have_one(monkeypatch, caplog):
     class Declaring(Squashed):
         def operator(self, hidden):
@@ -186,6 +188,7 @@ class Mixed(nn.Module):
         return self.leave(mixed + self.convolution(hidden.mT)[..., : hidden.shape[1]].mT)
 
 
+@pytest.mark.slow
 def test_a_derivative_is_limited_by_no_state_size_of_one_channel():
     model = nn.Sequential(nn.Embedding(30, 8), Mixed())
     (captured,) = ss.capture(model, TOKENS)

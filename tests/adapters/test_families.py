@@ -61,6 +61,7 @@ def test_what_is_measured_agrees_with_an_oracle():
         assert (family.maps if family.impulses is None else family.impulses) < 1e-5
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     "family",
     ["llama", "mamba2", "rwkv", *(pytest.param(one, marks=pytest.mark.slow) for one in ("granite_swa", "diffllama"))],

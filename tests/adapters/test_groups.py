@@ -105,6 +105,7 @@ def test_a_model_without_groups():
     assert row["total_entropy"] == row["readout_total_entropy"]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("family", ["gemma3n_text", "gemma4_text"])
 def test_layers_that_share_a_cache(family):
     model, ids = tiny(family), tiny_ids()

@@ -80,6 +80,7 @@ def assert_defined(model, captured, tokens, layer=1):
     torch.testing.assert_close(captured.operator.dense(), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("length", [24, pytest.param(60, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "make",
@@ -98,6 +99,7 @@ def test_a_loop_that_forgets_is_measured(make, length):
     assert_defined(model, captured, tokens)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "make",
     [lambda: Attention(window=4), lambda: Attention(slope=0.25), Reading, Forgetting],
@@ -121,6 +123,7 @@ class Degenerate(Attention):
                 heads[:2, 1] = heads[:2, 0]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "pair",
     [

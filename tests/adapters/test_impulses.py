@@ -300,6 +300,7 @@ def test_a_named_part_must_be_there_and_be_mixed_linearly():
         list(ss.capture(model, TOKENS))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("where", ["before", "behind"])
 def test_mixing_around_a_layer_that_is_measured_by_itself_is_told_or_measured(where):
     class Around(nn.Module):

@@ -249,6 +249,7 @@ WHOLE = [
 ]
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("layer", [Plain, DeltaRule, *WHOLE])
 def test_t_is_that_of_all_that_mixes_the_values(layer):
     own = model(layer)

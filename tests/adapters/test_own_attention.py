@@ -76,6 +76,7 @@ def random_ids(length):
     return torch.randint(0, 100, (1, length), generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("rule", [None, far_column, own_row, window])
 @pytest.mark.parametrize("length", [pytest.param(200, marks=pytest.mark.slow), 300])
@@ -91,6 +92,7 @@ def test_every_row_of_every_head_is_compared(rule, length, fused):
     assert isinstance(item.operator, SoftmaxAttention) == (rule is None)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("fused", [False, True])
 def test_one_weight_on_a_later_position_is_not_causal(fused):
     with pytest.raises(ModelError, match="Mixer 1 must be causal"):
@@ -161,6 +163,7 @@ def test_what_float32_destroys_is_refused_by_its_cause():
         list(ss.capture(model_of(Far()), random_ids(40)))
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("spelling", ["module", "function", "operation"])
 def test_the_eps_that_a_norm_takes_from_the_dtype_is_that_of_the_model(dtype, spelling):

@@ -59,6 +59,7 @@ def built(family, dtype=torch.float32):
     return model
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", MODELS)
 def test_after_success_and_between_the_steps(family, dtype):
@@ -85,6 +86,7 @@ def test_after_an_error_in_the_first_pass(family, error):
         assert state(model) == before
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("family", MODELS)
 def test_after_an_error_in_the_second_pass(family, error):
@@ -118,6 +120,7 @@ def test_randomness_in_a_forward_is_not_drawn_from_the_caller_s():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("family", MODELS)
 def test_after_an_interrupt_at_any_moment(family, monkeypatch):
     monkeypatch.setattr(
@@ -149,6 +152,7 @@ def is_interrupted_at(model, ids, moment):
     return False
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("function", [lambda model, ids: list(capture(model, ids)), ss.profile])
 def test_gradients_are_on_after_an_interrupt_inside_the_entry_of_no_grad(function):
     model, ids = attention_model("llama"), token_ids(1)

@@ -165,6 +165,7 @@ def test_an_interrupt_at_every_line_leaves_all_as_it_was(family, make, monkeypat
     assert ended > 0.95 * len(places)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("make", [pytest.param(interrupted_run, marks=pytest.mark.slow), interrupted_while_put_back])
 def test_a_second_interrupt_while_the_model_is_put_back_leaves_all_as_it_was(make, monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)

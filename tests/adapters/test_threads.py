@@ -45,6 +45,7 @@ def logits(model):
     return model(IDS).logits
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("family", KINDS)
 def test_another_model_runs_as_ever_in_another_thread(family):
     measured, other = built(family), built(family)
@@ -61,6 +62,7 @@ def test_another_model_runs_as_ever_in_another_thread(family):
     assert all(torch.equal(output, expected) for output in ran)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("family", "same"),
     [

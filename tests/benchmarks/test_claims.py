@@ -140,6 +140,7 @@ def regularised_rows(generator, gain):
     ]
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("module", "rows", "effect", "most"),
     # One figure lies above what it is without an effect in 2.5 of 100, two at once in fewer.

@@ -32,6 +32,7 @@ def test_verdicts_follow_from_the_rows(name):
     assert [price.nats.value for price in result.prices] == [price["nats"]["mean"] for price in row["prices"]]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("targets", "costs"),
     # Half of the tokens costs 0.005, a quarter 0.035: half of what equal budgets lose, or as much as they do.

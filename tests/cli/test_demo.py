@@ -116,6 +116,7 @@ def opens_without_network_and_errors(report):
         visit.context.close()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_ended_is_taken_up_and_one_that_is_done_measures_nothing(
     one_sequence, here, capsys, monkeypatch
 ):

@@ -59,6 +59,7 @@ def test_every_command_has_a_case():
     assert {name for name in app if not name.startswith("-")} == {*COMMANDS, "demo"}
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_finding_comes_first_and_a_command_that_works_last(inputs, here, monkeypatch, capsys, command):
     monkeypatch.setattr("webbrowser.open", lambda address: True)

@@ -24,6 +24,7 @@ def test_table_json_and_page(checkpoint, tmp_path, monkeypatch, capsys):
     assert document["layers"][0]["ceiling"] == [4, 4, 4]
 
 
+@pytest.mark.slow
 def test_as_many_bundled_texts_are_read_as_was_said(checkpoint, capsys):
     asked = ["length", str(checkpoint), "--lengths", "8,16", "--future", "8"]
     for more, read in (([], "Read: 5 texts"), (["--sequences", "2"], "Read: 5 pieces of 2 texts")):
@@ -31,6 +32,7 @@ def test_as_many_bundled_texts_are_read_as_was_said(checkpoint, capsys):
         assert read in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_longer_contexts_are_advised_where_they_decide_and_the_texts_have_them(slow_checkpoint, capsys):
     asked = ["length", str(slow_checkpoint), "--layers", "0", "--lengths", "4,8", "--future", "4"]
     advised = f"statesize {' '.join(asked).replace(' --lengths 4,8', '')} --lengths 4,8,16"

@@ -34,6 +34,7 @@ def models(here):
         write_checkpoint(here / name, mixer="gla")
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("command", TRIALS)
 def test_a_trial_on_bundled_documents_says_so_and_that_it_is_little(models, capsys, command):
     assert main(TRIALS[command].split()) == 0
@@ -51,6 +52,7 @@ FEW = {
 }
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(("texts", "held_out"), [(3, 1), (8, 3)])
 @pytest.mark.parametrize("command", FEW)
 def test_how_many_texts_are_needed_is_said_before_a_model_is_loaded(

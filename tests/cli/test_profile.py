@@ -67,6 +67,7 @@ def test_json_is_one_document_on_stdout(checkpoint, text, here, capsys):
         assert len(mixer["average_count"]) == 1
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("tokens", "tolerances"), [(1024, 10), (1025, 1)])
 def test_short_texts_are_measured_at_many_tolerances_as_from_python(
     tokens, tolerances, checkpoint, tmp_path, here, capsys
@@ -288,6 +289,7 @@ def many_texts(tmp_path):
     return path
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_the_plan_of_many_sequences_reads_some(checkpoint, many_texts, here, capsys, kind, monkeypatch):
     read = []

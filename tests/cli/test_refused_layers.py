@@ -62,6 +62,7 @@ def run(command, path, capsys, *options):
     return code, *capsys.readouterr()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "command", [pytest.param(one, marks=() if one in ("profile", "truncate") else pytest.mark.slow) for one in COMMANDS]
 )
@@ -92,6 +93,7 @@ def test_a_network_is_told_where_no_layer_can_be_measured(folder, capsys):
     assert "No layer was measured: Mixer model.layers.0.self_attn attends to later positions" in err
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("command", ["profile", "truncate", "length"])
 def test_where_nothing_can_be_measured_it_is_an_error(command, folder, capsys):
     code, out, err = run(command, folder(0, 1, 2), capsys)

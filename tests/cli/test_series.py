@@ -19,6 +19,7 @@ def folder(tmp_path, monkeypatch):
 ASKED = ["--sequences", "2", "--max-tokens", "24", "--positions", "3"]
 
 
+@pytest.mark.slow
 def test_it_is_told_how_many_heads_were_measured(folder, capsys):
     for channels, told in (("1", "2 of 4"), ("all", "all")):
         assert main(["series", "run/step-0", "run/step-10", *ASKED, "--channels", channels, "--quiet"]) == 0

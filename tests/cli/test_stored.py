@@ -58,6 +58,7 @@ def test_a_page_has_the_command_and_the_versions_that_made_it(saved, here):
     assert "transformers 5" in page
 
 
+@pytest.mark.slow
 def test_same_bytes_in_every_process(saved, here, run):
     arguments = ("profile", here / "result", "--html", here / "other.html", "--metric", "relative_count")
     assert run(*arguments, PYTHONHASHSEED="1").returncode == 0
@@ -81,6 +82,7 @@ def test_a_profile_is_not_measured_anew(saved, options, capsys):
     assert "result is a profile, which is shown as it was measured" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_folder_called_as_a_bundled_model_is_its_profile_s_place(here, text, capsys):
     command = ["profile", "gla", "--text", str(text), "--positions", "2", "--output", "gla"]
     for _ in range(2):

@@ -100,6 +100,7 @@ def kind(request, tmp_path_factory):
     return folder, change, command
 
 
+@pytest.mark.few(10)
 @pytest.mark.parametrize("number", range(8))
 def test_changed_files_are_read_or_refused_in_one_line(kind, tmp_path, number):
     folder, change, command = kind

@@ -48,10 +48,11 @@ def test_table_and_page(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "options", "said"),
     [
-        (
+        pytest.param(
             70,
             "--tokens=4",
             "next (longer pieces of text tell more): statesize truncate gla --text {} --tokens 64",
+            marks=pytest.mark.slow,
         ),
         # No text of 8 tokens would tell more than one of 4.
         (
@@ -69,6 +70,7 @@ def test_advice_is_never_the_same_command(tmp_path, capsys, words, options, said
     assert capsys.readouterr().err.splitlines()[-1] == said.format(path)
 
 
+@pytest.mark.slow
 def test_more_documents_are_advised_while_there_are_more(checkpoint, capsys):
     for name in ("--sequences", "--documents"):
         assert main(["truncate", str(checkpoint), name, "2", "--max-tokens", "12"]) == 0

@@ -105,6 +105,7 @@ def state_size(every=2):
     return StateSizeCallback(probe, module="model")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_weights_are_the_same_with_readings_which_are_lines_of_json(accumulation, tmp_path):
     first = Causal()
@@ -142,6 +143,7 @@ def test_callbacks_say_what_they_measure_and_what_they_found(tmp_path):
     assert "next" not in repr(regularisation)
 
 
+@pytest.mark.slow
 def test_two_trainings_in_one_folder_are_told_apart(tmp_path):
     callback = state_size()
     for _ in range(2):

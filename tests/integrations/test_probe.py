@@ -144,6 +144,7 @@ def test_a_layer_that_is_lost_later_is_told_once_with_how_many_averages_are_over
     assert found == "Step 3: From here on, averages are over 2 of 2 layers."
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("numbers", [2, 1])
 def test_a_state_of_which_less_is_found_later_is_no_smaller_one(numbers, caplog):
     model, probing = changed_layers()
@@ -270,6 +271,7 @@ class SilentOpeningLayer(OpeningLayer):
     operator = None
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("layer", "change", "words"),
     [

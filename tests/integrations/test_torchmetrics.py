@@ -94,6 +94,7 @@ def test_batches_and_merged_metrics_weigh_sequences_alike_and_reset_forgets():
     assert numbers(parts[0]) == pytest.approx(whole(positions=5), rel=1e-9, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_finds(tmp_path):
     first, second = (json.dumps(share.tolist()) for share in (TEXTS[:2], TEXTS[2:]))
     meeting, tests = str(tmp_path / "meeting"), str(Path(__file__).parents[1])

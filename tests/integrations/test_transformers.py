@@ -58,6 +58,7 @@ def batches(given):
     return list(given.get_train_dataloader())
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("family", ["gla", "mamba", "mamba2", "qwen3_next"])
 @pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_one_step_is_the_gradient_of_the_mean_loss_and_penalty(family, accumulation, tmp_path):
@@ -160,6 +161,7 @@ def read(given, folder, **changes):
     return run, [entry for entry in run.state.log_history if "ess/average" in entry]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("family", ["gla", "mamba2"])
 def test_weights_and_losses_are_the_same_with_readings(family, tmp_path):
     first = Causal() if family == "gla" else tiny_model(family)
@@ -219,6 +221,7 @@ def test_a_callback_says_what_it_measures_and_where_readings_are(tmp_path):
     assert repr(early).endswith("next: trainer.train()")
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("logging_steps", [1, 2, 3])
 @pytest.mark.parametrize("early", [True, False])
 def test_readings_stand_beside_the_loss_once_on_the_console_and_in_the_history(early, logging_steps, tmp_path, capsys):
@@ -282,6 +285,7 @@ def test_two_trainings_in_one_folder_are_told_apart(tmp_path):
     assert lines["run"].is_monotonic_increasing
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("family", ["gla", "mamba2", pytest.param("qwen3_next", marks=pytest.mark.slow)])
 def test_a_training_in_mixed_precision_has_readings(family, tmp_path):
     model = Causal() if family == "gla" else tiny_model(family)
@@ -299,6 +303,7 @@ def test_a_record_that_cannot_be_written_is_told_once_and_ends_no_training(tmp_p
     assert unwritten.startswith("Step 0: the reading was not written: ")
 
 
+@pytest.mark.slow
 def test_tensorboard_has_them(tmp_path, monkeypatch):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "events"))

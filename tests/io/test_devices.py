@@ -79,6 +79,7 @@ def test_operators(name):
         assert torch.equal(one, other)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "family",
     [

@@ -98,6 +98,7 @@ def test_a_figure_is_the_chart_without_what_a_pointer_finds(profile):
     assert "params" not in figure
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", ["positions", "spectrum", "tolerance", "layers"])
 @pytest.mark.parametrize("subject", ["measurement", "profile"])
 def test_each_is_a_chart_and_a_figure_at_paper_size(name, subject, request, tmp_path):

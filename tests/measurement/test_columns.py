@@ -129,6 +129,7 @@ def entropy_of_power(block, power):
 VARIANTS = (("values", 0, False), ("none", 2, True), ("values", 3, True))
 
 
+@pytest.mark.few(3)
 # Every variant of one operator, and the last, of all settings, of every other.
 @pytest.mark.parametrize(
     ("mixer", "weights", "skip_first", "squares"),

@@ -219,6 +219,7 @@ def test_gradients_flow_through_the_definition() -> None:
     assert bool(leaf.grad.any())
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("engine", FOR_RECURRENCES)
 @pytest.mark.parametrize("scale", [1e-170, 1e-120, 1e120, 1e140])
 def test_scales_beyond_what_can_be_squared(engine: str, scale: float) -> None:

@@ -48,6 +48,7 @@ def test_the_seed_and_the_name_decide():
     assert (units != draw(1000, 20, 3, "other").units).any()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("total", "count"), [(40, 8), (101, 9), (32, 4)])
 def test_the_interval_holds_the_truth_in_95_of_100(total, count):
     generator = np.random.default_rng(0)

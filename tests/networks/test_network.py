@@ -20,6 +20,7 @@ from statesize.networks.plan import network_plan
 from statesize.spectra.spectrum import effective_rank
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("method", ["dense", "lanczos"])
 @pytest.mark.parametrize("kind", ["gru", "lstm", "slstm"])
 def test_recurrences_without_an_operator(kind: str, method: str) -> None:
@@ -234,6 +235,7 @@ def test_intervals_hold_the_exact_value(count: int) -> None:
     assert sorted(one.half_width for one in found)[count // 2] <= 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_flex_attention_has_no_derivatives():

@@ -36,6 +36,7 @@ def first(pattern, threads=1):
     return measured(pattern, threads)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("pattern", "threads"),
     [
@@ -47,6 +48,7 @@ def test_a_profile_has_the_same_bits_again(pattern, threads):
     assert verdicts(first(pattern, threads), measured(pattern, threads)) == {IDENTICAL}
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_other_threads_give_a_profile_within_the_bounds(pattern):
     for other in (first(pattern, 2), measured(pattern, 3)):
@@ -58,6 +60,7 @@ def test_less_memory_gives_a_profile_within_the_bounds(pattern):
     assert DIFFERENT not in verdicts(first(pattern), measured(pattern, 1, memory=150_000))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("pattern", ["sa,gla", "s4d,hyena"])
 def test_the_table_of_a_profile_is_the_same_again(pattern):
     table = first(pattern).to_dataframe()

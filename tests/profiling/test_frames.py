@@ -106,6 +106,7 @@ LAYOUTS = {
 QUICK = ("transposed", "padded", "as many channels", "positions first")
 
 
+@pytest.mark.few(2)
 # Where channels are as many as positions, a channel that is changed looks like a position that mixes.
 @pytest.mark.filterwarnings("ignore:.*Sound mixes positions before what is measured in it")
 @pytest.mark.parametrize(
@@ -171,6 +172,7 @@ def test_codes_of_three_dimensions_need_their_axis_and_others_are_refused():
         ss.profile(model, codes, axis=1)
 
 
+@pytest.mark.slow
 def test_sequences_of_different_lengths_and_rows_are_measured_one_by_one(tmp_path):
     model, inputs = made(Series), frames(3, LENGTH, 3)
     whole = ss.profile(model, inputs)

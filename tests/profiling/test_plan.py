@@ -32,6 +32,7 @@ def small():
 SOME, WINDOWS = Settings(channels=2, stride=4), Settings(past=3, future=2)
 
 
+@pytest.mark.few(3)
 # Each model with all that it has, or with what the other settings change in it.
 @pytest.mark.parametrize(
     ("build", "settings"),

@@ -86,6 +86,7 @@ def killed_and_resumed(tmp_path, seed, times):
     return counts
 
 
+@pytest.mark.slow
 def test_killed(tmp_path):
     (count,) = killed_and_resumed(tmp_path, seed=0, times=1)
     assert count >= 1
@@ -164,6 +165,7 @@ def ended_at_five(ended, tmp_path):
     shutil.copytree(ended, tmp_path, dirs_exist_ok=True)
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize(
     ("change", "options"),
     [
@@ -191,6 +193,7 @@ def test_what_has_changed_is_measured_anew(ended_at_five, tmp_path, change, opti
         assert same(result, profile(change(build(**SMALL)), TEXTS))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("damage", [pytest.param("cut", marks=pytest.mark.slow), "bit", "delete", "note"])
 def test_damaged_units_are_done_again(ended_at_five, tmp_path, damage):
     output = tmp_path / "out"
@@ -236,6 +239,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     assert (tmp_path / "out.units" / "notes").read_text() == "mine"
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "payload", [b"", b"[" * 10**5, b"[]", b"{}", b'{"mixers": 1, "skipped": {}}', b'{"mixers": [], "skipped": 1}']
 )

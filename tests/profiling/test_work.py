@@ -223,6 +223,7 @@ def test_groups_take_the_maps_of_their_heads_where_these_fit_beside_them(monkeyp
         assert one["count"].equals(other["count"])
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("family", "sizes"), [("bloom", {"n_head": 32, "hidden_size": 64}), ("gemma2", {"num_attention_heads": 32})]
 )

@@ -45,6 +45,7 @@ def test_pages_say_what_it_prints(capsys, tmp_path):
     assert "in most layers one token" in " ".join(readme.split())
 
 
+@pytest.mark.slow
 def test_profile_report_and_compare(capsys, folder, text, tmp_path):
     few = ("--text", text, "--sequences", 1, "--max-tokens", 24, "--layers", 15, 29)
     said = run(capsys, "profile", folder, *few, "--output", tmp_path / "one", "--html", tmp_path / "one.html")

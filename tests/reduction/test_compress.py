@@ -28,6 +28,7 @@ def halved():
     return ss.compress(model_of(), DOCUMENTS, tokenizer=zoo.tokenizer())
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "mixer", ["la", "gla", "s6", "gla,sa", *(pytest.param(one, marks=pytest.mark.slow) for one in ("wla", "gla-s6"))]
 )
@@ -48,6 +49,7 @@ def test_a_tokenizer_of_another_model_is_refused():
         ss.compress(LanguageModel(config, torch.Generator()), DOCUMENTS, tokenizer=zoo.tokenizer())
 
 
+@pytest.mark.slow
 def test_it_is_repeatable():
     one, other = (ss.compress(model_of("la"), DOCUMENTS, tokenizer=zoo.tokenizer()).to_dict() for _ in range(2))
     assert one == other
@@ -91,6 +93,7 @@ def test_sizes_beyond_the_state_are_refused(state):
         ss.compress(model_of(), DOCUMENTS, state, tokenizer=zoo.tokenizer())
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(("state", "kept"), [("75%", 12), (2, 8), ("3", 12), (0.5, 8), (1, 4), ("100%", 16), ("1%", 0)])
 def test_a_state_is_a_share_or_a_size(state, kept):
     if kept in (0, 16):

@@ -130,6 +130,7 @@ def test_what_does_not_compare_is_said(bundled):
         assert part in notes
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("ends", "only_ends"),
     [

@@ -85,6 +85,7 @@ def drawn(found, generator, bytes_apart):
     return Profile(tree)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     "seed", [pytest.param(seed, marks=() if seed < 10 else pytest.mark.slow) for seed in range(30)]
 )

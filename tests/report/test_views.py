@@ -81,6 +81,7 @@ def test_cell_of_the_map_chooses_its_head(visit, ladder_profile):
     assert float(said.split()[3]) == pytest.approx(ess, abs=1e-3)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("measure", ["ess", "ess_bytes", "tss", "tss_bytes"])
 def test_map_shows_states_and_bytes(visit, ladder_profile, measure):
     metric, unit = ("entropy" if measure in {"ess", "tss"} else "relative_count"), (12 if "bytes" in measure else 1)

@@ -22,6 +22,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.few(14)
 @pytest.mark.parametrize(("case", "windows"), PAIRS)
 def test_bounds_and_work_are_those_that_are_known(case, windows):
     found, expected = known(case, windows), KNOWN[f"{case}, {windows}"]

@@ -73,6 +73,7 @@ def compare(seed: int) -> None:
     compare_with_definition(TridiagonalEngine(width=16), held, cut)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("seed", range(7))
 def test_random_groups(seed: int) -> None:
     compare(seed)

@@ -56,6 +56,7 @@ def run(family: str, seeds: range, lengths: tuple[int, ...]) -> int:
     return checked
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_wrong_count(family: str) -> None:
     assert run(family, range(1, 3), (2, 17, 33, 50)) > 0

@@ -67,6 +67,7 @@ def defined(model, tokens):
     return [block.layer.definition(hidden) for block, hidden in zip(model.blocks, entered, strict=True)]
 
 
+@pytest.mark.few(12)
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize(
     "index",

@@ -48,6 +48,7 @@ def told(result):
     return " ".join([result.finding, *(notes(result) if isinstance(result, CachePrices) else ())])
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("reader", READERS)
 def test_pieces_of_one_text_have_no_interval(reader):
     alone, several = (READERS[reader](texts) for texts in (TEXTS[:1], TEXTS))

@@ -312,6 +312,7 @@ def cut_scan(body, scan, rank):
     return kernel
 
 
+@pytest.mark.few(5)
 @torch.no_grad()
 @pytest.mark.parametrize("rank", [0, 1, 3])
 @pytest.mark.parametrize("family", ["mamba", "mamba2", "qwen3_next", "kimi_linear", "rwkv"])

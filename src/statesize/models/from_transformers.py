@@ -8,6 +8,7 @@ import socket
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,7 +50,7 @@ _HELD = r"^(?:_orig_mod\.|module\.)+|(?<=\.)(?:_orig_mod|_checkpoint_wrapped_mod
 def hushed() -> Generator[None]:
     """Hide bars and warnings of transformers and the hub; their facts about weights are read and reported elsewhere."""
     from huggingface_hub.utils import logging as hub_logging
-    from transformers import logging
+    from transformers.utils import logging
 
     verbosity, bars, hub = logging.get_verbosity(), logging.is_progress_bar_enabled(), hub_logging.get_verbosity()
     logging.set_verbosity_error()
@@ -68,9 +69,8 @@ def hushed() -> Generator[None]:
 
 
 def _transformers() -> Any:
-    import transformers
-
-    return transformers
+    # An import statement would let a type checker read all of its models, which takes longer than all else.
+    return import_module("transformers")
 
 
 def _source_of(name: str) -> tuple[str, dict[str, str]]:
@@ -98,10 +98,7 @@ def read_transformers_config(name: str, options: dict[str, Any]) -> Any:
 
 def transformers_class(config: Any) -> type | None:
     """The class of the causal language model of a configuration; None where transformers has none for it."""
-    import transformers
-
-    library: Any = transformers
-    return library.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return _transformers().MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
 
 
 def weightless_model(config: Any) -> nn.Module | None:

@@ -5,24 +5,19 @@ The r numbers of a state combine the n of the original model; a head has one dec
 
 from __future__ import annotations
 
-from typing import Any, cast
+from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.auto.configuration_auto import AutoConfig
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from transformers.models.mamba2.configuration_mamba2 import Mamba2Config
-from transformers.models.mamba2.modeling_mamba2 import (
-    Mamba2ForCausalLM,
-    Mamba2Mixer,
-    apply_mask_to_padding_states,
-    causal_conv1d_fn,
-    causal_conv1d_update,
-    mamba2_chunk_scan,
-    mamba2_selective_state_update,
-)
 
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUntypedBaseClass=false
 
+# An import statement would let a type checker read all models of transformers, which takes longer than all else.
+_mamba2: Any = import_module("transformers.models.mamba2.modeling_mamba2")
 
 KIND = "projected_mamba2"
 """Its `model_type`."""
@@ -35,7 +30,7 @@ class ProjectedMamba2Config(Mamba2Config):
     projected_size: int = 64
 
 
-class ProjectedMamba2Mixer(Mamba2Mixer):
+class ProjectedMamba2Mixer(_mamba2.Mamba2Mixer):
     """A mixer with `key_map` and `query_map`, (groups, n, r)."""
 
     def __init__(self, config: Any, layer_idx: int) -> None:
@@ -47,15 +42,15 @@ class ProjectedMamba2Mixer(Mamba2Mixer):
         self, hidden_states: Tensor, cache_params: Any = None, attention_mask: Tensor | None = None, **kwargs: Any
     ) -> Tensor:
         """The outputs (S, L, hidden); reads and updates the cache, if any."""
-        hidden_states = apply_mask_to_padding_states(hidden_states, attention_mask)
+        hidden_states = _mamba2.apply_mask_to_padding_states(hidden_states, attention_mask)
         sizes = [self.intermediate_size, self.conv_dim, self.num_heads]
         gate, mixed, step = self.in_proj(hidden_states).split(sizes, dim=-1)
         mixed = self._convolved(mixed.mT, cache_params, **kwargs).mT
-        values, B, C = self._projected(apply_mask_to_padding_states(mixed, attention_mask))
+        values, B, C = self._projected(_mamba2.apply_mask_to_padding_states(mixed, attention_mask))
         A = -torch.exp(self.A_log.float())
         state = None if cache_params is None else cache_params.get_recurrent_state(self.layer_idx, state_idx=0)
         if state is not None and hidden_states.shape[1] == 1:
-            scanned = mamba2_selective_state_update(
+            scanned = _mamba2.mamba2_selective_state_update(
                 state,
                 values[:, 0],
                 step[:, 0, :, None].expand(-1, -1, self.head_dim),
@@ -68,7 +63,7 @@ class ProjectedMamba2Mixer(Mamba2Mixer):
                 **kwargs,
             )
         else:
-            scanned = mamba2_chunk_scan(
+            scanned = _mamba2.mamba2_chunk_scan(
                 *(values, step, A, B, C),
                 chunk_size=self.chunk_size,
                 D=self.D,
@@ -90,12 +85,12 @@ class ProjectedMamba2Mixer(Mamba2Mixer):
         weights = (self.conv1d.weight.squeeze(1), self.conv1d.bias)
         length = mixed.shape[-1]
         if cache is None:
-            return causal_conv1d_fn(mixed, *weights, activation=self.activation, **kwargs)
+            return _mamba2.causal_conv1d_fn(mixed, *weights, activation=self.activation, **kwargs)
         last = cache.get_conv_state(self.layer_idx, state_idx=0)
         if last is not None and length == 1 and not cache.is_recording_past(self.layer_idx):
-            return causal_conv1d_update(mixed, last, *weights, activation=self.activation)
+            return _mamba2.causal_conv1d_update(mixed, last, *weights, activation=self.activation)
         mixed = cache.update_conv_state(mixed, self.layer_idx, conv_kernel_size=self.conv_kernel_size)
-        return causal_conv1d_fn(mixed, *weights, activation=self.activation, **kwargs)[:, :, -length:]
+        return _mamba2.causal_conv1d_fn(mixed, *weights, activation=self.activation, **kwargs)[:, :, -length:]
 
     def _projected(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values (S, L, heads, channels), B K and C Q (S, L, groups, r)."""
@@ -108,14 +103,14 @@ class ProjectedMamba2Mixer(Mamba2Mixer):
         return values.unflatten(-1, (self.num_heads, -1)), B, C
 
 
-class ProjectedMamba2ForCausalLM(Mamba2ForCausalLM):
+class ProjectedMamba2ForCausalLM(_mamba2.Mamba2ForCausalLM):
     """A language model of such mixers."""
 
     config_class = ProjectedMamba2Config
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        for layer, block in enumerate(cast("Any", self.backbone).layers):
+        for layer, block in enumerate(self.backbone.layers):
             block.mixer = ProjectedMamba2Mixer(config, layer)
         self.post_init()
 

@@ -21,6 +21,7 @@ KINDS = {"mamba", "mamba2", "gated delta rule", "kimi delta attention", "rwkv"}
 SCANNED = [family for family, (_, (kind, _)) in FAMILIES.items() if kind in KINDS]
 
 
+@pytest.mark.few(9)
 @torch.no_grad()
 @pytest.mark.parametrize("family", SCANNED)
 def test_operators_are_what_the_kernels_computed(family: str) -> None:
@@ -64,6 +65,7 @@ def test_steps_and_keys_that_a_mixer_prepares_before_its_kernel(family: str, cha
     assert float((operator.dense() - expected).abs().max() / expected.abs().max()) < 1e-5
 
 
+@pytest.mark.few(9)
 @pytest.mark.parametrize("family", SCANNED)
 def test_in_double_precision_the_model_and_its_operators_agree_to_round_off(family: str) -> None:
     with torch.no_grad(), InDouble():
@@ -83,6 +85,7 @@ def test_chosen_units_are_the_same_as_in_the_whole(family: str) -> None:
         torch.testing.assert_close(passed, observation.mixed[:, units].double(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("family", ["mamba", "mamba2", "qwen3_next", "kimi_linear", "rwkv"])
 @pytest.mark.parametrize("memory", ["long", "short"])
 def test_long_sequences_with_extreme_decays_stay_finite(family: str, memory: str) -> None:

@@ -277,6 +277,7 @@ def test_weights_of_torchao(way):
     assert [item.kind for item in ss.capture(model, token_ids())] == ["attention"] * len(copied.model.layers)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("where", ["cpu", "disk"])
 def test_offloading_by_accelerate_is_named_with_what_removes_it(where, tmp_path):
     accelerate = pytest.importorskip("accelerate")

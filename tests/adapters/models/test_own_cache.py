@@ -97,6 +97,7 @@ def state_bytes(layer, dtype=torch.float32):
     return captured(layer, dtype).state_bytes
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("copied", [interleaved, tiled], ids=["interleaved", "tiled"])
 @pytest.mark.parametrize("attend", [masked, with_distances, by_einsum, fused])

@@ -47,6 +47,7 @@ def nothing_compiled_before():
     torch.compiler.reset()
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("how", "dtype"),
     [

@@ -27,6 +27,7 @@ def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
+@pytest.mark.slow
 def test_profile_and_compare(told, checkpoint, text):
     loud, quiet = told("profile", checkpoint, "--text", text, "--output", "result", "--html", "page.html")
     for line in ("profiling small: sequence 1 of 1, mixer 1 of 2", "Profile: result", "Report: page.html"):
@@ -58,6 +59,7 @@ def test_studies_say_how_far_they_are(tmp_path, capsys):
         assert bool(err) == (not more)
 
 
+@pytest.mark.slow
 def test_doctor(told):
     loud, quiet = told("doctor")
     # In a terminal there is a bar; a log needs none of the few seconds.

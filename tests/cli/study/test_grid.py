@@ -74,6 +74,7 @@ def test_a_dry_run_prints_the_grid_and_does_nothing(grid, tmp_path, capsys, monk
     assert [path.name for path in tmp_path.iterdir()] == ["grid.toml"]
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_each_study_has_a_small_grid_of_its_own(name, capsys):
     assert main(["study", name, "--dry-run", "--json"]) == 0

@@ -116,6 +116,7 @@ def test_a_smaller_model_is_saved_and_loaded(name, tmp_path):
     assert torch.equal(read(ids), small(ids))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", HEADS)
 def test_rounded_states_are_those_of_a_decoder_that_rounds(name):
     model, ids, bases = made(name)

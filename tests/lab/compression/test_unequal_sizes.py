@@ -43,6 +43,7 @@ def shares_of(profile, means):
         yield ess_values(node, "entropy")[:, :, binding].mean() / mean
 
 
+@pytest.mark.few(1)
 def test_the_size_of_a_layer_is_the_mean_of_its_heads(profile):
     summary = profile.summary(wide=True)
     assert summary["tss"].tolist() == MEANS
@@ -83,6 +84,7 @@ def test_what_is_measured_of_some_heads_does_not_change_the_size(smaller):
     assert ss.profile(*smaller, channels=2).summary()["tss"].tolist() == MEANS
 
 
+@pytest.mark.few(1)
 def test_a_truncation_keeps_no_more_than_a_head_has(smaller):
     model, ids = smaller
     result = ss.truncate(model, [ids[0]], tokens=40)
@@ -90,6 +92,7 @@ def test_a_truncation_keeps_no_more_than_a_head_has(smaller):
     assert max(row.kept for row in result.rows) <= np.mean(MEANS)
 
 
+@pytest.mark.few(1)
 def test_redundancy_counts_what_each_head_stores(smaller):
     model, ids = smaller
     network = ss.network_ess(model, ids[:1], positions=[20])
@@ -97,6 +100,7 @@ def test_redundancy_counts_what_each_head_stores(smaller):
     assert [one.stored for one in mixers if one.kind != "short convolution"] == [(48.0,), (80.0,)]
 
 
+@pytest.mark.few(1)
 def test_sizes_that_a_mixer_cannot_have_are_refused(smaller):
     model, ids = smaller
     mixer = model.blocks[1].mixer

@@ -20,6 +20,7 @@ def tokens(length, batch=2):
     return torch.randint(0, 11, (batch, length), generator=torch.Generator().manual_seed(length))
 
 
+@pytest.mark.few(28)
 # Each mixer over one token and over many, and embeddings of positions, which no mixer sees, over both.
 @pytest.mark.parametrize(
     ("name", "length", "positions"),
@@ -36,6 +37,7 @@ def test_steps_equal_the_whole_sequence(name, length, positions):
     torch.testing.assert_close(torch.stack(outputs, 1), logits, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.few(13)
 @pytest.mark.parametrize("name", MIXERS)
 def test_a_batch_gives_what_its_sequences_give(name):
     model, input_ids = model_of(name).double().eval(), tokens(20, 3)

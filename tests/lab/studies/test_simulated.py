@@ -45,6 +45,7 @@ def false_positives(study, preset, ways, draws, units=""):
     return found
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("study", "preset"),
     [pytest.param(*one, marks=() if one[0] in {"regimes", "delimiters"} else pytest.mark.slow) for one in QUICK],
@@ -61,6 +62,7 @@ def test_placements_that_share_their_first_place_are_no_units():
     assert found[""][name] <= 10 < found["_by_placement"][name]
 
 
+@pytest.mark.slow
 def test_runs_that_share_a_beginning_are_no_units():
     found = {units: false_positives("regimes", "record", (SHARED,), 200, units) for units in ("", "_by_beginning")}
     assert found["_by_beginning"]["la_less_wla"] <= 13 < found[""]["la_less_wla"]
@@ -79,6 +81,7 @@ def test_whole_claims_seldom_hold_where_runs_share_what_is_not_there(study, pres
     assert false_positives(study, preset, (SHARED,), 1000)["holds"] <= 37
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     ("study", "preset"),
     [pytest.param(*one, marks=pytest.mark.slow if one[0] == "rank" else ()) for one in DESIGNS],

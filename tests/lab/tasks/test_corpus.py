@@ -17,7 +17,20 @@ def five_word_runs(document):
     return {tuple(words[start : start + 5]) for start in range(len(words) - 4)}
 
 
-def test_prose_is_real_text_of_the_expected_amount(prose):
+@pytest.fixture(scope="module")
+def prose(tmp_path_factory):
+    """The prose of a part of the library: of all of it, it takes seconds."""
+    folder = tmp_path_factory.mktemp("library")
+    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("[a-d]*.py")):
+        shutil.copy(path, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sysconfig.get_path", lambda name: str(folder))
+        return python_prose()
+
+
+@pytest.mark.slow
+def test_prose_is_real_text_of_the_expected_amount():
+    prose = python_prose()
     size = sum(len(document.encode()) for document in prose.train)
     assert size > 1_000_000
     held_out = sum(len(document.encode()) for document in prose.held_out)
@@ -31,6 +44,7 @@ def test_prose_documents_are_about_400_characters(prose):
     assert 380 < lengths[len(lengths) // 2] < 500
 
 
+@pytest.mark.slow
 def test_prose_is_the_same_in_another_process(tmp_path, monkeypatch):
     for path in sorted(Path(sysconfig.get_path("stdlib")).glob("a*.py")):
         shutil.copy(path, tmp_path)

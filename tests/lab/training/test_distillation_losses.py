@@ -39,6 +39,7 @@ OPERATORS = {
 }
 
 
+@pytest.mark.few(27)
 @pytest.mark.parametrize("teacher", OPERATORS)
 @pytest.mark.parametrize("student", OPERATORS)
 def test_operator_error_is_the_relative_frobenius_norm(teacher, student):

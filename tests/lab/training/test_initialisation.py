@@ -34,6 +34,7 @@ def measured(model, ids):
     return found
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("mixer", "target"),
     [
@@ -54,6 +55,7 @@ def test_each_mixer_of_the_package_ends_where_it_was_asked_to(mixer, target):
         assert after[found.name] == pytest.approx(target, abs=0.03)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("mixer", ["s6", "gla-s6", "gla", "wla"])
 def test_a_mixer_that_forgets_too_much_is_made_to_forget_less(mixer):
     model, ids = built(mixer, layers=1, decay_bias=-8.0, smallest_step=0.1, largest_step=1.0), tokens()
@@ -68,6 +70,7 @@ def test_a_mixer_that_forgets_too_much_is_made_to_forget_less(mixer):
         assert measured(model, ids)[found.name] == pytest.approx(0.7, abs=0.03)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "family", ["mamba", "xlstm", *(pytest.param(one, marks=pytest.mark.slow) for one in ("mamba2", "qwen3_next"))]
 )

@@ -43,6 +43,7 @@ def assert_same_weights(one, other):
 MIXERS = ["sa", "gla", *(pytest.param(one, marks=pytest.mark.slow) for one in ("la", "wla"))]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_it_learns_the_task(mixer, echo, make_model, tmp_path):
     config = dataclasses.replace(CONFIG, steps=150, batch_size=16, rate=2e-2, evaluate_every=150, checkpoint_every=150)
@@ -104,6 +105,7 @@ def test_the_seed_decides_and_the_global_state_is_left_alone(echo, make_model, t
     assert not torch.equal(models[0].embedding.weight, models[2].embedding.weight)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("mixer", MIXERS)
 @pytest.mark.parametrize("stopped", [5, 7, 10])
 def test_a_resumed_run_ends_with_the_same_weights_and_log(mixer, stopped, echo, make_model, tmp_path):
@@ -228,6 +230,7 @@ def flipped(content):
 DAMAGES = [lambda content: content[:-7], lambda content: b"", lambda content: b"x" * 99, flipped]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_not_used_and_the_one_before_it_is(damage, echo, make_model, tmp_path, caplog):
     whole, resumed = make_model(), make_model()

@@ -27,6 +27,7 @@ def test_modules_give_the_operator_that_capture_gives(make_model):
         torch.testing.assert_close(found.dense(), captured.operator.dense()[rows][:, heads].double())
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("family", ["mamba", "mamba2", "qwen3_next", "kimi_linear"])
 def test_kernels_of_transformers_give_it_with_gradients(family):
     model = tiny_model(family).train()

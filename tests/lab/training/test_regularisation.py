@@ -53,6 +53,7 @@ def test_utilisation_distance_is_that_of_measure():
         utilisation_distance(found, 1.5)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("target", "start"), [(0.7, -2.0), (0.3, 3.0)])
 def test_utilisation_is_drawn_to_its_target_from_both_sides(target, start):
     key, query = random(4, 48, 6), random(4, 48, 6, seed=1)
@@ -156,6 +157,7 @@ def test_the_loop_is_as_it_was_without_a_weight(echo, make_model):
     assert dataclasses.replace(CONFIG, identity_weight=0.3).to_dict()["identity_weight"] == 0.3
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("mixer", ["gla", "wla"])
 def test_the_loop_opens_the_gates(mixer, echo, make_model):
     """And the loss that it records is that of the task."""

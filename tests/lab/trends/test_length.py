@@ -59,6 +59,7 @@ def test_each_length_is_the_block_of_the_same_future_after_more_past(mixer):
             assert found.values("layers.0.mixer")[place, row] == pytest.approx(np.mean(expected), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_points_hold_no_sinks_and_look_for_none(monkeypatch):
     numbers = plain().values("layers.0.mixer")
     asked = []
@@ -89,6 +90,7 @@ JITTER = np.array([0.98, 0.99, 1.0, 1.01, 1.02])
 LENGTHS = np.array([16.0, 32, 64, 128])
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("curve", "shape"),
     [
@@ -153,6 +155,7 @@ def test_the_ceilings_are_those_of_states_contexts_and_futures():
     assert by_name == {"": [3, 3], "joint": [min(n, 3 * heads // groups) for n in (4, 8)]}
 
 
+@pytest.mark.slow
 def test_it_is_told_which_heads_and_how_much_after_the_cut_were_measured():
     shape = {"heads": 4, "width": 16, "layers": 2}
     some = measured(model(**shape), settings=Settings(channels=1), lengths=[4, 8])
@@ -164,6 +167,7 @@ def test_it_is_told_which_heads_and_how_much_after_the_cut_were_measured():
     assert {row[1] for row in plain().page().tables[0].rows} == {"all", "head 0", "head 1"}
 
 
+@pytest.mark.slow
 def test_a_headline_on_chosen_layers_does_not_speak_of_the_whole_model():
     found = measured(model(layers=3), settings=Settings(layers=[1, "layers.2.mixer"]), lengths=[4, 8])
     named = "layers.1.mixer, layers.2.mixer"
@@ -236,6 +240,7 @@ def test_only_exponents_that_are_there_have_columns_and_are_explained():
     assert "n^" in caption
 
 
+@pytest.mark.slow
 def test_by_default_the_future_is_as_long_as_the_longest_context_that_is_fitted_or_of_256_tokens():
     short = measured(model(), future=None)
     assert short.future == 16

@@ -74,6 +74,7 @@ def test_values_are_those_of_profiles_and_intervals_are_paired_over_documents(fo
     assert (change.low, change.high) == pytest.approx(tuple(by_scipy.confidence_interval(0.95)), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_no_interval_of_fewer_than_five_documents(run):
     found = ss.lab.series(run, IDS[:4], on_progress=silent)
     assert np.isnan(found.change().difference.low)

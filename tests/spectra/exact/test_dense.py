@@ -31,6 +31,7 @@ def test_windows_of_one_shape_are_those_of_the_loop() -> None:
     torch.testing.assert_close(parts.error_bound, whole.error_bound)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("window", [None, 1, 25, 300])
 @pytest.mark.parametrize("windows", [{}, {"past": 20, "future": 30}])
 def test_blocks_of_attention_without_the_whole_of_it(windows: dict[str, int], window: int | None) -> None:

@@ -77,6 +77,7 @@ def assert_same_gradients(
         torch.testing.assert_close(mine, plain, rtol=rtol, atol=atol * max(1.0, float(plain.abs().max())))
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("build", BUILDS)
 def test_gradcheck(build: Build) -> None:
     tensors = [normal(seed, 9, 2).requires_grad_() for seed in range(3)]

@@ -61,6 +61,7 @@ def coverage(name: str, accuracy: float, cases: int, smallest: int, largest: int
 QUICK = ("decaying", "of low rank", "one large", "more equal ones than probes")
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SPECTRA]
 )

@@ -17,6 +17,7 @@ def found(matrices: np.ndarray) -> np.ndarray:
     return diagonal.reshape(n, GROUPS * WIDTH).T
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("n", [1, 2, 3, 6, 7, 16, 32])
 def test_equals_lapack(n: int) -> None:
     rng = np.random.default_rng(n)

@@ -49,6 +49,7 @@ def test_core_and_chunk_as_one_matrix(b, readouts, shifts):
             assert abs(logarithm[m, j] - np.linalg.slogdet(block).logabsdet) <= doubt
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("p", [8, 24, 64])
 @pytest.mark.parametrize("scale", [1.0, 1e-140, 1e-290])
 def test_tridiagonal_forms(p, scale):

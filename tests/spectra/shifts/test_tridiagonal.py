@@ -53,6 +53,7 @@ def test_low_rank_and_graded(seed: int, length: int, rank: int, decades: float) 
     check(Dense(((left * torch.logspace(0, -decades, rank)) @ right.mT).tril()), make_cut(length))
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("length", [*range(2, 10), 15, 16, 17, 31, 32, 33, 48, 64])
 def test_other_operators_at_every_length(length: int) -> None:
     g = torch.Generator().manual_seed(length)

@@ -107,6 +107,7 @@ def test_students_come_from_a_table_of_their_task():
         STUDY.parse(text.replace("key_sizes", "sizes"))
 
 
+@pytest.mark.slow
 def test_the_preset_smoke_from_grid_to_page_and_again_after_a_stop(tmp_path):
     grid = STUDY.preset("smoke")
     run_study(STUDY, dataclasses.replace(grid, runs=grid.runs[:2]), tmp_path)
