@@ -404,7 +404,7 @@ def _without_utilisation(profile: Profile) -> dict[str, str]:
         more = "longer texts or more positions have one"
         if math.isnan(one.size):
             told = str(profile.mixer(one.layer).attrs["note"]).partition(f"{UNKNOWN_SIZE}: ")[2].partition(".")[0]
-            more = told or "an integer `state_size` of its class says it"
+            more = told or "set `state_size` in its class to an integer"
         if not one.cuts:
             causes[one.layer] = f"{str(one).partition(': ')[2]}; {more}"
     return causes

@@ -119,10 +119,11 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
 
 def _unknown_size(length: int, *, in_double: bool) -> str:
     """That no state was found, and what may show one: it must hold fewer numbers than a quarter of the text has."""
-    most = length // 4 - 1 if length >= _SHORTEST else 0
-    shown = f"a text of {length} tokens shows at most {most}, a longer one may show it"
-    shown = shown if in_double else "only code that runs in float64 shows it"
-    return f"{UNKNOWN_SIZE}: {shown}, or an integer `state_size` of its class says it, at least the rank of T."
+    advice = "set `state_size` in its class to an integer, at least the rank of T."
+    if not in_double:
+        return f"{UNKNOWN_SIZE}: only code that runs in float64 shows it; {advice}"
+    most = f"shows sizes up to {length // 4 - 1}" if length >= _SHORTEST else "is too short to show it"
+    return f"{UNKNOWN_SIZE}: a text of {length} tokens {most}; try a longer one, or {advice}"
 
 
 def _by_unit(matrix: Tensor, channels: Tensor, sequences: int) -> Tensor:

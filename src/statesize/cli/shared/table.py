@@ -68,9 +68,13 @@ def print_table(table: PageTable) -> None:
     numbers = {column for row in whole for column, cell in enumerate(row) if not isinstance(cell, str)}
     left = max(1, min(numbers) if numbers else [*number_columns(headings, whole), True].index(True))
     rows = [[cell_text(cell) for cell in row] for row in table.rows]
-    ends = (row[-1] if len(row) == len(headings) else None for row in table.rows)
-    shares = [end.value if isinstance(end, Shown) and "%" in end.text else math.nan for end in ends]
-    drawn, fitting, notes = shares if any(map(math.isfinite, shares)) else (), len(headings), table.caption.splitlines()
+    shares = [
+        row[-1].value if len(row) == len(headings) and isinstance(row[-1], Shown) and "%" in row[-1].text else math.nan
+        for row in table.rows
+    ]
+    # Where a row has none, its share may be one of another kind.
+    shares = shares if 0 < len(whole) == sum(map(math.isfinite, shares)) else []
+    drawn, fitting, notes = shares, len(headings), table.caption.splitlines()
     rooms = list[int]()
 
     def built() -> Table:
