@@ -3,17 +3,19 @@
 import json
 import re
 import shutil
-import struct
 import subprocess
 import sys
 
+import gguf
 import pytest
 from oracles.attention_models import attention_model
 from transformers import MambaConfig, MambaForCausalLM, PreTrainedTokenizerFast
 
 from statesize.cli import main
 from statesize.cli.commands import app
+from statesize.errors import InputError
 from statesize.lab import zoo
+from statesize.models.depth import check_depth
 from statesize.models.plugins import COMMAND
 from statesize.results.place import MARKER
 
@@ -259,11 +261,10 @@ REFUSED = [
     ("profile gla --task colours", "error: The package lm-eval is needed for tasks and is not installed"),
     *(
         (
-            f"{command.format(model)} --layers 0,40",
-            f"--layers must be the model's mixers by name or by index 0 … {last}, ",
+            f"{command.format('stored/deep')} --layers 0,40",
+            "--layers must be the model's mixers by name or by index 0 … 11, ",
         )
         for command in ("profile {}", "length {} --lengths 4,8")
-        for model, last in (("stored/deep.gguf", 29), ("stored/deep", 11))
     ),
     *(
         (f"{command} org/model --colour", f"--colour is no option of statesize {command}. See")
@@ -283,28 +284,15 @@ REFUSED = [
 HEAVY = ("torch", "transformers", "pandas", "altair", "lm_eval")
 
 
-def write_headers(folder):
-    """The header of a GGUF file, without its weights, and the config.json of a folder."""
-
-    def string(text):
-        return struct.pack("<Q", len(text)) + text.encode()
-
-    values = [
-        string("general.architecture") + struct.pack("<I", 8) + string("llama"),
-        string("general.tags") + struct.pack("<IIQ", 9, 8, 2) + string("small") + string("chat"),
-        string("llama.block_count") + struct.pack("<II", 4, 30),
-    ]
-    (folder / "stored" / "deep").mkdir(parents=True)
-    (folder / "stored" / "deep.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, len(values)) + b"".join(values))
-    (folder / "stored" / "deep" / "config.json").write_text('{"model_type": "gpt2", "n_layer": 12}', encoding="utf-8")
-
-
 def test_arguments_are_refused_without_waiting_for_heavy_imports(run):
     (run.folder / "one.txt").write_text("A", encoding="utf-8")
     (run.folder / "empty.txt").touch()
     for name in ("folder", "profile", "run/best"):
         (run.folder / name).mkdir(parents=True)
-    write_headers(run.folder)
+    (run.folder / "stored" / "deep").mkdir(parents=True)
+    (run.folder / "stored" / "deep" / "config.json").write_text(
+        '{"model_type": "gpt2", "n_layer": 12}', encoding="utf-8"
+    )
     (run.folder / "run" / "best" / "config.json").write_text('{"mixer": "gla"}', encoding="utf-8")
     (run.folder / "profile" / MARKER).write_text("{}", encoding="utf-8")
     program = f"""
@@ -325,6 +313,18 @@ print(json.dumps(said))
     for (arguments, wanted), (code, said) in zip(REFUSED, json.loads(done.stdout), strict=True):
         assert code, arguments
         assert wanted in said, (arguments, said)
+
+
+def test_layers_that_a_gguf_file_does_not_have_are_refused_by_its_header(tmp_path):
+    writer = gguf.GGUFWriter(tmp_path / "deep.gguf", "llama")
+    writer.add_array("general.tags", ["small", "chat"])
+    writer.add_block_count(30)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    check_depth(str(tmp_path / "deep.gguf"), [29, -30, "named"])
+    with pytest.raises(InputError, match="layers must be the model's mixers by name or by index 0 … 29, got 30"):
+        check_depth(str(tmp_path / "deep.gguf"), 30)
 
 
 @pytest.mark.parametrize(
