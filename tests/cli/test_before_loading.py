@@ -258,6 +258,17 @@ REFUSED = [
         )
     ),
     *((f"{command} gla --max-token 64", "Did you mean --max-tokens?") for command in ("profile", "cache", "truncate")),
+    *(
+        (f"{command} org/model{options}", "error: model must be a ")
+        for command, options in {
+            "profile": "",
+            "truncate": "",
+            "cache": "",
+            "network": "",
+            "compress": " --output small",
+            "length": " --lengths 4,8",
+        }.items()
+    ),
     ("profile gla --task colours", "error: The package lm-eval is needed for tasks and is not installed"),
     *(
         (

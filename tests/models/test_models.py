@@ -225,7 +225,9 @@ def test_an_adapter_alone(tmp_path):
 
 
 def test_a_name_that_is_nowhere():
-    with pytest.raises(InputError, match=r"gated-deltanet.* which is no folder, and the hub gives none") as error:
+    with pytest.raises(
+        FileError, match=r"gated-deltanet.* which is no folder, and lies not in the cache of the hub"
+    ) as error:
         load_model("no-one/no-such-model")
     assert one_line(error)
 
@@ -253,10 +255,11 @@ def test_a_hub_that_does_not_have_a_model_or_does_not_answer_is_asked_once(answe
         for read in (load_model, load_tokenizer):
             asked.clear()
             with pytest.raises(
-                InputError, match="got 'no-one/no-such-model', which is no folder, and the hub gives none"
+                FileError, match="got 'no-one/no-such-model', which is no folder, and the hub gives none"
             ):
                 read("no-one/no-such-model")
-            assert len(asked) == 1
+            # The hub's library may ask it for other things.
+            assert sum(b"no-such-model" in one for one in asked) == 1
         server.shutdown(socket.SHUT_RDWR)
     thread.join()
 
@@ -266,9 +269,7 @@ def test_a_hub_that_cannot_be_reached_is_said_in_words(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:1")
-    with pytest.raises(
-        InputError, match=r"gives none: it cannot be reached\. Check the spelling, the network"
-    ) as error:
+    with pytest.raises(FileError, match=r"gives none: it cannot be reached\. Check the spelling, the network") as error:
         load_model("no-one/no-such-model")
     assert "Errno" not in str(error.value)
 
@@ -277,7 +278,7 @@ def test_a_hub_that_cannot_be_reached_is_said_in_words(monkeypatch):
 
     # Other errors of the system say what they are.
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", full)
-    with pytest.raises(InputError, match=r"gives none: \[Errno 28\] No space left on device"):
+    with pytest.raises(FileError, match=r"gives none: \[Errno 28\] No space left on device"):
         load_model("no-one/no-such-model")
 
 

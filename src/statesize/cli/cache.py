@@ -12,6 +12,7 @@ from statesize.cli.shared.options import MOST, Flag, Loading, OpenPage, Page, mo
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import LongTexts, check_all
 from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX
+from statesize.models.hub import ask_hub
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,6 +84,7 @@ def cache(
         f"chooses budgets, and half are priced. Give {FEWEST_PIECES}.",
         partial(page_path, html, open_page=open_page, name=f"{Path(model).name}-cache"),
     )
+    ask_hub(model, loading.revision)
 
     from statesize.cli.shared.table import show_page, show_plan
     from statesize.measurement.statistics import FEWEST_TEXTS

@@ -26,6 +26,7 @@ from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.provenance import as_called
 from statesize.cli.shared.texts import BUNDLED, check_all
 from statesize.measurement.settings import FEWEST_PARTS
+from statesize.models.hub import ask_hub
 
 
 def compress(
@@ -81,6 +82,7 @@ def compress(
         partial(share_of, state, None),
         partial(page_path, frontier, option="frontier"),
     )
+    ask_hub(model)
 
     from statesize.cli.shared.printing import tell_page
     from statesize.models.load import load_model, load_tokenizer

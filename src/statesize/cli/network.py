@@ -26,6 +26,7 @@ from statesize.cli.shared.texts import FewTokens
 from statesize.errors import InputError
 from statesize.io.progress import Bar, duration, say
 from statesize.io.text import counted
+from statesize.models.hub import ask_hub
 
 if TYPE_CHECKING:
     from statesize.networks.network import NetworkProgress
@@ -88,6 +89,7 @@ def network(
             raise InputError(f"{name} must be one text, because a network is measured over one, got {count}.")
     html = page_path(html, open_page=open_page, name=f"{Path(model).name}-network")
     memory_bytes(memory)
+    ask_hub(model, loading.revision)
 
     from statesize.adapters.select import NothingMeasuredError
     from statesize.cli.shared.provenance import called_again, called_with

@@ -103,6 +103,7 @@ def profile(
     from statesize.errors import FileError, InputError
     from statesize.io.files import check_writable
     from statesize.models.depth import check_depth
+    from statesize.models.hub import ask_hub
     from statesize.models.plugins import is_brought
     from statesize.results.place import KEPT, MARKER, check_destination, written_at
 
@@ -138,6 +139,7 @@ def profile(
         )
     cluster = None if plan else workers.cluster(gpus=float(loading.device.startswith("cuda")))
     check_file("prefix", prefix)
+    ask_hub(model, loading.revision)
     check_depth(model, settings.layers)
     if record is not None:
         check_writable(record.parent)

@@ -25,6 +25,7 @@ from statesize.cli.shared.options import (
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts, check_all
 from statesize.errors import InputError
+from statesize.models.hub import ask_hub
 
 _STEPS = (
     "check: a comparison with the model as it is. whole: runs of the whole model. cut by heads: each head keeps its "
@@ -86,6 +87,7 @@ def truncate(
     kept = [] if profile is None else [partial(require_profile, profile)]
     fitting, read = partial(checked_cuts, positions, texts.max_tokens), partial(check_file, "curves", curves)
     negligible, _, html, *_ = check_all(partial(share, "at", at), texts.check, named, fitting, *kept, read)
+    ask_hub(model, loading.revision)
 
     from statesize.cli.shared.table import show_page, show_plan
     from statesize.measurement.statistics import ENOUGH_TOKENS, FEWEST_TEXTS

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import re
-import socket
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -17,7 +15,7 @@ from torch import nn
 
 from statesize.adapters.models.quantised import float_model, quantisation
 from statesize.check import refuse
-from statesize.errors import FileError, InputError, StatesizeError
+from statesize.errors import FileError, StatesizeError
 from statesize.io.callers import warn_caller
 from statesize.io.files import is_gguf
 from statesize.io.text import meant
@@ -31,17 +29,12 @@ from statesize.models.files import (
     stored_weights,
     without_bar,
 )
-from statesize.models.plugins import no_model
+from statesize.models.hub import ask_hub, commit, not_given
 from statesize.models.splitters import doubt_of_splitter, set_splitter
 from statesize.texts.tokens import AnyTokenizer
 
 WITHOUT_TOKENIZER = "Put the model's tokenizer there, or give token ids to `statesize profile` by --ids FILE."
 """What to do about a tokenizer that is not there."""
-
-
-_PATIENCE = 2.0
-"""Seconds for the hub to answer whether it has a model."""
-_NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH)
 # What names of weights have where the model was saved inside what held it: torch.compile, or DataParallel.
 _HELD = r"^(?:_orig_mod\.|module\.)+|(?<=\.)(?:_orig_mod|_checkpoint_wrapped_module)\."
 
@@ -85,7 +78,7 @@ def _source_of(name: str) -> tuple[str, dict[str, str]]:
 def read_transformers_config(name: str, options: dict[str, Any]) -> Any:
     """The configuration of a model of transformers that can be measured."""
     library = _transformers()
-    _ask_hub(name, options)
+    ask_hub(name, options["revision"])
     try:
         source, file = _source_of(name)
         with hushed():
@@ -206,41 +199,7 @@ def transformers_model(
     return model, {"kind": "hub", "revision": revision, "commit": commit(name, revision)} | facts
 
 
-def _ask_hub(name: str, options: dict[str, Any]) -> None:
-    """Refuse an id that the hub does not have, or cannot be asked for, at once: transformers retries for a minute."""
-    from huggingface_hub import HfApi, constants
-
-    if constants.HF_HUB_OFFLINE or Path(name).exists() or snapshot(name, options["revision"] or "main"):
-        return
-    try:
-        HfApi().model_info(name, revision=options["revision"], timeout=_PATIENCE)
-    except Exception as error:  # the clients of its versions have no error in common
-        # A hub that is there and slow is left to transformers.
-        if type(error).__name__ != "ReadTimeout":
-            raise _refusal_of(name, error, options, allow_pickle=True) from error
-
-
-def snapshot(name: str, revision: str) -> Path | None:
-    """Where the files of a model of the hub lie on this machine, once it was loaded."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        path = try_to_load_from_cache(name, "config.json", revision=revision)
-    except HFValidationError:
-        return None
-    return Path(path).parent if isinstance(path, str) else None
-
-
-def commit(name: str, revision: str) -> str:
-    """The commit of a model that was just loaded from the hub, which configurations do not hold in every version."""
-    folder = snapshot(name, revision)
-    return "unknown" if folder is None else folder.name
-
-
-def _refusal_of(
-    name: str, error: BaseException, options: dict[str, Any], *, allow_pickle: bool
-) -> FileError | InputError:
+def _refusal_of(name: str, error: BaseException, options: dict[str, Any], *, allow_pickle: bool) -> FileError:
     """An error of transformers as one of statesize."""
     reason = " ".join(str(error).split())
     if not allow_pickle and "safetensors" in reason:
@@ -254,11 +213,4 @@ def _refusal_of(
         )
     if Path(name).exists():
         return FileError(f"{name} cannot be loaded: {reason[:300]}")
-    first = reason.partition(". ")[0][:200]
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ConnectionError | socket.gaierror) or getattr(cause, "errno", None) in _NO_ROUTE:
-            first = "it cannot be reached"
-        cause = cause.__cause__ or cause.__context__
-    why = no_model(name, f"is no folder, and the hub gives none: {first}")
-    return InputError(f"{why} Check the spelling, the network and whether the hub wants a login.")
+    return not_given(name, error)

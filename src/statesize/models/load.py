@@ -29,12 +29,12 @@ from statesize.models.from_transformers import (
     WITHOUT_TOKENIZER,
     check_layers,
     read_transformers_config,
-    snapshot,
     transformers_class,
     transformers_model,
     transformers_tokenizer,
     weightless_model,
 )
+from statesize.models.hub import snapshot
 from statesize.models.plugins import ModelPlugin, plugin_of, refuse_misspelt, refuse_profile
 from statesize.texts.documents import configured_vocabulary, vocabulary_size
 from statesize.texts.inputs import sequences

@@ -29,6 +29,7 @@ from statesize.cli.shared.texts import BUNDLED, Texts, WholeTexts
 from statesize.errors import InputError
 from statesize.io.files import check_writable
 from statesize.models.depth import check_depth
+from statesize.models.hub import ask_hub
 
 
 def series(
@@ -149,6 +150,7 @@ def length(
     texts.check()
     if output is not None:
         check_writable(output)
+    ask_hub(model, loading.revision)
     check_depth(model, settings.layers)
 
     from statesize.cli.shared.provenance import called_with

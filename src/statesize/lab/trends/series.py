@@ -18,7 +18,7 @@ from statesize.lab.trends.changes import Series
 from statesize.lab.trends.checkpoints import Checkpoint, Log, find_checkpoints, find_log, folder_sha256, read_log
 from statesize.lab.trends.points import Point, measure_points, point_facts, point_key
 from statesize.measurement.settings import Settings
-from statesize.models.from_transformers import commit
+from statesize.models.hub import commit
 from statesize.models.load import load_model, load_tokenizer
 from statesize.parallel.threads import Crew, here
 from statesize.texts.documents import vocabulary_size

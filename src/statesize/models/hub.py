@@ -1,0 +1,61 @@
+"""Models of the Hugging Face hub by their names: which lie on this machine, and why the hub gives none."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from pathlib import Path
+
+from statesize.errors import FileError
+from statesize.models.plugins import no_model, plugin_of
+
+_PATIENCE = 2.0
+"""Seconds for the hub to answer whether it has a model."""
+_NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH)
+
+
+def ask_hub(name: str, revision: str | None = None) -> None:
+    """Refuse an id that the hub does not have, or cannot be asked for, at once: transformers retries for a minute."""
+    from huggingface_hub import HfApi, constants
+
+    if plugin_of(name) or Path(name).exists() or snapshot(name, revision or "main"):
+        return
+    if constants.HF_HUB_OFFLINE:
+        why = no_model(name, "is no folder, and lies not in the cache of the hub, which HF_HUB_OFFLINE forbids to ask")
+        raise FileError(f"{why} Check the spelling, or unset HF_HUB_OFFLINE.")
+    try:
+        HfApi().model_info(name, revision=revision, timeout=_PATIENCE)
+    except Exception as error:  # the clients of its versions have no error in common
+        # A hub that is there and slow is left to transformers.
+        if type(error).__name__ != "ReadTimeout":
+            raise not_given(name, error) from error
+
+
+def snapshot(name: str, revision: str) -> Path | None:
+    """Where the files of a model of the hub lie on this machine, once it was loaded."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        path = try_to_load_from_cache(name, "config.json", revision=revision)
+    except HFValidationError:
+        return None
+    return Path(path).parent if isinstance(path, str) else None
+
+
+def commit(name: str, revision: str) -> str:
+    """The commit of a model that was just loaded from the hub, which configurations do not hold in every version."""
+    folder = snapshot(name, revision)
+    return "unknown" if folder is None else folder.name
+
+
+def not_given(name: str, error: BaseException) -> FileError:
+    """What is raised where the hub gives no model of a name."""
+    reason = " ".join(str(error).split()).partition(". ")[0][:200]
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConnectionError | socket.gaierror) or getattr(cause, "errno", None) in _NO_ROUTE:
+            reason = "it cannot be reached"
+        cause = cause.__cause__ or cause.__context__
+    why = no_model(name, f"is no folder, and the hub gives none: {reason}")
+    return FileError(f"{why} Check the spelling, the network and whether the hub wants a login.")
