@@ -16,8 +16,7 @@ from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
 from statesize.profiling import plan, profile
-from statesize.profiling.plan import _beginning, _rescale, _Trial
-from statesize.profiling.work import captured_mixers, measure_mixer, plan_group, plan_work
+from statesize.profiling.plan import _rescale, _Trial
 from statesize.results.summary import summary_row
 
 # The name `plan` of the room is the function.
@@ -100,18 +99,15 @@ def timed(model, ids):
     return trial, list(trial.time_layers(ids))
 
 
-def test_a_layer_of_each_kind_is_timed_and_two_where_there_is_one_kind():
-    shape = {"vocabulary_size": 32, "width": 8, "heads": 2, "layers": 16, "key_size": 2}
-    model = LanguageModel(ModelConfig(mixer="gla,gla,sa,gla", **shape), torch.Generator().manual_seed(0))
+def test_two_layers_of_each_kind_are_timed():
+    config = ModelConfig(mixer="gla,gla,sa,gla", vocabulary_size=32, width=8, heads=2, layers=16, key_size=2)
+    model = LanguageModel(config, torch.Generator().manual_seed(0))
     trial, names = timed(model, torch.arange(24))
-    assert all(seconds > 0 for _, _, took, _ in trial.planned.values() for seconds in took[0][24])
-    # The middle one of the four layers of attention, and of the twelve others.
-    assert [list(trial.kinds).index(name) for name in names] == [8, 10]
-    assert [kind[0].kind for kind in trial.planned] == ["gla", "sa"]
+    assert all(seconds > 0 for layers in trial.seconds.values() for (seconds,) in layers[24])
+    # Two of the four layers of attention, and of the twelve others, from all parts of the model.
+    assert [list(trial.kinds).index(name) for name in names] == [4, 6, 12, 14]
+    assert [kind[0].kind for kind in trial.seconds] == ["gla", "sa"]
     assert list(trial.time_layers(torch.arange(12))) == names
-    model = LanguageModel(ModelConfig(mixer="gla", **shape), torch.Generator().manual_seed(0))
-    trial, names = timed(model, torch.arange(24))
-    assert [list(trial.kinds).index(name) for name in names] == [4, 12]
 
 
 @pytest.fixture
@@ -134,7 +130,7 @@ def measured(monkeypatch):
     return taking
 
 
-@pytest.mark.parametrize(("seconds", "further"), [(8.0, []), (0.07, [8])])
+@pytest.mark.parametrize(("seconds", "further"), [(8.0, []), (0.5, [8])])
 def test_a_head_and_a_group_are_timed_the_second_time_and_more_of_them_where_they_are_fast(measured, seconds, further):
     seen = measured(seconds)
     trial, names = timed(tiny_llama(), torch.arange(80))
@@ -142,55 +138,24 @@ def test_a_head_and_a_group_are_timed_the_second_time_and_more_of_them_where_the
     each = [(count, [heads, groups]) for count in (1, *further)]
     # The first time loads and compiles what an engine takes; a second layer shows how layers differ.
     assert seen == [(1, [heads]), *each, *each]
-    assert [[len(times[80]) for times in took] for _, _, took, _ in trial.planned.values()] == [[2, 2]]
+    assert [[len(took) for took in layers[80]] for layers in trial.seconds.values()] == [[2, 2]]
     assert len(names) == 2
 
 
-def gemma(layers, window):
+def test_two_layers_stand_for_all_that_are_measured_alike(measured):
+    seen = measured(8.0)
+    kinds = ["sliding_attention", "full_attention"] * 2
     shape = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 4, "head_dim": 4, "vocab_size": 80}
-    kinds = (["sliding_attention", "full_attention"] * layers)[:layers]
-    few = {"num_hidden_layers": layers, "num_key_value_heads": 1, "sliding_window": window, "layer_types": kinds}
-    return Gemma3ForCausalLM(Gemma3TextConfig(**shape, **few)).eval()
-
-
-def test_layers_that_are_measured_alike_share_their_times(measured):
-    seen = measured(8.0)
-    trial, names = timed(gemma(4, 16), torch.arange(80))
-    # One layer of each kind.
-    assert [list(trial.kinds).index(name) for name in names] == [2, 3]
-    heads, groups = (4, 79, "tridiagonal"), (1, 79, "dense")
-    assert seen == [(1, [groups, heads]), (1, [heads, groups]), (1, [heads, groups])]
-    sliding, full = trial.planned.values()
-    assert sliding[2] is full[2]
-    # Heads with the making of their operator, and groups.
-    assert [one > 8 for one in full[2][0][80]] == [True, True]
-    assert full[2][1][80] == [8.0, 8.0]
-    assert {heads.kind for (heads, _), *_ in (sliding, full)} == {"attention", "sliding attention"}
-
-
-def test_groups_of_a_long_text_are_timed_beside_a_head_on_half_of_it(measured):
-    seen = measured(8.0)
-    trial, _ = timed(gemma(2, 64), torch.arange(1000) % 80)
-    heads, half = (4, 999, "tridiagonal"), [(4, 511, "tridiagonal"), (1, 511, "tridiagonal")]
-    # Once for both layers, as they are measured alike.
-    assert [works for _, works in seen] == [half[:1], [heads], half, [heads]]
-    (_, _, (of_heads, of_groups), beside), _ = trial.planned.values()
-    assert (len(of_heads[1000]), beside) == (2, {1000: 1.0})
-    # As much as heads at half of the text, so as much as heads here.
-    assert of_groups[1000] == [8.0, 8.0]
-
-
-def test_a_beginning_of_a_text_is_the_corner_of_t():
-    settings = Settings(weights="values", skip_first=1, positions=[2, 30, 79])
-    (item,) = captured_mixers(gemma(1, 16), torch.arange(80)[None], "none", settings, 0)
-    works = (item, plan_work(item, 0, 80, 80, settings)), plan_group(item, 0, 80, 80, settings)
-    for one, work in works:
-        begun, less = _beginning(one, work, 40)
-        whole, part = (some.units_operator(slice(None)).dense() for some in (one, begun))
-        torch.testing.assert_close(part, whole[:, :, :40, ..., :40])
-        assert less.cut.positions == (1, 15, 39)
-        # Weights of columns too are those of the beginning.
-        assert measure_mixer(begun, 0, less, settings)["position"].values.tolist() == [0, 1, 15, 39]
+    config = Gemma3TextConfig(**shape, num_hidden_layers=4, num_key_value_heads=1, sliding_window=16, layer_types=kinds)
+    trial, names = timed(Gemma3ForCausalLM(config).eval(), torch.arange(80))
+    assert [list(trial.kinds).index(name) for name in names] == [0, 1, 2, 3]
+    # Two layers alone are measured, the first of them twice: those of the other kind take the same engines.
+    assert seen == [
+        (1, [(1, 79, "dense"), (4, 79, "tridiagonal")]),
+        *[(1, [(4, 79, "tridiagonal"), (1, 79, "dense")])] * 2,
+    ]
+    assert [[groups for _, groups in layers[80]] for layers in trial.seconds.values()] == [[8.0, 8.0]] * 2
+    assert {heads.kind for (heads, _), _ in trial.planned.values()} == {"attention", "sliding attention"}
 
 
 def test_texts_of_other_lengths_take_what_grows_with_the_length_and_with_the_cost():
@@ -199,11 +164,11 @@ def test_texts_of_other_lengths_take_what_grows_with_the_length_and_with_the_cos
     def seconds(tokens):
         return 0.01 * tokens + 1e-4 * costs[tokens]
 
-    both = {10: [seconds(10)], 40: [seconds(40) - 1, seconds(40) + 1]}
+    both = {10: seconds(10), 40: seconds(40)}
     assert _rescale(both, [40, 20], costs) == pytest.approx(seconds(40) + seconds(20))
     # A text that took no less says that all of it grows with the length alone; without one, all grows as the cost.
-    assert _rescale({10: [3.0], 40: [4.0]}, [40, 20], costs) == pytest.approx(4 + 2)
-    assert _rescale({40: [8.0]}, [40, 20], costs) == pytest.approx(8 + 1)
+    assert _rescale({10: 3.0, 40: 4.0}, [40, 20], costs) == pytest.approx(4 + 2)
+    assert _rescale({40: 8.0}, [40, 20], costs) == pytest.approx(8 + 1)
 
 
 def test_a_large_derivative_is_timed_by_its_products_at_one_position():

@@ -1,4 +1,4 @@
-"""What a profile would measure, and about what that costs: some heads of a layer of each kind are timed."""
+"""What a profile would measure, and about what that costs: some heads of two layers of each kind are timed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any, TypeAlias, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from statesize.adapters import Capture, Captured
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import class_of, together
-from statesize.adapters.observation import SHARED, Units
+from statesize.adapters.observation import SHARED
 from statesize.adapters.select import is_own_code
 from statesize.check import refuse, whole_number
 from statesize.io.devices import on_cpu_by_default
@@ -24,7 +24,6 @@ from statesize.io.machine import peak_memory
 from statesize.io.text import byte_count, counted
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.load import given_model
-from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 from statesize.profiling.work import (
     Work,
     captured_mixers,
@@ -33,8 +32,6 @@ from statesize.profiling.work import (
     plan_group,
     plan_work,
 )
-from statesize.spectra.cut import Cut
-from statesize.spectra.engine import Engine
 from statesize.texts.inputs import Given, Inputs, bundled_sequences, given_sequences, inputs_of, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer
 
@@ -43,12 +40,7 @@ _RESULT_BYTES = 52
 # What a token takes while a profile is put together: its id and its text, as wide as the longest one.
 _TOKEN_BYTES = 80
 # Seconds for which the heads or channels of a layer are timed: as many as fit, and at least one.
-_ENOUGH = 0.3
-# Tokens up to which groups are timed as they are; beyond, by what they take beside heads at half of the tokens.
-_SHORT = 512
-
-_Works: TypeAlias = Sequence[tuple[Captured, Work]]
-_Times: TypeAlias = defaultdict[int, list[float]]
+_ENOUGH = 2.0
 
 
 @dataclass(frozen=True)
@@ -147,10 +139,9 @@ def plan(
 ) -> Plan:
     """Say what `statesize.profile` would measure with the same arguments, and predict its time and memory.
 
-    The model runs over the longest sequence. A layer of each kind is timed there, two where all are of one kind, for
-    a third of a second or on one head or channel. Groups of heads take as much longer than a head as they do for half
-    the sequence, of at least 512 tokens. The same layers are timed over the sequence of middle length, if it is
-    shorter: both times say what all sequences take.
+    The model runs over the longest sequence. Two layers of each kind are timed there, for two seconds or on one head or
+    channel, and all others of the kind cost as much; slow ones stand for all that are measured alike. The same layers
+    are timed over the sequence of middle length, if it is shorter: both times say what all sequences take.
 
     Args:
         model: As for `statesize.profile`.
@@ -206,30 +197,29 @@ class _Trial:
         passes: Seconds of one that need not, by the length of the text.
         skipped: What is not measured of the longest text, and why.
         kinds: What each layer has in common with those that cost about the same, by its name.
-        names: The layers that are timed: one of each kind, or two, and all that share a cache with one of them.
-        planned: A layer of each kind, its heads or channels and then its groups; and of all that are measured alike, by
-            the number of tokens, the stated cost of a unit, the seconds of both, of heads with the making of T, and how
-            many times as long as heads the groups of a long text take.
+        names: The layers that are timed: two of each kind, and all that share a cache with one of them.
+        planned: A layer of each kind in the longest text, its heads or channels and then its groups, and the stated
+            cost of a unit for texts of each length.
+        seconds: What layers of each kind take, their heads or channels and then their groups, by the length of the
+            text.
     """
 
     def __init__(self, model: nn.Module, settings: Settings, lengths: Sequence[int]) -> None:
         self._model, self._settings, self._lengths = model, settings, lengths
-        self.first_pass, self.passes = 0.0, defaultdict[int, list[float]](list)
+        self.first_pass, self.passes = 0.0, dict[int, float]()
         self.skipped, self.kinds, self.names = dict[str, str](), dict[str, Hashable](), list[str]()
-        self.planned = dict[Hashable, tuple[list[PlannedMixer], dict[int, float], list[_Times], dict[int, float]]]()
-        # Costs and seconds, by all that says how heads and groups are measured; and engines that have run.
-        self._alike = defaultdict[Hashable, tuple[dict[int, float], list[_Times], dict[int, float]]](
-            lambda: ({}, [], {})
-        )
-        self._ran = set[Engine | None]()
+        self.planned = dict[Hashable, tuple[list[PlannedMixer], dict[int, float]]]()
+        self.seconds = defaultdict[Hashable, dict[int, list[list[float]]]](lambda: defaultdict(list))
+        # What heads and groups took, by all that says how they are measured, in the first and second layer of a kind.
+        self._took = dict[Hashable, list[float]]()
 
     def time_layers(self, given: Given) -> Iterator[str]:
         """Run the model over a text, time the layers in it, and yield their names."""
         captured = self._captured(given)
         if not self.names:
-            (self.first_pass,) = self.passes[len(given)]
+            self.first_pass = self.passes[len(given)]
             if any(map(is_own_code, self._model.modules())):
-                del captured, self.passes[len(given)]
+                del captured
                 captured = self._captured(given)
             self.skipped = captured.skipped
             self.kinds, self.names = _kinds_and_names(self._model, captured)
@@ -246,7 +236,7 @@ class _Trial:
     def _captured(self, given: Given) -> Capture:
         start, (inputs, axis) = time.perf_counter(), inputs_of(given)
         captured = captured_mixers(self._model, inputs, "none", self._settings, 0, axis)
-        self.passes[len(given)].append(time.perf_counter() - start)
+        self.passes[len(given)] = time.perf_counter() - start
         return captured
 
     def _time(self, item: Captured, length: int, start: float) -> None:
@@ -255,43 +245,34 @@ class _Trial:
         works, group = [(item, plan_work(*planning))], plan_group(*planning) if item.groups else ""
         works += [] if isinstance(group, str) else [group]
         made, kind = time.perf_counter() - start, self.kinds[item.name]
-        unit, cut = item.units_operator(slice(0, 1)), works[0][1].cut
-        if kind not in self.planned:
-            cuts = {length: self._settings.cut(length, few=unit.by_products) for length in self._lengths}
-            positions = sum(len(one.positions) for length in self._lengths if (one := cuts[length]) is not None)
-            said = ((work.engine, work.operations, one.units, len(work.sample.units), work.cut) for one, work in works)
-            mixers, alike = [_mixer(one, work, positions) for one, work in works], self._alike[tuple(said)]
-            self.planned[kind] = mixers, *alike
-            alike[0].update({length: operations_per_unit(unit, length, one) for length, one in cuts.items()})
-            alike[1].extend(defaultdict[int, list[float]](list) for _ in works[len(alike[1]) :])
-        _, _, took, beside = self.planned[kind]
-        settings, positions, begun = self._settings, 1, list[tuple[Captured, Work]]()
-        if cut is not None and unit.by_products:
-            # Each position takes hundreds of products; this one about as many as they do on the mean.
-            positions = len(cut.positions)
-            middling = replace(cut, positions=(cut.positions[positions // 4],))
-            works = [(one, replace(work, cut=middling)) for one, work in works]
-        elif cut is not None and len(works) > 1 and length > _SHORT and not cut.windowed:
-            if isinstance(unit, SoftmaxAttention | Dense):
-                settings = replace(settings, count_accuracy=settings.count_accuracy_at(length))
-                begun = [_beginning(*work, max(_SHORT, length // 2)) for work in works]
-        # The first time, code is compiled or loaded, some of it only where all positions are measured.
-        fresh = {work.engine: (one, work) for one, work in reversed(begun or works) if work.engine not in self._ran}
-        if fresh:
-            _seconds_of(1, [*fresh.values()], settings)
-            self._ran |= fresh.keys()
-        if begun:
-            seconds = _seconds_of(1, works[:1], settings)
-            if length not in beside:
-                heads, groups = _seconds_of(1, begun, settings)
-                beside[length] = groups / heads
-            seconds.append(seconds[0] * beside[length])
-        else:
-            seconds = [positions * one for one in _seconds(works, settings)]
-        seconds[0] += made
-        # A shorter text may have groups for which the memory of the longest is too small.
-        for times, one in zip(took, seconds, strict=False):
-            times[length].append(one)
+        unit = item.units_operator(slice(0, 1))
+        alike = tuple(
+            (work.engine, work.operations, one.units, len(work.sample.units), work.cut) for one, work in works
+        )
+        layer, warm = (alike, len(self.seconds[kind][length])), (alike, 0) in self._took
+        if sum(self._took.get(layer, [])) < _ENOUGH:
+            self._took[layer] = _seconds(works, self._settings, products=unit.by_products, warm=warm)
+        heads, *groups = self._took[layer]
+        self.seconds[kind][length].append([made + heads, *groups])
+        if length < self._lengths[-1] or kind in self.planned:
+            return
+        cuts = {length: self._settings.cut(length, few=unit.by_products) for length in self._lengths}
+        mixers = [
+            PlannedMixer(
+                name=one.name,
+                kind=one.kind,
+                units=one.units,
+                measured=len(work.sample.units),
+                positions=sum(len(cut.positions) for length in self._lengths if (cut := cuts[length]) is not None),
+                engine="none" if work.engine is None else work.engine.name,
+                block=work.block,
+                operations=work.operations,
+                seconds=0.0,
+                memory=work.block * work.unit_bytes + work.shared_bytes,
+            )
+            for one, work in works
+        ]
+        self.planned[kind] = mixers, {length: operations_per_unit(unit, length, cut) for length, cut in cuts.items()}
 
     def plan(self, times: float, ranks: int) -> Plan:
         """The plan of texts that each stand for so many, of which so many ranks share the layers."""
@@ -304,11 +285,12 @@ class _Trial:
         for layer, kind in self.kinds.items():
             if kind not in self.planned or layer in self.skipped:
                 continue
-            alike, costs, took, _ = self.planned[kind]
+            alike, costs = self.planned[kind]
             mixers = list[PlannedMixer]()
             for index, mixer in enumerate(alike):
+                took = {length: fmean(one[index] for one in layers) for length, layers in self.seconds[kind].items()}
                 name, positions = layer + index * SHARED, round(times * mixer.positions)
-                every = times * _rescale(took[index], lengths, costs)
+                every = times * _rescale(took, lengths, costs)
                 mixers.append(replace(mixer, name=name, positions=positions, seconds=every))
             planned += mixers
             seconds += (max if beside else sum)([one.seconds for one in mixers]) / min(ranks, len(self.kinds))
@@ -327,75 +309,45 @@ class _Trial:
         )
 
 
-def _mixer(item: Captured, work: Work, positions: int) -> PlannedMixer:
-    """What would be done with a mixer at so many positions, before it is known how long that takes."""
-    return PlannedMixer(
-        name=item.name,
-        kind=item.kind,
-        units=item.units,
-        measured=len(work.sample.units),
-        positions=positions,
-        engine="none" if work.engine is None else work.engine.name,
-        block=work.block,
-        operations=work.operations,
-        seconds=0.0,
-        memory=work.block * work.unit_bytes + work.shared_bytes,
-    )
-
-
 def _kinds_and_names(model: nn.Module, captured: Capture) -> tuple[dict[str, Hashable], list[str]]:
-    """The kind of each mixer, with weights of a shape and a part in a shared cache; and names of those to be timed."""
+    """The kind of each mixer, with weights of a shape and a part in a shared cache; and names of two of each kind."""
     modules = {name or class_of(model).__name__: module for name, module in named_parts(model)}
     kinds = dict[str, Hashable]()
     for mixer in captured.mixers:
         readers = captured.readers.get(mixer.name, ())
         shapes = tuple(weight.shape for weight in modules[mixer.name.partition("@")[0]].parameters())
         kinds[mixer.name] = replace(mixer, name=""), shapes, len(readers), mixer.name in readers[-1:]
-    chosen, different = dict[str, None](), dict.fromkeys(kinds.values())
-    for kind in different:
+    chosen = dict[str, None]()
+    for kind in dict.fromkeys(kinds.values()):
         layers = [name for name, other in kinds.items() if other == kind]
-        for quarter in (1, 3) if len(different) == 1 else (2,):
+        for quarter in (1, 3):
             # Evenly spread, with all that share a cache with one of them.
             name = layers[quarter * len(layers) // 4]
             chosen |= dict.fromkeys(captured.readers.get(name, (name,)))
     return kinds, list(chosen)
 
 
-def _beginning(item: Captured, work: Work, count: int) -> tuple[Captured, Work]:
-    """The same for the beginning of a text alone, at as large a share of its positions."""
-
-    def first(operator: Operator) -> Operator:
-        if isinstance(operator, Shared):
-            return Shared(first(operator.operator))
-        if not isinstance(operator, SoftmaxAttention):
-            return Dense.of_causal(operator.dense()[..., :count, :count], operator.state_size()[:count])
-        bias = None if operator.key_bias is None else operator.key_bias[..., :count]
-        query, key = (part[..., :count, :] for part in (operator.query, operator.key))
-        return SoftmaxAttention(
-            query, key, operator.scale, operator.window,
-            key_bias=bias, sink=operator.sink, soft_cap=operator.soft_cap, checked=True,
-        )  # fmt: skip
-
-    def units_operator(units: Units) -> Operator:
-        return first(item.units_operator(units))
-
-    cut, mixed = cast("Cut", work.cut), item.values
-    positions = dict.fromkeys(max(1, position * count // cut.length) for position in cut.positions)
-    values = None if mixed is None else lambda: mixed()[..., :count, :]
-    shorter = replace(cut, length=count, positions=tuple(positions))
-    return replace(item, units_operator=units_operator, values=values), replace(work, cut=shorter)
-
-
-def _seconds(works: _Works, settings: Settings) -> list[float]:
+def _seconds(works: Sequence[tuple[Captured, Work]], settings: Settings, *, products: bool, warm: bool) -> list[float]:
     """What all units of a layer and of its groups take, by as many of them as fit into `_ENOUGH` seconds."""
+    positions = 1
+    if products and (cut := works[0][1].cut) is not None:
+        # Each position takes hundreds of products; this one about as many as they do on the mean.
+        positions = len(cut.positions)
+        one = replace(cut, positions=(cut.positions[positions // 4],))
+        works = [(item, replace(work, cut=one)) for item, work in works]
     # Fewer units than threads would not show how fast all are.
     count = torch.get_num_threads() if len(works) == 1 else 1
+    if not warm:
+        # The first time, code is compiled or loaded, some of it only where all positions are measured.
+        _seconds_of(count, [*{work.engine: (item, work) for item, work in reversed(works)}.values()], settings)
     seconds = _seconds_of(count, works, settings)
     fitting = int(_ENOUGH * len(works[0][1].sample.units) / sum(seconds))
-    return _seconds_of(fitting, works, settings) if fitting >= 2 * count else seconds
+    if fitting >= 2 * count:
+        seconds = _seconds_of(fitting, works, settings)
+    return [positions * one for one in seconds]
 
 
-def _seconds_of(count: int, works: _Works, settings: Settings) -> list[float]:
+def _seconds_of(count: int, works: Sequence[tuple[Captured, Work]], settings: Settings) -> list[float]:
     """The same by so many units, evenly spread because heads differ."""
     some, shares = list[tuple[Captured, Work]](), list[float]()
     for item, work in works:
@@ -408,11 +360,10 @@ def _seconds_of(count: int, works: _Works, settings: Settings) -> list[float]:
     return [float(one.attrs["seconds"]) / share for one, share in zip(found, shares, strict=True)]
 
 
-def _rescale(times: _Times, lengths: Sequence[int], costs: Mapping[int, float] | None = None) -> float:
-    """Seconds over all texts of what took some over one length of text, and some over a shorter one if there is one."""
+def _rescale(seconds: Mapping[int, float], lengths: Sequence[int], costs: Mapping[int, float] | None = None) -> float:
+    """Seconds over all texts of what took some over the longest, and some over a shorter one where there is one."""
     # They grow with the length and with the stated cost, by default its square: as much by either as both times say.
-    seconds = {length: fmean(some) for length, some in times.items()}
-    costs = costs or {length: float(length**2) for length in (*lengths, *seconds)}
+    costs = costs or {length: float(length**2) for length in lengths}
     longest, shorter = max(seconds), min(seconds)
     stated = seconds[longest] / costs[longest]
     if shorter < longest:
