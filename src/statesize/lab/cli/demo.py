@@ -144,7 +144,7 @@ def _table(models: Sequence[ComparedModel], profiles: Sequence[Profile], losses:
         used = Shown(share, "" if math.isnan(share) else f"{share:.0%}")
         loss, held, ess = losses[model.model], model.middle_ceiling, model.middle_entropy
         rows.append([model_title(profile), Shown(loss, f"{loss:.2f}"), held, Shown(ess, f"{ess:.1f}"), used])
-    note = "Softmax attention keeps every token: its memory grows, so it has no share."
+    note = "Softmax attention keeps every token. Its memory grows with the text, so no share is given."
     return PageTable(f"Halfway, at token {profiles[0].tokens.sizes['token'] // 2}", headings, rows, note)
 
 
@@ -161,7 +161,7 @@ def _means(profiles: Sequence[Profile], losses: dict[str, float], cut: dict[str,
         lost = Interval.of(once[rule])
         sure = bool(lost.ends) and not lost.low <= NEGLIGIBLE < lost.high
         word = "perhaps" if not sure else "yes" if lost.high <= NEGLIGIBLE else "no"
-        said.append(f"If they are chosen {choice}: {word}, predictions change by {lost:.1%}.")
+        said.append(f"If these numbers are chosen {choice}: {word}, predictions change by {lost:.1%}.")
     multiple: dict[str, Any] = cut["without_hindsight"]["multiple"] or {}
     if multiple.get("mean"):
         said[-1] += f" For {NEGLIGIBLE:.0%} it takes {Interval.of(multiple):.1f} times ESS."
@@ -171,7 +171,7 @@ def _means(profiles: Sequence[Profile], losses: dict[str, float], cut: dict[str,
     return [
         f"Would a memory of only as many numbers as ESS be enough? Tested in {title}, halfway through "
         f"{counted(cut['texts'], 'text')} of {cut['measured'][0]['tokens']} tokens. Losing the whole past costs "
-        f"{worth} nats per token and changes predictions by 100%; at most {NEGLIGIBLE:.0%} is enough"
+        f"{worth} nats per token and changes predictions by 100%; a change of at most {NEGLIGIBLE:.0%} counts as enough"
         f"{' (in brackets: 95% intervals)' if worth.ends else ''}.",
         *said,
         f"More ESS is not better: {model_title(best)} predicts best here. Whether a model needs more memory, only a "
