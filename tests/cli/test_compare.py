@@ -60,7 +60,7 @@ def test_json_and_page(saved, capsys):
     captured = capsys.readouterr()
     document = json.loads(captured.out)
     assert document["schema"] == 1
-    assert [model["model"] for model in document["models"]] == ["small", "small"]
+    assert [model["model"] for model in document["models"]] == ["small (1)", "small (2)"]
     total = Profile.load("one").summary(wide=True)["total_entropy"].sum()
     assert document["models"][0]["total_entropy"] == pytest.approx(total)
     assert document["models"][0]["recall_perplexity"] == 7.5

@@ -135,7 +135,7 @@ def test_one_model_and_texts_that_differ(profiles):
     other = small("sa", "sa", IDS[:, :20])
     assert headline([other, profiles[1]]).sentence.endswith(alone.sentence)
     # Lines of each model say that beside the contrast.
-    assert contrast([other, profiles[1]]).endswith("so the shares do not compare.")
+    assert contrast([other, profiles[1]]).endswith("so these numbers do not compare.")
     assert contrast(profiles).endswith(f"\n{headline(profiles).sentence}")
 
 

@@ -65,19 +65,22 @@ def compare(
     from statesize.cli.shared.summary import comparison_page
     from statesize.cli.shared.table import show
     from statesize.report.comparison import compare
-    from statesize.report.names import model_titles
+    from statesize.report.names import distinct, model_titles
 
     perplexities = None if recall is None else read_recall(recall)
     wholes = [read_redundancy(path) for path in networks or []]
+    # The names of folders, or their whole paths where some names are alike.
+    names = [folder.absolute().name for folder in profiles]
+    places = names if len(set(names)) == len(names) else [str(folder) for folder in profiles]
     loaded = read_profiles(profiles, printing)
+    if not (perplexities or wholes):
+        # What stands beside them is found by the models' own names.
+        loaded = distinct(loaded, places)
     compared = compare(loaded, perplexities, wholes)
     if html is not None:
         with printing.step("drawing the report"):
             compared.to_html(html)
         tell_page(html, printing, open_page=open_page)
-    # The names of folders, or their whole paths where some names are alike.
-    names = [folder.absolute().name for folder in profiles]
-    places = names if len(set(names)) == len(names) else [str(folder) for folder in profiles]
     printed = comparison_page(loaded, compared, model_titles(loaded, places), wide=wide)
     show(printed, {name: getattr(compared, name) for name in ("models", "notes", "finding")}, printing)
     if html is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +14,7 @@ import pandas as pd
 from statesize.errors import InputError
 from statesize.report.compared import ComparedModel, compared_models, comparison_notes
 from statesize.report.frames import cell_text
+from statesize.report.names import distinct
 from statesize.report.page import write_report
 from statesize.report.redundancy import Redundancy
 from statesize.report.words import capacity_use
@@ -121,4 +122,6 @@ def compare(
         raise InputError("profiles must hold at least one, got none.")
     beside = recall or {}, tuple(networks)
     models, notes = compared_models(profiles, *beside), tuple(comparison_notes(profiles, *beside))
-    return Comparison(models, notes, capacity_use(profiles), tuple(profiles), *beside)
+    apart = distinct(profiles)
+    models = tuple(replace(row, model=one.model) for row, one in zip(models, apart, strict=True))
+    return Comparison(models, notes, capacity_use(apart), tuple(profiles), *beside)

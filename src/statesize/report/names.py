@@ -68,6 +68,14 @@ def model_titles(profiles: Sequence[Profiled], places: Sequence[str] = ()) -> li
     ]
 
 
+def distinct(profiles: Sequence[Profiled], places: Sequence[str] = ()) -> list[Profiled]:
+    """The profiles, with places or numbers behind the names of models that are called alike: a chart would add them."""
+    titles = model_titles(profiles, places)
+    return [
+        one if title == model_title(one) else one.called(title) for title, one in zip(titles, profiles, strict=True)
+    ]
+
+
 def short_names(names: Sequence[str]) -> dict[str, str]:
     """Names without the dotted parts that all begin and end with: layers.0.mixer, layers.1.mixer are 0 and 1."""
     parts = [name.split(".") for name in names]

@@ -13,7 +13,7 @@ from statesize.measurement.chart import Metric
 from statesize.report.charts import along, layers
 from statesize.report.compared import compared_models, comparison_notes
 from statesize.report.head_map import fitting_map
-from statesize.report.names import by_reason, metric_titles, model_title, model_titles
+from statesize.report.names import by_reason, distinct, metric_titles, model_title, model_titles
 from statesize.report.on_record import standing, what_suffices
 from statesize.report.redundancy import Redundancy
 from statesize.report.result_page import MEANING, PageChart, PageFigure, ResultPage, told_apart
@@ -79,14 +79,15 @@ def page(
     weights: str = "",
 ) -> ResultPage:
     """The page of profiles."""
+    own, profiles = profiles, distinct(profiles)
     said, several = headline(profiles), len(profiles) > 1
     explained, tables = [said.detail, *_BARS, *([_REPEATED] if networks else [])], [layer_table(profiles)]
     titles = model_titles(profiles)
     if several:
-        models = compared_models(profiles, recall or {}, networks)
+        models = compared_models(own, recall or {}, networks)
         figures = with_terms(comparison_table(models, titles), FIGURES, profiles)
         tables = [middle_table(profiles, models, titles), *tables, figures]
-        explained += comparison_notes(profiles, recall or {}, networks)
+        explained += comparison_notes(own, recall or {}, networks)
     tables += [*group_tables(profiles), engine_table(profiles)]
     shared = provenance(profiles[0])
     if several:
@@ -95,7 +96,7 @@ def page(
         table, shared = told_apart(rows, "How each model was measured")
         tables.append(table)
     notes = {
-        MEANING: [*standing(profiles, weights), *what_suffices(profiles)],
+        MEANING: [*standing(own, weights), *what_suffices(own)],
         "How to read this": [*explained, *sink_notes(profiles)],
         "Not measured": _named(profiles, [by_reason(one.attributes["skipped"]) for one in profiles]),
         "Notes": _named(profiles, [{listed(names): note for note, names in one.notes.items()} for one in profiles]),

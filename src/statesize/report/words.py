@@ -138,9 +138,11 @@ def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> st
         for at in range(len(parties))
     ]
     if not alike:
+        found = zip(titles, numbers, places, strict=True)
+        carried = ", ".join(f"{title} carries {number}{place}" for title, number, place in found)
         return (
-            f"Each model's share of what it can hold: {', '.join(each[at] for at in order)}. They did not read the "
-            "same tokens up to the same cut, so the shares do not compare."
+            f"{_sentence_case(carried)}. They did not read the same tokens up to the same cut, so these numbers do not "
+            "compare."
         )
 
     def ranked(some: Sequence[int], among: str = "") -> str:
@@ -161,11 +163,11 @@ def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> st
     else:
         title, carried = _sentence_case(titles[states[0]]), numbers[states[0]]
         said = [
-            *([_NO_RANK] if len(states) == len(caches) == 1 else []),
             ranked(states, "Among states, ") if len(states) > 1 else f"{title} carries {carried}{past}.",
             ranked(caches, "Among caches, ")
             if len(caches) > 1
             else f"{_sentence_case(titles[caches[0]])} keeps every token and carries {numbers[caches[0]]}.",
+            *([_NO_RANK] if len(states) == len(caches) == 1 else []),
         ]
     return f"{' '.join(said)} {_reach(profiles)}"
 

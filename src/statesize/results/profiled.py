@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import xarray as xr
@@ -52,6 +52,19 @@ class Profiled:
             InputError: If there is no such mixer.
         """
         return self.tree.children[layer_name(self.mixers, layer)].to_dataset(inherit=False)
+
+    def called(self, name: str) -> Self:
+        """The same of a model that is called otherwise, such as beside another profile of it.
+
+        Args:
+            name: What it is called.
+
+        Returns:
+            A copy that shares all arrays.
+        """
+        tree = self.tree.copy(deep=False)
+        tree.attrs = {**self.tree.attrs, "model": name}
+        return replace(self, tree=tree)
 
     def group(self, layer: int | str) -> xr.Dataset | None:
         """What was measured of a mixer's heads that share what is stored: the joint ESS of each group.
