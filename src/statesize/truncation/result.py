@@ -312,7 +312,7 @@ class TruncationResult:
 
     @property
     def at_ess(self) -> tuple[Row, Row]:
-        """Heads that keep as many numbers as their ESS: with hindsight, and by the best choice without it."""
+        """The rows with as many numbers as ESS, with hindsight and by the best choice without it."""
         once = {row.rule: row for row in self.rows if row.scale == 1}
         causal = (once[rule] for rule in CAUSAL if rule in once)
         return once["ess"], min(causal, key=lambda row: row.divergence_share.value)
