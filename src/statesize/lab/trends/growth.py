@@ -226,7 +226,7 @@ class Growth(Trend):
 
     @property
     def telling_rows(self) -> int:
-        """How many rows of the table one reads first, the average and the layers; of many layers, those with most ESS."""
+        """Rows of the table that one reads first, which are the average and the layers, or those with most ESS."""
         return 1 + (_MOST_ESS if self._has_many_layers else len(self.layers))
 
     def _row(self, one: Exponent) -> Row:
