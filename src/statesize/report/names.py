@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from statesize.io.text import listed
 from statesize.measurement.chart import METRICS, Metric
 from statesize.results.profiled import Profiled
 from statesize.results.summary import ess_values
+
+P = TypeVar("P", bound=Profiled)
 
 KINDS = {
     "sa": "softmax attention",
@@ -68,7 +71,7 @@ def model_titles(profiles: Sequence[Profiled], places: Sequence[str] = ()) -> li
     ]
 
 
-def distinct(profiles: Sequence[Profiled], places: Sequence[str] = ()) -> list[Profiled]:
+def distinct(profiles: Sequence[P], places: Sequence[str] = ()) -> list[P]:
     """The profiles, with places or numbers behind the names of models that are called alike: a chart would add them."""
     titles = model_titles(profiles, places)
     return [
