@@ -421,7 +421,7 @@ def test_the_same_command_goes_on(slow_checkpoint, text, run, monkeypatch, capsy
     monkeypatch.chdir(run.folder)
     assert main([str(word) for word in command]) == 0
     errors = capsys.readouterr().err.splitlines()
-    kept = next(line for line in errors if "measured by an earlier run" in line)
+    kept = next(line for line in errors if "kept from an earlier run" in line)
     assert int(kept.split(":")[1].split()[0]) >= 3
     assert os.listdir() == ["result"]
 

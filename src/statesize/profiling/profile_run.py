@@ -249,7 +249,7 @@ def profile_bar(bars: Bars, name: str, sequences: int | None) -> Callable[[Profi
         before += progress.resumed
         bar.keep(progress.resumed)
         if before and not progress.resumed:
-            bar.note(f"{counted(before, 'mixer')} of sequences, measured by an earlier run, kept")
+            bar.note(f"{counted(before, 'measurement')} of layers kept from an earlier run")
             before = 0
         # Inputs that are read while they are measured do not say how many they are.
         total = sequences or progress.sequence + 1
