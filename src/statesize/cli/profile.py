@@ -157,8 +157,10 @@ def profile(
 
     before = None if prefix is None else read_whole(prefix)
     printing.hush_libraries()
-    with printing.step(f"looking for {task}"):
-        asked = None if task is None else find_task(task)
+    asked = None
+    if task is not None:
+        with printing.step(f"looking for {task}"):
+            asked = find_task(task)
     started = time.perf_counter()
     run = (
         _here(model, loading, texts, printing, settings)
