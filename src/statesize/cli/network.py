@@ -95,11 +95,12 @@ def network(
     from statesize.cli.shared.provenance import called_again, called_with
     from statesize.cli.shared.table import show, show_page
     from statesize.measurement.statistics import ENOUGH_TOKENS, too_short
-    from statesize.models.load import check_modules, model_for_checks
+    from statesize.models.load import model_for_checks
     from statesize.networks.network import network_ess
     from statesize.networks.page import FILLED, ON_RECORD, RECORDED, page
     from statesize.networks.plan import network_plan
     from statesize.networks.redundancy import redundancy
+    from statesize.networks.span import check_modules
 
     printing.hush_libraries()
     tokenizer, vocabulary, _ = texts.facts_of(model, loading, printing)

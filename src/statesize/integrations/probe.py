@@ -401,12 +401,13 @@ def _without_utilisation(profile: Profile) -> dict[str, str]:
     """Why layers have none, and what helps."""
     causes = dict[str, str]()
     for one in diagnose(profile):
+        if one.cuts:
+            continue
         more = "longer texts or more positions have one"
         if math.isnan(one.size):
             told = str(profile.mixer(one.layer).attrs["note"]).partition(f"{UNKNOWN_SIZE}: ")[2].partition(".")[0]
             more = told or "set `state_size` in its class to an integer"
-        if not one.cuts:
-            causes[one.layer] = f"{str(one).partition(': ')[2]}; {more}"
+        causes[one.layer] = f"{str(one).partition(': ')[2]}; {more}"
     return causes
 
 

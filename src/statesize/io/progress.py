@@ -101,7 +101,7 @@ class Bar:
 
     def __init__(self, bars: Bars, description: str, total: int | None) -> None:
         self._bars, self._description, self._plain = bars.rich, printable(description), bars.plain
-        self._say, self._tell_begun = bars.say, bars.tell_begun
+        self._say = bars.say
         self._task = bars.rich.add_task(self._description, total=total, detail="", end=None)
         self._resumed = 0
         self._first: tuple[int, float] | None = None  # parts done by this run at the end of its first one, and when
@@ -127,15 +127,13 @@ class Bar:
         if self._first is None and own > 0:
             self._first = own, now
             if self._plain and line and left is None and done < total:
-                self._tell_begun()
-                say(f"{self._description}: {detail}")
+                self.note(detail)
         elif left is None and self._first is not None and now - self._first[1] >= _LEAST_TIMED and own > self._first[0]:
             left = (now - self._first[1]) * (total - done) / (own - self._first[0])
         left = None if done >= total else left
         if self._plain and line and left is not None and self._is_due(done / total, now):
             self._said = done / total, now
-            self._tell_begun()
-            say(f"{self._description}: {detail}; about {duration(left)} left")
+            self.note(f"{detail}; about {duration(left)} left")
         end = None if left is None else now + left
         self._bars.update(
             self._task, completed=done, total=total, end=end, detail=printable(detail) if done < total else ""

@@ -16,10 +16,10 @@ _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH)
 
 def ask_hub(name: str, revision: str | None = None) -> None:
     """Refuse an id that the hub does not have, or cannot be asked for, at once: transformers retries for a minute."""
-    from huggingface_hub import HfApi, constants
-
     if plugin_of(name) or Path(name).exists() or snapshot(name, revision or "main"):
         return
+    from huggingface_hub import HfApi, constants
+
     if constants.HF_HUB_OFFLINE:
         why = no_model(name, "is no folder, and lies not in the cache of the hub, which HF_HUB_OFFLINE forbids to ask")
         raise FileError(f"{why} Check the spelling, or unset HF_HUB_OFFLINE.")

@@ -18,12 +18,11 @@ from statesize.adapters.models.model_state import adapter_states, tensors_sha256
 from statesize.adapters.models.precision import hold_in_single, low_bytes, stored_dtype
 from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import check_whole, class_of
-from statesize.check import refuse, require_kind
+from statesize.check import require_kind
 from statesize.errors import FileError, InputError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import is_gguf
 from statesize.io.machine import free_bytes
-from statesize.io.text import listed, meant
 from statesize.models.files import check_digest, has_tokenizer, parsed_once
 from statesize.models.from_transformers import (
     WITHOUT_TOKENIZER,
@@ -152,9 +151,8 @@ def load_model(
     if revision is not None and (plugin or Path(name).exists()):
         raise InputError(f"revision must be left out for a model that is not of the hub, got {revision!r} for {name}.")
     if plugin is not None:
-        known, origin = (Path(name).absolute().name, "folder") if Path(name).is_dir() else (name, "bundled")
         model, tokenizer = plugin.model(name), _tokenizer_or_none(name, {}, needs_tokenizer)
-        loaded = LoadedModel(known, model, tokenizer, {"kind": origin})
+        source = {"kind": "folder" if Path(name).is_dir() else "bundled"}
     else:
         options = {"revision": revision, "trust_remote_code": trust_remote_code}
         with parsed_once() if is_gguf(Path(name)) else nullcontext():
@@ -162,14 +160,11 @@ def load_model(
                 check_layers(name, [layers] if isinstance(layers, int | str) else layers, options)
             model, source = transformers_model(name, DTYPES.get(dtype or ""), options, allow_pickle=allow_pickle)
             tokenizer = _tokenizer_or_none(name, options, needs_tokenizer)
-        known = name if source["kind"] == "hub" else Path(name).absolute().name
-        loaded = LoadedModel(known, model, tokenizer, source)
-    model = loaded.model if dtype is None else loaded.model.to(DTYPES[dtype])
-    model, source = model.to(target).eval(), loaded.source
+    model = (model if dtype is None else model.to(DTYPES[dtype])).to(target).eval()
     if dtype is None and not as_stored and low_bytes(model):
         stored = [source["weights"]] if "weights" in source else []
         source = source | {"weights": "; ".join([*stored, _run_in_single(model, target)])}
-    return LoadedModel(loaded.name, model, loaded.tokenizer, source)
+    return LoadedModel(model_name(name), model, tokenizer, source)
 
 
 def _run_in_single(model: nn.Module, device: torch.device) -> str:
@@ -286,16 +281,6 @@ def model_for_checks(name: str, *, revision: str | None = None, trust_remote_cod
         return plugin.model(name)
     with parsed_once() if is_gguf(Path(name)) else nullcontext():
         return weightless_model(read_transformers_config(name, options))
-
-
-def check_modules(model: nn.Module, **chosen: str | None) -> None:
-    """Refuse names of modules that a model does not have."""
-    lists = (nn.ModuleList, nn.ModuleDict)
-    modules: list[tuple[str, nn.Module]] = list(cast("Any", model).named_modules())
-    known = [name for name, module in modules if name and not isinstance(module, lists)]
-    for argument, name in chosen.items():
-        if name and name not in known:
-            refuse(argument, "the name of a module that runs", name, meant(name, known, f"It has {listed(known)}."))
 
 
 def model_name(name: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,19 @@ from statesize.adapters.observation import in_this_thread
 from statesize.check import refuse
 from statesize.errors import InputError, ModelError
 from statesize.io.text import listed, meant
+
+
+def check_modules(model: nn.Module, **chosen: str | None) -> None:
+    """Refuse names of modules that a model does not have, before it runs."""
+    lists = (nn.ModuleList, nn.ModuleDict)
+    known = [name for name, module in named_parts(model) if name and not isinstance(module, lists)]
+    for argument, name in chosen.items():
+        if name and name not in known:
+            _refuse_module(argument, name, known)
+
+
+def _refuse_module(argument: str, name: str, known: Sequence[str]) -> NoReturn:
+    refuse(argument, "the name of a module that runs", name, meant(name, known, f"It has {listed(known)}."))
 
 
 class Span:
@@ -83,8 +96,7 @@ class Span:
             if argument == "start" and of_frames:
                 continue
             if name not in modules or name not in called:
-                known = list(dict.fromkeys(filter(None, called)))
-                refuse(argument, "the name of a module that runs", name, meant(name, known, f"It has {listed(known)}."))
+                _refuse_module(argument, name, list(dict.fromkeys(filter(None, called))))
         return start, end, of_frames, calls, reads_input
 
     def future(self, past: Tensor) -> Tensor:

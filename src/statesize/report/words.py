@@ -125,25 +125,23 @@ def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> st
     # Numbers of whole layers have no size that they could be a share of.
     if len(profiles) < 2 or any(party.derived or not party.carried > 0 for party in parties):
         return ""
-    shares = [party.carried / ceiling for party, ceiling in zip(parties, ceilings, strict=True)]
-    order = sorted(range(len(parties)), key=lambda index: shares[index], reverse=True)
     alike = len({str(profile.attributes["tokens_sha256"]) for profile in profiles}) == 1
     alike = alike and len({party.place for party in parties}) == 1
-    places = ["" if alike else f" past {party.place}" for party in parties]
     numbers = [
         f"{one.carried:.1f} of {most:.0f} numbers per channel" for one, most in zip(parties, ceilings, strict=True)
     ]
-    each = [
-        f"{titles[at]} {_share_over_texts(profiles[at], shares[at]):.0%} ({numbers[at]}{places[at]})"
-        for at in range(len(parties))
-    ]
     if not alike:
-        found = zip(titles, numbers, places, strict=True)
-        carried = ", ".join(f"{title} carries {number}{place}" for title, number, place in found)
+        found = zip(titles, numbers, parties, strict=True)
+        carried = ", ".join(f"{title} carries {number} past {party.place}" for title, number, party in found)
         return (
             f"{_sentence_case(carried)}. They did not read the same tokens up to the same cut, so these numbers do not "
             "compare."
         )
+    shares = [party.carried / ceiling for party, ceiling in zip(parties, ceilings, strict=True)]
+    order = sorted(range(len(parties)), key=lambda index: shares[index], reverse=True)
+    each = [
+        f"{titles[at]} {_share_over_texts(profiles[at], shares[at]):.0%} ({numbers[at]})" for at in range(len(parties))
+    ]
 
     def ranked(some: Sequence[int], among: str = "") -> str:
         if shares[some[0]] < _SAME * shares[some[-1]]:
