@@ -42,11 +42,11 @@ TASKS = {"mqar": "MQAR", "selective_copying": "selective copying"}
 
 def findings() -> dict[str, str]:
     """One row a claim of the paper; how often studies find what is not there."""
-    against, rows, statements = caveats(), list[tuple[str, ...]](), list[tuple[str, ...]]()
+    against, rows, statements, objections = caveats(), list[tuple[str, ...]](), list[tuple[str, ...]](), list[str]()
     presets, verdicts = set[tuple[str, str]](), list[str]()
     for claim, name in CLAIMS:
         if not (RESULTS / "studies" / name).is_dir():
-            rows.append((claim, "not yet tested", "", ""))
+            rows.append((claim, "not yet tested", ""))
             continue
         record = read_record(name)
         presets.add((name, record.get("preset", "")))
@@ -56,7 +56,8 @@ def findings() -> dict[str, str]:
         link = f"[{VERDICTS[record['holds']]}](../results/studies/{name}/record.json)"
         tested = f"{record['claim']} On {_subjects(name, record)}."
         statements.append((claim, tested))
-        rows.append((claim, link, f"{effects} ({counts}: {_unit(record)})", against[name]))
+        rows.append((claim, link, f"{effects} ({counts}: {_unit(record)})"))
+        objections.append(f"- *{claim.partition(' (')[0]}.* {against[name]}")
     false = read_json("false_positives")
     designs = [row for row in false["designs"] if (row["study"], row["preset"] or "") in presets]
     shown = [
@@ -75,7 +76,8 @@ def findings() -> dict[str, str]:
         *("where runs share a beginning or a first place", "then the whole claim holds", "planted effect found"),
     )
     return {
-        "table": table(("the paper says", "verdict", "effect (units)", "against it"), rows),
+        "table": table(("the paper says", "verdict", "effect (units)"), rows),
+        "against": "\n".join(objections),
         "tested": table(("the paper says", "tested here"), statements),
         "verdicts": verdict_counts(verdicts),
         "false_positives": table(head, shown),
