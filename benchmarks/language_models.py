@@ -206,7 +206,7 @@ def predict(recipe: Recipe, length: int, threads: int, **changes: Any) -> Predic
     found = profile(model, [ids], **given)
     run_seconds = now() - start
     parameters = recipe.parameters()
-    first = planned.mixers[0]
+    first = planned.steps[0]
     results = recipe.layers * first.measured * (length - 1) * _RESULT_BYTES
     weights = parameters * recipe.dtype.itemsize
     return Prediction(

@@ -191,7 +191,7 @@ def network_call(source: Source) -> Call:
 
     def check(answer: Any) -> list[str]:
         planned, found, beside = answer
-        if [cut.dimension for cut in planned.cuts] != found.dimension.tolist():
+        if [cut.dimension for cut in planned.steps] != found.dimension.tolist():
             return ["the plan is of other cuts"]
         (low, high), entropy = found.interval[0].tolist(), found.entropy[0].item()
         if not low <= entropy <= high or not 0 <= entropy <= found.dimension[0].item():

@@ -165,7 +165,7 @@ def test_a_text_is_read_once(checkpoint, tmp_path, monkeypatch, capsys):
 def test_plan(checkpoint, text, capsys):
     arguments = ["network", str(checkpoint), "--text", str(text), "--max-tokens", "8", "--positions", "2", "--plan"]
     assert main(arguments) == 0
-    assert "a product, as measured" in capsys.readouterr().out
+    assert "s a product; how many are needed" in capsys.readouterr().out
     assert main([*arguments, "--json", "--quiet"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert [cut["method"] for cut in document["cuts"]] == ["dense", "dense"]
+    assert [cut["method"] for cut in document["steps"]] == ["dense", "dense"]

@@ -238,7 +238,7 @@ def test_plan(name, tmp_path, text, here, capsys):
     assert main([*arguments, "--json"]) == 0
     document, _ = documents_of(capsys)
     assert document["spectra"] == spectra
-    assert {"engine", "measured", "seconds", "memory", "block"} <= document["mixers"][0].keys()
+    assert {"engine", "measured", "seconds", "memory", "block"} <= document["steps"][0].keys()
     assert os.listdir(here) == []
 
 

@@ -216,7 +216,7 @@ def test_a_model_by_its_name_reads_a_text() -> None:
     model, tokenizer = zoo.load("gla")
     expected = network_ess(model, torch.tensor([tokenizer.encode(text).ids]), positions=[2])
     assert network_ess("gla", text, positions=[2]).to_dict() == expected.to_dict()
-    assert [cut.dimension for cut in network_plan("gla", text, positions=[2]).cuts] == expected.dimension.tolist()
+    assert [cut.dimension for cut in network_plan("gla", text, positions=[2]).steps] == expected.dimension.tolist()
 
 
 def test_a_bundled_model() -> None:

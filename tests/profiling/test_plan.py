@@ -1,7 +1,7 @@
 """Plans: what they count is what a profile then measures."""
 
-import json
 from importlib import import_module
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +10,6 @@ from oracles.pretrained import tiny_llama
 from oracles.tiny_families import tiny
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
-from statesize.cli.shared.printing import plan_document
 from statesize.errors import InputError
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
@@ -47,12 +46,12 @@ SOME, WINDOWS = Settings(channels=2, stride=4), Settings(past=3, future=2)
 def test_it_counts_what_a_profile_measures(build, settings):
     model = build()
     planned, result = plan(model, TEXTS, settings=settings), profile(model, TEXTS, settings=settings)
-    assert (planned.sequences, planned.tokens) == (3, 40)
+    assert (planned.facts["sequences"], planned.facts["tokens"]) == (3, 40)
     nodes = {name: node.to_dataset(inherit=False) for name, node in result.tree.children.items()}
-    assert [mixer.name for mixer in planned.mixers] == list(nodes)
+    assert [mixer.name for mixer in planned.steps] == list(nodes)
     assert [name for name in nodes if not name.endswith("#shared")] == list(result.mixers)
     spectra = 0
-    for mixer, (name, node) in zip(planned.mixers, nodes.items(), strict=True):
+    for mixer, (name, node) in zip(planned.steps, nodes.items(), strict=True):
         row = summary_row(node, "", name)
         assert (mixer.kind, mixer.units, mixer.measured) == (row["kind"], row["units"], row["measured"])
         inside = node["entropy"].values[:, :, node["position"].values >= 1]
@@ -60,36 +59,35 @@ def test_it_counts_what_a_profile_measures(build, settings):
         assert mixer.positions == np.isfinite(inside[:, 0]).sum()
         assert 1 <= mixer.block <= mixer.measured
         assert mixer.engine in node.attrs["engine"].split(", ")
-    assert planned.spectra == spectra
+    assert planned.facts["spectra"] == spectra
 
 
 def test_a_model_inside_another_is_planned_as_it_is_profiled():
     held = torch.nn.DataParallel(tiny_llama())
-    assert [mixer.name for mixer in plan(held, TEXTS).mixers] == list(profile(held, TEXTS).tree.children)
+    assert [mixer.name for mixer in plan(held, TEXTS).steps] == list(profile(held, TEXTS).tree.children)
 
 
 def test_a_model_by_its_name_reads_texts_as_a_profile_does():
     text = "Return the list of names that are bound here."
     planned, result = plan("gla", text), profile("gla", text)
-    assert [mixer.name for mixer in planned.mixers] == list(result.mixers)
-    assert planned.tokens == int(result.tokens["length"].sum())
+    assert [mixer.name for mixer in planned.steps] == list(result.mixers)
+    assert planned.facts["tokens"] == int(result.tokens["length"].sum())
 
 
 def test_every_figure_is_there():
     planned = plan(small(), TEXTS)
     assert planned.seconds > 0
-    assert all(mixer.seconds > 0 and mixer.memory > 0 and mixer.operations > 0 for mixer in planned.mixers)
-    assert planned.seconds >= sum(mixer.seconds for mixer in planned.mixers)
+    assert all(mixer.seconds > 0 and mixer.memory > 0 for mixer in planned.steps)
+    assert planned.seconds >= sum(mixer.seconds for mixer in planned.steps)
     # The process holds Python, torch and the model at least.
     assert planned.memory is None or planned.memory > 10**7
-    document = json.loads(json.dumps(plan_document(planned, "small")))
-    assert (document["model"], document["spectra"], len(document["mixers"])) == ("small", planned.spectra, 3)
+    assert planned.facts["spectra"] == sum(mixer.count for mixer in planned.steps)
 
 
 def test_layers_of_a_kind_cost_as_much():
     config = ModelConfig(mixer="gla,sa", vocabulary_size=32, width=8, heads=2, layers=8, key_size=2)
     planned = plan(LanguageModel(config, torch.Generator().manual_seed(0)), [list(range(20))])
-    seconds = [mixer.seconds for mixer in planned.mixers]
+    seconds = [mixer.seconds for mixer in planned.steps]
     assert len(set(seconds[::2])) == len(set(seconds[1::2])) == 1
     assert seconds[0] != seconds[1]
 
@@ -103,22 +101,25 @@ def test_two_layers_of_each_kind_are_timed():
     config = ModelConfig(mixer="gla,gla,sa,gla", vocabulary_size=32, width=8, heads=2, layers=16, key_size=2)
     model = LanguageModel(config, torch.Generator().manual_seed(0))
     trial, names = timed(model, torch.arange(24))
-    assert all(seconds > 0 for layers in trial.seconds.values() for (seconds,) in layers[24])
+    assert all(seconds > 0 for layers in trial.took.values() for (seconds,) in layers)
+    assert all(seconds > 0 for made in trial.made.values() for seconds in made[24])
     # Two of the four layers of attention, and of the twelve others, from all parts of the model.
     assert [list(trial.kinds).index(name) for name in names] == [4, 6, 12, 14]
-    assert [kind[0].kind for kind in trial.seconds] == ["gla", "sa"]
+    assert [kind[0].kind for kind in trial.made] == ["gla", "sa"]
     assert list(trial.time_layers(torch.arange(12))) == names
 
 
 @pytest.fixture
 def measured(monkeypatch):
-    """What is timed: how many units, and of heads and groups the units, the positions, and the engine."""
-    seen = list[tuple[int, list[tuple[int, int, str]]]]()
+    """What is timed: of heads and groups how many units, of how many, the positions, and the engine."""
+    seen = list[list[tuple[int, int, int, str]]]()
 
-    def noted(count, works, _):
+    def noted(works, sequence, settings):
         assert all(item.units_operator(slice(0, 1)).length == work.cut.length for item, work in works)
-        seen.append((count, [(item.units, len(work.cut.positions), work.engine.name) for item, work in works]))
-        return [took] * len(works)
+        seen.append(
+            [(len(work.sample.units), item.units, len(work.cut.positions), work.engine.name) for item, work in works]
+        )
+        return [SimpleNamespace(attrs={"seconds": took}) for _ in works]
 
     def taking(seconds):
         nonlocal took
@@ -126,20 +127,25 @@ def measured(monkeypatch):
         return seen
 
     took = 8.0
-    monkeypatch.setattr(plans, "_seconds_of", noted)
+    monkeypatch.setattr(plans, "measure_side_by_side", noted)
     return taking
 
 
-@pytest.mark.parametrize(("seconds", "further"), [(8.0, []), (0.5, [8])])
-def test_a_head_and_a_group_are_timed_the_second_time_and_more_of_them_where_they_are_fast(measured, seconds, further):
-    seen = measured(seconds)
+def test_two_layers_of_a_kind_are_timed_after_the_engine_is_loaded(measured):
+    seen = measured(8.0)
     trial, names = timed(tiny_llama(), torch.arange(80))
-    heads, groups = (4, 79, "tridiagonal"), (2, 79, "tridiagonal")
-    each = [(count, [heads, groups]) for count in (1, *further)]
-    # The first time loads and compiles what an engine takes; a second layer shows how layers differ.
-    assert seen == [(1, [heads]), *each, *each]
-    assert [[len(took) for took in layers[80]] for layers in trial.seconds.values()] == [[2, 2]]
+    assert seen == [[(1, 4, 64, "tridiagonal")], *[[(4, 4, 79, "tridiagonal"), (2, 2, 79, "tridiagonal")]] * 2]
+    assert list(trial.took.values()) == [[[8.0, 8.0]] * 2]
     assert len(names) == 2
+
+
+def test_as_many_heads_are_timed_as_take_a_quarter_of_a_second(measured, monkeypatch):
+    # Two of four heads, and both groups.
+    monkeypatch.setattr(plans, "_TIMED", 2.5 * 8 * 80**3)
+    seen = measured(8.0)
+    trial, _ = timed(tiny_llama(), torch.arange(80))
+    assert seen[1:] == [[(2, 4, 79, "tridiagonal"), (2, 2, 79, "tridiagonal")]] * 2
+    assert list(trial.took.values()) == [[[16.0, 8.0]] * 2]
 
 
 def test_two_layers_stand_for_all_that_are_measured_alike(measured):
@@ -148,14 +154,16 @@ def test_two_layers_stand_for_all_that_are_measured_alike(measured):
     shape = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 4, "head_dim": 4, "vocab_size": 80}
     config = Gemma3TextConfig(**shape, num_hidden_layers=4, num_key_value_heads=1, sliding_window=16, layer_types=kinds)
     trial, names = timed(Gemma3ForCausalLM(config).eval(), torch.arange(80))
-    assert [list(trial.kinds).index(name) for name in names] == [0, 1, 2, 3]
-    # Two layers alone are measured, the first of them twice: those of the other kind take the same engines.
+    # Layers of both kinds take the same engines, so the second one of the other kind is not made.
+    assert [list(trial.kinds).index(name) for name in names] == [0, 1, 2]
     assert seen == [
-        (1, [(1, 79, "dense"), (4, 79, "tridiagonal")]),
-        *[(1, [(4, 79, "tridiagonal"), (1, 79, "dense")])] * 2,
+        [(1, 4, 64, "tridiagonal")],
+        [(1, 1, 64, "dense")],
+        *[[(4, 4, 79, "tridiagonal"), (1, 1, 79, "dense")]] * 2,
     ]
-    assert [[groups for _, groups in layers[80]] for layers in trial.seconds.values()] == [[8.0, 8.0]] * 2
+    planned = trial.plan(1, 1)
     assert {heads.kind for (heads, _), _ in trial.planned.values()} == {"attention", "sliding attention"}
+    assert [mixer.seconds >= 8 for mixer in planned.steps] == [True] * 8
 
 
 def test_texts_of_other_lengths_take_what_grows_with_the_length_and_with_the_cost():
@@ -183,7 +191,7 @@ def test_a_large_derivative_is_timed_by_its_products_at_one_position():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model, ids = Wide(), torch.randint(0, 30, (80,))
-    (mixer,) = plan(model, [ids]).mixers
+    (mixer,) = plan(model, [ids]).steps
     assert (mixer.kind, mixer.engine, mixer.positions) == ("derivative", "implicit", 8)
     assert mixer.seconds > 0
 
@@ -192,26 +200,29 @@ def test_the_memory_sets_how_many_units_are_measured_at_once():
     with pytest.raises(InputError, match=r"memory must be at least [0-9]+MB for mixer"):
         plan(small(), TEXTS, memory=1)
     one = plan(small(), TEXTS, channels=1)
-    assert [mixer.block for mixer in one.mixers] == [1, 1, 1]
+    assert [mixer.block for mixer in one.steps] == [1, 1, 1]
     most = plan(small(), TEXTS)
-    assert [mixer.block for mixer in most.mixers] == [4, 4, 4]
+    assert [mixer.block for mixer in most.steps] == [4, 4, 4]
     # What four units take beside what one takes is three units.
-    each = (most.mixers[0].memory - one.mixers[0].memory) // 3
-    more = plan(small(), TEXTS, memory=one.mixers[0].memory + each)
-    assert [mixer.block for mixer in more.mixers] == [2, 2, 2]
+    each = (most.steps[0].memory - one.steps[0].memory) // 3
+    more = plan(small(), TEXTS, memory=one.steps[0].memory + each)
+    assert [mixer.block for mixer in more.steps] == [2, 2, 2]
 
 
 def test_some_sequences_stand_for_many():
     alike = [list(range(20))] * 3
     all_of_them, some = plan(small(), alike * 100), plan(small(), alike, total=300)
-    assert (some.sequences, some.sampled, some.tokens) == (300, 3, 6000)
-    assert (all_of_them.sequences, all_of_them.sampled) == (300, 300)
-    assert (some.spectra, some.results) == (all_of_them.spectra, all_of_them.results)
-    assert [mixer.positions for mixer in some.mixers] == [mixer.positions for mixer in all_of_them.mixers]
+    assert (some.facts["sequences"], some.facts["sampled"], some.facts["tokens"]) == (300, 3, 6000)
+    assert (all_of_them.facts["sequences"], all_of_them.facts["sampled"]) == (300, 300)
+    assert (some.facts["spectra"], some.facts["results"]) == (
+        all_of_them.facts["spectra"],
+        all_of_them.facts["results"],
+    )
+    assert [mixer.positions for mixer in some.steps] == [mixer.positions for mixer in all_of_them.steps]
     # Sequences of two lengths, as many of each.
     mixed = plan(small(), [list(range(20)), list(range(9))], total=1000)
-    assert mixed.tokens == 500 * 29
-    assert mixed.mixers[0].positions == 500 * (19 + 8)
+    assert mixed.facts["tokens"] == 500 * 29
+    assert mixed.steps[0].positions == 500 * (19 + 8)
     with pytest.raises(InputError, match="total must be a whole number of at least 3"):
         plan(small(), alike, total=2)
 
@@ -226,5 +237,5 @@ def test_bad_input_is_refused_as_by_profile():
 def test_sequences_too_short_to_be_measured_cost_their_share_of_the_longest():
     # Blocks of 16 positions: there is none in the two shorter sequences.
     planned = plan(small(), TEXTS, settings=Settings(past=8, future=8))
-    assert [mixer.positions for mixer in planned.mixers] == [24 - 16 + 1] * 3
-    assert all(mixer.seconds > 0 for mixer in planned.mixers)
+    assert [mixer.positions for mixer in planned.steps] == [24 - 16 + 1] * 3
+    assert all(mixer.seconds > 0 for mixer in planned.steps)

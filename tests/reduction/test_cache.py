@@ -597,7 +597,5 @@ def test_a_plan_counts_what_is_done():
     assert len(left) == 12
     assert all(left[:-1])
     planned = plan_cache(model, [ids], documents=12, tokens=100)
-    assert planned.costs == pricing.steps.costs
-    # The whole cache, a rounded one, one of fewer tokens, and one of both.
-    assert planned.done == dict.fromkeys(planned.costs, 1) | {"runs": 4 * 63}
-    assert planned.seconds > 0
+    assert {step.name: step.count for step in planned.steps} == pricing.steps.costs
+    assert all(step.seconds > 0 for step in planned.steps)

@@ -17,12 +17,13 @@ from statesize.models.hub import ask_hub
 if TYPE_CHECKING:
     from torch import Tensor
 
-_STEPS = (
-    "curves: pieces that show by how much each layer errs as its caches keep fewer tokens. sizes: tries of several "
-    "numbers of tokens by these curves. prefixes: contexts that are read into a cache. without a prefix: predictions "
-    "without the context. runs: tokens that are predicted from smaller caches. passkeys: numbers that are hidden and "
-    "asked for."
-)
+_STEPS = {
+    "curves": "curves: pieces that show by how much each layer errs as its caches keep fewer tokens.",
+    "sizes": "sizes: tries of several numbers of tokens by these curves.",
+    "prefixes": "prefixes: contexts that are read into a cache.",
+    "without a prefix": "without a prefix: predictions without the context.",
+    "runs": "runs: tokens that are predicted from smaller caches.",
+}
 
 
 def cache(
@@ -86,7 +87,8 @@ def cache(
     )
     ask_hub(model, loading.revision)
 
-    from statesize.cli.shared.table import show_page, show_plan
+    from statesize.cli.shared.summary import show_plan
+    from statesize.cli.shared.table import show_page
     from statesize.measurement.statistics import FEWEST_TEXTS
     from statesize.reduction.cache.page import page
     from statesize.reduction.cache.prefix import require_cache
@@ -120,7 +122,9 @@ def cache(
         "name": loaded.name,
     }
     if plan:
-        show_plan(loaded.name, partial(plan_cache, loaded.model, inputs, **options), _STEPS, printing)
+        with printing.step(f"trying {loaded.name}"):
+            planned = plan_cache(loaded.model, inputs, **options)
+        show_plan(loaded.name, planned, printing, [_STEPS[step.name] for step in planned.steps])
         return
     with printing.bars() as bars:
         update = bars.begin(f"pricing the cache of {loaded.name}").update

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -30,8 +29,6 @@ from statesize.models.hub import ask_hub
 
 if TYPE_CHECKING:
     from statesize.networks.network import NetworkProgress
-    from statesize.networks.plan import NetworkPlan
-    from statesize.report.result_page import ResultPage
 
 
 def network(
@@ -93,7 +90,8 @@ def network(
 
     from statesize.adapters.select import NothingMeasuredError
     from statesize.cli.shared.provenance import called_again, called_with
-    from statesize.cli.shared.table import show, show_page
+    from statesize.cli.shared.summary import show_plan
+    from statesize.cli.shared.table import show_page
     from statesize.measurement.statistics import ENOUGH_TOKENS, too_short
     from statesize.models.load import model_for_checks
     from statesize.networks.network import network_ess
@@ -124,8 +122,7 @@ def network(
             planned = network_plan(
                 loaded.model, read[0][None], positions, start, end, accuracy, method, memory, precision
             )
-        show(_plan_page(planned), head | asdict(planned), printing)
-        printing.next(*called_again(without="--plan"))
+        show_plan(loaded.name, planned, printing)
         return
     with printing.bars() as bars:
         bar = bars.begin(f"measuring {loaded.name}")
@@ -175,22 +172,3 @@ def _telling(bar: Bar, tokens: int, accuracy: float) -> Callable[[NetworkProgres
         bar.update(done, total, detail)
 
     return report_progress
-
-
-def _plan_page(plan: NetworkPlan) -> ResultPage:
-    from statesize.io.text import byte_count
-    from statesize.report.result_page import PageTable, ResultPage
-
-    rows = [
-        (
-            *(f"{cut.position}", f"{cut.dimension:,}", cut.method),
-            *(f"{cut.products:,}", f"{cut.most:,}", byte_count(cut.memory), f"{cut.seconds:,.1f}"),
-        )
-        for cut in plan.cuts
-    ]
-    finding = (
-        f"About {plan.seconds:,.0f} s for all cuts: {plan.product_seconds:.3g} s a product, as measured; "
-        "how many are needed can be off by a factor of two, and other work on this machine adds to it."
-    )
-    headings = ("cut", "dimension", "method", "products", "at most", "memory", "seconds")
-    return ResultPage("Plan", finding, (), [PageTable("", headings, rows)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -29,14 +28,14 @@ from statesize.cli.shared.options import (
 )
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import INPUTS, Sequences, Texts
-from statesize.io.text import counted
+from statesize.io.text import byte_count, counted
 
 if TYPE_CHECKING:
     from torch import nn
 
     from statesize.measurement.settings import Settings
     from statesize.parallel.ray import RayCluster
-    from statesize.profiling import Plan, Profile
+    from statesize.profiling import Plan, PlannedMixer, Profile
     from statesize.texts.tokens import AnyTokenizer
 
 
@@ -145,10 +144,8 @@ def profile(
         check_writable(record.parent)
 
     from statesize.cli.shared.harness import DOCUMENTS, answer_task, find_task
-    from statesize.cli.shared.printing import plan_document
     from statesize.cli.shared.provenance import called_again, command_line
-    from statesize.cli.shared.summary import plan_page
-    from statesize.cli.shared.table import show
+    from statesize.cli.shared.summary import show_plan
     from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE
     from statesize.measurement.statistics import FEWEST_TEXTS
     from statesize.profiling.profile_run import profile_bar
@@ -161,13 +158,11 @@ def profile(
     if task is not None:
         with printing.step(f"looking for {task}"):
             asked = find_task(task)
-    started = time.perf_counter()
     run = (
         _here(model, loading, texts, printing, settings)
         if cluster is None
         else _on_ray(model, loading, texts, printing, cluster)
     )
-    loading_took = time.perf_counter() - started
     if run.tokenizer is None:
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
     if plan and run.plan is not None:
@@ -177,9 +172,8 @@ def profile(
             bar = bars.begin(f"trying {run.name}")
             choice = {"settings": settings, "tokenizer": run.tokenizer, "total": some.total}
             planned = run.plan(some.ids, on_progress=partial(bar.update, line=False), **choice)
-        document = plan_document(planned, run.name, some.chats)
-        show(plan_page(planned, loading_took), document, printing)
-        printing.next(*called_again(without="--plan"))
+        planned = replace(planned, facts={**planned.facts, "chats": some.chats})
+        show_plan(run.name, planned, printing, _plan_notes(planned))
         return
     answered: dict[str, str] = {}
     if asked is None:
@@ -232,6 +226,20 @@ def profile(
         printing.next(*called_again("--output", folder), why="keeps it, for a page and for compare")
     else:
         _say_next(output, html, printing)
+
+
+def _plan_notes(plan: Plan[PlannedMixer]) -> list[str]:
+    """Where the results of a planned profile lie, from how many sequences it is predicted, and of how many heads."""
+    facts, notes = plan.facts, list[str]()
+    if plan.memory is not None:
+        held = byte_count(plan.memory - 2 * facts["results"])
+        notes.append(f"With --output, {byte_count(facts['results'])} of results lie on disk and {held} in memory.")
+    if facts["sampled"] < facts["sequences"]:
+        read = counted(int(facts["sampled"]), "sequence")
+        notes.append(f"Predicted from {read} of all parts of the corpus; the others were not read.")
+    some = sum(mixer.measured < mixer.units for mixer in plan.steps)
+    few = f"Some heads or channels of {counted(some, 'layer')} will be measured; --channels all takes all."
+    return [*notes, few if some else "All heads or channels will be measured."]
 
 
 def _say_next(folder: Path, html: Path | None, printing: Printing) -> None:
@@ -301,7 +309,7 @@ class _ProfileCommand:
     profile: Callable[..., Profile]
     source: dict[str, str]
     weights: Callable[[], str] = str  # the digest of what this process holds
-    plan: Callable[..., Plan] | None = None
+    plan: Callable[..., Plan[PlannedMixer]] | None = None
     model: nn.Module | None = None
 
     @property

@@ -27,11 +27,14 @@ from statesize.cli.shared.texts import Texts, check_all
 from statesize.errors import InputError
 from statesize.models.hub import ask_hub
 
-_STEPS = (
-    "check: a comparison with the model as it is. whole: runs of the whole model. cut by heads: each head keeps its "
-    "best numbers. cut by groups: heads that share a cache keep their best numbers together. choice without hindsight: "
-    "first runs with choices that know the past only. cut without hindsight: further runs with these choices."
-)
+_STEPS = {
+    "check": "check: a comparison with the model as it is.",
+    "whole": "whole: runs of the whole model.",
+    "cut by heads": "cut by heads: each head keeps its best numbers.",
+    "cut by groups": "cut by groups: heads that share a cache keep their best numbers together.",
+    "choice without hindsight": "choice without hindsight: first runs with choices that know the past only.",
+    "cut without hindsight": "cut without hindsight: further runs with these choices.",
+}
 
 
 def truncate(
@@ -89,7 +92,8 @@ def truncate(
     negligible, _, html, *_ = check_all(partial(share, "at", at), texts.check, named, fitting, *kept, read)
     ask_hub(model, loading.revision)
 
-    from statesize.cli.shared.table import show_page, show_plan
+    from statesize.cli.shared.summary import show_plan
+    from statesize.cli.shared.table import show_page
     from statesize.measurement.statistics import ENOUGH_TOKENS, FEWEST_TEXTS
     from statesize.models.load import model_name
     from statesize.profiling import Profile
@@ -135,7 +139,9 @@ def truncate(
         "name": loaded.name,
     }
     if plan:
-        show_plan(loaded.name, partial(plan_truncation, loaded.model, inputs, **options), _STEPS, printing)
+        with printing.step(f"trying {loaded.name}"):
+            planned = plan_truncation(loaded.model, inputs, **options)
+        show_plan(loaded.name, planned, printing, [_STEPS[step.name] for step in planned.steps])
         return
     with printing.bars() as bars:
         update = bars.begin(f"cutting {loaded.name}").update

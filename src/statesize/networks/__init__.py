@@ -4,8 +4,8 @@ Read span, jacobian and network in this order.
 """
 
 from statesize.networks.network import NetworkEss, network_ess
-from statesize.networks.plan import NetworkPlan, network_plan
+from statesize.networks.plan import network_plan
 from statesize.networks.redundancy import redundancy
 from statesize.report.redundancy import Redundancy
 
-__all__ = ["NetworkEss", "NetworkPlan", "Redundancy", "network_ess", "network_plan", "redundancy"]
+__all__ = ["NetworkEss", "Redundancy", "network_ess", "network_plan", "redundancy"]

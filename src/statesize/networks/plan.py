@@ -9,7 +9,8 @@ from pathlib import Path
 from torch import nn
 
 from statesize.adapters.forward import Inputs
-from statesize.io.steps import Steps
+from statesize.io.steps import Plan, PlannedStep, Steps
+from statesize.io.text import byte_count, counted
 from statesize.models.load import given_sequence
 from statesize.networks.jacobian import Precision, SpanJacobian, copies
 from statesize.networks.network import Method, check_limits, estimate_of, likely_products, method_at
@@ -20,41 +21,33 @@ _TRIAL = 16
 
 
 @dataclass(frozen=True)
-class PlannedCut:
-    """The plan of one cut.
+class PlannedCut(PlannedStep):
+    """The plan of one cut, whose count is the predicted number of products with the Jacobian and its transpose.
 
     Attributes:
         position: The cut.
         dimension: The smaller side of the Jacobian.
         method: "lanczos" or "dense".
-        products: Predicted number of vectors that the Jacobian and its transpose are multiplied with.
-        most: Their largest number, as `memory` allows.
-        seconds: Predicted time.
+        most: The largest number of products, as `memory` allows.
         memory: Bytes of the vectors or the Jacobian, beside the model and its activations.
     """
 
     position: int
     dimension: int
     method: str
-    products: int
     most: int
-    seconds: float
     memory: int
 
-
-@dataclass(frozen=True)
-class NetworkPlan:
-    """The plan of `network_ess`.
-
-    Attributes:
-        cuts: One entry for each cut.
-        product_seconds: Measured time of one product with the Jacobian and one with its transpose.
-        seconds: Predicted time of all cuts.
-    """
-
-    cuts: tuple[PlannedCut, ...]
-    product_seconds: float
-    seconds: float
+    @property
+    def cells(self) -> dict[str, str]:
+        """See `PlannedStep.cells`."""
+        return {
+            "dimension": f"{self.dimension:,}",
+            "method": self.method,
+            "products": f"{self.count:,}",
+            "at most": f"{self.most:,}",
+            "memory": byte_count(self.memory),
+        }
 
 
 def network_plan(
@@ -68,7 +61,7 @@ def network_plan(
     memory: int | str = 2**31,
     precision: Precision = "double",
     axis: int | None = None,
-) -> NetworkPlan:
+) -> Plan[PlannedCut]:
     """Plan `network_ess` with the same arguments, and predict its time.
 
     A few products at the middle cut are timed. The width of an interval is about inversely proportional to their
@@ -98,7 +91,7 @@ def network_plan(
         >>> from transformers import MambaConfig, MambaForCausalLM
         >>> model = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=2))
         >>> plan = ss.networks.network_plan(model, torch.arange(12)[None], positions=[2, 6])
-        >>> [(cut.position, cut.dimension, cut.method, cut.products) for cut in plan.cuts]
+        >>> [(cut.position, cut.dimension, cut.method, cut.count) for cut in plan.steps]
         [(2, 16, 'dense', 16), (6, 48, 'dense', 48)]
     """
     accuracy, memory = check_limits(accuracy, memory, method)
@@ -112,15 +105,16 @@ def network_plan(
         steps.took("products", time.perf_counter() - begin, max(1, estimate.products))
         needed, each = likely_products(estimate, accuracy), steps.each("products")
         cuts = tuple(_planned(copied.jacobian(i), i, needed, each, method, memory) for i in copied.cuts)
-    return NetworkPlan(cuts, each, sum(cut.seconds for cut in cuts))
+    work = f"{counted(len(cuts), 'cut')}, {each:.3g} s a product; how many are needed can be off by a factor of two."
+    return Plan(cuts, sum(cut.seconds for cut in cuts), work, facts={"product_seconds": each})
 
 
 def _planned(jacobian: SpanJacobian, i: int, needed: int, seconds: float, method: str, memory: int) -> PlannedCut:
     """One cut; `seconds` are those of a product with J and one with Jᵀ, and a row of a dense J takes one of them."""
-    dimension, method = jacobian.dimension, method_at(jacobian, method, memory)
+    name, dimension, method = f"cut {i}", jacobian.dimension, method_at(jacobian, method, memory)
     if method == "dense":
         size = 8 * jacobian.rows * jacobian.columns
-        return PlannedCut(i, dimension, method, dimension, dimension, dimension * seconds / 2, size)
+        return PlannedCut(name, dimension, dimension * seconds / 2, i, dimension, method, dimension, size)
     most = estimate_of(jacobian, 0.5, memory, i).capacity
     products = min(needed, most)
-    return PlannedCut(i, dimension, method, products, most, products * seconds, 8 * products * dimension)
+    return PlannedCut(name, products, products * seconds, i, dimension, method, most, 8 * products * dimension)

@@ -1,9 +1,10 @@
 """A whole model, measured over inputs. Read `run`, then `profile_run`, `sequences` and `work`."""
 
+from statesize.io.steps import Plan
 from statesize.measurement.settings import TOLERANCE_LADDER
 from statesize.parallel.ranks import Replicas
 from statesize.parallel.ray import RayCluster
-from statesize.profiling.plan import Plan, PlannedMixer, plan
+from statesize.profiling.plan import PlannedMixer, plan
 from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import ProfileProgress
 from statesize.profiling.run import profile

@@ -21,6 +21,7 @@ from statesize.adapters.select import is_own_code
 from statesize.check import refuse, whole_number
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.machine import peak_memory
+from statesize.io.steps import Plan, PlannedStep
 from statesize.io.text import byte_count, counted
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.load import given_model
@@ -32,6 +33,7 @@ from statesize.profiling.work import (
     plan_group,
     plan_work,
 )
+from statesize.spectra.engine import Engine
 from statesize.texts.inputs import Given, Inputs, bundled_sequences, given_sequences, inputs_of, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer
 
@@ -39,85 +41,50 @@ from statesize.texts.tokens import AnyTokenizer
 _RESULT_BYTES = 52
 # What a token takes while a profile is put together: its id and its text, as wide as the longest one.
 _TOKEN_BYTES = 80
-# Seconds for which the heads or channels of a layer are timed: as many as fit, and at least one.
-_ENOUGH = 2.0
+# Operations of the usual engine for which the heads or channels of a layer are timed, about a quarter of a second: as
+# many as fit, and at least one.
+_TIMED = 5e9
+# Layers that are timed of all that are measured alike: they differ, in a text of 1,024 tokens by a factor of three.
+_LAYERS = 2
+# Positions of the first measurement by an engine, which loads and compiles its kernels.
+_FIRST = 64
 
 
 @dataclass(frozen=True)
-class PlannedMixer:
-    """What would be done with one mixer.
+class PlannedMixer(PlannedStep):
+    """What would be done with one mixer; its count is that of its spectra.
+
+    Its seconds are those of all sequences, of heads with the making of their operator; where there are threads, heads
+    and groups that share a cache take them at the same time.
 
     Attributes:
-        name: Its name.
         kind: What it is.
         units: Its heads or channels.
         measured: How many of them would be measured.
         positions: Positions that would be measured, over all sequences.
         engine: The engine for the longest sequence.
         block: Heads or channels that are measured at once there.
-        operations: About what all units would cost for the longest sequence, in float64 operations.
-        seconds: Predicted time for all sequences, of heads with the making of their operator; where there are threads,
-            heads and groups that share a cache take it at the same time.
         memory: Bytes that a block takes.
     """
 
-    name: str
     kind: str
     units: int
     measured: int
     positions: int
     engine: str
     block: int
-    operations: float
-    seconds: float
     memory: int
 
-
-@dataclass(frozen=True, repr=False)
-class Plan:
-    """What a profile would measure, from `statesize.plan`.
-
-    Attributes:
-        mixers: One entry per mixer of the longest sequence.
-        skipped: What is not measured, and why, as far as those layers say that were tried.
-        sequences: Number of sequences.
-        sampled: Number of sequences that were read; all of them without `total`.
-        tokens: Number of tokens.
-        seconds: Predicted time of the profile: forward passes, operators and spectra.
-        memory: Predicted peak of the process's memory in bytes, with the model and, twice while they are put together,
-            the results; None where the system does not say.
-        results: Bytes of the results, which lie on disk instead where the profile has an output.
-    """
-
-    mixers: tuple[PlannedMixer, ...]
-    skipped: dict[str, str]
-    sequences: int
-    sampled: int
-    tokens: int
-    seconds: float
-    memory: int | None
-    results: int
-
     @property
-    def spectra(self) -> int:
-        """How many spectra would be computed, units × positions, over all mixers and sequences."""
-        return sum(mixer.measured * mixer.positions for mixer in self.mixers)
-
-    def __repr__(self) -> str:
-        """What the profile would take, of what, and what it would leave out, a line each.
-
-        Returns:
-            Lines of text.
-        """
-        memory = "" if self.memory is None else f" and {byte_count(self.memory)} of memory with the model"
-        lines = [
-            f"A profile takes about {self.seconds:,.1f} s{memory}",
-            f"{counted(self.spectra, 'cut')} of heads in {counted(len(self.mixers), 'layer')}, over "
-            f"{counted(self.sequences, 'sequence')} of {counted(self.tokens, 'token')}",
-        ]
-        if self.skipped:
-            lines.append(f"{counted(len(self.skipped), 'layer')} cannot be measured: .skipped says why")
-        return "\n".join([*lines, "next: .mixers has the time of each; statesize.profile measures them"])
+    def cells(self) -> dict[str, str]:
+        """See `PlannedStep.cells`."""
+        return {
+            "memory": byte_count(self.memory),
+            "units": f"{self.units:,}" if self.measured == self.units else f"{self.measured:,} of {self.units:,}",
+            "positions": f"{self.positions:,}",
+            "engine": self.engine,
+            "kind": f"{self.kind}, groups" if self.name.endswith(SHARED) else self.kind,
+        }
 
 
 @on_cpu_by_default
@@ -136,12 +103,12 @@ def plan(
     total: int | None = None,
     on_progress: Callable[[int, int, str], object] | None = None,
     settings: Settings | None = None,
-) -> Plan:
+) -> Plan[PlannedMixer]:
     """Say what `statesize.profile` would measure with the same arguments, and predict its time and memory.
 
-    The model runs over the longest sequence. Two layers of each kind are timed there, for two seconds or on one head or
-    channel, and all others of the kind cost as much; slow ones stand for all that are measured alike. The same layers
-    are timed over the sequence of middle length, if it is shorter: both times say what all sequences take.
+    The model runs over the longest sequence. Two layers of each kind are timed there, on as many heads or channels as
+    take a quarter of a second, and at least one; all others that are measured alike cost as much. The same layers are
+    timed over the sequence of middle length, if it is shorter: both times say what all sequences take.
 
     Args:
         model: As for `statesize.profile`.
@@ -160,7 +127,9 @@ def plan(
         settings: As for `statesize.profile`.
 
     Returns:
-        The plan.
+        The plan, with a step for each mixer of the longest sequence. Its facts are the numbers of "sequences", of those
+        that were read ("sampled"), of "tokens" and "spectra", and the bytes of "results", which lie on disk where the
+        profile has an output, and otherwise count twice in its memory, while they are put together.
 
     Raises:
         InputError: If `total` is smaller than the number of inputs; beside those of `statesize.profile`.
@@ -197,11 +166,12 @@ class _Trial:
         passes: Seconds of one that need not, by the length of the text.
         skipped: What is not measured of the longest text, and why.
         kinds: What each layer has in common with those that cost about the same, by its name.
-        names: The layers that are timed: two of each kind, and all that share a cache with one of them.
+        names: The layers that are made: one or two of each kind, and all that share a cache with one of them.
         planned: A layer of each kind in the longest text, its heads or channels and then its groups, and the stated
             cost of a unit for texts of each length.
-        seconds: What layers of each kind take, their heads or channels and then their groups, by the length of the
-            text.
+        made: What it takes to make layers of each kind, by the length of the text.
+        alike: All that says how layers of each kind are measured, by the length of the text.
+        took: What heads or channels and then groups took in layers that are measured alike.
     """
 
     def __init__(self, model: nn.Module, settings: Settings, lengths: Sequence[int]) -> None:
@@ -209,9 +179,10 @@ class _Trial:
         self.first_pass, self.passes = 0.0, dict[int, float]()
         self.skipped, self.kinds, self.names = dict[str, str](), dict[str, Hashable](), list[str]()
         self.planned = dict[Hashable, tuple[list[PlannedMixer], dict[int, float]]]()
-        self.seconds = defaultdict[Hashable, dict[int, list[list[float]]]](lambda: defaultdict(list))
-        # What heads and groups took, by all that says how they are measured, in the first and second layer of a kind.
-        self._took = dict[Hashable, list[float]]()
+        self.made = defaultdict[Hashable, dict[int, list[float]]](lambda: defaultdict(list))
+        self.alike = defaultdict[Hashable, dict[int, Hashable]](dict)
+        self.took = defaultdict[Hashable, list[list[float]]](list)
+        self._loaded = set[Engine | None]()
 
     def time_layers(self, given: Given) -> Iterator[str]:
         """Run the model over a text, time the layers in it, and yield their names."""
@@ -231,7 +202,16 @@ class _Trial:
             # It would be held while the next one is made.
             del item
             yield name
+            if not captured.readers:
+                rest = self.names.index(name) + 1
+                self.names[rest:] = [other for other in self.names[rest:] if self._asked(other, len(given))]
+                captured.keep(self.names)
             start = time.perf_counter()
+
+    def _asked(self, name: str, length: int) -> bool:
+        """Whether a layer is of a kind that was not timed enough."""
+        alike = self.alike[self.kinds[name]].get(length)
+        return alike is None or len(self.took[alike]) < _LAYERS
 
     def _captured(self, given: Given) -> Capture:
         start, (inputs, axis) = time.perf_counter(), inputs_of(given)
@@ -247,34 +227,41 @@ class _Trial:
         made, kind = time.perf_counter() - start, self.kinds[item.name]
         unit = item.units_operator(slice(0, 1))
         alike = tuple(
-            (work.engine, work.operations, one.units, len(work.sample.units), work.cut) for one, work in works
+            (work.engine, work.operations, one.units, work.sample.units.size, work.cut) for one, work in works
         )
-        layer, warm = (alike, len(self.seconds[kind][length])), (alike, 0) in self._took
-        if sum(self._took.get(layer, [])) < _ENOUGH:
-            self._took[layer] = _seconds(works, self._settings, products=unit.by_products, warm=warm)
-        heads, *groups = self._took[layer]
-        self.seconds[kind][length].append([made + heads, *groups])
-        if length < self._lengths[-1] or kind in self.planned:
-            return
-        cuts = {length: self._settings.cut(length, few=unit.by_products) for length in self._lengths}
-        mixers = [
-            PlannedMixer(
-                name=one.name,
-                kind=one.kind,
-                units=one.units,
-                measured=len(work.sample.units),
-                positions=sum(len(cut.positions) for length in self._lengths if (cut := cuts[length]) is not None),
-                engine="none" if work.engine is None else work.engine.name,
-                block=work.block,
-                operations=work.operations,
-                seconds=0.0,
-                memory=work.block * work.unit_bytes + work.shared_bytes,
-            )
-            for one, work in works
-        ]
-        self.planned[kind] = mixers, {length: operations_per_unit(unit, length, cut) for length, cut in cuts.items()}
+        if len(self.took[alike]) == len(self.made[kind][length]):
+            self.took[alike].append(self._seconds(works, products=unit.by_products))
+        self.made[kind][length].append(made)
+        self.alike[kind][length] = alike
+        if length == self._lengths[-1] and kind not in self.planned:
+            cuts = {length: self._settings.cut(length, few=unit.by_products) for length in self._lengths}
+            positions = sum(len(cut.positions) for length in self._lengths if (cut := cuts[length]) is not None)
+            costs = {length: operations_per_unit(unit, length, cut) for length, cut in cuts.items()}
+            self.planned[kind] = [_planned(one, work, positions) for one, work in works], costs
 
-    def plan(self, times: float, ranks: int) -> Plan:
+    def _seconds(self, works: Sequence[tuple[Captured, Work]], *, products: bool) -> list[float]:
+        """What all units of a layer and of its groups take, by some of them, evenly spread because heads differ."""
+        positions = 1
+        if products and (cut := works[0][1].cut) is not None:
+            # Each position takes hundreds of products; this one about as many as they do on the mean.
+            positions = len(cut.positions)
+            one = replace(cut, positions=(cut.positions[positions // 4],))
+            works = [(item, replace(work, cut=one)) for item, work in works]
+        for item, work in works:
+            if work.cut is not None and work.engine not in self._loaded:
+                self._loaded.add(work.engine)
+                first = replace(work, cut=replace(work.cut, positions=work.cut.positions[:_FIRST]))
+                measure_side_by_side(_some([(item, first)], 1), 0, self._settings)
+        # Fewer units than threads would not show how fast all are.
+        least, (item, work) = torch.get_num_threads() if len(works) == 1 else 1, works[0]
+        some = _some(works, max(least, int(item.units * _TIMED / work.operations)))
+        found = measure_side_by_side(some, 0, self._settings)
+        shares = (
+            len(part.sample.units) / len(one.sample.units) for (_, part), (_, one) in zip(some, works, strict=True)
+        )
+        return [positions * float(one.attrs["seconds"]) / share for one, share in zip(found, shares, strict=True)]
+
+    def plan(self, times: float, ranks: int) -> Plan[PlannedMixer]:
         """The plan of texts that each stand for so many, of which so many ranks share the layers."""
         lengths = self._lengths
         # Each text is observed and read, the first one is also run with nothing attached.
@@ -288,25 +275,61 @@ class _Trial:
             alike, costs = self.planned[kind]
             mixers = list[PlannedMixer]()
             for index, mixer in enumerate(alike):
-                took = {length: fmean(one[index] for one in layers) for length, layers in self.seconds[kind].items()}
+                took = {length: fmean(one[index] for one in self.took[how]) for length, how in self.alike[kind].items()}
+                if index == 0:
+                    # The groups take the operator that is made for the heads.
+                    took = {length: seconds + fmean(self.made[kind][length]) for length, seconds in took.items()}
                 name, positions = layer + index * SHARED, round(times * mixer.positions)
-                every = times * _rescale(took, lengths, costs)
-                mixers.append(replace(mixer, name=name, positions=positions, seconds=every))
+                every, count = times * _rescale(took, lengths, costs), mixer.measured * positions
+                mixers.append(replace(mixer, name=name, count=count, positions=positions, seconds=every))
             planned += mixers
             seconds += (max if beside else sum)([one.seconds for one in mixers]) / min(ranks, len(self.kinds))
             memory = max(memory, (sum if beside else max)([one.memory for one in mixers]))
-        results = sum(mixer.measured * mixer.positions for mixer in planned) * _RESULT_BYTES
-        tokens, peak = round(times * sum(lengths)), peak_memory()
+        spectra, tokens, peak = int(sum(mixer.count for mixer in planned)), round(times * sum(lengths)), peak_memory()
+        results, sequences = spectra * _RESULT_BYTES, round(times * len(lengths))
+        layers = [mixer for mixer in planned if not mixer.name.endswith(SHARED)]
+        groups = " and of groups of their heads" if len(layers) < len(planned) else ""
         return Plan(
-            mixers=tuple(planned),
-            skipped=self.skipped,
-            sequences=round(times * len(lengths)),
-            sampled=len(lengths),
-            tokens=tokens,
+            steps=tuple(planned),
             seconds=seconds,
+            work=f"{spectra:,} spectra of {counted(len(layers), 'mixer')}{groups} over "
+            f"{counted(sequences, 'sequence')}, {tokens:,} tokens.",
             memory=None if peak is None else peak + tokens * _TOKEN_BYTES + memory + 2 * results,
-            results=results,
+            skipped=self.skipped,
+            facts={
+                "sequences": sequences,
+                "sampled": len(lengths),
+                "tokens": tokens,
+                "spectra": spectra,
+                "results": results,
+            },
         )
+
+
+def _planned(item: Captured, work: Work, positions: int) -> PlannedMixer:
+    return PlannedMixer(
+        name=item.name,
+        count=len(work.sample.units) * positions,
+        seconds=0.0,
+        kind=item.kind,
+        units=item.units,
+        measured=len(work.sample.units),
+        positions=positions,
+        engine="none" if work.engine is None else work.engine.name,
+        block=work.block,
+        memory=work.block * work.unit_bytes + work.shared_bytes,
+    )
+
+
+def _some(works: Sequence[tuple[Captured, Work]], count: int) -> list[tuple[Captured, Work]]:
+    """So many units of each, evenly spread."""
+    some = list[tuple[Captured, Work]]()
+    for item, work in works:
+        sample, every = work.sample, len(work.sample.units)
+        chosen = [(2 * index + 1) * every // (2 * min(every, count)) for index in range(min(every, count))]
+        sample = replace(sample, units=sample.units[chosen], strata=sample.strata[chosen])
+        some.append((item, replace(work, sample=sample)))
+    return some
 
 
 def _kinds_and_names(model: nn.Module, captured: Capture) -> tuple[dict[str, Hashable], list[str]]:
@@ -325,39 +348,6 @@ def _kinds_and_names(model: nn.Module, captured: Capture) -> tuple[dict[str, Has
             name = layers[quarter * len(layers) // 4]
             chosen |= dict.fromkeys(captured.readers.get(name, (name,)))
     return kinds, list(chosen)
-
-
-def _seconds(works: Sequence[tuple[Captured, Work]], settings: Settings, *, products: bool, warm: bool) -> list[float]:
-    """What all units of a layer and of its groups take, by as many of them as fit into `_ENOUGH` seconds."""
-    positions = 1
-    if products and (cut := works[0][1].cut) is not None:
-        # Each position takes hundreds of products; this one about as many as they do on the mean.
-        positions = len(cut.positions)
-        one = replace(cut, positions=(cut.positions[positions // 4],))
-        works = [(item, replace(work, cut=one)) for item, work in works]
-    # Fewer units than threads would not show how fast all are.
-    count = torch.get_num_threads() if len(works) == 1 else 1
-    if not warm:
-        # The first time, code is compiled or loaded, some of it only where all positions are measured.
-        _seconds_of(count, [*{work.engine: (item, work) for item, work in reversed(works)}.values()], settings)
-    seconds = _seconds_of(count, works, settings)
-    fitting = int(_ENOUGH * len(works[0][1].sample.units) / sum(seconds))
-    if fitting >= 2 * count:
-        seconds = _seconds_of(fitting, works, settings)
-    return [positions * one for one in seconds]
-
-
-def _seconds_of(count: int, works: Sequence[tuple[Captured, Work]], settings: Settings) -> list[float]:
-    """The same by so many units, evenly spread because heads differ."""
-    some, shares = list[tuple[Captured, Work]](), list[float]()
-    for item, work in works:
-        sample, every = work.sample, len(work.sample.units)
-        chosen = [(2 * index + 1) * every // (2 * min(every, count)) for index in range(min(every, count))]
-        sample = replace(sample, units=sample.units[chosen], strata=sample.strata[chosen])
-        some.append((item, replace(work, sample=sample)))
-        shares.append(len(chosen) / every)
-    found = measure_side_by_side(some, 0, settings)
-    return [float(one.attrs["seconds"]) / share for one, share in zip(found, shares, strict=True)]
 
 
 def _rescale(seconds: Mapping[int, float], lengths: Sequence[int], costs: Mapping[int, float] | None = None) -> float:

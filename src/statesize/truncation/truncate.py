@@ -17,7 +17,7 @@ from statesize.check import require_count, require_real
 from statesize.errors import InputError, ModelError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import reporting
-from statesize.io.steps import Steps
+from statesize.io.steps import Plan, PlannedStep, Steps
 from statesize.measurement.settings import LEAST_TOKENS, checked_cuts
 from statesize.models.capture import capture
 from statesize.models.load import measured_model
@@ -124,11 +124,11 @@ def truncate(
     return test.result(measured, negligible)
 
 
-def plan_truncation(model: nn.Module | str, inputs: Inputs | None = None, **options: Any) -> Steps:
+def plan_truncation(model: nn.Module | str, inputs: Inputs | None = None, **options: Any) -> Plan[PlannedStep]:
     """The runs of `truncate` with the same arguments; one of each kind is timed, over the first document."""
     test = CutTest.of(model, inputs, **options)
     test.measured(0, test.pieces[0][1], test.cuts[0], each_kind_once=True)
-    return test.steps
+    return test.steps.plan()
 
 
 @dataclass(eq=False)

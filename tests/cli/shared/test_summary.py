@@ -9,7 +9,8 @@ import pytest
 import torch
 from oracles.attention_models import attention_model
 
-from statesize.cli.shared.summary import comparison_page, layer_rows, plan_page, summary
+from statesize.cli.shared.printing import TEXT
+from statesize.cli.shared.summary import comparison_page, layer_rows, show_plan, summary
 from statesize.cli.shared.table import print_page
 from statesize.io.text import byte_count
 from statesize.lab.mixers import LanguageModel, ModelConfig
@@ -199,7 +200,7 @@ def test_ess_without_sinks_has_a_column_and_a_sentence(capsys):
 
 def test_a_row_of_a_plan_says_how_many_layers_it_is_of(capsys):
     shape = ModelConfig(mixer="la,sa,la", vocabulary_size=8, width=8, heads=2, layers=3, key_size=2)
-    print_page(plan_page(plan(LanguageModel(shape, torch.Generator().manual_seed(0)), torch.arange(8)[None]), 0))
+    show_plan("a model", plan(LanguageModel(shape, torch.Generator().manual_seed(0)), torch.arange(8)[None]), TEXT)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("About ")
     assert [line.split("  ")[0] for line in lines if line.endswith((" la", " sa"))] == ["2 of 0–2", "1"]
@@ -209,8 +210,8 @@ def test_a_row_of_a_plan_says_how_many_layers_it_is_of(capsys):
 @pytest.mark.parametrize(("kinds", "shown", "more"), [(6, 6, ""), (7, 4, "… and 3 rows more, which --json prints.")])
 def test_a_plan_leaves_out_three_rows_or_none(kinds, shown, more, capsys):
     one = plan(LanguageModel(ModelConfig("gla", vocabulary_size=8, width=8, heads=2, layers=1)), torch.arange(8)[None])
-    mixers = tuple(replace(one.mixers[0], name=f"layers.{at}.mixer", kind=f"kind{at}") for at in range(kinds))
-    print_page(plan_page(replace(one, mixers=mixers), 0))
+    mixers = tuple(replace(one.steps[0], name=f"layers.{at}.mixer", kind=f"kind{at}") for at in range(kinds))
+    show_plan("a model", replace(one, steps=mixers), TEXT)
     lines = capsys.readouterr().out.splitlines()
     assert sum("kind" in line.split()[-1] for line in lines if line) == shown + 1  # the heading is "kind"
     assert [line for line in lines if "row" in line] == ([more] if more else [])
@@ -251,15 +252,14 @@ def test_signs_that_ascii_cannot_hold_are_left_out(profiles, monkeypatch, tmp_pa
 def test_a_plan_says_what_is_skipped_and_no_memory_where_it_is_not_known(capsys):
     model = LanguageModel(ModelConfig("gla", vocabulary_size=8, width=8, heads=2, layers=1, key_size=2))
     found = plan(model, torch.arange(8)[None])
-    print_page(plan_page(found, 3.2))
+    show_plan("a model", found, TEXT)
     out = capsys.readouterr().out
     assert "of memory with the model" in out
     assert "skipped" not in out
-    print_page(plan_page(replace(found, skipped={"layers.1": "it is no mixer"}, memory=None), 3.2))
+    show_plan("a model", replace(found, skipped={"layers.1": "it is no mixer"}, memory=None), TEXT)
     out = capsys.readouterr().out
     assert "\nskipped: layers.1: it is no mixer\n" in out
     assert "of memory" not in out
-    assert "With --output" not in out
 
 
 @pytest.mark.parametrize(("count", "text"), [(999, "999 B"), (1e6, "1.0 MB"), (2.5e12, "2.5 TB"), (3e16, "30000.0 TB")])

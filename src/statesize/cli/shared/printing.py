@@ -10,7 +10,7 @@ import sys
 import webbrowser
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -24,7 +24,7 @@ from statesize.io.progress import Bars, say
 from statesize.io.text import printable
 
 if TYPE_CHECKING:
-    from statesize.profiling import Plan, Profile
+    from statesize.profiling import Profile
 
 
 # Read by huggingface_hub and transformers when they are imported, which happens when a model is loaded.
@@ -149,13 +149,6 @@ def profile_document(profile: Profile, result: Path | None) -> dict[str, Any]:
         "result": None if result is None else str(result),
     }
     return json_values(document)
-
-
-def plan_document(plan: Plan, name: str, chats: int = 0) -> dict[str, Any]:
-    """A plan as `statesize profile --plan --json` prints it; so many `chats` went through the tokenizer's template."""
-    values = asdict(plan)
-    skipped = [{"name": part, "reason": reason} for part, reason in plan.skipped.items()]
-    return {"schema": SCHEMA, "model": name} | values | {"chats": chats, "skipped": skipped, "spectra": plan.spectra}
 
 
 def _mixer(profile: Profile, name: str) -> dict[str, Any]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from statesize.adapters.observation import SHARED
-from statesize.cli.shared.table import fitting_rows
+from statesize.cli.shared.printing import Printing
+from statesize.cli.shared.provenance import called_again
+from statesize.cli.shared.table import fitting_rows, show
+from statesize.io.progress import duration
+from statesize.io.steps import Plan, PlannedStep
 from statesize.io.text import byte_count, counted, listed
 from statesize.report.document import Shown
 from statesize.report.names import by_reason, model_title, short_names
@@ -33,7 +38,7 @@ from statesize.results.profiled import group_rows
 from statesize.results.summary import keeps_everything
 
 if TYPE_CHECKING:
-    from statesize.profiling import Plan, PlannedMixer, Profile
+    from statesize.profiling import Profile
     from statesize.report.comparison import Comparison
 
 
@@ -87,13 +92,12 @@ def _span(names: Sequence[str]) -> str:
 
 _MOST_TOLD = 4
 """Models of a comparison of which each has a sentence."""
+_MOST_PLANNED = 4
+"""Rows of a plan, which then has at most 12 lines."""
 _COMPARED_AT = "All at the middle of the text, as above; --wide has means over all cuts, and bytes at the end."
 _WIDE_AT = (
     f"Averages, shares of states and ceilings, and norm are means over cuts; bytes of states are at the end. {_NORM}"
 )
-_MOST_PLANNED = 4
-"""Rows of a plan, which then has at most 12 lines."""
-_PLANNED = ("layer", "seconds", "memory", "units", "positions", "engine", "kind")
 
 
 def summary(
@@ -228,49 +232,30 @@ def comparison_page(
     return ResultPage("Side by side", contrast(profiles, titles), (), [table])
 
 
-def plan_page(plan: Plan, loading: float) -> ResultPage:
-    """What a profile would cost and measure, one row for mixers of a kind; loading took so many seconds."""
-    memory = "" if plan.memory is None else f", {byte_count(plan.memory)} of memory with the model"
-    spectra = sum(mixer.seconds for mixer in plan.mixers)
-    mixers = [mixer for mixer in plan.mixers if not mixer.name.endswith(SHARED)]
-    groups = " and of groups of their heads" if len(mixers) < len(plan.mixers) else ""
-    finding = (
-        f"About {plan.seconds:,.0f} s, {min(spectra, plan.seconds):,.0f} of them for spectra, after {loading:,.0f} s "
-        f"of loading{memory}, at this machine's speed of just now.\n"
-        f"{plan.spectra:,} spectra of {counted(len(mixers), 'mixer')}{groups} over "
-        f"{counted(plan.sequences, 'sequence')}, {plan.tokens:,} tokens."
-    )
-    short = short_names([mixer.name.removesuffix(SHARED) for mixer in plan.mixers])
-    alike: dict[tuple[str, ...], list[PlannedMixer]] = {}
-    for mixer in plan.mixers:
-        units = f"{mixer.units:,}" if mixer.measured == mixer.units else f"{mixer.measured:,} of {mixer.units:,}"
-        kind = f"{mixer.kind}, groups" if mixer.name.endswith(SHARED) else mixer.kind
-        alike.setdefault((units, mixer.engine, kind), []).append(mixer)
+def show_plan(model: str, plan: Plan[Any], printing: Printing, notes: Sequence[str] = ()) -> None:
+    """Print about how long a command would take, a row for steps alike but for their names, and the command's notes."""
+    memory = "" if plan.memory is None else f"{byte_count(plan.memory)} of memory with the model, "
+    finding = f"About {duration(plan.seconds)} after loading, {memory}at this machine's speed of just now."
+    names = [step.name.removesuffix(SHARED) for step in plan.steps]
+    short, alike = short_names(names), defaultdict[PlannedStep, list[PlannedStep]](list)
+    for step in plan.steps:
+        alike[replace(step, name="")].append(step)
     rows = [
         (
-            _planned_layers([short[mixer.name.removesuffix(SHARED)] for mixer in some], list(short.values())),
-            *(f"{sum(mixer.seconds for mixer in some):,.1f}", byte_count(max(mixer.memory for mixer in some))),
-            *(units, f"{some[0].positions:,}", engine, kind),
+            _planned_layers([short[step.name.removesuffix(SHARED)] for step in some], list(short.values())),
+            *(f"{sum(step.seconds for step in some):,.1f}", *some[0].cells.values()),
         )
-        for (units, engine, kind), some in alike.items()
+        for some in alike.values()
     ]
-    fitting = fitting_rows(len(rows), _MOST_PLANNED)
-    notes = [f"… and {len(rows) - fitting} rows more, which --json prints."] if len(rows) > fitting else []
-    notes += [f"skipped: {part}: {reason}" for part, reason in by_reason(plan.skipped).items()]
-    if plan.memory is not None:
-        held = byte_count(plan.memory - 2 * plan.results)
-        notes.append(f"With --output, {byte_count(plan.results)} of results lie on disk and {held} in memory.")
-    if plan.sampled < plan.sequences:
-        notes.append(
-            f"Predicted from {counted(plan.sampled, 'sequence')} of all parts of the corpus; the others were not read."
-        )
-    some = [mixer.name for mixer in plan.mixers if mixer.measured < mixer.units]
-    notes.append(
-        f"Some heads or channels of {counted(len(some), 'layer')} will be measured; --channels all takes all."
-        if some
-        else "All heads or channels will be measured."
-    )
-    return ResultPage("Plan", finding, (), [PageTable("", _PLANNED, rows[:fitting], "\n".join(notes))])
+    headings, fitting = ("what", "seconds", *plan.steps[0].cells), fitting_rows(len(rows), _MOST_PLANNED)
+    more = [f"… and {len(rows) - fitting} rows more, which --json prints."] if len(rows) > fitting else []
+    left_out = [{"name": part, "reason": reason} for part, reason in plan.skipped.items()]
+    skipped = [f"skipped: {part}: {reason}" for part, reason in by_reason(plan.skipped).items()]
+    table = PageTable("", headings, rows[:fitting], "\n".join([*more, *skipped, *notes]))
+    document = {"model": model, "seconds": plan.seconds, "memory": plan.memory, **plan.facts}
+    document |= {"steps": [asdict(step) for step in plan.steps], "skipped": left_out}
+    show(ResultPage("Plan", "\n".join(filter(None, (finding, plan.work))), (), [table]), document, printing)
+    printing.next(*called_again(without="--plan"))
 
 
 def _planned_layers(names: list[str], every: list[str]) -> str:

@@ -6,10 +6,10 @@ import math
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -18,14 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from statesize.cli.shared.printing import SCHEMA, Printing, print_json, tell_page
-from statesize.cli.shared.provenance import called_again
-from statesize.io.progress import duration
 from statesize.io.text import counted, printable
 from statesize.report.document import Shown, cell_text, number_columns, shown_headings
 from statesize.report.result_page import PageTable, ResultPage
-
-if TYPE_CHECKING:
-    from statesize.io.steps import Steps
 
 BAR = 16
 _MOST_ROWS = 20
@@ -211,19 +206,3 @@ def _beginning(table: PageTable, rows: int) -> PageTable:
         return table
     more = f"… and {len(table.rows) - fitting} rows more, which --html shows."
     return replace(table, rows=table.rows[:fitting], caption="\n".join(filter(None, (more, table.caption))))
-
-
-def show_plan(model: str, plan: Callable[[], Steps], words: str, printing: Printing) -> None:
-    """Try what a command would do, and print how long it takes, and each kind of step with its time, in words."""
-    with printing.step(f"trying {model}"):
-        steps = plan()
-    each = {kind: (cost, steps.each(kind)) for kind, cost in steps.costs.items()}
-    rows = [{"name": kind, "count": cost, "seconds": seconds} for kind, (cost, seconds) in each.items()]
-    cells = [(kind, f"{cost:,.0f}", f"{seconds:.2g}") for kind, (cost, seconds) in each.items()]
-    caption = ". ".join(part for part in words.rstrip(".").split(". ") if part.partition(":")[0] in each)
-    table = PageTable("", ("what", "how often", "seconds each"), cells, caption and f"{caption}.")
-    page = ResultPage(
-        "Plan", f"About {duration(steps.seconds)} after loading, as fast as this machine was just now.", (), [table]
-    )
-    show(page, {"model": model, "seconds": steps.seconds, "steps": rows}, printing)
-    printing.next(*called_again(without="--plan"))

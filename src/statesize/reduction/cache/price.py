@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from statesize.check import refuse, require_count, require_real
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import reporting
-from statesize.io.steps import Steps
+from statesize.io.steps import Plan, PlannedStep, Steps
 from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX
 from statesize.models.load import measured_model
 from statesize.reduction.cache.budgets import at_curves, equal
@@ -99,7 +99,7 @@ def cache(
         return pricing.priced(lambda what: report(next(done), total, what, pricing.steps.left))
 
 
-def plan_cache(model: nn.Module | str, inputs: Inputs | None = None, **options: Any) -> Steps:
+def plan_cache(model: nn.Module | str, inputs: Inputs | None = None, **options: Any) -> Plan[PlannedStep]:
     """The steps of `cache` with the same arguments; one of each kind is timed, over the first document."""
     return Pricing.of(model, inputs, **options).planned()
 
@@ -180,10 +180,10 @@ class Pricing:
         following = len(self.parts[2][0][1]) - self.prefix - 1
         return runs * following + caches * sum(one.following.shape[1] - 1 for one in self.needles)
 
-    def planned(self) -> Steps:
-        """The steps, after one of each kind."""
+    def planned(self) -> Plan[PlannedStep]:
+        """All steps, after one of each kind."""
         self._calibrated(self.parts[0][:1], lambda what: None)
-        return self.steps
+        return self.steps.plan()
 
     def priced(self, step: Callable[[str], None], *, thorough: bool = False) -> CachePrices:
         """The price list; `step` is called with what a document was for.
