@@ -58,7 +58,7 @@ def test_fields_of_another_version(dataset, other):
 
 
 def test_sequences_together(dataset):
-    datasets = {0: dataset, 2: measured(6)}
+    datasets = {0: dataset, 2: measured(6).assign_attrs(note="another")}
     run = MixerRun("first", dataset.attrs)
     for sequence, one in datasets.items():
         run.add(sequence, one)
@@ -71,6 +71,11 @@ def test_sequences_together(dataset):
     assert bool(unknown.isnull().all().to_array().all())
     assert joined["entropy"][2, :, 6:].isnull().all()
     assert joined["entropy"].dtype == np.float32
+    other = MixerRun("first", datasets[2].attrs)
+    for sequence in (2, 0):
+        # As a cluster may finish them; what is said of the mixer is then no matter of luck.
+        other.add(sequence, datasets[sequence])
+    xr.testing.assert_identical(next(mixer_parts(other, [9, 4, 6], lambda _, row: datasets[row], whole=True)), joined)
     run.bytes = 2**28
     parts = list(mixer_parts(run, [9, 4, 6], lambda _, row: datasets[row], whole=False))
     assert [part.sizes["sequence"] for part in parts] == [1, 1, 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,6 +12,7 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from itertools import chain, islice
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import torch
@@ -23,15 +25,19 @@ Task = TypeVar("Task")
 Value = TypeVar("Value")
 
 Work: TypeAlias = Callable[[Any], Iterable[Any]]
-"""Yields the values of a task, each as soon as it is computed."""
+"""Yields the steps of a task, each as soon as it is computed, and then its value."""
 
 Make: TypeAlias = Callable[[], Work]
 """Makes the work once in each process, for example by loading a model."""
 
 
+class Step:
+    """What a long task yields before its value, and its caller keeps."""
+
+
 @dataclass(frozen=True)
 class Done(Generic[Task, Value]):
-    """A value of a task, or the error that ended the task.
+    """A step or the value of a task, or the error that ended the task.
 
     Attributes:
         task: The task.
@@ -92,20 +98,33 @@ def here(make: Make) -> AbstractContextManager[Executor]:
 
 
 def run(
-    tasks: Sequence[Task], executor: Executor, parts: Parts[Value], name: Callable[[Task], str]
+    tasks: Iterable[Task], executor: Executor, parts: Parts[Value], name: Callable[[Task], str]
 ) -> Iterator[Done[Task, Value]]:
-    """The values of tasks: first those that are stored under the tasks' names, then the others, stored as they come."""
-    missing = list[Task]()
-    for task in tasks:
-        if (value := parts.read(name(task))) is None:
-            missing.append(task)
-        else:
-            yield Done(task, value, resumed=True)
+    """The steps and values of tasks: values that are stored under the tasks' names, others are stored as they come."""
+    stored = deque[Done[Task, Value]]()
+
+    def missing() -> Iterator[Task]:
+        for task in tasks:
+            if (value := parts.read(name(task))) is None:
+                yield task
+            else:
+                stored.append(Done(task, value, resumed=True))
+
+    left = missing()
     # Without a task, no worker is started.
-    for done in executor.run(missing) if missing else ():
-        if done.error is None:
+    first = list(islice(left, 1))
+    yield from _taken(stored)
+    for done in executor.run(chain(first, left)) if first else ():
+        yield from _taken(stored)
+        if done.error is None and not isinstance(done.value, Step):
             parts.write(name(done.task), done.get())
         yield done
+    yield from _taken(stored)
+
+
+def _taken(queue: deque[T]) -> Iterator[T]:
+    while queue:
+        yield queue.popleft()
 
 
 class OneThread:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
@@ -20,7 +20,7 @@ from statesize.io.callers import warn_caller
 from statesize.io.files import Parts, parts_writer
 from statesize.io.text import counted
 from statesize.measurement.settings import Settings
-from statesize.parallel.threads import Done
+from statesize.parallel.threads import Executor, run
 from statesize.profiling.profile import Profile
 from statesize.profiling.sequences import MixerDone, Provenance, SequenceDone, SequenceTask
 from statesize.profiling.work import MOST_OPERATIONS
@@ -89,53 +89,48 @@ class ProfileRun:
 
     def __post_init__(self) -> None:
         self.parts = Parts(self.folder, ".unit", dataset_to_bytes, mixer_from_bytes)
-        self.ends = Parts(self.folder, ".end", SequenceDone.to_bytes, SequenceDone.from_bytes)
+        self.ends: Parts[Any] = Parts(self.folder, ".end", SequenceDone.to_bytes, SequenceDone.from_bytes)
 
-    def tasks(self, inputs: Iterable[Given]) -> Iterator[SequenceTask]:
-        """The sequences of which something is not there."""
+    def measure(self, inputs: Iterable[Given], executor: Executor) -> None:
+        """Measure all mixers of all sequences but those that are stored."""
+        for done in run(self._tasks(inputs), executor, self.ends, SequenceTask.end):
+            step: MixerDone | SequenceDone = done.get()
+            if isinstance(step, MixerDone):
+                self._take(done.task, step)
+                continue
+            self._skipped[done.task.sequence] = step.skipped
+            for index, name in enumerate(step.mixers if done.resumed else ()):
+                self._take(done.task, MixerDone(index, len(step.mixers), name, None))
+
+    def _tasks(self, inputs: Iterable[Given]) -> Iterator[SequenceTask]:
         for sequence, given in enumerate(inputs):
             self.reference = self.reference or len(given)
             self.sequences.append(given)
             task = SequenceTask(sequence, given, self.key, self.reference)
-            if self.folder is None or not self._is_finished(task):
-                yield task
+            # Datasets are read one by one, so that no more than one is in memory.
+            stored = self.parts.names(f"{sequence:06d}")
+            task.finished.update(name for name in stored if self.parts.read(name) is not None)
+            end = self.ends.read(task.end())
+            if end is not None and not task.finished.issuperset(map(task.part, end.mixers)):
+                self.ends.remove(task.end())
+            yield task
 
-    def _is_finished(self, task: SequenceTask) -> bool:
-        """Whether all parts of a sequence are there and were added; otherwise the task lists those that are there."""
-        end, sequence = self.ends.read(task.part("")), task.sequence
-        # Datasets are read one by one, so that no more than one is in memory.
-        task.finished.update(name for name in self.parts.names(f"{sequence:06d}") if self.parts.read(name) is not None)
-        if end is None or not task.finished.issuperset(map(task.part, end.mixers)):
-            return False
-        for index, name in enumerate(end.mixers):
-            self._add(sequence, self.read(name, sequence), index, len(end.mixers), resumed=True)
-        self._skipped[sequence] = end.skipped
-        return True
-
-    def take(self, done: Done[SequenceTask, MixerDone | SequenceDone]) -> None:
-        """Keep a step of a sequence."""
-        step, task = done.get(), done.task
-        if isinstance(step, SequenceDone):
-            self.ends.write(task.part(""), step)
-            self._skipped[task.sequence] = step.skipped
-            return
-        dataset, resumed = step.dataset, step.dataset is None
-        if dataset is not None:
-            self.parts.write(task.part(step.name), dataset)
-            task.finished.add(task.part(step.name))
-        dataset = self.read(step.name, task.sequence) if dataset is None else dataset
-        self._add(task.sequence, dataset, step.index, step.mixers, resumed=resumed)
-
-    def _add(self, sequence: int, dataset: xr.Dataset, index: int, total: int, *, resumed: bool) -> None:
-        name, seconds, engine = (dataset.attrs[fact] for fact in ("name", "seconds", "engine"))
-        if self._first.setdefault(name, (sequence, index)) > (sequence, index):
-            self._first[name] = sequence, index
-        known = self.mixers.setdefault(name, MixerRun(name, dataset.attrs))
-        known.add(sequence, dataset)
+    def _take(self, task: SequenceTask, step: MixerDone) -> None:
+        """Store a mixer of a sequence, or read it where it is stored, and tell of it."""
+        name, sequence, dataset, resumed = step.name, task.sequence, step.dataset, step.dataset is None
+        if dataset is None:
+            dataset = self.read(name, sequence)
+        else:
+            self.parts.write(task.part(name), dataset)
+            task.finished.add(task.part(name))
+        seconds, engine = dataset.attrs["seconds"], dataset.attrs["engine"]
+        self._first[name] = min(self._first.get(name, (sequence, step.index)), (sequence, step.index))
+        self.mixers.setdefault(name, MixerRun(name, dataset.attrs)).add(sequence, dataset)
         self.seconds += seconds
         if self.on_progress is not None:
             took = 0.0 if resumed else seconds
-            self.on_progress(ProfileProgress(sequence, self.count, index, total, name, engine, took, resumed))
+            told = ProfileProgress(sequence, self.count, step.index, step.mixers, name, engine, took, resumed)
+            self.on_progress(told)
 
     def read(self, mixer: str, sequence: int) -> xr.Dataset:
         """What was measured of a mixer over a sequence; a file that is gone or damaged is a FileError."""

@@ -25,6 +25,7 @@ from statesize.io.files import digest, parse_json
 from statesize.measurement.settings import Settings
 from statesize.models.load import LoadedModel, model_facts
 from statesize.parallel.ranks import ALONE, Team
+from statesize.parallel.threads import Step
 from statesize.profiling.work import Work, captured_mixers, measure_side_by_side, plan_group, plan_work
 from statesize.results.checked import dataset_to_bytes, mixer_from_bytes
 from statesize.texts.inputs import Given, counted, inputs_of, tokens_sha256
@@ -53,8 +54,12 @@ class SequenceTask:
     def __str__(self) -> str:
         return f"sequence {self.sequence} of {len(self.given)} {counted([self.given])}"
 
+    def end(self) -> str:
+        """Name of the part that holds the end of the sequence."""
+        return self.part("")
+
     def part(self, mixer: str) -> str:
-        """Name of the part that holds the dataset of a mixer, or "" for the end of the sequence."""
+        """Name of the part that holds the dataset of a mixer."""
         if not self.key:
             # Nothing is stored that could be of another run.
             return f"{self.sequence:06d}/{mixer}"
@@ -63,7 +68,7 @@ class SequenceTask:
 
 
 @dataclass(frozen=True)
-class MixerDone:
+class MixerDone(Step):
     """A mixer that was measured, the `index`-th of `mixers`; without a dataset where it is among the finished parts."""
 
     index: int

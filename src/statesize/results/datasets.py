@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,7 +85,7 @@ class MixerRun:
 
     Attributes:
         name: The mixer's name.
-        facts: Attributes of the first dataset.
+        facts: Attributes of the dataset of the first sequence.
         sequences: Sequences in which it was called, ascending.
         positions: All that were measured, and 0 where no window leaves it out.
         bytes: Bytes of the largest dataset.
@@ -105,7 +106,10 @@ class MixerRun:
                 f"Mixer {self.name}: its operator has {before} heads at sequence {self.sequences[0]} and {now} at "
                 f"sequence {sequence}; a profile needs the same number at each."
             )
-        self.sequences.append(sequence)
+        # Workers finish sequences in any order.
+        insort(self.sequences, sequence)
+        if self.sequences[0] == sequence:
+            self.facts = dataset.attrs
         if dataset.sizes["position"]:
             self.engines.add(dataset.attrs["engine"])
         self.positions.update(dataset["position"].values.tolist())

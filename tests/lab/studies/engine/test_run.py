@@ -20,7 +20,7 @@ def test_only_what_is_missing_is_done(grid, replay, tmp_path):
     class Asked:
         def run(self, tasks):
             asked.extend(tasks)
-            return replay(None).__enter__().run(tasks)
+            return replay(None).__enter__().run(asked)
 
     result = run_study(
         STUDY,
