@@ -122,7 +122,7 @@ sys.exit(main([]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (143, "")
-    assert done.stderr == "statesize: error: terminated; nothing was written after the last complete result\n"
+    assert done.stderr == "statesize: error: terminated; nothing was kept\n"
     assert (tmp_path / "tidy").exists()
 
 
@@ -136,7 +136,7 @@ def test_a_signal_in_an_import_ends_at_once(tmp_path, name, told, code):
     program = "from statesize.cli import _signals\nwith _signals():\n    import struck\n"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (code, "")
-    assert done.stderr == f"statesize: error: {told}; nothing was written after the last complete result\n"
+    assert done.stderr == f"statesize: error: {told}; nothing was kept\n"
 
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])

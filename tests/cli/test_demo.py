@@ -132,7 +132,9 @@ def test_a_run_that_was_ended_is_taken_up_and_one_that_is_done_measures_nothing(
         assert main(["demo"]) == 130
         assert os.listdir(here) == ["statesize-demo"]
         measured = Profile.load("statesize-demo/gla")
-    assert "profiling gla" in capsys.readouterr().err
+    ended = capsys.readouterr().err
+    assert "profiling gla" in ended
+    assert ended.endswith("what is finished is in statesize-demo/gla; the same command goes on from there\n")
     assert main(["demo"]) == 0
     first = capsys.readouterr()
     assert "profiling gla" not in first.err

@@ -462,8 +462,23 @@ def test_an_interrupt_says_what_is_kept(output, checkpoint, text, here, capsys, 
     monkeypatch.setattr("statesize.profiling.profile_run.profile_bar", lambda *_: interrupt)
     assert main(["profile", str(checkpoint), "--text", str(text), *output]) == 130
     errors = capsys.readouterr().err
-    assert errors.splitlines()[-1].startswith("statesize: error: interrupted")
-    assert ("the same command goes on" in errors) == bool(output)
+    kept = "what is finished is in result.units; the same command goes on from there" if output else "nothing was kept"
+    assert errors.splitlines()[-1] == f"statesize: error: interrupted; {kept}"
+
+
+def test_an_interrupt_behind_a_profile_says_where_that_is(checkpoint, text, here, capsys, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("statesize.report.write_report", interrupt)
+    command = ["profile", str(checkpoint), "--text", str(text), "--max-tokens", "8", "--output", "result"]
+    assert main([*command, "--html", "page.html"]) == 130
+    ended = capsys.readouterr().err.splitlines()[-1]
+    assert ended == "statesize: error: interrupted; what is finished is in result; the same command goes on from there"
+    # One that ends before it has kept anything says nothing of the folders of the last.
+    monkeypatch.setattr("statesize.cli.shared.texts.Texts.load", interrupt)
+    assert main(command) == 130
+    assert capsys.readouterr().err.splitlines()[-1].endswith("nothing was kept")
 
 
 def test_a_model_is_all_that_is_needed(here, capsys, monkeypatch):

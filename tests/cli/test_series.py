@@ -1,5 +1,6 @@
 """`statesize series`: table, JSON, page, resuming and bad input."""
 
+import importlib
 import json
 
 import pytest
@@ -41,6 +42,30 @@ def test_table_json_and_page_name_what_was_left_out(folder, capsys):
     # Both are of the same weights, and two documents are too few for an interval.
     assert document["layers"][0]["change"] == {"from": "step-0", "to": "step-10", "difference": 0, "interval": None}
     assert [one["name"] for one in document["skipped"]] == ["step-20"]
+
+
+def test_an_interrupt_says_where_its_points_are_and_they_are_taken_up(folder, capsys, monkeypatch):
+    points, measured = importlib.import_module("statesize.lab.trends.points"), []
+    measure = points.Point.measured
+
+    def interrupt(*given):
+        if measured:
+            raise KeyboardInterrupt
+        measured.append(given)
+        return measure(*given)
+
+    command = ["series", "run/step-0", "run/step-10", *ASKED, "--json"]
+    assert main(command) == 0
+    whole = json.loads(capsys.readouterr().out)
+    with monkeypatch.context() as patch:
+        patch.setattr(points.Point, "measured", interrupt)
+        assert main([*command, "--output", "points"]) == 130
+    ended = capsys.readouterr().err.splitlines()[-1]
+    assert ended == "statesize: error: interrupted; what is finished is in points; the same command goes on from there"
+    monkeypatch.setattr(points.Point, "measured", lambda *given: measured.append(given) or measure(*given))
+    assert main([*command, "--output", "points"]) == 0
+    assert len(measured) == 2
+    assert json.loads(capsys.readouterr().out)["layers"] == whole["layers"]
 
 
 @pytest.mark.parametrize(

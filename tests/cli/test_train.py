@@ -82,6 +82,8 @@ def test_an_interrupted_run_exits_130_and_resumes_to_the_same_weights(run, text,
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
+    state = tmp_path / "run" / "state"
+    assert f"what is finished is in {state}; the same command with --resume goes on from there" in stderr
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) < 24
     few = ["--sequences", "1", "--max-tokens", "16"]
     assert main(["profile", str(tmp_path / "run" / "best"), "--text", str(text), *few]) == 0

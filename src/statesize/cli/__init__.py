@@ -15,6 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from statesize.io.kept import FOLDERS, kept
+
 FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 
@@ -22,10 +24,7 @@ class _Terminated(BaseException):
     """SIGTERM came."""
 
 
-_ENDS = {
-    signal.SIGINT: ("interrupted; nothing was written after the last complete result", INTERRUPTED),
-    signal.SIGTERM: ("terminated; nothing was written after the last complete result", TERMINATED),
-}
+_ENDS = {signal.SIGINT: ("interrupted", INTERRUPTED), signal.SIGTERM: ("terminated", TERMINATED)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Threads that wait sleep, or on a busy machine they take the processors that others need. Torch reads it when it is
     # imported, which is later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    FOLDERS.clear()
     if not _opened_streams():
         return _fail("stdout is closed; give it a file, or /dev/null", FAILED)
     try:
@@ -47,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(sys.argv[1:] if arguments is None else list(arguments))
     except (KeyboardInterrupt, _Terminated) as error:
         _forget(error)
-        number = signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT
-        return _fail(*_ENDS[number])
+        ended, code = _ENDS[signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT]
+        return _fail(f"{ended}; {kept()}", code)
     except OSError as error:
         # An error of a file bears its name; stdout has none.
         if error.filename is not None:
@@ -126,8 +126,8 @@ def _signals() -> Generator[None]:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if _importing(frame):
             # A compiled module swallows what is raised while it is imported, or aborts the process.
-            message, code = _ENDS[signal.Signals(number)]
-            os.write(2, f"statesize: error: {message}\n".encode())
+            ended, code = _ENDS[signal.Signals(number)]
+            os.write(2, f"statesize: error: {ended}; {kept()}\n".encode())
             os._exit(code)
         raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
 

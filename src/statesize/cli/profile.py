@@ -97,7 +97,6 @@ def profile(
     Raises:
         FileError: A package is missing.
         InputError: Options contradict each other.
-        KeyboardInterrupt: It is interrupted.
     """
     from statesize.errors import FileError, InputError
     from statesize.io.files import check_writable
@@ -207,13 +206,8 @@ def profile(
         printing.say("This is printed and not kept: --output FOLDER keeps it, --html FILE draws it.")
     written = None if output is None else written_at(output)
     measure = partial(run.profile, read.ids, settings, source=source, output=output, tokenizer=run.tokenizer)
-    try:
-        with printing.bars() as bars:
-            result = measure(on_progress=profile_bar(bars, run.name, len(read.ids)))
-    except KeyboardInterrupt:
-        if output is not None:
-            printing.say(f"What is finished lies in {output}.units; the same command goes on from there.")
-        raise
+    with printing.bars() as bars:
+        result = measure(on_progress=profile_bar(bars, run.name, len(read.ids)))
     if output is not None:
         printing.say(f"Profile: {output}" + (f", {KEPT}" if written and written == written_at(output) else ""))
     weights = result.attributes["weights_sha256"] or (run.weights() if record is not None or run.is_small else "")

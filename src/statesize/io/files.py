@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar, cast
 
 from statesize.errors import FileError
+from statesize.io.kept import keep
 from statesize.io.text import printable
 
 try:
@@ -309,10 +310,10 @@ class Parts(Generic[Value]):
         self._paths(self.folder / name).append(path)
 
     def remove(self, name: str) -> None:
-        """Remove a part."""
+        """Remove a part, if it is there."""
         self._values.pop(name, None)
         if self.folder is not None:
-            for path in self._listed((self.folder / name).parent).pop((self.folder / name).name):
+            for path in self._listed((self.folder / name).parent).pop((self.folder / name).name, ()):
                 path.unlink(missing_ok=True)
 
     def names(self, subfolder: str) -> list[str]:
@@ -345,4 +346,5 @@ def parts_writer(folder: Path | None, own: str) -> Generator[None]:
             "alone; move it away or give another folder."
         )
     with only_writer(folder):
+        keep(folder)
         yield

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from statesize.check import refuse, require_count
 from statesize.errors import InputError, ModelError, StatesizeError
+from statesize.io.kept import kept
 from statesize.parallel.threads import Done, Make, Task, Work
 
 ATTEMPTS = 3
@@ -35,7 +36,6 @@ _ONE_THREAD = {
 }
 _CONNECT_SECONDS = 5.0
 _PATIENCE_SECONDS = 2.0
-_GOES_ON = "what is finished is kept, and the same command goes on"
 # With "0" all processes of Ray listen at 127.0.0.1 only, as on Windows and macOS.
 _LOCAL = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0", _LOCAL: "0"}
@@ -136,12 +136,12 @@ def wait_for_one(ray: Any, pending: Sequence[Any]) -> Any:
                 _connected(head).close()
         except OSError as error:
             # Ray itself would end the process after a minute, or wait for ever.
-            raise StatesizeError(f"the head of the Ray cluster at {head} is gone; {_GOES_ON}") from error
+            raise StatesizeError(f"the head of the Ray cluster at {head} is gone; {kept()}") from error
         if ready:
             return ready[0]
         own = [node for node in ray.nodes() if head and node["NodeID"] == context.get_node_id()]
         if not all(node["Alive"] for node in own):
-            raise StatesizeError(f"the node of the Ray cluster on this machine is gone; {_GOES_ON}")
+            raise StatesizeError(f"the node of the Ray cluster on this machine is gone; {kept()}")
 
 
 def available_cores() -> int:

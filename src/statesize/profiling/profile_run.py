@@ -18,6 +18,7 @@ from statesize.adapters.select import NothingMeasuredError
 from statesize.errors import FileError
 from statesize.io.callers import warn_caller
 from statesize.io.files import Parts, parts_writer
+from statesize.io.kept import keep
 from statesize.io.text import counted
 from statesize.measurement.settings import Settings
 from statesize.parallel.threads import Executor, run
@@ -208,6 +209,7 @@ def units_folder(output: Path) -> Generator[Path]:
     folder = output.with_name(f"{output.name}.units")
     with parts_writer(folder, r"\d{6,}"):
         yield folder
+    keep(output)
 
 
 def earlier_profile(output: Path, key: str, sequences: Sequence[Given], name: str) -> Profile | None:

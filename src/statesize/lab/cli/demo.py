@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -85,7 +85,7 @@ def demo(
     every = [*profiles.values()]
     models = compared_models(every, {}, ())
     table, found = _table(models, every, losses), _found(models, every)
-    means = _means(every, losses, cut["result"])
+    means = _means(every, losses, cut)
     with printing.step("drawing the report"):
         drawn = report_page(every)
         notes = {**drawn.notes, MEANING: [*means, *standing(every), *_next(folder)]}
@@ -93,7 +93,7 @@ def demo(
         replace(drawn, title=_TITLE, finding="\n".join(found), tables=tables, notes=notes).write(path)
     if printing.json:
         documents = [profile_document(one, folder / name) for name, one in profiles.items()]
-        print_json({"schema": SCHEMA, "models": documents, "truncation": cut["result"], "report": str(path)})
+        print_json({"schema": SCHEMA, "models": documents, "truncation": cut, "report": str(path)})
     else:
         print_notes([*found, ""])
         print_table(table)
@@ -193,23 +193,24 @@ def _truncation(profiles: dict[str, Profile], folder: Path, printing: Printing) 
     """What cutting one of the models shows, which its profile then says too; of an earlier run where that is there."""
     import json
 
-    from statesize.io.files import replace_file
+    from statesize.io.files import Parts, parse_json
     from statesize.lab import zoo
+    from statesize.parallel.threads import SerialExecutor, run
     from statesize.truncation.page import with_truncation
     from statesize.truncation.truncate import truncate
 
-    path, profile = folder / "truncation.json", profiles[_CUT]
-    run = profile.attributes["run_sha256"]
-    if profile.attributes.get("truncation") and path.is_file():
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if kept["run"] == run:
-            return kept
-    model, tokenizer = zoo.load(_CUT)
-    with printing.bars() as bars:
-        update = bars.begin(f"cutting {_CUT}").update
-        result = truncate(model, documents=6, tokens=128, tokenizer=tokenizer, name=_CUT, on_progress=update)
-    found = {"run": run, "finding": result.finding, "result": result.to_dict()}
-    replace_file(path, (json.dumps(found) + "\n").encode())
-    profiles[_CUT] = with_truncation(profile, result)
-    profiles[_CUT].save(folder / _CUT)
-    return found
+    def cut(name: str) -> Iterator[dict[str, Any]]:
+        model, tokenizer = zoo.load(name)
+        with printing.bars() as bars:
+            update = bars.begin(f"cutting {name}").update
+            result = truncate(model, documents=6, tokens=128, tokenizer=tokenizer, name=name, on_progress=update)
+        profiles[name] = with_truncation(profiles[name], result)
+        profiles[name].save(folder / name)
+        yield result.to_dict()
+
+    key, said = (profiles[_CUT].attributes.get(fact) for fact in ("run_sha256", "truncation"))
+    parts = Parts(folder, ".json", lambda result: json.dumps(result).encode(), cast("Any", parse_json))
+    if not said:
+        parts.remove(f"truncation-{key}")
+    (done,) = run([_CUT], SerialExecutor(cut), parts, lambda _: f"truncation-{key}")
+    return done.get()
