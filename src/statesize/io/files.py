@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar, cast
 
 from statesize.errors import FileError
-from statesize.io.kept import keep
+from statesize.io.kept import FOLDERS
 from statesize.io.text import printable
 
 try:
@@ -346,5 +346,5 @@ def parts_writer(folder: Path | None, own: str) -> Generator[None]:
             "alone; move it away or give another folder."
         )
     with only_writer(folder):
-        keep(folder)
+        FOLDERS[folder] = "the same command"
         yield

@@ -18,7 +18,7 @@ from statesize.adapters.select import NothingMeasuredError
 from statesize.errors import FileError
 from statesize.io.callers import warn_caller
 from statesize.io.files import Parts, parts_writer
-from statesize.io.kept import keep
+from statesize.io.kept import FOLDERS
 from statesize.io.text import counted
 from statesize.measurement.settings import Settings
 from statesize.parallel.threads import Executor, run
@@ -94,7 +94,7 @@ class ProfileRun:
 
     def measure(self, inputs: Iterable[Given], executor: Executor) -> None:
         """Measure all mixers of all sequences but those that are stored."""
-        for done in run(self._tasks(inputs), executor, self.ends, SequenceTask.end):
+        for done in run(self._tasks(inputs), executor, self.ends, lambda task: task.part("")):
             step: MixerDone | SequenceDone = done.get()
             if isinstance(step, MixerDone):
                 self._take(done.task, step)
@@ -111,9 +111,9 @@ class ProfileRun:
             # Datasets are read one by one, so that no more than one is in memory.
             stored = self.parts.names(f"{sequence:06d}")
             task.finished.update(name for name in stored if self.parts.read(name) is not None)
-            end = self.ends.read(task.end())
+            end = self.ends.read(task.part(""))
             if end is not None and not task.finished.issuperset(map(task.part, end.mixers)):
-                self.ends.remove(task.end())
+                self.ends.remove(task.part(""))
             yield task
 
     def _take(self, task: SequenceTask, step: MixerDone) -> None:
@@ -209,7 +209,7 @@ def units_folder(output: Path) -> Generator[Path]:
     folder = output.with_name(f"{output.name}.units")
     with parts_writer(folder, r"\d{6,}"):
         yield folder
-    keep(output)
+    FOLDERS[output] = "the same command"
 
 
 def earlier_profile(output: Path, key: str, sequences: Sequence[Given], name: str) -> Profile | None:

@@ -54,12 +54,8 @@ class SequenceTask:
     def __str__(self) -> str:
         return f"sequence {self.sequence} of {len(self.given)} {counted([self.given])}"
 
-    def end(self) -> str:
-        """Name of the part that holds the end of the sequence."""
-        return self.part("")
-
     def part(self, mixer: str) -> str:
-        """Name of the part that holds the dataset of a mixer."""
+        """Name of the part that holds the dataset of a mixer, or "" for the end of the sequence."""
         if not self.key:
             # Nothing is stored that could be of another run.
             return f"{self.sequence:06d}/{mixer}"

@@ -13,7 +13,7 @@ from statesize.cli.shared.options import Count, Flag, Seed, check_file
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.errors import FileError
 from statesize.io.files import replace_file
-from statesize.io.kept import keep
+from statesize.io.kept import FOLDERS
 from statesize.version import installed
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def train(
     from statesize.lab.training.loop import train as run
 
     del task
-    keep(output / STATE, "the same command with --resume")
+    FOLDERS[output / STATE] = "the same command with --resume"
     if threads is not None:
         torch.set_num_threads(require_count("threads", threads))
     config = TrainingConfig(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def run_study(
     rows, failures = dict[str, list[Row]](), list[Done[Run, list[Row]]]()
     _refuse_another_study(study.name, folder)
     with parts_writer(folder, _OWN), crew(partial(_working, study.carry_out)) as executor:
-        for done in run(grid.runs, executor, parts, _key):
+        for done in run(grid.runs, executor, parts, attrgetter("key")):
             if done.error is None:
                 rows[done.task.key] = done.get()
             else:
@@ -92,10 +93,6 @@ def stored_rows(grid: Grid, folder: Path) -> list[Row]:
     """The rows of the runs of a grid that are done, in its order."""
     parts = finished_runs(folder)
     return [row for one in grid.runs for row in parts.read(one.key) or ()]
-
-
-def _key(one: Run) -> str:
-    return one.key
 
 
 def _working(carry_out: Callable[[Any], list[Row]]) -> Work:
