@@ -56,7 +56,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 llama = LlamaForCausalLM(LlamaConfig(vocab_size=64, num_key_value_heads=1, **size))
-settings = {"documents": 12, "tokens": 40, "following": 8, "name": "tiny"}
+settings = {"documents": 12, "tokens": 40, "settings": ss.Settings(future=8), "name": "tiny"}
 unchanged("cache", lambda: ss.cache(llama, torch.arange(12 * 40) % 60, **settings))
 """
 

@@ -181,12 +181,14 @@ def network_call(source: Source) -> Call:
     doubtful = source.maybe(0.3)
     name = source.chance.choice(("positions", "start", "end", "accuracy", "method", "memory"))
     options: dict[str, Any] = {"positions": 1} | ({name: source.no_number()} if doubtful else {})
+    settings = {"memory": options.pop("memory")} if "memory" in options else {}
     batched = ids[None] if isinstance(ids, torch.Tensor) and ids.ndim == 1 else ids
     single = good and batched.shape[0] == 1 and batched.shape[1] > 1
 
     def run() -> Any:
-        planned = ss.networks.network_plan(model(pattern), batched, **options)
-        found = ss.network_ess(model(pattern), batched, **options)
+        asked = options | {"settings": ss.Settings(**settings)}
+        planned = ss.networks.network_plan(model(pattern), batched, **asked)
+        found = ss.network_ess(model(pattern), batched, **asked)
         return planned, found, ss.networks.redundancy(model(pattern), batched, found)
 
     def check(answer: Any) -> list[str]:
@@ -203,8 +205,8 @@ def network_call(source: Source) -> Call:
         )
 
     refusal = "maybe" if doubtful and single else "never" if single else "always"
-    about = f"network_ess {pattern} {ids!r:.80} {options}"
-    return Call(run, check, refusal, (*_NAMES, *options), about)
+    about = f"network_ess {pattern} {ids!r:.80} {options} {settings}"
+    return Call(run, check, refusal, (*_NAMES, *options, *settings), about)
 
 
 def truncate_call(source: Source) -> Call:
@@ -212,8 +214,9 @@ def truncate_call(source: Source) -> Call:
     pattern = source.chance.choice(("gla,sa", "s4d", "hyena,wla"))
     ids, good = _ids(source)
     doubtful = source.maybe(0.3)
-    name = source.chance.choice(("documents", "tokens", "cuts", "number"))
+    name = source.chance.choice(("documents", "tokens", "positions", "number"))
     options: dict[str, Any] = {"documents": 2, "tokens": 4} | ({name: source.no_number()} if doubtful else {})
+    settings = {"positions": options.pop("positions")} if "positions" in options else {}
     long = good and isinstance(ids, torch.Tensor) and ids.shape[-1] >= 4
 
     def check(result: Any) -> list[str]:
@@ -224,8 +227,12 @@ def truncate_call(source: Source) -> Call:
         return [] if result.ceiling <= 4 else [f"ceiling {result.ceiling}"]
 
     refusal = "maybe" if doubtful or not (long or not good) else "never" if long else "always"
-    about = f"truncate {pattern} {ids!r:.80} {options}"
-    return Call(lambda: ss.truncate(model(pattern), ids, **options), check, refusal, (*_NAMES, *options), about)
+    about = f"truncate {pattern} {ids!r:.80} {options} {settings}"
+
+    def run() -> Any:
+        return ss.truncate(model(pattern), ids, **options, settings=ss.Settings(**settings))
+
+    return Call(run, check, refusal, (*_NAMES, *options, *settings), about)
 
 
 @cache
@@ -250,8 +257,8 @@ def cache_call(source: Source) -> Call:
     if good:
         ids = torch.tensor([source.chance.randrange(VOCABULARY) for _ in range(6 * 34)])
     doubtful = source.maybe(0.5)
-    name = source.chance.choice(("documents", "tokens", "following", "keep", "needles", "rule"))
-    options: dict[str, Any] = {"documents": 6, "tokens": 34, "following": 2}
+    name = source.chance.choice(("documents", "tokens", "future", "keep", "needles", "rule"))
+    options: dict[str, Any] = {"documents": 6, "tokens": 34, "future": 2}
     options |= {name: source.no_number()} if doubtful else {"rule": source.chance.choice(RULES)}
 
     def check(found: Any) -> list[str]:
@@ -262,4 +269,10 @@ def cache_call(source: Source) -> Call:
 
     refusal = "maybe" if doubtful and good else "never" if good else "always"
     about = f"cache {ids!r:.80} {options}"
-    return Call(lambda: ss.cache(transformer(), ids, **options), check, refusal, (*_NAMES, *options), about)
+    names = (*_NAMES, *options)
+
+    def run() -> Any:
+        future = options.pop("future")
+        return ss.cache(transformer(), ids, **options, settings=ss.Settings(future=future))
+
+    return Call(run, check, refusal, names, about)

@@ -8,6 +8,7 @@ from oracles.attention_models import attention_model
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from benchmarks.low_rank import RULES, measured, moments
+from statesize.measurement.settings import Settings
 from statesize.truncation.truncate import CutTest
 
 CUT, LENGTH, CACHES = 9, 20, 2
@@ -48,7 +49,7 @@ def entropies(stacks):
 
 def test_rows_behind_the_cut_read_values_of_low_rank():
     model = attention_model("llama")
-    test = CutTest.of(model, list(IDS[:1]), documents=1, tokens=LENGTH, cuts=[CUT])
+    test = CutTest.of(model, list(IDS[:1]), documents=1, tokens=LENGTH, settings=Settings(positions=[CUT]))
     found = moments(model, IDS[1:], CACHES)
     bases = {rule: {name: torch.linalg.eigh(one)[1].flip(-1) for name, one in found[rule].items()} for rule in RULES}
     document = measured(test, bases, 0)

@@ -4,11 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from statesize.cli import main
+from statesize.cli.profile import EverySetting
+from statesize.measurement.settings import Settings, all_but
 from statesize.version import __version__
 
 
@@ -93,6 +96,8 @@ class Interrupt:
 
 sys.meta_path.insert(0, Interrupt())
 from statesize.cli import main
+from statesize.cli.profile import EverySetting
+from statesize.measurement.settings import Settings, all_but
 sys.exit(main())
 """
     (tmp_path / "text.txt").write_text("A few words.", encoding="utf-8")
@@ -109,6 +114,8 @@ def test_a_termination_says_so_and_tidies_up(tmp_path):
 import os, signal, sys, time
 import statesize.cli.commands
 from statesize.cli import main
+from statesize.cli.profile import EverySetting
+from statesize.measurement.settings import Settings, all_but
 
 def work(*_, **__):
     try:
@@ -146,6 +153,8 @@ def test_what_was_under_way_is_no_news(number):
 import os, signal, sys
 import statesize.cli.commands
 from statesize.cli import main
+from statesize.cli.profile import EverySetting
+from statesize.measurement.settings import Settings, all_but
 
 async def read():
     pass
@@ -184,3 +193,9 @@ def test_an_error_of_a_file_is_no_error_of_stdout(monkeypatch, capsys):
     monkeypatch.setattr("statesize.cli.commands.app", unreadable)
     assert main(["--version"]) == 1
     assert capsys.readouterr().err == "statesize: error: weights cannot be used: No such file\n"
+
+
+def test_the_settings_are_the_options_but_for_those_of_python_alone():
+    python_alone = {"tolerances", "relative_tolerances", "engine", "mixes"}
+    assert {one.name for one in fields(EverySetting)} == set(all_but(*python_alone))
+    assert EverySetting().settings() == Settings()

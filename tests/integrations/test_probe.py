@@ -543,6 +543,8 @@ def test_a_probe_is_checked_before_a_training():
         Probe(TEXTS, settings=Settings(positions=0))
     with pytest.raises(InputError, match="positions must be at most"):
         Probe(TEXTS, settings=Settings(positions=[999]))
+    with pytest.raises(InputError, match="channels must be left out for a Probe, where it does not act, got 2"):
+        Probe(TEXTS, settings=Settings(channels=2))
     with pytest.raises(InputError, match="token"):
         Probe("text without a tokenizer")
 

@@ -111,3 +111,5 @@ def test_two_processes_find_what_one_finds(tmp_path):
 def test_settings_name_what_layers_mix():
     with pytest.raises(InputError, match="mixes must name modules of the model, got 'nowhere'"):
         StateSizeMetric(Settings(mixes={"nowhere": "values"})).update(model_of(), TEXTS)
+    with pytest.raises(InputError, match="squares must be left out for a StateSizeMetric, where it does not act"):
+        StateSizeMetric(Settings(squares=True))

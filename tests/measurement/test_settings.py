@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from statesize.errors import InputError
-from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE, Settings
+from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE, Settings, all_but, checked_cuts
 
 
 def positions_of(positions):
@@ -89,6 +89,21 @@ def test_wrong_count_accuracy(given):
 def test_wrong_seed(given):
     with pytest.raises(InputError, match=r"^seed must be a whole number of at least 0, got "):
         Settings(seed=given)
+
+
+@pytest.mark.parametrize(
+    ("asked", "cuts"),
+    [({}, (4,)), ({"positions": [6, 2]}, (2, 6)), ({"positions": 2}, (1, 6)), ({"stride": 3}, (1, 4))],
+)
+def test_cuts_leave_a_token_to_predict(asked, cuts):
+    assert checked_cuts(Settings(**asked), 8) == cuts
+
+
+def test_settings_that_do_not_act_are_refused_by_name():
+    settings = Settings(stride=2, seed=1)
+    with pytest.raises(InputError, match="stride must be left out for truncate, where it does not act, got 2"):
+        settings.without("truncate", *all_but("seed"))
+    assert settings.without("truncate", *all_but("seed", "stride")) is settings
 
 
 def test_positions_and_stride_exclude_each_other():

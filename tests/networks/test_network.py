@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from statesize.errors import InputError, ModelError
 from statesize.lab import zoo
+from statesize.measurement.settings import Settings
 from statesize.networks.jacobian import SpanJacobian, copies
 from statesize.networks.network import NetworkProgress, network_ess
 from statesize.networks.plan import network_plan
@@ -93,13 +94,13 @@ def test_a_transformer_is_read_from_its_embeddings_to_its_last_norm() -> None:
 
 def test_memory_that_does_not_suffice_is_said() -> None:
     model, tokens = transformer(), ids(12)
-    found = network_ess(model, tokens, [6], method="lanczos", memory=8 * 96 * 20)
+    found = network_ess(model, tokens, [6], method="lanczos", settings=Settings(memory=8 * 96 * 20))
     assert not found.converged
     assert found.products.item() <= 20
     exact = network_ess(model, tokens, [6], method="dense").entropy.item()
     assert found.interval[0, 0] <= exact <= found.interval[0, 1]
     with pytest.raises(InputError, match="memory must be at least 73728 for the Jacobian at 6, got 1000"):
-        network_ess(model, tokens, [6], method="dense", memory=1000)
+        network_ess(model, tokens, [6], method="dense", settings=Settings(memory=1000))
 
 
 def test_products_in_single_precision_say_what_they_lose() -> None:
@@ -110,7 +111,7 @@ def test_products_in_single_precision_say_what_they_lose() -> None:
     assert found.converged
     assert not torch.equal(found.values, network_ess(model, tokens, [6], method="lanczos").values)
     assert ((found.values - exact.values).abs() <= found.value_bounds).all()
-    with copies(model, tokens, [6], None, None, "single") as made:
+    with copies(model, tokens, Settings(positions=[6]), None, None, "single") as made:
         double = made.jacobian(6)
         single = made.for_products(double, 6)
         lost = (single.dense() - double.dense()).norm()
@@ -172,7 +173,7 @@ def test_progress_is_told() -> None:
     ("count", "positions"), [(1, [6]), (3, [3, 6, 9]), (10, [1, 2, 3, 4, 5, 7, 8, 9, 10, 11]), (11, list(range(1, 12)))]
 )
 def test_a_number_of_cuts_parts_the_text_evenly(count: int, positions: list[int]) -> None:
-    with copies(transformer(), ids(12), count, None, None, "double") as copied:
+    with copies(transformer(), ids(12), Settings(positions=count), None, None, "double") as copied:
         assert list(copied.cuts) == positions
 
 
@@ -199,6 +200,7 @@ class Each(nn.Module):
         (Each(), {"method": "fast"}, InputError, "method must be auto, lanczos or dense, got 'fast'"),
         (Each(), {"precision": "half"}, InputError, "precision must be double or single, got 'half'"),
         (Each(), {"accuracy": 0}, InputError, "accuracy must be a number above 0"),
+        (Each(), {"settings": Settings(layers=0)}, InputError, "layers must be left out for network_ess, .* got 0"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_by_name(mixer: nn.Module, options, error, message: str) -> None:

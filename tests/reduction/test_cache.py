@@ -14,6 +14,7 @@ from torch.nn import functional
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, rotate_half
 
 from statesize.errors import InputError, ModelError
+from statesize.measurement.settings import Settings
 from statesize.reduction.cache import cache
 from statesize.reduction.cache import prefix as prefix_module
 from statesize.reduction.cache import price as price_module
@@ -367,7 +368,7 @@ def test_sizes_of_a_cache(prefix):
 
 def test_prices_of_a_small_model(llama):
     ids = torch.randint(1, 64, (18, 72), generator=torch.Generator().manual_seed(5))
-    result = cache(llama, ids.flatten(), documents=18, tokens=72, following=8, keep=0.4, name="tiny")
+    result = cache(llama, ids.flatten(), documents=18, tokens=72, settings=Settings(future=8), keep=0.4, name="tiny")
     # 25 and 12.5 % of 64 tokens would keep the 20 that always stay.
     chosen = {0.5: "50 %", 0.4: "40 %"}
     assert list(result.chosen) == [*chosen]
@@ -472,7 +473,10 @@ def test_a_cache_that_misses_passkeys_is_priced_on_a_part_of_the_documents(llama
     assert not any("price them" in note for note in notes(result))
 
     ids = torch.randint(1, 64, (24, 72), generator=torch.Generator().manual_seed(5))
-    pricing = {how: Pricing.of(llama, list(ids), documents=24, tokens=72, following=8) for how in ("brief", "thorough")}
+    pricing = {
+        how: Pricing.of(llama, list(ids), documents=24, tokens=72, settings=Settings(future=8))
+        for how in ("brief", "thorough")
+    }
     monkeypatch.setattr(price_module, "losing_facts", lambda variants, *_: tuple(variants[2:4]))
     found = {how: one.priced(lambda what: None, thorough=how == "thorough") for how, one in pricing.items()}
     extra = {how: np.array([one.extra for one in known.documents]) for how, known in found.items()}
@@ -560,7 +564,9 @@ def test_texts_that_are_too_short_are_refused_with_what_is_enough(least, fewer):
     [
         ({"rule": "best"}, "rule must be one of expected, snapkv, h2o, streaming, got 'best'"),
         ({"keep": 1.0}, "keep must be"),
-        ({"tokens": 33, "following": 8}, "tokens must be"),
+        ({"tokens": 33, "settings": Settings(future=8)}, "tokens must be"),
+        ({"settings": Settings(future=1)}, "future must be a whole number of at least 2"),
+        ({"settings": Settings(stride=2)}, "stride must be left out for cache, where it does not act, got 2"),
         ({"documents": 2}, "documents must be"),
         (
             {"tokens": 500},

@@ -29,8 +29,10 @@ def compressed(texts):
 READERS = {
     "compress": compressed,
     "truncate": lambda texts: ss.truncate(KEYS, texts, documents=5, tokens=8),
-    "cache": lambda texts: ss.cache(attention_model("llama"), texts, documents=12, tokens=40, following=8),
-    "length": lambda texts: length(KEYS, texts, lengths=[4, 8], future=4, excerpts=5),
+    "cache": lambda texts: ss.cache(
+        attention_model("llama"), texts, documents=12, tokens=40, settings=ss.Settings(future=8)
+    ),
+    "length": lambda texts: length(KEYS, texts, lengths=[4, 8], excerpts=5, settings=ss.Settings(future=4)),
 }
 
 

@@ -39,6 +39,7 @@ from statesize.truncation.runs import PlannedRun
 from statesize.truncation.truncate import plan_truncation, scored, truncate
 
 LENGTH, CUT = 20, 9
+AT_CUT = ss.Settings(positions=[CUT])
 IDS = torch.randint(0, 60, (1, LENGTH), generator=torch.Generator().manual_seed(4))
 
 
@@ -166,7 +167,7 @@ def test_a_llama_with_grouped_heads_is_cut_as_by_hand():
     noted, seen = {}, {}
     whole = run_of_llama(model, lambda layer, maps: noted.setdefault(layer, maps), seen)
     rows = {layer: [asked_again(model, *parts[:2], head) for head in range(4)] for layer, parts in seen.items()}
-    result = truncate(model, IDS, documents=1, tokens=LENGTH, cuts=[CUT], number=2, expected=True)
+    result = truncate(model, IDS, documents=1, tokens=LENGTH, settings=AT_CUT, number=2, expected=True)
     assert result.whole == {}
     assert result.mixers == 2
     assert result.run_difference < 1e-5
@@ -246,7 +247,7 @@ def test_tokens_are_shared_out_by_curves_as_by_hand():
             layer.self_attn.q_proj.weight *= 3
     noted, seen, found = {}, {}, curves_of(generator)
     whole = run_of_llama(model, lambda layer, maps: noted.setdefault(layer, maps), seen, ids)
-    result = truncate(model, ids, documents=1, tokens=length, cuts=[cut], curves=found)
+    result = truncate(model, ids, documents=1, tokens=length, settings=ss.Settings(positions=[cut]), curves=found)
     joint = [entropy(noted[layer][2 * k : 2 * k + 2, cut:, :cut].flatten(0, 1)) for layer in range(2) for k in (0, 1)]
     orders = {}
     for layer, (query, key, value) in seen.items():
@@ -398,7 +399,7 @@ def test_layers_of_ones_own_are_cut_where_they_mix_by_a_method_and_named_where_n
     head = nn.Linear(8, 60)
     embedding = nn.Embedding(60, 8)
     model = nn.Sequential(embedding, MeanInTwoSteps(), head)
-    result = truncate(model, IDS, documents=1, tokens=LENGTH, cuts=[CUT], number=1)
+    result = truncate(model, IDS, documents=1, tokens=LENGTH, settings=AT_CUT, number=1)
     runs = {run.rule: run.loss for run in result.documents[0].runs if run.scale in (0.0, 1.0)}
     # The mean has rank 1; without its past it is the mean of what follows alone, over all positions.
     assert runs["number"] == pytest.approx(result.documents[0].loss, abs=1e-5)
@@ -437,7 +438,7 @@ class Recurrent(MeanInTwoSteps):
 def test_a_state_is_cut_by_what_the_past_read_as_by_hand():
     torch.manual_seed(0)
     embedding, layer, head = nn.Embedding(60, 8), Recurrent(), nn.Linear(8, 60)
-    result = truncate(nn.Sequential(embedding, layer, head), IDS, documents=1, tokens=LENGTH, cuts=[CUT])
+    result = truncate(nn.Sequential(embedding, layer, head), IDS, documents=1, tokens=LENGTH, settings=AT_CUT)
     hidden = embedding(IDS)[0].double()
     B, C = layer.double().write(hidden), layer.read(hidden)
     ages = torch.arange(CUT - 1, -1, -1)[:, None]
@@ -728,7 +729,7 @@ def test_intervals_need_five_documents_and_cuts_of_a_text_are_not_independent():
     # A state holds no more numbers than there were tokens.
     assert max(row.kept for row in few.rows) == 4
     assert few.rows[0].excess.ends is None
-    many = truncate("recall-gla", list(ids % 16), documents=5, tokens=LENGTH, cuts=[8, 12])
+    many = truncate("recall-gla", list(ids % 16), documents=5, tokens=LENGTH, settings=ss.Settings(positions=[8, 12]))
     assert len(many.documents) == 10
     assert many.count == 5
     low, high = many.rows[0].divergence.ends
@@ -738,10 +739,8 @@ def test_intervals_need_five_documents_and_cuts_of_a_text_are_not_independent():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"cuts": [LENGTH - 1]}, "cuts must lie from 1 to 18"),
-        ({"cuts": [0]}, "cuts must be"),
-        ({"cuts": []}, "got none"),
-        ({"cuts": 9}, "cuts must be None or a sequence"),
+        ({"settings": ss.Settings(positions=[LENGTH - 1])}, "positions must lie from 1 to 18"),
+        ({"settings": ss.Settings(future=3)}, "future must be left out for truncate, where it does not act, got 3"),
         ({"tokens": LENGTH + 1}, "a text of 21 tokens, got 20 in the longest"),
         ({"documents": 0}, "documents must be"),
         ({"number": -1}, "number must be"),
@@ -774,7 +773,7 @@ def test_a_layer_that_does_not_mix_by_its_method_is_left_whole():
 @torch.no_grad()
 def test_groups_late_in_a_text_keep_the_rank_of_their_stack():
     model, cut = attention_model("llama"), 15
-    result = truncate(model, IDS, documents=1, tokens=LENGTH, cuts=[cut])
+    result = truncate(model, IDS, documents=1, tokens=LENGTH, settings=ss.Settings(positions=[cut]))
     forward, noting = Forward.of(model, IDS), Cutting(cut, {}, {})
     whole = noting.logits(forward)
     # Heads have at most L − i = 5 numbers, the stack of two has 10.
@@ -809,7 +808,7 @@ def test_each_piece_begins_with_the_token_that_begins_a_text():
 
 def test_a_plan_counts_the_runs_and_the_time_that_is_left_is_told_after_each_document():
     told = []
-    options = {"documents": 2, "tokens": LENGTH, "cuts": [5, CUT], "number": 2}
+    options = {"documents": 2, "tokens": LENGTH, "settings": ss.Settings(positions=[5, CUT]), "number": 2}
     model, texts = attention_model("llama"), IDS.repeat(1, 3)
     found = truncate(model, texts, **options, on_progress=lambda *step: told.append(step))
     planned = plan_truncation(model, texts, **options)

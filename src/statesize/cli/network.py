@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
@@ -77,7 +77,7 @@ def network(
     Raises:
         InputError: More than one text is asked for.
     """
-    from statesize.measurement.settings import memory_bytes
+    from statesize.measurement.settings import Settings, memory_bytes
 
     texts, loading = texts or FewTokens(), loading or Loading()
     texts.check()
@@ -85,7 +85,7 @@ def network(
         if count > 1:
             raise InputError(f"{name} must be one text, because a network is measured over one, got {count}.")
     html = page_path(html, open_page=open_page, name=f"{Path(model).name}-network")
-    memory_bytes(memory)
+    settings = Settings(positions=positions, memory=memory_bytes(memory))
     ask_hub(model, loading.revision)
 
     from statesize.adapters.select import NothingMeasuredError
@@ -117,20 +117,17 @@ def network(
     compares = compares and (found.lengths is None or found.lengths[0] >= RECORDED)
     loaded = texts.load(model, loading, printing)
     head = {"model": loaded.name, "tokens": len(read[0])}
+    options: dict[str, Any] = {"start": start, "end": end, "accuracy": accuracy, "method": method}
+    options |= {"precision": precision, "settings": settings}
     if plan:
         with printing.step(f"trying {loaded.name}"):
-            planned = network_plan(
-                loaded.model, read[0][None], positions, start, end, accuracy, method, memory, precision
-            )
+            planned = network_plan(loaded.model, read[0][None], **options)
         show_plan(loaded.name, planned, printing)
         return
     with printing.bars() as bars:
         bar = bars.begin(f"measuring {loaded.name}")
-        result = network_ess(
-            *(loaded.model, read[0][None], positions, start, end),
-            *(accuracy, method, memory, precision),
-            on_progress=_telling(bar, len(read[0]), accuracy),
-        )
+        told = _telling(bar, len(read[0]), accuracy)
+        result = network_ess(loaded.model, read[0][None], on_progress=told, **options)
     beside = None
     if by_layer:
         try:

@@ -17,7 +17,7 @@ from statesize.cli.shared.options import (
     WORKERS,
     Flag,
     Loading,
-    Measuring,
+    MeasureOptions,
     OpenPage,
     Page,
     Workers,
@@ -44,13 +44,17 @@ MOST_DIGESTED = 10**9
 """Numbers of weights of which a digest is made to know a model on record again; it takes a second or two."""
 
 
+class EverySetting(MeasureOptions):
+    """All that can be written at the command line."""
+
+
 def profile(
     model: Annotated[str, model_for("profile")],
     /,
     *,
     texts: Texts | None = None,
     task: Annotated[str | None, Parameter(group=INPUTS)] = None,
-    measuring: Measuring | None = None,
+    measuring: EverySetting | None = None,
     prefix: Path | None = None,
     loading: Loading | None = None,
     workers: Workers | None = None,
@@ -120,7 +124,7 @@ def profile(
         _show(result, Path(model), html, metric, printing, wide=wide, open_page=open_page, weights=weights)
         _say_next(Path(model), html, printing)
         return
-    texts, loading, measuring = texts or Texts(), loading or Loading(), measuring or Measuring()
+    texts, loading, measuring = texts or Texts(), loading or Loading(), measuring or EverySetting()
     workers = workers or Workers()
     if output is not None:
         check_destination(output, "output")

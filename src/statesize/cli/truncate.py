@@ -81,14 +81,14 @@ def truncate(
     Raises:
         InputError: The file of curves is none.
     """
-    from statesize.measurement.settings import checked_cuts
+    from statesize.measurement.settings import Settings, checked_cuts
     from statesize.results.place import require_profile
 
     texts, loading = texts or Texts(), loading or Loading()
-    positions = None if cuts is None else whole_numbers("cuts", cuts)
+    settings = Settings(positions=None if cuts is None else whole_numbers("cuts", cuts))
     named = partial(page_path, html, open_page=open_page, name=f"{Path(model).name}-truncate")
     kept = [] if profile is None else [partial(require_profile, profile)]
-    fitting, read = partial(checked_cuts, positions, texts.max_tokens), partial(check_file, "curves", curves)
+    fitting, read = partial(checked_cuts, settings, texts.max_tokens), partial(check_file, "curves", curves)
     negligible, _, html, *_ = check_all(partial(share, "at", at), texts.check, named, fitting, *kept, read)
     ask_hub(model, loading.revision)
 
@@ -123,7 +123,7 @@ def truncate(
     if size < texts.max_tokens:
         printing.say(f"No text has {texts.max_tokens:,} tokens: pieces are of {size:,}.")
         texts = replace(texts, max_tokens=size)
-        checked_cuts(positions, size)
+        checked_cuts(settings, size)
     checked_pieces(inputs, size, 1, tokenizer)
     reached = sum(len(text) >= size for text in inputs)
     texts.tell_few(reached, f"texts of {max(size, ENOUGH_TOKENS)} tokens or more", printing)
@@ -131,7 +131,7 @@ def truncate(
     options: dict[str, Any] = {
         "documents": texts.sequences or DOCUMENTS,
         "tokens": texts.max_tokens,
-        "cuts": positions,
+        "settings": settings,
         "number": number,
         "expected": expected,
         "curves": found,

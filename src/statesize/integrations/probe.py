@@ -131,7 +131,7 @@ class Probe:
             require_kind("executor", self.executor, Replicas, "None or a Replicas")
         # Read once: the inputs may be an iterator, and several trainings may use the probe.
         object.__setattr__(self, "sequences", tuple(sequences(self.inputs)))
-        self.settings.check_reach(max(map(len, self.sequences)))
+        self.settings.without("a Probe", "channels").check_reach(max(map(len, self.sequences)))
 
     @property
     def limit(self) -> float:

@@ -16,7 +16,7 @@ from statesize.adapters.models.sharded import together
 from statesize.check import require_kind
 from statesize.measurement.measurement import Measurement
 from statesize.measurement.metrics import utilisation
-from statesize.measurement.settings import Settings
+from statesize.measurement.settings import COUNTS, VARIANT, Settings
 from statesize.measurement.statistics import Sample, draw, estimate
 from statesize.profiling.work import measure_captured
 
@@ -50,6 +50,7 @@ class StateSizeMetric(Metric):
         super().__init__()
         self.settings = Settings(positions=32) if settings is None else settings
         require_kind("settings", self.settings, Settings, "None or a Settings")
+        self.settings.without("a StateSizeMetric", *COUNTS, *VARIANT)
         self._checks: Checks = "all"
         limits = [f"{limit}_{part}" for limit in _LIMITS for part in ("shares", "width")]
         for name in ("total", "readouts", "width", "sequences", *limits):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -44,38 +43,45 @@ FEW = 8
 Channels = int | Literal["all"] | None
 Layers = int | str | Sequence[int | str] | None
 Positions = int | Sequence[int] | Literal["all"] | None
+Memory = int
+Weights = Literal["none", "values"]
+CUTS, COUNTS = ("positions", "stride", "past"), ("tolerances", "relative_tolerances", "count_accuracy")
+VARIANT = "weights", "skip_first", "squares"
+"""Settings of where a text is cut, of counts, and of the variant that a profile holds at three cuts."""
 
 
 @dataclass(frozen=True, repr=False)
 class Settings:
     """What is measured of each mixer, and how exactly.
 
-    Arguments of `statesize.profile` with the same names replace those of its `settings`.
+    Functions with arguments of the same names take these first, and refuse settings that do not act there. `positions`
+    may also be a list; a sequence that is too short for some of them, or for the windows of `past` and `future` there,
+    is measured at the others. The command line has its options and their help from here.
 
     Attributes:
-        layers: Mixers to measure, by index or module name, one or several; None takes all.
-        channels: Heads or channels of each mixer that are measured: "all", or a number, drawn from all parts of the
-            layer; None takes all where they cost at most `statesize.profiling.MOST_OPERATIONS` per sequence.
-        positions: Positions to measure: "all", an int for that many evenly spread, or the positions; a sequence that
-            is too short for some of these is measured at the others. None takes all of a sequence of up to 16,384
-            tokens, and 32 of a longer one.
-        stride: Measure every so many positions, instead of `positions`.
-        past: Cut H_i to its last `past` columns; positions at which that does not fit are left out.
-        future: Cut H_i to its first `future` rows; positions at which that does not fit are left out.
+        layers: Layers to measure, by name or by index from 0, such as 0,3. Default: all.
+        channels: Heads or channels to measure in each layer: all, or a number, drawn from all parts of the layer.
+            Default: all of them, up to a cost that `statesize profile --plan` states.
+        positions: Positions to measure in each sequence: all, or this many, evenly spread. Default: all of a sequence
+            of up to 16,384 tokens, 32 of a longer one.
+        stride: Measure one position in this many.
+        past: Measure with this many positions of the past: the last columns of H_i.
+        future: Measure with this many positions of the future: the first rows of H_i.
         tolerances: Absolute tolerances τ of the tolerance-ESS, in units of σ.
         relative_tolerances: Tolerances ρ relative to σ_1 at each position; tables show the first. None takes 0.01,
             and where no text is longer than 1,024 tokens nine more, from which reports draw ESS against ρ; 0.01 alone
             for files and iterators, whose texts are read as they come.
         engine: "auto" or the name of an engine of `statesize.measure`.
         seed: Seed of the choice of heads or channels.
-        memory: Bytes that measuring may hold at once, beside model and results.
-        count_accuracy: How far apart bounds on counts at relative tolerances may be left, as for `statesize.measure`;
-            0 takes exact counts, None those of sequences of up to 1,024 positions.
-        entropy_accuracy: Relative accuracy of entropies, as for `statesize.measure`.
-        weights: "values" measures, beside the default, at three cuts, H_i with each column times the norm of what it
+        memory: Memory that measuring may use, beside the model and the results, such as 4GB: operators, attention maps
+            and spectra. Where one head takes more, an error says how much it needs.
+        count_accuracy: Allow counts at relative tolerances to be off by up to this fraction (0.02 = 2 %), or by 1;
+            0 makes them exact. Default: exact up to 1,024 tokens, 0.02 beyond.
+        entropy_accuracy: Relative accuracy of entropies.
+        weights: Also measure a variant at three cuts, in which each column of T is weighted by the norm of what it
             carries (Kobayashi et al. 2020).
-        skip_first: First columns of T that this variant leaves out, such as that of an attention sink.
-        squares: Whether it takes the entropy of σ² in place of σ.
+        skip_first: Leave this many first columns of T out of the variant, such as that of an attention sink.
+        squares: Take the entropy of σ² in the variant.
         mixes: On what the T of layers of one's own act, as for `statesize.capture`.
 
     Raises:
@@ -96,10 +102,10 @@ class Settings:
     relative_tolerances: Sequence[float] | None = None
     engine: EngineName = "auto"
     seed: int = 0
-    memory: int = MEMORY
+    memory: Memory = MEMORY
     count_accuracy: float | None = None
     entropy_accuracy: float = ENTROPY_ACCURACY
-    weights: Literal["none", "values"] = "none"
+    weights: Weights = "none"
     skip_first: int = 0
     squares: bool = False
     mixes: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -116,14 +122,23 @@ class Settings:
 
     def __repr__(self) -> str:
         """The settings that differ from the defaults, as they are written."""
-        default = Settings()
-        given = {one.name: getattr(self, one.name) for one in fields(self)}
-        changed = (f"{name}={value!r}" for name, value in given.items() if value != getattr(default, name))
-        return f"Settings({', '.join(changed)})"
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self._changed.items())})"
+
+    @property
+    def _changed(self) -> dict[str, object]:
+        default, given = Settings(), {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: value for name, value in given.items() if value != getattr(default, name)}
 
     def given(self, **arguments: object) -> Settings:
         """The settings with arguments in their place, as far as these are given."""
         return replace(self, **{name: value for name, value in arguments.items() if value is not None})
+
+    def without(self, where: str, *names: str) -> Settings:
+        """The same, refused where one differs from its default that does not act somewhere."""
+        for name, value in self._changed.items():
+            if name in names:
+                refuse(name, f"left out for {where}, where it does not act", value)
+        return self
 
     @property
     def ratios(self) -> Sequence[float]:
@@ -132,16 +147,15 @@ class Settings:
 
     def for_texts(self, longest: int | None, first: float = TOLERANCE_LADDER[0]) -> Settings:
         """The settings for texts of which the longest has so many tokens; None where that is not known."""
-        settings = copy.copy(self)
-        if self.relative_tolerances is None:
-            # That of a table, and those of a report's curves: many take a third longer, of long texts several times.
-            more = TOLERANCE_LADDER if longest is not None and longest <= LADDER_LENGTH else ()
-            ratios = (first, *(ratio for ratio in more if ratio != first))
-            object.__setattr__(settings, "relative_tolerances", ratios)
-        return settings
+        if self.relative_tolerances is not None:
+            return self
+        # That of a table, and those of a report's curves: many take a third longer, of long texts several times.
+        more = TOLERANCE_LADDER if longest is not None and longest <= LADDER_LENGTH else ()
+        return replace(self, relative_tolerances=(first, *(ratio for ratio in more if ratio != first)))
 
-    def cut(self, length: int, *, few: bool = False) -> Cut | None:
+    def cut(self, length: int, *, few: bool = False, ends: bool = True) -> Cut | None:
         """Which H_i of a sequence are measured, few by default where each takes long; None where none fits into it."""
+        # A count holds the first and the last position, unless `ends` is False.
         from statesize.spectra.cut import Cut, make_cut
 
         first, last = self.past or 1, length - (self.future or 1)
@@ -154,7 +168,7 @@ class Settings:
         if self.by_default and (few or length > LONGEST_WHOLE):
             count = FEW if few else EVENLY_SPREAD
         if count is not None:
-            return make_cut(length, count, self.past, self.future)
+            return make_cut(length, count, self.past, self.future, ends=ends)
         return Cut(length, tuple(range(first, last + 1, self.stride or 1)), self.past, self.future)
 
     def count_accuracy_at(self, length: int) -> float:
@@ -194,18 +208,24 @@ LEAST_TOKENS = 4
 """Tokens of a text that is cut, so that some come before the cut and some that are predicted after it."""
 
 
-def checked_cuts(cuts: Sequence[int] | None, length: int) -> tuple[int, ...]:
+def checked_cuts(settings: Settings, length: int) -> tuple[int, ...]:
     """Positions of cuts in pieces of so many tokens; without any, the middle."""
-    wanted = (length // 2,) if cuts is None else several("cuts", cuts, "None or a sequence of positions such as (256,)")
-    positions = tuple(require_count("cuts", cut) for cut in wanted)
     require_count("tokens", length, least=LEAST_TOKENS)
-    outside = [cut for cut in positions if cut > length - 2]
-    if outside or not positions:
+    listed = settings.positions if isinstance(settings.positions, tuple) else ()
+    outside = [position for position in listed if position > length - 2]
+    if outside:
         raise InputError(
-            f"cuts must lie from 1 to {length - 2}, so that a token after them is predicted, got "
-            f"{', '.join(map(str, outside)) or 'none'}. Give other cuts, or more tokens."
+            f"positions must lie from 1 to {length - 2}, so that a token after them is predicted, got "
+            f"{', '.join(map(str, outside))}. Give other positions, or more tokens."
         )
-    return positions
+    # The last token predicts none.
+    cut = None if settings.by_default or listed else settings.cut(length - 1)
+    return listed or (length // 2,) if cut is None else cut.positions
+
+
+def all_but(*names: str) -> tuple[str, ...]:
+    """The names of all other settings."""
+    return tuple(one.name for one in fields(Settings) if one.name not in names)
 
 
 def memory_bytes(size: object) -> int:
@@ -226,10 +246,6 @@ def _mixes(value: object) -> dict[str, str]:
     return dict(cast("Mapping[str, str]", value))
 
 
-def _counted(name: str, value: object) -> int:
-    return require_count(name, value, expected="None or a number of at least 1")
-
-
 def _layers(name: str, value: object) -> Layers:
     if isinstance(value, str):
         return value
@@ -246,10 +262,7 @@ def _layers(name: str, value: object) -> Layers:
 def _engine(name: str, value: object) -> EngineName:
     from statesize.spectra.engine import EngineName
 
-    names = get_args(EngineName)
-    if value not in names:
-        refuse(name, f"one of {', '.join(names)}", value)
-    return cast("EngineName", value)
+    return cast("EngineName", _one_of(get_args(EngineName), name, value))
 
 
 def _channels(name: str, value: object) -> Channels:
@@ -257,9 +270,9 @@ def _channels(name: str, value: object) -> Channels:
     return "all" if every else require_count(name, value, expected='None, "all" or a number of at least 1')
 
 
-def _weights(name: str, value: object) -> str:
-    if not isinstance(value, str) or value not in ("none", "values"):
-        refuse(name, '"none" or "values"', value)
+def _one_of(choices: Sequence[str], name: str, value: object) -> str:
+    if not isinstance(value, str) or value not in choices:
+        refuse(name, f"one of {', '.join(choices)}", value)
     return value
 
 
@@ -286,6 +299,7 @@ def _tolerances(name: str, value: object) -> tuple[float, ...]:
     return tuple(real_numbers(name, value))
 
 
+_counted = partial(require_count, expected="None or a number of at least 1")
 # The check of each setting that differs from its default; it returns what is kept.
 _CHECKS: dict[str, Callable[[str, object], object]] = {
     "layers": _layers,
@@ -302,6 +316,6 @@ _CHECKS: dict[str, Callable[[str, object], object]] = {
     "memory": lambda _, size: memory_bytes(size),
     "count_accuracy": partial(require_real, least=0, below=1),
     "entropy_accuracy": partial(require_real, above=0, below=1),
-    "weights": _weights,
+    "weights": partial(_one_of, get_args(Weights)),
     "squares": require_flag,
 }

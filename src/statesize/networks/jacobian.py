@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +20,10 @@ from statesize.adapters.models.sharded import together, unsharded_copy
 from statesize.adapters.runs import eval_mode
 from statesize.check import refuse, require_kind
 from statesize.errors import InputError, ModelError
+from statesize.measurement.settings import Settings
 from statesize.networks.span import Span
 from statesize.operators.jacobian import INDEPENDENT, Jacobian
-from statesize.spectra.cut import Positions, make_cut
+from statesize.spectra.cut import Cut
 
 # Estimate of the error of products in single precision: number of random vectors, and safety factor.
 _SAMPLES, _SAFETY = 4, 2
@@ -109,7 +110,7 @@ class Copies:
 def copies(
     model: nn.Module,
     input_ids: Inputs,
-    positions: Positions,
+    settings: Settings,
     start: str | None,
     end: str | None,
     precision: Precision,
@@ -124,8 +125,9 @@ def copies(
     original = Forward.of(module, input_ids, axis)
     if original.sequences != 1:
         raise InputError(f"input_ids must hold one sequence, got {original.sequences}. Give one at a time.")
+    settings.check_reach(original.length)
     # Past one token lie as many directions as it has numbers, and as many past all tokens but one.
-    cut = make_cut(original.length, positions, ends=False)
+    cut = cast("Cut", settings.cut(original.length, ends=False))
     with ExitStack() as contexts:
         contexts.enter_context(together(module, input_ids, cut, start, end, precision))
 

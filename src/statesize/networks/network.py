@@ -16,11 +16,10 @@ from statesize.check import refuse, require_real
 from statesize.errors import InputError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.text import counted, facts_table
-from statesize.measurement.settings import memory_bytes
+from statesize.measurement.settings import Positions, Settings, all_but
 from statesize.measurement.statistics import ENOUGH_TOKENS, too_short
 from statesize.models.load import given_sequence
 from statesize.networks.jacobian import Copies, Precision, SpanJacobian, copies
-from statesize.spectra.cut import Positions
 from statesize.spectra.exact.dense import block_spectra
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
 
@@ -140,15 +139,15 @@ class NetworkProgress:
 def network_ess(
     model: nn.Module | str,
     input_ids: Inputs | str | Path,
-    positions: Positions = 4,
+    positions: Positions = None,
     start: str | None = None,
     end: str | None = None,
     accuracy: float = 0.03,
     method: Method = "auto",
-    memory: int | str = 2**31,
     precision: Precision = "double",
     axis: int | None = None,
     on_progress: Callable[[NetworkProgress], None] | None = None,
+    settings: Settings | None = None,
 ) -> NetworkEss:
     """How much of its past a network carries into its future, all layers and all state together.
 
@@ -166,17 +165,17 @@ def network_ess(
             `statesize.profile`.
         input_ids: Token ids of one sequence, (1, L), frames (1, L, W), or the result of a tokenizer; whatever
             `statesize.capture` takes. For a model by its name also a text, or a Path of one.
-        positions: Cuts i: an int for that many, which part the text evenly, a list, or None for all of 1 … L − 1.
+        positions: Cuts i: an int for that many, which part the text evenly, a list, or "all". Default: 4.
         start: Name of the module at the inputs of the Jacobian. Default: the token embeddings, or the frames
             themselves.
         end: Name of the module at its outputs. Default: the input of the last norm.
         accuracy: Largest half-width of an interval, relative to its middle.
         method: "lanczos", "dense", or "auto" for the cheaper one.
-        memory: Bytes, or a size such as "4GB", for the vectors of "lanczos" or the Jacobian of "dense".
         precision: "single" computes the products of "lanczos" in float32, which takes half the time or less, and adds
             the error to the interval.
         axis: The dimension of positions, as for `statesize.capture`.
         on_progress: Called repeatedly with the progress.
+        settings: `positions` or `stride`, and `memory`, of vectors or a dense Jacobian; others do not act here.
 
     Returns:
         A NetworkEss; `converged` is False if memory was too small for the requested accuracy.
@@ -194,17 +193,23 @@ def network_ess(
         >>> found.dimension.tolist(), found.converged
         ([16], True)
     """
-    accuracy, memory = check_limits(accuracy, memory, method)
-    with copies(*given_sequence(model, input_ids), positions, start, end, precision, axis) as copied:
-        cuts = [_measure_cut(copied, index, accuracy, method, memory, on_progress) for index in range(len(copied.cuts))]
+    accuracy, settings = network_settings(settings, accuracy, method, positions)
+    with copies(*given_sequence(model, input_ids), settings, start, end, precision, axis) as copied:
+        indices = range(len(copied.cuts))
+        cuts = [_measure_cut(copied, index, accuracy, method, settings.memory, on_progress) for index in indices]
     return _joined(cuts)
 
 
-def check_limits(accuracy: float, memory: int | str, method: str) -> tuple[float, int]:
-    """The accuracy, and the memory in bytes; refuse values out of range."""
+def network_settings(
+    settings: Settings | None, accuracy: float, method: str, positions: Positions
+) -> tuple[float, Settings]:
+    """The accuracy, and the settings with their positions; refuse values out of range."""
     if method not in ("auto", "lanczos", "dense"):
         refuse("method", "auto, lanczos or dense", method)
-    return require_real("accuracy", accuracy, above=0, below=1), memory_bytes(memory)
+    settings = (settings or Settings()).given(positions=positions)
+    settings = settings.without("network_ess", *all_but("positions", "stride", "memory"))
+    settings = replace(settings, positions=4) if settings.by_default else settings
+    return require_real("accuracy", accuracy, above=0, below=1), settings
 
 
 def method_at(jacobian: SpanJacobian, method: str, memory: int) -> str:

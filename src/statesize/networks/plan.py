@@ -11,10 +11,10 @@ from torch import nn
 from statesize.adapters.forward import Inputs
 from statesize.io.steps import Plan, PlannedStep, Steps
 from statesize.io.text import byte_count, counted
+from statesize.measurement.settings import Positions, Settings
 from statesize.models.load import given_sequence
 from statesize.networks.jacobian import Precision, SpanJacobian, copies
-from statesize.networks.network import Method, check_limits, estimate_of, likely_products, method_at
-from statesize.spectra.cut import Positions
+from statesize.networks.network import Method, estimate_of, likely_products, method_at, network_settings
 
 # Products of the trial that measures their time and the width of the interval.
 _TRIAL = 16
@@ -53,14 +53,14 @@ class PlannedCut(PlannedStep):
 def network_plan(
     model: nn.Module | str,
     input_ids: Inputs | str | Path,
-    positions: Positions = 4,
+    positions: Positions = None,
     start: str | None = None,
     end: str | None = None,
     accuracy: float = 0.03,
     method: Method = "auto",
-    memory: int | str = 2**31,
     precision: Precision = "double",
     axis: int | None = None,
+    settings: Settings | None = None,
 ) -> Plan[PlannedCut]:
     """Plan `network_ess` with the same arguments, and predict its time.
 
@@ -75,9 +75,9 @@ def network_plan(
         end: As for `network_ess`.
         accuracy: As for `network_ess`.
         method: As for `network_ess`.
-        memory: As for `network_ess`.
         precision: As for `network_ess`.
         axis: As for `network_ess`.
+        settings: As for `network_ess`.
 
     Returns:
         The plan.
@@ -94,17 +94,17 @@ def network_plan(
         >>> [(cut.position, cut.dimension, cut.method, cut.count) for cut in plan.steps]
         [(2, 16, 'dense', 16), (6, 48, 'dense', 48)]
     """
-    accuracy, memory = check_limits(accuracy, memory, method)
-    with copies(*given_sequence(model, input_ids), positions, start, end, precision, axis) as copied:
+    accuracy, settings = network_settings(settings, accuracy, method, positions)
+    with copies(*given_sequence(model, input_ids), settings, start, end, precision, axis) as copied:
         middle = copied.cuts[len(copied.cuts) // 2]
         jacobian = copied.for_products(copied.jacobian(middle), middle)
-        estimate = estimate_of(jacobian, accuracy, memory, middle)
+        estimate = estimate_of(jacobian, accuracy, settings.memory, middle)
         steps, begin = Steps({}), time.perf_counter()
         while not estimate.finished and estimate.products < _TRIAL:
             estimate.advance(jacobian.gram(estimate.pending))
         steps.took("products", time.perf_counter() - begin, max(1, estimate.products))
         needed, each = likely_products(estimate, accuracy), steps.each("products")
-        cuts = tuple(_planned(copied.jacobian(i), i, needed, each, method, memory) for i in copied.cuts)
+        cuts = tuple(_planned(copied.jacobian(i), i, needed, each, method, settings.memory) for i in copied.cuts)
     work = f"{counted(len(cuts), 'cut')}, {each:.3g} s a product; how many are needed can be off by a factor of two."
     return Plan(cuts, sum(cut.seconds for cut in cuts), work, facts={"product_seconds": each})
 

@@ -18,7 +18,7 @@ from statesize.errors import InputError, ModelError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import reporting
 from statesize.io.steps import Plan, PlannedStep, Steps
-from statesize.measurement.settings import LEAST_TOKENS, checked_cuts
+from statesize.measurement.settings import LEAST_TOKENS, Settings, all_but, checked_cuts
 from statesize.models.capture import capture
 from statesize.models.load import measured_model
 from statesize.reduction.cache.result import CachePrices
@@ -54,7 +54,6 @@ def truncate(
     *,
     documents: int = DOCUMENTS,
     tokens: int = TOKENS,
-    cuts: Sequence[int] | None = None,
     number: int | None = None,
     expected: bool = False,
     curves: CachePrices | Mapping[str, Any] | None = None,
@@ -63,6 +62,7 @@ def truncate(
     axis: int | None = None,
     name: str | None = None,
     on_progress: Callable[..., None] | None = None,
+    settings: Settings | None = None,
 ) -> TruncationResult:
     """What a text loses if every mixer carries only k numbers per channel past a cut: the truncation test.
 
@@ -83,7 +83,6 @@ def truncate(
             loss that could be compared.
         documents: Pieces of the inputs that are read, from all parts of them.
         tokens: Tokens of each piece.
-        cuts: Positions i of each piece. Default: its middle.
         number: One more run keeps this many numbers of every head.
         expected: Also choose tokens by expected attention; takes about a fifth more time.
         curves: What `cache` returned of the same model and other texts, or its JSON: also give tokens to caches by its
@@ -93,6 +92,7 @@ def truncate(
         axis: The dimension of positions, as for `statesize.capture`.
         name: Name of the model, for the result.
         on_progress: Called as (done, total, what, seconds left) after each document.
+        settings: `positions` or `stride`, where each piece is cut (in its middle by default); others do not act here.
 
     Returns:
         Losses, shares of the context's worth, and divergences.
@@ -108,8 +108,8 @@ def truncate(
         [0.25, 0.5, 1.0, 2.0]
     """
     test = CutTest.of(
-        model, inputs, documents=documents, tokens=tokens, cuts=cuts, number=number, expected=expected, curves=curves,
-        tokenizer=tokenizer, axis=axis, name=name,
+        model, inputs, documents=documents, tokens=tokens, number=number, expected=expected, curves=curves,
+        tokenizer=tokenizer, axis=axis, name=name, settings=settings,
     )  # fmt: skip
     negligible = require_real("at", at, above=0, below=1)
     total, measured = len(test.pieces), list[CutDocument]()
@@ -166,19 +166,20 @@ class CutTest:
         *,
         documents: int = DOCUMENTS,
         tokens: int = TOKENS,
-        cuts: Sequence[int] | None = None,
         number: int | None = None,
         expected: bool = False,
         curves: CachePrices | Mapping[str, Any] | None = None,
         tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
         axis: int | None = None,
         name: str | None = None,
+        settings: Settings | None = None,
     ) -> Self:
         """Check the arguments of `truncate`, and every operator against the unaltered model."""
         wanted, length = require_count("documents", documents), require_count("tokens", tokens, least=LEAST_TOKENS)
         if number is not None:
             number = require_count("number", number)
-        positions = checked_cuts(cuts, length)
+        settings = (settings or Settings()).without("truncate", *all_but("positions", "stride"))
+        cuts = checked_cuts(settings, length)
         measured = None if curves is None else MeasuredCurves.of(curves)
         model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
         texts = (
@@ -187,7 +188,7 @@ class CutTest:
             else whole_texts(None, tokenizer)
         )
         pieces = checked_pieces(texts, length, wanted, tokenizer)
-        steps = Steps({"check": 1, "whole": len(pieces) * len(positions)})
+        steps = Steps({"check": 1, "whole": len(pieces) * len(cuts)})
         inputs, axis = inputs_of(pieces[0][1])
         with steps.timed("check"):
             captured = capture(model, inputs, axis=axis)
@@ -196,7 +197,7 @@ class CutTest:
         whole = dict(captured.skipped)
         own = _own_mixers(model, whole)
         difference = captured.run_difference
-        return cls(model, name, pieces, positions, number, expected, measured, difference, whole, own, steps)
+        return cls(model, name, pieces, cuts, number, expected, measured, difference, whole, own, steps)
 
     def result(self, documents: Sequence[CutDocument], at: float = NEGLIGIBLE) -> TruncationResult:
         """What these documents show."""

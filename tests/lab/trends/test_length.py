@@ -1,6 +1,7 @@
 """ESS against the length of the context: the definition at each length, exponents, and what is beyond the training."""
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,8 +28,10 @@ def model(mixer="sa", **shape):
     return LanguageModel(ModelConfig(mixer=mixer, **(SHAPE | shape)), torch.Generator().manual_seed(0)).eval()
 
 
-def measured(given, **options):
-    return ss.lab.length(given, TEXT, **{"lengths": [4, 8, 16], "future": 6, **options}, on_progress=lambda *_: None)
+def measured(given, future=6, settings=None, **options):
+    settings = replace(settings or Settings(), future=future)
+    options = {"lengths": [4, 8, 16], "settings": settings, **options}
+    return ss.lab.length(given, TEXT, **options, on_progress=lambda *_: None)
 
 
 @functools.cache
@@ -148,7 +151,9 @@ def test_the_ceilings_are_those_of_states_contexts_and_futures():
     assert plain().to_dict()["layers"][1]["ceiling"] == [4, 6, 6]
     assert measured(model("gla"), future=8).to_dict()["layers"][1]["ceiling"] == [4, 4, 4]
     llama = attention_model("llama", num_hidden_layers=1)
-    found = ss.lab.length(llama, TEXT % 40, lengths=[4, 8], future=3, excerpts=1, on_progress=lambda *_: None)
+    found = ss.lab.length(
+        llama, TEXT % 40, lengths=[4, 8], excerpts=1, settings=Settings(future=3), on_progress=lambda *_: None
+    )
     by_name = {one["name"].partition(", ")[2]: one["ceiling"] for one in found.to_dict()["layers"][1:]}
     heads, groups = (mixer.total for mixer in found.points[0].mixers)
     # What several heads read together is behind the cut once for each of them.
@@ -179,7 +184,7 @@ def test_layers_that_are_not_there_are_refused_once():
     told = []
     with pytest.raises(InputError, match=r"layers must be the model's mixers .*, got 9. Its 1 mixer is ") as raised:
         ss.lab.length(
-            model(), TEXT, lengths=[4, 8, 16], future=6, settings=Settings(layers=9),
+            model(), TEXT, lengths=[4, 8, 16], settings=Settings(layers=9, future=6),
             on_progress=lambda *what: told.append(what),
         )  # fmt: skip
     assert str(raised.value).count("got 9") == 1
@@ -311,6 +316,7 @@ def test_lengths_that_do_not_fit_are_named_and_the_others_measured():
         ({"lengths": [8, 2.5]}, "at least two different numbers"),
         ({"lengths": [8, 200]}, "the longest has 150 tokens, got 8, 200. Give a text of 2"),
         ({"future": 0}, "future must be"),
+        ({"settings": Settings(positions=3)}, "positions must be left out for length, where it does not act, got 3"),
         ({"excerpts": 0}, "excerpts must be"),
     ],
 )
@@ -321,7 +327,7 @@ def test_bad_input_is_refused(options, message):
 
 def test_finished_lengths_are_kept(tmp_path):
     told = []
-    options = {"lengths": [4, 8], "future": 6, "output": tmp_path / "points"}
+    options = {"lengths": [4, 8], "settings": Settings(future=6), "output": tmp_path / "points"}
     options["on_progress"] = lambda done, total, what, left: told.append(what)
     first, again = (ss.lab.length(model(), TEXT, **options) for _ in range(2))
     assert told == ["4, 1 of 2", "8, 2 of 2", "4 kept, 1 of 2", "8 kept, 2 of 2"]
@@ -348,8 +354,8 @@ def test_contexts_begin_as_the_tokenizer_begins_a_text():
     seen, read = [], model()
     read.register_forward_pre_hook(lambda module, args: seen.append(args[0][0].tolist()))
     ss.lab.length(
-        *(read, torch.arange(1, 60)), tokenizer=tiny_tokenizer(bos=True), lengths=[4, 8], future=4, excerpts=2,
-        on_progress=lambda *_: None,
+        *(read, torch.arange(1, 60)), tokenizer=tiny_tokenizer(bos=True), lengths=[4, 8], excerpts=2,
+        settings=Settings(future=4), on_progress=lambda *_: None,
     )  # fmt: skip
     # Runs over other futures are seen too.
     texts = [others for first, *others in seen if first == 0 and others == list(range(others[0], others[-1] + 1))]

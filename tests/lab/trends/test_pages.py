@@ -23,7 +23,9 @@ def test_pages_draw_their_charts(tmp_path):
     text = torch.randint(2, 64, (3, 40), generator=torch.Generator().manual_seed(0))
     found = ss.lab.series(tmp_path, text, on_progress=silent)
     model = LanguageModel(SHAPE, torch.Generator().manual_seed(0)).eval()
-    growth = ss.lab.length(model, text, lengths=[4, 8, 16], future=6, trained_length=8, on_progress=silent)
+    growth = ss.lab.length(
+        model, text, lengths=[4, 8, 16], trained_length=8, settings=ss.Settings(future=6), on_progress=silent
+    )
     with chromium() as browser:
         for page, charts in (
             (found.to_html(tmp_path / "series.html"), 3),

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
 
-from cyclopts import Group, Parameter, validators
+from cyclopts import Group, Parameter, Token, validators
 
 from statesize.errors import InputError
+from statesize.io.text import byte_count
+from statesize.measurement.settings import Settings, Weights
 
 if TYPE_CHECKING:
-    from statesize.measurement.settings import Settings
     from statesize.parallel.ray import RayCluster
 
 
@@ -22,7 +23,8 @@ Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
 MOST = 10**9
 """The largest count that an option takes."""
 
-Count: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=MOST))]
+_COUNT = Parameter(validator=validators.Number(gte=1, lte=MOST))
+Count: TypeAlias = Annotated[int, _COUNT]
 AtLeastTwo: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=2, lte=MOST))]
 SEQUENCES, MAX_TOKENS = ("--sequences", "--documents"), ("--max-tokens", "--tokens")
 """Options that have a second name."""
@@ -220,67 +222,39 @@ def _some(_: object, channels: object) -> None:
         raise ValueError('Must be "all" or at least 1.')
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Measuring:
-    """What is measured.
+def _layers(_: object, tokens: Sequence[Token]) -> list[int | str]:
+    return [int(one) if one.isdigit() else one for one in listed([token.value for token in tokens])]
 
-    Attributes:
-        layers: Layers to measure, by name or by index from 0, such as 0,3. Default: all.
-        positions: Positions to measure in each sequence: all, or this many, evenly spread. Default: all of a sequence
-            of up to 16,384 tokens, 32 of a longer one.
-        stride: Measure one position in this many.
-        past: Measure with at most this many positions of the past.
-        future: Measure with at most this many positions of the future.
-        channels: Heads or channels to measure in each layer: all, or a number, drawn from all parts of the layer.
-            Default: all of them, up to a cost that `statesize profile --plan` states.
-        seed: Seed of the choice of heads or channels.
-        memory: Memory that measuring may use, beside the model and the results, such as 4GB: operators, attention maps
-            and spectra. Where one head takes more, the command says how much it needs.
-        count_accuracy: Allow counts at relative tolerances to be off by up to this fraction (0.02 = 2 %), or by 1;
-            0 makes them exact. Default: exact up to 1,024 tokens, 0.02 beyond.
-        entropy_accuracy: Relative accuracy of entropies.
-        weights: Also measure a variant at three cuts, in which each column of T is weighted by the norm of what it
-            carries.
-        skip_first: Leave this many first columns of T out of the variant, such as that of an attention sink.
-        squares: Take the entropy of σ² in the variant.
-    """
 
-    layers: Listed | None = None
-    positions: Annotated[Literal["all"] | int | None, Parameter(validator=_some)] = None
-    stride: Count | None = None
-    past: Count | None = None
-    future: Count | None = None
-    channels: Annotated[Literal["all"] | int | None, Parameter(validator=_some)] = None
-    seed: Seed = 0
-    memory: str = "2GB"
-    count_accuracy: Annotated[float | None, Parameter(validator=validators.Number(gte=0, lt=1))] = None
-    entropy_accuracy: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 1e-3
-    weights: Literal["none", "values"] = "none"
-    skip_first: Seed = 0
-    squares: Flag = False
+_FRACTION = Parameter(validator=validators.Number(gte=0, lt=1))
+_AllOrSome: TypeAlias = Annotated[Literal["all"] | int | None, Parameter(validator=_some)]
+# How settings of each type are written here; those of other types are for Python alone.
+_WRITTEN: dict[Any, Any] = {
+    "Layers": Annotated[list[str] | None, Parameter(negative="", consume_multiple=1, converter=_layers)],
+    "Channels": _AllOrSome,
+    "Positions": _AllOrSome,
+    "Memory": Annotated[str, Parameter(show_default=byte_count)],
+    "Weights": Weights,
+    "bool": Flag,
+    "int": Seed,
+    "int | None": Annotated[int | None, _COUNT],
+    "float": Annotated[float, _FRACTION],
+    "float | None": Annotated[float | None, _FRACTION],
+}
+
+
+class MeasureOptions:
+    """What is measured: the settings, with their help, but for those that do not act in a command."""
+
+    def __init_subclass__(cls, without: Sequence[str] = ()) -> None:
+        """Make a dataclass of them."""
+        cls.__doc__ = Settings.__doc__
+        for one in fields(Settings):
+            if one.type in _WRITTEN and one.name not in without:
+                cls.__annotations__[one.name] = _WRITTEN[one.type]
+                setattr(cls, one.name, one.default)
+        Parameter(name="*")(dataclass(frozen=True)(cls))
 
     def settings(self) -> Settings:
         """The same, checked."""
-        from statesize.measurement.settings import Settings
-
-        asked: dict[str, Any] = asdict(self)
-        if self.layers is not None:
-            asked["layers"] = [int(one) if one.isdigit() else one for one in listed(self.layers)]
-        return Settings(**asked)
-
-
-@dataclass(frozen=True)
-class MeasuringPoints(Measuring):  # noqa: D101 -- as above
-    # A point of a trend holds no variant.
-    weights: NoOption = "none"
-    skip_first: NoOption = 0
-    squares: NoOption = False
-
-
-@dataclass(frozen=True)
-class MeasuringAtLengths(MeasuringPoints):  # noqa: D101 -- as above
-    # The lengths say where the texts are cut.
-    positions: NoOption = None
-    stride: NoOption = None
-    past: NoOption = None
+        return Settings(**vars(self))

@@ -95,6 +95,7 @@ def as_typed(message: str, app: App, arguments: Sequence[str]) -> str:
         for name in part.names
         if name.startswith("--")
     }
+    options.setdefault("positions", options.get("cuts", "positions"))
     if "text" in options:
         given = [options[one] for one in ("jsonl", "parquet", "dataset", "ids") if options.get(one) in typed]
         options["inputs"] = next(iter(given), options["text"])

@@ -11,8 +11,7 @@ from statesize.cli.shared.options import (
     Listed,
     Loading,
     LoadingMany,
-    MeasuringAtLengths,
-    MeasuringPoints,
+    MeasureOptions,
     ModelName,
     OpenPage,
     Page,
@@ -28,8 +27,17 @@ from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import BUNDLED, Texts, WholeTexts
 from statesize.errors import InputError
 from statesize.io.files import check_writable
+from statesize.measurement.settings import CUTS, VARIANT
 from statesize.models.depth import check_depth
 from statesize.models.hub import ask_hub
+
+
+class PointSettings(MeasureOptions, without=VARIANT):
+    """A point of a trend holds no variant."""
+
+
+class LengthSettings(MeasureOptions, without=(*VARIANT, *CUTS)):
+    """The lengths say where the texts are cut."""
 
 
 def series(
@@ -37,7 +45,7 @@ def series(
     revisions: Listed | None = None,
     log: Path | None = None,
     texts: Texts | None = None,
-    measuring: MeasuringPoints | None = None,
+    measuring: PointSettings | None = None,
     loading: LoadingMany | None = None,
     workers: Workers | None = None,
     output: Page = None,
@@ -65,7 +73,7 @@ def series(
     """
     from statesize.lab.trends.checkpoints import find_checkpoints
 
-    texts, measuring, workers = texts or Texts(), measuring or MeasuringPoints(), workers or Workers()
+    texts, measuring, workers = texts or Texts(), measuring or PointSettings(), workers or Workers()
     loading = loading or LoadingMany()
     options = {name: value for name, value in asdict(loading).items() if name != "revision"}
     html = page_path(html, open_page=open_page, name="series")
@@ -114,7 +122,7 @@ def length(
     trained_length: Count | None = None,
     excerpts: Count = 5,
     texts: WholeTexts | None = None,
-    measuring: MeasuringAtLengths | None = None,
+    measuring: LengthSettings | None = None,
     loading: Loading | None = None,
     output: Page = None,
     html: Page = None,
@@ -142,7 +150,7 @@ def length(
     Raises:
         InputError: There are fewer than two lengths.
     """
-    texts, measuring, loading = texts or WholeTexts(), measuring or MeasuringAtLengths(), loading or Loading()
+    texts, measuring, loading = texts or WholeTexts(), measuring or LengthSettings(), loading or Loading()
     settings, chosen = measuring.settings(), whole_numbers("lengths", lengths)
     if len(set(chosen)) < 2 or min(chosen) < 1:
         raise InputError(f"lengths must be at least two different numbers above 0, got {' '.join(lengths)}.")
@@ -165,11 +173,11 @@ def length(
         printing.say(BUNDLED)
     read = texts.read(tokenizer, printing, vocabulary).ids if texts.any_chosen else None
     ids = whole_texts(read, tokenizer)[: texts.sequences]
-    fitting = fitting_lengths(chosen, ids, measuring.future)
+    fitting = fitting_lengths(chosen, ids, settings.future)
 
     def room(context: int) -> int:
         """Tokens of a text in which a context has its future."""
-        return context + (measuring.future or min(context, FUTURE))
+        return context + (settings.future or min(context, FUTURE))
 
     size = min(room(fitting[-1]), max(map(len, ids)))
     if excerpts >= FEWEST_TEXTS:
@@ -179,7 +187,7 @@ def length(
         report_progress = bars.begin(f"measuring {loaded.name}", len(set(chosen))).update
         known = trained_length or known_trained_length(loaded.model, model)
         result = length(
-            loaded.model, ids, lengths=chosen, future=measuring.future, excerpts=excerpts, trained_length=known,
+            loaded.model, ids, lengths=chosen, excerpts=excerpts, trained_length=known,
             tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=report_progress, settings=settings,
         )  # fmt: skip
     show_page(result.page(), result.to_dict(), html, printing, open_page=open_page, rows=result.telling_rows)

@@ -17,7 +17,7 @@ from statesize.errors import InputError
 from statesize.io.text import counted
 from statesize.lab.trends.growth import Growth
 from statesize.lab.trends.points import Point, measure_points, point_facts, point_key
-from statesize.measurement.settings import Settings
+from statesize.measurement.settings import CUTS, VARIANT, Settings
 from statesize.measurement.statistics import FEWEST_TEXTS
 from statesize.models.load import given_model, model_facts, training_record
 from statesize.parallel.threads import here
@@ -33,7 +33,6 @@ def length(
     inputs: Inputs | None = None,
     *,
     lengths: Sequence[int],
-    future: int | None = None,
     excerpts: int = EXCERPTS,
     trained_length: int | None = None,
     tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
@@ -53,8 +52,6 @@ def length(
         model: As for `statesize.profile`.
         inputs: As for `statesize.profile`; None takes all bundled documents as one text.
         lengths: Tokens of the contexts.
-        future: Tokens after the cut, which ESS cannot pass. None takes as many as the longest context within the
-            trained length, 256 at most, and fewer where the texts have no room for them.
         excerpts: How many pieces of text are read at most, from all parts of the texts. They do not overlap.
         trained_length: Tokens of the sequences that the model was trained on; no exponent is fitted across it. None
             takes the model's configuration, and fits all lengths where it says nothing.
@@ -62,7 +59,9 @@ def length(
         name: As for `statesize.profile`.
         output: Folder in which finished lengths are kept; the same call after a crash goes on from there.
         on_progress: Called as (done, total, what, seconds left) after each length, instead of a bar.
-        settings: What is measured of each layer, at the cuts; None takes `statesize.Settings()`.
+        settings: What is measured of each layer, without a variant. `future` is the number of tokens after the cut,
+            which ESS cannot pass; None takes as many as the longest context within the trained length, 256 at most, and
+            fewer where the texts have no room for them. The lengths say where the texts are cut.
 
     Returns:
         ESS at each length, with exponents.
@@ -72,24 +71,21 @@ def length(
         StatesizeError: If no length can be measured.
 
     Example:
-        >>> measured = length("gla", lengths=[8, 16], future=8, excerpts=2, on_progress=lambda *_: None)
+        >>> silent = lambda *_: None
+        >>> measured = length("gla", lengths=[8, 16], excerpts=2, settings=Settings(future=8), on_progress=silent)
         >>> measured.places, measured.values("layers.0.mixer").shape
         ((8, 16), (2, 2))
     """
     asked_for, excerpts = _lengths(lengths), require_count("excerpts", excerpts)
-    if future is not None:
-        future = require_count("future", future)
-    settings = settings or Settings()
-    if not settings.by_default or settings.past is not None:
-        raise InputError("positions, stride and past must be left out: the lengths say where the texts are cut.")
+    settings = (settings or Settings()).without("length", *CUTS, *VARIANT)
     given = given_model(model, tokenizer, name, needs_tokenizer=inputs is None)
     trained = trained_length or known_trained_length(given.model, model if isinstance(model, str) else None)
     model, tokenizer = measurable(given.model), given.tokenizer
     texts = whole_texts(inputs, tokenizer)
-    wanted = future or min(
+    wanted = settings.future or min(
         max((one for one in asked_for if trained is None or one <= trained), default=asked_for[-1]), FUTURE
     )
-    future = future or max(min(wanted, max(map(len, texts)) - asked_for[-1]), min(wanted, _LEAST_FUTURE))
+    future = settings.future or max(min(wanted, max(map(len, texts)) - asked_for[-1]), min(wanted, _LEAST_FUTURE))
     longest = max(map(len, texts)) - future
     fitting = fitting_lengths(asked_for, texts, future)
     numbered = numbered_excerpts(texts, fitting[-1] + future, excerpts, tokenizer)

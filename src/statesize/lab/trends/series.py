@@ -17,7 +17,7 @@ from statesize.errors import FileError, InputError, ModelError, StatesizeError
 from statesize.lab.trends.changes import Series
 from statesize.lab.trends.checkpoints import Checkpoint, Log, find_checkpoints, find_log, folder_sha256, read_log
 from statesize.lab.trends.points import Point, measure_points, point_facts, point_key
-from statesize.measurement.settings import Settings
+from statesize.measurement.settings import VARIANT, Settings
 from statesize.models.hub import commit
 from statesize.models.load import load_model, load_tokenizer
 from statesize.parallel.threads import Crew, here
@@ -58,7 +58,7 @@ def series(
         loading: What `load_model` takes beside name and revision: device, dtype and so on.
         crew: Who does the work: this process, or a `statesize.profiling.RayCluster`.
         on_progress: Called as (done, total, what, seconds left) after each checkpoint, instead of a bar.
-        settings: What is measured of each layer; None takes `statesize.Settings()`.
+        settings: What is measured of each layer, without a variant; None takes `statesize.Settings()`.
 
     Returns:
         The series.
@@ -72,7 +72,7 @@ def series(
         >>> measured.names, measured.skipped
         (('sa',), {'la': 'Its layers, heads or channels are others than those of sa.'})
     """
-    tokenizer, settings = supported_tokenizer(tokenizer), settings or Settings()
+    tokenizer, settings = supported_tokenizer(tokenizer), (settings or Settings()).without("series", *VARIANT)
     known, options = find_checkpoints(checkpoints, revisions), dict(loading or {})
     if inputs is None or isinstance(inputs, str | Path):
         tokenizer = tokenizer or first_tokenizer(known, options)

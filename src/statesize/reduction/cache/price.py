@@ -14,7 +14,7 @@ from statesize.check import refuse, require_count, require_real
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import reporting
 from statesize.io.steps import Plan, PlannedStep, Steps
-from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX
+from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX, Settings, all_but
 from statesize.models.load import measured_model
 from statesize.reduction.cache.budgets import at_curves, equal
 from statesize.reduction.cache.curves import CacheSizes, cache_sizes, curves_of_documents
@@ -47,11 +47,11 @@ def cache(
     rule: Rule = "expected",
     documents: int = DOCUMENTS,
     tokens: int = TOKENS,
-    following: int = FOLLOWING,
     needles: int = PASSKEYS,
     tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
     name: str | None = None,
     on_progress: Callable[..., None] | None = None,
+    settings: Settings | None = None,
 ) -> CachePrices:
     """What the cache of a model may lose, and the price: rounding, eviction of tokens, and both together.
 
@@ -68,11 +68,11 @@ def cache(
         rule: Which tokens are kept: "expected" attention, "snapkv", "h2o" or "streaming".
         documents: Pieces of the inputs that are read, from all parts of them.
         tokens: Tokens of each piece.
-        following: How many of these, the last ones, are predicted.
         needles: Passkeys that are hidden in held-out documents; 0 for none. They need a tokenizer.
         tokenizer: The model's, for texts and for bytes.
         name: Name of the model, for the result.
         on_progress: Called as (done, total, what, seconds left) after each document.
+        settings: `future`, how many last tokens of each piece are predicted (64 by default); others do not act here.
 
     Returns:
         The price list, the curves, and a recommendation.
@@ -86,13 +86,14 @@ def cache(
         >>> sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
         >>> model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2))
         >>> ids = torch.randint(1, 64, (12, 72), generator=torch.Generator().manual_seed(0))
-        >>> found = cache(model, ids, documents=12, tokens=72, following=8, on_progress=lambda *step: None)
+        >>> sizes = {"documents": 12, "tokens": 72, "settings": Settings(future=8)}
+        >>> found = cache(model, ids, **sizes, on_progress=lambda *step: None)
         >>> [price.variant.title for price in found.prices][:5]
         ['int8', 'int4', '50 % equal', '50 % by layer', '50 % by curves']
     """
     pricing = Pricing.of(
-        model, inputs, keep=keep, rule=rule, documents=documents, tokens=tokens, following=following, needles=needles,
-        tokenizer=tokenizer, name=name,
+        model, inputs, keep=keep, rule=rule, documents=documents, tokens=tokens, needles=needles, tokenizer=tokenizer,
+        name=name, settings=settings,
     )  # fmt: skip
     total, done = sum(map(len, pricing.parts)) + len(pricing.needles), count(1)
     with reporting(on_progress, f"pricing the cache of {pricing.name}", total) as report:
@@ -138,17 +139,18 @@ class Pricing:
         rule: Rule = "expected",
         documents: int = DOCUMENTS,
         tokens: int = TOKENS,
-        following: int = FOLLOWING,
         needles: int = PASSKEYS,
         tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
         name: str | None = None,
+        settings: Settings | None = None,
     ) -> Self:
         """Check the arguments of `cache`."""
         if rule not in get_args(Rule):
             refuse("rule", f"one of {', '.join(get_args(Rule))}", rule)
         share = require_real("keep", keep, above=0, below=1, advice="It is the share of the tokens that stays.")
         wanted = require_count("documents", documents, least=FEWEST_PIECES)
-        after = require_count("following", following, least=2)
+        settings = (settings or Settings()).without("cache", *all_but("future"))
+        after = require_count("future", settings.future or FOLLOWING, least=2)
         size = require_count("tokens", tokens, least=after + LEAST_PREFIX)
         hidden = require_count("needles", needles, least=0)
         model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
