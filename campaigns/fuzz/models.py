@@ -269,10 +269,9 @@ def cache_call(source: Source) -> Call:
 
     refusal = "maybe" if doubtful and good else "never" if good else "always"
     about = f"cache {ids!r:.80} {options}"
-    names = (*_NAMES, *options)
+    names, future = (*_NAMES, *options), options.pop("future")
 
     def run() -> Any:
-        future = options.pop("future")
         return ss.cache(transformer(), ids, **options, settings=ss.Settings(future=future))
 
     return Call(run, check, refusal, names, about)

@@ -96,8 +96,6 @@ class Interrupt:
 
 sys.meta_path.insert(0, Interrupt())
 from statesize.cli import main
-from statesize.cli.profile import EverySetting
-from statesize.measurement.settings import Settings, all_but
 sys.exit(main())
 """
     (tmp_path / "text.txt").write_text("A few words.", encoding="utf-8")
@@ -114,8 +112,6 @@ def test_a_termination_says_so_and_tidies_up(tmp_path):
 import os, signal, sys, time
 import statesize.cli.commands
 from statesize.cli import main
-from statesize.cli.profile import EverySetting
-from statesize.measurement.settings import Settings, all_but
 
 def work(*_, **__):
     try:
@@ -153,8 +149,6 @@ def test_what_was_under_way_is_no_news(number):
 import os, signal, sys
 import statesize.cli.commands
 from statesize.cli import main
-from statesize.cli.profile import EverySetting
-from statesize.measurement.settings import Settings, all_but
 
 async def read():
     pass
