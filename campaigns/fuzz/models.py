@@ -15,7 +15,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import statesize as ss
 from campaigns.fuzz.call import Call
 from campaigns.fuzz.hostile import Source
-from statesize.adapters import find_mixers
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.reduction.cache.rules import RULES
 
@@ -130,7 +129,7 @@ def reading_call(source: Source) -> Call:
 
 
 def forward_call(source: Source) -> Call:
-    """A model's own methods, and what finds its mixers."""
+    """A model's own methods."""
     pattern = source.chance.choice(("gla,sa", "la", "s4d", "s6,gla-s6", "hyena,wla"))
     ids, good = _ids(source)
     value = source.no_number()
@@ -153,8 +152,6 @@ def forward_call(source: Source) -> Call:
             isinstance(generator, torch.Generator),
         ),
         "LanguageModel of": (lambda: LanguageModel(value), False),
-        "find_mixers": (lambda: find_mixers(value), False),
-        "find_mixers well": (lambda: find_mixers(held), True),
     }
     kind = source.chance.choice(list(kinds))
     run, fine = kinds[kind]

@@ -10,6 +10,7 @@ from torch import nn
 
 from statesize import capture
 from statesize.adapters import find_mixers
+from statesize.adapters.models.model_state import named_parts
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense, Recurrence
 
@@ -76,7 +77,7 @@ def test_operators_are_those_of_each_mixers_input(model, ids):
     inputs = {}
     hooks = [
         mixer.register_forward_pre_hook(lambda _, args, name=name: inputs.update({name: args[0].detach().clone()}))
-        for name, mixer in find_mixers(model).items()
+        for name, mixer in find_mixers(named_parts(model)).items()
     ]
     with torch.no_grad():
         model(ids)
@@ -197,11 +198,11 @@ def test_a_mixer_inside_a_mixer_is_part_of_it():
             super().__init__()
             self.inner = LinearMixer()
 
-    assert list(find_mixers(nn.Sequential(Outer(), LinearMixer()))) == ["0", "1"]
+    assert list(find_mixers(named_parts(nn.Sequential(Outer(), LinearMixer())))) == ["0", "1"]
 
 
 def test_a_model_that_is_itself_a_mixer_has_a_name():
-    assert list(find_mixers(LinearMixer())) == ["LinearMixer"]
+    assert list(find_mixers(named_parts(LinearMixer()))) == ["LinearMixer"]
 
 
 def test_no_mixer_says_what_to_do(ids):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import is_a
+from statesize.adapters.models.model_state import is_a, named_parts
 from statesize.adapters.observation import ModuleStack, Observation
 from statesize.adapters.replaced import MixerCall, observing_parts
 from statesize.operators import Dense
@@ -42,7 +42,7 @@ def parse(call: MixerCall) -> Observation:
 
 def test_each_call_of_a_mixer_is_observed_while_it_is_innermost() -> None:
     model, seen = Block(), []
-    with ModuleStack(model, 21).watching() as running:
+    with ModuleStack(named_parts(model), 21).watching() as running:
 
         def record(make) -> None:
             observation = make()
@@ -59,7 +59,7 @@ def test_a_mixer_that_is_the_model_goes_by_its_class() -> None:
     seen: list[str] = []
     model = Averager()
     with (
-        ModuleStack(model, 4).watching() as running,
+        ModuleStack(named_parts(model), 4).watching() as running,
         observing_parts(
             running, ["Averager"], ["enter", "leave"], parse, lambda make, product=None: seen.append(make().name)
         ),
@@ -78,7 +78,7 @@ def test_no_hook_is_left_whatever_happens(failure: type[BaseException] | None) -
 
     def run() -> None:
         with (
-            ModuleStack(model, 4).watching() as running,
+            ModuleStack(named_parts(model), 4).watching() as running,
             observing_parts(running, ["Averager"], ["enter", "leave"], parse, record),
         ):
             model(torch.ones(1, 4, 1))

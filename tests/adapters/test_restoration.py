@@ -17,6 +17,7 @@ from oracles.recurrent_models import FAMILIES, tiny_model
 
 import statesize as ss
 from statesize import capture
+from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.replaced import source_files
 
 
@@ -36,7 +37,9 @@ def state(model):
         ],
         "attributes": [sorted(vars(module)) for module in model.modules()],
         "configuration": copy.deepcopy(vars(model.config)),
-        "functions": [{name: id(value) for name, value in vars(file).items()} for file in source_files(model)],
+        "functions": [
+            {name: id(value) for name, value in vars(file).items()} for file in source_files(named_parts(model))
+        ],
         "registries": [dict(registry) for registry in registries],
         "random": torch.get_rng_state().tolist(),
         "gradients": torch.is_grad_enabled(),

@@ -7,6 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from statesize.adapters.kernels.attention import replaced_attention
 from statesize.adapters.kernels.rotation import rotation_of
+from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.observation import ModuleStack
 from statesize.adapters.replaced import source_files
 
@@ -29,7 +30,7 @@ def queries(model, shift=0):
     """Queries of each layer where the text begins at a later position, and what is known to turn them."""
     found, known = [], []
     ids = token_ids(1, LENGTH)
-    with ModuleStack(model, LENGTH).watching() as running:
+    with ModuleStack(named_parts(model), LENGTH).watching() as running:
 
         def noted(name, function):
             def attend(module, query, *args, **options):
@@ -39,7 +40,7 @@ def queries(model, shift=0):
 
             return attend
 
-        with replaced_attention(source_files(model), noted):
+        with replaced_attention(source_files(named_parts(model)), noted):
             model(ids, position_ids=torch.arange(LENGTH)[None] + shift, use_cache=False)
     return found, known
 

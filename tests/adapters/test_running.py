@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.observation import ModuleStack
 
 
@@ -34,7 +35,7 @@ class Whole(nn.Module):
 def test_names_arguments_and_outputs():
     left = []
     model = Whole(lambda: running)
-    watching = ModuleStack(model, 21).watching
+    watching = ModuleStack(named_parts(model), 21).watching
     with watching(lambda frame, output: left.append((frame.name, frame.kwargs, output.item()))) as running:
         model(torch.tensor(3))
         assert running.frames == []
@@ -49,6 +50,6 @@ def test_names_arguments_and_outputs():
 def test_a_module_that_fails_is_taken_off(error):
     model = Whole(lambda: running)
     model.part.error = error("broken")
-    with ModuleStack(model, 21).watching() as running:
+    with ModuleStack(named_parts(model), 21).watching() as running:
         assert model(torch.tensor(3)) == "failed"
         assert running.frames == []

@@ -14,6 +14,7 @@ from torch.overrides import BaseTorchFunctionMode
 from torch.utils import _python_dispatch
 
 from statesize.adapters import runs
+from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.models.precision import hold_at_least, set_autocast
 from statesize.adapters.observation import ModuleStack
 from statesize.adapters.runs import ONE_RUN, bare, observed, read
@@ -97,7 +98,8 @@ def observed_run(model):
     def record(make, product=None):
         return None if product is None else product.mixed.clone()
 
-    return lambda: observed(model, lambda: model(IDS), ModuleStack(model, 6), record, sources_of(model))
+    parts = named_parts(model)
+    return lambda: observed(model, lambda: model(IDS), ModuleStack(parts, 6), record, sources_of(parts))
 
 
 def lone_run(model):
@@ -112,7 +114,8 @@ def interrupted_run(model):
         model(IDS)
         raise KeyboardInterrupt
 
-    return lambda: observed(model, interrupt, ModuleStack(model, 6), lambda *_: None, sources_of(model))
+    parts = named_parts(model)
+    return lambda: observed(model, interrupt, ModuleStack(parts, 6), lambda *_: None, sources_of(parts))
 
 
 def interrupted_while_put_back(model):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from statesize import capture
 from statesize.adapters import Captured
+from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.observation import ModuleStack
 from statesize.adapters.sources import sources_of
 from statesize.errors import StatesizeError
@@ -110,8 +111,8 @@ def sweep(family: str, build: Callable[[], nn.Module]) -> Row:
 def observed_answers(model: nn.Module, ids: Tensor) -> Tensor:
     """What a model says while every source watches it."""
     with ExitStack() as stack:
-        running = stack.enter_context(ModuleStack(model, ids.shape[1]).watching())
-        for source in sources_of(model):
+        running = stack.enter_context(ModuleStack(named_parts(model), ids.shape[1]).watching())
+        for source in sources_of(named_parts(model)):
             stack.enter_context(source(running, lambda make, product=None: None))
         return answers(model, ids)
 

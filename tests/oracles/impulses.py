@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.kernels.scans import KERNELS
+from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.observation import Frame, ModuleStack
 from statesize.adapters.replaced import observed, pure_torch, replaced, source_files
 
 Arguments = dict[str, Any]
 # No module is watched, and the calls are of none.
-RUNNING = ModuleStack(nn.Identity(), 0, frames=[Frame("", nn.Identity(), (), {})])
+RUNNING = ModuleStack(named_parts(nn.Identity()), 0, frames=[Frame("", nn.Identity(), (), {})])
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def kernel_arguments(model: nn.Module) -> Iterator[list[tuple[Any, Arguments]]]:
     """The calls of a model's kernels while this is open: the pure-torch function and its arguments by name."""
     calls: list[tuple[Any, Arguments]] = []
     with ExitStack() as stack:
-        for file in source_files(model):
+        for file in source_files(named_parts(model)):
             for name in KERNELS.keys() & vars(file).keys():
                 body = pure_torch(vars(file)[name])
                 keep = observed(body, RUNNING, lambda call, body=body: calls.append((body, dict(call.arguments))))

@@ -11,6 +11,7 @@ import transformers
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.observation import ModuleStack, Observation
 from statesize.adapters.replaced import source_files
 from statesize.adapters.sources import Source
@@ -182,9 +183,11 @@ def observations(model: nn.Module, ids: Tensor, *sources: Source) -> list[Observ
     """What some sources observe in one forward pass."""
     seen: list[Observation] = []
     with ExitStack() as stack:
-        running = stack.enter_context(ModuleStack(model, 21).watching())
+        running = stack.enter_context(ModuleStack(named_parts(model), 21).watching())
         for source in sources:
-            stack.enter_context(source(source_files(model), running, lambda make, product=None: seen.append(make())))
+            stack.enter_context(
+                source(source_files(named_parts(model)), running, lambda make, product=None: seen.append(make()))
+            )
         model(input_ids=ids, use_cache=False)
     return seen
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import statesize as ss
@@ -48,11 +49,14 @@ def counts(monkeypatch):
     return counted
 
 
-def profiled(**options):
+def small_model():
     torch.manual_seed(0)
     shape = {"vocab_size": 40, "n_positions": 48, "n_embd": 16, "n_layer": LAYERS, "n_head": HEADS}
-    model = GPT2LMHeadModel(GPT2Config(**shape, bos_token_id=0, eos_token_id=0)).eval()
-    return ss.profile(model, torch.arange(40), on_progress=lambda _: None, **options)
+    return GPT2LMHeadModel(GPT2Config(**shape, bos_token_id=0, eos_token_id=0)).eval()
+
+
+def profiled(model=None, **options):
+    return ss.profile(model or small_model(), torch.arange(40), on_progress=lambda _: None, **options)
 
 
 def test_operators_are_built_and_engines_and_cuts_chosen_once(counts):
@@ -107,6 +111,21 @@ def test_a_model_is_watched_once_and_each_layer_once_more(counts):
     assert counts["sources_of"] == 1
     # T is compared in the model's precision, to choose its form, and in float64, as its check.
     assert counts["explained"] == 2 * LAYERS
+
+
+def test_the_modules_of_a_model_are_walked_once_for_each_purpose(monkeypatch):
+    model, walked, named_modules = small_model(), [], nn.Module.named_modules
+
+    def counting(module, *arguments, **options):
+        yield from named_modules(module, *arguments, **options)
+        # A walk to the first parameter, for its device or dtype, does not come here.
+        walked.append(module)
+
+    monkeypatch.setattr(nn.Module, "named_modules", counting)
+    profiled(model)
+    # To check the model, to say what it is, for all that is asked of it over an input, and by each of its three runs,
+    # which put back what they find.
+    assert walked.count(model) == 6
 
 
 def test_weights_are_hashed_once_where_something_is_stored(counts, tmp_path):

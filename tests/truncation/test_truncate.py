@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import statesize as ss
 from statesize.adapters.forward import Forward
 from statesize.adapters.kernels.scans import KERNELS
+from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.observation import Observation
 from statesize.adapters.replaced import pure_torch, replaced, source_files
 from statesize.errors import InputError, ModelError
@@ -326,7 +327,10 @@ def test_a_scan_is_cut_as_its_impulse_responses_are(family, rank):
     ranks = {name: torch.full_like(one.norm, rank).long() for name, one in noting.spectra.items()}
     cut = Cutting(CUT, {}, whole, PlannedRun("number", 1.0, ranks, False, rank)).logits(forward)
     file, name = next(
-        (file, name) for file in source_files(model) for name in KERNELS if vars(file).get(name) is not None
+        (file, name)
+        for file in source_files(named_parts(model))
+        for name in KERNELS
+        if vars(file).get(name) is not None
     )
     with replaced(file, name, cut_scan(pure_torch(vars(file)[name]), KERNELS[name], rank)):
         by_hand = model(IDS, use_cache=False).logits[0, CUT:-1]
@@ -481,7 +485,7 @@ def test_layers_whose_past_changes_are_computed_again():
 
     def run(inputs, others):
         with ExitStack() as stack:
-            past.attach(model, stack)
+            past.attach(named_parts(model), stack)
             return first(inputs), second(others)
 
     same, changed = torch.randn(1, 6, 3), torch.randn(2, 1, 6, 3)
@@ -556,7 +560,7 @@ def test_attention_that_is_called_again_with_other_values_is_not_shared():
 
     def run(*values):
         with ExitStack() as stack:
-            past.attach(model, stack)
+            past.attach(named_parts(model), stack)
             attend = file.ALL_ATTENTION_FUNCTIONS["sdpa"]
             return [attend(module, query, key, one, None, scaling=0.5)[0] for one in values]
 
@@ -577,7 +581,7 @@ def test_attention_is_known_if_it_was_seen_to_be_that_of_what_it_took(changed, m
     key, value, *others = torch.randn(4, 1, 2, LENGTH, 8, generator=generator)
     usual = file.ALL_ATTENTION_FUNCTIONS["sdpa"]
     with ExitStack() as stack:
-        past.attach(model, stack)
+        past.attach(named_parts(model), stack)
         file.ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, None, scaling=0.5)
     # Layers in low precision are seen in float32, and those in float32 may be in float64.
     dtype = torch.float64 if changed == "dtype" else torch.float32

@@ -247,8 +247,7 @@ def capture_module(
 ) -> Capture:
     """`capture` of what `measurable` has returned, inside of `together` where several ranks hold it."""
     forward = Forward.of(model, inputs, axis)
-    own = find_mixers(model)
-    parts = list(model.modules())
+    own, parts = find_mixers(forward.parts), [module for _, module in forward.parts]
     has_own_code = any(map(is_own_code, parts))
     recording, own_mixing = record_calls(forward, own, short_convolutions=short_convolutions), OwnMixing()
     known = (isinstance(part, SEARCHED) or is_a(part, RECURRENT) or hasattr(part, "mixes") for part in parts)

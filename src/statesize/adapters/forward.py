@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from statesize.adapters.models.layout import axis_by_modules
 from statesize.adapters.models.masks import UNPADDED, added_to_scores, check_mask, check_windows
 from statesize.adapters.models.model_state import (
+    Parts,
     device_of,
     is_a,
     mapped,
@@ -90,6 +91,7 @@ class Forward:
     """A model and its checked inputs."""
 
     model: nn.Module
+    parts: Parts  # its modules
     backbone: nn.Module  # the part that computes the last hidden state; the model itself where that is not known
     args: tuple[Tensor, ...]
     kwargs: Mapping[str, Any]
@@ -103,7 +105,8 @@ class Forward:
             from statesize.adapters.models.triton_interpreter import interpret_if_asked
 
             interpret_if_asked()
-        measured = check_inputs(model, inputs, axis)
+        parts = named_parts(model)
+        measured = check_inputs(parts, inputs, axis)
         backbone, device = backbone_of(model, inputs), device_of(model)
         args, arguments = tuple[Tensor, ...](), dict[str, Any]()
         if isinstance(inputs, Mapping):
@@ -113,21 +116,25 @@ class Forward:
                 # They request a loss, which takes the logits of every position.
                 arguments.pop("labels", None)
             mask = arguments.get(measured.mask)
-            if isinstance(mask, Tensor) and mask.ndim == 4 and pretrained_models(model):
+            if isinstance(mask, Tensor) and mask.ndim == 4 and pretrained_models(parts):
                 arguments[measured.mask] = added_to_scores(mask)
         else:
             args = (inputs.to(device),)
         if _accepts(backbone, "use_cache"):
             arguments["use_cache"] = False
-        forward = cls(model, backbone, args, arguments, measured, measured.length)
+        forward = cls(model, parts, backbone, args, arguments, measured, measured.length)
         if measured.axis is not None:
             if (given := UNCOMPARED.get(model)) is not None:
-                _check_copy(forward, replace(forward, model=given, backbone=backbone_of(given, inputs)))
+                _check_copy(forward, forward.of_model(given, inputs))
                 del UNCOMPARED[model]
             return forward
         frames = args[0] if args else arguments[measured.name]
         axis = axis_by_modules(model, frames, lambda enter: forward.hidden(read, enter=enter, leave={}))
         return cls.of(model, inputs, axis)
+
+    def of_model(self, model: nn.Module, inputs: Inputs) -> Self:
+        """The same inputs for a copy of the model."""
+        return replace(self, model=model, parts=named_parts(model), backbone=backbone_of(model, inputs))
 
     @property
     def sequences(self) -> int:
@@ -142,13 +149,13 @@ class Forward:
     @cached_property
     def sources(self) -> list[OpenSource]:
         """The sources that its observed runs open, chosen once: a part that runs alone is observed as in the model."""
-        return sources_of(self.model)
+        return sources_of(self.parts)
 
     @cached_property
     def _encoder(self) -> str | None:
         """The name of the module that reads another sequence than what a decoder reads."""
         encoder = cast("Any", self.model).get_encoder()
-        return next((name for name, module in named_parts(self.model) if module is encoder), None)
+        return next((name for name, module in self.parts if module is encoder), None)
 
     def reads_elsewhere(self, frame: Frame) -> str:
         """Why what runs in a module mixes no measured positions; "" where it may."""
@@ -251,13 +258,13 @@ def _accepts(model: nn.Module, name: str) -> bool:
     kinds = {parameter.kind for parameter in parameters.values()}
     if inspect.Parameter.VAR_KEYWORD not in kinds:
         return False
-    wrapped = pretrained_models(model)
+    wrapped = pretrained_models(named_parts(model))
     return bool(wrapped) and (wrapped[0] is not model or inspect.Parameter.VAR_POSITIONAL in kinds)
 
 
-def check_inputs(model: nn.Module, inputs: Inputs, axis: int | None = None) -> Measured:
+def check_inputs(parts: Parts, inputs: Inputs, axis: int | None = None) -> Measured:
     """Refuse what is no whole text of one length for the models of transformers in a model; what is measured of it."""
-    pretrained = pretrained_models(model)
+    model, pretrained = parts[0][1], pretrained_models(parts)
     name = _measured_argument(model, pretrained, inputs)
     values = cast("object", inputs.get(name) if isinstance(inputs, Mapping) else inputs)
     shown = name or ("inputs" if isinstance(values, Tensor) and values.ndim > 2 else "input_ids")

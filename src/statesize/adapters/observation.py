@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import named_parts
+from statesize.adapters.models.model_state import Parts
 from statesize.adapters.models.precision import Autocast, open_autocast
 from statesize.adapters.models.sharded import class_of
 from statesize.check import refuse, whole_number
@@ -49,16 +49,16 @@ class Frame:
 class ModuleStack:
     """The modules that are running, outermost first."""
 
-    module: nn.Module  # what runs: a model, or a module of it alone
+    parts: Parts  # what runs: a model, or a module of it alone
     length: int  # positions of the text that the model runs over
     frames: list[Frame] = field(default_factory=list[Frame])  # one for each
     exact: bool = False  # whether they compute in float64 throughout, for the T that is measured
     closed: bool = False  # whether what torch's public functions do now is no mixing of the model's own
 
     @contextmanager
-    def watching(self, on_leave: Leave | None = None, name: str = "") -> Generator[Self]:
-        """Keep track of the modules that run while this is open, of a module of this name in the model."""
-        names = {part: label or class_of(part).__name__ for label, part in named_parts(self.module, name)}
+    def watching(self, on_leave: Leave | None = None) -> Generator[Self]:
+        """Keep track of the modules that run while this is open."""
+        names = {part: name or class_of(part).__name__ for name, part in self.parts}
 
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self.frames.append(Frame(names[module], module, args, kwargs))

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self, cast
 
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import is_a
+from statesize.adapters.models.model_state import Parts, is_a
 from statesize.adapters.models.precision import arithmetic_of
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Source, in_this_thread
 from statesize.errors import ModelError
@@ -44,9 +44,9 @@ class ReplacedCall:
             )
 
 
-def source_files(model: nn.Module) -> list[ModuleType]:
+def source_files(parts: Parts) -> list[ModuleType]:
     """The Python modules that define the classes of a model's parts, base classes included."""
-    names = dict.fromkeys(kind.__module__ for part in model.modules() for kind in type(part).__mro__)
+    names = dict.fromkeys(kind.__module__ for _, part in parts for kind in type(part).__mro__)
     return [sys.modules[name] for name in names if name in sys.modules]
 
 
@@ -206,7 +206,7 @@ def observing_parts(
 ) -> Generator[None]:
     """Observe the mixers of some classes while this is open."""
     with ExitStack() as hooks:
-        for module in running.module.modules():
+        for _, module in running.parts:
             if is_a(module, classes):
                 kept: dict[str, PartCall] = {}
                 for part in parts:

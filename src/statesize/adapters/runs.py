@@ -126,7 +126,6 @@ def observed(
     sources: Sequence[OpenSource],
     *,
     on_leave: Leave | None = None,
-    name: str = "",
     part: nn.Module | None = None,
     attach: Attach | None = None,
 ) -> Any:
@@ -139,7 +138,6 @@ def observed(
         record: Takes each find.
         sources: Those of the model.
         on_leave: Takes each module that has run, and its output.
-        name: That of `running.module` in the model.
         part: The only module that runs.
         attach: Changes the model before the sources do, for this run.
 
@@ -148,7 +146,7 @@ def observed(
     """
 
     def attach_all(stack: ExitStack) -> None:
-        stack.enter_context(running.watching(on_leave, name))
+        stack.enter_context(running.watching(on_leave))
         if attach is not None:
             attach(stack)
         cpu = torch.get_default_device().type == "cpu"
@@ -196,7 +194,9 @@ class _Before:
         flags: dict[str, bool] = _dispatch.__dict__
         self.dispatching = {name: flag for name, flag in flags.items() if name.startswith("_is_in_")}
         self.switches = [read() for read, _ in _SWITCHES]
-        self.device = device_of(model)
+        held_tensors = (one for *_, held, _ in self.modules for kind in kinds for one in held[kind].values())
+        tensor = next((one for one in held_tensors if one is not None), None)
+        self.device = device_of(model) if tensor is None else tensor.device
         on_gpu = self.device.type == "cuda"
         self.random = torch.get_rng_state(), torch.cuda.get_rng_state(self.device) if on_gpu else None
         self.nesting = _autocast_nesting()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn, cast
 
 from torch import nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import named_parts, plain_name
+from statesize.adapters.models.model_state import Parts
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import SHARED
 from statesize.adapters.watch import ModelRun
-from statesize.check import refuse, require_kind, whole_number
+from statesize.check import refuse, whole_number
 from statesize.errors import InputError, ModelError
 from statesize.io.text import counted, listed, meant
 
@@ -47,17 +47,17 @@ def lost_mixers(skipped: Mapping[str, str], measured: Iterable[str]) -> dict[str
     }
 
 
-def skipped_layers(model: nn.Module, called: Iterable[str], observed: Iterable[str]) -> dict[str, str]:
+def skipped_layers(parts: Parts, called: Iterable[str], observed: Iterable[str]) -> dict[str, str]:
     """The layers in which nothing was measured, and why."""
     ran, mixers = set(called), list(observed)
     reasons: dict[str, str] = {}
     lists = list[str]()
-    for list_name, layers in cast("Iterator[tuple[str, nn.Module]]", model.named_modules()):
+    for list_name, layers in parts:
         # A list inside a layer is part of that layer.
         if not isinstance(layers, nn.ModuleList) or any(list_name.startswith(f"{outer}.") for outer in lists):
             continue
         lists.append(list_name)
-        members = {f"{plain_name(list_name)}.{key}": layer for key, layer in layers.named_children()}
+        members = {f"{list_name}.{key}": layer for key, layer in layers.named_children()}
         pointwise = [isinstance(layer, POINTWISE) or "RotaryEmbedding" in class_of(layer).__name__ for layer in layers]
         if ran.isdisjoint(members) or all(pointwise):
             continue
@@ -65,8 +65,8 @@ def skipped_layers(model: nn.Module, called: Iterable[str], observed: Iterable[s
             if name not in ran:
                 reasons[name] = f"{class_of(layer).__name__}: {_NOT_CALLED}"
             elif not any(mixer == name or mixer.startswith(f"{name}.") for mixer in mixers):
-                parts = ", ".join(dict.fromkeys(class_of(part).__name__ for part in layer.children()))
-                kind = f"{class_of(layer).__name__}{f' of {parts}' if parts else ''}"
+                inner = ", ".join(dict.fromkeys(class_of(part).__name__ for part in layer.children()))
+                kind = f"{class_of(layer).__name__}{f' of {inner}' if inner else ''}"
                 reasons[name] = f"{kind}: {_NO_MIXING}; if it mixes, {HOW_TO_SUPPLY}"
     return reasons
 
@@ -117,18 +117,17 @@ UNSEEN = {
 }
 
 
-def find_mixers(model: nn.Module) -> dict[str, nn.Module]:
+def find_mixers(parts: Parts) -> dict[str, nn.Module]:
     """The mixers of a model that bring a method `operator`, by module name, in the order of their registration."""
     # One that lies inside another is part of it. Mixers of transformers have no such method: a forward pass shows them.
-    require_kind("model", model, nn.Module, "a torch module")
     mixer_modules: dict[str, nn.Module] = {}
-    for name, module in named_parts(model):
+    for name, module in parts:
         if not callable(getattr(type(module), "operator", None)):
             continue
         inside = "" in mixer_modules or any(name.startswith(f"{outer}.") for outer in mixer_modules)
         if not inside:
             mixer_modules[name] = module
-    return {name or class_of(model).__name__: module for name, module in mixer_modules.items()}
+    return {name or class_of(module).__name__: module for name, module in mixer_modules.items()}
 
 
 def meant_layer(names: Sequence[str], layer: object) -> str | None:
@@ -192,7 +191,7 @@ def selected(
     if layers is None:
         skipped |= {
             name: reason
-            for name, reason in skipped_layers(model, recording.called, [*observed, *recording.refused]).items()
+            for name, reason in skipped_layers(forward.parts, recording.called, [*observed, *recording.refused]).items()
             if not any(mixer == name or mixer.startswith(f"{name}.") for mixer in missing)
         }
     skipped |= {name: reason for name in skipped if (reason := forward.in_encoder(name))}

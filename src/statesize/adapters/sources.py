@@ -10,8 +10,7 @@ from functools import cache, partial
 from importlib import import_module, resources
 from typing import Any
 
-from torch import nn
-
+from statesize.adapters.models.model_state import Parts
 from statesize.adapters.observation import OpenSource, Source
 from statesize.adapters.replaced import source_files
 
@@ -45,13 +44,13 @@ SOURCES: tuple[Source | Named, ...] = (
 )
 
 
-def sources_of(model: nn.Module) -> list[OpenSource]:
+def sources_of(parts: Parts) -> list[OpenSource]:
     """Every source that a model may need, over the files of all its parts: also where one of them runs alone."""
-    files = source_files(model)
+    files = source_files(parts)
     own = any(file.__name__.partition(".")[0] not in ("builtins", "torch", "transformers") for file in files)
     # A library counts as named once it was imported.
     libraries = {"fla", *(["torch.nn.attention.flex_attention"] if own else [])} & sys.modules.keys()
-    classes = (kind.__name__ for part in model.modules() for kind in type(part).__mro__)
+    classes = (kind.__name__ for _, part in parts for kind in type(part).__mro__)
     names = libraries.union(classes, *map(vars, files))
     needed = list[OpenSource]()
     for source in SOURCES:

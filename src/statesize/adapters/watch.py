@@ -107,9 +107,9 @@ def record_calls(
     # own: Modules that have a method `operator`, by name.
     # by_impulses: Names of modules whose T is what they return for impulses.
     model = forward.model
-    named = {name or class_of(model).__name__: module for name, module in named_parts(model)}
+    named = {name or class_of(module).__name__: module for name, module in forward.parts}
     impulse_layers = {name: named[name] for name in by_impulses}
-    running = ModuleStack(model, forward.length)
+    running = ModuleStack(forward.parts, forward.length)
     recorder = _Recorder(forward, running, set(own.values()), set(impulse_layers.values()), short_convolutions)
 
     enter = {mixer: recorder.entering(name) for name, mixer in own.items()}
@@ -179,14 +179,14 @@ def rerun(
                 observations.append(observation)
 
     arguments = (call.args, call.kwargs) if dtype is None else at_least((call.args, call.kwargs), dtype)
-    running = ModuleStack(call.module, forward.length, exact=dtype is torch.float64)
+    parts = named_parts(call.module, call.name)
+    running = ModuleStack(parts, forward.length, exact=dtype is torch.float64)
     output = observed(
         forward.model,
         lambda: sampled(call.module(*arguments[0], **arguments[1])),
         running,
         observe,
         forward.sources,
-        name=call.name,
         part=call.module,
         attach=lambda _: set_autocast(call.autocast) if dtype is None else hold_at_least(call.module, dtype),
     )

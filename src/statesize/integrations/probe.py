@@ -471,8 +471,9 @@ def _measured(model: nn.Module, probe: Probe, heads: int, checks: Checks, after:
 def _cheaper(model: nn.Module, kinds: Mapping[str, str]) -> str:
     """What makes readings cheaper: other texts, and a method for the first layer of whose T nothing is known."""
     model = measurable(model)
-    own = find_mixers(model)
-    classes = {name or class_of(model).__name__: class_of(module).__name__ for name, module in named_parts(model)}
+    parts = named_parts(model)
+    own = find_mixers(parts)
+    classes = {name or class_of(module).__name__: class_of(module).__name__ for name, module in parts}
     found = (
         f" T of {layer} is found by impulses: a method operator(hidden) of {kind} saves most of that."
         for layer, kind in kinds.items()

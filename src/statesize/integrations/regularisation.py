@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.kernels import scans
+from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.observation import Frame, ModuleStack, Observation, declared_sizes, in_this_thread
 from statesize.adapters.replaced import source_files
 from statesize.adapters.select import find_mixers
@@ -113,7 +114,8 @@ def mixer_calls(model: nn.Module) -> Generator[list[MixerCall]]:
     require_kind("model", model, nn.Module, "a torch module", "Give statesize.load(NAME).model.")
     calls: list[MixerCall] = []
     # Error messages of kernels name the innermost running module; here it is always the model.
-    running = ModuleStack(model, 0, [Frame(type(model).__name__, model, (), {})])
+    parts = named_parts(model)
+    running = ModuleStack(parts, 0, [Frame(type(model).__name__, model, (), {})])
 
     def record_module(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         hidden: object = args[0] if args else next(iter(kwargs.values()), None)
@@ -126,9 +128,9 @@ def mixer_calls(model: nn.Module) -> Generator[list[MixerCall]]:
             calls.append(KernelCall(make()))
 
     with ExitStack() as hooks:
-        for mixer in find_mixers(model).values():
+        for mixer in find_mixers(parts).values():
             hooks.callback(mixer.register_forward_pre_hook(in_this_thread(record_module), with_kwargs=True).remove)
-        hooks.enter_context(scans.observing(source_files(model), running, record_kernel))
+        hooks.enter_context(scans.observing(source_files(parts), running, record_kernel))
         yield calls
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.check import check_deterministic
-from statesize.adapters.forward import Forward, Inputs, backbone_of
-from statesize.adapters.models.model_state import mapped, pretrained_models
+from statesize.adapters.forward import Forward, Inputs
+from statesize.adapters.models.model_state import mapped, named_parts, pretrained_models
 from statesize.adapters.models.precision import BOUNDS, relative_difference, stored_dtype
 from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import together, unsharded_copy
@@ -133,14 +133,13 @@ def copies(
 
         def span_of(copied: nn.Module, dtype: torch.dtype) -> Span:
             copied = copied.to(dtype).requires_grad_(False)
-            for part in pretrained_models(copied):
+            for part in pretrained_models(named_parts(copied)):
                 if part.config._attn_implementation == "flex_attention":
                     # It has no derivatives of derivatives, and on a CPU none at all.
                     part.set_attn_implementation("eager")
             contexts.enter_context(eval_mode(copied))
             # Frames are taken in the dtype of the weights.
-            placed = replace(original, model=copied, backbone=backbone_of(copied, input_ids))
-            return Span(_converted(placed, dtype), start, end, like=unaltered)
+            return Span(_converted(original.of_model(copied, input_ids), dtype), start, end, like=unaltered)
 
         whole = unsharded_copy(module, module)
         other = unsharded_copy(module, module) if precision == "single" else None

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from statesize.adapters.build import Captured
 from statesize.adapters.forward import Forward, Inputs
-from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.models.quantised import measurable
 from statesize.measurement.measurement import Measurement, measure
 from statesize.models.capture import capture
@@ -54,10 +53,10 @@ def redundancy(
     model, input_ids = given_sequence(model, input_ids)
     positions = tuple(cast("list[int]", network.positions.tolist()))
     captured = capture(model, input_ids, short_convolutions=True)
-    length, parts = Forward.of(measurable(model), input_ids).length, named_parts(measurable(model))
+    forward = Forward.of(measurable(model), input_ids)
     convolutions = [
-        _convolution(name, part, length, positions)
-        for name, part in parts
+        _convolution(name, part, forward.length, positions)
+        for name, part in forward.parts
         if type(part).__name__ == "ShortConvolution" and cast("Any", part).size > 1
     ]
     mixers = [_mixer(item, positions, convolutions) for item in captured]

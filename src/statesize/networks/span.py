@@ -56,7 +56,7 @@ class Span:
     ) -> None:
         # A span `like` another, of a copy of its model, finds its modules where that one did, without a run.
         self._forward, self._own_kernels = forward, own_kernels
-        modules = dict(named_parts(forward.model))
+        modules = dict(forward.parts)
         self._places = self._found(modules, start, end) if like is None else like._places
         self.start, end, self._of_frames, self._calls, self._reads_input = self._places
         self._first, self._last = modules.get(self.start), modules[end]
@@ -111,8 +111,7 @@ class Span:
         """Modules whose arguments depend on the past by autograd, but whose output does not."""
         names: list[str] = []
 
-        parts = dict(named_parts(self._forward.model))
-        called = {module: name for name, module in parts.items()}
+        called = {module: name for name, module in self._forward.parts}
 
         def check(module: nn.Module, args: tuple[object, ...], output: object) -> None:
             depends = any(isinstance(part, Tensor) and part.requires_grad for part in args)
@@ -121,7 +120,7 @@ class Span:
                 names.append(called[module])
 
         with ExitStack() as hooks:
-            for module in parts.values():
+            for module in called:
                 hooks.callback(module.register_forward_hook(in_this_thread(check)).remove)
             self.future(past.detach().requires_grad_())
         return names

@@ -125,8 +125,9 @@ class Provenance:
             facts = model_facts(model) | {"settings": dataclasses.asdict(settings), "reference": reference}
             weights = str(facts["weights"])
             key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=repr).encode()).hexdigest()
-        used = defaultdict[str, set[str | None]](set)
+        used, tensors = defaultdict[str, set[str | None]](set), set[torch.Tensor]()
         for part in model.modules():
+            tensors.update(part.parameters(recurse=False), part.buffers(recurse=False))
             if "Attention" in type(part).__name__:
                 used["attention"].add(getattr(getattr(part, "config", None), "_attn_implementation", None))
             if class_of(part).__module__.startswith("fla."):
@@ -138,7 +139,7 @@ class Provenance:
             {},
             torch.get_num_threads(),
             {kind: ", ".join(sorted(map(str, known))) for kind, some in used.items() if (known := some - {None})},
-            sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers())),
+            sum(tensor.nbytes for tensor in tensors),
         )
 
 

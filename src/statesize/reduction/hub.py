@@ -124,7 +124,7 @@ def observe(model: nn.Module, input_ids: Inputs, take: Callable[[Observation], N
     def record(make: Callable[[], Observation], product: Product | None = None) -> None:
         take(make())
 
-    forward.hidden(observed, running=ModuleStack(model, forward.length), record=record, sources=forward.sources)
+    forward.hidden(observed, running=ModuleStack(forward.parts, forward.length), record=record, sources=forward.sources)
 
 
 class HubModel(Reducible):

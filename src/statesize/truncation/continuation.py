@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
 from statesize.adapters.kernels.attention import Attend, replaced_attention
-from statesize.adapters.models.model_state import known_options
+from statesize.adapters.models.model_state import Parts, known_options
 from statesize.adapters.observation import Observation, unchanged
 from statesize.adapters.replaced import source_files
 from statesize.operators import SoftmaxAttention
@@ -70,7 +70,7 @@ class Continuation:
     _names: set[str] = field(default_factory=set[str], init=False)
     _logits: Tensor | None = field(default=None, init=False)
 
-    def attach(self, model: nn.Module, stack: ExitStack) -> None:
+    def attach(self, parts: Parts, stack: ExitStack) -> None:
         """See what attention functions of a model are given and return in a run over the whole text."""
 
         def attending(_: str, function: Attend) -> Attend:
@@ -82,7 +82,7 @@ class Continuation:
 
             return attend
 
-        stack.enter_context(replaced_attention(source_files(model), attending))
+        stack.enter_context(replaced_attention(source_files(parts), attending))
 
     def note(self, module: nn.Module, name: str, seen: Observation) -> None:
         """Know T of a mixer if that is the attention of what its function was given, and gives its answer."""
@@ -122,7 +122,7 @@ class Continuation:
         part = replace(forward, backbone=forward.model, args=(ids,), kwargs=kwargs)
 
         def attach(stack: ExitStack) -> None:
-            stack.enter_context(replaced_attention(source_files(forward.model), partial(self._attending, behind)))
+            stack.enter_context(replaced_attention(source_files(forward.parts), partial(self._attending, behind)))
             # What a model of transformers says its head is.
             head = getattr(forward.model, "get_output_embeddings", lambda: None)()
             if type(head) is nn.Linear and "forward" not in vars(head):

@@ -72,7 +72,7 @@ class Cutting:
 
         def attach(stack: ExitStack) -> None:
             if self.past is not None:
-                self.past.attach(forward.model, stack)
+                self.past.attach(forward.parts, stack)
             for name, module in self.own.items():
                 original = cast("Any", module).mixed_values
                 vars(module)["mixed_values"] = self._mixing(name, module, original)
@@ -80,7 +80,7 @@ class Cutting:
 
         kept = known_options(forward.model, logits_to_keep=count)
         whole = replace(forward, backbone=forward.model, kwargs={**forward.kwargs, **kept})
-        self._running = ModuleStack(forward.model, forward.length)
+        self._running = ModuleStack(forward.parts, forward.length)
         logits = whole.hidden(
             observed, running=self._running, record=self._observe, sources=whole.sources, attach=attach
         )

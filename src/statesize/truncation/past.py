@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.kernels.attention import Attend, replaced_attention
 from statesize.adapters.kernels.rotation import Rotation
+from statesize.adapters.models.model_state import Parts
 from statesize.adapters.replaced import source_files
 from statesize.truncation.continuation import Continuation
 
@@ -42,13 +43,13 @@ class SharedPast:
     def __post_init__(self) -> None:
         self.continuation = Continuation(self.cut, self.length)
 
-    def attach(self, model: nn.Module, stack: ExitStack) -> None:
+    def attach(self, parts: Parts, stack: ExitStack) -> None:
         """Change these layers of a model for a run."""
         self._attended.clear()
         if not self.settled:
-            self.continuation.attach(model, stack)
-        stack.enter_context(replaced_attention(source_files(model), self._attending))
-        for module in model.modules():
+            self.continuation.attach(parts, stack)
+        stack.enter_context(replaced_attention(source_files(parts), self._attending))
+        for _, module in parts:
             if type(module) is nn.Linear and "forward" not in vars(module):
                 # Hooks of the layer see all positions.
                 vars(module)["forward"] = partial(self._forward, module)

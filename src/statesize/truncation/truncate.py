@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from statesize.adapters.forward import Forward
+from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.select import find_mixers
 from statesize.check import require_count, require_real
 from statesize.errors import InputError, ModelError
@@ -298,7 +299,7 @@ def checked_pieces(
 
 def _own_mixers(model: nn.Module, whole: dict[str, str]) -> dict[str, nn.Module]:
     """Mixers with a method `operator` that mix by a method `mixed_values`; others are left whole."""
-    own = find_mixers(model)
+    own = find_mixers(named_parts(model))
     for name, module in own.items():
         if not all(callable(getattr(module, method, None)) for method in ("values", "mixed_values")):
             whole[name] = "it has no methods values(hidden) and mixed_values(hidden), of which its forward is made"

@@ -8,6 +8,7 @@ from oracles.recurrent_models import InDouble, observations, reproduction_error,
 from torch import Tensor
 
 from statesize.adapters.kernels import recurrent_layers
+from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.observation import ModuleStack
 from statesize.adapters.replaced import source_files
 
@@ -48,8 +49,10 @@ def test_a_document_that_begins_within_the_sequence_forgets_what_came_before() -
     seen: list[Any] = []
     with (
         torch.no_grad(),
-        ModuleStack(model, 21).watching() as running,
-        recurrent_layers.observing_rg_lru(source_files(model), running, lambda make, product=None: seen.append(make())),
+        ModuleStack(named_parts(model), 21).watching() as running,
+        recurrent_layers.observing_rg_lru(
+            source_files(named_parts(model)), running, lambda make, product=None: seen.append(make())
+        ),
     ):
         model(input_ids=tokens(sequences=1), position_ids=positions, use_cache=False)
     assert not bool(seen[0].operator(slice(None)).dense()[..., 8:, :8].any())
@@ -68,9 +71,9 @@ def test_hooks_and_states_are_as_before_whatever_happens(failure: type[BaseExcep
 
     def run() -> None:
         with (
-            ModuleStack(model, 21).watching() as running,
+            ModuleStack(named_parts(model), 21).watching() as running,
             torch.no_grad(),
-            recurrent_layers.observing_rg_lru(source_files(model), running, record),
+            recurrent_layers.observing_rg_lru(source_files(named_parts(model)), running, record),
         ):
             model(input_ids=tokens(), use_cache=False)
 

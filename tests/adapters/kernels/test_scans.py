@@ -13,6 +13,7 @@ from torch import nn
 
 from statesize import capture
 from statesize.adapters.kernels import convolutions, scans
+from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.observation import ModuleStack, Observation
 from statesize.adapters.replaced import ReplacedCall, first, source_files
 from statesize.errors import ModelError
@@ -138,7 +139,10 @@ def test_the_pure_torch_convolution_is_used_meanwhile() -> None:
     model = tiny_model("mamba")
     file = _file(model)
     before = vars(file)[scans.CONVOLUTION]
-    with ModuleStack(model, 21).watching() as running, scans.observing(source_files(model), running, lambda _: None):
+    with (
+        ModuleStack(named_parts(model), 21).watching() as running,
+        scans.observing(source_files(named_parts(model)), running, lambda _: None),
+    ):
         assert vars(file)[scans.CONVOLUTION].__code__.co_filename == file.__file__
     assert vars(file)[scans.CONVOLUTION] is before
 
@@ -147,7 +151,7 @@ def test_the_pure_torch_convolution_is_used_meanwhile() -> None:
 @pytest.mark.parametrize("family", ["mamba", "qwen3_next", "rwkv"])
 def test_the_source_files_are_as_before_whatever_happens(family: str, failure: type[BaseException] | None) -> None:
     model = tiny_model(family)
-    files = source_files(model)
+    files = source_files(named_parts(model))
     before = [dict(vars(file)) for file in files]
 
     def record(_: object, product: object = None) -> None:
@@ -155,10 +159,10 @@ def test_the_source_files_are_as_before_whatever_happens(family: str, failure: t
             raise failure
 
     def run() -> None:
-        with ModuleStack(model, 21).watching() as running, torch.no_grad():
+        with ModuleStack(named_parts(model), 21).watching() as running, torch.no_grad():
             with (
-                scans.observing(source_files(model), running, record),
-                convolutions.observing(source_files(model), running, record),
+                scans.observing(source_files(named_parts(model)), running, record),
+                convolutions.observing(source_files(named_parts(model)), running, record),
             ):
                 model(input_ids=tokens(), use_cache=False)
 
@@ -188,8 +192,8 @@ def test_a_call_that_goes_on_from_a_state_is_refused(family: str) -> None:
             name: first[name] for name in ("past_key_values", "cache_params", "state") if first.get(name) is not None
         }
         with (
-            ModuleStack(model, 21).watching() as running,
-            scans.observing(source_files(model), running, lambda make, product=None: make()),
+            ModuleStack(named_parts(model), 21).watching() as running,
+            scans.observing(source_files(named_parts(model)), running, lambda make, product=None: make()),
         ):
             with pytest.raises(ModelError, match=r"initial state .* run the whole sequence in one call"):
                 model(input_ids=tokens(length=5), use_cache=True, **cache)
@@ -200,8 +204,8 @@ def test_a_mixer_of_a_class_derived_elsewhere_is_observed_too() -> None:
     mixer.__class__ = type("MyMixer", (type(mixer),), {"__module__": __name__})
     seen: list[Observation] = []
     with (
-        ModuleStack(mixer, 5).watching() as running,
-        scans.observing(source_files(mixer), running, lambda make, product=None: seen.append(make())),
+        ModuleStack(named_parts(mixer), 5).watching() as running,
+        scans.observing(source_files(named_parts(mixer)), running, lambda make, product=None: seen.append(make())),
         torch.no_grad(),
     ):
         mixer(torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(0)))
@@ -209,7 +213,7 @@ def test_a_mixer_of_a_class_derived_elsewhere_is_observed_too() -> None:
 
 
 def _file(model: nn.Module) -> ModuleType:
-    return next(file for file in source_files(model) if scans.CONVOLUTION in vars(file))
+    return next(file for file in source_files(named_parts(model)) if scans.CONVOLUTION in vars(file))
 
 
 @pytest.mark.parametrize("family", ["zamba2", "nemotron_h", "mamba2", "falcon_h1"])

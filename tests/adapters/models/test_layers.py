@@ -5,6 +5,7 @@ from oracles.attention_models import attention_model, token_ids
 from torch import nn
 
 from statesize import capture
+from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.select import skipped_layers
 
 
@@ -70,6 +71,7 @@ def test_lists_inside_of_layers_are_part_of_them():
     model.layers, model.heads = nn.ModuleList([layer]), nn.ModuleList([nn.Module(), nn.Module()])
     # One expert ran, and no head.
     called = {"layers.0", "layers.0.experts.0"}
-    assert skipped_layers(model, called, ["layers.0.attention"]) == {}
+    assert skipped_layers(named_parts(model), called, ["layers.0.attention"]) == {}
     # Lists beside the layers are lists of their own.
-    assert list(skipped_layers(model, called | {"heads.0"}, ["layers.0.attention", "heads.0"])) == ["heads.1"]
+    called |= {"heads.0"}
+    assert list(skipped_layers(named_parts(model), called, ["layers.0.attention", "heads.0"])) == ["heads.1"]

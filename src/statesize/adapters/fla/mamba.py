@@ -25,7 +25,7 @@ _TILED = (
 def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> Generator[None]:
     """Observe the Mamba and Mamba-2 layers of fla by their parts."""
     del files
-    names = {type(module).__module__ for module in running.module.modules()}
+    names = {type(module).__module__ for _, module in running.parts}
     with ExitStack() as hooks:
         if "fla.layers.mamba" in names:
             parts = ("in_proj", "x_proj", "out_proj")

@@ -110,7 +110,7 @@ def observing_rg_lru(files: Sequence[ModuleType], running: ModuleStack, record: 
     """Observe the RG-LRU blocks of a model."""
     del files
     with ExitStack() as states:
-        for module in running.module.modules():
+        for _, module in running.parts:
             if is_a(module, _CLASSES):
                 states.enter_context(_same_states(cast("Any", module)))
         with observing_parts(running, _CLASSES, ("rg_lru",), rg_lru, record):

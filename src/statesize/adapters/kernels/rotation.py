@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.kernels.attention import Attend, replaced_attention
+from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.observation import ModuleStack
 from statesize.adapters.replaced import source_files
 
@@ -122,7 +123,7 @@ def _queries(running: ModuleStack, embeddings: tuple[Tensor, ...]) -> Tensor | N
     if "past_key_values" in frame.kwargs:
         others["past_key_values"] = None
     try:
-        with replaced_attention(source_files(frame.module), stopped):
+        with replaced_attention(source_files(named_parts(frame.module)), stopped):
             type(frame.module).forward(frame.module, *frame.args, **frame.kwargs | others)
     except _AskedError as error:
         return error.query

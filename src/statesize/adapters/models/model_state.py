@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import sys
 from collections import UserDict
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any, cast
@@ -90,7 +90,7 @@ def unwrapped(model: object) -> nn.Module:
     return cast("nn.Module", model)
 
 
-def check_parts(parts: Iterable[tuple[str, nn.Module]], pretrained: Collection[nn.Module]) -> None:
+def check_parts(parts: Parts, pretrained: Collection[nn.Module]) -> None:
     """Refuse parts of a model, by their names, that do not run as Python over the positions of one text."""
     static = getattr(sys.modules.get("transformers.cache_utils"), "StaticCache", ())
     for name, part in parts:
@@ -126,18 +126,22 @@ def plain_name(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in MARKS)
 
 
-def named_parts(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+Parts = Sequence[tuple[str, nn.Module]]
+"""The modules of a model or of a part of it, itself first, by name in the model: whoever walks them hands them on."""
+
+
+def named_parts(model: nn.Module, name: str = "") -> Parts:
     """The modules of a model, itself included, or of a module of this name in it."""
-    for part, module in cast("Iterator[tuple[str, nn.Module]]", model.named_modules(prefix=name)):
-        yield plain_name(part), module
+    named = cast("Iterator[tuple[str, nn.Module]]", model.named_modules(prefix=name))
+    return [(plain_name(part), module) for part, module in named]
 
 
-def pretrained_models(model: nn.Module) -> list[Any]:
-    """The transformers models in a module, itself included, outermost first."""
+def pretrained_models(parts: Parts) -> list[Any]:
+    """The transformers models among the modules of one, outermost first."""
     library = sys.modules.get("transformers.modeling_utils")
     if library is None:
         return []
-    return [module for module in model.modules() if isinstance(module, library.PreTrainedModel)]
+    return [module for _, module in parts if isinstance(module, library.PreTrainedModel)]
 
 
 def adapter_states(model: nn.Module) -> dict[str, object]:

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import check_parts, named_parts, plain_name, pretrained_models, unwrapped
+from statesize.adapters.models.model_state import Parts, check_parts, named_parts, pretrained_models, unwrapped
 from statesize.adapters.models.precision import stored_dtype
 from statesize.adapters.models.sharded import check_sharding
 from statesize.errors import ModelError, StatesizeError
@@ -49,9 +49,11 @@ def float_model(model: object) -> tuple[nn.Module, str]:
     # A copy does what the model does, but for rounding in its products; a model that rounds what its layers pass on, or
     # that no way back is known of, is refused.
     module = unwrapped(model)
-    parts, pretrained = list(named_parts(module)), pretrained_models(module)
+    parts = named_parts(module)
+    pretrained = pretrained_models(parts)
     check_parts(parts, pretrained)
-    for name, parameter in module.named_parameters():
+    parameters = [one for name, part in parts for one in part.named_parameters(name, recurse=False)]
+    for name, parameter in parameters:
         if parameter.is_meta and any("_hf_hook" in vars(part) for _, part in parts):
             raise ModelError(
                 f"Parameter {name} is offloaded by accelerate, which brings weights in for one layer at a time, so "
@@ -64,7 +66,7 @@ def float_model(model: object) -> tuple[nn.Module, str]:
                 f"Parameter {name} is on the meta device, so the model has no weights; load them with from_pretrained "
                 "or move the model with to_empty() and fill it."
             )
-    check_sharding(module, parts)
+    check_sharding(module, parts, parameters)
     for one in pretrained:
         if getattr(one.config, "quantization_config", None):
             check_method(type(one).__name__, one.config)
@@ -77,10 +79,10 @@ def float_model(model: object) -> tuple[nn.Module, str]:
         check_rounding(type(module).__name__, settings | {"quant_method": method})
         if _packed(module):
             return _by_transformers(module, method), f"{method}, dequantised"
-    tensors = [*module.named_parameters(), *module.named_buffers()]
+    tensors = [*parameters, *(one for name, part in parts for one in part.named_buffers(name, recurse=False))]
     for name, holder in (*parts, *tensors):
         if any(getattr(holder, attribute, None) is not None for attribute in _ROUNDS_INPUTS):
-            _refuse_rounding(plain_name(name), type(holder))
+            _refuse_rounding(name, type(holder))
         kind = type(holder)
         if kind.__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")):
             raise ModelError(
@@ -88,8 +90,8 @@ def float_model(model: object) -> tuple[nn.Module, str]:
                 f"which rounds what the layer is given too, {_ADVICE}"
             )
     kinds = dict.fromkeys(type(tensor).__name__ for _, tensor in tensors if _has_way_back(tensor))
-    whole = _without_subclasses(module) if kinds else module
-    _refuse_others(whole)
+    whole = _without_subclasses(module, parts) if kinds else module
+    _refuse_others(named_parts(whole) if kinds else parts)
     if kinds:
         UNCOMPARED[whole] = module
     return whole, f"{method or ', '.join(kinds)}, dequantised" if method or kinds else ""
@@ -164,7 +166,7 @@ def _by_transformers(model: nn.Module, method: str) -> nn.Module:
     """A copy that the quantiser of transformers has taken back to floating point."""
     try:
         whole = copy.deepcopy(model)
-        for part in pretrained_models(whole)[:1]:
+        for part in pretrained_models(named_parts(whole))[:1]:
             part.dequantize()
     except Exception as error:  # a quantiser without a way back says so in a way of its own
         reason = " ".join(str(error).split())[:200]
@@ -172,13 +174,13 @@ def _by_transformers(model: nn.Module, method: str) -> nn.Module:
             f"{type(model).__name__} has weights by {method}, of which no copy in floating point can be made here "
             f"({reason}). {_advice(method)}"
         ) from error
-    _refuse_others(whole)
+    _refuse_others(named_parts(whole))
     # A copy of its own: the first run of a packed model may pack its weights otherwise.
     UNCOMPARED[whole] = copy.deepcopy(model)
     return whole
 
 
-def _without_subclasses(model: nn.Module) -> nn.Module:
+def _without_subclasses(model: nn.Module, parts: Parts) -> nn.Module:
     """A copy with plain tensors instead of subclasses, once one layer of each kind has been seen to agree."""
     memo: dict[int, Any] = {}
     for tensor in (*model.parameters(), *model.buffers()):
@@ -186,7 +188,7 @@ def _without_subclasses(model: nn.Module) -> nn.Module:
             plain = tensor.detach().dequantize().contiguous()
             memo[id(tensor)] = nn.Parameter(plain, requires_grad=False) if isinstance(tensor, nn.Parameter) else plain
     whole = copy.deepcopy(model, memo)
-    for (name, module), (_, plain) in zip(named_parts(model), named_parts(whole), strict=True):
+    for (name, module), (_, plain) in zip(parts, named_parts(whole), strict=True):
         weight = vars(module)["_parameters"].get("weight")
         if isinstance(module, nn.Linear) and weight is not None and _has_way_back(weight):
             _check_same(name, module, cast("nn.Linear", plain))
@@ -211,22 +213,20 @@ def _refuse_rounding(name: str, kind: type, how: str = "") -> None:
     )
 
 
-def _refuse_others(model: nn.Module) -> None:
+def _refuse_others(parts: Parts) -> None:
     """Refuse what still holds quantised numbers."""
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if tensor.is_quantized:
-            raise ModelError(
-                f"Parameter {plain_name(name)} must be in floating point, got {type(tensor).__name__} of quantised "
-                f"weights, {_ADVICE}"
-            )
-        if isinstance(tensor, nn.Parameter) and tensor.element_size() < 2:
-            dtype = str(tensor.dtype).removeprefix("torch.")
-            owner = type(model.get_submodule(name.rpartition(".")[0]))
-            what = (
-                "weights without the scales that would take them back to floating point"
-                if owner.__module__.startswith("torch.nn.")
-                else f"weights of a {owner.__module__}.{owner.__name__}, which only that layer can read"
-            )
-            raise ModelError(
-                f"Parameter {plain_name(name)} is {dtype}: quantised {what}. Give the model that was quantised."
-            )
+    for name, part in parts:
+        for own, tensor in (*part.named_parameters(name, recurse=False), *part.named_buffers(name, recurse=False)):
+            if tensor.is_quantized:
+                raise ModelError(
+                    f"Parameter {own} must be in floating point, got {type(tensor).__name__} of quantised weights, "
+                    f"{_ADVICE}"
+                )
+            if isinstance(tensor, nn.Parameter) and tensor.element_size() < 2:
+                dtype, owner = str(tensor.dtype).removeprefix("torch."), type(part)
+                what = (
+                    "weights without the scales that would take them back to floating point"
+                    if owner.__module__.startswith("torch.nn.")
+                    else f"weights of a {owner.__module__}.{owner.__name__}, which only that layer can read"
+                )
+                raise ModelError(f"Parameter {own} is {dtype}: quantised {what}. Give the model that was quantised.")

@@ -79,8 +79,10 @@ def whole(tensor: Tensor) -> Tensor:
     return cast("Any", tensor).full_tensor() if is_sharded(tensor) else tensor
 
 
-def check_sharding(model: nn.Module, parts: Iterable[tuple[str, nn.Module]]) -> None:
-    """Refuse a model, of these parts, that is shared out so that no layer is whole in this process while it runs."""
+def check_sharding(
+    model: nn.Module, parts: Iterable[tuple[str, nn.Module]], parameters: Iterable[tuple[str, Tensor]]
+) -> None:
+    """Refuse a model that is shared out so that no layer is whole in this process while it runs."""
     for name, part in parts:
         if any(kind.__name__ == "FullyShardedDataParallel" for kind in type(part).__mro__):
             raise ModelError(
@@ -89,7 +91,7 @@ def check_sharding(model: nn.Module, parts: Iterable[tuple[str, nn.Module]]) -> 
             )
     gathered = {parameter for unit in sharded_units(model) for parameter in unit.parameters()}
     shared_out = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", ())
-    for name, parameter in model.named_parameters():
+    for name, parameter in parameters:
         # DeepSpeed marks what it has shared out.
         if hasattr(parameter, "ds_id"):
             raise ModelError(

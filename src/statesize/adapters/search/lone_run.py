@@ -237,7 +237,7 @@ class LoneRuns:
         if observe is None or self.forward is None:
             output = bare(self.whole_model, call, self.module, attach)
         else:
-            running, sources = ModuleStack(self.module, self.length), self.forward.sources
+            running, sources = ModuleStack(named_parts(self.module), self.length), self.forward.sources
             output = observed(self.whole_model, call, running, observe, sources, part=self.module, attach=attach)
         returned = first_tensor(output)
         if returned is not None:

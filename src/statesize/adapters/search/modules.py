@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import is_a, mapped, named_parts
+from statesize.adapters.models.model_state import is_a, mapped
 from statesize.adapters.models.precision import Autocast, open_autocast
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import PART, FoundMixer, Observation
@@ -69,11 +69,11 @@ def find_own_mixing(
     # Mixers of libraries are compared with oracles, and those with a method `operator` speak for all that is in them.
     whole = [mixer for mixer in mixers if not is_own_code(mixer) or hasattr(type(mixer), "operator")]
     held = {part for mixer in whole for part in mixer.modules()}
-    names = {module: name or class_of(module).__name__ for name, module in named_parts(forward.model)}
+    names = {module: name or class_of(module).__name__ for name, module in forward.parts}
     named = _named_parts(names, mixes)
     searched = {
         module
-        for module in forward.model.modules()
+        for module in names
         if (is_own_code(module) or isinstance(module, SEARCHED) or module in named)
         and not (module in held or forward.in_encoder(names[module]))
     }

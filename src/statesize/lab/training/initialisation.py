@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Inputs
-from statesize.adapters.models.model_state import pretrained_models
+from statesize.adapters.models.model_state import named_parts, pretrained_models
 from statesize.check import require_kind, require_real
 from statesize.errors import InputError, ModelError
 from statesize.lab.training.decay_search import (
@@ -156,7 +156,7 @@ def initialise(
 
 
 def _random_tokens(model: nn.Module) -> Tensor:
-    inner = pretrained_models(model)
+    inner = pretrained_models(named_parts(model))
     config: Any = inner[0].config.get_text_config() if inner else getattr(model, "config", None)
     vocabulary = configured_vocabulary(config)
     if vocabulary is None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.kernels.attention import PLAIN, Attend, attention_window, replaced_attention
 from statesize.adapters.kernels.rotation import Rotation, rotation_of
-from statesize.adapters.models.model_state import device_of, known_options
+from statesize.adapters.models.model_state import device_of, known_options, named_parts
 from statesize.adapters.observation import ModuleStack
 from statesize.adapters.replaced import source_files
 from statesize.adapters.runs import eval_mode
@@ -112,20 +112,21 @@ def read_prefix(model: nn.Module, ids: Tensor, before: Prefix | None = None) -> 
     rotations = {one.name: one.rotation for one in before.layers} if before and before.ids.shape == ids.shape else {}
     ids = ids.to(device_of(model))
     require_cache(model)
-    with eval_mode(model), ModuleStack(model, ids.shape[1]).watching() as running:
+    parts = named_parts(model)
+    with eval_mode(model), ModuleStack(parts, ids.shape[1]).watching() as running:
 
         def noted(name: str, function: Attend) -> Attend:
             def attend(
                 module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any = None, **options: Any
             ) -> Any:
                 result = function(module, query, key, value, mask, **options)
-                parts = query, key, value
-                layers.append(_noted(running, name, module, parts, mask, options, result[0], rotations))
+                taken = query, key, value
+                layers.append(_noted(running, name, module, taken, mask, options, result[0], rotations))
                 return result
 
             return attend
 
-        with replaced_attention(source_files(model), noted):
+        with replaced_attention(source_files(parts), noted):
             output = cast("Any", model)(ids, use_cache=True, **known_options(model, logits_to_keep=1))
     cache: Any = getattr(output, "past_key_values", None)
     if not layers or not hasattr(cache, "layers"):
@@ -212,9 +213,10 @@ def following_logits(
             entry = cache.layers[layer.index]
             entry.keys[rounded] = rounded_keys(entry.keys[rounded[:1]], precision)
             entry.values[rounded] = rounded_values(entry.values[rounded[:1]], precision)
+    parts = named_parts(prefix.model)
     with ExitStack() as stack:
         stack.enter_context(eval_mode(prefix.model))
-        watched = watch and (watch, stack.enter_context(ModuleStack(prefix.model, ids.shape[1]).watching()))
+        watched = watch and (watch, stack.enter_context(ModuleStack(parts, ids.shape[1]).watching()))
 
         def changed(_: str, function: Attend) -> Attend:
             def attend(
@@ -243,7 +245,7 @@ def following_logits(
 
             return attend
 
-        stack.enter_context(replaced_attention(source_files(prefix.model), changed))
+        stack.enter_context(replaced_attention(source_files(parts), changed))
         options = known_options(prefix.model, logits_to_keep=last)
         output = cast("Any", prefix.model)(ids, past_key_values=cache, use_cache=True, **options)
     logits = output.logits[:, -last:].float()
