@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, zip_longest
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ from statesize.adapters.observation import FoundMixer, Observation
 from statesize.adapters.runs import bare
 from statesize.adapters.search.own_mixing import OwnMixing
 from statesize.adapters.select import (
-    KNOWN,
+    LIBRARIES,
     RECURRENT,
     SEARCHED,
     Layers,
@@ -59,42 +59,12 @@ class Capture(Iterator[Captured]):
             model, relative to the largest value; NaN where it was not compared.
     """
 
-    def __init__(
-        self,
-        forward: Forward,
-        calls: list[Call],
-        chosen: set[str],
-        skipped: dict[str, str],
-        own_mixing: OwnMixing,
-        *,
-        run_difference: float,
-        short_convolutions: bool,
-        checked: bool,
-        around: Sequence[str] = (),
-    ) -> None:
-        self._forward = forward
-        self._own_mixing = own_mixing
-        self._calls = [call for call in calls if not chosen.isdisjoint(call.labels)]
-        self._rerun = partial(rerun, forward, short_convolutions=short_convolutions)
-        self._checks_mixing = checked
-        self._chosen = chosen
-        self._refused: dict[str, str] = {}
-        named = [pair for call in self._calls for pair in zip(call.mixers, call.labels, strict=True)]
-        self.mixers = tuple(replace(mixer, name=label) for mixer, label in named if label in chosen)
-        caches = defaultdict[str, list[str]](list)
-        for call in self._calls:
-            for label, cache in zip(call.labels, call.caches, strict=not call.by_method):
-                caches[cache].append(label)
-        caches.pop("", None)
-        self.readers = {label: tuple(labels) for labels in caches.values() if len(labels) > 1 for label in labels}
-        self._further = further_calls(calls) if around else {}
-        self._around = dict(zip((call.labels[0] for call in calls), around, strict=False))
-        self._kept: dict[tuple[str, ...], list[Captured]] = {}
-        self.length = forward.length
-        self.skipped = skipped
-        self.run_difference = run_difference
-        self._ready = list[Captured]()
-        self._some = False
+    def __init__(self, one_pass: _Pass) -> None:
+        named = [pair for call in one_pass.calls for pair in zip(call.mixers, call.labels, strict=True)]
+        self.mixers = tuple(replace(mixer, name=label) for mixer, label in named if label in one_pass.chosen)
+        self.length = one_pass.forward.length
+        self.readers, self.skipped, self.run_difference = one_pass.readers, one_pass.skipped, one_pass.run_difference
+        self._pass, self._captured = one_pass, one_pass.captured()
 
     def __repr__(self) -> str:
         """What comes one by one, what does not, and what to do next, a line each.
@@ -112,54 +82,82 @@ class Capture(Iterator[Captured]):
 
     def keep(self, names: Collection[str]) -> None:
         """Leave out all mixers that come but those of some names."""
-        self._chosen &= set(names)
-        self._calls = [call for call in self._calls if not self._chosen.isdisjoint(call.labels)]
+        chosen, calls = self._pass.chosen, self._pass.calls
+        chosen &= set(names)
+        calls[:] = [call for call in calls if not chosen.isdisjoint(call.labels)]
 
     @on_cpu_by_default
     def __next__(self) -> Captured:
-        for item in chain.from_iterable(self._kept.values()):
+        for item in chain.from_iterable(self._pass.kept.values()):
             item.forget()
-        # Neither a call nor what is returned has a name here: who takes it holds the only reference.
-        while not self._ready:
-            if not self._calls and self._refused and not self._some:
-                refused, self._refused = self._refused | self.skipped, {}
-                raise NothingMeasuredError(refused)
-            if not self._calls:
-                raise StopIteration
-            self._ready = self._measured(self._calls.pop(0))
-        self._some = True
-        return self._ready.pop(0)
+        return next(self._captured)
 
-    def _measured(self, call: Call) -> list[Captured]:
-        labels = call.labels
-        chosen = [label in self._chosen for label in labels]
+
+@dataclass(eq=False)
+class _Pass:
+    """One pass over the calls of mixers that a run has shown, each of which runs again alone.
+
+    Attributes:
+        calls: Those that come; what a call holds is dropped with it.
+        chosen: Names of the mixers that are measured.
+        notes: What is said of a mixer beside what its T shows, by its name.
+        rerun: Runs one again in a dtype, or as the model ran it.
+        checked: Whether T that a method `operator` declares is compared with the layer.
+        kept: Mixers that have come, by the names of all that read the same cache, until the last of these comes.
+    """
+
+    forward: Forward
+    calls: list[Call]
+    chosen: set[str]
+    skipped: dict[str, str]
+    readers: dict[str, tuple[str, ...]]
+    own_mixing: OwnMixing
+    notes: Mapping[str, str]
+    run_difference: float
+    rerun: Callable[[Call, torch.dtype | None], tuple[list[Observation], Tensor | None]]
+    checked: bool
+    kept: dict[tuple[str, ...], list[Captured]] = field(default_factory=dict[tuple[str, ...], list[Captured]])
+
+    def captured(self) -> Generator[Captured]:
+        """One mixer after the other: its module runs alone, its T is built, and checked."""
+        refused, some = dict[str, str](), False
+        while self.calls:
+            # Neither a call nor what is yielded has a name here: who takes it holds the only reference.
+            ready = self._measured(self.calls.pop(0), refused)
+            while ready:
+                some = True
+                yield ready.pop(0)
+        if refused and not some:
+            raise NothingMeasuredError(refused | self.skipped)
+
+    def _measured(self, call: Call, refused: dict[str, str]) -> list[Captured]:
+        """The chosen mixers of a call; where it is refused, none, and the reason."""
+        chosen = [label in self.chosen for label in call.labels]
         try:
             if call.by_method:
-                known = replace(call.mixers[0], name=labels[0])
-                mixers_here = [from_method(known, call, self._forward, check=self._checks_mixing)]
-            elif call.name in self._own_mixing.derivatives:
-                mixers_here = [self._derivative(call)]
+                mixer = replace(call.mixers[0], name=call.labels[0])
+                mixers = [from_method(mixer, call, self.forward, check=self.checked)]
+            elif call.name in self.own_mixing.derivatives:
+                mixers = [self._derivative(call)]
             else:
-                mixers_here = self._found(call)
-                at = next((at for at, item in enumerate(mixers_here) if item.kind != SHORT_CONVOLUTION), None)
+                mixers = self._found(call)
+                at = next((at for at, item in enumerate(mixers) if item.kind != SHORT_CONVOLUTION), None)
                 # Where T is not found by impulses, the observed run says what earlier layers have stored already.
-                sized = mixers_here if call.by_impulses else call.mixers
+                sized = mixers if call.by_impulses else call.mixers
                 if at is not None and (held := sized[at].state_bytes) is not None:
-                    mixers_here[at] = replace(mixers_here[at], state_bytes=held + call.bytes_beside)
+                    mixers[at] = replace(mixers[at], state_bytes=held + call.bytes_beside)
         except ModelError as error:
             # The others are measured.
-            self._refused |= {label: str(error) for label, wanted in zip(labels, chosen, strict=True) if wanted}
-            self.skipped |= self._refused
+            refused |= {label: str(error) for label, wanted in zip(call.labels, chosen, strict=True) if wanted}
+            self.skipped |= refused
             return []
-        kept = [item for item, wanted in zip(mixers_here, chosen, strict=True) if wanted]
-        note = " ".join(filter(None, (self._own_mixing.notes.get(call.name), self._around.get(labels[0]))))
-        return [self._in_model(item, call.precision, note) for item in kept]
+        return [self._in_model(item, call) for item, wanted in zip(mixers, chosen, strict=True) if wanted]
 
     def _derivative(self, call: Call) -> Captured:
         from statesize.adapters.search.derivative import NOTE, derivative
         from statesize.adapters.search.lone_run import LoneRuns
 
-        operator, returned = derivative(call.name, LoneRuns.of(self._forward, call))
+        operator, returned = derivative(call.name, LoneRuns.of(self.forward, call))
         agreed = agreement(call, (), sampled(returned), lambda: self._as_it_ran(call))
         return Captured(
             **vars(replace(call.mixers[0], name=call.labels[0])),
@@ -169,19 +167,19 @@ class Capture(Iterator[Captured]):
             note=NOTE,
         )
 
-    def _in_model(self, item: Captured, precision: str, own_note: str) -> Captured:
+    def _in_model(self, item: Captured, call: Call) -> Captured:
         """A mixer with what the call and the model tell of it, and its part in a shared cache."""
         # All heads are attached to the last reader of the cache, and its name to the others.
         names = tuple(name for name in self.readers.get(item.name, ()) if name not in self.skipped)
         if len(names) > 1:
-            kept = self._kept.setdefault(names, [])
+            kept = self.kept.setdefault(names, [])
             kept.append(item)
             if item.name == names[-1]:
-                item = replace(item, groups=item.groups or item.units, readers=tuple(self._kept.pop(names)))
+                item = replace(item, groups=item.groups or item.units, readers=tuple(self.kept.pop(names)))
             else:
                 item = replace(item, groups=0, cache=names[-1])
-        note = " ".join(filter(None, (item.note, own_note, self._further.get(item.name))))
-        return replace(item, note=note, run_difference=self.run_difference, precision=precision)
+        note = " ".join(filter(None, (item.note, self.notes.get(item.name))))
+        return replace(item, note=note, run_difference=self.run_difference, precision=call.precision)
 
     def _found(self, call: Call) -> list[Captured]:
         """Run a mixer again, in float64 if its code knows that, and build what is observed there."""
@@ -190,12 +188,12 @@ class Capture(Iterator[Captured]):
         if call.by_impulses:
             from statesize.adapters.search.modules import observed as observed_by_impulses
 
-            observation, returned = observed_by_impulses(self._own_mixing, self._forward, call)
+            observation, returned = observed_by_impulses(self.own_mixing, self.forward, call)
             observations, output = [observation], sampled(returned)
             exact, rounding = observation.in_double, call.weights
         elif exact:
             try:
-                observations, output = self._rerun(call, torch.float64)
+                observations, output = self.rerun(call, torch.float64)
             except (ModelError, InputError):
                 raise
             except Exception as error:  # whatever the author's code raises where it is given float64
@@ -204,24 +202,23 @@ class Capture(Iterator[Captured]):
                 # In float32 it runs without the model's autocast.
                 exact, rounding = False, call.weights
         if not exact and not call.by_impulses:
-            observations, output = self._rerun(call, torch.float32 if reason else None)
+            observations, output = self.rerun(call, torch.float32 if reason else None)
+        pairs = zip(call.labels, observations, strict=True)
         if exact:
             agreed = agreement(call, observations, output, lambda: self._as_it_ran(call))
-            pairs = zip(call.labels, observations, strict=True)
             return [from_observation(label, item, check_operator(item), agreed) for label, item in pairs]
         agreed = rounded_agreement(call, output)
-        pairs = zip(call.labels, observations, strict=True)
         return [self._rounded(label, item, agreed, rounding, reason) for label, item in pairs]
 
     def _as_it_ran(self, call: Call) -> Tensor | None:
         """A sample of what a module returns when it runs again as the model ran it."""
         if not call.by_impulses:
-            return self._rerun(call, None)[1]
+            return self.rerun(call, None)[1]
 
         def run() -> Tensor | None:
             return sampled(call.module(*call.args, **call.kwargs))
 
-        return bare(self._forward.model, run, call.module, lambda _: set_autocast(call.autocast))
+        return bare(self.forward.model, run, call.module, lambda _: set_autocast(call.autocast))
 
     def _rounded(
         self, name: str, observation: Observation, agreed: Agreement, dtype: torch.dtype, reason: str
@@ -250,8 +247,8 @@ def capture_module(
     own, parts = find_mixers(forward.parts), [module for _, module in forward.parts]
     has_own_code = any(map(is_own_code, parts))
     recording, own_mixing = record_calls(forward, own, short_convolutions=short_convolutions), OwnMixing()
-    known = (isinstance(part, SEARCHED) or is_a(part, RECURRENT) or hasattr(part, "mixes") for part in parts)
-    if mixes or has_own_code or any(known):
+    searched = (isinstance(part, SEARCHED) or is_a(part, RECURRENT) or hasattr(part, "mixes") for part in parts)
+    if mixes or has_own_code or any(searched):
         recording, own_mixing = _searched(forward, own, recording, mixes or {}, short_convolutions)
     chosen, skipped = selected(forward, list(own), recording, layers)
     limit = max((BOUNDS[stored_dtype(model)], *(BOUNDS[call.dtype] for call in recording.calls)))
@@ -259,7 +256,7 @@ def capture_module(
     # Models of libraries are compared with oracles of their own, but for hooks that others hang on them.
     hooks = (vars(part).get(kind, {}) for part in parts for kind in ("_forward_hooks", "_forward_pre_hooks"))
     origins = (getattr(hook, "__module__", "") for some in hooks for hook in some.values())
-    changed = has_own_code or any(str(origin).split(".")[0] not in KNOWN for origin in origins)
+    changed = has_own_code or any(str(origin).split(".")[0] not in LIBRARIES for origin in origins)
     if own_mixing.backwards or changed:
         from statesize.adapters.search.other_mixing import mixed_backwards
 
@@ -268,17 +265,20 @@ def capture_module(
     if checks == "again" and around:
         # What seems to come from later tokens may be noise.
         checks = "all"
-    return Capture(
-        forward,
-        recording.calls,
-        chosen,
-        skipped,
-        own_mixing,
-        run_difference=math.nan if checks in ("again", "none") else compare_runs(forward, recording, checks, limit),
-        short_convolutions=short_convolutions,
-        checked=checks != "none",
-        around=around,
-    )
+    run_difference = math.nan if checks in ("again", "none") else compare_runs(forward, recording, checks, limit)
+    calls = [call for call in recording.calls if not chosen.isdisjoint(call.labels)]
+    by_cache = defaultdict[str, list[str]](list)
+    for call in calls:
+        for label, cache in zip(call.labels, call.caches, strict=not call.by_method):
+            by_cache[cache].append(label)
+    by_cache.pop("", None)
+    readers = {label: tuple(labels) for labels in by_cache.values() if len(labels) > 1 for label in labels}
+    further, notes = further_calls(recording.calls) if around else {}, dict[str, str]()
+    for call, beside in zip_longest(recording.calls, around):
+        for label in call.labels:
+            notes[label] = " ".join(filter(None, (own_mixing.notes.get(call.name), beside, further.get(label))))
+    again, checked = partial(rerun, forward, short_convolutions=short_convolutions), checks != "none"
+    return Capture(_Pass(forward, calls, chosen, skipped, readers, own_mixing, notes, run_difference, again, checked))
 
 
 def _searched(

@@ -32,18 +32,18 @@ _NOTHING_LOST = (_NO_MIXING, _NOT_CALLED, "held fixed")
 
 def lost_mixers(skipped: Mapping[str, str], measured: Iterable[str]) -> dict[str, str]:
     """The skipped layers that mix positions and are not measured, with the cause."""
-    known = set(measured)
+    names = set(measured)
     lost = {
         name: reason
         for name, reason in skipped.items()
-        if name not in known and not name.endswith(SHARED) and not any(part in reason for part in _NOTHING_LOST)
+        if name not in names and not name.endswith(SHARED) and not any(part in reason for part in _NOTHING_LOST)
     }
     # A module around one that is lost is not another layer; of the model itself, only the reason tells.
     return {
         name: reason
         for name, reason in lost.items()
         if not any(other.startswith(f"{name}.") for other in lost)
-        and not (len(lost) > 1 and BEFORE_PARTS in reason and not any(other.startswith(f"{name}.") for other in known))
+        and not (len(lost) > 1 and BEFORE_PARTS in reason and not any(other.startswith(f"{name}.") for other in names))
     }
 
 
@@ -75,12 +75,12 @@ Layers = int | str | Sequence[int | str] | None
 
 
 # Packages whose modules are compared with oracles of their own: other modules are of the model's author.
-KNOWN = ("transformers", "fla", "statesize", "xlstm", "mamba_ssm", "torch")
+LIBRARIES = ("transformers", "fla", "statesize", "xlstm", "mamba_ssm", "torch")
 
 
 def is_own_code(module: nn.Module) -> bool:
-    """Whether a module's forward was written by the author of the model, and by no library that is known here."""
-    return class_of(module).__module__.split(".")[0] not in KNOWN or "forward" in vars(module)
+    """Whether a module's forward was written by the author of the model, and by none of these libraries."""
+    return class_of(module).__module__.split(".")[0] not in LIBRARIES or "forward" in vars(module)
 
 
 RECURRENT = ("RNNBase", "sLSTMLayer")
@@ -158,9 +158,9 @@ def chosen_names(names: Sequence[str], layers: Layers, refused: Mapping[str, str
         elif (name := meant_layer(names, layer)) is not None:
             selected.update(called[name])
         else:
-            known, mixers = f"the model's mixers by name or by index 0 … {len(names) - 1}", counted(len(names), "mixer")
+            valid, mixers = f"the model's mixers by name or by index 0 … {len(names) - 1}", counted(len(names), "mixer")
             all_names = f"Its {mixers} {'is' if len(names) == 1 else 'are'} {', '.join(names)}."
-            refuse("layers", known, layer, " ".join(filter(None, (meant(str(layer), names, ""), all_names))))
+            refuse("layers", valid, layer, " ".join(filter(None, (meant(str(layer), names, ""), all_names))))
     every = [call for name in names for call in called[name]]
     return [name for name in dict.fromkeys([*every, *refused]) if name in selected]
 
