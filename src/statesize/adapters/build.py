@@ -187,10 +187,10 @@ def from_observation(name: str, observation: Observation, difference: float, agr
     )
 
 
-def from_method(known: FoundMixer, call: Call, forward: Forward, *, check: bool) -> Captured:
+def from_method(described: FoundMixer, call: Call, forward: Forward, *, check: bool) -> Captured:
     """What a mixer's own method `operator` captures."""
     # check: Whether it is compared with what the layer computes.
-    name, mixer, hidden = known.name, call.module, first_argument(known.name, call.args, call.kwargs)
+    name, mixer, hidden = described.name, call.module, first_argument(described.name, call.args, call.kwargs)
     declares = hasattr(mixer, "multiplicity")
     # Only the comparison tells how many channels share one T where the layer does not.
     check = check or not (declares or mixer in _MULTIPLICITIES)
@@ -228,7 +228,7 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, *, check: bool)
     for tensor in vars(operator).values():
         if isinstance(tensor, Tensor) and tensor.ndim >= 3:
             check_finite(name, "head", "the operator has", tensor)
-    heads, multiplicity = operator.batch_shape[1], known.multiplicity
+    heads, multiplicity = operator.batch_shape[1], described.multiplicity
     if declares and checked.multiplicity not in (0, multiplicity):
         raise ModelError(
             f"Mixer {name}: multiplicity must be {checked.multiplicity}, the number of channels that share one T "
@@ -262,7 +262,7 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, *, check: bool)
     agreement = None if math.isnan(checked.difference) else Agreement(checked.difference, checked.limit)
     found = {"units": heads, "multiplicity": multiplicity, "state_bytes": state_bytes}
     return Captured(
-        **vars(replace(known, **found, state_sizes=declared_sizes(name, mixer, operator))),
+        **vars(replace(described, **found, state_sizes=declared_sizes(name, mixer, operator))),
         units_operator=units_operator,
         operator_difference=checked.difference,
         agreement=agreement,

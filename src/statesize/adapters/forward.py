@@ -210,9 +210,9 @@ class Forward:
                 continue
             if ids.dtype is given.dtype and ids.shape == given.shape and torch.equal(ids, given):
                 _check_ids(name, ids, embedding)
-            elif self.length > (known := embedding.num_embeddings):
+            elif self.length > (count := embedding.num_embeddings):
                 raise TooLongError(
-                    f"{name} must have at most {known} tokens, for which the model has positions, got {self.length}. "
+                    f"{name} must have at most {count} tokens, for which the model has positions, got {self.length}. "
                     "Give shorter texts."
                 ) from error
 
@@ -359,10 +359,10 @@ def _check_ids(name: str, ids: Tensor, embedding: object) -> None:
     """Refuse what are no ids of an embedding's tokens."""
     if ids.dtype not in (torch.int64, torch.int32):
         raise InputError(f"{name} must be integers of dtype torch.int64, got dtype {ids.dtype}. Give ids.long().")
-    known = getattr(embedding, "num_embeddings", None)
-    if isinstance(known, int) and not bool(((ids >= 0) & (ids < known)).all()):
-        wrong = ids[(ids < 0) | (ids >= known)][0].item()
+    size = getattr(embedding, "num_embeddings", None)
+    if isinstance(size, int) and not bool(((ids >= 0) & (ids < size)).all()):
+        wrong = ids[(ids < 0) | (ids >= size)][0].item()
         raise InputError(
-            f"{name} must be from 0 to {known - 1}, the tokens that the model knows, got {wrong}. Make the ids with "
+            f"{name} must be from 0 to {size - 1}, the tokens that the model knows, got {wrong}. Make the ids with "
             "the tokenizer that the model was trained with."
         )

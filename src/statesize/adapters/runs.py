@@ -194,9 +194,7 @@ class _Before:
         flags: dict[str, bool] = _dispatch.__dict__
         self.dispatching = {name: flag for name, flag in flags.items() if name.startswith("_is_in_")}
         self.switches = [read() for read, _ in _SWITCHES]
-        held_tensors = (one for *_, held, _ in self.modules for kind in kinds for one in held[kind].values())
-        tensor = next((one for one in held_tensors if one is not None), None)
-        self.device = device_of(model) if tensor is None else tensor.device
+        self.device = device_of(model)
         on_gpu = self.device.type == "cuda"
         self.random = torch.get_rng_state(), torch.cuda.get_rng_state(self.device) if on_gpu else None
         self.nesting = _autocast_nesting()

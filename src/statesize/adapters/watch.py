@@ -361,9 +361,9 @@ class ArgumentCopies:
             return None if hasattr(value, "get_seq_length") else value
         # Tensors of inference mode do not count their changes.
         version = -1 if value.is_inference() else value._version
-        known = self.made.get(id(value))
-        if known is not None and known[0]() is value and known[1] == version >= 0:
-            return known[2]
+        earlier = self.made.get(id(value))
+        if earlier is not None and earlier[0]() is value and earlier[1] == version >= 0:
+            return earlier[2]
         copy = value.detach().clone()
         self.made[id(value)] = (weakref.ref(value), version, copy)
         return copy

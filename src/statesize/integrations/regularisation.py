@@ -316,13 +316,13 @@ class Penalties:
 
 
 def _mean(distances: Sequence[Tensor | None]) -> Tensor:
-    known = [distance.float() for distance in distances if distance is not None]
-    if not known:
+    measured = [distance.float() for distance in distances if distance is not None]
+    if not measured:
         raise ModelError(
             "model must have a mixer that is a recurrence, got none that statesize knows. Give the layers a method "
             "`operator(hidden)` that returns one (`statesize models` lists what is known of itself)."
         )
-    return torch.stack(known).mean()
+    return torch.stack(measured).mean()
 
 
 def _average(name: str, distances: Tensor) -> Tensor:

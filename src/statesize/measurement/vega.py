@@ -212,8 +212,8 @@ def positions_chart(
             hint("share", "of the ceiling", ".0%"),
             hint("norm", "norm", ".3g"),
         ]
-        known = None if tables is None else {name for row in tables["positions"][:1] for name in row}
-        hints = [one for one in hints if known is None or one["shorthand"][:-2] in known]
+        columns = None if tables is None else {name for row in tables["positions"][:1] for name in row}
+        hints = [one for one in hints if columns is None or one["shorthand"][:-2] in columns]
         pointed = alt.when(_HOVER).then(alt.value(1)).otherwise(alt.value(0))
         # Bars of full height: Vega-Lite's nearest selection loses text fields of a tooltip.
         found = rows.mark_rect(opacity=0).encode(x=x("left:Q"), x2="right", tooltip=hints).add_params(_HOVER)

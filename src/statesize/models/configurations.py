@@ -73,16 +73,16 @@ def mamba_ssm_config(library: Any, name: str, stored: dict[str, Any]) -> Any:
     kind = layer.get("layer", "Mamba1")
     if kind not in _LAYERS:
         raise ModelError(f"{name} must have layers Mamba1 or Mamba2 to be read without mamba_ssm, got {kind}.")
-    known = _LAYERS[kind]
+    keys = _LAYERS[kind]
     stated = {key: value for key, value in layer.items() if key not in _IGNORED}
-    if unknown := sorted(stated.keys() - known.keys()):
+    if unknown := sorted(stated.keys() - keys.keys()):
         raise ModelError(f"{name} must have layers as {kind} is known here, got settings {', '.join(unknown)} too.")
-    required = _REQUIRED | {key: default for key, (to, default) in known.items() if to is None}
+    required = _REQUIRED | {key: default for key, (to, default) in keys.items() if to is None}
     for key, value in (stored | stated).items():
         if key in required and value != required[key]:
             raise ModelError(f"{name} must have {key} {required[key]!r} to be read without mamba_ssm, got {value!r}.")
     multiple = stored.get("pad_vocab_size_multiple", 8)
-    settings = {to: stated.get(key, default) for key, (to, default) in known.items() if to}
+    settings = {to: stated.get(key, default) for key, (to, default) in keys.items() if to}
     settings |= {
         "hidden_size": stored["d_model"],
         "num_hidden_layers": stored["n_layer"],
@@ -167,10 +167,10 @@ def _check_causal(name: str, config: Any, library: Any) -> None:
         )
     architectures = cast("list[str]", getattr(config, "architectures", None) or [])
     masked = any(architecture.endswith(("ForMaskedLM", "ForPreTraining")) for architecture in architectures)
-    known = type(config) in library.AutoModelForCausalLM._model_mapping or "AutoModelForCausalLM" in (
+    is_causal = type(config) in library.AutoModelForCausalLM._model_mapping or "AutoModelForCausalLM" in (
         getattr(config, "auto_map", None) or {}
     )
-    if not known or (masked and not getattr(config, "is_decoder", False)):
+    if not is_causal or (masked and not getattr(config, "is_decoder", False)):
         raise ModelError(
             f"{name} is no causal language model ({', '.join(architectures) or config.model_type}): each of its "
             "positions sees the later ones, or transformers has no language model of it. Give a decoder, as GPT-2 is."

@@ -222,10 +222,10 @@ def check_digest(folder: Path) -> None:
     if not (folder / DIGEST).is_file():
         return
     try:
-        content, known = read_limited(folder / FILE, _MOST_BYTES), read_limited(folder / DIGEST)
+        content, digest = read_limited(folder / FILE, _MOST_BYTES), read_limited(folder / DIGEST)
     except OSError as error:
         raise FileError(f"{folder / FILE} cannot be read ({error.strerror or error}).") from error
-    if known.split()[:1] != _line(content).split()[:1]:
+    if digest.split()[:1] != _line(content).split()[:1]:
         raise FileError(
             f"{folder / FILE} is damaged: it is not what {DIGEST} says that was written. Copy it again from where the "
             f"model was made; if you have changed it on purpose, remove {DIGEST}."

@@ -269,8 +269,8 @@ def _measure_cut(
         estimate = estimate_of(jacobian, accuracy, memory, i)
         while not estimate.finished:
             if on_progress is not None:
-                likely, known = likely_products(estimate, accuracy), (estimate.interval.low, estimate.interval.high)
-                on_progress(NetworkProgress(i, index, positions, estimate.products, estimate.capacity, likely, *known))
+                likely, ends = likely_products(estimate, accuracy), (estimate.interval.low, estimate.interval.high)
+                on_progress(NetworkProgress(i, index, positions, estimate.products, estimate.capacity, likely, *ends))
             estimate.advance(jacobian.gram(estimate.pending))
         space, converged, products = estimate.space, estimate.converged, estimate.products
         entropy, low, high = estimate.interval.middle, estimate.interval.low, estimate.interval.high

@@ -21,14 +21,14 @@ from statesize.io.text import listed, meant
 def check_modules(model: nn.Module, **chosen: str | None) -> None:
     """Refuse names of modules that a model does not have, before it runs."""
     lists = (nn.ModuleList, nn.ModuleDict)
-    known = [name for name, module in named_parts(model) if name and not isinstance(module, lists)]
+    names = [name for name, module in named_parts(model) if name and not isinstance(module, lists)]
     for argument, name in chosen.items():
-        if name and name not in known:
-            _refuse_module(argument, name, known)
+        if name and name not in names:
+            _refuse_module(argument, name, names)
 
 
-def _refuse_module(argument: str, name: str, known: Sequence[str]) -> NoReturn:
-    refuse(argument, "the name of a module that runs", name, meant(name, known, f"It has {listed(known)}."))
+def _refuse_module(argument: str, name: str, names: Sequence[str]) -> NoReturn:
+    refuse(argument, "the name of a module that runs", name, meant(name, names, f"It has {listed(names)}."))
 
 
 class Span:
@@ -145,9 +145,6 @@ class Span:
         def read_input(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
             read(args or tuple(kwargs.values()))
 
-        def read_output(module: nn.Module, args: tuple[object, ...], output: object) -> None:
-            read(output)
-
         with ExitStack() as hooks:
             if self._first is not None:
                 hooks.callback(self._first.register_forward_hook(in_this_thread(replace_inputs)).remove)
@@ -156,7 +153,8 @@ class Span:
                     self._last.register_forward_pre_hook(in_this_thread(read_input), with_kwargs=True).remove
                 )
             else:
-                hooks.callback(self._last.register_forward_hook(in_this_thread(read_output)).remove)
+                read_output = in_this_thread(lambda *passed: read(passed[-1]))
+                hooks.callback(self._last.register_forward_hook(read_output).remove)
             self._run(self._frames(inputs) if self._of_frames else None)
         return outputs[-1]
 

@@ -152,8 +152,8 @@ class Derivative(TensorOperator):
 
     def weighted(self, weights: Tensor) -> Self:
         """See `Operator.weighted`; all inputs of a position have its weight."""
-        known = 1.0 if self._weights is None else self._weights
-        return self._changed(_weights=known * weights.detach().cpu().expand(*self.batch_shape, self.length))
+        before = 1.0 if self._weights is None else self._weights
+        return self._changed(_weights=before * weights.detach().cpu().expand(*self.batch_shape, self.length))
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """See `Operator.to`; derivatives are computed as before, and given in this dtype and on this device."""

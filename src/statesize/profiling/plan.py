@@ -141,21 +141,21 @@ def plan(
     loaded = given_model(model, tokenizer, needs_tokenizer=inputs is None)
     model = measurable(loaded.model)
     inputs = bundled_sequences(loaded.tokenizer) if inputs is None else inputs
-    known = sorted(given_sequences(model, inputs, loaded.tokenizer, axis), key=len)
-    if total is not None and (whole_number(total) or 0) < len(known):
-        refuse("total", f"a whole number of at least {len(known)}, the number of inputs", total)
-    lengths = [len(given) for given in known]
+    sequences = sorted(given_sequences(model, inputs, loaded.tokenizer, axis), key=len)
+    if total is not None and (whole_number(total) or 0) < len(sequences):
+        refuse("total", f"a whole number of at least {len(sequences)}, the number of inputs", total)
+    lengths = [len(given) for given in sequences]
     settings.check_reach(lengths[-1])
     settings = settings.for_texts(lengths[-1])
-    texts = [known[-1], *([middle] if len(middle := known[len(known) // 2]) < lengths[-1] else [])]
+    texts = [sequences[-1], *([middle] if len(middle := sequences[len(sequences) // 2]) < lengths[-1] else [])]
     trial = _Trial(model, settings, lengths)
-    with together(model, tokens_sha256(known), settings) as team:
+    with together(model, tokens_sha256(sequences), settings) as team:
         for before, given in enumerate(texts):
             for done, name in enumerate(trial.time_layers(given), 1):
                 if on_progress is not None:
                     each = len(trial.names)
                     on_progress(before * each + done, len(texts) * each, name)
-    return trial.plan((total or len(known)) / len(known), team.count)
+    return trial.plan((total or len(sequences)) / len(sequences), team.count)
 
 
 class _Trial:

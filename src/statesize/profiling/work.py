@@ -280,8 +280,8 @@ def measure_mixer(
     # whole: T of all heads, made once for them and for their groups, where it fits beside what these hold.
     start = time.perf_counter()
     measurements: list[Measurement] = []
-    # What is known of each unit beside: its sink, and the variant.
-    known: defaultdict[str, list[float]] = defaultdict(list)
+    # What is found of each unit beside: its sink, and the variant.
+    extra: defaultdict[str, list[float]] = defaultdict(list)
     attends, asked = work.attends, settings.weights != "none" or settings.skip_first > 0 or settings.squares
     varies = asked and not item.name.endswith(SHARED)
     weighted = item.weighted(settings.weights, settings.skip_first) if varies and work.cut is not None else item
@@ -304,10 +304,10 @@ def measure_mixer(
         attends = found is not None
         for one in found or ():
             for name, value in zip(SINKS, astuple(one), strict=True):
-                known[name].append(value)
+                extra[name].append(value)
         if varies and (operator.length <= LONGEST or isinstance(operator, Recurrence)):
-            known["few_cuts_entropy"] += entropies(operator.to(dtype=torch.float64))
-            known["variant_entropy"] += entropies(_operator(weighted, chosen).to(dtype=torch.float64), settings.squares)
+            extra["few_cuts_entropy"] += entropies(operator.to(dtype=torch.float64))
+            extra["variant_entropy"] += entropies(_operator(weighted, chosen).to(dtype=torch.float64), settings.squares)
         # It would be held while the next one is built.
         del operator
     described = ("name", "kind", "note", "cache", "multiplicity", "precision", "state_sizes")
@@ -317,7 +317,7 @@ def measure_mixer(
     faithfulness = math.nan if item.agreement is None else item.agreement.difference
     stored = math.nan if item.state_bytes is None else item.state_bytes
     by_sequence = (float(stored), faithfulness, item.run_difference, middle)
-    by_unit = {name: values for name, values in known.items() if attends or name not in SINKS}
+    by_unit = {name: values for name, values in extra.items() if attends or name not in SINKS}
     return sequence_dataset(facts, by_sequence, work.sample, positions, measurements, settings, by_unit)
 
 

@@ -292,7 +292,7 @@ def compress(
     if isinstance(model, str):
         check_request(reducible_for_checks(model), ReductionRequest(state, int8, steps, free_basis))
     loaded = given_model(model, tokenizer, needs_tokenizer=True, as_stored=True)
-    uncut, known = reducible(loaded.model), loaded.tokenizer
+    uncut, tokenizer = reducible(loaded.model), loaded.tokenizer
     with reporting(on_progress, f"cutting the states of {loaded.name}".removesuffix(" of "), _ALL) as report:
 
         def on_share(share: float) -> None:
@@ -300,12 +300,12 @@ def compress(
 
         request = ReductionRequest(state, int8, steps, free_basis, tokens, on_share)
         states = uncut.kept(request)
-        if known is None:
+        if tokenizer is None:
             refuse("tokenizer", "that of the model", None)
-        uncut.check_tokenizer(known)
-        calibration, choice, held_out = split_text(uncut, listed("documents", documents), known, tokens)
+        uncut.check_tokenizer(tokenizer)
+        calibration, choice, held_out = split_text(uncut, listed("documents", documents), tokenizer, tokens)
         control, cut, method = uncut.cut(states, calibration, choice, request)
-        return _compared(control, cut, known, held_out, method, lambda done, what: report(_CUT + done, _ALL, what))
+        return _compared(control, cut, tokenizer, held_out, method, lambda done, what: report(_CUT + done, _ALL, what))
 
 
 def reducible_for_checks(model: str) -> Reducible | None:

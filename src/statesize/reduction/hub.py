@@ -58,11 +58,6 @@ def _of_fla(output: Any, layer: int) -> Tensor | None:
     return output.past_key_values[layer]["recurrent_state"]
 
 
-def _gla_bases(config: Any) -> tuple[type[Basis], ...]:
-    # A short convolution of the queries allows no combinations of them.
-    return (KeptBasis,) if config.use_short_conv else (SelectedBasis,)
-
-
 def _projected(family: ReducibleFamily) -> ReducibleFamily:
     """The family after a cut to combinations of its states."""
 
@@ -103,7 +98,8 @@ FAMILIES = {
         kind="gla",
         states=lambda config: round(config.hidden_size * config.expand_k) // config.num_heads,
         groups=lambda config: config.num_heads,
-        bases=_gla_bases,
+        # A short convolution of the queries allows no combinations of them.
+        bases=lambda config: (KeptBasis,) if config.use_short_conv else (SelectedBasis,),
         smaller=smaller_gla,
         cached=_of_fla,
     ),
@@ -265,9 +261,9 @@ def reducible(model: object) -> Reducible:
     if isinstance(model, nn.Module):
         check_whole(model)
         brought = (plugin.reducible(model) for plugin in model_plugins())
-        known = next((one for one in brought if isinstance(one, Reducible)), None)
-        if known is not None:
-            return known
+        own = next((one for one in brought if isinstance(one, Reducible)), None)
+        if own is not None:
+            return own
         if getattr(getattr(model, "config", None), "model_type", None) in FAMILIES:
             return HubModel(model)
     raise ModelError(

@@ -241,13 +241,6 @@ def with_readouts(operator: Operator, cut: Cut) -> tuple[Operator, Cut]:
     return recurrence, Cut(r * cut.length, tuple(r * position for position in cut.positions), past, future)
 
 
-def require_one_port(operator: Operator) -> None:
-    """Refuse several inputs or readouts, where blocks are taken from T (..., L, L)."""
-    if isinstance(operator, Shared) or (operator.inputs, operator.outputs) != (1, 1):
-        kind = type(operator).__name__
-        raise InputError(f"operator must have one readout and one input, got {kind}. Take them one by one.")
-
-
 def require_memory(operator: Operator, engine: Engine, cut: Cut, free: int | None = None) -> None:
     """EngineError if the engine needs more for one batch entry than is free, by default what the system says."""
     held = engine.footprint(operator, cut)

@@ -11,10 +11,9 @@ from torch.autograd.function import once_differentiable
 from statesize.check import require_finite
 from statesize.errors import InputError
 from statesize.io.devices import on_cpu_by_default
-from statesize.operators import Convolution, Operator, Recurrence, SoftmaxAttention
+from statesize.operators import Convolution, Operator, Recurrence, Shared, SoftmaxAttention
 from statesize.spectra.border_maps import BorderMaps, border_maps, chosen_borders
 from statesize.spectra.cut import Positions, make_cut
-from statesize.spectra.dispatch import require_one_port
 from statesize.spectra.factorisation import border_factors, frobenius_norm, singular_values
 from statesize.spectra.spectrum import effective_rank, largest
 
@@ -105,7 +104,10 @@ def differentiable_entropy(operator: Operator, positions: Positions = None) -> T
     """
     if not isinstance(operator, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"operator must be an Operator, got {type(operator).__name__}. Give Dense(T) for a tensor T.")
-    require_one_port(operator)
+    if isinstance(operator, Shared) or (operator.inputs, operator.outputs) != (1, 1):
+        # Blocks are taken from T (..., L, L).
+        kind = type(operator).__name__
+        raise InputError(f"operator must have one readout and one input, got {kind}. Take them one by one.")
     exact = operator.to(torch.float64, "cpu")
     chosen = make_cut(operator.length, positions).positions
     if not chosen:

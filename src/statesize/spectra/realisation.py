@@ -175,9 +175,9 @@ class Realisation:
         # (C Aᵗ)(Aˢ B) for s < b, as computed, against C Aᵗ⁺ˢ B; each s comes again in every chunk.
         lag = torch.arange(self.kernel.shape[-1], device=whole.device)
         lag = lag[:width, None] + lag
-        known = lag < self.kernel.shape[-1]
-        fitted = self.kernel[:, torch.where(known, lag, 0)]
-        uneven = torch.where(known, self.reachability[:, :width] @ self.observability.mT - fitted, 0)
+        inside = lag < self.kernel.shape[-1]
+        fitted = self.kernel[:, torch.where(inside, lag, 0)]
+        uneven = torch.where(inside, self.reachability[:, :width] @ self.observability.mT - fitted, 0)
         rounded = count**0.5 * frobenius_norm(uneven)[:, None] + round_off
         error, summed = torch.minimum(whole, part) + rounded, root * (part + rounded)
         return torch.nan_to_num(error, nan=torch.inf), torch.nan_to_num(summed, nan=torch.inf)

@@ -108,8 +108,8 @@ Given: TypeAlias = Tensor | Arguments
 
 def other_arguments(item: Mapping[str, Any]) -> set[str]:
     """The arguments beside token ids and their mask that a mapping holds."""
-    known = {"input_ids", "attention_mask", *_SAID_OF_TEXT}
-    other = {name for name, value in item.items() if name not in known and value is not None}
+    of_text = {"input_ids", "attention_mask", *_SAID_OF_TEXT}
+    other = {name for name, value in item.items() if name not in of_text and value is not None}
     if "token_type_ids" in other and not any(bool(torch.as_tensor(row).any()) for row in item["token_type_ids"]):
         other.remove("token_type_ids")
     return other
@@ -155,11 +155,6 @@ def counted(sequences: Sequence[Given]) -> str:
 def inputs_of(given: Given) -> tuple[ModelInputs, int | None]:
     """What a model is called with for one sequence, and the dimension of positions in what is measured."""
     return (given.inputs, given.measured.axis) if isinstance(given, Arguments) else (given[None], None)
-
-
-def beginning_of(given: Given, count: int) -> Given:
-    """The first positions of a sequence."""
-    return given.beginning(count) if isinstance(given, Arguments) else given[:count]
 
 
 def ids_of(given: Given) -> Tensor | None:

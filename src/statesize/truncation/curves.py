@@ -40,13 +40,13 @@ class MeasuredCurves:
             rule = document["rule"]
             for head in document["heads"]:
                 errors.setdefault(head["layer"], []).append([float(error) for error in head["curve"]])
-            known = {layer: torch.tensor(each, dtype=torch.float64) for layer, each in errors.items()}
+            curves = {layer: torch.tensor(each, dtype=torch.float64) for layer, each in errors.items()}
         except (KeyError, TypeError, ValueError):
-            rule, known = None, {}
-        if rule not in get_args(Rule) or not known or any(each.shape[1:] != (len(GRID),) for each in known.values()):
+            rule, curves = None, {}
+        if rule not in get_args(Rule) or not curves or any(each.shape[1:] != (len(GRID),) for each in curves.values()):
             advice = "Give what `statesize cache MODEL --json` printed of the same model."
             refuse("curves", "what statesize.cache returns, or its JSON", type(found).__name__, advice)
-        return cls(cast("Rule", rule), known)
+        return cls(cast("Rule", rule), curves)
 
     def checked(self, spectra: Mapping[str, MixerSpectra]) -> Self:
         """The curves, if they are of the caches of these mixers."""

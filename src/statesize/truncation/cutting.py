@@ -256,13 +256,13 @@ class Cutting:
         operator = seen.operator(slice(None))
         if not isinstance(operator, SoftmaxAttention):
             return None
-        known = {} if self.past is None else self.past.rotations
-        if name not in known:
-            known[name] = rotation_of(self._running, operator.query)
+        rotations = {} if self.past is None else self.past.rotations
+        if name not in rotations:
+            rotations[name] = rotation_of(self._running, operator.query)
         # The layers of this library have no rotary embeddings.
-        if known[name] is None and not type(self.own.get(seen.name)).__module__.startswith("statesize."):
+        if rotations[name] is None and not type(self.own.get(seen.name)).__module__.startswith("statesize."):
             self.unmoved.add(seen.name)
-        return known[name]
+        return rotations[name]
 
     def past_part(self, seen: Observation, inputs: Tensor) -> Tensor:
         """H u of all units, (S, units, L − i, P), for inputs before the cut."""

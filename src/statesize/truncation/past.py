@@ -100,7 +100,7 @@ class SharedPast:
         """What a layer returns, of which what lies before the cut is compared with that of other runs."""
         if not self.settled:
             rows = output[:, : self.cut].detach().clone()
-            known = self.outputs.setdefault(module, rows)
-            if known is None or not torch.equal(known, rows):
+            first = self.outputs.setdefault(module, rows)
+            if first is None or not torch.equal(first, rows):
                 self.outputs[module] = None
         return output

@@ -416,11 +416,11 @@ def _causal_numbers(
 
 def _numbers_at(curve: dict[float, float], everything: float, at: float) -> float:
     """Numbers at which a curve falls to a share, or the least that were tried where it lies below."""
-    known = [(kept, share) for kept, share in sorted(curve.items()) if kept < everything] + [(everything, 0.0)]
-    for (low, more), (high, less) in reversed(list(pairwise(known))):
+    points = [(kept, share) for kept, share in sorted(curve.items()) if kept < everything] + [(everything, 0.0)]
+    for (low, more), (high, less) in reversed(list(pairwise(points))):
         if more > at:
             return low * (high / low) ** ((more - at) / (more - less))
-    return known[0][0]
+    return points[0][0]
 
 
 def percent(number: float) -> str:

@@ -28,7 +28,6 @@ from statesize.texts.inputs import (
     Arguments,
     Given,
     Inputs,
-    beginning_of,
     given_sequences,
     ids_of,
     inputs_of,
@@ -275,7 +274,7 @@ def checked_pieces(
     """Pieces of texts, of so many tokens, with the number of each text; of what has other arguments, the beginning."""
     ids = [given for given in texts if isinstance(given, Tensor)]
     beginnings = [
-        (len(ids) + number, beginning_of(given, length))
+        (len(ids) + number, given.beginning(length))
         for number, given in enumerate(texts)
         if isinstance(given, Arguments) and len(given) >= length
     ]
@@ -318,9 +317,9 @@ def scored(logits: Tensor, expected: Tensor, probabilities: Tensor, answers: Ten
     losses, divergences = list[Tensor](), list[Tensor]()
     # Some rows at a time, which memory near the processor holds.
     parts = (torch.split(part, _ROWS) for part in (logits, expected, probabilities, answers.to(logits.device)))
-    for some, known, shares, right in zip(*parts, strict=True):
+    for some, wanted, shares, right in zip(*parts, strict=True):
         predicted = functional.log_softmax(some, -1)
         losses.append(functional.nll_loss(predicted, right, reduction="none"))
         # A dot product would add up so many tokens one after another, and lose four digits.
-        divergences.append((known - predicted).mul_(shares).sum(-1))
+        divergences.append((wanted - predicted).mul_(shares).sum(-1))
     return float(torch.cat(losses).mean()), float(torch.cat(divergences).mean())

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 import statesize as ss
-from statesize.adapters.models.model_state import plain_name, unwrapped
+from statesize.adapters.models.model_state import named_parts, unwrapped
 from statesize.errors import InputError, ModelError
 from statesize.models.load import model_facts
 
@@ -133,8 +133,10 @@ def test_a_profile_of_a_compiled_model_is_that_of_the_model():
 
 
 def test_names_lose_only_what_holders_add():
-    assert plain_name("_orig_mod.model._orig_mod.layers.0._original_component.mixer") == "model.layers.0.mixer"
-    assert plain_name("model.layers.0.orig_mod") == "model.layers.0.orig_mod"
+    model = nn.Identity()
+    for name in ("orig_mod", "_original_component", "0", "layers", "_orig_mod", "model", "_orig_mod"):
+        model = nn.ModuleDict({name: model})
+    assert named_parts(model)[-1][0] == "model.layers.0.orig_mod"
 
 
 def test_a_model_in_data_parallel_is_measured():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from statesize.spectra.shifts.shared_thresholds import Known, apart, shared_thresholds
+from statesize.spectra.shifts.shared_thresholds import Bounds, apart, shared_thresholds
 
 
 @dataclasses.dataclass
@@ -44,7 +44,7 @@ def fake(seed: int, groups: int, b: int, r: int, distance: float = 1e-9) -> Fake
     return Fake((sigma * torch.exp(drift)).sort(-1, descending=True).values, distance, g)
 
 
-def searched(eliminations: Fake, ratios: list[float], accuracy: float, **given: Tensor) -> Known:
+def searched(eliminations: Fake, ratios: list[float], accuracy: float, **given: Tensor) -> Bounds:
     """With σ_1 between two numbers 2 % apart, unless more or less is known."""
     largest = eliminations.sigma[..., 0]
     known = {

@@ -144,7 +144,7 @@ def kinds() -> list[str]:
     return list(dict.fromkeys([*named, "attention", "forgetting attention"]))
 
 
-def known(name: str) -> Parse | None:
+def formula_of(name: str) -> Parse | None:
     """What reads T out of the calls of a kernel, by its name."""
     for prefix in ("", *_PREFIXES):
         if name.startswith(prefix) and name.removeprefix(prefix) in KERNELS:
@@ -154,7 +154,7 @@ def known(name: str) -> Parse | None:
 
 def parse(call: FlaCall) -> Observation:
     """The mixer of a call: by a formula, or by impulses where none is known."""
-    return (known(call.kernel) or by_impulses)(call)
+    return (formula_of(call.kernel) or by_impulses)(call)
 
 
 SUPPORTED = "0.6"
@@ -190,7 +190,7 @@ def _is_kernel(function: object) -> bool:
     package, _, rest = (getattr(function, "__module__", None) or "").partition(".")
     if not inspect.isfunction(function) or package not in _PACKAGES or (package == "fla" and rest[:4] != "ops."):
         return False
-    if known(function.__name__):
+    if formula_of(function.__name__):
         return True
     return {"q", "k", "v"} <= set(inspect.signature(function).parameters)
 

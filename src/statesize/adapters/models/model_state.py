@@ -65,8 +65,8 @@ def logits_of(model: nn.Module, tokens: Tensor, last: int = 0) -> Tensor:
 
 def known_options(model: nn.Module | type, **options: Any) -> dict[str, Any]:
     """Those of some arguments that the forward method of a model knows."""
-    known = inspect.signature(cast("Any", model).forward).parameters
-    return {name: value for name, value in options.items() if name in known}
+    parameters = inspect.signature(cast("Any", model).forward).parameters
+    return {name: value for name, value in options.items() if name in parameters}
 
 
 # Parts of module names that only say that something is held: by torch.compile, TransformerLens, checkpointing, Fabric.
@@ -121,19 +121,14 @@ def _refuse_exported(name: str, model: object) -> None:
         )
 
 
-def plain_name(name: str) -> str:
-    """A module's name as it is where nothing holds the module."""
-    return ".".join(part for part in name.split(".") if part not in MARKS)
-
-
 Parts = Sequence[tuple[str, nn.Module]]
 """The modules of a model or of a part of it, itself first, by name in the model: whoever walks them hands them on."""
 
 
 def named_parts(model: nn.Module, name: str = "") -> Parts:
-    """The modules of a model, itself included, or of a module of this name in it."""
+    """The modules of a model, itself included, or of a module of this name in it, named as where nothing holds them."""
     named = cast("Iterator[tuple[str, nn.Module]]", model.named_modules(prefix=name))
-    return [(plain_name(part), module) for part, module in named]
+    return [(".".join(part for part in path.split(".") if part not in MARKS), module) for path, module in named]
 
 
 def pretrained_models(parts: Parts) -> list[Any]:

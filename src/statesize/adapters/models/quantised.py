@@ -66,7 +66,7 @@ def float_model(model: object) -> tuple[nn.Module, str]:
                 f"Parameter {name} is on the meta device, so the model has no weights; load them with from_pretrained "
                 "or move the model with to_empty() and fill it."
             )
-    check_sharding(module, parts, parameters)
+    check_sharding(parts, parameters)
     for one in pretrained:
         if getattr(one.config, "quantization_config", None):
             check_method(type(one).__name__, one.config)

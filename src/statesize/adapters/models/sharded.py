@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import sys
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -79,9 +79,7 @@ def whole(tensor: Tensor) -> Tensor:
     return cast("Any", tensor).full_tensor() if is_sharded(tensor) else tensor
 
 
-def check_sharding(
-    model: nn.Module, parts: Iterable[tuple[str, nn.Module]], parameters: Iterable[tuple[str, Tensor]]
-) -> None:
+def check_sharding(parts: Sequence[tuple[str, nn.Module]], parameters: Iterable[tuple[str, Tensor]]) -> None:
     """Refuse a model that is shared out so that no layer is whole in this process while it runs."""
     for name, part in parts:
         if any(kind.__name__ == "FullyShardedDataParallel" for kind in type(part).__mro__):
@@ -89,7 +87,7 @@ def check_sharding(
                 f"{name or 'model'} must be sharded by fully_shard (FSDP2), got FullyShardedDataParallel (FSDP1), "
                 "which joins the weights of a layer into one. Use torch.distributed.fsdp.fully_shard."
             )
-    gathered = {parameter for unit in sharded_units(model) for parameter in unit.parameters()}
+    gathered = {parameter for unit in sharded_units(parts[0][1]) for parameter in unit.parameters()}
     shared_out = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", ())
     for name, parameter in parameters:
         # DeepSpeed marks what it has shared out.

@@ -363,9 +363,9 @@ class _Check:
         return None if held or behind >= max(reach, 1) or before > 0 == reach else (before, behind)
 
 
-def _nearest(known: Tensor, wanted: Tensor) -> Tensor:
+def _nearest(numbers: Tensor, wanted: Tensor) -> Tensor:
     """For each wanted number the index of the known one that is nearest to it."""
-    ordered, order = known.sort()
-    after = torch.searchsorted(ordered, wanted).clamp(max=len(known) - 1)
+    ordered, order = numbers.sort()
+    after = torch.searchsorted(ordered, wanted).clamp(max=len(numbers) - 1)
     before = (after - 1).clamp(min=0)
     return order[torch.where((ordered[after] - wanted).abs() < (ordered[before] - wanted).abs(), after, before)]

@@ -13,10 +13,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from statesize.adapters.models.layout import position_axis
 from statesize.adapters.models.precision import differentiable
 from statesize.adapters.models.sharded import unsharded_copy
-from statesize.adapters.observation import DERIVATIVE, FoundMixer
 from statesize.adapters.runs import bare
 from statesize.adapters.search.lone_run import LoneRuns, by_position, first_tensor, like
-from statesize.adapters.watch import Call
 from statesize.errors import InputError, ModelError
 from statesize.operators import BlockDense, Derivative
 
@@ -24,13 +22,6 @@ NOTE = (
     "It has no T: this is the derivative of its outputs by its inputs at this text, all channels together. It compares "
     "with no T of one head or channel."
 )
-
-
-def found_derivative(call: Call) -> FoundMixer:
-    """What is known of a layer that is measured by its derivative."""
-    states = state_size(call.module)
-    size = None if states is None else states * call.weights.itemsize
-    return FoundMixer(call.name, DERIVATIVE, 1, 1, states, size)
 
 
 def state_size(module: nn.Module) -> int | None:

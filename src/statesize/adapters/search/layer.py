@@ -75,7 +75,7 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
             note = "" if said is None else f"Its T keeps more than the {said} numbers {_NAMED}."
             memory = Memory(None if is_attention else impulses.state(groups or units), note)
     states = memory.states
-    known = is_attention or states is not None
+    is_sized = is_attention or states is not None
     state_size = torch.arange(length)
     if states is not None:
         # A state that has more room than the text has tokens is no cache of these.
@@ -84,7 +84,7 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
     stored = (2 if is_attention else 1) * (groups or units) * shared * (length if states is None else states)
     notes = (
         memory.note,
-        "" if known else _unknown_size(length, in_double=mix.precision is DOUBLE),
+        "" if is_sized else _unknown_size(length, in_double=mix.precision is DOUBLE),
         f"It holds {counted(states, 'number')} per channel: at half of the text and at all of it, T keeps no more."
         if states is not None and states != said
         else "",
@@ -104,7 +104,7 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
         values=values,
         mixed=mixed,
         state_size=states,
-        state_bytes=stored * (runs.weights or stored_dtype(runs.module)).itemsize if known else None,
+        state_bytes=stored * (runs.weights or stored_dtype(runs.module)).itemsize if is_sized else None,
         passed_on=lambda applied, chosen: applied + offset[:, chosen].to(applied),
         note=" ".join(filter(None, notes)),
         groups=groups,

@@ -87,26 +87,26 @@ def find_mix(runs: LoneRuns, name: str) -> Mix | None:
     # fewest channels, then one with nothing before, then the one with the fewest T, then the first target and source.
     if not mixes_positions(runs, name):
         return None
-    known, key = _FOUND.setdefault(runs.module, {}), (runs.length, len(runs.fixed), runs.mixes)
-    mix = _found_again(runs, name, known[key]) if key in known else None
+    earlier, key = _FOUND.setdefault(runs.module, {}), (runs.length, len(runs.fixed), runs.mixes)
+    mix = _found_again(runs, name, earlier[key]) if key in earlier else None
     if mix is None:
         search, found = _found(runs, name)
-        mix = known[key] = search.preferred(found)
+        mix = earlier[key] = search.preferred(found)
     return mix
 
 
-def _found_again(runs: LoneRuns, name: str, known: Mix) -> Mix | None:
+def _found_again(runs: LoneRuns, name: str, earlier: Mix) -> Mix | None:
     """The mixing that was found before, at other weights or in another text, if the same tests find it here too."""
     runs, plain = runs.most_precise()
-    if runs.precision is known.precision and plain.output is not None:
+    if runs.precision is earlier.precision and plain.output is not None:
         runs, plain = _searched(runs, plain.output)
         # In code that has changed, anything may stand at these places.
         with suppress(Exception):
-            search = _Search(runs, name, _acting_position(runs, plain), (known.source, known.target, OUTPUT))
-            for mix in search.all_mixes(search.cuts(), (known.source,)):
-                same = torch.equal(mix.channels.target, known.channels.target)
-                same = same and torch.equal(mix.channels.source, known.channels.source)
-                if same and replace(mix, channels=known.channels) == known:
+            search = _Search(runs, name, _acting_position(runs, plain), (earlier.source, earlier.target, OUTPUT))
+            for mix in search.all_mixes(search.cuts(), (earlier.source,)):
+                same = torch.equal(mix.channels.target, earlier.channels.target)
+                same = same and torch.equal(mix.channels.source, earlier.channels.source)
+                if same and replace(mix, channels=earlier.channels) == earlier:
                     return mix
     return None
 

@@ -15,9 +15,9 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import is_a, mapped
 from statesize.adapters.models.precision import Autocast, open_autocast
 from statesize.adapters.models.sharded import class_of
-from statesize.adapters.observation import PART, FoundMixer, Observation
+from statesize.adapters.observation import DERIVATIVE, PART, FoundMixer, Observation
 from statesize.adapters.runs import read
-from statesize.adapters.search.derivative import found_derivative
+from statesize.adapters.search.derivative import state_size
 from statesize.adapters.search.layer import observe
 from statesize.adapters.search.linear_parts import Mix, NoOperatorError, find_mix
 from statesize.adapters.search.lone_run import LoneRuns
@@ -48,7 +48,9 @@ def observed(found: OwnMixing, forward: Forward, call: Call) -> tuple[Observatio
 def described_call(found: OwnMixing, forward: Forward, call: Call) -> FoundMixer:
     """What is known of a call before it is measured."""
     if call.name in found.derivatives:
-        return found_derivative(call)
+        states = state_size(call.module)
+        size = None if states is None else states * call.weights.itemsize
+        return FoundMixer(call.name, DERIVATIVE, 1, 1, states, size)
     return observed(found, forward, call)[0].found
 
 

@@ -48,8 +48,8 @@ def by_curves(counts: Tensor, errors: Tensor, total: int) -> Tensor:
     """
     budgets = counts[:, 0].clone()
     segments: list[tuple[float, int, int]] = []
-    known = cast("list[list[int]]", counts.tolist()), cast("list[list[float]]", errors.double().tolist())
-    for cache, (tokens, error) in enumerate(zip(*known, strict=True)):
+    curves = cast("list[list[int]]", counts.tolist()), cast("list[list[float]]", errors.double().tolist())
+    for cache, (tokens, error) in enumerate(zip(*curves, strict=True)):
         hull = _lower_hull(tokens, error)
         for (start, before), (end, after) in pairwise(hull):
             segments.append(((before - after) / (end - start), cache, end - start))

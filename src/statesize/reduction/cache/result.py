@@ -370,8 +370,8 @@ class CachePrices:
 
     def _mean(self, values: Sequence[float], looks: int = 1) -> Interval:
         """Over the documents with a value, with an interval over their texts."""
-        known = [(value, text) for value, text in zip(values, self._texts, strict=True) if not math.isnan(value)]
-        return mean_interval(np.array([value for value, _ in known]), [text for _, text in known], looks)
+        valued = [(value, text) for value, text in zip(values, self._texts, strict=True) if not math.isnan(value)]
+        return mean_interval(np.array([value for value, _ in valued]), [text for _, text in valued], looks)
 
     @property
     def _texts(self) -> list[int]:

@@ -54,8 +54,8 @@ class VariantRuns:
         """Losses of one document (L,); NaN for variants that are left out."""
         tried, rest = [one for one in variants if one not in left_out], ids[None, self.prefix :]
         whole, *smaller = self.losses(ids, [Variant(), *tried])
-        known = dict(zip(tried, smaller, strict=True))
-        extra = tuple(known.get(one, math.nan) - whole for one in variants)
+        loss_of = dict(zip(tried, smaller, strict=True))
+        extra = tuple(loss_of.get(one, math.nan) - whole for one in variants)
         return PricedDocument(rest.shape[1] - 1, self._bytes(rest[0, 1:]), whole, extra, self._alone(rest) - whole)
 
     def losses(self, ids: Tensor, variants: Sequence[Variant]) -> list[float]:
@@ -99,9 +99,9 @@ class VariantRuns:
         self, prefix: Tensor, rest: Tensor, variants: Sequence[Variant], told: Callable[[Tensor], Told], last: int = 0
     ) -> list[Told]:
         """What logits of the tokens that follow, (1, C), tell with each cache of a prefix (1, P)."""
-        known = self.before if self.before is not None and torch.equal(self.before.ids.cpu(), prefix) else None
-        with self.steps.timed("prefixes", known is None):
-            read = known or read_prefix(self.model, prefix, self.before)
+        read_before = self.before if self.before is not None and torch.equal(self.before.ids.cpu(), prefix) else None
+        with self.steps.timed("prefixes", read_before is None):
+            read = read_before or read_prefix(self.model, prefix, self.before)
             orders = [kept_first(self.rule, layer) for layer in read.layers]
         # Nothing is predicted after the last token.
         ids, made = rest[:, :-1], dict[_Cache, Told]()

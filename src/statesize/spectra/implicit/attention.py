@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -165,7 +165,9 @@ class AttentionRows:
         products = torch.zeros_like(vectors)
         # In the columns of a strip, the vectors from one on count.
         strips = [(a, b, first) for (a, b), first in zip(itertools.pairwise([0, *positions]), ends, strict=False)]
-        for top, bottom in self._row_blocks():
+        # Rows, from one to another, that belong to the same blocks.
+        borders = sorted({*self._positions, *range(0, self._length, ROWS), self._length})
+        for top, bottom in itertools.pairwise(borders):
             reached = sum(position <= top for position in positions)
             if reached:
                 end_if_unwanted()
@@ -207,10 +209,6 @@ class AttentionRows:
             first, self._taken = self._taken, self._taken + (bottom - top) * columns
             self._held[factors, top] = factors.fill(self._formed[first : self._taken].view(-1, columns), top)
         return self._held[factors, top]
-
-    def _row_blocks(self) -> Iterator[tuple[int, int]]:
-        """Rows, from one to another, that belong to the same blocks."""
-        return itertools.pairwise(sorted({*self._positions, *range(0, self._length, ROWS), self._length}))
 
 
 def held_numbers(positions: Sequence[int], length: int) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 from statesize.spectra.implicit.entropy_interval import (
     FEW,
     EntropyInterval,
-    Known,
+    FixedPart,
     Probes,
     entropy_interval,
     exact_interval,
@@ -56,7 +56,7 @@ class EntropyEstimate:
         self.interval = EntropyInterval(1.0, float(dimension))
         self.space = self._space.compression()
         self.finished, self._steps = False, 0
-        self._draw(Known(self._frame.new_zeros(0), self._frame.new_zeros(0, 0)))
+        self._draw(FixedPart(self._frame.new_zeros(0), self._frame.new_zeros(0, 0)))
         self.probes, self.steps = self._probes, 0
 
     @property
@@ -113,13 +113,13 @@ class EntropyEstimate:
             spread_counts = self.interval.accuracy < 3 * self.interval.sampling
             # A new probe instead of one or two begins with no power of A.
             if exhausted or (self.interval.resolved >= _RESOLVED and (spread_counts or p >= FEW)):
-                self._draw(Known(self.space.ritz, self.space.ritz_vectors))
+                self._draw(FixedPart(self.space.ritz, self.space.ritz_vectors))
             elif spread_counts:
                 wanted = math.ceil(p * min(_MORE, (self.interval.sampling / (_AIM * self._accuracy)) ** 2))
-                self._draw(self.probes.known, min(wanted, self._dimension) - p)
+                self._draw(self.probes.fixed, min(wanted, self._dimension) - p)
         self.finished |= not self.pending.shape[0] or not self._space.has_room(self.pending.shape[0])
 
-    def _draw(self, known: Known, more: int = 0) -> None:
+    def _draw(self, fixed: FixedPart, more: int = 0) -> None:
         """New probes where an operator is known by now, or so many more of them."""
         frame, count = (self._frame, more) if more else (self._frame[:0], self._count)
         # Without room for as many steps as those before took, further steps are worth more.
@@ -135,5 +135,5 @@ class EntropyEstimate:
             before = self._probes.coordinates
             before = torch.nn.functional.pad(before, (0, added.shape[1] - before.shape[1]))
             added = torch.cat([before, added])
-        self._probes = Probes(self._dimension, added, known)
+        self._probes = Probes(self._dimension, added, fixed)
         self._steps, self._next = 0, 0

@@ -37,7 +37,7 @@ FEW = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
+class FixedPart:
     """An operator of known traces: Ritz values (q,) with vectors (q, q) in the first q coordinates of a space."""
 
     ritz: Tensor
@@ -50,19 +50,19 @@ class Probes:
 
     dimension: int  # n, of which p vectors were drawn
     coordinates: Tensor  # (p, ≤ K)
-    known: Known
+    fixed: FixedPart
 
     def traces(self, space: ProjectedGram, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Estimates of Σ f(σ) of an operator monotone f(σ²), from below and from above, (p,) each."""
-        z, (q, known) = self.coordinates, (self.known.ritz.shape[0], function(self.known.ritz))
-        fixed = known.sum() - self.dimension * _form(z[:, :q], self.known.ritz_vectors, known)
+        z, (q, values) = self.coordinates, (self.fixed.ritz.shape[0], function(self.fixed.ritz))
+        fixed = values.sum() - self.dimension * _form(z[:, :q], self.fixed.ritz_vectors, values)
         low = _form(z, space.nystrom_vectors[: z.shape[1]], function(space.nystrom))
         high = _form(z, space.ritz_vectors[: z.shape[1]], function(space.ritz))
         return fixed + self.dimension * low, fixed + self.dimension * high
 
     def spread(self, space: ProjectedGram, function: Callable[[Tensor], Tensor]) -> tuple[float, float]:
         """Standard deviation of n zᵀ G z over z, G = f(A) − F, from G z, and how many directions it comes from."""
-        n, fixed = self.dimension, self.known
+        n, fixed = self.dimension, self.fixed
         once = _image(self.coordinates, space.ritz, space.ritz_vectors, function)
         once[:, : fixed.ritz.shape[0]] -= _image(self.coordinates, fixed.ritz, fixed.ritz_vectors, function)
         twice = _image(once, space.ritz, space.ritz_vectors, function)
@@ -195,12 +195,12 @@ def round_off(space: ProjectedGram, dimension: int) -> float:
 
 def _resolved_spread(space: ProjectedGram, probes: Probes, c: float, trace: float) -> float:
     """The standard deviation over probes that a space explains; what it leaves of a trace is spread evenly."""
-    found, known = _changes(space.ritz, c), _changes(probes.known.ritz, c)
+    found, fixed = _changes(space.ritz, c), _changes(probes.fixed.ritz, c)
     # ‖Σ f u uᵀ − Σ g v vᵀ‖_F² for orthonormal u and v.
-    shared = (space.ritz_vectors[: len(known)].mT @ probes.known.ritz_vectors).square()
-    within = float(found @ found + known @ known - 2 * found @ shared @ known)
-    n, trace = probes.dimension, trace - float(known.sum())
-    rest = trace - float(found.sum() - known.sum())
+    shared = (space.ritz_vectors[: len(fixed)].mT @ probes.fixed.ritz_vectors).square()
+    within = float(found @ found + fixed @ fixed - 2 * found @ shared @ fixed)
+    n, trace = probes.dimension, trace - float(fixed.sum())
+    rest = trace - float(found.sum() - fixed.sum())
     energy = within + rest**2 / max(1, n - len(found)) - trace**2 / n
     return math.sqrt(max(0.0, 2 * n / (n + 2) * energy))
 
@@ -217,5 +217,5 @@ def _form(z: Tensor, vectors: Tensor, values: Tensor) -> Tensor:
 
 def _image(z: Tensor, ritz: Tensor, vectors: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     """(Σ f(value) · vector vectorᵀ) z of each row of z, whose further coordinates count for nothing, (p, K)."""
-    known = min(z.shape[1], vectors.shape[0])
-    return (z[:, :known] @ vectors[:known] * function(ritz)) @ vectors.mT
+    width = min(z.shape[1], vectors.shape[0])
+    return (z[:, :width] @ vectors[:width] * function(ritz)) @ vectors.mT

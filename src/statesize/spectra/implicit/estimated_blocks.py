@@ -41,19 +41,19 @@ class Estimated:
         if not self.square:
             return 0, 0
         space, exact = self.estimate.space, self.estimate.exact
-        known, error = space.ritz if exact else space.nystrom, space.error_bound
-        least = int((known > threshold + error).sum())
+        sigma, error = space.ritz if exact else space.nystrom, space.error_bound
+        least = int((sigma > threshold + error).sum())
         above = max(threshold - error, 0.0)
         if exact:
-            return least, min(int((known > above).sum()), self.limit)
+            return least, min(int((sigma > above).sum()), self.limit)
         most = self.limit
-        rest = max(0.0, self.square - float(known.square().sum()))
+        rest = max(0.0, self.square - float(sigma.square().sum()))
         if above:
             # H = P H + (I − P) H with the projection P on the space's image: by Weyl, σ² of the sum is above τ² as
             # often as that of the first part is above τ² − s² and that of the second above s², which is rest / s² times
             # at most.
             shares = torch.linspace(0.05, 1.0, 20, dtype=torch.float64) * above**2
-            apart = (known.square() > above**2 - shares[:, None]).sum(-1) + torch.floor(rest / shares)
+            apart = (sigma.square() > above**2 - shares[:, None]).sum(-1) + torch.floor(rest / shares)
             most = min(self.limit, int(apart.min()))
         low, high = self._probable(threshold)
         return max(least, min(low, most)), min(most, max(high, least))

@@ -84,8 +84,8 @@ class KrylovSpace:
         if instead:
             self._other = torch.cat([self.pending, self._other])
             self._pending = 0
-        known = self._vectors[: self.size + self._pending]
-        coordinates, rest = _projected(vectors, known)
+        basis = self._vectors[: self.size + self._pending]
+        coordinates, rest = _projected(vectors, basis)
         own = self._append(rest, 1.0)
         return torch.cat([coordinates, own], -1)
 

@@ -77,8 +77,8 @@ class SmallStateEngine(Engine):
             squares, carried = squares[:, order], carried[:, order]
         squares, carried = (part.reshape(*shape, *part.shape[1:]) for part in (squares, carried))
         epsilon = _SQUARED_ERROR * squares.sum(-1)
-        known = (squares.sqrt(), epsilon.sqrt() + carried, cut.limits())
-        return SquaredSpectrum(*known, recurrence, cut, squares, epsilon, carried)
+        spectrum = (squares.sqrt(), epsilon.sqrt() + carried, cut.limits())
+        return SquaredSpectrum(*spectrum, recurrence, cut, squares, epsilon, carried)
 
     def footprint(self, operator: Operator, cut: Cut) -> Footprint:
         """Copies of A, B and C, norms, and what is computed from the singular values."""

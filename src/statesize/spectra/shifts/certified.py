@@ -78,8 +78,8 @@ class CertifiedBlocks(HankelBlocks):
         sound = low <= high
         low, high = torch.where(sound, low, 0), torch.where(sound, high, torch.inf)
         given = (ratios, low, high, groups.wanted, groups.limit, groups.error.squeeze(-1))
-        known = shared_thresholds(groups.eliminations, accuracy, *(part.cpu().numpy() for part in given))
-        bounds = (torch.from_numpy(part).to(device) for part in (known.lower, known.upper, apart(known, accuracy)))
+        found = shared_thresholds(groups.eliminations, accuracy, *(part.cpu().numpy() for part in given))
+        bounds = (torch.from_numpy(part).to(device) for part in (found.lower, found.upper, apart(found, accuracy)))
         return groups.resolve(ratios, *bounds, relative=True)
 
     def _gathered(self, counts: tuple[Tensor, Tensor, Tensor]) -> Counts:

@@ -114,8 +114,8 @@ def entropies(
     # many singular values φ can see, limit: how many H_i has, (N, b); error: δ on each σ, or on their average, (N, 1)
     # or (N, b).
     m = bound[:, None]
-    known, first = _until_settled(rule, accuracy, log_determinants, bound, rank)
-    phi, unseen, lost = _extended(rule, known, first, rank)
+    phi, first = _until_settled(rule, accuracy, log_determinants, bound, rank)
+    phi, unseen, lost = _extended(rule, phi, first, rank)
     phi = torch.cat([(squared_norms / m.square())[..., None], phi], -1)
     correction = _tail_correction(rule.shifts.shape[0]).to(bound.device)[first][..., None]
     S, Q = (
@@ -152,9 +152,9 @@ def _until_settled(
     held = phi.numpy(), first.numpy(), least.numpy(), rank.numpy(), rule.shifts.numpy()
     unresolved = torch.arange(rank.shape[0], device=bound.device)
     for k in reversed(range(count)):
-        known = log_determinants(unresolved, shifts[k] * bound[unresolved])
+        logs = log_determinants(unresolved, shifts[k] * bound[unresolved])
         budget = _BUDGET * accuracy - own
-        unresolved = torch.from_numpy(_settle(*held, unresolved.numpy(), known.numpy(), k, weights[k], own, budget))
+        unresolved = torch.from_numpy(_settle(*held, unresolved.numpy(), logs.numpy(), k, weights[k], own, budget))
         if not unresolved.numel():
             break
     return phi, first
@@ -168,7 +168,7 @@ def _settle(
     rank: Whole,
     shifts: Array,
     unresolved: Whole,
-    known: Array,
+    logs: Array,
     k: int,
     weight: float,
     own: float,
@@ -179,10 +179,10 @@ def _settle(
     step = 2 * math.log(shifts[k + 1] / shifts[k]) if k + 1 < len(shifts) else 1.0
     for m, n in enumerate(unresolved):
         settled = 0 < k < len(shifts) - 1
-        for j in range(known.shape[1]):
-            phi[n, j, k] = known[m, j]
+        for j in range(logs.shape[1]):
+            phi[n, j, k] = logs[m, j]
             # ln(1 + x²) < 0.805 x, so Σσ > s φ(s) / 0.805.
-            least[n, j] = max(least[n, j], known[m, j] * shifts[k] / _STEEPEST)
+            least[n, j] = max(least[n, j], logs[m, j] * shifts[k] / _STEEPEST)
             if settled:
                 unseen = rank[n, j] - (phi[n, j, k] - phi[n, j, k + 1]) / step
                 spare = budget * least[n, j] - own * _FLOOR * rank[n, j]
@@ -213,9 +213,9 @@ def _extended(rule: EntropyRule, phi: Tensor, first: Tensor, rank: Tensor) -> tu
     logarithm = shifts.log()
     fan = (logarithm[first, None] - logarithm).clamp(min=0)[:, None]
     step = (logarithm[first + 1] - logarithm[first])[:, None, None]
-    known = fan == 0
-    line = torch.where(known, phi, here + 2 * slope * fan)
-    doubtful = torch.where(known, lost, noise + (noise + next_noise) * fan / step)
+    computed = fan == 0
+    line = torch.where(computed, phi, here + 2 * slope * fan)
+    doubtful = torch.where(computed, lost, noise + (noise + next_noise) * fan / step)
     return line, torch.where(first[:, None] > 0, rank - slope.squeeze(-1), 0.0), doubtful
 
 

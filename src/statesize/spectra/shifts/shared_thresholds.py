@@ -49,8 +49,8 @@ _compile = cast("Any", numba).njit(nogil=True, error_model="numpy")
 _compile_entry = cast("Any", numba).njit(cache=True, nogil=True, error_model="numpy")
 
 
-class Known(NamedTuple):
-    """What is known of N groups of b positions and R ratios; bounds only ever come closer."""
+class Bounds(NamedTuple):
+    """Bounds of N groups of b positions and R ratios, which only ever come closer."""
 
     ratios: Array  # ρ, (R,)
     wanted: Mask  # requested positions, (N, b)
@@ -85,7 +85,7 @@ def shared_thresholds(
     wanted: Mask,
     limit: Whole,
     error: Array,
-) -> Known:
+) -> Bounds:
     """Bounds on the counts above ρ σ_1 of all positions, as close as requested or as some rounds bring them.
 
     Args:
@@ -99,12 +99,12 @@ def shared_thresholds(
         error: How far σ of what is eliminated can be from those of H_i, (N,).
 
     Returns:
-        What is known at the end; the bounds are `lower` and `upper`.
+        The bounds at the end: `lower` and `upper`.
     """
     # The largest value itself exceeds a share of it.
     least = ((low > error[:, None]) & (ratios[:, None, None] < 1)).astype(np.int64)
     most, (N, b) = np.broadcast_to(limit, least.shape).copy(), limit.shape
-    known = Known(
+    bounds = Bounds(
         ratios,
         wanted,
         error,
@@ -123,9 +123,9 @@ def shared_thresholds(
     whole, numbers = np.empty(0, np.int64), np.empty(0)
     past = Evaluations(whole, numbers, np.empty((0, b), np.int64), np.empty((0, b)), whole)
     while True:
-        group, shift = _next_shifts(known, accuracy)
+        group, shift = _next_shifts(bounds, accuracy)
         if not len(group):
-            return known
+            return bounds
         begin, end = end, end + len(group)
         if end > len(past.group):
             past = Evaluations(
@@ -140,7 +140,7 @@ def shared_thresholds(
             chosen, tau = (torch.from_numpy(numbers[part]).to(eliminations.error.device) for numbers in past[:2])
             counted, uncertainty = eliminations.at(chosen).counts(tau)
             past.counted[part], past.uncertainty[part] = counted.cpu().numpy(), uncertainty.cpu().numpy()
-        _learn(known, past, last, begin, end)
+        _learn(bounds, past, last, begin, end)
 
 
 @_compile
@@ -150,42 +150,44 @@ def _is_apart(lower: int, upper: int, accuracy: float) -> bool:
 
 
 @_compile_entry
-def apart(known: Known, accuracy: float) -> Mask:
+def apart(bounds: Bounds, accuracy: float) -> Mask:
     """Where bounds are farther apart than requested, or contradict each other, (R, N, b)."""
-    R, (N, b) = len(known.ratios), known.wanted.shape
+    R, (N, b) = len(bounds.ratios), bounds.wanted.shape
     found = np.zeros((R, N, b), np.bool_)
     for r in range(R):
         for n in range(N):
             for j in range(b):
-                found[r, n, j] = known.wanted[n, j] and _is_apart(known.lower[r, n, j], known.upper[r, n, j], accuracy)
+                found[r, n, j] = bounds.wanted[n, j] and _is_apart(
+                    bounds.lower[r, n, j], bounds.upper[r, n, j], accuracy
+                )
     return found
 
 
 @_compile_entry
-def _next_shifts(known: Known, accuracy: float) -> tuple[Whole, Array]:
+def _next_shifts(bounds: Bounds, accuracy: float) -> tuple[Whole, Array]:
     # Groups and thresholds of the next evaluations, those of a group in ascending order, each once.
-    R, (N, b) = len(known.ratios), known.wanted.shape
+    R, (N, b) = len(bounds.ratios), bounds.wanted.shape
     group, shift, count = np.empty(4 * N, np.int64), np.empty(4 * N), 0
     spans, logs, wide = np.empty((R * (2 + 2 * b) + 3 * b, 2)), np.empty((2, b)), np.empty(b, np.bool_)
     for n in range(N):
-        if known.rounds[n] >= _ROUNDS or _is_finished(known, n, accuracy):
+        if bounds.rounds[n] >= _ROUNDS or _is_finished(bounds, n, accuracy):
             continue
         for j in range(b):
             # Nothing is counted below the error.
-            logs[0, j] = math.log(max(known.low[n, j], known.error[n], UNDERFLOW))
-            logs[1, j] = math.log(max(known.high[n, j], UNDERFLOW))
+            logs[0, j] = math.log(max(bounds.low[n, j], bounds.error[n], UNDERFLOW))
+            logs[1, j] = math.log(max(bounds.high[n, j], UNDERFLOW))
             wide[j] = False
-        at, m = _least_known(known, n, logs), 0
+        at, m = _least_bounded(bounds, n, logs), 0
         if at >= 0:
             spans[0], m = (logs[0, at] + logs[1, at]) / 2, 1
         else:
-            known.rounds[n] += 1
+            bounds.rounds[n] += 1
             for r in range(R):
-                m = _next_of_ratio(known, r, n, accuracy, logs, wide, spans, m)
+                m = _next_of_ratio(bounds, r, n, accuracy, logs, wide, spans, m)
             for j in range(b):
                 width = logs[1, j] - logs[0, j]
-                if wide[j] and width < _STUCK * known.tried[n, j]:
-                    known.tried[n, j] = width
+                if wide[j] and width < _STUCK * bounds.tried[n, j]:
+                    bounds.tried[n, j] = width
                     for quarter in range(1, 4):
                         spans[m] = logs[0, j] + quarter / 4 * width
                         m += 1
@@ -204,43 +206,45 @@ def _next_shifts(known: Known, accuracy: float) -> tuple[Whole, Array]:
 
 
 @_compile
-def _is_finished(known: Known, n: int, accuracy: float) -> bool:
+def _is_finished(bounds: Bounds, n: int, accuracy: float) -> bool:
     # Whether nothing is left to ask of a group: neither counts nor σ_1.
-    for j in range(known.wanted.shape[1]):
-        if known.wanted[n, j]:
-            if max(known.high[n, j], UNDERFLOW) > (1 + _CLOSE / 2) * max(known.low[n, j], UNDERFLOW):
+    for j in range(bounds.wanted.shape[1]):
+        if bounds.wanted[n, j]:
+            if max(bounds.high[n, j], UNDERFLOW) > (1 + _CLOSE / 2) * max(bounds.low[n, j], UNDERFLOW):
                 return False
-            for r in range(len(known.ratios)):
-                if _is_apart(known.lower[r, n, j], known.upper[r, n, j], accuracy):
+            for r in range(len(bounds.ratios)):
+                if _is_apart(bounds.lower[r, n, j], bounds.upper[r, n, j], accuracy):
                     return False
     return True
 
 
 @_compile
-def _least_known(known: Known, n: int, logs: Array) -> int:
+def _least_bounded(bounds: Bounds, n: int, logs: Array) -> int:
     # The position whose σ_1 is least known, too little for thresholds of any ratio; −1 if there is none.
     widest, at = math.log1p(_CLOSE), -1
     for j in range(logs.shape[1]):
         width = logs[1, j] - logs[0, j]
         # σ within the error of 0 are not looked for, nor those of which nothing is known.
-        if known.wanted[n, j] and widest < width < _STUCK * known.tried[n, j]:
-            if 4 * known.error[n] < known.high[n, j] < np.inf:
+        if bounds.wanted[n, j] and widest < width < _STUCK * bounds.tried[n, j]:
+            if 4 * bounds.error[n] < bounds.high[n, j] < np.inf:
                 widest, at = width, j
     if at >= 0:
-        known.tried[n, at] = widest
+        bounds.tried[n, at] = widest
     return at
 
 
 @_compile
-def _next_of_ratio(known: Known, r: int, n: int, accuracy: float, logs: Array, wide: Mask, spans: Array, m: int) -> int:
+def _next_of_ratio(
+    bounds: Bounds, r: int, n: int, accuracy: float, logs: Array, wide: Mask, spans: Array, m: int
+) -> int:
     # Appends the spans, of logarithms, in which a group needs thresholds for one ratio, and says where σ_1 must be
     # known better.
-    lower, upper, below, above = known.lower[r, n], known.upper[r, n], known.below[r, n], known.above[r, n]
-    rho, margin = known.ratios[r], math.log1p(known.margin[r, n] or _MARGIN)
+    lower, upper, below, above = bounds.lower[r, n], bounds.upper[r, n], bounds.below[r, n], bounds.above[r, n]
+    rho, margin = bounds.ratios[r], math.log1p(bounds.margin[r, n] or _MARGIN)
     least, largest, log_rho = np.inf, -np.inf, math.log(rho)
     for j in range(logs.shape[1]):
         # Below the error nothing can be counted, and without an upper bound no threshold is surely above.
-        if not known.wanted[n, j] or rho * known.low[n, j] <= known.error[n] or known.high[n, j] == np.inf:
+        if not bounds.wanted[n, j] or rho * bounds.low[n, j] <= bounds.error[n] or bounds.high[n, j] == np.inf:
             continue
         if not _is_apart(lower[j], upper[j], accuracy):
             continue
@@ -291,10 +295,10 @@ def _next_of_ratio(known: Known, r: int, n: int, accuracy: float, logs: Array, w
 
 
 @_compile_entry
-def _learn(known: Known, past: Evaluations, last: Whole, begin: int, end: int) -> None:
-    # Takes evaluations into what is known wherever a count is between bounds, as close as requested or not.
-    R, (N, b) = len(known.ratios), known.wanted.shape
-    found = apart(known, 0.0)
+def _learn(bounds: Bounds, past: Evaluations, last: Whole, begin: int, end: int) -> None:
+    # Takes evaluations into the bounds wherever a count is between bounds, as close as requested or not.
+    R, (N, b) = len(bounds.ratios), bounds.wanted.shape
+    found = apart(bounds, 0.0)
     is_open, is_closer = found[0].copy(), np.zeros((N, b), np.bool_)
     for r in range(1, R):
         is_open |= found[r]
@@ -302,46 +306,46 @@ def _learn(known: Known, past: Evaluations, last: Whole, begin: int, end: int) -
         n, shift, farthest = past.group[e], past.shift[e], 0.0
         past.previous[e], last[n] = last[n], e
         for j in range(b):
-            past.uncertainty[e, j] += known.error[n]
+            past.uncertainty[e, j] += bounds.error[n]
             distance = past.uncertainty[e, j]
             # One that is as uncertain as it is large says nothing of others.
             farthest = max(farthest, distance if distance < shift else shift)
             # σ_1 ≤ τ where nothing is counted above τ, and σ_1 > τ where something is.
-            if past.counted[e, j] == 0 and shift + distance < known.high[n, j]:
-                known.high[n, j], is_closer[n, j] = shift + distance, True
-            if past.counted[e, j] > 0 and shift - distance > known.low[n, j]:
-                known.low[n, j], is_closer[n, j] = shift - distance, True
+            if past.counted[e, j] == 0 and shift + distance < bounds.high[n, j]:
+                bounds.high[n, j], is_closer[n, j] = shift + distance, True
+            if past.counted[e, j] > 0 and shift - distance > bounds.low[n, j]:
+                bounds.low[n, j], is_closer[n, j] = shift - distance, True
         least = np.inf
         for j in range(b):
-            if known.wanted[n, j] and known.low[n, j] > known.error[n]:
-                least = min(least, known.low[n, j])
+            if bounds.wanted[n, j] and bounds.low[n, j] > bounds.error[n]:
+                least = min(least, bounds.low[n, j])
         # The smaller a threshold is, the more uncertain, beside it. A few are far more so than others: in late rounds
         # their margin fades, or nothing nearer would be tried.
-        fades = _FADES if known.rounds[n] > _EARLY and (e == begin or past.group[e - 1] != n) else 1.0
+        fades = _FADES if bounds.rounds[n] > _EARLY and (e == begin or past.group[e - 1] != n) else 1.0
         for r in range(R):
-            known.margin[r, n] *= fades
-            if shift > known.ratios[r] * least / 2:
-                known.margin[r, n] = max(known.margin[r, n], _FARTHER * farthest / shift)
+            bounds.margin[r, n] *= fades
+            if shift > bounds.ratios[r] * least / 2:
+                bounds.margin[r, n] = max(bounds.margin[r, n], _FARTHER * farthest / shift)
     for e in range(begin, end):
         for j in range(b):
             if is_open[past.group[e], j]:
-                _take(known, past, e, past.group[e], j)
+                _take(bounds, past, e, past.group[e], j)
     for n in range(N):
         for j in range(b):
             if is_closer[n, j] and is_open[n, j]:
                 e = last[n]
                 while e >= 0:
-                    _take(known, past, e, n, j)
+                    _take(bounds, past, e, n, j)
                     e = past.previous[e]
 
 
 @_compile
-def _take(known: Known, past: Evaluations, e: int, n: int, j: int) -> None:
+def _take(bounds: Bounds, past: Evaluations, e: int, n: int, j: int) -> None:
     shift, count, distance = past.shift[e], past.counted[e, j], past.uncertainty[e, j]
-    for r in range(len(known.ratios)):
-        if known.ratios[r] * known.high[n, j] <= shift - distance:
-            known.lower[r, n, j] = max(known.lower[r, n, j], count)
-            known.above[r, n, j] = min(known.above[r, n, j], shift)
-        if known.ratios[r] * known.low[n, j] >= shift + distance:
-            known.upper[r, n, j] = min(known.upper[r, n, j], count)
-            known.below[r, n, j] = max(known.below[r, n, j], shift)
+    for r in range(len(bounds.ratios)):
+        if bounds.ratios[r] * bounds.high[n, j] <= shift - distance:
+            bounds.lower[r, n, j] = max(bounds.lower[r, n, j], count)
+            bounds.above[r, n, j] = min(bounds.above[r, n, j], shift)
+        if bounds.ratios[r] * bounds.low[n, j] >= shift + distance:
+            bounds.upper[r, n, j] = min(bounds.upper[r, n, j], count)
+            bounds.below[r, n, j] = max(bounds.below[r, n, j], shift)
