@@ -450,8 +450,8 @@ def test_a_model_of_the_hub_is_told_with_its_commit_and_the_command(hub, text, h
         source["command"]
         == f"statesize profile someone/tiny --text {text} --max-tokens 8 --sequences 2 --output result"
     )
-    # Two texts would give no verdict.
-    assert source["test"] == f"statesize truncate someone/tiny --text {text} --max-tokens 8"
+    # One text would give no verdict.
+    assert source["test"] == "statesize truncate someone/tiny --jsonl TEXTS.jsonl --max-tokens 8"
 
 
 @pytest.mark.parametrize("output", [[], ["--output", "result"]])

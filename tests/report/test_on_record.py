@@ -83,12 +83,12 @@ def of_eight():
 @pytest.mark.parametrize(
     ("ess", "without", "untrained", "told"),
     [
-        (11.9, 11.9, 27.3, "11.9 of 8; with untrained weights 27.3: training lowers ESS."),
-        (10.0, 10.0, 6.0, "10.0 of 8; with untrained weights 6.0: training raises ESS."),
+        (11.9, 11.9, 27.3, "11.9 of 8; with untrained weights 27.3: LOWERS."),
+        (10.0, 10.0, 6.0, "10.0 of 8; with untrained weights 6.0: RAISES."),
         (41.2, 41.2, 34.5, "41.2 of 8; with untrained weights 34.5: NEAR."),
         (7.75, 7.75, 10.3, "7.8 of 8; with untrained weights 10.3: NEAR."),
         # With sinks and without them it is far below, or far above, or it is so without sinks alone.
-        (8.7, 22.1, 63.3, "8.7 of 8, 22.1 without sinks; with untrained weights 63.3: training lowers ESS."),
+        (8.7, 22.1, 63.3, "8.7 of 8, 22.1 without sinks; with untrained weights 63.3: LOWERS."),
         (7.8, 17.9, 6.9, "7.8 of 8, 17.9 without sinks; with untrained weights 6.9: ALONE."),
         (3.0, 17.9, 6.9, "3.0 of 8, 17.9 without sinks; with untrained weights 6.9: ALONE."),
         (7.8, 17.9, None, "7.8 of 8, 17.9 without sinks."),
@@ -98,6 +98,8 @@ def test_what_training_does_is_said_where_all_numbers_show_it(of_eight, ess, wit
     models = [named("this", "0a", (8, ess, without, untrained))]
     expected = f"{NORMAL} ESS on record, past token 4 of 8: this {told} All: statesize models --measured"
     expected = expected.replace("NEAR", "too near to tell trained weights from them")
+    for word in ("lowers", "raises"):
+        expected = expected.replace(word.upper(), f"training {word} ESS of this model (others: raises or lowers)")
     expected = expected.replace("ALONE", "training shows in the number without sinks alone")
     assert standing([of_eight], "0a" * 32, models) == [expected]
 
@@ -137,13 +139,21 @@ def test_a_page_says_once_what_is_normal_for_each_kind_of_memory(of_eight):
     ("source", "command"),
     [
         ({"kind": "bundled"}, "statesize truncate gla"),
-        ({"kind": "folder"}, "statesize truncate MODEL --text FILE"),
+        ({"kind": "folder"}, "statesize truncate MODEL --jsonl TEXTS.jsonl"),
         ({"kind": "folder", "test": "statesize truncate here --text b.txt"}, "statesize truncate here --text b.txt"),
     ],
 )
 def test_the_command_that_tests_what_suffices_is_told_in_full(source, command):
     (told,) = what_suffices([SimpleNamespace(model="gla", attributes={"source": source})])
-    assert told.endswith(f"Whether so many numbers suffice, this tests, on 5 texts or more: {command}")
+    own = " (TEXTS.jsonl: at least 5 texts of yours, one in each row)" if "TEXTS" in command else ""
+    assert told.endswith(f"Whether so many numbers suffice, this tests{own}: {command}")
+
+
+def test_training_raises_ess_of_some_models_on_record_and_lowers_that_of_others():
+    rows = [row for model in measured_models() for row in model["lengths"] if row["untrained"]]
+    factors = [row["ess_without_sinks"] / row["untrained"] for row in rows]
+    assert min(factors) < 1 / 1.5
+    assert max(factors) > 1.5
 
 
 def test_a_text_that_is_far_shorter_than_those_on_record_is_not_compared():

@@ -150,7 +150,6 @@ def profile(
     from statesize.cli.shared.provenance import called_again, command_line
     from statesize.cli.shared.summary import show_plan
     from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE
-    from statesize.measurement.statistics import FEWEST_TEXTS
     from statesize.profiling.profile_run import profile_bar
     from statesize.report.on_record import add_to
     from statesize.texts.rows import read_whole
@@ -193,8 +192,7 @@ def profile(
     source = {**run.source, **templated, **answered, "command": command_line()}
     if task is None and prefix is None:
         # Kept for those who see the page or the folder: what tells whether so much suffices, of texts enough for it.
-        tested = replace(texts, sequences=None) if (texts.sequences or FEWEST_TEXTS) < FEWEST_TEXTS else texts
-        source["test"] = shlex.join(["statesize", "truncate", model, *options_of(tested, loading)])
+        source["test"] = shlex.join(["statesize", "truncate", model, *options_of(texts.enough(len(read.ids)), loading)])
     read, settings = _read_settings(before, run.tokenizer, read, settings, tolerance, printing)
     if record is not None and (len(set(map(len, read.ids))) > 1 or not settings.by_default):
         raise InputError(

@@ -18,6 +18,7 @@ from statesize.check import refuse
 from statesize.errors import InputError
 from statesize.io.files import replace_file
 from statesize.io.text import counted
+from statesize.measurement.statistics import FEWEST_TEXTS
 from statesize.report.names import kind_title, model_title, position_name
 from statesize.results.profiled import Profiled, comparable, model_mean
 from statesize.results.summary import at_middle, ess_values, keeps_everything, known_mean, middle_ceiling
@@ -27,6 +28,8 @@ TABLE = "on_record.json"
 TO_BE_SAID = ("package", "licence", "check")
 """What only whoever adds a model can say; a record of the command line has them empty."""
 NO_NEED = "ESS is what a layer carries of this text, not what a task needs: more of it makes no better model"
+OWN_TEXTS = "TEXTS.jsonl"
+"""Stands in a command for texts that its reader has to give."""
 DIGEST = 16
 """How much of the digest of a model's weights the package keeps, to know the model again."""
 _SINKS, _APART, _ALIKE = 1.2, 1.5, 1.25
@@ -197,9 +200,10 @@ def what_suffices(profiles: Sequence[Profiled]) -> list[str]:
     if tested:
         return [*tested, f"{NO_NEED}."]
     source: Mapping[str, str] = profiles[0].attributes.get("source") or {}
-    model = profiles[0].model if source.get("kind") == "bundled" else "MODEL --text FILE"
+    model = profiles[0].model if source.get("kind") == "bundled" else f"MODEL --jsonl {OWN_TEXTS}"
     command = source.get("test") or f"statesize truncate {model}"
-    return [*tested, f"{NO_NEED}. Whether so many numbers suffice, this tests, on 5 texts or more: {command}"]
+    own = f" ({OWN_TEXTS}: at least {FEWEST_TEXTS} texts of yours, one in each row)" if OWN_TEXTS in command else ""
+    return [f"{NO_NEED}. Whether so many numbers suffice, this tests{own}: {command}"]
 
 
 def _standing(profile: Profiled, models: Sequence[Mapping[str, Any]], own: Mapping[str, Any] | None) -> str:
@@ -263,8 +267,8 @@ def _own_figures(row: Mapping[str, Any], of: str, here: Mapping[str, float]) -> 
     factors = [row[name] / row["untrained"] for name in ("ess", "ess_without_sinks")]
     effect = "too near to tell trained weights from them"
     effect = "training shows in the number without sinks alone" if factors[1] > _APART else effect
-    effect = "training lowers ESS" if max(factors) < 1 / _APART else effect
-    effect = "training raises ESS" if min(factors) > _APART else effect
+    effect = "training lowers ESS of this model (others: raises or lowers)" if max(factors) < 1 / _APART else effect
+    effect = "training raises ESS of this model (others: raises or lowers)" if min(factors) > _APART else effect
     return f"{', '.join(told)}; with untrained weights {row['untrained']:.1f}: {effect}"
 
 

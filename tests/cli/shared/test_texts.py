@@ -10,6 +10,8 @@ from oracles.pretrained import TEMPLATE, save_tiny, tiny_tokenizer
 from pyarrow import parquet
 
 from statesize.cli import main
+from statesize.cli.shared.options import options_of
+from statesize.cli.shared.texts import Texts
 from statesize.profiling import Profile
 
 CHATS = [
@@ -168,3 +170,22 @@ def test_empty_files_are_called_empty(checkpoint, kind, tmp_path, monkeypatch, c
     (tmp_path / "nothing").write_bytes(b"")
     said = f"--{kind} must be a file, got nothing, which is empty. Give one that holds something."
     assert refused(["profile", str(checkpoint), f"--{kind}", "nothing"], capsys) == said
+
+
+@pytest.mark.parametrize(
+    ("given", "read", "advised"),
+    [
+        ({}, 1, []),
+        ({"sequences": 2}, 2, []),
+        ({"text": ["a.txt"]}, 5, ["--text", "a.txt"]),
+        ({"text": ["a.txt"], "corpus": True}, 1, ["--jsonl", "TEXTS.jsonl"]),
+        ({"text": ["a.txt"], "sequences": 1}, 1, ["--jsonl", "TEXTS.jsonl"]),
+        ({"parquet": "a.parquet", "field": "body"}, 4, ["--jsonl", "TEXTS.jsonl"]),
+        ({"ids": "a.jsonl"}, 4, ["--ids", "TEXTS.jsonl"]),
+        # There may be more than were asked for.
+        ({"jsonl": "a.jsonl", "sequences": 2}, 2, ["--jsonl", "a.jsonl"]),
+        ({"jsonl": "a.jsonl", "sequences": 7}, 7, ["--jsonl", "a.jsonl", "--sequences", "7"]),
+    ],
+)
+def test_a_test_is_advised_of_texts_that_are_enough(given, read, advised):
+    assert options_of(Texts(**given, max_tokens=64).enough(read)) == [*advised, "--max-tokens", "64"]

@@ -139,6 +139,18 @@ class Texts:
         """Whether anything of the caller's own is read."""
         return any(part is not None for part in (self.text, self.jsonl, self.parquet, self.dataset, self.ids))
 
+    def enough(self, read: int) -> Texts:
+        """Texts for an interval, where so many were read: these, or a file that stands for those of the reader."""
+        from statesize.measurement.statistics import FEWEST_TEXTS
+        from statesize.report.on_record import OWN_TEXTS
+
+        if read >= FEWEST_TEXTS:
+            return self
+        if self.any_chosen and (read != self.sequences or read == len(self.text or ())):
+            named = {"jsonl" if self.ids is None else "ids": Path(OWN_TEXTS)}
+            return Texts(**named, special_tokens=self.special_tokens, max_tokens=self.max_tokens)
+        return replace(self, sequences=None)
+
     @property
     def more_of(self) -> str:
         """Where more text comes from, in words."""
@@ -167,6 +179,7 @@ class Texts:
             least: How many pieces the command needs.
         """
         from statesize.measurement.statistics import ENOUGH_TOKENS, FEWEST_TEXTS
+        from statesize.report.on_record import OWN_TEXTS
 
         size, twice = self.max_tokens, max(2 * self.max_tokens, ENOUGH_TOKENS)
         changes, told = dict[str, object](), list[str]()
@@ -180,7 +193,7 @@ class Texts:
             printing.next(*called_with(changes), why=f"{' and '.join(told)} pieces of text tell more")
         elif not printing.json:
             needed = FEWEST_TEXTS if least == 1 else 2 * FEWEST_TEXTS
-            changes = {"--text": None, "--jsonl": "TEXTS.jsonl"}
+            changes = {"--text": None, "--jsonl": OWN_TEXTS}
             changes |= {SEQUENCES[0]: needed} if documents < needed else {}
             command = shlex.join(["statesize", *map(str, called_with(changes))])
             other = f", or give {needed} texts in rows: {command}" if self.text else "."
