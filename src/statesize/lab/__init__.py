@@ -32,6 +32,7 @@ __all__ = [
     "training",
     "zoo",
 ]
+__dir__ = __all__.copy
 
 
 def __getattr__(name: str) -> Any:
@@ -42,7 +43,3 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         return importlib.import_module(f"statesize.lab.{name}")
     raise AttributeError(f"module 'statesize.lab' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

@@ -9,3 +9,4 @@ from statesize.networks.redundancy import redundancy
 from statesize.report.redundancy import Redundancy
 
 __all__ = ["NetworkEss", "Redundancy", "network_ess", "network_plan", "redundancy"]
+__dir__ = __all__.copy

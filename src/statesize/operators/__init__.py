@@ -21,3 +21,4 @@ __all__ = [
     "SoftmaxAttention",
     "StateSpace",
 ]
+__dir__ = __all__.copy

@@ -14,3 +14,4 @@ __all__ = [
     "compress",
     "reduce",
 ]
+__dir__ = __all__.copy

@@ -9,3 +9,4 @@ from statesize.testing.model_plugin_contract import ModelPluginContract
 from statesize.testing.operator_contract import OperatorContract, SharedContract
 
 __all__ = ["EngineContract", "ModelPluginContract", "OperatorContract", "SharedContract", "compare_with_definition"]
+__dir__ = __all__.copy

@@ -36,3 +36,4 @@ __all__ = [
     "register_mixer",
     "save_checkpoint",
 ]
+__dir__ = __all__.copy

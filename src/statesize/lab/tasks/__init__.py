@@ -44,3 +44,4 @@ __all__ = [
     "task_settings",
     "train_tokenizer",
 ]
+__dir__ = __all__.copy

@@ -40,3 +40,4 @@ __all__ = [
     "train_in_memory",
     "utilisation_distance",
 ]
+__dir__ = __all__.copy
