@@ -217,19 +217,22 @@ def test_a_costly_reading_is_told_once_against_the_steps_of_the_training(caplog,
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Embedding(32, 16), SilentLayer())
     probing = Probing(Probe(TEXTS, every=10, share=math.inf, settings=Settings(positions=4)))
-    clock = [0.0]
+    clock = [probing._began]
     monkeypatch.setattr("statesize.integrations.probe.time.perf_counter", lambda: clock[0])
     measured = probe._measured
     monkeypatch.setattr(probe, "_measured", lambda *given: (clock.append(clock.pop() + 6), measured(*given))[1])
+    shares = []
     for step in range(31):
         clock[0] += 0.5
-        probing.step(model, step)
+        values = probing.step(model, step)
+        shares += [values["ess/share_of_time"]] if values else []
     (costly,) = [one for one in (record.getMessage() for record in caplog.records) if "a reading takes" in one]
-    # Ten steps of 0.5 s lie between two readings of 6 s.
+    # Ten steps of 0.5 s lie between two readings of 6 s, and one before the first.
+    assert shares[1] == pytest.approx(12 / 17.5)
     assert costly == (
-        "Step 10: a reading takes 6 s, as long as 12 training steps: 55 % of the time. Fewer or shorter sequences make "
-        "readings cheaper. T of 1 is found by impulses: a method operator(hidden) of SilentLayer saves most of that. "
-        "In a training of over 600 steps, Probe(every=600) makes that 2 %."
+        f"Step 10: a reading takes 6 s, as long as 12 training steps; all so far took {100 * shares[1]:.0f} % of the "
+        "time. Fewer or shorter sequences make readings cheaper. T of 1 is found by impulses: a method operator(hidden) of SilentLayer saves most of that. "
+        "In a training of over 600 steps, Probe(every=600) makes it 2 %."
     )
     assert re.search(
         r"^4 readings, 24\.0 s in all\. The last, at step 30, took as long as 12 training steps and found ESS ",

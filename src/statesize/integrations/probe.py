@@ -264,8 +264,9 @@ class Probing:
             profile = self._of_known_sizes(profile)
             for names, cause in by_reason(_without_utilisation(profile) if unknown else {}).items():
                 _LOGGER.warning("Step %d: no utilisation of %s: %s", step, names, cause)
-            self._tell_cost(step, time.perf_counter() - start, start - self._last[1], model)
-            share = self._spent / (time.perf_counter() - self._began)
+            now = time.perf_counter()
+            share = self._spent / (now - self._began)
+            self._tell_cost(step, now - start, start - self._last[1], share, model)
             measured = min(heads, max(self._cost.units))
             model_row = compared_models([profile], {}, ())[0]
             further = {"heads": measured, "layers": len(profile.mixers), "share_of_time": share}
@@ -321,7 +322,7 @@ class Probing:
                     self._told.add((names, note))
                     _LOGGER.warning("Step %d: %s: %s", step, names, note)
 
-    def _tell_cost(self, step: int, took: float, trained: float, model: nn.Module) -> None:
+    def _tell_cost(self, step: int, took: float, trained: float, share: float, model: nn.Module) -> None:
         """Compare a reading with the time since the last one, and say once that it is costly."""
         if not self._readings or self._cost is None or step <= self._last[0]:
             return
@@ -330,10 +331,10 @@ class Probing:
         if costly > 0.1 and not told:
             # How long the training goes on is not known here.
             every = int(float(f"{steps * (1 / SHARE - 1):.1g}"))
-            rarer = f"In a training of over {every:,} steps, Probe(every={every}) makes that {100 * SHARE:g} %."
-            message = "Step %d: a reading takes %.2g s, %s: %.0f %% of the time. %s %s"
+            rarer = f"In a training of over {every:,} steps, Probe(every={every}) makes it {100 * SHARE:g} %."
+            message = "Step %d: a reading takes %.2g s, %s; all so far took %.0f %% of the time. %s %s"
             cheaper = _cheaper(model, self._cost.kinds)
-            _LOGGER.warning(message, step, took, self._against, 100 * costly, cheaper, rarer)
+            _LOGGER.warning(message, step, took, self._against, 100 * share, cheaper, rarer)
 
     def _of_known_sizes(self, profile: Profile) -> Profile:
         """The profile with each state as large as a reading found it: of a state that forgets more, less is found."""
