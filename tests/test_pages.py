@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from cli.first_lines import MEAN_AGAINST_CEILING
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[1]
@@ -55,6 +56,15 @@ def test_every_link_leads_somewhere(page):
         assert file.exists(), target
         if anchor and file.suffix == ".md":
             assert anchor in anchors(file), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_no_headline_sets_a_mean_over_cuts_against_a_ceiling(page):
+    tokens = [token for token in tokens_of(page) if token.type == "inline"]
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    # Titles, and what a page says first.
+    opening = next((token.content for token in tokens if token.content not in titles), "")
+    assert [said for said in (*titles, opening) if MEAN_AGAINST_CEILING.search(said)] == []
 
 
 def test_the_appendix_lists_its_pages():

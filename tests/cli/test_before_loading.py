@@ -81,8 +81,10 @@ def weightless(tmp_path_factory):
         ("network llama --end model.layers.0.self_atn", "Did you mean model.layers.0.self_attn?"),
         (
             "compress mamba --state 17 --documents 3 --max-tokens 8 --output small",
-            "got '17'. Also: --text must have about ",
+            "got '17'. Also: --sequences and --max-tokens must leave enough of the texts, got 3 and 8: text must have ",
         ),
+        ("network llama --positions 64", "--positions must be at most 63, the cuts of the 64 tokens that are read"),
+        ("cache llama --tokens 999999", "--max-tokens must be at most "),
         ("network llama --text one.txt", "Texts must have 2 tokens of their own or more"),
         ("length llama --text short.txt --lengths 64,128", "lengths must hold two that fit into the texts"),
         (
@@ -370,25 +372,37 @@ def test_all_that_options_alone_decide_is_told_together(here, capsys, arguments,
     assert said.count("Also: ") == len(wanted) - 1
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        "cache llama --documents 2 --max-tokens 64",
-        "compress mamba --documents 4 --max-tokens 8 --output small",
-        "compress mamba --documents 2 --max-tokens 64 --output small",
-    ],
-)
-def test_the_limits_that_a_refusal_proposes_work(weightless, here, capsys, arguments):
+def test_the_limits_that_a_refusal_proposes_work(weightless, here, capsys):
     shutil.copytree(weightless, here, dirs_exist_ok=True)
+    arguments = "cache llama --documents 2 --max-tokens 64"
     assert main(arguments.split()) == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    least = dict(re.findall(r"(--[\w-]+) must be at least (\d+)", said)) | dict(
-        re.findall(r"(--[\w-]+) (\d+)", said.partition(" Give ")[2])
-    )
-    assert least
+    # Messages call an option by its first name.
+    arguments = arguments.replace("--documents", "--sequences")
+    least = dict(re.findall(r"(--[\w-]+) must be at least (\d+)", said.replace("max_tokens", "--max-tokens")))
+    assert least.keys() == {"--sequences", "--max-tokens"}
     for option, number in least.items():
         arguments = re.sub(rf"{option} \d+", f"{option} {number}", arguments)
     assert main(arguments.split()) == 1
+    assert "model.safetensors is damaged" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ("--documents 4 --max-tokens 8", "--sequences and --max-tokens must leave enough of the texts, got 4 and 8: "),
+        ("--tokens 2", "--max-tokens must leave enough of the texts, got 2: "),
+        ("--documents 2 --max-tokens 64", "--sequences must be at least 3, got 2: "),
+    ],
+)
+def test_limits_are_blamed_where_the_texts_have_enough(weightless, here, capsys, limits, told):
+    shutil.copytree(weightless, here, dirs_exist_ok=True)
+    assert main(["compress", "mamba", "--output", "small", *limits.split()]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert told in said
+    assert "Give more text" not in said
+    # As advised, without them.
+    assert main(["compress", "mamba", "--output", "small"]) == 1
     assert "model.safetensors is damaged" in capsys.readouterr().err.splitlines()[-1]
 
 

@@ -59,7 +59,7 @@ def test_a_trial_reads_some_documents_and_the_first_tokens_of_each(checkpoint, d
     assert main([*arguments, "--documents", "20", "--max-tokens", "9"]) == 0
     captured = capsys.readouterr()
     assert "over 8 held-out texts" in captured.out
-    assert "Whether it is safe takes 50 texts, got 20: more of these by --documents, --text" in captured.err
+    assert "Whether it is safe takes 50 texts, got 20: more of these by --sequences, --text" in captured.err
     tokenizer = zoo.tokenizer()
     some = some_documents(LINES, tokenizer, 20, 5)
     assert len(some) == 20
@@ -155,7 +155,7 @@ def test_json(checkpoint, documents, tmp_path, capsys):
         ({"--output": "{file}"}, "which is a file. Give a new folder"),
         (
             {"--text": "{short}"},
-            "text must have about 160 tokens, 64 of them in the 40 % of its documents",
+            "text must have about 160 tokens, 64 of them in the 40 % of texts by",
         ),
         ({"MODEL": "sa"}, "model must have states of a fixed size, got the bundled sa, whose cache grows"),
     ],

@@ -79,7 +79,7 @@ def test_how_many_texts_are_needed_is_said_before_a_model_is_loaded(
 SHORT = {
     "truncate one --text long.txt --max-tokens 24": "truncate one --max-tokens 24 --jsonl TEXTS.jsonl",
     "cache llama --text long.txt --max-tokens 96 --documents 6": "cache llama --max-tokens 96 --jsonl TEXTS.jsonl "
-    "--documents 10",
+    "--sequences 10",
 }
 
 
@@ -115,14 +115,11 @@ def test_a_wait_says_what_is_being_done(models, monkeypatch, capsys, command):
     assert "…" not in capsys.readouterr().err
 
 
-def test_a_network_says_so_before_it_is_measured(models, monkeypatch, capsys):
-    def stop(*_, **__):
-        raise FileError("Measuring.")
-
-    monkeypatch.setattr("statesize.models.load.load_model", stop)
-    for tokens, little in ((63, True), (64, False)):
-        assert main(["network", "one", "--max-tokens", str(tokens)]) == 1
-        assert ("Too little text to tell" in capsys.readouterr().err) == little
+def test_too_little_text_is_said_once(models, capsys):
+    for command in (TRIALS["network"], TRIALS["series"], TRIALS["profile"]):
+        assert main(command.split()) == 0
+        captured = capsys.readouterr()
+        assert (captured.out + captured.err).count("Too little text to tell") == 1
 
 
 def test_bundled_texts_are_said_to_be_too_few_for_a_verdict(models, monkeypatch, capsys):

@@ -147,7 +147,9 @@ def test_more_than_one_text_is_refused_before_the_model_is_loaded(checkpoint, te
     monkeypatch.setattr("statesize.models.load.load_model_facts", lambda *_, **__: pytest.fail("loading"))
     given = [option, str(text)] * count if option == "--text" else [option, str(count)]
     assert main(["network", str(checkpoint), *given]) == 1
-    said = f"{option} must be one text, because a network is measured over one, got {count}."
+    # A message calls an option of two names by the first.
+    first = option.replace("documents", "sequences")
+    said = f"{first} must be one text, because a network is measured over one, got {count}."
     assert said in capsys.readouterr().err
 
 

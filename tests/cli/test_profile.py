@@ -233,7 +233,7 @@ def test_plan(name, tmp_path, text, here, capsys):
     # Four layers of four heads; two of four heads and two groups.
     spectra, mixers = (4 * 4 * 7, "4 mixers") if name == "gla" else (2 * 6 * 7, "2 mixers and of groups of their heads")
     assert captured.out.startswith("About ")
-    assert f"\n{spectra} spectra of {mixers} over 1 sequence, 22 tokens.\n" in captured.out
+    assert f"\n{spectra} spectra of {mixers} over 1 text, 22 tokens.\n" in captured.out
     assert "profiling" not in captured.err
     assert main([*arguments, "--json"]) == 0
     document, _ = documents_of(capsys)
@@ -309,8 +309,8 @@ def test_the_plan_of_many_sequences_reads_some(checkpoint, many_texts, here, cap
     assert document["results"] == 52 * document["spectra"]
     assert main([*command, "--sequences", "1200"]) == 0
     out = capsys.readouterr().out
-    assert "over 1,200 sequences, 14,400 tokens" in out
-    assert f"Predicted from {document['sampled']} sequences" in out
+    assert "over 1,200 texts, 14,400 tokens" in out
+    assert f"Predicted from {document['sampled']} texts" in out
     # Few of them are all read.
     assert main([*command, "--json", "--sequences", "3"]) == 0
     document, _ = documents_of(capsys)

@@ -51,7 +51,7 @@ def test_table_and_page(tmp_path, capsys):
         pytest.param(
             70,
             "--tokens=4",
-            "next (longer pieces of text tell more): statesize truncate gla --text {} --tokens 64",
+            "next (longer pieces of text tell more): statesize truncate gla --text {} --max-tokens 64",
             marks=pytest.mark.slow,
         ),
         # No text of 8 tokens would tell more than one of 4.
@@ -74,13 +74,13 @@ def test_advice_is_never_the_same_command(tmp_path, capsys, words, options, said
 def test_more_documents_are_advised_while_there_are_more(checkpoint, capsys):
     for name in ("--sequences", "--documents"):
         assert main(["truncate", str(checkpoint), name, "2", "--max-tokens", "12"]) == 0
-        told = f"next (more pieces of text tell more): statesize truncate {checkpoint} --max-tokens 12 {name} 5"
+        told = f"next (more pieces of text tell more): statesize truncate {checkpoint} --max-tokens 12 --sequences 5"
         assert capsys.readouterr().err.splitlines()[-1] == told
 
 
 def test_longer_texts_are_advised_with_more_of_them_while_there_are_more(capsys):
     begin(["truncate", "gla", "--documents=5", "--tokens", "32"])
-    for pieces, changed in ((12, "--tokens 64 --documents 10"), (4, "--documents=5 --tokens 64")):
+    for pieces, changed in ((12, "--max-tokens 64 --sequences 10"), (4, "--documents=5 --max-tokens 64")):
         read = [torch.zeros(64)] * pieces
         Texts(max_tokens=32).tell_more(read, 5, 5, Printing(), longer=True, least=1)
         said = capsys.readouterr().err.strip()

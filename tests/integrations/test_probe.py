@@ -231,7 +231,8 @@ def test_a_costly_reading_is_told_once_against_the_steps_of_the_training(caplog,
     assert shares[1] == pytest.approx(12 / 17.5)
     assert costly == (
         f"Step 10: a reading takes 6 s, as long as 12 training steps; all so far took {100 * shares[1]:.0f} % of the "
-        "time. Fewer or shorter sequences make readings cheaper. T of 1 is found by impulses: a method operator(hidden) of SilentLayer saves most of that. "
+        "time. Fewer or shorter sequences make readings cheaper. T of 1 is found by impulses: a method "
+        "operator(hidden) of SilentLayer saves most of that. "
         "In a training of over 600 steps, Probe(every=600) makes it 2 %."
     )
     assert re.search(

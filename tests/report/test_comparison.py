@@ -229,6 +229,24 @@ def test_the_first_sentence_says_which_uses_more_of_what_it_can_hold(bundled):
     assert compare([both[0], both[0]]).finding.startswith("Both use about as much of what they can hold")
 
 
+def test_a_hybrid_model_ranks_neither_among_states_nor_among_caches(bundled):
+    tree = bundled[1].to_xarray()
+    first = bundled[0].mixers[0]
+    tree["cached"] = bundled[0].to_xarray()[first]
+    tree.attrs |= {"model": "hybrid", "mixers": [*bundled[1].mixers, "cached"]}
+    hybrid = Profile(tree)
+    state, cache = (
+        np.mean([_carried(one.mixer(name)) for name in names])
+        for one, names in ((bundled[1], bundled[1].mixers), (bundled[0], [first]))
+    )
+    told = f"carries {state:.1f} of 13 numbers per channel in states and {cache:.1f} of 13 in caches."
+    for others in ([bundled[0]], [bundled[1]], bundled, [hybrid]):
+        finding = compare([*others, hybrid]).finding
+        assert f" has states and caches: it {told}" in finding
+        assert "%" not in finding.partition("This is of")[0]
+        assert "Do not compare the used share of a state" in finding
+
+
 def test_two_profiles_of_one_model_are_told_apart(bundled):
     twice = [bundled[1]] * 2
     names = [f"{model_title(bundled[1])} ({number})" for number in (1, 2)]

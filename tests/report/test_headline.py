@@ -8,9 +8,12 @@ import torch
 from torch import nn
 
 from statesize.io.text import byte_count
+from statesize.lab.cli.demo import _table
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
+from statesize.report.compared import compared_models
 from statesize.report.comparison import compare
+from statesize.report.document import Shown
 from statesize.report.names import by_reason, model_title, model_titles
 from statesize.report.page import page as report_page
 from statesize.report.words import contrast, headline, model_line, telling_layer
@@ -187,6 +190,9 @@ def test_a_mean_over_cuts_never_stands_against_a_ceiling():
     assert headline([found]).sentence == model_line(found) == expected
     assert report_page([found]).finding.splitlines()[0] == expected
     assert repr(found).splitlines()[1] == expected
+    # Nor where models stand side by side, in a comparison and in the demo.
+    assert compare([found, found]).finding.count(" 33% (4.0 of 12 numbers per channel)") == 2
+    assert _table(compared_models([found], {}, ()), [found], {found.model: 1.0}).rows[0][2:4] == [12, Shown(4.0, "4.0")]
 
 
 @pytest.mark.parametrize(("other", "ends"), [(1.21, ""), (1.34, " From 1.2 in layer 0 to 1.3 in layer 1.")])

@@ -86,7 +86,7 @@ def test_vocabularies(tmp_path):
     assert vocabulary_size(zoo.load("gla")[0]) == 4096
     assert configured_vocabulary(None) is None
     folder = str(save_tiny(tmp_path / "llama"))
-    tokenizer, size, _ = load_model_facts(folder)
+    tokenizer, size, *_ = load_model_facts(folder)
     assert (tokenizer.eos_token_id, size) == (1, 300)
     assert load_model_facts("gla")[1] == 4096
 

@@ -43,11 +43,11 @@ def cache(
 ) -> None:
     """Price a smaller cache: keys and values are rounded, tokens evicted, or both, and the next tokens are predicted.
 
-    The model is one of transformers with a cache of keys and values, such as SmolLM2; no bundled model has one. Texts
-    are read in pieces of --max-tokens, at least 96, and 36 of them unless --sequences, at least 6, says otherwise. In
-    a third of the pieces, each layer's error is measured as its caches keep fewer tokens. A sixth chooses between
-    budgets by these curves and equal ones. The rest gives the prices. A text of fewer than 6 pieces serves one of these
-    alone.
+    The model is one of transformers with a cache of keys and values, such as SmolLM2. Bundled models (sa, la, gla,
+    gated-deltanet) keep no such cache and are refused. Texts are read in pieces of --max-tokens, at least 96, and 36 of
+    them unless --sequences, at least 6, says otherwise. In a third of the pieces, each layer's error is measured as its
+    caches keep fewer tokens. A sixth chooses between budgets by these curves and equal ones. The rest gives the prices.
+    A text of fewer than 6 pieces serves one of these alone.
 
     Args:
         model: A folder of a model, a GGUF file, or an id of the Hugging Face hub.
@@ -91,7 +91,7 @@ def cache(
     from statesize.cli.shared.table import show_page
     from statesize.measurement.statistics import FEWEST_TEXTS
     from statesize.reduction.cache.page import page
-    from statesize.reduction.cache.prefix import require_cache
+    from statesize.reduction.cache.prefix import require_cache, require_context
     from statesize.reduction.cache.price import DOCUMENTS, plan_cache
     from statesize.reduction.cache.price import cache as run
     from statesize.reduction.cache.sets import three_sets
@@ -99,7 +99,7 @@ def cache(
     from statesize.texts.inputs import whole_texts
 
     printing.hush_libraries()
-    tokenizer, vocabulary, kind = texts.facts_of(model, loading, printing)
+    tokenizer, vocabulary, kind, context = texts.facts_of(model, loading, printing)
     documents = texts.sequences or DOCUMENTS
 
     def read() -> tuple[list[Tensor], list[tuple[int, Tensor]]]:
@@ -107,7 +107,8 @@ def cache(
         found = whole_texts(texts.read_whole(tokenizer, printing, vocabulary), tokenizer)
         return found, three_sets(found, texts.max_tokens, MOST, tokenizer, least=least)[-1]
 
-    (inputs, held_out), *_ = check_all(read, *([] if kind is None else [partial(require_cache, kind)]))
+    suited = [] if kind is None else [partial(require_cache, kind)]
+    _, (inputs, held_out), *_ = check_all(partial(require_context, context, texts.max_tokens), read, *suited)
     reached, size = len({text for text, _ in held_out}), texts.max_tokens
     twice = f"{2 * FEWEST_TEXTS} of {size} or more, of which half are held out"
     texts.tell_few(reached, f"held-out texts of {FEWEST_PIECES * size} tokens or more, or {twice}", printing)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
-from functools import cache, partial
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from statesize.cli.shared.options import (
-    MAX_TOKENS,
     OFTEN,
-    SEQUENCES,
     Documents,
     Flag,
     MaxTokens,
@@ -23,7 +19,6 @@ from statesize.cli.shared.options import (
     page_path,
 )
 from statesize.cli.shared.printing import TEXT, Printing
-from statesize.cli.shared.provenance import as_called
 from statesize.cli.shared.texts import BUNDLED, check_all
 from statesize.measurement.settings import FEWEST_PARTS
 from statesize.models.hub import ask_hub
@@ -99,42 +94,35 @@ def compress(
     read = bundled.documents() if text is None else chain.from_iterable(read_file(one, whole=True) for one in text)
     every = [document for document in read if isinstance(document, str)]
     request = ReductionRequest(state, int8, finetune, free_basis)
-    tokenizer, uncut = load_tokenizer(model), cache(reducible_for_checks)
+    uncut, different = check_all(partial(reducible_for_checks, model), partial(different_documents, every))
+    tokenizer = load_tokenizer(model)
+    limits = {name: limit for name, limit in (("sequences", sequences), ("max_tokens", max_tokens)) if limit}
 
-    def some(most: int | None, tokens: int | None) -> list[str]:
-        """So many texts, and so many tokens of each; refuse too little."""
-        chosen = some_documents(every, tokenizer, most, tokens)
-        if (known := uncut(model)) is not None:
-            split_text(known, chosen, tokenizer, LENGTH)
-        return chosen
-
-    def suffices(most: int | None, tokens: int | None) -> bool:
-        with suppress(InputError):
-            some(most, tokens)
-            return True
-        return False
+    def check(documents: list[str]) -> None:
+        if uncut is not None:
+            split_text(uncut, documents, tokenizer, LENGTH)
 
     def read_some() -> list[str]:
-        """Those that are asked for; say which limits leave enough of the texts."""
+        """Those that are asked for; refuse too little text, and limits that leave too little of it."""
+        if (sequences or FEWEST_PARTS) < FEWEST_PARTS:
+            raise InputError(
+                f"sequences must be at least {FEWEST_PARTS}, got {sequences}: some texts show which states are "
+                f"read, some choose how many stay, and the rest is held out. Give {FEWEST_PARTS} or more."
+            )
+        check(some_documents(every, tokenizer, None, None))
+        chosen = some_documents(every, tokenizer, sequences, max_tokens)
         try:
-            if (sequences or FEWEST_PARTS) < FEWEST_PARTS:
-                raise InputError(
-                    f"sequences must be at least {FEWEST_PARTS}, got {sequences}: some texts show which states are "
-                    "read, some choose how many stay, and the rest is held out."
-                )
-            return some(sequences, max_tokens)
+            check(chosen)
         except InputError as error:
-            enough = next((limits for limits in _larger(sequences, max_tokens, len(every)) if suffices(*limits)), None)
-            if enough is None:
-                raise
-            names = zip((SEQUENCES[0], MAX_TOKENS[0]), enough, strict=True)
-            given = " ".join(f"{name} {limit}" for name, limit in names if limit)
-            advice = f"Give {given}" if given else f"Leave out {SEQUENCES[0]} and {MAX_TOKENS[0]}"
-            said = str(error).removesuffix(" Give more text.")
-            raise InputError(as_called(f"{said} {advice}: these texts have so much.")) from error
+            got, why = " and ".join(map(str, limits.values())), str(error).removesuffix(" Give more text.")
+            raise InputError(
+                f"{' and '.join(limits)} must leave enough of the texts, got {got}: {why} Leave out "
+                f"{'both' if len(limits) > 1 else 'it'}: these texts have so much."
+            ) from error
+        return chosen
 
-    _, documents = check_all(lambda: check_request(uncut(model), request), read_some)
-    there = len({number for _, number in different_documents(every)})
+    _, documents = check_all(lambda: check_request(uncut, request), read_some)
+    there = len({number for _, number in different})
     if (measured := min(there, sequences or there)) < FEWEST_DOCUMENTS:
         more = "more of these by --sequences, " if there >= FEWEST_DOCUMENTS else ""
         bundle = f", and {there} are all that are bundled" if text is None else ""
@@ -178,11 +166,3 @@ def compress(
     show(ResultPage("Smaller states", result.finding(loaded.name), (), [table]), result.to_dict(output), printing)
     read_again = [part for path in text or () for part in ("--text", path)]
     printing.next("profile", output, *read_again, "--open", why="what the smaller states carry")
-
-
-def _larger(most: int | None, tokens: int | None, there: int) -> Iterator[tuple[int | None, int | None]]:
-    """Larger limits, as far as there are any, and none at last."""
-    if most or tokens:
-        for power in range(9):
-            yield most and max(most, FEWEST_PARTS, min(most * 2**power, there)), tokens and tokens * 2**power
-        yield None, None

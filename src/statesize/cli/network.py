@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
+from statesize.check import refuse
 from statesize.cli.shared.options import (
     MAX_TOKENS,
     Count,
@@ -92,7 +93,6 @@ def network(
     from statesize.cli.shared.provenance import called_again, called_with
     from statesize.cli.shared.summary import show_plan
     from statesize.cli.shared.table import show_page
-    from statesize.measurement.statistics import ENOUGH_TOKENS, too_short
     from statesize.models.load import model_for_checks
     from statesize.networks.network import network_ess
     from statesize.networks.page import FILLED, ON_RECORD, RECORDED, page
@@ -101,7 +101,7 @@ def network(
     from statesize.networks.span import check_modules
 
     printing.hush_libraries()
-    tokenizer, vocabulary, _ = texts.facts_of(model, loading, printing)
+    tokenizer, vocabulary, *_ = texts.facts_of(model, loading, printing)
     if start is not None or end is not None:
         revision, trusted = loading.revision, loading.trust_remote_code
         weightless = model_for_checks(model, revision=revision, trust_remote_code=trusted)
@@ -110,9 +110,10 @@ def network(
     found = texts.read(tokenizer, printing, vocabulary)
     read = found.ids
     if len(read) > 1:
-        printing.say(f"Reading the first of {len(read)} sequences, because a network is measured over one.")
-    if short := too_short(len(read[0]), fewest=ENOUGH_TOKENS):
-        printing.say(short.strip())
+        printing.say(f"Reading the first of {len(read)} texts, because a network is measured over one.")
+    if positions >= len(read[0]):
+        tokens = len(read[0])
+        refuse("positions", f"at most {tokens - 1}, the cuts of the {tokens} tokens that are read", positions)
     compares = model in ON_RECORD and start is end is None and positions % 2 == 1 and len(read[0]) < RECORDED
     compares = compares and (found.lengths is None or found.lengths[0] >= RECORDED)
     loaded = texts.load(model, loading, printing)

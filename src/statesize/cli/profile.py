@@ -186,9 +186,7 @@ def profile(
         with printing.step(f"answering {task}"):
             done = answer_task(*asked, run.model, run.tokenizer, texts.sequences or DOCUMENTS)
         read, answered = Sequences([ids[: texts.max_tokens] for ids in done.prompts], 0), {"task": done.score}
-    templated = (
-        {"chat_template": f"applied to {read.chats} of {counted(len(read.ids), 'sequence')}"} if read.chats else {}
-    )
+    templated = {"chat_template": f"applied to {read.chats} of {counted(len(read.ids), 'text')}"} if read.chats else {}
     source = {**run.source, **templated, **answered, "command": command_line()}
     if task is None and prefix is None:
         # Kept for those who see the page or the folder: what tells whether so much suffices, of texts enough for it.
@@ -201,7 +199,7 @@ def profile(
         )
     if any(settings.spreads(len(ids)) for ids in read.ids):
         printing.say(
-            f"A sequence of more than {LONGEST_WHOLE:,} tokens is measured at {EVENLY_SPREAD} evenly spread positions. "
+            f"A text of more than {LONGEST_WHOLE:,} tokens is measured at {EVENLY_SPREAD} evenly spread positions. "
             "Give --positions all to measure all."
         )
     if output is None and html is None and not printing.json and source.get("kind") != "bundled":
@@ -225,13 +223,13 @@ def profile(
 
 
 def _plan_notes(plan: Plan[PlannedMixer]) -> list[str]:
-    """Where the results of a planned profile lie, from how many sequences it is predicted, and of how many heads."""
+    """Where the results of a planned profile lie, from how many texts it is predicted, and of how many heads."""
     facts, notes = plan.facts, list[str]()
     if plan.memory is not None:
         held = byte_count(plan.memory - 2 * facts["results"])
         notes.append(f"With --output, {byte_count(facts['results'])} of results lie on disk and {held} in memory.")
     if facts["sampled"] < facts["sequences"]:
-        read = counted(int(facts["sampled"]), "sequence")
+        read = counted(int(facts["sampled"]), "text")
         notes.append(f"Predicted from {read} of all parts of the corpus; the others were not read.")
     some = sum(mixer.measured < mixer.units for mixer in plan.steps)
     few = f"Some heads or channels of {counted(some, 'layer')} will be measured; --channels all takes all."
@@ -346,5 +344,5 @@ def _on_ray(model: str, loading: Loading, texts: Texts, printing: Printing, clus
         partial(load_model, name, **asdict(loading), needs_tokenizer=texts.ids is None),
         cluster=cluster,
     )
-    tokenizer, vocabulary, _ = texts.facts_of(model, loading, printing)
+    tokenizer, vocabulary, *_ = texts.facts_of(model, loading, printing)
     return _ProfileCommand(model, tokenizer, vocabulary, measure, {})

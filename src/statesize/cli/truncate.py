@@ -117,7 +117,7 @@ def truncate(
         # Refused before a model is loaded.
         MeasuredCurves.of(found)
     printing.hush_libraries()
-    tokenizer, vocabulary, _ = texts.facts_of(model, loading, printing)
+    tokenizer, vocabulary, *_ = texts.facts_of(model, loading, printing)
     inputs = whole_texts(texts.read_whole(tokenizer, printing, vocabulary), tokenizer)
     size = fitting_tokens(inputs, texts.max_tokens)
     if size < texts.max_tokens:

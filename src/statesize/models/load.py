@@ -35,7 +35,7 @@ from statesize.models.from_transformers import (
 )
 from statesize.models.hub import snapshot
 from statesize.models.plugins import ModelPlugin, plugin_of, refuse_misspelt, refuse_profile
-from statesize.texts.documents import configured_vocabulary, vocabulary_size
+from statesize.texts.documents import configured_context, configured_vocabulary, vocabulary_size
 from statesize.texts.inputs import sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 from statesize.version import __version__
@@ -295,11 +295,13 @@ class ModelFacts(NamedTuple):
         tokenizer: None where there is none and none is needed.
         vocabulary: How many tokens it knows; None where its configuration does not say.
         kind: Its class; None where that is code which comes with the model.
+        context: Tokens of the longest context that its configuration names; None where it names none.
     """
 
     tokenizer: AnyTokenizer | None
     vocabulary: int | None
     kind: type | None
+    context: int | None
 
 
 def load_model_facts(
@@ -311,6 +313,7 @@ def load_model_facts(
         tokenizer = _tokenizer_or_none(name, options, needs_tokenizer)
         if plugin is not None:
             model = plugin.model(name)
-            return ModelFacts(tokenizer, vocabulary_size(model), type(model))
+            config: Any = getattr(model, "config", None)
+            return ModelFacts(tokenizer, vocabulary_size(model), type(model), configured_context(config))
         config = read_transformers_config(name, options)
-    return ModelFacts(tokenizer, configured_vocabulary(config), transformers_class(config))
+    return ModelFacts(tokenizer, configured_vocabulary(config), transformers_class(config), configured_context(config))

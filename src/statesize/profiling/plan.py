@@ -293,7 +293,7 @@ class _Trial:
             steps=tuple(planned),
             seconds=seconds,
             work=f"{spectra:,} spectra of {counted(len(layers), 'mixer')}{groups} over "
-            f"{counted(sequences, 'sequence')}, {tokens:,} tokens.",
+            f"{counted(sequences, 'text')}, {tokens:,} tokens.",
             memory=None if peak is None else peak + tokens * _TOKEN_BYTES + memory + 2 * results,
             skipped=self.skipped,
             facts={

@@ -334,8 +334,8 @@ def split_text(
     tokens, least = int(text_of(parts[0].targets).numel()), TOKENS_PER_STATE * uncut.state_size
     if tokens < least:
         raise InputError(
-            f"text must have about {TOKENS_NEEDED * uncut.state_size:,} tokens, {least:,} of them in the 40 % of its "
-            f"documents by which states are chosen, got {tokens:,} there. Give more text."
+            f"text must have about {TOKENS_NEEDED * uncut.state_size:,} tokens, {least:,} of them in the 40 % of "
+            f"texts by which states are chosen, got {tokens:,} there. Give more text."
         )
     return parts
 

@@ -121,15 +121,13 @@ def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> st
     """Which of several models uses more of what it can hold at the middle of the text, then how far that goes."""
     titles = titles or model_titles(profiles)
     parties = [_parties(*given, whole=True)[0] for given in zip(profiles, repeat("entropy"), titles)]
-    ceilings = [_ceiling(profile) for profile in profiles]
     # Numbers of whole layers have no size that they could be a share of.
     if len(profiles) < 2 or any(party.derived or not party.carried > 0 for party in parties):
         return ""
     alike = len({str(profile.attributes["tokens_sha256"]) for profile in profiles}) == 1
     alike = alike and len({party.place for party in parties}) == 1
-    numbers = [
-        f"{one.carried:.1f} of {most:.0f} numbers per channel" for one, most in zip(parties, ceilings, strict=True)
-    ]
+    held = [_held(profile) for profile in profiles]
+    numbers = [_held_numbers(one) for one in held]
     if not alike:
         found = zip(titles, numbers, parties, strict=True)
         carried = ", ".join(f"{title} carries {number} past {party.place}" for title, number, party in found)
@@ -137,7 +135,8 @@ def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> st
             f"{_sentence_case(carried)}. They did not read the same tokens up to the same cut, so these numbers do not "
             "compare."
         )
-    shares = [party.carried / ceiling for party, ceiling in zip(parties, ceilings, strict=True)]
+    # Those of a model with states and caches rank nowhere.
+    shares = [carried / most for carried, most in (next(iter(one.values())) for one in held)]
     order = sorted(range(len(parties)), key=lambda index: shares[index], reverse=True)
     each = [
         f"{titles[at]} {_share_over_texts(profiles[at], shares[at]):.0%} ({numbers[at]})" for at in range(len(parties))
@@ -154,19 +153,25 @@ def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> st
 
     past = f" past {parties[0].place}"
     # A cache grows with the text, so its share ranks among caches alone.
-    caches = [at for at in order if all(keeps_everything(profiles[at].mixer(name)) for name in profiles[at].mixers)]
-    states = [at for at in order if at not in caches]
-    if not caches or not states:
+    states, caches, hybrids = (
+        [at for at in order if held[at].keys() == kinds] for kinds in ({False}, {True}, {False, True})
+    )
+    if order in (states, caches):
         said = [ranked(order)]
     else:
-        title, carried = _sentence_case(titles[states[0]]), numbers[states[0]]
-        said = [
-            ranked(states, "Among states, ") if len(states) > 1 else f"{title} carries {carried}{past}.",
-            ranked(caches, "Among caches, ")
+        named = [_sentence_case(title) for title in titles]
+        said = (
+            [ranked(states, "Among states, ")]
+            if len(states) > 1
+            else [f"{named[at]} carries {numbers[at]}{past}." for at in states]
+        )
+        said += (
+            [ranked(caches, "Among caches, ")]
             if len(caches) > 1
-            else f"{_sentence_case(titles[caches[0]])} keeps every token and carries {numbers[caches[0]]}.",
-            *([_NO_RANK] if len(states) == len(caches) == 1 else []),
-        ]
+            else [f"{named[at]} keeps every token and carries {numbers[at]}." for at in caches]
+        )
+        said += [f"{named[at]} has states and caches: it carries {numbers[at]}." for at in hybrids]
+        said += [_NO_RANK] if hybrids or len(states) == len(caches) == 1 else []
     return f"{' '.join(said)} {_reach(profiles)}"
 
 
@@ -177,10 +182,23 @@ def _reach(profiles: Sequence[Profiled]) -> str:
     return f"This is of {texts} at one cut, and no verdict on a model{sinks}."
 
 
-def _ceiling(profile: Profiled) -> float:
-    """What a channel could carry at the middle, on average over layers."""
+def _held(profile: Profiled) -> dict[bool, Bounds]:
+    """What a channel carries at the middle, and could, in layers with a state (False) and with a cache (True)."""
     nodes = [profile.mixer(name) for name in profile.mixers]
-    return model_mean(profile, [middle_ceiling(node) for node in nodes], comparable(profile))
+    bounds, most = [middle_bounds(node, "entropy") for node in nodes], [middle_ceiling(node) for node in nodes]
+    of_kind = {
+        kind: [at for at in comparable(profile) if keeps_everything(nodes[at]) == kind] for kind in (False, True)
+    }
+    return {
+        kind: (sum(_mean(profile, bounds, layers)) / 2, model_mean(profile, most, layers))
+        for kind, layers in of_kind.items()
+        if layers
+    }
+
+
+def _held_numbers(held: Mapping[bool, Bounds]) -> str:
+    told = [f"{carried:.1f} of {most:.0f}" for carried, most in held.values()]
+    return f"{told[0]} numbers per channel" + (f" in states and {told[1]} in caches" if len(told) > 1 else "")
 
 
 def _share_over_texts(profile: Profiled, share: float) -> Interval:

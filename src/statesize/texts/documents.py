@@ -172,9 +172,18 @@ def vocabulary_size(model: nn.Module) -> int | None:
 
 def configured_vocabulary(config: Any) -> int | None:
     """How many tokens a model of a configuration knows; None where it does not say."""
+    return _first_count(config, "vocabulary_size", "vocab_size")
+
+
+def configured_context(config: Any) -> int | None:
+    """Tokens of the longest context that a configuration names; None where it does not say."""
+    return _first_count(config, "max_position_embeddings", "positions")
+
+
+def _first_count(config: Any, *names: str) -> int | None:
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    size = getattr(text, "vocabulary_size", getattr(text, "vocab_size", None))
-    return size if isinstance(size, int) else None
+    found = (getattr(text, name, None) for name in names)
+    return next((size for size in found if isinstance(size, int) and size), None)
 
 
 def _lists(path: Path) -> Iterator[tuple[str, object]]:

@@ -59,11 +59,11 @@ def test_chats_are_read_through_the_template_and_rows_without_text_are_left_out(
     problem = 'chats.jsonl, line 8: "text" holds a lone surrogate, which is no Unicode text'
     assert f"Left out 1: {problem}." in captured.err
     source = document["source"]
-    assert (source["kind"], source["chat_template"]) == ("folder", "applied to 6 of 7 sequences")
+    assert (source["kind"], source["chat_template"]) == ("folder", "applied to 6 of 7 texts")
     profile, tokenizer = Profile.load("result"), tiny_tokenizer(bos=True, template=TEMPLATE)
     assert read_by(profile)[:6] == [tokenizer.apply_chat_template(chat)["input_ids"] for chat in CHATS]
     with open("page.html", encoding="utf-8") as stream:
-        assert "applied to 6 of 7 sequences" in stream.read()
+        assert "applied to 6 of 7 texts" in stream.read()
 
 
 def test_the_plan_says_that_there_are_chats(chat_model, chats, capsys):
@@ -133,7 +133,7 @@ def test_token_ids_for_a_model_without_a_tokenizer(bare, tmp_path, capsys):
     assert main([*command, "--output", "result"]) == 0
     errors = capsys.readouterr().err
     assert "The model has no tokenizer that can be loaded: tokens are shown by their ids." in errors
-    assert "Reading the first 11 of 13 tokens, 1 of 3 sequences cut" in errors
+    assert "Reading the first 11 of 13 tokens, 1 of 3 texts cut" in errors
     profile = Profile.load("result")
     assert read_by(profile) == [[0, 1, 2, 3, 4], [1023, 1, 2, 3], [5, 6]]
     assert profile.tokens["tokens"].values[1, 0] == "1023"

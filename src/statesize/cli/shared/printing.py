@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, cast
 from cyclopts import Parameter
 
 from statesize.cli.shared.options import Flag
-from statesize.cli.shared.provenance import as_called
 from statesize.io.json_values import json_values
 from statesize.io.progress import Bars, say
 from statesize.io.text import printable
@@ -48,7 +47,7 @@ class Printing:
     def say(self, message: str) -> None:
         """Print a line on stderr, unless that is to be quiet."""
         if not self.quiet:
-            say(as_called(message))
+            say(message)
 
     def next(self, *command: object, why: str = "") -> None:
         """Say, after all else, what to do next, and what that tells: a command that works as it is printed."""

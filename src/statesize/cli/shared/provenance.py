@@ -42,14 +42,6 @@ def called_with(changes: Mapping[str, object]) -> list[object]:
     return arguments
 
 
-def as_called(words: str) -> str:
-    """Words in which options that have two names stand as they were typed."""
-    for other, name in _NAMES.items():
-        if any(one.partition("=")[0] == other for one in _arguments):
-            words = words.replace(name, other)
-    return words
-
-
 def command_line() -> str:
     """What the program was called with, for a shell."""
     return shlex.join(["statesize", *_arguments])

@@ -87,21 +87,21 @@ class Texts:
     """What the model reads: bundled documents without any of these.
 
     Attributes:
-        text: UTF-8 text files, one document and sequence each. Names that end in .jsonl, .ndjson, .json or .parquet
-            are read as rows, one sequence each. Repeat for several.
-        jsonl: A file of JSON objects, one per line, each a sequence: a text in FIELD, or a chat in "messages", which
-            goes through the chat template of the tokenizer.
-        parquet: A Parquet file, or a folder with some; each row is a sequence, a text or a chat.
-        dataset: A data set of the package datasets, on disk or of the hub; each row is a sequence.
+        text: UTF-8 files, one text each. Names that end in .jsonl, .ndjson, .json or .parquet are read as rows, one
+            text each. Repeat for several.
+        jsonl: A file of JSON objects, one per line, each a text: FIELD has it, or "messages" has a chat, which goes
+            through the chat template of the tokenizer.
+        parquet: A Parquet file, or a folder with some; each row is a text or a chat.
+        dataset: A data set of the package datasets, on disk or of the hub; each row is a text.
         ids: Token ids, for a model without a tokenizer: a file with a JSON list of them, or JSONL with one list on each
-            line; each list is a sequence.
+            line; each list is a text.
         field: Field of the JSON objects, or column of the Parquet file or data set, that holds the text.
         split: Part of the data set.
         special_tokens: Read special tokens that the texts spell, such as <|im_end|>, as tokens and not as letters;
             for texts that went through a chat template. No end-of-sequence token is added.
         corpus: Blank lines in a text file separate documents, which are joined by the model's end-of-sequence token.
-        sequences: Read at most this many sequences; commands that cut or price call them documents.
-        max_tokens: How many tokens of each sequence are read.
+        sequences: Read at most this many texts; truncate and cache take as many pieces of all texts.
+        max_tokens: How many tokens of each text, or piece, are read.
     """
 
     text: Annotated[list[Path] | None, Parameter(group=(OFTEN, _ONE_INPUT), negative="", metavar="PATH")] = None
@@ -147,8 +147,9 @@ class Texts:
         if read >= FEWEST_TEXTS:
             return self
         if self.any_chosen and (read != self.sequences or read == len(self.text or ())):
-            named = {"jsonl" if self.ids is None else "ids": Path(OWN_TEXTS)}
-            return Texts(**named, special_tokens=self.special_tokens, max_tokens=self.max_tokens)
+            own = Path(OWN_TEXTS)
+            jsonl, ids = (own, None) if self.ids is None else (None, own)
+            return Texts(jsonl=jsonl, ids=ids, special_tokens=self.special_tokens, max_tokens=self.max_tokens)
         return replace(self, sequences=None)
 
     @property
@@ -352,7 +353,7 @@ class Texts:
         """Say how much is read of what is there."""
         cut, tokens, read = sum(length > self.max_tokens for length in lengths), sum(lengths), sum(map(len, sequences))
         if cut:
-            of = "" if len(sequences) == 1 else f", {cut} of {len(sequences)} sequences cut"
+            of = "" if len(sequences) == 1 else f", {cut} of {len(sequences)} texts cut"
             printing.say(f"Reading the first {read:,} of {counted(tokens, 'token')}{of}; --max-tokens takes more.")
 
 

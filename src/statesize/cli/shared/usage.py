@@ -87,10 +87,10 @@ def _is_missing(error: CycloptsError) -> bool:
 
 
 def as_typed(message: str, app: App, arguments: Sequence[str]) -> str:
-    """A refusal that begins with names of options, with each as it is typed at the command line."""
+    """A refusal that begins with names of options, with each as it is typed at the command line, by its first name."""
     typed = {one.partition("=")[0] for one in arguments}
     options = {
-        name.strip("-").replace("-", "_"): next((one for one in part.names if one in typed), part.names[0])
+        name.strip("-").replace("-", "_"): part.names[0]
         for part in app.parse_commands(arguments)[1][-1].assemble_argument_collection()
         for name in part.names
         if name.startswith("--")
@@ -110,8 +110,8 @@ def as_typed(message: str, app: App, arguments: Sequence[str]) -> str:
 
 
 def _name(argument: Argument, token: Token) -> str:
-    """An option as it was typed, or an argument as the help names it."""
-    return token.keyword or argument.name.lstrip("-").upper()
+    """An option by its first name, or an argument as the help names it."""
+    return argument.name if token.keyword else argument.name.lstrip("-").upper()
 
 
 def _unknown(given: str, command: str, names: Iterable[str]) -> str:

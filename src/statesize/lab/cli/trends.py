@@ -168,7 +168,7 @@ def length(
     from statesize.texts.inputs import whole_texts
 
     printing.hush_libraries()
-    tokenizer, vocabulary, _ = texts.facts_of(model, loading, printing)
+    tokenizer, vocabulary, *_ = texts.facts_of(model, loading, printing)
     if not texts.any_chosen:
         printing.say(BUNDLED)
     read = texts.read(tokenizer, printing, vocabulary).ids if texts.any_chosen else None

@@ -14,7 +14,7 @@ from statesize.lab.trends.charts import change_chart, levels_chart, log_charts, 
 from statesize.lab.trends.checkpoints import Log
 from statesize.lab.trends.trend import AVERAGE, Trend
 from statesize.measurement.chart import Row
-from statesize.measurement.statistics import Interval, between, mean_interval
+from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, mean_interval
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,12 @@ class Series(Trend):
     @property
     def about(self) -> str:
         """What the numbers of the table are."""
-        corrected = "; that of the largest change is corrected for how many changes there are" if self.enough else ""
-        measured = f"{self._measured()} heads or channels{self._chosen}"
-        return f"Differences are means over texts{corrected}. Measured: {measured}."
+        measured = f"Measured: {self._measured()} heads or channels{self._chosen}."
+        if len(self.names) == 1:
+            return measured
+        few = f". There are no intervals, which need at least {FEWEST_TEXTS} texts"
+        corrected = "; that of the largest change is corrected for how many changes there are" if self.enough else few
+        return f"Differences are means over texts{corrected}. {measured}"
 
     def change(self, layer: str = AVERAGE) -> Change:
         """From the first checkpoint to the last.
@@ -132,10 +135,11 @@ class Series(Trend):
         )
         levels = levels_chart(x, places, self.means(), {layer: self.means(layer) for layer in self.layers})
         yield "Entropy-ESS of each layer, and the mean over all channels", levels, caption
-        values = self.values()
-        known = values[:, np.isfinite(values).all(0)]
-        changes = change_chart(x, places, [mean_interval(row) for row in known - known[0]])
-        yield "Change since the first checkpoint, mean over all channels", changes, ""
+        if len(self.names) > 1:
+            values = self.values()
+            known = values[:, np.isfinite(values).all(0)]
+            changes = change_chart(x, places, [mean_interval(row) for row in known - known[0]])
+            yield "Change since the first checkpoint, mean over all channels", changes, ""
         for title, chart in () if self.places is None else log_charts(x, self.log):
             yield title, chart, ""
 
@@ -151,6 +155,8 @@ class Series(Trend):
             float(low) if low == high else between(low, high, "{:.4g}".format)
             for low, high in ((least[0], most[0]), (least[-1], most[-1]))
         )
+        if len(self.names) == 1:
+            return {"layer": layer, "entropy-ESS": float(means[0]), "count": first, "norm": float(norms[0])}
         return {
             "layer": layer,
             "first entropy-ESS": float(means[0]),

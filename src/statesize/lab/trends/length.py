@@ -21,6 +21,7 @@ from statesize.measurement.settings import CUTS, VARIANT, Settings
 from statesize.measurement.statistics import FEWEST_TEXTS
 from statesize.models.load import given_model, model_facts, training_record
 from statesize.parallel.threads import here
+from statesize.texts.documents import configured_context
 from statesize.texts.inputs import Inputs, numbered_excerpts, tokens_sha256, whole_texts
 from statesize.texts.tokens import AnyTokenizer, beginning_id
 
@@ -141,9 +142,7 @@ def known_trained_length(model: nn.Module, source: str | None) -> int | None:
     known = cast("dict[str, Any]", data).get("length") if isinstance(data, dict) else None
     if isinstance(known, int) and known > 0:
         return known
-    config = getattr(model, "config", None)
-    report = getattr(config, "max_position_embeddings", None) or getattr(config, "positions", None)
-    return report if isinstance(report, int) and report else None
+    return configured_context(getattr(model, "config", None))
 
 
 @dataclass(frozen=True, eq=False)

@@ -200,15 +200,14 @@ class Trend(ABC):
             The finding, its charts, and a row a layer.
         """
         rows = self._rows()
-        few = f"There are no intervals, which need at least {FEWEST_TEXTS} texts."
-        told = f"Intervals of 95 % are by Student’s t over {self.units} texts." if self.enough else few
+        told = f" Intervals of 95 % are by Student’s t over {self.units} texts." if self.enough else ""
         differences = [one.run_difference for one in self.points if np.isfinite(one.run_difference)]
         return ResultPage(
             title=self.title,
             finding=self.finding,
             charts=[PageChart(title, vega.page_chart(chart), caption) for title, chart, caption in self._charts()],
             tables=[
-                PageTable("Layer by layer", list(rows[0]), [list(row.values()) for row in rows], f"{self.about} {told}")
+                PageTable("Layer by layer", list(rows[0]), [list(row.values()) for row in rows], f"{self.about}{told}")
             ],
             notes={
                 "Not measured": [f"{name}: {reason}" for name, reason in self.skipped.items()],

@@ -20,6 +20,7 @@ from statesize.adapters.observation import ModuleStack
 from statesize.adapters.replaced import source_files
 from statesize.adapters.runs import eval_mode
 from statesize.adapters.search.plain_attention import PlainAttention, is_band
+from statesize.check import refuse
 from statesize.errors import ModelError
 from statesize.reduction.cache.rounding import Precision, rounded_keys, rounded_values
 
@@ -103,6 +104,12 @@ def require_cache(model: nn.Module | type) -> None:
             "language model of transformers with attention, such as SmolLM2; statesize compress cuts states of fixed "
             "size."
         )
+
+
+def require_context(context: int | None, tokens: int) -> None:
+    """Refuse more tokens than the longest context that a model names."""
+    if context is not None and tokens > context:
+        refuse("tokens", f"at most {context}, the longest context that the model names", tokens)
 
 
 def read_prefix(model: nn.Module, ids: Tensor, before: Prefix | None = None) -> Prefix:

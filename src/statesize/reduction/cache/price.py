@@ -19,13 +19,14 @@ from statesize.models.load import measured_model
 from statesize.reduction.cache.budgets import at_curves, equal
 from statesize.reduction.cache.curves import CacheSizes, cache_sizes, curves_of_documents
 from statesize.reduction.cache.passkeys import Passkey, passkeys
-from statesize.reduction.cache.prefix import Prefix
+from statesize.reduction.cache.prefix import Prefix, require_context
 from statesize.reduction.cache.result import Budgets, CachedHead, CachePrices, PricedDocument, Variant, losing_facts
 from statesize.reduction.cache.rounding import BITS
 from statesize.reduction.cache.rules import RECENT, SINKS, Rule, kept_first
 from statesize.reduction.cache.sets import three_sets
 from statesize.reduction.cache.smaller import SmallerCache, cache_bytes, holds_layers_apart, smaller_cache
 from statesize.reduction.cache.variants import VariantRuns
+from statesize.texts.documents import configured_context
 from statesize.texts.inputs import Inputs, whole_texts
 from statesize.texts.rows import evenly
 from statesize.texts.tokens import AnyTokenizer
@@ -154,6 +155,7 @@ class Pricing:
         size = require_count("tokens", tokens, least=after + LEAST_PREFIX)
         hidden = require_count("needles", needles, least=0)
         model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
+        require_context(configured_context(getattr(model, "config", None)), size)
         parts = three_sets(whole_texts(inputs, tokenizer), size, wanted, tokenizer, least=after + LEAST_PREFIX)
         least, prefix = SINKS + RECENT, size - after
         shared = tuple(sorted((one for one in {*RATIOS, share} if round(one * prefix) > least), reverse=True))
