@@ -3,17 +3,23 @@
 import doctest
 import importlib
 import importlib.util
-import pkgutil
+from pathlib import Path
 
 import pytest
 
 import statesize
 
-MODULES = sorted(module.name for module in pkgutil.walk_packages(statesize.__path__, "statesize."))
+SOURCES = Path(statesize.__file__).parent
+# To look through all modules took ten seconds, and six in seven have no example.
+MODULES = sorted(
+    ".".join(path.relative_to(SOURCES.parent).with_suffix("").parts).removesuffix(".__init__")
+    for path in SOURCES.rglob("*.py")
+    if ">>> " in path.read_text(encoding="utf-8")
+)
 NEEDS_FLA = "statesize.reduction.projected_deltanet"
 
 
-@pytest.mark.parametrize("name", ["statesize", *MODULES])
+@pytest.mark.parametrize("name", MODULES)
 def test_examples(name):
     if name == NEEDS_FLA and importlib.util.find_spec("fla") is None:
         pytest.skip("flash-linear-attention is not here")

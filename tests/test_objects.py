@@ -272,7 +272,11 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    # All charts ask for a layer alike.
+    [pytest.param(name, marks=pytest.mark.slow if name in ("positions", "tolerance") else ()) for name in METHODS],
+)
 def test_a_layer_is_given_by_its_name_or_its_index_wherever_one_is_asked_for(method, profile):
     ask = METHODS[method]
     for index, name in enumerate(LAYERS):

@@ -279,25 +279,34 @@ REFUSED = [
         )
         for command in ("profile {}", "length {} --lengths 4,8")
     ),
+    ("profile org/model --colour", "--colour is no option of statesize profile. See"),
+    *(
+        (f"{given} {option} {path}", f"error: {option} must be a file, got {path}, which is {wrong}")
+        for number, (given, option) in enumerate(FILES)
+        for path, wrong in WRONG_FILES.items()
+        if not number or path == "none.txt"
+    ),
+]
+"""What each command refuses by its arguments alone."""
+RESEMBLING = [
     *(
         (f"{command} org/model --colour", f"--colour is no option of statesize {command}. See")
         for command in OF_A_MODEL
     ),
     *(
-        (f"{given} {option} {path}", f"error: {option} must be a file, got {path}, which is {wrong}")
-        for number, (given, option) in enumerate(FILES)
-        for path, wrong in WRONG_FILES.items()
-        # What is meant by a name that is not there is told alike for all.
-        if not number or path in {"none.txt", "empty.txt", "folder"}
+        (f"{given} {option} {path}", f"error: {option} must be a file, got {path}, which is {WRONG_FILES[path]}")
+        for given, option in FILES
+        for path in ("empty.txt", "folder")
     ),
 ]
-"""What each command refuses by its arguments alone."""
+"""What is refused in the same words as another of REFUSED."""
 
 # Modules whose import takes most of a second and more.
 HEAVY = ("torch", "transformers", "pandas", "altair", "lm_eval")
 
 
-def test_arguments_are_refused_without_waiting_for_heavy_imports(run):
+@pytest.mark.parametrize("refused", [REFUSED, pytest.param(RESEMBLING, marks=pytest.mark.slow)])
+def test_arguments_are_refused_without_waiting_for_heavy_imports(run, refused):
     (run.folder / "one.txt").write_text("A", encoding="utf-8")
     (run.folder / "empty.txt").touch()
     for name in ("folder", "profile", "run/best"):
@@ -315,7 +324,7 @@ for name in {HEAVY}:
 from statesize.cli import main
 from statesize.cli.commands import app
 said = []
-for arguments in {[arguments.split() for arguments, _ in REFUSED]!r}:
+for arguments in {[arguments.split() for arguments, _ in refused]!r}:
     with contextlib.redirect_stderr(io.StringIO()) as stream:
         code = main(arguments)
     said.append((code, stream.getvalue()))
@@ -323,7 +332,7 @@ print(json.dumps(said))
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=run.folder, capture_output=True, text=True, check=False)
     assert not done.returncode, done.stderr
-    for (arguments, wanted), (code, said) in zip(REFUSED, json.loads(done.stdout), strict=True):
+    for (arguments, wanted), (code, said) in zip(refused, json.loads(done.stdout), strict=True):
         assert code, arguments
         assert wanted in said, (arguments, said)
 

@@ -137,6 +137,7 @@ def test_other_queries_read_the_first_keys_as_if_there_were_no_more(window):
     assert float(SoftmaxAttention(query, key, 0.7, 2).asked(others, 6, 4).abs().max()) == 0
 
 
+@pytest.mark.few(9)
 @pytest.mark.parametrize("window", [None, 4])
 @pytest.mark.parametrize("rows", [slice(0, 11), slice(3, 9), slice(10, 11)])
 @pytest.mark.parametrize("columns", [slice(0, 11), slice(0, 3), slice(2, 7), slice(9, 11)])

@@ -26,6 +26,7 @@ def checked(block, matrix, inputs):
         np.testing.assert_allclose(lost, rest, atol=1e-6 * largest * float(inputs.norm()))
 
 
+@pytest.mark.few(32)
 @pytest.mark.parametrize("cut", [1, 7, 12, 23])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_values_and_what_is_lost_are_those_of_the_dense_block(family, cut):

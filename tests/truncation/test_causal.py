@@ -96,6 +96,7 @@ def test_tokens_are_those_that_the_last_rows_read_most_of():
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.few(22)
 @pytest.mark.parametrize("cut", [1, 2, 3, CUT, LENGTH - 1])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("choice", [past_rows, past_tokens])

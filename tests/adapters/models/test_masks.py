@@ -27,6 +27,7 @@ FORMS = {
 }
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("family", ["llama", "falcon"])
 @pytest.mark.parametrize("form", FORMS)
 def test_the_plain_causal_mask_changes_nothing(family, form):

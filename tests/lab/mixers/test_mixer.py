@@ -16,7 +16,7 @@ from statesize.operators import SoftmaxAttention as SoftmaxOperator
 
 HEADS = {name for name, mixer in MIXERS.items() if issubclass(mixer, HeadMixer)} | {"mamba2"}
 STATES = {"based": 1 + 6 + 6 * 6, "hedgehog": 2 * 6}
-LENGTHS = (1, 2, 5, 33, 71)
+LENGTHS = (1, *(pytest.param(length, marks=pytest.mark.slow) for length in (2, 5, 33)), 71)
 
 
 def mixer_of(name, dtype=torch.float64, **changes):

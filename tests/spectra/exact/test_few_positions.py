@@ -18,7 +18,7 @@ from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.exact.few_positions import are_few, few_spectra
 
 
-@pytest.mark.few(18)
+@pytest.mark.few(9)
 @pytest.mark.parametrize("at_once", [1, 2**20])
 @pytest.mark.parametrize("structure", STRUCTURES)
 @pytest.mark.parametrize(("length", "states", "positions"), [(2, 1, [1]), (3, 5, [2, 1]), (300, 4, [299, 7, 7, 150])])

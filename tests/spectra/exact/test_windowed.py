@@ -26,7 +26,7 @@ def close_to_the_definition(recurrence: Recurrence, cut: Cut) -> None:
     assert bool((fast.error_bound <= 1e-10 * float(plain.values.max())).all())
 
 
-@pytest.mark.few(33)
+@pytest.mark.few(14)
 @pytest.mark.parametrize("structure", STRUCTURES)
 @pytest.mark.parametrize(("past", "future"), WINDOWS)
 def test_agrees_with_the_definition(structure: str, past: int | None, future: int | None) -> None:

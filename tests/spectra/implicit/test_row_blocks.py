@@ -27,6 +27,7 @@ def vectors(count: int, size: int) -> Tensor:
 ALL = ("key_bias", "sink", "soft_cap")
 
 
+@pytest.mark.few(22)
 @pytest.mark.parametrize("parts", [(), ("key_bias",), ("sink",), ("soft_cap",), ALL])
 @pytest.mark.parametrize("window", [None, 1, 40, 400])
 @pytest.mark.parametrize("length", [5, ROWS, 2 * ROWS + 77])
