@@ -14,7 +14,7 @@ def distance(one, other):
     return torch.linalg.matrix_norm(one.dense() - other.dense(), 2)
 
 
-@pytest.mark.few(9)
+@pytest.mark.few(10)
 @pytest.mark.parametrize("structure", STRUCTURES)
 @pytest.mark.parametrize(("length", "states"), [(2, 1), (3, 5), (24, 3), (30, 5)])
 def test_equal_with_as_many_states_as_the_ess_at_every_position(structure, length, states):

@@ -45,7 +45,7 @@ def ladder_profile():
     return Profile(tree)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser():
     with chromium() as browser:
         yield browser

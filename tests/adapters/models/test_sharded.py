@@ -37,7 +37,12 @@ def test_a_call_on_one_rank_alone_is_an_error_and_no_hang():
 
 
 @pytest.mark.parametrize(
-    ("what", "name"), [("texts", "inputs and settings"), ("fewer", "inputs and settings"), ("heads", "model")]
+    ("what", "name"),
+    [
+        ("texts", "inputs and settings"),
+        pytest.param("fewer", "inputs and settings", marks=pytest.mark.slow),
+        ("heads", "model"),
+    ],
 )
 def test_ranks_that_measure_something_else_are_told_and_training_goes_on(what, name):
     first, last = on_ranks(rank_work.different, what)

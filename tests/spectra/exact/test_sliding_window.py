@@ -38,7 +38,7 @@ def assert_factors_are_those_of_the_gramians(structure: str, length: int, past: 
         assert bool((factors.error <= 1e-11 * factors.norm.amax()).all())
 
 
-@pytest.mark.few(10)
+@pytest.mark.few(12)
 @pytest.mark.parametrize("structure", STRUCTURES)
 @pytest.mark.parametrize(("past", "future"), [(1, 2), (3, 7), (16, 11), (None, 19), (13, None)])
 def test_factors_are_those_of_the_gramians(structure: str, past: int | None, future: int | None) -> None:

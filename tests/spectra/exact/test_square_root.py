@@ -13,7 +13,7 @@ from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.exact.square_root import square_root_spectrum
 
 
-@pytest.mark.few(9)
+@pytest.mark.few(10)
 @pytest.mark.parametrize("structure", STRUCTURES)
 @pytest.mark.parametrize(("length", "states"), [(2, 1), (3, 5), (17, 4), (40, 6)])
 def test_agrees_with_the_definition(structure: str, length: int, states: int) -> None:
