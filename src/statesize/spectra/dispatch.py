@@ -20,6 +20,7 @@ from statesize.spectra.convolution import ConvolutionEngine
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import Engine, HankelBlocks
 from statesize.spectra.exact.dense import DenseEngine
+from statesize.spectra.exact.gram import GramEngine
 from statesize.spectra.exact.square_root import SquareRootEngine
 from statesize.spectra.implicit.implicit import ImplicitEngine
 from statesize.spectra.lanes.small_state import SmallStateEngine
@@ -36,6 +37,7 @@ ORDER: tuple[Engine, ...] = (
     ImplicitEngine(),
     TridiagonalEngine(),
     SquareRootEngine(),
+    GramEngine(),
     DenseEngine(),
 )
 ENGINES = {engine.name: engine for engine in ORDER}

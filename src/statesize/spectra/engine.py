@@ -22,6 +22,7 @@ EngineName: TypeAlias = Literal[
     "implicit",
     "tridiagonal",
     "square_root",
+    "gram",
     "dense",
 ]
 """What `engine=` may be; `statesize.spectra.dispatch.ENGINES` holds them but for "auto", which chooses."""
