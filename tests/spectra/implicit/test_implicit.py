@@ -178,6 +178,6 @@ def test_small_blocks_are_known_exactly() -> None:
 
 def test_only_long_attention_is_left_to_it() -> None:
     """T of 16,385 positions takes more than 2 GiB, which single small blocks of it do not."""
-    for length, positions, name in ((700, 4, "dense"), (16_385, 4, "implicit"), (16_385, [200, 16_000], "dense")):
+    for length, positions, name in ((700, 4, "gram"), (16_385, 4, "implicit"), (16_385, [200, 16_000], "gram")):
         operator = attention(length, 32, 0)
         assert choose_engine(operator, make_cut(length, positions), ("entropy",)).name == name
