@@ -37,8 +37,8 @@ ORDER: tuple[Engine, ...] = (
     ImplicitEngine(),
     TridiagonalEngine(),
     SquareRootEngine(),
-    GramEngine(),
     DenseEngine(),
+    GramEngine(),
 )
 ENGINES = {engine.name: engine for engine in ORDER}
 

@@ -22,8 +22,8 @@ EngineName: TypeAlias = Literal[
     "implicit",
     "tridiagonal",
     "square_root",
-    "gram",
     "dense",
+    "gram",
 ]
 """What `engine=` may be; `statesize.spectra.dispatch.ENGINES` holds them but for "auto", which chooses."""
 OUTPUTS: tuple[Output, ...] = ("counts", "entropy", "values")

@@ -37,21 +37,8 @@ class GramEngine(DenseEngine):
         """The blocks, as they are in T; without gradients."""
         return GramBlocks(self._taken(operator, cut), operator, cut)
 
-    def operations(self, cut: Cut) -> float:
-        """See `DenseEngine.operations`."""
-        # Half of HᵀH; its reduction to tridiagonal form runs at half the speed of products. Calls take 0.5 ms.
-        shapes = map(sorted, map(cut.shape, cut.positions))
-        return sum(1.2 * long * short**2 + 2.7 * short**3 + 1.5e7 for short, long in shapes)
-
-    def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
-        """Where blocks are so short that calls take most of the time."""
-        own, plain = self.operations(cut), DenseEngine().operations(cut)
-        return None if own < plain else f"takes {own:.1g} operations, the singular values take {plain:.1g}"
-
-
-def decomposition_operations(cut: Cut) -> float:
-    """What all singular values of the blocks take by the cheaper one of this engine and `dense`."""
-    return min(engine.operations(cut) for engine in (GramEngine(), DenseEngine()))
+    def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> None:
+        """None: "auto" asks it last, where `dense` is slower."""
 
 
 class GramBlocks(HankelBlocks):

@@ -21,7 +21,7 @@ from statesize.check import require_finite
 from statesize.operators import Dense, Operator
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, Engine, Footprint
-from statesize.spectra.exact.gram import decomposition_operations
+from statesize.spectra.exact.dense import decomposition_operations
 from statesize.spectra.factorisation import singular_values, triangular_factor
 from statesize.spectra.shifts.bordered import BorderedChunks
 from statesize.spectra.shifts.certified import CertifiedBlocks
@@ -52,7 +52,7 @@ class StreamingEngine(Engine):
         if not has_columns(operator):
             # Attention maps of trained models were never compressible, and asking each of them takes time.
             return "reads T by columns and never holds it, but here T is formed whole"
-        own, plain = _OPERATIONS * cut.length**2, decomposition_operations(cut)
+        own, plain = _OPERATIONS * cut.length**2, min(decomposition_operations(cut))
         if plain < own:
             return f"takes {own:.1g} operations, the singular values take {plain:.1g}"
         if is_compressible(operator, self.width):
