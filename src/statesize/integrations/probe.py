@@ -459,7 +459,8 @@ def _measured(model: nn.Module, probe: Probe, heads: int, checks: Checks, after:
     run, start = ProfileRun(settings, "", len(ids), None, None, max(map(len, ids))), time.perf_counter()
     with together(model, tokens_sha256(ids), settings, replicas=probe.executor) as team:
         work = SequenceWork(model, settings, checks, after, team=team)
-        run.measure(ids, SerialExecutor(work))
+        for done in run.steps(ids, SerialExecutor(work)):
+            run.take(done)
     share = run.seconds / team.count
     fixed = time.perf_counter() - start - share
     profile = run.profile(None, Provenance.of(model), None)

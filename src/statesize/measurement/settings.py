@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -147,11 +148,14 @@ class Settings:
 
     def for_texts(self, longest: int | None, first: float = TOLERANCE_LADDER[0]) -> Settings:
         """The settings for texts of which the longest has so many tokens; None where that is not known."""
-        if self.relative_tolerances is not None:
-            return self
-        # That of a table, and those of a report's curves: many take a third longer, of long texts several times.
-        more = TOLERANCE_LADDER if longest is not None and longest <= LADDER_LENGTH else ()
-        return replace(self, relative_tolerances=(first, *(ratio for ratio in more if ratio != first)))
+        # These were checked.
+        settings = copy.copy(self)
+        if self.relative_tolerances is None:
+            # That of a table, and those of a report's curves: many take a third longer, of long texts several times.
+            more = TOLERANCE_LADDER if longest is not None and longest <= LADDER_LENGTH else ()
+            ratios = (first, *(ratio for ratio in more if ratio != first))
+            object.__setattr__(settings, "relative_tolerances", ratios)
+        return settings
 
     def cut(self, length: int, *, few: bool = False, ends: bool = True) -> Cut | None:
         """Which H_i of a sequence are measured, few by default where each takes long; None where none fits into it."""

@@ -113,18 +113,15 @@ def run(
     left = missing()
     # Without a task, no worker is started.
     first = list(islice(left, 1))
-    yield from _taken(stored)
-    for done in executor.run(chain(first, left)) if first else ():
-        yield from _taken(stored)
+    for done in chain([None], executor.run(chain(first, left)) if first else ()):
+        while stored:
+            yield stored.popleft()
+        if done is None:
+            continue
         if done.error is None and not isinstance(done.value, Step):
             parts.write(name(done.task), done.get())
         yield done
-    yield from _taken(stored)
-
-
-def _taken(queue: deque[T]) -> Iterator[T]:
-    while queue:
-        yield queue.popleft()
+    yield from stored
 
 
 class OneThread:

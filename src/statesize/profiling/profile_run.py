@@ -21,7 +21,7 @@ from statesize.io.files import Parts, parts_writer
 from statesize.io.kept import FOLDERS
 from statesize.io.text import counted
 from statesize.measurement.settings import Settings
-from statesize.parallel.threads import Executor, run
+from statesize.parallel.threads import Done, Executor, run
 from statesize.profiling.profile import Profile
 from statesize.profiling.sequences import MixerDone, Provenance, SequenceDone, SequenceTask
 from statesize.profiling.work import MOST_OPERATIONS
@@ -92,31 +92,34 @@ class ProfileRun:
         self.parts = Parts(self.folder, ".unit", dataset_to_bytes, mixer_from_bytes)
         self.ends: Parts[Any] = Parts(self.folder, ".end", SequenceDone.to_bytes, SequenceDone.from_bytes)
 
-    def measure(self, inputs: Iterable[Given], executor: Executor) -> None:
-        """Measure all mixers of all sequences but those that are stored."""
-        for done in run(self._tasks(inputs), executor, self.ends, lambda task: task.part("")):
-            step: MixerDone | SequenceDone = done.get()
-            if isinstance(step, MixerDone):
-                self._take(done.task, step)
-                continue
-            self._skipped[done.task.sequence] = step.skipped
-            for index, name in enumerate(step.mixers if done.resumed else ()):
-                self._take(done.task, MixerDone(index, len(step.mixers), name, None))
+    def steps(self, inputs: Iterable[Given], executor: Executor) -> Iterator[Done[SequenceTask, Any]]:
+        """What is done for all sequences but those that are stored, which are read."""
+        return run(self._tasks(inputs), executor, self.ends, lambda task: task.part(""))
+
+    def take(self, done: Done[SequenceTask, Any]) -> None:
+        """Keep a step."""
+        step: MixerDone | SequenceDone = done.get()
+        if isinstance(step, MixerDone):
+            self._take_mixer(done.task, step)
+            return
+        self._skipped[done.task.sequence] = step.skipped
+        for index, name in enumerate(step.mixers if done.resumed else ()):
+            self._take_mixer(done.task, MixerDone(index, len(step.mixers), name, None))
 
     def _tasks(self, inputs: Iterable[Given]) -> Iterator[SequenceTask]:
         for sequence, given in enumerate(inputs):
             self.reference = self.reference or len(given)
             self.sequences.append(given)
             task = SequenceTask(sequence, given, self.key, self.reference)
-            # Datasets are read one by one, so that no more than one is in memory.
-            stored = self.parts.names(f"{sequence:06d}")
-            task.finished.update(name for name in stored if self.parts.read(name) is not None)
-            end = self.ends.read(task.part(""))
-            if end is not None and not task.finished.issuperset(map(task.part, end.mixers)):
-                self.ends.remove(task.part(""))
+            if self.folder is not None:
+                # Datasets are read one by one, so that no more than one is in memory.
+                stored, end = self.parts.names(f"{sequence:06d}"), self.ends.read(task.part(""))
+                task.finished.update(name for name in stored if self.parts.read(name) is not None)
+                if end is not None and not task.finished.issuperset(map(task.part, end.mixers)):
+                    self.ends.remove(task.part(""))
             yield task
 
-    def _take(self, task: SequenceTask, step: MixerDone) -> None:
+    def _take_mixer(self, task: SequenceTask, step: MixerDone) -> None:
         """Store a mixer of a sequence, or read it where it is stored, and tell of it."""
         name, sequence, dataset, resumed = step.name, task.sequence, step.dataset, step.dataset is None
         if dataset is None:
