@@ -58,7 +58,7 @@ def test_one_that_is_refused_everywhere_is_skipped(model, capsys, tmp_path):
         found = profile(model, [ODD])
     assert found.mixers == ("layers.0",)
     assert "layers.1 must be causal, but its output at" in found.attributes["skipped"]["layers.1"]
-    print_page(summary([found]))
+    print_page(summary(found))
     assert "skipped: layers.1: Mixer layers.1 must be causal" in capsys.readouterr().out
     document = profile_document(found, None)
     assert [part["name"] for part in document["skipped"]] == ["layers.1"]
@@ -137,7 +137,7 @@ def test_what_a_mixer_does_besides_is_told(capsys):
     ((note, layers),) = found.notes.items()
     assert layers == found.mixers
     assert note.startswith("Half of each value is that of the token before")
-    print_page(summary([found]))
+    print_page(summary(found))
     assert note in capsys.readouterr().out
     document = profile_document(found, None)
     assert [mixer["note"] for mixer in document["mixers"]] == [note, note]

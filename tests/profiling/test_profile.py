@@ -116,7 +116,7 @@ def test_a_profile_tells_its_first_note_and_how_many_there_are(small_profile):
     assert "layers.0.mixer, layers.1.mixer: other" in line
     # A page and a table say it once too.
     assert len(page([Profile(tree)]).notes["Notes"]) == 1
-    told = "".join(table.caption for table in summary([Profile(tree)]).tables)
+    told = "".join(table.caption for table in summary(Profile(tree)).tables)
     assert told.count("layers.0.mixer, layers.1.mixer: other") == 1
     tree["layers.0.mixer"] = node.assign_attrs(note="")
     (line,) = [line for line in repr(Profile(tree)).splitlines() if line.startswith("1 note, in .notes: layers.1")]

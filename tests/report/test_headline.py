@@ -214,7 +214,7 @@ def test_sinks_that_hide_the_rest_are_told_with_the_layers_that_lead_without_the
         tree[f"layers.{at}.mixer"] = node
     assert model_line(Profile(tree)) == (
         "Softmax attention carries 3.0 numbers per channel past token 12 of 24 (7.0 without attention sinks), of 12 "
-        "tokens kept. From 2.0 in layer 0 to 4.0 in layer 1. Without sinks from 5.0 in layer 1 to 9.0 in layer 0."
+        "tokens kept. Without sinks from 5.0 in layer 1 to 9.0 in layer 0."
     )
 
 

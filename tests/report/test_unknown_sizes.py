@@ -58,7 +58,7 @@ def test_tables_documents_and_sentences_say_unknown(profile, capsys, tmp_path):
     assert rows.cause.tolist() == ["Its state size is unknown.", ""]
     assert str(diagnose(profile)[0]) == "mixed: the size of its state is unknown"
     for wide, times in ((False, 1), (True, 3)):
-        print_page(summary([profile], wide=wide))
+        print_page(summary(profile, wide=wide))
         (line,) = (line for line in capsys.readouterr().out.splitlines() if re.match(r"(Model +)?mixed +", line))
         assert line.count("unknown") == times
     document = json.loads(json.dumps(profile_document(profile, None), allow_nan=False))["mixers"][0]

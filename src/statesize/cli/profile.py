@@ -267,7 +267,7 @@ def _show(
     if printing.json:
         print_json(profile_document(result, folder))
     else:
-        print_page(summary([result], metric, wide=wide, weights=weights))
+        print_page(summary(result, metric, wide=wide, weights=weights))
     if html is not None:
         tell_page(html, printing, open_page=open_page)
 

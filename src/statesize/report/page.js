@@ -2,7 +2,7 @@
 // What is chosen on the map of heads, and which charts depend on it.
 (() => {
   const { byId, data } = drawing;
-  const { metrics, charts, models, texts } = data[byId("map").dataset.key];
+  const { metrics, sink, charts, models, texts } = data[byId("map").dataset.key];
   const choice = {};
   for (const id of ["model", "layer", "head", "sequence", "scale"]) choice[id] = byId(id);
 
@@ -63,7 +63,7 @@
     drawChosen();
   };
   const drawMap = () => {
-    map.drawMaps(models, metric(), byId("measure").value, pickCell);
+    map.drawMaps(models, metric(), byId("measure").value, sink, pickCell);
     markCell();
   };
 

@@ -26,14 +26,15 @@ from statesize.report.tables import (
     provenance,
     with_terms,
 )
-from statesize.report.words import findings, headline, model_line, sink_notes
+from statesize.report.words import findings, headline, leading_layers, model_line, sink_notes
 from statesize.results.fields import FIGURES
 from statesize.results.profiled import Profiled
 
 _BARS = (
     "Findings, map and bars tell ESS at one cut, the middle of each text, averaged over texts and heads.",
-    "The ceiling is the most ESS that there could be. Utilisation is ESS as a share of it, where the layer’s own size "
-    "is the limit.",
+    "The ceiling is the most ESS that there could be. The share of the state is ESS as a part of what a fixed state "
+    "holds, where the text can fill it. A cache has the share of the ceiling: of the tokens stored, or of those after "
+    "the cut where these are fewer.",
     "A bar far below its ceiling says that the layer carries little past a token of this text, or that an attention "
     "sink hides the rest. Whether more memory would help depends on the task.",
 )
@@ -97,7 +98,7 @@ def page(
         tables.append(table)
     notes = {
         MEANING: [*standing(own, weights), *what_suffices(own)],
-        "How to read this": [*explained, *sink_notes(profiles)],
+        "How to read this": [*filter(None, [*explained, *sink_notes(profiles), *map(leading_layers, profiles)])],
         "Not measured": _named(profiles, [by_reason(one.attributes["skipped"]) for one in profiles]),
         "Notes": _named(profiles, [{listed(names): note for note, names in one.notes.items()} for one in profiles]),
     }
