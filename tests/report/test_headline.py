@@ -53,7 +53,7 @@ def test_two_models_by_their_bytes_and_their_ess_at_the_middle(profiles, metric)
     )
     of = [f"{one:.1f} numbers in" for one in carried]
     assert f": {of[0]} softmax attention against {of[1]} gated linear attention, as " in said.detail
-    assert f"Stored there: {byte_count(softmax.state_bytes / 2)} against 256 B." in said.detail
+    assert f"Stored there, keys of caches included: {byte_count(softmax.state_bytes / 2)} against 256 B." in said.detail
 
 
 @pytest.mark.parametrize(("mixer", "against"), [("gla", "of the 2 that it holds"), ("sa", "of 2 tokens kept")])
@@ -154,7 +154,7 @@ def test_kinds_of_layers_of_one_model_are_compared_by_one_layer_of_each():
     linear = np.mean([values[at] for at in (0, 2, 3)])
     softmax = f": {values[1]:.1f} numbers in softmax attention"
     assert f"{softmax} against {linear:.1f} numbers in linear attention, as " in said.detail
-    assert "Stored by a layer there:" in said.detail
+    assert "Stored by a layer there, keys of caches included:" in said.detail
 
 
 @pytest.mark.parametrize(

@@ -148,9 +148,9 @@ def test_a_page_says_once_what_is_normal_for_each_kind_of_memory(of_eight):
     ],
 )
 def test_the_command_that_tests_what_suffices_is_told_in_full(source, command):
-    (told,) = what_suffices([SimpleNamespace(model="gla", attributes={"source": source})])
+    _, (told,) = what_suffices([SimpleNamespace(model="gla", attributes={"source": source})])
     own = " (TEXTS.jsonl: at least 5 texts of yours, one in each row)" if "TEXTS" in command else ""
-    assert told.endswith(f"Whether so many numbers suffice, this tests{own}: {command}")
+    assert told == f"Whether so many numbers suffice, this tests{own}: {command}"
 
 
 def test_training_raises_ess_of_some_models_on_record_and_lowers_that_of_others():

@@ -21,7 +21,7 @@ from statesize.measurement.settings import SINK
 from statesize.report.charts import FEWEST, page_charts, show_token, tolerance_counts
 from statesize.report.document import embedded_json, filled
 from statesize.report.names import model_title, short_names
-from statesize.report.words import telling_layer
+from statesize.report.words import sink_note, telling_layer
 from statesize.results.checked import DTYPES
 from statesize.results.fields import Array
 from statesize.results.profiled import Profiled
@@ -288,7 +288,22 @@ class HeadMap:
 
     def html(self, key: str) -> str:
         """Where they draw it."""
-        return filled("head_map.html", {"key": key, "extent": escape(extent_note(self.profiles, self.extent))})
+        said = {"finding": widest(self.profiles), "extent": extent_note(self.profiles, self.extent)}
+        return filled("head_map.html", {"key": key} | {name: escape(text) for name, text in said.items()})
+
+
+def widest(profiles: Sequence[Profiled]) -> str:
+    """The heads with most and with least ESS, in words; "" where two are not known."""
+    heads: list[tuple[float, str]] = []
+    for one in profiles:
+        names, of = [*short_names(one.mixers).values()], f" of {model_title(one)}" if len(profiles) > 1 else ""
+        for found in extreme_heads(one, "entropy").values():
+            heads += [(value, f"{label} of layer {names[layer]}{of}") for layer, label, value, _ in found]
+    if not heads:
+        return ""
+    (least, last), (most, first) = min(heads), max(heads)
+    without = " without sinks" if any(map(sink_note, profiles)) else ""
+    return f"Most is carried by {first}: {most:.1f} numbers per channel{without}. Least by {last}: {least:.1f}."
 
 
 def fitting_map(profiles: Sequence[Profiled], metrics: Mapping[Metric, str]) -> HeadMap:

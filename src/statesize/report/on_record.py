@@ -190,20 +190,20 @@ def standing(
     return list(found)
 
 
-def what_suffices(profiles: Sequence[Profiled]) -> list[str]:
-    """What ESS does not tell, and what does: the truncation tests that were made, or the command that makes one."""
+def what_suffices(profiles: Sequence[Profiled]) -> tuple[list[str], list[str]]:
+    """What ESS does not tell and truncation tests told, then what to do next: the test, where none was made."""
     tested = [
         f"What suffices{f' for {model_title(one)} ({one.model})' if len(profiles) > 1 else ''}: {said}"
         for one in profiles
         if (said := one.attributes.get("truncation"))
     ]
     if tested:
-        return [*tested, f"{NO_NEED}."]
+        return [*tested, f"{NO_NEED}."], []
     source: Mapping[str, str] = profiles[0].attributes.get("source") or {}
     model = profiles[0].model if source.get("kind") == "bundled" else f"MODEL --jsonl {OWN_TEXTS}"
     command = source.get("test") or f"statesize truncate {model}"
     own = f" ({OWN_TEXTS}: at least {FEWEST_TEXTS} texts of yours, one in each row)" if OWN_TEXTS in command else ""
-    return [f"{NO_NEED}. Whether so many numbers suffice, this tests{own}: {command}"]
+    return [f"{NO_NEED}."], [f"Whether so many numbers suffice, this tests{own}: {command}"]
 
 
 def _standing(profile: Profiled, models: Sequence[Mapping[str, Any]], own: Mapping[str, Any] | None) -> list[str]:

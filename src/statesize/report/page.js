@@ -47,7 +47,11 @@
     return Promise.all([drawCurves(), positions.drawStrip(charts.strip, drawCurves)]);
   };
 
-  const drawChosen = () => Promise.all([drawPositions(), ladder.drawTolerance(charts.tolerance, chosen()), drawSpectrum()]);
+  // What is folded has no width to draw in.
+  const folded = byId("chosen");
+  const drawChosen = () => folded.open
+    ? Promise.all([drawPositions(), ladder.drawTolerance(charts.tolerance, chosen()), drawSpectrum()]) : null;
+  folded.addEventListener("toggle", drawChosen);
 
   let marked = null;
   const markCell = () => map.mark(Number(choice.model.value), ...(marked ?? [Number(choice.layer.value), chosen().name]));
@@ -60,7 +64,8 @@
     choice.head.value = layer().heads.indexOf(cell.label);
     marked = [cell.layer, cell.label];
     markCell();
-    drawChosen();
+    if (folded.open) drawChosen();
+    else folded.open = true;
   };
   const drawMap = () => {
     map.drawMaps(models, metric(), byId("measure").value, sink, pickCell);

@@ -16,7 +16,7 @@ from statesize.report.head_map import fitting_map
 from statesize.report.names import by_reason, distinct, metric_titles, model_title, model_titles
 from statesize.report.on_record import standing, what_suffices
 from statesize.report.redundancy import Redundancy
-from statesize.report.result_page import MEANING, PageChart, PageFigure, ResultPage, told_apart
+from statesize.report.result_page import NEXT, RESULT, PageChart, PageFigure, ResultPage, told_apart
 from statesize.report.tables import (
     comparison_table,
     engine_table,
@@ -83,7 +83,7 @@ def page(
     own, profiles = profiles, distinct(profiles)
     said, several = headline(profiles), len(profiles) > 1
     explained, tables = [said.detail, *_BARS, *([_REPEATED] if networks else [])], [layer_table(profiles)]
-    titles = model_titles(profiles)
+    titles, (known, tests) = model_titles(profiles), what_suffices(own)
     if several:
         models = compared_models(own, recall or {}, networks)
         figures = with_terms(comparison_table(models, titles), FIGURES, profiles)
@@ -97,7 +97,8 @@ def page(
         table, shared = told_apart(rows, "How each model was measured")
         tables.append(table)
     notes = {
-        MEANING: [*standing(own, weights), *what_suffices(own)],
+        RESULT: [*standing(own, weights), *known],
+        NEXT: tests,
         "How to read this": [*filter(None, [*explained, *sink_notes(profiles), *map(leading_layers, profiles)])],
         "Not measured": _named(profiles, [by_reason(one.attributes["skipped"]) for one in profiles]),
         "Notes": _named(profiles, [{listed(names): note for note, names in one.notes.items()} for one in profiles]),
@@ -138,6 +139,8 @@ def _bars(profiles: Sequence[Profiled], metric: Metric, title: str) -> PageChart
         said = ["Point at a bar for the ceiling of the layer, and how much of it the layer uses."]
     chart = vega.page_chart(layers(profiles, metric))
     heading = "Each layer" if metric == "entropy" else "Each layer, by counts"
+    if metric != "entropy":
+        said.append("A count takes all values above that line alike, and entropy gives small ones little weight.")
     return PageChart(heading, chart, " ".join([f"{title}.", *said]))
 
 

@@ -252,7 +252,7 @@ def model_line(profile: Profiled, metric: str = "entropy") -> str:
         return f"{_sentence_case(party.name)}: nothing was measured."
     names, start, carried = short_names(profile.mixers), "From", party.layers
     if not math.isnan(party.sinkless):
-        start, carried = "Without sinks from", {name: (sinkless,) * 2 for name, sinkless in _sinkless(profile).items()}
+        start, carried = "Without sinks from", {name: (ess, ess) for name, ess in _sinkless(profile).items()}
     ends = _ends({names[layer]: carried[layer] for layer in party.layers})
     said = [_alone(party), f"{start} {ends}." if ends else "", _lack(profile, model_title(profile))]
     return " ".join(filter(None, said))
@@ -459,7 +459,7 @@ def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str
     ]
     if all(party.state_bytes > 0 for party in parties):
         stored = " against ".join(byte_count(party.state_bytes) for party in parties)
-        said.append(f"{'Stored' if whole else 'Stored by a layer'} there: {stored}.")
+        said.append(f"{'Stored' if whole else 'Stored by a layer'} there, keys of caches included: {stored}.")
     said += [f"The window of {party.name} is longer than the text: it does not act." for party in parties if party.idle]
     said += [note for profile in profiles if (note := left_out_note(profile))]
     if len(profiles) == 1 and sink_note(profiles[0]):

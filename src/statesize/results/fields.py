@@ -273,8 +273,9 @@ GROUP_HEADINGS = {
 }
 
 FIGURES = {
-    "state_bytes": "Bytes that the model's own cache holds for all layers at the end of the longest sequence.",
-    "middle_bytes": "Bytes that it holds at the middle of the longest sequence.",
+    "state_bytes": "Bytes that the model's own cache holds for all layers at the end of the longest sequence: states, "
+    "or keys and values of all tokens that it sees.",
+    "middle_bytes": "Bytes that it holds at the middle of the longest sequence, keys too.",
     "middle_entropy": "Entropy-ESS per channel at the cut nearest to the middle of each sequence, averaged over "
     "sequences and the channels of all layers.",
     "middle_ceiling": "What it could be there: at most what the layer holds, and the tokens before or after.",

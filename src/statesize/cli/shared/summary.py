@@ -96,7 +96,8 @@ def summary(profile: Profile, metric: str = "entropy", *, wide: bool = False, we
     if wide and (groups := [told(row) for row in group_rows(profile)]):
         table = table_of("Joint ESS of heads that share a cache, a channel of the cache", GROUP_HEADINGS, groups)
         tables.append(replace(table, headings=_headings(GROUP_HEADINGS, relative)))
-    notes = [sink_note(profile), _notes(profile), *standing([profile], weights)[:1], *what_suffices([profile])]
+    known, tests = what_suffices([profile])
+    notes = [sink_note(profile), _notes(profile), *standing([profile], weights)[:1], " ".join([*known, *tests])]
     tables[-1] = replace(tables[-1], caption="\n".join(filter(None, (tables[-1].caption, *notes))))
     return ResultPage("Effective state-size", headline([profile], metric).sentence, (), tables)
 
