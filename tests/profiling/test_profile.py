@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import altair as alt
 import numpy as np
@@ -97,7 +98,7 @@ def test_a_profile_shows_itself_in_three_lines(small_profile):
         r"to tell: fewer than 16 tokens bound what can pass, whatever the model\. Give 64 or more\."
     )
     assert re.fullmatch(carries, found)
-    assert following == "next: .summary(), .ess('layers.0.mixer'), .to_html('tiny <gla>.html')"
+    assert following == "next: .summary(), .ess('layers.0.mixer'), .to_html()"
 
 
 def test_a_profile_tells_its_first_note_and_how_many_there_are(small_profile):
@@ -155,3 +156,9 @@ def test_charts_of_what_is_not_there(small_profile, arguments):
 def test_report(small_profile, tmp_path):
     path = small_profile.to_html(tmp_path / "report.html")
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_a_report_without_a_path_has_the_name_of_the_model(small_profile, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert small_profile.called("who/model").to_html() == Path("model.html")
+    assert Path("model.html").is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -133,10 +134,10 @@ def cache(
     if ratios is not None:
         result.save_pruned_shares(ratios)
         printing.say(f"Ratios: {ratios}")
-    short = short_table(result) if result.little_text and reached < FEWEST_TEXTS else None
-    show_page(page(result), result.to_dict(), html, printing, open_page=open_page, shown=1, short=short)
-    if html is None and not printing.json and short is None:
-        printing.say("--html and --json also show what each cache keeps.")
+    drawn = page(result)
+    if result.little_text and reached < FEWEST_TEXTS:
+        drawn = replace(drawn, tables=[short_table(result), *drawn.tables], notes={})
+    show_page(drawn, result.to_dict(), html, printing, open_page=open_page)
     if result.little_text:
         longer = not result.context_matters
         texts.tell_more(inputs, documents, reached, printing, longer=longer, least=FEWEST_PIECES)

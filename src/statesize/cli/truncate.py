@@ -149,10 +149,10 @@ def truncate(
     if profile is not None and measured is not None:
         with_truncation(measured, result).save(profile)
         printing.say(f"Profile: {profile}")
-    # All rows, as notes and finding speak of the last ones too; few of too little text.
-    short = short_table(result) if result.little_text and reached < FEWEST_TEXTS else None
-    all_rows = len(result.rows) + 1
-    show_page(page(result), result.to_dict(), html, printing, open_page=open_page, rows=all_rows, short=short)
+    drawn = page(result)
+    if result.little_text and reached < FEWEST_TEXTS:
+        drawn = replace(drawn, tables=[short_table(result), *drawn.tables], notes={})
+    show_page(drawn, result.to_dict(), html, printing, open_page=open_page)
     if result.little_text:
         longer = not result.context_matters
         texts.tell_more(inputs, options["documents"], reached, printing, longer=longer, least=1)
