@@ -302,8 +302,8 @@ def widest(profiles: Sequence[Profiled]) -> str:
     if not heads:
         return ""
     (least, last), (most, first) = min(heads), max(heads)
-    without = " without sinks" if any(map(sink_note, profiles)) else ""
-    return f"Most is carried by {first}: {most:.1f} numbers per channel{without}. Least by {last}: {least:.1f}."
+    said = f"{first} carries most ({most:.1f}), {last} least ({least:.1f})."
+    return f"Without sinks, {said}" if any(map(sink_note, profiles)) else said[:1].upper() + said[1:]
 
 
 def fitting_map(profiles: Sequence[Profiled], metrics: Mapping[Metric, str]) -> HeadMap:
