@@ -89,7 +89,7 @@ def cache(
     ask_hub(model, loading.revision)
 
     from statesize.cli.shared.summary import show_plan
-    from statesize.cli.shared.table import show_page
+    from statesize.cli.shared.table import show, show_page, write_page
     from statesize.measurement.statistics import FEWEST_TEXTS
     from statesize.reduction.cache.page import page
     from statesize.reduction.cache.prefix import require_cache, require_context
@@ -136,8 +136,10 @@ def cache(
         printing.say(f"Ratios: {ratios}")
     drawn = page(result)
     if result.little_text and reached < FEWEST_TEXTS:
-        drawn = replace(drawn, tables=[short_table(result), *drawn.tables], notes={})
-    show_page(drawn, result.to_dict(), html, printing, open_page=open_page)
+        write_page(drawn, html, printing, open_page=open_page)
+        show(replace(drawn, tables=[short_table(result)], notes={}), result.to_dict(), printing)
+    else:
+        show_page(drawn, result.to_dict(), html, printing, open_page=open_page)
     if result.little_text:
         longer = not result.context_matters
         texts.tell_more(inputs, documents, reached, printing, longer=longer, least=FEWEST_PIECES)

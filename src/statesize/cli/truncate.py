@@ -93,7 +93,7 @@ def truncate(
     ask_hub(model, loading.revision)
 
     from statesize.cli.shared.summary import show_plan
-    from statesize.cli.shared.table import show_page
+    from statesize.cli.shared.table import show, show_page, write_page
     from statesize.measurement.statistics import ENOUGH_TOKENS, FEWEST_TEXTS
     from statesize.models.load import model_name
     from statesize.profiling import Profile
@@ -151,8 +151,10 @@ def truncate(
         printing.say(f"Profile: {profile}")
     drawn = page(result)
     if result.little_text and reached < FEWEST_TEXTS:
-        drawn = replace(drawn, tables=[short_table(result), *drawn.tables], notes={})
-    show_page(drawn, result.to_dict(), html, printing, open_page=open_page)
+        write_page(drawn, html, printing, open_page=open_page)
+        show(replace(drawn, tables=[short_table(result)], notes={}), result.to_dict(), printing)
+    else:
+        show_page(drawn, result.to_dict(), html, printing, open_page=open_page)
     if result.little_text:
         longer = not result.context_matters
         texts.tell_more(inputs, options["documents"], reached, printing, longer=longer, least=1)

@@ -115,7 +115,7 @@ def short_table(result: TruncationResult) -> PageTable:
         "KL lost: how far the predictions change, as a share of how far they change without any past. With hindsight: "
         "about the fewest numbers that a memory needs; without hindsight: an upper bound."
     )
-    return PageTable("At a glance", _HEADINGS[:3], rows, caption)
+    return PageTable("", _HEADINGS[:3], rows, caption)
 
 
 def notes(result: TruncationResult) -> list[str]:

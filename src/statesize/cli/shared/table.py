@@ -172,13 +172,18 @@ def show(page: ResultPage, document: dict[str, Any], printing: Printing) -> None
         print_page(page)
 
 
+def write_page(page: ResultPage, html: Path | None, printing: Printing, *, open_page: bool) -> None:
+    """Write the page if it is wanted, and say where it lies."""
+    if html is not None:
+        page.write(html)
+        tell_page(html, printing, open_page=open_page)
+
+
 def show_page(
     page: ResultPage, document: dict[str, Any], html: Path | None, printing: Printing, *, open_page: bool = False
 ) -> None:
     """Write the page if it is wanted, and show its first table, naming the others; or the document."""
-    if html is not None:
-        page.write(html)
-        tell_page(html, printing, open_page=open_page)
+    write_page(page, html, printing, open_page=open_page)
     first, *others = page.tables
     show(replace(page, tables=[_beginning(first)]), document, printing)
     if html is None and others and not printing.json:

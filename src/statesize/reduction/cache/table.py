@@ -39,7 +39,7 @@ def short_table(result: CachePrices) -> PageTable:
     ]
     in_nats, none = all(one.loss is one.nats for one in shown), no_interval(result.texts)
     caption = "" if result.finding.endswith(none) else none.strip()
-    return PageTable("At a glance", (*HEADINGS[:2], HEADINGS[3 if in_nats else 2], HEADINGS[4]), rows, caption)
+    return PageTable("", (*HEADINGS[:2], HEADINGS[3 if in_nats else 2], HEADINGS[4]), rows, caption)
 
 
 def notes(result: CachePrices) -> list[str]:
