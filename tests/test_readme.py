@@ -123,7 +123,7 @@ def test_links_to_files_lead_somewhere():
 def test_every_column_of_the_table_is_defined(capsys):
     # A state and a cache.
     shape = ModelConfig(mixer="la,sa", vocabulary_size=8, width=8, heads=1, layers=2, key_size=2)
-    print_page(summary([statesize.profile(LanguageModel(shape), [[1, 2, 3, 4, 5, 6]])], wide=True))
+    print_page(summary(statesize.profile(LanguageModel(shape), [[1, 2, 3, 4, 5, 6]]), wide=True))
     headings = "".join(capsys.readouterr().out.splitlines(keepends=True)[2:4])
     rows = re.findall(r"^\| ([^|]+) \| [^|]+ \|$", COLUMNS, re.MULTILINE)
     defined = [row for row in rows if row != "column"]

@@ -10,8 +10,8 @@ from oracles.operators import random_operator
 from statesize import Convolution, Dense, Recurrence, SoftmaxAttention, capture, measure
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.measurement.columns import MARKED, few_cuts, sinks
-from statesize.measurement.settings import Settings
+from statesize.measurement.columns import few_cuts, sinks
+from statesize.measurement.settings import MARKED, Settings
 from statesize.profiling import profile
 
 LENGTH = 40

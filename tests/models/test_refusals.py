@@ -8,7 +8,6 @@ from oracles.tiny_families import tiny, token_ids
 from torch import nn
 
 from statesize import capture
-from statesize.cli.shared.printing import profile_document
 from statesize.cli.shared.summary import summary
 from statesize.cli.shared.table import print_page
 from statesize.errors import ModelError, StatesizeWarning
@@ -58,10 +57,10 @@ def test_one_that_is_refused_everywhere_is_skipped(model, capsys, tmp_path):
         found = profile(model, [ODD])
     assert found.mixers == ("layers.0",)
     assert "layers.1 must be causal, but its output at" in found.attributes["skipped"]["layers.1"]
-    print_page(summary([found]))
+    print_page(summary(found))
     assert "skipped: layers.1: Mixer layers.1 must be causal" in capsys.readouterr().out
-    document = profile_document(found, None)
-    assert [part["name"] for part in document["skipped"]] == ["layers.1"]
+    document = found.to_dict()
+    assert list(document["skipped"]) == ["layers.1"]
     assert plan(model, [ODD]).skipped.keys() == {"layers.1"}
     page = found.to_html(tmp_path / "page.html").read_text(encoding="utf-8")
     assert "Not measured</h2><ul><li>layers.1: Mixer layers.1 must be causal" in page
@@ -137,9 +136,9 @@ def test_what_a_mixer_does_besides_is_told(capsys):
     ((note, layers),) = found.notes.items()
     assert layers == found.mixers
     assert note.startswith("Half of each value is that of the token before")
-    print_page(summary([found]))
+    print_page(summary(found))
     assert note in capsys.readouterr().out
-    document = profile_document(found, None)
+    document = found.to_dict()
     assert [mixer["note"] for mixer in document["mixers"]] == [note, note]
     json.dumps(document)
 

@@ -90,7 +90,7 @@ def test_in_headlines_tables_and_comparisons(lacking, capsys):
     assert ss.compare([whole, lacking]).notes == (
         "Not all layers were measured as a whole of LM; sums lack what was skipped.",
     )
-    print_page(summary([lacking]))
+    print_page(summary(lacking))
     out = capsys.readouterr().out
     assert any(line.split()[:3] == [LOST, "not", "measured"] for line in out.splitlines())
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import altair as alt
 import numpy as np
@@ -97,7 +98,7 @@ def test_a_profile_shows_itself_in_three_lines(small_profile):
         r"to tell: fewer than 16 tokens bound what can pass, whatever the model\. Give 64 or more\."
     )
     assert re.fullmatch(carries, found)
-    assert following == "next: .summary(), .ess('layers.0.mixer'), .to_html('tiny <gla>.html')"
+    assert following == "next: .summary(), .ess('layers.0.mixer'), .to_html()"
 
 
 def test_a_profile_tells_its_first_note_and_how_many_there_are(small_profile):
@@ -116,7 +117,7 @@ def test_a_profile_tells_its_first_note_and_how_many_there_are(small_profile):
     assert "layers.0.mixer, layers.1.mixer: other" in line
     # A page and a table say it once too.
     assert len(page([Profile(tree)]).notes["Notes"]) == 1
-    told = "".join(table.caption for table in summary([Profile(tree)]).tables)
+    told = "".join(table.caption for table in summary(Profile(tree)).tables)
     assert told.count("layers.0.mixer, layers.1.mixer: other") == 1
     tree["layers.0.mixer"] = node.assign_attrs(note="")
     (line,) = [line for line in repr(Profile(tree)).splitlines() if line.startswith("1 note, in .notes: layers.1")]
@@ -155,3 +156,9 @@ def test_charts_of_what_is_not_there(small_profile, arguments):
 def test_report(small_profile, tmp_path):
     path = small_profile.to_html(tmp_path / "report.html")
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_a_report_without_a_path_has_the_name_of_the_model(small_profile, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert small_profile.called("who/model").to_html() == Path("model.html")
+    assert Path("model.html").is_file()

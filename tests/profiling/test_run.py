@@ -10,7 +10,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 
 from statesize import capture
-from statesize.cli.shared.printing import profile_document
 from statesize.cli.shared.summary import layer_rows
 from statesize.errors import InputError, ModelError
 from statesize.measurement.measurement import measure
@@ -259,7 +258,7 @@ def test_bounds_on_counts_are_shown_as_bounds(model):
     settings = Settings(layers=["second"], engine="tridiagonal", relative_tolerances=[1e-4])
     exact, bounded = (profile(model, tokens, settings=replace(settings, count_accuracy=share)) for share in (None, 0.5))
     assert not any("–" in row.ess for row in layer_rows(exact, "relative_count"))
-    document = {mixer["name"]: mixer for mixer in profile_document(bounded, None)["mixers"]}
+    document = {mixer["layer"]: mixer for mixer in bounded.to_dict()["mixers"]}
     apart = 0
     for row in layer_rows(bounded, "relative_count"):
         mixer = document[row.layer]

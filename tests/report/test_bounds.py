@@ -72,7 +72,7 @@ def test_in_sentences(bounded):
 def test_in_tables(bounded, ends, capsys):
     shown = f"{ends[0]:.1f}–{ends[1]:.1f}"
     assert shown in between_bounds(layer_table([bounded]))
-    print_page(summary([bounded], wide=True))
+    print_page(summary(bounded, wide=True))
     assert f" {shown} " in capsys.readouterr().out
     compared = compare([bounded, bounded])
     print_page(comparison_page([bounded, bounded], compared, ("one", "two"), wide=True))

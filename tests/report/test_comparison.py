@@ -172,7 +172,7 @@ def test_the_page_is_that_of_the_profiles_with_what_is_known_beside_them(bundled
     drawn = compared.to_html(tmp_path / "compared.html")
     assert drawn.read_bytes() == write_report(bundled, tmp_path / "same.html", {"gla": 12.5}).read_bytes()
     assert "12.5" in drawn.read_text()
-    assert repr(compared).endswith("\nnext: .to_dataframe(), .to_html('compared.html')")
+    assert repr(compared).endswith("\nnext: .to_dataframe(), .to_html()")
 
 
 def test_nothing_to_compare(bundled):

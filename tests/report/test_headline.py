@@ -53,7 +53,7 @@ def test_two_models_by_their_bytes_and_their_ess_at_the_middle(profiles, metric)
     )
     of = [f"{one:.1f} numbers in" for one in carried]
     assert f": {of[0]} softmax attention against {of[1]} gated linear attention, as " in said.detail
-    assert f"Stored there: {byte_count(softmax.state_bytes / 2)} against 256 B." in said.detail
+    assert f"Stored there, keys of caches included: {byte_count(softmax.state_bytes / 2)} against 256 B." in said.detail
 
 
 @pytest.mark.parametrize(("mixer", "against"), [("gla", "of the 2 that it holds"), ("sa", "of 2 tokens kept")])
@@ -154,7 +154,7 @@ def test_kinds_of_layers_of_one_model_are_compared_by_one_layer_of_each():
     linear = np.mean([values[at] for at in (0, 2, 3)])
     softmax = f": {values[1]:.1f} numbers in softmax attention"
     assert f"{softmax} against {linear:.1f} numbers in linear attention, as " in said.detail
-    assert "Stored by a layer there:" in said.detail
+    assert "Stored by a layer there, keys of caches included:" in said.detail
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_sinks_that_hide_the_rest_are_told_with_the_layers_that_lead_without_the
         tree[f"layers.{at}.mixer"] = node
     assert model_line(Profile(tree)) == (
         "Softmax attention carries 3.0 numbers per channel past token 12 of 24 (7.0 without attention sinks), of 12 "
-        "tokens kept. From 2.0 in layer 0 to 4.0 in layer 1. Without sinks from 5.0 in layer 1 to 9.0 in layer 0."
+        "tokens kept. Without sinks from 5.0 in layer 1 to 9.0 in layer 0."
     )
 
 

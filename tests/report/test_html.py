@@ -108,7 +108,7 @@ def test_table_has_every_layer_and_definition(page, hostile_profile):
     for layer in hostile_profile.mixers:
         assert layer in text
     # In the table, and with what it says.
-    for heading in ("TSS", "Average ESS, entropy", "Total ESS, relative tolerance", "Norm", "Utilisation of state"):
+    for heading in ("TSS", "Average ESS, entropy", "Total ESS, relative tolerance", "Norm", "Average share of state"):
         assert text.count(heading) >= 2
     assert "0.01 times" in text
     for digest in ("weights_sha256", "tokens_sha256"):

@@ -64,11 +64,13 @@ def test_a_model_is_told_at_the_nearest_length_and_its_own_untrained_figure_alon
     for length, nearest, ess, untrained in ((16, 16, 2, 3), (20, 16, 2, 3), (32, 64, 4, 5), (40, 64, 4, 5)):
         near = "ESS on record" if length == nearest else "Nearest ESS on record"
         near_it = f"{untrained:.1f}: too near to tell trained weights from them"
-        own = f"this {ess:.1f} of 8; with untrained weights {near_it}. Others there: that {ess:.1f} of 8."
+        own = f"this {ess:.1f} of 8."
+        more = f"With untrained weights the ESS on record is {near_it}. Others there: that {ess:.1f} of 8."
         told = f"of 20 bytes of prose: bytewise 1.0 of 8; of {nearest} tokens of prose: that {ess:.1f} of 8"
         profile = ss.profile("gla", [list(range(5, 5 + length))])
         assert standing([profile], "0a" * 32, models) == [
-            f"{NORMAL} {near}, past token {nearest // 2} of {nearest}: {own} All: statesize models --measured"
+            f"{NORMAL} {near}, past token {nearest // 2} of {nearest}: {own} All: statesize models --measured",
+            more,
         ]
         for weights in ("0c" * 32, ""):
             expected = f"{NORMAL} Nearest ESS on record, at the middle {told}, this {ess:.1f} of 8."
@@ -83,25 +85,27 @@ def of_eight():
 @pytest.mark.parametrize(
     ("ess", "without", "untrained", "told"),
     [
-        (11.9, 11.9, 27.3, "11.9 of 8; with untrained weights 27.3: LOWERS."),
-        (10.0, 10.0, 6.0, "10.0 of 8; with untrained weights 6.0: RAISES."),
-        (41.2, 41.2, 34.5, "41.2 of 8; with untrained weights 34.5: NEAR."),
-        (7.75, 7.75, 10.3, "7.8 of 8; with untrained weights 10.3: NEAR."),
+        (11.9, 11.9, 27.3, "11.9 of 8.|27.3: LOWERS."),
+        (10.0, 10.0, 6.0, "10.0 of 8.|6.0: RAISES."),
+        (41.2, 41.2, 34.5, "41.2 of 8.|34.5: NEAR."),
+        (7.75, 7.75, 10.3, "7.8 of 8.|10.3: NEAR."),
         # With sinks and without them it is far below, or far above, or it is so without sinks alone.
-        (8.7, 22.1, 63.3, "8.7 of 8, 22.1 without sinks; with untrained weights 63.3: LOWERS."),
-        (7.8, 17.9, 6.9, "7.8 of 8, 17.9 without sinks; with untrained weights 6.9: ALONE."),
-        (3.0, 17.9, 6.9, "3.0 of 8, 17.9 without sinks; with untrained weights 6.9: ALONE."),
+        (8.7, 22.1, 63.3, "8.7 of 8, 22.1 without sinks.|63.3: LOWERS."),
+        (7.8, 17.9, 6.9, "7.8 of 8, 17.9 without sinks.|6.9: ALONE."),
+        (3.0, 17.9, 6.9, "3.0 of 8, 17.9 without sinks.|6.9: ALONE."),
         (7.8, 17.9, None, "7.8 of 8, 17.9 without sinks."),
     ],
 )
 def test_what_training_does_is_said_where_all_numbers_show_it(of_eight, ess, without, untrained, told):
     models = [named("this", "0a", (8, ess, without, untrained))]
-    expected = f"{NORMAL} ESS on record, past token 4 of 8: this {told} All: statesize models --measured"
-    expected = expected.replace("NEAR", "too near to tell trained weights from them")
+    own, _, effect = told.partition("|")
+    expected = [f"{NORMAL} ESS on record, past token 4 of 8: this {own} All: statesize models --measured"]
+    effect = effect.replace("NEAR", "too near to tell trained weights from them")
     for word in ("lowers", "raises"):
-        expected = expected.replace(word.upper(), f"training {word} ESS of this model (others: raises or lowers)")
-    expected = expected.replace("ALONE", "training shows in the number without sinks alone")
-    assert standing([of_eight], "0a" * 32, models) == [expected]
+        effect = effect.replace(word.upper(), f"training {word} ESS of this model (others: raises or lowers)")
+    effect = effect.replace("ALONE", "training shows in the number without sinks alone")
+    expected += [f"With untrained weights the ESS on record is {effect}"] if effect else []
+    assert standing([of_eight], "0a" * 32, models) == expected
 
 
 @pytest.mark.parametrize(("ends", "place"), [((0.1, 8.0), "inside"), ((5.0, 8.0), "below"), ((0.1, 0.2), "above")])
@@ -144,9 +148,9 @@ def test_a_page_says_once_what_is_normal_for_each_kind_of_memory(of_eight):
     ],
 )
 def test_the_command_that_tests_what_suffices_is_told_in_full(source, command):
-    (told,) = what_suffices([SimpleNamespace(model="gla", attributes={"source": source})])
+    _, (told,) = what_suffices([SimpleNamespace(model="gla", attributes={"source": source})])
     own = " (TEXTS.jsonl: at least 5 texts of yours, one in each row)" if "TEXTS" in command else ""
-    assert told.endswith(f"Whether so many numbers suffice, this tests{own}: {command}")
+    assert told == f"Whether so many numbers suffice, this tests{own}: {command}"
 
 
 def test_training_raises_ess_of_some_models_on_record_and_lowers_that_of_others():
@@ -196,15 +200,17 @@ def test_a_record_without_its_licence_is_no_part_of_the_page(recorded):
         records(recorded.parent)
 
 
-def test_a_profile_prints_where_it_stands_among_models_that_carry_the_same(capsys):
-    assert main(["profile", "gla", "--max-tokens", "32", "--quiet"]) == 0
+def test_a_profile_prints_where_it_stands_and_its_page_names_models_that_carry_the_same(capsys, tmp_path):
+    page = tmp_path / "page.html"
+    assert main(["profile", "gla", "--max-tokens", "32", "--quiet", "--html", str(page)]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "on record, " in line]
     known = measured_models()
     assert len({one["carries"] for one in known}) == 4
+    (more,) = [part for part in page.read_text("utf-8").split("<li>") if part.startswith("With untrained weights")]
     for one in known:
-        assert (one["name"] in line) == (one["carries"] == "a fixed state" and one["data"] == "tokens of prose")
+        assert (one["name"] in line + more) == (one["carries"] == "a fixed state" and one["data"] == "tokens of prose")
     assert line.startswith(f"{NORMAL} Nearest ESS on record, past token 32 of 64: bundled gated linear attention ")
-    assert line.count("untrained") == 1
+    assert "untrained" not in line
 
 
 def test_what_was_measured_is_listed(capsys):

@@ -9,7 +9,7 @@ from report.visit import Visit, violations
 
 from statesize.measurement import vega
 from statesize.report.document import Shown, number_columns
-from statesize.report.result_page import MEANING, PageChart, PageTable, ResultPage
+from statesize.report.result_page import RESULT, PageChart, PageTable, ResultPage
 
 HOSTILE = "<b onclick=alert(1)>"
 
@@ -36,14 +36,14 @@ def test_what_was_found_comes_first_and_details_are_folded(browser, tmp_path):
     small = PageTable("Small", ("model", "ESS"), [("a", 1.0)], terms={"ESS": "How many numbers."})
     long = PageTable("Long", ("model", "ESS"), [(f"m{at}", float(at)) for at in range(9)])
     chart = PageChart("Chart", alt.Chart(alt.Data(values=[{"x": 1}])).mark_point().encode(x="x:Q").to_dict())
-    notes = {"Notes": ["Known."], MEANING: ["Next: statesize models --measured", "Told: statesizes"]}
+    notes = {"Notes": ["Known."], RESULT: ["Next: statesize models --measured", "Told: statesizes"]}
 
     def titles(*tables):
         made = ResultPage("Title", "Found.", [chart], tables, notes, {"Threads": "1"})
         return re.findall(r"(?:(<summary>)|(?:<section[^>]*>))<h2[^>]*>(.*?)</h2>", made.render()), made
 
     shown, made = titles(small, long)
-    assert [title for _, title in shown] == ["Small", MEANING, "Chart", "Notes", "Long", "How these numbers were made"]
+    assert [title for _, title in shown] == ["Small", RESULT, "Chart", "Notes", "Long", "How these numbers were made"]
     assert [title for folded, title in shown if folded] == ["Long", "How these numbers were made"]
     # A long table is no glance, a wide one is looked up.
     assert titles(long, small)[0][2:4] == [("", "Notes"), ("", "Long")]
@@ -51,7 +51,7 @@ def test_what_was_found_comes_first_and_details_are_folded(browser, tmp_path):
     assert titles(wide)[0][3] == ("<summary>", "Wide")
     visit = Visit(browser, made.write(tmp_path / "page.html"))
     assert visit.page.locator("code").all_inner_texts() == ["statesize models --measured"]
-    assert visit.page.locator("nav a").all_inner_texts() == ["Small", MEANING, "Chart", "Notes", "Details"]
+    assert visit.page.locator("nav a").all_inner_texts() == ["Small", RESULT, "Chart", "Notes", "Details"]
     assert not visit.page.locator("text=m8").is_visible()
     assert visit.page.locator("input").count() == 1
     visit.page.click("nav >> text=Details")

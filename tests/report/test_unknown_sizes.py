@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 import statesize as ss
-from statesize.cli.shared.printing import profile_document
 from statesize.cli.shared.summary import comparison_page, summary
 from statesize.cli.shared.table import print_page
 from statesize.networks.page import needs_rows
@@ -58,11 +57,11 @@ def test_tables_documents_and_sentences_say_unknown(profile, capsys, tmp_path):
     assert rows.cause.tolist() == ["Its state size is unknown.", ""]
     assert str(diagnose(profile)[0]) == "mixed: the size of its state is unknown"
     for wide, times in ((False, 1), (True, 3)):
-        print_page(summary([profile], wide=wide))
+        print_page(summary(profile, wide=wide))
         (line,) = (line for line in capsys.readouterr().out.splitlines() if re.match(r"(Model +)?mixed +", line))
         assert line.count("unknown") == times
-    document = json.loads(json.dumps(profile_document(profile, None), allow_nan=False))["mixers"][0]
-    names = ("state_size", "state_bytes", "state_utilisation", "ceiling_utilisation")
+    document = json.loads(json.dumps(profile.to_dict(), allow_nan=False))["mixers"][0]
+    names = ("tss", "state_bytes", "state_utilisation", "ceiling_utilisation")
     assert [document[name] for name in names] == [None] * 4
     assert profile._repr_html_().count("<td>unknown</td>") == 1
     page = profile.to_html(tmp_path / "page.html").read_text()

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from statesize.lab.studies.statistics import Numbers, of_mean, spearman
+from statesize.measurement.settings import MARKED
 from tools.figures.on_record import estimate, read_json, table
 
 _MODELS = {"SmolLM2-135M-Instruct.Q4_1": "SmolLM2-135M", "gemma-3-270m-q4_k_m": "Gemma 3 270M"}
 _KINDS = {"ess": "ESS", "ess_without_sink": "without its sink", "norm": "norm"}
-_SINK = 0.2
-"""From this share of the attention on, a column is called a sink."""
 
 
 def published_models(document: Mapping[str, Any]) -> dict[str, str]:
@@ -77,7 +76,7 @@ def _own(row: Mapping[str, Any]) -> dict[str, str]:
     heads = row["heads"]
     prose, shares = np.array(heads["prose"]["ess"]), np.array(heads["prose"]["sink_share"])
     layers = prose.reshape(row["layers"], -1).mean(1)
-    sinks = shares > _SINK
+    sinks = shares > MARKED
     return {
         "least": f"{prose.min():.1f}",
         "most": f"{prose.max():.1f}",
@@ -129,7 +128,7 @@ def head_map(row: Mapping[str, Any]) -> str:
                 f'fill-opacity="{opacity:.2f}"><title>layer {layer}, head {head}: ESS {ess[layer, head]:.1f}, '
                 f"sink {shares[layer, head]:.0%}</title></rect>"
             )
-            if shares[layer, head] > _SINK:
+            if shares[layer, head] > MARKED:
                 parts.append(
                     f'<circle cx="{x + (_CELL - 1) / 2:g}" cy="{y + (_CELL - 1) / 2:g}" r="2" fill="#D55E00"/>'
                 )
@@ -137,7 +136,7 @@ def head_map(row: Mapping[str, Any]) -> str:
     parts.append(f'<text x="{_LEFT - 6}" y="{_TOP - 7}" text-anchor="end">layer</text>')
     parts.append(f'<text x="{_LEFT - 6}" y="{_TOP + 12}" text-anchor="end">head</text>')
     parts.append(
-        f'<text x="{_LEFT}" y="{height - 8}">darkest: ESS {most:.0f}; dot: a sink takes a fifth or more</text>'
+        f'<text x="{_LEFT}" y="{height - 8}">darkest: ESS {most:.0f}; dot: a sink (more than {MARKED:.0%})</text>'
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '

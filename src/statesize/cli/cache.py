@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -88,7 +89,7 @@ def cache(
     ask_hub(model, loading.revision)
 
     from statesize.cli.shared.summary import show_plan
-    from statesize.cli.shared.table import show_page
+    from statesize.cli.shared.table import show, show_page, write_page
     from statesize.measurement.statistics import FEWEST_TEXTS
     from statesize.reduction.cache.page import page
     from statesize.reduction.cache.prefix import require_cache, require_context
@@ -133,10 +134,12 @@ def cache(
     if ratios is not None:
         result.save_pruned_shares(ratios)
         printing.say(f"Ratios: {ratios}")
-    short = short_table(result) if result.little_text and reached < FEWEST_TEXTS else None
-    show_page(page(result), result.to_dict(), html, printing, open_page=open_page, shown=1, short=short)
-    if html is None and not printing.json and short is None:
-        printing.say("--html and --json also show what each cache keeps.")
+    drawn = page(result)
+    if result.little_text and reached < FEWEST_TEXTS:
+        write_page(drawn, html, printing, open_page=open_page)
+        show(replace(drawn, tables=[short_table(result)], notes={}), result.to_dict(), printing)
+    else:
+        show_page(drawn, result.to_dict(), html, printing, open_page=open_page)
     if result.little_text:
         longer = not result.context_matters
         texts.tell_more(inputs, documents, reached, printing, longer=longer, least=FEWEST_PIECES)

@@ -256,18 +256,16 @@ def _show(
     weights: str,
 ) -> None:
     """Print a profile that lies in a folder, or in none, and write its page."""
-    from statesize.cli.shared.printing import print_json, profile_document, tell_page
+    from statesize.cli.shared.printing import tell_page
     from statesize.cli.shared.summary import summary
-    from statesize.cli.shared.table import print_page
+    from statesize.cli.shared.table import show
     from statesize.report import write_report
 
     if html is not None:
         with printing.step("drawing the report"):
             write_report([result], html, weights=weights)
-    if printing.json:
-        print_json(profile_document(result, folder))
-    else:
-        print_page(summary([result], metric, wide=wide, weights=weights))
+    document = result.to_dict() | {"result": None if folder is None else str(folder)}
+    show(summary(result, metric, wide=wide, weights=weights), document, printing)
     if html is not None:
         tell_page(html, printing, open_page=open_page)
 

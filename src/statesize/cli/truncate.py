@@ -93,7 +93,7 @@ def truncate(
     ask_hub(model, loading.revision)
 
     from statesize.cli.shared.summary import show_plan
-    from statesize.cli.shared.table import show_page
+    from statesize.cli.shared.table import show, show_page, write_page
     from statesize.measurement.statistics import ENOUGH_TOKENS, FEWEST_TEXTS
     from statesize.models.load import model_name
     from statesize.profiling import Profile
@@ -149,10 +149,12 @@ def truncate(
     if profile is not None and measured is not None:
         with_truncation(measured, result).save(profile)
         printing.say(f"Profile: {profile}")
-    # All rows, as notes and finding speak of the last ones too; few of too little text.
-    short = short_table(result) if result.little_text and reached < FEWEST_TEXTS else None
-    all_rows = len(result.rows) + 1
-    show_page(page(result), result.to_dict(), html, printing, open_page=open_page, rows=all_rows, short=short)
+    drawn = page(result)
+    if result.little_text and reached < FEWEST_TEXTS:
+        write_page(drawn, html, printing, open_page=open_page)
+        show(replace(drawn, tables=[short_table(result)], notes={}), result.to_dict(), printing)
+    else:
+        show_page(drawn, result.to_dict(), html, printing, open_page=open_page)
     if result.little_text:
         longer = not result.context_matters
         texts.tell_more(inputs, options["documents"], reached, printing, longer=longer, least=1)

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from statesize.measurement.measurement import hankel_singular_values
 from statesize.measurement.metrics import entropy_ess
+from statesize.measurement.settings import MARKED
 from statesize.operators import Dense, Operator, SoftmaxAttention
 from statesize.parallel.threads import in_parallel, one_torch_thread
 
-MARKED = 0.2
-"""Share of the attention from which on a token counts as a sink."""
 CUTS = (0.25, 0.5, 0.75)
 """Where variants of ESS are measured, as shares of the sequence."""
 LONGEST = 4096

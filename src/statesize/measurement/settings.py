@@ -36,6 +36,10 @@ FOLLOWING, LEAST_PREFIX, FEWEST_PIECES = 64, 32, 6
 FEWEST_PARTS = 3
 """Parts of the texts of `compress`: by which states are chosen, by which their numbers are, and held out."""
 
+MARKED = 0.2
+"""Share of the attention above which a token counts as a sink."""
+SINK = f"takes more than {MARKED:.0%} of the attention, and more than twice an even share"
+"""What a sink does, in words."""
 LONGEST_WHOLE, EVENLY_SPREAD = 2**14, 32
 """Tokens up to which all positions of a sequence are measured by default, and how many of a longer one."""
 FEW = 8

@@ -56,7 +56,8 @@ def page(name: str, result: NetworkEss, beside: Redundancy | None) -> ResultPage
     hints = [vega.hint("cut", "cut", "d"), *(vega.hint(end, end, ",.1f") for end in ("ess", "low", "high"))]
     x, y = alt.X("cut:Q", title="Tokens before the cut"), alt.Y("ess:Q", title="Entropy-ESS")
     chart = vega.page_chart(vega.estimates(cuts, x, y, "of", hints))
-    tables = [PageTable("Each cut", ("cut", "numbers carried", "interval (95 %)", "the text allows"), rows)]
+    each_cut = PageTable("Each cut", ("cut", "numbers carried", "interval (95 %)", "the text allows"), rows)
+    tables = [each_cut]
     read = [
         "What is counted: in how many independent directions the hidden states behind the cut answer when the "
         "embeddings before it are varied a little. It is the entropy-ESS of the matrix of derivatives (the Jacobian), "
@@ -76,7 +77,8 @@ def page(name: str, result: NetworkEss, beside: Redundancy | None) -> ResultPage
         # Sums invite a comparison, which no text tells where caches hold all that passes.
         compares = not all(beside.cached(index) >= most for index, most in enumerate(beside.dimension))
         each = needs_rows(beside)[: None if compares else len(beside.mixers)]
-        tables.append(PageTable("Each layer", headings, each, f"{_NEEDS} {_COMPARED if compares else ''}".strip()))
+        caption = f"{_NEEDS} {_COMPARED if compares else ''}".strip()
+        tables = [PageTable("Each layer", headings, each, caption), each_cut]
         said += [f"{mixer} is not measured: {why}" for mixer, why in beside.skipped.items()]
         said += [
             beside.reason(index)

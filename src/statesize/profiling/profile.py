@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from textwrap import shorten
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import pandas as pd
 import xarray as xr
@@ -16,6 +16,7 @@ import xarray as xr
 from statesize.adapters.observation import PART
 from statesize.check import require_index
 from statesize.errors import InputError
+from statesize.io.json_values import json_values
 from statesize.io.text import counted, listed
 from statesize.measurement.chart import Metric, metric_title
 from statesize.report.charts import ProfileCharts
@@ -24,14 +25,25 @@ from statesize.report.names import by_reason, kind_title
 from statesize.report.tables import has_sinks, layer_rows
 from statesize.report.words import left_out_note, model_line
 from statesize.results.datasets import shown_texts
-from statesize.results.fields import COLUMNS, GROUP_COLUMNS, MAIN_COLUMNS, number_text
+from statesize.results.fields import COLUMNS, COUNTS, GROUP_COLUMNS, MAIN_COLUMNS, number_text
 from statesize.results.profiled import Profiled, group_rows
 from statesize.results.store import load_tree, save_tree
-from statesize.results.summary import ess_values, long_form
+from statesize.results.summary import average, ess_values, long_form
 
 
 class Profile(Profiled):
-    """The result of `statesize.profile`."""
+    """The result of `statesize.profile`.
+
+    Attributes:
+        tree: All that was measured: tokens and attributes at the root, one node per mixer. See `to_xarray`.
+        model: Name of the model.
+        mixers: Names of the mixers, in the order in which the model calls them.
+        tokens: Token ids, their texts and lengths, (sequence, token).
+        attributes: Versions, digests and settings.
+        notes: What is to know of some mixers, with their names.
+        not_measured: The layers that mix positions and could not be measured, with the cause.
+        plot: The charts, such as `.plot.layers()`.
+    """
 
     def summary(self, *, wide: bool = False) -> pd.DataFrame:
         """One row per mixer: averages and totals over sequences, positions 1 … L−1 and heads.
@@ -114,6 +126,29 @@ class Profile(Profiled):
         frames = [long_form(self.mixer(name), self.tokens, self.model, name) for name in self.mixers]
         return NumberFrame(pd.concat(frames, ignore_index=True))
 
+    def to_dict(self) -> dict[str, Any]:
+        """What `statesize profile --json` prints: how it was measured, and its figures.
+
+        Returns:
+            `mixers` has the columns of `statesize.results.fields.COLUMNS` of each mixer, its note, how many channels
+            each unit has (`multiplicity`), and the mean of counts and of their bounds at each threshold; `groups` has
+            those of `groups()`.
+        """
+        asked = ("model", "tolerances", "relative_tolerances", "settings", "source", "threads", "skipped")
+        lengths = self.tokens["length"]
+        mixers: list[dict[str, Any]] = []
+        for row in self.summary_rows():
+            node = self.mixer(row["layer"])
+            counts = {name: node[name].values for kind in COUNTS for name in kind[:3]}
+            means = {
+                f"average_{name}": [average(node, values[..., at]).mean for at in range(values.shape[-1])]
+                for name, values in counts.items()
+            }
+            own = {"note": str(node.attrs["note"]), "multiplicity": int(node.attrs["multiplicity"])}
+            mixers.append({**row, **own, **means})
+        figures = {"sequences": lengths.size, "tokens": int(lengths.sum()), "mixers": mixers}
+        return json_values({name: self.tree.attrs.get(name) for name in asked} | figures | {"groups": group_rows(self)})
+
     def to_xarray(self) -> xr.DataTree:
         """A copy of the tree, free to be changed.
 
@@ -194,18 +229,18 @@ class Profile(Profiled):
         """The charts `.plot.layers()`, which `.plot()` gives, `.plot.positions()`, `.spectrum()` and `.tolerance()`."""
         return ProfileCharts(self)
 
-    def to_html(self, path: str | PathLike[str]) -> Path:
+    def to_html(self, path: str | PathLike[str] | None = None) -> Path:
         """Write a report of one self-contained HTML file; a path that cannot be written is a FileError.
 
         Args:
-            path: The file; replaced if it exists.
+            path: The file; replaced if it exists. None takes the model's name in this folder, such as gla.html.
 
         Returns:
             The file.
         """
         from statesize.report import write_report
 
-        return write_report([self], path)
+        return write_report([self], path or f"{self.model.rpartition('/')[2]}.html")
 
     @property
     def _bundled(self) -> str:
@@ -257,6 +292,6 @@ class Profile(Profiled):
                 model_line(self),
                 *(f"{names} was not measured: {cause}" for names, cause in lost.items()),
                 *told,
-                f"next: .summary(), .ess({first!r}), .to_html('{self.model}.html')",
+                f"next: .summary(), .ess({first!r}), .to_html()",
             ]
         )

@@ -173,7 +173,7 @@ def layers(profiles: Sequence[Profiled], metric: str = "entropy", *, paper: bool
         vega.hint("kind", "kind"),
         vega.hint("said", f"{title} at the middle"),
         vega.hint("ceiling", "ceiling there", ".1f"),
-        vega.hint("utilisation", "utilisation", ".1%"),
+        vega.hint("utilisation", "share of the state or ceiling", ".1%"),
         vega.hint("tss", "can hold at the end (TSS)"),
     ]
     rows = [row for profile in profiles for row in layer_rows(profile, metric)]

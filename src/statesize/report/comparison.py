@@ -58,7 +58,7 @@ class Comparison:
         table = pd.DataFrame([asdict(model) for model in self.models])
         return table if wide else cast("pd.DataFrame", table[_MAIN])
 
-    def to_html(self, path: str | PathLike[str]) -> Path:
+    def to_html(self, path: str | PathLike[str] = "compared.html") -> Path:
         """Write the page of `statesize compare --html`, one self-contained file.
 
         A path that cannot be written is a FileError.
@@ -92,7 +92,7 @@ class Comparison:
             Lines of text.
         """
         table = self._shown().to_string(index=False, float_format=cell_text)
-        lines = [self.finding, table, *self.notes, "next: .to_dataframe(), .to_html('compared.html')"]
+        lines = [self.finding, table, *self.notes, "next: .to_dataframe(), .to_html()"]
         return "\n".join(filter(None, lines))
 
 

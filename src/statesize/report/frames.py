@@ -11,6 +11,9 @@ from numbers import Real
 from typing import Any, cast
 
 import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from statesize.io.text import printable
 from statesize.measurement.chart import evenly_spread
@@ -88,29 +91,31 @@ class LayerFrame(pd.DataFrame):
         if self.empty or not {"model", "layer"} <= set(self.columns):
             return super().__repr__()
         cells, causes, empty = self._texts()
-        columns = {
-            name: _column(name.replace("_", "_\n").split("\n"), column, left=name in ("model", "layer", "kind"))
-            for name, column in cells.items()
-        }
         width = shutil.get_terminal_size().columns
 
+        def lines(names: Sequence[str]) -> list[str]:
+            columns = [(name.replace("_", "_\n"), cells[name]) for name in names]
+            return _lines(columns, sum(name in ("model", "layer", "kind") for name in names))
+
+        rooms = {name: max(map(len, lines([name]))) + _GAP for name in cells}
+
         def fitting(names: list[str]) -> list[str]:
-            while len(names) > 1 and sum(len(columns[name][0]) + _GAP for name in names) - _GAP > width:
+            while len(names) > 1 and sum(map(rooms.__getitem__, names)) - _GAP > width:
                 names = names[:-1]
             return names
 
-        parts = [fitting(list(columns))]
-        left_out = [name for name in columns if name not in parts[0]]
+        parts = [fitting(list(cells))]
+        left_out = [name for name in cells if name not in parts[0]]
         # All columns go on below; of a few, those that are read last are only named.
         while left_out and len(self.columns) > _FEW:
-            below = fitting(left_out) if len(columns["layer"][0]) > width // 2 else fitting(["layer", *left_out])
+            below = fitting(left_out) if rooms["layer"] > width // 2 else fitting(["layer", *left_out])
             parts.append(below)
             left_out = [name for name in left_out if name not in below]
         kept = parts[0] if len(self.columns) <= _FEW else []
         left = f"No room for {', '.join(left_out)}."
         return "\n".join(
             [
-                "\n\n".join("\n".join(_joined([columns[name] for name in part])) for part in parts),
+                "\n\n".join("\n".join(lines(part)) for part in parts),
                 *(textwrap.fill(line, width) for line in self._told(kept, causes, empty)),
                 *([textwrap.fill(left, width)] if left_out else []),
             ]
@@ -160,25 +165,22 @@ class NumberFrame(pd.DataFrame):
 class PositionFrame(pd.DataFrame):
     """A row per head or layer and a column per position: shown with positions from all parts of the text, as fit."""
 
-    def _spread(self, width: int) -> tuple[pd.DataFrame, list[list[str]]]:
-        """As many of the rows and positions as fit, and their columns as text."""
+    def _spread(self, width: int) -> tuple[pd.DataFrame, list[str]]:
+        """As many of the rows and positions as fit, and their lines."""
         some = cast("Any", self).iloc[evenly_spread(len(self), _MOST_ROWS)]
-        heads = [str(name) for name in [*self.columns.names, some.index.name or ""]]
-        index = _column(heads, [str(name) for name in some.index], left=True)
+        index = "\n".join(str(name) for name in [*self.columns.names, some.index.name or ""])
         most = min(len(self.columns), width // (1 + _GAP) + 1)
         while True:
             shown = some.iloc[:, evenly_spread(len(self.columns), most)]
             names = (cast("tuple[Any, ...]", name if isinstance(name, tuple) else (name,)) for name in shown.columns)
             columns = [
-                _column(
-                    [*(printable(str(part))[:10] for part in parts), ""],
-                    [cell_text(one) for one in shown.iloc[:, place]],
-                )
+                ("\n".join([*(printable(str(part))[:10] for part in parts), ""]), map(cell_text, shown.iloc[:, place]))
                 for place, parts in enumerate(names)
             ]
-            room = sum(len(column[0]) + _GAP for column in [index, *columns]) - _GAP
+            lines = _lines([(index, map(str, some.index)), *columns], 1)
+            room = max(map(len, lines))
             if room <= width or most <= 2:
-                return shown, [index, *columns]
+                return shown, lines
             most = max(2, min(most - 1, most * width // room))
 
     def __repr__(self) -> str:
@@ -187,8 +189,8 @@ class PositionFrame(pd.DataFrame):
         Returns:
             Lines of text; the last says how much of the table they are.
         """
-        shown, columns = self._spread(shutil.get_terminal_size().columns)
-        return "\n".join([*_joined(columns), *_missing(self, shown)])
+        shown, lines = self._spread(shutil.get_terminal_size().columns)
+        return "\n".join([*lines, *_missing(self, shown)])
 
     def _repr_html_(self) -> str:
         shown, _ = self._spread(120)
@@ -203,14 +205,14 @@ def _missing(table: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
     return [f"Shown: {rows}{shown.shape[1]} of {table.shape[1]} positions, evenly spread."]
 
 
-def _column(heading: list[str], cells: list[str], *, left: bool = False) -> list[str]:
-    """The lines of a column, all of its width."""
-    width = max(map(len, [*heading, *cells]))
-    return [line.ljust(width) if left else line.rjust(width) for line in [*heading, *cells]]
-
-
-def _joined(columns: list[list[str]]) -> list[str]:
-    """Columns side by side; headings with fewer lines begin further down."""
-    height = max(map(len, columns))
-    padded = [[" " * len(column[0])] * (height - len(column)) + column for column in columns]
-    return [(" " * _GAP).join(cells).rstrip() for cells in zip(*padded, strict=True)]
+def _lines(columns: Sequence[tuple[str, Iterable[str]]], left: int) -> list[str]:
+    """Columns of a heading and cells side by side, the first `left` of them flush left, by rich."""
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    for place, (heading, _) in enumerate(columns):
+        table.add_column(Text(heading), justify="left" if place < left else "right", vertical="bottom", no_wrap=True)
+    for row in zip(*(cells for _, cells in columns), strict=True):
+        table.add_row(*map(Text, row))
+    console = Console(width=10_000, height=100, color_system=None, legacy_windows=False)
+    with console.capture() as captured:
+        console.print(table)
+    return [line.rstrip() for line in captured.get().splitlines()]

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from statesize.io.text import counted
 from statesize.measurement.chart import Metric, evenly_spread, json_number
+from statesize.measurement.settings import SINK
 from statesize.report.charts import FEWEST, page_charts, show_token, tolerance_counts
 from statesize.report.document import embedded_json, filled
 from statesize.report.names import model_title, short_names
-from statesize.report.words import telling_layer
+from statesize.report.words import sink_note, telling_layer
 from statesize.results.checked import DTYPES
 from statesize.results.fields import Array
 from statesize.results.profiled import Profiled
@@ -190,7 +191,8 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
         "unit": unit_dim(mixer),
         # The share of the attention that one token takes, where the layer attends.
         "sink": means(known_mean(mixer["sink_share"].values, 0)),
-        # Entropy-ESS without the columns of sinks.
+        # Which cells have a sink in some text, and entropy-ESS without the columns of sinks.
+        "led": [bool(np.isfinite(mixer["sinkless_entropy"].values[:, group]).any()) for group in groups],
         "sinkless": means(known_mean(without_sinks(mixer), 0)),
         "tss": means(unit_sizes(mixer)),
         # What a number per channel takes in bytes per head, as `state_bytes` counts them.
@@ -204,16 +206,13 @@ def _apart(mixer: xr.Dataset, metric: str) -> Array:
 
 
 def extreme_heads(profile: Profiled, metric: str) -> dict[str, list[tuple[int, str, Any, Any]]]:
-    """The heads with most and least ESS by a metric, or "sinkless", with the index of their layer; none is in both."""
+    """The heads with most and least ESS, without sinks where it is an entropy, and their layers' index; none twice."""
     found: list[tuple[int, str, float, float]] = []
     for layer, name in enumerate(profile.mixers):
         mixer = profile.mixer(name)
         unit = unit_dim(mixer)
-        if metric == "sinkless":
-            parts = [known_mean(without_sinks(mixer), 0), np.zeros(mixer.sizes[unit])]
-        else:
-            both = ess_values(mixer, metric), _apart(mixer, metric)
-            parts = [known_mean(at_middle(mixer, part), 0) for part in both]
+        ess = without_sinks(mixer) if metric == "entropy" else at_middle(mixer, ess_values(mixer, metric))
+        parts = [known_mean(part, 0) for part in (ess, at_middle(mixer, _apart(mixer, metric)))]
         found += [
             (layer, f"{unit} {index}", mean, apart)
             for index, mean, apart in zip(mixer[unit].values, *(part.tolist() for part in parts), strict=True)
@@ -284,11 +283,27 @@ class HeadMap:
         for profile in self.profiles:
             texts.setdefault(_text_key(profile), _text(profile, self.extent))
         models = [_model(profile, list(self.metrics), self.extent) for profile in self.profiles]
-        return {"metrics": self.metrics, "charts": page_charts(), "texts": texts, "models": models}
+        said = {"metrics": self.metrics, "sink": f"one token {SINK}"}
+        return said | {"charts": page_charts(), "texts": texts, "models": models}
 
     def html(self, key: str) -> str:
         """Where they draw it."""
-        return filled("head_map.html", {"key": key, "extent": escape(extent_note(self.profiles, self.extent))})
+        said = {"finding": widest(self.profiles), "extent": extent_note(self.profiles, self.extent)}
+        return filled("head_map.html", {"key": key} | {name: escape(text) for name, text in said.items()})
+
+
+def widest(profiles: Sequence[Profiled]) -> str:
+    """The heads with most and with least ESS, in words; "" where two are not known."""
+    heads: list[tuple[float, str]] = []
+    for one in profiles:
+        names, of = [*short_names(one.mixers).values()], f" of {model_title(one)}" if len(profiles) > 1 else ""
+        for found in extreme_heads(one, "entropy").values():
+            heads += [(value, f"{label} of layer {names[layer]}{of}") for layer, label, value, _ in found]
+    if not heads:
+        return ""
+    (least, last), (most, first) = min(heads), max(heads)
+    said = f"{first} carries most ({most:.1f}), {last} least ({least:.1f})."
+    return f"Without sinks, {said}" if any(map(sink_note, profiles)) else said[:1].upper() + said[1:]
 
 
 def fitting_map(profiles: Sequence[Profiled], metrics: Mapping[Metric, str]) -> HeadMap:
@@ -324,7 +339,7 @@ def _model(profile: Profiled, metrics: Sequence[str], extent: Extent) -> dict[st
     return {
         "name": model_title(profile),
         "text": _text_key(profile),
-        "extremes": {metric: extreme_heads(profile, metric) for metric in (*metrics, "sinkless")},
+        "extremes": {metric: extreme_heads(profile, metric) for metric in metrics},
         "telling": telling_layer(profile),
         "layers": [layer_data(profile.mixer(name), name, names[name], metrics, extent) for name in profile.mixers],
     }

@@ -6,12 +6,10 @@ const map = (() => {
   const COLOURS = ["#440154", "#482878", "#3e4a89", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b",
     "#fde725"];
   const MEASURES = {
-    ess: "ESS, numbers per channel", share: "Utilisation", ess_bytes: "ESS, bytes per head",
+    ess: "ESS, numbers per channel", share: "Share of the state or ceiling", ess_bytes: "ESS, bytes per head",
     tss: "Can hold (TSS), numbers per channel", tss_bytes: "Can hold (TSS), bytes per head",
     sinkless: "Entropy-ESS without sinks",
   };
-  // Share of the attention on one token from which on a cell is marked.
-  const SINK = 0.2;
   const WIDEST = 84;
   const tip = byId("map-tip");
   let [maps, pick] = [[], null];
@@ -53,14 +51,13 @@ const map = (() => {
     return sum + [0.2126, 0.7152, 0.0722][index] * linear;
   }, 0);
 
-  const showScale = (low, high, measure, title, sinks) => {
+  const showScale = (low, high, measure, title, sink) => {
     const ends = low === high ? [shown(measure, high)] : [shown(measure, low), element("i", {}), shown(measure, high)];
     const scale = byId("map-scale");
     scale.replaceChildren(`${title}: `, ...ends);
     const bar = scale.querySelector("i");
     if (bar) bar.style.background = `linear-gradient(to right, ${COLOURS.join(", ")})`;
-    const sink = `one token takes more than ${100 * SINK}% of the head’s attention`;
-    if (sinks) scale.append(element("span", {}, element("b", {}), sink));
+    if (sink) scale.append(element("span", {}, element("b", {}), sink));
   };
 
   const showTip = (cell) => {
@@ -87,13 +84,12 @@ const map = (() => {
   });
 
   const makeCell = (model, measure, layer, column, share) => {
-    const { label, value, numbers, sink } = { ...layer.found[column], label: layer.cells.labels[column] };
+    const { label, value, numbers, sink, led } = { ...layer.found[column], label: layer.cells.labels[column] };
     const said = shown(measure, value, 1, numbers.apart[measure]);
     const name = `${layerName(layer)}, ${label}: ${said}`;
     const number = element("span", {}, value === null ? "" : said);
     const button = element("button", { type: "button", tabIndex: -1 }, number);
-    const marked = sink !== null && sink > SINK;
-    const most = marked ? `, one token takes ${shown("share", sink)} of its attention` : "";
+    const most = led ? `, one token takes ${shown("share", sink)} of its attention` : "";
     button.setAttribute("aria-label", `${name}${most}`);
     button.setAttribute("aria-pressed", "false");
     if (value === null) button.classList.add("unknown");
@@ -102,7 +98,7 @@ const map = (() => {
       button.style.background = `rgb(${colour})`;
       button.style.color = brightness(colour) > 0.179 ? "#000" : "#fff";
     }
-    if (marked) button.append(element("b", {}));
+    if (led) button.append(element("b", {}));
     return { model, button, name, label, numbers, sink, column, layer: layer.index };
   };
 
@@ -153,12 +149,12 @@ const map = (() => {
     const others = !numbered ? `those ${units}s of each layer that were measured, in order` : `${units}s`;
     const sides = columnsAreLayers ? `Across: layers. Down: ${others}.` : `Across: ${others}. Down: layers.`;
     const [heading, caption] = [element("h3", {}, model.name), element("p", { className: "hint" }, sides)];
-    return { cells, part: element("figure", {}, heading, grid, caption, extremes(model, metric, measure, units, cells)) };
+    return { cells, part: element("figure", {}, heading, grid, caption, extremes(model, metric, units, cells)) };
   };
 
   const foundOf = (layer, metric, measure) => layer.cells.labels.map((_, column) => {
     const numbers = numbersOf(layer, metric, column);
-    return { numbers, value: numbers[measure], sink: layer.cells.sink[column] };
+    return { numbers, value: numbers[measure], sink: layer.cells.sink[column], led: layer.cells.led[column] };
   });
 
   const STEPS = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] };
@@ -175,7 +171,7 @@ const map = (() => {
   };
 
   // The heads with most and with least ESS, by name.
-  const extremes = (model, metric, measure, units, cells) => {
+  const extremes = (model, metric, units, cells) => {
     const list = (title, found) => {
       const items = found.map(([index, label, value, apart]) => {
         const name = `${layerName(model.layers[index])}, ${label}`;
@@ -186,9 +182,9 @@ const map = (() => {
       });
       return element("div", {}, element("h4", {}, title), element("ol", {}, ...items));
     };
-    const sinkless = measure === "sinkless";
-    const { most, least } = model.extremes[sinkless ? measure : metric];
-    const named = sinkless ? "ESS without sinks" : "ESS";
+    const { most, least } = model.extremes[metric];
+    const led = metric === "entropy" && model.layers.some(({ cells: { led } }) => led.includes(true));
+    const named = led ? "ESS without sinks" : "ESS";
     const lists = [list(`The ${units}s with most ${named}`, most), list(`The ${units}s with least ${named}`, least)];
     return element("div", { className: "extremes" }, ...(most.length ? lists : []));
   };
@@ -201,7 +197,7 @@ const map = (() => {
     }
   };
 
-  const drawMaps = (models, metric, measure, chosen) => {
+  const drawMaps = (models, metric, measure, sink, chosen) => {
     pick = chosen;
     const found = models.flatMap(({ layers }) => layers).flatMap((layer) => foundOf(layer, metric, measure));
     const known = found.map(({ value }) => value).filter((value) => value !== null);
@@ -220,13 +216,12 @@ const map = (() => {
     maps = models.map((model, index) => makeMap(model, index, choice));
     byId("map").replaceChildren(...maps.map(({ part }) => part), tip);
     byId("map").classList.toggle("alone", models.length === 1);
-    showScale(low, high, measure, MEASURES[measure], found.some(({ sink }) => sink !== null && sink > SINK));
+    showScale(low, high, measure, MEASURES[measure], found.some(({ led }) => led) && sink);
   };
 
   // Where there are no sinks the last says no more than the first.
   const measures = (models) => {
-    const led = ({ cells: { ess, sinkless } }) => ess.entropy.some((value, column) => value !== sinkless[column]);
-    const shows = models.some(({ layers }) => layers.some(led));
+    const shows = models.some(({ layers }) => layers.some(({ cells: { led } }) => led.includes(true)));
     return Object.entries(MEASURES).filter(([measure]) => shows || measure !== "sinkless");
   };
 

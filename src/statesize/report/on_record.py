@@ -174,7 +174,7 @@ def standing(
         models: The models on record; None takes those of the package.
 
     Returns:
-        A few sentences for each kind of memory.
+        What is normal, in a sentence for each kind of memory, and behind it what training does and others carry.
     """
     known, digests = models or measured_models(), [weights or one.attributes["weights_sha256"] for one in profiles]
     shown = {
@@ -186,35 +186,35 @@ def standing(
     for profile, digest in zip(profiles, digests, strict=True):
         own = next((one for one in known if digest.startswith(one["weights"])), None)
         alike = kept if own is None else [one for one in kept if one["data"] == own["data"]]
-        found[_standing(profile, alike, own if len(profiles) == 1 and own in kept else None)] = None
-    return [said for said in found if said]
+        found |= dict.fromkeys(_standing(profile, alike, own if len(profiles) == 1 and own in kept else None))
+    return list(found)
 
 
-def what_suffices(profiles: Sequence[Profiled]) -> list[str]:
-    """What ESS does not tell, and what does: the truncation tests that were made, or the command that makes one."""
+def what_suffices(profiles: Sequence[Profiled]) -> tuple[list[str], list[str]]:
+    """What ESS does not tell and truncation tests told, then what to do next: the test, where none was made."""
     tested = [
         f"What suffices{f' for {model_title(one)} ({one.model})' if len(profiles) > 1 else ''}: {said}"
         for one in profiles
         if (said := one.attributes.get("truncation"))
     ]
     if tested:
-        return [*tested, f"{NO_NEED}."]
+        return [*tested, f"{NO_NEED}."], []
     source: Mapping[str, str] = profiles[0].attributes.get("source") or {}
     model = profiles[0].model if source.get("kind") == "bundled" else f"MODEL --jsonl {OWN_TEXTS}"
     command = source.get("test") or f"statesize truncate {model}"
     own = f" ({OWN_TEXTS}: at least {FEWEST_TEXTS} texts of yours, one in each row)" if OWN_TEXTS in command else ""
-    return [f"{NO_NEED}. Whether so many numbers suffice, this tests{own}: {command}"]
+    return [f"{NO_NEED}."], [f"Whether so many numbers suffice, this tests{own}: {command}"]
 
 
-def _standing(profile: Profiled, models: Sequence[Mapping[str, Any]], own: Mapping[str, Any] | None) -> str:
-    """Where one profile stands, first beside its own model where that is known; "" where no model carries the same."""
+def _standing(profile: Profiled, models: Sequence[Mapping[str, Any]], own: Mapping[str, Any] | None) -> list[str]:
+    """Where one profile stands, first beside its own model where that is known; none where no model is alike."""
     if not profile.mixers:
-        return ""
+        return []
     name, length = position_name(profile), int(profile.tokens["length"].values.max())
     kind = (carries(profile), name == "token")
     # Models of prose, by tokens or bytes, apart from those of speech or frames of numbers.
     alike = [one for one in models if (one["carries"], one["data"].endswith("of prose")) == kind]
-    lengths, said = set[int](), list[str]()
+    lengths, said, more = set[int](), list[str](), list[str]()
     for data, some in groupby(sorted(alike, key=lambda one: (one["data"], one["name"])), lambda one: one["data"]):
         each = list(some)
         known = {row["length"] for one in ([own] if own else each) for row in one["lengths"]}
@@ -229,15 +229,16 @@ def _standing(profile: Profiled, models: Sequence[Mapping[str, Any]], own: Mappi
             unit = data.split()[0].removesuffix("s")
             here = _here(profile) if abs(math.log(nearest / length)) < math.log(_ALIKE) else {}
             said.append(f", past {unit} {nearest // 2:,} of {nearest:,}: {own['name']} {_own_figures(row, of, here)}")
-            said += [f". Others there: {', '.join(told)}"] if told else []
+            more += [_training(row), f"Others there: {', '.join(told)}." if told else ""]
         else:
             said.append(f"{';' if said else ', at the middle'} of {nearest:,} {data}: {', '.join(told)}")
     if not said:
-        return ""
+        return []
     if 2 * length < min(lengths):
-        return f"{counted(length, name)} are too few to compare with models on record, of {min(lengths)} and more."
+        return [f"{counted(length, name)} are too few to compare with models on record, of {min(lengths)} and more."]
     first = "ESS on record" if lengths == {length} else "Nearest ESS on record"
-    return f"What is normal for {_NORMAL_OF[kind[0]]}? {first}{''.join(said)}. All: statesize models --measured"
+    normal = f"What is normal for {_NORMAL_OF[kind[0]]}? {first}{''.join(said)}. All: statesize models --measured"
+    return [normal, *filter(None, [" ".join(filter(None, more))])]
 
 
 _NORMAL_OF = {
@@ -258,18 +259,23 @@ def _here(profile: Profiled) -> dict[str, float]:
 
 
 def _own_figures(row: Mapping[str, Any], of: str, here: Mapping[str, float]) -> str:
-    """The numbers of a record, their range over single texts, and what training does to them."""
+    """The numbers of a record, and their range over single texts."""
     sinks = row["ess_without_sinks"] > _SINKS * row["ess"]
     told = [f"{row['ess']:.1f}{of.format(row['of'])}{_range(row, 'ess', here)}"]
     told += [f"{row['ess_without_sinks']:.1f} without sinks{_range(row, 'ess_without_sinks', here)}"] if sinks else []
+    return ", ".join(told)
+
+
+def _training(row: Mapping[str, Any]) -> str:
+    """What training does to the numbers of a record; "" where the untrained model was not measured."""
     if row["untrained"] is None:
-        return ", ".join(told)
+        return ""
     factors = [row[name] / row["untrained"] for name in ("ess", "ess_without_sinks")]
     effect = "too near to tell trained weights from them"
     effect = "training shows in the number without sinks alone" if factors[1] > _APART else effect
     effect = "training lowers ESS of this model (others: raises or lowers)" if max(factors) < 1 / _APART else effect
     effect = "training raises ESS of this model (others: raises or lowers)" if min(factors) > _APART else effect
-    return f"{', '.join(told)}; with untrained weights {row['untrained']:.1f}: {effect}"
+    return f"With untrained weights the ESS on record is {row['untrained']:.1f}: {effect}."
 
 
 def _range(row: Mapping[str, Any], name: str, here: Mapping[str, float]) -> str:

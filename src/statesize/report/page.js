@@ -2,7 +2,7 @@
 // What is chosen on the map of heads, and which charts depend on it.
 (() => {
   const { byId, data } = drawing;
-  const { metrics, charts, models, texts } = data[byId("map").dataset.key];
+  const { metrics, sink, charts, models, texts } = data[byId("map").dataset.key];
   const choice = {};
   for (const id of ["model", "layer", "head", "sequence", "scale"]) choice[id] = byId(id);
 
@@ -47,7 +47,11 @@
     return Promise.all([drawCurves(), positions.drawStrip(charts.strip, drawCurves)]);
   };
 
-  const drawChosen = () => Promise.all([drawPositions(), ladder.drawTolerance(charts.tolerance, chosen()), drawSpectrum()]);
+  // What is folded has no width to draw in.
+  const folded = byId("chosen");
+  const drawChosen = () => folded.open
+    ? Promise.all([drawPositions(), ladder.drawTolerance(charts.tolerance, chosen()), drawSpectrum()]) : null;
+  folded.addEventListener("toggle", drawChosen);
 
   let marked = null;
   const markCell = () => map.mark(Number(choice.model.value), ...(marked ?? [Number(choice.layer.value), chosen().name]));
@@ -60,10 +64,11 @@
     choice.head.value = layer().heads.indexOf(cell.label);
     marked = [cell.layer, cell.label];
     markCell();
-    drawChosen();
+    if (folded.open) drawChosen();
+    else folded.open = true;
   };
   const drawMap = () => {
-    map.drawMaps(models, metric(), byId("measure").value, pickCell);
+    map.drawMaps(models, metric(), byId("measure").value, sink, pickCell);
     markCell();
   };
 

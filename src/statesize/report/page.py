@@ -16,7 +16,7 @@ from statesize.report.head_map import fitting_map
 from statesize.report.names import by_reason, distinct, metric_titles, model_title, model_titles
 from statesize.report.on_record import standing, what_suffices
 from statesize.report.redundancy import Redundancy
-from statesize.report.result_page import MEANING, PageChart, PageFigure, ResultPage, told_apart
+from statesize.report.result_page import NEXT, RESULT, PageChart, PageFigure, ResultPage, told_apart
 from statesize.report.tables import (
     comparison_table,
     engine_table,
@@ -26,14 +26,15 @@ from statesize.report.tables import (
     provenance,
     with_terms,
 )
-from statesize.report.words import findings, headline, model_line, sink_notes
+from statesize.report.words import findings, headline, leading_layers, model_line, sink_notes
 from statesize.results.fields import FIGURES
 from statesize.results.profiled import Profiled
 
 _BARS = (
     "Findings, map and bars tell ESS at one cut, the middle of each text, averaged over texts and heads.",
-    "The ceiling is the most ESS that there could be. Utilisation is ESS as a share of it, where the layer’s own size "
-    "is the limit.",
+    "The ceiling is the most ESS that there could be. The share of the state is ESS as a part of what a fixed state "
+    "holds, where the text can fill it. A cache has the share of the ceiling: of the tokens stored, or of those after "
+    "the cut where these are fewer.",
     "A bar far below its ceiling says that the layer carries little past a token of this text, or that an attention "
     "sink hides the rest. Whether more memory would help depends on the task.",
 )
@@ -82,7 +83,7 @@ def page(
     own, profiles = profiles, distinct(profiles)
     said, several = headline(profiles), len(profiles) > 1
     explained, tables = [said.detail, *_BARS, *([_REPEATED] if networks else [])], [layer_table(profiles)]
-    titles = model_titles(profiles)
+    titles, (known, tests) = model_titles(profiles), what_suffices(own)
     if several:
         models = compared_models(own, recall or {}, networks)
         figures = with_terms(comparison_table(models, titles), FIGURES, profiles)
@@ -96,8 +97,9 @@ def page(
         table, shared = told_apart(rows, "How each model was measured")
         tables.append(table)
     notes = {
-        MEANING: [*standing(own, weights), *what_suffices(own)],
-        "How to read this": [*explained, *sink_notes(profiles)],
+        RESULT: [*standing(own, weights), *known],
+        NEXT: tests,
+        "How to read this": [*filter(None, [*explained, *sink_notes(profiles), *map(leading_layers, profiles)])],
         "Not measured": _named(profiles, [by_reason(one.attributes["skipped"]) for one in profiles]),
         "Notes": _named(profiles, [{listed(names): note for note, names in one.notes.items()} for one in profiles]),
     }
@@ -137,6 +139,8 @@ def _bars(profiles: Sequence[Profiled], metric: Metric, title: str) -> PageChart
         said = ["Point at a bar for the ceiling of the layer, and how much of it the layer uses."]
     chart = vega.page_chart(layers(profiles, metric))
     heading = "Each layer" if metric == "entropy" else "Each layer, by counts"
+    if metric != "entropy":
+        said.append("A count takes all values above that line alike, and entropy gives small ones little weight.")
     return PageChart(heading, chart, " ".join([f"{title}.", *said]))
 
 

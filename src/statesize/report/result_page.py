@@ -68,8 +68,8 @@ class PageTable:
     terms: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-MEANING, FOUND = "What to make of it", "Found"
-"""The headings of notes that stand above the charts."""
+RESULT, NEXT = "Result", "Next"
+"""The heading of notes above the charts, and of what to do next."""
 # A first table of so many rows and columns is read at a glance, and stands above the charts.
 _ROWS, _COLUMNS = 6, 8
 
@@ -84,7 +84,7 @@ class ResultPage:
         charts: The charts.
         tables: At least one. The first is in sight: above the charts where it is small, folded where it is wide. The
             others are folded.
-        notes: What has to be known, as sentences by their heading; below the charts, but for MEANING and FOUND.
+        notes: What has to be known, as sentences by their heading; below the charts, but for RESULT.
         facts: How the numbers were made, by name; folded.
     """
 
@@ -116,9 +116,9 @@ class ResultPage:
         )
         sections = [
             *([first] if small else []),
-            *(one for one in notes if one.title in (MEANING, FOUND)),
+            *(one for one in notes if one.title == RESULT),
             *(Section(key, one.title, one.html(key)) for key, one in charts.items()),
-            *(one for one in notes if one.title not in (MEANING, FOUND)),
+            *(one for one in notes if one.title != RESULT),
             *([] if small else [first]),
             *others,
             Section("facts", "How these numbers were made", _listed(self.facts) if self.facts else "", folded=True),

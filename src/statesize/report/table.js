@@ -81,6 +81,6 @@
 
   // Paper shows what is folded, and a link opens what it leads to.
   const open = (parts) => { for (const one of parts) one.open = true; };
-  addEventListener("beforeprint", () => open(document.querySelectorAll("details")));
+  addEventListener("beforeprint", () => open(document.querySelectorAll("details:not(#chosen)")));
   addEventListener("hashchange", () => open([drawing.byId(location.hash.slice(1))?.closest("details") ?? {}]));
 })();

@@ -71,10 +71,8 @@ class LayerRow:
     keeps_everything: bool
     used: float  # share of the ceiling, without sinks where the model has one; NaN where its size does not bind
     is_known: bool  # whether the size is
-    norm: str
     sinkless: str  # entropy-ESS without sinks
     order: float  # ESS by which layers are ordered: without sinks where the model has one
-    with_sinks: float
 
     @property
     def share(self) -> str:
@@ -102,10 +100,8 @@ def layer_rows(profile: Profiled, metric: str) -> list[LayerRow]:
                 keeps_everything(node),
                 order / ceiling if binds else math.nan,
                 not math.isnan(row["tss"]),
-                range_text([middle_estimate(node, node["norm"].values).mean], "norm"),
                 range_text([row["sinkless_entropy"]], ".1f"),
                 order,
-                middle.mean,
             )
         )
     return layers
@@ -126,7 +122,7 @@ def layer_table(profiles: Sequence[Profiled]) -> PageTable:
     headings = _telling({name: HEADINGS[name] for name in _SHOWN}, rows, alone=len(profiles) == 1)
     caches = any(keeps_everything(profile.mixer(name)) for profile in profiles for name in profile.mixers)
     about = (
-        "Averages, utilisation and norm are means over cuts. TSS, the theoretical state-size, is how many numbers a "
+        "Averages and norm are means over cuts. TSS, the theoretical state-size, is how many numbers a "
         f"channel can hold at the end of the text{'; a cache of all tokens holds half as many at the middle' * caches}."
     )
     return with_terms(table_of("All layers", headings, rows, about), COLUMNS, profiles)

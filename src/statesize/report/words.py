@@ -14,7 +14,7 @@ import xarray as xr
 
 from statesize.adapters.observation import NOT_CAUSAL, OVERSIZED, PART, UNCHECKED
 from statesize.io.text import byte_count, counted, listed
-from statesize.measurement.columns import MARKED
+from statesize.measurement.settings import MARKED, SINK
 from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, mean_interval, too_short
 from statesize.report.names import kind_title, model_title, model_titles, position_name, short_names
 from statesize.results.profiled import Profiled, comparable, model_mean
@@ -36,6 +36,8 @@ Bounds: TypeAlias = tuple[float, float]
 
 _SAME = 1.05
 """Ratios below this count as equal in words."""
+_NAMED = 4
+"""Layers with most ESS that a sentence names."""
 
 
 @dataclass(frozen=True)
@@ -248,14 +250,29 @@ def model_line(profile: Profiled, metric: str = "entropy") -> str:
     (party,) = _parties(profile, metric, model_title(profile), whole=True)
     if math.isnan(party.carried):
         return f"{_sentence_case(party.name)}: nothing was measured."
-    said, names = [_alone(party)], short_names(profile.mixers)
-    if ends := _ends({names[layer]: bounds for layer, bounds in party.layers.items()}):
-        said.append(f"From {ends}.")
+    names, start, carried = short_names(profile.mixers), "From", party.layers
     if not math.isnan(party.sinkless):
-        rows = [row for row in profile.summary_rows() if row["layer"] in party.layers]
-        ends = _ends({names[row["layer"]]: (row["sinkless_entropy"], row["sinkless_entropy"]) for row in rows})
-        said += [f"Without sinks from {ends}."] if ends else []
-    return " ".join([*said, _lack(profile, model_title(profile))]).rstrip()
+        start, carried = "Without sinks from", {name: (ess, ess) for name, ess in _sinkless(profile).items()}
+    ends = _ends({names[layer]: carried[layer] for layer in party.layers})
+    said = [_alone(party), f"{start} {ends}." if ends else "", _lack(profile, model_title(profile))]
+    return " ".join(filter(None, said))
+
+
+def _sinkless(profile: Profiled) -> dict[str, float]:
+    """Entropy-ESS of each layer at the middle without the columns of sinks."""
+    return {row["layer"]: row["sinkless_entropy"] for row in profile.summary_rows()}
+
+
+def leading_layers(profile: Profiled) -> str:
+    """The layers that remember most, without sinks and with them; "" where none has a sink."""
+    if not sink_note(profile):
+        return ""
+    names, with_sinks = short_names(profile.mixers), {r["layer"]: r["middle_entropy"] for r in profile.summary_rows()}
+    first, second = (
+        ", ".join(names[layer] for layer in sorted(known, key=known.__getitem__, reverse=True)[:_NAMED])
+        for known in (_sinkless(profile), with_sinks)
+    )
+    return f"Which layers remember most of the text? Without sinks, {first}; with them, {second}."
 
 
 def contrast(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> str:
@@ -320,9 +337,8 @@ def sink_note(profile: Profiled) -> str:
     entropy, without = (sum(row[name] for row in led) / len(led) for name in ("middle_entropy", "sinkless_entropy"))
     return (
         f"Attention sinks: in {len(led)} of {counted(len(rows), 'layer')} one {name}, mostly {name} {position} "
-        f"({token!r}), takes more than {MARKED:.0%} of the attention, {share:.0%} on average. Beside this {name}, "
-        f"entropy-ESS hardly shows the others: at the middle, its mean over these layers is {entropy:.1f}, and "
-        f"{without:.1f} without sinks."
+        f"({token!r}), {SINK}: {share:.0%} on average. Beside it, entropy-ESS hardly shows the others: its mean over "
+        f"these layers is {entropy:.1f}, and {without:.1f} without sinks."
     )
 
 
@@ -443,7 +459,7 @@ def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str
     ]
     if all(party.state_bytes > 0 for party in parties):
         stored = " against ".join(byte_count(party.state_bytes) for party in parties)
-        said.append(f"{'Stored' if whole else 'Stored by a layer'} there: {stored}.")
+        said.append(f"{'Stored' if whole else 'Stored by a layer'} there, keys of caches included: {stored}.")
     said += [f"The window of {party.name} is longer than the text: it does not act." for party in parties if party.idle]
     said += [note for profile in profiles if (note := left_out_note(profile))]
     if len(profiles) == 1 and sink_note(profiles[0]):

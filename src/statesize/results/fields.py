@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from statesize.io.text import byte_count
+from statesize.measurement.settings import SINK
 from statesize.measurement.statistics import between
 
 Array = NDArray[np.float32 | np.float64]
@@ -115,8 +116,8 @@ HEADINGS = {
     "total_relative_count": Heading("total ESS\n(relative tolerance)", ",.0f"),
     "readout_total_entropy": Heading("total of readouts\n(entropy)", ",.0f"),
     "norm": Heading("norm", "norm"),
-    "state_utilisation": Heading("utilisation of\nstate (entropy)", "z.0%"),
-    "ceiling_utilisation": Heading("utilisation of\nceiling (entropy)", "z.0%"),
+    "state_utilisation": Heading("average share\nof state", "z.0%"),
+    "ceiling_utilisation": Heading("average share\nof ceiling", "z.0%"),
     "sink_share": Heading("sink\nshare", "z.0%"),
     "middle_entropy": Heading("ESS at the\nmiddle (entropy)", ".1f"),
     "middle_ceiling": Heading("ceiling at\nthe middle", ",.0f"),
@@ -223,8 +224,8 @@ COLUMNS = {
     "sink_position": "Where that token is, of most sequences and heads.",
     "middle_entropy": "Entropy-ESS at the cut nearest to the middle of each sequence, averaged over sequences and "
     "heads.",
-    "sinkless_entropy": "The same, without the column of the token that gets most attention, in heads where it takes "
-    "more than a fifth: beside it, entropy-ESS hardly shows the other tokens.",
+    "sinkless_entropy": "The same, without the column of the token that gets most attention, in heads where it "
+    f"{SINK}: beside it, entropy-ESS hardly shows the other tokens.",
     "few_cuts_entropy": "Entropy-ESS at a quarter, half and three quarters of each sequence, beside its variant.",
     "variant_entropy": "The same as the settings `weights`, `skip_first` and `squares` ask: with each column times the "
     "norm of what it carries, without the first columns, or as the entropy of σ².",
@@ -272,8 +273,9 @@ GROUP_HEADINGS = {
 }
 
 FIGURES = {
-    "state_bytes": "Bytes that the model's own cache holds for all layers at the end of the longest sequence.",
-    "middle_bytes": "Bytes that it holds at the middle of the longest sequence.",
+    "state_bytes": "Bytes that the model's own cache holds for all layers at the end of the longest sequence: states, "
+    "or keys and values of all tokens that it sees.",
+    "middle_bytes": "Bytes that it holds at the middle of the longest sequence, keys too.",
     "middle_entropy": "Entropy-ESS per channel at the cut nearest to the middle of each sequence, averaged over "
     "sequences and the channels of all layers.",
     "middle_ceiling": "What it could be there: at most what the layer holds, and the tokens before or after.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shlex
 import sys
@@ -125,52 +124,3 @@ SCHEMA = 1
 def print_json(document: dict[str, Any]) -> None:
     """Print one JSON document on stdout, with null for what is not known."""
     print(printable(json.dumps(json_values(document), ensure_ascii=False, allow_nan=False)))
-
-
-def profile_document(profile: Profile, result: Path | None) -> dict[str, Any]:
-    """A profile, saved as `result` or not at all, as `statesize profile --json` prints it."""
-    from statesize.results.profiled import group_rows
-
-    attributes = profile.attributes
-    document = {
-        "schema": SCHEMA,
-        "model": profile.model,
-        "sequences": int(profile.tokens.sizes["sequence"]),
-        "tokens": int(profile.tokens["length"].sum()),
-        "tolerances": attributes["tolerances"],
-        "relative_tolerances": attributes["relative_tolerances"],
-        "settings": attributes["settings"],
-        "source": attributes["source"],
-        "threads": attributes.get("threads"),
-        "mixers": [_mixer(profile, name) for name in profile.mixers],
-        "groups": group_rows(profile),
-        "skipped": [{"name": name, "reason": reason} for name, reason in attributes["skipped"].items()],
-        "result": None if result is None else str(result),
-    }
-    return json_values(document)
-
-
-def _mixer(profile: Profile, name: str) -> dict[str, Any]:
-    from statesize.results.fields import COUNTS
-    from statesize.results.summary import average, summary_row
-
-    mixer = profile.mixer(name)
-    row: dict[str, Any] = {**summary_row(mixer, profile.model, name, profile.group(name))}
-    errors = {figure: row.pop(f"{figure}_error") for figure in list(row) if f"{figure}_error" in row}
-    counts = {part: mixer[part].values for kind in COUNTS for part in kind[:3]}
-    return {
-        "name": row.pop("layer"),
-        "note": str(mixer.attrs["note"]),
-        "multiplicity": int(mixer.attrs["multiplicity"]),
-        "state_size": row.pop("tss"),
-        **row,
-        **{f"{figure}_interval": _interval(row[figure], error) for figure, error in errors.items()},
-        **{
-            f"average_{part}": [average(mixer, values[..., index]).mean for index in range(values.shape[-1])]
-            for part, values in counts.items()
-        },
-    }
-
-
-def _interval(mean: float, error: float) -> list[float] | None:
-    return [max(mean - error, 0.0), mean + error] if math.isfinite(error) else None

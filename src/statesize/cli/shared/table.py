@@ -18,12 +18,13 @@ from rich.table import Table
 from rich.text import Text
 
 from statesize.cli.shared.printing import SCHEMA, Printing, print_json, tell_page
-from statesize.io.text import counted, printable
+from statesize.io.text import counted, listed, printable
 from statesize.report.document import Shown, cell_text, number_columns, shown_headings
 from statesize.report.result_page import PageTable, ResultPage
 
 BAR = 16
-_MOST_ROWS = 20
+# As many as a test of cuts has, with all that can be asked for.
+_MOST_ROWS = 40
 # A line that tells of one row or two takes about as much room as they do.
 _FEWEST_HIDDEN = 3
 _ENDLESS = 10_000
@@ -171,28 +172,23 @@ def show(page: ResultPage, document: dict[str, Any], printing: Printing) -> None
         print_page(page)
 
 
-def show_page(
-    page: ResultPage,
-    document: dict[str, Any],
-    html: Path | None,
-    printing: Printing,
-    *,
-    open_page: bool = False,
-    shown: int | None = None,
-    rows: int = _MOST_ROWS,
-    short: PageTable | None = None,
-) -> None:
-    """Write the page if it is wanted, and show so many rows of the first `shown` of its tables, or the document.
-
-    Too little text has a `short` table, which stands for all tables and notes.
-    """
+def write_page(page: ResultPage, html: Path | None, printing: Printing, *, open_page: bool) -> None:
+    """Write the page if it is wanted, and say where it lies."""
     if html is not None:
         page.write(html)
         tell_page(html, printing, open_page=open_page)
-    if short is not None:
-        show(replace(page, tables=[short], notes={}), document, printing)
-        return
-    show(replace(page, tables=[_beginning(table, rows) for table in page.tables[:shown]]), document, printing)
+
+
+def show_page(
+    page: ResultPage, document: dict[str, Any], html: Path | None, printing: Printing, *, open_page: bool = False
+) -> None:
+    """Write the page if it is wanted, and show its first table, naming the others; or the document."""
+    write_page(page, html, printing, open_page=open_page)
+    first, *others = page.tables
+    show(replace(page, tables=[_beginning(first)]), document, printing)
+    if html is None and others and not printing.json:
+        titles = (f"{table.title[:1].lower()}{table.title[1:]}" for table in others)
+        printing.say(f"--html and --json also have a table of {listed([*titles])}.")
 
 
 def fitting_rows(rows: int, most: int) -> int:
@@ -200,8 +196,8 @@ def fitting_rows(rows: int, most: int) -> int:
     return rows if rows < most + _FEWEST_HIDDEN else most
 
 
-def _beginning(table: PageTable, rows: int) -> PageTable:
-    fitting = fitting_rows(len(table.rows), rows)
+def _beginning(table: PageTable) -> PageTable:
+    fitting = fitting_rows(len(table.rows), _MOST_ROWS)
     if fitting == len(table.rows):
         return table
     more = f"… and {len(table.rows) - fitting} rows more, which --html shows."

@@ -47,7 +47,7 @@ def demo(
     path = page_path(html, open_page=open_page, name=_PAGE.stem) or _PAGE
     check_writable(output or Path())
 
-    from statesize.cli.shared.printing import SCHEMA, print_json, profile_document, tell_page
+    from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
     from statesize.cli.shared.table import print_notes, print_table
     from statesize.lab import zoo
     from statesize.measurement.settings import Settings
@@ -56,7 +56,7 @@ def demo(
     from statesize.report.compared import compared_models
     from statesize.report.on_record import standing
     from statesize.report.page import page as report_page
-    from statesize.report.result_page import MEANING
+    from statesize.report.result_page import NEXT, RESULT
     from statesize.results.place import KEPT, written_at
     from statesize.texts.inputs import bundled_sequences
 
@@ -88,11 +88,11 @@ def demo(
     means = _means(every, losses, cut)
     with printing.step("drawing the report"):
         drawn = report_page(every)
-        notes = {**drawn.notes, MEANING: [*means, *standing(every), *_next(folder)]}
+        notes = {**drawn.notes, RESULT: [*means, *standing(every)], NEXT: _next(folder)}
         tables = [table, *drawn.tables[1:]]
         replace(drawn, title=_TITLE, finding="\n".join(found), tables=tables, notes=notes).write(path)
     if printing.json:
-        documents = [profile_document(one, folder / name) for name, one in profiles.items()]
+        documents = [one.to_dict() | {"result": str(folder / name)} for name, one in profiles.items()]
         print_json({"schema": SCHEMA, "models": documents, "truncation": cut, "report": str(path)})
     else:
         print_notes([*found, ""])
@@ -137,7 +137,7 @@ def _table(models: Sequence[ComparedModel], profiles: Sequence[Profile], losses:
     from statesize.report.names import model_title
     from statesize.report.result_page import PageTable
 
-    headings = ["model", "loss (nats\nper token)", "holds\n(numbers)", "ESS\n(numbers)", "used of\nstate"]
+    headings = ["model", "loss (nats\nper token)", "holds\n(numbers)", "ESS\n(numbers)", "share of\nstate"]
     rows: list[Sequence[object]] = []
     for model, profile in zip(models, profiles, strict=True):
         share = model.middle_state_utilisation
@@ -182,7 +182,7 @@ def _means(profiles: Sequence[Profile], losses: dict[str, float], cut: dict[str,
 def _next(folder: Path) -> list[str]:
     """What to do next, as commands that work as they are."""
     return [
-        f"Next, {_ONE_OF_THEM}: statesize profile {shlex.quote(str(folder / _SHOWN))} --open",
+        f"{_ONE_OF_THEM.capitalize()}: statesize profile {shlex.quote(str(folder / _SHOWN))} --open",
         f"Whether ESS is enough in {_SHOWN} (three minutes): statesize truncate {_SHOWN}",
         "A model of the Hugging Face hub; a folder or GGUF file does too, and --text FILE gives your text: "
         "statesize profile HuggingFaceTB/SmolLM2-135M --open",

@@ -190,7 +190,7 @@ def length(
             loaded.model, ids, lengths=chosen, excerpts=excerpts, trained_length=known,
             tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=report_progress, settings=settings,
         )  # fmt: skip
-    show_page(result.page(), result.to_dict(), html, printing, open_page=open_page, rows=result.telling_rows)
+    show_page(result.page(), result.to_dict(), html, printing, open_page=open_page)
     longer = 2 * max(chosen)
     open_end = result.enough and not (result.fits and all(one.course == "levels off" for one in result.exponents))
     if open_end and longer <= (known or longer) and sum(len(one) >= room(longer) for one in ids) >= FEWEST_TEXTS:

@@ -215,7 +215,7 @@ class Growth(Trend):
         yield "How does ESS grow with the context?", levels, caption
 
     def _rows(self) -> list[Row]:
-        # The average and layers first, for the terminal shows so many rows; of many layers, those with most.
+        # The average and layers first; of many layers, those with most.
         last = {one: -float(self.means(one)[-1]) for one in self.layers} if self._has_many_layers else {}
         rows = sorted(self.exponents, key=lambda one: (bool(one.unit), last.get(one.layer, -math.inf)))
         return [self._row(one) for one in rows]
@@ -226,7 +226,7 @@ class Growth(Trend):
 
     @property
     def telling_rows(self) -> int:
-        """Rows of the table that one reads first, which are the average and the layers, or those with most ESS."""
+        """How many rows are read first: the average and the layers, or of many layers those with most ESS."""
         return 1 + (_MOST_ESS if self._has_many_layers else len(self.layers))
 
     def _row(self, one: Exponent) -> Row:

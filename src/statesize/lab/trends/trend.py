@@ -68,7 +68,12 @@ class Trend(ABC):
 
     @abstractmethod
     def _rows(self) -> list[Row]:
-        """The table of the page."""
+        """The table of all layers."""
+
+    @property
+    def telling_rows(self) -> int:
+        """How many of its rows are read first: the average and the layers."""
+        return 1 + len(self.layers)
 
     @abstractmethod
     def _own(self) -> Row:
@@ -182,7 +187,7 @@ class Trend(ABC):
         found = {"finding": self.finding, "skipped": _reasons(self.skipped), "notes": self.notes}
         return json_values({self.kinds[0]: points, "layers": layers, **self._own(), **found, **self.facts})
 
-    def to_html(self, path: str | PathLike[str]) -> Path:
+    def to_html(self, path: str | PathLike[str] = "trend.html") -> Path:
         """Write a page of one self-contained HTML file; a path that cannot be written is a FileError.
 
         Args:
@@ -199,7 +204,7 @@ class Trend(ABC):
         Returns:
             The finding, its charts, and a row a layer.
         """
-        rows = self._rows()
+        names, rows = list(self._rows()[0]), [list(row.values()) for row in self._rows()]
         told = f" Intervals of 95 % are by Student’s t over {self.units} texts." if self.enough else ""
         differences = [one.run_difference for one in self.points if np.isfinite(one.run_difference)]
         return ResultPage(
@@ -207,7 +212,8 @@ class Trend(ABC):
             finding=self.finding,
             charts=[PageChart(title, vega.page_chart(chart), caption) for title, chart, caption in self._charts()],
             tables=[
-                PageTable("Layer by layer", list(rows[0]), [list(row.values()) for row in rows], f"{self.about}{told}")
+                PageTable("Layer by layer", names, rows[: self.telling_rows], f"{self.about}{told}"),
+                *([PageTable("All layers and heads", names, rows)] if self.telling_rows < len(rows) else []),
             ],
             notes={
                 "Not measured": [f"{name}: {reason}" for name, reason in self.skipped.items()],
@@ -240,7 +246,7 @@ class Trend(ABC):
     def __repr__(self) -> str:
         means = zip(self.names, self.means(), strict=True)
         along = ", ".join(f"{mean:.1f} at {name}" for name, mean in means)
-        return f"{self.finding}\nAll layers: {along}\nnext: .to_dataframe(), .to_html('trend.html')"
+        return f"{self.finding}\nAll layers: {along}\nnext: .to_dataframe(), .to_html()"
 
 
 def _reasons(skipped: Mapping[str, str]) -> list[dict[str, str]]:

@@ -13,7 +13,7 @@ from statesize.io.machine import machine
 from statesize.io.text import counted
 from statesize.lab.studies.engine.conclusion import CONCLUSION, Conclusion, Saved, figure_text, read_saved
 from statesize.lab.studies.engine.table import DIVERGED, MOST_TABLE, TABLE, Row, parse_rows
-from statesize.report.result_page import FOUND, PageChart, PageTable, ResultPage, told_apart
+from statesize.report.result_page import RESULT, PageChart, PageTable, ResultPage, told_apart
 from statesize.version import installed
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def page(saved: Saved, rows: Sequence[Row], facts: Mapping[str, str]) -> ResultP
         charts=[PageChart("Charts", saved.charts)],
         tables=[PageTable("Figures", ("figure", "value"), figures, numbers), table],
         notes={
-            FOUND: conclusion.statements,
+            RESULT: conclusion.statements,
             "Caveats": conclusion.caveats,
             "Runs that came to no result": [
                 f"{row['run']}: {row['message']}" for row in rows if row.get("status") == DIVERGED
