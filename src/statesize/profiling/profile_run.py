@@ -97,14 +97,28 @@ class ProfileRun:
         return run(self._tasks(inputs), executor, self.ends, lambda task: task.part(""))
 
     def take(self, done: Done[SequenceTask, Any]) -> None:
-        """Keep a step."""
-        step: MixerDone | SequenceDone = done.get()
-        if isinstance(step, MixerDone):
-            self._take_mixer(done.task, step)
-            return
-        self._skipped[done.task.sequence] = step.skipped
-        for index, name in enumerate(step.mixers if done.resumed else ()):
-            self._take_mixer(done.task, MixerDone(index, len(step.mixers), name, None))
+        """Keep a step: store a mixer, or read it where it is stored, and tell of it."""
+        task, step = done.task, done.get()
+        sequence, steps = task.sequence, [step]
+        if isinstance(step, SequenceDone):
+            self._skipped[sequence] = step.skipped
+            stored = enumerate(step.mixers if done.resumed else ())
+            steps = [MixerDone(index, len(step.mixers), name, None) for index, name in stored]
+        for mixer in steps:
+            name, dataset, resumed = mixer.name, mixer.dataset, mixer.dataset is None
+            if dataset is None:
+                dataset = self.read(name, sequence)
+            else:
+                self.parts.write(task.part(name), dataset)
+                task.finished.add(task.part(name))
+            self._first[name] = min(self._first.get(name, (sequence, mixer.index)), (sequence, mixer.index))
+            self.mixers.setdefault(name, MixerRun(name, dataset.attrs)).add(sequence, dataset)
+            seconds, engine = dataset.attrs["seconds"], dataset.attrs["engine"]
+            self.seconds += seconds
+            if self.on_progress is not None:
+                took = 0.0 if resumed else seconds
+                told = ProfileProgress(sequence, self.count, mixer.index, mixer.mixers, name, engine, took, resumed)
+                self.on_progress(told)
 
     def _tasks(self, inputs: Iterable[Given]) -> Iterator[SequenceTask]:
         for sequence, given in enumerate(inputs):
@@ -118,23 +132,6 @@ class ProfileRun:
                 if end is not None and not task.finished.issuperset(map(task.part, end.mixers)):
                     self.ends.remove(task.part(""))
             yield task
-
-    def _take_mixer(self, task: SequenceTask, step: MixerDone) -> None:
-        """Store a mixer of a sequence, or read it where it is stored, and tell of it."""
-        name, sequence, dataset, resumed = step.name, task.sequence, step.dataset, step.dataset is None
-        if dataset is None:
-            dataset = self.read(name, sequence)
-        else:
-            self.parts.write(task.part(name), dataset)
-            task.finished.add(task.part(name))
-        seconds, engine = dataset.attrs["seconds"], dataset.attrs["engine"]
-        self._first[name] = min(self._first.get(name, (sequence, step.index)), (sequence, step.index))
-        self.mixers.setdefault(name, MixerRun(name, dataset.attrs)).add(sequence, dataset)
-        self.seconds += seconds
-        if self.on_progress is not None:
-            took = 0.0 if resumed else seconds
-            told = ProfileProgress(sequence, self.count, step.index, step.mixers, name, engine, took, resumed)
-            self.on_progress(told)
 
     def read(self, mixer: str, sequence: int) -> xr.Dataset:
         """What was measured of a mixer over a sequence; a file that is gone or damaged is a FileError."""
