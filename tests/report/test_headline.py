@@ -60,7 +60,7 @@ def test_two_models_by_their_bytes_and_their_ess_at_the_middle(profiles, metric)
 def test_a_state_of_as_many_numbers_as_tokens_is_no_cache(mixer, against):
     # At the only cut that is measured both have a TSS of 2.
     found = small(mixer, mixer, positions=[2])
-    assert headline([found]).sentence.endswith(f"past token 2 of 24, {against}.")
+    assert f"past token 2 of 24, {against} (" in headline([found]).sentence
     assert found.summary()["state_utilisation"].notna().tolist() == [mixer == "gla"]
 
 
@@ -132,9 +132,10 @@ def test_one_model_and_texts_that_differ(profiles):
     alone = headline(profiles[1:])
     (carried,) = at_the_middle(profiles[1])
     assert alone.sentence == (
-        f"Gated linear attention carries {carried:.1f} numbers per channel past token 12 of 24, of the 2 that it holds."
+        f"Gated linear attention carries {carried:.1f} numbers per channel past token 12 of 24, of the 2 that it holds "
+        "(256 B in 1 layer)."
     )
-    assert headline(profiles[:1]).sentence.endswith(" past token 12 of 24, of 12 tokens kept.")
+    assert headline(profiles[:1]).sentence.endswith(" past token 12 of 24, of 12 tokens kept (672 B in 1 layer).")
     other = small("sa", "sa", IDS[:, :20])
     assert headline([other, profiles[1]]).sentence.endswith(alone.sentence)
     # Lines of each model say that beside the contrast.
@@ -186,7 +187,9 @@ def test_a_mean_over_cuts_never_stands_against_a_ceiling():
     node["entropy"][..., node["position"].values == 12] = 4
     tree["layers.0.mixer"] = node
     found = Profile(tree)
-    expected = "Softmax attention carries 4.0 numbers per channel past token 12 of 24, of 12 tokens kept."
+    expected = (
+        "Softmax attention carries 4.0 numbers per channel past token 12 of 24, of 12 tokens kept (672 B in 1 layer)."
+    )
     assert headline([found]).sentence == model_line(found) == expected
     assert report_page([found]).finding.splitlines()[0] == expected
     assert repr(found).splitlines()[1] == expected
@@ -214,7 +217,7 @@ def test_sinks_that_hide_the_rest_are_told_with_the_layers_that_lead_without_the
         tree[f"layers.{at}.mixer"] = node
     assert model_line(Profile(tree)) == (
         "Softmax attention carries 3.0 numbers per channel past token 12 of 24 (7.0 without attention sinks), of 12 "
-        "tokens kept. Without sinks from 5.0 in layer 1 to 9.0 in layer 0."
+        "tokens kept (1.3 kB in 2 layers). Without sinks from 5.0 in layer 1 to 9.0 in layer 0."
     )
 
 

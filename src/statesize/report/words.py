@@ -412,7 +412,9 @@ def _alone(party: _Party) -> str:
     each = "layer" if party.derived else "channel"
     without = "" if math.isnan(party.sinkless) else f" ({party.sinkless:.1f} without attention sinks)"
     carries = f"{_sentence_case(party.name)} carries {_numbers(party.bounds)} numbers per {each}"
-    return f"{carries} past {party.place}{without}, {party.of}."
+    known = party.state_bytes > 0 and not party.of.startswith("of at most")
+    stored = f" ({byte_count(party.state_bytes)} in {counted(len(party.layers), 'layer')})" if known else ""
+    return f"{carries} past {party.place}{without}, {party.of}{stored}."
 
 
 def _without_sinks(profile: Profiled, metric: str, layers: Sequence[int]) -> float:
