@@ -37,7 +37,8 @@ def main() -> None:
         page.goto(report.as_uri())
         page.wait_for_selector("html[data-ready]")
         page.screenshot(path=IMAGES / "report-words.png", clip={"x": 0, "y": 0, "width": 1100, "height": 900})
-        page.evaluate("document.querySelector('#table-1-title').closest('details').open = true")
+        for folded in ("table-1-title", "text-title"):
+            page.evaluate(f"document.querySelector('#{folded}').closest('details').open = true")
         page.select_option("#model", label="gated linear attention")
         for section, ends in SECTIONS.items():
             page.select_option("#head", index=2 if section == "spectrum" else 0)
