@@ -206,7 +206,7 @@ def test_growth_is_that_of_the_command(small, prose, monkeypatch):
         monkeypatch.setattr(models, name, value)
     found = models.growth(small)
     text = "\n\n".join(prose)
-    settings = {"lengths": (16, 32), "future": 8, "excerpts": 2, "on_progress": print}
+    settings = {"lengths": (16, 32), "settings": ss.Settings(future=8), "excerpts": 2, "on_progress": print}
     expected = length(small.model, text, tokenizer=small.tokenizer, **settings)
     np.testing.assert_allclose([row["ess"] for row in found["rows"]], expected.values(), rtol=1e-3)
     assert [len(row["heads"]) for row in found["rows"]] == [8, 8]

@@ -193,3 +193,11 @@ def test_the_settings_are_the_options_but_for_those_of_python_alone():
     python_alone = {"tolerances", "relative_tolerances", "engine", "mixes"}
     assert {one.name for one in fields(EverySetting)} == set(all_but(*python_alone))
     assert EverySetting().settings() == Settings()
+
+
+def test_options_of_settings_are_taken_where_pydantic_is_imported(capsys):
+    # cyclopts then has it validate what converters return, and defaults.
+    pytest.importorskip("pydantic")
+    shown = ["--max-tokens", "16", "--layers", "0,layers.1.mixer", "--positions", "all", "--quiet"]
+    assert main(["profile", "gla", *shown]) == 0
+    assert main(["profile", "gla", *shown, "--memory", "1GB", "--channels", "2", "--entropy-accuracy", "0.01"]) == 0

@@ -35,7 +35,7 @@ def test_a_profile_names_how_its_weights_were_stored(tmp_path, capsys):
     capsys.readouterr()
     assert main(["profile", path, "--text", str(tmp_path / "text.txt")]) == 0
     said = capsys.readouterr()
-    assert "\nweights: Q8_0, dequantised\n" in said.out
+    assert "\nweights: Q8_0, dequantised" in said.out
     assert "it/s" not in said.err
 
 

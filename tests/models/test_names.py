@@ -23,7 +23,7 @@ def test_a_named_model_reads_a_text_wherever_a_model_is_taken():
 
 def test_a_plan_without_inputs_is_that_of_the_bundled_text():
     plan = ss.plan("gla", layers=0, positions=2, channels=1)
-    assert (plan.sequences, plan.tokens) == (1, 512)
+    assert (plan.facts["sequences"], plan.facts["tokens"]) == (1, 512)
 
 
 @pytest.mark.parametrize("name", ["profile", "plan", "capture", "network_ess", "cache", "compress", "truncate"])

@@ -115,7 +115,7 @@ def test_the_core_without_the_laboratory_and_with_plugins_of_others(site):
     code, document, told = profiled
     assert code == 0, told
     assert "The plug-in nowhere:MODELS is left out: ModuleNotFoundError" in told
-    assert [mixer["name"] for mixer in json.loads(document)["mixers"]] == ["mixer"]
+    assert [mixer["layer"] for mixer in json.loads(document)["mixers"]] == ["mixer"]
     assert refused[0] == 1
     assert "Traceback" not in refused[2]
     assert (doctor[0], models[0]) == (0, 0), (doctor, models)

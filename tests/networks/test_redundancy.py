@@ -60,7 +60,7 @@ def test_the_number_is_the_sum_of_the_parts_over_the_whole_where_the_text_is_lon
 def test_layers_are_not_summed_up_where_no_text_tells_a_redundancy(mixer: str, compares: bool) -> None:
     held, ids = model(mixer), tokens(8)
     result = ss.network_ess(held, ids, [3], method="dense")
-    _, layers = page("small", result, ss.networks.redundancy(held, ids, result)).tables
+    layers, _ = page("small", result, ss.networks.redundancy(held, ids, result)).tables
     assert [row[0] for row in layers.rows if row[0] in ("all layers", "network")] == [
         "all layers",
         "network",

@@ -113,10 +113,7 @@ def headline(profiles: Sequence[Profiled], metric: str = "entropy", titles: Sequ
     return Headline(_sentence(*pair, whole=whole) + lack, _detail(pair, profiles, metric, whole=whole))
 
 
-_NO_RANK = (
-    "Do not compare the used share of a state with the used share of a cache: a state has a fixed size, and a cache "
-    "grows with the text."
-)
+_NO_RANK = "Do not compare shares of states with shares of caches, which grow with the text."
 
 
 def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> str:
@@ -172,7 +169,8 @@ def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> st
             if len(caches) > 1
             else [f"{named[at]} keeps every token and carries {numbers[at]}." for at in caches]
         )
-        said += [f"{named[at]} has states and caches: it carries {numbers[at]}." for at in hybrids]
+        said += [f"{named[at]} carries {numbers[at]}{'' if said else past}." for at in hybrids[:1]]
+        said += [f"{named[at]}: {_held_numbers(held[at], '')}." for at in hybrids[1:]]
         said += [_NO_RANK] if hybrids or len(states) == len(caches) == 1 else []
     return f"{' '.join(said)} {_reach(profiles)}"
 
@@ -198,9 +196,9 @@ def _held(profile: Profiled) -> dict[bool, Bounds]:
     }
 
 
-def _held_numbers(held: Mapping[bool, Bounds]) -> str:
+def _held_numbers(held: Mapping[bool, Bounds], unit: str = " numbers per channel") -> str:
     told = [f"{carried:.1f} of {most:.0f}" for carried, most in held.values()]
-    return f"{told[0]} numbers per channel" + (f" in states and {told[1]} in caches" if len(told) > 1 else "")
+    return f"{told[0]}{unit}" + (f" in states and {told[1]} in caches" if len(told) > 1 else "")
 
 
 def _share_over_texts(profile: Profiled, share: float) -> Interval:

@@ -230,10 +230,10 @@ _FRACTION = Parameter(validator=validators.Number(gte=0, lt=1))
 _AllOrSome: TypeAlias = Annotated[Literal["all"] | int | None, Parameter(validator=_some)]
 # How settings of each type are written here; those of other types are for Python alone.
 _WRITTEN: dict[Any, Any] = {
-    "Layers": Annotated[list[str] | None, Parameter(negative="", consume_multiple=1, converter=_layers)],
+    "Layers": Annotated[list[int | str] | None, Parameter(negative="", consume_multiple=1, converter=_layers)],
     "Channels": _AllOrSome,
     "Positions": _AllOrSome,
-    "Memory": Annotated[str, Parameter(show_default=byte_count)],
+    "Memory": Annotated[int | str, Parameter(show_default=byte_count)],
     "Weights": Weights,
     "bool": Flag,
     "int": Seed,
