@@ -133,7 +133,7 @@ def _seconds(engine: str, operator: Operator) -> float:
         return dense_seconds(operator.dense(), midpoints(operator.length, 8))
     if engine == "gram":
         positions = midpoints(operator.length, 8)
-        return seconds(lambda: measure(operator, (1e-3,), (), positions, outputs=("counts",), engine="gram"))
+        return seconds(lambda: measure(operator, (1e-3,), (), ("counts",), positions, engine="gram"))
     return seconds(lambda: measure(operator, (1e-3,), (), outputs=("counts",), engine=cast("EngineName", engine)))
 
 
