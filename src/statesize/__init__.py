@@ -2,6 +2,7 @@
 
 import importlib
 import random
+import sys
 from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -109,7 +110,8 @@ def __getattr__(name: str) -> Any:
     if not name.startswith("_") and find_spec(f"statesize.{name}") is not None:
         return _imported(name)
     near = f"; did you mean statesize.{_PLUGGED_IN}.{name}?" if name in _plugged_in() else ""
-    raise AttributeError(f"module 'statesize' has no attribute {name!r}{near}")
+    # With the module, Python proposes a name that is spelt alike.
+    raise AttributeError(f"module 'statesize' has no attribute {name!r}{near}", name=name, obj=sys.modules[__name__])
 
 
 def _imported(name: str) -> ModuleType:

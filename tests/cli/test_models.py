@@ -39,3 +39,14 @@ def test_json_has_the_same(capsys):
     )
     assert document["xlstm"] == {"mixers": [{"kind": "mlstm", "state_size": "key dimension"}]}
     assert {row["family"]: row["status"] for row in document["others"]}["reformer"] == "refused"
+
+
+def test_a_name_leaves_the_families_and_layers_that_have_it(capsys):
+    assert main(["models", "deltanet", "--json"]) == 0
+    listing = json.loads(capsys.readouterr().out)
+    assert {row["kind"] for row in listing["flash-linear-attention"]["mixers"]} >= {"gated delta rule", "delta rule"}
+    assert all("delta" in f"{family['family']} {family['mixers']}".lower() for family in listing["families"])
+    assert main(["models", "llama"]) == 0
+    assert "llama" in capsys.readouterr().out
+    assert main(["models", "nothing-such"]) == 1
+    assert "name must be part of a family's or layer's name, got 'nothing-such'." in capsys.readouterr().err

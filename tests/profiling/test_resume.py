@@ -221,6 +221,10 @@ def test_a_finished_profile_is_not_measured_again(tmp_path):
         profile(build(**SMALL), TEXTS, **asked, on_progress=told.append)
     assert len(told) == 6
     assert os.listdir(tmp_path) == ["out"]
+    kept = Profile.load(tmp_path / "out").to_xarray()
+    with pytest.raises(FileError, match=r"a profile of other, got .*out, which holds one of LanguageModel over 3 sequ"):
+        profile(build(**SMALL), TEXTS, output=tmp_path / "out", name="other")
+    assert Profile.load(tmp_path / "out").to_xarray().identical(kept)
 
 
 def test_records_are_not_held_while_it_runs(tmp_path, monkeypatch):

@@ -207,8 +207,8 @@ def refuse_all(model: nn.Module, refused: Mapping[str, str]) -> NoReturn:
         raise ModelError(f"{type(model).__name__} {UNSEEN[family]}. statesize measures causal models.")
     raise ModelError(
         f"{type(model).__name__} has no mixer that statesize knows: none of its modules has a method "
-        f"`operator(hidden)`, and no known kernel ran; {HOW_TO_SUPPLY} for what its forward receives. "
-        "`statesize models` lists what is known."
+        f"`operator(hidden)`, and no known kernel ran. If one mixes positions, {HOW_TO_SUPPLY} for what its forward "
+        "receives. `statesize models` lists what is known."
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from statesize.cli.shared.options import Flag
 from statesize.cli.shared.printing import TEXT, Printing
+from statesize.errors import InputError
 
 NOTES = (
     "Each row is a tiny model of the family whose operators equal the model's own attention maps, or what its own code "
@@ -15,12 +16,16 @@ NOTES = (
 )
 
 
-def models(*, measured: Flag = False, printing: Printing = TEXT) -> None:
+def models(name: str = "", /, *, measured: Flag = False, printing: Printing = TEXT) -> None:
     """List what can be measured, by library: families of transformers, kernels of flash-linear-attention, and others.
 
     Args:
+        name: Only families and layers with this in their name or mixers, such as deltanet.
         measured: List the models on record instead, with their ESS at the middle of texts of several lengths.
         printing: What is printed.
+
+    Raises:
+        InputError: Nothing has such a name.
     """
     if measured:
         _on_record(json=printing.json)
@@ -34,7 +39,22 @@ def models(*, measured: Flag = False, printing: Printing = TEXT) -> None:
     from statesize.report.result_page import PageTable
 
     sweep, installed = swept(), version("transformers")
-    known, others = sweep.of("measured"), [family for family in sweep.families if family.status != "measured"]
+
+    def plain(words: str) -> str:
+        return words.lower().translate(str.maketrans("", "", "-_ "))
+
+    # A DeltaNet, whatever stands before it, has a delta rule.
+    part = plain(name).replace("deltanet", "delta")
+
+    def asked(*names: str) -> bool:
+        return any(part in plain(one) for one in names)
+
+    known = [family for family in sweep.of("measured") if asked(family.name, *family.mixers)]
+    others = [family for family in sweep.families if family.status != "measured" and asked(family.name)]
+    layers = [kind for kind in kinds() if asked(kind)]
+    libraries = {library: mixers for library, mixers in OTHER_LIBRARIES.items() if asked(library, *mixers)}
+    if not (known or others or layers or libraries):
+        raise InputError(f"name must be part of a family's or layer's name, got {name!r}. statesize models lists all.")
     if printing.json:
         reasons = [{"family": one.name, "status": one.status, "reason": one.reason} for one in others]
         families = [
@@ -43,36 +63,37 @@ def models(*, measured: Flag = False, printing: Printing = TEXT) -> None:
             for one in known
         ]
         listing = {"transformers": installed, "checked": sweep.transformers, "families": families, "others": reasons}
-        listing |= {"flash-linear-attention": {"version": SUPPORTED, "mixers": _sizes(kinds(), STATE_SIZES)}}
-        listing |= {library: {"mixers": _sizes(mixers, STATE_SIZES)} for library, mixers in OTHER_LIBRARIES.items()}
+        listing |= {"flash-linear-attention": {"version": SUPPORTED, "mixers": _sizes(layers, STATE_SIZES)}}
+        listing |= {library: {"mixers": _sizes(mixers, STATE_SIZES)} for library, mixers in libraries.items()}
         print_json({"schema": SCHEMA, **listing})
         return
     kinds_measured = {kind for family in known for kind in family.mixers}
     print_notes(
         [f"{len(known)} families of transformers can be measured, with {len(kinds_measured)} kinds of mixers.", ""]
     )
-    rows = [
-        (
-            family.name,
-            ", ".join(family.mixers),
-            ", ".join(STATE_SIZES[kind] for kind in family.mixers),
-            sweep.measured_with(family),
-        )
-        for family in known
+    size = "TSS per channel at position i"
+
+    def sizes(mixers: Iterable[str]) -> str:
+        return ", ".join(STATE_SIZES[kind] for kind in mixers)
+
+    families = [
+        (family.name, ", ".join(family.mixers), sizes(family.mixers), sweep.measured_with(family)) for family in known
     ]
     notes = [f"not measured: {family.name}: {family.reason}" for family in others]
     checked = f"Checked with transformers {', '.join(sweep.versions)}; {installed} is installed."
-    columns = ("family", "mixers", "TSS per channel at position i", "transformers")
-    print_table(PageTable("", columns, rows, "\n".join([*notes, "", checked])))
-    print()
-    headings = (f"layers of flash-linear-attention {SUPPORTED}", "TSS per channel at position i")
-    print_table(PageTable("", headings, [(kind, STATE_SIZES[kind]) for kind in kinds()]))
-    print()
-    rows = [
-        (library, ", ".join(mixers), ", ".join(STATE_SIZES[kind] for kind in mixers))
-        for library, mixers in OTHER_LIBRARIES.items()
+    tables = [
+        PageTable("", ("family", "mixers", size, "transformers"), families, "\n".join([*notes, "", checked])),
+        PageTable("", (f"layers of flash-linear-attention {SUPPORTED}", size), [(one, sizes([one])) for one in layers]),
+        PageTable(
+            *("", ("other library", "mixers", size)),
+            [(library, ", ".join(mixers), sizes(mixers)) for library, mixers in libraries.items()],
+        ),
     ]
-    print_table(PageTable("", ("other library", "mixers", "TSS per channel at position i"), rows, NOTES))
+    for table in tables:
+        if table.rows or (table.caption and others):
+            print_table(table)
+            print()
+    print_notes([NOTES])
     printing.next("profile", "gla", "--open", why="what a small model carries, on a page")
 
 

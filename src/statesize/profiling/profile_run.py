@@ -213,7 +213,7 @@ def units_folder(output: Path) -> Generator[Path]:
 
 
 def earlier_profile(output: Path, key: str, sequences: Sequence[Given], name: str) -> Profile | None:
-    """The profile in a folder, if it is of the same model, settings and sequences; a warning tells of another one."""
+    """The profile in a folder, if it is of the same run; another model's is refused, another run is warned of."""
     # It is there where a run was killed while it tidied up, or is repeated.
     try:
         load_tree(output)
@@ -225,6 +225,11 @@ def earlier_profile(output: Path, key: str, sequences: Sequence[Given], name: st
     if run.items() <= attributes.items():
         return profile
     read = f"{counted(len(lengths), 'sequence')}, {counted(int(lengths.sum()), 'position')}"
+    if attributes["model"] != name:
+        raise FileError(
+            f"output must be a new folder, or one of a profile of {name}, got {output}, which holds one of "
+            f"{attributes['model']} over {read}. Give another folder, or remove this one."
+        )
     warn_caller(
         f"{output} holds another profile: of {attributes['model']} over {read}, measured in "
         f"{attributes['seconds']:.0f} s. It is replaced when this one is complete; an interrupt keeps it.",

@@ -122,7 +122,7 @@ def _unknown_size(length: int, *, in_double: bool) -> str:
     advice = "set `state_size` in its class to an integer, at least the rank of T."
     if not in_double:
         return f"{UNKNOWN_SIZE}: only code that runs in float64 shows it; {advice}"
-    most = f"shows sizes up to {length // 4 - 1}" if length >= _SHORTEST else "is too short to show it"
+    most = f"can show only sizes up to {length // 4 - 1}" if length >= _SHORTEST else "is too short to show it"
     return f"{UNKNOWN_SIZE}: a text of {length} tokens {most}; try a longer one, or {advice}"
 
 

@@ -308,12 +308,14 @@ class Texts:
         self, texts: Iterable[tuple[Document, ...]], tokenizer: AnyTokenizer, left_out: list[str], printing: Printing
     ) -> Sequences:
         from statesize.cli.shared.printing import tell_left_out
+        from statesize.texts.documents import is_rows
         from statesize.texts.rows import RefusedChat, is_parted
         from statesize.texts.tokens import beginning_id, join_documents, special_ids, token_text, unbegun_note
 
         sequences: list[Tensor] = []
         lengths: list[int] = []
         chats = joined = parted = unbegun = 0
+        whole = self.text is not None and not any(map(is_rows, self.text))
         first = beginning_id(tokenizer)
         special, roles = special_ids(tokenizer)
         for number, documents in enumerate(texts):
@@ -326,7 +328,7 @@ class Texts:
                 left_out.append(f"text {number + 1} has fewer than 2 tokens of its own")
                 continue
             joined += len(documents) - 1
-            parted += self.text is not None and isinstance(documents[0], str) and is_parted(documents[0])
+            parted += whole and isinstance(documents[0], str) and is_parted(documents[0])
             lengths.append(len(ids))
             chats += not isinstance(documents[0], str)
             unbegun += first is not None and int(ids[0]) != first

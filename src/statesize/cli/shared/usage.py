@@ -36,10 +36,8 @@ def wrong_usage(error: CycloptsError) -> str:
     command = " ".join(("statesize", *chain))
     argument = error.argument
     if isinstance(error, UnusedCliTokensError):
-        said = (
-            f"{command} must end before {' '.join(error.unused_tokens or ())!r}, which it has no place for. An option "
-        )
-        said += "of several files is repeated."
+        said = f"{command} has no place for {' '.join(error.unused_tokens or ())!r}. Leave it out, or name its option; "
+        said += "for several files, repeat the option."
     elif isinstance(error, MissingArgumentError) and argument is not None:
         name, unknown = argument.name, next((one for one in error.unused_tokens or () if one.startswith("--")), "")
         example = EXAMPLES.get(" ".join(chain))

@@ -171,8 +171,8 @@ def _means(profiles: Sequence[Profile], losses: dict[str, float], cut: dict[str,
     return [
         f"Would a memory of only as many numbers as ESS be enough? Tested in {title}, halfway through "
         f"{counted(cut['texts'], 'text')} of {cut['measured'][0]['tokens']} tokens. Losing the whole past costs "
-        f"{worth} nats per token and changes predictions by 100%; a change of at most {NEGLIGIBLE:.0%} counts as enough"
-        f"{' (in brackets: 95% intervals)' if worth.ends else ''}.",
+        f"{worth} nats per token{' (in brackets: 95% intervals)' if worth.ends else ''}. Call that change of "
+        f"predictions 100%; a change of at most {NEGLIGIBLE:.0%} counts as enough.",
         *said,
         f"More ESS is not better: {model_title(best)} predicts best here. Whether a model needs more memory, only a "
         "task can tell.",
