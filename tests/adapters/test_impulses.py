@@ -215,8 +215,8 @@ def test_a_fixed_state_is_told_where_the_class_says_nothing_and_a_cache_is_unkno
     capture = ss.capture(model_of(lambda entering: far[: entering.shape[1]].to(entering) @ entering), TOKENS)
     assert [(mixer.state_size, mixer.state_bytes) for mixer in capture.mixers] == [(None, None)]
     assert next(capture).note == (
-        "How many numbers it can store is unknown: a text of 24 tokens can show only sizes up to 5; try a longer one, or "
-        "set `state_size` in its class to an integer, at least the rank of T."
+        "How many numbers it can store is unknown: a text of 24 tokens can show only sizes up to 5; try a longer "
+        "one, or set `state_size` in its class to an integer, at least the rank of T."
     )
 
 
