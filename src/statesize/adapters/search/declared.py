@@ -17,7 +17,6 @@ from statesize.adapters.check import Checked
 from statesize.adapters.search.channels import Channels
 from statesize.adapters.search.linear_parts import (
     LARGEST,
-    READERS,
     Mix,
     NoOperatorError,
     described_part,
@@ -176,7 +175,7 @@ class _Check:
     @cached_property
     def read(self) -> dict[Place, Tensor]:
         """Tensors as operations take them: there T may act on one that T is made of as well."""
-        places = [place for places in self.base.readers for place in places[:READERS]]
+        places = [place for places in self.base.readers for place in places]
         return self.runs.run(places).tensors
 
     def right(self) -> _Fit | None:

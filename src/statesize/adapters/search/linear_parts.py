@@ -35,8 +35,6 @@ from statesize.io.progress import duration
 
 # Tensors of more times the numbers that enter or leave the module are maps or states, which T does not map.
 LARGEST = 4
-# How many readers of one tensor are tried.
-READERS = 8
 LONG = 10.0
 """Seconds from which on a search is told before it begins."""
 _LOGGER = logging.getLogger("statesize")
@@ -161,7 +159,7 @@ def _found_mixes(runs: LoneRuns, plain: Tensor, name: str) -> tuple[_Search, lis
     if not found and not named:
         # A tensor of which T is made as well is T's input only for those that read it later.
         # What a single operation reads was tried as what it is.
-        readers = [place for places in search.base.readers for place in places[:READERS] if len(places) > 1]
+        readers = [place for places in search.base.readers for place in places if len(places) > 1]
         search = _Search(runs, name, position, (*cuts, *readers, OUTPUT))
         found = search.all_mixes(search.cuts(), readers)
     if stages and all(mix.before for mix in found):

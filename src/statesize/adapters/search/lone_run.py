@@ -41,6 +41,9 @@ OUTPUT = Place(sys.maxsize)
 """What the module returns, or the first tensor of it."""
 
 
+# How many readers of a tensor are told; as many more where one is another operation than the reader before it, as is a
+# loop over positions behind the layers that make its gates.
+_READERS = 8
 # Operations that torch does or leaves out by how a tensor lies in memory: they are not counted.
 _LAYOUT = {torch.ops.aten.clone, torch.ops.aten.alias, torch.ops.aten.detach}
 _Identity = tuple[int, int, tuple[int, ...], tuple[int, ...]]
@@ -53,7 +56,7 @@ class ModuleRun:
     tensors: dict[Place, Tensor] = field(default_factory=dict[Place, Tensor])  # those that were to be kept
     operations: int = 0
     named: set[Place] = field(default_factory=set[Place])  # what lies in the output of the part that `mixes` names
-    readers: list[list[Place]] = field(default_factory=list[list[Place]])  # of each tensor, as operations take it
+    readers: list[list[Place]] = field(default_factory=list[list[Place]])  # the first of each tensor, as they take it
 
     @property
     def output(self) -> Tensor | None:
@@ -271,6 +274,7 @@ class _Tape(TorchDispatchMode):
         self.named: int | None = None
         self.replaced: dict[_Identity, tuple[Tensor, Tensor]] = {}
         self.read: dict[_Identity, tuple[Tensor, list[Place]]] = {}  # tensors are held: none takes another's memory
+        self.reader: dict[_Identity, Any] = {}  # the operation that read a tensor last
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -313,7 +317,10 @@ class _Tape(TorchDispatchMode):
             if _identity(tensor) not in self.read:
                 self.read[_identity(tensor)] = tensor, []
                 self.run.readers.append(self.read[_identity(tensor)][1])
-            self.read[_identity(tensor)][1].append(place)
+            readers = self.read[_identity(tensor)][1]
+            if len(readers) < _READERS * (1 + (func is not self.reader.get(_identity(tensor)))):
+                readers.append(place)
+            self.reader[_identity(tensor)] = func
             if tensor._version and not func.is_view:
                 # Something was written into it, so that no operation returned it as it is.
                 self.run.tensors[place] = tensor.detach().clone()
