@@ -223,7 +223,11 @@ def _standing(profile: Profiled, models: Sequence[Mapping[str, Any]], own: Mappi
         rows = [(one, row) for one in each for row in one["lengths"] if row["length"] == nearest]
         # For a cache it is the tokens before the cut, which the length says.
         of = "" if kind[0] == "tokens kept" else " of {:.0f}"
-        told = [f"{one['name']} {row['ess']:.1f}{of.format(row['of'])}" for one, row in rows if one is not own]
+        told = [
+            f"{one['name']} {row['ess']:.1f}{of.format(row['of'])}{_beside_sinks(row)}"
+            for one, row in rows
+            if one is not own
+        ]
         if own:
             (row,) = (row for one, row in rows if one is own)
             unit = data.split()[0].removesuffix("s")
@@ -256,6 +260,12 @@ def _here(profile: Profiled) -> dict[str, float]:
         "ess": model_mean(profile, [row["middle_entropy"] for row in rows], layers),
         "ess_without_sinks": model_mean(profile, [row["sinkless_entropy"] for row in rows], layers),
     }
+
+
+def _beside_sinks(row: Mapping[str, Any]) -> str:
+    """ESS without sinks, in brackets; "" where it is about the same."""
+    sinks = row["ess_without_sinks"] > _SINKS * row["ess"]
+    return f" ({row['ess_without_sinks']:.1f} without sinks)" if sinks else ""
 
 
 def _own_figures(row: Mapping[str, Any], of: str, here: Mapping[str, float]) -> str:
