@@ -12,7 +12,7 @@ PHRASES = (
     "reads {bounds.documents} texts of 512 tokens",
     "rises by {bounds.worth_value} nats per token",
     "a head needs {bounds.multiple} times ESS for a change",
-    "the same sums for all heads of a cache: {bounds.stored} of its values",
+    "so the cache has to keep {bounds.stored} of its values",
     "In SmolLM2 layers {measured_models.smollm2_layers} carry most ({measured_models.smollm2_512_texts} texts)",
     "Without this token, layers {measured_models.smollm2_layers_sinkless} carry most",
     "cost {published_caches.int4_half} nats per token, perhaps nothing",
