@@ -141,7 +141,7 @@ def test_the_layer_is_left_as_it_was():
 def test_a_layer_without_a_t_of_single_channels_is_measured_by_its_derivative(mixed):
     (captured,) = ss.capture(model_of(mixed), TOKENS)
     assert (captured.kind, captured.units) == ("derivative", 1)
-    assert "has no T" in captured.note
+    assert "has no single T" in captured.note
 
 
 def _summed(entering):

@@ -213,7 +213,8 @@ def from_method(described: FoundMixer, call: Call, forward: Forward, *, check: b
     operator = called("operator")
     if not isinstance(operator, Operator):
         raise ModelError(
-            f"Mixer {name}: operator(hidden) returned {type(operator).__name__}, not a statesize Operator."
+            f"Mixer {name}: operator(hidden) returned {type(operator).__name__}, not a statesize Operator. "
+            "Return ss.Dense(matrix), of shape (sequence, head, position, position)."
         )
     batch, length, of = operator.batch_shape, operator.length, ""
     if len(batch) != 2 or (*batch[:1], length) != hidden.shape[:2]:

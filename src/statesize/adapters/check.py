@@ -9,7 +9,7 @@ from functools import partial
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.layout import position_axis
@@ -22,8 +22,9 @@ from statesize.adapters.models.precision import (
     kernel_dtype,
     relative_difference,
 )
+from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import Observation
-from statesize.adapters.runs import bare
+from statesize.adapters.runs import bare, read
 from statesize.adapters.watch import Call, ModelRun, read_calls
 from statesize.errors import ModelError
 from statesize.operators import Dense, Operator, Recurrence
@@ -228,7 +229,7 @@ def check_deterministic(forward: Forward, read: Tensor | None) -> None:
     where = where_they_differ(unattached, read, forward.length)
     if again is not None and same(again, read):
         raise ModelError(
-            f"{type(forward.model).__name__} draws random numbers in eval mode, so that no two runs of it agree{where}:"
+            f"{_drawing(forward)} draws random numbers in eval mode, so that no two runs of it agree{where}:"
             " dropout that is always on, or noise. Call dropout with training=self.training, or set its rate to 0."
         )
     raise ModelError(
@@ -236,6 +237,26 @@ def check_deterministic(forward: Forward, read: Tensor | None) -> None:
         " so there is no reference to compare with. Make it deterministic: no dropout or noise in eval mode, no state "
         "of its own from call to call, torch.use_deterministic_algorithms(True) on a GPU."
     )
+
+
+def _drawing(forward: Forward) -> str:
+    """The innermost module that draws random numbers first, by its class and name."""
+    states, drawing, device = list[Tensor](), list[nn.Module](), device_of(forward.model)
+
+    def generators() -> Tensor:
+        state = torch.get_rng_state()
+        return torch.cat([state, torch.cuda.get_rng_state(device)]) if device.type == "cuda" else state
+
+    def enter(module: nn.Module, args: object, kwargs: object) -> None:
+        states.append(generators())
+
+    def leave(module: nn.Module, args: object, output: object) -> None:
+        if not torch.equal(states.pop(), generators()):
+            drawing.append(module)
+
+    names = {part: name for name, part in forward.parts}
+    forward.hidden(read, enter=dict.fromkeys(names, enter), leave=dict.fromkeys(names, leave))
+    return f"{class_of(drawing[0]).__name__} {names[drawing[0]]}".rstrip()
 
 
 def where_they_differ(one: Tensor, other: Tensor, length: int) -> str:

@@ -138,6 +138,7 @@ class FoundMixer:
         groups: Number of stored inputs that several consecutive units read, such as key-value heads or the latent of
             multi-head latent attention; 0 where every unit stores its own.
         state_sizes: What each unit keeps of a state, where units differ; else empty.
+        attends: Whether T is a softmax of scores, which may have sinks.
     """
 
     name: str
@@ -149,6 +150,7 @@ class FoundMixer:
     map_bytes: int = field(default=0, compare=False)
     groups: int = 0
     state_sizes: tuple[int, ...] = ()
+    attends: bool = field(default=False, compare=False)
 
     def bounded(self, limits: Tensor) -> Tensor:
         """What its operator allows, (P,), as that of each unit, which may keep less, or of all, whose unit is 1."""
@@ -190,6 +192,7 @@ class Observation:
         difference: How far T is from the layer's own code where that was found as T was chosen; None where it was not.
         largest_score: The largest absolute score of a softmax; 0 where there is none.
         state_sizes: What each unit keeps of a state, where units differ; else empty.
+        attends: Whether T is a softmax of scores, which may have sinks.
     """
 
     name: str
@@ -216,6 +219,7 @@ class Observation:
     difference: float | None = None
     largest_score: Callable[[], float] = float
     state_sizes: tuple[int, ...] = ()
+    attends: bool = False
 
     @property
     def found(self) -> FoundMixer:
@@ -230,6 +234,7 @@ class Observation:
             self.map_bytes,
             self.groups,
             self.state_sizes,
+            self.attends,
         )
 
 

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from statesize.adapters.models.precision import (
     stored_dtype,
 )
 from statesize.adapters.models.sharded import class_of
-from statesize.adapters.observation import FoundMixer, Frame, ModuleStack, Observation, Product
+from statesize.adapters.observation import OVERSIZED, FoundMixer, Frame, ModuleStack, Observation, Product
 from statesize.adapters.runs import observed, read, reading
 from statesize.check import require_count
 from statesize.errors import ModelError
@@ -305,6 +305,37 @@ def first_argument(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
             "but a tensor of hidden states is expected there."
         )
     return hidden
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Numbers that a module keeps for a channel, None if unknown, and a note if its class says other ones."""
+
+    states: int | None
+    note: str = ""
+
+    @classmethod
+    def named(cls, said: int, kept: int, *, is_short: bool, has_stopped: Callable[[], bool]) -> Self:
+        """What a class says, if T keeps no more.
+
+        Args:
+            said: Numbers that the class names.
+            kept: Numbers that T keeps; any larger number than `said` will do.
+            is_short: Whether the text is too short for T to keep more.
+            has_stopped: Whether T keeps no more in the second half of the text than in the first.
+
+        Returns:
+            Its memory, whose size is None where T keeps more.
+        """
+        names = f"the {said} numbers that its class names by `state_size`."
+        if kept > said:
+            return cls(None, f"Its T keeps more than {names}")
+        note = f"T here keeps {kept} of {names}" if 0 < kept < said else ""
+        if note and is_short:
+            note += " This text is too short to tell whether it can hold more."
+        elif note and has_stopped():
+            note = f"{OVERSIZED}: {note}"
+        return cls(said, note)
 
 
 def named_state_size(name: str, module: nn.Module) -> int | None:

@@ -191,7 +191,9 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     shared_bytes = item.map_bytes + shared
     require_budget(item.name, length, "one head or channel", unit_bytes + shared_bytes, settings.memory)
     block = min((settings.memory - shared_bytes) // unit_bytes, len(sample.units))
-    attends = isinstance(first, SoftmaxAttention) or (isinstance(first, Dense) and "attention" in item.kind)
+    attends = isinstance(first, SoftmaxAttention) or (
+        isinstance(first, Dense) and (item.attends or "attention" in item.kind)
+    )
     whole = engine.forms_whole(cut)
     return Work(sample, dtype, cut, engine, block, unit_bytes, shared_bytes, operations, attends, whole)
 

@@ -67,12 +67,13 @@ def test_a_selection_by_content_needs_the_whole_cache():
 def test_chunks_and_bands_are_structure():
     position = torch.arange(7)
     causal = position <= position[:, None]
+    sinks = causal & ((position > position[:, None] - 3) | (position < 2))
     chunks = causal & (position // 3 == position[:, None] // 3)
     band = causal & (position > position[:, None] - 3)
     values = torch.ones(1, 1, 7, 1)
     sizes = [observed(torch.eye(7)[None, None], values, seen=seen).operator(slice(None)).state_size().tolist()
-             for seen in (causal, chunks, band)]  # fmt: skip
-    assert sizes == [[0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 0, 1, 2, 0], [0, 1, 2, 2, 2, 2, 2]]
+             for seen in (causal, chunks, band, sinks)]  # fmt: skip
+    assert sizes == [[0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 0, 1, 2, 0], [0, 1, 2, 2, 2, 2, 2], [0, 1, 2, 3, 4, 4, 4]]
 
 
 def test_the_first_way_to_t_that_gives_what_was_passed_on_is_taken():

@@ -19,8 +19,8 @@ from statesize.errors import InputError, ModelError
 from statesize.operators import BlockDense, Derivative
 
 NOTE = (
-    "It has no T: this is the derivative of its outputs by its inputs at this text, all channels together. It compares "
-    "with no T of one head or channel."
+    "It has no single T: this is the derivative of its outputs by its inputs at this text, all channels together. It "
+    "compares with no T of one head or channel."
 )
 
 

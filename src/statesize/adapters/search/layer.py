@@ -12,18 +12,17 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.precision import relative_difference, stored_dtype
 from statesize.adapters.models.sharded import class_of
-from statesize.adapters.observation import OVERSIZED, UNKNOWN_SIZE, Observation, Units
+from statesize.adapters.observation import UNKNOWN_SIZE, Observation, Units
 from statesize.adapters.search.linear_parts import Mix, described_part
 from statesize.adapters.search.lone_run import DOUBLE, OUTPUT, SINGLE, LoneRuns, by_position, like, noise
 from statesize.adapters.search.probabilities import Mixing
-from statesize.adapters.watch import named_state_size
+from statesize.adapters.watch import Memory, named_state_size
 from statesize.errors import ModelError
 from statesize.io.text import counted
 from statesize.operators import Dense
 
 # Positions that get an impulse in one run.
 _AT_ONCE = 32
-_NAMED = "that its class names by `state_size`"
 # Random inputs before a cut, by which the rank of the map from past to future is found, and the singular values that
 # are numbers of a state and rounding, as parts of the largest.
 _SAMPLES = 256
@@ -31,14 +30,6 @@ _STATE, _ROUNDING = 1e-8, 1e-12
 # Positions below which two lengths tell nothing.
 _SHORTEST = 8
 _IN_SINGLE = "Its code does not run in float64: its T is that of float32, to 1e-5."
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Numbers that a module keeps for a channel, None if unknown, and a note if its class says other ones."""
-
-    states: int | None
-    note: str = ""
 
 
 def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -> tuple[Observation, Tensor, Memory]:
@@ -63,17 +54,17 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
     said = named_state_size(name, runs.module)
     if memory is None:
         # A class speaks of its recurrence, and T may hold more, such as a convolution behind that.
-        rank = 0 if said is None else impulses.rank(said, groups or units)
-        if said is not None and rank <= said:
-            kept = f"T here keeps {rank} of the {said} numbers {_NAMED}." if 0 < rank < said else ""
-            if kept and rank >= length // 4:
-                kept += " This text is too short to tell whether it can hold more."
-            elif kept and impulses.state(groups or units) is not None:
-                kept = f"{OVERSIZED}: {kept}"
-            memory = Memory(said, kept)
-        else:
-            note = "" if said is None else f"Its T keeps more than the {said} numbers {_NAMED}."
-            memory = Memory(None if is_attention else impulses.state(groups or units), note)
+        memory = Memory(None)
+        if said is not None:
+            rank = impulses.rank(said, groups or units)
+            memory = Memory.named(
+                said,
+                rank,
+                is_short=rank >= length // 4,
+                has_stopped=lambda: impulses.state(groups or units) is not None,
+            )
+        if memory.states is None and not is_attention:
+            memory = replace(memory, states=impulses.state(groups or units))
     states = memory.states
     is_sized = is_attention or states is not None
     state_size = torch.arange(length)

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 if TYPE_CHECKING:
-    from statesize.adapters.search.layer import Memory
     from statesize.adapters.search.linear_parts import Mix
-    from statesize.adapters.watch import Call
+    from statesize.adapters.watch import Call, Memory
 
 
 @dataclass(frozen=True, eq=False)

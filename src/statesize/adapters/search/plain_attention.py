@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -13,6 +13,8 @@ from statesize.adapters.models.own_cache import attention_cache
 from statesize.adapters.models.precision import allowed, relative_difference
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import EXACT, Observation
+from statesize.adapters.select import is_own_code
+from statesize.adapters.watch import Memory, named_state_size
 from statesize.operators import SoftmaxAttention
 
 # Rows of T by which queries and keys are compared with the model's own output, before they are compared in all.
@@ -104,17 +106,19 @@ class PlainAttention:
     ) -> Observation:
         """A call that it explains up to a difference, as observed; values u (S, K, L, P), mixed y (S, H, L, P)."""
         heads, length = self.attention.batch_shape[1], self.attention.length
+        memory = named_memory(name, module, lambda: min(self.window or length, length) - 1, length)
         state_size = None if self.window is None else self.window - 1
+        state_size = state_size if memory.states is None else memory.states
         stored = attention_cache(module, (self.key,), values, length, state_size)
         return Observation(
             name=name,
-            kind="attention" if self.window is None else "sliding attention",
+            kind=named_kind(module, "attention" if self.window is None else "sliding attention"),
             operator=lambda units: self.attention[:, units],
             values=values[:, :, None].expand(-1, -1, heads // values.shape[1], -1, -1).flatten(1, 2),
             mixed=mixed,
             state_size=state_size,
             state_bytes=stored.bytes,
-            note=NOTES.get(class_of(module).__name__, ""),
+            note=" ".join(filter(None, (NOTES.get(class_of(module).__name__, ""), memory.note))),
             groups=stored.heads if stored.heads < heads else 0,
             stored_channels=stored.channels,
             stored=values,
@@ -122,6 +126,7 @@ class PlainAttention:
             key_bytes=stored.key_bytes,
             difference=difference,
             largest_score=self.largest_score,
+            attends=True,
         )
 
     def explained_maps(self, maps: Tensor, *, exact: bool) -> float | None:
@@ -144,6 +149,20 @@ class PlainAttention:
             found = float(torch.tensor([float(one) for one in differences], dtype=torch.float64).max())
         limit = EXACT if exact else allowed(found, attention.dtype, self.largest_score)
         return found if found <= limit else None
+
+
+def named_memory(name: str, module: nn.Module, count: Callable[[], int], length: int) -> Memory:
+    """What the class of attention of one's own says that it holds, of which T keeps so many tokens at most."""
+    said = named_state_size(name, module) if is_own_code(module) else None
+    if said is None:
+        return Memory(None)
+    kept = count()
+    return Memory.named(said, kept, is_short=kept == length - 1, has_stopped=lambda: True)
+
+
+def named_kind(module: nn.Module, otherwise: str) -> str:
+    """The kind that the class of attention of one's own gives itself."""
+    return str(getattr(module, "kind", otherwise)) if is_own_code(module) else otherwise
 
 
 def is_band(mask: object, length: int, window: int | None) -> bool:

@@ -14,9 +14,15 @@ from statesize.adapters.models.own_cache import attention_cache
 from statesize.adapters.models.precision import BOUNDS, check_finite, relative_difference
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import EXACT, Observation, Units, random_like
-from statesize.adapters.search.plain_attention import NOTES
+from statesize.adapters.search.plain_attention import NOTES, named_kind, named_memory
+from statesize.adapters.select import is_own_code
 from statesize.errors import ModelError
 from statesize.operators import Dense
+
+HIDES = (
+    "It gives some keys no weight, but not by their position, so that its size counts all tokens. If it drops them for "
+    "good, set `state_size` in its class to the number of tokens that it keeps."
+)
 
 
 @dataclass(eq=False)
@@ -100,18 +106,24 @@ def observed_mixing(
     _, heads, length, entries = mixing.shape
     if entries != length:
         raise ModelError(_other_positions(name, length, entries, text))
-    if seen is None:
-        seen = (mixing.of(name, values, mixed) > 0).any(0).any(0)
+    reads = (mixing.of(name, values, mixed) > 0).flatten(0, 1) if seen is None else seen[None]
+    seen = reads.any(0)
     if bool(seen.triu(1).any()):
         raise ModelError(later_positions(name))
     if window is not None and bool(seen.tril(-window).any()):
         # What the layer calls its window hides nothing here.
         window = None
     state_size = _state_size(seen, window)
-    filled = None if window is None else window - 1
-    if window is None and not torch.equal(state_size, torch.arange(length, device=state_size.device)):
+    position = torch.arange(length, device=state_size.device)
+    filled, hides = None if window is None else window - 1, ""
+    if window is None and not torch.equal(state_size, position):
         # A cache that does not keep the whole past without being a window: attention in chunks.
         filled = int(state_size.max())
+    elif window is None and not bool(seen[position[:, None] >= position].all()):
+        hides = HIDES if is_own_code(module) else ""
+    memory = named_memory(name, module, lambda: max(int(_read_later(head).max()) for head in reads), length)
+    if memory.states is not None:
+        filled, hides, state_size = memory.states, "", position.clamp(max=memory.states)
     stored = attention_cache(module, keys, values, length, filled)
     told = cache(probed or (lambda: (values, mixed)))
 
@@ -123,13 +135,13 @@ def observed_mixing(
 
     return Observation(
         name=name,
-        kind=kind if window is None else f"sliding {kind}",
+        kind=named_kind(module, kind if window is None else f"sliding {kind}"),
         operator=operator,
         values=by_head(values),
         mixed=mixed,
         state_size=filled,
         state_bytes=stored.bytes,
-        note=NOTES.get(class_of(module).__name__, ""),
+        note=" ".join(filter(None, (NOTES.get(class_of(module).__name__, ""), memory.note, hides))),
         groups=stored.heads if stored.heads < heads else 0,
         stored_channels=stored.channels,
         map_bytes=math.prod(mixing.shape) * torch.float64.itemsize,
@@ -139,6 +151,7 @@ def observed_mixing(
         forget=mixing.forget,
         probed=lambda: (by_head(told()[0]), told()[1]),
         largest_score=largest_score,
+        attends=True,
     )
 
 
@@ -181,13 +194,14 @@ def _state_size(seen: Tensor, window: int | None) -> Tensor:
     if not _is_structural(seen):
         # A selection by content, as of an indexer or of a dynamic mask, may pick any position: its cache keeps all.
         return position if window is None else position.clamp(max=window - 1)
+    return _read_later(seen)
+
+
+def _read_later(seen: Tensor) -> Tensor:
+    """How many earlier positions are seen from i on, (L,): those j < i that a query at i or behind it sees."""
+    position = torch.arange(len(seen), device=seen.device)
     last_reader = torch.where(seen, position[:, None], -1).amax(0)
-    # Position j lies in the cache at i where j < i ≤ last_reader[j].
-    steps = torch.zeros(length + 1, dtype=torch.int64, device=seen.device)
-    read_later = last_reader > position
-    steps.scatter_add_(0, (position + 1)[read_later], torch.ones_like(position[read_later]))
-    steps.scatter_add_(0, (last_reader + 1)[read_later], -torch.ones_like(position[read_later]))
-    return steps[:length].cumsum(0)
+    return ((position < position[:, None]) & (position[:, None] <= last_reader)).sum(-1)
 
 
 def _is_structural(seen: Tensor) -> bool:
@@ -198,6 +212,6 @@ def _is_structural(seen: Tensor) -> bool:
     if torch.equal(seen, causal & (position[:, None] // chunk == position // chunk)):
         return True
     # All diagonals are of one kind, but for the columns of the first positions.
-    uneven = (seen[1:, 1:] != seen[:-1, :-1]).any(0)
-    first = int(uneven.sum())
-    return not bool(uneven[first:].any()) and torch.equal(seen[:, :first], causal[:, :first])
+    uneven = (seen[1:, 1:] != seen[:-1, :-1]).any(0).nonzero().flatten()
+    first = int(uneven[-1]) + 1 if len(uneven) else 0
+    return torch.equal(seen[:, :first], causal[:, :first])
