@@ -151,7 +151,7 @@ def observed_mixing(
         forget=mixing.forget,
         probed=lambda: (by_head(told()[0]), told()[1]),
         largest_score=largest_score,
-        attends=True,
+        attends="attention" in kind,
     )
 
 
