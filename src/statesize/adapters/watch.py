@@ -315,25 +315,15 @@ class Memory:
     note: str = ""
 
     @classmethod
-    def named(cls, said: int, kept: int, *, is_short: bool, has_stopped: Callable[[], bool]) -> Self:
-        """What a class says, if T keeps no more.
-
-        Args:
-            said: Numbers that the class names.
-            kept: Numbers that T keeps; any larger number than `said` will do.
-            is_short: Whether the text is too short for T to keep more.
-            has_stopped: Whether T keeps no more in the second half of the text than in the first.
-
-        Returns:
-            Its memory, whose size is None where T keeps more.
-        """
+    def named(cls, said: int, kept: int, *, is_short: bool, fixed: Callable[[], int | None]) -> Self:
+        """What a class says, if T keeps no more; `fixed` is the size at which T no longer grows, None if unknown."""
         names = f"the {said} numbers that its class names by `state_size`."
         if kept > said:
             return cls(None, f"Its T keeps more than {names}")
         note = f"T here keeps {kept} of {names}" if 0 < kept < said else ""
         if note and is_short:
             note += " This text is too short to tell whether it can hold more."
-        elif note and has_stopped():
+        elif note and fixed() is not None:
             note = f"{OVERSIZED}: {note}"
         return cls(said, note)
 

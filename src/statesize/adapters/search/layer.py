@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import torch
@@ -57,12 +58,8 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
         memory = Memory(None)
         if said is not None:
             rank = impulses.rank(said, groups or units)
-            memory = Memory.named(
-                said,
-                rank,
-                is_short=rank >= length // 4,
-                has_stopped=lambda: impulses.state(groups or units) is not None,
-            )
+            fixed = partial(impulses.state, groups or units)
+            memory = Memory.named(said, rank, is_short=rank >= length // 4, fixed=fixed)
         if memory.states is None and not is_attention:
             memory = replace(memory, states=impulses.state(groups or units))
     states = memory.states

@@ -157,7 +157,7 @@ def named_memory(name: str, module: nn.Module, count: Callable[[], int], length:
     if said is None:
         return Memory(None)
     kept = count()
-    return Memory.named(said, kept, is_short=kept == length - 1, has_stopped=lambda: True)
+    return Memory.named(said, kept, is_short=kept == length - 1, fixed=lambda: kept)
 
 
 def named_kind(module: nn.Module, otherwise: str) -> str:

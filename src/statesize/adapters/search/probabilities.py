@@ -119,8 +119,8 @@ def observed_mixing(
     if window is None and not torch.equal(state_size, position):
         # A cache that does not keep the whole past without being a window: attention in chunks.
         filled = int(state_size.max())
-    elif window is None and not bool(seen[position[:, None] >= position].all()):
-        hides = HIDES if is_own_code(module) else ""
+    elif window is None and is_own_code(module) and not bool(seen[position[:, None] >= position].all()):
+        hides = HIDES
     memory = named_memory(name, module, lambda: max(int(_read_later(head).max()) for head in reads), length)
     if memory.states is not None:
         filled, hides, state_size = memory.states, "", position.clamp(max=memory.states)
