@@ -1,5 +1,7 @@
 """The map of layers by heads, the heads that it names, the shaded text, and tables on a phone."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -67,8 +69,14 @@ def means(found, metric="entropy"):
     return np.array([at_middle(node, ess_values(node, metric)).mean(0) for node in map(found.mixer, found.mixers)])
 
 
+def sinkless(found):
+    return np.array([without_sinks(found.mixer(name))[0] for name in found.mixers])
+
+
 def test_one_cell_a_head_on_the_scale_of_the_data(visit, deep):
-    page, values = visit.page, means(deep)
+    """Without sinks, as the sentence above the map and the lists below it."""
+    page, values = visit.page, sinkless(deep)
+    assert page.input_value("#measure") == "sinkless"
     labels = page.eval_on_selector_all("#map .cells button", "all => all.map(one => one.getAttribute('aria-label'))")
     assert len(labels) == LAYERS * HEADS
     for place, label in enumerate(labels):
@@ -103,7 +111,8 @@ def test_heads_with_most_and_least_are_named(visit, deep):
         page.select_option("#metric", value=metric)
         values = means(deep, metric)
         if metric == "entropy":
-            values = np.array([without_sinks(deep.mixer(name))[0] for name in deep.mixers])
+            values = sinkless(deep)
+        assert page.input_value("#measure") == {"entropy": "sinkless", "relative_count": "ess"}[metric]
         for column, order in ((0, -np.sort(-values.ravel())), (1, np.sort(values.ravel()))):
             lines = page.locator("#map .extremes ol").nth(column).locator("li").all_inner_texts()
             assert len(lines) == EXTREMES
@@ -115,15 +124,39 @@ def test_heads_with_most_and_least_are_named(visit, deep):
     page.select_option("#metric", value="entropy")
 
 
-def test_the_menu_shows_ess_without_sinks(visit, deep):
-    page, values = visit.page, np.array([without_sinks(deep.mixer(name))[0] for name in deep.mixers])
-    page.select_option("#measure", value="sinkless")
+def test_the_menu_shows_ess_with_sinks(visit, deep):
+    page = visit.page
+    page.select_option("#measure", value="ess")
     labels = page.eval_on_selector_all("#map .cells button", "all => all.map(one => one.getAttribute('aria-label'))")
     shown = [float(label.partition(": ")[2].split(",")[0]) for label in labels]
-    # Rounded to three digits, and to one behind the point.
-    assert np.abs(np.array(shown) - values.ravel()).max() < 0.06
+    assert np.abs(np.array(shown) - means(deep).ravel()).max() < 0.0501
     assert page.locator("#map .extremes h4").all_inner_texts()[0].endswith("with most ESS without sinks")
-    page.select_option("#measure", value="ess")
+    page.select_option("#measure", value="sinkless")
+
+
+def test_the_sentence_says_what_the_map_and_the_lists_show(visit):
+    page = visit.page
+    most, least = re.fullmatch(
+        r"Without sinks, (.*) carries most \(.*\), (.*) least \(.*\)\.",
+        page.locator("strong", has_text="carries most").inner_text(),
+    ).groups()
+    said = re.findall(r"\(([\d.]+)\)", page.locator("strong", has_text="carries most").inner_text())
+    for column, named, number in zip((0, 1), (most, least), said, strict=True):
+        label = ", ".join(named.split(" of ")[::-1])
+        assert page.locator("#map .extremes ol").nth(column).locator("li").first.inner_text() == f"{label}: {number}"
+        cell = page.locator("#map .cells button").and_(page.locator(f'[aria-label^="{label}: {number}"]'))
+        expect(cell).to_have_count(1)
+
+
+def test_a_curve_says_where_it_is_with_sinks(visit):
+    page, caption = visit.page, visit.page.locator("#caption")
+    page.select_option("#layer", label="model.layers.1.self_attn")
+    page.select_option("#head", label="mean over all")
+    expect(caption).to_have_text(re.compile(", sequence 1, with attention sinks$"))
+    # Head 4 alone has one in this layer.
+    for head in range(HEADS):
+        page.select_option("#head", label=f"head {head}")
+        expect(caption).to_have_text(re.compile(f"head {head}, sequence 1{', with attention sinks' * (head == 4)}$"))
 
 
 def test_the_menu_has_no_sinks_where_there_are_none(browser, small, tmp_path):
@@ -144,9 +177,9 @@ def test_no_head_is_among_both(small):
 def test_a_head_has_the_same_number_in_the_map_and_by_name(deep):
     cells = [layer_cells(deep.mixer(name), ["entropy"])["sinkless"] for name in deep.mixers]
     found = extreme_heads(deep, "entropy")
-    for layer, label, value, apart in found["most"] + found["least"]:
-        assert apart == 0
-        assert value == cells[layer][int(label.removeprefix("head "))]
+    for layer, label, value, text in found["most"] + found["least"]:
+        assert value == pytest.approx(cells[layer][int(label.removeprefix("head "))], abs=1e-4)
+        assert text == f"{value:.1f}"
 
 
 def test_the_keyboard_reads_the_map(visit):

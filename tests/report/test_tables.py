@@ -13,7 +13,7 @@ from statesize.report.comparison import compare
 from statesize.report.names import model_titles
 from statesize.report.page import page
 from statesize.report.tables import COMPARED, comparison_table
-from statesize.results.fields import FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, MIDDLE_SHARES, Heading
+from statesize.results.fields import FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, MIDDLE_SHARES, STUDIED, Heading
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def test_numbers_are_those_of_the_comparison(profiles):
     recall = {"<b>other</b>": 12.345}
     comparison = compare(profiles, recall)
     table = comparison_table(comparison.models, model_titles(profiles))
-    # Modulation says little without the controls of a study, there is no network, and no heads share a cache.
-    absent = ("modulation", "norm_modulation", "network_entropy", "redundancy", "readout_total_entropy")
+    # Modulation says little without the controls of a study; no network, no heads that share a cache, no sinks.
+    absent = (*STUDIED, "network_entropy", "redundancy", "readout_total_entropy", "sinkless_entropy")
     assert list(table.headings) == ["model", *(name for name in FIGURES if name not in absent)]
     for index, (model, row) in enumerate(zip(comparison.models, table.rows, strict=True)):
         cells = dict(zip(table.headings, row, strict=True))
@@ -51,7 +51,7 @@ def test_numbers_are_those_of_the_comparison(profiles):
     # The terms of a table are those of its columns.
     first, _, every = made.tables[:3]
     assert list(every.terms) == [FIGURE_HEADINGS[name].line for name in FIGURES if name not in absent]
-    assert list(first.headings) == ["model", *COMPARED]
+    assert list(first.headings) == ["model", *(name for name in COMPARED if name not in absent)]
     assert list(first.terms) == [FIGURE_HEADINGS[name].line for name in list(first.headings)[1:]]
 
 

@@ -22,11 +22,11 @@ from statesize.measurement.chart import Metric, metric_title
 from statesize.report.charts import ProfileCharts
 from statesize.report.frames import GroupFrame, LayerFrame, NumberFrame, PositionFrame
 from statesize.report.names import by_reason, kind_title
-from statesize.report.tables import has_sinks, layer_rows
+from statesize.report.tables import layer_rows
 from statesize.report.words import left_out_note, model_line
 from statesize.results.datasets import shown_texts
 from statesize.results.fields import COLUMNS, COUNTS, GROUP_COLUMNS, MAIN_COLUMNS, number_text
-from statesize.results.profiled import Profiled, group_rows
+from statesize.results.profiled import Profiled, group_rows, has_sinks
 from statesize.results.store import load_tree, save_tree
 from statesize.results.summary import average, ess_values, long_form
 
@@ -260,7 +260,7 @@ class Profile(Profiled):
             }
             for name, row in zip(self.mixers, layer_rows(self, "entropy"), strict=True)
         ]
-        frame = pd.DataFrame(rows) if has_sinks(self, "entropy") else pd.DataFrame(rows).drop(columns="without sinks")
+        frame = pd.DataFrame(rows) if has_sinks(self) else pd.DataFrame(rows).drop(columns="without sinks")
         table = frame.to_html(index=False, escape=True)
         lost = "".join(
             f"<p>{html.escape(name)} was not measured: {html.escape(cause)}</p>"
@@ -281,8 +281,7 @@ class Profile(Profiled):
         first = self.mixers[0] if self.mixers else "NAME"
         # Modules of a sequential are named by numbers alone.
         named = ((f"{'layer ' * names[0][0].isdigit()}{listed(names)}", note) for note, names in self.notes.items())
-        notes = [left_out_note(self), *(f"{names}: {note}" for names, note in named)]
-        notes = [note for note in notes if note]
+        notes = [f"{names}: {note}" for names, note in named]
         told = (
             [f"{counted(len(notes), 'note')}, in .notes: {shorten(notes[0], 240, placeholder=' …')}"] if notes else []
         )
@@ -291,6 +290,7 @@ class Profile(Profiled):
                 f"Profile of {self.model}, sequences: {sequences}{self._bundled}, layers: {layers}",
                 model_line(self),
                 *(f"{names} was not measured: {cause}" for names, cause in lost.items()),
+                *filter(None, [left_out_note(self)]),
                 *told,
                 f"next: .summary(), .ess({first!r}), .to_html()",
             ]

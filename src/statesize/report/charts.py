@@ -31,8 +31,9 @@ from statesize.measurement.chart import (
 )
 from statesize.measurement.statistics import between
 from statesize.report.names import kind_title, model_title, model_titles, short_names
+from statesize.report.tables import layer_rows
 from statesize.results.fields import told
-from statesize.results.profiled import Profiled, comparable, layer_name
+from statesize.results.profiled import Profiled, comparable, has_sinks, layer_name
 from statesize.results.summary import (
     channels_of,
     ess_bounds,
@@ -41,10 +42,8 @@ from statesize.results.summary import (
     largest_size,
     middle_bounds,
     middle_ceiling,
-    middle_estimate,
     unit_dim,
     unit_limits,
-    utilisation_values,
 )
 
 FEWEST = 3
@@ -176,27 +175,29 @@ def layers(profiles: Sequence[Profiled], metric: str = "entropy", *, paper: bool
         vega.hint("utilisation", "share of the state or ceiling", ".1%"),
         vega.hint("tss", "can hold at the end (TSS)"),
     ]
-    rows = [row for profile in profiles for row in layer_rows(profile, metric)]
+    rows = [row for profile in profiles for row in bars(profile, metric)]
+    if any(has_sinks(profile, metric) for profile in profiles):
+        hints[3:4] = [vega.hint("middle", "without sinks at the middle", ".2f"), vega.hint("said", "with sinks there")]
+        title += " without sinks"
     y = alt.Y("middle:Q", title=f"Numbers per channel ({title})")
     return vega.bars({"layers": rows}, vega.layer_axis("short"), y, "model", hints, paper=paper)
 
 
-def layer_rows(profile: Profiled, metric: str) -> list[Row]:
-    """A row per mixer."""
+def bars(profile: Profiled, metric: str) -> list[Row]:
+    """A row per mixer: the number by which a table orders its layers, without sinks where there are any."""
     title = model_title(profile)
     rows: list[Row] = []
-    for name, short in short_names(profile.mixers).items():
+    for (name, short), row in zip(short_names(profile.mixers).items(), layer_rows(profile, metric), strict=True):
         node = profile.mixer(name)
-        least, most = middle_bounds(node, metric)
         rows.append(
             {
                 "short": short,
-                "utilisation": json_number(middle_estimate(node, utilisation_values(node, metric)).mean),
+                "utilisation": json_number(row.used),
                 "model": title,
                 "layer": name,
                 "kind": kind_title(str(node.attrs["kind"])),
-                "middle": json_number((least + most) / 2),
-                "said": between(least, most, "{:.2f}".format),
+                "middle": json_number(row.order),
+                "said": between(*middle_bounds(node, metric), "{:.2f}".format),
                 "ceiling": json_number(middle_ceiling(node)),
                 "tss": told({"tss": largest_size(node)})["tss"],
             }

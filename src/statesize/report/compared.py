@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from statesize.adapters.observation import PART
 from statesize.errors import InputError
 from statesize.measurement.statistics import estimate
+from statesize.report.names import model_titles
 from statesize.report.redundancy import Redundancy
-from statesize.report.words import left_out_note
+from statesize.report.words import left_out_note, read_alike
 from statesize.results.fields import MIDDLE_SHARES
 from statesize.results.profiled import Profiled, comparable, model_mean
 from statesize.results.summary import (
@@ -102,6 +103,7 @@ class ComparedModel:
     state_bytes: float
     middle_bytes: float
     middle_entropy: float
+    sinkless_entropy: float
     middle_ceiling: float
     middle_state_utilisation: float
     middle_ceiling_utilisation: float
@@ -151,7 +153,7 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
         whole["tss"] = math.nan
     whole["average_entropy_error"] = math.hypot(*(row["readout_total_entropy_error"] for row in rows)) / channels
 
-    carried = [row["middle_entropy"] for row in rows]
+    carried = [row["sinkless_entropy"] for row in rows]
     # Numbers of whole layers have no size that they could be a share of.
     ceilings = [math.nan if _is_derived(profile) else middle_ceiling(node) for node in nodes]
     # Shares of caches and of states do not compare, so they stand in columns of their own.
@@ -174,7 +176,8 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
         tokens=int(profile.tokens["length"].sum()),
         state_bytes=float(sum(row["state_bytes"] for row in rows)),
         middle_bytes=sum(middle_bytes(node, profile.tokens["length"].values) for node in nodes),
-        middle_entropy=mean(carried),
+        middle_entropy=mean(row["middle_entropy"] for row in rows),
+        sinkless_entropy=mean(carried),
         middle_ceiling=mean(ceilings),
         total_tss=float(np.dot(stored, [row["tss"] for row in rows])),
         total_entropy=total("total_entropy"),
@@ -231,6 +234,8 @@ def comparison_notes(
             else "The profiles are not of the same tokens: the texts differ, or the tokenizers cut them differently, "
             "and ESS depends on the input."
         )
+        shared, alone = read_alike(model_titles(profiles), [facts["tokens_sha256"] for facts in attributes])
+        notes[-1] += f" The same tokens were read by {shared}{f', and others by {alone}' * bool(alone)}." * bool(shared)
     for name in ("positions", "stride", "past", "future"):
         given = [cast("dict[str, Any]", facts["settings"]).get(name) for facts in attributes]
         different = {"default" if value is None else str(value) for value in given}

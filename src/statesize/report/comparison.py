@@ -19,9 +19,9 @@ from statesize.report.page import write_report
 from statesize.report.redundancy import Redundancy
 from statesize.report.words import capacity_use
 from statesize.results.fields import MIDDLE_SHARES
-from statesize.results.profiled import Profiled
+from statesize.results.profiled import Profiled, has_sinks
 
-_SHOWN = ["model", "middle_bytes", "middle_entropy", "middle_ceiling", *MIDDLE_SHARES]
+_SHOWN = ["model", "middle_bytes", "middle_entropy", "sinkless_entropy", "middle_ceiling", *MIDDLE_SHARES]
 _MAIN = [
     *_SHOWN, "tss", "average_entropy", "state_utilisation", "ceiling_utilisation", "norm", "recall_perplexity",
 ]  # fmt: skip
@@ -53,10 +53,11 @@ class Comparison:
             wide: All columns, totals and errors among them.
 
         Returns:
-            One row a profile, with those fields of ComparedModel as columns that one reads first, or with all.
+            One row a profile, with those fields of ComparedModel as columns that one reads first, or with all;
+            ESS without sinks is among the first where a model has sinks.
         """
         table = pd.DataFrame([asdict(model) for model in self.models])
-        return table if wide else cast("pd.DataFrame", table[_MAIN])
+        return table if wide else cast("pd.DataFrame", table[self._without_repeats(_MAIN)])
 
     def to_html(self, path: str | PathLike[str] = "compared.html") -> Path:
         """Write the page of `statesize compare --html`, one self-contained file.
@@ -71,9 +72,14 @@ class Comparison:
         """
         return write_report(self.profiles, path, self.recall, self.networks)
 
+    def _without_repeats(self, columns: Sequence[str]) -> list[str]:
+        """Columns without that of ESS without sinks where no model has any."""
+        sinks = any(map(has_sinks, self.profiles))
+        return [name for name in columns if sinks or name != "sinkless_entropy"]
+
     def _shown(self) -> Any:
         """The columns behind the finding, as far as they are known."""
-        table = cast("Any", self.to_dataframe()[_SHOWN])
+        table = cast("Any", self.to_dataframe()[self._without_repeats(_SHOWN)])
         table = table.dropna(axis=1, how="all")
         for share in table.columns.intersection(MIDDLE_SHARES):
             table[share] = [f"{value:.0%}" if value == value else "-" for value in table[share]]
@@ -117,7 +123,9 @@ def compare(
     if isinstance(profiles, Profiled):
         raise InputError("profiles must be one list, got a Profile. Write compare([first, second]).")
     if not isinstance(profiles, Sequence) or not all(isinstance(held, Profiled) for held in profiles):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f"profiles must be a list of Profiles, got {profiles!r:.200}")
+        raise InputError(
+            f"profiles must be a list of Profiles, got {profiles!r:.200}. Read saved ones with ss.Profile.load."
+        )
     if not profiles:
         raise InputError("profiles must hold at least one, got none.")
     beside = recall or {}, tuple(networks)

@@ -16,15 +16,16 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from statesize.io.text import counted
-from statesize.measurement.chart import Metric, evenly_spread, json_number
+from statesize.measurement.chart import Metric, evenly_spread
 from statesize.measurement.settings import SINK
+from statesize.measurement.statistics import between, finite
 from statesize.report.charts import FEWEST, page_charts, show_token, tolerance_counts
 from statesize.report.document import embedded_json, filled
 from statesize.report.names import model_title, short_names
-from statesize.report.words import sink_note, telling_layer
+from statesize.report.words import telling_layer
 from statesize.results.checked import DTYPES
 from statesize.results.fields import Array
-from statesize.results.profiled import Profiled
+from statesize.results.profiled import Profiled, has_sinks
 from statesize.results.summary import (
     at_middle,
     ess_bounds,
@@ -175,10 +176,11 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
     units = mixer[unit_dim(mixer)].values
     groups = np.array_split(np.arange(len(units)), len(shown_heads(mixer)))
 
-    def means(of_units: Array) -> list[str | int | float | None]:
-        return [json_number(float(np.mean(of_units[group]))) for group in groups]
+    def means(of_units: Array) -> list[float | None]:
+        # Rounded so finely that a cell and a list that round them to a tenth agree.
+        return [finite(round(float(np.mean(of_units[group])), 4)) for group in groups]
 
-    def grouped(values: Array) -> list[str | int | float | None]:
+    def grouped(values: Array) -> list[float | None]:
         return means(known_mean(at_middle(mixer, values), 0))
 
     # The dtype of the weights as the model holds them; that of T where it is not known.
@@ -205,8 +207,8 @@ def _apart(mixer: xr.Dataset, metric: str) -> Array:
     return upper - lower
 
 
-def extreme_heads(profile: Profiled, metric: str) -> dict[str, list[tuple[int, str, Any, Any]]]:
-    """The heads with most and least ESS, without sinks where it is an entropy, and their layers' index; none twice."""
+def extreme_heads(profile: Profiled, metric: str) -> dict[str, list[tuple[int, str, float, str]]]:
+    """Layer, name, ESS (of entropy without sinks) and its text of the heads with most and least; none twice."""
     found: list[tuple[int, str, float, float]] = []
     for layer, name in enumerate(profile.mixers):
         mixer = profile.mixer(name)
@@ -220,9 +222,11 @@ def extreme_heads(profile: Profiled, metric: str) -> dict[str, list[tuple[int, s
         ]
     found.sort(key=lambda head: head[2])
     count = min(EXTREMES, len(found) // 2)
-    # As many digits as the cells of the map, so that both round to the same.
     return {
-        part: [(layer, label, json_number(mean), json_number(apart)) for layer, label, mean, apart in heads]
+        part: [
+            (layer, label, mean, between(mean - apart / 2, mean + apart / 2, "{:.1f}".format))
+            for layer, label, mean, apart in heads
+        ]
         for part, heads in (("most", found[::-1][:count]), ("least", found[:count]))
     }
 
@@ -294,16 +298,16 @@ class HeadMap:
 
 def widest(profiles: Sequence[Profiled]) -> str:
     """The heads with most and with least ESS, in words; "" where two are not known."""
-    heads: list[tuple[float, str]] = []
+    heads: list[tuple[float, str, str]] = []
     for one in profiles:
         names, of = [*short_names(one.mixers).values()], f" of {model_title(one)}" if len(profiles) > 1 else ""
         for found in extreme_heads(one, "entropy").values():
-            heads += [(value, f"{label} of layer {names[layer]}{of}") for layer, label, value, _ in found]
+            heads += [(value, f"{label} of layer {names[layer]}{of}", text) for layer, label, value, text in found]
     if not heads:
         return ""
-    (least, last), (most, first) = min(heads), max(heads)
-    said = f"{first} carries most ({most:.1f}), {last} least ({least:.1f})."
-    return f"Without sinks, {said}" if any(map(sink_note, profiles)) else said[:1].upper() + said[1:]
+    (_, last, least), (_, first, most) = min(heads), max(heads)
+    said = f"{first} carries most ({most}), {last} least ({least})."
+    return f"Without sinks, {said}" if any(map(has_sinks, profiles)) else said[:1].upper() + said[1:]
 
 
 def fitting_map(profiles: Sequence[Profiled], metrics: Mapping[Metric, str]) -> HeadMap:

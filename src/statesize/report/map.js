@@ -6,9 +6,9 @@ const map = (() => {
   const COLOURS = ["#440154", "#482878", "#3e4a89", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b",
     "#fde725"];
   const MEASURES = {
+    sinkless: "ESS without sinks",
     ess: "ESS, numbers per channel", share: "Share of the state or ceiling", ess_bytes: "ESS, bytes per head",
     tss: "Can hold (TSS), numbers per channel", tss_bytes: "Can hold (TSS), bytes per head",
-    sinkless: "Entropy-ESS without sinks",
   };
   const WIDEST = 84;
   const tip = byId("map-tip");
@@ -173,12 +173,12 @@ const map = (() => {
   // The heads with most and with least ESS, by name.
   const extremes = (model, metric, units, cells) => {
     const list = (title, found) => {
-      const items = found.map(([index, label, value, apart]) => {
+      const items = found.map(([index, label, , text]) => {
         const name = `${layerName(model.layers[index])}, ${label}`;
         const button = element("button", { type: "button", className: "named" }, name);
         const [cell] = cells;
         button.addEventListener("click", () => pick({ ...cell, layer: index, label }));
-        return element("li", {}, button, `: ${drawing.between(value, apart, (bound) => bound.toFixed(1))}`);
+        return element("li", {}, button, `: ${text}`);
       });
       return element("div", {}, element("h4", {}, title), element("ol", {}, ...items));
     };
@@ -219,9 +219,9 @@ const map = (() => {
     showScale(low, high, measure, MEASURES[measure], found.some(({ led }) => led) && sink);
   };
 
-  // Where there are no sinks the last says no more than the first.
-  const measures = (models) => {
-    const shows = models.some(({ layers }) => layers.some(({ cells: { led } }) => led.includes(true)));
+  // Counts have no number without sinks, and where there are none it says no more than ESS does.
+  const measures = (models, metric) => {
+    const shows = metric === "entropy" && models.some(({ layers }) => layers.some(({ cells: { led } }) => led.includes(true)));
     return Object.entries(MEASURES).filter(([measure]) => shows || measure !== "sinkless");
   };
 

@@ -38,9 +38,11 @@
   const drawCurves = () => positions.drawCurves(charts.positions, choice.scale.value, pick);
 
   const drawPositions = () => {
-    const { sequence, name } = chosen();
+    const { sequence, name, head } = chosen();
     const of = `${metrics[metric()]} of ${model().name}, ${layer().name}`;
-    byId("caption").textContent = [of, ...(name ? [name] : []), `sequence ${sequence + 1}`].join(", ");
+    const sinks = layer().cells.led.some((led, index) => led && [-1, index].includes(head));
+    const parts = [of, ...(name ? [name] : []), `sequence ${sequence + 1}`, ...(sinks ? ["with attention sinks"] : [])];
+    byId("caption").textContent = parts.join(", ");
     positions.choose(model().name, chosen(), text());
     choice.scale.parentElement.hidden = !positions.spread();
     if (!positions.spread()) choice.scale.value = "linear";
@@ -79,7 +81,7 @@
 
   fill(choice.model, models.map((item, index) => [index, item.name]));
   fill(byId("metric"), Object.entries(metrics));
-  fill(byId("measure"), map.measures(models));
+  fill(byId("measure"), map.measures(models, metric()));
   refill();
   choice.layer.value = model().telling;
   refill();
@@ -93,7 +95,13 @@
       markCell();
     });
   }
-  byId("metric").addEventListener("change", drawAll);
+  byId("metric").addEventListener("change", () => {
+    const measure = byId("measure");
+    fill(measure, map.measures(models, metric()));
+    // The lists of heads are without sinks where the metric has such numbers.
+    if (measure.value === "ess") measure.selectedIndex = 0;
+    drawAll();
+  });
   byId("measure").addEventListener("change", drawMap);
   byId("at").addEventListener("change", drawSpectrum);
   for (const id of ["from", "to"]) {

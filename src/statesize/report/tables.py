@@ -15,7 +15,6 @@ from statesize.report.compared import ComparedModel
 from statesize.report.document import Shown
 from statesize.report.names import kind_title, model_title, position_name, short_names
 from statesize.report.result_page import PageTable
-from statesize.report.words import sink_note
 from statesize.results.fields import (
     COLUMNS,
     COUNTS,
@@ -33,7 +32,7 @@ from statesize.results.fields import (
     range_text,
     told,
 )
-from statesize.results.profiled import Profiled, group_rows
+from statesize.results.profiled import Profiled, group_rows, has_sinks
 from statesize.results.summary import (
     ess_values,
     keeps_everything,
@@ -53,7 +52,7 @@ _SHOWN = [name for name in _ORDER if name in HEADINGS and name not in {"measured
 
 # Those of a comparison.
 _FIGURES = tuple(name for name in FIGURES if name not in STUDIED)
-COMPARED = ("middle_entropy", "middle_ceiling", *MIDDLE_SHARES, "middle_bytes", "recall_perplexity")
+COMPARED = ("middle_entropy", "sinkless_entropy", "middle_ceiling", *MIDDLE_SHARES, "middle_bytes", "recall_perplexity")
 """Those that one reads first."""
 
 
@@ -105,11 +104,6 @@ def layer_rows(profile: Profiled, metric: str) -> list[LayerRow]:
             )
         )
     return layers
-
-
-def has_sinks(profile: Profiled, metric: str) -> bool:
-    """Whether the table has columns of sinks, which are entropies and say nothing of counts."""
-    return metric == "entropy" and bool(sink_note(profile))
 
 
 def layer_table(profiles: Sequence[Profiled]) -> PageTable:

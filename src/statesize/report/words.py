@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, repeat
 from typing import TypeAlias
@@ -17,7 +17,7 @@ from statesize.io.text import byte_count, counted, listed
 from statesize.measurement.settings import MARKED, SINK
 from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, mean_interval, too_short
 from statesize.report.names import kind_title, model_title, model_titles, position_name, short_names
-from statesize.results.profiled import Profiled, comparable, model_mean
+from statesize.results.profiled import Profiled, comparable, has_sinks, model_mean
 from statesize.results.summary import (
     at_middle,
     binding,
@@ -30,6 +30,7 @@ from statesize.results.summary import (
     middle_bytes,
     middle_ceiling,
     unit_limits,
+    without_sinks,
 )
 
 Bounds: TypeAlias = tuple[float, float]
@@ -123,17 +124,19 @@ def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> st
     # Numbers of whole layers have no size that they could be a share of.
     if len(profiles) < 2 or any(party.derived or not party.carried > 0 for party in parties):
         return ""
-    alike = len({str(profile.attributes["tokens_sha256"]) for profile in profiles}) == 1
-    alike = alike and len({party.place for party in parties}) == 1
+    cuts = [(one.attributes["tokens_sha256"], party.place) for one, party in zip(profiles, parties, strict=True)]
     held = [_held(profile) for profile in profiles]
-    numbers = [_held_numbers(one) for one in held]
-    if not alike:
+    sinks = [" without sinks" * has_sinks(profile) for profile in profiles]
+    numbers = [_held_numbers(one, f" numbers per channel{said}") for one, said in zip(held, sinks, strict=True)]
+    if len(set(cuts)) > 1:
         found = zip(titles, numbers, parties, strict=True)
         carried = ", ".join(f"{title} carries {number} past {party.place}" for title, number, party in found)
-        return (
-            f"{_sentence_case(carried)}. They did not read the same tokens up to the same cut, so these numbers do not "
-            "compare."
-        )
+        shared, alone = read_alike(titles, cuts)
+        apart = "They did not read the same tokens up to the same cut, so these numbers do not compare."
+        if shared:
+            apart = f"Only numbers of the same tokens and cut compare: those of {shared}."
+            apart += f" Other tokens, or another cut: {alone}." * bool(alone)
+        return f"{_sentence_case(carried)}. {apart}"
     # Those of a model with states and caches rank nowhere.
     shares = [carried / most for carried, most in (next(iter(one.values())) for one in held)]
     order = sorted(range(len(parties)), key=lambda index: shares[index], reverse=True)
@@ -170,33 +173,41 @@ def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> st
             else [f"{named[at]} keeps every token and carries {numbers[at]}." for at in caches]
         )
         said += [f"{named[at]} carries {numbers[at]}{'' if said else past}." for at in hybrids[:1]]
-        said += [f"{named[at]}: {_held_numbers(held[at], '')}." for at in hybrids[1:]]
+        said += [f"{named[at]}: {_held_numbers(held[at], sinks[at])}." for at in hybrids[1:]]
         said += [_NO_RANK] if hybrids or len(states) == len(caches) == 1 else []
     return f"{' '.join(said)} {_reach(profiles)}"
+
+
+def read_alike(titles: Sequence[str], texts: Sequence[Hashable]) -> tuple[str, str]:
+    """The models that have a text in common, and those whose text no other has; "" where there are none."""
+    groups = [[title for title, text in zip(titles, texts, strict=True) if text == one] for one in dict.fromkeys(texts)]
+    shared = "; ".join(" and ".join(group) for group in groups if len(group) > 1)
+    return shared, " and ".join(group[0] for group in groups if len(group) == 1)
 
 
 def _reach(profiles: Sequence[Profiled]) -> str:
     """How far a finding goes."""
     texts = counted(min(int(profile.tokens.sizes["sequence"]) for profile in profiles), "text")
-    sinks = "; attention sinks hide some of what is carried" if any(map(sink_note, profiles)) else ""
+    hidden = len(profiles) == 1 and sink_note(profiles[0])
+    sinks = "; attention sinks hide some of what is carried" if hidden else ""
     return f"This is of {texts} at one cut, and no verdict on a model{sinks}."
 
 
 def _held(profile: Profiled) -> dict[bool, Bounds]:
-    """What a channel carries at the middle, and could, in layers with a state (False) and with a cache (True)."""
+    """What a channel carries at the middle without sinks, and could, in layers with a state (False), a cache (True)."""
     nodes = [profile.mixer(name) for name in profile.mixers]
-    bounds, most = [middle_bounds(node, "entropy") for node in nodes], [middle_ceiling(node) for node in nodes]
+    carried, most = [*_sinkless(profile).values()], [middle_ceiling(node) for node in nodes]
     of_kind = {
         kind: [at for at in comparable(profile) if keeps_everything(nodes[at]) == kind] for kind in (False, True)
     }
     return {
-        kind: (sum(_mean(profile, bounds, layers)) / 2, model_mean(profile, most, layers))
+        kind: (model_mean(profile, carried, layers), model_mean(profile, most, layers))
         for kind, layers in of_kind.items()
         if layers
     }
 
 
-def _held_numbers(held: Mapping[bool, Bounds], unit: str = " numbers per channel") -> str:
+def _held_numbers(held: Mapping[bool, Bounds], unit: str) -> str:
     told = [f"{carried:.1f} of {most:.0f}" for carried, most in held.values()]
     return f"{told[0]}{unit}" + (f" in states and {told[1]} in caches" if len(told) > 1 else "")
 
@@ -207,7 +218,7 @@ def _share_over_texts(profile: Profiled, share: float) -> Interval:
     texts = int(profile.tokens.sizes["sequence"])
     if texts < FEWEST_TEXTS or any(row["measured"] < row["units"] for row in rows):
         return Interval(share)
-    ess = np.array([known_mean(at_middle(node, ess_values(node, "entropy")), 1) for node in nodes])
+    ess = np.array([known_mean(without_sinks(node), 1) for node in nodes])
     most = np.array([known_mean(at_middle(node, unit_limits(node)), 1) for node in nodes])
     layers = comparable(profile)
     carried, held = ([model_mean(profile, list(one[:, text]), layers) for text in range(texts)] for one in (ess, most))
@@ -263,7 +274,7 @@ def _sinkless(profile: Profiled) -> dict[str, float]:
 
 def leading_layers(profile: Profiled) -> str:
     """The layers that remember most, without sinks and with them; "" where none has a sink."""
-    if not sink_note(profile):
+    if not has_sinks(profile):
         return ""
     names, with_sinks = short_names(profile.mixers), {r["layer"]: r["middle_entropy"] for r in profile.summary_rows()}
     first, second = (

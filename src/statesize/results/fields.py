@@ -278,8 +278,9 @@ FIGURES = {
     "middle_bytes": "Bytes that it holds at the middle of the longest sequence, keys too.",
     "middle_entropy": "Entropy-ESS per channel at the cut nearest to the middle of each sequence, averaged over "
     "sequences and the channels of all layers.",
+    "sinkless_entropy": "The same without the columns of attention sinks, in heads that have one.",
     "middle_ceiling": "What it could be there: at most what the layer holds, and the tokens before or after.",
-    "middle_state_utilisation": "Entropy-ESS as a share of it, of the layers with a fixed state.",
+    "middle_state_utilisation": "Entropy-ESS without sinks as a share of it, of the layers with a fixed state.",
     "middle_ceiling_utilisation": f"The same of the layers whose cache keeps every token. {BOTH_SHARES}",
     "tss": "Theoretical state-size per channel, averaged over the channels of all layers; softmax attention keeps "
     "every token, and counts as at the end of the longest sequence.",

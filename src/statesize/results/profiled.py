@@ -131,6 +131,12 @@ def comparable(profile: Profiled) -> list[int]:
     ]
 
 
+def has_sinks(profile: Profiled, metric: str = "entropy") -> bool:
+    """Whether a metric has another number without attention sinks: that of entropy, where a head has one."""
+    nodes = map(profile.mixer, profile.mixers)
+    return metric == "entropy" and any(np.isfinite(node["sinkless_entropy"].values).any() for node in nodes)
+
+
 def model_mean(profile: Profiled, figures: Sequence[float], layers: Sequence[int] | None = None) -> float:
     """A figure of each mixer as one of the model: the mean over the channels of those that compare, or of some."""
     nodes = [profile.mixer(name) for name in profile.mixers]

@@ -11,7 +11,7 @@ from statesize.lab.compression.proposals import bases_of, cuts_of, measure_grami
 from statesize.lab.compression.shrinking import smaller_model
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.networks.redundancy import redundancy
-from statesize.report.charts import layer_rows
+from statesize.report.charts import bars
 from statesize.report.diagnosis import diagnose
 from statesize.report.head_map import layer_cells
 from statesize.report.words import headline
@@ -58,7 +58,7 @@ def test_shares_are_of_the_mean_size(smaller, profile, tmp_path):
     for one in (profile, ss.Profile.load(tmp_path / "kept")):
         np.testing.assert_allclose(one.summary(wide=True)["state_utilisation"], expected, rtol=1e-6)
         assert [found.size for found in diagnose(one)] == MEANS
-    np.testing.assert_allclose([row["ceiling"] for row in layer_rows(profile, "entropy")], MEANS)
+    np.testing.assert_allclose([row["ceiling"] for row in bars(profile, "entropy")], MEANS)
     metric = StateSizeMetric()
     metric.update(*smaller)
     binding = [node["binds"].values[0] == 1 for node in map(profile.mixer, range(2))]

@@ -21,7 +21,7 @@ from statesize.report.document import Shown
 from statesize.report.names import by_reason, short_names
 from statesize.report.on_record import standing, what_suffices
 from statesize.report.result_page import PageTable, ResultPage
-from statesize.report.tables import COMPARED, MOST_LAYERS, LayerRow, comparison_table, has_sinks, layer_rows, table_of
+from statesize.report.tables import COMPARED, MOST_LAYERS, LayerRow, comparison_table, layer_rows, table_of
 from statesize.report.words import contrast, headline, model_line, sink_note
 from statesize.results.fields import (
     BOTH_SHARES,
@@ -34,7 +34,7 @@ from statesize.results.fields import (
     number_text,
     told,
 )
-from statesize.results.profiled import group_rows
+from statesize.results.profiled import group_rows, has_sinks
 from statesize.results.summary import keeps_everything
 
 if TYPE_CHECKING:
