@@ -101,6 +101,17 @@ def test_a_profile_shows_itself_in_three_lines(small_profile):
     assert following == "next: .summary(), .ess('layers.0.mixer'), .to_html()"
 
 
+def test_what_averages_leave_out_is_no_note_of_a_layer(small_profile):
+    tree = small_profile.to_xarray()
+    node = tree["layers.1.mixer"].to_dataset(inherit=False)
+    tree["layers.1.mixer"] = node.assign_attrs(kind="derivative", note="it adds its input")
+    found = Profile(tree)
+    assert len(found.notes) == 1
+    lines = repr(found).splitlines()
+    assert lines[2].startswith("Left out here, as it has no T and is measured by its derivative: ")
+    assert lines[3] == "1 note, in .notes: layers.1.mixer: it adds its input"
+
+
 def test_a_profile_tells_its_first_note_and_how_many_there_are(small_profile):
     tree = small_profile.to_xarray()
     for name, note in (("layers.0.mixer", "its state_size of 4 was overridden"), ("layers.1.mixer", "other " * 40)):

@@ -14,10 +14,13 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
 from statesize.profiling import Profile, profile
 from statesize.report import write_report
+from statesize.report.charts import layers
 from statesize.report.compared import WINDOW
 from statesize.report.comparison import compare
 from statesize.report.names import model_title
 from statesize.report.page import page
+from statesize.report.tables import layer_rows
+from statesize.report.words import contrast
 from statesize.results.fields import FIGURES, MAIN_COLUMNS
 from statesize.results.summary import middle_bounds, middle_bytes, middle_ceiling
 from statesize.texts.tokens import join_documents
@@ -159,6 +162,52 @@ def test_other_numbers_of_sequences_are_other_texts(bundled):
     assert "not of the same tokens" in " ".join(compare([first, second]).notes)
 
 
+def test_a_share_is_of_ess_without_sinks_as_in_a_profile(bundled):
+    tree = bundled[0].to_xarray()
+    for name in bundled[0].mixers:
+        node = tree[name].to_dataset(inherit=False)
+        node["entropy"][:], node["sinkless_entropy"][:], node["sink_share"][:] = 2, 6.5, 0.5
+        tree[name] = node
+    sinks = Profile(tree)
+    compared = compare([sinks, bundled[1]])
+    first, second = compared.models
+    assert (first.middle_entropy, first.sinkless_entropy, first.middle_ceiling) == (2, 6.5, 13)
+    assert second.sinkless_entropy == second.middle_entropy
+    assert first.middle_ceiling_utilisation == 0.5
+    assert {row.used for row in layer_rows(sinks, "entropy")} == {0.5}
+    assert compared.to_dataframe()["sinkless_entropy"][0] == 6.5
+    assert "sinkless_entropy" in repr(compared)
+    assert "sinkless_entropy" not in repr(compare(bundled))
+    assert "sinkless_entropy" not in compare(bundled).to_dataframe()
+    assert "Softmax attention keeps every token and carries 6.5 of 13 numbers per channel without sinks." in (
+        compared.finding
+    )
+    assert "numbers per channel, attention sinks included." in contrast([sinks, bundled[1]])
+    assert "sinks" not in contrast(bundled)
+    # Bars are what the table orders layers by.
+    drawn = layers([sinks]).to_dict()
+    assert {row["middle"] for row in drawn["datasets"]["layers"]} == {6.5}
+    assert drawn["layer"][0]["encoding"]["y"]["title"].endswith("without sinks)")
+    assert not layers(bundled).to_dict()["layer"][0]["encoding"]["y"]["title"].endswith("without sinks)")
+
+
+def test_which_models_read_the_same_tokens_is_said(bundled):
+    other = profile(zoo.load("la")[0], TEXTS[1], tokenizer=zoo.tokenizer(), name="la")
+    compared = compare([*bundled, other])
+    assert compared.finding.endswith(
+        ". Only numbers of the same tokens and cut compare: those of softmax attention and gated linear attention. "
+        "Other tokens, or another cut: linear attention."
+    )
+    assert compared.notes[0].endswith(
+        " The same tokens were read by softmax attention and gated linear attention, and others by linear attention."
+    )
+    compared = compare([*bundled, other, other])
+    said = "softmax attention and gated linear attention; linear attention (3) and linear attention (4)."
+    assert compared.finding.endswith(f" compare: those of {said}")
+    assert compared.notes[0].endswith(f" The same tokens were read by {said}")
+    assert compare([bundled[0], other]).finding.endswith("so these numbers do not compare.")
+
+
 def test_recall_and_table(bundled):
     compared = compare(bundled, {"gla": 12.5})
     table = compared.to_dataframe()
@@ -176,6 +225,8 @@ def test_the_page_is_that_of_the_profiles_with_what_is_known_beside_them(bundled
 
 
 def test_nothing_to_compare(bundled):
+    with pytest.raises(InputError, match=r"must be a list of Profiles, got \['gla-p'\]\..* with ss\.Profile\.load\."):
+        compare(["gla-p"])
     assert compare(bundled[:1]).notes == ("A comparison takes two profiles or more, and this is one.",)
     with pytest.raises(InputError, match="profiles must hold at least one"):
         compare([])
@@ -289,3 +340,10 @@ def test_shares_over_texts_have_intervals():
     ).finding
     assert finding.count("%, ") >= 2
     assert "6 texts" in finding
+    model = LanguageModel(ModelConfig(mixer="sa", **shape), torch.Generator().manual_seed(0))
+    tree = profile(model, texts, name="sa").to_xarray()
+    node = tree["layers.0.mixer"].to_dataset(inherit=False)
+    node["sinkless_entropy"][:] = 6
+    tree["layers.0.mixer"] = node
+    # Without sinks all texts have one share.
+    assert re.search(r" 50% \[50%, 50%\] \(6\.0 of 12", compare([Profile(tree)] * 2).finding)

@@ -408,6 +408,7 @@ def _sentence(more: _Party, less: _Party, *, whole: bool) -> str:
     times = f"at least {_times(least)} ×" if math.isnan(most) else f"{between(least, most, _times)} ×"
     ratio = "about as many" if 1 / _SAME < least <= most < _SAME else f"{times} as many"
     memory, numbers = _memory(more, less), "numbers per layer" if more.derived else "numbers per channel"
+    numbers += "" if math.isnan(more.sinkless) and math.isnan(less.sinkless) else ", attention sinks included"
     if memory < _SAME:
         same = f"{'' if memory == 1 else 'about '}the same number of bytes"
         return f"Past {more.place}, {first} and {second} store {same}; {first} carries {ratio} {numbers}."
