@@ -14,7 +14,7 @@ from statesize.measurement.settings import MARKED, SINK, Settings
 from statesize.profiling import TOLERANCE_LADDER, Profile, profile
 from statesize.report import write_report
 from statesize.report.head_map import EXTREMES, PAGE_HEADS, extreme_heads, layer_cells
-from statesize.report.tables import group_tables
+from statesize.report.tables import group_tables, layer_rows
 from statesize.results.profiled import group_rows
 from statesize.results.summary import at_middle, ess_values, without_sinks
 
@@ -180,6 +180,14 @@ def test_a_head_has_the_same_number_in_the_map_and_by_name(deep):
     for layer, label, value, text in found["most"] + found["least"]:
         assert value == pytest.approx(cells[layer][int(label.removeprefix("head "))], abs=1e-4)
         assert text == f"{value:.1f}"
+
+
+def test_the_share_of_a_head_is_without_sinks_as_that_of_its_layer(deep):
+    """Half of 12 tokens are kept at the middle."""
+    for name, row in zip(deep.mixers, layer_rows(deep, "entropy"), strict=True):
+        shares = layer_cells(deep.mixer(name), ["entropy"])["share"]["entropy"]
+        assert shares == pytest.approx(without_sinks(deep.mixer(name))[0] / 6, abs=1e-4)
+        assert np.mean(shares) == pytest.approx(row.used, abs=1e-4)
 
 
 def test_the_keyboard_reads_the_map(visit):

@@ -187,7 +187,7 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
     stored = DTYPES.get(str(mixer.attrs["precision"]).rpartition(" ")[2], DTYPES[mixer.attrs["dtype"]])
     return {
         "labels": [_label(unit_dim(mixer), units[group]) for group in groups],
-        "share": {metric: grouped(utilisation_values(mixer, metric, each=True)) for metric in metrics},
+        "share": {metric: means(known_mean(_share(mixer, metric), 0)) for metric in metrics},
         "ess": {metric: grouped(ess_values(mixer, metric)) for metric in metrics},
         "apart": {metric: grouped(_apart(mixer, metric)) for metric in metrics},
         "unit": unit_dim(mixer),
@@ -202,6 +202,12 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
     }
 
 
+def _share(mixer: xr.Dataset, metric: str) -> Array:
+    """ESS as a share of what each head could carry, without sinks, (sequence, unit); NaN unless its size binds."""
+    binds = np.isfinite(at_middle(mixer, utilisation_values(mixer, metric, each=True)))
+    return np.where(binds, without_sinks(mixer, metric) / at_middle(mixer, unit_limits(mixer)), np.nan)
+
+
 def _apart(mixer: xr.Dataset, metric: str) -> Array:
     lower, upper = ess_bounds(mixer, metric)
     return upper - lower
@@ -213,8 +219,8 @@ def extreme_heads(profile: Profiled, metric: str) -> dict[str, list[tuple[int, s
     for layer, name in enumerate(profile.mixers):
         mixer = profile.mixer(name)
         unit = unit_dim(mixer)
-        ess = without_sinks(mixer) if metric == "entropy" else at_middle(mixer, ess_values(mixer, metric))
-        parts = [known_mean(part, 0) for part in (ess, at_middle(mixer, _apart(mixer, metric)))]
+        middle = without_sinks(mixer, metric), at_middle(mixer, _apart(mixer, metric))
+        parts = [known_mean(part, 0) for part in middle]
         found += [
             (layer, f"{unit} {index}", mean, apart)
             for index, mean, apart in zip(mixer[unit].values, *(part.tolist() for part in parts), strict=True)

@@ -110,10 +110,10 @@ def at_middle(node: xr.Dataset, values: Array) -> NDArray[np.float64]:
     return known_mean(np.where((node["position"].values == node["middle"].values[:, None])[:, None], values, np.nan), 2)
 
 
-def without_sinks(node: xr.Dataset) -> NDArray[np.float64]:
-    """Entropy-ESS at the middle without the columns of sinks, (sequence, unit)."""
-    sinkless = node["sinkless_entropy"].values
-    return np.where(np.isnan(sinkless), at_middle(node, ess_values(node, "entropy")), sinkless)
+def without_sinks(node: xr.Dataset, metric: str = "entropy") -> NDArray[np.float64]:
+    """ESS at the middle, (sequence, unit), of entropy without the columns of sinks."""
+    ess, sinkless = at_middle(node, ess_values(node, metric)), node["sinkless_entropy"].values
+    return np.where(np.isnan(sinkless), ess, sinkless) if metric == "entropy" else ess
 
 
 def _of_units(node: xr.Dataset, values: Array) -> Estimate:
