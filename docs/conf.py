@@ -32,11 +32,11 @@ nitpick_ignore_regex = [
     # Types that users hand on and never name.
     (
         "py:class",
-        r"statesize\..*\.(Agreement|CausalSize|Chart|Claim|Cut|Diagnoses|Drawn|Executor|LoadedModel|Measurement|ModelAndTokenizer|ResultPage|Run|Profiled|Task|Value)",
+        r"statesize\..*\.(Agreement|CausalSize|Chart|Claim|Cut|Diagnoses|Drawn|Executor|LoadedModel|Measurement|ModelAndTokenizer|ResultPage|Run|Profiled|Step|Task|Value)",
     ),
     ("py:class", r"(Chart|Claim|Document|Findings|Measurement|Metric|Profiled|StudyTable)"),
     # Names that are read only where types are checked, so that commands refuse before torch is imported.
-    ("py:class", r"(AnyTokenizer|Channels|Cut|EngineName|Layers|Positions|Tokenizer|nn\.Module)"),
+    ("py:class", r"(AnyTokenizer|Channels|Cut|EngineName|Layers|Memory|Positions|Tokenizer|Weights|nn\.Module)"),
     ("py:exc", "NothingMeasuredError"),  # a ModelError
 ]
 

@@ -226,7 +226,7 @@ class Growth(Trend):
 
     @property
     def telling_rows(self) -> int:
-        """How many rows are read first: the average and the layers, or of many layers those with most ESS."""
+        """The number of rows read first, which are the average and the layers, or those with most ESS of many."""
         return 1 + (_MOST_ESS if self._has_many_layers else len(self.layers))
 
     def _row(self, one: Exponent) -> Row:

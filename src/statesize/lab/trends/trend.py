@@ -72,7 +72,7 @@ class Trend(ABC):
 
     @property
     def telling_rows(self) -> int:
-        """How many of its rows are read first: the average and the layers."""
+        """The number of its rows that are read first, which are the average and the layers."""
         return 1 + len(self.layers)
 
     @abstractmethod
