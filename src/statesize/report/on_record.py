@@ -264,13 +264,13 @@ def _here(profile: Profiled) -> dict[str, float]:
 
 def _beside_sinks(row: Mapping[str, Any]) -> str:
     """ESS without sinks, in brackets; "" where it is about the same."""
-    sinks = row["ess_without_sinks"] > _SINKS * row["ess"]
-    return f" ({row['ess_without_sinks']:.1f} without sinks)" if sinks else ""
+    apart = row["ess_without_sinks"] > _SINKS * row["ess"]
+    return f" ({row['ess_without_sinks']:.1f} without sinks)" if apart else ""
 
 
 def _own_figures(row: Mapping[str, Any], of: str, here: Mapping[str, float]) -> str:
     """The numbers of a record, and their range over single texts."""
-    sinks = row["ess_without_sinks"] > _SINKS * row["ess"]
+    sinks = _beside_sinks(row)
     told = [f"{row['ess']:.1f}{of.format(row['of'])}{_range(row, 'ess', here)}"]
     told += [f"{row['ess_without_sinks']:.1f} without sinks{_range(row, 'ess_without_sinks', here)}"] if sinks else []
     return ", ".join(told)
