@@ -214,3 +214,30 @@ def test_one_call_of_a_module_is_chosen_by_its_name():
     assert names("1.scan") == names(0) == ["1.scan", "1.scan@1"]
     with pytest.raises(InputError, match=r"got '1\.scan@2'"):
         names("1.scan@2")
+
+
+class BlocksOfTheirMeans(nn.Module):
+    """Attention to blocks of four tokens that are chosen by their means, that of the block in which a query is too."""
+
+    def __init__(self):
+        super().__init__()
+        self.query, self.key, self.value, self.output = (nn.Linear(16, 16) for _ in range(4))
+
+    def forward(self, hidden):
+        query, key, value, length = self.query(hidden), self.key(hidden), self.value(hidden), hidden.shape[1]
+        position, block = torch.arange(length), torch.arange(length // 4)
+        means = query @ key.unflatten(1, (-1, 4)).mean(2).mT
+        means = means.masked_fill(block > position[:, None] // 4, -torch.inf)
+        chosen = torch.zeros_like(means, dtype=torch.bool).scatter(-1, means.topk(2, -1).indices, value=True)
+        seen = chosen.repeat_interleave(4, -1) | torch.eye(length, dtype=torch.bool)
+        scores = (query @ key.mT).masked_fill(~seen.tril(), -torch.inf)
+        return self.output(scores.softmax(-1) @ value)
+
+
+@pytest.mark.parametrize("length", [40, 48, 64, 128])
+def test_blocks_that_end_after_their_query_are_refused_at_every_length(length):
+    # Cuts between blocks would show nothing.
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(50, 16), BlocksOfTheirMeans())
+    with pytest.raises(ModelError, match="must be causal"):
+        next(ss.capture(model, torch.randint(0, 50, (1, length))))

@@ -56,7 +56,7 @@ def answer_of(plain: Tensor, other: Tensor, length: int, position: int, rounding
     return min(found, key=lambda answer: (max(position - answer.first, 0), answer.last - answer.first), default=None)
 
 
-def mixes_positions(runs: LoneRuns, name: str, rounds: int = 1) -> bool:
+def mixes_positions(runs: LoneRuns, name: str, rounds: int = 3) -> bool:
     """Whether the first half of the positions acts on the second; it is refused if the second acts on the first."""
     runs, middle = replace(runs, precision=STORED), runs.length // 2
     plain, again = _numbers(runs.run()), _numbers(runs.run())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -30,13 +31,19 @@ def other_futures(length: int, rounds: int = 1) -> list[tuple[int, Callable[[Ten
     # rounds: Draws of each. Four futures miss what depends on few tokens, such as the places of the highest scores.
     # Where places are chosen by the data, as by their score, the first frees those of the future, the second takes
     # those of the past.
-    middle = max(1, length // 2)
-    cuts = [(middle, True), (middle, False), (max(1, length // 4), False), (max(1, 3 * length // 4), True)]
+    parts = (2, True), (2, False), (1, False), (3, True)
     return [
         (cut, partial(_other_future, length=length, cut=cut, repeats=repeats, seed=cut + length * number))
         for number in range(rounds)
-        for cut, repeats in dict.fromkeys(cuts)
+        for cut, repeats in dict.fromkeys(
+            (_within_blocks((part * rounds + number) * length // (4 * rounds), length), r) for part, r in parts
+        )
     ]
+
+
+def _within_blocks(cut: int, length: int) -> int:
+    """The next cut that begins no block of 2 to 10 positions, or of a multiple: at a block's border no block leaks."""
+    return next((at for at in range(cut, length) if math.gcd(at, 2 * 3 * 5 * 7) == 1), max(1, min(cut, length - 1)))
 
 
 def _other_future(tensor: Tensor, *, length: int, cut: int, repeats: bool, seed: int) -> Tensor:
