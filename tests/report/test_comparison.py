@@ -347,3 +347,13 @@ def test_shares_over_texts_have_intervals():
     tree["layers.0.mixer"] = node
     # Without sinks all texts have one share.
     assert re.search(r" 50% \[50%, 50%\] \(6\.0 of 12", compare([Profile(tree)] * 2).finding)
+
+
+def test_a_model_of_unknown_size_has_no_share_of_what_the_text_allows(bundled):
+    tree = bundled[1].to_xarray()
+    for name in bundled[1].mixers:
+        tree[name]["state_size"].values[:] = np.nan
+    unknown = Profile(tree)
+    result = compare([unknown, bundled[1]])
+    assert "%" not in result.finding
+    assert [np.isnan(model.middle_state_utilisation) for model in result.models] == [True, False]

@@ -160,7 +160,9 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
     for share, of_cache in zip(MIDDLE_SHARES, (False, True), strict=True):
         some = [at for at in comparable(profile) if keeps_everything(nodes[at]) == of_cache]
         held = model_mean(profile, ceilings, some)
-        whole[share] = model_mean(profile, carried, some) / held if held else math.nan
+        # What a layer of unknown size could hold is not what the text allows.
+        is_known = held and not any(math.isnan(rows[at]["tss"]) for at in some)
+        whole[share] = model_mean(profile, carried, some) / held if is_known else math.nan
 
     def total(
         name: Literal["total_entropy", "total_relative_count", "total_relative_count_error", "readout_total_entropy"],

@@ -121,8 +121,9 @@ def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> st
     """Which of several models uses more of what it can hold at the middle of the text, then how far that goes."""
     titles = titles or model_titles(profiles)
     parties = [_parties(*given, whole=True)[0] for given in zip(profiles, repeat("entropy"), titles)]
-    # Numbers of whole layers have no size that they could be a share of.
-    if len(profiles) < 2 or any(party.derived or not party.carried > 0 for party in parties):
+    # Numbers of whole layers, and of layers of unknown size, have no size that they could be a share of.
+    sized = all(math.isfinite(one.summary_rows()[at]["tss"]) for one in profiles for at in comparable(one))
+    if len(profiles) < 2 or not sized or any(party.derived or not party.carried > 0 for party in parties):
         return ""
     cuts = [(one.attributes["tokens_sha256"], party.place) for one, party in zip(profiles, parties, strict=True)]
     held = [_held(profile) for profile in profiles]
