@@ -45,7 +45,7 @@ def ladder_profile():
     return Profile(tree)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser():
     with chromium() as browser:
         yield browser

@@ -536,7 +536,7 @@ def test_a_model_behind_the_cut_alone_is_as_over_the_whole_text(rows, family, mo
 @torch.no_grad()
 @pytest.mark.parametrize("chunk", [LENGTH, 4])
 def test_a_model_that_reads_the_past_beside_attention_runs_over_the_whole_text(chunk):
-    model, past = attention_model("llama"), SharedPast(CUT, LENGTH)
+    model, past = attention_model("llama").double(), SharedPast(CUT, LENGTH)
     # Each position sees the token before it, as where tokens are shifted; the last eight are whole chunks of four.
     shifted = lambda module, ids, found: found + found.roll(1, 1) * (torch.arange(found.shape[1]) % chunk > 0)[:, None]  # noqa: E731
     model.get_input_embeddings().register_forward_hook(shifted)

@@ -206,9 +206,9 @@ def refuse_all(model: nn.Module, refused: Mapping[str, str]) -> NoReturn:
     if family in UNSEEN:
         raise ModelError(f"{type(model).__name__} {UNSEEN[family]}. statesize measures causal models.")
     raise ModelError(
-        f"{type(model).__name__} has no mixer that statesize knows: none of its modules has a method "
-        f"`operator(hidden)`, and no known kernel ran. If one mixes positions, {HOW_TO_SUPPLY} for what its forward "
-        "receives. `statesize models` lists what is known."
+        f"{type(model).__name__} has no mixer that statesize knows: none of its modules was seen to mix positions, by "
+        "a known kernel or its own operations, or has a method `operator(hidden)`. Is dimension 1 that of positions? If "
+        f"one mixes them, {HOW_TO_SUPPLY} for what its forward receives. `statesize models` lists what is known."
     )
 
 
