@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,11 +18,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _STEPS = {
-    "curves": "curves: pieces that show by how much each layer errs as its caches keep fewer tokens.",
-    "sizes": "sizes: tries of several numbers of tokens by these curves.",
-    "prefixes": "prefixes: contexts that are read into a cache.",
-    "without a prefix": "without a prefix: predictions without the context.",
-    "runs": "runs: tokens that are predicted from smaller caches.",
+    "curves": "pieces that show by how much each layer errs as its caches keep fewer tokens.",
+    "sizes": "tries of several numbers of tokens by these curves.",
+    "prefixes": "contexts that are read into a cache.",
+    "without a prefix": "predictions without the context.",
+    "runs": "tokens that are predicted from smaller caches.",
 }
 
 
@@ -89,7 +88,7 @@ def cache(
     ask_hub(model, loading.revision)
 
     from statesize.cli.shared.summary import show_plan
-    from statesize.cli.shared.table import show, show_page, write_page
+    from statesize.cli.shared.table import show_briefly, show_page
     from statesize.measurement.statistics import FEWEST_TEXTS
     from statesize.reduction.cache.page import page
     from statesize.reduction.cache.prefix import require_cache, require_context
@@ -126,7 +125,7 @@ def cache(
     if plan:
         with printing.step(f"trying {loaded.name}"):
             planned = plan_cache(loaded.model, inputs, **options)
-        show_plan(loaded.name, planned, printing, [_STEPS[step.name] for step in planned.steps])
+        show_plan(loaded.name, planned, printing, [f"{step.name}: {_STEPS[step.name]}" for step in planned.steps])
         return
     with printing.bars() as bars:
         update = bars.begin(f"pricing the cache of {loaded.name}").update
@@ -136,8 +135,7 @@ def cache(
         printing.say(f"Ratios: {ratios}")
     drawn = page(result)
     if result.little_text and reached < FEWEST_TEXTS:
-        write_page(drawn, html, printing, open_page=open_page)
-        show(replace(drawn, tables=[short_table(result)], notes={}), result.to_dict(), printing)
+        show_briefly(drawn, short_table(result), result.to_dict(), html, printing, open_page=open_page)
     else:
         show_page(drawn, result.to_dict(), html, printing, open_page=open_page)
     if result.little_text:

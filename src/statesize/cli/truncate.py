@@ -28,12 +28,12 @@ from statesize.errors import InputError
 from statesize.models.hub import ask_hub
 
 _STEPS = {
-    "check": "check: a comparison with the model as it is.",
-    "whole": "whole: runs of the whole model.",
-    "cut by heads": "cut by heads: each head keeps its best numbers.",
-    "cut by groups": "cut by groups: heads that share a cache keep their best numbers together.",
-    "choice without hindsight": "choice without hindsight: first runs with choices that know the past only.",
-    "cut without hindsight": "cut without hindsight: further runs with these choices.",
+    "check": "a comparison with the model as it is.",
+    "whole": "runs of the whole model.",
+    "cut by heads": "each head keeps its best numbers.",
+    "cut by groups": "heads that share a cache keep their best numbers together.",
+    "choice without hindsight": "first runs with choices that know the past only.",
+    "cut without hindsight": "further runs with these choices.",
 }
 
 
@@ -93,7 +93,7 @@ def truncate(
     ask_hub(model, loading.revision)
 
     from statesize.cli.shared.summary import show_plan
-    from statesize.cli.shared.table import show, show_page, write_page
+    from statesize.cli.shared.table import show_briefly, show_page
     from statesize.measurement.statistics import ENOUGH_TOKENS, FEWEST_TEXTS
     from statesize.models.load import model_name
     from statesize.profiling import Profile
@@ -141,7 +141,7 @@ def truncate(
     if plan:
         with printing.step(f"trying {loaded.name}"):
             planned = plan_truncation(loaded.model, inputs, **options)
-        show_plan(loaded.name, planned, printing, [_STEPS[step.name] for step in planned.steps])
+        show_plan(loaded.name, planned, printing, [f"{step.name}: {_STEPS[step.name]}" for step in planned.steps])
         return
     with printing.bars() as bars:
         update = bars.begin(f"cutting {loaded.name}").update
@@ -151,8 +151,7 @@ def truncate(
         printing.say(f"Profile: {profile}")
     drawn = page(result)
     if result.little_text and reached < FEWEST_TEXTS:
-        write_page(drawn, html, printing, open_page=open_page)
-        show(replace(drawn, tables=[short_table(result)], notes={}), result.to_dict(), printing)
+        show_briefly(drawn, short_table(result), result.to_dict(), html, printing, open_page=open_page)
     else:
         show_page(drawn, result.to_dict(), html, printing, open_page=open_page)
     if result.little_text:

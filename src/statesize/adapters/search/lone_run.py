@@ -314,13 +314,14 @@ class _Tape(TorchDispatchMode):
             if place in self.keep:
                 self.run.tensors[place] = tensor.detach().clone()
         elif self._is_wanted(tensor) and not func._schema.is_mutable:
-            if _identity(tensor) not in self.read:
-                self.read[_identity(tensor)] = tensor, []
-                self.run.readers.append(self.read[_identity(tensor)][1])
-            readers = self.read[_identity(tensor)][1]
-            if len(readers) < _READERS * (1 + (func is not self.reader.get(_identity(tensor)))):
+            identity = _identity(tensor)
+            if identity not in self.read:
+                self.read[identity] = tensor, []
+                self.run.readers.append(self.read[identity][1])
+            readers, is_same = self.read[identity][1], func is self.reader.get(identity)
+            if len(readers) < (_READERS if is_same else 2 * _READERS):
                 readers.append(place)
-            self.reader[_identity(tensor)] = func
+            self.reader[identity] = func
             if tensor._version and not func.is_view:
                 # Something was written into it, so that no operation returned it as it is.
                 self.run.tensors[place] = tensor.detach().clone()

@@ -16,7 +16,7 @@ from statesize.adapters.check import where_they_differ
 from statesize.adapters.models.model_state import mapped
 from statesize.adapters.runs import reading
 from statesize.adapters.search.lone_run import STORED, LoneRuns, ModuleRun, Place, by_position
-from statesize.adapters.search.other_inputs import changed_input, other_futures
+from statesize.adapters.search.other_inputs import DRAWS, changed_input, other_futures
 from statesize.adapters.select import BEFORE_PARTS
 from statesize.errors import ModelError
 
@@ -56,7 +56,7 @@ def answer_of(plain: Tensor, other: Tensor, length: int, position: int, rounding
     return min(found, key=lambda answer: (max(position - answer.first, 0), answer.last - answer.first), default=None)
 
 
-def mixes_positions(runs: LoneRuns, name: str, rounds: int = 3) -> bool:
+def mixes_positions(runs: LoneRuns, name: str, rounds: int = DRAWS) -> bool:
     """Whether the first half of the positions acts on the second; it is refused if the second acts on the first."""
     runs, middle = replace(runs, precision=STORED), runs.length // 2
     plain, again = _numbers(runs.run()), _numbers(runs.run())

@@ -12,6 +12,9 @@ from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.models.layout import position_axis
 
+DRAWS = 3
+"""Draws of each other future for a module of one's own, which may choose positions by what lies in a block of them."""
+
 
 def can_be_others(arguments: object, length: int) -> Callable[[Tensor], bool]:
     """Which arguments may be other ones: whole numbers beside real ones say where positions are, such as their ids."""

@@ -21,7 +21,7 @@ from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import NOT_CAUSAL, Observation, Product
 from statesize.adapters.runs import bare, read, reading
 from statesize.adapters.search.lone_run import STORED, LoneRuns
-from statesize.adapters.search.other_inputs import changed_at, changed_input, other_futures
+from statesize.adapters.search.other_inputs import DRAWS, changed_at, changed_input, other_futures
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import Call
 from statesize.errors import ModelError
@@ -32,8 +32,6 @@ BEHIND = "T is without a mixing of its results behind it"
 UNSEEN = "Whether it mixes by more than this was not seen: what it returns has no dimension of positions."
 SEVERAL = "several maps mix the same values, each with a T of its own: the module's is made of all"
 BACKWARDS = "T is without a mixing of positions backwards"
-# Draws of each future for code of one's own, which may choose blocks of positions by what lies in all of them.
-_ROUNDS = 3
 
 
 @torch.no_grad()
@@ -95,7 +93,7 @@ def other_mixing(forward: Forward, call: Call, measured: Collection[nn.Module] =
 def _mixes_backwards(runs: LoneRuns, call: Call, plain: _Mixed, axis: int) -> bool:
     """Whether another future changes the past of what a module returns; a map that it changes is refused."""
     limit, backwards = BOUNDS[call.dtype], False
-    for cut, change in other_futures(runs.length, _ROUNDS if is_own_code(runs.module) else 1):
+    for cut, change in other_futures(runs.length, DRAWS if is_own_code(runs.module) else 1):
         other = _Mixed.of(runs.with_arguments(change))
         for one, two in zip(plain.products, other.products, strict=False):
             before = _before(one.values, two.values, one.values_axis, cut)

@@ -191,6 +191,20 @@ def show_page(
         printing.say(f"--html and --json also have a table of {listed([*titles])}.")
 
 
+def show_briefly(
+    page: ResultPage,
+    short: PageTable,
+    document: dict[str, Any],
+    html: Path | None,
+    printing: Printing,
+    *,
+    open_page: bool = False,
+) -> None:
+    """Write the page if it is wanted, and show a short table in place of its tables and notes; or the document."""
+    write_page(page, html, printing, open_page=open_page)
+    show(replace(page, tables=[short], notes={}), document, printing)
+
+
 def fitting_rows(rows: int, most: int) -> int:
     """How many of some rows are printed: the first so many, or all where that leaves out one or two."""
     return rows if rows < most + _FEWEST_HIDDEN else most

@@ -126,7 +126,7 @@ def _gram_values(block: Tensor) -> tuple[Tensor, Tensor]:
         gram[..., first:last, :last] = block[..., first:last].mT @ block[..., :last]
     squares = _linalg.eigvalsh(gram).flip(-1).clamp(min=0)
     energy = gram.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True)
-    # Of every σ², by the product and by the decomposition; |σ̂ − σ| = |σ̂² − σ²| / (σ̂ + σ).
+    # The product and the decomposition put each σ² off by at most this, and |σ̂ − σ| = |σ̂² − σ²| / (σ̂ + σ).
     off = ROUND_OFF * torch.finfo(torch.float64).eps * (energy + n**0.5 * squares[..., :1])
     values = squares.sqrt()
     errors = torch.minimum(off.sqrt(), off / values.clamp(min=UNDERFLOW)) + UNDERFLOW * (energy > 0)
