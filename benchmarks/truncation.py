@@ -79,7 +79,7 @@ def table(document: dict[str, Any], runs: Collection[tuple[str, float]] | None =
     for row in document["rows"]:
         lines += [
             f"| {row['model'].partition('.')[0]} | {title(one.rule, one.scale)} | {one.kept:.1f} | "
-            f"{interval(one.divergence_share.to_dict(), '.1%')} | {interval(one.share.to_dict(), '.1%')} |"
+            f"{one.divergence_share:.1%} | {one.share:.1%} |"
             for one in result_of(row).rows
             if runs is None or (one.rule, one.scale) in runs
         ]
@@ -93,12 +93,6 @@ def result_of(row: dict[str, Any]) -> TruncationResult:
         fields: dict[str, Any] = {"inputs": one["ceiling"], "stored": one["ceiling"]} | one
         documents.append(CutDocument(**fields | {"runs": tuple(CutRun(**run) for run in one["runs"])}))
     return TruncationResult(row["model"], tuple(documents), {}, row["mixers"], row["run_difference"])
-
-
-def interval(number: dict[str, Any], form: str) -> str:
-    """A mean with its interval, where there is one, as pages show them."""
-    ends = "" if number["interval"] is None else ", ".join(f"{one:z{form}}" for one in number["interval"])
-    return (f"{number['mean']:z{form}}" + (f" [{ends}]" if ends else "")).replace("-", "−")
 
 
 def _holds(row: dict[str, Any], claim: dict[str, float]) -> bool | None:

@@ -85,7 +85,7 @@ def test_words_of_a_result():
     )  # fmt: skip
     rows = dict(found.facts)
     assert rows["recall"] == "pairs: 30.0% to 30.0% of 41: difference +0.0% [+0.0%, +0.0%]"
-    assert rows["loss"].endswith("difference +0.0000 [+0.0000, +0.0000]")
+    assert rows["loss"].endswith("difference -0.00001 [-0.00001, +0.00001]")
     assert found.verdict.endswith("the context may be worth nothing to this text, so there is nothing to lose")
     assert found.cost == "has a cost that cannot be told (+0.0000 bits per byte)"
     assert replace(found, worth=Interval(0.1, 0.01, 0.2)).cost == "shows no cost (+0.0000 bits per byte)"

@@ -132,3 +132,9 @@ def test_pieces_of_a_text_are_one_unit_of_an_interval():
         assert (found.value, found.low, found.high) == pytest.approx((value, value - half, value + half))
     assert mean_interval(values, [1] * 12).ends is None
     assert mean_interval(values, range(12)) == mean_interval(values)
+
+
+def test_ends_that_would_read_alike_get_one_more_digit():
+    assert f"{Interval(0.0011, 0.0009, 0.0012):.1%}" == "0.11% [0.09%, 0.12%]"
+    assert f"{Interval(0.02, 0.02, 0.02):+.1f}" == "+0.0 [+0.0, +0.0]"
+    assert f"{Interval(-1e-9, -0.2, 0.1):+.1f}" == "+0.0 [-0.2, +0.1]"

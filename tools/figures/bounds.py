@@ -9,7 +9,7 @@ from benchmarks.bounds import CLAIMS, TOKENS, result_of
 from benchmarks.bounds import bounds as bounds_of
 from benchmarks.low_rank import RULES
 from benchmarks.recorded import Row
-from benchmarks.truncation import holds, interval
+from benchmarks.truncation import holds
 from benchmarks.truncation import table as runs_table
 from statesize.measurement.statistics import Interval
 from statesize.truncation.result import TruncationResult
@@ -41,12 +41,13 @@ def bounds(document: Mapping[str, Any]) -> dict[str, str]:
     whole = {name: own for name, own in whole.items() if own}
     results = {name: result_of(own) for name, own in whole.items()}
     smollm2, recurrence = (results[name] for name in (next(iter(_MODELS)), "gated-deltanet"))
+    multiple = bounds_of(smollm2)["multiple"].value
     worths = sorted(one.runs[0].loss - one.loss for one in recurrence.documents)
     measured = [
         {**own[0], "model": _MODELS[name], "measured": [row["measured"] for row in own]} for name, own in whole.items()
     ]
     return {
-        **{name: _told(one, _FORMS[name]) for name, one in bounds_of(smollm2).items() if name in _FORMS},
+        **{name: f"{one:{_FORMS[name]}}" for name, one in bounds_of(smollm2).items() if name in _FORMS},
         "equal": _changed(smollm2, "equal past rows"),
         "equal_recurrence": _changed(recurrence, "equal past rows"),
         "half_hindsight": _changed(smollm2, "ess", 0.5),
@@ -54,6 +55,7 @@ def bounds(document: Mapping[str, Any]) -> dict[str, str]:
         "twice_causal": _changed(smollm2, "past rows", 2.0),
         "tokens": _changed(smollm2, "past tokens"),
         "ess": f"{smollm2.entropy.value:.1f}",
+        "needed": f"{multiple * smollm2.entropy.value:.0f}",
         **_joint(smollm2),
         "worth_value": f"{smollm2.worth.value:.2f}",
         "documents": str(smollm2.count),
@@ -79,7 +81,7 @@ _HEAD = (
 def _cells(result: TruncationResult) -> tuple[str, ...]:
     """Worth, ESS and both bounds, of which nothing is told where the context may be worth nothing."""
     found = bounds_of(result)
-    worth, *others = (_told(found[name], form) for name, form in _FORMS.items())
+    worth, *others = (f"{found[name]:{form}}" for name, form in _FORMS.items())
     return worth, f"{result.entropy.value:.1f}", *(others if result.context_matters else "–" * len(others))
 
 
@@ -92,7 +94,7 @@ def _joint(result: TruncationResult) -> dict[str, str]:
 def _changed(result: TruncationResult, rule: str, scale: float = 1.0) -> str:
     """How far the predictions change where heads keep so many times their ESS by a rule."""
     (row,) = (row for row in result.rows if (row.rule, row.scale) == (rule, scale))
-    return _told(row.divergence_share, ".1%")
+    return f"{row.divergence_share:.1%}"
 
 
 def _claims(results: Mapping[str, TruncationResult], claims: Mapping[str, Mapping[str, Any]]) -> str:
@@ -100,7 +102,7 @@ def _claims(results: Mapping[str, TruncationResult], claims: Mapping[str, Mappin
     found = [bounds_of(result) for result in results.values()]
 
     def verdict(claim: Mapping[str, Any], share: Interval) -> str:
-        return f"{VERDICTS[holds(share.ends, claim)]}: {_told(share, '.1%')}"
+        return f"{VERDICTS[holds(share.ends, claim)]}: {share:.1%}"
 
     cells = ((words, *(verdict(claim, one[claim["bound"]]) for one in found)) for words, claim in claims.items())
     return table(("claim", *(_MODELS[name] for name in results)), cells)
@@ -147,7 +149,7 @@ def low_rank(document: Mapping[str, Any]) -> dict[str, str]:
         rows = [lost.get((rule, scale)) for rule in ("joint past rows", *(f"values by {rule}" for rule in RULES))]
         kept = next(row for row in reversed(rows) if row is not None).kept / result.inputs
         size = f"{scale:g} × joint ESS" if rows[0] is not None else "equal in all layers"
-        shares = ("–" if row is None else _told(row.divergence_share, ".1%") for row in rows)
+        shares = ("–" if row is None else f"{row.divergence_share:.1%}" for row in rows)
         cells.append((size, f"{kept:.0%}", *shares))
     words = (
         "numbers of each cache",
@@ -159,11 +161,7 @@ def low_rank(document: Mapping[str, Any]) -> dict[str, str]:
     return {
         "table": table(words, cells),
         "documents": str(result.count),
-        "most": _told(most.divergence_share, ".1%"),
-        "past": _told(past.divergence_share, ".1%"),
+        "most": f"{most.divergence_share:.1%}",
+        "past": f"{past.divergence_share:.1%}",
         "past_size": f"{past.kept / result.inputs:.0%}",
     }
-
-
-def _told(one: Interval, form: str) -> str:
-    return interval(one.to_dict(), form)

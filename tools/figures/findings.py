@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from statesize.measurement.statistics import Interval
 from tools.figures.caveats import caveats
 from tools.figures.on_record import RESULTS, VERDICTS, read_json, read_record, rows_of, table, verdict_counts
 
@@ -22,18 +23,18 @@ CLAIMS = (
 """What the paper says, and the study that tests it."""
 
 LOOKS = {
-    "mqar_inside_cells": "r",
-    "mqar_inside_cells_above_control": "above r of ESS at initialisation by",
+    "mqar_inside_cells": "r of ESS/kv and accuracy",
+    "mqar_inside_cells_above_control": "more than r of ESS before training by",
     "la_less_gla": "ESS/TSS of `la` above that of `gla` by",
     "la_less_wla": "above that of `wla` by",
-    "gla_lambda_0.3_gain": "accuracy gained",
+    "gla_lambda_0.3_gain": "accuracy gained by `gla`",
     "s6_initial_ratio_0.01_to_0.1": "times the ESS of S6",
     "gla_s6_initial_ratio_0.01_to_0.1": "of GLA-S6",
     "s6_accuracy_gain_0.01_to_0.1": "accuracy gained by S6",
-    "n4_spearman": "ρ",
-    "early_attention_spearman_inside": "ρ",
-    "beyond_controls_gla": "deeper dip",
-    "depth_recall": "ρ with ln p",
+    "n4_spearman": "ρ of the teacher's ESS and the error of a student whose state is 4",
+    "early_attention_spearman_inside": "ρ of the early ESS of attention and the accuracy at the end",
+    "beyond_controls_gla": "dip of ESS in `gla`, as a share of it, deeper than in controls by",
+    "depth_recall": "ρ of the dip and ln p",
 }
 """Words for the figures of claims."""
 
@@ -119,8 +120,7 @@ def _looks(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     for key in figures:
         if key.startswith("claim_") and key.endswith("_units"):
             name = key.removeprefix("claim_").removesuffix("_units")
-            value, interval = figures[f"claim_{name}"], figures[f"claim_{name}_interval"]
-            ends = "" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]"
-            effect = "–" if value is None else f"{value:.2f}{ends}"
+            value, ends = figures[f"claim_{name}"], figures[f"claim_{name}_interval"] or ()
+            effect = "–" if value is None else f"{Interval(value, *ends)}"
             found.append((name, effect, f"{figures[key]:.0f}"))
     return found

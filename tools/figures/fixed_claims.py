@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.claims.open_gates import matched
-from benchmarks.truncation import interval, result_of
+from benchmarks.truncation import result_of
 from benchmarks.truncation import table as truncation_table
 from statesize.lab.studies.statistics import pearson, spearman
 from tools.figures.on_record import VERDICTS, estimate, read_json, table, verdict_counts
@@ -38,8 +38,8 @@ def truncation(document: dict[str, Any]) -> dict[str, str]:
         if name == "smollm2":
             needed = result.without_hindsight()
             found |= {"kept": f"{whole.kept:.1f}", "quarter": f"{runs['ess', 0.25].kept / size:.0%}"}
-            found |= {"multiple": interval(needed.multiple.to_dict(), ".1f")}
-            found |= {"stored": interval(needed.stored.to_dict(), ".0%")}
+            found |= {"multiple": f"{needed.multiple:.1f}"}
+            found |= {"stored": f"{needed.stored:.0%}"}
     return found
 
 

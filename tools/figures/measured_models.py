@@ -10,8 +10,7 @@ from typing import Any
 
 from benchmarks.bounds import TOKENS
 from benchmarks.published.models import TOKENS as PIECES
-from benchmarks.truncation import interval
-from statesize.measurement.statistics import FEWEST_TEXTS
+from statesize.measurement.statistics import FEWEST_TEXTS, Interval
 from statesize.report.on_record import SCHEMA, TO_BE_SAID, table_row
 from statesize.truncation.result import WORTHLESS
 from tools.figures.on_record import RESULTS, read_json, table
@@ -164,7 +163,7 @@ def _bounds(known: Sequence[Mapping[str, Any]]) -> str:
         if own is None:
             cells = (*("not measured",) * len(FORMS), "–")
         else:
-            worth, *others = (interval(own[name], form) for name, form in FORMS.items())
+            worth, *others = (f"{Interval.of(own[name]):{form}}" for name, form in FORMS.items())
             cells = (worth, *(others if _matters(own) else "–" * len(others)), f"{own['documents']}")
         rows.append((one["name"], *cells))
     head = (

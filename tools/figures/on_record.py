@@ -10,6 +10,7 @@ from typing import Any
 
 from statesize.lab.studies.catalogue import QUESTIONS
 from statesize.lab.studies.engine.table import parse_rows
+from statesize.measurement.statistics import Interval
 
 RESULTS = Path(__file__).parents[2] / "results"
 STUDIES = (*QUESTIONS, "zoology")
@@ -183,5 +184,4 @@ def verdict_counts(verdicts: Iterable[str]) -> str:
 
 def estimate(value: float, ends: Iterable[float], form: str) -> str:
     """A number and its interval, each in a form such as ".2f"."""
-    low, high = ends
-    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+    return f"{Interval(value, *ends):{form}}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -55,6 +56,9 @@ class Interval:
         if math.isnan(self.value):
             return "–"
         form = form.replace("+", "+z") if "+" in form else f"z{form or '.2f'}"
+        # Ends that read alike would say that nothing is uncertain.
+        if self.low < self.high and f"{self.low:{form}}" == f"{self.high:{form}}":
+            form = re.sub(r"(?<=\.)\d+", lambda digits: str(int(digits[0]) + 1), form)
         ends = "" if math.isnan(self.low) else f" [{self.low:{form}}, {self.high:{form}}]"
         return f"{self.value:{form}}{ends}"
 
