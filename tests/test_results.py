@@ -53,6 +53,11 @@ def close(value, rounding=1e-9):
     return None if value is None else pytest.approx(value, rel=rounding, abs=1e-12)
 
 
+def rounded(number):
+    """What equals each number that is shown as this one."""
+    return pytest.approx(float(number), abs=0.501 * 10.0 ** -len(number.partition(".")[2]))
+
+
 def test_the_record_of_delimiters_follows_from_its_table():
     # Put on record before its table had these columns.
     added = {"kind": "gla", "offset": 0, "delimiter": "eos", "past": 12, "future": 12}
@@ -131,7 +136,7 @@ def test_pages_show_the_verdict_and_every_tested_figure_of_the_record(shown, fol
         if re.fullmatch(r"claim_.*_units", name):
             stated = kept["figures"][name.removesuffix("_units")]
             assert f"{value:.0f}" in row
-            assert stated is None or f"{stated:.2f}" in row
+            assert stated is None or stated in map(rounded, re.findall(r"-?\d+\.\d\d+", row))
 
 
 @pytest.mark.slow
@@ -168,9 +173,8 @@ def test_quoted_figures_are_those_of_the_records(shown):
         study, _, figure = name.partition("_")
         figures = {key.replace(".", "_"): value for key, value in document(STUDIES / study)["figures"].items()}
         if figure in figures and f"{figure}_interval" in figures:
-            low, high = figures[f"{figure}_interval"]
-            digits = 4 if max(abs(low), abs(high)) < 0.005 else 2
-            assert text == f"{figures[figure]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+            told = re.fullmatch(r"(\S+) \[(\S+), (\S+)\]", text)
+            assert [figures[figure], *figures[f"{figure}_interval"]] == [rounded(number) for number in told.groups()]
         elif figure in figures:
             assert text == str(int(figures[figure]))
     assert shown["quoted"]["delimiters_models"] == str(document(STUDIES / "delimiters")["figures"]["models"])[:-2]

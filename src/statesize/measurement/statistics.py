@@ -56,9 +56,10 @@ class Interval:
         if math.isnan(self.value):
             return "–"
         form = form.replace("+", "+z") if "+" in form else f"z{form or '.2f'}"
-        # Ends that read alike would say that nothing is uncertain.
-        if self.low < self.high and f"{self.low:{form}}" == f"{self.high:{form}}":
-            form = re.sub(r"(?<=\.)\d+", lambda digits: str(int(digits[0]) + 1), form)
+        if f"{self.low:{form}}" == f"{self.high:{form}}":
+            # Ends that read alike would say that nothing is uncertain.
+            longer = re.sub(r"(?<=\.)\d+", lambda digits: str(int(digits[0]) + 1), form)
+            form = longer if f"{self.low:{longer}}" != f"{self.high:{longer}}" else form
         ends = "" if math.isnan(self.low) else f" [{self.low:{form}}, {self.high:{form}}]"
         return f"{self.value:{form}}{ends}"
 
