@@ -51,7 +51,7 @@ def test_a_tensor_that_several_mixers_are_given_is_copied_once():
             return sum(layer(hidden, shift=shift) for layer in self.layers)
 
     captured = capture(Shared(Attention(), Attention()), token_ids())
-    first, second = captured._pass.calls
+    first, second = captured._calls
     assert first.args[0] is second.args[0]
     assert first.kwargs["shift"] is second.kwargs["shift"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, zip_longest
@@ -47,6 +47,7 @@ from statesize.io.text import counted
 __all__ = ["Capture", "Captured", "FoundMixer", "capture_module"]
 
 
+@dataclass(eq=False, repr=False)
 class Capture(Iterator[Captured]):
     """The mixers of one forward pass, measured one at a time: an iterator of Captured.
 
@@ -59,12 +60,24 @@ class Capture(Iterator[Captured]):
             model, relative to the largest value; NaN where it was not compared.
     """
 
-    def __init__(self, one_pass: _Pass) -> None:
-        named = [pair for call in one_pass.calls for pair in zip(call.mixers, call.labels, strict=True)]
-        self.mixers = tuple(replace(mixer, name=label) for mixer, label in named if label in one_pass.chosen)
-        self.length = one_pass.forward.length
-        self.readers, self.skipped, self.run_difference = one_pass.readers, one_pass.skipped, one_pass.run_difference
-        self._pass, self._captured = one_pass, one_pass.captured()
+    mixers: tuple[FoundMixer, ...]
+    length: int
+    readers: dict[str, tuple[str, ...]]
+    skipped: dict[str, str]
+    run_difference: float
+    _forward: Forward
+    _calls: list[Call]  # those that come; what a call holds is dropped with it
+    _chosen: set[str]  # names of the mixers that are measured
+    _own_mixing: OwnMixing
+    _notes: Mapping[str, str]  # what is said of a mixer beside what its T shows, by its name
+    # Runs a mixer again in a dtype, or as the model ran it.
+    _rerun: Callable[[Call, torch.dtype | None], tuple[list[Observation], Tensor | None]]
+    _checks_methods: bool  # whether T that a method `operator` declares is compared with the layer
+    # Mixers that have come, by the names of all that read the same cache, until the last of these comes.
+    _kept: dict[tuple[str, ...], list[Captured]] = field(default_factory=dict[tuple[str, ...], list[Captured]])
+    _ready: list[Captured] = field(default_factory=list[Captured])  # those of the call that was measured last
+    _refused: dict[str, str] = field(default_factory=dict[str, str])  # reason by name, of those that came
+    _some_came: bool = False
 
     def __repr__(self) -> str:
         """What comes one by one, what does not, and what to do next, a line each.
@@ -82,62 +95,32 @@ class Capture(Iterator[Captured]):
 
     def keep(self, names: Collection[str]) -> None:
         """Leave out all mixers that come but those of some names."""
-        chosen, calls = self._pass.chosen, self._pass.calls
-        chosen &= set(names)
-        calls[:] = [call for call in calls if not chosen.isdisjoint(call.labels)]
+        self._chosen &= set(names)
+        self._calls[:] = [call for call in self._calls if not self._chosen.isdisjoint(call.labels)]
 
     @on_cpu_by_default
     def __next__(self) -> Captured:
-        for item in chain.from_iterable(self._pass.kept.values()):
+        """Run the module of the next mixer alone, build its T, and check it."""
+        for item in chain.from_iterable(self._kept.values()):
             item.forget()
-        return next(self._captured)
+        # Neither a call nor what is returned has a name here: who takes it holds the only reference.
+        while self._calls and not self._ready:
+            self._ready = self._measured(self._calls.pop(0))
+        if self._ready:
+            self._some_came = True
+            return self._ready.pop(0)
+        if self._refused and not self._some_came:
+            raise NothingMeasuredError(self._refused | self.skipped)
+        raise StopIteration
 
-
-@dataclass(eq=False)
-class _Pass:
-    """One pass over the calls of mixers that a run has shown, each of which runs again alone.
-
-    Attributes:
-        calls: Those that come; what a call holds is dropped with it.
-        chosen: Names of the mixers that are measured.
-        notes: What is said of a mixer beside what its T shows, by its name.
-        rerun: Runs one again in a dtype, or as the model ran it.
-        checked: Whether T that a method `operator` declares is compared with the layer.
-        kept: Mixers that have come, by the names of all that read the same cache, until the last of these comes.
-    """
-
-    forward: Forward
-    calls: list[Call]
-    chosen: set[str]
-    skipped: dict[str, str]
-    readers: dict[str, tuple[str, ...]]
-    own_mixing: OwnMixing
-    notes: Mapping[str, str]
-    run_difference: float
-    rerun: Callable[[Call, torch.dtype | None], tuple[list[Observation], Tensor | None]]
-    checked: bool
-    kept: dict[tuple[str, ...], list[Captured]] = field(default_factory=dict[tuple[str, ...], list[Captured]])
-
-    def captured(self) -> Generator[Captured]:
-        """One mixer after the other: its module runs alone, its T is built, and checked."""
-        refused, some = dict[str, str](), False
-        while self.calls:
-            # Neither a call nor what is yielded has a name here: who takes it holds the only reference.
-            ready = self._measured(self.calls.pop(0), refused)
-            while ready:
-                some = True
-                yield ready.pop(0)
-        if refused and not some:
-            raise NothingMeasuredError(refused | self.skipped)
-
-    def _measured(self, call: Call, refused: dict[str, str]) -> list[Captured]:
+    def _measured(self, call: Call) -> list[Captured]:
         """The chosen mixers of a call; where it is refused, none, and the reason."""
-        chosen = [label in self.chosen for label in call.labels]
+        chosen = [label in self._chosen for label in call.labels]
         try:
             if call.by_method:
                 mixer = replace(call.mixers[0], name=call.labels[0])
-                mixers = [from_method(mixer, call, self.forward, check=self.checked)]
-            elif call.name in self.own_mixing.derivatives:
+                mixers = [from_method(mixer, call, self._forward, check=self._checks_methods)]
+            elif call.name in self._own_mixing.derivatives:
                 mixers = [self._derivative(call)]
             else:
                 mixers = self._found(call)
@@ -148,8 +131,8 @@ class _Pass:
                     mixers[at] = replace(mixers[at], state_bytes=held + call.bytes_beside)
         except ModelError as error:
             # The others are measured.
-            refused |= {label: str(error) for label, wanted in zip(call.labels, chosen, strict=True) if wanted}
-            self.skipped |= refused
+            self._refused |= {label: str(error) for label, wanted in zip(call.labels, chosen, strict=True) if wanted}
+            self.skipped |= self._refused
             return []
         return [self._in_model(item, call) for item, wanted in zip(mixers, chosen, strict=True) if wanted]
 
@@ -157,7 +140,7 @@ class _Pass:
         from statesize.adapters.search.derivative import NOTE, derivative
         from statesize.adapters.search.lone_run import LoneRuns
 
-        operator, returned = derivative(call.name, LoneRuns.of(self.forward, call))
+        operator, returned = derivative(call.name, LoneRuns.of(self._forward, call))
         agreed = agreement(call, (), sampled(returned), lambda: self._as_it_ran(call))
         return Captured(
             **vars(replace(call.mixers[0], name=call.labels[0])),
@@ -172,13 +155,13 @@ class _Pass:
         # All heads are attached to the last reader of the cache, and its name to the others.
         names = tuple(name for name in self.readers.get(item.name, ()) if name not in self.skipped)
         if len(names) > 1:
-            kept = self.kept.setdefault(names, [])
+            kept = self._kept.setdefault(names, [])
             kept.append(item)
             if item.name == names[-1]:
-                item = replace(item, groups=item.groups or item.units, readers=tuple(self.kept.pop(names)))
+                item = replace(item, groups=item.groups or item.units, readers=tuple(self._kept.pop(names)))
             else:
                 item = replace(item, groups=0, cache=names[-1])
-        note = " ".join(filter(None, (item.note, self.notes.get(item.name))))
+        note = " ".join(filter(None, (item.note, self._notes.get(item.name))))
         return replace(item, note=note, run_difference=self.run_difference, precision=call.precision)
 
     def _found(self, call: Call) -> list[Captured]:
@@ -188,12 +171,12 @@ class _Pass:
         if call.by_impulses:
             from statesize.adapters.search.modules import observed as observed_by_impulses
 
-            observation, returned = observed_by_impulses(self.own_mixing, self.forward, call)
+            observation, returned = observed_by_impulses(self._own_mixing, self._forward, call)
             observations, output = [observation], sampled(returned)
             exact, rounding = observation.in_double, call.weights
         elif exact:
             try:
-                observations, output = self.rerun(call, torch.float64)
+                observations, output = self._rerun(call, torch.float64)
             except (ModelError, InputError):
                 raise
             except Exception as error:  # whatever the author's code raises where it is given float64
@@ -202,7 +185,7 @@ class _Pass:
                 # In float32 it runs without the model's autocast.
                 exact, rounding = False, call.weights
         if not exact and not call.by_impulses:
-            observations, output = self.rerun(call, torch.float32 if reason else None)
+            observations, output = self._rerun(call, torch.float32 if reason else None)
         pairs = zip(call.labels, observations, strict=True)
         if exact:
             agreed = agreement(call, observations, output, lambda: self._as_it_ran(call))
@@ -213,12 +196,12 @@ class _Pass:
     def _as_it_ran(self, call: Call) -> Tensor | None:
         """A sample of what a module returns when it runs again as the model ran it."""
         if not call.by_impulses:
-            return self.rerun(call, None)[1]
+            return self._rerun(call, None)[1]
 
         def run() -> Tensor | None:
             return sampled(call.module(*call.args, **call.kwargs))
 
-        return bare(self.forward.model, run, call.module, lambda _: set_autocast(call.autocast))
+        return bare(self._forward.model, run, call.module, lambda _: set_autocast(call.autocast))
 
     def _rounded(
         self, name: str, observation: Observation, agreed: Agreement, dtype: torch.dtype, reason: str
@@ -277,8 +260,13 @@ def capture_module(
     for call, beside in zip_longest(recording.calls, around):
         for label in call.labels:
             notes[label] = " ".join(filter(None, (own_mixing.notes.get(call.name), beside, further.get(label))))
-    again, checked = partial(rerun, forward, short_convolutions=short_convolutions), checks != "none"
-    return Capture(_Pass(forward, calls, chosen, skipped, readers, own_mixing, notes, run_difference, again, checked))
+    named = [pair for call in calls for pair in zip(call.mixers, call.labels, strict=True)]
+    mixers = tuple(replace(mixer, name=label) for mixer, label in named if label in chosen)
+    again = partial(rerun, forward, short_convolutions=short_convolutions)
+    return Capture(
+        mixers, forward.length, readers, skipped, run_difference,
+        forward, calls, chosen, own_mixing, notes, again, checks != "none",
+    )  # fmt: skip
 
 
 def _searched(
