@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from statesize.cli.shared.options import Flag
 from statesize.cli.shared.printing import TEXT, Printing
@@ -39,20 +39,10 @@ def models(name: str = "", /, *, measured: Flag = False, printing: Printing = TE
     from statesize.report.result_page import PageTable
 
     sweep, installed = swept(), version("transformers")
-
-    def plain(words: str) -> str:
-        return words.lower().translate(str.maketrans("", "", "-_ "))
-
-    # A DeltaNet, whatever stands before it, has a delta rule.
-    part = plain(name).replace("deltanet", "delta")
-
-    def asked(*names: str) -> bool:
-        return any(part in plain(one) for one in names)
-
-    known = [family for family in sweep.of("measured") if asked(family.name, *family.mixers)]
-    others = [family for family in sweep.families if family.status != "measured" and asked(family.name)]
-    layers = [kind for kind in kinds() if asked(kind)]
-    libraries = {library: mixers for library, mixers in OTHER_LIBRARIES.items() if asked(library, *mixers)}
+    known = [family for family in sweep.of("measured") if _meant(name, family.name, *family.mixers)]
+    others = [family for family in sweep.families if family.status != "measured" and _meant(name, family.name)]
+    layers = [kind for kind in kinds() if _meant(name, kind)]
+    libraries = {library: mixers for library, mixers in OTHER_LIBRARIES.items() if _meant(name, library, *mixers)}
     if not (known or others or layers or libraries):
         raise InputError(f"name must be part of a family's or layer's name, got {name!r}. statesize models lists all.")
     if printing.json:
@@ -72,22 +62,15 @@ def models(name: str = "", /, *, measured: Flag = False, printing: Printing = TE
         [f"{len(known)} families of transformers can be measured, with {len(kinds_measured)} kinds of mixers.", ""]
     )
     size = "TSS per channel at position i"
-
-    def sizes(mixers: Iterable[str]) -> str:
-        return ", ".join(STATE_SIZES[kind] for kind in mixers)
-
-    families = [
-        (family.name, ", ".join(family.mixers), sizes(family.mixers), sweep.measured_with(family)) for family in known
-    ]
+    families = [(one.name, *_cells(one.mixers, STATE_SIZES), sweep.measured_with(one)) for one in known]
+    fla = [(kind, STATE_SIZES[kind]) for kind in layers]
+    beside = [(library, *_cells(mixers, STATE_SIZES)) for library, mixers in libraries.items()]
     notes = [f"not measured: {family.name}: {family.reason}" for family in others]
     checked = f"Checked with transformers {', '.join(sweep.versions)}; {installed} is installed."
     tables = [
         PageTable("", ("family", "mixers", size, "transformers"), families, "\n".join([*notes, "", checked])),
-        PageTable("", (f"layers of flash-linear-attention {SUPPORTED}", size), [(one, sizes([one])) for one in layers]),
-        PageTable(
-            *("", ("other library", "mixers", size)),
-            [(library, ", ".join(mixers), sizes(mixers)) for library, mixers in libraries.items()],
-        ),
+        PageTable("", (f"layers of flash-linear-attention {SUPPORTED}", size), fla),
+        PageTable("", ("other library", "mixers", size), beside),
     ]
     for table in tables:
         if table.rows or (table.caption and others):
@@ -97,8 +80,24 @@ def models(name: str = "", /, *, measured: Flag = False, printing: Printing = TE
     printing.next("profile", "gla", "--open", why="what a small model carries, on a page")
 
 
-def _sizes(kinds: Iterable[str], sizes: dict[str, str]) -> list[dict[str, str]]:
+def _meant(part: str, *names: str) -> bool:
+    """Whether one of some names contains a part, in capitals or not and with hyphens or without."""
+    # A DeltaNet, whatever stands before it, has a delta rule.
+    part = _plain(part).replace("deltanet", "delta")
+    return any(part in _plain(name) for name in names)
+
+
+def _plain(name: str) -> str:
+    return name.lower().translate(str.maketrans("", "", "-_ "))
+
+
+def _sizes(kinds: Collection[str], sizes: dict[str, str]) -> list[dict[str, str]]:
     return [{"kind": kind, "state_size": sizes[kind]} for kind in kinds]
+
+
+def _cells(kinds: Collection[str], sizes: dict[str, str]) -> tuple[str, str]:
+    """Kinds of mixers and their sizes, in a row of a table."""
+    return ", ".join(kinds), ", ".join(sizes[kind] for kind in kinds)
 
 
 def _on_record(*, json: bool) -> None:

@@ -114,7 +114,30 @@ def headline(profiles: Sequence[Profiled], metric: str = "entropy", titles: Sequ
     return Headline(_sentence(*pair, whole=whole) + lack, _detail(pair, profiles, metric, whole=whole))
 
 
-_NO_RANK = "Do not compare shares of states with shares of caches, which grow with the text."
+@dataclass(frozen=True)
+class _Use:
+    """What a model carries at the middle of its text.
+
+    Attributes:
+        title: What it is called.
+        held: That and what it could carry, of its layers with a state (False) and of those with a cache (True).
+        share: Its share, with an interval; of its states where it has both.
+        sinks: Behind the unit, that attention sinks are left out; "" where there are none.
+    """
+
+    title: str
+    held: Mapping[bool, Bounds]
+    share: Interval
+    sinks: str
+
+    @property
+    def name(self) -> str:
+        """The title at the beginning of a sentence."""
+        return _sentence_case(self.title)
+
+    @property
+    def numbers(self) -> str:
+        return _held_numbers(self.held, f" numbers per channel{self.sinks}")
 
 
 def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> str:
@@ -125,58 +148,60 @@ def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> st
     sized = all(math.isfinite(one.summary_rows()[at]["tss"]) for one in profiles for at in comparable(one))
     if len(profiles) < 2 or not sized or any(party.derived or not party.carried > 0 for party in parties):
         return ""
+    uses = list(map(_use, profiles, titles))
     cuts = [(one.attributes["tokens_sha256"], party.place) for one, party in zip(profiles, parties, strict=True)]
-    held = [_held(profile) for profile in profiles]
-    sinks = [" without sinks" * has_sinks(profile) for profile in profiles]
-    numbers = [_held_numbers(one, f" numbers per channel{said}") for one, said in zip(held, sinks, strict=True)]
-    if len(set(cuts)) > 1:
-        found = zip(titles, numbers, parties, strict=True)
-        carried = ", ".join(f"{title} carries {number} past {party.place}" for title, number, party in found)
-        shared, alone = read_alike(titles, cuts)
-        apart = "They did not read the same tokens up to the same cut, so these numbers do not compare."
-        if shared:
-            apart = f"Only numbers of the same tokens and cut compare: those of {shared}."
-            apart += f" Other tokens, or another cut: {alone}." * bool(alone)
-        return f"{_sentence_case(carried)}. {apart}"
-    # Those of a model with states and caches rank nowhere.
-    shares = [carried / most for carried, most in (next(iter(one.values())) for one in held)]
-    order = sorted(range(len(parties)), key=lambda index: shares[index], reverse=True)
-    each = [
-        f"{titles[at]} {_share_over_texts(profiles[at], shares[at]):.0%} ({numbers[at]})" for at in range(len(parties))
-    ]
+    if len(set(cuts)) == 1:
+        return f"{' '.join(_ranked_by_kind(uses, f' past {parties[0].place}'))} {_reach(profiles)}"
+    found = zip(uses, parties, strict=True)
+    carried = ", ".join(f"{use.title} carries {use.numbers} past {party.place}" for use, party in found)
+    shared, alone = read_alike(titles, cuts)
+    apart = "They did not read the same tokens up to the same cut, so these numbers do not compare."
+    if shared:
+        apart = f"Only numbers of the same tokens and cut compare: those of {shared}."
+        apart += f" Other tokens, or another cut: {alone}." * bool(alone)
+    return f"{_sentence_case(carried)}. {apart}"
 
-    def ranked(some: Sequence[int], among: str = "") -> str:
-        if shares[some[0]] < _SAME * shares[some[-1]]:
-            answer, they = f"{'all' if len(some) > 2 else 'both'} use about as much", "they"
-            answer = answer if among else answer.capitalize()
-        else:
-            name = titles[some[0]] if among else _sentence_case(titles[some[0]])
-            answer, they = f"{name} uses {'most' if len(some) > 2 else 'more'}", "it"
-        return f"{among}{answer} of what {they} can hold{past}: {', '.join(each[at] for at in some)}."
 
-    past = f" past {parties[0].place}"
-    # A cache grows with the text, so its share ranks among caches alone.
+def _use(profile: Profiled, title: str) -> _Use:
+    held = _held(profile)
+    carried, most = next(iter(held.values()))
+    return _Use(title, held, _share_over_texts(profile, carried / most), " without sinks" * has_sinks(profile))
+
+
+def _ranked_by_kind(uses: Sequence[_Use], past: str) -> list[str]:
+    """Sentences that rank models by their shares; a cache grows with the text, so it ranks among caches only."""
+    uses = sorted(uses, key=lambda use: use.share.value, reverse=True)
     states, caches, hybrids = (
-        [at for at in order if held[at].keys() == kinds] for kinds in ({False}, {True}, {False, True})
+        [use for use in uses if set(use.held) == kinds] for kinds in ({False}, {True}, {False, True})
     )
-    if order in (states, caches):
-        said = [ranked(order)]
+    if uses in (states, caches):
+        return [_ranked(uses, past)]
+    if len(states) > 1:
+        said = [_ranked(states, past, "Among states, ")]
     else:
-        named = [_sentence_case(title) for title in titles]
-        said = (
-            [ranked(states, "Among states, ")]
-            if len(states) > 1
-            else [f"{named[at]} carries {numbers[at]}{past}." for at in states]
-        )
-        said += (
-            [ranked(caches, "Among caches, ")]
-            if len(caches) > 1
-            else [f"{named[at]} keeps every token and carries {numbers[at]}." for at in caches]
-        )
-        said += [f"{named[at]} carries {numbers[at]}{'' if said else past}." for at in hybrids[:1]]
-        said += [f"{named[at]}: {_held_numbers(held[at], sinks[at])}." for at in hybrids[1:]]
-        said += [_NO_RANK] if hybrids or len(states) == len(caches) == 1 else []
-    return f"{' '.join(said)} {_reach(profiles)}"
+        said = [f"{use.name} carries {use.numbers}{past}." for use in states]
+    if len(caches) > 1:
+        said.append(_ranked(caches, past, "Among caches, "))
+    else:
+        said += [f"{use.name} keeps every token and carries {use.numbers}." for use in caches]
+    # Those of a model with states and caches rank nowhere.
+    said += [f"{use.name} carries {use.numbers}{'' if said else past}." for use in hybrids[:1]]
+    said += [f"{use.name}: {_held_numbers(use.held, use.sinks)}." for use in hybrids[1:]]
+    if hybrids or len(states) == len(caches) == 1:
+        said.append("Do not compare shares of states with shares of caches, which grow with the text.")
+    return said
+
+
+def _ranked(uses: Sequence[_Use], past: str, among: str = "") -> str:
+    """Which of several models, the one with the largest share first, uses more of what it can hold."""
+    first, last = uses[0], uses[-1]
+    if first.share.value < _SAME * last.share.value:
+        answer, they = f"{'all' if len(uses) > 2 else 'both'} use about as much", "they"
+        answer = answer if among else answer.capitalize()
+    else:
+        answer, they = f"{first.title if among else first.name} uses {'most' if len(uses) > 2 else 'more'}", "it"
+    each = ", ".join(f"{use.title} {use.share:.0%} ({use.numbers})" for use in uses)
+    return f"{among}{answer} of what {they} can hold{past}: {each}."
 
 
 def read_alike(titles: Sequence[str], texts: Sequence[Hashable]) -> tuple[str, str]:
