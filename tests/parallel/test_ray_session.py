@@ -109,7 +109,7 @@ def test_the_head_is_gone(word):
 import os, signal, sys, time
 from pathlib import Path
 from statesize.errors import StatesizeError
-from statesize.parallel.ray import ray_session, wait_for_one
+from statesize.parallel.ray import first_ready, ray_session
 with ray_session() as ray:
     answer = ray.remote(lambda: time.sleep(1000)).remote()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -117,7 +117,8 @@ with ray_session() as ray:
         if int(parent) == os.getpid() and {word!r} in path.read_text().split(chr(0))[0]:
             os.kill(int(path.parent.name), signal.SIGKILL)
     try:
-        wait_for_one(ray, [answer])
+        while first_ready(ray, [answer]) is None:
+            pass
     except StatesizeError as error:
         print(error)
 """

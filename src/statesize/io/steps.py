@@ -32,11 +32,11 @@ class PlannedStep:
         return {"how often": f"{self.count:,.0f}"}
 
 
-Step = TypeVar("Step", bound=PlannedStep, covariant=True)
+Planned = TypeVar("Planned", bound=PlannedStep, covariant=True)
 
 
 @dataclass(frozen=True, repr=False)
-class Plan(Generic[Step]):
+class Plan(Generic[Planned]):
     """What a command would do, and about how long that takes.
 
     Attributes:
@@ -48,7 +48,7 @@ class Plan(Generic[Step]):
         facts: Further numbers, by name.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[Planned, ...]
     seconds: float
     work: str = ""
     memory: int | None = None

@@ -6,11 +6,10 @@ import importlib
 import os
 import signal
 import socket
-import sys
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -26,19 +25,14 @@ from statesize.parallel.threads import Done, Make, Task, Work
 ATTEMPTS = 3
 """How often a task is begun if its worker is killed."""
 
-_ONE_THREAD = {
-    # With small tensors, further threads only cost time.
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    # By default glibc returns large blocks to the system at each free, and every step faults them in again.
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**32),
-}
+# By default glibc returns large blocks to the system at each free, and every step faults them in again.
+_KEEP_FREED = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 _CONNECT_SECONDS = 5.0
 _PATIENCE_SECONDS = 2.0
-# With "0" all processes of Ray listen at 127.0.0.1 only, as on Windows and macOS.
-_LOCAL = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-_PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0", _LOCAL: "0"}
+_QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
+# Workers beside other processes would starve at Ray's own niceness of 15.
+_FAIR = {"_system_config": {"worker_niceness": 0}}
+_REPORTS = "RAY_USAGE_STATS_ENABLED"
 
 
 @dataclass(frozen=True)
@@ -85,67 +79,67 @@ def ray_session(address: str | None = None) -> Generator[Any]:
     # Without an address, an existing connection of the process is used and left open. If there is none, Ray is started
     # on this machine, without dashboard and usage reports, and stopped at the end. Ray runs all code that it receives,
     # so it listens to this machine only; other clusters listen to everybody who can reach them.
-    with _private() if address is None else nullcontext():
+    try:
+        ray: Any = importlib.import_module("ray")
+    except ImportError as error:
+        raise InputError("Ray is not installed; pip install ray, or run without it") from error
+    if ray.is_initialized():
+        if address is not None:
+            raise InputError(
+                f"this process is connected to a Ray cluster already; leave the address {address} out to use that "
+                "one, or call ray.shutdown() before"
+            )
+        yield ray
+        return
+    if address not in {None, "auto"}:
+        _require_reachable(str(address))
+    # Ray sets a handler of SIGTERM and leaves it. A Python handler of the user unwinds the session and is restored at
+    # once; the system's default would leave Ray's processes behind and is restored at the end.
+    handler = signal.getsignal(signal.SIGTERM) if threading.current_thread() is threading.main_thread() else None
+    try:
         try:
-            ray: Any = importlib.import_module("ray")
-        except ImportError as error:
-            raise InputError("Ray is not installed; pip install ray, or run without it") from error
-        if ray.is_initialized():
-            if address is not None:
-                raise InputError(
-                    f"this process is connected to a Ray cluster already; leave the address {address} out to use that "
-                    "one, or call ray.shutdown() before"
-                )
-            yield ray
-            return
-        if address not in {None, "auto"}:
-            _require_reachable(str(address))
-        # Ray sets a handler of SIGTERM and leaves it. A Python handler of the user unwinds the session and is restored
-        # at once; the system's default would leave Ray's processes behind and is restored at the end.
-        handler = signal.getsignal(signal.SIGTERM) if threading.current_thread() is threading.main_thread() else None
-        # Ray itself rounds a container's share of cores down, and its niceness of 15 starves workers beside others.
-        local = {"num_cpus": available_cores(), "include_dashboard": False, "_system_config": {"worker_niceness": 0}}
-        options = local if address is None else {}
-        try:
-            try:
-                ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **options)
-            except Exception as error:
-                # Ray raises Exception itself if a node does not start in time or the head is not ready.
-                where = "on this machine" if address is None else f"at {address}"
-                reason = " ".join(str(error).split())[:300]
-                token = "" if address is None else " If the cluster asks for a token, set RAY_AUTH_MODE=token here too."
-                raise StatesizeError(f"Ray {where} cannot be started or reached: {reason}{token}") from error
-            if callable(handler):
-                signal.signal(signal.SIGTERM, handler)
-            yield ray
-        finally:
-            ray.shutdown()
-            if handler is not None:
-                signal.signal(signal.SIGTERM, handler)
+            if address is None:
+                with _private():
+                    ray.init(address="local", num_cpus=available_cores(), include_dashboard=False, **_QUIET, **_FAIR)
+            else:
+                ray.init(address=address, **_QUIET)
+        except Exception as error:
+            # Ray raises Exception itself if a node does not start in time or the head is not ready.
+            where = "on this machine" if address is None else f"at {address}"
+            reason = " ".join(str(error).split())[:300]
+            token = "" if address is None else " If the cluster asks for a token, set RAY_AUTH_MODE=token here too."
+            raise StatesizeError(f"Ray {where} cannot be started or reached: {reason}{token}") from error
+        if callable(handler):
+            signal.signal(signal.SIGTERM, handler)
+        yield ray
+    finally:
+        ray.shutdown()
+        if handler is not None:
+            signal.signal(signal.SIGTERM, handler)
 
 
-def wait_for_one(ray: Any, pending: Sequence[Any]) -> Any:
-    """The first ready answer; StatesizeError if the cluster's head or this node has ended."""
+def first_ready(ray: Any, pending: Sequence[Any]) -> Any | None:
+    """The first ready answer, None if none comes soon; StatesizeError if the cluster's head or this node has ended."""
     context = ray.get_runtime_context()
     # A client has no address of the head; Ray reports to it that the head has ended.
     head = str(getattr(context, "gcs_address", ""))
-    while True:
-        ready, _ = ray.wait(list(pending), num_returns=1, timeout=_PATIENCE_SECONDS)
-        try:
-            if head:
-                _connected(head).close()
-        except OSError as error:
-            # Ray itself would end the process after a minute, or wait for ever.
-            raise StatesizeError(f"the head of the Ray cluster at {head} is gone; {kept()}") from error
-        if ready:
-            return ready[0]
-        own = [node for node in ray.nodes() if head and node["NodeID"] == context.get_node_id()]
-        if not all(node["Alive"] for node in own):
-            raise StatesizeError(f"the node of the Ray cluster on this machine is gone; {kept()}")
+    ready, _ = ray.wait(list(pending), num_returns=1, timeout=_PATIENCE_SECONDS)
+    try:
+        if head:
+            _connected(head).close()
+    except OSError as error:
+        # Ray itself would end the process after a minute, or wait for ever.
+        raise StatesizeError(f"the head of the Ray cluster at {head} is gone; {kept()}") from error
+    if ready:
+        return ready[0]
+    own = [node for node in ray.nodes() if head and node["NodeID"] == context.get_node_id()]
+    if not all(node["Alive"] for node in own):
+        raise StatesizeError(f"the node of the Ray cluster on this machine is gone; {kept()}")
+    return None
 
 
 def available_cores() -> int:
-    """The cores that this process may use, at least 1."""
+    """The cores that this process may use, at least 1; Ray itself would round a container's share of them down."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -180,21 +174,17 @@ def _require_reachable(address: str) -> None:
 
 @contextmanager
 def _private() -> Generator[None]:
-    """The environment of a private Ray; variables that the user has set stay."""
-    added = {name: value for name, value in _PRIVATE.items() if name not in os.environ}
-    # Ray reads the variable when it is imported, which may have happened earlier.
-    constants: Any = sys.modules.get("ray._private.ray_constants")
-    previous = getattr(constants, "ENABLE_RAY_CLUSTER", None) if _LOCAL in added else None
-    if previous is not None:
-        constants.ENABLE_RAY_CLUSTER = False
-    os.environ.update(added)
+    """Let a Ray that starts listen at 127.0.0.1 only, as on Windows and macOS, and report no usage unless asked to."""
+    constants: Any = importlib.import_module("ray._private.ray_constants")
+    cluster, reports = constants.ENABLE_RAY_CLUSTER, os.environ.get(_REPORTS)
+    constants.ENABLE_RAY_CLUSTER = False
+    os.environ.setdefault(_REPORTS, "0")
     try:
         yield
     finally:
-        for name in added:
-            os.environ.pop(name, None)
-        if previous is not None:
-            constants.ENABLE_RAY_CLUSTER = previous
+        constants.ENABLE_RAY_CLUSTER = cluster
+        if reports is None:
+            del os.environ[_REPORTS]
 
 
 class Worker:
@@ -265,7 +255,10 @@ class OnRay:
             while waiting and self._idle:
                 job = waiting.popleft()
                 self._ask(self._idle.pop(), job, job.task, job.returned)
-            call = wait_for_one(self.ray, list(self._calls))
+            if (call := first_ready(self.ray, list(self._calls))) is None:
+                # Machines come and go: where none is left, no worker would ever start.
+                room = self._room()
+                continue
             worker, job = self._calls.pop(call)
             try:
                 answer: tuple[Any, StatesizeError | None] | None = self.ray.get(call)
@@ -330,7 +323,7 @@ class OnRay:
         cpus = self.cluster.cpus
         options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": self.cluster.gpus, "memory": self.memory or None}
         if cpus == 1:
-            options["runtime_env"] = {"env_vars": _ONE_THREAD}
+            options["runtime_env"] = {"env_vars": _KEEP_FREED}
         return self.ray.remote(Worker).options(**options).remote(self.make, cpus)
 
 
