@@ -70,7 +70,7 @@ class CertifiedBlocks(HankelBlocks):
 
     def _between(self, ratios: Tensor, accuracy: float) -> tuple[Tensor, Tensor, Tensor]:
         """Counts above ρ σ_1, (R, N, b), with bounds that are close, from singular values where that fails."""
-        groups, device = self.groups, ratios.device
+        groups = self.groups
         low, high = groups.eliminations.largest()
         low = (low - groups.error).clamp(min=0)
         high = torch.fmin(high, groups.eliminations.norm_bound()[:, None] + groups.error)
@@ -78,8 +78,8 @@ class CertifiedBlocks(HankelBlocks):
         sound = low <= high
         low, high = torch.where(sound, low, 0), torch.where(sound, high, torch.inf)
         given = (ratios, low, high, groups.wanted, groups.limit, groups.error.squeeze(-1))
-        found = shared_thresholds(groups.eliminations, accuracy, *(part.cpu().numpy() for part in given))
-        bounds = (torch.from_numpy(part).to(device) for part in (found.lower, found.upper, apart(found, accuracy)))
+        found = shared_thresholds(groups.eliminations, accuracy, *(part.numpy() for part in given))
+        bounds = (torch.from_numpy(part) for part in (found.lower, found.upper, apart(found, accuracy)))
         return groups.resolve(ratios, *bounds, relative=True)
 
     def _gathered(self, counts: tuple[Tensor, Tensor, Tensor]) -> Counts:

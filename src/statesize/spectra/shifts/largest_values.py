@@ -55,7 +55,7 @@ def largest_everywhere(strict: Tensor, fourth: Tensor, every: int, close: float)
     # `fourth` is at least Σ σ⁴ of each H_i, (E, L).
     # At one in `every` and more near the ends, as near as single precision and a few steps come.
     length = strict.shape[-1]
-    positions = sampled_positions(length, every).to(strict.device)
+    positions = sampled_positions(length, every)
     at_once = max(1, _NUMBERS // max(1, strict.shape[-2] * length))
     bounds: list[tuple[Tensor, Tensor]] = []
     for part, powers in zip(
@@ -80,9 +80,9 @@ def largest_at(strict: Tensor, positions: Tensor, fourth: Tensor, close: float, 
     high = torch.full_like(low, torch.inf)
     smallest = UNDERFLOW if strict.dtype == torch.float64 else _SMALLEST
     rounding = torch.finfo(strict.dtype).eps / 2
-    given = strict.cpu().numpy(), positions.cpu().numpy(), (fourth * (1 + _ROUNDED)).cpu().numpy()
+    given = strict.numpy(), positions.numpy(), (fourth * (1 + _ROUNDED)).numpy()
     _climb(*given, close, steps, rounding, smallest, low.numpy(), high.numpy())
-    return low.to(strict.device), high.to(strict.device)
+    return low, high
 
 
 @_compile(cache=True)

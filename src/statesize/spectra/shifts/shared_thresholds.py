@@ -119,11 +119,12 @@ def shared_thresholds(
         rounds=np.zeros(N, np.int64),
     )
     # As many evaluations at once as there are groups, which is what fits into memory, or as take little of it.
-    last, end, at_once = np.full(N, -1), 0, max(N, _NUMBERS // (8 * b**2))
+    last, begin, end, at_once = np.full(N, -1), 0, 0, max(N, _NUMBERS // (8 * b**2))
     whole, numbers = np.empty(0, np.int64), np.empty(0)
     past = Evaluations(whole, numbers, np.empty((0, b), np.int64), np.empty((0, b)), whole)
+    groups = np.arange(N, dtype=np.int64)
     while True:
-        group, shift = _next_shifts(bounds, accuracy)
+        groups, group, shift = _next_shifts(bounds, past, last, groups, begin, end, accuracy)
         if not len(group):
             return bounds
         begin, end = end, end + len(group)
@@ -137,10 +138,9 @@ def shared_thresholds(
         past.group[begin:end], past.shift[begin:end] = group, shift
         for first in range(begin, end, at_once):
             part = slice(first, min(first + at_once, end))
-            chosen, tau = (torch.from_numpy(numbers[part]).to(eliminations.error.device) for numbers in past[:2])
+            chosen, tau = torch.from_numpy(past.group[part]), torch.from_numpy(past.shift[part])
             counted, uncertainty = eliminations.at(chosen).counts(tau)
-            past.counted[part], past.uncertainty[part] = counted.cpu().numpy(), uncertainty.cpu().numpy()
-        _learn(bounds, past, last, begin, end)
+            past.counted[part], past.uncertainty[part] = counted.numpy(), uncertainty.numpy()
 
 
 @_compile
@@ -164,14 +164,23 @@ def apart(bounds: Bounds, accuracy: float) -> Mask:
 
 
 @_compile_entry
-def _next_shifts(bounds: Bounds, accuracy: float) -> tuple[Whole, Array]:
-    # Groups and thresholds of the next evaluations, those of a group in ascending order, each once.
-    R, (N, b) = len(bounds.ratios), bounds.wanted.shape
-    group, shift, count = np.empty(4 * N, np.int64), np.empty(4 * N), 0
+def _next_shifts(
+    bounds: Bounds, past: Evaluations, last: Whole, groups: Whole, begin: int, end: int, accuracy: float
+) -> tuple[Whole, Whole, Array]:
+    # Learns from the last evaluations, and says which groups go on, and the groups and thresholds of the next ones,
+    # those of a group in ascending order, each once.
+    R, b, left, count, most = len(bounds.ratios), bounds.wanted.shape[1], 0, 0, 4 * len(groups)
+    open_, group, shift = np.empty_like(groups), np.empty(most, np.int64), np.empty(most)
     spans, logs, wide = np.empty((R * (2 + 2 * b) + 3 * b, 2)), np.empty((2, b)), np.empty(b, np.bool_)
-    for n in range(N):
+    for n in groups:
+        first = begin
+        while begin < end and past.group[begin] == n:
+            begin += 1
+        _learn(bounds, past, last, n, first, begin)
         if bounds.rounds[n] >= _ROUNDS or _is_finished(bounds, n, accuracy):
             continue
+        open_[left] = n
+        left += 1
         for j in range(b):
             # Nothing is counted below the error.
             logs[0, j] = math.log(max(bounds.low[n, j], bounds.error[n], UNDERFLOW))
@@ -194,15 +203,15 @@ def _next_shifts(bounds: Bounds, accuracy: float) -> tuple[Whole, Array]:
         # As few thresholds as have one in each span: as many spans as meet the one that ends first share its middle.
         order, k = np.argsort(spans[:m, 1]), 0
         while k < m:
-            begin, end = spans[order[k]]
-            while k < m and spans[order[k], 0] <= end:
-                begin = max(begin, spans[order[k], 0])
+            low, high = spans[order[k]]
+            while k < m and spans[order[k], 0] <= high:
+                low = max(low, spans[order[k], 0])
                 k += 1
             if count == len(group):
                 group, shift = np.concatenate((group, group)), np.concatenate((shift, shift))
-            group[count], shift[count] = n, math.exp((begin + end) / 2)
+            group[count], shift[count] = n, math.exp((low + high) / 2)
             count += 1
-    return group[:count], shift[:count]
+    return open_[:left], group[:count], shift[:count]
 
 
 @_compile
@@ -294,16 +303,16 @@ def _next_of_ratio(
     return m
 
 
-@_compile_entry
-def _learn(bounds: Bounds, past: Evaluations, last: Whole, begin: int, end: int) -> None:
-    # Takes evaluations into the bounds wherever a count is between bounds, as close as requested or not.
-    R, (N, b) = len(bounds.ratios), bounds.wanted.shape
-    found = apart(bounds, 0.0)
-    is_open, is_closer = found[0].copy(), np.zeros((N, b), np.bool_)
-    for r in range(1, R):
-        is_open |= found[r]
+@_compile
+def _learn(bounds: Bounds, past: Evaluations, last: Whole, n: int, begin: int, end: int) -> None:
+    # Takes evaluations of a group into its bounds wherever a count is between bounds, as close as requested or not.
+    R, b = len(bounds.ratios), bounds.wanted.shape[1]
+    is_open, is_closer = np.zeros(b, np.bool_), np.zeros(b, np.bool_)
+    for r in range(R):
+        for j in range(b):
+            is_open[j] |= bounds.wanted[n, j] and bounds.lower[r, n, j] != bounds.upper[r, n, j]
     for e in range(begin, end):
-        n, shift, farthest = past.group[e], past.shift[e], 0.0
+        shift, farthest = past.shift[e], 0.0
         past.previous[e], last[n] = last[n], e
         for j in range(b):
             past.uncertainty[e, j] += bounds.error[n]
@@ -312,31 +321,27 @@ def _learn(bounds: Bounds, past: Evaluations, last: Whole, begin: int, end: int)
             farthest = max(farthest, distance if distance < shift else shift)
             # σ_1 ≤ τ where nothing is counted above τ, and σ_1 > τ where something is.
             if past.counted[e, j] == 0 and shift + distance < bounds.high[n, j]:
-                bounds.high[n, j], is_closer[n, j] = shift + distance, True
+                bounds.high[n, j], is_closer[j] = shift + distance, True
             if past.counted[e, j] > 0 and shift - distance > bounds.low[n, j]:
-                bounds.low[n, j], is_closer[n, j] = shift - distance, True
+                bounds.low[n, j], is_closer[j] = shift - distance, True
         least = np.inf
         for j in range(b):
             if bounds.wanted[n, j] and bounds.low[n, j] > bounds.error[n]:
                 least = min(least, bounds.low[n, j])
         # The smaller a threshold is, the more uncertain, beside it. A few are far more so than others: in late rounds
         # their margin fades, or nothing nearer would be tried.
-        fades = _FADES if bounds.rounds[n] > _EARLY and (e == begin or past.group[e - 1] != n) else 1.0
+        fades = _FADES if bounds.rounds[n] > _EARLY and e == begin else 1.0
         for r in range(R):
             bounds.margin[r, n] *= fades
             if shift > bounds.ratios[r] * least / 2:
                 bounds.margin[r, n] = max(bounds.margin[r, n], _FARTHER * farthest / shift)
-    for e in range(begin, end):
-        for j in range(b):
-            if is_open[past.group[e], j]:
-                _take(bounds, past, e, past.group[e], j)
-    for n in range(N):
-        for j in range(b):
-            if is_closer[n, j] and is_open[n, j]:
-                e = last[n]
-                while e >= 0:
-                    _take(bounds, past, e, n, j)
-                    e = past.previous[e]
+    for j in range(b):
+        if is_open[j]:
+            # What is known of σ_1 tells more of earlier evaluations too.
+            e = last[n]
+            while e >= (0 if is_closer[j] else begin):
+                _take(bounds, past, e, n, j)
+                e = past.previous[e]
 
 
 @_compile

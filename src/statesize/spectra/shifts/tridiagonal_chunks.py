@@ -11,7 +11,7 @@ and one product (docs/appendix/engine-mathematics.md, "Tridiagonal cores").
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
@@ -79,6 +79,7 @@ class TridiagonalChunks:
     scale: Tensor  # a power of 2, (E,)
     cores: Cores
     chunk: Tensor  # which of the chunks, (N,)
+    scales: Tensor  # the scale of its operator, (N,)
 
     @property
     def width(self) -> int:
@@ -108,7 +109,7 @@ class TridiagonalChunks:
     @property
     def error(self) -> Tensor:
         """T is taken as it is, but what is tiny beside its largest entry may vanish, (N,)."""
-        return UNDERFLOW * self._scales
+        return UNDERFLOW * self.scales
 
     @property
     def summed_error(self) -> None:
@@ -117,7 +118,7 @@ class TridiagonalChunks:
 
     def at(self, index: Tensor) -> TridiagonalChunks:
         """Some of the groups, which may repeat."""
-        return replace(self, chunk=self.chunk[index])
+        return TridiagonalChunks(self.strict, self.scale, self.cores, self.chunk[index], self.scales[index])
 
     def squared_norms(self) -> Tensor:
         """‖H_i‖_F² as a sum of squares, (N, b)."""
@@ -129,11 +130,11 @@ class TridiagonalChunks:
 
     def norm_bound(self) -> Tensor:
         """An upper bound on σ_1 of every H_i of a group, (N,): the Schatten 4-norm of what holds them all."""
-        return fourth_root(self._of_chunks(self.cores.fourth)) * self._scales
+        return fourth_root(self._of_chunks(self.cores.fourth)) * self.scales
 
     def largest(self) -> tuple[Tensor, Tensor]:
         """σ_1 of every position between two numbers, (N, b) each; the upper one is ∞ where T has negative entries."""
-        position = torch.arange(self.length, device=self.strict.device)
+        position = torch.arange(self.length)
         rank = torch.minimum(position, self.readouts * (self.length - position)).clamp(min=1)
         low = (1 - _ROUNDED) * (self._energies / rank).sqrt()
         high = torch.full_like(low, torch.inf)
@@ -163,16 +164,16 @@ class TridiagonalChunks:
 
     def counts(self, shift: Tensor) -> tuple[Tensor, Tensor]:
         """How many σ(H_i) exceed τ (N,), (N, b) int64, exact for some threshold within the second result of it."""
-        tau = shift / self._scales
+        tau = shift / self.scales
         positive, _, size = self._eliminate(-tau, -tau, logarithms=False)
         # Forming a Gram matrix and making it tridiagonal is exact for one within ε of its trace; it enters as G / τ.
         formed = (self._of_chunks(self.cores.energy) / tau + tau)[:, None]
-        uncertainty = ROUND_OFF * torch.finfo(tau.dtype).eps * (formed + size)
-        return positive, uncertainty * self._scales[:, None]
+        uncertainty = size.add_(formed).mul_(ROUND_OFF * torch.finfo(tau.dtype).eps)
+        return positive, uncertainty.mul_(self.scales[:, None])
 
     def log_determinants(self, shift: Tensor) -> Tensor:
         """φ_i(s) = ln det(I + H_iᵀ H_i / s²), (N, b), at one shift s > 0 per group, (N,)."""
-        s = shift / self._scales
+        s = shift / self.scales
         _, logarithm, _ = self._eliminate(s, -s, logarithms=True)
         return logarithm - self._of_chunks(self.cores.pivots) * s.log()[:, None]
 
@@ -180,27 +181,22 @@ class TridiagonalChunks:
     def _energies(self) -> Tensor:
         return corner_energies(self.strict)
 
-    @cached_property
-    def _scales(self) -> Tensor:
-        return self.scale[self.chunk // (self.length // self.width)]
-
     def _of_chunks(self, numbers: npt.NDArray[Any]) -> Tensor:
         """What is known of all chunks, of those here."""
-        return torch.from_numpy(numbers).to(self.chunk.device)[self.chunk]
+        return torch.from_numpy(numbers)[self.chunk]
 
     def _everywhere(self, positions: Tensor) -> Tensor:
         """(E, L) as groups, (N, b)."""
         return positions.reshape(-1, self.width)[self.chunk]
 
     def _eliminate(self, a: Tensor, c: Tensor, *, logarithms: bool) -> tuple[Tensor, Tensor, Tensor]:
-        count, b = self.chunk.shape[0], self.width
+        cores, count, b = self.cores, self.chunk.shape[0], self.width
         positive, lost = np.empty((count, b), np.int64), np.empty((count, b))
         logarithm = np.empty((count, b if logarithms else 0))
-        cores, device = self.cores, a.device
         eliminate_around_cores(
-            self.chunk.cpu().numpy(),
-            a.cpu().numpy(),
-            c.cpu().numpy(),
+            self.chunk.numpy(),
+            a.numpy(),
+            c.numpy(),
             cores.of_past,
             cores.first,
             cores.diagonal,
@@ -212,14 +208,14 @@ class TridiagonalChunks:
             logarithm,
             lost,
         )
-        return tuple(torch.from_numpy(part).to(device) for part in (positive, logarithm, lost))  # pyright: ignore[reportReturnType]
+        return torch.from_numpy(positive), torch.from_numpy(logarithm), torch.from_numpy(lost)
 
 
 def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None) -> TridiagonalChunks:
     """Chunks of b positions of T (E, r, L, L), b a power of 2 from 8 on, with cores where needed (chunks,)."""
     E, readouts, length = matrix.shape[:3]
     chunks = -(-length // width)
-    wanted = np.ones(chunks, np.bool_) if needed is None else needed.cpu().numpy()
+    wanted = np.ones(chunks, np.bool_) if needed is None else needed.numpy()
     strict, scale = _scaled(matrix, chunks * width)
     # Cores of the past while that has no more columns than the future has rows, then cores of the future.
     number = np.arange(chunks)
@@ -233,17 +229,16 @@ def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None)
     parts = [np.zeros((E, *shape)) for shape in (*of_cores, *of_chunks)]
     # Gram matrices of what lies outside grow from the middle of the sequence to its ends: before the middle those of
     # the columns, after it those of the rows. No farther than to the outermost chunks that are needed.
-    reached, on_cpu = np.flatnonzero(wanted), strict.cpu()
-    corner = on_cpu[:, readouts * half * width :, : half * width]
+    reached, corner = np.flatnonzero(wanted), strict[:, readouts * half * width :, : half * width]
     before = range(half - 1, int(reached.min(initial=half)) - 1, -1)
     after = range(half, int(reached.max(initial=-1)) + 1)
     for way, columns in ((before, corner), (after, corner.mT)):
         gram = (columns.mT @ columns).numpy() if way else np.empty(0)
         for k in way:
             end_if_unwanted()
-            add_chunk(on_cpu.numpy(), gram, k, half, bool(wanted[k]), begins[k], *parts)
+            add_chunk(strict.numpy(), gram, k, half, bool(wanted[k]), begins[k], *parts)
     cores = Cores(np.tile(of_past, E), first, *(part.reshape(-1, *part.shape[2:]) for part in parts))
-    return TridiagonalChunks(strict, scale, cores, torch.arange(E * chunks, device=matrix.device))
+    return TridiagonalChunks(strict, scale, cores, torch.arange(E * chunks), scale.repeat_interleave(chunks))
 
 
 def _scaled(matrix: Tensor, length: int) -> tuple[Tensor, Tensor]:
