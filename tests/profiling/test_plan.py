@@ -8,12 +8,12 @@ import pytest
 import torch
 from oracles.pretrained import tiny_llama
 from oracles.tiny_families import tiny
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from statesize.errors import InputError
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
+from statesize.models.capture import capture
 from statesize.profiling import plan, profile
 from statesize.profiling.plan import _rescale, _Trial
 from statesize.results.summary import summary_row
@@ -97,15 +97,14 @@ def timed(model, ids):
     return trial, list(trial.time_layers(ids))
 
 
-def test_two_layers_of_each_kind_are_timed():
+def test_a_layer_of_each_kind_is_timed():
     config = ModelConfig(mixer="gla,gla,sa,gla", vocabulary_size=32, width=8, heads=2, layers=16, key_size=2)
     model = LanguageModel(config, torch.Generator().manual_seed(0))
     trial, names = timed(model, torch.arange(24))
-    assert all(seconds > 0 for layers in trial.took.values() for (seconds,) in layers)
-    assert all(seconds > 0 for made in trial.made.values() for seconds in made[24])
-    # Two of the four layers of attention, and of the twelve others, from all parts of the model.
-    assert [list(trial.kinds).index(name) for name in names] == [4, 6, 12, 14]
-    assert [kind[0].kind for kind in trial.made] == ["gla", "sa"]
+    assert all(seconds > 0 for lengths in trial.took.values() for (seconds,) in lengths[24])
+    # The third of the four layers of attention, and the seventh of the twelve others.
+    assert [list(trial.kinds).index(name) for name in names] == [8, 10]
+    assert [kind[0].kind for kind in trial.took] == ["gla", "sa"]
     assert list(trial.time_layers(torch.arange(12))) == names
 
 
@@ -131,39 +130,55 @@ def measured(monkeypatch):
     return taking
 
 
-def test_two_layers_of_a_kind_are_timed_after_the_engine_is_loaded(measured):
+def took_of(trial):
+    """What heads and groups took in the only kind of layers over the only text."""
+    ((layers,),) = (lengths.values() for lengths in trial.took.values())
+    return layers
+
+
+def test_two_layers_of_the_only_kind_are_timed_after_the_engine_is_loaded(measured):
     seen = measured(8.0)
     trial, names = timed(tiny_llama(), torch.arange(80))
     assert seen == [[(1, 4, 64, "tridiagonal")], *[[(4, 4, 79, "tridiagonal"), (2, 2, 79, "tridiagonal")]] * 2]
-    assert list(trial.took.values()) == [[[8.0, 8.0]] * 2]
+    # Heads take the making of T beside.
+    assert all(8 < heads < groups + 8 == 16 for heads, groups in took_of(trial))
     assert len(names) == 2
 
 
-def test_as_many_heads_are_timed_as_take_a_quarter_of_a_second(measured, monkeypatch):
+def test_as_many_heads_are_timed_as_fit(measured, monkeypatch):
     # Two of four heads, and both groups.
     monkeypatch.setattr(plans, "_TIMED", 2.5 * 8 * 80**3)
     seen = measured(8.0)
     trial, _ = timed(tiny_llama(), torch.arange(80))
     assert seen[1:] == [[(2, 4, 79, "tridiagonal"), (2, 2, 79, "tridiagonal")]] * 2
-    assert list(trial.took.values()) == [[[16.0, 8.0]] * 2]
+    assert all(16 < heads < 24 and groups == 8 for heads, groups in took_of(trial))
 
 
-def test_two_layers_stand_for_all_that_are_measured_alike(measured):
-    seen = measured(8.0)
-    kinds = ["sliding_attention", "full_attention"] * 2
-    shape = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 4, "head_dim": 4, "vocab_size": 80}
-    config = Gemma3TextConfig(**shape, num_hidden_layers=4, num_key_value_heads=1, sliding_window=16, layer_types=kinds)
-    trial, names = timed(Gemma3ForCausalLM(config).eval(), torch.arange(80))
-    # Layers of both kinds take the same engines, so the second one of the other kind is not made.
-    assert [list(trial.kinds).index(name) for name in names] == [0, 1, 2]
-    assert seen == [
-        [(1, 4, 64, "tridiagonal")],
-        [(1, 1, 64, "dense")],
-        *[[(4, 4, 79, "tridiagonal"), (1, 1, 79, "dense")]] * 2,
-    ]
-    planned = trial.plan(1, 1)
-    assert {heads.kind for (heads, _), _ in trial.planned.values()} == {"attention", "sliding attention"}
-    assert [mixer.seconds >= 8 for mixer in planned.steps] == [True] * 8
+@pytest.mark.parametrize("weights", ["none", "values"])
+def test_a_long_text_is_timed_on_its_first_half(monkeypatch, weights):
+    seen, measure = [], plans.measure_side_by_side
+
+    def noted(works, sequence, settings):
+        seen.extend((work.cut, settings.count_accuracy, item.units_operator(slice(None))) for item, work in works)
+        found = measure(works, sequence, settings)
+        for one in found:
+            one.attrs["seconds"] = 1.0
+        return found
+
+    monkeypatch.setattr(plans, "_SHORT", 16)
+    monkeypatch.setattr(plans, "measure_side_by_side", noted)
+    model, ids = tiny_llama(), torch.arange(80)
+    settings = Settings(weights=weights, count_accuracy=0.01)
+    trial = _Trial(model, settings, [80])
+    list(trial.time_layers(ids))
+    assert {(cut.length, accuracy) for cut, accuracy, _ in seen} == {(40, 0.01)}
+    assert [len(cut.positions) for cut, *_ in seen[-2:]] == [39, 39]
+    whole = {item.name: (item.operator.dense(), item.group.dense()) for item in capture(model, ids[None])}
+    heads, groups = whole[trial.names[-1]]
+    torch.testing.assert_close(seen[-2][2].dense(), heads[..., :40, :40])
+    torch.testing.assert_close(seen[-1][2].dense(), groups[..., :40, :, :40])
+    # Stated cost grows as the cube of the length.
+    assert all(8 < heads < 9 and groups == pytest.approx(8) for heads, groups in took_of(trial))
 
 
 def test_texts_of_other_lengths_take_what_grows_with_the_length_and_with_the_cost():

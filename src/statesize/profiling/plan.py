@@ -1,4 +1,4 @@
-"""What a profile would measure, and about what that costs: some heads of two layers of each kind are timed."""
+"""What a profile would measure, and about what that costs: some heads of a layer of each kind are timed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from statesize.adapters import Capture, Captured
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import class_of, together
-from statesize.adapters.observation import SHARED
+from statesize.adapters.observation import SHARED, Units
 from statesize.adapters.select import is_own_code
 from statesize.check import refuse, whole_number
 from statesize.io.devices import on_cpu_by_default
@@ -25,6 +25,7 @@ from statesize.io.steps import Plan, PlannedStep
 from statesize.io.text import byte_count, counted
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.load import given_model
+from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 from statesize.profiling.work import (
     Work,
     captured_mixers,
@@ -33,6 +34,7 @@ from statesize.profiling.work import (
     plan_group,
     plan_work,
 )
+from statesize.spectra.cut import make_cut
 from statesize.spectra.engine import Engine
 from statesize.texts.inputs import Given, Inputs, bundled_sequences, given_sequences, inputs_of, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer
@@ -41,11 +43,11 @@ from statesize.texts.tokens import AnyTokenizer
 _RESULT_BYTES = 52
 # What a token takes while a profile is put together: its id and its text, as wide as the longest one.
 _TOKEN_BYTES = 80
-# Operations of the usual engine for which the heads or channels of a layer are timed, about a quarter of a second: as
+# Operations of the usual engine for which the heads or channels of a layer are timed, about a seventh of a second: as
 # many as fit, and at least one.
-_TIMED = 5e9
-# Layers that are timed of all that are measured alike: they differ, in a text of 1,024 tokens by a factor of three.
-_LAYERS = 2
+_TIMED = 2.5e9
+# Tokens up to which an engine that makes T is timed on all of a text: beyond, its time grows with the stated cost.
+_SHORT = 512
 # Positions of the first measurement by an engine, which loads and compiles its kernels.
 _FIRST = 64
 
@@ -106,9 +108,11 @@ def plan(
 ) -> Plan[PlannedMixer]:
     """Say what `statesize.profile` would measure with the same arguments, and predict its time and memory.
 
-    The model runs over the longest sequence. Two layers of each kind are timed there, on as many heads or channels as
-    take a quarter of a second, and at least one; all others that are measured alike cost as much. The same layers are
-    timed over the sequence of middle length, if it is shorter: both times say what all sequences take.
+    The model runs over the longest sequence. A layer of each kind is timed there, two where all are of one kind, on as
+    many heads or channels as take a seventh of a second, and at least one; all others of the kind cost as much. Engines
+    that make T are timed on its first half where it has more than 512 positions, and take as much longer as their
+    stated cost is larger. The same layers are timed over the sequence of middle length, if it is shorter: both times
+    say what all sequences take.
 
     Args:
         model: As for `statesize.profile`.
@@ -166,12 +170,11 @@ class _Trial:
         passes: Seconds of one that need not, by the length of the text.
         skipped: What is not measured of the longest text, and why.
         kinds: What each layer has in common with those that cost about the same, by its name.
-        names: The layers that are made: one or two of each kind, and all that share a cache with one of them.
+        names: The layers that are timed: one of each kind or two of the only one, and all that share a cache with one.
         planned: A layer of each kind in the longest text, its heads or channels and then its groups, and the stated
             cost of a unit for texts of each length.
-        made: What it takes to make layers of each kind, by the length of the text.
-        alike: All that says how layers of each kind are measured, by the length of the text.
-        took: What heads or channels and then groups took in layers that are measured alike.
+        took: What heads or channels with the making of T and then groups took, in the layers of each kind, by the
+            length of the text.
     """
 
     def __init__(self, model: nn.Module, settings: Settings, lengths: Sequence[int]) -> None:
@@ -179,9 +182,7 @@ class _Trial:
         self.first_pass, self.passes = 0.0, dict[int, float]()
         self.skipped, self.kinds, self.names = dict[str, str](), dict[str, Hashable](), list[str]()
         self.planned = dict[Hashable, tuple[list[PlannedMixer], dict[int, float]]]()
-        self.made = defaultdict[Hashable, dict[int, list[float]]](lambda: defaultdict(list))
-        self.alike = defaultdict[Hashable, dict[int, Hashable]](dict)
-        self.took = defaultdict[Hashable, list[list[float]]](list)
+        self.took = defaultdict[Hashable, dict[int, list[list[float]]]](lambda: defaultdict(list))
         self._loaded = set[Engine | None]()
 
     def time_layers(self, given: Given) -> Iterator[str]:
@@ -202,16 +203,7 @@ class _Trial:
             # It would be held while the next one is made.
             del item
             yield name
-            if not captured.readers:
-                rest = self.names.index(name) + 1
-                self.names[rest:] = [other for other in self.names[rest:] if self._asked(other, len(given))]
-                captured.keep(self.names)
             start = time.perf_counter()
-
-    def _asked(self, name: str, length: int) -> bool:
-        """Whether a layer is of a kind that was not timed enough."""
-        alike = self.alike[self.kinds[name]].get(length)
-        return alike is None or len(self.took[alike]) < _LAYERS
 
     def _captured(self, given: Given) -> Capture:
         start, (inputs, axis) = time.perf_counter(), inputs_of(given)
@@ -226,40 +218,37 @@ class _Trial:
         works += [] if isinstance(group, str) else [group]
         made, kind = time.perf_counter() - start, self.kinds[item.name]
         unit = item.units_operator(slice(0, 1))
-        alike = tuple(
-            (work.engine, work.operations, one.units, work.sample.units.size, work.cut) for one, work in works
-        )
-        if len(self.took[alike]) == len(self.made[kind][length]):
-            self.took[alike].append(self._seconds(works, products=unit.by_products))
-        self.made[kind][length].append(made)
-        self.alike[kind][length] = alike
+        # The groups take the operator that is made for the heads.
+        heads, *groups = self._seconds(works, unit)
+        self.took[kind][length].append([made + heads, *groups])
         if length == self._lengths[-1] and kind not in self.planned:
             cuts = {length: self._settings.cut(length, few=unit.by_products) for length in self._lengths}
             positions = sum(len(cut.positions) for length in self._lengths if (cut := cuts[length]) is not None)
             costs = {length: operations_per_unit(unit, length, cut) for length, cut in cuts.items()}
             self.planned[kind] = [_planned(one, work, positions) for one, work in works], costs
 
-    def _seconds(self, works: Sequence[tuple[Captured, Work]], *, products: bool) -> list[float]:
+    def _seconds(self, works: Sequence[tuple[Captured, Work]], unit: Operator) -> list[float]:
         """What all units of a layer and of its groups take, by some of them, evenly spread because heads differ."""
-        positions = 1
-        if products and (cut := works[0][1].cut) is not None:
-            # Each position takes hundreds of products; this one about as many as they do on the mean.
-            positions = len(cut.positions)
-            one = replace(cut, positions=(cut.positions[positions // 4],))
-            works = [(item, replace(work, cut=one)) for item, work in works]
-        for item, work in works:
+
+        def cost(work: Work) -> float:
+            length = 0 if work.cut is None else work.cut.length
+            return len(work.sample.units) * operations_per_unit(unit, length, work.cut)
+
+        settings = replace(self._settings, count_accuracy=self._settings.count_accuracy_at(unit.length))
+        shorter = [_shorter(*one, unit) for one in works]
+        for item, work in shorter:
             if work.cut is not None and work.engine not in self._loaded:
                 self._loaded.add(work.engine)
                 first = replace(work, cut=replace(work.cut, positions=work.cut.positions[:_FIRST]))
-                measure_side_by_side(_some([(item, first)], 1), 0, self._settings)
+                measure_side_by_side(_some([(item, first)], 1), 0, settings)
         # Fewer units than threads would not show how fast all are.
-        least, (item, work) = torch.get_num_threads() if len(works) == 1 else 1, works[0]
-        some = _some(works, max(least, int(item.units * _TIMED / work.operations)))
-        found = measure_side_by_side(some, 0, self._settings)
-        shares = (
-            len(part.sample.units) / len(one.sample.units) for (_, part), (_, one) in zip(some, works, strict=True)
-        )
-        return [positions * float(one.attrs["seconds"]) / share for one, share in zip(found, shares, strict=True)]
+        least, (_, heads) = torch.get_num_threads() if len(works) == 1 else 1, shorter[0]
+        some = _some(shorter, max(least, int(len(heads.sample.units) * _TIMED / cost(heads))))
+        found = measure_side_by_side(some, 0, settings)
+        return [
+            float(one.attrs["seconds"]) * cost(work) / cost(part)
+            for one, (_, work), (_, part) in zip(found, works, some, strict=True)
+        ]
 
     def plan(self, times: float, ranks: int) -> Plan[PlannedMixer]:
         """The plan of texts that each stand for so many, of which so many ranks share the layers."""
@@ -275,10 +264,7 @@ class _Trial:
             alike, costs = self.planned[kind]
             mixers = list[PlannedMixer]()
             for index, mixer in enumerate(alike):
-                took = {length: fmean(one[index] for one in self.took[how]) for length, how in self.alike[kind].items()}
-                if index == 0:
-                    # The groups take the operator that is made for the heads.
-                    took = {length: seconds + fmean(self.made[kind][length]) for length, seconds in took.items()}
+                took = {length: fmean(one[index] for one in layers) for length, layers in self.took[kind].items()}
                 name, positions = layer + index * SHARED, round(times * mixer.positions)
                 every, count = times * _rescale(took, lengths, costs), mixer.measured * positions
                 mixers.append(replace(mixer, name=name, count=count, positions=positions, seconds=every))
@@ -321,6 +307,31 @@ def _planned(item: Captured, work: Work, positions: int) -> PlannedMixer:
     )
 
 
+def _shorter(item: Captured, work: Work, unit: Operator) -> tuple[Captured, Work]:
+    """What is timed in place of what takes long: one position by products, or the first half of a long T."""
+    cut = work.cut
+    if cut is not None and unit.by_products:
+        # Each position takes hundreds of products; this one about as many as they do on the mean.
+        return item, replace(work, cut=replace(cut, positions=(cut.positions[len(cut.positions) // 4],)))
+    several = unit.inputs > 1 or unit.outputs > 1
+    if cut is None or cut.windowed or cut.length <= _SHORT or not work.forms_whole or several:
+        return item, work
+    length = max(_SHORT, cut.length // 2)
+    first = slice(0, length)
+
+    def units_operator(units: Units) -> Operator:
+        operator = item.units_operator(units)
+        whole = operator.operator if isinstance(operator, Shared) else operator
+        matrix = whole.block(first, first) if isinstance(whole, SoftmaxAttention) else whole.dense()[..., first, first]
+        beginning = Dense.of_causal(matrix, whole.state_size()[first])
+        return Shared(beginning) if isinstance(operator, Shared) else beginning
+
+    mixed = item.values
+    values = None if mixed is None else lambda: mixed()[..., first, :]
+    shorter = make_cut(length, min(len(cut.positions), length - 1))
+    return replace(item, units_operator=units_operator, values=values), replace(work, cut=shorter)
+
+
 def _some(works: Sequence[tuple[Captured, Work]], count: int) -> list[tuple[Captured, Work]]:
     """So many units of each, evenly spread."""
     some = list[tuple[Captured, Work]]()
@@ -333,17 +344,17 @@ def _some(works: Sequence[tuple[Captured, Work]], count: int) -> list[tuple[Capt
 
 
 def _kinds_and_names(model: nn.Module, captured: Capture) -> tuple[dict[str, Hashable], list[str]]:
-    """The kind of each mixer, with weights of a shape and a part in a shared cache; and names of two of each kind."""
+    """The kind of each mixer, with weights of a shape and a part in a shared cache; and names of those to be timed."""
     modules = {name or class_of(model).__name__: module for name, module in named_parts(model)}
     kinds = dict[str, Hashable]()
     for mixer in captured.mixers:
         readers = captured.readers.get(mixer.name, ())
         shapes = tuple(weight.shape for weight in modules[mixer.name.partition("@")[0]].parameters())
         kinds[mixer.name] = replace(mixer, name=""), shapes, len(readers), mixer.name in readers[-1:]
-    chosen = dict[str, None]()
-    for kind in dict.fromkeys(kinds.values()):
+    chosen, different = dict[str, None](), dict.fromkeys(kinds.values())
+    for kind in different:
         layers = [name for name, other in kinds.items() if other == kind]
-        for quarter in (1, 3):
+        for quarter in (1, 3) if len(different) == 1 else (2,):
             # Evenly spread, with all that share a cache with one of them.
             name = layers[quarter * len(layers) // 4]
             chosen |= dict.fromkeys(captured.readers.get(name, (name,)))
