@@ -109,11 +109,12 @@ class Steps:
 
     @property
     def first_left(self) -> float | None:
-        """The same as `left`, with kinds that were not timed as long as the mean of others; None before three steps."""
-        if (timed := sum(self.done.values())) < _FEWEST_TIMED:
+        """The same as `left`, with kinds that were not timed as long as the quickest other; None before three steps."""
+        if sum(self.done.values()) < _FEWEST_TIMED:
             return None
+        # What runs first prepares what the rest uses, and takes several times as long.
         unknown = sum(cost for kind, cost in self.costs.items() if not self.done[kind])
-        return self.left + unknown * sum(self._seconds.values()) / timed
+        return self.left + unknown * min(self.each(kind) for kind, done in self.done.items() if done)
 
     @property
     def left(self) -> float:
