@@ -169,7 +169,7 @@ def test_mixers_side_by_side_give_the_numbers_of_one_after_another(operator):
 def test_a_costly_mixer_is_sampled_unless_all_are_asked_for(operator, monkeypatch, operator_type):
     operator = operator if operator_type is Recurrence else Dense(operator.dense())
     settings = Settings()
-    one = operations_per_unit(operator, LENGTH, settings.cut(LENGTH))
+    one = operations_per_unit(operator, settings.cut(LENGTH))
     monkeypatch.setattr(planning, "MOST_OPERATIONS", 9.5 * one)
 
     def measured(**options):

@@ -224,15 +224,14 @@ class _Trial:
         if length == self._lengths[-1] and kind not in self.planned:
             cuts = {length: self._settings.cut(length, few=unit.by_products) for length in self._lengths}
             positions = sum(len(cut.positions) for length in self._lengths if (cut := cuts[length]) is not None)
-            costs = {length: operations_per_unit(unit, length, cut) for length, cut in cuts.items()}
+            costs = {length: operations_per_unit(unit, cut) for length, cut in cuts.items()}
             self.planned[kind] = [_planned(one, work, positions) for one, work in works], costs
 
     def _seconds(self, works: Sequence[tuple[Captured, Work]], unit: Operator) -> list[float]:
         """What all units of a layer and of its groups take, by some of them, evenly spread because heads differ."""
 
         def cost(work: Work) -> float:
-            length = 0 if work.cut is None else work.cut.length
-            return len(work.sample.units) * operations_per_unit(unit, length, work.cut)
+            return len(work.sample.units) * operations_per_unit(unit, work.cut)
 
         settings = replace(self._settings, count_accuracy=self._settings.count_accuracy_at(unit.length))
         shorter = [_shorter(*one, unit) for one in works]

@@ -148,10 +148,8 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
             f"Mixer {item.name}, sequence {sequence}: its operator has length {first.length}, but the "
             f"sequence has {length} tokens; a profile needs one position per token."
         )
-    cut = at_reference = settings.cut(length, few=first.by_products)
-    if reference != length:
-        at_reference = settings.cut(reference, few=first.by_products)
-    operations = item.units * operations_per_unit(first, reference, at_reference)
+    cut, at_reference = (settings.cut(tokens, few=first.by_products) for tokens in (length, reference))
+    operations = item.units * operations_per_unit(first, at_reference)
     # Groups of heads in place of as many heads.
     readouts = first.outputs if isinstance(first, Shared) else 1
     if settings.channels is None:
@@ -198,20 +196,20 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     return Work(sample, dtype, cut, engine, block, unit_bytes, shared_bytes, operations, attends, whole)
 
 
-def operations_per_unit(operator: Operator, length: int, cut: Cut | None) -> float:
+def operations_per_unit(operator: Operator, cut: Cut | None) -> float:
     """About how many float64 operations the spectra of one unit cost, by the leading term of the usual engine."""
     if cut is None:
         return 1.0
-    positions = len(cut.positions)
+    length, positions = cut.length, len(cut.positions)
     if isinstance(operator, Shared):
-        return operator.outputs * operations_per_unit(operator.operator[..., 0], length, cut)
+        return operator.outputs * operations_per_unit(operator.operator[..., 0], cut)
     if isinstance(operator, BlockDense):
         return float(length * max(operator.inputs, operator.outputs)) ** 3 * min(8.0, positions / 2)
     if isinstance(operator, Derivative):
         # Each product is a pass of the layer forward and several backward, of weights that are about square.
         return float(positions * _PRODUCTS * length) * 10 * operator.inputs * operator.outputs
     if isinstance(operator, Stepped):
-        return operator.steps * operations_per_unit(operator.recurrence, length, cut)
+        return operator.steps * operations_per_unit(operator.recurrence, cut)
     any_operator = float(length) ** 3 * min(8.0, positions / 2)
     if not isinstance(operator, Recurrence):
         return any_operator
