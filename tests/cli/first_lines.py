@@ -13,7 +13,7 @@ ONE_OF_MANY = re.compile(
 )
 
 # What is carried on average over cuts says nothing beside the most that one cut allows.
-_AVERAGED, _CEILING = r"\b(averaged?|averages|on average|means? over)\b", r"\b(ceilings?|at most|tokens kept)\b"
+_AVERAGED, _CEILING = r"\b(averaged?|averages|on average|means? over)\b", r"\b(ceilings?|at most|that it holds)\b"
 MEAN_AGAINST_CEILING = re.compile(rf"{_AVERAGED}[^.]*{_CEILING}|{_CEILING}[^.]*{_AVERAGED}", re.IGNORECASE)
 
 

@@ -115,6 +115,8 @@ WRONG_MODELS = {
 }
 OF_A_MODEL = ("profile", "truncate", "cache", "compress", "network", "length", "series")
 """The commands that take a model, without what else some of them require."""
+BEHIND = {"compress": "--output must be given to", "length": "--lengths must be given to"}
+"""What stands behind an unknown option where another one is missing."""
 FILES = [
     *(
         (given, option)
@@ -203,6 +205,7 @@ REFUSED = [
     ),
     ("compare gla", "got gla, which is not there. Make one: statesize profile gla --output gla-profile"),
     ("compare folder gla", "got folder, which holds none. Make one: statesize profile folder --output folder-profile"),
+    ("compare one.txt gla", "got one.txt, which holds none. Make one: statesize profile MODEL --output one-profile"),
     *((f"{given} profil", "Did you mean profile?") for given in ("compare profile", "truncate gla --profile")),
     ("series none", "checkpoints must be at least 2"),
     ("series gla glaa", "Did you mean gla?"),
@@ -223,7 +226,7 @@ REFUSED = [
     ("profile gla --positions few", "--positions must be a whole number or all, got 'few'. See"),
     ("compare one two --text x", "--text is no option of statesize compare. See"),
     ("profile gla --lenght 3", "--lenght is no option of statesize profile. See"),
-    ("length gla --max-tokens 3", "--max-tokens is no option of statesize length. See"),
+    ("length gla --max-tokens 3", "--max-tokens is no option of statesize length. --lengths must be given to"),
     ("compress gla --outptu small", "--outptu is no option of statesize compress. Did you mean --output?"),
     ("truncate gla --max-tokens 3", "error: --max-tokens must be a whole number of at least 4, got 3"),
     ("profile one.txt", "model must be a folder with its config.json, or a GGUF file, got the file one.txt. Give one."),
@@ -254,7 +257,7 @@ REFUSED = [
         (f"{command} ./none {option}", said)
         for command in OF_A_MODEL
         for option, said in (
-            ("--colour", f"--colour is no option of statesize {command}. See"),
+            ("--colour", f"--colour is no option of statesize {command}. {BEHIND.get(command, 'See')}"),
             ("--jsnl x", "--jsnl is no option of statesize"),
             ("--text", "--text must have a value behind it, got none. See"),
         )
@@ -290,7 +293,7 @@ REFUSED = [
 """What each command refuses by its arguments alone."""
 RESEMBLING = [
     *(
-        (f"{command} org/model --colour", f"--colour is no option of statesize {command}. See")
+        (f"{command} org/model --colour", f"--colour is no option of statesize {command}. {BEHIND.get(command, 'See')}")
         for command in OF_A_MODEL
     ),
     *(

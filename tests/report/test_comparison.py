@@ -41,10 +41,8 @@ def test_figures_are_those_of_the_profiles(bundled):
     assert comparison.notes == ()
     finding, heading, *rows, following = repr(comparison).splitlines()
     assert finding == comparison.finding
-    assert heading.split() == [
-        "model", "middle_bytes", "middle_entropy", "middle_ceiling", "middle_state_utilisation",
-        "middle_ceiling_utilisation",
-    ]  # fmt: skip
+    headings = ("Model", "Bytes at the middle", "ESS at the middle, entropy", "Ceiling at the middle")
+    assert heading.split() == " ".join((*headings, "Share of state", "Share of ceiling")).split()
     assert [row.split()[0] for row in rows] == ["sa", "gla"]
     assert following.startswith("next: ")
     assert [model.model for model in comparison.models] == ["sa", "gla"]
@@ -176,8 +174,8 @@ def test_a_share_is_of_ess_without_sinks_as_in_a_profile(bundled):
     assert first.middle_ceiling_utilisation == 0.5
     assert {row.used for row in layer_rows(sinks, "entropy")} == {0.5}
     assert compared.to_dataframe()["sinkless_entropy"][0] == 6.5
-    assert "sinkless_entropy" in repr(compared)
-    assert "sinkless_entropy" not in repr(compare(bundled))
+    assert "The same without sinks" in repr(compared)
+    assert "The same without sinks" not in repr(compare(bundled))
     assert "sinkless_entropy" not in compare(bundled).to_dataframe()
     assert "Softmax attention keeps every token and carries 6.5 of 13 numbers per channel without sinks." in (
         compared.finding
@@ -356,4 +354,5 @@ def test_a_model_of_unknown_size_has_no_share_of_what_the_text_allows(bundled):
     unknown = Profile(tree)
     result = compare([unknown, bundled[1]])
     assert "%" not in result.finding
+    assert "gla has no share: the state size of 4 layers is unknown." in result.notes
     assert [np.isnan(model.middle_state_utilisation) for model in result.models] == [True, False]

@@ -38,7 +38,7 @@ def test_a_model_that_somebody_adds_stands_on_the_page_and_in_the_package(record
     profile = ss.profile("gla", [[5, 6, 7, 8] * 6])
     ess = packaged["lengths"][1]["ess"]
     expected = (
-        f"{NORMAL} ESS on record, at the middle of 24 tokens of prose: added {ess:.1f} of 12. All: statesize models "
+        f"{NORMAL} ESS on record, past token 12 of 24 tokens of prose: added {ess:.1f} of 12. All: statesize models "
         "--measured"
     )
     assert standing([profile], models=[packaged]) == [expected]
@@ -66,14 +66,18 @@ def test_a_model_is_told_at_the_nearest_length_and_its_own_untrained_figure_alon
         near_it = f"{untrained:.1f}: too near to tell trained weights from them"
         own = f"this {ess:.1f} of 8."
         more = f"With untrained weights the ESS on record is {near_it}. Others there: that {ess:.1f} of 8."
-        told = f"of 20 bytes of prose: bytewise 1.0 of 8; of {nearest} tokens of prose: that {ess:.1f} of 8"
+        place = f"past token {nearest // 2} of {nearest}"
+        told = f"past byte 10 of 20 bytes of prose: bytewise 1.0 of 8; {place} tokens of prose: that {ess:.1f} of 8"
         profile = ss.profile("gla", [list(range(5, 5 + length))])
+        # Cuts that are a quarter or more apart do not compare.
+        other = f" Here the cut is token {length // 2} of {length}: do not compare."
+        apart = other if length != 16 else ""
         assert standing([profile], "0a" * 32, models) == [
-            f"{NORMAL} {near}, past token {nearest // 2} of {nearest}: {own} All: statesize models --measured",
+            f"{NORMAL} {near}, {place}: {own}{apart} All: statesize models --measured",
             more,
         ]
         for weights in ("0c" * 32, ""):
-            expected = f"{NORMAL} Nearest ESS on record, at the middle {told}, this {ess:.1f} of 8."
+            expected = f"{NORMAL} Nearest ESS on record, {told}, this {ess:.1f} of 8.{other}"
             assert standing([profile], weights, models) == [f"{expected} All: statesize models --measured"]
 
 
@@ -129,7 +133,7 @@ def test_what_is_on_record_itself_is_not_what_is_normal(of_eight):
         named("bytewise", "0d", (8, 1.0, 1.0, 1.0), data="bytes of prose"),
     ]
     (told,) = standing([of_eight], "0a" * 32, [own, *others])
-    expected = f"{NORMAL} ESS on record, at the middle of 8 tokens of prose: that 4.0 of 8."
+    expected = f"{NORMAL} ESS on record, past token 4 of 8 tokens of prose: that 4.0 of 8."
     assert told == f"{expected} All: statesize models --measured"
     # Other weights over the same text are as normal as any.
     assert "this 2.0 of 8" in standing([of_eight], "0c" * 32, [own])[0]

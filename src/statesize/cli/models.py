@@ -57,10 +57,13 @@ def models(name: str = "", /, *, measured: Flag = False, printing: Printing = TE
         listing |= {library: {"mixers": _sizes(mixers, STATE_SIZES)} for library, mixers in libraries.items()}
         print_json({"schema": SCHEMA, **listing})
         return
-    kinds_measured = {kind for family in known for kind in family.mixers}
-    print_notes(
-        [f"{len(known)} families of transformers can be measured, with {len(kinds_measured)} kinds of mixers.", ""]
-    )
+    counts = {
+        "families of transformers": len(known),
+        "mixers of flash-linear-attention": len(layers),
+        "mixers of other libraries": sum(map(len, libraries.values())),
+    }
+    found = "; ".join(f"{what}, {count}" for what, count in counts.items() if count)
+    print_notes([f"Can be measured: {found or 'none of that name'}.", ""])
     size = "TSS per channel at position i"
     families = [(one.name, *_cells(one.mixers, STATE_SIZES), sweep.measured_with(one)) for one in known]
     fla = [(kind, STATE_SIZES[kind]) for kind in layers]

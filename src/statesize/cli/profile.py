@@ -149,6 +149,7 @@ def profile(
     from statesize.cli.shared.harness import DOCUMENTS, answer_task, find_task
     from statesize.cli.shared.provenance import called_again, command_line
     from statesize.cli.shared.summary import show_plan
+    from statesize.io.progress import duration
     from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE
     from statesize.profiling.profile_run import profile_bar
     from statesize.report.on_record import add_to
@@ -217,7 +218,8 @@ def profile(
     _show(result, output, html, metric, printing, wide=wide, open_page=open_page, weights=weights)
     if output is None:
         folder = f"{run.name.rpartition('/')[2]}-profile"
-        printing.next(*called_again("--output", folder), why="keeps it, for a page and for compare")
+        again = f"measures it again, about {duration(max(result.attributes['seconds'], 1))}, and keeps it"
+        printing.next(*called_again("--output", folder), why=again)
     else:
         _say_next(output, html, printing)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from statesize.adapters.observation import PART
 from statesize.errors import InputError
+from statesize.io.text import counted
 from statesize.measurement.statistics import estimate
 from statesize.report.names import model_titles
 from statesize.report.redundancy import Redundancy
@@ -246,6 +247,10 @@ def comparison_notes(
     thresholds = [facts["relative_tolerances"][:1] for facts in attributes]
     if any(first != thresholds[0] for first in thresholds):
         notes.append("Their first relative tolerances differ, so the counts above ρ times the largest do not compare.")
+    for profile in profiles:
+        sizes = [row["tss"] for row in profile.summary_rows() if row["kind"] != "derivative"]
+        if unknown := sum(map(math.isnan, sizes)):
+            notes.append(f"{profile.model} has no share: the state size of {counted(unknown, 'layer')} is unknown.")
     skipped = [one.model for one in profiles if one.not_measured or any(PART in note for note in one.notes)]
     if skipped:
         notes.append(f"Not all layers were measured as a whole of {', '.join(skipped)}; sums lack what was skipped.")

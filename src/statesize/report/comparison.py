@@ -18,7 +18,7 @@ from statesize.report.names import distinct
 from statesize.report.page import write_report
 from statesize.report.redundancy import Redundancy
 from statesize.report.words import capacity_use
-from statesize.results.fields import MIDDLE_SHARES
+from statesize.results.fields import FIGURE_HEADINGS, MIDDLE_SHARES
 from statesize.results.profiled import Profiled, has_sinks
 
 _SHOWN = ["model", "middle_bytes", "middle_entropy", "sinkless_entropy", "middle_ceiling", *MIDDLE_SHARES]
@@ -83,7 +83,7 @@ class Comparison:
         table = table.dropna(axis=1, how="all")
         for share in table.columns.intersection(MIDDLE_SHARES):
             table[share] = [f"{value:.0%}" if value == value else "-" for value in table[share]]
-        return table
+        return table.rename(columns={name: heading.line for name, heading in FIGURE_HEADINGS.items()})
 
     def _repr_html_(self) -> str:
         table = cast("str", self._shown().to_html(index=False, escape=True, float_format=cell_text))

@@ -183,8 +183,6 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
     def grouped(values: Array) -> list[float | None]:
         return means(known_mean(at_middle(mixer, values), 0))
 
-    # The dtype of the weights as the model holds them; that of T where it is not known.
-    stored = DTYPES.get(str(mixer.attrs["precision"]).rpartition(" ")[2], DTYPES[mixer.attrs["dtype"]])
     return {
         "labels": [_label(unit_dim(mixer), units[group]) for group in groups],
         "share": {metric: means(known_mean(_share(mixer, metric), 0)) for metric in metrics},
@@ -198,8 +196,14 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
         "sinkless": means(known_mean(without_sinks(mixer), 0)),
         "tss": means(unit_sizes(mixer)),
         # What a number per channel takes in bytes per head, as `state_bytes` counts them.
-        "numberBytes": stored.itemsize * int(mixer.attrs["multiplicity"]),
+        "numberBytes": DTYPES[_number_dtype(mixer)].itemsize * int(mixer.attrs["multiplicity"]),
     }
+
+
+def _number_dtype(mixer: xr.Dataset) -> str:
+    """The dtype of the weights as the model holds them in memory; that of T where it is not known."""
+    held = str(mixer.attrs["precision"]).rpartition(" ")[2]
+    return held if held in DTYPES else str(mixer.attrs["dtype"])
 
 
 def _share(mixer: xr.Dataset, metric: str) -> Array:
@@ -299,6 +303,7 @@ class HeadMap:
     def html(self, key: str) -> str:
         """Where they draw it."""
         said = {"finding": widest(self.profiles), "extent": extent_note(self.profiles, self.extent)}
+        said |= {"dtype": " or ".join(sorted({*map(_number_dtype, _mixers(self.profiles))}))}
         return filled("head_map.html", {"key": key} | {name: escape(text) for name, text in said.items()})
 
 

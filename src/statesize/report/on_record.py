@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 from itertools import groupby
@@ -20,6 +20,7 @@ from statesize.io.files import replace_file
 from statesize.io.text import counted
 from statesize.measurement.statistics import FEWEST_TEXTS
 from statesize.report.names import kind_title, model_title, position_name
+from statesize.report.words import middle_cut
 from statesize.results.profiled import Profiled, comparable, model_mean
 from statesize.results.summary import at_middle, ess_values, keeps_everything, known_mean, middle_ceiling
 
@@ -211,6 +212,7 @@ def _standing(profile: Profiled, models: Sequence[Mapping[str, Any]], own: Mappi
     if not profile.mixers:
         return []
     name, length = position_name(profile), int(profile.tokens["length"].values.max())
+    cuts = {float(cut) for layer in profile.mixers for cut in profile.mixer(layer)["middle"].values}
     kind = (carries(profile), name == "token")
     # Models of prose, by tokens or bytes, apart from those of speech or frames of numbers.
     alike = [one for one in models if (one["carries"], one["data"].endswith("of prose")) == kind]
@@ -221,6 +223,7 @@ def _standing(profile: Profiled, models: Sequence[Mapping[str, Any]], own: Mappi
         nearest = min(known, key=lambda one: (abs(math.log(one / length)), -one))
         lengths.add(nearest)
         rows = [(one, row) for one in each for row in one["lengths"] if row["length"] == nearest]
+        unit = data.split()[0].removesuffix("s")
         # For a cache it is the tokens before the cut, which the length says.
         of = "" if kind[0] == "tokens kept" else " of {:.0f}"
         told = [
@@ -230,19 +233,26 @@ def _standing(profile: Profiled, models: Sequence[Mapping[str, Any]], own: Mappi
         ]
         if own:
             (row,) = (row for one, row in rows if one is own)
-            unit = data.split()[0].removesuffix("s")
-            here = _here(profile) if abs(math.log(nearest / length)) < math.log(_ALIKE) else {}
+            here = _here(profile) if _alike(cuts, nearest) else {}
             said.append(f", past {unit} {nearest // 2:,} of {nearest:,}: {own['name']} {_own_figures(row, of, here)}")
             more += [_training(row), f"Others there: {', '.join(told)}." if told else ""]
         else:
-            said.append(f"{';' if said else ', at the middle'} of {nearest:,} {data}: {', '.join(told)}")
+            place = f"past {unit} {nearest // 2:,} of {nearest:,} {data}"
+            said.append(f"{';' if said else ','} {place}: {', '.join(told)}")
     if not said:
         return []
     if 2 * length < min(lengths):
         return [f"{counted(length, name)} are too few to compare with models on record, of {min(lengths)} and more."]
     first = "ESS on record" if lengths == {length} else "Nearest ESS on record"
+    apart = not all(_alike(cuts, one) for one in lengths)
+    said += [f". Here the cut is {middle_cut(profile)}: do not compare"] if apart else []
     normal = f"What is normal for {_NORMAL_OF[kind[0]]}? {first}{''.join(said)}. All: statesize models --measured"
     return [normal, *filter(None, [" ".join(filter(None, more))])]
+
+
+def _alike(cuts: Iterable[float], length: int) -> bool:
+    """Whether measured cuts are near enough to the middle of texts on record for their ESS to compare."""
+    return all(length / _ALIKE < 2 * cut < length * _ALIKE for cut in cuts)
 
 
 _NORMAL_OF = {

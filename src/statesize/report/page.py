@@ -32,9 +32,8 @@ from statesize.results.profiled import Profiled
 
 _BARS = (
     "Findings, map and bars tell ESS at one cut, the middle of each text, averaged over texts and heads.",
-    "The ceiling is the most ESS that there could be. The share of the state is ESS as a part of what a fixed state "
-    "holds, where the text can fill it. A cache has the share of the ceiling: of the tokens stored, or of those after "
-    "the cut where these are fewer.",
+    "The ceiling is the most ESS that there could be: what the layer holds, or the tokens before or after the cut "
+    "where these are fewer. A share is ESS divided by the ceiling: of a fixed state only where the text can fill it.",
     "A bar far below its ceiling says that the layer carries little past a token of this text, or that an attention "
     "sink hides the rest. Whether more memory would help depends on the task.",
 )

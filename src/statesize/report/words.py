@@ -285,12 +285,25 @@ def model_line(profile: Profiled, metric: str = "entropy") -> str:
     (party,) = _parties(profile, metric, model_title(profile), whole=True)
     if math.isnan(party.carried):
         return f"{_sentence_case(party.name)}: nothing was measured."
-    names, start, carried = short_names(profile.mixers), "From", party.layers
-    if not math.isnan(party.sinkless):
-        start, carried = "Without sinks from", {name: (ess, ess) for name, ess in _sinkless(profile).items()}
-    ends = _ends({names[layer]: carried[layer] for layer in party.layers})
-    said = [_alone(party), f"{start} {ends}." if ends else "", _lack(profile, model_title(profile))]
+    said = [_alone(party), _sentence_case(_layer_span(profile, party)), _lack(profile, model_title(profile))]
     return " ".join(filter(None, said))
+
+
+def layer_line(profile: Profiled) -> str:
+    """The layers with most and least of a model beside others, and what it lacks; "" where there is nothing to say."""
+    (party,) = _parties(profile, "entropy", model_title(profile), whole=True)
+    span = _layer_span(profile, party)
+    layers = f"Layers of {party.name}: ESS {span}" if span else ""
+    return " ".join(filter(None, (layers, _lack(profile, party.name))))
+
+
+def _layer_span(profile: Profiled, party: _Party) -> str:
+    """Between which layers ESS lies, without sinks where there are any; "" where there are no two that differ."""
+    names, start, carried = short_names(profile.mixers), "from", party.layers
+    if not math.isnan(party.sinkless):
+        start, carried = "without sinks from", {name: (ess, ess) for name, ess in _sinkless(profile).items()}
+    ends = _ends({names[layer]: carried[layer] for layer in party.layers})
+    return f"{start} {ends}." if ends else ""
 
 
 def _sinkless(profile: Profiled) -> dict[str, float]:
@@ -319,8 +332,9 @@ def contrast(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> str:
 
 
 def findings(profiles: Sequence[Profiled]) -> str:
-    """What is said first: the contrast, and of several models a line for each; of one, how far that goes."""
-    return "\n".join([contrast(profiles), *(map(model_line, profiles) if len(profiles) > 1 else [_reach(profiles)])])
+    """What is said first: the contrast, and of several models the ends of each; of one, how far that goes."""
+    lines = map(layer_line, profiles) if len(profiles) > 1 else [_reach(profiles)]
+    return "\n".join(filter(None, [contrast(profiles), *lines]))
 
 
 def _ends(bounds: Mapping[str, Bounds]) -> str:
@@ -412,7 +426,7 @@ def _parties(profile: Profiled, metric: str, title: str, *, whole: bool) -> list
             _mean(profile, carried, layers),
             _without_sinks(profile, metric, layers),
             _against([nodes[at] for at in layers]),
-            _middle(profile),
+            middle_cut(profile),
             all("sliding" in rows[at]["kind"] and keeps_everything(nodes[at]) for at in layers),
             all(rows[at]["kind"] == "derivative" for at in layers),
         )
@@ -465,7 +479,7 @@ def _against(nodes: Sequence[xr.Dataset]) -> str:
     """What ESS at the middle is set against: tokens that are kept, the size of a state, or what could pass."""
     ceiling = max(middle_ceiling(node) for node in nodes)
     if all(keeps_everything(node) for node in nodes):
-        return f"of {ceiling:.0f} tokens kept"
+        return f"of the {ceiling:.0f} that it holds"
     sizes = [largest_size(node) for node in nodes]
     if all(size <= middle_ceiling(node) for size, node in zip(sizes, nodes, strict=True)):
         one = len(set(sizes)) == 1 and not any(node.attrs["state_sizes"] for node in nodes)
@@ -474,7 +488,7 @@ def _against(nodes: Sequence[xr.Dataset]) -> str:
     return f"of at most {ceiling:.0f}"
 
 
-def _middle(profile: Profiled) -> str:
+def middle_cut(profile: Profiled) -> str:
     """The cut, or cuts, nearest to the middle of the texts."""
     name, lengths = position_name(profile), profile.tokens["length"].values
     middles = np.concatenate([profile.mixer(layer)["middle"].values for layer in profile.mixers])

@@ -215,10 +215,10 @@ COLUMNS = {
     "readout_total_relative_count_error": "Half the width of its confidence interval.",
     "norm": "Frobenius norm of what passes from the past to the future, averaged as above; a layer that erases "
     "lowers it even where its ESS stays. Each kind of layer has its own scale.",
-    "state_utilisation": "Entropy-ESS as a share of the TSS of a layer with a fixed state, averaged over sequences, "
-    "heads and the cuts with at least TSS tokens before and after; a dash where the text is too short to have any.",
-    "ceiling_utilisation": "Entropy-ESS as a share of its ceiling, for a layer whose cache keeps every token, averaged "
-    f"over the middle half of each sequence. {BOTH_SHARES}",
+    "state_utilisation": "Entropy-ESS divided by the TSS of a layer with a fixed state, averaged over sequences, heads "
+    "and the cuts with at least TSS tokens before and after; a dash where the text is too short to have any.",
+    "ceiling_utilisation": "Entropy-ESS, sinks included, divided by its ceiling, for a layer whose cache keeps every "
+    f"token, averaged over the middle half of each sequence. {BOTH_SHARES}",
     "sink_share": "Share of the attention that one token takes, the one that gets most, averaged over sequences and "
     "heads; of softmax attention.",
     "sink_position": "Where that token is, of most sequences and heads.",
@@ -279,8 +279,8 @@ FIGURES = {
     "middle_entropy": "Entropy-ESS per channel at the cut nearest to the middle of each sequence, averaged over "
     "sequences and the channels of all layers.",
     "sinkless_entropy": "The same without the columns of attention sinks, in heads that have one.",
-    "middle_ceiling": "What it could be there: at most what the layer holds, and the tokens before or after.",
-    "middle_state_utilisation": "Entropy-ESS without sinks as a share of it, of the layers with a fixed state.",
+    "middle_ceiling": "The most that it could be there: what the layer holds, or the tokens before or after the cut.",
+    "middle_state_utilisation": "Entropy-ESS without sinks divided by the ceiling, of the layers with a fixed state.",
     "middle_ceiling_utilisation": f"The same of the layers whose cache keeps every token. {BOTH_SHARES}",
     "tss": "Theoretical state-size per channel, averaged over the channels of all layers; softmax attention keeps "
     "every token, and counts as at the end of the longest sequence.",
@@ -292,10 +292,10 @@ FIGURES = {
     "total_relative_count": "Number of singular values above ρ times the largest, summed and averaged likewise.",
     "readout_total_entropy": "Entropy-ESS of each head summed over its channels, as if heads shared nothing.",
     "norm": "Frobenius norm of what passes from the past to the future, averaged over channels; kinds differ in scale.",
-    "state_utilisation": "Entropy-ESS as a share of TSS, averaged over the channels of all layers with a fixed state, "
+    "state_utilisation": "Entropy-ESS divided by TSS, averaged over the channels of all layers with a fixed state, "
     "at the cuts where the state is what limits it.",
-    "ceiling_utilisation": "Entropy-ESS as a share of its ceiling, averaged over the channels of all layers whose "
-    "cache keeps every token, over the middle half of each sequence.",
+    "ceiling_utilisation": "Entropy-ESS, sinks included, divided by its ceiling, averaged over the channels of all "
+    "layers whose cache keeps every token, over the middle half of each sequence.",
     "modulation": "How far the entropy-ESS falls at the special tokens inside the sequences, relative to its mean over "
     "8 cuts before and after; without the controls that a study of delimiters has.",
     "norm_modulation": "How far the norm falls there: erasing the whole past evenly lowers it and leaves the "

@@ -10,7 +10,7 @@ from statesize.errors import FileError
 from statesize.io.files import os_errors, require_parent
 from statesize.io.text import meant
 from statesize.models.plugins import PROFILE_MARKER as MARKER
-from statesize.models.plugins import is_brought
+from statesize.models.plugins import is_brought, is_gguf
 
 
 def require_profile(path: Path, name: str = "profile") -> None:
@@ -22,7 +22,9 @@ def require_profile(path: Path, name: str = "profile") -> None:
     if inside := sorted(str(marker.parent) for marker in path.glob(f"*/{MARKER}")) if there else []:
         wrong = f"which holds several. Give one, such as {inside[0]}"
         raise FileError(f"{name} must be the folder of a profile, got {path}, {wrong}.")
-    model, folder = (path, f"{path.stem}-profile") if there or is_brought(str(path)) else ("MODEL", path)
+    brought = is_brought(str(path))
+    model = path if brought or path.is_dir() or is_gguf(path) else "MODEL"
+    folder = f"{path.stem}-profile" if there or brought else path
     made = f"Make one: statesize profile {model} --output {folder}"
     beside = {marker.parent.name: str(marker.parent) for marker in path.parent.glob(f"*/{MARKER}")} if not there else {}
     wrong = "holds none" if there else "is not there"

@@ -68,11 +68,13 @@ def test_piped(both, profiles, capsys, monkeypatch):
     assert f"carries {cells[1]} numbers per channel past token 4 of 8" in headline(profiles[:1]).sentence
 
 
-def test_below_one_table_stand_at_most_five_paragraphs_the_first_of_which_says_its_order(both, capsys):
+def test_above_a_table_stands_its_order_and_below_it_at_most_five_paragraphs(both, capsys):
     print_page(summary(both))
-    below = paragraphs(capsys.readouterr().out)
+    out = capsys.readouterr().out
+    below = paragraphs(out)
+    assert "\n\nLayers in the order of the model:\n" in out
     assert len(below) <= 5
-    assert below[0].startswith("Layers in the order of the model. ESS: numbers per channel")
+    assert below[0].startswith("ESS: numbers per channel")
     assert "Measuring changed nothing in the model: its last hidden state is the same." in below
 
 
@@ -111,7 +113,8 @@ def test_a_comparison_shows_the_numbers_of_its_sentences(profiles, capsys):
         # The first keeps every token, the second has a state.
         shares = ["-", f"{ess / held:.0%}"][:: 1 if one is some[0] else -1]
         assert cells == [f"{ess:.1f}", f"{held:.0f}", *shares, *byte_count(stored[-1]).split()]
-        assert f"carries {ess:.1f} numbers per channel" in out
+        # The finding has it, and no sentence says it again.
+        assert [line for line in out.splitlines() if f"carries {ess:.1f} " in line] == out.splitlines()[:1]
     assert stored[0] != some[0].summary_rows()[0]["state_bytes"]
     assert f"{max(stored) / min(stored):.2g} × the bytes" in out
     assert "average ESS" not in out
@@ -144,9 +147,8 @@ def test_a_large_model_shows_layers_with_most_and_least(profiles, capsys):
     shown = [line.split()[0] for line in lines[start + 1 : start + 18]]
     ordered = sorted(ess, key=ess.__getitem__, reverse=True)
     assert shown == [*ordered[:8], "…", *ordered[-8:]]
-    assert any(
-        line.startswith("Layers with most ESS first; --wide shows all 24. N is layers.N.mixer.") for line in lines
-    )
+    assert lines[start - 2] == "The 8 layers with most ESS, and the 8 with least:"
+    assert any(line.startswith("--wide shows all 24 layers. N is layers.N.mixer.") for line in lines)
     print_page(summary(large, wide=True))
     assert set(names) <= set(capsys.readouterr().out.split())
 
@@ -182,7 +184,7 @@ def test_layers_are_sorted_without_sinks_where_there_are_any(capsys):
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     start = next(index for index, line in enumerate(lines) if line.startswith("layer "))
     assert [line.split()[0] for line in lines[start + 1 : start + 4]] == ["23", "22", "21"]
-    assert any(line.startswith("Layers with most ESS without sinks first; --wide shows all 24.") for line in lines)
+    assert lines[start - 2] == "The 8 layers with most ESS without sinks, and the 8 with least:"
     # The page names the layers that lead with sinks, too; bars draw the column that rows are sorted by.
     leading = "Which layers remember most of the text? Without sinks, 23, 22, 21, 20; with them, 8, 9, 10, 11."
     assert leading in report_page([measured]).notes["How to read this"]

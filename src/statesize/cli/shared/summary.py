@@ -22,7 +22,7 @@ from statesize.report.names import by_reason, short_names
 from statesize.report.on_record import standing, what_suffices
 from statesize.report.result_page import PageTable, ResultPage
 from statesize.report.tables import COMPARED, MOST_LAYERS, LayerRow, comparison_table, layer_rows, table_of
-from statesize.report.words import contrast, headline, model_line, sink_note
+from statesize.report.words import contrast, headline, layer_line, sink_note
 from statesize.results.fields import (
     BOTH_SHARES,
     BY_UNIT,
@@ -72,10 +72,16 @@ _MOST_PLANNED = 4
 """Rows of a plan, which then has at most 12 lines."""
 _COMPARED_AT = "All at the middle of the text, as above; --wide has means over all cuts, and bytes at the end."
 _WIDE_AT = (
-    "Averages, shares of states and ceilings, and norm are means over cuts; bytes of states are at the end. norm: how "
-    "large what passes the cut is (Frobenius); its scale differs between kinds of layers."
+    "ESS: numbers per channel that are carried past a cut; TSS: how many the layer can hold. Averages are means over "
+    "cuts and include sinks, as totals do; bytes of states are at the end of the text. Norm: how large what passes the "
+    "cut is (Frobenius); its scale differs between kinds of layers."
 )
-_SHARE_OF = {False: "the state, where the text can fill it", True: "the ceiling, in a cache the tokens stored"}
+
+
+_SHARE_OF = {
+    False: "state: {ess} divided by the ceiling, where the text can fill the state",
+    True: "ceiling: {ess} divided by the ceiling",
+}
 
 
 def summary(profile: Profile, metric: str = "entropy", *, wide: bool = False, weights: str = "") -> ResultPage:
@@ -130,17 +136,18 @@ def _narrow(profile: Profile, metric: str, relative: str) -> PageTable:
     ]
     rows[len(most) : len(most)] = [["…"]] if between else []
     rows += [[name, Shown(math.nan, "not measured"), *[""] * (len(headings) - 2)] for name in profile.not_measured]
-    without, order = " without sinks" if sinks else "", "Layers in the order of the model."
+    without, order, all_layers = " without sinks" if sinks else "", "Layers in the order of the model", ""
     if between:
-        order = f"Layers with most ESS{without} first; --wide shows all {len(layers)}. N is {_pattern(profile.mixers)}."
+        order = f"The {len(most)} layers with most ESS{without}, and the {len(least)} with least"
+        all_layers = f"--wide shows all {len(layers)} layers. N is {_pattern(profile.mixers)}. "
+    text = counted(int(profile.tokens.sizes["sequence"]), "text")
     told = [
-        f"ESS: numbers per channel that the layer carries past the middle of "
-        f"{counted(int(profile.tokens.sizes['sequence']), 'text')}",
-        *(["without sinks: the same without the column of the token with most attention"] if sinks else []),
-        "ceiling: the most it could carry",
-        f"share: ESS{without} as a share of {' or '.join(_SHARE_OF[cache] for cache in kinds)}",
+        f"ESS: numbers per channel that the layer carries past the middle of {text}.",
+        *(["Without sinks: ESS without the column of the token that gets most attention."] if sinks else []),
+        "Ceiling: the most ESS that there could be.",
+        *(f"Share of {_SHARE_OF[cache].format(ess=f'ESS{without}')}." for cache in kinds),
     ]
-    return PageTable("", headings, rows, f"{order} {'; '.join(told)}.")
+    return PageTable(order, headings, rows, f"{all_layers}{' '.join(told)}")
 
 
 def _wide(profile: Profile, relative: str) -> PageTable:
@@ -152,7 +159,7 @@ def _wide(profile: Profile, relative: str) -> PageTable:
     left_out = empty | {"model", "kind", "readout_total_entropy"}
     shown = {name: HEADINGS[name] for name in COLUMNS if name in HEADINGS and name not in left_out}
     cells = [told(row) | {"measured": f"{row['measured']} of {row['units']}"} for row in rows]
-    return replace(table_of("", shown, cells), headings=_headings(shown, relative))
+    return replace(table_of("", shown, cells, _WIDE_AT), headings=_headings(shown, relative))
 
 
 def _notes(profile: Profile) -> str:
@@ -176,7 +183,7 @@ def comparison_page(
     """One row per model, of the figures that are known of any, and what makes them less comparable."""
     table = comparison_table(comparison.models, titles, *([] if wide else [COMPARED]))
     headings = _headings({name: FIGURE_HEADINGS[name] for name in table.headings}, "relative tolerance")
-    told = [*map(model_line, profiles)] if 1 < len(profiles) <= _MOST_TOLD else []
+    told = [*filter(None, map(layer_line, profiles))] if 1 < len(profiles) <= _MOST_TOLD else []
     caches = {all(keeps_everything(one.mixer(name)) for name in one.mixers) for one in profiles}
     both = len(caches) > 1 or {"state_utilisation", "ceiling_utilisation"} <= headings.keys()
     told += [

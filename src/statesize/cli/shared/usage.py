@@ -43,12 +43,11 @@ def wrong_usage(error: CycloptsError) -> str:
         example = EXAMPLES.get(" ".join(chain))
         if error.keyword is not None or any(token.keyword for token in argument.tokens):
             said = f"{error.keyword or name} must have a value behind it, got none."
-        elif unknown:
-            said = _unknown(unknown, command, argument.names)
         else:
             place = "" if name.startswith("-") else " before its options"
             said = f"{name} must be given to {command}{place}, got none."
             said += f" Such as: {example}." if example else ""
+            said = f"{_unknown(unknown, command, argument.names)} {said}" if unknown else said
     elif isinstance(error, UnknownOptionError):
         names = [name for part in error.argument_collection if part.parse for name in part.names]
         said = _unknown(error.token.keyword or error.token.value, command, names)
@@ -116,7 +115,7 @@ def _unknown(given: str, command: str, names: Iterable[str]) -> str:
     """Says that there is no such option, and which is spelt almost so."""
     given = given.partition("=")[0]
     near = meant(given.strip("-"), {name.strip("-"): name for name in names}, "", likeness=0.7)
-    return f"{given} is no option of {command}. {near}"
+    return f"{given} is no option of {command}. {near}".rstrip()
 
 
 def _wanted(kind: Any) -> list[str]:
