@@ -1,6 +1,7 @@
 """`statesize compare`: table, JSON, page and bad input."""
 
 import json
+import shlex
 import os
 import shutil
 
@@ -50,6 +51,29 @@ def test_models_of_one_name_are_told_apart_by_their_folders(saved, capsys):
     (saved / "one").rename(saved / "other" / "two")
     assert main(["compare", "two", "other/two"]) == 0
     assert "small (other/two)" in capsys.readouterr().out
+
+
+def test_models_over_other_tokens_are_told_the_command_that_makes_them_compare(checkpoint, here, capsys):
+    few = ["--layers", "0", "--channels", "2"]
+    for model, tokens in (("gla", 16), ("la", 24)):
+        assert main(["profile", model, "--max-tokens", str(tokens), "--output", f"{model}-{tokens}", *few]) == 0
+    assert main(["profile", str(checkpoint), "--max-tokens", "24", "--output", "small"]) == 0
+    capsys.readouterr()
+    assert main(["compare", "gla-16", "la-24"]) == 0
+    captured = capsys.readouterr()
+    assert "not of the same tokens" in captured.out
+    arguments = shlex.split(captured.err.splitlines()[-1].partition("): statesize ")[2])
+    assert arguments == ["profile", "la", "--max-tokens", "16", *few, "--output", "la-24-as-gla-16"]
+    assert main(arguments) == 0
+    assert main(["compare", "gla-16", arguments[-1]]) == 0
+    captured = capsys.readouterr()
+    assert "not of the same tokens" not in captured.out
+    assert "next (charts" in captured.err
+    # Another tokenizer, or the same weights at another length, do not compare whatever is measured.
+    assert main(["profile", "gla", "--max-tokens", "24", "--output", "gla-24", *few]) == 0
+    for other in ("small", "gla-24"):
+        assert main(["compare", "gla-16", other]) == 0
+        assert "next (charts" in capsys.readouterr().err
 
 
 def test_json_and_page(saved, capsys):

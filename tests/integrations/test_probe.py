@@ -51,6 +51,9 @@ def test_a_reading_is_what_a_profile_says():
     profile = statesize.profile(model, TEXTS, positions=8, channels="all")
     expected = statesize.compare([profile]).models[0]
     assert found["ess/average"] == expected.average_entropy
+    assert found["ess/middle"] == expected.middle_entropy
+    # A profile of the probe begins with the same number.
+    assert f" carries {found['ess/middle']:.1f} numbers per channel" in str(profile)
     assert found["ess/total"] == expected.total_entropy
     assert found["ess/state_utilisation"] == expected.state_utilisation
     assert "ess/ceiling_utilisation" not in found
@@ -68,18 +71,18 @@ def test_a_reading_of_attention_has_its_sinks_and_says_what_its_cache_could_use_
         assert found[f"ess/{name}"] == pytest.approx(np.mean([row[column] for row in rows]))
     assert [found[f"ess/layer_sink_share/{row['layer']}"] for row in rows] == [row["sink_share"] for row in rows]
     cuts = probe.measure(model).mixer(rows[0]["layer"])["position"].values
-    most = np.minimum(cuts, TEXTS.shape[1] - cuts)[cuts > 0].mean()
-    told = f"ESS {found['ess/average']:.2f} of at most {most:.3g} on average"
+    most = np.minimum(cuts, TEXTS.shape[1] - cuts).max()
+    told = f"ESS {found['ess/middle']:.2f} of {most} at the middle"
     assert re.search(rf"found {re.escape(told)}$", repr(whole), re.MULTILINE)
-    told = f"ESS {part['ess/average']:.2f} of at most {most:.3g} on average, in 2 of 4 heads of each layer"
+    told = f"ESS {part['ess/middle']:.2f} of {most} at the middle, in 2 of 4 heads of each layer"
     assert re.search(rf"found {re.escape(told)}$", repr(probing), re.MULTILINE)
 
 
 def test_a_reading_of_a_state_says_its_size_and_no_sink():
     probing = Probing(Probe(TEXTS, every=1, settings=Settings(positions=8)))
     found = probing.step(model_of(), 1)
-    assert not {"ess/middle", "ess/sinkless", "ess/sink_share"} & found.keys()
-    assert f"found ESS {found['ess/average']:.2f} of 4, in 2 of 4 heads of each layer\n" in repr(probing)
+    assert not {"ess/sinkless", "ess/sink_share"} & found.keys()
+    assert f"found ESS {found['ess/middle']:.2f} of 4 at the middle, in 2 of 4 heads of each layer\n" in repr(probing)
 
 
 class OwnLayer(torch.nn.Module):

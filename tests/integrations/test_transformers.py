@@ -206,7 +206,7 @@ def test_a_callback_says_what_it_measures_and_where_readings_are(tmp_path):
     found = repr(callback).splitlines()[1]
     took = r"took as long as [\d,]+ training steps and found ESS "
     assert re.match(rf"3 readings, \d+\.\d s in all\. The last, at step 4, {took}", found)
-    assert found.endswith(f"ESS {readings[-1]['ess/average']:.2f} of 4")
+    assert found.endswith(f"ESS {readings[-1]['ess/middle']:.2f} of 4 at the middle")
     regularisation = RegularisationCallback(run, Regularisation(identity_weight=1.0))
     assert repr(regularisation).startswith("RegularisationCallback of Regularisation(identity_weight=1.0")
     assert "\nnot added yet\n" in repr(regularisation)
@@ -238,22 +238,22 @@ def test_readings_stand_beside_the_loss_once_on_the_console_and_in_the_history(e
     ]
     losses = [entry for entry in run.state.log_history if "loss" in entry]
     assert all(("regularisation" in entry) is not early for entry in losses)
-    printed = [line for line in capsys.readouterr().out.splitlines() if "ess/average" in line]
+    printed = [line for line in capsys.readouterr().out.splitlines() if "ess/middle" in line]
     # Without the Trainer, a callback cannot make it print at steps of other entries.
     assert len(printed) == ((0 if logging_steps == 3 else 2) if early else 3)
     for line, entry in zip(printed, readings[-len(printed) :], strict=False):
-        assert f"'ess/average': '{entry['ess/average']:.4g}'" in line
-        assert re.findall(r"ess/\w+", line) == ["ess/average", "ess/state_utilisation"]
+        assert f"'ess/middle': '{entry['ess/middle']:.4g}'" in line
+        assert re.findall(r"ess/\w+", line) == ["ess/middle", "ess/state_utilisation"]
         assert ("'loss'" in line) == ("loss" in entry)
     by_name = [name for name in readings[0] if name.startswith("ess/")]
-    assert by_name[0] == "ess/average"
+    assert by_name[0] == "ess/middle"
     assert by_name[-1].startswith("ess/layer_")
 
 
 def test_a_console_shows_the_sinks_of_attention_in_three_numbers_at_most(tmp_path, capsys):
     _, readings = read(Causal("sa"), tmp_path)
     shown = [re.findall(r"ess/\w+", line) for line in capsys.readouterr().out.splitlines() if "ess/" in line]
-    assert shown == [["ess/average", "ess/ceiling_utilisation", "ess/sink_share"]] * len(readings)
+    assert shown == [["ess/middle", "ess/ceiling_utilisation", "ess/sink_share"]] * len(readings)
     assert all(entry["ess/sinkless"] > 0 for entry in readings)
     assert list(_few(dict.fromkeys(CONSOLE, 1.0))) == list(CONSOLE[:3])
 

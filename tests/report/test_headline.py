@@ -188,7 +188,8 @@ def test_a_mean_over_cuts_never_stands_against_a_ceiling():
     tree["layers.0.mixer"] = node
     found = Profile(tree)
     expected = (
-        "Softmax attention carries 4.0 numbers per channel past token 12 of 24, of the 12 that it holds (672 B in 1 layer)."
+        "Softmax attention carries 4.0 numbers per channel past token 12 of 24, of the 12 that it holds (672 B in 1 "
+        "layer)."
     )
     assert headline([found]).sentence == model_line(found) == expected
     assert report_page([found]).finding.splitlines()[0] == expected

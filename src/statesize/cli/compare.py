@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -16,6 +17,7 @@ from statesize.errors import InputError
 
 if TYPE_CHECKING:
     from statesize.report.redundancy import Redundancy
+    from statesize.results.profiled import Profiled
 
 
 Taken = TypeVar("Taken")
@@ -83,10 +85,43 @@ def compare(
         tell_page(html, printing, open_page=open_page)
     printed = comparison_page(loaded, compared, model_titles(loaded, places), wide=wide)
     show(printed, {name: getattr(compared, name) for name in ("models", "notes", "finding")}, printing)
-    if html is None:
+    if again := _measured_alike(profiles, loaded):
+        for command in again:
+            printing.next(*command, why=f"measures the text of {names[0]} at its cuts, so that they compare")
+    elif html is None:
         printing.next(*called_again("--open"), why="charts, layer by layer")
     else:
         printing.next("profile", profiles[0], "--open", why="the heads of one model")
+
+
+def _measured_alike(folders: list[Path], profiles: Sequence[Profiled]) -> list[list[object]]:
+    """A command for each other model that read other tokens, or at other cuts, to read those of the first as it did."""
+    from statesize.cli.commands import app
+    from statesize.cli.shared.options import any_model, options_of
+    from statesize.report.compared import cuts_of
+
+    read = [(one.attributes["tokens_sha256"], *cuts_of(one).values()) for one in profiles]
+    weights = [one.attributes["weights_sha256"] for one in profiles]
+    commands = [shlex.split((one.attributes.get("source") or {}).get("command", ""))[1:] for one in profiles]
+    tokens = {
+        (int(at), str(token))
+        for one in profiles
+        for at, token in zip(one.tokens["token_ids"].values.flat, one.tokens["tokens"].values.flat, strict=True)
+    }
+    # Another tokenizer never makes the same tokens.
+    if len(dict(tokens)) < len(tokens) or not all(command[:1] == ["profile"] for command in commands):
+        return []
+    with any_model():
+        first, *others = [app.parse_args(command, exit_on_error=False, print_error=False)[1].arguments for command in commands]
+    if first.keys() & {"task", "prefix"}:
+        return []
+    shared = [first[name] for name in ("texts", "measuring") if first.get(name)]
+    return [
+        ["profile", own["model"], *options_of(*shared, *filter(None, [own.get("loading")]))]
+        + ["--output", f"{folder}-as-{folders[0].absolute().name}"]
+        for folder, own, one, digest in zip(folders[1:], others, read[1:], weights[1:], strict=True)
+        if one != read[0] and digest != weights[0]
+    ]
 
 
 def read_recall(path: Path) -> dict[str, float]:

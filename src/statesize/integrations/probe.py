@@ -39,7 +39,7 @@ from statesize.report.compared import ComparedModel, compared_models
 from statesize.report.diagnosis import diagnose
 from statesize.report.names import by_reason
 from statesize.results.profiled import model_mean
-from statesize.results.summary import SummaryRow, average, keeps_everything, largest_size, unit_dim, unit_limits
+from statesize.results.summary import SummaryRow, largest_size, unit_dim
 from statesize.texts.inputs import Inputs, sequences, tokens_sha256
 
 FEWEST_HEADS = 2
@@ -51,7 +51,7 @@ SHARE, BEGINNING = 0.02, 20.0
 RECORD = "statesize.jsonl"
 """Name of the log file in the folder of a training."""
 PREFIX = "ess/"
-CONSOLE = tuple(f"{PREFIX}{name}" for name in ("average", "state_utilisation", "ceiling_utilisation", "sink_share"))
+CONSOLE = tuple(f"{PREFIX}{name}" for name in ("middle", "state_utilisation", "ceiling_utilisation", "sink_share"))
 """A console shows the first three of these that a reading has; files and trackers have all numbers."""
 FALLEN = 0.5
 """A layer that uses less than this fraction of the share that it used at first is named in a warning."""
@@ -414,12 +414,9 @@ def _without_utilisation(profile: Profile) -> dict[str, str]:
 
 def _found(profile: Profile, model: ComparedModel) -> str:
     """The ESS of a reading, what it is of, and of how many heads of each layer where not all were measured."""
-    nodes, size = [profile.mixer(name) for name in profile.mixers], f" of {model.tss:.3g}"
-    if any(map(keeps_everything, nodes)):
-        # A cache grows with the text: what it holds at the end is no size for a mean over cuts.
-        limits = [average(node, unit_limits(node) + 0 * node["entropy"].values).mean for node in nodes]
-        size = f" of at most {model_mean(profile, limits):.3g} on average"
-    told = f"ESS {model.average_entropy:.2f}{'' if math.isnan(model.tss) else size}"
+    nodes = [profile.mixer(name) for name in profile.mixers]
+    size = "" if math.isnan(model.tss) else f" of {model.middle_ceiling:.3g}"
+    told = f"ESS {model.middle_entropy:.2f}{size} at the middle"
     counts = {(row["measured"], row["units"]) for row in profile.summary_rows()}
     if all(measured == units for measured, units in counts):
         return told
@@ -432,16 +429,15 @@ def _logged_values(profile: Profile, model: ComparedModel, further: Mapping[str,
     """Finite numbers of a profile, and further ones, by their names in logs: those of layers come last."""
     precisions = [str(profile.mixer(name).attrs["precision"]) for name in profile.mixers]
     rows = profile.summary_rows()
-    attention = {
-        name.removesuffix("_entropy"): model_mean(profile, [row[name] for row in rows])
-        for name in ("middle_entropy", "sinkless_entropy", "sink_share")
-    }
+    sink_share = model_mean(profile, [row["sink_share"] for row in rows])
+    attention = {"sinkless": model.sinkless_entropy, "sink_share": sink_share}
     values = {
+        "middle": model.middle_entropy,
         "average": model.average_entropy,
         "total": model.total_entropy,
         "state_utilisation": model.state_utilisation,
         "ceiling_utilisation": model.ceiling_utilisation,
-        **(attention if math.isfinite(attention["sink_share"]) else {}),
+        **(attention if math.isfinite(sink_share) else {}),
         "bits": min(torch.finfo(getattr(torch, name.partition(",")[0])).bits for name in precisions),
         **further,
     }

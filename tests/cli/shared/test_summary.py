@@ -68,11 +68,9 @@ def test_piped(both, profiles, capsys, monkeypatch):
     assert f"carries {cells[1]} numbers per channel past token 4 of 8" in headline(profiles[:1]).sentence
 
 
-def test_above_a_table_stands_its_order_and_below_it_at_most_five_paragraphs(both, capsys):
+def test_below_one_table_stand_at_most_five_paragraphs_the_first_of_which_explains_its_columns(both, capsys):
     print_page(summary(both))
-    out = capsys.readouterr().out
-    below = paragraphs(out)
-    assert "\n\nLayers in the order of the model:\n" in out
+    below = paragraphs(capsys.readouterr().out)
     assert len(below) <= 5
     assert below[0].startswith("ESS: numbers per channel")
     assert "Measuring changed nothing in the model: its last hidden state is the same." in below

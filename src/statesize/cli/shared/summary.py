@@ -136,7 +136,7 @@ def _narrow(profile: Profile, metric: str, relative: str) -> PageTable:
     ]
     rows[len(most) : len(most)] = [["…"]] if between else []
     rows += [[name, Shown(math.nan, "not measured"), *[""] * (len(headings) - 2)] for name in profile.not_measured]
-    without, order, all_layers = " without sinks" if sinks else "", "Layers in the order of the model", ""
+    without, order, all_layers = " without sinks" if sinks else "", "", ""
     if between:
         order = f"The {len(most)} layers with most ESS{without}, and the {len(least)} with least"
         all_layers = f"--wide shows all {len(layers)} layers. N is {_pattern(profile.mixers)}. "
