@@ -1,8 +1,8 @@
 """`statesize compare`: table, JSON, page and bad input."""
 
 import json
-import shlex
 import os
+import shlex
 import shutil
 
 import pytest

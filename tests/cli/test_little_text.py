@@ -93,6 +93,9 @@ def test_too_little_text_has_a_short_table_without_digits_and_one_command(models
     captured = capsys.readouterr()
     finding, _, *table = captured.out.splitlines()
     assert len(table) <= 8
+    # The legend names each way that is shown, and the one of the finding.
+    ways = [way for way in ("equal", "by layer", "by curves") if way in " ".join((finding, *table[:5]))]
+    assert all(re.search(rf"{way}\b[^.;]*: ", table[-1]) for way in ways)
     assert not re.search(r"\d\.\d+%|\d\.\d{3}", f"{finding} {' '.join(table)}")
     assert captured.err.splitlines()[-1].endswith(f": statesize {SHORT[command]}")
 

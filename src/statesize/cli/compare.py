@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 from cyclopts import Parameter
 
@@ -102,7 +102,8 @@ def _measured_alike(folders: list[Path], profiles: Sequence[Profiled]) -> list[l
 
     read = [(one.attributes["tokens_sha256"], *cuts_of(one).values()) for one in profiles]
     weights = [one.attributes["weights_sha256"] for one in profiles]
-    commands = [shlex.split((one.attributes.get("source") or {}).get("command", ""))[1:] for one in profiles]
+    sources = [cast("dict[str, str]", one.attributes.get("source") or {}) for one in profiles]
+    commands = [shlex.split(source.get("command", ""))[1:] for source in sources]
     tokens = {
         (int(at), str(token))
         for one in profiles
@@ -112,16 +113,17 @@ def _measured_alike(folders: list[Path], profiles: Sequence[Profiled]) -> list[l
     if len(dict(tokens)) < len(tokens) or not all(command[:1] == ["profile"] for command in commands):
         return []
     with any_model():
-        first, *others = [app.parse_args(command, exit_on_error=False, print_error=False)[1].arguments for command in commands]
+        parsed = (app.parse_args(command, exit_on_error=False, print_error=False) for command in commands)
+        first, *others = [bound.arguments for _, bound, _ in parsed]
     if first.keys() & {"task", "prefix"}:
         return []
-    shared = [first[name] for name in ("texts", "measuring") if first.get(name)]
-    return [
-        ["profile", own["model"], *options_of(*shared, *filter(None, [own.get("loading")]))]
-        + ["--output", f"{folder}-as-{folders[0].absolute().name}"]
-        for folder, own, one, digest in zip(folders[1:], others, read[1:], weights[1:], strict=True)
-        if one != read[0] and digest != weights[0]
-    ]
+    again: list[list[object]] = []
+    for folder, own, one, digest in zip(folders[1:], others, read[1:], weights[1:], strict=True):
+        if one != read[0] and digest != weights[0]:
+            options = options_of(*filter(None, (first.get("texts"), first.get("measuring"), own.get("loading"))))
+            output = f"{folder}-as-{folders[0].absolute().name}"
+            again.append(["profile", own["model"], *options, "--output", output])
+    return again
 
 
 def read_recall(path: Path) -> dict[str, float]:

@@ -10,7 +10,7 @@ from statesize.measurement import vega
 from statesize.measurement.statistics import Interval
 from statesize.reduction.cache.budgets import GRID
 from statesize.reduction.cache.result import AFFORDABLE, WAYS, CachePrices, Variant
-from statesize.reduction.cache.table import HEADINGS, notes, table_rows
+from statesize.reduction.cache.table import HEADINGS, notes, table_rows, ways
 from statesize.report.result_page import PageChart, PageTable, ResultPage
 
 _WIDTH, _ROW = 560, 12
@@ -43,7 +43,7 @@ def page(result: CachePrices) -> ResultPage:
             ),
         ],
         tables=[
-            PageTable("Each way", HEADINGS, table_rows(result), _ways(result)),
+            PageTable("Each way", HEADINGS, table_rows(result), ways(result, result.variants)),
             PageTable("Each cache", headings, head_rows(result), _CACHES),
         ],
         notes={"How to read this": notes(result)},
@@ -54,21 +54,6 @@ _CACHES = (
     "ESS is of the middle of the prefix, and does not set how many tokens are kept. error: the square of what the "
     "layer's output loses, as a share of the layer's input."
 )
-
-
-def _ways(result: CachePrices) -> str:
-    """What the names of the ways that were tried mean."""
-    tried = [price.variant for price in result.prices]
-    rounded = ", ".join(dict.fromkeys(one.precision for one in tried if one.precision))
-    kept, budgets = [one.keep for one in tried if one.keep < 1], {one.budgets for one in tried}
-    said, equal = [f"{rounded}: keys and values are rounded"], "; equal: as many in each cache"
-    if kept:
-        said.append(f". {_percent(max(kept))}: so many of the tokens are kept{equal if 'equal' in budgets else ''}")
-    if budgets - {"whole", "equal"}:
-        said.append("; other ways keep more where other texts showed that losing tokens costs more")
-    if result.passkeys:
-        said.append(". passkeys: numbers hidden in the text, and how many of them the model still finds")
-    return "".join([*said, "."])
 
 
 def head_rows(result: CachePrices) -> list[tuple[str, ...]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 
 from statesize.io.text import byte_count, counted
 from statesize.measurement.statistics import no_interval
-from statesize.reduction.cache.result import AFFORDABLE, CachePrices, Variant
+from statesize.reduction.cache.result import AFFORDABLE, WAYS, CachePrices, Variant
 from statesize.reduction.cache.rules import RECENT, SINKS
 from statesize.report.result_page import PageTable
 
@@ -29,6 +30,20 @@ def table_rows(result: CachePrices) -> list[list[str]]:
     ]
 
 
+def ways(result: CachePrices, tried: Sequence[Variant]) -> str:
+    """What the names of ways to make the cache smaller mean."""
+    rounded = ", ".join(dict.fromkeys(one.precision for one in tried if one.precision))
+    kept, budgets = [one.keep for one in tried if one.keep < 1], {one.budgets for one in tried}
+    said, equal = [f"{rounded}: keys and values are rounded"], "; equal: as many in each cache"
+    if kept:
+        said.append(f". {100 * max(kept):.4g} %: so many of the tokens are kept{equal if 'equal' in budgets else ''}")
+    if uneven := " and ".join(WAYS[one] for one in ("layers", "curves") if one in budgets):
+        said.append(f"; {uneven}: more where other texts showed that losing tokens costs more")
+    if result.passkeys:
+        said.append(". passkeys: numbers hidden in the text, and how many of them the model still finds")
+    return "".join([*said, "."])
+
+
 def short_table(result: CachePrices) -> PageTable:
     """What too little text tells: rounding, and as few tokens as half, without digits that it does not tell."""
     kept = next((one.variant.keep for one in result.prices if one.variant.keep < 1), 1.0)
@@ -38,7 +53,9 @@ def short_table(result: CachePrices) -> PageTable:
         for one in shown
     ]
     in_nats, none = all(one.loss is one.nats for one in shown), no_interval(result.texts)
-    caption = "" if result.finding.endswith(none) else none.strip()
+    # The finding may name another way.
+    explained = ways(result, [one.variant for one in (*shown, result.undecided) if one])
+    caption = explained if result.finding.endswith(none) else f"{explained}{none}"
     return PageTable("", (*HEADINGS[:2], HEADINGS[3 if in_nats else 2], HEADINGS[4]), rows, caption)
 
 
