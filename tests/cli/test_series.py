@@ -71,7 +71,7 @@ def test_an_interrupt_says_where_its_points_are_and_they_are_taken_up(folder, ca
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["gla"], "checkpoints must be at least 2, got 1"),
+        (["gla"], "checkpoints must be at least 2 different ones, got 1"),
         (
             ["gla", "--revisions", "a,b"],
             "revision must be left out for a model that is not of the hub, got 'a' for gla",

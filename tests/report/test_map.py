@@ -13,7 +13,8 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import MARKED, SINK, Settings
 from statesize.profiling import TOLERANCE_LADDER, Profile, profile
 from statesize.report import write_report
-from statesize.report.head_map import EXTREMES, PAGE_HEADS, extreme_heads, layer_cells
+from statesize.report.head_map import EXTREMES, PAGE_HEADS, extreme_heads, fitting_map, layer_cells
+from statesize.report.names import metric_titles
 from statesize.report.tables import group_tables, layer_rows
 from statesize.results.profiled import group_rows
 from statesize.results.summary import at_middle, ess_values, without_sinks
@@ -365,3 +366,5 @@ def test_bytes_of_the_map_are_those_that_the_model_stores():
         # Heads of two channels, each of two numbers.
         assert (cells["numberBytes"], cells["tss"]) == (2 * itemsize, [2] * 4)
         assert found.summary()["state_bytes"].tolist() == [sum(cells["tss"]) * cells["numberBytes"]]
+        shown = " ".join(fitting_map([found], metric_titles([found])).html("").split())
+        assert f"all channels of a head in {str(dtype).removeprefix('torch.')}: of a cache" in shown

@@ -675,7 +675,7 @@ def test_shares_of_loss_are_told_of_five_texts_and_which_ess_suffices():
     unfilled = tuple(dataclasses.replace(one, inputs=20.0) for one in documents)
     told = dataclasses.replace(enough, documents=unfilled).finding
     # As many of the 20 numbers of the state as tokens came before.
-    assert ". A head can keep 10 numbers per channel; " in told
+    assert ". A head holds 10 numbers per channel; " in told
     assert told.endswith(" × its ESS. The texts before the cuts are too short to fill the state.")
     short = dataclasses.replace(enough, documents=tuple(dataclasses.replace(one, tokens=12) for one in documents))
     assert short.finding.startswith("Too little text to tell: fewer than 16 tokens bound what can pass")

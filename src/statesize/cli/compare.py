@@ -98,17 +98,14 @@ def _measured_alike(folders: list[Path], profiles: Sequence[Profiled]) -> list[l
     """A command for each other model that read other tokens, or at other cuts, to read those of the first as it did."""
     from statesize.cli.commands import app
     from statesize.cli.shared.options import any_model, options_of
-    from statesize.report.compared import cuts_of
+    from statesize.report.compared import CUTS
 
-    read = [(one.attributes["tokens_sha256"], *cuts_of(one).values()) for one in profiles]
-    weights = [one.attributes["weights_sha256"] for one in profiles]
-    sources = [cast("dict[str, str]", one.attributes.get("source") or {}) for one in profiles]
+    facts = [one.attributes for one in profiles]
+    read = [(one["tokens_sha256"], *(one["settings"].get(name) for name in CUTS)) for one in facts]
+    sources = [cast("dict[str, str]", one.get("source") or {}) for one in facts]
     commands = [shlex.split(source.get("command", ""))[1:] for source in sources]
-    tokens = {
-        (int(at), str(token))
-        for one in profiles
-        for at, token in zip(one.tokens["token_ids"].values.flat, one.tokens["tokens"].values.flat, strict=True)
-    }
+    spelt = ((one.tokens[name].values.ravel().tolist() for name in ("token_ids", "tokens")) for one in profiles)
+    tokens = {pair for ids, texts in spelt for pair in zip(ids, texts, strict=True)}
     # Another tokenizer never makes the same tokens.
     if len(dict(tokens)) < len(tokens) or not all(command[:1] == ["profile"] for command in commands):
         return []
@@ -118,10 +115,10 @@ def _measured_alike(folders: list[Path], profiles: Sequence[Profiled]) -> list[l
     if first.keys() & {"task", "prefix"}:
         return []
     again: list[list[object]] = []
-    for folder, own, one, digest in zip(folders[1:], others, read[1:], weights[1:], strict=True):
-        if one != read[0] and digest != weights[0]:
+    for at, own in enumerate(others, 1):
+        if read[at] != read[0] and facts[at]["weights_sha256"] != facts[0]["weights_sha256"]:
             options = options_of(*filter(None, (first.get("texts"), first.get("measuring"), own.get("loading"))))
-            output = f"{folder}-as-{folders[0].absolute().name}"
+            output = f"{folders[at]}-as-{folders[0].absolute().name}"
             again.append(["profile", own["model"], *options, "--output", output])
     return again
 

@@ -80,6 +80,9 @@ class Profile(Profiled):
     def ess(self, layer: int | str | None = None, sequence: int = 0, metric: Metric = "entropy") -> pd.DataFrame:
         """The ESS before each token of a sequence: of the heads of a layer, or of each layer, the mean over its heads.
 
+        Attention sinks are included. Without them, entropy-ESS is known at the middle alone: of each head in
+        `mixer(layer)["sinkless_entropy"]`, NaN where it has no sink, and of each layer in `summary()`.
+
         Args:
             layer: One of `mixers`, by name or index; None takes all.
             sequence: Index of the sequence.

@@ -216,12 +216,8 @@ def _only_ends_differ(profiles: Sequence[Profiled]) -> bool:
     )
 
 
-_CUTS = ("positions", "stride", "past", "future")
-
-
-def cuts_of(profile: Profiled) -> dict[str, Any]:
-    """The settings that say at which cuts a profile was measured, and how much of past and future."""
-    return {name: cast("dict[str, Any]", profile.attributes["settings"]).get(name) for name in _CUTS}
+CUTS = ("positions", "stride", "past", "future")
+"""The settings that say at which cuts a profile was measured, and over how much of past and future."""
 
 
 def comparison_notes(
@@ -247,8 +243,9 @@ def comparison_notes(
         )
         shared, alone = read_alike(model_titles(profiles), [facts["tokens_sha256"] for facts in attributes])
         notes[-1] += f" The same tokens were read by {shared}{f', and others by {alone}' * bool(alone)}." * bool(shared)
-    for name in _CUTS:
-        different = {"default" if cuts_of(one)[name] is None else str(cuts_of(one)[name]) for one in profiles}
+    for name in CUTS:
+        given = [cast("dict[str, Any]", facts["settings"]).get(name) for facts in attributes]
+        different = {"default" if value is None else str(value) for value in given}
         if len(different) > 1:
             notes.append(f"They were measured with different {name} ({', '.join(sorted(different))}).")
     thresholds = [facts["relative_tolerances"][:1] for facts in attributes]

@@ -476,7 +476,7 @@ def _without_sinks(profile: Profiled, metric: str, layers: Sequence[int]) -> flo
 
 
 def _against(nodes: Sequence[xr.Dataset]) -> str:
-    """What ESS at the middle is set against: tokens that are kept, the size of a state, or what could pass."""
+    """What ESS at the middle is set against: what a cache or a state holds there, or what could pass."""
     ceiling = max(middle_ceiling(node) for node in nodes)
     if all(keeps_everything(node) for node in nodes):
         return f"of the {ceiling:.0f} that it holds"

@@ -147,7 +147,7 @@ def notes(result: TruncationResult) -> list[str]:
     if by_worth.multiple.ends:
         said.append(
             f"The finding goes by KL: how far the predictions change. By loss, which is noisier, {percent(result.at)} "
-            f"takes {by_worth.multiple:.1f} × ESS, or {by_worth.share:.0%} of what a head can keep."
+            f"takes {by_worth.multiple:.1f} × ESS, or {by_worth.share:.0%} of what a head holds."
         )
     if any(row.rule == "joint ess" for row in result.rows):
         said.append(

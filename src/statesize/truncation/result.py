@@ -302,7 +302,7 @@ class TruncationResult:
         rounded = f" ({ess.kept:.1f} when rounded up in each head)"
         told = (
             f"{little}The context is worth {f'about {worth.value:.1g}' if little else f'{worth:.2f}'} nats per token "
-            f"{over}. A head can keep {most:.0f} numbers per channel; its ESS is "
+            f"{over}. A head holds {most:.0f} numbers per channel; its ESS is "
             f"{f'about {self.entropy.value:.0f}' if little else f'{self.entropy.value:.1f}{rounded}'}. If each head "
             f"keeps as many numbers as its ESS, the predictions change by {self.lost(ess)} with hindsight (the future "
             f"is known) and by {self.lost(causal)} without hindsight; if it keeps nothing, by 100%."

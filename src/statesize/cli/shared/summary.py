@@ -78,12 +78,6 @@ _WIDE_AT = (
 )
 
 
-_SHARE_OF = {
-    False: "state: {ess} divided by the ceiling, where the text can fill the state",
-    True: "ceiling: {ess} divided by the ceiling",
-}
-
-
 def summary(profile: Profile, metric: str = "entropy", *, wide: bool = False, weights: str = "") -> ResultPage:
     """One row per mixer, and what has to be known: how to read it, sinks, what was left out, what is normal or enough.
 
@@ -141,11 +135,12 @@ def _narrow(profile: Profile, metric: str, relative: str) -> PageTable:
         order = f"The {len(most)} layers with most ESS{without}, and the {len(least)} with least"
         all_layers = f"--wide shows all {len(layers)} layers. N is {_pattern(profile.mixers)}. "
     text = counted(int(profile.tokens.sizes["sequence"]), "text")
+    filled = "" if all(kinds) else ", and a dash where the text is too short to fill the state"
     told = [
         f"ESS: numbers per channel that the layer carries past the middle of {text}.",
         *(["Without sinks: ESS without the column of the token that gets most attention."] if sinks else []),
         "Ceiling: the most ESS that there could be.",
-        *(f"Share of {_SHARE_OF[cache].format(ess=f'ESS{without}')}." for cache in kinds),
+        f"Share: ESS{without} divided by the ceiling{filled}.",
     ]
     return PageTable(order, headings, rows, f"{all_layers}{' '.join(told)}")
 

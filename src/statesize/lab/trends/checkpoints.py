@@ -68,8 +68,8 @@ def find_checkpoints(
         checkpoints = [Checkpoint(_title(path, paths), path, None, _step_of(Path(path).name)) for path in paths]
     if len(checkpoints) < 2:
         raise InputError(
-            f"checkpoints must be at least 2, got {len(checkpoints)} ({', '.join(names)}). Give the folder of a "
-            "training that keeps some (`statesize train --keep-every`), several folders, or --revisions."
+            f"checkpoints must be at least 2 different ones, got {len(checkpoints)} ({', '.join(names)}). Give the "
+            "folder of a training that keeps some (`statesize train --keep-every`), several folders, or --revisions."
         )
     steps = [checkpoint.step for checkpoint in checkpoints if checkpoint.step is not None]
     return tuple(sorted(checkpoints, key=lambda one: one.step or 0) if len(steps) == len(checkpoints) else checkpoints)
