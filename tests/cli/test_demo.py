@@ -66,7 +66,7 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
     )
     assert " read 1 text of 128 tokens." in what
     # The record of the bundled models is of four texts of 256 tokens.
-    nearest = "Nearest ESS on record, at the middle of 256 tokens of prose: "
+    nearest = "Nearest ESS on record, past token 128 of 256 tokens of prose: "
     assert f"What is normal for a cache? {nearest}" in page
     assert f"What is normal for a state of fixed size? {nearest}" in page
     assert "Tested in gated linear attention, halfway through 1 text of 64 tokens. Losing the whole past " in enough

@@ -23,7 +23,7 @@ def require_profile(path: Path, name: str = "profile") -> None:
         wrong = f"which holds several. Give one, such as {inside[0]}"
         raise FileError(f"{name} must be the folder of a profile, got {path}, {wrong}.")
     brought = is_brought(str(path))
-    model = path if brought or path.is_dir() or is_gguf(path) else "MODEL"
+    model = path if brought or (there and (path.is_dir() or is_gguf(path))) else "MODEL"
     folder = f"{path.stem}-profile" if there or brought else path
     made = f"Make one: statesize profile {model} --output {folder}"
     beside = {marker.parent.name: str(marker.parent) for marker in path.parent.glob(f"*/{MARKER}")} if not there else {}
