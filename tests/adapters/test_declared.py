@@ -314,6 +314,7 @@ class WrongSelective(SelectiveByMethod):
     forgets = 0.9
 
 
+@pytest.mark.slow  # that of a wrong method runs the same search
 def test_the_scan_of_what_makes_its_gates_as_well_is_found_and_is_what_its_method_says():
     torch.manual_seed(0)
     embedding, layer, declared = nn.Embedding(30, WIDTH), Selective(), SelectiveByMethod()
