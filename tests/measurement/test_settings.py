@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+import statesize as ss
 from statesize.errors import InputError
+from statesize.integrations.probe import Probe
+from statesize.integrations.torchmetrics import StateSizeMetric
 from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE, Settings, all_but, checked_cuts
 
 
@@ -151,3 +155,18 @@ def test_long_sequences_are_measured_at_some_positions_unless_all_are_asked_for(
     assert measured() == EVENLY_SPREAD
     assert measured(positions="all") == measured(stride=1) == LONGEST_WHOLE
     assert measured(past=8, future=8) == EVENLY_SPREAD
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        ss.profile, ss.plan, ss.network_ess, ss.networks.network_plan, ss.truncate, ss.cache,
+        lambda *_, settings: StateSizeMetric(settings),
+        lambda *_, settings: Probe(torch.arange(8)[None], settings=settings),
+    ],
+    ids=["profile", "plan", "network_ess", "network_plan", "truncate", "cache", "StateSizeMetric", "Probe"],
+)  # fmt: skip
+@pytest.mark.parametrize("given", [{"mixes": {"1": "enter"}}, {}, 5], ids=repr)
+def test_what_are_no_settings_is_refused_by_name(run, given):
+    with pytest.raises(InputError, match=rf"^settings must be a .*Settings, got {type(given).__name__}\. Give "):
+        run(nn.Identity(), torch.arange(8)[None], settings=given)

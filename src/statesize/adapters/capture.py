@@ -23,6 +23,7 @@ from statesize.adapters.check import (
     rounded_agreement,
 )
 from statesize.adapters.forward import Forward, Inputs
+from statesize.adapters.models.layout import returned_tensor
 from statesize.adapters.models.model_state import is_a
 from statesize.adapters.models.own_cache import SHORT_CONVOLUTION
 from statesize.adapters.models.precision import BOUNDS, allowed, set_autocast, stored_dtype
@@ -199,7 +200,8 @@ class Capture(Iterator[Captured]):
             return self._rerun(call, None)[1]
 
         def run() -> Tensor | None:
-            return sampled(call.module(*call.args, **call.kwargs))
+            output = call.module(*call.args, **call.kwargs)
+            return sampled(returned_tensor(output, (call.args, call.kwargs), self.forward.length))
 
         return bare(self._forward.model, run, call.module, lambda _: set_autocast(call.autocast))
 

@@ -13,7 +13,7 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.layout import axis_by_modules
+from statesize.adapters.models.layout import axis_by_modules, returned_tensor
 from statesize.adapters.models.masks import UNPADDED, added_to_scores, check_mask, check_windows
 from statesize.adapters.models.model_state import (
     Parts,
@@ -186,11 +186,9 @@ class Forward:
             from statesize.adapters.models.triton_interpreter import without_driver
 
             raise without_driver(self.model) from error
-        hidden: object = getattr(output, "last_hidden_state", None)
-        if isinstance(output, tuple):
-            output = next(iter(cast("tuple[object, ...]", output)), None)
-        logits: object = getattr(output, "logits", output)
-        return next((one for one in (hidden, logits) if isinstance(one, Tensor)), None)
+        named = (getattr(output, name, None) for name in ("last_hidden_state", "logits"))
+        hidden = next((one for one in named if isinstance(one, Tensor)), output)
+        return returned_tensor(hidden, (self.args, self.kwargs), self.length)
 
     def called(self, *args: Any, **kwargs: Any) -> Any:
         """What the backbone returns; where one of its embeddings refuses the inputs, an InputError."""

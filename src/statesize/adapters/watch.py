@@ -8,13 +8,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.forward import Forward
+from statesize.adapters.models.layout import returned_tensor
 from statesize.adapters.models.model_state import mapped, named_parts
 from statesize.adapters.models.own_cache import bytes_beside
 from statesize.adapters.models.precision import (
@@ -153,7 +154,7 @@ def read_calls(forward: Forward, calls: Sequence[Call]) -> Tensor | None:
 
     def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         for call in expected[module][left[module] : left[module] + 1]:
-            call.output = sampled(output)
+            call.output = sampled(returned_tensor(output, (call.args, call.kwargs), forward.length))
         left[module] += 1
 
     hidden = forward.hidden(read, enter=dict.fromkeys(expected, enter), leave=dict.fromkeys(expected, leave))
@@ -183,7 +184,7 @@ def rerun(
     running = ModuleStack(parts, forward.length, exact=dtype is torch.float64)
     output = observed(
         forward.model,
-        lambda: sampled(call.module(*arguments[0], **arguments[1])),
+        lambda: sampled(returned_tensor(call.module(*arguments[0], **arguments[1]), arguments, forward.length)),
         running,
         observe,
         forward.sources,
@@ -293,7 +294,7 @@ class _Recorder:
         self.called.add(frame.name)
         call = self.open.pop(frame, None)
         if call is not None:
-            call.output = sampled(output)
+            call.output = sampled(returned_tensor(output, (call.args, call.kwargs), self.forward.length))
 
 
 def first_argument(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
@@ -358,11 +359,9 @@ def _is_reversed(one: Call, other: Call) -> bool:
     return any(torch.equal(first.flip(axis), second) for axis in range(first.ndim))
 
 
-def sampled(output: object) -> Tensor | None:
-    """Up to SAMPLE numbers of a module's first output tensor, the same ones each time, on the CPU; None without one."""
-    if isinstance(output, tuple | list) and output:
-        return sampled(cast("Any", output)[0])
-    if not isinstance(output, Tensor):
+def sampled(output: Tensor | None) -> Tensor | None:
+    """Up to SAMPLE numbers of what a module returned, the same ones each time, on the CPU; None without a tensor."""
+    if output is None:
         return None
     numbers = output.detach().flatten()
     generator = torch.Generator().manual_seed(0)

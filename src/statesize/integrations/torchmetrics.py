@@ -13,10 +13,9 @@ from statesize.adapters import Captured, Checks
 from statesize.adapters.capture import capture_module
 from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import together
-from statesize.check import require_kind
 from statesize.measurement.measurement import Measurement
 from statesize.measurement.metrics import utilisation
-from statesize.measurement.settings import COUNTS, VARIANT, Settings
+from statesize.measurement.settings import COUNTS, VARIANT, Settings, given_settings
 from statesize.measurement.statistics import Sample, draw, estimate
 from statesize.profiling.work import measure_captured
 
@@ -48,8 +47,7 @@ class StateSizeMetric(Metric):
 
     def __init__(self, settings: Settings | None = None) -> None:
         super().__init__()
-        self.settings = Settings(positions=32) if settings is None else settings
-        require_kind("settings", self.settings, Settings, "None or a Settings")
+        self.settings = Settings(positions=32) if settings is None else given_settings(settings)
         self.settings.without("a StateSizeMetric", *COUNTS, *VARIANT)
         self._checks: Checks = "all"
         limits = [f"{limit}_{part}" for limit in _LIMITS for part in ("shares", "width")]

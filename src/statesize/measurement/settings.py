@@ -9,7 +9,16 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
-from statesize.check import real_numbers, refuse, require_count, require_flag, require_real, several, whole_number
+from statesize.check import (
+    real_numbers,
+    refuse,
+    require_count,
+    require_flag,
+    require_kind,
+    require_real,
+    several,
+    whole_number,
+)
 from statesize.errors import InputError
 
 if TYPE_CHECKING:
@@ -229,6 +238,13 @@ def checked_cuts(settings: Settings, length: int) -> tuple[int, ...]:
     # The last token predicts none.
     cut = None if settings.by_default or listed else settings.cut(length - 1)
     return listed or (length // 2,) if cut is None else cut.positions
+
+
+def given_settings(settings: Settings | None) -> Settings:
+    """What is given as `settings`; the defaults for None."""
+    advice = "Give statesize.Settings(**settings)." if isinstance(settings, Mapping) else "Give statesize.Settings()."
+    require_kind("settings", settings, (Settings, type(None)), "a statesize.Settings", advice)
+    return Settings() if settings is None else settings
 
 
 def all_but(*names: str) -> tuple[str, ...]:

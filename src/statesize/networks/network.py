@@ -16,7 +16,7 @@ from statesize.check import refuse, require_real
 from statesize.errors import InputError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.text import counted, facts_table
-from statesize.measurement.settings import Positions, Settings, all_but
+from statesize.measurement.settings import Positions, Settings, all_but, given_settings
 from statesize.measurement.statistics import ENOUGH_TOKENS, too_short
 from statesize.models.load import given_sequence
 from statesize.networks.jacobian import Copies, Precision, SpanJacobian, copies
@@ -206,7 +206,7 @@ def network_settings(
     """The accuracy, and the settings with their positions; refuse values out of range."""
     if method not in ("auto", "lanczos", "dense"):
         refuse("method", "auto, lanczos or dense", method)
-    settings = (settings or Settings()).given(positions=positions)
+    settings = given_settings(settings).given(positions=positions)
     settings = settings.without("network_ess", *all_but("positions", "stride", "memory"))
     settings = replace(settings, positions=4) if settings.by_default else settings
     return require_real("accuracy", accuracy, above=0, below=1), settings

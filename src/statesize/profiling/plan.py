@@ -23,7 +23,7 @@ from statesize.io.devices import on_cpu_by_default
 from statesize.io.machine import peak_memory
 from statesize.io.steps import Plan, PlannedStep
 from statesize.io.text import byte_count, counted
-from statesize.measurement.settings import Channels, Layers, Positions, Settings
+from statesize.measurement.settings import Channels, Layers, Positions, Settings, given_settings
 from statesize.models.load import given_model
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 from statesize.profiling.work import (
@@ -138,7 +138,7 @@ def plan(
     Raises:
         InputError: If `total` is smaller than the number of inputs; beside those of `statesize.profile`.
     """
-    settings = (settings or Settings()).given(
+    settings = given_settings(settings).given(
         layers=layers, channels=channels, positions=positions, tolerances=tolerances,
         relative_tolerances=relative_tolerances, memory=memory,
     )  # fmt: skip

@@ -21,7 +21,7 @@ from statesize.io.callers import warn_caller
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import Bars
 from statesize.io.text import counted
-from statesize.measurement.settings import Channels, Layers, Positions, Settings
+from statesize.measurement.settings import Channels, Layers, Positions, Settings, given_settings
 from statesize.models.load import given_model, load_model, load_model_facts
 from statesize.parallel.ranks import Replicas
 from statesize.parallel.ray import OnRay, RayCluster
@@ -102,7 +102,7 @@ def profile(
         A Profile of all mixers, sequences and positions; position 0, where nothing has passed, holds ESS 0. With
         `output`, it reads from that folder.
     """
-    settings = (settings or Settings()).given(
+    settings = given_settings(settings).given(
         layers=layers, channels=channels, positions=positions, tolerances=tolerances,
         relative_tolerances=relative_tolerances, memory=memory,
     )  # fmt: skip

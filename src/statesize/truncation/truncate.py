@@ -19,7 +19,7 @@ from statesize.errors import InputError, ModelError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import reporting
 from statesize.io.steps import Plan, PlannedStep, Steps
-from statesize.measurement.settings import LEAST_TOKENS, Settings, all_but, checked_cuts
+from statesize.measurement.settings import LEAST_TOKENS, Settings, all_but, checked_cuts, given_settings
 from statesize.models.capture import capture
 from statesize.models.load import measured_model
 from statesize.reduction.cache.result import CachePrices
@@ -178,7 +178,7 @@ class CutTest:
         wanted, length = require_count("documents", documents), require_count("tokens", tokens, least=LEAST_TOKENS)
         if number is not None:
             number = require_count("number", number)
-        settings = (settings or Settings()).without("truncate", *all_but("positions", "stride"))
+        settings = given_settings(settings).without("truncate", *all_but("positions", "stride"))
         cuts = checked_cuts(settings, length)
         measured = None if curves is None else MeasuredCurves.of(curves)
         model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import sys
 from collections import UserDict
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from operator import attrgetter
 from typing import Any, cast
 
@@ -41,7 +43,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def mapped(value: Any, function: Callable[[Any], Any]) -> Any:
-    """A value with a function applied to what its tuples, lists and dicts hold, however deep."""
+    """A value with a function applied to what its tuples, lists, dicts and dataclasses hold, however deep."""
     kind = cast("Any", type(cast("object", value)))
     if isinstance(value, dict):
         parts = {key: mapped(part, function) for key, part in cast("dict[Any, Any]", value).items()}
@@ -52,7 +54,21 @@ def mapped(value: Any, function: Callable[[Any], Any]) -> Any:
         return kind(mapped(cast("Any", value).data, function))
     if type(value) in (tuple, list):
         return type(value)(mapped(part, function) for part in value)
+    if hasattr(kind, "_fields"):
+        return kind(*(mapped(part, function) for part in value))
+    if is_dataclass(value) and not isinstance(value, nn.Module | type):
+        changed = copy.copy(value)
+        for part in fields(value):
+            object.__setattr__(changed, part.name, mapped(getattr(value, part.name), function))
+        return changed
     return function(value)
+
+
+def tensors_in(value: object) -> list[Tensor]:
+    """The tensors of real numbers in what `mapped` opens, in order."""
+    leaves: list[object] = []
+    mapped(value, leaves.append)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
 def logits_of(model: nn.Module, tokens: Tensor, last: int = 0) -> Tensor:

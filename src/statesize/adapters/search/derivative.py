@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
-from statesize.adapters.models.layout import position_axis
+from statesize.adapters.models.layout import entering_tensor, position_axis, returned_tensor
 from statesize.adapters.models.precision import differentiable
 from statesize.adapters.models.sharded import unsharded_copy
 from statesize.adapters.runs import bare
-from statesize.adapters.search.lone_run import LoneRuns, by_position, first_tensor, like
+from statesize.adapters.search.lone_run import LoneRuns, by_position, like
 from statesize.errors import InputError, ModelError
 from statesize.operators import BlockDense, Derivative
 
@@ -46,7 +44,7 @@ def derivative(name: str, runs: LoneRuns) -> tuple[BlockDense | Derivative, Tens
 def _in_dtype(name: str, runs: LoneRuns, dtype: torch.dtype) -> tuple[Derivative, Tensor]:
     """The derivative of a copy of a module in a dtype, and what that returned."""
     alone = _copied(runs, dtype)
-    entering = _entering(alone.args, alone.kwargs, alone.length)
+    entering = entering_tensor((alone.args, dict(alone.kwargs)), alone.length)
     if entering is None:
         raise ModelError(f"Mixer {name} takes no tensor with the positions of the text, so it has no derivative.")
     axis = position_axis(entering, runs.length) or 0
@@ -63,7 +61,7 @@ def _in_dtype(name: str, runs: LoneRuns, dtype: torch.dtype) -> tuple[Derivative
             with differentiable(dtype), torch.set_grad_enabled(tensor.requires_grad):
                 return alone.module(*args, **kwargs)
 
-        output = first_tensor(bare(alone.module, call))
+        output = returned_tensor(bare(alone.module, call), (args, kwargs), alone.length)
         if output is None or (leaving := position_axis(output, runs.length)) is None:
             raise ModelError(f"Mixer {name} returns nothing with the positions of the text that has a derivative.")
         return output, leaving
@@ -95,10 +93,3 @@ def _copied(runs: LoneRuns, dtype: torch.dtype) -> LoneRuns:
     module = unsharded_copy(runs.whole_model, runs.module).to(dtype).requires_grad_(False)
     args, kwargs = tree_map(converted, (runs.args, dict(runs.kwargs)))
     return replace(runs, module=module, forward=None, args=args, kwargs=kwargs)
-
-
-def _entering(args: tuple[Any, ...], kwargs: Mapping[str, Any], length: int) -> Tensor | None:
-    """The first tensor of real numbers with positions that enters a module."""
-    leaves: list[object] = tree_leaves((args, dict(kwargs)))
-    tensors = (leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.ndim > 1)
-    return next((leaf for leaf in tensors if position_axis(leaf, length) is not None), None)

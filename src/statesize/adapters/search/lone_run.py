@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.layout import position_axis
+from statesize.adapters.models.layout import position_axis, returned_tensor
 from statesize.adapters.models.model_state import mapped, named_parts
 from statesize.adapters.models.precision import Autocast, at_least, hold_at_least, set_autocast
 from statesize.adapters.models.sharded import class_of
@@ -38,7 +38,7 @@ class Place(NamedTuple):
 
 
 OUTPUT = Place(sys.maxsize)
-"""What the module returns, or the first tensor of it."""
+"""What the module returns, as `returned_tensor` has it."""
 
 
 # How many readers of a tensor are told; as many more where one is another operation than the reader before it, as is a
@@ -242,7 +242,7 @@ class LoneRuns:
         else:
             running, sources = ModuleStack(named_parts(self.module), self.length), self.forward.sources
             output = observed(self.whole_model, call, running, observe, sources, part=self.module, attach=attach)
-        returned = first_tensor(output)
+        returned = returned_tensor(output, (self.args, dict(self.kwargs)), self.length)
         if returned is not None:
             tape.seen(OUTPUT, returned)
         tape.run.named = {place for place, storage in tape.storages.items() if storage.data_ptr() == tape.named}
@@ -347,13 +347,6 @@ class _Tape(TorchDispatchMode):
         """Note the storage of what a part returned: its tensors are those that lie in it, later ones too."""
         if isinstance(output, Tensor):
             self.named = output.untyped_storage().data_ptr()
-
-
-def first_tensor(output: object) -> Tensor | None:
-    """What a module returns, or the first of several things; None where that is no tensor."""
-    while isinstance(output, tuple | list) and output:
-        output = cast("Any", output)[0]
-    return output if isinstance(output, Tensor) else None
 
 
 def _strided_like(value: Tensor, tensor: Tensor) -> Tensor:

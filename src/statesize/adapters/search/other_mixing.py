@@ -10,12 +10,11 @@ from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.check import seeded_otherwise
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.layout import position_axis
-from statesize.adapters.models.model_state import device_of
+from statesize.adapters.models.layout import position_axis, returned_tensor
+from statesize.adapters.models.model_state import device_of, tensors_in
 from statesize.adapters.models.precision import BOUNDS, relative_difference
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import NOT_CAUSAL, Observation, Product
@@ -181,21 +180,18 @@ def _changed_by_later_tokens(forward: Forward, calls: Sequence[Call], hidden: Te
 
 
 def _passed(forward: Forward, calls: Sequence[Call]) -> list[dict[str, list[Tensor]]]:
-    """What enters each call in a run, and the first tensor that leaves it."""
+    """What enters each call in a run, and what leaves it."""
     passed: dict[nn.Module, list[dict[str, list[Tensor]]]] = {call.module: [] for call in calls}
 
     def enter(module: nn.Module, args: object, kwargs: object) -> None:
-        passed[module].append({_ENTERS: _copies((args, kwargs)), _LEAVES: []})
+        passed[module].append({_ENTERS: [leaf.clone() for leaf in tensors_in((args, kwargs))], _LEAVES: []})
 
     def leave(module: nn.Module, args: object, output: object) -> None:
-        passed[module][-1][_LEAVES] = _copies(output)[:1]
+        returned = returned_tensor(output, args, forward.length)
+        passed[module][-1][_LEAVES] = [] if returned is None else [returned.clone()]
 
     forward.hidden(read, enter=dict.fromkeys(passed, enter), leave=dict.fromkeys(passed, leave))
     return [passed[call.module].pop(0) for call in calls]
-
-
-def _copies(values: object) -> list[Tensor]:
-    return [leaf.clone() for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
 @dataclass(eq=False)
@@ -209,7 +205,7 @@ class _Mixed:
     @classmethod
     def of(cls, runs: LoneRuns, held: Sequence[Tensor] = (), parts: Collection[nn.Module] = ()) -> Self:
         """Run a module; its kernels return what is held, as far as that goes, and what parts return is kept."""
-        mixed = cls(returned={part: [] for part in (runs.module, *parts)})
+        mixed = cls(returned={part: [] for part in parts})
 
         def observe(make: Callable[[], Observation], product: Product | None = None) -> Tensor | None:
             if product is None:
@@ -220,9 +216,7 @@ class _Mixed:
         def keep(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
             mixed.returned[module].append(output)
 
-        runs.run(hooks=partial(reading, {}, dict.fromkeys(mixed.returned, keep)), observe=observe)
-        whole: list[object] = tree_leaves(mixed.returned.pop(runs.module))
-        output = next((leaf for leaf in whole if isinstance(leaf, Tensor)), None)
+        output = runs.run(hooks=partial(reading, {}, dict.fromkeys(mixed.returned, keep)), observe=observe).output
         if output is not None and position_axis(output, runs.length) is None:
             # Some layers return the positions of all sequences as rows.
             rows = (runs.sequences, runs.length)

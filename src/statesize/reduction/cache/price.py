@@ -14,7 +14,7 @@ from statesize.check import refuse, require_count, require_real
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import reporting
 from statesize.io.steps import Plan, PlannedStep, Steps
-from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX, Settings, all_but
+from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX, Settings, all_but, given_settings
 from statesize.models.load import measured_model
 from statesize.reduction.cache.budgets import at_curves, equal
 from statesize.reduction.cache.curves import CacheSizes, cache_sizes, curves_of_documents
@@ -150,7 +150,7 @@ class Pricing:
             refuse("rule", f"one of {', '.join(get_args(Rule))}", rule)
         share = require_real("keep", keep, above=0, below=1, advice="It is the share of the tokens that stays.")
         wanted = require_count("documents", documents, least=FEWEST_PIECES)
-        settings = (settings or Settings()).without("cache", *all_but("future"))
+        settings = given_settings(settings).without("cache", *all_but("future"))
         after = require_count("future", settings.future or FOLLOWING, least=2)
         size = require_count("tokens", tokens, least=after + LEAST_PREFIX)
         hidden = require_count("needles", needles, least=0)
