@@ -320,9 +320,8 @@ def test_a_state_size_of_the_class_that_t_exceeds_is_not_believed():
     item = found["mixer"]
     assert (item.state_bytes, int(item.operator.state_size().max())) == (None, LENGTH - 1)
     assert item.note == (
-        "Its T keeps more than the 2 numbers that its class names by `state_size`. How many numbers it can "
-        "store is unknown: a text of 7 tokens is too short to show it; try a longer one, or set `state_size` in its "
-        "class to an integer, at least the rank of T."
+        "How many numbers it can store is unknown: T keeps more than the 2 numbers that its `state_size` names; make "
+        "it larger, or leave it out."
     )
 
 

@@ -164,7 +164,7 @@ def test_a_state_size_that_is_too_large_is_told_and_makes_no_cache_of_a_short_te
 
     model = nn.Sequential(nn.Embedding(30, 8), Averaging(_summed))
     (captured,) = ss.capture(model, TOKENS)
-    kept = "T here keeps 1 of the 4096 numbers that its class names by `state_size`."
+    kept = "T here keeps 1 of the 4096 numbers that its `state_size` names."
     assert captured.note == f"Its `state_size` seems too large: {kept}"
     assert captured.operator.state_size().tolist() == [4096] * 24
     profile = ss.profile(model, TOKENS, on_progress=lambda _: None)
@@ -178,7 +178,7 @@ def test_a_text_that_is_too_short_to_tell_a_state_size_says_so_and_a_state_size_
     model[1].state_size = 64
     (captured,) = ss.capture(model, torch.arange(24)[None])
     assert re.fullmatch(
-        r"T here keeps \d+ of the 64 numbers that its class names by `state_size`\. This text is too short to tell "
+        r"T here keeps \d+ of the 64 numbers that its `state_size` names\. This text is too short to tell "
         r"whether it can hold more\.",
         captured.note,
     )
@@ -208,15 +208,16 @@ def test_a_fixed_state_is_told_where_the_class_says_nothing_and_a_cache_is_unkno
     (fixed,) = ss.capture(model_of(_summed), TOKENS)
     assert (fixed.state_bytes, fixed.note) == (
         8 * 4,
-        "It holds 1 number per channel: at half of the text and at all of it, T keeps no more.",
+        "It holds 1 number per channel: at half of the text and at all of it, T keeps no more. Keys that it may store "
+        "are not counted.",
     )
     assert fixed.operator.state_size().tolist() == [0] + [1] * 23
     far = torch.rand(24, 24, generator=torch.Generator().manual_seed(0)).tril()
     capture = ss.capture(model_of(lambda entering: far[: entering.shape[1]].to(entering) @ entering), TOKENS)
     assert [(mixer.state_size, mixer.state_bytes) for mixer in capture.mixers] == [(None, None)]
     assert next(capture).note == (
-        "How many numbers it can store is unknown: a text of 24 tokens can show only sizes up to 5; try a longer "
-        "one, or set `state_size` in its class to an integer, at least the rank of T."
+        "How many numbers it can store is unknown: 24 tokens show a fixed state of at most 5 numbers, and none show a "
+        "state that fades or keeps every token; set the layer's `state_size` to an integer, at least the rank of T."
     )
 
 

@@ -68,7 +68,10 @@ def test_what_the_class_names_counts_if_t_reads_no_more(how):
     for mask, held in ((STREAM, 9), (CAUSAL, None)):
         refused = captured(how, mask, state_size=8)
         assert refused.state_size == held
-        assert refused.note == "Its T keeps more than the 8 numbers that its class names by `state_size`."
+        assert (
+            refused.note
+            == "T keeps more than the 8 numbers that its `state_size` names; make it larger, or leave it out."
+        )
     short = captured(how, CAUSAL, state_size=200)
     assert short.operator.state_size().tolist() == list(range(LENGTH))
     assert short.state_bytes == LENGTH * TOKEN_BYTES

@@ -64,6 +64,14 @@ def test_a_state_of_as_many_numbers_as_tokens_is_no_cache(mixer, against):
     assert found.summary()["state_utilisation"].notna().tolist() == [mixer == "gla"]
 
 
+@pytest.mark.parametrize(
+    ("cut", "kept"),
+    [(5, "5 tokens kept (280 B"), (12, "12 tokens kept (672 B"), (16, "the 8 that can pass, with 16 tok")],
+)
+def test_tokens_kept_are_those_before_the_cut_that_is_named(cut, kept):
+    assert f" past token {cut} of 24, of {kept}" in headline([small("sa", "sa", positions=[cut])]).sentence
+
+
 def test_the_order_of_profiles_does_not_matter(profiles):
     assert headline(profiles) == headline(profiles[::-1])
 

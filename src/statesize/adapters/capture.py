@@ -20,6 +20,7 @@ from statesize.adapters.check import (
     check_operator,
     check_rounded_operator,
     compare_runs,
+    keeping_state,
     rounded_agreement,
 )
 from statesize.adapters.forward import Forward, Inputs
@@ -40,12 +41,17 @@ from statesize.adapters.select import (
     is_own_code,
     selected,
 )
-from statesize.adapters.watch import Call, ModelRun, further_calls, record_calls, rerun, sampled
+from statesize.adapters.watch import Call, ModelRun, further_calls, named_state_size, record_calls, rerun, sampled
 from statesize.errors import InputError, ModelError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.text import counted
 
 __all__ = ["Capture", "Captured", "FoundMixer", "capture_module"]
+
+KEEPS_STATE = (
+    "It keeps state from call to call: a second call with the same text returns other numbers. Measured is the first "
+    "one. Reset the state at the start of forward if each text begins anew."
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -138,17 +144,22 @@ class Capture(Iterator[Captured]):
         return [self._in_model(item, call) for item, wanted in zip(mixers, chosen, strict=True) if wanted]
 
     def _derivative(self, call: Call) -> Captured:
-        from statesize.adapters.search.derivative import NOTE, derivative
+        from statesize.adapters.search.derivative import NOT_USED, NOTE, SEVERAL_VALUES, derivative
         from statesize.adapters.search.lone_run import LoneRuns
 
         operator, returned = derivative(call.name, LoneRuns.of(self._forward, call))
         agreed = agreement(call, (), sampled(returned), lambda: self._as_it_ran(call))
+        notes = (
+            NOTE,
+            SEVERAL_VALUES if is_own_code(call.module) else "",
+            "" if named_state_size(call.name, call.module) is None else NOT_USED,
+        )
         return Captured(
             **vars(replace(call.mixers[0], name=call.labels[0])),
             units_operator=lambda units: operator[:, units],
             operator_difference=0.0,
             agreement=agreed,
-            note=NOTE,
+            note=" ".join(filter(None, notes)),
         )
 
     def _in_model(self, item: Captured, call: Call) -> Captured:
@@ -259,9 +270,11 @@ def capture_module(
     by_cache.pop("", None)
     readers = {label: tuple(labels) for labels in by_cache.values() if len(labels) > 1 for label in labels}
     further, notes = further_calls(recording.calls) if around else {}, dict[str, str]()
+    keeping = keeping_state(forward, recording.calls, limit) if changed and checks == "all" else ""
     for call, beside in zip_longest(recording.calls, around):
         for label in call.labels:
-            notes[label] = " ".join(filter(None, (own_mixing.notes.get(call.name), beside, further.get(label))))
+            kept = KEEPS_STATE if call.name == keeping else ""
+            notes[label] = " ".join(filter(None, (own_mixing.notes.get(call.name), beside, further.get(label), kept)))
     named = [pair for call in calls for pair in zip(call.mixers, call.labels, strict=True)]
     mixers = tuple(replace(mixer, name=label) for mixer, label in named if label in chosen)
     again = partial(rerun, forward, short_convolutions=short_convolutions)

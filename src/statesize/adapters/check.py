@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.layout import position_axis
+from statesize.adapters.models.layout import position_axis, returned_tensor
 from statesize.adapters.models.model_state import device_of
 from statesize.adapters.models.precision import (
     BOUNDS,
@@ -25,7 +27,7 @@ from statesize.adapters.models.precision import (
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import Observation
 from statesize.adapters.runs import bare, read
-from statesize.adapters.watch import Call, ModelRun, read_calls
+from statesize.adapters.watch import Call, ModelRun, read_calls, sampled
 from statesize.errors import ModelError
 from statesize.operators import Dense, Operator, Recurrence
 from statesize.operators.stepped import Stepped
@@ -237,6 +239,29 @@ def check_deterministic(forward: Forward, read: Tensor | None) -> None:
         " so there is no reference to compare with. Make it deterministic: no dropout or noise in eval mode, no state "
         "of its own from call to call, torch.use_deterministic_algorithms(True) on a GPU."
     )
+
+
+def keeping_state(forward: Forward, calls: Sequence[Call], limit: float) -> str:
+    """The name of the first mixer that another call of the model finds in another state; "" where there is none."""
+    left = defaultdict[nn.Module, list[Tensor | None]](list)
+
+    def leave(module: nn.Module, args: object, output: object) -> None:
+        left[module].append(sampled(returned_tensor(output, args, forward.length)))
+
+    def twice(model: nn.Module, call: Callable[[], Any]) -> Any:
+        return read(model, lambda: (call(), call())[1], {}, {call.module: leave for call in calls})
+
+    # In what state a call leaves a layer of one's own, only that layer knows: a further call may raise anything.
+    with suppress(Exception):
+        forward.hidden(twice)
+    for call in calls:
+        half = sum(other.module is call.module for other in calls)
+        first, second = left[call.module][:half], left[call.module][half:]
+        pairs = [(one, two) for one, two in zip(first, second, strict=False) if one is not None and two is not None]
+        alike = all(one.shape == two.shape and relative_difference(two, one) <= limit for one, two in pairs)
+        if len(second) < half or not alike:
+            return call.name
+    return ""
 
 
 def _drawing(forward: Forward) -> str:

@@ -191,10 +191,10 @@ class Forward:
         return returned_tensor(hidden, (self.args, self.kwargs), self.length)
 
     def called(self, *args: Any, **kwargs: Any) -> Any:
-        """What the backbone returns; where one of its embeddings refuses the inputs, an InputError."""
+        """What the backbone returns; where its embeddings refuse the inputs, or none takes ids, an InputError."""
         try:
             return self.backbone(*args, **kwargs)
-        except (RuntimeError, IndexError) as error:
+        except Exception as error:  # whatever a layer of one's own raises where it is given ids
             self._refuse_ids(error)
             raise
 
@@ -202,6 +202,12 @@ class Forward:
         """Say what is wrong with ids or their number where an embedding of the model, of any class, refused them."""
         given = cast("Tensor", self.args[0] if self.args else self.kwargs[self.measured.name])
         name = self.measured.name or "inputs"
+        if not given.is_floating_point() and not any(isinstance(part, nn.Embedding) for _, part in self.parts):
+            raise InputError(
+                f"{name} must be hidden states of shape (sequences, positions, channels) for "
+                f"{type(self.model).__name__}, which has no embedding, got integers of shape {tuple(given.shape)}. "
+                "Give what enters the layer in its model, or measure the whole model."
+            ) from error
         for frame, _ in walk_tb(error.__traceback__):
             embedding, ids = frame.f_locals.get("self"), frame.f_locals.get("input")
             if not isinstance(embedding, nn.Embedding) or not isinstance(ids, Tensor):

@@ -318,9 +318,9 @@ class Memory:
     @classmethod
     def named(cls, said: int, kept: int, *, is_short: bool, fixed: Callable[[], int | None]) -> Self:
         """What a class says, if T keeps no more; `fixed` is the size at which T no longer grows, None if unknown."""
-        names = f"the {said} numbers that its class names by `state_size`."
+        names = f"the {said} numbers that its `state_size` names."
         if kept > said:
-            return cls(None, f"Its T keeps more than {names}")
+            return cls(None, f"T keeps more than {names[:-1]}; make it larger, or leave it out.")
         note = f"T here keeps {kept} of {names}" if 0 < kept < said else ""
         if note and is_short:
             note += " This text is too short to tell whether it can hold more."

@@ -476,10 +476,13 @@ def _without_sinks(profile: Profiled, metric: str, layers: Sequence[int]) -> flo
 
 
 def _against(nodes: Sequence[xr.Dataset]) -> str:
-    """What ESS at the middle is set against: what a cache or a state holds there, or what could pass."""
+    """What ESS at the middle is set against: tokens that are kept, the size of a state, or what could pass."""
     ceiling = max(middle_ceiling(node) for node in nodes)
     if all(keeps_everything(node) for node in nodes):
-        return f"of the {ceiling:.0f} that it holds"
+        # Behind the middle fewer tokens read than are kept.
+        kept = max(float(known_mean(at_middle(node, node["state_size"].values[:, None]), (0, 1))) for node in nodes)
+        passing = f"the {ceiling:.0f} that can pass, with " if round(ceiling) < round(kept) else ""
+        return f"of {passing}{kept:.0f} tokens kept"
     sizes = [largest_size(node) for node in nodes]
     if all(size <= middle_ceiling(node) for size, node in zip(sizes, nodes, strict=True)):
         one = len(set(sizes)) == 1 and not any(node.attrs["state_sizes"] for node in nodes)

@@ -38,7 +38,7 @@ from statesize.adapters.search.lone_run import (
 from statesize.adapters.search.mixing import mixes_positions
 from statesize.adapters.search.other_inputs import changed_at, changed_input
 from statesize.errors import ModelError
-from statesize.operators import Dense, Operator
+from statesize.operators import BlockDense, Dense, Operator
 
 # Random combinations of the rows of T, by which pairs of tensors are recognised.
 _COMBINATIONS = 3
@@ -79,6 +79,10 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
     # channel and position of the source, so that every head, row and column is reached, then tell.
     if math.prod(operator.batch_shape) * operator.length**2 > _LARGEST:
         return Checked(reason="its T is too large")
+    if isinstance(operator, BlockDense):
+        return Checked(
+            reason="its T takes several values of each token; `multiplicity` says how many channels share it"
+        )
     # The author's code may be written for one dtype or one place in the model: what it then raises can be anything.
     pair = _RIGHT.get(runs.module, {}).get(runs.length)
     try:

@@ -20,6 +20,11 @@ NOTE = (
     "It has no single T: this is the derivative of its outputs by its inputs at this text, all channels together. It "
     "compares with no T of one head or channel."
 )
+SEVERAL_VALUES = (
+    "If it is linear in several values per token, such as two writes, give its class a method `operator(hidden)` that "
+    "returns statesize.operators.BlockDense."
+)
+NOT_USED = "Its `state_size` is not used: that counts numbers per channel, and a derivative those of the whole layer."
 
 
 def state_size(module: nn.Module) -> int | None:

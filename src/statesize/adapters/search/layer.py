@@ -16,6 +16,7 @@ from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import UNKNOWN_SIZE, Observation, Units
 from statesize.adapters.search.linear_parts import Mix, described_part
 from statesize.adapters.search.lone_run import DOUBLE, OUTPUT, SINGLE, LoneRuns, by_position, like, noise
+from statesize.adapters.search.mixing import CAUSES
 from statesize.adapters.search.probabilities import Mixing
 from statesize.adapters.watch import Memory, named_state_size
 from statesize.errors import ModelError
@@ -70,10 +71,12 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
         state_size = state_size.clamp(max=states) if states < length - 1 else torch.full_like(state_size, states)
     # Attention stores keys beside the values.
     stored = (2 if is_attention else 1) * (groups or units) * shared * (length if states is None else states)
+    unknown = "" if is_sized else f"{UNKNOWN_SIZE}:"
     notes = (
-        memory.note,
-        "" if is_sized else _unknown_size(length, in_double=mix.precision is DOUBLE),
-        f"It holds {counted(states, 'number')} per channel: at half of the text and at all of it, T keeps no more."
+        unknown,
+        memory.note if said else unknown and _shown_sizes(length, in_double=mix.precision is DOUBLE),
+        f"It holds {counted(states, 'number')} per channel: at half of the text and at all of it, T keeps no more. "
+        "Keys that it may store are not counted."
         if states is not None and states != said
         else "",
         described_part(mix.before, mix.behind),
@@ -105,13 +108,13 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
     return observation, returned, memory
 
 
-def _unknown_size(length: int, *, in_double: bool) -> str:
-    """That no state was found, and what may show one: it must hold fewer numbers than a quarter of the text has."""
-    advice = "set `state_size` in its class to an integer, at least the rank of T."
-    if not in_double:
-        return f"{UNKNOWN_SIZE}: only code that runs in float64 shows it; {advice}"
-    most = f"can show only sizes up to {length // 4 - 1}" if length >= _SHORTEST else "is too short to show it"
-    return f"{UNKNOWN_SIZE}: a text of {length} tokens {most}; try a longer one, or {advice}"
+def _shown_sizes(length: int, *, in_double: bool) -> str:
+    """Which sizes a text shows, and what says the others: a state must hold less than a quarter of the tokens."""
+    shown = "only code that runs in float64 shows it"
+    if in_double:
+        most = f"a fixed state of at most {length // 4 - 1} numbers" if length >= _SHORTEST else "no state"
+        shown = f"{length} tokens show {most}, and none show a state that fades or keeps every token"
+    return f"{shown}; set the layer's `state_size` to an integer, at least the rank of T."
 
 
 def _by_unit(matrix: Tensor, channels: Tensor, sequences: int) -> Tensor:
@@ -164,7 +167,7 @@ class Impulses:
             columns.append(by_unit.permute(2, 3, 0, 1, 4).flatten(3))
         matrix = torch.cat(columns, -1)[..., :length]
         if bool(matrix.triu(1).abs().max() > self.mix.precision.rounding * matrix.abs().max()):
-            raise ModelError(f"Mixer {self.name} must be causal, but impulses reach earlier positions.")
+            raise ModelError(f"Mixer {self.name} must be causal, but impulses reach earlier positions. {CAUSES}")
         return matrix.tril()
 
     @torch.no_grad()

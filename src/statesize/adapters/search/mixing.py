@@ -24,6 +24,10 @@ from statesize.errors import ModelError
 _ROUNDS = 12
 ROUNDING = 1e-5
 """Differences below this part of the largest value are rounding."""
+CAUSES = (
+    "Look for a mask that is missing, a mean or a norm over positions, an FFT whose input is not padded to twice its "
+    "length, or a convolution that is padded on both sides."
+)
 HOW_ELSE = "Give its class a method `operator(hidden)` that returns a statesize Operator."
 
 
@@ -104,7 +108,7 @@ def mixes_positions(runs: LoneRuns, name: str, rounds: int = DRAWS) -> bool:
         if difference > limit:
             raise NotCausalError(
                 f"Mixer {name} must be causal, but its output at position {first} changes with its input from position "
-                f"{cut} on, by {difference / float(plain.abs().max()):.1e} of the largest value."
+                f"{cut} on, by {difference / float(plain.abs().max()):.1e} of the largest value. {CAUSES}"
             )
     return all(bool((by_position((earlier - plain).abs(), axis)[middle:] > limit).any()) for axis in axes)
 
@@ -141,7 +145,7 @@ def mixing_before(runs: LoneRuns, name: str) -> str:
             answer = answer_of(one, two, runs.length, position)
             if answer is not None and answer.first < position:
                 raise NotCausalError(
-                    f"{name} must be causal, but mixes positions backwards before {type(part).__name__}."
+                    f"{name} must be causal, but mixes positions backwards before {type(part).__name__}. {CAUSES}"
                 )
             if answer is not None and answer.last > answer.first:
                 return (

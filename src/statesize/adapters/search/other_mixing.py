@@ -20,6 +20,7 @@ from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import NOT_CAUSAL, Observation, Product
 from statesize.adapters.runs import bare, read, reading
 from statesize.adapters.search.lone_run import STORED, LoneRuns
+from statesize.adapters.search.mixing import CAUSES
 from statesize.adapters.search.other_inputs import DRAWS, changed_at, changed_input, other_futures
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import Call
@@ -100,8 +101,7 @@ def _mixes_backwards(runs: LoneRuns, call: Call, plain: _Mixed, axis: int) -> bo
             if before <= limit < after:
                 raise ModelError(
                     f"Mixer {call.name} must be causal, but other input from position {cut} on changes what its map "
-                    f"makes of the values before, by {after:.1e} of the largest value. statesize measures causal "
-                    "models."
+                    f"makes of the values before, by {after:.1e} of the largest value. {CAUSES}"
                 )
         backwards |= other.output is not None and _before(cast("Tensor", plain.output), other.output, axis, cut) > limit
     return backwards

@@ -1,0 +1,176 @@
+"""What the author of a layer is told, and that it helps."""
+
+import pytest
+import torch
+from torch import nn
+
+import statesize as ss
+from statesize.errors import InputError, ModelError
+
+WIDTH, SIZE, LENGTH = 8, 3, 24
+HIDDEN = torch.randn(1, LENGTH, WIDTH, generator=torch.Generator().manual_seed(0))
+
+
+class Mixed(nn.Module):
+    """A layer by the formula of its mixing."""
+
+    def __init__(self, mixed):
+        super().__init__()
+        self.enter, self.leave, self.mixed = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH), mixed
+
+    def forward(self, hidden):
+        return self.leave(self.mixed(self.enter(hidden)))
+
+
+class Kept(Mixed):
+    """A running mean that goes on from where the last call has left it."""
+
+    def __init__(self, where, kept):
+        super().__init__(self.mean)
+        self.kept = kept
+        if where == "buffer":
+            self.register_buffer("last", torch.zeros(1, WIDTH))
+        else:
+            self.last = torch.zeros(1, WIDTH) if where == "attribute" else None
+
+    def mean(self, values):
+        states = [torch.zeros_like(values[:, 0]) if self.last is None else self.last.to(values)]
+        for value in values.unbind(1):
+            states.append(0.8 * states[-1] + value)
+        last = states[-1] if self.kept else torch.zeros_like(states[-1])
+        if isinstance(self.last, torch.Tensor) and "last" in self._buffers:
+            self.last.copy_(last)
+        else:
+            self.last = last
+        return torch.stack(states[1:], 1)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("where", ["buffer", "attribute", "nothing yet"])
+def test_a_layer_that_goes_on_from_its_last_call_is_told(where, kept):
+    torch.manual_seed(0)
+    plain, layer = Mixed(lambda values: values.cumsum(1)), Kept(where, kept)
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    capture = ss.capture(nn.Sequential(plain, layer), HIDDEN)
+    notes = {item.name: item.note for item in capture}
+    told = "It keeps state from call to call: a second call with the same text returns other numbers."
+    assert [name for name, note in notes.items() if told in note] == (["1"] if kept else [])
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+
+
+def test_a_layer_whose_next_call_fails_keeps_state():
+    def once(values):
+        if layer.seen:
+            raise ValueError("called twice")
+        layer.seen = 1
+        return values.cumsum(1)
+
+    torch.manual_seed(0)
+    layer = Mixed(once)
+    layer.seen = 0
+    (found,) = ss.capture(layer, HIDDEN)
+    assert "It keeps state from call to call" in found.note
+
+
+@pytest.mark.parametrize("layer", [Mixed(lambda values: values.cumsum(1)), nn.GRU(WIDTH, 4, batch_first=True)])
+@pytest.mark.parametrize("measure", [ss.profile, ss.capture, ss.network_ess])
+def test_ids_for_a_layer_that_takes_hidden_states_are_refused_by_name(measure, layer):
+    said = (
+        r"^inputs must be hidden states of shape \(sequences, positions, channels\) for .* got integers of shape \(1, "
+    )
+    with pytest.raises(InputError, match=said):
+        measure(layer, torch.arange(LENGTH)[None])
+
+
+@pytest.mark.parametrize(
+    ("mixed", "mended"),
+    [
+        (lambda values: (values @ values.mT) @ values, lambda values: (values @ values.mT).tril() @ values),
+        (
+            lambda values: (values - values.mean(1, keepdim=True)).cumsum(1),
+            lambda values: (values - values.mean(2, keepdim=True)).cumsum(1),
+        ),
+        (lambda values: filtered(values, LENGTH), lambda values: filtered(values, 2 * LENGTH)),
+        (lambda values: convolved(values, (2, 2)), lambda values: convolved(values, (4, 0))),
+    ],
+    ids=["mask", "mean", "FFT", "padding"],
+)
+def test_a_layer_that_is_not_causal_is_told_likely_causes_and_what_mends_it(mixed, mended):
+    torch.manual_seed(0)
+    layer = Mixed(mixed)
+    with pytest.raises(
+        ModelError, match=r"must be causal.* a mask that is missing, a mean .* an FFT .* padded on both"
+    ):
+        ss.capture(layer, HIDDEN)
+    layer.mixed = mended
+    assert len(list(ss.capture(layer, HIDDEN))) == 1
+
+
+def filtered(values, size):
+    kernel = 0.9 ** torch.arange(LENGTH, dtype=values.dtype)[:, None]
+    spectrum = torch.fft.rfft(values, n=size, dim=1) * torch.fft.rfft(kernel, n=size, dim=0)
+    return torch.fft.irfft(spectrum, n=size, dim=1)[:, :LENGTH]
+
+
+def convolved(values, padding):
+    kernel = torch.arange(1.0, 6).to(values).expand(WIDTH, 1, 5)
+    return nn.functional.conv1d(nn.functional.pad(values.mT, padding), kernel, groups=WIDTH).mT
+
+
+class TwoWrites(nn.Module):
+    """A delta rule that writes two values per token."""
+
+    def __init__(self):
+        super().__init__()
+        self.keys, self.query = nn.ModuleList(nn.Linear(WIDTH, SIZE) for _ in range(2)), nn.Linear(WIDTH, SIZE)
+        self.values = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(2))
+
+    def writes(self, hidden):
+        return [nn.functional.normalize(key(hidden), dim=-1) for key in self.keys]
+
+    def mixed(self, hidden, values):
+        state, outputs, query = hidden.new_zeros(len(hidden), SIZE, WIDTH), [], self.query(hidden)
+        for at in range(hidden.shape[1]):
+            for key, value in zip(self.writes(hidden), values, strict=True):
+                one = key[:, at, :, None]
+                state = state + one * (value[:, at, None] - one.mT @ state)
+            outputs.append(query[:, at, None] @ state)
+        return torch.cat(outputs, 1)
+
+    def forward(self, hidden):
+        return self.mixed(hidden, [value(hidden) for value in self.values])
+
+
+class Declared(TwoWrites):
+    multiplicity = WIDTH
+
+    def operator(self, hidden):
+        keys = torch.stack(self.writes(hidden), 2).flatten(1, 2)[:, None]
+        A = torch.eye(SIZE, dtype=hidden.dtype) - keys[..., :, None] * keys[..., None, :]
+        steps = ss.Recurrence(A, keys, self.query(hidden).repeat_interleave(2, 1)[:, None])  # two per token
+        T = steps.dense()[..., 1::2, :].unflatten(-1, (-1, 2)).unsqueeze(-3)  # read behind the second
+        return ss.operators.BlockDense(T, torch.full((hidden.shape[1],), SIZE))
+
+
+def test_two_values_per_token_are_measured_side_by_side_as_the_note_of_the_derivative_says():
+    torch.manual_seed(0)
+    plain, declared, hidden = TwoWrites().double(), Declared().double(), HIDDEN.double()
+    declared.load_state_dict(plain.state_dict())
+    (derivative,), (found,) = ss.capture(plain, hidden), ss.capture(declared, hidden)
+    assert "a method `operator(hidden)` that returns statesize.operators.BlockDense." in derivative.note
+    values = torch.stack([value(hidden) for value in plain.values])
+    expected = torch.autograd.functional.jacobian(lambda values: plain.mixed(hidden, values)[0, :, 0], values)
+    torch.testing.assert_close(found.operator.matrix[0, 0, :, 0], expected[:, :, 0, :, 0].permute(0, 2, 1))
+    assert (found.state_bytes, found.multiplicity) == (SIZE * WIDTH * 8, WIDTH)
+    said = str(ss.profile(declared, hidden))
+    assert f"of the {SIZE} that it holds" in said
+    assert "T of 1 layer is as the class says, and not checked." in said
+
+
+def test_a_state_size_that_a_derivative_does_not_use_is_told():
+    torch.manual_seed(0)
+    layer = Mixed(lambda values: values.cummax(1)[0])
+    told = "Its `state_size` is not used: that counts numbers per channel"
+    assert told not in next(ss.capture(layer, HIDDEN)).note
+    layer.state_size = 2
+    assert told in next(ss.capture(layer, HIDDEN)).note
