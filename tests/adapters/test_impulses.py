@@ -208,8 +208,7 @@ def test_a_fixed_state_is_told_where_the_class_says_nothing_and_a_cache_is_unkno
     (fixed,) = ss.capture(model_of(_summed), TOKENS)
     assert (fixed.state_bytes, fixed.note) == (
         8 * 4,
-        "It holds 1 number per channel: at half of the text and at all of it, T keeps no more. Keys that it may store "
-        "are not counted.",
+        "It holds 1 number per channel: at half of the text and at all of it, T keeps no more.",
     )
     assert fixed.operator.state_size().tolist() == [0] + [1] * 23
     far = torch.rand(24, 24, generator=torch.Generator().manual_seed(0)).tril()

@@ -167,10 +167,37 @@ def test_two_values_per_token_are_measured_side_by_side_as_the_note_of_the_deriv
     assert "T of 1 layer is as the class says, and not checked." in said
 
 
-def test_a_state_size_that_a_derivative_does_not_use_is_told():
+@pytest.mark.parametrize(("states", "held"), [(SIZE, SIZE), (5, 5), (SIZE - 1, None), (None, None)])
+def test_a_layer_without_a_t_holds_what_its_state_size_says_unless_it_carries_more(states, held):
+    class Cell(nn.Module):
+        state_size = states
+
+        def __init__(self):
+            super().__init__()
+            self.cell, self.leave = nn.GRUCell(WIDTH, SIZE), nn.Linear(SIZE, WIDTH)
+
+        def forward(self, hidden):
+            outputs = [hidden.new_zeros(1, SIZE)]
+            for entering in hidden.unbind(1):
+                outputs.append(self.cell(entering, outputs[-1]))
+            return self.leave(torch.stack(outputs[1:], 1))
+
     torch.manual_seed(0)
-    layer = Mixed(lambda values: values.cummax(1)[0])
-    told = "Its `state_size` is not used: that counts numbers per channel"
-    assert told not in next(ss.capture(layer, HIDDEN)).note
-    layer.state_size = 2
-    assert told in next(ss.capture(layer, HIDDEN)).note
+    layer = Cell()
+    (found,) = ss.capture(layer, HIDDEN)
+    assert (found.kind, found.state_size, found.state_bytes) == ("derivative", held, held and 4 * held)
+    assert ("It carries more than its `state_size`" in found.note) == (states == SIZE - 1)
+    against = f"at most {LENGTH // 2 * WIDTH}" if held is None else f"the {held} that it holds"
+    assert f"of {against}" in str(ss.profile(layer, HIDDEN))
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_what_weights_that_sum_to_one_may_need_beside_the_values_is_not_counted(normalised):
+    def averaged(values, keep=4):
+        weights = (values @ values.mT / 4).exp() * torch.ones(LENGTH, LENGTH).tril().triu(1 - keep)
+        return weights @ values / (weights.sum(-1, keepdim=True) if normalised else 1)
+
+    torch.manual_seed(0)
+    (found,) = ss.capture(Mixed(averaged), HIDDEN)
+    assert found.state_size == 3
+    assert ("keys or a normaliser that it may keep for that are not counted" in found.note) == normalised

@@ -41,7 +41,7 @@ from statesize.adapters.select import (
     is_own_code,
     selected,
 )
-from statesize.adapters.watch import Call, ModelRun, further_calls, named_state_size, record_calls, rerun, sampled
+from statesize.adapters.watch import Call, ModelRun, further_calls, record_calls, rerun, sampled
 from statesize.errors import InputError, ModelError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.text import counted
@@ -144,22 +144,20 @@ class Capture(Iterator[Captured]):
         return [self._in_model(item, call) for item, wanted in zip(mixers, chosen, strict=True) if wanted]
 
     def _derivative(self, call: Call) -> Captured:
-        from statesize.adapters.search.derivative import NOT_USED, NOTE, SEVERAL_VALUES, derivative
+        from statesize.adapters.search.derivative import derivative
         from statesize.adapters.search.lone_run import LoneRuns
 
-        operator, returned = derivative(call.name, LoneRuns.of(self._forward, call))
+        operator, returned, note = derivative(call.name, LoneRuns.of(self._forward, call))
         agreed = agreement(call, (), sampled(returned), lambda: self._as_it_ran(call))
-        notes = (
-            NOTE,
-            SEVERAL_VALUES if is_own_code(call.module) else "",
-            "" if named_state_size(call.name, call.module) is None else NOT_USED,
-        )
+        mixer = replace(call.mixers[0], name=call.labels[0])
+        if mixer.state_size is not None and int(operator.state_size()[-1]) > mixer.state_size:
+            mixer = replace(mixer, state_size=None, state_bytes=None)
         return Captured(
-            **vars(replace(call.mixers[0], name=call.labels[0])),
+            **vars(mixer),
             units_operator=lambda units: operator[:, units],
             operator_difference=0.0,
             agreement=agreed,
-            note=" ".join(filter(None, notes)),
+            note=note,
         )
 
     def _in_model(self, item: Captured, call: Call) -> Captured:
@@ -212,7 +210,7 @@ class Capture(Iterator[Captured]):
 
         def run() -> Tensor | None:
             output = call.module(*call.args, **call.kwargs)
-            return sampled(returned_tensor(output, (call.args, call.kwargs), self.forward.length))
+            return sampled(returned_tensor(output, (call.args, call.kwargs), self._forward.length))
 
         return bare(self._forward.model, run, call.module, lambda _: set_autocast(call.autocast))
 

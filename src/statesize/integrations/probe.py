@@ -407,7 +407,7 @@ def _without_utilisation(profile: Profile) -> dict[str, str]:
         more = "longer texts or more positions have one"
         if math.isnan(one.size):
             told = str(profile.mixer(one.layer).attrs["note"]).partition(f"{UNKNOWN_SIZE}: ")[2].partition(".")[0]
-            more = told or "a derivative does not show it"
+            more = told or "set the layer's `state_size` to an integer"
         causes[one.layer] = f"{str(one).partition(': ')[2]}; {more}"
     return causes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,40 +14,60 @@ from statesize.adapters.models.precision import differentiable
 from statesize.adapters.models.sharded import unsharded_copy
 from statesize.adapters.runs import bare
 from statesize.adapters.search.lone_run import LoneRuns, by_position, like
+from statesize.adapters.select import is_own_code
+from statesize.adapters.watch import named_state_size
 from statesize.errors import InputError, ModelError
 from statesize.operators import BlockDense, Derivative
 
-NOTE = (
+_NOTE = (
     "It has no single T: this is the derivative of its outputs by its inputs at this text, all channels together. It "
     "compares with no T of one head or channel."
 )
-SEVERAL_VALUES = (
+_SEVERAL_VALUES = (
     "If it is linear in several values per token, such as two writes, give its class a method `operator(hidden)` that "
     "returns statesize.operators.BlockDense."
 )
-NOT_USED = "Its `state_size` is not used: that counts numbers per channel, and a derivative those of the whole layer."
+_EXCEEDED = "It carries more than its `state_size`: where there is no T, that counts the numbers of the whole layer."
+# Singular values that are numbers of a state, as parts of the largest.
+_STATE = {torch.float64: 1e-8, torch.float32: 1e-4}
 
 
-def state_size(module: nn.Module) -> int | None:
-    """Numbers that a layer keeps of all channels together: of torch's recurrences; None if unknown."""
-    # What a class says in `state_size` is that of one channel.
+def state_size(name: str, module: nn.Module) -> int | None:
+    """Numbers that a layer keeps of all channels together: of torch's recurrences, or as it says; None if unknown."""
     if isinstance(module, nn.RNNBase):
         hidden = module.proj_size or module.hidden_size
         return module.num_layers * (hidden + module.hidden_size if module.mode == "LSTM" else hidden)
-    return None
+    return named_state_size(name, module) if is_own_code(module) else None
 
 
-def derivative(name: str, runs: LoneRuns) -> tuple[BlockDense | Derivative, Tensor]:
-    """∂y_i/∂x_j of a module, in float64 where it can be, batch shape (S, 1), and what it returned."""
+def derivative(name: str, runs: LoneRuns) -> tuple[BlockDense | Derivative, Tensor, str]:
+    """∂y_i/∂x_j of a module, in float64 where it can be, batch shape (S, 1), what it returned, and a note."""
+    states, notes = state_size(name, runs.module), [_NOTE]
+    dtype = torch.float64
     try:
-        operator, returned = _in_dtype(name, runs, torch.float64)
+        operator, returned = _in_dtype(name, runs, states, dtype)
     except RuntimeError:
         # Some layers make tensors of float32 themselves.
-        operator, returned = _in_dtype(name, runs, torch.float32)
-    return operator if operator.by_products else operator.block_dense(), returned
+        dtype = torch.float32
+        operator, returned = _in_dtype(name, runs, states, dtype)
+    if is_own_code(runs.module):
+        if states is not None and _carries_more(operator, states):
+            operator, returned = _in_dtype(name, runs, None, dtype)
+            notes.append(_EXCEEDED)
+        notes.append(_SEVERAL_VALUES)
+    return operator if operator.by_products else operator.block_dense(), returned, " ".join(notes)
 
 
-def _in_dtype(name: str, runs: LoneRuns, dtype: torch.dtype) -> tuple[Derivative, Tensor]:
+def _carries_more(operator: Derivative, states: int) -> bool:
+    """Whether the rank of the block at the middle is larger: that of its products with one more random past."""
+    middle = operator.length // 2
+    block = operator.jacobian(0, middle, middle)
+    past = torch.randn(states + 1, middle * operator.inputs, generator=torch.Generator().manual_seed(0))
+    sigma = cast("Tensor", torch.linalg.svdvals(block.forward(past.double())))
+    return len(sigma) > states and bool(sigma[states] > _STATE[operator.point.dtype] * sigma[0])
+
+
+def _in_dtype(name: str, runs: LoneRuns, states: int | None, dtype: torch.dtype) -> tuple[Derivative, Tensor]:
     """The derivative of a copy of a module in a dtype, and what that returned."""
     alone = _copied(runs, dtype)
     entering = entering_tensor((alone.args, dict(alone.kwargs)), alone.length)
@@ -81,7 +102,6 @@ def _in_dtype(name: str, runs: LoneRuns, dtype: torch.dtype) -> tuple[Derivative
 
     returned, _ = run(entering)
     point = by_sequence(entering, axis)
-    states = state_size(runs.module)
     sizes = None if states is None else torch.full((runs.length,), states)
     try:
         return Derivative(function, point, sizes), returned.detach()

@@ -29,6 +29,8 @@ _AT_ONCE = 32
 # are numbers of a state and rounding, as parts of the largest.
 _SAMPLES = 256
 _STATE, _ROUNDING = 1e-8, 1e-12
+# How far sums of weights may be from 1 by a number that keeps a division from 0.
+_NORMALISED = 1e-3
 # Positions below which two lengths tell nothing.
 _SHORTEST = 8
 _IN_SINGLE = "Its code does not run in float64: its T is that of float32, to 1e-5."
@@ -75,9 +77,11 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
     notes = (
         unknown,
         memory.note if said else unknown and _shown_sizes(length, in_double=mix.precision is DOUBLE),
-        f"It holds {counted(states, 'number')} per channel: at half of the text and at all of it, T keeps no more. "
-        "Keys that it may store are not counted."
+        f"It holds {counted(states, 'number')} per channel: at half of the text and at all of it, T keeps no more."
         if states is not None and states != said
+        else "",
+        "Its weights sum to 1: keys or a normaliser that it may keep for that are not counted."
+        if states is not None and impulses.sum_to_one()
         else "",
         described_part(mix.before, mix.behind),
         _IN_SINGLE if mix.precision is SINGLE else "",
@@ -169,6 +173,12 @@ class Impulses:
         if bool(matrix.triu(1).abs().max() > self.mix.precision.rounding * matrix.abs().max()):
             raise ModelError(f"Mixer {self.name} must be causal, but impulses reach earlier positions. {CAUSES}")
         return matrix.tril()
+
+    def sum_to_one(self) -> bool:
+        """Whether equal values stay what they are, as those of attention do."""
+        passed_on = self._response(self.runs, torch.ones_like(self.entered)) - self.zero
+        sums = _by_unit(passed_on, self.mix.channels.target, self.runs.sequences)
+        return bool(((sums - 1).abs() <= _NORMALISED).all())
 
     @torch.no_grad()
     def state(self, stored: int) -> int | None:

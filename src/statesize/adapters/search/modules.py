@@ -48,7 +48,7 @@ def observed(found: OwnMixing, forward: Forward, call: Call) -> tuple[Observatio
 def described_call(found: OwnMixing, forward: Forward, call: Call) -> FoundMixer:
     """What is known of a call before it is measured."""
     if call.name in found.derivatives:
-        states = state_size(call.module)
+        states = state_size(call.name, call.module)
         size = None if states is None else states * call.weights.itemsize
         return FoundMixer(call.name, DERIVATIVE, 1, 1, states, size)
     return observed(found, forward, call)[0].found
