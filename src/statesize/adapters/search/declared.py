@@ -80,9 +80,7 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
     if math.prod(operator.batch_shape) * operator.length**2 > _LARGEST:
         return Checked(reason="its T is too large")
     if isinstance(operator, BlockDense):
-        return Checked(
-            reason="its T takes several values of each token; `multiplicity` says how many channels share it"
-        )
+        return Checked(reason="it takes several values of each token; `multiplicity` says how many channels share it")
     # The author's code may be written for one dtype or one place in the model: what it then raises can be anything.
     pair = _RIGHT.get(runs.module, {}).get(runs.length)
     try:
