@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import named_parts, token_embedding
+from statesize.adapters.models.model_state import mapped, named_parts, tensors_in, token_embedding
 from statesize.adapters.models.precision import differentiable
 from statesize.adapters.observation import in_this_thread
 from statesize.check import refuse
@@ -116,7 +116,7 @@ class Span:
         def check(module: nn.Module, args: tuple[object, ...], output: object) -> None:
             depends = any(isinstance(part, Tensor) and part.requires_grad for part in args)
             returned = first_tensor(output)
-            if depends and returned is not None and returned.is_floating_point() and not returned.requires_grad:
+            if depends and returned is not None and not returned.requires_grad:
                 names.append(called[module])
 
         with ExitStack() as hooks:
@@ -173,7 +173,7 @@ class Span:
     def _positions_first(self, name: str, value: object) -> tuple[Tensor, int]:
         """The first tensor of a value as (L, …), and its dimension of positions."""
         tensor, length, module = first_tensor(value), self._forward.length, f"Module {name or 'of the model'}"
-        if tensor is None or not tensor.is_floating_point():
+        if tensor is None:
             raise ModelError(f"{module} must return a tensor of numbers.")
         axis = self._layout(tensor)
         if axis is None:
@@ -204,30 +204,14 @@ class Span:
 
 
 def first_tensor(value: object) -> Tensor | None:
-    """A tensor, or the first one in a nested tuple, list or mapping."""
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, Mapping):
-        value = list(cast("Mapping[str, object]", value).values())
-    if not isinstance(value, tuple | list):
-        return None
-    parts = cast("list[object]", value)
-    return next((found for part in parts if (found := first_tensor(part)) is not None), None)
+    """A tensor of real numbers, or the first one in what a module returns."""
+    return next(iter(tensors_in(value)), None)
 
 
-def _replaced(value: Any, tensor: Tensor) -> Any:
+def _replaced(value: object, tensor: Tensor) -> object:
     """A copy of a value with another first tensor."""
-    if isinstance(value, Tensor):
-        return tensor
-    if isinstance(value, Mapping):
-        mapping = cast("Mapping[str, Any]", value)
-        changed: Any = cast("Any", type(mapping))(**mapping)
-        name = next(name for name, part in changed.items() if first_tensor(part) is not None)
-        changed[name] = _replaced(changed[name], tensor)
-        return changed
-    index = next(index for index, part in enumerate(value) if first_tensor(part) is not None)
-    parts = [*value[:index], _replaced(value[index], tensor), *value[index + 1 :]]
-    return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    first = first_tensor(value)
+    return mapped(value, lambda leaf: tensor if leaf is first else leaf)
 
 
 def _measured_tensor(forward: Forward) -> Tensor:
