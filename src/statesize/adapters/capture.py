@@ -24,8 +24,7 @@ from statesize.adapters.check import (
     rounded_agreement,
 )
 from statesize.adapters.forward import Forward, Inputs
-from statesize.adapters.models.layout import returned_tensor
-from statesize.adapters.models.model_state import is_a
+from statesize.adapters.models.model_state import is_a, returned_tensor
 from statesize.adapters.models.own_cache import SHORT_CONVOLUTION
 from statesize.adapters.models.precision import BOUNDS, allowed, set_autocast, stored_dtype
 from statesize.adapters.observation import FoundMixer, Observation
@@ -268,7 +267,7 @@ def capture_module(
     by_cache.pop("", None)
     readers = {label: tuple(labels) for labels in by_cache.values() if len(labels) > 1 for label in labels}
     further, notes = further_calls(recording.calls) if around else {}, dict[str, str]()
-    keeping = keeping_state(forward, recording.calls, limit) if changed and checks == "all" else ""
+    keeping = keeping_state(forward, recording.calls, limit) if has_own_code and checks == "all" else ""
     for call, beside in zip_longest(recording.calls, around):
         for label in call.labels:
             kept = KEEPS_STATE if call.name == keeping else ""

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.layout import position_axis, returned_tensor
-from statesize.adapters.models.model_state import device_of
+from statesize.adapters.models.model_state import device_of, position_axis, returned_tensor
 from statesize.adapters.models.precision import (
     BOUNDS,
     ROUNDED,

@@ -13,7 +13,7 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.layout import axis_by_modules, returned_tensor
+from statesize.adapters.models.layout import axis_by_modules
 from statesize.adapters.models.masks import UNPADDED, added_to_scores, check_mask, check_windows
 from statesize.adapters.models.model_state import (
     Parts,
@@ -22,6 +22,7 @@ from statesize.adapters.models.model_state import (
     mapped,
     named_parts,
     pretrained_models,
+    returned_tensor,
     token_embedding,
 )
 from statesize.adapters.models.precision import ROUNDED, relative_difference

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.layout import returned_tensor
-from statesize.adapters.models.model_state import mapped, named_parts
+from statesize.adapters.models.model_state import mapped, named_parts, returned_tensor
 from statesize.adapters.models.own_cache import bytes_beside
 from statesize.adapters.models.precision import (
     Autocast,

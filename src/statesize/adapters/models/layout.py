@@ -6,38 +6,14 @@ from collections.abc import Callable
 from itertools import permutations
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import tensors_in
 from statesize.errors import InputError
 
 # By the layout that torch gives them: their inputs are (B, C, L), or (…, C), or (L, B, C) without `batch_first`.
 _CHANNELS_SECOND = (nn.Conv1d, nn.BatchNorm1d, nn.InstanceNorm1d, nn.GroupNorm)
 _CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm)
 _POSITIONS_FIRST = (nn.RNNBase, nn.MultiheadAttention)
-
-
-def position_axis(tensor: Tensor, length: int) -> int | None:
-    """The dimension of positions, of a tensor of hidden states, heads or ids; None where none has their number."""
-    order = {1: (0,), 2: (1, 0), 3: (1, 0, 2), 4: (2, 1, 3)}.get(tensor.ndim, ())
-    return next((axis for axis in order if tensor.shape[axis] == length), None)
-
-
-def entering_tensor(arguments: object, length: int) -> Tensor | None:
-    """The first tensor of real numbers with positions among what a module is called with."""
-    tensors = (tensor for tensor in tensors_in(arguments) if tensor.ndim > 1)
-    return next((tensor for tensor in tensors if position_axis(tensor, length) is not None), None)
-
-
-def returned_tensor(output: object, arguments: object, length: int) -> Tensor | None:
-    """What a module returns in the shape of what enters, side by side; else the first tensor, if any with positions."""
-    tensors, entering = tensors_in(output), entering_tensor(arguments, length)
-    alike = [] if entering is None else [tensor for tensor in tensors if tensor.shape == entering.shape]
-    if len(alike) > 1 and alike[0].ndim > 2:
-        return torch.cat(alike, 1 if position_axis(alike[0], length) == alike[0].ndim - 1 else -1)
-    placed = [tensor for tensor in tensors if position_axis(tensor, length) is not None]
-    return next(iter(alike or placed or tensors), None)
 
 
 def axis_by_modules(

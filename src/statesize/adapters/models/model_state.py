@@ -71,6 +71,28 @@ def tensors_in(value: object) -> list[Tensor]:
     return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
+def position_axis(tensor: Tensor, length: int) -> int | None:
+    """The dimension of positions, of a tensor of hidden states, heads or ids; None where none has their number."""
+    order = {1: (0,), 2: (1, 0), 3: (1, 0, 2), 4: (2, 1, 3)}.get(tensor.ndim, ())
+    return next((axis for axis in order if tensor.shape[axis] == length), None)
+
+
+def entering_tensor(arguments: object, length: int) -> Tensor | None:
+    """The first tensor of real numbers with positions among what a module is called with."""
+    tensors = (tensor for tensor in tensors_in(arguments) if tensor.ndim > 1)
+    return next((tensor for tensor in tensors if position_axis(tensor, length) is not None), None)
+
+
+def returned_tensor(output: object, arguments: object, length: int) -> Tensor | None:
+    """What a module returns in the shape of what enters, side by side; else the first tensor, if any with positions."""
+    tensors, entering = tensors_in(output), entering_tensor(arguments, length)
+    alike = [] if entering is None else [tensor for tensor in tensors if tensor.shape == entering.shape]
+    if len(alike) > 1 and alike[0].ndim > 2:
+        return torch.cat(alike, 1 if position_axis(alike[0], length) == alike[0].ndim - 1 else -1)
+    placed = [tensor for tensor in tensors if position_axis(tensor, length) is not None]
+    return next(iter(alike or placed or tensors), None)
+
+
 def logits_of(model: nn.Module, tokens: Tensor, last: int = 0) -> Tensor:
     """Logits (S, L, V) of token ids (S, L), by a forward pass without a cache that returns them or has them."""
     # last: So many last positions only, which alone are made where the model can leave out the others; 0 for all.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from statesize.adapters.models.layout import entering_tensor, position_axis, returned_tensor
+from statesize.adapters.models.model_state import entering_tensor, position_axis, returned_tensor
 from statesize.adapters.models.precision import differentiable
 from statesize.adapters.models.sharded import unsharded_copy
 from statesize.adapters.runs import bare

@@ -16,8 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.layout import position_axis, returned_tensor
-from statesize.adapters.models.model_state import mapped, named_parts
+from statesize.adapters.models.model_state import mapped, named_parts, position_axis, returned_tensor
 from statesize.adapters.models.precision import Autocast, at_least, hold_at_least, set_autocast
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import ModuleStack, OnObservation

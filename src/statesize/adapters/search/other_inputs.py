@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from statesize.adapters.models.layout import position_axis
+from statesize.adapters.models.model_state import position_axis
 
 DRAWS = 3
 """Draws of each other future for a module of one's own, which may choose positions by what lies in a block of them."""

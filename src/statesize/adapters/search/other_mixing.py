@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.check import seeded_otherwise
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.layout import position_axis, returned_tensor
-from statesize.adapters.models.model_state import device_of, tensors_in
+from statesize.adapters.models.model_state import device_of, position_axis, returned_tensor, tensors_in
 from statesize.adapters.models.precision import BOUNDS, relative_difference
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import NOT_CAUSAL, Observation, Product
