@@ -143,10 +143,6 @@ class Settings:
         default, given = Settings(), {one.name: getattr(self, one.name) for one in fields(self)}
         return {name: value for name, value in given.items() if value != getattr(default, name)}
 
-    def given(self, **arguments: object) -> Settings:
-        """The settings with arguments in their place, as far as these are given."""
-        return replace(self, **{name: value for name, value in arguments.items() if value is not None})
-
     def without(self, where: str, *names: str) -> Settings:
         """The same, refused where one differs from its default that does not act somewhere."""
         for name, value in self._changed.items():
@@ -240,11 +236,11 @@ def checked_cuts(settings: Settings, length: int) -> tuple[int, ...]:
     return listed or (length // 2,) if cut is None else cut.positions
 
 
-def given_settings(settings: Settings | None) -> Settings:
-    """What is given as `settings`; the defaults for None."""
+def given_settings(settings: Settings | None, **arguments: object) -> Settings:
+    """What is given as `settings`, or the defaults, with arguments in their place, as far as these are given."""
     advice = "Give statesize.Settings(**settings)." if isinstance(settings, Mapping) else "Give statesize.Settings()."
     require_kind("settings", settings, (Settings, type(None)), "a statesize.Settings", advice)
-    return Settings() if settings is None else settings
+    return replace(settings or Settings(), **{name: one for name, one in arguments.items() if one is not None})
 
 
 def all_but(*names: str) -> tuple[str, ...]:

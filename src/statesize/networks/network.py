@@ -206,7 +206,7 @@ def network_settings(
     """The accuracy, and the settings with their positions; refuse values out of range."""
     if method not in ("auto", "lanczos", "dense"):
         refuse("method", "auto, lanczos or dense", method)
-    settings = given_settings(settings).given(positions=positions)
+    settings = given_settings(settings, positions=positions)
     settings = settings.without("network_ess", *all_but("positions", "stride", "memory"))
     settings = replace(settings, positions=4) if settings.by_default else settings
     return require_real("accuracy", accuracy, above=0, below=1), settings

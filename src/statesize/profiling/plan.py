@@ -138,8 +138,8 @@ def plan(
     Raises:
         InputError: If `total` is smaller than the number of inputs; beside those of `statesize.profile`.
     """
-    settings = given_settings(settings).given(
-        layers=layers, channels=channels, positions=positions, tolerances=tolerances,
+    settings = given_settings(
+        settings, layers=layers, channels=channels, positions=positions, tolerances=tolerances,
         relative_tolerances=relative_tolerances, memory=memory,
     )  # fmt: skip
     loaded = given_model(model, tokenizer, needs_tokenizer=inputs is None)

@@ -102,8 +102,8 @@ def profile(
         A Profile of all mixers, sequences and positions; position 0, where nothing has passed, holds ESS 0. With
         `output`, it reads from that folder.
     """
-    settings = given_settings(settings).given(
-        layers=layers, channels=channels, positions=positions, tolerances=tolerances,
+    settings = given_settings(
+        settings, layers=layers, channels=channels, positions=positions, tolerances=tolerances,
         relative_tolerances=relative_tolerances, memory=memory,
     )  # fmt: skip
     require_kind("executor", executor, (RayCluster, Replicas, type(None)), "a RayCluster, Replicas or None")

@@ -85,7 +85,10 @@ def entering_tensor(arguments: object, length: int) -> Tensor | None:
 
 def returned_tensor(output: object, arguments: object, length: int) -> Tensor | None:
     """What a module returns in the shape of what enters, side by side; else the first tensor, if any with positions."""
-    tensors, entering = tensors_in(output), entering_tensor(arguments, length)
+    tensors = tensors_in(output)
+    if len(tensors) < 2:
+        return next(iter(tensors), None)
+    entering = entering_tensor(arguments, length)
     alike = [] if entering is None else [tensor for tensor in tensors if tensor.shape == entering.shape]
     if len(alike) > 1 and alike[0].ndim > 2:
         return torch.cat(alike, 1 if position_axis(alike[0], length) == alike[0].ndim - 1 else -1)
