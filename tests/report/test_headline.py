@@ -56,7 +56,7 @@ def test_two_models_by_their_bytes_and_their_ess_at_the_middle(profiles, metric)
     assert f"Stored there, keys of caches included: {byte_count(softmax.state_bytes / 2)} against 256 B." in said.detail
 
 
-@pytest.mark.parametrize(("mixer", "against"), [("gla", "of the 2 that it holds"), ("sa", "of the 2 that it holds")])
+@pytest.mark.parametrize(("mixer", "against"), [("gla", "of the 2 that it holds"), ("sa", "of 2 tokens kept")])
 def test_a_state_of_as_many_numbers_as_tokens_is_no_cache(mixer, against):
     # At the only cut that is measured both have a TSS of 2.
     found = small(mixer, mixer, positions=[2])
@@ -143,7 +143,7 @@ def test_one_model_and_texts_that_differ(profiles):
         f"Gated linear attention carries {carried:.1f} numbers per channel past token 12 of 24, of the 2 that it holds "
         "(256 B in 1 layer)."
     )
-    assert headline(profiles[:1]).sentence.endswith(" past token 12 of 24, of the 12 that it holds (672 B in 1 layer).")
+    assert headline(profiles[:1]).sentence.endswith(" past token 12 of 24, of 12 tokens kept (672 B in 1 layer).")
     other = small("sa", "sa", IDS[:, :20])
     assert headline([other, profiles[1]]).sentence.endswith(alone.sentence)
     # Lines of each model say that beside the contrast.
@@ -196,8 +196,7 @@ def test_a_mean_over_cuts_never_stands_against_a_ceiling():
     tree["layers.0.mixer"] = node
     found = Profile(tree)
     expected = (
-        "Softmax attention carries 4.0 numbers per channel past token 12 of 24, of the 12 that it holds (672 B in 1 "
-        "layer)."
+        "Softmax attention carries 4.0 numbers per channel past token 12 of 24, of 12 tokens kept (672 B in 1 layer)."
     )
     assert headline([found]).sentence == model_line(found) == expected
     assert report_page([found]).finding.splitlines()[0] == expected
@@ -225,8 +224,8 @@ def test_sinks_that_hide_the_rest_are_told_with_the_layers_that_lead_without_the
         node["entropy"][:], node["sinkless_entropy"][:], node["sink_share"][:] = carried, without, 0.5
         tree[f"layers.{at}.mixer"] = node
     assert model_line(Profile(tree)) == (
-        "Softmax attention carries 3.0 numbers per channel past token 12 of 24 (7.0 without attention sinks), of the "
-        "12 that it holds (1.3 kB in 2 layers). Without sinks from 5.0 in layer 1 to 9.0 in layer 0."
+        "Softmax attention carries 3.0 numbers per channel past token 12 of 24 (7.0 without attention sinks), of 12 "
+        "tokens kept (1.3 kB in 2 layers). Without sinks from 5.0 in layer 1 to 9.0 in layer 0."
     )
 
 

@@ -148,7 +148,9 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
             f"Mixer {item.name}, sequence {sequence}: its operator has length {first.length}, but the "
             f"sequence has {length} tokens; a profile needs one position per token."
         )
-    cut, at_reference = (settings.cut(tokens, few=first.by_products) for tokens in (length, reference))
+    cut = at_reference = settings.cut(length, few=first.by_products)
+    if reference != length:
+        at_reference = settings.cut(reference, few=first.by_products)
     operations = item.units * operations_per_unit(first, at_reference)
     # Groups of heads in place of as many heads.
     readouts = first.outputs if isinstance(first, Shared) else 1
