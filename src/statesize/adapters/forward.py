@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from statesize.adapters.models.layout import axis_by_modules
 from statesize.adapters.models.masks import UNPADDED, added_to_scores, check_mask, check_windows
 from statesize.adapters.models.model_state import (
-    Parts,
+    NamedModules,
     device_of,
     is_a,
     mapped,
@@ -92,7 +92,7 @@ class Forward:
     """A model and its checked inputs."""
 
     model: nn.Module
-    parts: Parts  # its modules
+    parts: NamedModules  # its modules
     backbone: nn.Module  # the part that computes the last hidden state; the model itself where that is not known
     args: tuple[Tensor, ...]
     kwargs: Mapping[str, Any]
@@ -267,7 +267,7 @@ def _accepts(model: nn.Module, name: str) -> bool:
     return bool(wrapped) and (wrapped[0] is not model or inspect.Parameter.VAR_POSITIONAL in kinds)
 
 
-def check_inputs(parts: Parts, inputs: Inputs, axis: int | None = None) -> Measured:
+def check_inputs(parts: NamedModules, inputs: Inputs, axis: int | None = None) -> Measured:
     """Refuse what is no whole text of one length for the models of transformers in a model; what is measured of it."""
     model, pretrained = parts[0][1], pretrained_models(parts)
     name = _measured_argument(model, pretrained, inputs)

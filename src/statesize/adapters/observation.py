@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import Parts
+from statesize.adapters.models.model_state import NamedModules
 from statesize.adapters.models.precision import Autocast, open_autocast
 from statesize.adapters.models.sharded import class_of
 from statesize.check import refuse, whole_number
@@ -49,7 +49,7 @@ class Frame:
 class ModuleStack:
     """The modules that are running, outermost first."""
 
-    parts: Parts  # what runs: a model, or a module of it alone
+    parts: NamedModules  # what runs: a model, or a module of it alone
     length: int  # positions of the text that the model runs over
     frames: list[Frame] = field(default_factory=list[Frame])  # one for each
     exact: bool = False  # whether they compute in float64 throughout, for the T that is measured

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self, cast
 
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import Parts, is_a
+from statesize.adapters.models.model_state import NamedModules, is_a
 from statesize.adapters.models.precision import arithmetic_of
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Source, in_this_thread
 from statesize.errors import ModelError
@@ -44,7 +44,7 @@ class ReplacedCall:
             )
 
 
-def source_files(parts: Parts) -> list[ModuleType]:
+def source_files(parts: NamedModules) -> list[ModuleType]:
     """The Python modules that define the classes of a model's parts, base classes included."""
     names = dict.fromkeys(kind.__module__ for _, part in parts for kind in type(part).__mro__)
     return [sys.modules[name] for name in names if name in sys.modules]

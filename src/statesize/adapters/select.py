@@ -9,7 +9,7 @@ from typing import NoReturn, cast
 from torch import nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import Parts
+from statesize.adapters.models.model_state import NamedModules
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import SHARED
 from statesize.adapters.watch import ModelRun
@@ -47,7 +47,7 @@ def lost_mixers(skipped: Mapping[str, str], measured: Iterable[str]) -> dict[str
     }
 
 
-def skipped_layers(parts: Parts, called: Iterable[str], observed: Iterable[str]) -> dict[str, str]:
+def skipped_layers(parts: NamedModules, called: Iterable[str], observed: Iterable[str]) -> dict[str, str]:
     """The layers in which nothing was measured, and why."""
     ran, mixers = set(called), list(observed)
     reasons: dict[str, str] = {}
@@ -117,7 +117,7 @@ UNSEEN = {
 }
 
 
-def find_mixers(parts: Parts) -> dict[str, nn.Module]:
+def find_mixers(parts: NamedModules) -> dict[str, nn.Module]:
     """The mixers of a model that bring a method `operator`, by module name, in the order of their registration."""
     # One that lies inside another is part of it. Mixers of transformers have no such method: a forward pass shows them.
     mixer_modules: dict[str, nn.Module] = {}

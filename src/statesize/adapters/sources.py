@@ -10,7 +10,7 @@ from functools import cache, partial
 from importlib import import_module, resources
 from typing import Any
 
-from statesize.adapters.models.model_state import Parts
+from statesize.adapters.models.model_state import NamedModules
 from statesize.adapters.observation import OpenSource, Source
 from statesize.adapters.replaced import source_files
 
@@ -44,7 +44,7 @@ SOURCES: tuple[Source | Named, ...] = (
 )
 
 
-def sources_of(parts: Parts) -> list[OpenSource]:
+def sources_of(parts: NamedModules) -> list[OpenSource]:
     """Every source that a model may need, over the files of all its parts: also where one of them runs alone."""
     files = source_files(parts)
     own = any(file.__name__.partition(".")[0] not in ("builtins", "torch", "transformers") for file in files)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
 from statesize.adapters.kernels.attention import Attend, replaced_attention
-from statesize.adapters.models.model_state import Parts, known_options
+from statesize.adapters.models.model_state import NamedModules, known_options
 from statesize.adapters.observation import Observation, unchanged
 from statesize.adapters.replaced import source_files
 from statesize.operators import SoftmaxAttention
@@ -70,7 +70,7 @@ class Continuation:
     _names: set[str] = field(default_factory=set[str], init=False)
     _logits: Tensor | None = field(default=None, init=False)
 
-    def attach(self, parts: Parts, stack: ExitStack) -> None:
+    def attach(self, parts: NamedModules, stack: ExitStack) -> None:
         """See what attention functions of a model are given and return in a run over the whole text."""
 
         def attending(_: str, function: Attend) -> Attend:

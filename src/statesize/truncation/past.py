@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.kernels.attention import Attend, replaced_attention
 from statesize.adapters.kernels.rotation import Rotation
-from statesize.adapters.models.model_state import Parts
+from statesize.adapters.models.model_state import NamedModules
 from statesize.adapters.replaced import source_files
 from statesize.truncation.continuation import Continuation
 
@@ -43,7 +43,7 @@ class SharedPast:
     def __post_init__(self) -> None:
         self.continuation = Continuation(self.cut, self.length)
 
-    def attach(self, parts: Parts, stack: ExitStack) -> None:
+    def attach(self, parts: NamedModules, stack: ExitStack) -> None:
         """Change these layers of a model for a run."""
         self._attended.clear()
         if not self.settled:

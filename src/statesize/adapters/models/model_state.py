@@ -131,7 +131,7 @@ def unwrapped(model: object) -> nn.Module:
     return cast("nn.Module", model)
 
 
-def check_parts(parts: Parts, pretrained: Collection[nn.Module]) -> None:
+def check_parts(parts: NamedModules, pretrained: Collection[nn.Module]) -> None:
     """Refuse parts of a model, by their names, that do not run as Python over the positions of one text."""
     static = getattr(sys.modules.get("transformers.cache_utils"), "StaticCache", ())
     for name, part in parts:
@@ -162,17 +162,17 @@ def _refuse_exported(name: str, model: object) -> None:
         )
 
 
-Parts = Sequence[tuple[str, nn.Module]]
+NamedModules = Sequence[tuple[str, nn.Module]]
 """The modules of a model or of a part of it, itself first, by name in the model: whoever walks them hands them on."""
 
 
-def named_parts(model: nn.Module, name: str = "") -> Parts:
+def named_parts(model: nn.Module, name: str = "") -> NamedModules:
     """The modules of a model, itself included, or of a module of this name in it, named as where nothing holds them."""
     named = cast("Iterator[tuple[str, nn.Module]]", model.named_modules(prefix=name))
     return [(".".join(part for part in path.split(".") if part not in MARKS), module) for path, module in named]
 
 
-def pretrained_models(parts: Parts) -> list[Any]:
+def pretrained_models(parts: NamedModules) -> list[Any]:
     """The transformers models among the modules of one, outermost first."""
     library = sys.modules.get("transformers.modeling_utils")
     if library is None:

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import Parts, check_parts, named_parts, pretrained_models, unwrapped
+from statesize.adapters.models.model_state import NamedModules, check_parts, named_parts, pretrained_models, unwrapped
 from statesize.adapters.models.precision import stored_dtype
 from statesize.adapters.models.sharded import check_sharding
 from statesize.errors import ModelError, StatesizeError
@@ -180,7 +180,7 @@ def _by_transformers(model: nn.Module, method: str) -> nn.Module:
     return whole
 
 
-def _without_subclasses(model: nn.Module, parts: Parts) -> nn.Module:
+def _without_subclasses(model: nn.Module, parts: NamedModules) -> nn.Module:
     """A copy with plain tensors instead of subclasses, once one layer of each kind has been seen to agree."""
     memo: dict[int, Any] = {}
     for tensor in (*model.parameters(), *model.buffers()):
@@ -213,7 +213,7 @@ def _refuse_rounding(name: str, kind: type, how: str = "") -> None:
     )
 
 
-def _refuse_others(parts: Parts) -> None:
+def _refuse_others(parts: NamedModules) -> None:
     """Refuse what still holds quantised numbers."""
     for name, part in parts:
         for own, tensor in (*part.named_parameters(name, recurse=False), *part.named_buffers(name, recurse=False)):
