@@ -70,6 +70,7 @@ def test_a_run_leaves_a_model_a_log_and_a_report_on_stdout(run, text, tmp_path):
     assert load_checkpoint(tmp_path / "run" / "best").config.mixer == "wla"
 
 
+@pytest.mark.slow  # the loop resumes in tests of its own
 def test_an_interrupted_run_exits_130_and_resumes_to_the_same_weights(run, text, tmp_path):
     arguments = ["--mixer", "la", "--text", text, "--steps", "24", *SMALL[2:], "--threads", "1"]
     command = [sys.executable, "-c", "import sys; from statesize.cli import main; sys.exit(main())", "train", "text"]

@@ -187,6 +187,7 @@ def test_mixed_precision_has_readings(tmp_path):
     assert [json.loads(line)["step"] for line in (tmp_path / RECORD).read_text().splitlines()] == [0, 2, 4]
 
 
+@pytest.mark.slow  # importing three loggers takes longer than all else here
 def test_loggers_have_the_readings(tmp_path, monkeypatch):
     pytest.importorskip("tensorboard")
     mlflow = pytest.importorskip("mlflow")

@@ -6,17 +6,12 @@ from oracles import rank_work
 from oracles.ranks import on_ranks
 
 POLICIES = (None, torch.bfloat16)
-SLOW = ("mamba2", "qwen3_next", "gla", "own")
+FAMILIES = ("llama", "mamba2", "qwen3_next", "gla", "own")
 
 
-@pytest.mark.parametrize(
-    ("family", "policy"),
-    [
-        pytest.param("llama", None, marks=pytest.mark.slow),  # "sharded" of SHARES measures it too
-        ("llama", torch.bfloat16),
-        *(pytest.param(family, policy, marks=pytest.mark.slow) for family in SLOW for policy in POLICIES),
-    ],
-)
+@pytest.mark.slow  # SHARES has layers of such a model
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("policy", POLICIES)
 def test_each_rank_reads_what_the_whole_model_gives_and_trains_as_without(family, policy):
     for said in on_ranks(rank_work.readings, family, policy):
         assert (said["profile"], said["probe"]) == ([], [])
@@ -114,7 +109,7 @@ def test_each_layer_is_measured_on_one_rank_and_known_on_all(how, family, option
     assert second
 
 
-@pytest.mark.parametrize("how", ["sharded", "replicated"])
+@pytest.mark.parametrize("how", ["sharded", pytest.param("replicated", marks=pytest.mark.slow)])
 def test_what_one_rank_raises_over_its_share_is_raised_on_all_and_training_goes_on(how):
     first, second = on_ranks(rank_work.failing, how, "input")
     assert first == second
@@ -133,7 +128,7 @@ def test_ctrl_c_on_one_rank_is_an_error_on_the_others_and_training_goes_on(fault
     assert stopped[4] == other[4]
 
 
-@pytest.mark.parametrize("how", ["sharded", "replicated"])
+@pytest.mark.parametrize("how", ["sharded", pytest.param("replicated", marks=pytest.mark.slow)])
 def test_the_others_say_that_a_rank_has_ended_over_its_share(how):
     (error, in_time), dead = on_ranks(rank_work.failing, how, "death")
     assert dead is None
