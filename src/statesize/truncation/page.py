@@ -91,7 +91,7 @@ def table(result: TruncationResult) -> PageTable:
             # In few texts it is mostly noise.
             f"{row.share:.1%}" if row.share.ends else "–",
             f"{row.excess:+.3f}",
-            f"{row.divergence.value:.4f}",
+            f"{row.divergence.value:z.4f}",
         ]
         for row in shown.values()
     ]
