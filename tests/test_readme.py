@@ -68,8 +68,8 @@ def shell_lines(text: str) -> list[str]:
 
 
 def test_both_commands_are_one_line_that_makes_its_own_environment():
-    lines = [line for line in shell_lines(README) if line.startswith("python3 -m venv .venv && .venv/bin/pip install ")]
-    assert [line for line in lines if line.endswith("&& .venv/bin/statesize demo")]
+    lines = [line for line in shell_lines(README) if re.match(r"python3 -m venv \.venv && .*pip install ", line)]
+    assert [line for line in lines if line.endswith("&& statesize demo")]
     assert [line for line in lines if re.search(r"&& \.venv/bin/pytest( |$)", line)]
     assert all("-c constraints.txt" in line for line in lines)
 

@@ -178,8 +178,8 @@ def test_a_reading_that_waits_names_what_makes_it_faster_and_its_size_known(laye
     unknown, waits = told(caplog)
     assert unknown.startswith("Step 1: no utilisation of 1: ")
     size = (
-        "the size of its state is unknown; 20 tokens show a fixed state of at most 4 numbers, and none show a state "
-        "that fades or keeps every token; set the layer's `state_size` to an integer, at least the rank of T"
+        "the size of its state is unknown; 20 tokens show the size of a fixed state only up to 4 numbers, and no text "
+        "that of a state that fades or keeps every token; set the layer's `state_size` to at least the rank of T"
     )
     assert unknown.endswith(
         size
@@ -200,7 +200,7 @@ def test_a_longer_probe_shows_the_size_of_a_state_that_a_shorter_one_cannot(leng
     texts = torch.randint(32, (1, length))
     values = Probing(Probe(texts, share=math.inf)).step(model, 0)
     assert ("ess/state_utilisation" in values) == math.isfinite(size)
-    shown = ["35 tokens show a fixed state of at most 7 numbers, and none show" in one for one in told(caplog)]
+    shown = ["35 tokens show the size of a fixed state only up to 7 numbers, and no" in one for one in told(caplog)]
     assert shown == ([True] if math.isnan(size) else [])
     measured = statesize.profile(model, texts, on_progress=lambda _: None).summary().tss.item()
     np.testing.assert_equal(measured, size)

@@ -57,6 +57,7 @@ def bounds(document: Mapping[str, Any]) -> dict[str, str]:
         "ess": f"{smollm2.entropy.value:.1f}",
         "needed": f"{multiple * smollm2.entropy.value:.0f}",
         **_joint(smollm2),
+        "joint_hindsight": _changed(smollm2, "joint ess"),
         "worth_value": f"{smollm2.worth.value:.2f}",
         "documents": str(smollm2.count),
         "least_worth": f"{worths[0]:.3f}".replace("-", "−"),
@@ -88,7 +89,11 @@ def _cells(result: TruncationResult) -> tuple[str, ...]:
 def _joint(result: TruncationResult) -> dict[str, str]:
     """Joint ESS of the heads that share a cache, and the bytes of a layer's values: 3 stored heads of 64 channels."""
     (joint,) = (f"{row.kept:.1f}" for row in result.rows if row.rule == "joint ess")
-    return {"joint": joint, "joint_bytes": f"{float(joint) * 3 * 64 * 2:,.0f}"}
+    return {
+        "joint": joint,
+        "joint_share": f"{float(joint) / result.inputs:.0%}",
+        "joint_bytes": f"{float(joint) * 3 * 64 * 2:,.0f}",
+    }
 
 
 def _changed(result: TruncationResult, rule: str, scale: float = 1.0) -> str:

@@ -33,7 +33,7 @@ LOOKS = {
     "s6_accuracy_gain_0.01_to_0.1": "accuracy gained by S6",
     "n4_spearman": "ρ of the teacher's ESS and the error of a student whose state is 4",
     "early_attention_spearman_inside": "ρ of the early ESS of attention and the accuracy at the end",
-    "beyond_controls_gla": "dip of ESS in `gla`, as a share of it, deeper than in controls by",
+    "beyond_controls_gla": "dip of ESS (τ = 0.3) in `gla`, as a share of it, deeper than in controls by",
     "depth_recall": "ρ of the dip and ln p",
 }
 """Words for the figures of claims."""
@@ -117,10 +117,11 @@ def _looks(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Name, effect with interval, and units of each figure of the claim."""
     found: list[tuple[str, str, str]] = []
     figures = record["figures"]
+    claimed = dict(re.findall(r"^Tested: (\S+) above (\S+):", "\n".join(record["statements"]), re.MULTILINE))
     for key in figures:
         if key.startswith("claim_") and key.endswith("_units"):
             name = key.removeprefix("claim_").removesuffix("_units")
             value, ends = figures[f"claim_{name}"], figures[f"claim_{name}_interval"] or ()
-            effect = "–" if value is None else f"{Interval(value, *ends)}"
+            effect = "–" if value is None else f"{Interval(value, *ends)}, claimed above {claimed[name]}"
             found.append((name, effect, f"{figures[key]:.0f}"))
     return found

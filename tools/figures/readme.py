@@ -13,7 +13,7 @@ PHRASES = (
     "rises by {bounds.worth_value} nats per token",
     "a head needs {bounds.multiple} times ESS for a change",
     "a change of 1 %: about {bounds.needed} of the 256 numbers",
-    "so the cache has to keep {bounds.stored} of its values",
+    "the cache has to keep {bounds.stored} of its values by this rule, and {bounds.joint_share} with hindsight",
     "In SmolLM2 layers {measured_models.smollm2_layers} carry most ({measured_models.smollm2_512_texts} texts)",
     "Without this token, layers {measured_models.smollm2_layers_sinkless} carry most",
     "cost {published_caches.int4_half} nats per token, perhaps nothing",

@@ -113,7 +113,7 @@ def _figures(profiles: Sequence[Profiled], networks: Sequence[Redundancy]) -> li
     same = [one for one, text in zip(profiles, texts, strict=True) if text == texts[0]]
     if len(same) > 1:
         others = [model_title(one) for one, text in zip(profiles, texts, strict=True) if text != texts[0]]
-        about = "The mean over all heads. The dotted line is the ceiling: the most that these could carry."
+        about = "The mean over all heads. A dotted line is a ceiling: the most that these could carry."
         left = f" Not in this chart, because the tokens are others: {', '.join(others)}." if others else ""
         figures.append(PageChart("Models along one text", vega.page_chart(along(same)), about + left))
     bars = [_bars(profiles, metric, title) for metric, title in metrics.items()]

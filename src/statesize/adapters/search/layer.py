@@ -116,9 +116,10 @@ def _shown_sizes(length: int, *, in_double: bool) -> str:
     """Which sizes a text shows, and what says the others: a state must hold less than a quarter of the tokens."""
     shown = "only code that runs in float64 shows it"
     if in_double:
-        most = f"a fixed state of at most {length // 4 - 1} numbers" if length >= _SHORTEST else "no state"
-        shown = f"{length} tokens show {most}, and none show a state that fades or keeps every token"
-    return f"{shown}; set the layer's `state_size` to an integer, at least the rank of T."
+        fixed = f"show the size of a fixed state only up to {length // 4 - 1} numbers"
+        fixed = fixed if length >= _SHORTEST else "are too few to show the size of a fixed state"
+        shown = f"{length} tokens {fixed}, and no text that of a state that fades or keeps every token"
+    return f"{shown}; set the layer's `state_size` to at least the rank of T."
 
 
 def _by_unit(matrix: Tensor, channels: Tensor, sequences: int) -> Tensor:

@@ -160,7 +160,9 @@ def _means(profiles: Sequence[Profile], losses: dict[str, float], cut: dict[str,
     for choice, rule in (("with hindsight, as if later tokens were known", "ess"), ("from the past", "past rows")):
         lost = Interval.of(once[rule])
         sure = bool(lost.ends) and not lost.low <= NEGLIGIBLE < lost.high
-        word = "perhaps" if not sure else "yes" if lost.high <= NEGLIGIBLE else "no"
+        word = f"perhaps (the interval includes {NEGLIGIBLE:.0%})"
+        if sure:
+            word = "yes" if lost.high <= NEGLIGIBLE else "no"
         said.append(f"If these numbers are chosen {choice}: {word}, predictions change by {lost:.1%}.")
     multiple: dict[str, Any] = cut["without_hindsight"]["multiple"] or {}
     if multiple.get("mean"):
@@ -174,8 +176,8 @@ def _means(profiles: Sequence[Profile], losses: dict[str, float], cut: dict[str,
         f"{worth} nats per token{' (in brackets: 95% intervals)' if worth.ends else ''}. Call that change of "
         f"predictions 100%; a change of at most {NEGLIGIBLE:.0%} counts as enough.",
         *said,
-        f"More ESS is not better: {model_title(best)} predicts best here. Whether a model needs more memory, only a "
-        "task can tell.",
+        f"More ESS is not better: {model_title(best)} predicts these texts best. Whether a model needs more memory, "
+        "only a task can tell.",
     ]
 
 
