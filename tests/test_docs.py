@@ -60,7 +60,7 @@ def api_page():
 def documented():
     """What the API page documents, by name."""
     found = {}
-    for kind, name in re.findall(r"^\.\. auto(\w+):: (\S+)$", api_page(), re.MULTILINE):
+    for kind, name in re.findall(r"^\.\. auto(\w+):: ([\w.]+)(?:\(\))?$", api_page(), re.MULTILINE):
         if kind == "module":
             module = importlib.import_module(name)
             listed = re.search(rf"automodule:: {re.escape(name)}\n   :members: (.+)$", api_page(), re.MULTILINE)

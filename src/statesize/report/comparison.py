@@ -83,7 +83,9 @@ class Comparison:
         table = table.dropna(axis=1, how="all")
         for share in table.columns.intersection(MIDDLE_SHARES):
             table[share] = [f"{value:.0%}" if value == value else "-" for value in table[share]]
-        return table.rename(columns={name: heading.line for name, heading in FIGURE_HEADINGS.items()})
+        # Where the middle is, the finding says.
+        named = {name: heading.line.replace(" at the middle", "") for name, heading in FIGURE_HEADINGS.items()}
+        return table.rename(columns=named)
 
     def _repr_html_(self) -> str:
         table = cast("str", self._shown().to_html(index=False, escape=True, float_format=cell_text))

@@ -205,7 +205,7 @@ def test_steps_come_from_names(tmp_path):
 @pytest.mark.parametrize(
     ("given", "revisions", "message"),
     [
-        (["gla"], (), "at least 2, got 1"),
+        (["gla"], (), "at least 2 different ones, got 1"),
         (["gla", "sa"], ("a", "b"), "one id of the Hugging Face hub"),
         (["nowhere/step-*"], (), "which fits none"),
     ],
