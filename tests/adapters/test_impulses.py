@@ -216,7 +216,8 @@ def test_a_fixed_state_is_told_where_the_class_says_nothing_and_a_cache_is_unkno
     assert [(mixer.state_size, mixer.state_bytes) for mixer in capture.mixers] == [(None, None)]
     assert next(capture).note == (
         "How many numbers it can store is unknown: 24 tokens show the size of a fixed state only up to 5 numbers, and "
-        "no text that of a state that fades or keeps every token; set the layer's `state_size` to at least the rank of T."
+        "no text that of a state that fades or keeps every token; set the layer's `state_size` to at least the rank "
+        "of T."
     )
 
 

@@ -41,7 +41,7 @@ def test_figures_are_those_of_the_profiles(bundled):
     assert comparison.notes == ()
     finding, heading, *rows, following = repr(comparison).splitlines()
     assert finding == comparison.finding
-    headings = ("Model", "Bytes at the middle", "ESS at the middle, entropy", "Ceiling at the middle")
+    headings = ("Model", "Bytes", "ESS, entropy", "Ceiling")
     assert heading.split() == " ".join((*headings, "Share of state", "Share of ceiling")).split()
     assert [row.split()[0] for row in rows] == ["sa", "gla"]
     assert following.startswith("next: ")
