@@ -23,7 +23,7 @@ import statesize as ss
 from statesize.adapters.forward import Forward
 from statesize.adapters.kernels.scans import KERNELS
 from statesize.adapters.models.model_state import named_parts
-from statesize.adapters.observation import Observation
+from statesize.adapters.observation import PART, Observation
 from statesize.adapters.replaced import pure_torch, replaced, source_files
 from statesize.errors import InputError, ModelError
 from statesize.operators import SoftmaxAttention
@@ -368,7 +368,7 @@ def test_bundled_models(name):
     five = tuple(dataclasses.replace(result.documents[0], document=text, text=text) for text in range(5))
     # Only attention stores keys; 16 tokens do not fill a state of 32 numbers.
     assert (
-        "% of the stored values; all keys stay" if name == "sa" else "too short to fill the state."
+        "%] of the stored values; all keys stay" if name == "sa" else "too short to fill the state."
     ) in dataclasses.replace(result, documents=five).finding
     model = ss.load(name)[0]
     truncate(model, IDS, documents=1, tokens=LENGTH)
@@ -410,10 +410,63 @@ def test_layers_of_ones_own_are_cut_where_they_mix_by_a_method_and_named_where_n
     alone = embedding(IDS)
     alone[:, :CUT] = 0
     assert runs["nothing"] == pytest.approx(loss_of(head(Mean()(alone))), abs=1e-5)
-    with pytest.raises(ModelError, match=r"No mixer .* can be cut: it has no methods values\("):
+    with pytest.raises(ModelError, match=r"No mixer .* can be cut\. 1: it has no methods values\("):
         truncate(nn.Sequential(embedding, Mean(), head), IDS, documents=1, tokens=LENGTH)
     with pytest.raises(ModelError, match=r"a layer of your own needs methods operator\(hidden\), values\(hidden\) and"):
         truncate(nn.Sequential(embedding, Sum(), head), IDS, documents=1, tokens=LENGTH)
+
+
+class Attention(nn.Module):
+    """Rows from a start on read nothing before it; a subclass mixes by more."""
+
+    start = 0
+
+    def __init__(self):
+        super().__init__()
+        self.projection, self.distance = nn.Linear(8, 24), nn.Parameter(torch.randn(LENGTH, 8))
+        self.convolution = nn.Conv1d(8, 8, 3, padding=2, groups=8)
+
+    def forward(self, hidden):
+        query, key, value = self.projection(hidden).chunk(3, -1)
+        maps = (query @ key.mT).masked_fill(torch.ones(LENGTH, LENGTH).triu(1).bool(), -torch.inf).softmax(-1)
+        if self.start:
+            maps[:, self.start :, : self.start] = 0
+        return self.mixed(maps, value)
+
+    def mixed(self, maps, value):
+        return maps @ value
+
+
+class RelativeValues(Attention):
+    """A vector of each distance beside the values (Shaw et al. 2018)."""
+
+    def mixed(self, maps, value):
+        places = torch.arange(LENGTH)
+        return maps @ value + torch.einsum("bij,ijd->bid", maps, self.distance[(places[:, None] - places).clamp(0)])
+
+
+class SumBeside(Attention):
+    """T is more than the attention, and behind a short mixing from which an activation parts it."""
+
+    def mixed(self, maps, value):
+        value = functional.silu(self.convolution(value.mT)[..., :LENGTH].mT)
+        return maps @ value + value.cumsum(1)
+
+
+class ConvolvedBehind(Attention):
+    """A short mixing behind T, from which a norm parts it."""
+
+    def mixed(self, maps, value):
+        return self.convolution(functional.normalize(maps @ value, dim=-1).mT)[..., :LENGTH].mT
+
+
+class Blocks(Attention):
+    """Attention in blocks of four tokens, as rows of a batch."""
+
+    def forward(self, hidden):
+        query, key, value = self.projection(hidden).unflatten(1, (-1, 4)).flatten(0, 1)[:, None].chunk(3, -1)
+        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return mixed.reshape(len(hidden), LENGTH, -1)
 
 
 class Sum(nn.Module):
@@ -421,6 +474,43 @@ class Sum(nn.Module):
 
     def forward(self, hidden):
         return hidden.cumsum(1)
+
+
+class Gated(nn.GRU):
+    """A recurrence without a T."""
+
+    def __init__(self):
+        super().__init__(8, 8, batch_first=True)
+
+    def forward(self, hidden):
+        return super().forward(hidden)[0]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layer", [Attention, RelativeValues, SumBeside, ConvolvedBehind, Blocks, Sum, Gated])
+def test_attention_is_cut_where_it_is_what_is_measured_and_any_other_mixing_is_named(layer):
+    torch.manual_seed(0)
+    made = layer()
+    # The second call of a layer is another mixer.
+    model = nn.Sequential(nn.Embedding(60, 8), Attention(), made, made, nn.Linear(8, 60))
+    measured = {one.name: one for one in ss.capture(model, IDS)}
+    is_cut, in_part = layer in (Attention, ConvolvedBehind), layer is ConvolvedBehind
+    assert (measured["2"].kind == measured["1"].kind == "attention") == is_cut
+    result = truncate(model, IDS, documents=1, tokens=LENGTH, settings=AT_CUT)
+    assert result.mixers == (3 if is_cut else 1)
+    if in_part:
+        assert result.whole == {name: measured[name].note for name in ("2", "2@1")}
+        assert all(reason.startswith(PART) for reason in result.whole.values())
+    else:
+        assert list(result.whole) == ([] if is_cut else ["2"])
+    assert ("Not cut, or in part: " in repr(result)) == bool(result.whole)
+    nothing = result.documents[0].runs[0].loss
+    for one in (model[1], made)[: 1 + is_cut]:
+        one.start = CUT
+    assert nothing == pytest.approx(loss_of(model(IDS)), abs=1e-5)
+    if not is_cut:
+        with pytest.raises(ModelError, match=r"No mixer of Sequential can be cut\. 1: no kernel in it has a T of all"):
+            truncate(nn.Sequential(model[0], made, model[4]), IDS, documents=1, tokens=LENGTH)
 
 
 class Recurrent(MeanInTwoSteps):
@@ -791,7 +881,7 @@ def test_groups_late_in_a_text_keep_the_rank_of_their_stack():
 
 
 def test_a_model_whose_mixers_compute_inside_their_parts_is_refused_by_that_cause():
-    with pytest.raises(ModelError, match="can be cut: what it mixes is computed inside one of its parts"):
+    with pytest.raises(ModelError, match=r"can be cut\. .*: what it mixes is computed inside one of its parts"):
         truncate(tiny_model("xlstm"), IDS, documents=1, tokens=LENGTH)
 
 

@@ -99,6 +99,11 @@ class Capture(Iterator[Captured]):
             [*lines, "next: for captured in this: captured.operator is the T of one layer after the other"]
         )
 
+    @property
+    def without_kernel(self) -> list[str]:
+        """Names of mixers whose T is that of no kernel in them, or that have none."""
+        return [mixer.name for mixer in self.mixers if mixer.name in self._own_mixing.names]
+
     def keep(self, names: Collection[str]) -> None:
         """Leave out all mixers that come but those of some names."""
         self._chosen &= set(names)

@@ -148,7 +148,7 @@ class Cutting:
     def _changed(self, seen: Observation) -> Tensor | None:
         """Y with every H_i at its rank; None in a run that notes, and of a mixer that is left whole."""
         name = self._called(seen)
-        if name in self.whole:
+        if not self.whole.keys().isdisjoint((name, seen.name)):
             return None
         if self.run is None:
             self.spectra[name] = self._noted(seen)

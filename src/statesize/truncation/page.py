@@ -165,7 +165,7 @@ def notes(result: TruncationResult) -> list[str]:
             "hindsight took queries before the cut as they stand. That is exact where a layer has no such embedding."
         )
     said += [
-        f"Not cut, so that the past passes there: {names}: {reason.removesuffix('.')}."
+        f"Not cut, or in part, so that the past passes there: {names}: {reason.removesuffix('.')}."
         for names, reason in by_reason(result.whole).items()
     ]
     return said

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statesize.io.json_values import json_values
-from statesize.io.text import facts_table
+from statesize.io.text import counted, facts_table
 from statesize.measurement.statistics import (
     FEWEST_TEXTS,
     Interval,
@@ -156,7 +156,7 @@ class TruncationResult:
     Attributes:
         model: Name of the model.
         documents: One entry per document and cut.
-        whole: Mixers that were not cut, with the reason, by name.
+        whole: Mixers that were not cut, or in part, with the reason, by name.
         mixers: Number of mixers that were cut.
         run_difference: How far the observed run is from the unaltered model, relative to the largest value.
         at: Share of the divergence without context that counts as nothing.
@@ -346,11 +346,12 @@ class TruncationResult:
         means = {name: getattr(self, name) for name in names}
         means |= {"without_hindsight": self.without_hindsight(), "by_worth": self.without_hindsight(of="worth")}
         whole = [{"name": name, "reason": reason} for name, reason in self.whole.items()]
-        counted = {"documents": self.count, "texts": self.texts, "entropy": self.entropy.value, "whole": whole}
-        return json_values(means | counted | {"run_difference": self.run_difference, "measured": self.documents})
+        numbers = {"documents": self.count, "texts": self.texts, "entropy": self.entropy.value, "whole": whole}
+        return json_values(means | numbers | {"run_difference": self.run_difference, "measured": self.documents})
 
     def __repr__(self) -> str:
-        return f"{self.finding}\nnext: .rows, .to_dict()"
+        uncut = f"Not cut, or in part: {counted(len(self.whole), 'layer')}; .whole says why\n" if self.whole else ""
+        return f"{self.finding}\n{uncut}next: .rows, .to_dict()"
 
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {"documents": self.count, "context's worth (nats)": f"{self.worth}"}

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import named_parts
+from statesize.adapters.observation import PART
 from statesize.adapters.select import find_mixers
 from statesize.check import require_count, require_real
 from statesize.errors import InputError, ModelError
@@ -23,6 +24,7 @@ from statesize.measurement.settings import LEAST_TOKENS, Settings, all_but, chec
 from statesize.models.capture import capture
 from statesize.models.load import measured_model
 from statesize.reduction.cache.result import CachePrices
+from statesize.report.names import by_reason
 from statesize.texts.documents import vocabulary_size
 from statesize.texts.inputs import (
     Arguments,
@@ -45,6 +47,10 @@ from statesize.truncation.runs import PlannedRun, mean_numbers, runs
 DOCUMENTS, TOKENS = 12, 512
 """Pieces of text that are read by default, and the tokens of each."""
 _ROWS = 4
+_NO_KERNEL = (
+    "no kernel in it has a T of all that it mixes; a layer of your own needs methods operator(hidden), values(hidden) "
+    "and mixed_values(hidden)"
+)
 
 
 @on_cpu_by_default
@@ -73,8 +79,8 @@ def truncate(
     Beside it stand choices that know the past only, for c = ¼ … 16: numbers, and whole tokens, by what queries of the
     past would read behind the cut. Numbers are of values; keys are kept.
 
-    Short convolutions inside mixers stay whole, and so do mixers that compute what they mix inside one of their parts:
-    `TruncationResult.whole` names those.
+    Short convolutions inside mixers stay whole, and so do mixers that compute what they mix inside one of their parts,
+    and those without a kernel whose T is measured: `TruncationResult.whole` names these mixers.
 
     Args:
         model: A causal language model, or what `load` takes.
@@ -138,6 +144,7 @@ class CutTest:
     Attributes:
         pieces: Each with the number of its text.
         whole: Mixers that are left as they are, with the reason, by name.
+        in_part: Mixers that mix by more than what is cut, with what that is, by name.
         own: Mixers with a method `operator`, by name.
         mixers: How many are cut.
         unmoved: Those without hindsight whose queries nothing that is known moves behind a cut.
@@ -153,6 +160,7 @@ class CutTest:
     curves: MeasuredCurves | None
     run_difference: float
     whole: dict[str, str]
+    in_part: dict[str, str]
     own: dict[str, nn.Module]
     steps: Steps
     mixers: int = 0
@@ -192,16 +200,18 @@ class CutTest:
         inputs, axis = inputs_of(pieces[0][1])
         with steps.timed("check"):
             captured = capture(model, inputs, axis=axis)
+            whole, in_part = dict.fromkeys(captured.without_kernel, _NO_KERNEL), dict[str, str]()
             for item in captured:
                 item.forget()
-        whole = dict(captured.skipped)
-        own = _own_mixers(model, whole)
-        difference = captured.run_difference
-        return cls(model, name, pieces, cuts, number, expected, measured, difference, whole, own, steps)
+                if PART in item.note and item.name.partition("@")[0] not in whole:
+                    in_part[item.name] = item.note
+        whole |= captured.skipped
+        own, difference = _own_mixers(model, whole), captured.run_difference
+        return cls(model, name, pieces, cuts, number, expected, measured, difference, whole, in_part, own, steps)
 
     def result(self, documents: Sequence[CutDocument], at: float = NEGLIGIBLE) -> TruncationResult:
         """What these documents show."""
-        facts = self.whole, self.mixers, self.run_difference
+        facts = self.in_part | self.whole, self.mixers, self.run_difference
         return TruncationResult(self.name, tuple(documents), *facts, at, tuple(sorted(self.unmoved)))
 
     def measured(
@@ -230,9 +240,8 @@ class CutTest:
         expected = functional.log_softmax(logits, -1)
         probabilities = expected.exp()
         if not spectra:
-            methods = "a layer of your own needs methods operator(hidden), values(hidden) and mixed_values(hidden)"
-            reason = next(iter(whole.values()), methods)
-            raise ModelError(f"No mixer of {type(model).__name__} can be cut: {reason}.")
+            names, reason = next(iter(by_reason(whole).items()))
+            raise ModelError(f"No mixer of {type(model).__name__} can be cut. {names}: {reason.removesuffix('.')}.")
         budgets = None if self.curves is None else self.curves.checked(spectra).budgets
         every = runs(spectra, self.number, expected=self.expected, budgets=budgets)
         causal = [run for run in every if run.causal]
