@@ -39,7 +39,7 @@ SEEN = model_of(None)[1].enter(model_of(None)[0](TOKENS))[0, 18].sum().detach()
     [
         (
             lambda entering: entering.flip(1).cumsum(1).flip(1),
-            r"Mixer 1 must be causal, but its output at position 0 changes with its input from position 12 on, by \d",
+            r"Mixer 1 must be causal, but its output at position 0 changes with its input from position 13 on, by \d",
         ),
         (
             lambda entering: nn.functional.dropout(entering.cumsum(1)),
@@ -142,6 +142,15 @@ def test_a_layer_without_a_t_of_single_channels_is_measured_by_its_derivative(mi
     (captured,) = ss.capture(model_of(mixed), TOKENS)
     assert (captured.kind, captured.units) == ("derivative", 1)
     assert "has no single T" in captured.note
+
+
+@pytest.mark.parametrize("block", [2, 3, 4, 5, 6, 8, 10, 12])
+def test_blocks_that_end_in_the_middle_mix_positions(block):
+    def mixed(entering):
+        return torch.cat([part.cummax(1)[0] for part in entering.split(block, 1)], 1)
+
+    (captured,) = ss.capture(model_of(mixed), TOKENS)
+    assert captured.kind == "derivative"
 
 
 def _summed(entering):

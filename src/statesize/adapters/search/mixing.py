@@ -16,7 +16,7 @@ from statesize.adapters.check import where_they_differ
 from statesize.adapters.models.model_state import mapped
 from statesize.adapters.runs import reading
 from statesize.adapters.search.lone_run import STORED, LoneRuns, ModuleRun, Place, by_position
-from statesize.adapters.search.other_inputs import DRAWS, changed_input, other_futures
+from statesize.adapters.search.other_inputs import DRAWS, changed_input, other_futures, within_blocks
 from statesize.adapters.select import BEFORE_PARTS
 from statesize.errors import ModelError
 
@@ -61,8 +61,9 @@ def answer_of(plain: Tensor, other: Tensor, length: int, position: int, rounding
 
 
 def mixes_positions(runs: LoneRuns, name: str, rounds: int = DRAWS) -> bool:
-    """Whether the first half of the positions acts on the second; it is refused if the second acts on the first."""
-    runs, middle = replace(runs, precision=STORED), runs.length // 2
+    """Whether about half of the positions acts on the others; it is refused if these act on the first."""
+    # At the border of two blocks nothing passes.
+    runs, middle = replace(runs, precision=STORED), within_blocks(runs.length // 2, runs.length)
     plain, again = _numbers(runs.run()), _numbers(runs.run())
     earlier, later = (
         _numbers(runs.run(change=lambda tensor, half=half: changed_input(tensor, runs.length, half)))

@@ -39,12 +39,12 @@ def other_futures(length: int, rounds: int = 1) -> list[tuple[int, Callable[[Ten
         (cut, partial(_other_future, length=length, cut=cut, repeats=repeats, seed=cut + length * number))
         for number in range(rounds)
         for cut, repeats in dict.fromkeys(
-            (_within_blocks((part * rounds + number) * length // (4 * rounds), length), r) for part, r in parts
+            (within_blocks((part * rounds + number) * length // (4 * rounds), length), r) for part, r in parts
         )
     ]
 
 
-def _within_blocks(cut: int, length: int) -> int:
+def within_blocks(cut: int, length: int) -> int:
     """The next cut that begins no block of 2 to 10 positions, or of a multiple: at a block's border no block leaks."""
     return next((at for at in range(cut, length) if math.gcd(at, 2 * 3 * 5 * 7) == 1), max(1, min(cut, length - 1)))
 

@@ -160,7 +160,7 @@ def _means(profiles: Sequence[Profile], losses: dict[str, float], cut: dict[str,
     for choice, rule in (("with hindsight, as if later tokens were known", "ess"), ("from the past", "past rows")):
         lost = Interval.of(once[rule])
         sure = bool(lost.ends) and not lost.low <= NEGLIGIBLE < lost.high
-        word = f"perhaps (the interval includes {NEGLIGIBLE:.0%})"
+        word = f"perhaps (the interval includes {NEGLIGIBLE:.0%})" if lost.ends else "perhaps"
         if sure:
             word = "yes" if lost.high <= NEGLIGIBLE else "no"
         said.append(f"If these numbers are chosen {choice}: {word}, predictions change by {lost:.1%}.")
