@@ -247,7 +247,9 @@ def test_a_state_size_beside_an_operator_that_holds_less_is_told():
     )
     model[1].state_size = "4"
     with pytest.raises(
-        InputError, match=r"^state_size of 1 must be a whole number of at least 1, or be left out, got '4'\."
+        InputError,
+        match=r"^state_size of 1 must be a whole number of at least 1, math\.inf if it keeps every token, or be left "
+        r"out, got '4'\.",
     ):
         next(capture(model, ids()))
 
@@ -265,7 +267,7 @@ def test_what_cannot_be_compared_says_why():
     (item,) = capture(model_of(Nonlinear), ids())
     assert item.faithfulness is None
     assert math.isnan(item.operator_difference)
-    assert item.note.startswith("Its T is not checked: the layer has no tensor")
+    assert item.note.startswith("Its T is not checked: no tensor through which all of its")
 
 
 def test_readings_without_checks_leave_it_out():

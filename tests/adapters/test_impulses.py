@@ -1,5 +1,6 @@
 """What has no T is refused with its cause, and the model is left as it was."""
 
+import math
 import re
 
 import pytest
@@ -141,7 +142,17 @@ def test_the_layer_is_left_as_it_was():
 def test_a_layer_without_a_t_of_single_channels_is_measured_by_its_derivative(mixed):
     (captured,) = ss.capture(model_of(mixed), TOKENS)
     assert (captured.kind, captured.units) == ("derivative", 1)
-    assert "has no single T" in captured.note
+    assert captured.note.startswith("No T was found. If you know it, give")
+
+
+def test_attention_within_blocks_is_measured_by_its_derivative_and_its_kernel_is_told():
+    def blocks(entering):
+        cut = entering.view(len(entering), -1, 8, 8).flatten(0, 1)[:, None]
+        return nn.functional.scaled_dot_product_attention(cut, cut, cut, is_causal=True).reshape(entering.shape)
+
+    (captured,) = ss.capture(model_of(blocks), TOKENS)
+    assert captured.kind == "derivative"
+    assert "Seen in it: Mixer 1 mixes 8 entries that are not the 24 positions of the text" in captured.note
 
 
 @pytest.mark.parametrize("block", [2, 3, 4, 5, 6, 8, 10, 12])
@@ -196,7 +207,8 @@ def test_a_text_that_is_too_short_to_tell_a_state_size_says_so_and_a_state_size_
         model[1].state_size = wrong
         with pytest.raises(
             InputError,
-            match=rf"^state_size of 1 must be a whole number of at least 1, or be left out, got {wrong!r}\.",
+            match=r"^state_size of 1 must be a whole number of at least 1, math\.inf if it keeps every token, or be "
+            rf"left out, got {wrong!r}\.",
         ):
             list(ss.capture(model, torch.arange(24)[None]))
 
@@ -224,10 +236,37 @@ def test_a_fixed_state_is_told_where_the_class_says_nothing_and_a_cache_is_unkno
     capture = ss.capture(model_of(lambda entering: far[: entering.shape[1]].to(entering) @ entering), TOKENS)
     assert [(mixer.state_size, mixer.state_bytes) for mixer in capture.mixers] == [(None, None)]
     assert next(capture).note == (
-        "How many numbers it can store is unknown: 24 tokens show the size of a fixed state only up to 5 numbers, and "
-        "no text that of a state that fades or keeps every token; set the layer's `state_size` to at least the rank "
-        "of T."
+        "How many numbers it can store is unknown: set its `state_size` to at least the rank of T, or to math.inf if "
+        "it keeps every token; 24 tokens show the size of a fixed state only up to 5 numbers, and no text that of a "
+        "state that fades."
     )
+
+
+@pytest.mark.parametrize("attends", [False, True])
+def test_a_class_may_say_that_it_keeps_every_token(attends):
+    far = torch.rand(24, 24, generator=torch.Generator().manual_seed(0)).tril()
+
+    def mixed(entering):
+        # Attention that gives some keys no weight is asked whether it drops them.
+        return attended(entering) if attends else far[: entering.shape[1]].to(entering) @ entering
+
+    model = model_of(mixed)
+    model[1].state_size = math.inf
+    (captured,) = ss.capture(model, TOKENS)
+    assert (captured.state_size, captured.note) == (None, "")
+    # The keys of this attention are its values, which are stored once.
+    assert captured.state_bytes == 24 * 8 * 4
+    assert captured.operator.state_size().tolist() == list(range(24))
+    model[1].state_size = -math.inf
+    with pytest.raises(InputError, match=r"at least 1, math\.inf if it keeps every token, or be left out, got -inf"):
+        ss.capture(model, TOKENS)
+
+
+def attended(entering):
+    scores = entering @ entering.mT
+    scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -math.inf)
+    least = scores.topk(3, -1).values[..., -1:]
+    return scores.masked_fill(scores < least, -math.inf).softmax(-1) @ entering
 
 
 def test_a_kink_in_an_otherwise_linear_layer_is_named():

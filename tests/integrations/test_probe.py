@@ -178,8 +178,9 @@ def test_a_reading_that_waits_names_what_makes_it_faster_and_its_size_known(laye
     unknown, waits = told(caplog)
     assert unknown.startswith("Step 1: no utilisation of 1: ")
     size = (
-        "the size of its state is unknown; 20 tokens show the size of a fixed state only up to 4 numbers, and no text "
-        "that of a state that fades or keeps every token; set the layer's `state_size` to at least the rank of T"
+        "the size of its state is unknown; set its `state_size` to at least the rank of T, or to math.inf if it keeps "
+        "every token; 20 tokens show the size of a fixed state only up to 4 numbers, and no text that of a state that "
+        "fades"
     )
     assert unknown.endswith(
         size

@@ -297,6 +297,8 @@ def _searched(
     from statesize.adapters.search.modules import described_call, find_own_mixing
 
     own_mixing = find_own_mixing(forward, own.values(), recording.calls, mixes)
+    for name in own_mixing.derivatives & recording.refused.keys():
+        own_mixing.notes[name] = f"Seen in it: {recording.refused[name]}"
     if own_mixing.names:
         recording = record_calls(forward, own, own_mixing.names, short_convolutions=short_convolutions)
         for call in recording.calls:

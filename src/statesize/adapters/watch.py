@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -328,11 +329,11 @@ class Memory:
         return cls(said, note)
 
 
-def named_state_size(name: str, module: nn.Module) -> int | None:
-    """The numbers that a module's class says it can hold for a channel; None where it says nothing."""
-    said: object = getattr(module, "state_size", None)
-    expected = "a whole number of at least 1, or be left out"
-    return None if said is None else require_count(f"state_size of {name}", said, expected=expected)
+def named_state_size(name: str, module: nn.Module) -> int | float | None:
+    """The numbers that a module's class says it can hold for a channel, inf for every token; None without a word."""
+    said: Any = getattr(module, "state_size", None)
+    expected = "a whole number of at least 1, math.inf if it keeps every token, or be left out"
+    return said if said in (None, math.inf) else require_count(f"state_size of {name}", said, expected=expected)
 
 
 def further_calls(calls: Sequence[Call]) -> dict[str, str]:

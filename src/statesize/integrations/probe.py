@@ -406,7 +406,8 @@ def _without_utilisation(profile: Profile) -> dict[str, str]:
             continue
         more = "longer texts or more positions have one"
         if math.isnan(one.size):
-            told = str(profile.mixer(one.layer).attrs["note"]).partition(f"{UNKNOWN_SIZE}: ")[2].partition(".")[0]
+            _, _, told = str(profile.mixer(one.layer).attrs["note"]).partition(f"{UNKNOWN_SIZE}: ")
+            told = told.partition(". ")[0].rstrip(".")
             more = told or "set the layer's `state_size` to an integer"
         causes[one.layer] = f"{str(one).partition(': ')[2]}; {more}"
     return causes

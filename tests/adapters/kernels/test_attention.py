@@ -60,6 +60,29 @@ def test_flex_attention_by_another_name_is_refused_with_what_to_do():
     assert "0x" not in str(error.value)
 
 
+COMPILED_FLEX = None
+
+
+class CompiledFlex(nn.Module):
+    """It calls a compiled flex_attention by a name of its file."""
+
+    def forward(self, hidden):
+        def causal(score, batch, head, query, key):
+            return torch.where(query >= key, score, -torch.inf)
+
+        values = hidden[:, None]
+        return COMPILED_FLEX(values, values, values, score_mod=causal)[:, 0]
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_a_compiled_flex_attention_is_measured_uncompiled(monkeypatch):
+    flex = importlib.import_module("torch.nn.attention.flex_attention")  # here, as it takes seconds
+    monkeypatch.setitem(globals(), "COMPILED_FLEX", torch.compile(flex.flex_attention))
+    (item,) = capture(nn.Sequential(nn.Embedding(200, 8), CompiledFlex()), token_ids())
+    assert (item.kind, item.note) == ("attention", "")
+    assert item.operator_difference < 1e-10
+
+
 def test_heads_are_chosen_before_their_operators_are_made():
     (item,) = capture(attention_model("llama"), token_ids(), 0)
     assert (item.units, item.multiplicity, item.operator.batch_shape) == (4, 8, (2, 4))

@@ -32,12 +32,11 @@ def _functions(file: ModuleType) -> dict[str, Callable[..., Any]]:
 
     if file.__name__.startswith(("torch.", "transformers.")):
         return {}
-    compiled = "_torchdynamo_orig_callable"
-    return {
-        name: function
-        for name, function in meanings(file).items()
-        if function is flex_attention or getattr(function, compiled, None) is flex_attention
-    }
+    return {name: function for name, function in meanings(file).items() if _uncompiled(function) is flex_attention}
+
+
+def _uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    return getattr(function, "_torchdynamo_orig_callable", function)
 
 
 def _observed(function: Callable[..., Any], running: ModuleStack, record: OnObservation) -> Callable[..., Any]:
@@ -52,7 +51,8 @@ def _observed(function: Callable[..., Any], running: ModuleStack, record: OnObse
 
         def answers(values: Tensor) -> Tensor:
             with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-                return first(function(*at_least((query, key), torch.float32), values, *args, **kwargs))
+                # Compiled for a CPU, it knows no float64.
+                return first(_uncompiled(function)(*at_least((query, key), torch.float32), values, *args, **kwargs))
 
         def observation() -> Observation:
             maps = partial(of_identity, answers, at_least(value, torch.float32))

@@ -120,7 +120,9 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
             if not check.differs(last, fits):
                 fits = check.fits(find_mixes(runs, name))
         if not fits:
-            return Checked(reason="the layer has no tensor in which another one was found to be linear")
+            return Checked(
+                reason="no tensor through which all of its mixing goes was found to be linear in another one"
+            )
         fit = min(fits, key=lambda fit: fit.difference)
     if not fit.difference <= check.precision.rounding:
         raise ModelError(

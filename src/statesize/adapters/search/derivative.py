@@ -19,13 +19,13 @@ from statesize.adapters.watch import named_state_size
 from statesize.errors import InputError, ModelError
 from statesize.operators import BlockDense, Derivative
 
-_NOTE = (
-    "It has no single T: this is the derivative of its outputs by its inputs at this text, all channels together. It "
-    "compares with no T of one head or channel."
+_NOT_FOUND = (
+    "No T was found. If you know it, give its class a method `operator(hidden)` that returns it, as ss.Dense, or as "
+    "statesize.operators.BlockDense if it is linear in several values per token, such as two writes."
 )
-_SEVERAL_VALUES = (
-    "If it is linear in several values per token, such as two writes, give its class a method `operator(hidden)` that "
-    "returns statesize.operators.BlockDense."
+_DERIVATIVE = (
+    "Measured is the derivative of its outputs by its inputs at this text, all channels together. It compares with no "
+    "T of one head or channel."
 )
 _EXCEEDED = "It carries more than its `state_size`: where there is no T, that counts the numbers of the whole layer."
 # Singular values that are numbers of a state, as parts of the largest.
@@ -37,12 +37,13 @@ def state_size(name: str, module: nn.Module) -> int | None:
     if isinstance(module, nn.RNNBase):
         hidden = module.proj_size or module.hidden_size
         return module.num_layers * (hidden + module.hidden_size if module.mode == "LSTM" else hidden)
-    return named_state_size(name, module) if is_own_code(module) else None
+    said = named_state_size(name, module) if is_own_code(module) else None
+    return said if isinstance(said, int) else None
 
 
 def derivative(name: str, runs: LoneRuns) -> tuple[BlockDense | Derivative, Tensor, str]:
     """∂y_i/∂x_j of a module, in float64 where it can be, batch shape (S, 1), what it returned, and a note."""
-    states, notes = state_size(name, runs.module), [_NOTE]
+    states, is_own, notes = state_size(name, runs.module), is_own_code(runs.module), [_DERIVATIVE]
     dtype = torch.float64
     try:
         operator, returned = _in_dtype(name, runs, states, dtype)
@@ -50,11 +51,10 @@ def derivative(name: str, runs: LoneRuns) -> tuple[BlockDense | Derivative, Tens
         # Some layers make tensors of float32 themselves.
         dtype = torch.float32
         operator, returned = _in_dtype(name, runs, states, dtype)
-    if is_own_code(runs.module):
-        if states is not None and _carries_more(operator, states):
-            operator, returned = _in_dtype(name, runs, None, dtype)
-            notes.append(_EXCEEDED)
-        notes.append(_SEVERAL_VALUES)
+    if is_own and states is not None and _carries_more(operator, states):
+        operator, returned = _in_dtype(name, runs, None, dtype)
+        notes.append(_EXCEEDED)
+    notes.insert(0, _NOT_FOUND if is_own else "It has no T.")
     return operator if operator.by_products else operator.block_dense(), returned, " ".join(notes)
 
 

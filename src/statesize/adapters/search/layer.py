@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -56,17 +57,18 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
     groups = mix.channels.groups()
     is_attention = isinstance(runs.module, nn.MultiheadAttention)
     said = named_state_size(name, runs.module)
+    keeps_all = is_attention or said == math.inf
     if memory is None:
         # A class speaks of its recurrence, and T may hold more, such as a convolution behind that.
         memory = Memory(None)
-        if said is not None:
+        if isinstance(said, int):
             rank = impulses.rank(said, groups or units)
             fixed = partial(impulses.state, groups or units)
             memory = Memory.named(said, rank, is_short=rank >= length // 4, fixed=fixed)
-        if memory.states is None and not is_attention:
+        if memory.states is None and not keeps_all:
             memory = replace(memory, states=impulses.state(groups or units))
     states = memory.states
-    is_sized = is_attention or states is not None
+    is_sized = keeps_all or states is not None
     state_size = torch.arange(length)
     if states is not None:
         # A state that has more room than the text has tokens is no cache of these.
@@ -114,12 +116,12 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
 
 def _shown_sizes(length: int, *, in_double: bool) -> str:
     """Which sizes a text shows, and what says the others: a state must hold less than a quarter of the tokens."""
-    shown = "only code that runs in float64 shows it"
+    shown = "only code that runs in float64 shows it by itself"
     if in_double:
         fixed = f"show the size of a fixed state only up to {length // 4 - 1} numbers"
         fixed = fixed if length >= _SHORTEST else "are too few to show the size of a fixed state"
-        shown = f"{length} tokens {fixed}, and no text that of a state that fades or keeps every token"
-    return f"{shown}; set the layer's `state_size` to at least the rank of T."
+        shown = f"{length} tokens {fixed}, and no text that of a state that fades"
+    return f"set its `state_size` to at least the rank of T, or to math.inf if it keeps every token; {shown}."
 
 
 def _by_unit(matrix: Tensor, channels: Tensor, sequences: int) -> Tensor:

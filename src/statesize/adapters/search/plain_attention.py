@@ -154,7 +154,7 @@ class PlainAttention:
 def named_memory(name: str, module: nn.Module, count: Callable[[], int], length: int) -> Memory:
     """What the class of attention of one's own says that it holds, of which T keeps so many tokens at most."""
     said = named_state_size(name, module) if is_own_code(module) else None
-    if said is None:
+    if not isinstance(said, int):
         return Memory(None)
     kept = count()
     return Memory.named(said, kept, is_short=kept == length - 1, fixed=lambda: kept)

@@ -16,12 +16,13 @@ from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import EXACT, Observation, Units, random_like
 from statesize.adapters.search.plain_attention import NOTES, named_kind, named_memory
 from statesize.adapters.select import is_own_code
+from statesize.adapters.watch import named_state_size
 from statesize.errors import ModelError
 from statesize.operators import Dense
 
 HIDES = (
     "It gives some keys no weight, but not by their position, so that its size counts all tokens. If it drops them for "
-    "good, set `state_size` in its class to the number of tokens that it keeps."
+    "good, set `state_size` in its class to the number of tokens that it keeps; else to math.inf."
 )
 
 
@@ -120,7 +121,7 @@ def observed_mixing(
         # A cache that does not keep the whole past without being a window: attention in chunks.
         filled = int(state_size.max())
     elif window is None and is_own_code(module) and not bool(seen[position[:, None] >= position].all()):
-        hides = HIDES
+        hides = "" if named_state_size(name, module) == math.inf else HIDES
     memory = named_memory(name, module, lambda: max(int(_read_later(head).max()) for head in reads), length)
     if memory.states is not None:
         filled, hides, state_size = memory.states, "", position.clamp(max=memory.states)
@@ -172,7 +173,8 @@ def later_positions(name: str) -> str:
     """Why attention that is not causal is refused."""
     return (
         f"Mixer {name} attends to later positions: an encoder, a prefix model, or cross-attention to another sequence "
-        "of as many positions. statesize measures causal models: mask later positions, or use AutoModelForCausalLM."
+        "of as many positions. statesize measures causal models: mask later positions. If the model is of "
+        "transformers, load it by AutoModelForCausalLM."
     )
 
 
