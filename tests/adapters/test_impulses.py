@@ -142,7 +142,7 @@ def test_the_layer_is_left_as_it_was():
 def test_a_layer_without_a_t_of_single_channels_is_measured_by_its_derivative(mixed):
     (captured,) = ss.capture(model_of(mixed), TOKENS)
     assert (captured.kind, captured.units) == ("derivative", 1)
-    assert captured.note.startswith("No T was found. If you know it, give")
+    assert captured.note.startswith("No T was found. If there is one, mix")
 
 
 def test_attention_within_blocks_is_measured_by_its_derivative_and_its_kernel_is_told():

@@ -20,9 +20,11 @@ from statesize.errors import InputError, ModelError
 from statesize.operators import BlockDense, Derivative
 
 _NOT_FOUND = (
-    "No T was found. If you know it, give its class a method `operator(hidden)` that returns it, as ss.Dense, or as "
-    "statesize.operators.BlockDense if it is linear in several values per token, such as two writes."
+    "No T was found. If there is one, mix all tokens before the output projection, or give its class a method "
+    "`operator(hidden)` that returns it, as ss.Dense, or as statesize.operators.BlockDense if it is linear in several "
+    "values per token, such as two writes."
 )
+_UNSAID = "Its `state_size` would say how many numbers the whole layer keeps."
 _DERIVATIVE = (
     "Measured is the derivative of its outputs by its inputs at this text, all channels together. It compares with no "
     "T of one head or channel."
@@ -55,6 +57,8 @@ def derivative(name: str, runs: LoneRuns) -> tuple[BlockDense | Derivative, Tens
         operator, returned = _in_dtype(name, runs, None, dtype)
         notes.append(_EXCEEDED)
     notes.insert(0, _NOT_FOUND if is_own else "It has no T.")
+    if is_own and states is None:
+        notes.append(_UNSAID)
     return operator if operator.by_products else operator.block_dense(), returned, " ".join(notes)
 
 

@@ -31,9 +31,8 @@ class OwnMixing:
     derivatives: set[str] = field(default_factory=set[str])  # names of modules without a T
     refused: dict[str, str] = field(default_factory=dict[str, str])  # reason by the module's name
     backwards: list[str] = field(default_factory=list[str])  # names of modules that hold measured ones, not causal
-    notes: dict[str, str] = field(
-        default_factory=dict[str, str]
-    )  # what kernels that adapters know are in them, or what else they mix
+    # What kernels that adapters know are in them, or what else they mix.
+    notes: dict[str, str] = field(default_factory=dict[str, str])
     memories: dict[Call, Memory] = field(default_factory=dict["Call", "Memory"])  # by call, once they are known
 
     @property
