@@ -157,7 +157,7 @@ def test_two_values_per_token_are_measured_side_by_side_as_the_note_of_the_deriv
     plain, declared, hidden = TwoWrites().double(), Declared().double(), HIDDEN.double()
     declared.load_state_dict(plain.state_dict())
     (derivative,), (found,) = ss.capture(plain, hidden), ss.capture(declared, hidden)
-    assert "a method `operator(hidden)` that returns statesize.operators.BlockDense." in derivative.note
+    assert "statesize.operators.BlockDense if it is linear in several values per token" in derivative.note
     values = torch.stack([value(hidden) for value in plain.values])
     expected = torch.autograd.functional.jacobian(lambda values: plain.mixed(hidden, values)[0, :, 0], values)
     torch.testing.assert_close(found.operator.matrix[0, 0, :, 0], expected[:, :, 0, :, 0].permute(0, 2, 1))
@@ -165,6 +165,7 @@ def test_two_values_per_token_are_measured_side_by_side_as_the_note_of_the_deriv
     said = str(ss.profile(declared, hidden))
     assert f"of the {SIZE} that it holds" in said
     assert "T of 1 layer is as the class says, and not checked." in said
+    assert " layer)" not in said
 
 
 @pytest.mark.parametrize(("states", "held"), [(SIZE, SIZE), (5, 5), (SIZE - 1, None), (None, None)])

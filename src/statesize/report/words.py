@@ -436,6 +436,9 @@ def _parties(profile: Profiled, metric: str, title: str, *, whole: bool) -> list
 
 def _stored(profile: Profiled, nodes: Sequence[xr.Dataset]) -> float:
     """The bytes of layers at the middle; 0 where those of one are not known."""
+    if any(UNCHECKED in str(node.attrs["note"]) for node in nodes):
+        # The check finds how many channels share a T.
+        return 0.0
     stored = sum(middle_bytes(node, profile.tokens["length"].values) for node in nodes)
     return 0.0 if math.isnan(stored) else stored
 
