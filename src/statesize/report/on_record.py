@@ -287,12 +287,14 @@ def _own_figures(row: Mapping[str, Any], of: str, here: Mapping[str, float]) -> 
 
 
 def _training(row: Mapping[str, Any]) -> str:
-    """What training does to the numbers of a record; "" where the untrained model was not measured."""
+    """What training does to the numbers of a record; "" where that is not known, or only sinks hide it."""
     if row["untrained"] is None:
         return ""
     factors = [row[name] / row["untrained"] for name in ("ess", "ess_without_sinks")]
+    if factors[0] <= _APART < factors[1]:
+        # No untrained number without sinks is on record to stand beside it.
+        return ""
     effect = "too near to tell trained weights from them"
-    effect = "training shows in the number without sinks alone" if factors[1] > _APART else effect
     effect = "training lowers ESS of this model (others: raises or lowers)" if max(factors) < 1 / _APART else effect
     effect = "training raises ESS of this model (others: raises or lowers)" if min(factors) > _APART else effect
     return f"With untrained weights the ESS on record is {row['untrained']:.1f}: {effect}."
