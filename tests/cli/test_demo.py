@@ -46,10 +46,10 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
     assert "Profiles: statesize-demo\n" in captured.err
     assert next_command(captured) == ["profile", "MODEL", "--text", "FILE"]
     assert f"statesize profile statesize-demo/{zoo.names()[-1]} --open" in captured.err.splitlines()[-2]
-    used, what, *_, sa, la, gla, deltanet, _, share, _, enough, hindsight, past, meaning = captured.out.splitlines()
+    used, what, *_, sa, la, gla, deltanet, _, share, _, enough, meaning = captured.out.splitlines()
     assert len(captured.out.splitlines()) <= 20
     page = (here / "statesize-demo.html").read_text(encoding="utf-8")
-    for line in (used, what, share, enough, hindsight, past, meaning):
+    for line in (used, what, share, enough, meaning):
         assert html.escape(line) in page
     rows = [re.split(r"\s{2,}", line.strip()) for line in (sa, la, gla, deltanet)]
     assert [row[0].lower() for row in rows] == [KINDS[name].lower() for name in zoo.names()]
@@ -69,13 +69,8 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
     nearest = "Nearest ESS on record, past token 128 of 256 tokens of prose: "
     assert f"What is normal for a cache? {nearest}" in page
     assert f"What is normal for a state of fixed size? {nearest}" in page
-    assert "Tested in gated linear attention, halfway through 1 text of 64 tokens. Losing the whole past " in enough
-    chosen, change = "If these numbers are chosen", "perhaps, predictions change by"
-    said = (
-        rf"{chosen} with hindsight, as if later tokens were known: {change} 0\.\d%\.\n"
-        rf"{chosen} from the past: {change} \d\.\d%\. For 1% it takes \d\.\d times ESS\."
-    )
-    assert re.fullmatch(said, f"{hindsight}\n{past}")
+    assert " Tested in gated linear attention (gla): Too little text to tell. One text: no interval, " in enough
+    assert re.search(r"by \d+% if they are chosen from the past, and by .* with hindsight\. Losing the whole", enough)
     assert meaning.endswith("only a task can tell.")
     # What the page advises works as it stands, but for a model of the hub, which is not at hand.
     assert "TSS" not in page[: page.index("Models along one text</h2>")]

@@ -758,18 +758,20 @@ def test_shares_of_loss_are_told_of_five_texts_and_which_ess_suffices():
     assert not any("By loss" in one for one in notes(few))
     # No run keeps whole tokens: no layer has keys.
     assert "Keys are kept whole" not in str(notes(enough))
-    assert few.finding.startswith("Too little text to tell. 4 texts: no interval, which takes 5 texts. The context is")
-    assert few.finding.endswith(" if it keeps nothing, by 100%.")
-    assert enough.finding.startswith("The context is")
+    assert few.finding.startswith("Too little text to tell. 4 texts: no interval, which takes 5 texts. As many numbers")
+    assert few.finding.endswith(" Losing the whole past, which is 100%, costs about 1 nats per token over 4 texts.")
+    assert "enough" not in few.finding
+    assert enough.finding.startswith("As many numbers as ESS (4.0 of 10 per channel) are not enough for m if they are ")
+    assert " with hindsight, as if later tokens were known, they are enough: 0.4%" in enough.finding
     assert enough.finding.endswith(" of the state.")
     unfilled = tuple(dataclasses.replace(one, inputs=20.0) for one in documents)
     told = dataclasses.replace(enough, documents=unfilled).finding
     # As many of the 20 numbers of the state as tokens came before.
-    assert ". A head holds 10 numbers per channel; " in told
-    assert told.endswith(" × its ESS. The texts before the cuts are too short to fill the state.")
+    assert "ESS (4.0 of 10 per channel)" in told
+    assert told.endswith(" × ESS. The texts before the cuts are too short to fill the state.")
     short = dataclasses.replace(enough, documents=tuple(dataclasses.replace(one, tokens=12) for one in documents))
     assert short.finding.startswith("Too little text to tell: fewer than 16 tokens bound what can pass")
-    assert "a head needs" not in short.finding
+    assert "× ESS" not in short.finding
     nothing, *_ = table(enough).rows
     assert nothing == ["nothing", "0.0", "100%", "100%", "+1.000 [+1.000, +1.000]", "1.0000 [1.0000, 1.0000]"]
 

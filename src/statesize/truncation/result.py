@@ -276,16 +276,23 @@ class TruncationResult:
 
     @property
     def finding(self) -> str:
-        """The worth of the context in a few sentences, then both bounds of the memory; no verdict of little text."""
-        worth, over = self.worth, f"to {self.model} over {self.counted}"
+        """Whether as many numbers as ESS are enough, and how many are; no verdict of little text."""
+        worth, over = self.worth, f"over {self.counted}"
         short, few = too_short(max(one.tokens for one in self.documents)), no_interval(self.texts)
         little = f"{short or ' Too little text to tell.'}{few} ".lstrip() if short or few else ""
         if not self.context_matters:
-            none = f"The context is worth {worth:.3f} nats per token {over}"
+            none = f"The context is worth {worth:.3f} nats per token to {self.model} {over}"
             return f"{little}{none}: too little to tell what a cut loses."
-        size = self.without_hindsight()
-        most = fmean(min(one.inputs, one.cut) for one in self.documents)
         rules, (ess, causal) = {row.rule for row in self.rows}, self.at_ess
+        most = fmean(min(one.inputs, one.cut) for one in self.documents)
+        ceiling = f"of {most:.0f} per channel"
+        if little:
+            return (
+                f"{little}As many numbers as ESS (about {self.entropy.value:.0f} {ceiling}) change the predictions of "
+                f"{self.model} by {self.lost(causal)} if they are chosen from the past, and by {self.lost(ess)} with "
+                f"hindsight. Losing the whole past, which is 100%, costs about {worth.value:.1g} nats per token {over}."
+            )
+        size = self.without_hindsight()
         bound = "at most " if size.multiple.value * self.entropy.value <= causal.kept + 1e-9 else ""
         stored = f"{size.stored:.0%}"
         if "joint past rows" in rules:
@@ -299,16 +306,14 @@ class TruncationResult:
             held = ". The texts before the cuts are too short to fill the state"
         else:
             held = f", or {stored} of the state"
-        rounded = f" ({ess.kept:.1f} when rounded up in each head)"
-        told = (
-            f"{little}The context is worth {f'about {worth.value:.1g}' if little else f'{worth:.2f}'} nats per token "
-            f"{over}. A head holds {most:.0f} numbers per channel; its ESS is "
-            f"{f'about {self.entropy.value:.0f}' if little else f'{self.entropy.value:.1f}{rounded}'}. If each head "
-            f"keeps as many numbers as its ESS, the predictions change by {self.lost(ess)} with hindsight (the future "
-            f"is known) and by {self.lost(causal)} without hindsight; if it keeps nothing, by 100%."
+        return (
+            f"As many numbers as ESS ({self.entropy.value:.1f} {ceiling}) are {self._verdict(causal)} for "
+            f"{self.model} if they are chosen from the past: predictions change by {self.lost(causal)}, and at most "
+            f"{percent(self.at)} counts as enough. If they are chosen with hindsight, as if later tokens were known, "
+            f"they are {self._verdict(ess)}: {self.lost(ess)}. Losing the whole past, which is 100%, costs "
+            f"{worth:.2f} nats per token {over}. From the past, a change of {percent(self.at)} takes "
+            f"{bound}{size.multiple:.1f} × ESS{held}."
         )
-        takes = f" For a change of only {percent(size.at)} without hindsight, a head needs"
-        return told if little else f"{told}{takes} {bound}{size.multiple:.1f} × its ESS{held}."
 
     @property
     def at_ess(self) -> tuple[Row, Row]:
@@ -359,6 +364,11 @@ class TruncationResult:
             lost = f"{row.divergence_share.value:.1%} of KL lost"
             facts[f"{row.rule} × {row.scale:g}"] = f"{lost}, {row.kept:.1f} numbers"
         return f"<p>{html.escape(self.finding)}</p>{facts_table(f'Truncation of {self.model}', facts)}"
+
+    def _verdict(self, row: Row) -> str:
+        """Whether a row loses so little that it counts as nothing, as far as its interval tells."""
+        share = row.divergence_share
+        return "enough" if share.high <= self.at else "not enough" if share.low > self.at else "perhaps enough"
 
     @property
     def _units(self) -> list[int]:

@@ -85,7 +85,7 @@ def demo(
     every = [*profiles.values()]
     models = compared_models(every, {}, ())
     table, found = _table(models, every, losses), _found(models, every)
-    means = _means(every, losses, cut)
+    means = _means(every, losses)
     with printing.step("drawing the report"):
         drawn = report_page(every)
         notes = {**drawn.notes, RESULT: [*means, *standing(every)], NEXT: _next(folder)}
@@ -148,34 +148,15 @@ def _table(models: Sequence[ComparedModel], profiles: Sequence[Profile], losses:
     return PageTable(f"Halfway, at token {profiles[0].tokens.sizes['token'] // 2}", headings, rows, note)
 
 
-def _means(profiles: Sequence[Profile], losses: dict[str, float], cut: dict[str, Any]) -> list[str]:
+def _means(profiles: Sequence[Profile], losses: dict[str, float]) -> list[str]:
     """Whether as many numbers as ESS are enough, and what must not be concluded."""
-    from statesize.measurement.statistics import Interval
     from statesize.report.names import model_title
-    from statesize.truncation.result import NEGLIGIBLE
 
-    rows = cast("list[dict[str, Any]]", cut["rows"])
-    once = {row["rule"]: row["divergence_share"] for row in rows if row["scale"] == 1}
-    said: list[str] = []
-    for choice, rule in (("with hindsight, as if later tokens were known", "ess"), ("from the past", "past rows")):
-        lost = Interval.of(once[rule])
-        sure = bool(lost.ends) and not lost.low <= NEGLIGIBLE < lost.high
-        word = f"perhaps (the interval includes {NEGLIGIBLE:.0%})" if lost.ends else "perhaps"
-        if sure:
-            word = "yes" if lost.high <= NEGLIGIBLE else "no"
-        said.append(f"If these numbers are chosen {choice}: {word}, predictions change by {lost:.1%}.")
-    multiple: dict[str, Any] = cut["without_hindsight"]["multiple"] or {}
-    if multiple.get("mean"):
-        said[-1] += f" For {NEGLIGIBLE:.0%} it takes {Interval.of(multiple):.1f} times ESS."
-    title = model_title(next(one for one in profiles if one.model == _CUT))
+    tested = next(one for one in profiles if one.model == _CUT)
     best = min(profiles, key=lambda one: losses[one.model])
-    worth = Interval.of(cut["worth"])
     return [
-        f"Would a memory of only as many numbers as ESS be enough? Tested in {title}, halfway through "
-        f"{counted(cut['texts'], 'text')} of {cut['measured'][0]['tokens']} tokens. Losing the whole past costs "
-        f"{worth} nats per token{' (in brackets: 95% intervals)' if worth.ends else ''}. Call that change of "
-        f"predictions 100%; a change of at most {NEGLIGIBLE:.0%} counts as enough.",
-        *said,
+        f"Would a memory of only as many numbers as ESS be enough? Tested in {model_title(tested)} ({_CUT}): "
+        f"{tested.attributes['truncation']}",
         f"More ESS is not better: {model_title(best)} predicts these texts best. Whether a model needs more memory, "
         "only a task can tell.",
     ]
