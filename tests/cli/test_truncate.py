@@ -27,7 +27,7 @@ def test_table_and_page(tmp_path, capsys):
     assert "× ESS" not in captured.out
     # No layer of this model keeps tokens.
     assert "whole tokens" not in captured.out
-    assert re.search(r"of gla by .* if they are chosen from the past, and by .* with hindsight", captured.out)
+    assert re.search(r"of gla by .* without hindsight, and by .* with hindsight", captured.out)
     assert "the same number for all" in captured.out
     assert "about the fewest that a memory needs" in captured.out
     assert "Reading bundled documents" in captured.err

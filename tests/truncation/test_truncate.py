@@ -761,8 +761,8 @@ def test_shares_of_loss_are_told_of_five_texts_and_which_ess_suffices():
     assert few.finding.startswith("Too little text to tell. 4 texts: no interval, which takes 5 texts. As many numbers")
     assert few.finding.endswith(" Losing the whole past, which is 100%, costs about 1 nats per token over 4 texts.")
     assert "enough" not in few.finding
-    assert enough.finding.startswith("As many numbers as ESS (4.0 of 10 per channel) are not enough for m if they are ")
-    assert " with hindsight, as if later tokens were known, they are enough: 0.4%" in enough.finding
+    assert enough.finding.startswith("As many numbers as ESS (4.0 of 10 per channel) are not enough for m without")
+    assert "With hindsight, as if later tokens were known, they are enough: 0.4%" in enough.finding
     assert enough.finding.endswith(" of the state.")
     unfilled = tuple(dataclasses.replace(one, inputs=20.0) for one in documents)
     told = dataclasses.replace(enough, documents=unfilled).finding

@@ -289,8 +289,8 @@ class TruncationResult:
         if little:
             return (
                 f"{little}As many numbers as ESS (about {self.entropy.value:.0f} {ceiling}) change the predictions of "
-                f"{self.model} by {self.lost(causal)} if they are chosen from the past, and by {self.lost(ess)} with "
-                f"hindsight. Losing the whole past, which is 100%, costs about {worth.value:.1g} nats per token {over}."
+                f"{self.model} by {self.lost(causal)} without hindsight, and by {self.lost(ess)} with hindsight. "
+                f"Losing the whole past, which is 100%, costs about {worth.value:.1g} nats per token {over}."
             )
         size = self.without_hindsight()
         bound = "at most " if size.multiple.value * self.entropy.value <= causal.kept + 1e-9 else ""
@@ -308,10 +308,10 @@ class TruncationResult:
             held = f", or {stored} of the state"
         return (
             f"As many numbers as ESS ({self.entropy.value:.1f} {ceiling}) are {self._verdict(causal)} for "
-            f"{self.model} if they are chosen from the past: predictions change by {self.lost(causal)}, and at most "
-            f"{percent(self.at)} counts as enough. If they are chosen with hindsight, as if later tokens were known, "
-            f"they are {self._verdict(ess)}: {self.lost(ess)}. Losing the whole past, which is 100%, costs "
-            f"{worth:.2f} nats per token {over}. From the past, a change of {percent(self.at)} takes "
+            f"{self.model} without hindsight, chosen by earlier tokens alone: predictions change by "
+            f"{self.lost(causal)}, and at most {percent(self.at)} counts as enough. With hindsight, as if later tokens "
+            f"were known, they are {self._verdict(ess)}: {self.lost(ess)}. Losing the whole past, which is 100%, costs "
+            f"{worth:.2f} nats per token {over}. Without hindsight, a change of {percent(self.at)} takes "
             f"{bound}{size.multiple:.1f} × ESS{held}."
         )
 
