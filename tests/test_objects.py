@@ -24,6 +24,7 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.metrics import diagnose
 from statesize.networks import redundancy
 from statesize.reduction.cache.result import CachePrices, PricedDocument, Variant
+from statesize.results.profiled import layer_name
 
 MOST_LINES, MOST_CHARACTERS = 5, 700
 IDS = torch.randint(16, (2, 24), generator=torch.Generator().manual_seed(0))
@@ -191,8 +192,10 @@ def test_a_misspelt_layer_is_answered_by_its_name(profile):
         InputError, match=r"got 'layer\.1\.mixr'\. Did you mean layers\.1\.mixer\? The names are layers\.0\.mixer, "
     ):
         profile.ess("layer.1.mixr")
-    with pytest.raises(InputError, match=r"got 9\. The names are "):
+    with pytest.raises(InputError, match=r"got 9\. The names are layers\.0\.mixer, layers\.1\.mixer\.$"):
         profile.ess(9)
+    with pytest.raises(InputError, match=r"0 … 29, got 31\. The names are layer 0, layer 1, layer 2 and 27 more\.$"):
+        layer_name([f"layer {index}" for index in range(30)], 31)
 
 
 def test_a_profile_of_bundled_text_says_so(profile):

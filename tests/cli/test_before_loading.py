@@ -205,7 +205,7 @@ REFUSED = [
     ),
     ("compare gla", "got gla, which is not there. Make one: statesize profile gla --output gla-profile"),
     ("compare folder gla", "got folder, which holds none. Make one: statesize profile folder --output folder-profile"),
-    ("compare one.txt gla", "got one.txt, which holds none. Make one: statesize profile MODEL --output one-profile"),
+    ("compare one.txt gla", "got one.txt, a file, which holds none. Leave it out, or give a folder."),
     *((f"{given} profil", "Did you mean profile?") for given in ("compare profile", "truncate gla --profile")),
     ("series none", "checkpoints must be at least 2"),
     ("series gla glaa", "Did you mean gla?"),

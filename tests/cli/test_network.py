@@ -44,7 +44,8 @@ def test_one_cut_of_few_tokens_by_default(checkpoint, tmp_path, capsys):
             "gla",
             400,
             [],
-            "(what is normal, on record): statesize network gla --text {} --accuracy 0.5 --max-tokens 344",
+            "(measures again, over the 344 tokens of the numbers on record, and says what is normal): "
+            "statesize network gla --text {} --accuracy 0.5 --max-tokens 344",
         ),
         ("gla", 20, [], "(the heads of each layer): statesize profile gla "),
         ("gla", 20, ["--by-layer"], "(the heads of each layer): statesize profile gla "),
@@ -160,7 +161,7 @@ def test_a_text_is_read_once(checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Texts, "read", lambda *given: reads.append(given) or read(*given))
     monkeypatch.setattr("statesize.networks.page.ON_RECORD", {str(checkpoint): 1.0})
     assert main(["network", str(checkpoint), "--text", str(long), "--max-tokens", "8"]) == 0
-    assert capsys.readouterr().err.splitlines()[-1].startswith("next (what is normal, on record): ")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("next (measures again, over the 344 tokens ")
     assert len(reads) == 1
 
 

@@ -504,7 +504,9 @@ def test_where_nothing_was_written_the_next_step_keeps_the_profile(checkpoint, h
     assert main(command) == 0
     told = capsys.readouterr().err.splitlines()[-1]
     again = shlex.join([*command, "--output", f"{checkpoint.name}-profile"])
-    assert re.fullmatch(rf"next \(measures it again, about \d+ s, and keeps it\): statesize {re.escape(again)}", told)
+    assert re.fullmatch(
+        rf"next \(measures it again, about \d+ s after loading, and keeps it\): statesize {re.escape(again)}", told
+    )
     assert os.listdir(here) == []
 
 

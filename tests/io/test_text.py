@@ -14,3 +14,8 @@ def test_swapped_letters_and_capitals_of_short_names_are_told_however_alike_name
     assert meant("lga", names, "None.", 1.0) == "Did you mean gla?"
     for given in ("alg", "la", "ga", ""):
         assert meant(given, names, "None.", 1.0) == "None."
+
+
+def test_a_name_that_shares_some_letters_is_not_meant():
+    assert meant("nofile", ["flex"], "None.") == "None."
+    assert meant("nofile", ["flex", "my-file", "no-file"], "None.") == "Did you mean no-file?"

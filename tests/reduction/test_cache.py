@@ -497,7 +497,8 @@ def test_little_text_is_no_advice(count):
     assert little.undecided.variant == Variant(precision="int4")
     said = little.finding
     over = "1 held-out text" if count == 1 else "2 held-out texts"
-    assert said.startswith(f"Too little text to tell: over {over}, int4 costs the cache of m")
+    cost = "nothing measurable" if count == 1 else "about +0.01 bits per byte"
+    assert said.startswith(f"Too little text to tell: over {over}, int4 costs the cache of m {cost}, and more than ")
 
 
 @pytest.mark.parametrize(("worths", "told"), [((0.5, 0.6), True), ((-0.3, 0.4), False), ((-0.2, -0.1), False)])

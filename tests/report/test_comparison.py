@@ -319,12 +319,14 @@ def test_shares_of_other_texts_or_cuts_name_no_winner(changed):
         LanguageModel(ModelConfig(mixer=name, **shape), torch.Generator().manual_seed(0)) for name in ("la", "gla")
     ]
     given = zip(models, (texts, others), ("la", "gla"), strict=True)
-    finding = compare([profile(model, ids, name=name) for model, ids, name in given]).finding
-    assert re.match(r"Linear attention carries [\d.]+ of 2 numbers per channel past token 12 of 24, gated ", finding)
+    measured = [profile(model, ids, name=name) for model, ids, name in given]
+    finding = compare(measured).finding
+    assert re.match(r"Linear attention carries [\d.]+ of 2 numbers per channel past token 12 of 24\. Gated ", finding)
     assert finding.endswith("so these numbers do not compare.")
     assert "uses" not in finding
     assert "%" not in finding
     assert ("past token 8 of 16." in finding) == (changed == "other length")
+    assert compare([measured[0].called("smol.gguf"), measured[1]]).finding.startswith("smol.gguf carries ")
 
 
 def test_shares_over_texts_have_intervals():

@@ -159,7 +159,7 @@ def chosen_names(names: Sequence[str], layers: Layers, refused: Mapping[str, str
             selected.update(called[name])
         else:
             valid, mixers = f"the model's mixers by name or by index 0 … {len(names) - 1}", counted(len(names), "mixer")
-            all_names = f"Its {mixers} {'is' if len(names) == 1 else 'are'} {', '.join(names)}."
+            all_names = f"Its {mixers} {'is' if len(names) == 1 else 'are'} {listed(names)}."
             refuse("layers", valid, layer, " ".join(filter(None, (meant(str(layer), names, ""), all_names))))
     every = [call for name in names for call in called[name]]
     return [name for name in dict.fromkeys([*every, *refused]) if name in selected]

@@ -139,7 +139,8 @@ def network(
     document = head | result.to_dict() | ({} if beside is None else {"redundancy": beside.to_dict()})
     show_page(page(loaded.name, result, beside), document, html, printing, open_page=open_page)
     if compares:
-        printing.next(*called_with({MAX_TOKENS[0]: RECORDED}), why="what is normal, on record")
+        why = f"measures again, over the {RECORDED} tokens of the numbers on record, and says what is normal"
+        printing.next(*called_with({MAX_TOKENS[0]: RECORDED}), why=why)
     elif not by_layer and model in FILLED and len(read[0]) >= RECORDED:
         printing.next(*called_again("--by-layer"), why="whether layers keep what others keep")
     else:

@@ -218,7 +218,7 @@ def profile(
     _show(result, output, html, metric, printing, wide=wide, open_page=open_page, weights=weights)
     if output is None:
         folder = f"{run.name.rpartition('/')[2]}-profile"
-        again = f"measures it again, about {duration(max(result.attributes['seconds'], 1))}, and keeps it"
+        again = f"measures it again, about {duration(max(result.attributes['seconds'], 1))} after loading, and keeps it"
         printing.next(*called_again("--output", folder), why=again)
     else:
         _say_next(output, html, printing)
@@ -226,6 +226,8 @@ def profile(
 
 def _plan_notes(plan: Plan[PlannedMixer]) -> list[str]:
     """Where the results of a planned profile lie, from how many texts it is predicted, and of how many heads."""
+    from statesize.adapters.observation import SHARED
+
     facts, notes = plan.facts, list[str]()
     if plan.memory is not None:
         held = byte_count(plan.memory - 2 * facts["results"])
@@ -233,6 +235,8 @@ def _plan_notes(plan: Plan[PlannedMixer]) -> list[str]:
     if facts["sampled"] < facts["sequences"]:
         read = counted(int(facts["sampled"]), "text")
         notes.append(f"Predicted from {read} of all parts of the corpus; the others were not read.")
+    shared = " Groups: what heads that share a cache carry together."
+    notes.append("Units: heads or channels of a layer." + shared * any(SHARED in mixer.name for mixer in plan.steps))
     some = sum(mixer.measured < mixer.units for mixer in plan.steps)
     few = f"Some heads or channels of {counted(some, 'layer')} will be measured; --channels all takes all."
     return [*notes, few if some else "All heads or channels will be measured."]

@@ -47,7 +47,7 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
-def meant(given: str, names: Iterable[str] | Mapping[str, str], otherwise: str, likeness: float = 0.6) -> str:
+def meant(given: str, names: Iterable[str] | Mapping[str, str], otherwise: str, likeness: float = 0.7) -> str:
     """Asks for the name that is spelt almost as what was given, or for what a mapping has of it; else the advice."""
     # In short names, two swapped letters or capitals are as much unlike as another name is.
     swapped = {f"{given[:at]}{given[at : at + 2][::-1]}{given[at + 2 :]}".lower() for at in range(len(given))}

@@ -114,7 +114,7 @@ def check_layers(name: str, layers: Sequence[int | str], options: dict[str, Any]
         if len(inside) == 1 or layer.isdecimal():
             continue
         advice = meant(
-            layer, inside or modules, f"Its modules are {', '.join(modules[1:4])} and others.", 0 if inside else 0.6
+            layer, inside or modules, f"Its modules are {', '.join(modules[1:4])} and others.", 0 if inside else 0.7
         )
         refuse("layers", "the model's mixers by name or by index", layer, advice)
 

@@ -163,7 +163,7 @@ def refuse_misspelt(name: str) -> None:
     models = _models_in(path.parent) if local or "/" not in name else {}
     for plugin in model_plugins() if "/" not in name else ():
         models |= plugin.titles() | {known: known for known in plugin.names()}
-    likeness = 0.6 if local else _ALIKE
+    likeness = 0.7 if local else _ALIKE
     if local or meant(path.name, models, "", likeness):
         advice = meant(path.name, _taken(models), f"Give a {kind} that is there.", likeness)
         raise FileError(f"{no_model(name, f'is no {kind}')} {advice}")

@@ -153,13 +153,13 @@ def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> st
     if len(set(cuts)) == 1:
         return f"{' '.join(_ranked_by_kind(uses, f' past {parties[0].place}'))} {_reach(profiles)}"
     found = zip(uses, parties, strict=True)
-    carried = ", ".join(f"{use.title} carries {use.numbers} past {party.place}" for use, party in found)
+    carried = " ".join(f"{use.name} carries {use.numbers} past {party.place}." for use, party in found)
     shared, alone = read_alike(titles, cuts)
     apart = "They did not read the same tokens up to the same cut, so these numbers do not compare."
     if shared:
         apart = f"Only numbers of the same tokens and cut compare: those of {shared}."
         apart += f" Other tokens, or another cut: {alone}." * bool(alone)
-    return f"{_sentence_case(carried)}. {apart}"
+    return f"{carried} {apart}"
 
 
 def _use(profile: Profiled, title: str) -> _Use:

@@ -24,6 +24,11 @@ def require_profile(path: Path, name: str = "profile") -> None:
         raise FileError(f"{name} must be the folder of a profile, got {path}, {wrong}.")
     brought = is_brought(str(path))
     model = path if brought or (there and (path.is_dir() or is_gguf(path))) else "MODEL"
+    if there and path.is_file() and model == "MODEL":
+        raise FileError(
+            f"{name} must be the folder of a profile, got {path}, a file, which holds none. Leave it out, or give a "
+            "folder."
+        )
     folder = f"{path.stem}-profile" if there or brought else path
     made = f"Make one: statesize profile {model} --output {folder}"
     beside = {marker.parent.name: str(marker.parent) for marker in path.parent.glob(f"*/{MARKER}")} if not there else {}

@@ -14,7 +14,7 @@ import xarray as xr
 from statesize.adapters.observation import SHARED
 from statesize.adapters.select import lost_mixers, meant_layer
 from statesize.check import refuse
-from statesize.io.text import meant
+from statesize.io.text import listed, meant
 from statesize.results.summary import GroupRow, SummaryRow, channels_of, group_row, summary_row
 
 
@@ -163,6 +163,6 @@ def layer_name(names: Sequence[str], layer: object) -> str:
     """The name of a layer that is given by it, by its index among all, or by a part that no other name has."""
     if (name := meant_layer(names, layer)) is None:
         near = meant(layer, names, "") if isinstance(layer, str) else ""
-        advice = f"{near} The names are {', '.join(names)}.".lstrip()
+        advice = f"{near} The names are {listed(names)}.".lstrip()
         refuse("layer", f"a name, or an index of 0 … {len(names) - 1}", layer, advice)
     return name

@@ -92,7 +92,9 @@ def test_the_largest_change_is_corrected_for_those_it_was_chosen_from(found):
     alone = stats.ttest_rel(values[before + 1], values[before]).confidence_interval(1 - 0.05 / 2)
     assert (largest.difference.low, largest.difference.high) == pytest.approx(tuple(alone), rel=1e-6)
     first, last = found.means()[[0, -1]]
-    assert found.finding.startswith(f"Entropy-ESS goes from {first:.1f} at step-0 to {last:.1f} at step-1000: ")
+    assert found.finding.startswith(
+        f"Entropy-ESS, averaged over cuts, goes from {first:.1f} at step-0 to {last:.1f} at step-1000: "
+    )
     assert repr(found).startswith(found.finding)
 
 
@@ -206,6 +208,7 @@ def test_steps_come_from_names(tmp_path):
     ("given", "revisions", "message"),
     [
         (["gla"], (), "at least 2 different ones, got 1"),
+        (["nowhere"], (), r"got 1 \(nowhere, which is no folder here\)\. Give"),
         (["gla", "sa"], ("a", "b"), "one id of the Hugging Face hub"),
         (["nowhere/step-*"], (), "which fits none"),
     ],

@@ -114,7 +114,7 @@ def _name(argument: Argument, token: Token) -> str:
 def _unknown(given: str, command: str, names: Iterable[str]) -> str:
     """Says that there is no such option, and which is spelt almost so."""
     given = given.partition("=")[0]
-    near = meant(given.strip("-"), {name.strip("-"): name for name in names}, "", likeness=0.7)
+    near = meant(given.strip("-"), {name.strip("-"): name for name in names}, "")
     return f"{given} is no option of {command}. {near}".rstrip()
 
 

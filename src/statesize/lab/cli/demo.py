@@ -70,6 +70,7 @@ def demo(
         for name in zoo.names():
             model, tokenizer = zoo.load(name)
             losses[name] = _loss(model, inputs)
+            command = f"statesize profile {name} --sequences {len(inputs)} --max-tokens {len(inputs[0])}"
             profiles[name] = run_profile(
                 model,
                 inputs,
@@ -77,7 +78,7 @@ def demo(
                 tokenizer=tokenizer,
                 output=folder / name,
                 name=name,
-                source={"kind": "bundled", "loss": _in_nats(losses[name])},
+                source={"kind": "bundled", "command": command, "loss": _in_nats(losses[name])},
                 on_progress=profile_bar(bars, name, len(inputs)),
             )
     kept = sum(time is not None and time == written_at(folder / name) for name, time in written.items())

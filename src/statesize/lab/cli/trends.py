@@ -111,7 +111,7 @@ def series(
     if html is None:
         printing.next(*called_again("--open"), why="its curves, layer by layer")
     else:
-        printing.next("profile", *last, "--open", why="the heads of the last checkpoint")
+        printing.next("profile", *last, "--open", why="the heads of the last checkpoint, at its middle cut alone")
 
 
 def length(

@@ -110,13 +110,14 @@ class Series(Trend):
         whole = self.change()
         if len(self.names) == 1:
             only = f"{whole.to_value:.1f} at {self.names[0]}, the only checkpoint that was measured"
-            return f"Entropy-ESS{self._chosen} is {only}."
+            return f"Entropy-ESS{self._chosen}, averaged over cuts, is {only}."
         by_layer = {layer: self.largest_change(layer) for layer in self.layers}
         layer = max(by_layer, key=lambda name: abs(by_layer[name].difference.value))
         texts = counted(self.texts, "text")
         return (
-            f"Entropy-ESS{self._chosen} goes {whole}: {whole.difference:+.2f} over {texts}. The largest change between "
-            f"neighbouring checkpoints is that of {layer}, {by_layer[layer]}: {by_layer[layer].difference:+.2f}."
+            f"Entropy-ESS{self._chosen}, averaged over cuts, goes {whole}: {whole.difference:+.2f} over {texts}. The "
+            f"largest change between neighbouring checkpoints is that of {layer}, {by_layer[layer]}: "
+            f"{by_layer[layer].difference:+.2f}."
         )
 
     def _own(self) -> Row:

@@ -67,8 +67,9 @@ def find_checkpoints(
         paths = list(dict.fromkeys(path for name in names for path in _expanded(name)))
         checkpoints = [Checkpoint(_title(path, paths), path, None, _step_of(Path(path).name)) for path in paths]
     if len(checkpoints) < 2:
+        told = ", ".join(name if Path(name).is_dir() else f"{name}, which is no folder here" for name in names)
         raise InputError(
-            f"checkpoints must be at least 2 different ones, got {len(checkpoints)} ({', '.join(names)}). Give the "
+            f"checkpoints must be at least 2 different ones, got {len(checkpoints)} ({told}). Give the "
             "folder of a training that keeps some (`statesize train --keep-every`), several folders, or --revisions."
         )
     steps = [checkpoint.step for checkpoint in checkpoints if checkpoint.step is not None]

@@ -153,4 +153,6 @@ def first_tokenizer(checkpoints: Sequence[Checkpoint], loading: Mapping[str, Any
             return load_tokenizer(checkpoint.model, revision=checkpoint.revision, trust_remote_code=trusted)
         except (FileError, ModelError):
             continue
-    raise InputError("No checkpoint has a tokenizer. Give token ids, or put a tokenizer.json beside the checkpoints.")
+    raise InputError(
+        "No checkpoint has a tokenizer. Give token ids (--ids FILE), or put a tokenizer.json beside the checkpoints."
+    )

@@ -102,6 +102,8 @@ class Price:
     @property
     def cost(self) -> str:
         """The extra loss with its interval, as a sentence has it."""
+        if not self.loss.ends and round(self.loss.value, 2) == 0:
+            return "nothing measurable"
         return f"{told(self.loss)} {'nats per token' if self.loss is self.nats else 'bits per byte'}"
 
 
@@ -214,7 +216,8 @@ class CachePrices:
         if best is None and undecided is not None:
             return (
                 f"Too little text to tell: {over}, {undecided.variant.title} costs the cache of {self.model} "
-                f"{undecided.cost}, and more than {AFFORDABLE} is not ruled out.{few or ' Read more texts.'}"
+                f"{undecided.cost}, and more than {AFFORDABLE} bits per byte is "
+                f"not ruled out.{few or ' Read more texts.'}"
             )
         if best is None:
             return (
