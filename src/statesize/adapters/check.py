@@ -220,7 +220,7 @@ def compare_runs(forward: Forward, recording: ModelRun, checks: Checks, limit: f
     return difference
 
 
-def check_deterministic(forward: Forward, read: Tensor | None, calls: Sequence[Call]) -> None:
+def check_deterministic(forward: Forward, read: Tensor | None, calls: Sequence[Call] = ()) -> None:
     """Refuse a model that, with nothing attached, gives another last hidden state than `read`, in any bit."""
     unattached = forward.hidden(bare, attach=partial(seeded_otherwise, device_of(forward.model)))
     same = partial(torch.allclose, rtol=0, atol=0, equal_nan=True)
@@ -233,7 +233,7 @@ def check_deterministic(forward: Forward, read: Tensor | None, calls: Sequence[C
             f"{_drawing(forward)} draws random numbers in eval mode, so that no two runs of it agree{where}:"
             " dropout that is always on, or noise. Call dropout with training=self.training, or set its rate to 0."
         )
-    name = keeping_state(forward, calls, 0.0)
+    name = keeping_state(forward, calls, 0.0) if calls else ""
     first = f", and Mixer {name} is the first whose output changes" if name else ""
     raise ModelError(
         f"{type(forward.model).__name__} gives another last hidden state when it runs the same inputs once more"

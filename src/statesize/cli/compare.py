@@ -96,7 +96,7 @@ def compare(
 
 def _measured_alike(folders: list[Path], profiles: Sequence[Profiled]) -> list[list[object]]:
     """A command for each other model that read other tokens, or at other cuts, to read those of the first as it did."""
-    from statesize.cli.commands import app
+    from statesize.cli.app import app
     from statesize.cli.shared.options import any_model, options_of
     from statesize.report.compared import CUTS
 

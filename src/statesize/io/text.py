@@ -47,7 +47,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
-def meant(given: str, names: Iterable[str] | Mapping[str, str], otherwise: str, likeness: float = 0.7) -> str:
+LIKENESS = 0.7
+"""How much alike, from 0 to 1, a misspelt name and the one that is meant are by default."""
+
+
+def meant(given: str, names: Iterable[str] | Mapping[str, str], otherwise: str, likeness: float = LIKENESS) -> str:
     """Asks for the name that is spelt almost as what was given, or for what a mapping has of it; else the advice."""
     # In short names, two swapped letters or capitals are as much unlike as another name is.
     swapped = {f"{given[:at]}{given[at : at + 2][::-1]}{given[at + 2 :]}".lower() for at in range(len(given))}

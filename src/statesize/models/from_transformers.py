@@ -18,7 +18,7 @@ from statesize.check import refuse
 from statesize.errors import FileError, StatesizeError
 from statesize.io.callers import warn_caller
 from statesize.io.files import is_gguf
-from statesize.io.text import meant
+from statesize.io.text import LIKENESS, meant
 from statesize.models.configurations import MAMBA_SSM_NAMES, checked_config
 from statesize.models.depth import refuse_beyond
 from statesize.models.files import (
@@ -114,7 +114,10 @@ def check_layers(name: str, layers: Sequence[int | str], options: dict[str, Any]
         if len(inside) == 1 or layer.isdecimal():
             continue
         advice = meant(
-            layer, inside or modules, f"Its modules are {', '.join(modules[1:4])} and others.", 0 if inside else 0.7
+            layer,
+            inside or modules,
+            f"Its modules are {', '.join(modules[1:4])} and others.",
+            0 if inside else LIKENESS,
         )
         refuse("layers", "the model's mixers by name or by index", layer, advice)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from statesize.errors import FileError, ModelError
 from statesize.io.files import is_gguf
 from statesize.io.plugins import loaded_plugins
-from statesize.io.text import meant
+from statesize.io.text import LIKENESS, meant
 
 if TYPE_CHECKING:
     from torch import nn
@@ -163,7 +163,7 @@ def refuse_misspelt(name: str) -> None:
     models = _models_in(path.parent) if local or "/" not in name else {}
     for plugin in model_plugins() if "/" not in name else ():
         models |= plugin.titles() | {known: known for known in plugin.names()}
-    likeness = 0.7 if local else _ALIKE
+    likeness = LIKENESS if local else _ALIKE
     if local or meant(path.name, models, "", likeness):
         advice = meant(path.name, _taken(models), f"Give a {kind} that is there.", likeness)
         raise FileError(f"{no_model(name, f'is no {kind}')} {advice}")

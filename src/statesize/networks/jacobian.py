@@ -146,7 +146,7 @@ def copies(
         weights = stored_dtype(whole)
         contexts.enter_context(eval_mode(module))
         unaltered = Span(original, start, end, own_kernels=True)
-        check_deterministic(original, unaltered.returned, ())
+        check_deterministic(original, unaltered.returned)
         exact = span_of(whole, torch.float64)
         difference = _run_difference(unaltered, exact, weights)
         single = None if other is None else span_of(other, torch.float32)
