@@ -73,7 +73,10 @@ def test_auto_streams_what_can_be_compressed() -> None:
     assert is_compressible(smooth[...], width=8)
     assert not is_compressible(rough)
     assert not is_compressible(smooth_attention(40))
-    assert choose_engine(smooth, make_cut(256), ("counts", "relative")).name == "streaming"
+    outputs = ("counts", "relative")
+    assert choose_engine(smooth_attention(1024), make_cut(1024), outputs).name == "streaming"
+    # Chunks of a short one take longer than `tridiagonal`, whatever its rank.
+    assert choose_engine(smooth, make_cut(256), outputs).name == "tridiagonal"
 
 
 def test_auto_reads_no_columns_for_a_block_of_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,8 @@ _WIDTH = 32
 _DROPPED = 1e-10
 # Operations for each entry of T at least: its columns are read, and chunks compressed, whatever the positions.
 _OPERATIONS = 200.0
+# Length below which `tridiagonal` takes less time, whatever the rank; measured.
+_LEAST = 768
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class StreamingEngine(Engine):
         if not has_columns(operator):
             # Attention maps of trained models were never compressible, and asking each of them takes time.
             return "reads T by columns and never holds it, but here T is formed whole"
+        if cut.length < _LEAST:
+            return f"only worthwhile from {_LEAST} positions on"
         own, plain = _OPERATIONS * cut.length**2, min(decomposition_operations(cut))
         if plain < own:
             return f"takes {own:.1g} operations, the singular values take {plain:.1g}"
