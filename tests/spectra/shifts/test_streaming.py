@@ -73,6 +73,9 @@ def test_auto_streams_what_can_be_compressed() -> None:
     assert is_compressible(smooth[...], width=8)
     assert not is_compressible(rough)
     assert not is_compressible(smooth_attention(40))
+    # Strips that a window hides are zeros, which no rank explains.
+    windowed = SoftmaxAttention(rough.query, rough.key, 0.125, window=60)
+    assert not is_compressible(windowed)
     outputs = ("counts", "relative")
     assert choose_engine(smooth_attention(1024), make_cut(1024), outputs).name == "streaming"
     # Chunks of a short one take longer than `tridiagonal`, whatever its rank.
