@@ -185,3 +185,66 @@ def test_what_an_earlier_layer_of_one_s_own_stores_is_not_stored_again(own_keys)
     assert first.state_bytes == 23 * 2 * 16 * 4
     assert second.state_bytes == (first.state_bytes // 2 if own_keys else 0)
     assert (first.cache, second.readers[0].name) == (second.name, first.name)
+
+
+class Causal(nn.Module):
+    """A depthwise convolution over the last taps, which a step computes from as many inputs less its own."""
+
+    def __init__(self, taps: int, dilation: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(6, 6, taps, groups=6, padding=(taps - 1) * dilation, dilation=dilation)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.convolution(hidden.mT)[..., : hidden.shape[1]].mT
+
+
+class Convolved(nn.Module):
+    """Attention of one's own whose parts are convolved before, or its output behind, by a module or in its own code."""
+
+    def __init__(self, way: str, convolved: str, *, own_code: bool) -> None:
+        super().__init__()
+        self.way, self.convolved, self.own_code = way, convolved, own_code
+        self.project = nn.ModuleDict({part: nn.Linear(6, 6) for part in "qkv"})
+        self.convolutions = nn.ModuleDict({part: Causal(4, 1) for part in convolved})
+        if own_code:
+            self.convolutions = nn.ModuleDict({part: conv.convolution for part, conv in self.convolutions.items()})
+
+    def convolve(self, part: str, hidden: Tensor) -> Tensor:
+        if part not in self.convolved:
+            return hidden
+        convolution = self.convolutions[part]
+        return convolution(hidden.mT)[..., : hidden.shape[1]].mT if self.own_code else convolution(hidden)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        query, key, value = (self.convolve(part, self.project[part](hidden)) for part in "qkv")
+        if self.way == "softmax":
+            return functional.scaled_dot_product_attention(
+                query[:, None], key[:, None], value[:, None], is_causal=True
+            )[:, 0]
+        return self.convolve("o", (query @ key.mT).tril() @ value)
+
+
+def own_bytes(layer: nn.Module) -> dict[str, int | None]:
+    """State bytes of the rows of a model of one layer over 48 tokens."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(50, 6), layer).eval()
+    return {item.name: item.state_bytes for item in capture(model, torch.randint(50, (2, 48)))}
+
+
+@pytest.mark.parametrize(("taps", "dilation"), [(2, 1), (4, 1), (3, 2)])
+def test_a_convolution_of_one_s_own_keeps_its_taps_less_one(taps, dilation):
+    assert own_bytes(Causal(taps, dilation)) == {"1": 6 * (taps - 1) * dilation * 4}
+
+
+@pytest.mark.parametrize("own_code", [True, False])
+@pytest.mark.parametrize(("way", "kept"), [("softmax", 2 * 48 * 6), ("linear", 6 * 6)])
+def test_a_convolution_beside_t_is_counted_once(way, kept, own_code):
+    # In its own code it is counted in the layer's row, else in its own.
+    counted = own_bytes(Convolved(way, "qk", own_code=own_code))
+    assert sum(counted.values()) == (kept + 2 * 6 * 3) * 4
+    assert len(counted) == (1 if own_code else 3)
+
+
+def test_a_convolution_behind_t_is_counted_in_t():
+    # The first of the three last outputs follows from the state before them, so that T keeps eight numbers.
+    assert own_bytes(Convolved("linear", "o", own_code=True)) == {"1": 6 * 8 * 4}

@@ -232,11 +232,9 @@ class _Recorder:
     def entering_impulse_layer(self, name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             args, kwargs = mapped((args, kwargs), self.copies)
-            beside = bytes_beside(module, self.running.length)
             call = Call(
-                name, module, args, kwargs, [], stored_dtype(module),
-                bytes_beside=beside, by_impulses=True, autocast=open_autocast(),
-            )  # fmt: skip
+                name, module, args, kwargs, [], stored_dtype(module), by_impulses=True, autocast=open_autocast()
+            )
             self.calls.append(call)
             self.open[self.running.frame] = call
 
@@ -272,7 +270,8 @@ class _Recorder:
             args, kwargs = mapped((frame.args, frame.kwargs), self.copies)
             call = self.open[frame] = Call(
                 frame.name, frame.module, args, kwargs, [], stored_dtype(frame.module),
-                bytes_beside=bytes_beside(frame.module, self.running.length), autocast=frame.autocast,
+                bytes_beside=bytes_beside(frame.module, self.running.length, self.impulse_layers),
+                autocast=frame.autocast,
             )  # fmt: skip
             self.calls.append(call)
         found, held, digests, new = observation.found, 0, list[str](), dict[str, int]()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.model_state import is_a
 from statesize.adapters.models.precision import stored_dtype
+from statesize.adapters.models.sharded import class_of
 
 SHORT_CONVOLUTION = "short convolution"
 # They compute in float32 what they store, whatever the dtype of their weights.
@@ -21,6 +22,8 @@ _IN_SINGLE = (
     "Inkling2DynamicShortConvolution",
     "Dots3NoteTextIndexer",
 )
+# Their caches hold as many inputs of a short convolution as it has taps; the next step needs one less.
+_KEEP_ALL_TAPS = ("transformers", "fla", "mamba_ssm", "xlstm")
 
 
 class AttentionCache(NamedTuple):
@@ -124,8 +127,8 @@ def _cache_bound(module: nn.Module, other: float) -> float:
 
 def convolution_bytes(module: nn.Module, channels: int, taps: int) -> int:
     """Bytes that the cache holds for a short convolution of a module: the last inputs of each channel."""
-    if is_a(module, ("RecurrentGemmaRecurrentBlock",)):
-        # It keeps no more than the next step needs.
+    keeps_all = class_of(module).__module__.split(".")[0] in _KEEP_ALL_TAPS
+    if not keeps_all or is_a(module, ("RecurrentGemmaRecurrentBlock",)):
         taps -= 1
     if is_a(module, ("ZayaCCAProjection",)):
         # Another convolution follows, and both go on from the inputs of the first.
@@ -133,13 +136,25 @@ def convolution_bytes(module: nn.Module, channels: int, taps: int) -> int:
     return channels * taps * _element_size(module)
 
 
-def bytes_beside(module: nn.Module, length: int) -> int:
-    """Bytes that the cache holds for a mixer beside what its kernels keep of a text, the same for several kernels."""
-    beside = 0
+def bytes_beside(module: nn.Module, length: int, counted: Collection[nn.Module] = ()) -> int:
+    """Bytes that the cache holds for a mixer beside what its kernels keep of a text, the same for several kernels.
+
+    Args:
+        module: The mixer.
+        length: Positions of the text.
+        counted: Modules inside whose bytes are counted elsewhere.
+
+    Returns:
+        The bytes.
+    """
+    beside, elsewhere = 0, {inner for part in counted for inner in part.modules()}
     for part in module.modules():
-        for convolution in part.children():
-            if isinstance(convolution, nn.Conv1d) and convolution.groups == convolution.in_channels > 1:
-                beside += convolution_bytes(part, convolution.groups, convolution.kernel_size[0])
+        if part in elsewhere:
+            continue
+        for convolution in short_convolutions(part):
+            if convolution not in elsewhere:
+                taps = convolution.dilation[0] * (convolution.kernel_size[0] - 1) + 1
+                beside += convolution_bytes(part, convolution.groups, taps)
         if is_a(part, ("Inkling2DynamicShortConvolution",)):
             beside += cast("Any", part).static_weight.numel() * _element_size(part)
         if is_a(part, ("ZayaCCAProjection",)):
@@ -151,6 +166,12 @@ def bytes_beside(module: nn.Module, length: int) -> int:
         if type(part).__name__.endswith("Indexer"):
             beside += length * _indexed_bytes(part)
     return beside
+
+
+def short_convolutions(module: nn.Module) -> list[nn.Conv1d]:
+    """The depthwise convolutions that a module holds itself."""
+    convolutions = (part for part in module.children() if isinstance(part, nn.Conv1d))
+    return [part for part in convolutions if part.groups == part.in_channels > 1]
 
 
 def _indexed_bytes(indexer: nn.Module) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import is_a, mapped
+from statesize.adapters.models.own_cache import bytes_beside, short_convolutions
 from statesize.adapters.models.precision import Autocast, open_autocast
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import DERIVATIVE, PART, FoundMixer, Observation
@@ -42,7 +43,20 @@ def observed(found: OwnMixing, forward: Forward, call: Call) -> tuple[Observatio
     layer = found.layers[call.name]
     runs = _runs(forward, call, layer.held)
     observation, returned, found.memories[call] = observe(call.name, runs, layer.mix, found.memories.get(call))
-    return replace(observation, note=" ".join(filter(None, (observation.note, layer.note)))), returned
+    held = observation.state_bytes
+    if held is not None:
+        held += bytes_beside(call.module, forward.length, [*layer.held, *_convolutions_in_t(runs, layer.mix)])
+    note = " ".join(filter(None, (observation.note, layer.note)))
+    return replace(observation, state_bytes=held, note=note), returned
+
+
+def _convolutions_in_t(runs: LoneRuns, mix: Mix) -> list[nn.Conv1d]:
+    """The short convolutions of a module that lie between the tensors that T maps to each other."""
+    runs = replace(runs, precision=mix.precision)
+    convolutions = [part for parent in runs.module.modules() for part in short_convolutions(parent)]
+    return [
+        part for part in convolutions if is_reached(runs, mix.source, part) and not is_reached(runs, mix.target, part)
+    ]
 
 
 def described_call(found: OwnMixing, forward: Forward, call: Call) -> FoundMixer:
