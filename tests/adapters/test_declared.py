@@ -10,6 +10,7 @@ import statesize as ss
 from statesize import capture
 from statesize.adapters.search.linear_parts import _Search
 from statesize.adapters.search.lone_run import DOUBLE, LoneRuns
+from statesize.adapters.search.other_inputs import earlier_halves
 from statesize.errors import InputError, ModelError
 
 HEADS, SIZE, WIDTH, LENGTH = 2, 4, 8, 12
@@ -150,7 +151,7 @@ def ids():
     return torch.randint(50, (2, LENGTH), generator=torch.Generator().manual_seed(0))
 
 
-def test_a_right_operator_is_compared_in_four_runs_of_its_layer_and_in_three_once_its_tensors_are_known(monkeypatch):
+def test_a_right_operator_is_compared_in_few_runs_of_its_layer_and_in_one_less_once_its_tensors_are_known(monkeypatch):
     precisions, run = [], LoneRuns.run
 
     def counting(runs, *arguments, **options):
@@ -160,12 +161,12 @@ def test_a_right_operator_is_compared_in_four_runs_of_its_layer_and_in_three_onc
     monkeypatch.setattr(LoneRuns, "run", counting)
     model = model_of(Layer)
     next(capture(model, ids()))
-    # Whether it runs in float64; all tensors; random values added to what T acts on; and one by which all mixing goes
-    # through T. None in which queries, keys and values are replaced together.
-    assert precisions.count(DOUBLE) == 4
+    # Whether it runs in float64; all tensors; random values added to what T acts on; and those by which all mixing goes
+    # through T, at a third and at halves of the positions. None in which queries, keys and values all are replaced.
+    assert precisions.count(DOUBLE) == 4 + len(earlier_halves(LENGTH))
     precisions.clear()
     next(capture(model, ids()))
-    assert precisions.count(DOUBLE) == 3
+    assert precisions.count(DOUBLE) == 3 + len(earlier_halves(LENGTH))
 
 
 @pytest.mark.parametrize("layer", [Layer, Gated, Biased, Offset])

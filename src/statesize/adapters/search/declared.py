@@ -22,6 +22,7 @@ from statesize.adapters.search.linear_parts import (
     described_part,
     find_last,
     find_mixes,
+    narrowed,
 )
 from statesize.adapters.search.lone_run import (
     DOUBLE,
@@ -35,8 +36,8 @@ from statesize.adapters.search.lone_run import (
     noise,
     reached,
 )
-from statesize.adapters.search.mixing import mixes_positions
-from statesize.adapters.search.other_inputs import changed_at, changed_input
+from statesize.adapters.search.mixing import differs_beyond, mixes_positions
+from statesize.adapters.search.other_inputs import changed_at, changed_input, earlier_halves
 from statesize.errors import ModelError
 from statesize.operators import BlockDense, Dense, Operator
 
@@ -342,8 +343,40 @@ class _Check:
 
     def around(self, pair: _Pair) -> tuple[int, int] | None:
         """How many positions the layer mixes before and behind a pair; None if beside it, or T is the lesser part."""
-        length, position, rounding = self.runs.length, self.runs.length // 3, self.precision.rounding
-        plain = self.base.tensors | self.read if pair.source.element < 0 else self.base.tensors
+        around = self.around_at(pair, self.runs.length // 3)
+        if around is None:
+            return None
+        plain, rounding = self.plain_of(pair), self.precision.rounding
+        target = plain[pair.target]
+
+        def acts(changed: Tensor) -> bool:
+            """Whether some positions act on others by more than T."""
+
+            def other(tensor: Tensor) -> Tensor:
+                return changed_input(tensor, self.runs.length, changed)
+
+            result = target if behind or pair.target == OUTPUT else changed_at(target, pair.target_axis, changed)
+            run = self.runs.run((OUTPUT, pair.source), {pair.target: lambda _: result}, change=other).tensors
+            if differs_beyond(plain[OUTPUT], run[OUTPUT], changed, rounding):
+                return True
+            return not before and differs_beyond(plain[pair.source], run[pair.source], changed, rounding)
+
+        before, behind = around
+        for half in earlier_halves(self.runs.length):
+            if acts(half):
+                other = self.around_at(pair, narrowed(acts, half))
+                if other is None:
+                    return None
+                before, behind = max(before, other[0]), max(behind, other[1])
+        return before, behind
+
+    def plain_of(self, pair: _Pair) -> dict[Place, Tensor]:
+        """The tensors of the plain run, also as operations take them where a pair's source is such a one."""
+        return self.base.tensors | self.read if pair.source.element < 0 else self.base.tensors
+
+    def around_at(self, pair: _Pair, position: int) -> tuple[int, int] | None:
+        """The same as one position shows it."""
+        length, rounding, plain = self.runs.length, self.precision.rounding, self.plain_of(pair)
         target = plain[pair.target]
 
         def further(run: ModuleRun, place: Place) -> int:

@@ -28,8 +28,8 @@ from statesize.adapters.search.lone_run import (
     noise,
     reached,
 )
-from statesize.adapters.search.mixing import HOW_ELSE, answer_of, mixes_positions
-from statesize.adapters.search.other_inputs import changed_at, changed_input
+from statesize.adapters.search.mixing import HOW_ELSE, answer_of, differs_beyond, mixes_positions
+from statesize.adapters.search.other_inputs import changed_at, changed_input, earlier_halves
 from statesize.errors import ModelError
 from statesize.io.progress import duration
 
@@ -88,9 +88,28 @@ def find_mix(runs: LoneRuns, name: str) -> Mix | None:
     earlier, key = _FOUND.setdefault(runs.module, {}), (runs.length, len(runs.fixed), runs.mixes)
     mix = _found_again(runs, name, earlier[key]) if key in earlier else None
     if mix is None:
-        search, found = _found(runs, name)
-        mix = earlier[key] = search.preferred(found)
+        (mix,) = _whole(runs, name, lambda search, found: [search.preferred(found)])
+    earlier[key] = mix
     return mix
+
+
+def _whole(runs: LoneRuns, name: str, chosen: Callable[[_Search, list[Mix]], list[Mix]]) -> list[Mix]:
+    """Those of the chosen mixes that leave out nothing that no note tells of, wherever that lies in the text."""
+    position, tried = None, set[int]()
+    while True:
+        search, found = _found(runs, name, position)
+        mixes = chosen(search, found)
+        around = [search.acting_around(mix) for mix in mixes]
+        if whole := [mix for mix, acting in zip(mixes, around, strict=True) if acting is None]:
+            return whole
+        # What is mixed at few positions only, as from one block to the next, shows where these are changed.
+        position = next(acting for acting in around if acting is not None)
+        if position in tried:
+            raise NoOperatorError(
+                f"Mixer {name} mixes positions by more than what is linear, channel by channel, in one of its tensors: "
+                f"no T was found. {HOW_ELSE}"
+            )
+        tried.add(position)
 
 
 def _found_again(runs: LoneRuns, name: str, earlier: Mix) -> Mix | None:
@@ -104,14 +123,14 @@ def _found_again(runs: LoneRuns, name: str, earlier: Mix) -> Mix | None:
             for mix in search.all_mixes(search.cuts(), (earlier.source,)):
                 same = torch.equal(mix.channels.target, earlier.channels.target)
                 same = same and torch.equal(mix.channels.source, earlier.channels.source)
-                if same and replace(mix, channels=earlier.channels) == earlier:
+                if same and replace(mix, channels=earlier.channels) == earlier and search.acting_around(mix) is None:
                     return mix
     return None
 
 
 def find_mixes(runs: LoneRuns, name: str) -> list[Mix]:
     """All that `find_mix` chooses from; of a module that mixes no positions none."""
-    return _found(runs, name)[1] if mixes_positions(runs, name) else []
+    return _whole(runs, name, lambda _, found: found) if mixes_positions(runs, name) else []
 
 
 def find_last(runs: LoneRuns, plain: Tensor, name: str) -> list[Mix]:
@@ -122,26 +141,28 @@ def find_last(runs: LoneRuns, plain: Tensor, name: str) -> list[Mix]:
     search = _Search(runs, name, _acting_position(runs, plain), None)
     cuts = search.cuts()
     found = (search.all_mixes(cuts, (source,)) for source in reversed(search.sources()))
-    return next(filter(None, found), list[Mix]())
+    last = next(filter(None, found), list[Mix]())
+    return [mix for mix in last if search.acting_around(mix) is None]
 
 
-def _found(runs: LoneRuns, name: str) -> tuple[_Search, list[Mix]]:
+def _found(runs: LoneRuns, name: str, position: int | None = None) -> tuple[_Search, list[Mix]]:
     runs, run = runs.most_precise()
     plain = run.tensors[OUTPUT]
     try:
-        return _found_mixes(runs, plain, name)
+        return _found_mixes(runs, plain, name, position)
     except NoOperatorError:
         # What numpy or a kernel of one's own computes in float32 is not linear to more than that.
         if runs.precision is not DOUBLE or not runs.rounds_more(plain):
             raise
     runs = replace(runs, precision=SINGLE)
-    return _found_mixes(runs, runs.run().tensors[OUTPUT], name)
+    return _found_mixes(runs, runs.run().tensors[OUTPUT], name, position)
 
 
-def _found_mixes(runs: LoneRuns, plain: Tensor, name: str) -> tuple[_Search, list[Mix]]:
+def _found_mixes(runs: LoneRuns, plain: Tensor, name: str, position: int | None) -> tuple[_Search, list[Mix]]:
     """The mixing of positions by a module that mixes them, and returns a tensor."""
+    # position: One that acts on others; None for any.
     runs, plain = _searched(runs, plain)
-    position = _acting_position(runs, plain)
+    position = _acting_position(runs, plain) if position is None else position
     started = time.perf_counter()
     search = _Search(runs, name, position, None)
     # Two runs were made, and each source takes about two.
@@ -207,7 +228,22 @@ def _acting_position(runs: LoneRuns, plain: Tensor) -> int:
         answer = answer_of(plain, other.tensors[OUTPUT], length, position, runs.precision.rounding)
         if answer is not None and answer.last > position:
             return position
-    return length // 3
+
+    def acts(changed: Tensor) -> bool:
+        other = runs.run((OUTPUT,), change=lambda tensor: changed_input(tensor, length, changed))
+        return differs_beyond(plain, other.tensors[OUTPUT], changed, runs.precision.rounding)
+
+    return next((narrowed(acts, half) for half in earlier_halves(length) if acts(half)), length // 3)
+
+
+def narrowed(acts: Callable[[Tensor], bool], changed: Tensor) -> int:
+    """One of the positions of a mask that acts on others."""
+    places = changed.nonzero().flatten()
+    while len(places) > 1:
+        first = places[: len(places) // 2]
+        one = torch.zeros_like(changed).index_fill(0, first, value=True)
+        places = first if acts(one) else places[len(first) :]
+    return int(places)
 
 
 class NoOperatorError(ModelError):
@@ -279,6 +315,34 @@ class _Search:
         """How far from the position that was changed an output differs from that of the plain run."""
         difference, scale = self.matrix(run, OUTPUT) - self.matrix(self.base, OUTPUT), self._scale(OUTPUT)
         return reached(difference, self.position, self.precision.rounding * scale)
+
+    def acting_around(self, mix: Mix) -> int | None:
+        """A position that acts on others beside T, or before or behind it where nothing was seen; None for none."""
+        axes = {place: self.answers[place].axis for place in (mix.source, mix.target, OUTPUT)}
+        held, plain = self.base.tensors[mix.target], self.base.tensors
+        nothing: dict[Place, Callable[[Tensor], Tensor]] = {mix.source: torch.zeros_like}
+        zero = self._run((mix.target,), nothing).tensors
+
+        def acts(changed: Tensor) -> bool:
+            def other(tensor: Tensor) -> Tensor:
+                return changed_input(tensor, self.runs.length, changed)
+
+            def differs(run: ModuleRun, before: Mapping[Place, Tensor], place: Place) -> bool:
+                difference = by_position(run.tensors[place] - before[place], axes[place])[~changed]
+                return bool((difference.abs() > self.precision.rounding * self._scale(place)).any())
+
+            try:
+                target = held if mix.behind else changed_at(held, axes[mix.target], changed)
+                run = self._run((OUTPUT, mix.source), {mix.target: lambda _: target}, change=other)
+                if differs(run, plain, OUTPUT) or (not mix.before and differs(run, plain, mix.source)):
+                    return True
+                second = self._run((mix.target,), nothing, change=other)
+                return differs(second, zero, mix.target)
+            except _OtherOperations:
+                # Code that asks for its numbers was only seen to do the same with another one at one position.
+                return False
+
+        return next((narrowed(acts, half) for half in earlier_halves(self.runs.length) if acts(half)), None)
 
     def all_mixes(self, cuts: list[Place], sources: Iterable[Place]) -> list[Mix]:
         """The mixing from some tensors to the cuts behind them."""

@@ -16,7 +16,7 @@ from statesize.adapters.check import where_they_differ
 from statesize.adapters.models.model_state import mapped
 from statesize.adapters.runs import reading
 from statesize.adapters.search.lone_run import STORED, LoneRuns, ModuleRun, Place, by_position
-from statesize.adapters.search.other_inputs import DRAWS, changed_input, other_futures, within_blocks
+from statesize.adapters.search.other_inputs import DRAWS, changed_input, earlier_halves, other_futures, within_blocks
 from statesize.adapters.select import BEFORE_PARTS
 from statesize.errors import ModelError
 
@@ -111,7 +111,14 @@ def mixes_positions(runs: LoneRuns, name: str, rounds: int = DRAWS) -> bool:
                 f"Mixer {name} must be causal, but its output at position {first} changes with its input from position "
                 f"{cut} on, by {difference / float(plain.abs().max()):.1e} of the largest value. {CAUSES}"
             )
-    return all(bool((by_position((earlier - plain).abs(), axis)[middle:] > limit).any()) for axis in axes)
+    if all(bool((by_position((earlier - plain).abs(), axis)[middle:] > limit).any()) for axis in axes):
+        return True
+    # Some mix at few places only, as from one block to the next.
+    for half in earlier_halves(runs.length):
+        other = _numbers(runs.run(change=partial(changed_input, length=runs.length, position=half)))
+        if other is not None and differs_beyond(plain, other, half):
+            return True
+    return False
 
 
 def _numbers(run: ModuleRun) -> Tensor | None:
@@ -141,19 +148,53 @@ def mixing_before(runs: LoneRuns, name: str) -> str:
     position, runs = runs.length // 3, replace(runs, precision=STORED)
     plain = _entering(runs)
     other = _entering(runs, change=lambda tensor: changed_input(tensor, runs.length, position))
-    for part, before in plain.items():
-        for one, two in zip(before, other.get(part, []), strict=False):
-            answer = answer_of(one, two, runs.length, position)
-            if answer is not None and answer.first < position:
-                raise NotCausalError(
-                    f"{name} must be causal, but mixes positions backwards before {type(part).__name__}. {CAUSES}"
-                )
-            if answer is not None and answer.last > answer.first:
-                return (
-                    f"{name} {BEFORE_PARTS} ({type(part).__name__}), whose T is without "
-                    "that. Give its class a method `operator(hidden)` that returns a statesize Operator of the whole."
-                )
+    for part, one, two in _pairs(plain, other):
+        answer = answer_of(one, two, runs.length, position)
+        if answer is not None and answer.first < position:
+            raise NotCausalError(
+                f"{name} must be causal, but mixes positions backwards before {type(part).__name__}. {CAUSES}"
+            )
+    for half in earlier_halves(runs.length):
+        for some in (half, ~half):
+            other = _entering(runs, change=partial(changed_input, length=runs.length, position=some))
+            for part, one, two in _pairs(plain, other):
+                # Positions in reverse order are as many.
+                if _positions_changed(one, two, runs.length) > int(some.sum()):
+                    return (
+                        f"{name} {BEFORE_PARTS} ({type(part).__name__}), whose T is without that. Give its class a "
+                        "method `operator(hidden)` that returns a statesize Operator of the whole."
+                    )
     return ""
+
+
+def differs_beyond(plain: Tensor, other: Tensor, changed: Tensor, rounding: float = ROUNDING) -> bool:
+    """Whether a tensor differs at other positions than those of a mask, whatever its dimension of positions is."""
+    differing = _differing(plain, other, len(changed), rounding)
+    return bool(differing) and all(bool(at[~changed].any()) for at in differing)
+
+
+def _positions_changed(plain: Tensor, other: Tensor, length: int) -> int:
+    """How many positions of a tensor differ; 0 where it has no dimension of positions."""
+    return min((int(at.sum()) for at in _differing(plain, other, length, ROUNDING)), default=0)
+
+
+def _differing(plain: Tensor, other: Tensor, length: int, rounding: float) -> list[Tensor]:
+    """Which positions of a tensor differ, for each dimension that may be that of positions."""
+    if plain.shape != other.shape or not plain.is_floating_point():
+        return []
+    # Infinity marks what a query may not see.
+    difference = torch.where(plain == other, 0.0, (plain - other).abs())
+    finite = plain.abs()[plain.isfinite()]
+    limit = rounding * (float(finite.max()) if len(finite) else 0.0)
+    axes = [axis for axis, size in enumerate(plain.shape) if size == length]
+    return [(by_position(difference, axis) > limit).any(1) for axis in axes]
+
+
+def _pairs(
+    plain: Mapping[nn.Module, list[Tensor]], other: Mapping[nn.Module, list[Tensor]]
+) -> list[tuple[nn.Module, Tensor, Tensor]]:
+    """The tensors that enter each module in two runs."""
+    return [(part, *pair) for part, before in plain.items() for pair in zip(before, other.get(part, []), strict=False)]
 
 
 def _entering(runs: LoneRuns, change: Callable[[Tensor], Tensor] | None = None) -> dict[nn.Module, list[Tensor]]:
@@ -171,7 +212,7 @@ def reaches(runs: LoneRuns, part: nn.Module, place: Place) -> bool:
     """Whether a tensor of a module changes with what a fixed module inside returns."""
 
     def changed(leaf: object) -> object:
-        return changed_input(leaf, runs.length, runs.length // 3) if isinstance(leaf, Tensor) else leaf
+        return changed_input(leaf, runs.length, slice(None)) if isinstance(leaf, Tensor) else leaf
 
     other = replace(runs, fixed={**runs.fixed, part: mapped(list(runs.fixed[part]), changed)})
     one, two = (some.run((place,)).tensors[place] for some in (runs, other))
@@ -182,7 +223,7 @@ def is_reached(runs: LoneRuns, place: Place, part: nn.Module) -> bool:
     """Whether what a module inside returns changes with a tensor."""
 
     def change(now: Tensor) -> Tensor:
-        return changed_input(now, runs.length, runs.length // 3)
+        return changed_input(now, runs.length, slice(None))
 
     one, two = (returned_by(runs, [part], {place: make})[part] for make in (torch.clone, change))
     pairs = zip(tree_leaves(one), tree_leaves(two), strict=True)

@@ -23,7 +23,17 @@ def can_be_others(arguments: object, length: int) -> Callable[[Tensor], bool]:
     return lambda tensor: tensor.is_floating_point() or not real
 
 
-def changed_input(tensor: Tensor, length: int, position: int | slice) -> Tensor:
+Positions = int | slice | Tensor
+"""One position, some that follow each other, or a mask of some."""
+
+
+def earlier_halves(length: int) -> list[Tensor]:
+    """Masks of half of the positions, of which one holds the earlier position of any pair and not the later one."""
+    # The highest bit in which two indices differ is 0 in the earlier one.
+    return [torch.arange(length) >> bit & 1 == 0 for bit in range((length - 1).bit_length())]
+
+
+def changed_input(tensor: Tensor, length: int, position: Positions) -> Tensor:
     """An argument with other numbers at some positions, if it has positions."""
     axis = None if tensor.dtype == torch.bool else position_axis(tensor, length)
     return tensor if axis is None else changed_at(tensor, axis, position)
@@ -64,7 +74,7 @@ def _other_future(tensor: Tensor, *, length: int, cut: int, repeats: bool, seed:
     return moved.movedim(0, axis)
 
 
-def changed_at(tensor: Tensor, axis: int, position: int | slice) -> Tensor:
+def changed_at(tensor: Tensor, axis: int, position: Positions) -> Tensor:
     """A copy with other numbers at some positions: random ones of the tensor's scale, or ids of other positions."""
     moved = tensor.movedim(axis, 0).clone()
     if tensor.is_floating_point():
@@ -73,7 +83,7 @@ def changed_at(tensor: Tensor, axis: int, position: int | slice) -> Tensor:
         finite = moved[moved.isfinite()].double()
         # What is equal everywhere has no scale of its own, nor has a single number.
         moved[position] += noise * ((len(finite) > 1 and float(finite.std())) or 1.0)
-    elif isinstance(position, slice):
+    elif not isinstance(position, int):
         moved[position] = moved.roll(1, 0)[position]
     else:
         others = (moved != moved[position]).flatten(1).any(1).nonzero().flatten()

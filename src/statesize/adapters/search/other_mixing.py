@@ -20,7 +20,7 @@ from statesize.adapters.observation import NOT_CAUSAL, Observation, Product
 from statesize.adapters.runs import bare, read, reading
 from statesize.adapters.search.lone_run import STORED, LoneRuns
 from statesize.adapters.search.mixing import CAUSES
-from statesize.adapters.search.other_inputs import DRAWS, changed_at, changed_input, other_futures
+from statesize.adapters.search.other_inputs import DRAWS, changed_at, changed_input, earlier_halves, other_futures
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import Call
 from statesize.errors import ModelError
@@ -37,9 +37,10 @@ BACKWARDS = "T is without a mixing of positions backwards"
 def other_mixing(forward: Forward, call: Call, measured: Collection[nn.Module] = ()) -> list[str]:
     """What a module mixes positions by beside the kernels seen in it.
 
-    The module runs with the recorded arguments: as it is; with another input at one position, while every kernel
-    returns what it returned before; and with what the kernels return changed at that position. Whatever then differs at
-    other positions has come there by another way. Then it runs with other futures, which must not change the past.
+    The module runs with the recorded arguments: as it is; with another input at half of the positions, while every
+    kernel returns what it returned before; and with what the kernels return changed at these positions. Whatever then
+    differs at other positions has come there by another way. The halves tell every two positions apart. Then it runs
+    with other futures, which must not change the past.
 
     Args:
         forward: The model and its inputs.
@@ -52,41 +53,64 @@ def other_mixing(forward: Forward, call: Call, measured: Collection[nn.Module] =
     Raises:
         ModelError: A map of the future.
     """
-    position, limit = forward.length // 3, BOUNDS[call.dtype]
     runs = replace(LoneRuns.of(forward, call), precision=STORED)
     plain = _Mixed.of(runs, parts=measured)
     if not plain.products:
         return []
     if plain.output is None:
         return [UNSEEN]
-    changed = runs.with_arguments(partial(changed_input, length=forward.length, position=position))
-    mixed = [product.mixed for product in plain.products]
-    other_input = _Mixed.of(changed, mixed)
-    other_result = _Mixed.of(runs, [changed_at(one.mixed, one.axis, position) for one in plain.products])
-    if len(other_input.products) != len(plain.products):
-        raise ModelError(
-            f"Mixer {call.name}: running it again with other numbers executed a different code path. Its forward must "
-            "depend on no values of its arguments, and on no counter, clock or global."
-        )
     axis = cast("int", position_axis(plain.output, forward.length))
-    if other_input.output is None or other_result.output is None:
+    found = set[str]()
+    for half in earlier_halves(forward.length):
+        found |= _around(runs, plain, call, half)
+    if UNSEEN in found:
         return [UNSEEN]
-    seen = [BEHIND] if _differs(plain.output, other_result.output, axis, position) > limit else list[str]()
-    if any(
-        _differs(one.values, other.values, one.values_axis, position) > limit
-        for one, other in zip(plain.products, other_input.products, strict=True)
-    ):
-        seen.append(BEFORE)
-    beside = other_input.output
-    if measured and _differs(plain.output, beside, axis, position) > limit:
-        beside = _Mixed.of(replace(changed, fixed=plain.returned), mixed).output
-    if beside is not None and _differs(plain.output, beside, axis, position) > limit:
-        seen.append(BESIDE)
+    seen = [kind for kind in (BEHIND, BEFORE, BESIDE) if kind in found]
     if len(call.caches) > len({cache or index for index, cache in enumerate(call.caches)}):
         seen.append(SEVERAL)
     if _mixes_backwards(runs, call, plain, axis):
         seen.append(BACKWARDS)
     return seen
+
+
+def _around(runs: LoneRuns, plain: _Mixed, call: Call, half: Tensor) -> set[str]:
+    """Which of BEFORE, BESIDE and BEHIND other numbers at some positions show, or UNSEEN."""
+    limit = BOUNDS[call.dtype]
+    changed = runs.with_arguments(partial(changed_input, length=runs.length, position=half))
+    mixed = [product.mixed for product in plain.products]
+    results = [changed_at(one.mixed, one.axis, half) for one in plain.products]
+    output = cast("Tensor", plain.output)
+    axis = cast("int", position_axis(output, runs.length))
+
+    def reached(other: _Mixed) -> bool:
+        return other.output is not None and _differs(output, other.output, axis, half) > limit
+
+    def reached_values(other: _Mixed) -> bool:
+        pairs = zip(plain.products, other.products, strict=True)
+        return any(_differs(one.values, two.values, one.values_axis, half) > limit for one, two in pairs)
+
+    both = _Mixed.of(changed, results)
+    if len(both.products) != len(plain.products):
+        raise ModelError(
+            f"Mixer {call.name}: running it again with other numbers executed a different code path. Its forward must "
+            "depend on no values of its arguments, and on no counter, clock or global."
+        )
+    if both.output is None:
+        return {UNSEEN}
+    found = set[str]()
+    if not (reached(both) or reached_values(both)):
+        return found
+    other_input = _Mixed.of(changed, mixed)
+    if reached(_Mixed.of(runs, results)):
+        found.add(BEHIND)
+    if reached_values(other_input):
+        found.add(BEFORE)
+    beside = other_input
+    if plain.returned and reached(beside):
+        beside = _Mixed.of(replace(changed, fixed=plain.returned), mixed)
+    if reached(beside):
+        found.add(BESIDE)
+    return found
 
 
 def _mixes_backwards(runs: LoneRuns, call: Call, plain: _Mixed, axis: int) -> bool:
@@ -224,11 +248,10 @@ class _Mixed:
         return mixed
 
 
-def _differs(one: Tensor, other: Tensor, axis: int, position: int) -> float:
-    """The largest difference at other positions, relative to the largest value."""
+def _differs(one: Tensor, other: Tensor, axis: int, half: Tensor) -> float:
+    """The largest difference at other positions than those of a mask, relative to the largest value."""
     if one.shape != other.shape:
         return float("inf")
-    elsewhere = torch.arange(one.shape[axis], device=one.device) != position
-    difference = (one - other).movedim(axis, 0)[elsewhere]
+    difference = (one - other).movedim(axis, 0)[~half.to(one.device)]
     scale = one.abs().max()
     return float(difference.abs().max() / scale) if bool(scale > 0) else 0.0
