@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.check import Checked
 from statesize.adapters.search.channels import Channels
+from statesize.adapters.search.kept import cuts_beyond
 from statesize.adapters.search.linear_parts import (
     LARGEST,
     Mix,
@@ -47,6 +48,8 @@ _COMBINATIONS = 3
 _SLACK = 100
 # Numbers of all T that is compared.
 _LARGEST = 2**27
+# Cuts at which the rank of T is compared with a state size where a random part of it shows more.
+_CUTS = 8
 # The tensors of a module, in texts of a length, between which T was right.
 _RIGHT: WeakKeyDictionary[nn.Module, dict[int, _Pair]] = WeakKeyDictionary()
 
@@ -138,17 +141,19 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
 
 
 def _require_state_size(name: str, operator: Dense, matrix: Tensor) -> None:
-    """Refuse a state size of a bare matrix T, (S, H, L, L), that is less than what T keeps in the middle."""
-    middle = operator.length // 2
-    size = int(operator.state_size()[middle])
-    # T keeps no more numbers than there are positions before.
-    if size >= middle:
-        return
-    rank = int(cast("Tensor", torch.linalg.matrix_rank(matrix[..., middle:, :middle], rtol=1e-8)).amax())
-    if rank > size:
+    """Refuse a state size of a bare matrix T, (S, H, L, L), that is less than what T keeps somewhere."""
+    sizes = cast("list[int]", operator.state_size().tolist())
+    most = 0, 0, 0
+    for cut in [operator.length // 2, *cuts_beyond(matrix, operator.state_size())[:_CUTS]]:
+        # T keeps no more numbers than there are positions before.
+        if sizes[cut] < cut:
+            rank = int(cast("Tensor", torch.linalg.matrix_rank(matrix[..., cut:, :cut], rtol=1e-8)).amax())
+            most = max(most, (rank - sizes[cut], rank, cut))
+    beyond, rank, cut = most
+    if beyond:
         raise ModelError(
             f"Mixer {name}: the `state_size` of its ss.Dense must be at least the {rank} numbers that T keeps at "
-            f"position {middle}, got {size}. Correct it, or leave it out."
+            f"position {cut}, got {sizes[cut]}. Correct it, or leave it out."
         )
 
 

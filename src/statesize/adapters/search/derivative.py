@@ -14,6 +14,7 @@ from statesize.adapters.models.precision import differentiable
 from statesize.adapters.models.sharded import unsharded_copy
 from statesize.adapters.runs import bare
 from statesize.adapters.search.lone_run import LoneRuns, by_position, like
+from statesize.adapters.search.other_inputs import within_blocks
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import named_state_size
 from statesize.errors import InputError, ModelError
@@ -63,12 +64,17 @@ def derivative(name: str, runs: LoneRuns) -> tuple[BlockDense | Derivative, Tens
 
 
 def _carries_more(operator: Derivative, states: int) -> bool:
-    """Whether the rank of the block at the middle is larger: that of its products with one more random past."""
-    middle = operator.length // 2
-    block = operator.jacobian(0, middle, middle)
-    past = torch.randn(states + 1, middle * operator.inputs, generator=torch.Generator().manual_seed(0))
-    sigma = cast("Tensor", torch.linalg.svdvals(block.forward(past.double())))
-    return len(sigma) > states and bool(sigma[states] > _STATE[operator.point.dtype] * sigma[0])
+    """Whether the rank of a block is larger: that of its products with one more random past."""
+    length, entries = operator.length, operator.batch_shape.numel()
+    # A state that begins anew with each block of the text is empty at its border.
+    cuts = dict.fromkeys([length // 2, *(within_blocks(eighth * length // 8, length) for eighth in range(1, 8))])
+    for number, cut in enumerate(cuts):
+        block = operator.jacobian(number % entries, cut, cut)
+        past = torch.randn(states + 1, block.columns, generator=torch.Generator().manual_seed(0))
+        sigma = cast("Tensor", torch.linalg.svdvals(block.forward(past.double())))
+        if len(sigma) > states and bool(sigma[states] > _STATE[operator.point.dtype] * sigma[0]):
+            return True
+    return False
 
 
 def _in_dtype(name: str, runs: LoneRuns, states: int | None, dtype: torch.dtype) -> tuple[Derivative, Tensor]:

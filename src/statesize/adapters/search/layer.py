@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from statesize.adapters.models.precision import relative_difference, stored_dtype
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import UNKNOWN_SIZE, Observation, Units
+from statesize.adapters.search.kept import cuts_beyond
 from statesize.adapters.search.linear_parts import Mix, described_part
 from statesize.adapters.search.lone_run import DOUBLE, OUTPUT, SINGLE, LoneRuns, by_position, like, noise
 from statesize.adapters.search.mixing import CAUSES
@@ -30,6 +31,8 @@ _AT_ONCE = 32
 # are numbers of a state and rounding, as parts of the largest.
 _SAMPLES = 256
 _STATE, _ROUNDING = 1e-8, 1e-12
+# Cuts at which the rank is asked for where T seems to keep more, and numbers of T up to which all cuts are looked at.
+_CUTS, _LARGEST = 2, 2**26
 # How far sums of weights may be from 1 by a number that keeps a division from 0.
 _NORMALISED = 1e-3
 # Positions below which two lengths tell nothing.
@@ -63,6 +66,8 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
         memory = Memory(None)
         if isinstance(said, int):
             rank = impulses.rank(said, groups or units)
+            if rank <= said:
+                rank = max(rank, *(impulses.rank(said, groups or units, cut) for cut in impulses.cuts_beyond(said)), 0)
             fixed = partial(impulses.state, groups or units)
             memory = Memory.named(said, rank, is_short=rank >= length // 4, fixed=fixed)
         if memory.states is None and not keeps_all:
@@ -193,13 +198,25 @@ class Impulses:
         if shorter is None or not 0 < shorter < length // 4:
             return None
         longer = [self._rank(eighths * length // 8, length, stored) for eighths in (3, 4, 5)]
-        return shorter if set(longer) == {shorter} else None
+        if set(longer) != {shorter}:
+            return None
+        return None if any(self.rank(shorter, stored, cut) > shorter for cut in self.cuts_beyond(shorter)) else shorter
+
+    def cuts_beyond(self, states: int) -> list[int]:
+        """Some cuts at which T seems to keep more numbers than so many."""
+        mix, count = self.mix, self.mix.channels.units * self.runs.sequences * self.runs.length**2
+        if mix.precision is not DOUBLE or count > _LARGEST:
+            return []
+        sizes = torch.full((self.runs.length,), states)
+        return cuts_beyond(self.matrix(), sizes, mix.channels.groups())[:_CUTS]
 
     @torch.no_grad()
-    def rank(self, states: int, stored: int) -> int:
-        """Numbers that each of so many stored inputs keeps for a channel at the middle, to one more than so many."""
+    def rank(self, states: int, stored: int, cut: int | None = None) -> int:
+        """Numbers that each of so many stored inputs keeps for a channel at a cut, to one more than so many."""
+        # cut: None for the middle.
         length, rank = self.runs.length, 0
-        for relative in self._spectra(length // 2, length, stored) if self.mix.precision is DOUBLE else ():
+        cut = length // 2 if cut is None else cut
+        for relative in self._spectra(cut, length, stored) if self.mix.precision is DOUBLE else ():
             rank = int((relative > _STATE).sum(-1).max())
             if rank > states:
                 break
