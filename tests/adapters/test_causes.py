@@ -190,3 +190,40 @@ def test_sizes_that_nothing_has(option, size, capsys):
 )
 def test_other_layers_that_are_not_measured_are_named(reasons, told):
     assert str(NothingMeasuredError(reasons)).endswith(told)
+
+
+class Dividing(nn.Module):
+    """A running mean that divides by nothing."""
+
+    def forward(self, hidden):
+        return hidden.cumsum(1) / (hidden - hidden)
+
+
+class Block(nn.Module):
+    def __init__(self, mixer):
+        super().__init__()
+        self.mixer, self.mlp = mixer, nn.Sequential(nn.Linear(16, 16), nn.GELU())
+
+    def forward(self, hidden):
+        hidden = hidden + self.mixer(hidden)
+        return hidden + self.mlp(hidden)
+
+
+class Summing(nn.Module):
+    def forward(self, hidden):
+        return hidden.cumsum(1)
+
+
+def test_what_takes_nan_from_a_layer_is_no_other_layer():
+    finite = r"Mixer 1\.mixer must return finite numbers, got NaN or infinity\. Check .* not finite\."
+    blocks = [nn.Embedding(50, 16), Block(Dividing())]
+    refused(ModelError, f"^{finite}$", ss.capture, nn.Sequential(*blocks), torch.arange(12)[None])
+    # A mixer behind it is named, and the reason is not its own.
+    refused(
+        ModelError, f"^{finite} Other reasons hold for 2.mixer", ss.capture,
+        nn.Sequential(*blocks, Block(Summing())), torch.arange(12)[None],
+    )  # fmt: skip
+    later = nn.Sequential(nn.Embedding(50, 16), Block(Summing()), Block(Dividing()))
+    with pytest.warns(ss.errors.StatesizeWarning, match=r"^1 of 2 layers"):
+        profile = ss.profile(later, torch.arange(12)[None])
+    assert "Measured: 1 of 2 layers" in repr(profile)

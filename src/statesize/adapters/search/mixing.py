@@ -78,6 +78,15 @@ def mixes_positions(runs: LoneRuns, name: str, rounds: int = DRAWS) -> bool:
             f"{' and '.join(shapes)}. {HOW_ELSE}"
         )
     if not bool(plain.isfinite().all()):
+        finite = _finite(runs)
+        if finite is not None:
+            # What a layer before it or inside of it returns is no fault of its own.
+            if not mixes_positions(finite, name, rounds):
+                return False
+            raise ModelError(
+                f"Mixer {name} must take finite numbers, got NaN or infinity from a layer that runs before it. Correct "
+                "that layer."
+            )
         raise ModelError(
             f"Mixer {name} must return finite numbers, got NaN or infinity. Check the model's weights and inputs for "
             "values that are not finite."
@@ -119,6 +128,27 @@ def mixes_positions(runs: LoneRuns, name: str, rounds: int = DRAWS) -> bool:
         if other is not None and differs_beyond(plain, other, half):
             return True
     return False
+
+
+def _finite(runs: LoneRuns) -> LoneRuns | None:
+    """The same runs with random numbers in the place of NaN and infinity that enter; None where none do."""
+    found = False
+
+    def replaced(leaf: object) -> object:
+        nonlocal found
+        if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
+            return leaf
+        wrong = ~leaf.isfinite()
+        # Minus infinity beside zeros marks what a query may not see.
+        if not bool((leaf[~wrong] != 0).any()) and not bool((leaf[wrong] != -math.inf).any()):
+            return leaf
+        found |= bool(wrong.any())
+        numbers = torch.randn(leaf.shape, generator=torch.Generator().manual_seed(0), device="cpu").to(leaf)
+        return torch.where(wrong, numbers, leaf)
+
+    args, kwargs = mapped((runs.args, dict(runs.kwargs)), replaced)
+    fixed = {part: mapped(list(outputs), replaced) for part, outputs in runs.fixed.items()}
+    return replace(runs, args=args, kwargs=kwargs, fixed=fixed) if found else None
 
 
 def _numbers(run: ModuleRun) -> Tensor | None:
