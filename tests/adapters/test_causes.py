@@ -227,3 +227,25 @@ def test_what_takes_nan_from_a_layer_is_no_other_layer():
     with pytest.warns(ss.errors.StatesizeWarning, match=r"^1 of 2 layers"):
         profile = ss.profile(later, torch.arange(12)[None])
     assert "Measured: 1 of 2 layers" in repr(profile)
+
+
+class BothWays(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(16, 8, batch_first=True, bidirectional=True)
+
+    def forward(self, hidden):
+        return self.gru(hidden)[0]
+
+
+class Backwards(nn.Module):
+    def forward(self, hidden):
+        return hidden.flip(1).cumsum(1).flip(1)
+
+
+def test_a_reversed_pass_is_among_the_causes():
+    for layer, cause in (
+        (BothWays(), r"1\.gru must be causal, .* Set its `bidirectional` to False\.$"),
+        (Backwards(), r"1 must be causal, .* a pass over the reversed text,"),
+    ):
+        refused(ModelError, cause, ss.profile, nn.Sequential(nn.Embedding(50, 16), layer), torch.arange(12)[None])

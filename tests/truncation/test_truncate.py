@@ -410,10 +410,12 @@ def test_layers_of_ones_own_are_cut_where_they_mix_by_a_method_and_named_where_n
     alone = embedding(IDS)
     alone[:, :CUT] = 0
     assert runs["nothing"] == pytest.approx(loss_of(head(Mean()(alone))), abs=1e-5)
-    with pytest.raises(ModelError, match=r"No mixer .* can be cut\. 1: it has no methods values\("):
+    with pytest.raises(ModelError, match=r"No mixer .* can be cut\. 1: it has no method mixed_values\("):
         truncate(nn.Sequential(embedding, Mean(), head), IDS, documents=1, tokens=LENGTH)
     with pytest.raises(ModelError, match=r"a layer of your own needs methods operator\(hidden\), values\(hidden\) and"):
         truncate(nn.Sequential(embedding, Sum(), head), IDS, documents=1, tokens=LENGTH)
+    with pytest.raises(ModelError, match=r"1: no kernel in it .* 2: it has no method mixed_values\("):
+        truncate(nn.Sequential(embedding, Sum(), Mean(), head), IDS, documents=1, tokens=LENGTH)
 
 
 class Attention(nn.Module):

@@ -232,16 +232,17 @@ class CutTest:
         with self.steps.timed("whole"):
             logits, spectra = noting.logits(forward), noting.spectra
         if logits.shape[-1] < max(vocabulary_size(model) or 0, int(answers.max()) + 1):
+            head = "Load it with its head, as by AutoModelForCausalLM." if hasattr(model, "config") else "Add its head."
             raise ModelError(
                 f"{type(model).__name__} must return logits over its tokens, got {logits.shape[-1]} numbers per "
-                "position. Load it with its head, as by AutoModelForCausalLM."
+                f"position. {head}"
             )
         whole |= dict.fromkeys(own.keys() - spectra.keys() - whole.keys(), "its forward does not call its mixed_values")
         expected = functional.log_softmax(logits, -1)
         probabilities = expected.exp()
         if not spectra:
-            names, reason = next(iter(by_reason(whole).items()))
-            raise ModelError(f"No mixer of {type(model).__name__} can be cut. {names}: {reason.removesuffix('.')}.")
+            causes = " ".join(f"{names}: {reason.removesuffix('.')}." for names, reason in by_reason(whole).items())
+            raise ModelError(f"No mixer of {type(model).__name__} can be cut. {causes}")
         budgets = None if self.curves is None else self.curves.checked(spectra).budgets
         every = runs(spectra, self.number, expected=self.expected, budgets=budgets)
         causal = [run for run in every if run.causal]
@@ -309,8 +310,10 @@ def _own_mixers(model: nn.Module, whole: dict[str, str]) -> dict[str, nn.Module]
     """Mixers with a method `operator` that mix by a method `mixed_values`; others are left whole."""
     own = find_mixers(named_parts(model))
     for name, module in own.items():
-        if not all(callable(getattr(module, method, None)) for method in ("values", "mixed_values")):
-            whole[name] = "it has no methods values(hidden) and mixed_values(hidden), of which its forward is made"
+        missing = [method for method in ("values", "mixed_values") if not callable(getattr(module, method, None))]
+        if missing:
+            methods = f"method{'s' if missing[1:] else ''} {' and '.join(f'{method}(hidden)' for method in missing)}"
+            whole[name] = f"it has no {methods}, of which its forward is made"
     return {name: module for name, module in own.items() if name not in whole}
 
 

@@ -14,6 +14,7 @@ from statesize.adapters.models.precision import differentiable
 from statesize.adapters.models.sharded import unsharded_copy
 from statesize.adapters.runs import bare
 from statesize.adapters.search.lone_run import LoneRuns, by_position, like
+from statesize.adapters.search.mixing import CAUSES
 from statesize.adapters.search.other_inputs import within_blocks
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import named_state_size
@@ -116,7 +117,12 @@ def _in_dtype(name: str, runs: LoneRuns, states: int | None, dtype: torch.dtype)
     try:
         return Derivative(function, point, sizes), returned.detach()
     except InputError as error:
-        raise ModelError(f"Mixer {name} {str(error).removeprefix('function ')}") from error
+        reason = str(error).removeprefix("function ")
+        if "must be causal" in reason:
+            reason += (
+                f" {'Set its `bidirectional` to False.' if getattr(runs.module, 'bidirectional', False) else CAUSES}"
+            )
+        raise ModelError(f"Mixer {name} {reason}") from error
 
 
 def _copied(runs: LoneRuns, dtype: torch.dtype) -> LoneRuns:
