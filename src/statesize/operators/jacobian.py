@@ -98,9 +98,10 @@ class Jacobian:
     def _forward(self, vectors: Tensor) -> Tensor:
         if self.method == "double backward":
             try:
-                # Jᵀ u is linear in u, and its own derivative by u is J. Forward mode takes twice the time.
+                # Jᵀ u is linear in u, and its own derivative by u is J, taken where no logarithm of u is infinite.
+                # Forward mode takes twice the time.
                 if self._dual is None:
-                    u = torch.zeros_like(self._value).requires_grad_()
+                    u = torch.ones_like(self._value).requires_grad_()
                     (pulled,) = torch.autograd.grad(self._value, self._leaf, u, create_graph=True)
                     self._dual = pulled, u
                 return self._pullback(*self._dual, vectors)
