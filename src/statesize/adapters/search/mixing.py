@@ -25,8 +25,8 @@ _ROUNDS = 12
 ROUNDING = 1e-5
 """Differences below this part of the largest value are rounding."""
 CAUSES = (
-    "Look for a mask that is missing, a pass over the reversed text, a mean or a norm over positions, an FFT whose "
-    "input is not padded to twice its length, or a convolution that is padded on both sides."
+    "Look for a mask that is missing, a mean or a norm over positions, an FFT whose input is not padded to twice its "
+    "length, a pass over the reversed text, or a convolution that is padded on both sides."
 )
 HOW_ELSE = "Give its class a method `operator(hidden)` that returns a statesize Operator."
 
