@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -43,11 +41,11 @@ class EngineContract:
             generator: The only source of randomness to use.
 
         Returns:
-            Unbatched operators of 12 positions; override it for kinds of your own.
+            Operators of 12 positions and of batch shape (1, 2); override it for kinds of your own.
         """
 
         def normal(*shape: int) -> Tensor:
-            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+            return torch.randn(1, 2, *shape, generator=generator, dtype=torch.float64)
 
         length, states = 12, 3
         B, C, decay = normal(length, states), normal(length, states), normal(length, states).sigmoid()
@@ -55,8 +53,8 @@ class EngineContract:
         modes = torch.polar(decay, normal(length, states))
         return [
             Dense(normal(length, length).tril()),
-            Dense(torch.zeros(length, length, dtype=torch.float64)),
-            Recurrence(decay[:, :1], B, C),
+            Dense(torch.zeros(1, 2, length, length, dtype=torch.float64)),
+            Recurrence(decay[..., :1], B, C),
             Recurrence(decay, B, C),
             Recurrence(normal(length, states, states) / 3, B, C),
             Recurrence(modes, B, C),
@@ -68,14 +66,14 @@ class EngineContract:
             SoftmaxAttention(normal(length, 4), normal(length, 4), 0.5),
             SoftmaxAttention(normal(length, 4), normal(length, 4), 0.5, window=6),
             SoftmaxAttention(
-                normal(length, 4), normal(length, 4), 2.0, key_bias=normal(length), sink=normal(1)[0], soft_cap=2.0
+                normal(length, 4), normal(length, 4), 2.0, key_bias=normal(length), sink=normal(), soft_cap=2.0
             ),
             Derivative(lambda inputs: inputs.cumsum(-2).sin(), normal(length, 1)),
             Shared(SoftmaxAttention(normal(3, length, 4), normal(1, length, 4), 0.5)),
         ]
 
     def supported(self, seed: int = 0) -> list[Operator]:
-        """The operators that the engine supports.
+        """The operators that the engine supports, without batch dimensions.
 
         Args:
             seed: Seed of the generator.
@@ -83,8 +81,11 @@ class EngineContract:
         Returns:
             At least one.
         """
-        operators = self.operators(torch.Generator().manual_seed(seed))
-        supported = [operator for operator in operators if self.engine.supports(operator)]
+        return [batch[0, 0] for batch in self._batches(seed)]
+
+    def _batches(self, seed: int) -> list[Operator]:
+        batches = self.operators(torch.Generator().manual_seed(seed))
+        supported = [batch for batch in batches if self.engine.supports(batch[0, 0])]
         assert supported, f"{self.engine.name} supports none of the operators that it is checked with"
         return supported
 
@@ -99,7 +100,8 @@ class EngineContract:
 
     def test_it_declines_with_a_reason(self) -> None:
         """What it cannot do it says: operators, outputs and windows; and nothing else."""
-        for operator in self.operators(torch.Generator().manual_seed(0)):
+        for batch in self.operators(torch.Generator().manual_seed(0)):
+            operator = batch[0, 0]
             cut, windowed = own_cut(operator), own_cut(operator, past=3)
             able = self.engine.supports(operator)
             assert (self.engine.unsupported_reason(operator, cut, ()) is None) == able
@@ -138,9 +140,8 @@ class EngineContract:
 
     def test_batch_entries_are_measured_by_themselves(self) -> None:
         """A batch of several dimensions gives what its entries give alone, within the bounds of both."""
-        for one, other in zip(self.supported(seed=3), self.supported(seed=4), strict=True):
-            batch = _stacked(one, other)
-            cut = own_cut(one)
+        for batch in self._batches(seed=3):
+            one, cut = batch[0, 0], own_cut(batch)
             together, alone = self.engine.blocks(batch, cut), self.engine.blocks(one, cut)
             assert together.norms().shape == (1, 2, one.length - 1)
             close = together.error_bound[0, 0] + alone.error_bound
@@ -151,11 +152,12 @@ class EngineContract:
 
     def test_nothing_to_measure(self) -> None:
         """No positions and no batch entries are no error."""
-        for operator in self.supported():
+        for batch in self._batches(seed=0):
+            operator = batch[0, 0]
             no_positions = self.engine.blocks(operator, own_cut(operator, []))
             assert no_positions.norms().shape == (0,)
             assert no_positions.error_bound.shape == (0,)
-            no_entries = self.engine.blocks(_stacked(operator, operator)[:, :0], own_cut(operator))
+            no_entries = self.engine.blocks(batch[:, :0], own_cut(batch))
             thresholds = torch.tensor([0.5, 0.1], dtype=torch.float64)
             for counts in (no_entries.counts(thresholds), no_entries.relative_counts(thresholds)):
                 assert counts.count.shape == (1, 0, operator.length - 1, 2)
@@ -177,28 +179,3 @@ class EngineContract:
             first, second = (self.engine.blocks(operator, cut).entropies(1e-3)[0] for _ in range(2))
             assert torch.equal(first, second)
             assert torch.equal(operator.dense(), before)
-
-
-def _stacked(one: Operator, other: Operator) -> Operator:
-    """Two operators of one kind as a batch (1, 2)."""
-
-    def pair(first: Tensor, second: Tensor) -> Tensor:
-        return torch.stack([first, second])[None]
-
-    if isinstance(one, Recurrence) and isinstance(other, Recurrence):
-        return Recurrence(pair(one.A, other.A), pair(one.B, other.B), pair(one.C, other.C))
-    if isinstance(one, Convolution) and isinstance(other, Convolution):
-        return Convolution(pair(one.kernel, other.kernel), one.length)
-    if isinstance(one, SoftmaxAttention) and isinstance(other, SoftmaxAttention):
-        extras: dict[str, Any] = {
-            name: pair(getattr(one, name), getattr(other, name))
-            for name in ("key_bias", "sink")
-            if getattr(one, name) is not None
-        }
-        query, key = pair(one.query, other.query), pair(one.key, other.key)
-        return SoftmaxAttention(query, key, one.scale, one.window, soft_cap=one.soft_cap, **extras)
-    if isinstance(one, Shared) and isinstance(other, Shared):
-        return Shared(_stacked(one.operator, other.operator))
-    if isinstance(one, Derivative) and isinstance(other, Derivative):
-        return Derivative(one.function, pair(one.point, other.point))
-    return Dense(pair(one.dense(), other.dense()))
