@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import MOST, Flag, Loading, OpenPage, Page, model_for, options_of, page_path, share
-from statesize.cli.shared.printing import TEXT, Printing
+from statesize.cli.shared.options import MOST, Flag, Loading, model_for, options_of, share
+from statesize.cli.shared.printing import NO_REPORT, TEXT, Printing, ReportOptions
 from statesize.cli.shared.texts import LongTexts, check_all
 from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX
 from statesize.models.hub import ask_hub
@@ -36,8 +36,7 @@ def cache(
     passkeys: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=MOST))] = 12,
     ratios: Path | None = None,
     plan: Flag = False,
-    html: Page = None,
-    open_page: OpenPage = False,
+    report: ReportOptions = NO_REPORT,
     loading: Loading | None = None,
     printing: Printing = TEXT,
 ) -> None:
@@ -58,21 +57,22 @@ def cache(
         ratios: File .npy for the shares that budgets by curves evict, at 1 to 99 %, (99, layers, caches of a layer),
             which LU-KV in kvpress loads.
         plan: Only print what is done, and how much time it takes; each kind of step is timed over the first text.
-        html: HTML file for a page with the price list, its chart, and what each cache keeps.
-        open_page: Show the page in the browser; without --html it is MODEL-cache.html in this folder.
+        report: The page.
         loading: How the model is loaded.
         printing: What is printed.
 
     Raises:
         InputError: Pieces are too short.
     """
+    from statesize.io.files import check_report_path
+
     texts, loading, least = texts or LongTexts(), loading or Loading(), FOLLOWING + LEAST_PREFIX
-    kept, *_, html = check_all(
+    kept, *_, report = check_all(
         partial(share, "keep", keep),
         ""
         if ratios is None or ratios.suffix == ".npy"
         else f"ratios must be a file .npy, got {ratios}. Give a name that ends so.",
-        partial(page_path, ratios, option="ratios"),
+        "" if ratios is None else partial(check_report_path, ratios, "ratios"),
         ""
         if texts.max_tokens >= least
         else f"max_tokens must be at least {least}, got {texts.max_tokens}: a piece is a context of {LEAST_PREFIX} "
@@ -83,12 +83,12 @@ def cache(
         if (texts.sequences or FEWEST_PIECES) >= FEWEST_PIECES
         else f"sequences must be at least {FEWEST_PIECES}, got {texts.sequences}: a third measures curves, a sixth "
         f"chooses budgets, and half are priced. Give {FEWEST_PIECES}.",
-        partial(page_path, html, open_page=open_page, name=f"{Path(model).name}-cache"),
+        partial(report.named, f"{Path(model).name}-cache"),
     )
     ask_hub(model, loading.revision)
 
     from statesize.cli.shared.summary import show_plan
-    from statesize.cli.shared.table import show_briefly, show_page
+    from statesize.cli.shared.table import show_page
     from statesize.measurement.statistics import FEWEST_TEXTS
     from statesize.reduction.cache.page import page
     from statesize.reduction.cache.prefix import require_cache, require_context
@@ -133,11 +133,8 @@ def cache(
     if ratios is not None:
         result.save_pruned_shares(ratios)
         printing.say(f"Ratios: {ratios}")
-    drawn = page(result)
-    if result.little_text and reached < FEWEST_TEXTS:
-        show_briefly(drawn, short_table(result), result.to_dict(), html, printing, open_page=open_page)
-    else:
-        show_page(drawn, result.to_dict(), html, printing, open_page=open_page)
+    short = short_table(result) if result.little_text and reached < FEWEST_TEXTS else None
+    show_page(page(result), result.to_dict(), printing, report, short)
     if result.little_text:
         longer = not result.context_matters
         texts.tell_more(inputs, documents, reached, printing, longer=longer, least=FEWEST_PIECES)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 from cyclopts import Parameter
 
-from statesize.cli.shared.options import Flag, OpenPage, Page, check_file, page_path
-from statesize.cli.shared.printing import TEXT, Printing
+from statesize.cli.shared.options import Flag, check_file
+from statesize.cli.shared.printing import NO_REPORT, TEXT, Printing, ReportOptions
 from statesize.cli.shared.texts import check_all
 from statesize.errors import InputError
 
@@ -29,8 +29,7 @@ def compare(
     *,
     recall: Path | None = None,
     networks: Annotated[list[Path] | None, Parameter(name="--network", negative="", metavar="PATH")] = None,
-    html: Page = None,
-    open_page: OpenPage = False,
+    report: ReportOptions = NO_REPORT,
     wide: Flag = False,
     printing: Printing = TEXT,
 ) -> None:
@@ -41,8 +40,7 @@ def compare(
         recall: What `statesize study recall --json` printed, kept in a file; adds the recall perplexity.
         networks: What `statesize network --by-layer --json` printed of one of the models, kept in a file; adds the ESS
             of the whole network and its redundancy. Give it once per model.
-        html: HTML file for a report that holds the table and all layers.
-        open_page: Show the report in the browser; without --html it is compared.html in this folder.
+        report: The page.
         wide: Print all columns.
         printing: What is printed.
 
@@ -52,17 +50,17 @@ def compare(
     from statesize.results.place import require_profile
 
     files = [("recall", recall), *(("network", path) for path in networks or ())]
-    *_, html = check_all(
+    *_, report = check_all(
         *(partial(require_profile, folder, "each of PROFILES") for folder in profiles),
         *(partial(check_file, name, path) for name, path in files),
-        partial(page_path, html, open_page=open_page, name="compared"),
+        partial(report.named, "compared"),
     )
     if len(profiles) < 2 and not (recall or networks):
         raise InputError(
             f"PROFILES must be the folders of two profiles or more, got 1. statesize profile {profiles[0]} shows one."
         )
 
-    from statesize.cli.shared.printing import read_profiles, tell_page
+    from statesize.cli.shared.printing import read_profiles
     from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.summary import comparison_page
     from statesize.cli.shared.table import show
@@ -79,16 +77,16 @@ def compare(
         # What stands beside them is found by the models' own names.
         loaded = distinct(loaded, places)
     compared = compare(loaded, perplexities, wholes)
-    if html is not None:
+    if report.html is not None:
         with printing.step("drawing the report"):
-            compared.to_html(html)
-        tell_page(html, printing, open_page=open_page)
+            compared.to_html(report.html)
+        report.tell(printing)
     printed = comparison_page(loaded, compared, model_titles(loaded, places), wide=wide)
     show(printed, {name: getattr(compared, name) for name in ("models", "notes", "finding")}, printing)
     if again := _measured_alike(profiles, loaded):
         for command in again:
             printing.next(*command, why=f"measures the text of {names[0]} at its cuts, so that they compare")
-    elif html is None:
+    elif report.html is None:
         printing.next(*called_again("--open"), why="charts, layer by layer")
     else:
         printing.next("profile", profiles[0], "--open", why="the heads of one model")

@@ -16,9 +16,8 @@ from statesize.cli.shared.options import (
     MaxTokens,
     check_file,
     model_for,
-    page_path,
 )
-from statesize.cli.shared.printing import TEXT, Printing
+from statesize.cli.shared.printing import TEXT, Printing, ReportOptions
 from statesize.cli.shared.texts import BUNDLED, check_all
 from statesize.measurement.settings import FEWEST_PARTS
 from statesize.models.hub import ask_hub
@@ -69,17 +68,16 @@ def compress(
     """
     from statesize.check import share_of
     from statesize.errors import InputError
-    from statesize.io.files import check_new_folder
+    from statesize.io.files import check_new_folder, check_report_path
 
     check_all(
         partial(check_new_folder, output),
         *(partial(check_file, "text", path) for path in text or ()),
         partial(share_of, state, None),
-        partial(page_path, frontier, option="frontier"),
+        "" if frontier is None else partial(check_report_path, frontier, "frontier"),
     )
     ask_hub(model)
 
-    from statesize.cli.shared.printing import tell_page
     from statesize.models.load import load_model, load_tokenizer
     from statesize.reduction.compress import FEWEST_DOCUMENTS, LENGTH, check_request, reducible_for_checks, split_text
     from statesize.reduction.compress import compress as run
@@ -159,7 +157,7 @@ def compress(
                 on_progress=bars.begin(f"measuring the frontier of {loaded.name}").update,
             )
         page(loaded.name, points, heads).write(frontier)
-        tell_page(frontier, printing, open_page=False)
+        ReportOptions(frontier).tell(printing)
     rows = [*result.facts, ("saved", str(output))]
     caption = "In brackets: intervals of 95 %." if result.difference.ends else ""
     table = PageTable("", ("figure", "found"), rows, caption)

@@ -16,12 +16,9 @@ from statesize.cli.shared.options import (
     Flag,
     Loading,
     ModelName,
-    OpenPage,
-    Page,
     options_of,
-    page_path,
 )
-from statesize.cli.shared.printing import TEXT, Printing
+from statesize.cli.shared.printing import NO_REPORT, TEXT, Printing, ReportOptions
 from statesize.cli.shared.texts import FewTokens
 from statesize.errors import InputError
 from statesize.io.progress import Bar, duration, say
@@ -46,8 +43,7 @@ def network(
     precision: Literal["double", "single"] = "double",
     by_layer: Flag = False,
     plan: Flag = False,
-    html: Page = None,
-    open_page: OpenPage = False,
+    report: ReportOptions = NO_REPORT,
     loading: Loading | None = None,
     printing: Printing = TEXT,
 ) -> None:
@@ -70,8 +66,7 @@ def network(
         precision: single multiplies in float32, about twice as fast, and widens the interval by the rounding error.
         by_layer: Also measure each layer at these cuts, and compare the sum over layers with the whole network.
         plan: Only print how many products and how much time each cut would take, estimated from a few.
-        html: HTML file for a page with the chart.
-        open_page: Show the page in the browser; without --html it is MODEL-network.html in this folder.
+        report: The page.
         loading: How the model is loaded.
         printing: What is printed.
 
@@ -85,7 +80,7 @@ def network(
     for name, count in (("sequences", texts.sequences or 1), ("text", len(texts.text or ()))):
         if count > 1:
             raise InputError(f"{name} must be one text, because a network is measured over one, got {count}.")
-    html = page_path(html, open_page=open_page, name=f"{Path(model).name}-network")
+    report = report.named(f"{Path(model).name}-network")
     settings = Settings(positions=positions, memory=memory_bytes(memory))
     ask_hub(model, loading.revision)
 
@@ -137,7 +132,7 @@ def network(
         except NothingMeasuredError as error:
             say(f"No layer was measured: {error}")
     document = head | result.to_dict() | ({} if beside is None else {"redundancy": beside.to_dict()})
-    show_page(page(loaded.name, result, beside), document, html, printing, open_page=open_page)
+    show_page(page(loaded.name, result, beside), document, printing, report)
     if compares:
         why = f"measures again, over the {RECORDED} tokens of the numbers on record, and says what is normal"
         printing.next(*called_with({MAX_TOKENS[0]: RECORDED}), why=why)

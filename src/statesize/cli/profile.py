@@ -18,15 +18,13 @@ from statesize.cli.shared.options import (
     Flag,
     Loading,
     MeasureOptions,
-    OpenPage,
-    Page,
+    Output,
     Workers,
     check_file,
     model_for,
     options_of,
-    page_path,
 )
-from statesize.cli.shared.printing import TEXT, Printing
+from statesize.cli.shared.printing import NO_REPORT, TEXT, Printing, ReportOptions
 from statesize.cli.shared.texts import INPUTS, Sequences, Texts
 from statesize.io.text import byte_count, counted
 
@@ -58,9 +56,8 @@ def profile(
     prefix: Path | None = None,
     loading: Loading | None = None,
     workers: Workers | None = None,
-    output: Page = None,
-    html: Page = None,
-    open_page: OpenPage = False,
+    output: Output = None,
+    report: ReportOptions = NO_REPORT,
     record: Path | None = None,
     tolerance: Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))] = _TOLERANCE,
     metric: Literal["entropy", "relative_count"] = "entropy",
@@ -87,8 +84,7 @@ def profile(
         loading: How the model is loaded.
         workers: Who measures.
         output: Folder for the profile, to be read by this command and `Profile.load`.
-        html: HTML file for a report.
-        open_page: Show the report in the browser; without --html it is MODEL.html in this folder.
+        report: The page.
         record: File for the model's record at this length of text, as those of the models on record; a record of the
             same model that is there gets this length beside its others.
         tolerance: Count singular values above this fraction of the largest (0.01 = 1 %).
@@ -109,7 +105,7 @@ def profile(
     from statesize.models.plugins import is_brought
     from statesize.results.place import KEPT, MARKER, check_destination, written_at
 
-    html = page_path(html, open_page=open_page, name=Path(model).name)
+    report = report.named(Path(model).name)
     if (Path(model) / MARKER).is_file() and not is_brought(model):
         asked = (texts, task, measuring, prefix, loading, workers, output, record, plan or None)
         if asked != (None,) * len(asked) or tolerance != _TOLERANCE:
@@ -121,8 +117,8 @@ def profile(
 
         (result,) = read_profiles([Path(model)], printing)
         weights = result.attributes["weights_sha256"]
-        _show(result, Path(model), html, metric, printing, wide=wide, open_page=open_page, weights=weights)
-        _say_next(Path(model), html, printing)
+        _show(result, Path(model), metric, printing, report, wide=wide, weights=weights)
+        _say_next(Path(model), report, printing)
         return
     texts, loading, measuring = texts or Texts(), loading or Loading(), measuring or EverySetting()
     workers = workers or Workers()
@@ -203,7 +199,7 @@ def profile(
             f"A text of more than {LONGEST_WHOLE:,} tokens is measured at {EVENLY_SPREAD} evenly spread positions. "
             "Give --positions all to measure all."
         )
-    if output is None and html is None and not printing.json and source.get("kind") != "bundled":
+    if output is None and report.html is None and not printing.json and source.get("kind") != "bundled":
         printing.say("This is printed and not kept: --output FOLDER keeps it, --html FILE draws it.")
     written = None if output is None else written_at(output)
     measure = partial(run.profile, read.ids, settings, source=source, output=output, tokenizer=run.tokenizer)
@@ -215,13 +211,13 @@ def profile(
     if record is not None:
         add_to(record, result, f"tokens of {texts.named}", weights)
         printing.say(f"Record: {record}")
-    _show(result, output, html, metric, printing, wide=wide, open_page=open_page, weights=weights)
+    _show(result, output, metric, printing, report, wide=wide, weights=weights)
     if output is None:
         folder = f"{run.name.rpartition('/')[2]}-profile"
         again = f"measures it again, about {duration(max(result.attributes['seconds'], 1))} after loading, and keeps it"
         printing.next(*called_again("--output", folder), why=again)
     else:
-        _say_next(output, html, printing)
+        _say_next(output, report, printing)
 
 
 def _plan_notes(plan: Plan[PlannedMixer]) -> list[str]:
@@ -242,9 +238,9 @@ def _plan_notes(plan: Plan[PlannedMixer]) -> list[str]:
     return [*notes, few if some else "All heads or channels will be measured."]
 
 
-def _say_next(folder: Path, html: Path | None, printing: Printing) -> None:
+def _say_next(folder: Path, report: ReportOptions, printing: Printing) -> None:
     """What to do with a profile: see its page, or all of its columns."""
-    if html is None:
+    if report.html is None:
         printing.next("profile", folder, "--open", why="charts of every layer and head")
     else:
         printing.next("profile", folder, "--wide", why="all layers and columns")
@@ -253,27 +249,24 @@ def _say_next(folder: Path, html: Path | None, printing: Printing) -> None:
 def _show(
     result: Profile,
     folder: Path | None,
-    html: Path | None,
     metric: Literal["entropy", "relative_count"],
     printing: Printing,
+    report: ReportOptions,
     *,
     wide: bool,
-    open_page: bool,
     weights: str,
 ) -> None:
     """Print a profile that lies in a folder, or in none, and write its page."""
-    from statesize.cli.shared.printing import tell_page
     from statesize.cli.shared.summary import summary
     from statesize.cli.shared.table import show
     from statesize.report import write_report
 
-    if html is not None:
+    if report.html is not None:
         with printing.step("drawing the report"):
-            write_report([result], html, weights=weights)
+            write_report([result], report.html, weights=weights)
     document = result.to_dict() | {"result": None if folder is None else str(folder)}
     show(summary(result, metric, wide=wide, weights=weights), document, printing)
-    if html is not None:
-        tell_page(html, printing, open_page=open_page)
+    report.tell(printing)
 
 
 def _read_settings(

@@ -14,15 +14,12 @@ from statesize.cli.shared.options import (
     Listed,
     Loading,
     ModelName,
-    OpenPage,
-    Page,
     check_file,
     options_of,
-    page_path,
     share,
     whole_numbers,
 )
-from statesize.cli.shared.printing import TEXT, Printing
+from statesize.cli.shared.printing import NO_REPORT, TEXT, Printing, ReportOptions
 from statesize.cli.shared.texts import Texts, check_all
 from statesize.errors import InputError
 from statesize.models.hub import ask_hub
@@ -49,8 +46,7 @@ def truncate(
     at: str = "1%",
     profile: Path | None = None,
     plan: Flag = False,
-    html: Page = None,
-    open_page: OpenPage = False,
+    report: ReportOptions = NO_REPORT,
     loading: Loading | None = None,
     printing: Printing = TEXT,
 ) -> None:
@@ -73,8 +69,7 @@ def truncate(
         at: Changes of the predictions count as nothing lost up to this share of what the whole context changes.
         profile: Folder of a profile of the same model; its pages then say what suffices.
         plan: Only print how many runs it takes, and how much time; a run of each kind over the first text is timed.
-        html: HTML file for a page with the chart.
-        open_page: Show the page in the browser; without --html it is MODEL-truncate.html in this folder.
+        report: The page.
         loading: How the model is loaded.
         printing: What is printed.
 
@@ -86,14 +81,14 @@ def truncate(
 
     texts, loading = texts or Texts(), loading or Loading()
     settings = Settings(positions=None if cuts is None else whole_numbers("cuts", cuts))
-    named = partial(page_path, html, open_page=open_page, name=f"{Path(model).name}-truncate")
+    named = partial(report.named, f"{Path(model).name}-truncate")
     kept = [] if profile is None else [partial(require_profile, profile)]
     fitting, read = partial(checked_cuts, settings, texts.max_tokens), partial(check_file, "curves", curves)
-    negligible, _, html, *_ = check_all(partial(share, "at", at), texts.check, named, fitting, *kept, read)
+    negligible, _, report, *_ = check_all(partial(share, "at", at), texts.check, named, fitting, *kept, read)
     ask_hub(model, loading.revision)
 
     from statesize.cli.shared.summary import show_plan
-    from statesize.cli.shared.table import show_briefly, show_page
+    from statesize.cli.shared.table import show_page
     from statesize.measurement.statistics import ENOUGH_TOKENS, FEWEST_TEXTS
     from statesize.models.load import model_name
     from statesize.profiling import Profile
@@ -149,11 +144,8 @@ def truncate(
     if profile is not None and measured is not None:
         with_truncation(measured, result).save(profile)
         printing.say(f"Profile: {profile}")
-    drawn = page(result)
-    if result.little_text and reached < FEWEST_TEXTS:
-        show_briefly(drawn, short_table(result), result.to_dict(), html, printing, open_page=open_page)
-    else:
-        show_page(drawn, result.to_dict(), html, printing, open_page=open_page)
+    short = short_table(result) if result.little_text and reached < FEWEST_TEXTS else None
+    show_page(page(result), result.to_dict(), printing, report, short)
     if result.little_text:
         longer = not result.context_matters
         texts.tell_more(inputs, options["documents"], reached, printing, longer=longer, least=1)

@@ -18,10 +18,9 @@ from statesize.io.files import os_errors, parse_json, read_limited, require_regu
 from statesize.texts import rows
 from statesize.texts.rows import (
     Document,
-    Extract,
     Note,
     Row,
-    evenly,
+    RowSource,
     line_row,
     read_documents,
     read_lines,
@@ -29,32 +28,15 @@ from statesize.texts.rows import (
     readable,
     values_row,
 )
-from statesize.texts.tables import read_parquet
+from statesize.texts.tables import parquet
 
 _SMALL = 2**20
 
 
-def read_jsonl(path: Path, field: str, note: Note) -> Iterator[Document]:
-    """The documents of a file of JSON objects, one per line; lines are read as far as documents are used."""
-    problem = f'{path}: no line is a JSON object with text in a field "{field}". Give --field NAME.'
-    return readable(_rows(path, field), note, problem)
-
-
-def jsonl_extract(path: Path, field: str, most: int, note: Note) -> Extract:
-    """At most so many documents, from all parts of a file; their number follows from the mean length of lines."""
-    with os_errors(f"{path}: cannot be read as a JSONL file"):
-        size = require_regular(path).stat().st_size
-        rows, looked = _some_rows(path, field, size, most) if size > _SMALL else ([], 0)
-    # A file of few lines is read as a whole.
-    if len(rows) <= most // 2:
-        texts = list(read_jsonl(path, field, note))
-        return Extract(tuple(evenly(texts, most)), len(texts))
-    problem = (
-        f'{path}: none of {len(rows)} lines from all parts of it is a JSON object with text in a field "{field}". Give '
-        "--field NAME."
-    )
-    texts = list(readable(rows, note, problem))
-    return Extract(tuple(texts), round(size / looked * len(texts)))
+def jsonl(path: Path, field: str) -> RowSource:
+    """A file of JSON objects, one per line."""
+    wanted = f'is a JSON object with text in a field "{field}". Give --field NAME'
+    return RowSource(str(path), wanted, partial(_rows, path, field), partial(_some_rows, path, field))
 
 
 def _rows(path: Path, field: str) -> Iterator[Row]:
@@ -67,13 +49,14 @@ def _rows(path: Path, field: str) -> Iterator[Row]:
         raise FileError(f"{path} is empty. Give a file with a JSON object on each line.")
 
 
-def _some_rows(path: Path, field: str, size: int, most: int) -> tuple[list[Row], int]:
-    """The line after an offset in each of `most` equal stretches of a file, and how many bytes were looked at."""
+def _some_rows(path: Path, field: str, most: int) -> tuple[list[Row], float]:
+    """The line after an offset in each of `most` equal stretches of a file; all lines where they are few."""
     # Long lines are so drawn no more often than short ones, unless the file is sorted by length. The offsets are not
     # evenly spaced, because lines may be of alternating kinds.
     rows, looked = list[Row](), 0
-    with path.open("rb") as stream:
-        for index, share in enumerate(np.random.default_rng(0).random(most)):
+    with os_errors(f"{path}: cannot be read as a JSONL file"), require_regular(path).open("rb") as stream:
+        size = path.stat().st_size
+        for index, share in enumerate(np.random.default_rng(0).random(most if size > _SMALL else 0)):
             stream.seek(max(int(size * (index + float(share)) / most), stream.tell()))
             next(read_lines(stream), None)
             start = stream.tell()
@@ -81,7 +64,10 @@ def _some_rows(path: Path, field: str, size: int, most: int) -> tuple[list[Row],
             looked += stream.tell() - start
             if line is None or line.strip():
                 rows.append(line_row(line, field, f"{path}, line at byte {start}"))
-    return rows, looked
+    if len(rows) <= most // 2:
+        rows = list(_rows(path, field))
+        return rows, len(rows)
+    return rows, size / looked * len(rows)
 
 
 _LIST = 'Give a JSON list of texts, of objects with a field "text", or of chats; objects on lines are .jsonl'
@@ -104,13 +90,13 @@ def read_json(path: Path, field: str, note: Note) -> Iterator[Document]:
     return readable(rows_read, note, f'{path}: no item holds text, a chat or a field "{field}". {_LIST}.')
 
 
-READERS = {".jsonl": read_jsonl, ".ndjson": read_jsonl, ".json": read_json, ".parquet": read_parquet}
-"""What reads a file of many sequences, by the suffix of its name; other files are text."""
+ROWS = {".jsonl", ".ndjson", ".json", ".parquet"}
+"""Suffixes of files of many sequences; other files are text."""
 
 
 def is_rows(path: Path) -> bool:
     """Whether a file holds many sequences, by its name."""
-    return path.suffix.lower() in READERS
+    return path.suffix.lower() in ROWS
 
 
 def _refuse(problem: str, advice: str = "Mend it, or leave it out.") -> None:
@@ -119,8 +105,15 @@ def _refuse(problem: str, advice: str = "Mend it, or leave it out.") -> None:
 
 def read_file(path: Path, field: str = "text", note: Note = _refuse, *, whole: bool = False) -> Iterator[Document]:
     """The documents of a file; blank lines part those of text, unless it is one as a whole."""
-    if is_rows(path):
-        return READERS[path.suffix.lower()](path, field, note)
+    match path.suffix.lower():
+        case ".jsonl" | ".ndjson":
+            return jsonl(path, field).documents(note)
+        case ".json":
+            return read_json(path, field, note)
+        case ".parquet":
+            return parquet(path, field).documents(note)
+        case _:
+            pass
     return iter((read_whole(path),) if whole else read_documents(path))
 
 

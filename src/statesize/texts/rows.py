@@ -92,6 +92,33 @@ class Extract:
     total: int | None  # number of texts in the corpus, counted or estimated; None where it is not known
 
 
+@dataclass(frozen=True, eq=False)
+class RowSource:
+    """A file or data set with a document in each row.
+
+    Attributes:
+        name: Its name in messages.
+        wanted: What a row should be, in messages.
+        rows: All rows, one after another.
+        some: At most so many rows from all parts of it, and how many rows it has; None where that is not known.
+    """
+
+    name: str
+    wanted: str
+    rows: Callable[[], Iterable[Row]]
+    some: Callable[[int], tuple[Sequence[Row], float | None]]
+
+    def documents(self, note: Note) -> Iterator[Document]:
+        """All documents; rows are read as far as these are used."""
+        return readable(self.rows(), note, f"{self.name}: no row {self.wanted}.")
+
+    def extract(self, most: int, note: Note) -> Extract:
+        """At most so many documents, and how many there are if as many rows hold none elsewhere."""
+        rows, total = self.some(most)
+        texts = list(readable(rows, note, f"{self.name}: none of {len(rows)} rows {self.wanted}."))
+        return Extract(tuple(evenly(texts, most)), None if total is None else round(total * len(texts) / len(rows)))
+
+
 class RefusedChat(FileError):
     """A chat template refuses the messages of a row."""
 
@@ -178,6 +205,3 @@ def _unicode(name: str, document: Document, text: str, where: str) -> Row:
     except UnicodeEncodeError:
         return where, None, f'"{name}" holds a lone surrogate, which is no Unicode text'
     return where, document, ""
-
-
-# Bytes up to which a file is read whole.

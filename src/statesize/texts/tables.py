@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 from statesize.errors import FileError
 from statesize.io.files import GROWTH, SPARE, os_errors, require_regular
-from statesize.texts.rows import MESSAGES, Document, Extract, Note, Row, evenly, readable, values_row
+from statesize.texts.rows import MESSAGES, Row, RowSource, evenly, values_row
 
 # Rows that are in memory at once.
 _BATCH = 64
@@ -18,13 +19,17 @@ _BATCH = 64
 _SMALL = 2**20
 
 
-def read_parquet(path: Path, field: str, note: Note) -> Iterator[Document]:
-    """The documents of a file, or of the files of a folder; rows are read as far as documents are used."""
-    return readable(_rows(path, field), note, f'{path}: no row has text in the column "{field}". Give --field NAME.')
+def parquet(path: Path, field: str) -> RowSource:
+    """A Parquet file, or the files of a folder."""
+    return RowSource(str(path), _wanted(field), partial(_rows, path, field), partial(_some_rows, path, field))
 
 
-def parquet_extract(path: Path, field: str, most: int, note: Note) -> Extract:
-    """At most so many documents, evenly from all row groups; the total is the files' own, less rows without text."""
+def _wanted(field: str) -> str:
+    return f'has text in the column "{field}". Give --field NAME'
+
+
+def _some_rows(path: Path, field: str, most: int) -> tuple[list[Row], float]:
+    """At most so many rows, evenly from all row groups."""
     files = parquet_files(path, field)
     groups = [(where, file, index) for where, file in files for index in range(file.num_row_groups)]
     chosen, rows = evenly(groups, most), list[Row]()
@@ -36,9 +41,7 @@ def parquet_extract(path: Path, field: str, most: int, note: Note) -> Extract:
                 _row(cell, column, field, f"{where}, row {number + 1} of row group {index + 1}")
                 for number, cell in _cells(file, index, column, share)
             ]
-    problem = f'{path}: none of {len(rows)} rows has text in the column "{field}". Give --field NAME.'
-    texts = tuple(readable(rows, note, problem))
-    return Extract(texts, round(sum(int(file.metadata.num_rows) for _, file in files) * len(texts) / len(rows)))
+    return rows, sum(int(file.metadata.num_rows) for _, file in files)
 
 
 def parquet_files(path: Path, field: str) -> list[tuple[Path, Any]]:
@@ -135,15 +138,18 @@ def _cells(file: Any, group: int, field: str, most: int) -> list[tuple[int, Any]
     return paths[:most]
 
 
-def read_dataset(name: str, field: str, split: str, note: Note) -> Iterator[Document]:
-    """The documents of a data set; one of the hub is read as far as documents are used."""
-    data = enumerate(open_dataset(name, field, split))
-    rows = (values_row(row, field, f"{name}, row {number}") for number, row in data)
-    return readable(rows, note, f'{name}: no row has text in the column "{field}". Give --field NAME.')
+def dataset(name: str, field: str, split: str) -> RowSource:
+    """A data set; one of the hub is read as far as documents are used."""
+
+    def rows() -> Iterator[Row]:
+        for number, row in enumerate(open_dataset(name, field, split)):
+            yield values_row(row, field, f"{name}, row {number}")
+
+    return RowSource(name, _wanted(field), rows, partial(_some_dataset_rows, name, field, split))
 
 
-def dataset_extract(name: str, field: str, split: str, most: int, note: Note) -> Extract:
-    """At most so many documents: evenly spread where `save_to_disk` wrote the data set, else its first ones."""
+def _some_dataset_rows(name: str, field: str, split: str, most: int) -> tuple[list[Row], int | None]:
+    """At most so many rows: evenly spread where `save_to_disk` wrote the data set, else its first ones."""
     data = open_dataset(name, field, split)
     if hasattr(data, "__len__"):
         size = len(data)
@@ -155,9 +161,7 @@ def dataset_extract(name: str, field: str, split: str, most: int, note: Note) ->
         if size > most:
             parts = cast("dict[str, Any]", data.info.splits or {})
             size = parts[split].num_examples or None if split in parts else None
-    problem = f'{name}: none of {len(rows)} rows has text in the column "{field}". Give --field NAME.'
-    texts = tuple(readable(rows, note, problem))
-    return Extract(texts, None if size is None else round(size * len(texts) / len(rows)))
+    return rows, size
 
 
 def import_datasets() -> Any:

@@ -68,18 +68,7 @@ def share(name: str, text: str) -> float:
 
 
 OFTEN = Group("Used most", sort_key=1)
-Page: TypeAlias = Annotated[Path | None, Parameter(group=OFTEN)]
-OpenPage: TypeAlias = Annotated[Flag, Parameter(name="--open", group=OFTEN)]
-
-
-def page_path(html: Path | None, *, open_page: bool = False, name: str = "", option: str = "html") -> Path | None:
-    """The page to write, that is to be opened too by its name in this folder; refuse one that cannot be written."""
-    from statesize.io.files import check_report_path
-
-    html = Path(f"{name}.html") if open_page and html is None else html
-    if html is not None:
-        check_report_path(html, option)
-    return html
+Output: TypeAlias = Annotated[Path | None, Parameter(group=OFTEN)]
 
 
 def check_model(model: str, command: str = "") -> None:

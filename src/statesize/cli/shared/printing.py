@@ -9,14 +9,14 @@ import sys
 import webbrowser
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
 from cyclopts import Parameter
 
-from statesize.cli.shared.options import Flag
+from statesize.cli.shared.options import OFTEN, Flag, Output
 from statesize.io.json_values import json_values
 from statesize.io.progress import Bars, say
 from statesize.io.text import printable
@@ -98,11 +98,40 @@ def tell_left_out(problems: Sequence[str]) -> None:
         say(f"Left out {len(problems)}: {'; '.join(problems[:_NAMED])}{more}.")
 
 
-def tell_page(path: Path, printing: Printing, *, open_page: bool) -> None:
-    """Say where a report lies, and open it if that is wanted."""
-    printing.say(f"Report: {path}")
-    if open_page and not webbrowser.open(path.absolute().as_uri()):
-        printing.say(f"No browser could be started; open {path.absolute().as_uri()} in one.")
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ReportOptions:
+    """The page of a result.
+
+    Attributes:
+        html: HTML file for a page with the charts.
+        open_page: Show the page in the browser; without --html its file is in this folder, named after the result.
+    """
+
+    html: Output = None
+    open_page: Annotated[Flag, Parameter(name="--open", group=OFTEN)] = False
+
+    def named(self, name: str) -> Self:
+        """The same with a file, of this name if it is only to be opened; refuse one that cannot be written."""
+        from statesize.io.files import check_report_path
+
+        named = replace(self, html=Path(f"{name}.html")) if self.open_page and self.html is None else self
+        if named.html is not None:
+            check_report_path(named.html, "html")
+        return named
+
+    def tell(self, printing: Printing) -> None:
+        """Say where the page lies, and open it if that is wanted."""
+        if self.html is None:
+            return
+        address = self.html.absolute().as_uri()
+        printing.say(f"Report: {self.html}")
+        if self.open_page and not webbrowser.open(address):
+            printing.say(f"No browser could be started; open {address} in one.")
+
+
+NO_REPORT = ReportOptions()
+"""The default of the page."""
 
 
 def read_profiles(folders: Sequence[Path], printing: Printing) -> list[Profile]:

@@ -8,7 +8,6 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from rich.cells import cell_len
@@ -17,7 +16,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from statesize.cli.shared.printing import SCHEMA, Printing, print_json, tell_page
+from statesize.cli.shared.printing import NO_REPORT, SCHEMA, Printing, ReportOptions, print_json
 from statesize.io.text import counted, listed, printable
 from statesize.report.document import Shown, cell_text, number_columns, shown_headings
 from statesize.report.result_page import PageTable, ResultPage
@@ -172,37 +171,25 @@ def show(page: ResultPage, document: dict[str, Any], printing: Printing) -> None
         print_page(page)
 
 
-def write_page(page: ResultPage, html: Path | None, printing: Printing, *, open_page: bool) -> None:
-    """Write the page if it is wanted, and say where it lies."""
-    if html is not None:
-        page.write(html)
-        tell_page(html, printing, open_page=open_page)
-
-
 def show_page(
-    page: ResultPage, document: dict[str, Any], html: Path | None, printing: Printing, *, open_page: bool = False
+    page: ResultPage,
+    document: dict[str, Any],
+    printing: Printing,
+    report: ReportOptions = NO_REPORT,
+    short: PageTable | None = None,
 ) -> None:
-    """Write the page if it is wanted, and show its first table, naming the others; or the document."""
-    write_page(page, html, printing, open_page=open_page)
+    """Write the page if it is wanted, and show its first table, or a short one in place of all; or the document."""
+    if report.html is not None:
+        page.write(report.html)
+        report.tell(printing)
+    if short is not None:
+        show(replace(page, tables=[short], notes={}), document, printing)
+        return
     first, *others = page.tables
     show(replace(page, tables=[_beginning(first)]), document, printing)
-    if html is None and others and not printing.json:
+    if report.html is None and others and not printing.json:
         titles = (f"{table.title[:1].lower()}{table.title[1:]}" for table in others)
         printing.say(f"--html and --json also have a table of {listed([*titles])}.")
-
-
-def show_briefly(
-    page: ResultPage,
-    short: PageTable,
-    document: dict[str, Any],
-    html: Path | None,
-    printing: Printing,
-    *,
-    open_page: bool = False,
-) -> None:
-    """Write the page if it is wanted, and show a short table in place of its tables and notes; or the document."""
-    write_page(page, html, printing, open_page=open_page)
-    show(replace(page, tables=[short], notes={}), document, printing)
 
 
 def fitting_rows(rows: int, most: int) -> int:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from statesize.measurement.settings import Layers
     from statesize.models.load import LoadedModel, ModelFacts
-    from statesize.texts.rows import Document, Extract, Note
+    from statesize.texts.rows import Document, Note, RowSource
     from statesize.texts.tokens import AnyTokenizer
 
 # Sequences that a plan is made from; a larger corpus is not read as a whole.
@@ -281,8 +281,7 @@ class Texts:
         for path in self.text or ():
             yield from file_documents(path, corpus=self.corpus, field=self.field)
         if self.text is None:
-            read, _, position = self._reader()
-            yield from ((text,) for text in read(*position, note))
+            yield from ((text,) for text in self._rows().documents(note))
 
     def _extract(self, note: Note) -> tuple[list[tuple[Document, ...]], int | None]:
         from statesize.texts.rows import evenly
@@ -290,19 +289,19 @@ class Texts:
         if self.text is not None:
             chosen = replace(self, text=evenly(self.text, _PLANNED_FROM))
             return list(chosen._documents(note)), len(self.text)
-        _, extract, position = self._reader()
-        extracted = extract(*position, _PLANNED_FROM, note)
+        extracted = self._rows().extract(_PLANNED_FROM, note)
         return [(text,) for text in extracted.texts], extracted.total
 
-    def _reader(self) -> tuple[Callable[..., Iterator[Document]], Callable[..., Extract], tuple[object, ...]]:
-        """Functions that read all and some rows of the file or data set, and their arguments."""
-        from statesize.texts import documents, tables
+    def _rows(self) -> RowSource:
+        """The file or data set."""
+        from statesize.texts.documents import jsonl
+        from statesize.texts.tables import dataset, parquet
 
         if self.jsonl is not None:
-            return documents.read_jsonl, documents.jsonl_extract, (self.jsonl, self.field)
+            return jsonl(self.jsonl, self.field)
         if self.parquet is not None:
-            return tables.read_parquet, tables.parquet_extract, (self.parquet, self.field)
-        return tables.read_dataset, tables.dataset_extract, (self.dataset, self.field, self.split)
+            return parquet(self.parquet, self.field)
+        return dataset(self.dataset or "", self.field, self.split)
 
     def _tokens(
         self, texts: Iterable[tuple[Document, ...]], tokenizer: AnyTokenizer, left_out: list[str], printing: Printing

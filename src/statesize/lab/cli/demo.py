@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from statesize.cli.shared.options import OpenPage, Page, page_path
-from statesize.cli.shared.printing import TEXT, Printing
+from statesize.cli.shared.options import Output
+from statesize.cli.shared.printing import TEXT, Printing, ReportOptions
 from statesize.io.text import counted
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from statesize.report.result_page import PageTable
 
 _PAGE = Path("statesize-demo.html")
+_REPORT = ReportOptions(_PAGE)
 _TITLE = "How much of their memory do four small language models use?"
 _CUT, _SHOWN = "gla", "gated-deltanet"
 _ONE_OF_THEM = "each layer and head of one of them"
@@ -29,25 +30,24 @@ _YOURS = ("profile", "MODEL", "--text", "FILE")
 
 def demo(
     *,
-    html: Page = _PAGE,
-    output: Page = Path("statesize-demo"),
-    open_page: OpenPage = False,
+    report: ReportOptions = _REPORT,
+    output: Output = Path("statesize-demo"),
     printing: Printing = TEXT,
 ) -> None:
     """Profile four bundled models over bundled documents, and cut one: say what was found, and write a page of charts.
 
     Args:
-        html: HTML file for the page.
+        report: The page.
         output: Folder for the profiles, which are kept as they are found: a second run takes them up.
-        open_page: Show the page in the browser.
         printing: What is printed.
     """
     from statesize.io.files import check_writable
 
-    path = page_path(html, open_page=open_page, name=_PAGE.stem) or _PAGE
+    path = report.html or _PAGE
+    report = replace(report, html=path).named(path.stem)
     check_writable(output or Path())
 
-    from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
+    from statesize.cli.shared.printing import SCHEMA, print_json
     from statesize.cli.shared.table import print_notes, print_table
     from statesize.lab import zoo
     from statesize.measurement.settings import Settings
@@ -100,7 +100,7 @@ def demo(
         print_table(table)
         print_notes(["", *means])
     printing.say(f"Profiles: {folder}" + (f", {kept} of {len(profiles)} {KEPT}" if kept else ""))
-    tell_page(path, printing, open_page=open_page)
+    report.tell(printing)
     printing.next("profile", folder / _SHOWN, "--open", why=_ONE_OF_THEM)
     printing.next(*_YOURS, why="now your model")
 

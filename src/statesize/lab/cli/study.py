@@ -12,8 +12,8 @@ from cyclopts import App, Parameter
 
 from statesize.check import refuse
 from statesize.cli.app import app, register
-from statesize.cli.shared.options import Flag, OpenPage, Page, Workers, check_file, page_path
-from statesize.cli.shared.printing import TEXT, Printing
+from statesize.cli.shared.options import Flag, Workers, check_file
+from statesize.cli.shared.printing import NO_REPORT, TEXT, Printing, ReportOptions
 from statesize.io.text import counted, meant
 from statesize.lab.studies.catalogue import QUESTIONS, load_study
 
@@ -155,40 +155,39 @@ def _verify(one: Study, folder: Path) -> None:
 
 @study.default
 def stored_study(
-    folder: Path | None = None, /, *, html: Page = None, open_page: OpenPage = False, printing: Printing = TEXT
+    folder: Path | None = None, /, *, report: ReportOptions = NO_REPORT, printing: Printing = TEXT
 ) -> None:
     """Print what a study concluded, and write its page.
 
     Args:
         folder: Folder of a study that is done.
-        html: File for its page.
-        open_page: Show the page in the browser; without --html it is study.html in this folder.
+        report: The page.
         printing: What is printed.
     """
-    from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
+    from statesize.cli.shared.printing import SCHEMA, print_json
     from statesize.io.text import printable
     from statesize.lab.studies.engine.conclusion import read_saved
 
     if folder is None:
         app.help_print(["study"])
         return
-    html = page_path(html, open_page=open_page, name="study")
+    report = report.named("study")
     if not folder.exists():
         advice = meant(str(folder), list(QUESTIONS), f"Studies are {', '.join(QUESTIONS)}.")
         refuse("study", "the name of a study, or the folder of one that is done", str(folder), advice)
     saved = read_saved(folder)
-    if html is not None:
+    if report.html is not None:
         from statesize.lab.studies.engine.page import write_report
 
-        write_report(folder, html)
-        tell_page(html, printing, open_page=open_page)
+        write_report(folder, report.html)
+        report.tell(printing)
     if printing.json:
         made = {"command": saved.command, "versions": saved.versions, "machine": saved.machine}
         print_json({"schema": SCHEMA, **saved.conclusion.to_dict(), **made})
     else:
         print("\n".join(map(printable, saved.conclusion.lines())))
     name = saved.conclusion.study
-    if html is None:
+    if report.html is None:
         printing.next("study", folder, "--open", why="its charts")
     else:
         printing.next("study", name, "--preset", "record", "--dry-run", why="the runs on record")

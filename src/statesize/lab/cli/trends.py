@@ -13,17 +13,15 @@ from statesize.cli.shared.options import (
     LoadingMany,
     MeasureOptions,
     ModelName,
-    OpenPage,
-    Page,
+    Output,
     Workers,
     check_file,
     check_model,
     listed,
     options_of,
-    page_path,
     whole_numbers,
 )
-from statesize.cli.shared.printing import TEXT, Printing
+from statesize.cli.shared.printing import NO_REPORT, TEXT, Printing, ReportOptions
 from statesize.cli.shared.texts import BUNDLED, Texts, WholeTexts
 from statesize.errors import InputError
 from statesize.io.files import check_writable
@@ -48,9 +46,8 @@ def series(
     measuring: PointSettings | None = None,
     loading: LoadingMany | None = None,
     workers: Workers | None = None,
-    output: Page = None,
-    html: Page = None,
-    open_page: OpenPage = False,
+    output: Output = None,
+    report: ReportOptions = NO_REPORT,
     printing: Printing = TEXT,
 ) -> None:
     """Measure how the ESS of each layer develops through the checkpoints of a training.
@@ -67,8 +64,7 @@ def series(
         loading: How the models are loaded.
         workers: Who measures; each process measures one checkpoint after another.
         output: Folder for finished checkpoints.
-        html: HTML file for a page with the charts.
-        open_page: Show the page in the browser; without --html it is series.html in this folder.
+        report: The page.
         printing: What is printed.
     """
     from statesize.lab.trends.checkpoints import find_checkpoints
@@ -76,7 +72,7 @@ def series(
     texts, measuring, workers = texts or Texts(), measuring or PointSettings(), workers or Workers()
     loading = loading or LoadingMany()
     options = {name: value for name, value in asdict(loading).items() if name != "revision"}
-    html = page_path(html, open_page=open_page, name="series")
+    report = report.named("series")
     texts.check()
     if output is not None:
         check_writable(output)
@@ -106,9 +102,9 @@ def series(
             checkpoints, read.ids, revisions=chosen, tokenizer=tokenizer, log=log, output=output, loading=options,
             crew=cluster or here, on_progress=report_progress, settings=settings,
         )  # fmt: skip
-    show_page(measured.page(), measured.to_dict(), html, printing, open_page=open_page)
+    show_page(measured.page(), measured.to_dict(), printing, report)
     last = (known[-1].model, *options_of(texts, replace(loading, revision=known[-1].revision)))
-    if html is None:
+    if report.html is None:
         printing.next(*called_again("--open"), why="its curves, layer by layer")
     else:
         printing.next("profile", *last, "--open", why="the heads of the last checkpoint, at its middle cut alone")
@@ -124,9 +120,8 @@ def length(
     texts: WholeTexts | None = None,
     measuring: LengthSettings | None = None,
     loading: Loading | None = None,
-    output: Page = None,
-    html: Page = None,
-    open_page: OpenPage = False,
+    output: Output = None,
+    report: ReportOptions = NO_REPORT,
     printing: Printing = TEXT,
 ) -> None:
     """Measure how the ESS of each layer and head grows with the length of the context.
@@ -143,8 +138,7 @@ def length(
         measuring: What is measured.
         loading: How the model is loaded.
         output: Folder for finished lengths.
-        html: HTML file for a page with the charts.
-        open_page: Show the page in the browser; without --html it is MODEL-length.html in this folder.
+        report: The page.
         printing: What is printed.
 
     Raises:
@@ -154,7 +148,7 @@ def length(
     settings, chosen = measuring.settings(), whole_numbers("lengths", lengths)
     if len(set(chosen)) < 2 or min(chosen) < 1:
         raise InputError(f"lengths must be at least two different numbers above 0, got {' '.join(lengths)}.")
-    html = page_path(html, open_page=open_page, name=f"{Path(model).name}-length")
+    report = report.named(f"{Path(model).name}-length")
     texts.check()
     if output is not None:
         check_writable(output)
@@ -190,7 +184,7 @@ def length(
             loaded.model, ids, lengths=chosen, excerpts=excerpts, trained_length=known,
             tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=report_progress, settings=settings,
         )  # fmt: skip
-    show_page(result.page(), result.to_dict(), html, printing, open_page=open_page)
+    show_page(result.page(), result.to_dict(), printing, report)
     longer = 2 * max(chosen)
     open_end = result.enough and not (result.fits and all(one.course == "levels off" for one in result.exponents))
     if open_end and longer <= (known or longer) and sum(len(one) >= room(longer) for one in ids) >= FEWEST_TEXTS:
