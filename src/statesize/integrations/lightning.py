@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from statesize.check import require_count, require_kind
+from statesize.check import require_kind
 from statesize.errors import InputError
 from statesize.integrations.probe import RECORD, Probe, Probing, probe_of
-from statesize.integrations.regularisation import MixerCall, Penalties, Regularisation, mixer_calls
+from statesize.integrations.regularisation import Penalties, Regularisation
 from statesize.texts.inputs import Inputs
 
 
@@ -37,26 +36,19 @@ class RegularisationCallback(Callback):
     """
 
     def __init__(self, regularisation: Regularisation, seed: int = 0) -> None:
-        require_kind("regularisation", regularisation, Regularisation, "a Regularisation")
-        self.regularisation, self.seed = regularisation, require_count("seed", seed, 0)
-        self._penalties = Penalties(regularisation)
-        self._generator = torch.Generator().manual_seed(seed)
-        self._watching = ExitStack()
-        self._calls: list[MixerCall] = []
+        self._penalties = Penalties(regularisation, seed)
 
     def __repr__(self) -> str:
         return self._penalties.described("penalties: logged as regularisation", "next: Trainer(callbacks=[callback])")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seed the sample of the step and record the mixers."""
-        self._generator.manual_seed(self.seed * 2**32 + trainer.global_step)
-        self._watching.close()
-        self._calls = self._watching.enter_context(mixer_calls(pl_module))
+        self._penalties.begin_step(trainer.global_step)
+        self._penalties.record(pl_module)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Add the penalty to the loss."""
-        penalty = self._penalties.of(self._calls, self._generator)
-        self._calls.clear()
+        penalty = self._penalties.penalty()
         if penalty is None:
             return
         penalty = penalty.to(loss.device)
@@ -70,11 +62,11 @@ class RegularisationCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Remove the hooks."""
-        self._watching.close()
+        self._penalties.stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Remove the hooks."""
-        self._watching.close()
+        self._penalties.stop()
 
 
 class StateSizeCallback(Callback):

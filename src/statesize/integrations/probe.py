@@ -13,15 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters import Checks, find_mixers
-from statesize.adapters.models.model_state import named_parts
+from statesize.adapters import Checks
 from statesize.adapters.models.quantised import measurable
-from statesize.adapters.models.sharded import agreed, class_of, ranks_of, together
+from statesize.adapters.models.sharded import agreed, ranks_of, together
 from statesize.adapters.observation import NOT_CAUSAL, OVERSIZED, PART, UNCHECKED, UNKNOWN_SIZE
 from statesize.check import refuse, require_count, require_kind, require_real
 from statesize.errors import StatesizeError
@@ -39,7 +39,7 @@ from statesize.report.compared import ComparedModel, compared_models
 from statesize.report.diagnosis import diagnose
 from statesize.report.names import by_reason
 from statesize.results.profiled import model_mean
-from statesize.results.summary import SummaryRow, largest_size, unit_dim
+from statesize.results.summary import SummaryRow, largest_size
 from statesize.texts.inputs import Inputs, sequences, tokens_sha256
 
 FEWEST_HEADS = 2
@@ -55,6 +55,10 @@ CONSOLE = tuple(f"{PREFIX}{name}" for name in ("middle", "state_utilisation", "c
 """A console shows the first three of these that a reading has; files and trackers have all numbers."""
 FALLEN = 0.5
 """A layer that uses less than this fraction of the share that it used at first is named in a warning."""
+_CHEAPER = (
+    "Fewer or shorter sequences make readings cheaper, and so does a method operator(hidden) of a layer whose T is "
+    "found by impulses."
+)
 _LOGGER = logging.getLogger("statesize")
 
 
@@ -165,7 +169,6 @@ class Probe:
         return _measured(model, self, sys.maxsize, "all", "all")[0]
 
 
-@dataclass(eq=False, repr=False)
 class Probing:
     """The measurements of one training, for a loop that logs them itself.
 
@@ -178,39 +181,27 @@ class Probing:
         >>> wandb.log({"loss": loss} | (probing.step(model, step) or {}))  # doctest: +SKIP
     """
 
-    probe: Probe
-    run: str = field(default_factory=lambda: datetime.now(UTC).isoformat(), init=False)
-    _began: float = field(default_factory=time.perf_counter, init=False)
-    _spent: float = field(default=0.0, init=False)
-    _trial: float = field(default=0.0, init=False)
-    _due: bool = field(default=False, init=False)
-    _waited: bool = field(default=False, init=False)
-    _kept: bool = field(default=False, init=False)
-    _cost: Cost | None = field(default=None, init=False)
-    _readings: int = field(default=0, init=False)
-    _last: tuple[int, float, str] = field(default=(0, 0.0, ""), init=False)
-    _against: str = field(default="", init=False)
-    _failing: dict[str, str] = field(default_factory=dict[str, str], init=False)
-    _layers: set[str] = field(default_factory=set[str], init=False)
-    _lost: set[str] = field(default_factory=set[str], init=False)
-    _told: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]], init=False)
-    _sizes: dict[str, float] = field(default_factory=dict[str, float], init=False)
-    _first: dict[tuple[str, str], SummaryRow] = field(default_factory=dict[tuple[str, str], SummaryRow], init=False)
-    _fallen: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]], init=False)
-    _checks: Checks = field(default="all", init=False)
-
-    def __post_init__(self) -> None:
-        require_kind("probe", self.probe, Probe, "a Probe", "Give Probing(Probe(token_ids)).")
+    def __init__(self, probe: Probe) -> None:
+        require_kind("probe", probe, Probe, "a Probe", "Give Probing(Probe(token_ids)).")
+        self.probe, self.run = probe, datetime.now(UTC).isoformat()
+        self._began, self._spent, self._trial = time.perf_counter(), 0.0, 0.0
+        self._due, self._cost = False, cast("Cost | None", None)
+        self._checks: Checks = "all"
+        self._readings, self._last, self._found = 0, (0, 0.0), ""
+        self._failing: dict[str, str] = {}
+        self._told: set[object] = set()
+        self._layers: set[str] = set()
+        self._lost: set[str] = set()
+        self._sizes: dict[str, float] = {}
+        self._first: dict[tuple[str, str], SummaryRow] = {}
 
     def __repr__(self) -> str:
         return self.described("", "next: .step(model, step) after each step")
 
     def described(self, owner: str, *further: str) -> str:
         """What `repr` tells of an owner's probe, with further lines: the last where there is no reading yet."""
-        step, _, ess = self._last
-        took = f" took {self._against} and" if self._against else ""
         readings = f"{counted(self._readings, 'reading')}, {self._spent:.1f} s in all"
-        last = f"{readings}. The last, at step {step},{took} found {ess}"
+        last = f"{readings}. The last, at step {self._last[0]}, found {self._found}"
         first, found = str(self.probe).partition("\n")[0], last if self._readings else "no reading yet"
         failed = (f"at its last step {what}: {cause}" for what, cause in self._failing.items())
         *lines, begin = further
@@ -238,43 +229,46 @@ class Probing:
         if not (self._due or step % self.probe.every == 0) or not (main or ranks):
             return None
         self._due = False
-        start = time.perf_counter()
-        unknown, values = self._cost is None, None
         with self.surviving(step, "the probe was not measured"):
             # Clocks of processes differ, and all of them have to measure the same.
-            heads = agreed(ranks, self._heads(start - self._began))
-            self._due = not heads
-            if not heads:
-                if self._cost is not None and not self._waited:
-                    self._waited = True
-                    least = self._spent + MARGIN * self._cost.seconds(FEWEST_HEADS)
-                    wait = duration(least / self.probe.limit - (start - self._began))
-                    message = "Step %d: the next reading waits about %s: readings take at most %g %% of the time. %s"
-                    more = f"For all readings, give Probe(share=math.inf). {_cheaper(model, self._cost.kinds)}"
-                    _LOGGER.warning(message, step, wait, 100 * self.probe.limit, more)
-                return None
-            kinds = dict[str, str]() if self._cost is None else self._cost.kinds
-            try:
-                profile, self._cost, passed = _measured(model, self.probe, heads, self._checks, "none")
-            finally:
-                self._spent += time.perf_counter() - start
-                self._trial = self._trial or self._spent
-            self._checks = "again" if passed else "all"
-            self._tell_layers(step, profile, kinds)
-            profile = self._of_known_sizes(profile)
-            for names, cause in by_reason(_without_utilisation(profile) if unknown else {}).items():
-                _LOGGER.warning("Step %d: no utilisation of %s: %s", step, names, cause)
-            now = time.perf_counter()
-            share = self._spent / (now - self._began)
-            self._tell_cost(step, now - start, start - self._last[1], share, model)
-            measured = min(heads, max(self._cost.units))
-            model_row = compared_models([profile], {}, ())[0]
-            further = {"heads": measured, "layers": len(profile.mixers), "share_of_time": share}
-            values = _logged_values(profile, model_row, further)
-            self._readings, self._last = self._readings + 1, (step, time.perf_counter(), _found(profile, model_row))
-            if not unknown or measured == max(self._cost.units):
-                # The trial of two heads is no measure of the others.
-                self._tell_falls(step, profile)
+            heads = agreed(ranks, self._heads(time.perf_counter() - self._began))
+            if heads:
+                return self._reading(model, step, heads)
+            self._due = True
+            if self._cost is not None and self._once("waits"):
+                least = self._spent + MARGIN * self._cost.seconds(FEWEST_HEADS)
+                wait = duration(least / self.probe.limit - (time.perf_counter() - self._began))
+                message = "Step %d: the next reading waits about %s: readings take at most %g %% of the time. %s"
+                more = f"For all readings, give Probe(share=math.inf). {_CHEAPER}"
+                _LOGGER.warning(message, step, wait, 100 * self.probe.limit, more)
+        return None
+
+    def _reading(self, model: nn.Module, step: int, heads: int) -> dict[str, float]:
+        start, trial = time.perf_counter(), self._cost is None
+        kinds = dict[str, str]() if self._cost is None else self._cost.kinds
+        try:
+            profile, self._cost, passed = _measured(model, self.probe, heads, self._checks, "none")
+        finally:
+            self._spent += time.perf_counter() - start
+            self._trial = self._trial or self._spent
+        self._checks = "again" if passed else "all"
+        self._tell_layers(step, profile, kinds)
+        profile = self._of_known_sizes(profile)
+        for names, cause in by_reason(_without_utilisation(profile) if trial else {}).items():
+            _LOGGER.warning("Step %d: no utilisation of %s: %s", step, names, cause)
+        now = time.perf_counter()
+        share, most = self._spent / (now - self._began), max(self._cost.units)
+        self._tell_cost(step, now - start, start - self._last[1], share)
+        model_row = compared_models([profile], {}, ())[0]
+        further = {"heads": min(heads, most), "layers": len(profile.mixers), "share_of_time": share}
+        values = _logged_values(profile, model_row, further)
+        size = "" if math.isnan(model_row.tss) else f" of {model_row.middle_ceiling:.3g}"
+        some = "" if heads >= most else f", in {heads} of at most {most} heads or channels of each layer"
+        self._found = f"ESS {model_row.middle_entropy:.2f}{size} at the middle{some}"
+        self._readings, self._last = self._readings + 1, (step, time.perf_counter())
+        if not trial or heads >= most:
+            # The trial of two heads is no measure of the others.
+            self._tell_falls(step, profile)
         return values
 
     def keep(self, folder: Path, step: int, values: Mapping[str, float]) -> None:
@@ -291,9 +285,14 @@ class Probing:
                 folder.mkdir(parents=True, exist_ok=True)
                 with path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"run": self.run, "step": step} | dict(values)) + "\n")
-            if not self._kept:
-                self._kept = True
+            if self._once("kept"):
                 _LOGGER.warning("Step %d: readings are in %s", step, path)
+
+    def _once(self, news: object) -> bool:
+        """Whether something has not been told yet."""
+        new = news not in self._told
+        self._told.add(news)
+        return new
 
     def _tell_layers(self, step: int, profile: Profile, before: Mapping[str, str]) -> None:
         """Name the layers that were not measured, once until they are others, and those whose numbers need a word."""
@@ -314,27 +313,23 @@ class Probing:
             layers = len(self._layers - {profile.model})  # the model as a whole is none
             count = f"From here on, averages are over {len(profile.mixers)} of {counted(layers, 'layer')}."
             _LOGGER.warning("Step %d: %s", step, " ".join([*causes, count]))
-        for mark in (NOT_CAUSAL, UNCHECKED, PART, OVERSIZED):
+        for mark in (NOT_CAUSAL, UNCHECKED, PART, OVERSIZED, UNKNOWN_SIZE):
             marked = ((note[note.index(mark) :], names) for note, names in profile.notes.items() if mark in note)
             notes = {name: note for note, names in marked for name in names}
-            for names, note in by_reason(notes).items():
-                if (names, note) not in self._told:
-                    self._told.add((names, note))
-                    _LOGGER.warning("Step %d: %s: %s", step, names, note)
+            for news in by_reason(notes).items():
+                if self._once(news):
+                    _LOGGER.warning("Step %d: %s: %s", step, *news)
 
-    def _tell_cost(self, step: int, took: float, trained: float, share: float, model: nn.Module) -> None:
-        """Compare a reading with the time since the last one, and say once that it is costly."""
-        if not self._readings or self._cost is None or step <= self._last[0]:
-            return
-        told, costly, steps = self._against, took / (took + trained), took * (step - self._last[0]) / trained
-        self._against = f"as long as {steps:,.0f} training steps" if steps >= 1 else "less time than a training step"
-        if costly > 0.1 and not told:
+    def _tell_cost(self, step: int, took: float, trained: float, share: float) -> None:
+        """Say once that a reading is costly beside the steps of the training since the last one."""
+        if self._readings and step > self._last[0] and took > 0.1 * (took + trained) and self._once("costs"):
+            steps = took * (step - self._last[0]) / trained
             # How long the training goes on is not known here.
             every = int(float(f"{steps * (1 / SHARE - 1):.1g}"))
             rarer = f"In a training of over {every:,} steps, Probe(every={every}) makes it {100 * SHARE:g} %."
-            message = "Step %d: a reading takes %.2g s, %s; all so far took %.0f %% of the time. %s %s"
-            cheaper = _cheaper(model, self._cost.kinds)
-            _LOGGER.warning(message, step, took, self._against, 100 * share, cheaper, rarer)
+            message = "Step %d: a reading takes %.2g s, as long as %s; all so far took %.0f %% of the time. %s %s"
+            as_steps = counted(math.ceil(steps), "training step")
+            _LOGGER.warning(message, step, took, as_steps, 100 * share, _CHEAPER, rarer)
 
     def _of_known_sizes(self, profile: Profile) -> Profile:
         """The profile with each state as large as a reading found it: of a state that forgets more, less is found."""
@@ -359,14 +354,9 @@ class Probing:
             layer = row["layer"], share
             first = self._first.setdefault(layer, row)
             if row[share] >= FALLEN * first[share]:
-                self._fallen.discard(layer)
-            elif layer not in self._fallen:
-                self._fallen.add(layer)
-                sink = (
-                    f"; a sink takes {100 * row['sink_share']:.0f} % of its attention "
-                    f"({100 * first['sink_share']:.0f} % at first), and ESS at the middle is "
-                    f"{row['sinkless_entropy']:.1f} without it ({first['sinkless_entropy']:.1f} at first)"
-                )
+                self._told.discard(layer)
+            elif self._once(layer):
+                sink = f"; a sink takes {100 * row['sink_share']:.0f} % of its attention"
                 sink = sink if row["sinkless_entropy"] > row["middle_entropy"] else ""
                 size = share.removesuffix("_utilisation")
                 message = "Step %d: %s uses %.0f %% of its %s; it used %.0f %% at first%s"
@@ -399,31 +389,9 @@ class Probing:
 
 
 def _without_utilisation(profile: Profile) -> dict[str, str]:
-    """Why layers have none, and what helps."""
-    causes = dict[str, str]()
-    for one in diagnose(profile):
-        if one.cuts:
-            continue
-        more = "longer texts or more positions have one"
-        if math.isnan(one.size):
-            _, _, told = str(profile.mixer(one.layer).attrs["note"]).partition(f"{UNKNOWN_SIZE}: ")
-            told = told.partition(". ")[0].rstrip(".")
-            more = told or "set the layer's `state_size` to an integer"
-        causes[one.layer] = f"{str(one).partition(': ')[2]}; {more}"
-    return causes
-
-
-def _found(profile: Profile, model: ComparedModel) -> str:
-    """The ESS of a reading, what it is of, and of how many heads of each layer where not all were measured."""
-    nodes = [profile.mixer(name) for name in profile.mixers]
-    size = "" if math.isnan(model.tss) else f" of {model.middle_ceiling:.3g}"
-    told = f"ESS {model.middle_entropy:.2f}{size} at the middle"
-    counts = {(row["measured"], row["units"]) for row in profile.summary_rows()}
-    if all(measured == units for measured, units in counts):
-        return told
-    units = " or ".join(sorted({f"{unit_dim(node)}s" for node in nodes}))
-    measured, of = map(max, zip(*counts, strict=True))
-    return f"{told}, in {'' if len(counts) == 1 else 'at most '}{measured} of {of} {units} of each layer"
+    """Why layers of a known size have none, and what helps."""
+    without = (one for one in diagnose(profile) if not (one.cuts or math.isnan(one.size)))
+    return {one.layer: f"{str(one).partition(': ')[2]}; longer texts or more positions have one" for one in without}
 
 
 def _logged_values(profile: Profile, model: ComparedModel, further: Mapping[str, float]) -> dict[str, float]:
@@ -465,17 +433,3 @@ def _measured(model: nn.Module, probe: Probe, heads: int, checks: Checks, after:
     measured = sum(row["measured"] for row in rows)
     kinds = {row["layer"]: row["kind"] for row in rows}
     return profile, Cost(fixed, share / measured, tuple(row["units"] for row in rows), kinds), work.checks == after
-
-
-def _cheaper(model: nn.Module, kinds: Mapping[str, str]) -> str:
-    """What makes readings cheaper: other texts, and a method for the first layer of whose T nothing is known."""
-    model = measurable(model)
-    parts = named_parts(model)
-    own = find_mixers(parts)
-    classes = {name or class_of(module).__name__: class_of(module).__name__ for name, module in parts}
-    found = (
-        f" T of {layer} is found by impulses: a method operator(hidden) of {kind} saves most of that."
-        for layer, kind in kinds.items()
-        if layer not in own and kind == classes.get(layer.partition("@")[0])
-    )
-    return f"Fewer or shorter sequences make readings cheaper.{next(found, '')}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -281,23 +281,35 @@ class Regularisation:
         return utilisation_distance(operator, self.target_utilisation, positions.sort().values, sizes)
 
 
-@dataclass(eq=False)
 class Penalties:
-    """The penalties of one training.
+    """The penalties of one training: records the mixers of each forward pass, and says what they add to its loss."""
 
-    Attributes:
-        regularisation: The penalty.
-    """
+    def __init__(self, regularisation: Regularisation, seed: int) -> None:
+        require_kind("regularisation", regularisation, Regularisation, "a Regularisation")
+        self.regularisation, self.seed = regularisation, require_count("seed", seed, 0)
+        self._generator = torch.Generator()
+        self._recording, self._calls = ExitStack(), list[MixerCall]()
+        self._count, self._failing = 0, False
+        self._latest: Tensor | None = None
 
-    regularisation: Regularisation
-    _count: int = field(default=0, init=False)
-    _latest: Tensor | None = field(default=None, init=False)
-    _failing: bool = field(default=False, init=False)
+    def begin_step(self, step: int) -> None:
+        """Seed the sample of a step of the training."""
+        self._generator.manual_seed(self.seed * 2**32 + step)
 
-    def of(self, calls: Sequence[MixerCall], generator: torch.Generator) -> Tensor | None:
-        """The penalty of a step; None, logged once, where a later step than the first, which is refused, has none."""
+    def record(self, model: nn.Module) -> None:
+        """Record the mixers of a forward pass, until `stop`."""
+        self.stop()
+        self._calls = self._recording.enter_context(mixer_calls(model))
+
+    def stop(self) -> None:
+        """Remove the hooks."""
+        self._recording.close()
+
+    def penalty(self) -> Tensor | None:
+        """The penalty of what was recorded; None, logged once, where a later step than the first has none."""
+        calls, self._calls = self._calls, []
         try:
-            penalty = self.regularisation.penalty(calls, generator)
+            penalty = self.regularisation.penalty(calls, self._generator)
         except (InputError, ModelError) as error:
             if not self._count:
                 raise ModelError(f"The training would go on without its penalty: {error}") from error

@@ -21,10 +21,10 @@ from transformers.trainer_callback import (
 )
 from transformers.training_args import TrainingArguments
 
-from statesize.check import require_count, require_kind
+from statesize.check import require_kind
 from statesize.errors import ModelError
 from statesize.integrations.probe import CONSOLE, PREFIX, RECORD, Probe, Probing, probe_of
-from statesize.integrations.regularisation import MixerCall, Penalties, Regularisation, mixer_calls
+from statesize.integrations.regularisation import Penalties, Regularisation
 from statesize.texts.inputs import Inputs
 
 _LOGGER = logging.getLogger("statesize")
@@ -93,12 +93,8 @@ class RegularisationCallback(_LossEntry):
 
     def __init__(self, trainer: Trainer, regularisation: Regularisation, seed: int = 0) -> None:
         require_kind("trainer", trainer, Trainer, "the Trainer of the callback")
-        require_kind("regularisation", regularisation, Regularisation, "a Regularisation")
-        self.trainer, self.regularisation, self.seed = trainer, regularisation, require_count("seed", seed, 0)
-        self._generator = torch.Generator().manual_seed(seed)
-        self._hooks, self._watching = ExitStack(), ExitStack()
-        self._calls: list[MixerCall] = []
-        self._logged, self._penalties = list[Tensor](), Penalties(regularisation)
+        self.trainer, self._penalties = trainer, Penalties(regularisation, seed)
+        self._hooks, self._logged = ExitStack(), list[Tensor]()
 
     def __repr__(self) -> str:
         return self._penalties.described("penalties: beside each logged loss", self._next)
@@ -118,7 +114,7 @@ class RegularisationCallback(_LossEntry):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Seed the sample of the step."""
-        self._generator.manual_seed(self.seed * 2**32 + state.global_step)
+        self._penalties.begin_step(state.global_step)
 
     def _numbers(self) -> Mapping[str, float]:
         mean = float(torch.stack(self._logged).mean()) if self._logged else None
@@ -132,13 +128,11 @@ class RegularisationCallback(_LossEntry):
         self._hooks.close()
 
     def _enter(self, model: nn.Module, args: tuple[Any, ...]) -> None:
-        self._watching.close()
         if model.training and torch.is_grad_enabled():
-            self._calls = self._watching.enter_context(mixer_calls(model))
+            self._penalties.record(model)
 
     def _leave(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> object:
-        self._watching.close()
-        calls, self._calls = self._calls, []
+        self._penalties.stop()
         # Without an output the forward pass has failed.
         if output is None or not (model.training and torch.is_grad_enabled()):
             return None
@@ -149,7 +143,7 @@ class RegularisationCallback(_LossEntry):
                 f"model must return a 'loss' that the regularisation is added to, got {type(model).__name__} without. "
                 "Give it labels, and leave out compute_loss_func and label_smoothing_factor, which remove them."
             )
-        penalty = self._penalties.of(calls, self._generator)
+        penalty = self._penalties.penalty()
         if penalty is None:
             return None
         penalty = penalty.to(loss.device)
