@@ -94,4 +94,6 @@ def test_more_pieces_of_too_few_texts_are_not_advised(arguments, tmp_path, capsy
     assert main(given) == 0
     captured = capsys.readouterr()
     assert "no interval, which takes 5 texts" in captured.out
-    assert captured.err.splitlines()[-1] == "Only more text would tell more: add rows to few.jsonl."
+    *_, said = captured.err.splitlines()
+    assert said.startswith("next (only more text tells more: 10 texts or more, one in each row): statesize cache ")
+    assert said.endswith(" --max-tokens 100 --passkeys 0 --ids TEXTS.jsonl --sequences 10")

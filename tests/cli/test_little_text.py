@@ -44,10 +44,10 @@ def test_a_trial_on_bundled_documents_says_so_and_that_it_is_little(models, caps
 
 
 FEW = {
-    "truncate {} --max-tokens 24": "No interval: it takes 5 texts of 64 tokens or more, got {}; repeat --text with",
+    "truncate {} --max-tokens 24": "No interval: it takes 5 texts of 64 tokens or more, got {}; --jsonl FILE reads",
     "cache {} --max-tokens 96 --sequences 6 --passkeys 0": "No interval: it takes 5 held-out texts of 576 tokens or "
-    "more, or 10 of 96 or more, of which half are held out, got {}; repeat --text with",
-    "length {} --lengths 16,32,64": "No interval: it takes 5 texts of 128 tokens or more, got {}; repeat --text with",
+    "more, or 10 of 96 or more, of which half are held out, got {}; --jsonl FILE reads",
+    "length {} --lengths 16,32,64": "No interval: it takes 5 texts of 128 tokens or more, got {}; --jsonl FILE reads",
     "compress {} --output small": "Whether it is safe takes 50 texts, got {}: --text FILE.jsonl with one in each row",
 }
 
@@ -134,16 +134,6 @@ def test_bundled_texts_are_said_to_be_too_few_for_a_verdict(models, monkeypatch,
         assert main(["compress", "one", "--output", "small", *documents]) == 1
         said = f"takes 50 texts, got {read}, and 24 are all that are bundled: --text FILE.jsonl with one in each row"
         assert said in capsys.readouterr().err
-
-
-def test_a_length_is_advised_that_tells_something(models, here, capsys):
-    (here / "long.txt").write_text("The quick brown fox returns a list. " * 30, encoding="utf-8")
-    advised = {(127, 0.1): "--accuracy 0.2", (128, 0.1): "--max-tokens 64 or --accuracy 0.2", (127, 0.5): ""}
-    for (tokens, accuracy), less in advised.items():
-        given = ["--max-tokens", str(tokens), "--accuracy", str(accuracy)]
-        assert main(["network", "one", "--text", "long.txt", *given]) == 0
-        said = capsys.readouterr().err
-        assert f" at the speed of just now.{f' It takes less with {less}.' if less else ''}\n" in said
 
 
 @pytest.mark.parametrize(("command", "tokens"), [("profile", "16"), ("network", "64")])

@@ -24,7 +24,7 @@ def test_table(checkpoint, text, capsys):
     assert each == pytest.approx(total * possible / most, rel=0.1)
     assert "Read: norm behind it. All of these derivatives were" in captured.out
     assert re.search(
-        r"small: about \d+ s in all, at the speed of just now. It takes less with --accuracy 0.2 or --positions 1\.",
+        r"small: about \d+ s in all, at the speed of just now. Smaller --max-tokens and --positions, and a larger ",
         captured.err,
     )
 

@@ -10,8 +10,9 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from statesize.cli.shared.options import (
+    MOST,
     OFTEN,
-    Documents,
+    SEQUENCES,
     Flag,
     MaxTokens,
     check_file,
@@ -21,6 +22,9 @@ from statesize.cli.shared.printing import TEXT, Printing, ReportOptions
 from statesize.cli.shared.texts import BUNDLED, check_all
 from statesize.measurement.settings import FEWEST_PARTS
 from statesize.models.hub import ask_hub
+
+# Some texts show which states are read, some choose how many stay, and the rest is held out.
+_PARTS = validators.Number(gte=FEWEST_PARTS, lte=MOST)
 
 
 def compress(
@@ -33,7 +37,7 @@ def compress(
     int8: Flag = False,
     finetune: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
     free_basis: Flag = False,
-    sequences: Documents = None,
+    sequences: Annotated[int | None, Parameter(name=SEQUENCES, validator=_PARTS)] = None,
     max_tokens: MaxTokens | None = None,
     frontier: Path | None = None,
     printing: Printing = TEXT,
@@ -94,29 +98,18 @@ def compress(
     request = ReductionRequest(state, int8, finetune, free_basis)
     uncut, different = check_all(partial(reducible_for_checks, model), partial(different_documents, every))
     tokenizer = load_tokenizer(model)
-    limits = {name: limit for name, limit in (("sequences", sequences), ("max_tokens", max_tokens)) if limit}
-
-    def check(documents: list[str]) -> None:
-        if uncut is not None:
-            split_text(uncut, documents, tokenizer, LENGTH)
 
     def read_some() -> list[str]:
-        """Those that are asked for; refuse too little text, and limits that leave too little of it."""
-        if (sequences or FEWEST_PARTS) < FEWEST_PARTS:
-            raise InputError(
-                f"sequences must be at least {FEWEST_PARTS}, got {sequences}: some texts show which states are "
-                f"read, some choose how many stay, and the rest is held out. Give {FEWEST_PARTS} or more."
-            )
-        check(some_documents(every, tokenizer, None, None))
+        """Those that are asked for; refuse too little text."""
         chosen = some_documents(every, tokenizer, sequences, max_tokens)
+        if uncut is None:
+            return chosen
         try:
-            check(chosen)
+            split_text(uncut, chosen, tokenizer, LENGTH)
         except InputError as error:
-            got, why = " and ".join(map(str, limits.values())), str(error).removesuffix(" Give more text.")
-            raise InputError(
-                f"{' and '.join(limits)} must leave enough of the texts, got {got}: {why} Leave out "
-                f"{'both' if len(limits) > 1 else 'it'}: these texts have so much."
-            ) from error
+            limits = {"sequences": sequences, "max_tokens": max_tokens}
+            given = " and ".join(name for name, limit in limits.items() if limit is not None)
+            raise InputError(f"{given} must leave enough of the texts: {error}" if given else str(error)) from error
         return chosen
 
     _, documents = check_all(lambda: check_request(uncut, request), read_some)

@@ -28,6 +28,8 @@ from statesize.models.hub import ask_hub
 if TYPE_CHECKING:
     from statesize.networks.network import NetworkProgress
 
+_CHEAPER = "Smaller --max-tokens and --positions, and a larger --accuracy such as 0.2, take less."
+
 
 def network(
     model: ModelName,
@@ -122,8 +124,7 @@ def network(
         return
     with printing.bars() as bars:
         bar = bars.begin(f"measuring {loaded.name}")
-        told = _telling(bar, len(read[0]), accuracy)
-        result = network_ess(loaded.model, read[0][None], on_progress=told, **options)
+        result = network_ess(loaded.model, read[0][None], on_progress=_telling(bar), **options)
     beside = None
     if by_layer:
         try:
@@ -142,10 +143,8 @@ def network(
         printing.next("profile", model, *options_of(texts, loading), "--open", why="the heads of each layer")
 
 
-def _telling(bar: Bar, tokens: int, accuracy: float) -> Callable[[NetworkProgress], None]:
+def _telling(bar: Bar) -> Callable[[NetworkProgress], None]:
     """The time that is left follows from the products that each interval is likely to need; a first note tells it."""
-    from statesize.measurement.statistics import ENOUGH_TOKENS
-
     started, told = time.monotonic(), False
 
     def report_progress(progress: NetworkProgress) -> None:
@@ -157,12 +156,7 @@ def _telling(bar: Bar, tokens: int, accuracy: float) -> Callable[[NetworkProgres
         if not told and done:
             told = True
             seconds = (time.monotonic() - started) * total / done
-            cheaper = [f"--max-tokens {tokens // 2}"] if tokens >= 2 * ENOUGH_TOKENS else []
-            cheaper += [f"--accuracy {min(2 * accuracy, 0.5):g}"] if accuracy < 0.5 else []
-            cheaper += ["--positions 1"] if progress.positions > 1 else []
-            less = " or ".join(filter(None, (", ".join(cheaper[:-1]), *cheaper[-1:])))
-            advice = f" It takes less with {less}." if less else ""
-            bar.note(f"about {duration(seconds)} in all, at the speed of just now.{advice}")
+            bar.note(f"about {duration(seconds)} in all, at the speed of just now. {_CHEAPER}")
         bar.update(done, total, detail)
 
     return report_progress

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,10 +28,7 @@ from statesize.cli.shared.texts import INPUTS, Sequences, Texts
 from statesize.io.text import byte_count, counted
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from statesize.measurement.settings import Settings
-    from statesize.parallel.ray import RayCluster
     from statesize.profiling import Plan, PlannedMixer, Profile
     from statesize.texts.tokens import AnyTokenizer
 
@@ -118,7 +114,6 @@ def profile(
         (result,) = read_profiles([Path(model)], printing)
         weights = result.attributes["weights_sha256"]
         _show(result, Path(model), metric, printing, report, wide=wide, weights=weights)
-        _say_next(Path(model), report, printing)
         return
     texts, loading, measuring = texts or Texts(), loading or Loading(), measuring or EverySetting()
     workers = workers or Workers()
@@ -142,13 +137,18 @@ def profile(
     if record is not None:
         check_writable(record.parent)
 
+    from statesize.adapters.models.model_state import tensors_sha256
     from statesize.cli.shared.harness import DOCUMENTS, answer_task, find_task
     from statesize.cli.shared.provenance import called_again, command_line
     from statesize.cli.shared.summary import show_plan
     from statesize.io.progress import duration
     from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE
+    from statesize.models.load import load_model
+    from statesize.profiling.plan import plan as plan_profile
     from statesize.profiling.profile_run import profile_bar
+    from statesize.profiling.run import run_profile
     from statesize.report.on_record import add_to
+    from statesize.texts.documents import vocabulary_size
     from statesize.texts.rows import read_whole
 
     before = None if prefix is None else read_whole(prefix)
@@ -157,38 +157,45 @@ def profile(
     if task is not None:
         with printing.step(f"looking for {task}"):
             asked = find_task(task)
-    run = (
-        _here(model, loading, texts, printing, settings)
-        if cluster is None
-        else _on_ray(model, loading, texts, printing, cluster)
-    )
-    if run.tokenizer is None:
+    loaded = None
+    if cluster is None:
+        texts.check_first()
+        loaded = texts.load(model, loading, printing, settings.layers)
+        measured, name, tokenizer = loaded.model, loaded.name, loaded.tokenizer
+        vocabulary = vocabulary_size(loaded.model)
+    else:
+        # The processes need not have the folder in which this one works.
+        place, name = str(Path(model).absolute()) if Path(model).is_dir() else model, None
+        measured = partial(load_model, place, **asdict(loading), needs_tokenizer=texts.ids is None)
+        tokenizer, vocabulary, *_ = texts.facts_of(model, loading, printing)
+    if tokenizer is None:
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
-    if plan and run.plan is not None:
-        some = texts.sample(run.tokenizer, printing, run.vocabulary)
-        some, settings = _read_settings(before, run.tokenizer, some, settings, tolerance, printing)
+    if plan and loaded is not None:
+        some = texts.sample(tokenizer, printing, vocabulary)
+        some, settings = _read_settings(before, tokenizer, some, settings, tolerance, printing)
         with printing.bars() as bars:
-            bar = bars.begin(f"trying {run.name}")
-            choice = {"settings": settings, "tokenizer": run.tokenizer, "total": some.total}
-            planned = run.plan(some.ids, on_progress=partial(bar.update, line=False), **choice)
+            update = partial(bars.begin(f"trying {loaded.name}").update, line=False)
+            planned = plan_profile(
+                loaded.model, some.ids, settings=settings, tokenizer=tokenizer, total=some.total, on_progress=update
+            )
         planned = replace(planned, facts={**planned.facts, "chats": some.chats})
-        show_plan(run.name, planned, printing, _plan_notes(planned))
+        show_plan(loaded.name, planned, printing, _plan_notes(planned))
         return
     answered: dict[str, str] = {}
     if asked is None:
-        read = texts.read(run.tokenizer, printing, run.vocabulary)
+        read = texts.read(tokenizer, printing, vocabulary)
     else:
-        if run.model is None or run.tokenizer is None:
+        if loaded is None or tokenizer is None:
             raise InputError("task must come with a model that has a tokenizer, got none. Give the folder of one.")
         with printing.step(f"answering {task}"):
-            done = answer_task(*asked, run.model, run.tokenizer, texts.sequences or DOCUMENTS)
+            done = answer_task(*asked, loaded.model, tokenizer, texts.sequences or DOCUMENTS)
         read, answered = Sequences([ids[: texts.max_tokens] for ids in done.prompts], 0), {"task": done.score}
     templated = {"chat_template": f"applied to {read.chats} of {counted(len(read.ids), 'text')}"} if read.chats else {}
-    source = {**run.source, **templated, **answered, "command": command_line()}
+    source = {**(loaded.source if loaded else {}), **templated, **answered, "command": command_line()}
     if task is None and prefix is None:
         # Kept for those who see the page or the folder: what tells whether so much suffices, of texts enough for it.
         source["test"] = shlex.join(["statesize", "truncate", model, *options_of(texts.enough(len(read.ids)), loading)])
-    read, settings = _read_settings(before, run.tokenizer, read, settings, tolerance, printing)
+    read, settings = _read_settings(before, tokenizer, read, settings, tolerance, printing)
     if record is not None and (len(set(map(len, read.ids))) > 1 or not settings.by_default):
         raise InputError(
             "record must be of texts of one length, measured at their middle, got others. Leave out --positions and "
@@ -202,22 +209,32 @@ def profile(
     if output is None and report.html is None and not printing.json and source.get("kind") != "bundled":
         printing.say("This is printed and not kept: --output FOLDER keeps it, --html FILE draws it.")
     written = None if output is None else written_at(output)
-    measure = partial(run.profile, read.ids, settings, source=source, output=output, tokenizer=run.tokenizer)
     with printing.bars() as bars:
-        result = measure(on_progress=profile_bar(bars, run.name, len(read.ids)))
+        result = run_profile(
+            measured,
+            read.ids,
+            settings,
+            tokenizer=tokenizer,
+            output=output,
+            name=name,
+            source=source,
+            cluster=cluster,
+            on_progress=profile_bar(bars, name or model, len(read.ids)),
+        )
     if output is not None:
         printing.say(f"Profile: {output}" + (f", {KEPT}" if written and written == written_at(output) else ""))
-    weights = result.attributes["weights_sha256"] or (run.weights() if record is not None or run.is_small else "")
+    weights = result.attributes["weights_sha256"]
+    if not weights and loaded is not None:
+        numbers = sum(part.numel() for part in loaded.model.parameters())
+        weights = tensors_sha256(loaded.model.state_dict()) if record or numbers < MOST_DIGESTED else ""
     if record is not None:
         add_to(record, result, f"tokens of {texts.named}", weights)
         printing.say(f"Record: {record}")
     _show(result, output, metric, printing, report, wide=wide, weights=weights)
     if output is None:
-        folder = f"{run.name.rpartition('/')[2]}-profile"
+        folder = f"{(name or model).rpartition('/')[2]}-profile"
         again = f"measures it again, about {duration(max(result.attributes['seconds'], 1))} after loading, and keeps it"
         printing.next(*called_again("--output", folder), why=again)
-    else:
-        _say_next(output, report, printing)
 
 
 def _plan_notes(plan: Plan[PlannedMixer]) -> list[str]:
@@ -238,14 +255,6 @@ def _plan_notes(plan: Plan[PlannedMixer]) -> list[str]:
     return [*notes, few if some else "All heads or channels will be measured."]
 
 
-def _say_next(folder: Path, report: ReportOptions, printing: Printing) -> None:
-    """What to do with a profile: see its page, or all of its columns."""
-    if report.html is None:
-        printing.next("profile", folder, "--open", why="charts of every layer and head")
-    else:
-        printing.next("profile", folder, "--wide", why="all layers and columns")
-
-
 def _show(
     result: Profile,
     folder: Path | None,
@@ -256,7 +265,7 @@ def _show(
     wide: bool,
     weights: str,
 ) -> None:
-    """Print a profile that lies in a folder, or in none, and write its page."""
+    """Print a profile that lies in a folder, or in none, write its page, and say what to do with the folder."""
     from statesize.cli.shared.summary import summary
     from statesize.cli.shared.table import show
     from statesize.report import write_report
@@ -267,6 +276,10 @@ def _show(
     document = result.to_dict() | {"result": None if folder is None else str(folder)}
     show(summary(result, metric, wide=wide, weights=weights), document, printing)
     report.tell(printing)
+    if folder is not None and report.html is None:
+        printing.next("profile", folder, "--open", why="charts of every layer and head")
+    elif folder is not None:
+        printing.next("profile", folder, "--wide", why="all layers and columns")
 
 
 def _read_settings(
@@ -290,56 +303,3 @@ def _read_settings(
         read = replace(read, ids=[ids for ids, _ in planned])
         settings = replace(settings, positions=(border,)) if settings.by_default else settings
     return read, settings.for_texts(max(map(len, read.ids)), tolerance)
-
-
-@dataclass(frozen=True, eq=False)
-class _ProfileCommand:
-    name: str
-    tokenizer: AnyTokenizer | None
-    vocabulary: int | None
-    profile: Callable[..., Profile]
-    source: dict[str, str]
-    weights: Callable[[], str] = str  # the digest of what this process holds
-    plan: Callable[..., Plan[PlannedMixer]] | None = None
-    model: nn.Module | None = None
-
-    @property
-    def is_small(self) -> bool:
-        """Whether the digest of the weights takes a second or two; no larger model is on record."""
-        return self.model is not None and sum(part.numel() for part in self.model.parameters()) < MOST_DIGESTED
-
-
-def _here(model: str, loading: Loading, texts: Texts, printing: Printing, settings: Settings) -> _ProfileCommand:
-    from statesize.adapters.models.model_state import tensors_sha256
-    from statesize.profiling.plan import plan
-    from statesize.profiling.run import run_profile
-    from statesize.texts.documents import vocabulary_size
-
-    texts.check_first()
-    loaded = texts.load(model, loading, printing, settings.layers)
-    measure, planned = partial(run_profile, loaded.model, name=loaded.name), partial(plan, loaded.model)
-    return _ProfileCommand(
-        loaded.name,
-        loaded.tokenizer,
-        vocabulary_size(loaded.model),
-        measure,
-        loaded.source,
-        lambda: tensors_sha256(loaded.model.state_dict()),
-        planned,
-        loaded.model,
-    )
-
-
-def _on_ray(model: str, loading: Loading, texts: Texts, printing: Printing, cluster: RayCluster) -> _ProfileCommand:
-    from statesize.models.load import load_model
-    from statesize.profiling.run import run_profile
-
-    # The processes need not have the folder in which this one works.
-    name = str(Path(model).absolute()) if Path(model).is_dir() else model
-    measure = partial(
-        run_profile,
-        partial(load_model, name, **asdict(loading), needs_tokenizer=texts.ids is None),
-        cluster=cluster,
-    )
-    tokenizer, vocabulary, *_ = texts.facts_of(model, loading, printing)
-    return _ProfileCommand(model, tokenizer, vocabulary, measure, {})

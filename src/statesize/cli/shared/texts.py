@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -152,24 +151,18 @@ class Texts:
             return Texts(jsonl=jsonl, ids=ids, special_tokens=self.special_tokens, max_tokens=self.max_tokens)
         return replace(self, sequences=None)
 
-    @property
-    def more_of(self) -> str:
-        """Where more text comes from, in words."""
-        if not self.any_chosen:
-            return "--text FILE reads yours"
-        return "repeat --text with other files" if self.text else f"add rows to {self.named}"
-
     def tell_few(self, reached: int, needed: str, printing: Printing) -> None:
         """Say before measuring that intervals could be over so many texts only, if these are too few, and what is."""
         from statesize.measurement.statistics import FEWEST_TEXTS
 
         if reached < FEWEST_TEXTS:
-            printing.say(f"No interval: it takes {FEWEST_TEXTS} {needed}, got {reached}; {self.more_of}.")
+            more = "--jsonl FILE reads one in each row"
+            printing.say(f"No interval: it takes {FEWEST_TEXTS} {needed}, got {reached}; {more}.")
 
     def tell_more(
         self, read: Sequence[Tensor], documents: int, reached: int, printing: Printing, *, longer: bool, least: int
     ) -> None:
-        """Say what would tell more: a changed command, or that only more text would.
+        """Say which changed command would tell more: one that reads more of these texts, or one of more texts.
 
         Args:
             read: All texts that are there.
@@ -182,23 +175,19 @@ class Texts:
         from statesize.measurement.statistics import ENOUGH_TOKENS, FEWEST_TEXTS
         from statesize.report.on_record import OWN_TEXTS
 
-        size, twice = self.max_tokens, max(2 * self.max_tokens, ENOUGH_TOKENS)
-        changes, told = dict[str, object](), list[str]()
+        size, twice, changes = self.max_tokens, max(2 * self.max_tokens, ENOUGH_TOKENS), dict[str, object]()
         if longer and sum(len(text) // twice for text in read) >= least:
             changes[MAX_TOKENS[0]] = size = twice
-            told.append("longer")
         if reached >= FEWEST_TEXTS and sum(len(text) // size for text in read) > documents:
             changes[SEQUENCES[0]] = max(2 * documents, FEWEST_TEXTS)
-            told.append("more")
-        if changes:
-            printing.next(*called_with(changes), why=f"{' and '.join(told)} pieces of text tell more")
-        elif not printing.json:
+        why = "longer or more pieces of text tell more"
+        if not changes:
             needed = FEWEST_TEXTS if least == 1 else 2 * FEWEST_TEXTS
-            changes = {"--text": None, "--jsonl": OWN_TEXTS}
+            changes = dict.fromkeys(["--text", "--jsonl", "--parquet", "--dataset", "--ids"])
+            changes["--jsonl" if self.ids is None else "--ids"] = OWN_TEXTS
             changes |= {SEQUENCES[0]: needed} if documents < needed else {}
-            command = shlex.join(["statesize", *map(str, called_with(changes))])
-            other = f", or give {needed} texts in rows: {command}" if self.text else "."
-            printing.say(f"Only more text would tell more: {self.more_of}{other}")
+            why = f"only more text tells more: {needed} texts or more, one in each row"
+        printing.next(*called_with(changes), why=why)
 
     @property
     def named(self) -> str:
