@@ -24,7 +24,7 @@ from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks import Corpus, TextTask, encode
 from statesize.lab.training import evaluate
 from statesize.measurement.statistics import Interval, mean_interval
-from statesize.texts.bundled import DATA, read_object
+from statesize.texts.bundled import DATA
 
 WINDOW = 256
 """Tokens whose middle is the place at which the context is worth something."""
@@ -50,7 +50,10 @@ def bundle(run: Path, place: Path, text: TextTask) -> dict[str, Any]:
     save_checkpoint(load_checkpoint(run / "best"), place, dtype=torch.float16)
     # What is reported is what will be read.
     model = load_checkpoint(place)
-    worth, corpus = context_worth(model), read_object(DATA, "documents.json")["corpus_sha256"]
+    worth, corpus = (
+        context_worth(model),
+        json.loads((DATA / "documents.json").read_text(encoding="utf-8"))["corpus_sha256"],
+    )
     made = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
     steps = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     held_out = [{"step": step["step"], **step["held_out"]} for step in steps if step.get("held_out")]

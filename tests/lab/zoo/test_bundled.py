@@ -145,20 +145,3 @@ def test_missing_and_truncated_files_are_named(copy, file, call):
     with pytest.raises(FileError, match=f"{file}.* missing") as missing:
         call()
     assert "\n" not in str(truncated.value) + str(missing.value)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b'{"format": 2, "documents": []}', "format 2; this statesize reads format 1"),
-        (b'{"format": 1, "documents": "text"}', "no list of documents"),
-        (b'{"format": 1, "documents": [1]}', "no list of documents"),
-        (b'{"format": 1}', "no list of documents"),
-        (b"[]", "holds list, not a JSON object"),
-        (b'{"format": 1, "documents": ["\xff"]}', "damaged .*utf-8"),
-    ],
-)
-def test_documents_of_another_form_are_refused(copy, content, message):
-    (copy / "documents.json").write_bytes(content)
-    with pytest.raises(FileError, match=message):
-        zoo.documents()

@@ -46,24 +46,11 @@ _ENDS = 8
 """How many of each these are."""
 
 
-def _shown_layers(layers: list[LayerRow]) -> tuple[list[LayerRow], int, list[LayerRow]]:
-    """Layers in the order of the model; of a large one by ESS, those with most, how many follow, those with least."""
-    if len(layers) <= MOST_LAYERS:
-        return layers, 0, []
-    ordered = sorted(layers, key=lambda row: row.order, reverse=True)
-    return ordered[:_ENDS], len(ordered) - 2 * _ENDS, ordered[-_ENDS:]
-
-
 def _pattern(names: Sequence[str]) -> str:
     """What short names stand for, such as model.layers.N.self_attn; the first and the last name where they differ."""
     short = short_names(names)
     patterns = {name.replace(f".{short[name]}.", ".N.", 1) for name in names}
     return patterns.pop() if len(patterns) == 1 else f"{names[0]} to {names[-1]}"
-
-
-def _span(names: Sequence[str]) -> str:
-    """The first and last of some names, such as 12–24."""
-    return names[0] if len(names) == 1 else f"{names[0]}–{names[-1]}"
 
 
 _MOST_TOLD = 4
@@ -109,7 +96,11 @@ def _headings(headings: Mapping[str, Heading], relative: str) -> dict[str, str]:
 def _narrow(profile: Profile, metric: str, relative: str) -> PageTable:
     """Layer, ESS of its size, and the share in use with a bar."""
     layers, sinks = layer_rows(profile, metric), has_sinks(profile, metric)
-    most, between, least = _shown_layers(layers)
+    # Layers in the order of the model; of a large one by ESS, those with most and those with least.
+    most, least = layers, list[LayerRow]()
+    if len(layers) > MOST_LAYERS:
+        ordered = sorted(layers, key=lambda row: row.order, reverse=True)
+        most, least = ordered[:_ENDS], ordered[-_ENDS:]
     # Shares of caches and of states do not compare, so they stand in columns of their own, without bars.
     kinds = sorted({row.keeps_everything for row in layers})
     headings = ["layer", f"ESS\n({'entropy' if metric == 'entropy' else relative})"]
@@ -128,10 +119,10 @@ def _narrow(profile: Profile, metric: str, relative: str) -> PageTable:
         ]
         for row in (*most, *least)
     ]
-    rows[len(most) : len(most)] = [["…"]] if between else []
+    rows[len(most) : len(most)] = [["…"]] if least else []
     rows += [[name, Shown(math.nan, "not measured"), *[""] * (len(headings) - 2)] for name in profile.not_measured]
     without, order, all_layers = " without sinks" if sinks else "", "", ""
-    if between:
+    if least:
         order = f"The {len(most)} layers with most ESS{without}, and the {len(least)} with least"
         all_layers = f"--wide shows all {len(layers)} layers. N is {_pattern(profile.mixers)}. "
     text = counted(int(profile.tokens.sizes["sequence"]), "text")
@@ -217,6 +208,7 @@ def show_plan(model: str, plan: Plan[Any], printing: Printing, notes: Sequence[s
 
 
 def _planned_layers(names: list[str], every: list[str]) -> str:
-    """A range of layers, with their number where others stand between them."""
+    """A range of layers such as 12–24, with their number where others stand between them."""
+    span = names[0] if len(names) == 1 else f"{names[0]}–{names[-1]}"
     between = every.index(names[-1]) - every.index(names[0]) + 1
-    return _span(names) if between == len(names) else f"{len(names)} of {_span(names)}"
+    return span if between == len(names) else f"{len(names)} of {span}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
 from statesize.check import refuse
-from statesize.texts.bundled import read_bundled, read_object, tokenizer
+from statesize.texts.bundled import read_bundled, tokenizer
 
 if TYPE_CHECKING:
     from statesize.lab.mixers.model import LanguageModel
@@ -84,7 +85,7 @@ def record(name: str) -> dict[str, Any]:
         The JSON object of its training.json.
     """
     _check(name)
-    return read_object(DATA, f"{name}/training.json")
+    return read_bundled(DATA, f"{name}/training.json", json.loads)
 
 
 def _check(name: str) -> None:
