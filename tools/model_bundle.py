@@ -50,10 +50,8 @@ def bundle(run: Path, place: Path, text: TextTask) -> dict[str, Any]:
     save_checkpoint(load_checkpoint(run / "best"), place, dtype=torch.float16)
     # What is reported is what will be read.
     model = load_checkpoint(place)
-    worth, corpus = (
-        context_worth(model),
-        json.loads((DATA / "documents.json").read_text(encoding="utf-8"))["corpus_sha256"],
-    )
+    worth = context_worth(model)
+    corpus = json.loads((DATA / "documents.json").read_text(encoding="utf-8"))["corpus_sha256"]
     made = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
     steps = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     held_out = [{"step": step["step"], **step["held_out"]} for step in steps if step.get("held_out")]

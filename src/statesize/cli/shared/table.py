@@ -27,7 +27,7 @@ _MOST_ROWS = 40
 # A line that tells of one row or two takes about as much room as they do.
 _FEWEST_HIDDEN = 3
 _ENDLESS = 10_000
-_NARROWEST, _MIDDLE = 12, 18
+_NARROWEST = 12
 _ASCII = str.maketrans(
     {
         "σ": "s",
@@ -50,90 +50,75 @@ _ASCII = str.maketrans(
 def print_table(table: PageTable) -> None:
     """Print a table: as wide as it needs to a file or pipe, within the width of a terminal.
 
-    Columns from the first of numbers on are flush right, and shares in the last one have bars. A row of one cell is a
-    title, and a row without cells is blank. A terminal that is too narrow loses the bars first; then texts and titles
-    break between words, then the last columns go, and a note names them.
+    Columns from the first of numbers on are flush right, and shares in the last one have bars. A terminal that is too
+    narrow loses the bars first; then texts break between words, then the last columns go, and a note names them.
     """
-    console = Console(highlight=False, markup=False, soft_wrap=True, width=10_000, height=100)
-    signs = signs_of(console)
-    terminal = shutil.get_terminal_size().columns if sys.stdout.isatty() else _ENDLESS
     headings = shown_headings(table.headings)
     whole = [row for row in table.rows if len(row) == len(headings)]
     # Texts may begin with a number, as names do, where others are numbers.
     numbers = {column for row in whole for column, cell in enumerate(row) if not isinstance(cell, str)}
     left = max(1, min(numbers) if numbers else [*number_columns(headings, whole), True].index(True))
-    rows = [[cell_text(cell) for cell in row] for row in table.rows]
-    shares = [
-        row[-1].value if len(row) == len(headings) and isinstance(row[-1], Shown) and "%" in row[-1].text else math.nan
-        for row in table.rows
-    ]
+    shares = [row[-1].value if isinstance(row[-1], Shown) and "%" in row[-1].text else math.nan for row in whole]
     # Where a row has none, its share may be one of another kind.
-    shares = shares if 0 < len(whole) == sum(map(math.isfinite, shares)) else []
-    drawn, fitting, notes = shares, len(headings), table.caption.splitlines()
-    rooms = list[int]()
-
-    def built() -> Table:
-        return _table(headings[:fitting], [row[:fitting] for row in rows], left, drawn, signs, rooms)
-
-    if _width(console, shown := built()) > terminal:
-        drawn, rooms = (), _rooms(headings, rows, left, terminal)
-        while _width(console, shown := built()) > terminal and fitting > left:
+    with_bars = bool(shares) and all(map(math.isfinite, shares))
+    drawn, notes, terminal = _table(headings, table.rows, left, with_bars), table.caption.splitlines(), _terminal()
+    if _measured(drawn).maximum > terminal:
+        fitting, drawn = len(headings), _table(headings, table.rows, left)
+        while _measured(drawn).minimum > terminal and fitting > left:
             fitting -= 1
-        # What is left goes to the first column, whose titles of groups may be longer than its names.
-        rooms[0] += max(0, terminal - _width(console, shown))
-        shown = built()
-    if fitting < len(headings):
-        missing = ", ".join(heading.replace("\n", " ") for heading in headings[fitting:])
-        notes.append(f"No room in {counted(terminal, 'column')} for {missing}: see --json, or a wider terminal.")
+            drawn = _table(headings[:fitting], table.rows, left)
+        if fitting < len(headings):
+            missing = ", ".join(heading.replace("\n", " ") for heading in headings[fitting:])
+            notes.append(f"No room in {counted(terminal, 'column')} for {missing}: see --json, or a wider terminal.")
     # With a height too, because rich takes the width of a dumb terminal for 80 otherwise.
-    Console(highlight=False, width=_width(console, shown), height=100).print(shown, crop=False, overflow="ignore")
+    width = min(terminal, _measured(drawn).maximum)
+    Console(highlight=False, width=width, height=100).print(drawn, crop=False, overflow="ignore")
     print_notes(["", *notes] if notes else [])
+
+
+def _terminal() -> int:
+    """Columns of the terminal; many of a file or pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _ENDLESS
+
+
+def _console() -> Console:
+    return Console(highlight=False, markup=False, soft_wrap=True, width=_ENDLESS, height=100)
+
+
+def _measured(table: Table) -> Measurement:
+    console = _console()
+    return Measurement.get(console, console.options, table)
 
 
 def print_notes(notes: Sequence[str]) -> None:
     """Print lines that break between words where a terminal is too narrow for them."""
-    console = Console(highlight=False, markup=False, soft_wrap=True, width=10_000, height=100)
-    terminal = shutil.get_terminal_size().columns if sys.stdout.isatty() else _ENDLESS
+    console, width = _console(), max(_terminal(), _NARROWEST)
     for note in notes:
         for line in note.splitlines() or [""]:
             line = printable(line).translate(signs_of(console))
-            console.print(textwrap.fill(line, max(terminal, _NARROWEST), break_on_hyphens=False))
+            console.print(textwrap.fill(line, width, break_on_hyphens=False))
 
 
-def _width(console: Console, table: Table) -> int:
-    return Measurement.get(console, console.options, table).maximum
-
-
-def _rooms(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int, terminal: int) -> list[int]:
-    """Widths of text columns in a terminal: names whole, the last takes what the others leave."""
-    natural = [
-        max(cell_len(row[column]) for row in (headings, *rows) if len(row) == len(headings))
-        for column in range(len(headings))
-    ]
-    rooms = [natural[0], *(min(width, _MIDDLE) for width in natural[1 : max(left - 1, 1)])][:left]
-    rest = terminal - sum(rooms) - sum(natural[left:]) - 2 * len(headings)
-    return [*rooms, max(_NARROWEST, rest)][:left]
-
-
-def _table(
-    headings: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    left: int,
-    shares: Sequence[float],
-    signs: dict[int, str],
-    rooms: Sequence[int],
-) -> Table:
+def _table(headings: Sequence[str], rows: Sequence[Sequence[object]], left: int, bars: bool = False) -> Table:
+    """A table of the first columns, as many as there are headings; texts after the first column may break."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    signs = signs_of(_console())
+    shown = [[printable(cell_text(cell)).translate(signs) for cell in row[: len(headings)]] for row in rows]
     for column, heading in enumerate(headings):
-        options: dict[str, Any] = {"max_width": rooms[column]} if column < min(left, len(rooms)) else {"no_wrap": True}
-        table.add_column(heading.translate(signs), justify="left" if column < left else "right", **options)
-    if shares:
-        table.add_column("", no_wrap=True)
-    for index, row in enumerate(rows):
-        cells = [
-            Text(printable(cell).translate(signs), style="" if column else "bold") for column, cell in enumerate(row)
-        ]
-        table.add_row(*cells, *([share_bar(shares[index], signs)] if shares and len(row) > 1 else []))
+        cells = [*heading.translate(signs).splitlines(), *(row[column] for row in shown if len(row) == len(headings))]
+        natural, breaks = max(map(cell_len, cells)), 0 < column < left
+        table.add_column(
+            heading.translate(signs),
+            justify="left" if column < left else "right",
+            no_wrap=not breaks,
+            min_width=min(natural, _NARROWEST) if breaks else natural,
+        )
+    if bars:
+        table.add_column("", no_wrap=True, min_width=BAR)
+    for row, cells in zip(rows, shown, strict=True):
+        styled = [Text(cell, style="" if column else "bold") for column, cell in enumerate(cells)]
+        last = row[-1]
+        table.add_row(*styled, *([share_bar(last.value, signs)] if bars and isinstance(last, Shown) else []))
     return table
 
 
