@@ -155,10 +155,6 @@ def test_empty_text(checkpoint, text, here, capsys, content):
     refused(["profile", checkpoint, "--text", text], capsys)
 
 
-def test_missing_text(checkpoint, here, capsys):
-    assert "nowhere.txt" in refused(["profile", checkpoint, "--text", "nowhere.txt"], capsys)
-
-
 @pytest.mark.parametrize(
     ("option", "place", "message"),
     [
@@ -372,19 +368,9 @@ def test_wrong_usage(arguments, here, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_wrong_memory(text, here, capsys):
-    assert "got 'much'" in refused(["profile", "gla", "--text", text, "--memory", "much"], capsys)
-
-
 def test_a_tokenizer_without_an_end_of_sequence_token(tmp_path, text, here, capsys):
     folder = save_tiny(tmp_path / "llama", eos=False)
     assert "no end-of-sequence token" in refused(["profile", folder, "--text", text, "--corpus"], capsys)
-
-
-def test_a_text_of_one_token(tmp_path, text, here, capsys):
-    folder = save_tiny(tmp_path / "llama", eos=False)
-    text.write_text("a")
-    assert "2 tokens" in refused(["profile", folder, "--text", text], capsys)
 
 
 @pytest.mark.parametrize("content", ["a", "a\n\n"])
@@ -513,9 +499,6 @@ def test_where_nothing_was_written_the_next_step_keeps_the_profile(checkpoint, h
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--text", "nowhere.txt"], "text must be a file, got nowhere.txt, which is not there."),
-        (["--jsonl", "nowhere.jsonl"], "jsonl must be a file, got nowhere.jsonl, which is not there"),
-        (["--ids", "nowhere.json"], "ids must be a file, got nowhere.json, which is not there"),
         (["--ray"], "Ray is not installed; pip install ray, or run without it"),
         (["--dataset", "some/set"], "is not installed: pip install datasets."),
     ],
@@ -537,8 +520,3 @@ def test_a_misspelt_folder_names_its_neighbour_and_asks_no_hub(checkpoint, here,
     assert "which is no file. Give a file that is there." in refused(["profile", "nothing.gguf"], capsys)
     (here / "model-Q4.gguf").touch()
     assert f"Did you mean {here}/model-Q4.gguf?" in refused(["profile", f"{here}/model_Q4.gguf"], capsys)
-
-
-def test_an_unknown_option_is_named(here, capsys):
-    assert main(["profile", "gla", "--positons", "3"]) == 2
-    assert "--positons" in capsys.readouterr().err

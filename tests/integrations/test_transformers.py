@@ -195,7 +195,7 @@ def test_a_callback_says_what_it_measures_and_where_readings_are(tmp_path):
         "StateSizeCallback of a Probe of 2 sequences of up to 12 tokens: every 2 steps, all heads each time",
         "no reading yet",
         "readings: in log_history of the Trainer's state, and in statesize.jsonl of its output_dir",
-        "next: trainer.add_callback(callback)",
+        "next: trainer.add_callback(callback), then trainer.train()",
     ]
     assert lines[1][2] == "readings: in log_history of the Trainer's state, and in statesize.jsonl of its output_dir"
     run.args.report_to = ["tensorboard", "wandb"]
@@ -204,21 +204,16 @@ def test_a_callback_says_what_it_measures_and_where_readings_are(tmp_path):
     run, readings = read(Causal(), tmp_path)
     (callback,) = [one for one in run.callback_handler.callbacks if isinstance(one, StateSizeCallback)]
     found = repr(callback).splitlines()[1]
-    took = r"took as long as [\d,]+ training steps and found ESS "
-    assert re.match(rf"3 readings, \d+\.\d s in all\. The last, at step 4, {took}", found)
+    assert re.match(r"3 readings, \d+\.\d s in all\. The last, at step 4, found ESS ", found)
     assert found.endswith(f"ESS {readings[-1]['ess/middle']:.2f} of 4 at the middle")
     regularisation = RegularisationCallback(run, Regularisation(identity_weight=1.0))
     assert repr(regularisation).startswith("RegularisationCallback of Regularisation(identity_weight=1.0")
     assert "\nnot added yet\n" in repr(regularisation)
-    assert repr(regularisation).endswith("next: trainer.add_callback(callback)")
+    assert repr(regularisation).endswith("next: trainer.add_callback(callback), then trainer.train()")
     run.add_callback(regularisation)
-    assert repr(regularisation).endswith("next: trainer.train()")
     run.train()
     assert re.search(r"\nadded 4 times, the last 0\.\d+\n", repr(regularisation))
     assert "next" not in repr(regularisation)
-    early = StateSizeCallback(probe())
-    trainer(Causal(), texts(4), tmp_path, [early])
-    assert repr(early).endswith("next: trainer.train()")
 
 
 @pytest.mark.few(2)

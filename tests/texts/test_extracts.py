@@ -24,10 +24,10 @@ def write_lines(path, lines):
 def test_a_small_file_is_counted(tmp_path):
     path = write_lines(tmp_path / "texts.jsonl", ['{"text": "a"}', "", "damaged", *['{"text": "b"}'] * 9])
     told = []
-    extract = jsonl(path, "text").extract(5, told.append)
-    assert (extract.texts[0], len(extract.texts), extract.total) == ("a", 5, 10)
+    found, total = jsonl(path, "text").extract(5, told.append)
+    assert (found[0], len(found), total) == ("a", 5, 10)
     assert len(told) == 1
-    assert jsonl(path, "text").extract(50, told.append).texts == ("a", *["b"] * 9)
+    assert jsonl(path, "text").extract(50, told.append)[0] == ["a", *["b"] * 9]
 
 
 def test_a_large_file_is_not_read(tmp_path, monkeypatch):
@@ -42,31 +42,31 @@ def test_a_large_file_is_not_read(tmp_path, monkeypatch):
 
     real = Path.open
     monkeypatch.setattr(Path, "open", lambda self, mode: Counting(real(self, mode, buffering=0)))
-    extract = jsonl(path, "text").extract(64, pytest.fail)
+    found, total = jsonl(path, "text").extract(64, pytest.fail)
     assert sum(read) < size / 10
-    assert extract.total == pytest.approx(len(MANY), rel=0.25)
-    numbers = [int(text.split()[0]) for text in extract.texts]
+    assert total == pytest.approx(len(MANY), rel=0.25)
+    numbers = [int(text.split()[0]) for text in found]
     assert len(set(numbers)) == len(numbers) >= 63
     assert numbers == sorted(numbers)
     assert numbers[-1] > len(MANY) * 0.95 > 0.05 * len(MANY) > numbers[0]
-    lengths = sum(map(len, extract.texts)) / len(numbers)
+    lengths = sum(map(len, found)) / len(numbers)
     assert lengths == pytest.approx(sum(map(len, MANY)) / len(MANY), rel=0.25)
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_large_file_of_few_lines(tmp_path, count):
     lines = [json.dumps({"text": f"{number} " + "word " * 300_000}) for number in range(count)]
-    extract = jsonl(write_lines(tmp_path / "texts.jsonl", lines), "text").extract(64, pytest.fail)
-    assert [text[0] for text in extract.texts] == [str(number) for number in range(count)]
-    assert extract.total == count
+    found, total = jsonl(write_lines(tmp_path / "texts.jsonl", lines), "text").extract(64, pytest.fail)
+    assert [text[0] for text in found] == [str(number) for number in range(count)]
+    assert total == count
 
 
 def test_bad_lines_of_a_large_file(tmp_path):
     lines = [json.dumps({"text": "word " * 200}) if number % 2 else "x" * 1000 for number in range(4000)]
     told = []
-    extract = jsonl(write_lines(tmp_path / "texts.jsonl", lines), "text").extract(200, told.append)
-    assert 199 <= len(extract.texts) + len(told) <= 200
-    assert extract.total == pytest.approx(2000, rel=0.2)
+    found, total = jsonl(write_lines(tmp_path / "texts.jsonl", lines), "text").extract(200, told.append)
+    assert 199 <= len(found) + len(told) <= 200
+    assert total == pytest.approx(2000, rel=0.2)
     assert "line at byte" in told[0]
     with pytest.raises(FileError, match="none of 50 rows"):
         jsonl(tmp_path / "texts.jsonl", "body").extract(50, told.append)
@@ -82,10 +82,10 @@ def test_parquet(tmp_path, group, most):
         table = pa.table({"text": texts[part * 2500 : part * 2500 + 2500], "other": list(range(2500))})
         pq.write_table(table, tmp_path / f"{part}.parquet", row_group_size=group)
     told = []
-    extract = parquet(tmp_path, "text").extract(most, told.append)
-    assert len(extract.texts) + len(told) == most
-    assert extract.total == pytest.approx(4500, rel=0.12)
-    numbers = [int(text.split()[1]) for text in extract.texts]
+    found, total = parquet(tmp_path, "text").extract(most, told.append)
+    assert len(found) + len(told) == most
+    assert total == pytest.approx(4500, rel=0.12)
+    numbers = [int(text.split()[1]) for text in found]
     assert len(set(numbers)) == len(numbers)
     assert min(numbers) < 2500 < max(numbers)
 
@@ -95,34 +95,36 @@ def test_chats(tmp_path, kind):
     chats = [[{"role": "user", "content": f"{number} " + "word " * 400}] for number in range(1000)]
     path, told = tmp_path / f"chats.{kind}", []
     if kind == "jsonl":
-        extract = jsonl(write_lines(path, [json.dumps({"messages": chat}) for chat in chats]), "text").extract(9, print)
+        found, total = jsonl(write_lines(path, [json.dumps({"messages": chat}) for chat in chats]), "text").extract(
+            9, print
+        )
     else:
         pq.write_table(pa.table({"messages": chats}), path, row_group_size=100)
-        extract = parquet(path, "text").extract(9, told.append)
-    assert extract.total == pytest.approx(1000, rel=0.2)
-    numbers = [int(chat.messages[0]["content"].split()[0]) for chat in extract.texts]
+        found, total = parquet(path, "text").extract(9, told.append)
+    assert total == pytest.approx(1000, rel=0.2)
+    numbers = [int(chat.messages[0]["content"].split()[0]) for chat in found]
     assert len(set(numbers)) == 9
     assert numbers[0] < 200 < 700 < numbers[-1]
-    assert f"{path}, " in extract.texts[0].where
+    assert f"{path}, " in found[0].where
 
 
 def test_the_beginning_of_large_row_groups(tmp_path):
     texts = [f"{number} {hash(str(number))} " * 40 for number in range(3000)]
     pq.write_table(pa.table({"text": texts}), tmp_path / "texts.parquet", use_dictionary=False)
-    extract = parquet(tmp_path / "texts.parquet", "text").extract(20, pytest.fail)
-    assert extract.texts == tuple(texts[:20])
-    assert extract.total == 3000
+    found, total = parquet(tmp_path / "texts.parquet", "text").extract(20, pytest.fail)
+    assert found == texts[:20]
+    assert total == 3000
     chats = pa.table({"messages": [[{"role": "user", "content": text}] for text in texts]})
     pq.write_table(chats, tmp_path / "chats.parquet", use_dictionary=False)
-    extract = parquet(tmp_path / "chats.parquet", "text").extract(20, pytest.fail)
-    assert [chat.messages[0]["content"] for chat in extract.texts] == texts[:20]
+    found, total = parquet(tmp_path / "chats.parquet", "text").extract(20, pytest.fail)
+    assert [chat.messages[0]["content"] for chat in found] == texts[:20]
 
 
 def test_a_large_row_group_of_few_rows(tmp_path):
     texts = [str(number) * 400_000 for number in range(3)]
     pq.write_table(pa.table({"text": texts}), tmp_path / "texts.parquet", use_dictionary=False)
-    extract = parquet(tmp_path / "texts.parquet", "text").extract(20, pytest.fail)
-    assert (extract.texts, extract.total) == (tuple(texts), 3)
+    found, total = parquet(tmp_path / "texts.parquet", "text").extract(20, pytest.fail)
+    assert (found, total) == (texts, 3)
 
 
 def test_parquet_without_text(tmp_path):
@@ -142,15 +144,15 @@ def test_data_sets(tmp_path, kind):
         (tmp_path / "data").mkdir()
         data.to_parquet(str(tmp_path / "data" / "train.parquet"))
     told, name = [], str(tmp_path / "data")
-    extract = dataset(name, "text", "train").extract(10, told.append)
-    assert len(extract.texts) == 9
+    found, total = dataset(name, "text", "train").extract(10, told.append)
+    assert len(found) == 9
     assert "row 0" in told[0]
     if kind == "saved":
         # Known, and evenly spread.
-        assert (extract.total, extract.texts[-1]) == (36, "text 36")
+        assert (total, found[-1]) == (36, "text 36")
     else:
-        assert extract.total is None
-        assert dataset(name, "text", "train").extract(50, told.append).total == 39
+        assert total is None
+        assert dataset(name, "text", "train").extract(50, told.append)[1] == 39
     with pytest.raises(FileError, match=r'none of 1 rows has text in the column "text"\. Give --field NAME\.'):
         dataset(name, "text", "train").extract(1, told.append)
     with pytest.raises(FileError, match="no column"):

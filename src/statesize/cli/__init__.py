@@ -87,11 +87,11 @@ def _run(arguments: list[str]) -> int:
             copy_context().run(app, arguments, **options)
         sys.stdout.flush()
     except CycloptsError as error:
-        return _fail(_one_line(wrong_usage(error)), WRONG_USAGE)
+        return _fail(wrong_usage(error), WRONG_USAGE)
     except StatesizeError as error:
         if wrong := wrong_options(app, arguments):
-            return _fail(_one_line(wrong), WRONG_USAGE)
-        return _fail(_one_line(as_typed(str(error), app, arguments)), FAILED)
+            return _fail(wrong, WRONG_USAGE)
+        return _fail(as_typed(str(error), app, arguments), FAILED)
     return 0
 
 
@@ -102,10 +102,9 @@ def _warnings_on_one_line() -> Generator[None]:
 
     def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> None:
         from statesize.errors import StatesizeWarning
-        from statesize.io.text import printable
 
         if issubclass(category, StatesizeWarning) or "statesize" in Path(filename).parts:
-            print(f"statesize: warning: {printable(_one_line(str(message)))}", file=sys.stderr)
+            _tell("warning", str(message))
         else:
             usual(message, category, filename, *rest)
 
@@ -168,11 +167,11 @@ def _forget(error: BaseException) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    from statesize.io.text import printable
-
-    print(f"statesize: error: {printable(message)}", file=sys.stderr)
+    _tell("error", message)
     return code
 
 
-def _one_line(message: str) -> str:
-    return " ".join(message.split())
+def _tell(kind: str, message: str) -> None:
+    from statesize.io.text import printable
+
+    print(f"statesize: {kind}: {printable(' '.join(message.split()))}", file=sys.stderr)

@@ -28,19 +28,13 @@ from statesize.integrations.regularisation import Penalties, Regularisation
 from statesize.texts.inputs import Inputs
 
 _LOGGER = logging.getLogger("statesize")
+_NEXT = "next: trainer.add_callback(callback), then trainer.train()"
 
 
 class _LossEntry(TrainerCallback):
     """Adds numbers to what the Trainer logs of a step, before other callbacks report and print it."""
 
     trainer: Trainer | None
-    _given_early = False
-
-    @property
-    def _next(self) -> str:
-        """What is to be done with this callback before a training."""
-        added = self._given_early or (self.trainer is not None and self in self.trainer.callback_handler.callbacks)
-        return f"next: trainer.{'train()' if added else 'add_callback(callback)'}"
 
     def _go_first(self) -> list[Any]:
         """All callbacks, of which this one comes right after the one that says at which steps the Trainer logs."""
@@ -97,7 +91,7 @@ class RegularisationCallback(_LossEntry):
         self._hooks, self._logged = ExitStack(), list[Tensor]()
 
     def __repr__(self) -> str:
-        return self._penalties.described("penalties: beside each logged loss", self._next)
+        return self._penalties.described("penalties: beside each logged loss", _NEXT)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -183,6 +177,8 @@ class StateSizeCallback(_LossEntry):
         >>> trainer.add_callback(StateSizeCallback(ids, every=100, trainer=trainer))  # doctest: +SKIP
     """
 
+    _given_early = False
+
     def __init__(self, inputs: Inputs | Probe, every: int = 100, *, trainer: Trainer | None = None) -> None:
         if trainer is not None:
             require_kind("trainer", trainer, Trainer, "None or the Trainer of the callback")
@@ -196,7 +192,7 @@ class StateSizeCallback(_LossEntry):
         return self._probing.described(
             "StateSizeCallback of a ",
             f"readings: in log_history of the Trainer's state, and in {where}",
-            self._next,
+            _NEXT,
         )
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

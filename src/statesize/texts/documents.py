@@ -25,7 +25,6 @@ from statesize.texts.rows import (
     read_documents,
     read_lines,
     read_whole,
-    readable,
     values_row,
 )
 from statesize.texts.tables import parquet
@@ -49,8 +48,8 @@ def _rows(path: Path, field: str) -> Iterator[Row]:
         raise FileError(f"{path} is empty. Give a file with a JSON object on each line.")
 
 
-def _some_rows(path: Path, field: str, most: int) -> tuple[list[Row], float]:
-    """The line after an offset in each of `most` equal stretches of a file; all lines where they are few."""
+def _some_rows(path: Path, field: str, most: int) -> tuple[list[Row], float] | None:
+    """The line after an offset in each of `most` equal stretches of a file; nothing of a file of few lines."""
     # Long lines are so drawn no more often than short ones, unless the file is sorted by length. The offsets are not
     # evenly spaced, because lines may be of alternating kinds.
     rows, looked = list[Row](), 0
@@ -64,17 +63,19 @@ def _some_rows(path: Path, field: str, most: int) -> tuple[list[Row], float]:
             looked += stream.tell() - start
             if line is None or line.strip():
                 rows.append(line_row(line, field, f"{path}, line at byte {start}"))
-    if len(rows) <= most // 2:
-        rows = list(_rows(path, field))
-        return rows, len(rows)
-    return rows, size / looked * len(rows)
+    return None if len(rows) <= most // 2 else (rows, size / looked * len(rows))
 
 
 _LIST = 'Give a JSON list of texts, of objects with a field "text", or of chats; objects on lines are .jsonl'
 
 
-def read_json(path: Path, field: str, note: Note) -> Iterator[Document]:
-    """The documents of a JSON list of texts, of objects or of chats; the messages of one chat are one document."""
+def json_list(path: Path, field: str) -> RowSource:
+    """A JSON list of texts, of objects or of chats; the messages of one chat are one document."""
+    wanted = f'holds text, a chat or a field "{field}". {_LIST}'
+    return RowSource(str(path), wanted, partial(_items, path, field))
+
+
+def _items(path: Path, field: str) -> Iterator[Row]:
     try:
         values = parse_json(read_whole(path))
     except ValueError as error:
@@ -86,17 +87,16 @@ def read_json(path: Path, field: str, note: Note) -> Iterator[Document]:
     if items and all(isinstance(item, dict) and "role" in item for item in items):
         items = [items]
     named = (cast("dict[str, object]", item) if isinstance(item, dict) else {field: item} for item in items)
-    rows_read = (values_row(values, field, f"{path}, item {number}") for number, values in enumerate(named, 1))
-    return readable(rows_read, note, f'{path}: no item holds text, a chat or a field "{field}". {_LIST}.')
+    return (values_row(values, field, f"{path}, item {number}") for number, values in enumerate(named, 1))
 
 
-ROWS = {".jsonl", ".ndjson", ".json", ".parquet"}
-"""Suffixes of files of many sequences; other files are text."""
+SOURCES = {".jsonl": jsonl, ".ndjson": jsonl, ".json": json_list, ".parquet": parquet}
+"""What reads a file of many sequences, by the suffix of its name; other files are text."""
 
 
 def is_rows(path: Path) -> bool:
     """Whether a file holds many sequences, by its name."""
-    return path.suffix.lower() in ROWS
+    return path.suffix.lower() in SOURCES
 
 
 def _refuse(problem: str, advice: str = "Mend it, or leave it out.") -> None:
@@ -105,15 +105,8 @@ def _refuse(problem: str, advice: str = "Mend it, or leave it out.") -> None:
 
 def read_file(path: Path, field: str = "text", note: Note = _refuse, *, whole: bool = False) -> Iterator[Document]:
     """The documents of a file; blank lines part those of text, unless it is one as a whole."""
-    match path.suffix.lower():
-        case ".jsonl" | ".ndjson":
-            return jsonl(path, field).documents(note)
-        case ".json":
-            return read_json(path, field, note)
-        case ".parquet":
-            return parquet(path, field).documents(note)
-        case _:
-            pass
+    if is_rows(path):
+        return SOURCES[path.suffix.lower()](path, field).documents(note)
     return iter((read_whole(path),) if whole else read_documents(path))
 
 

@@ -278,8 +278,8 @@ class Texts:
         if self.text is not None:
             chosen = replace(self, text=evenly(self.text, _PLANNED_FROM))
             return list(chosen._documents(note)), len(self.text)
-        extracted = self._rows().extract(_PLANNED_FROM, note)
-        return [(text,) for text in extracted.texts], extracted.total
+        texts, total = self._rows().extract(_PLANNED_FROM, note)
+        return [(text,) for text in texts], total
 
     def _rows(self) -> RowSource:
         """The file or data set."""
