@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter, validators
 
 from statesize.cli.shared.options import MOST, Flag, Loading, model_for, options_of, share
-from statesize.cli.shared.printing import NO_REPORT, TEXT, Printing, ReportOptions
+from statesize.cli.shared.printing import REPORTING, Reporting
 from statesize.cli.shared.texts import LongTexts, check_all
 from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX
 from statesize.models.hub import ask_hub
@@ -36,9 +36,8 @@ def cache(
     passkeys: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=MOST))] = 12,
     ratios: Path | None = None,
     plan: Flag = False,
-    report: ReportOptions = NO_REPORT,
     loading: Loading | None = None,
-    printing: Printing = TEXT,
+    printing: Reporting = REPORTING,
 ) -> None:
     """Price a smaller cache: keys and values are rounded, tokens evicted, or both, and the next tokens are predicted.
 
@@ -57,7 +56,6 @@ def cache(
         ratios: File .npy for the shares that budgets by curves evict, at 1 to 99 %, (99, layers, caches of a layer),
             which LU-KV in kvpress loads.
         plan: Only print what is done, and how much time it takes; each kind of step is timed over the first text.
-        report: The page.
         loading: How the model is loaded.
         printing: What is printed.
 
@@ -67,7 +65,7 @@ def cache(
     from statesize.io.files import check_report_path
 
     texts, loading, least = texts or LongTexts(), loading or Loading(), FOLLOWING + LEAST_PREFIX
-    kept, *_, report = check_all(
+    kept, *_, printing = check_all(
         partial(share, "keep", keep),
         ""
         if ratios is None or ratios.suffix == ".npy"
@@ -83,7 +81,7 @@ def cache(
         if (texts.sequences or FEWEST_PIECES) >= FEWEST_PIECES
         else f"sequences must be at least {FEWEST_PIECES}, got {texts.sequences}: a third measures curves, a sixth "
         f"chooses budgets, and half are priced. Give {FEWEST_PIECES}.",
-        partial(report.named, f"{Path(model).name}-cache"),
+        partial(printing.named, f"{Path(model).name}-cache"),
     )
     ask_hub(model, loading.revision)
 
@@ -134,7 +132,7 @@ def cache(
         result.save_pruned_shares(ratios)
         printing.say(f"Ratios: {ratios}")
     short = short_table(result) if result.little_text and reached < FEWEST_TEXTS else None
-    show_page(page(result), result.to_dict(), printing, report, short)
+    show_page(page(result), result.to_dict(), printing, short)
     if result.little_text:
         longer = not result.context_matters
         texts.tell_more(inputs, documents, reached, printing, longer=longer, least=FEWEST_PIECES)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 from cyclopts import Parameter
 
 from statesize.cli.shared.options import Flag, check_file
-from statesize.cli.shared.printing import NO_REPORT, TEXT, Printing, ReportOptions
+from statesize.cli.shared.printing import REPORTING, Reporting
 from statesize.cli.shared.texts import check_all
 from statesize.errors import InputError
 
@@ -29,9 +29,8 @@ def compare(
     *,
     recall: Path | None = None,
     networks: Annotated[list[Path] | None, Parameter(name="--network", negative="", metavar="PATH")] = None,
-    report: ReportOptions = NO_REPORT,
     wide: Flag = False,
-    printing: Printing = TEXT,
+    printing: Reporting = REPORTING,
 ) -> None:
     """Put profiles of several models side by side, one row per model.
 
@@ -40,7 +39,6 @@ def compare(
         recall: What `statesize study recall --json` printed, kept in a file; adds the recall perplexity.
         networks: What `statesize network --by-layer --json` printed of one of the models, kept in a file; adds the ESS
             of the whole network and its redundancy. Give it once per model.
-        report: The page.
         wide: Print all columns.
         printing: What is printed.
 
@@ -50,10 +48,10 @@ def compare(
     from statesize.results.place import require_profile
 
     files = [("recall", recall), *(("network", path) for path in networks or ())]
-    *_, report = check_all(
+    *_, printing = check_all(
         *(partial(require_profile, folder, "each of PROFILES") for folder in profiles),
         *(partial(check_file, name, path) for name, path in files),
-        partial(report.named, "compared"),
+        partial(printing.named, "compared"),
     )
     if len(profiles) < 2 and not (recall or networks):
         raise InputError(
@@ -77,16 +75,16 @@ def compare(
         # What stands beside them is found by the models' own names.
         loaded = distinct(loaded, places)
     compared = compare(loaded, perplexities, wholes)
-    if report.html is not None:
+    if printing.html is not None:
         with printing.step("drawing the report"):
-            compared.to_html(report.html)
-        report.tell(printing)
+            compared.to_html(printing.html)
+        printing.tell_report()
     printed = comparison_page(loaded, compared, model_titles(loaded, places), wide=wide)
     show(printed, {name: getattr(compared, name) for name in ("models", "notes", "finding")}, printing)
     if again := _measured_alike(profiles, loaded):
         for command in again:
             printing.next(*command, why=f"measures the text of {names[0]} at its cuts, so that they compare")
-    elif report.html is None:
+    elif printing.html is None:
         printing.next(*called_again("--open"), why="charts, layer by layer")
     else:
         printing.next("profile", profiles[0], "--open", why="the heads of one model")

@@ -18,7 +18,7 @@ from statesize.cli.shared.options import (
     check_file,
     model_for,
 )
-from statesize.cli.shared.printing import TEXT, Printing, ReportOptions
+from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import BUNDLED, check_all
 from statesize.measurement.settings import FEWEST_PARTS
 from statesize.models.hub import ask_hub
@@ -150,7 +150,7 @@ def compress(
                 on_progress=bars.begin(f"measuring the frontier of {loaded.name}").update,
             )
         page(loaded.name, points, heads).write(frontier)
-        ReportOptions(frontier).tell(printing)
+        printing.say(f"Report: {frontier}")
     rows = [*result.facts, ("saved", str(output))]
     caption = "In brackets: intervals of 95 %." if result.difference.ends else ""
     table = PageTable("", ("figure", "found"), rows, caption)

@@ -18,7 +18,7 @@ from statesize.cli.shared.options import (
     ModelName,
     options_of,
 )
-from statesize.cli.shared.printing import NO_REPORT, TEXT, Printing, ReportOptions
+from statesize.cli.shared.printing import REPORTING, Reporting
 from statesize.cli.shared.texts import FewTokens
 from statesize.errors import InputError
 from statesize.io.progress import Bar, duration, say
@@ -45,9 +45,8 @@ def network(
     precision: Literal["double", "single"] = "double",
     by_layer: Flag = False,
     plan: Flag = False,
-    report: ReportOptions = NO_REPORT,
     loading: Loading | None = None,
-    printing: Printing = TEXT,
+    printing: Reporting = REPORTING,
 ) -> None:
     """Measure how much a whole model carries from the past of a text into its future, all layers together.
 
@@ -68,7 +67,6 @@ def network(
         precision: single multiplies in float32, about twice as fast, and widens the interval by the rounding error.
         by_layer: Also measure each layer at these cuts, and compare the sum over layers with the whole network.
         plan: Only print how many products and how much time each cut would take, estimated from a few.
-        report: The page.
         loading: How the model is loaded.
         printing: What is printed.
 
@@ -82,7 +80,7 @@ def network(
     for name, count in (("sequences", texts.sequences or 1), ("text", len(texts.text or ()))):
         if count > 1:
             raise InputError(f"{name} must be one text, because a network is measured over one, got {count}.")
-    report = report.named(f"{Path(model).name}-network")
+    printing = printing.named(f"{Path(model).name}-network")
     settings = Settings(positions=positions, memory=memory_bytes(memory))
     ask_hub(model, loading.revision)
 
@@ -133,7 +131,7 @@ def network(
         except NothingMeasuredError as error:
             say(f"No layer was measured: {error}")
     document = head | result.to_dict() | ({} if beside is None else {"redundancy": beside.to_dict()})
-    show_page(page(loaded.name, result, beside), document, printing, report)
+    show_page(page(loaded.name, result, beside), document, printing)
     if compares:
         why = f"measures again, over the {RECORDED} tokens of the numbers on record, and says what is normal"
         printing.next(*called_with({MAX_TOKENS[0]: RECORDED}), why=why)

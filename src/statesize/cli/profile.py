@@ -23,7 +23,7 @@ from statesize.cli.shared.options import (
     model_for,
     options_of,
 )
-from statesize.cli.shared.printing import NO_REPORT, TEXT, Printing, ReportOptions
+from statesize.cli.shared.printing import REPORTING, Printing, Reporting
 from statesize.cli.shared.texts import INPUTS, Sequences, Texts
 from statesize.io.text import byte_count, counted
 
@@ -53,13 +53,12 @@ def profile(
     loading: Loading | None = None,
     workers: Workers | None = None,
     output: Output = None,
-    report: ReportOptions = NO_REPORT,
     record: Path | None = None,
     tolerance: Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))] = _TOLERANCE,
     metric: Literal["entropy", "relative_count"] = "entropy",
     wide: Flag = False,
     plan: Annotated[bool, Parameter(group=(OFTEN, WORKERS), negative="", show_default=False)] = False,
-    printing: Printing = TEXT,
+    printing: Reporting = REPORTING,
 ) -> None:
     """Measure how much of its memory a model uses: any Hugging Face model, a folder, or a bundled one (gla).
 
@@ -80,7 +79,6 @@ def profile(
         loading: How the model is loaded.
         workers: Who measures.
         output: Folder for the profile, to be read by this command and `Profile.load`.
-        report: The page.
         record: File for the model's record at this length of text, as those of the models on record; a record of the
             same model that is there gets this length beside its others.
         tolerance: Count singular values above this fraction of the largest (0.01 = 1 %).
@@ -101,7 +99,7 @@ def profile(
     from statesize.models.plugins import is_brought
     from statesize.results.place import KEPT, MARKER, check_destination, written_at
 
-    report = report.named(Path(model).name)
+    printing = printing.named(Path(model).name)
     if (Path(model) / MARKER).is_file() and not is_brought(model):
         asked = (texts, task, measuring, prefix, loading, workers, output, record, plan or None)
         if asked != (None,) * len(asked) or tolerance != _TOLERANCE:
@@ -113,7 +111,7 @@ def profile(
 
         (result,) = read_profiles([Path(model)], printing)
         weights = result.attributes["weights_sha256"]
-        _show(result, Path(model), metric, printing, report, wide=wide, weights=weights)
+        _show(result, Path(model), metric, printing, wide=wide, weights=weights)
         return
     texts, loading, measuring = texts or Texts(), loading or Loading(), measuring or EverySetting()
     workers = workers or Workers()
@@ -206,7 +204,7 @@ def profile(
             f"A text of more than {LONGEST_WHOLE:,} tokens is measured at {EVENLY_SPREAD} evenly spread positions. "
             "Give --positions all to measure all."
         )
-    if output is None and report.html is None and not printing.json and source.get("kind") != "bundled":
+    if output is None and printing.html is None and not printing.json and source.get("kind") != "bundled":
         printing.say("This is printed and not kept: --output FOLDER keeps it, --html FILE draws it.")
     written = None if output is None else written_at(output)
     with printing.bars() as bars:
@@ -230,7 +228,7 @@ def profile(
     if record is not None:
         add_to(record, result, f"tokens of {texts.named}", weights)
         printing.say(f"Record: {record}")
-    _show(result, output, metric, printing, report, wide=wide, weights=weights)
+    _show(result, output, metric, printing, wide=wide, weights=weights)
     if output is None:
         folder = f"{(name or model).rpartition('/')[2]}-profile"
         again = f"measures it again, about {duration(max(result.attributes['seconds'], 1))} after loading, and keeps it"
@@ -259,8 +257,7 @@ def _show(
     result: Profile,
     folder: Path | None,
     metric: Literal["entropy", "relative_count"],
-    printing: Printing,
-    report: ReportOptions,
+    printing: Reporting,
     *,
     wide: bool,
     weights: str,
@@ -270,13 +267,13 @@ def _show(
     from statesize.cli.shared.table import show
     from statesize.report import write_report
 
-    if report.html is not None:
+    if printing.html is not None:
         with printing.step("drawing the report"):
-            write_report([result], report.html, weights=weights)
+            write_report([result], printing.html, weights=weights)
     document = result.to_dict() | {"result": None if folder is None else str(folder)}
     show(summary(result, metric, wide=wide, weights=weights), document, printing)
-    report.tell(printing)
-    if folder is not None and report.html is None:
+    printing.tell_report()
+    if folder is not None and printing.html is None:
         printing.next("profile", folder, "--open", why="charts of every layer and head")
     elif folder is not None:
         printing.next("profile", folder, "--wide", why="all layers and columns")

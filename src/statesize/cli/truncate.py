@@ -19,7 +19,7 @@ from statesize.cli.shared.options import (
     share,
     whole_numbers,
 )
-from statesize.cli.shared.printing import NO_REPORT, TEXT, Printing, ReportOptions
+from statesize.cli.shared.printing import REPORTING, Reporting
 from statesize.cli.shared.texts import Texts, check_all
 from statesize.errors import InputError
 from statesize.models.hub import ask_hub
@@ -46,9 +46,8 @@ def truncate(
     at: str = "1%",
     profile: Path | None = None,
     plan: Flag = False,
-    report: ReportOptions = NO_REPORT,
     loading: Loading | None = None,
-    printing: Printing = TEXT,
+    printing: Reporting = REPORTING,
 ) -> None:
     """Test whether ESS suffices: cut all layers to multiples of their ESS, and measure what the rest of the text loses.
 
@@ -69,7 +68,6 @@ def truncate(
         at: Changes of the predictions count as nothing lost up to this share of what the whole context changes.
         profile: Folder of a profile of the same model; its pages then say what suffices.
         plan: Only print how many runs it takes, and how much time; a run of each kind over the first text is timed.
-        report: The page.
         loading: How the model is loaded.
         printing: What is printed.
 
@@ -81,10 +79,10 @@ def truncate(
 
     texts, loading = texts or Texts(), loading or Loading()
     settings = Settings(positions=None if cuts is None else whole_numbers("cuts", cuts))
-    named = partial(report.named, f"{Path(model).name}-truncate")
+    named = partial(printing.named, f"{Path(model).name}-truncate")
     kept = [] if profile is None else [partial(require_profile, profile)]
     fitting, read = partial(checked_cuts, settings, texts.max_tokens), partial(check_file, "curves", curves)
-    negligible, _, report, *_ = check_all(partial(share, "at", at), texts.check, named, fitting, *kept, read)
+    negligible, _, printing, *_ = check_all(partial(share, "at", at), texts.check, named, fitting, *kept, read)
     ask_hub(model, loading.revision)
 
     from statesize.cli.shared.summary import show_plan
@@ -145,7 +143,7 @@ def truncate(
         with_truncation(measured, result).save(profile)
         printing.say(f"Profile: {profile}")
     short = short_table(result) if result.little_text and reached < FEWEST_TEXTS else None
-    show_page(page(result), result.to_dict(), printing, report, short)
+    show_page(page(result), result.to_dict(), printing, short)
     if result.little_text:
         longer = not result.context_matters
         texts.tell_more(inputs, options["documents"], reached, printing, longer=longer, least=1)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from statesize.cli.shared.printing import TEXT
+from statesize.cli.shared.printing import REPORTING
 from statesize.cli.shared.table import print_table, show_page
 from statesize.report.result_page import PageTable, ResultPage
 
@@ -54,7 +54,7 @@ def test_a_narrow_terminal_loses_the_last_columns_and_says_so(monkeypatch):
 )
 def test_three_rows_of_a_table_are_left_out_or_none(rows, shown, more, capsys):
     table = PageTable("", ["layer", "number"], [[f"row{at}", str(at)] for at in range(rows)])
-    show_page(ResultPage("Title", "Found.", (), [table]), {}, TEXT)
+    show_page(ResultPage("Title", "Found.", (), [table]), {}, REPORTING)
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("row") for line in lines) == shown
     assert [line for line in lines if "more" in line] == ([more] if more else [])

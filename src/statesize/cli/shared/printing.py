@@ -84,24 +84,10 @@ class Printing:
             os.environ.setdefault(_NO_BARS, "1")
 
 
-TEXT = Printing()
-"""The default of what is printed."""
-
-
-_NAMED = 3
-
-
-def tell_left_out(problems: Sequence[str]) -> None:
-    """Print on stderr what was not read, and why."""
-    if problems:
-        more = f", and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
-        say(f"Left out {len(problems)}: {'; '.join(problems[:_NAMED])}{more}.")
-
-
 @Parameter(name="*")
 @dataclass(frozen=True)
-class ReportOptions:
-    """The page of a result.
+class Reporting(Printing):
+    """What is printed, and the page of a result.
 
     Attributes:
         html: HTML file for a page with the charts.
@@ -120,18 +106,28 @@ class ReportOptions:
             check_report_path(named.html, "html")
         return named
 
-    def tell(self, printing: Printing) -> None:
+    def tell_report(self) -> None:
         """Say where the page lies, and open it if that is wanted."""
         if self.html is None:
             return
         address = self.html.absolute().as_uri()
-        printing.say(f"Report: {self.html}")
+        self.say(f"Report: {self.html}")
         if self.open_page and not webbrowser.open(address):
-            printing.say(f"No browser could be started; open {address} in one.")
+            self.say(f"No browser could be started; open {address} in one.")
 
 
-NO_REPORT = ReportOptions()
-"""The default of the page."""
+TEXT, REPORTING = Printing(), Reporting()
+"""The defaults of what is printed."""
+
+
+_NAMED = 3
+
+
+def tell_left_out(problems: Sequence[str]) -> None:
+    """Print on stderr what was not read, and why."""
+    if problems:
+        more = f", and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+        say(f"Left out {len(problems)}: {'; '.join(problems[:_NAMED])}{more}.")
 
 
 def read_profiles(folders: Sequence[Path], printing: Printing) -> list[Profile]:

@@ -16,7 +16,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from statesize.cli.shared.printing import NO_REPORT, SCHEMA, Printing, ReportOptions, print_json
+from statesize.cli.shared.printing import SCHEMA, Printing, Reporting, print_json
 from statesize.io.text import counted, listed, printable
 from statesize.report.document import Shown, cell_text, number_columns, shown_headings
 from statesize.report.result_page import PageTable, ResultPage
@@ -159,20 +159,19 @@ def show(page: ResultPage, document: dict[str, Any], printing: Printing) -> None
 def show_page(
     page: ResultPage,
     document: dict[str, Any],
-    printing: Printing,
-    report: ReportOptions = NO_REPORT,
+    printing: Reporting,
     short: PageTable | None = None,
 ) -> None:
     """Write the page if it is wanted, and show its first table, or a short one in place of all; or the document."""
-    if report.html is not None:
-        page.write(report.html)
-        report.tell(printing)
+    if printing.html is not None:
+        page.write(printing.html)
+        printing.tell_report()
     if short is not None:
         show(replace(page, tables=[short], notes={}), document, printing)
         return
     first, *others = page.tables
     show(replace(page, tables=[_beginning(first)]), document, printing)
-    if report.html is None and others and not printing.json:
+    if printing.html is None and others and not printing.json:
         titles = (f"{table.title[:1].lower()}{table.title[1:]}" for table in others)
         printing.say(f"--html and --json also have a table of {listed([*titles])}.")
 

@@ -26,7 +26,7 @@ COMMANDS = (
         "demo",
         _TITLE,
         "Profile four bundled models over bundled documents, and cut one: print what that shows, and write a page of "
-        "charts.",
+        "charts (statesize-demo.html).",
         "statesize.lab.cli.demo:demo",
         ("", "--html demo.html --json"),
     ),

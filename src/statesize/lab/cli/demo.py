@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from statesize.cli.shared.options import Output
-from statesize.cli.shared.printing import TEXT, Printing, ReportOptions
+from statesize.cli.shared.printing import REPORTING, Printing, Reporting
 from statesize.io.text import counted
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from statesize.report.result_page import PageTable
 
 _PAGE = Path("statesize-demo.html")
-_REPORT = ReportOptions(_PAGE)
 _TITLE = "How much of their memory do four small language models use?"
 _CUT, _SHOWN = "gla", "gated-deltanet"
 _ONE_OF_THEM = "each layer and head of one of them"
@@ -30,21 +29,19 @@ _YOURS = ("profile", "MODEL", "--text", "FILE")
 
 def demo(
     *,
-    report: ReportOptions = _REPORT,
     output: Output = Path("statesize-demo"),
-    printing: Printing = TEXT,
+    printing: Reporting = REPORTING,
 ) -> None:
     """Profile four bundled models over bundled documents, and cut one: say what was found, and write a page of charts.
 
     Args:
-        report: The page.
         output: Folder for the profiles, which are kept as they are found: a second run takes them up.
         printing: What is printed.
     """
     from statesize.io.files import check_writable
 
-    path = report.html or _PAGE
-    report = replace(report, html=path).named(path.stem)
+    path = printing.html or _PAGE
+    printing = replace(printing, html=path).named(path.stem)
     check_writable(output or Path())
 
     from statesize.cli.shared.printing import SCHEMA, print_json
@@ -100,7 +97,7 @@ def demo(
         print_table(table)
         print_notes(["", *means])
     printing.say(f"Profiles: {folder}" + (f", {kept} of {len(profiles)} {KEPT}" if kept else ""))
-    report.tell(printing)
+    printing.tell_report()
     printing.next("profile", folder / _SHOWN, "--open", why=_ONE_OF_THEM)
     printing.next(*_YOURS, why="now your model")
 

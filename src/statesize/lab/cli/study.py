@@ -13,7 +13,7 @@ from cyclopts import App, Parameter
 from statesize.check import refuse
 from statesize.cli.app import app, register
 from statesize.cli.shared.options import Flag, Workers, check_file
-from statesize.cli.shared.printing import NO_REPORT, TEXT, Printing, ReportOptions
+from statesize.cli.shared.printing import REPORTING, TEXT, Printing, Reporting
 from statesize.io.text import counted, meant
 from statesize.lab.studies.catalogue import QUESTIONS, load_study
 
@@ -154,14 +154,11 @@ def _verify(one: Study, folder: Path) -> None:
 
 
 @study.default
-def stored_study(
-    folder: Path | None = None, /, *, report: ReportOptions = NO_REPORT, printing: Printing = TEXT
-) -> None:
+def stored_study(folder: Path | None = None, /, *, printing: Reporting = REPORTING) -> None:
     """Print what a study concluded, and write its page.
 
     Args:
         folder: Folder of a study that is done.
-        report: The page.
         printing: What is printed.
     """
     from statesize.cli.shared.printing import SCHEMA, print_json
@@ -171,23 +168,23 @@ def stored_study(
     if folder is None:
         app.help_print(["study"])
         return
-    report = report.named("study")
+    printing = printing.named("study")
     if not folder.exists():
         advice = meant(str(folder), list(QUESTIONS), f"Studies are {', '.join(QUESTIONS)}.")
         refuse("study", "the name of a study, or the folder of one that is done", str(folder), advice)
     saved = read_saved(folder)
-    if report.html is not None:
+    if printing.html is not None:
         from statesize.lab.studies.engine.page import write_report
 
-        write_report(folder, report.html)
-        report.tell(printing)
+        write_report(folder, printing.html)
+        printing.tell_report()
     if printing.json:
         made = {"command": saved.command, "versions": saved.versions, "machine": saved.machine}
         print_json({"schema": SCHEMA, **saved.conclusion.to_dict(), **made})
     else:
         print("\n".join(map(printable, saved.conclusion.lines())))
     name = saved.conclusion.study
-    if report.html is None:
+    if printing.html is None:
         printing.next("study", folder, "--open", why="its charts")
     else:
         printing.next("study", name, "--preset", "record", "--dry-run", why="the runs on record")

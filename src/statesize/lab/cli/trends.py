@@ -21,7 +21,7 @@ from statesize.cli.shared.options import (
     options_of,
     whole_numbers,
 )
-from statesize.cli.shared.printing import NO_REPORT, TEXT, Printing, ReportOptions
+from statesize.cli.shared.printing import REPORTING, Reporting
 from statesize.cli.shared.texts import BUNDLED, Texts, WholeTexts
 from statesize.errors import InputError
 from statesize.io.files import check_writable
@@ -47,8 +47,7 @@ def series(
     loading: LoadingMany | None = None,
     workers: Workers | None = None,
     output: Output = None,
-    report: ReportOptions = NO_REPORT,
-    printing: Printing = TEXT,
+    printing: Reporting = REPORTING,
 ) -> None:
     """Measure how the ESS of each layer develops through the checkpoints of a training.
 
@@ -64,7 +63,6 @@ def series(
         loading: How the models are loaded.
         workers: Who measures; each process measures one checkpoint after another.
         output: Folder for finished checkpoints.
-        report: The page.
         printing: What is printed.
     """
     from statesize.lab.trends.checkpoints import find_checkpoints
@@ -72,7 +70,7 @@ def series(
     texts, measuring, workers = texts or Texts(), measuring or PointSettings(), workers or Workers()
     loading = loading or LoadingMany()
     options = {name: value for name, value in asdict(loading).items() if name != "revision"}
-    report = report.named("series")
+    printing = printing.named("series")
     texts.check()
     if output is not None:
         check_writable(output)
@@ -102,9 +100,9 @@ def series(
             checkpoints, read.ids, revisions=chosen, tokenizer=tokenizer, log=log, output=output, loading=options,
             crew=cluster or here, on_progress=report_progress, settings=settings,
         )  # fmt: skip
-    show_page(measured.page(), measured.to_dict(), printing, report)
+    show_page(measured.page(), measured.to_dict(), printing)
     last = (known[-1].model, *options_of(texts, replace(loading, revision=known[-1].revision)))
-    if report.html is None:
+    if printing.html is None:
         printing.next(*called_again("--open"), why="its curves, layer by layer")
     else:
         printing.next("profile", *last, "--open", why="the heads of the last checkpoint, at its middle cut alone")
@@ -121,8 +119,7 @@ def length(
     measuring: LengthSettings | None = None,
     loading: Loading | None = None,
     output: Output = None,
-    report: ReportOptions = NO_REPORT,
-    printing: Printing = TEXT,
+    printing: Reporting = REPORTING,
 ) -> None:
     """Measure how the ESS of each layer and head grows with the length of the context.
 
@@ -138,7 +135,6 @@ def length(
         measuring: What is measured.
         loading: How the model is loaded.
         output: Folder for finished lengths.
-        report: The page.
         printing: What is printed.
 
     Raises:
@@ -148,7 +144,7 @@ def length(
     settings, chosen = measuring.settings(), whole_numbers("lengths", lengths)
     if len(set(chosen)) < 2 or min(chosen) < 1:
         raise InputError(f"lengths must be at least two different numbers above 0, got {' '.join(lengths)}.")
-    report = report.named(f"{Path(model).name}-length")
+    printing = printing.named(f"{Path(model).name}-length")
     texts.check()
     if output is not None:
         check_writable(output)
@@ -184,7 +180,7 @@ def length(
             loaded.model, ids, lengths=chosen, excerpts=excerpts, trained_length=known,
             tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=report_progress, settings=settings,
         )  # fmt: skip
-    show_page(result.page(), result.to_dict(), printing, report)
+    show_page(result.page(), result.to_dict(), printing)
     longer = 2 * max(chosen)
     open_end = result.enough and not (result.fits and all(one.course == "levels off" for one in result.exponents))
     if open_end and longer <= (known or longer) and sum(len(one) >= room(longer) for one in ids) >= FEWEST_TEXTS:
