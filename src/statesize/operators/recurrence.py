@@ -282,6 +282,10 @@ class Recurrence(TensorOperator):
     def weighted(self, weights: Tensor) -> Self:
         """See `Operator.weighted`; it scales B and D."""
         copy = self._mapped(lambda part, _: part)
+        if isinstance(copy.transition, DeltaTransition):
+            # What a delta rule erases is what it writes; here only that is weighted.
+            key, beta, decay = copy.transition.key, copy.transition.beta, copy.transition.decay
+            copy.transition = RankOneTransition(decay, -beta * key, key * decay)
         copy.B = self.B * weights[..., None].to(self.dtype)
         copy.D = None if self.D is None else self.D * weights.to(self.dtype)
         return copy

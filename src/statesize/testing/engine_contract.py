@@ -127,14 +127,9 @@ class EngineContract:
         """Operators times 1e30 and 1e-30 are measured as well."""
         for operator in self.supported(seed=2):
             for scale in (1e-30, 1e30):
-                if isinstance(operator, Recurrence) and operator.D is None:
-                    scaled: Operator = Recurrence(operator.A, operator.B * scale, operator.C)
-                elif isinstance(operator, Convolution):
+                scaled = operator.weighted(torch.full((operator.length,), scale, dtype=torch.float64))
+                if isinstance(operator, Convolution):
                     scaled = Convolution(operator.kernel * scale, operator.length)
-                elif isinstance(operator, Shared):
-                    scaled = Shared(Dense(operator.operator.dense() * scale))
-                else:
-                    scaled = Dense(operator.dense() * scale)
                 if self.engine.supports(scaled):
                     compare_with_definition(self.engine, scaled, own_cut(scaled))
 
