@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import Parameter
 
@@ -18,9 +19,6 @@ from statesize.errors import InputError
 if TYPE_CHECKING:
     from statesize.report.redundancy import Redundancy
     from statesize.results.profiled import Profiled
-
-
-Taken = TypeVar("Taken")
 
 
 def compare(
@@ -121,42 +119,35 @@ def _measured_alike(folders: list[Path], profiles: Sequence[Profiled]) -> list[l
 
 def read_recall(path: Path) -> dict[str, float]:
     """The recall perplexity of each model, by name where it is known, from a document of `statesize study recall`."""
-
-    def take(document: Any) -> dict[str, float]:
+    named = 'a list "models" of objects with "name" and "recall_perplexity"'
+    with _printed_by("statesize study recall", path, named) as document:
         perplexities = {str(model["name"]): model["recall_perplexity"] for model in document["models"]}
         return {name: float(value) for name, value in perplexities.items() if value is not None}
-
-    named = (
-        'a list "models" of objects with "name" and "recall_perplexity", as `statesize study recall --json` prints it'
-    )
-    return _read(path, take, named)
 
 
 def read_redundancy(path: Path) -> Redundancy:
     """What layers and network need, from a document of `statesize network --by-layer`."""
     from statesize.report.redundancy import Redundancy
 
-    named = '"redundancy", as `statesize network --by-layer --json` prints it'
-    return _read(path, lambda document: Redundancy.from_dict(document["redundancy"]), named)
+    with _printed_by("statesize network --by-layer", path, '"redundancy"') as document:
+        return Redundancy.from_dict(document["redundancy"])
 
 
-def _read(path: Path, take: Callable[[Any], Taken], named: str) -> Taken:
-    """What is taken of a JSON document, or an error that says what it should have."""
+@contextmanager
+def _printed_by(command: str, path: Path, named: str) -> Generator[Any]:
+    """The JSON document that a command printed; an error says what it should have."""
     from statesize.cli.shared.printing import SCHEMA
     from statesize.errors import FileError
-    from statesize.io.files import parse_json, read_limited
+    from statesize.io.files import os_errors, parse_json, read_limited
 
     try:
-        document: Any = parse_json(read_limited(path))
+        with os_errors(f"{path}: cannot be read"):
+            document: Any = parse_json(read_limited(path))
         schema = document.get("schema", SCHEMA)
-        taken = take(document)
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
+        if schema != SCHEMA:
+            raise FileError(
+                f"{path} is of schema version {schema!r}, and this statesize reads version {SCHEMA}. Make it anew."
+            )
+        yield document
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FileError(f"{path}: no JSON document with {named}.") from error
-    if schema != SCHEMA:
-        raise FileError(
-            f"{path} is of schema version {schema!r}, and this statesize reads version {SCHEMA}. Make it anew, or use "
-            "the version of statesize that wrote it."
-        )
-    return taken
+        raise FileError(f"{path}: no JSON document with {named}, as `{command} --json` prints it.") from error

@@ -19,6 +19,7 @@ from statesize.lab.studies.catalogue import QUESTIONS, load_study
 
 if TYPE_CHECKING:
     from statesize.io.progress import Bar
+    from statesize.lab.studies.engine.conclusion import Conclusion
     from statesize.lab.studies.engine.study import Grid, Run, Study
     from statesize.parallel.threads import Done
 
@@ -83,9 +84,7 @@ for name, question in QUESTIONS.items():
 
 
 def _run(one: Study, chosen: str, grid: Grid, options: Options, workers: Workers, printing: Printing) -> None:
-    from statesize.cli.shared.printing import SCHEMA, print_json
     from statesize.cli.shared.provenance import command_line
-    from statesize.io.text import printable
     from statesize.lab.studies.engine.run import run_study
     from statesize.parallel.threads import here
 
@@ -95,15 +94,22 @@ def _run(one: Study, chosen: str, grid: Grid, options: Options, workers: Workers
     with printing.bars() as bars:
         bar = bars.begin(f"study {one.name}", len(grid.runs))
         result = run_study(one, grid, folder, crew, partial(_tell, bar, len(grid.runs)), command_line())
-    conclusion = result.conclusion
     printing.say(f"Table: {result.path}")
     printing.say(f"Report: {result.path.with_name('study.html')}")
+    made = {"preset": chosen, "runs": len(grid.runs), "seconds": result.seconds, "table": str(result.path)}
+    _print_conclusion(result.conclusion, {**made, "command": command_line()}, printing)
+    printing.next("study", folder, "--open", why="its charts")
+
+
+def _print_conclusion(conclusion: Conclusion, made: dict[str, Any], printing: Printing) -> None:
+    """Print what a study concluded, or the document of it and of how it was made."""
+    from statesize.cli.shared.printing import SCHEMA, print_json
+    from statesize.io.text import printable
+
     if printing.json:
-        made = {"preset": chosen, "runs": len(grid.runs), "seconds": result.seconds, "table": str(result.path)}
-        print_json({"schema": SCHEMA, **conclusion.to_dict(), **made, "command": command_line()})
+        print_json({"schema": SCHEMA, **conclusion.to_dict(), **made})
     else:
         print("\n".join(map(printable, conclusion.lines())))
-    printing.next("study", folder, "--open", why="its charts")
 
 
 def _tell(bar: Bar, total: int, done: Done[Run, list[dict[str, Any]]], number: int) -> None:
@@ -161,8 +167,6 @@ def stored_study(folder: Path | None = None, /, *, printing: Reporting = REPORTI
         folder: Folder of a study that is done.
         printing: What is printed.
     """
-    from statesize.cli.shared.printing import SCHEMA, print_json
-    from statesize.io.text import printable
     from statesize.lab.studies.engine.conclusion import read_saved
 
     if folder is None:
@@ -178,11 +182,8 @@ def stored_study(folder: Path | None = None, /, *, printing: Reporting = REPORTI
 
         write_report(folder, printing.html)
         printing.tell_report()
-    if printing.json:
-        made = {"command": saved.command, "versions": saved.versions, "machine": saved.machine}
-        print_json({"schema": SCHEMA, **saved.conclusion.to_dict(), **made})
-    else:
-        print("\n".join(map(printable, saved.conclusion.lines())))
+    made = {"command": saved.command, "versions": saved.versions, "machine": saved.machine}
+    _print_conclusion(saved.conclusion, made, printing)
     name = saved.conclusion.study
     if printing.html is None:
         printing.next("study", folder, "--open", why="its charts")
