@@ -85,6 +85,11 @@ def _console() -> Console:
     return Console(highlight=False, markup=False, soft_wrap=True, width=_ENDLESS, height=100)
 
 
+def _signs() -> dict[int, str]:
+    """Replacements of signs that stdout cannot show, for `str.translate`."""
+    return _ASCII if _console().options.ascii_only else {}
+
+
 def _measured(table: Table) -> Measurement:
     console = _console()
     return Measurement.get(console, console.options, table)
@@ -92,17 +97,17 @@ def _measured(table: Table) -> Measurement:
 
 def print_notes(notes: Sequence[str]) -> None:
     """Print lines that break between words where a terminal is too narrow for them."""
-    console, width = _console(), max(_terminal(), _NARROWEST)
+    console, signs, width = _console(), _signs(), max(_terminal(), _NARROWEST)
     for note in notes:
         for line in note.splitlines() or [""]:
-            line = printable(line).translate(signs_of(console))
+            line = printable(line).translate(signs)
             console.print(textwrap.fill(line, width, break_on_hyphens=False))
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[object]], left: int, bars: bool = False) -> Table:
     """A table of the first columns, as many as there are headings; texts after the first column may break."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    signs = signs_of(_console())
+    signs = _signs()
     shown = [[printable(cell_text(cell)).translate(signs) for cell in row[: len(headings)]] for row in rows]
     for column, heading in enumerate(headings):
         cells = [*heading.translate(signs).splitlines(), *(row[column] for row in shown if len(row) == len(headings))]
@@ -122,15 +127,8 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[object]], left: int,
     return table
 
 
-def signs_of(console: Console) -> dict[int, str]:
-    """Replacements of signs that a console cannot show, for `str.translate`."""
-    return _ASCII if console.options.ascii_only else {}
-
-
 def share_bar(share: float, signs: dict[int, str]) -> Text:
-    """A share as a bar; blank where it is not known."""
-    if not math.isfinite(share):
-        return Text("")
+    """A share as a bar."""
     filled = round(min(max(share, 0.0), 1.0) * BAR)
     full, empty = ("█" * filled).translate(signs), ("░" * (BAR - filled)).translate(signs)
     return Text(full, style="blue").append(empty, style="dim")
