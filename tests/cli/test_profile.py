@@ -353,21 +353,6 @@ def test_windows_are_in_the_profile(checkpoint, text, here, capsys):
     assert "--past and --future must fit into the longest sequence" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--text", "a.txt", "--jsonl", "b.jsonl"],
-        ["--text", "a.txt", "--channels", "0"],
-        ["--text", "a.txt", "--channels", "most"],
-        ["--text", "a.txt", "--past", "0"],
-        ["--text", "a.txt", "--dtype", "int8"],
-    ],
-)
-def test_wrong_usage(arguments, here, capsys):
-    assert main(["profile", "gla", *arguments]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
-
-
 def test_a_tokenizer_without_an_end_of_sequence_token(tmp_path, text, here, capsys):
     folder = save_tiny(tmp_path / "llama", eos=False)
     assert "no end-of-sequence token" in refused(["profile", folder, "--text", text, "--corpus"], capsys)

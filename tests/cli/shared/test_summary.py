@@ -250,13 +250,6 @@ def test_terminal(profiles, monkeypatch, columns):
     assert ("█" in out) == (columns >= 80)
 
 
-def test_signs_that_ascii_cannot_hold_are_left_out(profiles, monkeypatch, tmp_path):
-    with open(tmp_path / "out", "w", encoding="ascii") as file:
-        monkeypatch.setattr("sys.stdout", file)
-        print_page(summary(profiles[1]))
-    assert "layers.0.mixer" in (tmp_path / "out").read_text()
-
-
 def test_a_plan_says_what_is_skipped_and_no_memory_where_it_is_not_known(capsys):
     model = LanguageModel(ModelConfig("gla", vocabulary_size=8, width=8, heads=2, layers=1, key_size=2))
     found = plan(model, torch.arange(8)[None])

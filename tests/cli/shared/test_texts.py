@@ -164,14 +164,6 @@ def test_wrong_token_ids_are_refused_by_place(bare, tmp_path, capsys):
     assert message.endswith("give token ids to `statesize profile` by --ids FILE.")
 
 
-@pytest.mark.parametrize("kind", ["text", "jsonl", "parquet", "ids"])
-def test_empty_files_are_called_empty(checkpoint, kind, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "nothing").write_bytes(b"")
-    said = f"--{kind} must be a file, got nothing, which is empty. Give one that holds something."
-    assert refused(["profile", str(checkpoint), f"--{kind}", "nothing"], capsys) == said
-
-
 @pytest.mark.parametrize(
     ("given", "read", "advised"),
     [
