@@ -142,9 +142,11 @@ def test_bad_input(tmp_path, capsys):
     capsys.readouterr()
     other = tmp_path / "other.json"
     other.write_text('{"heads": []}', encoding="utf-8")
-    for path in (short, other, tmp_path / "none.json"):
+    refused = {other: "--curves must be what ", tmp_path / "none.json": "--curves must be a file, "}
+    refused[short] = f"{short}: no JSON document with curves, as `statesize cache MODEL --json` prints it."
+    for path, said in refused.items():
         assert main(["truncate", "gla", "--curves", str(path)]) == 1
-        assert capsys.readouterr().err.startswith("statesize: error: --curves must be ")
+        assert capsys.readouterr().err.startswith(f"statesize: error: {said}")
 
 
 def test_plan(capsys):

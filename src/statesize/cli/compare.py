@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import Parameter
 
 from statesize.cli.shared.options import Flag, check_file
-from statesize.cli.shared.printing import REPORTING, Reporting
+from statesize.cli.shared.printing import REPORTING, Reporting, printed_by
 from statesize.cli.shared.texts import check_all
 from statesize.errors import InputError
 
@@ -120,7 +119,7 @@ def _measured_alike(folders: list[Path], profiles: Sequence[Profiled]) -> list[l
 def read_recall(path: Path) -> dict[str, float]:
     """The recall perplexity of each model, by name where it is known, from a document of `statesize study recall`."""
     named = 'a list "models" of objects with "name" and "recall_perplexity"'
-    with _printed_by("statesize study recall", path, named) as document:
+    with printed_by("statesize study recall", path, named) as document:
         perplexities = {str(model["name"]): model["recall_perplexity"] for model in document["models"]}
         return {name: float(value) for name, value in perplexities.items() if value is not None}
 
@@ -129,25 +128,5 @@ def read_redundancy(path: Path) -> Redundancy:
     """What layers and network need, from a document of `statesize network --by-layer`."""
     from statesize.report.redundancy import Redundancy
 
-    with _printed_by("statesize network --by-layer", path, '"redundancy"') as document:
+    with printed_by("statesize network --by-layer", path, '"redundancy"') as document:
         return Redundancy.from_dict(document["redundancy"])
-
-
-@contextmanager
-def _printed_by(command: str, path: Path, named: str) -> Generator[Any]:
-    """The JSON document that a command printed; an error says what it should have."""
-    from statesize.cli.shared.printing import SCHEMA
-    from statesize.errors import FileError
-    from statesize.io.files import os_errors, parse_json, read_limited
-
-    try:
-        with os_errors(f"{path}: cannot be read"):
-            document: Any = parse_json(read_limited(path))
-        schema = document.get("schema", SCHEMA)
-        if schema != SCHEMA:
-            raise FileError(
-                f"{path} is of schema version {schema!r}, and this statesize reads version {SCHEMA}. Make it anew."
-            )
-        yield document
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FileError(f"{path}: no JSON document with {named}, as `{command} --json` prints it.") from error

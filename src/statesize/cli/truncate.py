@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,9 +18,8 @@ from statesize.cli.shared.options import (
     share,
     whole_numbers,
 )
-from statesize.cli.shared.printing import REPORTING, Reporting
+from statesize.cli.shared.printing import REPORTING, Reporting, printed_by
 from statesize.cli.shared.texts import Texts, check_all
-from statesize.errors import InputError
 from statesize.models.hub import ask_hub
 
 _STEPS = {
@@ -72,7 +70,7 @@ def truncate(
         printing: What is printed.
 
     Raises:
-        InputError: The file of curves is none.
+        FileError: The file of curves is none.
     """
     from statesize.measurement.settings import Settings, checked_cuts
     from statesize.results.place import require_profile
@@ -101,14 +99,9 @@ def truncate(
         require_model(measured, model_name(model))
     found = None
     if curves is not None:
-        try:
-            found = json.loads(curves.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"curves must be a file with what `statesize cache MODEL --json` printed, got {curves}."
-            ) from error
-        # Refused before a model is loaded.
-        MeasuredCurves.of(found)
+        with printed_by("statesize cache MODEL", curves, "curves") as found:
+            # Refused before a model is loaded.
+            MeasuredCurves.of(found)
     printing.hush_libraries()
     tokenizer, vocabulary, *_ = texts.facts_of(model, loading, printing)
     inputs = whole_texts(texts.read_whole(tokenizer, printing, vocabulary), tokenizer)

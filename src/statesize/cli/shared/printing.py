@@ -146,6 +146,27 @@ def read_profiles(folders: Sequence[Path], printing: Printing) -> list[Profile]:
 SCHEMA = 1
 
 
+@contextmanager
+def printed_by(command: str, path: Path, named: str) -> Generator[Any]:
+    """The JSON document that a command printed; an error says what it should have."""
+    from statesize.errors import FileError, StatesizeError
+    from statesize.io.files import os_errors, parse_json, read_limited
+
+    try:
+        with os_errors(f"{path}: cannot be read"):
+            document: Any = parse_json(read_limited(path))
+        schema = document.get("schema", SCHEMA)
+        if schema != SCHEMA:
+            raise FileError(
+                f"{path} is of schema version {schema!r}, and this statesize reads version {SCHEMA}. Make it anew."
+            )
+        yield document
+    except StatesizeError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FileError(f"{path}: no JSON document with {named}, as `{command} --json` prints it.") from error
+
+
 def print_json(document: dict[str, Any]) -> None:
     """Print one JSON document on stdout, with null for what is not known."""
     print(printable(json.dumps(json_values(document), ensure_ascii=False, allow_nan=False)))
