@@ -94,7 +94,6 @@ def cache(
     from statesize.reduction.cache.price import cache as run
     from statesize.reduction.cache.sets import three_sets
     from statesize.reduction.cache.table import short_table
-    from statesize.texts.inputs import whole_texts
 
     printing.hush_libraries()
     tokenizer, vocabulary, kind, context = texts.facts_of(model, loading, printing)
@@ -102,7 +101,7 @@ def cache(
 
     def read() -> tuple[list[Tensor], list[tuple[int, Tensor]]]:
         """The texts, and the pieces of them that are held out."""
-        found = whole_texts(texts.read_whole(tokenizer, printing, vocabulary), tokenizer)
+        found = texts.read_whole(tokenizer, printing, vocabulary)
         return found, three_sets(found, texts.max_tokens, MOST, tokenizer, least=least)[-1]
 
     suited = [] if kind is None else [partial(require_cache, kind)]

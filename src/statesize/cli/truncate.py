@@ -88,7 +88,6 @@ def truncate(
     from statesize.measurement.statistics import ENOUGH_TOKENS, FEWEST_TEXTS
     from statesize.models.load import model_name
     from statesize.profiling import Profile
-    from statesize.texts.inputs import whole_texts
     from statesize.truncation.curves import MeasuredCurves
     from statesize.truncation.page import page, require_model, short_table, with_truncation
     from statesize.truncation.truncate import DOCUMENTS, checked_pieces, fitting_tokens, plan_truncation
@@ -104,7 +103,7 @@ def truncate(
             MeasuredCurves.of(found)
     printing.hush_libraries()
     tokenizer, vocabulary, *_ = texts.facts_of(model, loading, printing)
-    inputs = whole_texts(texts.read_whole(tokenizer, printing, vocabulary), tokenizer)
+    inputs = texts.read_whole(tokenizer, printing, vocabulary)
     size = fitting_tokens(inputs, texts.max_tokens)
     if size < texts.max_tokens:
         printing.say(f"No text has {texts.max_tokens:,} tokens: pieces are of {size:,}.")

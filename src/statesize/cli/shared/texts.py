@@ -237,13 +237,15 @@ class Texts:
         return self._tokens(documents, tokenizer, left_out, printing)
 
     def read_whole(
-        self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None
-    ) -> list[Tensor] | None:
-        """All sequences in full, for commands that take pieces of them; None where these take bundled documents."""
+        self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None, most: int | None = None
+    ) -> list[Tensor]:
+        """All sequences or the first ones in full, for commands that take pieces of them; else bundled documents."""
+        from statesize.texts.inputs import bundled_sequences
+
         if self.any_chosen:
-            return replace(self, max_tokens=MOST, sequences=None).read(tokenizer, printing, vocabulary).ids
+            return replace(self, max_tokens=MOST, sequences=most).read(tokenizer, printing, vocabulary).ids
         printing.say(BUNDLED)
-        return None
+        return bundled_sequences(tokenizer, most, None)
 
     def sample(self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None) -> Sequences:
         """Sequences for a plan, and how many there are in all: all of few, or some of many, read without the others."""

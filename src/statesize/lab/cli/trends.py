@@ -22,7 +22,7 @@ from statesize.cli.shared.options import (
     whole_numbers,
 )
 from statesize.cli.shared.printing import REPORTING, Reporting
-from statesize.cli.shared.texts import BUNDLED, Texts, WholeTexts
+from statesize.cli.shared.texts import Texts, WholeTexts
 from statesize.errors import InputError
 from statesize.io.files import check_writable
 from statesize.measurement.settings import CUTS, VARIANT
@@ -155,14 +155,10 @@ def length(
     from statesize.cli.shared.table import show_page
     from statesize.lab.trends.length import FUTURE, fitting_lengths, known_trained_length, length
     from statesize.measurement.statistics import FEWEST_TEXTS
-    from statesize.texts.inputs import whole_texts
 
     printing.hush_libraries()
     tokenizer, vocabulary, *_ = texts.facts_of(model, loading, printing)
-    if not texts.any_chosen:
-        printing.say(BUNDLED)
-    read = texts.read(tokenizer, printing, vocabulary).ids if texts.any_chosen else None
-    ids = whole_texts(read, tokenizer)[: texts.sequences]
+    ids = texts.read_whole(tokenizer, printing, vocabulary, texts.sequences)
     fitting = fitting_lengths(chosen, ids, settings.future)
 
     def room(context: int) -> int:
