@@ -65,24 +65,22 @@ def cache(
     from statesize.io.files import check_report_path
 
     texts, loading, least = texts or LongTexts(), loading or Loading(), FOLLOWING + LEAST_PREFIX
-    kept, *_, printing = check_all(
-        partial(share, "keep", keep),
-        ""
-        if ratios is None or ratios.suffix == ".npy"
-        else f"ratios must be a file .npy, got {ratios}. Give a name that ends so.",
-        "" if ratios is None else partial(check_report_path, ratios, "ratios"),
-        ""
-        if texts.max_tokens >= least
-        else f"max_tokens must be at least {least}, got {texts.max_tokens}: a piece is a context of {LEAST_PREFIX} "
-        f"tokens or more, whose cache is made smaller, and {FOLLOWING} tokens that are predicted from it. Give "
-        f"{least}, which takes one text of {FEWEST_PIECES * least} tokens, or 3 texts of {least}.",
-        texts.check,
-        ""
-        if (texts.sequences or FEWEST_PIECES) >= FEWEST_PIECES
-        else f"sequences must be at least {FEWEST_PIECES}, got {texts.sequences}: a third measures curves, a sixth "
-        f"chooses budgets, and half are priced. Give {FEWEST_PIECES}.",
-        partial(printing.named, f"{Path(model).name}-cache"),
-    )
+    wrong = list[str]()
+    if ratios is not None and ratios.suffix != ".npy":
+        wrong.append(f"ratios must be a file .npy, got {ratios}. Give a name that ends so.")
+    if texts.max_tokens < least:
+        wrong.append(
+            f"max_tokens must be at least {least}, got {texts.max_tokens}: a piece is a context of {LEAST_PREFIX} "
+            f"tokens or more, and {FOLLOWING} that are predicted from its cache. Give {least}."
+        )
+    if (texts.sequences or FEWEST_PIECES) < FEWEST_PIECES:
+        wrong.append(
+            f"sequences must be at least {FEWEST_PIECES}, got {texts.sequences}: a third measures curves, a sixth "
+            f"chooses budgets, and half are priced. Give {FEWEST_PIECES}."
+        )
+    place = [] if ratios is None else [partial(check_report_path, ratios, "ratios")]
+    named = partial(printing.named, f"{Path(model).name}-cache")
+    kept, printing, *_ = check_all(partial(share, "keep", keep), named, texts.check, *place, *wrong)
     ask_hub(model, loading.revision)
 
     from statesize.cli.shared.summary import show_plan

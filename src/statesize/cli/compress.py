@@ -78,7 +78,7 @@ def compress(
         partial(check_new_folder, output),
         *(partial(check_file, "text", path) for path in text or ()),
         partial(share_of, state, None),
-        "" if frontier is None else partial(check_report_path, frontier, "frontier"),
+        *([] if frontier is None else [partial(check_report_path, frontier, "frontier")]),
     )
     ask_hub(model)
 

@@ -56,12 +56,14 @@ _FILES = ("jsonl", "parquet", "ids")
 
 
 def check_all(*checks: Callable[[], Any] | str) -> list[Any]:
-    """What checks of options return; they tell together what they refuse. A text is what one said that was made."""
-    refused: list[StatesizeError] = [InputError(check) for check in checks if isinstance(check, str) and check]
-    returned = list[Any]()
+    """What checks of options return; they tell together what they refuse. A text is what a check has refused."""
+    refused, returned = list[StatesizeError](), list[Any]()
     for check in checks:
+        if isinstance(check, str):
+            refused.append(InputError(check))
+            continue
         try:
-            returned.append(check if isinstance(check, str) else check())
+            returned.append(check())
         except StatesizeError as error:
             refused.append(error)
     if refused:
