@@ -193,7 +193,7 @@ def test_quantised_weights_are_read_as_in_one_process():
 
 @pytest.mark.slow
 def test_a_model_that_is_missing():
-    with pytest.raises(InputError, match="which is no folder, and the hub gives none"):
+    with pytest.raises(FileError, match="which is no folder, and the hub gives none"):
         profile("missing", SEQUENCES, executor=RayCluster())
 
 
