@@ -56,7 +56,7 @@ def main(folder: Path, name: str, peps: Path | None, tokens: int, documents: int
     loaded = rwkv7.loaded(name)
     pieces = fresh_pieces(peps, loaded.tokenizer, tokens)  # pyright: ignore[reportArgumentType]
     pieces = pieces[:PILOT][:documents] if pilot else pieces[PILOT:][:documents]
-    test, weights = CutTest.of(loaded.model, pieces, documents=documents, tokens=tokens, name=loaded.name), None
+    test, weights = CutTest(loaded.model, pieces, documents=documents, tokens=tokens, name=loaded.name), None
     folder.mkdir(parents=True, exist_ok=True)
     for number, piece in enumerate(pieces):
         path = folder / f"{Path(name).stem}-{tokens}-{number:02}.json"

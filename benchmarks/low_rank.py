@@ -35,7 +35,6 @@ from statesize.models.load import load_model
 from statesize.texts.inputs import inputs_of, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer
 from statesize.truncation.cutting import Cutting
-from statesize.truncation.past import SharedPast
 from statesize.truncation.result import CutDocument, CutRun
 from statesize.truncation.runs import PlannedRun, mean_numbers, runs
 from statesize.truncation.truncate import CutTest, scored
@@ -56,11 +55,11 @@ class LowRank(Cutting):
 
     bases: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
-    def dropped(self, name: str, seen: Observation, run: PlannedRun) -> Tensor | None:
-        """What a run drops of the inputs before the cut."""
-        if not self.bases:
-            return super().dropped(name, seen, run)
-        basis, ranks = self.bases[name], run.ranks[name]
+    def dropped(self, name: str, seen: Observation) -> Tensor | None:
+        """What the run drops of the inputs before the cut."""
+        if not self.bases or self.run is None:
+            return super().dropped(name, seen)
+        basis, ranks = self.bases[name], self.run.ranks[name]
         inputs = self.inputs(seen)[0].double()
         stored = inputs[:: len(inputs) // seen.groups].transpose(0, 1).reshape(len(inputs[0]), len(basis), -1)
         numbers = torch.einsum("icd,cdn->icn", stored, basis)
@@ -94,9 +93,8 @@ def measured(test: CutTest, bases: dict[str, dict[str, Tensor]], index: int) -> 
     """All runs of one document: with nothing, with numbers of groups by past rows, and with values of low rank."""
     (_, ids), cut = test.pieces[index], test.cuts[0]
     forward, answers = Forward.of(test.model, *inputs_of(ids)), cast("Tensor", ids)[cut + 1 :]
-    past = SharedPast(cut, forward.length)
-    noting = Cutting(cut, test.own, test.whole, past=past)
-    whole, spectra = noting.logits(forward), noting.spectra
+    cutting = LowRank(forward, cut, test.own, test.whole)
+    whole, spectra = cutting.logits(), cutting.spectra
     expected = functional.log_softmax(whole, -1)
     planned = [(run, {}) for run in runs(spectra, None) if run.rule in {"nothing", "joint past rows"}]
     for rule in RULES:
@@ -111,14 +109,13 @@ def measured(test: CutTest, bases: dict[str, dict[str, Tensor]], index: int) -> 
         for share in SHARES if rule.endswith("layer") else ():
             numbers = {name: torch.full((len(basis),), share * width[name]) for name, basis in own.items()}
             planned.append((_run(spectra, f"values by {rule}", share, numbers, width), own))
-    causal, choices = [run for run, _ in planned if run.causal], {}
+    cutting.causal = [run for run, _ in planned if run.causal]
     made = list[CutRun]()
     for run, own in planned:
-        cutting = LowRank(cut, test.own, test.whole, run, causal, choices, past=past, bases=own)
+        cutting.bases = own
         made.append(
-            CutRun(run.rule, run.scale, run.kept, *scored(cutting.logits(forward), expected, expected.exp(), answers))
+            CutRun(run.rule, run.scale, run.kept, *scored(cutting.logits(run), expected, expected.exp(), answers))
         )
-        past.settled = True
     stored = mean_numbers(spectra, {name: one.inputs + torch.zeros(one.stored) for name, one in spectra.items()})
     entropy = mean_numbers(spectra, {name: one.entropy for name, one in spectra.items()})
     loss = scored(whole, expected, expected.exp(), answers)[0]
@@ -142,7 +139,7 @@ def main(path: Path, name: str, documents: int, tokens: int = TOKENS) -> None:
     loaded = load_model(name)
     pieces = fresh_pieces(None, cast("AnyTokenizer", loaded.tokenizer), tokens)
     calibration, pieces = pieces[:CALIBRATION], pieces[CALIBRATION:][:documents]
-    test = CutTest.of(loaded.model, pieces, documents=documents, tokens=tokens, name=loaded.name)
+    test = CutTest(loaded.model, pieces, documents=documents, tokens=tokens, name=loaded.name)
     found = moments(loaded.model, calibration, loaded.model.config.num_key_value_heads)
     bases = {
         rule: {mixer: torch.linalg.eigh(one)[1].flip(-1) for mixer, one in own.items()} for rule, own in found.items()

@@ -120,7 +120,7 @@ def measures_of(layer: Layer, index: int) -> dict[str, Tensor]:
     H = weights[..., :CUT]
     block, weighted = (PastBlock(matrix) for matrix in (H, H * past_values(layer).double().norm(dim=-1)[:, None]))
     sink = torch.arange(CUT) == weights.mean(1).argmax(-1, keepdim=True)
-    joint = PastBlock(H.reshape(groups, -1, *H.shape[1:]), grouped=True).entropy[:, 0]
+    joint = PastBlock(H.reshape(groups, -1, H.shape[-1])).entropy
     return {
         "ess": block.entropy,
         "joint_ess": joint.repeat_interleave(len(H) // groups),

@@ -49,7 +49,7 @@ def entropies(stacks):
 
 def test_rows_behind_the_cut_read_values_of_low_rank():
     model = attention_model("llama")
-    test = CutTest.of(model, list(IDS[:1]), documents=1, tokens=LENGTH, settings=Settings(positions=[CUT]))
+    test = CutTest(model, list(IDS[:1]), documents=1, tokens=LENGTH, settings=Settings(positions=[CUT]))
     found = moments(model, IDS[1:], CACHES)
     bases = {rule: {name: torch.linalg.eigh(one)[1].flip(-1) for name, one in found[rule].items()} for rule in RULES}
     document = measured(test, bases, 0)

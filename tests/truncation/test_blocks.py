@@ -63,20 +63,6 @@ def test_several_inputs_a_position():
     checked(PastBlock.of(stepped, 9), stepped.dense()[9:, :9].flatten(-2).numpy(), inputs)
 
 
-def test_a_group_has_the_basis_of_its_stack():
-    g = torch.Generator().manual_seed(3)
-    matrices = torch.stack([random_operator("attention", seed, LENGTH).dense()[10:, :10] for seed in range(4)])
-    inputs = torch.randn(2, 2, 10, 3, generator=g, dtype=torch.float64)
-    block = PastBlock(matrices.unflatten(0, (2, 2)), grouped=True)
-    lost = block.lost(inputs, torch.tensor([[2], [4]]))
-    for group, rank in enumerate((2, 4)):
-        stack = np.concatenate([matrices[2 * group + head].numpy() for head in (0, 1)])
-        U, values, V = np.linalg.svd(stack, full_matrices=False)
-        np.testing.assert_allclose(block.values[group, 0].numpy(), values, atol=1e-7)
-        rest = ((U[:, rank:] * values[rank:]) @ V[rank:]).reshape(2, 14, 10)
-        np.testing.assert_allclose(lost[group].numpy(), rest @ inputs[group].numpy(), atol=1e-7)
-
-
 @pytest.mark.parametrize("columns", [300, 40])
 def test_a_few_eigenvectors_are_those_of_the_largest_values(columns):
     rows = torch.randn(4, 320, columns, generator=torch.Generator().manual_seed(5)) * 0.9 ** torch.arange(columns)

@@ -31,10 +31,9 @@ from statesize.operators import attention as attention_file
 from statesize.reduction.cache.budgets import GRID
 from statesize.texts.inputs import begun_excerpts
 from statesize.truncation import continuation as continuation_file
-from statesize.truncation.continuation import mixed_behind
+from statesize.truncation.continuation import Continuation, mixed_behind
 from statesize.truncation.cutting import Cutting
 from statesize.truncation.page import chart, notes, table
-from statesize.truncation.past import SharedPast
 from statesize.truncation.result import CutDocument, CutRun, TruncationResult
 from statesize.truncation.runs import PlannedRun
 from statesize.truncation.truncate import plan_truncation, scored, truncate
@@ -320,12 +319,11 @@ def cut_scan(body, scan, rank):
 @pytest.mark.parametrize("family", ["mamba", "mamba2", "qwen3_next", "kimi_linear", "rwkv"])
 def test_a_scan_is_cut_as_its_impulse_responses_are(family, rank):
     model = tiny_model(family)
-    forward = Forward.of(model, IDS)
-    noting = Cutting(CUT, {}, {})
-    expected = noting.logits(forward)
-    whole = {name: "attention of a hybrid" for name, one in noting.spectra.items() if one.kind == "attention"}
-    ranks = {name: torch.full_like(one.norm, rank).long() for name, one in noting.spectra.items()}
-    cut = Cutting(CUT, {}, whole, PlannedRun("number", 1.0, ranks, False, rank)).logits(forward)
+    cutting = Cutting(Forward.of(model, IDS), CUT, {}, {})
+    expected = cutting.logits()
+    cutting.whole |= {name: "attention of a hybrid" for name, one in cutting.spectra.items() if one.kind == "attention"}
+    ranks = {name: torch.full_like(one.norm, rank).long() for name, one in cutting.spectra.items()}
+    cut = cutting.logits(PlannedRun("number", 1.0, ranks, False, rank))
     file, name = next(
         (file, name)
         for file in source_files(named_parts(model))
@@ -343,13 +341,12 @@ def test_a_scan_is_cut_as_its_impulse_responses_are(family, rank):
 @pytest.mark.parametrize("family", ["gpt2", "bloom", "gemma2", "deepseek_v3", "gpt_oss"])
 def test_attention_at_full_rank_is_the_whole_model_and_without_a_past_is_two_texts(family):
     model = attention_model(family)
-    forward = Forward.of(model, IDS)
-    noting = Cutting(CUT, {}, {})
-    whole = noting.logits(forward)
+    cutting = Cutting(Forward.of(model, IDS), CUT, {}, {})
+    whole = cutting.logits()
 
     def at(rank):
-        ranks = {name: torch.full_like(one.norm, rank).long() for name, one in noting.spectra.items()}
-        return Cutting(CUT, {}, {}, PlannedRun("number", 1.0, ranks, False, rank)).logits(forward)
+        ranks = {name: torch.full_like(one.norm, rank).long() for name, one in cutting.spectra.items()}
+        return cutting.logits(PlannedRun("number", 1.0, ranks, False, rank))
 
     torch.testing.assert_close(whole, model(IDS, use_cache=False).logits[0, CUT:-1], rtol=0, atol=1e-5)
     torch.testing.assert_close(at(LENGTH), whole, rtol=0, atol=1e-4)
@@ -569,38 +566,11 @@ def test_attention_without_positions_is_named_and_its_rows_take_the_place_of_que
     assert truncate("sa", IDS, documents=1, tokens=LENGTH).unmoved == ()
 
 
-@torch.no_grad()
-def test_layers_whose_past_changes_are_computed_again():
-    torch.manual_seed(0)
-    first, second = nn.Linear(3, 3), nn.Linear(3, 3)
-    model, past = nn.Sequential(first, second), SharedPast(4, 6)
-
-    def run(inputs, others):
-        with ExitStack() as stack:
-            past.attach(named_parts(model), stack)
-            return first(inputs), second(others)
-
-    same, changed = torch.randn(1, 6, 3), torch.randn(2, 1, 6, 3)
-    run(same, changed[0])
-    run(same.clone().index_fill_(1, torch.tensor([4, 5]), 2.0), changed[1])
-    assert past.outputs[second] is None
-    past.settled = True
-    later = same.clone().index_fill_(1, torch.tensor([5]), 3.0)
-    for found, expected in zip(run(later, changed[0]), (first(later), second(changed[0])), strict=True):
-        torch.testing.assert_close(found, expected)
-    # Rows before the cut are those of the first run.
-    torch.testing.assert_close(run(changed[0], same)[0][:, :4], first(same)[:, :4])
-    assert "forward" not in vars(first)
-
-
-def logits_at(model, noting, past, rule, rank):
-    """Logits of a run with a rank of all units or groups, alone or as one of several over a text."""
-    grouped = rule == "joint ess"
-    ranks = {
-        name: torch.full((one.stored if grouped else len(one.norm),), rank) for name, one in noting.spectra.items()
-    }
-    run = PlannedRun(rule, 1.0, ranks, grouped, rank)
-    return Cutting(CUT, {}, {}, run, [run], past=past).logits(Forward.of(model, IDS)).clone()
+def run_at(spectra, rule, rank):
+    """A run with a rank of all units or groups."""
+    sizes = {name: one.stored if rule == "joint ess" else len(one.norm) for name, one in spectra.items()}
+    ranks = {name: torch.full((size,), rank) for name, size in sizes.items()}
+    return PlannedRun(rule, 1.0, ranks, rule == "joint ess", rank)
 
 
 @torch.no_grad()
@@ -608,19 +578,23 @@ def logits_at(model, noting, past, rule, rank):
 @pytest.mark.parametrize("rows", [256, 3])
 def test_a_model_behind_the_cut_alone_is_as_over_the_whole_text(rows, family, monkeypatch):
     monkeypatch.setattr(attention_file, "_ROWS", rows)  # a long text takes several strips
-    model, past = attention_model(family).double(), SharedPast(CUT, LENGTH)
-    noting = Cutting(CUT, {}, {}, past=past)
-    noting.logits(Forward.of(model, IDS))
-    assert past.continuation.sure
+    model = attention_model(family).double()
+    forward = Forward.of(model, IDS)
+    # What has noted nothing reads the whole text in each run.
+    cutting, whole = Cutting(forward, CUT, {}, {}), Cutting(forward, CUT, {}, {})
+    cutting.logits()
+    assert cutting.continuation.sure
     rules = [("nothing", 0), ("number", 2), ("joint ess", 2), ("past rows", 2), ("past tokens", 2)]
-    expected = [logits_at(model, noting, None, *rule) for rule in rules]
+    planned = [run_at(cutting.spectra, *rule) for rule in rules]
+    cutting.causal = whole.causal = [run for run in planned if run.causal]
+    expected = [whole.logits(run) for run in planned]
+    lengths = []
     # The model reads no token before the cut any more.
     read = model.get_input_embeddings().register_forward_pre_hook(lambda _, ids: lengths.append(ids[0].shape[1]))
-    lengths = []
-    for rule, logits in zip(rules, expected, strict=True):
+    for run, logits in zip(planned, expected, strict=True):
         # Gemma normalises in single precision whatever its weights are.
         most = 1e-5 if family == "gemma2" else 1e-12
-        torch.testing.assert_close(logits_at(model, noting, past, *rule), logits, rtol=0, atol=most)
+        torch.testing.assert_close(cutting.logits(run), logits, rtol=0, atol=most)
     read.remove()
     assert lengths == [LENGTH - CUT] * len(rules)
 
@@ -628,52 +602,27 @@ def test_a_model_behind_the_cut_alone_is_as_over_the_whole_text(rows, family, mo
 @torch.no_grad()
 @pytest.mark.parametrize("chunk", [LENGTH, 4])
 def test_a_model_that_reads_the_past_beside_attention_runs_over_the_whole_text(chunk):
-    model, past = attention_model("llama").double(), SharedPast(CUT, LENGTH)
+    model = attention_model("llama").double()
     # Each position sees the token before it, as where tokens are shifted; the last eight are whole chunks of four.
     shifted = lambda module, ids, found: found + found.roll(1, 1) * (torch.arange(found.shape[1]) % chunk > 0)[:, None]  # noqa: E731
     model.get_input_embeddings().register_forward_hook(shifted)
-    noting = Cutting(CUT, {}, {}, past=past)
-    noting.logits(Forward.of(model, IDS))
-    assert len(past.continuation.known) == 0
-    assert not past.continuation.sure
-    logits_at(model, noting, past, "nothing", 0)
-    past.settled = True
-    for rule in ("number", "past rows"):
-        expected = logits_at(model, noting, None, rule, 2)
-        torch.testing.assert_close(logits_at(model, noting, past, rule, 2), expected, rtol=0, atol=1e-5)
-
-
-@torch.no_grad()
-def test_attention_that_is_called_again_with_other_values_is_not_shared():
-    model, past = attention_model("llama"), SharedPast(CUT, LENGTH)
-    module, file = model.model.layers[0].self_attn, sys.modules[type(model).__module__]
-    query, key, value, other = torch.randn(4, 1, 4, LENGTH, 8, generator=torch.Generator().manual_seed(6))
-    usual = file.ALL_ATTENTION_FUNCTIONS["sdpa"]
-
-    def run(*values):
-        with ExitStack() as stack:
-            past.attach(named_parts(model), stack)
-            attend = file.ALL_ATTENTION_FUNCTIONS["sdpa"]
-            return [attend(module, query, key, one, None, scaling=0.5)[0] for one in values]
-
-    module.num_key_value_groups = 1
-    run(value)
-    past.settled = True
-    for found, one in zip(run(value, other), (value, other), strict=True):
-        torch.testing.assert_close(found, usual(module, query, key, one, None, scaling=0.5)[0])
+    cutting = Cutting(Forward.of(model, IDS), CUT, {}, {})
+    cutting.logits()
+    assert len(cutting.continuation.known) == 0
+    assert not cutting.continuation.sure
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("changed", [None, "query", "values", "dtype", "passed_on", "answer"])
 def test_attention_is_known_if_it_was_seen_to_be_that_of_what_it_took(changed, monkeypatch):
-    model, past = attention_model("llama"), SharedPast(CUT, LENGTH)
+    model, continuation = attention_model("llama"), Continuation(CUT, LENGTH)
     module, file = model.model.layers[0].self_attn, sys.modules[type(model).__module__]
     generator = torch.Generator().manual_seed(6)
     query, again = torch.randn(2, 1, 4, LENGTH, 8, generator=generator)
     key, value, *others = torch.randn(4, 1, 2, LENGTH, 8, generator=generator)
     usual = file.ALL_ATTENTION_FUNCTIONS["sdpa"]
     with ExitStack() as stack:
-        past.attach(named_parts(model), stack)
+        continuation.attach(named_parts(model), stack)
         file.ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, None, scaling=0.5)
     # Layers in low precision are seen in float32, and those in float32 may be in float64.
     dtype = torch.float64 if changed == "dtype" else torch.float32
@@ -685,11 +634,11 @@ def test_attention_is_known_if_it_was_seen_to_be_that_of_what_it_took(changed, m
         # What is seen later would be another T than the function's.
         rows = lambda operator, cut: 1.1 * operator.dense()[..., cut:, :]  # noqa: E731
         monkeypatch.setattr(continuation_file, "rows_behind", rows)
-    past.continuation.note(module, "layer", gated if changed == "passed_on" else seen)
-    assert list(past.continuation.known) == ([] if changed else [module])
+    continuation.note(module, "layer", gated if changed == "passed_on" else seen)
+    assert list(continuation.known) == ([] if changed else [module])
     if changed is None:
         later = again, *others
-        found = past.continuation.known[module].continued(*(part[:, :, CUT:] for part in later))
+        found = continuation.known[module].continued(*(part[:, :, CUT:] for part in later))
         whole = [torch.cat([a[:, :, :CUT], b[:, :, CUT:]], 2) for a, b in zip((query, key, value), later, strict=True)]
         expected = usual(module, *whole, None, scaling=0.5)[0].transpose(1, 2)[:, :, CUT:]
         torch.testing.assert_close(mixed_behind(CUT, found), expected, rtol=0, atol=1e-5)
@@ -872,14 +821,13 @@ def test_a_layer_that_does_not_mix_by_its_method_is_left_whole():
 def test_groups_late_in_a_text_keep_the_rank_of_their_stack():
     model, cut = attention_model("llama"), 15
     result = truncate(model, IDS, documents=1, tokens=LENGTH, settings=ss.Settings(positions=[cut]))
-    forward, noting = Forward.of(model, IDS), Cutting(cut, {}, {})
-    whole = noting.logits(forward)
+    cutting = Cutting(Forward.of(model, IDS), cut, {}, {})
+    whole = cutting.logits()
     # Heads have at most L − i = 5 numbers, the stack of two has 10.
-    ranks = {name: torch.full((2,), 10) for name in noting.spectra}
-    full = Cutting(cut, {}, {}, PlannedRun("joint ess", 1.0, ranks, True, 10.0)).logits(forward)
+    full = cutting.logits(run_at(cutting.spectra, "joint ess", 10))
     torch.testing.assert_close(full, whole, rtol=0, atol=1e-4)
     joint = next(run for run in result.documents[0].runs if run.rule == "joint ess")
-    expected = torch.cat([one.joint.ceil() for one in noting.spectra.values()]).mean()
+    expected = torch.cat([one.joint.ceil() for one in cutting.spectra.values()]).mean()
     assert joint.kept == pytest.approx(float(expected))
     assert joint.kept > 5
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from statesize.adapters.forward import Forward
 from statesize.adapters.kernels.attention import Attend, replaced_attention
 from statesize.adapters.models.model_state import NamedModules, known_options
-from statesize.adapters.observation import Observation, unchanged
+from statesize.adapters.observation import Observation, Units, unchanged
 from statesize.adapters.replaced import source_files
-from statesize.operators import SoftmaxAttention
+from statesize.operators import Operator, SoftmaxAttention
 
 Behind = Callable[[Observation], Tensor]
 """What attention passes on behind the cut, (1, H, L − i, P), given what it would mix whole."""
@@ -30,25 +30,24 @@ class KnownAttention:
     """Attention whose T follows from what its function is given.
 
     Attributes:
-        observed: Makes what it mixes of query, key and values.
+        seen: What it mixes, of these queries, keys and values.
         query: That of the whole text, (1, H, L, d); behind the cut that of the last run, as of the others.
         key: As many keys.
         values: As many values.
     """
 
-    observed: Callable[[Tensor, Tensor, Tensor], Observation]
+    seen: Observation
     query: Tensor
     key: Tensor
     values: Tensor
 
     def continued(self, *given: Tensor) -> Observation:
         """What it mixes, if its function is given these queries, keys and values of the last positions."""
-        held = self.query, self.key, self.values
-        for whole, part in zip(held, given, strict=True):
+        for whole, part in zip((self.query, self.key, self.values), given, strict=True):
             # Heads of a group read the same keys and values.
             heads = whole.view(1, part.shape[1], -1, *whole.shape[2:])
             heads[..., -part.shape[2] :, :] = part[:, :, None]
-        return self.observed(*held)
+        return self.seen
 
 
 @dataclass(eq=False)
@@ -68,7 +67,6 @@ class Continuation:
     sure: bool = field(default=False, init=False)
     _given: dict[nn.Module, tuple[Tensor, ...]] = field(default_factory=dict[nn.Module, tuple[Tensor, ...]], init=False)
     _names: set[str] = field(default_factory=set[str], init=False)
-    _logits: Tensor | None = field(default=None, init=False)
 
     def attach(self, parts: NamedModules, stack: ExitStack) -> None:
         """See what attention functions of a model are given and return in a run over the whole text."""
@@ -94,15 +92,18 @@ class Continuation:
             return
         options = {"scale": operator.scale, "window": operator.window, "soft_cap": operator.soft_cap}
         attention = partial(SoftmaxAttention, **options, sink=operator.sink, checked=True)
-        observed = partial(_observed, seen.name, seen.kind, seen.groups, attention)
-        held = [part.repeat_interleave(given[0].shape[1] // part.shape[1], 1) for part in given]
-        pairs = zip(held, (operator.query, operator.key, seen.values), strict=True)
+        query, key, values = (part.repeat_interleave(given[0].shape[1] // part.shape[1], 1) for part in given)
+        pairs = ((query, operator.query), (key, operator.key), (values, seen.values))
         if seen.passed_on is not unchanged or not all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs):
             return
-        known = KnownAttention(observed, *held)
-        rows = mixed_behind(self.cut, observed(*held)).transpose(1, 2)
+
+        def of_units(units: Units) -> Operator:
+            return attention(query, key)[:, units]
+
+        seen = replace(seen, operator=of_units, values=values, mixed=values)
+        rows = mixed_behind(self.cut, seen).transpose(1, 2)
         if bool((rows - answer[:, self.cut :]).abs().max() <= _ROUNDING * answer.abs().max()):
-            self.known[module] = known
+            self.known[module] = KnownAttention(seen, query, key, values)
             self._names.add(name)
 
     def settle(self, forward: Forward, logits: Tensor, names: Collection[str]) -> None:
@@ -115,7 +116,7 @@ class Continuation:
             self.known.clear()
 
     def logits(self, forward: Forward, behind: Behind) -> Tensor:
-        """Logits from the cut on without the last; the next run may overwrite them."""
+        """Logits from the cut on without the last."""
         positions = torch.arange(self.cut, self.length, device=forward.args[0].device)[None]
         options = known_options(forward.model, position_ids=positions, logits_to_keep=self.length - self.cut)
         ids, kwargs = forward.args[0][:, self.cut :], {**forward.kwargs, **options}
@@ -123,11 +124,6 @@ class Continuation:
 
         def attach(stack: ExitStack) -> None:
             stack.enter_context(replaced_attention(source_files(forward.parts), partial(self._attending, behind)))
-            # What a model of transformers says its head is.
-            head = getattr(forward.model, "get_output_embeddings", lambda: None)()
-            if type(head) is nn.Linear and "forward" not in vars(head):
-                vars(head)["forward"] = partial(self._head, head)
-                stack.callback(vars(head).pop, "forward")
 
         return cast("Tensor", part.hidden(attach=attach))[0, :-1].float()
 
@@ -141,17 +137,6 @@ class Continuation:
 
         return attend
 
-    def _head(self, module: nn.Linear, inputs: Tensor) -> Tensor:
-        """What the head returns, in the memory of the last run: to take so much anew takes a fifth of its time."""
-        rows = inputs.flatten(0, -2)
-        shape = (len(rows), module.out_features)
-        if self._logits is None or self._logits.shape != shape:
-            self._logits = rows.new_empty(shape)
-        torch.mm(rows, module.weight.T, out=self._logits)
-        if (bias := cast("Tensor | None", module.bias)) is not None:
-            self._logits += bias
-        return self._logits.view(*inputs.shape[:-1], -1)
-
 
 def rows_behind(attention: SoftmaxAttention, cut: int) -> Tensor:
     """Rows of T behind a cut, (..., L − i, L)."""
@@ -161,11 +146,3 @@ def rows_behind(attention: SoftmaxAttention, cut: int) -> Tensor:
 def mixed_behind(cut: int, seen: Observation) -> Tensor:
     """What attention passes on behind a cut, (1, H, L − i, P)."""
     return rows_behind(cast("SoftmaxAttention", seen.operator(slice(None))), cut) @ seen.values
-
-
-def _observed(
-    name: str, kind: str, groups: int, attention: Callable[..., Any], query: Tensor, key: Tensor, values: Tensor
-) -> Observation:
-    """A call of attention by queries, keys and values (1, H, L, d)."""
-    operator = attention(query, key)
-    return Observation(name, kind, lambda units: operator[:, units], values, values, None, 0, groups=groups)

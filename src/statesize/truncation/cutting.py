@@ -1,4 +1,4 @@
-"""A run of a model in which what each mixer carries past a cut is noted, or replaced by its best low rank."""
+"""Runs of a model in which what each mixer carries past a cut is noted, or replaced by its best low rank."""
 
 from __future__ import annotations
 
@@ -21,13 +21,10 @@ from statesize.errors import ModelError
 from statesize.operators import Dense, Operator, Recurrence, SoftmaxAttention
 from statesize.truncation.blocks import PastBlock, dropped, past_block
 from statesize.truncation.causal import PastReading
-from statesize.truncation.continuation import rows_behind
+from statesize.truncation.continuation import Continuation, rows_behind
 from statesize.truncation.curves import MeasuredCurves, expected_tokens, prefix_layer
-from statesize.truncation.past import SharedPast
 from statesize.truncation.runs import MixerSpectra, PlannedRun
 
-# Given H_i, inputs (S, units, c, P), and ranks.
-_Take = Callable[[PastBlock, Tensor, Tensor], Tensor]
 # Units whose blocks are held at once.
 _UNITS = 256
 _INSIDE = "what it mixes is computed inside one of its parts, where it cannot be replaced"
@@ -35,44 +32,50 @@ _INSIDE = "what it mixes is computed inside one of its parts, where it cannot be
 
 @dataclass(eq=False)
 class Cutting:
-    """One run over one text with a cut.
+    """All runs of a model over one text with a cut: one that notes, then those with every mixer cut.
 
     Attributes:
+        forward: The model and the text.
         cut: Position i.
         own: Modules with a method `operator`, by name.
-        whole: Mixers that are left as they are, with the reason, by name; it grows in a run that notes.
-        run: What is kept of each mixer; None notes spectra instead.
-        causal: All runs over the same text without hindsight.
-        choices: What these drop of the inputs before the cut, by the name of the mixer; the past is the same in all, so
-            that the first run finds it.
-        spectra: Those of each mixer, by name, in the order of calls.
-        unmoved: Attention whose queries nothing that is known moves behind the cut.
-        past: What runs over the same text have in common.
+        whole: Mixers that are left as they are, with the reason, by name; it grows in the run that notes.
         curves: By which tokens of a cache are chosen, where a run does.
+        unmoved: Attention whose queries nothing that is known moves behind the cut.
+        causal: All runs without hindsight; the first one chooses for all, since their past is the same.
+        run: The present one; None in that which notes.
+        spectra: Those of each mixer, by name, in the order of calls.
     """
 
+    forward: Forward
     cut: int
     own: Mapping[str, nn.Module]
     whole: dict[str, str]
-    run: PlannedRun | None = None
-    causal: Sequence[PlannedRun] = ()
-    choices: dict[str, Choices] = field(default_factory=dict[str, "Choices"])
-    spectra: dict[str, MixerSpectra] = field(default_factory=dict[str, MixerSpectra])
-    unmoved: set[str] = field(default_factory=set[str])
-    past: SharedPast | None = None
     curves: MeasuredCurves | None = None
+    unmoved: set[str] = field(default_factory=set[str])
+    causal: Sequence[PlannedRun] = ()
+    run: PlannedRun | None = field(default=None, init=False)
+    spectra: dict[str, MixerSpectra] = field(default_factory=dict[str, MixerSpectra], init=False)
+    continuation: Continuation = field(init=False)
+    _choices: dict[str, Choices] = field(default_factory=dict[str, "Choices"], init=False)
+    _rotations: dict[str, Rotation | None] = field(default_factory=dict[str, "Rotation | None"], init=False)
     _calls: Counter[str] = field(default_factory=Counter[str], init=False)
     _running: ModuleStack = field(init=False)
 
-    def logits(self, forward: Forward) -> Tensor:
-        """Logits from the cut on without the last, (L − i − 1, V) float32, which the next run may overwrite."""
-        if self.run is not None and self.past is not None and self.past.continuation.sure:
-            return self.past.continuation.logits(forward, self._behind)
+    def __post_init__(self) -> None:
+        self.continuation = Continuation(self.cut, self.forward.length)
+
+    def logits(self, run: PlannedRun | None = None) -> Tensor:
+        """Logits from the cut on without the last, (L − i − 1, V) float32."""
+        # Without a run nothing is cut, and spectra are noted.
+        forward, self.run = self.forward, run
+        self._calls.clear()
+        if run is not None and self.continuation.sure:
+            return self.continuation.logits(forward, self._behind)
         count = forward.length - self.cut
 
         def attach(stack: ExitStack) -> None:
-            if self.past is not None:
-                self.past.attach(forward.parts, stack)
+            if run is None:
+                self.continuation.attach(forward.parts, stack)
             for name, module in self.own.items():
                 original = cast("Any", module).mixed_values
                 vars(module)["mixed_values"] = self._mixing(name, module, original)
@@ -87,10 +90,8 @@ class Cutting:
         if logits is None:
             raise ModelError(f"{type(forward.model).__name__} must return logits, got no tensor. Load a causal model.")
         behind = logits[0, -count:-1].float()
-        if self.run is None and self.past is not None and not self.whole:
-            self.past.continuation.settle(forward, behind, self.spectra)
-            if self.past.continuation.sure:
-                self.past.outputs.clear()
+        if run is None and not self.whole:
+            self.continuation.settle(forward, behind, self.spectra)
         return behind
 
     def _mixing(self, name: str, module: Any, original: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -131,11 +132,11 @@ class Cutting:
 
     def _behind(self, seen: Observation) -> Tensor:
         """Y behind the cut, (1, units, L − i, P), of attention with every H_i at its rank."""
-        name, run = self._called(seen), cast("PlannedRun", self.run)
+        name = self._called(seen)
         rows = rows_behind(cast("SoftmaxAttention", seen.operator(slice(None))), self.cut)
-        rest = self.dropped(name, seen, run)
+        rest = self.dropped(name, seen)
         if rest is None:
-            rest = self._at_best(PastBlock.dropped, name, seen, run, rows)
+            rest = self._at_best(name, seen, rows)
         kept = self.inputs(seen) - rest.to(seen.values.dtype)
         return rows @ torch.cat([kept, seen.values[:, :, self.cut :]], 2)
 
@@ -152,31 +153,27 @@ class Cutting:
             return None
         if self.run is None:
             self.spectra[name] = self._noted(seen)
-            if self.past is not None:
-                self._rotation(name, seen)
-                self.past.continuation.note(self._running.frame.module, name, seen)
+            self._rotation(name, seen)
+            self.continuation.note(self._running.frame.module, name, seen)
             return None
-        lost = self.lost(name, seen, self.run)
+        rest = self.dropped(name, seen)
+        lost = self._at_best(name, seen) if rest is None else self._past_part(seen, rest)
         padded = torch.nn.functional.pad(lost, (0, 0, self.cut, 0))
         # Gates act on what T u becomes; biases are in both terms.
         units = slice(None)
         difference = seen.passed_on(padded, units) - seen.passed_on(torch.zeros_like(padded), units)
         return seen.mixed.double() - difference
 
-    def lost(self, name: str, seen: Observation, run: PlannedRun) -> Tensor:
-        """What rows behind the cut no longer read of a mixer in a run, (S, units, L − i, P)."""
-        rest = self.dropped(name, seen, run)
-        return self._at_best(PastBlock.lost, name, seen, run) if rest is None else self.past_part(seen, rest)
-
-    def dropped(self, name: str, seen: Observation, run: PlannedRun) -> Tensor | None:
-        """What a run drops of the inputs before the cut, (S, units, i, P); None where that depends on what reads."""
+    def dropped(self, name: str, seen: Observation) -> Tensor | None:
+        """What the run drops of the inputs before the cut, (S, units, i, P); None where that depends on what reads."""
+        run = cast("PlannedRun", self.run)
         if run.rule == "nothing":
             return self.inputs(seen)
         if not run.causal:
             return None
-        if name not in self.choices:
-            self.choices[name] = self._chosen(name, seen)
-        return self.choices[name].dropped(run, run.ranks[name].to(seen.values.device), self.inputs(seen))
+        if name not in self._choices:
+            self._choices[name] = self._chosen(name, seen)
+        return self._choices[name].dropped(run, run.ranks[name].to(seen.values.device), self.inputs(seen))
 
     def _noted(self, seen: Observation) -> MixerSpectra:
         blocks = [block for _, block in self._blocks(seen)]
@@ -191,19 +188,19 @@ class Cutting:
             limits[:, 1],
             min(inputs, seen.state_size or inputs, blocks[0].columns),
             blocks[0].right is not None,
-            self._group_blocks(seen).entropy[0, :, 0].cpu() if seen.groups else None,
+            self._stacks(seen).entropy[0].cpu() if seen.groups else None,
         )
 
     def _blocks(self, seen: Observation, rows: Tensor | None = None) -> Iterator[tuple[slice, PastBlock]]:
         """H_i of the units of a mixer, some at once; from rows of T behind the cut where they are known."""
-        if rows is not None:
-            return ((part, PastBlock(rows[:, part, :, : self.cut])) for part in _parts(seen))
-        return ((part, PastBlock.of(seen.operator(part), self.cut)) for part in _parts(seen))
+        for part in _parts(seen):
+            known = None if rows is None else PastBlock(rows[:, part, :, : self.cut])
+            yield part, known or PastBlock.of(seen.operator(part), self.cut)
 
-    def _group_blocks(self, seen: Observation, rows: Tensor | None = None) -> PastBlock:
-        """H_i of all units, (S, groups, units of a group, ...), with one basis per group."""
+    def _stacks(self, seen: Observation, rows: Tensor | None = None) -> PastBlock:
+        """H_i of the units of each group, one below the other, (S, groups, units of a group · (L − i), i)."""
         matrix = past_block(seen.operator(slice(None)), self.cut) if rows is None else rows[..., : self.cut]
-        return PastBlock(matrix.reshape(len(matrix), seen.groups, -1, *matrix.shape[2:]), grouped=True)
+        return PastBlock(matrix.reshape(len(matrix), seen.groups, -1, matrix.shape[-1]))
 
     def inputs(self, seen: Observation) -> Tensor:
         """Inputs u of all units before the cut, (S, units, i, P)."""
@@ -211,37 +208,32 @@ class Cutting:
 
     def _chosen(self, name: str, seen: Observation) -> Choices:
         """What all runs without hindsight keep of what a mixer has before the cut."""
-        rotation, inputs, units = self._rotation(name, seen), self.inputs(seen), seen.values.shape[1]
-        state = isinstance(seen.operator(slice(0, 1)), Recurrence)
-        numbers = [run for run in self.causal if state or not run.of_tokens]
-        tokens = {run.rule for run in self.causal} - {run.rule for run in numbers}
-        found: dict[PlannedRun, list[Tensor]] = {run: [] for run in numbers}
-        orders: dict[str, Tensor] = {}
+        rotation, operator, units = self._rotation(name, seen), seen.operator(slice(None)), seen.values.shape[1]
+        state = isinstance(operator, Recurrence)
+        tokens = {run.rule for run in self.causal if run.of_tokens and not state}
+        found: dict[PlannedRun, list[Tensor]] = {run: [] for run in self.causal if run.rule not in tokens}
         past_tokens: list[Tensor] = []
         for part in _parts(seen):
-            reading = PastReading(seen.operator(part), self.cut, rotation)
-            for readers in dict.fromkeys(self._readers(run, seen) for run in numbers):
-                alike, basis = [run for run in numbers if self._readers(run, seen) == readers], reading.rows(readers)
+            reading, inputs = PastReading(seen.operator(part), self.cut, rotation), self.inputs(seen)[:, part]
+            for readers in dict.fromkeys(self._readers(run, seen) for run in found):
+                alike, basis = [run for run in found if self._readers(run, seen) == readers], reading.rows(readers)
                 # Several inputs of one position lie behind one another.
-                given = inputs[:, part].reshape(*inputs[:, part].shape[:2], basis.shape[-2], -1)
+                given = inputs.reshape(*inputs.shape[:2], basis.shape[-2], -1)
                 # As exact as the model itself, but for states.
                 given, basis = (given.to(basis.dtype), basis) if state else (given, basis.to(given.dtype))
                 ranks = torch.stack([run.ranks[name].repeat_interleave(readers)[part] for run in alike])
-                rest = dropped(given, basis, ranks[:, None].to(basis.device))
-                for run, one in zip(alike, rest, strict=True):
-                    found[run].append(one.reshape(inputs[:, part].shape).float())
+                for run, rest in zip(alike, dropped(given, basis, ranks[:, None].to(basis.device)), strict=True):
+                    found[run].append(rest.reshape(inputs.shape).float())
             if tokens:
                 past_tokens.append(reading.tokens())
-        if tokens:
-            orders = dict.fromkeys(tokens, torch.cat(past_tokens, 1))
-            operator = seen.operator(slice(None))
-            if isinstance(operator, SoftmaxAttention):
-                layer = partial(prefix_layer, name, operator, seen.values, self.cut, rotation)
-                if "expected tokens" in tokens:
-                    orders["expected tokens"] = expected_tokens(layer(units))[None]
-                if self.curves is not None and name in self.curves.errors:
-                    order = self.curves.order(layer(seen.groups or units))
-                    orders["tokens by curves"] = order.repeat_interleave(units // len(order), 0)[None]
+        orders = dict.fromkeys(tokens, torch.cat(past_tokens, 1)) if tokens else {}
+        if tokens and isinstance(operator, SoftmaxAttention):
+            layer = partial(prefix_layer, name, operator, seen.values, self.cut, rotation)
+            if "expected tokens" in tokens:
+                orders["expected tokens"] = expected_tokens(layer(units))[None]
+            if self.curves is not None and name in self.curves.errors:
+                order = self.curves.order(layer(seen.groups or units))
+                orders["tokens by curves"] = order.repeat_interleave(units // len(order), 0)[None]
         return Choices(
             {run: torch.cat(each, 1) for run, each in found.items()},
             {rule: order.argsort(-1) for rule, order in orders.items()},
@@ -256,15 +248,14 @@ class Cutting:
         operator = seen.operator(slice(None))
         if not isinstance(operator, SoftmaxAttention):
             return None
-        rotations = {} if self.past is None else self.past.rotations
-        if name not in rotations:
-            rotations[name] = rotation_of(self._running, operator.query)
+        if name not in self._rotations:
+            self._rotations[name] = rotation_of(self._running, operator.query)
         # The layers of this library have no rotary embeddings.
-        if rotations[name] is None and not type(self.own.get(seen.name)).__module__.startswith("statesize."):
+        if self._rotations[name] is None and not type(self.own.get(seen.name)).__module__.startswith("statesize."):
             self.unmoved.add(seen.name)
-        return rotations[name]
+        return self._rotations[name]
 
-    def past_part(self, seen: Observation, inputs: Tensor) -> Tensor:
+    def _past_part(self, seen: Observation, inputs: Tensor) -> Tensor:
         """H u of all units, (S, units, L − i, P), for inputs before the cut."""
         operator = seen.operator(slice(None))
         if isinstance(operator, Dense | SoftmaxAttention):
@@ -274,20 +265,21 @@ class Cutting:
         padded = torch.nn.functional.pad(inputs.double(), (0, 0, 0, seen.values.shape[2] - self.cut))
         return operator.to(torch.float64).apply(padded)[:, :, self.cut :]
 
-    def _at_best(
-        self, take: _Take, name: str, seen: Observation, run: PlannedRun, rows: Tensor | None = None
-    ) -> Tensor:
-        """What the best approximation, of a rank of each unit or group, drops of all inputs, or what outputs lose."""
+    def _at_best(self, name: str, seen: Observation, rows: Tensor | None = None) -> Tensor:
+        """What outputs lose at the rank of each unit or group; what is dropped of the inputs, where rows are given."""
+        run = cast("PlannedRun", self.run)
         ranks = run.ranks[name].to(seen.values.device)
         if run.grouped and seen.groups:
             inputs = self.inputs(seen)
             inputs = inputs.reshape(len(inputs), seen.groups, -1, *inputs.shape[2:])
-            return take(self._group_blocks(seen, rows), inputs, ranks[:, None]).flatten(1, 2)
+            rest = self._stacks(seen, rows).dropped(inputs, ranks).flatten(1, 2)
+            return self._past_part(seen, rest) if rows is None else rest
         parts: list[Tensor] = []
         for units, block in self._blocks(seen, rows):
             inputs = seen.values[:, units, : self.cut]
             # Several inputs of one position lie behind one another.
-            parts.append(take(block, inputs.reshape(*inputs.shape[:2], block.columns, -1), ranks[units]))
+            inputs = inputs.reshape(*inputs.shape[:2], block.columns, -1)
+            parts.append((block.lost if rows is None else block.dropped)(inputs, ranks[units]))
         return torch.cat(parts, 1)
 
 

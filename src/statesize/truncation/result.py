@@ -90,6 +90,11 @@ class CutDocument:
         """What is independent of other documents; pieces and cuts of one text are one unit."""
         return self.document if self.text is None else self.text
 
+    def lost(self, of: Measure, index: int = 0) -> float:
+        """What a run loses by a measure, nats per token; the first run has H_i = 0."""
+        run = self.runs[index]
+        return run.divergence if of == "divergence" else run.loss - self.loss
+
 
 @dataclass(frozen=True, repr=False)
 class Row:
@@ -200,12 +205,12 @@ class TruncationResult:
     @property
     def worth(self) -> Interval:
         """The context's worth in nats per token, by which loss is larger with H_i = 0."""
-        return self._mean(lambda one: one.runs[0].loss - one.loss)
+        return self._mean(lambda one: one.lost("worth"))
 
     @property
     def moved(self) -> Interval:
         """How far the predictions move with H_i = 0, by their divergence in nats per token."""
-        return above_zero(self._mean(lambda one: one.runs[0].divergence))
+        return above_zero(self._mean(lambda one: one.lost("divergence")))
 
     @property
     def context_matters(self) -> bool:
@@ -249,14 +254,13 @@ class TruncationResult:
         at = self.at if at is None else at
         if of == "worth" and not self.context_matters:
             return CausalSize(at, of, *[Interval(math.nan)] * 3)
-        lost = _MEASURES[of]
 
         def sizes(some: Sequence[CutDocument]) -> tuple[float, float, float]:
             inputs, stored = fmean(one.inputs for one in some), fmean(one.stored for one in some)
             groups = any(run.rule == "joint past rows" for run in some[0].runs)
             # Without groups each head stores its own.
-            numbers = _causal_numbers(some, CAUSAL if groups else (*CAUSAL, *JOINT), inputs, at, lost)
-            together = _causal_numbers(some, JOINT, stored, at, lost) if groups else numbers
+            numbers = _causal_numbers(some, CAUSAL if groups else (*CAUSAL, *JOINT), inputs, at, of)
+            together = _causal_numbers(some, JOINT, stored, at, of) if groups else numbers
             return numbers / fmean(one.entropy for one in some), numbers / inputs, together / stored
 
         found = sizes(self.documents)
@@ -386,24 +390,16 @@ class TruncationResult:
             run.rule,
             run.scale,
             self._mean(lambda one: one.runs[index].kept).value,
-            self._mean(lambda one: one.runs[index].loss - one.loss),
-            self._share(_MEASURES["worth"], index) if self.context_matters else Interval(math.nan),
-            above_zero(self._mean(lambda one: one.runs[index].divergence)),
-            above_zero(self._share(_MEASURES["divergence"], index)),
+            self._mean(lambda one: one.lost("worth", index)),
+            self._share("worth", index) if self.context_matters else Interval(math.nan),
+            above_zero(self._mean(lambda one: one.lost("divergence", index))),
+            above_zero(self._share("divergence", index)),
         )
 
-    def _share(self, of: Callable[[CutDocument, CutRun], float], index: int) -> Interval:
+    def _share(self, of: Measure, index: int) -> Interval:
         """Ratio of the mean to that of the run without a past."""
-        without = self._numbers(lambda one: of(one, one.runs[0]))
-        more = self._numbers(lambda one: of(one, one.runs[index]))
+        more, without = (self._numbers(lambda one, at=at: one.lost(of, at)) for at in (index, 0))
         return ratio_interval(more, without, self._units)
-
-
-# What a run loses by each measure.
-_MEASURES: dict[Measure, Callable[[CutDocument, CutRun], float]] = {
-    "divergence": lambda _, run: run.divergence,
-    "worth": lambda one, run: run.loss - one.loss,
-}
 
 
 def _causal_numbers(
@@ -411,16 +407,16 @@ def _causal_numbers(
     rules: Sequence[str],
     everything: float,
     at: float,
-    of: Callable[[CutDocument, CutRun], float],
+    of: Measure,
 ) -> float:
     """Numbers per channel at which the better of some rules loses a share of what no past loses, over documents."""
-    lost = fmean(of(one, one.runs[0]) for one in documents)
+    lost = fmean(one.lost(of) for one in documents)
     if not lost > 0:
         return math.nan
     curves: dict[str, dict[float, float]] = {}
     for index, run in enumerate(documents[0].runs):
         if run.rule in rules:
-            share = fmean(of(one, one.runs[index]) for one in documents) / lost
+            share = fmean(one.lost(of, index) for one in documents) / lost
             curves.setdefault(run.rule, {})[fmean(one.runs[index].kept for one in documents)] = share
     return min((_numbers_at(curve, everything, at) for curve in curves.values()), default=everything)
 

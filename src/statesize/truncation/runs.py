@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ JOINT = ("joint past rows", "tokens by curves")
 """Rules with one choice for all heads of a group."""
 JOINT_SCALES = (1.0, 2.0, 4.0, 8.0)
 """Their numbers, in units of the joint ESS of each group."""
+
+Numbers: TypeAlias = dict[str, Tensor]
+"""For each mixer by its name a number for each unit or group."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +76,7 @@ class PlannedRun:
 
     rule: str
     scale: float
-    ranks: dict[str, Tensor]
+    ranks: Numbers
     grouped: bool
     kept: float
 
@@ -92,7 +96,7 @@ def runs(
     number: int | None,
     *,
     expected: bool = False,
-    budgets: Callable[[dict[str, int], dict[str, Tensor]], dict[str, Tensor]] | None = None,
+    budgets: Callable[[dict[str, int], Numbers], Numbers] | None = None,
 ) -> list[PlannedRun]:
     """All runs of one cut, that of H_i = 0 first.
 
@@ -106,48 +110,46 @@ def runs(
     Returns:
         Runs in the order of the result.
     """
-    planned = [_run(spectra, "nothing", 0.0, {name: torch.zeros_like(one.norm) for name, one in spectra.items()})]
-    for scale in SCALES:
-        by_ess = _run(spectra, "ess", scale, {name: scale * one.entropy for name, one in spectra.items()})
-        planned.append(by_ess)
-        if scale == 1:
-            for rule in ("equal", "norm"):
-                sizes = {
-                    name: torch.ones_like(one.norm) if rule == "equal" else one.norm for name, one in spectra.items()
-                }
-                planned.append(_run(spectra, rule, scale, _spread(spectra, sizes, by_ess.kept)))
-    for rule in CAUSAL:
-        if rule != "past rows" and all(one.state for one in spectra.values()):
-            continue
-        if rule == "expected tokens" and not expected:
-            continue
-        for scale in CAUSAL_SCALES:
-            by_ess = _run(spectra, rule, scale, {name: scale * one.entropy for name, one in spectra.items()})
-            planned.append(by_ess)
-            if rule == "past rows" and scale == 1:
-                sizes = {name: torch.ones_like(one.norm) for name, one in spectra.items()}
-                planned.append(_run(spectra, "equal past rows", scale, _spread(spectra, sizes, by_ess.kept)))
-    if number is not None:
-        everywhere = {name: torch.full_like(one.norm, number) for name, one in spectra.items()}
-        planned.append(_run(spectra, "number", 1.0, everywhere))
+    entropy, norm = ({name: getattr(one, of) for name, one in spectra.items()} for of in ("entropy", "norm"))
+    alike = {name: torch.ones_like(one) for name, one in norm.items()}
     joint = {name: one.entropy if one.joint is None else one.joint for name, one in spectra.items()}
+    planned = [_run(spectra, "nothing", 0.0, _times(0.0, alike))]
+
+    def plan(
+        rule: str, sizes: Numbers, scales: tuple[float, ...], spread: dict[str, Numbers] | None = None, **how: bool
+    ) -> None:
+        """Add a run at each scale, and behind that of 1 runs with as many numbers that are spread by other sizes."""
+        for scale in scales:
+            planned.append(run := _run(spectra, rule, scale, _times(scale, sizes), **how))
+            if scale == 1 and spread:
+                planned.extend(_run(spectra, of, 1.0, _spread(spectra, spread[of], run.kept)) for of in spread)
+
+    plan("ess", entropy, SCALES, {"equal": alike, "norm": norm})
+    plan("past rows", entropy, CAUSAL_SCALES, {"equal past rows": alike})
+    if not all(one.state for one in spectra.values()):
+        plan("past tokens", entropy, CAUSAL_SCALES)
+        if expected:
+            plan("expected tokens", entropy, CAUSAL_SCALES)
+    if number is not None:
+        planned.append(_run(spectra, "number", 1.0, _times(number, alike)))
     if any(one.joint is not None for one in spectra.values()):
-        largest = {name: one.entropy if one.joint is None else one.largest for name, one in spectra.items()}
-        planned.append(_run(spectra, "joint ess", 1.0, joint, grouped=True))
-        planned.append(_run(spectra, "largest head", 1.0, largest, grouped=True))
-        for scale in JOINT_SCALES:
-            numbers = {name: scale * size for name, size in joint.items()}
-            planned.append(_run(spectra, "joint past rows", scale, numbers, grouped=True))
+        plan("joint ess", joint, (1.0,), grouped=True)
+        plan("largest head", {name: one.largest for name, one in spectra.items()}, (1.0,), grouped=True)
+        plan("joint past rows", joint, JOINT_SCALES, grouped=True)
     if budgets is not None:
+        held = {name: one.held for name, one in spectra.items()}
         for scale in JOINT_SCALES:
-            numbers = {name: scale * size for name, size in joint.items()}
-            numbers |= budgets({name: one.held for name, one in spectra.items()}, numbers)
-            planned.append(_run(spectra, "tokens by curves", scale, numbers, grouped=True))
+            numbers = _times(scale, joint)
+            planned.append(_run(spectra, "tokens by curves", scale, numbers | budgets(held, numbers), grouped=True))
     return planned
 
 
+def _times(scale: float, sizes: Numbers) -> Numbers:
+    return {name: scale * size for name, size in sizes.items()}
+
+
 def _run(
-    spectra: dict[str, MixerSpectra], rule: str, scale: float, numbers: dict[str, Tensor], *, grouped: bool = False
+    spectra: dict[str, MixerSpectra], rule: str, scale: float, numbers: Numbers, *, grouped: bool = False
 ) -> PlannedRun:
     """A run with ⌈numbers⌉ for each unit or group."""
     # The stack of a group may have more rows, and a larger rank, than one of its units; without hindsight a choice may
@@ -160,16 +162,16 @@ def _run(
     return PlannedRun(rule, scale, ranks, grouped, mean_numbers(spectra, ranks))
 
 
-def mean_numbers(spectra: dict[str, MixerSpectra], numbers: dict[str, Tensor]) -> float:
+def mean_numbers(spectra: dict[str, MixerSpectra], numbers: Numbers) -> float:
     """Mean over all channels of a number for each unit, or over all stored channels of one for each group."""
     total = sum(float(numbers[name].sum()) * one.multiplicity for name, one in spectra.items())
     return total / sum(len(numbers[name]) * one.multiplicity for name, one in spectra.items())
 
 
-def _spread(spectra: dict[str, MixerSpectra], sizes: dict[str, Tensor], kept: float) -> dict[str, Tensor]:
+def _spread(spectra: dict[str, MixerSpectra], sizes: Numbers, kept: float) -> Numbers:
     """Whole numbers in proportion to sizes, at least 1 where there is anything to keep, so many on the mean."""
 
-    def at(scale: float) -> dict[str, Tensor]:
+    def at(scale: float) -> Numbers:
         return {
             name: torch.where(one.norm > 0, (scale * sizes[name]).round().clamp(min=1).clamp(max=one.most), 0)
             for name, one in spectra.items()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,14 +38,12 @@ from statesize.texts.inputs import (
 from statesize.texts.rows import evenly
 from statesize.texts.tokens import AnyTokenizer
 from statesize.truncation.curves import MeasuredCurves
-from statesize.truncation.cutting import Choices, Cutting
-from statesize.truncation.past import SharedPast
+from statesize.truncation.cutting import Cutting
 from statesize.truncation.result import NEGLIGIBLE, CutDocument, CutRun, TruncationResult
 from statesize.truncation.runs import PlannedRun, mean_numbers, runs
 
 DOCUMENTS, TOKENS = 12, 512
 """Pieces of text that are read by default, and the tokens of each."""
-_ROWS = 4
 _NO_KERNEL = (
     "no kernel in it has a T of all that it mixes; a layer of your own needs methods operator(hidden), values(hidden) "
     "and mixed_values(hidden)"
@@ -113,7 +110,7 @@ def truncate(
         >>> [round(row.scale, 2) for row in result.rows if row.rule == "ess"]
         [0.25, 0.5, 1.0, 2.0]
     """
-    test = CutTest.of(
+    test = CutTest(
         model, inputs, documents=documents, tokens=tokens, number=number, expected=expected, curves=curves,
         tokenizer=tokenizer, axis=axis, name=name, settings=settings,
     )  # fmt: skip
@@ -132,14 +129,13 @@ def truncate(
 
 def plan_truncation(model: nn.Module | str, inputs: Inputs | None = None, **options: Any) -> Plan[PlannedStep]:
     """The runs of `truncate` with the same arguments; one of each kind is timed, over the first document."""
-    test = CutTest.of(model, inputs, **options)
+    test = CutTest(model, inputs, **options)
     test.measured(0, test.pieces[0][1], test.cuts[0], each_kind_once=True)
     return test.steps.plan()
 
 
-@dataclass(eq=False)
 class CutTest:
-    """A model and what it reads, checked.
+    """A model and what it reads, checked; arguments are those of `truncate`.
 
     Attributes:
         pieces: Each with the number of its text.
@@ -151,24 +147,8 @@ class CutTest:
         steps: The runs of the test: "check", "whole", and those with every mixer cut.
     """
 
-    model: nn.Module
-    name: str
-    pieces: list[tuple[int, Given]]
-    cuts: tuple[int, ...]
-    number: int | None
-    expected: bool
-    curves: MeasuredCurves | None
-    run_difference: float
-    whole: dict[str, str]
-    in_part: dict[str, str]
-    own: dict[str, nn.Module]
-    steps: Steps
-    mixers: int = 0
-    unmoved: set[str] = field(default_factory=set[str])
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         model: nn.Module | str,
         inputs: Inputs | None,
         *,
@@ -181,33 +161,28 @@ class CutTest:
         axis: int | None = None,
         name: str | None = None,
         settings: Settings | None = None,
-    ) -> Self:
-        """Check the arguments of `truncate`, and every operator against the unaltered model."""
+    ) -> None:
         wanted, length = require_count("documents", documents), require_count("tokens", tokens, least=LEAST_TOKENS)
-        if number is not None:
-            number = require_count("number", number)
+        self.number = None if number is None else require_count("number", number)
         settings = given_settings(settings).without("truncate", *all_but("positions", "stride"))
-        cuts = checked_cuts(settings, length)
-        measured = None if curves is None else MeasuredCurves.of(curves)
-        model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
-        texts = (
-            list(given_sequences(model, inputs, tokenizer, axis))
-            if inputs is not None
-            else whole_texts(None, tokenizer)
-        )
-        pieces = checked_pieces(texts, length, wanted, tokenizer)
-        steps = Steps({"check": 1, "whole": len(pieces) * len(cuts)})
-        inputs, axis = inputs_of(pieces[0][1])
-        with steps.timed("check"):
-            captured = capture(model, inputs, axis=axis)
-            whole, in_part = dict.fromkeys(captured.without_kernel, _NO_KERNEL), dict[str, str]()
+        self.cuts = checked_cuts(settings, length)
+        self.expected, self.curves = expected, None if curves is None else MeasuredCurves.of(curves)
+        self.model, tokenizer, self.name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
+        texts = whole_texts(None, tokenizer) if inputs is None else given_sequences(self.model, inputs, tokenizer, axis)
+        self.pieces = checked_pieces(list(texts), length, wanted, tokenizer)
+        self.steps = Steps({"check": 1, "whole": len(self.pieces) * len(self.cuts)})
+        inputs, axis = inputs_of(self.pieces[0][1])
+        with self.steps.timed("check"):
+            captured = capture(self.model, inputs, axis=axis)
+            self.whole, self.in_part = dict.fromkeys(captured.without_kernel, _NO_KERNEL), dict[str, str]()
             for item in captured:
                 item.forget()
-                if PART in item.note and item.name.partition("@")[0] not in whole:
-                    in_part[item.name] = item.note
-        whole |= captured.skipped
-        own, difference = _own_mixers(model, whole), captured.run_difference
-        return cls(model, name, pieces, cuts, number, expected, measured, difference, whole, in_part, own, steps)
+                if PART in item.note and item.name.partition("@")[0] not in self.whole:
+                    self.in_part[item.name] = item.note
+        self.whole |= captured.skipped
+        self.run_difference = captured.run_difference
+        self.own = _own_mixers(self.model, self.whole)
+        self.mixers, self.unmoved = 0, set[str]()
 
     def result(self, documents: Sequence[CutDocument], at: float = NEGLIGIBLE) -> TruncationResult:
         """What these documents show."""
@@ -227,10 +202,9 @@ class CutTest:
         model, own, whole = self.model, self.own, self.whole
         forward = Forward.of(model, *inputs_of(given))
         answers = cast("Tensor", ids_of(given))[cut + 1 :]
-        past = SharedPast(cut, forward.length)
-        noting = Cutting(cut, own, whole, past=past)
+        cutting = Cutting(forward, cut, own, whole, self.curves, self.unmoved)
         with self.steps.timed("whole"):
-            logits, spectra = noting.logits(forward), noting.spectra
+            logits, spectra = cutting.logits(), cutting.spectra
         if logits.shape[-1] < max(vocabulary_size(model) or 0, int(answers.max()) + 1):
             head = "Load it with its head, as by AutoModelForCausalLM." if hasattr(model, "config") else "Add its head."
             raise ModelError(
@@ -245,22 +219,17 @@ class CutTest:
             raise ModelError(f"No mixer of {type(model).__name__} can be cut. {causes}")
         budgets = None if self.curves is None else self.curves.checked(spectra).budgets
         every = runs(spectra, self.number, expected=self.expected, budgets=budgets)
-        causal = [run for run in every if run.causal]
-        planned = [(_kind(run, causal), run) for run in every]
+        cutting.causal = [run for run in every if run.causal]
+        planned = [(_kind(run, cutting.causal), run) for run in every]
         documents, self.mixers = len(self.pieces) * len(self.cuts), len(spectra)
         self.steps.costs |= {kind: documents * times for kind, times in Counter(kind for kind, _ in planned).items()}
         if each_kind_once:
             planned = list({step[0]: step for step in reversed(planned)}.values())[::-1]
-        made, choices = list[CutRun](), dict[str, Choices]()
+        made = list[CutRun]()
         for number, (kind, run) in enumerate(planned, 1):
             on_run(f"run {number} of {len(planned)}")
             with self.steps.timed(kind):
-                cutting = Cutting(
-                    cut, own, whole, run, causal, choices, unmoved=self.unmoved, past=past, curves=self.curves
-                )
-                predicted = cutting.logits(forward)
-            # The first run has changed all that any other does.
-            past.settled = True
+                predicted = cutting.logits(run)
             made.append(CutRun(run.rule, run.scale, run.kept, *scored(predicted, expected, probabilities, answers)))
         entropy = mean_numbers(spectra, {name: one.entropy for name, one in spectra.items()})
         ceiling = mean_numbers(spectra, {name: one.most + torch.zeros_like(one.norm) for name, one in spectra.items()})
@@ -326,12 +295,7 @@ def _kind(run: PlannedRun, causal: Sequence[PlannedRun]) -> str:
 
 def scored(logits: Tensor, expected: Tensor, probabilities: Tensor, answers: Tensor) -> tuple[float, float]:
     """Mean loss of logits (P, V), and their mean divergence from expected log-probabilities, whose exp is known."""
-    losses, divergences = list[Tensor](), list[Tensor]()
-    # Some rows at a time, which memory near the processor holds.
-    parts = (torch.split(part, _ROWS) for part in (logits, expected, probabilities, answers.to(logits.device)))
-    for some, wanted, shares, right in zip(*parts, strict=True):
-        predicted = functional.log_softmax(some, -1)
-        losses.append(functional.nll_loss(predicted, right, reduction="none"))
-        # A dot product would add up so many tokens one after another, and lose four digits.
-        divergences.append((wanted - predicted).mul_(shares).sum(-1))
-    return float(torch.cat(losses).mean()), float(torch.cat(divergences).mean())
+    predicted = functional.log_softmax(logits, -1)
+    loss = functional.nll_loss(predicted, answers.to(logits.device), reduction="none").mean()
+    # A dot product would add up so many tokens one after another, and lose four digits.
+    return float(loss), float((expected - predicted).mul_(probabilities).sum(-1).mean())
