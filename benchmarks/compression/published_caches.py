@@ -57,7 +57,7 @@ def main(path: Path, model: str, peps: Path, documents: int = DOCUMENTS, needles
     loaded, start = load_model(model), time.process_time()
     pieces = fresh_pieces(peps, loaded.tokenizer)[:documents]  # pyright: ignore[reportArgumentType]
     targets = GEMMA_TARGETS if "gemma" in model.lower() else TARGETS
-    pricing = Pricing.of(
+    pricing = Pricing(
         loaded.model,
         pieces,
         documents=documents,

@@ -1,5 +1,6 @@
 """Prices of a smaller cache: against a forward pass by hand, formulas in numpy, and all allocations of a small case."""
 
+import copy
 import itertools
 from dataclasses import replace
 
@@ -16,11 +17,10 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, rotat
 from statesize.errors import InputError, ModelError
 from statesize.measurement.settings import Settings
 from statesize.reduction.cache import cache
-from statesize.reduction.cache import prefix as prefix_module
 from statesize.reduction.cache import price as price_module
 from statesize.reduction.cache.budgets import GRID, at_curves, at_shares, by_curves, equal
 from statesize.reduction.cache.curves import cache_sizes, error_curves, norms_after
-from statesize.reduction.cache.page import page
+from statesize.reduction.cache.page import notes, page
 from statesize.reduction.cache.passkeys import Passkey
 from statesize.reduction.cache.prefix import following_logits, read_prefix
 from statesize.reduction.cache.price import Pricing, plan_cache
@@ -28,8 +28,6 @@ from statesize.reduction.cache.result import CachedHead, CachePrices, PricedDocu
 from statesize.reduction.cache.rounding import bits_a_number, rounded_keys, rounded_values
 from statesize.reduction.cache.rules import FUTURE, RULES, SINKS, kept, kept_first
 from statesize.reduction.cache.sets import three_sets
-from statesize.reduction.cache.smaller import cache_bytes, holds_layers_apart, smaller_cache
-from statesize.reduction.cache.table import notes
 from statesize.reduction.cache.variants import VariantRuns
 
 PREFIX, FOLLOWING, CACHES = 40, 6, 2
@@ -123,7 +121,7 @@ def test_losses_of_many_caches_are_those_of_one_after_another(llama, prefix):
     }
     variants = [Variant(), Variant(precision="int4"), *(Variant(0.5, way) for _, way in budgets)]
     variants += [Variant(0.5, "curves", "int4")]
-    runs = VariantRuns(llama, "h2o", PREFIX, None, budgets, prefix)
+    runs = VariantRuns(llama, "h2o", PREFIX, None, budgets)
     found = runs.losses(IDS[0], variants)
     targets = IDS[0, PREFIX + 1 :]
     for variant, loss in zip(variants, found, strict=True):
@@ -150,26 +148,6 @@ def test_the_last_logits_predict_the_answer_to_a_passkey(llama, prefix):
         said = torch.cat([IDS[0, PREFIX:-3], answer[-3:]])
         said[-3] = (said[-3] + wrong) % 64
         assert Passkey(IDS[:, :PREFIX], said[None], 3).found(some) is found
-
-
-@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
-def test_prefixes_of_one_length_share_rotations(family, monkeypatch):
-    model, other = attention_model(family), IDS.flip(-1)
-    first = read_prefix(model, IDS[:, :PREFIX])
-    expected = read_prefix(model, other[:, :PREFIX])
-    looked = []
-    find = prefix_module.rotation_of
-    monkeypatch.setattr(prefix_module, "rotation_of", lambda *args: looked.append(0) or find(*args))
-    read = read_prefix(model, other[:, :PREFIX], first)
-    assert looked == []
-    for layer, same in zip(read.layers, expected.layers, strict=True):
-        assert torch.equal(layer.query, same.query)
-        assert torch.equal(layer.rotation.undone(layer.query), same.rotation.undone(same.query))
-        assert torch.equal(kept_first("expected", layer), kept_first("expected", same))
-    # A prefix of another length has other positions.
-    shorter = read_prefix(model, other[:, : PREFIX - 1], first)
-    assert len(looked) == 2
-    assert len(shorter.layers[0].rotation.cos) == PREFIX - 1
 
 
 def test_windows_hold_their_last_tokens():
@@ -267,18 +245,21 @@ def decoded_logits(read, cache, ids):
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text"])
-def test_smaller_layers_of_the_models_own_cache(family):
+def test_layers_of_the_models_own_cache_may_be_smaller(family):
     model = attention_model(family, **({"sliding_window": 64} if family != "llama" else {}))
     read = read_prefix(model, IDS[:, :PREFIX])
-    orders, budgets = [kept_first("h2o", layer) for layer in read.layers], torch.tensor([30, 30, 22, 22])
-    smaller = smaller_cache(read, orders, budgets)
-    whole = smaller_cache(read, orders, read.available)
-    assert (cache_bytes(read, smaller), cache_bytes(read, whole)) == (52 * 2 * 2 * 8 * 4, 80 * 2 * 2 * 8 * 4)
-    masks = [kept(order, part) for order, part in zip(orders, budgets.split(2), strict=True)]
+    orders, budgets, smaller = [kept_first("h2o", layer) for layer in read.layers], [30, 22], copy.deepcopy(read.cache)
+    for entry, order, budget in zip(smaller.layers, orders, budgets, strict=True):
+        tokens = order[:, :budget].sort(-1).values[None, :, :, None].expand(-1, -1, -1, 8)
+        entry.keys, entry.values = entry.keys.gather(2, tokens), entry.values.gather(2, tokens)
+    each = torch.tensor(budgets).repeat_interleave(2)
+    assert read.cache_bytes(each) == sum(one.keys.nbytes + one.values.nbytes for one in smaller.layers)
+    assert read.cache_bytes(read.available) == 80 * 2 * 2 * 8 * 4
+    masks = [kept(order, part) for order, part in zip(orders, each.split(2), strict=True)]
     expected = following_logits(read, IDS[:, PREFIX:], keep=masks)
     torch.testing.assert_close(decoded_logits(read, smaller, IDS[:, PREFIX:]), expected, rtol=1e-4, atol=1e-4)
-    assert holds_layers_apart(read)
-    assert not holds_layers_apart(read_prefix(attention_model("mistral"), IDS[:, :PREFIX]))
+    assert read.holds_layers_apart
+    assert not read_prefix(attention_model("mistral"), IDS[:, :PREFIX]).holds_layers_apart
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -329,7 +310,7 @@ def test_curves_by_the_model_itself(family):
     read, rest = read_prefix(model, IDS[:, :PREFIX]), IDS[:, PREFIX:]
     norms = norms_after(model, read)
     assert len(norms) == (0 if family == "llama" else 2)
-    curves = error_curves(read, rest, ("h2o",), norms)[0].view(2, CACHES, -1)
+    curves = error_curves(read, rest, "h2o", norms).view(2, CACHES, -1)
     assert curves[..., -1].tolist() == [[0, 0], [0, 0]]
     point = GRID.index(3 / 4)
     layer = model.model.layers[0]
@@ -474,7 +455,7 @@ def test_a_cache_that_misses_passkeys_is_priced_on_a_part_of_the_documents(llama
 
     ids = torch.randint(1, 64, (24, 72), generator=torch.Generator().manual_seed(5))
     pricing = {
-        how: Pricing.of(llama, list(ids), documents=24, tokens=72, settings=Settings(future=8))
+        how: Pricing(llama, list(ids), documents=24, tokens=72, settings=Settings(future=8))
         for how in ("brief", "thorough")
     }
     monkeypatch.setattr(price_module, "losing_facts", lambda variants, *_: tuple(variants[2:4]))
@@ -593,14 +574,14 @@ def test_models_without_such_a_cache():
 
 def test_a_plan_counts_what_is_done():
     model, ids = attention_model("llama"), torch.arange(12 * 100).square() % 63 + 1
-    pricing = Pricing.of(model, [ids], documents=12, tokens=100)
+    pricing = Pricing(model, [ids], documents=12, tokens=100)
     left, read = [], []
     reading = model.register_forward_pre_hook(lambda _, args: read.append(args[0].shape[-1]))
     pricing.priced(lambda what: left.append(pricing.steps.left))
     reading.remove()
     assert pricing.steps.done == pricing.steps.costs
-    # Each document is read once, the first too, over which all kinds of steps are timed.
-    assert read.count(pricing.prefix) == pricing.steps.costs["prefixes"] == 12
+    # Each document is read once, and the first once more, over which all kinds of steps are timed.
+    assert read.count(pricing.prefix) == pricing.steps.costs["prefixes"] == 13
     assert len(left) == 12
     assert all(left[:-1])
     planned = plan_cache(model, [ids], documents=12, tokens=100)

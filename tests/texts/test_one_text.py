@@ -10,8 +10,8 @@ import statesize as ss
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.trends.length import length
+from statesize.reduction.cache.page import notes
 from statesize.reduction.cache.result import CachePrices
-from statesize.reduction.cache.table import notes
 
 TEXTS = list(torch.randint(1, 64, (12, 400), generator=torch.Generator().manual_seed(1)))
 WORDS = [" ".join(f"{number}" for number in ids[:40].tolist()) for ids in TEXTS]

@@ -86,12 +86,11 @@ def cache(
     from statesize.cli.shared.summary import show_plan
     from statesize.cli.shared.table import show_page
     from statesize.measurement.statistics import FEWEST_TEXTS
-    from statesize.reduction.cache.page import page
+    from statesize.reduction.cache.page import page, short_table
     from statesize.reduction.cache.prefix import require_cache, require_context
     from statesize.reduction.cache.price import DOCUMENTS, plan_cache
     from statesize.reduction.cache.price import cache as run
     from statesize.reduction.cache.sets import three_sets
-    from statesize.reduction.cache.table import short_table
 
     printing.hush_libraries()
     tokenizer, vocabulary, kind, context = texts.facts_of(model, loading, printing)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,17 +23,17 @@ from statesize.reduction.cache.rules import Rule, kept_first
 _PROJECTIONS = ("o_proj", "dense", "out_proj", "c_proj", "wo")
 
 
-def error_curves(prefix: Prefix, ids: Tensor, rules: Sequence[Rule], norms: dict[str, nn.Module]) -> Tensor:
-    """Squared error of what attention adds, as a share of ‖hidden‖², (rules, caches, points) float64."""
+def error_curves(prefix: Prefix, ids: Tensor, rule: Rule, norms: dict[str, nn.Module]) -> Tensor:
+    """Squared error of what attention adds, as a share of ‖hidden‖², (caches, points) float64."""
     # On the tokens that follow, (1, C), behind the output projection and the norm after it; each cache is cut alone.
     made: list[Tensor] = []
 
     def watch(seen: Following) -> None:
         projection = _projection(seen.module, seen.value.shape[0] * seen.query.shape[1] * seen.value.shape[-1])
-        made.append(_layer_curves(seen, rules, projection, norms.get(seen.layer.name)))
+        made.append(_layer_curves(seen, rule, projection, norms.get(seen.layer.name)))
 
     following_logits(prefix, ids, watch=watch, last=1)
-    return torch.cat(made, 1)
+    return torch.cat(made)
 
 
 def curves_of_documents(
@@ -42,18 +41,17 @@ def curves_of_documents(
 ) -> Iterator[tuple[Prefix, Tensor]]:
     """The prefix of each document, its first so many tokens, and the curves (caches, points) of the rest of it."""
     norms: dict[str, nn.Module] | None = None
-    read: Prefix | None = None
     for ids in documents:
         with steps.timed("prefixes"):
-            read = read_prefix(model, ids[None, :length], before=read)
+            read = read_prefix(model, ids[None, :length])
         with steps.timed("curves"):
             norms = norms_after(model, read) if norms is None else norms
-            curves = error_curves(read, ids[None, length:], (rule,), norms)[0]
+            curves = error_curves(read, ids[None, length:], rule, norms)
         yield read, curves
 
 
-def _layer_curves(seen: Following, rules: Sequence[Rule], projection: Tensor, norm: nn.Module | None) -> Tensor:
-    """Curves of the caches of one layer, (rules, K, points)."""
+def _layer_curves(seen: Following, rule: Rule, projection: Tensor, norm: nn.Module | None) -> Tensor:
+    """Curves of the caches of one layer, (K, points)."""
     layer, caches = seen.layer, len(seen.query)
     scores = (seen.query @ seen.key[:, None].mT * layer.scale).masked_fill_(~seen.seen, -torch.inf)
     weights = (scores - scores.amax(-1, keepdim=True)).exp_()
@@ -69,22 +67,19 @@ def _layer_curves(seen: Following, rules: Sequence[Rule], projection: Tensor, no
         maps = maps * norm(torch.ones_like(added[:1]))
     gram = (maps @ maps.mT).double()
     counts = list(map(int, at_shares(torch.tensor([layer.available]), GRID)[0]))
-    curves = torch.zeros(len(rules), caches, len(GRID), dtype=torch.float64)
-    after = weights[..., layer.available :]
-    following = after @ values[:, :, layer.available :], after.sum(-1, keepdim=True)
-    for at, rule in enumerate(rules):
-        # What is kept at a point is what the point before keeps, and the tokens between.
-        order = kept_first(rule, layer)
-        mixed, total = following
-        for point, (before, count) in enumerate(itertools.pairwise([0, *counts])):
-            if count == layer.available:
-                break
-            added = order[:, before:count]
-            paid = weights.take_along_dim(added[:, None, None], -1)
-            mixed = mixed + paid @ values.take_along_dim(added[:, None, :, None], -2)
-            total = total + paid.sum(-1, keepdim=True)
-            lost = (mixed / total - whole).transpose(1, 2).flatten(2).double()
-            curves[at, :, point] = (((lost @ gram) * lost).sum(-1) * rows).sum(-1).cpu()
+    curves = torch.zeros(caches, len(GRID), dtype=torch.float64)
+    # What is kept at a point is what the point before keeps, and the tokens between.
+    after, order = weights[..., layer.available :], kept_first(rule, layer)
+    mixed, total = after @ values[:, :, layer.available :], after.sum(-1, keepdim=True)
+    for point, (before, count) in enumerate(itertools.pairwise([0, *counts])):
+        if count == layer.available:
+            break
+        added = order[:, before:count]
+        paid = weights.take_along_dim(added[:, None, None], -1)
+        mixed = mixed + paid @ values.take_along_dim(added[:, None, :, None], -2)
+        total = total + paid.sum(-1, keepdim=True)
+        lost = (mixed / total - whole).transpose(1, 2).flatten(2).double()
+        curves[:, point] = (((lost @ gram) * lost).sum(-1) * rows).sum(-1).cpu()
     return curves / float(seen.hidden.double().square().sum())
 
 
@@ -125,8 +120,7 @@ def norms_after(model: nn.Module, prefix: Prefix) -> dict[str, nn.Module]:
     return found
 
 
-@dataclass(frozen=True, eq=False)
-class CacheSizes:
+class CacheSizes(NamedTuple):
     """What the caches of a prefix carry at its middle, (caches,) float64 each.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -81,6 +81,19 @@ class Prefix:
         """Tokens that each cache holds, (caches,) int64: those of a layer behind one another."""
         return torch.tensor([layer.available for layer in self.layers for _ in layer.key])
 
+    @property
+    def holds_layers_apart(self) -> bool:
+        """Whether the model decodes from layers of different lengths: it takes no mask, and no window is full."""
+        config: Any = getattr(self.model, "config", None)
+        length = self.ids.shape[1]
+        return config._attn_implementation == "sdpa" and all(layer.available == length for layer in self.layers)
+
+    def cache_bytes(self, tokens: Tensor) -> int:
+        """What the model's own cache holds with so many tokens of each cache, (caches,), as it stores numbers."""
+        entries = [self.cache.layers[layer.index] for layer in self.layers for _ in layer.key]
+        each = [part.shape[-1] * part.element_size() for entry in entries for part in (entry.keys, entry.values)]
+        return int((tokens[:, None] * torch.tensor(each).view(-1, 2)).sum())
+
 
 @dataclass(frozen=True, eq=False)
 class Following:
@@ -112,12 +125,9 @@ def require_context(context: int | None, tokens: int) -> None:
         refuse("tokens", f"at most {context}, the longest context that the model names", tokens)
 
 
-def read_prefix(model: nn.Module, ids: Tensor, before: Prefix | None = None) -> Prefix:
+def read_prefix(model: nn.Module, ids: Tensor) -> Prefix:
     """Let a model read a prefix (1, P) into its cache, and note what each layer holds."""
-    # A prefix before that was as long has the same rotations, which take time to find.
-    layers: list[PrefixLayer] = []
-    rotations = {one.name: one.rotation for one in before.layers} if before and before.ids.shape == ids.shape else {}
-    ids = ids.to(device_of(model))
+    layers, ids = list[PrefixLayer](), ids.to(device_of(model))
     require_cache(model)
     parts = named_parts(model)
     with eval_mode(model), ModuleStack(parts, ids.shape[1]).watching() as running:
@@ -127,8 +137,7 @@ def read_prefix(model: nn.Module, ids: Tensor, before: Prefix | None = None) -> 
                 module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any = None, **options: Any
             ) -> Any:
                 result = function(module, query, key, value, mask, **options)
-                taken = query, key, value
-                layers.append(_noted(running, name, module, taken, mask, options, result[0], rotations))
+                layers.append(_noted(running, name, module, (query, key, value), mask, options, result[0]))
                 return result
 
             return attend
@@ -156,7 +165,6 @@ def _noted(
     mask: Any,
     options: dict[str, Any],
     mixed: Tensor,
-    rotations: Mapping[str, Rotation | None],
 ) -> PrefixLayer:
     name = running.frame.name
     query, key, value = (part.float() for part in parts)
@@ -189,7 +197,7 @@ def _noted(
         value[0],
         scale,
         window,
-        rotations[name] if name in rotations else rotation_of(running, query),
+        rotation_of(running, query),
         length,
     )
 

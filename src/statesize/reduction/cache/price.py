@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
-from typing import Any, Self, cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,20 @@ from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFI
 from statesize.models.load import measured_model
 from statesize.reduction.cache.budgets import at_curves, equal
 from statesize.reduction.cache.curves import CacheSizes, cache_sizes, curves_of_documents
-from statesize.reduction.cache.passkeys import Passkey, passkeys
+from statesize.reduction.cache.passkeys import passkeys
 from statesize.reduction.cache.prefix import Prefix, require_context
-from statesize.reduction.cache.result import Budgets, CachedHead, CachePrices, PricedDocument, Variant, losing_facts
+from statesize.reduction.cache.result import (
+    Budgets,
+    CachedHead,
+    CachePrices,
+    PricedDocument,
+    SmallerCache,
+    Variant,
+    losing_facts,
+)
 from statesize.reduction.cache.rounding import BITS
-from statesize.reduction.cache.rules import RECENT, SINKS, Rule, kept_first
+from statesize.reduction.cache.rules import RECENT, SINKS, Rule
 from statesize.reduction.cache.sets import three_sets
-from statesize.reduction.cache.smaller import SmallerCache, cache_bytes, holds_layers_apart, smaller_cache
 from statesize.reduction.cache.variants import VariantRuns
 from statesize.texts.documents import configured_context
 from statesize.texts.inputs import Inputs, whole_texts
@@ -92,7 +99,7 @@ def cache(
         >>> [price.variant.title for price in found.prices][:5]
         ['int8', 'int4', '50 % equal', '50 % by layer', '50 % by curves']
     """
-    pricing = Pricing.of(
+    pricing = Pricing(
         model, inputs, keep=keep, rule=rule, documents=documents, tokens=tokens, needles=needles, tokenizer=tokenizer,
         name=name, settings=settings,
     )  # fmt: skip
@@ -103,12 +110,11 @@ def cache(
 
 def plan_cache(model: nn.Module | str, inputs: Inputs | None = None, **options: Any) -> Plan[PlannedStep]:
     """The steps of `cache` with the same arguments; one of each kind is timed, over the first document."""
-    return Pricing.of(model, inputs, **options).planned()
+    return Pricing(model, inputs, **options).planned()
 
 
-@dataclass(frozen=True, eq=False)
 class Pricing:
-    """One price list in the making.
+    """One price list in the making; arguments are those of `cache`.
 
     Attributes:
         ratios: Shares of the tokens that are tried, descending; the last may be that of the tokens that always stay.
@@ -119,20 +125,8 @@ class Pricing:
             these, and measurements of the speed of a cache.
     """
 
-    model: nn.Module
-    name: str
-    rule: Rule
-    ratios: tuple[float, ...]
-    shared: tuple[float, ...]
-    prefix: int
-    tokenizer: AnyTokenizer | None
-    parts: tuple[list[Tensor], list[Tensor], list[tuple[int, Tensor]]]
-    needles: list[Passkey]
-    steps: Steps
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         model: nn.Module | str,
         inputs: Inputs | None,
         *,
@@ -144,8 +138,7 @@ class Pricing:
         tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
         name: str | None = None,
         settings: Settings | None = None,
-    ) -> Self:
-        """Check the arguments of `cache`."""
+    ) -> None:
         if rule not in get_args(Rule):
             refuse("rule", f"one of {', '.join(get_args(Rule))}", rule)
         share = require_real("keep", keep, above=0, below=1, advice="It is the share of the tokens that stays.")
@@ -154,26 +147,28 @@ class Pricing:
         after = require_count("future", settings.future or FOLLOWING, least=2)
         size = require_count("tokens", tokens, least=after + LEAST_PREFIX)
         hidden = require_count("needles", needles, least=0)
-        model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
-        require_context(configured_context(getattr(model, "config", None)), size)
-        parts = three_sets(whole_texts(inputs, tokenizer), size, wanted, tokenizer, least=after + LEAST_PREFIX)
-        least, prefix = SINKS + RECENT, size - after
-        shared = tuple(sorted((one for one in {*RATIOS, share} if round(one * prefix) > least), reverse=True))
-        ratios = shared if len(shared) == len({*RATIOS, share}) else (*shared, least / prefix)
-        pieces = [ids for _, ids in parts[2]]
-        asked = [] if tokenizer is None else passkeys(pieces, tokenizer, prefix, hidden)
-        made = cls(model, name, rule, ratios, shared, prefix, tokenizer, parts, asked, Steps({}))
-        curves, choice, priced = map(len, parts)
+        self.rule: Rule = rule
+        self.model, self.tokenizer, self.name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
+        require_context(configured_context(getattr(self.model, "config", None)), size)
+        texts = whole_texts(inputs, self.tokenizer)
+        self.parts = three_sets(texts, size, wanted, self.tokenizer, least=after + LEAST_PREFIX)
+        least, self.prefix, tried = SINKS + RECENT, size - after, {*RATIOS, share}
+        self.shared = tuple(sorted((one for one in tried if round(one * self.prefix) > least), reverse=True))
+        self.ratios = self.shared if len(self.shared) == len(tried) else (*self.shared, least / self.prefix)
+        pieces = [ids for _, ids in self.parts[2]]
+        self.needles = [] if self.tokenizer is None else passkeys(pieces, self.tokenizer, self.prefix, hidden)
+        curves, choice, priced = map(len, self.parts)
         # Once more at first, over the first document.
-        made.steps.costs |= {
-            "curves": curves,
-            "sizes": min(_SIZED, curves),
-            "prefixes": curves + choice + priced + len(asked),
-            "without a prefix": 1 + priced,
-            # With passkeys a half of the caches that evict is likely to miss some.
-            "runs": made._run_tokens((len(ratios) + len(shared)) * bool(asked)),
-        }
-        return made
+        self.steps = Steps(
+            {
+                "curves": curves,
+                "sizes": min(_SIZED, curves),
+                "prefixes": 1 + curves + choice + priced + len(self.needles),
+                "without a prefix": 1 + priced,
+                # With passkeys a half of the caches that evict is likely to miss some.
+                "runs": self._run_tokens((len(self.ratios) + len(self.shared)) * bool(self.needles)),
+            }
+        )
 
     def _run_tokens(self, lost: int) -> int:
         """Tokens of all runs, where so many caches miss passkeys."""
@@ -201,7 +196,7 @@ class Pricing:
         calibration, selection, held_out = self.parts
         curves, sizes, sample = self._calibrated(calibration, step)
         budgets = self._budgets(sample, curves)
-        runs = self._runs(budgets, sample)
+        runs = self._runs(budgets)
         chosen = self._chosen(selection, runs, step)
         variants = tuple(self._variants(chosen))
         found, documents = runs.found(self.needles, variants, step), list[PricedDocument]()
@@ -229,19 +224,15 @@ class Pricing:
             self._smaller(sample, budgets),
         )
 
-    def _runs(self, budgets: dict[tuple[float, Budgets], Tensor], before: Prefix) -> VariantRuns:
-        return VariantRuns(self.model, self.rule, self.prefix, self.tokenizer, budgets, before, self.steps)
+    def _runs(self, budgets: dict[tuple[float, Budgets], Tensor]) -> VariantRuns:
+        return VariantRuns(self.model, self.rule, self.prefix, self.tokenizer, budgets, self.steps)
 
     def _smaller(self, sample: Prefix, budgets: dict[tuple[float, Budgets], Tensor]) -> tuple[SmallerCache, ...]:
         """Bytes of the model's own cache, whole and at all shares."""
-        if not holds_layers_apart(sample):
+        if not sample.holds_layers_apart:
             return ()
-        orders = [kept_first(self.rule, layer) for layer in sample.layers]
-        measured: list[SmallerCache] = []
-        for ratio in (1.0, *self.ratios):
-            kept = sample.available if ratio == 1 else budgets[ratio, "layers"]
-            measured.append(SmallerCache(ratio, cache_bytes(sample, smaller_cache(sample, orders, kept))))
-        return tuple(measured)
+        tokens = {1.0: sample.available} | {ratio: budgets[ratio, "layers"] for ratio in self.ratios}
+        return tuple(SmallerCache(ratio, sample.cache_bytes(count)) for ratio, count in tokens.items())
 
     def _calibrated(
         self, documents: Sequence[Tensor], step: Callable[[str], None]
@@ -259,9 +250,9 @@ class Pricing:
                 # One of each kind, by which the time that is left is known.
                 ratio, equally = self.ratios[0], equal(read.available, self.ratios[0])
                 tried = (Variant(precision="int4"), Variant(ratio, "equal"), Variant(ratio, "equal", "int4"))
-                self._runs({(ratio, "equal"): equally}, read).document(ids, tried)
+                self._runs({(ratio, "equal"): equally}).document(ids, tried)
             step("curves")
-        means = (torch.stack([getattr(one, field) for one in sizes]).mean(0) for field in ("joint", "read", "sink"))
+        means = (torch.stack(each).mean(0) for each in zip(*sizes, strict=True))
         return torch.stack(curves).mean(0), CacheSizes(*means), cast("Prefix", read)
 
     def _budgets(self, sample: Prefix, curves: Tensor) -> dict[tuple[float, Budgets], Tensor]:
@@ -302,18 +293,12 @@ class Pricing:
         budgets: dict[tuple[float, Budgets], Tensor],
     ) -> tuple[CachedHead, ...]:
         names = [(layer.name, head) for layer in sample.layers for head in range(len(layer.key))]
+        tokens = torch.stack([budgets[ratio, "curves"] for ratio in self.ratios], -1)
+        columns = (sample.available, curves, sizes.joint, sizes.read, sizes.sink, tokens)
+        rows = zip(*(cast("list[Any]", column.tolist()) for column in columns), strict=True)
         return tuple(
-            CachedHead(
-                layer,
-                head,
-                int(sample.available[at]),
-                tuple(cast("list[float]", curves[at].tolist())),
-                float(sizes.joint[at]),
-                float(sizes.read[at]),
-                float(sizes.sink[at]),
-                tuple(int(budgets[ratio, "curves"][at]) for ratio in self.ratios),
-            )
-            for at, (layer, head) in enumerate(names)
+            CachedHead(*name, available, tuple(curve), joint, read, sink, tuple(kept))
+            for name, (available, curve, joint, read, sink, kept) in zip(names, rows, strict=True)
         )
 
 

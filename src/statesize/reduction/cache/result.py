@@ -20,7 +20,6 @@ from statesize.measurement.statistics import Interval, mean_interval, no_interva
 from statesize.reduction.cache.budgets import at_curves
 from statesize.reduction.cache.rounding import Precision
 from statesize.reduction.cache.rules import Rule
-from statesize.reduction.cache.smaller import SmallerCache
 
 Budgets = Literal["whole", "equal", "curves", "layers"]
 WAYS: dict[Budgets, str] = {"equal": "equal", "curves": "by curves", "layers": "by layer"}
@@ -51,8 +50,13 @@ class Variant:
         """As tables name it."""
         if self.budgets == "whole":
             return self.precision or "whole cache"
-        way = f"{100 * self.keep:.4g} % {WAYS[self.budgets]}"
+        way = f"{percent(self.keep)} {WAYS[self.budgets]}"
         return way if self.precision is None else f"{self.precision}, {way}"
+
+
+def percent(share: float) -> str:
+    """A share in as many digits as it has."""
+    return f"{100 * share:.4g} %"
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,19 @@ class CachedHead:
     read: float
     sink: float
     tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SmallerCache:
+    """The model's own cache after eviction by layer.
+
+    Attributes:
+        keep: Share of the tokens that is kept; 1 for the whole cache.
+        bytes: What its tensors of keys and values hold, as the model stores them.
+    """
+
+    keep: float
+    bytes: int
 
 
 def losing_facts(variants: Sequence[Variant], found: Sequence[int], passkeys: int) -> tuple[Variant, ...]:
@@ -228,12 +245,11 @@ class CachePrices:
         if not math.isnan(worth.value):
             price += f" to which the context is worth {worth.value:.2f} nats per token"
         if best.variant.budgets == "whole":
-            if self.short:
-                return (
-                    f"Round: {best.variant.title} keeps the cache of {self.model} at {price}. Its {self.prefix} tokens "
-                    f"are too few to try eviction of more than {1 - self.ratios[-1]:.0%}."
-                )
-            return f"Round, do not evict: {best.variant.title} keeps the cache of {self.model} at {price}."
+            kept = f"{best.variant.title} keeps the cache of {self.model} at {price}."
+            if not self.short:
+                return f"Round, do not evict: {kept}"
+            most = 1 - self.ratios[-1]
+            return f"Round: {kept} Its {self.prefix} tokens are too few to try eviction of more than {most:.0%}."
         found = f"{best.found} of {counted(self.passkeys, 'passkey')} are found, {self.found[0]} with the whole cache."
         title = f"{best.variant.title[0].upper()}{best.variant.title[1:]}"
         return f"{title} keeps the cache of {self.model} at {price}. {found}"
@@ -350,11 +366,6 @@ class CachePrices:
         replace_file(path, stream.getvalue())
 
     def __repr__(self) -> str:
-        """The recommendation with its price, and what to do next, a line each.
-
-        Returns:
-            Lines of text.
-        """
         return f"{self.finding}\nnext: .prices, .recommended, .to_dict()"
 
     def _repr_html_(self) -> str:

@@ -38,7 +38,6 @@ class VariantRuns:
         prefix: Tokens of a prefix.
         tokenizer: For bytes and passkeys.
         budgets: Tokens of each cache, (caches,), by share and way.
-        before: A prefix that the model has read before, if any.
         steps: Times prefixes, and runs by the tokens that follow.
     """
 
@@ -47,7 +46,6 @@ class VariantRuns:
     prefix: int
     tokenizer: AnyTokenizer | None
     budgets: dict[tuple[float, Budgets], Tensor]
-    before: Prefix | None = None
     steps: Steps = field(default_factory=lambda: Steps({}))
 
     def document(self, ids: Tensor, variants: Sequence[Variant], left_out: Collection[Variant] = ()) -> PricedDocument:
@@ -99,9 +97,8 @@ class VariantRuns:
         self, prefix: Tensor, rest: Tensor, variants: Sequence[Variant], told: Callable[[Tensor], Told], last: int = 0
     ) -> list[Told]:
         """What logits of the tokens that follow, (1, C), tell with each cache of a prefix (1, P)."""
-        read_before = self.before if self.before is not None and torch.equal(self.before.ids.cpu(), prefix) else None
-        with self.steps.timed("prefixes", read_before is None):
-            read = read_before or read_prefix(self.model, prefix, self.before)
+        with self.steps.timed("prefixes"):
+            read = read_prefix(self.model, prefix)
             orders = [kept_first(self.rule, layer) for layer in read.layers]
         # Nothing is predicted after the last token.
         ids, made = rest[:, :-1], dict[_Cache, Told]()
