@@ -83,7 +83,7 @@ def compress(
     ask_hub(model)
 
     from statesize.models.load import load_model, load_tokenizer
-    from statesize.reduction.compress import FEWEST_DOCUMENTS, LENGTH, check_request, reducible_for_checks, split_text
+    from statesize.reduction.compress import FEWEST_DOCUMENTS, LENGTH, reducible_for_checks, split_text
     from statesize.reduction.compress import compress as run
     from statesize.reduction.reducible import ReductionRequest
     from statesize.reduction.windows import TOKENS_NEEDED, different_documents, some_documents
@@ -112,7 +112,8 @@ def compress(
             raise InputError(f"{given} must leave enough of the texts: {error}" if given else str(error)) from error
         return chosen
 
-    _, documents = check_all(lambda: check_request(uncut, request), read_some)
+    supported = [] if uncut is None else [partial(uncut.kept, request)]
+    *_, documents = check_all(*supported, read_some)
     there = len({number for _, number in different})
     if (measured := min(there, sequences or there)) < FEWEST_DOCUMENTS:
         more = "more of these by --sequences, " if there >= FEWEST_DOCUMENTS else ""

@@ -89,11 +89,6 @@ class NetworkEss:
         )
 
     def __repr__(self) -> str:
-        """What was found, how surely, and what to do next, a line each.
-
-        Returns:
-            Lines of text.
-        """
         sure = "" if self.converged else "; its interval is wider than was asked for"
         way = f"From {self.start} to {self.end}, {self.method}{sure}"
         return f"{self.finding()}\n{way}\nnext: .to_dict(), .entropy, .interval"

@@ -61,7 +61,7 @@ class Span:
         self.start, end, self._of_frames, self._calls, self._reads_input = self._places
         self._first, self._last = modules.get(self.start), modules[end]
         self._axis, self.end = 0, end or type(forward.model).__name__
-        self.outputs = self._read()
+        self.outputs = self.outputs_of()
 
     def _found(
         self, modules: Mapping[str, nn.Module], start: str | None, end: str | None
@@ -103,10 +103,6 @@ class Span:
         """The outputs at positions from i on, (L − i, …), for other inputs before i, (i, …)."""
         return self.outputs_of(torch.cat([past, self.inputs[past.shape[0] :]]))[past.shape[0] :]
 
-    def outputs_of(self, inputs: Tensor) -> Tensor:
-        """The outputs for other inputs, both (L, …)."""
-        return self._read(inputs)
-
     def cutting_modules(self, past: Tensor) -> list[str]:
         """Modules whose arguments depend on the past by autograd, but whose output does not."""
         names: list[str] = []
@@ -125,8 +121,8 @@ class Span:
             self.future(past.detach().requires_grad_())
         return names
 
-    def _read(self, inputs: Tensor | None = None) -> Tensor:
-        """The outputs of a run with these inputs, both (L, …); a run without stores its inputs."""
+    def outputs_of(self, inputs: Tensor | None = None) -> Tensor:
+        """The outputs for other inputs, both (L, …); a run without stores its own."""
         outputs: list[Tensor] = []
         earlier = iter(range(1, self._calls))
 

@@ -99,11 +99,6 @@ class Compression:
     sizes: tuple[tuple[int, ...], ...]
 
     def __repr__(self) -> str:
-        """What is left of the states, what it costs and whether that is safe, then what to do next.
-
-        Returns:
-            Lines of text.
-        """
         return f"{self.finding()}\nnext: .model, .recall, .to_dict()"
 
     def finding(self, of: str = "the model") -> str:
@@ -290,7 +285,9 @@ def compress(
     """
     steps, tokens = require_count("fine_tune", fine_tune, least=0), require_count("length", length, least=2)
     if isinstance(model, str):
-        check_request(reducible_for_checks(model), ReductionRequest(state, int8, steps, free_basis))
+        unread = reducible_for_checks(model)
+        if unread is not None:
+            unread.kept(ReductionRequest(state, int8, steps, free_basis))
     loaded = given_model(model, tokenizer, needs_tokenizer=True, as_stored=True)
     uncut, tokenizer = reducible(loaded.model), loaded.tokenizer
     with reporting(on_progress, f"cutting the states of {loaded.name}".removesuffix(" of "), _ALL) as report:
@@ -312,12 +309,6 @@ def reducible_for_checks(model: str) -> Reducible | None:
     """The model of a name before its weights are read; refuse one whose states cannot be cut. None: it is not known."""
     uncut = model_for_checks(model)
     return None if uncut is None else reducible(uncut)
-
-
-def check_request(uncut: Reducible | None, request: ReductionRequest) -> None:
-    """Refuse what a model does not support, if it is known."""
-    if uncut is not None:
-        uncut.kept(request)
 
 
 def split_text(

@@ -95,7 +95,7 @@ def page(name: str, points: Sequence[FrontierPoint], heads: Sequence[Head]) -> R
     """The page of the frontier."""
     least = min(points, key=lambda point: (point.difference.high > 0.01, point.state_bytes))
     point_rows = [
-        (point.way, point.numbers, f"{point.share:.0%}", f"{point.state_bytes:,}", *_numbers(point))
+        (point.way, point.numbers, f"{point.share:.0%}", f"{point.state_bytes:,}", f"{point.difference:.4f}")
         for point in sorted(points, key=lambda point: (point.state_bytes, point.difference.value))
     ]
     head_rows = [
@@ -116,7 +116,7 @@ def page(name: str, points: Sequence[FrontierPoint], heads: Sequence[Head]) -> R
             )
         ],
         tables=[
-            PageTable("Each way", ("way", "numbers", "kept", "bytes", "extra bits per byte", "from", "to"), point_rows),
+            PageTable("Each way", ("way", "numbers", "kept", "bytes", "extra bits per byte"), point_rows),
             PageTable(
                 "What is known without a cut",
                 ("layer", "head", "entropy-ESS", *missed),
@@ -145,7 +145,3 @@ def _chart(points: Sequence[FrontierPoint]) -> alt.LayerChart:
     numbers = (vega.hint(name, name, ".4f") for name in ("extra", "low", "high"))
     hints = [vega.hint("way", "way"), vega.hint("bytes", "bytes", ",d"), *numbers]
     return vega.estimates(rows, x, alt.Y("extra:Q", title="Extra bits per byte"), "way", hints)
-
-
-def _numbers(point: FrontierPoint) -> tuple[str, ...]:
-    return tuple(f"{number:z.4f}" for number in (point.difference.value, point.difference.low, point.difference.high))

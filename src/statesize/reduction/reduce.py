@@ -41,11 +41,6 @@ class VaryingReduction:
     bound: Tensor
 
     def __repr__(self) -> str:
-        """How many states are left, what that costs, and what to do next, a line each.
-
-        Returns:
-            Lines of text.
-        """
         most = int(self.state_size.max())
         return (
             f"A recurrence over {self.recurrence.length} positions, reduced to at most {most} states\n"
@@ -79,7 +74,9 @@ def _reduce_recurrence(operator: Recurrence, state_size: int | None, tolerance: 
     # P and Q are those of i = 1 … L − 1.
     shape = real.batch_shape
     B, C = (part.expand(*shape, *part.shape[-2:]) for part in (real.B, real.C))
-    AQ = _transition_of(real, Q)
+    # A_i Q_i for i = 1 … L − 1.
+    steps, diagonal = real.transition.matrix(), isinstance(real.transition, DiagonalTransition)
+    AQ = steps[..., 1:, :, None] * Q if diagonal else steps[..., 1:, :, :] @ Q
     A = P[..., 1:, :, :] @ AQ[..., :-1, :, :]
     PB = (P @ B[..., :-1, :, None]).squeeze(-1)
     CAQ = (C[..., 1:, None, :] @ AQ).squeeze(-2)
@@ -99,14 +96,6 @@ def _require_numbers(*parts: Tensor) -> None:
             "operator must have a T and Gramians within float64, got entries that overflow. Check the decays, gates "
             "and scores that it is made of."
         )
-
-
-def _transition_of(real: Recurrence, Q: Tensor) -> Tensor:
-    """A_i Q_i for i = 1 … L − 1."""
-    A = real.transition.matrix()
-    if isinstance(real.transition, DiagonalTransition):
-        return A[..., 1:, :, None] * Q
-    return A[..., 1:, :, :] @ Q
 
 
 def _real(operator: Recurrence) -> Recurrence:

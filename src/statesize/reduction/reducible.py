@@ -152,20 +152,31 @@ def _gla(weights: Weights, cuts: Sequence[StateCut]) -> dict[str, Tensor]:
 
 def smaller_gated_deltanet(model: Any, bases: Bases, states: int) -> Any:
     """A GatedDeltaNetForCausalLM with projected states and otherwise the same weights."""
-    from statesize.reduction.projected_deltanet import ProjectedGatedDeltaNetConfig, ProjectedGatedDeltaNetForCausalLM
+    from statesize.reduction.projected_deltanet import ProjectedGatedDeltaNetForCausalLM
 
-    config = ProjectedGatedDeltaNetConfig(**_settings(model.config), projected_size=states)
-    weights = dict(model.state_dict())
-    for name, of_layer in bases.items():
-        weights[f"{name}.basis"] = torch.stack([basis.cut(states).query_map for basis in of_layer])
-    return rebuilt(lambda: ProjectedGatedDeltaNetForCausalLM(config), weights)
+    maps = {f"{name}.basis": [basis.cut(states).query_map for basis in own] for name, own in bases.items()}
+    return _with_maps(ProjectedGatedDeltaNetForCausalLM, model, maps)
+
+
+def _with_maps(kind: Any, model: Any, maps: Mapping[str, Sequence[Tensor | None]]) -> Any:
+    """A model of a class whose layers have maps (n, r) of their groups beside the same weights."""
+    stacks = {name: torch.stack(cast("list[Tensor]", own)) for name, own in maps.items()}
+    states = next(iter(stacks.values())).shape[-1]
+    same = {key: value for key, value in model.config.to_dict().items() if key not in ("model_type", "architectures")}
+    return rebuilt(lambda: kind(kind.config_class(**same, projected_size=states)), {**model.state_dict(), **stacks})
 
 
 def smaller_state_space(model: Any, bases: Bases, states: int) -> Any:
     """A MambaForCausalLM or Mamba2ForCausalLM with `states` numbers in each group of heads."""
     cuts = {name: [basis.cut(states) for basis in of_layer] for name, of_layer in bases.items()}
     if any(cut.key_map is not None for of_layer in cuts.values() for cut in of_layer):
-        return _projected_mamba2(model, cuts, states)
+        from statesize.reduction.projected_mamba2 import ProjectedMamba2ForCausalLM
+
+        maps: dict[str, Sequence[Tensor | None]] = {}
+        for name, own in cuts.items():
+            maps[f"{name}.key_map"] = [cut.key_map for cut in own]
+            maps[f"{name}.query_map"] = [cut.query_map for cut in own]
+        return _with_maps(ProjectedMamba2ForCausalLM, model, maps)
     config = copy.deepcopy(model.config)
     config.state_size = states
     change = _mamba if model.config.model_type == "mamba" else _mamba2
@@ -174,23 +185,6 @@ def smaller_state_space(model: Any, bases: Bases, states: int) -> Any:
         selected = [list(cut.channels[:states]) for cut in of_layer]
         weights = with_changes(weights, name, partial(change, selected=selected, config=model.config))
     return rebuilt(lambda: type(model)(config), weights)
-
-
-def _projected_mamba2(model: Any, cuts: Mapping[str, Sequence[StateCut]], states: int) -> Any:
-    """A Mamba2ForCausalLM with projected states and otherwise the same weights."""
-    from statesize.reduction.projected_mamba2 import ProjectedMamba2Config, ProjectedMamba2ForCausalLM
-
-    config = ProjectedMamba2Config(**_settings(model.config), projected_size=states)
-    weights = dict(model.state_dict())
-    for name, of_layer in cuts.items():
-        weights[f"{name}.key_map"] = torch.stack([cast("Tensor", cut.key_map) for cut in of_layer])
-        weights[f"{name}.query_map"] = torch.stack([cut.query_map for cut in of_layer])
-    return rebuilt(lambda: ProjectedMamba2ForCausalLM(config), weights)
-
-
-def _settings(config: Any) -> dict[str, Any]:
-    """A configuration of transformers without its type."""
-    return {key: value for key, value in config.to_dict().items() if key not in ("model_type", "architectures")}
 
 
 def _mamba(weights: Weights, selected: Sequence[list[int]], config: Any) -> dict[str, Tensor]:

@@ -160,11 +160,6 @@ class Reduction:
     bound: Tensor
 
     def __repr__(self) -> str:
-        """How many states are left, what that costs, and what to do next, a line each.
-
-        Returns:
-            Lines of text.
-        """
         return (
             f"A convolution over {self.length} positions as a recurrence of {self.state_size} states\n"
             f"distance of T from it, in the norm of operators: at most {float(self.bound.max()):.2g}\n"
