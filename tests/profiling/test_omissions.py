@@ -83,9 +83,9 @@ def test_in_the_profile_its_representations_and_its_summary(lacking, tmp_path):
 
 def test_in_headlines_tables_and_comparisons(lacking, capsys):
     whole = ss.profile(made(True, True), IDS, name="whole")
-    assert headline([lacking]).sentence.endswith(" Measured: 1 of 2 layers of LM.")
-    assert headline([whole, lacking]).sentence.endswith(" Measured: 1 of 2 layers of LM.")
-    assert "Measured" not in headline([whole]).sentence
+    assert headline([lacking]).endswith(" Measured: 1 of 2 layers of LM.")
+    assert headline([whole, lacking]).endswith(" Measured: 1 of 2 layers of LM.")
+    assert "Measured" not in headline([whole])
     assert model_line(lacking).endswith(" Measured: 1 of 2 layers of LM.")
     assert ss.compare([whole, lacking]).notes == (
         "Not all layers were measured as a whole of LM; sums lack what was skipped.",

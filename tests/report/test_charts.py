@@ -35,7 +35,7 @@ def test_models_along_a_text_have_the_number_of_the_headline_at_its_middle(ladde
         node = ladder_profile.mixer(name)
         assert [row["position"] for row in rows] == 2 * node["position"].values.tolist()
     (middle,) = {row["ess"] for row in rows if row["position"] == 20}
-    assert f"carries {middle:.1f} numbers" in headline([ladder_profile]).sentence
+    assert f"carries {middle:.1f} numbers" in headline([ladder_profile])
     ceilings = [ladder_profile.mixer(name)["ceiling"].values[0] for name in ladder_profile.mixers]
     assert [row["ceiling"] for row in rows] == pytest.approx(2 * np.mean(ceilings, 0).tolist())
 

@@ -177,10 +177,7 @@ def test_a_share_is_of_ess_without_sinks_as_in_a_profile(bundled):
     assert "The same without sinks" in repr(compared)
     assert "The same without sinks" not in repr(compare(bundled))
     assert "sinkless_entropy" not in compare(bundled).to_dataframe()
-    assert "Softmax attention keeps every token and carries 6.5 of 13 numbers per channel without sinks." in (
-        compared.finding
-    )
-    assert "numbers per channel, attention sinks included." in contrast([sinks, bundled[1]])
+    assert "Softmax attention carries 6.5 of 13 numbers per channel without sinks in caches " in compared.finding
     assert "sinks" not in contrast(bundled)
     # Bars are what the table orders layers by.
     drawn = layers([sinks]).to_dict()
@@ -192,18 +189,12 @@ def test_a_share_is_of_ess_without_sinks_as_in_a_profile(bundled):
 def test_which_models_read_the_same_tokens_is_said(bundled):
     other = profile(zoo.load("la")[0], TEXTS[1], tokenizer=zoo.tokenizer(), name="la")
     compared = compare([*bundled, other])
-    assert compared.finding.endswith(
-        ". Only numbers of the same tokens and cut compare: those of softmax attention and gated linear attention. "
-        "Other tokens, or another cut: linear attention."
-    )
-    assert compared.notes[0].endswith(
-        " The same tokens were read by softmax attention and gated linear attention, and others by linear attention."
-    )
+    assert compared.finding.endswith("up to the same cut: only numbers of those that did compare.")
+    said = "softmax attention and gated linear attention"
+    assert compared.notes[0].endswith(f" The same tokens were read by {said}.")
     compared = compare([*bundled, other, other])
-    said = "softmax attention and gated linear attention; linear attention (3) and linear attention (4)."
-    assert compared.finding.endswith(f" compare: those of {said}")
-    assert compared.notes[0].endswith(f" The same tokens were read by {said}")
-    assert compare([bundled[0], other]).finding.endswith("so these numbers do not compare.")
+    assert compared.notes[0].endswith(f" {said}; linear attention (3) and linear attention (4).")
+    assert "were read by" not in compare([bundled[0], other]).notes[0]
 
 
 def test_recall_and_table(bundled):
@@ -253,28 +244,27 @@ def test_the_first_sentence_says_which_uses_more_of_what_it_can_hold(bundled):
         names.append(model_title(one))
     more = int(np.argmax(shares))
     finding = compare(both).finding
-    name = names[more]
-    assert finding.startswith(f"{name[0].upper()}{name[1:]} uses more of what it can hold past token ")
+    assert finding.startswith(f"Among states, {names[more]} uses more of what it can hold past token 13 of 26: ")
     for name, share in zip(names, shares, strict=True):
         assert f"{name} {share:.0%} (" in finding
     assert "[" not in finding
     assert "no verdict on a model" in finding
     # A cache is told apart from states, which alone are ranked.
     softmax, gated = (f"{np.mean([_carried(one.mixer(name)) for name in one.mixers]):.1f}" for one in bundled)
-    cache = f"Softmax attention keeps every token and carries {softmax} of 13 numbers per channel."
+    cache = f"Softmax attention carries {softmax} of 13 numbers per channel in caches past token 13 of 26."
+    apart = "Do not compare shares of states with shares of caches, which grow with the text. This is of 2 texts"
     assert compare(bundled).finding.startswith(
-        f"Gated linear attention carries {gated} of 13 numbers per channel past token 13 of 26. {cache} Do not compare "
-        "shares of states with shares of caches, which grow with the text. This is of "
+        f"Gated linear attention carries {gated} of 13 numbers per channel in states past token 13 of 26. {cache} {apart}"
     )
     finding = compare([bundled[0], *both]).finding
     assert finding.startswith(f"Among states, {names[more]} uses more of what it can hold past token 13 of 26: ")
-    assert f". {cache} This is of 2 texts" in finding
+    assert f". {cache} {apart}" in finding
     assert (
         ". Among caches, both use about as much of what they can hold"
         in compare([bundled[0], *both, bundled[0]]).finding
     )
     assert compare(both[:1]).finding == ""
-    assert compare([both[0], both[0]]).finding.startswith("Both use about as much of what they can hold")
+    assert compare([both[0], both[0]]).finding.startswith("Among states, both use about as much of what they can hold")
 
 
 def test_a_hybrid_model_ranks_neither_among_states_nor_among_caches(bundled):
@@ -321,8 +311,10 @@ def test_shares_of_other_texts_or_cuts_name_no_winner(changed):
     given = zip(models, (texts, others), ("la", "gla"), strict=True)
     measured = [profile(model, ids, name=name) for model, ids, name in given]
     finding = compare(measured).finding
-    assert re.match(r"Linear attention carries [\d.]+ of 2 numbers per channel past token 12 of 24\. Gated ", finding)
-    assert finding.endswith("so these numbers do not compare.")
+    assert re.match(
+        r"Linear attention carries [\d.]+ of 2 numbers per channel in states past token 12 of 24\. ", finding
+    )
+    assert finding.endswith("only numbers of those that did compare.")
     assert "uses" not in finding
     assert "%" not in finding
     assert ("past token 8 of 16." in finding) == (changed == "other length")

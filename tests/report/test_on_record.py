@@ -116,7 +116,7 @@ def test_a_text_stands_beside_single_texts_of_its_own_model(of_eight, ends, plac
     texts = {"ess": [*ends, 24], "ess_without_sinks": [*ends, 7]}
     (told,) = standing([of_eight], "0a" * 32, [named("this", "0a", (8, 2.0, 5.0, None), texts=texts)])
     here = of_eight.summary_rows()[0]["middle_entropy"] if len(of_eight.mixers) == 1 else None
-    here = headline([of_eight]).sentence.split(" carries ")[1].split()[0] if here is None else f"{here:.1f}"
+    here = headline([of_eight]).split(" carries ")[1].split()[0] if here is None else f"{here:.1f}"
     both = [f"({ends[0]:.1f} to {ends[1]:.1f} in {count} single texts; here {here}, {place})" for count in (24, 7)]
     assert f": this 2.0 of 8 {both[0]}, 5.0 without sinks {both[1]}. All" in told
     # A text of another length does not compare with them.
@@ -173,7 +173,7 @@ def test_a_record_holds_the_headline_of_its_profile(recorded):
     text = ss.lab.zoo.documents()[0]
     ids = ss.lab.zoo.load("gla")[1].encode(text).ids[:24]
     profile = ss.profile("gla", [ids])
-    assert f"carries {row['ess']:.1f} numbers per channel past token 12 of 24" in headline([profile]).sentence
+    assert f"carries {row['ess']:.1f} numbers per channel past token 12 of 24" in headline([profile])
     assert row["spread"] == sorted(row["spread"])
     assert row["of"] == 12
 

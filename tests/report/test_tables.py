@@ -10,7 +10,6 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import profile
 from statesize.report import write_report
 from statesize.report.comparison import compare
-from statesize.report.names import model_titles
 from statesize.report.page import page
 from statesize.report.tables import COMPARED, comparison_table
 from statesize.results.fields import FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, MIDDLE_SHARES, STUDIED, Heading
@@ -32,7 +31,7 @@ def test_headings_on_one_line_hold_no_brackets():
 def test_numbers_are_those_of_the_comparison(profiles):
     recall = {"<b>other</b>": 12.345}
     comparison = compare(profiles, recall)
-    table = comparison_table(comparison.models, model_titles(profiles))
+    table = comparison_table(comparison.models, profiles)
     # Modulation says little without the controls of a study; no network, no heads that share a cache, no sinks.
     absent = (*STUDIED, "network_entropy", "redundancy", "readout_total_entropy", "sinkless_entropy")
     assert list(table.headings) == ["model", *(name for name in FIGURES if name not in absent)]

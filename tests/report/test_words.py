@@ -18,15 +18,15 @@ def test_a_page_says_each_metric_beside_its_bars(ladder_profile):
     for metric, caption in zip(metric_titles([ladder_profile]), captions, strict=True):
         assert model_line(ladder_profile, metric) in caption
     said, reach = made.finding.splitlines()
-    assert said == headline([ladder_profile]).sentence
+    assert said == headline([ladder_profile])
     assert reach == "This is of 1 text at one cut, and no verdict on a model."
-    assert captions[1].count(headline([ladder_profile], "relative_count").sentence) == 1
+    assert captions[1].count(headline([ladder_profile], "relative_count")) == 1
 
 
 def test_words_are_of_their_metric(ladder_profile):
     entropy, counts = (model_line(ladder_profile, metric) for metric in ("entropy", "relative_count"))
     assert entropy != counts
-    assert headline([ladder_profile]).sentence != headline([ladder_profile], "relative_count").sentence
+    assert headline([ladder_profile]) != headline([ladder_profile], "relative_count")
 
 
 @pytest.mark.parametrize("metric", ["entropy", "relative_count"])

@@ -60,7 +60,7 @@ def compare(
     from statesize.cli.shared.summary import comparison_page
     from statesize.cli.shared.table import show
     from statesize.report.comparison import compare
-    from statesize.report.names import distinct, model_titles
+    from statesize.report.names import distinct
 
     perplexities = None if recall is None else read_recall(recall)
     wholes = [read_redundancy(path) for path in networks or []]
@@ -76,7 +76,7 @@ def compare(
         with printing.step("drawing the report"):
             compared.to_html(printing.html)
         printing.tell_report()
-    printed = comparison_page(loaded, compared, model_titles(loaded, places), wide=wide)
+    printed = comparison_page(distinct(loaded, places), compared, wide=wide)
     show(printed, {name: getattr(compared, name) for name in ("models", "notes", "finding")}, printing)
     if again := _measured_alike(profiles, loaded):
         for command in again:

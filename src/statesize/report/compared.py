@@ -18,7 +18,7 @@ from statesize.io.text import counted
 from statesize.measurement.statistics import estimate
 from statesize.report.names import model_titles
 from statesize.report.redundancy import Redundancy
-from statesize.report.words import left_out_note, read_alike
+from statesize.report.words import left_out_note
 from statesize.results.fields import MIDDLE_SHARES
 from statesize.results.profiled import Profiled, comparable, model_mean
 from statesize.results.summary import (
@@ -241,8 +241,11 @@ def comparison_notes(
             else "The profiles are not of the same tokens: the texts differ, or the tokenizers cut them differently, "
             "and ESS depends on the input."
         )
-        shared, alone = read_alike(model_titles(profiles), [facts["tokens_sha256"] for facts in attributes])
-        notes[-1] += f" The same tokens were read by {shared}{f', and others by {alone}' * bool(alone)}." * bool(shared)
+        titles: dict[str, list[str]] = {}
+        for title, facts in zip(model_titles(profiles), attributes, strict=True):
+            titles.setdefault(str(facts["tokens_sha256"]), []).append(title)
+        alike = "; ".join(" and ".join(some) for some in titles.values() if len(some) > 1)
+        notes[-1] += f" The same tokens were read by {alike}." if alike else ""
     for name in CUTS:
         given = [cast("dict[str, Any]", facts["settings"]).get(name) for facts in attributes]
         different = {"default" if value is None else str(value) for value in given}

@@ -13,7 +13,7 @@ from statesize.measurement.chart import Metric
 from statesize.report.charts import along, layers
 from statesize.report.compared import compared_models, comparison_notes
 from statesize.report.head_map import fitting_map
-from statesize.report.names import by_reason, distinct, metric_titles, model_title, model_titles
+from statesize.report.names import by_reason, distinct, metric_titles, model_title
 from statesize.report.on_record import standing, what_suffices
 from statesize.report.redundancy import Redundancy
 from statesize.report.result_page import NEXT, RESULT, PageChart, PageFigure, ResultPage, told_apart
@@ -26,7 +26,7 @@ from statesize.report.tables import (
     provenance,
     with_terms,
 )
-from statesize.report.words import findings, headline, leading_layers, model_line, sink_notes
+from statesize.report.words import findings, leading_layers, model_line, reading, sink_notes
 from statesize.results.fields import FIGURES
 from statesize.results.profiled import Profiled
 
@@ -80,19 +80,17 @@ def page(
 ) -> ResultPage:
     """The page of profiles."""
     own, profiles = profiles, distinct(profiles)
-    said, several = headline(profiles), len(profiles) > 1
-    explained, tables = [said.detail, *_BARS, *([_REPEATED] if networks else [])], [layer_table(profiles)]
-    titles, (known, tests) = model_titles(profiles), what_suffices(own)
+    several, (known, tests) = len(profiles) > 1, what_suffices(own)
+    explained, tables = [*reading(profiles), *_BARS, *([_REPEATED] if networks else [])], [layer_table(profiles)]
     if several:
         models = compared_models(own, recall or {}, networks)
-        figures = with_terms(comparison_table(models, titles), FIGURES, profiles)
-        tables = [middle_table(profiles, models, titles), *tables, figures]
+        figures = with_terms(comparison_table(models, profiles), FIGURES, profiles)
+        tables = [middle_table(profiles, models), *tables, figures]
         explained += comparison_notes(own, recall or {}, networks)
     tables += [*group_tables(profiles), engine_table(profiles)]
     shared = provenance(profiles[0])
     if several:
-        made = zip(titles, profiles, strict=True)
-        rows = [{"model": title} | provenance(one) for title, one in made]
+        rows = [{"model": model_title(one)} | provenance(one) for one in profiles]
         table, shared = told_apart(rows, "How each model was measured")
         tables.append(table)
     notes = {
@@ -128,19 +126,15 @@ def _figures(profiles: Sequence[Profiled], networks: Sequence[Redundancy]) -> li
 
 def _bars(profiles: Sequence[Profiled], metric: Metric, title: str) -> PageChart:
     """ESS of each layer, with what the metric says of the models."""
-    said = [headline(profiles, metric).sentence]
-    if len(profiles) == 1:
-        # The line of a model alone begins with the sentence, unless its layers are of several kinds.
-        line = model_line(profiles[0], metric)
-        said = [*(one for one in said if metric != "entropy" and not line.startswith(one)), line]
-    elif metric == "entropy":
-        # What it says of several models stands above all.
-        said = ["Point at a bar for the ceiling of the layer, and how much of it the layer uses."]
-    chart = vega.page_chart(layers(profiles, metric))
-    heading = "Each layer" if metric == "entropy" else "Each layer, by counts"
+    heading, said = "Each layer", [f"{title}."]
     if metric != "entropy":
+        heading = "Each layer, by counts"
         said.append("A count takes all values above that line alike, and entropy gives small ones little weight.")
-    return PageChart(heading, chart, " ".join([f"{title}.", *said]))
+    if metric != "entropy" or len(profiles) == 1:
+        # By entropy, what several models carry stands above all.
+        said += [model_line(profile, metric) for profile in profiles]
+    said.append("Point at a bar for the ceiling of the layer, and how much of it the layer uses.")
+    return PageChart(heading, vega.page_chart(layers(profiles, metric)), " ".join(said))
 
 
 def _named(profiles: Sequence[Profiled], texts: Sequence[Mapping[str, str]]) -> list[str]:

@@ -122,21 +122,21 @@ def layer_table(profiles: Sequence[Profiled]) -> PageTable:
     return with_terms(table_of("All layers", headings, rows, about), COLUMNS, profiles)
 
 
-def middle_table(profiles: Sequence[Profiled], models: Sequence[ComparedModel], titles: Sequence[str]) -> PageTable:
+def middle_table(profiles: Sequence[Profiled], models: Sequence[ComparedModel]) -> PageTable:
     """One row per model at the middle of the texts."""
     about = (
         "At the middle of the text. ESS: about how many numbers per channel matter to later tokens; ceiling: the most "
         "that it could be there."
     )
-    table = comparison_table(models, titles, COMPARED)
+    table = comparison_table(models, profiles, COMPARED)
     return with_terms(replace(table, title="Side by side", caption=about), FIGURES, profiles)
 
 
 def comparison_table(
-    models: Sequence[ComparedModel], titles: Sequence[str], figures: Sequence[str] = _FIGURES
+    models: Sequence[ComparedModel], profiles: Sequence[Profiled], figures: Sequence[str] = _FIGURES
 ) -> PageTable:
-    """One row per model, by its title."""
-    rows = [told(vars(model)) | {"model": title} for model, title in zip(models, titles, strict=True)]
+    """One row per model, by the titles of its profiles."""
+    rows = [told(vars(one)) | {"model": model_title(of)} for one, of in zip(models, profiles, strict=True)]
     named = {name: FIGURE_HEADINGS[name] for name in ("model", *figures)}
     about = (
         "Each row is a model: what its layers can hold together, and what they carry on this text. Averages are means "

@@ -64,7 +64,7 @@ def test_shares_are_of_the_mean_size(smaller, profile, tmp_path):
     binding = [node["binds"].values[0] == 1 for node in map(profile.mixer, range(2))]
     assert all(some.sum() > 20 for some in binding)
     np.testing.assert_allclose(float(metric.compute()["state_utilisation"]), np.mean(expected), rtol=0.05)
-    assert "of the 4 that it holds on average" in headline([profile]).sentence
+    assert "of the 4 that it holds on average" in headline([profile])
 
 
 def test_a_head_is_compared_with_its_own_size(profile):

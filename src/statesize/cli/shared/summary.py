@@ -86,7 +86,7 @@ def summary(profile: Profile, metric: str = "entropy", *, wide: bool = False, we
     known, tests = what_suffices([profile])
     notes = [sink_note(profile), _notes(profile), *standing([profile], weights)[:1], " ".join([*known, *tests])]
     tables[-1] = replace(tables[-1], caption="\n".join(filter(None, (tables[-1].caption, *notes))))
-    return ResultPage("Effective state-size", headline([profile], metric).sentence, (), tables)
+    return ResultPage("Effective state-size", headline([profile], metric), (), tables)
 
 
 def _headings(headings: Mapping[str, Heading], relative: str) -> dict[str, str]:
@@ -163,11 +163,9 @@ def _notes(profile: Profile) -> str:
     return " ".join(note if note.endswith(".") else f"{note}." for note in notes)
 
 
-def comparison_page(
-    profiles: Sequence[Profile], comparison: Comparison, titles: Sequence[str], *, wide: bool = False
-) -> ResultPage:
+def comparison_page(profiles: Sequence[Profile], comparison: Comparison, *, wide: bool = False) -> ResultPage:
     """One row per model, of the figures that are known of any, and what makes them less comparable."""
-    table = comparison_table(comparison.models, titles, *([] if wide else [COMPARED]))
+    table = comparison_table(comparison.models, profiles, *([] if wide else [COMPARED]))
     headings = _headings({name: FIGURE_HEADINGS[name] for name in table.headings}, "relative tolerance")
     told = [*filter(None, map(layer_line, profiles))] if 1 < len(profiles) <= _MOST_TOLD else []
     caches = {all(keeps_everything(one.mixer(name)) for name in one.mixers) for one in profiles}
@@ -178,7 +176,7 @@ def comparison_page(
         *(f"note: {one}" for one in comparison.notes),
     ]
     table = replace(table, title="", headings=headings, caption="\n".join(told))
-    return ResultPage("Side by side", contrast(profiles, titles), (), [table])
+    return ResultPage("Side by side", contrast(profiles), (), [table])
 
 
 def show_plan(model: str, plan: Plan[Any], printing: Printing, notes: Sequence[str] = ()) -> None:
