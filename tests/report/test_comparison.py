@@ -254,7 +254,8 @@ def test_the_first_sentence_says_which_uses_more_of_what_it_can_hold(bundled):
     cache = f"Softmax attention carries {softmax} of 13 numbers per channel in caches past token 13 of 26."
     apart = "Do not compare shares of states with shares of caches, which grow with the text. This is of 2 texts"
     assert compare(bundled).finding.startswith(
-        f"Gated linear attention carries {gated} of 13 numbers per channel in states past token 13 of 26. {cache} {apart}"
+        f"Gated linear attention carries {gated} of 13 numbers per channel in states past token 13 of 26. {cache} "
+        f"{apart}"
     )
     finding = compare([bundled[0], *both]).finding
     assert finding.startswith(f"Among states, {names[more]} uses more of what it can hold past token 13 of 26: ")

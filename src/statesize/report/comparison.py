@@ -13,7 +13,7 @@ import pandas as pd
 
 from statesize.errors import InputError
 from statesize.report.compared import ComparedModel, compared_models, comparison_notes
-from statesize.report.frames import cell_text
+from statesize.report.document import cell_text
 from statesize.report.names import distinct
 from statesize.report.page import write_report
 from statesize.report.redundancy import Redundancy

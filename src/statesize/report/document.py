@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from html import escape
 from importlib import resources
+from numbers import Real
 from typing import NamedTuple, TypeAlias, cast
 
 
@@ -129,18 +130,20 @@ def _cell(cell: object, side: str, column: int) -> str:
 
 
 def cell_text(cell: object) -> str:
-    """A cell as a reader sees it: numbers at three digits, and a dash for what is not known."""
+    """A cell as a reader sees it: numbers at three digits or all whole ones, and a dash for what is not known."""
     if isinstance(cell, str | Shown):
         return cell if isinstance(cell, str) else cell.text
     if isinstance(cell, bool):
         return "yes" if cell else "no"
     number = _number(cell)
-    return "–" if not math.isfinite(number) else f"{number:,.0f}" if number.is_integer() else f"{number:.3g}"
+    if not math.isfinite(number):
+        return "–"
+    return f"{number:,.0f}" if abs(number) >= 100 or number.is_integer() else f"{number:.3g}"
 
 
 def _number(cell: object) -> float:
     number = cell.value if isinstance(cell, Shown) else cell
-    return float(number) if isinstance(number, int | float) else math.nan
+    return float(number) if isinstance(number, Real) else math.nan
 
 
 def embedded_json(data: object) -> str:
