@@ -63,21 +63,20 @@ def test_a_model_is_told_at_the_nearest_length_and_its_own_untrained_figure_alon
     # 32 is as far from 16 as from 64 by their ratio: the longer of both is told.
     for length, nearest, ess, untrained in ((16, 16, 2, 3), (20, 16, 2, 3), (32, 64, 4, 5), (40, 64, 4, 5)):
         near = "ESS on record" if length == nearest else "Nearest ESS on record"
-        near_it = f"{untrained:.1f}: too near to tell trained weights from them"
-        own = f"this {ess:.1f} of 8."
-        more = f"With untrained weights the ESS on record is {near_it}. Others there: that {ess:.1f} of 8."
-        place = f"past token {nearest // 2} of {nearest}"
-        told = f"past byte 10 of 20 bytes of prose: bytewise 1.0 of 8; {place} tokens of prose: that {ess:.1f} of 8"
+        place = f"past token {nearest // 2} of {nearest} tokens of prose"
+        told = (
+            f"past byte 10 of 20 bytes of prose: bytewise 1.0 of 8; {place}: that {ess:.1f} of 8, this {ess:.1f} of 8."
+        )
         profile = ss.profile("gla", [list(range(5, 5 + length))])
         # Cuts that are a quarter or more apart do not compare.
         other = f" Here the cut is token {length // 2} of {length}: do not compare."
-        apart = other if length != 16 else ""
         assert standing([profile], "0a" * 32, models) == [
-            f"{NORMAL} {near}, {place}: {own}{apart} All: statesize models --measured",
-            more,
+            f"{NORMAL} {near}, {place}: this {ess:.1f} of 8, that {ess:.1f} of 8.{other if length != 16 else ''} "
+            "All: statesize models --measured",
+            f"With untrained weights the ESS on record is {untrained:.1f}.",
         ]
         for weights in ("0c" * 32, ""):
-            expected = f"{NORMAL} Nearest ESS on record, {told}, this {ess:.1f} of 8.{other}"
+            expected = f"{NORMAL} Nearest ESS on record, {told}{other}"
             assert standing([profile], weights, models) == [f"{expected} All: statesize models --measured"]
 
 
@@ -87,41 +86,25 @@ def of_eight():
 
 
 @pytest.mark.parametrize(
-    ("ess", "without", "untrained", "told"),
-    [
-        (11.9, 11.9, 27.3, "11.9 of 8.|27.3: LOWERS."),
-        (10.0, 10.0, 6.0, "10.0 of 8.|6.0: RAISES."),
-        (41.2, 41.2, 34.5, "41.2 of 8.|34.5: NEAR."),
-        (7.75, 7.75, 10.3, "7.8 of 8.|10.3: NEAR."),
-        # Where it is far above without sinks alone, no untrained number without sinks could stand beside it.
-        (8.7, 22.1, 63.3, "8.7 of 8, 22.1 without sinks.|63.3: LOWERS."),
-        (7.8, 17.9, 6.9, "7.8 of 8, 17.9 without sinks."),
-        (3.0, 17.9, 6.9, "3.0 of 8, 17.9 without sinks."),
-        (7.8, 17.9, None, "7.8 of 8, 17.9 without sinks."),
-    ],
+    ("without", "untrained", "told"), [(7.8, 27.3, "7.8 of 8"), (17.9, None, "7.8 of 8 and 17.9 without sinks")]
 )
-def test_what_training_does_is_said_where_all_numbers_show_it(of_eight, ess, without, untrained, told):
-    models = [named("this", "0a", (8, ess, without, untrained))]
-    own, _, effect = told.partition("|")
-    expected = [f"{NORMAL} ESS on record, past token 4 of 8: this {own} All: statesize models --measured"]
-    effect = effect.replace("NEAR", "too near to tell trained weights from them")
-    for word in ("lowers", "raises"):
-        effect = effect.replace(word.upper(), f"training {word} ESS of this model (others: raises or lowers)")
-    expected += [f"With untrained weights the ESS on record is {effect}"] if effect else []
+def test_sinks_and_untrained_weights_of_a_model_on_record_are_told_where_they_are_known(
+    of_eight, without, untrained, told
+):
+    models = [named("this", "0a", (8, 7.8, without, untrained))]
+    expected = [
+        f"{NORMAL} ESS on record, past token 4 of 8 tokens of prose: this {told}. All: statesize models --measured"
+    ]
+    expected += [f"With untrained weights the ESS on record is {untrained}."] if untrained else []
     assert standing([of_eight], "0a" * 32, models) == expected
 
 
-@pytest.mark.parametrize(("ends", "place"), [((0.1, 8.0), "inside"), ((5.0, 8.0), "below"), ((0.1, 0.2), "above")])
-def test_a_text_stands_beside_single_texts_of_its_own_model(of_eight, ends, place):
-    texts = {"ess": [*ends, 24], "ess_without_sinks": [*ends, 7]}
-    (told,) = standing([of_eight], "0a" * 32, [named("this", "0a", (8, 2.0, 5.0, None), texts=texts)])
-    here = of_eight.summary_rows()[0]["middle_entropy"] if len(of_eight.mixers) == 1 else None
-    here = headline([of_eight]).split(" carries ")[1].split()[0] if here is None else f"{here:.1f}"
-    both = [f"({ends[0]:.1f} to {ends[1]:.1f} in {count} single texts; here {here}, {place})" for count in (24, 7)]
-    assert f": this 2.0 of 8 {both[0]}, 5.0 without sinks {both[1]}. All" in told
-    # A text of another length does not compare with them.
-    (told,) = standing([of_eight], "0a" * 32, [named("this", "0a", (12, 2.0, 2.0, None), texts=texts)])
-    assert "24 single texts)" in told
+def test_a_text_stands_beside_single_texts_of_its_own_model(of_eight):
+    texts = {"ess": [0.1, 8.0, 24], "ess_without_sinks": [5.0, 8.0, 7]}
+    models = [named("this", "0a", (8, 2.0, 5.0, None), texts=texts)]
+    told = "this 2.0 of 8 (0.1 to 8.0 in 24 single texts) and 5.0 without sinks (5.0 to 8.0 in 7 single texts). All"
+    assert told in standing([of_eight], "0a" * 32, models)[0]
+    assert "single texts" not in standing([of_eight], "0b" * 32, models)[0]
 
 
 def test_what_is_on_record_itself_is_not_what_is_normal(of_eight):
@@ -209,10 +192,10 @@ def test_a_profile_prints_where_it_stands_and_its_page_names_models_that_carry_t
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "on record, " in line]
     known = measured_models()
     assert len({one["carries"] for one in known}) == 4
-    (more,) = [part for part in page.read_text("utf-8").split("<li>") if part.startswith("With untrained weights")]
+    assert "<li>With untrained weights" in page.read_text("utf-8")
     for one in known:
-        assert (one["name"] in line + more) == (one["carries"] == "a fixed state" and one["data"] == "tokens of prose")
-    assert line.startswith(f"{NORMAL} Nearest ESS on record, past token 32 of 64: bundled gated linear attention ")
+        assert (one["name"] in line) == (one["carries"] == "a fixed state" and one["data"] == "tokens of prose")
+    assert line.startswith(f"{NORMAL} Nearest ESS on record, past token 32 of 64 tokens of prose: bundled gated ")
     assert "untrained" not in line
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 from itertools import groupby
@@ -33,8 +33,8 @@ OWN_TEXTS = "TEXTS.jsonl"
 """Stands in a command for texts that its reader has to give."""
 DIGEST = 16
 """How much of the digest of a model's weights the package keeps, to know the model again."""
-_SINKS, _APART, _ALIKE = 1.2, 1.5, 1.25
-"""Factors above which sinks are told, weights differ by more than texts of a record do, and lengths do not compare."""
+_SINKS, _ALIKE = 1.2, 1.25
+"""Factors above which sinks are told, and above which lengths do not compare."""
 SPREAD = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Quantiles over heads or channels."""
 
@@ -165,9 +165,8 @@ def standing(
 ) -> list[str]:
     """What is normal: models on record that carry what these do, at the length nearest to their texts.
 
-    A profile alone of a model on record stands beside that model's own figures, by its own nearest length: over single
-    texts, and of its untrained weights, as those of others say nothing about it. Others that read the same data follow.
-    A measurement that is on record itself is not told as what is normal.
+    A model on record stands first beside a profile alone of it, with its figures over single texts and of untrained
+    weights, and others that read the same data follow. A measurement that is on record itself is not told as normal.
 
     Args:
         profiles: The profiles.
@@ -175,7 +174,7 @@ def standing(
         models: The models on record; None takes those of the package.
 
     Returns:
-        What is normal, in a sentence for each kind of memory, and behind it what training does and others carry.
+        What is normal, in a sentence for each kind of memory, and behind it what untrained weights carry.
     """
     known, digests = models or measured_models(), [weights or one.attributes["weights_sha256"] for one in profiles]
     shown = {
@@ -186,9 +185,61 @@ def standing(
     found: dict[str, None] = {}
     for profile, digest in zip(profiles, digests, strict=True):
         own = next((one for one in known if digest.startswith(one["weights"])), None)
-        alike = kept if own is None else [one for one in kept if one["data"] == own["data"]]
-        found |= dict.fromkeys(_standing(profile, alike, own if len(profiles) == 1 and own in kept else None))
+        alike = [one for one in kept if own is None or one["data"] == own["data"]]
+        if profile.mixers:
+            found |= dict.fromkeys(_standing(profile, alike, own if len(profiles) == 1 and own in kept else None))
     return list(found)
+
+
+def _standing(profile: Profiled, models: Sequence[Mapping[str, Any]], own: Mapping[str, Any] | None) -> list[str]:
+    """Where one profile stands; none where no model is alike."""
+    name, length = position_name(profile), int(profile.tokens["length"].values.max())
+    kind = (carries(profile), name == "token")
+    # Models of prose, by tokens or bytes, apart from those of speech or frames of numbers.
+    alike = [one for one in models if (one["carries"], one["data"].endswith("of prose")) == kind]
+    alike.sort(key=lambda one: (one["data"], one is not own, one["name"]))
+    lengths, said, untrained = set[int](), list[str](), None
+    for data, some in groupby(alike, lambda one: one["data"]):
+        each = list(some)
+        known = {row["length"] for one in ([own] if own else each) for row in one["lengths"]}
+        nearest = min(known, key=lambda one: (abs(math.log(one / length)), -one))
+        lengths.add(nearest)
+        rows = [(one, row) for one in each for row in one["lengths"] if row["length"] == nearest]
+        told = ", ".join(f"{one['name']} {_figures(row, one is own, kind[0])}" for one, row in rows)
+        said.append(f"past {data.split()[0].removesuffix('s')} {nearest // 2:,} of {nearest:,} {data}: {told}")
+        untrained = next((row["untrained"] for one, row in rows if one is own), None)
+    if not said:
+        return []
+    if 2 * length < min(lengths):
+        return [f"{counted(length, name)} are too few to compare with models on record, of {min(lengths)} and more."]
+    first = "ESS on record" if lengths == {length} else "Nearest ESS on record"
+    cuts = {float(cut) for layer in profile.mixers for cut in profile.mixer(layer)["middle"].values}
+    near = all(one / _ALIKE < 2 * cut < one * _ALIKE for one in lengths for cut in cuts)
+    apart = "" if near else f" Here the cut is {middle_cut(profile)}: do not compare."
+    normal = f"What is normal for {_NORMAL_OF[kind[0]]}? {first}, {'; '.join(said)}.{apart}"
+    normal += " All: statesize models --measured"
+    return [normal] if untrained is None else [normal, f"With untrained weights the ESS on record is {untrained:.1f}."]
+
+
+_NORMAL_OF = {
+    "tokens kept": "a cache",
+    "a fixed state": "a state of fixed size",
+    "both": "caches and states in one model",
+    "whole layers": "whole layers",
+}
+
+
+def _figures(row: Mapping[str, Any], own: bool, carried: str) -> str:
+    """ESS of a record, without sinks where these hide some, and of the model itself its range over single texts."""
+    shown = {"ess": "", "ess_without_sinks": " without sinks"}
+    if row["ess_without_sinks"] <= _SINKS * row["ess"]:
+        del shown["ess_without_sinks"]
+    texts: Mapping[str, Sequence[float]] = (row["texts"] or {}) if own else {}
+    ranges = {name: " ({:.1f} to {:.1f} in {} single texts)".format(*ends) for name, ends in texts.items()}
+    # What a cache could carry are the tokens before the cut, which the length says.
+    of = "" if carried == "tokens kept" else f" of {row['of']:.0f}"
+    told = [f"{row[name]:.1f}{'' if sinks else of}{sinks}{ranges.get(name, '')}" for name, sinks in shown.items()]
+    return " and ".join(told)
 
 
 def what_suffices(profiles: Sequence[Profiled]) -> tuple[list[str], list[str]]:
@@ -205,112 +256,6 @@ def what_suffices(profiles: Sequence[Profiled]) -> tuple[list[str], list[str]]:
     command = source.get("test") or f"statesize truncate {model}"
     own = f" ({OWN_TEXTS}: at least {FEWEST_TEXTS} texts of yours, one in each row)" if OWN_TEXTS in command else ""
     return [f"{NO_NEED}."], [f"Whether so many numbers suffice, this tests{own}: {command}"]
-
-
-def _standing(profile: Profiled, models: Sequence[Mapping[str, Any]], own: Mapping[str, Any] | None) -> list[str]:
-    """Where one profile stands, first beside its own model where that is known; none where no model is alike."""
-    if not profile.mixers:
-        return []
-    name, length = position_name(profile), int(profile.tokens["length"].values.max())
-    cuts = {float(cut) for layer in profile.mixers for cut in profile.mixer(layer)["middle"].values}
-    kind = (carries(profile), name == "token")
-    # Models of prose, by tokens or bytes, apart from those of speech or frames of numbers.
-    alike = [one for one in models if (one["carries"], one["data"].endswith("of prose")) == kind]
-    lengths, said, more = set[int](), list[str](), list[str]()
-    for data, some in groupby(sorted(alike, key=lambda one: (one["data"], one["name"])), lambda one: one["data"]):
-        each = list(some)
-        known = {row["length"] for one in ([own] if own else each) for row in one["lengths"]}
-        nearest = min(known, key=lambda one: (abs(math.log(one / length)), -one))
-        lengths.add(nearest)
-        rows = [(one, row) for one in each for row in one["lengths"] if row["length"] == nearest]
-        unit = data.split()[0].removesuffix("s")
-        # For a cache it is the tokens before the cut, which the length says.
-        of = "" if kind[0] == "tokens kept" else " of {:.0f}"
-        told = [
-            f"{one['name']} {row['ess']:.1f}{of.format(row['of'])}{_beside_sinks(row)}"
-            for one, row in rows
-            if one is not own
-        ]
-        if own:
-            (row,) = (row for one, row in rows if one is own)
-            here = _here(profile) if _alike(cuts, nearest) else {}
-            said.append(f", past {unit} {nearest // 2:,} of {nearest:,}: {own['name']} {_own_figures(row, of, here)}")
-            more += [_training(row), f"Others there: {', '.join(told)}." if told else ""]
-        else:
-            place = f"past {unit} {nearest // 2:,} of {nearest:,} {data}"
-            said.append(f"{';' if said else ','} {place}: {', '.join(told)}")
-    if not said:
-        return []
-    if 2 * length < min(lengths):
-        return [f"{counted(length, name)} are too few to compare with models on record, of {min(lengths)} and more."]
-    first = "ESS on record" if lengths == {length} else "Nearest ESS on record"
-    apart = not all(_alike(cuts, one) for one in lengths)
-    said += [f". Here the cut is {middle_cut(profile)}: do not compare"] if apart else []
-    normal = f"What is normal for {_NORMAL_OF[kind[0]]}? {first}{''.join(said)}. All: statesize models --measured"
-    return [normal, *filter(None, [" ".join(filter(None, more))])]
-
-
-def _alike(cuts: Iterable[float], length: int) -> bool:
-    """Whether measured cuts are near enough to the middle of texts on record for their ESS to compare."""
-    return all(length / _ALIKE < 2 * cut < length * _ALIKE for cut in cuts)
-
-
-_NORMAL_OF = {
-    "tokens kept": "a cache",
-    "a fixed state": "a state of fixed size",
-    "both": "caches and states in one model",
-    "whole layers": "whole layers",
-}
-
-
-def _here(profile: Profiled) -> dict[str, float]:
-    """What is carried at the middle, on average over the model, as a record has it."""
-    rows, layers = profile.summary_rows(), comparable(profile)
-    return {
-        "ess": model_mean(profile, [row["middle_entropy"] for row in rows], layers),
-        "ess_without_sinks": model_mean(profile, [row["sinkless_entropy"] for row in rows], layers),
-    }
-
-
-def _beside_sinks(row: Mapping[str, Any]) -> str:
-    """ESS without sinks, in brackets; "" where it is about the same."""
-    apart = row["ess_without_sinks"] > _SINKS * row["ess"]
-    return f" ({row['ess_without_sinks']:.1f} without sinks)" if apart else ""
-
-
-def _own_figures(row: Mapping[str, Any], of: str, here: Mapping[str, float]) -> str:
-    """The numbers of a record, and their range over single texts."""
-    sinks = _beside_sinks(row)
-    told = [f"{row['ess']:.1f}{of.format(row['of'])}{_range(row, 'ess', here)}"]
-    told += [f"{row['ess_without_sinks']:.1f} without sinks{_range(row, 'ess_without_sinks', here)}"] if sinks else []
-    return ", ".join(told)
-
-
-def _training(row: Mapping[str, Any]) -> str:
-    """What training does to the numbers of a record; "" where that is not known, or only sinks hide it."""
-    if row["untrained"] is None:
-        return ""
-    factors = [row[name] / row["untrained"] for name in ("ess", "ess_without_sinks")]
-    if factors[0] <= _APART < factors[1]:
-        # No untrained number without sinks is on record to stand beside it.
-        return ""
-    effect = "too near to tell trained weights from them"
-    effect = "training lowers ESS of this model (others: raises or lowers)" if max(factors) < 1 / _APART else effect
-    effect = "training raises ESS of this model (others: raises or lowers)" if min(factors) > _APART else effect
-    return f"With untrained weights the ESS on record is {row['untrained']:.1f}: {effect}."
-
-
-def _range(row: Mapping[str, Any], name: str, here: Mapping[str, float]) -> str:
-    """Between which numbers single texts lie, and whether this profile does; "" where none are on record."""
-    if name not in (row["texts"] or {}):
-        return ""
-    low, high, count = row["texts"][name]
-    place = f"; here {here[name]:.1f}, {_place(here[name], low, high)}" if name in here else ""
-    return f" ({low:.1f} to {high:.1f} in {count} single texts{place})"
-
-
-def _place(value: float, low: float, high: float) -> str:
-    return "below" if value < low else "above" if value > high else "inside"
 
 
 def _short(value: float) -> float:
