@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from statesize.errors import InputError
+from statesize.io.text import byte_count
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
@@ -41,9 +42,9 @@ def test_figures_are_those_of_the_profiles(bundled):
     assert comparison.notes == ()
     finding, heading, *rows, following = repr(comparison).splitlines()
     assert finding == comparison.finding
-    headings = ("Model", "Bytes", "ESS, entropy", "Ceiling")
-    assert heading.split() == " ".join((*headings, "Share of state", "Share of ceiling")).split()
-    assert [row.split()[0] for row in rows] == ["sa", "gla"]
+    headings = ("Model", "ESS at the middle, entropy", "Ceiling at the middle", "Share of state", "Share of ceiling")
+    assert heading.split() == " ".join((*headings, "Bytes at the middle")).split()
+    assert [row.split()[0] for row in rows] == ["softmax", "gated"]
     assert following.startswith("next: ")
     assert [model.model for model in comparison.models] == ["sa", "gla"]
     for row, line, given in zip(comparison.models, rows, bundled, strict=True):
@@ -51,7 +52,8 @@ def test_figures_are_those_of_the_profiles(bundled):
         carried, held = (np.mean([figure(node) for node in nodes]) for figure in (_carried, middle_ceiling))
         stored = sum(middle_bytes(node, given.tokens["length"].values) for node in nodes)
         shares = [f"{carried / held:.0%}", "-"] if row.model == "gla" else ["-", f"{carried / held:.0%}"]
-        assert line.split()[1:] == [f"{stored:,.0f}", f"{carried:.3g}", f"{held:.0f}", *shares]
+        assert line.endswith(f" {byte_count(stored)}")
+        assert line.split()[-6:-2] == [f"{carried:.1f}", f"{held:.0f}", *shares]
         assert f"{carried:.1f} of {held:.0f} numbers" in finding or f"carries {carried:.1f}" in finding
         # A share of a state and one of a cache never stand in one column.
         own, other = ("ceiling", "state") if row.model == "sa" else ("state", "ceiling")

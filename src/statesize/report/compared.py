@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
@@ -86,10 +86,12 @@ def modulation(profile: Profiled, node: xr.Dataset, metric: str, window: int = W
     return estimate(modulation_depth(values, node["position"].values, delimiters, window), sample_of(node)).mean
 
 
-_AVERAGES = (
-    "average_entropy", "average_relative_count", "average_relative_count_error", "norm", "state_utilisation",
-    "ceiling_utilisation",
+_MEANS = (
+    "tss", "middle_entropy", "sinkless_entropy", "average_entropy", "average_relative_count",
+    "average_relative_count_error", "norm", "state_utilisation", "ceiling_utilisation",
 )  # fmt: skip
+_SUMS = ("total_entropy", "total_relative_count", "total_relative_count_error", "readout_total_entropy")
+"""Figures of layers that are averaged over the channels of a model, and those that are summed where they are known."""
 
 
 @dataclass(frozen=True)
@@ -141,36 +143,25 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
     rows = profile.summary_rows()
     if not rows:
         raise InputError(f"The profile of {profile.model} holds no mixer; there is nothing to compare.")
-    nodes = [profile.mixer(name) for name in profile.mixers]
+    nodes, layers = [profile.mixer(name) for name in profile.mixers], comparable(profile)
     channels = sum(channels_of(node) for node in nodes)
-    groups = [profile.group(name) for name in profile.mixers]
-    stored = [stored_channels(node, group) for node, group in zip(nodes, groups, strict=True)]
-
-    def mean(figures: Iterable[float]) -> float:
-        return model_mean(profile, list(figures))
-
-    whole = {name: mean(row[name] for row in rows) for name in ("tss", *_AVERAGES)}
-    if any(math.isnan(rows[at]["tss"]) for at in comparable(profile)):
-        whole["tss"] = math.nan
-    whole["average_entropy_error"] = math.hypot(*(row["readout_total_entropy_error"] for row in rows)) / channels
-
-    carried = [row["sinkless_entropy"] for row in rows]
+    stored = [stored_channels(node, profile.group(row["layer"])) for node, row in zip(nodes, rows, strict=True)]
+    figures = {name: model_mean(profile, [row[name] for row in rows]) for name in _MEANS}
+    for name in _SUMS:
+        known = [row[name] for row in rows if math.isfinite(row[name])]
+        figures[name] = sum(known) if known else math.nan
+    if any(math.isnan(rows[at]["tss"]) for at in layers):
+        figures["tss"] = math.nan
     # Numbers of whole layers have no size that they could be a share of.
     ceilings = [math.nan if _is_derived(profile) else middle_ceiling(node) for node in nodes]
     # Shares of caches and of states do not compare, so they stand in columns of their own.
     for share, of_cache in zip(MIDDLE_SHARES, (False, True), strict=True):
-        some = [at for at in comparable(profile) if keeps_everything(nodes[at]) == of_cache]
+        some = [at for at in layers if keeps_everything(nodes[at]) == of_cache]
         held = model_mean(profile, ceilings, some)
         # What a layer of unknown size could hold is not what the text allows.
         is_known = held and not any(math.isnan(rows[at]["tss"]) for at in some)
-        whole[share] = model_mean(profile, carried, some) / held if is_known else math.nan
-
-    def total(
-        name: Literal["total_entropy", "total_relative_count", "total_relative_count_error", "readout_total_entropy"],
-    ) -> float:
-        known = [row[name] for row in rows if math.isfinite(row[name])]
-        return sum(known) if known else math.nan
-
+        carried = [row["sinkless_entropy"] for row in rows]
+        figures[share] = model_mean(profile, carried, some) / held if is_known else math.nan
     return ComparedModel(
         model=profile.model,
         mixers=len(rows),
@@ -179,21 +170,16 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
         tokens=int(profile.tokens["length"].sum()),
         state_bytes=float(sum(row["state_bytes"] for row in rows)),
         middle_bytes=sum(middle_bytes(node, profile.tokens["length"].values) for node in nodes),
-        middle_entropy=mean(row["middle_entropy"] for row in rows),
-        sinkless_entropy=mean(carried),
-        middle_ceiling=mean(ceilings),
+        middle_ceiling=model_mean(profile, ceilings),
         total_tss=float(np.dot(stored, [row["tss"] for row in rows])),
-        total_entropy=total("total_entropy"),
+        average_entropy_error=math.hypot(*(row["readout_total_entropy_error"] for row in rows)) / channels,
         total_entropy_error=math.hypot(*(row["total_entropy_error"] for row in rows)),
-        total_relative_count=total("total_relative_count"),
-        total_relative_count_error=total("total_relative_count_error"),
-        readout_total_entropy=total("readout_total_entropy"),
-        modulation=mean(modulation(profile, node, "entropy") for node in nodes),
-        norm_modulation=mean(modulation(profile, node, "norm") for node in nodes),
+        modulation=model_mean(profile, [modulation(profile, node, "entropy") for node in nodes]),
+        norm_modulation=model_mean(profile, [modulation(profile, node, "norm") for node in nodes]),
         recall_perplexity=float(recall.get(profile.model, math.nan)),
         network_entropy=float(known_mean(np.array(network.whole), 0)) if network else math.nan,
         redundancy=float(known_mean(np.array(network.values), 0)) if network else math.nan,
-        **whole,
+        **figures,
     )
 
 

@@ -7,24 +7,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pandas as pd
 
 from statesize.errors import InputError
 from statesize.report.compared import ComparedModel, compared_models, comparison_notes
-from statesize.report.document import cell_text
+from statesize.report.document import cell_text, html_table, shown_headings
 from statesize.report.names import distinct
 from statesize.report.page import write_report
 from statesize.report.redundancy import Redundancy
+from statesize.report.result_page import PageTable
+from statesize.report.tables import COMPARED, comparison_table
 from statesize.report.words import capacity_use
-from statesize.results.fields import FIGURE_HEADINGS, MIDDLE_SHARES
+from statesize.results.fields import MIDDLE_SHARES
 from statesize.results.profiled import Profiled, has_sinks
 
-_SHOWN = ["model", "middle_bytes", "middle_entropy", "sinkless_entropy", "middle_ceiling", *MIDDLE_SHARES]
-_MAIN = [
-    *_SHOWN, "tss", "average_entropy", "state_utilisation", "ceiling_utilisation", "norm", "recall_perplexity",
-]  # fmt: skip
+_MAIN = (
+    "model", "middle_bytes", "middle_entropy", "sinkless_entropy", "middle_ceiling", *MIDDLE_SHARES, "tss",
+    "average_entropy", "state_utilisation", "ceiling_utilisation", "norm", "recall_perplexity",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ class Comparison:
             ESS without sinks is among the first where a model has sinks.
         """
         table = pd.DataFrame([asdict(model) for model in self.models])
-        return table if wide else cast("pd.DataFrame", table[self._without_repeats(_MAIN)])
+        sinks = any(map(has_sinks, self.profiles))
+        main = [name for name in _MAIN if sinks or name != "sinkless_entropy"]
+        return table if wide else cast("pd.DataFrame", table[main])
 
     def to_html(self, path: str | PathLike[str] = "compared.html") -> Path:
         """Write the page of `statesize compare --html`, one self-contained file.
@@ -72,26 +76,13 @@ class Comparison:
         """
         return write_report(self.profiles, path, self.recall, self.networks)
 
-    def _without_repeats(self, columns: Sequence[str]) -> list[str]:
-        """Columns without that of ESS without sinks where no model has any."""
-        sinks = any(map(has_sinks, self.profiles))
-        return [name for name in columns if sinks or name != "sinkless_entropy"]
-
-    def _shown(self) -> Any:
-        """The columns behind the finding, as far as they are known."""
-        table = cast("Any", self.to_dataframe()[self._without_repeats(_SHOWN)])
-        table = table.dropna(axis=1, how="all")
-        for share in table.columns.intersection(MIDDLE_SHARES):
-            table[share] = [f"{value:.0%}" if value == value else "-" for value in table[share]]
-        # Where the middle is, the finding says.
-        named = {name: heading.line.replace(" at the middle", "") for name, heading in FIGURE_HEADINGS.items()}
-        return table.rename(columns=named)
+    def _table(self) -> PageTable:
+        return comparison_table(self.models, distinct(self.profiles), COMPARED)
 
     def _repr_html_(self) -> str:
-        table = cast("str", self._shown().to_html(index=False, escape=True, float_format=cell_text))
         told = (self.finding, *self.notes)
         said, *notes = (f"<p>{html.escape(note)}</p>" if note else "" for note in told)
-        return "".join([said, table, *notes])
+        return "".join([said, html_table(self._table().headings, self._table().rows), *notes])
 
     def __repr__(self) -> str:
         """A row per model, what makes the rows less comparable, and what to do next.
@@ -99,8 +90,11 @@ class Comparison:
         Returns:
             Lines of text.
         """
-        table = self._shown().to_string(index=False, float_format=cell_text)
-        lines = [self.finding, table, *self.notes, "next: .to_dataframe(), .to_html()"]
+        table = self._table()
+        cells = pd.DataFrame(
+            [map(cell_text, row) for row in table.rows], columns=pd.Index(shown_headings(table.headings))
+        )
+        lines = [self.finding, cells.to_string(index=False), *self.notes, "next: .to_dataframe(), .to_html()"]
         return "\n".join(filter(None, lines))
 
 
