@@ -20,6 +20,7 @@ def test_summary_is_the_mean_over_pairs_of_sequence_and_position(small_profile):
     assert small_profile.summary().columns.tolist() == list(MAIN_COLUMNS)
     summary = small_profile.summary(wide=True)
     assert summary.columns.tolist() == list(COLUMNS)
+    assert {*small_profile.summary_rows()[0], "cause"} == {*COLUMNS}
     assert summary["layer"].tolist() == ["layers.0.mixer", "layers.1.mixer"]
     for row in summary.to_dict("records"):
         mixer = small_profile.mixer(row["layer"])

@@ -8,7 +8,7 @@ import vl_convert
 
 from statesize.measurement.chart import json_number
 from statesize.report.charts import along, layers, page_charts, show_token
-from statesize.report.names import short_names
+from statesize.report.names import distinct, short_names
 from statesize.report.words import headline
 
 
@@ -29,7 +29,7 @@ def test_specification_is_the_same_each_time(hostile_profile):
 
 
 def test_models_along_a_text_have_the_number_of_the_headline_at_its_middle(ladder_profile):
-    rows = along([ladder_profile, ladder_profile]).to_dict()["data"]["values"]
+    rows = along(distinct([ladder_profile, ladder_profile])).to_dict()["data"]["values"]
     assert {row["of"] for row in rows} == {f"{ladder_profile.model} ({place})" for place in (1, 2)}
     for name in ladder_profile.mixers:
         node = ladder_profile.mixer(name)

@@ -42,8 +42,8 @@ def test_figures_are_those_of_the_profiles(bundled):
     assert comparison.notes == ()
     finding, heading, *rows, following = repr(comparison).splitlines()
     assert finding == comparison.finding
-    headings = ("Model", "ESS at the middle, entropy", "Ceiling at the middle", "Share of state", "Share of ceiling")
-    assert heading.split() == " ".join((*headings, "Bytes at the middle")).split()
+    headings = ("Model", "ESS, entropy", "Ceiling", "Share of state", "Share of ceiling")
+    assert heading.split() == " ".join((*headings, "Bytes")).split()
     assert [row.split()[0] for row in rows] == ["softmax", "gated"]
     assert following.startswith("next: ")
     assert [model.model for model in comparison.models] == ["sa", "gla"]

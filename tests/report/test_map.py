@@ -16,6 +16,7 @@ from statesize.report import write_report
 from statesize.report.head_map import EXTREMES, PAGE_HEADS, extreme_heads, fitting_map, layer_cells
 from statesize.report.names import metric_titles
 from statesize.report.tables import group_tables, layer_rows
+from statesize.results.fields import GROUP_COLUMNS
 from statesize.results.profiled import group_rows
 from statesize.results.summary import at_middle, ess_values, without_sinks
 
@@ -352,6 +353,7 @@ def test_sinks_of_cells_are_those_of_the_profile(deep, small):
 
 
 def test_caches_of_several_models_are_named(deep, small):
+    assert {*group_rows(deep)[0]} == {*GROUP_COLUMNS}
     (table,) = group_tables([small, deep])
     assert {row[0] for row in table.rows} == {"deep"}
     assert group_tables([small]) == []

@@ -30,7 +30,7 @@ from statesize.measurement.chart import (
     tolerance_tables,
 )
 from statesize.measurement.statistics import between
-from statesize.report.names import kind_title, model_title, model_titles, short_names
+from statesize.report.names import kind_title, model_title, short_names
 from statesize.report.tables import layer_rows
 from statesize.results.fields import told
 from statesize.results.profiled import Profiled, comparable, has_sinks, layer_name
@@ -244,7 +244,7 @@ def show_token(token: str) -> str:
 def along(profiles: Sequence[Profiled]) -> alt.LayerChart:
     """ESS of each model along the first text, the mean over its layers, below what these could carry."""
     rows: list[Row] = []
-    for title, profile in zip(model_titles(profiles), profiles, strict=True):
+    for profile in profiles:
         nodes = [profile.mixer(profile.mixers[at]) for at in comparable(profile)]
         if not nodes:
             continue
@@ -254,7 +254,7 @@ def along(profiles: Sequence[Profiled]) -> alt.LayerChart:
         at = np.flatnonzero(np.isfinite(ess))
         at = at[evenly_spread(len(at), _ALONG)]
         found = table(position=nodes[0]["position"].values[at], ess=ess[at], ceiling=ceiling[at])
-        rows += [{"of": title, **row} for row in found]
+        rows += [{"of": model_title(profile), **row} for row in found]
     names = list(dict.fromkeys(row["of"] for row in rows))
     scale = alt.Scale(domain=names, range=[PALETTE[index % len(PALETTE)] for index in range(len(names))])
     axis = alt.Axis(tickCount=8, labelFlush=True)

@@ -16,7 +16,7 @@ from statesize.adapters.observation import PART
 from statesize.errors import InputError
 from statesize.io.text import counted
 from statesize.measurement.statistics import estimate
-from statesize.report.names import model_titles
+from statesize.report.names import distinct, model_title
 from statesize.report.redundancy import Redundancy
 from statesize.report.words import left_out_note
 from statesize.results.fields import MIDDLE_SHARES
@@ -228,8 +228,8 @@ def comparison_notes(
             "and ESS depends on the input."
         )
         titles: dict[str, list[str]] = {}
-        for title, facts in zip(model_titles(profiles), attributes, strict=True):
-            titles.setdefault(str(facts["tokens_sha256"]), []).append(title)
+        for one in distinct(profiles):
+            titles.setdefault(str(one.attributes["tokens_sha256"]), []).append(model_title(one))
         alike = "; ".join(" and ".join(some) for some in titles.values() if len(some) > 1)
         notes[-1] += f" The same tokens were read by {alike}." if alike else ""
     for name in CUTS:

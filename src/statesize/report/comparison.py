@@ -91,9 +91,9 @@ class Comparison:
             Lines of text.
         """
         table = self._table()
-        cells = pd.DataFrame(
-            [map(cell_text, row) for row in table.rows], columns=pd.Index(shown_headings(table.headings))
-        )
+        # Where the middle is, the finding says.
+        headings = [heading.replace(" at the middle", "") for heading in shown_headings(table.headings)]
+        cells = pd.DataFrame([map(cell_text, row) for row in table.rows], columns=pd.Index(headings))
         lines = [self.finding, cells.to_string(index=False), *self.notes, "next: .to_dataframe(), .to_html()"]
         return "\n".join(filter(None, lines))
 

@@ -67,16 +67,10 @@ class Diagnoses(list[Diagnosis]):
         """
         if len(self) <= MOST_LINES:
             return "\n".join([*map(str, self), "next: .entropy, .directions and .size of each"])
-        shares = {at: one.entropy / one.size for at, one in enumerate(self) if math.isfinite(one.entropy / one.size)}
-        ends = dict.fromkeys(
-            (min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)) if shares else ()
-        )
-        told = [
-            f"Least: {self[at]}" if place == 0 < len(ends) - 1 else f"Most: {self[at]}" for place, at in enumerate(ends)
-        ]
-        without = [one for at, one in enumerate(self) if at not in shares]
-        more = f" ({len(without) - 1} more)" if len(without) > 1 else ""
-        told += [f"Not known: {without[0]}{more}"] if without else []
+        known = [one for one in self if math.isfinite(one.entropy / one.size)]
+        known.sort(key=lambda one: one.entropy / one.size)
+        told = [f"Least: {known[0]}", f"Most: {known[-1]}"] if known else []
+        told += [f"Not known: {counted(len(self) - len(known), 'layer')}"] if len(known) < len(self) else []
         return "\n".join([*told, f"next: [str(one) for one in this list] tells {counted(len(self), 'layer')}"])
 
 

@@ -2,9 +2,10 @@
 // The maps of layers by heads, one per model on one scale, and the heads of each with most and with least ESS.
 const map = (() => {
   const { byId } = drawing;
-  // Viridis.
+  // Viridis, and from which share on black is read better than white.
   const COLOURS = ["#440154", "#482878", "#3e4a89", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b",
     "#fde725"];
+  const BRIGHT = 0.438;
   const MEASURES = {
     sinkless: "ESS without sinks",
     ess: "ESS, numbers per channel", share: "Share of the state or ceiling", ess_bytes: "ESS, bytes per head",
@@ -45,11 +46,6 @@ const map = (() => {
     const [one, other] = [parts(COLOURS[first]), parts(COLOURS[first + 1])];
     return one.map((part, index) => Math.round(part + (place - first) * (other[index] - part)));
   };
-  const brightness = (colour) => colour.reduce((sum, part, index) => {
-    const share = part / 255;
-    const linear = share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
-    return sum + [0.2126, 0.7152, 0.0722][index] * linear;
-  }, 0);
 
   const showScale = (low, high, measure, title, sink) => {
     const ends = low === high ? [shown(measure, high)] : [shown(measure, low), element("i", {}), shown(measure, high)];
@@ -94,9 +90,8 @@ const map = (() => {
     button.setAttribute("aria-pressed", "false");
     if (value === null) button.classList.add("unknown");
     else {
-      const colour = mixed(share(value));
-      button.style.background = `rgb(${colour})`;
-      button.style.color = brightness(colour) > 0.179 ? "#000" : "#fff";
+      button.style.background = `rgb(${mixed(share(value))})`;
+      button.style.color = share(value) > BRIGHT ? "#000" : "#fff";
     }
     if (led) button.append(element("b", {}));
     return { model, button, name, label, numbers, sink, column, layer: layer.index };

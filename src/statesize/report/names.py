@@ -61,22 +61,14 @@ def model_title(profile: Profiled) -> str:
     return kind_title(profile.model) if kinds == {profile.model} else profile.model
 
 
-def model_titles(profiles: Sequence[Profiled], places: Sequence[str] = ()) -> list[str]:
-    """The titles of models side by side; those that are alike with the places that they were read from, or numbers."""
+def distinct(profiles: Sequence[P], places: Sequence[str] = ()) -> list[P]:
+    """The profiles; those of models that are called alike with the places that they were read from, or numbers."""
+    # A chart would add up what stands under one name.
     titles = [model_title(profile) for profile in profiles]
     if len(set(places)) < len(titles):
         places = [str(number) for number in range(1, len(titles) + 1)]
-    return [
-        f"{title} ({place})" if titles.count(title) > 1 else title for title, place in zip(titles, places, strict=True)
-    ]
-
-
-def distinct(profiles: Sequence[P], places: Sequence[str] = ()) -> list[P]:
-    """The profiles, with places or numbers behind the names of models that are called alike: a chart would add them."""
-    titles = model_titles(profiles, places)
-    return [
-        one if title == model_title(one) else one.called(title) for title, one in zip(titles, profiles, strict=True)
-    ]
+    named = zip(profiles, titles, places, strict=True)
+    return [one.called(f"{title} ({place})") if titles.count(title) > 1 else one for one, title, place in named]
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:

@@ -26,7 +26,7 @@ from statesize.report.tables import (
     provenance,
     with_terms,
 )
-from statesize.report.words import findings, leading_layers, model_line, reading, sink_notes
+from statesize.report.words import findings, model_line, reading, sink_notes
 from statesize.results.fields import FIGURES
 from statesize.results.profiled import Profiled
 
@@ -96,7 +96,7 @@ def page(
     notes = {
         RESULT: [*standing(own, weights), *known],
         NEXT: tests,
-        "How to read this": [*filter(None, [*explained, *sink_notes(profiles), *map(leading_layers, profiles)])],
+        "How to read this": [*explained, *sink_notes(profiles)],
         "Not measured": _named(profiles, [by_reason(one.attributes["skipped"]) for one in profiles]),
         "Notes": _named(profiles, [{listed(names): note for note, names in one.notes.items()} for one in profiles]),
     }

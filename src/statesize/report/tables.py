@@ -85,7 +85,8 @@ def layer_rows(profile: Profiled, metric: str) -> list[LayerRow]:
     short = short_names(profile.mixers) if len(profile.mixers) > MOST_LAYERS else {}
     sinks = has_sinks(profile, metric)
     for row in profile.summary_rows():
-        node, name = profile.mixer(row["layer"]), row["layer"]
+        name = str(row["layer"])
+        node = profile.mixer(name)
         low, high = middle_bounds(node, metric)
         middle, ceiling = middle_estimate(node, ess_values(node, metric)), middle_ceiling(node)
         known = [row["sinkless_entropy"] if sinks else math.nan, middle.mean]

@@ -33,8 +33,6 @@ from statesize.results.summary import (
 
 _SAME = 1.05
 """Ratios below this count as equal in words."""
-_NAMED = 4
-"""Layers with most ESS that a sentence names."""
 
 
 def headline(profiles: Sequence[Profiled], metric: str = "entropy") -> str:
@@ -327,18 +325,6 @@ def sink_notes(profiles: Sequence[Profiled]) -> list[str]:
     """The notes of all models that have one, with their names where there are several."""
     notes = [(model_title(profile), sink_note(profile)) for profile in profiles]
     return [f"{title}: {note}" if len(profiles) > 1 else note for title, note in notes if note]
-
-
-def leading_layers(profile: Profiled) -> str:
-    """The layers that remember most, without sinks and with them; "" where none has a sink."""
-    if not has_sinks(profile):
-        return ""
-    names, rows = short_names(profile.mixers), profile.summary_rows()
-    without, with_sinks = (
-        ", ".join(names[row["layer"]] for row in sorted(rows, key=lambda row: row[name], reverse=True)[:_NAMED])
-        for name in ("sinkless_entropy", "middle_entropy")
-    )
-    return f"Which layers remember most of the text? Without sinks, {without}; with them, {with_sinks}."
 
 
 def telling_layer(profile: Profiled) -> int:

@@ -15,7 +15,7 @@ from statesize.adapters.observation import SHARED
 from statesize.adapters.select import lost_mixers, meant_layer
 from statesize.check import refuse
 from statesize.io.text import listed, meant
-from statesize.results.summary import GroupRow, SummaryRow, channels_of, group_row, summary_row
+from statesize.results.summary import SummaryRow, channels_of, group_row, summary_row
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,9 @@ def model_mean(profile: Profiled, figures: Sequence[float], layers: Sequence[int
     return float(np.average([figures[index] for index in chosen], weights=weights))
 
 
-def group_rows(profile: Profiled) -> list[GroupRow]:
+def group_rows(profile: Profiled) -> list[SummaryRow]:
     """One row per mixer whose heads share what it stores."""
-    rows: list[GroupRow] = []
+    rows: list[SummaryRow] = []
     for name in profile.mixers:
         group = profile.group(name)
         if group is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypedDict, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
@@ -17,40 +17,8 @@ from statesize.measurement.metrics import utilisation
 from statesize.measurement.statistics import Estimate, Sample, estimate, position_error
 from statesize.results.fields import COUNTS, Array
 
-
-class SummaryRow(TypedDict):
-    """One mixer's row of the summary; `statesize.results.fields.COLUMNS` says what the columns are."""
-
-    model: str
-    layer: str
-    kind: str
-    tss: float
-    state_bytes: float
-    units: int
-    measured: int
-    average_entropy: float
-    average_entropy_error: float
-    average_relative_count: float
-    average_relative_count_error: float
-    total_entropy: float
-    total_entropy_error: float
-    total_relative_count: float
-    total_relative_count_error: float
-    readout_total_entropy: float
-    readout_total_entropy_error: float
-    readout_total_relative_count: float
-    readout_total_relative_count_error: float
-    norm: float
-    state_utilisation: float
-    ceiling_utilisation: float
-    sink_share: float
-    sink_position: float
-    middle_entropy: float
-    sinkless_entropy: float
-    few_cuts_entropy: float
-    variant_entropy: float
-    faithfulness: float
-    run_difference: float
+SummaryRow: TypeAlias = dict[str, Any]
+"""One mixer's row: the columns of `statesize.results.fields.COLUMNS`, but for the cause, or of GROUP_COLUMNS."""
 
 
 def unit_dim(node: xr.Dataset) -> str:
@@ -192,23 +160,6 @@ def average(node: xr.Dataset, values: Array) -> Estimate:
     return Estimate(averaged.mean, math.hypot(averaged.error, error))
 
 
-class GroupRow(TypedDict):
-    """What one mixer stores for several heads each; `statesize.results.fields.GROUP_COLUMNS` says what these are."""
-
-    model: str
-    layer: str
-    groups: int
-    readouts: int
-    tss: float
-    joint_entropy: float
-    joint_entropy_error: float
-    alone_entropy: float
-    joint_relative_count: float
-    joint_relative_count_error: float
-    alone_relative_count: float
-    alone_relative_count_error: float
-
-
 def channels_of(node: xr.Dataset) -> int:
     """How many channels a mixer has, or what groups of heads store."""
     return sample_of(node).total * int(node.attrs["multiplicity"])
@@ -219,7 +170,7 @@ def stored_channels(node: xr.Dataset, group: xr.Dataset | None) -> int:
     return 0 if node.attrs["cache"] else channels_of(node if group is None else group)
 
 
-def group_row(nodes: Sequence[xr.Dataset], group: xr.Dataset, model: str, layer: str) -> GroupRow:
+def group_row(nodes: Sequence[xr.Dataset], group: xr.Dataset, model: str, layer: str) -> SummaryRow:
     """What the heads that read a cache, of one mixer or of several, share, and what they would need alone."""
     groups, heads = sample_of(group).total, sum(sample_of(node).total for node in nodes)
     joint_entropy, joint_relative = _averages(group)
