@@ -129,10 +129,8 @@ class Settings:
             raise InputError("stride must be left out where positions are given, got both. Give one of them.")
         for name, check in _CHECKS.items():
             value = getattr(self, name)
-            if value is not getattr(Settings, name):
+            if value is not getattr(Settings, name, None):
                 object.__setattr__(self, name, check(name, value))
-        if type(self.mixes) is not dict or self.mixes:
-            object.__setattr__(self, "mixes", _mixes(cast("object", self.mixes)))
 
     def __repr__(self) -> str:
         """The settings that differ from the defaults, as they are written."""
@@ -259,10 +257,10 @@ def memory_bytes(size: object) -> int:
     return number
 
 
-def _mixes(value: object) -> dict[str, str]:
+def _mixes(name: str, value: object) -> dict[str, str]:
     named = cast("Mapping[object, object]", value if isinstance(value, Mapping) else {})
     if not isinstance(value, Mapping) or not all(isinstance(one, str) for pair in named.items() for one in pair):
-        refuse("mixes", "names of modules with the name of a part each", cast("object", value))
+        refuse(name, "names of modules with the name of a part each", cast("object", value))
     return dict(cast("Mapping[str, str]", value))
 
 
@@ -338,4 +336,5 @@ _CHECKS: dict[str, Callable[[str, object], object]] = {
     "entropy_accuracy": partial(require_real, above=0, below=1),
     "weights": partial(_one_of, get_args(Weights)),
     "squares": require_flag,
+    "mixes": _mixes,
 }

@@ -140,8 +140,8 @@ def comparison_table(
     rows = [told(vars(one)) | {"model": model_title(of)} for one, of in zip(models, profiles, strict=True)]
     named = {name: FIGURE_HEADINGS[name] for name in ("model", *figures)}
     about = (
-        "Each row is a model: what its layers can hold together, and what they carry on this text. Averages are means "
-        "over cuts."
+        "Each row is a model: what its layers can hold together, and what they carry on this text. Bytes and totals "
+        "are sums over its layers, other figures means over the channels of all. Averages are means over cuts."
     )
     return table_of("All figures", _telling(named, rows), rows, about)
 

@@ -164,21 +164,9 @@ def mixer_parts(run: MixerRun, lengths: Sequence[int], read: Reader, *, whole: b
             one if np.array_equal(one["position"].values, positions) else one.reindex(position=positions)
             for one in datasets
         ]
-        joined = aligned[0].copy() if len(aligned) == 1 else _joined(aligned)
-        joined.attrs = attributes
-        yield joined
-
-
-def _joined(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
-    """Datasets of one mixer at the same positions, along the sequences."""
-    return xr.Dataset(
-        {
-            name: (first.dims, np.concatenate([one.variables[name].values for one in datasets]))
-            if first.dims[:1] == (ALONG,)
-            else first
-            for name, first in datasets[0].variables.items()
-        }
-    )
+        # What has no sequences is the same in all.
+        joined = xr.concat(aligned, ALONG, data_vars="minimal", coords="minimal", compat="override", join="override")
+        yield joined.assign_attrs(attributes)
 
 
 def _unmeasured(run: MixerRun, read: Reader) -> xr.Dataset:

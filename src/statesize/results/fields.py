@@ -272,30 +272,12 @@ GROUP_HEADINGS = {
     "alone_relative_count": Heading("heads alone\n(relative tolerance)", ".1f"),
 }
 
-FIGURES = {
-    "state_bytes": "Bytes that the model's own cache holds for all layers at the end of the longest sequence: states, "
-    "or keys and values of all tokens that it sees.",
-    "middle_bytes": "Bytes that it holds at the middle of the longest sequence, keys too.",
-    "middle_entropy": "Entropy-ESS per channel at the cut nearest to the middle of each sequence, averaged over "
-    "sequences and the channels of all layers.",
-    "sinkless_entropy": "The same without the columns of attention sinks, in heads that have one.",
-    "middle_ceiling": "The most that it could be there: what the layer holds, or the tokens before or after the cut.",
+_OF_MODELS = {
+    "middle_bytes": "Bytes that the model's own cache holds at the middle of the longest sequence, keys too.",
+    "middle_ceiling": "The most that ESS could be there: what the layer holds, or the tokens before or after the cut.",
     "middle_state_utilisation": "Entropy-ESS without sinks divided by the ceiling, of the layers with a fixed state.",
     "middle_ceiling_utilisation": f"The same of the layers whose cache keeps every token. {BOTH_SHARES}",
-    "tss": "Theoretical state-size per channel, averaged over the channels of all layers; softmax attention keeps "
-    "every token, and counts as at the end of the longest sequence.",
     "total_tss": "Theoretical state-size summed over the channels that all layers store.",
-    "average_entropy": "Entropy-ESS per channel, averaged over sequences, positions and the channels of all layers.",
-    "average_relative_count": "Number of Hankel singular values above ρ times the largest, averaged likewise.",
-    "total_entropy": "Entropy-ESS summed over the channels that all layers store, averaged over sequences and "
-    "positions; channels that several heads read count once.",
-    "total_relative_count": "Number of singular values above ρ times the largest, summed and averaged likewise.",
-    "readout_total_entropy": "Entropy-ESS of each head summed over its channels, as if heads shared nothing.",
-    "norm": "Frobenius norm of what passes from the past to the future, averaged over channels; kinds differ in scale.",
-    "state_utilisation": "Entropy-ESS divided by TSS, averaged over the channels of all layers with a fixed state, "
-    "at the cuts where the state is what limits it.",
-    "ceiling_utilisation": "Entropy-ESS, sinks included, divided by its ceiling, averaged over the channels of all "
-    "layers whose cache keeps every token, over the middle half of each sequence.",
     "modulation": "How far the entropy-ESS falls at the special tokens inside the sequences, relative to its mean over "
     "8 cuts before and after; without the controls that a study of delimiters has.",
     "norm_modulation": "How far the norm falls there: erasing the whole past evenly lowers it and leaves the "
@@ -306,4 +288,16 @@ FIGURES = {
     "redundancy": "What the layers need in sum, divided by what the network needs, averaged over the cuts where both "
     "sides of the Jacobian are larger than all states together.",
 }
-"""What the numbers of a ComparedModel are; NaN where one is not known."""
+FIGURES = {
+    name: (COLUMNS | _OF_MODELS)[name]
+    for name in (
+        "state_bytes", "middle_bytes", "middle_entropy", "sinkless_entropy", "middle_ceiling", *MIDDLE_SHARES, "tss",
+        "total_tss", "average_entropy", "average_relative_count", "total_entropy", "total_relative_count",
+        "readout_total_entropy", "norm", "state_utilisation", "ceiling_utilisation", *STUDIED, "recall_perplexity",
+        "network_entropy", "redundancy",
+    )
+}  # fmt: skip
+"""What the numbers of a ComparedModel are; those of layers as means over the channels of all, bytes and totals as sums.
+
+NaN where one is not known.
+"""
