@@ -166,7 +166,8 @@ def mixer_parts(run: MixerRun, lengths: Sequence[int], read: Reader, *, whole: b
         ]
         # What has no sequences is the same in all.
         joined = xr.concat(aligned, ALONG, data_vars="minimal", coords="minimal", compat="override", join="override")
-        yield joined.assign_attrs(attributes)
+        joined.attrs = attributes
+        yield joined
 
 
 def _unmeasured(run: MixerRun, read: Reader) -> xr.Dataset:
