@@ -173,14 +173,14 @@ def extent_notes(text):
     return text[: text.index('<script type="application/json"')]
 
 
-@pytest.mark.parametrize(("heads", "said"), [(40, "show the first 2 of"), (10, "show the first of")])
+@pytest.mark.parametrize(("heads", "said"), [(40, "the first 2 of"), (10, "the first 1 of")])
 def test_what_is_not_drawn_is_said(heads, said, monkeypatch):
     model = LanguageModel(ModelConfig("la", vocabulary_size=8, width=8, heads=2, layers=1, key_size=2))
     three = profile(model, torch.arange(30).reshape(3, 10) % 8)
     monkeypatch.setattr(extent, "HEAD_POINTS", heads)
-    assert f"The charts {said} 3 sequences; the table covers all." in extent_notes(html.page([three]).render())
+    assert f"Drawn: {said} 3 sequences" in extent_notes(html.page([three]).render())
     monkeypatch.setattr(extent, "MEAN_POINTS", 4)
-    assert "One position in 3 is drawn." in extent_notes(html.page([three]).render())
+    assert "the first 1 of 3 sequences, one position in 3" in extent_notes(html.page([three]).render())
 
 
 def test_a_page_that_cannot_be_small_enough_has_the_fewest_positions(hostile_profile, monkeypatch):
@@ -199,7 +199,7 @@ def test_a_page_that_cannot_be_small_enough_has_the_fewest_positions(hostile_pro
 def test_many_channels_and_no_relative_tolerance():
     model = LanguageModel(ModelConfig("s6", vocabulary_size=8, width=66, heads=2, layers=1, key_size=1))
     page = extent_notes(html.page([profile(model, torch.arange(4)[None], relative_tolerances=())]).render())
-    assert "is drawn as 64 cells, each their mean, and as so many single curves." in page
+    assert "of more than 64 heads or channels 64 curves, and as many cells, each a mean of neighbours." in page
     # Columns of which nothing is known are left out, with what is said of them.
     assert 'data-name="average_entropy"' in page
     assert 'data-name="average_relative_count"' not in page

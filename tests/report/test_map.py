@@ -332,7 +332,7 @@ def test_hundreds_of_channels_are_cells_of_neighbours(browser, tmp_path):
     visit = Visit(browser, write_report([found], tmp_path / "page.html"), 390)
     assert visit.page.locator("#map .cells button").count() == 2 * PAGE_HEADS
     assert (
-        "drawn as 64 cells, each their mean"
+        "64 curves, and as many cells, each a mean of neighbours"
         in visit.page.locator("section[aria-labelledby=chart-0-title]").inner_text()
     )
     label = visit.page.locator("#map .cells button").first.get_attribute("aria-label")

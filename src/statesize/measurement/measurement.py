@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Self, cast
 
 import torch
 from torch import Tensor
 
-from statesize.check import real_numbers, refuse, require_count
+from statesize.check import real_numbers, refuse, require_count, several
 from statesize.errors import InputError
 from statesize.io.devices import on_cpu_by_default
 from statesize.measurement.result import Measurement
@@ -243,11 +243,9 @@ def _converged(answers: dict[str, Tensor], entropy_accuracy: float, count_accura
 
 
 def _checked_outputs(argument: Sequence[str]) -> tuple[Output, ...]:
-    # A tensor or array of no dimension says that it is iterable, and is not.
-    if not isinstance(argument, Iterable) or not getattr(argument, "ndim", 1):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f"outputs must be among {', '.join(OUTPUTS)}, got {argument!r}")
-    outputs = (argument,) if isinstance(argument, str) else tuple(argument)
-    unknown = [output for output in outputs if not isinstance(output, str) or output not in OUTPUTS]  # pyright: ignore[reportUnnecessaryIsInstance]
+    expected = f"among {', '.join(OUTPUTS)}"
+    outputs = (argument,) if isinstance(argument, str) else tuple(several("outputs", argument, expected))
+    unknown = [output for output in outputs if not isinstance(output, str) or output not in OUTPUTS]
     if unknown or not outputs:
-        raise InputError(f"outputs must be among {', '.join(OUTPUTS)}, got {unknown or argument!r}")
+        refuse("outputs", expected, unknown or argument)
     return cast("tuple[Output, ...]", outputs)

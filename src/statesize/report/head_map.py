@@ -115,26 +115,20 @@ def shown_heads(mixer: xr.Dataset) -> NDArray[np.int64]:
 
 
 def extent_note(profiles: Sequence[Profiled], extent: Extent) -> str:
-    """What of the profiles a page lacks."""
+    """What of the profiles a page draws; "" where that is all."""
     count = max(int(profile.tokens.sizes["sequence"]) for profile in profiles)
     positions = max(mixer.sizes["position"] for mixer in _mixers(profiles))
-    notes: list[str] = []
-    if any(mixer.sizes[unit_dim(mixer)] > PAGE_HEADS for mixer in _mixers(profiles)):
-        notes.append(
-            f"A layer with more than {PAGE_HEADS} measured heads or channels is drawn as {PAGE_HEADS} cells, each "
-            "their mean, and as so many single curves."
-        )
-    if extent.sequences < count:
-        first = "first" if extent.sequences == 1 else f"first {extent.sequences}"
-        notes.append(f"The charts show the {first} of {counted(count, 'sequence')}; the table covers all.")
-    if extent.stride > 1:
-        notes.append(f"One position in {extent.stride} is drawn.")
-    if extent.head_stride > 1:
-        notes.append(f"Single heads are drawn at one position in {extent.stride * extent.head_stride}.")
-    if extent.ladder_positions < positions - 1:
-        held = f"Singular values are held at {extent.ladder_positions} positions of a sequence"
-        notes.append(f"{held}; those at the one nearest to your choice are shown.")
-    return " ".join(notes)
+    most_heads = max(mixer.sizes[unit_dim(mixer)] for mixer in _mixers(profiles))
+    parts = {
+        f"the first {extent.sequences} of {counted(count, 'sequence')}": extent.sequences < count,
+        f"one position in {extent.stride}": extent.stride > 1,
+        f"single heads at one position in {extent.stride * extent.head_stride}": extent.head_stride > 1,
+        f"singular values at {extent.ladder_positions} positions": extent.ladder_positions < positions - 1,
+        f"of more than {PAGE_HEADS} heads or channels {PAGE_HEADS} curves, and as many cells, each a mean of "
+        "neighbours": most_heads > PAGE_HEADS,
+    }
+    drawn = ", ".join(part for part, is_less in parts.items() if is_less)
+    return f"Drawn: {drawn}. The table covers all." if drawn else ""
 
 
 def _mixers(profiles: Sequence[Profiled]) -> list[xr.Dataset]:

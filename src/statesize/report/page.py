@@ -24,10 +24,8 @@ from statesize.report.tables import (
     layer_table,
     middle_table,
     provenance,
-    with_terms,
 )
 from statesize.report.words import findings, model_line, reading, sink_notes
-from statesize.results.fields import FIGURES
 from statesize.results.profiled import Profiled
 
 _BARS = (
@@ -84,8 +82,7 @@ def page(
     explained, tables = [*reading(profiles), *_BARS, *([_REPEATED] if networks else [])], [layer_table(profiles)]
     if several:
         models = compared_models(own, recall or {}, networks)
-        figures = with_terms(comparison_table(models, profiles), FIGURES, profiles)
-        tables = [middle_table(profiles, models), *tables, figures]
+        tables = [middle_table(profiles, models), *tables, comparison_table(models, profiles)]
         explained += comparison_notes(own, recall or {}, networks)
     tables += [*group_tables(profiles), engine_table(profiles)]
     shared = provenance(profiles[0])

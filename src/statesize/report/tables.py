@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
@@ -120,7 +121,7 @@ def layer_table(profiles: Sequence[Profiled]) -> PageTable:
         "Averages and norm are means over cuts. TSS, the theoretical state-size, is how many numbers a "
         f"channel can hold at the end of the text{'; a cache of all tokens holds half as many at the middle' * caches}."
     )
-    return with_terms(table_of("All layers", headings, rows, about), COLUMNS, profiles)
+    return table_of("All layers", headings, rows, about, _terms(COLUMNS, profiles))
 
 
 def middle_table(profiles: Sequence[Profiled], models: Sequence[ComparedModel]) -> PageTable:
@@ -129,8 +130,7 @@ def middle_table(profiles: Sequence[Profiled], models: Sequence[ComparedModel]) 
         "At the middle of the text. ESS: about how many numbers per channel matter to later tokens; ceiling: the most "
         "that it could be there."
     )
-    table = comparison_table(models, profiles, COMPARED)
-    return with_terms(replace(table, title="Side by side", caption=about), FIGURES, profiles)
+    return replace(comparison_table(models, profiles, COMPARED), title="Side by side", caption=about)
 
 
 def comparison_table(
@@ -143,7 +143,7 @@ def comparison_table(
         "Each row is a model: what its layers can hold together, and what they carry on this text. Bytes and totals "
         "are sums over its layers, other figures means over the channels of all. Averages are means over cuts."
     )
-    return table_of("All figures", _telling(named, rows), rows, about)
+    return table_of("All figures", _telling(named, rows), rows, about, _terms(FIGURES, profiles))
 
 
 _SAME_IN_ALL = {
@@ -171,8 +171,8 @@ def group_tables(profiles: Sequence[Profiled]) -> list[PageTable]:
         f"that of its largest head.{f' In all these layers: {said}.' if said else ''}"
     )
     headings = _telling(headings, rows, alone=len(profiles) == 1)
-    table = table_of("What do heads that share a cache carry?", headings, rows, about)
-    return [with_terms(table, GROUP_COLUMNS, profiles)]
+    terms = _terms(GROUP_COLUMNS, profiles)
+    return [table_of("What do heads that share a cache carry?", headings, rows, about, terms)]
 
 
 def engine_table(profiles: Sequence[Profiled]) -> PageTable:
@@ -206,13 +206,11 @@ def engine_table(profiles: Sequence[Profiled]) -> PageTable:
     )
 
 
-def with_terms(table: PageTable, columns: Mapping[str, str], profiles: Sequence[Profiled]) -> PageTable:
-    """A table that says what its columns of numbers are."""
+def _terms(columns: Mapping[str, str], profiles: Sequence[Profiled]) -> dict[str, str]:
+    """What columns are, with the ρ of the profiles."""
     tolerances = profiles[0].attributes["relative_tolerances"]
     ratio = f"{tolerances[0]:g} times" if tolerances else "ρ times"
-    shown = cast("Mapping[str, str]", table.headings)
-    told = {shown[name]: columns[name].replace("ρ times", ratio) for name in shown if name not in _NAMES}
-    return replace(table, terms=told)
+    return {name: said.replace("ρ times", ratio) for name, said in columns.items()}
 
 
 def _telling(
@@ -230,9 +228,13 @@ def _telling(
 
 
 def table_of(
-    title: str, headings: Mapping[str, Heading], rows: Sequence[Mapping[str, Any]], caption: str = ""
+    title: str,
+    headings: Mapping[str, Heading],
+    rows: Sequence[Mapping[str, Any]],
+    caption: str = "",
+    terms: Mapping[str, str] = MappingProxyType({}),
 ) -> PageTable:
-    """A table of rows as `told` gives them, whose numbers stay numbers."""
+    """A table of rows as `told` gives them, whose numbers stay numbers; `terms` say what its columns are."""
     cells = [
         [
             text if headings[name].form == "text" else Shown(float(row[name]) if text != UNKNOWN else math.nan, text)
@@ -240,10 +242,11 @@ def table_of(
         ]
         for row in rows
     ]
-    return PageTable(title, {name: heading.line for name, heading in headings.items()}, cells, caption)
+    lines = {name: heading.line for name, heading in headings.items()}
+    said = {lines[name]: terms[name] for name in headings if name in terms and headings[name].form != "text"}
+    return PageTable(title, lines, cells, caption, said)
 
 
-_NAMES = [name for name, heading in HEADINGS.items() if heading.form == "text"]
 # Facts of their own, or of no use to a reader.
 _SHOWN_ELSEWHERE = {"tolerances", "relative_tolerances", "most_operations"}
 
