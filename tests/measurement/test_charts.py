@@ -195,8 +195,8 @@ def test_a_repr_is_short(measurement):
     assert repr(measurement).splitlines()[-1].startswith("next: ")
     operator = statesize.Dense(torch.eye(4))
     many = statesize.measure(operator, relative_tolerances=[10.0**-power for power in range(1, 15)])
-    assert len(repr(many).splitlines()) == 12
-    assert "more" in repr(many).splitlines()[-2]
+    assert len(repr(many).splitlines()) <= 12
+    assert repr(many).count(" at ρ = ") == 14
 
 
 def test_a_profile_shows_its_layers_at_the_middle_in_a_notebook(profile):

@@ -359,14 +359,14 @@ def test_counts_are_exact_by_default_up_to_a_length_and_bounds_beyond(length: in
         cast("torch.Tensor", part)[:, 0] for part in (found.relative_lower, found.relative_upper, found.relative_count)
     )
     assert bool(((lower <= right) & (right <= upper)).all())
-    shown = facts(found)["relative tolerance-ESS at ρ = 0.01, mean"]
+    shown = facts(found)["relative tolerance-ESS, mean"]
     if exact:
         assert bool((count == right).all())
         assert bool((lower == upper).all())
         assert "–" not in str(shown)
     else:
         assert bool((lower < upper).any())
-        assert shown == f"{lower.double().mean():.4g}–{upper.double().mean():.4g}"
+        assert shown == f"{lower.double().mean():.4g}–{upper.double().mean():.4g} at ρ = 0.01"
 
 
 def test_accuracies_are_numbers_of_any_kind() -> None:

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     import altair as alt
 
 _RATIOS = np.logspace(-8, 0, 65)
-_MOST_FACTS = 10
-"""Lines of a measurement's repr below its title."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -97,10 +95,7 @@ class Measurement:
             The facts that a notebook shows too.
         """
         lines = [f"  {name}: {value}" for name, value in facts(self).items()]
-        # Tolerances that do not fit are counted.
-        left_out = len(lines) - _MOST_FACTS
-        shown = [*lines[: _MOST_FACTS - 1], f"  … {left_out + 1} more"] if left_out > 0 else lines
-        return "\n".join([_finding(self), *shown, "next: .entropy, .plot.positions()"])
+        return "\n".join([_finding(self), *lines, "next: .entropy, .plot.positions()"])
 
     def _repr_html_(self) -> str:
         return facts_table(_finding(self), facts(self))
@@ -216,17 +211,17 @@ def facts(measurement: Measurement) -> dict[str, object]:
     }
     if measurement.entropy is not None:
         shown["entropy-ESS, mean"] = f"{measurement.entropy.mean():.4g}"
-    signs: tuple[tuple[Metric, str, str], ...] = (
-        ("relative_count", "relative_tolerances", "ρ"),
-        ("count", "tolerances", "τ"),
+    kinds: tuple[tuple[Metric, Tensor, str], ...] = (
+        ("relative_count", measurement.relative_tolerances, "ρ"),
+        ("count", measurement.tolerances, "τ"),
     )
-    for name, threshold_name, sign in signs:
-        counts: Tensor | None = getattr(measurement, name)
-        thresholds = getattr(measurement, threshold_name).tolist()
-        for index, threshold in enumerate(thresholds if counts is not None else []):
-            title = METRICS[name].lower().replace("ess", "ESS")
+    for name, thresholds, sign in kinds:
+        told: list[str] = []
+        for index, threshold in enumerate(thresholds if getattr(measurement, name) is not None else []):
             least, most = (float(bound[..., index].double().mean()) for bound in _bounds(measurement, name))
-            shown[f"{title} at {sign} = {threshold:g}, mean"] = between(least, most, "{:.4g}".format)
+            told.append(f"{between(least, most, '{:.4g}'.format)} at {sign} = {threshold:g}")
+        if told:
+            shown[f"{METRICS[name].lower().replace('ess', 'ESS')}, mean"] = ", ".join(told)
     if not (converged := measurement.converged).all():
         shown["bounds wider than asked"] = f"at {int((~converged).sum())} of {converged.numel()} positions"
     return shown | {"engine": measurement.engine, "error bound, largest": f"{measurement.error_bound.max():.2g}"}
