@@ -223,12 +223,15 @@ def capacity_use(profiles: Sequence[Profiled]) -> str:
         return " ".join(said)
     said = list[str]()
     uses.sort(key=lambda use: use.share.value, reverse=True)
-    for kinds, among in (((False,), "Among states"), ((True,), "Among caches"), ((False, True), "")):
-        some = [use for use in uses if (*use.held,) == kinds]
-        # A cache grows with the text, so it ranks among caches only, and a model with both nowhere.
-        ranked = among and len(some) > 1
-        said += [_ranked(some, among, cuts[0])] if ranked else [f"{use.sentence} past {cuts[0]}." for use in some]
-    if len({(*use.held,) for use in uses}) > 1 or len(uses[0].held) > 1:
+    for cache, among in ((False, "Among states"), (True, "Among caches")):
+        some = [use for use in uses if set(use.held) == {cache}]
+        if len(some) > 1:
+            said.append(_ranked(some, among, cuts[0]))
+        else:
+            said += [f"{use.sentence} past {cuts[0]}." for use in some]
+    # A model with both ranks nowhere.
+    said += [f"{use.sentence} past {cuts[0]}." for use in uses if len(use.held) > 1]
+    if len({cache for use in uses for cache in use.held}) > 1:
         said.append("Do not compare shares of states with shares of caches, which grow with the text.")
     return " ".join([*said, _reach(profiles)])
 
@@ -272,7 +275,7 @@ def _share_over_texts(profile: Profiled, share: float) -> Interval:
 
 
 def reading(profiles: Sequence[Profiled]) -> list[str]:
-    """What the numbers of these sentences are, what they leave out, and what sinks do to them."""
+    """What the numbers of these sentences are, and what they leave out."""
     rows = [row for profile in profiles for row in profile.summary_rows()]
     each = " or ".join(sorted({"layer" if row["kind"] == "derivative" else "channel" for row in rows}))
     said = [
