@@ -1,4 +1,4 @@
-"""How much a page carries."""
+"""What a page carries of heads, and how much: curves, counts at many tolerances, and numbers in few characters."""
 
 import numpy as np
 import pytest
@@ -6,10 +6,19 @@ import torch
 from report.unpacking import unpacked
 
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.profiling import Profile, profile
+from statesize.profiling import TOLERANCE_LADDER, Profile, profile
 from statesize.report import head_map as extent
 from statesize.report import write_report
-from statesize.report.head_map import PAGE_HEADS, Extent, HeadMap, choose_extent, clipped, shown_heads
+from statesize.report.head_map import (
+    PAGE_HEADS,
+    Extent,
+    HeadMap,
+    choose_extent,
+    clipped,
+    layer_ladder,
+    packed,
+    shown_heads,
+)
 from statesize.report.names import metric_titles
 
 METRICS = {"entropy": "Entropy-ESS", "relative_count": "Counts"}
@@ -108,3 +117,43 @@ def test_page_of_64_layers_stays_small(ladder_profile, tmp_path):
     page = path.read_text(encoding="utf-8")
     assert "single heads at one position in 14," in page
     assert "singular values at 12 positions." in page
+
+
+def test_counts_are_those_of_the_profile(ladder_profile):
+    mixer = ladder_profile.mixer("layers.1.mixer")
+    found = layer_ladder(mixer, np.array([0, 2]), sequences=1, ladder_positions=5)
+    assert found["ratios"] == sorted(TOLERANCE_LADDER)
+    assert found["places"] == [1, 10, 20, 29, 39]
+    order = np.argsort(mixer["relative_threshold"].values)
+    counts = mixer["relative_count"].values[..., order]
+    expected = counts[:, [0, 2]][:, :, found["places"]].swapaxes(2, 3)
+    assert unpacked(found["counts"]).round() == pytest.approx(expected.ravel())
+    assert unpacked(found["means"]) == pytest.approx(counts[0, [0, 2], 1:].mean(1).ravel(), abs=1e-3)
+
+
+def test_what_was_not_measured_is_not_counted(ladder_profile):
+    mixer = ladder_profile.mixer("layers.0.mixer").copy(deep=True)
+    for name in ("relative_lower", "relative_upper"):
+        mixer[name][0, :, 30:] = np.nan
+    found = layer_ladder(mixer, np.array([1]), sequences=1, ladder_positions=100)
+    order = np.argsort(mixer["relative_threshold"].values)
+    means = mixer["relative_count"].values[0, 1, 1:30][:, order].mean(0)
+    assert unpacked(found["means"]) == pytest.approx(means, abs=1e-3)
+    counts = unpacked(found["counts"]).reshape(len(TOLERANCE_LADDER), 39)
+    assert np.isnan(counts[:, 29:]).all()
+    assert np.isfinite(counts[:, :29]).all()
+
+
+def test_few_tolerances_make_no_curve(hostile_profile):
+    assert layer_ladder(hostile_profile.mixer("layers.0.mixer"), np.array([0]), sequences=1, ladder_positions=5) is None
+
+
+def test_there_and_back():
+    values = np.random.default_rng(0).uniform(0, 37, (3, 50))
+    values[1, 4] = np.nan
+    assert unpacked(packed(values)) == pytest.approx(values.ravel(), abs=37 / 65534 / 2 + 1e-9, nan_ok=True)
+
+
+@pytest.mark.parametrize("values", [[], [0.0, 0.0], [np.nan]])
+def test_nothing_and_zero(values):
+    assert unpacked(packed(np.array(values))) == pytest.approx(values, nan_ok=True)

@@ -1,5 +1,5 @@
 "use strict";
-// Arrays of numbers as packing.py writes them.
+// Arrays of numbers as head_map.py writes them.
 const packing = (() => {
   const UNKNOWN = 65535;
 
