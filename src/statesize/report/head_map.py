@@ -213,26 +213,18 @@ def _apart(mixer: xr.Dataset, metric: str) -> Array:
 
 def extreme_heads(profile: Profiled, metric: str) -> dict[str, list[tuple[int, str, float, str]]]:
     """Layer, name, ESS (of entropy without sinks) and its text of the heads with most and least; none twice."""
-    found: list[tuple[int, str, float, float]] = []
+    found: list[tuple[int, str, float, str]] = []
     for layer, name in enumerate(profile.mixers):
         mixer = profile.mixer(name)
-        unit = unit_dim(mixer)
-        middle = without_sinks(mixer, metric), at_middle(mixer, _apart(mixer, metric))
-        parts = [known_mean(part, 0) for part in middle]
-        found += [
-            (layer, f"{unit} {index}", mean, apart)
-            for index, mean, apart in zip(mixer[unit].values, *(part.tolist() for part in parts), strict=True)
-            if math.isfinite(mean)
-        ]
+        means = known_mean(without_sinks(mixer, metric), 0).tolist()
+        gaps = known_mean(at_middle(mixer, _apart(mixer, metric)), 0).tolist()
+        for index, mean, apart in zip(mixer[unit_dim(mixer)].values, means, gaps, strict=True):
+            if math.isfinite(mean):
+                text = between(mean - apart / 2, mean + apart / 2, "{:.1f}".format)
+                found.append((layer, f"{unit_dim(mixer)} {index}", mean, text))
     found.sort(key=lambda head: head[2])
     count = min(EXTREMES, len(found) // 2)
-    return {
-        part: [
-            (layer, label, mean, between(mean - apart / 2, mean + apart / 2, "{:.1f}".format))
-            for layer, label, mean, apart in heads
-        ]
-        for part, heads in (("most", found[::-1][:count]), ("least", found[:count]))
-    }
+    return {"most": found[::-1][:count], "least": found[:count]}
 
 
 def _label(unit: str, members: NDArray[np.int64]) -> str:
