@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -127,10 +126,10 @@ class Settings:
     def __post_init__(self) -> None:
         if self.stride is not None and self.positions is not None:
             raise InputError("stride must be left out where positions are given, got both. Give one of them.")
-        for name, check in _CHECKS.items():
-            value = getattr(self, name)
-            if value is not getattr(Settings, name, None):
-                object.__setattr__(self, name, check(name, value))
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value is not one.default:
+                object.__setattr__(self, one.name, _CHECKS[one.name](one.name, value))
 
     def __repr__(self) -> str:
         """The settings that differ from the defaults, as they are written."""
@@ -155,14 +154,11 @@ class Settings:
 
     def for_texts(self, longest: int | None, first: float = TOLERANCE_LADDER[0]) -> Settings:
         """The settings for texts of which the longest has so many tokens; None where that is not known."""
-        # These were checked.
-        settings = copy.copy(self)
-        if self.relative_tolerances is None:
-            # That of a table, and those of a report's curves: many take a third longer, of long texts several times.
-            more = TOLERANCE_LADDER if longest is not None and longest <= LADDER_LENGTH else ()
-            ratios = (first, *(ratio for ratio in more if ratio != first))
-            object.__setattr__(settings, "relative_tolerances", ratios)
-        return settings
+        if self.relative_tolerances is not None:
+            return self
+        # That of a table, and those of a report's curves: many take a third longer, of long texts several times.
+        more = TOLERANCE_LADDER if longest is not None and longest <= LADDER_LENGTH else ()
+        return replace(self, relative_tolerances=(first, *(ratio for ratio in more if ratio != first)))
 
     def cut(self, length: int, *, few: bool = False, ends: bool = True) -> Cut | None:
         """Which H_i of a sequence are measured, few by default where each takes long; None where none fits into it."""
