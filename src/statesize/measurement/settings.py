@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -126,10 +127,12 @@ class Settings:
     def __post_init__(self) -> None:
         if self.stride is not None and self.positions is not None:
             raise InputError("stride must be left out where positions are given, got both. Give one of them.")
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if value is not one.default:
-                object.__setattr__(self, one.name, _CHECKS[one.name](one.name, value))
+        for name, check in _CHECKS.items():
+            value = getattr(self, name)
+            if value is not getattr(Settings, name):
+                object.__setattr__(self, name, check(name, value))
+        if type(self.mixes) is not dict or self.mixes:
+            object.__setattr__(self, "mixes", _mixes(cast("object", self.mixes)))
 
     def __repr__(self) -> str:
         """The settings that differ from the defaults, as they are written."""
@@ -154,11 +157,14 @@ class Settings:
 
     def for_texts(self, longest: int | None, first: float = TOLERANCE_LADDER[0]) -> Settings:
         """The settings for texts of which the longest has so many tokens; None where that is not known."""
-        if self.relative_tolerances is not None:
-            return self
-        # That of a table, and those of a report's curves: many take a third longer, of long texts several times.
-        more = TOLERANCE_LADDER if longest is not None and longest <= LADDER_LENGTH else ()
-        return replace(self, relative_tolerances=(first, *(ratio for ratio in more if ratio != first)))
+        # These were checked.
+        settings = copy.copy(self)
+        if self.relative_tolerances is None:
+            # That of a table, and those of a report's curves: many take a third longer, of long texts several times.
+            more = TOLERANCE_LADDER if longest is not None and longest <= LADDER_LENGTH else ()
+            ratios = (first, *(ratio for ratio in more if ratio != first))
+            object.__setattr__(settings, "relative_tolerances", ratios)
+        return settings
 
     def cut(self, length: int, *, few: bool = False, ends: bool = True) -> Cut | None:
         """Which H_i of a sequence are measured, few by default where each takes long; None where none fits into it."""
@@ -253,10 +259,10 @@ def memory_bytes(size: object) -> int:
     return number
 
 
-def _mixes(name: str, value: object) -> dict[str, str]:
+def _mixes(value: object) -> dict[str, str]:
     named = cast("Mapping[object, object]", value if isinstance(value, Mapping) else {})
     if not isinstance(value, Mapping) or not all(isinstance(one, str) for pair in named.items() for one in pair):
-        refuse(name, "names of modules with the name of a part each", cast("object", value))
+        refuse("mixes", "names of modules with the name of a part each", cast("object", value))
     return dict(cast("Mapping[str, str]", value))
 
 
@@ -332,5 +338,4 @@ _CHECKS: dict[str, Callable[[str, object], object]] = {
     "entropy_accuracy": partial(require_real, above=0, below=1),
     "weights": partial(_one_of, get_args(Weights)),
     "squares": require_flag,
-    "mixes": _mixes,
 }
