@@ -32,8 +32,7 @@ def test_datasets_are_those_of_a_profile(model):
     settings = Settings(channels=1).for_texts(12)
     work, origin = loaded(lambda: model, settings)
     gathering = ProfileRun(settings, origin.key, 2, None, None, 12)
-    for done in gathering.steps(SEQUENCES, SerialExecutor(work)):
-        gathering.take(done)
+    gathering.measure(SEQUENCES, SerialExecutor(work))
     assert same(gathering.profile(None, origin, None), profile(model, SEQUENCES, channels=1))
 
 

@@ -35,12 +35,12 @@ class ReplacedCall:
         again = cast("Callable[..., Tensor]", self.again)
         return replace(self, arguments={**self.arguments, name: value}, output=again(**{name: value}))
 
-    def require_no_state(self, argument: str) -> None:
+    def require_no_state(self, *arguments: str) -> None:
         """Refuse a call that goes on from an earlier state, because its T would miss what that holds."""
-        if self.arguments.get(argument) is not None:
+        if state := next((one for one in arguments if self.arguments.get(one) is not None), None):
             raise ModelError(
-                f"{self.name} was called with an initial state ({argument}), so its operator would miss what came "
-                "before: run the whole sequence in one call without a cache (use_cache=False)."
+                f"{self.name} was called with an initial state ({state}), so its operator would miss what came before: "
+                "run the whole sequence in one call without a cache (use_cache=False)."
             )
 
 

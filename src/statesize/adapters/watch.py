@@ -109,12 +109,9 @@ def record_calls(
     # by_impulses: Names of modules whose T is what they return for impulses.
     model = forward.model
     named = {name or class_of(module).__name__: module for name, module in forward.parts}
-    impulse_layers = {name: named[name] for name in by_impulses}
+    mixers, impulse_layers = set(own.values()), {named[name] for name in by_impulses}
     running = ModuleStack(forward.parts, forward.length)
-    recorder = _Recorder(forward, running, set(own.values()), set(impulse_layers.values()), short_convolutions)
-
-    enter = {mixer: recorder.entering(name) for name, mixer in own.items()}
-    enter |= {part: recorder.entering_impulse_layer(name) for name, part in impulse_layers.items()}
+    recorder = _Recorder(forward, running, mixers, impulse_layers, short_convolutions)
     try:
         hidden = forward.hidden(
             observed,
@@ -122,7 +119,7 @@ def record_calls(
             record=recorder.observe,
             sources=forward.sources,
             on_leave=recorder.leave,
-            attach=partial(reading, enter, {}),
+            attach=partial(reading, dict.fromkeys(mixers | impulse_layers, recorder.enter), {}),
         )
     except RuntimeError as error:
         if stored_dtype(model).itemsize >= torch.float32.itemsize:
@@ -215,30 +212,22 @@ class _Recorder:
     open: dict[Frame, Call] = field(default_factory=dict["Frame", Call])
     copies: ArgumentCopies = field(default_factory=lambda: ArgumentCopies())
 
-    def entering(self, name: str) -> Callable[..., None]:
-        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        frame = self.running.frame
+        call = self.begin(frame, args, kwargs)
+        call.by_method, call.by_impulses = module in self.own, module in self.impulse_layers
+        if call.by_method:
             kind, multiplicity = getattr(module, "kind", class_of(module).__name__), getattr(module, "multiplicity", 1)
-            channels = require_count(f"multiplicity of {name}", multiplicity)
-            mixers = [FoundMixer(name, str(kind), 0, channels, None, 0)]
-            first_argument(name, args, kwargs)
-            args, kwargs = mapped((args, kwargs), self.copies)
-            call = Call(
-                name, module, args, kwargs, mixers, stored_dtype(module), by_method=True, autocast=open_autocast()
-            )
-            self.calls.append(call)
+            channels = require_count(f"multiplicity of {frame.name}", multiplicity)
+            first_argument(frame.name, args, kwargs)
+            call.mixers.append(FoundMixer(frame.name, str(kind), 0, channels, None, 0))
 
-        return enter
-
-    def entering_impulse_layer(self, name: str) -> Callable[..., None]:
-        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            args, kwargs = mapped((args, kwargs), self.copies)
-            call = Call(
-                name, module, args, kwargs, [], stored_dtype(module), by_impulses=True, autocast=open_autocast()
-            )
-            self.calls.append(call)
-            self.open[self.running.frame] = call
-
-        return enter
+    def begin(self, frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        args, kwargs = mapped((args, kwargs), self.copies)
+        call = Call(frame.name, frame.module, args, kwargs, [], stored_dtype(frame.module), autocast=frame.autocast)
+        self.calls.append(call)
+        self.open[frame] = call
+        return call
 
     def observe(self, make: Callable[[], Observation], product: Product | None = None) -> None:
         frame = self.running.frame
@@ -267,13 +256,8 @@ class _Recorder:
             return
         call = self.open.get(frame)
         if call is None:
-            args, kwargs = mapped((frame.args, frame.kwargs), self.copies)
-            call = self.open[frame] = Call(
-                frame.name, frame.module, args, kwargs, [], stored_dtype(frame.module),
-                bytes_beside=bytes_beside(frame.module, self.running.length, self.impulse_layers),
-                autocast=frame.autocast,
-            )  # fmt: skip
-            self.calls.append(call)
+            call = self.begin(frame, frame.args, frame.kwargs)
+            call.bytes_beside = bytes_beside(frame.module, self.running.length, self.impulse_layers)
         found, held, digests, new = observation.found, 0, list[str](), dict[str, int]()
         values = (found.state_bytes or 0) - observation.key_bytes
         for part, size in ((observation.stored, values), (observation.keys, observation.key_bytes)):

@@ -424,8 +424,7 @@ def _measured(model: nn.Module, probe: Probe, heads: int, checks: Checks, after:
     run, start = ProfileRun(settings, "", len(ids), None, None, max(map(len, ids))), time.perf_counter()
     with together(model, tokens_sha256(ids), settings, replicas=probe.executor) as team:
         work = SequenceWork(model, settings, checks, after, team=team)
-        for done in run.steps(ids, SerialExecutor(work)):
-            run.take(done)
+        run.measure(ids, SerialExecutor(work))
     share = run.seconds / team.count
     fixed = time.perf_counter() - start - share
     profile = run.profile(None, Provenance.of(model), None)

@@ -21,7 +21,7 @@ from statesize.io.files import Parts, parts_writer
 from statesize.io.kept import FOLDERS
 from statesize.io.text import counted
 from statesize.measurement.settings import Settings
-from statesize.parallel.threads import Done, Executor, run
+from statesize.parallel.threads import Executor, run
 from statesize.profiling.profile import Profile
 from statesize.profiling.sequences import MixerDone, Provenance, SequenceDone, SequenceTask
 from statesize.profiling.work import MOST_OPERATIONS
@@ -92,33 +92,30 @@ class ProfileRun:
         self.parts = Parts(self.folder, ".unit", dataset_to_bytes, mixer_from_bytes)
         self.ends: Parts[Any] = Parts(self.folder, ".end", SequenceDone.to_bytes, SequenceDone.from_bytes)
 
-    def steps(self, inputs: Iterable[Given], executor: Executor) -> Iterator[Done[SequenceTask, Any]]:
-        """What is done for all sequences but those that are stored, which are read."""
-        return run(self._tasks(inputs), executor, self.ends, lambda task: task.part(""))
-
-    def take(self, done: Done[SequenceTask, Any]) -> None:
-        """Keep a step: store a mixer, or read it where it is stored, and tell of it."""
-        task, step = done.task, done.get()
-        sequence, steps = task.sequence, [step]
-        if isinstance(step, SequenceDone):
-            self._skipped[sequence] = step.skipped
-            stored = enumerate(step.mixers if done.resumed else ())
-            steps = [MixerDone(index, len(step.mixers), name, None) for index, name in stored]
-        for mixer in steps:
-            name, dataset, resumed = mixer.name, mixer.dataset, mixer.dataset is None
-            if dataset is None:
-                dataset = self.read(name, sequence)
-            else:
-                self.parts.write(task.part(name), dataset)
-                task.finished.add(task.part(name))
-            self._first[name] = min(self._first.get(name, (sequence, mixer.index)), (sequence, mixer.index))
-            self.mixers.setdefault(name, MixerRun(name, dataset.attrs)).add(sequence, dataset)
-            seconds, engine = dataset.attrs["seconds"], dataset.attrs["engine"]
-            self.seconds += seconds
-            if self.on_progress is not None:
-                took = 0.0 if resumed else seconds
-                told = ProfileProgress(sequence, self.count, mixer.index, mixer.mixers, name, engine, took, resumed)
-                self.on_progress(told)
+    def measure(self, inputs: Iterable[Given], executor: Executor) -> None:
+        """Have all sequences measured but those that are stored, which are read; store each mixer, and tell of it."""
+        for done in run(self._tasks(inputs), executor, self.ends, lambda task: task.part("")):
+            task, step = done.task, done.get()
+            sequence, steps = task.sequence, [step]
+            if isinstance(step, SequenceDone):
+                self._skipped[sequence] = step.skipped
+                stored = enumerate(step.mixers if done.resumed else ())
+                steps = [MixerDone(index, len(step.mixers), name, None) for index, name in stored]
+            for mixer in steps:
+                name, dataset, resumed = mixer.name, mixer.dataset, mixer.dataset is None
+                if dataset is None:
+                    dataset = self.read(name, sequence)
+                else:
+                    self.parts.write(task.part(name), dataset)
+                    task.finished.add(task.part(name))
+                self._first[name] = min(self._first.get(name, (sequence, mixer.index)), (sequence, mixer.index))
+                self.mixers.setdefault(name, MixerRun(name, dataset.attrs)).add(sequence, dataset)
+                seconds, engine = dataset.attrs["seconds"], dataset.attrs["engine"]
+                self.seconds += seconds
+                if self.on_progress is not None:
+                    took = 0.0 if resumed else seconds
+                    told = ProfileProgress(sequence, self.count, mixer.index, mixer.mixers, name, engine, took, resumed)
+                    self.on_progress(told)
 
     def _tasks(self, inputs: Iterable[Given]) -> Iterator[SequenceTask]:
         for sequence, given in enumerate(inputs):

@@ -192,8 +192,7 @@ def run_profile(
         if on_progress is None and Console(stderr=True).is_terminal:
             on_progress = profile_bar(stack.enter_context(Bars(lines=False)), name, count)
         run = ProfileRun(settings, origin.key, count, folder, on_progress, reference)
-        for done in run.steps(given, executor):
-            run.take(done)
+        run.measure(given, executor)
         if count is None:
             # How long a stream's sequences are is known at its end.
             settings.check_reach(max(map(len, run.sequences)))

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Self, TypeAlias, cast
 
 import torch
@@ -176,54 +177,48 @@ class SequenceWork:
         sequence, given, settings = request.sequence, request.given, self.settings
         planning, names = (sequence, len(given), request.reference, settings), list[str]()
         inputs, axis = inputs_of(given)
-        waiting, own = list[tuple[int, list[str]]](), list[tuple[Captured, Work]]()
         try:
-            captured = captured_mixers(self.model, inputs, self.checks, settings, sequence, axis)
-            for index, item in enumerate(captured):
-                group = plan_group(item, *planning) if item.groups else ""
-                if group and isinstance(group, str):
-                    captured.skipped[item.name + SHARED] = group
-                groups = [] if isinstance(group, str) else [group]
-                here = [item.name, *(one.name for one, _ in groups)]
-                finished = {name for name in here if request.finished and request.part(name) in request.finished}
-                works = [] if item.name in finished else [(item, plan_work(item, *planning))]
-                works += [one for one in groups if one[0].name not in finished]
-                if len(waiting) == self.team.own:
-                    own = works if self.sinks else [(one, replace(work, attends=False)) for one, work in works]
-                    if self.team.count > 1:
-                        hold_gathered()
-                waiting.append((index, here))
-                names += here
-                # The names would keep this operator alive while the next is built.
-                del item, group, groups, works
-                if len(waiting) == self.team.count:
-                    yield from self._measured(waiting, own, sequence, len(captured.mixers))
-            yield from self._measured(waiting, own, sequence, len(captured.mixers))
+            captured, index = captured_mixers(self.model, inputs, self.checks, settings, sequence, axis), 0
+            while True:
+                # The layers that the ranks measure at the same time, and the work of this one.
+                waiting, own = list[list[str]](), list[tuple[Captured, Work]]()
+                for item in islice(captured, self.team.count):
+                    group = plan_group(item, *planning) if item.groups else ""
+                    if group and isinstance(group, str):
+                        captured.skipped[item.name + SHARED] = group
+                    groups = [] if isinstance(group, str) else [group]
+                    here = [item.name, *(one.name for one, _ in groups)]
+                    finished = {name for name in here if request.finished and request.part(name) in request.finished}
+                    works = [] if item.name in finished else [(item, plan_work(item, *planning))]
+                    works += [one for one in groups if one[0].name not in finished]
+                    if len(waiting) == self.team.own:
+                        own = works if self.sinks else [(one, replace(work, attends=False)) for one, work in works]
+                        if self.team.count > 1:
+                            hold_gathered()
+                    waiting.append(here)
+                    # The names would keep this operator alive while the next is built.
+                    del item, group, groups, works
+                if not waiting:
+                    break
+                with alone() if self.team.count > 1 else nullcontext():
+                    shares = [measure_side_by_side(own, sequence, settings)]
+                del own
+                if self.team.count > 1:
+                    encoded = map(dataset_to_bytes, shares[0])
+                    contents = self.team.all(b"".join(len(one).to_bytes(8, "little") + one for one in encoded))
+                    shares = [[mixer_from_bytes(one) for one in _separate(content)] for content in contents]
+                for here, share in zip(waiting, shares, strict=False):
+                    datasets = {one.attrs["name"]: one for one in share}
+                    for name in here:
+                        yield MixerDone(index, len(captured.mixers), name, datasets.get(name))
+                    names += here
+                    index += 1
         except NothingMeasuredError as error:
             yield SequenceDone((), error.skipped)
             return
         if all(name.endswith(SHARED) for name in captured.skipped):
             self.checks = self.after
         yield SequenceDone(tuple(names), dict(captured.skipped))
-
-    def _measured(
-        self, waiting: list[tuple[int, list[str]]], own: list[tuple[Captured, Work]], sequence: int, mixers: int
-    ) -> Iterator[MixerDone]:
-        """A step for each mixer of some layers, of which this process measures its own."""
-        if not waiting:
-            return
-        with alone() if self.team.count > 1 else nullcontext():
-            shares = [measure_side_by_side(own, sequence, self.settings)]
-        own.clear()
-        if self.team.count > 1:
-            encoded = map(dataset_to_bytes, shares[0])
-            contents = self.team.all(b"".join(len(one).to_bytes(8, "little") + one for one in encoded))
-            shares = [[mixer_from_bytes(one) for one in _separate(content)] for content in contents]
-        for (index, names), share in zip(waiting, shares, strict=False):
-            datasets = {one.attrs["name"]: one for one in share}
-            for name in names:
-                yield MixerDone(index, mixers, name, datasets.get(name))
-        waiting.clear()
 
 
 def _separate(content: bytes) -> Iterator[bytes]:

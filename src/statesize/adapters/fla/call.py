@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from statesize.adapters.kernels.scans import normalised
 from statesize.adapters.observation import ModuleStack, Units, chosen, take
-from statesize.adapters.replaced import first
+from statesize.adapters.replaced import ReplacedCall, first
 from statesize.errors import ModelError
 
 # Arguments that let a kernel go on from an earlier state.
 _STATES = ("initial_state", "initial_A_state", "h_kk_init", "h_kv_init")
 _PACKED = ("cu_seqlens", "cu_seqlens_q")
-# Under the root of the norms by which the kernels divide queries and keys.
-_EPSILON = 1e-6
 
 
-@dataclass(frozen=True, eq=False)
-class FlaCall:
-    """One call of a kernel by a layer."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FlaCall(ReplacedCall):
+    """One call of a kernel by a layer, whose output is (S, L, H, P)."""
 
-    name: str  # module name of the layer
-    module: nn.Module  # the layer
-    kernel: str  # name of the function
-    function: Callable[..., Any]  # the function
-    arguments: Mapping[str, Any]  # every argument by its name, defaults included
-    output: Tensor  # what it mixed, (S, L, H, P)
+    function: Callable[..., Any]  # the kernel
     length: int  # positions of the text
 
     @classmethod
@@ -49,7 +42,12 @@ class FlaCall:
         arguments |= arguments.pop("kwargs", {})
         frame, output = running.frame, first(result)
         arguments, output = _unpacked(frame.name, arguments, output, running.length)
-        return cls(frame.name, frame.module, function.__name__, function, arguments, output, running.length)
+        return cls(frame.name, frame.module, arguments, output, function=function, length=running.length)
+
+    @property
+    def kernel(self) -> str:
+        """The name of the function."""
+        return self.function.__name__
 
     @property
     def heads(self) -> int:
@@ -75,11 +73,7 @@ class FlaCall:
 
     def require_whole(self) -> None:
         """Refuse what T would miss: an earlier state, a reversed sequence, a decay or write strength per channel."""
-        if any(self.arguments.get(state) is not None for state in _STATES):
-            raise ModelError(
-                f"{self.name} was called with an initial state, so its operator would miss what came before: run the "
-                "whole sequence in one call without a cache (use_cache=False)."
-            )
+        self.require_no_state(*_STATES)
         if self.arguments.get("reverse"):
             raise ModelError(f"{self.name} must run forward in time, got {self.kernel}(reverse=True).")
         strength = self.arguments.get("beta")
@@ -89,11 +83,6 @@ class FlaCall:
                 f"{self.name} must have one T per head, got {self.kernel} with a decay or a write strength of each "
                 "value channel. statesize measures heads whose channels share their T."
             )
-
-
-def normalised(vectors: Tensor) -> Tensor:
-    """Vectors over their norms, as the kernels compute them."""
-    return vectors * torch.rsqrt(vectors.square().sum(-1, keepdim=True) + _EPSILON)
 
 
 def _unpacked(name: str, arguments: dict[str, Any], output: Tensor, length: int) -> tuple[dict[str, Any], Tensor]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from statesize.adapters.fla.call import FlaCall, normalised
+from statesize.adapters.fla.call import FlaCall
+from statesize.adapters.kernels.scans import normalised
 from statesize.adapters.observation import Units, chosen
 from statesize.operators import Recurrence
 from statesize.operators.stepped import DelayedRecurrence, Stepped

@@ -105,20 +105,11 @@ def _feed(D: Any, units: Units) -> Tensor | None:
 _EPSILON = 1e-6
 
 
-def gated_delta_rule(call: ReplacedCall) -> Observation:
+def delta_rule(kind: str, call: ReplacedCall) -> Observation:
     """The T of every value head: A_t = (I − β_t k_t k_tᵀ) exp(g_t), B_t = β_t k_t, C_t = q_tᵀ / √n."""
     # `torch_chunk_gated_delta_rule` takes query and key (S, L, key heads, n), value (S, L, heads, channels), g and
-    # beta (S, L, heads), where a key head serves consecutive heads.
-    return _delta_rule(call, "gated delta rule")
-
-
-def kimi_delta_attention(call: ReplacedCall) -> Observation:
-    """The same with a decay for each key dimension, A_t = (I − β_t k_t k_tᵀ) Diag(exp(g_t))."""
-    # `chunk_kimi_delta_attention` takes the same as the gated delta rule, but g (S, L, heads, n).
-    return _delta_rule(call, "kimi delta attention")
-
-
-def _delta_rule(call: ReplacedCall, kind: str) -> Observation:
+    # beta (S, L, heads), where a key head serves consecutive heads. `chunk_kimi_delta_attention` takes the same, but a
+    # decay for each key dimension, g (S, L, heads, n).
     call.require_no_state("initial_state")
     arguments = call.arguments
     query, key, values = arguments["query"], arguments["key"], arguments["value"]
@@ -129,7 +120,7 @@ def _delta_rule(call: ReplacedCall, kind: str) -> Observation:
         head = chosen(units, heads, key.device) // (heads // key_heads)
         keys, queries = (take(part, head, 2).transpose(1, 2) for part in (key, query))
         if arguments["use_qk_l2norm_in_kernel"]:
-            keys, queries = _normalised(keys), _normalised(queries)
+            keys, queries = normalised(keys), normalised(queries)
         decay = take(arguments["g"], units, 2).transpose(1, 2).exp()
         strength = take(arguments["beta"], units, 2).transpose(1, 2)
         return Recurrence.delta_rule(keys, strength, queries * states**-0.5, decay)
@@ -145,7 +136,8 @@ def _delta_rule(call: ReplacedCall, kind: str) -> Observation:
     )
 
 
-def _normalised(vectors: Tensor) -> Tensor:
+def normalised(vectors: Tensor) -> Tensor:
+    """Vectors over their norms, as kernels of delta rules compute them."""
     return vectors * torch.rsqrt(vectors.square().sum(-1, keepdim=True) + _EPSILON)
 
 
@@ -213,8 +205,8 @@ class Scan:
 KERNELS = {
     "mamba_selective_scan": Scan(selective_scan, "hidden_states", 2),
     "mamba2_chunk_scan": Scan(chunk_scan, "hidden_states", 1),
-    "torch_chunk_gated_delta_rule": Scan(gated_delta_rule, "value", 1),
-    "chunk_kimi_delta_attention": Scan(kimi_delta_attention, "value", 1),
+    "torch_chunk_gated_delta_rule": Scan(partial(delta_rule, "gated delta rule"), "value", 1),
+    "chunk_kimi_delta_attention": Scan(partial(delta_rule, "kimi delta attention"), "value", 1),
     "rwkv_linear_attention": Scan(rwkv_attention, "value", 1),
 }
 CONVOLUTION = "causal_conv1d_fn"
