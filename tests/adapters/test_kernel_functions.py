@@ -71,7 +71,7 @@ def test_a_name_means_what_it_did_before(failure: type[BaseException] | None) ->
     file.__dict__["kernel"] = compiled
 
     def use() -> None:
-        with replaced(file, "kernel", double):
+        with replaced({(file, "kernel"): double}):
             assert meanings(file)["kernel"] is double
             if failure is not None:
                 raise failure

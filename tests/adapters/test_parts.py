@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.model_state import is_a, named_parts
 from statesize.adapters.observation import ModuleStack, Observation
-from statesize.adapters.replaced import MixerCall, observing_parts
+from statesize.adapters.replaced import MixerCall, source_of
 from statesize.operators import Dense
 
 
@@ -48,7 +48,7 @@ def test_each_call_of_a_mixer_is_observed_while_it_is_innermost() -> None:
             observation = make()
             seen.append((observation.name, running.frame.name, observation.values[0, 0, 0]))
 
-        with observing_parts(running, ["Averager"], ["enter", "leave"], parse, record):
+        with source_of(["Averager"], ["enter", "leave"], parse)((), running, record):
             hidden = torch.ones(1, 4, 1)
             model(hidden)
     # One of them is called twice, and its second input is the sum of its first.
@@ -60,8 +60,8 @@ def test_a_mixer_that_is_the_model_goes_by_its_class() -> None:
     model = Averager()
     with (
         ModuleStack(named_parts(model), 4).watching() as running,
-        observing_parts(
-            running, ["Averager"], ["enter", "leave"], parse, lambda make, product=None: seen.append(make().name)
+        source_of(["Averager"], ["enter", "leave"], parse)(
+            (), running, lambda make, product=None: seen.append(make().name)
         ),
     ):
         model(torch.ones(1, 4, 1))
@@ -79,7 +79,7 @@ def test_no_hook_is_left_whatever_happens(failure: type[BaseException] | None) -
     def run() -> None:
         with (
             ModuleStack(named_parts(model), 4).watching() as running,
-            observing_parts(running, ["Averager"], ["enter", "leave"], parse, record),
+            source_of(["Averager"], ["enter", "leave"], parse)((), running, record),
         ):
             model(torch.ones(1, 4, 1))
 

@@ -136,16 +136,16 @@ def test_names_are_replaced_in_one_thread_and_put_back_in_any_order():
     opened, closed = threading.Event(), threading.Event()
 
     def of_another_thread():
-        with replaced(file, "kernel", str):
+        with replaced({(file, "kernel"): str}):
             opened.set()
             closed.wait()
             return file.kernel(-1), meanings(file)["kernel"]
 
     with ThreadPoolExecutor(1) as pool:
-        with replaced(file, "kernel", float):
+        with replaced({(file, "kernel"): float}):
             other = pool.submit(of_another_thread)
             opened.wait()
-            with replaced(file, "kernel", repr):
+            with replaced({(file, "kernel"): repr}):
                 assert file.kernel(-1) == "-1"
             assert file.kernel(-1) == -1.0
             assert elsewhere(lambda: file.kernel(-1)) == 1

@@ -28,7 +28,7 @@ def kernel_arguments(model: nn.Module) -> Iterator[list[tuple[Any, Arguments]]]:
             for name in KERNELS.keys() & vars(file).keys():
                 body = pure_torch(vars(file)[name])
                 keep = observed(body, RUNNING, lambda call, body=body: calls.append((body, dict(call.arguments))))
-                stack.enter_context(replaced(file, name, keep))
+                stack.enter_context(replaced({(file, name): keep}))
         yield calls
 
 

@@ -330,7 +330,7 @@ def test_a_scan_is_cut_as_its_impulse_responses_are(family, rank):
         for name in KERNELS
         if vars(file).get(name) is not None
     )
-    with replaced(file, name, cut_scan(pure_torch(vars(file)[name]), KERNELS[name], rank)):
+    with replaced({(file, name): cut_scan(pure_torch(vars(file)[name]), KERNELS[name], rank)}):
         by_hand = model(IDS, use_cache=False).logits[0, CUT:-1]
     torch.testing.assert_close(cut, by_hand, rtol=0, atol=2e-5 * float(by_hand.abs().max()))
     if rank == 0:

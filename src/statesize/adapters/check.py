@@ -40,36 +40,22 @@ _NUMBERS = 2**23
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a mixer's output in float64 agrees with what the unaltered model passed on.
+    """How a mixer's output in float64 agrees with what the unaltered model passed on."""
 
-    Attributes:
-        difference: The largest one, relative to the largest value; NaN where the two were not compared.
-        allowed: What rounding may explain.
-        note: What the model's own arithmetic does, where that is more than the formula says.
-    """
-
-    difference: float = 0.0
-    allowed: float = math.nan
-    note: str = ""
+    difference: float = 0.0  # the largest one, relative to the largest value; NaN where the two were not compared
+    allowed: float = math.nan  # what rounding may explain
+    note: str = ""  # what the model's own arithmetic does, where that is more than the formula says
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What a comparison of a declared T with its layer found.
+    """What a comparison of a declared T with its layer found."""
 
-    Attributes:
-        difference: The largest difference relative to the largest value; NaN where nothing was compared.
-        limit: What rounding explains.
-        multiplicity: Channels that share one T; 0 where it is not known.
-        reason: Why nothing was compared; "" where it was.
-        part: What T is without, in words; "" where it is that of the whole layer.
-    """
-
-    difference: float = math.nan
-    limit: float = math.nan
-    multiplicity: int = 0
-    reason: str = ""
-    part: str = ""
+    difference: float = math.nan  # the largest difference relative to the largest value; NaN where nothing was compared
+    limit: float = math.nan  # what rounding explains
+    multiplicity: int = 0  # channels that share one T; 0 where it is not known
+    reason: str = ""  # why nothing was compared; "" where it was
+    part: str = ""  # what T is without, in words; "" where it is that of the whole layer
 
 
 @torch.no_grad()

@@ -44,16 +44,11 @@ _TOKENS = ("input_ids", "decoder_input_ids")
 
 @dataclass(frozen=True)
 class Measured:
-    """Whose positions are measured.
+    """Whose positions are measured."""
 
-    Attributes:
-        name: The argument of the model that holds them; "" for a tensor that is given alone.
-        axis: Their dimension there, or None where frames of three dimensions do not tell before the model runs;
-            sequences lie on dimension 0, or on 1 where this is 0.
-        shape: Its shape.
-    """
-
-    name: str
+    name: str  # the argument of the model that holds them; "" for a tensor that is given alone
+    # Their dimension there, or None where frames of three dimensions do not tell before the model runs; sequences lie
+    # on dimension 0, or on 1 where this is 0.
     axis: int | None
     shape: tuple[int, ...]
 

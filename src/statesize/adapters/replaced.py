@@ -6,7 +6,7 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import ModuleType
@@ -110,17 +110,17 @@ _REPLACED: dict[tuple[ModuleType, str], _ByThread] = {}
 
 
 @contextmanager
-def replaced(file: ModuleType, name: str, replacement: object) -> Generator[None]:
-    """Let a name of a source file mean something else in this thread while this is open."""
-    key, before = (file, name), replacements()
+def replaced(changes: Mapping[tuple[ModuleType, str], object]) -> Generator[None]:
+    """Let names of source files mean something else in this thread while this is open."""
+    before = replacements()
     try:
-        put_back({**before, key: replacement})
+        put_back({**before, **changes})
         yield
     finally:
         now = replacements()
-        # A run that was interrupted may have put it back before this is closed.
-        if now.get(key) is replacement:
-            put_back({one: before[one] if one == key else now[one] for one in now if one != key or key in before})
+        # A run that was interrupted may have put some of them back before this is closed.
+        own = {key for key, change in changes.items() if now.get(key) is change}
+        put_back({key: (before if key in own else now)[key] for key in now if key not in own or key in before})
 
 
 def replacements() -> dict[tuple[ModuleType, str], Any]:
@@ -200,50 +200,43 @@ class MixerCall:
 Parse = Callable[[MixerCall], Observation]
 
 
-@contextmanager
-def observing_parts(
-    running: ModuleStack, classes: Sequence[str], parts: Sequence[str], parse: Parse, record: OnObservation
-) -> Generator[None]:
-    """Observe the mixers of some classes while this is open."""
-    with ExitStack() as hooks:
-        for _, module in running.parts:
-            if is_a(module, classes):
-                kept: dict[str, PartCall] = {}
-                for part in parts:
-                    store = in_this_thread(_keeping(kept, part))
-                    handle = module.get_submodule(part).register_forward_hook(store, with_kwargs=True)
-                    hooks.callback(handle.remove)
-                returned = in_this_thread(_recording(running, kept, parse, record))
-                hooks.callback(module.register_forward_hook(returned, prepend=True).remove)
-        yield
+def source_of(classes: Sequence[str], parts: Sequence[str], parse: Parse, package: str = "") -> Source:
+    """The source that observes the mixers of some classes, of a package if one is named, by their parts."""
 
-
-def source_of(classes: Sequence[str], parts: Sequence[str], parse: Parse) -> Source:
-    """The source that observes the mixers of some classes by their parts."""
-
-    def observing(
-        files: Sequence[ModuleType], running: ModuleStack, record: OnObservation
-    ) -> AbstractContextManager[None]:
+    @contextmanager
+    def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> Generator[None]:
         del files
-        return observing_parts(running, classes, parts, parse, record)
+        with ExitStack() as hooks:
+            for _, module in running.parts:
+                if is_a(module, classes, package):
+                    kept: dict[str, PartCall] = {}
+                    for part in parts:
+                        keep = in_this_thread(partial(_keep, kept, part))
+                        handle = module.get_submodule(part).register_forward_hook(keep, with_kwargs=True)
+                        hooks.callback(handle.remove)
+                    leave = in_this_thread(partial(_record, running, kept, parse, record))
+                    hooks.callback(module.register_forward_hook(leave, prepend=True).remove)
+            yield
 
     return observing
 
 
-def _keeping(kept: dict[str, PartCall], part: str) -> Callable[..., None]:
-    def store(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
-        kept[part] = PartCall(args, kwargs, output)
+def _keep(
+    kept: dict[str, PartCall], part: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object
+) -> None:
+    kept[part] = PartCall(args, kwargs, output)
 
-    return store
 
-
-def _recording(
-    running: ModuleStack, kept: dict[str, PartCall], parse: Parse, record: OnObservation
-) -> Callable[..., None]:
-    def returned(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        try:
-            record(partial(parse, MixerCall(running.frame.name, module, dict(kept))))
-        finally:
-            kept.clear()
-
-    return returned
+def _record(
+    running: ModuleStack,
+    kept: dict[str, PartCall],
+    parse: Parse,
+    record: OnObservation,
+    module: nn.Module,
+    args: tuple[Any, ...],
+    output: object,
+) -> None:
+    try:
+        record(partial(parse, MixerCall(running.frame.name, module, dict(kept))))
+    finally:
+        kept.clear()

@@ -37,10 +37,12 @@ SOURCES: tuple[Source | Named, ...] = (
     Named("kernels.scans", SCANS),
     Named("kernels.convolutions", _SHORT),
     Named("kernels.recurrent_layers", {"RecurrentGemmaRecurrentBlock"}, "observing_rg_lru"),
-    Named("kernels.recurrent_layers", {"xLSTMLayer", "mLSTMCell"}, "observing_mlstm"),
+    Named("kernels.recurrent_layers", {"xLSTMLayer"}, "observing_mlstm"),
+    Named("kernels.recurrent_layers", {"mLSTMCell"}, "observing_mlstm_cells"),
     Named("kernels.recurrent_layers", {"MiniMaxLightningAttention"}, "observing_lightning"),
     Named("fla.source", {"fla"}),
-    Named("fla.mamba", {"fla"}),
+    Named("fla.mamba", {"fla"}, "observing_mamba"),
+    Named("fla.mamba", {"fla"}, "observing_mamba2"),
 )
 
 
@@ -109,33 +111,21 @@ OTHER_LIBRARIES = {"mamba_ssm": ("mamba", "mamba2"), "xlstm": ("mlstm",)}
 
 @dataclass(frozen=True)
 class Family:
-    """One family of models, or a class beyond the registry of causal language models, as a tiny random model of it.
+    """One family of models, or a class beyond the registry of causal language models, as a tiny random model of it."""
 
-    Attributes:
-        name: Its `model_type` in transformers, or what the class is.
-        model: The class.
-        registered: Whether it is a `model_type` of the registry.
-        status: "measured"; "refused"; "wrong", where an oracle disagrees; "not built".
-        mixers: Number of layers by kind of mixer.
-        maps: Largest difference of T from the attention maps that the model returns; None without such maps.
-        impulses: Largest difference of T from what the model's own code makes of impulses; None where no part of it
-            carries the values alone.
-        gated: Whether the impulses show rows of T up to a factor each, because an output gate follows.
-        logits: Largest difference of its logits under observation.
-        reason: Why it, or a part of it, is not measured.
-        versions: Status by version of transformers, of the versions that were tried and have it, the oldest first.
-    """
-
-    name: str
-    model: str
-    registered: bool
-    status: str
-    mixers: dict[str, int]
-    maps: float | None
+    name: str  # its `model_type` in transformers, or what the class is
+    model: str  # the class
+    registered: bool  # whether it is a `model_type` of the registry
+    status: str  # "measured"; "refused"; "wrong", where an oracle disagrees; "not built"
+    mixers: dict[str, int]  # number of layers by kind of mixer
+    maps: float | None  # largest difference of T from the attention maps that the model returns; None without such maps
+    # Largest difference of T from what the model's own code makes of impulses; None where no part of it carries the
+    # values alone.
     impulses: float | None
-    gated: bool
-    logits: float | None
-    reason: str
+    gated: bool  # whether the impulses show rows of T up to a factor each, because an output gate follows
+    logits: float | None  # largest difference of its logits under observation
+    reason: str  # why it, or a part of it, is not measured
+    # Status by version of transformers, of the versions that were tried and have it, the oldest first.
     versions: dict[str, str]
 
 

@@ -38,35 +38,23 @@ SAMPLE = 2**16
 
 @dataclass(eq=False)
 class Call:
-    """One call of a module that mixes, with copies of its arguments.
-
-    Attributes:
-        mixers: In order.
-        labels: The names of the mixers as a profile has them, with a number from their module's second call on.
-        caches: For each mixer a digest of what it stores, the same for those that share a cache; empty where it is not
-            known.
-        by_method: Whether the module is one mixer, with a method `operator`.
-        weights: The dtype of the module's weights in the run, which may be lower than where they are stored.
-        bytes_beside: What the model's cache holds for it beside what its kernels keep.
-        output: A sample of it, of the unaltered model once that has run.
-        in_double: Whether all its kernels can compute in float64.
-        by_impulses: Whether the module is one mixer, whose T is what it returns for impulses.
-        autocast: As it was when the module was entered.
-    """
+    """One call of a module that mixes, with copies of its arguments."""
 
     name: str
     module: nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    mixers: list[FoundMixer]
-    weights: torch.dtype
+    mixers: list[FoundMixer]  # in order
+    weights: torch.dtype  # the dtype of the module's weights in the run, which may be lower than where they are stored
+    # For each mixer a digest of what it stores, the same for those that share a cache; empty where it is not known.
     caches: list[str] = field(default_factory=list[str])
-    bytes_beside: int = 0
-    by_method: bool = False
-    output: Tensor | None = None
-    in_double: bool = True
-    by_impulses: bool = False
-    autocast: Autocast = ()
+    bytes_beside: int = 0  # what the model's cache holds for it beside what its kernels keep
+    by_method: bool = False  # whether the module is one mixer, with a method `operator`
+    output: Tensor | None = None  # a sample of it, of the unaltered model once that has run
+    in_double: bool = True  # whether all its kernels can compute in float64
+    by_impulses: bool = False  # whether the module is one mixer, whose T is what it returns for impulses
+    autocast: Autocast = ()  # as it was when the module was entered
+    # The names of the mixers as a profile has them, with a number from their module's second call on.
     labels: list[str] = field(default_factory=list[str])
 
     @property

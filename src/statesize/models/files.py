@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
@@ -99,7 +100,7 @@ def without_bar() -> Generator[None]:
     def silent(tensors: Iterable[object], **_: object) -> Iterable[object]:
         return tensors
 
-    with replaced(reader, "tqdm", silent):
+    with replaced({(reader, "tqdm"): silent}):
         yield
 
 
@@ -162,12 +163,13 @@ def parsed_once() -> Generator[None]:
         finally:
             fields.update(vocabulary)
 
-    with (
-        replaced(gguf, "GGUFReader", open_file),
-        replaced(gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map)),
-        replaced(reader, "load_gguf_checkpoint", read),
-        replaced(reader, "_gguf_parse_value", parsed),
-    ):
+    changes: dict[tuple[ModuleType, str], Any] = {
+        (gguf, "GGUFReader"): open_file,
+        (gguf, "get_tensor_name_map"): cache(gguf.get_tensor_name_map),
+        (reader, "load_gguf_checkpoint"): read,
+        (reader, "_gguf_parse_value"): parsed,
+    }
+    with replaced(changes):
         yield
 
 

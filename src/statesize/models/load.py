@@ -75,17 +75,13 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model that is ready to be profiled.
-
-    Attributes:
-        model: In evaluation mode, on its device.
-        source: kind ("bundled", "folder", "gguf" or "hub"), for a hub id its revision and commit, how weights were
-            stored that are dequantised, and which weights of the checkpoint went unused.
-    """
+    """A model that is ready to be profiled."""
 
     name: str
-    model: nn.Module
+    model: nn.Module  # in evaluation mode, on its device
     tokenizer: AnyTokenizer | None
+    # Kind ("bundled", "folder", "gguf" or "hub"), for a hub id its revision and commit, how weights were stored that
+    # are dequantised, and which weights of the checkpoint went unused.
     source: dict[str, str]
 
 
@@ -289,19 +285,12 @@ def model_name(name: str) -> str:
 
 
 class ModelFacts(NamedTuple):
-    """What is known of a model before its weights are read.
+    """What is known of a model before its weights are read."""
 
-    Attributes:
-        tokenizer: None where there is none and none is needed.
-        vocabulary: How many tokens it knows; None where its configuration does not say.
-        kind: Its class; None where that is code which comes with the model.
-        context: Tokens of the longest context that its configuration names; None where it names none.
-    """
-
-    tokenizer: AnyTokenizer | None
-    vocabulary: int | None
-    kind: type | None
-    context: int | None
+    tokenizer: AnyTokenizer | None  # none where there is none and none is needed
+    vocabulary: int | None  # how many tokens it knows; None where its configuration does not say
+    kind: type | None  # its class; None where that is code which comes with the model
+    context: int | None  # tokens of the longest context that its configuration names; None where it names none
 
 
 def load_model_facts(

@@ -215,16 +215,11 @@ class Worker:
 
 @dataclass(eq=False)
 class _Job:
-    """A task, or the start of workers, which has no values.
-
-    Attributes:
-        lost: Workers killed since its last new value.
-        returned: Values returned.
-    """
+    """A task, or the start of workers, which has no values."""
 
     task: Any
-    lost: int = 0
-    returned: int = 0
+    lost: int = 0  # workers killed since its last new value
+    returned: int = 0  # how many values
 
 
 @dataclass(eq=False)

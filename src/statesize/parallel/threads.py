@@ -37,19 +37,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Done(Generic[Task, Value]):
-    """A step or the value of a task, or the error that ended the task.
-
-    Attributes:
-        task: The task.
-        value: The value; None where there is an error.
-        error: The error; None where there is a value.
-        resumed: Whether an earlier run had computed it.
-    """
+    """A step or the value of a task, or the error that ended the task."""
 
     task: Task
-    value: Value | None = None
-    error: StatesizeError | None = None
-    resumed: bool = False
+    value: Value | None = None  # None where there is an error
+    error: StatesizeError | None = None  # None where there is a value
+    resumed: bool = False  # whether an earlier run had computed it
 
     def get(self) -> Value:
         """The value; raises the error if there is one."""

@@ -63,30 +63,22 @@ class ProfileProgress:
 
 @dataclass(eq=False)
 class ProfileRun:
-    """The sequences of a run, and what was measured of them by any worker, in any order.
-
-    Attributes:
-        key: Digest of the run.
-        count: Number of sequences, or None where the inputs do not say.
-        folder: Where datasets are stored; None leaves them in memory.
-        reference: Tokens of the sequence that decides how many heads or channels are measured; None takes the first.
-        mixers: What is known of each mixer.
-        seconds: Total seconds of measuring over all workers.
-        _first: Sequence and index of the first call of each mixer.
-        _skipped: What is not measured, and why, by sequence.
-    """
+    """The sequences of a run, and what was measured of them by any worker, in any order."""
 
     settings: Settings
-    key: str
-    count: int | None
-    folder: Path | None
+    key: str  # digest of the run
+    count: int | None  # number of sequences, or None where the inputs do not say
+    folder: Path | None  # where datasets are stored; None leaves them in memory
     on_progress: Callable[[ProfileProgress], None] | None
+    # Tokens of the sequence that decides how many heads or channels are measured; None takes the first.
     reference: int | None
     sequences: list[Given] = field(default_factory=list[Given])
-    mixers: dict[str, MixerRun] = field(default_factory=dict[str, MixerRun])
+    mixers: dict[str, MixerRun] = field(default_factory=dict[str, MixerRun])  # what is known of each mixer
+    # Sequence and index of the first call of each mixer.
     _first: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
+    # What is not measured, and why, by sequence.
     _skipped: dict[int, dict[str, str]] = field(default_factory=dict[int, dict[str, str]])
-    seconds: float = 0.0
+    seconds: float = 0.0  # total seconds of measuring over all workers
 
     def __post_init__(self) -> None:
         self.parts = Parts(self.folder, ".unit", dataset_to_bytes, mixer_from_bytes)

@@ -37,19 +37,13 @@ Loader: TypeAlias = Callable[[], nn.Module | LoadedModel]
 
 @dataclass(eq=False)
 class SequenceTask:
-    """A sequence that is to be measured.
-
-    Attributes:
-        given: Token ids, (L,), or what else the model takes.
-        key: Digest of the run.
-        reference: Tokens of the sequence that decides how many heads or channels are measured.
-        finished: Names of the finished parts of this sequence; they grow while it is measured.
-    """
+    """A sequence that is to be measured."""
 
     sequence: int
-    given: Given
-    key: str
-    reference: int
+    given: Given  # token ids, (L,), or what else the model takes
+    key: str  # digest of the run
+    reference: int  # tokens of the sequence that decides how many heads or channels are measured
+    # Names of the finished parts of this sequence; they grow while it is measured.
     finished: set[str] = field(default_factory=set[str])
 
     def __str__(self) -> str:
@@ -97,25 +91,16 @@ class SequenceDone:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What was measured, as a profile's attributes say it.
+    """What was measured, as a profile's attributes say it."""
 
-    Attributes:
-        model: What tables call the model.
-        weights: Digest of its weights; empty where it was not asked for.
-        key: Digest of the run; empty where it was not asked for.
-        source: Where the model comes from, and the command line.
-        threads: Threads of torch in the processes that measured.
-        kernels: Which attention of transformers, and which modes of fla's kernels, the layers run with, by their kind.
-        bytes: Size of the weights.
-    """
-
-    model: str
-    weights: str
-    key: str
-    source: Mapping[str, Any]
-    threads: int
+    model: str  # what tables call the model
+    weights: str  # digest of its weights; empty where it was not asked for
+    key: str  # digest of the run; empty where it was not asked for
+    source: Mapping[str, Any]  # where the model comes from, and the command line
+    threads: int  # threads of torch in the processes that measured
+    # Which attention of transformers, and which modes of fla's kernels, the layers run with, by their kind.
     kernels: Mapping[str, str]
-    bytes: int
+    bytes: int  # size of the weights
 
     @classmethod
     def of(cls, model: nn.Module, settings: Settings | None = None, reference: int | None = None) -> Self:
@@ -146,22 +131,16 @@ class Provenance:
 
 @dataclass(eq=False)
 class SequenceWork:
-    """A model that measures one sequence after another; several ranks measure a layer each, and tell the others.
-
-    Attributes:
-        checks: What the model is compared with, until all its layers have passed that over one sequence.
-        after: What it is compared with from then on.
-        origin: What the process has loaded, which the key of each task must be of; None where nobody asks.
-        sinks: Whether those of attention are looked for.
-    """
+    """A model that measures one sequence after another; several ranks measure a layer each, and tell the others."""
 
     model: nn.Module
     settings: Settings
-    checks: Checks = "all"
-    after: Checks = "read"
+    checks: Checks = "all"  # what the model is compared with, until all its layers have passed that over one sequence
+    after: Checks = "read"  # what it is compared with from then on
+    # What the process has loaded, which the key of each task must be of; None where nobody asks.
     origin: Provenance | None = None
     team: Team = ALONE
-    sinks: bool = True
+    sinks: bool = True  # whether those of attention are looked for
 
     def __call__(self, request: str | SequenceTask) -> Iterator[Any]:
         """A step for each mixer, then the end, also of a sequence in which none can be measured; or what was loaded."""

@@ -109,30 +109,17 @@ def captured_mixers(
 
 @dataclass(frozen=True)
 class Work:
-    """How one mixer is measured over one sequence.
-
-    Attributes:
-        dtype: Number type in which the model made the operator.
-        cut: Positions and windows; None where no H_i fits into the sequence.
-        engine: The engine that measures a block; None where no H_i fits.
-        block: Units that are measured at once.
-        unit_bytes: Bytes that measuring one unit takes.
-        shared_bytes: Bytes that measuring takes besides, however many units there are.
-        operations: What all units of the mixer would cost at the reference length.
-        attends: Whether T is that of attention, which may have sinks.
-        forms_whole: Whether the engine makes T itself.
-    """
+    """How one mixer is measured over one sequence."""
 
     sample: Sample
-    dtype: str
-    cut: Cut | None
-    engine: Engine | None
-    block: int
-    unit_bytes: int
-    shared_bytes: int
-    operations: float
-    attends: bool = False
-    forms_whole: bool = False
+    dtype: str  # number type in which the model made the operator
+    cut: Cut | None  # positions and windows; None where no H_i fits into the sequence
+    engine: Engine | None  # the engine that measures a block; None where no H_i fits
+    block: int  # units that are measured at once
+    unit_bytes: int  # bytes that measuring one unit takes
+    shared_bytes: int  # bytes that measuring takes besides, however many units there are
+    attends: bool = False  # whether T is that of attention, which may have sinks
+    forms_whole: bool = False  # whether the engine makes T itself
 
     def within(self, memory: int) -> Work | None:
         """The same in blocks that fit into less memory; None where not even one unit does."""
@@ -151,10 +138,10 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     cut = at_reference = settings.cut(length, few=first.by_products)
     if reference != length:
         at_reference = settings.cut(reference, few=first.by_products)
-    operations = item.units * operations_per_unit(first, at_reference)
     # Groups of heads in place of as many heads.
     readouts = first.outputs if isinstance(first, Shared) else 1
     if settings.channels is None:
+        operations = item.units * operations_per_unit(first, at_reference)
         fitting = int(item.units * MOST_OPERATIONS / operations) if operations > MOST_OPERATIONS else item.units
         count = max(2, -(-FEWEST_UNITS // readouts), fitting)
     else:
@@ -162,7 +149,7 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     sample = draw(item.units, count, settings.seed, item.name)
     dtype = str(first.dtype).removeprefix("torch.")
     if cut is None:
-        return Work(sample, dtype, None, None, 1, 0, 0, operations)
+        return Work(sample, dtype, None, None, 1, 0, 0)
     with naming(item, sequence):
         exact = first.to(dtype=torch.float64, device="cpu")
     # Copies of a T of L × L would take more than measuring does.
@@ -195,7 +182,7 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
         isinstance(first, Dense) and (item.attends or "attention" in item.kind)
     )
     whole = engine.forms_whole(cut)
-    return Work(sample, dtype, cut, engine, block, unit_bytes, shared_bytes, operations, attends, whole)
+    return Work(sample, dtype, cut, engine, block, unit_bytes, shared_bytes, attends, whole)
 
 
 def operations_per_unit(operator: Operator, cut: Cut | None) -> float:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 from statesize.adapters.kernels import recurrent_layers
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.observation import ModuleStack
-from statesize.adapters.replaced import source_files
+from statesize.adapters.runs import observed
 
 UNIT = "model.layers.0.temporal_block.rg_lru"
 
@@ -50,9 +51,7 @@ def test_a_document_that_begins_within_the_sequence_forgets_what_came_before() -
     with (
         torch.no_grad(),
         ModuleStack(named_parts(model), 21).watching() as running,
-        recurrent_layers.observing_rg_lru(
-            source_files(named_parts(model)), running, lambda make, product=None: seen.append(make())
-        ),
+        recurrent_layers.observing_rg_lru((), running, lambda make, product=None: seen.append(make())),
     ):
         model(input_ids=tokens(sequences=1), position_ids=positions, use_cache=False)
     assert not bool(seen[0].operator(slice(None)).dense()[..., 8:, :8].any())
@@ -70,12 +69,9 @@ def test_hooks_and_states_are_as_before_whatever_happens(failure: type[BaseExcep
             raise failure
 
     def run() -> None:
-        with (
-            ModuleStack(named_parts(model), 21).watching() as running,
-            torch.no_grad(),
-            recurrent_layers.observing_rg_lru(source_files(named_parts(model)), running, record),
-        ):
-            model(input_ids=tokens(), use_cache=False)
+        source = partial(recurrent_layers.observing_rg_lru, ())
+        call = partial(model, input_ids=tokens(), use_cache=False)
+        observed(model, call, ModuleStack(named_parts(model), 21), record, [source])
 
     if failure is None:
         run()

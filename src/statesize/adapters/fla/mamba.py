@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from types import ModuleType
 from typing import Any, cast
 
 import torch
 from torch.nn import functional
 
 from statesize.adapters.kernels.scans import chunk_scan, selective_scan
-from statesize.adapters.observation import ModuleStack, Observation, OnObservation
-from statesize.adapters.replaced import MixerCall, ReplacedCall, observing_parts
+from statesize.adapters.observation import Observation
+from statesize.adapters.replaced import MixerCall, ReplacedCall, source_of
 
 _TILED = (
     "Without mamba_ssm, fla gives the groups of B and C to its heads in turn, and where it goes on from a cache to "
     "consecutive heads: this layer computes something else there."
 )
-
-
-@contextmanager
-def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> Generator[None]:
-    """Observe the Mamba and Mamba-2 layers of fla by their parts."""
-    del files
-    names = {type(module).__module__ for _, module in running.parts}
-    with ExitStack() as hooks:
-        if "fla.layers.mamba" in names:
-            parts = ("in_proj", "x_proj", "out_proj")
-            hooks.enter_context(observing_parts(running, ("Mamba",), parts, mamba, record))
-        if "fla.layers.mamba2" in names:
-            hooks.enter_context(observing_parts(running, ("Mamba2",), ("in_proj", "conv1d", "norm"), mamba2, record))
-        yield
 
 
 def mamba(call: MixerCall) -> Observation:
@@ -73,3 +56,9 @@ def mamba2(call: MixerCall) -> Observation:
     }
     scanned = chunk_scan(ReplacedCall(call.name, layer, arguments, mixed.unflatten(-1, (heads, -1))))
     return replace(scanned, note=_TILED) if 1 < groups < heads else scanned
+
+
+observing_mamba = source_of(("Mamba",), ("in_proj", "x_proj", "out_proj"), mamba, "fla")
+"""The source that observes the Mamba layers of fla."""
+observing_mamba2 = source_of(("Mamba2",), ("in_proj", "conv1d", "norm"), mamba2, "fla")
+"""The source that observes the Mamba-2 layers of fla."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial, wraps
 from importlib import import_module, metadata
@@ -33,7 +33,7 @@ from statesize.adapters.fla.formulas import (
     rwkv7,
     simple,
 )
-from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, Units
+from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, Units, nothing
 from statesize.adapters.replaced import first, meanings, replaced, with_first
 from statesize.errors import ModelError
 from statesize.operators import Operator
@@ -54,43 +54,31 @@ class Formula:
     def __call__(self, call: FlaCall) -> Observation:
         """What one call mixed."""
         call.require_whole()
-        values, mixed = call.arguments[self.values], call.output
-        if values.shape[1] > call.length:
-            return self._several_steps(call, values)
-        if self.kind == "gated delta net 2":
+        values, mixed, kind, formula = call.arguments[self.values], call.output, self.kind, self.operator
+        by_channel, steps = values.ndim == 3, values.shape[1] // call.length
+        if steps > 1:
+            # A delta rule that takes several steps per position.
+            kind, formula = "delta product", delta_product
+            values = values.reshape(len(values), call.length, steps, *values.shape[2:]).movedim(2, 3).flatten(3)
+            mixed = mixed if mixed.shape[1] == call.length else mixed[:, steps - 1 :: steps]
+        elif kind == "gated delta net 2":
             values = values * call.arguments["w"]
-        if values.ndim == 3:
+        elif by_channel:
             # Each channel is a head of its own, as in HGRN.
             values, mixed = values[..., None], mixed[..., None]
         heads, channels = mixed.shape[2:]
         # Slots hold keys beside the values.
         beside = call.arguments["k"].shape[-1] if self.keys == "s" else 0
-        size = 1 if mixed.ndim > call.output.ndim else self.states * call.arguments[self.keys].shape[-1]
+        size = 1 if by_channel else self.states * call.arguments[self.keys].shape[-1]
         return Observation(
             name=call.name,
-            kind=self.kind,
-            operator=lambda units: self.operator(call, units),
-            exact=partial(_exact, call, by_channel=mixed.ndim > call.output.ndim),
+            kind=kind,
+            operator=lambda units: formula(call, units),
+            exact=nothing if steps > 1 else partial(_exact, call, by_channel=by_channel),
             values=values.transpose(1, 2),
             mixed=mixed.transpose(1, 2),
             state_size=size,
             state_bytes=heads * (channels + beside) * size * torch.float32.itemsize,
-        )
-
-    def _several_steps(self, call: FlaCall, values: Tensor) -> Observation:
-        """A delta rule that takes several steps per position."""
-        steps = values.shape[1] // call.length
-        entering = values.reshape(len(values), call.length, steps, *values.shape[2:]).movedim(2, 3).flatten(3)
-        mixed = call.output if call.output.shape[1] == call.length else call.output[:, steps - 1 :: steps]
-        size = call.arguments[self.keys].shape[-1]
-        return Observation(
-            name=call.name,
-            kind="delta product",
-            operator=lambda units: delta_product(call, units),
-            values=entering.transpose(1, 2),
-            mixed=mixed.transpose(1, 2),
-            state_size=size,
-            state_bytes=mixed.shape[2] * mixed.shape[3] * size * torch.float32.itemsize,
         )
 
 
@@ -161,16 +149,11 @@ SUPPORTED = "0.6"
 _PACKAGES = ("fla", "flash_attn")
 
 
-@contextmanager
-def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> Generator[None]:
+def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> AbstractContextManager[None]:
     """Observe the kernels of fla that the files of a model's layers have imported."""
     # The functions themselves run, with their decorators, which choose between implementations.
-    with ExitStack() as changes:
-        kernels = {file: functions for file in files if (functions := _kernels(file))}
-        for file, functions in kernels.items():
-            for name, function in functions.items():
-                changes.enter_context(replaced(file, name, _observed(function, running, record)))
-        yield
+    kernels = {(file, name): function for file in files for name, function in _kernels(file).items()}
+    return replaced({place: _observed(function, running, record) for place, function in kernels.items()})
 
 
 def _kernels(file: ModuleType) -> dict[str, Callable[..., Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from types import ModuleType
@@ -19,8 +19,8 @@ from statesize.adapters.observation import ModuleStack, Observation, OnObservati
 from statesize.adapters.replaced import (
     MixerCall,
     meanings,
-    observing_parts,
     replaced,
+    source_of,
     with_first,
 )
 from statesize.adapters.search.plain_attention import PlainAttention, is_band
@@ -69,19 +69,15 @@ def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObser
     with ExitStack() as stack:
         stack.enter_context(replaced_attention(files, partial(partial, attend)))
         if any(name in vars(file) for file in files for name in DIFFERENTIAL):
-            subtract = partial(_difference, halves)
-            stack.enter_context(observing_parts(running, DIFFERENTIAL, ("groupnorm",), subtract, record))
+            subtracting = source_of(DIFFERENTIAL, ("groupnorm",), partial(_difference, halves))
+            stack.enter_context(subtracting(files, running, record))
         yield
 
 
-@contextmanager
-def replaced_attention(files: Sequence[ModuleType], change: Change) -> Generator[None]:
+def replaced_attention(files: Sequence[ModuleType], change: Change) -> AbstractContextManager[None]:
     """Let `change(name, function)` take the place of every attention function that some files take by its name."""
-    with ExitStack() as changes:
-        for file in files:
-            if vars(file).get(REGISTRY) is not None:
-                changes.enter_context(replaced(file, REGISTRY, _Registry(meanings(file)[REGISTRY], change)))
-        yield
+    own = [file for file in files if vars(file).get(REGISTRY) is not None]
+    return replaced({(file, REGISTRY): _Registry(meanings(file)[REGISTRY], change) for file in own})
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from types import ModuleType
 from typing import Any, cast
@@ -20,8 +20,8 @@ from statesize.adapters.replaced import (
     is_a,
     meanings,
     observed,
-    observing_parts,
     replaced,
+    source_of,
 )
 from statesize.operators import Convolution
 from statesize.operators.stepped import DelayedRecurrence
@@ -38,13 +38,12 @@ def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObser
         if not is_a(call.module, GATED):
             record(partial(causal_convolution, call))
 
-    with ExitStack() as changes:
-        changes.enter_context(observing_parts(running, GATED, ("in_proj", "out_proj"), gated_convolution, record))
-        for file in files:
-            if (function := meanings(file).get(CONVOLUTION)) is not None:
-                changes.enter_context(replaced(file, CONVOLUTION, observed(function, running, called)))
-        blocks = ("RecurrentGemmaRecurrentBlock",)
-        changes.enter_context(observing_parts(running, blocks, ("conv_1d",), _before_rg_lru, record))
+    functions = {(file, CONVOLUTION): meanings(file).get(CONVOLUTION) for file in files}
+    with (
+        source_of(GATED, ("in_proj", "out_proj"), gated_convolution)(files, running, record),
+        replaced({place: observed(one, running, called) for place, one in functions.items() if one is not None}),
+        source_of(("RecurrentGemmaRecurrentBlock",), ("conv_1d",), _before_rg_lru)(files, running, record),
+    ):
         yield
 
 

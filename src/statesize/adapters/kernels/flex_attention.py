@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial, wraps
 from types import ModuleType
 from typing import Any
@@ -17,14 +17,10 @@ from statesize.adapters.replaced import first, meanings, replaced, with_first
 from statesize.adapters.search.probabilities import Mixing, observed_mixing, of_identity, of_random
 
 
-@contextmanager
-def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> Generator[None]:
+def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> AbstractContextManager[None]:
     """Observe flex_attention, compiled or not, by the names that it has in the files of a model's layers."""
-    with ExitStack() as changes:
-        for file in files:
-            for name, function in _functions(file).items():
-                changes.enter_context(replaced(file, name, _observed(function, running, record)))
-        yield
+    functions = {(file, name): function for file in files for name, function in _functions(file).items()}
+    return replaced({place: _observed(function, running, record) for place, function in functions.items()})
 
 
 def _functions(file: ModuleType) -> dict[str, Callable[..., Any]]:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
-from types import ModuleType
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from statesize.adapters.models.model_state import is_a
 from statesize.adapters.models.precision import stored_dtype
-from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Units, take
-from statesize.adapters.replaced import MixerCall, first, observing_parts, source_of
+from statesize.adapters.observation import Observation, Units, take
+from statesize.adapters.replaced import MixerCall, first, source_of
 from statesize.errors import ModelError
 from statesize.operators import Recurrence
 
@@ -71,15 +67,10 @@ def mlstm_cell(call: MixerCall) -> Observation:
     )
 
 
-_observing_layers = source_of(("xLSTMLayer",), ("mlstm_backend",), mlstm)
-_observing_cells = source_of(("mLSTMCell",), ("igate", "fgate", "outnorm"), mlstm_cell)
-
-
-@contextmanager
-def observing_mlstm(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> Generator[None]:
-    """Observe the mLSTM layers of a model of transformers, or of the package xlstm."""
-    with _observing_layers(files, running, record), _observing_cells(files, running, record):
-        yield
+observing_mlstm = source_of(("xLSTMLayer",), ("mlstm_backend",), mlstm)
+"""The source that observes the mLSTM layers of a model of transformers."""
+observing_mlstm_cells = source_of(("mLSTMCell",), ("igate", "fgate", "outnorm"), mlstm_cell)
+"""The source that observes those of the package xlstm."""
 
 
 def _normalised(
@@ -101,30 +92,7 @@ def _normalised(
     return Recurrence(A[..., None], unscaled.B, query / scale)
 
 
-_CLASSES = ("RecurrentGemmaRecurrentBlock",)
 _RATE = -8.0  # log a_t = −8 r_t softplus(Λ)
-
-
-@contextmanager
-def observing_rg_lru(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> Generator[None]:
-    """Observe the RG-LRU blocks of a model."""
-    del files
-    with ExitStack() as states:
-        for _, module in running.parts:
-            if is_a(module, _CLASSES):
-                states.enter_context(_same_states(cast("Any", module)))
-        with observing_parts(running, _CLASSES, ("rg_lru",), rg_lru, record):
-            yield
-
-
-@contextmanager
-def _same_states(block: Any) -> Generator[None]:
-    # A block keeps its states in attributes of its own, whether or not there is a cache.
-    before = block.conv1d_state, block.rg_lru.recurrent_states
-    try:
-        yield
-    finally:
-        block.conv1d_state, block.rg_lru.recurrent_states = before
 
 
 def rg_lru(call: MixerCall) -> Observation:
@@ -153,6 +121,10 @@ def rg_lru(call: MixerCall) -> Observation:
         state_size=1,
         state_bytes=activations.shape[-1] * torch.float32.itemsize,
     )
+
+
+observing_rg_lru = source_of(("RecurrentGemmaRecurrentBlock",), ("rg_lru",), rg_lru)
+"""The source that observes the RG-LRU blocks of a model."""
 
 
 def _gate(unit: Any, name: str, activations: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from functools import partial
@@ -214,8 +214,7 @@ CONVOLUTION = "causal_conv1d_fn"
 _WHOLE_BLOCK = "mamba2_split_conv1d_scan_combined"
 
 
-@contextmanager
-def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> Generator[None]:
+def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> AbstractContextManager[None]:
     """Observe the scans of a model; while this is open their short convolutions run in pure torch."""
 
     def recorder(scan: Scan) -> Callable[[ReplacedCall], Tensor | None]:
@@ -225,13 +224,12 @@ def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObser
 
         return called
 
-    with ExitStack() as changes:
-        for file in files:
-            # Files that do without a package have None instead of its functions.
-            functions = {name: function for name, function in meanings(file).items() if function is not None}
-            for name in KERNELS.keys() & functions.keys():
-                kernel = observed(functions[name], running, recorder(KERNELS[name]))
-                changes.enter_context(replaced(file, name, kernel))
-            for name in {CONVOLUTION, _WHOLE_BLOCK} & functions.keys():
-                changes.enter_context(replaced(file, name, pure_torch(functions[name])))
-        yield
+    changes = dict[tuple[ModuleType, str], Callable[..., Any]]()
+    for file in files:
+        # Files that do without a package have None instead of its functions.
+        functions = {name: function for name, function in meanings(file).items() if function is not None}
+        for name in KERNELS.keys() & functions.keys():
+            changes[file, name] = observed(functions[name], running, recorder(KERNELS[name]))
+        for name in {CONVOLUTION, _WHOLE_BLOCK} & functions.keys():
+            changes[file, name] = pure_torch(functions[name])
+    return replaced(changes)

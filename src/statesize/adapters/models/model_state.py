@@ -7,8 +7,7 @@ import hashlib
 import inspect
 import sys
 from collections import UserDict
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from operator import attrgetter
 from typing import Any, cast
@@ -19,19 +18,6 @@ from torch import Tensor, nn
 from statesize.adapters.models.sharded import whole
 from statesize.check import require_kind
 from statesize.errors import InputError, ModelError
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Generator[None]:
-    """Hold a module in eval mode."""
-    # One flag per module: model.train(True) would also switch on parts that were frozen in eval mode.
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def device_of(model: nn.Module) -> torch.device:

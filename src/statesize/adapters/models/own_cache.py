@@ -27,19 +27,12 @@ _KEEP_ALL_TAPS = ("transformers", "fla", "mamba_ssm", "xlstm")
 
 
 class AttentionCache(NamedTuple):
-    """What attention stores of a text.
+    """What attention stores of a text."""
 
-    Attributes:
-        heads: How many inputs, each for as many consecutive heads.
-        channels: Channels of each.
-        bytes: Bytes of all, keys included.
-        key_bytes: Bytes of the keys, without those that are values too.
-    """
-
-    heads: int
-    channels: int
-    bytes: int
-    key_bytes: int
+    heads: int  # how many inputs, each for as many consecutive heads
+    channels: int  # channels of each
+    bytes: int  # bytes of all, keys included
+    key_bytes: int  # bytes of the keys, without those that are values too
 
 
 def attention_cache(

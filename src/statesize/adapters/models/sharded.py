@@ -29,17 +29,13 @@ _Weights = dict[nn.Module, dict[str, nn.Parameter]]
 
 @dataclass(eq=False)
 class _Gathered:
-    """What is gathered while a model is measured on all its ranks: a part runs alone many times.
+    """What is gathered while a model is measured on all its ranks: a part runs alone many times."""
 
-    Attributes:
-        last: The part that was gathered last, the same on all ranks.
-        own: The part that this rank alone will run again.
-        alone: Whether it does so now.
-    """
-
+    # The part that was gathered last, the same on all ranks.
     last: dict[nn.Module, _Weights] = field(default_factory=dict[nn.Module, _Weights])
+    # The part that this rank alone will run again.
     own: dict[nn.Module, _Weights] = field(default_factory=dict[nn.Module, _Weights])
-    alone: bool = False
+    alone: bool = False  # whether it does so now
 
 
 _measuring: ContextVar[_Gathered | None] = ContextVar("_measuring", default=None)

@@ -14,15 +14,10 @@ from statesize.adapters.search.lone_run import Precision
 
 @dataclass(frozen=True, eq=False)
 class Channels:
-    """Which channels of what leaves a layer share one T, and which ones of what enters they come from.
+    """Which channels of what leaves a layer share one T, and which ones of what enters they come from."""
 
-    Attributes:
-        target: Channels of what leaves, (unit, P), in one sequence.
-        source: Channels of what enters, (unit, P): each channel that leaves reads one that enters.
-    """
-
-    target: Tensor
-    source: Tensor
+    target: Tensor  # channels of what leaves, (unit, P), in one sequence
+    source: Tensor  # channels of what enters, (unit, P): each channel that leaves reads one that enters
 
     @property
     def units(self) -> int:

@@ -85,33 +85,22 @@ _TINY = 1e-11
 
 @dataclass(frozen=True, eq=False)
 class LoneRuns:
-    """A module with the arguments of one call.
-
-    Attributes:
-        length: Positions of the text, L.
-        sequences: Number of texts, S.
-        fixed: Modules inside, which return what stands here at each of their calls.
-        precision: What the module computes in.
-        largest: Numbers in the largest tensor that is kept where all are.
-        mixes: The part of the module whose output T acts on; None where it is to be found.
-        entry: The tensor that `change` acts on; None for all that enters.
-        autocast: That of the module in the model, in which it runs in its own precision.
-        forward: The model that the module is a part of, over the text; None for the module itself.
-        weights: The dtype of the module's weights in the model's run; None for that in which they are stored.
-    """
+    """A module with the arguments of one call."""
 
     module: nn.Module
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    length: int
-    sequences: int
+    length: int  # positions of the text, L
+    sequences: int  # number of texts, S
+    # Modules inside, which return what stands here at each of their calls.
     fixed: Mapping[nn.Module, Sequence[object]] = field(default_factory=dict[nn.Module, Sequence[object]])
-    precision: Precision = DOUBLE
-    largest: int = 0
-    mixes: str | None = None
-    entry: Place | None = None
-    autocast: Autocast = ()
-    forward: Forward | None = None
+    precision: Precision = DOUBLE  # what the module computes in
+    largest: int = 0  # numbers in the largest tensor that is kept where all are
+    mixes: str | None = None  # the part of the module whose output T acts on; None where it is to be found
+    entry: Place | None = None  # the tensor that `change` acts on; None for all that enters
+    autocast: Autocast = ()  # that of the module in the model, in which it runs in its own precision
+    forward: Forward | None = None  # the model that the module is a part of, over the text; None for the module itself
+    # The dtype of the module's weights in the model's run; None for that in which they are stored.
     weights: torch.dtype | None = None
 
     @classmethod

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from statesize.adapters.models.own_cache import attention_cache
 from statesize.adapters.models.precision import allowed, relative_difference
 from statesize.adapters.models.sharded import class_of
-from statesize.adapters.observation import EXACT, Observation
+from statesize.adapters.observation import EXACT, Observation, Units
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import Memory, named_state_size
-from statesize.operators import SoftmaxAttention
+from statesize.operators import Operator, SoftmaxAttention
 
 # Rows of T by which queries and keys are compared with the model's own output, before they are compared in all.
 _ROWS = 64
@@ -105,29 +105,23 @@ class PlainAttention:
         self, name: str, values: Tensor, mixed: Tensor, module: nn.Module, difference: float
     ) -> Observation:
         """A call that it explains up to a difference, as observed; values u (S, K, L, P), mixed y (S, H, L, P)."""
-        heads, length = self.attention.batch_shape[1], self.attention.length
+        length = self.attention.length
         memory = named_memory(name, module, lambda: min(self.window or length, length) - 1, length)
         state_size = None if self.window is None else self.window - 1
         state_size = state_size if memory.states is None else memory.states
-        stored = attention_cache(module, (self.key,), values, length, state_size)
-        return Observation(
-            name=name,
-            kind=named_kind(module, "attention" if self.window is None else "sliding attention"),
-            operator=lambda units: self.attention[:, units],
-            values=values[:, :, None].expand(-1, -1, heads // values.shape[1], -1, -1).flatten(1, 2),
-            mixed=mixed,
-            state_size=state_size,
-            state_bytes=stored.bytes,
-            note=" ".join(filter(None, (NOTES.get(class_of(module).__name__, ""), memory.note))),
-            groups=stored.heads if stored.heads < heads else 0,
-            stored_channels=stored.channels,
-            stored=values,
-            keys=self.key,
-            key_bytes=stored.key_bytes,
-            difference=difference,
-            largest_score=self.largest_score,
-            attends=True,
+        kind = "attention" if self.window is None else "sliding attention"
+        observed = attention_observation(
+            name,
+            kind,
+            module,
+            lambda units: self.attention[:, units],
+            values,
+            mixed,
+            (self.key,),
+            state_size,
+            memory.note,
         )
+        return replace(observed, difference=difference, largest_score=self.largest_score)
 
     def explained_maps(self, maps: Tensor, *, exact: bool) -> float | None:
         """The largest difference of T from a map (S, H, L, L), in all of it, or None beyond rounding."""
@@ -160,9 +154,42 @@ def named_memory(name: str, module: nn.Module, count: Callable[[], int], length:
     return Memory.named(said, kept, is_short=kept == length - 1, fixed=lambda: kept)
 
 
-def named_kind(module: nn.Module, otherwise: str) -> str:
-    """The kind that the class of attention of one's own gives itself."""
-    return str(getattr(module, "kind", otherwise)) if is_own_code(module) else otherwise
+def attention_observation(
+    name: str,
+    kind: str,
+    module: nn.Module,
+    operator: Callable[[Units], Operator],
+    values: Tensor,
+    mixed: Tensor,
+    keys: Sequence[Tensor],
+    state_size: int | None,
+    *notes: str,
+) -> Observation:
+    """A call of attention, of u (S, K, L, P) and y (S, H, L, P), with what its cache stores."""
+    heads, length = mixed.shape[1:3]
+    stored = attention_cache(module, keys, values, length, state_size)
+    return Observation(
+        name=name,
+        # A class of one's own may give itself another one.
+        kind=str(getattr(module, "kind", kind)) if is_own_code(module) else kind,
+        operator=operator,
+        values=by_head(values, heads),
+        mixed=mixed,
+        state_size=state_size,
+        state_bytes=stored.bytes,
+        note=" ".join(filter(None, (NOTES.get(class_of(module).__name__), *notes))),
+        groups=stored.heads if stored.heads < heads else 0,
+        stored_channels=stored.channels,
+        stored=values,
+        keys=next(iter(keys), None),
+        key_bytes=stored.key_bytes,
+        attends="attention" in kind,
+    )
+
+
+def by_head(values: Tensor, heads: int) -> Tensor:
+    """What key-value heads hold, (S, K, L, P), by the heads that read it, (S, H, L, P)."""
+    return values[:, :, None].expand(-1, -1, heads // values.shape[1], -1, -1).flatten(1, 2)
 
 
 def is_band(mask: object, length: int, window: int | None) -> bool:

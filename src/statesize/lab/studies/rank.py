@@ -18,7 +18,6 @@ import altair as alt
 import torch
 from torch import Tensor
 
-from statesize.adapters.models.model_state import evaluating
 from statesize.check import refuse
 from statesize.lab.compression.low_rank import run_with_past_cut, run_with_states_cut
 from statesize.lab.mixers import LanguageModel, SoftmaxAttention
@@ -46,6 +45,7 @@ from statesize.lab.studies.statistics import (
 from statesize.lab.studies.verdicts import Claim
 from statesize.lab.tasks.rebinding import Rebinding
 from statesize.lab.tasks.task import IGNORED, StudyTask
+from statesize.lab.training.step import evaluating
 from statesize.measurement.metrics import entropy_ess
 
 RULES: dict[str, dict[str, Any]] = {

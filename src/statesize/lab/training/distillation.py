@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import evaluating
 from statesize.check import refuse, require_count, require_kind, require_real
 from statesize.errors import InputError
 from statesize.lab.mixers.mixer import HeadMixer, Mixer
@@ -19,7 +18,7 @@ from statesize.lab.tasks.task import IGNORED, Task
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.distillation_losses import hidden_error, logit_divergence, operator_error
 from statesize.lab.training.record import StepRecord
-from statesize.lab.training.step import Batch, DivergenceError, new_state, require_task, take_step
+from statesize.lab.training.step import Batch, DivergenceError, evaluating, new_state, require_task, take_step
 
 
 @dataclass(frozen=True)

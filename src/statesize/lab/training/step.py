@@ -6,15 +6,14 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.adapters.models.model_state import evaluating
 from statesize.check import require_count, require_kind
 from statesize.errors import InputError, StatesizeError
 from statesize.integrations.regularisation import mixer_calls
@@ -168,6 +167,19 @@ def _require_finite(value: float, name: str, step: int, progress: TrainingProgre
         saved = progress.step // config.checkpoint_every * config.checkpoint_every
         rest = f"; the checkpoint of step {saved} is intact" if saved else ""
         raise DivergenceError(f"{name} is {value} at step {step}{rest}. Try a learning rate below {config.rate:g}")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Generator[None]:
+    """Hold a module in eval mode."""
+    # One flag per module: model.train(True) would also switch on parts that were frozen in eval mode.
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 @torch.no_grad()
