@@ -41,8 +41,8 @@ SOURCES: tuple[Source | Named, ...] = (
     Named("kernels.recurrent_layers", {"mLSTMCell"}, "observing_mlstm_cells"),
     Named("kernels.recurrent_layers", {"MiniMaxLightningAttention"}, "observing_lightning"),
     Named("fla.source", {"fla"}),
-    Named("fla.mamba", {"fla"}, "observing_mamba"),
-    Named("fla.mamba", {"fla"}, "observing_mamba2"),
+    Named("kernels.recurrent_layers", {"fla"}, "observing_mamba"),
+    Named("kernels.recurrent_layers", {"fla"}, "observing_mamba2"),
 )
 
 

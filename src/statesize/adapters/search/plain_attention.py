@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from statesize.adapters.models.own_cache import attention_cache
 from statesize.adapters.models.precision import allowed, relative_difference
 from statesize.adapters.models.sharded import class_of
-from statesize.adapters.observation import EXACT, Observation, Units
+from statesize.adapters.observation import EXACT, Observation
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import Memory, named_state_size
-from statesize.operators import Operator, SoftmaxAttention
+from statesize.operators import SoftmaxAttention
 
 # Rows of T by which queries and keys are compared with the model's own output, before they are compared in all.
 _ROWS = 64
@@ -105,23 +105,30 @@ class PlainAttention:
         self, name: str, values: Tensor, mixed: Tensor, module: nn.Module, difference: float
     ) -> Observation:
         """A call that it explains up to a difference, as observed; values u (S, K, L, P), mixed y (S, H, L, P)."""
-        length = self.attention.length
-        memory = named_memory(name, module, lambda: min(self.window or length, length) - 1, length)
+        heads, length = self.attention.batch_shape[1], self.attention.length
+        kind = "attention" if self.window is None else "sliding attention"
+        kind, memory = said_of_itself(name, module, kind, lambda: min(self.window or length, length) - 1, length)
         state_size = None if self.window is None else self.window - 1
         state_size = state_size if memory.states is None else memory.states
-        kind = "attention" if self.window is None else "sliding attention"
-        observed = attention_observation(
-            name,
-            kind,
-            module,
-            lambda units: self.attention[:, units],
-            values,
-            mixed,
-            (self.key,),
-            state_size,
-            memory.note,
+        stored = attention_cache(module, (self.key,), values, length, state_size)
+        return Observation(
+            name=name,
+            kind=kind,
+            operator=lambda units: self.attention[:, units],
+            values=values[:, :, None].expand(-1, -1, heads // values.shape[1], -1, -1).flatten(1, 2),
+            mixed=mixed,
+            state_size=state_size,
+            state_bytes=stored.bytes,
+            note=" ".join(filter(None, (NOTES.get(class_of(module).__name__, ""), memory.note))),
+            groups=stored.heads if stored.heads < heads else 0,
+            stored_channels=stored.channels,
+            stored=values,
+            keys=self.key,
+            key_bytes=stored.key_bytes,
+            difference=difference,
+            largest_score=self.largest_score,
+            attends=True,
         )
-        return replace(observed, difference=difference, largest_score=self.largest_score)
 
     def explained_maps(self, maps: Tensor, *, exact: bool) -> float | None:
         """The largest difference of T from a map (S, H, L, L), in all of it, or None beyond rounding."""
@@ -145,51 +152,17 @@ class PlainAttention:
         return found if found <= limit else None
 
 
-def named_memory(name: str, module: nn.Module, count: Callable[[], int], length: int) -> Memory:
-    """What the class of attention of one's own says that it holds, of which T keeps so many tokens at most."""
-    said = named_state_size(name, module) if is_own_code(module) else None
+def said_of_itself(
+    name: str, module: nn.Module, kind: str, count: Callable[[], int], length: int
+) -> tuple[str, Memory]:
+    """The kind that attention of one's own gives itself, and its memory, of which T keeps so many tokens at most."""
+    if not is_own_code(module):
+        return kind, Memory(None)
+    kind, said = str(getattr(module, "kind", kind)), named_state_size(name, module)
     if not isinstance(said, int):
-        return Memory(None)
+        return kind, Memory(None)
     kept = count()
-    return Memory.named(said, kept, is_short=kept == length - 1, fixed=lambda: kept)
-
-
-def attention_observation(
-    name: str,
-    kind: str,
-    module: nn.Module,
-    operator: Callable[[Units], Operator],
-    values: Tensor,
-    mixed: Tensor,
-    keys: Sequence[Tensor],
-    state_size: int | None,
-    *notes: str,
-) -> Observation:
-    """A call of attention, of u (S, K, L, P) and y (S, H, L, P), with what its cache stores."""
-    heads, length = mixed.shape[1:3]
-    stored = attention_cache(module, keys, values, length, state_size)
-    return Observation(
-        name=name,
-        # A class of one's own may give itself another one.
-        kind=str(getattr(module, "kind", kind)) if is_own_code(module) else kind,
-        operator=operator,
-        values=by_head(values, heads),
-        mixed=mixed,
-        state_size=state_size,
-        state_bytes=stored.bytes,
-        note=" ".join(filter(None, (NOTES.get(class_of(module).__name__), *notes))),
-        groups=stored.heads if stored.heads < heads else 0,
-        stored_channels=stored.channels,
-        stored=values,
-        keys=next(iter(keys), None),
-        key_bytes=stored.key_bytes,
-        attends="attention" in kind,
-    )
-
-
-def by_head(values: Tensor, heads: int) -> Tensor:
-    """What key-value heads hold, (S, K, L, P), by the heads that read it, (S, H, L, P)."""
-    return values[:, :, None].expand(-1, -1, heads // values.shape[1], -1, -1).flatten(1, 2)
+    return kind, Memory.named(said, kept, is_short=kept == length - 1, fixed=lambda: kept)
 
 
 def is_band(mask: object, length: int, window: int | None) -> bool:

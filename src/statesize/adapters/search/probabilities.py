@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.models.own_cache import attention_cache
 from statesize.adapters.models.precision import BOUNDS, check_finite, relative_difference
+from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import EXACT, Observation, Units, random_like
-from statesize.adapters.search.plain_attention import attention_observation, by_head, named_memory
+from statesize.adapters.search.plain_attention import NOTES, said_of_itself
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import named_state_size
 from statesize.errors import ModelError
@@ -26,11 +28,15 @@ HIDES = (
 
 @dataclass(eq=False)
 class Mixing:
-    """T of all heads of one call of attention, made on its first use."""
+    """T of all heads of one call of attention, made on its first use.
 
-    # Functions that may give T, (S, H, L, L), or None; the first that gives what the model passed on is taken.
+    Attributes:
+        ways: Functions that may give T, (S, H, L, L), or None; the first that gives what the model passed on is taken.
+        shape: (S, H, L, keys).
+    """
+
     ways: Sequence[Callable[[], Tensor | None]]
-    shape: tuple[int, int, int, int]  # (S, H, L, keys)
+    shape: tuple[int, int, int, int]
     _found: Tensor | None = field(default=None, init=False)
 
     @torch.no_grad()
@@ -116,22 +122,40 @@ def observed_mixing(
         filled = int(state_size.max())
     elif window is None and is_own_code(module) and not bool(seen[position[:, None] >= position].all()):
         hides = "" if named_state_size(name, module) == math.inf else HIDES
-    memory = named_memory(name, module, lambda: max(int(_read_later(head).max()) for head in reads), length)
+    attends, kind = "attention" in kind, kind if window is None else f"sliding {kind}"
+    kind, memory = said_of_itself(
+        name, module, kind, lambda: max(int(_read_later(head).max()) for head in reads), length
+    )
     if memory.states is not None:
         filled, hides, state_size = memory.states, "", position.clamp(max=memory.states)
+    stored = attention_cache(module, keys, values, length, filled)
     told = cache(probed or (lambda: (values, mixed)))
 
     def operator(units: Units) -> Dense:
         return Dense.of_causal(mixing.of(name, *told())[:, units], state_size)
 
-    kind = kind if window is None else f"sliding {kind}"
-    observed = attention_observation(name, kind, module, operator, values, mixed, keys, filled, memory.note, hides)
-    return replace(
-        observed,
+    def by_head(part: Tensor) -> Tensor:
+        return part[:, :, None].expand(-1, -1, heads // part.shape[1], -1, -1).flatten(1, 2)
+
+    return Observation(
+        name=name,
+        kind=kind,
+        operator=operator,
+        values=by_head(values),
+        mixed=mixed,
+        state_size=filled,
+        state_bytes=stored.bytes,
+        note=" ".join(filter(None, (NOTES.get(class_of(module).__name__, ""), memory.note, hides))),
+        groups=stored.heads if stored.heads < heads else 0,
+        stored_channels=stored.channels,
         map_bytes=math.prod(mixing.shape) * torch.float64.itemsize,
+        stored=values,
+        keys=next(iter(keys), None),
+        key_bytes=stored.key_bytes,
         forget=mixing.forget,
-        probed=lambda: (by_head(told()[0], heads), told()[1]),
+        probed=lambda: (by_head(told()[0]), told()[1]),
         largest_score=largest_score,
+        attends=attends,
     )
 
 
