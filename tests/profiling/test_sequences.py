@@ -1,9 +1,12 @@
 """What a worker measures is what a profile measures."""
 
+import weakref
+
 import pytest
 import torch
 from oracles.profiles import same
 
+from statesize.adapters import Capture
 from statesize.errors import StatesizeError
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
@@ -56,3 +59,17 @@ def test_a_loaded_model_says_its_name_and_source():
     _, origin = loaded(lambda: load_model("gla"), Settings())
     assert (origin.model, origin.source) == ("gla", {"kind": "bundled"})
     assert origin.bytes == sum(tensor.nbytes for tensor in zoo.load("gla")[0].parameters())
+
+
+def test_a_layer_is_let_go_before_the_next_is_built(model, monkeypatch):
+    made, build = [], Capture.__next__
+
+    def building(capture):
+        assert all(earlier() is None for earlier in made)
+        captured = build(capture)
+        made.append(weakref.ref(captured))
+        return captured
+
+    monkeypatch.setattr(Capture, "__next__", building)
+    assert len(list(SequenceWork(model, Settings())(SequenceTask(0, SEQUENCES[0], "", 12)))) == 3
+    assert len(made) == 2

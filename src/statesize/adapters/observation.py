@@ -161,23 +161,18 @@ class FoundMixer:
 class Observation:
     """One call of a mixing kernel while a model ran: T at this input, what went in and what came out.
 
+    A unit is what has a T of its own: a head or a channel. P channels share one T.
+
     Attributes:
-        name: A unit is what has a T of its own: a head or a channel. P channels share one T.
-        kind: What the kernel is, such as "attention" or "mamba2".
-        operator: Builds T for chosen units only, batch shape (sequence, chosen units).
+        operator: Builds T for chosen units only, batch shape (sequence, chosen units); of units of any shape where
+            several read one stored input.
         values: U, (sequence, unit, L, P): what the kernel mixed.
         mixed: Y, of the same shape: what the model itself passed on; P channels where several inputs enter u.
-        state_size: Theoretical state-size once it has filled; None for a cache that grows, and where it is not known.
-        state_bytes: Bytes that the model's own cache holds for this kernel at the end of one sequence; None where its
-            size is not known.
         passed_on: Maps T u, (sequence, chosen units, L, P), and the choice of units to what the model passes on: the
             identity, or an output gate or bias.
         inner: Whether it is part of another mixer, as the short convolution of a Mamba block.
         note: What the mixer does to its values beside mixing them by T, for those who read T's numbers.
-        groups: Number of stored inputs that several consecutive units read, such as key-value heads; 0 where every unit
-            stores its own. `operator` then takes units of any shape.
-        stored_channels: Channels of each of these.
-        map_bytes: Bytes of T of all units where it is made and held as a whole.
+        stored_channels: Channels of each of the stored inputs of `groups`.
         stored: What is stored, by which layers that share a cache are known.
         keys: What is stored beside it.
         key_bytes: Bytes of these, among `state_bytes`.
@@ -191,8 +186,8 @@ class Observation:
             that of arithmetic, or more where the layer has stored what T follows from in float32.
         difference: How far T is from the layer's own code where that was found as T was chosen; None where it was not.
         largest_score: The largest absolute score of a softmax; 0 where there is none.
-        state_sizes: What each unit keeps of a state, where units differ; else empty.
-        attends: Whether T is a softmax of scores, which may have sinks.
+
+    The other attributes are those of `FoundMixer`.
     """
 
     name: str

@@ -184,17 +184,11 @@ class PartCall:
 
 @dataclass(frozen=True, eq=False)
 class MixerCall:
-    """One call of a mixer.
+    """One call of a mixer."""
 
-    Attributes:
-        name: Its name in the model.
-        module: The mixer.
-        parts: The latest call of each of its parts, by the part's name in the mixer.
-    """
-
-    name: str
-    module: nn.Module
-    parts: dict[str, PartCall] = field(default_factory=dict[str, PartCall])
+    name: str  # its name in the model
+    module: nn.Module  # the mixer
+    parts: dict[str, PartCall] = field(default_factory=dict[str, PartCall])  # the latest call of each part, by its name
 
 
 Parse = Callable[[MixerCall], Observation]
