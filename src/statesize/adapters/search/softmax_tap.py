@@ -23,6 +23,8 @@ PRODUCT: frozenset[Callable[..., Any]] = frozenset(
     {torch.matmul, cast("Any", torch.linalg).matmul, torch.bmm, Tensor.matmul, Tensor.__matmul__, Tensor.bmm}
 )
 SUM_WITH_PRODUCT: frozenset[Callable[..., Any]] = frozenset({torch.baddbmm, Tensor.baddbmm})
+# The arguments of torch's fused attention that may be given by their place.
+_FUSED = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 _Pair = tuple[Tensor, Tensor]  # what goes into a map, and what comes out
 # Attributes of bloom, falcon and mpt.
 SCALES = ("inv_norm_factor", "softmax_scale")
@@ -59,7 +61,7 @@ class SoftmaxTap(TorchFunctionMode):
         held = None
         if func in SOFTMAX:
             self.probabilities = result if _is_map(result) else None
-            scores = _argument(args, kwargs or {}, 0, "input")
+            scores = args[0] if args else (kwargs or {})["input"]
             self.scores = None
             if self.probabilities is not None:
                 self.scores = _scores_of(self.factors, scores, self.running.frame.module)
@@ -67,7 +69,7 @@ class SoftmaxTap(TorchFunctionMode):
             self.factors = ()
             self.keys_of_probabilities, self.keys = self.keys, ()
         elif func is functional.scaled_dot_product_attention:
-            held = self._observe_fused(args, kwargs or {}, result)
+            held = self._observe_fused(dict(zip(_FUSED, args, strict=False)) | (kwargs or {}), result)
         elif func is torch.einsum:
             product, arranged = _Einsum.of(args), None
             if product is not None and self.probabilities is not None:
@@ -89,15 +91,15 @@ class SoftmaxTap(TorchFunctionMode):
         if factors:
             self.factors, self.keys = factors, (*self.keys[-1:], factors[1].mT)
 
-    def _observe_fused(self, args: tuple[Any, ...], kwargs: dict[str, Any], mixed: Tensor) -> Tensor | None:
-        query, values = _argument(args, kwargs, 0, "query"), _argument(args, kwargs, 2, "value")
+    def _observe_fused(self, options: dict[str, Any], mixed: Tensor) -> Tensor | None:
+        query, key, values = (options[name] for name in _FUSED[:3])
         if query.ndim < 3:
             return None
         shape = (*query.shape[:-1], values.shape[-2])
-        ways = _by_queries_and_keys(query, args, kwargs)
+        ways = _by_queries_and_keys(options)
         self.largest_score = ways[0].largest_score if ways else float
-        self.keys_of_probabilities = (_argument(args, kwargs, 1, "key"),)
-        answers = partial(_answers, at_least(args, torch.float32), at_least(kwargs, torch.float32))
+        self.keys_of_probabilities = (key,)
+        answers = partial(_answers, at_least(options, torch.float32))
         values = at_least(values, torch.float32)
         maps, others = partial(of_identity, answers, values), partial(of_random, answers, values)
         return self._observe(maps, shape, values, mixed, Product(values, -2, mixed, -2), ways, others)
@@ -249,10 +251,6 @@ class _Einsum(NamedTuple):
         return queries.flatten(-len(summed)), keys.flatten(-len(summed)).mT
 
 
-def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Tensor:
-    return cast("Tensor", args[position] if len(args) > position else kwargs[name])
-
-
 @dataclass(frozen=True, eq=False)
 class _Scores:
     """What a softmax took, as a product of queries and keys and its last row, which sees all keys."""
@@ -288,11 +286,9 @@ def _scores_of(factors: Sequence[Tensor], scores: Tensor, module: nn.Module) -> 
     return _Scores(query, key, scores[..., -1, :].clone(), float(scale))
 
 
-def _by_queries_and_keys(query: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[PlainAttention]:
+def _by_queries_and_keys(options: dict[str, Any]) -> Sequence[PlainAttention]:
     """Queries and keys of a fused call that is causal, and the bias of keys that its mask holds."""
-    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-    options = dict(zip(names, args, strict=False)) | kwargs
-    key = options["key"]
+    query, key = cast("Tensor", options["query"]), cast("Tensor", options["key"])
     mask, bias = options.get("attn_mask"), None
     if query.ndim != 4 or key.ndim != 4 or query.shape[2] != key.shape[2] or query.shape[1] % key.shape[1]:
         return ()
@@ -308,14 +304,11 @@ def _by_queries_and_keys(query: Tensor, args: tuple[Any, ...], kwargs: dict[str,
     return (PlainAttention.of(query, key, scale, None, key_bias=bias),)
 
 
-def _answers(args: tuple[Any, ...], kwargs: dict[str, Any], values: Tensor) -> Tensor:
+def _answers(options: dict[str, Any], values: Tensor) -> Tensor:
     """What the same fused call makes of other values."""
-    if len(args) > 2:
-        args = (*args[:2], values, *args[3:])
-    else:
-        kwargs = {**kwargs, "value": values}
+    others: dict[str, Any] = {**options, "value": values}
     with arithmetic_of(values):
-        return functional.scaled_dot_product_attention(*args, **kwargs)
+        return functional.scaled_dot_product_attention(**others)
 
 
 def _window(module: nn.Module) -> int | None:
