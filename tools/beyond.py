@@ -142,7 +142,7 @@ def repeat(repeated: Measured) -> Iterator[None]:
         runs = {run.key: run for run in record.study.preset(record.preset).runs if run.key in finished}
         left = [task for task in runs.items() if task[0] not in kept]
         with RayCluster(processes=WORKERS)(measuring) as workers:
-            for done in workers.run(left):
+            for done in workers(left):
                 kept[done.task[0]] = done.get()
                 print(study, f"{len(kept)} of {len(runs)}", kept[done.task[0]], flush=True)
                 yield

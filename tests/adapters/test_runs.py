@@ -155,7 +155,7 @@ def test_an_interrupt_at_every_line_leaves_all_as_it_was(family, make, time, mon
     run, watched = make(model), ("/statesize/", "contextlib.py", "torch/overrides.py", "_python_dispatch.py")
     run()
     before, seen = all_state(model), traced(run, watched)
-    assert {f"_Before.{name}" for name in ("__init__", "change", "_put_back_all")} <= {name for _, name, _ in seen}
+    assert {f"_Before.{name}" for name in ("__init__", "change", "put_back")} <= {name for _, name, _ in seen}
     # At the first or the last of the times that each line comes.
     places = [(place, 1) for place in seen] if time == "first" else [end for end in seen.items() if end[1] > 1]
     assert len(places) > (180 if time == "first" else 80)

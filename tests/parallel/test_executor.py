@@ -1,11 +1,13 @@
 """Tasks are resumed from their parts."""
 
+from functools import partial
+
 import pytest
 
 from statesize.errors import StatesizeError
 from statesize.io.files import Parts
 from statesize.parallel.ray import OnRay, RayCluster
-from statesize.parallel.threads import SerialExecutor, Step, run
+from statesize.parallel.threads import Step, one_by_one, run
 
 
 def doubled(task):
@@ -20,7 +22,7 @@ def stored(folder):
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_what_is_stored_is_not_computed_again_and_an_error_is_not_stored(kept, tmp_path):
-    folder, executor = tmp_path / "parts" if kept else None, SerialExecutor(doubled)
+    folder, executor = tmp_path / "parts" if kept else None, partial(one_by_one, doubled)
     parts = stored(folder)
     assert [done.get() for done in run([1, 2], executor, parts, str)] == [2, 4]
     parts = stored(folder) if kept else parts
@@ -42,13 +44,13 @@ def test_steps_are_told_as_they_come_and_not_stored(tmp_path):
 
     parts = stored(tmp_path)
     parts.write("2", 4)
-    done = run(iter([1, 2, 3]), SerialExecutor(counted), parts, str)
+    done = run(iter([1, 2, 3]), partial(one_by_one, counted), parts, str)
     assert [(one.task, one.value) for one in done] == [(1, step), (1, 2), (2, 4), (3, step), (3, 6)]
     assert sorted(path.name[0] for path in tmp_path.iterdir()) == ["1", "2", "3"]
 
 
 def test_no_worker_is_started_where_all_is_stored(tmp_path):
-    list(run([1], SerialExecutor(doubled), stored(tmp_path), str))
+    list(run([1], partial(one_by_one, doubled), stored(tmp_path), str))
     # Without a connection, it could start none.
     workers = OnRay(None, RayCluster(), None, 0)
     assert [done.value for done in run([1], workers, stored(tmp_path), str)] == [2]

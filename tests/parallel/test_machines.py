@@ -45,7 +45,7 @@ def test_the_task_of_a_lost_machine_is_done_by_another(cluster, tmp_path):
     lost = cluster.add_node(num_cpus=1)
     values = {"first": [], "second": []}
     with RayCluster(cluster.address)(staying(lost.node_id, tmp_path / "begun")) as workers:
-        for done in workers.run(values):
+        for done in workers(values):
             values[done.task].append(done.get())
             if done.value == lost.node_id:
                 cluster.remove_node(lost, allow_graceful=False)
@@ -56,7 +56,7 @@ def test_the_task_of_a_lost_machine_is_done_by_another(cluster, tmp_path):
 def test_where_no_machine_is_left_that_has_room_the_run_ends(cluster, tmp_path):
     large = cluster.add_node(num_cpus=2)
     with RayCluster(cluster.address, cpus=2)(staying(large.node_id, tmp_path / "begun")) as workers:
-        run = workers.run(["task"])
+        run = workers(["task"])
         assert next(run).value == large.node_id
         cluster.remove_node(large, allow_graceful=False)
         with pytest.raises(InputError, match="no machine of the Ray cluster has the 2 cores"):
@@ -74,7 +74,7 @@ def test_a_machine_that_joins_takes_part(cluster, tmp_path):
 
     values = {"first": [], "second": []}
     with RayCluster(cluster.address)(lambda: work) as workers:
-        for done in workers.run(values):
+        for done in workers(values):
             values[done.task].append(done.get())
             if len(cluster.list_all_nodes()) < 2:
                 cluster.add_node(num_cpus=1)

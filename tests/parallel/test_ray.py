@@ -39,7 +39,7 @@ def test_each_value_comes_once_whenever_a_worker_is_killed_and_a_task_ends_that_
 ):
     monkeypatch.setattr("statesize.parallel.ray.ATTEMPTS", 2)
     with RayCluster(processes=1)(counting(tmp_path, at, {"once": 1, "always": 99})) as workers:
-        *values, last = workers.run(["once", "always"])
+        *values, last = workers(["once", "always"])
     assert [done.get() for done in values] == [0, 1, 2, *range(at)]
     with pytest.raises(StatesizeError, match="2 workers in a row were lost at always"):
         last.get()
@@ -49,7 +49,7 @@ def test_each_value_comes_once_whenever_a_worker_is_killed_and_a_task_ends_that_
 def test_the_gpus_that_a_command_asks_for_are_asked_of_ray(ray, tmp_path):
     crew = Workers(True, ray_gpus=0.25).cluster()
     with crew(counting(tmp_path, 9, {})) as workers, pytest.raises(InputError, match=r"1 cores, 0\.25 GPUs"):
-        list(workers.run(["task"]))
+        list(workers(["task"]))
 
 
 def test_processes_alone_are_on_ray_and_as_many_as_are_asked_for(ray, tmp_path):
@@ -64,7 +64,7 @@ def test_processes_alone_are_on_ray_and_as_many_as_are_asked_for(ray, tmp_path):
     crew = Workers(True, processes=1).cluster()
     assert crew == RayCluster(processes=1)
     with crew(lambda: process) as workers:
-        assert len({done.get() for done in workers.run(range(8))}) == 1
+        assert len({done.get() for done in workers(range(8))}) == 1
 
 
 class Tied(nn.Module):

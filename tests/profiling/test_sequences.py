@@ -1,6 +1,7 @@
 """What a worker measures is what a profile measures."""
 
 import weakref
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
 from statesize.models.load import load_model
-from statesize.parallel.threads import SerialExecutor
+from statesize.parallel.threads import one_by_one
 from statesize.profiling import profile
 from statesize.profiling.profile_run import ProfileRun
 from statesize.profiling.sequences import SequenceDone, SequenceTask, SequenceWork, loaded_work
@@ -35,7 +36,7 @@ def test_datasets_are_those_of_a_profile(model):
     settings = Settings(channels=1).for_texts(12)
     work, origin = loaded(lambda: model, settings)
     gathering = ProfileRun(settings, origin.key, 2, None, None, 12)
-    gathering.measure(SEQUENCES, SerialExecutor(work))
+    gathering.measure(SEQUENCES, partial(one_by_one, work))
     assert same(gathering.profile(None, origin, None), profile(model, SEQUENCES, channels=1))
 
 

@@ -51,21 +51,13 @@ class Measured:
     # on dimension 0, or on 1 where this is 0.
     axis: int | None
     shape: tuple[int, ...]
+    decodes: bool  # whether a decoder reads them, and an encoder what the other arguments hold
+    mask: str  # the argument that masks them
 
     @property
     def length(self) -> int:
         """Number of positions."""
         return self.shape[1 if self.axis is None else self.axis]
-
-    @property
-    def decodes(self) -> bool:
-        """Whether a decoder reads them, and an encoder what the other arguments hold."""
-        return self.name in DECODED
-
-    @property
-    def mask(self) -> str:
-        """The argument that masks them."""
-        return "decoder_attention_mask" if self.decodes else "attention_mask"
 
     @property
     def sequence_axis(self) -> int:
@@ -294,15 +286,16 @@ def check_inputs(parts: NamedModules, inputs: Inputs, axis: int | None = None) -
         # An encoder may read other tokens than the decoder.
         reader = pretrained[0].get_decoder() if name in DECODED else pretrained[0]
         _check_ids(shown, values, token_embedding(reader))
-    measured = Measured(name, _axis(shown, values, axis), tuple(values.shape))
+    decodes = name in DECODED
+    masking = "decoder_attention_mask" if decodes else "attention_mask"
+    measured = Measured(name, _axis(shown, values, axis), tuple(values.shape), decodes, masking)
     length, what = measured.length, "positions" if values.is_floating_point() else "tokens"
     if length < 2 and measured.axis is not None:
         raise InputError(f"{shown} must have at least 2 {what}, for a past and a future, got {length}.")
-    masking = measured.mask
     mask = inputs.get(masking) if isinstance(inputs, Mapping) else None
     if mask is not None:
         check_mask(mask, length, masking)
-    configs = [part.config.get_text_config(decoder=measured.decodes or None) for part in pretrained]
+    configs = [part.config.get_text_config(decoder=decodes or None) for part in pretrained]
     for config in configs if isinstance(mask, Tensor) and mask.ndim == 4 else ():
         check_windows(config, length)
     pad = getattr(configs[0], "pad_token_id", None) if configs else None

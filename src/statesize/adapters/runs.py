@@ -228,57 +228,55 @@ class _Before:
     def put_back(self) -> None:
         """Leave all as it was, before a further Ctrl-C that comes meanwhile goes on."""
         try:
-            if not self.is_back:
-                self._put_back_all()
+            if self.is_back:
+                return
+            modes, depth = self.modes
+            while _functions._get_current_function_mode_stack():
+                _functions._pop_mode()
+            for mode in modes:
+                _functions._push_mode(mode)
+            while len(_dispatch._get_current_dispatch_mode_stack()) > depth:
+                _dispatch._pop_mode()
+            for name, value in self.dispatching.items():
+                setattr(_dispatch, name, value)
+            if (keep := getattr(_dispatch, "set_is_in_mode_without_ignore_compile_internals", None)) is not None:
+                keep(self.dispatching["_is_in_any_mode_without_ignore_compile_internals"])
+            if self.compiler is not None:
+                self.compiler._stance = self.stance
+            while _autocast_nesting() > self.nesting:
+                torch.autocast_decrement_nesting()
+            if not self.nesting:
+                torch.clear_autocast_cache()
+            torch.set_rng_state(self.random[0])
+            if self.random[1] is not None:
+                torch.cuda.set_rng_state(self.random[1], self.device)
+            put_back(self.replacements)
+            if self.shards is not None:
+                self.shards.put_back()
+            for (module, training, held, attributes), hooks in zip(self.modules, self.hooks, strict=True):
+                for name in _attributes(module).keys() - attributes.keys():
+                    delattr(module, name)
+                vars(module).update(attributes)
+                for name, tensors in held.items():
+                    vars(module)[name].update(tensors)
+                # One flag per module: model.train(True) would also switch on parts that were frozen in eval mode.
+                module.training = training
+                _remove_hooks(module, hooks)
+            with torch.no_grad():
+                for buffer, version, content in self.contents:
+                    if buffer._version != version:
+                        buffer.copy_(content)
+            for (current, put), value in zip(_SWITCHES, self.switches, strict=True):
+                if current() != value:
+                    put(value)
+            if self.forward is None:
+                vars(self.model).pop("forward", None)
+            else:
+                vars(self.model)["forward"] = self.forward
+            self.is_back = True
         except KeyboardInterrupt:
             self.put_back()
             raise
-
-    def _put_back_all(self) -> None:
-        modes, depth = self.modes
-        while _functions._get_current_function_mode_stack():
-            _functions._pop_mode()
-        for mode in modes:
-            _functions._push_mode(mode)
-        while len(_dispatch._get_current_dispatch_mode_stack()) > depth:
-            _dispatch._pop_mode()
-        for name, value in self.dispatching.items():
-            setattr(_dispatch, name, value)
-        if (keep := getattr(_dispatch, "set_is_in_mode_without_ignore_compile_internals", None)) is not None:
-            keep(self.dispatching["_is_in_any_mode_without_ignore_compile_internals"])
-        if self.compiler is not None:
-            self.compiler._stance = self.stance
-        while _autocast_nesting() > self.nesting:
-            torch.autocast_decrement_nesting()
-        if not self.nesting:
-            torch.clear_autocast_cache()
-        torch.set_rng_state(self.random[0])
-        if self.random[1] is not None:
-            torch.cuda.set_rng_state(self.random[1], self.device)
-        put_back(self.replacements)
-        if self.shards is not None:
-            self.shards.put_back()
-        for (module, training, held, attributes), hooks in zip(self.modules, self.hooks, strict=True):
-            for name in _attributes(module).keys() - attributes.keys():
-                delattr(module, name)
-            vars(module).update(attributes)
-            for name, tensors in held.items():
-                vars(module)[name].update(tensors)
-            # One flag per module: model.train(True) would also switch on parts that were frozen in eval mode.
-            module.training = training
-            _remove_hooks(module, hooks)
-        with torch.no_grad():
-            for buffer, version, content in self.contents:
-                if buffer._version != version:
-                    buffer.copy_(content)
-        for (current, put), value in zip(_SWITCHES, self.switches, strict=True):
-            if current() != value:
-                put(value)
-        if self.forward is None:
-            vars(self.model).pop("forward", None)
-        else:
-            vars(self.model)["forward"] = self.forward
-        self.is_back = True
 
 
 def _attributes(module: nn.Module) -> dict[str, object]:

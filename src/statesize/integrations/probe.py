@@ -12,6 +12,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -31,7 +32,7 @@ from statesize.io.progress import duration
 from statesize.io.text import counted
 from statesize.measurement.settings import Settings
 from statesize.parallel.ranks import Replicas
-from statesize.parallel.threads import SerialExecutor
+from statesize.parallel.threads import one_by_one
 from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import ProfileRun
 from statesize.profiling.sequences import Provenance, SequenceWork
@@ -424,7 +425,7 @@ def _measured(model: nn.Module, probe: Probe, heads: int, checks: Checks, after:
     run, start = ProfileRun(settings, "", len(ids), None, None, max(map(len, ids))), time.perf_counter()
     with together(model, tokens_sha256(ids), settings, replicas=probe.executor) as team:
         work = SequenceWork(model, settings, checks, after, team=team)
-        run.measure(ids, SerialExecutor(work))
+        run.measure(ids, partial(one_by_one, work))
     share = run.seconds / team.count
     fixed = time.perf_counter() - start - share
     profile = run.profile(None, Provenance.of(model), None)

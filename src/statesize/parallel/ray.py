@@ -241,7 +241,7 @@ class OnRay:
     _calls: dict[Any, tuple[Any, _Job]] = field(default_factory=dict[Any, tuple[Any, _Job]], init=False)
     _start: _Job = field(default_factory=lambda: _Job("their start"), init=False)
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[Done[Task, Any]]:
+    def __call__(self, tasks: Iterable[Task]) -> Iterator[Done[Task, Any]]:
         """The values of all tasks as they come."""
         waiting, room = deque(_Job(task) for task in tasks), self._room()
         while left := len(waiting) + sum(job is not self._start for _, job in self._calls.values()):

@@ -10,10 +10,10 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from itertools import chain, islice
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import torch
 
@@ -52,42 +52,31 @@ class Done(Generic[Task, Value]):
         return self.value  # pyright: ignore[reportReturnType]
 
 
-class Executor(Protocol):
-    """Runs work on tasks: `SerialExecutor` in this process, or `OnRay` on a cluster.
+Executor: TypeAlias = Callable[[Iterable[Any]], Iterator[Done[Any, Any]]]
+"""Runs work on tasks, in this process or as `OnRay` on a cluster, and returns their values as they come.
 
-    Each value is returned once, and those of one task are in order. An error of the work ends only its own task.
-    """
-
-    def run(self, tasks: Iterable[Task]) -> Iterator[Done[Task, Any]]:
-        """The values of all tasks as they come."""
-        ...
-
+Each value is returned once, and those of one task are in order. An error of the work ends only its own task.
+"""
 
 Crew: TypeAlias = Callable[[Make], AbstractContextManager[Executor]]
 """Makes the executor of a work for the time of a block: `here`, or a `RayCluster`."""
 
 
-@dataclass(frozen=True)
-class SerialExecutor:
-    """Runs one task after another in this process; raises errors that are no StatesizeError."""
-
-    work: Work
-
-    def run(self, tasks: Iterable[Task]) -> Iterator[Done[Task, Any]]:
-        """The values of all tasks, in order."""
-        for task in tasks:
-            try:
-                for value in self.work(task):
-                    yield Done(task, value)
-                    # The reference would keep the value in memory while the next one is computed.
-                    del value
-            except StatesizeError as error:
-                yield Done(task, error=error)
+def one_by_one(work: Work, tasks: Iterable[Task]) -> Iterator[Done[Task, Any]]:
+    """The values of all tasks, in order, computed in this process; raises errors that are no StatesizeError."""
+    for task in tasks:
+        try:
+            for value in work(task):
+                yield Done(task, value)
+                # The reference would keep the value in memory while the next one is computed.
+                del value
+        except StatesizeError as error:
+            yield Done(task, error=error)
 
 
 def here(make: Make) -> AbstractContextManager[Executor]:
     """The crew of this process."""
-    return nullcontext(SerialExecutor(make()))
+    return nullcontext(partial(one_by_one, make()))
 
 
 def run(
@@ -106,7 +95,7 @@ def run(
     left = missing()
     # Without a task, no worker is started.
     first = list(islice(left, 1))
-    for done in chain([None], executor.run(chain(first, left)) if first else ()):
+    for done in chain([None], executor(chain(first, left)) if first else ()):
         while stored:
             yield stored.popleft()
         if done is None:

@@ -179,7 +179,7 @@ def run_profile(
             team = stack.enter_context(together(model, tokens_sha256(known), settings, replicas=replicas))
             make = partial(make, team=team)
         executor = stack.enter_context(crew(make))
-        origin: Provenance = next(executor.run(["loading the model"])).get()
+        origin: Provenance = next(executor(["loading the model"])).get()
         if isinstance(executor, OnRay):
             executor.memory += origin.bytes
         name = name or origin.model

@@ -190,24 +190,16 @@ class _Called:
 
     def maps(self) -> list[Callable[[], Tensor | None]]:
         """Ways to T, (S, H, L, L), the fastest first."""
-        ways: list[Callable[[], Tensor | None]] = []
-        if self.eager is not None:
-            ways.append(partial(self._probabilities, self.eager))
-        if self.plain:
-            ways.append(partial(of_identity, partial(self._response, self.function), self.value))
-        elif self.eager is not None:
-            ways.append(partial(of_identity, partial(self._response, self.eager), self.value))
-        if not ways:
+        function, eager = self.function if self.plain else self.eager, self.eager
+        if function is None:
             raise ModelError(
                 f"Mixer {self.name}: {type(self.module).__name__} has no eager_attention_forward in its file, from "
                 "which its probabilities are taken. Load the model with attn_implementation='sdpa', or give the class "
                 "a method `operator(hidden)` that returns a statesize Operator."
             )
-        return ways
-
-    def _probabilities(self, function: Attend) -> Tensor | None:
-        """What the function says that it weighed values with; it may scale its output after that."""
-        return self._call(function, self.value, self.mask)[1]
+        response = partial(of_identity, partial(self._response, function), self.value)
+        # An eager function says what it weighed values with; it may scale its output after that.
+        return [response] if eager is None else [lambda: self._call(eager, self.value, self.mask)[1], response]
 
     def _response(self, function: Attend, values: Tensor) -> Tensor:
         """What the function makes of other values."""

@@ -6,6 +6,7 @@ import math
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -176,7 +177,7 @@ def _truncation(profiles: dict[str, Profile], folder: Path, printing: Printing) 
 
     from statesize.io.files import Parts, parse_json
     from statesize.lab import zoo
-    from statesize.parallel.threads import SerialExecutor, run
+    from statesize.parallel.threads import one_by_one, run
     from statesize.truncation.page import with_truncation
     from statesize.truncation.truncate import truncate
 
@@ -193,5 +194,5 @@ def _truncation(profiles: dict[str, Profile], folder: Path, printing: Printing) 
     parts = Parts(folder, ".json", lambda result: json.dumps(result).encode(), cast("Any", parse_json))
     if not said:
         parts.remove(f"truncation-{key}")
-    (done,) = run([_CUT], SerialExecutor(cut), parts, lambda _: f"truncation-{key}")
+    (done,) = run([_CUT], partial(one_by_one, cut), parts, lambda _: f"truncation-{key}")
     return done.get()
