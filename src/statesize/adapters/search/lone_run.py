@@ -193,7 +193,7 @@ class LoneRuns:
         # observe: Takes each kernel that the sources of the model see, and may say what the module is to go on with.
         if change is not None and self.entry is not None:
             replacing, change = {self.entry: change, **(replacing or {})}, None
-        tape = _Tape(self, keep, replacing or {})
+        tape, dtype = _Tape(self, keep, replacing or {}), self.precision.dtype
         numbers, changes = count(), can_be_others((self.args, dict(self.kwargs)), self.length)
 
         def entering(leaf: object) -> object:
@@ -203,17 +203,17 @@ class LoneRuns:
             return tape.seen(Place(-1, next(numbers)), leaf)
 
         def attach(stack: ExitStack) -> None:
-            if self.precision is STORED:
+            if dtype is None:
                 set_autocast(self.autocast)
             else:
-                hold_at_least(self.module, torch.float64 if self.precision is DOUBLE else torch.float32)
+                hold_at_least(self.module, dtype)
             if hooks is not None:
                 hooks(stack)
 
         def call() -> object:
             arguments: Any = self.args, dict(self.kwargs), list(self.fixed.values())
-            if self.precision is not STORED:
-                arguments = at_least(arguments, torch.float64 if self.precision is DOUBLE else torch.float32)
+            if dtype is not None:
+                arguments = at_least(arguments, dtype)
             args, kwargs, fixed = mapped(arguments, entering)
             leave = {inner: returning(outputs) for inner, outputs in zip(self.fixed, fixed, strict=True)}
             if keep is None and self.named is not None:
