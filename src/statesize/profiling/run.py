@@ -25,7 +25,7 @@ from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.load import given_model, load_model, load_model_facts
 from statesize.parallel.ranks import Replicas
 from statesize.parallel.ray import OnRay, RayCluster
-from statesize.parallel.threads import here
+from statesize.parallel.threads import one_by_one
 from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import ProfileProgress, ProfileRun, earlier_profile, profile_bar, units_folder
 from statesize.profiling.sequences import Loader, Provenance, loaded_work
@@ -173,12 +173,14 @@ def run_profile(
     # Digests say whether what is stored is of this run; of one that is not they would only take time.
     digests = cluster is not None or path is not None
     make = partial(loaded_work, model, settings, reference, digests=digests, sinks=sinks)
-    crew = here if cluster is None else partial(cluster, memory=settings.memory + _PROCESS_BYTES)
     with ExitStack() as stack:
         if ranks and isinstance(model, nn.Module):
             team = stack.enter_context(together(model, tokens_sha256(known), settings, replicas=replicas))
             make = partial(make, team=team)
-        executor = stack.enter_context(crew(make))
+        if cluster is None:
+            executor = partial(one_by_one, make())
+        else:
+            executor = stack.enter_context(cluster(make, settings.memory + _PROCESS_BYTES))
         origin: Provenance = next(executor(["loading the model"])).get()
         if isinstance(executor, OnRay):
             executor.memory += origin.bytes
