@@ -33,7 +33,7 @@ def outcomes(runs):
 class Replay:
     outcomes: dict
 
-    def run(self, tasks):
+    def __call__(self, tasks):
         return (self.outcomes[run.key] for run in tasks)
 
 

@@ -17,16 +17,15 @@ def test_only_what_is_missing_is_done(grid, replay, tmp_path):
     assert len(stored_rows(grid, tmp_path / "study")) == 6
     asked, seen = [], []
 
-    class Asked:
-        def run(self, tasks):
-            asked.extend(tasks)
-            return replay(None).__enter__().run(asked)
+    def asking(tasks):
+        asked.extend(tasks)
+        return replay(None).__enter__()(asked)
 
     result = run_study(
         STUDY,
         grid,
         tmp_path / "study",
-        lambda make: nullcontext(Asked()),
+        lambda make: nullcontext(asking),
         lambda done, number: seen.append((done.task, number)),
     )
     assert asked == list(grid.runs[2:])
