@@ -461,3 +461,9 @@ def test_a_layer_that_takes_another_path_for_other_numbers_is_refused():
 def test_numbers_that_are_all_nan_are_changed_without_a_warning():
     changed = changed_at(torch.full((1, 4, 2), torch.nan), 1, 2)
     assert bool(changed.isnan().all())
+
+
+def test_positions_of_sequences_that_stand_one_behind_the_other_are_changed_in_each():
+    numbers = torch.arange(12.0).reshape(1, 12, 1)
+    changed = changed_at(numbers, 1, torch.tensor([True, False, False, True, False])) != numbers
+    assert changed.flatten().tolist() == [True, False, False, True, False] * 2 + [True, False]

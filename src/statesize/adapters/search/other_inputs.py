@@ -33,6 +33,11 @@ def earlier_halves(length: int) -> list[Tensor]:
     return [torch.arange(length) >> bit & 1 == 0 for bit in range((length - 1).bit_length())]
 
 
+def in_each(mask: Tensor, size: int) -> Tensor:
+    """A mask of the positions of a sequence for so many, as of sequences that stand one behind the other."""
+    return mask[torch.arange(size) % len(mask)]
+
+
 def changed_input(tensor: Tensor, length: int, position: Positions) -> Tensor:
     """An argument with other numbers at some positions, if it has positions."""
     axis = None if tensor.dtype == torch.bool else position_axis(tensor, length)
@@ -77,6 +82,7 @@ def _other_future(tensor: Tensor, *, length: int, cut: int, repeats: bool, seed:
 def changed_at(tensor: Tensor, axis: int, position: Positions) -> Tensor:
     """A copy with other numbers at some positions: random ones of the tensor's scale, or ids of other positions."""
     moved = tensor.movedim(axis, 0).clone()
+    position = in_each(position, len(moved)) if isinstance(position, Tensor) else position
     if tensor.is_floating_point():
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(moved[position].shape, generator=generator, device="cpu").to(moved)

@@ -20,7 +20,14 @@ from statesize.adapters.observation import NOT_CAUSAL, Observation, Product
 from statesize.adapters.runs import bare, read, reading
 from statesize.adapters.search.lone_run import STORED, LoneRuns
 from statesize.adapters.search.mixing import CAUSES
-from statesize.adapters.search.other_inputs import DRAWS, changed_at, changed_input, earlier_halves, other_futures
+from statesize.adapters.search.other_inputs import (
+    DRAWS,
+    changed_at,
+    changed_input,
+    earlier_halves,
+    in_each,
+    other_futures,
+)
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import Call
 from statesize.errors import ModelError
@@ -252,6 +259,7 @@ def _differs(one: Tensor, other: Tensor, axis: int, half: Tensor) -> float:
     """The largest difference at other positions than those of a mask, relative to the largest value."""
     if one.shape != other.shape:
         return float("inf")
-    difference = (one - other).movedim(axis, 0)[~half.to(one.device)]
+    difference = (one - other).movedim(axis, 0)
+    difference = difference[~in_each(half, len(difference)).to(one.device)]
     scale = one.abs().max()
     return float(difference.abs().max() / scale) if bool(scale > 0) else 0.0
