@@ -198,7 +198,9 @@ def _next_shifts(
                 if wide[j] and width < _STUCK * bounds.tried[n, j]:
                     bounds.tried[n, j] = width
                     for quarter in range(1, 4):
-                        spans[m] = logs[0, j] + quarter / 4 * width
+                        # Not one place, so that positions whose bounds overlap share it.
+                        spans[m, 0] = logs[0, j] + (quarter / 4 - 1 / 8) * width
+                        spans[m, 1] = logs[0, j] + (quarter / 4 + 1 / 8) * width
                         m += 1
         # As few thresholds as have one in each span: as many spans as meet the one that ends first share its middle.
         order, k = np.argsort(spans[:m, 1]), 0
