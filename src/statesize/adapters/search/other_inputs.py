@@ -30,12 +30,12 @@ Positions = int | slice | Tensor
 def earlier_halves(length: int) -> list[Tensor]:
     """Masks of half of the positions, of which one holds the earlier position of any pair and not the later one."""
     # The highest bit in which two indices differ is 0 in the earlier one.
-    return [torch.arange(length) >> bit & 1 == 0 for bit in range((length - 1).bit_length())]
+    return [torch.arange(length, device="cpu") >> bit & 1 == 0 for bit in range((length - 1).bit_length())]
 
 
 def in_each(mask: Tensor, size: int) -> Tensor:
     """A mask of the positions of a sequence for so many, as of sequences that stand one behind the other."""
-    return mask[torch.arange(size) % len(mask)]
+    return mask[torch.arange(size, device=mask.device) % len(mask)]
 
 
 def changed_input(tensor: Tensor, length: int, position: Positions) -> Tensor:
