@@ -7,6 +7,5 @@ is multiplied with values). Any other layer is found by impulses: `modules` (whi
 `mixing`, `linear_parts` (between which two tensors it is linear), `channels` (heads and channels), `layer` (T) and
 `kept` (where T keeps more than is said of it); `declared` (which tensors a declared T maps to each other);
 `derivative` (layers without a T); `other_mixing` (what mixes beside a kernel). What runs a model, reads what it keeps
-and knows its kernels lies below or beside: nothing there
-imports from here but the adapters of attention.
+and knows its kernels lies below or beside: nothing there imports from here but the adapters of attention.
 """

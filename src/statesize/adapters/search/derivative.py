@@ -119,9 +119,8 @@ def _in_dtype(name: str, runs: LoneRuns, states: int | None, dtype: torch.dtype)
     except InputError as error:
         reason = str(error).removeprefix("function ")
         if "must be causal" in reason:
-            reason += (
-                f" {'Set its `bidirectional` to False.' if getattr(runs.module, 'bidirectional', False) else CAUSES}"
-            )
+            both_ways = getattr(runs.module, "bidirectional", False)
+            reason = f"{reason} {'Set its `bidirectional` to False.' if both_ways else CAUSES}"
         raise ModelError(f"Mixer {name} {reason}") from error
 
 

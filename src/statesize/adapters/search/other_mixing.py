@@ -69,7 +69,7 @@ def other_mixing(forward: Forward, call: Call, measured: Collection[nn.Module] =
     axis = cast("int", position_axis(plain.output, forward.length))
     found = set[str]()
     for half in earlier_halves(forward.length):
-        found |= _around(runs, plain, call, half)
+        found |= _around(runs, plain, call, axis, half)
     if UNSEEN in found:
         return [UNSEEN]
     seen = [kind for kind in (BEHIND, BEFORE, BESIDE) if kind in found]
@@ -80,14 +80,13 @@ def other_mixing(forward: Forward, call: Call, measured: Collection[nn.Module] =
     return seen
 
 
-def _around(runs: LoneRuns, plain: _Mixed, call: Call, half: Tensor) -> set[str]:
+def _around(runs: LoneRuns, plain: _Mixed, call: Call, axis: int, half: Tensor) -> set[str]:
     """Which of BEFORE, BESIDE and BEHIND other numbers at some positions show, or UNSEEN."""
     limit = BOUNDS[call.dtype]
     changed = runs.with_arguments(partial(changed_input, length=runs.length, position=half))
     mixed = [product.mixed for product in plain.products]
     results = [changed_at(one.mixed, one.axis, half) for one in plain.products]
     output = cast("Tensor", plain.output)
-    axis = cast("int", position_axis(output, runs.length))
 
     def reached(other: _Mixed) -> bool:
         return other.output is not None and _differs(output, other.output, axis, half) > limit
