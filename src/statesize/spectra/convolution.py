@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from statesize.operators import Convolution, Operator
+from statesize.parallel.threads import ComputedOnce
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import (
     DOUBLE,
@@ -98,7 +99,7 @@ class ConvolutionBlocks(HankelBlocks):
         # Once all singular values are requested, everything else comes from them.
         self._spectrum: Spectrum | None = None
 
-    @cached_property
+    @ComputedOnce
     def _parts(self) -> list[_Part]:
         return self._kernels.parts()
 

@@ -6,13 +6,13 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from statesize.operators import Operator
+from statesize.parallel.threads import ComputedOnce
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import Counts, HankelBlocks
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
@@ -69,7 +69,7 @@ class Estimated:
         least, most = low.mean() - probes.margin(low), high.mean() + probes.margin(high)
         return math.floor(float(least)), math.ceil(float(most))
 
-    @cached_property
+    @ComputedOnce
     def _measures(self) -> tuple[Tensor, Tensor]:
         """Nodes and weights of the measure of each probe on A."""
         matrix, starts = self.estimate.space.inside, self.estimate.probes.coordinates
@@ -103,7 +103,7 @@ class EstimatedBlocks(HankelBlocks):
         self._positions = sorted(set(cut.positions))
         self._place = [self._positions.index(i) for i in cut.positions]
 
-    @cached_property
+    @ComputedOnce
     def entries(self) -> list[list[Estimated]]:
         """What is known of H_i at ascending positions, of each entry of the flattened batch."""
         return self._estimated()

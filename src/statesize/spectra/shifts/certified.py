@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from statesize.parallel.threads import ComputedOnce
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import Counts, HankelBlocks
 from statesize.spectra.shifts.groups import FIRST_GAP, Eliminations, Groups
@@ -34,7 +34,7 @@ class CertifiedBlocks(HankelBlocks):
         # As they are made for several exact relative counts, or for anything else that is asked first.
         self._ways, self._several = {False: eliminate, True: for_several or eliminate}, False
 
-    @cached_property
+    @ComputedOnce
     def groups(self) -> Groups:
         """The eliminations, with what is known of their positions."""
         groups = Groups(self._ways[self._several](), *self._given)

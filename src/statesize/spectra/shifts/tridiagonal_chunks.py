@@ -12,7 +12,6 @@ and one product (docs/appendix/engine-mathematics.md, "Tridiagonal cores").
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -20,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from statesize.parallel.threads import end_if_unwanted
+from statesize.parallel.threads import ComputedOnce, end_if_unwanted
 from statesize.spectra.factorisation import corner_energies, singular_values
 from statesize.spectra.shifts.largest_values import largest_everywhere
 from statesize.spectra.shifts.tridiagonal_cores import eliminate_around_cores
@@ -63,7 +62,7 @@ class Cores:
     energy: Array
     fourth: Array
 
-    @cached_property
+    @ComputedOnce
     def pivots(self) -> Array:
         """How many pivots each position has, (N, b): of the core, and the chunk's rows after and columns before it."""
         rows, b = self.inside.shape[1:]
@@ -177,7 +176,7 @@ class TridiagonalChunks:
         _, logarithm, _ = self._eliminate(s, -s, logarithms=True)
         return logarithm - self._of_chunks(self.cores.pivots) * s.log()[:, None]
 
-    @cached_property
+    @ComputedOnce
     def _energies(self) -> Tensor:
         return corner_energies(self.strict)
 
