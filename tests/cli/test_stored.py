@@ -129,7 +129,7 @@ def test_study(here, capsys):
     assert captured.out.splitlines()[0] == "Holds here: One claim. Found."
     assert (
         captured.err
-        == "Report: page.html\nnext (the runs on record): statesize study regimes --preset record --dry-run\n"
+        == "Report: page.html\nnext (what the runs on record take): statesize study regimes --preset record --plan\n"
     )
     page = (here / "page.html").read_text(encoding="utf-8")
     assert "Holds here: One claim." in page

@@ -88,7 +88,7 @@ def change_grid(folder, chance):
 KINDS = {
     "profile": (make_profile, change_profile, "compare PLACE/profile PLACE/profile"),
     "Parquet": (make_texts, change_texts, "profile gla --parquet PLACE/c.parquet --plan --sequences 1"),
-    "TOML": (make_grid, change_grid, "study correlation --config PLACE/grid.toml --dry-run"),
+    "TOML": (make_grid, change_grid, "study correlation --config PLACE/grid.toml --plan"),
 }
 
 

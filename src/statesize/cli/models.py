@@ -20,7 +20,7 @@ def models(name: str = "", /, *, measured: Flag = False, printing: Printing = TE
     """List what can be measured, by library: families of transformers, kernels of flash-linear-attention, and others.
 
     Args:
-        name: Only families and layers with this in their name or mixers, such as deltanet.
+        name: Only families and layers with this in their name or mixers, such as deltanet; or models, with --measured.
         measured: List the models on record instead, with their ESS at the middle of texts of several lengths.
         printing: What is printed.
 
@@ -28,7 +28,7 @@ def models(name: str = "", /, *, measured: Flag = False, printing: Printing = TE
         InputError: Nothing has such a name.
     """
     if measured:
-        _on_record(json=printing.json)
+        _on_record(name, json=printing.json)
         return
     from importlib.metadata import version
 
@@ -103,14 +103,17 @@ def _cells(kinds: Collection[str], sizes: dict[str, str]) -> tuple[str, str]:
     return ", ".join(kinds), ", ".join(sizes[kind] for kind in kinds)
 
 
-def _on_record(*, json: bool) -> None:
-    """The models that were measured before."""
+def _on_record(name: str, *, json: bool) -> None:
+    """The models that were measured before, those with a name of which this is part."""
     from statesize.cli.shared.printing import SCHEMA, print_json
     from statesize.cli.shared.table import print_table
     from statesize.report.on_record import measured_models
     from statesize.report.result_page import PageTable
 
-    known = measured_models()
+    known = [model for model in measured_models() if _meant(name, model["name"])]
+    if not known:
+        lists = "statesize models --measured lists all."
+        raise InputError(f"name must be part of the name of a model on record, got {name!r}. {lists}")
     if json:
         print_json({"schema": SCHEMA, "models": known})
         return

@@ -118,7 +118,7 @@ def network(
     if plan:
         with printing.step(f"trying {loaded.name}"):
             planned = network_plan(loaded.model, read[0][None], **options)
-        show_plan(loaded.name, planned, printing)
+        show_plan({"model": loaded.name}, planned, printing)
         return
     with printing.bars() as bars:
         bar = bars.begin(f"measuring {loaded.name}")

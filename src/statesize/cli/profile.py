@@ -177,7 +177,7 @@ def profile(
                 loaded.model, some.ids, settings=settings, tokenizer=tokenizer, total=some.total, on_progress=update
             )
         planned = replace(planned, facts={**planned.facts, "chats": some.chats})
-        show_plan(loaded.name, planned, printing, _plan_notes(planned))
+        show_plan({"model": loaded.name}, planned, printing, _plan_notes(planned))
         return
     answered: dict[str, str] = {}
     if asked is None:

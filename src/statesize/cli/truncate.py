@@ -126,7 +126,9 @@ def truncate(
     if plan:
         with printing.step(f"trying {loaded.name}"):
             planned = plan_truncation(loaded.model, inputs, **options)
-        show_plan(loaded.name, planned, printing, [f"{step.name}: {_STEPS[step.name]}" for step in planned.steps])
+        show_plan(
+            {"model": loaded.name}, planned, printing, [f"{step.name}: {_STEPS[step.name]}" for step in planned.steps]
+        )
         return
     with printing.bars() as bars:
         update = bars.begin(f"cutting {loaded.name}").update

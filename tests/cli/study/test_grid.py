@@ -50,37 +50,31 @@ def test_the_document(grid, tmp_path, capsys):
     assert "holds results of the study 'correlation'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("rates", "shown", "more"), [(14, 14, []), (15, 12, ["… 3 more, all of them with --json"])])
-def test_a_dry_run_leaves_out_three_runs_or_none(grid, rates, shown, more, capsys):
-    path = grid(
-        ('["la", "gla"]', '"gla"'), ("[2, 3]", "2"), ("[6e-3, 1.2e-2]", str([at / 1000 for at in range(1, rates + 1)]))
-    )
-    assert main(["study", "regimes", "--config", str(path), "--dry-run"]) == 0
-    _, *runs = capsys.readouterr().out.splitlines()
-    assert len([run for run in runs if run not in more]) == shown
-    assert [run for run in runs if "…" in run] == more
-
-
-def test_a_dry_run_prints_the_grid_and_does_nothing(grid, tmp_path, capsys, monkeypatch):
+def test_a_plan_tells_the_runs_and_their_time_and_keeps_nothing(grid, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["study", "regimes", "--config", str(grid()), "--dry-run"]) == 0
-    first, *runs = capsys.readouterr().out.splitlines()
-    assert (first, len(runs)) == ("8 runs.", 8)
-    assert main(["study", "correlation", "--preset", "record", "--dry-run", "--json"]) == 0
+    assert main(["study", "regimes", "--config", str(grid()), "--plan"]) == 0
+    said = capsys.readouterr().out
+    assert "8 runs, one after another in this process, of which 6 were begun." in said
+    assert [line.split()[0] for line in said.splitlines() if "mqar" in line] == ["mqar,", "mqar,"]
+    assert main(["study", "regimes", "--config", str(grid()), "--plan", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert len(document["runs"]) == 360
+    assert (document["study"], document["preset"], len(document["runs"])) == ("regimes", "grid", 8)
+    assert [(step["name"], step["count"]) for step in document["steps"]] == [("mqar, la", 4), ("mqar, gla", 4)]
+    assert document["seconds"] == pytest.approx(sum(step["seconds"] for step in document["steps"]))
     assert main(["study", "correlation", "--preset", "laptop"]) == 1
     assert "preset must be one of smoke, record, got 'laptop'" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["grid.toml"]
 
 
-@pytest.mark.few(5)
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_each_study_has_a_small_grid_of_its_own(name, capsys):
-    assert main(["study", name, "--dry-run", "--json"]) == 0
+    assert main(["study", name, "--plan", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["study"], document["preset"]) == (name, "smoke")
     assert document["runs"]
+    assert sum(step["count"] for step in document["steps"]) == len(document["runs"])
+    assert all(step["seconds"] > 0 for step in document["steps"])
 
 
 def test_the_list_of_studies_is_told_without_torch():
@@ -91,7 +85,7 @@ def test_the_list_of_studies_is_told_without_torch():
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+@pytest.mark.parametrize("more", [[], ["--plan"]])
 def test_an_empty_grid(grid, more, tmp_path, capsys):
     settings = grid(('mixer = ["la", "gla"]', "mixer = []"))
     assert main(["study", "regimes", "--config", str(settings), "--output", str(tmp_path / "study"), *more]) == 1
@@ -131,7 +125,7 @@ def test_the_help_has_every_option(capsys):
     words = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
     assert "TOML file with your own grid, in place of a preset." in words
     assert "quotes and takes up to hours. [default: smoke]" in words
-    assert [name for name in ("--dry-run", "--output", "--json", "--ray", "--processes") if name not in words] == []
+    assert [name for name in ("--plan", "--output", "--json", "--ray", "--processes") if name not in words] == []
 
 
 @pytest.mark.slow

@@ -179,10 +179,11 @@ def comparison_page(profiles: Sequence[Profile], comparison: Comparison, *, wide
     return ResultPage("Side by side", contrast(profiles), (), [table])
 
 
-def show_plan(model: str, plan: Plan[Any], printing: Printing, notes: Sequence[str] = ()) -> None:
+def show_plan(head: Mapping[str, Any], plan: Plan[Any], printing: Printing, notes: Sequence[str] = ()) -> None:
     """Print about how long a command would take, a row for steps alike but for their names, and the command's notes."""
     memory = "" if plan.memory is None else f"{byte_count(plan.memory)} of memory with the model, "
-    finding = f"About {duration(plan.seconds)} after loading, {memory}at this machine's speed of just now."
+    loading = " after loading" if "model" in head else ""
+    finding = f"About {duration(plan.seconds)}{loading}, {memory}at this machine's speed of just now."
     names = [step.name.removesuffix(SHARED) for step in plan.steps]
     short, alike = short_names(names), defaultdict[PlannedStep, list[PlannedStep]](list)
     for step in plan.steps:
@@ -199,7 +200,7 @@ def show_plan(model: str, plan: Plan[Any], printing: Printing, notes: Sequence[s
     left_out = [{"name": part, "reason": reason} for part, reason in plan.skipped.items()]
     skipped = [f"skipped: {part}: {reason}" for part, reason in by_reason(plan.skipped).items()]
     table = PageTable("", headings, rows[:fitting], "\n".join([*more, *skipped, *notes]))
-    document = {"model": model, "seconds": plan.seconds, "memory": plan.memory, **plan.facts}
+    document = {**head, "seconds": plan.seconds, "memory": plan.memory, **plan.facts}
     document |= {"steps": [asdict(step) for step in plan.steps], "skipped": left_out}
     show(ResultPage("Plan", "\n".join(filter(None, (finding, plan.work))), (), [table]), document, printing)
     printing.next(*called_again(without="--plan"))

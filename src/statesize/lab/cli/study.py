@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from statesize.lab.studies.engine.study import Grid, Run, Study
     from statesize.parallel.threads import Done
 
-_MOST_RUNS = 12
-
 
 @Parameter(name="*")
 @dataclass(frozen=True)
@@ -35,7 +33,8 @@ class Options:
         preset: Grid that comes with the study: smoke takes at most minutes, record is the one that the documentation
             quotes and takes up to hours.
         config: TOML file with your own grid, in place of a preset.
-        dry_run: Print the grid. Nothing is done.
+        plan: Only print how many runs there are and how much time they take in this process; a few of each kind are
+            begun. --json lists all runs.
         output: Folder for runs/ (one file for each finished run), table.parquet and study.html. The same command
             continues a stopped study. Default: statesize-study-NAME-PRESET.
         verify: Repeat three sampled runs of the record in OUTPUT and compare them. Default: results/studies/NAME.
@@ -43,7 +42,7 @@ class Options:
 
     preset: str = "smoke"
     config: Path | None = None
-    dry_run: Flag = False
+    plan: Flag = False
     output: Path | None = None
     verify: Flag = False
 
@@ -64,12 +63,12 @@ def _command(name: str) -> Callable[..., None]:
         one = load_study(name)
         if options.verify:
             _verify(one, options.output or Path("results/studies") / one.name)
-            printing.next("study", one.name, "--preset", "record", "--dry-run", why="the runs on record")
+            printing.next("study", one.name, "--preset", "record", "--plan", why="what the runs on record take")
             return
         grid = one.preset(options.preset) if options.config is None else one.read(options.config)
         chosen = options.preset if options.config is None else options.config.stem
-        if options.dry_run:
-            _print_runs(one.name, chosen, grid, printing)
+        if options.plan:
+            _plan(one, chosen, grid, printing)
         else:
             _run(one, chosen, grid, options, workers, printing)
 
@@ -119,20 +118,14 @@ def _tell(bar: Bar, total: int, done: Done[Run, list[dict[str, Any]]], number: i
     bar.update(number, total, detail)
 
 
-def _print_runs(name: str, chosen: str, grid: Grid, printing: Printing) -> None:
-    from statesize.cli.shared.printing import SCHEMA, print_json
-    from statesize.cli.shared.provenance import called_again
-    from statesize.cli.shared.table import fitting_rows
+def _plan(one: Study, chosen: str, grid: Grid, printing: Printing) -> None:
+    from statesize.cli.shared.summary import show_plan
+    from statesize.lab.studies.engine.plan import study_plan
 
+    with printing.bars() as bars:
+        planned = study_plan(one, grid, bars.begin(f"trying runs of {one.name}").update)
     runs = [run.label for run in grid.runs]
-    if printing.json:
-        print_json({"schema": SCHEMA, "study": name, "preset": chosen, "runs": runs})
-        return
-    print(f"{counted(len(runs), 'run')}.")
-    if fitting_rows(len(runs), _MOST_RUNS) < len(runs):
-        runs[_MOST_RUNS // 2 : -_MOST_RUNS // 2] = [f"… {len(runs) - _MOST_RUNS} more, all of them with --json"]
-    print("\n".join(runs))
-    printing.next(*called_again(without="--dry-run"))
+    show_plan({"study": one.name, "preset": chosen, "runs": runs}, planned, printing)
 
 
 def _verify(one: Study, folder: Path) -> None:
@@ -188,4 +181,4 @@ def stored_study(folder: Path | None = None, /, *, printing: Reporting = REPORTI
     if printing.html is None:
         printing.next("study", folder, "--open", why="its charts")
     else:
-        printing.next("study", name, "--preset", "record", "--dry-run", why="the runs on record")
+        printing.next("study", name, "--preset", "record", "--plan", why="what the runs on record take")
