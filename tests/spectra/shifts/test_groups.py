@@ -24,21 +24,22 @@ class FakeEliminations:
         values: σ of each position, (N, b, r).
         uncertainty: By how much the threshold of an evaluation may be off, relative to the shift.
         error: How far what is eliminated lies from the values, (N,).
-        rounds: Evaluations at most.
         generator: What is random of it.
         asked: Positions at which singular values were asked.
+        share: How much of σ_1 its lower bound is.
     """
 
     values: Tensor
     uncertainty: float
     error: Tensor
-    rounds: int
     generator: torch.Generator
     asked: list[tuple[int, int]] = field(default_factory=list)
     shifts: list[Tensor] = field(default_factory=list)
     width: int = WIDTH
     order: int = WIDTH + RANK
     summed_error: None = None
+    evaluations_per_spectrum: int = 2
+    share: float = 0.7
 
     def at(self, index: Tensor) -> FakeEliminations:
         return replace(self, values=self.values[index], error=self.error[index])
@@ -63,7 +64,7 @@ class FakeEliminations:
         return 2 * self.values.amax((-2, -1))
 
     def largest(self) -> tuple[Tensor, Tensor]:
-        return 0.7 * self.values.amax(-1), torch.full(self.values.shape[:2], torch.inf, dtype=torch.float64)
+        return self.share * self.values.amax(-1), torch.full(self.values.shape[:2], torch.inf, dtype=torch.float64)
 
     def log_determinants(self, shift: Tensor) -> Tensor:
         return torch.log1p((self.values / shift[:, None, None]) ** 2).sum(-1)
@@ -84,8 +85,10 @@ def fake(seed: int, uncertainty: float, error: float, rounds: int) -> tuple[Fake
     values = values.sort(-1, descending=True).values
     values = values.masked_fill(torch.arange(RANK) >= limit[..., None], 0)
     errors = torch.full((LENGTH // WIDTH,), error, dtype=torch.float64)
-    eliminations = FakeEliminations(values, uncertainty, errors, rounds, g)
-    return eliminations, Groups(eliminations, torch.Size(()), make_cut(LENGTH), RANK, 2**21)
+    eliminations = FakeEliminations(values, uncertainty, errors, g)
+    groups = Groups(eliminations, torch.Size(()), make_cut(LENGTH), RANK, 2**21)
+    groups.rounds = rounds
+    return eliminations, groups
 
 
 seeds, uncertainties = st.integers(0, 2**31), st.sampled_from((1e-12, 1e-6, 1e-2, 0.4))
@@ -139,11 +142,26 @@ def test_singular_values_of_a_position_serve_all_thresholds():
 
 
 @given(seeds, uncertainties)
-def test_the_largest_value_lies_between_its_bounds(seed, uncertainty):
+def test_no_value_is_above_the_bounds_of_a_scale(seed, uncertainty):
     fakes, groups = fake(seed, uncertainty, 0.0, 2 * WIDTH + 2)
-    low, high = groups.largest()
-    top = fakes.values.amax(-1)
-    assert bool(((low <= top) & (top <= high))[groups.wanted].all())
+    assert bool((fakes.values.amax(-1) <= groups.above_all(groups.wanted))[groups.wanted].all())
+
+
+@pytest.mark.parametrize(("cost", "asked"), [(2, [(20, 3)]), (1000, [])])
+def test_few_positions_are_left_to_another_scale_where_singular_values_cost_more(cost, asked):
+    position = torch.arange(40 * WIDTH).reshape(-1, WIDTH, 1)
+    limit = torch.minimum(position, 40 * WIDTH - position)
+    values = torch.where(torch.arange(RANK) < limit, 0.5 ** torch.arange(RANK, dtype=torch.float64), 0.0)
+    # So small beside its group that the first shifts say nothing of it.
+    values[20, 3] *= 1e-9
+    errors = torch.zeros(40, dtype=torch.float64)
+    fakes = FakeEliminations(values, 1e-12, errors, torch.Generator(), evaluations_per_spectrum=cost, share=0.99)
+    groups = Groups(fakes, torch.Size(()), make_cut(40 * WIDTH), RANK, 2**21)
+    entropy, bound = groups.entropies(1e-3)
+    assert fakes.asked == asked
+    p = values / values.sum(-1, keepdim=True).clamp(min=1e-300)
+    exact = torch.exp(-torch.xlogy(p, p).sum(-1))
+    assert bool(((entropy - exact).abs() <= bound)[groups.wanted].all())
 
 
 @pytest.mark.parametrize("accuracy", [1e-2, 1e-4])

@@ -44,9 +44,9 @@ class BorderedChunks:
         return self.inside.shape[-1]
 
     @property
-    def rounds(self) -> int:
-        """Two evaluations for each position cost less than its singular values."""
-        return 2 * self.width + 2
+    def evaluations_per_spectrum(self) -> int:
+        """Two evaluations cost less than the singular values of a position."""
+        return 2
 
     @property
     def order(self) -> int:

@@ -71,7 +71,7 @@ class CertifiedBlocks(HankelBlocks):
     def _between(self, ratios: Tensor, accuracy: float) -> tuple[Tensor, Tensor, Tensor]:
         """Counts above ρ σ_1, (R, N, b), with bounds that are close, from singular values where that fails."""
         groups = self.groups
-        low, high = groups.eliminations.largest()
+        low, high = groups.largest
         low = (low - groups.error).clamp(min=0)
         high = torch.fmin(high, groups.eliminations.norm_bound()[:, None] + groups.error)
         # Bounds that contradict each other are none.

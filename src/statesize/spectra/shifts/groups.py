@@ -12,7 +12,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-from statesize.parallel.threads import end_if_unwanted
+from statesize.parallel.threads import ComputedOnce, end_if_unwanted
 from statesize.spectra.cut import Cut
 from statesize.spectra.shifts.quadrature import entropies, rules_from
 from statesize.spectra.spectrum import UNDERFLOW, count_bounds, effective_rank, entropy_bound
@@ -20,12 +20,13 @@ from statesize.spectra.spectrum import UNDERFLOW, count_bounds, effective_rank, 
 # How far beside a threshold its inertia is tried first if nothing else is said, relative to it. Too near costs another
 # evaluation, too far a few singular values; 1e-6 to 1e-5 take about the same time in `benchmarks/engines.py`.
 FIRST_GAP = 2e-6
-# Relative width of a bracket around σ_1 that is not worth another evaluation.
-_CLOSE = 4e-3
+# How far above σ_1 the scale of an entropy may lie, relative to it: a closer one is not worth another evaluation.
+_ABOVE = 0.1
 # Positions for which singular values cost less than another evaluation.
 _FEW = 4
-# Fractions of positions left unresolved by one scale of shifts between which another scale is tried.
-_WORTH_ANOTHER_SCALE = 1 / 64, 3 / 4
+# Fractions of positions left unresolved by one scale of shifts between which another scale is tried, and evaluations
+# that it takes of each group.
+_WORTH_ANOTHER_SCALE, _SHIFTS = (1 / 64, 3 / 4), 16
 
 
 class Eliminations(Protocol):
@@ -37,8 +38,8 @@ class Eliminations(Protocol):
         ...
 
     @property
-    def rounds(self) -> int:
-        """Evaluations of a group after which singular values of the unresolved positions cost less."""
+    def evaluations_per_spectrum(self) -> int:
+        """Evaluations of a group that cost at most as much as the singular values of one position."""
         ...
 
     @property
@@ -125,7 +126,8 @@ class Groups:
             self._mean_error = torch.minimum(self._mean_error, summed / self.limit.clamp(min=1) + UNDERFLOW)
         self._first_gap = first_gap
         self._portion = max(1, numbers_at_once // eliminations.order**2)
-        self._top: tuple[Tensor, Tensor] | None = None
+        # After so many evaluations of a group, singular values of its positions cost less.
+        self.rounds = b * eliminations.evaluations_per_spectrum + 2
 
     def at_positions(self, everywhere: Tensor) -> Tensor:
         """(N, b) at all positions of all groups to (..., P)."""
@@ -150,7 +152,7 @@ class Groups:
         certain = {side: torch.zeros_like(self.wanted) for side in bounds}
         first = torch.maximum(2 * self.error[:, 0], self._first_gap * threshold)
         gap = {side: first for side in bounds}
-        for attempt in range(self.eliminations.rounds):
+        for attempt in range(self.rounds):
             side = 1 if attempt % 2 == 0 else -1
             unresolved = self.wanted & (bounds[1] < bounds[-1]) & ~(certain[1] & certain[-1])
             if attempt >= 2 and int(unresolved.sum()) <= _FEW:
@@ -193,27 +195,30 @@ class Groups:
             count[every] = (values[:, None] > exact[..., None]).sum(-1).mT.clamp(lower[every], upper[every])
         return count, lower, upper
 
+    @ComputedOnce
     def largest(self) -> tuple[Tensor, Tensor]:
-        """σ_1 of every position between two numbers; above them is a shift that no σ exceeds."""
-        if self._top is None:
-            low, high = self.eliminations.largest()
-            bound = self.eliminations.norm_bound()
-            high = torch.fmin(high, bound[:, None])
-            least = torch.where(bound > 0, torch.finfo(low.dtype).eps * bound, torch.ones_like(bound))
-            tried = torch.zeros_like(self.wanted)
-            for _ in range(self.eliminations.rounds):
-                unresolved = self.wanted & (high > (1 + _CLOSE) * low) & ~tried
-                active = unresolved.any(-1).nonzero().squeeze(-1)
-                if not active.numel():
-                    break
-                outermost = torch.where(unresolved, low, 0)[active].amax(-1)
-                shift = torch.maximum((1 + _CLOSE / 2) * outermost, least[active])
-                count, uncertainty = self.eliminations.at(active).counts(shift)
-                certain = shift[:, None] + uncertainty + self.error[active]
-                high[active] = torch.where((count == 0) & (certain < high[active]), certain, high[active])
-                tried[active] |= low[active] >= outermost[:, None]
-            self._top = (low - self.error).clamp(min=0), torch.maximum(high, low)
-        return self._top
+        """What the eliminations know of σ_1 of every position, see `Eliminations.largest`."""
+        return self.eliminations.largest()
+
+    def above_all(self, chosen: Tensor) -> Tensor:
+        """Upper bounds on σ_1 at chosen positions, at most `_ABOVE` above it where eliminations are certain, (N, b)."""
+        low, high = self.largest
+        bound = self.eliminations.norm_bound()
+        high = torch.fmin(high, bound[:, None])
+        least = torch.where(bound > 0, torch.finfo(low.dtype).eps * bound, torch.ones_like(bound))
+        tried = ~chosen
+        for _ in range(self.rounds):
+            unresolved = (high > (1 + _ABOVE) * low) & ~tried
+            active = unresolved.any(-1).nonzero().squeeze(-1)
+            if not active.numel():
+                break
+            outermost = torch.where(unresolved, low, 0)[active].amax(-1)
+            shift = torch.maximum((1 + _ABOVE / 2) * outermost, least[active])
+            count, uncertainty = self.eliminations.at(active).counts(shift)
+            certain = shift[:, None] + uncertainty + self.error[active]
+            high[active] = torch.where((count == 0) & (certain < high[active]), certain, high[active])
+            tried[active] |= low[active] >= outermost[:, None]
+        return torch.maximum(high, low)
 
     def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
         """Entropy-ESS to a relative accuracy and a bound on its error."""
@@ -225,10 +230,13 @@ class Groups:
             by_shifts = self._by_shifts(accuracy, scale, unresolved)
             ess, error = (torch.where(unresolved, new, old) for new, old in zip(by_shifts, (ess, error), strict=True))
             unresolved = unresolved & ~(error <= accuracy * ess)
-            # Where Σσ is small beside the scale, one that suits it helps; it does not pay for a few positions.
-            if not _WORTH_ANOTHER_SCALE[0] * remaining < int(unresolved.sum()) < _WORTH_ANOTHER_SCALE[1] * remaining:
+            # Where Σσ is small beside the scale, one that suits it helps; it does not pay for a few positions whose
+            # singular values cost less.
+            evaluations = _SHIFTS * int(unresolved.any(-1).sum())
+            few = min(_WORTH_ANOTHER_SCALE[0] * remaining, evaluations / self.eliminations.evaluations_per_spectrum)
+            if not few < int(unresolved.sum()) < _WORTH_ANOTHER_SCALE[1] * remaining:
                 break
-            scale = torch.where(unresolved, self.largest()[1], 0).amax(-1)
+            scale = torch.where(unresolved, self.above_all(unresolved), 0).amax(-1)
             scale = torch.where(scale > 0, scale, bound.clamp(min=UNDERFLOW))
         for at, values in self._spectra(unresolved):
             delta = self.own_error[at]

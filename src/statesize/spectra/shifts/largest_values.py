@@ -33,6 +33,8 @@ _ALL, _EVERY_OTHER = 32, 96
 _SMALLEST = 1e-9
 # What entries of a vector that are smaller beside its largest are raised to.
 _LEAST = 1e-6
+# Bounds that are farther apart, relative to σ_1, are not left to what follows from other positions.
+_LOOSE = 3e-2
 # Roundings of a product beside those of its sums, at most.
 _ROUNDINGS = 8
 # Relative round-off of Σ σ⁴, in double precision.
@@ -61,14 +63,19 @@ def largest_everywhere(strict: Tensor, fourth: Tensor, every: int, close: float)
     for part, powers in zip(
         *(cast("Sequence[Tensor]", whole.split(at_once)) for whole in (strict, fourth)), strict=True
     ):
-        low = part.new_zeros(len(part), length)
+        low, single = part.new_zeros(len(part), length), part.float()
         high = torch.full_like(low, torch.inf)
         high[:, 0] = 0
-        low[:, positions], high[:, positions] = largest_at(
-            part.float(), positions, powers[:, positions], close, steps=12
-        )
-        is_close = bool((high[:, 1:] <= (1 + close) * low[:, 1:]).all())
-        bounds.append((low, high) if is_close else _carried(part, low, high))
+        low[:, positions], high[:, positions] = largest_at(single, positions, powers[:, positions], close, steps=12)
+        if not bool((high[:, 1:] <= (1 + close) * low[:, 1:]).all()):
+            low, high = _carried(part, low, high)
+            # Where σ_1 changes fast, this says little.
+            for matrix, fourths, least, most in zip(single, powers, low, high, strict=True):
+                loose = (most > (1 + _LOOSE) * least).nonzero().squeeze(-1)
+                closer = largest_at(matrix[None], loose, fourths[None, loose], _LOOSE / 4, steps=12)
+                least[loose] = torch.maximum(least[loose], closer[0][0])
+                most[loose] = torch.minimum(most[loose], closer[1][0])
+        bounds.append((low, high))
     low, high = zip(*bounds, strict=True)
     return torch.cat(low), torch.cat(high)
 

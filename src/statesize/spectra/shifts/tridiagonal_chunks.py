@@ -86,9 +86,9 @@ class TridiagonalChunks:
         return self.cores.inside.shape[-1]
 
     @property
-    def rounds(self) -> int:
-        """Two for each position, whose singular values cost 2 to 20 up to 256 tokens, and 90 to 700 at 1,024."""
-        return 2 * self.width + 2
+    def evaluations_per_spectrum(self) -> int:
+        """From 2 to 20 were seen up to 256 tokens, 90 to 700 at 1,024."""
+        return max(2, self.length**2 // 2**14)
 
     @property
     def order(self) -> int:
