@@ -41,6 +41,10 @@ class FakeEliminations:
     evaluations_per_spectrum: int = 2
     share: float = 0.7
 
+    @property
+    def ranks(self) -> Tensor:
+        return torch.full(self.values.shape[:2], RANK)
+
     def at(self, index: Tensor) -> FakeEliminations:
         return replace(self, values=self.values[index], error=self.error[index])
 

@@ -53,6 +53,11 @@ class BorderedChunks:
         """Rows of a chunk's whole matrix, b + k."""
         return self.width + self.core.shape[-1]
 
+    @property
+    def ranks(self) -> Tensor:
+        """As many as the matrix has rows, (N, b)."""
+        return torch.full((len(self.core), self.width), self.order, device=self.core.device)
+
     def at(self, index: Tensor) -> BorderedChunks:
         """Some of the chunks, in the order of an index (m,), in which numbers may repeat."""
         if torch.equal(index, torch.arange(self.core.shape[0], device=index.device)):

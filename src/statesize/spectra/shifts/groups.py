@@ -48,6 +48,11 @@ class Eliminations(Protocol):
         ...
 
     @property
+    def ranks(self) -> Tensor:
+        """How many singular values of each position may differ from 0, (N, b)."""
+        ...
+
+    @property
     def error(self) -> Tensor:
         """How far the singular values of what is eliminated can be from those of H_i, (N,)."""
         ...
@@ -111,7 +116,7 @@ class Groups:
         self._length = groups * b
         position = torch.arange(self._length, device=device).reshape(-1, b)
         limit = torch.minimum(position, cut.readouts * (cut.length - position)).clamp(0, rank)
-        self.limit = limit.repeat(entries, 1)
+        self.limit = torch.minimum(limit.repeat(entries, 1), eliminations.ranks)
         self.wanted = torch.isin(position, self._positions).repeat(entries, 1)
         self.squared_norms = eliminations.squared_norms()
         epsilon = 8 * eliminations.order * torch.finfo(torch.float64).eps

@@ -23,7 +23,7 @@ from statesize.parallel.threads import ComputedOnce, end_if_unwanted
 from statesize.spectra.factorisation import corner_energies, singular_values
 from statesize.spectra.shifts.largest_values import largest_everywhere
 from statesize.spectra.shifts.tridiagonal_cores import eliminate_around_cores
-from statesize.spectra.shifts.tridiagonal_reduction import add_chunk
+from statesize.spectra.shifts.tridiagonal_reduction import LANES, add_chunk
 from statesize.spectra.spectrum import ROUND_OFF, UNDERFLOW, fourth_root
 
 Array = npt.NDArray[np.float64]
@@ -79,6 +79,7 @@ class TridiagonalChunks:
     cores: Cores
     chunk: Tensor  # which of the chunks, (N,)
     scales: Tensor  # the scale of its operator, (N,)
+    ranks: Tensor  # how many rows and columns of H_i there are that are not 0, whichever are fewer, at most, (N, b)
 
     @property
     def width(self) -> int:
@@ -117,7 +118,8 @@ class TridiagonalChunks:
 
     def at(self, index: Tensor) -> TridiagonalChunks:
         """Some of the groups, which may repeat."""
-        return TridiagonalChunks(self.strict, self.scale, self.cores, self.chunk[index], self.scales[index])
+        some = (part[index] for part in (self.chunk, self.scales, self.ranks))
+        return TridiagonalChunks(self.strict, self.scale, self.cores, *some)
 
     def squared_norms(self) -> Tensor:
         """‖H_i‖_F² as a sum of squares, (N, b)."""
@@ -216,11 +218,19 @@ def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None)
     chunks = -(-length // width)
     wanted = np.ones(chunks, np.bool_) if needed is None else needed.numpy()
     strict, scale = _scaled(matrix, chunks * width)
-    # Cores of the past while that has no more columns than the future has rows, then cores of the future.
-    number = np.arange(chunks)
-    past, future = number * width, readouts * (chunks - 1 - number) * width
-    of_past, half = past <= future, int((past <= future).sum())
-    rows = np.where(wanted, np.minimum(past, future), 0)
+    # What a window hides of the past, and of the future, takes no part. Cores of the past while that has no more columns
+    # than the future has rows, then cores of the future; all sizes are multiples of LANES.
+    columns, ends = _reach(strict)
+    position, number = torch.arange(chunks * width), np.arange(chunks)
+    top = readouts * position
+    ranks = torch.minimum(position - columns, ends - top)
+    begin, end = torch.cat([columns, position[None]]).amin(0), torch.cat([ends, top[None]]).amax(0)
+    begin = begin[::width].numpy() // LANES * LANES
+    end = np.append(-(-end[width::width].numpy() // LANES) * LANES, readouts * chunks * width)
+    past, future = number * width - begin, end - readouts * (number + 1) * width
+    half = int((past > future).argmax()) if (past > future).any() else chunks
+    of_past = number < half
+    reach, rows = np.where(of_past, begin, end), np.where(wanted, np.where(of_past, past, future), 0)
     begins, first = (np.append(0, counted.cumsum()).astype(np.int64) for counted in (rows, np.tile(rows, E)))
     total, inside = int(rows.sum()), readouts * width
     of_cores = (total,), (total,), (total, inside + width)
@@ -235,9 +245,23 @@ def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None)
         gram = (columns.mT @ columns).numpy() if way else np.empty(0)
         for k in way:
             end_if_unwanted()
-            add_chunk(strict.numpy(), gram, k, half, bool(wanted[k]), begins[k], *parts)
+            add_chunk(strict.numpy(), gram, k, half, bool(wanted[k]), begins[k], int(reach[k]), *parts)
     cores = Cores(np.tile(of_past, E), first, *(part.reshape(-1, *part.shape[2:]) for part in parts))
-    return TridiagonalChunks(strict, scale, cores, torch.arange(E * chunks), scale.repeat_interleave(chunks))
+    all_scales = scale.repeat_interleave(chunks)
+    return TridiagonalChunks(strict, scale, cores, torch.arange(E * chunks), all_scales, ranks.reshape(-1, width))
+
+
+def _reach(strict: Tensor) -> tuple[Tensor, Tensor]:
+    """The first column of each H_i, and the end of its rows, beyond which all are 0; of T (E, r L, L), (E, L) each."""
+    entries, order, length = strict.shape
+    there, number = strict != 0, torch.arange(length)
+    # The last row of each column and those before it, and the first column of each row and those after it.
+    last = torch.where(there, torch.arange(order)[:, None], -1).amax(1).cummax(-1).values
+    first = torch.where(there, number, length).amin(2).flip(-1).cummin(-1).values.flip(-1)
+    position = number.repeat(entries, 1)
+    top = order // length * position
+    columns, rows = torch.searchsorted(last, top), torch.searchsorted(first.contiguous(), position)
+    return torch.minimum(columns, position), torch.maximum(rows, top)
 
 
 def _scaled(matrix: Tensor, length: int) -> tuple[Tensor, Tensor]:

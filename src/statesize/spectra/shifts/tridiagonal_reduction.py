@@ -38,6 +38,7 @@ def add_chunk(
     half: int,
     needed: bool,
     first: int,
+    reach: int,
     diagonal: Array,
     beside: Array,
     borders: Array,
@@ -50,12 +51,13 @@ def add_chunk(
     """The parts of `Cores` of chunk k of T (E, r L, L), whose core begins at `first`; Gram matrices (E, n, n) grow."""
     # Before the chunk `half`, these are of the columns up to the end of the chunk, over all rows after it, and its own
     # rows join them; from there on, of its rows and all later ones, over the columns before it, and its columns join.
+    # Columns before `reach` are 0 in all these rows, or rows from there on in all these columns.
     rows, b, n = inside.shape[2], inside.shape[3], gram.shape[1]
     units, past, top, left = n // LANES, k < half, rows * k, b * k
     # Entries of the Gram matrix that the chunk has, and of these its own and the core's.
-    low = 0 if past else top - rows * half
-    high = left + b if past else n
-    own, size, core, p = (left, b, 0, left) if past else (low, rows, low + rows, n - low - rows)
+    low = reach if past else top - rows * half
+    high = left + b if past else reach - rows * half
+    own, size, core, p = (left, b, low, left - low) if past else (low, rows, low + rows, high - low - rows)
     count, width = rows if past else b, p + rows + b
     joining, minus = np.empty((count, n)), np.empty(count * n)
     whole, work = np.empty((p if needed else 0, width)), np.empty((3 * _PANEL + 3) * width)
@@ -63,9 +65,9 @@ def add_chunk(
         for i in range(rows):
             inside[e, k, i] = strict[e, top + i, left : left + b]
         if past:
-            joining[:, :high] = strict[e, top : top + rows, :high]
+            joining[:, low:high] = strict[e, top : top + rows, low:high]
         else:
-            joining[:, low:] = strict[e, top:, left : left + b].T
+            joining[:, low:high] = strict[e, top : top + high - low, left : left + b].T
         minus[:] = -joining.ravel()
         for i in range(size):
             for j in range(i, size):
@@ -77,7 +79,8 @@ def add_chunk(
                 at = i // LANES * LANES
                 whole[i, at:p] = gram[e, core + i, core + at : core + p]
                 if past:
-                    whole[i, p : p + rows], whole[i, p + rows :] = joining[:, i], gram[e, i, own : own + b]
+                    whole[i, p : p + rows] = joining[:, core + i]
+                    whole[i, p + rows :] = gram[e, core + i, own : own + b]
                 else:
                     whole[i, p : p + rows], whole[i, p + rows :] = gram[e, own:core, core + i], joining[:, core + i]
             part = slice(first, first + p)
