@@ -1,5 +1,7 @@
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from statesize.operators import Dense, SoftmaxAttention
@@ -90,3 +92,44 @@ def test_nothing_below_the_diagonal() -> None:
     assert not count.any()
     assert float(distance.max()) < 1e-15
     assert float(chunks.log_determinants(shifts(chunks, 1e-3)).abs().max()) < 1e-12
+
+
+@given(
+    st.integers(0, 2**31), st.integers(2, 90), st.integers(1, 3),
+    st.lists(st.tuples(st.integers(0, 90), st.integers(0, 90), st.integers(0, 90)), max_size=3), st.integers(1, 90),
+)  # fmt: skip
+def test_what_is_zero_takes_no_part(
+    seed: int, length: int, readouts: int, holes: list[tuple[int, int, int]], window: int
+) -> None:
+    # A window in one entry alone, and borders of documents, which no row behind them looks across.
+    matrix = attention(seed, length, 0.5, (2, readouts))
+    position = torch.arange(length)
+    matrix[0] = matrix[0].masked_fill(position[:, None] - position >= window, 0)
+    for border, first, last in holes:
+        matrix[:, :, border:, :border] = 0
+        matrix[1, 0, first : first + last] = 0
+    chunks = tridiagonal_chunks(matrix, 8 if readouts % 2 else 16)
+    stacked = matrix.transpose(1, 2).flatten(1, 2)
+    for entry, whole in enumerate(stacked):
+        every = slice(entry * chunks.length, entry * chunks.length + length)
+        ranks = chunks.ranks.flatten()[every]
+        for shift in (0.3, 1e-3):
+            count, distance = (part.flatten()[every] for part in chunks.counts(shifts(chunks, shift)))
+            phi = chunks.log_determinants(shifts(chunks, shift)).flatten()[every]
+            for i in range(1, length):
+                sigma = torch.linalg.svdvals(whole[readouts * i :, :i])
+                slack = float(distance[i]) + 1e-14
+                assert int((sigma > shift + slack).sum()) <= int(count[i]) <= int((sigma > shift - slack).sum())
+                assert float(phi[i]) == pytest.approx(
+                    float(torch.log1p((sigma / shift) ** 2).sum()), rel=1e-8, abs=1e-8
+                )
+                assert int((sigma > 1e-13).sum()) <= int(ranks[i]) <= min(i, readouts * (length - i))
+
+
+def test_cores_hold_no_more_than_a_window_lets_through() -> None:
+    position = torch.arange(256)
+    matrix = attention(2, 256, 0.5, (1, 4)).masked_fill(position[:, None] - position >= 40, 0)
+    cores = tridiagonal_chunks(matrix, 16).cores
+    sizes = torch.from_numpy(cores.first).diff()
+    # Columns of 39 positions before a chunk, or rows of 39 after it where these are fewer, in units of 8.
+    assert int(sizes.max()) == 40
