@@ -220,7 +220,7 @@ def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None)
     strict, scale = _scaled(matrix, chunks * width)
     # What a window hides of the past, and of the future, takes no part. Cores of the past while that has no more columns
     # than the future has rows, then cores of the future; all sizes are multiples of LANES.
-    columns, ends = _reach(strict)
+    columns, ends = _reach(strict, readouts * length)
     position, number = torch.arange(chunks * width), np.arange(chunks)
     top = readouts * position
     ranks = torch.minimum(position - columns, ends - top)
@@ -251,17 +251,22 @@ def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None)
     return TridiagonalChunks(strict, scale, cores, torch.arange(E * chunks), all_scales, ranks.reshape(-1, width))
 
 
-def _reach(strict: Tensor) -> tuple[Tensor, Tensor]:
+def _reach(strict: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     """The first column of each H_i, and the end of its rows, beyond which all are 0; of T (E, r L, L), (E, L) each."""
+    # No row from `rows` on has an entry.
     entries, order, length = strict.shape
-    there, number = strict != 0, torch.arange(length)
+    number = torch.arange(length)
+    position = number.repeat(entries, 1)
+    top = order // length * position
+    if (strict[:, rows - 1, 0] != 0).all():
+        # The last row reads the first column, so all of each block may be read.
+        return torch.zeros_like(position), top.clamp(min=rows)
+    there = strict != 0
     # The last row of each column and those before it, and the first column of each row and those after it.
     last = torch.where(there, torch.arange(order)[:, None], -1).amax(1).cummax(-1).values
     first = torch.where(there, number, length).amin(2).flip(-1).cummin(-1).values.flip(-1)
-    position = number.repeat(entries, 1)
-    top = order // length * position
-    columns, rows = torch.searchsorted(last, top), torch.searchsorted(first.contiguous(), position)
-    return torch.minimum(columns, position), torch.maximum(rows, top)
+    columns, ends = torch.searchsorted(last, top), torch.searchsorted(first.contiguous(), position)
+    return torch.minimum(columns, position), torch.maximum(ends, top)
 
 
 def _scaled(matrix: Tensor, length: int) -> tuple[Tensor, Tensor]:
