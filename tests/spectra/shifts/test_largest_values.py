@@ -7,7 +7,7 @@ from statesize.operators import Dense, SoftmaxAttention
 from statesize.spectra.cut import make_cut
 from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.shifts.largest_values import largest_at, largest_everywhere, sampled_positions
-from statesize.spectra.shifts.tridiagonal_chunks import tridiagonal_chunks
+from statesize.spectra.shifts.tridiagonal_chunks import reach_of, tridiagonal_chunks
 
 
 def attention(seed: int, length: int, sharpness: float) -> torch.Tensor:
@@ -28,18 +28,30 @@ def fourth_powers(strict: torch.Tensor) -> torch.Tensor:
     return torch.stack([(block.mT @ block).square().sum() for block in blocks])
 
 
+def reached(strict: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """First column and end of the rows of some blocks, (1, m, 2)."""
+    return reach_of(strict[None], len(strict))[:, positions]
+
+
 def everywhere(strict: torch.Tensor, every: int, close: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Bounds of one operator, which others beside it must not change."""
     beside = torch.stack([3 * strict, strict, torch.zeros_like(strict)])
-    low, high = largest_everywhere(beside, torch.stack([fourth_powers(one) for one in beside]), every, close)
+    low, high = largest_everywhere(
+        beside, torch.stack([fourth_powers(one) for one in beside]), reach_of(beside, len(strict)), every, close
+    )
     assert not high[2].any()
     return low[1], high[1]
 
 
-@given(st.integers(0, 2**31), st.integers(2, 90), st.sampled_from((0.02, 0.3, 3.0)), st.sampled_from((0.0, 0.2, 3.0)))
-def test_largest_singular_values_lie_between_the_bounds(seed: int, length: int, sharpness: float, decay: float) -> None:
-    position = torch.arange(length)
-    strict = attention(seed, length, sharpness) * torch.exp(-decay * (position[:, None] - position).clamp(min=0))
+@given(
+    st.integers(0, 2**31), st.integers(2, 90), st.sampled_from((0.02, 0.3, 3.0)), st.sampled_from((0.0, 0.2, 3.0)),
+    st.sampled_from((2, 9, 90)),
+)  # fmt: skip
+def test_largest_singular_values_lie_between_the_bounds(
+    seed: int, length: int, sharpness: float, decay: float, window: int
+) -> None:
+    age = torch.arange(length)[:, None] - torch.arange(length)
+    strict = attention(seed, length, sharpness) * torch.exp(-decay * age.clamp(min=0)) * (age < window)
     low, high = everywhere(strict, 4, 5e-3)
     sigma = exact(strict)
     assert bool((low <= sigma * (1 + 1e-12)).all())
@@ -55,7 +67,7 @@ def test_several_rows_a_position(seed: int, length: int, readouts: int) -> None:
     assert bool((low[1:] <= sigma * (1 + 1e-12)).all())
     assert bool((high[1:] >= sigma * (1 - 1e-12)).all())
     positions, fourth = torch.arange(1, length), fourth_powers(stacked)[None, 1:]
-    (low,), (high,) = largest_at(stacked[None].float(), positions, fourth, 1e-8, 40)
+    (low,), (high,) = largest_at(stacked[None].float(), positions, fourth, reached(stacked, positions), 1e-8, 40)
     assert bool(((low <= sigma * (1 + 1e-12)) & (high >= sigma * (1 - 1e-12))).all())
     assert float((high / low).max()) < 1.01
 
@@ -93,11 +105,13 @@ def test_values_whose_squares_vanish_in_single_precision() -> None:
 def test_some_positions_in_double_precision() -> None:
     strict, positions = attention(3, 60, 0.3), torch.tensor([1, 7, 8, 40, 59])
     fourth = fourth_powers(strict)[None, positions]
-    (low,), (high,) = largest_at(strict[None], positions, fourth, 1e-9, 30)
+    (low,), (high,) = largest_at(strict[None], positions, fourth, reached(strict, positions), 1e-9, 30)
     sigma = exact(strict)[positions]
     assert bool(((low <= sigma * (1 + 1e-13)) & (sigma * (1 - 1e-13) <= high)).all())
     assert bool((high <= (1 + 2e-9) * low).all())
-    assert largest_at(strict[None], positions[:0], fourth[:, :0], 1e-9, 30)[0].shape == (1, 0)
+    assert largest_at(strict[None], positions[:0], fourth[:, :0], reached(strict, positions[:0]), 1e-9, 30)[
+        0
+    ].shape == (1, 0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)])
@@ -107,7 +121,7 @@ def test_bounds_hold_however_many_steps_were_taken(seed: int, dtype: torch.dtype
     sigma = exact(strict.double())[1:]
     for more in (1, 1.2, 1e3):
         fourth = more * fourth_powers(strict.double())[None, 1:]
-        (low,), (high,) = largest_at(strict[None], positions, fourth, 0.0, steps)
+        (low,), (high,) = largest_at(strict[None], positions, fourth, reached(strict, positions), 0.0, steps)
         assert bool(((low <= sigma * (1 + 1e-12)) & (sigma * (1 - 1e-12) <= high)).all())
 
 
@@ -115,7 +129,10 @@ def test_sums_of_fourth_powers_bring_bounds_closer() -> None:
     strict, positions = attention(5, 60, 0.3).float(), torch.arange(5, 55)
     fourth = fourth_powers(strict.double())[None, positions]
     gaps = [
-        high / low - 1 for low, high in (largest_at(strict[None], positions, f, 0.0, 3) for f in (fourth, 1e3 * fourth))
+        high / low - 1
+        for low, high in (
+            largest_at(strict[None], positions, f, reached(strict, positions), 0.0, 3) for f in (fourth, 1e3 * fourth)
+        )
     ]
     assert float(gaps[0].max()) < 0.1 * float(gaps[1].max())
 
@@ -129,7 +146,9 @@ def test_round_off_in_single_precision_does_not_keep_bounds_apart() -> None:
 @pytest.mark.slow
 def test_values_whose_fourth_powers_vanish() -> None:
     strict, positions = 1e-90 * attention(7, 30, 0.3), torch.arange(1, 30)
-    (low,), (high,) = largest_at(strict[None], positions, fourth_powers(strict)[None, 1:], 1e-9, 2)
+    (low,), (high,) = largest_at(
+        strict[None], positions, fourth_powers(strict)[None, 1:], reached(strict, positions), 1e-9, 2
+    )
     sigma = exact(strict)[1:]
     assert bool(((low <= sigma * (1 + 1e-12)) & (sigma * (1 - 1e-12) <= high)).all())
 

@@ -52,27 +52,32 @@ def sampled_positions(length: int, every: int) -> Tensor:
     return position[close | (position % every == 0)]
 
 
-def largest_everywhere(strict: Tensor, fourth: Tensor, every: int, close: float) -> tuple[Tensor, Tensor]:
+def largest_everywhere(
+    strict: Tensor, fourth: Tensor, reach: Tensor, every: int, close: float
+) -> tuple[Tensor, Tensor]:
     """σ_1 of T (E, r L, L), strictly lower, not negative, between two numbers (E, L), close at some positions."""
-    # `fourth` is at least Σ σ⁴ of each H_i, (E, L).
+    # `fourth` is at least Σ σ⁴ of each H_i, (E, L); columns before the first number of `reach`, and rows from the
+    # second on, are 0 in it, (E, L, 2).
     # At one in `every` and more near the ends, as near as single precision and a few steps come.
     length = strict.shape[-1]
     positions = sampled_positions(length, every)
     at_once = max(1, _NUMBERS // max(1, strict.shape[-2] * length))
     bounds: list[tuple[Tensor, Tensor]] = []
-    for part, powers in zip(
-        *(cast("Sequence[Tensor]", whole.split(at_once)) for whole in (strict, fourth)), strict=True
+    for part, powers, reached in zip(
+        *(cast("Sequence[Tensor]", whole.split(at_once)) for whole in (strict, fourth, reach)), strict=True
     ):
         low, single = part.new_zeros(len(part), length), part.float()
         high = torch.full_like(low, torch.inf)
         high[:, 0] = 0
-        low[:, positions], high[:, positions] = largest_at(single, positions, powers[:, positions], close, steps=12)
+        given = (single, positions, powers[:, positions], reached[:, positions])
+        low[:, positions], high[:, positions] = largest_at(*given, close, steps=12)
         if not bool((high[:, 1:] <= (1 + close) * low[:, 1:]).all()):
             low, high = _carried(part, low, high)
             # Where σ_1 changes fast, this says little.
-            for matrix, fourths, least, most in zip(single, powers, low, high, strict=True):
+            for e, (least, most) in enumerate(zip(low, high, strict=True)):
                 loose = (most > (1 + _LOOSE) * least).nonzero().squeeze(-1)
-                closer = largest_at(matrix[None], loose, fourths[None, loose], _LOOSE / 4, steps=12)
+                given = (single[e, None], loose, powers[e, None, loose], reached[e, None, loose])
+                closer = largest_at(*given, _LOOSE / 4, steps=12)
                 least[loose] = torch.maximum(least[loose], closer[0][0])
                 most[loose] = torch.minimum(most[loose], closer[1][0])
         bounds.append((low, high))
@@ -80,14 +85,16 @@ def largest_everywhere(strict: Tensor, fourth: Tensor, every: int, close: float)
     return torch.cat(low), torch.cat(high)
 
 
-def largest_at(strict: Tensor, positions: Tensor, fourth: Tensor, close: float, steps: int) -> tuple[Tensor, Tensor]:
+def largest_at(
+    strict: Tensor, positions: Tensor, fourth: Tensor, reach: Tensor, close: float, steps: int
+) -> tuple[Tensor, Tensor]:
     """σ_1 of T (E, r L, L) without negative entries between two numbers (E, m), at ascending positions (m,)."""
-    # `fourth` is at least Σ σ⁴ there, (E, m).
+    # `fourth` is at least Σ σ⁴ there, (E, m), `reach` as above, (E, m, 2).
     low = torch.zeros(len(strict), len(positions), dtype=torch.float64)
     high = torch.full_like(low, torch.inf)
     smallest = UNDERFLOW if strict.dtype == torch.float64 else _SMALLEST
     rounding = torch.finfo(strict.dtype).eps / 2
-    given = strict.numpy(), positions.numpy(), (fourth * (1 + _ROUNDED)).numpy()
+    given = strict.numpy(), positions.numpy(), (fourth * (1 + _ROUNDED)).numpy(), reach.numpy()
     _climb(*given, close, steps, rounding, smallest, low.numpy(), high.numpy())
     return low, high
 
@@ -97,6 +104,7 @@ def _climb(
     strict: Array,
     positions: Array,
     fourth: Array,
+    reach: Array,
     close: float,
     steps: int,
     rounding: float,
@@ -121,7 +129,8 @@ def _climb(
             for m in range(len(cuts)):
                 vectors[m, : cuts[m]] = start[: cuts[m]]
             for _ in range(steps):
-                _products(strict[e], cuts, rows // length, vectors, backs, norms, lengths)
+                column, end = reach[e, begin, 0], reach[e, begin + len(cuts) - 1, 1]
+                _products(strict[e], cuts, rows // length, column, end, vectors, backs, norms, lengths)
                 is_close = True
                 for m in range(len(cuts)):
                     # Each sum of n numbers that are not negative loses at most n times the rounding of one, and the
@@ -157,35 +166,38 @@ def _temple(quotient: float, square: float, fourth: float, low: float) -> float:
 
 @_compile()
 def _products(
-    matrix: Array, cuts: Array, readouts: int, vectors: Array, backs: Array, norms: Array, lengths: Array
-) -> None:
-    # Hᵀ H x, ‖H x‖ / ‖x‖ and ‖Hᵀ H x‖ / ‖x‖, at each cut, ascending.
+    matrix: Array, cuts: Array, readouts: int, column: int, end: int,
+    vectors: Array, backs: Array, norms: Array, lengths: Array,
+) -> None:  # fmt: skip
+    # Hᵀ H x, ‖H x‖ / ‖x‖ and ‖Hᵀ H x‖ / ‖x‖, at each cut, ascending; columns before one and rows behind an end are 0.
     zero, last = matrix.dtype.type(0), cuts[len(cuts) - 1]
     backs[:] = zero
     norms[:] = 0.0
     # From the last cut on, rows four at a time, with the zeros of vectors up to there.
     whole = readouts * last
-    fours = whole + (len(matrix) - whole) // 4 * 4
-    for i in range(readouts * cuts[0], len(matrix)):
-        row = matrix[i]
+    fours = whole + (end - whole) // 4 * 4
+    # Slices, as in loops that begin at a variable the compiler allows for negative indices.
+    for i in range(readouts * cuts[0], end):
+        row = matrix[i, column:]
         for m in range(len(cuts)):
             if i >= readouts * cuts[m] and not whole <= i < fours:
-                vector, back, image = vectors[m], backs[m], zero
-                for j in range(cuts[m]):
+                vector, back, image = vectors[m, column:], backs[m, column:], zero
+                for j in range(cuts[m] - column):
                     image += row[j] * vector[j]
-                for j in range(cuts[m]):
+                for j in range(cuts[m] - column):
                     back[j] += image * row[j]
                 norms[m] += float(image) ** 2
+    width = last - column
     for i in range(whole, fours, 4):
-        r0, r1, r2, r3 = matrix[i], matrix[i + 1], matrix[i + 2], matrix[i + 3]
+        r0, r1, r2, r3 = matrix[i, column:], matrix[i + 1, column:], matrix[i + 2, column:], matrix[i + 3, column:]
         for m in range(0, _TOGETHER, 2):
-            x, y = vectors[m], vectors[m + 1]
+            x, y = vectors[m, column:], vectors[m + 1, column:]
             x0, x1, x2, x3, y0, y1, y2, y3 = zero, zero, zero, zero, zero, zero, zero, zero
-            for j in range(last):
+            for j in range(width):
                 x0, x1, x2, x3 = x0 + r0[j] * x[j], x1 + r1[j] * x[j], x2 + r2[j] * x[j], x3 + r3[j] * x[j]
                 y0, y1, y2, y3 = y0 + r0[j] * y[j], y1 + r1[j] * y[j], y2 + r2[j] * y[j], y3 + r3[j] * y[j]
-            _add_rows(r0, r1, r2, r3, last, x0, x1, x2, x3, backs[m])
-            _add_rows(r0, r1, r2, r3, last, y0, y1, y2, y3, backs[m + 1])
+            _add_rows(r0, r1, r2, r3, width, x0, x1, x2, x3, backs[m, column:])
+            _add_rows(r0, r1, r2, r3, width, y0, y1, y2, y3, backs[m + 1, column:])
             norms[m] += float(x0) ** 2 + float(x1) ** 2 + float(x2) ** 2 + float(x3) ** 2
             norms[m + 1] += float(y0) ** 2 + float(y1) ** 2 + float(y2) ** 2 + float(y3) ** 2
     for m in range(len(cuts)):

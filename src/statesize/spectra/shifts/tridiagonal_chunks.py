@@ -79,7 +79,7 @@ class TridiagonalChunks:
     cores: Cores
     chunk: Tensor  # which of the chunks, (N,)
     scales: Tensor  # the scale of its operator, (N,)
-    ranks: Tensor  # how many rows and columns of H_i there are that are not 0, whichever are fewer, at most, (N, b)
+    reach: Tensor  # the first column of each H_i and the end of its rows, beyond which all are 0, (N, b, 2)
 
     @property
     def width(self) -> int:
@@ -107,6 +107,13 @@ class TridiagonalChunks:
         return self.order // self.length
 
     @property
+    def ranks(self) -> Tensor:
+        """The shorter side of each H_i without what is 0, (N, b)."""
+        position = (self.chunk * self.width % self.length)[:, None] + torch.arange(self.width)
+        columns, ends = self.reach.unbind(-1)
+        return torch.minimum(position - columns, ends - self.readouts * position)
+
+    @property
     def error(self) -> Tensor:
         """T is taken as it is, but what is tiny beside its largest entry may vanish, (N,)."""
         return UNDERFLOW * self.scales
@@ -118,7 +125,7 @@ class TridiagonalChunks:
 
     def at(self, index: Tensor) -> TridiagonalChunks:
         """Some of the groups, which may repeat."""
-        some = (part[index] for part in (self.chunk, self.scales, self.ranks))
+        some = (part[index] for part in (self.chunk, self.scales, self.reach))
         return TridiagonalChunks(self.strict, self.scale, self.cores, *some)
 
     def squared_norms(self) -> Tensor:
@@ -145,9 +152,11 @@ class TridiagonalChunks:
             # it is not known.
             fourth = torch.from_numpy(self.cores.fourth).to(low).reshape(len(low), -1).repeat_interleave(self.width, -1)
             fourth = torch.where(fourth > 0, fourth, torch.inf)
-            strict, fourth = (part if positive.all() else part[positive] for part in (self.strict, fourth))
+            strict, reach = self.strict, self.reach.reshape(len(low), -1, 2)
+            if not positive.all():
+                strict, fourth, reach = strict[positive], fourth[positive], reach[positive]
             every = 1 if self.length <= _ALL else _EVERY
-            closer, high[positive] = largest_everywhere(strict, fourth, every, _CLOSE)
+            closer, high[positive] = largest_everywhere(strict, fourth, reach, every, _CLOSE)
             low[positive] = torch.maximum(low[positive], closer)
         low, high = (self._everywhere(part * self.scale[:, None]) for part in (low, high))
         return low, high
@@ -156,10 +165,11 @@ class TridiagonalChunks:
         """All singular values at chosen positions, (m, r L/(r + 1)), descending, zero-padded."""
         most = max(1, self.order // (self.readouts + 1))
         parts: list[Tensor] = []
-        for k, j in cast("list[list[int]]", torch.stack([self.chunk[group], offset], -1).tolist()):
+        for m, k, j in cast("list[list[int]]", torch.stack([group, self.chunk[group], offset], -1).tolist()):
             entry, number = divmod(k, self.length // self.width)
             i = number * self.width + j
-            sigma = singular_values(self.strict[entry, self.readouts * i :, :i]) * self.scale[entry]
+            column, end = cast("list[int]", self.reach[m, j].tolist())
+            sigma = singular_values(self.strict[entry, self.readouts * i : end, column:i]) * self.scale[entry]
             parts.append(torch.nn.functional.pad(sigma, (0, most - sigma.shape[0])))
         return torch.stack(parts)
 
@@ -218,19 +228,19 @@ def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None)
     chunks = -(-length // width)
     wanted = np.ones(chunks, np.bool_) if needed is None else needed.numpy()
     strict, scale = _scaled(matrix, chunks * width)
-    # What a window hides of the past, and of the future, takes no part. Cores of the past while that has no more columns
-    # than the future has rows, then cores of the future; all sizes are multiples of LANES.
-    columns, ends = _reach(strict, readouts * length)
+    # What a window hides of the past, and of the future, takes no part. Cores of the past while that has no more
+    # columns than the future has rows, then cores of the future; all sizes are multiples of LANES.
+    reach = reach_of(strict, readouts * length)
+    columns, ends = reach.unbind(-1)
     position, number = torch.arange(chunks * width), np.arange(chunks)
     top = readouts * position
-    ranks = torch.minimum(position - columns, ends - top)
     begin, end = torch.cat([columns, position[None]]).amin(0), torch.cat([ends, top[None]]).amax(0)
     begin = begin[::width].numpy() // LANES * LANES
     end = np.append(-(-end[width::width].numpy() // LANES) * LANES, readouts * chunks * width)
     past, future = number * width - begin, end - readouts * (number + 1) * width
     half = int((past > future).argmax()) if (past > future).any() else chunks
     of_past = number < half
-    reach, rows = np.where(of_past, begin, end), np.where(wanted, np.where(of_past, past, future), 0)
+    limits, rows = np.where(of_past, begin, end), np.where(wanted, np.where(of_past, past, future), 0)
     begins, first = (np.append(0, counted.cumsum()).astype(np.int64) for counted in (rows, np.tile(rows, E)))
     total, inside = int(rows.sum()), readouts * width
     of_cores = (total,), (total,), (total, inside + width)
@@ -245,14 +255,14 @@ def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None)
         gram = (columns.mT @ columns).numpy() if way else np.empty(0)
         for k in way:
             end_if_unwanted()
-            add_chunk(strict.numpy(), gram, k, half, bool(wanted[k]), begins[k], int(reach[k]), *parts)
+            add_chunk(strict.numpy(), gram, k, half, bool(wanted[k]), begins[k], int(limits[k]), *parts)
     cores = Cores(np.tile(of_past, E), first, *(part.reshape(-1, *part.shape[2:]) for part in parts))
-    all_scales = scale.repeat_interleave(chunks)
-    return TridiagonalChunks(strict, scale, cores, torch.arange(E * chunks), all_scales, ranks.reshape(-1, width))
+    given = torch.arange(E * chunks), scale.repeat_interleave(chunks), reach.reshape(-1, width, 2)
+    return TridiagonalChunks(strict, scale, cores, *given)
 
 
-def _reach(strict: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """The first column of each H_i, and the end of its rows, beyond which all are 0; of T (E, r L, L), (E, L) each."""
+def reach_of(strict: Tensor, rows: int) -> Tensor:
+    """The first column of each H_i and the end of its rows, beyond which all are 0; of T (E, r L, L), (E, L, 2)."""
     # No row from `rows` on has an entry.
     entries, order, length = strict.shape
     number = torch.arange(length)
@@ -260,13 +270,13 @@ def _reach(strict: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     top = order // length * position
     if (strict[:, rows - 1, 0] != 0).all():
         # The last row reads the first column, so all of each block may be read.
-        return torch.zeros_like(position), top.clamp(min=rows)
+        return torch.stack([torch.zeros_like(position), top.clamp(min=rows)], -1)
     there = strict != 0
     # The last row of each column and those before it, and the first column of each row and those after it.
     last = torch.where(there, torch.arange(order)[:, None], -1).amax(1).cummax(-1).values
     first = torch.where(there, number, length).amin(2).flip(-1).cummin(-1).values.flip(-1)
     columns, ends = torch.searchsorted(last, top), torch.searchsorted(first.contiguous(), position)
-    return torch.minimum(columns, position), torch.maximum(ends, top)
+    return torch.stack([torch.minimum(columns, position), torch.maximum(ends, top)], -1)
 
 
 def _scaled(matrix: Tensor, length: int) -> tuple[Tensor, Tensor]:
