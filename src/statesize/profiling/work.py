@@ -201,9 +201,10 @@ def operations_per_unit(operator: Operator, cut: Cut | None) -> float:
         return float(positions * _PRODUCTS * length) * 10 * operator.inputs * operator.outputs
     if isinstance(operator, Stepped):
         return operator.steps * operations_per_unit(operator.recurrence, cut)
-    # No block of attention in a window has a side that is longer; without one, half of the text is the longest.
+    # The squares of the shorter sides of all blocks, which a window bounds, times 12: without one, L³.
     window = (operator.window if isinstance(operator, SoftmaxAttention) else None) or length
-    any_operator = length * float(min(length, 2 * window)) ** 2 * min(8.0, positions / 2)
+    side = min(length / 2, float(window))
+    any_operator = (12 * length - 16 * side) * side**2 * min(8.0, positions / 2)
     if not isinstance(operator, Recurrence):
         return any_operator
     states = int(operator.state_size().max())
