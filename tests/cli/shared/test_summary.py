@@ -206,7 +206,9 @@ def test_ess_without_sinks_has_a_column_and_a_sentence(capsys):
 
 def test_a_row_of_a_plan_says_how_many_layers_it_is_of(capsys):
     shape = ModelConfig(mixer="la,sa,la", vocabulary_size=8, width=8, heads=2, layers=3, key_size=2)
-    show_plan("a model", plan(LanguageModel(shape, torch.Generator().manual_seed(0)), torch.arange(8)[None]), TEXT)
+    show_plan(
+        {"model": "a model"}, plan(LanguageModel(shape, torch.Generator().manual_seed(0)), torch.arange(8)[None]), TEXT
+    )
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("About ")
     assert [line.split("  ")[0] for line in lines if line.endswith((" la", " sa"))] == ["2 of 0–2", "1"]
@@ -217,7 +219,7 @@ def test_a_row_of_a_plan_says_how_many_layers_it_is_of(capsys):
 def test_a_plan_leaves_out_three_rows_or_none(kinds, shown, more, capsys):
     one = plan(LanguageModel(ModelConfig("gla", vocabulary_size=8, width=8, heads=2, layers=1)), torch.arange(8)[None])
     mixers = tuple(replace(one.steps[0], name=f"layers.{at}.mixer", kind=f"kind{at}") for at in range(kinds))
-    show_plan("a model", replace(one, steps=mixers), TEXT)
+    show_plan({"model": "a model"}, replace(one, steps=mixers), TEXT)
     lines = capsys.readouterr().out.splitlines()
     assert sum("kind" in line.split()[-1] for line in lines if line) == shown + 1  # the heading is "kind"
     assert [line for line in lines if "row" in line] == ([more] if more else [])
@@ -249,11 +251,11 @@ def test_terminal(profiles, monkeypatch, columns):
 def test_a_plan_says_what_is_skipped_and_no_memory_where_it_is_not_known(capsys):
     model = LanguageModel(ModelConfig("gla", vocabulary_size=8, width=8, heads=2, layers=1, key_size=2))
     found = plan(model, torch.arange(8)[None])
-    show_plan("a model", found, TEXT)
+    show_plan({"model": "a model"}, found, TEXT)
     out = capsys.readouterr().out
     assert "of memory with the model" in out
     assert "skipped" not in out
-    show_plan("a model", replace(found, skipped={"layers.1": "it is no mixer"}, memory=None), TEXT)
+    show_plan({"model": "a model"}, replace(found, skipped={"layers.1": "it is no mixer"}, memory=None), TEXT)
     out = capsys.readouterr().out
     assert "\nskipped: layers.1: it is no mixer\n" in out
     assert "of memory" not in out
