@@ -112,3 +112,13 @@ def test_what_is_dropped_adds_up_to_less_than_its_largest_for_every_singular_val
         off = (found[row, :k] - exact[:k]).abs().sum() + exact[k:].sum()
         assert float(off) <= float(chunks.summed_error[chunk]) + 1e-13 * float(exact.sum())
         assert float(chunks.summed_error[chunk]) < 20 * float(chunks.error[chunk])
+
+
+def test_singular_values_that_are_dropped_may_still_be_there() -> None:
+    operator, position = smooth_attention(64), torch.arange(1, 64)
+    blocks = StreamingEngine(width=8).blocks(operator, make_cut(64))
+    most = torch.minimum(position, 64 - position)
+    assert blocks.groups.eliminations.order < int(most.max())
+    assert torch.equal(blocks.groups.at_positions(blocks.groups.limit), most)
+    # Nothing is excluded below the error.
+    assert torch.equal(blocks.counts(blocks.error_bound.amin(-1, keepdim=True) / 10).upper[:, 0], most)

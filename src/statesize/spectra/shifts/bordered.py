@@ -55,8 +55,9 @@ class BorderedChunks:
 
     @property
     def ranks(self) -> Tensor:
-        """As many as the matrix has rows, (N, b)."""
-        return torch.full((len(self.core), self.width), self.order, device=self.core.device)
+        """As many as H_i has rows and columns, (N, b): what these matrices leave out is small, but may not be 0."""
+        most = torch.iinfo(torch.int64).max
+        return torch.full((len(self.core), self.width), most, device=self.core.device)
 
     def at(self, index: Tensor) -> BorderedChunks:
         """Some of the chunks, in the order of an index (m,), in which numbers may repeat."""

@@ -49,7 +49,7 @@ class Eliminations(Protocol):
 
     @property
     def ranks(self) -> Tensor:
-        """How many singular values of each position may differ from 0, (N, b)."""
+        """How many singular values of each H_i may differ from 0, (N, b), where its shape does not say so."""
         ...
 
     @property
