@@ -181,12 +181,14 @@ class Groups:
         self, tau: Tensor, lower: Tensor, upper: Tensor, left: Tensor, relative: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Counts above τ (K,), or τ σ_1, with bounds (K, N, b): their middle, or where left, by singular values."""
-        # Those of a block of zeros are known, and the bounds that they would give are these: nothing is surely above
-        # any threshold, and below the error nothing is excluded.
         count = torch.where(left, lower, (lower + upper) // 2)
         # Where squares of entries are left, some entry is not 0.
         if (left & (self.squared_norms == 0)).any():
-            left = left & ~self.eliminations.are_zero()
+            # Those of a block of zeros are known: none is above a threshold, but below the error nothing is excluded.
+            zero = left & self.eliminations.are_zero()
+            left = left & ~zero
+            if not relative:
+                upper = torch.where(zero & (tau[:, None, None] > self.own_error), lower, upper)
         # Singular values of a position serve all thresholds.
         for at, values in self._spectra(left.any(0)):
             exact = tau * values[:, :1] if relative else tau.expand(len(values), -1)
