@@ -228,8 +228,9 @@ def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None)
     chunks = -(-length // width)
     wanted = np.ones(chunks, np.bool_) if needed is None else needed.numpy()
     strict, scale = _scaled(matrix, chunks * width)
-    # What a window hides of the past, and of the future, takes no part. Cores of the past while that has no more
-    # columns than the future has rows, then cores of the future; all sizes are multiples of LANES.
+    # What a window hides of the past, and of the future, takes no part. Cores of the past until it has more columns
+    # than the future has rows, both without what is hidden and with it, as Gram matrices of rows are r times as wide;
+    # then cores of the future. All sizes are multiples of LANES.
     reach = reach_of(strict, readouts * length)
     columns, ends = reach.unbind(-1)
     position, number = torch.arange(chunks * width), np.arange(chunks)
@@ -238,7 +239,8 @@ def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None)
     begin = begin[::width].numpy() // LANES * LANES
     end = np.append(-(-end[width::width].numpy() // LANES) * LANES, readouts * chunks * width)
     past, future = number * width - begin, end - readouts * (number + 1) * width
-    half = int((past > future).argmax()) if (past > future).any() else chunks
+    longer = (past > future) & (number > readouts * (chunks - 1 - number))
+    half = int(longer.argmax()) if longer.any() else chunks
     of_past = number < half
     limits, rows = np.where(of_past, begin, end), np.where(wanted, np.where(of_past, past, future), 0)
     begins, first = (np.append(0, counted.cumsum()).astype(np.int64) for counted in (rows, np.tile(rows, E)))
