@@ -68,6 +68,12 @@ class Plan(Generic[Planned]):
         return "\n".join([*lines, "next: .steps has the time of each"])
 
 
+def evenly_spread(count: int, total: int) -> list[int]:
+    """Indices of so many of some things that follow each other, or of all where they are fewer."""
+    count = min(count, total)
+    return [(2 * index + 1) * total // (2 * count) for index in range(count)]
+
+
 _FEWEST_TIMED = 3
 """Steps after which a first forecast is told."""
 

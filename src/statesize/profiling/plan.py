@@ -21,7 +21,7 @@ from statesize.adapters.select import is_own_code
 from statesize.check import refuse, whole_number
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.machine import peak_memory
-from statesize.io.steps import Plan, PlannedStep
+from statesize.io.steps import Plan, PlannedStep, evenly_spread
 from statesize.io.text import byte_count, counted
 from statesize.measurement.settings import Channels, Layers, Positions, Settings, given_settings
 from statesize.models.load import given_model
@@ -335,8 +335,7 @@ def _some(works: Sequence[tuple[Captured, Work]], count: int) -> list[tuple[Capt
     """So many units of each, evenly spread."""
     some = list[tuple[Captured, Work]]()
     for item, work in works:
-        sample, every = work.sample, len(work.sample.units)
-        chosen = [(2 * index + 1) * every // (2 * min(every, count)) for index in range(min(every, count))]
+        sample, chosen = work.sample, evenly_spread(count, len(work.sample.units))
         sample = replace(sample, units=sample.units[chosen], strata=sample.strata[chosen])
         some.append((item, replace(work, sample=sample)))
     return some

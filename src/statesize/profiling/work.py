@@ -166,7 +166,7 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
         several = exact[:, torch.zeros(shown, dtype=torch.int64)]
     outputs = engine_outputs(settings, length)
     engine = choose_engine(*with_readouts(several, cut), outputs, settings.engine)
-    # Of all the memory, as half of it, beside other work, may be too little for what makes it fast.
+    # All of the memory decides what the engine holds: beside other work it has half, which may be too little for that.
     engine = engine.within(held, blocks, settings.memory // 2)
     each, shared, _ = engine.footprint(held, blocks)
     if settings.engine == "auto" and each + shared > settings.memory:

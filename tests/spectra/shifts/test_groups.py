@@ -38,12 +38,9 @@ class FakeEliminations:
     width: int = WIDTH
     order: int = WIDTH + RANK
     summed_error: None = None
+    ranks: None = None
     evaluations_per_spectrum: int = 2
     share: float = 0.7
-
-    @property
-    def ranks(self) -> Tensor:
-        return torch.full(self.values.shape[:2], RANK)
 
     def at(self, index: Tensor) -> FakeEliminations:
         return replace(self, values=self.values[index], error=self.error[index])

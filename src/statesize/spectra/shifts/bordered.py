@@ -54,10 +54,9 @@ class BorderedChunks:
         return self.width + self.core.shape[-1]
 
     @property
-    def ranks(self) -> Tensor:
-        """As many as H_i has rows and columns, (N, b): what these matrices leave out is small, but may not be 0."""
-        most = torch.iinfo(torch.int64).max
-        return torch.full((len(self.core), self.width), most, device=self.core.device)
+    def ranks(self) -> None:
+        """No more is known than the shape of H_i: what these matrices leave out is small, but may not be 0."""
+        return None
 
     def at(self, index: Tensor) -> BorderedChunks:
         """Some of the chunks, in the order of an index (m,), in which numbers may repeat."""

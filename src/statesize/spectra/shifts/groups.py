@@ -48,8 +48,8 @@ class Eliminations(Protocol):
         ...
 
     @property
-    def ranks(self) -> Tensor:
-        """How many singular values of each H_i may differ from 0, (N, b), where its shape does not say so."""
+    def ranks(self) -> Tensor | None:
+        """How many singular values of each H_i may differ from 0, (N, b), or None if its shape says all."""
         ...
 
     @property
@@ -116,7 +116,9 @@ class Groups:
         self._length = groups * b
         position = torch.arange(self._length, device=device).reshape(-1, b)
         limit = torch.minimum(position, cut.readouts * (cut.length - position)).clamp(0, rank)
-        self.limit = torch.minimum(limit.repeat(entries, 1), eliminations.ranks)
+        self.limit, ranks = limit.repeat(entries, 1), eliminations.ranks
+        if ranks is not None:
+            self.limit = torch.minimum(self.limit, ranks)
         self.wanted = torch.isin(position, self._positions).repeat(entries, 1)
         self.squared_norms = eliminations.squared_norms()
         epsilon = 8 * eliminations.order * torch.finfo(torch.float64).eps

@@ -128,8 +128,8 @@ def _climb(
                 vectors[m] = number(0)
             for m in range(len(cuts)):
                 vectors[m, : cuts[m]] = start[: cuts[m]]
+            column, end = reach[e, begin, 0], reach[e, begin + len(cuts) - 1, 1]
             for _ in range(steps):
-                column, end = reach[e, begin, 0], reach[e, begin + len(cuts) - 1, 1]
                 _products(strict[e], cuts, rows // length, column, end, vectors, backs, norms, lengths)
                 is_close = True
                 for m in range(len(cuts)):

@@ -76,10 +76,10 @@ class TridiagonalChunks:
 
     strict: Tensor  # T below its diagonal, divided by the scale, (E, r L, L); L a multiple of b
     scale: Tensor  # a power of 2, (E,)
+    reach: Tensor  # see `reach_of`, (E, L, 2)
     cores: Cores
     chunk: Tensor  # which of the chunks, (N,)
     scales: Tensor  # the scale of its operator, (N,)
-    reach: Tensor  # the first column of each H_i and the end of its rows, beyond which all are 0, (N, b, 2)
 
     @property
     def width(self) -> int:
@@ -109,9 +109,8 @@ class TridiagonalChunks:
     @property
     def ranks(self) -> Tensor:
         """The shorter side of each H_i without what is 0, (N, b)."""
-        position = (self.chunk * self.width % self.length)[:, None] + torch.arange(self.width)
-        columns, ends = self.reach.unbind(-1)
-        return torch.minimum(position - columns, ends - self.readouts * position)
+        position, (columns, ends) = torch.arange(self.length), self.reach.unbind(-1)
+        return self._everywhere(torch.minimum(position - columns, ends - self.readouts * position))
 
     @property
     def error(self) -> Tensor:
@@ -125,8 +124,8 @@ class TridiagonalChunks:
 
     def at(self, index: Tensor) -> TridiagonalChunks:
         """Some of the groups, which may repeat."""
-        some = (part[index] for part in (self.chunk, self.scales, self.reach))
-        return TridiagonalChunks(self.strict, self.scale, self.cores, *some)
+        whole = self.strict, self.scale, self.reach, self.cores
+        return TridiagonalChunks(*whole, self.chunk[index], self.scales[index])
 
     def squared_norms(self) -> Tensor:
         """‖H_i‖_F² as a sum of squares, (N, b)."""
@@ -152,7 +151,7 @@ class TridiagonalChunks:
             # it is not known.
             fourth = torch.from_numpy(self.cores.fourth).to(low).reshape(len(low), -1).repeat_interleave(self.width, -1)
             fourth = torch.where(fourth > 0, fourth, torch.inf)
-            strict, reach = self.strict, self.reach.reshape(len(low), -1, 2)
+            strict, reach = self.strict, self.reach
             if not positive.all():
                 strict, fourth, reach = strict[positive], fourth[positive], reach[positive]
             every = 1 if self.length <= _ALL else _EVERY
@@ -165,10 +164,10 @@ class TridiagonalChunks:
         """All singular values at chosen positions, (m, r L/(r + 1)), descending, zero-padded."""
         most = max(1, self.order // (self.readouts + 1))
         parts: list[Tensor] = []
-        for m, k, j in cast("list[list[int]]", torch.stack([group, self.chunk[group], offset], -1).tolist()):
+        for k, j in cast("list[list[int]]", torch.stack([self.chunk[group], offset], -1).tolist()):
             entry, number = divmod(k, self.length // self.width)
             i = number * self.width + j
-            column, end = cast("list[int]", self.reach[m, j].tolist())
+            column, end = cast("list[int]", self.reach[entry, i].tolist())
             sigma = singular_values(self.strict[entry, self.readouts * i : end, column:i]) * self.scale[entry]
             parts.append(torch.nn.functional.pad(sigma, (0, most - sigma.shape[0])))
         return torch.stack(parts)
@@ -259,8 +258,8 @@ def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None)
             end_if_unwanted()
             add_chunk(strict.numpy(), gram, k, half, bool(wanted[k]), begins[k], int(limits[k]), *parts)
     cores = Cores(np.tile(of_past, E), first, *(part.reshape(-1, *part.shape[2:]) for part in parts))
-    given = torch.arange(E * chunks), scale.repeat_interleave(chunks), reach.reshape(-1, width, 2)
-    return TridiagonalChunks(strict, scale, cores, *given)
+    given = torch.arange(E * chunks), scale.repeat_interleave(chunks)
+    return TridiagonalChunks(strict, scale, reach, cores, *given)
 
 
 def reach_of(strict: Tensor, rows: int) -> Tensor:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from statistics import fmean, median
 from typing import Any
 
-import torch
-
-from statesize.io.steps import Plan, PlannedStep
+from statesize.io.steps import Plan, PlannedStep, evenly_spread
 from statesize.io.text import counted
-from statesize.lab.mixers.model import LanguageModel
-from statesize.lab.studies.engine.grid import INTERVENTIONS, TrainingRun
+from statesize.lab.studies.engine.grid import TrainingRun
 from statesize.lab.studies.engine.study import Grid, Study
 from statesize.lab.studies.engine.table import Row
+from statesize.lab.studies.engine.training import on_its_own, untrained_model
 from statesize.lab.training.loop import train_in_memory
-from statesize.parallel.threads import one_torch_thread
 
 CarryOut = Callable[[Any], list[Row]]
 
@@ -50,7 +47,10 @@ def study_plan(study: Study, grid: Grid, on_progress: Callable[[int, int, str], 
     kinds = defaultdict[str, list[Any]](list)
     for run in grid.runs:
         kinds[run.kind].append(run)
-    timed = {kind: _spread(runs, _RUNS if isinstance(runs[0], TrainingRun) else 1) for kind, runs in kinds.items()}
+    timed = {
+        kind: [runs[at] for at in evenly_spread(_RUNS if isinstance(runs[0], TrainingRun) else 1, len(runs))]
+        for kind, runs in kinds.items()
+    }
     total, done, steps = sum(map(len, timed.values())), 0, list[PlannedStep]()
     for kind, some in timed.items():
         seconds = list[float]()
@@ -62,11 +62,6 @@ def study_plan(study: Study, grid: Grid, on_progress: Callable[[int, int, str], 
         steps.append(PlannedStep(kind, len(kinds[kind]), len(kinds[kind]) * fmean(seconds)))
     work = f"{counted(len(grid.runs), 'run')}, one after another in this process, of which {total} were begun."
     return Plan(tuple(steps), sum(step.seconds for step in steps), work)
-
-
-def _spread(runs: Sequence[Any], count: int) -> list[Any]:
-    count = min(count, len(runs))
-    return [runs[(2 * index + 1) * len(runs) // (2 * count)] for index in range(count)]
 
 
 def _seconds(run: Any, carry_out: CarryOut) -> float:
@@ -94,9 +89,7 @@ def _took(run: Any, carry_out: CarryOut) -> float:
 
 def _step(run: TrainingRun) -> float:
     """Seconds of one step of training, the first left out."""
-    with one_torch_thread(), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(run.training.seed)
-        model = LanguageModel(run.model, torch.Generator().manual_seed(run.training.seed))
-        INTERVENTIONS[run.intervention](model)
-        ends = [time.perf_counter() for _ in train_in_memory(model, run.task, replace(run.training, steps=_STEPS))]
+    with on_its_own(run):
+        steps = train_in_memory(untrained_model(run), run.task, replace(run.training, steps=_STEPS))
+        ends = [time.perf_counter() for _ in steps]
     return median(after - before for before, after in pairwise(ends))
