@@ -12,6 +12,7 @@ from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.columns import few_cuts, sinks
 from statesize.measurement.settings import MARKED, Settings
+from statesize.operators import GatedConvolution
 from statesize.profiling import profile
 
 LENGTH = 40
@@ -179,3 +180,20 @@ def test_measure_takes_weights_and_leaves_out_first_columns():
 def test_weights_that_are_none_are_refused(weights):
     with pytest.raises(InputError, match="weights must be finite and at least 0"):
         measure(torch.eye(5), weights=weights)
+
+
+@pytest.mark.parametrize("batch", [(), (1,), (2,)])
+@pytest.mark.parametrize("length", [9, 400])
+def test_weights_with_another_batch_than_the_operator_are_refused(batch, length):
+    A, B, C = torch.rand(3, *batch, length, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    operators = (
+        Recurrence(A, B, C),
+        Convolution(A[..., :5, 0], length),
+        GatedConvolution(A[..., :5, 0], A[..., 0], B[..., 0]),
+        SoftmaxAttention(A, B, 1.0),
+        Dense(torch.eye(length, dtype=torch.float64).expand(*batch, -1, -1)),
+    )
+    for operator in operators:
+        with pytest.raises(InputError, match=r"of shape \(.*\) or one that expands to it, got \(4, "):
+            measure(operator, weights=torch.ones(4, length), positions=[length // 2])
+        assert measure(operator, weights=torch.ones(length), positions=[length // 2]).entropy.shape == (*batch, 1)

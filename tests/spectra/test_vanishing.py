@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from statesize.measurement.measurement import measure
-from statesize.operators import Dense
+from statesize.operators import Dense, SoftmaxAttention
 
 
 def noise(seed, size, scale, corner=None):
@@ -40,3 +40,39 @@ def test_bounds_hold_the_counts(name, accuracy, engine):
         assert bool((found.relative_lower[place] <= relative).all())
         assert bool((relative <= found.relative_upper[place]).all())
         assert found.lower[place, 0] <= int((values > tau).sum()) <= found.upper[place, 0]
+
+
+def hidden_attention(length):
+    """Attention whose later keys outweigh the earlier ones by e^400, so that squares of its block are 0."""
+    query, key = torch.randn(2, length, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    bias = torch.zeros(length, dtype=torch.float64)
+    bias[length // 2 :] = 400.0
+    return SoftmaxAttention(query, key, 0.3, key_bias=bias)
+
+
+BESIDE_A_DIAGONAL = Dense(torch.eye(80, dtype=torch.float64) + noise(0, 80, 1e-170))
+
+
+@pytest.mark.parametrize("operator", [hidden_attention(80), BESIDE_A_DIAGONAL])
+@pytest.mark.parametrize("outputs", [("counts",), ("entropy",), ("counts", "entropy")])
+def test_a_block_whose_squares_vanish_is_decomposed(operator, outputs):
+    found, exact = (
+        measure(operator, positions=[40], relative_tolerances=[0.01], outputs=outputs, engine=name)
+        for name in ("gram", "dense")
+    )
+    if "counts" in outputs:
+        assert found.relative_count.equal(exact.relative_count)
+        assert exact.relative_count > 1
+    if "entropy" in outputs:
+        assert bool((found.entropy - exact.entropy).abs() <= found.entropy_bound + exact.entropy_bound)
+        assert exact.entropy > 1
+
+
+def test_products_say_that_they_know_nothing_of_a_block_whose_squares_vanish():
+    operator = hidden_attention(80)
+    found, exact = (measure(operator, positions=[40], engine=name) for name in ("implicit", "dense"))
+    assert torch.allclose(found.norm, exact.norm, rtol=1e-9, atol=0)
+    assert found.error_bound >= found.norm > 0
+    assert bool((found.relative_lower <= exact.relative_count).all())
+    assert bool((exact.relative_count <= found.relative_upper).all())
+    assert not found.converged

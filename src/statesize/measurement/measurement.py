@@ -85,8 +85,8 @@ def measure(
             says where bounds are wider than requested.
         memory: Bytes that the engine may hold at once, as a number or such as "4GB"; more batch entries than fit are
             measured in turn.
-        weights: w, (..., L), at least 0: H_i diag(w) is measured in place of H_i, such as the norms of what enters at
-            each position (Kobayashi et al. 2020); None takes ones.
+        weights: w, (L,) or with the batch shape before it, at least 0: H_i diag(w) is measured in place of H_i, such as
+            the norms of what enters at each position (Kobayashi et al. 2020); None takes ones.
         skip_first: First columns of T that are left out, such as that of an attention sink.
 
     Returns:
@@ -198,8 +198,12 @@ def _weighted(operator: Operator, weights: Tensor | None, skip_first: int) -> Op
         return operator
     ones = torch.ones(operator.length, dtype=torch.float64, device=operator.device)
     w = ones if weights is None else torch.as_tensor(weights).to(ones)
-    if w.shape[-1:] != ones.shape or not bool(((w >= 0) & w.isfinite()).all()):
-        refuse("weights", f"finite and at least 0, of shape (..., {operator.length})", w, "Give one for each column.")
+    batch, own = operator.batch_shape, w.shape[:-1]
+    fits = w.shape[-1:] == ones.shape and len(own) <= len(batch)
+    fits = fits and all(one in (1, other) for one, other in zip(own[::-1], batch[::-1], strict=False))
+    if not fits or not bool(((w >= 0) & w.isfinite()).all()):
+        wanted = f"finite and at least 0, of shape {(*batch, operator.length)} or one that expands to it"
+        refuse("weights", wanted, w if fits else tuple(w.shape), "Give one for each column.")
     return operator.weighted(torch.cat([torch.zeros_like(w[..., :skip_first]), w[..., skip_first:]], -1))
 
 

@@ -102,7 +102,7 @@ class Operator(ABC):
         """T diag(w): every column of T times a weight, such as the norm of what enters there (Kobayashi et al. 2020).
 
         Args:
-            weights: w, (..., L), which broadcasts with the batch shape.
+            weights: w, (..., L), which expands to the batch shape.
 
         Returns:
             An operator of the same length and state size.

@@ -181,3 +181,15 @@ def test_only_long_attention_is_left_to_it() -> None:
     for length, positions, name in ((700, 4, "gram"), (16_385, 4, "implicit"), (16_385, [200, 16_000], "gram")):
         operator = attention(length, 32, 0)
         assert choose_engine(operator, make_cut(length, positions), ("entropy",)).name == name
+
+
+@pytest.mark.parametrize(("length", "width"), [(40, 2), (200, 4)])
+def test_thresholds_below_the_error_leave_all_counts_open(length: int, width: int) -> None:
+    for seed in range(5):
+        operator, ratios = attention(length, width, seed, 0.2), (1e-9, 1e-11, 1e-12)
+        asked = {"tolerances": ratios, "relative_tolerances": ratios, "positions": [length // 2]}
+        found, exact = (measure(operator, engine=name, **asked) for name in ("implicit", "dense"))
+        assert bool((found.upper == length // 2).all())
+        assert bool((found.relative_upper == length // 2).all())
+        assert bool((found.relative_lower <= exact.relative_upper).all())
+        assert not found.converged.any()

@@ -34,13 +34,13 @@ ALL = ("key_bias", "sink", "soft_cap")
 def test_products_are_those_of_the_blocks(length: int, window: int | None, parts: tuple[str, ...]) -> None:
     attention = head(length, window, parts)
     positions = sorted({1, 2, length // 3, length // 2, length - 1})
-    (factors, squares), T = factorised(attention, positions), attention.dense()
+    (factors, logarithms), T = factorised(attention, positions), attention.dense()
     rows = AttentionRows([factors], positions, side_by_side=False)
     given = [vectors(place % 3, i) for place, i in enumerate(positions)]
-    for i, x, product, square in zip(positions, given, rows.gram(given), squares, strict=True):
+    for i, x, product, logarithm in zip(positions, given, rows.gram(given), logarithms, strict=True):
         H = T[i:, :i]
         torch.testing.assert_close(product, x @ H.mT @ H, rtol=0, atol=1e-13)
-        torch.testing.assert_close(square, H.square().sum(), rtol=1e-12, atol=0)
+        torch.testing.assert_close(logarithm.exp(), H.square().sum(), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("window", [None, 40])
@@ -107,11 +107,11 @@ def test_extreme_scores_do_not_overflow() -> None:
     query, key = (300 * torch.randn(50, 3, generator=g, dtype=torch.float64) for _ in range(2))
     attention = SoftmaxAttention(query, key, 1.0)
     H = attention.dense()[20:, :20]
-    x, (factors, (square,)) = vectors(2, 20), factorised(attention, [20])
+    x, (factors, (logarithm,)) = vectors(2, 20), factorised(attention, [20])
     torch.testing.assert_close(
         AttentionRows([factors], [20], side_by_side=False).gram([x])[0], x @ H.mT @ H, rtol=0, atol=1e-9
     )
-    torch.testing.assert_close(square, H.square().sum(), rtol=1e-9, atol=0)
+    torch.testing.assert_close(logarithm.exp(), H.square().sum(), rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("sharpness", [0.05, 0.7, 8.0])

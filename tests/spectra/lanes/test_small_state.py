@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from oracles.agreement import agree
 from oracles.recurrences import random_recurrence
 
+from statesize.measurement.measurement import measure
 from statesize.operators import Recurrence
 from statesize.spectra.cut import make_cut
 from statesize.spectra.exact.dense import DenseEngine
@@ -21,6 +22,36 @@ def test_agrees_with_the_definition(structure: str, seed: int, length: int, stat
     assert bool((error <= fast.error_bound + plain.error_bound).all())
     assert bool((fast.error_bound <= 1e-7 * plain.values[..., 0].clamp(min=1e-300)).all())
     agree(fast, plain)
+
+
+@pytest.mark.parametrize("states", [4, 16])
+@pytest.mark.parametrize("decay", [0.1, 0.3])
+def test_a_state_that_fades_below_all_squares_leaves_the_others_as_they_are(states: int, decay: float) -> None:
+    # Tokens that write nothing, such as padding, take what the first state holds through all small numbers.
+    g = torch.Generator().manual_seed(1)
+    A, B, C = (
+        torch.full((400, states), 0.999),
+        torch.randn(400, states, generator=g),
+        torch.randn(400, states, generator=g),
+    )
+    A[:, 0], B[states + 4 :] = decay, 0
+    held_to_the_definition(Recurrence(A, B, C))
+
+
+@pytest.mark.parametrize("exponent", range(-166, -140, 2))
+@pytest.mark.parametrize("shown", [1.0, 1e-60])
+def test_a_state_that_is_written_so_small_that_its_squares_vanish(exponent: int, shown: float) -> None:
+    g = torch.Generator().manual_seed(0)
+    B, C = torch.randn(2, 50, 4, generator=g, dtype=torch.float64)
+    B[:, 0], C[:, 0] = B[:, 0] * 10.0**exponent, C[:, 0] * shown
+    held_to_the_definition(Recurrence(torch.full((50, 4), 0.9, dtype=torch.float64), B, C))
+
+
+def held_to_the_definition(recurrence: Recurrence) -> None:
+    found, exact = (measure(recurrence, engine=name, relative_tolerances=[1e-3]) for name in ("small_state", "dense"))
+    assert bool(((found.entropy - exact.entropy).abs() <= found.entropy_bound + exact.entropy_bound).all())
+    assert torch.allclose(found.norm, exact.norm, rtol=1e-12)
+    assert bool(((found.relative_lower <= exact.relative_upper) & (exact.relative_lower <= found.relative_upper)).all())
 
 
 @pytest.mark.parametrize("states", [1, 16, 32])

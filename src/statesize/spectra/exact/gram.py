@@ -15,11 +15,11 @@ from statesize.parallel.threads import end_if_unwanted
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import Counts, HankelBlocks
 from statesize.spectra.exact.dense import DenseEngine, block_spectra
-from statesize.spectra.spectrum import ROUND_OFF, UNDERFLOW, effective_rank, entropy_bound, frobenius_norm
+from statesize.spectra.spectrum import ROUND_OFF, UNDERFLOW, effective_rank, entropy_bound, frobenius_norm, largest
 
 _linalg = cast("Any", torch.linalg)
 # Columns of HᵀH that one product makes, as far as the diagonal: half of them are never made.
-_COLUMNS = 512
+_COLUMNS = 128
 _Answer = TypeVar("_Answer")
 
 
@@ -54,6 +54,9 @@ class GramBlocks(HankelBlocks):
         self._decomposed = [False] * len(cut.positions)
         for place, position in enumerate(cut.positions):
             self._set(place, *_gram_values(take(position)))
+            if bool(((largest(self._values) <= self.error_bound) & (self.error_bound > 0))[..., place].any()):
+                # Its squares are lost to underflow.
+                self._decompose(place)
 
     def norms(self) -> Tensor:
         """‖H_i‖_F, (..., P)."""
@@ -129,5 +132,6 @@ def _gram_values(block: Tensor) -> tuple[Tensor, Tensor]:
     # The product and the decomposition put each σ² off by at most this, and |σ̂ − σ| = |σ̂² − σ²| / (σ̂ + σ).
     off = ROUND_OFF * torch.finfo(torch.float64).eps * (energy + n**0.5 * squares[..., :1])
     values = squares.sqrt()
-    errors = torch.minimum(off.sqrt(), off / values.clamp(min=UNDERFLOW)) + UNDERFLOW * (energy > 0)
+    holds = block.ne(0).any(-1).any(-1, keepdim=True) if bool((energy == 0).any()) else energy > 0
+    errors = torch.minimum(off.sqrt(), off / values.clamp(min=UNDERFLOW)) + UNDERFLOW * holds.double()
     return values, errors

@@ -74,14 +74,14 @@ class AttentionFactors:
 
 
 def factorised(head: SoftmaxAttention, positions: Sequence[int]) -> tuple[AttentionFactors, Tensor]:
-    """The factors of one head, and ‖H_i‖_F² at ascending positions, (P,), all in float64."""
+    """The factors of one head, and ln ‖H_i‖_F² at ascending positions, (P,), all in float64."""
     left, right, length = head.query * head.scale, head.key, head.length
     if head.key_bias is not None:
         left, right = pad(left, (0, 1), value=1.0), torch.cat([right, head.key_bias[:, None]], -1)
     uncapped = left.shape[-1] - head.query.shape[-1]
     window = head.window or length
     sums = left.new_empty(length)
-    energy = left.new_zeros(len(positions))
+    energy = left.new_full((len(positions),), -torch.inf)
     for top, bottom in itertools.pairwise(sorted({*positions, *range(0, length, ROWS), length})):
         end_if_unwanted()
         reached = [position for position in positions if position <= top]
@@ -95,10 +95,10 @@ def factorised(head: SoftmaxAttention, positions: Sequence[int]) -> tuple[Attent
         sums[top:bottom] = logarithms.logsumexp(0)
         if head.sink is not None:
             sums[top:bottom] = torch.logaddexp(sums[top:bottom], head.sink)
-        energies = (squares - 2 * sums[top:bottom]).exp().sum(-1).cumsum(0)
+        energies = (squares - 2 * sums[top:bottom]).logsumexp(-1).logcumsumexp(0)
         for row, position in enumerate(reached):
             if position > first:
-                energy[row] += energies[ends.index(position) - 1]
+                energy[row] = energy[row].logaddexp(energies[ends.index(position) - 1])
     left, right = torch.cat([left, -sums[:, None]], -1), pad(right, (0, 1), value=1.0)
     return AttentionFactors(left, right, window, uncapped + 1, head.soft_cap), energy
 

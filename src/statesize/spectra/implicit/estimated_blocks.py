@@ -36,25 +36,30 @@ class Estimated:
     square: float
     limit: int
 
+    @property
+    def error_bound(self) -> float:
+        """δ of every σ; all that is known of them where their squares are lost to underflow is that ‖H‖_F is more."""
+        return self.estimate.space.error_bound if self.square else self.norm
+
     def count_above(self, threshold: float) -> tuple[int, int]:
         """The least and largest number of σ above a threshold."""
-        if not self.square:
+        space, exact, error = self.estimate.space, self.estimate.exact, self.error_bound
+        if not self.norm:
             return 0, 0
-        space, exact = self.estimate.space, self.estimate.exact
-        sigma, error = space.ritz if exact else space.nystrom, space.error_bound
+        sigma = space.ritz if exact else space.nystrom
         least = int((sigma > threshold + error).sum())
-        above = max(threshold - error, 0.0)
+        if threshold <= error:
+            # Any of them may be above.
+            return least, self.limit
+        above = threshold - error
         if exact:
             return least, min(int((sigma > above).sum()), self.limit)
-        most = self.limit
         rest = max(0.0, self.square - float(sigma.square().sum()))
-        if above:
-            # H = P H + (I − P) H with the projection P on the space's image: by Weyl, σ² of the sum is above τ² as
-            # often as that of the first part is above τ² − s² and that of the second above s², which is rest / s² times
-            # at most.
-            shares = torch.linspace(0.05, 1.0, 20, dtype=torch.float64) * above**2
-            apart = (sigma.square() > above**2 - shares[:, None]).sum(-1) + torch.floor(rest / shares)
-            most = min(self.limit, int(apart.min()))
+        # H = P H + (I − P) H with the projection P on the space's image: by Weyl, σ² of the sum is above τ² as often as
+        # that of the first part is above τ² − s² and that of the second above s², which is rest / s² times at most.
+        shares = torch.linspace(0.05, 1.0, 20, dtype=torch.float64) * above**2
+        apart = (sigma.square() > above**2 - shares[:, None]).sum(-1) + torch.floor(rest / shares)
+        most = int(apart.clamp(max=self.limit).min())
         low, high = self._probable(threshold)
         return max(least, min(low, most)), min(most, max(high, least))
 
@@ -115,7 +120,7 @@ class EstimatedBlocks(HankelBlocks):
     @property
     def error_bound(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
         """δ of the singular values that are computed, (..., P)."""
-        return self._gathered(lambda block: block.estimate.space.error_bound)
+        return self._gathered(lambda block: block.error_bound)
 
     def norms(self) -> Tensor:
         """‖H_i‖_F, (..., P)."""

@@ -133,14 +133,14 @@ class AttentionBlocks(EstimatedBlocks):
         """What is known of H_i, of heads one below another, at ascending positions, by whichever side is smaller."""
         made = [factorised(head, self._positions) for head in heads]
         factors, length = [one for one, _ in made], heads[0].length
-        squares = [float(square) for square in torch.stack([energy for _, energy in made]).sum(0)]
+        energies = torch.stack([energy for _, energy in made]).logsumexp(0)
+        squares, norms = ([float(one) for one in part.exp()] for part in (energies, energies / 2))
         # A bias such as that of ALiBi grows with the length, and is more than single precision can subtract.
         single = length >= self._engine.single_from and heads[0].key_bias is None and not self._engine.holds
         # Where torch multiplies in TF32 or bfloat16, no bound says what scores lose.
         if single and torch.get_float32_matmul_precision() == "highest":
             factors = [one.single() for one in factors]
         early, late = _sides(self._positions, length, self._readouts)
-        norms = [square**0.5 for square in squares]
         estimates = self._of_sides(factors, early, norms[: len(early)], side_by_side=False)
         if late:
             # Where one head stands under another, their transposes stand side by side.

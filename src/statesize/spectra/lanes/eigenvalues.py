@@ -28,13 +28,15 @@ load_all, splat_all, _ = lane_functions(WIDTH * GROUPS)
 # Squared subdiagonal entries that are taken for 0, for matrices of trace 1.
 _NEGLIGIBLE = 1e-33
 _SWEEPS = 60
+LOSSY = 1e-200
+"""Sums of squares below this may have lost digits to underflow."""
 
 
 @compile_lanes
 def tridiagonalise(matrix: Array, n: int, group: int, diagonal: Array, squares: Array, work: Array) -> None:
     """One group of symmetric matrices (n · n · 8) by Householder reflections into the g-th of 4 groups of results."""
     # n is a constant of the arrays; lower triangles are used, and destroyed; work (2 n · 8).
-    zero = splat(0.0)
+    zero, lossy = splat(0.0), splat(LOSSY)
     for k in range(n - 2):
         m, corner = n - k - 1, (k + 1) * (n + 1)
         tail = zero
@@ -48,8 +50,9 @@ def tridiagonalise(matrix: Array, n: int, group: int, diagonal: Array, squares: 
         first = where_positive(x, x + norm, x - norm)
         store(work, 0, first)
         length = tail + first * first
-        scale = where_positive(length, splat(2.0) / length, zero)
-        store(squares, k * GROUPS + group, square)
+        # What is so small beside a trace of 1 is left out: its reflection would not keep the size of the rest.
+        scale = where_positive(square - lossy, splat(2.0) / length, zero)
+        store(squares, k * GROUPS + group, where_positive(square - lossy, square, zero))
         store(diagonal, k * GROUPS + group, load(matrix, corner - n - 1))
         _reflect(matrix, n, m, corner, scale, work)
     store(diagonal, (n - 1) * GROUPS + group, load(matrix, n * n - 1))

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from statesize.spectra.lanes.eigenvalues import (
     GROUPS,
+    LOSSY,
     WIDTH,
     Array,
     load,
@@ -33,7 +34,7 @@ def factor_size(n: int) -> int:
 def append(source: Array, from_: int, target: Array, to: int, scale: Array, row: Array, n: int) -> Any:
     """R of qr([R₀ Diag(scale); row]) by Givens rotations into a buffer that may be its own; returns ‖R‖_F."""
     # source holds R₀ from `from_` on; scale and row (n · 8), the row is destroyed.
-    zero, one = splat(0.0), splat(1.0)
+    zero, one, small, larger, smaller = splat(0.0), splat(1.0), splat(LOSSY), splat(2.0**600), splat(2.0**-600)
     total, k = zero, 0
     for r in range(n):
         if r % 2:
@@ -41,11 +42,14 @@ def append(source: Array, from_: int, target: Array, to: int, scale: Array, row:
             k += 1
         x, y = load(source, from_ + k) * load(scale, r), load(row, r)
         square = x * x + y * y
-        h = square_root(square)
+        total = total + square
+        # A square near underflow has lost digits, and a rotation by them would change the length of its rows.
+        lossy = small - square
+        x, y = where_positive(lossy, x * larger, x), where_positive(lossy, y * larger, y)
+        h = square_root(where_positive(lossy, x * x + y * y, square))
         inverse = one / h
         cosine, sine = where_positive(h, x * inverse, one), where_positive(h, y * inverse, zero)
-        store(target, to + k, h)
-        total = total + square
+        store(target, to + k, where_positive(lossy, h * smaller, h))
         k += 1
         for i in range(r + 1, n):
             p, q = load(source, from_ + k) * load(scale, i), load(row, i)
