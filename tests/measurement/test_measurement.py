@@ -11,7 +11,7 @@ from oracles.recurrences import STRUCTURES, random_recurrence
 from statesize.errors import EngineError, InputError
 from statesize.measurement.measurement import hankel_singular_values, measure
 from statesize.measurement.result import facts
-from statesize.operators import Convolution, Dense, Recurrence, SoftmaxAttention
+from statesize.operators import Convolution, Dense, Recurrence, SoftmaxAttention, StateSpace
 from statesize.spectra.cut import make_cut
 from statesize.spectra.dispatch import ENGINES
 
@@ -37,6 +37,18 @@ def test_ess_is_between_zero_and_the_ceiling(structure: str, seed: int, length: 
     assert bool((found.lower <= found.count).all())
     assert bool((found.entropy <= found.ceiling + found.entropy_bound + 1e-12).all())
     assert bool((found.entropy >= 0).all())
+
+
+@pytest.mark.parametrize("engine", ["square_root", "tridiagonal", "streaming"])
+def test_counts_of_what_is_left_open_end_at_the_ceiling(engine: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    B, C = torch.randn(1, 3, generator=g, dtype=torch.float64), torch.randn(2, 1, generator=g, dtype=torch.float64)
+    space = StateSpace(torch.full((1, 1), 0.9, dtype=torch.float64), B, C, length=33)
+    found = measure(space, [1e-19], [1e-2, 1e-10, 1e-14], positions=[11], engine=engine, count_accuracy=0.9)
+    assert found.ceiling.tolist() == [1]
+    for counts in (found.lower, found.count, found.upper, found.relative_count, found.relative_upper):
+        assert bool((counts <= 1).all())
+    assert found.relative_lower.tolist() == [[1, 1, 1]]
 
 
 @given(structures, seeds, lengths, state_sizes, engines)

@@ -132,10 +132,15 @@ def measure_at(
     if bracketed and bool((answers["relative_upper"] > answers["relative_lower"]).any()):
         used += " (bracketed)"
     capacity = Capacity.at(cut, operator.state_size().cpu(), operator.inputs, operator.outputs)
+    # What an engine leaves open ends at the ceiling; more than that is no rounding, and stays.
+    most = capacity.ceiling
     if "entropy" in answers:
-        # What an engine leaves open ends at the ceiling; more than that is no rounding, and stays.
-        entropy, bound, most = answers["entropy"], answers["entropy_bound"], capacity.ceiling
+        entropy, bound = answers["entropy"], answers["entropy_bound"]
         answers["entropy"] = torch.where(entropy - bound <= most, entropy.minimum(most.double()), entropy)
+    for kind in ("", "relative_") if "counts" in outputs else ():
+        rest = answers[f"{kind}lower"] <= most[..., None]
+        for name in (f"{kind}count", f"{kind}upper"):
+            answers[name] = torch.where(rest, answers[name].minimum(most[..., None]), answers[name])
     return Measurement(
         positions=torch.tensor(cut.positions, dtype=torch.int64),
         tolerances=tau,
