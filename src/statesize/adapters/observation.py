@@ -54,6 +54,7 @@ class ModuleStack:
     frames: list[Frame] = field(default_factory=list[Frame])  # one for each
     exact: bool = False  # whether they compute in float64 throughout, for the T that is measured
     closed: bool = False  # whether what torch's public functions do now is no mixing of the model's own
+    sequences: int = 1  # number of texts that the model runs over
 
     @contextmanager
     def watching(self, on_leave: Leave | None = None) -> Generator[Self]:

@@ -98,7 +98,7 @@ def record_calls(
     model = forward.model
     named = {name or class_of(module).__name__: module for name, module in forward.parts}
     mixers, impulse_layers = set(own.values()), {named[name] for name in by_impulses}
-    running = ModuleStack(forward.parts, forward.length)
+    running = ModuleStack(forward.parts, forward.length, sequences=forward.sequences)
     recorder = _Recorder(forward, running, mixers, impulse_layers, short_convolutions)
     try:
         hidden = forward.hidden(
@@ -166,7 +166,7 @@ def rerun(
 
     arguments = (call.args, call.kwargs) if dtype is None else at_least((call.args, call.kwargs), dtype)
     parts = named_parts(call.module, call.name)
-    running = ModuleStack(parts, forward.length, exact=dtype is torch.float64)
+    running = ModuleStack(parts, forward.length, exact=dtype is torch.float64, sequences=forward.sequences)
     output = observed(
         forward.model,
         lambda: sampled(returned_tensor(call.module(*arguments[0], **arguments[1]), arguments, forward.length)),
@@ -236,6 +236,13 @@ class _Recorder:
                         if self.forward.is_of_frames
                         else ""
                     )
+                )
+            texts = self.forward.sequences
+            if (count := len(observation.values)) not in (1, texts):
+                raise ModelError(
+                    f"Mixer {observation.name} mixes values of {count} sequences, and the model reads {texts}: the "
+                    "first dimension of its maps counts something else, such as heads or streams. Measure one text at "
+                    "a time."
                 )
         except ModelError as error:
             self.refused.setdefault(frame.name, str(error))

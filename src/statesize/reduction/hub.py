@@ -116,11 +116,12 @@ def observe(model: nn.Module, input_ids: Inputs, take: Callable[[Observation], N
     """Run a model once and call a function with the observation of each mixer."""
     model = measurable(model)
     forward = Forward.of(model, input_ids)
+    running = ModuleStack(forward.parts, forward.length, sequences=forward.sequences)
 
     def record(make: Callable[[], Observation], product: Product | None = None) -> None:
         take(make())
 
-    forward.hidden(observed, running=ModuleStack(forward.parts, forward.length), record=record, sources=forward.sources)
+    forward.hidden(observed, running=running, record=record, sources=forward.sources)
 
 
 class HubModel(Reducible):

@@ -8,7 +8,7 @@ from oracles.attention_models import UNREGISTERED, attention_model, token_ids
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize import capture
+from statesize import capture, profile
 
 # For each family: attention module, part that makes the values, first value channel of each head in its output (seen
 # as a view), part that takes the mixed values.
@@ -175,3 +175,81 @@ def test_arguments_by_name_and_a_softmax_of_integers():
     (item,) = capture(nn.Sequential(nn.Embedding(64, 8), Attention()), token_ids())
     assert item.faithfulness < 1e-5
     torch.testing.assert_close(item.operator.dense().sum(-1), torch.ones(2, 2, 21, dtype=torch.float64))
+
+
+class HeadsFirst(nn.Module):
+    """Attention whose maps are (sequence × head, L, L); it takes positions of all texts, or one text, in some order."""
+
+    heads = 4
+
+    def __init__(self, arranged):
+        super().__init__()
+        self.projections = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+        self.arranged = arranged
+
+    def forward(self, first, second=None):
+        hidden = first if second is None else second
+        texts = {
+            "position first": lambda: hidden.transpose(0, 1),
+            "rows": lambda: hidden.unflatten(0, (first, -1)),
+            "one text": lambda: hidden[None],
+        }.get(self.arranged, lambda: hidden)()
+        parts = (part(texts).unflatten(-1, (self.heads, -1)).transpose(1, 2).flatten(0, 1) for part in self.projections)
+        query, key, value = parts
+        scores = torch.bmm(query, key.mT)
+        scores = scores.masked_fill(torch.ones_like(scores).triu(1) > 0, -torch.inf)
+        self.maps = torch.softmax(scores, -1)
+        mixed = torch.bmm(self.maps, value).unflatten(0, (len(texts), -1)).transpose(1, 2).flatten(2)
+        return {
+            "position first": lambda: mixed.transpose(0, 1),
+            "rows": lambda: mixed.flatten(0, 1),
+            "one text": lambda: mixed[0],
+        }.get(self.arranged, lambda: mixed)()
+
+
+class AroundHeadsFirst(nn.Module):
+    def __init__(self, arranged):
+        super().__init__()
+        self.embedding, self.layer, self.arranged = nn.Embedding(64, 8), HeadsFirst(arranged), arranged
+
+    def forward(self, ids):
+        hidden, length = self.embedding(ids), ids.shape[1]
+        return {
+            "position first": lambda: self.layer(hidden.transpose(0, 1)).transpose(0, 1),
+            "positions beside": lambda: self.layer(torch.arange(float(length)), hidden),
+            "mask beside": lambda: self.layer(torch.ones(length, length).tril(), hidden),
+            "rows": lambda: self.layer(len(ids), hidden.flatten(0, 1)).unflatten(0, ids.shape),
+            "one text": lambda: torch.stack([self.layer(text) for text in hidden]),
+        }[self.arranged]()
+
+
+@pytest.mark.parametrize("texts", [1, 2])
+@pytest.mark.parametrize("arranged", ["position first", "positions beside", "mask beside", "rows", "one text"])
+def test_heads_are_told_from_texts_in_maps_that_have_one_dimension_for_both(arranged, texts):
+    torch.manual_seed(0)
+    model, ids = AroundHeadsFirst(arranged), token_ids()[:texts]
+    items = list(capture(model, ids))
+    calls, each = (texts, 1) if arranged == "one text" else (1, texts)
+    assert [tuple(item.operator.batch_shape) for item in items] == [(each, 4)] * calls
+    # The layer holds the maps of its last call.
+    maps = model.layer.maps.unflatten(0, (each, 4)) if model(ids) is not None else None
+    torch.testing.assert_close(items[-1].operator.dense().float(), maps, rtol=0, atol=1e-6)
+    assert len(profile(model, ids).ess("layer").columns) > 0
+
+
+def test_maps_whose_first_dimension_counts_heads_are_those_of_each_text():
+    class Swapped(HeadsFirst):
+        def forward(self, hidden):
+            parts = (part(hidden).unflatten(-1, (4, -1)).permute(2, 0, 1, 3) for part in self.projections)
+            query, key, value = parts
+            scores = (query @ key.mT).masked_fill(torch.ones(21, 21).triu(1) > 0, -torch.inf)
+            self.maps = torch.softmax(scores, -1)
+            return (self.maps @ value).permute(1, 2, 0, 3).flatten(2)
+
+    torch.manual_seed(0)
+    model, ids = nn.Sequential(nn.Embedding(64, 8), Swapped("")), token_ids()
+    for texts in (ids[:1], ids):
+        (item,) = capture(model, texts)
+        assert tuple(item.operator.batch_shape) == (len(texts), 4)
+        maps = model[1].maps.transpose(0, 1) if model(texts) is not None else None
+        torch.testing.assert_close(item.operator.dense().float(), maps, rtol=0, atol=1e-6)

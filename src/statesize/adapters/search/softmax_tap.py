@@ -13,6 +13,7 @@ from torch import Tensor, nn, overrides
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from statesize.adapters.models.model_state import sequences_in
 from statesize.adapters.models.precision import arithmetic_of, at_least, is_low
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product
 from statesize.adapters.search.plain_attention import UNSEEN, PlainAttention, is_band, relative_to_last
@@ -168,11 +169,10 @@ class SoftmaxTap(TorchFunctionMode):
 
 def _sequences(running: ModuleStack, shape: Sequence[int]) -> int:
     """Sequences of a map, whose first dimension counts sequences, or those times heads."""
-    if len(shape) > 3:
-        return shape[0]
     frame = running.frame
-    hidden = next((part for part in (*frame.args, *frame.kwargs.values()) if isinstance(part, Tensor)), None)
-    return shape[0] if hidden is None or not hidden.ndim or shape[0] % hidden.shape[0] else hidden.shape[0]
+    sequences = sequences_in((frame.args, frame.kwargs), running.sequences, running.length)
+    is_by_both = len(shape) > 3 and sequences > 1
+    return shape[0] if is_by_both or shape[0] % sequences else sequences
 
 
 def _is_map(result: object) -> bool:
