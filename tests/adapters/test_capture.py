@@ -321,3 +321,33 @@ def test_a_multiplicity_that_is_no_count_is_refused(model, channels):
     model.layers[1].multiplicity = channels
     with pytest.raises(InputError, match=r"^multiplicity of layers\.1 must be a whole number of at least 1, got"):
         capture(model, torch.zeros(1, 5, dtype=torch.int64))
+
+
+class Squared(LinearMixer):
+    """Nothing but the layer itself says its T."""
+
+    operator = None
+
+    def forward(self, hidden):
+        query, key, value = self.parts(hidden)
+        return self.output(((query @ key.mT).square().tril() @ value).transpose(1, 2).flatten(2))
+
+
+class Softmax(Squared):
+    def forward(self, hidden):
+        mixed = nn.functional.scaled_dot_product_attention(*self.parts(hidden), is_causal=True)
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("layer", [LinearMixer, Squared, Softmax])
+def test_what_another_hook_adds_to_a_layer_s_input_is_added_once(layer, ids):
+    torch.manual_seed(0)
+    model, steering = nn.Sequential(nn.Embedding(11, 6), nn.Identity(), layer()).eval(), torch.randn(6)
+    with model[1].register_forward_hook(lambda _, args, output: output + steering.to(output)):
+        (expected,) = capture(model, ids)
+        expected = expected.operator.dense()
+    with model[2].register_forward_pre_hook(lambda _, args: (args[0] + steering.to(args[0]),)):
+        (steered,) = capture(model, ids)
+        torch.testing.assert_close(steered.operator.dense(), expected, rtol=1e-6, atol=1e-7)
+    (plain,) = capture(model, ids)
+    assert not torch.allclose(plain.operator.dense(), expected, rtol=0.01)

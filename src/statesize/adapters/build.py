@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import cast
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -24,6 +24,7 @@ from statesize.adapters.observation import (
     Observation,
     Units,
     declared_sizes,
+    in_this_thread,
     nothing,
 )
 from statesize.adapters.runs import bare
@@ -190,15 +191,21 @@ def from_observation(name: str, observation: Observation, difference: float, agr
 def from_method(described: FoundMixer, call: Call, forward: Forward, *, check: bool) -> Captured:
     """What a mixer's own method `operator` captures."""
     # check: Whether it is compared with what the layer computes.
-    name, mixer, hidden = described.name, call.module, first_argument(described.name, call.args, call.kwargs)
+    name, mixer = described.name, call.module
+
+    def entering(dtype: torch.dtype) -> Tensor:
+        return first_argument(name, *_behind_hooks(call, forward, dtype))
+
+    hidden = entering(torch.float32)
     declares = hasattr(mixer, "multiplicity")
     # Only the comparison tells how many channels share one T where the layer does not.
     check = check or not (declares or mixer in _MULTIPLICITIES)
 
     def called(method: str, dtype: torch.dtype = torch.float32) -> object:
         def run() -> object:
-            return cast("Callable[[Tensor], object]", getattr(mixer, method))(at_least(hidden, dtype))
+            return cast("Callable[[Tensor], object]", getattr(mixer, method))(entered)
 
+        entered = entering(dtype)
         try:
             return bare(forward.model, run, mixer, lambda _: hold_at_least(mixer, dtype))
         except InputError as error:
@@ -270,6 +277,23 @@ def from_method(described: FoundMixer, call: Call, forward: Forward, *, check: b
         note=" ".join(filter(None, notes)),
         values=values,
     )
+
+
+def _behind_hooks(call: Call, forward: Forward, dtype: torch.dtype) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments that the forward method of a module takes: hooks may change those that the module is given."""
+    taken = [at_least((call.args, call.kwargs), dtype)]
+
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        taken.append((args, kwargs))
+
+    def attach(stack: ExitStack) -> None:
+        hold_at_least(call.module, dtype)
+        stack.callback(call.module.register_forward_pre_hook(in_this_thread(enter), with_kwargs=True).remove)
+
+    if vars(call.module)["_forward_pre_hooks"]:
+        args, kwargs = taken[0]
+        bare(forward.model, lambda: call.module(*args, **kwargs), call.module, attach)
+    return taken[-1]
 
 
 def _checked(name: str, call: Call, forward: Forward, called: Callable[..., object]) -> Checked:

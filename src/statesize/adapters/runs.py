@@ -96,7 +96,8 @@ Hook = Callable[..., object]
 def reading(enter: Mapping[nn.Module, Hook], leave: Mapping[nn.Module, Hook], stack: ExitStack) -> None:
     """Let functions read what enters modules, `enter(module, args, kwargs)`, and what leaves them."""
     for module, hook in enter.items():
-        stack.callback(module.register_forward_pre_hook(in_this_thread(hook), with_kwargs=True).remove)
+        # A module's other hooks change what they are given again when it runs alone.
+        stack.callback(module.register_forward_pre_hook(in_this_thread(hook), prepend=True, with_kwargs=True).remove)
     for module, hook in leave.items():
         stack.callback(module.register_forward_hook(in_this_thread(hook)).remove)
 
@@ -146,9 +147,10 @@ def observed(
     """
 
     def attach_all(stack: ExitStack) -> None:
-        stack.enter_context(running.watching(on_leave))
         if attach is not None:
             attach(stack)
+        # What reads the modules in front of all other hooks is told which of them runs.
+        stack.enter_context(running.watching(on_leave))
         cpu = torch.get_default_device().type == "cpu"
         for source in sources:
             stack.enter_context(source(running, record if cpu else on_cpu_by_default(record)))
