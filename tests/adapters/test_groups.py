@@ -9,6 +9,7 @@ from torch import nn
 
 import statesize as ss
 from statesize import capture
+from statesize.adapters.models.own_cache import UNEVEN, AttentionCache, grouped_by
 
 
 @pytest.mark.parametrize(
@@ -61,6 +62,82 @@ def test_heads_that_are_equal_in_uneven_runs_or_apart_are_no_groups(equal):
     (item,) = capture(model, token_ids())
     # Three runs of two; runs of three, two and one; of two and four.
     assert item.groups == (3 if equal == [1, 1, 0, 0, 1, 1] else 0)
+
+
+def fused(query, key, value):
+    return nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+
+
+def by_distance(query, key, value):
+    """No softmax of products of queries and keys alone."""
+    at = torch.arange(query.shape[2])
+    scores = query @ key.mT - 0.1 * (at[:, None] - at).abs().sqrt()
+    return scores.masked_fill(at[:, None] < at, -torch.inf).softmax(-1) @ value
+
+
+def without_softmax(query, key, value):
+    return torch.sigmoid(query @ key.mT).tril() @ value
+
+
+def with_a_state(query, key, value):
+    return (query @ key.mT).tril() @ value
+
+
+class Shared(nn.Module):
+    """Four query heads, which read two heads of keys and values, in turn or in pairs; and some read none of these."""
+
+    def __init__(self, attend, tiles, reads=None):
+        super().__init__()
+        self.projections, self.attend = nn.Linear(8, 32), attend
+        self.reads = reads or ([0, 1, 0, 1] if tiles else [0, 0, 1, 1])
+        self.heads = [0, 2, 1, 3] if tiles else [0, 1, 2, 3]
+
+    def forward(self, hidden):
+        query, key, value = self.projections(hidden).unflatten(-1, (8, 4)).transpose(1, 2).split([4, 2, 2], 1)
+        return self.attend(query[:, self.heads], key[:, self.reads], value[:, self.reads]).transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize("attend", [fused, by_distance, without_softmax, with_a_state])
+def test_heads_that_read_one_input_need_not_be_neighbours(attend):
+    models = []
+    for tiles in (False, True):
+        torch.manual_seed(0)
+        models.append(nn.Sequential(nn.Embedding(64, 8), Shared(attend, tiles)))
+    (pairs,), (tiled,) = (capture(model, token_ids()) for model in models)
+    assert (pairs.groups, pairs.order) == (2, ())
+    assert pairs.state_size == tiled.state_size == (4 if attend is with_a_state else None)
+    assert (tiled.groups, tiled.order, tiled.state_bytes) == (2, (0, 2, 1, 3), pairs.state_bytes)
+    torch.testing.assert_close(tiled.group.dense(), pairs.group.dense(), rtol=0, atol=1e-7)
+    torch.testing.assert_close(tiled.operator.dense(), pairs.operator.dense()[:, [0, 2, 1, 3]], rtol=0, atol=1e-7)
+    (expected, together), (row, group) = (
+        (profile.summary_rows()[0], profile.groups().to_dict("records")[0])
+        for profile in (ss.profile(model, token_ids()) for model in models)
+    )
+    assert row["total_entropy"] == pytest.approx(expected["total_entropy"], rel=1e-5)
+    assert row["total_entropy"] < row["readout_total_entropy"]
+    assert group["joint_entropy"] == pytest.approx(together["joint_entropy"], rel=1e-5)
+
+
+@pytest.mark.parametrize("attend", [fused, by_distance, without_softmax, with_a_state])
+def test_a_note_says_that_heads_share_an_input_in_no_groups(attend):
+    torch.manual_seed(0)
+    uneven, even = (nn.Sequential(nn.Embedding(64, 8), Shared(attend, True, reads)) for reads in ([0, 0, 1, 0], None))
+    (item,) = capture(uneven, token_ids())
+    assert (item.groups, item.order) == (0, ())
+    assert UNEVEN in item.note
+    (item,) = capture(even, token_ids())
+    assert UNEVEN not in item.note
+
+
+def test_the_order_of_heads_of_stored_heads():
+    assert grouped_by("abab") == (2, (0, 2, 1, 3))
+    assert grouped_by("aabb") == (2, ())
+    assert grouped_by("abcd") == (4, ())
+    assert grouped_by("aabbaa") == (3, ())
+    assert grouped_by("aab") == (3, ())
+    # Each of these serves two heads.
+    cache = AttentionCache(2, (0, 2, 1, 3), 4, "", 0, 0)
+    assert cache.order_of(8) == (0, 1, 4, 5, 2, 3, 6, 7)
 
 
 def test_heads_are_measured_together_in_a_profile(tmp_path):

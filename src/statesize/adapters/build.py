@@ -154,7 +154,7 @@ class Captured(FoundMixer):
 
     def _shared(self, groups: Units) -> Shared:
         def heads(item: Captured) -> Tensor:
-            return torch.arange(item.units).reshape(self.groups, -1)[groups]
+            return torch.tensor(item.order or range(item.units)).reshape(self.groups, -1)[groups]
 
         if not self.readers:
             return Shared(self.units_operator(heads(self)))

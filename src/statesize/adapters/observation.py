@@ -136,8 +136,9 @@ class FoundMixer:
             those of its kernel alone; None where they are not known.
         map_bytes: Bytes that T of all units takes where it is made as a whole, as by attention of transformers; 0 where
             single units are made.
-        groups: Number of stored inputs that several consecutive units read, such as key-value heads or the latent of
-            multi-head latent attention; 0 where every unit stores its own.
+        groups: Number of stored inputs that several units read, such as key-value heads or the latent of multi-head
+            latent attention; 0 where every unit stores its own.
+        order: Units that read the first of them, then those that read the second …; empty where these are consecutive.
         state_sizes: What each unit keeps of a state, where units differ; else empty.
         attends: Whether T is a softmax of scores, which may have sinks.
     """
@@ -152,6 +153,7 @@ class FoundMixer:
     groups: int = 0
     state_sizes: tuple[int, ...] = ()
     attends: bool = field(default=False, compare=False)
+    order: tuple[int, ...] = ()
 
     def bounded(self, limits: Tensor) -> Tensor:
         """What its operator allows, (P,), as that of each unit, which may keep less, or of all, whose unit is 1."""
@@ -216,6 +218,7 @@ class Observation:
     largest_score: Callable[[], float] = float
     state_sizes: tuple[int, ...] = ()
     attends: bool = False
+    order: tuple[int, ...] = ()
 
     @property
     def found(self) -> FoundMixer:
@@ -231,6 +234,7 @@ class Observation:
             self.groups,
             self.state_sizes,
             self.attends,
+            self.order,
         )
 
 

@@ -289,6 +289,7 @@ def measure_mixer(
             operator = _operator(item, chosen, work) if whole is None else whole()
             if whole is not None and item.name.endswith(SHARED):
                 heads = operator.dense()
+                heads = heads[:, list(item.order)] if item.order else heads
                 groups = heads.reshape(len(heads), item.units, -1, *heads.shape[2:])
                 groups = groups if len(chosen) == item.units else groups[:, torch.from_numpy(chosen)]
                 operator = Shared(Dense.of_causal(groups, operator.state_size()))

@@ -188,7 +188,7 @@ class Cutting:
             limits[:, 1],
             min(inputs, seen.state_size or inputs, blocks[0].columns),
             blocks[0].right is not None,
-            self._stacks(seen).entropy[0].cpu() if seen.groups else None,
+            self._stacks(seen).entropy[0].cpu() if _groups(seen) else None,
         )
 
     def _blocks(self, seen: Observation, rows: Tensor | None = None) -> Iterator[tuple[slice, PastBlock]]:
@@ -200,7 +200,7 @@ class Cutting:
     def _stacks(self, seen: Observation, rows: Tensor | None = None) -> PastBlock:
         """H_i of the units of each group, one below the other, (S, groups, units of a group · (L − i), i)."""
         matrix = past_block(seen.operator(slice(None)), self.cut) if rows is None else rows[..., : self.cut]
-        return PastBlock(matrix.reshape(len(matrix), seen.groups, -1, matrix.shape[-1]))
+        return PastBlock(matrix.reshape(len(matrix), _groups(seen), -1, matrix.shape[-1]))
 
     def inputs(self, seen: Observation) -> Tensor:
         """Inputs u of all units before the cut, (S, units, i, P)."""
@@ -232,7 +232,7 @@ class Cutting:
             if "expected tokens" in tokens:
                 orders["expected tokens"] = expected_tokens(layer(units))[None]
             if self.curves is not None and name in self.curves.errors:
-                order = self.curves.order(layer(seen.groups or units))
+                order = self.curves.order(layer(_groups(seen) or units))
                 orders["tokens by curves"] = order.repeat_interleave(units // len(order), 0)[None]
         return Choices(
             {run: torch.cat(each, 1) for run, each in found.items()},
@@ -241,7 +241,8 @@ class Cutting:
 
     def _readers(self, run: PlannedRun, seen: Observation) -> int:
         """How many units share a choice of a run."""
-        return seen.values.shape[1] // seen.groups if run.grouped and seen.groups else 1
+        groups = _groups(seen)
+        return seen.values.shape[1] // groups if run.grouped and groups else 1
 
     def _rotation(self, name: str, seen: Observation) -> Rotation | None:
         """What moves queries of attention behind the cut, which a run over the whole text shows."""
@@ -269,9 +270,9 @@ class Cutting:
         """What outputs lose at the rank of each unit or group; what is dropped of the inputs, where rows are given."""
         run = cast("PlannedRun", self.run)
         ranks = run.ranks[name].to(seen.values.device)
-        if run.grouped and seen.groups:
+        if run.grouped and (groups := _groups(seen)):
             inputs = self.inputs(seen)
-            inputs = inputs.reshape(len(inputs), seen.groups, -1, *inputs.shape[2:])
+            inputs = inputs.reshape(len(inputs), groups, -1, *inputs.shape[2:])
             rest = self._stacks(seen, rows).dropped(inputs, ranks).flatten(1, 2)
             return self._past_part(seen, rest) if rows is None else rest
         parts: list[Tensor] = []
@@ -304,6 +305,11 @@ class Choices:
         # Several inputs of one position lie behind one another.
         given = inputs.reshape(*inputs.shape[:2], kept.shape[-1], -1)
         return given.masked_fill(kept[..., None], 0.0).reshape(inputs.shape)
+
+
+def _groups(seen: Observation) -> int:
+    """Groups of consecutive units that read one input; 0 where units are cut one by one."""
+    return 0 if seen.order else seen.groups
 
 
 def _parts(seen: Observation) -> Iterator[slice]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -26,13 +27,24 @@ _IN_SINGLE = (
 _KEEP_ALL_TAPS = ("transformers", "fla", "mamba_ssm", "xlstm")
 
 
+UNEVEN = "Some of its units read the same input, but not as many each: totals count what they read more than once."
+"""The note of a mixer whose units share what is stored, but form no groups."""
+
+
 class AttentionCache(NamedTuple):
     """What attention stores of a text."""
 
-    heads: int  # how many inputs, each for as many consecutive heads
+    heads: int  # how many inputs, each for as many heads
+    order: tuple[int, ...]  # the heads of each input, one behind the other; empty where those are consecutive
     channels: int  # channels of each
+    note: str  # what is said of heads that share an input in no groups
     bytes: int  # bytes of all, keys included
     key_bytes: int  # bytes of the keys, without those that are values too
+
+    def order_of(self, units: int) -> tuple[int, ...]:
+        """The order of so many heads, of which as many consecutive ones read each head of the values."""
+        each = units // max(len(self.order), 1)
+        return tuple(head * each + unit for head in self.order for unit in range(each))
 
 
 def attention_cache(
@@ -51,14 +63,14 @@ def attention_cache(
         Its heads, their channels, and the bytes.
     """
     count, channels, beside = values.shape[1], values.shape[-1], 0
-    starts = [0, *(head for head in range(1, count) if not torch.equal(values[:, head], values[:, head - 1]))]
-    even = all(first == index * count // len(starts) for index, first in enumerate(starts))
-    heads = len(starts) if count % len(starts) == 0 and even else count
+    alike = _first_alike(values)
+    heads, order = grouped_by(alike)
+    note = UNEVEN if len(set(alike)) < heads else ""
     if hasattr(module, "expand_kv"):
         # Multi-head latent attention: the latent of which keys and values of all heads are made, and the rotated part
         # of the keys.
         latent = cast("Any", module)
-        heads, channels = 1, int(latent.kv_lora_rank)
+        heads, order, note, channels = 1, (), "", int(latent.kv_lora_rank)
         numbers = channels + int(latent.qk_rope_head_dim)
     elif is_a(module, ("XLNetRelativeAttention",)):
         # Its memory is of hidden states, of which it makes keys and values anew.
@@ -67,7 +79,7 @@ def attention_cache(
         # It stores what it has copied for further queries.
         numbers = 2 * count * channels
     else:
-        held = _distinct_numbers(values)
+        held = _distinct_numbers(values, alike)
         beside = max(map(_distinct_numbers, keys), default=held)
         if not type(module).__module__.startswith("transformers.") and bool(values.any()):
             # Absorbed multi-head latent attention, or one tensor as keys and values; caches of transformers hold both.
@@ -79,21 +91,44 @@ def attention_cache(
     # Some layers read the cache of an earlier one.
     kept = 0 if getattr(module, "is_kv_shared_layer", False) else int(min(length, kept))
     size = kept * stored_dtype(module).itemsize
-    return AttentionCache(heads, channels, numbers * size, beside * size)
+    return AttentionCache(heads, order, channels, note, numbers * size, beside * size)
 
 
-def _distinct_numbers(stored: Tensor) -> int:
+def grouped_by(inputs: Sequence[Hashable]) -> tuple[int, tuple[int, ...]]:
+    """Groups of units that read one input, of as many units each; as many as units where there are none such.
+
+    Args:
+        inputs: What each unit reads.
+
+    Returns:
+        The number of groups, and the units of each, one group behind the other; empty where those are consecutive.
+    """
+    count, places = len(inputs), {one: place for place, one in enumerate(dict.fromkeys(inputs))}
+    order = sorted(range(count), key=lambda unit: places[inputs[unit]])
+    readers = set(Counter(inputs).values())
+    if len(readers) == 1:
+        return len(places), () if order == [*range(count)] else tuple(order)
+    runs = [0, *(unit for unit in range(1, count) if inputs[unit] != inputs[unit - 1])]
+    even = count % len(runs) == 0 and runs == [*range(0, count, count // len(runs))]
+    return len(runs) if even else count, ()
+
+
+def _first_alike(stored: Tensor) -> list[int]:
+    """The first of the heads (S, K, L, d) that hold the same as each."""
+    # Heads that differ do so at the last position already, nearly always.
+    last = cast("Tensor", torch.unique(stored[:, :, -1].transpose(0, 1), dim=0, return_inverse=True)[1])
+    first: list[int] = []
+    for head, place in enumerate(cast("list[int]", last.tolist())):
+        others = (one for one in dict.fromkeys(first) if last[one] == place)
+        first.append(next((one for one in others if torch.equal(stored[:, one], stored[:, head])), head))
+    return first
+
+
+def _distinct_numbers(stored: Tensor, alike: Sequence[int] | None = None) -> int:
     """Numbers per position of the heads (S, K, L, d) that are not copies of others, made for further queries."""
-    heads, width = stored.shape[1], stored.shape[-1]
-    # Heads that differ do so at the last position already, nearly always; zeros tell nothing.
-    last = cast("Tensor", torch.unique(stored[:, :, -1].transpose(0, 1), dim=0))
-    if len(last) == heads or not bool(stored.any()):
-        return heads * width
-    distinct: list[Tensor] = []
-    for head in stored.unbind(1):
-        if not any(torch.equal(head, other) for other in distinct):
-            distinct.append(head)
-    return len(distinct) * width
+    # Zeros tell nothing.
+    heads = len(set(alike or _first_alike(stored))) if bool(stored.any()) else stored.shape[1]
+    return heads * stored.shape[-1]
 
 
 def _cache_bound(module: nn.Module, other: float) -> float:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import torch
 from torch import Tensor
 
+from statesize.adapters.models.own_cache import grouped_by
 from statesize.adapters.search.lone_run import Precision
 
 
@@ -29,13 +31,27 @@ class Channels:
         """P, the number of channels that share one T."""
         return self.target.shape[1]
 
+    @cached_property
+    def _grouped(self) -> tuple[int, tuple[int, ...]]:
+        return grouped_by([tuple(row) for row in cast("list[list[int]]", self.source.tolist())])
+
     def groups(self) -> int:
-        """Number of stored inputs that several consecutive units read; 0 where every unit has its own."""
-        sources = [tuple(row) for row in cast("list[list[int]]", self.source.tolist())]
-        starts = [index for index, row in enumerate(sources) if index == 0 or row != sources[index - 1]]
-        count, even = len(starts), len(sources) // len(starts)
-        distinct = len(set(sources)) == count and starts == [index * even for index in range(count)]
-        return count if distinct and count < len(sources) and len(sources) % count == 0 else 0
+        """Number of stored inputs that several units read; 0 where every unit has its own."""
+        return self._grouped[0] if self._grouped[0] < self.units else 0
+
+    def order(self) -> tuple[int, ...]:
+        """Units that read the first of them, then those that read the second …; empty where these are consecutive."""
+        return self._grouped[1]
+
+    def shares_unevenly(self) -> bool:
+        """Whether some units read the same input and form no groups."""
+        return self._grouped[0] > len(cast("Tensor", self.source.unique(dim=0)))
+
+    def by_group(self, by_unit: Tensor, axis: int) -> Tensor:
+        """What there is of each unit along a dimension, in the order of what they read."""
+        return (
+            by_unit.index_select(axis, torch.tensor(self.order(), device=by_unit.device)) if self.order() else by_unit
+        )
 
 
 def codes(count: int) -> Tensor:

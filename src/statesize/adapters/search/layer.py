@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.models.own_cache import UNEVEN
 from statesize.adapters.models.precision import relative_difference, stored_dtype
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import UNKNOWN_SIZE, Observation, Units
@@ -91,6 +92,7 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
         if states is not None and impulses.sum_to_one()
         else "",
         described_part(mix.before, mix.behind),
+        UNEVEN if mix.channels.shares_unevenly() else "",
         _IN_SINGLE if mix.precision is SINGLE else "",
     )
 
@@ -110,6 +112,7 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
         passed_on=lambda applied, chosen: applied + offset[:, chosen].to(applied),
         note=" ".join(filter(None, notes)),
         groups=groups,
+        order=mix.channels.order(),
         stored_channels=shared,
         map_bytes=sequences * units * length**2 * values.element_size(),
         stored=values,
@@ -208,7 +211,7 @@ class Impulses:
         if mix.precision is not DOUBLE or count > _LARGEST:
             return []
         sizes = torch.full((self.runs.length,), states)
-        return cuts_beyond(self.matrix(), sizes, mix.channels.groups())[:_CUTS]
+        return cuts_beyond(mix.channels.by_group(self.matrix(), 1), sizes, mix.channels.groups())[:_CUTS]
 
     @torch.no_grad()
     def rank(self, states: int, stored: int, cut: int | None = None) -> int:
@@ -234,7 +237,8 @@ class Impulses:
 
     def _spectra(self, cut: int, end: int, stored: int) -> Iterator[Tensor]:
         """Singular values of H at a cut, of rows before an end, times more and more samples until they hold all."""
-        copies, runs = self._copied(-(-min(_AT_ONCE, self.runs.length) // self.mix.channels.shared))
+        channels = self.mix.channels
+        copies, runs = self._copied(-(-min(_AT_ONCE, self.runs.length) // channels.shared))
         zero, answers = self.zero[cut:end].repeat(1, copies), list[Tensor]()
         for number in range(_SAMPLES):
             entering = self.nothing.repeat(1, copies)
@@ -243,7 +247,7 @@ class Impulses:
                 end - cut, copies, self.runs.sequences, -1
             )
             # (S, unit, rows, samples)
-            by_unit = response[..., self.mix.channels.target].permute(2, 3, 0, 1, 4).flatten(3)
+            by_unit = response[..., channels.by_group(channels.target, 0)].permute(2, 3, 0, 1, 4).flatten(3)
             answers.append(by_unit.reshape(len(by_unit), stored, -1, by_unit.shape[-1]))
             samples = torch.cat(answers, -1)
             sigma = cast("Tensor", torch.linalg.svdvals(samples.cpu()))
