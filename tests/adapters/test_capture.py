@@ -351,3 +351,44 @@ def test_what_another_hook_adds_to_a_layer_s_input_is_added_once(layer, ids):
         torch.testing.assert_close(steered.operator.dense(), expected, rtol=1e-6, atol=1e-7)
     (plain,) = capture(model, ids)
     assert not torch.allclose(plain.operator.dense(), expected, rtol=0.01)
+
+
+class Cubed(Squared):
+    """No T: what it mixes is no linear function of the values."""
+
+    def forward(self, hidden):
+        return super().forward(hidden.tanh()) ** 3
+
+
+# A method `operator` gives T of what has a dimension of texts.
+@pytest.mark.parametrize(
+    ("layer", "dimensions"),
+    [(LinearMixer, 3), *((layer, dimensions) for layer in (Squared, Softmax, Cubed) for dimensions in (2, 3))],
+)
+def test_a_layer_that_takes_one_text_at_a_time_is_measured_text_by_text(layer, dimensions, ids):
+    class OneByOne(layer):
+        def forward(self, hidden):
+            return super().forward(hidden.reshape(1, *hidden.shape[-2:])).reshape(hidden.shape)
+
+    class Texts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.layer = nn.Embedding(11, 6), OneByOne()
+
+        def forward(self, input_ids):
+            hidden = self.embedding(input_ids)
+            texts = hidden if dimensions == 2 else hidden[:, None]
+            return torch.stack([self.layer(text) for text in texts]).reshape(*input_ids.shape, -1)
+
+    torch.manual_seed(0)
+    model = Texts().eval()
+    items, plain = list(capture(model, ids)), nn.Sequential(model.embedding, layer())
+    plain[1].load_state_dict(model.layer.state_dict())
+    (expected,) = capture(plain, ids)
+    assert [item.name for item in items] == ["layer", "layer@1"]
+    for text, item in enumerate(items):
+        assert (item.units, item.multiplicity, item.kind) == (expected.units, expected.multiplicity, expected.kind)
+        assert tuple(item.operator.batch_shape) == (1, *expected.operator.batch_shape[1:])
+        if layer is not Cubed:
+            difference = item.operator.dense() - expected.operator.dense()[text : text + 1]
+            assert difference.abs().max() < 1e-6

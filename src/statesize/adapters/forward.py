@@ -23,6 +23,7 @@ from statesize.adapters.models.model_state import (
     named_parts,
     pretrained_models,
     returned_tensor,
+    sequences_in,
     token_embedding,
 )
 from statesize.adapters.models.precision import ROUNDED, relative_difference
@@ -128,6 +129,10 @@ class Forward:
     def sequences(self) -> int:
         """Number of texts."""
         return self.measured.sequences
+
+    def sequences_in(self, arguments: object) -> int:
+        """How many of the texts the arguments of a module hold: nearly always all, but one where it takes one each."""
+        return 1 if sequences_in(arguments, self.sequences, self.length) == 1 else self.sequences
 
     @property
     def is_of_frames(self) -> bool:

@@ -69,7 +69,7 @@ def described_call(found: OwnMixing, forward: Forward, call: Call) -> FoundMixer
 
 
 def _runs(forward: Forward, call: Call, held: Collection[nn.Module]) -> LoneRuns:
-    runs = LoneRuns.of(forward, call)
+    runs = replace(LoneRuns.of(forward, call), sequences=forward.sequences_in((call.args, call.kwargs)))
     # A module that is called twice holds other outputs each time.
     return replace(runs, fixed=returned_by(runs, held)) if held else runs
 
@@ -117,7 +117,8 @@ def find_own_mixing(
                 _note_other(found, name, other)
                 continue
         fixed = {part: calls.outputs[part] for part in mixing if part in parts}
-        runs = LoneRuns(module, args, kwargs, forward.length, forward.sequences, fixed, mixes=named.get(module))
+        sequences = forward.sequences_in((args, kwargs))
+        runs = LoneRuns(module, args, kwargs, forward.length, sequences, fixed, mixes=named.get(module))
         runs = replace(runs, forward=forward, autocast=calls.autocast[module])
         if _search(runs, name, found, names, opaque=module in observed and not observed[module].in_double):
             mixing.add(module)
