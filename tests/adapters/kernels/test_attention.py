@@ -4,6 +4,7 @@ import importlib
 
 import pytest
 import torch
+import transformers
 from oracles.attention_models import REGISTERED, attention_model, impulse_responses, token_ids
 from torch import nn
 
@@ -27,6 +28,42 @@ def test_a_family_s_operators_are_the_model_s(family):
         reach = 20 if window is None else window - 1
         assert item.operator.state_size().tolist() == [min(i, reach) for i in range(21)]
     assert capture(model, ids).run_difference == 0
+
+
+def rectified(scores):
+    return (20 * scores).relu().tril()
+
+
+def with_a_bias_of_keys(scores):
+    at = torch.arange(scores.shape[-1])
+    return (scores + 0.7 * at).masked_fill(at[:, None] < at, -torch.inf).softmax(-1)
+
+
+def of_a_window(scores):
+    at = torch.arange(scores.shape[-1])
+    hidden = (at[:, None] < at) | (at[:, None] - at >= 5)
+    return (scores.square() - 0.1 * at).masked_fill(hidden, -torch.inf).softmax(-1)
+
+
+@pytest.mark.parametrize("gives_weights", [False, True])
+@pytest.mark.parametrize("mapped", [rectified, with_a_bias_of_keys, of_a_window])
+def test_a_function_that_a_user_registers_says_its_t_by_impulses(mapped, gives_weights):
+    def attend(module, query, key, value, attention_mask, scaling=None, **_):
+        key, value = (part.repeat_interleave(2, 1) for part in (key, value))
+        maps = mapped(query @ key.mT * scaling)
+        seen.append(maps.detach())
+        return (maps @ value).transpose(1, 2).contiguous(), maps if gives_weights else None
+
+    seen = []
+    transformers.AttentionInterface.register("of_the_user", attend)
+    model, ids = attention_model("llama"), token_ids()
+    model.set_attn_implementation("of_the_user")
+    model(ids)
+    expected = list(seen)
+    for item, maps in zip(capture(model, ids), expected, strict=True):
+        torch.testing.assert_close(item.operator.dense().float(), maps, rtol=0, atol=1e-5 * float(maps.max()))
+        assert (item.groups, item.kind) == (2, "attention")
+        assert int(item.operator.state_size()[-1]) == (4 if mapped is of_a_window else 20)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

@@ -25,6 +25,7 @@ from statesize.adapters.replaced import (
 )
 from statesize.adapters.search.plain_attention import PlainAttention, is_band
 from statesize.adapters.search.probabilities import Mixing, observed_mixing, of_identity, visible_keys
+from statesize.adapters.select import LIBRARIES
 from statesize.errors import ModelError
 
 REGISTRY = "ALL_ATTENTION_FUNCTIONS"
@@ -124,6 +125,10 @@ class _Called:
         scale = getattr(module, "scaling", None) if scale is None else scale
         self.scale = scale if isinstance(scale, float) else query.shape[-1] ** -0.5
         self.plain = implementation in PLAIN
+        # Whether it is one that a user has registered, of which nothing is known; kernels of the hub have a "/".
+        package = str(getattr(function, "__module__", "")).partition(".")[0]
+        known = self.plain or implementation == "eager" or "/" in implementation
+        self.is_own = not known and package not in LIBRARIES
         files = (sys.modules.get(kind.__module__) for kind in type(module).__mro__)
         eager = (getattr(file, "eager_attention_forward", None) for file in files)
         self.eager = function if implementation == "eager" else cast("Attend | None", next(filter(None, eager), None))
@@ -158,7 +163,7 @@ class _Called:
             Mixing(self.maps(), (*self.query.shape[:2], length, keys)),
             self.value,
             mixed,
-            seen=visible_keys(self.mask, length, keys),
+            seen=None if self.is_own else visible_keys(self.mask, length, keys),
             window=self.window,
             keys=(self.key,),
             text=self.text,
@@ -190,6 +195,8 @@ class _Called:
 
     def maps(self) -> list[Callable[[], Tensor | None]]:
         """Ways to T, (S, H, L, L), the fastest first."""
+        if self.is_own:
+            return [partial(of_identity, partial(self._response, self.function, self.given_mask), self.value)]
         function, eager = self.function if self.plain else self.eager, self.eager
         if function is None:
             raise ModelError(
@@ -197,13 +204,13 @@ class _Called:
                 "which its probabilities are taken. Load the model with attn_implementation='sdpa', or give the class "
                 "a method `operator(hidden)` that returns a statesize Operator."
             )
-        response = partial(of_identity, partial(self._response, function), self.value)
+        response = partial(of_identity, partial(self._response, function, self.mask), self.value)
         # An eager function says what it weighed values with; it may scale its output after that.
         return [response] if eager is None else [lambda: self._call(eager, self.value, self.mask)[1], response]
 
-    def _response(self, function: Attend, values: Tensor) -> Tensor:
+    def _response(self, function: Attend, mask: Any, values: Tensor) -> Tensor:
         """What the function makes of other values."""
-        return self._call(function, values, self.mask)[0].transpose(1, 2)
+        return self._call(function, values, mask)[0].transpose(1, 2)
 
     def _call(self, function: Attend, value: Tensor, mask: Any) -> tuple[Tensor, Tensor | None]:
         # Not the softmax tap must see this, but in float64 all of it must compute in float64. Compiled, flex attention
