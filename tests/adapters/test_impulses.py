@@ -392,3 +392,36 @@ def test_mixing_around_a_layer_that_is_measured_by_itself_is_told_or_measured(wh
 def test_mixing_from_few_positions_is_seen(mixed):
     (captured,) = ss.capture(model_of(mixed), TOKENS)
     assert float(ss.measure(captured.operator).entropy.max()) >= 1
+
+
+@pytest.mark.parametrize("delay", [1, 3])
+@pytest.mark.parametrize(
+    "passed_on",
+    [
+        lambda delayed, entering: delayed,
+        lambda delayed, entering: delayed * entering.sigmoid(),
+        lambda delayed, entering: delayed * entering[..., :1].sigmoid() + entering,
+    ],
+    ids=["as it is", "gates", "one gate and its own token"],
+)
+def test_what_is_delayed_is_mixed_and_no_gate_is_in_its_t(delay, passed_on):
+    def mixed(entering):
+        return passed_on(nn.functional.pad(entering, (0, 0, delay, -delay)), entering)
+
+    (captured,) = ss.capture(model_of(mixed), TOKENS)
+    assert (captured.units, captured.multiplicity) == (1, 8)
+    expected = torch.eye(24, dtype=torch.float64).roll(delay, 0).tril()
+    torch.testing.assert_close(captured.operator.dense()[0, 0], expected, rtol=0, atol=1e-12)
+
+
+def test_no_gate_is_in_the_t_of_what_is_delayed_before():
+    def mixed(entering):
+        delayed = nn.functional.pad(entering, (0, 0, 1, -1))
+        return (delayed @ delayed.mT).tril() @ delayed * delayed.sigmoid()
+
+    model = model_of(mixed)
+    (captured,) = ss.capture(model, TOKENS)
+    assert (captured.units, captured.multiplicity) == (1, 8)
+    assert "T is without a mixing of 2 positions before it" in captured.note
+    delayed = nn.functional.pad(model.double()[1].enter(model[0](TOKENS)), (0, 0, 1, -1)).detach()
+    torch.testing.assert_close(captured.operator.dense()[0], (delayed @ delayed.mT).tril(), rtol=0, atol=1e-12)

@@ -297,7 +297,8 @@ class _Search:
 
     def cuts(self) -> list[Place]:
         """Tensors through which all mixing goes, and behind which there is none, in order."""
-        mixed = [place for place, answer in self.answers.items() if answer.last > answer.first >= self.position]
+        # What is delayed answers at a single position, a later one.
+        mixed = [place for place, answer in self.answers.items() if answer.last > self.position <= answer.first]
         return [place for place in mixed if place == OUTPUT or (place.number >= 0 and self._is_cut(place))]
 
     def _is_cut(self, place: Place) -> bool:
@@ -375,7 +376,8 @@ class _Search:
         held = self.base.tensors[targets[0]]
         again = self._run(targets, {targets[0]: lambda _: held}, change=self.other_input)
         settled = [place for place in targets if torch.equal(again.tensors[place], self.base.tensors[place])]
-        found = sorted((mix for mix in found if mix.target == settled[-1]), key=lambda mix: mix.source)
+        target = self._with_own(settled[-1], found)
+        found = sorted((mix for mix in found if mix.target == target), key=lambda mix: mix.source)
         while True:
             # The first source; where two are multiplied, their product.
             first, *others = found
@@ -387,6 +389,21 @@ class _Search:
             if not products:
                 return apart[-1]
             found = products
+
+    def _with_own(self, target: Place, found: list[Mix]) -> Place:
+        """What adds to a target that is only delayed each position's own value; the target where nothing does."""
+        if self.answers[target].first < self.answers[target].last:
+            return target
+        sources = {mix.source for mix in found if mix.target == target}
+        for mix in sorted(found, key=lambda mix: mix.target):
+            if mix.target > target and mix.source in sources:
+                changed = changed_at(self.base.tensors[mix.source], mix.source_axis, self.position)
+                run = self._run((target, mix.target), {mix.source: lambda _, changed=changed: changed})
+                delayed, both = (self.matrix(run, at) - self.matrix(self.base, at) for at in (target, mix.target))
+                beyond = (both - delayed).abs().amax(1) > self.precision.rounding * self._scale(mix.target)
+                if beyond.nonzero().flatten().tolist() == [self.position]:
+                    return mix.target
+        return target
 
     def _followers(self, source: Place, others: list[Mix]) -> list[Mix]:
         """Those whose sources change with one that lies before them."""
