@@ -85,6 +85,48 @@ def test_ids_of_positions_are_none_of_the_text():
     assert (found.kind, found.units) == ("_Masked", 1)
 
 
+class Decayed(nn.Module):
+    """Linear attention with the decay that the model hands it, of fewer channels than positions or as many."""
+
+    def __init__(self, shape, width):
+        super().__init__()
+        self.shape, self.embedding, self.project = shape, nn.Embedding(100, width), nn.Linear(width, 3 * width)
+        self.layers = nn.ModuleList([_Decayed(self.project)])
+
+    def forward(self, tokens):
+        at = torch.arange(tokens.shape[1])
+        decay = 0.9 ** (at[:, None] - at).clamp(min=0)
+        return self.layers[0](self.embedding(tokens), decay.tril().expand(*self.shape, -1, -1))
+
+
+class _Decayed(nn.Module):
+    def __init__(self, project):
+        super().__init__()
+        self.project = project
+
+    def forward(self, hidden, decay):
+        query, key, value = self.project(hidden).chunk(3, -1)
+        return (query @ key.mT * decay) @ value
+
+    def operator_of(self, hidden, decay):
+        query, key, _ = self.project(hidden).chunk(3, -1)
+        return query @ key.mT * decay
+
+
+@pytest.mark.parametrize("width", [WIDTH, 24])
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_a_map_of_positions_that_a_layer_takes_is_none_of_the_text(shape, width):
+    model, tokens = Decayed(shape, width), torch.arange(24)[None]
+    (found,) = ss.capture(model, tokens)
+    assert (found.kind, found.units) == ("_Decayed", 1)
+    matrix = found.operator.dense()[0, 0]
+    model = model.double()
+    at = torch.arange(24)
+    decay = (0.9 ** (at[:, None] - at).clamp(min=0)).tril()
+    expected = model.layers[0].operator_of(model.embedding(tokens), decay)[0].detach()
+    torch.testing.assert_close(matrix, expected, rtol=0, atol=1e-6 * float(expected.abs().max()))
+
+
 class Sum(nn.Module):
     def __init__(self):
         super().__init__()

@@ -17,10 +17,16 @@ DRAWS = 3
 
 
 def can_be_others(arguments: object, length: int) -> Callable[[Tensor], bool]:
-    """Which arguments may be other ones: whole numbers beside real ones say where positions are, such as their ids."""
+    """Which arguments may be other ones: neither ids of positions nor maps of them, such as masks, beside real ones."""
     leaves = [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-    real = any(position_axis(leaf, length) is not None for leaf in leaves)
-    return lambda tensor: tensor.is_floating_point() or not real
+    real = [leaf.shape for leaf in leaves if position_axis(leaf, length) is not None]
+    # Hidden states of one text have that shape too where they have as many channels as positions.
+    beside = any(shape != (length, length) for shape in real)
+
+    def changes(tensor: Tensor) -> bool:
+        return not (beside and tensor.shape == (length, length)) if tensor.is_floating_point() else not real
+
+    return changes
 
 
 Positions = int | slice | Tensor
