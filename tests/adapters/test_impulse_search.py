@@ -181,3 +181,37 @@ def test_a_wrong_t_is_refused_on_a_text_that_any_t_fits(monkeypatch):
 def _reversed_rows(matrix):
     columns = (torch.arange(matrix.shape[-1])[:, None] - torch.arange(matrix.shape[-1])).clamp_min(0)
     return matrix.gather(-1, columns.expand(matrix.shape)).tril()
+
+
+class Filling(Attention):
+    """Writes what it mixes into a tensor, position by position, and changes that tensor in place."""
+
+    def __init__(self, change, returns=False):
+        super().__init__()
+        self.gate, self.change, self.returns = nn.Linear(WIDTH, WIDTH), change, returns
+
+    def forward(self, hidden):
+        maps, values = self.parts(hidden)
+        mixed = torch.empty_like(hidden)
+        for step in range(hidden.shape[1]):
+            mixed[:, step] = (maps[:, :, step, None] @ values).flatten(1)
+        self.change(mixed, self.gate(hidden).sigmoid())
+        return mixed if self.returns else mixed.tanh()
+
+
+def _added_and_gated(mixed, gate):
+    mixed += gate
+    mixed *= gate
+
+
+@pytest.mark.parametrize("returns", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [lambda mixed, gate: mixed.mul_(gate), _added_and_gated, lambda mixed, gate: mixed[:, :].mul_(gate)],
+    ids=["gate", "sum and gate", "gate of a view"],
+)
+def test_what_changes_a_filled_tensor_in_place_is_in_no_t(change, returns):
+    model, tokens = model_of(lambda: Filling(change, returns)), torch.arange(12)[None]
+    (captured,) = ss.capture(model, tokens)
+    assert (captured.units, captured.multiplicity) == (HEADS, WIDTH // HEADS)
+    assert_defined(model, captured, tokens)

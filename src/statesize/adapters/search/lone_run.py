@@ -232,7 +232,9 @@ class LoneRuns:
             output = observed(self.whole_model, call, running, observe, sources, part=self.module, attach=attach)
         returned = returned_tensor(output, (self.args, dict(self.kwargs)), self.length)
         if returned is not None:
-            tape.seen(OUTPUT, returned)
+            # What was replaced as an operation took it, and then changed in place, is returned as it was.
+            taken = tape.replaced.get(_identity(returned)) if tape.replaced else None
+            tape.seen(OUTPUT, returned if taken is None else taken[1])
         tape.run.named = {place for place, storage in tape.storages.items() if storage.data_ptr() == tape.named}
         return tape.run
 
@@ -301,7 +303,7 @@ class _Tape(TorchDispatchMode):
         if self.keep is not None:
             if place in self.keep:
                 self.run.tensors[place] = tensor.detach().clone()
-        elif self._is_wanted(tensor) and not func._schema.is_mutable:
+        elif self._is_wanted(tensor):
             identity = _identity(tensor)
             if identity not in self.read:
                 self.read[identity] = tensor, []
@@ -310,8 +312,9 @@ class _Tape(TorchDispatchMode):
             if len(readers) < (_READERS if is_same else 2 * _READERS):
                 readers.append(place)
             self.reader[identity] = func
-            if tensor._version and not func.is_view:
-                # Something was written into it, so that no operation returned it as it is.
+            if tensor._version and not func.is_view and not (is_same and func._schema.is_mutable):
+                # Something was written into it, so that no operation returned it as it is. What fills it step by step
+                # reads it each time.
                 self.run.tensors[place] = tensor.detach().clone()
         return tensor
 
