@@ -226,6 +226,27 @@ def test_one_map_and_what_acts_on_each_position_by_itself(layer):
     assert (found.name, found.note) == ("layers.0", "")
 
 
+class Fused(Layer):
+    def mixed(self, hidden, query, key, value):
+        return self.changed(functional.scaled_dot_product_attention(query, key, value, is_causal=True), hidden)
+
+    def changed(self, mixed, hidden):
+        return mixed * self.heads(hidden).sigmoid() + self.heads(hidden)
+
+
+class FusedInPlace(Fused):
+    def changed(self, mixed, hidden):
+        mixed *= self.heads(hidden).sigmoid()
+        mixed += self.heads(hidden)
+        return mixed
+
+
+def test_what_is_made_of_the_result_of_a_kernel_in_place_is_what_a_new_tensor_would_be():
+    (expected,), (found,) = (capture(model(layer), IDS) for layer in (Fused, FusedInPlace))
+    assert (found.kind, found.note) == (expected.kind, expected.note) == ("attention", "")
+    assert torch.equal(found.operator.dense(), expected.operator.dense())
+
+
 def own_jacobian(mixed, values):
     """T of each channel of each head, (H d, L, L)."""
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):

@@ -239,8 +239,10 @@ class _Mixed:
         def observe(make: Callable[[], Observation], product: Product | None = None) -> Tensor | None:
             if product is None:
                 return None
-            mixed.products.append(product)
-            return next(iter(held[len(mixed.products) - 1 :]), None)
+            # Copies, as the module may go on to change its tensors in place.
+            kept = replace(product, values=product.values.clone(), mixed=product.mixed.clone())
+            mixed.products.append(kept)
+            return next((one.clone() for one in held[len(mixed.products) - 1 :]), None)
 
         def keep(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
             mixed.returned[module].append(output)
