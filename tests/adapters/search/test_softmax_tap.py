@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from statesize import capture, profile
+from statesize.errors import ModelError
 
 # For each family: attention module, part that makes the values, first value channel of each head in its output (seen
 # as a view), part that takes the mixed values.
@@ -253,3 +254,42 @@ def test_maps_whose_first_dimension_counts_heads_are_those_of_each_text():
         assert tuple(item.operator.batch_shape) == (len(texts), 4)
         maps = model[1].maps.transpose(0, 1) if model(texts) is not None else None
         torch.testing.assert_close(item.operator.dense().float(), maps, rtol=0, atol=1e-6)
+
+
+class ChangedLater(nn.Module):
+    """Attention by a map or by torch's fused function, after which a tensor is changed in place."""
+
+    def __init__(self, changed, fused):
+        super().__init__()
+        self.projection, self.changed, self.fused = nn.Linear(8, 24), changed, fused
+
+    def forward(self, hidden):
+        query, key, value = (part.clone() for part in self.projection(hidden).unflatten(-1, (6, 4)).split(2, 2))
+        query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+        scores = query @ key.mT / 2
+        maps = scores.masked_fill(torch.ones(21, 21).triu(1).bool(), -torch.inf).softmax(-1)
+        if self.fused:
+            mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        else:
+            mixed = maps @ value
+        parts = {"mixed": mixed, "map": maps, "query": query, "values": value}
+        if self.changed:
+            parts[self.changed].mul_(hidden[..., :1].sigmoid()[:, None])
+        return mixed.transpose(1, 2).flatten(2)
+
+
+def changed_later(changed, fused):
+    torch.manual_seed(0)
+    return capture(nn.Sequential(nn.Embedding(64, 8), ChangedLater(changed, fused)), token_ids())
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_what_attention_returned_may_be_changed_in_place(fused):
+    (expected,), (item,) = changed_later("", fused), changed_later("mixed", fused)
+    assert torch.equal(item.operator.dense(), expected.operator.dense())
+
+
+@pytest.mark.parametrize(("changed", "fused"), [("map", False), ("values", False), ("query", True), ("values", True)])
+def test_what_attention_took_must_not_be_changed_in_place_after_it(changed, fused):
+    with pytest.raises(ModelError, match="Mixer 1 must leave what its attention took as it was, got a map, queries"):
+        [item.operator.dense() for item in changed_later(changed, fused)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, NamedTuple, Self, cast
 
@@ -15,9 +15,11 @@ from torch.overrides import TorchFunctionMode
 
 from statesize.adapters.models.model_state import sequences_in
 from statesize.adapters.models.precision import arithmetic_of, at_least, is_low
-from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product
+from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, Units
 from statesize.adapters.search.plain_attention import UNSEEN, PlainAttention, is_band, relative_to_last
 from statesize.adapters.search.probabilities import Mixing, observed_mixing, of_identity, of_random
+from statesize.errors import ModelError
+from statesize.operators import Operator
 
 SOFTMAX: frozenset[Callable[..., Any]] = frozenset({torch.softmax, functional.softmax, Tensor.softmax})
 PRODUCT: frozenset[Callable[..., Any]] = frozenset(
@@ -100,10 +102,12 @@ class SoftmaxTap(TorchFunctionMode):
         ways = _by_queries_and_keys(options)
         self.largest_score = ways[0].largest_score if ways else float
         self.keys_of_probabilities = (key,)
-        answers = partial(_answers, at_least(options, torch.float32))
+        options = at_least(options, torch.float32)
+        answers = partial(_answers, options)
         values = at_least(values, torch.float32)
         maps, others = partial(of_identity, answers, values), partial(of_random, answers, values)
-        return self._observe(maps, shape, values, mixed, Product(values, -2, mixed, -2), ways, others)
+        taken = [part for part in options.values() if isinstance(part, Tensor)]
+        return self._observe(maps, shape, values, mixed, Product(values, -2, mixed, -2), taken, ways, others)
 
     def _observe_product(self, values: Tensor, by_head: Tensor, axis: int, mixed: Tensor) -> Tensor | None:
         """The product of the map with values, as the heads have it and as the model does: positions along an axis."""
@@ -111,7 +115,8 @@ class SoftmaxTap(TorchFunctionMode):
         scores, self.scores = self.scores, None
         plain = () if scores is None else scores.plain(_sequences(self.running, probabilities.shape))
         product = Product(values, -2, mixed, axis)
-        return self._observe(lambda: probabilities, probabilities.shape, values, by_head, product, plain)
+        taken = [probabilities, values, *((scores.query, scores.key) if scores is not None and plain else ())]
+        return self._observe(lambda: probabilities, probabilities.shape, values, by_head, product, taken, plain)
 
     def _observe(
         self,
@@ -120,13 +125,16 @@ class SoftmaxTap(TorchFunctionMode):
         values: Tensor,
         mixed: Tensor,
         product: Product,
+        taken: Sequence[Tensor],
         ways: Sequence[PlainAttention] = (),
         others: Callable[[], _Pair] | None = None,
     ) -> Tensor | None:
+        # taken: What T is made of once the model has run.
         # others: Random values and what the fused function makes of them; None where the map itself is there.
         frame, exact, largest_score = self.running.frame, self.running.exact, self.largest_score
         keys, self.keys_of_probabilities = self.keys_of_probabilities, ()
         sequences = _sequences(self.running, shape)
+        versions = [_version(part) for part in taken]
 
         def by_head(pair: _Pair) -> _Pair:
             # Some flatten sequences and heads into one dimension before they multiply.
@@ -135,8 +143,20 @@ class SoftmaxTap(TorchFunctionMode):
 
         probed = None if others is None else cache(lambda: by_head(others()))
 
+        def kept(found: Observation) -> Observation:
+            def operator(units: Units) -> Operator:
+                if [_version(part) for part in taken] != versions:
+                    raise ModelError(
+                        f"Mixer {frame.name} must leave what its attention took as it was, got a map, queries, keys, "
+                        "values or a mask that are changed in place after it. Change a copy."
+                    )
+                return found.operator(units)
+
+            return replace(found, operator=operator)
+
         def observation() -> Observation:
-            model = by_head((values, mixed))
+            # A copy, as the model may go on to change it in place.
+            model = by_head((values, mixed.clone()))
             whole = (sequences, math.prod(shape[:-2]) // sequences, *shape[-2:])
             window = _window(frame.module)
             for way in ways if window is None and whole[2] == self.running.length else ():
@@ -145,8 +165,8 @@ class SoftmaxTap(TorchFunctionMode):
                 else:
                     difference = way.explained(*(probed() if exact else model), exact=exact)
                 if difference is not None:
-                    return way.observation(frame.name, *model, frame.module, difference)
-            return observed_mixing(
+                    return kept(way.observation(frame.name, *model, frame.module, difference))
+            found = observed_mixing(
                 frame.name,
                 Mixing([lambda: maps().reshape(whole)], cast("tuple[int, int, int, int]", whole)),
                 *model,
@@ -163,6 +183,7 @@ class SoftmaxTap(TorchFunctionMode):
                 probed=probed,
                 largest_score=largest_score,
             )
+            return kept(found)
 
         return self.record(observation, product)
 
@@ -173,6 +194,11 @@ def _sequences(running: ModuleStack, shape: Sequence[int]) -> int:
     sequences = sequences_in((frame.args, frame.kwargs), running.sequences, running.length)
     is_by_both = len(shape) > 3 and sequences > 1
     return shape[0] if is_by_both or shape[0] % sequences else sequences
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was changed in place, where that is counted."""
+    return -1 if tensor.is_inference() else tensor._version
 
 
 def _is_map(result: object) -> bool:
