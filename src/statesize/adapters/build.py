@@ -298,22 +298,21 @@ def _behind_hooks(call: Call, forward: Forward, dtype: torch.dtype) -> tuple[tup
 
 def _checked(name: str, call: Call, forward: Forward, called: Callable[..., object]) -> Checked:
     """How T of a method `operator`, in float64 if its code knows that, agrees with what the layer computes."""
+    from statesize.adapters.search.declared import check_declared
+    from statesize.adapters.search.lone_run import LoneRuns
+
+    operator, runs = cast("object", None), LoneRuns.of(forward, call)
     # The author's code may be written for one dtype: what it then raises can be anything.
-    operator, sequences = cast("object", None), forward.sequences_in((call.args, call.kwargs))
     with suppress(Exception):
         operator = called("operator", torch.float64)
     if operator is None:
         operator = called("operator")
     if not isinstance(operator, Operator) or (len(operator.batch_shape), operator.batch_shape[:1], operator.length) != (
         2,
-        (sequences,),
+        (runs.sequences,),
         forward.length,
     ):
         return Checked(reason="its T is not one of the text's positions")
-    from statesize.adapters.search.declared import check_declared
-    from statesize.adapters.search.lone_run import LoneRuns
-
-    runs = replace(LoneRuns.of(forward, call), sequences=sequences)
     return check_declared(name, runs, operator)
 
 

@@ -151,9 +151,7 @@ class Capture(Iterator[Captured]):
         from statesize.adapters.search.derivative import derivative
         from statesize.adapters.search.lone_run import LoneRuns
 
-        sequences = self._forward.sequences_in((call.args, call.kwargs))
-        runs = replace(LoneRuns.of(self._forward, call), sequences=sequences)
-        operator, returned, note = derivative(call.name, runs)
+        operator, returned, note = derivative(call.name, LoneRuns.of(self._forward, call))
         agreed = agreement(call, (), sampled(returned), lambda: self._as_it_ran(call))
         mixer = replace(call.mixers[0], name=call.labels[0])
         if mixer.state_size is not None and int(operator.state_size()[-1]) > mixer.state_size:

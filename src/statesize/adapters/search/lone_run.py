@@ -106,7 +106,8 @@ class LoneRuns:
     @classmethod
     def of(cls, forward: Forward, call: Call) -> Self:
         """The runs of a module with the arguments of a call in the model."""
-        runs = cls(call.module, call.args, call.kwargs, forward.length, forward.sequences, autocast=call.autocast)
+        sequences = forward.sequences_in((call.args, call.kwargs))
+        runs = cls(call.module, call.args, call.kwargs, forward.length, sequences, autocast=call.autocast)
         return replace(runs, forward=forward, weights=call.weights)
 
     @property

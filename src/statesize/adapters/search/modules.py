@@ -69,7 +69,7 @@ def described_call(found: OwnMixing, forward: Forward, call: Call) -> FoundMixer
 
 
 def _runs(forward: Forward, call: Call, held: Collection[nn.Module]) -> LoneRuns:
-    runs = replace(LoneRuns.of(forward, call), sequences=forward.sequences_in((call.args, call.kwargs)))
+    runs = LoneRuns.of(forward, call)
     # A module that is called twice holds other outputs each time.
     return replace(runs, fixed=returned_by(runs, held)) if held else runs
 
