@@ -115,7 +115,7 @@ class SoftmaxTap(TorchFunctionMode):
         scores, self.scores = self.scores, None
         plain = () if scores is None else scores.plain(_sequences(self.running, probabilities.shape))
         product = Product(values, -2, mixed, axis)
-        taken = [probabilities, values, *((scores.query, scores.key) if scores is not None and plain else ())]
+        taken = [probabilities, values]
         return self._observe(lambda: probabilities, probabilities.shape, values, by_head, product, taken, plain)
 
     def _observe(
@@ -165,7 +165,8 @@ class SoftmaxTap(TorchFunctionMode):
                 else:
                     difference = way.explained(*(probed() if exact else model), exact=exact)
                 if difference is not None:
-                    return kept(way.observation(frame.name, *model, frame.module, difference))
+                    # Its queries and keys are copies.
+                    return way.observation(frame.name, *model, frame.module, difference)
             found = observed_mixing(
                 frame.name,
                 Mixing([lambda: maps().reshape(whole)], cast("tuple[int, int, int, int]", whole)),
