@@ -162,7 +162,8 @@ def rerun(
         if len(running.frames) == 1:
             observation = make()
             if short_convolutions or not observation.inner:
-                observations.append(observation)
+                # A copy, as the module may go on to change it in place.
+                observations.append(replace(observation, mixed=observation.mixed.clone()))
 
     arguments = (call.args, call.kwargs) if dtype is None else at_least((call.args, call.kwargs), dtype)
     parts = named_parts(call.module, call.name)

@@ -129,7 +129,9 @@ def observed_mixing(
     if memory.states is not None:
         filled, hides, state_size = memory.states, "", position.clamp(max=memory.states)
     stored = attention_cache(module, keys, values, length, filled)
-    told = cache(probed or (lambda: (values, mixed)))
+    # A copy, as the module may go on to change it in place.
+    given = values, mixed if probed else mixed.clone()
+    told = cache(probed or (lambda: given))
 
     def operator(units: Units) -> Dense:
         return Dense.of_causal(mixing.of(name, *told())[:, units], state_size)

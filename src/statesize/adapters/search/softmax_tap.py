@@ -155,8 +155,7 @@ class SoftmaxTap(TorchFunctionMode):
             return replace(found, operator=operator)
 
         def observation() -> Observation:
-            # A copy, as the model may go on to change it in place.
-            model = by_head((values, mixed.clone()))
+            model = by_head((values, mixed))
             whole = (sequences, math.prod(shape[:-2]) // sequences, *shape[-2:])
             window = _window(frame.module)
             for way in ways if window is None and whole[2] == self.running.length else ():
