@@ -230,3 +230,23 @@ def test_what_is_carried_tells_states_from_caches_and_layers():
     ids = [[5, 6, 7, 8] * 6]
     assert carries(ss.profile("gla", ids)) == "a fixed state"
     assert carries(ss.profile("sa", ids)) == "tokens kept"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("notes", "Expecting value"),
+        ("[1]", "which is none of schema 1"),
+        ('{"schema": 7}', "which is none of schema 1"),
+    ],
+)
+def test_a_file_of_something_else_is_refused_before_anything_is_measured(content, said, tmp_path, capsys):
+    path = tmp_path / "other.txt"
+    path.write_text(content)
+    assert main(["profile", "gla", "--max-tokens", "16", "--record", str(path)]) == 1
+    printed = capsys.readouterr()
+    assert not printed.out
+    error = " ".join(printed.err.split())
+    assert "record must be a new file or a record, got" in error
+    assert said in error
+    assert path.read_text() == content

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,32 @@ def test_an_older_profile_is_replaced(small_profile, tmp_path):
     Profile(other).save(tmp_path / "profile")
     assert Profile.load(tmp_path / "profile").model == "other"
     assert os.listdir(tmp_path) == ["profile"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_somebody_put_beside_a_profile_stays(small_profile, tmp_path, monkeypatch, fails):
+    folder = tmp_path / "run"
+    small_profile.save(folder)
+    (folder / "best").mkdir()
+    (folder / "best" / "weights.safetensors").write_bytes(b"weights")
+    (folder / "page.html").write_text("page")
+    (folder / "99999.safetensors").write_bytes(b"a mixer of a larger profile")
+    if fails:
+        rename = Path.rename
+
+        def refused(self, target):
+            if self.name == "new":
+                raise OSError("no")
+            return rename(self, target)
+
+        monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(FileError) if fails else nullcontext():
+        small_profile.save(folder)
+    assert (folder / "best" / "weights.safetensors").read_bytes() == b"weights"
+    assert (folder / "page.html").read_text() == "page"
+    assert (folder / "99999.safetensors").exists() == fails
+    assert Profile.load(folder).mixers == small_profile.mixers
+    assert [one.name for one in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_failed_save_leaves_the_older_profile(small_profile, tmp_path):

@@ -145,10 +145,12 @@ def profile(
     from statesize.profiling.plan import plan as plan_profile
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
-    from statesize.report.on_record import add_to
+    from statesize.report.on_record import add_to, read_record
     from statesize.texts.documents import vocabulary_size
     from statesize.texts.rows import read_whole
 
+    if record is not None and record.exists():
+        read_record(record)
     before = None if prefix is None else read_whole(prefix)
     printing.hush_libraries()
     asked = None
@@ -225,10 +227,11 @@ def profile(
     if not weights and loaded is not None:
         numbers = sum(part.numel() for part in loaded.model.parameters())
         weights = tensors_sha256(loaded.model.state_dict()) if record or numbers < MOST_DIGESTED else ""
+    _show(result, output, metric, printing, wide=wide, weights=weights)
     if record is not None:
+        # Last, as one of another model may be there: what was measured is shown already.
         add_to(record, result, f"tokens of {texts.named}", weights)
         printing.say(f"Record: {record}")
-    _show(result, output, metric, printing, wide=wide, weights=weights)
     if output is None:
         folder = f"{(name or model).rpartition('/')[2]}-profile"
         again = f"measures it again, about {duration(max(result.attributes['seconds'], 1))} after loading, and keeps it"

@@ -132,20 +132,31 @@ def replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
         raise FileError(f"cannot write {path}: {error.strerror or error}. Give a folder that can be written") from error
 
 
-def replace_folder(folder: Path, write: Callable[[Path], object], scratch: Path | None = None) -> None:
-    """Write a folder under a temporary name, then replace the old folder by it."""
+def replace_folder(
+    folder: Path,
+    write: Callable[[Path], object],
+    scratch: Path | None = None,
+    is_own: Callable[[str], bool] = lambda name: True,
+) -> None:
+    """Write a folder under a temporary name, then replace the old folder by it; what is not its own, by name, stays."""
     # An interruption or an error leaves the old folder unchanged; an OSError is passed on. The temporary folder is made
     # in `scratch`, a folder of the same file system, or in the parent, which exists.
     temporary = Path(tempfile.mkdtemp(prefix=".statesize-", dir=scratch or folder.absolute().parent))
-    new, old = temporary / "new", temporary / "old"
+    new, old, others = temporary / "new", temporary / "old", list[str]()
     try:
         write(new)
         if folder.exists():
+            others = [one.name for one in folder.iterdir() if not is_own(one.name)]
+            for name in others:
+                (folder / name).rename(new / name)
             folder.rename(old)
         new.rename(folder)
     finally:
         if old.exists() and not folder.exists():
             old.rename(folder)
+        for name in others:
+            if os.path.lexists(new / name):
+                (new / name).rename(folder / name)
         shutil.rmtree(temporary, ignore_errors=True)
 
 

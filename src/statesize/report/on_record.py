@@ -15,8 +15,8 @@ from typing import Any, cast
 import numpy as np
 
 from statesize.check import refuse
-from statesize.errors import InputError
-from statesize.io.files import replace_file
+from statesize.errors import FileError, InputError
+from statesize.io.files import parse_json, read_limited, replace_file
 from statesize.io.text import counted
 from statesize.measurement.statistics import FEWEST_TEXTS
 from statesize.report.names import kind_title, model_title, position_name
@@ -108,7 +108,7 @@ def add_to(path: Path, profile: Profiled, data: str, weights: str) -> None:
     """
     new = record(profile, data, weights)
     if path.exists():
-        old: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        old = read_record(path)
         if old.get("weights") != new["weights"] or old.get("data") != data:
             raise InputError(
                 f"record must be a new file, or one of the same weights and data, got {path}, which is of "
@@ -118,6 +118,18 @@ def add_to(path: Path, profile: Profiled, data: str, weights: str) -> None:
         others = [one for one in old["lengths"] if one["length"] != row["length"]]
         new = old | {"lengths": sorted([*others, row], key=lambda one: one["length"]), "made": new["made"]}
     replace_file(path, written(new))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The record of a model in a file; a FileError where it holds none of this schema."""
+    try:
+        old = parse_json(read_limited(path))
+    except (OSError, ValueError) as error:
+        raise FileError(f"record must be a new file or a record, got {path} ({error}). Name another file.") from error
+    found = cast("dict[str, Any]", old) if isinstance(old, dict) else {}
+    if found.get("schema") != SCHEMA:
+        raise FileError(f"record must be a new file or a record, got {path}, which is none of schema {SCHEMA}.")
+    return found
 
 
 def written(record: Mapping[str, Any]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -23,6 +24,7 @@ from statesize.results.place import MARKER, check_destination, check_free, requi
 FORMAT = "statesize-profile"
 SCHEMA = 9
 _CPU = torch.device("cpu")
+_ARRAYS = re.compile(r"\d{5}\.safetensors")
 
 
 def save_tree(tree: xr.DataTree, path: Path) -> None:
@@ -55,7 +57,8 @@ def write_nodes(
         (folder / MARKER).write_text(marker, encoding="utf-8")
 
     with os_errors(f"{path} cannot be written"):
-        replace_folder(path, write, scratch)
+        # A page, a training run or notes that somebody put beside it stay.
+        replace_folder(path, write, scratch, is_own=lambda name: name == MARKER or _ARRAYS.fullmatch(name) is not None)
 
 
 def load_tree(path: Path) -> xr.DataTree:
