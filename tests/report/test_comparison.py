@@ -115,11 +115,21 @@ def test_layers_count_by_their_channels():
 
 def test_the_error_of_samples(bundled):
     model, tokenizer = zoo.load("gla")
-    sampled = profile(model, TEXTS, tokenizer=tokenizer, channels=3, settings=Settings(stride=4))
+    sampled = profile(model, TEXTS, tokenizer=tokenizer, channels=3)
     (row,) = compare([sampled]).models
     summary = sampled.summary(wide=True)
     assert row.total_entropy_error == pytest.approx(np.sqrt((summary["total_entropy_error"] ** 2).sum()))
     assert row.average_entropy_error == pytest.approx(row.total_entropy_error / 512)
+
+
+@pytest.mark.parametrize("name", ["gla", "sa"])
+@pytest.mark.parametrize("positions", [8, 16])
+def test_the_error_of_cuts_that_are_left_out_adds_up_over_layers(name, positions):
+    text = zoo.documents()[0][:1500]
+    every, some = (compare([profile(name, text, positions=cuts)]).models[0] for cuts in (None, positions))
+    for figure in ("average_entropy", "total_entropy"):
+        error = getattr(some, f"{figure}_error")
+        assert abs(getattr(some, figure) - getattr(every, figure)) <= error < 0.5 * getattr(every, figure)
 
 
 def test_what_does_not_compare_is_said(bundled):

@@ -172,8 +172,8 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
         middle_bytes=sum(middle_bytes(node, profile.tokens["length"].values) for node in nodes),
         middle_ceiling=model_mean(profile, ceilings),
         total_tss=float(np.dot(stored, [row["tss"] for row in rows])),
-        average_entropy_error=math.hypot(*(row["readout_total_entropy_error"] for row in rows)) / channels,
-        total_entropy_error=math.hypot(*(row["total_entropy_error"] for row in rows)),
+        average_entropy_error=_summed([row["readout_total_entropy_error"] for row in rows], nodes) / channels,
+        total_entropy_error=_summed([row["total_entropy_error"] for row in rows], nodes),
         modulation=model_mean(profile, [modulation(profile, node, "entropy") for node in nodes]),
         norm_modulation=model_mean(profile, [modulation(profile, node, "norm") for node in nodes]),
         recall_perplexity=float(recall.get(profile.model, math.nan)),
@@ -181,6 +181,13 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
         redundancy=float(known_mean(np.array(network.values), 0)) if network else math.nan,
         **figures,
     )
+
+
+def _summed(errors: Sequence[float], nodes: Sequence[xr.Dataset]) -> float:
+    """The error of a sum over layers."""
+    # Heads are drawn in each layer by itself; cuts are left out in all of them alike, so that their errors add up.
+    left_out = any(int(np.diff(node["position"].values).max(initial=1)) > 1 for node in nodes)
+    return sum(errors) if left_out else math.hypot(*errors)
 
 
 def _is_derived(profile: Profiled) -> bool:
