@@ -46,6 +46,17 @@ def test_an_older_profile_is_replaced(small_profile, tmp_path):
     assert os.listdir(tmp_path) == ["profile"]
 
 
+def refuse_to_move_the_new(monkeypatch):
+    rename = Path.rename
+
+    def failing(path, target):
+        if path.name == "new":
+            raise OSError("no space left")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_what_somebody_put_beside_a_profile_stays(small_profile, tmp_path, monkeypatch, fails):
     folder = tmp_path / "run"
@@ -55,14 +66,7 @@ def test_what_somebody_put_beside_a_profile_stays(small_profile, tmp_path, monke
     (folder / "page.html").write_text("page")
     (folder / "99999.safetensors").write_bytes(b"a mixer of a larger profile")
     if fails:
-        rename = Path.rename
-
-        def refused(self, target):
-            if self.name == "new":
-                raise OSError("no")
-            return rename(self, target)
-
-        monkeypatch.setattr(Path, "rename", refused)
+        refuse_to_move_the_new(monkeypatch)
     with pytest.raises(FileError) if fails else nullcontext():
         small_profile.save(folder)
     assert (folder / "best" / "weights.safetensors").read_bytes() == b"weights"
@@ -84,14 +88,7 @@ def test_a_failed_save_leaves_the_older_profile(small_profile, tmp_path):
 
 def test_an_older_profile_comes_back_where_the_new_cannot_be_moved(small_profile, tmp_path, monkeypatch):
     small_profile.save(tmp_path / "profile")
-    rename = Path.rename
-
-    def failing(path, target):
-        if path.name == "new":
-            raise OSError("no space left")
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", failing)
+    refuse_to_move_the_new(monkeypatch)
     with pytest.raises(FileError, match="no space left"):
         small_profile.save(tmp_path / "profile")
     assert Profile.load(tmp_path / "profile").tree.identical(small_profile.tree)

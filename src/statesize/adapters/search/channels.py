@@ -49,9 +49,8 @@ class Channels:
 
     def by_group(self, by_unit: Tensor, axis: int) -> Tensor:
         """What there is of each unit along a dimension, in the order of what they read."""
-        return (
-            by_unit.index_select(axis, torch.tensor(self.order(), device=by_unit.device)) if self.order() else by_unit
-        )
+        order = self.order()
+        return by_unit.index_select(axis, torch.tensor(order, device=by_unit.device)) if order else by_unit
 
 
 def codes(count: int) -> Tensor:

@@ -115,8 +115,9 @@ class SoftmaxTap(TorchFunctionMode):
         scores, self.scores = self.scores, None
         plain = () if scores is None else scores.plain(_sequences(self.running, probabilities.shape))
         product = Product(values, -2, mixed, axis)
-        taken = [probabilities, values]
-        return self._observe(lambda: probabilities, probabilities.shape, values, by_head, product, taken, plain)
+        return self._observe(
+            lambda: probabilities, probabilities.shape, values, by_head, product, [probabilities, values], plain
+        )
 
     def _observe(
         self,

@@ -15,7 +15,7 @@ from statesize.parallel.threads import end_if_unwanted
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import Counts, HankelBlocks
 from statesize.spectra.exact.dense import DenseEngine, block_spectra
-from statesize.spectra.spectrum import ROUND_OFF, UNDERFLOW, effective_rank, entropy_bound, frobenius_norm, largest
+from statesize.spectra.spectrum import ROUND_OFF, UNDERFLOW, effective_rank, entropy_bound, frobenius_norm
 
 _linalg = cast("Any", torch.linalg)
 # Columns of HᵀH that one product makes, as far as the diagonal: half of them are never made.
@@ -53,8 +53,9 @@ class GramBlocks(HankelBlocks):
         self.error_bound = self._values.new_zeros(shape)
         self._decomposed = [False] * len(cut.positions)
         for place, position in enumerate(cut.positions):
-            self._set(place, *_gram_values(take(position)))
-            if bool(((largest(self._values) <= self.error_bound) & (self.error_bound > 0))[..., place].any()):
+            values, errors = _gram_values(take(position))
+            self._set(place, values, errors)
+            if bool(((values[..., 0] <= errors[..., 0]) & (errors[..., 0] > 0)).any()):
                 # Its squares are lost to underflow.
                 self._decompose(place)
 
