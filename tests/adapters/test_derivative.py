@@ -9,6 +9,7 @@ import statesize as ss
 from campaigns.layers.campaign import largest_share
 from statesize.errors import ModelError
 from statesize.operators import BlockDense
+from statesize.spectra.cut import make_cut
 
 TOKENS = torch.arange(14)[None]
 
@@ -222,7 +223,7 @@ def test_a_large_derivative_is_measured_by_products_at_few_positions():
     profile = ss.profile(model, [TOKENS[0], TOKENS[0, :10]])
     node = profile.mixer("mixer")
     assert node.attrs["engine"].startswith("implicit (95%)")
-    spread, shorter = (torch.linspace(1, last, 8, dtype=torch.float64).round().int().tolist() for last in (13, 9))
+    spread, shorter = (list(make_cut(length, 8).positions) for length in (14, 10))
     assert node["position"].values.tolist() == sorted({0, *spread, *shorter})
     assert [mixer.positions for mixer in ss.plan(model, TOKENS[:, :10]).steps] == [8]
     hidden = model.embedding(TOKENS).detach().double()

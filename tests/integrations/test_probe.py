@@ -173,7 +173,7 @@ class SilentLayer(OwnLayer):
 def test_a_reading_that_waits_names_what_makes_it_faster_and_its_size_known(layer, caplog):
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Embedding(32, 16), layer())
-    probing = Probing(Probe(TEXTS, every=1, share=1e-9, settings=Settings(positions=4)))
+    probing = Probing(Probe(TEXTS, every=1, share=1e-9, settings=Settings(positions=[4])))
     assert [bool(probing.step(model, step)) for step in (1, 2)] == [True, False]
     unknown, waits = told(caplog)
     if layer is OwnLayer:
@@ -419,7 +419,7 @@ def test_readings_come_every_so_many_steps():
 
 
 def test_without_time_the_first_reading_is_the_only_one_and_has_the_fewest_heads(caplog):
-    probing, model = Probing(Probe(TEXTS, every=1, share=1e-9, settings=Settings(positions=2))), model_of()
+    probing, model = Probing(Probe(TEXTS, every=1, share=1e-9, settings=Settings(positions=[1, 2]))), model_of()
     found = [probing.step(model, step) for step in range(1, 6)]
     assert found[0]["ess/heads"] == 2
     assert found[1:] == [None] * 4

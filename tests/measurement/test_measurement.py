@@ -182,11 +182,11 @@ def test_only_what_is_asked_is_there() -> None:
 def test_shapes_with_batch_tolerances_and_positions() -> None:
     recurrence = random_recurrence("full", 0, 9, 2, batch=(2, 3))
     found = measure(recurrence, tolerances=(1e-3, 1e-2), relative_tolerances=(0.1, 0.2, 0.3), positions=4)
-    assert found.positions.tolist() == [1, 3, 6, 8]
+    assert found.positions.tolist() == [2, 4, 6, 8]
     assert found.count.shape == found.lower.shape == found.upper.shape == (2, 3, 4, 2)
     assert found.relative_count.shape == (2, 3, 4, 3)
     assert found.entropy.shape == found.norm.shape == found.error_bound.shape == (2, 3, 4)
-    assert found.ceiling.tolist() == [1, 2, 2, 1]
+    assert found.ceiling.tolist() == [2, 2, 2, 1]
 
 
 def test_float32_operators_are_measured_in_float64() -> None:

@@ -97,7 +97,7 @@ def test_wrong_seed(given):
 
 @pytest.mark.parametrize(
     ("asked", "cuts"),
-    [({}, (4,)), ({"positions": [6, 2]}, (2, 6)), ({"positions": 2}, (1, 6)), ({"stride": 3}, (1, 4))],
+    [({}, (4,)), ({"positions": [6, 2]}, (2, 6)), ({"positions": 2}, (2, 5)), ({"stride": 3}, (2, 5))],
 )
 def test_cuts_leave_a_token_to_predict(asked, cuts):
     assert checked_cuts(Settings(**asked), 8) == cuts
@@ -120,7 +120,8 @@ def test_positions_and_stride_exclude_each_other():
     [
         ({}, 5, (1, 2, 3, 4)),
         ({"stride": 2}, 6, (1, 3, 5)),
-        ({"stride": 9}, 6, (1,)),
+        ({"stride": 9}, 6, (3,)),
+        ({"stride": 4}, 13, (2, 6, 10)),
         ({"positions": 3}, 6, (1, 3, 5)),
         ({"positions": [2, 7]}, 6, (2,)),
         ({"positions": [7]}, 6, None),

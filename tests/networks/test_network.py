@@ -170,7 +170,7 @@ def test_progress_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "positions"), [(1, [6]), (3, [3, 6, 9]), (10, [1, 2, 3, 4, 5, 7, 8, 9, 10, 11]), (11, list(range(1, 12)))]
+    ("count", "positions"), [(1, [6]), (3, [2, 6, 10]), (10, [*range(1, 6), *range(7, 12)]), (11, list(range(1, 12)))]
 )
 def test_a_number_of_cuts_parts_the_text_evenly(count: int, positions: list[int]) -> None:
     with copies(transformer(), ids(12), Settings(positions=count), None, None, "double") as copied:

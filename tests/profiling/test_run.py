@@ -124,12 +124,23 @@ def test_tokens_and_special_tokens_are_kept(model):
 
 
 def test_positions_are_a_number_or_a_list(model):
-    assert profile(model, LONG, positions=4).mixer("first")["position"].values.tolist() == [0, 1, 5, 9, 13]
+    assert profile(model, LONG, positions=4).mixer("first")["position"].values.tolist() == [0, 2, 5, 9, 12]
     chosen = profile(model, [LONG, SHORT], positions=[0, 2, 9]).mixer("first")
     assert chosen["position"].values.tolist() == [0, 2, 9]
     entropy = chosen["entropy"].values
     assert np.isfinite(entropy[:, :, :2]).all()
     assert np.isnan(entropy[1, :, 2]).all()
+
+
+def test_what_positions_leave_out_has_an_interval_also_over_texts_of_several_lengths(model):
+    def row(positions):
+        return profile(model, [LONG * 3, LONG * 2], layers="second", positions=positions).summary_rows()[0]
+
+    every, some, one = row(None), row(6), row(1)
+    assert every["average_entropy_error"] == 0
+    assert 0 < abs(some["average_entropy"] - every["average_entropy"]) <= some["average_entropy_error"]
+    assert some["average_entropy"] == pytest.approx(every["average_entropy"], rel=0.03)
+    assert math.isnan(one["average_entropy_error"])
 
 
 def test_layers_and_progress(model):

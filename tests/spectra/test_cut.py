@@ -11,10 +11,18 @@ def test_all_positions_by_default() -> None:
     assert make_cut(5).positions == (1, 2, 3, 4)
 
 
-def test_a_count_is_spread_evenly_with_both_ends() -> None:
-    assert make_cut(11, 3).positions == (1, 6, 10) or make_cut(11, 3).positions == (1, 5, 10)
-    assert make_cut(5, 99).positions == (1, 2, 3, 4)
-    assert make_cut(100, 1).positions == (1,)
+def test_a_count_takes_the_middles_of_equal_parts() -> None:
+    assert make_cut(13, 3).positions == (3, 7, 11)
+    assert make_cut(5, 99).positions == make_cut(5, 4).positions == (1, 2, 3, 4)
+    assert make_cut(100, 1).positions == (50,)
+    assert make_cut(30, 2, past=10, future=11).positions == (12, 17)
+
+
+@pytest.mark.parametrize("count", [3, 8, 20, 38])
+def test_a_mean_over_a_count_is_that_over_all(count: int) -> None:
+    # A state of 10 numbers is full but at both ends, which may not count more than what lies between them.
+    every, some = (make_cut(40, positions).limits().clamp(max=10).double().mean() for positions in (None, count))
+    assert some.item() == pytest.approx(every.item(), rel=0.05)
 
 
 def test_lists_and_tensors_are_themselves() -> None:

@@ -57,7 +57,7 @@ def network(
         model: A bundled name (sa, la, gla, gated-deltanet), a folder of a model, a GGUF file, or an id of the Hugging
             Face hub.
         texts: What the model reads.
-        positions: Number of cuts, which part the text evenly; each takes as long as the others.
+        positions: Number of cuts, in the middles of equal parts; each takes as long as the others.
         start: Name of the module whose output before a cut is varied. Default: the token embeddings.
         end: Name of the module whose output from a cut on is read. Default: what the last norm takes.
         accuracy: Half-width of the interval to reach, relative to the entropy-ESS (0.1 = 10 %); half of it takes

@@ -76,8 +76,8 @@ class Settings:
         layers: Layers to measure, by name or by index from 0, such as 0,3. Default: all.
         channels: Heads or channels to measure in each layer: all, or a number, drawn from all parts of the layer.
             Default: all of them, up to a cost that `statesize profile --plan` states.
-        positions: Positions to measure in each sequence: all, or this many, evenly spread. Default: all of a sequence
-            of up to 16,384 tokens, 32 of a longer one.
+        positions: Positions to measure in each sequence: all, or this many, the middles of equal parts. Default: all
+            of a sequence of up to 16,384 tokens, 32 of a longer one.
         stride: Measure one position in this many.
         past: Measure with this many positions of the past: the last columns of H_i.
         future: Measure with this many positions of the future: the first rows of H_i.
@@ -166,9 +166,8 @@ class Settings:
             object.__setattr__(settings, "relative_tolerances", ratios)
         return settings
 
-    def cut(self, length: int, *, few: bool = False, ends: bool = True) -> Cut | None:
+    def cut(self, length: int, *, few: bool = False) -> Cut | None:
         """Which H_i of a sequence are measured, few by default where each takes long; None where none fits into it."""
-        # A count holds the first and the last position, unless `ends` is False.
         from statesize.spectra.cut import Cut, make_cut
 
         first, last = self.past or 1, length - (self.future or 1)
@@ -181,8 +180,10 @@ class Settings:
         if self.by_default and (few or length > LONGEST_WHOLE):
             count = FEW if few else EVENLY_SPREAD
         if count is not None:
-            return make_cut(length, count, self.past, self.future, ends=ends)
-        return Cut(length, tuple(range(first, last + 1, self.stride or 1)), self.past, self.future)
+            return make_cut(length, count, self.past, self.future)
+        # The first is the middle of those that it stands for.
+        each = min(self.stride or 1, last - first + 1)
+        return Cut(length, tuple(range(first + (each - 1) // 2, last + 1, each)), self.past, self.future)
 
     def count_accuracy_at(self, length: int) -> float:
         """How far apart the bounds of counts at relative tolerances of a sequence may be left, as a share."""

@@ -224,8 +224,11 @@ def estimate(values: NDArray[np.float64], sample: Sample) -> Estimate:
 def position_error(curve: NDArray[np.float64], positions: NDArray[np.int64]) -> float:
     """Half the width of the interval of the mean of a curve (P,) over all positions, from evenly spread ones, (P,)."""
     gaps = np.diff(positions)
-    if not np.isfinite(curve).all() or len(gaps) < 2 or gaps.max() == 1 or np.ptp(gaps) > 1:
+    if len(gaps) and gaps.max() == 1:
         return 0.0
+    if len(gaps) < 2 or np.ptp(gaps) > 1:
+        # Two or fewer, or uneven ones, say nothing of those between them.
+        return math.nan
     count = len(curve)
     share = count / (float(positions[-1] - positions[0]) * count / len(gaps))
     variance = (1 - share) * float(np.square(np.diff(curve)).sum()) / (2 * count * (count - 1))

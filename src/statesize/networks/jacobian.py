@@ -127,7 +127,7 @@ def copies(
         raise InputError(f"input_ids must hold one sequence, got {original.sequences}. Give one at a time.")
     settings.check_reach(original.length)
     # Past one token lie as many directions as it has numbers, and as many past all tokens but one.
-    cut = cast("Cut", settings.cut(original.length, ends=False))
+    cut = cast("Cut", settings.cut(original.length))
     with ExitStack() as contexts:
         contexts.enter_context(together(module, input_ids, cut, start, end, precision))
 

@@ -160,7 +160,7 @@ def network_ess(
             `statesize.profile`.
         input_ids: Token ids of one sequence, (1, L), frames (1, L, W), or the result of a tokenizer; whatever
             `statesize.capture` takes. For a model by its name also a text, or a Path of one.
-        positions: Cuts i: an int for that many, which part the text evenly, a list, or "all". Default: 4.
+        positions: Cuts i: an int for that many, the middles of equal parts, a list, or "all". Default: 4.
         start: Name of the module at the inputs of the Jacobian. Default: the token embeddings, or the frames
             themselves.
         end: Name of the module at its outputs. Default: the input of the last norm.

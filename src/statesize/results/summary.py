@@ -156,7 +156,13 @@ def average(node: xr.Dataset, values: Array) -> Estimate:
     positions = node["position"].values
     inside = values[:, :, positions >= 1]
     averaged = estimate(known_mean(inside, (0, 2)), sample_of(node))
-    error = position_error(known_mean(inside, (0, 1)), positions[positions >= 1])
+    curves = known_mean(inside, 1)
+    # Sequences of one length are measured at the same positions.
+    error, known = 0.0, np.isfinite(curves)
+    for at in np.unique(known[known.any(1)], axis=0):
+        alike = (known == at).all(1)
+        part = position_error(curves[alike][:, at].mean(0), positions[positions >= 1][at])
+        error += part * float(known[alike].sum() / known.sum())
     return Estimate(averaged.mean, math.hypot(averaged.error, error))
 
 

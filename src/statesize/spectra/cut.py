@@ -57,11 +57,8 @@ def make_cut(
     positions: Positions = None,
     past: int | None = None,
     future: int | None = None,
-    *,
-    ends: bool = True,
 ) -> Cut:
     """The cut for a length and a choice of positions: None for all, a count of evenly spread ones, or a list."""
-    # A count holds the first and the last position, unless `ends` is False.
     # Under windows, only positions at which the windows fit.
     if length < 2:
         raise InputError(f"operator must have a length of at least 2, a past and a future, got {length}.")
@@ -73,7 +70,7 @@ def make_cut(
     if positions is None:
         chosen = range(first, last + 1)
     elif not isinstance(positions, Iterable) or not getattr(positions, "ndim", 1):
-        chosen = _spread(positions, first, last, ends)
+        chosen = _spread(positions, first, last)
     else:
         chosen = _listed(positions, first, last)
     return Cut(length, tuple(chosen), past, future)
@@ -87,15 +84,13 @@ def _window(name: str, argument: int | None, length: int) -> int | None:
     return size
 
 
-def _spread(argument: object, first: int, last: int, ends: bool) -> list[int]:
+def _spread(argument: object, first: int, last: int) -> list[int]:
+    """The middles of equal parts: each stands for as many positions, so that a mean over them is one over all."""
     available, count = last - first + 1, whole_number(argument)
     if count is None or count < 1:
         refuse("positions", "None, a count of at least 1 or a list", argument)
-    if count >= available:
-        return list(range(first, last + 1))
-    beside = 0 if ends else 1
-    spread = torch.linspace(first - beside, last + beside, count + 2 * beside, dtype=torch.float64).round()
-    return [int(position) for position in spread[beside : beside + count]]
+    count = min(count, available)
+    return [first + (2 * part + 1) * available // (2 * count) for part in range(count)]
 
 
 def _listed(positions: Iterable[int] | Tensor, first: int, last: int) -> list[int]:

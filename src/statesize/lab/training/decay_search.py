@@ -109,23 +109,16 @@ def utilisations(captures: Capture, names: set[str], relative_tolerance: float) 
         name = module_name(captured.name)
         if name not in names:
             continue
-        positions = _positions(captured.units_operator(slice(0, 1)).length)
         measured = measure_captured(
             captured,
             np.arange(0, captured.units, -(-captured.units // _UNITS)),
-            Settings(positions=positions, tolerances=(), relative_tolerances=(relative_tolerance,), count_accuracy=0),
+            Settings(positions=_POSITIONS, tolerances=(), relative_tolerances=(relative_tolerance,), count_accuracy=0),
             ("counts",),
         )
         counts = measured.relative_count
         if counts is not None:
             searched[name].append(float((counts[..., 0] / measured.ceiling).nanmean()))
     return {name: sum(values) / len(values) for name, values in searched.items()}
-
-
-def _positions(length: int) -> list[int]:
-    """The middles of equal parts of 1 … L − 1, so that their mean is about that of all positions."""
-    count = min(_POSITIONS, length - 1)
-    return [1 + int((part + 0.5) * (length - 1) / count) for part in range(count)]
 
 
 def decays_of(model: nn.Module, mixer: str) -> list[tuple[str, nn.Parameter]]:
