@@ -47,8 +47,11 @@ def test_rows_are_the_callers_own(small_profile):
 
 def test_long_form_has_one_row_a_number(small_profile, monkeypatch):
     frame = small_profile.to_dataframe()
-    # Two mixers and heads, 12 + 7 positions, entropy and two thresholds of either tolerance.
-    assert len(frame) == 2 * 2 * (12 + 7) * 5
+    # Two mixers and heads, 11 + 6 cuts, entropy and two thresholds of either tolerance.
+    assert len(frame) == 2 * 2 * (11 + 6) * 5
+    means = frame.query("metric == 'entropy'").groupby("layer", observed=True)["ess"].mean()
+    rows = {row["layer"]: row["average_entropy"] for row in small_profile.summary_rows()}
+    assert means.to_dict() == pytest.approx(rows)
     assert not frame["ess"].isna().any()
     assert list(frame)[:6] == ["layer", "head", "position", "ess", "metric", "threshold"]
     monkeypatch.setenv("COLUMNS", "80")

@@ -120,7 +120,7 @@ class Profile(Profiled):
         return PositionFrame(frame)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row for each mixer, sequence, head, position, metric and threshold.
+        """One row for each mixer, sequence, head, position from 1 on, metric and threshold.
 
         Returns:
             Columns layer, head, position, ess, metric, threshold, token, sequence, ceiling, state_size, lower, upper,

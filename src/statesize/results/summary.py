@@ -285,7 +285,8 @@ def long_form(node: xr.Dataset, root: xr.Dataset, model: str, layer: str) -> pd.
         for metric, threshold, ess, lower, upper in _metrics(node)
     ]
     frame = pd.concat(frames, ignore_index=True)
-    return cast("pd.DataFrame", frame[frame["ess"].notna()]).reset_index(drop=True)
+    # Nothing has passed before position 0, and averages are over the others.
+    return cast("pd.DataFrame", frame[frame["ess"].notna() & (frame["position"] > 0)]).reset_index(drop=True)
 
 
 def _metrics(node: xr.Dataset) -> list[tuple[str, float, Array, Array, Array]]:
