@@ -13,7 +13,7 @@ import xarray as xr
 from statesize.adapters.observation import NOT_CAUSAL, OVERSIZED, PART, UNCHECKED
 from statesize.io.text import byte_count, counted, listed
 from statesize.measurement.settings import MARKED, SINK
-from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, mean_interval, too_short
+from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, ratio_interval, too_short
 from statesize.report.names import kind_title, model_title, position_name, short_names
 from statesize.results.profiled import Profiled, comparable, has_sinks, model_mean
 from statesize.results.summary import (
@@ -239,14 +239,14 @@ def capacity_use(profiles: Sequence[Profiled]) -> str:
 def _use(profile: Profiled) -> _Use:
     nodes, rows = [profile.mixer(name) for name in profile.mixers], profile.summary_rows()
     carried, most = [row["sinkless_entropy"] for row in rows], [middle_ceiling(node) for node in nodes]
-    held = {
-        cache: (model_mean(profile, carried, some), model_mean(profile, most, some))
+    layers = {
+        cache: some
         for cache in (False, True)
         if (some := [at for at in comparable(profile) if keeps_everything(nodes[at]) == cache])
     }
-    first, limit = next(iter(held.values()), (math.nan, math.nan))
-    sinks = " without sinks" * has_sinks(profile)
-    return _Use(model_title(profile), held, _share_over_texts(profile, first / limit), sinks)
+    held = {cache: (model_mean(profile, carried, some), model_mean(profile, most, some)) for cache, some in layers.items()}
+    share = next((_share_over_texts(profile, layers[cache], *held[cache]) for cache in held), Interval(math.nan))
+    return _Use(model_title(profile), held, share, " without sinks" * has_sinks(profile))
 
 
 def _ranked(uses: Sequence[_Use], among: str, cut: str) -> str:
@@ -260,18 +260,17 @@ def _ranked(uses: Sequence[_Use], among: str, cut: str) -> str:
     return f"{among}, {answer} past {cut}: {each}."
 
 
-def _share_over_texts(profile: Profiled, share: float) -> Interval:
-    """A share with its interval over texts, where these suffice and all heads were measured."""
+def _share_over_texts(profile: Profiled, layers: Sequence[int], carried: float, held: float) -> Interval:
+    """What layers carry as a share of what they hold, with its interval where texts suffice and all heads are known."""
     rows, nodes = profile.summary_rows(), [profile.mixer(name) for name in profile.mixers]
     texts = int(profile.tokens.sizes["sequence"])
     if texts < FEWEST_TEXTS or any(row["measured"] < row["units"] for row in rows):
-        return Interval(share)
+        return Interval(carried / held)
     ess = np.array([known_mean(without_sinks(node), 1) for node in nodes])
     most = np.array([known_mean(at_middle(node, unit_limits(node)), 1) for node in nodes])
-    layers = comparable(profile)
-    carried, held = ([model_mean(profile, list(one[:, text]), layers) for text in range(texts)] for one in (ess, most))
-    found = mean_interval(np.array(carried) / np.array(held))
-    return Interval(share, max(found.low, 0.0), min(found.high, 1.0))
+    by_text = ([model_mean(profile, list(one[:, text]), layers) for text in range(texts)] for one in (ess, most))
+    found = ratio_interval(*map(np.array, by_text))
+    return Interval(carried / held, max(found.low, 0.0), min(found.high, 1.0))
 
 
 def reading(profiles: Sequence[Profiled]) -> list[str]:
