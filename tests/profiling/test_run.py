@@ -143,6 +143,12 @@ def test_what_positions_leave_out_has_an_interval_also_over_texts_of_several_len
     assert math.isnan(one["average_entropy_error"])
 
 
+@pytest.mark.parametrize("chosen", [{"positions": [2]}, {"positions": 3}, {"settings": Settings(stride=5)}])
+def test_tss_is_that_of_the_text_wherever_it_is_cut(model, chosen):
+    every, some = (profile(model, [LONG, SHORT], **options).summary_rows() for options in ({}, chosen))
+    assert [row["tss"] for row in some] == [row["tss"] for row in every] == [3, 13]
+
+
 def test_layers_and_progress(model):
     told = []
     result = profile(model, iter([LONG, SHORT]), layers=["second"], on_progress=told.append)

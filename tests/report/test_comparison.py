@@ -354,10 +354,19 @@ def test_shares_over_texts_have_intervals():
     assert re.search(r" 50% \[50%, 50%\] \(6\.0 of 12", compare([Profile(tree)] * 2).finding)
 
 
+def test_the_interval_of_a_share_is_that_of_its_own_ratio():
+    # The long text carries another share than the others: the mean of shares is another number.
+    texts = [torch.arange(length) % 8 for length in (12, 13, 14, 13, 12, 14, 200)]
+    model = LanguageModel(ModelConfig(mixer="sa", vocabulary_size=8, width=8, heads=2, layers=2, key_size=4))
+    finding = compare([profile(model, texts, name=name) for name in ("one", "other")]).finding
+    share, low, high = map(int, re.search(r"(\d+)% \[(\d+)%, (\d+)%\]", finding).groups())
+    assert low < share < high
+
+
 def test_a_model_of_unknown_size_has_no_share_of_what_the_text_allows(bundled):
     tree = bundled[1].to_xarray()
     for name in bundled[1].mixers:
-        tree[name]["state_size"].values[:] = np.nan
+        tree[name]["state_size"].values[:] = tree[name]["tss"].values[:] = np.nan
     unknown = Profile(tree)
     result = compare([unknown, bundled[1]])
     assert "%" not in result.finding

@@ -280,7 +280,7 @@ def measure_mixer(
     varies = asked and not item.name.endswith(SHARED)
     weighted = item.weighted(settings.weights, settings.skip_first) if varies and work.cut is not None else item
     units, positions = work.sample.units, work.cut.positions if work.cut else ()
-    half = work.cut.length / 2 if work.cut else 0
+    half, size = work.cut.length / 2 if work.cut else 0, math.nan
     middle = min(positions, key=lambda cut: abs(cut - half), default=math.nan)
     for chosen in (units[first : first + work.block] for first in range(0, len(units), work.block)):
         if work.cut is None or work.engine is None:
@@ -303,6 +303,7 @@ def measure_mixer(
         if varies and (operator.length <= LONGEST or isinstance(operator, Recurrence)):
             extra["few_cuts_entropy"] += entropies(operator.to(dtype=torch.float64))
             extra["variant_entropy"] += entropies(_operator(weighted, chosen).to(dtype=torch.float64), settings.squares)
+        size = float(operator.state_size().max())
         # It would be held while the next one is built.
         del operator
     described = ("name", "kind", "note", "cache", "multiplicity", "precision", "state_sizes")
@@ -311,7 +312,7 @@ def measure_mixer(
     facts["seconds"] = time.perf_counter() - start
     faithfulness = math.nan if item.agreement is None else item.agreement.difference
     stored = math.nan if item.state_bytes is None else item.state_bytes
-    by_sequence = (float(stored), faithfulness, item.run_difference, middle)
+    by_sequence = (float(stored), size, faithfulness, item.run_difference, middle)
     by_unit = {name: values for name, values in extra.items() if attends or name not in SINKS}
     return sequence_dataset(facts, by_sequence, work.sample, positions, measurements, settings, by_unit)
 

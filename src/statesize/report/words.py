@@ -239,14 +239,13 @@ def capacity_use(profiles: Sequence[Profiled]) -> str:
 def _use(profile: Profiled) -> _Use:
     nodes, rows = [profile.mixer(name) for name in profile.mixers], profile.summary_rows()
     carried, most = [row["sinkless_entropy"] for row in rows], [middle_ceiling(node) for node in nodes]
-    layers = {
-        cache: some
-        for cache in (False, True)
-        if (some := [at for at in comparable(profile) if keeps_everything(nodes[at]) == cache])
-    }
-    held = {cache: (model_mean(profile, carried, some), model_mean(profile, most, some)) for cache, some in layers.items()}
-    share = next((_share_over_texts(profile, layers[cache], *held[cache]) for cache in held), Interval(math.nan))
-    return _Use(model_title(profile), held, share, " without sinks" * has_sinks(profile))
+    held, share = dict[bool, tuple[float, float]](), Interval(math.nan)
+    # Caches first: the share is that of the states where there are both.
+    for cache in (True, False):
+        if layers := [at for at in comparable(profile) if keeps_everything(nodes[at]) == cache]:
+            held[cache] = model_mean(profile, carried, layers), model_mean(profile, most, layers)
+            share = _share_over_texts(profile, layers, *held[cache])
+    return _Use(model_title(profile), dict(sorted(held.items())), share, " without sinks" * has_sinks(profile))
 
 
 def _ranked(uses: Sequence[_Use], among: str, cut: str) -> str:
@@ -268,8 +267,10 @@ def _share_over_texts(profile: Profiled, layers: Sequence[int], carried: float, 
         return Interval(carried / held)
     ess = np.array([known_mean(without_sinks(node), 1) for node in nodes])
     most = np.array([known_mean(at_middle(node, unit_limits(node)), 1) for node in nodes])
-    by_text = ([model_mean(profile, list(one[:, text]), layers) for text in range(texts)] for one in (ess, most))
-    found = ratio_interval(*map(np.array, by_text))
+    amounts, sizes = (
+        np.array([model_mean(profile, list(one[:, text]), layers) for text in range(texts)]) for one in (ess, most)
+    )
+    found = ratio_interval(amounts, sizes)
     return Interval(carried / held, max(found.low, 0.0), min(found.high, 1.0))
 
 

@@ -73,7 +73,8 @@ def sequence_dataset(
         variables[listed.name] = values
     if np.isnan(by_sequence[0]):
         # A size that is not known cannot bind.
-        variables["state_size"][:], variables["binds"][:] = np.nan, 0
+        variables["state_size"][:] = variables["tss"][:] = np.nan
+        variables["binds"][:] = 0
     arrays = {name: (dims[name], values) for name, values in variables.items()}
     lists = zip(_LISTS, (sample.sizes.tolist(), list(facts["state_sizes"])), strict=True)
     return xr.Dataset(arrays, attrs={**facts, **dict(lists)})

@@ -50,7 +50,7 @@ def ess_values(node: xr.Dataset, metric: str) -> Array:
 def unit_sizes(node: xr.Dataset) -> NDArray[np.float64]:
     """The largest TSS of each measured head or channel, (unit,); NaN where it is not known."""
     units, own = node[unit_dim(node)].values, node.attrs["state_sizes"]
-    return np.minimum(largest_known(node, "state_size"), np.array(own)[units] if own else np.full(len(units), np.inf))
+    return np.minimum(largest_known(node, "tss"), np.array(own)[units] if own else np.full(len(units), np.inf))
 
 
 def unit_limits(node: xr.Dataset, name: str = "ceiling") -> Array:
@@ -108,7 +108,7 @@ def middle_ceiling(node: xr.Dataset) -> float:
 def middle_bytes(node: xr.Dataset, lengths: NDArray[np.int64]) -> float:
     """Bytes that the cache of a layer holds at the middle of the longest sequence: they grow as its TSS does."""
     stored, sizes, longest = node["state_bytes"].values, node["state_size"].values, int(lengths.argmax())
-    end = float(lengths[longest]) if keeps_everything(node) else largest_known(node, "state_size")
+    end = float(lengths[longest]) if keeps_everything(node) else largest_known(node, "tss")
     size = float(at_middle(node, sizes[:, None])[longest, 0])
     return float(stored[longest]) * (size / end if math.isfinite(size) and end > 0 else 1.0)
 
@@ -123,10 +123,10 @@ def keeps_everything(node: xr.Dataset) -> bool:
     return bool(alike and sizes and (len(sizes) > 1 or attends))
 
 
-def largest_size(node: xr.Dataset, name: str = "state_size") -> float:
+def largest_size(node: xr.Dataset, name: str = "tss") -> float:
     """The largest TSS, on average over heads, or "state_bytes"; NaN where it is not known."""
     largest, own = largest_known(node, name), node.attrs["state_sizes"]
-    largest = float(np.minimum(largest, own).mean()) if own and name == "state_size" else largest
+    largest = float(np.minimum(largest, own).mean()) if own and name == "tss" else largest
     return int(largest) if largest.is_integer() else largest
 
 
