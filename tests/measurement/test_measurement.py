@@ -298,6 +298,26 @@ def test_operators_with_gradients_are_measured_like_others(engine: str) -> None:
     torch.testing.assert_close(found.entropy.detach(), expected.entropy)
 
 
+@pytest.mark.parametrize("engine", ["dense", "square_root"])
+@pytest.mark.parametrize("weights", [None, torch.rand(40, generator=torch.Generator().manual_seed(1))])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_products_in_a_low_precision_are_those_of_float64(dtype, weights, engine) -> None:
+    g = torch.Generator().manual_seed(0)
+    key, query = (torch.nn.functional.normalize(torch.randn(40, 5, generator=g), dim=-1).to(dtype) for _ in range(2))
+    beta, decay = torch.rand(40, generator=g).to(dtype), torch.full((40,), 0.95, dtype=dtype)
+    exact = Recurrence.delta_rule(key.double(), beta.double(), query.double(), decay.double()).dense()
+    w = torch.ones(40, dtype=dtype) if weights is None else weights.to(dtype)
+    found = measure(
+        Recurrence.delta_rule(key, beta, query, decay),
+        positions=[20],
+        outputs=("values",),
+        engine=engine,
+        weights=None if weights is None else w,
+    )
+    sigma = torch.linalg.svdvals((exact * w.double())[20:, :20])[: found.values.shape[-1]]
+    torch.testing.assert_close(found.values[0], sigma, rtol=1e-12, atol=1e-13)
+
+
 def test_half_precision_is_measured_in_float64() -> None:
     recurrence = random_recurrence("diagonal", 0, 12, 3).to(torch.bfloat16)
     assert measure(recurrence).entropy.dtype == torch.float64

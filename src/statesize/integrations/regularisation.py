@@ -261,11 +261,14 @@ class Regularisation:
         return torch.stack(terms).sum() if terms else torch.zeros(())
 
     def _identity(self, call: MixerCall, generator: torch.Generator) -> Tensor | None:
-        log_decay = getattr(call.module, "log_decay", None) if isinstance(call, ModuleCall) else None
-        if isinstance(call, ModuleCall) and callable(log_decay):
-            # Linear attention: its decay is the whole transition.
-            logarithm = cast("Tensor | None", log_decay(call.hidden))
-            return call.hidden.new_zeros(()) if logarithm is None else _norm(logarithm.expm1(), -1).mean()
+        if isinstance(call, ModuleCall):
+            operator_of = cast("Callable[[Tensor], object]", call.module.operator)
+            with torch.no_grad():
+                one = operator_of(call.hidden[:1])
+            if isinstance(one, Recurrence) and isinstance(one.transition, DiagonalTransition):
+                # The decays of linear attention: there are no more of them than there are activations.
+                if one.B.numel() <= call.hidden[:1].numel():
+                    return identity_distance(cast("Recurrence", operator_of(call.hidden)))
         operator = call.sampled(self.sequences, self.units, generator)
         return identity_distance(operator) if isinstance(operator, Recurrence) else None
 

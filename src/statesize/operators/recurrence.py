@@ -268,6 +268,9 @@ class Recurrence(TensorOperator):
             dtype = dtype.to_complex()
         moved = self._mapped(lambda part, _: part.to(device=device, dtype=dtype))
         if moved.dtype != self.dtype:
+            if isinstance(moved.transition, DeltaTransition):
+                # What is written is the product of what was given, and not of its first rounding.
+                moved.B = moved.transition.beta * moved.transition.key
             for name, tensor in (("B", moved.B), ("C", moved.C)):
                 require_finite(name, tensor)
         return moved
@@ -280,14 +283,15 @@ class Recurrence(TensorOperator):
         return chosen
 
     def weighted(self, weights: Tensor) -> Self:
-        """See `Operator.weighted`; it scales B and D."""
-        copy = self._mapped(lambda part, _: part)
+        """See `Operator.weighted`; it scales B and D, in the wider dtype of the two."""
+        wider = torch.promote_types(self.dtype, weights.dtype)
+        copy = self._mapped(lambda part, _: part) if wider == self.dtype else self.to(wider)
         if isinstance(copy.transition, DeltaTransition):
             # What a delta rule erases is what it writes; here only that is weighted.
             key, beta, decay = copy.transition.key, copy.transition.beta, copy.transition.decay
             copy.transition = RankOneTransition(decay, -beta * key, key * decay)
-        copy.B = self.B * weights[..., None].to(self.dtype)
-        copy.D = None if self.D is None else self.D * weights.to(self.dtype)
+        copy.B = copy.B * weights[..., None].to(wider)
+        copy.D = None if copy.D is None else copy.D * weights.to(copy.D.dtype)
         return copy
 
     def _mapped(self, function: Callable[[Tensor, int], Tensor]) -> Self:

@@ -76,11 +76,11 @@ def penalty_of(model, regularisation, seed=0):
     return regularisation.penalty(calls, torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("pattern", ["gla,wla", "gla,la", "gla-s6,sa"])
+@pytest.mark.parametrize("pattern", ["gla,wla", "gla,la", "gla-s6,sa", "retnet,ssd", "deltanet,gated-deltanet"])
 def test_the_identity_penalty_is_the_mean_over_layers_that_have_a_state(pattern, make_model):
     model = make_model(pattern, layers=2)
     # All units and sequences; those of linear attentions are all there anyway.
-    found = penalty_of(model, Regularisation(identity_weight=0.5))
+    found = penalty_of(model, Regularisation(identity_weight=0.5, sequences=9, units=9))
     operators = [captured.operator for captured in ss.capture(model, TOKENS)]
     distances = [identity_distance(operator) for operator in operators if isinstance(operator, ss.Recurrence)]
     torch.testing.assert_close(found, 0.5 * torch.stack(distances).mean().float(), rtol=1e-5, atol=1e-7)
