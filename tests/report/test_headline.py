@@ -55,6 +55,15 @@ def test_each_model_has_a_sentence_with_its_ess_at_the_middle_and_its_bytes(prof
     )
 
 
+def test_bytes_are_of_as_many_tokens_as_are_kept_on_average_over_texts():
+    model = ModelConfig(mixer="sa", vocabulary_size=16, width=8, heads=2, layers=1, key_size=2)
+    found = profile(LanguageModel(model), [torch.arange(length) % 16 for length in (40, 16, 16)])
+    each = profile(LanguageModel(model), torch.arange(24)[None] % 16)
+    assert "of 12 tokens kept" in headline([found])
+    # The three texts keep 20, 8 and 8 tokens at their middle.
+    assert compare([found]).models[0].middle_bytes == pytest.approx(compare([each]).models[0].middle_bytes)
+
+
 @pytest.mark.parametrize(("mixer", "against"), [("gla", "of the 2 that it holds"), ("sa", "of 2 tokens kept")])
 def test_a_state_of_as_many_numbers_as_tokens_is_no_cache(mixer, against):
     # At the only cut that is measured both have a TSS of 2.

@@ -273,7 +273,7 @@ GROUP_HEADINGS = {
 }
 
 _OF_MODELS = {
-    "middle_bytes": "Bytes that the model's own cache holds at the middle of the longest sequence, keys too.",
+    "middle_bytes": "Bytes that the model's own cache holds at the middle, on average over sequences, keys too.",
     "middle_ceiling": "The most that ESS could be there: what the layer holds, or the tokens before or after the cut.",
     "middle_state_utilisation": "Entropy-ESS without sinks divided by the ceiling, of the layers with a fixed state.",
     "middle_ceiling_utilisation": f"The same of the layers whose cache keeps every token. {BOTH_SHARES}",

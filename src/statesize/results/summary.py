@@ -106,11 +106,11 @@ def middle_ceiling(node: xr.Dataset) -> float:
 
 
 def middle_bytes(node: xr.Dataset, lengths: NDArray[np.int64]) -> float:
-    """Bytes that the cache of a layer holds at the middle of the longest sequence: they grow as its TSS does."""
-    stored, sizes, longest = node["state_bytes"].values, node["state_size"].values, int(lengths.argmax())
-    end = float(lengths[longest]) if keeps_everything(node) else largest_known(node, "tss")
-    size = float(at_middle(node, sizes[:, None])[longest, 0])
-    return float(stored[longest]) * (size / end if math.isfinite(size) and end > 0 else 1.0)
+    """Bytes that the cache of a layer holds at the middle, on average over sequences: they grow as its TSS does."""
+    ends = lengths if keeps_everything(node) else node["tss"].values
+    sizes = at_middle(node, node["state_size"].values[:, None])[:, 0]
+    shares = np.divide(sizes, ends, out=np.ones_like(sizes), where=np.isfinite(sizes) & (ends > 0))
+    return float(known_mean(node["state_bytes"].values * shares, 0))
 
 
 def keeps_everything(node: xr.Dataset) -> bool:
