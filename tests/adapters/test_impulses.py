@@ -414,6 +414,22 @@ def test_what_is_delayed_is_mixed_and_no_gate_is_in_its_t(delay, passed_on):
     torch.testing.assert_close(captured.operator.dense()[0, 0], expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("delay", [1, 3])
+@pytest.mark.parametrize(
+    ("own", "weight"), [(1.0, 1.0), (torch.linspace(0.2, 0.9, 8), torch.linspace(1, -1, 8))], ids=["plain", "taps"]
+)
+def test_what_is_delayed_and_added_to_each_token_with_fixed_weights_is_one_t(delay, own, weight):
+    def mixed(entering):
+        return weight * nn.functional.pad(entering, (0, 0, delay, -delay)) + own * entering
+
+    (captured,) = ss.capture(model_of(mixed), TOKENS)
+    taps = (torch.as_tensor(one, dtype=torch.float64).expand(8)[:, None, None] for one in (own, weight))
+    identity = torch.eye(24, dtype=torch.float64)
+    expected = sum(tap * shifted for tap, shifted in zip(taps, (identity, identity.roll(delay, 0).tril()), strict=True))
+    found = captured.operator.dense()[0].expand(8, -1, -1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
 def test_no_gate_is_in_the_t_of_what_is_delayed_before():
     def mixed(entering):
         delayed = nn.functional.pad(entering, (0, 0, 1, -1))

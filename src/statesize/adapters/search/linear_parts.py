@@ -370,14 +370,14 @@ class _Search:
         def size(mix: Mix) -> tuple[int, bool, int]:
             return mix.channels.target.numel(), mix.before > 0, mix.channels.units
 
-        found = [mix for mix in found if size(mix) == min(map(size, found))]
+        every, found = found, [mix for mix in found if size(mix) == min(map(size, found))]
         # The first target, before any gate; or what is made of it without regard to the input, as by a division.
         targets = sorted({mix.target for mix in found})
         held = self.base.tensors[targets[0]]
         again = self._run(targets, {targets[0]: lambda _: held}, change=self.other_input)
         settled = [place for place in targets if torch.equal(again.tensors[place], self.base.tensors[place])]
-        target = self._with_own(settled[-1], found)
-        found = sorted((mix for mix in found if mix.target == target), key=lambda mix: mix.source)
+        found = sorted((mix for mix in found if mix.target == settled[-1]), key=lambda mix: mix.source)
+        found = self._with_own(found, every)
         while True:
             # The first source; where two are multiplied, their product.
             first, *others = found
@@ -390,20 +390,30 @@ class _Search:
                 return apart[-1]
             found = products
 
-    def _with_own(self, target: Place, found: list[Mix]) -> Place:
-        """What adds to a target that is only delayed each position's own value; the target where nothing does."""
-        if self.answers[target].first < self.answers[target].last:
-            return target
-        sources = {mix.source for mix in found if mix.target == target}
-        for mix in sorted(found, key=lambda mix: mix.target):
-            if mix.target > target and mix.source in sources:
-                changed = changed_at(self.base.tensors[mix.source], mix.source_axis, self.position)
-                run = self._run((target, mix.target), {mix.source: lambda _, changed=changed: changed})
-                delayed, both = (self.matrix(run, at) - self.matrix(self.base, at) for at in (target, mix.target))
-                beyond = (both - delayed).abs().amax(1) > self.precision.rounding * self._scale(mix.target)
-                if beyond.nonzero().flatten().tolist() == [self.position]:
-                    return mix.target
-        return target
+    def _with_own(self, found: list[Mix], every: list[Mix]) -> list[Mix]:
+        """In place of what is only delayed, what adds it to each position's own value, both with fixed weights."""
+        answer, sources = self.answers[found[0].target], {mix.source for mix in found}
+        if answer.first < answer.last:
+            return found
+
+        def other(tensor: Tensor) -> Tensor:
+            return changed_input(tensor, self.runs.length, torch.ones(self.runs.length, dtype=torch.bool))
+
+        for mix in sorted(every, key=lambda mix: mix.target):
+            if mix.target < found[0].target or mix.source not in sources or mix.behind:
+                continue
+            place, held = mix.target, self.base.tensors[mix.source]
+            changed = changed_at(held, mix.source_axis, self.position)
+            # Where all else that enters is other, a gate is another one too, and a fixed weight is not.
+            run, plain, second = (
+                self.matrix(self._run((place,), {mix.source: lambda _, value=value: value}, change=change), place)
+                for value, change in ((changed, None), (held, other), (changed, other))
+            )
+            both, limit = run - self.matrix(self.base, place), self.precision.rounding * self._scale(place)
+            answering = [int(at) for at in (both.abs().amax(1) > limit).nonzero()]
+            if answering == [self.position, answer.first] and bool(((both - second + plain).abs() <= limit).all()):
+                return [mix]
+        return found
 
     def _followers(self, source: Place, others: list[Mix]) -> list[Mix]:
         """Those whose sources change with one that lies before them."""
