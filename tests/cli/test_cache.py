@@ -64,9 +64,9 @@ def test_truncate_takes_the_curves_of_other_texts(arguments, tmp_path, capsys):
 
 def test_bad_input(arguments, tmp_path, capsys):
     for share in ("130%", "0", "x", "nan"):
-        assert main([*arguments, "--keep", share]) == 1
+        assert main([*arguments, "--keep", share]) == 2
         assert "keep must be a share between 0 and 100 %, got" in capsys.readouterr().err
-    assert main([*arguments, "--ratios", str(tmp_path / "ratios.txt")]) == 1
+    assert main([*arguments, "--ratios", str(tmp_path / "ratios.txt")]) == 2
     assert "ratios must be a file .npy" in capsys.readouterr().err
     assert main([*arguments, "--ratios", str(tmp_path / "none" / "ratios.npy")]) == 1
     assert "--ratios must lie in a folder that is there, got " in capsys.readouterr().err

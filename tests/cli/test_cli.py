@@ -59,6 +59,31 @@ def test_wrong_usage_is_2(arguments, capsys):
     assert "--help" in error_line(capsys.readouterr())
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "profile gla --memory abc",
+        "profile gla --layers foo",
+        "profile gla --entropy-accuracy 0",
+        "profile gla --memory 1",
+        "profile gla --positions 4 --stride 2",
+        "length gla --lengths abc",
+        "network gla --memory abc",
+        "truncate gla --at 200% --text missing.txt",
+        "study regimes --preset laptop",
+        "train text --mixer gla --output run --rate nan",
+    ],
+)
+def test_a_value_that_the_checks_of_an_option_refuse_is_2(arguments, here, capsys):
+    assert main([*arguments.split(), *(["--quiet"] if arguments.startswith("profile") else [])]) == 2
+    assert " must be " in error_line(capsys.readouterr())
+
+
+def test_files_alone_that_are_refused_together_are_1(here, capsys):
+    assert main("profile gla --text missing.txt --text none.txt".split()) == 1
+    assert " Also: " in error_line(capsys.readouterr())
+
+
 def test_failure_is_1(tmp_path, capsys):
     assert main(["compare", str(tmp_path / "missing")]) == 1
     assert str(tmp_path / "missing") in error_line(capsys.readouterr())

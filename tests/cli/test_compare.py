@@ -110,7 +110,7 @@ def test_bad_input(saved, capsys):
     assert "each of PROFILES must be the folder of a profile, got nowhere, which is not there" in refused(
         ["compare", "one", "nowhere"], capsys
     )
-    assert "must be the folders of two profiles or more, got 1" in refused(["compare", "one"], capsys)
+    assert "must be the folders of two profiles or more, got 1" in refused(["compare", "one"], capsys, code=2)
     assert "is a folder" in refused(["compare", "one", "two", "--html", "two"], capsys)
     for content in ("{", "[]", '{"models": [{"name": "small"}]}'):
         (saved / "recall.json").write_text(content)

@@ -60,7 +60,7 @@ def test_longer_contexts_are_advised_where_they_decide_and_the_texts_have_them(s
     ],
 )
 def test_bad_input_is_refused(checkpoint, capsys, arguments, message):
-    assert main(["length", str(checkpoint), *arguments]) == 1
+    assert main(["length", str(checkpoint), *arguments]) == 2
     said = capsys.readouterr().err
     assert said.count(message) == 1
     assert "measuring" not in said
@@ -80,6 +80,6 @@ def test_a_text_is_read_whole_and_what_the_lengths_say_is_no_option(checkpoint, 
 def test_a_text_that_is_too_short_is_told_its_length_and_what_would_do(checkpoint, tmp_path, capsys):
     short = tmp_path / "short.txt"
     short.write_text("The quick brown fox", encoding="utf-8")
-    assert main(["length", str(checkpoint), "--text", str(short), "--lengths", "800,900", "--future", "32"]) == 1
+    assert main(["length", str(checkpoint), "--text", str(short), "--lengths", "800,900", "--future", "32"]) == 2
     said = capsys.readouterr().err
     assert re.search(r"the longest has \d+ tokens, got 800, 900. Give a text of 932 tokens or more", said)

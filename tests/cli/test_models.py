@@ -49,7 +49,7 @@ def test_a_name_leaves_the_families_and_layers_that_have_it(capsys):
     assert all("delta" in f"{family['family']} {family['mixers']}".lower() for family in listing["families"])
     assert main(["models", "llama"]) == 0
     assert "llama" in capsys.readouterr().out
-    assert main(["models", "nothing-such"]) == 1
+    assert main(["models", "nothing-such"]) == 2
     assert "name must be part of a family's or layer's name, got 'nothing-such'." in capsys.readouterr().err
 
 
@@ -59,5 +59,5 @@ def test_a_name_leaves_the_models_on_record_that_have_it(capsys):
     assert names
     assert all("smol" in name.lower() for name in names)
     assert len(names) < len(measured_models())
-    assert main(["models", "nothing-such", "--measured"]) == 1
+    assert main(["models", "nothing-such", "--measured"]) == 2
     assert "name must be part of the name of a model on record, got 'nothing-such'." in capsys.readouterr().err

@@ -82,10 +82,10 @@ def test_json(checkpoint, text, capsys):
 
 def test_bad_input(checkpoint, text, capsys):
     given = ["network", str(checkpoint), "--text", str(text)]
-    assert main([*given, "--start", "nowhere"]) == 1
+    assert main([*given, "--start", "nowhere"]) == 2
     said = "--start must be the name of a module that runs, got 'nowhere'. It has embedding, layers.0, "
     assert re.search(rf"{said}[\w.]+ and \d+ more\.$", capsys.readouterr().err)
-    assert main([*given, "--end", "layers.1.mixr"]) == 1
+    assert main([*given, "--end", "layers.1.mixr"]) == 2
     assert "got 'layers.1.mixr'. Did you mean layers.1.mixer?" in capsys.readouterr().err
     assert main([*given, "--accuracy", "2"]) == 2
 
@@ -147,7 +147,7 @@ def test_page(checkpoint, text, tmp_path, capsys):
 def test_more_than_one_text_is_refused_before_the_model_is_loaded(checkpoint, text, monkeypatch, capsys, option, count):
     monkeypatch.setattr("statesize.models.load.load_model_facts", lambda *_, **__: pytest.fail("loading"))
     given = [option, str(text)] * count if option == "--text" else [option, str(count)]
-    assert main(["network", str(checkpoint), *given]) == 1
+    assert main(["network", str(checkpoint), *given]) == 2
     # A message calls an option of two names by the first.
     first = option.replace("documents", "sequences")
     said = f"{first} must be one text, because a network is measured over one, got {count}."

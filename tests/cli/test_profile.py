@@ -23,8 +23,8 @@ from statesize.texts import tokens
 from statesize.texts.tokens import encode, join_documents
 
 
-def refused(arguments, capsys):
-    assert main([str(argument) for argument in arguments]) == 1
+def refused(arguments, capsys, code=1):
+    assert main([str(argument) for argument in arguments]) == code
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines()[-1].startswith("statesize: error: ")
@@ -349,19 +349,19 @@ def test_windows_are_in_the_profile(checkpoint, text, here, capsys):
     mixer = Profile.load("result").mixer("layers.0.mixer")
     assert (mixer["ceiling"].values == 4).all()
     assert mixer["position"].values[0] == 5
-    assert main(["profile", str(checkpoint), "--text", str(text), "--past", "900"]) == 1
+    assert main(["profile", str(checkpoint), "--text", str(text), "--past", "900"]) == 2
     assert "--past and --future must fit into the longest sequence" in capsys.readouterr().err
 
 
 def test_a_tokenizer_without_an_end_of_sequence_token(tmp_path, text, here, capsys):
     folder = save_tiny(tmp_path / "llama", eos=False)
-    assert "no end-of-sequence token" in refused(["profile", folder, "--text", text, "--corpus"], capsys)
+    assert "no end-of-sequence token" in refused(["profile", folder, "--text", text, "--corpus"], capsys, 2)
 
 
 @pytest.mark.parametrize("content", ["a", "a\n\n"])
 def test_a_text_of_one_letter_is_refused_though_special_tokens_stand_around_it(content, checkpoint, text, here, capsys):
     text.write_text(content)
-    assert "2 tokens of their own" in refused(["profile", checkpoint, "--text", text], capsys)
+    assert "2 tokens of their own" in refused(["profile", checkpoint, "--text", text], capsys, 2)
 
 
 def test_blank_lines_part_documents_on_request_alone_and_either_is_told(checkpoint, text, here, capsys):
@@ -375,7 +375,7 @@ def test_blank_lines_part_documents_on_request_alone_and_either_is_told(checkpoi
         found = Profile.load(f"out{len(option)}")
         lengths.append(int(found.tokens["special"].values.sum()))
     assert lengths == [1, 2]
-    assert "corpus must come with text" in refused(["profile", checkpoint, "--corpus"], capsys)
+    assert "corpus must come with text" in refused(["profile", checkpoint, "--corpus"], capsys, 2)
 
 
 @pytest.mark.slow

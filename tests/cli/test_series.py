@@ -69,18 +69,19 @@ def test_an_interrupt_says_where_its_points_are_and_they_are_taken_up(folder, ca
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "message", "code"),
     [
-        (["gla"], "checkpoints must be at least 2 different ones, got 1"),
+        (["gla"], "checkpoints must be at least 2 different ones, got 1", 2),
         (
             ["gla", "--revisions", "a,b"],
             "revision must be left out for a model that is not of the hub, got 'a' for gla",
+            2,
         ),
-        (["run", "--html", "nowhere/page.html"], "Make nowhere, or"),
+        (["run", "--html", "nowhere/page.html"], "Make nowhere, or", 1),
     ],
 )
-def test_bad_input_is_refused(folder, capsys, arguments, message):
-    assert main(["series", *arguments, *ASKED]) == 1
+def test_bad_input_is_refused(folder, capsys, arguments, message, code):
+    assert main(["series", *arguments, *ASKED]) == code
     assert message in capsys.readouterr().err
 
 

@@ -78,7 +78,7 @@ def test_same_bytes_in_every_process(saved, here, run):
     ids=" ".join,
 )
 def test_a_profile_is_not_measured_anew(saved, options, capsys):
-    assert main(["profile", "result", *options]) == 1
+    assert main(["profile", "result", *options]) == 2
     assert "result is a profile, which is shown as it was measured" in capsys.readouterr().err
 
 

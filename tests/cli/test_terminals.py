@@ -54,8 +54,8 @@ def test_profiles(words, evil, tmp_path, capsys):
 
 
 def test_errors(evil, capsys):
-    assert main(["profile", str(evil), "--positions", "3"]) == 1
-    assert main(["study", f"none{EVIL[:-1]}"]) == 1
+    assert main(["profile", str(evil), "--positions", "3"]) == 2
+    assert main(["study", f"none{EVIL[:-1]}"]) == 2
     assert main(["compare", EVIL[:-1]]) in {1, 2}
     assert not STEERING.search(capsys.readouterr().err)
 

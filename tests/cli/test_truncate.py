@@ -108,7 +108,7 @@ def test_a_profile_then_says_what_suffices(checkpoint, tmp_path, capsys):
     assert main(["profile", str(folder), "--html", str(page)]) == 0
     said = page.read_text(encoding="utf-8")
     assert f"What suffices: {html.escape(first)} (2 texts of 8 tokens, cut at 4.)" in said
-    assert main(["truncate", "sa", "--sequences", "1", "--max-tokens", "24", "--profile", str(folder)]) == 1
+    assert main(["truncate", "sa", "--sequences", "1", "--max-tokens", "24", "--profile", str(folder)]) == 2
     assert f"profile must be of sa, got '{checkpoint.name}'" in capsys.readouterr().err
 
 
@@ -128,15 +128,15 @@ def test_texts_that_are_shorter_than_a_piece_are_taken_as_they_are(checkpoint, t
 
 
 def test_bad_input(tmp_path, capsys):
-    assert main(["truncate", "gla", "--cuts", "x"]) == 1
+    assert main(["truncate", "gla", "--cuts", "x"]) == 2
     assert "cuts must be whole numbers such as 64,128, got 'x'" in capsys.readouterr().err
-    assert main(["truncate", "gla", "--max-tokens", "32", "--cuts", "31"]) == 1
+    assert main(["truncate", "gla", "--max-tokens", "32", "--cuts", "31"]) == 2
     assert "cuts must lie from 1 to 30" in capsys.readouterr().err
-    assert main(["truncate", "gla", "--at", "2"]) == 1
+    assert main(["truncate", "gla", "--at", "2"]) == 2
     assert "at must be a share between 0 and 100 %, got '2'" in capsys.readouterr().err
     short = tmp_path / "short.txt"
     short.write_text("A", encoding="utf-8")
-    assert main(["truncate", "gla", "--text", str(short)]) == 1
+    assert main(["truncate", "gla", "--text", str(short)]) == 2
     assert "2 tokens of their own" in capsys.readouterr().err
     assert main(["truncate", "gla", "--html", str(tmp_path)]) == 1
     capsys.readouterr()
@@ -145,7 +145,7 @@ def test_bad_input(tmp_path, capsys):
     refused = {other: "--curves must be what ", tmp_path / "none.json": "--curves must be a file, "}
     refused[short] = f"{short}: no JSON document with curves, as `statesize cache MODEL --json` prints it."
     for path, said in refused.items():
-        assert main(["truncate", "gla", "--curves", str(path)]) == 1
+        assert main(["truncate", "gla", "--curves", str(path)]) == (2 if path == other else 1)
         assert capsys.readouterr().err.startswith(f"statesize: error: {said}")
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from statesize.errors import InputError, StatesizeError
+from statesize.errors import FileError, StatesizeError
 from statesize.parallel.ray import available_cores, ray_session
 
 # Importing it sets variables of the environment.
@@ -58,7 +58,7 @@ def answering(words):
 def test_ray_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     error = refusal()
-    assert isinstance(error, InputError)
+    assert isinstance(error, FileError)
     assert str(error) == "Ray is not installed; pip install ray, or run without it"
 
 

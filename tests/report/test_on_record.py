@@ -176,7 +176,7 @@ def test_records_have_the_digest_of_the_weights(recorded, tmp_path):
 )
 def test_what_no_record_can_be_of_is_refused(recorded, capsys, arguments, message):
     before = recorded.read_text("utf-8")
-    assert main(["profile", *arguments, "--max-tokens", "16", "--record", str(recorded), "--quiet"]) == 1
+    assert main(["profile", *arguments, "--max-tokens", "16", "--record", str(recorded), "--quiet"]) == 2
     assert message in capsys.readouterr().err
     assert recorded.read_text("utf-8") == before
 

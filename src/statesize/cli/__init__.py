@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What follows the program's name; None takes it from the process.
 
     Returns:
-        Exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated.
+        Exit code: 0 done, 1 failed, 2 wrong usage or a refused argument, 130 interrupted, 143 terminated.
     """
     # Threads that wait sleep, or on a busy machine they take the processors that others need. Torch reads it when it is
     # imported, which is later.
@@ -77,7 +77,7 @@ def _run(arguments: list[str]) -> int:
     from statesize.cli.commands import app
     from statesize.cli.shared.provenance import begin
     from statesize.cli.shared.usage import as_typed, wrong_options, wrong_usage
-    from statesize.errors import StatesizeError
+    from statesize.errors import InputError, StatesizeError
 
     begin(arguments)
     try:
@@ -91,7 +91,8 @@ def _run(arguments: list[str]) -> int:
     except StatesizeError as error:
         if wrong := wrong_options(app, arguments):
             return _fail(wrong, WRONG_USAGE)
-        return _fail(as_typed(str(error), app, arguments), FAILED)
+        code = WRONG_USAGE if isinstance(error, InputError) else FAILED
+        return _fail(as_typed(str(error), app, arguments), code)
     return 0
 
 

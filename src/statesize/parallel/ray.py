@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.check import refuse, require_count
-from statesize.errors import InputError, ModelError, StatesizeError
+from statesize.errors import FileError, InputError, ModelError, StatesizeError
 from statesize.io.kept import kept
 from statesize.parallel.threads import Done, Make, Task, Work
 
@@ -82,7 +82,7 @@ def ray_session(address: str | None = None) -> Generator[Any]:
     try:
         ray: Any = importlib.import_module("ray")
     except ImportError as error:
-        raise InputError("Ray is not installed; pip install ray, or run without it") from error
+        raise FileError("Ray is not installed; pip install ray, or run without it") from error
     if ray.is_initialized():
         if address is not None:
             raise InputError(

@@ -34,8 +34,8 @@ def chats(tmp_path, monkeypatch):
     return "chats.jsonl"
 
 
-def refused(arguments, capsys):
-    assert main(arguments) == 1
+def refused(arguments, capsys, code=1):
+    assert main(arguments) == code
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "Traceback" not in captured.err
@@ -155,7 +155,7 @@ def test_wrong_token_ids_are_refused_by_place(bare, tmp_path, capsys):
     assert refused(["profile", bare, "--ids", "ids.jsonl"], capsys).startswith(
         "ids.jsonl, line 2, index 1 must be a token id from 0 to 4095, got 4096. Make the ids"
     )
-    both = refused(["profile", bare, "--ids", "ids.jsonl", "--special-tokens"], capsys)
+    both = refused(["profile", bare, "--ids", "ids.jsonl", "--special-tokens"], capsys, 2)
     assert both == "--special-tokens must be left out with ids, got both. Drop --special-tokens."
     assert main(["profile", bare, "--ids", "ids.jsonl", "--text", "a.txt"]) == 2
     capsys.readouterr()

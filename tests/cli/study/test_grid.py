@@ -61,7 +61,7 @@ def test_a_plan_tells_the_runs_and_their_time_and_keeps_nothing(grid, tmp_path, 
     assert (document["study"], document["preset"], len(document["runs"])) == ("regimes", "grid", 8)
     assert [(step["name"], step["count"]) for step in document["steps"]] == [("mqar, la", 4), ("mqar, gla", 4)]
     assert document["seconds"] == pytest.approx(sum(step["seconds"] for step in document["steps"]))
-    assert main(["study", "correlation", "--preset", "laptop"]) == 1
+    assert main(["study", "correlation", "--preset", "laptop"]) == 2
     assert "preset must be one of smoke, record, got 'laptop'" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["grid.toml"]
 
@@ -88,7 +88,7 @@ def test_the_list_of_studies_is_told_without_torch():
 @pytest.mark.parametrize("more", [[], ["--plan"]])
 def test_an_empty_grid(grid, more, tmp_path, capsys):
     settings = grid(('mixer = ["la", "gla"]', "mixer = []"))
-    assert main(["study", "regimes", "--config", str(settings), "--output", str(tmp_path / "study"), *more]) == 1
+    assert main(["study", "regimes", "--config", str(settings), "--output", str(tmp_path / "study"), *more]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert "The grid is empty. Give each list at least one value." in err
@@ -105,7 +105,7 @@ def test_an_empty_grid(grid, more, tmp_path, capsys):
     ],
 )
 def test_bad_grids(grid, change, message, capsys):
-    assert main(["study", "correlation", "--config", str(grid(change))]) == 1
+    assert main(["study", "correlation", "--config", str(grid(change))]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -113,7 +113,7 @@ def test_bad_grids(grid, change, message, capsys):
 def test_a_ray_address_that_is_not_there(grid, address, capsys, tmp_path):
     pytest.importorskip("ray")
     output = tmp_path / "none"
-    assert main(["study", "correlation", "--config", str(grid()), "--output", str(output), "--ray", address]) == 1
+    assert main(["study", "correlation", "--config", str(grid()), "--output", str(output), "--ray", address]) == 2
     message = capsys.readouterr().err
     assert "Ray address" in message
     assert message.count("\n") == 1

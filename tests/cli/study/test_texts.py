@@ -70,21 +70,21 @@ def test_sentences_are_documents_where_full_stops_are_the_delimiter(command, tmp
 
 
 @pytest.mark.parametrize(
-    ("content", "options", "words"),
+    ("content", "options", "words", "code"),
     [
-        (b"one\n\ntwo", ['delimiter = "<|im_end|>"'], ["no delimiter '<|im_end|>'", "special tokens are <eos>"]),
-        (b"one two\n\nthree", ['delimiter = "stop"'], ["The text has no delimiter 'stop'"]),
-        (b"one two three", [], ["at least 2 documents, got 1"]),
-        (b"one\n\ntwo\n\nthree", [], ["Fewer than 2 delimiters", "12 tokens or more"]),
-        ("größer\n\n".encode() + "größer".encode("latin-1"), [], ["not UTF-8 text", "byte offset 12"]),
-        (None, [], ["cannot be read"]),
+        (b"one\n\ntwo", ['delimiter = "<|im_end|>"'], ["no delimiter '<|im_end|>'", "special tokens are <eos>"], 2),
+        (b"one two\n\nthree", ['delimiter = "stop"'], ["The text has no delimiter 'stop'"], 2),
+        (b"one two three", [], ["at least 2 documents, got 1"], 2),
+        (b"one\n\ntwo\n\nthree", [], ["Fewer than 2 delimiters", "12 tokens or more"], 1),
+        ("größer\n\n".encode() + "größer".encode("latin-1"), [], ["not UTF-8 text", "byte offset 12"], 1),
+        (None, [], ["cannot be read"], 1),
     ],
 )
-def test_bad_texts_are_one_clear_line(command, tmp_path, capsys, content, options, words):
+def test_bad_texts_are_one_clear_line(command, tmp_path, capsys, content, options, words, code):
     text = tmp_path / "text.txt"
     if content is not None:
         text.write_bytes(content)
-    assert main(command("delimiters", text, *options)) == 1
+    assert main(command("delimiters", text, *options)) == code
     out, err = capsys.readouterr()
     assert out == ""
     last = err.splitlines()[-1]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
 
 from cyclopts import Group, Parameter, Token, validators
 
-from statesize.errors import InputError
+from statesize.errors import FileError, InputError
 from statesize.io.text import byte_count
 from statesize.measurement.settings import Settings, Weights
 
@@ -112,7 +112,6 @@ ModelName: TypeAlias = Annotated[str, model_for()]
 
 def check_file(name: str, path: Path | None, *, folder: bool = False) -> None:
     """Refuse a file that is not there, is none, unless it may be a folder, or is empty, before a model is loaded."""
-    from statesize.errors import FileError
     from statesize.io.files import require_regular
     from statesize.io.text import meant
 
@@ -186,7 +185,7 @@ class Workers:
             return None
         # Refused before anything is loaded.
         if find_spec("ray") is None:
-            raise InputError("Ray is not installed; pip install ray, or run without it")
+            raise FileError("Ray is not installed; pip install ray, or run without it")
         from statesize.parallel.ray import RayCluster
 
         address = self.ray if isinstance(self.ray, str) else None

@@ -68,7 +68,8 @@ def check_all(*checks: Callable[[], Any] | str) -> list[Any]:
             refused.append(error)
     if refused:
         different = dict.fromkeys(map(str, refused))
-        raise refused[0] if len(different) == 1 else InputError(ALSO.join(different))
+        kind = InputError if any(isinstance(error, InputError) for error in refused) else StatesizeError
+        raise refused[0] if len(different) == 1 else kind(ALSO.join(different))
     return returned
 
 
