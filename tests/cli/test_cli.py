@@ -79,6 +79,14 @@ def test_a_value_that_the_checks_of_an_option_refuse_is_2(arguments, here, capsy
     assert " must be " in error_line(capsys.readouterr())
 
 
+def test_a_value_that_begins_as_an_option_does_is_told_how_to_be_written(here, capsys):
+    assert main("profile gla --memory -4GB".split()) == 2
+    said = error_line(capsys.readouterr())
+    assert "--memory must have a value behind it, got -4GB, which is read as an option. Write --memory=VALUE." in said
+    assert main("profile gla --memory --quiet".split()) == 2
+    assert "--memory must have a value behind it, got none. See" in error_line(capsys.readouterr())
+
+
 def test_files_alone_that_are_refused_together_are_1(here, capsys):
     assert main("profile gla --text missing.txt --text none.txt".split()) == 1
     assert " Also: " in error_line(capsys.readouterr())

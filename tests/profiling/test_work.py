@@ -119,7 +119,8 @@ def test_maps_of_all_heads_are_refused_before_they_are_made(monkeypatch):
     made = []
     monkeypatch.setattr("statesize.adapters.search.probabilities.Mixing.of", lambda *_: made.append(1))
     with pytest.raises(
-        InputError, match=r"memory must be at least 68MB for mixer model.layers.0.self_attn, all heads of 32"
+        InputError,
+        match=r"memory must be at least 68MB for mixer model.layers.0.self_attn, all heads of 32 tokens, got 10.0 kB\.",
     ):
         captured_mixers(attention_model(32), torch.arange(32)[None], "all", Settings(memory=10_000))
     assert not made

@@ -22,6 +22,7 @@ from statesize.adapters.capture import capture_module
 from statesize.adapters.forward import Inputs
 from statesize.adapters.observation import SHARED
 from statesize.errors import InputError, ModelError
+from statesize.io.text import byte_count
 from statesize.measurement.columns import LONGEST, entropies, sinks
 from statesize.measurement.measurement import Measurement, engine_outputs, measure_at
 from statesize.measurement.settings import Settings
@@ -70,7 +71,7 @@ def require_budget(name: str, length: int, units: str, needed: int, memory: floa
         enough = max(needed, enough)
         raise MemoryNeededError(
             f"memory must be at least {math.ceil(enough / _MEGABYTE)}MB for mixer {name}, {units} of {length:,} "
-            f"tokens, got '{memory / _MEGABYTE:g}MB'. Give that much, fewer tokens, or for attention fewer positions.",
+            f"tokens, got {byte_count(memory)}. Give that much, fewer tokens, or for attention fewer positions.",
             enough,
         )
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, cast, get_args, get_origin
 
 from cyclopts import (
     App,
@@ -42,7 +43,12 @@ def wrong_usage(error: CycloptsError) -> str:
         name, unknown = argument.name, next((one for one in error.unused_tokens or () if one.startswith("--")), "")
         example = EXAMPLES.get(" ".join(chain))
         if error.keyword is not None or any(token.keyword for token in argument.tokens):
-            said = f"{error.keyword or name} must have a value behind it, got none."
+            typed = error.keyword or name
+            tokens = cast("list[str]", error.root_input_tokens)
+            behind = next((value for option, value in pairwise(tokens) if option == typed), "")
+            hyphen = behind.startswith("-") and not behind.startswith("--")
+            given = f"{behind}, which is read as an option. Write {typed}=VALUE." if hyphen else "none."
+            said = f"{typed} must have a value behind it, got {given}"
         else:
             place = "" if name.startswith("-") else " before its options"
             said = f"{name} must be given to {command}{place}, got none."
