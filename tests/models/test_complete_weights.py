@@ -109,6 +109,29 @@ def test_configurations_are_checked_at_every_depth(tmp_path, values, message):
         load_model(str(folder))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", r"llama must name its model_type in config\.json, got none\. Copy config\.json again\."),
+        ('{"num_hidden_layers": 2}', "must name its model_type"),
+        ("{", r"config\.json is damaged \(Expecting .*\)\. Copy it again\."),
+    ],
+)
+def test_a_configuration_that_names_no_model(tmp_path, content, message):
+    folder = save_tiny(tmp_path / "llama")
+    (folder / "config.json").write_text(content)
+    with pytest.raises(ss.errors.FileError, match=message):
+        load_model(str(folder))
+
+
+def test_weights_that_are_cut_off(tmp_path):
+    folder = save_tiny(tmp_path / "llama")
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[:-1])
+    with pytest.raises(ss.errors.FileError, match=r"not fully covered\. If its files are damaged, copy them again\."):
+        load_model(str(folder))
+
+
 def test_entries_that_are_there_twice(tmp_path):
     folder = save_tiny(tmp_path / "llama")
     text = (folder / "config.json").read_text()

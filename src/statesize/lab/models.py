@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from statesize.errors import ModelError
 from statesize.io.files import parse_json, read_limited
-from statesize.models.plugins import ModelPlugin, is_mamba_ssm
+from statesize.models.plugins import ModelPlugin
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class LabModels(ModelPlugin):
-    """Bundled models by name, and folders of a config.json that is no configuration of transformers."""
+    """Bundled models by name, and folders of models that the laboratory trained."""
 
     def names(self) -> tuple[str, ...]:
         """Those of the zoo, without the small ones of recall."""
@@ -50,16 +50,8 @@ class LabModels(ModelPlugin):
             )
 
     def knows(self, name: str) -> bool:
-        """Whether it is a bundled name, or a folder that transformers does not read."""
-        if _is_bundled(name):
-            return True
-        if not Path(name).is_dir():
-            return False
-        if not (Path(name) / "config.json").is_file():
-            return False
-        # What is damaged is told when it is loaded.
-        known = _config(name)
-        return "model_type" not in known and not is_mamba_ssm(known)
+        """Whether it is a bundled name, or a folder whose config.json names a mixer."""
+        return _is_bundled(name) or "mixer" in _config(name)
 
     def model(self, name: str) -> nn.Module:
         """From the package or the folder."""

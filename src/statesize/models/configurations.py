@@ -60,6 +60,8 @@ def read_config(library: Any, name: str, options: dict[str, Any]) -> Any:
     if is_mamba_ssm(stored):
         return mamba_ssm_config(library, name, stored)
     kind = stored.get("model_type")
+    if kind is None:
+        raise FileError(f"{name} must name its model_type in config.json, got none. Copy config.json again.")
     if kind in _OWN:
         importlib.import_module(_OWN[kind])
     if isinstance(kind, str) and kind not in library.CONFIG_MAPPING and "auto_map" not in stored:
@@ -119,8 +121,12 @@ def checked_config(library: Any, name: str, source: str, options: dict[str, Any]
     """The configuration of a model that can be measured: causal, of a size that exists, without code of its own."""
     file = Path(name) / "config.json"
     if file.is_file():
+        try:
+            stored = parse_json(read_limited(file))
+        except ValueError as error:
+            raise FileError(f"{file} is damaged ({error}). Copy it again.") from error
         # Before a class of it may list its layers, or look for a kernel.
-        _check_entries(name, parse_json(read_limited(file)), options)
+        _check_entries(name, stored, options)
     config = read_config(library, source, options)
     # The same for the hub and for a GGUF file.
     _check_entries(name, config.to_dict(), options)

@@ -215,5 +215,6 @@ def _refusal_of(name: str, error: BaseException, options: dict[str, Any], *, all
             f"{name} brings Python code of its own, which is not run; if you have read it, give --trust-remote-code."
         )
     if Path(name).exists():
-        return FileError(f"{name} cannot be loaded: {reason[:300]}")
+        why = reason[:300].rstrip(".")
+        return FileError(f"{name} cannot be loaded: {why}. If its files are damaged, copy them again.")
     return not_given(name, error)
