@@ -70,6 +70,40 @@ def test_tied_weights_are_not_missing(tmp_path):
     torch.testing.assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
 
 
+@pytest.fixture
+def base(tmp_path):
+    """A folder of the model without its head, as `save_pretrained` of the base class writes it, and its tokenizer."""
+    folder = save_tiny(tmp_path / "base")
+    tiny_llama().model.save_pretrained(folder)
+    return folder
+
+
+def test_a_base_model_is_measured_without_a_head(base):
+    loaded = load_model(str(base))
+    torch.testing.assert_close(loaded.model.state_dict(), tiny_llama().model.state_dict(), rtol=0, atol=0)
+    ids = torch.arange(5, 25)[None]
+    whole, found = (ss.profile(model, ids) for model in (tiny_llama(), loaded.model))
+    for with_head, alone in zip(whole.mixers, found.mixers, strict=True):
+        assert with_head == f"model.{alone}"
+        assert (whole.mixer(with_head)["entropy"].values == found.mixer(alone)["entropy"].values).all()
+
+
+def test_a_base_model_with_a_weight_missing_is_refused(base):
+    tensors = load_file(base / "model.safetensors")
+    del tensors["norm.weight"]
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ss.errors.FileError, match=r"lacks 1 of the model's 20 weights.*: norm\.weight"):
+        load_model(str(base))
+
+
+def test_what_needs_logits_refuses_a_base_model_with_words(base, capsys):
+    for command in ("truncate", "cache"):
+        assert main([command, str(base), "--max-tokens", "96", "--quiet"]) == 1
+        said = capsys.readouterr().err
+        assert "LlamaModel must return logits" in said
+        assert "Load it with its head, as by AutoModelForCausalLM." in said
+
+
 def test_weights_that_go_unused_are_told_and_kept(tmp_path, capsys):
     """A layer fewer in the configuration than in the file: the rest is measured, and it is said."""
     folder = save_tiny(tmp_path / "llama")

@@ -158,9 +158,9 @@ def transformers_model(
     method = quantisation(config).get("quant_method")
     names = MAMBA_SSM_NAMES if config.model_type in ("mamba", "mamba2") else {}
 
-    def read(names: dict[str, str]) -> tuple[nn.Module, dict[str, Any]]:
+    def read(names: dict[str, str], kind: Any = library.AutoModelForCausalLM) -> tuple[nn.Module, dict[str, Any]]:
         with hushed(), without_bar() if file else nullcontext():
-            return library.AutoModelForCausalLM.from_pretrained(
+            return kind.from_pretrained(
                 source,
                 config=config,
                 dtype=dtype or "auto",
@@ -180,6 +180,10 @@ def transformers_model(
         if held and loaded["missing_keys"]:
             model, loaded = read({_HELD: ""} | names)
             warn_caller(f"{name}: {held[0]!r} was left out of the names of its weights.")
+        base = library.MODEL_MAPPING.get(type(config), None)
+        if loaded["missing_keys"] and base is not None and config.architectures == [base.__name__]:
+            # Saved without a head, which no layer needs to be measured.
+            model, loaded = read(names, library.AutoModel)
     except Exception as error:  # the hub, safetensors, pickle and the models' own code have no error in common
         raise _refusal_of(name, error, options, allow_pickle=allow_pickle) from error
     unused = check_loaded(name, model, loaded)

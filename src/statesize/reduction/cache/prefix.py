@@ -263,6 +263,9 @@ def following_logits(
         stack.enter_context(replaced_attention(source_files(parts), changed))
         options = known_options(prefix.model, logits_to_keep=last)
         output = cast("Any", prefix.model)(ids, past_key_values=cache, use_cache=True, **options)
+    if not hasattr(output, "logits"):
+        name = type(prefix.model).__name__
+        raise ModelError(f"{name} must return logits, got none. Load it with its head, as by AutoModelForCausalLM.")
     logits = output.logits[:, -last:].float()
     return logits.unflatten(0, batch) if batch else logits[0]
 
