@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pyarrow
 import pytest
@@ -329,8 +330,15 @@ def test_a_prefix_is_measured_where_it_ends(checkpoint, text, tmp_path, here, ca
     prefix.write_text("Answer briefly. ", encoding="utf-8")
     before = encode(zoo.tokenizer(), "Answer briefly. ")
     asked = ["profile", str(checkpoint), "--text", str(text), "--prefix", str(prefix), "--future", "4"]
-    assert main([*asked, "--output", "behind"]) == 0
-    assert f"The prefix ends before token {len(before)}." in capsys.readouterr().err
+    assert main([*asked, "--output", "behind", "--html", "page.html"]) == 0
+    captured = capsys.readouterr()
+    assert f"The prefix ends before token {len(before)}." in captured.err
+    carried = f"ESS: numbers per channel that the layer carries past token {len(before)} of "
+    assert carried in " ".join(captured.out.split())
+    assert "middle of" not in captured.out
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert "at one cut of each text, which the first line names," in page
+    assert "at the middle of" not in page
     found = Profile.load("behind")
     assert found.tokens["token_ids"].values[0, : len(before)].tolist() == before
     assert found.mixer("layers.0.mixer")["position"].values.tolist() == [len(before)]

@@ -9,7 +9,7 @@ from statesize.report.charts import layers
 from statesize.report.names import metric_titles
 from statesize.report.page import page
 from statesize.report.tables import layer_rows
-from statesize.report.words import headline, model_line
+from statesize.report.words import headline, middle_cut, model_line
 
 
 def test_a_page_says_each_metric_beside_its_bars(ladder_profile):
@@ -21,6 +21,20 @@ def test_a_page_says_each_metric_beside_its_bars(ladder_profile):
     assert said == headline([ladder_profile])
     assert reach == "This is of 1 text at one cut, and no verdict on a model."
     assert captions[1].count(headline([ladder_profile], "relative_count")) == 1
+
+
+@pytest.mark.parametrize(
+    ("positions", "cut"),
+    [
+        ([3], "token 3 of texts of up to 12 tokens"),
+        (3, "the cut nearest to the middle of texts of up to 12 tokens"),
+        (None, "the middle of texts of up to 12 tokens"),
+    ],
+)
+def test_a_cut_is_called_the_middle_only_where_all_were_measured(positions, cut):
+    found = ss.profile("gla", [list(range(5, 13)), list(range(5, 17))], positions=positions)
+    assert middle_cut(found) == cut
+    assert f"past {cut}, of" in headline([found])
 
 
 def test_words_are_of_their_metric(ladder_profile):

@@ -29,7 +29,7 @@ from statesize.report.words import findings, model_line, reading, sink_notes
 from statesize.results.profiled import Profiled
 
 _BARS = (
-    "Findings, map and bars tell ESS at one cut, the middle of each text, averaged over texts and heads.",
+    "Findings, map and bars tell ESS at this cut, averaged over texts and heads.",
     "The ceiling is the most ESS that there could be: what the layer holds, or the tokens before or after the cut "
     "where these are fewer. A share is ESS divided by the ceiling: of a fixed state only where the text can fill it.",
     "A bar far below its ceiling says that the layer carries little past a token of this text, or that an attention "

@@ -127,8 +127,8 @@ def layer_table(profiles: Sequence[Profiled]) -> PageTable:
 def middle_table(profiles: Sequence[Profiled], models: Sequence[ComparedModel]) -> PageTable:
     """One row per model at the middle of the texts."""
     about = (
-        "At the middle of the text. ESS: about how many numbers per channel matter to later tokens; ceiling: the most "
-        "that it could be there."
+        "At the cut that the first line names. ESS: about how many numbers per channel matter to later tokens; "
+        "ceiling: the most that it could be there."
     )
     return replace(comparison_table(models, profiles, COMPARED), title="Side by side", caption=about)
 

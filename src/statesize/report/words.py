@@ -128,13 +128,16 @@ def _stored(profile: Profiled, nodes: Sequence[xr.Dataset]) -> float:
 
 
 def middle_cut(profile: Profiled) -> str:
-    """The cut, or cuts, nearest to the middle of the texts."""
+    """The cut, or cuts, nearest to the middle of the texts, of those that were measured."""
     name, lengths = position_name(profile), profile.tokens["length"].values
     middles = np.concatenate([profile.mixer(layer)["middle"].values for layer in profile.mixers])
     known = {int(cut) for cut in middles[np.isfinite(middles)]}
-    if len(known) == 1 and len(set(lengths.tolist())) == 1:
-        return f"{name} {known.pop():,} of {int(lengths[0]):,}"
-    return f"the middle of texts of up to {int(lengths.max()):,} {name}s"
+    longest = f"{int(lengths.max()):,}"
+    if len(known) == 1:
+        return f"{name} {known.pop():,} of {longest if len(set(lengths)) == 1 else f'texts of up to {longest} {name}s'}"
+    settings = profile.attributes["settings"]
+    chosen = any(settings.get(one) is not None for one in ("positions", "stride"))
+    return f"the {'cut nearest to the ' * chosen}middle of texts of up to {longest} {name}s"
 
 
 def _layer_span(profile: Profiled, metric: str) -> str:
@@ -279,9 +282,10 @@ def reading(profiles: Sequence[Profiled]) -> list[str]:
     rows = [row for profile in profiles for row in profile.summary_rows()]
     each = " or ".join(sorted({"layer" if row["kind"] == "derivative" else "channel" for row in rows}))
     said = [
-        f"What is carried is the effective state-size (ESS) per {each}, as entropy-ESS at the middle of each text, "
-        f"averaged over texts, heads and layers. No more numbers can pass a cut than there are "
-        f"{position_name(profiles[0])}s before it or after it, nor more than the layer can hold. Bytes count keys too."
+        f"What is carried is the effective state-size (ESS) per {each}, as entropy-ESS at one cut of each text, "
+        f"which the first line names, averaged over texts, heads and layers. No more numbers can pass a cut than "
+        f"there are {position_name(profiles[0])}s before it or after it, nor more than the layer can hold. "
+        "Bytes count keys too."
     ]
     nodes = [profile.mixer(name) for profile in profiles for name in profile.mixers]
     for kind in dict.fromkeys(str(node.attrs["kind"]) for node in nodes if "sliding" in node.attrs["kind"]):

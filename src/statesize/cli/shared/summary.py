@@ -16,13 +16,13 @@ from statesize.cli.shared.provenance import called_again
 from statesize.cli.shared.table import fitting_rows, show
 from statesize.io.progress import duration
 from statesize.io.steps import Plan, PlannedStep
-from statesize.io.text import byte_count, counted, listed
+from statesize.io.text import byte_count, listed
 from statesize.report.document import Shown
 from statesize.report.names import by_reason, short_names
 from statesize.report.on_record import standing, what_suffices
 from statesize.report.result_page import PageTable, ResultPage
 from statesize.report.tables import COMPARED, MOST_LAYERS, LayerRow, comparison_table, layer_rows, table_of
-from statesize.report.words import contrast, headline, layer_line, sink_note
+from statesize.report.words import contrast, headline, layer_line, middle_cut, sink_note
 from statesize.results.fields import (
     BOTH_SHARES,
     BY_UNIT,
@@ -57,7 +57,7 @@ _MOST_TOLD = 4
 """Models of a comparison of which each has a sentence."""
 _MOST_PLANNED = 4
 """Rows of a plan, which then has at most 12 lines."""
-_COMPARED_AT = "All at the middle of the text, as above; --wide has means over all cuts, and bytes at the end."
+_COMPARED_AT = "All at the cut named above; --wide has means over all cuts, and bytes at the end."
 _WIDE_AT = (
     "ESS: numbers per channel that are carried past a cut; TSS: how many the layer can hold. Averages are means over "
     "cuts and include sinks, as totals do; bytes of states are at the end of the text. Norm: how large what passes the "
@@ -125,10 +125,11 @@ def _narrow(profile: Profile, metric: str, relative: str) -> PageTable:
     if least:
         order = f"The {len(most)} layers with most ESS{without}, and the {len(least)} with least"
         all_layers = f"--wide shows all {len(layers)} layers. N is {_pattern(profile.mixers)}. "
-    text = counted(int(profile.tokens.sizes["sequence"]), "text")
+    count = int(profile.tokens.sizes["sequence"])
+    texts = "" if count == 1 else f", averaged over {count:,} texts"
     filled = "" if all(kinds) else ", and a dash where the text is too short to fill the state"
     told = [
-        f"ESS: numbers per channel that the layer carries past the middle of {text}.",
+        f"ESS: numbers per channel that the layer carries past {middle_cut(profile)}{texts}.",
         *(["Without sinks: ESS without the column of the token that gets most attention."] if sinks else []),
         "Ceiling: the most ESS that there could be.",
         f"Share: ESS{without} divided by the ceiling{filled}.",
