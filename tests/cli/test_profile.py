@@ -221,6 +221,17 @@ def test_a_model_of_transformers(tmp_path, text, here, capsys):
         assert part in out
 
 
+def test_texts_that_pass_the_longest_context_are_noted(tmp_path, here, capsys):
+    folder = save_tiny(tmp_path / "llama")
+    config = json.loads((folder / "config.json").read_text()) | {"max_position_embeddings": 20}
+    (folder / "config.json").write_text(json.dumps(config))
+    told = "texts of 24 tokens pass the longest context that the model names, of 20"
+    for count in (20, 24):
+        assert main(["profile", str(folder), "--max-tokens", str(count), "--html", "page.html"]) == 0
+        assert (f"note: {told}." in " ".join(capsys.readouterr().out.split())) == (count == 24)
+        assert (told in Path("page.html").read_text(encoding="utf-8")) == (count == 24)
+
+
 @pytest.mark.parametrize("name", ["gla", "pretrained"])
 def test_plan(name, tmp_path, text, here, capsys):
     model = name if name == "gla" else save_tiny(tmp_path / name)

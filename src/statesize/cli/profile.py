@@ -146,7 +146,7 @@ def profile(
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
     from statesize.report.on_record import add_to, read_record
-    from statesize.texts.documents import vocabulary_size
+    from statesize.texts.documents import configured_context, vocabulary_size
     from statesize.texts.rows import read_whole
 
     if record is not None and record.exists():
@@ -162,12 +162,12 @@ def profile(
         texts.check_first()
         loaded = texts.load(model, loading, printing, settings.layers)
         measured, name, tokenizer = loaded.model, loaded.name, loaded.tokenizer
-        vocabulary = vocabulary_size(loaded.model)
+        vocabulary, context = vocabulary_size(loaded.model), configured_context(getattr(loaded.model, "config", None))
     else:
         # The processes need not have the folder in which this one works.
         place, name = str(Path(model).absolute()) if Path(model).is_dir() else model, None
         measured = partial(load_model, place, **asdict(loading), needs_tokenizer=texts.ids is None)
-        tokenizer, vocabulary, *_ = texts.facts_of(model, loading, printing)
+        tokenizer, vocabulary, _, context = texts.facts_of(model, loading, printing)
     if tokenizer is None:
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
     if plan and loaded is not None:
@@ -196,6 +196,8 @@ def profile(
         # Kept for those who see the page or the folder: what tells whether so much suffices, of texts enough for it.
         source["test"] = shlex.join(["statesize", "truncate", model, *options_of(texts.enough(len(read.ids)), loading)])
     read, settings = _read_settings(before, tokenizer, read, settings, tolerance, printing)
+    if (longest := max(map(len, read.ids))) > (context or longest):
+        source["context"] = f"texts of {longest:,} tokens pass the longest context that the model names, of {context:,}"
     if record is not None and (len(set(map(len, read.ids))) > 1 or not settings.by_default):
         raise InputError(
             "record must be of texts of one length, measured at their middle, got others. Leave out --positions and "
