@@ -20,6 +20,7 @@ from statesize.cli import main
 from statesize.lab import zoo
 from statesize.measurement.settings import Settings
 from statesize.profiling import TOLERANCE_LADDER, Profile, profile
+from statesize.report.on_record import OWN_TEXTS
 from statesize.texts import tokens
 from statesize.texts.tokens import encode, join_documents
 
@@ -347,6 +348,9 @@ def test_a_prefix_is_measured_where_it_ends(checkpoint, text, tmp_path, here, ca
     carried = f"ESS: numbers per channel that the layer carries past token {len(before)} of "
     assert carried in " ".join(captured.out.split())
     assert "middle of" not in captured.out
+    own = f"{OWN_TEXTS}: at least 5 texts of yours, one in each row"
+    said = f"suffice without the prefix, this tests ({own}): statesize truncate {checkpoint} --jsonl {OWN_TEXTS}"
+    assert said in " ".join(captured.out.split())
     page = Path("page.html").read_text(encoding="utf-8")
     assert "at one cut of each text, which the first line names," in page
     assert "at the middle of" not in page
@@ -358,6 +362,13 @@ def test_a_prefix_is_measured_where_it_ends(checkpoint, text, tmp_path, here, ca
     assert found.mixer("layers.0.mixer")["entropy"].sel(position=len(before)).values == pytest.approx(whole.values)
     assert main(["profile", "gla", "--prefix", "nowhere.txt"]) == 1
     assert "prefix must be a file, got nowhere.txt, which is not there" in capsys.readouterr().err
+
+
+def test_the_test_of_a_profile_of_very_few_tokens_can_be_made(checkpoint, here, capsys):
+    assert main(["profile", str(checkpoint), "--max-tokens", "2", "--sequences", "1"]) == 0
+    command = shlex.split(" ".join(capsys.readouterr().out.split()).partition("this tests: statesize ")[2])
+    assert command == ["truncate", str(checkpoint), "--max-tokens", "4"]
+    assert main([*command, "--plan", "--quiet"]) == 0
 
 
 def test_windows_are_in_the_profile(checkpoint, text, here, capsys):

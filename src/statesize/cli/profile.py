@@ -192,7 +192,7 @@ def profile(
         read, answered = Sequences([ids[: texts.max_tokens] for ids in done.prompts], 0), {"task": done.score}
     templated = {"chat_template": f"applied to {read.chats} of {counted(len(read.ids), 'text')}"} if read.chats else {}
     source = {**(loaded.source if loaded else {}), **templated, **answered, "command": command_line()}
-    if task is None and prefix is None:
+    if task is None:
         # Kept for those who see the page or the folder: what tells whether so much suffices, of texts enough for it.
         source["test"] = shlex.join(["statesize", "truncate", model, *options_of(texts.enough(len(read.ids)), loading)])
     read, settings = _read_settings(before, tokenizer, read, settings, tolerance, printing)

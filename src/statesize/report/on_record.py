@@ -267,7 +267,8 @@ def what_suffices(profiles: Sequence[Profiled]) -> tuple[list[str], list[str]]:
     model = profiles[0].model if source.get("kind") == "bundled" else f"MODEL --jsonl {OWN_TEXTS}"
     command = source.get("test") or f"statesize truncate {model}"
     own = f" ({OWN_TEXTS}: at least {FEWEST_TEXTS} texts of yours, one in each row)" if OWN_TEXTS in command else ""
-    return [f"{NO_NEED}."], [f"Whether so many numbers suffice, this tests{own}: {command}"]
+    without = " without the prefix" if "--prefix" in source.get("command", "") else ""
+    return [f"{NO_NEED}."], [f"Whether so many numbers suffice{without}, this tests{own}: {command}"]
 
 
 def _short(value: float) -> float:

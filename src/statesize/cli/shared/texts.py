@@ -28,6 +28,7 @@ from statesize.cli.shared.provenance import called_with
 from statesize.cli.shared.usage import ALSO
 from statesize.errors import InputError, StatesizeError
 from statesize.io.text import counted
+from statesize.measurement.settings import LEAST_TOKENS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -142,17 +143,18 @@ class Texts:
         return any(part is not None for part in (self.text, self.jsonl, self.parquet, self.dataset, self.ids))
 
     def enough(self, read: int) -> Texts:
-        """Texts for an interval, where so many were read: these, or a file that stands for those of the reader."""
+        """Texts that `truncate` takes, where so many were read: these, or a file that stands for the reader's own."""
         from statesize.measurement.statistics import FEWEST_TEXTS
         from statesize.report.on_record import OWN_TEXTS
 
+        size = max(self.max_tokens, LEAST_TOKENS)
         if read >= FEWEST_TEXTS:
-            return self
+            return replace(self, max_tokens=size)
         if self.any_chosen and (read != self.sequences or read == len(self.text or ())):
             own = Path(OWN_TEXTS)
             jsonl, ids = (own, None) if self.ids is None else (None, own)
-            return Texts(jsonl=jsonl, ids=ids, special_tokens=self.special_tokens, max_tokens=self.max_tokens)
-        return replace(self, sequences=None)
+            return Texts(jsonl=jsonl, ids=ids, special_tokens=self.special_tokens, max_tokens=size)
+        return replace(self, sequences=None, max_tokens=size)
 
     def tell_few(self, reached: int, needed: str, printing: Printing) -> None:
         """Say before measuring that intervals could be over so many texts only, if these are too few, and what is."""
