@@ -149,10 +149,11 @@ def test_a_place_that_cannot_be_written_is_refused_before_training(run, text, tm
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
-def test_a_tokenizer_of_something_else_is_not_overwritten(run, text, tmp_path):
-    (tmp_path / "tokenizer.json").write_text("mine")
+@pytest.mark.parametrize("name", ["tokenizer.json", "profile.json", "notes.txt"])
+def test_a_folder_of_something_else_is_left_alone(run, text, tmp_path, name):
+    (tmp_path / name).write_text("mine")
     done = run("--mixer", "gla", "--text", text, "--output", tmp_path, *SMALL)
     assert done.code == 1
-    assert "holds a tokenizer.json and no run" in done.stderr
-    assert (tmp_path / "tokenizer.json").read_text() == "mine"
+    assert f"--output must be a new folder or that of a run, got {tmp_path}, which holds something else." in done.stderr
+    assert (tmp_path / name).read_text() == "mine"
     assert len(list(tmp_path.iterdir())) == 1

@@ -195,8 +195,11 @@ def _check_folder(output: Path, resume: bool) -> None:
     if os.path.lexists(output) and not output.is_dir():
         raise FileError(f"output must be a folder, got {output}, which is a file.")
     check_writable(output)
-    if not resume and (output / "tokenizer.json").exists() and not (output / "log.jsonl").exists():
-        raise FileError(f"{output} holds a tokenizer.json and no run; it is left alone. Give another folder")
+    if not resume and output.is_dir() and any(output.iterdir()) and not (output / "log.jsonl").exists():
+        raise FileError(
+            f"output must be a new folder or that of a run, got {output}, which holds something else. It is left "
+            "alone; give another name."
+        )
 
 
 def _save_beside(tokenizer: Tokenizer, folder: Path) -> None:
