@@ -134,7 +134,7 @@ FILES = [
     ),
     ("cache org/model", "--text"),
     ("compress gla --output small", "--text"),
-    ("train text --mixer gla --output run", "--text"),
+    ("train text --mixer gla --output new", "--text"),
     ("profile gla", "--prefix"),
     ("truncate gla", "--curves"),
     ("series gla sa", "--log"),
