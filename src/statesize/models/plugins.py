@@ -121,7 +121,7 @@ def no_model(name: str, why: str) -> str:
     """Says what a model may be, of those for the command, and why a name is none; advice follows."""
     names = ", ".join(_taken({known: known for plugin in model_plugins() for known in plugin.names()}))
     kinds = f"{f'a name ({names}), ' if names else ''}a folder, a GGUF file or an id of the Hugging Face hub"
-    return f"model must be {kinds}, got {name!r}, which {why}."
+    return f"model must be {kinds}, got {name!r}, which {why}.{unfinished(Path(name))}"
 
 
 def is_mamba_ssm(config: dict[str, Any]) -> bool:
@@ -131,6 +131,20 @@ def is_mamba_ssm(config: dict[str, Any]) -> bool:
 
 PROFILE_MARKER = "profile.json"
 """The file by which a folder is one of a profile."""
+
+
+def parts_folder(profile: Path) -> Path:
+    """Where the finished parts of a profile lie until it is complete."""
+    return profile.with_name(f"{profile.name}.units")
+
+
+def unfinished(profile: Path) -> str:
+    """Says where the finished parts of a profile lie that is not complete; "" for others."""
+    if not profile.name or not (parts := parts_folder(profile)).is_dir():
+        return ""
+    return f" Finished parts of a profile are in {parts}: the command that began it goes on from there."
+
+
 _OF_MODELS = ("config.json", "adapter_config.json")
 _INSIDE = "Give the folder that has it."
 

@@ -21,6 +21,7 @@ from statesize.io.files import Parts, parts_writer
 from statesize.io.kept import FOLDERS
 from statesize.io.text import counted
 from statesize.measurement.settings import Settings
+from statesize.models.plugins import parts_folder
 from statesize.parallel.threads import Executor, run
 from statesize.profiling.profile import Profile
 from statesize.profiling.sequences import MixerDone, Provenance, SequenceDone, SequenceTask
@@ -195,7 +196,7 @@ _FLA = ("flash-linear-attention", "fla-core", "triton")
 @contextmanager
 def units_folder(output: Path) -> Generator[Path]:
     """The folder of finished parts of the profile that is written to `output`, locked against other processes."""
-    folder = output.with_name(f"{output.name}.units")
+    folder = parts_folder(output)
     with parts_writer(folder, r"\d{6,}"):
         yield folder
     FOLDERS[output] = "the same command"

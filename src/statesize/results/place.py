@@ -10,7 +10,7 @@ from statesize.errors import FileError
 from statesize.io.files import os_errors, require_parent
 from statesize.io.text import meant
 from statesize.models.plugins import PROFILE_MARKER as MARKER
-from statesize.models.plugins import is_brought, is_gguf
+from statesize.models.plugins import is_brought, is_gguf, unfinished
 
 
 def require_profile(path: Path, name: str = "profile") -> None:
@@ -33,7 +33,7 @@ def require_profile(path: Path, name: str = "profile") -> None:
     made = f"Make one: statesize profile {model} --output {folder}"
     beside = {marker.parent.name: str(marker.parent) for marker in path.parent.glob(f"*/{MARKER}")} if not there else {}
     wrong = "holds none" if there else "is not there"
-    advice = meant(path.name, beside, made)
+    advice = unfinished(path).strip() or meant(path.name, beside, made)
     raise FileError(f"{name} must be the folder of a profile, got {path}, which {wrong}. {advice}")
 
 
