@@ -71,7 +71,7 @@ def cache(
     if texts.max_tokens < least:
         wrong.append(
             f"max_tokens must be at least {least}, got {texts.max_tokens}: a piece is a context of {LEAST_PREFIX} "
-            f"tokens or more, and {FOLLOWING} that are predicted from its cache. Give {least}."
+            f"tokens or more, and {FOLLOWING} that are read from its cache. Give {least}."
         )
     if (texts.sequences or FEWEST_PIECES) < FEWEST_PIECES:
         wrong.append(

@@ -41,7 +41,8 @@ LADDER_LENGTH = 1024
 """Tokens of the longest text up to which a profile measures all of them by default."""
 
 FOLLOWING, LEAST_PREFIX, FEWEST_PIECES = 64, 32, 6
-"""Tokens that `cache` predicts of each piece by default, the fewest before them, and the fewest pieces."""
+"""Tokens that `cache` reads from a smaller cache by default (it predicts all but the first), the fewest before them,
+and the fewest pieces."""
 FEWEST_PARTS = 3
 """Parts of the texts of `compress`: by which states are chosen, by which their numbers are, and held out."""
 

@@ -80,7 +80,8 @@ def cache(
         tokenizer: The model's, for texts and for bytes.
         name: Name of the model, for the result.
         on_progress: Called as (done, total, what, seconds left) after each document.
-        settings: `future`, how many last tokens of each piece are predicted (64 by default); others do not act here.
+        settings: `future`, how many last tokens of each piece are read from a smaller cache (64 by default), which
+            predicts all but the first; others do not act here.
 
     Returns:
         The price list, the curves, and a recommendation.
