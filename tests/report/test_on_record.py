@@ -7,6 +7,7 @@ import pytest
 
 import statesize as ss
 from statesize.cli import main
+from statesize.errors import FileError
 from statesize.report.on_record import carries, measured_models, standing, table_row, what_suffices
 from statesize.report.words import headline
 from tools.figures.measured_models import measured_models as shown
@@ -184,6 +185,12 @@ def test_what_no_record_can_be_of_is_refused(recorded, capsys, arguments, messag
 def test_a_record_without_its_licence_is_no_part_of_the_page(recorded):
     with pytest.raises(ValueError, match="must say its package, licence, check"):
         records(recorded.parent)
+
+
+def test_a_file_that_is_no_record_is_no_part_of_the_page(tmp_path):
+    (tmp_path / "other.json").write_text('{"schema": 0}')
+    with pytest.raises(FileError, match=r"other\.json, which is none of schema 1"):
+        records(tmp_path)
 
 
 def test_a_profile_prints_where_it_stands_and_its_page_names_models_that_carry_the_same(capsys, tmp_path):

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.bounds import TOKENS
 from benchmarks.published.models import TOKENS as PIECES
 from statesize.measurement.statistics import FEWEST_TEXTS, Interval
-from statesize.report.on_record import SCHEMA, TO_BE_SAID, table_row
+from statesize.report.on_record import SCHEMA, TO_BE_SAID, read_record, table_row
 from statesize.truncation.result import WORTHLESS
 from tools.figures.on_record import RESULTS, read_json, table
 
@@ -32,7 +32,7 @@ FORMS = {"worth": ".2f", "hindsight": ".1%", "causal": ".1%", "multiple": ".1f"}
 
 def records(folder: Path = RECORDS) -> list[dict[str, Any]]:
     """All records, those that carry the same beside each other."""
-    read = [json.loads(path.read_text("utf-8")) | {"file": path.name} for path in folder.glob("*.json")]
+    read = [read_record(path) | {"file": path.name} for path in folder.glob("*.json")]
     for one in read:
         missing = [name for name in TO_BE_SAID if not one[name]]
         if missing:
