@@ -60,7 +60,8 @@ def study_plan(study: Study, grid: Grid, on_progress: Callable[[int, int, str], 
             seconds.append(_seconds(run, study.carry_out))
             done += 1
         steps.append(PlannedStep(kind, len(kinds[kind]), len(kinds[kind]) * fmean(seconds)))
-    work = f"{counted(len(grid.runs), 'run')}, one after another in this process, of which {total} were begun."
+    tried = f"The beginning of {total} was timed for this plan, and is not kept."
+    work = f"{counted(len(grid.runs), 'run')}, one after another in this process. {tried}"
     return Plan(tuple(steps), sum(step.seconds for step in steps), work)
 
 
