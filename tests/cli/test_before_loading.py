@@ -72,7 +72,7 @@ FAIL = {
         ("profile llama --layers model.layer.0.self_attn", "Did you mean model.layers.0.self_attn?"),
         ("profile llama --revision main", "--revision must be left out for a model that is not of the hub, got 'main'"),
         ("compress mamba --int8 --output small", "--int8 must be left out for a model of transformers, got True."),
-        ("compress mamba --finetune 3 --output small", "must be left out for a model of transformers, got 3."),
+        ("compress mamba --finetune 3 --output small", "--finetune must be left out for a model of transformers"),
         ("compress mamba --free-basis --output small", "--free-basis must be left out for all models but Mamba-2"),
         ("compress mamba --state 17 --output small", "--state must be a share such as 50% or a size from 1 to 16"),
         ("compress llama --output small", "got LlamaForCausalLM. Its states cannot be cut."),

@@ -93,7 +93,7 @@ def as_typed(message: str, app: App, arguments: Sequence[str]) -> str:
     """A refusal that begins with names of options, with each as it is typed at the command line, by its first name."""
     typed = {one.partition("=")[0] for one in arguments}
     options = {
-        name.strip("-").replace("-", "_"): part.names[0]
+        name.replace("-", ""): part.names[0]
         for part in app.parse_commands(arguments)[1][-1].assemble_argument_collection()
         for name in part.names
         if name.startswith("--")
@@ -106,7 +106,7 @@ def as_typed(message: str, app: App, arguments: Sequence[str]) -> str:
     def typed_part(part: str) -> str:
         begins, must, rest = part.partition(" must ")
         if re.fullmatch(r"\w+((, | and )\w+)*", begins):
-            begins = re.sub(r"\w+", lambda name: options.get(name[0], name[0]), begins)
+            begins = re.sub(r"\w+", lambda name: options.get(name[0].replace("_", ""), name[0]), begins)
         return begins + must + rest
 
     return ALSO.join(map(typed_part, message.split(ALSO)))
