@@ -6,6 +6,7 @@ laboratory plugs its models in so, and measuring works without it.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from contextvars import ContextVar
@@ -140,7 +141,8 @@ def parts_folder(profile: Path) -> Path:
 
 def unfinished(profile: Path) -> str:
     """Says where the finished parts of a profile lie that is not complete; "" for others."""
-    if not profile.name or not (parts := parts_folder(profile)).is_dir():
+    # A name that is too long for a file does not exist for os.path.
+    if not profile.name or not os.path.isdir(parts := parts_folder(profile)):
         return ""
     return f" Finished parts of a profile are in {parts}: the command that began it goes on from there."
 
