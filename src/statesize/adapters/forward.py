@@ -125,6 +125,16 @@ class Forward:
         """The same inputs for a copy of the model."""
         return replace(self, model=model, parts=named_parts(model), backbone=backbone_of(model, inputs))
 
+    def with_texts(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The same model over what a change of texts (S, L, …) makes of its own."""
+
+        def changed(texts: Tensor) -> Tensor:
+            return change(texts.transpose(1, axis)).transpose(1, axis)
+
+        name, axis = self.measured.name, cast("int", self.measured.axis)
+        kwargs = self.kwargs if self.args else {**self.kwargs, name: changed(self.kwargs[name])}
+        return replace(self, args=tuple(map(changed, self.args)), kwargs=kwargs)
+
     @property
     def sequences(self) -> int:
         """Number of texts."""

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from statesize.adapters.models.model_state import entering_tensor, position_axis, returned_tensor
+from statesize.adapters.forward import Forward
+from statesize.adapters.models.model_state import entering_tensor, returned_tensor
 from statesize.adapters.models.precision import differentiable
 from statesize.adapters.models.sharded import unsharded_copy
 from statesize.adapters.runs import bare
 from statesize.adapters.search.lone_run import LoneRuns, by_position, like
 from statesize.adapters.search.mixing import CAUSES
 from statesize.adapters.search.other_inputs import within_blocks
+from statesize.adapters.search.transposed import axis_in, taken_tensors
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import named_state_size
 from statesize.errors import InputError, ModelError
@@ -84,7 +86,10 @@ def _in_dtype(name: str, runs: LoneRuns, states: int | None, dtype: torch.dtype)
     entering = entering_tensor((alone.args, dict(alone.kwargs)), alone.length)
     if entering is None:
         raise ModelError(f"Mixer {name} takes no tensor with the positions of the text, so it has no derivative.")
-    axis = position_axis(entering, runs.length) or 0
+    forward, module = cast("Forward", runs.forward), runs.module
+    taken = taken_tensors(alone.args, dict(alone.kwargs))
+    number = next(number for number, tensor in enumerate(taken) if tensor is entering)
+    axis = axis_in(forward, module, number, entering) or 0
 
     def run(tensor: Tensor) -> tuple[Tensor, int]:
         """What a run with another first input returns, and its axis of positions."""
@@ -99,7 +104,7 @@ def _in_dtype(name: str, runs: LoneRuns, states: int | None, dtype: torch.dtype)
                 return alone.module(*args, **kwargs)
 
         output = returned_tensor(bare(alone.module, call), (args, kwargs), alone.length)
-        if output is None or (leaving := position_axis(output, runs.length)) is None:
+        if output is None or (leaving := axis_in(forward, module, module, output)) is None:
             raise ModelError(f"Mixer {name} returns nothing with the positions of the text that has a derivative.")
         return output, leaving
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from itertools import count
 from typing import Any, NamedTuple, Self, cast
 
@@ -22,6 +23,13 @@ from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import ModuleStack, OnObservation
 from statesize.adapters.runs import Attach, bare, observed, reading, returning
 from statesize.adapters.search.other_inputs import can_be_others
+from statesize.adapters.search.transposed import (
+    Transposed,
+    changed_as_placed,
+    is_ambiguous,
+    taken_tensors,
+    transposed,
+)
 from statesize.adapters.watch import Call
 from statesize.errors import ModelError
 
@@ -115,6 +123,14 @@ class LoneRuns:
         """The model that the module is a part of."""
         return self.module if self.forward is None else self.forward.model
 
+    @cached_property
+    def transposed(self) -> Transposed:
+        """What enters the module, or fixed modules return, with its positions on the other of two dimensions."""
+        tensors = taken_tensors([self.args, dict(self.kwargs)], list(self.fixed.values()))
+        if self.forward is None or not any(is_ambiguous(tensor, self.length) for tensor in tensors):
+            return frozenset()
+        return transposed(self.forward, self.module, self.fixed)
+
     @property
     def named(self) -> nn.Module | None:
         """The part that `mixes` names."""
@@ -156,9 +172,16 @@ class LoneRuns:
 
     def with_arguments(self, change: Callable[[Tensor], Tensor]) -> LoneRuns:
         """The same runs with other tensors as arguments."""
-        arguments = self.args, dict(self.kwargs)
+        arguments, numbers = (self.args, dict(self.kwargs)), count()
         acts = can_be_others(arguments, self.length)
-        args, kwargs = mapped(arguments, lambda leaf: change(leaf) if isinstance(leaf, Tensor) and acts(leaf) else leaf)
+
+        def changed(leaf: object) -> object:
+            if not isinstance(leaf, Tensor):
+                return leaf
+            swaps = next(numbers) in self.transposed
+            return changed_as_placed(leaf, self.length, change, swaps=swaps) if acts(leaf) else leaf
+
+        args, kwargs = mapped(arguments, changed)
         return replace(self, args=args, kwargs=kwargs)
 
     def repeated(self, copies: int) -> LoneRuns:
@@ -196,12 +219,19 @@ class LoneRuns:
             replacing, change = {self.entry: change, **(replacing or {})}, None
         tape, dtype = _Tape(self, keep, replacing or {}), self.precision.dtype
         numbers, changes = count(), can_be_others((self.args, dict(self.kwargs)), self.length)
+        # Found before this run changes the model, which then runs as a whole.
+        swapped = self.transposed if change is not None else ()
 
-        def entering(leaf: object) -> object:
+        def entering(leaf: object, part: nn.Module | None = None) -> object:
             if not isinstance(leaf, Tensor):
                 return leaf
-            leaf = leaf.clone() if change is None or not changes(leaf) else change(leaf)
-            return tape.seen(Place(-1, next(numbers)), leaf)
+            number = next(numbers)
+            if change is None or not changes(leaf):
+                leaf = leaf.clone()
+            else:
+                swaps = (number if part is None else part) in swapped
+                leaf = changed_as_placed(leaf, self.length, change, swaps=swaps)
+            return tape.seen(Place(-1, number), leaf)
 
         def attach(stack: ExitStack) -> None:
             if dtype is None:
@@ -215,8 +245,11 @@ class LoneRuns:
             arguments: Any = self.args, dict(self.kwargs), list(self.fixed.values())
             if dtype is not None:
                 arguments = at_least(arguments, dtype)
-            args, kwargs, fixed = mapped(arguments, entering)
-            leave = {inner: returning(outputs) for inner, outputs in zip(self.fixed, fixed, strict=True)}
+            args, kwargs = mapped(arguments[:2], entering)
+            leave = {
+                part: returning(mapped(outputs, partial(entering, part=part)))
+                for part, outputs in zip(self.fixed, arguments[2], strict=True)
+            }
             if keep is None and self.named is not None:
                 leave[self.named] = tape.leave_named
             # What is only run need not be seen, and some operations of torch run under no mode.

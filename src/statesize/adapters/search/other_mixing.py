@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.check import seeded_otherwise
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import device_of, position_axis, returned_tensor, tensors_in
+from statesize.adapters.models.model_state import device_of, position_axis, returned_tensor
 from statesize.adapters.models.precision import BOUNDS, relative_difference
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import NOT_CAUSAL, Observation, Product
@@ -28,6 +28,7 @@ from statesize.adapters.search.other_inputs import (
     in_each,
     other_futures,
 )
+from statesize.adapters.search.transposed import axis_in, taken_tensors
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import Call
 from statesize.errors import ModelError
@@ -66,7 +67,7 @@ def other_mixing(forward: Forward, call: Call, measured: Collection[nn.Module] =
         return []
     if plain.output is None:
         return [UNSEEN]
-    axis = cast("int", position_axis(plain.output, forward.length))
+    axis = cast("int", axis_in(forward, call.module, call.module, plain.output))
     found = set[str]()
     for half in earlier_halves(forward.length):
         found |= _around(runs, plain, call, axis, half)
@@ -186,12 +187,9 @@ def _where(calls: Sequence[Call], changed: Sequence[str] | None, inner: Sequence
 
 def _changed_by_later_tokens(forward: Forward, calls: Sequence[Call], hidden: Tensor, limit: float) -> list[str] | None:
     """What later tokens change of each call before them: what enters, else what leaves; None if no output."""
-    axis = position_axis(hidden, forward.length) if bool(hidden.isfinite().all()) else None
-    others: list[tuple[int, Forward]] = []
-    for cut, change in other_futures(forward.length)[:2] if axis is not None else ():
-        name = forward.measured.name
-        text = {name: change(forward.kwargs[name])} if not forward.args else {}
-        others.append((cut, replace(forward, args=tuple(map(change, forward.args)), kwargs={**forward.kwargs, **text})))
+    axis = axis_in(forward, forward.model, forward.model, hidden) if bool(hidden.isfinite().all()) else None
+    futures = other_futures(forward.length)[:2] if axis is not None else ()
+    others = [(cut, forward.with_texts(change)) for cut, change in futures]
     # Noise must not be the same each time.
     seeded = partial(seeded_otherwise, device_of(forward.model))
     ends = [(cut, other.hidden(bare, attach=seeded)) for cut, other in others]
@@ -199,25 +197,26 @@ def _changed_by_later_tokens(forward: Forward, calls: Sequence[Call], hidden: Te
         return None
     plain, found = _passed(forward, calls), [set[str]() for _ in calls]
     for cut, other in others:
-        for kinds, one, two in zip(found, plain, _passed(other, calls), strict=True):
-            for kind in (_ENTERS, _LEAVES):
-                pairs = zip(one[kind], two[kind], strict=False)
-                placed = ((*pair, position_axis(pair[0], forward.length)) for pair in pairs)
-                if any(axis is not None and _before(first, other, axis, cut) > limit for first, other, axis in placed):
-                    kinds.add(kind)
+        for call, kinds, one, two in zip(calls, found, plain, _passed(other, calls), strict=True):
+            for at in one.keys() & two.keys():
+                axis = axis_in(forward, call.module, at, one[at])
+                if axis is not None and _before(one[at], two[at], axis, cut) > limit:
+                    kinds.add(_LEAVES if at is call.module else _ENTERS)
     return [next((kind for kind in (_ENTERS, _LEAVES) if kind in kinds), "") for kinds in found]
 
 
-def _passed(forward: Forward, calls: Sequence[Call]) -> list[dict[str, list[Tensor]]]:
-    """What enters each call in a run, and what leaves it."""
-    passed: dict[nn.Module, list[dict[str, list[Tensor]]]] = {call.module: [] for call in calls}
+def _passed(forward: Forward, calls: Sequence[Call]) -> list[dict[int | nn.Module, Tensor]]:
+    """The real tensors that enter each call in a run, by their numbers, and what leaves it, by its module."""
+    passed: dict[nn.Module, list[dict[int | nn.Module, Tensor]]] = {call.module: [] for call in calls}
 
     def enter(module: nn.Module, args: object, kwargs: object) -> None:
-        passed[module].append({_ENTERS: [leaf.clone() for leaf in tensors_in((args, kwargs))], _LEAVES: []})
+        taken = enumerate(taken_tensors(args, kwargs))
+        passed[module].append({number: one.clone() for number, one in taken if one.is_floating_point()})
 
     def leave(module: nn.Module, args: object, output: object) -> None:
         returned = returned_tensor(output, args, forward.length)
-        passed[module][-1][_LEAVES] = [] if returned is None else [returned.clone()]
+        if returned is not None:
+            passed[module][-1][module] = returned.clone()
 
     forward.hidden(read, enter=dict.fromkeys(passed, enter), leave=dict.fromkeys(passed, leave))
     return [passed[call.module].pop(0) for call in calls]
