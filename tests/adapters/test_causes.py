@@ -249,3 +249,30 @@ def test_a_reversed_pass_is_among_the_causes():
         (Backwards(), r"1 must be causal, .* a pass over the reversed text,"),
     ):
         refused(ModelError, cause, ss.profile, nn.Sequential(nn.Embedding(50, 16), layer), torch.arange(12)[None])
+
+
+class WithinTokens(nn.Module):
+    """Heads that attend to the heads of the same token."""
+
+    def __init__(self, fused=False):
+        super().__init__()
+        self.parts, self.fused = nn.Linear(16, 48), fused
+
+    def forward(self, hidden):
+        query, key, value = (part.unflatten(-1, (4, 4)) for part in self.parts(hidden).chunk(3, -1))
+        if self.fused:
+            return functional.scaled_dot_product_attention(query, key, value).flatten(2)
+        return ((query @ key.mT).softmax(-1) @ value).flatten(2)
+
+
+@pytest.mark.parametrize("length", [4, 12])
+@pytest.mark.parametrize("fused", [False, True])
+def test_attention_within_each_token_mixes_no_positions(fused, length):
+    torch.manual_seed(0)
+    ids, within = torch.randint(50, (1, length)), WithinTokens(fused)
+    pattern = r"^Mixer 1 mixes no positions of the text: other numbers .* such as the heads of each token\.$"
+    refused(ModelError, pattern, ss.capture, nn.Sequential(nn.Embedding(50, 16), within), ids)
+    # Nothing is lost where it is not measured.
+    profile = ss.profile(nn.Sequential(nn.Embedding(50, 16), Summing(), within), ids)
+    assert list(profile.mixers) == ["1"]
+    assert profile.not_measured == {}

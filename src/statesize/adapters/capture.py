@@ -34,6 +34,7 @@ from statesize.adapters.select import (
     LIBRARIES,
     RECURRENT,
     SEARCHED,
+    WITHIN_POSITIONS,
     Layers,
     NothingMeasuredError,
     find_mixers,
@@ -295,6 +296,7 @@ def _searched(
 ) -> tuple[ModelRun, OwnMixing]:
     """What an observed run shows beside, and what is found of the modules that no adapter knows."""
     from statesize.adapters.search.modules import described_call, find_own_mixing
+    from statesize.adapters.search.probabilities import later_positions
 
     own_mixing = find_own_mixing(forward, own.values(), recording.calls, mixes)
     for name in own_mixing.derivatives & recording.refused.keys():
@@ -309,4 +311,10 @@ def _searched(
     for name, reason in own_mixing.refused.items():
         seen = recording.refused.get(name)
         recording.refused[name] = reason if seen is None else f"{reason} Seen in it: {seen}"
+    for name in own_mixing.unmixed:
+        if recording.refused.get(name) == later_positions(name):
+            recording.refused[name] = (
+                f"Mixer {name} {WITHIN_POSITIONS}: other numbers at half of them change what it returns at no other "
+                "one, so that its softmax is over something else, such as the heads of each token."
+            )
     return replace(recording, calls=calls), own_mixing

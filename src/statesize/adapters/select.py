@@ -24,10 +24,12 @@ POINTWISE = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.
 
 
 BEFORE_PARTS = "mixes positions before what is measured in it"
+WITHIN_POSITIONS = "mixes no positions of the text"
+"""What is said of a module whose attention stays within each position."""
 _NO_MIXING = "no mixing of positions that statesize knows was seen in it"
 _NOT_CALLED = "the forward pass does not call it"
 # Parts of reasons why a layer is not measured that do not say that a mixing of the measured positions is left out.
-_NOTHING_LOST = (_NO_MIXING, _NOT_CALLED, "held fixed")
+_NOTHING_LOST = (_NO_MIXING, _NOT_CALLED, WITHIN_POSITIONS, "held fixed")
 
 
 def lost_mixers(skipped: Mapping[str, str], measured: Iterable[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import is_a, mapped
+from statesize.adapters.models.model_state import entering_tensor, is_a, mapped
 from statesize.adapters.models.own_cache import bytes_beside, short_convolutions
 from statesize.adapters.models.precision import Autocast, open_autocast
 from statesize.adapters.models.sharded import class_of
@@ -167,6 +167,8 @@ def _search(runs: LoneRuns, name: str, found: OwnMixing, names: Mapping[nn.Modul
             found.layers[name] = _with_parts(runs, name, mix, before, found, names)
         elif before:
             found.refused[name] = before
+        elif entering_tensor((runs.args, dict(runs.kwargs)), runs.length) is not None:
+            found.unmixed.add(name)
     except NoOperatorError as error:
         cause = str(error) if runs.fixed or opaque else not_causal(runs, name)
         if cause:

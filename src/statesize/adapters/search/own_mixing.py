@@ -30,6 +30,7 @@ class OwnMixing:
     layers: dict[str, ImpulseLayer] = field(default_factory=dict[str, "ImpulseLayer"])  # by the module's name
     derivatives: set[str] = field(default_factory=set[str])  # names of modules without a T
     refused: dict[str, str] = field(default_factory=dict[str, str])  # reason by the module's name
+    unmixed: set[str] = field(default_factory=set[str])  # names of modules that take and return positions, and mix none
     backwards: list[str] = field(default_factory=list[str])  # names of modules that hold measured ones, not causal
     # What kernels that adapters know are in them, or what else they mix.
     notes: dict[str, str] = field(default_factory=dict[str, str])
