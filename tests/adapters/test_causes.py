@@ -276,3 +276,40 @@ def test_attention_within_each_token_mixes_no_positions(fused, length):
     profile = ss.profile(nn.Sequential(nn.Embedding(50, 16), Summing(), within), ids)
     assert list(profile.mixers) == ["1"]
     assert profile.not_measured == {}
+
+
+class Routed(nn.Module):
+    """One expert, which sums up those of a text's tokens whose first number is positive."""
+
+    def __init__(self, expert):
+        super().__init__()
+        self.expert = expert
+
+    def forward(self, hidden):
+        chosen = (hidden[0, :, 0] > 0).nonzero().flatten()
+        return torch.zeros_like(hidden[0]).index_add(0, chosen, self.expert(hidden[0, chosen]))[None]
+
+
+class SummingTokens(nn.Module):
+    def forward(self, hidden):
+        return hidden.cumsum(-2)
+
+
+def routed(expert, first):
+    """A model in which all tokens of a text, or none, are routed to an expert."""
+    torch.manual_seed(0)
+    embedding = nn.Embedding(50, 16)
+    embedding.weight.data[:, 0] = first
+    return nn.Sequential(embedding, Routed(expert))
+
+
+def test_experts_of_other_tokens_are_told_in_words():
+    ids = torch.arange(12)[None]
+    # By code of the layer's own, it has tensors of other sizes for other numbers.
+    (captured,) = ss.capture(routed(lambda tokens: tokens.cumsum(-2), 0.1), ids)
+    assert captured.kind == "derivative"
+    capture = ss.capture(routed(SummingTokens(), 0.1), ids)
+    assert [item.name for item in capture] == ["1.expert"]
+    assert "SummingTokens must return the same shape for other numbers, got (12, 16) and (" in capture.skipped["1"]
+    # No tokens are mixed.
+    refused(ModelError, "Sequential has no mixer that", ss.capture, routed(SummingTokens(), -9.0), ids)

@@ -20,9 +20,10 @@ from torch import Tensor, nn, overrides
 from torch.utils import _python_dispatch
 
 from statesize.adapters.models.model_state import device_of
-from statesize.adapters.models.sharded import Shards, sharded_units
+from statesize.adapters.models.sharded import Shards, class_of, sharded_units
 from statesize.adapters.observation import Leave, ModuleStack, OnObservation, OpenSource, in_this_thread
 from statesize.adapters.replaced import put_back, replacements
+from statesize.errors import ModelError
 from statesize.io.devices import USERS_DEFAULT, on_cpu_by_default
 
 Attach = Callable[[ExitStack], object]
@@ -107,7 +108,14 @@ def returning(outputs: Sequence[object]) -> Callable[..., object]:
     following = iter(outputs)
 
     def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> object:
-        return next(following, output)
+        held = next(following, output)
+        if isinstance(held, Tensor) and isinstance(output, Tensor) and held.shape != output.shape:
+            raise ModelError(
+                f"{class_of(module).__name__} must return the same shape for other numbers, got {tuple(held.shape)} "
+                f"and {tuple(output.shape)}, as if it is an expert that other tokens are routed to. What is mixed "
+                "around it is not measured."
+            )
+        return held
 
     return leave
 

@@ -251,7 +251,7 @@ class NoOperatorError(ModelError):
 
 
 class _OtherOperations(NoOperatorError):
-    """A run that did other operations than the plain one, so that its tensors are not those of the same places."""
+    """A run with other operations or sizes than the plain one, so that its tensors are not those of the same places."""
 
 
 class _Search:
@@ -284,6 +284,13 @@ class _Search:
             raise _OtherOperations(
                 f"Mixer {self.name} does other operations where its numbers are others, so that impulses cannot find "
                 f"its T. {HOW_ELSE}"
+            )
+        base = self.base.tensors
+        kept = base if keep is None else run.tensors.keys() & base.keys()
+        if any(place not in run.tensors or run.tensors[place].shape != base[place].shape for place in kept):
+            raise _OtherOperations(
+                f"Mixer {self.name} has tensors of other sizes where its numbers are others, as if each of its experts "
+                f"runs on the tokens that are routed to it, so that impulses cannot find its T. {HOW_ELSE}"
             )
         return run
 

@@ -71,6 +71,9 @@ def mixes_positions(runs: LoneRuns, name: str, rounds: int = DRAWS) -> bool:
     )
     if plain is None or again is None or earlier is None or later is None or not plain.is_floating_point():
         return False
+    if not plain.numel():
+        # An expert to which no token was routed.
+        return False
     if not plain.shape == again.shape == earlier.shape == later.shape:
         shapes = sorted({str(tuple(output.shape)) for output in (plain, again, earlier, later)})
         raise ModelError(
