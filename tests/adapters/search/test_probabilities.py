@@ -32,6 +32,16 @@ def test_the_state_is_what_later_queries_may_still_see():
         assert observation.state_size == 2
 
 
+def test_without_a_probe_the_only_copy_is_that_of_who_keeps_the_observation():
+    probabilities, values = torch.ones(1, 1, 4, 4).tril(), torch.ones(1, 1, 4, 1)
+    mixed, told = probabilities @ values, {"module": torch.nn.Identity(), "text": 4, "seen": None, "window": None}
+    mixing = Mixing([lambda: probabilities], probabilities.shape)
+    observation = observed_mixing("mixer", mixing, values, mixed, **told)
+    # `check_operator` then compares with the observation's own tensor.
+    assert observation.mixed is mixed
+    assert observation.probed is None
+
+
 def test_what_a_class_does_beside_mixing_is_noted():
     class ZayaAttention(torch.nn.Module):
         pass

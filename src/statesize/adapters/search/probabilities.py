@@ -129,9 +129,8 @@ def observed_mixing(
     if memory.states is not None:
         filled, hides, state_size = memory.states, "", position.clamp(max=memory.states)
     stored = attention_cache(module, keys, values, length, filled)
-    # A copy, as the module may go on to change it in place.
-    given = values, mixed if probed else mixed.clone()
-    told = cache(probed or (lambda: given))
+    # By several ways T is chosen later, when the module may have changed what it mixed: only a probe tells then.
+    told = cache(probed) if probed else lambda: (values, mixed)
 
     def operator(units: Units) -> Dense:
         return Dense.of_causal(mixing.of(name, *told())[:, units], state_size)
@@ -156,7 +155,7 @@ def observed_mixing(
         keys=next(iter(keys), None),
         key_bytes=stored.key_bytes,
         forget=mixing.forget,
-        probed=lambda: (by_head(told()[0]), told()[1]),
+        probed=(lambda: (by_head(told()[0]), told()[1])) if probed else None,
         largest_score=largest_score,
         attends=attends,
     )
