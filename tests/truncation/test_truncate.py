@@ -817,6 +817,43 @@ def test_a_layer_that_does_not_mix_by_its_method_is_left_whole():
     assert result.mixers == 1
 
 
+class Shared(nn.Module):
+    """Four query heads, which read two heads of keys and values in pairs, or in turn and are the same heads.
+
+    T follows from queries and keys, or with a bias is a bare matrix.
+    """
+
+    def __init__(self, tiles, biased):
+        super().__init__()
+        self.project, self.biased = nn.Linear(8, 32), biased
+        self.heads, self.reads = ([0, 2, 1, 3], [0, 1, 0, 1]) if tiles else ([0, 1, 2, 3], [0, 0, 1, 1])
+
+    def forward(self, hidden):
+        query, key, value = self.project(hidden).unflatten(-1, (8, 4)).transpose(1, 2).split([4, 2, 2], 1)
+        query, key, value = query[:, self.heads], key[:, self.reads], value[:, self.reads]
+        if self.biased:
+            at = torch.arange(LENGTH)
+            scores = query @ key.mT - 0.1 * (at[:, None] - at).abs().sqrt()
+            mixed = scores.masked_fill(at[:, None] < at, -torch.inf).softmax(-1) @ value
+        else:
+            mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return mixed[:, self.heads].transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_heads_of_a_group_that_are_no_neighbours_are_cut_together(biased):
+    results = []
+    for tiles in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(60, 8), Shared(tiles, biased), nn.Linear(16, 60))
+        results.append(truncate(model, IDS, documents=1, tokens=LENGTH, settings=AT_CUT, expected=not biased))
+    pairs, tiled = (result.documents[0] for result in results)
+    assert {run.rule for run in pairs.runs} >= {"joint ess", "largest head", "joint past rows"}
+    assert [(run.rule, run.scale) for run in tiled.runs] == [(run.rule, run.scale) for run in pairs.runs]
+    for one, other in zip(tiled.runs, pairs.runs, strict=True):
+        assert dataclasses.astuple(one) == pytest.approx(dataclasses.astuple(other), abs=1e-5), one.rule
+
+
 @torch.no_grad()
 def test_groups_late_in_a_text_keep_the_rank_of_their_stack():
     model, cut = attention_model("llama"), 15

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from statesize.adapters.forward import Forward
 from statesize.adapters.kernels.rotation import Rotation, rotation_of
 from statesize.adapters.models.model_state import known_options
-from statesize.adapters.observation import ModuleStack, Observation, Product, declared_sizes
+from statesize.adapters.observation import ModuleStack, Observation, Product, Units, declared_sizes
 from statesize.adapters.runs import observed
 from statesize.errors import ModelError
 from statesize.operators import Dense, Operator, Recurrence, SoftmaxAttention
@@ -132,13 +132,14 @@ class Cutting:
 
     def _behind(self, seen: Observation) -> Tensor:
         """Y behind the cut, (1, units, L − i, P), of attention with every H_i at its rank."""
-        name = self._called(seen)
+        name, order = self._called(seen), seen.order
+        seen = _by_group(seen)
         rows = rows_behind(cast("SoftmaxAttention", seen.operator(slice(None))), self.cut)
         rest = self.dropped(name, seen)
         if rest is None:
             rest = self._at_best(name, seen, rows)
         kept = self.inputs(seen) - rest.to(seen.values.dtype)
-        return rows @ torch.cat([kept, seen.values[:, :, self.cut :]], 2)
+        return _in_order(rows @ torch.cat([kept, seen.values[:, :, self.cut :]], 2), order)
 
     def _called(self, seen: Observation) -> str:
         """The name of a call of a mixer, of which a run may have several."""
@@ -151,18 +152,20 @@ class Cutting:
         name = self._called(seen)
         if not self.whole.keys().isdisjoint((name, seen.name)):
             return None
+        order = seen.order
         if self.run is None:
-            self.spectra[name] = self._noted(seen)
             self._rotation(name, seen)
             self.continuation.note(self._running.frame.module, name, seen)
+            self.spectra[name] = self._noted(_by_group(seen))
             return None
+        seen = _by_group(seen)
         rest = self.dropped(name, seen)
         lost = self._at_best(name, seen) if rest is None else self._past_part(seen, rest)
         padded = torch.nn.functional.pad(lost, (0, 0, self.cut, 0))
         # Gates act on what T u becomes; biases are in both terms.
         units = slice(None)
         difference = seen.passed_on(padded, units) - seen.passed_on(torch.zeros_like(padded), units)
-        return seen.mixed.double() - difference
+        return _in_order(seen.mixed.double() - difference, order)
 
     def dropped(self, name: str, seen: Observation) -> Tensor | None:
         """What the run drops of the inputs before the cut, (S, units, i, P); None where that depends on what reads."""
@@ -188,7 +191,7 @@ class Cutting:
             limits[:, 1],
             min(inputs, seen.state_size or inputs, blocks[0].columns),
             blocks[0].right is not None,
-            self._stacks(seen).entropy[0].cpu() if _groups(seen) else None,
+            self._stacks(seen).entropy[0].cpu() if seen.groups else None,
         )
 
     def _blocks(self, seen: Observation, rows: Tensor | None = None) -> Iterator[tuple[slice, PastBlock]]:
@@ -200,7 +203,7 @@ class Cutting:
     def _stacks(self, seen: Observation, rows: Tensor | None = None) -> PastBlock:
         """H_i of the units of each group, one below the other, (S, groups, units of a group · (L − i), i)."""
         matrix = past_block(seen.operator(slice(None)), self.cut) if rows is None else rows[..., : self.cut]
-        return PastBlock(matrix.reshape(len(matrix), _groups(seen), -1, matrix.shape[-1]))
+        return PastBlock(matrix.reshape(len(matrix), seen.groups, -1, matrix.shape[-1]))
 
     def inputs(self, seen: Observation) -> Tensor:
         """Inputs u of all units before the cut, (S, units, i, P)."""
@@ -232,7 +235,7 @@ class Cutting:
             if "expected tokens" in tokens:
                 orders["expected tokens"] = expected_tokens(layer(units))[None]
             if self.curves is not None and name in self.curves.errors:
-                order = self.curves.order(layer(_groups(seen) or units))
+                order = self.curves.order(layer(seen.groups or units))
                 orders["tokens by curves"] = order.repeat_interleave(units // len(order), 0)[None]
         return Choices(
             {run: torch.cat(each, 1) for run, each in found.items()},
@@ -241,7 +244,7 @@ class Cutting:
 
     def _readers(self, run: PlannedRun, seen: Observation) -> int:
         """How many units share a choice of a run."""
-        groups = _groups(seen)
+        groups = seen.groups
         return seen.values.shape[1] // groups if run.grouped and groups else 1
 
     def _rotation(self, name: str, seen: Observation) -> Rotation | None:
@@ -270,7 +273,7 @@ class Cutting:
         """What outputs lose at the rank of each unit or group; what is dropped of the inputs, where rows are given."""
         run = cast("PlannedRun", self.run)
         ranks = run.ranks[name].to(seen.values.device)
-        if run.grouped and (groups := _groups(seen)):
+        if run.grouped and (groups := seen.groups):
             inputs = self.inputs(seen)
             inputs = inputs.reshape(len(inputs), groups, -1, *inputs.shape[2:])
             rest = self._stacks(seen, rows).dropped(inputs, ranks).flatten(1, 2)
@@ -307,9 +310,32 @@ class Choices:
         return given.masked_fill(kept[..., None], 0.0).reshape(inputs.shape)
 
 
-def _groups(seen: Observation) -> int:
-    """Groups of consecutive units that read one input; 0 where units are cut one by one."""
-    return 0 if seen.order else seen.groups
+def _by_group(seen: Observation) -> Observation:
+    """The same mixer, its units that read one stored input behind one another."""
+    if not seen.order:
+        return seen
+    order = torch.tensor(seen.order, device=seen.values.device)
+
+    def operator(units: Units) -> Operator:
+        return seen.operator(order[units])
+
+    def passed_on(applied: Tensor, units: Units) -> Tensor:
+        return seen.passed_on(applied, order[units])
+
+    return replace(
+        seen,
+        operator=operator,
+        values=seen.values[:, order],
+        mixed=seen.mixed[:, order],
+        passed_on=passed_on,
+        state_sizes=tuple(seen.state_sizes[unit] for unit in seen.order) if seen.state_sizes else (),
+        order=(),
+    )
+
+
+def _in_order(by_group: Tensor, order: Sequence[int]) -> Tensor:
+    """What there is of each unit, (S, units, …), in the module's own order."""
+    return by_group[:, torch.tensor(order, device=by_group.device).argsort()] if order else by_group
 
 
 def _parts(seen: Observation) -> Iterator[slice]:
