@@ -9,7 +9,7 @@ from torch import nn
 
 import statesize as ss
 from statesize import capture
-from statesize.adapters.models.own_cache import UNEVEN, AttentionCache, grouped_by
+from statesize.adapters.models.own_cache import UNEVEN, attention_cache, grouped_by
 
 
 @pytest.mark.parametrize(
@@ -135,9 +135,14 @@ def test_the_order_of_heads_of_stored_heads():
     assert grouped_by("abcd") == (4, ())
     assert grouped_by("aabbaa") == (3, ())
     assert grouped_by("aab") == (3, ())
-    # Each of these serves two heads.
-    cache = AttentionCache(2, (0, 2, 1, 3), 4, "", 0, 0)
-    assert cache.order_of(8) == (0, 1, 4, 5, 2, 3, 6, 7)
+    # Each of four heads of values, two of them copies, serves two query heads.
+    values = torch.arange(2.0).repeat(2)[None, :, None, None].expand(1, 4, 3, 5)
+    cache = attention_cache(nn.Identity(), (values,), values, 3, None, 8)
+    assert (cache.groups, cache.order) == (2, (0, 1, 4, 5, 2, 3, 6, 7))
+    # Four heads of their own.
+    values = torch.arange(4.0)[None, :, None, None].expand(1, 4, 3, 5)
+    cache = attention_cache(nn.Identity(), (values,), values, 3, None, 4)
+    assert (cache.groups, cache.order) == (0, ())
 
 
 def test_heads_are_measured_together_in_a_profile(tmp_path):

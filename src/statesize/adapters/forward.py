@@ -86,6 +86,7 @@ class Forward:
     kwargs: Mapping[str, Any]
     measured: Measured
     length: int  # positions of a text
+    sequences: int  # number of texts
 
     @classmethod
     def of(cls, model: nn.Module, inputs: Inputs, axis: int | None = None) -> Self:
@@ -111,7 +112,7 @@ class Forward:
             args = (inputs.to(device),)
         if _accepts(backbone, "use_cache"):
             arguments["use_cache"] = False
-        forward = cls(model, parts, backbone, args, arguments, measured, measured.length)
+        forward = cls(model, parts, backbone, args, arguments, measured, measured.length, measured.sequences)
         if measured.axis is not None:
             if (given := UNCOMPARED.get(model)) is not None:
                 _check_copy(forward, forward.of_model(given, inputs))
@@ -134,11 +135,6 @@ class Forward:
         name, axis = self.measured.name, cast("int", self.measured.axis)
         kwargs = self.kwargs if self.args else {**self.kwargs, name: changed(self.kwargs[name])}
         return replace(self, args=tuple(map(changed, self.args)), kwargs=kwargs)
-
-    @property
-    def sequences(self) -> int:
-        """Number of texts."""
-        return self.measured.sequences
 
     def sequences_in(self, arguments: object) -> int:
         """How many of the texts the arguments of a module hold: nearly always all, but one where it takes one each."""

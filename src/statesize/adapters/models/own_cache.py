@@ -34,21 +34,16 @@ UNEVEN = "Some of its units read the same input, but not as many each: totals co
 class AttentionCache(NamedTuple):
     """What attention stores of a text."""
 
-    heads: int  # how many inputs, each for as many heads
-    order: tuple[int, ...]  # the heads of each input, one behind the other; empty where those are consecutive
+    groups: int  # how many inputs, each for as many query heads; 0 where every head reads its own
+    order: tuple[int, ...]  # the query heads of each input, one behind the other; empty where those are consecutive
     channels: int  # channels of each
     note: str  # what is said of heads that share an input in no groups
     bytes: int  # bytes of all, keys included
     key_bytes: int  # bytes of the keys, without those that are values too
 
-    def order_of(self, units: int) -> tuple[int, ...]:
-        """The order of so many heads, of which as many consecutive ones read each head of the values."""
-        each = units // max(len(self.order), 1)
-        return tuple(head * each + unit for head in self.order for unit in range(each))
-
 
 def attention_cache(
-    module: nn.Module, keys: Iterable[Tensor], values: Tensor, length: int, state_size: int | None
+    module: nn.Module, keys: Iterable[Tensor], values: Tensor, length: int, state_size: int | None, readers: int
 ) -> AttentionCache:
     """What a module of attention stores of a text.
 
@@ -58,19 +53,20 @@ def attention_cache(
         values: U, (S, K, L, P).
         length: Positions of the text.
         state_size: How many earlier positions may be seen at most, or None for all.
+        readers: Number of query heads, of which as many consecutive ones read each of the K heads.
 
     Returns:
-        Its heads, their channels, and the bytes.
+        Its inputs, their channels, and the bytes.
     """
     count, channels, beside = values.shape[1], values.shape[-1], 0
     alike = _first_alike(values)
-    heads, order = grouped_by(alike)
-    note = UNEVEN if len(set(alike)) < heads else ""
+    stored, order = grouped_by(alike)
+    note, each = UNEVEN if len(set(alike)) < stored else "", readers // count
     if hasattr(module, "expand_kv"):
         # Multi-head latent attention: the latent of which keys and values of all heads are made, and the rotated part
         # of the keys.
         latent = cast("Any", module)
-        heads, order, note, channels = 1, (), "", int(latent.kv_lora_rank)
+        stored, order, note, channels = 1, (), "", int(latent.kv_lora_rank)
         numbers = channels + int(latent.qk_rope_head_dim)
     elif is_a(module, ("XLNetRelativeAttention",)):
         # Its memory is of hidden states, of which it makes keys and values anew.
@@ -91,7 +87,9 @@ def attention_cache(
     # Some layers read the cache of an earlier one.
     kept = 0 if getattr(module, "is_kv_shared_layer", False) else int(min(length, kept))
     size = kept * stored_dtype(module).itemsize
-    return AttentionCache(heads, order, channels, note, numbers * size, beside * size)
+    groups = stored if stored < readers else 0
+    order = tuple(head * each + reader for head in order for reader in range(each))
+    return AttentionCache(groups, order, channels, note, numbers * size, beside * size)
 
 
 def grouped_by(inputs: Sequence[Hashable]) -> tuple[int, tuple[int, ...]]:

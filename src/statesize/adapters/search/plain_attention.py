@@ -110,7 +110,7 @@ class PlainAttention:
         kind, memory = said_of_itself(name, module, kind, lambda: min(self.window or length, length) - 1, length)
         state_size = None if self.window is None else self.window - 1
         state_size = state_size if memory.states is None else memory.states
-        stored = attention_cache(module, (self.key,), values, length, state_size)
+        stored = attention_cache(module, (self.key,), values, length, state_size, heads)
         return Observation(
             name=name,
             kind=kind,
@@ -120,8 +120,8 @@ class PlainAttention:
             state_size=state_size,
             state_bytes=stored.bytes,
             note=" ".join(filter(None, (NOTES.get(class_of(module).__name__, ""), memory.note, stored.note))),
-            groups=stored.heads if stored.heads < heads else 0,
-            order=stored.order_of(heads),
+            groups=stored.groups,
+            order=stored.order,
             stored_channels=stored.channels,
             stored=values,
             keys=self.key,

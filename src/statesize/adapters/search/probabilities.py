@@ -128,7 +128,7 @@ def observed_mixing(
     )
     if memory.states is not None:
         filled, hides, state_size = memory.states, "", position.clamp(max=memory.states)
-    stored = attention_cache(module, keys, values, length, filled)
+    stored = attention_cache(module, keys, values, length, filled, heads)
     # By several ways T is chosen later, when the module may have changed what it mixed: only a probe tells then.
     told = cache(probed) if probed else lambda: (values, mixed)
 
@@ -147,8 +147,8 @@ def observed_mixing(
         state_size=filled,
         state_bytes=stored.bytes,
         note=" ".join(filter(None, (NOTES.get(class_of(module).__name__, ""), memory.note, hides, stored.note))),
-        groups=stored.heads if stored.heads < heads else 0,
-        order=stored.order_of(heads),
+        groups=stored.groups,
+        order=stored.order,
         stored_channels=stored.channels,
         map_bytes=math.prod(mixing.shape) * torch.float64.itemsize,
         stored=values,
