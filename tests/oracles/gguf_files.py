@@ -1,4 +1,4 @@
-"""A tiny Llama as a GGUF file, as llama.cpp's converter writes it."""
+"""Tiny models as GGUF files, as llama.cpp's converter writes them."""
 
 import json
 
@@ -6,61 +6,55 @@ import gguf
 import numpy as np
 from oracles.pretrained import tiny_llama, tiny_tokenizer
 
-NAMES = {
-    "model.embed_tokens": "token_embd",
-    "model.norm": "output_norm",
-    "lm_head": "output",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "model.layers": "blk",
-}
-
 
 def permuted(weight, heads):
     """Rows of a rotary projection in the order of llama.cpp."""
-    return weight.reshape(heads, 2, -1, weight.shape[-1]).transpose(0, 2, 1, 3).reshape(weight.shape)
+    return weight.reshape(heads, 2, -1, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
 
 
-def write_gguf(path, kind=gguf.GGMLQuantizationType.Q8_0, *, without=(), **changes):
-    """Write the tiny Llama; tensors by their names in the file are left out, and fields of its shape changed."""
-    config, tokenizer = tiny_llama().config, tiny_tokenizer()
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(changes.get("layers", config.num_hidden_layers))
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{kind.name}"])
+def permuting(heads, key_heads):
+    """The change that llama.cpp makes to the projections of a Llama."""
+
+    def changed(name, values):
+        of_keys = ".attn_k." in name
+        return permuted(values, key_heads if of_keys else heads) if of_keys or ".attn_q." in name else values
+
+    return changed
+
+
+def write_model(path, architecture, weights, keys, *, change=None, kind=None, without=(), splitter="gpt-2", **more):
+    """Write weights of transformers by the names that the package gguf has for them.
+
+    `change` takes a name and its values to what the file holds, `more` are `names` beside those of the package and
+    `extra` tensors.
+    """
+    writer = gguf.GGUFWriter(path, architecture)
+    for key, value in keys.items():
+        name = key if key.startswith(("general.", "tokenizer.")) else f"{architecture}.{key}"
+        kinds = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
+        kinds.get(type(value), writer.add_array)(name, value)
+    tokenizer = tiny_tokenizer()
     vocabulary = tokenizer.get_vocab()
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(changes.get("splitter", "gpt-2"))
+    writer.add_tokenizer_pre(splitter)
     writer.add_token_list(sorted(vocabulary, key=vocabulary.get))
     writer.add_token_types([3 if token in ("<s>", "</s>") else 1 for token in sorted(vocabulary, key=vocabulary.get)])
     merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
     writer.add_token_merges([" ".join(pair) for pair in merges])
     writer.add_eos_token_id(vocabulary["</s>"])
-    for name, tensor in tiny_llama().state_dict().items():
+    known = next(one for one, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+    table, names = gguf.get_tensor_name_map(known, 64), more.get("names", {})
+    tensors = {}
+    for theirs, tensor in weights.items():
+        begin, dot, end = theirs.rpartition(".") if theirs.endswith((".weight", ".bias")) else (theirs, "", "")
+        name = names.get(theirs) or f"{table.get_name(begin)}{dot}{end}"
         values = tensor.numpy()
-        for part, heads in (("q_proj", config.num_attention_heads), ("k_proj", config.num_key_value_heads)):
-            values = permuted(values, heads) if part in name else values
-        for ours, theirs in NAMES.items():
-            name = name.replace(ours, theirs)
+        tensors[name] = np.ascontiguousarray(change(name, values) if change else values)
+    for name, values in (tensors | more.get("extra", {})).items():
         if name in without:
             continue
-        if values.ndim > 1:
-            packed = gguf.quants.quantize(np.ascontiguousarray(values), kind)
-            writer.add_tensor(name, packed, raw_dtype=kind)
+        if values.ndim > 1 and kind is not None:
+            writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
         else:
             writer.add_tensor(name, values)
     writer.write_header_to_file()
@@ -68,3 +62,29 @@ def write_gguf(path, kind=gguf.GGMLQuantizationType.Q8_0, *, without=(), **chang
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def keys_of_llama(config, **more):
+    """What a file says of a Llama."""
+    return {
+        "block_count": config.num_hidden_layers,
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": config.num_key_value_heads,
+        "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
+        "rope.freq_base": config.rope_parameters["rope_theta"],
+        "vocab_size": config.vocab_size,
+    } | more
+
+
+def write_gguf(path, kind=gguf.GGMLQuantizationType.Q8_0, *, without=(), **changes):
+    """Write the tiny Llama; tensors by their names in the file are left out, and fields of its shape changed."""
+    model = tiny_llama()
+    heads = permuting(model.config.num_attention_heads, model.config.num_key_value_heads)
+    keys = keys_of_llama(model.config, **{"general.file_type": int(gguf.LlamaFileType[f"MOSTLY_{kind.name}"])})
+    keys["block_count"] = changes.get("layers", keys["block_count"])
+    splitter, keys = changes.get("splitter", "gpt-2"), keys | changes.get("keys", {})
+    weights = model.state_dict()
+    return write_model(path, "llama", weights, keys, change=heads, kind=kind, without=without, splitter=splitter)

@@ -184,14 +184,33 @@ def stored_weights(path: Path) -> str:
 
 def gguf_metadata(path: Path) -> dict[str, Any]:
     """What a GGUF file says of its model; perhaps without its tokens."""
+    return _gguf_contents(path)[0]
+
+
+def gguf_tensor_names(path: Path) -> tuple[str, ...]:
+    """The tensors of a GGUF file by their names in it."""
+    return _gguf_contents(path)[1]
+
+
+def gguf_tensor(path: Path, name: str) -> np.ndarray:
+    """A tensor of a GGUF file, dequantised."""
+    import gguf
+
+    tensors = gguf.GGUFReader(str(path.absolute())).tensors
+    return next(gguf.dequantize(tensor.data, tensor.tensor_type) for tensor in tensors if tensor.name == name)
+
+
+def _gguf_contents(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     try:
         # That of the package gguf takes seconds for a large vocabulary.
         import transformers.integrations.gguf.reader as reader
     except ImportError:
         import gguf
 
-        return {key: field.contents() for key, field in gguf.GGUFReader(path).fields.items() if "tokens" not in key}
-    return cast("Any", reader).read_gguf_metadata(str(path))[0]
+        parsed = gguf.GGUFReader(str(path.absolute()))
+        fields = {key: field.contents() for key, field in parsed.fields.items() if "tokens" not in key}
+        return fields, tuple(tensor.name for tensor in parsed.tensors)
+    return cast("Any", reader).read_gguf_metadata(str(path))
 
 
 FILE, DIGEST = "tokenizer.json", "tokenizer.json.sha256"

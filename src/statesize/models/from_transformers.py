@@ -29,6 +29,7 @@ from statesize.models.files import (
     stored_weights,
     without_bar,
 )
+from statesize.models.gguf_config import check_tensors, gguf_config
 from statesize.models.hub import ask_hub, commit, not_given
 from statesize.models.splitters import doubt_of_splitter, set_splitter
 from statesize.texts.tokens import AnyTokenizer
@@ -82,7 +83,8 @@ def read_transformers_config(name: str, options: dict[str, Any]) -> Any:
     try:
         source, file = _source_of(name)
         with hushed():
-            return checked_config(library, name, source, options | file)
+            config = checked_config(library, name, source, options | file)
+            return gguf_config(library, Path(name), config) if file else config
     except StatesizeError:
         raise
     except Exception as error:  # as below
@@ -187,6 +189,8 @@ def transformers_model(
     except Exception as error:  # the hub, safetensors, pickle and the models' own code have no error in common
         raise _refusal_of(name, error, options, allow_pickle=allow_pickle) from error
     unused = check_loaded(name, model, loaded)
+    if file:
+        check_tensors(Path(name), model, loaded["unexpected_keys"])
     model, stored = float_model(model)
     # Transformers leaves no trace of what it has dequantised itself.
     stored = stored or (f"{method}, dequantised" if method else "")

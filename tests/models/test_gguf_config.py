@@ -1,0 +1,466 @@
+"""A GGUF file is the model that it was made from, logit for logit, or it is refused in words."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from oracles.gguf_files import keys_of_llama, permuting, write_model
+from oracles.pretrained import tiny_llama
+
+import statesize as ss
+
+TOKENS = 300
+IDS = torch.randint(5, TOKENS, (1, 90), generator=torch.Generator().manual_seed(1))
+COMMON = {
+    "vocab_size": TOKENS,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "tie_word_embeddings": False,
+}
+
+
+def made(family, **settings):
+    """A model whose every weight shows in its logits."""
+    config = getattr(transformers, f"{family.removesuffix('Text')}{'Text' * family.endswith('Text')}Config")(**settings)
+    if hasattr(config, "vocab_size") and config.pad_token_id is not None:
+        config.pad_token_id = 0
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            noise = torch.randn(weight.shape, generator=generator)
+            weight.copy_(weight + 0.1 * noise if weight.ndim == 1 else 2 * noise / math.sqrt(weight.shape[-1]))
+    return model
+
+
+def weights_of(model):
+    tied = model.config.tie_word_embeddings
+    return {name: weight for name, weight in model.state_dict().items() if not (tied and name == "lm_head.weight")}
+
+
+def rope(**parameters):
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0} | parameters}
+
+
+def keys(epsilon="attention.layer_norm_rms_epsilon", value=1e-6, **changes):
+    """What a file says of the common settings; a change of None leaves a key out."""
+    said = {
+        "block_count": 2,
+        "context_length": 256,
+        "embedding_length": 32,
+        "feed_forward_length": 48,
+        "attention.head_count": 4,
+        "attention.head_count_kv": 2,
+        epsilon: value,
+        "rope.freq_base": 10000.0,
+        "vocab_size": TOKENS,
+    } | {key.replace("__", "."): change for key, change in changes.items()}
+    return {key: change for key, change in said.items() if change is not None}
+
+
+def one_more(name, values):
+    return values + 1 if name.endswith("norm.weight") else values
+
+
+def scaling(kind, factor, **more):
+    said = {"rope__scaling__type": kind, "rope__scaling__factor": factor}
+    return said | {f"rope__scaling__{key}": value for key, value in more.items()}
+
+
+LLAMA = permuting(4, 2)
+LAYER_NORM = ("attention.layer_norm_epsilon", 1e-4)
+WINDOW = {"attention__sliding_window": 16}
+HEADS_OF_GEMMA = {"attention__key_length": 256, "attention__value_length": 256}
+GEMMA = COMMON | {"head_dim": 256, "num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": True}
+TWO_HEADS = {"attention__head_count": 2, "attention__head_count_kv": 1}
+YARN = rope(rope_type="yarn", factor=4.0, original_max_position_embeddings=64)
+YARN_KEYS = scaling("yarn", 4.0, original_context_length=64)
+
+
+def linear(factor):
+    return rope(rope_type="linear", factor=factor)
+
+
+def llama(change=None, keys=None, extra=None, **settings):
+    return made("Llama", **COMMON, **settings), "llama", keys or {}, {"change": LLAMA, "extra": extra or {}}
+
+
+def rope_freqs():
+    parameters = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 128}
+    model = made("Llama", **COMMON, **rope(rope_type="llama3", factor=8.0, **parameters))
+    base = 1 / 10000 ** (torch.arange(0, 8, 2) / 8)
+    factors = (base / model.model.rotary_emb.inv_freq).numpy()
+    assert len(set(factors.round(3))) > 2
+    return model, "llama", keys(), {"change": LLAMA, "extra": {"rope_freqs.weight": factors}}
+
+
+def simple(family, architecture, said, change=None, **settings):
+    model = made(family, **COMMON | settings)
+    return model, architecture, said, {"change": change}
+
+
+def gemma3(**settings):
+    """Of 4B parameters and more: the far layers turn slower, by a base and a factor of their own."""
+    far = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}
+    near = {"rope_type": "default", "rope_theta": 5000.0}
+    said = keys(
+        block_count=3,
+        **TWO_HEADS,
+        **HEADS_OF_GEMMA,
+        **WINDOW,
+        rope__freq_base=1e6,
+        rope__freq_base_swa=5000.0,
+        attention__sliding_window_pattern=2,
+        final_logit_softcapping=5.0,
+        **scaling("linear", 8.0),
+    )
+    settings = GEMMA | {"num_hidden_layers": 3, "sliding_window": 16, "final_logit_softcapping": 5.0}
+    layers = ["sliding_attention", "full_attention", "sliding_attention"]
+    both = {"full_attention": far, "sliding_attention": near}
+    model = made("Gemma3Text", **settings, rope_parameters=both, layer_types=layers)
+    return model, "gemma3", said, {"change": one_more}
+
+
+def wide_queries(family, architecture, layers):
+    """Of 27B parameters, whose scale of queries no key states."""
+    settings = COMMON | {"num_hidden_layers": layers, "head_dim": 4, "query_pre_attn_scalar": 8}
+    model = made(family, **settings | {"tie_word_embeddings": True}, sliding_window=16)
+    said = keys(block_count=layers, attention__key_length=4, attention__value_length=4, **WINDOW)
+    if family == "Gemma3Text":
+        said["rope.freq_base"] = 1e6
+    return model, architecture, said, {"change": one_more}
+
+
+def longrope():
+    factors = [1.0, 1.5, 2.0, 8.0], [1.0, 1.0, 1.25, 1.5]
+    parameters = {"long_factor": factors[0], "short_factor": factors[1], "original_max_position_embeddings": 64}
+    model = made(
+        "Phi3",
+        **COMMON | {"vocab_size": 32064},
+        original_max_position_embeddings=64,
+        **rope(rope_type="longrope", **parameters),
+    )
+    attention = math.sqrt(1 + math.log(4) / math.log(64))
+    said = keys(
+        value=1e-5,
+        vocab_size=32064,
+        rope__dimension_count=8,
+        rope__scaling__original_context_length=64,
+        rope__scaling__attn_factor=attention,
+    )
+    names = ("rope_factors_long.weight", "rope_factors_short.weight")
+    tables = {name: np.array(table, np.float32) for name, table in zip(names, factors, strict=True)}
+    return model, "phi3", said, {"extra": tables}
+
+
+def experts(family, architecture, said, **settings):
+    model = made(family, **COMMON | settings)
+    weights, names = {}, {}
+    for name, weight in weights_of(model).items():
+        layer = name.split(".")[2] if ".layers." in name else ""
+        if name.endswith("gate_up_proj"):
+            for part, half in zip(("gate", "up"), weight.chunk(2, 1), strict=True):
+                weights[f"{name} {part}"], names[f"{name} {part}"] = half, f"blk.{layer}.ffn_{part}_exps.weight"
+            continue
+        if name.endswith("experts.down_proj"):
+            names[name] = f"blk.{layer}.ffn_down_exps.weight"
+        if "e_score" in name:
+            names[name] = f"blk.{layer}.exp_probs_b.bias"
+        weights[name] = weight
+    said |= {"expert_count": 4, "expert_used_count": 2}
+
+    def change(name, values):
+        return values[0] if "gate_inp_shexp" in name else values
+
+    return model, architecture, said, {"weights": weights, "names": names, "change": change}
+
+
+def gpt2():
+    model = made("GPT2", vocab_size=TOKENS, n_embd=32, n_layer=2, n_head=4, n_positions=128, layer_norm_epsilon=1e-4)
+
+    def change(name, values):
+        turned = ("attn_qkv.weight", "ffn_down.weight", "ffn_up.weight", "attn_output.weight")
+        return values.T if name.endswith(turned) else values
+
+    said = keys(
+        *LAYER_NORM, context_length=128, feed_forward_length=128, attention__head_count_kv=4, rope__freq_base=None
+    )
+    return model, "gpt2", said, {"change": change}
+
+
+def mamba():
+    settings = {"hidden_size": 32, "state_size": 8, "num_hidden_layers": 2, "conv_kernel": 3, "time_step_rank": 2}
+    model = made("Mamba", vocab_size=TOKENS, layer_norm_epsilon=1e-4, **settings)
+
+    def change(name, values):
+        if name.endswith("ssm_a"):
+            return -np.exp(values)
+        return values[:, 0] if "conv1d.weight" in name else values
+
+    said = keys(
+        value=1e-4,
+        feed_forward_length=0,
+        attention__head_count=0,
+        attention__head_count_kv=None,
+        rope__freq_base=None,
+        ssm__conv_kernel=3,
+        ssm__inner_size=64,
+        ssm__state_size=8,
+        ssm__time_step_rank=2,
+        ssm__dt_b_c_rms=False,
+    )
+    return model, "mamba", said, {"change": change}
+
+
+def falcon(*, own_head):
+    settings = {"vocab_size": TOKENS, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = made("Falcon", **settings, layer_norm_epsilon=1e-4, tie_word_embeddings=not own_head)
+    said = keys(*LAYER_NORM, feed_forward_length=128, attention__head_count_kv=1, rope__freq_base=None)
+    return model, "falcon", said, {}
+
+
+def bloom():
+    model = made("Bloom", vocab_size=TOKENS, hidden_size=32, n_layer=2, n_head=4, layer_norm_epsilon=1e-4)
+
+    def change(name, values):
+        if "attn_qkv" not in name:
+            return values
+        return values.reshape(4, 3, 8, *values.shape[1:]).swapaxes(0, 1).reshape(values.shape)
+
+    said = keys(*LAYER_NORM, feed_forward_length=128, attention__head_count_kv=4, rope__freq_base=None)
+    return model, "bloom", said, {"weights": model.transformer.state_dict(), "change": change}
+
+
+def lfm2():
+    layers = {"layer_types": ["conv", "full_attention"], "conv_L_cache": 3, "block_auto_adjust_ff_dim": False}
+    model = made("Lfm2", **COMMON | {"tie_word_embeddings": True}, **layers, **linear(4.0))
+
+    def change(name, values):
+        return values[:, 0] if "shortconv.conv" in name else values
+
+    said = keys(
+        value=model.config.norm_eps, shortconv__l_cache=3, attention__head_count_kv=[0, 2], **scaling("linear", 4.0)
+    )
+    names = {"model.embedding_norm.weight": "token_embd_norm.weight"}
+    return model, "lfm2", said, {"change": change, "names": names}
+
+
+def qwen35():
+    turns = rope(
+        rope_type="yarn",
+        factor=4.0,
+        original_max_position_embeddings=64,
+        mrope_section=[2, 1, 1],
+        mrope_interleaved=True,
+        partial_rotary_factor=0.25,
+    )
+    linear_heads = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_conv_kernel_dim": 4}
+    sizes = {"head_dim": 32, "linear_key_head_dim": 8, "linear_value_head_dim": 8, "full_attention_interval": 2}
+    model = made("Qwen3_5Text", **COMMON, **sizes, **linear_heads, **turns)
+
+    def tiled(values, size, begin=0):
+        heads = values[begin:].reshape(2, 2, size, *values.shape[1:]).swapaxes(0, 1)
+        return np.concatenate([values[:begin], heads.reshape(values[begin:].shape)])
+
+    def change(name, values):
+        if name.endswith("norm.weight") and "ssm_norm" not in name:
+            return values + 1
+        if name.endswith("ssm_a"):
+            return -np.exp(tiled(values, 1))
+        if any(part in name for part in ("ssm_dt", "ssm_alpha", "ssm_beta")):
+            return tiled(values, 1)
+        if "attn_gate" in name:
+            return tiled(values, 8)
+        if "attn_qkv" in name or "ssm_conv1d" in name:
+            return tiled(values[:, 0] if "conv1d" in name else values, 8, 32)
+        return tiled(values.T, 8).T if "ssm_out" in name else values
+
+    said = keys(
+        attention__key_length=32,
+        attention__value_length=32,
+        full_attention_interval=2,
+        rope__dimension_count=8,
+        rope__dimension_sections=[2, 1, 1, 0],
+        ssm__conv_kernel=4,
+        ssm__state_size=8,
+        ssm__group_count=2,
+        ssm__time_step_rank=4,
+        ssm__inner_size=32,
+        **YARN_KEYS,
+    )
+    return (
+        model,
+        "qwen35",
+        said,
+        {"change": change, "names": {"model.layers.0.linear_attn.dt_bias": "blk.0.ssm_dt.bias"}},
+    )
+
+
+PHI = {"vocab_size": 32064, "sliding_window": 16, "partial_rotary_factor": 0.75}
+CASES = {
+    "factors of llama3": rope_freqs,
+    "linear": lambda: llama(keys=keys(**scaling("linear", 4.0)), **linear(4.0)),
+    "linear by its old name": lambda: llama(keys=keys(rope__scale_linear=4.0), **linear(4.0)),
+    "yarn": lambda: llama(keys=keys(**YARN_KEYS), **YARN),
+    "yarn's ends": lambda: llama(
+        keys=keys(**scaling("yarn", 4.0, yarn_beta_fast=16.0, yarn_beta_slow=2.0)),
+        **rope(rope_type="yarn", factor=4.0, original_max_position_embeddings=256, beta_fast=16.0, beta_slow=2.0),
+    ),
+    "biases": lambda: llama(keys=keys(), attention_bias=True, mlp_bias=True),
+    "heads": lambda: llama(keys=keys(attention__key_length=16, attention__value_length=16), head_dim=16),
+    "named mistral": lambda: llama(keys=keys(general__name="mistral")),
+    "qwen2": lambda: simple("Qwen2", "qwen2", keys(**YARN_KEYS), **YARN),
+    "qwen3": lambda: simple("Qwen3", "qwen3", keys(), head_dim=8),
+    "qwen2moe": lambda: experts(
+        "Qwen2Moe",
+        "qwen2moe",
+        keys(expert_feed_forward_length=16, expert_shared_feed_forward_length=24),
+        **{
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 24,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+        },
+    ),
+    "qwen3moe": lambda: experts(
+        "Qwen3Moe",
+        "qwen3moe",
+        keys(expert_feed_forward_length=16),
+        **{
+            "moe_intermediate_size": 16,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "head_dim": 8,
+            "norm_topk_prob": True,
+        },
+    ),
+    "minimax-m2": lambda: experts(
+        "MiniMaxM2",
+        "minimax-m2",
+        keys(expert_feed_forward_length=48, expert_gating_func=2, rope__dimension_count=4),
+        **{"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8, **rope(partial_rotary_factor=0.5)},
+    ),
+    "gemma2": lambda: simple(
+        "Gemma2",
+        "gemma2",
+        keys(attn_logit_softcapping=20.0, final_logit_softcapping=5.0, **TWO_HEADS, **HEADS_OF_GEMMA, **WINDOW),
+        one_more,
+        **{**GEMMA, "sliding_window": 16, "attn_logit_softcapping": 20.0, "final_logit_softcapping": 5.0},
+    ),
+    "gemma2 of 27B": lambda: wide_queries("Gemma2", "gemma2", 46),
+    "gemma3": gemma3,
+    "gemma3 of 27B": lambda: wide_queries("Gemma3Text", "gemma3", 62),
+    "starcoder2": lambda: simple(
+        "Starcoder2",
+        "starcoder2",
+        keys(*LAYER_NORM, rope__freq_base=500.0),
+        norm_epsilon=1e-4,
+        **rope(rope_theta=500.0),
+    ),
+    "stablelm": lambda: simple(
+        "StableLm",
+        "stablelm",
+        keys(*LAYER_NORM, rope__freq_base=500.0, rope__dimension_count=4, use_parallel_residual=False),
+        **{"layer_norm_eps": 1e-4, "use_qkv_bias": True, **rope(rope_theta=500.0, partial_rotary_factor=0.5)},
+    ),
+    "nemotron": lambda: simple(
+        "Nemotron",
+        "nemotron",
+        keys(*LAYER_NORM, rope__dimension_count=8),
+        one_more,
+        **{"norm_eps": 1e-4, "head_dim": 8, **rope(partial_rotary_factor=1.0)},
+    ),
+    "phi3": lambda: simple(
+        "Phi3", "phi3", keys(value=1e-5, vocab_size=32064, rope__dimension_count=6, **WINDOW), **PHI
+    ),
+    "longrope": longrope,
+    "gpt2": gpt2,
+    "mamba": mamba,
+    "falcon": lambda: falcon(own_head=False),
+    "falcon's own head": lambda: falcon(own_head=True),
+    "bloom": bloom,
+    "lfm2": lfm2,
+    "qwen35": qwen35,
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", CASES)
+def test_a_file_is_the_model_that_it_was_made_from(tmp_path, case):
+    model, architecture, said, how = CASES[case]()
+    weights = how.pop("weights", None) or weights_of(model)
+    path = write_model(tmp_path / "tiny.gguf", architecture, weights, said, **how)
+    found, expected = ss.load(path).model(IDS).logits, model(IDS).logits
+    assert (found - expected).abs().max() <= 3e-5 * expected.abs().max()
+
+
+ONES = np.ones(8, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("said", "extra", "reason"),
+    [
+        ({"attention.scale": 0.5}, {}, "state nothing that transformers leaves out, got llama.attention.scale = 0.5."),
+        ({"embedding_scale": 12.0}, {}, "got llama.embedding_scale = 12.0."),
+        ({"rope.scaling.yarn_log_multiplier": 0.1}, {}, "got llama.rope.scaling.yarn_log_multiplier = 0.1"),
+        ({"ssm.dt_b_c_rms": True}, {}, "got llama.ssm.dt_b_c_rms = True"),
+        ({"expert_count": 8}, {}, "expert_count of {} must be 0, got 8."),
+        ({"attention.causal": False}, {}, "attention.causal of {} must be True, got False."),
+        ({"rope.dimension_count": 4}, {}, "llama.rope.dimension_count of {} must be its heads' 8, got 4."),
+        ({"rope.scaling.type": "longrope"}, {}, "llama.rope.scaling of {} must be none, linear or yarn"),
+        ({"rope.scaling.attn_factor": 1.5}, {}, "with an attn_factor of 1, got linear and 1.5."),
+        ({"attention.value_length": 16}, {}, "attention.value_length of {} must be 8, got 16."),
+        (
+            {"attention.layer_norm_rms_epsilon": None},
+            {},
+            "must state llama.attention.layer_norm_rms_epsilon, got no such",
+        ),
+        (
+            {},
+            {"blk.0.attn_q_norm.weight": ONES},
+            "tensors of its model alone, got blk.0.attn_q_norm.weight beside them",
+        ),
+        ({}, {"blk.1.attn_sinks.weight": ONES[:4]}, "got blk.1.attn_sinks.weight beside them"),
+        ({}, {"blk.2.attn_norm.weight": ONES}, "got blk.2.attn_norm.weight beside them"),
+        ({}, {"rope_factors_long.weight": ONES[:4]}, "got rope_factors_long.weight beside them"),
+        ({}, {"rope_freqs.weight": ONES}, "rope_freqs.weight of {} must have 4 factors, got 8."),
+        ({"rope.scaling.factor": 2.0}, {"rope_freqs.weight": ONES[:4]}, "must be none beside rope_freqs.weight"),
+    ],
+)
+def test_what_no_part_of_the_model_takes_is_refused(tmp_path, said, extra, reason):
+    model = tiny_llama()
+    keys = {key: value for key, value in keys_of_llama(model.config, **said).items() if value is not None}
+    path = write_model(tmp_path / "tiny.gguf", "llama", model.state_dict(), keys, change=LLAMA, extra=extra)
+    with pytest.raises(ss.errors.FileError, match=re.escape(reason.format(path))) as error:
+        ss.load(path)
+    assert str(error.value).endswith("Give the folder of the model that the file was made from.")
+
+
+@pytest.mark.parametrize(
+    ("case", "said", "reason"),
+    [
+        (mamba, {"ssm.dt_b_c_rms": True}, "ssm.dt_b_c_rms of {} must be False, got True."),
+        (gemma3, {"attention.key_length": 128}, "must be of a Gemma whose scale of queries is known"),
+        (gemma3, {"attention.sliding_window": None}, "must state gemma3.attention.sliding_window, got no such key."),
+        (
+            lambda: falcon(own_head=False),
+            {"attention.head_count_kv": 2},
+            "attention.head_count_kv of {} must be 1, got 2.",
+        ),
+    ],
+)
+def test_what_a_family_cannot_say_is_refused(tmp_path, case, said, reason):
+    model, architecture, keys, how = case()
+    keys = {key: value for key, value in (keys | said).items() if value is not None}
+    if said.get("attention.key_length"):
+        keys["attention.value_length"] = said["attention.key_length"]
+    path = write_model(tmp_path / "tiny.gguf", architecture, weights_of(model), keys, **how)
+    with pytest.raises(ss.errors.FileError, match=re.escape(reason.format(path))):
+        ss.load(path)
