@@ -1,15 +1,18 @@
 """GGUF files: dequantised, measured and named as what they are, or refused in one line."""
 
+from itertools import pairwise
+
 import gguf
 import pytest
 import torch
-from oracles.gguf_files import write_gguf
+from oracles.gguf_files import write_gguf, write_sentencepiece
 from oracles.pretrained import TEXT, tiny_llama, tiny_tokenizer
 
 import statesize as ss
 from statesize.cli import main
 from statesize.models.files import parsed_once
-from statesize.models.load import load_model, load_model_facts
+from statesize.models.load import load_model, load_model_facts, load_tokenizer
+from statesize.texts.tokens import plain_ids
 
 
 def one_line(error):
@@ -149,3 +152,31 @@ def test_an_unknown_splitter_is_told_and_kept(tmp_path):
     with pytest.warns(UserWarning, match="'of tomorrow'"):
         found = ss.profile(path, [TEXT])
     assert "'of tomorrow'" in found.attributes["source"]["tokenizer"]
+
+
+LEARNED = [*("ab", "▁▁", "▁a", "▁ab", "▁ab▁", "ba", "▁b"), *"▁ab"]
+
+
+def merged(text, ahead):
+    """Tokens of SentencePiece as llama.cpp finds them: the best pair of neighbours becomes one, until there is none."""
+    symbols = list(((" " if ahead else "") + text).replace(" ", "▁"))
+    while True:
+        pairs = [left + right for left, right in pairwise(symbols)]
+        best = min((pair for pair in pairs if pair in LEARNED), key=LEARNED.index, default=None)
+        if best is None:
+            break
+        at = pairs.index(best)
+        symbols[at : at + 2] = [best]
+    ids = ([259 + LEARNED.index(one)] if one in LEARNED else [3 + byte for byte in one.encode()] for one in symbols)
+    return [token for some in ids for token in some]
+
+
+@pytest.mark.parametrize(
+    ("fields", "ahead"), [({}, True), ({"add_space_prefix": True}, True), ({"add_space_prefix": False}, False)]
+)
+@pytest.mark.parametrize("text", ["ab ba", " ab", "  b a", "é\nab  "])
+def test_a_space_ahead_of_the_text_is_the_files(tmp_path, fields, ahead, text):
+    tokenizer = load_tokenizer(str(write_sentencepiece(tmp_path / "tiny.gguf", LEARNED, **fields)))
+    ids = plain_ids(tokenizer, text)
+    assert ids == merged(text, ahead)
+    assert tokenizer.decode(ids) == text

@@ -88,3 +88,26 @@ def write_gguf(path, kind=gguf.GGMLQuantizationType.Q8_0, *, without=(), **chang
     splitter, keys = changes.get("splitter", "gpt-2"), keys | changes.get("keys", {})
     weights = model.state_dict()
     return write_model(path, "llama", weights, keys, change=heads, kind=kind, without=without, splitter=splitter)
+
+
+def write_sentencepiece(path, learned, **fields):
+    """Write a file whose vocabulary is of SentencePiece, the best of the learned tokens first; its model is empty."""
+    model = tiny_llama()
+    writer = gguf.GGUFWriter(path, "llama")
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *learned]
+    for key, value in (keys_of_llama(model.config) | {"vocab_size": len(tokens)}).items():
+        (writer.add_float32 if isinstance(value, float) else writer.add_uint32)(f"llama.{key}", value)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([0.0] * 259 + [-float(rank) for rank in range(len(learned))])
+    writer.add_token_types([2, 3, 3] + [6] * 256 + [1] * len(learned))
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    for key, value in fields.items():
+        writer.add_bool(f"tokenizer.ggml.{key}", value)
+    writer.add_tensor("token_embd.weight", np.zeros((len(tokens), model.config.hidden_size), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

@@ -1,11 +1,11 @@
-"""How a GGUF file's tokenizer splits text before it merges bytes: by the name that the file gives its splitter."""
+"""How a GGUF file's tokenizer prepares text before it merges: by the splitter that it names, or with a space ahead."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, pre_tokenizers
+from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 
 from statesize.models.files import gguf_metadata
 
@@ -63,12 +63,29 @@ _BY_NAME = {name: splitter for names, splitter in _SPLITTERS.items() for name in
 
 def set_splitter(tokenizer: Any, path: Path) -> None:
     """Let a tokenizer of a GGUF file split text as the file says; transformers does for some names only."""
-    name = _splitter_name(path)
-    if name in _BY_NAME:
+    metadata, name = gguf_metadata(path), _splitter_name(path)
+    if metadata.get("tokenizer.ggml.model") == "llama":
+        _set_space(tokenizer, metadata)
+    elif name in _BY_NAME:
         splits = [pre_tokenizers.Split(Regex(one), behavior="isolated") for one in _BY_NAME[name]]
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
         )
+
+
+def _set_space(tokenizer: Any, metadata: dict[str, Any]) -> None:
+    """Let a tokenizer of SentencePiece put a space ahead of each text, or of none; transformers does as it sees fit."""
+    # Where a file says nothing, llama.cpp puts one, and the converter has always said of Gemma that there is none.
+    of_gemma = str(metadata["general.architecture"]).startswith("gemma")
+    ahead = bool(metadata.get("tokenizer.ggml.add_space_prefix", not of_gemma))
+    if of_gemma and not ahead:
+        return
+    backend, mark = tokenizer.backend_tokenizer, "▁"
+    first = [normalizers.Prepend(mark)] if ahead else []
+    backend.normalizer = normalizers.Sequence([*first, normalizers.Replace(" ", mark)])
+    backend.pre_tokenizer = None
+    last = [decoders.Strip(" ", 1, 0)] if ahead else []
+    backend.decoder = decoders.Sequence([decoders.Replace(mark, " "), decoders.ByteFallback(), decoders.Fuse(), *last])
 
 
 def doubt_of_splitter(path: Path) -> str:
