@@ -192,6 +192,35 @@ def test_a_method_that_transformers_skips_is_refused_in_memory_too(tmp_path):
     assert ss.profile(model, torch.arange(9)).mixers
 
 
+def test_a_map_of_classes_that_is_null(tmp_path):
+    folder = save_tiny(tmp_path / "small")
+    config = json.loads((folder / "config.json").read_text()) | {"auto_map": None}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(FileError, match=r"auto_map of .*small must name classes, got null\. Take it out") as error:
+        load_model(str(folder))
+    assert one_line(error)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn, torch.int64])
+@pytest.mark.parametrize("sharded", [False, True])
+def test_quantised_weights_without_their_scales(tmp_path, kind, sharded):
+    folder, name = save_tiny(tmp_path / "m"), "model.layers.0.self_attn.q_proj.weight"
+    tensors = load_file(folder / "model.safetensors")
+    tensors |= {name: (tensors[name] * 500).to(kind), "mask": torch.ones(4, 4, dtype=torch.uint8)}
+    file = "model-00001-of-00001.safetensors" if sharded else "model.safetensors"
+    (folder / "model.safetensors").unlink()
+    save_file(tensors, folder / file, {"format": "pt"})
+    if sharded:
+        weights = {"metadata": {}, "weight_map": dict.fromkeys(tensors, file)}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(weights))
+    with (
+        pytest.warns(UserWarning, match="of the checkpoint: mask"),
+        pytest.raises(FileError, match=rf"of 16 bits or more, got {name} as [IF]\d") as error,
+    ):
+        ss.load(folder)
+    assert one_line(error)
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_weights_of_float8_are_read_whole_on_request(tmp_path, whole):
     """Without it a model rounds what its layers are given, where the hardware can."""

@@ -57,6 +57,8 @@ _REQUIRED: dict[str, Any] = {"d_intermediate": 0, "attn_layer_idx": [], "rms_nor
 def read_config(library: Any, name: str, options: dict[str, Any]) -> Any:
     """The configuration of a folder or an id of the hub, once transformers knows its kind."""
     stored: dict[str, Any] = library.PreTrainedConfig.get_config_dict(name, **options)[0]
+    if stored.get("auto_map", {}) is None:
+        raise FileError(f"auto_map of {name} must name classes, got null. Take it out of its config.json.")
     if is_mamba_ssm(stored):
         return mamba_ssm_config(library, name, stored)
     kind = stored.get("model_type")

@@ -80,6 +80,24 @@ def _is_scale(key: str, held: Collection[str]) -> bool:
     return any(f"{key[:end]}.weight" in held and _SCALE.search(key, end) for end in ends)
 
 
+def check_stored(name: str, folder: Path, model: nn.Module, unused: Collection[str]) -> None:
+    """Refuse weights in integers or in floats of 8 bits, which transformers takes as they are, without their scales."""
+    index, parameters = folder / _INDICES[0], [weight for weight, _ in model.named_parameters()]
+    shards = parse_json(read_limited(index)) if index.is_file() else {"weight_map": {"": "model.safetensors"}}
+    for shard in sorted(set(cast("dict[str, dict[str, str]]", shards)["weight_map"].values())):
+        header = check_header(folder / shard) if (folder / shard).is_file() else {}
+        for weight, dtype in ((key, entry["dtype"]) for key, entry in header.items() if key != "__metadata__"):
+            if dtype in ("F64", "F32", "F16", "BF16") or weight in unused:
+                continue
+            # Masks of older models are of bytes.
+            is_weight = any(f".{one}".endswith(f".{weight}") or weight.endswith(f".{one}") for one in parameters)
+            if is_weight or dtype.startswith(("I8", "F8", "F6", "F4")):
+                raise FileError(
+                    f"{name} must hold its weights in floating point of 16 bits or more, got {weight} as {dtype}: "
+                    "quantised, without the scales that would take it back. Give the checkpoint that it was made from."
+                )
+
+
 def require_readable(path: Path) -> None:
     """Refuse a GGUF file that transformers would not take for one, or without the packages that it needs."""
     if path.suffix != ".gguf":

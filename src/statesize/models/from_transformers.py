@@ -24,13 +24,14 @@ from statesize.models.depth import refuse_beyond
 from statesize.models.files import (
     check_files,
     check_loaded,
+    check_stored,
     has_tokenizer,
     require_readable,
     stored_weights,
     without_bar,
 )
 from statesize.models.gguf_config import check_tensors, gguf_config
-from statesize.models.hub import ask_hub, commit, not_given
+from statesize.models.hub import ask_hub, commit, not_given, snapshot
 from statesize.models.splitters import doubt_of_splitter, set_splitter
 from statesize.texts.tokens import AnyTokenizer
 
@@ -191,6 +192,10 @@ def transformers_model(
     unused = check_loaded(name, model, loaded)
     if file:
         check_tensors(Path(name), model, loaded["unexpected_keys"])
+    elif not method and (
+        folder := Path(name) if Path(name).is_dir() else snapshot(name, options["revision"] or "main")
+    ):
+        check_stored(name, folder, model, loaded["unexpected_keys"])
     model, stored = float_model(model)
     # Transformers leaves no trace of what it has dequantised itself.
     stored = stored or (f"{method}, dequantised" if method else "")
