@@ -6,7 +6,7 @@ import hashlib
 import re
 import struct
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -187,6 +187,10 @@ def parsed_once() -> Generator[None]:
         (reader, "load_gguf_checkpoint"): read,
         (reader, "_gguf_parse_value"): parsed,
     }
+    with suppress(ImportError):
+        import transformers.integrations.gguf.reader as header
+
+        changes[header, "read_gguf_metadata"] = cache(cast("Any", header).read_gguf_metadata)
     with replaced(changes):
         yield
 
