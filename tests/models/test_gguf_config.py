@@ -28,9 +28,7 @@ COMMON = {
 
 def made(family, **settings):
     """A model whose every weight shows in its logits."""
-    config = getattr(transformers, f"{family.removesuffix('Text')}{'Text' * family.endswith('Text')}Config")(**settings)
-    if hasattr(config, "vocab_size") and config.pad_token_id is not None:
-        config.pad_token_id = 0
+    config = getattr(transformers, f"{family}Config")(**settings)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -88,8 +86,8 @@ def linear(factor):
     return rope(rope_type="linear", factor=factor)
 
 
-def llama(change=None, keys=None, extra=None, **settings):
-    return made("Llama", **COMMON, **settings), "llama", keys or {}, {"change": LLAMA, "extra": extra or {}}
+def llama(said, **settings):
+    return made("Llama", **COMMON | settings), "llama", said, {"change": LLAMA}
 
 
 def rope_freqs():
@@ -160,8 +158,8 @@ def longrope():
     return model, "phi3", said, {"extra": tables}
 
 
-def experts(family, architecture, said, **settings):
-    model = made(family, **COMMON | settings)
+def apart(model):
+    """The weights with experts as a file holds them, gates apart from what they let through, and names for these."""
     weights, names = {}, {}
     for name, weight in weights_of(model).items():
         layer = name.split(".")[2] if ".layers." in name else ""
@@ -174,12 +172,16 @@ def experts(family, architecture, said, **settings):
         if "e_score" in name:
             names[name] = f"blk.{layer}.exp_probs_b.bias"
         weights[name] = weight
-    said |= {"expert_count": 4, "expert_used_count": 2}
+    return {"weights": weights, "names": names}
+
+
+def experts(family, architecture, said, **settings):
+    model = made(family, **COMMON | settings)
 
     def change(name, values):
         return values[0] if "gate_inp_shexp" in name else values
 
-    return model, architecture, said, {"weights": weights, "names": names, "change": change}
+    return model, architecture, said | {"expert_count": 4, "expert_used_count": 2}, apart(model) | {"change": change}
 
 
 def gpt2():
@@ -252,7 +254,7 @@ def lfm2():
     return model, "lfm2", said, {"change": change, "names": names}
 
 
-def qwen35():
+def qwen35(family="Qwen3_5Text", architecture="qwen35", more=(), **settings):
     turns = rope(
         rope_type="yarn",
         factor=4.0,
@@ -263,7 +265,7 @@ def qwen35():
     )
     linear_heads = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_conv_kernel_dim": 4}
     sizes = {"head_dim": 32, "linear_key_head_dim": 8, "linear_value_head_dim": 8, "full_attention_interval": 2}
-    model = made("Qwen3_5Text", **COMMON, **sizes, **linear_heads, **turns)
+    model = made(family, **COMMON, **sizes, **linear_heads, **turns, **settings)
 
     def tiled(values, size, begin=0):
         heads = values[begin:].reshape(2, 2, size, *values.shape[1:]).swapaxes(0, 1)
@@ -276,6 +278,8 @@ def qwen35():
             return -np.exp(tiled(values, 1))
         if any(part in name for part in ("ssm_dt", "ssm_alpha", "ssm_beta")):
             return tiled(values, 1)
+        if "gate_inp_shexp" in name:
+            return values[0]
         if "attn_gate" in name:
             return tiled(values, 8)
         if "attn_qkv" in name or "ssm_conv1d" in name:
@@ -295,27 +299,24 @@ def qwen35():
         ssm__inner_size=32,
         **YARN_KEYS,
     )
-    return (
-        model,
-        "qwen35",
-        said,
-        {"change": change, "names": {"model.layers.0.linear_attn.dt_bias": "blk.0.ssm_dt.bias"}},
-    )
+    how = apart(model)
+    how["names"]["model.layers.0.linear_attn.dt_bias"] = "blk.0.ssm_dt.bias"
+    return model, architecture, said | dict(more), how | {"change": change}
 
 
 PHI = {"vocab_size": 32064, "sliding_window": 16, "partial_rotary_factor": 0.75}
 CASES = {
     "factors of llama3": rope_freqs,
-    "linear": lambda: llama(keys=keys(**scaling("linear", 4.0)), **linear(4.0)),
-    "linear by its old name": lambda: llama(keys=keys(rope__scale_linear=4.0), **linear(4.0)),
-    "yarn": lambda: llama(keys=keys(**YARN_KEYS), **YARN),
+    "linear": lambda: llama(keys(**scaling("linear", 4.0)), **linear(4.0)),
+    "linear by its old name": lambda: llama(keys(rope__scale_linear=4.0), **linear(4.0)),
+    "yarn": lambda: llama(keys(**YARN_KEYS), **YARN),
     "yarn's ends": lambda: llama(
-        keys=keys(**scaling("yarn", 4.0, yarn_beta_fast=16.0, yarn_beta_slow=2.0)),
+        keys(**scaling("yarn", 4.0, yarn_beta_fast=16.0, yarn_beta_slow=2.0)),
         **rope(rope_type="yarn", factor=4.0, original_max_position_embeddings=256, beta_fast=16.0, beta_slow=2.0),
     ),
-    "biases": lambda: llama(keys=keys(), attention_bias=True, mlp_bias=True),
-    "heads": lambda: llama(keys=keys(attention__key_length=16, attention__value_length=16), head_dim=16),
-    "named mistral": lambda: llama(keys=keys(general__name="mistral")),
+    "biases": lambda: llama(keys(), attention_bias=True, mlp_bias=True),
+    "heads": lambda: llama(keys(attention__key_length=16, attention__value_length=16), head_dim=16),
+    "named mistral": lambda: llama(keys(general__name="mistral")),
     "qwen2": lambda: simple("Qwen2", "qwen2", keys(**YARN_KEYS), **YARN),
     "qwen3": lambda: simple("Qwen3", "qwen3", keys(), head_dim=8),
     "qwen2moe": lambda: experts(
@@ -388,6 +389,22 @@ CASES = {
     "bloom": bloom,
     "lfm2": lfm2,
     "qwen35": qwen35,
+    "qwen35moe": lambda: qwen35(
+        "Qwen3_5MoeText",
+        "qwen35moe",
+        {
+            "expert_count": 4,
+            "expert_used_count": 2,
+            "expert_feed_forward_length": 16,
+            "expert_shared_feed_forward_length": 24,
+        },
+        **{
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 24,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+        },
+    ),
 }
 
 

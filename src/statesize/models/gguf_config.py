@@ -36,6 +36,7 @@ _EXPERTS: dict[str, object] = {
     "expert_used_count": "num_experts_per_tok",
     "expert_feed_forward_length": "moe_intermediate_size",
 }
+_SHARED_EXPERT: dict[str, object] = {"expert_shared_feed_forward_length": "shared_expert_intermediate_size"}
 _GEMMA2: dict[str, object] = {
     "attention.sliding_window": "sliding_window",
     "attn_logit_softcapping": "attn_logit_softcapping",
@@ -56,7 +57,7 @@ _ARCHITECTURES: dict[str, dict[str, object]] = {
     "llama": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
-    "qwen2moe": _LLAMA | _EXPERTS | {"expert_shared_feed_forward_length": "shared_expert_intermediate_size"},
+    "qwen2moe": _LLAMA | _EXPERTS | _SHARED_EXPERT,
     "qwen3moe": _LLAMA | _EXPERTS,
     "phi3": _LLAMA | {"attention.sliding_window": "sliding_window"},
     "gemma2": _LLAMA | _GEMMA2,
@@ -109,6 +110,8 @@ _ARCHITECTURES: dict[str, dict[str, object]] = {
         "shortconv.l_cache": "conv_L_cache",
     },
     "qwen35": _LLAMA | _QWEN35,
+    # Files of experts alone say nothing of a dense layer's width.
+    "qwen35moe": _LLAMA | _QWEN35 | _EXPERTS | _SHARED_EXPERT | {"feed_forward_length": None},
 }
 # Where a file says nothing of these, llama.cpp refuses it; transformers would take those of one published model.
 _REQUIRED = {
@@ -125,7 +128,7 @@ _ROPE_KEYS = {
 }
 _NEAR = {"gemma3": ("rope.freq_base_swa",)}
 # Architectures whose heads may turn some of their channels only.
-_PARTIAL = ("phi3", "stablelm", "nemotron", "minimax-m2", "qwen35")
+_PARTIAL = ("phi3", "stablelm", "nemotron", "minimax-m2", "qwen35", "qwen35moe")
 # Layers of the models of 27B parameters, whose scale of queries is that of hidden_size / heads; of no other model does
 # it differ from that of the head's size (src/llama-model.cpp).
 _WIDE_QUERIES = {"gemma2": 46, "gemma3": 62}
