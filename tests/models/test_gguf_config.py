@@ -105,7 +105,7 @@ def simple(family, architecture, said, change=None, **settings):
 
 
 def gemma3(**settings):
-    """Of 4B parameters and more: the far layers turn slower, by a base and a factor of their own."""
+    """A Gemma of 4B parameters or more: its far layers turn slower, by a base and a factor of their own."""
     far = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}
     near = {"rope_type": "default", "rope_theta": 5000.0}
     said = keys(
@@ -127,7 +127,7 @@ def gemma3(**settings):
 
 
 def wide_queries(family, architecture, layers):
-    """Of 27B parameters, whose scale of queries no key states."""
+    """A Gemma of 27B parameters, whose scale of queries no key states."""
     settings = COMMON | {"num_hidden_layers": layers, "head_dim": 4, "query_pre_attn_scalar": 8}
     model = made(family, **settings | {"tie_word_embeddings": True}, sliding_window=16)
     said = keys(block_count=layers, attention__key_length=4, attention__value_length=4, **WINDOW)

@@ -251,7 +251,7 @@ def _set_rope(path: Path, config: Any, architecture: str, keys: Mapping[str, Any
         factors = [gguf_tensor(path, name).tolist() for name in names]
         if any(len(one) != turned // 2 for one in factors):
             raise FileError(f"{names[0]} of {path} must have {turned // 2} factors, got {len(factors[0])}. {_ADVICE}")
-        # Of those that transformers knows, this one takes any factors, and two equal lists are the same at each length.
+        # This scaling takes any factors; two equal lists turn heads alike at each length, as Llama 3's factors do.
         rope |= {"rope_type": "longrope", "short_factor": factors[0], "long_factor": factors[-1]}
         rope |= {"attention_factor": attention, "original_max_position_embeddings": trained}
         if hasattr(config, "original_max_position_embeddings"):
