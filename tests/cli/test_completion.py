@@ -109,6 +109,6 @@ def test_an_unknown_shell(tmp_path, capsys):
     done = subprocess.run(
         [COMMAND, "--install-completion"], env={"HOME": str(tmp_path)}, capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert "Give --shell" in done.stderr
     assert list(tmp_path.iterdir()) == []

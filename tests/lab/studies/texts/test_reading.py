@@ -74,7 +74,7 @@ def test_others_read_prose():
 
 def test_a_folder_says_itself_what_it_was_trained_on(tmp_path):
     # Without its configuration a folder is no model.
-    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "config.json").write_text('{"mixer": "la"}', encoding="utf-8")
     record = tmp_path / "training.json"
     record.write_text(json.dumps({"task": zoo.record("recall-la")["task"]}), encoding="utf-8")
     assert default_texts(str(tmp_path)) == default_texts("recall-la")
