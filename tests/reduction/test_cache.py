@@ -17,6 +17,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, rotat
 from statesize.errors import InputError, ModelError
 from statesize.measurement.settings import Settings
 from statesize.reduction.cache import cache
+from statesize.reduction.cache import prefix as prefix_module
 from statesize.reduction.cache import price as price_module
 from statesize.reduction.cache.budgets import GRID, at_curves, at_shares, by_curves, equal
 from statesize.reduction.cache.curves import cache_sizes, error_curves, norms_after
@@ -561,6 +562,33 @@ def test_bad_input(llama, arguments, said):
         cache(llama, IDS.repeat(1, 8), **arguments)
 
 
+@pytest.mark.parametrize("family", ["gpt_neox", "llama", "gemma3_text"])
+def test_what_is_noted_of_a_prefix_adds_nothing_to_the_cache(family):
+    model = attention_model(family)
+    read = read_prefix(model, IDS[:, :PREFIX])
+    with torch.no_grad():
+        own = model(IDS[:, :PREFIX], use_cache=True).past_key_values
+    assert all(layer.rotation is not None for layer in read.layers)
+    for mine, unaltered in zip(read.cache.layers, own.layers, strict=True):
+        assert torch.equal(mine.keys, unaltered.keys)
+        assert torch.equal(mine.values, unaltered.values)
+
+
+def test_a_cache_that_noting_changes_is_refused(llama, monkeypatch):
+    def twice(running, query):
+        running.frame.kwargs["past_key_values"].update(*2 * [query[:, ::2]], running.frame.module.layer_idx)
+
+    def reverse(running, query):
+        running.frame.kwargs["past_key_values"].layers[0].keys.add_(1)
+
+    monkeypatch.setattr(prefix_module, "rotation_of", twice)
+    with pytest.raises(ModelError, match="must keep at most the 40 tokens of the prefix, got 80 in its cache"):
+        read_prefix(llama, IDS[:, :PREFIX])
+    monkeypatch.setattr(prefix_module, "rotation_of", reverse)
+    with pytest.raises(ModelError, match="LlamaForCausalLM: observed, what its cache holds differs"):
+        cache(llama, IDS.repeat(12, 1), documents=12, tokens=46, needles=0, settings=Settings(future=6))
+
+
 def test_models_without_such_a_cache():
     for model, said in (
         (tiny_model("mamba"), "cache"),
@@ -580,8 +608,8 @@ def test_a_plan_counts_what_is_done():
     pricing.priced(lambda what: left.append(pricing.steps.left))
     reading.remove()
     assert pricing.steps.done == pricing.steps.costs
-    # Each document is read once, and the first once more, over which all kinds of steps are timed.
-    assert read.count(pricing.prefix) == pricing.steps.costs["prefixes"] == 13
+    # Each document is read once, and the first twice more: untouched, and as all kinds of steps are timed.
+    assert read.count(pricing.prefix) == pricing.steps.costs["prefixes"] == 14
     assert len(left) == 12
     assert all(left[:-1])
     planned = plan_cache(model, [ids], documents=12, tokens=100)

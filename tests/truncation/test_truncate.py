@@ -15,6 +15,7 @@ import torch
 from oracles.attention_models import HEADS, attention_model
 from oracles.impulses import impulse_responses
 from oracles.recurrent_models import tiny_model
+from oracles.tiny_families import tiny
 from torch import nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -31,6 +32,7 @@ from statesize.operators import attention as attention_file
 from statesize.reduction.cache.budgets import GRID
 from statesize.texts.inputs import begun_excerpts
 from statesize.truncation import continuation as continuation_file
+from statesize.truncation import cutting as cutting_file
 from statesize.truncation.continuation import Continuation, mixed_behind
 from statesize.truncation.cutting import Cutting
 from statesize.truncation.page import chart, notes, table
@@ -564,6 +566,25 @@ def test_attention_without_positions_is_named_and_its_rows_take_the_place_of_que
     assert truncate(attention_model("llama"), IDS, documents=1, tokens=LENGTH).unmoved == ()
     # No layer of this library has rotary embeddings.
     assert truncate("sa", IDS, documents=1, tokens=LENGTH).unmoved == ()
+
+
+@pytest.mark.parametrize("family", ["gemma3n_text", "gemma4_text"])
+def test_layers_that_share_keys_and_values_read_those_of_the_run_itself(family):
+    model, ids = tiny(family), IDS + 3
+    (document,) = truncate(model, ids, documents=1, tokens=LENGTH, number=LENGTH, settings=AT_CUT).documents
+    with torch.no_grad():
+        logits = model(ids).logits
+    assert document.loss == pytest.approx(float(functional.cross_entropy(logits[0, CUT:-1], ids[0, CUT + 1 :])))
+    assert next(run for run in document.runs if run.rule == "number").divergence == pytest.approx(0, abs=1e-6)
+
+
+def test_a_look_at_a_layer_that_changes_the_run_is_refused(monkeypatch):
+    def careless(running, query):
+        running.frame.kwargs["position_embeddings"][0].neg_()
+
+    monkeypatch.setattr(cutting_file, "rotation_of", careless)
+    with pytest.raises(ModelError, match="LlamaForCausalLM: observed, its output behind the cut differs"):
+        truncate(attention_model("llama"), IDS, documents=1, tokens=LENGTH)
 
 
 def run_at(spectra, rule, rank):

@@ -12,9 +12,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.check import check_faithful
 from statesize.adapters.forward import Forward
 from statesize.adapters.kernels.rotation import Rotation, rotation_of
 from statesize.adapters.models.model_state import known_options
+from statesize.adapters.models.precision import BOUNDS, relative_difference, stored_dtype
 from statesize.adapters.observation import ModuleStack, Observation, Product, Units, declared_sizes
 from statesize.adapters.runs import observed
 from statesize.errors import ModelError
@@ -90,8 +92,13 @@ class Cutting:
         if logits is None:
             raise ModelError(f"{type(forward.model).__name__} must return logits, got no tensor. Load a causal model.")
         behind = logits[0, -count:-1].float()
-        if run is None and not self.whole:
-            self.continuation.settle(forward, behind, self.spectra)
+        if run is None:
+            unaltered = cast("Tensor", whole.hidden())[0, -count:-1].float()
+            limit = BOUNDS[stored_dtype(forward.model)]
+            difference = relative_difference(behind, unaltered)
+            check_faithful(type(forward.model).__name__, difference, "observed, its output behind the cut", limit)
+            if not self.whole:
+                self.continuation.settle(forward, behind, self.spectra)
         return behind
 
     def _mixing(self, name: str, module: Any, original: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.kernels.attention import Attend, replaced_attention
-from statesize.adapters.models.model_state import named_parts
+from statesize.adapters.models.model_state import mapped, named_parts
 from statesize.adapters.observation import ModuleStack
 from statesize.adapters.replaced import source_files
+from statesize.adapters.watch import ArgumentCopies
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,12 +120,11 @@ def _queries(running: ModuleStack, embeddings: tuple[Tensor, ...]) -> Tensor | N
         return attend
 
     frame = running.frame
-    others: dict[str, Any] = {"position_embeddings": embeddings}
-    if "past_key_values" in frame.kwargs:
-        others["past_key_values"] = None
+    # The run goes on with the cache, and with keys and values that layers hand on: this call has none and copies.
+    args, kwargs = mapped((frame.args, frame.kwargs | {"position_embeddings": embeddings}), ArgumentCopies())
     try:
         with replaced_attention(source_files(named_parts(frame.module)), stopped):
-            type(frame.module).forward(frame.module, *frame.args, **frame.kwargs | others)
+            type(frame.module).forward(frame.module, *args, **kwargs)
     except _AskedError as error:
         return error.query
     return None

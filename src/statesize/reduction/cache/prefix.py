@@ -13,9 +13,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.check import check_faithful
 from statesize.adapters.kernels.attention import PLAIN, Attend, attention_window, replaced_attention
 from statesize.adapters.kernels.rotation import Rotation, rotation_of
-from statesize.adapters.models.model_state import device_of, known_options, named_parts
+from statesize.adapters.models.model_state import device_of, known_options, named_parts, tensors_in
+from statesize.adapters.models.precision import BOUNDS, relative_difference
 from statesize.adapters.observation import ModuleStack
 from statesize.adapters.replaced import source_files
 from statesize.adapters.runs import eval_mode
@@ -154,7 +156,25 @@ def read_prefix(model: nn.Module, ids: Tensor) -> Prefix:
         raise ModelError(f"Layers of {type(model).__name__} share a cache, of which no prices are known.")
     available = (cast("Tensor", cache.layers[layer.index].keys).shape[2] for layer in layers)
     held = tuple(replace(layer, available=count) for layer, count in zip(layers, available, strict=True))
+    for layer in held:
+        if layer.available > ids.shape[1]:
+            raise ModelError(
+                f"{layer.name} must keep at most the {ids.shape[1]} tokens of the prefix, got {layer.available} in its "
+                "cache: no price is known."
+            )
     return Prefix(model, ids, cache, held)
+
+
+def check_unaltered(prefix: Prefix) -> None:
+    """Refuse a prefix whose cache is not that of the model with nothing attached."""
+    model = prefix.model
+    with eval_mode(model), torch.no_grad():
+        own: Any = cast("Any", model)(prefix.ids, use_cache=True, **known_options(model, logits_to_keep=1))
+    pairs = (tensors_in(list(map(vars, one.layers))) for one in (prefix.cache, own.past_key_values))
+    for mine, unaltered in zip(*pairs, strict=True):
+        alike = mine.shape == unaltered.shape
+        difference = relative_difference(mine, unaltered) if alike else math.inf
+        check_faithful(type(model).__name__, difference, "observed, what its cache holds", BOUNDS[unaltered.dtype])
 
 
 def _noted(

@@ -19,7 +19,7 @@ from statesize.models.load import measured_model
 from statesize.reduction.cache.budgets import at_curves, equal
 from statesize.reduction.cache.curves import CacheSizes, cache_sizes, curves_of_documents
 from statesize.reduction.cache.passkeys import passkeys
-from statesize.reduction.cache.prefix import Prefix, require_context
+from statesize.reduction.cache.prefix import Prefix, check_unaltered, require_context
 from statesize.reduction.cache.result import (
     Budgets,
     CachedHead,
@@ -159,12 +159,12 @@ class Pricing:
         pieces = [ids for _, ids in self.parts[2]]
         self.needles = [] if self.tokenizer is None else passkeys(pieces, self.tokenizer, self.prefix, hidden)
         curves, choice, priced = map(len, self.parts)
-        # Once more at first, over the first document.
+        # At first also over the first document: once with nothing attached, and once with one run of each kind.
         self.steps = Steps(
             {
                 "curves": curves,
                 "sizes": min(_SIZED, curves),
-                "prefixes": 1 + curves + choice + priced + len(self.needles),
+                "prefixes": 2 + curves + choice + priced + len(self.needles),
                 "without a prefix": 1 + priced,
                 # With passkeys a half of the caches that evict is likely to miss some.
                 "runs": self._run_tokens((len(self.ratios) + len(self.shared)) * bool(self.needles)),
@@ -248,6 +248,8 @@ class Pricing:
                 with self.steps.timed("sizes"):
                     sizes.append(cache_sizes(read))
             if len(curves) == 1:
+                with self.steps.timed("prefixes"):
+                    check_unaltered(read)
                 # One of each kind, by which the time that is left is known.
                 ratio, equally = self.ratios[0], equal(read.available, self.ratios[0])
                 tried = (Variant(precision="int4"), Variant(ratio, "equal"), Variant(ratio, "equal", "int4"))
