@@ -578,6 +578,15 @@ def test_layers_that_share_keys_and_values_read_those_of_the_run_itself(family):
     assert next(run for run in document.runs if run.rule == "number").divergence == pytest.approx(0, abs=1e-6)
 
 
+def test_the_one_number_of_rwkv_loses_nothing_without_hindsight():
+    result = truncate(tiny("rwkv"), IDS + 3, documents=1, tokens=LENGTH)
+    (document,) = result.documents
+    assert (document.ceiling, document.inputs, document.stored) == (1, 1, 1)
+    assert {run.kept for run in document.runs if run.rule != "nothing"} == {1}
+    assert max(run.divergence for run in document.runs if run.rule == "past rows") < 1e-9
+    assert result.without_hindsight().multiple.value <= 1
+
+
 def test_a_look_at_a_layer_that_changes_the_run_is_refused(monkeypatch):
     def careless(running, query):
         running.frame.kwargs["position_embeddings"][0].neg_()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from statesize.operators import Operator, Recurrence, SoftmaxAttention
-from statesize.operators.stepped import Stepped
+from statesize.operators.stepped import DelayedRecurrence, Stepped
 from statesize.parallel.threads import in_parallel, lapack, one_torch_thread
 
 # LAPACK's memory, in columns.
@@ -96,7 +96,7 @@ def past_block(operator: Operator, cut: int) -> Tensor:
 
 
 def state_factors(recurrence: Recurrence, cut: int) -> tuple[Tensor, Tensor]:
-    """H_i = left · rightᵀ: what rows after the cut read of the state, and what the state holds of inputs before."""
+    """H_i = left · rightᵀ: what rows after the cut read of what is carried, and what that holds of inputs before."""
     shape, states = recurrence.batch_shape, recurrence.B.shape[-1]
     identity = torch.eye(states, dtype=recurrence.B.dtype, device=recurrence.device).expand(*shape, -1, -1)
     # Columns Φ(i − 1, s) B_s from the last to the first; rows C_t Φ(t, i − 1) from the first on.
@@ -108,7 +108,9 @@ def state_factors(recurrence: Recurrence, cut: int) -> tuple[Tensor, Tensor]:
     for t in range(cut, recurrence.length):
         state = recurrence.transition.advance(t, state)
         rows.append((recurrence.C[..., t, None, :] @ state).squeeze(-2))
-    return torch.stack(rows, -2), torch.stack(columns[::-1], -2)
+    # The second half of a pair (x_t, x_{t−1}) is never carried any further.
+    carried = states // 2 if isinstance(recurrence, DelayedRecurrence) else states
+    return torch.stack(rows, -2)[..., :carried], torch.stack(columns[::-1], -2)[..., :carried]
 
 
 def directions(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:

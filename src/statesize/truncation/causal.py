@@ -56,7 +56,9 @@ class PastReading:
         """
         if isinstance(self.operator, Recurrence):
             recurrence = self.operator.to(torch.float64).with_real_output()
-            return directions(recurrence.C[..., : self.cut, :], state_factors(recurrence, self.cut)[1])[1]
+            held = state_factors(recurrence, self.cut)[1]
+            # Of a pair (x_t, x_{t−1}), C_t reads what was carried to t.
+            return directions(recurrence.C[..., : self.cut, -held.shape[-1] :], held)[1]
         moments, last = (self._asked, 0) if self._asked is not None else (self._moved, _LAST)
         count, groups = moments.shape[-1], (*moments.shape[:-3], -1, readers)
         moments = moments.reshape(*groups, count, count).sum(-3) if readers > 1 else moments.clone()
