@@ -7,7 +7,7 @@ import pytest
 import torch
 from oracles.operators import random_operator
 
-from statesize.operators import Dense, Recurrence
+from statesize.operators import Dense, Recurrence, SoftmaxAttention
 from statesize.operators.stepped import DelayedRecurrence, Stepped
 from statesize.truncation.blocks import PastBlock, dropped
 from statesize.truncation.causal import PastReading
@@ -25,7 +25,7 @@ def past_rows(operator, cut):
 def past_tokens(operator, cut):
     """Tokens as a basis, those first that are kept first."""
     order = PastReading(operator, cut).tokens()
-    return torch.eye(order.shape[-1], dtype=torch.float64)[:, order]
+    return torch.eye(order.shape[-1], dtype=torch.float64)[order].mT
 
 
 def inputs(columns):
@@ -97,6 +97,32 @@ def test_a_state_that_is_read_before_its_update_is_what_is_carried(cut):
     torch.testing.assert_close(basis.abs(), expected.abs(), rtol=0, atol=1e-9)
     assert float(lost(delayed.dense(), cut, basis, min(3, cut), inputs(cut)).abs().max()) < 1e-12
     assert PastBlock.of(delayed, cut).left.shape == (LENGTH - cut, 3)
+
+
+def windowed(window):
+    query, key = torch.randn(2, 3, LENGTH, 4, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    return SoftmaxAttention(query, key, 1.0, window)
+
+
+def chunked(size):
+    T = windowed(None).dense()
+    position = torch.arange(LENGTH)
+    T = T * (position[:, None] // size == position // size)
+    return Dense(T, position % size)
+
+
+@pytest.mark.parametrize("cut", [1, 2, CUT, LENGTH - 1])
+@pytest.mark.parametrize("choice", [past_rows, past_tokens])
+@pytest.mark.parametrize("operator", [windowed(5), Dense(windowed(5).dense(), windowed(5).state_size()), chunked(8)])
+def test_no_number_is_spent_on_what_a_window_or_chunks_hide(operator, choice, cut):
+    held = int(operator.state_size()[cut])
+    for head in range(3):
+        T, basis = operator[head].dense(), choice(operator, cut)[head]
+        assert int((T[cut:, :cut] != 0).any(0).sum()) == held
+        hidden = ~(T[cut:, :cut] != 0).any(0)
+        assert float(basis[hidden, :held].abs().sum()) == 0
+        everything = lost(T, cut, basis, held, inputs(cut))
+        assert float(everything.abs().max()) < 1e-12
 
 
 def test_tokens_are_those_that_the_last_rows_read_most_of():

@@ -587,6 +587,35 @@ def test_the_one_number_of_rwkv_loses_nothing_without_hindsight():
     assert result.without_hindsight().multiple.value <= 1
 
 
+@pytest.mark.parametrize("cut", [9, 14, 17])
+@pytest.mark.parametrize(("family", "options"), [("mistral", {"sliding_window": 5}), ("llama4_text", {})])
+def test_ceilings_are_those_that_are_measured(family, options, cut):
+    model = attention_model(family, **options) if options else tiny(family)
+    result = truncate(model, IDS + 3, documents=1, tokens=LENGTH, settings=ss.Settings(positions=[cut]))
+    (document,) = result.documents
+    operators = [item.operator for item in ss.capture(model, IDS + 3)]
+    ceilings = [float(ss.measure(operator, positions=[cut]).ceiling.double().mean()) for operator in operators]
+    sizes = [min(int(operator.state_size()[cut]), cut) for operator in operators]
+    assert document.ceiling == pytest.approx(fmean(ceilings))
+    assert document.inputs == document.stored == pytest.approx(fmean(sizes))
+    assert max(run.kept for run in document.runs) <= document.inputs
+    whole = next(run for run in document.runs if (run.rule, run.scale) == ("past rows", 16))
+    assert whole.divergence == pytest.approx(0, abs=1e-6)
+
+
+def test_nothing_is_kept_where_chunks_end():
+    options = {"layer_types": ["chunked_attention"] * 2, "no_rope_layers": [1, 1], "attention_chunk_size": CUT}
+    options |= {"pad_token_id": 0, "intermediate_size_mlp": 48, "num_local_experts": 2, "num_experts_per_tok": 1}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama4_text", **HEADS | options)).eval()
+    result = truncate(model, IDS, documents=1, tokens=LENGTH, settings=AT_CUT)
+    (document,) = result.documents
+    assert (document.entropy, document.ceiling, document.inputs) == (0, 0, 0)
+    assert {(run.kept, run.divergence) for run in document.runs} == {(0, 0)}
+    assert math.isnan(result.without_hindsight().multiple.value)
+    assert "too little to tell" in str(result)
+
+
 def test_a_look_at_a_layer_that_changes_the_run_is_refused(monkeypatch):
     def careless(running, query):
         running.frame.kwargs["position_embeddings"][0].neg_()

@@ -95,6 +95,15 @@ def past_block(operator: Operator, cut: int) -> Tensor:
     return columns_before(operator, cut)[..., cut:, :]
 
 
+def readable(operator: Operator, cut: int) -> Tensor:
+    """Which inputs of the past some row behind the cut may read, (c,) bool: those that no window or chunk hides."""
+    if isinstance(operator, SoftmaxAttention):
+        return torch.arange(cut, device=operator.device) > cut - (operator.window or operator.length)
+    if int(operator.state_size()[cut]) >= cut:
+        return torch.ones(operator.inputs * cut, dtype=torch.bool, device=operator.device)
+    return (past_block(operator, cut) != 0).flatten(0, -2).any(0)
+
+
 def state_factors(recurrence: Recurrence, cut: int) -> tuple[Tensor, Tensor]:
     """H_i = left · rightᵀ: what rows after the cut read of what is carried, and what that holds of inputs before."""
     shape, states = recurrence.batch_shape, recurrence.B.shape[-1]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from statesize.adapters.kernels.rotation import Rotation
 from statesize.operators import Operator, Recurrence, SoftmaxAttention
-from statesize.truncation.blocks import columns_before, directions, eigenvectors, gram, state_factors
+from statesize.truncation.blocks import columns_before, directions, eigenvectors, gram, readable, state_factors
 
 # How far behind the cut queries of the past are asked again.
 _ASKED = (0, 4, 16, 64)
@@ -60,14 +60,21 @@ class PastReading:
             # Of a pair (x_t, x_{t−1}), C_t reads what was carried to t.
             return directions(recurrence.C[..., : self.cut, -held.shape[-1] :], held)[1]
         moments, last = (self._asked, 0) if self._asked is not None else (self._moved, _LAST)
-        count, groups = moments.shape[-1], (*moments.shape[:-3], -1, readers)
-        moments = moments.reshape(*groups, count, count).sum(-3) if readers > 1 else moments.clone()
-        exact = [*range(min(_FIRST, count)), *range(max(_FIRST, count - last), count)]
+        total, groups = moments.shape[-1], (*moments.shape[:-3], -1, readers)
+        moments = moments.reshape(*groups, total, total).sum(-3) if readers > 1 else moments.clone()
+        # No number is spent on what a window hides.
+        columns = self._readable.nonzero().flatten()
+        count, first = len(columns), _FIRST if bool(self._readable[0]) else 0
+        if count < total:
+            moments = moments[..., columns[:, None], columns]
+        exact = [*range(min(first, count)), *range(max(first, count - last), count)]
         moments[..., exact, :] = moments[..., exact] = 0
-        vectors = eigenvectors(moments)
+        vectors = eigenvectors(moments) if count else moments
         # The rows hold nothing in the columns that are kept anyway, which therefore come first.
         single = torch.eye(count, dtype=vectors.dtype, device=vectors.device)[:, exact].expand(*vectors.shape[:-1], -1)
         basis = torch.cat([single, vectors.flip(-1)[..., : count - len(exact)]], -1)
+        if count < total:
+            basis = basis.new_zeros(*basis.shape[:-2], total, count).index_copy_(-2, columns, basis)
         return basis if readers == 1 else basis.repeat_interleave(readers, -3)
 
     def tokens(self) -> Tensor:
@@ -77,7 +84,11 @@ class PastReading:
         else:
             rows = columns_before(self.operator, self.cut)
             read = rows[..., max(0, self.cut - _WINDOW) : self.cut, :].abs().sum(-2)
-        return read.argsort(-1, descending=True)
+        return read.masked_fill(~self._readable, -1.0).argsort(-1, descending=True)
+
+    @cached_property
+    def _readable(self) -> Tensor:
+        return readable(self.operator, self.cut)
 
     @cached_property
     def _asked(self) -> Tensor | None:

@@ -21,7 +21,7 @@ from statesize.adapters.observation import ModuleStack, Observation, Product, Un
 from statesize.adapters.runs import observed
 from statesize.errors import ModelError
 from statesize.operators import Dense, Operator, Recurrence, SoftmaxAttention
-from statesize.truncation.blocks import PastBlock, dropped, past_block
+from statesize.truncation.blocks import PastBlock, dropped, past_block, readable
 from statesize.truncation.causal import PastReading
 from statesize.truncation.continuation import Continuation, rows_behind
 from statesize.truncation.curves import MeasuredCurves, expected_tokens, prefix_layer
@@ -186,8 +186,11 @@ class Cutting:
         return self._choices[name].dropped(run, run.ranks[name].to(seen.values.device), self.inputs(seen))
 
     def _noted(self, seen: Observation) -> MixerSpectra:
-        blocks = [block for _, block in self._blocks(seen)]
-        inputs, rank = blocks[0].left.shape[-1], blocks[0].values.shape[-1]
+        blocks, operators = [block for _, block in self._blocks(seen)], list(map(seen.operator, _parts(seen)))
+        inputs, size = blocks[0].left.shape[-1], int(operators[0].state_size()[self.cut])
+        if blocks[0].right is None:
+            inputs = int(torch.stack([readable(operator, self.cut) for operator in operators]).any(0).sum())
+        rank = min(blocks[0].values.shape[-1], inputs, size)
         limits = seen.found.bounded(torch.tensor([rank, inputs]))
         return MixerSpectra(
             seen.kind,

@@ -249,10 +249,11 @@ class TruncationResult:
                 which is noisier and NaN where the context may be worth nothing.
 
         Returns:
-            Means over documents, with intervals by 1,000 draws of texts from five texts on.
+            Means over documents, with intervals by 1,000 draws of texts from five texts on; NaN where no head carries
+            anything, as at the end of chunks.
         """
         at = self.at if at is None else at
-        if of == "worth" and not self.context_matters:
+        if not self.entropy.value or (of == "worth" and not self.context_matters):
             return CausalSize(at, of, *[Interval(math.nan)] * 3)
 
         def sizes(some: Sequence[CutDocument]) -> tuple[float, float, float]:
