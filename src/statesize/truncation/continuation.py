@@ -133,7 +133,7 @@ class Continuation:
                 return function(module, query, key, value, *args, **options)
             # Modes of the run, such as a device by default, are not for what is computed here.
             with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-                return behind(known.continued(query, key, value)).transpose(1, 2), None
+                return behind(known.continued(query, key, value)).transpose(1, 2).contiguous(), None
 
         return attend
 
