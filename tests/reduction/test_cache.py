@@ -26,7 +26,7 @@ from statesize.reduction.cache.passkeys import Passkey
 from statesize.reduction.cache.prefix import following_logits, read_prefix
 from statesize.reduction.cache.price import Pricing, plan_cache
 from statesize.reduction.cache.result import CachedHead, CachePrices, PricedDocument, Variant, losing_facts
-from statesize.reduction.cache.rounding import bits_a_number, rounded_keys, rounded_values
+from statesize.reduction.cache.rounding import cache_bits, rounded_keys, rounded_values
 from statesize.reduction.cache.rules import FUTURE, RULES, SINKS, kept, kept_first
 from statesize.reduction.cache.sets import three_sets
 from statesize.reduction.cache.variants import VariantRuns
@@ -163,6 +163,18 @@ def test_windows_hold_their_last_tokens():
     assert (following_logits(read, IDS[:, PREFIX:], keep=evicted) - expected).abs().max() > 1e-3
 
 
+def test_bits_count_the_scales_of_all_groups_that_were_rounded():
+    # A channel of a group of 32 keys, and a value, each bring 32 bits.
+    assert cache_bits("int4", 64, 64, 64, 48) == 64 * 112 * 4 + 2 * 64 * 32 + 64 * 32
+    assert cache_bits("int8", 32, 32, 8, 8) == 32 * 16 * 8 + 8 * 32 + 32 * 32
+    assert cache_bits(None, 64, 40, 64, 48) == 40 * 112 * 16
+    # The last group need not be full, and tokens of all groups may be kept.
+    assert cache_bits("int4", 65, 40, 64, 48) == 40 * 112 * 4 + 3 * 64 * 32 + 40 * 32
+    # No group without a token keeps its scales.
+    assert cache_bits("int4", 320, 4, 64, 48) == 4 * 112 * 4 + 4 * 64 * 32 + 4 * 32
+    assert cache_bits("int4", 320, 0, 64, 48) == 0
+
+
 def test_rounding_by_numpy(llama, prefix):
     keys = torch.randn(1, 2, 70, 8, generator=torch.Generator().manual_seed(0))
     for bits in (8, 4):
@@ -180,8 +192,6 @@ def test_rounding_by_numpy(llama, prefix):
             rounded_values(keys, f"int{bits}"), np.rint((part - low) / step) * step + low, atol=1e-5
         )
     assert torch.equal(rounded_values(torch.ones(3, 4), "int4"), torch.ones(3, 4))
-    # A group of 32 keys and one value of 64 numbers each bring 32 bits.
-    assert bits_a_number("int4", 64, 64) == (4 + 1 + 4 + 0.5) / 2
     whole = following_logits(prefix, IDS[:, PREFIX:])
     errors = [
         float((following_logits(prefix, IDS[:, PREFIX:], precisions=(one,)) - whole).abs().max())
@@ -367,6 +377,9 @@ def test_prices_of_a_small_model(llama):
     assert (result.calibration, result.selection, len(result.documents)) == (6, 3, 9)
     price = result.prices[2]
     assert price.bytes_share == 0.5
+    # Numbers of 4 bits, and 32 bits for each of 8 channels of two groups of keys and for each value.
+    (int4,) = (one for one in result.prices if one.variant.precision == "int4" and one.variant.keep == 0.5)
+    assert int4.bytes_share == (32 * 16 * 4 + 32 * (2 * 8 + 32)) / (64 * 16 * 16)
     # All are pieces of one text.
     assert price.nats.ends is None
     assert result.texts == 1

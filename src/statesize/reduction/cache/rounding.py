@@ -37,9 +37,11 @@ def _rounded(numbers: Tensor, bits: int) -> Tensor:
     return ((numbers - low) / step).round() * step + low
 
 
-def bits_a_number(precision: Precision | None, key_width: int, value_width: int) -> float:
-    """Mean bits of a number of the cache with its scales; 16 where nothing is rounded."""
+def cache_bits(precision: Precision | None, available: int, kept: int, key_width: int, value_width: int) -> int:
+    """Bits of the tokens that a cache keeps of those that are available, with their scales."""
+    # Tokens are evicted after rounding, and a group of keys keeps its scales while any of its tokens is kept. Tokens
+    # are taken to be kept of as many groups as possible.
     if precision is None:
-        return 16.0
-    keys, values = BITS[precision] + _SCALE_BITS / GROUP, BITS[precision] + _SCALE_BITS / value_width
-    return (keys * key_width + values * value_width) / (key_width + value_width)
+        return 16 * (key_width + value_width) * kept
+    groups = min(-(-available // GROUP), kept)
+    return BITS[precision] * (key_width + value_width) * kept + _SCALE_BITS * (key_width * groups + kept)

@@ -17,7 +17,7 @@ from statesize.io.steps import Steps
 from statesize.reduction.cache.passkeys import Passkey
 from statesize.reduction.cache.prefix import Prefix, following_logits, read_prefix
 from statesize.reduction.cache.result import Budgets, PricedDocument, Variant
-from statesize.reduction.cache.rounding import Precision, bits_a_number
+from statesize.reduction.cache.rounding import Precision, cache_bits
 from statesize.reduction.cache.rules import Rule, kept, kept_first
 from statesize.texts.tokens import AnyTokenizer, beginning_id
 
@@ -85,12 +85,11 @@ class VariantRuns:
         """Bytes that a cache keeps, as a share of the whole one in 16 bits."""
         caches = [layer for layer in sample.layers for _ in layer.key]
         tokens = sample.available if variant.budgets == "whole" else self.budgets[variant.keep, variant.budgets]
-        widths = [(layer.key.shape[-1], layer.value.shape[-1]) for layer in caches]
-        whole = sum(16 * sum(width) * int(count) for width, count in zip(widths, sample.available, strict=True))
-        held = sum(
-            bits_a_number(variant.precision, *width) * sum(width) * int(count)
-            for width, count in zip(widths, tokens, strict=True)
-        )
+        whole = held = 0
+        for layer, available, count in zip(caches, map(int, sample.available), map(int, tokens), strict=True):
+            widths = layer.key.shape[-1], layer.value.shape[-1]
+            whole += cache_bits(None, available, available, *widths)
+            held += cache_bits(variant.precision, available, count, *widths)
         return held / whole
 
     def _each(
