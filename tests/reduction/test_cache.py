@@ -537,6 +537,8 @@ def test_neighbours_lie_in_one_set():
     )
     together = [int(piece[0]) for part in (curves, choice, held_out) for piece in part]
     assert sorted(together) == [*range(0, 120, 10), 1000, 1010, 1020]
+    # The same text given several times is one unit.
+    assert {number for number, _ in three_sets([long, short[0], long], 10, 100, None, least=10)[2]} == {0}
 
 
 @pytest.mark.parametrize(("least", "fewer"), [(9, ", or --max-tokens 9 (tokens=9)"), (10, "")])

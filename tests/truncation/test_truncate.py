@@ -843,6 +843,14 @@ def test_intervals_need_five_documents_and_cuts_of_a_text_are_not_independent():
     assert low < many.rows[0].divergence.value < high
 
 
+def test_a_text_that_is_given_several_times_is_one_unit():
+    ids = torch.randint(0, 16, (2, LENGTH), generator=torch.Generator().manual_seed(6))
+    result = truncate("recall-gla", [ids[0], ids[1], ids[0], ids[0], ids[1], ids[0]], documents=6, tokens=LENGTH)
+    assert [document.text for document in result.documents] == [0, 1, 0, 0, 1, 0]
+    assert result.texts == 2
+    assert result.worth.ends is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -252,6 +252,9 @@ def checked_pieces(
 ) -> list[tuple[int, Given]]:
     """Pieces of texts, of so many tokens, with the number of each text; of what has other arguments, the beginning."""
     ids = [given for given in texts if isinstance(given, Tensor)]
+    # The same text given several times is one unit.
+    first = dict[bytes, int]()
+    same = [first.setdefault(one.cpu().numpy().tobytes(), number) for number, one in enumerate(ids)]
     beginnings = [
         (len(ids) + number, given.beginning(length))
         for number, given in enumerate(texts)
@@ -263,7 +266,8 @@ def checked_pieces(
                 "inputs must hold token ids, of which the test compares the loss of the next, got frames. "
                 "Measure these by statesize.profile or statesize.network_ess."
             )
-    pieces: list[tuple[int, Given]] = [*numbered_excerpts(ids, length, most, tokenizer)]
+    excerpts = numbered_excerpts(ids, length, most, tokenizer)
+    pieces: list[tuple[int, Given]] = [(same[number], piece) for number, piece in excerpts]
     pieces += evenly(beginnings, most)
     if not pieces:
         longest = max(map(len, texts))

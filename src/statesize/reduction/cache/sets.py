@@ -23,13 +23,15 @@ def three_sets(
     """Pieces of texts for curves, for the choice of budgets, and held out, with their text; neighbours in one set."""
     # least: The smallest size that may be advised.
     sets: tuple[list[tuple[int, Tensor]], ...] = ([], [], [])
-    longest = max(map(len, texts))
+    longest, first = max(map(len, texts)), dict[bytes, int]()
     for number, text in enumerate(texts):
+        # The same text given several times is one unit.
+        number = first.setdefault(text.cpu().numpy().tobytes(), number)
         found = begun_excerpts([text], size, len(text), tokenizer) if len(text) >= size else []
         pieces = [(number, piece) for piece in found]
         if len(pieces) >= FEWEST_PIECES:
-            first, second = round(_PARTS[0] * len(pieces)), round((_PARTS[0] + _PARTS[1]) * len(pieces))
-            for part, some in zip(sets, (pieces[:first], pieces[first:second], pieces[second:]), strict=True):
+            one, two = round(_PARTS[0] * len(pieces)), round((_PARTS[0] + _PARTS[1]) * len(pieces))
+            for part, some in zip(sets, (pieces[:one], pieces[one:two], pieces[two:]), strict=True):
                 part += some
         elif pieces:
             # A short text is not parted: it goes where most is missing.
