@@ -2,17 +2,20 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from oracles.operators import random_operator
 
+from statesize.adapters.observation import Observation
 from statesize.operators import Dense, Recurrence, SoftmaxAttention
 from statesize.operators.stepped import DelayedRecurrence, Stepped
 from statesize.truncation.blocks import PastBlock, dropped
 from statesize.truncation.causal import PastReading
+from statesize.truncation.cutting import Cutting
 from statesize.truncation.result import CutDocument, CutRun, TruncationResult
-from statesize.truncation.runs import CAUSAL_SCALES
+from statesize.truncation.runs import CAUSAL_SCALES, runs
 
 LENGTH, CUT = 24, 11
 FAMILIES = ["attention", "long convolution", "diagonal", "delta", "complex"]
@@ -162,14 +165,24 @@ def test_nothing_behind_the_cut_is_known(choice, family):
     torch.testing.assert_close(one, changed, rtol=0, atol=1e-9)
 
 
-def test_several_inputs_of_a_position_move_together():
+def test_several_inputs_of_a_position_are_cut_by_the_state_that_holds_them():
     generator = torch.Generator().manual_seed(2)
-    B, C = (torch.randn(2 * LENGTH, 3, generator=generator, dtype=torch.float64) for _ in range(2))
-    C[::2] = 0
-    T = Stepped(Recurrence(torch.full((2 * LENGTH, 1), 0.9, dtype=torch.float64), B, C), 2)
-    basis, given, H = past_rows(T, CUT), inputs(2 * CUT), T.columns(0, CUT)[CUT:].flatten(-2)
-    torch.testing.assert_close(H @ dropped(given, basis, torch.tensor(0)), H @ given)
-    assert float((H @ dropped(given, basis, torch.tensor(2 * CUT))).abs().max()) < 1e-9
+    B, C = (torch.randn(1, 3, 2 * LENGTH, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    C[..., ::2, :] = 0
+    T = Stepped(Recurrence(torch.full((1, 3, 2 * LENGTH, 1), 0.9, dtype=torch.float64), B, C), 2)
+    u = torch.randn(1, 3, LENGTH, 2 * 4, generator=generator, dtype=torch.float64)
+    seen = Observation("m", "delta product", lambda units: T[:, units], u, T.apply(u), state_size=3, state_bytes=0)
+    cutting = Cutting(SimpleNamespace(length=LENGTH), CUT, {}, {})
+    spectra = cutting._noted(seen)
+    assert (spectra.state, spectra.most.tolist(), spectra.inputs.tolist(), spectra.held) == (True, [3], [3], 3)
+    planned = runs({"m": spectra}, None)
+    assert not any(run.of_tokens for run in planned)
+    cutting.causal = [run for run in planned if run.causal]
+    for run in planned:
+        cutting.run = run
+        cutting._calls.clear()
+        lost = (cutting._changed(seen) - seen.mixed)[:, :, CUT:].abs().max()
+        assert (float(lost) < 1e-6) == bool((run.ranks["m"] == 3).all())
 
 
 def document(number, shares):

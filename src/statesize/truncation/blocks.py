@@ -81,26 +81,27 @@ def _each(decompose: Callable[[Tensor], Any], symmetric: Tensor) -> list[Any]:
         return in_parallel([partial(decompose, one) for one in symmetric.reshape(-1, *symmetric.shape[-2:])])
 
 
-def columns_before(operator: Operator, cut: int) -> Tensor:
-    """Columns of T before the cut, (..., L, c); several inputs of one position lie behind one another."""
-    columns = operator.columns(0, cut).double()
-    return columns.flatten(-2) if isinstance(operator, Stepped) else columns
+def recurrence_of(operator: Operator) -> tuple[Recurrence, int] | None:
+    """The recurrence that an operator is, with real output in float64, and its steps per position; None of others."""
+    steps = operator.steps if isinstance(operator, Stepped) else 1
+    inner = operator.recurrence if isinstance(operator, Stepped) else operator
+    return (inner.to(torch.float64).with_real_output(), steps) if isinstance(inner, Recurrence) else None
 
 
 def past_block(operator: Operator, cut: int) -> Tensor:
-    """H_i as it stands, (..., L − i, c), of attention in its own dtype."""
+    """H_i as it stands, (..., L − i, i), of attention in its own dtype."""
     if isinstance(operator, SoftmaxAttention):
         # Rows before the cut are not computed.
         return operator.block(slice(cut, operator.length), slice(0, cut))
-    return columns_before(operator, cut)[..., cut:, :]
+    return operator.columns(0, cut).double()[..., cut:, :]
 
 
 def readable(operator: Operator, cut: int) -> Tensor:
-    """Which inputs of the past some row behind the cut may read, (c,) bool: those that no window or chunk hides."""
+    """Which inputs of the past some row behind the cut may read, (i,) bool: those that no window or chunk hides."""
     if isinstance(operator, SoftmaxAttention):
         return torch.arange(cut, device=operator.device) > cut - (operator.window or operator.length)
     if int(operator.state_size()[cut]) >= cut:
-        return torch.ones(operator.inputs * cut, dtype=torch.bool, device=operator.device)
+        return torch.ones(cut, dtype=torch.bool, device=operator.device)
     return (past_block(operator, cut) != 0).flatten(0, -2).any(0)
 
 
@@ -134,14 +135,17 @@ class PastBlock:
     """H_i of some units: the best rank k reads only Vₖᵀ u, k numbers per channel, of all past inputs u."""
 
     left: Tensor  # H = left · rightᵀ, (..., rows, n)
-    right: Tensor | None = None  # (..., c, n); None where left is H itself
+    right: Tensor | None = None  # (..., c, n), several inputs of one position in turn; None where left is H itself
 
     @classmethod
     def of(cls, operator: Operator, cut: int) -> Self:
         """H_i of an operator, from the factors of a recurrence in float64, or from T itself."""
-        if isinstance(operator, Recurrence):
-            return cls(*state_factors(operator.to(torch.float64).with_real_output(), cut))
-        return cls(past_block(operator, cut))
+        found = recurrence_of(operator)
+        if found is None:
+            return cls(past_block(operator, cut))
+        recurrence, steps = found
+        left, right = state_factors(recurrence, cut * steps)
+        return cls(left[..., steps - 1 :: steps, :], right)
 
     @cached_property
     def values(self) -> Tensor:

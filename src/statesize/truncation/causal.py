@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.kernels.rotation import Rotation
-from statesize.operators import Operator, Recurrence, SoftmaxAttention
-from statesize.truncation.blocks import columns_before, directions, eigenvectors, gram, readable, state_factors
+from statesize.operators import Operator, SoftmaxAttention
+from statesize.truncation.blocks import directions, eigenvectors, gram, readable, recurrence_of, state_factors
 
 # How far behind the cut queries of the past are asked again.
 _ASKED = (0, 4, 16, 64)
@@ -54,11 +54,11 @@ class PastReading:
         Returns:
             V, (..., c, n): c columns, one an input of the past.
         """
-        if isinstance(self.operator, Recurrence):
-            recurrence = self.operator.to(torch.float64).with_real_output()
-            held = state_factors(recurrence, self.cut)[1]
+        if (found := recurrence_of(self.operator)) is not None:
+            recurrence, cut = found[0], found[1] * self.cut
+            held = state_factors(recurrence, cut)[1]
             # Of a pair (x_t, x_{t−1}), C_t reads what was carried to t.
-            return directions(recurrence.C[..., : self.cut, -held.shape[-1] :], held)[1]
+            return directions(recurrence.C[..., :cut, -held.shape[-1] :], held)[1]
         moments, last = (self._asked, 0) if self._asked is not None else (self._moved, _LAST)
         total, groups = moments.shape[-1], (*moments.shape[:-3], -1, readers)
         moments = moments.reshape(*groups, total, total).sum(-3) if readers > 1 else moments.clone()
@@ -82,8 +82,7 @@ class PastReading:
         if self._asked is not None:
             read = self._asked.diagonal(dim1=-2, dim2=-1)
         else:
-            rows = columns_before(self.operator, self.cut)
-            read = rows[..., max(0, self.cut - _WINDOW) : self.cut, :].abs().sum(-2)
+            read = self._before[..., -_WINDOW:, :].abs().sum(-2)
         return read.masked_fill(~self._readable, -1.0).argsort(-1, descending=True)
 
     @cached_property
@@ -104,22 +103,27 @@ class PastReading:
 
     @cached_property
     def _moved(self) -> Tensor:
-        return _moved_gram(columns_before(self.operator, self.cut)[..., : self.cut, :])
+        return _moved_gram(self._before)
+
+    @property
+    def _before(self) -> Tensor:
+        """T of the positions before the cut, (..., i, i)."""
+        return self.operator.columns(0, self.cut).double()[..., : self.cut, :]
 
 
 def _moved_gram(rows: Tensor) -> Tensor:
-    """Σ w rᵀ r of rows (..., i, c) as they stand and moved behind the cut."""
-    length, count = rows.shape[-2:]
+    """Σ w rᵀ r of rows (..., i, i) as they stand and moved behind the cut."""
+    length = rows.shape[-1]
     age = torch.arange(length - 1, -1, -1, dtype=torch.float64, device=rows.device)
-    column, row = torch.arange(count, device=rows.device), torch.arange(length, device=rows.device)[:, None]
+    column = torch.arange(length, device=rows.device)
+    row = column[:, None]
     weights = (torch.exp2(-age / half)[:, None] for half in (_HALF_LIFE, _MOVED_HALF_LIFE))
     weight, moved_weight = (one / one.square().sum().sqrt() for one in weights)
     found = gram(weight * rows)
-    steps = count // length
     for behind in _MOVED:
         # Row t at position i + behind reads of each input what it read of one as far away; the first stands still.
-        source = column - steps * (length + behind - row)
-        seen = (source >= _FIRST) & (source < steps * (row + 1))
-        moved = torch.gather(rows, -1, source.clamp(0, count - 1).expand(rows.shape)) * seen
+        source = column - (length + behind - row)
+        seen = (source >= _FIRST) & (source <= row)
+        moved = torch.gather(rows, -1, source.clamp(0, length - 1).expand(rows.shape)) * seen
         found = found + gram(moved_weight * moved) / len(_MOVED)
     return found

@@ -21,6 +21,7 @@ from statesize.adapters.observation import ModuleStack, Observation, Product, Un
 from statesize.adapters.runs import observed
 from statesize.errors import ModelError
 from statesize.operators import Dense, Operator, Recurrence, SoftmaxAttention
+from statesize.operators.stepped import Stepped
 from statesize.truncation.blocks import PastBlock, dropped, past_block, readable
 from statesize.truncation.causal import PastReading
 from statesize.truncation.continuation import Continuation, rows_behind
@@ -222,7 +223,7 @@ class Cutting:
     def _chosen(self, name: str, seen: Observation) -> Choices:
         """What all runs without hindsight keep of what a mixer has before the cut."""
         rotation, operator, units = self._rotation(name, seen), seen.operator(slice(None)), seen.values.shape[1]
-        state = isinstance(operator, Recurrence)
+        state = isinstance(operator, Recurrence | Stepped)
         tokens = {run.rule for run in self.causal if run.of_tokens and not state}
         found: dict[PlannedRun, list[Tensor]] = {run: [] for run in self.causal if run.rule not in tokens}
         past_tokens: list[Tensor] = []
@@ -315,9 +316,7 @@ class Choices:
             return self.numbers[run]
         places = self.places[run.rule]
         kept = places < ranks.repeat_interleave(places.shape[1] // len(ranks))[:, None]
-        # Several inputs of one position lie behind one another.
-        given = inputs.reshape(*inputs.shape[:2], kept.shape[-1], -1)
-        return given.masked_fill(kept[..., None], 0.0).reshape(inputs.shape)
+        return inputs.masked_fill(kept[..., None], 0.0)
 
 
 def _by_group(seen: Observation) -> Observation:
