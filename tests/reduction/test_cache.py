@@ -9,6 +9,7 @@ import pytest
 import torch
 from oracles.attention_models import attention_model
 from oracles.recurrent_models import tiny_model
+from oracles.tiny_families import tiny
 from report.visit import Visit, chromium, violations
 from scipy import stats
 from torch.nn import functional
@@ -577,6 +578,14 @@ def test_bad_input(llama, arguments, said):
         cache(llama, IDS.repeat(1, 8), **arguments)
 
 
+def test_the_whole_cache_is_the_model_where_a_mask_is_given_by_its_name():
+    model, ids = tiny("afmoe"), IDS + 3 - 3 * (IDS > 60)
+    with torch.no_grad():
+        expected = model(ids).logits[0, PREFIX:]
+    found = following_logits(read_prefix(model, ids[:, :PREFIX]), ids[:, PREFIX:])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("family", ["gpt_neox", "llama", "gemma3_text"])
 def test_what_is_noted_of_a_prefix_adds_nothing_to_the_cache(family):
     model = attention_model(family)
@@ -610,6 +619,7 @@ def test_models_without_such_a_cache():
         (attention_model("deepseek_v3"), "a latent"),
         (attention_model("gpt_oss"), "softmax attention over its keys and no more"),
         (attention_model("bloom"), "registry"),
+        (tiny("zamba"), "have no price of their own"),
     ):
         with pytest.raises(ModelError, match=said):
             read_prefix(model, IDS[:, :PREFIX])

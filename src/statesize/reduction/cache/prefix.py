@@ -136,10 +136,10 @@ def read_prefix(model: nn.Module, ids: Tensor) -> Prefix:
 
         def noted(name: str, function: Attend) -> Attend:
             def attend(
-                module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any = None, **options: Any
+                module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, **options: Any
             ) -> Any:
-                result = function(module, query, key, value, mask, **options)
-                layers.append(_noted(running, name, module, (query, key, value), mask, options, result[0]))
+                result = function(module, query, key, value, attention_mask, **options)
+                layers.append(_noted(running, name, module, (query, key, value), attention_mask, options, result[0]))
                 return result
 
             return attend
@@ -198,7 +198,7 @@ def _noted(
         raise ModelError(
             f"{name} holds a latent (MLA) that all its heads read, not keys and values: no price is known."
         )
-    if getattr(module, "is_kv_shared_layer", False) or not hasattr(module, "layer_idx"):
+    if getattr(module, "is_kv_shared_layer", False) or getattr(module, "layer_idx", None) is None:
         raise ModelError(f"{name} reads the cache of another layer, so its tokens have no price of their own.")
     window, scale = attention_window(module, options), options.get("scaling")
     scale = float(query.shape[-1] ** -0.5 if scale is None else scale)
@@ -255,7 +255,7 @@ def following_logits(
 
         def changed(_: str, function: Attend) -> Attend:
             def attend(
-                module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any = None, **options: Any
+                module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, **options: Any
             ) -> Any:
                 at = by_index[cast("Any", module).layer_idx]
                 layer = prefix.layers[at]
@@ -268,7 +268,7 @@ def following_logits(
                     groups = query[0].float().reshape(key.shape[1], -1, *query.shape[2:])
                     tell(Following(layer, module, groups, key[0].float(), value[0].float(), seen, hidden[0].float()))
                 if keep is None or bool(keep[at].all()):
-                    return function(module, query, key, value, mask, **options)
+                    return function(module, query, key, value, attention_mask, **options)
                 # The heads of a cache read the same keys, which are not copied for each, and see the same of them.
                 alone, caches = copy.copy(module), key.shape[1]
                 cast("Any", alone).num_key_value_groups = 1
