@@ -80,9 +80,9 @@ def test_plan(arguments, capsys):
     assert main([*arguments, "--plan", "--json", "--quiet"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["seconds"] > 0
-    # 4 documents for curves, 2 that choose, 6 that are priced; each is read once, and the first once more at first.
+    # 4 documents for curves, 2 that choose, 6 that are priced; each is read once, and the first three more times.
     counts = {step["name"]: step["count"] for step in document["steps"]}
-    assert counts["prefixes"] == 1 + 4 + 2 + 6
+    assert counts["prefixes"] == 3 + 4 + 2 + 6
     # The line under the table says what each row is.
     assert all(f"{kind}: " in printed for kind in counts)
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from statesize.adapters.check import check_faithful
 from statesize.adapters.kernels.attention import PLAIN, Attend, attention_window, replaced_attention
 from statesize.adapters.kernels.rotation import Rotation, rotation_of
-from statesize.adapters.models.model_state import device_of, known_options, named_parts, tensors_in
-from statesize.adapters.models.precision import BOUNDS, relative_difference
+from statesize.adapters.models.model_state import device_of, known_options, logits_of, named_parts, tensors_in
+from statesize.adapters.models.precision import BOUNDS, MOST_ROUNDED, ROUNDED, relative_difference, stored_dtype
 from statesize.adapters.observation import ModuleStack
 from statesize.adapters.replaced import source_files
 from statesize.adapters.runs import eval_mode
@@ -165,16 +165,26 @@ def read_prefix(model: nn.Module, ids: Tensor) -> Prefix:
     return Prefix(model, ids, cache, held)
 
 
-def check_unaltered(prefix: Prefix) -> None:
-    """Refuse a prefix whose cache is not that of the model with nothing attached."""
-    model = prefix.model
+def check_unaltered(prefix: Prefix, ids: Tensor) -> None:
+    """Refuse a cache that noting has changed, and a model that reads tokens (1, C) behind it as in no whole text."""
+    model, name = prefix.model, type(prefix.model).__name__
+    ids = ids.to(prefix.ids.device)
     with eval_mode(model), torch.no_grad():
         own: Any = cast("Any", model)(prefix.ids, use_cache=True, **known_options(model, logits_to_keep=1))
+        expected = logits_of(model, torch.cat([prefix.ids, ids], 1), last=ids.shape[1])[0].float()
     pairs = (tensors_in(list(map(vars, one.layers))) for one in (prefix.cache, own.past_key_values))
     for mine, unaltered in zip(*pairs, strict=True):
         alike = mine.shape == unaltered.shape
         difference = relative_difference(mine, unaltered) if alike else math.inf
-        check_faithful(type(model).__name__, difference, "observed, what its cache holds", BOUNDS[unaltered.dtype])
+        check_faithful(name, difference, "observed, what its cache holds", BOUNDS[unaltered.dtype])
+    difference = relative_difference(following_logits(prefix, ids), expected)
+    limit = ROUNDED if stored_dtype(model).itemsize >= torch.float32.itemsize else MOST_ROUNDED
+    if not difference <= limit:
+        raise ModelError(
+            f"{name} must read several tokens behind its cache as in a whole text, got logits that differ by "
+            f"{difference:.0e} of the largest: states beside the cache, as in Jamba, may begin anew there. No price is "
+            "known."
+        )
 
 
 def _noted(

@@ -159,12 +159,12 @@ class Pricing:
         pieces = [ids for _, ids in self.parts[2]]
         self.needles = [] if self.tokenizer is None else passkeys(pieces, self.tokenizer, self.prefix, hidden)
         curves, choice, priced = map(len, self.parts)
-        # At first also over the first document: once with nothing attached, and once with one run of each kind.
+        # The first document also alone and as a whole with nothing attached, and once more with one run of each kind.
         self.steps = Steps(
             {
                 "curves": curves,
                 "sizes": min(_SIZED, curves),
-                "prefixes": 2 + curves + choice + priced + len(self.needles),
+                "prefixes": 3 + curves + choice + priced + len(self.needles),
                 "without a prefix": 1 + priced,
                 # With passkeys a half of the caches that evict is likely to miss some.
                 "runs": self._run_tokens((len(self.ratios) + len(self.shared)) * bool(self.needles)),
@@ -248,8 +248,8 @@ class Pricing:
                 with self.steps.timed("sizes"):
                     sizes.append(cache_sizes(read))
             if len(curves) == 1:
-                with self.steps.timed("prefixes"):
-                    check_unaltered(read)
+                with self.steps.timed("prefixes", 2):
+                    check_unaltered(read, ids[None, self.prefix :])
                 # One of each kind, by which the time that is left is known.
                 ratio, equally = self.ratios[0], equal(read.available, self.ratios[0])
                 tried = (Variant(precision="int4"), Variant(ratio, "equal"), Variant(ratio, "equal", "int4"))
