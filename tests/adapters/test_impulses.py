@@ -414,20 +414,65 @@ def test_what_is_delayed_is_mixed_and_no_gate_is_in_its_t(delay, passed_on):
     torch.testing.assert_close(captured.operator.dense()[0, 0], expected, rtol=0, atol=1e-12)
 
 
+TAPS = torch.linspace(0.2, 0.9, 8), torch.linspace(1, -1, 8)
+
+
 @pytest.mark.parametrize("delay", [1, 3])
 @pytest.mark.parametrize(
-    ("own", "weight"), [(1.0, 1.0), (torch.linspace(0.2, 0.9, 8), torch.linspace(1, -1, 8))], ids=["plain", "taps"]
+    ("mixed", "taps"),
+    [
+        (lambda own, delayed, late: own + delayed, (1.0, 1.0)),
+        (lambda own, delayed, late: TAPS[1] * delayed + TAPS[0] * own, TAPS),
+        (lambda own, delayed, late: TAPS[0] * own + late(TAPS[1] * own), TAPS),
+        (lambda own, delayed, late: own + TAPS[1] * (delayed - own), (1 - TAPS[1], TAPS[1])),
+        (lambda own, delayed, late: 0.5 * (own + delayed) + 0.1 * own, (0.6, 0.5)),
+    ],
+    ids=["sum", "taps", "taps before", "lerp", "sum of sums"],
 )
-def test_what_is_delayed_and_added_to_each_token_with_fixed_weights_is_one_t(delay, own, weight):
-    def mixed(entering):
-        return weight * nn.functional.pad(entering, (0, 0, delay, -delay)) + own * entering
+def test_what_is_delayed_and_added_to_each_token_with_fixed_weights_is_one_t(delay, mixed, taps):
+    def late(entering):
+        return nn.functional.pad(entering, (0, 0, delay, -delay))
 
-    (captured,) = ss.capture(model_of(mixed), TOKENS)
-    taps = (torch.as_tensor(one, dtype=torch.float64).expand(8)[:, None, None] for one in (own, weight))
+    (captured,) = ss.capture(model_of(lambda entering: mixed(entering, late(entering), late)), TOKENS)
+    own, later = (torch.as_tensor(tap, dtype=torch.float64).expand(8)[:, None, None] for tap in taps)
     identity = torch.eye(24, dtype=torch.float64)
-    expected = sum(tap * shifted for tap, shifted in zip(taps, (identity, identity.roll(delay, 0).tril()), strict=True))
     found = captured.operator.dense()[0].expand(8, -1, -1)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, own * identity + later * identity.roll(delay, 0).tril(), rtol=0, atol=1e-6)
+
+
+class HardGate(nn.Module):
+    """Adds what is delayed where a number of each token is large."""
+
+    def __init__(self, seed):
+        super().__init__()
+        self.weights = nn.Parameter(torch.randn(8, generator=torch.Generator().manual_seed(seed)))
+
+    def forward(self, entering):
+        opened = (entering @ self.weights > -0.5).to(entering)[..., None]
+        return entering + opened * nn.functional.pad(entering, (0, 0, 3, -3))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_gate_of_0_or_1_is_in_no_t_either(seed):
+    (captured,) = ss.capture(model_of(HardGate(seed)), TOKENS)
+    expected = torch.eye(24, dtype=torch.float64).roll(3, 0).tril()
+    torch.testing.assert_close(captured.operator.dense()[0, 0], expected, rtol=0, atol=1e-12)
+
+
+def test_each_token_beside_the_one_before_it_is_no_mixing_of_its_own():
+    class Beside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.join = nn.Linear(16, 8)
+
+        def forward(self, entering):
+            return self.join(torch.cat([nn.functional.pad(entering, (0, 0, 1, -1)), entering], -1))
+
+    join = Beside()
+    (captured,) = ss.capture(model_of(join), TOKENS)
+    assert (captured.units, captured.multiplicity) == (1, 8)
+    expected = torch.eye(24, dtype=torch.float64).roll(1, 0).tril()
+    torch.testing.assert_close(captured.operator.dense()[0, 0], expected, rtol=0, atol=1e-12)
 
 
 def test_no_gate_is_in_the_t_of_what_is_delayed_before():

@@ -87,7 +87,7 @@ def test_the_interval_of_evenly_spread_positions_holds_the_mean_over_all():
         walk = np.convolve(generator.standard_normal(length + 40), np.ones(41) / 41, "valid")
         curve = 20 * (1 - np.exp(-np.arange(length) / 200)) + 3 * walk
         positions = np.round((np.arange(count) + generator.random()) * (length - 1) / count).astype(np.int64)
-        error = position_error(curve[positions], positions)
+        error = position_error(curve[positions], positions, length)
         held += abs(curve[positions].mean() - curve.mean()) <= error
         widths.append(error)
     assert held >= 190
@@ -95,12 +95,13 @@ def test_the_interval_of_evenly_spread_positions_holds_the_mean_over_all():
 
 
 def test_all_positions_leave_nothing_to_chance():
-    assert position_error(np.arange(4) ** 2.0, np.array([4, 5, 6, 7])) == 0
+    assert position_error(np.arange(4) ** 2.0, np.array([4, 5, 6, 7]), 4) == 0
+    assert position_error(np.ones(1), np.array([1]), 1) == 0
 
 
-@pytest.mark.parametrize("positions", [[2, 4, 9, 10], [3, 9], [3]])
-def test_uneven_and_few_positions_have_no_interval(positions):
-    assert math.isnan(position_error(np.arange(len(positions)) ** 2.0, np.array(positions)))
+@pytest.mark.parametrize("positions", [[2, 4, 9, 10], [3, 9], [3], [2, 3, 4], [4, 6, 8, 10]])
+def test_uneven_and_few_positions_and_those_of_a_part_have_no_interval(positions):
+    assert math.isnan(position_error(np.arange(len(positions)) ** 2.0, np.array(positions), 40))
 
 
 def test_an_interval_of_what_cannot_be_negative_is_that_of_the_logarithm():

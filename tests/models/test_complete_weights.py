@@ -101,7 +101,7 @@ def test_what_needs_logits_refuses_a_base_model_with_words(base, capsys):
         assert main([command, str(base), "--max-tokens", "96", "--quiet"]) == 1
         said = capsys.readouterr().err
         assert "LlamaModel must return logits" in said
-        assert "Load it with its head, as by AutoModelForCausalLM." in said
+        assert "Give the model with its head, such as AutoModelForCausalLM loads." in said
 
 
 def test_weights_that_go_unused_are_told_and_kept(tmp_path, capsys):

@@ -141,6 +141,8 @@ def test_what_positions_leave_out_has_an_interval_also_over_texts_of_several_len
     assert 0 < abs(some["average_entropy"] - every["average_entropy"]) <= some["average_entropy_error"]
     assert some["average_entropy"] == pytest.approx(every["average_entropy"], rel=0.03)
     assert math.isnan(one["average_entropy_error"])
+    # The only cut of two tokens is all that there is.
+    assert profile(model, [LONG, SHORT[:2]]).summary_rows()[0]["average_entropy_error"] == 0
 
 
 @pytest.mark.parametrize("chosen", [{"positions": [2]}, {"positions": 3}, {"settings": Settings(stride=5)}])

@@ -10,6 +10,7 @@ from torch import nn
 from statesize.io.text import byte_count
 from statesize.lab.cli.demo import _table
 from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.measurement.settings import Settings
 from statesize.profiling import Profile, profile
 from statesize.report.compared import compared_models
 from statesize.report.comparison import compare
@@ -60,6 +61,11 @@ def test_bytes_are_of_as_many_tokens_as_are_kept_on_average_over_texts():
     found = profile(LanguageModel(model), [torch.arange(length) % 16 for length in (40, 16, 16)])
     each = profile(LanguageModel(model), torch.arange(24)[None] % 16)
     assert "of 12 tokens kept" in headline([found])
+    # A text that is too short for the windows has no middle.
+    windows = profile(
+        LanguageModel(model), [torch.arange(length) % 16 for length in (24, 10)], settings=Settings(past=8, future=8)
+    )
+    assert compare([windows]).models[0].middle_bytes == pytest.approx(compare([each]).models[0].middle_bytes)
     # The three texts keep 20, 8 and 8 tokens at their middle.
     assert compare([found]).models[0].middle_bytes == pytest.approx(compare([each]).models[0].middle_bytes)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -25,6 +25,8 @@ from statesize.spectra.cut import Positions, make_cut
 from statesize.spectra.gradients import differentiable_entropy
 
 _LOGGER = logging.getLogger("statesize")
+# How far apart decays may be that are said twice, in half precision too.
+_SAME_DECAY = 1e-2
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,14 +263,9 @@ class Regularisation:
         return torch.stack(terms).sum() if terms else torch.zeros(())
 
     def _identity(self, call: MixerCall, generator: torch.Generator) -> Tensor | None:
-        if isinstance(call, ModuleCall):
-            operator_of = cast("Callable[[Tensor], object]", call.module.operator)
-            with torch.no_grad():
-                one = operator_of(call.hidden[:1])
-            if isinstance(one, Recurrence) and isinstance(one.transition, DiagonalTransition):
-                # The decays of linear attention: there are no more of them than there are activations.
-                if one.B.numel() <= call.hidden[:1].numel():
-                    return identity_distance(cast("Recurrence", operator_of(call.hidden)))
+        logarithm = _log_decay(call) if isinstance(call, ModuleCall) else None
+        if logarithm is not None:
+            return _norm(logarithm.expm1(), -1).mean()
         operator = call.sampled(self.sequences, self.units, generator)
         return identity_distance(operator) if isinstance(operator, Recurrence) else None
 
@@ -338,6 +335,20 @@ def _mean(distances: Sequence[Tensor | None]) -> Tensor:
             "`operator(hidden)` that returns one (`statesize models` lists what is known of itself)."
         )
     return torch.stack(measured).mean()
+
+
+def _log_decay(call: ModuleCall) -> Tensor | None:
+    """The logarithm of a diagonal A, (..., n), which tells more of one near 1 than A does; None where none is said."""
+    # What has this name in a layer of one's own may be anything.
+    with suppress(Exception):
+        found = cast("Tensor | None", cast("Any", call.module).log_decay(call.hidden))
+        logarithm = call.hidden.new_zeros(1) if found is None else found
+        with torch.no_grad():
+            one = cast("Any", call.module).operator(call.hidden[:1])
+        diagonal = isinstance(one.transition, DiagonalTransition)
+        if diagonal and torch.allclose(logarithm[:1].exp().double(), one.A.double(), rtol=0, atol=_SAME_DECAY):
+            return logarithm.expand(*logarithm.shape[:-1], one.B.shape[-1])
+    return None
 
 
 def _average(name: str, distances: Tensor) -> Tensor:

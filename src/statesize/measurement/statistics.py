@@ -221,17 +221,15 @@ def estimate(values: NDArray[np.float64], sample: Sample) -> Estimate:
     return Estimate(mean, math.sqrt(variance) * student_t(freedom) if variance else 0.0)
 
 
-def position_error(curve: NDArray[np.float64], positions: NDArray[np.int64]) -> float:
-    """Half the width of the interval of the mean of a curve (P,) over all positions, from evenly spread ones, (P,)."""
-    gaps = np.diff(positions)
-    if len(gaps) and gaps.max() == 1:
+def position_error(curve: NDArray[np.float64], positions: NDArray[np.int64], total: int) -> float:
+    """Half the width of the interval of the mean of a curve over so many positions, from evenly spread ones, (P,)."""
+    count, gaps = len(curve), np.diff(positions)
+    if count >= total:
         return 0.0
-    if len(gaps) < 2 or np.ptp(gaps) > 1:
-        # Two or fewer, or uneven ones, say nothing of those between them.
+    # Two or fewer, uneven ones, and those of a part alone say nothing of the others.
+    if count < 3 or np.ptp(gaps) > 1 or abs(float(gaps.mean()) * count - total) > gaps.max():
         return math.nan
-    count = len(curve)
-    share = count / (float(positions[-1] - positions[0]) * count / len(gaps))
-    variance = (1 - share) * float(np.square(np.diff(curve)).sum()) / (2 * count * (count - 1))
+    variance = (1 - count / total) * float(np.square(np.diff(curve)).sum()) / (2 * count * (count - 1))
     return math.sqrt(variance) * student_t(count - 1)
 
 

@@ -282,6 +282,7 @@ def measure_mixer(
     weighted = item.weighted(settings.weights, settings.skip_first) if varies and work.cut is not None else item
     units, positions = work.sample.units, work.cut.positions if work.cut else ()
     half, size = work.cut.length / 2 if work.cut else 0, math.nan
+    cuts = len(work.cut.every) if work.cut else math.nan
     middle = min(positions, key=lambda cut: abs(cut - half), default=math.nan)
     for chosen in (units[first : first + work.block] for first in range(0, len(units), work.block)):
         if work.cut is None or work.engine is None:
@@ -313,7 +314,7 @@ def measure_mixer(
     facts["seconds"] = time.perf_counter() - start
     faithfulness = math.nan if item.agreement is None else item.agreement.difference
     stored = math.nan if item.state_bytes is None else item.state_bytes
-    by_sequence = (float(stored), size, faithfulness, item.run_difference, middle)
+    by_sequence = (float(stored), size, cuts, faithfulness, item.run_difference, middle)
     by_unit = {name: values for name, values in extra.items() if attends or name not in SINKS}
     return sequence_dataset(facts, by_sequence, work.sample, positions, measurements, settings, by_unit)
 

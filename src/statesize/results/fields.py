@@ -42,9 +42,10 @@ BOTH_SHARES = "A share of a state does not compare with one of a cache."
 MIDDLE_SHARES = ("middle_state_utilisation", "middle_ceiling_utilisation")
 UNIT = "unit"
 UNITS = ("head", "channel", "group")
-BY_SEQUENCE = ("state_bytes", "tss", "faithfulness", "run_difference", "middle")
-"""Bytes of the model's own cache and TSS at the end of the sequence, the largest relative difference of T u from the
-unaltered model's, that of the last hidden state, and the cut nearest to the middle; NaN where not known."""
+BY_SEQUENCE = ("state_bytes", "tss", "cuts", "faithfulness", "run_difference", "middle")
+"""Bytes of the model's own cache and TSS at the end of the sequence, how many cuts it has, the largest relative
+difference of T u from the unaltered model's, that of the last hidden state, and the cut nearest to the middle; NaN
+where not known."""
 SINKS = ("sink_share", "sink_position", "sinkless_entropy")
 """For each head of attention: the share of the token that gets most attention, which it is, and entropy-ESS at the
 middle without its column; NaN for what is no attention, and the last where that share is small."""

@@ -110,7 +110,7 @@ def middle_bytes(node: xr.Dataset, lengths: NDArray[np.int64]) -> float:
     ends = lengths if keeps_everything(node) else node["tss"].values
     sizes = at_middle(node, node["state_size"].values[:, None])[:, 0]
     shares = np.divide(sizes, ends, out=np.ones_like(sizes), where=np.isfinite(sizes) & (ends > 0))
-    return float(known_mean(node["state_bytes"].values * shares, 0))
+    return float(known_mean(np.where(np.isnan(node["middle"].values), np.nan, node["state_bytes"].values * shares), 0))
 
 
 def keeps_everything(node: xr.Dataset) -> bool:
@@ -161,7 +161,8 @@ def average(node: xr.Dataset, values: Array) -> Estimate:
     error, known = 0.0, np.isfinite(curves)
     for at in np.unique(known[known.any(1)], axis=0):
         alike = (known == at).all(1)
-        part = position_error(curves[alike][:, at].mean(0), positions[positions >= 1][at])
+        total = int(node["cuts"].values[alike].max())
+        part = position_error(curves[alike][:, at].mean(0), positions[positions >= 1][at], total)
         error += part * float(known[alike].sum() / known.sum())
     return Estimate(averaged.mean, math.hypot(averaged.error, error))
 

@@ -206,7 +206,11 @@ class CutTest:
         with self.steps.timed("whole"):
             logits, spectra = cutting.logits(), cutting.spectra
         if logits.shape[-1] < max(vocabulary_size(model) or 0, int(answers.max()) + 1):
-            head = "Load it with its head, as by AutoModelForCausalLM." if hasattr(model, "config") else "Add its head."
+            head = (
+                "Give the model with its head, such as AutoModelForCausalLM loads."
+                if hasattr(model, "config")
+                else "Add its head."
+            )
             raise ModelError(
                 f"{type(model).__name__} must return logits over its tokens, got {logits.shape[-1]} numbers per "
                 f"position. {head}"

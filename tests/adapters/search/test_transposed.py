@@ -99,6 +99,13 @@ def test_a_layer_of_channels_before_positions_is_measured_where_both_are_as_many
         torch.testing.assert_close(T[0, :, 5, 2:6], layer.weight[:, 0].double())
 
 
+@pytest.mark.parametrize("text", [[3] * SIZE, [5, 9, 2] + [0] * (SIZE - 3)], ids=["repeated", "padded"])
+def test_so_it_is_in_a_text_that_ends_with_one_repeated_token(text):
+    torch.manual_seed(0)
+    (captured,) = ss.capture(Model(Mean()), torch.tensor([text]))
+    assert (captured.units, captured.multiplicity) == (1, SIZE)
+
+
 def test_blocks_of_such_layers_are_measured_each(tokens):
     torch.manual_seed(0)
     captured = list(ss.capture(Model(Block(Mean()), Block(Attention()), Block(Mean())), tokens))

@@ -1,5 +1,6 @@
 """The regularisers: against their definitions, in both directions, in the loop, and as if absent without a weight."""
 
+import copy
 import dataclasses
 import json
 
@@ -84,6 +85,20 @@ def test_the_identity_penalty_is_the_mean_over_layers_that_have_a_state(pattern,
     operators = [captured.operator for captured in ss.capture(model, TOKENS)]
     distances = [identity_distance(operator) for operator in operators if isinstance(operator, ss.Recurrence)]
     torch.testing.assert_close(found, 0.5 * torch.stack(distances).mean().float(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_decays_near_one_keep_their_distance_in_low_precision(dtype, make_model):
+    model = make_model("gla")
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "decay.bias" in name:
+                value.fill_(12)
+    exact, found = (
+        penalty_of(one, Regularisation(identity_weight=1.0)) for one in (copy.deepcopy(model).double(), model.to(dtype))
+    )
+    torch.testing.assert_close(found.double(), exact.double(), rtol=0.05, atol=0)
+    assert exact > 0
 
 
 def test_the_utilisation_penalty_averages_over_what_is_sampled(make_model):

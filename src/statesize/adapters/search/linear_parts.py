@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
@@ -29,7 +30,7 @@ from statesize.adapters.search.lone_run import (
     reached,
 )
 from statesize.adapters.search.mixing import HOW_ELSE, answer_of, differs_beyond, mixes_positions
-from statesize.adapters.search.other_inputs import changed_at, changed_input, earlier_halves
+from statesize.adapters.search.other_inputs import Positions, changed_at, changed_input, earlier_halves
 from statesize.errors import ModelError
 from statesize.io.progress import duration
 
@@ -381,8 +382,10 @@ class _Search:
         # The first target, before any gate; or what is made of it without regard to the input, as by a division.
         targets = sorted({mix.target for mix in found})
         held = self.base.tensors[targets[0]]
-        again = self._run(targets, {targets[0]: lambda _: held}, change=self.other_input)
-        settled = [place for place in targets if torch.equal(again.tensors[place], self.base.tensors[place])]
+        runs = [self._run(targets, {targets[0]: lambda _: held}, change) for change in self._elsewhere]
+        settled = [
+            place for place in targets if all(torch.equal(run.tensors[place], self.base.tensors[place]) for run in runs)
+        ]
         found = sorted((mix for mix in found if mix.target == settled[-1]), key=lambda mix: mix.source)
         found = self._with_own(found, every)
         while True:
@@ -397,30 +400,55 @@ class _Search:
                 return apart[-1]
             found = products
 
+    @cached_property
+    def _elsewhere(self) -> list[Callable[[Tensor], Tensor]]:
+        """What changes an argument at all positions, in two ways; at one where other operations would follow."""
+
+        def once(tensor: Tensor) -> Tensor:
+            return changed_input(tensor, self.runs.length, slice(None))
+
+        def twice(tensor: Tensor) -> Tensor:
+            return once(once(tensor))
+
+        with suppress(_OtherOperations):
+            ways = [once, twice]
+            for change in ways:
+                self._run(None, change=change)
+            return ways
+        return [self.other_input]
+
     def _with_own(self, found: list[Mix], every: list[Mix]) -> list[Mix]:
-        """In place of what is only delayed, what adds it to each position's own value, both with fixed weights."""
-        answer, sources = self.answers[found[0].target], {mix.source for mix in found}
+        """In place of what is only delayed, the last that adds it to each position's own value, by fixed weights."""
+        target, last = found[0].target, max(mix.source for mix in found)
+        answer, size = self.answers[target], found[0].channels.target.numel()
         if answer.first < answer.last:
             return found
-
-        def other(tensor: Tensor) -> Tensor:
-            return changed_input(tensor, self.runs.length, torch.ones(self.runs.length, dtype=torch.bool))
-
-        for mix in sorted(every, key=lambda mix: mix.target):
-            if mix.target < found[0].target or mix.source not in sources or mix.behind:
-                continue
-            place, held = mix.target, self.base.tensors[mix.source]
-            changed = changed_at(held, mix.source_axis, self.position)
-            # Where all else that enters is other, a gate is another one too, and a fixed weight is not.
-            run, plain, second = (
-                self.matrix(self._run((place,), {mix.source: lambda _, value=value: value}, change=change), place)
-                for value, change in ((changed, None), (held, other), (changed, other))
-            )
-            both, limit = run - self.matrix(self.base, place), self.precision.rounding * self._scale(place)
-            answering = [int(at) for at in (both.abs().amax(1) > limit).nonzero()]
-            if answering == [self.position, answer.first] and bool(((both - second + plain).abs() <= limit).all()):
-                return [mix]
+        # Of several sources of one target the first one counts.
+        ordered = sorted(every, key=lambda mix: (mix.target, -mix.source.number))
+        for mix in ordered:
+            fits = target < mix.target and mix.source <= last and mix.channels.target.numel() == size
+            if fits and not mix.behind and self._adds_own(mix, answer.first):
+                found = [mix]
         return found
+
+    def _adds_own(self, mix: Mix, later: int) -> bool:
+        """Whether a target answers to each source position there and at one later position, by fixed weights."""
+        place, held = mix.target, self.base.tensors[mix.source]
+
+        def answer(position: Positions, change: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+            changed = changed_at(held, mix.source_axis, position)
+            one, plain = (
+                self.matrix(self._run((place,), {mix.source: lambda _, value=value: value}, change), place)
+                for value in (changed, held)
+            )
+            return one - plain
+
+        limit = self.precision.rounding * self._scale(place)
+        if [int(at) for at in (answer(self.position).abs().amax(1) > limit).nonzero()] != [self.position, later]:
+            return False
+        # A gate is another one where all else that enters is other, and a fixed weight is not.
+        whole = answer(slice(None))
+        return all(bool(((answer(slice(None), change) - whole).abs() <= limit).all()) for change in self._elsewhere)
 
     def _followers(self, source: Place, others: list[Mix]) -> list[Mix]:
         """Those whose sources change with one that lies before them."""

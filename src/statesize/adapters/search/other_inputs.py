@@ -96,7 +96,9 @@ def changed_at(tensor: Tensor, axis: int, position: Positions) -> Tensor:
         # What is equal everywhere has no scale of its own, nor has a single number.
         moved[position] += noise * ((len(finite) > 1 and float(finite.std())) or 1.0)
     elif not isinstance(position, int):
-        moved[position] = moved.roll(1, 0)[position]
+        others = moved.roll(1, 0)[position]
+        # One repeated token has no other one beside it.
+        moved[position] = 1 - others.clamp(0, 1) if torch.equal(others, moved[position]) else others
     else:
         others = (moved != moved[position]).flatten(1).any(1).nonzero().flatten()
         moved[position] = moved[others[0]] if len(others) else 1 - moved[position].clamp(0, 1)

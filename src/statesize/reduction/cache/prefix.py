@@ -295,7 +295,9 @@ def following_logits(
         output = cast("Any", prefix.model)(ids, past_key_values=cache, use_cache=True, **options)
     if not hasattr(output, "logits"):
         name = type(prefix.model).__name__
-        raise ModelError(f"{name} must return logits, got none. Load it with its head, as by AutoModelForCausalLM.")
+        raise ModelError(
+            f"{name} must return logits, got none. Give the model with its head, such as AutoModelForCausalLM loads."
+        )
     logits = output.logits[:, -last:].float()
     return logits.unflatten(0, batch) if batch else logits[0]
 
