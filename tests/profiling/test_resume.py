@@ -210,6 +210,16 @@ def test_damaged_units_are_done_again(ended_at_five, tmp_path, damage):
     assert same(result, profile(build(**SMALL), TEXTS))
 
 
+def test_a_model_of_the_same_weights_that_computes_something_else_is_measured_again(tmp_path):
+    first = profile(build(**SMALL), TEXTS, output=tmp_path / "out")
+    other = build(**SMALL)
+    other.layers[0].mixer.decay.register_forward_hook(lambda module, args, output: output - 5)
+    with pytest.warns(StatesizeWarning, match="out holds another profile"):
+        again = profile(other, TEXTS, output=tmp_path / "out")
+    assert not same(again, first)
+    assert same(again, profile(other, TEXTS))
+
+
 def test_a_finished_profile_is_not_measured_again(tmp_path):
     first = profile(build(**SMALL), TEXTS, output=tmp_path / "out")
     again, _ = resumed(build(**SMALL), tmp_path / "out")

@@ -23,6 +23,7 @@ from statesize.errors import FileError, InputError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import is_gguf
 from statesize.io.machine import free_bytes
+from statesize.models.computation import computation_sha256
 from statesize.models.files import check_digest, has_tokenizer, parsed_once
 from statesize.models.from_transformers import (
     WITHOUT_TOKENIZER,
@@ -62,6 +63,7 @@ def model_facts(model: nn.Module) -> dict[str, object]:
         **({"adapters": adapters} if adapters else {}),
         "buffers": buffers,
         "structure": repr(model),
+        "computation": computation_sha256(model),
         "config": described,
         "device": str(next((parameter.device for parameter in model.parameters()), "cpu")),
         # Threads share the heads out among them, which shows in the last bits.

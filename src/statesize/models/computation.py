@@ -1,0 +1,159 @@
+"""What the modules of a model compute with beside their tensors: code, attributes, and hooks of others."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import sys
+import types
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters.models.model_state import named_parts, tensors_sha256
+
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
+# What a class holds that acts; descriptors of its own kind are made of these.
+_HELD = (*_PLAIN, Tensor, types.FunctionType, list, tuple, dict)
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks")
+# Where a model comes from, and what it has told, are no part of what it computes.
+_BESIDE = {*vars(nn.Module()), "name_or_path", "_name_or_path", "warnings_issued", "generation_config"}
+_CALLS = ("__func__", "fget", "func")
+_INSTALLED = ("site-packages", "dist-packages")
+_DEEPEST = 6
+"""Levels of objects in objects that are looked at, from a module on."""
+
+
+def computation_sha256(model: nn.Module) -> str:
+    """SHA-256 of what a model computes with beside its weights and buffers; the same for its copies in other processes.
+
+    Code that is installed counts by its name and version, other code by itself and by what it calls in its file.
+
+    Args:
+        model: Any model.
+
+    Returns:
+        Of all modules: classes, attributes other than modules, parameters and buffers, and forward hooks.
+    """
+    described, found = _Described(), hashlib.sha256()
+    for name, module in named_parts(model):
+        own = {key: value for key, value in vars(module).items() if key not in _BESIDE}
+        # Hooks are numbered in the order in which the process has hung them.
+        hooks = [list(vars(module)[kind].values()) for kind in _HOOKS]
+        found.update(f"{name} {described.of(type(module))} {described.of(own)} {described.of(hooks)}\n".encode())
+    return found.hexdigest()
+
+
+class _Described:
+    """Objects as texts that are the same in each process, each looked at once."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, str] = {}
+        self._kept: list[object] = []
+
+    def of(self, value: object, depth: int = 0) -> str:
+        """A digest of an object, or what it is where that is short."""
+        if isinstance(value, _PLAIN):
+            return repr(value)
+        if isinstance(value, nn.Module):
+            # It has a line of its own, or is none of the model's parts.
+            return type(value).__qualname__
+        key = id(value)
+        if key not in self._known:
+            self._known[key] = _name(value)
+            # An id is only told apart from others while its object lives.
+            self._kept.append(value)
+            self._known[key] = hashlib.sha256(self._text(value, depth + 1).encode()).hexdigest()
+        return self._known[key]
+
+    def _text(self, value: object, depth: int) -> str:
+        if isinstance(value, Tensor):
+            return tensors_sha256({"": value.detach()})
+        if isinstance(value, functools.partial):
+            return self._each([value.func, value.args, value.keywords], depth)
+        if isinstance(value, types.MethodType):
+            return self._each([value.__func__, type(value.__self__)], depth)
+        if isinstance(value, types.FunctionType):
+            return self._function(value, depth)
+        if isinstance(value, type):
+            return self._class(value, depth)
+        if depth > _DEEPEST:
+            return _name(value)
+        if isinstance(value, Mapping):
+            items = cast("Mapping[object, object]", value).items()
+            return _name(cast("object", value)) + self._each([one for item in items for one in item], depth)
+        if isinstance(value, list | tuple | set | frozenset):
+            each = [self.of(one, depth) for one in cast("Iterable[object]", value)]
+            return _name(cast("object", value)) + ",".join(sorted(each) if isinstance(value, set | frozenset) else each)
+        if hasattr(value, "to_dict"):
+            # A configuration, which leaves its kernel out.
+            said = cast("dict[str, object]", cast("Any", value).to_dict())
+            said = {name: one for name, one in said.items() if name not in _BESIDE}
+            return self._each([said, getattr(value, "_attn_implementation", None)], depth)
+        own: dict[str, object] = {k: v for k, v in getattr(value, "__dict__", {}).items() if k not in _BESIDE}
+        if _installed(type(value)) is not None:
+            # Such as a logger, which keeps what it has told.
+            own = {name: one for name, one in own.items() if isinstance(one, (*_PLAIN, Tensor, types.FunctionType))}
+        return f"{getattr(value, '__qualname__', '')} {self._each([type(value), own], depth)}"
+
+    def _each(self, values: Iterable[object], depth: int) -> str:
+        return "(" + ",".join(self.of(value, depth) for value in values) + ")"
+
+    def _class(self, value: type, depth: int) -> str:
+        if (installed := _installed(value)) is not None:
+            return installed
+        own = [
+            one for name, one in vars(value).items() if name not in ("__module__", "__doc__", "__dict__", "__weakref__")
+        ]
+        # Of methods of classes and of properties, what they call.
+        called = [next((v for k in _CALLS if (v := getattr(one, k, None)) is not None), one) for one in own]
+        held: list[object] = [one for one in called if isinstance(one, _HELD)]
+        return f"{_name(value)} {value.__qualname__} {self._each([*value.__bases__, *held], depth)}"
+
+    def _function(self, value: types.FunctionType, depth: int) -> str:
+        if (installed := _installed(value)) is not None:
+            return installed
+        cells = list(map(_contents, value.__closure__ or ()))
+        called = [value.__globals__[name] for name in _names(value.__code__) if name in value.__globals__]
+        # Modules count by the names that code takes from them.
+        called = [one for one in called if not isinstance(one, types.ModuleType)]
+        parts = [value.__defaults__, value.__kwdefaults__, cells, called]
+        return f"{value.__qualname__} {_code(value.__code__)} {self._each(parts, depth)}"
+
+
+def _contents(cell: types.CellType) -> object:
+    """What a function has taken from where it was made; None where that is not there yet."""
+    with suppress(ValueError):
+        return cell.cell_contents
+    return None
+
+
+def _installed(value: type | Callable[..., Any]) -> str | None:
+    """The name and version of what is installed or belongs to Python; None of code of one's own."""
+    module = sys.modules.get(value.__module__)
+    file = value.__code__.co_filename if isinstance(value, types.FunctionType) else getattr(module, "__file__", None)
+    package = value.__module__.partition(".")[0]
+    standard = package in sys.stdlib_module_names and package != "__main__"
+    if not standard and not any(folder in str(file) for folder in _INSTALLED):
+        return None
+    version = getattr(sys.modules.get(package), "__version__", "")
+    return f"{value.__module__}.{value.__qualname__} {version}"
+
+
+def _code(code: types.CodeType) -> str:
+    """What code does, wherever it stands."""
+    consts = [_code(one) if isinstance(one, types.CodeType) else repr(one) for one in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {consts}"
+
+
+def _names(code: types.CodeType) -> list[str]:
+    """All names that code and the code in it look up."""
+    inside = [name for one in code.co_consts if isinstance(one, types.CodeType) for name in _names(one)]
+    return [*code.co_names, *inside]
+
+
+def _name(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
