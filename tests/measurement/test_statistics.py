@@ -143,3 +143,9 @@ def test_ends_that_would_read_alike_get_one_more_digit():
     assert f"{Interval(0.0011, 0.0009, 0.0012):.1%}" == "0.11% [0.09%, 0.12%]"
     assert f"{Interval(0.02, 0.02, 0.02):+.1f}" == "+0.0 [+0.0, +0.0]"
     assert f"{Interval(-1e-9, -0.2, 0.1):+.1f}" == "+0.0 [-0.2, +0.1]"
+
+
+def test_what_rounding_leaves_of_nothing_has_no_wide_interval():
+    found = above_zero(mean_interval(np.array([3e-9, -2e-9, 1e-9, -4e-9, 3e-9])))
+    assert found.low == 0
+    assert found.high < 1e-8

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import pickle
 import subprocess
 import sys
 
@@ -17,6 +18,13 @@ POWER = 1.0
 
 def decayed(distance):
     return distance**-POWER
+
+
+class Weigh:
+    by = 2.0
+
+    def __call__(self, hidden):
+        return self.by * hidden
 
 
 class Mix(nn.Module):
@@ -113,6 +121,10 @@ def test_copies_runs_and_hooks_that_are_gone_change_nothing():
     model(torch.tensor([[1, 2, 3]]))
     model.name_or_path = model.config._name_or_path = "elsewhere"
     assert computation_sha256(copy.deepcopy(model).train()) == computation_sha256(llama()) == before
+    # Python notes on a class how its objects are pickled.
+    layered = own(weigh=Weigh())
+    before = computation_sha256(layered)
+    assert computation_sha256(pickle.loads(pickle.dumps(layered))) == before == computation_sha256(layered)  # noqa: S301
 
 
 def test_it_is_the_same_in_each_process():

@@ -51,7 +51,8 @@ def test_the_number_is_the_sum_of_the_parts_over_the_whole_where_the_text_is_lon
     assert math.isnan(short.values[0])
     assert short.reason(0) == (
         "The redundancy cannot be told at 3: the states can hold 32 numbers, and the text before or after the cut "
-        "allows 24, so the text is the limit of what passes, not the layers. Take a text of about 10 tokens or more."
+        "allows 24, so the text is the limit of what passes, not the layers. Take a text of about 5 tokens or more on "
+        "both sides of the cut."
     )
     assert found_of(held, 10, 5).reason(0) == ""
 
@@ -75,9 +76,13 @@ def test_no_longer_text_is_advised_where_the_caches_grow_with_it() -> None:
         .endswith("A longer text does not help, because the caches grow with the text.")
     )
     # One cache beside a state leaves room for what the state can hold.
-    assert made(dimension=(50,)).reason(0).endswith("Take a text of about 20 tokens or more.")
+    assert made(dimension=(50,)).reason(0).endswith("Take a text of about 10 tokens or more on both sides of the cut.")
     mixers = tuple(replace(mixer, grows=mixer.kind == "attention") for mixer in made().mixers)
-    assert made(dimension=(50,), mixers=mixers).reason(0).endswith("Take a text of about 34 tokens or more.")
+    assert (
+        made(dimension=(50,), mixers=mixers)
+        .reason(0)
+        .endswith("Take a text of about 17 tokens or more on both sides of the cut.")
+    )
 
 
 def test_short_convolutions_count() -> None:
@@ -116,7 +121,14 @@ def made(**changes: object) -> Redundancy:
         MixerNeeds("layers.0.mixer", "attention", 512, (40.0,), (12.0,), (30.0,)),
         MixerNeeds("layers.1.mixer", "gla", 256, (20.0,), (6.0,), (6.0,)),
     )
-    given = {"model": "m", "positions": (8,), "dimension": (64,), "whole": (9.0,), "interval": ((8.5, 9.5),)}
+    given = {
+        "model": "m",
+        "length": 16,
+        "positions": (8,),
+        "dimension": (64,),
+        "whole": (9.0,),
+        "interval": ((8.5, 9.5),),
+    }
     return Redundancy(**given | {"mixers": mixers, "skipped": {}} | changes)
 
 

@@ -4,10 +4,12 @@ import csv
 
 import numpy as np
 import pytest
+import torch
 from playwright.sync_api import expect
 from report.visit import Visit
 
-from statesize.profiling import TOLERANCE_LADDER
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.profiling import TOLERANCE_LADDER, profile
 from statesize.report import write_report
 from statesize.report.words import telling_layer
 
@@ -235,3 +237,14 @@ def test_choices_redraw_the_chart(visit):
     page.wait_for_timeout(300)
     for view in ("positions", "chart-1", "spectrum", "tolerance"):
         assert page.locator(f"#{view} svg").count() == 1
+
+
+def test_singular_values_are_those_of_a_position_that_was_measured_in_the_sequence(browser, tmp_path):
+    model = LanguageModel(ModelConfig(mixer="gla", vocabulary_size=8, width=8, heads=2, layers=1, key_size=2))
+    found = profile(model, [torch.arange(length) % 8 for length in (40, 31)], positions=4)
+    two = Visit(browser, write_report([found], tmp_path / "report.html"))
+    for sequence, position in enumerate((15, 12)):
+        two.page.select_option("#sequence", index=sequence)
+        expect(two.page.locator("#spectrum-caption")).to_contain_text(f"position {position} of sequence {sequence + 1}")
+        expect(two.page.locator("#spectrum-caption")).not_to_contain_text("nothing was measured")
+    two.context.close()

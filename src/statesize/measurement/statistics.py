@@ -93,13 +93,20 @@ def ratio_interval(
     return _around(value, _by_text(amounts - value * sizes, texts), float(sizes.sum()))
 
 
+_WIDEST = 4.0
+"""Half an interval over its middle that no five numbers of one sign have: Student's t of them is 2.8."""
+
+
 def above_zero(found: Interval) -> Interval:
     """An interval by Student's t of what cannot be negative: that of its logarithm, to first order, in its place."""
     # As for ratios of risks: Katz et al., "Obtaining confidence intervals for the risk ratio", Biometrics 34, 1978.
     if not found.value > 0:
         return found
-    # Rounding may leave a mean of both signs far below what it is sure to.
-    factor = math.exp(min((found.high - found.value) / found.value, 100.0))
+    half = (found.high - found.value) / found.value
+    if half > _WIDEST:
+        # Values of both signs: what is left of nothing by rounding.
+        return Interval(found.value, 0.0, found.high)
+    factor = math.exp(half)
     return Interval(found.value, found.value / factor, found.value * factor)
 
 

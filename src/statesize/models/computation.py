@@ -16,15 +16,13 @@ from torch import Tensor, nn
 from statesize.adapters.models.model_state import named_parts, tensors_sha256
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
-# What a class holds that acts; descriptors of its own kind are made of these.
-_HELD = (*_PLAIN, Tensor, types.FunctionType, list, tuple, dict)
+# What counts of what a class holds and code calls: others, such as lists and dicts, are often filled while code runs.
+_HELD = (*_PLAIN, Tensor, types.FunctionType, tuple)
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 # Where a model comes from, and what it has told, are no part of what it computes.
 _BESIDE = {*vars(nn.Module()), "name_or_path", "_name_or_path", "warnings_issued", "generation_config"}
 _CALLS = ("__func__", "fget", "func")
 _INSTALLED = ("site-packages", "dist-packages")
-_DEEPEST = 6
-"""Levels of objects in objects that are looked at, from a module on."""
 
 
 def computation_sha256(model: nn.Module) -> str:
@@ -54,7 +52,7 @@ class _Described:
         self._known: dict[int, str] = {}
         self._kept: list[object] = []
 
-    def of(self, value: object, depth: int = 0) -> str:
+    def of(self, value: object) -> str:
         """A digest of an object, or what it is where that is short."""
         if isinstance(value, _PLAIN):
             return repr(value)
@@ -66,62 +64,60 @@ class _Described:
             self._known[key] = _name(value)
             # An id is only told apart from others while its object lives.
             self._kept.append(value)
-            self._known[key] = hashlib.sha256(self._text(value, depth + 1).encode()).hexdigest()
+            self._known[key] = hashlib.sha256(self._text(value).encode()).hexdigest()
         return self._known[key]
 
-    def _text(self, value: object, depth: int) -> str:
+    def _text(self, value: object) -> str:
         if isinstance(value, Tensor):
             return tensors_sha256({"": value.detach()})
         if isinstance(value, functools.partial):
-            return self._each([value.func, value.args, value.keywords], depth)
+            return self._each([value.func, value.args, value.keywords])
         if isinstance(value, types.MethodType):
-            return self._each([value.__func__, type(value.__self__)], depth)
+            return self._each([value.__func__, type(value.__self__)])
         if isinstance(value, types.FunctionType):
-            return self._function(value, depth)
+            return self._function(value)
         if isinstance(value, type):
-            return self._class(value, depth)
-        if depth > _DEEPEST:
-            return _name(value)
+            return self._class(value)
         if isinstance(value, Mapping):
             items = cast("Mapping[object, object]", value).items()
-            return _name(cast("object", value)) + self._each([one for item in items for one in item], depth)
+            return _name(cast("object", value)) + self._each([one for item in items for one in item])
         if isinstance(value, list | tuple | set | frozenset):
-            each = [self.of(one, depth) for one in cast("Iterable[object]", value)]
+            each = [self.of(one) for one in cast("Iterable[object]", value)]
             return _name(cast("object", value)) + ",".join(sorted(each) if isinstance(value, set | frozenset) else each)
         if hasattr(value, "to_dict"):
             # A configuration, which leaves its kernel out.
             said = cast("dict[str, object]", cast("Any", value).to_dict())
             said = {name: one for name, one in said.items() if name not in _BESIDE}
-            return self._each([said, getattr(value, "_attn_implementation", None)], depth)
+            return self._each([said, getattr(value, "_attn_implementation", None)])
         own: dict[str, object] = {k: v for k, v in getattr(value, "__dict__", {}).items() if k not in _BESIDE}
         if _installed(type(value)) is not None:
             # Such as a logger, which keeps what it has told.
             own = {name: one for name, one in own.items() if isinstance(one, (*_PLAIN, Tensor, types.FunctionType))}
-        return f"{getattr(value, '__qualname__', '')} {self._each([type(value), own], depth)}"
+        return f"{getattr(value, '__qualname__', '')} {self._each([type(value), own])}"
 
-    def _each(self, values: Iterable[object], depth: int) -> str:
-        return "(" + ",".join(self.of(value, depth) for value in values) + ")"
+    def _each(self, values: Iterable[object]) -> str:
+        return "(" + ",".join(self.of(value) for value in values) + ")"
 
-    def _class(self, value: type, depth: int) -> str:
+    def _class(self, value: type) -> str:
         if (installed := _installed(value)) is not None:
             return installed
-        own = [
-            one for name, one in vars(value).items() if name not in ("__module__", "__doc__", "__dict__", "__weakref__")
-        ]
-        # Of methods of classes and of properties, what they call.
-        called = [next((v for k in _CALLS if (v := getattr(one, k, None)) is not None), one) for one in own]
-        held: list[object] = [one for one in called if isinstance(one, _HELD)]
-        return f"{_name(value)} {value.__qualname__} {self._each([*value.__bases__, *held], depth)}"
+        held = list[object]()
+        for name, one in vars(value).items():
+            # Of methods of classes and of properties, what they call.
+            called = next((found for kind in _CALLS if (found := getattr(one, kind, None)) is not None), one)
+            # Python itself keeps notes on a class, such as `__slotnames__` once an object of it was pickled.
+            if isinstance(called, types.FunctionType if name.startswith("__") else _HELD):
+                held.append(cast("object", called))
+        return f"{_name(value)} {value.__qualname__} {self._each([*value.__bases__, *held])}"
 
-    def _function(self, value: types.FunctionType, depth: int) -> str:
+    def _function(self, value: types.FunctionType) -> str:
         if (installed := _installed(value)) is not None:
             return installed
         cells = list(map(_contents, value.__closure__ or ()))
-        called = [value.__globals__[name] for name in _names(value.__code__) if name in value.__globals__]
-        # Modules count by the names that code takes from them.
-        called = [one for one in called if not isinstance(one, types.ModuleType)]
-        parts = [value.__defaults__, value.__kwdefaults__, cells, called]
-        return f"{value.__qualname__} {_code(value.__code__)} {self._each(parts, depth)}"
+        named = (value.__globals__.get(name) for name in _names(value.__code__))
+        called: list[object] = [one for one in named if isinstance(one, (*_HELD, type, functools.partial))]
+        parts: list[object] = [value.__defaults__, value.__kwdefaults__, cells, called]
+        return f"{value.__qualname__} {_code(value.__code__)} {self._each(parts)}"
 
 
 def _contents(cell: types.CellType) -> object:

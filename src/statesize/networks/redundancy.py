@@ -62,6 +62,7 @@ def redundancy(
     mixers = [_mixer(item, positions, convolutions) for item in captured]
     return Redundancy(
         model=name,
+        length=forward.length,
         positions=positions,
         dimension=tuple(cast("list[int]", network.dimension.tolist())),
         whole=tuple(cast("list[float]", network.entropy.tolist())),

@@ -281,8 +281,9 @@ def measure_mixer(
     varies = asked and not item.name.endswith(SHARED)
     weighted = item.weighted(settings.weights, settings.skip_first) if varies and work.cut is not None else item
     units, positions = work.sample.units, work.cut.positions if work.cut else ()
-    half, size = work.cut.length / 2 if work.cut else 0, math.nan
-    cuts = len(work.cut.every) if work.cut else math.nan
+    half, size, cuts = 0.0, math.nan, math.nan
+    if work.cut is not None:
+        half, cuts = work.cut.length / 2, work.cut.length + 1 - (work.cut.past or 1) - (work.cut.future or 1)
     middle = min(positions, key=lambda cut: abs(cut - half), default=math.nan)
     for chosen in (units[first : first + work.block] for first in range(0, len(units), work.block)):
         if work.cut is None or work.engine is None:

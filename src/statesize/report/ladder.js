@@ -34,10 +34,6 @@ const ladder = (() => {
     return drawing.draw("tolerance", drawing.filled(spec, datasets, name));
   };
 
-  // Which of the positions that the page holds is nearest.
-  const nearest = ({ ladder: { places } }, position) => places.reduce((best, place, index) =>
-    Math.abs(place - position) < Math.abs(places[best] - position) ? index : best, 0);
-
   // Lower and upper bounds of counts at the tolerances, ascending, of one head at one position.
   const countsAt = ({ ladder: { ratios, places, counts, countsApart }, heads }, sequence, head, place) => {
     const start = (sequence * heads.length + head) * ratios.length * places.length;
@@ -46,10 +42,18 @@ const ladder = (() => {
     return lower.map((count, rung) => count === null ? null : [count, count + apart[rung]]);
   };
 
+  // Which of the positions that the page holds is nearest, of those that were measured in a sequence.
+  const nearest = (layer, sequence, position) => {
+    const { places } = layer.ladder;
+    const known = [...places.keys()].filter((index) => !countsAt(layer, sequence, 0, index).includes(null));
+    return known.reduce((best, index) =>
+      Math.abs(places[index] - position) < Math.abs(places[best] - position) ? index : best, known[0] ?? 0);
+  };
+
   const drawSpectrum = (spec, { layer, sequence, head, name }, position, tokens) => {
     if (missing(layer, "spectrum")) return null;
     const { ladder: { ratios, places }, heads } = layer;
-    const place = nearest(layer, position);
+    const place = nearest(layer, sequence, position);
     const at = places[place];
     byId("at").value = at;
     const counts = heads.map((_, index) => countsAt(layer, sequence, index, place));

@@ -59,6 +59,7 @@ class Redundancy:
 
     Attributes:
         model: Name of the model.
+        length: Tokens of the text.
         positions: The cuts.
         dimension: The smaller side of the network's Jacobian at each cut.
         whole: The network's entropy-ESS at each cut.
@@ -68,6 +69,7 @@ class Redundancy:
     """
 
     model: str
+    length: int
     positions: tuple[int, ...]
     dimension: tuple[int, ...]
     whole: tuple[float, ...]
@@ -135,8 +137,8 @@ class Redundancy:
         caches = self.cached(index)
         enough = "A longer text does not help, because the caches grow with the text."
         if caches < most:
-            tokens = 2 * (cut * (stored - caches) // (most - caches) + 1)
-            enough = f"Take a text of about {tokens:,.0f} tokens or more."
+            tokens = min(cut, self.length - cut) * (stored - caches) // (most - caches) + 1
+            enough = f"Take a text of about {tokens:,.0f} tokens or more on both sides of the cut."
         return (
             f"The redundancy cannot be told at {cut}: the states can hold {stored:,.0f} numbers, and the text before "
             f"or after the cut allows {most:,}, so the text is the limit of what passes, not the layers. {enough}"
@@ -225,7 +227,8 @@ class Redundancy:
         )
         rows = {name: tuple(document[name]) for name in ("positions", "dimension", "whole")}
         interval = tuple((low, high) for low, high in document["interval"])
-        return cls(document["model"], **rows, interval=interval, mixers=mixers, skipped=document["skipped"])
+        model, length, skipped = (document[name] for name in ("model", "length", "skipped"))
+        return cls(model, length, **rows, interval=interval, mixers=mixers, skipped=skipped)
 
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {"model": self.model}

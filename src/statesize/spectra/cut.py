@@ -45,11 +45,6 @@ class Cut:
         return int(self.limits().max()) if self.positions else 0
 
     @property
-    def every(self) -> range:
-        """All positions at which the blocks fit."""
-        return range(1 if self.past is None else self.past, self.length + 1 - (self.future or 1))
-
-    @property
     def windowed(self) -> bool:
         """Whether a block is cut short; windows that reach the ends of the sequence cut nothing off."""
         past = self.past is not None and self.past < max(self.positions, default=0)
