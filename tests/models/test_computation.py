@@ -24,7 +24,7 @@ class Weigh:
     by = 2.0
 
     def __call__(self, hidden):
-        return self.by * hidden
+        return hidden if self.by in {"a", "b", "c", "d"} else self.by * hidden
 
 
 class Mix(nn.Module):
@@ -113,6 +113,16 @@ def test_so_it_is_for_models_of_a_library(change):
     assert computation_sha256(model) != before
 
 
+class Odd:
+    def to_dict(self, needed):
+        raise ValueError(needed)
+
+
+def test_what_cannot_be_looked_at_counts_by_its_class():
+    model = own(weigh=[Odd(), torch.empty(2, device="meta")])
+    assert computation_sha256(model) == computation_sha256(model) != computation_sha256(own(weigh=[]))
+
+
 def test_copies_runs_and_hooks_that_are_gone_change_nothing():
     model = llama()
     before = computation_sha256(model)
@@ -130,7 +140,8 @@ def test_copies_runs_and_hooks_that_are_gone_change_nothing():
 def test_it_is_the_same_in_each_process():
     program = (
         "import sys; sys.path.insert(0, 'tests'); from models import test_computation as made;"
-        "print(made.computation_sha256(made.llama()), made.computation_sha256(made.own(weigh=[1, {'a', 'b', 'c'}])))"
+        "own = made.own(weigh=[1, {'a', 'b', 'c'}, made.Weigh()]);"
+        "print(made.computation_sha256(made.llama()), made.computation_sha256(own))"
     )
     runs = {
         subprocess.run(

@@ -64,7 +64,9 @@ class _Described:
             self._known[key] = _name(value)
             # An id is only told apart from others while its object lives.
             self._kept.append(value)
-            self._known[key] = hashlib.sha256(self._text(value).encode()).hexdigest()
+            # Objects of others may do anything where they are looked at.
+            with suppress(Exception):
+                self._known[key] = hashlib.sha256(self._text(value).encode()).hexdigest()
         return self._known[key]
 
     def _text(self, value: object) -> str:
@@ -129,20 +131,24 @@ def _contents(cell: types.CellType) -> object:
 
 def _installed(value: type | Callable[..., Any]) -> str | None:
     """The name and version of what is installed or belongs to Python; None of code of one's own."""
-    module = sys.modules.get(value.__module__)
+    name = str(value.__module__ or "")
+    module, package = sys.modules.get(name), name.partition(".")[0]
     file = value.__code__.co_filename if isinstance(value, types.FunctionType) else getattr(module, "__file__", None)
-    package = value.__module__.partition(".")[0]
     standard = package in sys.stdlib_module_names and package != "__main__"
     if not standard and not any(folder in str(file) for folder in _INSTALLED):
         return None
     version = getattr(sys.modules.get(package), "__version__", "")
-    return f"{value.__module__}.{value.__qualname__} {version}"
+    return f"{name}.{value.__qualname__} {version}"
 
 
 def _code(code: types.CodeType) -> str:
     """What code does, wherever it stands."""
-    consts = [_code(one) if isinstance(one, types.CodeType) else repr(one) for one in code.co_consts]
+    consts = [_code(one) if isinstance(one, types.CodeType) else _constant(one) for one in code.co_consts]
     return f"{code.co_code.hex()} {code.co_names} {consts}"
+
+
+def _constant(value: object) -> str:
+    return repr(sorted(map(repr, cast("frozenset[object]", value))) if isinstance(value, frozenset) else value)
 
 
 def _names(code: types.CodeType) -> list[str]:
