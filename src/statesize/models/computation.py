@@ -105,7 +105,7 @@ class _Described:
             return installed
         held = list[object]()
         for name, one in vars(value).items():
-            # Of methods of classes and of properties, what they call.
+            # A property and a method of a class count by what they call.
             called = next((found for kind in _CALLS if (found := getattr(one, kind, None)) is not None), one)
             # Python itself keeps notes on a class, such as `__slotnames__` once an object of it was pickled.
             if isinstance(called, types.FunctionType if name.startswith("__") else _HELD):

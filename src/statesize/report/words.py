@@ -242,13 +242,13 @@ def capacity_use(profiles: Sequence[Profiled]) -> str:
 def _use(profile: Profiled) -> _Use:
     nodes, rows = [profile.mixer(name) for name in profile.mixers], profile.summary_rows()
     carried, most = [row["sinkless_entropy"] for row in rows], [middle_ceiling(node) for node in nodes]
-    held, share = dict[bool, tuple[float, float]](), Interval(math.nan)
-    # Caches first: the share is that of the states where there are both.
-    for cache in (True, False):
+    held, shares = dict[bool, tuple[float, float]](), list[Interval]()
+    for cache in (False, True):
         if layers := [at for at in comparable(profile) if keeps_everything(nodes[at]) == cache]:
             held[cache] = model_mean(profile, carried, layers), model_mean(profile, most, layers)
-            share = _share_over_texts(profile, layers, *held[cache])
-    return _Use(model_title(profile), dict(sorted(held.items())), share, " without sinks" * has_sinks(profile))
+            shares.append(_share_over_texts(profile, layers, *held[cache]))
+    share = shares[0] if shares else Interval(math.nan)
+    return _Use(model_title(profile), held, share, " without sinks" * has_sinks(profile))
 
 
 def _ranked(uses: Sequence[_Use], among: str, cut: str) -> str:

@@ -154,7 +154,7 @@ def known_mean(values: Array, axes: int | tuple[int, ...]) -> NDArray[np.float64
 def average(node: xr.Dataset, values: Array) -> Estimate:
     """The mean of (sequence, unit, position) over the layer, with the error that units and positions left out make."""
     positions = node["position"].values
-    inside = values[:, :, positions >= 1]
+    inside, positions = values[:, :, positions >= 1], positions[positions >= 1]
     averaged = estimate(known_mean(inside, (0, 2)), sample_of(node))
     curves = known_mean(inside, 1)
     # Sequences of one length are measured at the same positions.
@@ -162,7 +162,7 @@ def average(node: xr.Dataset, values: Array) -> Estimate:
     for at in np.unique(known[known.any(1)], axis=0):
         alike = (known == at).all(1)
         total = int(node["cuts"].values[alike].max())
-        part = position_error(curves[alike][:, at].mean(0), positions[positions >= 1][at], total)
+        part = position_error(curves[alike][:, at].mean(0), positions[at], total)
         error += part * float(known[alike].sum() / known.sum())
     return Estimate(averaged.mean, math.hypot(averaged.error, error))
 

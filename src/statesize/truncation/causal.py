@@ -57,7 +57,7 @@ class PastReading:
         if (found := recurrence_of(self.operator)) is not None:
             recurrence, cut = found[0], found[1] * self.cut
             held = state_factors(recurrence, cut)[1]
-            # Of a pair (x_t, x_{t−1}), C_t reads what was carried to t.
+            # Where the state is a pair (x_t, x_{t−1}), C_t reads what was carried to t.
             return directions(recurrence.C[..., :cut, -held.shape[-1] :], held)[1]
         moments, last = (self._asked, 0) if self._asked is not None else (self._moved, _LAST)
         total, groups = moments.shape[-1], (*moments.shape[:-3], -1, readers)

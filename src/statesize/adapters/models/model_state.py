@@ -50,11 +50,11 @@ def mapped(value: Any, function: Callable[[Any], Any]) -> Any:
     return function(value)
 
 
-def tensors_in(value: object) -> list[Tensor]:
-    """The tensors of real numbers in what `mapped` opens, in order."""
+def tensors_in(value: object, *, real: bool = True) -> list[Tensor]:
+    """The tensors in what `mapped` opens, in order: those of real numbers, or all."""
     leaves: list[object] = []
     mapped(value, leaves.append)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and (leaf.is_floating_point() or not real)]
 
 
 def position_axis(tensor: Tensor, length: int) -> int | None:

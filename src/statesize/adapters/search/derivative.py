@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import entering_tensor, returned_tensor
+from statesize.adapters.models.model_state import entering_tensor, returned_tensor, tensors_in
 from statesize.adapters.models.precision import differentiable
 from statesize.adapters.models.sharded import unsharded_copy
 from statesize.adapters.runs import bare
 from statesize.adapters.search.lone_run import LoneRuns, by_position, like
 from statesize.adapters.search.mixing import CAUSES
 from statesize.adapters.search.other_inputs import within_blocks
-from statesize.adapters.search.transposed import axis_in, taken_tensors
+from statesize.adapters.search.transposed import axis_in
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import named_state_size
 from statesize.errors import InputError, ModelError
@@ -87,7 +87,7 @@ def _in_dtype(name: str, runs: LoneRuns, states: int | None, dtype: torch.dtype)
     if entering is None:
         raise ModelError(f"Mixer {name} takes no tensor with the positions of the text, so it has no derivative.")
     forward, module = cast("Forward", runs.forward), runs.module
-    taken = taken_tensors(alone.args, dict(alone.kwargs))
+    taken = tensors_in((alone.args, dict(alone.kwargs)), real=False)
     number = next(number for number, tensor in enumerate(taken) if tensor is entering)
     axis = axis_in(forward, module, number, entering) or 0
 

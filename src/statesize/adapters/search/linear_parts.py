@@ -423,7 +423,7 @@ class _Search:
         answer, size = self.answers[target], found[0].channels.target.numel()
         if answer.first < answer.last:
             return found
-        # Of several sources of one target the first one counts.
+        # The first of several sources of one target comes last, and counts.
         ordered = sorted(every, key=lambda mix: (mix.target, -mix.source.number))
         for mix in ordered:
             fits = target < mix.target and mix.source <= last and mix.channels.target.numel() == size
@@ -437,11 +437,9 @@ class _Search:
 
         def answer(position: Positions, change: Callable[[Tensor], Tensor] | None = None) -> Tensor:
             changed = changed_at(held, mix.source_axis, position)
-            one, plain = (
-                self.matrix(self._run((place,), {mix.source: lambda _, value=value: value}, change), place)
-                for value in (changed, held)
-            )
-            return one - plain
+            one = self._run((place,), {mix.source: lambda _: changed}, change)
+            plain = self.base if change is None else self._run((place,), {mix.source: lambda _: held}, change)
+            return self.matrix(one, place) - self.matrix(plain, place)
 
         limit = self.precision.rounding * self._scale(place)
         if [int(at) for at in (answer(self.position).abs().amax(1) > limit).nonzero()] != [self.position, later]:

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import mapped, named_parts, position_axis, returned_tensor
+from statesize.adapters.models.model_state import mapped, named_parts, position_axis, returned_tensor, tensors_in
 from statesize.adapters.models.precision import Autocast, at_least, hold_at_least, set_autocast
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import ModuleStack, OnObservation
@@ -27,7 +27,6 @@ from statesize.adapters.search.transposed import (
     Transposed,
     changed_as_placed,
     is_ambiguous,
-    taken_tensors,
     transposed,
 )
 from statesize.adapters.watch import Call
@@ -126,7 +125,7 @@ class LoneRuns:
     @cached_property
     def transposed(self) -> Transposed:
         """What enters the module, or fixed modules return, with its positions on the other of two dimensions."""
-        tensors = taken_tensors([self.args, dict(self.kwargs)], list(self.fixed.values()))
+        tensors = tensors_in([self.args, dict(self.kwargs), list(self.fixed.values())], real=False)
         if self.forward is None or not any(is_ambiguous(tensor, self.length) for tensor in tensors):
             return frozenset()
         return transposed(self.forward, self.module, self.fixed)

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from statesize.adapters.check import seeded_otherwise
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import device_of, position_axis, returned_tensor
+from statesize.adapters.models.model_state import device_of, position_axis
 from statesize.adapters.models.precision import BOUNDS, relative_difference
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import NOT_CAUSAL, Observation, Product
-from statesize.adapters.runs import bare, read, reading
+from statesize.adapters.runs import bare, reading
 from statesize.adapters.search.lone_run import STORED, LoneRuns
 from statesize.adapters.search.mixing import CAUSES
 from statesize.adapters.search.other_inputs import (
@@ -28,7 +28,7 @@ from statesize.adapters.search.other_inputs import (
     in_each,
     other_futures,
 )
-from statesize.adapters.search.transposed import axis_in, taken_tensors
+from statesize.adapters.search.transposed import Passed, axis_in, passed_tensors
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import Call
 from statesize.errors import ModelError
@@ -205,20 +205,9 @@ def _changed_by_later_tokens(forward: Forward, calls: Sequence[Call], hidden: Te
     return [next((kind for kind in (_ENTERS, _LEAVES) if kind in kinds), "") for kinds in found]
 
 
-def _passed(forward: Forward, calls: Sequence[Call]) -> list[dict[int | nn.Module, Tensor]]:
-    """The real tensors that enter each call in a run, by their numbers, and what leaves it, by its module."""
-    passed: dict[nn.Module, list[dict[int | nn.Module, Tensor]]] = {call.module: [] for call in calls}
-
-    def enter(module: nn.Module, args: object, kwargs: object) -> None:
-        taken = enumerate(taken_tensors(args, kwargs))
-        passed[module].append({number: one.clone() for number, one in taken if one.is_floating_point()})
-
-    def leave(module: nn.Module, args: object, output: object) -> None:
-        returned = returned_tensor(output, args, forward.length)
-        if returned is not None:
-            passed[module][-1][module] = returned.clone()
-
-    forward.hidden(read, enter=dict.fromkeys(passed, enter), leave=dict.fromkeys(passed, leave))
+def _passed(forward: Forward, calls: Sequence[Call]) -> list[Passed]:
+    """What enters and leaves each call in a run."""
+    passed = passed_tensors(forward, [call.module for call in calls])
     return [passed[call.module].pop(0) for call in calls]
 
 

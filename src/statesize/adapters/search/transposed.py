@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import mapped, position_axis, returned_tensor
+from statesize.adapters.models.model_state import position_axis, returned_tensor, tensors_in
 from statesize.adapters.runs import read
 from statesize.adapters.search.other_inputs import changed_input
 
@@ -24,13 +24,6 @@ _ROUNDING = 1e-5
 def is_ambiguous(tensor: Tensor, length: int) -> bool:
     """Whether the shape does not tell positions: hidden states (S, L, C) or (S, C, L), or maps (S, L, L, H)."""
     return tensor.ndim in (3, 4) and tensor.shape[1:3] == (length, length)
-
-
-def taken_tensors(args: object, kwargs: object) -> list[Tensor]:
-    """The tensors that a module is called with, in the order of their numbers."""
-    leaves: list[object] = []
-    mapped((args, kwargs), leaves.append)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
 def changed_as_placed(tensor: Tensor, length: int, change: Callable[[Tensor], Tensor], *, swaps: bool) -> Tensor:
@@ -56,7 +49,7 @@ def transposed(forward: Forward, module: nn.Module, parts: Collection[nn.Module]
     if key not in found:
         cut = forward.length // 2
         other = forward.with_texts(partial(changed_input, length=forward.length, position=slice(cut, None)))
-        one, two = (_passed(run, module, parts) for run in (forward, other))
+        one, two = (_passed_first(run, module, parts) for run in (forward, other))
         found[key] = frozenset(at for at in one if at in two and _is_swapped(one[at], two[at], forward.length, cut))
     return found[key]
 
@@ -69,21 +62,31 @@ def axis_in(forward: Forward, module: nn.Module, at: int | nn.Module, tensor: Te
     return axis
 
 
-def _passed(forward: Forward, module: nn.Module, parts: Collection[nn.Module]) -> dict[int | nn.Module, Tensor]:
-    """What enters the first call of a module in a run, and what it and its parts return first."""
-    passed: dict[int | nn.Module, Tensor] = {}
+Passed = dict[int | nn.Module, Tensor]
+"""The real tensors that enter a call, by their numbers, and what leaves it, by its module."""
+
+
+def passed_tensors(forward: Forward, modules: Iterable[nn.Module]) -> dict[nn.Module, list[Passed]]:
+    """What enters and leaves each call of some modules in a run."""
+    passed: dict[nn.Module, list[Passed]] = {module: [] for module in modules}
 
     def enter(module: nn.Module, args: object, kwargs: object) -> None:
-        for number, tensor in enumerate(taken_tensors(args, kwargs)):
-            passed.setdefault(number, tensor.clone())
+        taken = enumerate(tensors_in((args, kwargs), real=False))
+        passed[module].append({number: one.clone() for number, one in taken if one.is_floating_point()})
 
     def leave(module: nn.Module, args: object, output: object) -> None:
         returned = returned_tensor(output, args, forward.length)
         if returned is not None:
-            passed.setdefault(module, returned.clone())
+            passed[module][-1][module] = returned.clone()
 
-    forward.hidden(read, enter={module: enter}, leave=dict.fromkeys([*parts, module], leave))
+    forward.hidden(read, enter=dict.fromkeys(passed, enter), leave=dict.fromkeys(passed, leave))
     return passed
+
+
+def _passed_first(forward: Forward, module: nn.Module, parts: Collection[nn.Module]) -> Passed:
+    """What enters the first call of a module in a run, and what it and its parts return first."""
+    first = {one: calls[0] for one, calls in passed_tensors(forward, [module, *parts]).items() if calls}
+    return first.get(module, {}) | {part: first[part][part] for part in parts if part in first.get(part, {})}
 
 
 def _is_swapped(one: Tensor, two: Tensor, length: int, cut: int) -> bool:
