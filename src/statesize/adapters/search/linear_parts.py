@@ -82,8 +82,9 @@ def find_mix(runs: LoneRuns, name: str) -> Mix | None:
     """The mixing of positions by a module's own operations, or None; what is mixed otherwise is refused."""
     # All mixing must go through one tensor, the target; the target must be linear in another one, the source, with all
     # else held, each of its channels in one of the source's, and nothing else that enters it may be mixed. A mixing
-    # before or behind must reach less far than T. Several such pairs: one with nothing behind, then the one with the
-    # fewest channels, then one with nothing before, then the one with the fewest T, then the first target and source.
+    # before or behind, or of what weighs the source, must reach less far than T. Several such pairs: one with nothing
+    # behind, then the one with the fewest channels, then with the least before, with the fewest T, with the least that
+    # is mixed in the weights, then the first target and source.
     if not mixes_positions(runs, name):
         return None
     earlier, key = _FOUND.setdefault(runs.module, {}), (runs.length, len(runs.fixed), runs.mixes)
@@ -184,14 +185,19 @@ def _found_mixes(runs: LoneRuns, plain: Tensor, name: str, position: int | None)
         readers = [place for places in search.base.readers for place in places if len(places) > 1]
         search = _Search(runs, name, position, (*cuts, *readers, OUTPUT))
         found = search.all_mixes(search.cuts(), readers)
-    if stages and all(mix.before for mix in found):
-        # What is mixed at first enters all that follows, gates too: the last such tensor stands for what enters.
-        behind = _Search(replace(runs, entry=max(stages)), name, position, None)
+    # What is mixed at first enters all that follows, gates too: the last such tensor stands for what enters.
+    for entry in sorted(stages, reverse=True) if all(mix.before for mix in found) else ():
+        behind = _Search(replace(runs, entry=entry), name, position, None)
         if later := behind.all_mixes(behind.cuts(), behind.sources()):
-            before = first.answers[max(stages)].last - position
-            search, found = behind, [replace(mix, before=before) for mix in later]
+            before = first.answers[entry].last - position
+            search, found = behind, [replace(mix, before=mix.before + before) for mix in later]
+            if any(mix.reach > mix.before for mix in found):
+                break
     if not named:
-        found, parts = ([mix for mix in some if mix.reach > max(mix.before, mix.behind)] for some in (found, parts))
+        found, parts = (
+            [mix for mix in some if mix.reach > max(mix.before, mix.behind, of.weighed(mix, some))]
+            for of, some in ((search, found), (first, parts))
+        )
     search, found = (search, found) if found else (first, parts)
     if named and not found:
         raise ModelError(
@@ -374,11 +380,14 @@ class _Search:
 
     def preferred(self, found: list[Mix]) -> Mix:
         """The mixing with the fewest channels, then of tensors that are not mixed before, then with the fewest T."""
+        least = min(mix.before for mix in found)
 
         def size(mix: Mix) -> tuple[int, bool, int]:
-            return mix.channels.target.numel(), mix.before > 0, mix.channels.units
+            return mix.channels.target.numel(), mix.before > least, mix.channels.units
 
         every, found = found, [mix for mix in found if size(mix) == min(map(size, found))]
+        weighed = [self.weighed(mix, every) for mix in found]
+        found = [mix for mix, by in zip(found, weighed, strict=True) if by == min(weighed)]
         # The first target, before any gate; or what is made of it without regard to the input, as by a division.
         targets = sorted({mix.target for mix in found})
         held = self.base.tensors[targets[0]]
@@ -455,6 +464,33 @@ class _Search:
         places = [mix.source for mix in others]
         run = self._run(places, {source: lambda _: changed})
         return [mix for mix in others if not torch.equal(run.tensors[mix.source], self.base.tensors[mix.source])]
+
+    def weighed(self, mix: Mix, every: list[Mix]) -> int:
+        """How far numbers of other positions reach into the weights of a source, beside those that T is made of."""
+        # Of two sources of one target, neither of which changes with the other, each weighs the other.
+        others = [other for other in every if other.target == mix.target and other.source != mix.source]
+        others = [other for other in others if not self._followers(mix.source, [other])]
+        others = [other for other in others if not self._followers(other.source, [mix])]
+        return max((max(other.before, self._weighed_from(mix, other)) for other in others), default=0)
+
+    def _weighed_from(self, mix: Mix, other: Mix) -> int:
+        """From how far back another source reaches into what T makes of later positions alone."""
+        first, held = self.position + 1, self.base.tensors[other.source]
+        earlier = changed_at(held, other.source_axis, slice(0, first))
+        numbers = noise(self.matrix(self.base, mix.source), 4)
+
+        def entering(now: Tensor) -> Tensor:
+            return like(numbers, now, mix.source_axis)
+
+        # Twice as far each time, to the end of the text.
+        for apart in (0, *(2**power for power in range(len(numbers).bit_length()))):
+            numbers[: first + apart] = 0
+            ways: list[dict[Place, Callable[[Tensor], Tensor]]] = [{}, {other.source: lambda _: earlier}]
+            runs = [self._run((mix.target,), {**weighing, mix.source: entering}) for weighing in ways]
+            one, two = (self.matrix(run, mix.target) for run in runs)
+            if bool(((one - two).abs() <= self.precision.rounding * one.abs().max()).all()):
+                return apart
+        return len(numbers)
 
     def mixes(self, targets: list[Place], source: Place) -> list[Mix]:
         """The mixing from a source to tensors behind it that are linear in it and keep its channels apart."""

@@ -31,7 +31,15 @@ from statesize.adapters.search.mixing import (
     reaches,
     returned_by,
 )
-from statesize.adapters.search.other_mixing import BEFORE, BEHIND, BESIDE, SEVERAL, UNSEEN, other_mixing
+from statesize.adapters.search.other_mixing import (
+    BEFORE,
+    BEHIND,
+    BESIDE,
+    SEVERAL,
+    UNSEEN,
+    is_mixed_as_far,
+    other_mixing,
+)
 from statesize.adapters.search.own_mixing import ImpulseLayer, OwnMixing
 from statesize.adapters.select import RECURRENT, SEARCHED, is_own_code
 from statesize.adapters.watch import ArgumentCopies, Call
@@ -123,7 +131,7 @@ def find_own_mixing(
         if _search(runs, name, found, names, opaque=module in observed and not observed[module].in_double):
             mixing.add(module)
         if module in observed:
-            _settle(found, name, other, observed[module].mixers[0].kind)
+            _settle(forward, observed[module], found, other)
     return found
 
 
@@ -134,13 +142,15 @@ def _note_other(found: OwnMixing, name: str, other: Sequence[str]) -> None:
         found.notes[name] = UNSEEN if UNSEEN in other else f"{begin}: {'; '.join(other)}."
 
 
-def _settle(found: OwnMixing, name: str, other: Sequence[str], kind: str) -> None:
+def _settle(forward: Forward, call: Call, found: OwnMixing, other: Sequence[str]) -> None:
     """Choose T of a module that mixes by more than the kernels in it: of the whole, of the kernels, or none."""
+    name, kind = call.name, call.mixers[0].kind
     layer = found.layers.pop(name, None)
     reason = found.refused.pop(name, f"Mixer {name}: no T of the whole was found.")
     if layer is None:
         beyond = "beside" if BESIDE in other else "behind" if BEHIND in other else ""
-        is_of_kernels = not beyond
+        # What is mixed before T less far is told of beside it.
+        is_of_kernels = not beyond and not (name in found.derivatives and is_mixed_as_far(forward, call))
     else:
         # T of a part is that of the kernels if all other mixing lies before or behind that part.
         beyond, mix = "", layer.mix

@@ -18,7 +18,7 @@ from statesize.adapters.models.precision import BOUNDS, relative_difference
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import NOT_CAUSAL, Observation, Product
 from statesize.adapters.runs import bare, reading
-from statesize.adapters.search.lone_run import STORED, LoneRuns
+from statesize.adapters.search.lone_run import STORED, LoneRuns, by_position, reached
 from statesize.adapters.search.mixing import CAUSES
 from statesize.adapters.search.other_inputs import (
     DRAWS,
@@ -81,6 +81,23 @@ def other_mixing(forward: Forward, call: Call, measured: Collection[nn.Module] =
     return seen
 
 
+@torch.no_grad()
+def is_mixed_as_far(forward: Forward, call: Call) -> bool:
+    """Whether values are mixed before the kernels of a module at least as far as the T of these reaches."""
+    runs, position = replace(LoneRuns.of(forward, call), precision=STORED), forward.length // 3
+    plain = _Mixed.of(runs)
+    changed = runs.with_arguments(partial(changed_input, length=runs.length, position=position))
+    other = _Mixed.of(changed, [product.mixed for product in plain.products])
+    to_end = runs.length - 1 - position
+    for mixer, one, two in zip(call.mixers, plain.products, other.products, strict=False):
+        # A softmax over a window has a state of all that is in it.
+        farthest = min(to_end, mixer.state_size or to_end) if mixer.attends else to_end
+        difference = by_position(two.values - one.values, one.values_axis)
+        if reached(difference, position, BOUNDS[call.dtype] * float(one.values.abs().max())) >= farthest:
+            return True
+    return False
+
+
 def _around(runs: LoneRuns, plain: _Mixed, call: Call, axis: int, half: Tensor) -> set[str]:
     """Which of BEFORE, BESIDE and BEHIND other numbers at some positions show, or UNSEEN."""
     limit = BOUNDS[call.dtype]
@@ -89,7 +106,7 @@ def _around(runs: LoneRuns, plain: _Mixed, call: Call, axis: int, half: Tensor) 
     results = [changed_at(one.mixed, one.axis, half) for one in plain.products]
     output = cast("Tensor", plain.output)
 
-    def reached(other: _Mixed) -> bool:
+    def reached_output(other: _Mixed) -> bool:
         return other.output is not None and _differs(output, other.output, axis, half) > limit
 
     def reached_values(other: _Mixed) -> bool:
@@ -105,17 +122,17 @@ def _around(runs: LoneRuns, plain: _Mixed, call: Call, axis: int, half: Tensor) 
     if both.output is None:
         return {UNSEEN}
     found = set[str]()
-    if not (reached(both) or reached_values(both)):
+    if not (reached_output(both) or reached_values(both)):
         return found
     other_input = _Mixed.of(changed, mixed)
-    if reached(_Mixed.of(runs, results)):
+    if reached_output(_Mixed.of(runs, results)):
         found.add(BEHIND)
     if reached_values(other_input):
         found.add(BEFORE)
     beside = other_input
-    if plain.returned and reached(beside):
+    if plain.returned and reached_output(beside):
         beside = _Mixed.of(replace(changed, fixed=plain.returned), mixed)
-    if reached(beside):
+    if reached_output(beside):
         found.add(BESIDE)
     return found
 

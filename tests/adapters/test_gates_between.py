@@ -1,0 +1,131 @@
+"""T holds two mixings with a gate between them, in whatever order a layer computes what they multiply."""
+
+from itertools import permutations
+
+import pytest
+import torch
+from torch import nn
+
+import statesize as ss
+
+WIDTH, LENGTH = 6, 23
+IDS = torch.arange(LENGTH)[None]
+LAG = torch.arange(LENGTH)[:, None] - torch.arange(LENGTH)
+FAST, SLOW = ((rate ** LAG.clamp(min=0).double()).tril() for rate in (0.5, 0.9))
+
+
+class Streams(nn.Module):
+    """Streams of one input by projections that run in a given order of lines, perhaps behind a short convolution."""
+
+    def __init__(self, order, taps=1):
+        super().__init__()
+        self.order, self.taps = order, nn.Parameter(torch.rand(taps, 1))
+        self.projections, self.output = (
+            nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(3)),
+            nn.Linear(WIDTH, WIDTH),
+        )
+
+    def streams(self, hidden):
+        padded = nn.functional.pad(hidden, (0, 0, len(self.taps) - 1, 0))
+        if len(self.taps) > 1:
+            hidden = sum(padded[:, tap : tap + hidden.shape[1]] * weight for tap, weight in enumerate(self.taps))
+        made = {index: self.projections[index](hidden) for index in self.order}
+        return [made[index] for index in range(3)]
+
+    def forward(self, hidden):
+        return self.output(self.mixed(*self.streams(hidden)))
+
+    def definition(self, hidden):
+        first, second, third = (stream.mT for stream in self.streams(hidden))
+        return self.t_of(first, second, third)
+
+
+class GateBetween(Streams):
+    def mixed(self, values, gate, _):
+        return SLOW.to(values) @ ((FAST.to(values) @ values) * gate.sigmoid())
+
+    def t_of(self, values, gate, _):
+        return SLOW @ torch.diag_embed(gate.sigmoid()) @ FAST
+
+
+class HyenaOfOrderThree(Streams):
+    def mixed(self, values, gate, other):
+        return SLOW.to(values) @ ((FAST.to(values) @ (values * other)) * gate)
+
+    def t_of(self, values, gate, other):
+        return SLOW @ torch.diag_embed(gate) @ FAST
+
+
+class H3(Streams):
+    """The keys are mixed first, and multiply the values."""
+
+    def mixed(self, values, keys, query):
+        return (SLOW.to(values) @ (values * (FAST.to(values) @ keys))) * query
+
+    def t_of(self, values, keys, query):
+        return SLOW @ torch.diag_embed(values) @ FAST
+
+
+class GateBehindAll(GateBetween):
+    """The gate is computed where it is used, behind the first mixing."""
+
+    def forward(self, hidden):
+        values = FAST.to(hidden) @ self.projections[0](hidden)
+        values = values * self.projections[1](hidden).sigmoid()
+        return self.output(SLOW.to(hidden) @ values)
+
+
+class Activated(Streams):
+    """What lies between the mixings is not linear: no T holds both."""
+
+    def mixed(self, values, gate, _):
+        return SLOW.to(values) @ (nn.functional.silu(FAST.to(values) @ values) * gate)
+
+
+class AttentionOfMixed(Streams):
+    """Values that are mixed to the end of the text and normalised before attention."""
+
+    def mixed(self, values, query, key):
+        hidden_from = torch.ones(len(LAG), len(LAG), dtype=torch.bool).triu(1)
+        maps = (query @ key.mT).masked_fill(hidden_from, -torch.inf).softmax(-1)
+        return maps @ nn.functional.rms_norm(SLOW.to(values) @ values, (WIDTH,))
+
+
+class Bilinear(Streams):
+    """Each stream is mixed, and weighs the other."""
+
+    def mixed(self, values, keys, _):
+        return (SLOW.to(values) @ values) * (FAST.to(values) @ keys)
+
+
+def model_of(layer):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Embedding(LENGTH, WIDTH), layer())
+
+
+@pytest.mark.parametrize("taps", [1, 3])
+@pytest.mark.parametrize("order", list(permutations(range(3))), ids=str)
+@pytest.mark.parametrize("layer", [GateBetween, HyenaOfOrderThree, H3])
+def test_t_holds_all_mixings(layer, order, taps):
+    model = model_of(lambda: layer(order, taps))
+    (found,) = ss.capture(model, IDS)
+    with torch.no_grad():
+        expected = model.double()[1].definition(model[0](IDS))
+    torch.testing.assert_close(found.operator.dense(), expected, rtol=0, atol=1e-12)
+    assert ("T is without a mixing of 3 positions before it" in found.note) == (taps > 1)
+
+
+def test_a_gate_that_is_computed_last():
+    model = model_of(lambda: GateBehindAll(range(3)))
+    (found,) = ss.capture(model, IDS)
+    with torch.no_grad():
+        expected = model.double()[1].definition(model[0](IDS))
+    torch.testing.assert_close(found.operator.dense(), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(2))), ids=str)
+@pytest.mark.parametrize("layer", [Activated, AttentionOfMixed, Bilinear])
+def test_no_t_leaves_out_a_mixing_that_reaches_as_far(layer, order):
+    (found,) = ss.capture(model_of(lambda: layer((*order, 2))), IDS)
+    assert found.kind == "derivative"
