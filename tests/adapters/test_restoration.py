@@ -3,11 +3,14 @@
 import copy
 import itertools
 import os
+import random
 import signal
 import sys
 import threading
 import time
+from collections import deque
 
+import numpy as np
 import pytest
 import torch
 import transformers.masking_utils
@@ -185,3 +188,53 @@ def test_gradients_are_on_after_an_interrupt_inside_the_entry_of_no_grad(functio
         with pytest.raises(KeyboardInterrupt):
             run(at)
         assert torch.is_grad_enabled()
+
+
+class Remembering(torch.nn.Module):
+    """A layer that prepares itself in its first forward, draws numbers, and notes in containers what it has seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.values, self.ready, self.stage, self.table = torch.nn.Linear(4, 4), False, "new", None
+        self.register_buffer("scale", torch.zeros(()))
+        self.own, self.of_python = torch.Generator(), random.Random(0)  # noqa: S311
+        self.of_numpy = np.random.default_rng(0)
+        self.losses, self.seen, self.kinds = [], {"means": [torch.zeros(1)], "calls": 0}, {"none"}
+        self.last = deque([0], maxlen=3)
+
+    def forward(self, hidden):
+        if not self.ready:
+            self.scale.copy_(self.values.weight.std())
+            self.ready, self.stage, self.table = True, "ready", torch.ones(4)
+        torch.rand(1, generator=self.own), self.of_python.random(), self.of_numpy.random()
+        random.random(), np.random.random(), torch.rand(1)  # noqa: S311, NPY002
+        self.losses.append(hidden.mean())
+        self.seen["means"][0].add_(1)
+        self.seen["means"].append(hidden.mean())
+        self.seen["calls"] += 1
+        self.kinds.add("called")
+        self.last.append(1)
+        return (self.values(hidden) * self.table * self.scale).cumsum(1)
+
+    def state(self):
+        generators = self.own.get_state().tolist(), self.of_python.getstate(), self.of_numpy.bit_generator.state
+        flags = self.ready, self.stage, self.table, float(self.scale)
+        containers = list(self.losses), copy.deepcopy(self.seen), set(self.kinds), list(self.last)
+        of_numpy = np.random.get_state()[1].tolist()  # noqa: NPY002
+        process = random.getstate(), of_numpy, torch.get_rng_state().tolist()
+        return flags, containers, generators, process
+
+
+def test_what_a_forward_notes_and_draws_is_as_before():
+    layer, hidden = Remembering(), torch.randn(1, 12, 4, generator=torch.Generator().manual_seed(0))
+    before, held = layer.state(), (layer.losses, layer.seen["means"])
+    first = ss.profile(layer, hidden)
+    assert layer.state() == before
+    assert held[0] is layer.losses
+    assert held[1] is layer.seen["means"]
+    with torch.no_grad():
+        layer(hidden)
+    after = layer.state()
+    again = ss.profile(layer, hidden)
+    assert layer.state() == after != before
+    assert str(first) == str(again)

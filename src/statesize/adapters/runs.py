@@ -6,15 +6,19 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
+import random
 import sys
 import threading
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from traceback import walk_tb
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn, overrides
 from torch.utils import _python_dispatch
@@ -36,7 +40,11 @@ _functions: Any = overrides
 _dispatch: Any = _python_dispatch
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _HOW_HOOKS_RUN = ("_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs")
-_PLAIN = frozenset({type(None), int, float})
+_PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})
+_CONTAINERS = frozenset({list, dict, set, deque, OrderedDict, defaultdict, Counter})
+_RANDOM = (torch.Generator, random.Random, np.random.Generator)  # noqa: S311
+# What every module has is put back by other ways; hooks that transformers hangs once stay, and so its flag for them.
+_PUT_BACK_ELSEWHERE = {*vars(nn.Module()), "_output_capturing_hooks_installed"}
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
 _SWITCHES: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
     (torch.is_grad_enabled, torch.set_grad_enabled),
@@ -194,19 +202,43 @@ class _Before:
             for module in self.runs.modules()
         ]
         self.hooks = [{key for kind in _HOOKS for key in vars(module)[kind]} for module, *_ in self.modules]
-        # RecurrentGemma keeps its last states in attributes, a layer of one's own a running mean in a buffer.
-        buffers: dict[Any, None] = dict.fromkeys(
-            one for *_, held, _ in self.modules for one in held["_buffers"].values() if one is not None
-        )
-        self.contents = [(one, one._version, one.clone()) for one in buffers if not one.is_inference()]
+        # RecurrentGemma keeps its last states in attributes, a layer of one's own a running mean in a buffer, or what
+        # it has seen in a list.
+        self.containers, tensors, generators = dict[int, tuple[Any, Any]](), dict[Tensor, None](), dict[Any, None]()
+        waiting: list[Any] = [one for *_, held, attributes in self.modules for one in (held["_buffers"], attributes)]
+        while waiting:
+            container = waiting.pop()
+            values: Iterable[Any] = cast("Any", container.values() if isinstance(container, dict) else container)
+            for value in values:
+                if isinstance(value, Tensor):
+                    tensors[value] = None
+                elif type(value) in _CONTAINERS and id(value) not in self.containers:
+                    self.containers[id(value)] = value, copy.copy(value)
+                    waiting.append(value)
+                elif isinstance(value, _RANDOM):
+                    generators[value] = None
+        self.contents = [(one, one._version, one.clone()) for one in tensors if not one.is_inference()]
         self.replacements = replacements()
         self.modes = _functions._get_current_function_mode_stack(), len(_dispatch._get_current_dispatch_mode_stack())
         flags: dict[str, bool] = _dispatch.__dict__
         self.dispatching = {name: flag for name, flag in flags.items() if name.startswith("_is_in_")}
         self.switches = [read() for read, _ in _SWITCHES]
         self.device = device_of(model)
-        on_gpu = self.device.type == "cuda"
-        self.random = torch.get_rng_state(), torch.cuda.get_rng_state(self.device) if on_gpu else None
+        self.random: list[tuple[Callable[[Any], object], Any]] = [
+            (torch.set_rng_state, torch.get_rng_state()),
+            (random.setstate, random.getstate()),
+            (np.random.set_state, np.random.get_state()),  # noqa: NPY002
+        ]
+        if self.device.type == "cuda":
+            state = torch.cuda.get_rng_state(self.device)
+            self.random.append((partial(torch.cuda.set_rng_state, device=self.device), state))
+        for one in generators:
+            if isinstance(one, torch.Generator):
+                self.random.append((one.set_state, one.get_state()))
+            elif isinstance(one, np.random.Generator):
+                self.random.append((partial(setattr, one.bit_generator, "state"), one.bit_generator.state))
+            else:
+                self.random.append((one.setstate, one.getstate()))
         self.nesting = _autocast_nesting()
         # Without this module nothing has been compiled, and importing it takes a second.
         self.compiler: Any = sys.modules.get("torch._dynamo.eval_frame")
@@ -257,9 +289,8 @@ class _Before:
                 torch.autocast_decrement_nesting()
             if not self.nesting:
                 torch.clear_autocast_cache()
-            torch.set_rng_state(self.random[0])
-            if self.random[1] is not None:
-                torch.cuda.set_rng_state(self.random[1], self.device)
+            for put, state in self.random:
+                put(state)
             put_back(self.replacements)
             if self.shards is not None:
                 self.shards.put_back()
@@ -272,10 +303,13 @@ class _Before:
                 # One flag per module: model.train(True) would also switch on parts that were frozen in eval mode.
                 module.training = training
                 _remove_hooks(module, hooks)
+            for container, content in self.containers.values():
+                container.clear()
+                (container.extend if isinstance(container, list | deque) else container.update)(content)
             with torch.no_grad():
-                for buffer, version, content in self.contents:
-                    if buffer._version != version:
-                        buffer.copy_(content)
+                for tensor, version, content in self.contents:
+                    if tensor._version != version:
+                        tensor.copy_(content)
             for (current, put), value in zip(_SWITCHES, self.switches, strict=True):
                 if current() != value:
                     put(value)
@@ -291,8 +325,9 @@ class _Before:
 
 def _attributes(module: nn.Module) -> dict[str, object]:
     """Attributes in which modules keep something from run to run, such as rotary frequencies or a number of calls."""
-    held = vars(module).items()
-    return {name: value for name, value in held if type(value) in _PLAIN or isinstance(value, Tensor)}
+    held = ((name, value) for name, value in vars(module).items() if name not in _PUT_BACK_ELSEWHERE)
+    plain, other = _PLAIN | _CONTAINERS, (Tensor, *_RANDOM)
+    return {name: value for name, value in held if type(value) in plain or isinstance(value, other)}
 
 
 def _remove_hooks(module: nn.Module, before: Collection[int]) -> None:
