@@ -122,6 +122,20 @@ def test_compress_and_what_is_saved(model, tmp_path):
     assert json.loads((tmp_path / "half" / "compression.json").read_text()) == found.to_dict()
 
 
+@pytest.mark.parametrize("kind", [KeptBasis, BalancedBasis])
+@pytest.mark.parametrize("part", ["A_log", "embeddings"])
+def test_each_weight_keeps_its_dtype(part, kind):
+    model, ids = made(mamba2).bfloat16(), torch.arange(16)[None]
+    for name, weight in model.named_parameters():
+        weight.data = weight.float() if part in name else weight
+    cut = smaller_state_space(model, bases_at(model, ids, kind), 4)
+    dtypes = {name: weight.dtype for name, weight in cut.named_parameters()}
+    assert dtypes.items() >= {name: weight.dtype for name, weight in model.named_parameters()}.items()
+    assert {dtypes[name] for name in dtypes if name.endswith("_map")} <= {torch.bfloat16}
+    for block, small in zip(model.backbone.layers, cut.backbone.layers, strict=True):
+        assert torch.equal(block.mixer.A_log, small.mixer.A_log)
+
+
 def test_what_cannot_be_is_refused(model):
     for given, said in (
         ({"int8": True}, "int8 must be left out for a model of transformers"),

@@ -112,10 +112,12 @@ def with_changes(weights: Weights, module: str, change: Callable[[Weights], Weig
 
 
 def rebuilt(make: Callable[[], _Model], weights: Weights) -> _Model:
-    """A new model with these weights, on their device, in their dtype and in evaluation mode."""
-    first = next(iter(weights.values()))
+    """A new model with these weights, on their device, each in its dtype, and in evaluation mode."""
     with torch.random.fork_rng(devices=[]):
-        model = make().to(first.device, first.dtype)
+        model = make().to(next(iter(weights.values())).device)
+    # Mamba-2 keeps its decays in float32 beside weights in bfloat16.
+    for name, own in cast("Weights", model.state_dict(keep_vars=True)).items():
+        own.data = own.data.to(weights[name].dtype)
     model.load_state_dict(dict(weights))
     return model.eval()
 
@@ -142,7 +144,8 @@ def _gla(weights: Weights, cuts: Sequence[StateCut]) -> dict[str, Tensor]:
     by_row = ("k_proj.weight", "k_conv1d.weight", "k_conv1d.bias", "gk_proj.1.weight", "gk_proj.1.bias")
     changed = {name: weights[name][rows] for name in by_row if name in weights}
     if "q_conv1d.weight" in weights:
-        # Kernels divide queries by the root of their size; here the norm of the outputs makes up for the change.
+        # Kernels divide queries by the root of their size; here the norm of the outputs makes up for the change, where
+        # its eps is small beside them.
         of_queries = ("q_proj.weight", "q_conv1d.weight", "q_conv1d.bias")
         return changed | {name: weights[name][rows] for name in of_queries if name in weights}
     queries = weights["q_proj.weight"].view(len(cuts), n, -1)
@@ -160,7 +163,12 @@ def smaller_gated_deltanet(model: Any, bases: Bases, states: int) -> Any:
 
 def _with_maps(kind: Any, model: Any, maps: Mapping[str, Sequence[Tensor | None]]) -> Any:
     """A model of a class whose layers have maps (n, r) of their groups beside the same weights."""
-    stacks = {name: torch.stack(cast("list[Tensor]", own)) for name, own in maps.items()}
+    stacks = dict[str, Tensor]()
+    for name, own in maps.items():
+        # They multiply what the projections of the layer return.
+        layer = cast("nn.Module", model.get_submodule(name.rpartition(".")[0]))
+        projection = next(weight for weight in layer.parameters() if weight.ndim == 2)
+        stacks[name] = torch.stack(cast("list[Tensor]", own)).to(projection.dtype)
     states = next(iter(stacks.values())).shape[-1]
     same = {key: value for key, value in model.config.to_dict().items() if key not in ("model_type", "architectures")}
     return rebuilt(lambda: kind(kind.config_class(**same, projected_size=states)), {**model.state_dict(), **stacks})
