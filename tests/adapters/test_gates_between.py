@@ -75,6 +75,20 @@ class GateBehindAll(GateBetween):
         return self.output(SLOW.to(hidden) @ values)
 
 
+class GatedInput(Streams):
+    """What is mixed is the input itself, which makes its gate too, as in a layer of RG-LRU."""
+
+    def streams(self, hidden):
+        _, gate, other = super().streams(hidden)
+        return hidden, gate, other
+
+    def mixed(self, values, gate, other):
+        return SLOW.to(values) @ (values * (gate.sigmoid() * (1 + other.square()).sqrt()))
+
+    def t_of(self, values, gate, other):
+        return SLOW.expand(1, 1, -1, -1)
+
+
 class Activated(Streams):
     """What lies between the mixings is not linear: no T holds both."""
 
@@ -116,8 +130,9 @@ def test_t_holds_all_mixings(layer, order, taps):
     assert ("T is without a mixing of 3 positions before it" in found.note) == (taps > 1)
 
 
-def test_a_gate_that_is_computed_last():
-    model = model_of(lambda: GateBehindAll(range(3)))
+@pytest.mark.parametrize("layer", [GateBehindAll, GatedInput])
+def test_a_gate_that_is_computed_last(layer):
+    model = model_of(lambda: layer(range(3)))
     (found,) = ss.capture(model, IDS)
     with torch.no_grad():
         expected = model.double()[1].definition(model[0](IDS))

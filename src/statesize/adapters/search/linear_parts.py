@@ -403,11 +403,26 @@ class _Search:
             followers = self._followers(first.source, others)
             apart = [mix for mix in others if mix not in followers]
             if not apart:
-                return first
+                return self._with_entering(first, followers)
             products = [mix for mix in self._followers(apart[0].source, others) if mix in followers]
             if not products:
                 return apart[-1]
             found = products
+
+    def _with_entering(self, first: Mix, followers: list[Mix]) -> Mix:
+        """In place of a gate its product with what enters, which is no source where it makes the gate too."""
+        entering = [
+            self.matrix(self.base, place) for place in self.answers if place.number < 0 or place == self.runs.entry
+        ]
+        values = [self.matrix(self.base, mix.source) for mix in (first, *followers)]
+        for number, mix in enumerate(followers, 1):
+            product = values[number]
+            limit = self.precision.rounding * float(product.abs().max())
+            for tensor in entering:
+                weighed = (gate * tensor for gate in values[:number] if gate.shape == tensor.shape == product.shape)
+                if any(bool(((product - one).abs() <= limit).all()) for one in weighed):
+                    return mix
+        return first
 
     @cached_property
     def _elsewhere(self) -> list[Callable[[Tensor], Tensor]]:
