@@ -538,8 +538,12 @@ def test_neighbours_lie_in_one_set():
     )
     together = [int(piece[0]) for part in (curves, choice, held_out) for piece in part]
     assert sorted(together) == [*range(0, 120, 10), 1000, 1010, 1020]
-    # The same text given several times is one unit.
-    assert {number for number, _ in three_sets([long, short[0], long], 10, 100, None, least=10)[2]} == {0}
+    # A text that is given several times is read once, and lies in one set.
+    repeated = three_sets([long, *short, long, *reversed(short)], 10, 100, None, least=10)
+    for some, again in zip(
+        (curves, choice, held_out), (*repeated[:2], [piece for _, piece in repeated[2]]), strict=True
+    ):
+        assert [one.tolist() for one in again] == [one.tolist() for one in some]
 
 
 @pytest.mark.parametrize(("least", "fewer"), [(9, ", or --max-tokens 9 (tokens=9)"), (10, "")])
@@ -553,9 +557,10 @@ def test_texts_that_are_too_short_are_refused_with_what_is_enough(least, fewer):
     assert str(refused.value) == f"{enough} 1 text of 10 or more, the longest of 59. Give more text{fewer}."
     # They hold 6 pieces together, but each text is too short to be parted.
     with pytest.raises(InputError, match=f"{enough} 2 texts of 10 or more, the longest of 30. Give more text."):
-        three_sets([torch.arange(30), torch.arange(30)], 10, 100, None, least=10)
+        three_sets([torch.arange(30), torch.arange(1, 31)], 10, 100, None, least=10)
     for texts, size in (([60], 10), ([10] * 3, 10), ([59], 9)):
-        assert all(three_sets([torch.arange(length) for length in texts], size, 100, None, least=least))
+        given = [torch.arange(length) + number for number, length in enumerate(texts)]
+        assert all(three_sets(given, size, 100, None, least=least))
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,12 @@ def three_sets(
     """Pieces of texts for curves, for the choice of budgets, and held out, with their text; neighbours in one set."""
     # least: The smallest size that may be advised.
     sets: tuple[list[tuple[int, Tensor]], ...] = ([], [], [])
-    longest, first = max(map(len, texts)), dict[bytes, int]()
+    longest, seen = max(map(len, texts)), set[bytes]()
     for number, text in enumerate(texts):
-        # The same text given several times is one unit.
-        number = first.setdefault(text.cpu().numpy().tobytes(), number)
+        # A text that is given several times would lie in several sets.
+        if (content := text.cpu().numpy().tobytes()) in seen:
+            continue
+        seen.add(content)
         found = begun_excerpts([text], size, len(text), tokenizer) if len(text) >= size else []
         pieces = [(number, piece) for piece in found]
         if len(pieces) >= FEWEST_PIECES:
