@@ -92,6 +92,16 @@ def test_a_step_that_fails_leaves_the_model_as_it_was(tmp_path):
     assert not any(part._forward_pre_hooks for part in module.modules())
 
 
+def test_an_epoch_that_the_module_ends_leaves_no_hooks(tmp_path):
+    class Ending(Causal):
+        def on_train_batch_start(self, batch, batch_idx):
+            return -1
+
+    module = Ending()
+    fit(module, texts(4), tmp_path, [RegularisationCallback(Regularisation(identity_weight=1.0))])
+    assert not any(part._forward_pre_hooks or part._forward_hooks for part in module.modules())
+
+
 def test_a_step_without_a_penalty_is_told_once_and_ends_no_training(tmp_path, caplog):
     callback = RegularisationCallback(Regularisation(utilisation_weight=1.0))
     trainer = fit(Causal(rate=1e30), texts(8), tmp_path, [callback])

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from oracles.recurrent_models import tiny_model
-from transformers import IntervalStrategy, Trainer, TrainerState, TrainingArguments
+from transformers import IntervalStrategy, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from statesize.errors import InputError, ModelError
 from statesize.integrations.probe import CONSOLE, RECORD, Probe
@@ -386,6 +386,79 @@ def test_a_forward_pass_that_fails_says_its_own_error(tmp_path):
     with model.model.register_forward_hook(fail), pytest.raises(ValueError, match=r"^out of range$"):
         given.train()
     assert not any(module._forward_pre_hooks for module in model.model.modules())
+
+
+class Interrupt(TrainerCallback):
+    """Ctrl-C in the second step, between forward passes or in one."""
+
+    def __init__(self, inside):
+        self.inside = inside
+
+    def on_step_begin(self, args, state, control, model, **kwargs):
+        if state.global_step == 1:
+            if not self.inside:
+                raise KeyboardInterrupt
+            model.model.register_forward_pre_hook(self.interrupt)
+
+    def interrupt(self, *_):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_an_interrupted_training_leaves_no_penalty_for_the_next_one(inside, tmp_path):
+    model, data = Causal(), texts(8)
+    given = trainer(model, data, tmp_path, [], max_steps=2, learning_rate=0.1)
+    given.add_callback(RegularisationCallback(given, Regularisation(identity_weight=5.0)))
+    given.add_callback(Interrupt(inside))
+    with pytest.raises(KeyboardInterrupt):
+        given.train()
+    for part in model.model.modules():
+        if inside and part is model.model:
+            part._forward_pre_hooks.clear()
+        assert not part._forward_pre_hooks
+        assert not part._forward_hooks
+    losses = []
+    for copied in (model, Causal()):
+        copied.load_state_dict(copy.deepcopy(model.state_dict()))
+        again = trainer(copied, data, tmp_path, [], max_steps=1, learning_rate=0.0)
+        losses.append(again.train().training_loss)
+    assert losses[0] == losses[1]
+    # The same Trainer adds its penalty once, and none without its callback.
+    fresh = trainer(model, data, tmp_path, [], max_steps=1, learning_rate=0.0)
+    fresh.add_callback(RegularisationCallback(fresh, Regularisation(identity_weight=5.0)))
+    regularised = fresh.train().training_loss
+    assert regularised > losses[0]
+    given.remove_callback(Interrupt)
+    given.args.max_steps, given.args.learning_rate, given.optimizer, given.lr_scheduler = 1, 0.0, None, None
+    assert given.train().training_loss == regularised
+    (entry,) = [entry for entry in given.state.log_history if "loss" in entry]
+    assert entry["regularisation"] == pytest.approx(regularised - losses[0], rel=1e-4)
+    given.remove_callback(RegularisationCallback)
+    assert given.train().training_loss == losses[0]
+
+
+def test_two_callbacks_are_both_added_and_both_taken_away(tmp_path):
+    model, data = Causal(), texts(8)
+    given = trainer(model, data, tmp_path, [], learning_rate=0.0)
+    alone = given.train().training_loss
+    regularisation = Regularisation(identity_weight=1.0)
+    for _ in range(2):
+        given.add_callback(RegularisationCallback(given, regularisation))
+    found = [given.train().training_loss - alone for _ in range(2)]
+    assert found[0] == found[1]
+    given.remove_callback(RegularisationCallback)
+    once = given.train().training_loss - alone
+    assert found[0] == pytest.approx(2 * once, rel=1e-4)
+    given.remove_callback(RegularisationCallback)
+    assert given.train().training_loss == alone
+    assert not model._forward_hooks
+
+
+def test_a_callback_of_another_trainer_is_refused(tmp_path):
+    first, second = (trainer(Causal(), texts(4), tmp_path, []) for _ in range(2))
+    second.add_callback(RegularisationCallback(first, Regularisation(identity_weight=1.0)))
+    with pytest.raises(InputError, match=r"^trainer must be the Trainer that the callback is added to, got another\."):
+        second.train()
 
 
 def test_other_processes_than_the_main_one_measure_nothing(tmp_path, monkeypatch):

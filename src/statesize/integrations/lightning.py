@@ -64,6 +64,10 @@ class RegularisationCallback(Callback):
         """Remove the hooks."""
         self._penalties.stop()
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remove the hooks of a batch that the module has skipped with the rest of its epoch."""
+        self._penalties.stop()
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Remove the hooks."""
         self._penalties.stop()

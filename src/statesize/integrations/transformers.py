@@ -22,7 +22,7 @@ from transformers.trainer_callback import (
 from transformers.training_args import TrainingArguments
 
 from statesize.check import require_kind
-from statesize.errors import ModelError
+from statesize.errors import InputError, ModelError
 from statesize.integrations.probe import CONSOLE, PREFIX, RECORD, Probe, Probing, probe_of
 from statesize.integrations.regularisation import Penalties, Regularisation
 from statesize.texts.inputs import Inputs
@@ -67,7 +67,8 @@ class _LossEntry(TrainerCallback):
 class RegularisationCallback(_LossEntry):
     """Adds a `Regularisation` to the loss that the model returns in training.
 
-    A hook on the model records its mixers during the forward pass and adds the penalty to the `loss` of its output.
+    While the Trainer computes a loss, a hook on the model records its mixers during the forward pass and adds the
+    penalty to the `loss` of its output. Between steps, and after an error, there is no hook.
     Accumulation, mixed precision, clipping and distributed training therefore treat the sum as they treat the loss
     alone. If the model divides the loss by the targets of all accumulated batches (`num_items_in_batch`), the penalty
     of a batch is weighted by its share of these targets. Evaluation adds nothing. The mean penalty stands as
@@ -88,7 +89,8 @@ class RegularisationCallback(_LossEntry):
     def __init__(self, trainer: Trainer, regularisation: Regularisation, seed: int = 0) -> None:
         require_kind("trainer", trainer, Trainer, "the Trainer of the callback")
         self.trainer, self._penalties = trainer, Penalties(regularisation, seed)
-        self._hooks, self._logged = ExitStack(), list[Tensor]()
+        self._logged = list[Tensor]()
+        self._wrapper: partial[Any] | None = None  # of the Trainer's `compute_loss`
 
     def __repr__(self) -> str:
         return self._penalties.described("penalties: beside each logged loss", _NEXT)
@@ -96,13 +98,18 @@ class RegularisationCallback(_LossEntry):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Add hooks to the model."""
-        self._go_first()
-        model = cast("nn.Module", kwargs["model"])
-        # A failed run may have left hooks.
-        self._hooks.close()
-        self._hooks.callback(model.register_forward_pre_hook(self._enter).remove)
-        self._hooks.callback(model.register_forward_hook(self._leave, with_kwargs=True, always_call=True).remove)
+        """Wrap the Trainer's `compute_loss`, unless a failed training has left it wrapped."""
+        if self not in self._go_first():
+            raise InputError(
+                "trainer must be the Trainer that the callback is added to, got another. Give "
+                "RegularisationCallback(trainer, regularisation) to trainer.add_callback of the same trainer."
+            )
+        self._model = cast("nn.Module", kwargs["model"])
+        self._logged.clear()
+        if self._wrapper is None:
+            trainer = cast("Trainer", self.trainer)
+            self._wrapper = partial(self._compute_loss, trainer, trainer.compute_loss)
+            vars(trainer)["compute_loss"] = self._wrapper
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -118,8 +125,20 @@ class RegularisationCallback(_LossEntry):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Remove the hooks."""
-        self._hooks.close()
+        """Put `compute_loss` back, unless something else has wrapped it since."""
+        attributes = vars(self.trainer)
+        if self._wrapper is not None and attributes.get("compute_loss") is self._wrapper:
+            attributes["compute_loss"], self._wrapper = self._wrapper.args[1], None
+
+    def _compute_loss(self, trainer: Trainer, compute_loss: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What `compute_loss` returns, with the penalty in the loss of the model."""
+        with ExitStack() as hooks:
+            # The callback may have been removed since.
+            if self in cast("list[Any]", trainer.callback_handler.callbacks):
+                hooks.callback(self._penalties.stop)
+                hooks.callback(self._model.register_forward_pre_hook(self._enter).remove)
+                hooks.callback(self._model.register_forward_hook(self._leave, with_kwargs=True).remove)
+            return compute_loss(*args, **kwargs)
 
     def _enter(self, model: nn.Module, args: tuple[Any, ...]) -> None:
         if model.training and torch.is_grad_enabled():
@@ -127,8 +146,7 @@ class RegularisationCallback(_LossEntry):
 
     def _leave(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> object:
         self._penalties.stop()
-        # Without an output the forward pass has failed.
-        if output is None or not (model.training and torch.is_grad_enabled()):
+        if not (model.training and torch.is_grad_enabled()):
             return None
         values = cast("MutableMapping[str, Any]", output if isinstance(output, MutableMapping) else {})
         loss: object = values.get("loss")
