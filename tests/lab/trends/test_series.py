@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.tasks.text import train_tokenizer
 from statesize.lab.trends.checkpoints import Checkpoint, find_checkpoints, read_log
 from statesize.lab.trends.points import Point
+from statesize.models.load import load_model
 from statesize.parallel.ray import RayCluster
 
 IDS = [list(range(first, first + 24)) for first in (2, 12, 30, 40)] + [[7, 9] * 12]
@@ -140,6 +142,60 @@ def test_finished_checkpoints_are_kept_until_they_change(run, tmp_path):
     told.clear()
     ss.lab.series(run, IDS[:1], output=kept, settings=ss.Settings(positions=[3]), on_progress=tell)
     assert not any("kept" in what for what in told)
+
+
+def test_a_checkpoint_that_is_a_file_is_known_by_its_content(run, tmp_path, monkeypatch):
+    def load(name, **options):
+        return load_model(Path(name).read_text(encoding="utf-8"), **options)
+
+    monkeypatch.setattr(ss.lab.trends.series, "load_model", load)
+    files, kept, told = [tmp_path / "a.gguf", tmp_path / "b.gguf"], tmp_path / "points", []
+    for file, step in zip(files, ("step-0", "step-100"), strict=True):
+        file.write_text(str(run / step), encoding="utf-8")
+    first = measured(files, IDS[:1], output=kept)
+    files[0].write_text(str(run / "step-100"), encoding="utf-8")
+    again = ss.lab.series(files, IDS[:1], output=kept, on_progress=lambda *what: told.append(what[2]))
+    assert told == ["a.gguf, 1 of 2", "b.gguf kept, 2 of 2"]
+    assert first.values()[0] != again.values()[0]
+    assert again.values()[0] == again.values()[1]
+
+
+def test_a_model_of_the_hub_is_known_by_the_commit_of_main(tmp_path, monkeypatch):
+    hub, kept, told = tmp_path / "hub", tmp_path / "points", []
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
+    monkeypatch.setattr(ss.lab.trends.series, "load_model", lambda name, **options: load_model(seeds[name], **options))
+
+    def publish(name, commit):
+        folder = hub / f"models--org--{name}"
+        write(folder / "snapshots" / commit, seed=int(commit[0]))
+        (folder / "refs").mkdir(exist_ok=True)
+        (folder / "refs" / "main").write_text(commit)
+        return str(folder / "snapshots" / commit)
+
+    seeds = {f"org/{name}": publish(name, commit * 40) for name, commit in (("a", "1"), ("b", "2"))}
+    first = measured(list(seeds), IDS[:1], output=kept)
+    seeds["org/b"] = publish("b", "3" * 40)
+    again = ss.lab.series(list(seeds), IDS[:1], output=kept, on_progress=lambda *what: told.append(what[2]))
+    assert told == ["a kept, 1 of 2", "b, 2 of 2"]
+    assert first.values()[1] != again.values()[1]
+
+
+def test_a_checkpoint_that_is_written_while_it_is_measured_is_left_out_and_not_kept(run, tmp_path, monkeypatch):
+    kept, measure, weights = tmp_path / "points", Point.measured, []
+
+    def overwritten(model, *rest):
+        write(run / "step-100", seed=len(weights))
+        weights.append(model)
+        return measure(model, *rest)
+
+    monkeypatch.setattr(Point, "measured", overwritten)
+    found = measured(run, IDS[:1], output=kept)
+    assert found.names == ("step-0", "step-1000")
+    assert found.skipped == {"step-100": "Its files changed while it was measured. Measure it again."}
+    monkeypatch.undo()
+    again = measured(run, IDS[:1], output=kept)
+    assert again.skipped == {}
+    assert (again.values() == measured(run, IDS[:1]).values()).all()
 
 
 @pytest.mark.slow

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from statesize.check import refuse
 from statesize.errors import FileError, InputError
-from statesize.io.files import os_errors, parse_json, require_regular
+from statesize.io.files import parse_json, require_regular
 from statesize.measurement.chart import evenly_spread
+from statesize.models.stored import stored_sha256
 
 # "step-000250" of statesize, "checkpoint-500" of a Trainer, "step1000" and "stage1-step1000-tokens5B" of the hub.
 _STEP, _END = re.compile(r"step[-_]?(\d+)", re.IGNORECASE), re.compile(r"(\d+)$")
@@ -41,6 +42,11 @@ class Checkpoint:
 
     def __str__(self) -> str:
         return self.name
+
+    @cached_property
+    def sha256(self) -> str | None:
+        """A digest of its files as they are when it is first asked for; None where it is no folder or file."""
+        return stored_sha256(self.model)
 
     @property
     def folder(self) -> Path | None:
@@ -143,24 +149,3 @@ def _flat(row: dict[str, Any], above: str = "") -> Iterator[tuple[str, float]]:
             yield from _flat(cast("dict[str, Any]", value), f"{above}{name.replace('_', ' ')} ")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield above + name.replace("_", " "), float(value)
-
-
-# What a model is read from; the log of a training or the state of its optimizer has another suffix.
-_DIGESTED = frozenset(".json .safetensors .bin .pt .pth .model .txt .jinja .py".split())
-
-
-def folder_sha256(folder: Path) -> str:
-    """SHA-256 of the names and contents of the files that the model of a folder is read from."""
-    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.suffix in _DIGESTED}
-    # The tokenizer of a training is beside the folders of its models.
-    beside = folder.absolute().parent / "tokenizer.json"
-    if beside.is_file():
-        files.setdefault(beside.name, beside)
-    with os_errors(f"cannot read {folder}"):
-        digests = [f"{name} {_file_sha256(file)}" for name, file in sorted(files.items()) if file.is_file()]
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
-
-
-def _file_sha256(path: Path) -> str:
-    with require_regular(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from statesize.errors import FileError, InputError, ModelError, StatesizeError
 from statesize.lab.trends.changes import Series
-from statesize.lab.trends.checkpoints import Checkpoint, Log, find_checkpoints, find_log, folder_sha256, read_log
+from statesize.lab.trends.checkpoints import Checkpoint, Log, find_checkpoints, find_log, read_log
 from statesize.lab.trends.points import Point, measure_points, point_facts, point_key
 from statesize.measurement.settings import VARIANT, Settings
 from statesize.models.hub import commit
@@ -119,16 +119,19 @@ class CheckpointWork:
         size, largest = vocabulary_size(loaded.model), max(int(ids.max()) for ids in self.texts)
         if size is not None and largest >= size:
             raise ModelError(f"It has {size} tokens, and the texts hold the id {largest}.")
-        yield Point.measured(loaded.model, self.texts, self.settings)
+        point = Point.measured(loaded.model, self.texts, self.settings)
+        # Its digest is from before it was loaded.
+        if checkpoint.sha256 != replace(checkpoint).sha256:
+            raise ModelError("Its files changed while it was measured. Measure it again.")
+        yield point
 
     def key(self, checkpoint: Checkpoint) -> str:
         """The name of its point, with a digest of all that is known before it is loaded."""
         # The commit, where the hub's cache knows it.
-        known = commit(checkpoint.model, checkpoint.revision or "main") if checkpoint.revision else None
-        named = [checkpoint.model, checkpoint.revision, known]
+        named = [checkpoint.model, checkpoint.revision, commit(checkpoint.model, checkpoint.revision or "main")]
         return point_key(
             checkpoint.name,
-            model=folder_sha256(checkpoint.folder) if checkpoint.folder else named,
+            model=checkpoint.sha256 or named,
             tokens=tokens_sha256(self.texts),
             loading=self.loading,
             asked=asdict(self.settings),
