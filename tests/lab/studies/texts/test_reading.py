@@ -9,9 +9,14 @@ import torch
 from statesize.errors import FileError, InputError
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
+from statesize.lab.mixers.checkpoint import save_weights
 from statesize.lab.studies.delimiters import STUDY
+from statesize.lab.studies.engine.run import run_study
+from statesize.lab.studies.texts import reading
 from statesize.lab.studies.texts.documents import default_texts, rebinding_task
 from statesize.lab.tasks import build_task
+from statesize.models.files import write_tokenizer
+from statesize.models.load import load_model
 
 
 def test_folders_of_one_name_go_by_their_whole_paths(tmp_path):
@@ -84,3 +89,49 @@ def test_a_folder_says_itself_what_it_was_trained_on(tmp_path):
     record.write_text('{"task": {"name": "rebinding", "keys": "many"}}', encoding="utf-8")
     with pytest.raises(FileError, match="no settings of re-binding recall"):
         default_texts(str(tmp_path))
+
+
+def test_a_second_run_in_a_process_reads_the_weights_and_the_text_as_they_are_then(tmp_path):
+    folder, text = tmp_path / "model", tmp_path / "text.txt"
+
+    def write(scale, values):
+        loaded = zoo.load("recall-la")
+        weights = {name: scale * weight for name, weight in loaded[0].state_dict().items()}
+        save_weights(loaded[0].config, weights, folder)
+        write_tokenizer(folder, loaded[1])
+        documents = (" ".join(f"k{key} v{(row * values + key) % 10}" for key in range(7)) for row in range(40))
+        text.write_text("\n\n".join(documents), encoding="utf-8")
+
+    def depths(grid, name):
+        figures = run_study(STUDY, grid, tmp_path / name).conclusion.figures
+        return {name: value for name, value in figures.items() if name.endswith("_depth")}
+
+    tables = f"models = ['{folder}']\n[reading]\ndocuments = 12\nchannels = 2\ntext = '{text}'"
+    write(1.0, 3)
+    grid = STUDY.parse(tables)
+    first = depths(grid, "first")
+    write(0.5, 3)
+    other_weights = depths(grid, "weights")
+    assert other_weights != first
+    assert other_weights == depths(STUDY.parse(tables), "weights again")
+    write(0.5, 1)
+    other_text = depths(grid, "text")
+    assert other_text != other_weights
+    write(1.0, 3)
+    assert depths(grid, "as at first") == first
+
+
+def test_a_model_that_is_written_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    folder, (model, tokenizer) = tmp_path / "model", zoo.load("recall-la")
+    save_weights(model.config, model.state_dict(), folder)
+    write_tokenizer(folder, tokenizer)
+    (run, *_) = STUDY.parse(f"models = ['{folder}']").runs
+
+    def load(name, **options):
+        loaded = load_model(name, **options)
+        save_weights(model.config, {name: 2 * weight for name, weight in model.state_dict().items()}, folder)
+        return loaded
+
+    monkeypatch.setattr(reading, "load_model", load)
+    with pytest.raises(FileError, match=r"model must stay the same while it is read, got other content\."):
+        run.load()

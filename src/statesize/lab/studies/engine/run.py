@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -68,8 +68,10 @@ def run_study(
     started, parts = time.perf_counter(), finished_runs(folder)
     rows, failures = dict[str, list[Row]](), list[Done[Run, list[Row]]]()
     _refuse_another_study(study.name, folder)
+    # A run keeps its key, and the files that it depends on may have changed since an earlier start.
+    runs = [replace(one) for one in grid.runs]
     with parts_writer(folder, _OWN), crew(partial(_working, study.carry_out)) as executor:
-        for done in run(grid.runs, executor, parts, attrgetter("key")):
+        for done in run(runs, executor, parts, attrgetter("key")):
             if done.error is None:
                 rows[done.task.key] = done.get()
             else:
@@ -82,7 +84,7 @@ def run_study(
                 f"{len(failures)} of {counted(len(grid.runs), 'run')} failed, the first ({first.task.label}) because "
                 f"{first.error}. The others are kept: the same command does only what is missing"
             )
-        ordered = [row for one in grid.runs for row in rows[one.key]]
+        ordered = [row for one in runs for row in rows[one.key]]
         replace_file(folder / TABLE, table_content(ordered))
         conclusion = study.conclude(ordered, grid.metric, grid.claim)
         write_page(conclusion, study.charts(ordered, grid.metric), ordered, folder, command)

@@ -13,7 +13,7 @@ from typing import Literal
 from torch import nn
 
 from statesize.check import refuse, require_count, require_kind
-from statesize.errors import InputError
+from statesize.errors import FileError, InputError
 from statesize.io.files import digest
 from statesize.io.text import printable
 from statesize.lab import zoo
@@ -23,7 +23,9 @@ from statesize.lab.studies.texts.dips import CLAIM_METRIC, measure_dips
 from statesize.lab.studies.texts.documents import DocumentCorpus, default_texts, make_corpus, read_texts
 from statesize.lab.studies.texts.responses import METRICS, RELATIVE_TOLERANCE, TOLERANCE
 from statesize.lab.studies.texts.sequences import Windows, choose_windows
+from statesize.models.hub import commit
 from statesize.models.load import load_model, load_tokenizer, model_facts
+from statesize.models.stored import file_sha256, stored_sha256
 from statesize.texts.inputs import tokens_sha256
 
 SCHEMA = 2
@@ -131,13 +133,18 @@ class TextRun:
         }
         return digest(json.dumps(facts, sort_keys=True, default=repr).encode())
 
+    @cached_property
+    def content(self) -> tuple[str, str]:
+        """What model and text are known by, as they are when it is first asked for."""
+        return _content(self.model, self.reading)
+
     def load(self) -> nn.Module:
         """The model."""
-        return _model(self.model, self.reading)
+        return _model(self.model, self.reading, self.content)
 
     def corpus(self) -> DocumentCorpus:
         """What it reads."""
-        return _corpus(self.model, self.reading)
+        return _corpus(self.model, self.reading, self.content)
 
     def dips(self) -> Iterator[Row]:
         """The rows of its dips at delimiters."""
@@ -147,14 +154,29 @@ class TextRun:
             yield {**named, **vars(dip)}
 
 
+def _content(model: str, reading: Reading) -> tuple[str, str]:
+    """Digests of the files of a model and of a text; the commit of a model of the hub, and "" for bundled documents."""
+    text = "" if reading.text is None or not Path(reading.text).is_file() else file_sha256(Path(reading.text))
+    return stored_sha256(model) or commit(model, reading.revision or "main"), text
+
+
+def _require_unchanged(model: str, reading: Reading, content: tuple[str, str]) -> None:
+    # What is known of a model of the hub changes when it is loaded for the first time.
+    for name, before, now in zip((model, reading.text), content, _content(model, reading), strict=True):
+        if before != now and Path(str(name)).exists():
+            raise FileError(f"{name} must stay the same while it is read, got other content. Run the command again.")
+
+
 # The runs of a model follow each other in a process.
 @lru_cache(maxsize=1)
-def _model(model: str, reading: Reading) -> nn.Module:
-    return load_model(model, device=reading.device, dtype=reading.dtype, revision=reading.revision).model
+def _model(model: str, reading: Reading, content: tuple[str, str]) -> nn.Module:
+    loaded = load_model(model, device=reading.device, dtype=reading.dtype, revision=reading.revision).model
+    _require_unchanged(model, reading, content)
+    return loaded
 
 
 @lru_cache(maxsize=1)
-def _corpus(model: str, reading: Reading) -> DocumentCorpus:
+def _corpus(model: str, reading: Reading, content: tuple[str, str]) -> DocumentCorpus:
     special = reading.special_tokens
     problems = list[str]()
     try:
@@ -168,6 +190,7 @@ def _corpus(model: str, reading: Reading) -> DocumentCorpus:
         corpus = make_corpus(texts, tokenizer, reading.delimiter, special_tokens=special, note=problems.append)
     except InputError as error:
         raise InputError(f"{model}: {error}") from error
+    _require_unchanged(model, reading, content)
     for problem in problems:
         _LOGGER.warning("Left out %s", printable(problem))
     return corpus.shortened(reading.documents)
@@ -184,7 +207,8 @@ def text_runs(*conditions: str) -> Callable[[Document], tuple[TextRun, ...]]:
         reading = Reading(**table(document, "reading", Reading.__dataclass_fields__))
         # Windows that fit into the documents of all models, so that these can be compared.
         windows = min(
-            (choose_windows(_corpus(model, reading), reading.window) for model in models), key=lambda one: one.past
+            (choose_windows(_corpus(model, reading, _content(model, reading)), reading.window) for model in models),
+            key=lambda one: one.past,
         )
         names = {model: Path(model).absolute().name if Path(model).is_dir() else model for model in models}
         if len(set(names.values())) < len(models):
