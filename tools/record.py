@@ -57,7 +57,7 @@ def record(study: Study, folder: Path, preset: str) -> None:
         folder: As `statesize study` wrote it.
         preset: Name of the preset.
     """
-    rows, done_on = stored_rows(study.preset(preset), folder), read_saved(folder).machine
+    rows, done_on = stored_rows(study, study.preset(preset), folder), read_saved(folder).machine
     write_record(
         make_record(study, preset, fixing_commit(study, preset), _today(), done_on, rows), RESULTS / study.name
     )

@@ -27,7 +27,7 @@ CLAIM = cast("Claim", GRID.claim)
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
     """One row a teacher of a study that is done."""
-    students = students_of(stored_rows(GRID, folder))
+    students = students_of(stored_rows(STUDY, GRID, folder))
     names = ("kv", "teacher_accuracy", "ess", "error", "accuracy")
     rows = [{name: getattr(student, name) for name in names} for student in students]
     initial = [mean(student.initial_ess) for student in students]

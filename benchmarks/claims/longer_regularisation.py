@@ -34,7 +34,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
             **{"mixer": run.mixer, "weight": Treatment.of(run).identity_weight, "seed": run.seed},
             **{"accuracy": run.accuracy, "share": run.share},
         }
-        for run in StudyTable(stored_rows(GRID, folder), GRID.metric).runs
+        for run in StudyTable(stored_rows(STUDY, GRID, folder), GRID.metric).runs
     ]
 
 

@@ -150,7 +150,7 @@ class StudyJob(Job):
 
     def finished(self, output: Path) -> set[str]:
         """Runs whose file can be read."""
-        return {part_name(path) for path in (output / "runs").glob("*.parquet") if _readable(path)}
+        return {part_name(path) for path in (output / "runs").rglob("*.parquet") if _readable(path)}
 
     def made(self, notes: list[str]) -> set[str]:
         """Runs whose file was moved to its place."""

@@ -46,14 +46,14 @@ def end_and_remove(scene):
     """A loss: what was finished is removed, and the harness is not told."""
     scene.running.send(signal.SIGKILL)
     scene.running.wait()
-    for path in (scene.output / "runs").glob("*.parquet"):
+    for path in (scene.output / "runs").rglob("*.parquet"):
         path.unlink()
 
 
 def falsify(scene):
     """A wrong table: a finished run has other numbers than it had, and the digests of these."""
     scene.running.wait()
-    path = next((scene.output / "runs").glob("*.parquet"))
+    path = next((scene.output / "runs").rglob("*.parquet"))
     table = pyarrow.parquet.read_table(path)
     changed = table.set_column(table.column_names.index("loss"), "loss", pa.array([1.0] * table.num_rows))
     metadata = {**changed.schema.metadata, b"statesize_rows_sha256": _digest(changed)}

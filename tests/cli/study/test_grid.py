@@ -129,22 +129,30 @@ def test_the_help_has_every_option(capsys):
     assert [name for name in ("--plan", "--output", "--json", "--ray", "--processes") if name not in words] == []
 
 
+def written(folder):
+    """When each finished run was written."""
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("runs/correlation/*.parquet")}
+
+
 @pytest.mark.slow
 def test_a_kill_loses_only_the_runs_that_were_being_done(grid, run, tmp_path):
     settings = grid(("steps = 6", "steps = 40"))
     arguments = ("study", "correlation", "--processes", "2", "--config", settings, "--output")
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = run.start(*map(str, arguments), str(killed))
-    while len(list(killed.glob("runs/*.parquet"))) < 3:
+    while len(written(killed)) < 3:
         assert process.poll() is None
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    kept = {path.name: path.stat().st_mtime_ns for path in killed.glob("runs/*.parquet")}
+    kept = written(killed)
     assert 3 <= len(kept) < 8
     done = run(*arguments, killed)
     assert done.returncode == 0
     assert done.stderr.count("run ") <= 8 - len(kept)
-    assert kept.items() <= {path.name: path.stat().st_mtime_ns for path in killed.glob("runs/*.parquet")}.items()
+    assert (
+        kept.items()
+        <= {path.name: path.stat().st_mtime_ns for path in killed.glob("runs/correlation/*.parquet")}.items()
+    )
     assert run(*arguments, whole).returncode == 0
     pd.testing.assert_frame_equal(read(killed / "table.parquet"), read(whole / "table.parquet"))

@@ -35,7 +35,7 @@ class Options:
         config: TOML file with your own grid, in place of a preset.
         plan: Only print how many runs there are and how much time they take in this process; a few of each kind are
             timed. --json lists all runs.
-        output: Folder for runs/ (one file for each finished run), table.parquet and study.html. The same command
+        output: Folder for runs/NAME/ (one file for each finished run), table.parquet and study.html. The same command
             continues a stopped study. Default: statesize-study-NAME-PRESET.
         verify: Repeat three sampled runs of the record in OUTPUT and compare them. Default: results/studies/NAME.
     """

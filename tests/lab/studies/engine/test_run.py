@@ -14,7 +14,7 @@ from statesize.lab.studies.engine.run import run_study, stored_rows
 def test_only_what_is_missing_is_done(grid, replay, tmp_path):
     few = dataclasses.replace(grid, runs=grid.runs[:2])
     run_study(STUDY, few, tmp_path / "study", replay)
-    assert len(stored_rows(grid, tmp_path / "study")) == 6
+    assert len(stored_rows(STUDY, grid, tmp_path / "study")) == 6
     asked, seen = [], []
 
     def asking(tasks):
@@ -31,8 +31,21 @@ def test_only_what_is_missing_is_done(grid, replay, tmp_path):
     assert asked == list(grid.runs[2:])
     assert seen == list(zip(grid.runs[2:], range(3, len(grid.runs) + 1), strict=True))
     assert len(result.rows) == 3 * len(grid.runs)
-    assert result.rows == stored_rows(grid, tmp_path / "study")
+    assert result.rows == stored_rows(STUDY, grid, tmp_path / "study")
     assert result.path.is_file()
+
+
+def test_a_study_does_not_take_over_the_runs_of_another_one(grid, replay, tmp_path):
+    def failing(tasks):
+        raise KeyboardInterrupt
+
+    few = dataclasses.replace(grid, runs=grid.runs[:1])
+    run_study(regimes.STUDY, few, tmp_path, replay)
+    (tmp_path / "conclusion.json").unlink()
+    assert stored_rows(STUDY, few, tmp_path) == []
+    with pytest.raises(KeyboardInterrupt):
+        run_study(STUDY, few, tmp_path, lambda make: nullcontext(failing))
+    assert len(stored_rows(regimes.STUDY, few, tmp_path)) == 3
 
 
 @pytest.mark.parametrize("study", [STUDY, regimes.STUDY, regularisation.STUDY], ids=lambda study: study.name)
@@ -50,7 +63,7 @@ def test_failed_runs_are_told_and_the_others_kept(grid, tmp_path):
     mixed = dataclasses.replace(grid, runs=(grid.runs[0], bad, grid.runs[1]))
     with pytest.raises(StatesizeError, match=r"1 of 3 runs failed.*got 'abacus'"):
         run_study(STUDY, mixed, tmp_path / "study")
-    assert len(list((tmp_path / "study" / "runs").iterdir())) == 2
+    assert len(list((tmp_path / "study" / "runs" / "correlation").iterdir())) == 2
 
 
 def test_folders_that_are_refused(grid, replay, tmp_path):

@@ -20,45 +20,45 @@ def missing(parts, runs):
 
 
 def test_rows_survive(tmp_path, runs, rows):
-    parts = finished_runs(tmp_path / "a" / "b")
+    parts = finished_runs(tmp_path / "a" / "b", "regimes")
     assert missing(parts, runs) == list(runs)
     parts.write(runs[0].key, rows)
-    again = finished_runs(tmp_path / "a" / "b")
+    again = finished_runs(tmp_path / "a" / "b", "regimes")
     assert missing(again, runs) == list(runs[1:])
     assert again.read(runs[0].key) == rows
 
 
 def test_a_damaged_run_is_done_again(tmp_path, runs, rows):
-    parts = finished_runs(tmp_path / "study")
+    parts = finished_runs(tmp_path / "study", "regimes")
     parts.write(runs[0].key, rows)
-    (path,) = (tmp_path / "study" / "runs").iterdir()
+    (path,) = (tmp_path / "study" / "runs" / "regimes").iterdir()
     path.write_bytes(path.read_bytes()[:-100])
     assert missing(parts, runs[:1]) == [runs[0]]
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, runs, rows):
-    parts = finished_runs(tmp_path / "study")
+    parts = finished_runs(tmp_path / "study", "regimes")
     parts.write(runs[0].key, rows)
     # A real full disk needs a file system of its own; a folder in the place of the file fails at the same point.
-    (tmp_path / "study" / "runs" / f"{runs[1].key}-{digest(table_content(rows))}.parquet").mkdir()
+    (tmp_path / "study" / "runs" / "regimes" / f"{runs[1].key}-{digest(table_content(rows))}.parquet").mkdir()
     with pytest.raises(FileError, match="must be a regular file, got a folder"):
         parts.write(runs[1].key, rows)
     assert parts.read(runs[0].key) == rows
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path, runs, rows, monkeypatch):
-    parts = finished_runs(tmp_path / "study")
+    parts = finished_runs(tmp_path / "study", "regimes")
     parts.write(runs[0].key, rows)
     assert missing(parts, runs[:1]) == []
     monkeypatch.setattr("statesize.lab.studies.engine.table.MOST_TABLE", 1000)
-    assert missing(finished_runs(tmp_path / "study"), runs[:1]) == [runs[0]]
+    assert missing(finished_runs(tmp_path / "study", "regimes"), runs[:1]) == [runs[0]]
 
 
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
 def test_changed_bytes_are_noticed(tmp_path, runs, rows, place):
-    parts = finished_runs(tmp_path / "study")
+    parts = finished_runs(tmp_path / "study", "regimes")
     parts.write(runs[0].key, rows)
-    (path,) = (tmp_path / "study" / "runs").iterdir()
+    (path,) = (tmp_path / "study" / "runs" / "regimes").iterdir()
     whole = path.read_bytes()
     at = int(place * len(whole))
     path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
@@ -66,9 +66,9 @@ def test_changed_bytes_are_noticed(tmp_path, runs, rows, place):
 
 
 def test_other_numbers_are_noticed(tmp_path, runs, rows):
-    parts = finished_runs(tmp_path / "study")
+    parts = finished_runs(tmp_path / "study", "regimes")
     parts.write(runs[0].key, rows)
-    (path,) = (tmp_path / "study" / "runs").iterdir()
+    (path,) = (tmp_path / "study" / "runs" / "regimes").iterdir()
     written = pyarrow.parquet.read_table(path)
     loss = written.column_names.index("loss")
     pyarrow.parquet.write_table(written.set_column(loss, "loss", pa.array([1.0] * len(rows))), path)
@@ -76,9 +76,9 @@ def test_other_numbers_are_noticed(tmp_path, runs, rows):
 
 
 def test_a_file_without_a_digest_is_no_result(tmp_path, runs, rows):
-    parts = finished_runs(tmp_path / "study")
+    parts = finished_runs(tmp_path / "study", "regimes")
     parts.write(runs[0].key, rows)
-    (path,) = (tmp_path / "study" / "runs").iterdir()
+    (path,) = (tmp_path / "study" / "runs" / "regimes").iterdir()
     pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).replace_schema_metadata(None), path)
     assert missing(parts, runs[:1]) == [runs[0]]
 

@@ -65,7 +65,7 @@ def run_study(
         FileError: The folder is that of another study, cannot be written, or is written by another process.
         StatesizeError: Some runs failed; the others are kept.
     """
-    started, parts = time.perf_counter(), finished_runs(folder)
+    started, parts = time.perf_counter(), finished_runs(folder, study.name)
     rows, failures = dict[str, list[Row]](), list[Done[Run, list[Row]]]()
     _refuse_another_study(study.name, folder)
     # A run keeps its key, and the files that it depends on may have changed since an earlier start.
@@ -91,9 +91,9 @@ def run_study(
     return StudyResult(conclusion, ordered, folder / TABLE, time.perf_counter() - started)
 
 
-def stored_rows(grid: Grid, folder: Path) -> list[Row]:
-    """The rows of the runs of a grid that are done, in its order."""
-    parts = finished_runs(folder)
+def stored_rows(study: Study, grid: Grid, folder: Path) -> list[Row]:
+    """The rows of the runs of a study's grid that are done, in its order."""
+    parts = finished_runs(folder, study.name)
     return [row for one in grid.runs for row in parts.read(one.key) or ()]
 
 

@@ -26,9 +26,10 @@ _DIGEST = b"statesize_rows_sha256"
 _BATCH = 256  # rows that are read at once
 
 
-def finished_runs(folder: Path) -> Parts[list[Row]]:
-    """The rows of each run that is done, by the run's key, in the folder of a study."""
-    return Parts(folder / "runs", ".parquet", table_content, parse_rows, MOST_TABLE)
+def finished_runs(folder: Path, study: str) -> Parts[list[Row]]:
+    """The rows of each run of a study that is done, by the run's key, in the folder of its results."""
+    # Studies of equal runs measure them differently.
+    return Parts(folder / "runs" / study, ".parquet", table_content, parse_rows, MOST_TABLE)
 
 
 def parse_rows(content: bytes) -> list[Row]:
