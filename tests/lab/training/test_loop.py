@@ -12,6 +12,7 @@ import torch
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.io.files import digest
 from statesize.lab.mixers import load_checkpoint
+from statesize.lab.tasks import Mixture, from_arrays
 from statesize.lab.training import TrainingConfig, evaluate, train
 
 CONFIG = TrainingConfig(steps=12, batch_size=4, rate=1e-2, evaluate_every=4, checkpoint_every=5, seed=3)
@@ -221,6 +222,37 @@ def test_resuming_with_other_settings_model_or_data_is_refused(echo, make_model,
         train(make_model(), dataclasses.replace(echo, length=13), CONFIG, tmp_path, resume=True)
     with pytest.raises(InputError, match="other training data"):
         train(make_model(), dataclasses.replace(echo, seed=1), CONFIG, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(("row", "data"), [(5, "training"), (-1, "held-out")])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_change_in_any_sequence_is_noticed(row, data, mixed, make_model, tmp_path):
+    def task(tokens, file="here"):
+        one = dataclasses.replace(from_arrays(tokens, tokens.roll(2, 1)), file=file)
+        return Mixture((from_arrays(tokens[:200], tokens[:200].roll(2, 1)), one)) if mixed else one
+
+    tokens = torch.randint(7, (400, 12), generator=torch.Generator().manual_seed(8))
+    train(make_model(), task(tokens), CONFIG, tmp_path)
+    other = tokens.clone()
+    other[row, 3] = (other[row, 3] + 1) % 7
+    with pytest.raises(InputError, match=f"other {data} data"):
+        train(make_model(), task(other), CONFIG, tmp_path, resume=True)
+    # Data that have moved are the same.
+    assert len(train(make_model(), task(tokens, "there"), CONFIG, tmp_path, resume=True).steps) == 12
+
+
+def test_a_setting_that_is_left_out_at_its_default_is_compared(echo, make_model, tmp_path):
+    train(make_model(), echo, CONFIG, tmp_path / "plain")
+    compiled = dataclasses.replace(CONFIG, compiled=True)
+    with pytest.raises(InputError, match=r"compiled must be False, with which .* was made, got True"):
+        train(make_model(), echo, compiled, tmp_path / "plain", resume=True)
+    # Scans are taken as they are, so that no compiler is needed.
+    train(make_model("s6"), echo, compiled, tmp_path / "compiled")
+    with pytest.raises(InputError, match=r"compiled must be True, with which .* was made, got False"):
+        train(make_model("s6"), echo, CONFIG, tmp_path / "compiled", resume=True)
+    train(make_model(tied=False), echo, CONFIG, tmp_path / "untied")
+    with pytest.raises(InputError, match=r"tied must be False, with which .* was made, got True"):
+        train(make_model(), echo, CONFIG, tmp_path / "untied", resume=True)
 
 
 def flipped(content):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import safetensors
@@ -19,6 +19,7 @@ from torch import Tensor
 from statesize.adapters.models.model_state import tensors_sha256
 from statesize.errors import FileError, InputError
 from statesize.io.files import Parts, parse_json, read_header
+from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.task import Task
 from statesize.lab.training.config import TrainingConfig
@@ -27,7 +28,7 @@ from statesize.lab.training.record import StepRecord, record_lines, records_of
 STATE = "state"
 """Folder of the states."""
 
-_PREFIX = f"{STATE}/v3-"
+_PREFIX = f"{STATE}/v4-"
 """Before the step in a state's name; the version grows when old files can no longer be resumed."""
 
 Stored: TypeAlias = tuple[dict[str, Any], dict[str, Tensor]]
@@ -62,20 +63,41 @@ class TrainingState:
 
 
 def settings(model: LanguageModel, task: Task, config: TrainingConfig) -> dict[str, Any]:
-    """What must be the same for a run to be resumed: settings, model shape and held-out data."""
-    first = next(iter(task.held_out(config.batch_size)), None)
-    if first is None:
+    """What must be the same for a run to be resumed: settings, model shape and data."""
+    held_out = [_batch_sha256(batch) for batch in task.held_out(config.batch_size)]
+    if not held_out:
         raise InputError("the task has no held-out data; at least one sequence is needed to evaluate the model")
     return {
         "training": config.to_dict(),
         "model": model.config.to_dict(),
-        "held_out_sha256": _batch_sha256(first),
-        "batch_sha256": _batch_sha256(task.sample(config.batch_size, torch.Generator().manual_seed(0))),
+        "held_out_sha256": tensors_sha256({}, "".join(held_out)),
+        "training_sha256": _training_sha256(task, config.batch_size),
     }
 
 
 def _batch_sha256(batch: tuple[Tensor, Tensor]) -> str:
     return tensors_sha256(dict(zip(("inputs", "targets"), batch, strict=True)))
+
+
+def _training_sha256(task: Task, batch_size: int) -> str:
+    """A digest of a batch and of the numbers and tensors that a task is made of, which are all data that it holds."""
+    batch, held = task.sample(batch_size, torch.Generator().manual_seed(0)), dict(_held(task))
+    numbers = {name: value for name, value in held.items() if not isinstance(value, Tensor)}
+    tensors = {name: value for name, value in held.items() if isinstance(value, Tensor)}
+    return tensors_sha256(tensors, f"{_batch_sha256(batch)} {json.dumps(numbers)}")
+
+
+def _held(task: object, name: str = "") -> Iterator[tuple[str, Tensor | float]]:
+    """Numbers and tensors in the fields of a task, or of the parts of a mixture, by name."""
+    # A text says where data come from, which may move.
+    if isinstance(task, Tensor | int | float):
+        yield name, task
+    elif isinstance(task, tuple):
+        for index, part in enumerate(cast("tuple[object, ...]", task)):
+            yield from _held(part, f"{name}.{index}")
+    elif dataclasses.is_dataclass(task):
+        for field in dataclasses.fields(task):
+            yield from _held(getattr(task, field.name), f"{name}.{field.name}")
 
 
 def _states(folder: Path) -> tuple[Parts[Stored], list[str]]:
@@ -150,15 +172,21 @@ def _restore(state: TrainingState, values: dict[str, Any], tensors: dict[str, Te
     state.records = records_of(tensors["log"].numpy().tobytes())
 
 
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as JSON gives them back, with lists for tuples."""
+    return json.loads(json.dumps(settings))
+
+
 def _check_settings(saved: dict[str, Any], current: dict[str, Any], folder: Path) -> None:
-    for part in ("training", "model"):
-        for name, value in current[part].items():
-            before = saved[part].get(name)
-            if before != value:
+    for part, default in (("training", TrainingConfig()), ("model", ModelConfig())):
+        # What stands at its default may be left out.
+        before, now = (_plain(dataclasses.asdict(default) | run[part]) for run in (saved, current))
+        for name in before | now:
+            if before.get(name) != now.get(name):
                 raise InputError(
-                    f"{name} must be {before!r}, with which {folder} was made, got {value!r}. Give the same settings, "
-                    "or start a new run in another folder."
+                    f"{name} must be {before.get(name)!r}, with which {folder} was made, got {now.get(name)!r}. "
+                    "Give the same settings, or start a new run in another folder."
                 )
-    for name, data in (("held_out_sha256", "held-out"), ("batch_sha256", "training")):
+    for name, data in (("held_out_sha256", "held-out"), ("training_sha256", "training")):
         if saved[name] != current[name]:
             raise InputError(f"{folder} was made with other {data} data. Give the same text, or start a new run.")
