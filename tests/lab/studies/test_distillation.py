@@ -18,7 +18,7 @@ def distillation(rows, metric):
 
 
 def row(run, weight, ess, **changes):
-    settings = {"model": {"layers": 2}, "training": {"identity_weight": weight} if weight else {}}
+    settings = {"model": {"layers": 2, "mixer": "gla"}, "training": {"identity_weight": weight} if weight else {}}
     layers = {f"entropy_layer_{layer}": ess - layer for layer in range(2)}
     values = {
         **{"run": run, "status": "done", "message": "", "task": "mqar", "kv": 6, "length": 64, "key_size": 16},
@@ -90,6 +90,25 @@ def test_diverged_runs_are_counted_and_left_out():
     found = distillation(rows, METRIC)
     assert (found.figures["diverged"], found.figures["n2_students"]) == (1, 12)
     assert any("1 run diverged" in line for line in found.statements)
+
+
+def test_copies_of_teachers_are_in_no_correlation():
+    rows = table(lambda ess, size: 0.1 * ess / size)
+    found = distillation([one | {"key_size": 4} if "teacher" in one["run"] else one for one in rows], METRIC)
+    assert found.holds is None
+    assert not any(name.startswith(("n4", "control_n4")) for name in found.figures)
+    assert found.figures["n2_spearman"] == pytest.approx(1)
+    (sentence,) = [one for one in found.statements if "copy" in one]
+    assert sentence.startswith("12 students with the mixer and the size of the teacher (n = 4) began as a copy of it.")
+    (drawn,) = STUDY.charts([one | {"key_size": 4} for one in rows], METRIC).to_dict()["vconcat"]
+    assert len(drawn["hconcat"][0]["data"]["values"]) == 24
+    assert len(found.figures) < len(distillation(rows, METRIC).figures)
+
+
+def test_a_student_of_another_mixer_is_no_copy():
+    settings = {"model": {"layers": 2, "mixer": "sa"}, "training": {}, "distillation": {"mixer": "gla"}}
+    rows = [one | {"key_size": 4, "settings": json.dumps(settings)} for one in table(lambda ess, size: 0.1)]
+    assert not any(student.copied for student in students_of(rows))
 
 
 def test_students_have_what_is_known_of_their_teachers():

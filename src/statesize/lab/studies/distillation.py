@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import altair as alt
 import numpy as np
 
+from statesize.io.text import counted
 from statesize.lab.studies.engine.charts import points
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.final import StudyTable, grouped
@@ -123,6 +124,7 @@ class DistilledStudent:
     kv: int
     weight: float  # λ of the teacher's training
     size: int  # n of its states
+    copied: bool  # whether it begins as a copy of its teacher, which has its size and its mixer
     errors: tuple[float, ...]
     predicted: tuple[float, ...]
     bounds: tuple[float, ...]
@@ -150,8 +152,14 @@ def students_of(rows: Sequence[Row]) -> list[DistilledStudent]:
     return [_student(row, last[row["run"]], first[row["run"]]) for row in done if _is_student(row)]
 
 
+def _students(rows: Sequence[Row], *, copied: bool) -> list[DistilledStudent]:
+    """Those that begin as copies of their teachers, or the others."""
+    return [student for student in students_of(rows) if student.copied is copied]
+
+
 def _student(row: Row, teacher: Row, untrained: Row) -> DistilledStudent:
     settings = json.loads(str(row["settings"]))
+    mixer = settings.get("distillation", {}).get("mixer")
 
     def of_layers(name: str, source: Row) -> tuple[float, ...]:
         return tuple(float(source[layer_column(name, layer)]) for layer in range(settings["model"]["layers"]))
@@ -160,6 +168,7 @@ def _student(row: Row, teacher: Row, untrained: Row) -> DistilledStudent:
         kv=int(row["kv"]),
         weight=float(settings["training"].get("identity_weight", 0.0)),
         size=int(row[layer_column("student_size", 0)]),
+        copied=row[layer_column("student_size", 0)] == row["key_size"] and mixer in (None, settings["model"]["mixer"]),
         errors=of_layers("student_error", row),
         predicted=of_layers("student_predicted", row),
         bounds=of_layers("student_bound", row),
@@ -189,7 +198,13 @@ def _frontier(rows: Sequence[Row]) -> Iterator[tuple[str, float, float]]:
 
 def analyse(table: StudyTable, findings: Findings) -> None:
     """How the entropy-ESS of teachers goes with the errors of their students, and what a byte of state buys."""
-    students = students_of(table.rows)
+    students, copies = (_students(table.rows, copied=copied) for copied in (False, True))
+    if copies:
+        sizes = ", ".join(map(str, sorted({student.size for student in copies})))
+        findings.statements.append(
+            f"{counted(len(copies), 'student')} with the mixer and the size of the teacher (n = {sizes}) began as a "
+            "copy of it. Only the accuracies by bytes count them."
+        )
     for size, of in sorted(grouped(students, lambda student: student.size).items()):
         _add_size(size, of, findings)
     if students:
@@ -243,7 +258,7 @@ def _add_predictions(students: Sequence[DistilledStudent], findings: Findings) -
 
 def draw(table: StudyTable) -> alt.VConcatChart:
     """Error against the teacher's ESS and against its prediction, and accuracy against bytes of state."""
-    students = students_of(table.rows)
+    students = _students(table.rows, copied=False)
     by_student = [
         {"student": f"n = {student.size}", "kv": student.kv, "ESS of the teacher": student.ess, "error": student.error}
         for student in students

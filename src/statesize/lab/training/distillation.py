@@ -203,9 +203,11 @@ def student_of(
     generator: torch.Generator | None = None,
     mixer: str | None = None,
 ) -> LanguageModel:
-    """A model with the teacher's weights wherever these do not depend on the size of the state.
+    """A model that begins with all weights of the teacher that have the same name and shape in it.
 
-    Embedding, norms, MLPs, values and output projections are the teacher's; queries, keys and gates start anew.
+    Embedding, norms, MLPs, values and output projections are the teacher's. Queries, keys and gates start anew where
+    their shapes depend on the size of the state, and the size is another one. With the size and the mixer of its
+    teacher, a student is a copy of the teacher.
 
     Args:
         teacher: Is not changed.
