@@ -169,7 +169,7 @@ def configured_context(config: Any) -> int | None:
 def _first_count(config: Any, *names: str) -> int | None:
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     found = (getattr(text, name, None) for name in names)
-    return next((size for size in found if isinstance(size, int) and size), None)
+    return next((size for size in found if isinstance(size, int) and size > 0), None)
 
 
 def _lists(path: Path) -> Iterator[tuple[str, object]]:

@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import statesize as ss
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.trends.growth import Growth
-from statesize.lab.trends.length import LengthWork
+from statesize.lab.trends.length import LengthWork, known_trained_length
 from statesize.lab.trends.points import MEASURED, MixerPoint, Point
 from statesize.measurement.settings import Settings
 from statesize.report.document import cell_text
@@ -288,6 +289,10 @@ def test_the_trained_length_is_what_the_model_tells():
     assert measured("gla", lengths=[4, 8], excerpts=1).trained_length == 512
     assert measured(model(positions=22)).trained_length == 22
     assert plain().trained_length is None
+    # As XLNet says that there is no longest context.
+    without = nn.Module()
+    without.config = SimpleNamespace(max_position_embeddings=-1)
+    assert known_trained_length(without, None) is None
 
 
 def test_the_trained_length_of_a_folder_is_what_was_written_beside_its_weights(tmp_path):
@@ -318,6 +323,9 @@ def test_lengths_that_do_not_fit_are_named_and_the_others_measured():
         ({"future": 0}, "future must be"),
         ({"settings": Settings(positions=3)}, "positions must be left out for length, where it does not act, got 3"),
         ({"excerpts": 0}, "excerpts must be"),
+        ({"trained_length": -1}, "trained_length must be a whole number of at least 1, got -1"),
+        ({"trained_length": 0}, "trained_length must be a whole number of at least 1, got 0"),
+        ({"trained_length": "x"}, "trained_length must be a whole number of at least 1, got 'x'"),
     ],
 )
 def test_bad_input_is_refused(options, message):

@@ -68,7 +68,8 @@ def length(
         ESS at each length, with exponents.
 
     Raises:
-        InputError: If the lengths are not at least 2 different numbers, or the texts are too short for two of them.
+        InputError: If the lengths are not at least 2 different numbers, another number is below 1, or the texts are too
+            short for two lengths.
         StatesizeError: If no length can be measured.
 
     Example:
@@ -78,6 +79,7 @@ def length(
         ((8, 16), (2, 2))
     """
     asked_for, excerpts = _lengths(lengths), require_count("excerpts", excerpts)
+    trained_length = None if trained_length is None else require_count("trained_length", trained_length)
     settings = (settings or Settings()).without("length", *CUTS, *VARIANT)
     given = given_model(model, tokenizer, name, needs_tokenizer=inputs is None)
     trained = trained_length or known_trained_length(given.model, model if isinstance(model, str) else None)
