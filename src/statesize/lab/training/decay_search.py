@@ -30,7 +30,7 @@ ACCURACY = 0.01
 
 _OFFSETS = (1.0, 2.0, 4.0, 8.0, 16.0)
 _BISECTIONS = 10
-_POSITIONS, _UNITS = 16, 32
+_UNITS = 32
 
 
 class DecaySearch:
@@ -112,7 +112,7 @@ def utilisations(captures: Capture, names: set[str], relative_tolerance: float) 
         measured = measure_captured(
             captured,
             np.arange(0, captured.units, -(-captured.units // _UNITS)),
-            Settings(positions=_POSITIONS, tolerances=(), relative_tolerances=(relative_tolerance,), count_accuracy=0),
+            Settings(tolerances=(), relative_tolerances=(relative_tolerance,), count_accuracy=0),
             ("counts",),
         )
         counts = measured.relative_count
