@@ -170,7 +170,7 @@ def test_it_is_told_which_heads_and_how_much_after_the_cut_were_measured():
     )
     assert [row[1] for row in some.page().tables[0].rows] == ["2 of 8", "1 of 4", "1 of 4"]
     assert measured(model(), lengths=[4, 8]).finding.endswith("Measured: all heads or channels.")
-    assert {row[1] for row in plain().page().tables[0].rows} == {"all", "head 0", "head 1"}
+    assert {row[1] for row in plain().page().tables[1].rows} == {"all", "head 0", "head 1"}
 
 
 @pytest.mark.slow
