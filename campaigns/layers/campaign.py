@@ -29,6 +29,7 @@ CAUSAL: dict[str, tuple[float, Callable[[Random, int, int], nn.Module]]] = {
     "gated memory": (1.0, recurrent.drawn_memory),
     "recurrence": (1.0, recurrent.drawn_recurrence),
     "convolution": (1.0, recurrent.drawn_convolution),
+    "chain": (1.5, recurrent.drawn_chain),
 }
 """Generators of layers by their kind, each with its weight."""
 

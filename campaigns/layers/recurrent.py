@@ -208,6 +208,56 @@ class Gathered(nn.Module):
         return self.leave(torch.zeros_like(hidden).scatter(1, places, maps @ value))
 
 
+class Chain(nn.Module):
+    """Long convolutions of single channels one behind another, with gates before them, as in Hyena and H3."""
+
+    def __init__(self, width: int, length: int, gates: tuple[str, ...], *, late: bool) -> None:
+        super().__init__()
+        # Gates of the first mixing are multiplied with the values, and are part of what T acts on.
+        self.gates, self.late, self.order = gates, late, torch.randperm(len(gates) + 1).tolist()
+        decays = torch.rand(len(gates), width) * 0.4 + 0.55
+        self.kernels = nn.Parameter(decays[..., None] ** torch.arange(length))
+        self.streams = nn.ModuleList(nn.Linear(width, width) for _ in range(len(gates) + 1))
+        self.leave = nn.Linear(width, width)
+
+    def _gate(self, number: int, hidden: Tensor) -> Tensor:
+        gate = self.streams[number](hidden)
+        return gate.sigmoid() if self.gates[number] == "sigmoid" else gate
+
+    def _maps(self) -> Tensor:
+        """The mixings, (mixings, channels, L, L)."""
+        position = torch.arange(self.kernels.shape[-1])
+        lag = (position[:, None] - position).clamp_min(0)
+        return self.kernels[..., lag].tril()
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """The last mixing, (S, L, width) to (S, L, width)."""
+        made = dict[int, Tensor]()
+        for number in () if self.late else self.order:
+            if number == len(self.gates):
+                made[number] = self.streams[-1](hidden)
+            elif self.gates[number]:
+                made[number] = self._gate(number, hidden)
+        mixed = made[len(self.gates)] if len(self.gates) in made else self.streams[-1](hidden)
+        for number, mixing in enumerate(self._maps()):
+            if self.gates[number]:
+                mixed = mixed * (made[number] if number in made else self._gate(number, hidden))
+            mixed = (mixing @ mixed.mT[..., None])[..., 0].mT
+        return self.leave(mixed)
+
+    def definition(self, hidden: np.ndarray) -> np.ndarray:
+        """T of each channel, (width, L, L)."""
+        first, *others = self._maps().detach().double().numpy()
+        T = first
+        for number, mixing in enumerate(others, 1):
+            if self.gates[number]:
+                gate = applied(self.streams[number], hidden)
+                gate = 1 / (1 + np.exp(-gate)) if self.gates[number] == "sigmoid" else gate
+                T = gate.T[..., None] * T
+            T = mixing @ T
+        return T
+
+
 def drawn_linear(chance: Random, width: int, length: int) -> LinearAttention:
     """Linear attention of one, two or four heads."""
     fading = chance.random() < 0.5
@@ -235,3 +285,9 @@ def drawn_convolution(chance: Random, width: int, length: int) -> OwnConvolution
 def drawn_gathered(chance: Random, width: int, length: int) -> Gathered:
     """A layer that gathers at most half of the tokens."""
     return Gathered(width, chance.randint(2, length // 2), chance.choice(("topk", "argsort")))
+
+
+def drawn_chain(chance: Random, width: int, length: int) -> Chain:
+    """Two or three long convolutions with gates."""
+    gates = tuple(chance.choice(("", "sigmoid", "linear")) for _ in range(chance.choice((2, 2, 3))))
+    return Chain(width, length, gates, late=chance.random() < 0.5)
