@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.bounds import CLAIMS, TOKENS, result_of
@@ -10,8 +10,8 @@ from benchmarks.bounds import bounds as bounds_of
 from benchmarks.low_rank import RULES
 from benchmarks.recorded import Row
 from benchmarks.truncation import holds
-from benchmarks.truncation import table as runs_table
 from statesize.measurement.statistics import Interval
+from statesize.truncation.page import title
 from statesize.truncation.result import TruncationResult
 from tools.figures.on_record import VERDICTS, table
 
@@ -43,13 +43,8 @@ def bounds(document: Mapping[str, Any]) -> dict[str, str]:
     smollm2, recurrence = (results[name] for name in (next(iter(_MODELS)), "gated-deltanet"))
     multiple = bounds_of(smollm2)["multiple"].value
     worths = sorted(one.runs[0].loss - one.loss for one in recurrence.documents)
-    measured = [
-        {**own[0], "model": _MODELS[name], "measured": [row["measured"] for row in own]} for name, own in whole.items()
-    ]
     return {
         **{name: f"{one:{_FORMS[name]}}" for name, one in bounds_of(smollm2).items() if name in _FORMS},
-        "equal": _changed(smollm2, "equal past rows"),
-        "equal_recurrence": _changed(recurrence, "equal past rows"),
         "half_hindsight": _changed(smollm2, "ess", 0.5),
         "twice_hindsight": _changed(smollm2, "ess", 2.0),
         "twice_causal": _changed(smollm2, "past rows", 2.0),
@@ -66,8 +61,7 @@ def bounds(document: Mapping[str, Any]) -> dict[str, str]:
         "claims": _claims(results, {words: CLAIMS[name] for name, words in _CLAIMS.items()}),
         "claims_between": _claims(results, _BETWEEN),
         "lengths": table(("model", "tokens", "documents", *_HEAD), _lengths(rows)),
-        **_smollm2_by_length(rows),
-        "table": runs_table({"rows": measured}),
+        "table": _runs(results),
         "minutes": f"{sum(row['seconds'] for row in rows) / 60:.0f}",
     }
 
@@ -102,6 +96,25 @@ def _changed(result: TruncationResult, rule: str, scale: float = 1.0) -> str:
     return f"{row.divergence_share:.1%}"
 
 
+_RUNS = (
+    *(("ess", scale) for scale in (0.25, 0.5, 1.0)),
+    *((rule, 1.0) for rule in ("equal", "norm")),
+    *(("past rows", scale) for scale in (0.25, 1.0, 4.0)),
+    ("equal past rows", 1.0),
+    *(("past tokens", scale) for scale in (1.0, 4.0, 16.0)),
+    *((rule, 1.0) for rule in ("joint ess", "largest head")),
+    *(("joint past rows", scale) for scale in (1.0, 4.0)),
+)
+"""The rules and multiples of ESS that the page shows."""
+
+
+def _runs(results: Mapping[str, TruncationResult]) -> str:
+    """How far the predictions of each model change by each rule."""
+    known = [{(row.rule, row.scale): row.divergence_share for row in one.rows} for one in results.values()]
+    rows = ((title(*run), *(f"{one[run]:.1%}" if run in one else "–" for one in known)) for run in _RUNS)
+    return table(("numbers of each head", *(_MODELS[name] for name in results)), rows)
+
+
 def _claims(results: Mapping[str, TruncationResult], claims: Mapping[str, Mapping[str, Any]]) -> str:
     """What each claim gives in each model."""
     found = [bounds_of(result) for result in results.values()]
@@ -128,21 +141,6 @@ def _by_length(rows: Sequence[Row], name: str) -> dict[int, TruncationResult]:
     own = {tokens: [row for row in rows if (row["file"], row["tokens"]) == (name, tokens)] for tokens in lengths}
     least = min(map(len, own.values()), default=0)
     return {tokens: result_of(some[:least]) for tokens, some in own.items()} if len(own) > 1 else {}
-
-
-def _smollm2_by_length(rows: Sequence[Row]) -> dict[str, str]:
-    """How the size that a loss of 1 % takes goes with length, in words."""
-    found = {tokens: bounds_of(one) for tokens, one in _by_length(rows, next(iter(_MODELS))).items()}
-    return {
-        "all_lengths": _listed(f"{tokens:,}" for tokens in found),
-        "all_multiples": _listed(f"{one['multiple'].value:.1f}" for one in found.values()),
-        "all_stored": _listed(f"{one['stored'].value:.0%}" for one in found.values()),
-    }
-
-
-def _listed(words: Iterable[str]) -> str:
-    *first, last = words
-    return f"{', '.join(first)} and {last}"
 
 
 def low_rank(document: Mapping[str, Any]) -> dict[str, str]:

@@ -26,21 +26,17 @@ def recall_moment(document: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+CLAIMED = (("ess", 0.25), ("ess", 1.0), ("equal", 1.0))
+"""The rules and multiples of ESS of the earlier claims, and as many numbers spread equally."""
+
+
 def truncation(document: dict[str, Any]) -> dict[str, str]:
-    """What published models lose when they are cut."""
-    found = {"table": truncation_table(document)}
-    for name, row in zip(("smollm2", "gemma"), document["rows"], strict=True):
-        result = result_of(row)
-        runs = {(one.rule, one.scale): one for one in result.rows}
-        whole, size = runs["ess", 1.0], result.entropy.value
-        found |= {f"{name}_ess": f"{size:.1f}", f"{name}_worth": f"{result.worth.value:.2f}"}
-        found[f"{name}_equal"] = f"{runs['equal', 1.0].divergence.value / whole.divergence.value:.1f}"
-        if name == "smollm2":
-            needed = result.without_hindsight()
-            found |= {"kept": f"{whole.kept:.1f}", "quarter": f"{runs['ess', 0.25].kept / size:.0%}"}
-            found |= {"multiple": f"{needed.multiple:.1f}"}
-            found |= {"stored": f"{needed.stored:.0%}"}
-    return found
+    """What published models lose when they are cut with hindsight."""
+    worths = {
+        f"{name}_worth": f"{result_of(row).worth.value:.2f}"
+        for name, row in zip(("smollm2", "gemma"), document["rows"], strict=True)
+    }
+    return worths | {"table": truncation_table(document, CLAIMED)}
 
 
 def delimiter_positions(document: Mapping[str, Any]) -> dict[str, str]:
