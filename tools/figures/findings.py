@@ -64,7 +64,6 @@ def findings() -> dict[str, str]:
     shown = [
         (
             row["study"],
-            row["preset"] or "–",
             str(max(row["independent"], row["cell_effects"])),
             str(row["shared"]),
             str(row["shared_holds"]),
@@ -73,7 +72,7 @@ def findings() -> dict[str, str]:
         for row in designs
     ]
     head = (
-        *("study", "preset", f"a figure is found without an effect, of {false['draws']:,}"),
+        *("study", f"a figure is found without an effect, of {false['draws']:,}"),
         *("where runs share a beginning or a first place", "then the whole claim holds", "planted effect found"),
     )
     return {

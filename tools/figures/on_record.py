@@ -26,22 +26,7 @@ def read_json(name: str) -> dict[str, Any]:
 
 def results() -> dict[str, str]:
     """What is on record of each study, as Markdown."""
-    found = {name: _result(_record(name)) for name in STUDIES}
-    return found | {"zoology_runs": _zoology(read_record("zoology")["figures"])}
-
-
-def _zoology(figures: Mapping[str, Any]) -> str:
-    """Accuracy beside the published one, and ESS."""
-    rows: list[tuple[str, ...]] = []
-    for name in figures:
-        if name.endswith("_accuracy"):
-            run = name.removesuffix("_accuracy")
-            mixer, length, width = run.split("_")
-            published = figures[f"{run}_published"]
-            shown = "–" if published is None else f"{published:.2f}"
-            numbers = (f"{figures[name]:.2f}", shown, f"{figures[f'{run}_ess']:.1f}")
-            rows.append((f"`{mixer}`", length, width.removeprefix("d"), *numbers))
-    return table(("mixer", "L", "width", "accuracy", "published", "ESS"), rows)
+    return {name: _result(_record(name)) for name in STUDIES}
 
 
 QUOTED = {
