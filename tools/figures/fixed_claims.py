@@ -40,10 +40,10 @@ def truncation(document: dict[str, Any]) -> dict[str, str]:
 
 
 def delimiter_positions(document: Mapping[str, Any]) -> dict[str, str]:
-    """Dips at delimiters of models with and without positions, means over seeds."""
+    """Dips at delimiters of models with and without positions, means over seeds, of softmax attention and `gla`."""
     beyond = {look["name"]: look for look in document["looks"]} | document["others"]
     rows: list[tuple[str, ...]] = []
-    for mixer in dict.fromkeys(row["mixer"] for row in document["rows"]):
+    for mixer in ("sa", "gla"):
         for positions in (False, True):
             own = [row for row in document["rows"] if (row["mixer"], row["positions"]) == (mixer, positions)]
             depths = [sum(row["depths"][metric] for row in own) / len(own) for metric in _METRICS]
@@ -85,7 +85,6 @@ def recall_mixers(document: Mapping[str, Any]) -> dict[str, str]:
     """Whether mixers whose models dip deeper recall better."""
     rows = document["rows"]
     mixers = dict.fromkeys(row["mixer"] for row in rows)
-    means = [(f"`{mixer}`", *(f"{_mean(rows, name, mixer=mixer):.2f}" for name in _OF_MIXERS)) for mixer in mixers]
     words = [name for name in document["others"] if name.startswith("depth_") and name[6:] not in mixers]
     ess, log_p, accuracy = (
         np.array([_mean(rows, name, mixer=mixer) for mixer in mixers]) for name in ("ess", "log_p", "accuracy")
@@ -93,7 +92,6 @@ def recall_mixers(document: Mapping[str, Any]) -> dict[str, str]:
     learned, convolved = accuracy > _LEARNED, np.array([mixer not in _NO_CONVOLUTION for mixer in mixers], np.float64)
     others = [(name.replace("_", " "), _shown(document["others"][name], ".2f")) for name in words]
     return _claimed(document, "figure", "correlation", "", ".2f") | {
-        "mixers": table(("mixer", *_OF_MIXERS.values()), means),
         "others": table(("correlation of", "with its interval"), others),
         "models": str(len(rows)),
         "counted": str(len(mixers)),
@@ -108,10 +106,6 @@ def recall_mixers(document: Mapping[str, Any]) -> dict[str, str]:
 _LEARNED = 0.7
 """Mixers on record reach 0.78 at least, or 0.66 at most."""
 _NO_CONVOLUTION = ("sliding", "linear-transformer", "hedgehog")
-_OF_MIXERS = {
-    **{"accuracy": "accuracy", "depth": "depth of the dip", "ess": "entropy-ESS"},
-    "log_p": "ln p of repeated bigrams",
-}
 
 
 def asked() -> dict[str, str]:

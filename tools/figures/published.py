@@ -93,7 +93,6 @@ def published_delimiters(document: Mapping[str, Any]) -> dict[str, str]:
         "end of turn": smollm2["turn"],
         "Gemma 3, no delimiter": gemma["removed"],
         "end": gemma["documents"],
-        "end and beginning": gemma["several"],
     }
     rows = [
         (words, *(str(mean_interval(np.array(falls[name]))) for falls in columns.values()))
@@ -115,7 +114,9 @@ def recurrent_delimiters(document: Mapping[str, Any]) -> dict[str, str]:
     def beyond(falls: Mapping[str, Any], condition: str, name: str) -> str:
         return str(mean_interval(np.array(falls[condition][name]) - np.array(falls["removed"][name])))
 
-    asked = [("documents", name, words) for name, words in _FALLS.items() if name != "share"]
+    falls_of = {name: words for name, words in _FALLS.items() if name not in ("share", "entropy/first")}
+    falls_of["entropy/both"] = "without the first token's and the delimiter's column"
+    asked = [("documents", name, words) for name, words in falls_of.items()]
     asked += [(condition, "norm/both", words) for condition, words in _ELSEWHERE.items()]
     rows = [(words, *(beyond(falls, *found) for falls in known.values())) for *found, words in asked]
     return {
