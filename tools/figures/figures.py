@@ -198,14 +198,11 @@ def networks(document: Mapping[str, Any]) -> dict[str, str]:
         )
         for row in document["rows"]
     ]
-    gpt2 = {row["asked"]: row for row in document["rows"] if row["model"].startswith("GPT-2")}
     return {
         "table": table(headings, rows),
         "redundancy": ", ".join(
             f"`{row['model']}` {row['redundancy']:.1f}" for row in document["rows"] if row["redundancy"] is not None
         ),
-        "minutes": f"{gpt2[0.25]['wall_seconds'] / 60:.0f}",
-        "closer_minutes": f"{gpt2[0.1]['seconds'] / 60:.0f}",
     }
 
 
