@@ -56,7 +56,7 @@ def findings() -> dict[str, str]:
         counts = " and ".join(dict.fromkeys(units for *_, units in _looks(record)))
         link = f"[{VERDICTS[record['holds']]}](../results/studies/{name}/record.json)"
         tested = f"{record['claim']} On {_subjects(name, record)}."
-        statements.append((claim, tested))
+        statements.append((f"[{name}](../results/studies/{name}/record.json)", tested))
         rows.append((claim, link, f"{effects} ({counts}: {_unit(record)})"))
         objections.append(f"- *{claim.partition(' (')[0]}.* {against[name]}")
     false = read_json("false_positives")
@@ -78,7 +78,7 @@ def findings() -> dict[str, str]:
     return {
         "table": table(("the paper says", "verdict", "effect (units)"), rows),
         "against": "\n".join(objections),
-        "tested": table(("the paper says", "tested here"), statements),
+        "tested": table(("record", "tested here"), statements),
         "verdicts": verdict_counts(verdicts),
         "false_positives": table(head, shown),
         "by_placement": _with(designs, "shared_by_placement"),
