@@ -77,10 +77,11 @@ def measured_models(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         **{f"lost_{name}": _range(name) for name in ("hindsight", "causal")},
         "bounds_minutes": f"{sum(row['seconds'] for row in read_json(MORE_BOUNDS)['rows']) / 60:.0f}",
         "sources": table(
-            ("model", "layers", "weights", "licence", "conversion"),
+            ("model", "weights", "licence", "conversion"),
             [
-                (f"[{one['name']}](../results/models/{one['file']})", _kinds(one), *(one[name] for name in TO_BE_SAID))
+                (f"[{one['name']}](../results/models/{one['file']})", *(one[name] for name in TO_BE_SAID))
                 for one in known
+                if not one["package"].startswith("statesize ")
             ],
         ),
         "minutes": f"{math.ceil(max(one.get('seconds', 0) for one in known) / 60)}",
@@ -104,10 +105,6 @@ def _leading(layers: Sequence[Mapping[str, Any]], figure: str) -> str:
     most = sorted(layers, key=lambda layer: layer[figure], reverse=True)[:_NAMED]
     *first, last = sorted(int(layer["layer"].split(".")[2]) for layer in most)
     return f"{', '.join(map(str, first))} and {last}"
-
-
-def _kinds(record: Mapping[str, Any]) -> str:
-    return table_row(record)["kind"]
 
 
 def _row(record: Mapping[str, Any]) -> tuple[str, ...]:

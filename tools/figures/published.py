@@ -17,10 +17,7 @@ _HEADS = {
     "ess": "entropy-ESS",
     "ess within layers": "entropy-ESS, within layers",
     "attention_entropy": "entropy of the attention",
-    "weighted_ess": "entropy-ESS weighted by values",
     "ess_without_sink": "entropy-ESS without the sink",
-    "joint_ess": "joint entropy-ESS of its cache",
-    "norm": "norm",
     "weighted_norm": "norm weighted by values",
     "ess, of the loss": "entropy-ESS, with the loss in place of KL",
 }

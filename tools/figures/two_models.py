@@ -12,16 +12,15 @@ from statesize.measurement.settings import MARKED
 from tools.figures.on_record import estimate, read_json, table
 
 _MODELS = {"SmolLM2-135M-Instruct.Q4_1": "SmolLM2-135M", "gemma-3-270m-q4_k_m": "Gemma 3 270M"}
-_KINDS = {"ess": "ESS", "ess_without_sink": "without its sink", "norm": "norm"}
+_KINDS = {"ess": "ESS", "ess_without_sink": "without its sink"}
 
 
 def published_models(document: Mapping[str, Any]) -> dict[str, str]:
     """ESS by kind of text, its growth, sinks, and whether the same heads have most."""
     rows = {_MODELS[row["file"]]: row for row in document["rows"]}
     kinds = [
-        (name, kind, *(_mean(row["kinds"][kind][column]) for column in _KINDS))
-        for name, row in rows.items()
-        for kind in row["kinds"]
+        (kind, *(_mean(row["kinds"][kind][column]) for row in rows.values() for column in _KINDS))
+        for kind in next(iter(rows.values()))["kinds"]
     ]
     contexts = [one["context"] for one in next(iter(rows.values()))["growth"]["rows"]]
     growth = [
@@ -29,7 +28,7 @@ def published_models(document: Mapping[str, Any]) -> dict[str, str]:
         for name, row in rows.items()
     ]
     found = {
-        "kinds": table(("model", "text", *_KINDS.values()), kinds),
+        "kinds": table(("text", *(f"{name}, {words}" for name in rows for words in _KINDS.values())), kinds),
         "growth": table(("model", *(f"{one:,} tokens" for one in contexts), "exponent"), growth),
         "texts": str(len(next(iter(rows.values()))["kinds"]["prose"]["ess"])),
         "future": str(next(iter(rows.values()))["growth"]["future"]),
@@ -47,13 +46,11 @@ def published_documents(document: Mapping[str, Any]) -> dict[str, str]:
         carried.append(ess)
         found |= {
             "documents": f"{len(rows)}",
-            f"{_short(model)}_of": f"{rows[0]['of']}",
             f"{_short(model)}_ess": _mean(ess),
             f"{_short(model)}_sinkless": _mean(sinkless),
             f"{_short(model)}_range": f"{ess.min():.1f} to {ess.max():.1f}",
         }
-    for name, few in (("five", 5), ("eight", 8)):
-        found[name] = " and ".join(f"{covered(ess, few):.0%}" for ess in carried)
+    found["eight"] = " and ".join(f"{covered(ess, 8):.0%}" for ess in carried)
     return found
 
 
@@ -75,18 +72,14 @@ def _own(row: Mapping[str, Any]) -> dict[str, str]:
     """What sentences say of one model."""
     heads = row["heads"]
     prose, shares = np.array(heads["prose"]["ess"]), np.array(heads["prose"]["sink_share"])
-    layers = prose.reshape(row["layers"], -1).mean(1)
     sinks = shares > MARKED
     return {
         "least": f"{prose.min():.1f}",
         "most": f"{prose.max():.1f}",
-        "fewest_layer": f"{int(layers.argmin())}",
-        "most_layer": f"{int(layers.argmax())}",
         "sinks": f"{int(sinks.sum())} of {len(sinks)}",
-        "share": f"{float(shares.mean()):.0%}",
         **{
             f"same_{name}": f"{spearman(prose, np.array(heads[kind]['ess'])):.2f}"
-            for name, kind in (("code", "code"), ("drawn", "random tokens"), ("fresh", "random weights"))
+            for name, kind in (("code", "code"), ("fresh", "random weights"))
         },
     }
 
