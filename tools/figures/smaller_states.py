@@ -21,7 +21,6 @@ def compression(document: Mapping[str, Any]) -> dict[str, str]:
             _bits(found["extra"]["compress"]),
             f"{_bits(found['extra'][found['best_channels']])}, {found['best_channels']}",
             "{:.2f} [{:.2f}, {:.2f}]".format(*found["share_of_best_channels"]),
-            *(_bits(found["extra"][name]) for name in shown[1:]),
         )
         for mixer, found in document["mixers"].items()
     ]
@@ -43,19 +42,18 @@ def compression(document: Mapping[str, Any]) -> dict[str, str]:
             state,
             _range([row["lost_nats"] for row in rows], ".2f"),
             *(_range([row["recall"][when] for row in rows], ".0%") for when in ("before", "after")),
-            f"{sum(row['safe'] is True for row in rows)} of {len(rows)}",
         )
         for (mixer, state), rows in cuts.items()
     ]
     return {
-        "table": table(("mixer", "`compress`", "best channels", "share", "int8 alone", "a quarter by both"), rows),
+        "table": table(("mixer", "`compress`", "best channels", "share"), rows),
         "bundled_most": f"{max(found['extra']['compress'][0] for found in document['bundled'].values()):.4f}",
         "bundled": table(("model", *shown, "channels by query and key energy", "at random"), own),
         "tails": tails(document),
         "seeds": str(document["mixers"]["la"]["seeds"]),
         "steps": str(document["training"]["steps"]),
         "documents": str(document["held_out_documents"]),
-        "recall": table(("mixer", "state kept", "nats lost per answer", "recall", "after", "safe"), recall),
+        "recall": table(("mixer", "state kept", "nats lost per answer", "recall", "after"), recall),
         "recall_damaged": str(len(damaged)),
         "text_models": str(len(cut)),
         "text_flagged": str(sum(not found["recall_kept"] for found in cut)),
@@ -147,19 +145,19 @@ def caches(document: Mapping[str, Any]) -> dict[str, str]:
     rows = document["rows"]
     whole = max(row["tokens"] for row in rows)
     found = {(row["way"], row["tokens"]): row for row in rows if row["tokens"] < whole}
-    kept = sorted({tokens for _, tokens in found}, reverse=True)
+    most, *_, fewest = sorted({tokens for _, tokens in found}, reverse=True)
     ways = dict.fromkeys(way for way, _ in found)
     rounding = {row["way"]: _bits(row["extra"]) for row in rows if row["tokens"] == whole}
-    gain, *ends = found["entropy-ESS", kept[0]]["against_equal"]
+    gain, *ends = found["entropy-ESS", most]["against_equal"]
     return {
         "table": table(
-            ("budgets", *(f"{tokens} tokens" for tokens in kept)),
-            ((way, *(_bits(found[way, tokens]["extra"]) for tokens in kept)) for way in ways),
+            ("budgets", *(f"{tokens} tokens" for tokens in (most, fewest))),
+            ((way, *(_bits(found[way, tokens]["extra"]) for tokens in (most, fewest))) for way in ways),
         ),
         "int4": rounding["int4"],
-        "equal": _bits(found["equal", kept[0]]["extra"]),
+        "equal": _bits(found["equal", most]["extra"]),
         "by_ess": estimate(gain, ends, "+.4f"),
-        "most": str(kept[0]),
+        "most": str(most),
         "documents": str(document["documents"]),
         "length": str(whole),
     }
