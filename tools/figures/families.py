@@ -26,12 +26,9 @@ def families() -> dict[str, str]:
         if family not in measured
     ]
     versions = [
-        (version, str(with_it.count("measured")), str(len(with_it) - with_it.count("measured")))
+        f"{with_it.count('measured')} of {len(with_it)} (with {version})"
         for version in found.versions
         for with_it in [[family.versions[version] for family in found.families if version in family.versions]]
-    ]
-    differing = [
-        (f"`{family.name}`", found.measured_with(family)) for family in measured if found.measured_with(family) != "all"
     ]
     judged = [family.maps if family.impulses is None else family.impulses for family in measured]
     return {
@@ -42,8 +39,7 @@ def families() -> dict[str, str]:
         "farthest": f"{max(one for one in judged if one is not None):.0e}",
         "table": table(("mixers", "families"), [(kinds, ", ".join(names)) for kinds, names in rows]),
         "refused": table(("not measured", "why"), refused),
-        "versions": table(("transformers", "families measured", "not measured"), versions),
-        "differing": table(("family", "measured with"), differing),
+        "versions": ", ".join(versions),
     }
 
 
@@ -55,18 +51,19 @@ def fla(document: Mapping[str, Any]) -> dict[str, str]:
     """Layers of flash-linear-attention: how many agree with references and kernels, and why some are missing."""
     layers: dict[str, Any] = document["layers"]
     runs = [f"{by} {length}" for by in ("references", "kernels") for length in (32, 72)]
-    measured: dict[str, list[str]] = {}
+    measured: list[str] = []
     causes: list[tuple[str, str, str]] = []
     agreeing = {"references": 0, "kernels": 0}
     for name, layer in layers.items():
-        kind = next((layer[run]["kind"] for run in runs if layer[run]["kind"]), "")
-        if kind:
-            measured.setdefault(kind, []).append(f"`{layer['class']}`")
+        if any(layer[run]["kind"] for run in runs):
+            measured.append(layer["class"])
         reasons: dict[str, list[str]] = {}
         for run in runs:
             if layer[run]["reason"]:
                 reasons.setdefault(_cause(layer[run]["reason"]), []).append(run)
-        causes += [(name, ", ".join(where), reason) for reason, where in reasons.items()]
+        causes += [
+            (name, "all" if len(where) == len(runs) else ", ".join(where), reason) for reason, where in reasons.items()
+        ]
         for by, left_out in (("references", False), ("kernels", layer["in_torch"])):
             both = [layer[f"{by} {length}"] for length in (32, 72)]
             whole = all(not one["reason"] and one["units"] > 1 and one["faithfulness"] <= 2e-6 for one in both)
@@ -76,7 +73,7 @@ def fla(document: Mapping[str, Any]) -> dict[str, str]:
         captured.setdefault(row["model"], []).append(f"{row['ratio']:.1f}")
     training, versions = document["time"]["training"], document["made"]["versions"]
     return {
-        "table": table(("measured as", "classes"), [(kind, ", ".join(found)) for kind, found in measured.items()]),
+        "classes": ", ".join(f"`{name}`" for name in sorted(set(measured))),
         "causes": table(("layer", "where", "what was said"), causes),
         "capture": ", ".join(f"{' and '.join(ratios)} ({model})" for model, ratios in captured.items()),
         "training": ", ".join(f"{row['seconds']:.1f} s (`{row['mixer']}`)" for row in training),

@@ -113,10 +113,11 @@ def layers(document: Mapping[str, Any]) -> dict[str, str]:
         after = (f"{found[name, steps]['accuracy']:.3f}" if (name, steps) in found else "" for steps in rates)
         return f"`{name}`", *after, f"{found[name, fewest]['step_seconds'] * 1000:.0f}"
 
-    rows = [(*learned(published), *learned(lean)) for published, lean in document["lean"].items()]
-    heads = (*(f"{steps:,} steps" for steps in rates), "ms per step")
+    listed = dict.fromkeys(name for column in zip(*document["lean"].items(), strict=True) for name in column)
     return {
-        "table": table(("as published", *heads, "lean", *heads), rows),
+        "table": table(
+            ("mixer", *(f"{steps:,} steps" for steps in rates), "ms per step"), [learned(name) for name in listed]
+        ),
         "runs": ", ".join(
             f"{steps:,} steps at rate {' or '.join(f'{one:g}' for one in several)}" for steps, several in rates.items()
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from functools import cache
 
 import torch
@@ -32,10 +33,10 @@ def mixers() -> dict[str, str]:
 
 
 def paper_and_difference(mixer: type) -> tuple[str, str]:
-    """The paper of a mixer, and what differs from it, as the docstring of its class says it in one paragraph."""
+    """The paper of a mixer without its title, and what differs from it, as the docstring says it in one paragraph."""
     (paragraph,) = (one for one in _paragraphs(mixer) if _DIFFERS in one)
     paper, _, difference = paragraph.partition(_DIFFERS)
-    return paper.strip(), difference.removesuffix(".")
+    return re.sub('"[^"]*", ', "", paper).strip().removesuffix("."), difference.removesuffix(".")
 
 
 def around(mixer: type[Mixer]) -> str:

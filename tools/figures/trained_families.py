@@ -80,7 +80,6 @@ def architectures(document: Mapping[str, Any]) -> dict[str, str]:
         "steps": f"{training['steps']:,}",
         "batch": f"{training['batch_size']} × {training['length']}",
         "rate": str(training["rate"]),
-        "versions": ", ".join(f"{name} {version}" for name, version in document["made"]["versions"].items()),
         "command": f"`{document['made']['command']}`",
     }
 
