@@ -15,21 +15,21 @@ def engines(document: Mapping[str, Any]) -> dict[str, str]:
     rows, versions = document["rows"], document["made"]["versions"]
     cases = dict.fromkeys((row["case"], row["engine"], row["length"], row["units"]) for row in rows)
     times = [
-        (case, str(units), f"{length:,}", f"`{engine}`", *_times(rows, (case, engine, length, units)))
+        (case, f"{length:,}", f"`{engine}`", *_times(rows, (case, engine, length, units)))
         for case, engine, length, units in cases
     ]
-    errors = [(f"`{engine}`", *_errors(found)) for engine, found in _by_engine(rows).items()]
+    slopes = {engine: f"{slope:.2f}" for engine, slope in document["exponents"].items()}
+    errors = [(f"`{engine}`", *_errors(found), slopes[engine]) for engine, found in _by_engine(rows).items()]
     return {
         "machine": f"{document['machine']}; torch {versions['torch']}, numba {versions['numba']}, Python "
         f"{versions['python']}",
         "threads": f"{document['threads']} thread" + "s" * (document["threads"] > 1),
         "clock": document["clock"],
-        "times": table(("case", "heads or channels", "L", "engine", "counts", "entropy", "all σ"), times),
-        "errors": table(("engine", "outside its bound", "entropy within", "σ / σ₁ within", "peak memory"), errors),
-        "exponents": table(
-            ("engine", "exponent"),
-            [(f"`{engine}`", f"{slope:.2f}") for engine, slope in document["exponents"].items()],
+        "times": table(("case", "L", "engine", "counts", "entropy", "all σ"), times),
+        "errors": table(
+            ("engine", "outside its bound", "entropy within", "σ / σ₁ within", "peak memory", "exponent"), errors
         ),
+        "dense": slopes["dense"],
     }
 
 
@@ -118,10 +118,9 @@ def language_models(document: Mapping[str, Any]) -> dict[str, str]:
             f"{row['measured']} of {row['units']}",
             f"{row['seconds']:.0f}",
             f"{row['memory'] / 1e9:.1f} GB",
-            f"{row['results'] / 1e6:.0f} MB",
         )
         for row in document["rows"]
     ]
-    head = ("model", "parameters", "kind", "measured (`--channels`)", "seconds", "memory", "results")
+    head = ("model", "parameters", "kind", "measured (`--channels`)", "seconds", "memory")
     off = [row["plan_seconds"] / row["run_seconds"] - 1 for row in document["rows"]]
     return {"table": table(head, rows), "plan": f"{min(off):+.0%} to {max(off):+.0%}"}
