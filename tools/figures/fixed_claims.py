@@ -17,13 +17,7 @@ from tools.figures.on_record import VERDICTS, estimate, read_json, table, verdic
 
 def recall_moment(document: Mapping[str, Any]) -> dict[str, str]:
     """By how many steps ESS rises before recall is solved."""
-    others = [
-        (name.rpartition("_")[0].replace("_", " "), name.rpartition("_")[2], _shown(one, "+.1f"), str(one["units"]))
-        for name, one in document["others"].items()
-    ]
-    return _claimed(document, "mixer", "lead in steps", "lead_", "+.1f") | {
-        "others": table(("metric", "mixer", "lead in steps", "seeds"), others)
-    }
+    return _claimed(document, "mixer", "lead in steps", "lead_", "+.1f")
 
 
 CLAIMED = (("ess", 0.25), ("ess", 1.0), ("equal", 1.0))

@@ -62,14 +62,12 @@ def text_series(document: Mapping[str, Any]) -> dict[str, str]:
     """ESS through the training of a text model of each mixer."""
     first = document["rows"][0]
     steps = first["steps"]
-    shown = [0, 1, len(steps) - 1]
     rows = [
         (
             f"`{row['mixer']}`",
             f"{row['bits_per_byte']:.2f}",
-            *(f"{row['entropy'][place]:.1f}" for place in shown),
+            *(f"{row['entropy'][place]:.1f}" for place in (0, -1)),
             estimate(row["change"]["difference"], row["change"]["interval"], "+.1f"),
-            estimate(row["largest"]["difference"], row["largest"]["interval"], "+.1f"),
         )
         for row in document["rows"]
     ]
@@ -77,9 +75,8 @@ def text_series(document: Mapping[str, Any]) -> dict[str, str]:
     for row in document["rows"]:
         low, high = row["change"]["interval"]
         moved["falls" if high < 0 else "rises" if low > 0 else "not clear"].append(row["mixer"])
-    levels = ("ESS before", *(f"after {steps[place]}" for place in shown[1:]))
     return {
-        "table": table(("mixer", "bits per byte", *levels, "change in all", "largest change of a layer"), rows),
+        "table": table(("mixer", "bits per byte", "ESS before", f"after {steps[-1]}", "change"), rows),
         "steps": str(steps[-1]),
         "kept": str(steps[1]),
         "texts": str(first["texts"]),
