@@ -34,7 +34,7 @@ def families() -> dict[str, str]:
     return {
         "measured": str(len(inside)),
         "all": str(sum(family.registered for family in found.families)),
-        "beyond": ", ".join(family.name for family in measured if not family.registered),
+        "beyond": str(len(measured) - len(inside)),
         "transformers": found.transformers,
         "farthest": f"{max(one for one in judged if one is not None):.0e}",
         "table": table(("mixers", "families"), [(kinds, ", ".join(names)) for kinds, names in rows]),
@@ -68,15 +68,14 @@ def fla(document: Mapping[str, Any]) -> dict[str, str]:
             both = [layer[f"{by} {length}"] for length in (32, 72)]
             whole = all(not one["reason"] and one["units"] > 1 and one["faithfulness"] <= 2e-6 for one in both)
             agreeing[by] += whole and not left_out and not layer["flash_attention"]
-    captured: dict[str, list[str]] = {}
-    for row in document["time"]["capture"]:
-        captured.setdefault(row["model"], []).append(f"{row['ratio']:.1f}")
-    training, versions = document["time"]["training"], document["made"]["versions"]
+    ratios = [row["ratio"] for row in document["time"]["capture"]]
+    seconds = [row["seconds"] for row in document["time"]["training"]]
+    versions = document["made"]["versions"]
     return {
         "classes": ", ".join(f"`{name}`" for name in sorted(set(measured))),
         "causes": table(("layer", "where", "what was said"), causes),
-        "capture": ", ".join(f"{' and '.join(ratios)} ({model})" for model, ratios in captured.items()),
-        "training": ", ".join(f"{row['seconds']:.1f} s (`{row['mixer']}`)" for row in training),
+        "capture": f"{min(ratios):.1f} to {max(ratios):.1f}",
+        "training": f"{min(seconds):.1f} to {max(seconds):.1f} s",
         "versions": f"fla {versions['flash-linear-attention']}, triton {versions['triton']}, torch {versions['torch']}",
         "rwkv7": f"{layers['rwkv7']['kernels 72']['faithfulness']:.0e}",
         **{by: str(count) for by, count in agreeing.items()},

@@ -20,13 +20,15 @@ def compiled_training(document: Mapping[str, Any]) -> dict[str, str]:
             f"{row['plain_seconds'] * 1e3:.0f} ms",
             f"{row['compiled_seconds'] * 1e3:.0f} ms",
             f"{row['ratio']:.2f} ×",
-            f"{row['first_seconds']:.0f} s",
-            f"{row['again_seconds']:.0f} s",
         )
         for row in document["rows"]
     ]
-    heads = ("mixer", "width, length", "a step", "compiled", "gain", "first step", "in later runs")
-    return {"table": table(heads, rows), "difference": f"{max(row['difference'] for row in document['rows']):.0e}"}
+    seconds = {when: [row[f"{when}_seconds"] for row in document["rows"]] for when in ("first", "again")}
+    return {
+        "table": table(("mixer", "width, length", "a step", "compiled", "gain"), rows),
+        "difference": f"{max(row['difference'] for row in document['rows']):.0e}",
+        **{when: f"{min(some):.0f} to {max(some):.0f} s" for when, some in seconds.items()},
+    }
 
 
 def probe_cost(document: Mapping[str, Any]) -> dict[str, str]:
