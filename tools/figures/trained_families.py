@@ -63,16 +63,12 @@ def architectures(document: Mapping[str, Any]) -> dict[str, str]:
         )
         for row in found
     ]
-    more = [
-        (row["name"], f"{row['relative_count']:.1f}", f"{row['total_ess']:,.0f}", f"{row['norm']:.2g}") for row in found
-    ]
     parameters = [row["parameters"] for row in found]
     middle = sum(parameters) / len(parameters)
     return {
         "table": table(
             ("architecture", "parameters", "loss", "ESS", "of its size", "state or cache", "along the text"), rows
         ),
-        "more": table(("architecture", "count above 1 %", "total ESS", "norm"), more),
         "farthest": f"{max(abs(count / middle - 1) for count in parameters):.1%}",
         "of_state": _range(row["of_state"] for row in found),
         "of_ceiling": _range(row["of_ceiling"] for row in found),
