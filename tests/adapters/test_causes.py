@@ -1,5 +1,7 @@
 """What cannot be measured is refused by its cause, in one line."""
 
+from itertools import count
+
 import pytest
 import torch
 from oracles.pretrained import tiny_llama
@@ -87,13 +89,14 @@ class Dropping(nn.Module):
 
 
 class Counting(Dropping):
+    """Counts its calls where nothing is put back."""
+
     def __init__(self):
         super().__init__()
-        self.calls = []
+        self.calls = count()
 
     def forward(self, input_ids):
-        self.calls.append(len(self.calls))
-        hidden = (self.embedding(input_ids) + self.calls[-1])[:, None]
+        hidden = (self.embedding(input_ids) + next(self.calls))[:, None]
         return functional.scaled_dot_product_attention(hidden, hidden, hidden, is_causal=True)
 
 

@@ -88,8 +88,9 @@ def test_plan(arguments, capsys):
 
 
 def test_more_pieces_of_too_few_texts_are_not_advised(arguments, tmp_path, capsys):
-    few, ids = tmp_path / "few.jsonl", [n * n % 63 + 1 for n in range(390)]
-    few.write_text("\n".join([json.dumps(ids)] * 5), encoding="utf-8")
+    few = tmp_path / "few.jsonl"
+    texts = [[n * n % 63 + 1 for n in range(first, first + 390)] for first in range(5)]
+    few.write_text("\n".join(map(json.dumps, texts)), encoding="utf-8")
     given = [*arguments[:2], "--ids", str(few), "--max-tokens", "100", "--sequences", "6", "--passkeys", "0"]
     assert main(given) == 0
     captured = capsys.readouterr()

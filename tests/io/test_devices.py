@@ -95,7 +95,7 @@ def test_profiles(family):
 
 @pytest.mark.filterwarnings("ignore:.*documents:statesize.errors.StatesizeWarning")
 def test_what_else_runs_a_model():
-    model, ids = tiny("llama"), IDS.repeat(6, 3)
+    model, ids = tiny("llama"), torch.cat([IDS.roll(shift, 1) for shift in range(6)]).repeat(1, 3)
     for call in (
         lambda: ss.plan(model, IDS).steps[0].memory,
         lambda: ss.truncate(model, IDS, documents=1, tokens=20).to_dict(),

@@ -558,6 +558,10 @@ def test_texts_that_are_too_short_are_refused_with_what_is_enough(least, fewer):
     # They hold 6 pieces together, but each text is too short to be parted.
     with pytest.raises(InputError, match=f"{enough} 2 texts of 10 or more, the longest of 30. Give more text."):
         three_sets([torch.arange(30), torch.arange(1, 31)], 10, 100, None, least=10)
+    with pytest.raises(
+        InputError, match=f"{enough} 1 different text of 10 or more, the longest of 30. Give more text."
+    ):
+        three_sets([torch.arange(30), torch.arange(30)], 10, 100, None, least=10)
     for texts, size in (([60], 10), ([10] * 3, 10), ([59], 9)):
         given = [torch.arange(length) + number for number, length in enumerate(texts)]
         assert all(three_sets(given, size, 100, None, least=least))
@@ -615,14 +619,28 @@ def test_a_cache_that_noting_changes_is_refused(llama, monkeypatch):
         read_prefix(llama, IDS[:, :PREFIX])
     monkeypatch.setattr(prefix_module, "rotation_of", reverse)
     with pytest.raises(ModelError, match="LlamaForCausalLM: observed, what its cache holds differs"):
-        cache(llama, IDS.repeat(12, 1), documents=12, tokens=46, needles=0, settings=Settings(future=6))
+        cache(
+            llama,
+            torch.cat([IDS.roll(shift, 1) for shift in range(12)]),
+            documents=12,
+            tokens=46,
+            needles=0,
+            settings=Settings(future=6),
+        )
 
 
 def test_a_model_that_forgets_its_states_behind_a_cache_is_refused():
     # Mamba layers of transformers go on from a state by one token at a time.
     model = tiny_model("jamba")
     with pytest.raises(ModelError, match="JambaForCausalLM must read several tokens behind its cache as in a whole"):
-        cache(model, IDS.repeat(12, 1), documents=12, tokens=46, needles=0, settings=Settings(future=6))
+        cache(
+            model,
+            torch.cat([IDS.roll(shift, 1) for shift in range(12)]),
+            documents=12,
+            tokens=46,
+            needles=0,
+            settings=Settings(future=6),
+        )
 
 
 def test_models_without_such_a_cache():

@@ -23,12 +23,11 @@ def three_sets(
     """Pieces of texts for curves, for the choice of budgets, and held out, with their text; neighbours in one set."""
     # least: The smallest size that may be advised.
     sets: tuple[list[tuple[int, Tensor]], ...] = ([], [], [])
-    longest, seen = max(map(len, texts)), set[bytes]()
+    longest, different = max(map(len, texts)), dict[bytes, tuple[int, Tensor]]()
     for number, text in enumerate(texts):
         # A text that is given several times would lie in several sets.
-        if (content := text.cpu().numpy().tobytes()) in seen:
-            continue
-        seen.add(content)
+        different.setdefault(text.cpu().numpy().tobytes(), (number, text))
+    for number, text in different.values():
         found = begun_excerpts([text], size, len(text), tokenizer) if len(text) >= size else []
         pieces = [(number, piece) for piece in found]
         if len(pieces) >= FEWEST_PIECES:
@@ -42,7 +41,11 @@ def three_sets(
         fits = max(longest // FEWEST_PIECES, least)
         takes = "" if longest >= FEWEST_PIECES * fits else f", which takes one text of {FEWEST_PIECES * fits}"
         fewer = f", or --max-tokens {fits} (tokens={fits}){takes}" if fits < size else ""
-        given = counted(sum(len(text) >= size for text in texts), "text")
+        long, kind = (
+            sum(len(text) >= size for _, text in different.values()),
+            "different " * (len(different) < len(texts)),
+        )
+        given = counted(long, f"{kind}text")
         raise InputError(
             f"inputs must have one text of {FEWEST_PIECES * size} tokens, which is cut into {FEWEST_PIECES} pieces, or "
             f"{len(sets)} texts of {size}, for curves, budgets and prices, "
