@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -197,10 +198,14 @@ class Remembering(torch.nn.Module):
         super().__init__()
         self.values, self.ready, self.stage, self.table = torch.nn.Linear(4, 4), False, "new", None
         self.register_buffer("scale", torch.zeros(()))
+        self.register_buffer("steps", torch.zeros(1))
+        self.rows = torch.zeros(0)
         self.own, self.of_python = torch.Generator(), random.Random(0)  # noqa: S311
         self.of_numpy = np.random.default_rng(0)
         self.losses, self.seen, self.kinds = [], {"means": [torch.zeros(1)], "calls": 0}, {"none"}
         self.last = deque([0], maxlen=3)
+        self.state, self.times, self.number = (torch.zeros(1), [0]), np.zeros(2), np.float64(1.0)
+        self.cache = SimpleNamespace()
 
     def forward(self, hidden):
         if not self.ready:
@@ -214,27 +219,42 @@ class Remembering(torch.nn.Module):
         self.seen["calls"] += 1
         self.kinds.add("called")
         self.last.append(1)
+        self.state[0].data.add_(1)
+        self.state[1].append(1)
+        self.state, self.number, self.cache = (torch.ones(2), [1]), 2.0, None
+        self.times += 1
+        self.steps.data += 1
+        self.rows.resize_(len(self.rows) + 1)
+        self.register_buffer("made", torch.ones(1), persistent=False)
         return (self.values(hidden) * self.table * self.scale).cumsum(1)
 
-    def state(self):
+    def noted(self):
         generators = self.own.get_state().tolist(), self.of_python.getstate(), self.of_numpy.bit_generator.state
         flags = self.ready, self.stage, self.table, float(self.scale)
-        containers = list(self.losses), copy.deepcopy(self.seen), set(self.kinds), list(self.last)
+        containers = list(self.losses), copy.deepcopy(self.seen), set(self.kinds), list(self.last), self.times.tolist()
+        others = (
+            copy.deepcopy(self.state),
+            self.number,
+            self.cache,
+            len(self.rows),
+            float(self.steps),
+            list(self._buffers),
+        )
         of_numpy = np.random.get_state()[1].tolist()  # noqa: NPY002
         process = random.getstate(), of_numpy, torch.get_rng_state().tolist()
-        return flags, containers, generators, process
+        return repr((flags, containers, others, generators, process))
 
 
 def test_what_a_forward_notes_and_draws_is_as_before():
     layer, hidden = Remembering(), torch.randn(1, 12, 4, generator=torch.Generator().manual_seed(0))
-    before, held = layer.state(), (layer.losses, layer.seen["means"])
+    before, held = layer.noted(), (layer.losses, layer.seen["means"])
     first = ss.profile(layer, hidden)
-    assert layer.state() == before
+    assert layer.noted() == before
     assert held[0] is layer.losses
     assert held[1] is layer.seen["means"]
     with torch.no_grad():
         layer(hidden)
-    after = layer.state()
+    after = layer.noted()
     again = ss.profile(layer, hidden)
-    assert layer.state() == after != before
+    assert layer.noted() == after != before
     assert str(first) == str(again)

@@ -40,8 +40,7 @@ _functions: Any = overrides
 _dispatch: Any = _python_dispatch
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _HOW_HOOKS_RUN = ("_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs")
-_PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})
-_CONTAINERS = frozenset({list, dict, set, deque, OrderedDict, defaultdict, Counter})
+_CONTAINERS = frozenset({list, dict, set, deque, OrderedDict, defaultdict, Counter, np.ndarray})
 _RANDOM = (torch.Generator, random.Random, np.random.Generator)  # noqa: S311
 # What every module has is put back by other ways; hooks that transformers hangs once stay, and so its flag for them.
 _PUT_BACK_ELSEWHERE = {*vars(nn.Module()), "_output_capturing_hooks_installed"}
@@ -214,6 +213,8 @@ class _Before:
                     tensors[value] = None
                 elif type(value) in _CONTAINERS and id(value) not in self.containers:
                     self.containers[id(value)] = value, copy.copy(value)
+                    waiting += [value] if type(value) is not np.ndarray else []
+                elif isinstance(value, tuple):
                     waiting.append(value)
                 elif isinstance(value, _RANDOM):
                     generators[value] = None
@@ -299,16 +300,25 @@ class _Before:
                     delattr(module, name)
                 vars(module).update(attributes)
                 for name, tensors in held.items():
+                    for new in vars(module)[name].keys() - tensors.keys():
+                        del vars(module)[name][new]
+                        vars(module)["_non_persistent_buffers_set"].discard(new)
                     vars(module)[name].update(tensors)
                 # One flag per module: model.train(True) would also switch on parts that were frozen in eval mode.
                 module.training = training
                 _remove_hooks(module, hooks)
             for container, content in self.containers.values():
-                container.clear()
-                (container.extend if isinstance(container, list | deque) else container.update)(content)
+                if isinstance(container, np.ndarray):
+                    container[...] = content
+                else:
+                    container.clear()
+                    (container.extend if isinstance(container, list | deque) else container.update)(content)
             with torch.no_grad():
                 for tensor, version, content in self.contents:
-                    if tensor._version != version:
+                    # What is written by `.data` has the same version.
+                    if tensor._version != version or not torch.equal(tensor, content):
+                        if tensor.shape != content.shape:
+                            tensor.resize_(content.shape)
                         tensor.copy_(content)
             for (current, put), value in zip(_SWITCHES, self.switches, strict=True):
                 if current() != value:
@@ -325,9 +335,7 @@ class _Before:
 
 def _attributes(module: nn.Module) -> dict[str, object]:
     """Attributes in which modules keep something from run to run, such as rotary frequencies or a number of calls."""
-    held = ((name, value) for name, value in vars(module).items() if name not in _PUT_BACK_ELSEWHERE)
-    plain, other = _PLAIN | _CONTAINERS, (Tensor, *_RANDOM)
-    return {name: value for name, value in held if type(value) in plain or isinstance(value, other)}
+    return {name: value for name, value in vars(module).items() if name not in _PUT_BACK_ELSEWHERE}
 
 
 def _remove_hooks(module: nn.Module, before: Collection[int]) -> None:
