@@ -89,6 +89,38 @@ class GatedInput(Streams):
         return SLOW.expand(1, 1, -1, -1)
 
 
+class BySums(Streams):
+    """A gated recurrence by sums of logarithms: both factors are mixed to the end of the text, which cancels."""
+
+    def mixed(self, values, gate, _):
+        sums = nn.functional.logsigmoid(gate).cumsum(1)
+        return (values * (-sums).exp()).cumsum(1) * sums.exp()
+
+    def t_of(self, values, gate, _):
+        sums = nn.functional.logsigmoid(gate).cumsum(-1)
+        return (sums[..., None] - sums[..., None, :]).masked_fill(LAG < 0, -torch.inf).exp()
+
+
+class OfThree(Streams):
+    """A recurrence whose values are the product of three streams, one after another."""
+
+    def mixed(self, first, second, third):
+        return SLOW.to(first) @ (first * second * third)
+
+    def t_of(self, first, second, third):
+        return SLOW.expand(1, 1, -1, -1)
+
+
+class ShortGate(Streams):
+    """A convolution, weighed by one that reaches less far."""
+
+    def mixed(self, values, gate, _):
+        return (SLOW * (LAG < 8)).to(values) @ values * ((FAST * (LAG < 6)).to(values) @ gate)
+
+    def t_of(self, values, gate, _):
+        return torch.diag_embed((FAST * (LAG < 6) @ gate.mT).mT) @ (SLOW * (LAG < 8))
+
+
 class Activated(Streams):
     """What lies between the mixings is not linear: no T holds both."""
 
@@ -120,7 +152,7 @@ def model_of(layer):
 
 @pytest.mark.parametrize("taps", [1, 3])
 @pytest.mark.parametrize("order", list(permutations(range(3))), ids=str)
-@pytest.mark.parametrize("layer", [GateBetween, HyenaOfOrderThree, H3])
+@pytest.mark.parametrize("layer", [GateBetween, HyenaOfOrderThree, H3, BySums, OfThree])
 def test_t_holds_all_mixings(layer, order, taps):
     model = model_of(lambda: layer(order, taps))
     (found,) = ss.capture(model, IDS)
@@ -130,7 +162,7 @@ def test_t_holds_all_mixings(layer, order, taps):
     assert ("T is without a mixing of 3 positions before it" in found.note) == (taps > 1)
 
 
-@pytest.mark.parametrize("layer", [GateBehindAll, GatedInput])
+@pytest.mark.parametrize("layer", [GateBehindAll, GatedInput, ShortGate])
 def test_a_gate_that_is_computed_last(layer):
     model = model_of(lambda: layer(range(3)))
     (found,) = ss.capture(model, IDS)

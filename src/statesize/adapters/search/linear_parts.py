@@ -397,17 +397,15 @@ class _Search:
         ]
         found = sorted((mix for mix in found if mix.target == settled[-1]), key=lambda mix: mix.source)
         found = self._with_own(found, every)
-        while True:
-            # The first source; where two are multiplied, their product.
-            first, *others = found
-            followers = self._followers(first.source, others)
-            apart = [mix for mix in others if mix not in followers]
-            if not apart:
-                return self._with_entering(first, followers)
-            products = [mix for mix in self._followers(apart[0].source, others) if mix in followers]
-            if not products:
-                return apart[-1]
-            found = products
+        # The first source that all others make or are made of: where several are multiplied, the product of all.
+        followers = {
+            mix.source: self._followers(mix.source, [other for other in found if other != mix]) for mix in found
+        }
+        for mix in found:
+            if all(other in followers[mix.source] or mix in followers[other.source] for other in found if other != mix):
+                return self._with_entering(mix, [other for other in followers[mix.source] if other.source > mix.source])
+        first, *others = found
+        return [mix for mix in others if mix not in followers[first.source]][-1]
 
     def _with_entering(self, first: Mix, followers: list[Mix]) -> Mix:
         """In place of a gate its product with what enters, which is no source where it makes the gate too."""
@@ -482,30 +480,54 @@ class _Search:
 
     def weighed(self, mix: Mix, every: list[Mix]) -> int:
         """How far numbers of other positions reach into the weights of a source, beside those that T is made of."""
+        earlier = slice(0, self.position + 1)
+
+        def entering(tensor: Tensor) -> Tensor:
+            return changed_input(tensor, self.runs.length, earlier)
+
         # Of two sources of one target, neither of which changes with the other, each weighs the other.
         others = [other for other in every if other.target == mix.target and other.source != mix.source]
         others = [other for other in others if not self._followers(mix.source, [other])]
         others = [other for other in others if not self._followers(other.source, [mix])]
-        return max((max(other.before, self._weighed_from(mix, other)) for other in others), default=0)
+        farthest = 0
+        for other in others:
+            if other.before:
+                # What it is mixed from may cancel in T, as sums of logarithms do.
+                farthest = max(farthest, min(other.before, self._weighed_from(mix, {}, entering)))
+            else:
+                values = changed_at(self.base.tensors[other.source], other.source_axis, earlier)
+                farthest = max(farthest, self._weighed_from(mix, {other.source: lambda _, values=values: values}, None))
+        return farthest
 
-    def _weighed_from(self, mix: Mix, other: Mix) -> int:
-        """From how far back another source reaches into what T makes of later positions alone."""
-        first, held = self.position + 1, self.base.tensors[other.source]
-        earlier = changed_at(held, other.source_axis, slice(0, first))
+    def _weighed_from(
+        self,
+        mix: Mix,
+        replacing: Mapping[Place, Callable[[Tensor], Tensor]],
+        change: Callable[[Tensor], Tensor] | None,
+    ) -> int:
+        """From how far back other numbers reach into what T makes of later positions alone."""
         numbers = noise(self.matrix(self.base, mix.source), 4)
 
-        def entering(now: Tensor) -> Tensor:
-            return like(numbers, now, mix.source_axis)
+        def differs(distance: int) -> bool:
+            # Positions that lie farther than so many behind those that change.
+            later = numbers.clone()
+            later[: self.position + 1 + distance] = 0
 
-        # Twice as far each time, to the end of the text.
-        for apart in (0, *(2**power for power in range(len(numbers).bit_length()))):
-            numbers[: first + apart] = 0
-            ways: list[dict[Place, Callable[[Tensor], Tensor]]] = [{}, {other.source: lambda _: earlier}]
-            runs = [self._run((mix.target,), {**weighing, mix.source: entering}) for weighing in ways]
-            one, two = (self.matrix(run, mix.target) for run in runs)
-            if bool(((one - two).abs() <= self.precision.rounding * one.abs().max()).all()):
-                return apart
-        return len(numbers)
+            def entering(now: Tensor) -> Tensor:
+                return like(later, now, mix.source_axis)
+
+            one = self.matrix(self._run((mix.target,), {mix.source: entering}), mix.target)
+            two = self.matrix(self._run((mix.target,), {**replacing, mix.source: entering}, change), mix.target)
+            return bool(((one - two).abs() > self.precision.rounding * one.abs().max()).any())
+
+        # Twice as far each time, and then between the last two.
+        least, most, end = 0, 0, self.runs.length - 1 - self.position
+        while most < end and differs(most):
+            least, most = most + 1, min(2 * most + 1, end)
+        while least < most:
+            middle = (least + most) // 2
+            least, most = (middle + 1, most) if differs(middle) else (least, middle)
+        return most
 
     def mixes(self, targets: list[Place], source: Place) -> list[Mix]:
         """The mixing from a source to tensors behind it that are linear in it and keep its channels apart."""
