@@ -82,6 +82,32 @@ def test_one_step_is_the_gradient_of_the_mean_loss_and_penalty(family, accumulat
         torch.testing.assert_close(dict(model.named_parameters())[name], after, rtol=1e-4, atol=1e-6, msg=name)
 
 
+class Classified(Causal):
+    """One label for each text, or for each token: none is shifted."""
+
+    def forward(self, input_ids, labels=None, **kwargs):
+        logits = self.model(input_ids)
+        chosen = logits[:, -1] if labels.ndim == 1 else logits.flatten(0, 1)
+        return {"loss": torch.nn.functional.cross_entropy(chosen, labels.flatten()), "logits": logits}
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("per_token", [False, True])
+def test_labels_that_are_not_shifted_all_count(per_token, size, tmp_path):
+    data = [
+        {"input_ids": row["input_ids"], "labels": row["labels"] if per_token else row["labels"][0]} for row in texts(2)
+    ]
+    logged = []
+    for penalties in (0, 1):
+        given = trainer(Classified(), data, tmp_path, [], per_device_train_batch_size=size)
+        for _ in range(penalties):
+            given.add_callback(RegularisationCallback(given, Regularisation(0.7, **EVERYTHING)))
+        given.train()
+        logged.append(given.state.log_history[0])
+    plain, penalised = logged
+    assert penalised["loss"] == pytest.approx(plain["loss"] + penalised["regularisation"], rel=1e-5)
+
+
 def test_training_opens_the_gates_and_evaluation_is_left_alone(tmp_path):
     data, distances, losses = texts(32), [], []
     for regularised in (False, True):

@@ -160,18 +160,19 @@ class RegularisationCallback(_LossEntry):
             return None
         penalty = penalty.to(loss.device)
         self._logged.append(penalty.detach())
-        values["loss"] = loss + _share(kwargs) * penalty
+        shifted = getattr(self.trainer, "_loss_shifts_labels", True)
+        values["loss"] = loss + _share(kwargs, shifted=shifted) * penalty
         return values
 
 
-def _share(inputs: Mapping[str, Any]) -> Tensor | float:
-    """The batch's share of the step's targets if its loss is divided by all of them, else 1."""
+def _share(inputs: Mapping[str, Any], *, shifted: bool) -> Tensor | float:
+    """The batch's share of the step's targets if these were counted, as the Trainer counts them, else 1."""
     count: Any = inputs.get("num_items_in_batch")
     labels: object = inputs.get("shift_labels", inputs.get("labels"))
     if count is None or not isinstance(labels, Tensor):
         return 1.0
-    # No position predicts the first label.
-    targets = labels if "shift_labels" in inputs else labels[..., 1:]
+    # In a causal language model no position predicts the first label.
+    targets = labels[..., 1:] if shifted and "shift_labels" not in inputs else labels
     return (targets != -100).sum() / count
 
 
