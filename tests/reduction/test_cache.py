@@ -22,7 +22,7 @@ from statesize.reduction.cache import prefix as prefix_module
 from statesize.reduction.cache import price as price_module
 from statesize.reduction.cache.budgets import GRID, at_curves, at_shares, by_curves, equal
 from statesize.reduction.cache.curves import cache_sizes, error_curves, norms_after
-from statesize.reduction.cache.page import notes, page
+from statesize.reduction.cache.page import _shares, notes, page
 from statesize.reduction.cache.passkeys import Passkey
 from statesize.reduction.cache.prefix import following_logits, read_prefix
 from statesize.reduction.cache.price import Pricing, plan_cache
@@ -525,6 +525,14 @@ def test_page(tmp_path):
         assert visit.complaints == []
         assert violations(visit.page) == []
         visit.context.close()
+
+
+def test_a_chart_of_curves_shows_shares_that_were_kept():
+    # Of 24 tokens 20 always stay, so that the first seven points of a curve are one.
+    head = CachedHead("layer", 0, 24, (0.5,) * 7 + (0.5, 0.0), 1.0, 1.0, 0.1, (20,))
+    whole = CachedHead("layer", 1, 512, tuple(0.9 - 0.1 * point for point in range(9)), 1.0, 1.0, 0.1, (256,))
+    assert list(dict.fromkeys(_shares(head))) == [20 / 24, 1.0]
+    assert _shares(whole) == [20 / 512, 1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1.0]
 
 
 def test_neighbours_lie_in_one_set():

@@ -17,8 +17,9 @@ from transformers import (
 
 import statesize as ss
 from statesize.lab import zoo
+from statesize.measurement.statistics import Interval
 from statesize.reduction.bases import BalancedBasis, KeptBasis
-from statesize.reduction.frontier import SHARES, frontier
+from statesize.reduction.frontier import SHARES, FrontierPoint, frontier, page
 from statesize.reduction.hub import bases_of_groups, cached_bytes, gramians_of_groups
 from statesize.reduction.reducible import smaller_state_space
 
@@ -213,6 +214,22 @@ def test_the_frontier_of_transformers_models():
     ]
     assert [(head.layer, head.head) for head in heads] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert all(0 < head.ess <= 8 and head.missed[0] > head.missed[2] > 0 for head in heads)
+
+
+def test_the_headline_of_a_frontier_is_shown_to_be_cheap_or_says_so():
+    def told(*ways):
+        return page("m", [FrontierPoint(way, 0.5, "float", size, loss) for way, size, loss in ways], []).finding
+
+    cheap, cheaper, dear = Interval(0.004, 0.0, 0.009), Interval(0.002, 0.0, 0.008), Interval(0.02, 0.01, 0.03)
+    said = told(("a", 40, cheap), ("b", 40, cheaper), ("c", 20, dear), ("d", 80, cheaper))
+    assert said.startswith(
+        "40 bytes per sequence cost +0.0020 bits per byte: 50% of the numbers in float, b. The fewest"
+    )
+    # Without an interval, nothing is shown to be cheap.
+    said = told(("a", 20, Interval(0.03)), ("b", 40, Interval(0.01)), ("c", 60, Interval(0.01)))
+    assert said.startswith(
+        "40 bytes per sequence cost +0.0100 bits per byte: 50% of the numbers in float, b. No way is"
+    )
 
 
 def test_what_a_selection_misses():

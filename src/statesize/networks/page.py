@@ -73,7 +73,7 @@ def page(name: str, result: NetworkEss, beside: Redundancy | None) -> ResultPage
         said.append(_NORM.format(", ".join(f"{model} {numbers}" for model, numbers in ON_RECORD.items())))
     if beside is not None:
         stored = f"stored at {beside.positions[len(rows) // 2]}"
-        headings = ("layer", "kind", "cache", stored, "heads alone", "needed")
+        headings = ("layer", "kind", "cache at the end", stored, "heads alone", "needed")
         # Sums invite a comparison, which no text tells where caches hold all that passes.
         compares = not all(beside.cached(index) >= most for index, most in enumerate(beside.dimension))
         each = needs_rows(beside)[: None if compares else len(beside.mixers)]

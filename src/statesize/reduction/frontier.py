@@ -23,6 +23,8 @@ from statesize.report.result_page import PageChart, PageTable, ResultPage
 from statesize.texts.tokens import AnyTokenizer
 
 SHARES = (0.25, 0.5, 0.75)
+# Bits per byte that a way may cost to be told of first.
+_AFFORDABLE = 0.01
 _SEQUENCES = 4
 _POSITIONS = 4
 
@@ -93,7 +95,14 @@ def _heads(uncut: Reducible, bases: Bases, inputs: Tensor) -> list[Head]:
 
 def page(name: str, points: Sequence[FrontierPoint], heads: Sequence[Head]) -> ResultPage:
     """The page of the frontier."""
-    least = min(points, key=lambda point: (point.difference.high > 0.01, point.state_bytes))
+    # An interval that is not known shows nothing.
+    cheap = [point for point in points if point.difference.high <= _AFFORDABLE]
+    if cheap:
+        told = min(cheap, key=lambda point: (point.state_bytes, point.difference.value))
+        why = f"The fewest that are shown to cost at most {_AFFORDABLE:g}"
+    else:
+        told = min(points, key=lambda point: (point.difference.value, point.state_bytes))
+        why = f"No way is shown to cost at most {_AFFORDABLE:g}; this one costs least"
     point_rows = [
         (point.way, point.numbers, f"{point.share:.0%}", f"{point.state_bytes:,}", f"{point.difference:.4f}")
         for point in sorted(points, key=lambda point: (point.state_bytes, point.difference.value))
@@ -105,8 +114,8 @@ def page(name: str, points: Sequence[FrontierPoint], heads: Sequence[Head]) -> R
     missed = [f"missed at {share:.0%}" for share in SHARES]
     return ResultPage(
         title=f"Smaller states of {name}",
-        finding=f"{least.state_bytes:,} bytes per sequence cost {least.difference.value:+z.4f} bits per byte: "
-        f"{least.share:.0%} of the numbers in {least.numbers}, {least.way}.",
+        finding=f"{told.state_bytes:,} bytes per sequence cost {told.difference.value:+z.4f} bits per byte: "
+        f"{told.share:.0%} of the numbers in {told.numbers}, {told.way}. {why}.",
         charts=[
             PageChart(
                 "Loss against bytes",

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 import altair as alt
+import torch
 
 from statesize.io.text import byte_count, counted
 from statesize.measurement import vega
 from statesize.measurement.statistics import finite, no_interval
-from statesize.reduction.cache.budgets import GRID
-from statesize.reduction.cache.result import AFFORDABLE, WAYS, CachePrices, Variant, percent
+from statesize.reduction.cache.budgets import GRID, at_shares
+from statesize.reduction.cache.result import AFFORDABLE, WAYS, CachedHead, CachePrices, Variant, percent
 from statesize.reduction.cache.rules import RECENT, SINKS
 from statesize.report.result_page import PageChart, PageTable, ResultPage
 
@@ -139,7 +140,15 @@ def _found(result: CachePrices, found: int | None) -> str:
 def page(result: CachePrices) -> ResultPage:
     """The page of the result."""
     kept = ["tokens", *(f"kept at {percent(ratio)}" for ratio in result.ratios)]
-    headings = ["layer", "cache", *kept, "joint ESS", "ESS of what is read", "sink share", "error with ¼ kept"]
+    headings = [
+        "layer",
+        "cache",
+        *kept,
+        "joint ESS",
+        "ESS of what is read",
+        "sink share",
+        "error with ¼ kept, or the fewest",
+    ]
     return ResultPage(
         title=f"What the cache of {result.model} may lose",
         finding=result.finding,
@@ -180,6 +189,11 @@ def head_rows(result: CachePrices) -> list[tuple[str, ...]]:
         )
         for head in result.heads
     ]
+
+
+def _shares(head: CachedHead) -> list[float]:
+    """The shares of its tokens that a cache really keeps where GRID is asked for."""
+    return [int(count) / head.available for count in at_shares(torch.tensor([head.available]), GRID)[0]]
 
 
 def _prices(result: CachePrices) -> alt.LayerChart:
@@ -252,7 +266,8 @@ def _curves(result: CachePrices) -> alt.Chart:
     rows = [
         {"layer": layers.index(head.layer), "name": head.layer, "cache": head.head, "kept": kept, "error": error}
         for head in result.heads
-        for kept, error in zip(GRID, head.curve, strict=True)
+        # Small caches keep the same tokens at several shares: those that always stay.
+        for kept, error in dict(zip(_shares(head), head.curve, strict=True)).items()
         if error > 0
     ]
     return (

@@ -124,7 +124,8 @@ class CachedHead:
         layer: Name of the module.
         head: Its number in the layer.
         available: Tokens that it holds.
-        curve: Squared error of the layer's output at the shares of `budgets.GRID`, relative to the layer's input.
+        curve: Squared error of the layer's output at the shares of `budgets.GRID`, but never fewer tokens than always
+            stay, relative to the layer's input.
         joint: Joint entropy-ESS of the heads that read it, at the middle of the prefix.
         read: Entropy-ESS of what they read, H V.
         sink: Mean share of attention on the token that gets most.
