@@ -137,6 +137,13 @@ class AttentionOfMixed(Streams):
         return maps @ nn.functional.rms_norm(SLOW.to(values) @ values, (WIDTH,))
 
 
+class GateBehind(Streams):
+    """A short convolution, weighed by what is mixed to the end of the text."""
+
+    def mixed(self, values, gate, _):
+        return ((SLOW * (LAG < 3)).to(values) @ values) * (FAST.to(values) @ gate).sigmoid()
+
+
 class Bilinear(Streams):
     """Each stream is mixed, and weighs the other."""
 
@@ -172,7 +179,7 @@ def test_a_gate_that_is_computed_last(layer):
 
 
 @pytest.mark.parametrize("order", list(permutations(range(2))), ids=str)
-@pytest.mark.parametrize("layer", [Activated, AttentionOfMixed, Bilinear])
+@pytest.mark.parametrize("layer", [Activated, AttentionOfMixed, GateBehind, Bilinear])
 def test_no_t_leaves_out_a_mixing_that_reaches_as_far(layer, order):
     (found,) = ss.capture(model_of(lambda: layer((*order, 2))), IDS)
     assert found.kind == "derivative"

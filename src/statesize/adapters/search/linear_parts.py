@@ -485,6 +485,15 @@ class _Search:
         def entering(tensor: Tensor) -> Tensor:
             return changed_input(tensor, self.runs.length, earlier)
 
+        # What is mixed farther than T of any earlier position reaches is no norm of T.
+        end, held = self.runs.length - 1 - self.position, self.base.tensors[mix.source]
+        if mix.reach < end:
+            changed = changed_at(held, mix.source_axis, earlier)
+            later = self.matrix(self._run((mix.target,), {mix.source: lambda _: changed}), mix.target)
+            difference = (later - self.matrix(self.base, mix.target))[self.position :]
+            is_short = reached(difference, 0, self.precision.rounding * self._scale(mix.target)) < end
+            if is_short and self._weighed_from(mix, {}, entering) >= end:
+                return end
         # Of two sources of one target, neither of which changes with the other, each weighs the other.
         others = [other for other in every if other.target == mix.target and other.source != mix.source]
         others = [other for other in others if not self._followers(mix.source, [other])]
