@@ -17,6 +17,7 @@ from statesize.errors import FileError, InputError
 from statesize.io.files import digest
 from statesize.io.text import printable
 from statesize.lab import zoo
+from statesize.lab.stored import file_sha256, stored_sha256
 from statesize.lab.studies.engine.settings import Document, as_list, refuse_unknown, table
 from statesize.lab.studies.engine.table import Row
 from statesize.lab.studies.texts.dips import CLAIM_METRIC, measure_dips
@@ -25,7 +26,6 @@ from statesize.lab.studies.texts.responses import METRICS, RELATIVE_TOLERANCE, T
 from statesize.lab.studies.texts.sequences import Windows, choose_windows
 from statesize.models.hub import commit
 from statesize.models.load import load_model, load_tokenizer, model_facts
-from statesize.models.stored import file_sha256, stored_sha256
 from statesize.texts.inputs import tokens_sha256
 
 SCHEMA = 2

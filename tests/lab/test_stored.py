@@ -2,7 +2,7 @@
 
 import os
 
-from statesize.models.stored import stored_sha256
+from statesize.lab.stored import stored_sha256
 
 
 def test_folders_are_hashed_by_what_a_model_is_read_from(tmp_path):
