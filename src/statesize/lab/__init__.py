@@ -1,7 +1,8 @@
 """The laboratory: small models, and what training them tells of the measure.
 
 Read `mixers` for the models, `tasks` and `training` for how they come about, `zoo` for those that are bundled,
-`studies` for what they show, `trends` for what is measured of checkpoints and lengths.
+`studies` for what they show, `trends` for what is measured of checkpoints and lengths; `stored` for what a model is
+known by before it is loaded.
 """
 
 import importlib
