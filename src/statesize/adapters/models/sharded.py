@@ -124,6 +124,9 @@ class Shards:
         """Let a part of the model run alone, with its own weights whole and without FSDP."""
         for module, weights in gathered(self.model, part).items():
             vars(module)["_parameters"].update(weights)
+            if isinstance(module, nn.RNNBase):
+                # It runs on a list of its weights.
+                cast("Any", module)._init_flat_weights()
         self.silence(part)
 
     def silence(self, part: nn.Module) -> None:
@@ -223,7 +226,9 @@ def unsharded_copy(model: nn.Module, part: nn.Module) -> nn.Module:
     shards, memo = Shards(model, sharded_units(model)), dict[int, Any]()
     units: list[tuple[Any, Any]] = [(unit, type(unit)) for unit in sharded_units(part)]
     for module, weights in gathered(model, part).items() if shards.units else ():
-        memo |= {id(vars(module)["_parameters"][name]): weight for name, weight in weights.items()}
+        for name, weight in weights.items():
+            # An object of its own: a copy that is converted would convert what others are given.
+            memo[id(vars(module)["_parameters"][name])] = nn.Parameter(weight.detach(), requires_grad=False)
         memo |= {id(value): {} for key, value in vars(module).items() if key.startswith(_STATE)}
     try:
         shards.silence(part)
