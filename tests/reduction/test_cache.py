@@ -615,6 +615,12 @@ def test_what_is_noted_of_a_prefix_adds_nothing_to_the_cache(family):
         assert torch.equal(mine.values, unaltered.values)
 
 
+def of_twelve(model):
+    """The price list of a model by twelve texts."""
+    ids = torch.cat([IDS.roll(shift, 1) for shift in range(12)])
+    return cache(model, ids, documents=12, tokens=46, needles=0, settings=Settings(future=6))
+
+
 def test_a_cache_that_noting_changes_is_refused(llama, monkeypatch):
     def twice(running, query):
         running.frame.kwargs["past_key_values"].update(*2 * [query[:, ::2]], running.frame.module.layer_idx)
@@ -627,28 +633,14 @@ def test_a_cache_that_noting_changes_is_refused(llama, monkeypatch):
         read_prefix(llama, IDS[:, :PREFIX])
     monkeypatch.setattr(prefix_module, "rotation_of", reverse)
     with pytest.raises(ModelError, match="LlamaForCausalLM: observed, what its cache holds differs"):
-        cache(
-            llama,
-            torch.cat([IDS.roll(shift, 1) for shift in range(12)]),
-            documents=12,
-            tokens=46,
-            needles=0,
-            settings=Settings(future=6),
-        )
+        of_twelve(llama)
 
 
 def test_a_model_that_forgets_its_states_behind_a_cache_is_refused():
     # Mamba layers of transformers go on from a state by one token at a time.
     model = tiny_model("jamba")
     with pytest.raises(ModelError, match="JambaForCausalLM must read several tokens behind its cache as in a whole"):
-        cache(
-            model,
-            torch.cat([IDS.roll(shift, 1) for shift in range(12)]),
-            documents=12,
-            tokens=46,
-            needles=0,
-            settings=Settings(future=6),
-        )
+        of_twelve(model)
 
 
 def test_models_without_such_a_cache():

@@ -15,6 +15,7 @@ from statesize.measurement import vega
 from statesize.measurement.measurement import measure
 from statesize.measurement.statistics import Interval, finite
 from statesize.models.capture import capture
+from statesize.reduction.cache.result import AFFORDABLE
 from statesize.reduction.compress import extra_bits, split_text
 from statesize.reduction.hub import reducible
 from statesize.reduction.reducible import Bases, Reducible
@@ -23,8 +24,6 @@ from statesize.report.result_page import PageChart, PageTable, ResultPage
 from statesize.texts.tokens import AnyTokenizer
 
 SHARES = (0.25, 0.5, 0.75)
-# Bits per byte that a way may cost to be told of first.
-_AFFORDABLE = 0.01
 _SEQUENCES = 4
 _POSITIONS = 4
 
@@ -96,13 +95,13 @@ def _heads(uncut: Reducible, bases: Bases, inputs: Tensor) -> list[Head]:
 def page(name: str, points: Sequence[FrontierPoint], heads: Sequence[Head]) -> ResultPage:
     """The page of the frontier."""
     # An interval that is not known shows nothing.
-    cheap = [point for point in points if point.difference.high <= _AFFORDABLE]
+    cheap = [point for point in points if point.difference.high <= AFFORDABLE]
     if cheap:
         told = min(cheap, key=lambda point: (point.state_bytes, point.difference.value))
-        why = f"The fewest that are shown to cost at most {_AFFORDABLE:g}"
+        why = f"The fewest that are shown to cost at most {AFFORDABLE:g}"
     else:
         told = min(points, key=lambda point: (point.difference.value, point.state_bytes))
-        why = f"No way is shown to cost at most {_AFFORDABLE:g}; this one costs least"
+        why = f"No way is shown to cost at most {AFFORDABLE:g}; this one costs least"
     point_rows = [
         (point.way, point.numbers, f"{point.share:.0%}", f"{point.state_bytes:,}", f"{point.difference:.4f}")
         for point in sorted(points, key=lambda point: (point.state_bytes, point.difference.value))

@@ -472,6 +472,8 @@ class _Search:
 
     def _followers(self, source: Place, others: list[Mix]) -> list[Mix]:
         """Those whose sources change with one that lies before them."""
+        if not others:
+            return []
         held = self.base.tensors[source]
         changed = changed_at(held, self.answers[source].axis, self.position)
         places = [mix.source for mix in others]
@@ -494,16 +496,15 @@ class _Search:
             is_short = reached(difference, 0, self.precision.rounding * self._scale(mix.target)) < end
             if is_short and self._weighed_from(mix, {}, entering) >= end:
                 return end
-        # Of two sources of one target, neither of which changes with the other, each weighs the other.
+        # Two sources of one target weigh each other where neither changes with the other.
         others = [other for other in every if other.target == mix.target and other.source != mix.source]
-        others = [other for other in others if not self._followers(mix.source, [other])]
-        others = [other for other in others if not self._followers(other.source, [mix])]
-        farthest = 0
+        followers = self._followers(mix.source, others)
+        others = [other for other in others if other not in followers and not self._followers(other.source, [mix])]
+        # What these are mixed from may cancel in T, as sums of logarithms do.
+        before = max((other.before for other in others), default=0)
+        farthest = min(before, self._weighed_from(mix, {}, entering)) if before else 0
         for other in others:
-            if other.before:
-                # What it is mixed from may cancel in T, as sums of logarithms do.
-                farthest = max(farthest, min(other.before, self._weighed_from(mix, {}, entering)))
-            else:
+            if not other.before:
                 values = changed_at(self.base.tensors[other.source], other.source_axis, earlier)
                 farthest = max(farthest, self._weighed_from(mix, {other.source: lambda _, values=values: values}, None))
         return farthest

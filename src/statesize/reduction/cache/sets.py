@@ -41,11 +41,8 @@ def three_sets(
         fits = max(longest // FEWEST_PIECES, least)
         takes = "" if longest >= FEWEST_PIECES * fits else f", which takes one text of {FEWEST_PIECES * fits}"
         fewer = f", or --max-tokens {fits} (tokens={fits}){takes}" if fits < size else ""
-        long, kind = (
-            sum(len(text) >= size for _, text in different.values()),
-            "different " * (len(different) < len(texts)),
-        )
-        given = counted(long, f"{kind}text")
+        kind = "text" if len(different) == len(texts) else "different text"
+        given = counted(sum(len(text) >= size for _, text in different.values()), kind)
         raise InputError(
             f"inputs must have one text of {FEWEST_PIECES * size} tokens, which is cut into {FEWEST_PIECES} pieces, or "
             f"{len(sets)} texts of {size}, for curves, budgets and prices, "
