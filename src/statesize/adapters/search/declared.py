@@ -290,10 +290,11 @@ class _Check:
         # layout: Heads in order, and the channel that each channel reads, for a T that is wrong.
         values, runs = self.answers(pair.source, targets)
         before, answers = (self.channels(run.tensors[pair.target], pair.target_axis) for run in runs)
-        if before is None or answers is None:
+        entered = self.channels(values, pair.source_axis)
+        if before is None or answers is None or entered is None:
             # Random values of a source may grow beyond all numbers, as a decay's do.
             return None
-        answers, entered = answers - before, cast("Tensor", self.channels(values, pair.source_axis))
+        answers = answers - before
         heads, leaving = self.matrix.shape[1], answers.shape[-1]
         chosen = self.heads(self.expected(entered), self.weights @ answers)
         head, origin = torch.empty(0), torch.empty(0)

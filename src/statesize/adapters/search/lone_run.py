@@ -52,6 +52,11 @@ OUTPUT = Place(sys.maxsize)
 _READERS = 8
 # Operations that torch does or leaves out by how a tensor lies in memory: they are not counted.
 _LAYOUT = {torch.ops.aten.clone, torch.ops.aten.alias, torch.ops.aten.detach}
+# Operations that return memory as they find it, to be written later.
+_UNWRITTEN = {
+    getattr(torch.ops.aten, name)
+    for name in ("empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided")
+}
 _Identity = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 
 
@@ -322,6 +327,9 @@ class _Tape(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         if func._schema.is_mutable:
             return result
+        if func.overloadpacket in _UNWRITTEN:
+            # Else a run would keep what another computation left there.
+            result.zero_()
         if not isinstance(result, tuple | list):
             return self._part(Place(number), result)
         parts = cast("list[object]", result)
