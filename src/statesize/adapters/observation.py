@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.model_state import NamedModules
 from statesize.adapters.models.precision import Autocast, open_autocast
-from statesize.adapters.models.sharded import class_of
+from statesize.adapters.models.sharded import class_of, read_first
 from statesize.check import refuse, whole_number
 from statesize.io.devices import on_cpu_by_default
 from statesize.operators import Operator
@@ -74,7 +74,7 @@ class ModuleStack:
         entering, leaving = in_this_thread(enter), in_this_thread(leave)
         with ExitStack() as hooks:
             for part in names:
-                hooks.callback(part.register_forward_pre_hook(entering, prepend=True, with_kwargs=True).remove)
+                hooks.callback(read_first(part, entering).remove)
                 hooks.callback(part.register_forward_hook(leaving, always_call=True).remove)
             yield self
 

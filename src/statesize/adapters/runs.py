@@ -24,7 +24,7 @@ from torch import Tensor, nn, overrides
 from torch.utils import _python_dispatch
 
 from statesize.adapters.models.model_state import device_of
-from statesize.adapters.models.sharded import Shards, class_of, sharded_units
+from statesize.adapters.models.sharded import Shards, class_of, read_first, sharded_units
 from statesize.adapters.observation import Leave, ModuleStack, OnObservation, OpenSource, in_this_thread
 from statesize.adapters.replaced import put_back, replacements
 from statesize.errors import ModelError
@@ -105,7 +105,7 @@ def reading(enter: Mapping[nn.Module, Hook], leave: Mapping[nn.Module, Hook], st
     """Let functions read what enters modules, `enter(module, args, kwargs)`, and what leaves them."""
     for module, hook in enter.items():
         # A module's other hooks change what they are given again when it runs alone.
-        stack.callback(module.register_forward_pre_hook(in_this_thread(hook), prepend=True, with_kwargs=True).remove)
+        stack.callback(read_first(module, in_this_thread(hook)).remove)
     for module, hook in leave.items():
         stack.callback(module.register_forward_hook(in_this_thread(hook)).remove)
 

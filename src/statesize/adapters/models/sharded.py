@@ -9,21 +9,24 @@ from __future__ import annotations
 import copy
 import hashlib
 import sys
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
+from torch.utils.hooks import RemovableHandle
 
 from statesize.errors import ModelError
 from statesize.parallel.ranks import ALONE, RankError, Replicas, Team, ended, exchange, is_of_ranks
 
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 _STATE = "__composable_api_state_key"
+_FSDP = "torch.distributed.fsdp."
 _Weights = dict[nn.Module, dict[str, nn.Parameter]]
 
 
@@ -45,6 +48,16 @@ def class_of(module: nn.Module) -> type[nn.Module]:
     """The class of a module, which fully_shard replaces by one that derives from it."""
     sharded = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", ())
     return next(kind for kind in type(module).__mro__ if not issubclass(kind, sharded))
+
+
+def read_first(module: nn.Module, hook: Callable[..., object]) -> RemovableHandle:
+    """Let a hook read what enters a module before all others do, but behind FSDP's, which gathers and casts."""
+    hooks: Any = module._forward_pre_hooks
+    first = list(takewhile(lambda key: str(getattr(hooks[key], "__module__", "")).startswith(_FSDP), hooks))
+    handle = module.register_forward_pre_hook(hook, prepend=True, with_kwargs=True)
+    for key in reversed(first):
+        hooks.move_to_end(key, last=False)
+    return handle
 
 
 def sharded_units(model: nn.Module) -> list[Any]:
@@ -134,7 +147,7 @@ class Shards:
         for module in part.modules():
             for hooks in cast("list[dict[int, Any]]", [vars(module)[kind] for kind in _HOOKS]):
                 where = {key: str(getattr(hook, "__module__", "")) for key, hook in hooks.items()}
-                own = {key: hooks[key] for key in where if where[key].startswith("torch.distributed.fsdp.")}
+                own = {key: hooks[key] for key in where if where[key].startswith(_FSDP)}
                 self._replaced_hooks += [(hooks, key, hook) for key, hook in own.items()]
                 hooks.update(dict.fromkeys(own, _nothing))
 
