@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -52,7 +53,7 @@ def class_of(module: nn.Module) -> type[nn.Module]:
 
 def read_first(module: nn.Module, hook: Callable[..., object]) -> RemovableHandle:
     """Let a hook read what enters a module before all others do, but behind FSDP's, which gathers and casts."""
-    hooks: Any = module._forward_pre_hooks
+    hooks = cast("OrderedDict[int, Callable[..., object]]", vars(module)["_forward_pre_hooks"])
     first = list(takewhile(lambda key: str(getattr(hooks[key], "__module__", "")).startswith(_FSDP), hooks))
     handle = module.register_forward_pre_hook(hook, prepend=True, with_kwargs=True)
     for key in reversed(first):
