@@ -65,11 +65,6 @@ class Measured:
         """The dimension of sequences."""
         return int(self.axis == 0)
 
-    @property
-    def sequences(self) -> int:
-        """Number of sequences."""
-        return self.shape[self.sequence_axis]
-
 
 # Arguments by which attention of transformers takes keys and values of another sequence.
 _OTHER_SEQUENCES = ("key_value_states", "encoder_hidden_states")
@@ -112,7 +107,8 @@ class Forward:
             args = (inputs.to(device),)
         if _accepts(backbone, "use_cache"):
             arguments["use_cache"] = False
-        forward = cls(model, parts, backbone, args, arguments, measured, measured.length, measured.sequences)
+        sequences = measured.shape[measured.sequence_axis]
+        forward = cls(model, parts, backbone, args, arguments, measured, measured.length, sequences)
         if measured.axis is not None:
             if (given := UNCOMPARED.get(model)) is not None:
                 _check_copy(forward, forward.of_model(given, inputs))

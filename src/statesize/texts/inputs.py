@@ -133,7 +133,8 @@ def arguments_of(model: nn.Module, item: Any, axis: int | None) -> Iterator[Argu
         left_out = _SAID_OF_TEXT - inspect.signature(module.forward).parameters.keys()
         inputs = {name: value for name, value in inputs.items() if name not in left_out}
     measured = Forward.of(module, inputs, axis).measured
-    across, count = measured.sequence_axis, measured.sequences
+    across = measured.sequence_axis
+    count = measured.shape[across]
     shape = tuple(1 if dim == across else size for dim, size in enumerate(measured.shape))
     for row in range(count):
 
