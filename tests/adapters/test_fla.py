@@ -264,6 +264,7 @@ def test_slots_keep_keys_beside_values():
     [
         (Mixing(reverse=True), r"must run forward in time, got running_mean\(reverse=True\)"),
         (Packing(cu_seqlens=torch.tensor([0, 10, 26])), "packs sequences of several lengths"),
+        (Packing(cu_seqlens=torch.tensor([0, 26])), "packs sequences of several lengths"),
         (Squaring(), "must be linear in its values, got squared.*network_ess"),
         (Driverless(), "must run where Triton does.*TRITON_INTERPRET=1"),
     ],

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from oracles.attention_models import attention_model
 from torch import nn
 
 from statesize.io.text import byte_count
@@ -189,7 +190,16 @@ def test_nothing_measured(profiles):
     node["entropy"][:] = np.nan
     tree["layers.0.mixer"] = node
     assert headline([Profile(tree)]) == model_line(Profile(tree))
-    assert model_line(Profile(tree)) == "Gated linear attention: nothing was measured that carries anything."
+    assert model_line(Profile(tree)) == "Gated linear attention: nothing was measured."
+
+
+def test_a_cut_that_nothing_passes_is_told_though_others_are_passed():
+    """Such as the border of a chunk, or of one of several texts in a row."""
+    inputs = {"input_ids": IDS, "position_ids": torch.arange(12).repeat(1, 2)}
+    found = profile(attention_model("llama"), inputs)
+    assert found.summary()["average_entropy"].min() > 1
+    assert headline([found]) == "LlamaForCausalLM carries nothing past token 12 of 24."
+    assert model_line(found) == headline([found])
 
 
 def test_only_a_name_that_stands_for_its_mixers_is_written_in_full(profiles):

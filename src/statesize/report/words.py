@@ -46,19 +46,14 @@ def headline(profiles: Sequence[Profiled], metric: str = "entropy") -> str:
             carried = [_carries(profile, metric, name, some) for name, some in parts.items()]
         else:
             carried = [_carries(profile, metric, title, layers)]
-        said += [*(carried if any(carried) else [_NOTHING.format(_sentence_case(title))]), _lack(profile, title)]
+        said += [*carried, _lack(profile, title)]
     return " ".join(filter(None, said))
-
-
-_NOTHING = "{}: nothing was measured that carries anything."
 
 
 def model_line(profile: Profiled, metric: str = "entropy") -> str:
     """The ESS of a model at the middle, and its layers with most and least, in one line."""
     title = model_title(profile)
     carried = _carries(profile, metric, title, comparable(profile))
-    if not carried:
-        return _NOTHING.format(_sentence_case(title))
     return " ".join(filter(None, [carried, _sentence_case(_layer_span(profile, metric)), _lack(profile, title)]))
 
 
@@ -80,12 +75,14 @@ def findings(profiles: Sequence[Profiled]) -> str:
 
 
 def _carries(profile: Profiled, metric: str, name: str, layers: Sequence[int]) -> str:
-    """What some layers carry at the middle, of what they keep there, and its bytes; "" where they carry nothing."""
+    """What some layers carry at the middle, of what they keep there, and its bytes."""
     nodes, rows = [profile.mixer(profile.mixers[at]) for at in layers], profile.summary_rows()
     ends = zip(*(middle_bounds(profile.mixer(one), metric) for one in profile.mixers), strict=True)
     least, most = (model_mean(profile, end, layers) for end in ends) if rows else (math.nan, math.nan)
-    if not least + most > 0:
-        return ""
+    if math.isnan(most):
+        return f"{_sentence_case(name)}: nothing was measured."
+    if not most:
+        return f"{_sentence_case(name)} carries nothing past {middle_cut(profile)}."
     each = "layer" if all(rows[at]["kind"] == "derivative" for at in layers) else "channel"
     carried = f"{_sentence_case(name)} carries {_numbers((least, most))} numbers per {each} past {middle_cut(profile)}"
     if _hide(profile, metric, layers):

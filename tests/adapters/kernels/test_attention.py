@@ -168,6 +168,19 @@ def test_attention_in_chunks_keeps_what_its_chunk_holds():
     assert next(captured).operator.state_size().tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]
 
 
+@pytest.mark.parametrize("lengths", [(6, 6), (5, 7), (3, 4, 5)])
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_texts_in_a_row_keep_what_their_later_tokens_read(family, lengths):
+    """Whether they are equally long, or a window ends them too."""
+    positions = torch.cat([torch.arange(length) for length in lengths])
+    inputs = {"input_ids": token_ids(1, 12), "position_ids": positions[None]}
+    item = next(capture(attention_model(family), inputs))
+    window = item.state_size if "sliding" in item.kind else 12
+    # The last token of a text is read by none behind it.
+    kept = [0 if not position else min(position, window) for position in positions.tolist()]
+    assert item.operator.state_size().tolist() == kept
+
+
 def test_an_encoder_is_refused():
     from transformers import BertConfig, BertForMaskedLM
 

@@ -41,7 +41,7 @@ class FlaCall(ReplacedCall):
         arguments = dict[str, Any](bound.arguments)
         arguments |= arguments.pop("kwargs", {})
         frame, output = running.frame, first(result)
-        arguments, output = _unpacked(frame.name, arguments, output, running.length)
+        arguments, output = _unpacked(frame.name, arguments, output, running)
         return cls(frame.name, frame.module, arguments, output, function=function, length=running.length)
 
     @property
@@ -85,18 +85,22 @@ class FlaCall(ReplacedCall):
             )
 
 
-def _unpacked(name: str, arguments: dict[str, Any], output: Tensor, length: int) -> tuple[dict[str, Any], Tensor]:
-    """Sequences that lie one behind the other, (1, S L, …) or (S L, …), as (S, L, …)."""
+def _unpacked(
+    name: str, arguments: dict[str, Any], output: Tensor, running: ModuleStack
+) -> tuple[dict[str, Any], Tensor]:
+    """Sequences that lie one behind the other, (1, S L, …) or (S L, …), as (S, L, …); or as many steps a position."""
     bounds = next((arguments[packed] for packed in _PACKED if arguments.get(packed) is not None), None)
     if bounds is None:
         return arguments, output
-    if not bool((bounds.diff() == length).all()):
+    lengths, sequences = set(bounds.diff().tolist()), len(bounds) - 1
+    in_steps = sequences == running.sequences and len(lengths) == 1 and not min(lengths) % running.length
+    if not in_steps and lengths != {running.length}:
         raise ModelError(
             f"{name} packs sequences of several lengths into one, so its positions are not those of the text. Give "
             "texts of one length without padding; layers that route tokens to several memories have no T."
         )
     # Flash attention has no dimension for the only sequence.
-    leading, total, sequences = output.ndim - 3, (len(bounds) - 1) * length, len(bounds) - 1
+    leading, total = output.ndim - 3, sequences * running.length
 
     def unpack(part: Any) -> Any:
         if not isinstance(part, Tensor) or part.ndim < 2 + leading or part.shape[leading] % total:

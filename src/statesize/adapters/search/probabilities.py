@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -212,13 +214,18 @@ def _read_later(seen: Tensor) -> Tensor:
 
 
 def _is_structural(seen: Tensor) -> bool:
-    """Whether a mask is one of positions alone: a band, with or without first positions that all see, or chunks."""
+    """Whether a mask is one of positions alone: a band, with or without first positions that all see.
+
+    Chunks, and packed texts, lie one behind the other, and each has such a mask.
+    """
     position = torch.arange(len(seen), device=seen.device)
-    causal = position <= position[:, None]
-    chunk = max(int(seen[:, 0].sum()), 1)
-    if torch.equal(seen, causal & (position[:, None] // chunk == position // chunk)):
-        return True
+    last_reader = torch.where(seen, position[:, None], -1).amax(0).cummax(0).values
+    ends = cast("list[int]", (position[last_reader <= position] + 1).tolist())
+    return all(_is_band(seen[first:end, first:end]) for first, end in pairwise([0, *ends]))
+
+
+def _is_band(seen: Tensor) -> bool:
     # All diagonals are of one kind, but for the columns of the first positions.
     uneven = (seen[1:, 1:] != seen[:-1, :-1]).any(0).nonzero().flatten()
     first = int(uneven[-1]) + 1 if len(uneven) else 0
-    return torch.equal(seen[:, :first], causal[:, :first])
+    return torch.equal(seen[:, :first], torch.ones_like(seen).tril()[:, :first])
