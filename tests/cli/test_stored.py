@@ -118,6 +118,9 @@ def test_bad_places_and_results(saved, here, capsys):
 
 def test_study(here, capsys):
     (here / "study").mkdir()
+    assert main(["study", "study"]) == 1
+    assert "study holds no study. Give the folder of --output" in capsys.readouterr().err
+    (here / "study" / "runs").mkdir()
     (here / "study" / "table.parquet").write_bytes(table_content([{"kv": 1}, {"kv": 2}]))
     assert main(["study", "study"]) == 1
     assert "without conclusion.json" in capsys.readouterr().err

@@ -141,6 +141,12 @@ def test_a_finished_run_is_not_overwritten(run, text, tmp_path):
     assert (tmp_path / "run" / "best" / "model.safetensors").read_bytes() == before
 
 
+def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(run, text, tmp_path):
+    """As on a full disk."""
+    (tmp_path / "run" / "state").mkdir(parents=True)
+    assert run("--mixer", "sa", "--output", tmp_path / "run", "--text", text, "--threads", "1", *SMALL).code == 0
+
+
 def test_a_place_that_cannot_be_written_is_refused_before_training(run, text, tmp_path):
     (tmp_path / "taken").write_text("mine")
     done = run("--mixer", "gla", "--text", text, "--output", tmp_path / "taken" / "below", *SMALL)

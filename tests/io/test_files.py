@@ -153,7 +153,7 @@ def test_a_damaged_part_is_told_and_made_anew(parts, damage, caplog):
     assert later.read("a") is None
     assert later.read("a") is None
     (message,) = (record.getMessage() for record in caplog.records)
-    assert message.endswith(".part is damaged. That part is made anew.")
+    assert message.endswith(".part is damaged and was removed.")
     later.write("a", "new")
     assert later.read("a") == again(parts).read("a") == "NEW"
     assert len(list(parts.folder.iterdir())) == 1

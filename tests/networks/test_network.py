@@ -96,6 +96,11 @@ def test_memory_that_does_not_suffice_is_said() -> None:
     model, tokens = transformer(), ids(12)
     found = network_ess(model, tokens, [6], method="lanczos", settings=Settings(memory=8 * 96 * 20))
     assert not found.converged
+    # What it is not sure of is no finding.
+    low, high = found.interval[0].tolist()
+    assert f"carries {low:,.0f} to {high:,.0f} numbers past" in found.finding()
+    known = int(found.value_bounds[0].isfinite().sum())
+    assert bool(found.values[0, known:].isnan().all())
     assert found.products.item() <= 20
     exact = network_ess(model, tokens, [6], method="dense").entropy.item()
     assert found.interval[0, 0] <= exact <= found.interval[0, 1]

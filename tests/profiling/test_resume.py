@@ -264,7 +264,7 @@ def test_notes_with_a_right_checksum_and_wrong_content(ended_at_five, tmp_path, 
     Parts(note.parents[1], ".end", bytes, bytes).write(f"000000/{note.stem.rpartition('-')[0]}", payload)
     _, kept = resumed(build(**SMALL), output)
     assert kept == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
-    assert "is damaged. That part is made anew." in caplog.text
+    assert "is damaged and was removed." in caplog.text
 
 
 def test_two_processes_on_one_output(tmp_path):

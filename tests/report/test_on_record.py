@@ -122,6 +122,12 @@ def test_what_is_on_record_itself_is_not_what_is_normal(of_eight):
     assert "this 2.0 of 8" in standing([of_eight], "0c" * 32, [own])[0]
 
 
+@pytest.mark.parametrize("part", [{"past": 2}, {"future": 2}, {"layers": (0,)}])
+def test_a_part_of_what_a_model_carries_is_not_set_against_whole_ones(part):
+    found = ss.profile("gla", [list(range(5, 13))], settings=ss.Settings(**part))
+    assert standing([found], models=[named("that", "0b", (8, 4.0, 4.0, 3.0))]) == []
+
+
 def test_a_page_says_once_what_is_normal_for_each_kind_of_memory(of_eight):
     assert len(standing([of_eight, of_eight], models=[named("that", "0b", (8, 4.0, 4.0, 3.0))])) == 1
 

@@ -304,7 +304,7 @@ class Parts(Generic[Value]):
                 continue
             except (OSError, ValueError, FileError):
                 pass
-            _LOGGER.warning("%s is damaged. That part is made anew.", printable(str(path)))
+            _LOGGER.warning("%s is damaged and was removed.", printable(str(path)))
             paths.remove(path)
             with contextlib.suppress(OSError):
                 path.unlink()

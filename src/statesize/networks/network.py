@@ -33,7 +33,7 @@ class NetworkEss:
         entropy: Entropy-ESS of the Jacobian from inputs before i to outputs from i on, (P,).
         interval: Its lower and upper bound, which hold with a probability of 95 %, (P, 2); with "dense" the bounds are
             those of round-off.
-        values: The largest singular values, (P, r), descending, zero-padded.
+        values: The largest singular values, (P, r), descending; NaN behind those that were computed.
         value_bounds: Error bound of each, (P, r).
         norm: The Jacobian's Frobenius norm, (P,); with "lanczos" an estimate.
         dimension: The smaller side of the Jacobian, (P,) int64, an upper bound of the ESS.
@@ -81,8 +81,12 @@ class NetworkEss:
         possible = round(most / self.width)
         # All tokens of the text, unless a quarter of enough bounds the cut on one side.
         tokens = min(4 * possible, int(self.positions[middle]) + possible)
+        # An estimate that is not as close as requested is told by its ends.
+        ends = [carried] if self.converged else cast("list[float]", self.interval[middle].tolist())
+        numbers = " to ".join(f"{end:,.0f}" for end in ends)
+        each = " to ".join(f"{end / self.width:.1f}" for end in ends)
         return (
-            f"{of} carries {carried:,.0f} numbers past token {self.positions[middle]}, or {carried / self.width:.1f} "
+            f"{of} carries {numbers} numbers past token {self.positions[middle]}, or {each} "
             f"per channel of its hidden state. The text allows {most:,} there, or one per channel for each of "
             f"{counted(possible, 'token')}."
             f"{too_short(tokens, fewest=ENOUGH_TOKENS)}"
@@ -292,7 +296,7 @@ def _measure_cut(
 
 
 def _padded(values: Tensor) -> Tensor:
-    return nn.functional.pad(values, (0, LEADING - len(values)))[None]
+    return nn.functional.pad(values, (0, LEADING - len(values)), value=math.nan)[None]
 
 
 def _joined(cuts: list[NetworkEss]) -> NetworkEss:

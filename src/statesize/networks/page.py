@@ -59,8 +59,8 @@ def page(name: str, result: NetworkEss, beside: Redundancy | None) -> ResultPage
     each_cut = PageTable("Each cut", ("cut", "numbers carried", "interval (95 %)", "the text allows"), rows)
     tables = [each_cut]
     read = [
-        "What is counted: in how many independent directions the hidden states behind the cut answer when the "
-        "embeddings before it are varied a little. It is the entropy-ESS of the matrix of derivatives (the Jacobian), "
+        "What is counted: in how many independent directions the hidden states behind the cut answer when those "
+        "before it are varied a little. It is the entropy-ESS of the matrix of derivatives (the Jacobian), "
         "a linear approximation. Each number is of one cut of one text; its interval is that of the estimate alone.",
         f"Varied: the outputs of {result.start} before the cut. Read: {result.end} behind it. "
         f"{' At other cuts: '.join(_METHODS[method] for method in result.method.split(', '))}",

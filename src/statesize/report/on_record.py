@@ -204,7 +204,10 @@ def standing(
 
 
 def _standing(profile: Profiled, models: Sequence[Mapping[str, Any]], own: Mapping[str, Any] | None) -> list[str]:
-    """Where one profile stands; none where no model is alike."""
+    """Where one profile stands; none where no model is alike, or only a part of one was measured."""
+    settings = profile.attributes["settings"]
+    if any(settings.get(part) is not None for part in ("past", "future", "layers")):
+        return []
     name, length = position_name(profile), int(profile.tokens["length"].values.max())
     kind = (carries(profile), name == "token")
     # Models of prose, by tokens or bytes, apart from those of speech or frames of numbers.

@@ -195,7 +195,9 @@ def _check_folder(output: Path, resume: bool) -> None:
     if os.path.lexists(output) and not output.is_dir():
         raise FileError(f"output must be a folder, got {output}, which is a file.")
     check_writable(output)
-    if not resume and output.is_dir() and any(output.iterdir()) and not (output / "log.jsonl").exists():
+    # A run that ended before its first checkpoint leaves that folder empty.
+    other = not resume and output.is_dir() and any(path.name != "state" for path in output.iterdir())
+    if other and not (output / "log.jsonl").exists():
         raise FileError(
             f"output must be a new folder or that of a run, got {output}, which holds something else. It is left "
             "alone; give another name."

@@ -134,8 +134,8 @@ def load_state(folder: Path, state: TrainingState, run: dict[str, Any]) -> None:
             _restore(state, values, tensors)
             return
     raise FileError(
-        f"nothing to resume: {folder / STATE} holds no whole checkpoint of this version. Move the folder away and "
-        "start the run anew without resume."
+        f"nothing to resume: {folder / STATE} holds no whole checkpoint of this version. Start the run without "
+        "resume, in a new folder."
     )
 
 

@@ -89,7 +89,7 @@ def test_the_folder_gives_the_same_page_again(folder, page, tmp_path):
 )
 def test_a_conclusion_that_cannot_be_read(folder, tmp_path, content, message):
     other = tmp_path / "study"
-    other.mkdir()
+    (other / "runs").mkdir(parents=True)
     (other / "table.parquet").write_bytes((folder / "table.parquet").read_bytes())
     if content is not None:
         (other / CONCLUSION).write_text(content)

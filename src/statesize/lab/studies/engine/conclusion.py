@@ -19,6 +19,8 @@ from statesize.measurement.statistics import Interval, finite
 
 Figure: TypeAlias = float | tuple[float, float]
 CONCLUSION = "conclusion.json"
+RUNS = "runs"
+"""Folder of the finished runs, in that of the study."""
 NO_CLAIM = "No claim was fixed before these runs."
 _SCHEMA = 2
 
@@ -187,6 +189,8 @@ def read_saved(folder: Path) -> Saved:
         versions = {str(name): str(version) for name, version in document["versions"].items()}
         return Saved(conclusion, dict(document["charts"]), versions, str(document["command"]), str(document["machine"]))
     except FileNotFoundError as error:
+        if not (folder / RUNS).is_dir():
+            raise FileError(f"{folder} holds no study. Give the folder of --output of `statesize study`.") from error
         raise FileError(
             f"{folder} holds a study without {CONCLUSION}. The same `statesize study` command, with --output {folder}, "
             "does what is missing and writes it."

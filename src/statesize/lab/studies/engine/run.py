@@ -13,14 +13,14 @@ from typing import Any
 from statesize.errors import FileError, StatesizeError
 from statesize.io.files import parts_writer, replace_file
 from statesize.io.text import counted
-from statesize.lab.studies.engine.conclusion import CONCLUSION, Conclusion, read_saved
+from statesize.lab.studies.engine.conclusion import CONCLUSION, RUNS, Conclusion, read_saved
 from statesize.lab.studies.engine.page import PAGE, write_page
 from statesize.lab.studies.engine.study import Grid, Run, Study
 from statesize.lab.studies.engine.table import TABLE, Row, finished_runs, table_content
 from statesize.parallel.threads import Crew, Done, Work, here, run
 
 # Names in the folder of a study.
-_OWN = rf"runs|{TABLE}|{CONCLUSION}|{PAGE}"
+_OWN = rf"{RUNS}|{TABLE}|{CONCLUSION}|{PAGE}"
 
 
 @dataclass(frozen=True, eq=False)

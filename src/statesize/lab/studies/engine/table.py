@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from statesize.io.files import GROWTH, SPARE, Parts
+from statesize.lab.studies.engine.conclusion import RUNS
 
 Row: TypeAlias = dict[str, str | int | float | bool]
 
@@ -29,7 +30,7 @@ _BATCH = 256  # rows that are read at once
 def finished_runs(folder: Path, study: str) -> Parts[list[Row]]:
     """The rows of each run of a study that is done, by the run's key, in the folder of its results."""
     # Studies of equal runs measure them differently.
-    return Parts(folder / "runs" / study, ".parquet", table_content, parse_rows, MOST_TABLE)
+    return Parts(folder / RUNS / study, ".parquet", table_content, parse_rows, MOST_TABLE)
 
 
 def parse_rows(content: bytes) -> list[Row]:
