@@ -201,7 +201,7 @@ class Remembering(torch.nn.Module):
         self.register_buffer("steps", torch.zeros(1))
         self.rows = torch.zeros(0)
         self.own, self.of_python = torch.Generator(), random.Random(0)  # noqa: S311
-        self.of_numpy = np.random.default_rng(0)
+        self.of_numpy, self.of_old_numpy = np.random.default_rng(0), np.random.RandomState(0)
         self.losses, self.seen, self.kinds = [], {"means": [torch.zeros(1)], "calls": 0}, {"none"}
         self.last = deque([0], maxlen=3)
         self.state, self.times, self.number = (torch.zeros(1), [0]), np.zeros(2), np.float64(1.0)
@@ -212,6 +212,7 @@ class Remembering(torch.nn.Module):
             self.scale.copy_(self.values.weight.std())
             self.ready, self.stage, self.table = True, "ready", torch.ones(4)
         torch.rand(1, generator=self.own), self.of_python.random(), self.of_numpy.random()
+        self.of_old_numpy.rand()
         random.random(), np.random.random(), torch.rand(1)  # noqa: S311, NPY002
         self.losses.append(hidden.mean())
         self.seen["means"][0].add_(1)
@@ -229,7 +230,12 @@ class Remembering(torch.nn.Module):
         return (self.values(hidden) * self.table * self.scale).cumsum(1)
 
     def noted(self):
-        generators = self.own.get_state().tolist(), self.of_python.getstate(), self.of_numpy.bit_generator.state
+        generators = (
+            self.own.get_state().tolist(),
+            self.of_python.getstate(),
+            self.of_numpy.bit_generator.state,
+            self.of_old_numpy.get_state()[2],
+        )
         flags = self.ready, self.stage, self.table, float(self.scale)
         containers = list(self.losses), copy.deepcopy(self.seen), set(self.kinds), list(self.last), self.times.tolist()
         others = (

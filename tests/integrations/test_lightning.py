@@ -115,6 +115,11 @@ def state_size(every=2):
     return StateSizeCallback(probe, module="model")
 
 
+def test_a_second_callback_of_readings_is_refused(tmp_path):
+    with pytest.raises(InputError, match="at most one StateSizeCallback, got 2. Give all texts to one Probe"):
+        fit(Causal(), texts(16), tmp_path, [state_size(), state_size()])
+
+
 @pytest.mark.few(1)
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_weights_are_the_same_with_readings_which_are_lines_of_json(accumulation, tmp_path):

@@ -187,6 +187,15 @@ def read(given, folder, **changes):
     return run, [entry for entry in run.state.log_history if "ess/average" in entry]
 
 
+def test_a_second_callback_of_readings_is_refused(tmp_path):
+    """Its numbers would have the names of the first one's."""
+    run = trainer(Causal(), texts(16), tmp_path, [], max_steps=4)
+    for _ in range(2):
+        run.add_callback(StateSizeCallback(probe(), trainer=run))
+    with pytest.raises(InputError, match="at most one StateSizeCallback, got 2. Give all texts to one Probe"):
+        run.train()
+
+
 @pytest.mark.few(1)
 @pytest.mark.parametrize("family", ["gla", "mamba2"])
 def test_weights_and_losses_are_the_same_with_readings(family, tmp_path):

@@ -41,7 +41,7 @@ _dispatch: Any = _python_dispatch
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _HOW_HOOKS_RUN = ("_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs")
 _CONTAINERS = frozenset({list, dict, set, deque, OrderedDict, defaultdict, Counter, np.ndarray})
-_RANDOM = (torch.Generator, random.Random, np.random.Generator)  # noqa: S311
+_RANDOM = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)  # noqa: S311
 # What every module has is put back by other ways; hooks that transformers hangs once stay, and so its flag for them.
 _PUT_BACK_ELSEWHERE = {*vars(nn.Module()), "_output_capturing_hooks_installed"}
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
@@ -234,7 +234,7 @@ class _Before:
             state = torch.cuda.get_rng_state(self.device)
             self.random.append((partial(torch.cuda.set_rng_state, device=self.device), state))
         for one in generators:
-            if isinstance(one, torch.Generator):
+            if isinstance(one, torch.Generator | np.random.RandomState):
                 self.random.append((one.set_state, one.get_state()))
             elif isinstance(one, np.random.Generator):
                 self.random.append((partial(setattr, one.bit_generator, "state"), one.bit_generator.state))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from statesize.check import require_kind
 from statesize.errors import InputError
-from statesize.integrations.probe import RECORD, Probe, Probing, probe_of
+from statesize.integrations.probe import RECORD, Probe, Probing, check_alone, probe_of
 from statesize.integrations.regularisation import Penalties, Regularisation
 from statesize.texts.inputs import Inputs
 
@@ -102,6 +102,7 @@ class StateSizeCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and measure before the first step."""
+        check_alone(cast("Any", trainer).callbacks, StateSizeCallback)
         self._probing, self._last = Probing(self.probe), trainer.global_step or -1
         self.on_train_batch_end(trainer, pl_module, None, None, 0)
 

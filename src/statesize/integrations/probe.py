@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from bisect import bisect_right
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -82,6 +82,13 @@ def affordable_heads(cost: Cost, seconds: float) -> int:
     most = max(cost.units)
     heads = bisect_right(range(1, most + 1), seconds, key=lambda heads: MARGIN * cost.seconds(heads))
     return heads if heads >= min(FEWEST_HEADS, most) else 0
+
+
+def check_alone(callbacks: Iterable[object], kind: type) -> None:
+    """Refuse a second callback of a Trainer that logs readings: they have the same names."""
+    count = sum(isinstance(one, kind) for one in callbacks)
+    if count > 1:
+        refuse("callbacks", f"at most one {kind.__name__}", count, "Give all texts to one Probe.")
 
 
 def probe_of(inputs: Inputs | Probe, every: int) -> Probe:

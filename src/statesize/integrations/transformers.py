@@ -23,7 +23,7 @@ from transformers.training_args import TrainingArguments
 
 from statesize.check import require_kind
 from statesize.errors import InputError, ModelError
-from statesize.integrations.probe import CONSOLE, PREFIX, RECORD, Probe, Probing, probe_of
+from statesize.integrations.probe import CONSOLE, PREFIX, RECORD, Probe, Probing, check_alone, probe_of
 from statesize.integrations.regularisation import Penalties, Regularisation
 from statesize.texts.inputs import Inputs
 
@@ -222,7 +222,9 @@ class StateSizeCallback(_LossEntry):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the clock."""
-        for console in self._go_first():
+        callbacks = self._go_first()
+        check_alone(callbacks, StateSizeCallback)
+        for console in callbacks:
             if isinstance(console, PrinterCallback | ProgressCallback):
                 # Only this instance prints a part of what is logged; all other callbacks are given the whole.
                 console.on_log = partial(_print_few, type(console).on_log.__get__(console))
