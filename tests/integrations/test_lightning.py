@@ -116,7 +116,7 @@ def state_size(every=2):
 
 
 def test_a_second_callback_of_readings_is_refused(tmp_path):
-    with pytest.raises(InputError, match="at most one StateSizeCallback, got 2. Give all texts to one Probe"):
+    with pytest.raises(InputError, match=r"at most one StateSizeCallback, got 2\. Give all texts"):
         fit(Causal(), texts(16), tmp_path, [state_size(), state_size()])
 
 

@@ -417,3 +417,12 @@ def test_windows_are_whole_numbers_of_any_kind(windows, kind) -> None:
     assert torch.equal(found.norm, expected.norm)
     assert torch.equal(found.ceiling, expected.ceiling)
     assert (found.past, found.future) == (expected.past, expected.future)
+
+
+def test_what_has_no_entries_or_no_entropies_can_be_printed() -> None:
+    empty = measure(torch.rand(0, 4, 4).tril())
+    assert "batch shape: (0,)" in repr(empty)
+    counts = measure(torch.rand(4, 4).tril(), outputs="counts")
+    assert repr(counts).endswith("next: .count")
+    with pytest.raises(InputError, match="weights must be a tensor or None, got str"):
+        measure(torch.rand(4, 4).tril(), weights="a")

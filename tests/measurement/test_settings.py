@@ -146,6 +146,12 @@ def test_windows_that_fit_nowhere():
     Settings(past=3, future=3).check_reach(6)
 
 
+def test_columns_to_skip_leave_some():
+    with pytest.raises(InputError, match=r"skip_first must be less than the 6 tokens of the longest .* got 6\."):
+        Settings(skip_first=6).check_reach(6)
+    Settings(skip_first=5).check_reach(6)
+
+
 def test_long_sequences_are_measured_at_some_positions_unless_all_are_asked_for():
     long = LONGEST_WHOLE + 1
 

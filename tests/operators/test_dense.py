@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -32,12 +33,15 @@ def test_a_smaller_state_is_carried_along() -> None:
     assert operator.state_size().tolist() == [0, 1, 2, 2]
     assert operator[0, 1:].state_size().tolist() == [0, 1, 2, 2]
     assert operator.to(torch.float64).state_size().tolist() == [0, 1, 2, 2]
+    for given in ([0, 1, 1], np.array([0, 1, 1])):
+        assert Dense(torch.eye(3), given).state_size().tolist() == [0, 1, 1]
 
 
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
         ([0, 1], "must hold 3 integers, got shape \\(2,\\)"),
+        (5, "must hold 3 integers, got shape \\(\\)"),
         ([0.0, 1.0, 2.0], "dtype torch.float32"),
         ([0, 2, 2], "between 0 and i at each position i, got 2 at position 1"),
         ([0, -1, 2], "got -1 at position 1"),

@@ -153,6 +153,18 @@ def test_modules_that_contradict_each_other_are_asked_about():
     assert ss.capture(model, inputs, axis=2).length == LENGTH
 
 
+@pytest.mark.parametrize(
+    "frames", [torch.randn(1, LENGTH, 16).double(), torch.randn(1, LENGTH, 15), np.zeros((1, LENGTH, 16))]
+)
+def test_frames_that_a_layer_does_not_take_are_refused_in_its_words(frames):
+    class Layer(nn.Linear):
+        def forward(self, hidden):
+            return super().forward(hidden).cumsum(1)
+
+    with pytest.raises(InputError, match=r"inputs must be what enters Layer, .* got shape .*inputs\.float\(\)\."):
+        ss.profile(Layer(16, 16), frames)
+
+
 def test_codes_of_three_dimensions_need_their_axis_and_others_are_refused():
     class Codes(Series):
         def __init__(self):

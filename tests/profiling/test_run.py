@@ -198,6 +198,13 @@ def test_ids_beyond_the_vocabulary(model):
         profile(model, [1, 99, 2])
 
 
+def test_ids_of_any_kind(model):
+    for given in ([0, 3, 1], (0, 3, 1), np.array([0, 3, 1]), range(3)):
+        assert profile(model, given).tokens["token_ids"].values[0].tolist() == list(given)
+    with pytest.raises(InputError, match="no sequence of token ids"):
+        profile(model, np.array([[0, 3, 1]], dtype=object))
+
+
 @pytest.mark.parametrize("container", [list, iter])
 @pytest.mark.parametrize("positions", [[100], [2, 14]])
 def test_positions_beyond_every_sequence(model, container, positions):

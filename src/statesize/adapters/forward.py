@@ -186,15 +186,15 @@ class Forward:
         return returned_tensor(hidden, (self.args, self.kwargs), self.length)
 
     def called(self, *args: Any, **kwargs: Any) -> Any:
-        """What the backbone returns; where its embeddings refuse the inputs, or none takes ids, an InputError."""
+        """What the backbone returns; an InputError where it refuses ids or frames."""
         try:
             return self.backbone(*args, **kwargs)
         except Exception as error:  # whatever a layer of one's own raises where it is given ids
-            self._refuse_ids(error)
+            self._explain(error)
             raise
 
-    def _refuse_ids(self, error: Exception) -> None:
-        """Say what is wrong with ids or their number where an embedding of the model, of any class, refused them."""
+    def _explain(self, error: Exception) -> None:
+        """Say what is wrong with frames, or with ids or their number, where the model or an embedding refused them."""
         given = cast("Tensor", self.args[0] if self.args else self.kwargs[self.measured.name])
         name = self.measured.name or "inputs"
         if not given.is_floating_point() and not any(isinstance(part, nn.Embedding) for _, part in self.parts):
@@ -202,6 +202,12 @@ class Forward:
                 f"{name} must be hidden states of shape (sequences, positions, channels) for "
                 f"{type(self.model).__name__}, which has no embedding, got integers of shape {tuple(given.shape)}. "
                 "Give what enters the layer in its model, or measure the whole model."
+            ) from error
+        if given.is_floating_point() and isinstance(error, RuntimeError) and "active drivers" not in str(error):
+            raise InputError(
+                f"{name} must be what enters {type(self.model).__name__}, (sequences, positions, channels) and in the "
+                f"dtype of its weights, got shape {tuple(given.shape)} in {given.dtype}, of which it says: "
+                f"{str(error).splitlines()[0]}. Give other numbers, such as inputs.float()."
             ) from error
         for frame, _ in walk_tb(error.__traceback__):
             embedding, ids = frame.f_locals.get("self"), frame.f_locals.get("input")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Self, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from statesize.check import real_numbers, refuse, require_count, several
+from statesize.check import real_numbers, refuse, require_count, require_kind, several
 from statesize.errors import InputError
 from statesize.io.devices import on_cpu_by_default
 from statesize.measurement.result import Measurement
@@ -199,6 +200,7 @@ def accepted_operator(operator: Operator | Tensor) -> Operator:
 
 def _weighted(operator: Operator, weights: Tensor | None, skip_first: int) -> Operator:
     require_count("skip_first", skip_first, least=0)
+    require_kind("weights", weights, (Tensor, np.ndarray, list, tuple, type(None)), "a tensor or None")
     if weights is None and not skip_first:
         return operator
     ones = torch.ones(operator.length, dtype=torch.float64, device=operator.device)

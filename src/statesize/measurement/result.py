@@ -95,7 +95,10 @@ class Measurement:
             The facts that a notebook shows too.
         """
         lines = [f"  {name}: {value}" for name, value in facts(self).items()]
-        return "\n".join([_finding(self), *lines, "next: .entropy, .plot.positions()"])
+        known = "entropy, .plot.positions()"
+        if self.entropy is None:
+            known = "values" if self.count is None else "count"
+        return "\n".join([_finding(self), *lines, f"next: .{known}"])
 
     def _repr_html_(self) -> str:
         return facts_table(_finding(self), facts(self))
@@ -204,6 +207,8 @@ def facts(measurement: Measurement) -> dict[str, object]:
     positions = cast("list[int]", cast("Any", measurement.positions).tolist())
     if not positions:
         return {"positions": "none", "engine": measurement.engine}
+    if not measurement.norm.numel():
+        return {"batch shape": tuple(measurement.norm.shape[:-1]), "engine": measurement.engine}
     shown: dict[str, object] = {
         "batch shape": tuple(measurement.norm.shape[:-1]),
         "positions": f"{len(positions)}, {positions[0]} … {positions[-1]}",

@@ -202,7 +202,12 @@ class Settings:
         return self.positions is None and self.stride is None
 
     def check_reach(self, longest: int) -> None:
-        """Refuse positions and windows that fit into no sequence, the longest having so many tokens."""
+        """Refuse positions, windows and columns to skip that fit no sequence, the longest having so many tokens."""
+        if self.skip_first >= longest:
+            raise InputError(
+                f"skip_first must be less than the {longest} tokens of the longest sequence, got {self.skip_first}. "
+                "Keep some columns."
+            )
         first, last = self.past or 1, longest - (self.future or 1)
         if first > last:
             raise InputError(

@@ -48,7 +48,8 @@ class BlockDense(TensorOperator):
             raise InputError("matrix must be causal: 0 where an input is later than the output")
         self.matrix = matrix
         everything = matrix.shape[-1] * torch.arange(length, device=matrix.device)
-        self._state_size = everything if state_size is None else torch.minimum(state_size.to(everything), everything)
+        kept = everything if state_size is None else torch.as_tensor(state_size).to(everything)
+        self._state_size = torch.minimum(kept, everything)
         self.inputs, self.outputs = matrix.shape[-1], matrix.shape[-3]
         self._describe(matrix, length, matrix.shape[:-4])
 

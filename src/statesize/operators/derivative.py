@@ -71,7 +71,8 @@ class Derivative(TensorOperator):
         # A small one is measured as a matrix.
         self.by_products = point.shape[-2] * max(self.inputs, self.outputs) > LARGEST
         everything = point.shape[-1] * torch.arange(point.shape[-2])
-        self._state_size = everything if state_size is None else torch.minimum(state_size.to(everything), everything)
+        kept = everything if state_size is None else torch.as_tensor(state_size).to(everything)
+        self._state_size = torch.minimum(kept, everything)
         self._describe(point, point.shape[-2], point.shape[:-2])
         for entry in range(self._entries.numel()):
             self._check(entry)

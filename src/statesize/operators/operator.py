@@ -281,6 +281,7 @@ class Dense(TensorOperator):
 
 
 def _checked_state_size(state_size: Tensor, length: int) -> Tensor:
+    state_size = torch.as_tensor(state_size)
     if state_size.dtype.is_floating_point or state_size.dtype.is_complex or state_size.shape != (length,):
         raise InputError(
             f"state_size must hold {length} integers, got shape {shape(state_size)} and dtype {state_size.dtype}"

@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from statesize.adapters.observation import PART
-from statesize.check import require_index
+from statesize.check import require_index, require_path
 from statesize.errors import InputError
 from statesize.io.json_values import json_values
 from statesize.io.text import counted, listed
@@ -205,8 +205,9 @@ class Profile(Profiled):
         Returns:
             The folder.
         """
-        save_tree(self.tree, Path(path))
-        return Path(path)
+        folder = require_path("path", path)
+        save_tree(self.tree, folder)
+        return folder
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
@@ -223,9 +224,7 @@ class Profile(Profiled):
         Raises:
             InputError: If the path is no path.
         """
-        if not isinstance(path, str | PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(f"path must be that of a profile, got {path!r}")
-        return cls(load_tree(Path(path)))
+        return cls(load_tree(require_path("path", path)))
 
     @property
     def plot(self) -> ProfileCharts:

@@ -67,7 +67,7 @@ def write_report(
     """
     if not profiles:
         raise InputError("profiles must hold at least one, got none.")
-    return page(profiles, recall, networks, weights).write(Path(path))
+    return page(profiles, recall, networks, weights).write(path)
 
 
 def page(

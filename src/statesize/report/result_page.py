@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from statesize.check import require_path
 from statesize.io.files import check_report_path, replace_file
 from statesize.report.document import Headings, Section, cell_text, document, html_table, list_item
 
@@ -95,8 +97,9 @@ class ResultPage:
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     facts: Mapping[str, str] = field(default_factory=dict[str, str])
 
-    def write(self, path: Path) -> Path:
+    def write(self, path: str | PathLike[str]) -> Path:
         """Write one HTML file; it is replaced once the new one is complete."""
+        path = require_path("path", path)
         check_report_path(path)
         replace_file(path, self.render().encode())
         return path

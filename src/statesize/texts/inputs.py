@@ -121,8 +121,10 @@ def is_more_than_ids(item: object) -> bool:
         return bool(other_arguments(cast("Mapping[str, Any]", item)))
     if not isinstance(item, Tensor | np.ndarray):
         return False
-    tensor = torch.as_tensor(item)
-    return tensor.ndim > 2 or (tensor.ndim == 2 and tensor.is_floating_point())
+    # No tensor holds an array of objects, which is refused later.
+    array = cast("Any", item)
+    is_real = item.is_floating_point() if isinstance(item, Tensor) else array.dtype.kind == "f"
+    return array.ndim > 2 or (array.ndim == 2 and is_real)
 
 
 def arguments_of(model: nn.Module, item: Any, axis: int | None) -> Iterator[Arguments]:
@@ -209,7 +211,7 @@ def given_sequences(
         raise InputError(
             f"inputs must be token ids, text, or an iterable of either, got {type(inputs).__name__}. {_HOW_TO_GIVE}"
         )
-    several = cast("Sequence[object]", inputs) if isinstance(inputs, list | tuple) else ()
+    several = cast("Sequence[object]", inputs) if isinstance(inputs, list | tuple | range) else ()
     numbers = (isinstance(item, int | float) or getattr(item, "ndim", None) == 0 for item in several)
     single = isinstance(inputs, Tensor | np.ndarray | str | Path | Mapping) or any(numbers)
     items = cast("Iterable[Any]", [inputs] if single else inputs)

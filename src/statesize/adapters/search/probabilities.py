@@ -214,10 +214,7 @@ def _read_later(seen: Tensor) -> Tensor:
 
 
 def _is_structural(seen: Tensor) -> bool:
-    """Whether a mask is one of positions alone: a band, with or without first positions that all see.
-
-    Chunks, and packed texts, lie one behind the other, and each has such a mask.
-    """
+    """Whether a mask is one of positions alone: bands, one behind the other, as of chunks or of texts in a row."""
     position = torch.arange(len(seen), device=seen.device)
     last_reader = torch.where(seen, position[:, None], -1).amax(0).cummax(0).values
     ends = cast("list[int]", (position[last_reader <= position] + 1).tolist())
@@ -225,6 +222,7 @@ def _is_structural(seen: Tensor) -> bool:
 
 
 def _is_band(seen: Tensor) -> bool:
+    """Whether a mask is a band, with or without first positions that all see."""
     # All diagonals are of one kind, but for the columns of the first positions.
     uneven = (seen[1:, 1:] != seen[:-1, :-1]).any(0).nonzero().flatten()
     first = int(uneven[-1]) + 1 if len(uneven) else 0

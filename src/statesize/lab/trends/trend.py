@@ -196,7 +196,7 @@ class Trend(ABC):
         Returns:
             The file.
         """
-        return self.page().write(Path(path))
+        return self.page().write(path)
 
     def page(self) -> ResultPage:
         """What it shows.
