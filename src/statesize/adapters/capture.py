@@ -136,10 +136,12 @@ class Capture(Iterator[Captured]):
                 mixers = [self._derivative(call)]
             else:
                 mixers = self._found(call)
+                if not call.by_impulses:
+                    # The observed run says what earlier kernels have stored already.
+                    stored = (seen.state_bytes for seen in call.mixers)
+                    mixers = [replace(item, state_bytes=held) for item, held in zip(mixers, stored, strict=True)]
                 at = next((at for at, item in enumerate(mixers) if item.kind != SHORT_CONVOLUTION), None)
-                # Where T is not found by impulses, the observed run says what earlier layers have stored already.
-                sized = mixers if call.by_impulses else call.mixers
-                if at is not None and (held := sized[at].state_bytes) is not None:
+                if at is not None and (held := mixers[at].state_bytes) is not None:
                     mixers[at] = replace(mixers[at], state_bytes=held + call.bytes_beside)
         except ModelError as error:
             # The others are measured.
