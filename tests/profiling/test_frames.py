@@ -161,7 +161,8 @@ def test_frames_that_a_layer_does_not_take_are_refused_in_its_words(frames):
         def forward(self, hidden):
             return super().forward(hidden).cumsum(1)
 
-    with pytest.raises(InputError, match=r"inputs must be what enters Layer, .* got shape .*inputs\.float\(\)\."):
+    advice = "what enters it in its model" if frames.dtype is torch.float32 else r"inputs\.to\(torch\.float32\)"
+    with pytest.raises(InputError, match=f"inputs must be what enters Layer, .* got shape .* Give {advice}"):
         ss.profile(Layer(16, 16), frames)
 
 

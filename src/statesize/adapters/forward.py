@@ -26,7 +26,7 @@ from statesize.adapters.models.model_state import (
     sequences_in,
     token_embedding,
 )
-from statesize.adapters.models.precision import ROUNDED, relative_difference
+from statesize.adapters.models.precision import ROUNDED, relative_difference, stored_dtype
 from statesize.adapters.models.quantised import UNCOMPARED
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import Frame, OpenSource
@@ -204,10 +204,11 @@ class Forward:
                 "Give what enters the layer in its model, or measure the whole model."
             ) from error
         if given.is_floating_point() and isinstance(error, RuntimeError) and "active drivers" not in str(error):
+            held = stored_dtype(self.model)
             raise InputError(
-                f"{name} must be what enters {type(self.model).__name__}, (sequences, positions, channels) and in the "
-                f"dtype of its weights, got shape {tuple(given.shape)} in {given.dtype}, of which it says: "
-                f"{str(error).splitlines()[0]}. Give other numbers, such as inputs.float()."
+                f"{name} must be what enters {type(self.model).__name__}, (sequences, positions, channels) in {held}, "
+                f"got shape {tuple(given.shape)} in {given.dtype}, of which it says: {str(error).splitlines()[0]}. Give "
+                + ("what enters it in its model." if given.dtype is held else f"{name}.to({held}).")
             ) from error
         for frame, _ in walk_tb(error.__traceback__):
             embedding, ids = frame.f_locals.get("self"), frame.f_locals.get("input")

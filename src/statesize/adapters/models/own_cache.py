@@ -189,6 +189,8 @@ def bytes_beside(module: nn.Module, length: int, counted: Collection[nn.Module] 
         if is_a(part, ("RwkvSelfAttention",)):
             # The token before, with which each is mixed.
             beside += cast("Any", part).config.hidden_size * _element_size(part)
+        if is_a(part, ("RWKV6Attention", "RWKV7Attention"), "fla"):
+            beside += cast("Any", part).hidden_size * _element_size(part)
         if type(part).__name__.endswith("Indexer"):
             beside += length * _indexed_bytes(part)
     return beside
