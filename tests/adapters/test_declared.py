@@ -8,7 +8,7 @@ from torch import nn
 
 import statesize as ss
 from statesize import capture
-from statesize.adapters.search.linear_parts import _Search
+from statesize.adapters.search.linear_search import LinearSearch
 from statesize.adapters.search.lone_run import DOUBLE, LoneRuns
 from statesize.adapters.search.other_inputs import earlier_halves
 from statesize.errors import InputError, ModelError
@@ -194,14 +194,14 @@ def test_an_operator_that_the_layer_does_not_compute_is_refused_with_its_place(l
 
 
 def test_a_wrong_operator_is_refused_by_the_mixing_from_one_source(monkeypatch):
-    sources, mixes = [], _Search.mixes
+    sources, mixes = [], LinearSearch.mixes
 
     def counting(search, targets, source):
         found = mixes(search, targets, source)
         sources.extend([source] * bool(found))
         return found
 
-    monkeypatch.setattr(_Search, "mixes", counting)
+    monkeypatch.setattr(LinearSearch, "mixes", counting)
     for layer in (WrongDecay, WrongOffset):
         sources.clear()
         with pytest.raises(ModelError, match="must be what the layer computes"):

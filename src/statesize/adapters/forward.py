@@ -207,8 +207,8 @@ class Forward:
             held = stored_dtype(self.model)
             raise InputError(
                 f"{name} must be what enters {type(self.model).__name__}, (sequences, positions, channels) in {held}, "
-                f"got shape {tuple(given.shape)} in {given.dtype}, of which it says: {str(error).splitlines()[0]}. Give "
-                + ("what enters it in its model." if given.dtype is held else f"{name}.to({held}).")
+                f"got shape {tuple(given.shape)} in {given.dtype}, of which it says: {str(error).splitlines()[0]}. "
+                + ("Give what enters it in its model." if given.dtype is held else f"Give {name}.to({held}).")
             ) from error
         for frame, _ in walk_tb(error.__traceback__):
             embedding, ids = frame.f_locals.get("self"), frame.f_locals.get("input")

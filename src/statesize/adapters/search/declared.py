@@ -16,15 +16,8 @@ from torch import Tensor, nn
 from statesize.adapters.check import Checked
 from statesize.adapters.search.channels import Channels
 from statesize.adapters.search.kept import cuts_beyond
-from statesize.adapters.search.linear_parts import (
-    LARGEST,
-    Mix,
-    NoOperatorError,
-    described_part,
-    find_last,
-    find_mixes,
-    narrowed,
-)
+from statesize.adapters.search.linear_parts import LARGEST, find_last, find_mixes
+from statesize.adapters.search.linear_search import Mix, NoOperatorError, described_part
 from statesize.adapters.search.lone_run import (
     DOUBLE,
     OUTPUT,
@@ -38,7 +31,7 @@ from statesize.adapters.search.lone_run import (
     reached,
 )
 from statesize.adapters.search.mixing import differs_beyond, mixes_positions
-from statesize.adapters.search.other_inputs import changed_at, changed_input, earlier_halves
+from statesize.adapters.search.other_inputs import changed_at, changed_input, earlier_halves, narrowed
 from statesize.errors import ModelError
 from statesize.operators import BlockDense, Dense, Operator
 

@@ -20,7 +20,8 @@ from statesize.adapters.observation import DERIVATIVE, PART, FoundMixer, Observa
 from statesize.adapters.runs import read
 from statesize.adapters.search.derivative import state_size
 from statesize.adapters.search.layer import observe
-from statesize.adapters.search.linear_parts import Mix, NoOperatorError, find_mix
+from statesize.adapters.search.linear_parts import find_mix
+from statesize.adapters.search.linear_search import Mix, NoOperatorError
 from statesize.adapters.search.lone_run import LoneRuns
 from statesize.adapters.search.mixing import (
     NotCausalError,

@@ -103,3 +103,13 @@ def changed_at(tensor: Tensor, axis: int, position: Positions) -> Tensor:
         others = (moved != moved[position]).flatten(1).any(1).nonzero().flatten()
         moved[position] = moved[others[0]] if len(others) else 1 - moved[position].clamp(0, 1)
     return moved.movedim(0, axis)
+
+
+def narrowed(acts: Callable[[Tensor], bool], changed: Tensor) -> int:
+    """One of the positions of a mask that acts on others."""
+    places = changed.nonzero().flatten()
+    while len(places) > 1:
+        first = places[: len(places) // 2]
+        one = torch.zeros_like(changed).index_fill(0, first, value=True)
+        places = first if acts(one) else places[len(first) :]
+    return int(places)
