@@ -9,6 +9,7 @@ from statesize.check import (
     all_finite,
     real_number,
     refuse,
+    require_choice,
     require_count,
     require_finite,
     require_kind,
@@ -33,6 +34,13 @@ def test_what_is_of_a_class_passes() -> None:
     require_kind("generator", None, (torch.Generator, type(None)), "a torch.Generator or None")
     with pytest.raises(InputError, match=r"^model must be a module, got str\.$"):
         require_kind("model", "gla", torch.nn.Module, "a module")
+
+
+@pytest.mark.parametrize("value", ["c", None, 1, np.array(["a", "b"]), ["a"]], ids=repr)
+def test_a_choice_is_one_of_some_names(value: object) -> None:
+    assert require_choice("metric", "b", ("a", "b")) == "b"
+    with pytest.raises(InputError, match=r"^metric must be one of a, b, got "):
+        require_choice("metric", value, ("a", "b"))
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), torch.tensor(3)], ids=repr)

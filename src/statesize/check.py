@@ -151,6 +151,14 @@ def real_numbers(name: str, argument: object) -> list[float]:
     return numbers
 
 
+def require_choice(name: str, value: object, choices: Iterable[str]) -> str:
+    """One of some names."""
+    choices = list(choices)
+    if not isinstance(value, str) or value not in choices:
+        refuse(name, f"one of {', '.join(choices)}", value)
+    return value
+
+
 def require_path(name: str, value: object) -> Path:
     """A path that a file system can look up: text or a path, not empty, of characters that file names can have."""
     require_kind(name, value, (str, os.PathLike), "a path")

@@ -181,6 +181,17 @@ def test_mixed_dtypes_are_promoted() -> None:
     assert recurrence.to(torch.float32).dtype == torch.float32
 
 
+@pytest.mark.parametrize("wide", ["key", "beta", "query", "decay"])
+def test_nothing_of_a_delta_rule_is_rounded_to_the_dtypes_of_some_of_its_parts(wide: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    parts = {name: torch.rand(5, 3, generator=g) for name in ("key", "query", "decay")} | {"beta": torch.rand(5)}
+    parts = {name: part.double() if name == wide else part.bfloat16() for name, part in parts.items()}
+    exact = Recurrence.delta_rule(**{name: part.double() for name, part in parts.items()})
+    found = Recurrence.delta_rule(**parts)
+    assert torch.equal(found.dense(), exact.dense())
+    assert torch.equal(found.B, exact.B)
+
+
 def test_what_overflows_in_a_narrower_dtype_is_refused() -> None:
     large = Recurrence(torch.ones(4, 1), torch.full((4, 2), 1e200, dtype=torch.float64), torch.ones(4, 2))
     with pytest.raises(InputError, match="B must be finite"):

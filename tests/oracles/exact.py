@@ -63,10 +63,9 @@ def state_space(A: Tensor, B: Tensor, C: Tensor, D: Tensor, length: int | None) 
 
 def delta_rule(key: Tensor, beta: Tensor, query: Tensor, decay: Tensor) -> np.ndarray:
     """T of x_t = (I − beta k kᵀ) Diag(decay) x_{t−1} + beta k u_t, y_t = qᵀ x_t."""
-    common = torch.promote_types(torch.promote_types(key.dtype, beta.dtype), decay.dtype)
     k, b, q, a = wide(key), wide(beta), wide(query), wide(decay)
-    # An operator holds B in its own dtype.
-    written = wide(beta[..., None].to(common) * key.to(common))
+    # Also where an operator holds the rounded product: in float64 it is made anew.
+    written = b[..., None] * k
     a = a[..., None] if a.ndim == k.ndim - 1 else a
 
     def advance(t: int, state: np.ndarray) -> np.ndarray:

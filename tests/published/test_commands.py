@@ -26,8 +26,9 @@ def run(capsys, *arguments):
 
 @pytest.mark.slow
 def test_its_file(capsys, text):
-    said = run(capsys, "profile", gguf_file(), "--text", text, "--max-tokens", 32, "--layers", 3)
-    assert "\nweights: Q4_1, dequantised\n" in said.out
+    few = ("--text", text, "--max-tokens", 32, "--layers", 3)
+    said = run(capsys, "profile", gguf_file(), *few)
+    assert "Q4_1, dequantised" in run(capsys, "profile", gguf_file(), *few, "--json").out
     assert re.search(r"^model\.layers\.3\.self_attn +\d", said.out, re.MULTILINE)
 
 
@@ -70,8 +71,10 @@ def test_length(capsys, folder, text):
 
 @pytest.mark.slow
 def test_delimiters(capsys, folder, tmp_path):
-    few = ("--documents", 6, "--window", 8, "--channels", 1, "--output", tmp_path / "study")
-    found = json.loads(run(capsys, "study", "delimiters", folder, *few, "--json").out)
+    config = tmp_path / "few.toml"
+    config.write_text(f'models = ["{folder}"]\n[reading]\ndocuments = 6\nwindow = 8\nchannels = 1\n', encoding="utf-8")
+    few = ("--config", config, "--output", tmp_path / "study")
+    found = json.loads(run(capsys, "study", "delimiters", *few, "--json").out)
     assert found["figures"]["models"] == 1
     # A single model answers no question about all.
     assert found["holds"] is None

@@ -77,6 +77,7 @@ def peak(make, length, count, engine, outputs=("counts", "entropy"), **options):
         ("square_root", partial(gated, states=64), 512, 4),
         ("square_root", partial(complex_modes, states=16), 512, 4),
         ("small_state", partial(selective, states=16, channels=128), 2048, 128),
+        ("small_state", partial(selective, states=4, channels=128), 2048, 128),
         ("small_state", partial(selective, states=32, channels=32), 1024, 32),
         ("chunked", partial(gated, states=16), 4096, 8),
         ("chunked", partial(gated, states=64), 2048, 8),
@@ -107,7 +108,7 @@ def test_the_estimate_bounds_what_is_held(engine, make, length, count):
         ("chunked", partial(gated, states=64), 1024, 64),
         ("square_root", partial(gated, states=16), 1024, 64),
         ("small_state", partial(selective, states=16, channels=512), 1024, 512),
-        ("tridiagonal", partial(attention, width=64), 256, 64),
+        ("tridiagonal", partial(attention, width=64), 256, 256),
     ],
 )
 def test_many_heads_stay_within_the_budget(engine, make, length, count):

@@ -26,14 +26,17 @@ def wrong(found: Counts, expected: Counts) -> int:
     return int((outside | (certain & (found.count != expected.count))).sum())
 
 
-def check(operator: Operator, positions: int) -> int:
-    """How many counts were compared; all of them must hold, and every entropy must lie within its bound."""
+def check(operator: Operator, positions: int) -> tuple[int, int, int]:
+    """How many counts were compared, how many entropies were estimated, and how many of these lie beyond their bounds.
+
+    All counts and all other entropies must hold.
+    """
     cut = make_cut(operator.length, positions)
     plain = DenseEngine().blocks(operator, cut)
     largest = float(plain.values.max())
     tau = RATIOS * (largest or 1.0)
     entropy, entropy_error = plain.entropies(2e-4)
-    checked = 0
+    checked = estimated = off = 0
     for name, engine in EVERY.items():
         if name == "dense" or engine.unsupported_reason(operator, cut, ("counts", "entropy")) is not None:
             continue
@@ -41,18 +44,26 @@ def check(operator: Operator, positions: int) -> int:
         assert wrong(blocks.counts(tau), plain.counts(tau)) == 0, name
         assert wrong(blocks.relative_counts(RATIOS), plain.relative_counts(RATIOS)) == 0, name
         found, error = blocks.entropies(2e-4)
-        assert bool(((found - entropy).abs() <= error + entropy_error).all()), name
+        outside = (found - entropy).abs() > error + entropy_error
+        if name == "implicit":
+            # Its intervals are of 95 %.
+            open_ = error > 2e-4 * found
+            estimated, off, outside = estimated + int(open_.sum()), off + int(outside[open_].sum()), outside & ~open_
+        assert not bool(outside.any()), name
         checked += 2 * len(cut.positions) * len(RATIOS)
-    return checked
+    return checked, estimated, off
 
 
 def run(family: str, seeds: range, lengths: tuple[int, ...]) -> int:
-    checked = 0
+    checked = estimated = off = 0
     for seed in seeds:
         length = lengths[seed % len(lengths)]
         operator = random_operator(family, seed, length)
         factor = (1.0, 1e-30, 1e30)[seed % 3]
-        checked += check(operator if factor == 1 else scaled(operator, factor), 24)
+        found = check(operator if factor == 1 else scaled(operator, factor), 24)
+        checked, estimated, off = checked + found[0], estimated + found[1], off + found[2]
+    # As rare as one in a thousand, were they independent.
+    assert off <= 0.05 * estimated + 3 * (0.05 * 0.95 * estimated) ** 0.5
     return checked
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from statesize.check import refuse
+from statesize.check import refuse, require_choice
 from statesize.measurement.statistics import between, finite
 
 Row: TypeAlias = dict[str, Any]
@@ -35,9 +35,7 @@ CHART_HEADS = 32
 
 def metric_title(metric: str) -> str:
     """The title of one of METRICS; another metric is an InputError."""
-    if metric not in METRICS:
-        refuse("metric", f"one of {', '.join(METRICS)}", metric)
-    return METRICS[metric]
+    return METRICS[cast("Metric", require_choice("metric", metric, METRICS))]
 
 
 def index_of(position: int | None, positions: Sequence[int]) -> int:

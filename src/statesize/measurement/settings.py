@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 from statesize.check import (
     real_numbers,
     refuse,
+    require_choice,
     require_count,
     require_flag,
     require_kind,
@@ -289,18 +290,12 @@ def _layers(name: str, value: object) -> Layers:
 def _engine(name: str, value: object) -> EngineName:
     from statesize.spectra.engine import EngineName
 
-    return cast("EngineName", _one_of(get_args(EngineName), name, value))
+    return cast("EngineName", require_choice(name, value, get_args(EngineName)))
 
 
 def _channels(name: str, value: object) -> Channels:
     every = isinstance(value, str) and value == "all"
     return "all" if every else require_count(name, value, expected='None, "all" or a number of at least 1')
-
-
-def _one_of(choices: Sequence[str], name: str, value: object) -> str:
-    if not isinstance(value, str) or value not in choices:
-        refuse(name, f"one of {', '.join(choices)}", value)
-    return value
 
 
 def _positions(name: str, value: object) -> Positions:
@@ -343,6 +338,6 @@ _CHECKS: dict[str, Callable[[str, object], object]] = {
     "memory": lambda _, size: memory_bytes(size),
     "count_accuracy": partial(require_real, least=0, below=1),
     "entropy_accuracy": partial(require_real, above=0, below=1),
-    "weights": partial(_one_of, get_args(Weights)),
+    "weights": partial(require_choice, choices=get_args(Weights)),
     "squares": require_flag,
 }

@@ -18,7 +18,7 @@ from statesize.adapters.models.model_state import adapter_states, tensors_sha256
 from statesize.adapters.models.precision import hold_in_single, low_bytes, stored_dtype
 from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import check_whole, class_of
-from statesize.check import require_kind
+from statesize.check import require_choice, require_kind
 from statesize.errors import FileError, InputError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import is_gguf
@@ -143,8 +143,8 @@ def load_model(
     # Layers that are to be measured and cannot be there are refused before the weights are read.
     # Without a dtype, weights of half precision run in float32 where that fits, unless they are wanted as stored.
     target = _device(device)
-    if dtype is not None and dtype not in DTYPES:
-        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+    if dtype is not None:
+        require_choice("dtype", dtype, DTYPES)
     plugin = _plugin_or_none(name)
     if revision is not None and (plugin or Path(name).exists()):
         raise InputError(f"revision must be left out for a model that is not of the hub, got {revision!r} for {name}.")

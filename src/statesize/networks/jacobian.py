@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from statesize.adapters.models.precision import BOUNDS, relative_difference, sto
 from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import together, unsharded_copy
 from statesize.adapters.runs import eval_mode
-from statesize.check import refuse, require_kind
+from statesize.check import require_choice, require_kind
 from statesize.errors import InputError, ModelError
 from statesize.measurement.settings import Settings
 from statesize.networks.span import Span
@@ -117,8 +117,7 @@ def copies(
     axis: int | None = None,
 ) -> Generator[Copies]:
     """Copies of a model, whose own weights and mode stay fixed for the time of the block."""
-    if precision not in ("double", "single"):
-        refuse("precision", "double or single", precision)
+    require_choice("precision", precision, get_args(Precision))
     module = measurable(model)
     for name, value in (("start", start), ("end", end)):
         require_kind(name, value, (str, type(None)), "the name of a module or None")

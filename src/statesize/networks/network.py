@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Inputs
-from statesize.check import refuse, require_real
+from statesize.check import require_choice, require_real
 from statesize.errors import InputError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.text import counted, facts_table
@@ -203,8 +203,7 @@ def network_settings(
     settings: Settings | None, accuracy: float, method: str, positions: Positions
 ) -> tuple[float, Settings]:
     """The accuracy, and the settings with their positions; refuse values out of range."""
-    if method not in ("auto", "lanczos", "dense"):
-        refuse("method", "auto, lanczos or dense", method)
+    require_choice("method", method, get_args(Method))
     settings = given_settings(settings, positions=positions)
     settings = settings.without("network_ess", *all_but("positions", "stride", "memory"))
     settings = replace(settings, positions=4) if settings.by_default else settings

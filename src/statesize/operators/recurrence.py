@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from typing import Self
 
 import torch
@@ -83,7 +84,7 @@ class Recurrence(TensorOperator):
         """
         decay = checked_delta_parts(key, beta, query, decay)
         # Before they are multiplied, so that nothing is rounded to the lowest of their dtypes.
-        common = torch.promote_types(torch.promote_types(key.dtype, beta.dtype), decay.dtype)
+        common = reduce(torch.promote_types, (part.dtype for part in (key, beta, query, decay)))
         key, strength = key.to(common), beta[..., None].to(common)
         recurrence = cls.__new__(cls)
         recurrence._fill(DeltaTransition(key, strength, decay), strength * key, query, None, False)

@@ -18,7 +18,7 @@ import altair as alt
 import torch
 from torch import Tensor
 
-from statesize.check import refuse
+from statesize.check import require_choice
 from statesize.lab.compression.low_rank import run_with_past_cut, run_with_states_cut
 from statesize.lab.mixers import LanguageModel, SoftmaxAttention
 from statesize.lab.studies.engine.charts import points
@@ -178,10 +178,7 @@ def rank_runs(document: Document) -> tuple[TrainingRun, ...]:
     """The runs of a grid for each of its rules, each run with a seed of its own."""
     rest = {name: value for name, value in document.items() if name != "rule"}
     rules = as_list(document.get("rule", list(RULES)))
-    for rule in rules:
-        if rule not in RULES:
-            refuse("rule", f"one of {', '.join(RULES)}", rule)
-    runs = variant_runs(rest, (RULES[rule] for rule in rules))
+    runs = variant_runs(rest, (RULES[require_choice("rule", rule, RULES)] for rule in rules))
     trainings = (dataclasses.replace(run.training, seed=runs[0].training.seed + k) for k, run in enumerate(runs))
     return tuple(dataclasses.replace(run, training=how) for run, how in zip(runs, trainings, strict=True))
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from statesize.check import refuse, require_kind
+from statesize.check import refuse, require_choice, require_kind
 from statesize.errors import InputError
 from statesize.io.text import meant
 from statesize.lab.tasks.arrays import ArrayTask, read_arrays
@@ -87,10 +87,8 @@ def build_task(settings: Mapping[str, object]) -> StudyTask:
     """
     require_kind("settings", settings, Mapping, "a mapping of a task's name and numbers")
     numbers = dict(settings)
-    name = numbers.pop("name", None)
     known = (*_TASKS, ARRAYS, MIXTURE)
-    if not isinstance(name, str) or name not in known:
-        refuse("task name", f"one of {', '.join(known)}", name)
+    name = require_choice("task name", numbers.pop("name", None), known)
     if name == MIXTURE:
         parts = numbers.pop("parts", None)
         if numbers or not isinstance(parts, list):

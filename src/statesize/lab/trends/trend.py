@@ -13,7 +13,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from statesize.check import refuse
+from statesize.check import refuse, require_choice
 from statesize.io.json_values import json_values
 from statesize.io.text import listed
 from statesize.lab.trends.points import JOINT, MEASURED, Numbers, Point
@@ -104,10 +104,8 @@ class Trend(ABC):
         Returns:
             (points, texts).
         """
-        if metric not in MEASURED:
-            refuse("metric", f"one of {', '.join(MEASURED)}", metric)
-        if layer != AVERAGE and layer not in self.layers:
-            refuse("layer", f"one of {', '.join((AVERAGE, *self.layers))}", layer)
+        require_choice("metric", metric, MEASURED)
+        require_choice("layer", layer, (AVERAGE, *self.layers))
         if layer == AVERAGE:
             return self.averaged(np.array([[one.of_layer[metric] for one in point.mixers] for point in self.points]))
         mixers = [point.mixers[self.layers.index(layer)] for point in self.points]

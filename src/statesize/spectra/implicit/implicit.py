@@ -123,6 +123,7 @@ class AttentionBlocks(EstimatedBlocks):
         self._engine, self._readouts = engine, cut.readouts
         self._attention = cast("SoftmaxAttention", attention_of(operator))
 
+    @torch.no_grad()
     def _estimated(self) -> list[list[Estimated]]:
         blocks = [self._attention[entry] for entry in itertools.product(*map(range, self._operator.batch_shape))]
         if isinstance(self._operator, Shared):

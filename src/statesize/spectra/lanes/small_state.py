@@ -81,12 +81,12 @@ class SmallStateEngine(Engine):
         return SquaredSpectrum(*spectrum, recurrence, cut, squares, epsilon, carried)
 
     def footprint(self, operator: Operator, cut: Cut) -> Footprint:
-        """Copies of A, B and C, norms, and what is computed from the singular values."""
+        """What the kernels hold at each position, and what is computed from the singular values."""
         states = largest_state(operator)
         n = states + states % 2
         # Factors of the channels that are computed side by side: at the ends of all chunks, and in one of them.
         factors = DOUBLE * WIDTH * ((cut.length // CHUNK + CHUNK + 3) * n * (n + 2) // 2 + 3 * cut.length)
-        return Footprint(DOUBLE * 12 * cut.length * states, factors)
+        return Footprint(DOUBLE * cut.length * (24 + 3 * states), factors)
 
 
 def _arrays(recurrence: Recurrence) -> list[Array]:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import torch
 
-from statesize.check import real_numbers, refuse, require_count
+from statesize.check import real_numbers, refuse, require_choice, require_count
 from statesize.errors import InputError
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
@@ -114,8 +114,7 @@ class TrainingRun:
     evaluation: Mixture | None = None
 
     def __post_init__(self) -> None:
-        if self.intervention not in INTERVENTIONS:
-            refuse("intervention", f"one of {', '.join(INTERVENTIONS)}", self.intervention)
+        require_choice("intervention", self.intervention, INTERVENTIONS)
 
     @property
     def metric(self) -> str:

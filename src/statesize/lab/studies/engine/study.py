@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from statesize.check import refuse, require_path
+from statesize.check import require_choice, require_path
 from statesize.errors import FileError, InputError
 from statesize.io.files import read_limited
 from statesize.io.text import counted
@@ -132,9 +132,7 @@ class Study:
         Raises:
             InputError: There is no such preset.
         """
-        if name not in self.presets:
-            refuse("preset", f"one of {', '.join(self.presets)}", name)
-        grid = self.parse(self.presets[name])
+        grid = self.parse(self.presets[require_choice("preset", name, self.presets)])
         return Grid(grid.runs, grid.claim or self.preset_claim)
 
     def digest(self, preset: str) -> str:
