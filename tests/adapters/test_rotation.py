@@ -70,12 +70,16 @@ def test_queries_are_turned_as_the_model_turns_them_at_later_positions(family, o
         assert float((moved - query).abs().max()) > 0.1 * float(query.abs().max())
 
 
-def test_layers_without_positions_and_latent_queries_have_no_known_rotation():
+def test_layers_without_positions_are_not_turned_and_latent_queries_have_no_known_rotation():
+    def turned(rotations):
+        return [bool(rotation.cos.numel()) for rotation in rotations]
+
     without = queries(model_of("smollm3", HEADS | {"no_rope_layers": [1, 0], "pad_token_id": 0}))[1]
-    assert [rotation is None for rotation in without] == [False, True]
+    assert turned(without) == [True, False]
     layers = {"sliding_window": 7, "layer_types": ["sliding_attention", "full_attention"], "pad_token_id": 0}
     sliding = queries(model_of("cohere2", GROUPED | layers))[1]
-    assert [rotation is None for rotation in sliding] == [False, True]
+    assert turned(sliding) == [True, False]
+    assert turned(queries(attention_model("gpt2"))[1]) == [False, False]
     assert queries(attention_model("deepseek_v3"))[1] == [None, None]
 
 

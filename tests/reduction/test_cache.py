@@ -115,7 +115,12 @@ def test_caches_of_one_batch_are_those_of_one_after_another(family):
         assert (found[0] - found[1]).abs().max() > 1e-3
 
 
-def test_losses_of_many_caches_are_those_of_one_after_another(llama, prefix):
+@pytest.mark.parametrize("window", [None, 30])
+def test_losses_of_many_caches_are_those_of_one_after_another(window):
+    """Also where no layer holds the whole prefix, as none does whose window is full."""
+    model = attention_model("llama") if window is None else attention_model("mistral", sliding_window=window)
+    prefix = read_prefix(model, IDS[:, :PREFIX])
+    assert prefix.available.tolist() == [PREFIX if window is None else window - 1] * 4
     budgets = {
         (0.5, "equal"): torch.full((4,), 22),
         (0.5, "layers"): torch.tensor([20, 20, 24, 24]),
@@ -123,7 +128,7 @@ def test_losses_of_many_caches_are_those_of_one_after_another(llama, prefix):
     }
     variants = [Variant(), Variant(precision="int4"), *(Variant(0.5, way) for _, way in budgets)]
     variants += [Variant(0.5, "curves", "int4")]
-    runs = VariantRuns(llama, "h2o", PREFIX, None, budgets)
+    runs = VariantRuns(model, "h2o", PREFIX, None, budgets)
     found = runs.losses(IDS[0], variants)
     targets = IDS[0, PREFIX + 1 :]
     for variant, loss in zip(variants, found, strict=True):

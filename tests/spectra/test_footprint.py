@@ -107,7 +107,7 @@ def test_the_estimate_bounds_what_is_held(engine, make, length, count):
     [
         ("chunked", partial(gated, states=64), 1024, 64),
         ("square_root", partial(gated, states=16), 1024, 64),
-        ("small_state", partial(selective, states=16, channels=512), 1024, 512),
+        ("small_state", partial(selective, states=16, channels=1024), 1024, 1024),
         ("tridiagonal", partial(attention, width=64), 256, 256),
     ],
 )

@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import statesize as ss
 from statesize.adapters.forward import Forward
+from statesize.adapters.kernels.rotation import Rotation
 from statesize.adapters.kernels.scans import KERNELS
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.observation import PART, Observation
@@ -33,6 +34,7 @@ from statesize.reduction.cache.budgets import GRID
 from statesize.texts.inputs import begun_excerpts
 from statesize.truncation import continuation as continuation_file
 from statesize.truncation import cutting as cutting_file
+from statesize.truncation.causal import PastReading
 from statesize.truncation.continuation import Continuation, mixed_behind
 from statesize.truncation.cutting import Cutting
 from statesize.truncation.page import chart, notes, table
@@ -554,18 +556,31 @@ def test_a_state_is_cut_by_what_the_past_read_as_by_hand():
     assert result.documents[0].stored == 4
 
 
-def test_attention_without_positions_is_named_and_its_rows_take_the_place_of_queries():
+def test_attention_whose_queries_cannot_be_moved_is_named_and_its_rows_take_the_place_of_queries():
     options = HEADS | {"no_rope_layers": [1, 0], "pad_token_id": 0}
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model("smollm3", **options)).eval()
-    result = truncate(model, IDS, documents=1, tokens=LENGTH)
-    assert result.unmoved == ("model.layers.1.self_attn",)
-    assert any(
-        "turns queries of model.layers.1.self_attn, so choices without hindsight" in note for note in notes(result)
-    )
-    assert truncate(attention_model("llama"), IDS, documents=1, tokens=LENGTH).unmoved == ()
-    # No layer of this library has rotary embeddings.
-    assert truncate("sa", IDS, documents=1, tokens=LENGTH).unmoved == ()
+    # The second layer leaves out its rotary embeddings, GPT-2 and the layers of this library have none.
+    for known in (model, attention_model("llama"), attention_model("gpt2"), "sa"):
+        assert truncate(known, IDS, documents=1, tokens=LENGTH).unmoved == ()
+    # The rotary part of its keys is not that of its queries.
+    result = truncate(attention_model("deepseek_v3"), IDS, documents=1, tokens=LENGTH)
+    assert result.unmoved == ("model.layers.0.self_attn", "model.layers.1.self_attn")
+    assert any("turns queries of model.layers.0.self_attn, model" in note for note in notes(result))
+    assert result.to_dict()["unmoved"] == [*result.unmoved]
+
+
+def test_queries_that_nothing_turns_are_asked_again_as_they_stand():
+    g, cut, size = torch.Generator().manual_seed(0), 9, 4
+    query, key = (torch.randn(1, 14, size, generator=g, dtype=torch.float64) for _ in range(2))
+    reading = PastReading(SoftmaxAttention(query, key, 0.5), cut, Rotation.none(query))
+    read = (0.5 * query[0, :cut] @ key[0, :cut].T).softmax(-1)
+    moments = read.T @ read
+    moments[0] = moments[:, 0] = 0
+    first, expected = torch.linalg.eigh(moments)[1].flip(-1)[:, :4].T, reading.rows()[0]
+    assert torch.equal(expected[:, 0], torch.eye(cut, dtype=torch.float64)[0])
+    torch.testing.assert_close((first @ expected[:, 1:5]).abs(), torch.eye(4, dtype=torch.float64), rtol=0, atol=1e-6)
+    assert reading.tokens()[0, 0] == read.square().sum(0).argmax()
 
 
 @pytest.mark.parametrize("family", ["gemma3n_text", "gemma4_text"])

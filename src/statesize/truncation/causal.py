@@ -38,7 +38,7 @@ class PastReading:
     Attributes:
         operator: T of some units.
         cut: Position i.
-        rotation: Rotary embeddings of the queries; None where what moves them is not known.
+        rotation: Rotary embeddings of the queries, which may be none; None where what moves them is not known.
     """
 
     operator: Operator

@@ -264,9 +264,11 @@ class Cutting:
         if not isinstance(operator, SoftmaxAttention):
             return None
         if name not in self._rotations:
-            self._rotations[name] = rotation_of(self._running, operator.query)
-        # The layers of this library have no rotary embeddings.
-        if self._rotations[name] is None and not type(self.own.get(seen.name)).__module__.startswith("statesize."):
+            # The layers of this library have no rotary embeddings.
+            is_ours = type(self.own.get(seen.name)).__module__.startswith("statesize.")
+            query = operator.query
+            self._rotations[name] = Rotation.none(query) if is_ours else rotation_of(self._running, query)
+        if self._rotations[name] is None:
             self.unmoved.add(seen.name)
         return self._rotations[name]
 

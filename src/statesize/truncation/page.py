@@ -161,8 +161,8 @@ def notes(result: TruncationResult) -> list[str]:
         )
     if result.unmoved:
         said.append(
-            f"No rotary embedding was seen that turns queries of {listed(result.unmoved)}, so choices without "
-            "hindsight took queries before the cut as they stand. That is exact where a layer has no such embedding."
+            f"Nothing that is known turns queries of {listed(result.unmoved)} to later positions, so choices without "
+            "hindsight took what the last rows before the cut read. That loses more."
         )
     said += [
         f"Not cut, or in part, so that the past passes there: {names}: {reason.removesuffix('.')}."

@@ -166,7 +166,7 @@ class TruncationResult:
         run_difference: How far the observed run is from the unaltered model, relative to the largest value.
         at: Share of the divergence without context that counts as nothing.
         unmoved: Attention whose queries could not be asked again behind the cut, so that its rows before it took their
-            place.
+            place. (Queries without rotary embeddings are asked again as they stand.)
     """
 
     model: str
@@ -352,7 +352,7 @@ class TruncationResult:
         Returns:
             Means and intervals, and each document's own numbers.
         """
-        names = ("model", "mixers", "ceiling", "worth", "sufficient", "rows")
+        names = ("model", "mixers", "ceiling", "worth", "sufficient", "rows", "unmoved")
         means = {name: getattr(self, name) for name in names}
         means |= {"without_hindsight": self.without_hindsight(), "by_worth": self.without_hindsight(of="worth")}
         whole = [{"name": name, "reason": reason} for name, reason in self.whole.items()]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
@@ -25,6 +26,12 @@ class Rotation:
     cos: Tensor  # (P, r)
     sin: Tensor  # (P, r)
     J: Tensor  # (r, r)
+
+    @classmethod
+    def none(cls, query: Tensor) -> Self:
+        """That of queries (…, P, d) that nothing turns."""
+        nothing = query.new_zeros(query.shape[-2], 0, dtype=torch.float32)
+        return cls(nothing, nothing, nothing.new_zeros(0, 0))
 
     def undone(self, rotated: Tensor) -> Tensor:
         """Vectors (..., P, d) as they were before."""
@@ -74,8 +81,9 @@ class _AskedError(Exception):
 def rotation_of(running: ModuleStack, query: Tensor) -> Rotation | None:
     """Rotary embeddings of the module that is running, by the function of its own file that turns channels.
 
-    Layers may leave out what they are called with, or order channels in their own way. So the module is called again
-    with its embeddings in reverse, and must itself turn all queries as these say.
+    A file of transformers that names none has none, nor has a layer that is called without. Layers may leave out what
+    they are called with, or order channels in their own way. So the module is called again with its embeddings in
+    reverse, and must itself turn all queries as these say, or none.
 
     Args:
         running: The modules that run; the innermost has queries and keys.
@@ -84,8 +92,16 @@ def rotation_of(running: ModuleStack, query: Tensor) -> Rotation | None:
     Returns:
         What turns these queries, or None where nothing that is known here does.
     """
-    called_with: Any = running.frame.kwargs.get("position_embeddings")
-    files = (vars(sys.modules[kind.__module__]) for kind in type(running.frame.module).__mro__)
+    module, given = running.frame.module, running.frame.kwargs
+    called_with: Any = given.get("position_embeddings")
+    files = [vars(sys.modules[kind.__module__]) for kind in type(module).__mro__]
+    of_transformers = type(module).__module__.startswith("transformers.models.")
+    if (
+        called_with is None
+        and ("position_embeddings" in given or not any(map(_names_rotary, files)))
+        and of_transformers
+    ):
+        return Rotation.none(query)
     turn: Any = next((names["rotate_half"] for names in files if "rotate_half" in names), None)
     if not isinstance(called_with, tuple) or turn is None:
         return None
@@ -97,6 +113,8 @@ def rotation_of(running: ModuleStack, query: Tensor) -> Rotation | None:
         asked = _queries(running, reverse)
     if asked is None or asked.shape != query.shape:
         return None
+    if torch.equal(asked, query.float()):
+        return Rotation.none(query)
     steps = torch.arange(query.shape[-2] - 1, -query.shape[-2], -2, device=query.device)
     # Angles are products of float32, which the model may round to its own dtype.
     rounding = 8 * query.shape[-2] * torch.finfo(torch.float32).eps + 4 * torch.finfo(embeddings[0].dtype).eps
@@ -108,6 +126,10 @@ def rotation_of(running: ModuleStack, query: Tensor) -> Rotation | None:
         if bool(((rotation.moved(query, steps) - asked).abs() <= most).all()):
             return rotation
     return None
+
+
+def _names_rotary(names: Mapping[str, object]) -> bool:
+    return any("rotary" in name.lower() or name.startswith("rotate_") for name in names)
 
 
 def _queries(running: ModuleStack, embeddings: tuple[Tensor, ...]) -> Tensor | None:

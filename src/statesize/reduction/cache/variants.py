@@ -120,8 +120,8 @@ class VariantRuns:
         """How many tokens each cache of a prefix keeps, (caches,); budgets are in proportion to its length."""
         if variant.budgets == "whole":
             return read.available
-        budgets, length = self.budgets[variant.keep, variant.budgets], int(read.available.max())
-        if length not in (self.prefix, int(budgets.max())):
+        budgets, length = self.budgets[variant.keep, variant.budgets], read.ids.shape[1]
+        if length != self.prefix:
             budgets = (budgets * (length / self.prefix)).round().long()
         return budgets.minimum(read.available)
 
