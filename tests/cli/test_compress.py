@@ -30,7 +30,7 @@ def test_documents_of_one_file_are_one_text(checkpoint, tmp_path, capsys):
     assert main(["compress", str(checkpoint), "--text", str(path), "--output", str(output)]) == 0
     captured = capsys.readouterr()
     printed = " ".join(captured.out.split())
-    assert "over 13 held-out pieces of one text, to which the context is worth" in printed
+    assert "over 13 held-out pieces of one text. Text half a window back and farther is worth" in printed
     assert "95 %" not in printed
     assert "nan" not in printed
     assert "Too little to tell whether it is safe: it takes 50 texts, of which 40 % are held out." in printed
@@ -44,7 +44,7 @@ def test_figures(checkpoint, documents, tmp_path, capsys):
     captured = capsys.readouterr()
     assert "cutting the states of small: which states matter" in captured.err
     printed = " ".join(captured.out.split())
-    assert "over 32 held-out texts, to which the context is worth " in printed
+    assert "over 32 held-out texts. Text half a window back and farther is worth " in printed
     assert "bits per byte on 32 held-out texts: difference " in printed
     assert "states 256 B to 128 B per text" in printed
     assert "the uncut model recalls too few of" in printed
@@ -86,7 +86,9 @@ def test_words_of_a_result():
     rows = dict(found.facts)
     assert rows["recall"] == "pairs: 30.0% to 30.0% of 41: difference +0.0% [+0.0%, +0.0%]"
     assert rows["loss"].endswith("difference -0.00001 [-0.00001, +0.00001]")
-    assert found.verdict.endswith("the context may be worth nothing to this text, so there is nothing to lose")
+    assert found.verdict.endswith(
+        "half a window back may be worth nothing here, so that far memory has nothing to lose"
+    )
     assert found.cost == "has a cost that cannot be told (+0.0000 bits per byte)"
     assert replace(found, worth=Interval(0.1, 0.01, 0.2)).cost == "shows no cost (+0.0000 bits per byte)"
     assert replace(found, difference=Interval(0.1), worth=Interval(0.1)).cost.startswith("has a cost that cannot be")

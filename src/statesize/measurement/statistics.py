@@ -82,15 +82,25 @@ def mean_interval(values: NDArray[np.float64], texts: Sequence[int] | None = Non
 
 
 def ratio_interval(
-    amounts: NDArray[np.float64], sizes: NDArray[np.float64], texts: Sequence[int] | None = None
+    amounts: NDArray[np.float64], sizes: NDArray[np.float64], texts: Sequence[int] | None = None, looks: int = 1
 ) -> Interval:
-    """Σ amounts / Σ sizes, (N,) each, with an interval of 95 % over texts; NaN where the sizes add up to nothing."""
+    """Σ amounts / Σ sizes, (N,) each, with an interval over texts; NaN where the sizes add up to nothing.
+
+    Args:
+        amounts: What is summed.
+        sizes: What it is a share of.
+        texts: The text of each; None where each is one.
+        looks: How many such intervals hold together with 95 % (Bonferroni).
+
+    Returns:
+        The ratio.
+    """
     size = float(sizes.mean())
     if not size > 0:
         return Interval(math.nan)
     value = float(amounts.mean()) / size
     # To first order (Cochran, "Sampling Techniques", 1977, section 6.4).
-    return _around(value, _by_text(amounts - value * sizes, texts), float(sizes.sum()))
+    return _around(value, _by_text(amounts - value * sizes, texts), float(sizes.sum()), looks)
 
 
 _WIDEST = 4.0

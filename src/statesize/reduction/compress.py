@@ -102,13 +102,13 @@ class Compression:
         return f"{self.finding()}\nnext: .model, .recall, .to_dict()"
 
     def finding(self, of: str = "the model") -> str:
-        """What is left of the states, what that costs, what the context was worth, and whether it is safe."""
+        """What is left of the states, what that costs, what far text was worth, and whether it is safe."""
         before, after = self.state_bytes
         lost, worth = self.difference.value, self.worth
         share = f"; the cost is {lost / worth.value:.0%} of that" if self.difference.low > 0 and worth.low > 0 else ""
         return (
-            f"With {after / before:.0%} of its state, {of} {self.cost} over {self.held_out}, to which the context is "
-            f"worth {worth:+.4f} bits per byte{share}. {self.verdict}."
+            f"With {after / before:.0%} of its state, {of} {self.cost} over {self.held_out}. Text half a window back "
+            f"and farther is worth {worth:+.4f} bits per byte there{share}. {self.verdict}."
         )
 
     @property
@@ -117,7 +117,7 @@ class Compression:
         before, after = self.state_bytes
         loss = f"{self.before.value:.4f} to {self.after.value:.4f} bits per byte on {self.held_out}"
         rows = [
-            ("context's worth", f"{self.worth:+.4f} bits per byte: what the text before a token saves"),
+            ("worth of far text", f"{self.worth:+.4f} bits per byte: what text half a window back and farther saves"),
             ("loss", f"{loss}: difference {self.difference:+.4f}"),
             ("states", f"{byte_count(before)} to {byte_count(after)} per text, without what short convolutions keep"),
         ]
@@ -170,7 +170,7 @@ class Compression:
         elif not any(recall.seen for recall in self.recall.values()):
             why = "the uncut model recalls too little, so it has nothing to lose"
         else:
-            why = "the context may be worth nothing to this text, so there is nothing to lose"
+            why = "text half a window back may be worth nothing here, so that far memory has nothing to lose"
         return f"Too little to tell whether it is safe: {why}"
 
     def to_dict(self, output: str | os.PathLike[str] | None = None) -> dict[str, Any]:
@@ -346,7 +346,7 @@ def _compared(
     before, after = (score(model, windows.inputs, windows.targets) for model in (control, cut))
     step(2, "held-out documents in int8")
     after_rounding = None if rounded is None else score(rounded, windows.inputs, windows.targets)
-    step(3, "what the context is worth")
+    step(3, "what far text is worth")
     worth = _worth(control, before, windows)
     step(4, "recall")
     recall = probe(control, cut, windows)
@@ -381,6 +381,6 @@ def _worth(model: nn.Module, whole: Scores, windows: TokenWindows) -> Interval:
     return ratio_of(alone.bits(later) - read.bits(later), later.sizes * scored / tokens, later.texts)
 
 
-def extra_bits(after: Scores, before: Scores, windows: TokenWindows) -> Interval:
-    """The paired difference of two models in bits per byte."""
-    return ratio_of(after.bits(windows) - before.bits(windows), windows.sizes, windows.texts)
+def extra_bits(after: Scores, before: Scores, windows: TokenWindows, looks: int = 1) -> Interval:
+    """The paired difference of two models in bits per byte, with an interval as of `ratio_interval`."""
+    return ratio_of(after.bits(windows) - before.bits(windows), windows.sizes, windows.texts, looks)

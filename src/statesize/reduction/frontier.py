@@ -67,7 +67,8 @@ def frontier(
         points: list[FrontierPoint] = []
         for done, cut in enumerate(cuts):
             report(done, len(cuts) + 1, f"{cut.share:.0%} in {cut.numbers}, {cut.way}")
-            extra = extra_bits(score(cut.model, held_out.inputs, held_out.targets), before, held_out)
+            after = score(cut.model, held_out.inputs, held_out.targets)
+            extra = extra_bits(after, before, held_out, looks=len(cuts))
             points.append(FrontierPoint(cut.way, cut.share, cut.numbers, reducible(cut.model).state_bytes, extra))
         report(len(cuts), len(cuts) + 1, "ESS of the heads")
         return points, _heads(uncut, bases, next(calibration.unfilled(_SEQUENCES)))
@@ -119,8 +120,8 @@ def page(name: str, points: Sequence[FrontierPoint], heads: Sequence[Head]) -> R
             PageChart(
                 "Loss against bytes",
                 _chart(points).to_dict(),
-                "Extra loss on held-out documents, with its interval of 95 %, against what the states hold of a "
-                "sequence.",
+                "Extra loss on held-out documents, with intervals that hold together with 95 %, against what the "
+                "states hold of a sequence.",
             )
         ],
         tables=[

@@ -24,13 +24,13 @@ from statesize.measurement.statistics import Interval, ratio_interval
 from statesize.texts.tokens import AnyTokenizer, beginning_text, plain_ids, special_ids
 
 
-def ratio_of(amounts: Tensor, sizes: Tensor, texts: Tensor | None = None) -> Interval:
-    """Σ amounts / Σ sizes over documents, (D,) each, with an interval over their texts; size 0 is left out."""
+def ratio_of(amounts: Tensor, sizes: Tensor, texts: Tensor | None = None, looks: int = 1) -> Interval:
+    """Σ amounts / Σ sizes over documents, (D,) each, with an interval as of `ratio_interval`; size 0 is left out."""
     some = sizes > 0
     if not some.any():
         return Interval(math.nan)
     units = None if texts is None else cast("list[int]", texts[some].tolist())
-    return ratio_interval(amounts[some].double().numpy(), sizes[some].double().numpy(), units)
+    return ratio_interval(amounts[some].double().numpy(), sizes[some].double().numpy(), units, looks)
 
 
 IGNORED = -100
