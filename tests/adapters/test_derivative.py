@@ -110,6 +110,48 @@ def test_a_loop_of_cells_of_ones_own_is_measured_by_its_jacobian():
     torch.testing.assert_close(captured.operator.matrix[:, 0], jacobian_of(model[1], hidden), rtol=0, atol=1e-12)
 
 
+class GatedCells(Cells):
+    """The same, whose outputs another argument gates."""
+
+    def forward(self, gate, hidden):
+        return super().forward(hidden) * torch.sigmoid(gate[..., :4])
+
+
+class Called(nn.Module):
+    """A layer that calls it, with one tensor twice or with two."""
+
+    def __init__(self, twice):
+        super().__init__()
+        self.cells, self.twice = GatedCells(), twice
+
+    def forward(self, hidden):
+        return self.cells(hidden if self.twice else hidden + 1, hidden)
+
+
+def test_a_tensor_that_a_layer_takes_twice_varies_in_both_places_and_another_one_is_held():
+    both, one = (seeded(lambda: nn.Sequential(nn.Embedding(30, 5), Called(twice))) for twice in (True, False))
+    ((found,), (held,)) = (ss.capture(model, TOKENS) for model in (both, one))
+    hidden = both[0](TOKENS).detach().double()
+    assert (found.name, held.name) == ("1.cells", "1.cells")
+    assert "other arguments" not in found.note
+    expected = jacobian_of(both[1].double(), hidden)
+    torch.testing.assert_close(found.operator.matrix[:, 0], expected, rtol=0, atol=1e-12)
+    assert held.note.startswith("Measured in part: its other arguments, as large as the first, are held.")
+
+
+def test_what_torch_cannot_derive_is_refused_in_its_words():
+    class Written(Cells):
+        def forward(self, hidden):
+            mixed = super().forward(hidden)
+            return torch.mul(mixed, 2, out=torch.empty_like(mixed))
+
+    model = seeded(lambda: nn.Sequential(nn.Embedding(30, 5), Written()))
+    with pytest.raises(
+        ModelError, match=r"Mixer 1 must be differentiable, got from torch: mul\(\): functions with out="
+    ):
+        list(ss.capture(model, TOKENS))
+
+
 class Squashed(nn.Module):
     """Gated linear attention whose state goes through tanh."""
 

@@ -242,6 +242,27 @@ def test_a_fixed_state_is_told_where_the_class_says_nothing_and_a_cache_is_unkno
     )
 
 
+class Sigmoids(Attended):
+    """Attention by sigmoids, which keeps every token."""
+
+    def forward(self, hidden):
+        query, key, value = self.parts(hidden).chunk(3, -1)
+        return torch.sigmoid(query @ key.mT).tril() @ value
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3])
+@pytest.mark.parametrize(("layer", "states"), [(Attended, 8), (Sigmoids, None)])
+def test_a_text_of_few_different_tokens_does_not_say_what_a_layer_can_hold(layer, states, tokens):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(40, 8), layer())
+    (item,) = ss.capture(model, torch.randint(tokens, (1, 48), generator=torch.Generator().manual_seed(0)))
+    assert item.state_size == states
+    assert item.state_bytes == (None if states is None else 8 * states * 4)
+    model[1].state_size = 8
+    (item,) = ss.capture(model, torch.randint(tokens, (1, 48), generator=torch.Generator().manual_seed(0)))
+    assert "too large" not in item.note
+
+
 @pytest.mark.parametrize("attends", [False, True])
 def test_a_class_may_say_that_it_keeps_every_token(attends):
     far = torch.rand(24, 24, generator=torch.Generator().manual_seed(0)).tril()

@@ -303,7 +303,7 @@ class Memory:
         note = f"T here keeps {kept} of {names}" if 0 < kept < said else ""
         if note and is_short:
             note += " This text is too short to tell whether it can hold more."
-        elif note and fixed() is not None:
+        elif note and (size := fixed()) is not None and size < said:
             note = f"{OVERSIZED}: {note}"
         return cls(said, note)
 

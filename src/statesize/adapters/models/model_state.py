@@ -91,6 +91,9 @@ def returned_tensor(output: object, arguments: object, length: int) -> Tensor | 
         return next(iter(tensors), None)
     entering = entering_tensor(arguments, length)
     alike = [] if entering is None else [tensor for tensor in tensors if tensor.shape == entering.shape]
+    if len(alike) > 1 and alike[0].shape[-2:] == (length, length):
+        # As many channels as positions: causal maps of attention that are returned beside are no second stream.
+        alike = [tensor for tensor in alike if bool(tensor.triu(1).any())] or alike[:1]
     if len(alike) > 1 and alike[0].ndim > 2:
         return torch.cat(alike, 1 if position_axis(alike[0], length) == alike[0].ndim - 1 else -1)
     placed = [tensor for tensor in tensors if position_axis(tensor, length) is not None]

@@ -13,6 +13,7 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import entering_tensor, returned_tensor, tensors_in
 from statesize.adapters.models.precision import differentiable
 from statesize.adapters.models.sharded import unsharded_copy
+from statesize.adapters.observation import PART
 from statesize.adapters.runs import bare
 from statesize.adapters.search.lone_run import LoneRuns, by_position, like
 from statesize.adapters.search.mixing import CAUSES
@@ -33,6 +34,7 @@ _DERIVATIVE = (
     "Measured is the derivative of its outputs by its inputs at this text, all channels together. It compares with no "
     "T of one head or channel."
 )
+_HELD = f"{PART}: its other arguments, as large as the first, are held."
 _EXCEEDED = "It carries more than its `state_size`: where there is no T, that counts the numbers of the whole layer."
 # Singular values that are numbers of a state, as parts of the largest.
 _STATE = {torch.float64: 1e-8, torch.float32: 1e-4}
@@ -56,14 +58,28 @@ def derivative(name: str, runs: LoneRuns) -> tuple[BlockDense | Derivative, Tens
     except RuntimeError:
         # Some layers make tensors of float32 themselves.
         dtype = torch.float32
-        operator, returned = _in_dtype(name, runs, states, dtype)
+        try:
+            operator, returned = _in_dtype(name, runs, states, dtype)
+        except RuntimeError as error:
+            raise ModelError(
+                f"Mixer {name} must be differentiable, got from torch: {str(error).splitlines()[0]}"
+            ) from error
     if is_own and states is not None and _carries_more(operator, states):
         operator, returned = _in_dtype(name, runs, None, dtype)
         notes.append(_EXCEEDED)
     notes.insert(0, _NOT_FOUND if is_own else "It has no T.")
+    if _takes_others(runs):
+        notes.insert(0, _HELD)
     if is_own and states is None:
         notes.append(_UNSAID)
     return operator if operator.by_products else operator.block_dense(), returned, " ".join(notes)
+
+
+def _takes_others(runs: LoneRuns) -> bool:
+    """Whether a layer is called with another tensor like the one that the derivative is by."""
+    entering = entering_tensor((runs.args, dict(runs.kwargs)), runs.length)
+    others = (one for one in tensors_in((runs.args, dict(runs.kwargs))) if one is not entering)
+    return entering is not None and any(one.shape == entering.shape for one in others)
 
 
 def _carries_more(operator: Derivative, states: int) -> bool:
@@ -131,9 +147,13 @@ def _in_dtype(name: str, runs: LoneRuns, states: int | None, dtype: torch.dtype)
 
 def _copied(runs: LoneRuns, dtype: torch.dtype) -> LoneRuns:
     """The same runs of a copy of the module in another dtype."""
+    made = dict[int, Tensor]()
 
     def converted(leaf: object) -> object:
-        return leaf.detach().to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
+        # What a layer is called with twice stays one tensor.
+        if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
+            return leaf
+        return made.setdefault(id(leaf), leaf.detach().to(dtype))
 
     module = unsharded_copy(runs.whole_model, runs.module).to(dtype).requires_grad_(False)
     args, kwargs = tree_map(converted, (runs.args, dict(runs.kwargs)))

@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.models.model_state import entering_tensor, position_axis
 from statesize.adapters.models.own_cache import UNEVEN
 from statesize.adapters.models.precision import relative_difference, stored_dtype
 from statesize.adapters.models.sharded import class_of
@@ -69,10 +70,10 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
             rank = impulses.rank(said, groups or units)
             if rank <= said:
                 rank = max(rank, *(impulses.rank(said, groups or units, cut) for cut in impulses.cuts_beyond(said)), 0)
-            fixed = partial(impulses.state, groups or units)
+            fixed = partial(_fixed_state, impulses, groups or units)
             memory = Memory.named(said, rank, is_short=rank >= length // 4, fixed=fixed)
         if memory.states is None and not keeps_all:
-            memory = replace(memory, states=impulses.state(groups or units))
+            memory = replace(memory, states=_fixed_state(impulses, groups or units))
     states = memory.states
     is_sized = keeps_all or states is not None
     state_size = torch.arange(length)
@@ -120,6 +121,24 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
         in_double=mix.precision is DOUBLE,
     )
     return observation, returned, memory
+
+
+def _fixed_state(impulses: Impulses, stored: int) -> int | None:
+    """`Impulses.state`, of random numbers where the text has too few different tokens to tell; None if not found."""
+    found, runs, mix = impulses.state(stored), impulses.runs, impulses.mix
+    entering = entering_tensor((runs.args, dict(runs.kwargs)), runs.length)
+    if found is None or entering is None or (axis := position_axis(entering, runs.length)) is None:
+        return found
+    texts = by_position(entering, axis).reshape(runs.length, runs.sequences, -1).unbind(1)
+    different = min(len(cast("Tensor", text.unique(dim=0))) for text in texts)
+    if found < different:
+        return found
+    other = runs.with_arguments(lambda leaf: noise(leaf, 6) if leaf.is_floating_point() else leaf)
+    # A layer may take no such numbers: what it then raises can be anything.
+    with suppress(Exception):
+        entered = by_position(other.run((mix.source,)).tensors[mix.source], mix.source_axis)
+        return Impulses(impulses.name, other, mix, entered).state(stored)
+    return None
 
 
 def _shown_sizes(length: int, *, in_double: bool) -> str:
