@@ -129,7 +129,9 @@ class Called(nn.Module):
 
 
 def test_a_tensor_that_a_layer_takes_twice_varies_in_both_places_and_another_one_is_held():
-    both, one = (seeded(lambda: nn.Sequential(nn.Embedding(30, 5), Called(twice))) for twice in (True, False))
+    both, one = (
+        seeded(lambda twice=twice: nn.Sequential(nn.Embedding(30, 5), Called(twice))) for twice in (True, False)
+    )
     ((found,), (held,)) = (ss.capture(model, TOKENS) for model in (both, one))
     hidden = both[0](TOKENS).detach().double()
     assert (found.name, held.name) == ("1.cells", "1.cells")
@@ -145,10 +147,8 @@ def test_what_torch_cannot_derive_is_refused_in_its_words():
             mixed = super().forward(hidden)
             return torch.mul(mixed, 2, out=torch.empty_like(mixed))
 
-    model = seeded(lambda: nn.Sequential(nn.Embedding(30, 5), Written()))
-    with pytest.raises(
-        ModelError, match=r"Mixer 1 must be differentiable, got from torch: mul\(\): functions with out="
-    ):
+    model = nn.Sequential(nn.Embedding(30, 5), Written())
+    with pytest.raises(ModelError, match=r"Mixer 1 must be differentiable, got from torch: mul\(\): functions with"):
         list(ss.capture(model, TOKENS))
 
 
