@@ -215,3 +215,35 @@ def test_what_changes_a_filled_tensor_in_place_is_in_no_t(change, returns):
     (captured,) = ss.capture(model, tokens)
     assert (captured.units, captured.multiplicity) == (HEADS, WIDTH // HEADS)
     assert_defined(model, captured, tokens)
+
+
+class Branching(nn.Module):
+    """A running sum that is halved at positions which the text's numbers choose."""
+
+    def __init__(self):
+        super().__init__()
+        self.values, self.output, self.choice = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 1)
+
+    def forward(self, hidden):
+        values, halves, state, outputs = self.values(hidden), self.choice(hidden)[0, :, 0] > 0, 0.0, []
+        for position, halved in enumerate(halves.tolist()):
+            if halved:
+                state = state * 0.5
+            state = state * 0.9 + values[:, position]
+            outputs.append(state)
+        return self.output(torch.stack(outputs, 1))
+
+
+def test_code_that_branches_on_numbers_has_its_t_or_a_derivative():
+    kinds = set()
+    for seed in range(6):
+        torch.manual_seed(seed)
+        model, tokens = nn.Sequential(nn.Embedding(50, 8), Branching()), torch.randint(50, (1, 24))
+        (item,) = ss.capture(model, tokens)
+        kinds.add(item.kind)
+        if item.kind == "Branching":
+            factors = torch.where(model[1].choice(model[0](tokens))[0, :, 0] > 0, 0.45, 0.9).double()
+            sums = factors.log().cumsum(0)
+            expected = (sums[:, None] - sums).exp().tril()
+            torch.testing.assert_close(item.operator.dense()[0, 0].double(), expected, rtol=0, atol=1e-6)
+    assert kinds == {"Branching", "derivative"}

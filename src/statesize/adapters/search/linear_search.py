@@ -16,6 +16,7 @@ from statesize.adapters.search.lone_run import (
     OUTPUT,
     LoneRuns,
     ModuleRun,
+    OtherTensorError,
     Place,
     Precision,
     by_position,
@@ -95,8 +96,11 @@ class LinearSearch:
         change: Callable[[Tensor], Tensor] | None = None,
     ) -> ModuleRun:
         """A run of the same operations as the plain one."""
-        run = self.runs.run(keep, replacing, change)
-        if run.operations != self.base.operations:
+        try:
+            run = self.runs.run(keep, replacing, change)
+        except OtherTensorError:
+            run = None
+        if run is None or run.operations != self.base.operations:
             raise OtherOperationsError(
                 f"Mixer {self.name} does other operations where its numbers are others, so that impulses cannot find "
                 f"its T. {HOW_ELSE}"

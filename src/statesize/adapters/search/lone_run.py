@@ -381,8 +381,14 @@ class _Tape(TorchDispatchMode):
             self.named = output.untyped_storage().data_ptr()
 
 
+class OtherTensorError(ModelError):
+    """A tensor of another shape than the plain run has at the same place."""
+
+
 def _strided_like(value: Tensor, tensor: Tensor) -> Tensor:
     """A copy that lies in memory as a tensor does, so that the same operations follow."""
+    if value.shape != tensor.shape:
+        raise OtherTensorError(f"A tensor of {tuple(tensor.shape)} stands where one of {tuple(value.shape)} did.")
     if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
         return value.clone()
     return tensor.new_empty_strided(tensor.shape, tensor.stride()).copy_(value)
