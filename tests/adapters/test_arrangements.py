@@ -330,3 +330,37 @@ def test_branches_beside_each_other_are_both_measured():
     assert (found.keys(), skipped) == ({"mixer", "mixer.linear"}, {})
     assert (found["mixer"].kind, found["mixer"].note) == ("attention", "")
     assert_is(found["mixer.linear"], layer.linear.definition(hidden))
+
+
+class HeadsFirst(nn.Module):
+    """Decays of heads, on tensors whose heads lie before the texts, or behind these."""
+
+    RATES = torch.tensor([0.95, 0.5, 0.8, 0.3])
+
+    def __init__(self, heads, size, first):
+        super().__init__()
+        self.heads, self.first = heads, first
+        self.values, self.output = nn.Linear(heads * size, heads * size), nn.Linear(heads * size, heads * size)
+
+    def maps(self, length):
+        lag = torch.arange(length)[:, None] - torch.arange(length)
+        return (self.RATES[: self.heads, None, None] ** lag.clamp(min=0)).tril()
+
+    def forward(self, hidden):
+        values, T = self.values(hidden).unflatten(-1, (self.heads, -1)), self.maps(hidden.shape[1]).to(hidden)
+        if self.first:
+            mixed = (T[:, None] @ values.permute(2, 0, 1, 3)).permute(1, 2, 0, 3)
+        else:
+            mixed = (T @ values.transpose(1, 2)).transpose(1, 2)
+        return self.output(mixed.flatten(2))
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(("heads", "size", "texts"), [(2, 16, 1), (2, 16, 2), (3, 16, 3), (4, 4, 4), (4, 16, 2)])
+def test_heads_before_texts_are_no_texts(heads, size, texts, first):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(50, heads * size), HeadsFirst(heads, size, first))
+    (item,) = ss.capture(model, torch.randint(50, (texts, 24)))
+    assert (item.units, item.multiplicity) == (heads, size)
+    expected = model[1].maps(24).expand(texts, -1, -1, -1)
+    torch.testing.assert_close(item.operator.dense().float(), expected, rtol=0, atol=1e-6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from statesize.adapters.search.lone_run import (
     reached,
 )
 from statesize.adapters.search.mixing import HOW_ELSE, answer_of
-from statesize.adapters.search.other_inputs import changed_at, changed_input, earlier_halves, narrowed
+from statesize.adapters.search.other_inputs import changed_at, changed_input, changed_text, earlier_halves, narrowed
 from statesize.errors import ModelError
 
 
@@ -82,8 +82,24 @@ class LinearSearch:
             for place, tensor in self.base.tensors.items()
             if (answer := answer_of(tensor, again.tensors[place], runs.length, position, self.precision.rounding))
         }
+        if runs.sequences > 1:
+            self._leave_out_mingled(keep)
         self.partial: set[Place] = set()  # sources beside which more is mixed
         self.stages: dict[Place, int] = {}  # mixed tensors through which all goes, and how far it is mixed once more
+
+    def _leave_out_mingled(self, keep: Collection[Place] | None) -> None:
+        """Leave out tensors whose sequences are not the first of their channels, as of heads before texts."""
+        sequences = self.runs.sequences
+        last = self.run(keep, change=partial(changed_text, length=self.runs.length, sequences=sequences))
+
+        def mingles(place: Place) -> bool:
+            difference = self.matrix(last, place) - self.matrix(self.base, place)
+            first = difference.reshape(len(difference), sequences, -1)[:, :-1]
+            return bool(first.abs().max() > self.precision.rounding * self.scale(place))
+
+        # Where texts act on each other, nothing is known by that.
+        if OUTPUT in self.answers and not mingles(OUTPUT):
+            self.answers = {place: answer for place, answer in self.answers.items() if not mingles(place)}
 
     def other_input(self, tensor: Tensor) -> Tensor:
         """An argument with other numbers at one position."""

@@ -50,6 +50,18 @@ def changed_input(tensor: Tensor, length: int, position: Positions) -> Tensor:
     return tensor if axis is None else changed_at(tensor, axis, position)
 
 
+def changed_text(tensor: Tensor, length: int, sequences: int) -> Tensor:
+    """An argument with other numbers in the last of several texts, if it holds them."""
+    axis = None if tensor.dtype == torch.bool else position_axis(tensor, length)
+    across = 0 if axis else 1
+    if axis is None or tensor.ndim < 2 or tensor.shape[across] != sequences:
+        return tensor
+    changed = tensor.clone()
+    text = changed.select(across, sequences - 1)
+    text.copy_(text.roll(1, 0 if axis == 0 else axis - 1) if not tensor.is_floating_point() else 0.7 - text)
+    return changed
+
+
 def other_futures(length: int, rounds: int = 1) -> list[tuple[int, Callable[[Tensor], Tensor]]]:
     """Cuts, and what makes an argument another one from the cut on: what came before, or what exceeds all of it."""
     # rounds: Draws of each. Four futures miss what depends on few tokens, such as the places of the highest scores.
