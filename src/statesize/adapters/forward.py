@@ -203,13 +203,6 @@ class Forward:
                 f"{type(self.model).__name__}, which has no embedding, got integers of shape {tuple(given.shape)}. "
                 "Give what enters the layer in its model, or measure the whole model."
             ) from error
-        if given.is_floating_point() and isinstance(error, RuntimeError) and "active drivers" not in str(error):
-            held = stored_dtype(self.model)
-            raise InputError(
-                f"{name} must be what enters {type(self.model).__name__}, (sequences, positions, channels) in {held}, "
-                f"got shape {tuple(given.shape)} in {given.dtype}, of which it says: {str(error).splitlines()[0]}. "
-                + ("Give what enters it in its model." if given.dtype is held else f"Give {name}.to({held}).")
-            ) from error
         for frame, _ in walk_tb(error.__traceback__):
             embedding, ids = frame.f_locals.get("self"), frame.f_locals.get("input")
             if not isinstance(embedding, nn.Embedding) or not isinstance(ids, Tensor):
@@ -221,6 +214,13 @@ class Forward:
                     f"{name} must have at most {count} tokens, for which the model has positions, got {self.length}. "
                     "Give shorter texts."
                 ) from error
+        if given.is_floating_point() and isinstance(error, RuntimeError) and "active drivers" not in str(error):
+            held = stored_dtype(self.model)
+            raise InputError(
+                f"{name} must be what enters {type(self.model).__name__}, (sequences, positions, channels) in {held}, "
+                f"got shape {tuple(given.shape)} in {given.dtype}, of which it says: {str(error).splitlines()[0]}. "
+                + ("Give what enters it in its model." if given.dtype is held else f"Give {name}.to({held}).")
+            ) from error
 
 
 class TooLongError(InputError, IndexError):

@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from statesize.adapters.observation import PART
-from statesize.check import require_index, require_path
+from statesize.check import require_index, require_kind, require_path
 from statesize.errors import InputError
 from statesize.io.json_values import json_values
 from statesize.io.text import counted, listed
@@ -224,7 +224,8 @@ class Profile(Profiled):
         Raises:
             InputError: If the path is no path.
         """
-        return cls(load_tree(require_path("path", path)))
+        require_kind("path", path, (str, PathLike), "that of a profile")
+        return cls(load_tree(Path(path)))
 
     @property
     def plot(self) -> ProfileCharts:

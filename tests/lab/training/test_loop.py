@@ -294,7 +294,7 @@ def test_without_a_whole_checkpoint_nothing_is_resumed(damage, echo, make_model,
     train(make_model(), echo, CONFIG, tmp_path)
     for path in states(tmp_path):
         path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(FileError, match=r"holds no whole checkpoint.*Move the folder away and start the run anew"):
+    with pytest.raises(FileError, match=r"holds no whole checkpoint.*Start the run without resume, in a new folder"):
         train(make_model(), echo, CONFIG, tmp_path, resume=True)
 
 
