@@ -95,13 +95,9 @@ def rotation_of(running: ModuleStack, query: Tensor) -> Rotation | None:
     module, given = running.frame.module, running.frame.kwargs
     called_with: Any = given.get("position_embeddings")
     files = [vars(sys.modules[kind.__module__]) for kind in type(module).__mro__]
-    of_transformers = type(module).__module__.startswith("transformers.models.")
-    if (
-        called_with is None
-        and ("position_embeddings" in given or not any(map(_names_rotary, files)))
-        and of_transformers
-    ):
-        return Rotation.none(query)
+    if called_with is None and type(module).__module__.startswith("transformers.models."):
+        without = "position_embeddings" in given or not any(map(_names_rotary, files))
+        return Rotation.none(query) if without else None
     turn: Any = next((names["rotate_half"] for names in files if "rotate_half" in names), None)
     if not isinstance(called_with, tuple) or turn is None:
         return None

@@ -82,18 +82,22 @@ class LinearSearch:
             for place, tensor in self.base.tensors.items()
             if (answer := answer_of(tensor, again.tensors[place], runs.length, position, self.precision.rounding))
         }
-        if runs.sequences > 1:
+        with suppress(OtherOperationsError):
             self._leave_out_mingled(keep)
         self.partial: set[Place] = set()  # sources beside which more is mixed
         self.stages: dict[Place, int] = {}  # mixed tensors through which all goes, and how far it is mixed once more
 
     def _leave_out_mingled(self, keep: Collection[Place] | None) -> None:
         """Leave out tensors whose sequences are not the first of their channels, as of heads before texts."""
-        sequences = self.runs.sequences
+        if (sequences := self.runs.sequences) < 2:
+            return
         last = self.run(keep, change=partial(changed_text, length=self.runs.length, sequences=sequences))
 
         def mingles(place: Place) -> bool:
             difference = self.matrix(last, place) - self.matrix(self.base, place)
+            if difference.shape[1] % sequences:
+                # What all texts share.
+                return False
             first = difference.reshape(len(difference), sequences, -1)[:, :-1]
             return bool(first.abs().max() > self.precision.rounding * self.scale(place))
 
