@@ -364,3 +364,12 @@ def test_heads_before_texts_are_no_texts(heads, size, texts, first):
     assert (item.units, item.multiplicity) == (heads, size)
     expected = model[1].maps(24).expand(texts, -1, -1, -1)
     torch.testing.assert_close(item.operator.dense().float(), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("texts", [1, 2, 3])
+def test_two_positions_show_no_t_and_three_do(texts, first):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(50, 8), HeadsFirst(2, 4, first))
+    kinds = [next(ss.capture(model, torch.randint(50, (texts, length)))).kind for length in (2, 3)]
+    assert kinds == ["derivative", "HeadsFirst"]

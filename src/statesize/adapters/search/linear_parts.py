@@ -23,6 +23,8 @@ from statesize.io.progress import duration
 
 # Tensors of more times the numbers that enter or leave the module are maps or states, which T does not map.
 LARGEST = 4
+# In two positions weights look like values: one position acts on one other, as a scalar.
+_FEWEST = 3
 LONG = 10.0
 """Seconds from which on a search is told before it begins."""
 _LOGGER = logging.getLogger("statesize")
@@ -41,6 +43,8 @@ def find_mix(runs: LoneRuns, name: str) -> Mix | None:
     # is mixed in the weights, then the first target and source.
     if not mixes_positions(runs, name):
         return None
+    if runs.length < _FEWEST:
+        raise NoOperatorError(f"Mixer {name} shows no T in a text of {runs.length} tokens. Give a longer one.")
     earlier, key = _FOUND.setdefault(runs.module, {}), (runs.length, len(runs.fixed), runs.mixes)
     mix = _found_again(runs, name, earlier[key]) if key in earlier else None
     if mix is None:
