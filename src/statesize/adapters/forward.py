@@ -173,20 +173,13 @@ class Forward:
 
     def hidden(self, run: Callable[..., Any] = bare, **options: Any) -> Tensor | None:
         """The last hidden state (S, L, d) of one of the `runs`, with options; else logits or its first output."""
-        try:
-            output: object = run(self.model, partial(self.called, *self.args, **self.kwargs), **options)
-        except RuntimeError as error:
-            if "active drivers" not in str(error):
-                raise
-            from statesize.adapters.models.triton_interpreter import without_driver
-
-            raise without_driver(self.model) from error
+        output: object = run(self.model, partial(self.called, *self.args, **self.kwargs), **options)
         named = (getattr(output, name, None) for name in ("last_hidden_state", "logits"))
         hidden = next((one for one in named if isinstance(one, Tensor)), output)
         return returned_tensor(hidden, (self.args, self.kwargs), self.length)
 
     def called(self, *args: Any, **kwargs: Any) -> Any:
-        """What the backbone returns; an InputError where it refuses ids or frames."""
+        """What the backbone returns; an InputError where it refuses ids or frames, a ModelError without a driver."""
         try:
             return self.backbone(*args, **kwargs)
         except Exception as error:  # whatever a layer of one's own raises where it is given ids
@@ -194,7 +187,11 @@ class Forward:
             raise
 
     def _explain(self, error: Exception) -> None:
-        """Say what is wrong with frames, or with ids or their number, where the model or an embedding refused them."""
+        """Say what is missing, or wrong with frames, ids or their number, where the model or an embedding refused."""
+        if isinstance(error, RuntimeError) and "active drivers" in str(error):
+            from statesize.adapters.models.triton_interpreter import without_driver
+
+            raise without_driver(self.model) from error
         given = cast("Tensor", self.args[0] if self.args else self.kwargs[self.measured.name])
         name = self.measured.name or "inputs"
         if not given.is_floating_point() and not any(isinstance(part, nn.Embedding) for _, part in self.parts):
@@ -214,7 +211,7 @@ class Forward:
                     f"{name} must have at most {count} tokens, for which the model has positions, got {self.length}. "
                     "Give shorter texts."
                 ) from error
-        if given.is_floating_point() and isinstance(error, RuntimeError) and "active drivers" not in str(error):
+        if given.is_floating_point() and isinstance(error, RuntimeError):
             held = stored_dtype(self.model)
             raise InputError(
                 f"{name} must be what enters {type(self.model).__name__}, (sequences, positions, channels) in {held}, "

@@ -70,10 +70,10 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
             rank = impulses.rank(said, groups or units)
             if rank <= said:
                 rank = max(rank, *(impulses.rank(said, groups or units, cut) for cut in impulses.cuts_beyond(said)), 0)
-            fixed = partial(_fixed_state, impulses, groups or units)
+            fixed = partial(impulses.state, groups or units)
             memory = Memory.named(said, rank, is_short=rank >= length // 4, fixed=fixed)
         if memory.states is None and not keeps_all:
-            memory = replace(memory, states=_fixed_state(impulses, groups or units))
+            memory = replace(memory, states=impulses.state(groups or units))
     states = memory.states
     is_sized = keeps_all or states is not None
     state_size = torch.arange(length)
@@ -121,24 +121,6 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
         in_double=mix.precision is DOUBLE,
     )
     return observation, returned, memory
-
-
-def _fixed_state(impulses: Impulses, stored: int) -> int | None:
-    """`Impulses.state`, of random numbers where the text has too few different tokens to tell; None if not found."""
-    found, runs, mix = impulses.state(stored), impulses.runs, impulses.mix
-    entering = entering_tensor((runs.args, dict(runs.kwargs)), runs.length)
-    if found is None or entering is None or (axis := position_axis(entering, runs.length)) is None:
-        return found
-    texts = by_position(entering, axis).reshape(runs.length, runs.sequences, -1).unbind(1)
-    different = min(len(cast("Tensor", text.unique(dim=0))) for text in texts)
-    if found < different:
-        return found
-    other = runs.with_arguments(lambda leaf: noise(leaf, 6) if leaf.is_floating_point() else leaf)
-    # A layer may take no such numbers: what it then raises can be anything.
-    with suppress(Exception):
-        entered = by_position(other.run((mix.source,)).tensors[mix.source], mix.source_axis)
-        return Impulses(impulses.name, other, mix, entered).state(stored)
-    return None
 
 
 def _shown_sizes(length: int, *, in_double: bool) -> str:
@@ -210,9 +192,26 @@ class Impulses:
         sums = _by_unit(passed_on, self.mix.channels.target, self.runs.sequences)
         return bool(((sums - 1).abs() <= _NORMALISED).all())
 
-    @torch.no_grad()
     def state(self, stored: int) -> int | None:
-        """Numbers that each of so many stored inputs keeps for a channel: a rank that stops growing; None if not so."""
+        """Numbers that each of so many stored inputs keeps for a channel; None if they are not found."""
+        # Random numbers take the place of a text that has too few different tokens to tell.
+        found, runs, mix = self._shown_state(stored), self.runs, self.mix
+        entering = entering_tensor((runs.args, dict(runs.kwargs)), runs.length)
+        if found is None or entering is None or (axis := position_axis(entering, runs.length)) is None:
+            return found
+        texts = by_position(entering, axis).reshape(runs.length, runs.sequences, -1).unbind(1)
+        if found < min(len(cast("Tensor", text.unique(dim=0))) for text in texts):
+            return found
+        other = runs.with_arguments(lambda leaf: noise(leaf, 6) if leaf.is_floating_point() else leaf)
+        # A layer may take no such numbers: what it then raises can be anything.
+        with suppress(Exception):
+            entered = by_position(other.run((mix.source,)).tensors[mix.source], mix.source_axis)
+            return Impulses(self.name, other, mix, entered)._shown_state(stored)
+        return None
+
+    @torch.no_grad()
+    def _shown_state(self, stored: int) -> int | None:
+        """The same as this text shows it: a rank that stops growing."""
         length = self.runs.length
         if self.mix.precision is not DOUBLE or length < _SHORTEST:
             return None

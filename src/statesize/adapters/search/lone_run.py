@@ -17,12 +17,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import mapped, named_parts, position_axis, returned_tensor, tensors_in
+from statesize.adapters.models.model_state import mapped, named_parts, returned_tensor, tensors_in
 from statesize.adapters.models.precision import Autocast, at_least, hold_at_least, set_autocast
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import ModuleStack, OnObservation
 from statesize.adapters.runs import Attach, bare, observed, reading, returning
-from statesize.adapters.search.other_inputs import can_be_others
+from statesize.adapters.search.other_inputs import can_be_others, text_axis
 from statesize.adapters.search.transposed import (
     Transposed,
     changed_as_placed,
@@ -192,13 +192,8 @@ class LoneRuns:
         """The same runs over several copies of the text."""
 
         def repeat(leaf: object) -> object:
-            axis = position_axis(leaf, self.length) if isinstance(leaf, Tensor) else None
-            if axis is None or not isinstance(leaf, Tensor) or leaf.ndim < 2:
-                return leaf
-            sequence_axis = 0 if axis else 1
-            if leaf.shape[sequence_axis] != self.sequences:
-                return leaf
-            return torch.cat([leaf] * copies, sequence_axis)
+            axis = text_axis(leaf, self.length, self.sequences) if isinstance(leaf, Tensor) else None
+            return leaf if axis is None else torch.cat([cast("Tensor", leaf)] * copies, axis)
 
         if copies > 1 and self.fixed:
             raise ModelError(f"{type(self.module).__name__} holds modules whose outputs are those of one text.")

@@ -50,16 +50,21 @@ def changed_input(tensor: Tensor, length: int, position: Positions) -> Tensor:
     return tensor if axis is None else changed_at(tensor, axis, position)
 
 
+def text_axis(tensor: Tensor, length: int, sequences: int) -> int | None:
+    """The dimension of several texts in an argument; None where it holds no positions of so many."""
+    axis = position_axis(tensor, length)
+    across = 0 if axis else 1
+    return across if axis is not None and tensor.ndim > 1 and tensor.shape[across] == sequences else None
+
+
 def changed_text(tensor: Tensor, length: int, sequences: int) -> Tensor:
     """An argument with other numbers in the last of several texts, if it holds them."""
-    axis = None if tensor.dtype == torch.bool else position_axis(tensor, length)
-    across = 0 if axis else 1
-    if axis is None or tensor.ndim < 2 or tensor.shape[across] != sequences:
+    across = None if tensor.dtype == torch.bool else text_axis(tensor, length, sequences)
+    if across is None:
         return tensor
-    changed = tensor.clone()
-    text = changed.select(across, sequences - 1)
-    text.copy_(text.roll(1, 0 if axis == 0 else axis - 1) if not tensor.is_floating_point() else 0.7 - text)
-    return changed
+    changed = tensor.movedim(across, 0).clone()
+    changed[-1] = 0.7 - changed[-1] if tensor.is_floating_point() else changed[-1].roll(1)
+    return changed.movedim(0, across)
 
 
 def other_futures(length: int, rounds: int = 1) -> list[tuple[int, Callable[[Tensor], Tensor]]]:

@@ -209,15 +209,19 @@ def _state_size(seen: Tensor, window: int | None) -> Tensor:
 def _read_later(seen: Tensor) -> Tensor:
     """How many earlier positions are seen from i on, (L,): those j < i that a query at i or behind it sees."""
     position = torch.arange(len(seen), device=seen.device)
-    last_reader = torch.where(seen, position[:, None], -1).amax(0)
-    return ((position < position[:, None]) & (position[:, None] <= last_reader)).sum(-1)
+    return ((position < position[:, None]) & (position[:, None] <= _last_reader(seen))).sum(-1)
+
+
+def _last_reader(seen: Tensor) -> Tensor:
+    """The last position that sees each one, (L,); -1 where none does."""
+    position = torch.arange(len(seen), device=seen.device)
+    return torch.where(seen, position[:, None], -1).amax(0)
 
 
 def _is_structural(seen: Tensor) -> bool:
     """Whether a mask is one of positions alone: bands, one behind the other, as of chunks or of texts in a row."""
     position = torch.arange(len(seen), device=seen.device)
-    last_reader = torch.where(seen, position[:, None], -1).amax(0).cummax(0).values
-    ends = cast("list[int]", (position[last_reader <= position] + 1).tolist())
+    ends = cast("list[int]", (position[_last_reader(seen).cummax(0).values <= position] + 1).tolist())
     return all(_is_band(seen[first:end, first:end]) for first, end in pairwise([0, *ends]))
 
 

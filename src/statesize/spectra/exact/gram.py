@@ -101,7 +101,7 @@ class GramBlocks(HankelBlocks):
         values, errors = self._values[..., None, :], self._errors[..., None, :]
         scale, uncertainty = (self._values[..., :1], self._errors[..., :1]) if relative else (1.0, 0.0)
         at, off = (thresholds * part for part in (scale, uncertainty))
-        at, off = (part.expand(*self.error_bound.shape, len(thresholds))[..., None] for part in (at, off))
+        at, off = (part.expand(*self.error_bound.shape, -1)[..., None] for part in (at, off))
         count, lower, upper = (
             (sigma > tau).sum(-1)
             for sigma, tau in ((values, at), (values - errors, at + off), (values + errors, at - off))
