@@ -58,8 +58,8 @@ class SilentSumming(Summing):
 def test_what_was_found_of_a_layer_is_compared_and_not_searched_again(layer, monkeypatch):
     model, ids = nn.Sequential(nn.Embedding(50, 4), layer()), torch.arange(24)[None]
     first = [item.operator.dense() for item in capture(model, ids)]
-    for search in ("declared._Check.pairs", "linear_parts._found"):
-        monkeypatch.setattr(f"statesize.adapters.search.{search}", pytest.fail)
+    for search in ("declared._Check.pairs", "parts._found"):
+        monkeypatch.setattr(f"statesize.adapters.search.linear.{search}", pytest.fail)
     again = [item.operator.dense() for item in capture(model, ids, checks="again")]
     assert len(again) == 1
     torch.testing.assert_close(again, first)

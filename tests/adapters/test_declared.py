@@ -8,9 +8,9 @@ from torch import nn
 
 import statesize as ss
 from statesize import capture
-from statesize.adapters.search.linear_search import LinearSearch
-from statesize.adapters.search.lone_run import DOUBLE, LoneRuns
-from statesize.adapters.search.other_inputs import earlier_halves
+from statesize.adapters.search.linear.search import LinearSearch
+from statesize.adapters.search.lone.other_inputs import earlier_halves
+from statesize.adapters.search.lone.runs import DOUBLE, LoneRuns
 from statesize.errors import InputError, ModelError
 
 HEADS, SIZE, WIDTH, LENGTH = 2, 4, 8, 12
@@ -227,7 +227,7 @@ def test_a_declared_operator_of_the_greater_part_is_said_to_be_of_a_part(layer, 
 
 
 def test_a_declared_operator_of_the_lesser_part_is_refused_without_a_search(monkeypatch):
-    monkeypatch.setattr("statesize.adapters.search.declared.find_mixes", pytest.fail)
+    monkeypatch.setattr("statesize.adapters.search.linear.declared.find_mixes", pytest.fail)
     with pytest.raises(ModelError, match=r"operator\(hidden\) must be T of all that the layer mixes, got T of a part"):
         next(capture(model_of(Half), ids()))
 

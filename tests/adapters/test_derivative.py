@@ -171,7 +171,7 @@ class Squashed(nn.Module):
 
 def test_a_long_search_is_told_before_it_begins_and_ends_early_where_nothing_is_linear(monkeypatch, caplog):
     module, runs = Squashed(), []
-    monkeypatch.setattr("statesize.adapters.search.linear_parts.LONG", 0.0)
+    monkeypatch.setattr("statesize.adapters.search.linear.parts.LONG", 0.0)
     module.register_forward_pre_hook(lambda *_: runs.append(1))
     list(ss.capture(seeded(lambda: nn.Sequential(nn.Embedding(30, 8), module)), TOKENS))
     (told,) = {record.getMessage() for record in caplog.records}
@@ -187,7 +187,7 @@ def test_a_layer_that_has_a_method_operator_is_not_told_to_have_one(monkeypatch,
         def operator(self, hidden):
             return ss.Recurrence(*hidden.new_ones(3, len(hidden), 2, hidden.shape[1], 1))
 
-    monkeypatch.setattr("statesize.adapters.search.linear_parts.LONG", 0.0)
+    monkeypatch.setattr("statesize.adapters.search.linear.parts.LONG", 0.0)
     list(ss.capture(seeded(lambda: nn.Sequential(nn.Embedding(30, 8), Declaring())), TOKENS))
     assert "its code is searched" in caplog.text
     assert "saves that" not in caplog.text

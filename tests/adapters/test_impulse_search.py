@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import statesize as ss
-from statesize.adapters.search.layer import Impulses
+from statesize.adapters.search.linear.layer import Impulses
 from statesize.errors import ModelError
 
 WIDTH, HEADS = 8, 2

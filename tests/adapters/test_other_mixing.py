@@ -10,7 +10,7 @@ from transformers.models.qwen3_next.modeling_qwen3_next import torch_chunk_gated
 
 import statesize as ss
 from statesize import capture
-from statesize.adapters.search.other_inputs import changed_at
+from statesize.adapters.search.lone.other_inputs import changed_at
 from statesize.errors import ModelError
 
 WIDTH, HEADS = 16, 2

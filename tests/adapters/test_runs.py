@@ -18,7 +18,7 @@ from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.models.precision import hold_at_least, set_autocast
 from statesize.adapters.observation import ModuleStack
 from statesize.adapters.runs import ONE_RUN, bare, observed, read
-from statesize.adapters.search.lone_run import LoneRuns
+from statesize.adapters.search.lone.runs import LoneRuns
 from statesize.adapters.sources import sources_of
 
 IDS = token_ids(1)[:, :6]

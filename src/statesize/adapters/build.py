@@ -298,8 +298,8 @@ def _behind_hooks(call: Call, forward: Forward, dtype: torch.dtype) -> tuple[tup
 
 def _checked(name: str, call: Call, forward: Forward, called: Callable[..., object]) -> Checked:
     """How T of a method `operator`, in float64 if its code knows that, agrees with what the layer computes."""
-    from statesize.adapters.search.declared import check_declared
-    from statesize.adapters.search.lone_run import LoneRuns
+    from statesize.adapters.search.linear.declared import check_declared
+    from statesize.adapters.search.lone.runs import LoneRuns
 
     operator, runs = cast("object", None), LoneRuns.of(forward, call)
     # The author's code may be written for one dtype: what it then raises can be anything.

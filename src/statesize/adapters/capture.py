@@ -152,7 +152,7 @@ class Capture(Iterator[Captured]):
 
     def _derivative(self, call: Call) -> Captured:
         from statesize.adapters.search.derivative import derivative
-        from statesize.adapters.search.lone_run import LoneRuns
+        from statesize.adapters.search.lone.runs import LoneRuns
 
         operator, returned, note = derivative(call.name, LoneRuns.of(self._forward, call))
         agreed = agreement(call, (), sampled(returned), lambda: self._as_it_ran(call))

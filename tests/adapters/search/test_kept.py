@@ -6,7 +6,7 @@ from torch import nn
 
 import statesize as ss
 from statesize import capture
-from statesize.adapters.search.kept import cuts_beyond
+from statesize.adapters.search.linear.kept import cuts_beyond
 from statesize.errors import ModelError
 
 WIDTH = 4

@@ -81,9 +81,10 @@ def _nothing(operator: Recurrence) -> None:
 
 
 def test_no_copy_of_the_whole_is_made() -> None:
-    length = 2**17
+    # So long that the stretch, whose size does not depend on the length, is the smaller part of what is allowed.
+    length = 2**18
     held, reached = peak_bytes(partial(_single, length), [_nothing, _at_four], partial(_at_four, _single(256)), 1)
     inputs = 3 * 64 * 4 * length
     assert held > 0.9 * inputs
     # Beside them a stretch; in float64 they would take twice as much as they do.
-    assert reached - held < 0.6 * inputs
+    assert reached - held < 0.5 * inputs

@@ -15,10 +15,10 @@ from statesize.adapters.models.precision import differentiable
 from statesize.adapters.models.sharded import unsharded_copy
 from statesize.adapters.observation import PART
 from statesize.adapters.runs import bare
-from statesize.adapters.search.lone_run import LoneRuns, by_position, like
-from statesize.adapters.search.mixing import CAUSES
-from statesize.adapters.search.other_inputs import within_blocks
-from statesize.adapters.search.transposed import axis_in
+from statesize.adapters.search.lone.mixing import CAUSES
+from statesize.adapters.search.lone.other_inputs import within_blocks
+from statesize.adapters.search.lone.runs import LoneRuns, by_position, like
+from statesize.adapters.search.lone.transposed import axis_in
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import named_state_size
 from statesize.errors import InputError, ModelError

@@ -19,11 +19,10 @@ from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import DERIVATIVE, PART, FoundMixer, Observation
 from statesize.adapters.runs import read
 from statesize.adapters.search.derivative import state_size
-from statesize.adapters.search.layer import observe
-from statesize.adapters.search.linear_parts import find_mix
-from statesize.adapters.search.linear_search import Mix, NoOperatorError
-from statesize.adapters.search.lone_run import LoneRuns
-from statesize.adapters.search.mixing import (
+from statesize.adapters.search.linear.layer import observe
+from statesize.adapters.search.linear.parts import find_mix
+from statesize.adapters.search.linear.search import Mix, NoOperatorError
+from statesize.adapters.search.lone.mixing import (
     NotCausalError,
     copied,
     is_reached,
@@ -32,6 +31,7 @@ from statesize.adapters.search.mixing import (
     reaches,
     returned_by,
 )
+from statesize.adapters.search.lone.runs import LoneRuns
 from statesize.adapters.search.other_mixing import (
     BEFORE,
     BEHIND,

@@ -18,9 +18,8 @@ from statesize.adapters.models.precision import BOUNDS, relative_difference
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import NOT_CAUSAL, Observation, Product
 from statesize.adapters.runs import bare, reading
-from statesize.adapters.search.lone_run import STORED, LoneRuns, by_position, reached
-from statesize.adapters.search.mixing import CAUSES
-from statesize.adapters.search.other_inputs import (
+from statesize.adapters.search.lone.mixing import CAUSES
+from statesize.adapters.search.lone.other_inputs import (
     DRAWS,
     changed_at,
     changed_input,
@@ -28,7 +27,8 @@ from statesize.adapters.search.other_inputs import (
     in_each,
     other_futures,
 )
-from statesize.adapters.search.transposed import Passed, axis_in, passed_tensors
+from statesize.adapters.search.lone.runs import STORED, LoneRuns, by_position, reached
+from statesize.adapters.search.lone.transposed import Passed, axis_in, passed_tensors
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import Call
 from statesize.errors import ModelError

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 if TYPE_CHECKING:
-    from statesize.adapters.search.linear_search import Mix
+    from statesize.adapters.search.linear.search import Mix
     from statesize.adapters.watch import Call, Memory
 
 

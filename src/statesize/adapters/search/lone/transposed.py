@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import position_axis, returned_tensor, tensors_in
 from statesize.adapters.runs import read
-from statesize.adapters.search.other_inputs import changed_input
+from statesize.adapters.search.lone.other_inputs import changed_input
 
 Transposed = frozenset[int | nn.Module]
 """Tensors that a module is called with, by their numbers, and modules whose outputs are placed so."""

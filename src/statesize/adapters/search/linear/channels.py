@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.models.own_cache import grouped_by
-from statesize.adapters.search.lone_run import Precision
+from statesize.adapters.search.lone.runs import Precision
 
 
 @dataclass(frozen=True, eq=False)

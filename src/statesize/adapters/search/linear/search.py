@@ -11,8 +11,16 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.observation import PART
-from statesize.adapters.search.channels import Channels, codes, grouped, read_channels
-from statesize.adapters.search.lone_run import (
+from statesize.adapters.search.linear.channels import Channels, codes, grouped, read_channels
+from statesize.adapters.search.lone.mixing import HOW_ELSE, answer_of
+from statesize.adapters.search.lone.other_inputs import (
+    changed_at,
+    changed_input,
+    changed_text,
+    earlier_halves,
+    narrowed,
+)
+from statesize.adapters.search.lone.runs import (
     OUTPUT,
     LoneRuns,
     ModuleRun,
@@ -24,8 +32,6 @@ from statesize.adapters.search.lone_run import (
     noise,
     reached,
 )
-from statesize.adapters.search.mixing import HOW_ELSE, answer_of
-from statesize.adapters.search.other_inputs import changed_at, changed_input, changed_text, earlier_halves, narrowed
 from statesize.errors import ModelError
 
 

@@ -15,8 +15,14 @@ from torch.utils._pytree import tree_leaves
 from statesize.adapters.check import where_they_differ
 from statesize.adapters.models.model_state import mapped
 from statesize.adapters.runs import reading
-from statesize.adapters.search.lone_run import STORED, LoneRuns, ModuleRun, Place, by_position
-from statesize.adapters.search.other_inputs import DRAWS, changed_input, earlier_halves, other_futures, within_blocks
+from statesize.adapters.search.lone.other_inputs import (
+    DRAWS,
+    changed_input,
+    earlier_halves,
+    other_futures,
+    within_blocks,
+)
+from statesize.adapters.search.lone.runs import STORED, LoneRuns, ModuleRun, Place, by_position
 from statesize.adapters.select import BEFORE_PARTS
 from statesize.errors import ModelError
 

@@ -22,8 +22,8 @@ from statesize.adapters.models.precision import Autocast, at_least, hold_at_leas
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import ModuleStack, OnObservation
 from statesize.adapters.runs import Attach, bare, observed, reading, returning
-from statesize.adapters.search.other_inputs import can_be_others, text_axis
-from statesize.adapters.search.transposed import (
+from statesize.adapters.search.lone.other_inputs import can_be_others, text_axis
+from statesize.adapters.search.lone.transposed import (
     Transposed,
     changed_as_placed,
     is_ambiguous,

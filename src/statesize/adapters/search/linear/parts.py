@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from statesize.adapters.search.linear_search import LinearSearch, Mix, NoOperatorError
-from statesize.adapters.search.lone_run import DOUBLE, OUTPUT, SINGLE, LoneRuns
-from statesize.adapters.search.mixing import HOW_ELSE, answer_of, differs_beyond, mixes_positions
-from statesize.adapters.search.other_inputs import changed_input, earlier_halves, narrowed
-from statesize.adapters.search.preferred import preferred, weighed
+from statesize.adapters.search.linear.preferred import preferred, weighed
+from statesize.adapters.search.linear.search import LinearSearch, Mix, NoOperatorError
+from statesize.adapters.search.lone.mixing import HOW_ELSE, answer_of, differs_beyond, mixes_positions
+from statesize.adapters.search.lone.other_inputs import changed_input, earlier_halves, narrowed
+from statesize.adapters.search.lone.runs import DOUBLE, OUTPUT, SINGLE, LoneRuns
 from statesize.errors import ModelError
 from statesize.io.progress import duration
 

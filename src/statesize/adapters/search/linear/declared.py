@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.check import Checked
-from statesize.adapters.search.channels import Channels
-from statesize.adapters.search.kept import cuts_beyond
-from statesize.adapters.search.linear_parts import LARGEST, find_last, find_mixes
-from statesize.adapters.search.linear_search import Mix, NoOperatorError, described_part
-from statesize.adapters.search.lone_run import (
+from statesize.adapters.search.linear.channels import Channels
+from statesize.adapters.search.linear.kept import cuts_beyond
+from statesize.adapters.search.linear.parts import LARGEST, find_last, find_mixes
+from statesize.adapters.search.linear.search import Mix, NoOperatorError, described_part
+from statesize.adapters.search.lone.mixing import differs_beyond, mixes_positions
+from statesize.adapters.search.lone.other_inputs import changed_at, changed_input, earlier_halves, narrowed
+from statesize.adapters.search.lone.runs import (
     DOUBLE,
     OUTPUT,
     SINGLE,
@@ -30,8 +32,6 @@ from statesize.adapters.search.lone_run import (
     noise,
     reached,
 )
-from statesize.adapters.search.mixing import differs_beyond, mixes_positions
-from statesize.adapters.search.other_inputs import changed_at, changed_input, earlier_halves, narrowed
 from statesize.errors import ModelError
 from statesize.operators import BlockDense, Dense, Operator
 

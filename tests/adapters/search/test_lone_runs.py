@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from statesize.adapters.search.lone_run import LoneRuns
+from statesize.adapters.search.lone.runs import LoneRuns
 
 ALLOCATIONS = {
     "empty": lambda hidden: torch.empty(hidden.shape, dtype=hidden.dtype),

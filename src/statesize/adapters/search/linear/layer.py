@@ -17,10 +17,10 @@ from statesize.adapters.models.own_cache import UNEVEN
 from statesize.adapters.models.precision import relative_difference, stored_dtype
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import UNKNOWN_SIZE, Observation, Units
-from statesize.adapters.search.kept import cuts_beyond
-from statesize.adapters.search.linear_search import Mix, described_part
-from statesize.adapters.search.lone_run import DOUBLE, OUTPUT, SINGLE, LoneRuns, by_position, like, noise
-from statesize.adapters.search.mixing import CAUSES
+from statesize.adapters.search.linear.kept import cuts_beyond
+from statesize.adapters.search.linear.search import Mix, described_part
+from statesize.adapters.search.lone.mixing import CAUSES
+from statesize.adapters.search.lone.runs import DOUBLE, OUTPUT, SINGLE, LoneRuns, by_position, like, noise
 from statesize.adapters.search.probabilities import Mixing
 from statesize.adapters.watch import Memory, named_state_size
 from statesize.errors import ModelError

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from statesize.adapters.search.linear_search import LinearSearch, Mix
-from statesize.adapters.search.lone_run import Place, like, noise, reached
-from statesize.adapters.search.other_inputs import Positions, changed_at, changed_input
+from statesize.adapters.search.linear.search import LinearSearch, Mix
+from statesize.adapters.search.lone.other_inputs import Positions, changed_at, changed_input
+from statesize.adapters.search.lone.runs import Place, like, noise, reached
 
 
 def preferred(search: LinearSearch, found: list[Mix]) -> Mix:
