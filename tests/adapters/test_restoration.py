@@ -264,3 +264,25 @@ def test_what_a_forward_notes_and_draws_is_as_before():
     again = ss.profile(layer, hidden)
     assert layer.noted() == after != before
     assert str(first) == str(again)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_weights_that_a_model_divides_once_are_divided_once(training):
+    """RWKV divides weights of later layers in its first forward in eval mode, and multiplies them in training."""
+
+    def fresh():
+        torch.manual_seed(0)
+        sizes = {"vocab_size": 64, "hidden_size": 16, "attention_hidden_size": 16, "context_length": 32}
+        return transformers.RwkvForCausalLM(transformers.RwkvConfig(**sizes, num_hidden_layers=5, rescale_every=2))
+
+    ids = torch.arange(3, 19)[None]
+    model, warm = fresh().train(training), fresh().eval()
+    with torch.no_grad():
+        expected = warm(ids).logits
+    first, second = (ss.profile(model, ids).summary() for _ in range(2))
+    assert model.training == training
+    assert first.equals(second)
+    assert first.equals(ss.profile(warm, ids).summary())
+    with torch.no_grad():
+        assert torch.equal(fresh().train(training)(ids).logits, model(ids).logits)
+        assert torch.equal(model.eval()(ids).logits, expected)

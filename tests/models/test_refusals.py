@@ -66,13 +66,23 @@ def test_one_that_is_refused_everywhere_is_skipped(model, capsys, tmp_path):
     assert "Not measured</h2><ul><li>layers.1: Mixer layers.1 must be causal" in page
 
 
-def test_one_that_is_refused_in_some_sequences_says_in_how_many(model):
-    found = profile(model, [EVEN, ODD, EVEN])
+def test_one_that_is_refused_in_some_sequences_says_in_how_many(model, capsys):
+    with pytest.warns(StatesizeWarning, match=r"layers\.1 of Model: Measured in 2 of 3 sequences"):
+        found = profile(model, [EVEN, ODD, EVEN])
     assert found.mixers == ("layers.0", "layers.1")
     reason = found.attributes["skipped"]["layers.1"]
     assert reason.startswith("Measured in 2 of 3 sequences; in the others: Mixer layers.1 must be causal")
     assert found.mixer("layers.1")["entropy"].notnull().values[:, 0, 1:].any(-1).tolist() == [True, False, True]
     assert profile(model, [EVEN, EVEN]).attributes["skipped"] == {}
+    # A mean over other texts is told wherever the number is read.
+    assert (found.not_measured, found.incomplete) == ({}, {"layers.1": reason})
+    assert found.notes == {reason: ("layers.1",)}
+    assert found.summary()["cause"].tolist() == ["", reason]
+    assert "Measured in some texts only: 1 layer" in repr(found)
+    print_page(summary(found))
+    told = capsys.readouterr().out
+    assert "Measured in 2 of 3 sequences" in told
+    assert "skipped:" not in told
 
 
 def test_only_where_nothing_of_a_choice_is_left_is_it_an_error(model):
@@ -87,7 +97,8 @@ def test_only_where_nothing_of_a_choice_is_left_is_it_an_error(model):
 
 
 def test_a_text_in_which_nothing_can_be_measured_leaves_the_others(model, tmp_path):
-    found = profile(model, [ODD, EVEN], layers="layers.1", output=tmp_path / "profile")
+    with pytest.warns(StatesizeWarning, match="Measured in 1 of 2 sequences"):
+        found = profile(model, [ODD, EVEN], layers="layers.1", output=tmp_path / "profile")
     assert found.mixers == ("layers.1",)
     reason = found.attributes["skipped"]["layers.1"]
     assert reason.startswith("Measured in 1 of 2 sequences; in the others: Mixer layers.1 must be causal")

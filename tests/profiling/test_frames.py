@@ -6,6 +6,7 @@ import torch
 from oracles.attention_models import attention_model, token_ids
 from torch import nn
 from torch.nn import functional
+from transformers import MusicgenDecoderConfig, MusicgenForCausalLM, Qwen2VLTextConfig, Qwen2VLTextModel
 
 import statesize as ss
 from statesize.errors import InputError, ModelError
@@ -281,3 +282,43 @@ def test_a_decoder_is_profiled_beside_what_its_encoder_reads():
 def test_truncation_needs_tokens():
     with pytest.raises(InputError, match="inputs must hold token ids, of which the test compares the loss of the next"):
         ss.truncate(made(Series), frames(2, LENGTH, 3), tokens=16)
+
+
+def test_positions_along_several_axes_are_cut_by_their_texts():
+    """Qwen2-VL takes positions of time, height and width, (3, sequences, L)."""
+    rotary = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
+    sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    torch.manual_seed(0)
+    model = Qwen2VLTextModel(
+        Qwen2VLTextConfig(**sizes, num_attention_heads=2, num_key_value_heads=1, rope_parameters=rotary)
+    ).eval()
+    ids = torch.randint(3, 60, (3, 12), generator=torch.Generator().manual_seed(1))
+    # In three texts the axes look like the texts.
+    positions = torch.stack([torch.arange(12).expand(3, 12) * factor for factor in (1, 2, 3)])
+    together = ss.profile(model, {"input_ids": ids, "position_ids": positions}).mixer(0)["entropy"]
+    for row in range(3):
+        one = {"input_ids": ids[[row]], "position_ids": positions[:, [row]]}
+        assert np.array_equal(ss.profile(model, one).mixer(0)["entropy"][0], together[row])
+    (given,) = given_sequences(model, one)
+    assert given.beginning(5).inputs["position_ids"].shape == (3, 1, 5)
+
+
+def test_arguments_that_are_not_cut_by_texts_are_refused():
+    """Patches of several images lie behind one another, and nothing says which text has which."""
+
+    class Captioner(Series):
+        def forward(self, frames, patches):
+            return self.mixed(self.into(frames)) + patches.mean()
+
+    batch = {"frames": torch.zeros(2, LENGTH, 3), "patches": torch.zeros(8, 4)}
+    with pytest.raises(InputError, match=r"patches must have the 2 sequences on dimension 0, got shape \(8, 4\)"):
+        list(given_sequences(Captioner(), batch))
+
+
+def test_codes_of_one_song_are_no_texts():
+    sizes = {"vocab_size": 64, "max_position_embeddings": 64, "num_hidden_layers": 1, "ffn_dim": 16, "hidden_size": 16}
+    config = MusicgenDecoderConfig(**sizes, num_attention_heads=2, num_codebooks=4, bos_token_id=None)
+    model, codes = MusicgenForCausalLM(config).eval(), torch.arange(3, 51).view(4, 12)
+    with pytest.raises(InputError, match=r"codes \(sequences, 4, positions\) for MusicgenForCausalLM, got Tensor"):
+        ss.profile(model, codes)
+    assert ss.profile(model, codes[None], axis=2).mixer(0).sizes["position"] == 12

@@ -219,6 +219,8 @@ class _Before:
                 elif isinstance(value, _RANDOM):
                     generators[value] = None
         self.contents = [(one, one._version, one.clone()) for one in tensors if not one.is_inference()]
+        weights = [one for *_, held, _ in self.modules for one in held["_parameters"].values() if one is not None]
+        self.versions = [(one, one._version) for one in weights if not one.is_inference()]
         self.replacements = replacements()
         self.modes = _functions._get_current_function_mode_stack(), len(_dispatch._get_current_dispatch_mode_stack())
         flags: dict[str, bool] = _dispatch.__dict__
@@ -295,10 +297,13 @@ class _Before:
             put_back(self.replacements)
             if self.shards is not None:
                 self.shards.put_back()
+            # What a forward writes into weights stays, and with it the flag that says so: RWKV divides them once.
+            written = any(weight._version != version for weight, version in self.versions)
             for (module, training, held, attributes), hooks in zip(self.modules, self.hooks, strict=True):
-                for name in _attributes(module).keys() - attributes.keys():
+                flags = {name: now for name, now in _attributes(module).items() if written and isinstance(now, bool)}
+                for name in _attributes(module).keys() - attributes.keys() - flags.keys():
                     delattr(module, name)
-                vars(module).update(attributes)
+                vars(module).update(attributes | flags)
                 for name, tensors in held.items():
                     for new in vars(module)[name].keys() - tensors.keys():
                         del vars(module)[name][new]

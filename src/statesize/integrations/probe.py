@@ -321,6 +321,9 @@ class Probing:
             layers = len(self._layers - {profile.model})  # the model as a whole is none
             count = f"From here on, averages are over {len(profile.mixers)} of {counted(layers, 'layer')}."
             _LOGGER.warning("Step %d: %s", step, " ".join([*causes, count]))
+        for news in by_reason(profile.incomplete).items():
+            if self._once(news):
+                _LOGGER.warning("Step %d: %s: %s", step, *news)
         for mark in (NOT_CAUSAL, UNCHECKED, PART, OVERSIZED, UNKNOWN_SIZE):
             marked = ((note[note.index(mark) :], names) for note, names in profile.notes.items() if mark in note)
             notes = {name: note for note, names in marked for name in names}

@@ -57,10 +57,11 @@ class Profile(Profiled):
             The columns of `statesize.results.fields.MAIN_COLUMNS`, or of `COLUMNS`, which says what they are; the
             relative tolerance is the first of the profile.
         """
-        unknown = "Its state size is unknown."
+        unknown, incomplete = "Its state size is unknown.", self.incomplete
         rows = [
-            {**row, "cause": " ".join(filter(None, (unknown if math.isnan(row["tss"]) else "", part)))}
+            {**row, "cause": " ".join(filter(None, (unknown if math.isnan(row["tss"]) else "", part, few)))}
             for row in self.summary_rows()
+            for few in [incomplete.get(row["layer"], "")]
             for part in ["".join(str(self.mixer(row["layer"]).attrs["note"]).partition(PART)[1:])]
         ]
         lost = [

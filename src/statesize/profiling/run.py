@@ -112,12 +112,20 @@ def profile(
         model, inputs, settings, tokenizer=tokenizer, axis=axis, output=output, name=name,
         cluster=cluster, replicas=replicas, on_progress=on_progress,
     )  # fmt: skip
+    if measured.tree.attrs["skipped"]:
+        _warn_of_layers(measured)
+    return measured
+
+
+def _warn_of_layers(measured: Profile) -> None:
+    """Tell which layers lack a measurement, in all or in some sequences."""
     if lost := measured.not_measured:
         layers = counted(len(measured.mixers) + len(lost), "layer")
         causes = "; ".join(f"{names}: {cause}" for names, cause in by_reason(lost).items())
         sentence = f"{len(lost)} of {layers} of {measured.model} could not be measured: {causes}"
         warn_caller(sentence)
-    return measured
+    for names, cause in by_reason(measured.incomplete).items():
+        warn_caller(f"{names} of {measured.model}: {cause}")
 
 
 def run_profile(

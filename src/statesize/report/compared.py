@@ -251,7 +251,9 @@ def comparison_notes(
         sizes = [row["tss"] for row in profile.summary_rows() if row["kind"] != "derivative"]
         if unknown := sum(map(math.isnan, sizes)):
             notes.append(f"{profile.model} has no share: the state size of {counted(unknown, 'layer')} is unknown.")
-    skipped = [one.model for one in profiles if one.not_measured or any(PART in note for note in one.notes)]
+    skipped = [
+        one.model for one in profiles if one.not_measured or one.incomplete or any(PART in note for note in one.notes)
+    ]
     if skipped:
         notes.append(f"Not all layers were measured as a whole of {', '.join(skipped)}; sums lack what was skipped.")
     names = {profile.model for profile in profiles}

@@ -94,7 +94,7 @@ def page(
         RESULT: [*standing(own, weights), *known],
         NEXT: tests,
         "How to read this": [*explained, *sink_notes(profiles)],
-        "Not measured": _named(profiles, [by_reason(one.attributes["skipped"]) for one in profiles]),
+        "Not measured": _named(profiles, [by_reason(one.skipped) for one in profiles]),
         "Notes": _named(profiles, [{listed(names): note for note, names in one.notes.items()} for one in profiles]),
     }
     title = f"Effective state-size of {', '.join(dict.fromkeys(map(model_title, profiles)))}"

@@ -154,7 +154,7 @@ def _layer_span(profile: Profiled, metric: str) -> str:
 
 def _lack(profile: Profiled, title: str) -> str:
     """That it is not causal, which layers lack a measurement or check, and that the text is too short; else ""."""
-    measured, lost = len(profile.mixers), len(profile.not_measured)
+    measured, lost, some = len(profile.mixers), len(profile.not_measured), len(profile.incomplete)
     marks = NOT_CAUSAL, UNCHECKED, PART, OVERSIZED
     others, unchecked, parts, oversized = (
         sum(len(names) for note, names in profile.notes.items() if mark in note) for mark in marks
@@ -162,6 +162,7 @@ def _lack(profile: Profiled, title: str) -> str:
     said = (
         f"{_sentence_case(title)} is not causal: later tokens change its earlier outputs." if others else "",
         f"Measured: {measured} of {counted(measured + lost, 'layer')} of {title}." if lost else "",
+        f"Measured in some texts only: {counted(some, 'layer')}; means are over these texts." if some else "",
         f"T of {counted(unchecked, 'layer')} is as the class says, and not checked." if unchecked else "",
         f"{PART}: {counted(parts, 'layer')}, without a mixing before or behind T." if parts else "",
         f"The `state_size` of {counted(oversized, 'layer')} seems too large." if oversized else "",

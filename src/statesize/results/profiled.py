@@ -93,16 +93,26 @@ class Profiled:
     def notes(self) -> dict[str, tuple[str, ...]]:
         """What is to know of some mixers, such as what they do beside mixing values, with the mixers that it is of."""
         notes: dict[str, tuple[str, ...]] = {}
+        incomplete = self.incomplete
         for name in self.mixers:
-            if note := str(self.mixer(name).attrs["note"]):
+            for note in filter(None, (str(self.mixer(name).attrs["note"]), incomplete.get(name))):
                 notes[note] = (*notes.get(note, ()), name)
         return notes
 
     @property
+    def incomplete(self) -> dict[str, str]:
+        """The mixers that were measured in some of the sequences only, with the cause: their means are over these."""
+        return {name: cause for name, cause in self.tree.attrs["skipped"].items() if name in self.mixers}
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """All that was measured in no sequence, with the cause, layers that mix no positions among it."""
+        return {name: cause for name, cause in self.tree.attrs["skipped"].items() if name not in self.mixers}
+
+    @property
     def not_measured(self) -> dict[str, str]:
         """The layers that mix positions and could not be measured, with the cause."""
-        skipped = self.tree.attrs["skipped"]
-        return lost_mixers(skipped, self.mixers) if skipped else {}
+        return lost_mixers(self.skipped, self.mixers)
 
     def summary_rows(self) -> list[SummaryRow]:
         """The summary as plain values.

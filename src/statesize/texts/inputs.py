@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from statesize.adapters.forward import Forward, Measured
 from statesize.adapters.forward import Inputs as ModelInputs
 from statesize.adapters.models.masks import check_mask
-from statesize.adapters.models.model_state import mapped, tensors_sha256
+from statesize.adapters.models.model_state import is_a, mapped, tensors_sha256
 from statesize.adapters.models.quantised import measurable
 from statesize.errors import InputError
 from statesize.io.callers import warn_caller
@@ -40,6 +41,10 @@ _HOW_TO_GIVE = "Give a LongTensor of token ids (L,) or (S, L), lists of ids, or 
 
 # What tokenizers and collators return that says something of the text and is no part of what a model computes.
 _SAID_OF_TEXT = frozenset({"labels", "special_tokens_mask", "offset_mapping", "length"})
+
+
+# They take several rows of ids for one sequence.
+_MUSIC = ("MusicgenForCausalLM", "MusicgenMelodyForCausalLM")
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +92,11 @@ class Arguments:
         # "decoder_", "future_": other names are those of the encoder's arguments.
         prefix = f"{self.measured.name.split('_')[0]}_" if self.measured.decodes else ""
 
-        def first(value: Any) -> Any:
+        def first(value: Any, name: str = self.measured.name) -> Any:
             if not isinstance(value, Tensor):
                 return value
+            if _has_axes(name, value):
+                return value[..., :count]
             if value.ndim == 4 and value.shape[-2:] == (len(self), len(self)):
                 return value[..., :count, :count]
             dim = axis if value.ndim > axis else 0
@@ -98,7 +105,7 @@ class Arguments:
         inputs: ModelInputs = first(self.inputs)
         if isinstance(self.inputs, Mapping):
             named = self.inputs.items()
-            inputs = {name: first(value) if name.startswith(prefix) else value for name, value in named}
+            inputs = {name: first(value, name) if name.startswith(prefix) else value for name, value in named}
         return Arguments(inputs, replace(self.measured, shape=shape))
 
 
@@ -140,14 +147,28 @@ def arguments_of(model: nn.Module, item: Any, axis: int | None) -> Iterator[Argu
     shape = tuple(1 if dim == across else size for dim, size in enumerate(measured.shape))
     for row in range(count):
 
-        def of_row(value: Any, row: int = row) -> Any:
+        def of_row(value: Any, name: str = measured.name, row: int = row) -> Any:
             if not isinstance(value, Tensor):
                 return value
-            dim = across if value.ndim > across else 0
-            return value.narrow(dim, row, 1) if value.ndim and value.shape[dim] == count else value
+            dim = 1 if _has_axes(name, value) else across if value.ndim > across else 0
+            if value.ndim and value.shape[dim] == count:
+                return value.narrow(dim, row, 1)
+            if count > 1 and value.ndim > 1 and value.shape[dim] > 1:
+                raise InputError(
+                    f"{name} must have the {count} sequences on dimension {dim}, got shape {tuple(value.shape)}. Give "
+                    "a list of mappings, one for each sequence."
+                )
+            return value
 
-        one = {name: mapped(value, of_row) for name, value in inputs.items()} if isinstance(inputs, Mapping) else inputs
+        one = inputs
+        if isinstance(inputs, Mapping):
+            one = {name: mapped(value, partial(of_row, name=name)) for name, value in inputs.items()}
         yield Arguments(one if isinstance(one, dict) else of_row(one), replace(measured, shape=shape))
+
+
+def _has_axes(name: str, value: Tensor) -> bool:
+    """Whether an argument is positions along several axes, such as time, height and width, (axes, sequences, L)."""
+    return name == "position_ids" and value.ndim == 3
 
 
 def counted(sequences: Sequence[Given]) -> str:
@@ -236,6 +257,11 @@ def _split(
         named = axis is not None and isinstance(cast("object", item), Tensor | Mapping)
         if model is not None and (named or is_more_than_ids(item)):
             yield from arguments_of(model, item, axis)
+        elif is_a(model, _MUSIC, "transformers") and (codebooks := cast("Any", model).config.num_codebooks) > 1:
+            raise InputError(
+                f"inputs must be codes (sequences, {codebooks}, positions) for {type(model).__name__}, got "
+                f"{type(item).__name__}. Give a tensor of that shape, and axis=2."
+            )
         elif isinstance(item, Mapping):
             for row in _mapped(cast("Mapping[str, Any]", item)):
                 yield from _ids(row)

@@ -154,7 +154,7 @@ def _notes(profile: Profile) -> str:
     source: dict[str, str] = profile.attributes.get("source") or {}
     notes = [f"{key}: {source[key]}" for key in ("task", "weights") if key in source]
     notes += [f"note: {source[key]}" for key in ("unused_weights", "tokenizer", "context") if key in source]
-    notes += [f"skipped: {part}: {reason}" for part, reason in by_reason(profile.attributes["skipped"]).items()]
+    notes += [f"skipped: {part}: {reason}" for part, reason in by_reason(profile.skipped).items()]
     notes += [f"{listed(mixers)}: {note}" for note, mixers in profile.notes.items()]
     differences = [row["run_difference"] for row in profile.summary_rows()]
     if not all(map(math.isnan, differences)):
