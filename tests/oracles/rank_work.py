@@ -190,15 +190,47 @@ def failing(how: str, fault: str) -> list[Any]:
     return [error, interrupted, took < 10, raised(lambda: probe.measure(model)), train(model)]
 
 
-def other_replicas() -> list[str]:
-    """Errors of replicas with other weights, and of a call on one rank alone."""
+def other_replicas(what: str) -> list[str]:
+    """Errors of replicas that differ in something, and of a call on one rank alone."""
     quick()
-    model, probe = whole_model("llama"), Probe(IDS, executor=Replicas())
+    model, probe, rank = whole_model("llama"), Probe(IDS, executor=Replicas()), distributed.get_rank()
+    weight = model.model.layers[1].mlp.up_proj.weight
     with torch.no_grad():
-        model.model.layers[1].mlp.up_proj.weight[0, 0] += distributed.get_rank()
+        if what == "numbers":
+            weight[0, 0] += rank
+        elif what == "order":
+            weight.copy_(weight.roll(rank, 0))
+        else:
+            model.config.rope_parameters["rope_theta"] += rank
     found = [raised(lambda: probe.measure(model))]
     distributed.barrier()
     return [*found, *(raised(lambda: probe.measure(model)) for _ in range(1 - distributed.get_rank()))]
+
+
+class Normed(nn.Module):
+    """Attention behind a norm by running means."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.attention = nn.BatchNorm1d(16), nn.MultiheadAttention(16, 2, batch_first=True)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        mask = torch.ones(hidden.shape[1], hidden.shape[1]).triu(1).bool()
+        hidden = 3 * self.norm(hidden.mT).mT
+        return self.attention(hidden, hidden, hidden, attn_mask=mask, need_weights=False)[0]
+
+
+def other_buffers() -> list[Any]:
+    """What ranks read together whose running means differ, as in DDP behind a step, and alone; what they have then."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(60, 16), Normed(), Normed())
+    for layer in (model[1], model[2]):
+        layer.norm.running_mean += distributed.get_rank()
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    settings = Settings(positions=4)
+    profiles = [ss.profile(model, IDS, settings=settings, executor=executor) for executor in (None, Replicas())]
+    found = [[profile.mixer(name)["entropy"].values.tolist() for name in profile.mixers] for profile in profiles]
+    return [*found, all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())]
 
 
 def too_long() -> list[Any]:

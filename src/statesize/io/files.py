@@ -171,8 +171,10 @@ def check_writable(folder: Path) -> None:
 
 def require_parent(path: Path, name: str) -> None:
     """Refuse a path in a folder that is not there."""
-    if not path.absolute().parent.is_dir():
-        raise FileError(f"{name} must lie in a folder that is there, got {path}. Make {path.parent}, or give another.")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        advice = f"{path.parent} is a file: give another." if folder.exists() else f"Make {path.parent}, or give another."
+        raise FileError(f"{name} must lie in a folder that is there, got {path}. {advice}")
 
 
 def check_report_path(path: Path, name: str = "path") -> None:

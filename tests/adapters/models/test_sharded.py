@@ -138,8 +138,9 @@ def test_the_others_say_that_a_rank_has_ended_over_its_share(how):
     )
 
 
-def test_replicas_that_differ_or_do_not_come_are_told():
-    (different, alone), (also_different,) = on_ranks(rank_work.other_replicas)
+@pytest.mark.parametrize("what", ["numbers", "order", "configuration"])
+def test_replicas_that_differ_or_do_not_come_are_told(what):
+    (different, alone), (also_different,) = on_ranks(rank_work.other_replicas, what)
     assert different == also_different
     assert different.startswith("RankError: model must be the same on all ranks that hold the model")
     assert "got no call on rank 1 within 2 s" in alone
@@ -147,3 +148,11 @@ def test_replicas_that_differ_or_do_not_come_are_told():
 
 def test_a_model_that_ddp_holds_is_read_on_one_rank():
     assert on_ranks(rank_work.replicated) == [[], []]
+
+
+def test_the_buffers_of_the_first_replica_count():
+    (alone, shared, kept), (other, also_shared, also_kept) = on_ranks(rank_work.other_buffers)
+    assert alone != other
+    assert shared == also_shared == alone
+    assert kept
+    assert also_kept

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -28,6 +29,8 @@ from statesize.parallel.ranks import ALONE, RankError, Replicas, Team, ended, ex
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 _STATE = "__composable_api_state_key"
 _FSDP = "torch.distributed.fsdp."
+# Bytes of each weight by which replicas are compared in order.
+_SAMPLED = 4096
 _Weights = dict[nn.Module, dict[str, nn.Parameter]]
 
 
@@ -274,11 +277,14 @@ def together(model: nn.Module, *facts: object, replicas: Replicas | None = None)
     if not ranks:
         yield ALONE
         return
-    team = Team(ranks)
-    weights: list[Any] = [(name, tuple(one.shape), one.dtype) for name, one in model.named_parameters()]
-    if not ranks_of(model):
-        weights += [one.detach().contiguous().view(torch.uint8).sum().item() for one in model.parameters()]
-    said = team.meet(f"{_digest(weights)} {_digest(facts)}")
+    team, replicated = Team(ranks), not ranks_of(model)
+    same: list[Any] = [(name, tuple(one.shape), one.dtype) for name, one in model.named_parameters()]
+    buffers = list(model.buffers()) if replicated else []
+    if replicated:
+        same += [sample for one in model.parameters() for sample in _sampled(one)]
+        same += [(name, tuple(one.shape), one.dtype) for name, one in model.named_buffers()]
+        same += _configurations(model)
+    said = team.meet(f"{_digest(same)} {_digest(facts)} {_digest(buffers)}")
     for index, what in enumerate(("model", "inputs and settings")):
         others = [rank for rank, one in zip(ranks, said, strict=True) if one.split()[index] != said[0].split()[index]]
         if others:
@@ -288,12 +294,47 @@ def together(model: nn.Module, *facts: object, replicas: Replicas | None = None)
             )
     token = _measuring.set(_Gathered())
     try:
-        yield team
+        with nullcontext() if len({one.split()[2] for one in said}) == 1 else _of_first_rank(buffers, team):
+            yield team
     except BaseException as error:
         team.leave(error)
         raise
     finally:
         _measuring.reset(token)
+
+
+def _sampled(tensor: Tensor) -> tuple[int, Tensor]:
+    """What tells a tensor from others of its shape at little cost: the sum of its bytes, and some of them in order."""
+    content = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    return int(content.sum()), content[:: max(1, len(content) // _SAMPLED)]
+
+
+def _configurations(model: nn.Module) -> list[str]:
+    """What the configurations of transformers in a model say, but for where it came from."""
+    found = {id(one): one for part in model.modules() if hasattr(one := getattr(part, "config", None), "to_dict")}
+    return [
+        json.dumps({key: value for key, value in one.to_dict().items() if "name_or_path" not in key}, default=str)
+        for one in found.values()
+    ]
+
+
+@contextmanager
+def _of_first_rank(buffers: Sequence[Tensor], team: Team) -> Generator[None]:
+    """Let all ranks have the buffers of the first one, which count in DDP: it sends them at its next forward pass."""
+    own = [buffer.detach().clone() for buffer in buffers]
+    content = b"".join(one.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for one in own)
+    first, start = torch.frombuffer(bytearray(team.all(content)[0]), dtype=torch.uint8), 0
+    try:
+        with torch.no_grad():
+            for buffer in buffers:
+                part = first[start : start + buffer.numel() * buffer.element_size()]
+                buffer.copy_(part.view(buffer.dtype).view(buffer.shape))
+                start += len(part)
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in zip(buffers, own, strict=True):
+                buffer.copy_(before)
 
 
 def agreed(ranks: tuple[int, ...], value: int) -> int:
