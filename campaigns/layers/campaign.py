@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import statesize as ss
-from campaigns.layers import recurrent, softmax
+from campaigns.layers import gated, recurrent, softmax
 
 WIDTH = 8
 TOKENS = 40
@@ -30,6 +30,7 @@ CAUSAL: dict[str, tuple[float, Callable[[Random, int, int], nn.Module]]] = {
     "recurrence": (1.0, recurrent.drawn_recurrence),
     "convolution": (1.0, recurrent.drawn_convolution),
     "chain": (1.5, recurrent.drawn_chain),
+    "gated block": (2.5, gated.drawn_block),
 }
 """Generators of layers by their kind, each with its weight."""
 
@@ -95,14 +96,15 @@ class Draw:
         text = "one repeated token" if repeated else "random tokens"
         return cls(kind, causal, model, ids, f"{kind}, {length} positions, {text}: {settings}")
 
-    def expected(self) -> dict[str, np.ndarray]:
-        """T of each channel that a layer mixes, by the layer's name, from what enters the layer in the model."""
-        found: dict[str, np.ndarray] = {}
+    def expected(self) -> dict[str, list[np.ndarray]]:
+        """The T that a layer may have, of each channel that it mixes, from what enters the layer in the model."""
+        found: dict[str, list[np.ndarray]] = {}
 
         def entering(name: str) -> Callable[..., None]:
             def hook(layer: Any, args: tuple[Tensor, ...]) -> None:
-                T = layer.definition(args[0][0].double().numpy())
-                found[name] = np.repeat(T, layer.leave.in_features // len(T), 0)
+                defined = layer.definition(args[0][0].double().numpy())
+                several = defined if isinstance(defined, tuple) else (defined,)
+                found[name] = [np.repeat(T, layer.leave.in_features // len(T), 0) for T in several]
 
             return hook
 
@@ -165,7 +167,8 @@ def outcome(draw: Draw) -> Outcome:
             problems.append(f"{item.name} ({item.kind}) carries {share:.2f} of its ceiling")
         # The row's own value never enters H_i: where a layer adds it last, T may end before. A softmax' map has it.
         last = 0 if draw.kind == "attention" else -1
-        off = difference(*(np.tril(T, last) for T in (found[item.name], right[item.name])))
+        own = np.tril(found[item.name], last)
+        off = min(difference(own, np.tril(T, last)) for T in right[item.name])
         if off > EXACT:
             size = f"{item.units} units of {item.multiplicity} channels"
             problems.append(f"{item.name} ({item.kind}, {size}) is {off:.1e} off its definition. {item.note}")

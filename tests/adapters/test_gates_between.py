@@ -2,11 +2,14 @@
 
 from itertools import permutations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import statesize as ss
+from campaigns.layers.campaign import difference
+from campaigns.layers.gated import GatedBlock
 
 WIDTH, LENGTH = 6, 23
 IDS = torch.arange(LENGTH)[None]
@@ -112,13 +115,13 @@ class OfThree(Streams):
 
 
 class ShortGate(Streams):
-    """A convolution, weighed by one that reaches less far."""
+    """A convolution, and behind it a gate that is mixed less far."""
 
     def mixed(self, values, gate, _):
         return (SLOW * (LAG < 8)).to(values) @ values * ((FAST * (LAG < 6)).to(values) @ gate)
 
     def t_of(self, values, gate, _):
-        return torch.diag_embed((FAST * (LAG < 6) @ gate.mT).mT) @ (SLOW * (LAG < 8))
+        return (SLOW * (LAG < 8)).expand(1, 1, -1, -1)
 
 
 class Activated(Streams):
@@ -183,3 +186,38 @@ def test_a_gate_that_is_computed_last(layer):
 def test_no_t_leaves_out_a_mixing_that_reaches_as_far(layer, order):
     (found,) = ss.capture(model_of(lambda: layer((*order, 2))), IDS)
     assert found.kind == "derivative"
+
+
+BLOCKS = [
+    # Strengths by which values are written that a short convolution has mixed, as in gated linear attention.
+    {"heads": 2, "convolution": "silu", "write": "inside"},
+    {"heads": 2, "convolution": "silu", "write": "first", "decay_of": "values"},
+    # All gates are made of the values, as in RG-LRU.
+    {"states": 3, "decay_of": "values", "write_of": "values", "write": "first", "output": "values"},
+    # A gate behind the recurrence, made of what enters the layer or of what the convolution has mixed.
+    {"states": 3, "convolution": "silu", "decay_of": "values", "output": "input"},
+    {"states": 3, "convolution": "silu", "decay_of": "values", "output": "values"},
+    {"heads": 2, "convolution": "linear", "output": "values"},
+    {"convolution": "linear", "write": "first", "write_of": "values", "output": "values"},
+    # What the last stage of the scan adds is less than rounding at one position.
+    {"states": 3, "scan": "doubling", "decay_of": "values"},
+]
+
+
+@pytest.mark.parametrize("length", [33, 48])
+@pytest.mark.parametrize("settings", BLOCKS, ids=str)
+def test_no_gate_stands_for_values_or_lies_in_t(settings, length):
+    with torch.random.fork_rng():
+        torch.manual_seed(length)
+        model = nn.Sequential(nn.Embedding(length, 8), GatedBlock(8, **settings))
+    (found,) = ss.capture(model, torch.arange(length)[None])
+    own = np.repeat(found.operator.dense()[0].numpy(), found.multiplicity, 0)
+    hidden = model[0].weight.detach().double().numpy()
+    defined = [np.repeat(T, 8 // len(T), 0) for T in model[1].definition(hidden)]
+    assert min(difference(own, T) for T in defined) < 1e-12
+    assert found.state_size == model[1].states
+    convolved = "convolution" in settings
+    assert ("T is without a mixing of 4 positions before it" in found.note) == convolved
+    # What the values alone make is part of what is mixed before.
+    behind = convolved and settings.get("output") == "values" and "decay_of" not in settings
+    assert ("a mixing of 4 positions behind it" in found.note) == behind

@@ -18,13 +18,13 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_layers_of_every_kind_are_measured_as_defined_or_refused() -> None:
-    found = Campaign(seed=129)
+    found = Campaign(seed=19)
     found.run(range(16))
     assert not found.findings, "\n".join(map(str, found.findings))
     assert found.measured.keys() == CAUSAL.keys()
     assert {refusal.split(",")[0] for refusal in found.refused} >= NOT_CAUSAL.keys()
     # Nothing that has a T is refused among these.
-    assert found.measured.total() == sum(Draw.of(129, number).causal for number in range(16))
+    assert found.measured.total() == sum(Draw.of(19, number).causal for number in range(16))
 
 
 def test_another_definition_is_noticed() -> None:

@@ -173,8 +173,8 @@ def require_parent(path: Path, name: str) -> None:
     """Refuse a path in a folder that is not there."""
     folder = path.absolute().parent
     if not folder.is_dir():
-        advice = f"{path.parent} is a file: give another." if folder.exists() else f"Make {path.parent}, or give another."
-        raise FileError(f"{name} must lie in a folder that is there, got {path}. {advice}")
+        advice = f"Move {path.parent}, a file" if folder.exists() else f"Make {path.parent}"
+        raise FileError(f"{name} must lie in a folder that is there, got {path}. {advice}, or give another.")
 
 
 def check_report_path(path: Path, name: str = "path") -> None:

@@ -311,7 +311,8 @@ def _sampled(tensor: Tensor) -> tuple[int, Tensor]:
 
 def _configurations(model: nn.Module) -> list[str]:
     """What the configurations of transformers in a model say, but for where it came from."""
-    found = {id(one): one for part in model.modules() if hasattr(one := getattr(part, "config", None), "to_dict")}
+    several: list[Any] = [getattr(part, "config", None) for part in model.modules()]
+    found = {id(one): one for one in several if hasattr(one, "to_dict")}
     return [
         json.dumps({key: value for key, value in one.to_dict().items() if "name_or_path" not in key}, default=str)
         for one in found.values()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from statesize.adapters.search.linear.preferred import preferred, weighed
+from statesize.adapters.search.linear.preferred import before_gate, preferred, weighed
 from statesize.adapters.search.linear.search import LinearSearch, Mix, NoOperatorError
 from statesize.adapters.search.lone.mixing import HOW_ELSE, answer_of, differs_beyond, mixes_positions
 from statesize.adapters.search.lone.other_inputs import changed_input, earlier_halves, narrowed
@@ -46,14 +46,15 @@ def find_mix(runs: LoneRuns, name: str) -> Mix | None:
     if runs.length < _FEWEST:
         raise NoOperatorError(f"Mixer {name} shows no T in a text of {runs.length} tokens. Give a longer one.")
     earlier, key = _FOUND.setdefault(runs.module, {}), (runs.length, len(runs.fixed), runs.mixes)
-    mix = _found_again(runs, name, earlier[key]) if key in earlier else None
-    if mix is None:
-        (mix,) = _whole(runs, name, lambda search, found: [preferred(search, found)])
+    found = _found_again(runs, name, earlier[key]) if key in earlier else None
+    search, (mix,) = found or _whole(runs, name, lambda search, found: [preferred(search, found)])
     earlier[key] = mix
-    return mix
+    return before_gate(search, mix)
 
 
-def _whole(runs: LoneRuns, name: str, chosen: Callable[[LinearSearch, list[Mix]], list[Mix]]) -> list[Mix]:
+def _whole(
+    runs: LoneRuns, name: str, chosen: Callable[[LinearSearch, list[Mix]], list[Mix]]
+) -> tuple[LinearSearch, list[Mix]]:
     """Those of the chosen mixes that leave out nothing that no note tells of, wherever that lies in the text."""
     position, tried = None, set[int]()
     while True:
@@ -61,7 +62,7 @@ def _whole(runs: LoneRuns, name: str, chosen: Callable[[LinearSearch, list[Mix]]
         mixes = chosen(search, found)
         around = [search.acting_around(mix) for mix in mixes]
         if whole := [mix for mix, acting in zip(mixes, around, strict=True) if acting is None]:
-            return whole
+            return search, whole
         # What is mixed at few positions only, as from one block to the next, shows where these are changed.
         position = next(acting for acting in around if acting is not None)
         if position in tried:
@@ -72,25 +73,25 @@ def _whole(runs: LoneRuns, name: str, chosen: Callable[[LinearSearch, list[Mix]]
         tried.add(position)
 
 
-def _found_again(runs: LoneRuns, name: str, earlier: Mix) -> Mix | None:
+def _found_again(runs: LoneRuns, name: str, earlier: Mix) -> tuple[LinearSearch, list[Mix]] | None:
     """The mixing that was found before, at other weights or in another text, if the same tests find it here too."""
     runs, plain = runs.most_precise()
     if runs.precision is earlier.precision and plain.output is not None:
         runs, plain = _searched(runs, plain.output)
         # In code that has changed, anything may stand at these places.
         with suppress(Exception):
-            search = LinearSearch(runs, name, _acting_position(runs, plain), (earlier.source, earlier.target, OUTPUT))
+            search = LinearSearch(runs, name, _acting_position(runs, plain), None)
             for mix in search.all_mixes(search.cuts(), (earlier.source,)):
                 same = torch.equal(mix.channels.target, earlier.channels.target)
                 same = same and torch.equal(mix.channels.source, earlier.channels.source)
                 if same and replace(mix, channels=earlier.channels) == earlier and search.acting_around(mix) is None:
-                    return mix
+                    return search, [mix]
     return None
 
 
 def find_mixes(runs: LoneRuns, name: str) -> list[Mix]:
     """All that `find_mix` chooses from; of a module that mixes no positions none."""
-    return _whole(runs, name, lambda _, found: found) if mixes_positions(runs, name) else []
+    return _whole(runs, name, lambda _, found: found)[1] if mixes_positions(runs, name) else []
 
 
 def find_last(runs: LoneRuns, plain: Tensor, name: str) -> list[Mix]:

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from statesize.adapters.search.linear.search import LinearSearch, Mix
 from statesize.adapters.search.lone.other_inputs import Positions, changed_at, changed_input
-from statesize.adapters.search.lone.runs import Place, like, noise, reached
+from statesize.adapters.search.lone.runs import OUTPUT, Place, like, noise, reached
 
 
 def preferred(search: LinearSearch, found: list[Mix]) -> Mix:
-    """The mixing with the fewest channels, then of tensors that are not mixed before, then with the fewest T."""
-    least = min(mix.before for mix in found)
+    """The mixing with the fewest channels, then with the least before it or in its weights, then with the fewest T."""
+    fewest, every = min(mix.channels.target.numel() for mix in found), found
+    found = _without_gates(search, [mix for mix in found if mix.channels.target.numel() == fewest])
+    distances = {mix: weighed(search, mix, every) for mix in found}
+    least = min(max(mix.before, distance) for mix, distance in distances.items())
 
-    def size(mix: Mix) -> tuple[int, bool, int]:
-        return mix.channels.target.numel(), mix.before > least, mix.channels.units
+    def size(mix: Mix) -> tuple[bool, int, int]:
+        # A gate of values that a short convolution has mixed is no better a source than these values are.
+        return max(mix.before, distances[mix]) > least, mix.channels.units, distances[mix]
 
-    every, found = found, [mix for mix in found if size(mix) == min(map(size, found))]
-    distances = [weighed(search, mix, every) for mix in found]
-    found = [mix for mix, distance in zip(found, distances, strict=True) if distance == min(distances)]
-    # The first target, before any gate; or what is made of it without regard to the input, as by a division.
-    targets = sorted({mix.target for mix in found})
-    held = search.base.tensors[targets[0]]
-    runs = [search.run(targets, {targets[0]: lambda _: held}, change) for change in search.elsewhere]
-    settled = [
-        place for place in targets if all(torch.equal(run.tensors[place], search.base.tensors[place]) for run in runs)
-    ]
-    found = sorted((mix for mix in found if mix.target == settled[-1]), key=lambda mix: mix.source)
+    found = _without_stages([mix for mix in distances if size(mix) == min(map(size, distances))], search)
+    target = _settled(search, sorted({mix.target for mix in found}))
+    found = sorted((mix for mix in found if mix.target == target), key=lambda mix: mix.source)
     found = _with_own(search, found, every)
     # The first source that all others make or are made of: where several are multiplied, the product of all.
     followers = {
@@ -37,25 +34,104 @@ def preferred(search: LinearSearch, found: list[Mix]) -> Mix:
     }
     for mix in found:
         if all(other in followers[mix.source] or mix in followers[other.source] for other in found if other != mix):
-            return _with_entering(search, mix, [other for other in followers[mix.source] if other.source > mix.source])
+            return mix
     first, *others = found
     return [mix for mix in others if mix not in followers[first.source]][-1]
 
 
-def _with_entering(search: LinearSearch, first: Mix, followers: list[Mix]) -> Mix:
-    """In place of a gate its product with what enters, which is no source where it makes the gate too."""
-    entering = [
-        search.matrix(search.base, place) for place in search.answers if place.number < 0 or place == search.runs.entry
+def _settled(search: LinearSearch, targets: list[Place]) -> Place:
+    """The first target, before any gate; or what is made of it without regard to the input, as by a division."""
+    held = search.base.tensors[targets[0]]
+    # A gate may be made of what enters the layer, also where all that T mixes comes from one tensor in it.
+    searches = (search,) if search.runs.entry is None else (search, search.from_outside())
+    runs = [one.run(targets, {targets[0]: lambda _: held}, change) for one in searches for change in one.elsewhere]
+    plain = search.base.tensors
+    return [place for place in targets if all(torch.equal(run.tensors[place], plain[place]) for run in runs)][-1]
+
+
+def before_gate(search: LinearSearch, mix: Mix) -> Mix:
+    """In place of a target the same before its gate, where positions are mixed into the gate, and by less than T."""
+    held, end = search.base.tensors[mix.source], search.matrix(search.base, mix.target)
+    places = [
+        place
+        for place, answer in sorted(search.answers.items())
+        if mix.source < place < mix.target
+        and answer.last > search.position <= answer.first
+        and search.matrix(search.base, place).shape == end.shape
     ]
-    values = [search.matrix(search.base, mix.source) for mix in (first, *followers)]
-    for number, mix in enumerate(followers, 1):
-        product = values[number]
-        limit = search.precision.rounding * float(product.abs().max())
-        for tensor in entering:
-            products = (gate * tensor for gate in values[:number] if gate.shape == tensor.shape == product.shape)
-            if any(bool(((product - one).abs() <= limit).all()) for one in products):
-                return mix
-    return first
+    if not places:
+        return mix
+    numbers = torch.zeros_like(held), noise(held, 1), noise(held, 2)
+    zero, *others = (search.run([*places, mix.target], {mix.source: lambda _, one=one: one}) for one in numbers)
+
+    def answers(place: Place) -> list[Tensor]:
+        return [search.matrix(run, place) - search.matrix(zero, place) for run in others]
+
+    def is_gated(place: Place) -> bool:
+        (one, two), (gated_one, gated_two) = answers(place), answers(mix.target)
+        limit = search.precision.linear * float((gated_one * two).abs().max())
+        # The same factor of both, whatever was mixed.
+        return bool(((gated_one * two - gated_two * one).abs() <= limit).all()) and not bool(gated_one[one == 0].any())
+
+    def reached_around(place: Place) -> int:
+        values = search.base.tensors[place]
+        return search.reaches(search.run((OUTPUT,), {place: lambda _: values}, search.other_input))
+
+    places = [place for place in places if is_gated(place) and 0 < reached_around(place) < mix.reach]
+    if not places:
+        return mix
+    place = _settled(search, places)
+    found = search.mixes([place], mix.source)
+    return replace(found[0], before=mix.before, behind=reached_around(place)) if found else mix
+
+
+def _without_stages(found: list[Mix], search: LinearSearch) -> list[Mix]:
+    """Without targets that a later one reaches beyond, if by less than rounding: stages of a scan by doubling."""
+    extents = dict[Mix, int]()
+    for source in {mix.source: mix for mix in found}.values():
+        mixes = [mix for mix in found if mix.source == source.source]
+        first = changed_at(search.base.tensors[source.source], source.source_axis, 0)
+        run = search.run([mix.target for mix in mixes], {source.source: lambda _, first=first: first})
+        for mix in mixes:
+            # Where nothing arrives, not a bit changes.
+            changed = search.matrix(run, mix.target) != search.matrix(search.base, mix.target)
+            extents[mix] = int(changed.any(1).nonzero()[-1:].sum())
+
+    def is_stage(mix: Mix) -> bool:
+        later = (one for one in found if one.source == mix.source and one.target > mix.target)
+        return any(extents[one] > extents[mix] for one in later)
+
+    return [mix for mix in found if not is_stage(mix)]
+
+
+def _without_gates(search: LinearSearch, found: list[Mix]) -> list[Mix]:
+    """Without a gate whose product with what makes it, too, is a source: what makes a gate is none itself."""
+    sources = {mix.source for mix in found}
+    makers = {place: search.matrix(search.base, place) for place in search.answers if place not in sources}
+
+    def is_in(gate: Mix, product: Mix) -> bool:
+        columns = _columns(product)
+        values, whole = (
+            search.matrix(search.base, gate.source)[:, _columns(gate)],
+            search.matrix(search.base, product.source),
+        )
+        limit = search.precision.rounding * float(whole.abs().max())
+        return any(
+            bool(((whole[:, columns] - values * maker[:, columns]).abs() <= limit).all())
+            for place, maker in makers.items()
+            if place < product.source and maker.shape == whole.shape
+        )
+
+    return [
+        mix
+        for mix in found
+        if not any(one.target == mix.target and one.source > mix.source and is_in(mix, one) for one in found)
+    ]
+
+
+def _columns(mix: Mix) -> Tensor:
+    """The source's channel of each of the target's, in the order of these, in one sequence."""
+    return mix.channels.source.flatten()[mix.channels.target.flatten().argsort()]
 
 
 def _with_own(search: LinearSearch, found: list[Mix], every: list[Mix]) -> list[Mix]:

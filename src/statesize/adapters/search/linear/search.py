@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import torch
@@ -140,6 +141,13 @@ class LinearSearch:
             )
         return run
 
+    def from_outside(self) -> LinearSearch:
+        """The same search where all that enters the module changes."""
+        outside = copy.copy(self)
+        outside.runs = replace(self.runs, entry=None)
+        vars(outside).pop("elsewhere", None)
+        return outside
+
     def matrix(self, run: ModuleRun, place: Place) -> Tensor:
         """A tensor of a run as (L, channels)."""
         return by_position(run.tensors[place], self.answers[place].axis)
@@ -158,14 +166,14 @@ class LinearSearch:
         held = self.base.tensors[place]
         changed = changed_at(held, self.answers[place].axis, self.position)
         with suppress(OtherOperationsError):
-            if self._reaches(self.run((OUTPUT,), {place: lambda _: held}, change=self.other_input)):
+            if self.reaches(self.run((OUTPUT,), {place: lambda _: held}, change=self.other_input)):
                 return False
-            if not (behind := self._reaches(self.run((OUTPUT,), {place: lambda _: changed}))):
+            if not (behind := self.reaches(self.run((OUTPUT,), {place: lambda _: changed}))):
                 return True
             self.stages[place] = behind
         return False
 
-    def _reaches(self, run: ModuleRun) -> int:
+    def reaches(self, run: ModuleRun) -> int:
         """How far from the position that was changed an output differs from that of the plain run."""
         difference, scale = self.matrix(run, OUTPUT) - self.matrix(self.base, OUTPUT), self.scale(OUTPUT)
         return reached(difference, self.position, self.precision.rounding * scale)
