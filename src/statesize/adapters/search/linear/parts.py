@@ -30,8 +30,9 @@ LONG = 10.0
 _LOGGER = logging.getLogger("statesize")
 # Modules whose long search was told.
 _TOLD: WeakSet[nn.Module] = WeakSet()
-# What was found of a module, by the length of the text and by what stood fixed in it or was named.
-_FOUND: WeakKeyDictionary[nn.Module, dict[tuple[int, int, str | None], Mix]] = WeakKeyDictionary()
+# What was found of a module, and what of it lies before a gate: by the length of the text, and by what stood fixed in
+# it or was named.
+_FOUND: WeakKeyDictionary[nn.Module, dict[tuple[int, int, str | None], tuple[Mix, Mix]]] = WeakKeyDictionary()
 
 
 def find_mix(runs: LoneRuns, name: str) -> Mix | None:
@@ -46,10 +47,12 @@ def find_mix(runs: LoneRuns, name: str) -> Mix | None:
     if runs.length < _FEWEST:
         raise NoOperatorError(f"Mixer {name} shows no T in a text of {runs.length} tokens. Give a longer one.")
     earlier, key = _FOUND.setdefault(runs.module, {}), (runs.length, len(runs.fixed), runs.mixes)
-    found = _found_again(runs, name, earlier[key]) if key in earlier else None
-    search, (mix,) = found or _whole(runs, name, lambda search, found: [preferred(search, found)])
-    earlier[key] = mix
-    return before_gate(search, mix)
+    if key in earlier and (again := _found_again(runs, name, *earlier[key])) is not None:
+        earlier[key] = again
+    else:
+        search, (mix,) = _whole(runs, name, lambda search, found: [preferred(search, found)])
+        earlier[key] = mix, before_gate(search, mix)
+    return earlier[key][1]
 
 
 def _whole(
@@ -73,19 +76,20 @@ def _whole(
         tried.add(position)
 
 
-def _found_again(runs: LoneRuns, name: str, earlier: Mix) -> tuple[LinearSearch, list[Mix]] | None:
+def _found_again(runs: LoneRuns, name: str, earlier: Mix, part: Mix) -> tuple[Mix, Mix] | None:
     """The mixing that was found before, at other weights or in another text, if the same tests find it here too."""
     runs, plain = runs.most_precise()
     if runs.precision is earlier.precision and plain.output is not None:
         runs, plain = _searched(runs, plain.output)
+        keep = (earlier.source, earlier.target, OUTPUT) if part is earlier else None
         # In code that has changed, anything may stand at these places.
         with suppress(Exception):
-            search = LinearSearch(runs, name, _acting_position(runs, plain), None)
+            search = LinearSearch(runs, name, _acting_position(runs, plain), keep)
             for mix in search.all_mixes(search.cuts(), (earlier.source,)):
                 same = torch.equal(mix.channels.target, earlier.channels.target)
                 same = same and torch.equal(mix.channels.source, earlier.channels.source)
                 if same and replace(mix, channels=earlier.channels) == earlier and search.acting_around(mix) is None:
-                    return search, [mix]
+                    return mix, mix if part is earlier else before_gate(search, mix)
     return None
 
 
