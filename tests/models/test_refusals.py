@@ -50,6 +50,7 @@ def model():
 
 
 EVEN, ODD = [2, 3, 5, 7, 11, 13], [3, 5, 7, 11, 13, 17]
+LONG, LONG_ODD = list(range(2, 18)), list(range(1, 17))
 
 
 def test_one_that_is_refused_everywhere_is_skipped(model, capsys, tmp_path):
@@ -162,3 +163,29 @@ def test_a_cache_that_any_later_query_may_pick_from_is_the_whole_past(family):
     for item in items:
         if item.kind == "attention":
             assert item.operator.state_size().tolist() == reach
+
+
+class SometimesLinear(nn.Module):
+    """Its values are mixed twice, and in texts that begin with an odd token what lies between is not linear."""
+
+    def forward(self, hidden, token):
+        mixed = torch.ones(hidden.shape[1], hidden.shape[1]).tril().to(hidden) / hidden.shape[1]
+        between = mixed @ hidden
+        return mixed @ (between if token % 2 == 0 else between.tanh())
+
+
+@pytest.mark.parametrize("texts", [[LONG, LONG_ODD, LONG], [LONG_ODD, LONG]])
+def test_a_mean_is_never_of_t_and_of_a_derivative(texts):
+    torch.manual_seed(0)
+    model = Model()
+    model.layers[1] = SometimesLinear()
+    with pytest.warns(
+        StatesizeWarning, match=r"layers\.1 of Model: Measured in \d of \d sequences; in the others: It is"
+    ):
+        found = profile(model, texts)
+    same = [text for text in texts if text[0] % 2 == texts[0][0] % 2]
+    expected = profile(model, same)
+    assert found.summary()["average_entropy"][1] == expected.summary()["average_entropy"][1]
+    by = ("its derivative", "a T for each of 1 heads or channels")
+    there, first = by if texts[0] is LONG else by[::-1]
+    assert f"It is measured by {there} there, by {first} in sequence 0" in found.incomplete["layers.1"]

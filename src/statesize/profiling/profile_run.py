@@ -141,6 +141,12 @@ class ProfileRun:
     ) -> Profile:
         """All datasets together, in memory or in a folder, from which the profile then reads; the parts are removed."""
         lengths = [len(given) for given in self.sequences]
+        for name, mixer in self.mixers.items():
+            # The first sequence decides, whichever worker has finished first.
+            if len(set(mixer.forms.values())) == 1:
+                continue
+            for sequence, reason in mixer.leave_out_other_forms().items():
+                self._skipped[sequence] = {**self._skipped.get(sequence, {}), name: reason}
         skipped = self._reasons() if any(self._skipped.values()) else {}
         if not self.mixers:
             raise NothingMeasuredError(skipped)

@@ -11,8 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from statesize.adapters.observation import SHARED
-from statesize.errors import ModelError
+from statesize.adapters.observation import DERIVATIVE, SHARED
 from statesize.measurement.measurement import Measurement
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample
@@ -87,7 +86,8 @@ class MixerRun:
     Attributes:
         name: The mixer's name.
         facts: Attributes of the dataset of the first sequence.
-        sequences: Sequences in which it was called, ascending.
+        forms: By sequence, whether it is measured by its derivative, and its heads or channels.
+        sequences: Sequences in which it was called, ascending; all of one form.
         positions: All that were measured, and 0 where no window leaves it out.
         bytes: Bytes of the largest dataset.
     """
@@ -95,18 +95,14 @@ class MixerRun:
     name: str
     facts: Mapping[str, Any]
     engines: set[str] = field(default_factory=set[str])
+    forms: dict[int, tuple[bool, int]] = field(default_factory=dict[int, tuple[bool, int]])
     sequences: list[int] = field(default_factory=list[int])
     positions: set[int] = field(default_factory=set[int])
     bytes: int = 1
 
     def add(self, sequence: int, dataset: xr.Dataset) -> None:
-        """Note a sequence; one of other heads than the earlier ones is a ModelError."""
-        before, now = sum(self.facts["stratum_sizes"]), sum(dataset.attrs["stratum_sizes"])
-        if now != before:
-            raise ModelError(
-                f"Mixer {self.name}: its operator has {before} heads at sequence {self.sequences[0]} and {now} at "
-                f"sequence {sequence}; a profile needs the same number at each."
-            )
+        """Note a sequence."""
+        self.forms[sequence] = dataset.attrs["kind"] == DERIVATIVE, sum(dataset.attrs["stratum_sizes"])
         # Workers finish sequences in any order.
         insort(self.sequences, sequence)
         if self.sequences[0] == sequence:
@@ -115,6 +111,22 @@ class MixerRun:
             self.engines.add(dataset.attrs["engine"])
         self.positions.update(dataset["position"].values.tolist())
         self.bytes = max(self.bytes, dataset.nbytes)
+
+    def leave_out_other_forms(self) -> dict[int, str]:
+        """Leave out the sequences in which it is measured otherwise than in its first one; why, by sequence."""
+        first = self.sequences[0]
+        other = {sequence: form for sequence, form in self.forms.items() if form != self.forms[first]}
+        self.sequences = [sequence for sequence in self.sequences if sequence not in other]
+        before = _described_form(*self.forms[first])
+        return {
+            sequence: f"It is measured by {_described_form(*form)} there, by {before} in sequence {first}, so that the "
+            "numbers do not compare."
+            for sequence, form in other.items()
+        }
+
+
+def _described_form(by_derivative: bool, units: int) -> str:
+    return "its derivative" if by_derivative else f"a T for each of {units} heads or channels"
 
 
 Reader = Callable[[str, int], xr.Dataset]
