@@ -11,7 +11,7 @@ from torch import nn
 
 from statesize import capture
 from statesize.cli.shared.summary import layer_rows
-from statesize.errors import InputError, ModelError
+from statesize.errors import InputError, ModelError, StatesizeWarning
 from statesize.measurement.measurement import measure
 from statesize.measurement.settings import Settings
 from statesize.operators import Dense, Recurrence, SoftmaxAttention
