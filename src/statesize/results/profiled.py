@@ -101,7 +101,7 @@ class Profiled:
 
     @property
     def incomplete(self) -> dict[str, str]:
-        """The mixers that were measured in some of the sequences only, with the cause: their means are over these."""
+        """The mixers that were measured in some of the sequences only, with the cause; their means are over these."""
         return {name: cause for name, cause in self.tree.attrs["skipped"].items() if name in self.mixers}
 
     @property
