@@ -11,6 +11,7 @@ from oracles.attention_models import attention_model, token_ids
 from spellings.test_spellings import tiny_model
 from spellings.torch_layers import Flex
 from torch import Tensor, nn
+from transformers import MixtralConfig, MixtralForCausalLM
 
 from statesize.errors import InputError, ModelError
 from statesize.lab import zoo
@@ -90,6 +91,16 @@ def test_a_transformer_is_read_from_its_embeddings_to_its_last_norm() -> None:
     assert dense.run_difference < 1e-5
     assert ((lanczos.interval[:, 0] <= dense.entropy) & (dense.entropy <= lanczos.interval[:, 1])).all()
     assert all(torch.equal(part, before[name]) for name, part in model.state_dict().items())
+
+
+def test_experts_whose_fused_products_take_no_double_precision() -> None:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "head_dim": 4}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    model = MixtralForCausalLM(MixtralConfig(**sizes, **heads, num_local_experts=2, num_experts_per_tok=1)).eval()
+    found = network_ess(model, ids(8), 3, method="dense")
+    assert found.run_difference < 1e-5
+    assert bool((found.entropy > 1).all())
 
 
 def test_memory_that_does_not_suffice_is_said() -> None:

@@ -137,6 +137,15 @@ def test_other_queries_read_the_first_keys_as_if_there_were_no_more(window):
     assert float(SoftmaxAttention(query, key, 0.7, 2).asked(others, 6, 4).abs().max()) == 0
 
 
+def test_a_window_longer_than_the_text_hides_nothing_from_behind_it():
+    query, key, others = (torch.randn(length, 3, generator=torch.Generator().manual_seed(0)) for length in (6, 6, 2))
+    plain, windowed = (SoftmaxAttention(query, key, 1.0, window) for window in (None, 20))
+    assert torch.equal(windowed.dense(), plain.dense())
+    assert torch.equal(windowed.state_size(), plain.state_size())
+    # Twelve positions behind the first key, and behind all six of them.
+    assert torch.equal(windowed.asked(others, 12, 6), plain.asked(others, 12, 6))
+
+
 @pytest.mark.few(9)
 @pytest.mark.parametrize("window", [None, 4])
 @pytest.mark.parametrize("rows", [slice(0, 11), slice(3, 9), slice(10, 11)])

@@ -13,6 +13,7 @@ from oracles.tiny_families import tiny
 from report.visit import Visit, chromium, violations
 from scipy import stats
 from torch.nn import functional
+from transformers import Qwen3_5ForCausalLM, Qwen3_5TextConfig
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, rotate_half
 
 from statesize.errors import InputError, ModelError
@@ -320,13 +321,26 @@ def test_budgets_have_one_total():
     assert bool((at_curves(available, errors, 0.25) >= counts[:, 0]).all())
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def gated_attention():
+    """Qwen3.5 with two layers of attention, whose result a gate multiplies before the projection."""
+    torch.manual_seed(0)
+    config = Qwen3_5TextConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=CACHES, head_dim=8, layer_types=["full_attention"] * 2,
+    )  # fmt: skip
+    return Qwen3_5ForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "qwen3_5"])
 def test_curves_by_the_model_itself(family):
     """What the layer adds changes by as much as the curve says, where one cache alone is cut."""
-    model = attention_model(family, **({"sliding_window": 64} if family != "llama" else {}))
+    if family == "qwen3_5":
+        model = gated_attention()
+    else:
+        model = attention_model(family, **({"sliding_window": 64} if family != "llama" else {}))
     read, rest = read_prefix(model, IDS[:, :PREFIX]), IDS[:, PREFIX:]
     norms = norms_after(model, read)
-    assert len(norms) == (0 if family == "llama" else 2)
+    assert len(norms) == (2 if family == "gemma3_text" else 0)
     curves = error_curves(read, rest, "h2o", norms).view(2, CACHES, -1)
     assert curves[..., -1].tolist() == [[0, 0], [0, 0]]
     point = GRID.index(3 / 4)

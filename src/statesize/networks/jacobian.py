@@ -136,6 +136,9 @@ def copies(
                 if part.config._attn_implementation == "flex_attention":
                     # It has no derivatives of derivatives, and on a CPU none at all.
                     part.set_attn_implementation("eager")
+                if dtype is torch.float64 and hasattr(part, "set_experts_implementation"):
+                    # Fused products of experts take no float64.
+                    part.set_experts_implementation("eager")
             contexts.enter_context(eval_mode(copied))
             # Frames are taken in the dtype of the weights.
             return Span(_converted(original.of_model(copied, input_ids), dtype), start, end, like=unaltered)

@@ -78,7 +78,8 @@ class SoftmaxAttention(TensorOperator):
             soft_cap = None if soft_cap is None else require_real("soft_cap", soft_cap, above=0)
         self._describe(query, query.shape[-2], batch_shape)
         self.query, self.key, self.scale = query, key, scale
-        self.window = None if window is None else min(window, self.length)
+        # As it is, also where it is longer than the text: other queries may be asked from behind the text's end.
+        self.window = window
         self.key_bias, self.sink, self.soft_cap = key_bias, sink, soft_cap
         self._normaliser: Tensor | None = None
 

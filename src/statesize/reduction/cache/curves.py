@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.models.precision import ROUNDED, relative_difference
 from statesize.adapters.observation import in_this_thread
 from statesize.adapters.runs import eval_mode
 from statesize.io.steps import Steps
@@ -19,6 +20,8 @@ from statesize.reduction.cache.budgets import GRID, at_shares
 from statesize.reduction.cache.prefix import Following, Prefix, PrefixLayer, following_logits, read_prefix
 from statesize.reduction.cache.rules import Rule, kept_first
 
+# A mixed value of this share of its head's shows what it is multiplied by.
+_SHOWS = 1e-3
 # Names of the map behind attention in transformers.
 _PROJECTIONS = ("o_proj", "dense", "out_proj", "c_proj", "wo")
 
@@ -26,13 +29,21 @@ _PROJECTIONS = ("o_proj", "dense", "out_proj", "c_proj", "wo")
 def error_curves(prefix: Prefix, ids: Tensor, rule: Rule, norms: dict[str, nn.Module]) -> Tensor:
     """Squared error of what attention adds, as a share of ‖hidden‖², (caches, points) float64."""
     # On the tokens that follow, (1, C), behind the output projection and the norm after it; each cache is cut alone.
-    made: list[Tensor] = []
+    layers, entered = list[Following](), dict[nn.Module, Tensor]()
+    projections = {layer.name: _projection(prefix.model.get_submodule(layer.name)) for layer in prefix.layers}
 
-    def watch(seen: Following) -> None:
-        projection = _projection(seen.module, seen.value.shape[0] * seen.query.shape[1] * seen.value.shape[-1])
-        made.append(_layer_curves(seen, rule, projection, norms.get(seen.layer.name)))
+    def enter(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        entered[module] = args[0][0].float()
 
-    following_logits(prefix, ids, watch=watch, last=1)
+    with ExitStack() as stack:
+        for module in filter(None, projections.values()):
+            stack.callback(module.register_forward_pre_hook(in_this_thread(enter)).remove)
+        following_logits(prefix, ids, watch=layers.append, last=1)
+    with torch.no_grad():
+        made = [
+            _layer_curves(seen, rule, part, None if part is None else entered.get(part), norms.get(seen.layer.name))
+            for seen, part in zip(layers, (projections[seen.layer.name] for seen in layers), strict=True)
+        ]
     return torch.cat(made)
 
 
@@ -50,18 +61,22 @@ def curves_of_documents(
         yield read, curves
 
 
-def _layer_curves(seen: Following, rule: Rule, projection: Tensor, norm: nn.Module | None) -> Tensor:
-    """Curves of the caches of one layer, (K, points)."""
+def _layer_curves(
+    seen: Following, rule: Rule, projection: nn.Module | None, entered: Tensor | None, norm: nn.Module | None
+) -> Tensor:
+    """Curves of the caches of one layer, (K, points); `entered` is what the projection took, (C, H · d_v)."""
     layer, caches = seen.layer, len(seen.query)
     scores = (seen.query @ seen.key[:, None].mT * layer.scale).masked_fill_(~seen.seen, -torch.inf)
     weights = (scores - scores.amax(-1, keepdim=True)).exp_()
     values = seen.value[:, None]
     whole = weights @ values / weights.sum(-1, keepdim=True)  # (K, g, C, d_v)
+    gates = _gates(whole, entered)
     # K blocks of rows, one for the heads of each cache.
-    maps = projection.reshape(caches, -1, projection.shape[-1])
+    matrix = _matrix(projection, whole)
+    maps = matrix.reshape(caches, -1, matrix.shape[-1])
     rows = torch.ones(whole.shape[2], dtype=torch.float64, device=whole.device)
     if norm is not None:
-        added = (whole.transpose(1, 2).flatten(2) @ maps).sum(0)
+        added = ((whole * gates).transpose(1, 2).flatten(2) @ maps).sum(0)
         # The norm divides by what all heads add together, and weighs channels.
         rows = 1 / added.double().square().mean(-1)
         maps = maps * norm(torch.ones_like(added[:1]))
@@ -78,21 +93,42 @@ def _layer_curves(seen: Following, rule: Rule, projection: Tensor, norm: nn.Modu
         paid = weights.take_along_dim(added[:, None, None], -1)
         mixed = mixed + paid @ values.take_along_dim(added[:, None, :, None], -2)
         total = total + paid.sum(-1, keepdim=True)
-        lost = (mixed / total - whole).transpose(1, 2).flatten(2).double()
+        lost = ((mixed / total - whole) * gates).transpose(1, 2).flatten(2).double()
         curves[:, point] = (((lost @ gram) * lost).sum(-1) * rows).sum(-1).cpu()
     return curves / float(seen.hidden.double().square().sum())
 
 
-def _projection(module: nn.Module, width: int) -> Tensor:
-    """The matrix behind attention, (H · d_v, D); the identity where none is known."""
-    identity = torch.eye(width, device=next(module.parameters()).device, dtype=next(module.parameters()).dtype)
-    for name in _PROJECTIONS:
-        part: Any = getattr(module, name, None)
-        if type(part) is nn.Linear:
-            return part.weight.detach().mT.float()
-        if isinstance(part, nn.Module):
-            return (part(identity) - part(torch.zeros_like(identity[:1]))).float()
-    return identity.float()
+def _gates(whole: Tensor, entered: Tensor | None) -> Tensor:
+    """By what a gate or a norm multiplies the mixed values (K, g, C, d_v) before the projection; ones without any."""
+    if entered is None:
+        return torch.ones_like(whole)
+    caches, heads, count, _ = whole.shape
+    given = entered.reshape(count, caches, heads, -1).permute(1, 2, 0, 3)
+    if given.shape != whole.shape or relative_difference(given, whole) <= ROUNDED:
+        return torch.ones_like(whole)
+    # Where a value is about 0, nothing shows what it is multiplied by: as much as others of the head at most.
+    shows = whole.abs() > _SHOWS * whole.square().mean(-1, keepdim=True).sqrt()
+    gates = torch.where(shows, given / whole, 0.0)
+    most = gates.abs().amax(-1, keepdim=True)
+    return torch.where(shows, gates, (given / whole).nan_to_num(0.0).clamp(-most, most))
+
+
+def _projection(module: nn.Module) -> nn.Module | None:
+    """What stands behind attention; None where nothing is known."""
+    parts = (getattr(module, name, None) for name in _PROJECTIONS)
+    return next((part for part in parts if isinstance(part, nn.Module)), None)
+
+
+def _matrix(projection: nn.Module | None, whole: Tensor) -> Tensor:
+    """The projection of mixed values (K, g, C, d_v) as a matrix, (H · d_v, D); without one, the identity."""
+    if type(projection) is nn.Linear:
+        return projection.weight.detach().mT.float()
+    weight = None if projection is None else next(projection.parameters(), None)
+    identity = torch.eye(whole.shape[0] * whole.shape[1] * whole.shape[-1], device=whole.device)
+    if projection is None:
+        return identity
+    identity = identity if weight is None else identity.to(weight.dtype)
+    return (projection(identity) - projection(torch.zeros_like(identity[:1]))).float()
 
 
 def norms_after(model: nn.Module, prefix: Prefix) -> dict[str, nn.Module]:
