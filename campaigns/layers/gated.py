@@ -114,10 +114,10 @@ class GatedBlock(nn.Module):
             T = np.einsum("cn,cnij->cij", readout, T.reshape(len(readout), self.states, *T.shape[1:]))
         strength = 1 / (1 + np.exp(-applied(self.strength, of[self.write_of]))).T if self.write else np.ones(1)[:, None]
         gated = T * strength[:, None]
-        # Then T begins behind the convolution, and a note says so.
-        made_of_values = "values" in (self.decay_of, self.write_of if self.write else "", self.output)
-        if self.convolution == "linear" and not made_of_values:
-            return (np.repeat(gated, len(self.taps) // len(gated), 0) @ self._convolution(len(hidden)),)
+        if self.convolution == "linear" and "values" not in (self.decay_of, self.write_of if self.write else ""):
+            whole = np.repeat(gated, len(self.taps) // len(gated), 0) @ self._convolution(len(hidden))
+            # The gate behind it is of the values: T may begin behind the convolution, and a note says so.
+            return (whole, gated, T) if self.output == "values" else (whole,)
         return gated, T
 
     def _convolution(self, length: int) -> np.ndarray:

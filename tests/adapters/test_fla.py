@@ -278,3 +278,39 @@ def test_other_versions_are_told_the_supported_one(monkeypatch):
     monkeypatch.setattr(metadata, "version", lambda _: "0.7.2")
     with pytest.raises(ss.errors.ModelError, match=r"must be of version 0\.6 \(>=0\.6,<0\.7\), got 0\.7\.2"):
         ss.capture(model(Mixing()), TOKENS)
+
+
+OWN_CACHES = """
+import json, sys, torch
+sys.path.append("tests")
+from oracles.flash_attention import install_flash_attention
+install_flash_attention()
+from fla.models import ForgettingTransformerConfig, MLAConfig, TransformerConfig
+from transformers import AutoModelForCausalLM
+import statesize as ss
+from statesize.adapters.models.triton_interpreter import interpret_if_asked
+interpret_if_asked()
+sizes = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 1, "num_heads": 2, "fuse_norm": False}
+sizes |= {"fuse_cross_entropy": False, "fuse_swiglu": False}
+latent = {"q_lora_rank": 16, "kv_lora_rank": 8, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "qk_head_dim": 24}
+for config in (
+    MLAConfig(**sizes, **latent, v_head_dim=16),
+    TransformerConfig(**sizes, window_size=7),
+    ForgettingTransformerConfig(**sizes),
+):
+    model, ids = AutoModelForCausalLM.from_config(config).eval(), torch.arange(3, 23)[None]
+    (layer,) = ss.capture(model, ids)
+    with torch.no_grad():
+        kept = model(ids, use_cache=True).past_key_values[0]["attn_state"]
+    print(json.dumps([layer.multiplicity, layer.state_bytes, sum(tensor.nbytes for tensor in kept)]))
+"""
+
+
+def test_bytes_of_attention_are_those_of_its_own_cache():
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-O", "-c", OWN_CACHES]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    found = list(map(json.loads, done.stdout.splitlines()))
+    # The values of latent attention are 16 wide, and zeros beside them are for the kernel alone.
+    assert [multiplicity for multiplicity, _, _ in found] == [16, 16, 16]
+    assert [told for _, told, _ in found] == [own for _, _, own in found]

@@ -115,13 +115,13 @@ class OfThree(Streams):
 
 
 class ShortGate(Streams):
-    """A convolution, and behind it a gate that is mixed less far."""
+    """A convolution, weighed by one that reaches less far."""
 
     def mixed(self, values, gate, _):
         return (SLOW * (LAG < 8)).to(values) @ values * ((FAST * (LAG < 6)).to(values) @ gate)
 
     def t_of(self, values, gate, _):
-        return (SLOW * (LAG < 8)).expand(1, 1, -1, -1)
+        return torch.diag_embed((FAST * (LAG < 6) @ gate.mT).mT) @ (SLOW * (LAG < 8))
 
 
 class Activated(Streams):
@@ -197,7 +197,8 @@ BLOCKS = [
     # A gate behind the recurrence, made of what enters the layer or of what the convolution has mixed.
     {"states": 3, "convolution": "silu", "decay_of": "values", "output": "input"},
     {"states": 3, "convolution": "silu", "decay_of": "values", "output": "values"},
-    {"heads": 2, "convolution": "linear", "output": "values"},
+    {"heads": 2, "convolution": "silu", "output": "values"},
+    {"heads": 2, "convolution": "silu", "output": "values", "write": "inside"},
     {"convolution": "linear", "write": "first", "write_of": "values", "output": "values"},
     # What the last stage of the scan adds is less than rounding at one position.
     {"states": 3, "scan": "doubling", "decay_of": "values"},

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.fla.call import FlaCall
+from statesize.adapters.models.model_state import is_a
 from statesize.adapters.models.precision import BOUNDS, kernel_dtype, relative_difference, stored_dtype
 from statesize.adapters.observation import Observation, Units
 from statesize.adapters.replaced import first
@@ -29,12 +30,16 @@ def observed_attention(
     call: FlaCall, kind: str, maps: Callable[[FlaCall], Tensor], window: int | None = None
 ) -> Observation:
     """What a call mixed by T = maps(call), (S, H, L, L); each key-value head serves consecutive heads."""
-    values = call.arguments["v"].transpose(1, 2)
+    values, mixed = call.arguments["v"].transpose(1, 2), call.output.transpose(1, 2)
+    if is_a(call.module, ("MultiheadLatentAttention",), "fla"):
+        # For the kernel, zeros make its values as wide as its keys.
+        width = int(cast("Any", call.module).v_head_dim)
+        values, mixed = values[..., :width], mixed[..., :width]
     return observed_mixing(
         call.name,
         Mixing([lambda: maps(call)], (values.shape[0], call.heads, call.length, values.shape[2])),
         values,
-        call.output.transpose(1, 2),
+        mixed,
         module=call.module,
         seen=_seen(call, window),
         window=window,

@@ -130,12 +130,13 @@ def _distinct_numbers(stored: Tensor, alike: Sequence[int] | None = None) -> int
 
 
 def _cache_bound(module: nn.Module, other: float) -> float:
-    """How many positions the cache of a model of transformers holds for a module; `other` for other models."""
+    """How many positions the cache of a model holds for a module; `other` where only its window tells."""
     names = [kind.__module__ for kind in type(module).__mro__]
     file = next((name for name in names if name.startswith("transformers.models.")), None)
     index = getattr(module, "layer_idx", getattr(module, "layer_id", None))
     if file is None or index is None:
-        return other
+        # The cache of fla keeps the last position of a window too, which the next step pushes out.
+        return other + class_of(module).__module__.startswith("fla.")
     library: Any = sys.modules["transformers.cache_utils"]
     own = [kind for kind in vars(sys.modules[file]).values() if isinstance(kind, type) and kind.__module__ == file]
     config = getattr(module, "config", None)
@@ -191,6 +192,10 @@ def bytes_beside(module: nn.Module, length: int, counted: Collection[nn.Module] 
             beside += cast("Any", part).config.hidden_size * _element_size(part)
         if is_a(part, ("RWKV6Attention", "RWKV7Attention"), "fla"):
             beside += cast("Any", part).hidden_size * _element_size(part)
+        if is_a(part, ("ForgettingAttention",), "fla"):
+            # The logarithm of each head's gate at each position.
+            attention = cast("Any", part)
+            beside += min(length, attention.window_size or length) * attention.num_heads * torch.float32.itemsize
         if type(part).__name__.endswith("Indexer"):
             beside += length * _indexed_bytes(part)
     return beside

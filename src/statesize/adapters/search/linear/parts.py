@@ -146,7 +146,7 @@ def _found_mixes(runs: LoneRuns, plain: Tensor, name: str, position: int | None)
         # A tensor of which T is made as well is T's input only for those that read it later.
         # What a single operation reads was tried as what it is.
         readers = [place for places in search.base.readers for place in places if len(places) > 1]
-        search = LinearSearch(runs, name, position, (*cuts, *readers, OUTPUT))
+        search = LinearSearch(runs, name, position, (*first.answers, *readers, OUTPUT))
         found = search.all_mixes(search.cuts(), readers)
     # What is mixed at first enters all that follows, gates too: the last such tensor stands for what enters.
     for entry in sorted(stages, reverse=True) if all(mix.before for mix in found) else ():

@@ -16,7 +16,11 @@ from statesize.adapters.search.lone.runs import OUTPUT, Place, like, noise, reac
 def preferred(search: LinearSearch, found: list[Mix]) -> Mix:
     """The mixing with the fewest channels, then with the least before it or in its weights, then with the fewest T."""
     fewest, every = min(mix.channels.target.numel() for mix in found), found
-    found = _without_gates(search, [mix for mix in found if mix.channels.target.numel() == fewest])
+    found = [mix for mix in found if mix.channels.target.numel() == fewest]
+    # What has one channel for all, such as a gate of one head, is linear in any target behind a projection as well.
+    entering = {mix: len(set(mix.channels.source.flatten().tolist())) for mix in found}
+    targets = {mix.target for mix in found if entering[mix] == max(entering.values())}
+    found = _without_gates(search, [mix for mix in found if mix.target in targets])
     distances = {mix: weighed(search, mix, every) for mix in found}
     least = min(max(mix.before, distance) for mix, distance in distances.items())
 
@@ -50,7 +54,7 @@ def _settled(search: LinearSearch, targets: list[Place]) -> Place:
 
 
 def before_gate(search: LinearSearch, mix: Mix) -> Mix:
-    """In place of a target the same before its gate, where positions are mixed into the gate, and by less than T."""
+    """In place of a target the same before its gate, where positions are mixed into the gate, by far less than T."""
     held, end = search.base.tensors[mix.source], search.matrix(search.base, mix.target)
     places = [
         place
@@ -77,12 +81,21 @@ def before_gate(search: LinearSearch, mix: Mix) -> Mix:
         values = search.base.tensors[place]
         return search.reaches(search.run((OUTPUT,), {place: lambda _: values}, search.other_input))
 
-    places = [place for place in places if is_gated(place) and 0 < reached_around(place) < mix.reach]
+    places = [place for place in places if is_gated(place) and reached_around(place)]
     if not places:
         return mix
     place = _settled(search, places)
-    found = search.mixes([place], mix.source)
-    return replace(found[0], before=mix.before, behind=reached_around(place)) if found else mix
+    if 3 * (behind := reached_around(place)) > 2 * mix.reach:
+        # Such as the sum of the weights, by which they are divided, or sums of logarithms, which cancel in T.
+        return mix
+    # A gate makes each channel a T of its own; before it, other sources may have fewer.
+    every = search.all_mixes([place], search.sources())
+    every = [one for one in every if one.reach > max(one.before, behind, weighed(search, one, every))]
+    found = [preferred(search, every)] if every else list[Mix]()
+    for one in [*found, *search.mixes([place], mix.source)]:
+        if search.acting_around(one, mix.target) is None:
+            return replace(one, before=max(one.before, mix.before if one.source == mix.source else 0), behind=behind)
+    return mix
 
 
 def _without_stages(found: list[Mix], search: LinearSearch) -> list[Mix]:
@@ -195,7 +208,7 @@ def weighed(search: LinearSearch, mix: Mix, every: list[Mix]) -> int:
         if is_short and _weighed_from(search, mix, {}, entering) >= end:
             return end
     # Two sources of one target weigh each other where neither changes with the other.
-    others = [other for other in every if other.target == mix.target and other.source != mix.source]
+    others = [other for other in every if other.target <= mix.target and other.source != mix.source]
     followers = _followers(search, mix.source, others)
     others = [other for other in others if other not in followers and not _followers(search, other.source, [mix])]
     # What these are mixed from may cancel in T, as sums of logarithms do.

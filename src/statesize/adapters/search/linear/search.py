@@ -178,10 +178,12 @@ class LinearSearch:
         difference, scale = self.matrix(run, OUTPUT) - self.matrix(self.base, OUTPUT), self.scale(OUTPUT)
         return reached(difference, self.position, self.precision.rounding * scale)
 
-    def acting_around(self, mix: Mix) -> int | None:
+    def acting_around(self, mix: Mix, through: Place | None = None) -> int | None:
         """A position that acts on others beside T, or before or behind it where nothing was seen; None for none."""
-        axes = {place: self.answers[place].axis for place in (mix.source, mix.target, OUTPUT)}
-        held, plain = self.base.tensors[mix.target], self.base.tensors
+        # through: What all mixing goes through, if that is not the target, but lies behind a gate of it.
+        end = mix.target if through is None else through
+        axes = {place: self.answers[place].axis for place in (mix.source, mix.target, end, OUTPUT)}
+        held, plain = self.base.tensors[end], self.base.tensors
         nothing: dict[Place, Callable[[Tensor], Tensor]] = {mix.source: torch.zeros_like}
         zero = self.run((mix.target,), nothing).tensors
 
@@ -194,8 +196,8 @@ class LinearSearch:
                 return bool((difference.abs() > self.precision.rounding * self.scale(place)).any())
 
             try:
-                target = held if mix.behind else changed_at(held, axes[mix.target], changed)
-                run = self.run((OUTPUT, mix.source), {mix.target: lambda _: target}, change=other)
+                target = held if mix.behind else changed_at(held, axes[end], changed)
+                run = self.run((OUTPUT, mix.source), {end: lambda _: target}, change=other)
                 if differs(run, plain, OUTPUT) or (not mix.before and differs(run, plain, mix.source)):
                     return True
                 second = self.run((mix.target,), nothing, change=other)
