@@ -18,7 +18,7 @@ def preferred(search: LinearSearch, found: list[Mix]) -> Mix:
     fewest, every = min(mix.channels.target.numel() for mix in found), found
     found = [mix for mix in found if mix.channels.target.numel() == fewest]
     # What has one channel for all, such as a gate of one head, is linear in any target behind a projection as well.
-    entering = {mix: len(set(mix.channels.source.flatten().tolist())) for mix in found}
+    entering = {mix: int(mix.channels.source.flatten().bincount().count_nonzero()) for mix in found}
     targets = {mix.target for mix in found if entering[mix] == max(entering.values())}
     found = _without_gates(search, [mix for mix in found if mix.target in targets])
     distances = {mix: weighed(search, mix, every) for mix in found}
