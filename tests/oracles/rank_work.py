@@ -213,6 +213,8 @@ class Normed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.norm, self.attention = nn.BatchNorm1d(16), nn.MultiheadAttention(16, 2, batch_first=True)
+        # Behind it lies what takes more bytes than the odd number of these.
+        self.norm.register_buffer("mark", torch.ones(3, dtype=torch.uint8))
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         mask = torch.ones(hidden.shape[1], hidden.shape[1]).triu(1).bool()

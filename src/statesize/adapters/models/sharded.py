@@ -328,7 +328,8 @@ def _of_first_rank(buffers: Sequence[Tensor], team: Team) -> Generator[None]:
     try:
         with torch.no_grad():
             for buffer in buffers:
-                part = first[start : start + buffer.numel() * buffer.element_size()]
+                # A copy, because numbers must begin at a multiple of their size.
+                part = first[start : start + buffer.numel() * buffer.element_size()].clone()
                 buffer.copy_(part.view(buffer.dtype).view(buffer.shape))
                 start += len(part)
         yield

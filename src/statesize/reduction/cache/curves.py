@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.precision import ROUNDED, relative_difference
+from statesize.adapters.models.precision import MOST_ROUNDED, ROUNDED, relative_difference
 from statesize.adapters.observation import in_this_thread
 from statesize.adapters.runs import eval_mode
 from statesize.io.steps import Steps
@@ -33,7 +33,7 @@ def error_curves(prefix: Prefix, ids: Tensor, rule: Rule, norms: dict[str, nn.Mo
     projections = {layer.name: _projection(prefix.model.get_submodule(layer.name)) for layer in prefix.layers}
 
     def enter(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        entered[module] = args[0][0].float()
+        entered[module] = args[0][0]
 
     with ExitStack() as stack:
         for module in filter(None, projections.values()):
@@ -103,8 +103,9 @@ def _gates(whole: Tensor, entered: Tensor | None) -> Tensor:
     if entered is None:
         return torch.ones_like(whole)
     caches, heads, count, _ = whole.shape
-    given = entered.reshape(count, caches, heads, -1).permute(1, 2, 0, 3)
-    if given.shape != whole.shape or relative_difference(given, whole) <= ROUNDED:
+    given = entered.float().reshape(count, caches, heads, -1).permute(1, 2, 0, 3)
+    rounded = ROUNDED if entered.dtype.itemsize >= torch.float32.itemsize else MOST_ROUNDED
+    if given.shape != whole.shape or relative_difference(given, whole) <= rounded:
         return torch.ones_like(whole)
     # Where a value is about 0, nothing shows what it is multiplied by: as much as others of the head at most.
     shows = whole.abs() > _SHOWS * whole.square().mean(-1, keepdim=True).sqrt()
@@ -123,10 +124,10 @@ def _matrix(projection: nn.Module | None, whole: Tensor) -> Tensor:
     """The projection of mixed values (K, g, C, d_v) as a matrix, (H · d_v, D); without one, the identity."""
     if type(projection) is nn.Linear:
         return projection.weight.detach().mT.float()
-    weight = None if projection is None else next(projection.parameters(), None)
     identity = torch.eye(whole.shape[0] * whole.shape[1] * whole.shape[-1], device=whole.device)
     if projection is None:
         return identity
+    weight = next(projection.parameters(), None)
     identity = identity if weight is None else identity.to(weight.dtype)
     return (projection(identity) - projection(torch.zeros_like(identity[:1]))).float()
 
