@@ -182,13 +182,7 @@ def _adds_own(search: LinearSearch, mix: Mix, later: int) -> bool:
 
 def _followers(search: LinearSearch, source: Place, others: list[Mix]) -> list[Mix]:
     """Those whose sources change with one that lies before them."""
-    if not others:
-        return []
-    held = search.base.tensors[source]
-    changed = changed_at(held, search.answers[source].axis, search.position)
-    places = [mix.source for mix in others]
-    run = search.run(places, {source: lambda _: changed})
-    return [mix for mix in others if not torch.equal(run.tensors[mix.source], search.base.tensors[mix.source])]
+    return [mix for mix in others if mix.source in search.changed_by(source)] if others else []
 
 
 def weighed(search: LinearSearch, mix: Mix, every: list[Mix]) -> int:
@@ -208,7 +202,8 @@ def weighed(search: LinearSearch, mix: Mix, every: list[Mix]) -> int:
         if is_short and _weighed_from(search, mix, {}, entering) >= end:
             return end
     # Two sources of one target weigh each other where neither changes with the other.
-    others = [other for other in every if other.target <= mix.target and other.source != mix.source]
+    earlier_ones = (other for other in every if other.target <= mix.target and other.source != mix.source)
+    others = list({other.source: other for other in earlier_ones}.values())
     followers = _followers(search, mix.source, others)
     others = [other for other in others if other not in followers and not _followers(search, other.source, [mix])]
     # What these are mixed from may cancel in T, as sums of logarithms do.

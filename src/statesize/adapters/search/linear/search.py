@@ -92,6 +92,7 @@ class LinearSearch:
         with suppress(OtherOperationsError):
             self._leave_out_mingled(keep)
         self.partial: set[Place] = set()  # sources beside which more is mixed
+        self._changed_by: dict[Place, set[Place]] = {}
         self.stages: dict[Place, int] = {}  # mixed tensors through which all goes, and how far it is mixed once more
 
     def _leave_out_mingled(self, keep: Collection[Place] | None) -> None:
@@ -155,6 +156,17 @@ class LinearSearch:
     def sources(self) -> list[Place]:
         """Tensors that T may act on: all, or those of the part that `mixes` names."""
         return [place for place in self.answers if self.runs.mixes is None or place in self.base.named]
+
+    def changed_by(self, source: Place) -> set[Place]:
+        """The tensors that change with one of them."""
+        if source not in self._changed_by:
+            changed = changed_at(self.base.tensors[source], self.answers[source].axis, self.position)
+            run = self.run([*self.answers], {source: lambda _: changed})
+            plain = self.base.tensors
+            self._changed_by[source] = {
+                place for place in self.answers if not torch.equal(run.tensors[place], plain[place])
+            }
+        return self._changed_by[source]
 
     def cuts(self) -> list[Place]:
         """Tensors through which all mixing goes, and behind which there is none, in order."""
