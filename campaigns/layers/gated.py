@@ -29,14 +29,15 @@ class GatedBlock(nn.Module):
         write_of: str = "input",
         output: str = "",
         scan: str = "loop",
+        bias: float = 2.0,
     ) -> None:
         # heads: Heads with keys, run as a loop; 0 for single channels, of so many states.
         # convolution: "linear" or "silu", of the values; write: "first" or "inside" the loop; scan: or "doubling".
-        # decay_of, write_of, output: "input" or "values" make the gate.
+        # decay_of, write_of, output: "input" or "values" make the gate; bias: of the decays, before a sigmoid.
         super().__init__()
         self.heads, self.states = heads, width // heads if heads else states
         self.convolution, self.decay_of, self.write, self.write_of = convolution, decay_of, write, write_of
-        self.output, self.scan = output, scan
+        self.output, self.scan, self.bias = output, scan, bias
         gates = self.heads or width
         self.value, self.gate, self.leave = (nn.Linear(width, width) for _ in range(3))
         self.decay = nn.Linear(width, gates * (1 if self.heads else self.states))
@@ -55,7 +56,7 @@ class GatedBlock(nn.Module):
         """The gated recurrence, (S, L, width) to (S, L, width)."""
         values = self._values(hidden)
         of = {"input": hidden, "values": values}
-        decay = (self.decay(of[self.decay_of]) + 2).sigmoid()
+        decay = (self.decay(of[self.decay_of]) + self.bias).sigmoid()
         strength = self.strength(of[self.write_of]).sigmoid() if self.write else None
         mixed = (
             self._by_heads(hidden, values, decay, strength)
@@ -103,7 +104,7 @@ class GatedBlock(nn.Module):
         if self.convolution == "silu":
             values = values / (1 + np.exp(-values))
         of = {"input": hidden, "values": values}
-        decay = 1 / (1 + np.exp(-applied(self.decay, of[self.decay_of]) - 2))
+        decay = 1 / (1 + np.exp(-applied(self.decay, of[self.decay_of]) - self.bias))
         sums = np.log(decay).cumsum(0).T
         T = np.tril(np.exp(np.minimum(sums[:, :, None] - sums[:, None], 0)))
         if self.heads:
@@ -141,4 +142,5 @@ def drawn_block(chance: Random, width: int, length: int) -> GatedBlock:
         write_of=chance.choice(("input", "values")),
         output=chance.choice(("", "input", "values")),
         scan="loop" if heads else chance.choice(("loop", "doubling")),
+        bias=chance.choice((0.0, 2.0)),
     )

@@ -201,7 +201,7 @@ BLOCKS = [
     {"heads": 2, "convolution": "silu", "output": "values", "write": "inside"},
     {"convolution": "linear", "write": "first", "write_of": "values", "output": "values"},
     # What the last stage of the scan adds is less than rounding at one position.
-    {"states": 3, "scan": "doubling", "decay_of": "values"},
+    {"scan": "doubling", "bias": 0.0},
 ]
 
 
