@@ -176,7 +176,7 @@ REFUSED = [
     ),
     (
         "profile gla --output one.txt/result",
-        "must lie in a folder that is there, got one.txt/result. Make one.txt, or give another.",
+        "must lie in a folder that is there, got one.txt/result. Move one.txt, a file, or give another.",
     ),
     (
         "compress gla --output small --frontier none/page.html",

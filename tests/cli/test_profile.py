@@ -164,7 +164,7 @@ def test_empty_text(checkpoint, text, here, capsys, content):
         ("--output", "file", "is a file"),
         ("--output", "missing/result", "Make missing, or"),
         ("--html", "folder", "is a folder"),
-        ("--html", "file/page.html", "Make file, or"),
+        ("--html", "file/page.html", "Move file, a file, or"),
     ],
 )
 def test_bad_places_are_refused_before_the_work(checkpoint, text, here, capsys, option, place, message):
