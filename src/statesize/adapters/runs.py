@@ -300,10 +300,11 @@ class _Before:
             # What a forward writes into weights stays, and with it the flag that says so: RWKV divides them once.
             written = any(weight._version != version for weight, version in self.versions)
             for (module, training, held, attributes), hooks in zip(self.modules, self.hooks, strict=True):
-                flags = {name: now for name, now in _attributes(module).items() if written and isinstance(now, bool)}
-                for name in _attributes(module).keys() - attributes.keys() - flags.keys():
+                now = _attributes(module)
+                kept = {name: flag for name, flag in now.items() if isinstance(flag, bool)} if written else {}
+                for name in now.keys() - attributes.keys() - kept.keys():
                     delattr(module, name)
-                vars(module).update(attributes | flags)
+                vars(module).update(attributes | kept)
                 for name, tensors in held.items():
                     for new in vars(module)[name].keys() - tensors.keys():
                         del vars(module)[name][new]

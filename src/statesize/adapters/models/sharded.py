@@ -305,7 +305,7 @@ def together(model: nn.Module, *facts: object, replicas: Replicas | None = None)
 
 def _sampled(tensor: Tensor) -> tuple[int, Tensor]:
     """What tells a tensor from others of its shape at little cost: the sum of its bytes, and some of them in order."""
-    content = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    content = _bytes(tensor)
     return int(content.sum()), content[:: max(1, len(content) // _SAMPLED)]
 
 
@@ -323,7 +323,7 @@ def _configurations(model: nn.Module) -> list[str]:
 def _of_first_rank(buffers: Sequence[Tensor], team: Team) -> Generator[None]:
     """Let all ranks have the buffers of the first one, which count in DDP: it sends them at its next forward pass."""
     own = [buffer.detach().clone() for buffer in buffers]
-    content = b"".join(one.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for one in own)
+    content = b"".join(_bytes(one).cpu().numpy().tobytes() for one in own)
     first, start = torch.frombuffer(bytearray(team.all(content)[0]), dtype=torch.uint8), 0
     try:
         with torch.no_grad():
@@ -348,10 +348,14 @@ def _digest(value: object) -> str:
     digest = hashlib.sha256()
     for leaf in cast("list[object]", tree_leaves(value)):
         if isinstance(leaf, Tensor):
-            digest.update(leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            digest.update(_bytes(leaf).cpu().numpy().data)
         else:
             digest.update(repr(leaf).encode())
     return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
 
 
 def _nothing(*_: object) -> None:

@@ -40,8 +40,8 @@ def find_mix(runs: LoneRuns, name: str) -> Mix | None:
     # All mixing must go through one tensor, the target; the target must be linear in another one, the source, with all
     # else held, each of its channels in one of the source's, and nothing else that enters it may be mixed. A mixing
     # before or behind, or of what weighs the source, must reach less far than T. Several such pairs: one with nothing
-    # behind, then the one with the fewest channels, then with the least before, with the fewest T, with the least that
-    # is mixed in the weights, then the first target and source.
+    # behind, then the one with the fewest channels, then with the least before it or mixed in its weights, with the
+    # fewest T, then the first target and source. A gate behind the target through which less is mixed is left out.
     if not mixes_positions(runs, name):
         return None
     if runs.length < _FEWEST:

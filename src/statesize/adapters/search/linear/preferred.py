@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -58,10 +58,8 @@ def before_gate(search: LinearSearch, mix: Mix) -> Mix:
     held, end = search.base.tensors[mix.source], search.matrix(search.base, mix.target)
     places = [
         place
-        for place, answer in sorted(search.answers.items())
-        if mix.source < place < mix.target
-        and answer.last > search.position <= answer.first
-        and search.matrix(search.base, place).shape == end.shape
+        for place in sorted(search.mixed())
+        if mix.source < place < mix.target and search.matrix(search.base, place).shape == end.shape
     ]
     if not places:
         return mix
@@ -81,11 +79,11 @@ def before_gate(search: LinearSearch, mix: Mix) -> Mix:
         values = search.base.tensors[place]
         return search.reaches(search.run((OUTPUT,), {place: lambda _: values}, search.other_input))
 
-    places = [place for place in places if is_gated(place) and reached_around(place)]
-    if not places:
+    around = {place: reach for place in places if is_gated(place) and (reach := reached_around(place))}
+    if not around:
         return mix
-    place = _settled(search, places)
-    if 3 * (behind := reached_around(place)) > 2 * mix.reach:
+    place = _settled(search, [*around])
+    if 3 * (behind := around[place]) > 2 * mix.reach:
         # Such as the sum of the weights, by which they are divided, or sums of logarithms, which cancel in T.
         return mix
     # A gate makes each channel a T of its own; before it, other sources may have fewer.
@@ -187,19 +185,14 @@ def _followers(search: LinearSearch, source: Place, others: list[Mix]) -> list[M
 
 def weighed(search: LinearSearch, mix: Mix, every: list[Mix]) -> int:
     """How far numbers of other positions reach into the weights of a source, beside those that T is made of."""
-    earlier = slice(0, search.position + 1)
-
-    def entering(tensor: Tensor) -> Tensor:
-        return changed_input(tensor, search.runs.length, earlier)
-
     # What is mixed farther than T of any earlier position reaches is no norm of T.
     end, held = search.runs.length - 1 - search.position, search.base.tensors[mix.source]
     if mix.reach < end:
-        changed = changed_at(held, mix.source_axis, earlier)
+        changed = changed_at(held, mix.source_axis, slice(0, search.position + 1))
         later = search.matrix(search.run((mix.target,), {mix.source: lambda _: changed}), mix.target)
         difference = (later - search.matrix(search.base, mix.target))[search.position :]
         is_short = reached(difference, 0, search.precision.rounding * search.scale(mix.target)) < end
-        if is_short and _weighed_from(search, mix, {}, entering) >= end:
+        if is_short and _weighed_from(search, mix) >= end:
             return end
     # Two sources of one target weigh each other where neither changes with the other.
     earlier_ones = (other for other in every if other.target <= mix.target and other.source != mix.source)
@@ -208,22 +201,23 @@ def weighed(search: LinearSearch, mix: Mix, every: list[Mix]) -> int:
     others = [other for other in others if other not in followers and not _followers(search, other.source, [mix])]
     # What these are mixed from may cancel in T, as sums of logarithms do.
     before = max((other.before for other in others), default=0)
-    farthest = min(before, _weighed_from(search, mix, {}, entering)) if before else 0
-    for other in others:
-        if not other.before:
-            values = changed_at(search.base.tensors[other.source], other.source_axis, earlier)
-            farthest = max(farthest, _weighed_from(search, mix, {other.source: lambda _, values=values: values}, None))
-    return farthest
+    farthest = min(before, _weighed_from(search, mix)) if before else 0
+    return max([farthest, *(_weighed_from(search, mix, other) for other in others if not other.before)])
 
 
-def _weighed_from(
-    search: LinearSearch,
-    mix: Mix,
-    replacing: Mapping[Place, Callable[[Tensor], Tensor]],
-    change: Callable[[Tensor], Tensor] | None,
-) -> int:
-    """From how far back other numbers reach into what T makes of later positions alone."""
-    numbers = noise(search.matrix(search.base, mix.source), 4)
+def _weighed_from(search: LinearSearch, mix: Mix, other: Mix | None = None) -> int:
+    """From how far back other numbers, in another source or all that enters, reach into T of later positions alone."""
+    key = mix.source, mix.target, None if other is None else other.source
+    if key in search.weighed:
+        return search.weighed[key]
+    numbers, earlier = noise(search.matrix(search.base, mix.source), 4), slice(0, search.position + 1)
+    replacing = dict[Place, Callable[[Tensor], Tensor]]()
+    if other is not None:
+        values = changed_at(search.base.tensors[other.source], other.source_axis, earlier)
+        replacing[other.source] = lambda _: values
+
+    def change(tensor: Tensor) -> Tensor:
+        return changed_input(tensor, search.runs.length, earlier)
 
     def differs(distance: int) -> bool:
         # Positions that lie farther than so many behind those that change.
@@ -234,7 +228,8 @@ def _weighed_from(
             return like(later, now, mix.source_axis)
 
         one = search.matrix(search.run((mix.target,), {mix.source: entering}), mix.target)
-        two = search.matrix(search.run((mix.target,), {**replacing, mix.source: entering}, change), mix.target)
+        changed = search.run((mix.target,), {**replacing, mix.source: entering}, None if replacing else change)
+        two = search.matrix(changed, mix.target)
         return bool(((one - two).abs() > search.precision.rounding * one.abs().max()).any())
 
     # Twice as far each time, and then between the last two.
@@ -244,4 +239,5 @@ def _weighed_from(
     while least < most:
         middle = (least + most) // 2
         least, most = (middle + 1, most) if differs(middle) else (least, middle)
+    search.weighed[key] = most
     return most

@@ -93,6 +93,7 @@ class LinearSearch:
             self._leave_out_mingled(keep)
         self.partial: set[Place] = set()  # sources beside which more is mixed
         self._changed_by: dict[Place, set[Place]] = {}
+        self.weighed: dict[tuple[Place, Place, Place | None], int] = {}  # how far one reaches into what T makes
         self.stages: dict[Place, int] = {}  # mixed tensors through which all goes, and how far it is mixed once more
 
     def _leave_out_mingled(self, keep: Collection[Place] | None) -> None:
@@ -168,11 +169,14 @@ class LinearSearch:
             }
         return self._changed_by[source]
 
+    def mixed(self) -> list[Place]:
+        """Tensors into which the position is mixed at later ones, and at no earlier one."""
+        # What is delayed answers at a single position, a later one.
+        return [place for place, answer in self.answers.items() if answer.last > self.position <= answer.first]
+
     def cuts(self) -> list[Place]:
         """Tensors through which all mixing goes, and behind which there is none, in order."""
-        # What is delayed answers at a single position, a later one.
-        mixed = [place for place, answer in self.answers.items() if answer.last > self.position <= answer.first]
-        return [place for place in mixed if place == OUTPUT or (place.number >= 0 and self._is_cut(place))]
+        return [place for place in self.mixed() if place == OUTPUT or (place.number >= 0 and self._is_cut(place))]
 
     def _is_cut(self, place: Place) -> bool:
         held = self.base.tensors[place]
