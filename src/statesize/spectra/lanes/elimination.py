@@ -274,14 +274,6 @@ def subtract_products(
 
 
 @compile_lanes
-def _store_four(target: Array, t: int, first: Any, second: Any, third: Any, fourth: Any) -> None:
-    store(target, t, first)
-    store(target, t + 1, second)
-    store(target, t + 2, third)
-    store(target, t + 3, fourth)
-
-
-@compile_lanes
 def _eliminate_small(
     here: Array, there: Array, panel: Array, pivots: Array, r: int, node: int, h: int, b: int, child: int
 ) -> Any:

@@ -127,7 +127,8 @@ def _climb(
             for m in range(_TOGETHER):
                 vectors[m] = number(0)
             for m in range(len(cuts)):
-                vectors[m, : cuts[m]] = start[: cuts[m]]
+                for j in range(cuts[m]):
+                    vectors[m, j] = start[j]
             column, end = reach[e, begin, 0], reach[e, begin + len(cuts) - 1, 1]
             for _ in range(steps):
                 _products(strict[e], cuts, rows // length, column, end, vectors, backs, norms, lengths)
@@ -154,7 +155,8 @@ def _climb(
                         vector[j] = max(back[j] / largest, least) if largest > 0 else number(1)
                 if is_close:
                     break
-            start[: cuts[-1]] = vectors[len(cuts) - 1, : cuts[-1]]
+            for j in range(cuts[-1]):
+                start[j] = vectors[len(cuts) - 1, j]
 
 
 @_compile()

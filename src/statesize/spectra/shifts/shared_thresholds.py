@@ -45,7 +45,8 @@ _NUMBERS = 2**21
 # Bounds on σ_1 that are wider than this share of what may be left open come closer, and are left where they barely do.
 _WIDE, _STUCK = 0.5, 0.9
 
-_compile = cast("Any", numba).njit(nogil=True, error_model="numpy")
+# Made a part of their callers first, as numba compiles what is called by itself and once more in each of these.
+_compile = cast("Any", numba).njit(nogil=True, error_model="numpy", inline="always")
 _compile_entry = cast("Any", numba).njit(cache=True, nogil=True, error_model="numpy")
 
 
@@ -188,7 +189,8 @@ def _next_shifts(
             wide[j] = False
         at, m = _least_bounded(bounds, n, logs), 0
         if at >= 0:
-            spans[0], m = (logs[0, at] + logs[1, at]) / 2, 1
+            spans[0, 0] = spans[0, 1] = (logs[0, at] + logs[1, at]) / 2
+            m = 1
         else:
             bounds.rounds[n] += 1
             for r in range(R):
@@ -203,17 +205,40 @@ def _next_shifts(
                         spans[m, 1] = logs[0, j] + (quarter / 4 + 1 / 8) * width
                         m += 1
         # As few thresholds as have one in each span: as many spans as meet the one that ends first share its middle.
-        order, k = np.argsort(spans[:m, 1]), 0
+        _sort_by_ends(spans, m)
+        k = 0
         while k < m:
-            low, high = spans[order[k]]
-            while k < m and spans[order[k], 0] <= high:
-                low = max(low, spans[order[k], 0])
+            low, high = spans[k, 0], spans[k, 1]
+            while k < m and spans[k, 0] <= high:
+                low = max(low, spans[k, 0])
                 k += 1
             if count == len(group):
-                group, shift = np.concatenate((group, group)), np.concatenate((shift, shift))
+                group, shift = _with_room(group, count), _with_room(shift, count)
             group[count], shift[count] = n, math.exp((low + high) / 2)
             count += 1
     return open_[:left], group[:count], shift[:count]
+
+
+@_compile
+def _sort_by_ends(spans: Array, count: int) -> None:
+    # Shell's sort, as numba takes a second to compile its own. Those that end alike in the order of their starts.
+    gap = count // 2
+    while gap > 0:
+        for k in range(gap, count):
+            start, end, at = spans[k, 0], spans[k, 1], k - gap
+            while at >= 0 and (spans[at, 1] > end or (spans[at, 1] == end and spans[at, 0] > start)):
+                spans[at + gap, 0], spans[at + gap, 1] = spans[at, 0], spans[at, 1]
+                at -= gap
+            spans[at + gap, 0], spans[at + gap, 1] = start, end
+        gap //= 2
+
+
+@_compile
+def _with_room(values: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
+    larger = np.empty(2 * count, values.dtype)
+    for k in range(count):
+        larger[k] = values[k]
+    return larger
 
 
 @_compile
@@ -300,7 +325,7 @@ def _next_of_ratio(
     # Right below the smallest threshold that has none below it, and right above the largest.
     for end in (least, largest):
         if abs(end) < np.inf:
-            spans[m] = end
+            spans[m, 0] = spans[m, 1] = end
             m += 1
     return m
 

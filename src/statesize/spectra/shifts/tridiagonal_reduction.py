@@ -59,16 +59,17 @@ def add_chunk(
     high = left + b if past else reach - rows * half
     own, size, core, p = (left, b, low, left - low) if past else (low, rows, low + rows, high - low - rows)
     count, width = rows if past else b, p + rows + b
+    # Entry by entry: numba compiles each assignment to a slice, with its errors, for a second.
     joining, minus = np.empty((count, n)), np.empty(count * n)
     whole, work = np.empty((p if needed else 0, width)), np.empty((3 * _PANEL + 3) * width)
     for e in range(len(strict)):
         for i in range(rows):
-            inside[e, k, i] = strict[e, top + i, left : left + b]
-        if past:
-            joining[:, low:high] = strict[e, top : top + rows, low:high]
-        else:
-            joining[:, low:high] = strict[e, top : top + high - low, left : left + b].T
-        minus[:] = -joining.ravel()
+            for j in range(b):
+                inside[e, k, i, j] = strict[e, top + i, left + j]
+        for i in range(count):
+            for j in range(low, high):
+                joining[i, j] = strict[e, top + i, j] if past else strict[e, top + j - low, left + i]
+                minus[i * n + j] = -joining[i, j]
         for i in range(size):
             for j in range(i, size):
                 grams[e, k, i, j] = grams[e, k, j, i] = gram[e, own + i, own + j]
@@ -76,16 +77,17 @@ def add_chunk(
             energy[e, k] += gram[e, i, i]
         if needed:
             for i in range(p):
-                at = i // LANES * LANES
-                whole[i, at:p] = gram[e, core + i, core + at : core + p]
-                if past:
-                    whole[i, p : p + rows] = joining[:, core + i]
-                    whole[i, p + rows :] = gram[e, core + i, own : own + b]
-                else:
-                    whole[i, p : p + rows], whole[i, p + rows :] = gram[e, own:core, core + i], joining[:, core + i]
+                for j in range(i // LANES * LANES, p):
+                    whole[i, j] = gram[e, core + i, core + j]
+                for j in range(rows):
+                    whole[i, p + j] = joining[j, core + i] if past else gram[e, own + j, core + i]
+                for j in range(b):
+                    whole[i, p + rows + j] = gram[e, core + i, own + j] if past else joining[j, core + i]
             part = slice(first, first + p)
             _tridiagonalise(whole.ravel(), diagonal[e, part], beside[e, part], width, work)
-            borders[e, part] = whole[:, p:]
+            for i in range(p):
+                for j in range(p, width):
+                    borders[e, first + i, j - p] = whole[i, j]
         plus, flat, squares = joining.ravel(), gram[e].ravel(), _splat(0.0)
         for i in range(low, high, 4):
             for u in range(i // LANES, high // LANES):
