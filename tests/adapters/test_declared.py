@@ -8,10 +8,11 @@ from torch import nn
 
 import statesize as ss
 from statesize import capture
+from statesize.adapters.check import Checked
 from statesize.adapters.search.linear.search import LinearSearch
 from statesize.adapters.search.lone.other_inputs import earlier_halves
 from statesize.adapters.search.lone.runs import DOUBLE, LoneRuns
-from statesize.errors import InputError, ModelError
+from statesize.errors import InputError, ModelError, StatesizeWarning
 
 HEADS, SIZE, WIDTH, LENGTH = 2, 4, 8, 12
 
@@ -215,6 +216,40 @@ def test_a_multiplicity_that_no_layer_declares_is_the_same_whatever_is_compared(
     model = model_of(Layer)
     found = [next(capture(model, ids(), checks=checks)).multiplicity for checks in (first, "none", "read", "all")]
     assert found == [SIZE] * 4
+
+
+@pytest.fixture
+def too_long(monkeypatch):
+    """A limit that T of the text exceeds, and T of its first half does not."""
+    monkeypatch.setattr("statesize.adapters.search.linear.declared._LARGEST", 2 * HEADS * (LENGTH // 2 + 1) ** 2 - 1)
+
+
+def test_a_large_operator_is_compared_over_the_beginning_of_the_text(too_long):
+    model = model_of(Layer)
+    (item,) = capture(model, ids())
+    assert item.multiplicity == SIZE
+    assert f"too large, and was compared over the first {LENGTH // 2} tokens" in item.note
+    with pytest.raises(ModelError, match="must be what the layer computes"):
+        next(capture(model_of(WrongDecay), ids()))
+
+
+def test_a_multiplicity_once_known_stays_where_it_cannot_be_told(monkeypatch):
+    model = model_of(Layer)
+    assert next(capture(model, ids())).multiplicity == SIZE
+    unknown = Checked(reason="nothing is known")
+    monkeypatch.setattr("statesize.adapters.search.linear.declared.check_declared", lambda *given: unknown)
+    assert next(capture(model, ids())).multiplicity == SIZE
+
+
+def test_texts_in_which_other_channels_share_an_operator_are_left_out(monkeypatch):
+    model = model_of(Layer)
+    monkeypatch.setattr(
+        "statesize.adapters.search.linear.declared.most_compared",
+        lambda operator: operator.length if operator.length > LENGTH // 2 else 1,
+    )
+    with pytest.warns(StatesizeWarning, match=f"2 heads of {SIZE} channels there, by a T for each of 2 channels in"):
+        result = ss.profile(model, [ids()[0, : LENGTH // 2], ids()[1]])
+    assert list(result.incomplete) == ["1"]
 
 
 @pytest.mark.parametrize(("layer", "where"), [(ShiftedBehind, "behind"), (ShiftedBefore, "before")])

@@ -186,6 +186,6 @@ def test_a_mean_is_never_of_t_and_of_a_derivative(texts):
     same = [text for text in texts if text[0] % 2 == texts[0][0] % 2]
     expected = profile(model, same)
     assert found.summary()["average_entropy"][1] == expected.summary()["average_entropy"][1]
-    by = ("its derivative", "a T for each of 1 heads or channels")
+    by = ("its derivative", "a T for each of 1 heads of 8 channels")
     there, first = by if texts[0] is LONG else by[::-1]
     assert f"It is measured by {there} there, by {first} in sequence 0" in found.incomplete["layers.1"]

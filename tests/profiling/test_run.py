@@ -145,6 +145,18 @@ def test_what_positions_leave_out_has_an_interval_also_over_texts_of_several_len
     assert profile(model, [LONG, SHORT[:2]]).summary_rows()[0]["average_entropy_error"] == 0
 
 
+@pytest.mark.parametrize("chosen", [{"positions": 12}, {"settings": Settings(stride=8)}])
+def test_texts_weigh_by_their_length_where_only_some_positions_are_measured(model, chosen):
+    texts = [LONG * 12, SHORT, SHORT, SHORT]
+    (every,), (some,) = (profile(model, texts, layers="second", **how).summary_rows() for how in ({}, chosen))
+    for name in ("average_entropy", "total_entropy", "average_relative_count", "norm"):
+        assert some[name] == pytest.approx(every[name], rel=0.05)
+    # Listed positions are what is asked for: each counts alike.
+    listed = profile(model, texts, layers="second", positions=[1, 2]).mixer("second")["entropy"].values[:, :, 1:]
+    row = profile(model, texts, layers="second", positions=[1, 2]).summary_rows()[0]
+    assert row["average_entropy"] == pytest.approx(float(listed.mean()))
+
+
 @pytest.mark.parametrize("chosen", [{"positions": [2]}, {"positions": 3}, {"settings": Settings(stride=5)}])
 def test_tss_is_that_of_the_text_wherever_it_is_cut(model, chosen):
     every, some = (profile(model, [LONG, SHORT], **options).summary_rows() for options in ({}, chosen))
@@ -379,7 +391,7 @@ def test_norms_and_bounds_beyond_float32(model, scale):
 def test_a_sequence_with_another_number_of_heads_is_left_out(model):
     heads = iter([2, 2, 3, 3])  # T is asked for twice: in float64 and in float32
     model.second = Fixed(lambda hidden: Dense(torch.ones(1, next(heads), 14, 14).tril()))
-    with pytest.warns(StatesizeWarning, match="It is measured by a T for each of 3 heads or channels there"):
+    with pytest.warns(StatesizeWarning, match="It is measured by a T for each of 3 heads of . channels there"):
         found = profile(model, [LONG, LONG])
     assert found.mixer("second")["entropy"].notnull().values[:, :, 1:].any((1, 2)).tolist() == [True, False]
 

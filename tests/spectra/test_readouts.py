@@ -7,8 +7,10 @@ import pytest
 import torch
 
 import statesize as ss
+from statesize.errors import InputError
 from statesize.measurement.measurement import Measurement
-from statesize.operators import Dense, Operator, Recurrence, Shared, SoftmaxAttention
+from statesize.operators import BlockDense, Dense, Operator, Recurrence, Shared, SoftmaxAttention, StateSpace
+from statesize.operators.stepped import Stepped
 from statesize.spectra.cut import make_cut
 from statesize.spectra.dispatch import with_readouts
 from statesize.spectra.exact.dense import DenseEngine
@@ -112,3 +114,31 @@ def test_windows_of_readouts_of_one_state() -> None:
         sigma = torch.linalg.svdvals(stack[r * i : r * (i + 2), i - 5 : i])
         kept = min(len(sigma), found.values.shape[-1])
         torch.testing.assert_close(found.values[place, :kept], sigma[:kept], rtol=0, atol=1e-12)
+
+
+def test_state_spaces_of_other_states_count_each_and_those_of_one_state_count_once():
+    g = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    A, B, C = normal(2, 2, 2) / 2, normal(2, 2, 1), normal(2, 1, 2)
+    apart = Shared(StateSpace(A, B, C, length=20))
+    together = Shared(StateSpace(A[:1], B[:1], C, length=20))
+    assert [int(one.state_size().max()) for one in (apart, together)] == [4, 2]
+    found = [ss.measure(one, relative_tolerances=[1e-9], positions=[10]) for one in (apart, together)]
+    assert [one.relative_count.item() for one in found] == [4, 2]
+    assert [one.ceiling.item() for one in found] == [4, 2]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda x: BlockDense(torch.zeros(2, 4, 2, 4, 2)),
+        lambda x: StateSpace(x(2, 3, 3), x(2, 3, 2), x(2, 2, 3), length=4),
+        lambda x: Stepped(Recurrence(A=torch.ones(2, 8, 1), B=x(2, 8, 1), C=torch.zeros(2, 8, 1)), steps=2),
+    ],
+)
+def test_readouts_of_several_inputs_or_outputs_are_refused(build):
+    with pytest.raises(InputError, match="operator must take one input and give one output at each position"):
+        Shared(build(torch.ones))

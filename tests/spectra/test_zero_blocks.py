@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from statesize import Dense, SoftmaxAttention, measure
+from statesize import Dense, Recurrence, SoftmaxAttention, measure
 from statesize.measurement.settings import TOLERANCE_LADDER
 from statesize.spectra.shifts.bordered import BorderedChunks
 from statesize.spectra.shifts.tridiagonal_chunks import TridiagonalChunks
@@ -61,3 +61,33 @@ def test_small_entries_are_not_zero():
     drawn = torch.randn(40, 40, generator=generator, dtype=torch.float64).tril(-1)
     measured = measure(torch.eye(40, dtype=torch.float64) + 1e-170 * drawn, engine="tridiagonal", tolerances=[])
     assert measured.relative_count[..., 19, 0] > 0
+
+
+@pytest.mark.parametrize("outputs", [("counts", "entropy"), "entropy"])
+def test_nothing_is_known_of_entropy_below_the_error(outputs):
+    """Where σ_1 ≤ δ, ESS is stated as 0, and its bound leaves room for every other value."""
+    n, length = 20, 330
+    generator, time = torch.Generator().manual_seed(0), torch.arange(length, dtype=torch.float64)[:, None]
+    key, query = torch.randn(2, length, n, generator=generator, dtype=torch.float64)
+    rate = torch.linspace(0.9, 1, n, dtype=torch.float64)
+    # Decays within keys and queries, so that what a state holds is far larger than what is read of it.
+    folded = Recurrence(A=torch.ones(length, 1, dtype=torch.float64), B=key * rate**-time, C=query * rate**time)
+    for engine in ("auto", "chunked"):
+        found, exact = measure(folded, engine=engine, outputs=outputs), measure(folded, engine="dense", outputs=outputs)
+        assert bool(((found.entropy - exact.entropy).abs() <= found.entropy_bound + exact.entropy_bound).all())
+        lost = found.entropy == 0
+        assert bool(lost.any())
+        assert not bool(found.converged[lost].any())
+
+
+def test_nothing_is_known_of_entropy_below_the_error_of_attention():
+    length = 800
+    time = torch.linspace(0, 1, length, dtype=torch.float64)
+    query = torch.stack([torch.sin(3 * time), torch.cos(3 * time), torch.sin(7 * time), torch.cos(7 * time)], -1)
+    late = torch.arange(length, dtype=torch.float64) - length // 2
+    operator = SoftmaxAttention(query, query, 1.0, key_bias=torch.where(late > 0, 25 * late, 0))
+    found, exact = (
+        measure(operator, outputs="entropy", engine=engine, positions=[500]) for engine in ("streaming", "dense")
+    )
+    assert abs(found.entropy - exact.entropy) <= found.entropy_bound + exact.entropy_bound
+    assert not found.converged.any()

@@ -201,11 +201,11 @@ def from_method(described: FoundMixer, call: Call, forward: Forward, *, check: b
     # Only the comparison tells how many channels share one T where the layer does not.
     check = check or not (declares or mixer in _MULTIPLICITIES)
 
-    def called(method: str, dtype: torch.dtype = torch.float32) -> object:
+    def called(method: str, dtype: torch.dtype = torch.float32, first: int | None = None) -> object:
         def run() -> object:
             return cast("Callable[[Tensor], object]", getattr(mixer, method))(entered)
 
-        entered = entering(dtype)
+        entered = entering(dtype)[:, :first]
         try:
             return bare(forward.model, run, mixer, lambda _: hold_at_least(mixer, dtype))
         except InputError as error:
@@ -244,7 +244,7 @@ def from_method(described: FoundMixer, call: Call, forward: Forward, *, check: b
         )
     if not declares:
         if check:
-            _MULTIPLICITIES[mixer] = checked.multiplicity or multiplicity
+            _MULTIPLICITIES[mixer] = checked.multiplicity or _MULTIPLICITIES.get(mixer, multiplicity)
         multiplicity = _MULTIPLICITIES[mixer]
     own_bytes = getattr(mixer, "cache_bytes", None)
     if callable(own_bytes):
@@ -298,22 +298,31 @@ def _behind_hooks(call: Call, forward: Forward, dtype: torch.dtype) -> tuple[tup
 
 def _checked(name: str, call: Call, forward: Forward, called: Callable[..., object]) -> Checked:
     """How T of a method `operator`, in float64 if its code knows that, agrees with what the layer computes."""
-    from statesize.adapters.search.linear.declared import check_declared
+    from statesize.adapters.search.linear.declared import check_declared, most_compared
     from statesize.adapters.search.lone.runs import LoneRuns
 
-    operator, runs = cast("object", None), LoneRuns.of(forward, call)
-    # The author's code may be written for one dtype: what it then raises can be anything.
-    with suppress(Exception):
-        operator = called("operator", torch.float64)
-    if operator is None:
-        operator = called("operator")
-    if not isinstance(operator, Operator) or (len(operator.batch_shape), operator.batch_shape[:1], operator.length) != (
-        2,
-        (runs.sequences,),
-        forward.length,
-    ):
-        return Checked(reason="its T is not one of the text's positions")
-    return check_declared(name, runs, operator)
+    def stated(runs: LoneRuns) -> Operator | None:
+        operator = cast("object", None)
+        # The author's code may be written for one dtype: what it then raises can be anything.
+        with suppress(Exception):
+            operator = called("operator", torch.float64, runs.length)
+        if operator is None:
+            operator = called("operator", first=runs.length)
+        if not isinstance(operator, Operator) or len(operator.batch_shape) != 2:
+            return None
+        shape = operator.batch_shape[0], operator.length
+        return operator if shape == (runs.sequences, runs.length) else None
+
+    runs, wrong = LoneRuns.of(forward, call), Checked(reason="its T is not one of the text's positions")
+    if (operator := stated(runs)) is None:
+        return wrong
+    if (length := most_compared(operator)) >= operator.length:
+        return check_declared(name, runs, operator)
+    # T of the whole text takes too much memory. The same code makes T of its beginning.
+    beginning = runs.beginning(length)
+    checked = wrong if (operator := stated(beginning)) is None else check_declared(name, beginning, operator)
+    reason = checked.reason or f"its T is too large, and was compared over the first {length:,} tokens"
+    return replace(checked, difference=math.nan, limit=math.nan, reason=reason)
 
 
 def _cached_numbers(operator: Operator, multiplicity: int) -> int:

@@ -240,14 +240,21 @@ def estimate(values: NDArray[np.float64], sample: Sample) -> Estimate:
 
 def position_error(curve: NDArray[np.float64], positions: NDArray[np.int64], total: int) -> float:
     """Half the width of the interval of the mean of a curve over so many positions, from evenly spread ones, (P,)."""
-    count, gaps = len(curve), np.diff(positions)
+    count = len(curve)
     if count >= total:
         return 0.0
-    # Two or fewer, uneven ones, and those of a part alone say nothing of the others.
-    if count < 3 or np.ptp(gaps) > 1 or abs(float(gaps.mean()) * count - total) > gaps.max():
+    if count < 3 or not are_spread(positions, total):
         return math.nan
     variance = (1 - count / total) * float(np.square(np.diff(curve)).sum()) / (2 * count * (count - 1))
     return math.sqrt(variance) * student_t(count - 1)
+
+
+def are_spread(positions: NDArray[np.int64], total: int) -> bool:
+    """Whether ascending positions stand for so many: all of them, or evenly spread ones, not those of a part alone."""
+    count, gaps = len(positions), np.diff(positions)
+    if count >= total:
+        return True
+    return count > 1 and bool(np.ptp(gaps) <= 1 and abs(float(gaps.mean()) * count - total) <= gaps.max())
 
 
 def student_t(freedom: int) -> float:

@@ -12,6 +12,7 @@ from statesize.check import require_finite, shape
 from statesize.errors import InputError
 from statesize.operators.operator import Operator, batch_index
 from statesize.operators.recurrence import Recurrence
+from statesize.operators.state_space import StateSpace
 from statesize.operators.transition import PairTransition
 
 
@@ -23,10 +24,10 @@ class Shared(Operator):
     again for each.
 
     Args:
-        operator: Any operator; its last batch dimension counts the readouts.
+        operator: Any operator of one input and one output per position; its last batch dimension counts the readouts.
 
     Raises:
-        InputError: Not an operator, or one without a batch dimension or without readouts.
+        InputError: Not an operator, one of several inputs or outputs, or one without a batch dimension or readouts.
 
     Example:
         >>> import torch
@@ -44,6 +45,11 @@ class Shared(Operator):
             raise InputError(
                 f"operator must have its readouts as its last batch dimension, got batch shape "
                 f"{tuple(operator.batch_shape)}. Index or stack it first."
+            )
+        if (operator.inputs, operator.outputs) != (1, 1):
+            raise InputError(
+                f"operator must take one input and give one output at each position, got {operator.inputs} and "
+                f"{operator.outputs}. Measure it as it is, or write its readouts into its outputs."
             )
         self.operator = operator
         self.length, self.dtype, self.device = operator.length, operator.dtype, operator.device
@@ -77,6 +83,9 @@ class Shared(Operator):
         """Theoretical state-size of all readouts: what is stored once, or each state where they differ, (L,) int64."""
         held, sizes = self.operator, self.operator.state_size()
         apart = isinstance(held, Recurrence) and held.with_readouts() is None
+        if isinstance(held, StateSpace):
+            first = held[..., :1]
+            apart = any(not torch.equal(one, of.expand_as(one)) for one, of in ((held.A, first.A), (held.B, first.B)))
         return self.outputs * sizes if apart else sizes
 
     def weighted(self, weights: Tensor) -> Self:

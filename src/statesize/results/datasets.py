@@ -86,7 +86,8 @@ class MixerRun:
     Attributes:
         name: The mixer's name.
         facts: Attributes of the dataset of the first sequence.
-        forms: By sequence, whether it is measured by its derivative, and its heads or channels.
+        forms: By sequence, whether it is measured by its derivative, its heads or channels, and how many channels share
+            one T.
         sequences: Sequences in which it was called, ascending; all of one form.
         positions: All that were measured, and 0 where no window leaves it out.
         bytes: Bytes of the largest dataset.
@@ -95,14 +96,15 @@ class MixerRun:
     name: str
     facts: Mapping[str, Any]
     engines: set[str] = field(default_factory=set[str])
-    forms: dict[int, tuple[bool, int]] = field(default_factory=dict[int, tuple[bool, int]])
+    forms: dict[int, tuple[bool, int, int]] = field(default_factory=dict[int, tuple[bool, int, int]])
     sequences: list[int] = field(default_factory=list[int])
     positions: set[int] = field(default_factory=set[int])
     bytes: int = 1
 
     def add(self, sequence: int, dataset: xr.Dataset) -> None:
         """Note a sequence."""
-        self.forms[sequence] = dataset.attrs["kind"] == DERIVATIVE, sum(dataset.attrs["stratum_sizes"])
+        facts = dataset.attrs
+        self.forms[sequence] = facts["kind"] == DERIVATIVE, sum(facts["stratum_sizes"]), facts["multiplicity"]
         # Workers finish sequences in any order.
         insort(self.sequences, sequence)
         if self.sequences[0] == sequence:
@@ -125,8 +127,9 @@ class MixerRun:
         }
 
 
-def _described_form(by_derivative: bool, units: int) -> str:
-    return "its derivative" if by_derivative else f"a T for each of {units} heads or channels"
+def _described_form(by_derivative: bool, count: int, multiplicity: int) -> str:
+    units = f"{count} channels" if multiplicity == 1 else f"{count} heads of {multiplicity} channels"
+    return "its derivative" if by_derivative else f"a T for each of {units}"
 
 
 Reader = Callable[[str, int], xr.Dataset]

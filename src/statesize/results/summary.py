@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from statesize.adapters.sources import STATE_SIZES
 from statesize.measurement.metrics import utilisation
-from statesize.measurement.statistics import Estimate, Sample, estimate, position_error
+from statesize.measurement.statistics import Estimate, Sample, are_spread, estimate, position_error
 from statesize.results.fields import COUNTS, Array
 
 SummaryRow: TypeAlias = dict[str, Any]
@@ -153,18 +153,34 @@ def known_mean(values: Array, axes: int | tuple[int, ...]) -> NDArray[np.float64
 
 def average(node: xr.Dataset, values: Array) -> Estimate:
     """The mean of (sequence, unit, position) over the layer, with the error that units and positions left out make."""
-    positions = node["position"].values
+    positions, weights = node["position"].values, _cut_weights(node)[:, None]
     inside, positions = values[:, :, positions >= 1], positions[positions >= 1]
-    averaged = estimate(known_mean(inside, (0, 2)), sample_of(node))
-    curves = known_mean(inside, 1)
+    known = np.isfinite(inside)
+    sizes: NDArray[np.float64] = (known * weights[..., None]).sum((0, 2))
+    sums = (np.where(known, inside, 0.0) * weights[..., None]).sum((0, 2))
+    means = np.divide(sums, sizes, out=np.full(len(sizes), np.nan), where=sizes > 0)
+    averaged, curves = estimate(means, sample_of(node)), known_mean(inside, 1)
     # Sequences of one length are measured at the same positions.
     error, known = 0.0, np.isfinite(curves)
+    shares = known * weights / max((known * weights).sum(), 1.0)
     for at in np.unique(known[known.any(1)], axis=0):
         alike = (known == at).all(1)
         total = int(node["cuts"].values[alike].max())
-        part = position_error(curves[alike][:, at].mean(0), positions[at], total)
-        error += part * float(known[alike].sum() / known.sum())
+        error += position_error(curves[alike][:, at].mean(0), positions[at], total) * float(shares[alike].sum())
     return Estimate(averaged.mean, math.hypot(averaged.error, error))
+
+
+def _cut_weights(node: xr.Dataset) -> NDArray[np.float64]:
+    """How many cuts each measured one of a text stands for, (sequence,): 1 where all are, or where they are listed."""
+    # Long texts are measured at few of their positions, and count by their length all the same.
+    positions, weights = node["position"].values, np.ones(node.sizes["sequence"])
+    measured: NDArray[np.bool_] = np.isfinite(node["norm"].values).any(1) & (positions >= 1)
+    chosen = [(text, positions[at]) for text, at in enumerate(measured) if at.any()]
+    totals = node["cuts"].values
+    if all(are_spread(at, int(totals[text])) for text, at in chosen):
+        for text, at in chosen:
+            weights[text] = totals[text] / len(at)
+    return weights
 
 
 def channels_of(node: xr.Dataset) -> int:

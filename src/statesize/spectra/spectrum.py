@@ -41,7 +41,7 @@ def fourth_root(fourth: Tensor) -> Tensor:
 
 
 def entropy_bound(values: Tensor, error: Tensor, ess: Tensor) -> Tensor:
-    """A bound (...) of |ESS − computed ESS| where every σ̂ (..., r) is off by at most `error` (...); 0 where σ_1 ≤ δ."""
+    """A bound (...) of |ESS − computed ESS| where every σ̂ (..., r) is off by at most `error` (...)."""
     # With p = σ/Σσ and D = ½ ‖p − p̂‖₁, |H(p) − H(p̂)| ≤ D ln(r − 1) + h(D), h the binary entropy, for D ≤ 1 − 1/r
     # (Audenaert, "A sharp continuity estimate for the von Neumann entropy", 2007); beyond it, at most ln r.
     r = values.shape[-1]
@@ -55,7 +55,9 @@ def entropy_bound(values: Tensor, error: Tensor, ess: Tensor) -> Tensor:
     change = distance * math.log(max(r - 1, 1)) + _special.entr(distance) + _special.entr(1 - distance)
     change = torch.where(distance <= 1 - 1 / r, torch.minimum(change, ln_r), ln_r)
     bound = (ess.detach() * torch.expm1(change)).clamp(max=float(r))
-    return torch.where(values.amax(-1) <= error, torch.zeros_like(bound), bound)
+    # ESS is stated as 0 where σ̂_1 ≤ δ: nothing is known there of a block that is not 0.
+    top = values.amax(-1)
+    return torch.where(top > error, bound, torch.where(top > 0, float(r), 0.0))
 
 
 def count_bounds(values: Tensor, error: Tensor, threshold: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:

@@ -233,7 +233,11 @@ class Groups:
         """Entropy-ESS to a relative accuracy and a bound on its error."""
         bound = self.eliminations.norm_bound()
         empty = self.squared_norms.sqrt() <= self.own_error
-        ess, error = torch.zeros_like(self.squared_norms), torch.zeros_like(self.squared_norms)
+        ess, unknown = torch.zeros_like(self.squared_norms), empty & self.wanted
+        if unknown.any():
+            # Squares of small entries may have vanished.
+            unknown = unknown & ~((self.squared_norms == 0) & self.eliminations.are_zero())
+        error = torch.where(unknown, self.limit, torch.zeros_like(ess))
         unresolved, scale = self.wanted & ~empty, torch.where(bound > 0, bound, torch.ones_like(bound))
         while remaining := int(unresolved.sum()):
             by_shifts = self._by_shifts(accuracy, scale, unresolved)

@@ -68,14 +68,17 @@ class _Pair:
     target_axis: int
 
 
+def most_compared(operator: Operator) -> int:
+    """The longest text whose T of all heads is compared."""
+    return math.isqrt(_LARGEST // math.prod(operator.batch_shape))
+
+
 @torch.no_grad()
 def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
     """Compare T of all heads with the layer's own answers to random values; a T that is another is refused."""
     # T is right if one tensor of the layer, the target, is T times another one, the source, whatever stands in that,
     # and all mixing goes through the target. Such pairs are recognised by the text's own values; random values in every
     # channel and position of the source, so that every head, row and column is reached, then tell.
-    if math.prod(operator.batch_shape) * operator.length**2 > _LARGEST:
-        return Checked(reason="its T is too large")
     if isinstance(operator, BlockDense):
         return Checked(reason="it takes several values of each token; `multiplicity` says how many channels share it")
     # The author's code may be written for one dtype or one place in the model: what it then raises can be anything.

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import mapped, named_parts, returned_tensor, tensors_in
+from statesize.adapters.models.model_state import mapped, named_parts, position_axis, returned_tensor, tensors_in
 from statesize.adapters.models.precision import Autocast, at_least, hold_at_least, set_autocast
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import ModuleStack, OnObservation
@@ -121,6 +121,19 @@ class LoneRuns:
         sequences = forward.sequences_in((call.args, call.kwargs))
         runs = cls(call.module, call.args, call.kwargs, forward.length, sequences, autocast=call.autocast)
         return replace(runs, forward=forward, weights=call.weights)
+
+    def beginning(self, length: int) -> Self:
+        """The same call with the first positions of the text alone."""
+
+        def cut(leaf: object) -> object:
+            if not isinstance(leaf, Tensor) or (axis := position_axis(leaf, self.length)) is None:
+                return leaf
+            # A mask has positions on both dimensions.
+            square = leaf.ndim > 1 and leaf.shape[-2:] == (self.length, self.length)
+            return leaf[..., :length, :length] if square else leaf.narrow(axis, 0, length)
+
+        args, kwargs = mapped((self.args, dict(self.kwargs)), cut)
+        return replace(self, args=args, kwargs=kwargs, length=length)
 
     @property
     def whole_model(self) -> nn.Module:
