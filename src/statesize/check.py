@@ -159,6 +159,17 @@ def require_choice(name: str, value: object, choices: Iterable[str]) -> str:
     return value
 
 
+def require_text(name: str, value: object) -> str:
+    """Text that a file can hold, without lone surrogates, for which there is no encoding."""
+    require_kind(name, value, str, "text")
+    text = cast("str", value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        refuse(name, "Unicode text, without lone surrogates", text)
+    return text
+
+
 def require_path(name: str, value: object) -> Path:
     """A path that a file system can look up: text or a path, not empty, of characters that file names can have."""
     require_kind(name, value, (str, os.PathLike), "a path")

@@ -178,7 +178,7 @@ def test_measure_takes_weights_and_leaves_out_first_columns():
 
 @pytest.mark.parametrize("weights", [-torch.ones(5), torch.full((5,), math.nan), torch.ones(4)])
 def test_weights_that_are_none_are_refused(weights):
-    with pytest.raises(InputError, match="weights must be finite and at least 0"):
+    with pytest.raises(InputError, match="weights must be real, finite and at least 0"):
         measure(torch.eye(5), weights=weights)
 
 

@@ -426,3 +426,12 @@ def test_what_has_no_entries_or_no_entropies_can_be_printed() -> None:
     assert repr(counts).endswith("next: .count")
     with pytest.raises(InputError, match="weights must be a tensor or None, got str"):
         measure(torch.rand(4, 4).tril(), weights="a")
+    for bad, told in (
+        (["a"] * 4, r"\['a', 'a', 'a', 'a'\]"),
+        ([[1, 2], [3]], r"\[\[1, 2\], \[3\]\]"),
+        (np.array([None] * 4), r"array\(\[None"),
+        (torch.ones(4, dtype=torch.complex64), r"torch\.complex64"),
+        ([1j, 1, 1, 1], r"torch\.complex64"),
+    ):
+        with pytest.raises(InputError, match=rf"weights must be real, .* of shape \(4,\) .*, got {told}"):
+            measure(torch.rand(4, 4).tril(), weights=bad)

@@ -53,6 +53,18 @@ def test_entropy_has_finite_gradients_beside_zeros() -> None:
     assert torch.autograd.gradcheck(entropy_ess, (positive,))
 
 
+def test_values_of_few_digits_are_taken_as_they_are() -> None:
+    # 0.1 in float32, and 0.01 in bfloat16, are more than 0.1 and 0.01.
+    tenths, hundredths = torch.full((3,), 0.1), torch.tensor([1.0, 0.01, 0.01], dtype=torch.bfloat16)
+    assert (tolerance_ess(tenths, 0.1), tolerance_ess(tenths, [0.1, 0.2]).tolist()) == (3, [3, 0])
+    assert tolerance_ess(hundredths, 0.01) == tolerance_ess(hundredths, 0.01, relative=True) == 3
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        for r in (1000, 1003, 2051):
+            assert entropy_ess(torch.ones(r, dtype=dtype)).item() == r
+        many = torch.tensor([1.0] + 3000 * [0.02], dtype=dtype)
+        assert energy_ess(many, 0.01) == energy_ess(many.double(), 0.01)
+
+
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=12))
 def test_entropy_is_between_one_and_the_number_of_values(values: list[float]) -> None:
     found = float(entropy_ess(torch.tensor(values, dtype=torch.float64)))

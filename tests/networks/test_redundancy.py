@@ -85,6 +85,26 @@ def test_no_longer_text_is_advised_where_the_caches_grow_with_it() -> None:
     )
 
 
+class Pointwise(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.nn.Linear(8, 8)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden + self.inner(hidden)
+
+
+def test_a_layer_that_mixes_no_positions_is_no_mixer_that_is_missing() -> None:
+    held = model("gla")
+    alone = found_of(held, 16, 8)
+    held.layers.append(Pointwise().eval())
+    assert ss.capture(held, tokens(16)).skipped.keys() == {"layers.2"}
+    found = found_of(held, 16, 8)
+    assert found.skipped == {}
+    assert found.needed == alone.needed
+    assert found.values[0] == pytest.approx(found.needed[0] / found.whole[0])
+
+
 def test_short_convolutions_count() -> None:
     held, cut = model("gla", convolution_size=3), 8
     found = found_of(held, 16, cut)

@@ -83,6 +83,13 @@ def test_columns_of_sequences_longer_than_a_tile_of_scores(window: int | None) -
         torch.testing.assert_close(attention.columns(first, last), expected, rtol=1e-13, atol=1e-300)
 
 
+def test_a_window_of_numpy() -> None:
+    query, key = drawn((5, 2), (5, 2))
+    found, expected = (SoftmaxAttention(query, key, 1.0, window) for window in (np.int64(3), 3))
+    assert torch.equal(found.dense(), expected.dense())
+    assert (type(found.window), found.state_size().tolist()) == (int, [0, 1, 2, 2, 2])
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,11 @@ def test_dense_is_toeplitz() -> None:
 
 def test_state_is_the_shift_register() -> None:
     assert Convolution(torch.ones(4), 6).state_size().tolist() == [3] * 6
+
+
+def test_a_length_of_numpy() -> None:
+    found = Convolution(torch.ones(2), np.int64(5))
+    assert (type(found.length), found.dense().shape) == (int, (5, 5))
 
 
 @pytest.mark.parametrize(

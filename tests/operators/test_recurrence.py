@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -170,7 +171,12 @@ def test_indexing_touches_batch_dimensions_only() -> None:
     recurrence = Recurrence(torch.ones(2, 4, 1), torch.ones(2, 4, 3), torch.ones(1, 4, 3))
     assert recurrence[1].batch_shape == ()
     assert recurrence[torch.tensor([1, 0, 1])].batch_shape == (3,)
-    for bad, message in (((0, 0), "2 indices for batch shape"), (2, "out of range"), (None, "indexed by integers")):
+    for bad, message in (
+        ((0, 0), "2 indices for batch shape"),
+        (2, "out of range"),
+        (np.int64(2), "out of range"),
+        (None, "indexed by integers"),
+    ):
         with pytest.raises(InputError, match=message):
             recurrence[bad]
 

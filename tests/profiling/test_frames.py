@@ -226,6 +226,20 @@ def test_labels_of_tokens_and_of_other_numbers_of_positions():
         profile.labelled("ACGTACG")
 
 
+def test_names_and_labels_that_no_file_could_hold_are_refused():
+    model, ids = attention_model("llama"), token_ids(1, 8)
+    profile = ss.profile(model, ids)
+    unknown = "Unicode text, without lone surrogates, got '\\\\ud83d'"
+    with pytest.raises(InputError, match=f"labels must be {unknown}"):
+        profile.labelled(["\ud83d"] * 8)
+    with pytest.raises(InputError, match=f"name must be {unknown}"):
+        profile.called("\ud83d")
+    with pytest.raises(InputError, match=f"name must be {unknown}"):
+        ss.profile(model, ids, name="\ud83d")
+    with pytest.raises(InputError, match=r"name must be text, got int\."):
+        profile.called(3)
+
+
 def test_a_mapping_is_handed_to_the_model_as_it_is():
     model, ids = attention_model("llama"), token_ids(2, 12)
     with torch.no_grad():

@@ -246,6 +246,8 @@ def test_every_engine_takes_operators_with_gradients_and_no_positions(name):
             found, none = (measure(operator, engine=name, outputs=outputs, positions=one) for one in (None, []))
             assert found.relative_count.shape[-2:] == (8, found.relative_tolerances.numel())
             assert none.relative_count.shape[-2:] == (0, found.relative_tolerances.numel())
+            # Bounds are plain numbers, whatever the operator.
+            assert not any(bound.requires_grad for bound in (found.error_bound, found.entropy_bound))
             assert repr(none)
             measured += 1
     assert measured

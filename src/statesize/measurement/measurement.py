@@ -198,19 +198,29 @@ def accepted_operator(operator: Operator | Tensor) -> Operator:
     return operator if isinstance(operator, Recurrence) else operator.to(dtype=torch.float64)
 
 
+_EACH_COLUMN = "Give one for each column."
+
+
 def _weighted(operator: Operator, weights: Tensor | None, skip_first: int) -> Operator:
     require_count("skip_first", skip_first, least=0)
     require_kind("weights", weights, (Tensor, np.ndarray, list, tuple, type(None)), "a tensor or None")
     if weights is None and not skip_first:
         return operator
     ones = torch.ones(operator.length, dtype=torch.float64, device=operator.device)
-    w = ones if weights is None else torch.as_tensor(weights).to(ones)
-    batch, own = operator.batch_shape, w.shape[:-1]
+    batch = operator.batch_shape
+    wanted = f"real, finite and at least 0, of shape {(*batch, operator.length)} or one that expands to it"
+    try:
+        given = ones if weights is None else torch.as_tensor(weights)
+    except (TypeError, ValueError, RuntimeError):
+        refuse("weights", wanted, weights, _EACH_COLUMN)
+    if given.is_complex():
+        refuse("weights", wanted, given.dtype, _EACH_COLUMN)
+    w = given.to(ones)
+    own = w.shape[:-1]
     fits = w.shape[-1:] == ones.shape and len(own) <= len(batch)
     fits = fits and all(one in (1, other) for one, other in zip(own[::-1], batch[::-1], strict=False))
     if not fits or not bool(((w >= 0) & w.isfinite()).all()):
-        wanted = f"finite and at least 0, of shape {(*batch, operator.length)} or one that expands to it"
-        refuse("weights", wanted, w if fits else tuple(w.shape), "Give one for each column.")
+        refuse("weights", wanted, w if fits else tuple(w.shape), _EACH_COLUMN)
     return operator.weighted(torch.cat([torch.zeros_like(w[..., :skip_first]), w[..., skip_first:]], -1))
 
 

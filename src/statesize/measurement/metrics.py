@@ -31,11 +31,13 @@ def tolerance_ess(values: Tensor, tolerance: float | Sequence[float], relative: 
         tensor(2)
     """
     _require_singular_values(values)
+    # A threshold in float32 may be the value that stands above it.
+    values = values.double()
     one = real_number(tolerance)
     listed = tolerance if one is None and isinstance(tolerance, Iterable) else [tolerance]
     several = torch.tensor(real_numbers("tolerance", listed), dtype=torch.float64, device=values.device)
     several = several if one is None else several[0]
-    threshold = several.to(values.dtype).reshape(-1).expand(*values.shape[:-1], several.numel())
+    threshold = several.reshape(-1).expand(*values.shape[:-1], several.numel())
     if relative:
         threshold = threshold * largest(values)[..., None]
     counts = (values[..., None, :] > threshold[..., None]).sum(-1)
@@ -49,7 +51,7 @@ def entropy_ess(values: Tensor) -> Tensor:
         values: Hankel singular values, (..., r).
 
     Returns:
-        (...), in 1 … r, and 0 where every value is 0. Differentiable.
+        (...), in 1 … r, and 0 where every value is 0. Differentiable; in the dtype of values, float32 at least.
 
     Raises:
         InputError: Values that are not floating, not finite or negative.
@@ -59,7 +61,7 @@ def entropy_ess(values: Tensor) -> Tensor:
         tensor([2., 0.])
     """
     _require_singular_values(values)
-    return effective_rank(values)
+    return effective_rank(values.double()).to(torch.promote_types(values.dtype, torch.float32))
 
 
 def energy_ess(values: Tensor, epsilon: float) -> Tensor:
@@ -81,7 +83,7 @@ def energy_ess(values: Tensor, epsilon: float) -> Tensor:
     """
     _require_singular_values(values)
     share = require_real("epsilon", epsilon, least=0, below=1)
-    values = values.sort(-1, descending=True).values
+    values = values.double().sort(-1, descending=True).values
     scale = largest(values)
     alive = scale > 0
     energy = (values / torch.where(alive, scale, torch.ones_like(scale))[..., None]).square()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from statesize.adapters.build import Captured
 from statesize.adapters.forward import Forward, Inputs
 from statesize.adapters.models.quantised import measurable
+from statesize.adapters.select import lost_mixers
 from statesize.measurement.measurement import Measurement, measure
 from statesize.models.capture import capture
 from statesize.models.load import given_sequence
@@ -68,7 +69,7 @@ def redundancy(
         whole=tuple(cast("list[float]", network.entropy.tolist())),
         interval=tuple((low, high) for low, high in cast("list[tuple[float, float]]", network.interval.tolist())),
         mixers=(*mixers, *convolutions),
-        skipped=captured.skipped,
+        skipped=lost_mixers(captured.skipped, [mixer.name for mixer in mixers]),
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from statesize.check import (
     broadcast_batch,
+    require_count,
     require_finite,
     require_floating,
     require_length,
@@ -73,7 +74,9 @@ class SoftmaxAttention(TensorOperator):
         if checked:
             batch_shape = query.shape[:-2]
         else:
-            batch_shape = _checked_batch(query, key, window, key_bias, sink)
+            batch_shape = _checked_batch(query, key, key_bias, sink)
+            if window is not None:
+                window = require_count("window", window, expected="None or an integer of at least 1")
             scale = require_real("scale", scale)
             soft_cap = None if soft_cap is None else require_real("soft_cap", soft_cap, above=0)
         self._describe(query, query.shape[-2], batch_shape)
@@ -199,9 +202,7 @@ class SoftmaxAttention(TensorOperator):
         return torch.stack(tiles).logsumexp(0)
 
 
-def _checked_batch(
-    query: Tensor, key: Tensor, window: int | None, key_bias: Tensor | None, sink: Tensor | None
-) -> torch.Size:
+def _checked_batch(query: Tensor, key: Tensor, key_bias: Tensor | None, sink: Tensor | None) -> torch.Size:
     """The batch shape of tensors that fit together and are finite; others are refused."""
     for name, tensor in (("query", query), ("key", key)):
         require_floating(name, tensor)
@@ -223,8 +224,6 @@ def _checked_batch(
         _require_like("sink", sink, query)
         batches["sink"] = sink.shape
     require_same_device({"query": query, "key": key})
-    if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f"window must be None or an integer of at least 1, got {window!r}")
     batch_shape = broadcast_batch(batches)
     require_finite("query", query)
     require_finite("key", key)

@@ -15,6 +15,7 @@ from statesize.check import (
     require_rank,
     require_same_device,
     shape,
+    whole_number,
 )
 from statesize.errors import InputError
 from statesize.operators.operator import TensorOperator
@@ -52,11 +53,12 @@ class Convolution(TensorOperator):
         if kernel.ndim < 1:
             raise InputError(f"kernel must have shape (..., K), got {shape(kernel)}")
         require_length("kernel", kernel, -1)
-        if isinstance(length, bool) or not isinstance(length, int) or not 1 <= length <= _LONGEST:  # pyright: ignore[reportUnnecessaryIsInstance]
+        steps = whole_number(length)
+        if steps is None or not 1 <= steps <= _LONGEST:
             raise InputError(f"length must be an integer in 1 … {_LONGEST}, got {length!r}")
         require_finite("kernel", kernel)
         self.kernel = kernel
-        self._describe(kernel, length, kernel.shape[:-1])
+        self._describe(kernel, steps, kernel.shape[:-1])
 
     def dense(self) -> Tensor:
         """The Toeplitz matrix of the kernel.

@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from statesize.check import require_finite, require_floating, require_length, shape
+from statesize.check import require_finite, require_floating, require_length, shape, whole_number
 from statesize.errors import InputError
 from statesize.io.text import facts_table
 
@@ -105,7 +105,8 @@ class Operator(ABC):
             weights: w, (..., L), which expands to the batch shape.
 
         Returns:
-            An operator of the same length and state size.
+            An operator of the same length, state size and dtype, in which its T is rounded; `measure(weights=...)`
+            makes it in float64.
 
         Example:
             >>> Dense(torch.ones(2, 2).tril()).weighted(torch.tensor([0.0, 3.0])).dense()
@@ -189,7 +190,8 @@ def batch_index(index: object, batch_shape: torch.Size) -> tuple[Any, ...]:
             f"{len(parts)} indices for batch shape {tuple(batch_shape)}; only batch dimensions can be indexed"
         )
     for part, size in zip(parts, batch_shape, strict=False):
-        if isinstance(part, int) and not -size <= part < size:
+        number = None if isinstance(part, Tensor) else whole_number(part)
+        if number is not None and not -size <= number < size:
             raise InputError(f"index {part} is out of range for batch shape {tuple(batch_shape)}")
     return tuple(parts)
 

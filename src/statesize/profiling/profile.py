@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from statesize.adapters.observation import PART
-from statesize.check import require_index, require_kind, require_path
+from statesize.check import require_index, require_kind, require_path, require_text
 from statesize.errors import InputError
 from statesize.io.json_values import json_values
 from statesize.io.text import counted, listed
@@ -171,7 +171,7 @@ class Profile(Profiled):
             A profile that shows them in place of tokens or numbers.
 
         Raises:
-            InputError: If there are more or fewer than positions.
+            InputError: If there are more or fewer than positions, or one is no Unicode text.
 
         Example:
             >>> from statesize import profile
@@ -189,6 +189,8 @@ class Profile(Profiled):
                 f"labels must be one text for each position, {', '.join(map(str, lengths))} of them, got "
                 f"{', '.join(str(len(row)) for row in texts)}."
             )
+        for label in (str(label) for row in texts for label in row):
+            require_text("labels", label)
         padded = [[*map(str, row), *[""] * (width - len(row))] for row in texts]
         root["tokens"] = root["tokens"].dims, shown_texts(padded)
         nodes = {f"/{name}": node.to_dataset(inherit=False) for name, node in self.tree.children.items()}

@@ -16,7 +16,7 @@ from torch import nn
 
 from statesize.adapters.models.quantised import float_model
 from statesize.adapters.models.sharded import ranks_of, together
-from statesize.check import refuse, require_kind
+from statesize.check import refuse, require_kind, require_text
 from statesize.io.callers import warn_caller
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import Bars
@@ -148,6 +148,8 @@ def run_profile(
     # process there has cores, else within the bounds that it states. With an output, both go on from each other's
     # files. A model by its name, or a function that loads it, is loaded in each process, so that no weights are sent.
     tokenizer = None if tokenizer is None else supported_tokenizer(tokenizer)
+    if name is not None:
+        require_text("name", name)
     path = None if output is None else Path(output)
     if path is not None:
         check_destination(path, "output")

@@ -135,8 +135,30 @@ def compared_models(
     profiles: Sequence[Profiled], recall: Mapping[str, float], networks: Sequence[Redundancy]
 ) -> tuple[ComparedModel, ...]:
     """A row per profile, with what is known beside it by the name of its model."""
+    _require_one_model_per_name(profiles, recall, networks)
     wholes = {network.model: network for network in networks}
     return tuple(_compared(profile, recall, wholes.get(profile.model)) for profile in profiles)
+
+
+def _require_one_model_per_name(
+    profiles: Sequence[Profiled], recall: Mapping[str, float], networks: Sequence[Redundancy]
+) -> None:
+    """Refuse numbers beside a name that several models have, and several networks of one name."""
+    measured = [network.model for network in networks]
+    for argument, names in (("recall", list(recall)), ("networks", measured)):
+        for name in names:
+            weights = [str(one.tree.attrs["weights_sha256"]) for one in profiles if one.model == name]
+            # Profiles of the same weights are of one model; those kept in memory have no digest.
+            if len(weights) > 1 and (not all(weights) or len(set(weights)) > 1):
+                raise InputError(
+                    f"{argument} must be of models whose names differ, got {name}, the name of {len(weights)} profiles "
+                    "that may be of different models. Measure each under a name of its own: by `name` in Python, from "
+                    "a folder of another name in the shell."
+                )
+            if argument == "networks" and weights and measured.count(name) > 1:
+                raise InputError(
+                    f"networks must hold one result per model, got {measured.count(name)} of {name}. Give one of them."
+                )
 
 
 def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundancy | None) -> ComparedModel:
@@ -144,7 +166,7 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
     if not rows:
         raise InputError(f"The profile of {profile.model} holds no mixer; there is nothing to compare.")
     nodes, layers = [profile.mixer(name) for name in profile.mixers], comparable(profile)
-    channels = sum(channels_of(node) for node in nodes)
+    compared = [nodes[at] for at in layers]
     stored = [stored_channels(node, profile.group(row["layer"])) for node, row in zip(nodes, rows, strict=True)]
     figures = {name: model_mean(profile, [row[name] for row in rows]) for name in _MEANS}
     for name in _SUMS:
@@ -165,14 +187,15 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
     return ComparedModel(
         model=profile.model,
         mixers=len(rows),
-        channels=channels,
+        channels=sum(map(channels_of, nodes)),
         sequences=int(profile.tokens.sizes["sequence"]),
         tokens=int(profile.tokens["length"].sum()),
         state_bytes=float(sum(row["state_bytes"] for row in rows)),
         middle_bytes=sum(middle_bytes(node, profile.tokens["length"].values) for node in nodes),
         middle_ceiling=model_mean(profile, ceilings),
         total_tss=float(np.dot(stored, [row["tss"] for row in rows])),
-        average_entropy_error=_summed([row["readout_total_entropy_error"] for row in rows], nodes) / channels,
+        average_entropy_error=_summed([rows[at]["readout_total_entropy_error"] for at in layers], compared)
+        / sum(map(channels_of, compared)),
         total_entropy_error=_summed([row["total_entropy_error"] for row in rows], nodes),
         modulation=model_mean(profile, [modulation(profile, node, "entropy") for node in nodes]),
         norm_modulation=model_mean(profile, [modulation(profile, node, "norm") for node in nodes]),

@@ -107,8 +107,8 @@ def compare(
 
     Args:
         profiles: At least one; of the same texts, or the notes say that they are not.
-        recall: Recall perplexity by the name of the model, where it is known.
-        networks: Results of `redundancy`, matched to the models by name.
+        recall: Recall perplexity by the name of the model, where it is known; no two models have that name.
+        networks: Results of `redundancy`, at most one per model, matched by name likewise.
 
     Returns:
         The comparison.

@@ -65,7 +65,7 @@ class Redundancy:
         whole: The network's entropy-ESS at each cut.
         interval: Between which numbers it lies.
         mixers: What each needs, in the order of their calls, short convolutions among them.
-        skipped: Mixers that could not be measured, and why.
+        skipped: Mixers that could not be measured, and why; layers that mix no positions are none.
     """
 
     model: str

@@ -13,7 +13,7 @@ import xarray as xr
 
 from statesize.adapters.observation import SHARED
 from statesize.adapters.select import lost_mixers, meant_layer
-from statesize.check import refuse
+from statesize.check import refuse, require_text
 from statesize.io.text import listed, meant
 from statesize.results.summary import SummaryRow, channels_of, group_row, summary_row
 
@@ -61,7 +61,11 @@ class Profiled:
 
         Returns:
             A copy that shares all arrays.
+
+        Raises:
+            InputError: If that is no Unicode text, which no file could hold.
         """
+        require_text("name", name)
         tree = self.tree.copy(deep=False)
         tree.attrs = {**self.tree.attrs, "model": name}
         return replace(self, tree=tree)

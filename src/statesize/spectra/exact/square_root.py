@@ -68,6 +68,7 @@ class SquareRootEngine(Engine):
         return Footprint(number_bytes(operator) * ((4 * len(cut.positions) + 130) * n**2 + stretch))
 
 
+@torch.no_grad()
 def square_root_spectrum(recurrence: Recurrence, cut: Cut) -> Spectrum:
     """σ(H_i) = σ(S_i L_i) of blocks that are not windowed, with the factors carried from position to position."""
     real = recurrence.with_real_output()
