@@ -10,6 +10,7 @@ from torch.nn import functional
 
 import statesize as ss
 from statesize.lab import zoo
+from statesize.lab.compression.proposals import Ranking, sizes_by_cost
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.statistics import Interval
 from statesize.reduction.windows import Recall, three_parts
@@ -41,6 +42,34 @@ def test_half_the_state_is_left_and_the_model_is_not_changed(mixer):
     assert found.difference.value == pytest.approx(found.after.value - found.before.value)
     assert found.difference.low < found.difference.value < found.difference.high
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
+
+
+@pytest.mark.few(2)
+@pytest.mark.parametrize("side", ["queries", "keys"])
+@pytest.mark.parametrize("mixer", ["la", "gated-deltanet", "gla", "s6"])
+def test_a_model_with_a_head_that_is_not_read_or_writes_nothing_is_cut(mixer, side):
+    model = model_of(mixer)
+    if mixer == "s6":
+        rows = slice(0, 4) if side == "keys" else slice(4, 8)
+        model.blocks[1].mixer.state_projection.weight.data[rows] = 0
+    else:
+        first = 12 if side == "keys" else 4  # of the second head, after queries of two heads
+        for part in ("projection", "convolution"):
+            getattr(model.blocks[1].mixer, part).weight.data[first : first + 4] = 0
+    found = ss.compress(model, DOCUMENTS, "50%", tokenizer=zoo.tokenizer())
+    assert all(bool(weight.isfinite().all()) for weight in found.model.parameters())
+    assert found.difference.value == pytest.approx(0, abs=0.05)
+    costs = Ranking.of(model, three_parts(DOCUMENTS, zoo.tokenizer(), 64)[0]).costs
+    if mixer != "s6":
+        # Sizes are not the larger for a head that carries nothing.
+        assert {sizes_by_cost(own, 8)[3] for own in costs.values()} == {1}
+
+
+def test_scores_that_are_not_finite_are_refused():
+    model = model_of()
+    model.norm.weight.data[0] = math.nan
+    with pytest.raises(ss.errors.ModelError, match=r"^model must have finite scores .* before the cut. Check its weig"):
+        ss.compress(model, DOCUMENTS, tokenizer=zoo.tokenizer())
 
 
 def test_a_tokenizer_of_another_model_is_refused():

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from statesize.check import refuse, require_count, require_path
-from statesize.errors import InputError
+from statesize.errors import InputError, ModelError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import check_new_folder, os_errors, replace_file, replace_folder
 from statesize.io.progress import reporting
@@ -156,7 +156,7 @@ class Compression:
         """What the cut costs, or gains, in words; without an interval that says so, whether it can be told."""
         value, low, high = self.difference.value, self.difference.low, self.difference.high
         if not (low > 0 or high < 0):
-            told = "shows no cost" if self.worth.low > 0 else "has a cost that cannot be told"
+            told = "shows no cost" if low <= 0 and self.worth.low > 0 else "has a cost that cannot be told"
             return f"{told} ({value:+z.4f} bits per byte)"
         return f"{'costs' if value > 0 else 'gains'} {abs(value):.4f} bits per byte"
 
@@ -269,7 +269,7 @@ def compress(
 
     Raises:
         InputError: `state` is out of range, or the text is too short.
-        ModelError: The model has no states that can be cut, or was cut before.
+        ModelError: The model has no states that can be cut, was cut before, or gives numbers that are not finite.
 
     Example:
         >>> import statesize as ss
@@ -344,6 +344,12 @@ def _compared(
     rounded = uncut.rounded()
     step(0, "held-out documents")
     before, after = (score(model, windows.inputs, windows.targets) for model in (control, cut))
+    for when, scores in (("before", before), ("after", after)):
+        if not bool(scores.nats.isfinite().all()):
+            raise ModelError(
+                f"model must have finite scores on the held-out documents, got NaN or infinity {when} the cut. Check "
+                "its weights, or load it in float32."
+            )
     step(2, "held-out documents in int8")
     after_rounding = None if rounded is None else score(rounded, windows.inputs, windows.targets)
     step(3, "what far text is worth")

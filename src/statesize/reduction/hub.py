@@ -242,7 +242,7 @@ def _add(observation: Observation, gramians: Gramians, groups: int) -> None:
 def bases_of_groups(gramians: Mapping[str, Gramians], basis: type[Basis]) -> Bases:
     """The basis of each group, by the layer's module name."""
     return {
-        name: [cast("Any", basis).of(*pair) for pair in zip(layer.reading, layer.state, strict=True)]
+        name: [basis.of(*pair) for pair in zip(layer.reading, layer.state, strict=True)]
         for name, layer in gramians.items()
     }
 
