@@ -96,7 +96,7 @@ FAMILIES = {
     "projected_mamba2": _projected(_MAMBA2),
     "gla": ReducibleFamily(
         kind="gla",
-        states=lambda config: round(config.hidden_size * config.expand_k) // config.num_heads,
+        states=lambda config: int(config.hidden_size * config.expand_k) // config.num_heads,
         groups=lambda config: config.num_heads,
         # A short convolution of the queries allows no combinations of them.
         bases=lambda config: (KeptBasis,) if config.use_short_conv else (SelectedBasis,),
