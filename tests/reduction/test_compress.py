@@ -154,6 +154,19 @@ def test_too_little_text_for_gramians_of_full_rank_is_refused():
     assert (few.documents, few.safe) == (16, None)
 
 
+@pytest.mark.parametrize("mixer", ["la", "gla", "gated-deltanet"])
+def test_windows_hold_a_state_at_least(mixer):
+    model = model_of(mixer)
+    for length in (2, 8, 9, 15):
+        with pytest.raises(ss.errors.InputError, match=rf"^length must be a whole number of at least 16, got {length}"):
+            ss.compress(model, DOCUMENTS, length=length, tokenizer=zoo.tokenizer())
+    found = ss.compress(model, DOCUMENTS, length=16, tokenizer=zoo.tokenizer())
+    assert math.isfinite(found.difference.value)
+    short = model_of(f"{mixer},sa", positions=15)
+    with pytest.raises(ss.errors.ModelError, match="model must read at least 16 tokens, got one of 15 positions"):
+        ss.compress(short, DOCUMENTS, tokenizer=zoo.tokenizer())
+
+
 def test_safe_needs_all_upper_ends_small_and_something_to_recall(halved):
     has, lacks = Interval(0.5, 0.4, 0.6), Interval(0.01, 0.0, 0.02)
     kept, lost = Recall(has, has, Interval(0, -0.01, 0.01), 9), Recall(has, has, Interval(0, -0.01, 0.03), 9)

@@ -20,6 +20,7 @@ from statesize.io.progress import reporting
 from statesize.io.text import byte_count
 from statesize.measurement.statistics import Interval, finite, texts_of
 from statesize.models.load import given_model, model_for_checks
+from statesize.operators.transition import CHUNK
 from statesize.reduction.hub import reducible
 from statesize.reduction.reducible import Reducible, ReductionRequest
 from statesize.reduction.windows import (
@@ -261,14 +262,14 @@ def compress(
             with; not for models of transformers.
         free_basis: For Mamba-2, keep the best combinations of its numbers instead of the best numbers. This is more
             accurate, but only statesize can read the folder.
-        length: Tokens of the sequences that the model reads.
+        length: Tokens of the sequences that the model reads, at least 16: each 16th shows a state.
         on_progress: Called as (done, total, what) after each part of the work.
 
     Returns:
         The smaller model with its loss of quality.
 
     Raises:
-        InputError: `state` is out of range, or the text is too short.
+        InputError: `state` or `length` is out of range, or the text is too short.
         ModelError: The model has no states that can be cut, was cut before, or gives numbers that are not finite.
 
     Example:
@@ -283,7 +284,7 @@ def compress(
         >>> found.state_bytes, found.safe
         ((2048, 1024), None)
     """
-    steps, tokens = require_count("fine_tune", fine_tune, least=0), require_count("length", length, least=2)
+    steps, tokens = require_count("fine_tune", fine_tune, least=0), require_count("length", length, least=CHUNK)
     if isinstance(model, str):
         unread = reducible_for_checks(model)
         if unread is not None:
@@ -315,6 +316,11 @@ def split_text(
     uncut: Reducible, documents: Sequence[str], tokenizer: AnyTokenizer, length: int
 ) -> tuple[TokenWindows, TokenWindows, TokenWindows]:
     """Windows by which states are chosen, for the choice of sizes, and held out; refuse too short a text."""
+    if uncut.positions is not None and uncut.positions < CHUNK:
+        raise ModelError(
+            f"model must read at least {CHUNK} tokens, got one of {uncut.positions} positions. Its states cannot be "
+            "cut."
+        )
     parts = three_parts(documents, tokenizer, min(length, uncut.positions or length))
     size, largest = vocabulary_size(uncut.model), max(int(part.inputs.max()) for part in parts)
     if size is not None and largest >= size:
