@@ -13,7 +13,8 @@ from statesize.lab import zoo
 from statesize.lab.compression.proposals import Ranking, sizes_by_cost
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.statistics import Interval
-from statesize.reduction.windows import Recall, three_parts
+from statesize.reduction.compress import _worth
+from statesize.reduction.windows import Recall, score, three_parts
 
 DOCUMENTS = [f"document {number} says {number * number} and no more of {number}" for number in range(60)]
 
@@ -185,19 +186,45 @@ def test_safe_needs_all_upper_ends_small_and_something_to_recall(halved):
     assert safe(worth=Interval(math.nan), one=kept) is None
 
 
-def test_the_context_is_worth_what_the_second_halves_of_windows_lose_without_the_first():
+@pytest.mark.parametrize("length", [32, 19])
+def test_far_text_is_worth_what_the_last_quarters_of_windows_lose_without_the_first(length):
     model = model_of()
-    found = ss.compress(model, DOCUMENTS, length=32, tokenizer=zoo.tokenizer())
-    *_, held = three_parts(DOCUMENTS, zoo.tokenizer(), 32)
+    found = ss.compress(model, DOCUMENTS, length=length, tokenizer=zoo.tokenizer())
+    *_, held = three_parts(DOCUMENTS, zoo.tokenizer(), length)
+    start, first = length // 4, length // 4 + length // 2
     lost = size = 0.0
     for inputs, targets, documents in zip(held.inputs, held.targets, held.document, strict=True):
         with torch.no_grad():
-            whole, alone = model(inputs[None])[0, 16:], model(inputs[None, 16:])[0]
-        later = targets[16:]
+            whole, alone = model(inputs[None])[0, first:], model(inputs[None, start:])[0, first - start :]
+        later = targets[first:]
         for one, sign in ((alone, 1), (whole, -1)):
             lost += sign * float(functional.cross_entropy(one, later, ignore_index=-100, reduction="sum"))
         for number in range(len(held.sizes)):
-            scored = (documents[16:] == number) & (later != -100)
+            scored = (documents[first:] == number) & (later != -100)
             every = ((held.document == number) & (held.targets != -100)).sum()
             size += float(held.sizes[number] * scored.sum() / every)
     assert found.worth.value == pytest.approx(lost / math.log(2) / size, abs=1e-6)
+
+
+@pytest.mark.parametrize("length", [16, 17, 18, 19, 32])
+def test_text_that_is_near_is_worth_nothing_far_back(length):
+    model = model_of("sliding", layers=1, window=-(-length // 2), convolution_size=1)
+    *_, held = three_parts(DOCUMENTS, zoo.tokenizer(), length)
+    # A large head makes much of what is read.
+    model.norm.weight.data *= 50
+    whole = score(model, held.inputs, held.targets)
+    assert _worth(model, whole, held).value == pytest.approx(0, abs=1e-5)
+
+
+def test_far_text_of_less_than_a_window_cannot_be_told(tmp_path):
+    found = ss.compress(model_of(), DOCUMENTS, length=9999, tokenizer=zoo.tokenizer())
+    why = "the held-out texts together are shorter than three quarters of a window"
+    assert f"What text half a window back and farther is worth cannot be told: {why}. " in found.finding()
+    assert dict(found.facts)["worth of far text"] == f"not known: {why}"
+    assert found.safe is None
+    assert found.to_dict()["worth"] is found.to_dict()["worth_interval"] is None
+    found.save(tmp_path / "small")
+    assert "NaN" not in (tmp_path / "small" / "compression.json").read_text()
+    has = Interval(0.5, 0.4, 0.6)
+    recalled = replace(found, recall={"one": Recall(has, has, Interval(0, -0.01, 0.01), 9)})
+    assert recalled.verdict == f"Too little to tell whether it is safe: {why}, so what far text is worth cannot be told"

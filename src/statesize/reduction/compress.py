@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,6 +52,7 @@ FEWEST_DOCUMENTS = 50
 _FEWEST_HELD_OUT = 20
 # Parts of the work, for progress: the cut, and all, where one model reads the held-out documents in each of the others.
 _CUT, _ALL = 8, 16
+_TOO_SHORT = "the held-out texts together are shorter than three quarters of a window"
 _METHODS = {
     "balanced truncation": "the combinations of a state's numbers that are read most are kept",
     "orthonormal basis": "the combinations of a state's numbers that are read most are kept",
@@ -72,8 +74,8 @@ class Compression:
         before: Bits per byte of the uncut model, which was fine-tuned as much as the smaller one.
         after: Bits per byte of the smaller model.
         difference: Their paired difference.
-        worth: What the context is worth to the uncut model, bits per byte: what the second halves of the windows lose
-            where the first ones are not read.
+        worth: What far text is worth to the uncut model, bits per byte: what the last quarters of the windows lose
+            where the first ones, half a window back and farther, are not read. NaN where no text is so far.
         recall: Results of the recall probe, by kind.
         documents: Number of held-out documents.
         texts: Number of the texts that these are of; those of one text are one unit.
@@ -106,19 +108,22 @@ class Compression:
         """What is left of the states, what that costs, what far text was worth, and whether it is safe."""
         before, after = self.state_bytes
         lost, worth = self.difference.value, self.worth
-        share = f"; the cost is {lost / worth.value:.0%} of that" if self.difference.low > 0 and worth.low > 0 else ""
-        return (
-            f"With {after / before:.0%} of its state, {of} {self.cost} over {self.held_out}. Text half a window back "
-            f"and farther is worth {worth:+.4f} bits per byte there{share}. {self.verdict}."
-        )
+        if math.isnan(worth.value):
+            far = f"What text half a window back and farther is worth cannot be told: {_TOO_SHORT}"
+        else:
+            far = f"Text half a window back and farther is worth {worth:+.4f} bits per byte there"
+        if self.difference.low > 0 and worth.low > 0:
+            far += f"; the cost is {lost / worth.value:.0%} of that"
+        return f"With {after / before:.0%} of its state, {of} {self.cost} over {self.held_out}. {far}. {self.verdict}."
 
     @property
     def facts(self) -> list[tuple[str, str]]:
         """Each figure by its name, in words."""
         before, after = self.state_bytes
         loss = f"{self.before.value:.4f} to {self.after.value:.4f} bits per byte on {self.held_out}"
+        far = f"{self.worth:+.4f} bits per byte: what the last quarter of a window saves by reading the first"
         rows = [
-            ("worth of far text", f"{self.worth:+.4f} bits per byte: what text half a window back and farther saves"),
+            ("worth of far text", f"not known: {_TOO_SHORT}" if math.isnan(self.worth.value) else far),
             ("loss", f"{loss}: difference {self.difference:+.4f}"),
             ("states", f"{byte_count(before)} to {byte_count(after)} per text, without what short convolutions keep"),
         ]
@@ -170,6 +175,8 @@ class Compression:
             why = f"it takes {FEWEST_DOCUMENTS} texts, of which 40 % are held out"
         elif not any(recall.seen for recall in self.recall.values()):
             why = "the uncut model recalls too little, so it has nothing to lose"
+        elif math.isnan(self.worth.value):
+            why = f"{_TOO_SHORT}, so what far text is worth cannot be told"
         else:
             why = "text half a window back may be worth nothing here, so that far memory has nothing to lose"
         return f"Too little to tell whether it is safe: {why}"
@@ -188,7 +195,7 @@ class Compression:
             "loss_after": self.after.value,
             "difference": self.difference.value,
             "interval": self.difference.ends,
-            "worth": self.worth.value,
+            "worth": finite(self.worth.value),
             "worth_interval": self.worth.ends,
             "state_bytes_before": self.state_bytes[0],
             "state_bytes_after": self.state_bytes[1],
@@ -382,15 +389,17 @@ def _compared(
 
 
 def _worth(model: nn.Module, whole: Scores, windows: TokenWindows) -> Interval:
-    """What the second halves of windows lose where the first ones are not read, bits per byte."""
-    half = windows.inputs.shape[1] // 2
-    inputs, targets, document = (one[:, half:] for one in (windows.inputs, windows.targets, windows.document))
-    later = replace(windows, inputs=inputs, targets=targets, document=document)
-    alone = score(model, later.inputs, later.targets)
-    read = Scores(whole.nats[:, half:], whole.right[:, half:])
-    tokens, scored = (by_document(one.targets != IGNORED, one) for one in (windows, later))
+    """What the last quarters of windows lose where the first ones are not read, bits per byte."""
+    length = windows.inputs.shape[1]
+    # What is not read is half a window back or farther for each token that is scored.
+    start, first = length // 4, length // 4 + length // 2
+    alone = score(model, windows.inputs[:, start:], windows.targets[:, start:])
+    inputs, targets, document = (one[:, first:] for one in (windows.inputs, windows.targets, windows.document))
+    last = replace(windows, inputs=inputs, targets=targets, document=document)
+    extra = by_document(alone.nats[:, first - start :] - whole.nats[:, first:], last) / math.log(2)
+    tokens, scored = (by_document(one.targets != IGNORED, one) for one in (windows, last))
     # The bytes of a document that are scored are known by its tokens.
-    return ratio_of(alone.bits(later) - read.bits(later), later.sizes * scored / tokens, later.texts)
+    return ratio_of(extra, last.sizes * scored / tokens, last.texts)
 
 
 def extra_bits(after: Scores, before: Scores, windows: TokenWindows, looks: int = 1) -> Interval:
