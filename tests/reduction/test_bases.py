@@ -7,10 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statesize.lab.compression.proposals import measure_gramians
+from statesize.errors import ModelError
+from statesize.lab.compression.proposals import bases_of, measure_gramians
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.operators import Recurrence
-from statesize.reduction.bases import BalancedBasis, Gramians, OrthonormalBasis, SelectedBasis
+from statesize.reduction.bases import BalancedBasis, Gramians, KeptBasis, OrthonormalBasis, SelectedBasis
 
 
 def gramians(seed, n=6):
@@ -80,6 +81,55 @@ def test_the_greedy_choice_is_the_best_single_one_and_near_the_best_pair():
     assert float(basis.error[1]) == pytest.approx(min(error([one]) for one in range(6)))
     best = min(error(pair) for pair in itertools.combinations(range(6), 2))
     assert best <= float(basis.error[2]) + 1e-12 <= 1.5 * best
+
+
+KINDS = [BalancedBasis, OrthonormalBasis, SelectedBasis, KeptBasis]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dead", ["nothing is read", "nothing is written", "neither", "another number is read"])
+def test_a_head_without_outputs_loses_nothing_in_any_basis(kind, dead):
+    reading, state = gramians(0)
+    if dead in ("nothing is read", "neither"):
+        reading = torch.zeros_like(reading)
+    if dead in ("nothing is written", "neither"):
+        state = torch.zeros_like(state)
+    if dead == "another number is read":
+        read = torch.tensor([1.0, 1, 1, 0, 0, 0], dtype=torch.float64)
+        reading, state = torch.diag(read), torch.diag(1 - read)
+    basis = kind.of(reading, state)
+    assert basis.error.tolist() == [0.0] * 7
+    for states in range(1, 7):
+        assert torch.linalg.matrix_rank(projection(basis, states)) == states
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("entry", [torch.nan, torch.inf])
+@pytest.mark.parametrize("side", [0, 1])
+def test_gramians_that_are_not_finite_are_refused(kind, entry, side):
+    pair = list(gramians(0))
+    pair[side][2, 2] = entry
+    with pytest.raises(ModelError, match=r"model must have finite states and outputs on the text, got NaN or inf.*32"):
+        kind.of(*pair)
+
+
+def test_tokens_without_outputs_do_not_count():
+    B, C, values, outputs = torch.randn(4, 1, 2, 32, 3, generator=torch.Generator().manual_seed(0))
+    outputs[:, 1] = 0
+    outputs[:, 0, 20] = 0
+    found = Gramians.zeros(2, 3)
+    found.add(Recurrence(torch.full((1, 2, 32, 1), 0.5), B, C), values, outputs, 2)
+    unit = (C / outputs.norm(dim=-1, keepdim=True))[0, 0, [*range(8, 20), *range(21, 32)]].double()
+    torch.testing.assert_close(found.reading[0], unit.mT @ unit, rtol=1e-5, atol=1e-5)
+    assert not found.reading[1].any()
+
+
+def test_a_head_of_s6_without_outputs_does_not_count():
+    reading, state = gramians(0), gramians(1)
+    reading[1] = 0
+    model = LanguageModel(ModelConfig("s6", 16, width=6, heads=2, layers=1, key_size=6))
+    (both,), (alone,) = (bases_of(model, {0: Gramians(reading[:heads], state[:heads])})[0] for heads in (2, 1))
+    torch.testing.assert_close(both.error, alone.error)
 
 
 @pytest.mark.parametrize("name", ["la", "wla", "gla", "gla-s6"])

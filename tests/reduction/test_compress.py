@@ -10,9 +10,11 @@ from torch.nn import functional
 
 import statesize as ss
 from statesize.lab import zoo
+from statesize.lab.compression.proposals import Ranking, sizes_by_cost
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.statistics import Interval
-from statesize.reduction.windows import Recall, three_parts
+from statesize.reduction.compress import _worth
+from statesize.reduction.windows import Recall, score, three_parts
 
 DOCUMENTS = [f"document {number} says {number * number} and no more of {number}" for number in range(60)]
 
@@ -41,6 +43,34 @@ def test_half_the_state_is_left_and_the_model_is_not_changed(mixer):
     assert found.difference.value == pytest.approx(found.after.value - found.before.value)
     assert found.difference.low < found.difference.value < found.difference.high
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
+
+
+@pytest.mark.few(2)
+@pytest.mark.parametrize("side", ["queries", "keys"])
+@pytest.mark.parametrize("mixer", ["la", "gated-deltanet", "gla", "s6"])
+def test_a_model_with_a_head_that_is_not_read_or_writes_nothing_is_cut(mixer, side):
+    model = model_of(mixer)
+    if mixer == "s6":
+        rows = slice(0, 4) if side == "keys" else slice(4, 8)
+        model.blocks[1].mixer.state_projection.weight.data[rows] = 0
+    else:
+        first = 12 if side == "keys" else 4  # of the second head, after queries of two heads
+        for part in ("projection", "convolution"):
+            getattr(model.blocks[1].mixer, part).weight.data[first : first + 4] = 0
+    found = ss.compress(model, DOCUMENTS, "50%", tokenizer=zoo.tokenizer())
+    assert all(bool(weight.isfinite().all()) for weight in found.model.parameters())
+    assert found.difference.value == pytest.approx(0, abs=0.05)
+    costs = Ranking.of(model, three_parts(DOCUMENTS, zoo.tokenizer(), 64)[0]).costs
+    if mixer != "s6":
+        # Sizes are not the larger for a head that carries nothing.
+        assert {sizes_by_cost(own, 8)[3] for own in costs.values()} == {1}
+
+
+def test_scores_that_are_not_finite_are_refused():
+    model = model_of()
+    model.norm.weight.data[0] = math.nan
+    with pytest.raises(ss.errors.ModelError, match=r"^model must have finite scores .* before the cut. Check its weig"):
+        ss.compress(model, DOCUMENTS, tokenizer=zoo.tokenizer())
 
 
 def test_a_tokenizer_of_another_model_is_refused():
@@ -125,6 +155,19 @@ def test_too_little_text_for_gramians_of_full_rank_is_refused():
     assert (few.documents, few.safe) == (16, None)
 
 
+@pytest.mark.parametrize("mixer", ["la", "gla", "gated-deltanet"])
+def test_windows_hold_a_state_at_least(mixer):
+    model = model_of(mixer)
+    for length in (2, 8, 9, 15):
+        with pytest.raises(ss.errors.InputError, match=rf"^length must be a whole number of at least 16, got {length}"):
+            ss.compress(model, DOCUMENTS, length=length, tokenizer=zoo.tokenizer())
+    found = ss.compress(model, DOCUMENTS, length=16, tokenizer=zoo.tokenizer())
+    assert math.isfinite(found.difference.value)
+    short = model_of(f"{mixer},sa", positions=15)
+    with pytest.raises(ss.errors.ModelError, match="model must read at least 16 tokens, got one of 15 positions"):
+        ss.compress(short, DOCUMENTS, tokenizer=zoo.tokenizer())
+
+
 def test_safe_needs_all_upper_ends_small_and_something_to_recall(halved):
     has, lacks = Interval(0.5, 0.4, 0.6), Interval(0.01, 0.0, 0.02)
     kept, lost = Recall(has, has, Interval(0, -0.01, 0.01), 9), Recall(has, has, Interval(0, -0.01, 0.03), 9)
@@ -143,19 +186,45 @@ def test_safe_needs_all_upper_ends_small_and_something_to_recall(halved):
     assert safe(worth=Interval(math.nan), one=kept) is None
 
 
-def test_the_context_is_worth_what_the_second_halves_of_windows_lose_without_the_first():
+@pytest.mark.parametrize("length", [32, 19])
+def test_far_text_is_worth_what_the_last_quarters_of_windows_lose_without_the_first(length):
     model = model_of()
-    found = ss.compress(model, DOCUMENTS, length=32, tokenizer=zoo.tokenizer())
-    *_, held = three_parts(DOCUMENTS, zoo.tokenizer(), 32)
+    found = ss.compress(model, DOCUMENTS, length=length, tokenizer=zoo.tokenizer())
+    *_, held = three_parts(DOCUMENTS, zoo.tokenizer(), length)
+    start, first = length // 4, length // 4 + length // 2
     lost = size = 0.0
     for inputs, targets, documents in zip(held.inputs, held.targets, held.document, strict=True):
         with torch.no_grad():
-            whole, alone = model(inputs[None])[0, 16:], model(inputs[None, 16:])[0]
-        later = targets[16:]
+            whole, alone = model(inputs[None])[0, first:], model(inputs[None, start:])[0, first - start :]
+        later = targets[first:]
         for one, sign in ((alone, 1), (whole, -1)):
             lost += sign * float(functional.cross_entropy(one, later, ignore_index=-100, reduction="sum"))
         for number in range(len(held.sizes)):
-            scored = (documents[16:] == number) & (later != -100)
+            scored = (documents[first:] == number) & (later != -100)
             every = ((held.document == number) & (held.targets != -100)).sum()
             size += float(held.sizes[number] * scored.sum() / every)
     assert found.worth.value == pytest.approx(lost / math.log(2) / size, abs=1e-6)
+
+
+@pytest.mark.parametrize("length", [16, 17, 18, 19, 32])
+def test_text_that_is_near_is_worth_nothing_far_back(length):
+    model = model_of("sliding", layers=1, window=-(-length // 2), convolution_size=1)
+    *_, held = three_parts(DOCUMENTS, zoo.tokenizer(), length)
+    # A large head makes much of what is read.
+    model.norm.weight.data *= 50
+    whole = score(model, held.inputs, held.targets)
+    assert _worth(model, whole, held).value == pytest.approx(0, abs=1e-5)
+
+
+def test_far_text_of_less_than_a_window_cannot_be_told(tmp_path):
+    found = ss.compress(model_of(), DOCUMENTS, length=9999, tokenizer=zoo.tokenizer())
+    why = "the held-out texts together are shorter than three quarters of a window"
+    assert f"What text half a window back and farther is worth cannot be told: {why}. " in found.finding()
+    assert dict(found.facts)["worth of far text"] == f"not known: {why}"
+    assert found.safe is None
+    assert found.to_dict()["worth"] is found.to_dict()["worth_interval"] is None
+    found.save(tmp_path / "small")
+    assert "NaN" not in (tmp_path / "small" / "compression.json").read_text()
+    has = Interval(0.5, 0.4, 0.6)
+    recalled = replace(found, recall={"one": Recall(has, has, Interval(0, -0.01, 0.01), 9)})
+    assert recalled.verdict == f"Too little to tell whether it is safe: {why}, so what far text is worth cannot be told"

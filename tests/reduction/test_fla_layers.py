@@ -6,13 +6,42 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch import nn
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("fla") is None, reason="flash-linear-attention is not here")
+from statesize.reduction.bases import KeptBasis
+from statesize.reduction.hub import FAMILIES
+from statesize.reduction.reducible import smaller_gla
+
 SCRIPT = Path(__file__).parents[1] / "oracles" / "fla_cut.py"
 
 
+class KeysLikeGLA(nn.Module):
+    """The projection of keys of GLA, of the size that fla finds in its configuration."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        size = int(config.hidden_size * config.expand_k)
+        self.attn = nn.ModuleDict(
+            {name: nn.Linear(config.hidden_size, size, bias=False) for name in ("q_proj", "k_proj")}
+        )
+
+
+def test_a_smaller_gla_has_the_size_that_it_is_cut_to():
+    settings = {"hidden_size": 704, "expand_k": 64 / 704, "num_heads": 4, "num_kv_heads": None, "feature_map": None}
+    model = KeysLikeGLA(SimpleNamespace(**settings))
+    basis = KeptBasis(torch.zeros(17), tuple(range(16)))
+    for states in range(1, 16):
+        cut = smaller_gla(model, {"attn": [basis] * 4}, states)
+        assert cut.attn["k_proj"].weight.shape == (4 * states, 704)
+        assert FAMILIES["gla"].states(cut.config) == states
+
+
+@pytest.mark.skipif(importlib.util.find_spec("fla") is None, reason="flash-linear-attention is not here")
 @pytest.mark.parametrize(
     ("kind", "method", "made"),
     [

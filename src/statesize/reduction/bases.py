@@ -12,14 +12,16 @@ are selected greedily, and queries read the others by their least-squares estima
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor
 
+from statesize.errors import ModelError
 from statesize.operators import Recurrence
 from statesize.operators.transition import CHUNK, DiagonalTransition, chunk_states
 
@@ -56,7 +58,8 @@ class Gramians:
         energy = by_unit.reshape(len(outputs), heads, -1, by_unit.shape[-1]).sum(2)
         # All units of a head have the same C.
         C = operator.C[:, :: values.shape[1] // heads, FIRST:]
-        query = C / energy.clamp(min=torch.finfo(energy.dtype).tiny).sqrt().unsqueeze(-1)
+        # Where the output is 0, there is nothing to lose.
+        query = C / energy.where(energy > torch.finfo(energy.dtype).tiny, torch.inf).sqrt().unsqueeze(-1)
         self.reading += torch.einsum("shln,shlm->hnm", query, query).double().cpu()
 
 
@@ -95,6 +98,27 @@ class Basis(ABC):
     name: ClassVar[str]
     error: Tensor  # lost share of the output's energy with r states, for r = 0 … n, (n + 1,) float64
 
+    @classmethod
+    def of(cls, reading: Tensor, state: Tensor) -> Self:
+        """The basis for W and C, (n, n); refuse what is not finite."""
+        energy = float((reading * state).sum())
+        if not math.isfinite(energy):
+            raise ModelError(
+                "model must have finite states and outputs on the text, got NaN or infinity. Check its weights, or "
+                "load it in float32."
+            )
+        if energy > torch.finfo(state.dtype).eps * float(reading.trace() * state.trace()):
+            return cls._of(reading, state)
+        # A head that writes nothing, or whose state is not read, loses nothing in any basis.
+        identity = torch.eye(len(state), dtype=state.dtype)
+        basis = cls._of(identity, identity)
+        return replace(basis, error=torch.zeros_like(basis.error))
+
+    @classmethod
+    @abstractmethod
+    def _of(cls, reading: Tensor, state: Tensor) -> Self:
+        """The basis of a head whose output is not 0."""
+
     @abstractmethod
     def cut(self, states: int) -> StateCut:
         """The first r states."""
@@ -109,7 +133,7 @@ class BalancedBasis(Basis):
     key_maps: Tensor  # (n, n)
 
     @classmethod
-    def of(cls, reading: Tensor, state: Tensor) -> BalancedBasis:
+    def _of(cls, reading: Tensor, state: Tensor) -> Self:
         """The basis for W and C, (n, n)."""
         W_root, W_inverse_root = _roots(reading)
         C_root, C_inverse_root = _roots(state)
@@ -134,7 +158,7 @@ class OrthonormalBasis(Basis):
     vectors: Tensor  # (n, n)
 
     @classmethod
-    def of(cls, reading: Tensor, state: Tensor) -> OrthonormalBasis:
+    def _of(cls, reading: Tensor, state: Tensor) -> Self:
         """The basis for W and C, (n, n)."""
         vectors = _linalg.eigh(reading / reading.trace() + state / state.trace())[1].flip(-1)
         costs = (vectors.mT @ reading @ vectors) * (vectors.mT @ state @ vectors)
@@ -157,7 +181,7 @@ class SelectedBasis(Basis):
     state: Tensor  # C, (n, n)
 
     @classmethod
-    def of(cls, reading: Tensor, state: Tensor) -> SelectedBasis:
+    def _of(cls, reading: Tensor, state: Tensor) -> Self:
         """The greedy order for W and C, (n, n)."""
         # The covariance that the selected numbers do not explain: the Schur complement of their block of C.
         residual, order = state.clone(), list[int]()
@@ -189,7 +213,7 @@ class KeptBasis(Basis):
     order: tuple[int, ...]
 
     @classmethod
-    def of(cls, reading: Tensor, state: Tensor) -> KeptBasis:
+    def _of(cls, reading: Tensor, state: Tensor) -> Self:
         """The greedy order for W and C, (n, n): the next number to drop is the one that costs least."""
         costs = reading * state
         dropped, errors = list[int](), [0.0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,13 +14,14 @@ import torch
 from torch import nn
 
 from statesize.check import refuse, require_count, require_path
-from statesize.errors import InputError
+from statesize.errors import InputError, ModelError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import check_new_folder, os_errors, replace_file, replace_folder
 from statesize.io.progress import reporting
 from statesize.io.text import byte_count
 from statesize.measurement.statistics import Interval, finite, texts_of
 from statesize.models.load import given_model, model_for_checks
+from statesize.operators.transition import CHUNK
 from statesize.reduction.hub import reducible
 from statesize.reduction.reducible import Reducible, ReductionRequest
 from statesize.reduction.windows import (
@@ -50,6 +52,7 @@ FEWEST_DOCUMENTS = 50
 _FEWEST_HELD_OUT = 20
 # Parts of the work, for progress: the cut, and all, where one model reads the held-out documents in each of the others.
 _CUT, _ALL = 8, 16
+_TOO_SHORT = "the held-out texts together are shorter than three quarters of a window"
 _METHODS = {
     "balanced truncation": "the combinations of a state's numbers that are read most are kept",
     "orthonormal basis": "the combinations of a state's numbers that are read most are kept",
@@ -71,8 +74,8 @@ class Compression:
         before: Bits per byte of the uncut model, which was fine-tuned as much as the smaller one.
         after: Bits per byte of the smaller model.
         difference: Their paired difference.
-        worth: What the context is worth to the uncut model, bits per byte: what the second halves of the windows lose
-            where the first ones are not read.
+        worth: What far text is worth to the uncut model, bits per byte: what the last quarters of the windows lose
+            where the first ones, half a window back and farther, are not read. NaN where no text is so far.
         recall: Results of the recall probe, by kind.
         documents: Number of held-out documents.
         texts: Number of the texts that these are of; those of one text are one unit.
@@ -105,19 +108,22 @@ class Compression:
         """What is left of the states, what that costs, what far text was worth, and whether it is safe."""
         before, after = self.state_bytes
         lost, worth = self.difference.value, self.worth
-        share = f"; the cost is {lost / worth.value:.0%} of that" if self.difference.low > 0 and worth.low > 0 else ""
-        return (
-            f"With {after / before:.0%} of its state, {of} {self.cost} over {self.held_out}. Text half a window back "
-            f"and farther is worth {worth:+.4f} bits per byte there{share}. {self.verdict}."
-        )
+        if math.isnan(worth.value):
+            far = f"What text half a window back and farther is worth cannot be told: {_TOO_SHORT}"
+        else:
+            far = f"Text half a window back and farther is worth {worth:+.4f} bits per byte there"
+        if self.difference.low > 0 and worth.low > 0:
+            far += f"; the cost is {lost / worth.value:.0%} of that"
+        return f"With {after / before:.0%} of its state, {of} {self.cost} over {self.held_out}. {far}. {self.verdict}."
 
     @property
     def facts(self) -> list[tuple[str, str]]:
         """Each figure by its name, in words."""
         before, after = self.state_bytes
         loss = f"{self.before.value:.4f} to {self.after.value:.4f} bits per byte on {self.held_out}"
+        far = f"{self.worth:+.4f} bits per byte: what the last quarter of a window saves by reading the first"
         rows = [
-            ("worth of far text", f"{self.worth:+.4f} bits per byte: what text half a window back and farther saves"),
+            ("worth of far text", f"not known: {_TOO_SHORT}" if math.isnan(self.worth.value) else far),
             ("loss", f"{loss}: difference {self.difference:+.4f}"),
             ("states", f"{byte_count(before)} to {byte_count(after)} per text, without what short convolutions keep"),
         ]
@@ -156,7 +162,7 @@ class Compression:
         """What the cut costs, or gains, in words; without an interval that says so, whether it can be told."""
         value, low, high = self.difference.value, self.difference.low, self.difference.high
         if not (low > 0 or high < 0):
-            told = "shows no cost" if self.worth.low > 0 else "has a cost that cannot be told"
+            told = "shows no cost" if low <= 0 and self.worth.low > 0 else "has a cost that cannot be told"
             return f"{told} ({value:+z.4f} bits per byte)"
         return f"{'costs' if value > 0 else 'gains'} {abs(value):.4f} bits per byte"
 
@@ -169,6 +175,8 @@ class Compression:
             why = f"it takes {FEWEST_DOCUMENTS} texts, of which 40 % are held out"
         elif not any(recall.seen for recall in self.recall.values()):
             why = "the uncut model recalls too little, so it has nothing to lose"
+        elif math.isnan(self.worth.value):
+            why = f"{_TOO_SHORT}, so what far text is worth cannot be told"
         else:
             why = "text half a window back may be worth nothing here, so that far memory has nothing to lose"
         return f"Too little to tell whether it is safe: {why}"
@@ -187,7 +195,7 @@ class Compression:
             "loss_after": self.after.value,
             "difference": self.difference.value,
             "interval": self.difference.ends,
-            "worth": self.worth.value,
+            "worth": finite(self.worth.value),
             "worth_interval": self.worth.ends,
             "state_bytes_before": self.state_bytes[0],
             "state_bytes_after": self.state_bytes[1],
@@ -261,15 +269,15 @@ def compress(
             with; not for models of transformers.
         free_basis: For Mamba-2, keep the best combinations of its numbers instead of the best numbers. This is more
             accurate, but only statesize can read the folder.
-        length: Tokens of the sequences that the model reads.
+        length: Tokens of the sequences that the model reads, at least 16: each 16th shows a state.
         on_progress: Called as (done, total, what) after each part of the work.
 
     Returns:
         The smaller model with its loss of quality.
 
     Raises:
-        InputError: `state` is out of range, or the text is too short.
-        ModelError: The model has no states that can be cut, or was cut before.
+        InputError: `state` or `length` is out of range, or the text is too short.
+        ModelError: The model has no states that can be cut, was cut before, or gives numbers that are not finite.
 
     Example:
         >>> import statesize as ss
@@ -283,7 +291,7 @@ def compress(
         >>> found.state_bytes, found.safe
         ((2048, 1024), None)
     """
-    steps, tokens = require_count("fine_tune", fine_tune, least=0), require_count("length", length, least=2)
+    steps, tokens = require_count("fine_tune", fine_tune, least=0), require_count("length", length, least=CHUNK)
     if isinstance(model, str):
         unread = reducible_for_checks(model)
         if unread is not None:
@@ -315,6 +323,11 @@ def split_text(
     uncut: Reducible, documents: Sequence[str], tokenizer: AnyTokenizer, length: int
 ) -> tuple[TokenWindows, TokenWindows, TokenWindows]:
     """Windows by which states are chosen, for the choice of sizes, and held out; refuse too short a text."""
+    if uncut.positions is not None and uncut.positions < CHUNK:
+        raise ModelError(
+            f"model must read at least {CHUNK} tokens, got one of {uncut.positions} positions. Its states cannot be "
+            "cut."
+        )
     parts = three_parts(documents, tokenizer, min(length, uncut.positions or length))
     size, largest = vocabulary_size(uncut.model), max(int(part.inputs.max()) for part in parts)
     if size is not None and largest >= size:
@@ -344,6 +357,12 @@ def _compared(
     rounded = uncut.rounded()
     step(0, "held-out documents")
     before, after = (score(model, windows.inputs, windows.targets) for model in (control, cut))
+    for when, scores in (("before", before), ("after", after)):
+        if not bool(scores.nats.isfinite().all()):
+            raise ModelError(
+                f"model must have finite scores on the held-out documents, got NaN or infinity {when} the cut. Check "
+                "its weights, or load it in float32."
+            )
     step(2, "held-out documents in int8")
     after_rounding = None if rounded is None else score(rounded, windows.inputs, windows.targets)
     step(3, "what far text is worth")
@@ -370,15 +389,17 @@ def _compared(
 
 
 def _worth(model: nn.Module, whole: Scores, windows: TokenWindows) -> Interval:
-    """What the second halves of windows lose where the first ones are not read, bits per byte."""
-    half = windows.inputs.shape[1] // 2
-    inputs, targets, document = (one[:, half:] for one in (windows.inputs, windows.targets, windows.document))
-    later = replace(windows, inputs=inputs, targets=targets, document=document)
-    alone = score(model, later.inputs, later.targets)
-    read = Scores(whole.nats[:, half:], whole.right[:, half:])
-    tokens, scored = (by_document(one.targets != IGNORED, one) for one in (windows, later))
+    """What the last quarters of windows lose where the first ones are not read, bits per byte."""
+    length = windows.inputs.shape[1]
+    # What is not read is half a window back or farther for each token that is scored.
+    start, first = length // 4, length // 4 + length // 2
+    alone = score(model, windows.inputs[:, start:], windows.targets[:, start:])
+    inputs, targets, document = (one[:, first:] for one in (windows.inputs, windows.targets, windows.document))
+    last = replace(windows, inputs=inputs, targets=targets, document=document)
+    extra = by_document(alone.nats[:, first - start :] - whole.nats[:, first:], last) / math.log(2)
+    tokens, scored = (by_document(one.targets != IGNORED, one) for one in (windows, last))
     # The bytes of a document that are scored are known by its tokens.
-    return ratio_of(alone.bits(later) - read.bits(later), later.sizes * scored / tokens, later.texts)
+    return ratio_of(extra, last.sizes * scored / tokens, last.texts)
 
 
 def extra_bits(after: Scores, before: Scores, windows: TokenWindows, looks: int = 1) -> Interval:

@@ -96,7 +96,7 @@ FAMILIES = {
     "projected_mamba2": _projected(_MAMBA2),
     "gla": ReducibleFamily(
         kind="gla",
-        states=lambda config: round(config.hidden_size * config.expand_k) // config.num_heads,
+        states=lambda config: int(config.hidden_size * config.expand_k) // config.num_heads,
         groups=lambda config: config.num_heads,
         # A short convolution of the queries allows no combinations of them.
         bases=lambda config: (KeptBasis,) if config.use_short_conv else (SelectedBasis,),
@@ -242,7 +242,7 @@ def _add(observation: Observation, gramians: Gramians, groups: int) -> None:
 def bases_of_groups(gramians: Mapping[str, Gramians], basis: type[Basis]) -> Bases:
     """The basis of each group, by the layer's module name."""
     return {
-        name: [cast("Any", basis).of(*pair) for pair in zip(layer.reading, layer.state, strict=True)]
+        name: [basis.of(*pair) for pair in zip(layer.reading, layer.state, strict=True)]
         for name, layer in gramians.items()
     }
 

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.fla.sizes import expansion
 from statesize.errors import ModelError
 from statesize.reduction.bases import Basis, StateCut
 from statesize.reduction.windows import TokenWindows
@@ -130,7 +131,7 @@ def smaller_gla(model: Any, bases: Bases, states: int) -> Any:
             "model must have as many heads of keys as of queries and no feature map, for its states to be cut. Give "
             "another."
         )
-    config.expand_k = states * config.num_heads / config.hidden_size
+    config.expand_k = expansion(states * config.num_heads, config.hidden_size)
     weights = model.state_dict()
     for name, of_layer in bases.items():
         weights = with_changes(weights, name, partial(_gla, cuts=[basis.cut(states) for basis in of_layer]))

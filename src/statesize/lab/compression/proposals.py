@@ -61,6 +61,7 @@ Bases = Mapping[int, Sequence[Basis]]
 _KINDS = {"la": BalancedBasis, "deltanet": OrthonormalBasis, "gated-deltanet": OrthonormalBasis}
 # Windows on which the sensitivity of each head is measured.
 _MOST_WINDOWS = 32
+_TINY = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +105,8 @@ def bases_of(model: LanguageModel, gramians: Mapping[int, Gramians]) -> dict[int
         reading, state = own.reading, own.state
         if model.config.mixer_of(layer) == "s6":
             # All channels read by one C: what differs between heads is how much it matters.
-            matter = reading.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None]
+            # Nothing is divided by 0 where a head's output is 0.
+            matter = reading.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None].clamp(min=_TINY)
             reading, state = (reading / matter).sum(0, keepdim=True), (state * matter).sum(0, keepdim=True)
         by_layer[layer] = [kind.of(*pair) for pair in zip(reading, state, strict=True)]
     return by_layer
@@ -132,11 +134,10 @@ def _sensitivities(
         if on_share is not None:
             on_share((head + 1) / len(heads))
     # Small damages are mostly noise: a head whose cut helps by chance must not lose all its states.
-    tiny = float(np.finfo(np.float64).tiny)
-    least = max(float(np.mean(lost)) / 2, tiny)
+    least = max(float(np.mean(lost)) / 2, _TINY)
     tails = [basis.error.numpy() for basis in heads]
     return [
-        tail * max(nats, least) / max(float(tail[_quarter(n)]), tiny) for tail, nats in zip(tails, lost, strict=True)
+        tail * max(nats, least) / max(float(tail[_quarter(n)]), _TINY) for tail, nats in zip(tails, lost, strict=True)
     ]
 
 

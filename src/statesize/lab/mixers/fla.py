@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from statesize.adapters.fla.sizes import expansion
 from statesize.errors import InputError
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.registry import FLA_MIXERS
@@ -82,8 +83,8 @@ def _settings(config: ModelConfig, name: str) -> dict[str, Any]:
         }
     shape |= {"use_short_conv": config.convolution_size > 1, "conv_size": config.convolution_size}
     if name == "fla:delta_net":
-        return shape | {"expand_k": config.key_size * config.heads / config.width, "expand_v": 1}
-    return shape | {"head_dim": config.key_size, "expand_v": config.value_size / config.key_size}
+        return shape | {"expand_k": expansion(config.key_size * config.heads, config.width), "expand_v": 1}
+    return shape | {"head_dim": config.key_size, "expand_v": expansion(config.value_size, config.key_size)}
 
 
 # Whether a layer runs off the GPU as a mixer; other models of fla are left as they are.
