@@ -13,7 +13,17 @@ from torch import Tensor
 
 from statesize.errors import EngineError, InputError
 from statesize.io.machine import free_bytes
-from statesize.operators import BlockDense, Convolution, Dense, Derivative, Operator, Recurrence, Shared, StateSpace
+from statesize.operators import (
+    BlockDense,
+    Convolution,
+    Dense,
+    Derivative,
+    GatedConvolution,
+    Operator,
+    Recurrence,
+    Shared,
+    StateSpace,
+)
 from statesize.operators.stepped import Stepped
 from statesize.parallel.threads import free_threads, in_parallel, one_torch_thread
 from statesize.spectra.convolution import ConvolutionEngine
@@ -207,6 +217,9 @@ def _magnitude(operator: Operator) -> Tensor:
         return one * B * C
     if isinstance(operator, Dense):
         return torch.maximum(operator.matrix.amax((-2, -1)), -operator.matrix.amin((-2, -1)))
+    if isinstance(operator, GatedConvolution):
+        gates = operator.input_gate.abs().amax(-1) * operator.output_gate.abs().amax(-1)
+        return one * operator.kernel.abs().amax(-1) * gates
     return operator.kernel.abs().amax(-1) if isinstance(operator, Convolution) else one
 
 
