@@ -80,9 +80,8 @@ def growth(values, lengths=(16, 32, 64, 128), trained=None, ceiling=10**6, total
     for row in values:
         numbers = {metric: [float(value) for value in row] for metric in MEASURED}
         units = {metric: [[value] for value in listed] for metric, listed in numbers.items()}
-        points.append(
-            Point((MixerPoint("mixer", "attention", 99, ceiling, 1, total, ("head 0",), units, numbers),), {}, 0.0, 0.0)
-        )
+        mixer = MixerPoint("mixer", "attention", 99, ceiling, 1, total, ("head 0",), (ceiling,), units, numbers)
+        points.append(Point((mixer,), {}, 0.0, 0.0))
     facts = {"tokens_sha256": "", "asked": {}, "versions": {}}
     return Growth(
         model="one", names=tuple(map(str, lengths)), places=lengths, future=64, trained_length=trained,

@@ -107,10 +107,12 @@ class Growth(Trend):
         """Whether there are enough lengths and texts for exponents."""
         return self.enough and len(self.trained) >= FEWEST_LENGTHS
 
-    def _ceiling(self, layer: str = AVERAGE) -> Numbers:
-        """The most that state, context and future allow, (lengths,)."""
-        tops = np.array([[mixer.ceiling for mixer in point.mixers] for point in self.points], np.float64)
-        return self.averaged(tops) if layer == AVERAGE else tops[:, self.layers.index(layer)]
+    def _ceiling(self, layer: str = AVERAGE, unit: str = "") -> Numbers:
+        """The most that state, context and future allow a layer, or one of its heads or channels, (lengths,)."""
+        if layer == AVERAGE:
+            return self.averaged(np.array([[mixer.ceiling for mixer in point.mixers] for point in self.points]))
+        mixers = [point.mixers[self.layers.index(layer)] for point in self.points]
+        return np.array([one.ceilings[one.units.index(unit)] if unit else one.ceiling for one in mixers])
 
     @property
     def units(self) -> int:
@@ -137,7 +139,7 @@ class Growth(Trend):
         shape: Shape = "not clear"
         if self.fits and whole.ends is not None:
             means = known.mean(1)
-            near = (means > NEAR * self._ceiling(layer)[:count]).any()
+            near = (means > NEAR * self._ceiling(layer, unit)[:count]).any()
             slower = "saturates" if course == "levels off" else "slows down"
             shape = "near its ceiling" if near else slower if saturates(self.trained, means) else "power law"
         return Exponent(layer, unit, whole if count >= FEWEST_LENGTHS else Interval(math.nan), last, course, shape)
@@ -240,7 +242,7 @@ class Growth(Trend):
             **{
                 f"ESS of ceiling\nafter {name}": Shown(mean, f"{cell_text(mean)} of {cell_text(ceiling)}")
                 for name, mean, ceiling in zip(
-                    self.names, means.tolist(), self._ceiling(one.layer).tolist(), strict=True
+                    self.names, means.tolist(), self._ceiling(one.layer, one.unit).tolist(), strict=True
                 )
             },
         }

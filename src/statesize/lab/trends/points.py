@@ -24,7 +24,15 @@ from statesize.measurement.statistics import estimate
 from statesize.parallel.threads import Crew, run
 from statesize.profiling.profile import Profile
 from statesize.profiling.run import run_profile
-from statesize.results.summary import channels_of, ess_values, known_mean, largest_size, sample_of, unit_dim
+from statesize.results.summary import (
+    channels_of,
+    ess_values,
+    known_mean,
+    largest_size,
+    sample_of,
+    unit_dim,
+    unit_limits,
+)
 from statesize.texts.inputs import tokens_sha256
 from statesize.version import installed
 
@@ -43,10 +51,11 @@ class MixerPoint:
 
     Attributes:
         state_size: TSS, the largest over positions; NaN where it is not known.
-        ceiling: The most that ESS can be, averaged over positions and texts.
+        ceiling: The most that ESS of the layer can be, averaged over positions and texts.
         channels: Channels of the layer, measured or not.
         total: Heads or channels of the layer, measured or not.
         units: Names such as "head 0" of those that were measured.
+        ceilings: The most that ESS of each unit can be, which differs where heads keep states of different sizes.
         of_units: Values of each unit by metric, (texts, units).
         of_layer: Values of the layer by metric, (texts,).
     """
@@ -58,6 +67,7 @@ class MixerPoint:
     channels: int
     total: int
     units: tuple[str, ...]
+    ceilings: tuple[float, ...]
     of_units: dict[str, list[list[float]]]
     of_layer: dict[str, list[float]]
 
@@ -105,8 +115,9 @@ class Point:
         try:
             values = cast("dict[str, Any]", parse_json(content))
             mixers = cast("list[dict[str, Any]]", values.pop("mixers"))
-            read = (MixerPoint(units=tuple(mixer.pop("units")), **mixer) for mixer in mixers)
-            return cls(tuple(read), **values)
+            for mixer in mixers:
+                mixer |= {name: tuple(mixer[name]) for name in ("units", "ceilings")}
+            return cls(tuple(MixerPoint(**mixer) for mixer in mixers), **values)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"it holds no point of a trend ({error})") from error
 
@@ -124,14 +135,17 @@ def _mixer(name: str, node: xr.Dataset) -> MixerPoint:
     by_metric = {metric: node[NORM].values if metric == NORM else ess_values(node, metric) for metric in MEASURED}
     # (texts, units); a text that is too short for any position is NaN.
     of_units = {metric: known_mean(values[:, :, later], 2) for metric, values in by_metric.items()}
+    limits = np.broadcast_to(unit_limits(node), node["entropy"].shape)
+    ceilings = known_mean(limits[:, :, later], (0, 2))
     return MixerPoint(
         name,
         str(node.attrs["kind"]),
         largest_size(node),
-        float(known_mean(node["ceiling"].values[:, later], (0, 1))),
+        estimate(ceilings, sample).mean,
         channels_of(node),
         sample.total,
         tuple(f"{unit_dim(node)} {index}" for index in node[unit_dim(node)].values),
+        tuple(ceilings.tolist()),
         {metric: values.tolist() for metric, values in of_units.items()},
         {metric: [estimate(row, sample).mean for row in values] for metric, values in of_units.items()},
     )
