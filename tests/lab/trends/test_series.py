@@ -224,6 +224,26 @@ def test_other_shapes_and_damaged_folders_are_named_and_the_rest_is_measured(run
     assert found.skipped["step-400"] == "It has 40 tokens, and the texts hold the id 63."
 
 
+def test_checkpoints_that_overflow_are_named_wherever_they_stand(run):
+    for step, others in ((0, ("step-100", "step-1000")), (1000, ("step-100",))):
+        model = LanguageModel(ModelConfig(mixer="gla", **SHAPE), torch.Generator().manual_seed(step))
+        with torch.no_grad():
+            for weight in model.blocks.parameters():
+                weight.fill_(1e30)
+        save_checkpoint(model, run / f"step-{step}")
+        found = measured(run, IDS[:1])
+        assert found.names == others
+        assert "must be finite" in found.skipped[f"step-{step}"]
+    shutil.rmtree(run / "step-100")
+    with pytest.raises(InputError, match=r"Nothing could be measured: step-0, step-1000: Mixer .* A must be finite"):
+        measured(run, IDS[:1])
+
+
+def test_positions_behind_all_texts_are_refused_before_a_model_is_loaded(tmp_path):
+    with pytest.raises(InputError, match="positions must be at most 23, because the longest sequence has 24 tokens"):
+        measured([tmp_path / "a", tmp_path / "b"], settings=ss.Settings(positions=[24]))
+
+
 def test_other_tokenizers_are_named(run):
     for step in (0, 100, 1000):
         write(run / f"step-{step}", seed=step, vocabulary_size=4096)

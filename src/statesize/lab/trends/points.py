@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from statesize.adapters.observation import SHARED
+from statesize.adapters.select import UnknownLayerError
 from statesize.errors import InputError, StatesizeError
 from statesize.io.files import Parts, digest, parse_json, parts_writer
 from statesize.io.progress import reporting
@@ -24,6 +25,7 @@ from statesize.measurement.statistics import estimate
 from statesize.parallel.threads import Crew, run
 from statesize.profiling.profile import Profile
 from statesize.profiling.run import run_profile
+from statesize.report.names import by_reason
 from statesize.results.summary import (
     channels_of,
     ess_values,
@@ -162,7 +164,7 @@ def measure_points(
     on_progress: Callable[..., None] | None,
 ) -> tuple[dict[Task, Point], dict[str, str]]:
     """The points of tasks, in their order, with the layers that all of them have; and why others are left out."""
-    finished, failed, kept, started = dict[Task, Point](), dict[Task, str](), 0, time.monotonic()
+    finished, failed, kept, started = dict[Task, Point](), dict[Task, StatesizeError](), 0, time.monotonic()
     folder = None if output is None else Path(output)
     parts = Parts(folder, ".point", Point.to_bytes, Point.from_bytes)
     with (
@@ -174,19 +176,20 @@ def measure_points(
         for done in run(tasks, executor, parts, key):
             if done.error is None:
                 finished[done.task] = done.get()
-            elif isinstance(done.error, InputError) and not finished | failed:
-                # What was asked for holds for all: layers that are not there, for example.
+            elif isinstance(done.error, UnknownLayerError) and not finished | failed:
+                # Others would be loaded only to be refused.
                 raise done.error
             else:
-                failed[done.task] = str(done.error)
+                failed[done.task] = done.error
             count, total, kept = len(finished) + len(failed), len(tasks), kept + done.resumed
             left = (time.monotonic() - started) * (total - count) / (count - kept) if count > kept else None
             about = f" left out: {str(done.error).rstrip('.')}" if done.error else " kept" if done.resumed else ""
             report(count, total, f"{done.task}{about}, {count} of {total}", left)
-    problems = {str(task): failed[task] for task in tasks if task in failed}
+    problems = {str(task): str(failed[task]) for task in tasks if task in failed}
     if not finished:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in problems.items())
-        raise StatesizeError(f"Nothing could be measured: {reasons}")
+        reasons = "; ".join(f"{names}: {reason}" for names, reason in by_reason(problems).items())
+        is_input = all(isinstance(error, InputError) for error in failed.values())
+        raise (InputError if is_input else StatesizeError)(f"Nothing could be measured: {reasons}")
     points, others = alike({str(task): finished[task] for task in tasks if task in finished})
     return {task: points[str(task)] for task in tasks if str(task) in points}, problems | others
 

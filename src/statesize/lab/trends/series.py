@@ -78,6 +78,7 @@ def series(
         tokenizer = tokenizer or first_tokenizer(known, options)
     inputs = bundled_sequences(tokenizer, 4, 256) if inputs is None else inputs
     texts = tuple(sequences(inputs, tokenizer))
+    settings.check_reach(max(map(len, texts)))
     work = CheckpointWork(texts, vocabulary_sha256(tokenizer), options, settings)
     points, skipped = measure_points(
         known, work, work.key, crew, title="measuring checkpoints", output=output, on_progress=on_progress
