@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -26,6 +26,7 @@ from statesize.parallel.threads import Crew, run
 from statesize.profiling.profile import Profile
 from statesize.profiling.run import run_profile
 from statesize.report.names import by_reason
+from statesize.report.words import left_out
 from statesize.results.summary import (
     channels_of,
     ess_values,
@@ -86,7 +87,12 @@ class Point:
     @property
     def shape(self) -> tuple[object, ...]:
         """What must be equal in points of one trend."""
-        return tuple((mixer.name, mixer.kind, mixer.channels, mixer.units) for mixer in self.mixers)
+        return tuple(sorted((mixer.name, mixer.kind, mixer.channels, mixer.units) for mixer in self.mixers))
+
+    @property
+    def layers(self) -> list[tuple[str, str, float]]:
+        """Name, kind and size of each mixer, without what heads carry together."""
+        return [(one.name, one.kind, one.state_size) for one in self.mixers if not one.name.endswith(JOINT)]
 
     @classmethod
     def of(cls, profile: Profile) -> Self:
@@ -216,21 +222,72 @@ def alike(points: Mapping[str, Point]) -> tuple[dict[str, Point], dict[str, str]
     for name, point in points.items():
         measured = {mixer.name for mixer in point.mixers}
         for layer, reason in point.skipped.items():
-            if (label := layer.replace(SHARED, JOINT)) not in measured:
+            if (label := _label(layer)) not in measured:
                 where.setdefault(label, []).append(name)
                 reasons.setdefault(label, reason)
+    for label in _apart(points.values()):
+        if where.keys().isdisjoint(_with_layer(label)):
+            where[label] = list(points)
+            reasons[label] = "It was measured in other texts at other points, so that its numbers do not compare."
+    # What the heads of a layer carry together goes with it.
     left = {
-        name: replace(one, mixers=tuple(m for m in one.mixers if m.name not in where)) for name, one in points.items()
+        name: replace(one, mixers=tuple(m for m in one.mixers if where.keys().isdisjoint(_with_layer(m.name))))
+        for name, one in points.items()
     }
     if not all(point.mixers for point in left.values()):
         left = dict(points)
+    first, reference = next(iter(left.items()))
+    others = {
+        name: f"Its layers, heads or channels are others than those of {first}."
+        for name, point in left.items()
+        if point.shape != reference.shape
+    }
+    if others:
+        # A layer that only these lack stays.
+        again, skipped = alike({name: point for name, point in points.items() if name not in others})
+        return again, skipped | others
+    order = [mixer.name for mixer in reference.mixers]
+    ordered = {
+        name: replace(one, mixers=tuple(sorted(one.mixers, key=lambda mixer: order.index(mixer.name))))
+        for name, one in left.items()
+    }
     skipped = {
         layer if len(names) == len(points) else f"{layer} at {', '.join(names)}": reasons[layer]
         for layer, names in where.items()
     }
-    first, reference = next(iter(left.items()))
-    for name, point in list(left.items()):
-        if point.shape != reference.shape:
-            skipped[name] = f"Its layers, heads or channels are others than those of {first}."
-            del left[name]
-    return left, skipped
+    return ordered, skipped
+
+
+def _label(layer: str) -> str:
+    """What a point calls a layer, or the heads of one together."""
+    return layer.replace(SHARED, JOINT)
+
+
+def _with_layer(name: str) -> set[str]:
+    """A name, and that of its layer where it is of heads together."""
+    return {name, name.removesuffix(JOINT)}
+
+
+def _apart(points: Iterable[Point]) -> list[str]:
+    """The mixers that are measured in some texts of each point, and in no text at all points."""
+    known: dict[str, list[NDArray[np.bool_]]] = {}
+    for point in points:
+        for mixer in point.mixers:
+            known.setdefault(mixer.name, []).append(np.isfinite(mixer.of_layer["entropy"]))
+    return [name for name, texts in known.items() if np.any(texts) and not np.all(texts, 0).any()]
+
+
+def point_notes(points: Mapping[Any, Point]) -> tuple[str, ...]:
+    """Which layers were measured in some texts only, at which points, and which the average is without, and why."""
+    where: dict[tuple[str, str], list[str]] = {}
+    *_, last = points.values()
+    measured = {mixer.name for mixer in last.mixers}
+    for name, point in points.items():
+        for layer, reason in point.skipped.items():
+            if (label := _label(layer)) in measured:
+                where.setdefault((label, reason), []).append(str(name))
+    some = [
+        (label if len(names) == len(points) else f"{label} at {', '.join(names)}") + f": {reason}"
+        for (label, reason), names in where.items()
+    ]
+    return (*some, *filter(None, [left_out(last.layers, "of the average")]))

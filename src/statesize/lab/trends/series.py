@@ -16,7 +16,7 @@ from torch import Tensor
 from statesize.errors import FileError, InputError, ModelError, StatesizeError
 from statesize.lab.trends.changes import Series
 from statesize.lab.trends.checkpoints import Checkpoint, Log, find_checkpoints, find_log, read_log
-from statesize.lab.trends.points import Point, measure_points, point_facts, point_key
+from statesize.lab.trends.points import Point, measure_points, point_facts, point_key, point_notes
 from statesize.measurement.settings import VARIANT, Settings
 from statesize.models.hub import commit
 from statesize.models.load import load_model, load_tokenizer
@@ -98,7 +98,7 @@ def series(
         log=read,
         tokens=tuple(map(len, texts)),
         facts=point_facts(texts, settings),
-        notes=tuple(notes),
+        notes=(*point_notes(points), *notes),
     )
 
 
