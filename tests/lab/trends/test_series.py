@@ -17,7 +17,7 @@ from statesize.errors import FileError, InputError, StatesizeError
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.tasks.text import train_tokenizer
 from statesize.lab.trends.checkpoints import Checkpoint, find_checkpoints, read_log
-from statesize.lab.trends.points import Point, alike
+from statesize.lab.trends.points import MEASURED, Point, alike
 from statesize.models.load import load_model
 from statesize.parallel.ray import RayCluster
 
@@ -285,6 +285,18 @@ def test_a_layer_without_a_text_that_all_checkpoints_have_is_left_out(monkeypatc
     assert found.skipped == {"2": "It was measured in other texts at other points, so that its numbers do not compare."}
     assert " over 7 texts." in found.finding
     assert found.about.endswith("Measured: all heads or channels of 2 of 3 layers.")
+
+
+def test_layers_that_share_no_text_have_no_average(found):
+    numbers = {metric: [1.0, np.nan] for metric in MEASURED}
+    layers = [replace(found.points[0].mixers[0], name=name, of_layer=numbers) for name in "ab"]
+    layers[1] = replace(layers[1], of_layer={metric: values[::-1] for metric, values in numbers.items()})
+    point = Point(tuple(layers), {}, 0.0, 0.0)
+    apart = replace(found, points=(point,) * 3)
+    said = "There is no average over layers: no text was measured in all of them at all checkpoints."
+    assert repr(apart).startswith(f"{said}\nnext: ")
+    assert apart.means("a").tolist() == apart.means("b").tolist() == [1.0] * 3
+    assert apart.to_dict()["layers"][0]["change"]["difference"] is None
 
 
 def test_texts_that_are_too_short_for_a_position_do_not_count(run):

@@ -106,6 +106,8 @@ class Series(Trend):
     @property
     def finding(self) -> str:
         """How the mean over all channels changes, and which layer changes most from one checkpoint to the next."""
+        if self._no_average:
+            return self._no_average
         whole = self.change()
         if len(self.names) == 1:
             only = f"{whole.to_value:.1f} at {self.names[0]}, the only checkpoint that was measured"

@@ -159,6 +159,8 @@ class Growth(Trend):
     @property
     def finding(self) -> str:
         """How the mean over all channels goes with the length, and how many heads grow."""
+        if self._no_average:
+            return self._no_average
         means, ceilings, fitted, one = self.means(), self._ceiling(), len(self.trained), self.exponents[0]
         first, last = (
             f"{means[at]:.1f} of at most {cell_text(float(ceilings[at]))} after {self.names[at]} tokens"

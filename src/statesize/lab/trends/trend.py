@@ -254,6 +254,12 @@ class Trend(ABC):
         return known_throughout(self.values()).shape[1]
 
     @property
+    def _no_average(self) -> str:
+        """That no text tells the average over layers; empty where one does."""
+        said = f"There is no average over layers: no text was measured in all of them at all {self.kinds[0]}."
+        return "" if self.units else said
+
+    @property
     def enough(self) -> bool:
         """Whether there are enough texts for intervals."""
         return self.units >= FEWEST_TEXTS
@@ -265,7 +271,8 @@ class Trend(ABC):
         lines = [f"Not measured: {names}: {_shortened(reason)}" for names, reason in lost.items()]
         if self.notes:
             lines.append(f"{counted(len(self.notes), 'note')}, in .notes: {_shortened(self.notes[0])}")
-        return "\n".join([self.finding, f"Average: {along}", *lines, "next: .to_dataframe(), .to_html()"])
+        average = [f"Average: {along}"] if self.units else []
+        return "\n".join([self.finding, *average, *lines, "next: .to_dataframe(), .to_html()"])
 
 
 def known_throughout(values: Numbers) -> Numbers:
