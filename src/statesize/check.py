@@ -22,11 +22,11 @@ _LONGEST_NAME = 255  # bytes of a file's name, on every file system in use
 _LONGEST_QUOTE = 200  # characters
 
 
-def refuse(name: str, expected: str, value: object, advice: str = "") -> NoReturn:
+def refuse(name: str, expected: str, value: object, advice: str = "", error: type[InputError] = InputError) -> NoReturn:
     """Raise that an argument must have another value; `advice` is a sentence that says what to do."""
     quote = repr(value)
     quote = quote if len(quote) <= _LONGEST_QUOTE else f"{quote[:_LONGEST_QUOTE]}…"
-    raise InputError(f"{name} must be {expected}, got {quote}." + (f" {advice}" if advice else ""))
+    raise error(f"{name} must be {expected}, got {quote}." + (f" {advice}" if advice else ""))
 
 
 def require_kind(name: str, value: object, kind: type | tuple[type, ...], expected: str, advice: str = "") -> None:

@@ -81,6 +81,19 @@ def test_in_the_profile_its_representations_and_its_summary(lacking, tmp_path):
         assert rows.loc["layers.0.attention", "cause"] == ""
 
 
+def test_a_layer_that_the_first_text_lacks_keeps_its_place():
+    class Sometimes(Attention):
+        def forward(self, hidden):
+            self.causal = len(hidden[0]) < 16
+            return super().forward(hidden)
+
+    model = made(True, True, True)
+    whole = ss.profile(model, IDS).mixers
+    model.layers[1].attention.__class__ = Sometimes
+    with pytest.warns(StatesizeWarning, match=rf"{LOST} of LM: Measured in 1 of 2 sequences"):
+        assert ss.profile(model, [IDS[0, :20], IDS[0, :12]]).mixers == whole
+
+
 def test_in_headlines_tables_and_comparisons(lacking, capsys):
     whole = ss.profile(made(True, True), IDS, name="whole")
     assert headline([lacking]).endswith(" Measured: 1 of 2 layers of LM.")

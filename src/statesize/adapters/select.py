@@ -132,6 +132,10 @@ def find_mixers(parts: NamedModules) -> dict[str, nn.Module]:
     return {name or class_of(module).__name__: module for name, module in mixer_modules.items()}
 
 
+class UnknownLayerError(InputError):
+    """A layer was asked for that a model does not have."""
+
+
 def meant_layer(names: Sequence[str], layer: object) -> str | None:
     """The layer of some names that is meant: by its name, its index, or dotted parts of its name that no other has."""
     if isinstance(layer, str) and layer in names:
@@ -162,7 +166,8 @@ def chosen_names(names: Sequence[str], layers: Layers, refused: Mapping[str, str
         else:
             valid, mixers = f"the model's mixers by name or by index 0 … {len(names) - 1}", counted(len(names), "mixer")
             all_names = f"Its {mixers} {'is' if len(names) == 1 else 'are'} {listed(names)}."
-            refuse("layers", valid, layer, " ".join(filter(None, (meant(str(layer), names, ""), all_names))))
+            advice = " ".join(filter(None, (meant(str(layer), names, ""), all_names)))
+            refuse("layers", valid, layer, advice, UnknownLayerError)
     every = [call for name in names for call in called[name]]
     return [name for name in dict.fromkeys([*every, *refused]) if name in selected]
 

@@ -75,8 +75,8 @@ class ProfileRun:
     reference: int | None
     sequences: list[Given] = field(default_factory=list[Given])
     mixers: dict[str, MixerRun] = field(default_factory=dict[str, MixerRun])  # what is known of each mixer
-    # Sequence and index of the first call of each mixer.
-    _first: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
+    # Names of the mixers in the order of their calls, by sequence.
+    _calls: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
     # What is not measured, and why, by sequence.
     _skipped: dict[int, dict[str, str]] = field(default_factory=dict[int, dict[str, str]])
     seconds: float = 0.0  # total seconds of measuring over all workers
@@ -101,7 +101,7 @@ class ProfileRun:
                 else:
                     self.parts.write(task.part(name), dataset)
                     task.finished.add(task.part(name))
-                self._first[name] = min(self._first.get(name, (sequence, mixer.index)), (sequence, mixer.index))
+                self._calls.setdefault(sequence, []).append(name)
                 self.mixers.setdefault(name, MixerRun(name, dataset.attrs)).add(sequence, dataset)
                 seconds, engine = dataset.attrs["seconds"], dataset.attrs["engine"]
                 self.seconds += seconds
@@ -150,7 +150,7 @@ class ProfileRun:
         skipped = self._reasons() if any(self._skipped.values()) else {}
         if not self.mixers:
             raise NothingMeasuredError(skipped)
-        self.mixers = dict(sorted(self.mixers.items(), key=lambda item: self._first[item[0]]))
+        self.mixers = {name: self.mixers[name] for name in _joined(calls for _, calls in sorted(self._calls.items()))}
         root = token_dataset(self.sequences, tokenizer)
         settings = asdict(self.settings) | {"most_operations": MOST_OPERATIONS}
         root.attrs |= {
@@ -193,6 +193,18 @@ class ProfileRun:
             if measured == all_of_them:
                 del skipped[name]
         return skipped
+
+
+def _joined(orders: Iterable[Sequence[str]]) -> list[str]:
+    """All names of several orders: those that one adds stand behind the name before them there."""
+    joined = list[str]()
+    for names in orders:
+        place = 0
+        for name in names:
+            if name not in joined:
+                joined.insert(place, name)
+            place = joined.index(name) + 1
+    return joined
 
 
 _PACKAGES = ("torch", "numpy", "numba", "tokenizers", "transformers")

@@ -15,7 +15,7 @@ from statesize.io.text import byte_count, counted, listed
 from statesize.measurement.settings import MARKED, SINK
 from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, ratio_interval, too_short
 from statesize.report.names import kind_title, model_title, position_name, short_names
-from statesize.results.profiled import Profiled, comparable, has_sinks, model_mean
+from statesize.results.profiled import Profiled, comparable, comparable_layers, has_sinks, model_mean
 from statesize.results.summary import (
     at_middle,
     binding,
@@ -294,17 +294,22 @@ def reading(profiles: Sequence[Profiled]) -> list[str]:
 
 def left_out_note(profile: Profiled) -> str:
     """Which layers were measured by their derivative, and which the averages are without, and why; "" for none."""
-    rows, names, kept = profile.summary_rows(), list(short_names(profile.mixers).values()), comparable(profile)
-    by_derivative = [at for at, row in enumerate(rows) if row["kind"] == "derivative"]
-    if by_derivative and len(by_derivative) == len(rows):
+    return left_out([(row["layer"], row["kind"], row["tss"]) for row in profile.summary_rows()])
+
+
+def left_out(layers: Sequence[tuple[str, str, float]], where: str = "here") -> str:
+    """The same of layers with these names, kinds and sizes."""
+    names, kept = list(short_names([name for name, _, _ in layers]).values()), comparable_layers(layers)
+    by_derivative = [at for at, (_, kind, _) in enumerate(layers) if kind == "derivative"]
+    if by_derivative and len(by_derivative) == len(layers):
         return (
             "Measured by the derivative of each layer, all its channels together: the numbers are of the whole layer."
         )
-    inside = listed([names[at] for at in range(len(rows)) if at not in kept and at not in by_derivative])
+    inside = listed([names[at] for at in range(len(layers)) if at not in kept and at not in by_derivative])
     without = listed([names[at] for at in by_derivative])
     said = (
-        f"Left out here, as it has no T and is measured by its derivative: {without}." if without else "",
-        f"Left out here, as it is a part of a layer that holds more: {inside}." if inside else "",
+        f"Left out {where}, as it has no T and is measured by its derivative: {without}." if without else "",
+        f"Left out {where}, as it is a part of a layer that holds more: {inside}." if inside else "",
     )
     return " ".join(filter(None, said))
 

@@ -134,14 +134,18 @@ class Profiled:
 
 def comparable(profile: Profiled) -> list[int]:
     """The layers whose numbers are of one kind: those with a T; or all, where all are measured by their derivative."""
+    return comparable_layers([(row["layer"], row["kind"], row["tss"]) for row in profile.summary_rows()])
+
+
+def comparable_layers(layers: Sequence[tuple[str, str, float]]) -> list[int]:
+    """The same of layers with these names, kinds and sizes."""
     # Without those inside another one that holds more, such as a token shift in attention.
-    rows = profile.summary_rows()
-    derivatives = [row["kind"] == "derivative" for row in rows]
+    derivatives = [kind == "derivative" for _, kind, _ in layers]
     return [
         index
-        for index, (row, one) in enumerate(zip(rows, derivatives, strict=True))
-        if (not one or all(derivatives))
-        and not any(row["layer"].startswith(f"{outer['layer']}.") and row["tss"] < outer["tss"] for outer in rows)
+        for index, (name, _, size) in enumerate(layers)
+        if (not derivatives[index] or all(derivatives))
+        and not any(name.startswith(f"{outer}.") and size < larger for outer, _, larger in layers)
     ]
 
 

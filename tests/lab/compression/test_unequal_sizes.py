@@ -1,5 +1,7 @@
 """A model whose heads keep states of several sizes: no number takes the largest for that of all."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +12,11 @@ from statesize.integrations.torchmetrics import StateSizeMetric
 from statesize.lab.compression.proposals import bases_of, cuts_of, measure_gramians
 from statesize.lab.compression.shrinking import smaller_model
 from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.measurement.settings import Settings
 from statesize.networks.redundancy import redundancy
 from statesize.report.charts import bars
 from statesize.report.diagnosis import diagnose
+from statesize.report.document import cell_text
 from statesize.report.head_map import layer_cells
 from statesize.report.words import headline
 from statesize.results.summary import at_middle, ess_values
@@ -82,6 +86,23 @@ def test_a_head_is_compared_with_its_own_size(profile):
 
 def test_what_is_measured_of_some_heads_does_not_change_the_size(smaller):
     assert ss.profile(*smaller, channels=2).summary()["tss"].tolist() == MEANS
+
+
+def test_a_growing_context_is_compared_with_the_size_of_each_head(smaller):
+    model, settings, lengths = smaller[0], Settings(future=16), (2, 4, 16)
+    texts = torch.randint(0, 16, (5, 32), generator=torch.Generator().manual_seed(2))
+    found = ss.lab.length(model, texts, lengths=lengths, settings=settings, on_progress=lambda *_: None)
+    ceilings = np.array([np.minimum(SIZES, length).mean(1) for length in lengths])
+    told = [layer["ceiling"] for layer in found.to_dict()["layers"]]
+    np.testing.assert_array_equal(told, [ceilings.mean(1), *ceilings.T])
+    profile = ss.profile(model, texts, settings=replace(settings, positions=[16]))
+    assert ss.compare([profile]).models[0].middle_ceiling == told[0][-1] == np.mean(MEANS)
+    *_, table = found.page().tables
+    last = {tuple(row[:2]): float(cell_text(row[-1]).partition(" of ")[2]) for row in table.rows}
+    heads = [[last[layer, f"head {head}"] for head in range(4)] for layer in found.layers]
+    np.testing.assert_array_equal(heads, SIZES)
+    # A state of one number cannot grow, however much others of its layer can.
+    assert found.exponent(found.layers[0], "head 0").shape == "near its ceiling"
 
 
 @pytest.mark.few(1)

@@ -80,9 +80,8 @@ def growth(values, lengths=(16, 32, 64, 128), trained=None, ceiling=10**6, total
     for row in values:
         numbers = {metric: [float(value) for value in row] for metric in MEASURED}
         units = {metric: [[value] for value in listed] for metric, listed in numbers.items()}
-        points.append(
-            Point((MixerPoint("mixer", "attention", 99, ceiling, 1, total, ("head 0",), units, numbers),), {}, 0.0, 0.0)
-        )
+        mixer = MixerPoint("mixer", "attention", 99, ceiling, 1, total, ("head 0",), (ceiling,), units, numbers)
+        points.append(Point((mixer,), {}, 0.0, 0.0))
     facts = {"tokens_sha256": "", "asked": {}, "versions": {}}
     return Growth(
         model="one", names=tuple(map(str, lengths)), places=lengths, future=64, trained_length=trained,
@@ -285,6 +284,14 @@ def test_no_exponent_is_fitted_across_the_trained_length():
     assert np.isnan(growth(values, trained=8).exponent().whole.value)
 
 
+@pytest.mark.parametrize("trained", [None, 8, 2048])
+def test_one_length_alone_does_not_grow(trained):
+    found = growth(np.full((1, 5), 2.5), lengths=(16,), trained=trained, ceiling=16)
+    assert found.finding.startswith(
+        "Entropy-ESS of one is 2.5 of at most 16 after 16 tokens, the only length that was measured.\nRead: 5 texts, "
+    )
+
+
 def test_the_trained_length_is_what_the_model_tells():
     assert measured("gla", lengths=[4, 8], excerpts=1).trained_length == 512
     assert measured(model(positions=22)).trained_length == 22
@@ -311,6 +318,7 @@ def test_lengths_that_do_not_fit_are_named_and_the_others_measured():
     found = measured(model(positions=20), lengths=[4, 8, 16, 900])
     assert found.places == (4, 8)
     assert found.skipped["900"] == "The longest text has room for 144 tokens."
+    assert "\nNot measured: 900: The longest text has room for 144 tokens.\n" in repr(found)
     assert "positional embedding 20" in found.skipped["16"]
 
 
@@ -407,8 +415,62 @@ def test_a_layer_that_is_refused_at_some_lengths_is_left_out_and_the_others_keep
     found, whole = of(900, 24, 900), of(900, 900, 900)
     assert found.places == (8, 24)
     assert found.layers == ("layers.0", "layers.2")
+    assert found.finding.endswith("Measured: all heads or channels of 2 of 3 layers.")
+    assert "\nNot measured: layers.1 at 24: " in repr(found)
+    assert whole.finding.endswith("Measured: all heads or channels.")
     (name,) = found.skipped
     assert name == "layers.1 at 24"
     assert "Mixer layers.1 must be causal" in found.skipped[name]
     assert whole.layers == ("layers.0", "layers.1", "layers.2")
     assert found.means("layers.2")[:1] == pytest.approx(whole.means("layers.2")[:1])
+
+
+def test_what_heads_carry_together_goes_with_their_layer():
+    llama = attention_model("llama", num_hidden_layers=3)
+
+    def look_ahead(module, args, kwargs):
+        length = kwargs["hidden_states"].shape[1]
+        return (args, kwargs | {"attention_mask": torch.zeros(1, 1, length, length)}) if length == 10 else None
+
+    llama.model.layers[1].self_attn.register_forward_pre_hook(look_ahead, with_kwargs=True)
+    settings = Settings(future=6)
+    found = ss.lab.length(llama, TEXT % 40, lengths=[4, 8, 16], settings=settings, on_progress=lambda *_: None)
+    assert found.places == (4, 8, 16)
+    names = [f"model.layers.{layer}.self_attn" for layer in (0, 2)]
+    assert found.layers == (names[0], f"{names[0]}, joint", names[1], f"{names[1]}, joint")
+    assert list(found.skipped) == ["model.layers.1.self_attn at 4"]
+
+
+class Averaging(nn.Module):
+    """The mean of all tokens so far, with a T, before a recurrent layer, which has none."""
+
+    def __init__(self):
+        super().__init__()
+        self.value = nn.Linear(6, 6)
+
+    def forward(self, hidden):
+        return self.value(hidden).cumsum(1) / torch.arange(1, hidden.shape[1] + 1)[:, None]
+
+
+def test_the_average_is_that_of_a_comparison_without_layers_that_have_no_t():
+    class Hybrid(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.average = nn.Embedding(64, 6), Averaging()
+            self.recurrent = nn.GRU(6, 6, batch_first=True)
+
+        def forward(self, tokens):
+            return self.recurrent(self.average(self.embedding(tokens)))[0]
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        hybrid = Hybrid()
+    found = measured(hybrid, lengths=[4, 8], excerpts=1, future=8)
+    assert found.means("recurrent").min() > 2 > found.means("average").max()
+    profile = ss.profile(hybrid, TEXT[:16], settings=Settings(positions=[8], future=8))
+    compared = ss.compare([profile]).models[0].average_entropy
+    assert found.means()[-1] == pytest.approx(compared)
+    assert found.means().tolist() == pytest.approx(found.means("average").tolist())
+    note = "Left out of the average, as it has no T and is measured by its derivative: recurrent."
+    assert found.notes == (note,)
+    assert note in repr(found)

@@ -2,19 +2,22 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch import nn
 
 import statesize as ss
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.tasks.text import train_tokenizer
 from statesize.lab.trends.checkpoints import Checkpoint, find_checkpoints, read_log
-from statesize.lab.trends.points import Point
+from statesize.lab.trends.points import MEASURED, Point, alike
 from statesize.models.load import load_model
 from statesize.parallel.ray import RayCluster
 
@@ -222,6 +225,118 @@ def test_other_shapes_and_damaged_folders_are_named_and_the_rest_is_measured(run
     assert found.skipped["step-200"] == "Its layers, heads or channels are others than those of step-0."
     assert "model.safetensors" in found.skipped["step-300"]
     assert found.skipped["step-400"] == "It has 40 tokens, and the texts hold the id 63."
+
+
+class Attention(nn.Module):
+    """Softmax attention, which sees the future in texts of some lengths."""
+
+    def __init__(self, ahead):
+        super().__init__()
+        self.project, self.ahead = nn.Linear(8, 24), ahead
+
+    def forward(self, hidden):
+        query, key, value = (part[:, None] for part in self.project(hidden).chunk(3, -1))
+        causal = hidden.shape[1] not in self.ahead
+        return hidden + nn.functional.scaled_dot_product_attention(query, key, value, is_causal=causal)[:, 0]
+
+
+def sometimes_ahead(monkeypatch, *each):
+    """A series of models with a layer more on either side of one that is not causal in texts of some lengths."""
+    models = {}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for step, ahead in enumerate(each):
+            layers = nn.ModuleList(map(Attention, ((), ahead, ())))
+            models[f"step-{step}"] = nn.Sequential(nn.Embedding(64, 8), *layers)
+        texts = [torch.randint(64, (length,)) for length in (24, 20, 28, 30, 26, 22, 32)]
+    monkeypatch.setattr(
+        ss.lab.trends.series, "load_model", lambda name, **_: SimpleNamespace(model=models[name], tokenizer=None)
+    )
+    return measured(list(models), texts)
+
+
+def test_means_are_over_the_texts_that_all_checkpoints_have(monkeypatch):
+    found = sometimes_ahead(monkeypatch, (24,), (20,), ())
+    assert found.names == ("step-0", "step-1", "step-2")
+    assert found.layers == ("1", "2", "3")
+    assert found.skipped == {}
+    notes = [note.partition("; ")[0] for note in found.notes]
+    assert notes == [f"2 at step-{step}: Measured in 6 of 7 sequences" for step in (0, 1)]
+    assert "\n2 notes, in .notes: 2 at step-0: Measured in 6 of 7 sequences; " in repr(found)
+    for layer, missing in (("average", 2), ("1", 0), ("2", 2)):
+        values = found.values(layer)
+        assert np.isnan(values[0, 0]) == np.isnan(values[1, 1]) == (missing == 2)
+        assert found.means(layer) == pytest.approx(values[:, missing:].mean(1))
+        change, largest = found.change(layer), found.largest_change(layer)
+        assert change.difference.value == pytest.approx(change.to_value - change.from_value)
+        assert change.from_value == found.means(layer)[0]
+        assert abs(largest.difference.value) == pytest.approx(np.abs(np.diff(found.means(layer))).max())
+    assert " over 5 of 7 texts. The largest change" in found.finding
+    caption = found.page().tables[0].caption
+    assert (
+        "by Student’s t over 5 texts. Means are over those texts that were measured at all checkpoints: 5–7 of 7."
+        in caption
+    )
+
+
+def test_a_layer_without_a_text_that_all_checkpoints_have_is_left_out(monkeypatch):
+    found = sometimes_ahead(monkeypatch, (24, 20, 28, 30), (26, 22, 32))
+    assert found.layers == ("1", "3")
+    assert found.skipped == {"2": "It was measured in other texts at other points, so that its numbers do not compare."}
+    assert " over 7 texts." in found.finding
+    assert found.about.endswith("Measured: all heads or channels of 2 of 3 layers.")
+
+
+def test_layers_that_share_no_text_have_no_average(found):
+    numbers = {metric: [1.0, np.nan] for metric in MEASURED}
+    layers = [replace(found.points[0].mixers[0], name=name, of_layer=numbers) for name in "ab"]
+    layers[1] = replace(layers[1], of_layer={metric: values[::-1] for metric, values in numbers.items()})
+    point = Point(tuple(layers), {}, 0.0, 0.0)
+    apart = replace(found, points=(point,) * 3)
+    said = "There is no average over layers: no text was measured in all of them at all checkpoints."
+    assert repr(apart).startswith(f"{said}\nnext: ")
+    assert apart.means("a").tolist() == apart.means("b").tolist() == [1.0] * 3
+    assert apart.to_dict()["layers"][0]["change"]["difference"] is None
+
+
+def test_texts_that_are_too_short_for_a_position_do_not_count(run):
+    found = measured(run, [*IDS, [5, 9, 3] * 3], settings=ss.Settings(positions=[12]))
+    assert np.isnan(found.values()[:, -1]).all()
+    assert " over 5 of 6 texts. " in found.finding
+    assert "measured at all checkpoints: 5 of 6." in found.page().tables[0].caption
+
+
+def test_a_layer_that_only_a_checkpoint_of_other_layers_lacks_is_kept(found):
+    mixers = found.points[0].mixers
+    points = {str(step): Point((*mixers, replace(mixers[0], name="other")), {}, 0.0, 0.0) for step in range(2)}
+    points["2"] = Point((replace(mixers[0], units=("head 0",)),), {"other": "It is refused."}, 0.0, 0.0)
+    left, skipped = alike(points)
+    assert [mixer.name for point in left.values() for mixer in point.mixers] == ["layers.0.mixer", "other"] * 2
+    assert skipped == {"2": "Its layers, heads or channels are others than those of 0."}
+    swapped, skipped = alike({"0": points["0"], "1": replace(points["1"], mixers=points["1"].mixers[::-1])})
+    assert skipped == {}
+    assert swapped["1"] == points["0"]
+
+
+def test_checkpoints_that_overflow_are_named_wherever_they_stand(run):
+    for step, others in ((0, ("step-100", "step-1000")), (1000, ("step-100",))):
+        model = LanguageModel(ModelConfig(mixer="gla", **SHAPE), torch.Generator().manual_seed(step))
+        with torch.no_grad():
+            for weight in model.blocks.parameters():
+                weight.fill_(1e30)
+        save_checkpoint(model, run / f"step-{step}")
+        found = measured(run, IDS[:1])
+        assert found.names == others
+        assert "must be finite" in found.skipped[f"step-{step}"]
+        assert "\nNot measured: step-0" in repr(found)
+    shutil.rmtree(run / "step-100")
+    with pytest.raises(InputError, match=r"Nothing could be measured: step-0, step-1000: Mixer .* A must be finite"):
+        measured(run, IDS[:1])
+
+
+def test_positions_behind_all_texts_are_refused_before_a_model_is_loaded(tmp_path):
+    with pytest.raises(InputError, match="positions must be at most 23, because the longest sequence has 24 tokens"):
+        measured([tmp_path / "a", tmp_path / "b"], settings=ss.Settings(positions=[24]))
 
 
 def test_other_tokenizers_are_named(run):

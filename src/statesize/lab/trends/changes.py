@@ -12,14 +12,14 @@ import numpy as np
 from statesize.io.text import counted
 from statesize.lab.trends.charts import change_chart, levels_chart, log_charts, place_axis
 from statesize.lab.trends.checkpoints import Log
-from statesize.lab.trends.trend import AVERAGE, Trend
+from statesize.lab.trends.trend import AVERAGE, Trend, known_throughout
 from statesize.measurement.chart import Row
 from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, mean_interval
 
 
 @dataclass(frozen=True)
 class Change:
-    """By how much a layer's ESS differs between two checkpoints, over the same texts.
+    """By how much a layer's ESS differs between two checkpoints, over the texts that all checkpoints have.
 
     Attributes:
         before: Name of the first of the two.
@@ -67,7 +67,7 @@ class Series(Trend):
     @property
     def about(self) -> str:
         """What the numbers of the table are."""
-        measured = f"Measured: {self._measured()} heads or channels{self._chosen}."
+        measured = f"Measured: {self._measured()} heads or channels{self._of_layers}."
         if len(self.names) == 1:
             return measured
         few = f". There are no intervals, which need at least {FEWEST_TEXTS} texts"
@@ -99,21 +99,22 @@ class Series(Trend):
         return self._change(layer, max(after - 1, 0), after, max(len(means) - 1, 1))
 
     def _change(self, layer: str, before: int, after: int, looks: int = 1) -> Change:
-        values = self.values(layer)[[before, after]]
-        first, second = values[:, np.isfinite(values).all(0)]
-        difference = mean_interval(second - first, looks=looks)
-        return Change(self.names[before], self.names[after], float(first.mean()), float(second.mean()), difference)
+        first, second = known_throughout(self.values(layer))[[before, after]]
+        difference, means = mean_interval(second - first, looks=looks), self.means(layer).tolist()
+        return Change(self.names[before], self.names[after], means[before], means[after], difference)
 
     @property
     def finding(self) -> str:
         """How the mean over all channels changes, and which layer changes most from one checkpoint to the next."""
+        if self._no_average:
+            return self._no_average
         whole = self.change()
         if len(self.names) == 1:
             only = f"{whole.to_value:.1f} at {self.names[0]}, the only checkpoint that was measured"
             return f"Entropy-ESS{self._chosen}, averaged over cuts, is {only}."
         by_layer = {layer: self.largest_change(layer) for layer in self.layers}
         layer = max(by_layer, key=lambda name: abs(by_layer[name].difference.value))
-        texts = counted(self.texts, "text")
+        texts = (f"{self.units} of " if self.units < self.texts else "") + counted(self.texts, "text")
         return (
             f"Entropy-ESS{self._chosen}, averaged over cuts, goes {whole}: {whole.difference:+.2f} over {texts}. The "
             f"largest change between neighbouring checkpoints is that of {layer}, {by_layer[layer]}: "
@@ -137,8 +138,7 @@ class Series(Trend):
         levels = levels_chart(x, places, self.means(), {layer: self.means(layer) for layer in self.layers})
         yield "Entropy-ESS of each layer, and the mean over all channels", levels, caption
         if len(self.names) > 1:
-            values = self.values()
-            known = values[:, np.isfinite(values).all(0)]
+            known = known_throughout(self.values())
             changes = change_chart(x, places, [mean_interval(row) for row in known - known[0]])
             yield "Change since the first checkpoint, mean over all channels", changes, ""
         for title, chart in () if self.places is None else log_charts(x, self.log):

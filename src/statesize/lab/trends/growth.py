@@ -14,7 +14,7 @@ import numpy as np
 from statesize.io.text import counted
 from statesize.lab.trends.charts import levels_chart, place_axis
 from statesize.lab.trends.points import JOINT, Numbers
-from statesize.lab.trends.trend import AVERAGE, Trend
+from statesize.lab.trends.trend import AVERAGE, Trend, known_throughout
 from statesize.measurement.chart import Row
 from statesize.measurement.statistics import FEWEST_TEXTS, Interval, mean_interval, texts_of
 from statesize.report.document import Shown, cell_text
@@ -107,15 +107,22 @@ class Growth(Trend):
         """Whether there are enough lengths and texts for exponents."""
         return self.enough and len(self.trained) >= FEWEST_LENGTHS
 
-    def _ceiling(self, layer: str = AVERAGE) -> Numbers:
-        """The most that state, context and future allow, (lengths,)."""
-        tops = np.array([[mixer.ceiling for mixer in point.mixers] for point in self.points], np.float64)
-        return self.averaged(tops) if layer == AVERAGE else tops[:, self.layers.index(layer)]
+    def _ceiling(self, layer: str = AVERAGE, unit: str = "") -> Numbers:
+        """The most that state, context and future allow a layer, or one of its heads or channels, (lengths,)."""
+        if layer == AVERAGE:
+            return self.averaged(np.array([[mixer.ceiling for mixer in point.mixers] for point in self.points]))
+        mixers = [point.mixers[self.layers.index(layer)] for point in self.points]
+        return np.array([one.ceilings[one.units.index(unit)] if unit else one.ceiling for one in mixers])
 
     @property
     def units(self) -> int:
-        """How many different texts the pieces are of."""
-        return len(set(self.sources))
+        """How many different texts the pieces are of that are known at all lengths."""
+        return len(set(self._known_sources))
+
+    @property
+    def _known_sources(self) -> list[int]:
+        """The number of the text of each piece that is known at all lengths."""
+        return np.array(self.sources)[np.isfinite(self.values()).all(0)].tolist()
 
     def exponent(self, layer: str = AVERAGE, unit: str = "") -> Exponent:
         """How entropy-ESS goes with the length, up to the trained one.
@@ -137,7 +144,7 @@ class Growth(Trend):
         shape: Shape = "not clear"
         if self.fits and whole.ends is not None:
             means = known.mean(1)
-            near = (means > NEAR * self._ceiling(layer)[:count]).any()
+            near = (means > NEAR * self._ceiling(layer, unit)[:count]).any()
             slower = "saturates" if course == "levels off" else "slows down"
             shape = "near its ceiling" if near else slower if saturates(self.trained, means) else "power law"
         return Exponent(layer, unit, whole if count >= FEWEST_LENGTHS else Interval(math.nan), last, course, shape)
@@ -152,28 +159,35 @@ class Growth(Trend):
     @property
     def finding(self) -> str:
         """How the mean over all channels goes with the length, and how many heads grow."""
+        if self._no_average:
+            return self._no_average
         means, ceilings, fitted, one = self.means(), self._ceiling(), len(self.trained), self.exponents[0]
         first, last = (
             f"{means[at]:.1f} of at most {cell_text(float(ceilings[at]))} after {self.names[at]} tokens"
             for at in (0, fitted - 1 if fitted > 1 else -1)
         )
-        goes = f"Entropy-ESS{self._chosen} {'in' if self._chosen else 'of'} {self.model} goes from {first} to {last}"
+        several = len(self.names) > 1
+        goes = f"goes from {first} to {last}" if several else f"is {first}, the only length that was measured"
+        goes = f"Entropy-ESS{self._chosen} {'in' if self._chosen else 'of'} {self.model} {goes}"
         said = f"{self._SHAPES[one.shape].format(one.whole)}."
         if self.enough and fitted > 1:
             # What heads of one cache carry together is no head.
-            several = {mixer.name: len(mixer.units) > 1 for mixer in self.points[0].mixers if JOINT not in mixer.name}
-            heads = [one.course for one in self.exponents if bool(one.unit) == several.get(one.layer)]
+            split = {mixer.name: len(mixer.units) > 1 for mixer in self.points[0].mixers if JOINT not in mixer.name}
+            heads = [one.course for one in self.exponents if bool(one.unit) == split.get(one.layer)]
             words = {"grows": "growing", "levels off": "levelling off", "not clear": "not clear"}
             counts = [f"{heads.count(course)} {told}" for course, told in words.items() if course in heads]
             said += f" Of {len(heads):,} measured heads or channels, over the last two lengths: {', '.join(counts)}."
-        read = texts_of(self.texts, self.units)
+        known = self._known_sources
         if fitted < 2:
-            said = f"; no growth is fitted beyond the {self.trained_length} tokens that it was trained on."
+            beyond = f"; no growth is fitted beyond the {self.trained_length} tokens that it was trained on."
+            said = beyond if several else "."
         elif not self.fits:
-            got = f"{counted(fitted, 'length')} and {read}"
+            got = f"{counted(fitted, 'length')} and {texts_of(len(known), self.units)}"
             said += f" An exponent takes {FEWEST_LENGTHS} lengths and {FEWEST_TEXTS} texts or more, got {got}."
         behind = f"{counted(self.future, 'token')} behind the cut"
-        measured = f"{self._measured()} heads or channels{self._chosen}"
+        read = texts_of(self.texts, len(set(self.sources)))
+        read += f", {len(known)} of them measured at all lengths" if len(known) < self.texts else ""
+        measured = f"{self._measured()} heads or channels{self._of_layers}"
         return f"{goes}{said}\nRead: {read}, with {behind} in each. Measured: {measured}."
 
     _SHAPES: ClassVar[dict[Shape, str]] = {
@@ -230,7 +244,7 @@ class Growth(Trend):
         return 1 + (_MOST_ESS if self._has_many_layers else len(self.layers))
 
     def _row(self, one: Exponent) -> Row:
-        means = known_mean(self.values(one.layer, unit=one.unit or None), 1)
+        means = known_mean(known_throughout(self.values(one.layer, unit=one.unit or None)), 1)
         told = f"{one.whole:+.2f}" if one.shape == "power law" else one.shape
         return {
             "layer": one.layer,
@@ -240,7 +254,7 @@ class Growth(Trend):
             **{
                 f"ESS of ceiling\nafter {name}": Shown(mean, f"{cell_text(mean)} of {cell_text(ceiling)}")
                 for name, mean, ceiling in zip(
-                    self.names, means.tolist(), self._ceiling(one.layer).tolist(), strict=True
+                    self.names, means.tolist(), self._ceiling(one.layer, one.unit).tolist(), strict=True
                 )
             },
         }

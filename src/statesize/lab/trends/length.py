@@ -16,7 +16,7 @@ from statesize.check import refuse, require_count, whole_number
 from statesize.errors import InputError
 from statesize.io.text import counted
 from statesize.lab.trends.growth import Growth
-from statesize.lab.trends.points import Point, measure_points, point_facts, point_key
+from statesize.lab.trends.points import Point, measure_points, point_facts, point_key, point_notes
 from statesize.measurement.settings import CUTS, VARIANT, Settings
 from statesize.measurement.statistics import FEWEST_TEXTS
 from statesize.models.load import given_model, model_facts, training_record
@@ -111,7 +111,8 @@ def length(
         points=tuple(points.values()),
         skipped=skipped | too_long,
         facts=point_facts(pieces, settings),
-        notes=((f"Beyond the trained length of {trained:,}: {beyond}; not in the exponents.",) if beyond else ())
+        notes=point_notes(points)
+        + ((f"Beyond the trained length of {trained:,}: {beyond}; not in the exponents.",) if beyond else ())
         + ((shorter,) if future < wanted else ()),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from statesize.adapters.observation import SHARED
+from statesize.adapters.select import UnknownLayerError
 from statesize.errors import InputError, StatesizeError
 from statesize.io.files import Parts, digest, parse_json, parts_writer
 from statesize.io.progress import reporting
@@ -24,7 +25,17 @@ from statesize.measurement.statistics import estimate
 from statesize.parallel.threads import Crew, run
 from statesize.profiling.profile import Profile
 from statesize.profiling.run import run_profile
-from statesize.results.summary import channels_of, ess_values, known_mean, largest_size, sample_of, unit_dim
+from statesize.report.names import by_reason
+from statesize.report.words import left_out
+from statesize.results.summary import (
+    channels_of,
+    ess_values,
+    known_mean,
+    largest_size,
+    sample_of,
+    unit_dim,
+    unit_limits,
+)
 from statesize.texts.inputs import tokens_sha256
 from statesize.version import installed
 
@@ -43,10 +54,11 @@ class MixerPoint:
 
     Attributes:
         state_size: TSS, the largest over positions; NaN where it is not known.
-        ceiling: The most that ESS can be, averaged over positions and texts.
+        ceiling: The most that ESS of the layer can be, averaged over positions and texts.
         channels: Channels of the layer, measured or not.
         total: Heads or channels of the layer, measured or not.
         units: Names such as "head 0" of those that were measured.
+        ceilings: The most that ESS of each unit can be, which differs where heads keep states of different sizes.
         of_units: Values of each unit by metric, (texts, units).
         of_layer: Values of the layer by metric, (texts,).
     """
@@ -58,6 +70,7 @@ class MixerPoint:
     channels: int
     total: int
     units: tuple[str, ...]
+    ceilings: tuple[float, ...]
     of_units: dict[str, list[list[float]]]
     of_layer: dict[str, list[float]]
 
@@ -74,7 +87,12 @@ class Point:
     @property
     def shape(self) -> tuple[object, ...]:
         """What must be equal in points of one trend."""
-        return tuple((mixer.name, mixer.kind, mixer.channels, mixer.units) for mixer in self.mixers)
+        return tuple(sorted((mixer.name, mixer.kind, mixer.channels, mixer.units) for mixer in self.mixers))
+
+    @property
+    def layers(self) -> list[tuple[str, str, float]]:
+        """Name, kind and size of each mixer, without what heads carry together."""
+        return [(one.name, one.kind, one.state_size) for one in self.mixers if not one.name.endswith(JOINT)]
 
     @classmethod
     def of(cls, profile: Profile) -> Self:
@@ -105,8 +123,9 @@ class Point:
         try:
             values = cast("dict[str, Any]", parse_json(content))
             mixers = cast("list[dict[str, Any]]", values.pop("mixers"))
-            read = (MixerPoint(units=tuple(mixer.pop("units")), **mixer) for mixer in mixers)
-            return cls(tuple(read), **values)
+            for mixer in mixers:
+                mixer |= {name: tuple(mixer[name]) for name in ("units", "ceilings")}
+            return cls(tuple(MixerPoint(**mixer) for mixer in mixers), **values)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"it holds no point of a trend ({error})") from error
 
@@ -124,14 +143,17 @@ def _mixer(name: str, node: xr.Dataset) -> MixerPoint:
     by_metric = {metric: node[NORM].values if metric == NORM else ess_values(node, metric) for metric in MEASURED}
     # (texts, units); a text that is too short for any position is NaN.
     of_units = {metric: known_mean(values[:, :, later], 2) for metric, values in by_metric.items()}
+    limits = np.broadcast_to(unit_limits(node), node["entropy"].shape)
+    ceilings = known_mean(limits[:, :, later], (0, 2))
     return MixerPoint(
         name,
         str(node.attrs["kind"]),
         largest_size(node),
-        float(known_mean(node["ceiling"].values[:, later], (0, 1))),
+        estimate(ceilings, sample).mean,
         channels_of(node),
         sample.total,
         tuple(f"{unit_dim(node)} {index}" for index in node[unit_dim(node)].values),
+        tuple(ceilings.tolist()),
         {metric: values.tolist() for metric, values in of_units.items()},
         {metric: [estimate(row, sample).mean for row in values] for metric, values in of_units.items()},
     )
@@ -148,7 +170,7 @@ def measure_points(
     on_progress: Callable[..., None] | None,
 ) -> tuple[dict[Task, Point], dict[str, str]]:
     """The points of tasks, in their order, with the layers that all of them have; and why others are left out."""
-    finished, failed, kept, started = dict[Task, Point](), dict[Task, str](), 0, time.monotonic()
+    finished, failed, kept, started = dict[Task, Point](), dict[Task, StatesizeError](), 0, time.monotonic()
     folder = None if output is None else Path(output)
     parts = Parts(folder, ".point", Point.to_bytes, Point.from_bytes)
     with (
@@ -160,19 +182,20 @@ def measure_points(
         for done in run(tasks, executor, parts, key):
             if done.error is None:
                 finished[done.task] = done.get()
-            elif isinstance(done.error, InputError) and not finished | failed:
-                # What was asked for holds for all: layers that are not there, for example.
+            elif isinstance(done.error, UnknownLayerError) and not finished | failed:
+                # Others would be loaded only to be refused.
                 raise done.error
             else:
-                failed[done.task] = str(done.error)
+                failed[done.task] = done.error
             count, total, kept = len(finished) + len(failed), len(tasks), kept + done.resumed
             left = (time.monotonic() - started) * (total - count) / (count - kept) if count > kept else None
             about = f" left out: {str(done.error).rstrip('.')}" if done.error else " kept" if done.resumed else ""
             report(count, total, f"{done.task}{about}, {count} of {total}", left)
-    problems = {str(task): failed[task] for task in tasks if task in failed}
+    problems = {str(task): str(failed[task]) for task in tasks if task in failed}
     if not finished:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in problems.items())
-        raise StatesizeError(f"Nothing could be measured: {reasons}")
+        reasons = "; ".join(f"{names}: {reason}" for names, reason in by_reason(problems).items())
+        is_input = all(isinstance(error, InputError) for error in failed.values())
+        raise (InputError if is_input else StatesizeError)(f"Nothing could be measured: {reasons}")
     points, others = alike({str(task): finished[task] for task in tasks if task in finished})
     return {task: points[str(task)] for task in tasks if str(task) in points}, problems | others
 
@@ -199,21 +222,72 @@ def alike(points: Mapping[str, Point]) -> tuple[dict[str, Point], dict[str, str]
     for name, point in points.items():
         measured = {mixer.name for mixer in point.mixers}
         for layer, reason in point.skipped.items():
-            if (label := layer.replace(SHARED, JOINT)) not in measured:
+            if (label := _label(layer)) not in measured:
                 where.setdefault(label, []).append(name)
                 reasons.setdefault(label, reason)
+    for label in _apart(points.values()):
+        if where.keys().isdisjoint(_with_layer(label)):
+            where[label] = list(points)
+            reasons[label] = "It was measured in other texts at other points, so that its numbers do not compare."
+    # What the heads of a layer carry together goes with it.
     left = {
-        name: replace(one, mixers=tuple(m for m in one.mixers if m.name not in where)) for name, one in points.items()
+        name: replace(one, mixers=tuple(m for m in one.mixers if where.keys().isdisjoint(_with_layer(m.name))))
+        for name, one in points.items()
     }
     if not all(point.mixers for point in left.values()):
         left = dict(points)
+    first, reference = next(iter(left.items()))
+    others = {
+        name: f"Its layers, heads or channels are others than those of {first}."
+        for name, point in left.items()
+        if point.shape != reference.shape
+    }
+    if others:
+        # A layer that only these lack stays.
+        again, skipped = alike({name: point for name, point in points.items() if name not in others})
+        return again, skipped | others
+    order = [mixer.name for mixer in reference.mixers]
+    ordered = {
+        name: replace(one, mixers=tuple(sorted(one.mixers, key=lambda mixer: order.index(mixer.name))))
+        for name, one in left.items()
+    }
     skipped = {
         layer if len(names) == len(points) else f"{layer} at {', '.join(names)}": reasons[layer]
         for layer, names in where.items()
     }
-    first, reference = next(iter(left.items()))
-    for name, point in list(left.items()):
-        if point.shape != reference.shape:
-            skipped[name] = f"Its layers, heads or channels are others than those of {first}."
-            del left[name]
-    return left, skipped
+    return ordered, skipped
+
+
+def _label(layer: str) -> str:
+    """What a point calls a layer, or the heads of one together."""
+    return layer.replace(SHARED, JOINT)
+
+
+def _with_layer(name: str) -> set[str]:
+    """A name, and that of its layer where it is of heads together."""
+    return {name, name.removesuffix(JOINT)}
+
+
+def _apart(points: Iterable[Point]) -> list[str]:
+    """The mixers that are measured in some texts of each point, and in no text at all points."""
+    known: dict[str, list[NDArray[np.bool_]]] = {}
+    for point in points:
+        for mixer in point.mixers:
+            known.setdefault(mixer.name, []).append(np.isfinite(mixer.of_layer["entropy"]))
+    return [name for name, texts in known.items() if np.any(texts) and not np.all(texts, 0).any()]
+
+
+def point_notes(points: Mapping[Any, Point]) -> tuple[str, ...]:
+    """Which layers were measured in some texts only, at which points, and which the average is without, and why."""
+    where: dict[tuple[str, str], list[str]] = {}
+    *_, last = points.values()
+    measured = {mixer.name for mixer in last.mixers}
+    for name, point in points.items():
+        for layer, reason in point.skipped.items():
+            if (label := _label(layer)) in measured:
+                where.setdefault((label, reason), []).append(str(name))
+    some = [
+        (label if len(names) == len(points) else f"{label} at {', '.join(names)}") + f": {reason}"
+        for (label, reason), names in where.items()
+    ]
+    return (*some, *filter(None, [left_out(last.layers, "of the average")]))

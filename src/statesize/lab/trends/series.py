@@ -16,7 +16,7 @@ from torch import Tensor
 from statesize.errors import FileError, InputError, ModelError, StatesizeError
 from statesize.lab.trends.changes import Series
 from statesize.lab.trends.checkpoints import Checkpoint, Log, find_checkpoints, find_log, read_log
-from statesize.lab.trends.points import Point, measure_points, point_facts, point_key
+from statesize.lab.trends.points import Point, measure_points, point_facts, point_key, point_notes
 from statesize.measurement.settings import VARIANT, Settings
 from statesize.models.hub import commit
 from statesize.models.load import load_model, load_tokenizer
@@ -78,6 +78,7 @@ def series(
         tokenizer = tokenizer or first_tokenizer(known, options)
     inputs = bundled_sequences(tokenizer, 4, 256) if inputs is None else inputs
     texts = tuple(sequences(inputs, tokenizer))
+    settings.check_reach(max(map(len, texts)))
     work = CheckpointWork(texts, vocabulary_sha256(tokenizer), options, settings)
     points, skipped = measure_points(
         known, work, work.key, crew, title="measuring checkpoints", output=output, on_progress=on_progress
@@ -97,7 +98,7 @@ def series(
         log=read,
         tokens=tuple(map(len, texts)),
         facts=point_facts(texts, settings),
-        notes=tuple(notes),
+        notes=(*point_notes(points), *notes),
     )
 
 

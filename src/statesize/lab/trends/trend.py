@@ -7,24 +7,28 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, ClassVar
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
+from statesize.adapters.select import lost_mixers
 from statesize.check import refuse, require_choice
 from statesize.io.json_values import json_values
-from statesize.io.text import listed
+from statesize.io.text import counted, listed
 from statesize.lab.trends.points import JOINT, MEASURED, Numbers, Point
 from statesize.measurement import vega
 from statesize.measurement.chart import Metric, Row
-from statesize.measurement.statistics import FEWEST_TEXTS
+from statesize.measurement.statistics import FEWEST_TEXTS, between
+from statesize.report.names import by_reason
 from statesize.report.result_page import PageChart, PageTable, ResultPage
+from statesize.results.profiled import comparable_layers
 from statesize.results.summary import known_mean
 
 AVERAGE = "average"
-"""The mean over all layers, each channel with the same weight."""
+"""The mean over all layers that compare, each channel with the same weight."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -35,9 +39,10 @@ class Trend(ABC):
         names: The points that were measured, as tables call them.
         places: Steps of the training, None where they are not known; or tokens of the context.
         points: What was measured of each.
-        skipped: Points and layers that were not measured, and why.
+        skipped: Points and layers that are left out, and why.
         facts: Digest of the tokens, settings, and versions.
-        notes: What else is to know, such as that a log could not be read.
+        notes: What else is to know, such as which layers were measured in some texts only, or that a log could not be
+            read.
     """
 
     names: tuple[str, ...]
@@ -122,6 +127,13 @@ class Trend(ABC):
         alone = [name for name in self.layers if not name.endswith(JOINT)]
         return f" of {listed(alone)}" if self.facts["asked"].get("layers") is not None else ""
 
+    @property
+    def _of_layers(self) -> str:
+        """The layers whose heads or channels are told, with "of" before them, where these are not all."""
+        skipped = {name: why for point in self.points for name, why in point.skipped.items()}
+        lost, alone = lost_mixers(skipped, self.layers), [name for name in self.layers if not name.endswith(JOINT)]
+        return self._chosen or (f" of {len(alone)} of {counted(len(alone) + len(lost), 'layer')}" if lost else "")
+
     def _measured(self, layer: str = AVERAGE) -> str:
         """How many heads or channels were measured: all, or such as 2 of 4."""
         mixers = [one for one in self.points[0].mixers if layer == one.name]
@@ -130,13 +142,14 @@ class Trend(ABC):
         return "all" if measured == total else f"{measured:,} of {total:,}"
 
     def averaged(self, values: Numbers) -> Numbers:
-        """The mean over layers of (points, layers, …), without what heads carry together."""
-        alone = [column for column, name in enumerate(self.layers) if not name.endswith(JOINT)]
-        weights = [self.points[0].mixers[column].channels for column in alone]
-        return np.average(values[:, alone], axis=1, weights=weights)
+        """The mean over layers of (points, layers, …) that compare, without what heads carry together."""
+        # Of what grows with the length, the last size is the largest.
+        layers = self.points[-1].layers
+        kept = [self.layers.index(layers[row][0]) for row in comparable_layers(layers)]
+        return np.average(values[:, kept], axis=1, weights=[self.points[0].mixers[column].channels for column in kept])
 
     def means(self, layer: str = AVERAGE, metric: Metric | str = "entropy") -> Numbers:
-        """The same, averaged over texts.
+        """The same, averaged over the texts that are known at all points.
 
         Args:
             layer: As for `values`.
@@ -145,7 +158,7 @@ class Trend(ABC):
         Returns:
             (points,).
         """
-        return known_mean(self.values(layer, metric), 1)
+        return known_mean(known_throughout(self.values(layer, metric)), 1)
 
     def to_dataframe(self) -> pd.DataFrame:
         """All numbers as a table.
@@ -204,6 +217,10 @@ class Trend(ABC):
         """
         names, rows = list(self._rows()[0]), [list(row.values()) for row in self._rows()]
         told = f" Intervals of 95 % are by Student’s t over {self.units} texts." if self.enough else ""
+        counts = {known_throughout(self.values(layer)).shape[1] for layer in (AVERAGE, *self.layers)}
+        if min(counts) < self.texts:
+            known = between(min(counts), max(counts), "{:.0f}".format)
+            told += f" Means are over those texts that were measured at all {self.kinds[0]}: {known} of {self.texts}."
         differences = [one.run_difference for one in self.points if np.isfinite(one.run_difference)]
         return ResultPage(
             title=self.title,
@@ -233,8 +250,14 @@ class Trend(ABC):
 
     @property
     def units(self) -> int:
-        """How many texts are independent of each other, over which intervals are."""
-        return self.texts
+        """How many texts are independent of each other, over which intervals of the average are."""
+        return known_throughout(self.values()).shape[1]
+
+    @property
+    def _no_average(self) -> str:
+        """That no text tells the average over layers; empty where one does."""
+        said = f"There is no average over layers: no text was measured in all of them at all {self.kinds[0]}."
+        return "" if self.units else said
 
     @property
     def enough(self) -> bool:
@@ -244,7 +267,21 @@ class Trend(ABC):
     def __repr__(self) -> str:
         means = zip(self.names, self.means(), strict=True)
         along = ", ".join(f"{mean:.1f} at {name}" for name, mean in means)
-        return f"{self.finding}\nAll layers: {along}\nnext: .to_dataframe(), .to_html()"
+        lost = by_reason(lost_mixers(self.skipped, ()))
+        lines = [f"Not measured: {names}: {_shortened(reason)}" for names, reason in lost.items()]
+        if self.notes:
+            lines.append(f"{counted(len(self.notes), 'note')}, in .notes: {_shortened(self.notes[0])}")
+        average = [f"Average: {along}"] if self.units else []
+        return "\n".join([self.finding, *average, *lines, "next: .to_dataframe(), .to_html()"])
+
+
+def known_throughout(values: Numbers) -> Numbers:
+    """Values (points, texts) of those texts that are known at all points."""
+    return values[:, np.isfinite(values).all(0)]
+
+
+def _shortened(reason: str) -> str:
+    return shorten(reason, 240, placeholder=" …")
 
 
 def _reasons(skipped: Mapping[str, str]) -> list[dict[str, str]]:
