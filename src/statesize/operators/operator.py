@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from statesize.check import require_finite, require_floating, require_length, shape, whole_number
+from statesize.check import require_finite, require_floating, require_length, shape
 from statesize.errors import InputError
 from statesize.io.text import facts_table
 
@@ -190,8 +191,7 @@ def batch_index(index: object, batch_shape: torch.Size) -> tuple[Any, ...]:
             f"{len(parts)} indices for batch shape {tuple(batch_shape)}; only batch dimensions can be indexed"
         )
     for part, size in zip(parts, batch_shape, strict=False):
-        number = None if isinstance(part, Tensor) else whole_number(part)
-        if number is not None and not -size <= number < size:
+        if isinstance(part, Integral) and not -size <= int(part) < size:
             raise InputError(f"index {part} is out of range for batch shape {tuple(batch_shape)}")
     return tuple(parts)
 

@@ -150,7 +150,15 @@ class ProfileRun:
         skipped = self._reasons() if any(self._skipped.values()) else {}
         if not self.mixers:
             raise NothingMeasuredError(skipped)
-        self.mixers = {name: self.mixers[name] for name in _joined(calls for _, calls in sorted(self._calls.items()))}
+        order = list[str]()
+        for _, names in sorted(self._calls.items()):
+            place = 0
+            for name in names:
+                if name not in order:
+                    # Behind the one that is called before it.
+                    order.insert(place, name)
+                place = order.index(name) + 1
+        self.mixers = {name: self.mixers[name] for name in order}
         root = token_dataset(self.sequences, tokenizer)
         settings = asdict(self.settings) | {"most_operations": MOST_OPERATIONS}
         root.attrs |= {
@@ -193,18 +201,6 @@ class ProfileRun:
             if measured == all_of_them:
                 del skipped[name]
         return skipped
-
-
-def _joined(orders: Iterable[Sequence[str]]) -> list[str]:
-    """All names of several orders: those that one adds stand behind the name before them there."""
-    joined = list[str]()
-    for names in orders:
-        place = 0
-        for name in names:
-            if name not in joined:
-                joined.insert(place, name)
-            place = joined.index(name) + 1
-    return joined
 
 
 _PACKAGES = ("torch", "numpy", "numba", "tokenizers", "transformers")
