@@ -15,6 +15,7 @@ def families() -> dict[str, str]:
     found = swept()
     measured = found.of("measured")
     inside = [family for family in measured if family.registered]
+    registered = [family for family in found.families if family.registered]
     by_kind: dict[str, list[str]] = {}
     for family in inside:
         names = by_kind.setdefault(", ".join(sorted(family.mixers)), [])
@@ -28,12 +29,12 @@ def families() -> dict[str, str]:
     versions = [
         f"{with_it.count('measured')} of {len(with_it)} (with {version})"
         for version in found.versions
-        for with_it in [[family.versions[version] for family in found.families if version in family.versions]]
+        for with_it in [[family.versions[version] for family in registered if version in family.versions]]
     ]
     judged = [family.maps if family.impulses is None else family.impulses for family in measured]
     return {
         "measured": str(len(inside)),
-        "all": str(sum(family.registered for family in found.families)),
+        "all": str(len(registered)),
         "beyond": str(len(measured) - len(inside)),
         "transformers": found.transformers,
         "farthest": f"{max(one for one in judged if one is not None):.0e}",

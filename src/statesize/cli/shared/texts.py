@@ -320,7 +320,7 @@ class Texts:
                 left_out.append(str(error))
                 continue
             if sum(int(token) not in special for token in ids[:_BEGINNING]) < 2:
-                left_out.append(f"text {number + 1} has fewer than 2 tokens of its own")
+                left_out.append(f"text {number + 1} of those that can be read has fewer than 2 tokens of its own")
                 continue
             joined += len(documents) - 1
             parted += whole and isinstance(documents[0], str) and is_parted(documents[0])
