@@ -203,10 +203,18 @@ BLOCKS = [
     # What the last stage of the scan adds is less than rounding at one position.
     {"scan": "doubling", "bias": 0.0},
 ]
+# The last stage of the scan adds that little at all positions: T ends behind it, and behind what reads the state.
+FADING = [
+    {"scan": "doubling", "bias": 0.0, "write": "first", "output": "input"},
+    {"scan": "doubling", "bias": 0.0, "convolution": "silu", "output": "values"},
+]
 
 
-@pytest.mark.parametrize("length", [33, 48])
-@pytest.mark.parametrize("settings", BLOCKS, ids=str)
+@pytest.mark.parametrize(
+    ("settings", "length"),
+    [*((one, length) for one in BLOCKS for length in (33, 48)), *((one, 75) for one in FADING)],
+    ids=str,
+)
 def test_no_gate_stands_for_values_or_lies_in_t(settings, length):
     with torch.random.fork_rng():
         torch.manual_seed(length)

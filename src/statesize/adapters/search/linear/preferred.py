@@ -45,11 +45,19 @@ def preferred(search: LinearSearch, found: list[Mix]) -> Mix:
 
 def _settled(search: LinearSearch, targets: list[Place]) -> Place:
     """The first target, before any gate; or what is made of it without regard to the input, as by a division."""
-    held = search.base.tensors[targets[0]]
+    plain, limit = search.base.tensors, search.precision.rounding * search.scale(targets[0])
+    # The last stages of a scan by doubling may add no more than rounding.
+    alike = [
+        place
+        for place in targets
+        if plain[place].shape == plain[targets[0]].shape
+        and bool(((plain[place] - plain[targets[0]]).abs() <= limit).all())
+    ]
+    targets = targets[targets.index(alike[-1]) :]
+    held = plain[targets[0]]
     # A gate may be made of what enters the layer, also where all that T mixes comes from one tensor in it.
     searches = (search,) if search.runs.entry is None else (search, search.from_outside())
     runs = [one.run(targets, {targets[0]: lambda _: held}, change) for one in searches for change in one.elsewhere]
-    plain = search.base.tensors
     return [place for place in targets if all(torch.equal(run.tensors[place], plain[place]) for run in runs)][-1]
 
 
@@ -112,7 +120,9 @@ def _without_stages(found: list[Mix], search: LinearSearch) -> list[Mix]:
         later = (one for one in found if one.source == mix.source and one.target > mix.target)
         return any(extents[one] > extents[mix] for one in later)
 
-    return [mix for mix in found if not is_stage(mix)]
+    # What one source shows of a target holds for the others, whose numbers may vanish before.
+    stages = {mix.target for mix in found if is_stage(mix)}
+    return [mix for mix in found if mix.target not in stages]
 
 
 def _without_gates(search: LinearSearch, found: list[Mix]) -> list[Mix]:
