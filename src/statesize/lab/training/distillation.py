@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from statesize.check import refuse, require_count, require_kind, require_real
 from statesize.errors import InputError
-from statesize.lab.mixers.mixer import HeadMixer, Mixer
+from statesize.lab.mixers.mixer import Mixer
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.task import IGNORED, Task
 from statesize.lab.training.config import TrainingConfig
@@ -205,9 +205,10 @@ def student_of(
 ) -> LanguageModel:
     """A model that begins with all weights of the teacher that have the same name and shape in it.
 
-    Embedding, norms, MLPs, values and output projections are the teacher's. Queries, keys and gates start anew where
-    their shapes depend on the size of the state, and the size is another one. With the size and the mixer of its
-    teacher, a student is a copy of the teacher.
+    Embedding, norms, MLPs and output projections are the teacher's, and so are values where both mixers are of this
+    package and have as many value channels. Queries, keys and gates start anew where their shapes depend on the size of
+    the state, and the size is another one. With the size and the mixer of its teacher, a student is a copy of the
+    teacher.
 
     Args:
         teacher: Is not changed.
@@ -255,11 +256,14 @@ def student_of(
     return student.to(weight.device, weight.dtype)
 
 
-def _copy_values(teacher: Mixer, student: Mixer) -> None:
+def _copy_values(teacher: nn.Module, student: nn.Module) -> None:
     """The value channels, which come last in the projection and in its convolution; they have no state of their own."""
-    if not isinstance(teacher, HeadMixer) or not isinstance(student, HeadMixer):
+    if not isinstance(teacher, Mixer) or not isinstance(student, Mixer):
         return
     width = teacher.expansion * teacher.config.width
-    for theirs, ours in ((teacher.projection, student.projection), (teacher.convolution, student.convolution)):
+    if width != student.expansion * student.config.width:
+        return
+    for part in ("projection.weight", "convolution.weight", "convolution.bias"):
+        theirs, ours = (dict(mixer.named_parameters()).get(part) for mixer in (teacher, student))
         if theirs is not None and ours is not None:
-            ours.weight[-width:].copy_(theirs.weight[-width:])
+            ours[-width:].copy_(theirs[-width:])
