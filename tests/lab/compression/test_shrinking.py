@@ -7,7 +7,7 @@ import torch
 
 from statesize.errors import FileError
 from statesize.lab.compression.proposals import bases_of, cuts_of, measure_gramians
-from statesize.lab.compression.shrinking import rounded_model, smaller_model
+from statesize.lab.compression.shrinking import fine_tuned, rounded_model, smaller_model
 from statesize.lab.mixers import LanguageModel, ModelConfig, load_checkpoint, save_checkpoint
 from statesize.operators import Recurrence
 from statesize.reduction.bases import SelectedBasis
@@ -21,6 +21,15 @@ def made(name, dtype=torch.float64, **shape):
     model = LanguageModel(config, torch.Generator().manual_seed(0)).to(dtype).eval()
     ids = torch.randint(0, 16, (2, 40), generator=torch.Generator().manual_seed(1))
     return model, ids, bases_of(model, measure_gramians(model, [ids]))
+
+
+def stepped(model, ids):
+    """Logits of the step form, and the caches at the end."""
+    caches, logits = model.initial_caches(len(ids)), []
+    for token in ids.T:
+        step, caches = model.step(token, caches)
+        logits.append(step)
+    return torch.stack(logits, 1), caches
 
 
 def mask_queries(model, cuts):
@@ -78,15 +87,26 @@ def test_nothing_is_lost_where_all_states_are_kept(name):
 def test_a_smaller_model_steps_as_it_mixes_and_its_operator_is_its_own(name):
     model, ids, bases = made(name)
     small = smaller_model(model, cuts_of(bases, [2, 2] if name == "s6" else [1, 3, 2, 2]))
-    caches, logits = small.initial_caches(2), []
-    for token in ids.T:
-        step, caches = small.step(token, caches)
-        logits.append(step)
-    torch.testing.assert_close(torch.stack(logits, 1), small(ids), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(stepped(small, ids)[0], small(ids), rtol=1e-9, atol=1e-9)
     mixer, hidden = small.blocks[0].mixer, torch.randn(2, 9, 8, dtype=torch.float64)
     operator = mixer.operator(hidden)
     assert isinstance(operator, Recurrence)
     torch.testing.assert_close(operator.dense() @ mixer.values(hidden), mixer.mixed_values(hidden))
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("name", [*HEADS, *DELTA_RULES])
+def test_no_training_lets_a_head_use_more_than_it_keeps(name, fresh):
+    model, ids, bases = made(name)
+    small = smaller_model(model, cuts_of(bases, [1, 3, 2, 4]))
+    if fresh:
+        # Its maps have no columns of zeros.
+        small = LanguageModel(small.config, torch.Generator().manual_seed(2)).double()
+    small = fine_tuned(small, ids.flatten(), 20, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(stepped(small, ids)[0], small(ids), rtol=1e-9, atol=1e-9)
+        T = small.blocks[1].mixer.operator(torch.randn(1, 16, 8, dtype=torch.float64)).dense()[0]
+    assert torch.linalg.matrix_rank(T[:, 8:, :8], rtol=1e-9).tolist() == [2, 4]
 
 
 def test_s6_keeps_the_states_that_are_chosen():
@@ -122,11 +142,8 @@ def test_rounded_states_are_those_of_a_decoder_that_rounds(name):
     model, ids, bases = made(name)
     small = smaller_model(model, cuts_of(bases, [1, 3, 2, 2]))
     rounded = rounded_model(small)
-    caches, logits = rounded.initial_caches(2), []
-    for token in ids.T:
-        step, caches = rounded.step(token, caches)
-        logits.append(step)
-    torch.testing.assert_close(torch.stack(logits, 1), rounded(ids), rtol=1e-9, atol=1e-9)
+    logits, caches = stepped(rounded, ids)
+    torch.testing.assert_close(logits, rounded(ids), rtol=1e-9, atol=1e-9)
     assert not torch.equal(rounded(ids), small(ids))
     torch.testing.assert_close(rounded(ids), small(ids), rtol=0.1, atol=0.1)
     _, rows, scale = caches[1]

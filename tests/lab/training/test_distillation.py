@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from statesize.errors import InputError
+from statesize.lab.mixers.registry import MIXERS
 from statesize.lab.tasks import MQAR
 from statesize.lab.training import DivergenceError, TrainingConfig
 from statesize.lab.training.distillation import Objective, discrepancy, distil, student_of
@@ -71,6 +72,19 @@ def test_the_teacher_and_all_modes_are_left_as_found(teacher, task):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_accumulation_is_one_larger_batch(make_model, echo):
+    # Its batches have unequal numbers of targets.
+    teacher = make_model(layers=2, key_size=4).double()
+    students = [student_of(teacher, 2, torch.Generator().manual_seed(1)) for _ in range(2)]
+    config = dataclasses.replace(CONFIG, steps=3)
+    one, two = (
+        list(distil(teacher, student, echo, dataclasses.replace(config, batch_size=6 // parts, accumulation=parts)))
+        for student, parts in zip(students, (1, 3), strict=True)
+    )
+    assert [step.loss for step in one] == pytest.approx([step.loss for step in two])
+    assert [step.gradient_norm for step in one] == pytest.approx([step.gradient_norm for step in two])
+
+
 def test_equal_seeds_give_equal_students(teacher, task):
     students = [student_of(teacher, 2, torch.Generator().manual_seed(1)) for _ in range(2)]
     for student in students:
@@ -120,11 +134,27 @@ def test_all_that_does_not_depend_on_the_state_is_the_teachers(make_model):
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
 
 
-def test_the_values_of_both_are_the_same(make_model):
-    teacher = make_model(key_size=4)
+@pytest.mark.few(3)
+@pytest.mark.parametrize("mixer", ["gla", "mamba2", *(name for name in MIXERS if name not in ("gla", "mamba2"))])
+def test_the_values_of_both_are_the_same(mixer, make_model):
+    teacher = make_model(mixer, key_size=4)
+    with torch.no_grad():
+        for parameter in teacher.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
     student = student_of(teacher, 2)
     hidden = torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(teacher.blocks[0].mixer.values(hidden), student.blocks[0].mixer.values(hidden))
+    torch.testing.assert_close(student.blocks[0].mixer.values(hidden), teacher.blocks[0].mixer.values(hidden))
+
+
+@pytest.mark.parametrize(
+    ("mixer", "other", "shared"),
+    [("gla", "s6", True), ("la", "hyena", True), ("mamba", "mamba2", True), ("gla", "mamba2", False)],
+)
+def test_mixers_of_as_many_value_channels_share_them(mixer, other, shared, make_model):
+    teacher = make_model(mixer)
+    student = student_of(teacher, 2, torch.Generator().manual_seed(1), mixer=other)
+    theirs, ours = (model.blocks[0].mixer.projection.weight for model in (teacher, student))
+    assert torch.equal(theirs[-16:], ours[-16:]) == shared
 
 
 @pytest.mark.parametrize("mixer", ["sa", "la", "gla", "s6", "gla,sa"])

@@ -14,6 +14,7 @@ from statesize.io.files import digest
 from statesize.lab.mixers import load_checkpoint
 from statesize.lab.tasks import Mixture, from_arrays
 from statesize.lab.training import TrainingConfig, evaluate, train
+from statesize.lab.training.step import new_state
 
 CONFIG = TrainingConfig(steps=12, batch_size=4, rate=1e-2, evaluate_every=4, checkpoint_every=5, seed=3)
 
@@ -85,6 +86,18 @@ def test_evaluation_is_the_mean_over_scored_targets(echo, make_model):
     assert report["loss"] == pytest.approx(nats / count)
     assert report["accuracy"] == pytest.approx(correct / count)
     assert model.training
+
+
+@pytest.mark.parametrize(
+    ("mixer", "decays", "decayed"),
+    [("gla", "decay.bias", False), ("wla", "decay_bias", True), ("s6", "log_rate", True), ("mamba", "log_rate", True)],
+)
+def test_weight_decay_acts_on_all_but_vectors(mixer, decays, decayed, echo, make_model):
+    model = make_model(mixer)
+    group, others = new_state(model, echo, dataclasses.replace(CONFIG, weight_decay=0.1)).optimizer.param_groups
+    assert (group["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    parameter = model.blocks[0].mixer.get_parameter(decays)
+    assert any(parameter is one for one in group["params"]) is decayed
 
 
 def test_accumulation_is_one_larger_batch(echo, make_model, tmp_path):

@@ -94,7 +94,7 @@ def train(
         accumulation: Forward passes in each optimizer step.
         length: Tokens in each sequence.
         rate: Peak learning rate.
-        weight_decay: Weight decay of AdamW.
+        weight_decay: Weight decay of AdamW, on parameters of two or more dimensions.
         dropout: Dropout of the outputs of mixers and MLPs.
         seed: Seed of the initial weights, the batches and dropout.
         evaluate_every: Steps between held-out evaluations.

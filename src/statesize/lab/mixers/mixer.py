@@ -62,7 +62,7 @@ class Mixer(nn.Module, ABC):
 
     Args:
         config: Shape of the model.
-        sizes: Widths of what the input is projected to.
+        sizes: Widths of what the input is projected to; the last is that of the values.
     """
 
     kind: ClassVar[str]

@@ -22,7 +22,9 @@ class TrainingConfig:
         accumulation: Forward passes of one optimizer step; the gradient is that of the mean over all their targets.
         rate: Peak learning rate of AdamW; it falls to 0 along a cosine.
         warm_up: Fraction of the steps over which the rate rises linearly.
-        weight_decay: Decay of AdamW, on matrices only.
+        weight_decay: Decay of AdamW, on all parameters of two or more dimensions: matrices and kernels, norm weights of
+            heads, and decays that a mixer has as a table (`log_rate` of "s6", "gla-s6", "s4d" and "mamba", `decay_bias`
+            of "wla"), which it draws to rates of 1 and biases of 0. Vectors, such as `decay.bias` of "gla", are left.
         clip: Largest norm of the gradient; larger ones are scaled down.
         seed: Seed of the sampled batches and of dropout.
         evaluate_every: Steps between held-out evaluations; there is one after the last step too.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from statesize.check import refuse, require_count, require_kind, require_real
 from statesize.errors import InputError
-from statesize.lab.mixers.mixer import HeadMixer, Mixer
+from statesize.lab.mixers.mixer import Mixer
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.task import IGNORED, Task
 from statesize.lab.training.config import TrainingConfig
@@ -92,7 +92,12 @@ def distil(
     state = new_state(student, task, config)
 
     def losses(batches: list[Batch]) -> Iterator[Tensor]:
-        return (_loss(teacher, student, batch, objective) / config.accumulation for batch in batches)
+        # Operators and hidden states are means over sequences, of which all batches have as many; targets are not.
+        scored = [int((targets != IGNORED).sum()) for _, targets in batches]
+        for batch, count in zip(batches, scored, strict=True):
+            equal = 1 / config.accumulation
+            shares = {"operators": equal, "hidden": equal, "logits": count / max(sum(scored), 1)}
+            yield _loss(teacher, student, batch, objective, shares)
 
     for step in range(1, config.steps + 1):
         yield take_step(state, task, config, step, losses)
@@ -128,9 +133,14 @@ def discrepancy(teacher: LanguageModel, student: LanguageModel, task: Task, batc
     return Discrepancy(operators, hidden, logits[0])
 
 
-def _loss(teacher: LanguageModel, student: LanguageModel, batch: Batch, objective: Objective) -> Tensor:
+def _loss(
+    teacher: LanguageModel, student: LanguageModel, batch: Batch, objective: Objective, shares: Mapping[str, float]
+) -> Tensor:
+    """What a batch adds to the loss of a step, of whose means it has these shares, by weight."""
     parts = [
-        getattr(objective, name) * torch.stack([part.sum() / max(part.numel(), 1) for part in by_name]).mean()
+        getattr(objective, name)
+        * shares[name]
+        * torch.stack([part.sum() / max(part.numel(), 1) for part in by_name]).mean()
         for name, by_name in _distances(teacher, student, batch, objective).items()
         if by_name
     ]
@@ -205,9 +215,10 @@ def student_of(
 ) -> LanguageModel:
     """A model that begins with all weights of the teacher that have the same name and shape in it.
 
-    Embedding, norms, MLPs, values and output projections are the teacher's. Queries, keys and gates start anew where
-    their shapes depend on the size of the state, and the size is another one. With the size and the mixer of its
-    teacher, a student is a copy of the teacher.
+    Embedding, norms, MLPs and output projections are the teacher's, and so are values where both mixers are of this
+    package and have as many value channels. Queries, keys and gates start anew where their shapes depend on the size of
+    the state, and the size is another one. With the size and the mixer of its teacher, a student is a copy of the
+    teacher.
 
     Args:
         teacher: Is not changed.
@@ -255,11 +266,14 @@ def student_of(
     return student.to(weight.device, weight.dtype)
 
 
-def _copy_values(teacher: Mixer, student: Mixer) -> None:
+def _copy_values(teacher: nn.Module, student: nn.Module) -> None:
     """The value channels, which come last in the projection and in its convolution; they have no state of their own."""
-    if not isinstance(teacher, HeadMixer) or not isinstance(student, HeadMixer):
+    if not isinstance(teacher, Mixer) or not isinstance(student, Mixer):
         return
     width = teacher.expansion * teacher.config.width
-    for theirs, ours in ((teacher.projection, student.projection), (teacher.convolution, student.convolution)):
+    if width != student.expansion * student.config.width:
+        return
+    for part in ("projection.weight", "convolution.weight", "convolution.bias"):
+        theirs, ours = (dict(mixer.named_parameters()).get(part) for mixer in (teacher, student))
         if theirs is not None and ours is not None:
-            ours.weight[-width:].copy_(theirs.weight[-width:])
+            ours[-width:].copy_(theirs[-width:])

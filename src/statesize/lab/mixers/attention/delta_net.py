@@ -81,7 +81,9 @@ class DeltaNet(HeadMixer):
     def _normalised(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Queries of norm 1 / √n and keys of norm 1, (S, H, L, n), or what the state keeps of them."""
         query, key = functional.normalize(query, dim=-1) * self.key_size**-0.5, functional.normalize(key, dim=-1)
-        return (query, key) if self.basis is None else (query @ self.basis, key @ self.basis)
+        if self.basis is None:
+            return query, key
+        return self.kept_state.masked(query @ self.basis, key @ self.basis)
 
     def _strength(self, hidden: Tensor) -> Tensor:
         """β, (S, H, L, 1)."""

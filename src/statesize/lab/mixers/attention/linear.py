@@ -25,6 +25,14 @@ class KeptState:
     sizes: tuple[int, ...]  # rows that each head keeps, (H,)
     bits: int  # 8, or 0 for numbers as they are
 
+    def masked(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys (S, H, L, n) that neither read nor write the rows that a head does not keep."""
+        if self._equal:
+            return query, key
+        own = self._own_rows(query.device)[:, None]
+        # Products with 0 have no gradient either, so that no training gives a head more than its rows.
+        return query * own, key * own
+
     def pack(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """What is kept: rows (S, H, n, d_v), or (S, sum of sizes, d_v), and the scale of each, none if not rounded."""
         rows = state if self._equal else state[:, self._own_rows(state.device)]
@@ -142,7 +150,7 @@ class LinearAttention(HeadMixer):
         query = query * self.key_size**-0.5
         if self.query_map is not None:
             query = query @ self.query_map
-        return query, key if self.key_map is None else key @ self.key_map
+        return self.kept_state.masked(query, key if self.key_map is None else key @ self.key_map)
 
     def _written(self, key: Tensor, log_decay: Tensor | None) -> Tensor:
         """What is added to the state of keys (S, H, L, n), where a rule weighs them by the decay."""
