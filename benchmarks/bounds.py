@@ -66,7 +66,7 @@ def main(folder: Path, name: str, peps: Path | None, tokens: int, documents: int
         measured = json_values(test.measured(number, piece, test.cuts[0]))
         row: Row = {"file": Path(name).stem, "tokens": tokens, "document": number, **weights}
         row |= {"model": test.name, "texts": tokens_sha256([piece]), "seconds": time.process_time() - start}
-        row |= {"mixers": test.mixers, "run_difference": test.run_difference, "unmoved": sorted(test.unmoved)}
+        row |= {"mixers": len(test.mixers), "run_difference": test.run_difference, "unmoved": sorted(test.unmoved)}
         replace_file(path, (json.dumps(row | {"measured": measured}) + "\n").encode())
         told = bounds(result_of([row | {"measured": measured}]))
         values = ", ".join(f"{bound} {interval.value:.3g}" for bound, interval in told.items())

@@ -102,6 +102,44 @@ def test_a_state_that_is_read_before_its_update_is_what_is_carried(cut):
     assert PastBlock.of(delayed, cut).left.shape == (LENGTH - cut, 3)
 
 
+def reading_alike(form, cut):
+    """A state whose C_t are multiples of one, with as many rows behind the cut as distances before it."""
+    generator, steps = torch.Generator().manual_seed(5), 2 if form == "two inputs" else 1
+    length = steps * (2 * cut - 1)
+    B = torch.randn(length, 4, generator=generator, dtype=torch.float64)
+    C = torch.randn(4, generator=generator, dtype=torch.float64).expand(length, 4)
+    A = torch.tensor([0.95, 0.8, 0.5, -0.3], dtype=torch.float64).expand(length, 4)
+    if form == "gated":
+        return Recurrence(A, B, C * torch.rand(length, 1, generator=generator, dtype=torch.float64))
+    if form == "complex":
+        return Recurrence(A * torch.exp(1j * torch.arange(4)), B.to(torch.complex128), C.to(torch.complex128))
+    if form == "read late":
+        return DelayedRecurrence(A, B, C, torch.zeros(length, dtype=torch.float64))
+    if form == "two inputs":
+        return Stepped(Recurrence(A, B, C * (torch.arange(length) % 2)[:, None]), 2)
+    return Recurrence(A, B, C)
+
+
+@pytest.mark.parametrize("form", ["real", "complex", "read late", "two inputs"])
+def test_a_state_that_is_read_alike_everywhere_is_cut_as_with_hindsight(form):
+    operator = reading_alike(form, CUT)
+    block, basis = PastBlock.of(operator, CUT), past_rows(operator, CUT)
+    given = inputs(block.columns)
+    for rank in (1, 2, 3):
+        rest = dropped(given, basis, torch.tensor(rank))
+        torch.testing.assert_close(rest, block.dropped(given, torch.tensor(rank)), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("form", ["real", "gated"])
+def test_no_choice_of_what_a_state_keeps_is_round_off(form):
+    operator, given = reading_alike(form, CUT), inputs(CUT)
+    noise = torch.randn(4, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    other = Recurrence(operator.A, operator.B, operator.C * (1 + 1e-12 * noise))
+    for rank in (1, 2, 3):
+        one, changed = (dropped(given, past_rows(each, CUT), torch.tensor(rank)) for each in (operator, other))
+        torch.testing.assert_close(one, changed, rtol=0, atol=1e-6)
+
+
 def windowed(window):
     query, key = torch.randn(2, 3, LENGTH, 4, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
     return SoftmaxAttention(query, key, 1.0, window)

@@ -39,7 +39,7 @@ from statesize.truncation.continuation import Continuation, mixed_behind
 from statesize.truncation.cutting import Cutting
 from statesize.truncation.page import chart, notes, table
 from statesize.truncation.result import CutDocument, CutRun, TruncationResult
-from statesize.truncation.runs import PlannedRun
+from statesize.truncation.runs import JOINT, PlannedRun
 from statesize.truncation.truncate import plan_truncation, scored, truncate
 
 LENGTH, CUT = 20, 9
@@ -591,6 +591,38 @@ def test_layers_that_share_keys_and_values_read_those_of_the_run_itself(family):
         logits = model(ids).logits
     assert document.loss == pytest.approx(float(functional.cross_entropy(logits[0, CUT:-1], ids[0, CUT + 1 :])))
     assert next(run for run in document.runs if run.rule == "number").divergence == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("family", ["gemma3n_text", "gemma4_text"])
+def test_what_a_cache_of_several_layers_must_hold_is_not_told(family):
+    model = tiny(family)
+    result = truncate(model, IDS + 3, documents=1, tokens=LENGTH, settings=AT_CUT)
+    # Two layers read each cache, and each chooses for itself.
+    shared = [[f"model.layers.{layer}.self_attn" for layer in layers] for layers in ((0, 2), (1, 3))]
+    found = result.to_dict()
+    assert found["shared"] == shared
+    assert found["without_hindsight"]["stored"] == {"mean": None, "interval": None}
+    assert found["measured"][0]["stored"] is None
+    assert {row.rule for row in result.rows}.isdisjoint({*JOINT, "joint ess", "largest head"})
+    assert result.without_hindsight().multiple.value > 0
+    assert "stored" not in repr(result.without_hindsight()).splitlines()[0]
+    (note,) = [note for note in notes(result) if note.startswith("One cache serves")]
+    assert all(name in note for names in shared for name in names)
+    longer = dataclasses.replace(result, documents=sure_documents(result.documents[0]))
+    assert "Layers share a cache: what it must keep for all of them was not tried." in longer.finding
+    assert not truncate(attention_model("llama"), IDS, documents=1, tokens=LENGTH, settings=AT_CUT).shared
+
+
+def sure_documents(document):
+    """Six long documents as this one, each a text, whose context is surely worth something."""
+    runs = (dataclasses.replace(document.runs[0], loss=document.loss + 1), *document.runs[1:])
+    return tuple(dataclasses.replace(document, document=n, text=n, tokens=512, runs=runs) for n in range(6))
+
+
+def test_layers_that_mix_no_positions_are_not_told_as_left_whole():
+    model = tiny("nemotron_h")
+    result = truncate(model, IDS + 3, documents=1, tokens=LENGTH)
+    assert (result.mixers, result.whole) == (2, {})
 
 
 def test_the_one_number_of_rwkv_loses_nothing_without_hindsight():

@@ -20,6 +20,7 @@ from statesize.check import all_finite, require_count, require_kind, require_rea
 from statesize.errors import InputError, ModelError
 from statesize.measurement.measurement import Capacity
 from statesize.operators import Operator, Recurrence
+from statesize.operators.stepped import DelayedRecurrence
 from statesize.operators.transition import DiagonalTransition
 from statesize.spectra.cut import Positions, make_cut
 from statesize.spectra.gradients import differentiable_entropy
@@ -96,8 +97,8 @@ MixerCall: TypeAlias = ModuleCall | KernelCall
 def mixer_calls(model: nn.Module) -> Generator[list[MixerCall]]:
     """Record the calls of a model's mixers for the time of a block, where gradients are recorded.
 
-    It records modules with a method `operator(hidden)`, and the scans of transformers: Mamba, Mamba-2 and the delta
-    rules, which run in pure torch meanwhile. Attention has no state of a fixed size and is not recorded.
+    It records modules with a method `operator(hidden)`, and the scans of transformers: Mamba, Mamba-2, the delta rules
+    and RWKV-4, which run in pure torch meanwhile. Attention has no state of a fixed size and is not recorded.
 
     Args:
         model: Any module; its forward, or that of its parts, may be called several times.
@@ -164,6 +165,10 @@ def identity_distance(recurrence: Recurrence) -> Tensor:
     A, states = recurrence.A, recurrence.B.shape[-1]
     if isinstance(recurrence.transition, DiagonalTransition):
         return _average("recurrence", _norm((1 - A).expand(*A.shape[:-1], states), -1))
+    if isinstance(recurrence, DelayedRecurrence):
+        # The second half of the pair (x_t, x_{t−1}) is never carried any further.
+        states //= 2
+        A = A[..., :states, :states]
     return _average("recurrence", _norm(A - torch.eye(states, dtype=A.dtype, device=A.device), -2, -1))
 
 
@@ -204,9 +209,9 @@ class Regularisation:
     """A penalty on the mixers that ran while a loss was computed.
 
     `identity_distance` averages over all layers, heads and positions of statesize's own linear attentions, whose decays
-    cost one projection, and over sampled sequences and units of other mixers. `utilisation_distance` averages over
-    sampled sequences, units and positions at which the state could be full, n ≤ i ≤ L − n. Each layer and step has its
-    own sample, so the expected gradient is that over all.
+    cost one projection, over the decays e^−w of all channels of RWKV-4, and over sampled sequences and units of other
+    mixers. `utilisation_distance` averages over sampled sequences, units and positions at which the state could be
+    full, n ≤ i ≤ L − n. Each layer and step has its own sample, so the expected gradient is that over all.
 
     Attributes:
         identity_weight: λ of the identity distance, about 0.3; 0 leaves it out.
@@ -263,7 +268,7 @@ class Regularisation:
         return torch.stack(terms).sum() if terms else torch.zeros(())
 
     def _identity(self, call: MixerCall, generator: torch.Generator) -> Tensor | None:
-        logarithm = _log_decay(call) if isinstance(call, ModuleCall) else None
+        logarithm = _log_decay(call) if isinstance(call, ModuleCall) else call.observation.log_decay
         if logarithm is not None:
             return _norm(logarithm.expm1(), -1).mean()
         operator = call.sampled(self.sequences, self.units, generator)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from statesize.adapters.kernels.rotation import Rotation
 from statesize.operators import Operator, SoftmaxAttention
@@ -24,6 +26,7 @@ _MOVED = (0, 1, 2, 4, 8, 16, 32)
 _FIRST, _LAST = 1, 2
 # Rows before the cut by which tokens are chosen, where queries cannot be moved.
 _WINDOW = 16
+_matrix_rank = cast("Any", torch.linalg).matrix_rank
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +36,8 @@ class PastReading:
     Attention is asked again by the queries of the past, moved behind the cut. Where they cannot be moved, rows behind
     the cut are taken to read what the last rows before it read: the same inputs, and inputs at the same distance, each
     with weights that halve with age. The queries C_t of a recurrence are asked again as they stand, so that its state
-    is cut by two Gramians of the past: of what it holds, and of what was read.
+    is cut by two Gramians of the past: of what it holds, and of what was read. Where they are all multiples of one, as
+    in an S4D, they are asked again as late as they come in the past, C_t A_t … A_1.
 
     Attributes:
         operator: T of some units.
@@ -58,7 +62,13 @@ class PastReading:
             recurrence, cut = found[0], found[1] * self.cut
             held = state_factors(recurrence, cut)[1]
             # Where the state is a pair (x_t, x_{t−1}), C_t reads what was carried to t.
-            return directions(recurrence.C[..., :cut, -held.shape[-1] :], held)[1]
+            read = recurrence.C[..., :cut, -held.shape[-1] :]
+            alike = _matrix_rank(read) <= 1
+            if cut > found[1] and held.shape[-1] > 1 and bool(alike.any()):
+                # What C_t reads of older states differs all the same.
+                later = state_factors(recurrence.between(0, cut), found[1])[0]
+                read = torch.where(alike[..., None, None], functional.pad(later, (0, 0, found[1], 0)), read)
+            return directions(read, held)[1]
         moments, last = (self._asked, 0) if self._asked is not None else (self._moved, _LAST)
         total, groups = moments.shape[-1], (*moments.shape[:-3], -1, readers)
         moments = moments.reshape(*groups, total, total).sum(-3) if readers > 1 else moments.clone()

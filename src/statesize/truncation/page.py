@@ -154,6 +154,12 @@ def notes(result: TruncationResult) -> list[str]:
             "Heads that read one stored input share a cache. Once per cache: they keep the same numbers, which count "
             "once. Other rows count the numbers of each head, whose sum may exceed what is stored."
         )
+    if result.shared:
+        said.append(
+            f"One cache serves several layers: {'; '.join(map(listed, result.shared))}. Each of them chooses for "
+            "itself what it keeps. What the cache must hold for all of them is not known, and no row keeps the same "
+            "numbers once per cache."
+        )
     if any(row.rule == "tokens by curves" for row in result.rows):
         said.append(
             "By measured curves each cache gets as many tokens as other texts say that it needs, at least the first 4 "

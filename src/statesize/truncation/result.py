@@ -69,7 +69,7 @@ class CutDocument:
         entropy: Mean entropy-ESS per channel at the cut.
         ceiling: Mean of the largest rank that H_i can have.
         inputs: Mean of the inputs, or numbers of a state, of the past that can be kept.
-        stored: The same over stored channels, which heads of a group share.
+        stored: The same over stored channels, which heads of a group share; NaN where layers share a cache.
         runs: All runs; that of H_i = 0 has the rule "nothing".
         text: The text of which the document is a piece; None: its own.
     """
@@ -134,7 +134,8 @@ class CausalSize:
             everything is kept.
         share: The same as a share of all that a head can keep. Heads of a group read one stored input, so the shares
             of a group may add up to more than is stored.
-        stored: Numbers of a stored channel as a share of all that it can keep, where the heads of a group share them.
+        stored: Numbers of a stored channel as a share of all that it can keep, where the heads of a group share them;
+            NaN where layers share a cache.
     """
 
     at: float
@@ -147,10 +148,11 @@ class CausalSize:
         lost = "change of the predictions" if self.of == "divergence" else "loss of the context's worth"
         if math.isnan(self.multiple.value):
             return f"The context is worth too little to tell what a {lost} of only {percent(self.at)} takes."
+        stored = "" if math.isnan(self.stored.value) else f", or {self.stored:.0%} of what is stored"
         few = "" if self.multiple.ends else f"Too little text to tell: an interval takes {FEWEST_TEXTS} texts. "
         return (
-            f"{few}Without hindsight, a {lost} of only {percent(self.at)} takes {self.multiple:.1f} × ESS, or "
-            f"{self.stored:.0%} of what is stored.\nnext: .multiple, .share, .stored"
+            f"{few}Without hindsight, a {lost} of only {percent(self.at)} takes {self.multiple:.1f} × ESS{stored}.\n"
+            "next: .multiple, .share, .stored"
         )
 
 
@@ -167,6 +169,8 @@ class TruncationResult:
         at: Share of the divergence without context that counts as nothing.
         unmoved: Attention whose queries could not be asked again behind the cut, so that its rows before it took their
             place. (Queries without rotary embeddings are asked again as they stand.)
+        shared: Layers that read one cache, for each cache of several. Each of them chooses for itself, so no run tells
+            what such a cache must hold.
     """
 
     model: str
@@ -176,6 +180,7 @@ class TruncationResult:
     run_difference: float
     at: float = NEGLIGIBLE
     unmoved: tuple[str, ...] = ()
+    shared: tuple[tuple[str, ...], ...] = ()
 
     @property
     def count(self) -> int:
@@ -300,7 +305,9 @@ class TruncationResult:
         size = self.without_hindsight()
         bound = "at most " if size.multiple.value * self.entropy.value <= causal.kept + 1e-9 else ""
         stored = f"{size.stored:.0%}"
-        if "joint past rows" in rules:
+        if self.shared:
+            held = ". Layers share a cache: what it must keep for all of them was not tried"
+        elif "joint past rows" in rules:
             held = (
                 f". Heads that share a cache need different numbers: a cache keeps {stored} of its values, and all keys"
             )
@@ -352,7 +359,7 @@ class TruncationResult:
         Returns:
             Means and intervals, and each document's own numbers.
         """
-        names = ("model", "mixers", "ceiling", "worth", "sufficient", "rows", "unmoved")
+        names = ("model", "mixers", "ceiling", "worth", "sufficient", "rows", "unmoved", "shared")
         means = {name: getattr(self, name) for name in names}
         means |= {"without_hindsight": self.without_hindsight(), "by_worth": self.without_hindsight(of="worth")}
         whole = [{"name": name, "reason": reason} for name, reason in self.whole.items()]

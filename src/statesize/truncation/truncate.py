@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -13,7 +15,7 @@ from torch.nn import functional
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.observation import PART
-from statesize.adapters.select import find_mixers
+from statesize.adapters.select import find_mixers, lost_mixers
 from statesize.check import require_count, require_real
 from statesize.errors import InputError, ModelError
 from statesize.io.devices import on_cpu_by_default
@@ -142,8 +144,9 @@ class CutTest:
         whole: Mixers that are left as they are, with the reason, by name.
         in_part: Mixers that mix by more than what is cut, with what that is, by name.
         own: Mixers with a method `operator`, by name.
-        mixers: How many are cut.
+        mixers: Names of those that are cut.
         unmoved: Those without hindsight whose queries nothing that is known moves behind a cut.
+        shared: Those that read one cache, for each cache of several.
         steps: The runs of the test: "check", "whole", and those with every mixer cut.
     """
 
@@ -182,12 +185,14 @@ class CutTest:
         self.whole |= captured.skipped
         self.run_difference = captured.run_difference
         self.own = _own_mixers(self.model, self.whole)
-        self.mixers, self.unmoved = 0, set[str]()
+        self.mixers, self.unmoved = tuple[str, ...](), set[str]()
+        self.shared = tuple(dict.fromkeys(captured.readers.values()))
 
     def result(self, documents: Sequence[CutDocument], at: float = NEGLIGIBLE) -> TruncationResult:
         """What these documents show."""
-        facts = self.in_part | self.whole, self.mixers, self.run_difference
-        return TruncationResult(self.name, tuple(documents), *facts, at, tuple(sorted(self.unmoved)))
+        whole = self.in_part | lost_mixers(self.whole, self.mixers)
+        facts = whole, len(self.mixers), self.run_difference, at, tuple(sorted(self.unmoved)), self.shared
+        return TruncationResult(self.name, tuple(documents), *facts)
 
     def measured(
         self,
@@ -221,11 +226,14 @@ class CutTest:
         if not spectra:
             causes = " ".join(f"{names}: {reason.removesuffix('.')}." for names, reason in by_reason(whole).items())
             raise ModelError(f"No mixer of {type(model).__name__} can be cut. {causes}")
+        if self.shared:
+            # Each layer chooses for itself, so what the cache must hold for all of them is in no run.
+            spectra = {name: replace(one, joint=None) for name, one in spectra.items()}
         budgets = None if self.curves is None else self.curves.checked(spectra).budgets
         every = runs(spectra, self.number, expected=self.expected, budgets=budgets)
         cutting.causal = [run for run in every if run.causal]
         planned = [(_kind(run, cutting.causal), run) for run in every]
-        documents, self.mixers = len(self.pieces) * len(self.cuts), len(spectra)
+        documents, self.mixers = len(self.pieces) * len(self.cuts), tuple(spectra)
         self.steps.costs |= {kind: documents * times for kind, times in Counter(kind for kind, _ in planned).items()}
         if each_kind_once:
             planned = list({step[0]: step for step in reversed(planned)}.values())[::-1]
@@ -239,7 +247,7 @@ class CutTest:
         ceiling = mean_numbers(spectra, {name: one.most + torch.zeros_like(one.norm) for name, one in spectra.items()})
         inputs = mean_numbers(spectra, {name: one.inputs + torch.zeros_like(one.norm) for name, one in spectra.items()})
         stored = mean_numbers(spectra, {name: one.inputs + torch.zeros(one.stored) for name, one in spectra.items()})
-        sizes = entropy, ceiling, inputs, stored
+        sizes = entropy, ceiling, inputs, math.nan if self.shared else stored
         loss = scored(logits, expected, probabilities, answers)[0]
         return CutDocument(index, len(given), cut, loss, *sizes, tuple(made), self.pieces[index][0])
 

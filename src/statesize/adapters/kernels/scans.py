@@ -163,6 +163,7 @@ def rwkv_attention(call: ReplacedCall) -> Observation:
         state_size=1,
         # Numerator, denominator and running maximum of each channel.
         state_bytes=3 * values.shape[1] * torch.float32.itemsize,
+        log_decay=-arguments["time_decay"].exp()[:, None],
     )
 
 
@@ -171,16 +172,17 @@ def _average(key: Tensor, decay: Tensor, first: Tensor) -> DelayedRecurrence:
     # m_t = max(m_{t−1} − w, k_t) is the largest exponent: nothing overflows, what underflows is below round-off.
     largest = key.new_full(key.shape[:-1], -torch.inf)
     weight = torch.zeros_like(largest)
-    A, B, C, D = (torch.empty_like(key) for _ in range(4))
-    for t, current in enumerate(key.unbind(-1)):
+    steps = list[tuple[Tensor, Tensor, Tensor, Tensor]]()
+    for current in key.unbind(-1):
         shown = torch.maximum(largest, current + first)
         past, present = torch.exp(largest - shown), torch.exp(current + first - shown)
         total = past * weight + present
-        C[..., t], D[..., t] = past / total, present / total
         faded = largest - decay
         largest = torch.maximum(faded, current)
-        A[..., t], B[..., t] = torch.exp(faded - largest), torch.exp(current - largest)
-        weight = A[..., t] * weight + B[..., t]
+        kept, written = torch.exp(faded - largest), torch.exp(current - largest)
+        steps.append((kept, written, past / total, present / total))
+        weight = kept * weight + written
+    A, B, C, D = (torch.stack(parts, -1) for parts in zip(*steps, strict=True))
     return DelayedRecurrence(A[..., None], B[..., None], C[..., None], D)
 
 
