@@ -256,7 +256,7 @@ def _per_item(run: FinalRun, row: Row, name: str) -> float:
 
 def _inside_cells(runs: Sequence[FinalRun]) -> tuple[Indices, dict[str, Numbers]]:
     """The cells of runs that differ in their seed only; accuracy and each measure/kv, less their means in these."""
-    cells = numbered([run.but_for_seed for run in runs])
+    cells = numbered([run.but_for("seed") for run in runs])
     columns = {name: numbers(_per_item(run, run.last, name) for run in runs) for name in MEASURES}
     columns["accuracy"] = numbers(run.accuracy for run in runs)
     return cells, {name: within_cells(values, cells) for name, values in columns.items()}
