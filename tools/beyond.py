@@ -112,7 +112,7 @@ def analysed(repeated: Measured) -> list[dict[str, Any]]:
         runs = _runs(study)
         again = [repeated[study][str(run.last["run"])] for run in runs]
         columns = {name: np.array([one.get(name, math.nan) for one in again]) for name in sorted(again[0])}
-        alike = numbered([run.but_for_seed for run in runs])
+        alike = numbered([run.but_for("seed") for run in runs])
         found = compared(columns.pop("accuracy"), columns.pop("ess"), columns, alike)
         rows += [{"study": study, **row} for row in found]
     return rows

@@ -37,7 +37,7 @@ def seeds() -> dict[str, str]:
     ess = numbers(run.ess for run in runs) / kv
     size = numbers(run.state_size for run in runs) / kv
     off_plateau = np.flatnonzero(accuracy > PLATEAU * numbers(run.chance for run in runs))
-    cells, alike = numbered([run.cell for run in runs]), numbered([run.but_for_seed for run in runs])
+    cells, alike = numbered([run.cell for run in runs]), numbered([run.but_for("seed") for run in runs])
 
     def lead(of: Callable[[Numbers, Numbers], float], x: Numbers, y: Numbers, rows: Indices) -> str:
         x, y, told = x[rows], y[rows], accuracy[rows]

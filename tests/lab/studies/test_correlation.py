@@ -34,7 +34,8 @@ def table(accuracy_of, tasks=("mqar",), seed=0):
                             "state_size": float(size),
                             "norm": generator.uniform(),
                         }
-                        settings = {"task": [task, kv], "model": [mixer, size], "training": {"seed": trained}}
+                        settings = {"task": {"name": task, "pairs": kv}, "model": {"mixer": mixer, "key_size": size}}
+                        settings["training"] = {"seed": trained}
                         common["settings"] = json.dumps(settings)
                         for step, part in ((0, first), (600, share)):
                             ess = {METRIC: part * size, "entropy": 0.9 * part * size}

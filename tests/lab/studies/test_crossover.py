@@ -14,17 +14,17 @@ GAINS = {("saturated", "larger"): 0.3, ("collapsed", "opened"): 0.2}
 USED = {"saturated": 0.9, "collapsed": 0.3}
 
 
-def table(gains, plain=0.4, used=USED, seeds=4):
+def table(gains, plain=0.4, used=USED, seeds=4, pairs=24):
     rows = []
     for kind, remedy in ARMS:
         model = ARMS[kind, remedy]
         for seed in range(seeds):
             accuracy = plain + gains.get((kind, remedy), 0.0) + 0.01 * seed * (remedy != "plain")
             common = {
-                **{"run": f"{kind}{remedy}{seed}", "status": "done", "task": "mqar", "kv": 24, "length": 64},
+                **{"run": f"{kind}{remedy}{seed}{pairs}", "status": "done", "task": "mqar", "kv": pairs, "length": 64},
                 **{"chance": 1 / 24, "mixer": "gla", "key_size": model["key_size"], "heads": 2, "width": 32},
                 **{"rate": 6e-3, "seed": seed, "intervention": "none", "state_size": float(model["key_size"])},
-                "settings": json.dumps({"model": model}),
+                "settings": json.dumps({"task": {"pairs": pairs}, "model": model}),
             }
             ess = {METRIC: used[kind] * model["key_size"], f"utilisation_{METRIC}": used[kind]}
             rows += [
@@ -56,8 +56,19 @@ def test_it_is_told_how_far_plain_runs_are_alike_and_how_full():
 
 
 def test_a_seed_counts_only_with_all_of_its_runs():
-    rows = [row for row in table(GAINS) if row["run"] != "collapsedlarger0"]
+    rows = [row for row in table(GAINS) if row["run"] != "collapsedlarger024"]
     assert STUDY.conclude(rows, METRIC, CLAIM).figures["claim_saturated_larger_units"] == 3
+
+
+def test_a_seed_is_one_unit_of_all_settings_that_it_has_whole():
+    """The order of the grid does not matter, and a setting without one of its runs is left out of its seed."""
+    easy, hard = table(GAINS), table({("saturated", "larger"): 0.1}, pairs=32)
+    rows = [row for row in easy if row["run"] != "collapsedlarger024"]
+    for grid in ([*rows, *hard], [*hard, *rows]):
+        found = STUDY.conclude(grid, METRIC, CLAIM).figures
+        assert found["claim_saturated_larger_units"] == 4
+        # 0.1 of the first seed, and means of 0.3 and 0.1, each with 0.01 for every seed.
+        assert found["saturated_larger"] == pytest.approx((0.1 + 3 * 0.2 + 0.06) / 4)
 
 
 def test_the_runs_of_a_seed_stand_together():

@@ -18,7 +18,8 @@ def distillation(rows, metric):
 
 
 def row(run, weight, ess, **changes):
-    settings = {"model": {"layers": 2, "mixer": "gla"}, "training": {"identity_weight": weight} if weight else {}}
+    settings = {"model": {"layers": 2, "mixer": "gla"}, "training": {"seed": run}}
+    settings["training"] |= {"identity_weight": weight} if weight else {}
     layers = {f"entropy_layer_{layer}": ess - layer for layer in range(2)}
     values = {
         **{"run": run, "status": "done", "message": "", "task": "mqar", "kv": 6, "length": 64, "key_size": 16},
@@ -60,6 +61,24 @@ def test_the_claim_holds_where_errors_go_with_the_ess():
         assert found.figures[f"control_n{size}_spearman_equal_weight"] == pytest.approx(1)
         assert abs(found.figures[f"control_n{size}_spearman_initial"]) < 0.8
     assert "calibration" in "\n".join(found.lines())
+
+
+def test_a_teacher_with_two_students_of_a_size_is_one_unit():
+    rows = table(lambda ess, size: 0.1 * ess / size)
+    plan = {"distillation": {"steps": 800}}
+    again = [
+        row | {"run": f"{row['run']} again", "settings": json.dumps(json.loads(row["settings"]) | plan)}
+        for row in rows
+        if "teacher" in row["run"]
+    ]
+    found = distillation(rows + again, METRIC)
+    assert found.figures["claim_n4_spearman_units"] == 12
+    assert any(one.startswith("Students with n = 4 of 12 teachers") for one in found.statements)
+
+
+def test_the_untrained_teacher_is_no_student():
+    rows = [row | {"step": 0} for row in table(lambda ess, size: 0.1) if row["step"] or "alone" in row["run"]]
+    assert all(student.initial_ess == student.teacher_ess for student in students_of(rows))
 
 
 def test_it_does_not_where_the_size_of_the_claim_is_against_it():

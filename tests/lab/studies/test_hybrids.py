@@ -30,15 +30,17 @@ PLACEMENTS = [
 ]
 
 
-def table(ess, accuracy, seeds=3):
+def table(ess, accuracy, seeds=3, **training):
     """Rows with the early ESS and the final accuracy that functions of layers and seed say."""
     rows = []
     for mixer, seed in itertools.product(PLACEMENTS, range(seeds)):
         layers = (mixer.split(",") * 4)[:4]
+        settings = {"model": {"mixer": mixer, "layers": 4}, "training": {"seed": seed, **training}}
         common = {
-            **{"run": f"{mixer}{seed}", "status": "done", "task": "mqar", "kv": 16, "length": 64, "chance": 1 / 16},
+            **{"run": json.dumps(settings), "status": "done", "task": "mqar"},
+            **{"kv": 16, "length": 64, "chance": 1 / 16},
             **{"mixer": mixer, "key_size": 8, "heads": 2, "width": 32, "rate": 6e-3, "seed": seed},
-            **{"intervention": "none", "state_size": 8.0, "settings": json.dumps({"model": {"layers": 4}})},
+            **{"intervention": "none", "state_size": 8.0, "settings": json.dumps(settings)},
         }
         for step in (0, 40, 80, 600):
             of_layers = [ess(layers, seed) if step == 80 else 1.0 for _ in layers]
@@ -73,6 +75,27 @@ def test_early_ess_that_tells_and_a_number_of_layers_that_does_not():
     assert found.figures["early_spearman_inside_interval"][0] > 0.5
     assert found.figures["early_attention_spearman"] > 0.95
     assert "Early is after 13% of the steps." in found.statements
+
+
+def test_one_setting_is_one_of_all_settings():
+    """Long runs with a higher ESS and a higher accuracy than short ones say nothing inside a setting."""
+    generator = np.random.default_rng(0)
+
+    def drawn(level):
+        return lambda layers, seed: level + 0.1 * generator.random()
+
+    rows = [row for level in (0.2, 0.8) for row in table(drawn(level), drawn(level), batch_size=round(10 * level))]
+    found = hybrids(rows, METRIC)
+    assert found.figures["early_attention_spearman"] > 0.7
+    assert abs(found.figures["early_attention_spearman_inside"]) < 0.4
+
+
+def test_students_are_no_measurements_on_the_way():
+    rows = table(lambda layers, seed: 1.0, lambda layers, seed: place(layers))
+    student = rows[3] | {"student_divergence": 0.1, "accuracy": 0.9}
+    lost = student | {"status": "diverged", "accuracy": float("nan"), "student_divergence": float("nan")}
+    own, other = (placed_runs(StudyTable(one, METRIC)) for one in (rows, [*rows[:4], student, lost, *rows[4:]]))
+    assert [one.over_training for one in own] == [one.over_training for one in other]
 
 
 def test_what_the_place_tells_is_told_apart_from_what_ess_tells():
@@ -112,7 +135,10 @@ def test_ess_that_only_counts_attention_layers_is_no_evidence():
 
 def test_patterns_are_written_out_and_runs_that_diverged_left_out():
     rows = table(lambda layers, seed: 1.0, lambda layers, seed: place(layers))
-    rows = [row | {"status": "diverged"} if row["run"] == "gla0" and row["final"] else row for row in rows]
+    rows = [
+        row | {"status": "diverged"} if row["mixer"] == "gla" and row["seed"] == 0 and row["final"] else row
+        for row in rows
+    ]
     runs = placed_runs(StudyTable(rows, METRIC))
     assert len(runs) == 3 * len(PLACEMENTS) - 1
     assert runs[0].placement == "gla,gla,gla,gla"

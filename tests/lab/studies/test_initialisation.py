@@ -23,12 +23,15 @@ def initialisation(rows, metric):
 
 def run(mixer, size, normalised, initial, accuracy=None, seed=0, steps=STEPS, length=64, intervention="none"):
     """The rows of one run; without an accuracy it was only measured."""
-    model = {"normalised": normalised, "smallest_step": steps[0], "largest_step": steps[1]}
+    model = {"mixer": mixer, "key_size": size, "normalised": normalised}
+    model |= {"smallest_step": steps[0], "largest_step": steps[1]}
+    training = {"seed": seed, "steps": 0 if accuracy is None else 800}
+    settings = {"task": {"length": length}, "model": model, "training": training, "intervention": intervention}
     common = {
-        **{"run": f"{mixer}{size}{normalised}{seed}{steps}{length}{intervention}", "status": "done", "task": "mqar"},
+        **{"run": json.dumps(settings), "status": "done", "task": "mqar"},
         **{"kv": 10, "length": length, "chance": 0.1, "mixer": mixer, "key_size": size, "heads": 2, "width": 32},
         **{"rate": 7e-3, "seed": seed, "intervention": intervention, "state_size": float(size)},
-        "settings": json.dumps({"model": model}),
+        "settings": json.dumps(settings),
     }
     first = common | {"step": 0, "final": accuracy is None, "accuracy": 0.1, METRIC: initial}
     last = common | {"step": 800, "final": True, "accuracy": accuracy, METRIC: initial / 2}
@@ -99,6 +102,12 @@ def test_only_equal_seeds_are_paired():
     rows = run("s6", 16, False, 7.0, 0.1, seed=0) + run("s6", 16, True, 7.0, 0.9, seed=0)
     rows += run("s6", 16, True, 7.0, 0.5, seed=1)
     assert initialisation(rows, METRIC).figures["s6_accuracy_gain_0.01_to_0.1"] == pytest.approx(0.8)
+
+
+def test_a_model_that_is_trained_too_has_one_start():
+    """Runs of 0 and of 800 steps with one seed begin alike: they are one unit of the first ESS."""
+    rows = [row for kind in (False, True) for accuracy in (None, 0.5) for row in run("s6", 16, kind, 7.0, accuracy)]
+    assert initialisation(rows, METRIC).figures["claim_s6_initial_ratio_0.01_to_0.1_units"] == 1
 
 
 def test_steps_and_the_factor_are_of_no_account_to_other_mixers():

@@ -1,6 +1,8 @@
 """Shares of the state are compared at equal task, kv and TSS."""
 
 import dataclasses
+import json
+import math
 
 import pytest
 
@@ -16,7 +18,7 @@ def regimes(rows, metric):
     return STUDY.conclude(rows, metric, CLAIM)
 
 
-def table(shares, intervention="none", gain=0.0):
+def table(shares, intervention="none", gain=0.0, layers=2):
     rows = []
     for mixer, share in shares.items():
         # Larger states have smaller shares, which must not be taken for the mixer's.
@@ -24,8 +26,11 @@ def table(shares, intervention="none", gain=0.0):
             for kv in (8, 16):
                 for seed in range(3):
                     used = share - 0.01 * size + 0.01 * seed + gain
+                    model = {"mixer": mixer, "key_size": size, "layers": layers}
+                    settings = {"task": {"pairs": kv}, "model": model, "training": {"seed": seed}}
+                    name = json.dumps(settings | {"intervention": intervention})
                     common = {
-                        **{"run": f"{mixer}{size}{kv}{seed}{intervention}", "status": "done", "task": "mqar", "kv": kv},
+                        **{"run": name, "settings": name, "status": "done", "task": "mqar", "kv": kv},
                         **{"length": 64, "chance": 1 / kv, "mixer": mixer, "key_size": size, "heads": 2, "width": 32},
                         **{"rate": 6e-3, "seed": seed, "intervention": intervention, "state_size": float(size)},
                     }
@@ -47,6 +52,28 @@ def test_the_order_of_the_mixers():
     assert found.figures["la_gla_solved_p"] == pytest.approx(0.0137, abs=1e-3)
     assert found.figures["gla_collapsed"] == 12
     assert abs(found.figures["mqar_64_kv8_n4_gla_share"] - 0.27) < 1e-9
+
+
+def test_mixers_are_compared_in_runs_that_are_alike_in_all_else():
+    """Runs of one mixer alone, here of more layers, are in its figures and in no difference."""
+    found = regimes(table(SHARES) + table({"gla": 0.9}, layers=4), METRIC).figures
+    assert found["la_less_gla"] == found["la_less_gla_by_beginning"] == pytest.approx(0.6)
+    assert found["mqar_64_kv8_n4_gla_share"] == pytest.approx((0.27 + 0.87) / 2)
+
+
+def test_students_are_no_runs():
+    """Neither their ends count, nor do they stand for the start of a teacher of 0 steps."""
+    rows = table(SHARES)
+    untrained = [row for row in rows if row["step"] == 0]
+    for own, step in ((rows, 600), ([row | {"final": True} for row in untrained], 0)):
+        ends = [row for row in own if row["step"] == step]
+        students = [row | {"student_divergence": 0.1, "accuracy": 1.0, f"utilisation_{METRIC}": 1.0} for row in ends]
+        lost = [row | {"status": "diverged", f"utilisation_{METRIC}": math.nan} for row in ends]
+        alone, found = regimes(own, METRIC), regimes([*own, *students, *lost], METRIC)
+        assert found.figures.pop("diverged") == len(lost)
+        assert found.figures.items() >= {name: v for name, v in alone.figures.items() if name != "diverged"}.items()
+        charts = [STUDY.charts(one, METRIC).to_dict() for one in (own, [*own, *students, *lost])]
+        assert charts[0]["vconcat"][0]["hconcat"][0]["data"] == charts[1]["vconcat"][0]["hconcat"][0]["data"]
 
 
 def test_no_order_no_claim():

@@ -26,7 +26,7 @@ def rows_of(mixer, accuracies, intervention="none", steps=600, **training):
             **{"run": run, "status": "done", "message": "", "task": "mqar", "kv": 32, "length": 128, "chance": 1 / 128},
             **{"mixer": mixer, "key_size": 16, "heads": 2, "width": 64, "rate": 6e-3, "seed": seed},
             **{"intervention": intervention, "state_size": 16.0, "norm": 1.0},
-            "settings": json.dumps({"training": {"steps": steps, **training}}),
+            "settings": json.dumps({"model": {"mixer": mixer}, "training": {"steps": steps, "seed": seed, **training}}),
         }
         for step in (0, steps):
             ess = {METRIC: 10 * accuracy, "entropy": 5 * accuracy, f"utilisation_{METRIC}": 0.7 * accuracy}
@@ -80,6 +80,15 @@ def test_baselines_are_controls_and_other_objectives_are_not():
     assert figures["gla_utilisation_to_0.9_weight_1_gain"] == pytest.approx(0.2)
     assert figures["la_lambda_0_accuracy"] == pytest.approx(0.9)
     assert figures["gla_lambda_0_accuracy"] == pytest.approx(0.1)
+
+
+def test_a_treatment_is_compared_with_none_of_as_many_steps():
+    longer = [rows_of("gla", [0.9] * 4, steps=1600), rows_of("gla", [0.95] * 4, steps=1600, identity_weight=0.3)]
+    figures = regularisation(table(0.6, [row for rows in longer for row in rows]), METRIC).figures
+    assert figures["gla_lambda_0.3_1600_steps_gain"] == pytest.approx(0.05)
+    assert figures["gla_lambda_0.3_gain"] == pytest.approx(0.6)
+    assert figures["control_gla_lambda_0_1600_steps_gain"] == pytest.approx(0.8)
+    assert "gla_lambda_0.3_1600_steps_gain" not in regularisation(table(0.6, longer[1]), METRIC).figures
 
 
 def test_the_treatment_is_that_of_the_run():

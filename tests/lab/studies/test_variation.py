@@ -12,18 +12,21 @@ METRIC = "relative_0.01"
 CLAIM = dataclasses.replace(STUDY.preset_claim, least_units=3)
 
 
-def table(accuracies):
+def table(accuracies, seeds=3, model=None, steps=800):
     rows = []
     for task in ("mqar", "compression"):
         for mixer, accuracy in accuracies.items():
-            for seed in range(3):
+            for seed in range(seeds):
+                settings = {"task": {"name": task}, "model": {"mixer": mixer, **(model or {})}}
+                settings["training"] = {"steps": steps, "seed": seed}
                 common = {
-                    **{"run": f"{task}{mixer}{seed}", "status": "done", "task": task, "kv": 12, "length": 64},
+                    "settings": json.dumps(settings),
+                    **{"run": f"{settings}", "status": "done", "task": task, "kv": 12, "length": 64},
                     **{"chance": 1 / 12, "mixer": mixer, "key_size": 16, "heads": 2, "width": 32, "rate": 6e-3},
                     **{"seed": seed, "intervention": "none", "state_size": 16.0, METRIC: 16 * (1 - accuracy)},
                 }
                 rows += [
-                    common | {"step": step, "final": step > 0, "accuracy": accuracy + 0.1 * seed} for step in (0, 800)
+                    common | {"step": step, "final": step > 0, "accuracy": accuracy + 0.1 * seed} for step in (0, steps)
                 ]
     return rows
 
@@ -37,6 +40,25 @@ def test_accuracy_and_share_are_those_of_pairs():
     assert "mqar_long_convolution_accuracy_gain" not in found.figures
     assert STUDY.conclude(table({"s4d": 0.5, "gla": 0.3}), METRIC, CLAIM).holds is False
     assert STUDY.conclude(table({"gla": 0.3}), METRIC, CLAIM).holds is None
+
+
+def test_pairs_are_alike_in_all_settings_but_the_mixer():
+    """Settings that no column holds, such as layers and steps, neither make pairs nor take some away."""
+    deep = table({"s4d": 0.1, "gla": 0.2}, model={"layers": 2}) + table({"s4d": 0.1, "gla": 0.3}, steps=50)
+    found = STUDY.conclude([*table({"s4d": 0.1, "gla": 0.7}), *deep], METRIC, CLAIM).figures
+    assert found["mqar_varying_decay_accuracy_gain"] == pytest.approx((0.6 + 0.1 + 0.2) / 3)
+    assert found["claim_mqar_varying_decay_accuracy_gain_units"] == 9
+    unlike = STUDY.conclude(table({"s4d": 0.1}) + table({"gla": 0.9}, model={"layers": 2}), METRIC, CLAIM)
+    assert unlike.holds is None
+    assert "do not give mqar_varying_decay_accuracy_gain" in unlike.reason
+
+
+def test_what_only_one_of_two_mixers_has_makes_no_further_pairs():
+    """Two biases of decays are two runs of one mixer beside one of the other, which has none."""
+    rows = [row for bias in (0, 3) for row in table({"s4d": 0.1, "gla": 0.2 + 0.1 * bias}, model={"decay_bias": bias})]
+    found = STUDY.conclude(rows, METRIC, CLAIM).figures
+    assert found["mqar_varying_decay_accuracy_gain"] == pytest.approx(0.25)
+    assert found["claim_mqar_varying_decay_accuracy_gain_units"] == 3
 
 
 def test_charts_name_the_kinds():

@@ -145,7 +145,7 @@ def _add_association(name: str, words: str, runs: Sequence[FinalRun], metric: st
     kv, accuracy = numbers(run.kv for run in runs), numbers(run.accuracy for run in runs)
     ess, initial = numbers(run.ess for run in runs) / kv, numbers(run.initial_ess for run in runs) / kv
     size, norm = numbers(run.state_size for run in runs) / kv, numbers(run.last["norm"] for run in runs)
-    cells, same_settings = numbered([run.cell for run in runs]), numbered([run.but_for_seed for run in runs])
+    cells, same_settings = numbered([run.cell for run in runs]), numbered([run.but_for("seed") for run in runs])
     # Runs of equal seeds start from equal weights.
     beginnings = numbered([(run.task, run.mixer, run.key_size, run.length) for run in runs])
 

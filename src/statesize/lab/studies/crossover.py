@@ -7,7 +7,6 @@ fail apart, saturation and collapse. Here each is met by the remedy of either.
 from __future__ import annotations
 
 import altair as alt
-import numpy as np
 
 from statesize.lab.studies.engine.charts import strip
 from statesize.lab.studies.engine.conclusion import Findings
@@ -15,7 +14,7 @@ from statesize.lab.studies.engine.final import FinalRun, StudyTable, grouped
 from statesize.lab.studies.engine.grid import TrainingRun, variant_runs
 from statesize.lab.studies.engine.settings import Document, smoke
 from statesize.lab.studies.engine.study import Study
-from statesize.lab.studies.statistics import numbers, of_mean
+from statesize.lab.studies.statistics import mean, numbers, of_mean
 
 PLAIN, LARGER, OPENED = "plain", "larger", "opened"
 SATURATED, COLLAPSED = "saturated", "collapsed"
@@ -112,9 +111,14 @@ def analyse(table: StudyTable, findings: Findings) -> None:
             f"{kind}, {remedy}: accuracy {reached}, utilisation ({table.metric}) {used}; {learned} of {len(members)} "
             "runs left guessing."
         )
-    seeds = [{arm_of(run): run.accuracy for run in members} for members in grouped(runs, lambda run: run.seed).values()]
-    whole = [of for of in seeds if of.keys() == ARMS.keys()]
-    accuracy = {arm: np.array([of[arm] for of in whole]) for arm in ARMS}
+    # The runs of all arms that are alike in all else; a seed has one such set for each setting of the grid.
+    alike = grouped(runs, lambda run: (run.seed, run.but_for("key_size", "decay_bias")))
+    sets = {key: grouped(members, arm_of) for key, members in alike.items()}
+    seeds = grouped((key for key, of in sets.items() if of.keys() == ARMS.keys()), lambda key: key[0])
+    accuracy = {
+        arm: numbers(mean(run.accuracy for key in keys for run in sets[key][arm]) for keys in seeds.values())
+        for arm in ARMS
+    }
     plain = findings.add("plain_difference", of_mean(accuracy[SATURATED, PLAIN] - accuracy[COLLAPSED, PLAIN]))
     findings.statements.append(f"Accuracy of plain runs, saturated less collapsed: {plain}.")
     for kind, remedy, other in ((SATURATED, LARGER, OPENED), (COLLAPSED, OPENED, LARGER)):

@@ -6,7 +6,6 @@ Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", I
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ import numpy as np
 from statesize.io.text import counted
 from statesize.lab.studies.engine.charts import points
 from statesize.lab.studies.engine.conclusion import Findings
-from statesize.lab.studies.engine.final import StudyTable, grouped
+from statesize.lab.studies.engine.final import StudyTable, grouped, is_student, numbered
 from statesize.lab.studies.engine.settings import smoke
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.engine.table import DONE, Row
@@ -121,6 +120,7 @@ ESS = "entropy"
 class DistilledStudent:
     """One student of the table with data of its teacher; tuples have one value per layer."""
 
+    teacher: str  # all settings of the teacher's training
     kv: int
     weight: float  # λ of the teacher's training
     size: int  # n of its states
@@ -147,9 +147,9 @@ class DistilledStudent:
 def students_of(rows: Sequence[Row]) -> list[DistilledStudent]:
     """The students of a table whose teachers did not diverge."""
     done = [row for row in rows if row["status"] == DONE]
-    first = {row["run"]: row for row in done if row["step"] == 0}
-    last = {row["run"]: row for row in done if row["final"] and not _is_student(row)}
-    return [_student(row, last[row["run"]], first[row["run"]]) for row in done if _is_student(row)]
+    first = {row["run"]: row for row in done if row["step"] == 0 and not is_student(row)}
+    last = {row["run"]: row for row in done if row["final"] and not is_student(row)}
+    return [_student(row, last[row["run"]], first[row["run"]]) for row in done if is_student(row)]
 
 
 def _students(rows: Sequence[Row], *, copied: bool) -> list[DistilledStudent]:
@@ -165,6 +165,7 @@ def _student(row: Row, teacher: Row, untrained: Row) -> DistilledStudent:
         return tuple(float(source[layer_column(name, layer)]) for layer in range(settings["model"]["layers"]))
 
     return DistilledStudent(
+        teacher=json.dumps({name: value for name, value in settings.items() if name != "distillation"}),
         kv=int(row["kv"]),
         weight=float(settings["training"].get("identity_weight", 0.0)),
         size=int(row[layer_column("student_size", 0)]),
@@ -179,17 +180,12 @@ def _student(row: Row, teacher: Row, untrained: Row) -> DistilledStudent:
     )
 
 
-def _is_student(row: Row) -> bool:
-    # Runs without students have no such column; in one table with others it is not a number.
-    return not math.isnan(float(row.get("student_divergence", math.nan)))
-
-
 def _frontier(rows: Sequence[Row]) -> Iterator[tuple[str, float, float]]:
     """Name, bytes of the recurrent state of a sequence in float32, and accuracy of each model, students last."""
     done = [row for row in rows if row["final"] and row["status"] == DONE]
-    for row in sorted(done, key=_is_student):
+    for row in sorted(done, key=is_student):
         name = f"alone n{row['key_size']}"
-        if _is_student(row):
+        if is_student(row):
             name = f"distilled n{row[layer_column('student_size', 0)]:.0f}"
         # 4 · layers · width · (mean n): a head keeps n × (width / heads) numbers.
         layers = json.loads(str(row["settings"]))["model"]["layers"]
@@ -233,10 +229,11 @@ def _add_size(size: int, students: Sequence[DistilledStudent], findings: Finding
         f"control_n{size}_spearman_accuracy": ("the control, the teacher's accuracy with the error", known, error),
         f"control_n{size}_spearman_weight": ("the control, λ with the error", weight, error),
     }
-    units = np.arange(len(students))
+    # A grid may give one teacher several students of a size, as by two plans.
+    units = numbered([one.teacher for one in students])
     findings.figures |= {f"n{size}_students": float(len(students)), f"n{size}_error": mean(error)}
     findings.tell(
-        f"Students with n = {size} of {len(students)} teachers have an error of {mean(error):.3f}; Spearman of",
+        f"Students with n = {size} of {units.max() + 1} teachers have an error of {mean(error):.3f}; Spearman of",
         {name: (words, correlation_evidence(x, y, units, prepare=ranked)) for name, (words, x, y) in pairs.items()},
     )
     equal = mean(spearman(ess[weight == value], error[weight == value]) for value in np.unique(weight))

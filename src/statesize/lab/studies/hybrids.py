@@ -155,7 +155,7 @@ class PlacedRun:
 
 def placed_runs(table: StudyTable) -> list[PlacedRun]:
     """The runs that did not diverge, with their early measurements."""
-    trained = grouped((row for row in table.rows if float(row["step"]) > 0), lambda row: row["run"])
+    trained = grouped((row for row in table.own_rows if float(row["step"]) > 0), lambda row: row["run"])
     placed: list[PlacedRun] = []
     for run in table.runs:
         measured = trained.get(run.last["run"], [run.last])
@@ -182,7 +182,7 @@ def analyse(table: StudyTable, findings: Findings) -> None:
         (best, winners), (second, others) = placements[:2]
         # Trial by trial.
         before, after = ([placed.run for placed in members] for members in (others, winners))
-        gain = findings.add("best_less_second", of_mean(paired_differences(before, after, "mixer")))
+        gain = findings.add("best_less_second", of_mean(paired_differences(before, after, "mixer", "layers")))
         accuracy = mean(placed.run.accuracy for placed in winners)
         findings.statements.append(f"{best} comes first ({accuracy:.2f}), before {second} by {gain}.")
     _add_foresights([placed for placed in runs if placed.attention], table.metric, findings)
@@ -205,8 +205,8 @@ def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) 
     }
     accuracy = numbers(placed.run.accuracy for placed in runs)
     early = {name: numbers(map(known, runs)) for name, (_, known) in predictors.items()}
-    settings = numbered([placed.run.labels("mixer", "seed") for placed in runs])
-    counts = numbered([(placed.run.labels("mixer", "seed"), len(placed.attention)) for placed in runs])
+    settings = numbered([placed.run.but_for("mixer", "seed") for placed in runs])
+    counts = numbered([(placed.run.but_for("mixer", "seed"), len(placed.attention)) for placed in runs])
     places = numbered([placed.attention[0] for placed in runs])
     placements = numbered([placed.placement for placed in runs])
 
@@ -270,7 +270,7 @@ def draw(table: StudyTable) -> alt.VConcatChart:
     ]
     through = [
         ends[str(row["run"])] | {"step": row["step"], "accuracy": row["accuracy"]}
-        for row in table.rows
+        for row in table.own_rows
         if row["run"] in ends
     ]
     last = list(ends.values())

@@ -6,6 +6,7 @@ rates −1 … −n the ESS at initialisation stalls or falls as n grows, and th
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +20,7 @@ from statesize.lab.studies.engine.final import FinalRun, StudyTable, grouped, pa
 from statesize.lab.studies.engine.settings import smoke
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.statistics import Numbers, mean, of_mean
+from statesize.lab.training.config import TrainingConfig
 
 SMOKE = smoke("""\
 # Only measured.
@@ -201,6 +203,9 @@ key_size = 16
 S6_KINDS = ("s6", "gla-s6")
 """The mixers whose rates start at 1 … n, or with the factor at 1/n … n/n."""
 
+_AFTER_THE_START = tuple(field.name for field in dataclasses.fields(TrainingConfig) if field.name != "seed")
+"""What an untrained model does not depend on: however it is trained later, its first ESS is one."""
+
 CAVEATS = (
     "How much the factor gives depends on where the step sizes start: the slower they are, the longer the memory is "
     "even without it. The claim is for the first range of steps in the grid; the others are given as controls.",
@@ -220,7 +225,7 @@ def analyse(table: StudyTable, findings: Findings) -> None:
     for steps in ranges:
         for mixer in S6_KINDS:
             own = [run for run in table.runs if (run.mixer, steps_of(run), run.intervention) == (mixer, steps, "none")]
-            largest, logarithms = _gained(own, lambda run: math.log(run.initial_ess))
+            largest, logarithms = _gained(own, lambda run: math.log(run.initial_ess), *_AFTER_THE_START)
             learned, gains = _gained(filter(trained, own), lambda run: run.accuracy)
             control = "" if steps == ranges[0] else "control_"
             for figure, verb, states, values in (
@@ -272,7 +277,7 @@ def trained(run: FinalRun) -> bool:
     return int(run.last["step"]) > 0
 
 
-def _gained(runs: Iterable[FinalRun], value: Callable[[FinalRun], float]) -> tuple[int, Numbers]:
+def _gained(runs: Iterable[FinalRun], value: Callable[[FinalRun], float], *varied: str) -> tuple[int, Numbers]:
     """The largest n with and without the factor, and the differences of a value there, in pairs of equal seeds."""
     groups = grouped(runs, lambda run: (run.key_size, run.length, _normalised(run)))
     # At the longest sequences that have it.
@@ -280,7 +285,9 @@ def _gained(runs: Iterable[FinalRun], value: Callable[[FinalRun], float]) -> tup
     if not both:
         return 0, np.array([])
     largest = max(both)
-    return largest[0], paired_differences(groups[*largest, False], groups[*largest, True], value=value)
+    return largest[0], paired_differences(
+        groups[*largest, False], groups[*largest, True], "normalised", *varied, value=value
+    )
 
 
 def draw(table: StudyTable) -> alt.VConcatChart:

@@ -43,6 +43,7 @@ from statesize.lab.studies.statistics import (
     within_cells,
 )
 from statesize.lab.studies.verdicts import Claim
+from statesize.lab.tasks.mixture import hardest_part
 from statesize.lab.tasks.rebinding import Rebinding
 from statesize.lab.tasks.task import IGNORED, StudyTask
 from statesize.lab.training.step import evaluating
@@ -191,9 +192,10 @@ def border_of(task: StudyTask) -> int:
 
 def measure_border(model: LanguageModel, run: TrainingRun) -> dict[str, float]:
     """What is measured of any run, at the border; the ranks of the state there; and accuracy after cuts there."""
-    border = border_of(run.task)
+    part = hardest_part(run.task)
+    border = border_of(part)
     has_state = not isinstance(model.blocks[0].mixer, SoftmaxAttention)
-    return measure_model(model, run, (border,)) | (_cuts(model, run.task, border) if has_state else {})
+    return measure_model(model, run, (border,)) | (_cuts(model, part, border) if has_state else {})
 
 
 @torch.no_grad()
@@ -254,7 +256,7 @@ def _per_item(run: FinalRun, row: Row, name: str) -> float:
 
 def _inside_cells(runs: Sequence[FinalRun]) -> tuple[Indices, dict[str, Numbers]]:
     """The cells of runs that differ in their seed only; accuracy and each measure/kv, less their means in these."""
-    cells = numbered([run.but_for_seed for run in runs])
+    cells = numbered([run.but_for("seed") for run in runs])
     columns = {name: numbers(_per_item(run, run.last, name) for run in runs) for name in MEASURES}
     columns["accuracy"] = numbers(run.accuracy for run in runs)
     return cells, {name: within_cells(values, cells) for name, values in columns.items()}

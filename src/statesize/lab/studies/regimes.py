@@ -17,7 +17,14 @@ from scipy import stats
 
 from statesize.lab.studies.engine.charts import SIDE, dash, mean_lines
 from statesize.lab.studies.engine.conclusion import Findings
-from statesize.lab.studies.engine.final import PLATEAU, FinalRun, StudyTable, grouped
+from statesize.lab.studies.engine.final import (
+    OWN_OF_A_MIXER,
+    PLATEAU,
+    FinalRun,
+    StudyTable,
+    grouped,
+    paired_differences,
+)
 from statesize.lab.studies.engine.settings import smoke
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.engine.table import Row
@@ -191,8 +198,9 @@ def _difference(
     """The value of `FULL` less that of `gated`, over the units that have both."""
     differences: list[float] = []
     for members in grouped(runs, unit).values():
-        full, other = (mean(value(run) for run in members if run.mixer == name) for name in (FULL, gated))
-        differences.append(full - other)
+        # Runs that differ in their mixer, and in their seeds, only: nothing else of the grid may tell mixers apart.
+        full, other = ([run for run in members if run.mixer == name] for name in (FULL, gated))
+        differences.append(mean(paired_differences(other, full, *OWN_OF_A_MIXER, "seed", value=value)))
     return of_mean(np.array([one for one in differences if math.isfinite(one)]))
 
 
@@ -201,9 +209,9 @@ def draw(table: StudyTable) -> alt.VConcatChart:
     records: list[Row] = [
         {"mixer": row["mixer"], "setting": _setting(row), "kv": row["kv"], "step": row["step"]}
         | {"ESS / TSS": float(row[table.metric]) / float(row["state_size"]), "accuracy": row["accuracy"]}
-        for row in table.rows
+        for row in table.own_rows
     ]
-    ends = [record for record, row in zip(records, table.rows, strict=True) if row["final"]]
+    ends = [record for record, row in zip(records, table.own_rows, strict=True) if row["final"]]
     settings = grouped(records, lambda record: record["setting"])
     hardest = {setting: max(int(record["kv"]) for record in of) for setting, of in settings.items()}
     through = [record for record in records if record["kv"] == hardest[record["setting"]]]

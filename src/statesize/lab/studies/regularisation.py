@@ -7,7 +7,7 @@ Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", I
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import altair as alt
 
@@ -172,10 +172,12 @@ def analyse(table: StudyTable, findings: Findings) -> None:
             f"{mixer}, {label} ({len(members)} runs): accuracy {means['accuracy']:.2f}, ESS/TSS "
             f"{means['share']:.2f} ({metric}), entropy-ESS {means['entropy']:.1f}, norm {means['norm']:.2g}"
         )
-        before = groups.get((mixer, plain), [])
+        # No treatment for as many steps; more steps alone are a control, compared with the usual ones.
+        alone = replace(plain, steps=treatment.steps)
+        before = groups.get((mixer, plain if treatment == alone else alone), [])
         if treatment != plain and before:
             # Pairs start from the same weights, but for what an intervention does, and see the same data.
-            pair = before, members, "intervention"
+            pair = before, members, *(field.name for field in fields(Treatment))
             gain = findings.add(f"{name}_gain", of_mean(paired_differences(*pair)))
             share = findings.add(f"{name}_share_gain", of_mean(paired_differences(*pair, value=lambda run: run.share)))
             statement += f"; against no treatment, accuracy {gain} and ESS/TSS {share}"

@@ -10,7 +10,7 @@ import altair as alt
 
 from statesize.lab.studies.engine.charts import points
 from statesize.lab.studies.engine.conclusion import Findings
-from statesize.lab.studies.engine.final import StudyTable, grouped, paired_differences
+from statesize.lab.studies.engine.final import OWN_OF_A_MIXER, StudyTable, grouped, paired_differences
 from statesize.lab.studies.engine.settings import smoke
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.statistics import mean, of_mean
@@ -110,8 +110,8 @@ def analyse(table: StudyTable, findings: Findings) -> None:
             if kind != INVARIANT:
                 pair = by_kind.get(INVARIANT, []), members
                 gains = {
-                    "accuracy": paired_differences(*pair, "mixer"),
-                    "share": paired_differences(*pair, "mixer", value=lambda run: run.share),
+                    "accuracy": paired_differences(*pair, *OWN_OF_A_MIXER),
+                    "share": paired_differences(*pair, *OWN_OF_A_MIXER, value=lambda run: run.share),
                 }
                 gained, more = (
                     findings.add(f"{task}_{kind}_{what}_gain", of_mean(gain)) for what, gain in gains.items()

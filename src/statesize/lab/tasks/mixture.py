@@ -85,3 +85,10 @@ class Mixture(Guessable):
         """The evaluation sequences of all parts, one part after the other."""
         for part in self.parts:
             yield from part.held_out(batch_size)
+
+
+def hardest_part(task: StudyTask) -> StudyTask:
+    """The part of a mixture with the most items to store, the longest of those; any other task is its only part."""
+    if not isinstance(task, Mixture):
+        return task
+    return hardest_part(max(task.parts, key=lambda part: (part.items, part.length)))

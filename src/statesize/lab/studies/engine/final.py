@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statesize.lab.studies.engine.table import DONE, Row
-from statesize.lab.studies.statistics import Numbers
+from statesize.lab.studies.statistics import Numbers, mean
 
-_LABELS = ("task", "kv", "length", "mixer", "key_size", "heads", "width", "intervention", "rate", "seed")
+OWN_OF_A_MIXER = ("mixer", "decay_bias", "smallest_step", "largest_step", "window")
+"""Fields of a model that vary on purpose where mixers are compared: the mixer, and what only some of them have."""
+_NOT_LEARNED_FROM = {"measuring", "evaluation", "distillation"}
 PLATEAU = 1.5
 Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
@@ -46,20 +49,18 @@ class FinalRun:
         """Runs of equal cells differ in nothing that TSS could tell."""
         return (self.task, self.kv, self.length, self.state_size)
 
-    def labels(self, *left_out: str) -> tuple[Any, ...]:
-        """The fields that tell runs apart, without the names that are left out."""
-        return tuple(getattr(self, name) for name in _LABELS if name not in left_out)
-
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The settings of the run, as `Run.to_dict` gives them."""
         return json.loads(str(self.last["settings"]))
 
-    @cached_property
-    def but_for_seed(self) -> str:
-        """The settings without the seed, equal for runs that differ in nothing else."""
-        training = {name: value for name, value in self.settings["training"].items() if name != "seed"}
-        return json.dumps(self.settings | {"training": training}, sort_keys=True)
+    def but_for(self, *varied: str) -> str:
+        """All settings that a run learns by, without some fields: equal for runs that differ in nothing else."""
+        left_out = _NOT_LEARNED_FROM.union(varied)
+        kept = {part: fields for part, fields in self.settings.items() if part not in left_out}
+        for part in kept.keys() & {"task", "model", "training"}:
+            kept[part] = {name: value for name, value in kept[part].items() if name not in left_out}
+        return json.dumps(kept, sort_keys=True)
 
     @property
     def guesses(self) -> bool:
@@ -92,7 +93,7 @@ class StudyTable:
     """What the analysis and the charts of a study read.
 
     Attributes:
-        rows: All rows, in the order of the grid.
+        rows: All rows, in the order of the grid; those of students follow their teacher's.
         metric: The column of the ESS for which claims are made.
     """
 
@@ -100,15 +101,26 @@ class StudyTable:
     metric: str
 
     @cached_property
+    def own_rows(self) -> list[Row]:
+        """The measurements of the runs themselves, without those of their students."""
+        return [row for row in self.rows if row["status"] == DONE and not is_student(row)]
+
+    @cached_property
     def runs(self) -> list[FinalRun]:
-        """The training runs that did not diverge, in the order of the rows."""
-        first = {row["run"]: row for row in self.rows if row["step"] == 0}
+        """The training runs that did not diverge, in the order of the rows; students are none."""
+        first = {row["run"]: row for row in self.own_rows if row["step"] == 0}
         names = FinalRun.__dataclass_fields__.keys() - {"last", "first", "metric"}
         return [
             FinalRun(**{name: row[name] for name in names}, last=row, first=first[row["run"]], metric=self.metric)  # pyright: ignore[reportArgumentType]
-            for row in self.rows
-            if row["final"] and row["status"] == DONE
+            for row in self.own_rows
+            if row["final"]
         ]
+
+
+def is_student(row: Row) -> bool:
+    """Whether a row is that of a student, which was not trained on the task."""
+    # Runs without students have no such column; in one table with others it is not a number.
+    return not math.isnan(float(row.get("student_divergence", math.nan)))
 
 
 def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
@@ -122,12 +134,16 @@ def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list
 def paired_differences(
     before: Iterable[FinalRun],
     after: Iterable[FinalRun],
-    *left_out: str,
+    *varied: str,
     value: Callable[[FinalRun], float] = lambda run: run.accuracy,
 ) -> Numbers:
-    """Value of a run after less that of the run before (P,), over pairs that differ only in the labels left out."""
-    first, second = ({run.labels(*left_out): value(run) for run in runs} for runs in (before, after))
-    return np.array([second[pair] - first[pair] for pair in sorted(first.keys() & second.keys())], np.float64)
+    """Value of a run after less that of the run before (P,), over pairs that differ only in the fields varied."""
+    # Runs of one side that differ in nothing else are no further pairs: they count by their mean.
+    first, second = (
+        {pair: mean(map(value, members)) for pair, members in grouped(runs, lambda run: run.but_for(*varied)).items()}
+        for runs in (before, after)
+    )
+    return np.array([second[pair] - first[pair] for pair in first if pair in second], np.float64)
 
 
 def numbered(labels: Sequence[Hashable]) -> NDArray[np.int64]:

@@ -26,6 +26,7 @@ from statesize.lab.training.initialisation import initialise
 
 ROW_FORMAT = 1
 """Version of the rows of a run; it is part of a run's key, so that older rows are never taken for newer ones."""
+_MIXTURE_FORMAT = 2  # in format 1, kv and length were the largest of all parts, and ESS that of the first one
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class RunMeasurements:
 
     Attributes:
         every: Steps between measurements.
-        sequences: Held-out sequences on which the ESS is measured; the accuracy is that of all of them.
+        sequences: Held-out sequences on which the ESS is measured, of a mixture those of its `hardest_part`; the
+            accuracy is that of all of them.
         relative_tolerances: ρ of the relative tolerance-ESS; the first is the metric of claims.
         tolerances: Absolute τ.
 
@@ -138,7 +140,8 @@ class TrainingRun:
     @cached_property
     def key(self) -> str:
         """The run's name, the first 16 hexadecimal digits of the SHA-256 of its settings."""
-        content = json.dumps({"rows": ROW_FORMAT, **self.to_dict()}, sort_keys=True)
+        rows = _MIXTURE_FORMAT if isinstance(self.task, Mixture) else ROW_FORMAT
+        content = json.dumps({"rows": rows, **self.to_dict()}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property

@@ -21,6 +21,7 @@ from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.studies.engine.grid import INTERVENTIONS, RunMeasurements, TrainingRun
 from statesize.lab.studies.engine.students import Student, students
 from statesize.lab.studies.engine.table import DIVERGED, DONE, Row
+from statesize.lab.tasks.mixture import hardest_part
 from statesize.lab.tasks.registry import task_settings
 from statesize.lab.training.loop import train_in_memory
 from statesize.lab.training.step import DivergenceError, evaluate
@@ -114,7 +115,8 @@ def layer_column(metric: str, layer: int) -> str:
 
 
 def _row(run: TrainingRun, step: int, measured: dict[str, float], started: float) -> Row:
-    model, training = run.model, run.training
+    # ESS is measured on one part of a mixture, which kv and length have to be those of.
+    model, training, part = run.model, run.training, hardest_part(run.task)
     return {
         "run": run.key,
         "step": step,
@@ -122,8 +124,8 @@ def _row(run: TrainingRun, step: int, measured: dict[str, float], started: float
         "status": DONE,
         "message": "",
         "task": str(task_settings(run.task)["name"]),
-        "kv": run.task.items,
-        "length": run.task.length,
+        "kv": part.items,
+        "length": part.length,
         "chance": run.task.chance,
         "mixer": model.mixer,
         "key_size": model.key_size,
@@ -143,7 +145,8 @@ def _row(run: TrainingRun, step: int, measured: dict[str, float], started: float
 def measure_model(model: LanguageModel, run: TrainingRun, positions: Positions = None) -> dict[str, float]:
     """Loss, accuracy, and TSS, norm and ESS as means over mixers, sequences, heads, positions; ESS of each layer."""
     report = evaluate(model, run.task, run.training.batch_size)
-    input_ids = next(iter(run.task.held_out(run.measuring.sequences)))[0].to(next(model.parameters()).device)
+    sequences = hardest_part(run.task).held_out(run.measuring.sequences)
+    input_ids = next(iter(sequences))[0].to(next(model.parameters()).device)
     try:
         captured = captured_mixers(model, input_ids, "all")
         mixers = [_of_mixer(mixer, run.measuring, positions) for mixer in captured]
