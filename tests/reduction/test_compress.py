@@ -217,7 +217,7 @@ def test_text_that_is_near_is_worth_nothing_far_back(length):
 
 
 def test_far_text_of_less_than_a_window_cannot_be_told(tmp_path):
-    found = ss.compress(model_of(), DOCUMENTS, length=9999, tokenizer=zoo.tokenizer())
+    found = ss.compress(model_of(), DOCUMENTS, length=700, tokenizer=zoo.tokenizer())
     why = "the held-out texts together are shorter than three quarters of a window"
     assert f"What text half a window back and farther is worth cannot be told: {why}. " in found.finding()
     assert dict(found.facts)["worth of far text"] == f"not known: {why}"

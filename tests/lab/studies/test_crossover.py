@@ -6,6 +6,7 @@ import json
 import pytest
 
 from statesize.cli import main
+from statesize.errors import InputError
 from statesize.lab.studies.crossover import ARMS, STUDY
 
 METRIC = "relative_0.01"
@@ -82,3 +83,9 @@ def test_the_smoke_preset(tmp_path, capsys):
     document = json.loads(capsys.readouterr().out)
     assert (document["runs"], document["holds"]) == (12, None)
     assert "collapsed_opened_utilisation" in document["figures"]
+
+
+def test_what_the_arms_differ_in_is_left_to_the_study():
+    text = STUDY.presets["smoke"] + "[task.model]\nkey_size = 5\n"
+    with pytest.raises(InputError, match="must leave key_size and decay_bias to the study, got 5 and "):
+        STUDY.parse(text)

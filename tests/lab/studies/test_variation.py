@@ -6,6 +6,7 @@ import json
 import pytest
 
 from statesize.cli import main
+from statesize.errors import InputError
 from statesize.lab.studies.variation import KINDS, STUDY
 
 METRIC = "relative_0.01"
@@ -79,3 +80,10 @@ def test_the_smoke_preset(tmp_path, capsys):
     document = json.loads(capsys.readouterr().out)
     assert (document["runs"], document["holds"]) == (16, None)
     assert "compression_window_of_attention_share" in document["figures"]
+
+
+def test_a_mixer_of_no_known_kind_is_refused_before_any_training():
+    text = STUDY.presets["smoke"].replace('"wla", ', '"la", ')
+    assert text != STUDY.presets["smoke"]
+    with pytest.raises(InputError, match="mixer must be among s4d, wla, gla, sliding, got 'la'"):
+        STUDY.parse(text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import altair as alt
 
+from statesize.errors import InputError
 from statesize.lab.studies.engine.charts import strip
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.final import FinalRun, StudyTable, grouped
@@ -90,7 +91,13 @@ CAVEATS = (
 
 def crossover_runs(document: Document) -> tuple[TrainingRun, ...]:
     """The runs of a grid in each of `ARMS`, seed by seed, so that a part of them has whole seeds."""
-    return tuple(sorted(variant_runs(document, ARMS.values()), key=lambda run: run.training.seed))
+    runs = variant_runs(document, ARMS.values())
+    for size, bias in {(run.model.key_size, run.model.decay_bias) for run in runs}:
+        if {"key_size": size, "decay_bias": bias} not in ARMS.values():
+            raise InputError(
+                f"task.model must leave key_size and decay_bias to the study, got {size} and {bias}. Leave them out."
+            )
+    return tuple(sorted(runs, key=lambda run: run.training.seed))
 
 
 def arm_of(run: FinalRun) -> tuple[str, str]:

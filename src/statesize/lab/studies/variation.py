@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import altair as alt
 
+from statesize.check import refuse
 from statesize.lab.studies.engine.charts import points
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.final import OWN_OF_A_MIXER, StudyTable, grouped, paired_differences
-from statesize.lab.studies.engine.settings import smoke
+from statesize.lab.studies.engine.grid import TrainingRun, training_runs
+from statesize.lab.studies.engine.settings import Document, smoke
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.statistics import mean, of_mean
 
@@ -99,6 +101,14 @@ CAVEATS = (
 )
 
 
+def variation_runs(document: Document) -> tuple[TrainingRun, ...]:
+    """The runs of a grid of mixers whose kind is known."""
+    runs = training_runs(document)
+    for mixer in {run.model.mixer for run in runs} - KINDS.keys():
+        refuse("mixer", f"among {', '.join(KINDS)}", mixer, "Other mixers can be compared by `study regimes`.")
+    return runs
+
+
 def analyse(table: StudyTable, findings: Findings) -> None:
     """What each kind of operator gains in accuracy, and in ESS, on the one that never varies."""
     for task, of_task in grouped(table.runs, lambda run: run.task).items():
@@ -133,4 +143,4 @@ def draw(table: StudyTable) -> alt.VConcatChart:
     )
 
 
-STUDY = Study("variation", {"smoke": SMOKE, "record": RECORD}, CAVEATS, analyse, draw)
+STUDY = Study("variation", {"smoke": SMOKE, "record": RECORD}, CAVEATS, analyse, draw, variation_runs)
