@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import statesize as ss
-from campaigns.layers.campaign import difference
+from campaigns.layers.campaign import Draw, difference, outcome
 from campaigns.layers.gated import GatedBlock
 
 WIDTH, LENGTH = 6, 23
@@ -230,3 +230,10 @@ def test_no_gate_stands_for_values_or_lies_in_t(settings, length):
     # What the values alone make is part of what is mixed before.
     behind = convolved and settings.get("output") == "values" and "decay_of" not in settings
     assert ("a mixing of 4 positions behind it" in found.note) == behind
+
+
+def test_before_a_mixed_gate_t_ends_behind_the_last_stage():
+    # What it adds is 2e-9 of the largest value, and what reads the state comes behind it.
+    draw = Draw.of(4, 116)
+    assert "'write_of': 'input', 'output': 'values', 'scan': 'doubling', 'bias': 0.0" in draw.about
+    assert outcome(draw).problems == ()

@@ -90,7 +90,8 @@ def before_gate(search: LinearSearch, mix: Mix) -> Mix:
     around = {place: reach for place in places if is_gated(place) and (reach := reached_around(place))}
     if not around:
         return mix
-    place = _settled(search, [*around])
+    whole = _without_stages([replace(mix, target=place) for place in around], search)
+    place = _settled(search, [one.target for one in whole])
     if 3 * (behind := around[place]) > 2 * mix.reach:
         # Such as the sum of the weights, by which they are divided, or sums of logarithms, which cancel in T.
         return mix
