@@ -143,23 +143,20 @@ def largest_known(node: xr.Dataset, name: str) -> float:
     return float(known.max()) if known.size else math.nan
 
 
-def known_mean(values: Array, axes: int | tuple[int, ...]) -> NDArray[np.float64]:
-    """The mean over some axes of what is finite, NaN where nothing is."""
+def known_mean(values: Array, axes: int | tuple[int, ...], weights: Array | float = 1.0) -> NDArray[np.float64]:
+    """The mean over some axes of what is finite, NaN where nothing is; with positive weights for all values."""
     known = np.isfinite(values)
-    counts: NDArray[np.int64] = known.sum(axes)
-    sums = np.where(known, values, 0.0).astype(np.float64).sum(axes)
-    return np.divide(sums, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
+    sizes: NDArray[np.float64] = np.asarray((known * weights).sum(axes))
+    sums = (np.where(known, values, 0.0).astype(np.float64) * weights).sum(axes)
+    return np.divide(sums, sizes, out=np.full(sizes.shape, np.nan), where=sizes > 0)
 
 
 def average(node: xr.Dataset, values: Array) -> Estimate:
     """The mean of (sequence, unit, position) over the layer, with the error that units and positions left out make."""
     positions, weights = node["position"].values, _cut_weights(node)[:, None]
     inside, positions = values[:, :, positions >= 1], positions[positions >= 1]
-    known = np.isfinite(inside)
-    sizes: NDArray[np.float64] = (known * weights[..., None]).sum((0, 2))
-    sums = (np.where(known, inside, 0.0) * weights[..., None]).sum((0, 2))
-    means = np.divide(sums, sizes, out=np.full(len(sizes), np.nan), where=sizes > 0)
-    averaged, curves = estimate(means, sample_of(node)), known_mean(inside, 1)
+    averaged = estimate(known_mean(inside, (0, 2), weights[..., None]), sample_of(node))
+    curves = known_mean(inside, 1)
     # Sequences of one length are measured at the same positions.
     error, known = 0.0, np.isfinite(curves)
     shares = known * weights / max((known * weights).sum(), 1.0)

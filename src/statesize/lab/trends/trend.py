@@ -143,7 +143,7 @@ class Trend(ABC):
 
     def averaged(self, values: Numbers) -> Numbers:
         """The mean over layers of (points, layers, …) that compare, without what heads carry together."""
-        # Of what grows with the length, the last size is the largest.
+        # Where sizes grow with the length, the last one is the largest.
         layers = self.points[-1].layers
         kept = [self.layers.index(layers[row][0]) for row in comparable_layers(layers)]
         return np.average(values[:, kept], axis=1, weights=[self.points[0].mixers[column].channels for column in kept])
