@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 @cache
 def held_out() -> tuple[str, ...]:
-    """Documents of the running CPython's prose that no model trained on the others has seen; those of 3.11 are on record."""
+    """Prose of the running CPython that no model trained on the rest has seen; that of 3.11 is on record."""
     return python_prose().held_out
 
 
