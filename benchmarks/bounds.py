@@ -1,7 +1,7 @@
 """How far apart are both bounds of the memory? `python -m benchmarks.bounds FOLDER MODEL [--peps PEPS] [--tokens N]`.
 
-MODEL is what `statesize truncate` takes, or a file of RWKV-7 in rwkv.cpp's format; PEPS a folder with the files
-pep-*.rst of github.com/python/peps (without it, bundled documents are read). 24 documents are cut in their middle.
+MODEL is what `statesize truncate` takes; PEPS a folder with the files pep-*.rst of github.com/python/peps (without it,
+bundled documents are read). 24 documents are cut in their middle.
 FOLDER gets a file a document as soon as it is read, and a document that has its file is not read again: a run can be
 stopped at any time, and several may run at once. All files together give FOLDER.json, with each document's processor
 time. `--pilot` reads documents that are none of the 24.
@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.cases import document
-from benchmarks.models import rwkv7
 from benchmarks.recorded import Row, is_prose, weights_of
-from benchmarks.truncation import holds
 from statesize.io.files import replace_file
 from statesize.io.json_values import json_values
 from statesize.lab.tasks.corpus import split
 from statesize.measurement.statistics import Interval
+from statesize.models.load import load_model
 from statesize.texts import bundled
 from statesize.texts.inputs import begun_excerpts, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer, encode
@@ -53,7 +53,7 @@ _START, _LONG, _LONG_START, _PIECE, _BEGINNING, _LETTERS = 4000, 14000, 9500, 11
 def main(folder: Path, name: str, peps: Path | None, tokens: int, documents: int, *, pilot: bool = False) -> None:
     """Read the documents that have no file, and conclude from all files."""
     torch.set_num_threads(1)
-    loaded = rwkv7.loaded(name)
+    loaded = load_model(name)
     pieces = fresh_pieces(peps, loaded.tokenizer, tokens)  # pyright: ignore[reportArgumentType]
     pieces = pieces[:PILOT][:documents] if pilot else pieces[PILOT:][:documents]
     test, weights = CutTest(loaded.model, pieces, documents=documents, tokens=tokens, name=loaded.name), None
@@ -114,6 +114,15 @@ def conclusion(rows: Sequence[Row]) -> dict[str, Any]:
         each = [holds(one[claim["bound"]].ends, claim) for one in found if one["tokens"] == TOKENS]
         known[name] = None if None in each or not each else all(each)
     return {"claims": CLAIMS, "verdicts": known, "bounds": json_values(found)}
+
+
+def holds(ends: Sequence[float] | None, claim: Mapping[str, Any]) -> bool | None:
+    """Whether an interval lies on the side that a claim says; None where it leaves a doubt."""
+    low, high = ends or (-math.inf, math.inf)
+    least, most = claim.get("more than"), claim.get("at most")
+    if least is not None:
+        return True if low > least else False if high <= least else None
+    return True if high <= most else False if low > most else None
 
 
 def result_of(rows: Sequence[Row]) -> TruncationResult:

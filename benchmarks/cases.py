@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import gc
-import json
 import math
 import multiprocessing
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -26,7 +24,6 @@ import torch
 from torch import Tensor
 
 from statesize.errors import StatesizeError
-from statesize.io.files import replace_file
 from statesize.io.machine import machine
 from statesize.measurement.measurement import Measurement, measure
 from statesize.operators import Convolution, Operator, Recurrence, SoftmaxAttention
@@ -273,21 +270,6 @@ def dense_seconds(matrix: Tensor, positions: list[int]) -> float:
             singular_values(matrix[i:, :i])
 
     return seconds(loop) / len(positions) * (matrix.shape[-1] - 1)
-
-
-def write_table(rows: Iterable[dict[str, Any]], line: str, about: str | None, arguments: list[str] | None) -> int:
-    """The command of a benchmark on one thread: a line for each row as it comes, and its document as --output FILE."""
-    parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("--output", type=Path)
-    given = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    told: list[dict[str, Any]] = []
-    for row in rows:
-        told.append(row)
-        print(line.format(**row), flush=True)
-    if given.output is not None:
-        replace_file(given.output, (json.dumps(document(told), indent=1) + "\n").encode())
-    return 0
 
 
 SCHEMA = 1

@@ -13,16 +13,16 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from benchmarks.cases import Case, cases, document, random_tokens
-from benchmarks.language_models import Recipe
 from statesize.io.files import replace_file
 from statesize.measurement.measurement import Measurement, measure
 from statesize.operators import Operator
@@ -30,12 +30,35 @@ from statesize.profiling.run import profile
 
 LENGTH, TOKENS = 2048, 512
 RELATIVE = (1e-2,)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A shape of a model of transformers with random weights."""
+
+    model: str
+    model_type: str  # its family in transformers
+    layers: int
+    shape: dict[str, Any]  # the rest of its configuration
+    dtype: torch.dtype
+
+    def make(self) -> nn.Module:
+        """The model in eval mode, with weights at its published initialisation, from a fixed seed."""
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        given = {"vocab_size": 1024, "num_hidden_layers": self.layers, "pad_token_id": None, **self.shape}
+        with torch.random.fork_rng([]):  # pyright: ignore[reportUnknownMemberType]
+            torch.manual_seed(0)  # pyright: ignore[reportUnknownMemberType]
+            config = AutoConfig.for_model(self.model_type, **given)  # pyright: ignore[reportUnknownMemberType]
+            model = cast("nn.Module", AutoModelForCausalLM.from_config(config))
+        return model.to(self.dtype).eval()
+
+
 # 16 layers of 2,048, 32 heads on 8 caches, as Llama 3.2 1B has them.
 MODEL = Recipe(
     "a Llama shape of 1.2 B",
     "llama",
     16,
-    128_256,
     {
         "hidden_size": 2048,
         "intermediate_size": 8192,
@@ -44,7 +67,6 @@ MODEL = Recipe(
         "tie_word_embeddings": True,
     },
     torch.bfloat16,
-    None,
 )
 QUICK = replace(
     MODEL,
@@ -96,7 +118,7 @@ def engine_row(case: Case, length: int, device: torch.device) -> dict[str, Any]:
 
 def model_row(recipe: Recipe, tokens: int, device: torch.device) -> dict[str, Any]:
     """A profile of a whole model."""
-    model = recipe.make(recipe.layers).to(device)
+    model = recipe.make().to(device)
     ids = random_tokens(tokens)[:1]
     result, spent, held = timed(device, lambda: profile(model, ids), lambda: profile(model, ids[:, :32]))
     rows = result.summary_rows()

@@ -1,45 +1,27 @@
-"""Documents of benchmarks that take long: what a document has is not done again, and it is written after each row."""
+"""What benchmarks read, and the weights that read it."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.prose import held_out
 from statesize.adapters.models.model_state import tensors_sha256
-from statesize.io.files import replace_file
+from statesize.lab.tasks.corpus import python_prose
 from statesize.models.load import LoadedModel
 from statesize.texts.tokens import AnyTokenizer, encode
 
 Row = dict[str, Any]
 
 
-def finish(
-    path: Path,
-    wanted: Iterable[tuple[Row, Callable[[], Row]]],
-    made: Callable[[list[Row]], Row],
-    told: Callable[[Row], object] = lambda row: None,
-) -> None:
-    """Do what no row has, and write the document after each: what names a row, and what gives the rest of it."""
-    torch.set_num_threads(1)
-    rows: list[Row] = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
-    for name, run in wanted:
-        if not any(name.items() <= row.items() for row in rows):
-            rows.append(name | run())
-            replace_file(path, (json.dumps(made(rows)) + "\n").encode())
-            told(rows[-1])
-
-
-def of_each(models: Sequence[str], run: Callable[[str], Row]) -> Iterator[tuple[Row, Callable[[], Row]]]:
-    """A row per model, by the name of its file."""
-    return (({"file": Path(model).stem}, partial(run, model)) for model in models)
+@cache
+def held_out() -> tuple[str, ...]:
+    """Prose of the running CPython that no model trained on the rest has seen; that of 3.11 is on record."""
+    return python_prose().held_out
 
 
 def weights_of(loaded: LoadedModel) -> Row:
@@ -61,8 +43,3 @@ def pep_pieces(folder: Path, piece: slice, least_bytes: int = 0) -> list[str]:
 def is_prose(text: str, least: float) -> bool:
     """Whether a text has more than so many letters and spaces."""
     return len(re.findall("[a-zA-Z ]", text)) > least
-
-
-def short(row: Row) -> str:
-    """The first word of a model's name."""
-    return str(row["file"]).partition("-")[0]

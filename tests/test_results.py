@@ -10,7 +10,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmarks import zoology
 from statesize.cli import main
 from statesize.lab.studies import delimiters, recall
 from statesize.lab.studies.catalogue import QUESTIONS, load_study
@@ -39,8 +38,7 @@ def shown():
 
 @pytest.mark.parametrize("folder", GRIDS, ids=lambda folder: folder.name)
 def test_a_record_follows_from_its_table(folder):
-    study = zoology.STUDY if folder.name == "zoology" else load_study(folder.name)
-    kept, again = document(folder), json.loads(read_record(study, folder).content()[RECORD])
+    kept, again = document(folder), json.loads(read_record(load_study(folder.name), folder).content()[RECORD])
     # A table may be written in another way by another pyarrow.
     figures = [found.pop("figures") for found in (kept, again)]
     assert {**kept, "table_sha256": ""} == {**again, "table_sha256": ""}
@@ -87,8 +85,8 @@ def test_the_record_of_recall_follows_from_its_table():
 @pytest.mark.parametrize("folder", GRIDS, ids=lambda folder: folder.name)
 def test_the_preset_was_fixed_by_the_commit_of_the_record(folder):
     kept = document(folder)
-    # Presets were files of their own until they moved into the file of the study, two of them with another name.
-    former = "laptop" if kept["study"] in {"initialisation", "zoology"} else kept["preset"]
+    # Presets were files of their own until they moved into the file of the study, one of them with another name.
+    former = "laptop" if kept["study"] == "initialisation" else kept["preset"]
     paths = [
         f"src/statesize/{room}/{kept['study']}{end}"
         for room in ("studies", "lab/studies")
@@ -100,8 +98,7 @@ def test_the_preset_was_fixed_by_the_commit_of_the_record(folder):
     ]
     if all(found.returncode for found in shown):
         pytest.skip("no history here")
-    study = zoology.STUDY if kept["study"] == "zoology" else load_study(kept["study"])
-    preset = study.presets[kept["preset"]].encode()
+    preset = load_study(kept["study"]).presets[kept["preset"]].encode()
     assert hashlib.sha256(preset).hexdigest() == kept["preset_sha256"]
     assert any(
         preset == found.stdout if path.endswith(".toml") else preset in found.stdout
@@ -122,8 +119,6 @@ def test_pages_show_the_verdict_and_every_tested_figure_of_the_record(shown, fol
     verdict = {True: "holds", False: "fails", None: "cannot tell"}[kept["holds"]]
     assert f"Verdict: **{verdict}**" in page
     assert all(statement in page for statement in kept["statements"] if statement.startswith("Tested: "))
-    if folder.name == "zoology":
-        return  # claims nothing
     assert f"`{on_record.REPEATED.get(folder.name, kept['made']['command'])}`" in page
     link = f"[{verdict}](../results/studies/{folder.name}/record.json)"
     if folder.name in {study for _, study in CLAIMS}:

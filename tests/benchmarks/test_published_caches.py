@@ -2,11 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
 
-from benchmarks.compression.cache_budgets import in_proportion
 from benchmarks.compression.published_caches import GEMMA_TARGETS, TARGETS, verdicts
-from statesize.reduction.cache.budgets import equal
 from statesize.reduction.cache.result import CachePrices, PricedDocument, Variant
 from tools.figures.on_record import read_json
 
@@ -48,11 +45,3 @@ def test_at_their_limits_targets_seldom_hold(targets, costs):
         for name, verdict in verdicts(priced(documents, 200, (200, 200, found, 200, found)), targets).items():
             held[name] += verdict is True
     assert 0 < min(held.values()) <= max(held.values()) <= 20
-
-
-def test_budgets_in_proportion_keep_their_total():
-    available, sizes = torch.full((6,), 768), torch.tensor([0.5, 2.0, 4.0, 8.0, 100.0, 3.0])
-    budgets = in_proportion(available, sizes, 0.25)
-    assert abs(int(budgets.sum()) - int(equal(available, 0.25).sum())) <= 3
-    assert (int(budgets.min()), int(budgets.max())) == (20, 768)
-    assert float(budgets[3] / budgets[2]) == pytest.approx(2, rel=0.05)

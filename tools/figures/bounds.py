@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.bounds import CLAIMS, TOKENS, result_of
+from benchmarks.bounds import CLAIMS, TOKENS, holds, result_of
 from benchmarks.bounds import bounds as bounds_of
-from benchmarks.low_rank import RULES
 from benchmarks.recorded import Row
-from benchmarks.truncation import holds
 from statesize.measurement.statistics import Interval
 from statesize.truncation.page import title
 from statesize.truncation.result import TruncationResult
@@ -143,13 +141,16 @@ def _by_length(rows: Sequence[Row], name: str) -> dict[int, TruncationResult]:
     return {tokens: result_of(some[:least]) for tokens, some in own.items()} if len(own) > 1 else {}
 
 
+_RULES = ("calibration", "weights", "calibration, by layer", "weights, by layer")
+
+
 def low_rank(document: Mapping[str, Any]) -> dict[str, str]:
     """What values of low rank lose, and numbers per channel without hindsight."""
     result = result_of(document["rows"])
     lost = {(row.rule, row.scale): row for row in result.rows}
     cells: list[tuple[str, ...]] = []
     for scale in dict.fromkeys(scale for _, scale in lost):
-        rows = [lost.get((rule, scale)) for rule in ("joint past rows", *(f"values by {rule}" for rule in RULES))]
+        rows = [lost.get((rule, scale)) for rule in ("joint past rows", *(f"values by {rule}" for rule in _RULES))]
         kept = next(row for row in reversed(rows) if row is not None).kept / result.inputs
         size = f"{scale:g} × joint ESS" if rows[0] is not None else "equal in all layers"
         shares = ("–" if row is None else f"{row.divergence_share:.1%}" for row in rows)
@@ -158,7 +159,7 @@ def low_rank(document: Mapping[str, Any]) -> dict[str, str]:
         "numbers of each cache",
         "of what is stored",
         "without hindsight",
-        *(f"values, by {rule}" for rule in RULES),
+        *(f"values, by {rule}" for rule in _RULES),
     )
     most, past = lost["values by calibration, by layer", 0.9], lost["joint past rows", 2.0]
     return {

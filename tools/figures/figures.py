@@ -146,9 +146,6 @@ def agreement(document: Mapping[str, Any]) -> dict[str, str]:
         "mpmath_operators": str(document["mpmath"]["operators"]),
         "systems": str(document["slicot"]["systems"]),
         "farthest": f"{document['slicot']['largest_difference']:.0e}",
-        **{
-            f"bounds_{key}": value for key, value in _numbers(document["default_bounds"], "compared", "outside").items()
-        },
     }
 
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.claims.open_gates import matched
-from benchmarks.truncation import result_of
-from benchmarks.truncation import table as truncation_table
 from statesize.lab.studies.statistics import pearson, spearman
+from statesize.truncation.page import title
+from statesize.truncation.result import CutDocument, CutRun, TruncationResult
 from tools.figures.on_record import VERDICTS, estimate, read_json, table, verdict_counts
 
 
@@ -26,11 +25,28 @@ CLAIMED = (("ess", 0.25), ("ess", 1.0), ("equal", 1.0))
 
 def truncation(document: dict[str, Any]) -> dict[str, str]:
     """What published models lose when they are cut with hindsight."""
+    results = [_result_of(row) for row in document["rows"]]
     worths = {
-        f"{name}_worth": f"{result_of(row).worth.value:.2f}"
-        for name, row in zip(("smollm2", "gemma"), document["rows"], strict=True)
+        f"{name}_worth": f"{result.worth.value:.2f}" for name, result in zip(("smollm2", "gemma"), results, strict=True)
     }
-    return worths | {"table": truncation_table(document, CLAIMED)}
+    lines = ["| model | numbers of each head | mean | KL lost | of context's worth |", "|---|---|---|---|---|"]
+    for result in results:
+        lines += [
+            f"| {result.model.partition('.')[0]} | {title(one.rule, one.scale)} | {one.kept:.1f} | "
+            f"{one.divergence_share:.1%} | {one.share:.1%} |"
+            for one in result.rows
+            if (one.rule, one.scale) in CLAIMED
+        ]
+    return worths | {"table": "\n".join(lines)}
+
+
+def _result_of(row: Mapping[str, Any]) -> TruncationResult:
+    """The result that a row was made of; attention cut in its middle has as many inputs as the ceiling."""
+    documents: list[CutDocument] = []
+    for one in row["measured"]:
+        fields: dict[str, Any] = {"inputs": one["ceiling"], "stored": one["ceiling"]} | one
+        documents.append(CutDocument(**fields | {"runs": tuple(CutRun(**run) for run in one["runs"])}))
+    return TruncationResult(row["model"], tuple(documents), {}, row["mixers"], row["run_difference"])
 
 
 def delimiter_positions(document: Mapping[str, Any]) -> dict[str, str]:
@@ -161,7 +177,11 @@ def _matched(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """What each mixer uses where both of a pair learned about as well."""
     found = {(row["mixer"], row["seed"]): row for row in rows}
     pairs = [(row, found["gla", seed]) for (mixer, seed), row in found.items() if mixer == "la"]
-    learned = [pair for pair in pairs if matched(*(row["accuracy"] for row in pair))]
+    learned = [
+        pair
+        for pair in pairs
+        if min(row["accuracy"] for row in pair) > 0.8 and abs(pair[0]["accuracy"] - pair[1]["accuracy"]) <= 0.1
+    ]
     return {
         name: f"{fmean(pair[index]['utilisation'] for pair in learned):.2f}" for index, name in enumerate(("la", "gla"))
     }

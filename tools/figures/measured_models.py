@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bounds import TOKENS
-from benchmarks.published.models import TOKENS as PIECES
 from statesize.measurement.statistics import FEWEST_TEXTS, Interval
 from statesize.report.on_record import SCHEMA, TO_BE_SAID, read_record, table_row
 from statesize.truncation.result import WORTHLESS
 from tools.figures.on_record import RESULTS, read_json, table
 
 RECORDS = RESULTS / "models"
+PIECES = 256
+"""Tokens of a piece in the record of documents."""
 TABLE = Path(__file__).parents[2] / "src" / "statesize" / "report" / "on_record.json"
 
 TRAINED = ("la", "gla", "gated_deltanet", "rwkv7", "qwen25_coder", "deepfilternet")

@@ -13,7 +13,6 @@ from statesize.lab.studies.engine.table import parse_rows
 from statesize.measurement.statistics import Interval
 
 RESULTS = Path(__file__).parents[2] / "results"
-STUDIES = (*QUESTIONS, "zoology")
 METRIC = "relative_0.01"
 NOT_TESTED = "Not yet tested: no runs of a preset with a claim are on record."
 
@@ -26,7 +25,7 @@ def read_json(name: str) -> dict[str, Any]:
 
 def results() -> dict[str, str]:
     """What is on record of each study, as Markdown."""
-    return {name: _result(_record(name)) for name in STUDIES}
+    return {name: _result(_record(name)) for name in QUESTIONS}
 
 
 QUOTED = {
@@ -132,7 +131,6 @@ def _file(study: str, name: str) -> Path:
 REPEATED = {
     "delimiters": "statesize study delimiters --preset record",
     "recall": "statesize study recall --preset record",
-    "zoology": "python -m benchmarks.zoology FOLDER",
 }
 """What repeats records that were made by commands of another form."""
 

@@ -78,7 +78,6 @@ def architectures(document: Mapping[str, Any]) -> dict[str, str]:
         "steps": f"{training['steps']:,}",
         "batch": f"{training['batch_size']} × {training['length']}",
         "rate": str(training["rate"]),
-        "command": f"`{document['made']['command']}`",
     }
 
 

@@ -1,1 +1,0 @@
-"""Architectures of one size, trained here on the same text, and their ESS."""

@@ -1,1 +1,0 @@
-"""Claims about small models that were fixed before their runs. Read judged, then runs, then any other."""

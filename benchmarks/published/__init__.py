@@ -1,1 +1,0 @@
-"""What ESS says of published models. Read attention, then heads and delimiters."""
