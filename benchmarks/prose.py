@@ -13,7 +13,6 @@ from torch import Tensor
 
 from statesize.lab.tasks.corpus import python_prose
 from statesize.lab.tasks.text import train_tokenizer
-from statesize.reduction.windows import TokenWindows, windows
 from statesize.texts.tokens import AnyTokenizer, join_documents
 
 _SEQUENCES, _LENGTH = 4, 256
@@ -28,11 +27,6 @@ def held_out() -> tuple[str, ...]:
 def tokenizer() -> Tokenizer:
     """The tokenizer of what is trained on this prose, a new one at every call."""
     return Tokenizer.from_str(_written())
-
-
-def held_out_windows(length: int) -> TokenWindows:
-    """The held-out documents in windows of so many tokens."""
-    return windows(held_out(), tokenizer(), length)
 
 
 def held_out_sequences(given: AnyTokenizer) -> list[Tensor]:

@@ -17,6 +17,7 @@ from benchmarks import prose
 from benchmarks.architectures.measuring import losses, measured, nats_by_document
 from benchmarks.architectures.shapes import ARCHITECTURES
 from benchmarks.architectures.training import LENGTH, RECORD, TRAINING, load, train_missing
+from benchmarks.architectures.windows import held_out_windows
 from benchmarks.cases import made
 from statesize.io.files import replace_file
 from statesize.io.machine import machine
@@ -30,7 +31,7 @@ def main(folder: Path, output: Path) -> None:
     """Trains and measures what is missing."""
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
-    corpus, given = python_prose(), prose.held_out_windows(LENGTH)
+    corpus, given = python_prose(), held_out_windows(LENGTH)
     task = TextTask.from_corpus(corpus, prose.tokenizer(), LENGTH)
     rows: list[dict[str, Any]] = []
     nats: list[list[float]] = []

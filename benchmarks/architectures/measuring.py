@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from benchmarks import prose
 from benchmarks.architectures.training import logits_of
+from benchmarks.architectures.windows import TokenWindows, by_document, ratio_of
 from statesize.lab.tasks.task import IGNORED
 from statesize.profiling import profile
-from statesize.reduction.windows import TokenWindows, by_document, ratio_of
 from statesize.results.summary import SummaryRow, ess_values, known_mean
 
 _BATCH = 16

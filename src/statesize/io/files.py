@@ -188,15 +188,6 @@ def check_report_path(path: Path, name: str = "path") -> None:
         tempfile.TemporaryFile(dir=path.absolute().parent).close()
 
 
-def check_new_folder(path: Path) -> None:
-    """Refuse an output that is not empty or cannot be written."""
-    if os.path.lexists(path) and not path.is_dir():
-        raise FileError(f"output must be a folder, got {path}, which is a file. Give a new folder.")
-    if path.is_dir() and any(path.iterdir()):
-        raise FileError(f"output must be a new or empty folder, got {path}, which is in use. Give another.")
-    check_writable(path)
-
-
 @contextlib.contextmanager
 def only_writer(folder: Path) -> Generator[None]:
     """Lock a folder against other callers of this function; make it if it is missing."""
