@@ -11,8 +11,10 @@ from statesize.reduction.cache.page import notes
 from statesize.reduction.cache.result import CachePrices
 
 TEXTS = list(torch.randint(1, 64, (12, 400), generator=torch.Generator().manual_seed(1)))
-_SHAPE = ModelConfig(mixer="sa", vocabulary_size=4096, width=8, heads=2, layers=1, key_size=4)
-KEYS = LanguageModel(_SHAPE, torch.Generator().manual_seed(0)).eval()
+KEYS = LanguageModel(
+    ModelConfig(mixer="sa", vocabulary_size=4096, width=8, heads=2, layers=1, key_size=4),
+    torch.Generator().manual_seed(0),
+).eval()
 
 
 READERS = {

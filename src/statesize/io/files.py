@@ -133,10 +133,7 @@ def replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def replace_folder(
-    folder: Path,
-    write: Callable[[Path], object],
-    scratch: Path | None = None,
-    is_own: Callable[[str], bool] = lambda name: True,
+    folder: Path, write: Callable[[Path], object], scratch: Path | None, is_own: Callable[[str], bool]
 ) -> None:
     """Write a folder under a temporary name, then replace the old folder by it; what is not its own, by name, stays."""
     # An interruption or an error leaves the old folder unchanged; an OSError is passed on. The temporary folder is made
