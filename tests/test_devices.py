@@ -110,18 +110,6 @@ def test_a_probe(device):
     assert there.tolist() == pytest.approx(on_cpu.tolist(), abs=1e-4)
 
 
-@pytest.mark.parametrize("mixer", [pytest.param("gla", marks=pytest.mark.slow), "deltanet"])
-def test_compression(mixer, device):
-    documents = [text[:200] for text in bundled.documents()[:12]]
-    on_cpu, there = (
-        ss.compress(model, documents, length=32, int8=mixer == "gla", tokenizer=bundled.tokenizer())
-        for model in both(trained(mixer), device)
-    )
-    assert next(there.model.parameters()).device.type == device.type
-    assert there.sizes == on_cpu.sizes
-    assert there.difference.value == pytest.approx(on_cpu.difference.value, abs=1e-4)
-
-
 def test_the_price_of_a_cache(device):
     texts = [text[:400] for text in bundled.documents()[:6]]
     options = {"documents": 6, "tokens": 96, "needles": 2, "tokenizer": tiny_tokenizer()}

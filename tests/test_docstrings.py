@@ -2,7 +2,6 @@
 
 import doctest
 import importlib
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,10 @@ MODULES = sorted(
     for path in SOURCES.rglob("*.py")
     if ">>> " in path.read_text(encoding="utf-8")
 )
-NEEDS_FLA = "statesize.reduction.projected_deltanet"
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name):
-    if name == NEEDS_FLA and importlib.util.find_spec("fla") is None:
-        pytest.skip("flash-linear-attention is not here")
     module = importlib.import_module(name)
     result = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0

@@ -45,13 +45,6 @@ unchanged("compare", lambda: ss.compare([found, found]))
 unchanged("truncate", lambda: ss.truncate("recall-gla", documents=1, tokens=16))
 unchanged("network_ess", lambda: ss.network_ess(model, ids[:, :8], positions=1))
 
-from statesize.lab.mixers import LanguageModel, ModelConfig
-
-shape = ModelConfig("la", vocabulary_size=4096, width=8, heads=2, layers=1, key_size=4)
-small = LanguageModel(shape, torch.Generator().manual_seed(0)).eval()
-texts = [f"number {n} of many" for n in range(40)]
-unchanged("compress", lambda: ss.compress(small, texts, tokenizer=tokenizer, length=16))
-
 from transformers import LlamaConfig, LlamaForCausalLM
 
 size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}

@@ -1,1 +1,1 @@
-"""What half the state costs: small text models over several seeds, cut by `statesize.compress` and by older ways."""
+"""What the cache of a published model may lose, and whether budgets of its heads carry over."""

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from statesize.profiling.profile import Profile
     from statesize.profiling.run import profile
     from statesize.reduction.cache.price import cache
-    from statesize.reduction.compress import compress
     from statesize.reduction.reduce import reduce
     from statesize.report.comparison import compare
     from statesize.truncation.truncate import truncate
@@ -57,7 +56,6 @@ _HOMES = {
     "profiling.profile": ("Profile",),
     "profiling.run": ("profile",),
     "reduction.cache.price": ("cache",),
-    "reduction.compress": ("compress",),
     "reduction.reduce": ("reduce",),
     "report.comparison": ("compare",),
     "truncation.truncate": ("truncate",),
@@ -83,7 +81,6 @@ __all__ = [
     "cache",
     "capture",
     "compare",
-    "compress",
     "errors",
     "integrations",
     "load",

@@ -115,22 +115,6 @@ def require_real(
     return number
 
 
-def share_of(state: float | str, size: int | None) -> float:
-    """The requested share of a state of `size` numbers, above 0 and at most 1; without a size, it is checked alone."""
-    text = state.strip() if isinstance(state, str) else ""
-    try:
-        number = real_number(float(text.removesuffix("%")) if text else state)
-    except ValueError:
-        number = None
-    share = math.nan if number is None else number / 100 if text.endswith("%") else number
-    if share >= 1 and not text.endswith("%"):
-        share /= share if size is None else size
-    if not 0 < share <= 1:
-        most = "of at least 1" if size is None else f"from 1 to {size}, what a head holds"
-        refuse("state", f"a share such as 50% or a size {most}", state)
-    return share
-
-
 def several(name: str, argument: object, expected: str) -> Iterable[object]:
     """What can be iterated over, and is neither a text nor a dict."""
     if isinstance(argument, Iterable) and not isinstance(argument, str | bytes | dict):

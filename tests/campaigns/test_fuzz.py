@@ -41,8 +41,6 @@ NOT_CALLED = {
     "python_prose": "reads the whole standard library, takes no argument",
     "ProfileProgress": "what `profile` tells its caller",
     "run_study": "a grid of trainings",
-    "compress": "reads a whole corpus several times",
-    "Compression": "what `compress` gives",
     "series": "loads models from folders, one after another",
     "Series": "what `series` gives",
     "length": "measures one text at many lengths",

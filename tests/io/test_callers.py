@@ -16,7 +16,6 @@ CALLS = {
     "network_ess": lambda: ss.network_ess(NOWHERE, "a text"),
     "truncate": lambda: ss.truncate(NOWHERE, "a text"),
     "cache": lambda: ss.cache(NOWHERE, "a text"),
-    "compress": lambda: ss.compress(NOWHERE, ["one", "two", "three"]),
 }
 
 

@@ -26,7 +26,7 @@ def test_a_plan_without_inputs_is_that_of_the_bundled_text():
     assert (plan.facts["sequences"], plan.facts["tokens"]) == (1, 512)
 
 
-@pytest.mark.parametrize("name", ["profile", "plan", "capture", "network_ess", "cache", "compress", "truncate"])
+@pytest.mark.parametrize("name", ["profile", "plan", "capture", "network_ess", "cache", "truncate"])
 @pytest.mark.parametrize("model", [3, Path("gla")])
 def test_what_is_neither_a_module_nor_a_name_is_refused_with_what_to_do(name, model):
     refusal = rf"model must be a torch module, got {type(model).__name__}\. Give one, or where a name is loaded, the na"

@@ -265,8 +265,6 @@ def refused(how: str) -> str:
     elif how in ("truncate", "cache"):
         call = ss.truncate if how == "truncate" else ss.cache
         return raised(lambda: call(sharded(model), IDS.repeat(1, 10)))
-    elif how == "compress":
-        return raised(lambda: ss.compress(sharded(model), [], tokenizer=None))
     elif how == "output":
         return raised(lambda: ss.profile(sharded(model), IDS, output="nowhere"))
     elif how == "executor":

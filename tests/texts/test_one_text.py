@@ -1,33 +1,23 @@
 """Pieces of one text are one unit, whatever reads them: there is then no interval, and the result says so."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from oracles.attention_models import attention_model
 
 import statesize as ss
-from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.trends.length import length
 from statesize.reduction.cache.page import notes
 from statesize.reduction.cache.result import CachePrices
 
 TEXTS = list(torch.randint(1, 64, (12, 400), generator=torch.Generator().manual_seed(1)))
-WORDS = [" ".join(f"{number}" for number in ids[:40].tolist()) for ids in TEXTS]
-STATES = ModelConfig(mixer="la", vocabulary_size=4096, width=8, heads=2, layers=1, key_size=4)
-KEYS = LanguageModel(replace(STATES, mixer="sa"), torch.Generator().manual_seed(0)).eval()
-
-
-def compressed(texts):
-    """The same of documents as text; those of one stand in it one after another."""
-    given = ["\n\n".join(WORDS)] if len(texts) == 1 else WORDS
-    model = LanguageModel(STATES, torch.Generator().manual_seed(0)).eval()
-    return ss.compress(model, given, length=16, tokenizer=zoo.tokenizer())
+KEYS = LanguageModel(
+    ModelConfig(mixer="sa", vocabulary_size=4096, width=8, heads=2, layers=1, key_size=4),
+    torch.Generator().manual_seed(0),
+).eval()
 
 
 READERS = {
-    "compress": compressed,
     "truncate": lambda texts: ss.truncate(KEYS, texts, documents=5, tokens=8),
     "cache": lambda texts: ss.cache(
         attention_model("llama"), texts, documents=12, tokens=40, settings=ss.Settings(future=8)
@@ -56,9 +46,6 @@ def test_pieces_of_one_text_have_no_interval(reader):
     alone, several = (READERS[reader](texts) for texts in (TEXTS[:1], TEXTS))
     assert set(map(str, intervals(alone.to_dict()))) == {"None"}
     assert any(intervals(several.to_dict()))
-    if reader == "compress":
-        assert (alone.held_out, several.held_out) == ("2 held-out pieces of one text", "5 held-out texts")
-        return
     few = {
         "length": "pieces of one text",
         "truncate": "One text: no interval, which takes 5 texts.",

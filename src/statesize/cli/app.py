@@ -24,7 +24,7 @@ app = App(
 )
 
 MODELS = Group("Measure and explain a model", sort_key=1)
-WHOLE = Group("Whole networks, and smaller states", sort_key=2)
+WHOLE = Group("Whole networks", sort_key=2)
 
 
 _order = count()

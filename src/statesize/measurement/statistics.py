@@ -82,7 +82,7 @@ def mean_interval(values: NDArray[np.float64], texts: Sequence[int] | None = Non
 
 
 def ratio_interval(
-    amounts: NDArray[np.float64], sizes: NDArray[np.float64], texts: Sequence[int] | None = None, looks: int = 1
+    amounts: NDArray[np.float64], sizes: NDArray[np.float64], texts: Sequence[int] | None = None
 ) -> Interval:
     """Σ amounts / Σ sizes, (N,) each, with an interval over texts; NaN where the sizes add up to nothing.
 
@@ -90,7 +90,6 @@ def ratio_interval(
         amounts: What is summed.
         sizes: What it is a share of.
         texts: The text of each; None where each is one.
-        looks: How many such intervals hold together with 95 % (Bonferroni).
 
     Returns:
         The ratio.
@@ -100,7 +99,7 @@ def ratio_interval(
         return Interval(math.nan)
     value = float(amounts.mean()) / size
     # To first order (Cochran, "Sampling Techniques", 1977, section 6.4).
-    return _around(value, _by_text(amounts - value * sizes, texts), float(sizes.sum()), looks)
+    return _around(value, _by_text(amounts - value * sizes, texts), float(sizes.sum()))
 
 
 _WIDEST = 4.0

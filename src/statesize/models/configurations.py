@@ -12,12 +12,6 @@ from statesize.errors import FileError, ModelError
 from statesize.io.files import parse_json, read_limited
 from statesize.models.plugins import is_mamba_ssm
 
-# Where the models that are defined here register with transformers, by `model_type`.
-_OWN = {
-    "projected_mamba2": "statesize.reduction.projected_mamba2",
-    "projected_gated_deltanet": "statesize.reduction.projected_deltanet",
-}
-
 MAMBA_SSM_NAMES = {r"^backbone\.embedding\.": "backbone.embeddings."}
 """Weights of mamba_ssm by their names in transformers, where these differ."""
 
@@ -64,8 +58,6 @@ def read_config(library: Any, name: str, options: dict[str, Any]) -> Any:
     kind = stored.get("model_type")
     if kind is None:
         raise FileError(f"{name} must name its model_type in config.json, got none. Copy config.json again.")
-    if kind in _OWN:
-        importlib.import_module(_OWN[kind])
     if isinstance(kind, str) and kind not in library.CONFIG_MAPPING and "auto_map" not in stored:
         _import_fla(name, kind)
     return library.AutoConfig.from_pretrained(name, **options)

@@ -254,12 +254,6 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     replace_files(folder, {FILE: content, DIGEST: _line(content)})
 
 
-def write_digest(folder: Path) -> None:
-    """Write the digest of a tokenizer.json that transformers has written; tokenizers of other files have none."""
-    if (folder / FILE).is_file():
-        replace_files(folder, {DIGEST: _line((folder / FILE).read_bytes())})
-
-
 def check_digest(folder: Path) -> None:
     """Refuse a tokenizer.json that is not what its digest says, where it has one."""
     if not (folder / DIGEST).is_file():

@@ -106,8 +106,7 @@ def load(name: str | PathLike[str]) -> ModelAndTokenizer:
     """A model and its tokenizer: bundled, a folder of statesize or transformers, a GGUF file, or an id of the hub.
 
     Args:
-        name: Such as "gla", "run/best", the folder of a smaller model of `compress`, "SmolLM2-135M-Instruct.Q4_1.gguf",
-            or "state-spaces/mamba-130m-hf".
+        name: Such as "gla", "run/best", "SmolLM2-135M-Instruct.Q4_1.gguf", or "state-spaces/mamba-130m-hf".
 
     Returns:
         The model on the CPU in evaluation mode, and its tokenizer; None where none is beside it. Weights that are
@@ -226,14 +225,13 @@ def given_model(
     name: str | None = None,
     *,
     needs_tokenizer: bool = False,
-    as_stored: bool = False,
 ) -> LoadedModel:
     """A model, loaded where it is named, with a tokenizer and a name: the caller's, or its own; "" without either."""
     tokenizer = supported_tokenizer(tokenizer)
     if not isinstance(model, str):
         unwrapped(model)
         return LoadedModel(name or "", model, tokenizer, {})
-    loaded = load_model(model, needs_tokenizer=tokenizer is None and needs_tokenizer, as_stored=as_stored)
+    loaded = load_model(model, needs_tokenizer=tokenizer is None and needs_tokenizer)
     return replace(loaded, name=name or loaded.name, tokenizer=tokenizer or loaded.tokenizer)
 
 

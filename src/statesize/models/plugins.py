@@ -85,11 +85,6 @@ class ModelPlugin(ABC):
         del name
         return {}
 
-    def reducible(self, model: nn.Module) -> object | None:
-        """A model as a `statesize.reduction.reducible.Reducible`, if its states can be cut; None for others."""
-        del model
-        return None
-
 
 @cache
 def model_plugins() -> tuple[ModelPlugin, ...]:

@@ -7,7 +7,6 @@ from torch import nn
 
 from statesize.models.capture import capture
 from statesize.models.plugins import ModelPlugin
-from statesize.reduction.reducible import Reducible
 from statesize.texts.tokens import encode
 
 
@@ -40,9 +39,3 @@ class ModelPluginContract:
             ids = [1, 2, 3, 4] if tokenizer is None else encode(tokenizer, "a text of a few words")
             assert next(iter(capture(model, torch.tensor([ids])))).operator.length == len(ids)
             assert isinstance(self.plugin.record(name), dict)
-
-    def test_reducible_models(self) -> None:
-        """What it says can be cut is a `Reducible`; a model of another kind is none of its own."""
-        for name in self.known:
-            assert isinstance(self.plugin.reducible(self.plugin.model(name)), Reducible | None)
-        assert self.plugin.reducible(nn.Linear(2, 2)) is None

@@ -146,16 +146,6 @@ def plain_ids(tokenizer: AnyTokenizer, document: str, special_tokens: bool = Fal
         tokenizer.encode_special_tokens = special_as_text
 
 
-def beginning_text(tokenizer: AnyTokenizer, document: str, most: int) -> str:
-    """The text of the first tokens of a document, at most so many."""
-    ids = plain_ids(tokenizer, document)
-    if len(ids) <= most:
-        return document
-    options = {} if isinstance(tokenizer, Tokenizer) else {"clean_up_tokenization_spaces": False}
-    # The bytes of the last sign may be cut.
-    return str(tokenizer.decode(ids[:most], skip_special_tokens=False, **options)).rstrip("\ufffd")
-
-
 def beginning_id(tokenizer: AnyTokenizer | None) -> int | None:
     """Id of the beginning-of-sequence token, where the tokenizer puts one before what it encodes; else None."""
     if tokenizer is None or isinstance(tokenizer, Tokenizer) or tokenizer.bos_token_id is None:

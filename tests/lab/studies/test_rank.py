@@ -11,8 +11,8 @@ import torch
 
 from statesize.cli import main
 from statesize.errors import InputError
-from statesize.lab.compression.low_rank import run_with_past_cut, run_with_states_cut
 from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.lab.studies.low_rank import run_with_past_cut, run_with_states_cut
 from statesize.lab.studies.rank import ACROSS, CUT, RULES, STUDY, border_of, measure_border
 from statesize.lab.tasks.mixture import Mixture
 from statesize.lab.tasks.mqar import MQAR

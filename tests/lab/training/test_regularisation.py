@@ -140,7 +140,13 @@ def test_the_utilisation_penalty_averages_over_what_is_sampled(make_model):
 
 
 def test_each_head_is_drawn_to_a_share_of_its_own_state(make_model):
-    model = make_model("gla", key_size=4, state_sizes=((1, 3),))
+    model = make_model("gla", key_size=4)
+    mixer = model.blocks[0].mixer
+    mixer.state_sizes = (1, 3)
+    # The query and key channels that a head does not have are 0.
+    channels = mixer.projection.weight.data[: 2 * 2 * 4].view(2, 2, 4, 16)
+    for head, size in enumerate(mixer.state_sizes):
+        channels[:, head, size:] = 0
     whole = Regularisation(utilisation_weight=2.0, target_utilisation=0.7, sequences=3, units=2, positions=99)
     (captured,) = ss.capture(model, TOKENS)
     positions = list(range(3, 22))

@@ -165,8 +165,7 @@ def _mixer(config: ModelConfig, layer: int) -> Any:
     name = config.mixer_of(layer)
     registered = registered_mixer(name)
     if name in MIXERS:
-        sizes = config.state_sizes[layer] if config.state_sizes else ()
-        return MIXERS[name](config, sizes) if sizes else MIXERS[name](config)
+        return MIXERS[name](config)
     # It gives its weights and buffers first values of its own, and on the meta device there are none.
     with torch.device("cpu"):
         return FlaMixer(config, name) if registered is None else registered(config)

@@ -133,8 +133,8 @@ def _check_tensors(path: Path, config: ModelConfig) -> dict[str, str]:
 
 def _shapes(config: ModelConfig, layers: int, path: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of the first layers and of what stands around them, by name in the state of a `LanguageModel`."""
-    # Layers of one mixer are alike, so the pattern's layers are all there are, unless states have sizes of their own.
-    period = config.layers if config.state_sizes else len(config.pattern)
+    # Layers of one mixer are alike, so the pattern's layers are all there are.
+    period = len(config.pattern)
     try:
         with torch.device("meta"):
             model = LanguageModel(dataclasses.replace(config, layers=period))

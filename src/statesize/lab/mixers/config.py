@@ -13,13 +13,7 @@ from statesize.lab.mixers.registry import mixer_names
 CONFIG_FORMAT = 1
 """Version of the written form of a `ModelConfig`; it grows by one when old files can no longer be read."""
 
-REDUCIBLE = ("la", "wla", "gla", "gla-s6", "s6", "deltanet", "gated-deltanet")
-"""Mixers whose states can be made smaller after training."""
-
-ROUNDED = frozenset({"la", "wla", "gla", "gla-s6"})
-"""Mixers whose states can be rounded."""
-
-_OPTIONAL = {"state_sizes", "state_bits", "layer_norm", "window"}
+_OPTIONAL = {"layer_norm", "window"}
 """Fields that are written only where they differ from their defaults."""
 
 
@@ -53,10 +47,6 @@ class ModelConfig:
         positions: Length of the longest sequence of a learned positional embedding; 0 for none.
         tied: Whether the output layer has the weights of the embedding. Weights of its own cost as many again. Linear
             attention learned short recall (64 tokens) in fewer steps with them; S6 and longer recall did not gain.
-        state_sizes: After `statesize.compress`: what the state of each head keeps of key_size, a tuple per layer, of
-            one number for "s6" and of none for a layer that is as it was; empty for a model that is.
-        state_bits: 8 to round the states to int8 after each token, with a scale for each row; 0 to keep them as they
-            are.
         layer_norm: Whether the norms of the residual stream are layer norms with a bias rather than RMS norms.
         window: Tokens that "sliding" sees, the present one included.
 
@@ -82,8 +72,6 @@ class ModelConfig:
     largest_step: float = 0.1
     positions: int = 0
     tied: bool = True
-    state_sizes: tuple[tuple[int, ...], ...] = ()
-    state_bits: int = 0
     layer_norm: bool = False
     window: int = 64
 
@@ -100,7 +88,6 @@ class ModelConfig:
             if not isinstance(getattr(self, name), bool):
                 refuse(name, "True or False", getattr(self, name))
         self._check_pattern()
-        self._check_states()
         if self.width % self.heads:
             raise InputError(
                 f"width must be a multiple of heads, {self.heads}, got {self.width}. Give "
@@ -155,20 +142,6 @@ class ModelConfig:
                 f"{self.key_size + 1}."
             )
 
-    def _check_states(self) -> None:
-        mixers = [self.mixer_of(layer) for layer in range(len(self.state_sizes))]
-        counts = [1 if mixer == "s6" else self.heads for mixer in mixers]
-        good = len(self.state_sizes) in (0, self.layers) and all(
-            not sizes or (mixer in REDUCIBLE and len(sizes) == count)
-            for sizes, mixer, count in zip(self.state_sizes, mixers, counts, strict=True)
-        )
-        sizes = [size for layer in self.state_sizes for size in layer]
-        if not good or any(type(size) is not int or not 1 <= size <= self.key_size for size in sizes):
-            expected = f"a number from 1 to {self.key_size} for each head of each layer of {', '.join(REDUCIBLE)}"
-            refuse("state_sizes", expected, self.state_sizes)
-        if self.state_bits not in (0, 8) or (self.state_bits and not set(self.pattern) <= ROUNDED):
-            refuse("state_bits", f"0, or 8 where all layers are of {', '.join(sorted(ROUNDED))}", self.state_bits)
-
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON values, with its format version.
 
@@ -209,7 +182,6 @@ class ModelConfig:
                 f" {sorted(fields.keys() - names)}; it is damaged or not a statesize model"
             )
         try:
-            sizes = tuple(tuple(layer) for layer in cast("list[list[int]]", fields.pop("state_sizes", [])))
-            return cls(**fields, state_sizes=sizes)
+            return cls(**fields)
         except (InputError, TypeError) as error:
             raise FileError(f"{source}: {error}") from error

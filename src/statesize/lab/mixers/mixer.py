@@ -255,10 +255,9 @@ class Mixer(nn.Module, ABC):
 class HeadMixer(Mixer):
     """A mixer whose input is projected to queries, keys and values; the value channels of a head share one T."""
 
-    def __init__(self, config: ModelConfig, key_channels: int | None = None) -> None:
-        channels = config.key_size if key_channels is None else key_channels
-        values = self.expansion * config.width
-        super().__init__(config, [config.heads * config.key_size, config.heads * channels, values])
+    def __init__(self, config: ModelConfig) -> None:
+        keys = config.heads * config.key_size
+        super().__init__(config, [keys, keys, self.expansion * config.width])
 
     @property
     def multiplicity(self) -> int:

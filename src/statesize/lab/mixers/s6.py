@@ -27,8 +27,6 @@ class S6(Mixer):
 
     Args:
         config: Shape of the model; `normalised`, `smallest_step` and `largest_step` are where A and b start.
-        state_sizes: How many of its n states each channel keeps, one number, as after `statesize.compress`; all where
-            it is empty. C is then mapped to as many.
     """
 
     kind = "s6"
@@ -39,16 +37,14 @@ class S6(Mixer):
     feedthrough: ClassVar[bool] = False
     """Whether D u is added to y, D learned for each channel."""
 
-    def __init__(self, config: ModelConfig, state_sizes: tuple[int, ...] = ()) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         channels = self.expansion * config.width
         super().__init__(config, [channels])
-        self.state_size = max(state_sizes, default=config.key_size)
         rank = math.ceil(config.width / 16) if self.low_rank_steps else None
         self.step_input = None if rank is None else nn.Linear(channels, rank, bias=False)
         self.step_projection = nn.Linear(rank or channels, channels)
-        self.state_projection = nn.Linear(channels, self.state_size + config.key_size, bias=False)
-        self.log_rate = nn.Parameter(torch.empty(channels, self.state_size))
-        self.read_map = nn.Parameter(torch.empty(config.key_size, self.state_size)) if state_sizes else None
+        self.state_projection = nn.Linear(channels, 2 * config.key_size, bias=False)
+        self.log_rate = nn.Parameter(torch.empty(channels, config.key_size))
         self.D = nn.Parameter(torch.empty(channels)) if self.feedthrough else None
         self.set_initial_values()
 
@@ -92,8 +88,7 @@ class S6(Mixer):
 
     def _selected(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Δ (..., d), B (..., n) and C (..., n) of inputs (..., d)."""
-        B, C = self.state_projection(inputs).split([self.state_size, self.key_size], dim=-1)
-        C = C if self.read_map is None else C @ self.read_map
+        B, C = self.state_projection(inputs).split([self.key_size, self.key_size], dim=-1)
         step_inputs = inputs if self.step_input is None else self.step_input(inputs)
         return functional.softplus(self.step_projection(step_inputs)), B, C
 

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from statesize.check import require_choice
-from statesize.lab.compression.low_rank import run_with_past_cut, run_with_states_cut
 from statesize.lab.mixers import LanguageModel, SoftmaxAttention
 from statesize.lab.studies.engine.charts import points
 from statesize.lab.studies.engine.conclusion import Findings
@@ -29,6 +28,7 @@ from statesize.lab.studies.engine.settings import Document, as_list, smoke
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.engine.table import Row
 from statesize.lab.studies.engine.training import carry_out, measure_model
+from statesize.lab.studies.low_rank import run_with_past_cut, run_with_states_cut
 from statesize.lab.studies.statistics import (
     Evidence,
     Indices,

@@ -116,8 +116,7 @@ def require_cache(model: nn.Module | type) -> None:
         name = (model if isinstance(model, type) else type(model)).__name__
         raise ModelError(
             f"the model must have a cache of keys and values of transformers, got a {name} without. Give a causal "
-            "language model of transformers with attention, such as SmolLM2; statesize compress cuts states of fixed "
-            "size."
+            "language model of transformers with attention, such as SmolLM2."
         )
 
 
@@ -150,7 +149,7 @@ def read_prefix(model: nn.Module, ids: Tensor) -> Prefix:
     if not layers or not hasattr(cache, "layers"):
         raise ModelError(
             f"{type(model).__name__} must have a cache of keys and values, got none: no layer of it takes its "
-            "attention from transformers' registry. statesize compress cuts states of fixed size."
+            "attention from transformers' registry."
         )
     if len({layer.index for layer in layers}) < len(layers):
         raise ModelError(f"Layers of {type(model).__name__} share a cache, of which no prices are known.")

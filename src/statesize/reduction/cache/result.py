@@ -24,7 +24,7 @@ from statesize.reduction.cache.rules import Rule
 Budgets = Literal["whole", "equal", "curves", "layers"]
 WAYS: dict[Budgets, str] = {"equal": "equal", "curves": "by curves", "layers": "by layer"}
 AFFORDABLE = 0.01
-"""Bits per byte that a recommended cache loses at most, by the upper end of its interval; as for `compress`."""
+"""Bits per byte that a recommended cache loses at most, by the upper end of its interval."""
 _MISSED = 0.05
 """Share of the passkeys that the whole cache finds and a recommended one may miss."""
 LEAST_PASSKEYS = 0.5

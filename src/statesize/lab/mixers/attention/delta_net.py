@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from statesize.lab.mixers.attention.chunk import CHUNK_SIZE, decays_in_chunks, in_chunks
-from statesize.lab.mixers.attention.linear import KeptState
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.mixer import HeadMixer, State
 from statesize.lab.mixers.s6 import head_initial_values
@@ -27,8 +26,6 @@ class DeltaNet(HeadMixer):
 
     Args:
         config: Shape of the model.
-        state_sizes: What each head keeps of its n numbers, as after `statesize.compress`; all where it is empty. Its
-            queries and keys are then mapped to r numbers, r the largest size, by orthonormal columns.
     """
 
     kind = "deltanet"
@@ -36,13 +33,8 @@ class DeltaNet(HeadMixer):
     largest_strength: ClassVar[float] = 1.0
     """What β stays below."""
 
-    def __init__(self, config: ModelConfig, state_sizes: tuple[int, ...] = ()) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.state_size = max(state_sizes, default=config.key_size)
-        self.state_sizes = state_sizes or (config.key_size,) * config.heads
-        self.kept_state = KeptState(self.state_sizes, 0)
-        shape = (config.heads, config.key_size, self.state_size)
-        self.basis = nn.Parameter(torch.empty(shape)) if state_sizes else None
         self.strength_projection = nn.Linear(config.width, config.heads, bias=False)
 
     def log_decay(self, hidden: Tensor) -> Tensor | None:
@@ -65,9 +57,8 @@ class DeltaNet(HeadMixer):
         return mix_by_delta_rule(query, key, value, self._strength(hidden), self.log_decay(hidden))
 
     def initial_state(self, batch: int) -> State:
-        """Zeros, (S, H, n, d_v), as `KeptState` packs them."""
-        shape = batch, self.heads, self.state_size, self.value_size
-        return self.kept_state.pack(self.projection.weight.new_zeros(shape))
+        """Zeros, (S, H, n, d_v)."""
+        return (self.projection.weight.new_zeros(batch, self.heads, self.key_size, self.value_size),)
 
     def advance(self, parts: tuple[Tensor, ...], hidden: Tensor, state: State) -> tuple[Tensor, State]:
         """One token, (S, H, d_v), and the next state."""
@@ -75,15 +66,12 @@ class DeltaNet(HeadMixer):
         query, key = (part.squeeze(-2) for part in self._normalised(query.unsqueeze(-2), key.unsqueeze(-2)))
         log_decay = self.log_decay(hidden[:, None])
         at = None if log_decay is None else log_decay.squeeze(-2)
-        held = delta_step(self.kept_state.unpack(*state), key, value, self._strength(hidden[:, None]).squeeze(-2), at)
-        return (query.unsqueeze(-2) @ held).squeeze(-2), self.kept_state.pack(held)
+        held = delta_step(state[0], key, value, self._strength(hidden[:, None]).squeeze(-2), at)
+        return (query.unsqueeze(-2) @ held).squeeze(-2), (held,)
 
     def _normalised(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries of norm 1 / √n and keys of norm 1, (S, H, L, n), or what the state keeps of them."""
-        query, key = functional.normalize(query, dim=-1) * self.key_size**-0.5, functional.normalize(key, dim=-1)
-        if self.basis is None:
-            return query, key
-        return self.kept_state.masked(query @ self.basis, key @ self.basis)
+        """Queries of norm 1 / √n and keys of norm 1, (S, H, L, n)."""
+        return functional.normalize(query, dim=-1) * self.key_size**-0.5, functional.normalize(key, dim=-1)
 
     def _strength(self, hidden: Tensor) -> Tensor:
         """β, (S, H, L, 1)."""
@@ -109,14 +97,13 @@ class GatedDeltaNet(DeltaNet):
 
     Args:
         config: Shape of the model; softplus(b) starts between `smallest_step` and `largest_step`, e^A between 1 and 16.
-        state_sizes: As for `DeltaNet`.
     """
 
     kind = "gated-deltanet"
     gated = True
 
-    def __init__(self, config: ModelConfig, state_sizes: tuple[int, ...] = ()) -> None:
-        super().__init__(config, state_sizes)
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
         self.step_projection = nn.Linear(config.width, config.heads)
         self.log_rate = nn.Parameter(torch.empty(config.heads))
         self.set_initial_values()

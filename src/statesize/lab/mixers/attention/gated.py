@@ -28,15 +28,13 @@ class WeightedLinearAttention(LinearAttention):
 
     Args:
         config: Shape of the model; `decay_bias` is where the decays start.
-        state_sizes: As for `LinearAttention`.
     """
 
     kind = "wla"
-    any_basis = False
 
-    def __init__(self, config: ModelConfig, state_sizes: tuple[int, ...] = ()) -> None:
-        super().__init__(config, state_sizes)
-        self.decay_bias = nn.Parameter(torch.empty(self.heads, self.state_size))
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.decay_bias = nn.Parameter(torch.empty(self.heads, self.key_size))
         self.set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
@@ -57,21 +55,19 @@ class GatedLinearAttention(LinearAttention):
 
     Args:
         config: Shape of the model; `decay_bias` is where b starts.
-        state_sizes: As for `LinearAttention`.
     """
 
     kind = "gla"
-    any_basis = False
     decay_rank: ClassVar[int | None] = None
     """Rank of W; None where it is one full matrix."""
     decays_alike: ClassVar[bool] = False
     """Whether all key channels of a head have one decay."""
 
-    def __init__(self, config: ModelConfig, state_sizes: tuple[int, ...] = ()) -> None:
-        super().__init__(config, state_sizes)
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
         rank = self.decay_rank
         self.decay_input = None if rank is None else nn.Linear(config.width, rank, bias=False)
-        self.decay = nn.Linear(rank or config.width, self.heads * (1 if self.decays_alike else self.state_size))
+        self.decay = nn.Linear(rank or config.width, self.heads * (1 if self.decays_alike else self.key_size))
         self.set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
@@ -93,7 +89,6 @@ class FullGatedLinearAttention(GatedLinearAttention):
 
     Args:
         config: As for `GatedLinearAttention`.
-        state_sizes: As for `LinearAttention`.
     """
 
     kind = "gla-full"
@@ -111,18 +106,16 @@ class GatedLinearAttentionS6(LinearAttention):
 
     Args:
         config: Shape of the model; `normalised`, `smallest_step` and `largest_step` are where A and b start.
-        state_sizes: As for `LinearAttention`.
     """
 
     kind = "gla-s6"
-    any_basis = False
     # Decays down to e^−16, one ten-millionth, are exact; with the longer chunks of the others they would overflow.
     chunk_size = 8
 
-    def __init__(self, config: ModelConfig, state_sizes: tuple[int, ...] = ()) -> None:
-        super().__init__(config, state_sizes)
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
         self.step_projection = nn.Linear(config.width, config.heads)
-        self.log_rate = nn.Parameter(torch.empty(config.heads, self.state_size))
+        self.log_rate = nn.Parameter(torch.empty(config.heads, self.key_size))
         self.set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:

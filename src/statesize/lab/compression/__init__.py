@@ -1,1 +1,0 @@
-"""Smaller states of the models that are trained here. Read `proposals`, `shrinking`, `trained`, `low_rank`."""
