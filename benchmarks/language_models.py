@@ -1,6 +1,6 @@
 """Recipes of docs/language-models.md: `python -m benchmarks.language_models [--length 512] [--output FILE] [MODEL …]`.
 
-Two layers of each model, at full width with random weights, are planned and profiled over one sequence; time and memory
+Two layers of each model, at full width with random weights, are profiled over one sequence; time and memory
 of the whole model follow. CPU time of one thread. Each model needs up to 4 GB of memory.
 """
 
@@ -20,7 +20,6 @@ from torch import nn
 from benchmarks.cases import child_process, forget_peak, made, now, peak_resident_bytes, random_tokens
 from statesize.io.machine import machine
 from statesize.measurement.settings import Channels
-from statesize.profiling.plan import plan
 from statesize.profiling.run import profile
 
 # Layers of the model that is run in the place of the whole one, and its vocabulary, which no mixer sees.
@@ -147,7 +146,6 @@ class Prediction:
         memory: Predicted peak in bytes, weights and libraries included.
         results: Bytes of results.
         run_seconds: Of a profile of the reduced model.
-        plan_seconds: What the plan predicted for that.
         faithfulness: The largest relative difference between T u and what the reduced model itself passed on.
     """
 
@@ -163,7 +161,6 @@ class Prediction:
     memory: int
     results: int
     run_seconds: float
-    plan_seconds: float
     faithfulness: float
 
 
@@ -183,7 +180,7 @@ def predictions(recipes: Iterable[Recipe], length: int) -> Iterator[Prediction]:
 
 
 def predict(recipe: Recipe, length: int, threads: int, **changes: Any) -> Prediction:
-    """Plan and profile two layers of a model, and say what all of them would take.
+    """Profile two layers of a model, and say what all of them would take.
 
     Args:
         recipe: The recipe.
@@ -201,29 +198,28 @@ def predict(recipe: Recipe, length: int, threads: int, **changes: Any) -> Predic
     given: dict[str, Any] = {"channels": recipe.channels}
     profile(model, [ids[:_WARM_LENGTH]], **given)
     forget_peak()
-    planned = plan(model, [ids], **given)
     start = now()
     found = profile(model, [ids], **given)
     run_seconds = now() - start
     parameters = recipe.parameters()
-    first = planned.steps[0]
-    results = recipe.layers * first.measured * (length - 1) * _RESULT_BYTES
+    rows = found.summary_rows()
+    first = rows[0]
+    results = recipe.layers * first["measured"] * (length - 1) * _RESULT_BYTES
     weights = parameters * recipe.dtype.itemsize
     return Prediction(
         model=recipe.model,
         command=recipe.command,
         parameters=parameters,
         length=length,
-        kind=first.kind,
-        units=first.units,
-        measured=first.measured,
-        engine=first.engine,
-        seconds=recipe.layers / _DEPTH * planned.seconds,
+        kind=first["kind"],
+        units=first["units"],
+        measured=first["measured"],
+        engine=found.mixer(0).attrs["engine"],
+        seconds=recipe.layers / _DEPTH * run_seconds,
         memory=peak_resident_bytes() - held + weights,
         results=results,
         run_seconds=run_seconds,
-        plan_seconds=planned.seconds,
-        faithfulness=max(row["faithfulness"] for row in found.summary_rows()),
+        faithfulness=max(row["faithfulness"] for row in rows),
     )
 
 
@@ -237,7 +233,7 @@ def main() -> None:
     torch.set_num_threads(1)
     chosen = [recipe for recipe in RECIPES if not options.models or recipe.model in options.models]
     rows = []
-    print("| model | parameters | measured | seconds | memory | results | two layers: predicted | run |")
+    print("| model | parameters | measured | seconds | memory | results | two layers |")
     for row in predictions(chosen, options.length):
         rows.append(asdict(row))
         cells = (
@@ -247,7 +243,6 @@ def main() -> None:
             f"{row.seconds:.0f}",
             f"{row.memory / 1e9:.1f} GB",
             f"{row.results / 1e6:.0f} MB",
-            f"{row.plan_seconds:.2f}",
             f"{row.run_seconds:.2f}",
         )
         print(f"| {' | '.join(cells)} |", flush=True)

@@ -47,7 +47,7 @@ def test_two_narrow_layers_run_through(recipe):
     # All weights as they are stored, and less than half as much again for what is in float32 while it runs.
     weights = found.parameters * recipe.dtype.itemsize
     assert weights < found.memory < 1.5 * weights + 3e9
-    assert min(found.seconds, found.plan_seconds, found.run_seconds) > 0
+    assert min(found.seconds, found.run_seconds) > 0
     assert 0 <= found.faithfulness < 1e-2  # weights in bfloat16
     assert recipe.model in found.command
 

@@ -22,7 +22,6 @@ COMMANDS = {
     "models": (),
     "doctor": (),
     "compress": ("small", "--text", "documents.txt", "--output", "half"),
-    "network": ("small", "--text", "text.txt", "--max-tokens", "6", "--positions", "2"),
     "study": ("study",),
     "train": ("text", "--mixer", "la", "--text", "documents.txt", "--output", "run", "--steps", "2", "--length", "16"),
     "series": ("small", "small-2", "--text", "text.txt"),

@@ -13,7 +13,6 @@ from statesize.cli.compare import compare
 from statesize.cli.compress import compress
 from statesize.cli.doctor import doctor
 from statesize.cli.models import models
-from statesize.cli.network import network
 from statesize.cli.plugins import COMMANDS, Command
 from statesize.cli.profile import profile
 from statesize.cli.truncate import truncate
@@ -39,7 +38,6 @@ add(
     "gpt2 --open",
     "model.gguf --text notes.txt --output result",
     "result --html result.html",
-    "state-spaces/mamba-130m-hf --jsonl docs.jsonl --plan",
     "FOLDER --parquet corpus --sequences 100 --output result",
     "FOLDER --ids ids.jsonl",
 )
@@ -58,13 +56,6 @@ add(
     compress,
     "gla --text notes.txt --state 50% --output gla-half",
     "run/best --text notes.txt --state 25% --int8 --output small",
-    title=WHOLE,
-)
-add(
-    "network",
-    network,
-    "gla --text notes.txt --html all.html",
-    "FOLDER --ids ids.jsonl --positions 4 --accuracy 0.03",
     title=WHOLE,
 )
 add_plugins()
