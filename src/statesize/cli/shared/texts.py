@@ -78,7 +78,6 @@ class Sequences:
 
     ids: list[Tensor]  # token ids, (L,) int64 each, L ≥ 2
     chats: int  # how many of them went through the tokenizer's chat template
-    lengths: list[int] | None = None  # how many tokens each has in full; None of bundled documents, which have enough
 
 
 @Parameter(name="*")
@@ -227,7 +226,7 @@ class Texts:
                 lengths.append(len(ids))
                 read.append(ids[: self.max_tokens].clone())
             self._say_cut(lengths, read, printing)
-            return Sequences(read, 0, lengths)
+            return Sequences(read, 0)
         tokenizer = cast("AnyTokenizer", tokenizer)
         if not self.any_chosen:
             from statesize.texts.inputs import bundled_sequences
@@ -313,7 +312,7 @@ class Texts:
         if unbegun:
             printing.say(unbegun_note(tokenizer, unbegun))
         self._say_cut(lengths, sequences, printing)
-        return Sequences(sequences, chats, lengths)
+        return Sequences(sequences, chats)
 
     def _say_cut(self, lengths: list[int], sequences: list[Tensor], printing: Printing) -> None:
         """Say how much is read of what is there."""
