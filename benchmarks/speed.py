@@ -41,7 +41,6 @@ from statesize.lab.trends.length import length
 from statesize.measurement.settings import TOLERANCE_LADDER, Settings
 from statesize.models.load import LoadedModel, load_model
 from statesize.networks.network import NetworkProgress
-from statesize.profiling.plan import plan
 
 ROUNDS, PATIENCE = 3, 60.0
 LONGEST_PRODUCT = 2048
@@ -155,7 +154,7 @@ def operator_row(name: str, make: Callable[[int], ss.Operator], size: int, posit
 
 
 def model_row(loaded: LoadedModel, text: Tensor, name: str, size: int, work: dict[str, Any] | Work) -> Row:
-    """What work on a model takes; a profile, of which the plan is asked too, for its options."""
+    """What work on a model takes; a profile, for its options."""
     model, ids = loaded.model, text[None, :size]
     ss.profile(model, text[None, :32])  # what is compiled or loaded on first use
 
@@ -163,12 +162,8 @@ def model_row(loaded: LoadedModel, text: Tensor, name: str, size: int, work: dic
     def forward() -> float:
         return seconds(lambda: model(ids))
 
-    if callable(work):
-        row, planned = in_units(partial(work, loaded, text, size), forward), None
-    else:
-        row = in_units(partial(ss.profile, model, ids, **work), forward)
-        planned = plan(model, ids, **work).seconds / forward()
-    return {"unit": "pass", "work": name, "length": size, **row, "planned": planned}
+    done = partial(work, loaded, text, size) if callable(work) else partial(ss.profile, model, ids, **work)
+    return {"unit": "pass", "work": name, "length": size, **in_units(done, forward)}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -22,7 +22,6 @@ from statesize.integrations.transformers import RegularisationCallback, StateSiz
 from statesize.io.text import counted
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.metrics import diagnose
-from statesize.networks import redundancy
 from statesize.reduction.cache.result import CachePrices, PricedDocument, Variant
 from statesize.results.profiled import layer_name
 
@@ -58,19 +57,16 @@ def shown(model, profile):
     """What calls of the API return, by a name."""
     capture = ss.capture(model, IDS[:1])
     captured = next(capture)
-    network = ss.network_ess(model, IDS[:1], positions=[8, 16])
     return {
         "profile": profile,
         "charts": profile.plot,
-        "plan": ss.plan(model, IDS),
         "diagnoses": diagnose(profile),
         "diagnosis": diagnose(profile)[0],
         "comparison": ss.compare([profile, profile]),
         "capture": capture,
         "captured": captured,
         "measurement charts": ss.measure(captured.operator).plot,
-        "network": network,
-        "redundancy": redundancy(model, IDS[:1], network),
+        "network": ss.network_ess(model, IDS[:1], positions=[8, 16]),
         "reduced convolution": ss.reduce(ss.Convolution(torch.rand(16).double(), 16), state_size=3),
         "reduced recurrence": ss.reduce(captured.operator, state_size=2),
         "prices": prices(worth=0.5),
@@ -254,7 +250,7 @@ def test_settings_show_what_differs_from_the_defaults():
     assert repr(ss.Settings(positions=[8, 4], engine="dense")) == "Settings(positions=(4, 8), engine='dense')"
 
 
-def test_what_a_plan_and_a_capture_leave_out_is_said(model):
+def test_what_a_capture_leaves_out_is_said(model):
     ignoring = torch.nn.Sequential(model, torch.nn.LSTM(16, 4, batch_first=True))
     capture = ss.capture(ignoring, IDS[:1], layers=[0])
     capture.skipped["1"] = "a test"

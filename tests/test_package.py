@@ -91,7 +91,7 @@ def test_what_is_imported_is_asked_for():
 
 def test_public_names_are_listed():
     assert dir(statesize) == sorted([*statesize.__all__, "lab"])
-    rooms = [getattr(statesize, name) for name in ("lab", "metrics", "networks", "operators", "reduction", "testing")]
+    rooms = [getattr(statesize, name) for name in ("lab", "metrics", "operators", "reduction", "testing")]
     rooms += [getattr(statesize.lab, name) for name in ("mixers", "tasks", "training", "zoo")]
     assert [[name for name in dir(room) if not name.startswith("__")] for room in rooms] == [
         sorted(room.__all__) for room in rooms

@@ -31,7 +31,6 @@ for item in unchanged("capture", lambda: ss.capture(model, ids)):
     unchanged("operator", lambda: item.operator)
 unchanged("measure", lambda: ss.measure(item.operator[0, 0]))
 unchanged("reduce", lambda: ss.reduce(item.operator[0, 0], state_size=2))
-unchanged("plan", lambda: ss.plan(model, ids))
 found = unchanged("profile", lambda: ss.profile(model, ids, channels=2))
 if "torch._dynamo" in sys.modules:
     print("torch's compiler was imported, which takes a second")

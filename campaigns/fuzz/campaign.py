@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-import torch
-
 import statesize as ss
 from campaigns.fuzz import construction, measuring, models, numbers, reducing, settings, texts, training
 from campaigns.fuzz.call import Call
@@ -31,11 +29,11 @@ FUNCTIONS: dict[str, tuple[float, Callable[[Source], Call]]] = {
     "entropy_ess": (1.0, numbers.numbers_call("entropy_ess")),
     "energy_ess": (1.0, numbers.numbers_call("energy_ess")),
     "not an operator": (0.4, construction.not_an_operator_call),
-    "profile, plan": (0.5, models.profile_call),
+    "profile": (0.5, models.profile_call),
     "capture": (0.5, models.capture_call),
     "diagnose, compare": (0.5, models.reading_call),
     "forward": (0.5, models.forward_call),
-    "network_plan, network_ess, redundancy": (0.2, models.network_call),
+    "network_ess": (0.2, models.network_call),
     "truncate": (0.3, models.truncate_call),
     "settings": (0.8, settings.settings_call),
     "tasks": (0.6, settings.task_call),
@@ -85,7 +83,6 @@ class Campaign:
     def run(self, numbers: Iterable[int], begun: Callable[[int], object] = lambda _: None) -> None:
         """Make some calls; `begun` is told each before it is made."""
         # What is imported on first use, such as xarray, adds filters of warnings of its own.
-        ss.plan(models.model("la"), torch.arange(4))
         models.whole_profile()
         for number in numbers:
             begun(number)

@@ -56,7 +56,7 @@ def _ids(source: Source) -> tuple[Any, bool]:
 
 
 def profile_call(source: Source) -> Call:
-    """`profile` and `plan`."""
+    """`profile`."""
     pattern = source.chance.choice(("gla,sa", "la", "wla", "s4d"))
     ids, good = _ids(source)
     options: dict[str, Any] = {}
@@ -65,18 +65,14 @@ def profile_call(source: Source) -> Call:
         if source.maybe(0.06):
             options[name] = source.no_number()
             doubtful = True
-    planned = source.maybe(0.3)
-    function = ss.plan if planned else ss.profile
 
     def check(found: Any) -> list[str]:
-        if planned:
-            return [] if found.seconds >= 0 and math.isfinite(found.seconds) else [f"{found.seconds} s"]
         return [] if doubtful else _wrong_profile(found, pattern, ids)
 
     refusal = "maybe" if doubtful and good else "never" if good else "always"
-    about = f"{function.__name__} {pattern} {ids!r:.80} {options}"
+    about = f"profile {pattern} {ids!r:.80} {options}"
     names = (*_NAMES, *options)
-    return Call(lambda: function(model(pattern), ids, settings=ss.Settings(**options)), check, refusal, names, about)
+    return Call(lambda: ss.profile(model(pattern), ids, settings=ss.Settings(**options)), check, refusal, names, about)
 
 
 def _wrong_profile(found: ss.Profile, pattern: str, ids: torch.Tensor) -> list[str]:
@@ -172,7 +168,7 @@ def forward_call(source: Source) -> Call:
 
 
 def network_call(source: Source) -> Call:
-    """`network_plan`, `network_ess` and `redundancy`, of few tokens."""
+    """`network_ess`, of few tokens."""
     pattern = source.chance.choice(("gla,sa", "s4d"))
     ids, good = _ids(source)
     doubtful = source.maybe(0.3)
@@ -183,23 +179,13 @@ def network_call(source: Source) -> Call:
     single = good and batched.shape[0] == 1 and batched.shape[1] > 1
 
     def run() -> Any:
-        asked = options | {"settings": ss.Settings(**settings)}
-        planned = ss.networks.network_plan(model(pattern), batched, **asked)
-        found = ss.network_ess(model(pattern), batched, **asked)
-        return planned, found, ss.networks.redundancy(model(pattern), batched, found)
+        return ss.network_ess(model(pattern), batched, **options, settings=ss.Settings(**settings))
 
-    def check(answer: Any) -> list[str]:
-        planned, found, beside = answer
-        if [cut.dimension for cut in planned.steps] != found.dimension.tolist():
-            return ["the plan is of other cuts"]
+    def check(found: Any) -> list[str]:
         (low, high), entropy = found.interval[0].tolist(), found.entropy[0].item()
         if not low <= entropy <= high or not 0 <= entropy <= found.dimension[0].item():
             return [f"entropy {entropy} in {low} … {high}"]
-        return (
-            []
-            if all(mixer.needed[0] <= mixer.stored[0] for mixer in beside.mixers)
-            else ["a mixer needs more than it has"]
-        )
+        return []
 
     refusal = "maybe" if doubtful and single else "never" if single else "always"
     about = f"network_ess {pattern} {ids!r:.80} {options} {settings}"

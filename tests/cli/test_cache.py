@@ -73,20 +73,6 @@ def test_bad_input(arguments, tmp_path, capsys):
     assert main([*arguments, "--rule", "best"]) == 2
 
 
-def test_plan(arguments, capsys):
-    assert main([*arguments, "--plan"]) == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith("About ")
-    assert main([*arguments, "--plan", "--json", "--quiet"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert document["seconds"] > 0
-    # 4 documents for curves, 2 that choose, 6 that are priced; each is read once, and the first three more times.
-    counts = {step["name"]: step["count"] for step in document["steps"]}
-    assert counts["prefixes"] == 3 + 4 + 2 + 6
-    # The line under the table says what each row is.
-    assert all(f"{kind}: " in printed for kind in counts)
-
-
 def test_more_pieces_of_too_few_texts_are_not_advised(arguments, tmp_path, capsys):
     few = tmp_path / "few.jsonl"
     texts = [[n * n % 63 + 1 for n in range(first, first + 390)] for first in range(5)]

@@ -68,7 +68,6 @@ def test_wrong_usage_is_2(arguments, capsys):
         "profile gla --memory 1",
         "profile gla --positions 4 --stride 2",
         "length gla --lengths abc",
-        "network gla --memory abc",
         "truncate gla --at 200% --text missing.txt",
         "study regimes --preset laptop",
         "train text --mixer gla --output run --rate nan",

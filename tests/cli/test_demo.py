@@ -81,7 +81,7 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
     for line in advised[:3]:
         assert main(line) == 0
     os.remove("gated-deltanet.html")
-    assert main([*advised[3], "--plan"]) == 0
+    assert main(advised[3]) == 0
     capsys.readouterr()
     assert "statesize-demo.html" in captured.err
     assert sorted(os.listdir(here)) == ["statesize-demo", "statesize-demo.html"]

@@ -21,7 +21,6 @@ COMMANDS = {
     "cache": ("llama", "--ids", "ids.jsonl", "--sequences", "6", "--max-tokens", "100"),
     "models": (),
     "doctor": (),
-    "network": ("small", "--text", "text.txt", "--max-tokens", "6", "--positions", "2"),
     "study": ("study",),
     "train": ("text", "--mixer", "la", "--text", "documents.txt", "--output", "run", "--steps", "2", "--length", "16"),
     "series": ("small", "small-2", "--text", "text.txt"),

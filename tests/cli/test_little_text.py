@@ -15,7 +15,6 @@ from statesize.models import load as load_model
 
 TRIALS = {
     "profile": "profile one --max-tokens 8",
-    "network": "network one --max-tokens 8",
     "series": "series one two --max-tokens 8",
     "truncate": "truncate one --documents 2 --max-tokens 8",
     "length": "length one --lengths 4,8 --future 4 --excerpts 2",
@@ -97,9 +96,7 @@ def test_too_little_text_has_a_short_table_without_digits_and_one_command(models
     assert captured.err.splitlines()[-1].endswith(f": statesize {SHORT[command]}")
 
 
-@pytest.mark.parametrize(
-    "command", ["profile one --max-tokens 16", *(TRIALS[one] for one in ("truncate", "network", "length"))]
-)
+@pytest.mark.parametrize("command", ["profile one --max-tokens 16", *(TRIALS[one] for one in ("truncate", "length"))])
 def test_a_wait_says_what_is_being_done(models, monkeypatch, capsys, command):
     monkeypatch.setattr("statesize.io.progress._SILENT", 0.0)
     load = load_model.load_model
@@ -116,14 +113,13 @@ def test_a_wait_says_what_is_being_done(models, monkeypatch, capsys, command):
 
 
 def test_too_little_text_is_said_once(models, capsys):
-    for command in (TRIALS["network"], TRIALS["series"], TRIALS["profile"]):
+    for command in (TRIALS["series"], TRIALS["profile"]):
         assert main(command.split()) == 0
         captured = capsys.readouterr()
         assert (captured.out + captured.err).count("Too little text to tell") == 1
 
 
-@pytest.mark.parametrize(("command", "tokens"), [("profile", "16"), ("network", "64")])
-def test_enough_text_is_not_called_too_little(models, capsys, command, tokens):
-    assert main([command, "one", "--max-tokens", tokens]) == 0
+def test_enough_text_is_not_called_too_little(models, capsys):
+    assert main(["profile", "one", "--max-tokens", "16"]) == 0
     captured = capsys.readouterr()
     assert "Too little text" not in captured.out + captured.err

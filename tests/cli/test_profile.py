@@ -21,8 +21,7 @@ from statesize.lab import zoo
 from statesize.measurement.settings import Settings
 from statesize.profiling import TOLERANCE_LADDER, Profile, profile
 from statesize.report.on_record import OWN_TEXTS
-from statesize.texts import tokens
-from statesize.texts.tokens import encode, join_documents
+from statesize.texts.tokens import encode
 
 
 def refused(arguments, capsys, code=1):
@@ -233,24 +232,6 @@ def test_texts_that_pass_the_longest_context_are_noted(tmp_path, here, capsys):
         assert (told in Path("page.html").read_text(encoding="utf-8")) == (count == 24)
 
 
-@pytest.mark.parametrize("name", ["gla", "pretrained"])
-def test_plan(name, tmp_path, text, here, capsys):
-    model = name if name == "gla" else save_tiny(tmp_path / name)
-    arguments = ["profile", str(model), "--text", str(text), "--plan", "--stride", "3", "--max-tokens", "22"]
-    assert main(arguments) == 0
-    captured = capsys.readouterr()
-    # Four layers of four heads; two of four heads and two groups.
-    spectra, mixers = (4 * 4 * 7, "4 mixers") if name == "gla" else (2 * 6 * 7, "2 mixers and of groups of their heads")
-    assert captured.out.startswith("About ")
-    assert f"\n{spectra} spectra of {mixers} over 1 text, 22 tokens.\n" in captured.out
-    assert "profiling" not in captured.err
-    assert main([*arguments, "--json"]) == 0
-    document, _ = documents_of(capsys)
-    assert document["spectra"] == spectra
-    assert {"engine", "measured", "seconds", "memory", "block"} <= document["steps"][0].keys()
-    assert os.listdir(here) == []
-
-
 def test_sequences_of_different_lengths(checkpoint, text, tmp_path, here, capsys):
     lines = ['{"body": "One text."}', "damaged", '{"body": "Another, and longer text."}', '{"body": ""}', '{"x": 1}']
     (tmp_path / "texts.jsonl").write_text("\n".join(lines), encoding="utf-8")
@@ -273,57 +254,6 @@ def test_a_data_set(checkpoint, tmp_path, here, capsys):
     command = ["profile", str(checkpoint), "--dataset", str(tmp_path / "set"), "--json"]
     assert main(command) == 0
     assert documents_of(capsys)[0]["sequences"] == 2
-    assert main([*command, "--plan"]) == 0
-    assert documents_of(capsys)[0]["sequences"] == 2
-
-
-def test_the_plan_of_a_data_set_that_does_not_say_its_rows(checkpoint, tmp_path, here, capsys):
-    pytest.importorskip("datasets")
-    (tmp_path / "set").mkdir()
-    lines = "\n".join(json.dumps({"text": f"text number {number}"}) for number in range(70))
-    (tmp_path / "set" / "train.jsonl").write_text(lines, encoding="utf-8")
-    command = ["profile", str(checkpoint), "--dataset", str(tmp_path / "set"), "--plan"]
-    assert "does not say how many rows it has; say by --sequences how many to plan" in refused(command, capsys)
-    assert main([*command, "--json", "--sequences", "5000"]) == 0
-    document, _ = documents_of(capsys)
-    assert (document["sequences"], document["sampled"]) == (5000, 64)
-
-
-@pytest.fixture
-def many_texts(tmp_path):
-    # Damaged after the middle, where a plan does not look at each line.
-    lines = [json.dumps({"text": f"text {number} " + "word " * 300}) for number in range(1500)]
-    path = tmp_path / "texts.jsonl"
-    path.write_text("\n".join([*lines[:1000], "damaged", *lines[1000:]]), encoding="utf-8")
-    return path
-
-
-@pytest.mark.few(1)
-@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
-def test_the_plan_of_many_sequences_reads_some(checkpoint, many_texts, here, capsys, kind, monkeypatch):
-    read = []
-    monkeypatch.setattr(tokens, "join_documents", lambda *given: read.append(given) or join_documents(*given))
-    path = many_texts
-    if kind == "parquet":
-        path = path.with_suffix(".parquet")
-        texts = [json.loads(line)["text"] for line in many_texts.read_text().splitlines() if line != "damaged"]
-        parquet.write_table(pyarrow.table({"text": texts}), path, row_group_size=100)
-    command = ["profile", str(checkpoint), f"--{kind}", str(path), "--max-tokens", "12", "--plan"]
-    assert main([*command, "--json"]) == 0
-    document, _ = documents_of(capsys)
-    assert document["sequences"] == pytest.approx(1500, rel=0.05)
-    assert document["sampled"] == len(read) <= 64
-    assert document["tokens"] == 12 * document["sequences"]
-    assert document["spectra"] == 2 * 2 * 11 * document["sequences"]
-    assert document["results"] == 52 * document["spectra"]
-    assert main([*command, "--sequences", "1200"]) == 0
-    out = capsys.readouterr().out
-    assert "over 1,200 texts, 14,400 tokens" in out
-    assert f"Predicted from {document['sampled']} texts" in out
-    # Few of them are all read.
-    assert main([*command, "--json", "--sequences", "3"]) == 0
-    document, _ = documents_of(capsys)
-    assert (document["sequences"], document["sampled"]) == (3, 3)
 
 
 def test_parquet_rows_are_sequences(checkpoint, tmp_path, here, capsys):
@@ -368,7 +298,7 @@ def test_the_test_of_a_profile_of_very_few_tokens_can_be_made(checkpoint, here, 
     assert main(["profile", str(checkpoint), "--max-tokens", "2", "--sequences", "1"]) == 0
     command = shlex.split(" ".join(capsys.readouterr().out.split()).partition("this tests: statesize ")[2])
     assert command == ["truncate", str(checkpoint), "--max-tokens", "4"]
-    assert main([*command, "--plan", "--quiet"]) == 0
+    assert main([*command, "--quiet"]) == 0
 
 
 def test_windows_are_in_the_profile(checkpoint, text, here, capsys):

@@ -31,7 +31,6 @@ LOST = "model.layers.1.self_attn"
 COMMANDS = {
     "profile": ("--max-tokens", "24", "--sequences", "1"),
     "truncate": ("--max-tokens", "24", "--sequences", "1"),
-    "network": ("--max-tokens", "12", "--positions", "1", "--by-layer"),
     "length": ("--lengths", "6,8", "--excerpts", "2"),
 }
 
@@ -84,13 +83,6 @@ def test_layers_that_are_chosen_by_name_likewise(folder, capsys):
     code, _, err = run("profile", path, capsys, "--layers", LOST)
     assert code == 1
     assert f"error: Mixer {LOST} attends to later positions" in err
-
-
-def test_a_network_is_told_where_no_layer_can_be_measured(folder, capsys):
-    code, out, err = run("network", folder(0, 1, 2), capsys)
-    assert code == 0
-    assert "entropy-ESS" in out
-    assert "No layer was measured: Mixer model.layers.0.self_attn attends to later positions" in err
 
 
 @pytest.mark.few(2)

@@ -73,7 +73,6 @@ def test_same_bytes_in_every_process(saved, here, run):
         ["--dtype", "float64"],
         ["--output", "other"],
         ["--tolerance", "0.1"],
-        ["--plan"],
     ],
     ids=" ".join,
 )
@@ -130,10 +129,7 @@ def test_study(here, capsys):
     assert main(["study", "study", "--html", "page.html"]) == 0
     captured = capsys.readouterr()
     assert captured.out.splitlines()[0] == "Holds here: One claim. Found."
-    assert (
-        captured.err
-        == "Report: page.html\nnext (what the runs on record take): statesize study regimes --preset record --plan\n"
-    )
+    assert captured.err == "Report: page.html\n"
     page = (here / "page.html").read_text(encoding="utf-8")
     assert "Holds here: One claim." in page
     assert "<dt>Command</dt><dd>statesize study regimes</dd>" in page

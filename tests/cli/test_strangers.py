@@ -12,6 +12,7 @@ import pytest
 from small_studies import GRID
 
 from statesize.cli import main
+from statesize.errors import StatesizeError
 from statesize.lab.zoo import load
 from statesize.profiling import profile
 from statesize.results import store
@@ -87,9 +88,14 @@ def change_grid(folder, chance):
 
 KINDS = {
     "profile": (make_profile, change_profile, "compare PLACE/profile PLACE/profile"),
-    "Parquet": (make_texts, change_texts, "profile gla --parquet PLACE/c.parquet --plan --sequences 1"),
-    "TOML": (make_grid, change_grid, "study correlation --config PLACE/grid.toml --plan"),
+    "Parquet": (make_texts, change_texts, "profile gla --parquet PLACE/c.parquet --positions 1 --sequences 1"),
+    "TOML": (make_grid, change_grid, "study correlation --config PLACE/grid.toml"),
 }
+
+
+def stop(*_):
+    """In place of the runs of a grid that was read, whose numbers may be any."""
+    raise StatesizeError("The grid was read.")
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -102,11 +108,12 @@ def kind(request, tmp_path_factory):
 
 @pytest.mark.few(10)
 @pytest.mark.parametrize("number", range(8))
-def test_changed_files_are_read_or_refused_in_one_line(kind, tmp_path, number):
+def test_changed_files_are_read_or_refused_in_one_line(kind, tmp_path, number, monkeypatch):
     folder, change, command = kind
     place = tmp_path / "given"
     shutil.copytree(folder, place)
     change(place, random.Random(number))  # noqa: S311
+    monkeypatch.setattr("statesize.lab.studies.engine.run.run_study", stop)
     printed, told = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(told):
         code = main(command.replace("PLACE", str(place)).split())

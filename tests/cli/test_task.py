@@ -67,5 +67,5 @@ def test_a_task_without_the_package_names_the_extra(task, checkpoint, capsys, mo
 
 
 def test_a_task_comes_alone(task, checkpoint, capsys):
-    assert main(["profile", str(checkpoint), "--task", str(task), "--plan"]) == 2
-    assert "task must come without other texts, --plan and --ray" in capsys.readouterr().err
+    assert main(["profile", str(checkpoint), "--task", str(task), "--text", str(task)]) == 2
+    assert "task must come without other texts and --ray" in capsys.readouterr().err

@@ -89,18 +89,7 @@ def test_profile_and_compare(in_terminal, checkpoint, text):
     assert_fits(*in_terminal("compare", "one", "two", "--wide", "--quiet"))
 
 
-def test_plan(in_terminal, checkpoint, text):
-    screen = in_terminal("profile", checkpoint, "--text", text, "--plan", "--quiet")
-    assert_fits(*screen)
-    assert_screen("plan", screen[1])
-
-
 def test_a_list(in_terminal):
     screen = in_terminal("models")
     assert_fits(*screen)
     assert_screen("models", screen[1])
-
-
-def test_network(in_terminal, checkpoint, text):
-    short = ("--max-tokens", "6", "--positions", "2", "--quiet")
-    assert_fits(*in_terminal("network", checkpoint, "--text", text, *short))

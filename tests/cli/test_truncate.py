@@ -122,7 +122,7 @@ def test_texts_that_are_shorter_than_a_piece_are_taken_as_they_are(checkpoint, t
     assert f"No text has 512 tokens: pieces are of {measured['tokens']}." in captured.err
     assert measured["cut"] == measured["tokens"] // 2
     # Half of several texts are read, or more: here the longer one.
-    assert main(["truncate", str(checkpoint), "--text", str(text), "--text", str(longer), "--plan"]) == 0
+    assert main(["truncate", str(checkpoint), "--text", str(text), "--text", str(longer)]) == 0
     (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("No text")]
     assert int(said.split()[-1].rstrip(".")) > measured["tokens"]
 
@@ -147,21 +147,3 @@ def test_bad_input(tmp_path, capsys):
     for path, said in refused.items():
         assert main(["truncate", "gla", "--curves", str(path)]) == (2 if path == other else 1)
         assert capsys.readouterr().err.startswith(f"statesize: error: {said}")
-
-
-def test_plan(capsys):
-    arguments = ["truncate", "gla", "--sequences", "2", "--max-tokens", "24", "--plan"]
-    assert main(arguments) == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith("About ")
-    assert "cut without hindsight" in printed
-    assert main([*arguments, "--json", "--quiet"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert document["model"] == "gla"
-    assert document["seconds"] > 0
-    counts = {step["name"]: step["count"] for step in document["steps"]}
-    assert all(f"{kind}: " in printed for kind in counts)
-    assert "cut by groups" not in printed
-    # gla has no groups; how many runs a document takes, the test of `plan_truncation` says.
-    assert set(counts) == {"check", "whole", "cut by heads", "choice without hindsight", "cut without hindsight"}
-    assert (counts["check"], counts["whole"], counts["choice without hindsight"]) == (1, 2, 2)

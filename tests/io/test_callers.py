@@ -12,7 +12,6 @@ NOWHERE = "./nowhere"
 CALLS = {
     "load": lambda: ss.load(NOWHERE),
     "profile": lambda: ss.profile(NOWHERE, "a text"),
-    "plan": lambda: ss.plan(NOWHERE, "a text"),
     "network_ess": lambda: ss.network_ess(NOWHERE, "a text"),
     "truncate": lambda: ss.truncate(NOWHERE, "a text"),
     "cache": lambda: ss.cache(NOWHERE, "a text"),

@@ -97,7 +97,6 @@ def test_profiles(family):
 def test_what_else_runs_a_model():
     model, ids = tiny("llama"), torch.cat([IDS.roll(shift, 1) for shift in range(6)]).repeat(1, 3)
     for call in (
-        lambda: ss.plan(model, IDS).steps[0].memory,
         lambda: ss.truncate(model, IDS, documents=1, tokens=20).to_dict(),
         lambda: ss.network_ess(model, IDS[:, :12], positions=2).entropy.tolist(),
         lambda: ss.cache(model, ids, documents=6, tokens=48, needles=0, settings=ss.Settings(future=16)).documents,

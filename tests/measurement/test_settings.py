@@ -167,11 +167,11 @@ def test_long_sequences_are_measured_at_some_positions_unless_all_are_asked_for(
 @pytest.mark.parametrize(
     "run",
     [
-        ss.profile, ss.plan, ss.network_ess, ss.networks.network_plan, ss.truncate, ss.cache,
+        ss.profile, ss.network_ess, ss.truncate, ss.cache,
         lambda *_, settings: StateSizeMetric(settings),
         lambda *_, settings: Probe(torch.arange(8)[None], settings=settings),
     ],
-    ids=["profile", "plan", "network_ess", "network_plan", "truncate", "cache", "StateSizeMetric", "Probe"],
+    ids=["profile", "network_ess", "truncate", "cache", "StateSizeMetric", "Probe"],
 )  # fmt: skip
 @pytest.mark.parametrize("given", [{"mixes": {"1": "enter"}}, {}, 5], ids=repr)
 def test_what_are_no_settings_is_refused_by_name(run, given):

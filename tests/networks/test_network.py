@@ -18,7 +18,6 @@ from statesize.lab import zoo
 from statesize.measurement.settings import Settings
 from statesize.networks.jacobian import SpanJacobian, copies
 from statesize.networks.network import NetworkProgress, network_ess
-from statesize.networks.plan import network_plan
 from statesize.spectra.spectrum import effective_rank
 
 
@@ -234,7 +233,6 @@ def test_a_model_by_its_name_reads_a_text() -> None:
     model, tokenizer = zoo.load("gla")
     expected = network_ess(model, torch.tensor([tokenizer.encode(text).ids]), positions=[2])
     assert network_ess("gla", text, positions=[2]).to_dict() == expected.to_dict()
-    assert [cut.dimension for cut in network_plan("gla", text, positions=[2]).steps] == expected.dimension.tolist()
 
 
 def test_a_bundled_model() -> None:

@@ -79,9 +79,6 @@ def readings(family: str, policy: torch.dtype | None) -> dict[str, Any]:
     with torch.inference_mode():
         probe.measure(model)
     losses += train(model)
-    plans = [ss.plan(one, IDS, settings=settings) for one in (sharded(whole_model(family), policy), plain)]
-    for plan in plans:
-        found.setdefault("plan", []).append([(m.name, m.kind, m.units, m.measured, m.engine) for m in plan.steps])
     return found | {"losses": losses == unread}
 
 

@@ -20,7 +20,6 @@ from statesize.report.compared import WINDOW
 from statesize.report.comparison import compare
 from statesize.report.names import model_title
 from statesize.report.page import page
-from statesize.report.redundancy import Redundancy
 from statesize.report.tables import layer_rows
 from statesize.report.words import contrast
 from statesize.results.fields import FIGURES, MAIN_COLUMNS
@@ -228,24 +227,19 @@ def test_recall_and_table(bundled):
     assert table["recall_perplexity"].tolist() == [pytest.approx(math.nan, nan_ok=True), 12.5]
 
 
-def test_what_is_known_of_one_of_two_models_of_one_name_is_refused(bundled, tmp_path):
+def test_what_is_known_of_one_of_two_models_of_one_name_is_refused(bundled):
     def weighing(weights):
         tree = bundled[1].to_xarray()
         tree.attrs["weights_sha256"] = weights
         return Profile(tree)
 
-    network = Redundancy("gla", 16, (8,), (64,), (9.0,), ((8.5, 9.5),), (), {})
-    same = compare([weighing("1"), weighing("1")], {"gla": 12.5}, [network]).models
-    assert [(row.recall_perplexity, row.network_entropy) for row in same] == [(12.5, 9.0)] * 2
+    same = compare([weighing("1"), weighing("1")], {"gla": 12.5}).models
+    assert [row.recall_perplexity for row in same] == [12.5] * 2
     for other in ("2", ""):
         unlike = [weighing("1" if other else ""), bundled[0], weighing(other)]
         assert len(compare(unlike, {"sa": 12.5}).models) == 3
         with pytest.raises(InputError, match=r"recall must be of models whose names differ, got gla, .* 2 profiles"):
             compare(unlike, {"sa": 3.0, "gla": 12.5})
-        with pytest.raises(InputError, match=r"networks must be of models whose names differ, got gla"):
-            write_report(unlike, tmp_path / "page.html", networks=[network])
-    with pytest.raises(InputError, match=r"networks must hold one result per model, got 2 of gla\."):
-        compare(bundled, networks=[network, network])
 
 
 def test_the_page_is_that_of_the_profiles_with_what_is_known_beside_them(bundled, tmp_path):

@@ -32,8 +32,8 @@ def test_numbers_are_those_of_the_comparison(profiles):
     recall = {"<b>other</b>": 12.345}
     comparison = compare(profiles, recall)
     table = comparison_table(comparison.models, profiles)
-    # Modulation says little without the controls of a study; no network, no heads that share a cache, no sinks.
-    absent = (*STUDIED, "network_entropy", "redundancy", "readout_total_entropy", "sinkless_entropy")
+    # Modulation says little without the controls of a study; no heads that share a cache, no sinks.
+    absent = (*STUDIED, "readout_total_entropy", "sinkless_entropy")
     assert list(table.headings) == ["model", *(name for name in FIGURES if name not in absent)]
     for index, (model, row) in enumerate(zip(comparison.models, table.rows, strict=True)):
         cells = dict(zip(table.headings, row, strict=True))

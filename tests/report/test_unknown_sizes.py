@@ -11,10 +11,8 @@ from torch import nn
 import statesize as ss
 from statesize.cli.shared.summary import comparison_page, summary
 from statesize.cli.shared.table import print_page
-from statesize.networks.page import needs_rows
 from statesize.report.comparison import compare
 from statesize.report.diagnosis import diagnose
-from statesize.report.redundancy import Redundancy
 
 TOKENS = torch.arange(24)[None]
 
@@ -78,12 +76,3 @@ def test_a_comparison_says_unknown(profile, capsys):
     assert all(map(math.isnan, (row.tss, row.total_tss, row.state_bytes)))
     print_page(comparison_page([profile], compared))
     assert re.search(r"Model .* unknown\n", capsys.readouterr().out)
-
-
-def test_a_redundancy_is_not_told_of_unknown_states(model):
-    found = ss.networks.redundancy(model, TOKENS, ss.network_ess(model, TOKENS, positions=[12], method="dense"))
-    document = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    assert (document["mixers"][0]["state_bytes"], document["mixers"][0]["stored"]) == (None, [None])
-    assert Redundancy.from_dict(document).to_dict() == found.to_dict()
-    assert found.reason(0) == "The redundancy cannot be told: the sizes of these mixers' states are unknown: mixed."
-    assert needs_rows(found)[0][2:4] == ["unknown", "unknown"]

@@ -51,7 +51,6 @@ def figures() -> dict[str, dict[str, str]]:
         agreement,
         largest,
         network_coverage,
-        networks,
         recall_moment,
         delimiter_positions,
         recall_mixers,
@@ -166,41 +165,6 @@ def largest(document: Mapping[str, Any]) -> dict[str, str]:
 def network_coverage(document: Mapping[str, Any]) -> dict[str, str]:
     """How many intervals of networks hold what the Jacobian gives."""
     return _numbers(document["all"], "cuts", "held") | {"accuracy": f"{document['accuracy']:.0%}"}
-
-
-def networks(document: Mapping[str, Any]) -> dict[str, str]:
-    """What whole networks need beside their layers, and what finding it takes."""
-    headings = (
-        "model",
-        "stored",
-        "layers need",
-        "the network needs",
-        "redundancy",
-        "asked",
-        "products",
-        "processor time",
-        "peak",
-    )
-    rows = [
-        (
-            row["model"],
-            f"{row['stored']:,}",
-            f"{row['needed']:,.0f}",
-            f"{row['network']:,.0f} ({row['interval'][0]:,.0f} to {row['interval'][1]:,.0f})",
-            "–" if row["redundancy"] is None else f"{row['redundancy']:.1f}",
-            f"± {row['asked']:.0%}",
-            f"{row['products']:,}",
-            f"{row['seconds']:,.0f} s",
-            f"{row['peak_bytes'] / 1e9:.1f} GB",
-        )
-        for row in document["rows"]
-    ]
-    return {
-        "table": table(headings, rows),
-        "redundancy": ", ".join(
-            f"`{row['model']}` {row['redundancy']:.1f}" for row in document["rows"] if row["redundancy"] is not None
-        ),
-    }
 
 
 def state_spaces(document: Mapping[str, Any]) -> dict[str, str]:

@@ -10,7 +10,6 @@ SPACES = (
     "statesize",
     "statesize.operators",
     "statesize.metrics",
-    "statesize.networks",
     "statesize.reduction",
     "statesize.testing",
     "statesize.lab",

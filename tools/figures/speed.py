@@ -90,7 +90,6 @@ def speed(document: Mapping[str, Any]) -> dict[str, str]:
             row["work"],
             f"{row['length']:,}",
             _digits(row["units"]),
-            "" if row["planned"] is None else _digits(row["planned"]),
             *_cost(row),
         )
         for row in document["rows"]
@@ -99,7 +98,7 @@ def speed(document: Mapping[str, Any]) -> dict[str, str]:
     heads = ("operator", "L", "positions", "engine", "products", "the loop", "time", "memory")
     return {
         "operators": table((*heads, "entropy within", "counts within"), operators),
-        "model": table(("work", "tokens", "forward passes", "as planned", "time", "memory"), model),
+        "model": table(("work", "tokens", "forward passes", "time", "memory"), model),
         "machine": f"{document['model']['file']}, {document['machine']}, one thread",
     }
 
@@ -122,5 +121,4 @@ def language_models(document: Mapping[str, Any]) -> dict[str, str]:
         for row in document["rows"]
     ]
     head = ("model", "parameters", "kind", "measured (`--channels`)", "seconds", "memory")
-    off = [row["plan_seconds"] / row["run_seconds"] - 1 for row in document["rows"]]
-    return {"table": table(head, rows), "plan": f"{min(off):+.0%} to {max(off):+.0%}"}
+    return {"table": table(head, rows)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, zip_longest
@@ -104,11 +104,6 @@ class Capture(Iterator[Captured]):
     def without_kernel(self) -> list[str]:
         """Names of mixers whose T is that of no kernel in them, or that have none."""
         return [mixer.name for mixer in self.mixers if mixer.name in self._own_mixing.names]
-
-    def keep(self, names: Collection[str]) -> None:
-        """Leave out all mixers that come but those of some names."""
-        self._chosen &= set(names)
-        self._calls[:] = [call for call in self._calls if not self._chosen.isdisjoint(call.labels)]
 
     @on_cpu_by_default
     def __next__(self) -> Captured:

@@ -24,7 +24,6 @@ app = App(
 )
 
 MODELS = Group("Measure and explain a model", sort_key=1)
-WHOLE = Group("Whole networks", sort_key=2)
 
 
 _order = count()
@@ -50,9 +49,9 @@ def register(
     group_app.command(command, name=name, help=help, sort_key=next(_order), **options)
 
 
-def add(name: str, command: Callable[..., Any], *ends: str, title: Group = MODELS) -> None:
-    """Add a command; each of `ends` is what follows its name in an example."""
-    register(app, title, name, command, [f"statesize {name} {end}".rstrip() for end in ends])
+def add(name: str, command: Callable[..., Any], *ends: str) -> None:
+    """Add a command, under the title of models; each of `ends` is what follows its name in an example."""
+    register(app, MODELS, name, command, [f"statesize {name} {end}".rstrip() for end in ends])
 
 
 def install_completion(

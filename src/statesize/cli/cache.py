@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import MOST, Flag, Loading, model_for, options_of, share
+from statesize.cli.shared.options import MOST, Loading, model_for, options_of, share
 from statesize.cli.shared.printing import REPORTING, Reporting
 from statesize.cli.shared.texts import LongTexts, check_all
 from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX
@@ -16,14 +16,6 @@ from statesize.models.hub import ask_hub
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_STEPS = {
-    "curves": "pieces that show by how much each layer errs as its caches keep fewer tokens.",
-    "sizes": "tries of several numbers of tokens by these curves.",
-    "prefixes": "contexts that are read into a cache.",
-    "without a prefix": "predictions without the context.",
-    "runs": "tokens that are predicted from smaller caches.",
-}
 
 
 def cache(
@@ -35,7 +27,6 @@ def cache(
     rule: Literal["expected", "snapkv", "h2o", "streaming"] = "expected",
     passkeys: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=MOST))] = 12,
     ratios: Path | None = None,
-    plan: Flag = False,
     loading: Loading | None = None,
     printing: Reporting = REPORTING,
 ) -> None:
@@ -55,7 +46,6 @@ def cache(
         passkeys: Numbers that are hidden in the texts and asked for; 0 for none.
         ratios: File .npy for the shares that budgets by curves evict, at 1 to 99 %, (99, layers, caches of a layer),
             which LU-KV in kvpress loads.
-        plan: Only print what is done, and how much time it takes; each kind of step is timed over the first text.
         loading: How the model is loaded.
         printing: What is printed.
 
@@ -83,12 +73,11 @@ def cache(
     kept, printing, *_ = check_all(partial(share, "keep", keep), named, texts.check, *place, *wrong)
     ask_hub(model, loading.revision)
 
-    from statesize.cli.shared.summary import show_plan
     from statesize.cli.shared.table import show_page
     from statesize.measurement.statistics import FEWEST_TEXTS
     from statesize.reduction.cache.page import page, short_table
     from statesize.reduction.cache.prefix import require_cache, require_context
-    from statesize.reduction.cache.price import DOCUMENTS, plan_cache
+    from statesize.reduction.cache.price import DOCUMENTS
     from statesize.reduction.cache.price import cache as run
     from statesize.reduction.cache.sets import three_sets
 
@@ -116,13 +105,6 @@ def cache(
         "tokenizer": loaded.tokenizer,
         "name": loaded.name,
     }
-    if plan:
-        with printing.step(f"trying {loaded.name}"):
-            planned = plan_cache(loaded.model, inputs, **options)
-        show_plan(
-            {"model": loaded.name}, planned, printing, [f"{step.name}: {_STEPS[step.name]}" for step in planned.steps]
-        )
-        return
     with printing.bars() as bars:
         update = bars.begin(f"pricing the cache of {loaded.name}").update
         result = run(loaded.model, inputs, on_progress=update, **options)

@@ -7,12 +7,11 @@ from typing import cast
 
 from cyclopts import Group
 
-from statesize.cli.app import WHOLE, add, app, install_completion, register
+from statesize.cli.app import add, app, install_completion, register
 from statesize.cli.cache import cache
 from statesize.cli.compare import compare
 from statesize.cli.doctor import doctor
 from statesize.cli.models import models
-from statesize.cli.network import network
 from statesize.cli.plugins import COMMANDS, Command
 from statesize.cli.profile import profile
 from statesize.cli.truncate import truncate
@@ -38,7 +37,6 @@ add(
     "gpt2 --open",
     "model.gguf --text notes.txt --output result",
     "result --html result.html",
-    "state-spaces/mamba-130m-hf --jsonl docs.jsonl --plan",
     "FOLDER --parquet corpus --sequences 100 --output result",
     "FOLDER --ids ids.jsonl",
 )
@@ -52,12 +50,5 @@ add(
 )
 add("models", models, "")
 add("doctor", doctor, "")
-add(
-    "network",
-    network,
-    "gla --text notes.txt --html all.html",
-    "FOLDER --ids ids.jsonl --positions 4 --accuracy 0.03",
-    title=WHOLE,
-)
 add_plugins()
 add("--install-completion", install_completion, "", "--shell bash --output statesize.bash")

@@ -16,7 +16,6 @@ from statesize.cli.shared.texts import check_all
 from statesize.errors import InputError
 
 if TYPE_CHECKING:
-    from statesize.report.redundancy import Redundancy
     from statesize.results.profiled import Profiled
 
 
@@ -25,7 +24,6 @@ def compare(
     /,
     *,
     recall: Path | None = None,
-    networks: Annotated[list[Path] | None, Parameter(name="--network", negative="", metavar="PATH")] = None,
     wide: Flag = False,
     printing: Reporting = REPORTING,
 ) -> None:
@@ -34,8 +32,6 @@ def compare(
     Args:
         profiles: Folders that `statesize profile --output` or `Profile.save` wrote.
         recall: What `statesize study recall --json` printed, kept in a file; adds the recall perplexity.
-        networks: What `statesize network --by-layer --json` printed of one of the models, kept in a file; adds the ESS
-            of the whole network and its redundancy. Give it once per model.
         wide: Print all columns.
         printing: What is printed.
 
@@ -44,13 +40,12 @@ def compare(
     """
     from statesize.results.place import require_profile
 
-    files = [("recall", recall), *(("network", path) for path in networks or ())]
     *_, printing = check_all(
         *(partial(require_profile, folder, "each of PROFILES") for folder in profiles),
-        *(partial(check_file, name, path) for name, path in files),
+        partial(check_file, "recall", recall),
         partial(printing.named, "compared"),
     )
-    if len(profiles) < 2 and not (recall or networks):
+    if len(profiles) < 2 and not recall:
         raise InputError(
             f"PROFILES must be the folders of two profiles or more, got 1. statesize profile {profiles[0]} shows one."
         )
@@ -63,15 +58,14 @@ def compare(
     from statesize.report.names import distinct
 
     perplexities = None if recall is None else read_recall(recall)
-    wholes = [read_redundancy(path) for path in networks or []]
     # The names of folders, or their whole paths where some names are alike.
     names = [folder.absolute().name for folder in profiles]
     places = names if len(set(names)) == len(names) else [str(folder) for folder in profiles]
     loaded = read_profiles(profiles, printing)
-    if not (perplexities or wholes):
+    if not perplexities:
         # What stands beside them is found by the models' own names.
         loaded = distinct(loaded, places)
-    compared = compare(loaded, perplexities, wholes)
+    compared = compare(loaded, perplexities)
     if printing.html is not None:
         with printing.step("drawing the report"):
             compared.to_html(printing.html)
@@ -122,11 +116,3 @@ def read_recall(path: Path) -> dict[str, float]:
     with printed_by("statesize study recall", path, named) as document:
         perplexities = {str(model["name"]): model["recall_perplexity"] for model in document["models"]}
         return {name: float(value) for name, value in perplexities.items() if value is not None}
-
-
-def read_redundancy(path: Path) -> Redundancy:
-    """What layers and network need, from a document of `statesize network --by-layer`."""
-    from statesize.report.redundancy import Redundancy
-
-    with printed_by("statesize network --by-layer", path, '"redundancy"') as document:
-        return Redundancy.from_dict(document["redundancy"])

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter, validators
 
 from statesize.cli.shared.options import (
-    OFTEN,
-    WORKERS,
     Flag,
     Loading,
     MeasureOptions,
@@ -25,11 +23,11 @@ from statesize.cli.shared.options import (
 )
 from statesize.cli.shared.printing import REPORTING, Printing, Reporting
 from statesize.cli.shared.texts import INPUTS, Sequences, Texts
-from statesize.io.text import byte_count, counted
+from statesize.io.text import counted
 
 if TYPE_CHECKING:
     from statesize.measurement.settings import Settings
-    from statesize.profiling import Plan, PlannedMixer, Profile
+    from statesize.profiling import Profile
     from statesize.texts.tokens import AnyTokenizer
 
 
@@ -57,7 +55,6 @@ def profile(
     tolerance: Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))] = _TOLERANCE,
     metric: Literal["entropy", "relative_count"] = "entropy",
     wide: Flag = False,
-    plan: Annotated[bool, Parameter(group=(OFTEN, WORKERS), negative="", show_default=False)] = False,
     printing: Reporting = REPORTING,
 ) -> None:
     """Measure how much of its memory a model uses: any Hugging Face model, a folder, or a bundled one (gla).
@@ -84,8 +81,6 @@ def profile(
         tolerance: Count singular values above this fraction of the largest (0.01 = 1 %).
         metric: The ESS that the table shows: entropy needs no tolerance; the other is the count above --tolerance.
         wide: Print all columns.
-        plan: Only print what would be measured, with the time and memory that a short calibration predicts; 64
-            sequences of a large corpus are read.
         printing: What is printed.
 
     Raises:
@@ -101,7 +96,7 @@ def profile(
 
     printing = printing.named(Path(model).name)
     if (Path(model) / MARKER).is_file() and not is_brought(model):
-        asked = (texts, task, measuring, prefix, loading, workers, output, record, plan or None)
+        asked = (texts, task, measuring, prefix, loading, workers, output, record)
         if asked != (None,) * len(asked) or tolerance != _TOLERANCE:
             raise InputError(
                 f"{model} is a profile, which is shown as it was measured; leave out all but --html, --open, --metric, "
@@ -119,16 +114,16 @@ def profile(
         check_destination(output, "output")
     settings = measuring.settings()
     texts.check()
-    if task is not None and (texts.any_chosen or plan or workers != Workers()):
+    if task is not None and (texts.any_chosen or workers != Workers()):
         raise InputError(
-            "task must come without other texts, --plan and --ray, got both. Give --task NAME alone; --sequences says "
-            "how many of its documents are read."
+            "task must come without other texts and --ray, got both. Give --task NAME alone; --sequences says how many "
+            "of its documents are read."
         )
     if task is not None and find_spec("lm_eval") is None:
         raise FileError(
             "The package lm-eval is needed for tasks and is not installed: pip install 'statesize[lm-eval]'."
         )
-    cluster = None if plan else workers.cluster(gpus=float(loading.device.startswith("cuda")))
+    cluster = workers.cluster(gpus=float(loading.device.startswith("cuda")))
     check_file("prefix", prefix)
     ask_hub(model, loading.revision)
     check_depth(model, settings.layers)
@@ -138,11 +133,9 @@ def profile(
     from statesize.adapters.models.model_state import tensors_sha256
     from statesize.cli.shared.harness import DOCUMENTS, answer_task, find_task
     from statesize.cli.shared.provenance import called_again, command_line
-    from statesize.cli.shared.summary import show_plan
     from statesize.io.progress import duration
     from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE
     from statesize.models.load import load_model
-    from statesize.profiling.plan import plan as plan_profile
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
     from statesize.report.on_record import add_to, read_record
@@ -170,17 +163,6 @@ def profile(
         tokenizer, vocabulary, _, context = texts.facts_of(model, loading, printing)
     if tokenizer is None:
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
-    if plan and loaded is not None:
-        some = texts.sample(tokenizer, printing, vocabulary)
-        some, settings = _read_settings(before, tokenizer, some, settings, tolerance, printing)
-        with printing.bars() as bars:
-            update = partial(bars.begin(f"trying {loaded.name}").update, line=False)
-            planned = plan_profile(
-                loaded.model, some.ids, settings=settings, tokenizer=tokenizer, total=some.total, on_progress=update
-            )
-        planned = replace(planned, facts={**planned.facts, "chats": some.chats})
-        show_plan({"model": loaded.name}, planned, printing, _plan_notes(planned))
-        return
     answered: dict[str, str] = {}
     if asked is None:
         read = texts.read(tokenizer, printing, vocabulary)
@@ -238,24 +220,6 @@ def profile(
         folder = f"{(name or model).rpartition('/')[2]}-profile"
         again = f"measures it again, about {duration(max(result.attributes['seconds'], 1))} after loading, and keeps it"
         printing.next(*called_again("--output", folder), why=again)
-
-
-def _plan_notes(plan: Plan[PlannedMixer]) -> list[str]:
-    """Where the results of a planned profile lie, from how many texts it is predicted, and of how many heads."""
-    from statesize.adapters.observation import SHARED
-
-    facts, notes = plan.facts, list[str]()
-    if plan.memory is not None:
-        held = byte_count(plan.memory - 2 * facts["results"])
-        notes.append(f"With --output, {byte_count(facts['results'])} of results lie on disk and {held} in memory.")
-    if facts["sampled"] < facts["sequences"]:
-        read = counted(int(facts["sampled"]), "text")
-        notes.append(f"Predicted from {read} of all parts of the corpus; the others were not read.")
-    shared = " Groups: what heads that share a cache carry together."
-    notes.append("Units: heads or channels of a layer." + shared * any(SHARED in mixer.name for mixer in plan.steps))
-    some = sum(mixer.measured < mixer.units for mixer in plan.steps)
-    few = f"Some heads or channels of {counted(some, 'layer')} will be measured; --channels all takes all."
-    return [*notes, few if some else "All heads or channels will be measured."]
 
 
 def _show(

@@ -22,15 +22,6 @@ from statesize.cli.shared.printing import REPORTING, Reporting, printed_by
 from statesize.cli.shared.texts import Texts, check_all
 from statesize.models.hub import ask_hub
 
-_STEPS = {
-    "check": "a comparison with the model as it is.",
-    "whole": "runs of the whole model.",
-    "cut by heads": "each head keeps its best numbers.",
-    "cut by groups": "heads that share a cache keep their best numbers together.",
-    "choice without hindsight": "first runs with choices that know the past only.",
-    "cut without hindsight": "further runs with these choices.",
-}
-
 
 def truncate(
     model: ModelName,
@@ -43,7 +34,6 @@ def truncate(
     curves: Path | None = None,
     at: str = "1%",
     profile: Path | None = None,
-    plan: Flag = False,
     loading: Loading | None = None,
     printing: Reporting = REPORTING,
 ) -> None:
@@ -65,7 +55,6 @@ def truncate(
             tokens each cache gets, and its rule which.
         at: Changes of the predictions count as nothing lost up to this share of what the whole context changes.
         profile: Folder of a profile of the same model; its pages then say what suffices.
-        plan: Only print how many runs it takes, and how much time; a run of each kind over the first text is timed.
         loading: How the model is loaded.
         printing: What is printed.
 
@@ -83,14 +72,13 @@ def truncate(
     negligible, _, printing, *_ = check_all(partial(share, "at", at), texts.check, named, fitting, *kept, read)
     ask_hub(model, loading.revision)
 
-    from statesize.cli.shared.summary import show_plan
     from statesize.cli.shared.table import show_page
     from statesize.measurement.statistics import ENOUGH_TOKENS, FEWEST_TEXTS
     from statesize.models.load import model_name
     from statesize.profiling import Profile
     from statesize.truncation.curves import MeasuredCurves
     from statesize.truncation.page import page, require_model, short_table, with_truncation
-    from statesize.truncation.truncate import DOCUMENTS, checked_pieces, fitting_tokens, plan_truncation
+    from statesize.truncation.truncate import DOCUMENTS, checked_pieces, fitting_tokens
     from statesize.truncation.truncate import truncate as run
 
     measured = None if profile is None else Profile.load(profile)
@@ -123,13 +111,6 @@ def truncate(
         "tokenizer": loaded.tokenizer,
         "name": loaded.name,
     }
-    if plan:
-        with printing.step(f"trying {loaded.name}"):
-            planned = plan_truncation(loaded.model, inputs, **options)
-        show_plan(
-            {"model": loaded.name}, planned, printing, [f"{step.name}: {_STEPS[step.name]}" for step in planned.steps]
-        )
-        return
     with printing.bars() as bars:
         update = bars.begin(f"cutting {loaded.name}").update
         result = run(loaded.model, inputs, at=negligible, on_progress=update, **options)

@@ -1,10 +1,9 @@
-"""The machine: its processor, its free memory, and the most that this process has held."""
+"""The machine: its processor and its free memory."""
 
 from __future__ import annotations
 
 import os
 import platform
-import sys
 from pathlib import Path
 
 import torch
@@ -42,12 +41,3 @@ def machine() -> str:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
         name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
     return f"{name}, {os.cpu_count()} processors, {platform.system()} {platform.machine()}"
-
-
-def peak_memory() -> int | None:
-    """Bytes of the most memory that this process has held so far; None where the system does not say."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -34,8 +34,6 @@ def duration(seconds: float) -> str:
 _STEP, _PAUSE = 0.1, 30.0
 _SILENT = 2.0
 """Seconds after which a line says what is being done, off a terminal, where nothing has said so."""
-_LEAST_TIMED = 2.0
-"""Seconds after the first part that a forecast needs: the first part also pays for checks, compilation and loading."""
 
 
 class Bars:
@@ -104,7 +102,7 @@ class Bar:
         self._say = bars.say
         self._task = bars.rich.add_task(self._description, total=total, detail="", end=None)
         self._resumed = 0
-        self._first: tuple[int, float] | None = None  # parts done by this run at the end of its first one, and when
+        self._start = time.monotonic()  # when the first part of this run was begun
         self._said: tuple[float, float] | None = None  # the share of the work and the time of the last line
 
     def note(self, message: str) -> None:
@@ -118,18 +116,16 @@ class Bar:
     def update(self, done: int, total: int, detail: str, left: float | None = None, *, line: bool = True) -> None:
         """Show the parts done, earlier runs included, details of the last one, and the seconds left if known.
 
-        Without `left`, these are forecast from the parts that follow the first one.
+        Without `left`, every part that is left takes as long as those that this run has done, from its first one on.
 
-        Off a terminal a line is printed after the first part and as soon as the time is known, and others after a
-        tenth of the work and half a minute; `line` says whether this may be one.
+        Off a terminal a line is printed as soon as the time is known, and others after a tenth of the work and half a
+        minute; `line` says whether this may be one.
         """
         now, own = time.monotonic(), done - self._resumed
-        if self._first is None and own > 0:
-            self._first = own, now
-            if self._plain and line and left is None and done < total:
-                self.note(detail)
-        elif left is None and self._first is not None and now - self._first[1] >= _LEAST_TIMED and own > self._first[0]:
-            left = (now - self._first[1]) * (total - done) / (own - self._first[0])
+        if own <= 0:
+            self._start = now
+        elif left is None:
+            left = (now - self._start) * (total - done) / own
         left = None if done >= total else left
         if self._plain and line and left is not None and self._is_due(done / total, now):
             self._said = done / total, now

@@ -75,7 +75,7 @@ class Settings:
     Attributes:
         layers: Layers to measure, by name or by index from 0, such as 0,3. Default: all.
         channels: Heads or channels to measure in each layer: all, or a number, drawn from all parts of the layer.
-            Default: all of them, up to a cost that `statesize profile --plan` states.
+            Default: all of them, or some where all would take minutes of a core.
         positions: Positions to measure in each sequence: all, or this many, the middles of equal parts. Default: all
             of a sequence of up to 16,384 tokens, 32 of a longer one.
         stride: Measure one position in this many.

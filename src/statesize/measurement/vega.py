@@ -54,11 +54,6 @@ def hint(column: str, title: str, form: str = "") -> alt.Tooltip:
     return alt.Tooltip(f"{column}:N", title=title)
 
 
-def layer_axis(column: str) -> alt.X:
-    """The axis of layers by their names, in the order of the table."""
-    return alt.X(f"{column}:N", title="Layer", sort=None, axis=alt.Axis(labelAngle=0, labelOverlap=True))
-
-
 def line(
     table: str,
     x: alt.X,

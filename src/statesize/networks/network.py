@@ -19,7 +19,7 @@ from statesize.io.text import counted, facts_table
 from statesize.measurement.settings import Positions, Settings, all_but, given_settings
 from statesize.measurement.statistics import ENOUGH_TOKENS, too_short
 from statesize.models.load import given_sequence
-from statesize.networks.jacobian import Copies, Precision, SpanJacobian, copies
+from statesize.networks.jacobian import Copies, Precision, copies
 from statesize.spectra.exact.dense import block_spectra
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
 
@@ -74,7 +74,7 @@ class NetworkEss:
         positions = [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
         return {"positions": positions} | {name: getattr(self, name) for name in plain}
 
-    def finding(self, of: str = "The network") -> str:
+    def finding(self) -> str:
         """What it carries past the middle one of the cuts, in a sentence."""
         middle = len(self.positions) // 2
         carried, most = float(self.entropy[middle]), int(self.dimension[middle])
@@ -86,7 +86,7 @@ class NetworkEss:
         numbers = " to ".join(f"{end:,.0f}" for end in ends)
         each = " to ".join(f"{end / self.width:.1f}" for end in ends)
         return (
-            f"{of} carries {numbers} numbers past token {self.positions[middle]}, or {each} "
+            f"The network carries {numbers} numbers past token {self.positions[middle]}, or {each} "
             f"per channel of its hidden state. The text allows {most:,} there, or one per channel for each of "
             f"{counted(possible, 'token')}."
             f"{too_short(tokens, fewest=ENOUGH_TOKENS)}"
@@ -192,41 +192,18 @@ def network_ess(
         >>> found.dimension.tolist(), found.converged
         ([16], True)
     """
-    accuracy, settings = network_settings(settings, accuracy, method, positions)
+    require_choice("method", method, get_args(Method))
+    settings = given_settings(settings, positions=positions)
+    settings = settings.without("network_ess", *all_but("positions", "stride", "memory"))
+    settings = replace(settings, positions=4) if settings.by_default else settings
+    accuracy = require_real("accuracy", accuracy, above=0, below=1)
     with copies(*given_sequence(model, input_ids), settings, start, end, precision, axis) as copied:
         indices = range(len(copied.cuts))
         cuts = [_measure_cut(copied, index, accuracy, method, settings.memory, on_progress) for index in indices]
     return _joined(cuts)
 
 
-def network_settings(
-    settings: Settings | None, accuracy: float, method: str, positions: Positions
-) -> tuple[float, Settings]:
-    """The accuracy, and the settings with their positions; refuse values out of range."""
-    require_choice("method", method, get_args(Method))
-    settings = given_settings(settings, positions=positions)
-    settings = settings.without("network_ess", *all_but("positions", "stride", "memory"))
-    settings = replace(settings, positions=4) if settings.by_default else settings
-    return require_real("accuracy", accuracy, above=0, below=1), settings
-
-
-def method_at(jacobian: SpanJacobian, method: str, memory: int) -> str:
-    """The method for one cut; forming a small Jacobian costs about as much as the products of an interval."""
-    if method != "auto":
-        return method
-    fits = jacobian.dimension <= _SMALL and 8 * jacobian.rows * jacobian.columns <= memory
-    return "dense" if fits else "lanczos"
-
-
-def estimate_of(jacobian: SpanJacobian, accuracy: float, memory: int, seed: int) -> EntropyEstimate:
-    """An estimate before its first product, with as many products as its vectors in `memory` bytes allow."""
-    dimension = jacobian.dimension
-    most = min(dimension, max(4, memory // 8 // dimension))
-    probes = 8 if dimension <= _LARGE else 1
-    return EntropyEstimate(dimension, accuracy, most, probes, seed, jacobian.error)
-
-
-def likely_products(estimate: EntropyEstimate, accuracy: float) -> int:
+def _likely_products(estimate: EntropyEstimate, accuracy: float) -> int:
     """About how many products an interval needs; its logarithm's width is about inversely proportional to them."""
     if estimate.finished or not estimate.products:
         return estimate.products or estimate.capacity
@@ -246,9 +223,11 @@ def _measure_cut(
     """The result at one cut."""
     i, positions = copied.cuts[index], len(copied.cuts)
     jacobian = copied.jacobian(i)
-    dimension, method = jacobian.dimension, method_at(jacobian, method, memory)
+    dimension, needed = jacobian.dimension, 8 * jacobian.rows * jacobian.columns
+    if method == "auto":
+        # Forming a small Jacobian costs about as much as the products of an interval.
+        method = "dense" if dimension <= _SMALL and needed <= memory else "lanczos"
     if method == "dense":
-        needed = 8 * jacobian.rows * jacobian.columns
         if needed > memory:
             raise InputError(f"memory must be at least {needed} for the Jacobian at {i}, got {memory}. Use 'lanczos'.")
 
@@ -264,10 +243,12 @@ def _measure_cut(
         bounds = spectrum.error_bound.expand(values.shape)
     else:
         jacobian = copied.for_products(jacobian, i)
-        estimate = estimate_of(jacobian, accuracy, memory, i)
+        # As many products as their vectors in `memory` bytes allow.
+        most = min(dimension, max(4, memory // 8 // dimension))
+        estimate = EntropyEstimate(dimension, accuracy, most, 8 if dimension <= _LARGE else 1, i, jacobian.error)
         while not estimate.finished:
             if on_progress is not None:
-                likely, ends = likely_products(estimate, accuracy), (estimate.interval.low, estimate.interval.high)
+                likely, ends = _likely_products(estimate, accuracy), (estimate.interval.low, estimate.interval.high)
                 on_progress(NetworkProgress(i, index, positions, estimate.products, estimate.capacity, likely, *ends))
             estimate.advance(jacobian.gram(estimate.pending))
         space, converged, products = estimate.space, estimate.converged, estimate.products

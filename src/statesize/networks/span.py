@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import mapped, named_parts, tensors_in, token_embedding
+from statesize.adapters.models.model_state import mapped, tensors_in, token_embedding
 from statesize.adapters.models.precision import differentiable
 from statesize.adapters.observation import in_this_thread
 from statesize.check import refuse
 from statesize.errors import InputError, ModelError
 from statesize.io.text import listed, meant
-
-
-def check_modules(model: nn.Module, **chosen: str | None) -> None:
-    """Refuse names of modules that a model does not have, before it runs."""
-    lists = (nn.ModuleList, nn.ModuleDict)
-    names = [name for name, module in named_parts(model) if name and not isinstance(module, lists)]
-    for argument, name in chosen.items():
-        if name and name not in names:
-            _refuse_module(argument, name, names)
-
-
-def _refuse_module(argument: str, name: str, names: Sequence[str]) -> NoReturn:
-    refuse(argument, "the name of a module that runs", name, meant(name, names, f"It has {listed(names)}."))
 
 
 class Span:
@@ -96,7 +83,8 @@ class Span:
             if argument == "start" and of_frames:
                 continue
             if name not in modules or name not in called:
-                _refuse_module(argument, name, list(dict.fromkeys(filter(None, called))))
+                ran = list(dict.fromkeys(filter(None, called)))
+                refuse(argument, "the name of a module that runs", name, meant(name, ran, f"It has {listed(ran)}."))
         return start, end, of_frames, calls, reads_input
 
     def future(self, past: Tensor) -> Tensor:

@@ -1,10 +1,8 @@
 """A whole model, measured over inputs. Read `run`, then `profile_run`, `sequences` and `work`."""
 
-from statesize.io.steps import Plan
 from statesize.measurement.settings import TOLERANCE_LADDER
 from statesize.parallel.ranks import Replicas
 from statesize.parallel.ray import RayCluster
-from statesize.profiling.plan import PlannedMixer, plan
 from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import ProfileProgress
 from statesize.profiling.run import profile
@@ -13,12 +11,9 @@ from statesize.profiling.work import MOST_OPERATIONS
 __all__ = [
     "MOST_OPERATIONS",
     "TOLERANCE_LADDER",
-    "Plan",
-    "PlannedMixer",
     "Profile",
     "ProfileProgress",
     "RayCluster",
     "Replicas",
-    "plan",
     "profile",
 ]

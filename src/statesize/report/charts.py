@@ -180,7 +180,8 @@ def layers(profiles: Sequence[Profiled], metric: str = "entropy", *, paper: bool
         hints[3:4] = [vega.hint("middle", "without sinks at the middle", ".2f"), vega.hint("said", "with sinks there")]
         title += " without sinks"
     y = alt.Y("middle:Q", title=f"Numbers per channel ({title})")
-    return vega.bars({"layers": rows}, vega.layer_axis("short"), y, "model", hints, paper=paper)
+    x = alt.X("short:N", title="Layer", sort=None, axis=alt.Axis(labelAngle=0, labelOverlap=True))
+    return vega.bars({"layers": rows}, x, y, "model", hints, paper=paper)
 
 
 def bars(profile: Profiled, metric: str) -> list[Row]:

@@ -17,7 +17,6 @@ from statesize.errors import InputError
 from statesize.io.text import counted
 from statesize.measurement.statistics import estimate
 from statesize.report.names import distinct, model_title
-from statesize.report.redundancy import Redundancy
 from statesize.report.words import left_out_note
 from statesize.results.fields import MIDDLE_SHARES
 from statesize.results.profiled import Profiled, comparable, model_mean
@@ -25,7 +24,6 @@ from statesize.results.summary import (
     channels_of,
     ess_values,
     keeps_everything,
-    known_mean,
     middle_bytes,
     middle_ceiling,
     sample_of,
@@ -127,41 +125,28 @@ class ComparedModel:
     modulation: float  # up to 1; negative where ESS rises
     norm_modulation: float  # up to 1; negative where the norm rises
     recall_perplexity: float
-    network_entropy: float
-    redundancy: float
 
 
-def compared_models(
-    profiles: Sequence[Profiled], recall: Mapping[str, float], networks: Sequence[Redundancy]
-) -> tuple[ComparedModel, ...]:
+def compared_models(profiles: Sequence[Profiled], recall: Mapping[str, float]) -> tuple[ComparedModel, ...]:
     """A row per profile, with what is known beside it by the name of its model."""
-    _require_one_model_per_name(profiles, recall, networks)
-    wholes = {network.model: network for network in networks}
-    return tuple(_compared(profile, recall, wholes.get(profile.model)) for profile in profiles)
+    _require_one_model_per_name(profiles, recall)
+    return tuple(_compared(profile, recall) for profile in profiles)
 
 
-def _require_one_model_per_name(
-    profiles: Sequence[Profiled], recall: Mapping[str, float], networks: Sequence[Redundancy]
-) -> None:
-    """Refuse numbers beside a name that several models have, and several networks of one name."""
-    measured = [network.model for network in networks]
-    for argument, names in (("recall", list(recall)), ("networks", measured)):
-        for name in names:
-            weights = [str(one.tree.attrs["weights_sha256"]) for one in profiles if one.model == name]
-            # Profiles of the same weights are of one model; those kept in memory have no digest.
-            if len(weights) > 1 and (not all(weights) or len(set(weights)) > 1):
-                raise InputError(
-                    f"{argument} must be of models whose names differ, got {name}, the name of {len(weights)} profiles "
-                    "that may be of different models. Measure each under a name of its own: by `name` in Python, from "
-                    "a folder of another name in the shell."
-                )
-            if argument == "networks" and weights and measured.count(name) > 1:
-                raise InputError(
-                    f"networks must hold one result per model, got {measured.count(name)} of {name}. Give one of them."
-                )
+def _require_one_model_per_name(profiles: Sequence[Profiled], recall: Mapping[str, float]) -> None:
+    """Refuse numbers beside a name that several models have."""
+    for name in recall:
+        weights = [str(one.tree.attrs["weights_sha256"]) for one in profiles if one.model == name]
+        # Profiles of the same weights are of one model; those kept in memory have no digest.
+        if len(weights) > 1 and (not all(weights) or len(set(weights)) > 1):
+            raise InputError(
+                f"recall must be of models whose names differ, got {name}, the name of {len(weights)} profiles that "
+                "may be of different models. Measure each under a name of its own: by `name` in Python, from a folder "
+                "of another name in the shell."
+            )
 
 
-def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundancy | None) -> ComparedModel:
+def _compared(profile: Profiled, recall: Mapping[str, float]) -> ComparedModel:
     rows = profile.summary_rows()
     if not rows:
         raise InputError(f"The profile of {profile.model} holds no mixer; there is nothing to compare.")
@@ -200,8 +185,6 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
         modulation=model_mean(profile, [modulation(profile, node, "entropy") for node in nodes]),
         norm_modulation=model_mean(profile, [modulation(profile, node, "norm") for node in nodes]),
         recall_perplexity=float(recall.get(profile.model, math.nan)),
-        network_entropy=float(known_mean(np.array(network.whole), 0)) if network else math.nan,
-        redundancy=float(known_mean(np.array(network.values), 0)) if network else math.nan,
         **figures,
     )
 
@@ -236,9 +219,7 @@ CUTS = ("positions", "stride", "past", "future")
 """The settings that say at which cuts a profile was measured, and over how much of past and future."""
 
 
-def comparison_notes(
-    profiles: Sequence[Profiled], recall: Mapping[str, float], networks: Sequence[Redundancy]
-) -> list[str]:
+def comparison_notes(profiles: Sequence[Profiled], recall: Mapping[str, float]) -> list[str]:
     """What makes the rows less comparable than they look, a sentence each."""
     attributes = [profile.attributes for profile in profiles]
     notes = [f"{profile.model}: {note}" for profile in profiles if (note := left_out_note(profile))]
@@ -280,9 +261,6 @@ def comparison_notes(
     if skipped:
         notes.append(f"Not all layers were measured as a whole of {', '.join(skipped)}; sums lack what was skipped.")
     names = {profile.model for profile in profiles}
-    notes += [f"Whole network of {network.middle_text()}" for network in networks if network.model in names]
-    different = {"Recall perplexity": set(recall), "A network": {network.model for network in networks}}
-    for what, models in different.items():
-        if models - names:
-            notes.append(f"{what} must belong to one of the profiles, got that of {', '.join(sorted(models - names))}.")
+    if others := recall.keys() - names:
+        notes.append(f"Recall perplexity must belong to one of the profiles, got that of {', '.join(sorted(others))}.")
     return notes

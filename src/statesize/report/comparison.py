@@ -16,7 +16,6 @@ from statesize.report.compared import ComparedModel, compared_models, comparison
 from statesize.report.document import cell_text, html_table, shown_headings
 from statesize.report.names import distinct
 from statesize.report.page import write_report
-from statesize.report.redundancy import Redundancy
 from statesize.report.result_page import PageTable
 from statesize.report.tables import COMPARED, comparison_table
 from statesize.report.words import capacity_use
@@ -38,7 +37,7 @@ class Comparison:
         notes: What makes the rows less comparable than they look, in words.
         finding: Which of them uses more of what it can hold, and how far that goes; "" where it has no answer.
         profiles: The profiles.
-        recall: What was known beside them, as `networks`.
+        recall: What was known beside them.
     """
 
     models: tuple[ComparedModel, ...]
@@ -46,7 +45,6 @@ class Comparison:
     finding: str
     profiles: tuple[Profiled, ...] = field(compare=False)
     recall: Mapping[str, float] = field(compare=False)
-    networks: tuple[Redundancy, ...] = field(compare=False)
 
     def to_dataframe(self, *, wide: bool = False) -> pd.DataFrame:
         """The rows as a table.
@@ -74,7 +72,7 @@ class Comparison:
         Returns:
             The file.
         """
-        return write_report(self.profiles, path, self.recall, self.networks)
+        return write_report(self.profiles, path, self.recall)
 
     def _table(self) -> PageTable:
         return comparison_table(self.models, distinct(self.profiles), COMPARED)
@@ -101,14 +99,12 @@ class Comparison:
 def compare(
     profiles: Sequence[Profiled],
     recall: Mapping[str, float] | None = None,
-    networks: Sequence[Redundancy] = (),
 ) -> Comparison:
     """Put profiles of several models side by side.
 
     Args:
         profiles: At least one; of the same texts, or the notes say that they are not.
         recall: Recall perplexity by the name of the model, where it is known; no two models have that name.
-        networks: Results of `redundancy`, at most one per model, matched by name likewise.
 
     Returns:
         The comparison.
@@ -124,8 +120,8 @@ def compare(
         )
     if not profiles:
         raise InputError("profiles must hold at least one, got none.")
-    beside = recall or {}, tuple(networks)
-    models, notes = compared_models(profiles, *beside), tuple(comparison_notes(profiles, *beside))
+    recall = recall or {}
+    models, notes = compared_models(profiles, recall), tuple(comparison_notes(profiles, recall))
     apart = distinct(profiles)
     models = tuple(replace(row, model=one.model) for row, one in zip(models, apart, strict=True))
-    return Comparison(models, notes, capacity_use(apart), tuple(profiles), *beside)
+    return Comparison(models, notes, capacity_use(apart), tuple(profiles), recall)

@@ -131,8 +131,6 @@ HEADINGS = {
     "modulation": Heading("modulation\n(entropy)", "z.0%"),
     "norm_modulation": Heading("modulation\n(norm)", "z.0%"),
     "recall_perplexity": Heading("recall\nperplexity", ".2f"),
-    "network_entropy": Heading("ESS of the\nnetwork (entropy)", ",.0f"),
-    "redundancy": Heading("redundancy\n(entropy)", ".2f"),
     "faithfulness": Heading("difference\nto model", ".0e"),
 }
 """The columns of tables for people, in their order; NAME_error beside NAME is half the width of its interval."""
@@ -284,10 +282,6 @@ _OF_MODELS = {
     "norm_modulation": "How far the norm falls there: erasing the whole past evenly lowers it and leaves the "
     "entropy-ESS.",
     "recall_perplexity": "Perplexity on bigrams that occurred earlier in the context, from a study of recall.",
-    "network_entropy": "Entropy-ESS of the Jacobian from past embeddings to future hidden states, all layers together, "
-    "averaged over cuts.",
-    "redundancy": "What the layers need in sum, divided by what the network needs, averaged over the cuts where both "
-    "sides of the Jacobian are larger than all states together.",
 }
 FIGURES = {
     name: (COLUMNS | _OF_MODELS)[name]
@@ -295,7 +289,6 @@ FIGURES = {
         "state_bytes", "middle_bytes", "middle_entropy", "sinkless_entropy", "middle_ceiling", *MIDDLE_SHARES, "tss",
         "total_tss", "average_entropy", "average_relative_count", "total_entropy", "total_relative_count",
         "readout_total_entropy", "norm", "state_utilisation", "ceiling_utilisation", *STUDIED, "recall_perplexity",
-        "network_entropy", "redundancy",
     )
 }  # fmt: skip
 """What the numbers of a ComparedModel are; those of layers as means over the channels of all, bytes and totals as sums.

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,13 +28,11 @@ from statesize.texts.rows import (
 )
 from statesize.texts.tables import parquet
 
-_SMALL = 2**20
-
 
 def jsonl(path: Path, field: str) -> RowSource:
     """A file of JSON objects, one per line."""
     wanted = f'is a JSON object with text in a field "{field}". Give --field NAME'
-    return RowSource(str(path), wanted, partial(_rows, path, field), partial(_some_rows, path, field))
+    return RowSource(str(path), wanted, partial(_rows, path, field))
 
 
 def _rows(path: Path, field: str) -> Iterator[Row]:
@@ -46,24 +43,6 @@ def _rows(path: Path, field: str) -> Iterator[Row]:
                 yield line_row(line, field, f"{path}, line {number}")
     if not number:
         raise FileError(f"{path} is empty. Give a file with a JSON object on each line.")
-
-
-def _some_rows(path: Path, field: str, most: int) -> tuple[list[Row], float] | None:
-    """The line after an offset in each of `most` equal stretches of a file; nothing of a file of few lines."""
-    # Long lines are so drawn no more often than short ones, unless the file is sorted by length. The offsets are not
-    # evenly spaced, because lines may be of alternating kinds.
-    rows, looked = list[Row](), 0
-    with os_errors(f"{path}: cannot be read as a JSONL file"), require_regular(path).open("rb") as stream:
-        size = path.stat().st_size
-        for index, share in enumerate(np.random.default_rng(0).random(most if size > _SMALL else 0)):
-            stream.seek(max(int(size * (index + float(share)) / most), stream.tell()))
-            next(read_lines(stream), None)
-            start = stream.tell()
-            line = next(read_lines(stream), b"")
-            looked += stream.tell() - start
-            if line is None or line.strip():
-                rows.append(line_row(line, field, f"{path}, line at byte {start}"))
-    return None if len(rows) <= most // 2 else (rows, size / looked * len(rows))
 
 
 _LIST = 'Give a JSON list of texts, of objects with a field "text", or of chats; objects on lines are .jsonl'

@@ -92,29 +92,15 @@ class RowSource:
         name: Its name in messages.
         wanted: What a row should be, in messages.
         rows: All rows, one after another.
-        some: At most so many rows from all parts of it, and how many rows it has, None where that is not known; nothing
-            where all are to be read.
     """
 
     name: str
     wanted: str
     rows: Callable[[], Iterable[Row]]
-    some: Callable[[int], tuple[Sequence[Row], float | None] | None] = lambda _: None
 
     def documents(self, note: Note) -> Iterator[Document]:
         """All documents; rows are read as far as these are used."""
         return readable(self.rows(), note, f"{self.name}: no row {self.wanted}.")
-
-    def extract(self, most: int, note: Note) -> tuple[list[Document], int | None]:
-        """At most so many documents, from all parts where these can be reached, and how many there are if known."""
-        some = self.some(most)
-        if some is None:
-            texts = list(self.documents(note))
-            return evenly(texts, most), len(texts)
-        rows, total = some
-        texts = list(readable(rows, note, f"{self.name}: none of {len(rows)} rows {self.wanted}."))
-        # As many of the other rows are taken to hold none.
-        return texts, None if total is None else round(total * len(texts) / len(rows))
 
 
 class RefusedChat(FileError):

@@ -5,43 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 from statesize.errors import FileError
 from statesize.io.files import GROWTH, SPARE, os_errors, require_regular
-from statesize.texts.rows import MESSAGES, Row, RowSource, evenly, values_row
+from statesize.texts.rows import MESSAGES, Row, RowSource, values_row
 
 # Rows that are in memory at once.
 _BATCH = 64
-# Bytes up to which the column of a row group is read whole.
-_SMALL = 2**20
 
 
 def parquet(path: Path, field: str) -> RowSource:
     """A Parquet file, or the files of a folder."""
-    return RowSource(str(path), _wanted(field), partial(_rows, path, field), partial(_some_rows, path, field))
+    return RowSource(str(path), _wanted(field), partial(_rows, path, field))
 
 
 def _wanted(field: str) -> str:
     return f'has text in the column "{field}". Give --field NAME'
-
-
-def _some_rows(path: Path, field: str, most: int) -> tuple[list[Row], float]:
-    """At most so many rows, evenly from all row groups."""
-    files = parquet_files(path, field)
-    groups = [(where, file, index) for where, file in files for index in range(file.num_row_groups)]
-    chosen, rows = evenly(groups, most), list[Row]()
-    for order, (where, file, index) in enumerate(chosen):
-        share = most * (order + 1) // len(chosen) - most * order // len(chosen)
-        with _reading(where):
-            column = _column(file, field)
-            rows += [
-                _row(cell, column, field, f"{where}, row {number + 1} of row group {index + 1}")
-                for number, cell in _cells(file, index, column, share)
-            ]
-    return rows, sum(int(file.metadata.num_rows) for _, file in files)
 
 
 def parquet_files(path: Path, field: str) -> list[tuple[Path, Any]]:
@@ -72,10 +53,6 @@ def _reading(path: Path) -> AbstractContextManager[None]:
     return os_errors(f"{path}: cannot be read as a Parquet file", "", arrow)
 
 
-def _column(file: Any, field: str) -> str:
-    return field if field in cast("list[str]", file.schema_arrow.names) else MESSAGES
-
-
 def _check_content(path: Path, size: int) -> None:
     if not size:
         raise FileError(f"{path} is empty. Give Parquet with a text in each row.")
@@ -96,7 +73,7 @@ def _rows(path: Path, field: str) -> Iterator[Row]:
     for where, file in parquet_files(path, field):
         number, left = 0, SPARE + GROWTH * where.stat().st_size
         with _reading(where):
-            column = _column(file, field)
+            column = field if field in cast("list[str]", file.schema_arrow.names) else MESSAGES
             for batch in file.iter_batches(_BATCH, columns=[column]):
                 for cell in batch.column(0):
                     number += 1
@@ -117,27 +94,6 @@ def _row(cell: Any, column: str, field: str, where: str) -> Row:
     return values_row({column: value}, field, where)
 
 
-def _cells(file: Any, group: int, field: str, most: int) -> list[tuple[int, Any]]:
-    """Some cells of a row group with their rows: the first ones where the column is large."""
-    facts = file.metadata.row_group(group)
-    columns = [facts.column(index) for index in range(facts.num_columns)]
-    # A list of messages is stored as several columns.
-    size = sum(
-        column.total_uncompressed_size
-        for column in columns
-        if column.path_in_schema == field or column.path_in_schema.startswith(f"{field}.")
-    )
-    if size <= _SMALL:
-        values = file.read_row_group(group, columns=[field]).column(0)
-        return [(row, values[row]) for row in evenly(range(len(values)), most)]
-    paths: list[tuple[int, Any]] = []
-    for batch in file.iter_batches(most, row_groups=[group], columns=[field]):
-        paths += enumerate(batch.column(0), len(paths))
-        if len(paths) >= most:
-            break
-    return paths[:most]
-
-
 def dataset(name: str, field: str, split: str) -> RowSource:
     """A data set; one of the hub is read as far as documents are used."""
 
@@ -145,23 +101,7 @@ def dataset(name: str, field: str, split: str) -> RowSource:
         for number, row in enumerate(open_dataset(name, field, split)):
             yield values_row(row, field, f"{name}, row {number}")
 
-    return RowSource(name, _wanted(field), rows, partial(_some_dataset_rows, name, field, split))
-
-
-def _some_dataset_rows(name: str, field: str, split: str, most: int) -> tuple[list[Row], int | None]:
-    """At most so many rows: evenly spread where `save_to_disk` wrote the data set, else its first ones."""
-    data = open_dataset(name, field, split)
-    if hasattr(data, "__len__"):
-        size = len(data)
-        rows = [values_row(data[number], field, f"{name}, row {number}") for number in evenly(range(size), most)]
-    else:
-        begun = cast("Iterator[dict[str, object]]", islice(data, most + 1))
-        first = [values_row(row, field, f"{name}, row {number}") for number, row in enumerate(begun)]
-        size, rows = len(first), first[:most]
-        if size > most:
-            parts = cast("dict[str, Any]", data.info.splits or {})
-            size = parts[split].num_examples or None if split in parts else None
-    return rows, size
+    return RowSource(name, _wanted(field), rows)
 
 
 def import_datasets() -> Any:

@@ -20,7 +20,7 @@ from statesize.check import require_count, require_real
 from statesize.errors import InputError, ModelError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import reporting
-from statesize.io.steps import Plan, PlannedStep, Steps
+from statesize.io.steps import Steps
 from statesize.measurement.settings import LEAST_TOKENS, Settings, all_but, checked_cuts, given_settings
 from statesize.models.capture import capture
 from statesize.models.load import measured_model
@@ -129,13 +129,6 @@ def truncate(
     return test.result(measured, negligible)
 
 
-def plan_truncation(model: nn.Module | str, inputs: Inputs | None = None, **options: Any) -> Plan[PlannedStep]:
-    """The runs of `truncate` with the same arguments; one of each kind is timed, over the first document."""
-    test = CutTest(model, inputs, **options)
-    test.measured(0, test.pieces[0][1], test.cuts[0], each_kind_once=True)
-    return test.steps.plan()
-
-
 class CutTest:
     """A model and what it reads, checked; arguments are those of `truncate`.
 
@@ -200,10 +193,9 @@ class CutTest:
         given: Given,
         cut: int,
         *,
-        each_kind_once: bool = False,
         on_run: Callable[[str], None] = lambda _: None,
     ) -> CutDocument:
-        """All runs of one document at one cut, or the first of each kind; `on_run` is called before each."""
+        """All runs of one document at one cut; `on_run` is called before each."""
         model, own, whole = self.model, self.own, self.whole
         forward = Forward.of(model, *inputs_of(given))
         answers = cast("Tensor", ids_of(given))[cut + 1 :]
@@ -235,8 +227,6 @@ class CutTest:
         planned = [(_kind(run, cutting.causal), run) for run in every]
         documents, self.mixers = len(self.pieces) * len(self.cuts), tuple(spectra)
         self.steps.costs |= {kind: documents * times for kind, times in Counter(kind for kind, _ in planned).items()}
-        if each_kind_once:
-            planned = list({step[0]: step for step in reversed(planned)}.values())[::-1]
         made = list[CutRun]()
         for number, (kind, run) in enumerate(planned, 1):
             on_run(f"run {number} of {len(planned)}")

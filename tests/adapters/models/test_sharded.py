@@ -15,7 +15,6 @@ FAMILIES = ("llama", "mamba2", "qwen3_next", "gla", "own")
 def test_each_rank_reads_what_the_whole_model_gives_and_trains_as_without(family, policy):
     for said in on_ranks(rank_work.readings, family, policy):
         assert (said["profile"], said["probe"]) == ([], [])
-        assert said["plan"][0] == said["plan"][1]
         assert said["losses"]
         assert said["precision"] == (["bfloat16, weights float32", "bfloat16"] if policy else ["float32", "float32"])
 

@@ -85,34 +85,34 @@ def test_a_command_in_a_terminal(in_terminal, checkpoint, text, capsys):
     assert "layers.1.mixer" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("seconds", "lines"), [(1, [3, 33, 63, 93]), (60, [2, 12, 22, 32, 42, 52, 62, 72, 82, 92])])
+@pytest.mark.parametrize(("seconds", "lines"), [(1, [1, 31, 61, 91]), (60, [1, 11, 21, 31, 41, 51, 61, 71, 81, 91])])
 def test_a_log_has_few_lines_that_all_tell_the_time_left(capsys, monkeypatch, seconds, lines):
     clock = [0.0]
     monkeypatch.setattr("statesize.io.progress.time.monotonic", lambda: clock[0])
     with Bars() as bars:
         bar = bars.begin("measuring")
-        clock[0] += 1000  # checks and compilation, which the first part pays for
         for done in range(1, 101):
             clock[0] += seconds
             bar.update(done, 100, f"part {done}")
     told = [f"measuring: part {done}; about {duration(seconds * (100 - done))} left" for done in lines]
-    assert capsys.readouterr().err.splitlines() == ["measuring: part 1", *told]
+    assert capsys.readouterr().err.splitlines() == told
 
 
 def test_notes_and_parts_of_an_earlier_run_in_a_log(capsys, monkeypatch):
-    clock = iter([10.0, 20.0, 55.0])
+    clock = iter([0.0, 10.0, 20.0, 60.0, 95.0])
     monkeypatch.setattr("statesize.io.progress.time.monotonic", lambda: next(clock))
     with Bars() as bars:
         bar = bars.begin("measuring")
         # Two were there before.
         bar.keep(2)
+        bar.update(2, 6, "second")
         bar.update(3, 6, "third")
         bar.update(4, 6, "fourth")
         bar.note("half of it is over")
         bar.update(5, 6, "fifth", left=200, line=False)
     assert capsys.readouterr().err.splitlines() == [
-        "measuring: third",
-        "measuring: fourth; about 20 s left",
+        "measuring: third; about 30 s left",
+        "measuring: fourth; about 50 s left",
         "measuring: half of it is over",
     ]
 
@@ -125,9 +125,27 @@ def test_heads_that_share_a_cache_are_no_mixers_more(capsys, monkeypatch):
         for index in range(4):
             for name in (f"layers.{index}", f"layers.{index}#shared"):
                 update(ProfileProgress(0, 1, index, 4, name, "dense", 1.0))
-    # Each mixer but the first, which pays for checks, and the last has a line with the time that is left.
+    # Each mixer but the last has a line with the time that is left.
     shown = capsys.readouterr().err.splitlines()
-    assert [line.split("; about ")[1] for line in shown[1:]] == ["80 s left", "40 s left"]
+    assert [line.split("; about ")[1] for line in shown] == ["2 minutes left", "80 s left", "40 s left"]
+
+
+@pytest.mark.parametrize(("sequences", "left"), [(3, "4 minutes left"), (None, "60 s left")])
+def test_the_first_layer_tells_the_time_of_all_layers_of_all_texts_that_are_known(
+    in_terminal, capsys, monkeypatch, sequences, left
+):
+    clock = [0.0]
+    monkeypatch.setattr("statesize.io.progress.time.monotonic", lambda: clock[0])
+
+    def first_layer():
+        with Bars() as bars:
+            update = profile_bar(bars, "llama", sequences)
+            clock[0] += 20
+            update(ProfileProgress(0, sequences, 0, 4, "layers.0", "dense", 1.0))
+
+    assert left in in_terminal(first_layer)
+    first_layer()
+    assert capsys.readouterr().err.endswith(f", mixer 1 of 4 (layers.0); about {left}\n")
 
 
 def test_quiet_bars_say_nothing(capsys, in_terminal):

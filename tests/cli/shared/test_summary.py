@@ -3,19 +3,17 @@
 import os
 import pty
 from contextlib import suppress
-from dataclasses import replace
 
 import pytest
 import torch
 from oracles.attention_models import attention_model
 
-from statesize.cli.shared.printing import TEXT
-from statesize.cli.shared.summary import comparison_page, layer_rows, show_plan, summary
+from statesize.cli.shared.summary import comparison_page, layer_rows, summary
 from statesize.cli.shared.table import print_page
 from statesize.io.text import byte_count
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import SINK
-from statesize.profiling import Profile, plan, profile
+from statesize.profiling import Profile, profile
 from statesize.report.comparison import compare
 from statesize.report.words import headline
 from statesize.results.fields import BOTH_SHARES
@@ -204,27 +202,6 @@ def test_ess_without_sinks_has_a_column_and_a_sentence(capsys):
     assert "its mean over these layers is 2.0, and 8.0 without sinks" in out
 
 
-def test_a_row_of_a_plan_says_how_many_layers_it_is_of(capsys):
-    shape = ModelConfig(mixer="la,sa,la", vocabulary_size=8, width=8, heads=2, layers=3, key_size=2)
-    show_plan(
-        {"model": "a model"}, plan(LanguageModel(shape, torch.Generator().manual_seed(0)), torch.arange(8)[None]), TEXT
-    )
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("About ")
-    assert [line.split("  ")[0] for line in lines if line.endswith((" la", " sa"))] == ["2 of 0–2", "1"]
-    assert len(lines) <= 12
-
-
-@pytest.mark.parametrize(("kinds", "shown", "more"), [(6, 6, ""), (7, 4, "… and 3 rows more, which --json prints.")])
-def test_a_plan_leaves_out_three_rows_or_none(kinds, shown, more, capsys):
-    one = plan(LanguageModel(ModelConfig("gla", vocabulary_size=8, width=8, heads=2, layers=1)), torch.arange(8)[None])
-    mixers = tuple(replace(one.steps[0], name=f"layers.{at}.mixer", kind=f"kind{at}") for at in range(kinds))
-    show_plan({"model": "a model"}, replace(one, steps=mixers), TEXT)
-    lines = capsys.readouterr().out.splitlines()
-    assert sum("kind" in line.split()[-1] for line in lines if line) == shown + 1  # the heading is "kind"
-    assert [line for line in lines if "row" in line] == ([more] if more else [])
-
-
 @pytest.mark.parametrize("columns", [12, 59, 80, 300])
 def test_terminal(profiles, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
@@ -246,19 +223,6 @@ def test_terminal(profiles, monkeypatch, columns):
         assert max(len(line.rstrip()) for line in out.splitlines()) <= columns
     assert "layers.0.mixer" in out.replace("\r\n", "") or columns < 59
     assert ("█" in out) == (columns >= 80)
-
-
-def test_a_plan_says_what_is_skipped_and_no_memory_where_it_is_not_known(capsys):
-    model = LanguageModel(ModelConfig("gla", vocabulary_size=8, width=8, heads=2, layers=1, key_size=2))
-    found = plan(model, torch.arange(8)[None])
-    show_plan({"model": "a model"}, found, TEXT)
-    out = capsys.readouterr().out
-    assert "of memory with the model" in out
-    assert "skipped" not in out
-    show_plan({"model": "a model"}, replace(found, skipped={"layers.1": "it is no mixer"}, memory=None), TEXT)
-    out = capsys.readouterr().out
-    assert "\nskipped: layers.1: it is no mixer\n" in out
-    assert "of memory" not in out
 
 
 @pytest.mark.parametrize(("count", "text"), [(999, "999 B"), (1e6, "1.0 MB"), (2.5e12, "2.5 TB"), (3e16, "30000.0 TB")])

@@ -66,15 +66,6 @@ def test_chats_are_read_through_the_template_and_rows_without_text_are_left_out(
         assert "applied to 6 of 7 texts" in stream.read()
 
 
-def test_the_plan_says_that_there_are_chats(chat_model, chats, capsys):
-    command = ["profile", chat_model, "--jsonl", chats, "--stride", "40", "--plan"]
-    assert main(command) == 0
-    assert NOTE in capsys.readouterr().err
-    assert main([*command, "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert (document["chats"], document["sequences"]) == (6, 7)
-
-
 def test_a_tokenizer_without_a_template_is_told_with_the_row(checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     parquet.write_table(pyarrow.table({"messages": CHATS}), "chats.parquet")
@@ -112,9 +103,6 @@ def test_special_tokens_that_a_text_spells(chat_model, tmp_path, monkeypatch, ca
     assert "warning: result holds another profile: " in capsys.readouterr().err
     (ids,) = read_by(Profile.load("result"))
     assert (ids.count(0), ids.count(1)) == (1, 1)
-    capsys.readouterr()
-    assert main(["profile", chat_model, "--text", "chat.txt", "--plan", "--special-tokens", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["tokens"] == len(read_by(profile)[0])
 
 
 @pytest.fixture
@@ -137,10 +125,6 @@ def test_token_ids_for_a_model_without_a_tokenizer(bare, tmp_path, capsys):
     profile = Profile.load("result")
     assert read_by(profile) == [[0, 1, 2, 3, 4], [1023, 1, 2, 3], [5, 6]]
     assert profile.tokens["tokens"].values[1, 0] == "1023"
-    capsys.readouterr()
-    assert main([*command, "--plan", "--json", "--sequences", "2"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert (document["sequences"], document["tokens"]) == (2, 9)
 
 
 def test_token_ids_for_a_model_with_a_tokenizer(checkpoint, tmp_path, capsys):

@@ -11,7 +11,6 @@ from statesize.errors import InputError
 from statesize.integrations.torchmetrics import StateSizeMetric
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
-from statesize.networks.redundancy import redundancy
 from statesize.report.charts import bars
 from statesize.report.diagnosis import diagnose
 from statesize.report.document import cell_text
@@ -113,14 +112,6 @@ def test_a_truncation_keeps_no_more_than_a_head_has(smaller):
     result = ss.truncate(model, [ids[0]], tokens=40)
     assert result.ceiling == np.mean(MEANS)
     assert max(row.kept for row in result.rows) <= np.mean(MEANS)
-
-
-@pytest.mark.few(1)
-def test_redundancy_counts_what_each_head_stores(smaller):
-    model, ids = smaller
-    network = ss.network_ess(model, ids[:1], positions=[20])
-    mixers = redundancy(model, ids[:1], network).mixers
-    assert [one.stored for one in mixers if one.kind != "short convolution"] == [(48.0,), (80.0,)]
 
 
 @pytest.mark.few(1)

@@ -126,10 +126,6 @@ def check_file(name: str, path: Path | None, *, folder: bool = False) -> None:
         raise FileError(f"{name} must be a file, got {path}, which is empty. Give one that holds something.")
 
 
-# Other processes measure, or nothing is measured.
-WORKERS = Group(validator=validators.LimitedChoice(), show=False)
-
-
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Loading:
@@ -170,9 +166,7 @@ class Workers:
             or with --ray as many as cores and memory allow.
     """
 
-    ray: Annotated[
-        bool | str, Parameter(group=("Parameters", WORKERS), metavar="[ADDRESS]", negative="", show_default=False)
-    ] = False
+    ray: Annotated[bool | str, Parameter(metavar="[ADDRESS]", negative="", show_default=False)] = False
     ray_cpus: Count = 1
     ray_gpus: Annotated[float | None, Parameter(validator=validators.Number(gte=0))] = None
     processes: Count | None = None

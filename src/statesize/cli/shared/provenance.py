@@ -18,9 +18,9 @@ def begin(arguments: Sequence[str]) -> None:
     _arguments[:] = arguments
 
 
-def called_again(*more: object, without: str = "") -> list[object]:
-    """The same command with more options, or without one."""
-    return [*(one for one in _arguments if one != without), *more]
+def called_again(*more: object) -> list[object]:
+    """The same command with more options."""
+    return [*_arguments, *more]
 
 
 def called_with(changes: Mapping[str, object]) -> list[object]:

@@ -1,22 +1,15 @@
-"""What commands print of profiles and plans: a row is a layer; of a large model, those with most and with least."""
+"""What commands print of profiles: a row is a layer; of a large model, those with most and with least."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from statesize.adapters.observation import SHARED
-from statesize.cli.shared.printing import Printing
-from statesize.cli.shared.provenance import called_again
-from statesize.cli.shared.table import fitting_rows, show
-from statesize.io.progress import duration
-from statesize.io.steps import Plan, PlannedStep
-from statesize.io.text import byte_count, listed
+from statesize.io.text import listed
 from statesize.report.document import Shown
 from statesize.report.names import by_reason, short_names
 from statesize.report.on_record import standing, what_suffices
@@ -55,8 +48,6 @@ def _pattern(names: Sequence[str]) -> str:
 
 _MOST_TOLD = 4
 """Models of a comparison of which each has a sentence."""
-_MOST_PLANNED = 4
-"""Rows of a plan, which then has at most 12 lines."""
 _COMPARED_AT = "All at the cut named above; --wide has means over all cuts, and bytes at the end."
 _WIDE_AT = (
     "ESS: numbers per channel that are carried past a cut; TSS: how many the layer can hold. Averages are means over "
@@ -178,37 +169,3 @@ def comparison_page(profiles: Sequence[Profile], comparison: Comparison, *, wide
     ]
     table = replace(table, title="", headings=headings, caption="\n".join(told))
     return ResultPage("Side by side", contrast(profiles), (), [table])
-
-
-def show_plan(head: Mapping[str, Any], plan: Plan[Any], printing: Printing, notes: Sequence[str] = ()) -> None:
-    """Print about how long a command would take, a row for steps alike but for their names, and the command's notes."""
-    memory = "" if plan.memory is None else f"{byte_count(plan.memory)} of memory with the model, "
-    loading = " after loading" if "model" in head else ""
-    finding = f"About {duration(plan.seconds)}{loading}, {memory}at this machine's speed of just now."
-    names = [step.name.removesuffix(SHARED) for step in plan.steps]
-    short, alike = short_names(names), defaultdict[PlannedStep, list[PlannedStep]](list)
-    for step in plan.steps:
-        alike[replace(step, name="")].append(step)
-    rows = [
-        (
-            _planned_layers([short[step.name.removesuffix(SHARED)] for step in some], list(short.values())),
-            *(f"{sum(step.seconds for step in some):,.1f}", *some[0].cells.values()),
-        )
-        for some in alike.values()
-    ]
-    headings, fitting = ("what", "seconds", *plan.steps[0].cells), fitting_rows(len(rows), _MOST_PLANNED)
-    more = [f"… and {len(rows) - fitting} rows more, which --json prints."] if len(rows) > fitting else []
-    left_out = [{"name": part, "reason": reason} for part, reason in plan.skipped.items()]
-    skipped = [f"skipped: {part}: {reason}" for part, reason in by_reason(plan.skipped).items()]
-    table = PageTable("", headings, rows[:fitting], "\n".join([*more, *skipped, *notes]))
-    document = {**head, "seconds": plan.seconds, "memory": plan.memory, **plan.facts}
-    document |= {"steps": [asdict(step) for step in plan.steps], "skipped": left_out}
-    show(ResultPage("Plan", "\n".join(filter(None, (finding, plan.work))), (), [table]), document, printing)
-    printing.next(*called_again(without="--plan"))
-
-
-def _planned_layers(names: list[str], every: list[str]) -> str:
-    """A range of layers such as 12–24, with their number where others stand between them."""
-    span = names[0] if len(names) == 1 else f"{names[0]}–{names[-1]}"
-    between = every.index(names[-1]) - every.index(names[0]) + 1
-    return span if between == len(names) else f"{len(names)} of {span}"

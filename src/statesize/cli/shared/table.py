@@ -174,14 +174,9 @@ def show_page(
         printing.say(f"--html and --json also have a table of {listed([*titles])}.")
 
 
-def fitting_rows(rows: int, most: int) -> int:
-    """How many of some rows are printed: the first so many, or all where that leaves out one or two."""
-    return rows if rows < most + _FEWEST_HIDDEN else most
-
-
 def _beginning(table: PageTable) -> PageTable:
-    fitting = fitting_rows(len(table.rows), _MOST_ROWS)
-    if fitting == len(table.rows):
+    # As many are left out as are worth a line that says so.
+    if len(table.rows) < _MOST_ROWS + _FEWEST_HIDDEN:
         return table
-    more = f"… and {len(table.rows) - fitting} rows more, which --html shows."
-    return replace(table, rows=table.rows[:fitting], caption="\n".join(filter(None, (more, table.caption))))
+    more = f"… and {len(table.rows) - _MOST_ROWS} rows more, which --html shows."
+    return replace(table, rows=table.rows[:_MOST_ROWS], caption="\n".join(filter(None, (more, table.caption))))

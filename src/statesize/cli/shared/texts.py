@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from statesize.texts.rows import Document, Note, RowSource
     from statesize.texts.tokens import AnyTokenizer
 
-# Sequences that a plan is made from; a larger corpus is not read as a whole.
-_PLANNED_FROM = 64
 BUNDLED = "Reading bundled documents; --text FILE reads yours."
 
 
@@ -80,8 +78,6 @@ class Sequences:
 
     ids: list[Tensor]  # token ids, (L,) int64 each, L ≥ 2
     chats: int  # how many of them went through the tokenizer's chat template
-    lengths: list[int] | None = None  # how many tokens each has in full; None of bundled documents, which have enough
-    total: int | None = None  # how many sequences there are in all; None where they are these
 
 
 @Parameter(name="*")
@@ -230,7 +226,7 @@ class Texts:
                 lengths.append(len(ids))
                 read.append(ids[: self.max_tokens].clone())
             self._say_cut(lengths, read, printing)
-            return Sequences(read, 0, lengths)
+            return Sequences(read, 0)
         tokenizer = cast("AnyTokenizer", tokenizer)
         if not self.any_chosen:
             from statesize.texts.inputs import bundled_sequences
@@ -252,25 +248,6 @@ class Texts:
         printing.say(BUNDLED)
         return bundled_sequences(tokenizer, most, None)
 
-    def sample(self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None) -> Sequences:
-        """Sequences for a plan, and how many there are in all: all of few, or some of many, read without the others."""
-        if (
-            self.ids is not None
-            or not self.any_chosen
-            or (self.sequences is not None and self.sequences <= _PLANNED_FROM)
-        ):
-            return self.read(tokenizer, printing, vocabulary)
-        tokenizer = cast("AnyTokenizer", tokenizer)
-        left_out: list[str] = []
-        documents, total = self._extract(left_out.append)
-        known = self._tokens(documents, tokenizer, left_out, printing)
-        if total is None and self.sequences is None:
-            raise InputError(f"{self.dataset} does not say how many rows it has; say by --sequences how many to plan.")
-        total = min(count for count in (total, self.sequences) if count is not None)
-        # The share of texts that are too short is that among those that were read.
-        total = round(total * len(known.ids) / len(documents))
-        return replace(known, total=total) if total > len(known.ids) else known
-
     def _documents(self, note: Note) -> Iterator[tuple[Document, ...]]:
         from statesize.texts.documents import file_documents
 
@@ -278,15 +255,6 @@ class Texts:
             yield from file_documents(path, corpus=self.corpus, field=self.field)
         if self.text is None:
             yield from ((text,) for text in self._rows().documents(note))
-
-    def _extract(self, note: Note) -> tuple[list[tuple[Document, ...]], int | None]:
-        from statesize.texts.rows import evenly
-
-        if self.text is not None:
-            chosen = replace(self, text=evenly(self.text, _PLANNED_FROM))
-            return list(chosen._documents(note)), len(self.text)
-        texts, total = self._rows().extract(_PLANNED_FROM, note)
-        return [(text,) for text in texts], total
 
     def _rows(self) -> RowSource:
         """The file or data set."""
@@ -344,7 +312,7 @@ class Texts:
         if unbegun:
             printing.say(unbegun_note(tokenizer, unbegun))
         self._say_cut(lengths, sequences, printing)
-        return Sequences(sequences, chats, lengths)
+        return Sequences(sequences, chats)
 
     def _say_cut(self, lengths: list[int], sequences: list[Tensor], printing: Printing) -> None:
         """Say how much is read of what is there."""
@@ -355,13 +323,7 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class FewTokens(Texts):  # noqa: D101 -- the help of its options is that of the others
-    # Every product with the Jacobian of a network runs all layers over them, and more tokens take more products.
-    max_tokens: MaxTokens = 64
-
-
-@dataclass(frozen=True)
-class WholeTexts(Texts):  # noqa: D101 -- as above
+class WholeTexts(Texts):  # noqa: D101 -- the help of its options is that of the others
     max_tokens: NoOption = MOST
 
 

@@ -33,8 +33,6 @@ class Options:
         preset: Grid that comes with the study: smoke takes at most minutes, record is the one that the documentation
             quotes and takes up to hours.
         config: TOML file with your own grid, in place of a preset.
-        plan: Only print how many runs there are and how much time they take in this process; a few of each kind are
-            timed. --json lists all runs.
         output: Folder for runs/NAME/ (one file for each finished run), table.parquet and study.html. The same command
             continues a stopped study. Default: statesize-study-NAME-PRESET.
         verify: Repeat three sampled runs of the record in OUTPUT and compare them. Default: results/studies/NAME.
@@ -42,7 +40,6 @@ class Options:
 
     preset: str = "smoke"
     config: Path | None = None
-    plan: Flag = False
     output: Path | None = None
     verify: Flag = False
 
@@ -63,14 +60,10 @@ def _command(name: str) -> Callable[..., None]:
         one = load_study(name)
         if options.verify:
             _verify(one, options.output or Path("results/studies") / one.name)
-            printing.next("study", one.name, "--preset", "record", "--plan", why="what the runs on record take")
             return
         grid = one.preset(options.preset) if options.config is None else one.read(options.config)
         chosen = options.preset if options.config is None else options.config.stem
-        if options.plan:
-            _plan(one, chosen, grid, printing)
-        else:
-            _run(one, chosen, grid, options, workers, printing)
+        _run(one, chosen, grid, options, workers, printing)
 
     return command
 
@@ -116,16 +109,6 @@ def _tell(bar: Bar, total: int, done: Done[Run, list[dict[str, Any]]], number: i
     result = done.error or last.get("message") or ("" if "accuracy" not in last else f"accuracy {last['accuracy']:.2f}")
     detail = f"run {number} of {total}: {done.task.label}" + (f": {result}" if result else "")
     bar.update(number, total, detail)
-
-
-def _plan(one: Study, chosen: str, grid: Grid, printing: Printing) -> None:
-    from statesize.cli.shared.summary import show_plan
-    from statesize.lab.studies.engine.plan import study_plan
-
-    with printing.bars() as bars:
-        planned = study_plan(one, grid, bars.begin(f"trying runs of {one.name}").update)
-    runs = [run.label for run in grid.runs]
-    show_plan({"study": one.name, "preset": chosen, "runs": runs}, planned, printing)
 
 
 def _verify(one: Study, folder: Path) -> None:
@@ -177,8 +160,5 @@ def stored_study(folder: Path | None = None, /, *, printing: Reporting = REPORTI
         printing.tell_report()
     made = {"command": saved.command, "versions": saved.versions, "machine": saved.machine}
     _print_conclusion(saved.conclusion, made, printing)
-    name = saved.conclusion.study
     if printing.html is None:
         printing.next("study", folder, "--open", why="its charts")
-    else:
-        printing.next("study", name, "--preset", "record", "--plan", why="what the runs on record take")

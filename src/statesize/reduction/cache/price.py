@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from statesize.check import refuse, require_count, require_real
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import reporting
-from statesize.io.steps import Plan, PlannedStep, Steps
+from statesize.io.steps import Steps
 from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX, Settings, all_but, given_settings
 from statesize.models.load import measured_model
 from statesize.reduction.cache.budgets import at_curves, equal
@@ -109,11 +109,6 @@ def cache(
         return pricing.priced(lambda what: report(next(done), total, what, pricing.steps.left))
 
 
-def plan_cache(model: nn.Module | str, inputs: Inputs | None = None, **options: Any) -> Plan[PlannedStep]:
-    """The steps of `cache` with the same arguments; one of each kind is timed, over the first document."""
-    return Pricing(model, inputs, **options).planned()
-
-
 class Pricing:
     """One price list in the making; arguments are those of `cache`.
 
@@ -179,11 +174,6 @@ class Pricing:
         runs = 4 + 2 * len(self.shared) * choice + caches * held_out - lost * (held_out - _few(held_out))
         following = len(self.parts[2][0][1]) - self.prefix - 1
         return runs * following + caches * sum(one.following.shape[1] - 1 for one in self.needles)
-
-    def planned(self) -> Plan[PlannedStep]:
-        """All steps, after one of each kind."""
-        self._calibrated(self.parts[0][:1], lambda what: None)
-        return self.steps.plan()
 
     def priced(self, step: Callable[[str], None], *, thorough: bool = False) -> CachePrices:
         """The price list; `step` is called with what a document was for.

@@ -6,8 +6,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from typing import TypeAlias, cast
 
@@ -47,29 +46,16 @@ def carry_out(run: TrainingRun, measure: Measure | None = None) -> list[Row]:
         One row for each measurement, at step 0, every `run.measuring.every` steps, and after the last; then one for
         each student of the model, with columns that begin with `student_`.
     """
-    with on_its_own(run):
-        return _carry_out(run, measure or measure_model)
-
-
-@contextmanager
-def on_its_own(run: TrainingRun) -> Generator[None]:
-    """One thread and the run's own seed for the time of a block."""
     with one_torch_thread(), torch.random.fork_rng(devices=[]):
         # For mixers that draw from it, as by dropout.
         torch.default_generator.manual_seed(run.training.seed)
-        yield
-
-
-def untrained_model(run: TrainingRun) -> LanguageModel:
-    """The model of a run before its first step."""
-    model = LanguageModel(run.model, torch.Generator().manual_seed(run.training.seed))
-    INTERVENTIONS[run.intervention](model)
-    return model
+        return _carry_out(run, measure or measure_model)
 
 
 def _carry_out(run: TrainingRun, measure: Measure) -> list[Row]:
     started, rows = time.perf_counter(), list[Row]()
-    model = untrained_model(run)
+    model = LanguageModel(run.model, torch.Generator().manual_seed(run.training.seed))
+    INTERVENTIONS[run.intervention](model)
     step, last = 0, run.training.steps
     try:
         rows.append(_row(run, 0, measure(model, run), started))
