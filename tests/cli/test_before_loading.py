@@ -226,8 +226,6 @@ REFUSED = [
     ("train text --mixer gla --output one.txt", "output must be a folder"),
     ("study none", "study must be the name of a study, or the folder of one"),
     ("study recal", "Did you mean recall?"),
-    ("models --mesured", "Did you mean --measured?"),
-    ("doctor now", "doctor"),
     (
         "profile gla --metric entropi",
         "--metric must be entropy or relative_count, got 'entropi'. Did you mean entropy?",

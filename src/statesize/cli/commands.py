@@ -11,8 +11,6 @@ from statesize.cli.app import WHOLE, add, app, install_completion, register
 from statesize.cli.cache import cache
 from statesize.cli.compare import compare
 from statesize.cli.compress import compress
-from statesize.cli.doctor import doctor
-from statesize.cli.models import models
 from statesize.cli.network import network
 from statesize.cli.plugins import COMMANDS, Command
 from statesize.cli.profile import profile
@@ -51,8 +49,6 @@ add(
     "model.gguf --text notes.txt",
     "FOLDER --jsonl docs.jsonl --keep 10% --ratios shares.npy",
 )
-add("models", models, "")
-add("doctor", doctor, "")
 add(
     "compress",
     compress,
