@@ -62,11 +62,11 @@ def test_its_help_shows_examples_that_parse_and_names_json_and_quiet(names, caps
 
 # It asks a torch that knows more than the CPU for its devices.
 CPU_ALONE = pytest.mark.skipif("+cpu" not in torch.__version__, reason="torch is asked")
-    ["--version"], marks=pytest.mark.skipif("+cpu" not in torch.__version__, reason="torch is asked")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["profile", "--help"], pytest.param(["--version"], marks=CPU_ALONE), ["profile"]]
 )
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["profile", "--help"], pytest.param(["--version"], marks=CPU_ALONE), ["profile"]])
 def test_what_does_nothing_imports_nothing_heavy(arguments):
     code = "import json, sys; from statesize.cli import main; main(sys.argv[1:]); print(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
