@@ -157,7 +157,6 @@ REFUSED = [
     ("profile none.gguf", "Give a file that is there"),
     ("profile gla --max-tokens 0", "--max-tokens must be at least 2, got 0. See"),
     ("profile gla --memory 2XB", "memory must be"),
-    ("profile gla --positions 4 --stride 2", "stride must be left out"),
     (
         "profile gla --html none/page.html",
         "error: --html must lie in a folder that is there, got none/page.html. Make none",

@@ -71,7 +71,6 @@ def test_wrong_usage_is_2(arguments, capsys):
         "profile gla --layers foo",
         "profile gla --entropy-accuracy 0",
         "profile gla --memory 1",
-        "profile gla --positions 4 --stride 2",
         "length gla --lengths abc",
         "network gla --memory abc",
         "truncate gla --at 200% --text missing.txt",

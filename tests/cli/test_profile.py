@@ -77,11 +77,11 @@ def test_short_texts_are_measured_at_many_tolerances_as_from_python(
 ):
     ids = tmp_path / "ids.json"
     ids.write_text(json.dumps([[1] * tokens]), encoding="utf-8")
-    command = ["profile", str(checkpoint), "--ids", str(ids), "--json", "--stride", "500", "--max-tokens", str(tokens)]
+    command = ["profile", str(checkpoint), "--ids", str(ids), "--json", "--positions", "2", "--max-tokens", str(tokens)]
     assert main(command) == 0
     found = json.loads(capsys.readouterr().out)["relative_tolerances"]
     assert len(found) == tolerances
-    python = profile(str(checkpoint), [[1] * tokens], settings=Settings(stride=500))
+    python = profile(str(checkpoint), [[1] * tokens], settings=Settings(positions=2))
     assert python.attributes["relative_tolerances"] == found
 
 
@@ -236,7 +236,7 @@ def test_texts_that_pass_the_longest_context_are_noted(tmp_path, here, capsys):
 @pytest.mark.parametrize("name", ["gla", "pretrained"])
 def test_plan(name, tmp_path, text, here, capsys):
     model = name if name == "gla" else save_tiny(tmp_path / name)
-    arguments = ["profile", str(model), "--text", str(text), "--plan", "--stride", "3", "--max-tokens", "22"]
+    arguments = ["profile", str(model), "--text", str(text), "--plan", "--positions", "7", "--max-tokens", "22"]
     assert main(arguments) == 0
     captured = capsys.readouterr()
     # Four layers of four heads; two of four heads and two groups.

@@ -28,7 +28,7 @@ def small():
     return LanguageModel(config, torch.Generator().manual_seed(0))
 
 
-SOME, WINDOWS = Settings(channels=2, stride=4), Settings(past=3, future=2)
+SOME, WINDOWS = Settings(channels=2, positions=4), Settings(past=3, future=2)
 
 
 @pytest.mark.few(3)

@@ -74,7 +74,7 @@ def profile(
         task: A task of lm-eval by its name, or a YAML file of one: the model reads the prompts of its first documents
             (8, or --sequences), and its score stands beside the ESS.
         measuring: What is measured.
-        prefix: UTF-8 text that comes before each text, such as a system prompt. Without --positions or --stride, ESS is
+        prefix: UTF-8 text that comes before each text, such as a system prompt. Without --positions, ESS is
             measured at its end: what it carries into the text.
         loading: How the model is loaded.
         workers: Who measures.
@@ -200,8 +200,8 @@ def profile(
         source["context"] = f"texts of {longest:,} tokens pass the longest context that the model names, of {context:,}"
     if record is not None and (len(set(map(len, read.ids))) > 1 or not settings.by_default):
         raise InputError(
-            "record must be of texts of one length, measured at their middle, got others. Leave out --positions and "
-            "--stride, and give --max-tokens."
+            "record must be of texts of one length, measured at their middle, got others. Leave out --positions, "
+            "and give --max-tokens."
         )
     if any(settings.spreads(len(ids)) for ids in read.ids):
         printing.say(
