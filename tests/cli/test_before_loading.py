@@ -280,7 +280,6 @@ REFUSED = [
             "length": " --lengths 4,8",
         }.items()
     ),
-    ("profile gla --task colours", "error: The package lm-eval is needed for tasks and is not installed"),
     *(
         (
             f"{command.format('stored/deep')} --layers 0,40",
@@ -311,7 +310,7 @@ RESEMBLING = [
 """What is refused in the same words as another of REFUSED."""
 
 # Modules whose import takes most of a second and more.
-HEAVY = ("torch", "transformers", "pandas", "altair", "lm_eval")
+HEAVY = ("torch", "transformers", "pandas", "altair")
 
 
 @pytest.mark.parametrize("refused", [REFUSED, pytest.param(RESEMBLING, marks=pytest.mark.slow)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from dataclasses import asdict, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -24,7 +23,7 @@ from statesize.cli.shared.options import (
     options_of,
 )
 from statesize.cli.shared.printing import REPORTING, Printing, Reporting
-from statesize.cli.shared.texts import INPUTS, Sequences, Texts
+from statesize.cli.shared.texts import Sequences, Texts
 from statesize.io.text import byte_count, counted
 
 if TYPE_CHECKING:
@@ -47,7 +46,6 @@ def profile(
     /,
     *,
     texts: Texts | None = None,
-    task: Annotated[str | None, Parameter(group=INPUTS)] = None,
     measuring: EverySetting | None = None,
     prefix: Path | None = None,
     loading: Loading | None = None,
@@ -71,8 +69,6 @@ def profile(
         model: A bundled name (sa, la, gla, gated-deltanet), a folder of a model, a GGUF file, an id of the Hugging
             Face hub, or the folder of a profile.
         texts: What the model reads.
-        task: A task of lm-eval by its name, or a YAML file of one: the model reads the prompts of its first documents
-            (8, or --sequences), and its score stands beside the ESS.
         measuring: What is measured.
         prefix: UTF-8 text that comes before each text, such as a system prompt. Without --positions, ESS is
             measured at its end: what it carries into the text.
@@ -89,10 +85,9 @@ def profile(
         printing: What is printed.
 
     Raises:
-        FileError: A package is missing.
         InputError: Options contradict each other.
     """
-    from statesize.errors import FileError, InputError
+    from statesize.errors import InputError
     from statesize.io.files import check_writable
     from statesize.models.depth import check_depth
     from statesize.models.hub import ask_hub
@@ -101,7 +96,7 @@ def profile(
 
     printing = printing.named(Path(model).name)
     if (Path(model) / MARKER).is_file() and not is_brought(model):
-        asked = (texts, task, measuring, prefix, loading, workers, output, record, plan or None)
+        asked = (texts, measuring, prefix, loading, workers, output, record, plan or None)
         if asked != (None,) * len(asked) or tolerance != _TOLERANCE:
             raise InputError(
                 f"{model} is a profile, which is shown as it was measured; leave out all but --html, --open, --metric, "
@@ -119,15 +114,6 @@ def profile(
         check_destination(output, "output")
     settings = measuring.settings()
     texts.check()
-    if task is not None and (texts.any_chosen or plan or workers != Workers()):
-        raise InputError(
-            "task must come without other texts, --plan and --ray, got both. Give --task NAME alone; --sequences says "
-            "how many of its documents are read."
-        )
-    if task is not None and find_spec("lm_eval") is None:
-        raise FileError(
-            "The package lm-eval is needed for tasks and is not installed: pip install 'statesize[lm-eval]'."
-        )
     cluster = None if plan else workers.cluster(gpus=float(loading.device.startswith("cuda")))
     check_file("prefix", prefix)
     ask_hub(model, loading.revision)
@@ -136,7 +122,6 @@ def profile(
         check_writable(record.parent)
 
     from statesize.adapters.models.model_state import tensors_sha256
-    from statesize.cli.shared.harness import DOCUMENTS, answer_task, find_task
     from statesize.cli.shared.provenance import called_again, command_line
     from statesize.cli.shared.summary import show_plan
     from statesize.io.progress import duration
@@ -153,10 +138,6 @@ def profile(
         read_record(record)
     before = None if prefix is None else read_whole(prefix)
     printing.hush_libraries()
-    asked = None
-    if task is not None:
-        with printing.step(f"looking for {task}"):
-            asked = find_task(task)
     loaded = None
     if cluster is None:
         texts.check_first()
@@ -181,20 +162,11 @@ def profile(
         planned = replace(planned, facts={**planned.facts, "chats": some.chats})
         show_plan({"model": loaded.name}, planned, printing, _plan_notes(planned))
         return
-    answered: dict[str, str] = {}
-    if asked is None:
-        read = texts.read(tokenizer, printing, vocabulary)
-    else:
-        if loaded is None or tokenizer is None:
-            raise InputError("task must come with a model that has a tokenizer, got none. Give the folder of one.")
-        with printing.step(f"answering {task}"):
-            done = answer_task(*asked, loaded.model, tokenizer, texts.sequences or DOCUMENTS)
-        read, answered = Sequences([ids[: texts.max_tokens] for ids in done.prompts], 0), {"task": done.score}
+    read = texts.read(tokenizer, printing, vocabulary)
     templated = {"chat_template": f"applied to {read.chats} of {counted(len(read.ids), 'text')}"} if read.chats else {}
-    source = {**(loaded.source if loaded else {}), **templated, **answered, "command": command_line()}
-    if task is None:
-        # Kept for those who see the page or the folder: what tells whether so much suffices, of texts enough for it.
-        source["test"] = shlex.join(["statesize", "truncate", model, *options_of(texts.enough(len(read.ids)), loading)])
+    source = {**(loaded.source if loaded else {}), **templated, "command": command_line()}
+    # Kept for those who see the page or the folder: what tells whether so much suffices, of texts enough for it.
+    source["test"] = shlex.join(["statesize", "truncate", model, *options_of(texts.enough(len(read.ids)), loading)])
     read, settings = _read_settings(before, tokenizer, read, settings, tolerance, printing)
     if (longest := max(map(len, read.ids))) > (context or longest):
         source["context"] = f"texts of {longest:,} tokens pass the longest context that the model names, of {context:,}"
