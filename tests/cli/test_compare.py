@@ -117,6 +117,8 @@ def test_bad_input(saved, capsys):
         assert 'list "models"' in refused(["compare", "one", "--recall", "recall.json"], capsys)
     (saved / "recall.json").write_text('{"schema": 2, "models": []}')
     assert "schema version 2" in refused(["compare", "one", "--recall", "recall.json"], capsys)
-    assert "recall must be a file" in refused(["compare", "one", "--recall", "missing.json"], capsys)
+    assert "missing.json: cannot be read: No such file" in refused(
+        ["compare", "one", "--recall", "missing.json"], capsys
+    )
     refused(["compare"], capsys, code=2)
     assert sorted(os.listdir(saved)) == ["one", "recall.json", "two"]

@@ -153,7 +153,7 @@ def test_json(checkpoint, documents, tmp_path, capsys):
     ("change", "message", "code"),
     [
         ({"--state": "200%"}, "state must be a share such as 50% or a size of at least 1, got '200%'", 2),
-        ({"--text": "missing.txt"}, "text must be a file, got missing.txt, which is not there", 1),
+        ({"--text": "missing.txt"}, "missing.txt: cannot be read as a text file: No such file", 1),
         ({"--output": "{used}"}, "which is in use. Give another", 1),
         ({"--output": "{file}"}, "which is a file. Give a new folder", 1),
         (

@@ -145,7 +145,7 @@ def test_page(checkpoint, text, tmp_path, capsys):
 
 @pytest.mark.parametrize(("option", "count"), [("--sequences", 2), ("--documents", 3), ("--text", 2)])
 def test_more_than_one_text_is_refused_before_the_model_is_loaded(checkpoint, text, monkeypatch, capsys, option, count):
-    monkeypatch.setattr("statesize.models.load.load_model_facts", lambda *_, **__: pytest.fail("loading"))
+    monkeypatch.setattr("statesize.models.load.load_model", lambda *_, **__: pytest.fail("loading"))
     given = [option, str(text)] * count if option == "--text" else [option, str(count)]
     assert main(["network", str(checkpoint), *given]) == 2
     # A message calls an option of two names by the first.

@@ -361,7 +361,7 @@ def test_a_prefix_is_measured_where_it_ends(checkpoint, text, tmp_path, here, ca
     whole = Profile.load("whole").mixer("layers.0.mixer")["entropy"].sel(position=len(before))
     assert found.mixer("layers.0.mixer")["entropy"].sel(position=len(before)).values == pytest.approx(whole.values)
     assert main(["profile", "gla", "--prefix", "nowhere.txt"]) == 1
-    assert "prefix must be a file, got nowhere.txt, which is not there" in capsys.readouterr().err
+    assert "nowhere.txt: cannot be read as a text file: No such file" in capsys.readouterr().err
 
 
 def test_the_test_of_a_profile_of_very_few_tokens_can_be_made(checkpoint, here, capsys):
@@ -516,18 +516,13 @@ def test_where_nothing_was_written_the_next_step_keeps_the_profile(checkpoint, h
     assert os.listdir(here) == []
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--ray"], "Ray is not installed; pip install ray, or run without it"),
-        (["--dataset", "some/set"], "is not installed: pip install datasets."),
-    ],
-)
-def test_what_is_missing_is_told_before_a_model_is_loaded(arguments, said, here, capsys, monkeypatch):
+def test_a_package_that_is_missing_is_told(here, capsys, monkeypatch):
     for name in ("ray", "datasets"):
         monkeypatch.setitem(sys.modules, name, None)
+    assert "is not installed: pip install datasets." in refused(["profile", "gla", "--dataset", "some/set"], capsys)
     monkeypatch.setattr("statesize.models.load.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
-    assert said in refused(["profile", "gla", *arguments], capsys)
+    said = "Ray is not installed; pip install ray, or run without it"
+    assert said in refused(["profile", "gla", "--ray"], capsys)
 
 
 def test_a_misspelt_folder_names_its_neighbour_and_asks_no_hub(checkpoint, here, capsys, monkeypatch):

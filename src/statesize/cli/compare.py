@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import Parameter
 
-from statesize.cli.shared.options import Flag, check_file
+from statesize.cli.shared.options import Flag
 from statesize.cli.shared.printing import REPORTING, Reporting, printed_by
 from statesize.cli.shared.texts import check_all
 from statesize.errors import InputError
@@ -44,10 +44,8 @@ def compare(
     """
     from statesize.results.place import require_profile
 
-    files = [("recall", recall), *(("network", path) for path in networks or ())]
     *_, printing = check_all(
         *(partial(require_profile, folder, "each of PROFILES") for folder in profiles),
-        *(partial(check_file, name, path) for name, path in files),
         partial(printing.named, "compared"),
     )
     if len(profiles) < 2 and not (recall or networks):

@@ -15,13 +15,11 @@ from statesize.cli.shared.options import (
     SEQUENCES,
     Flag,
     MaxTokens,
-    check_file,
     model_for,
 )
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import BUNDLED, check_all
 from statesize.measurement.settings import FEWEST_PARTS
-from statesize.models.hub import ask_hub
 
 # Some texts show which states are read, some choose how many stay, and the rest is held out.
 _PARTS = validators.Number(gte=FEWEST_PARTS, lte=MOST)
@@ -76,11 +74,9 @@ def compress(
 
     check_all(
         partial(check_new_folder, output),
-        *(partial(check_file, "text", path) for path in text or ()),
         partial(share_of, state, None),
         *([] if frontier is None else [partial(check_report_path, frontier, "frontier")]),
     )
-    ask_hub(model)
 
     from statesize.models.load import load_model, load_tokenizer
     from statesize.reduction.compress import FEWEST_DOCUMENTS, LENGTH, reducible_for_checks, split_text

@@ -23,7 +23,6 @@ from statesize.cli.shared.texts import FewTokens
 from statesize.errors import InputError
 from statesize.io.progress import Bar, duration, say
 from statesize.io.text import counted
-from statesize.models.hub import ask_hub
 
 if TYPE_CHECKING:
     from statesize.networks.network import NetworkProgress
@@ -82,27 +81,20 @@ def network(
             raise InputError(f"{name} must be one text, because a network is measured over one, got {count}.")
     printing = printing.named(f"{Path(model).name}-network")
     settings = Settings(positions=positions, memory=memory_bytes(memory))
-    ask_hub(model, loading.revision)
 
     from statesize.adapters.select import NothingMeasuredError
     from statesize.cli.shared.provenance import called_again, called_with
     from statesize.cli.shared.summary import show_plan
     from statesize.cli.shared.table import show_page
-    from statesize.models.load import model_for_checks
     from statesize.networks.network import network_ess
     from statesize.networks.page import FILLED, ON_RECORD, RECORDED, page
     from statesize.networks.plan import network_plan
     from statesize.networks.redundancy import redundancy
-    from statesize.networks.span import check_modules
+    from statesize.texts.documents import vocabulary_size
 
     printing.hush_libraries()
-    tokenizer, vocabulary, *_ = texts.facts_of(model, loading, printing)
-    if start is not None or end is not None:
-        revision, trusted = loading.revision, loading.trust_remote_code
-        weightless = model_for_checks(model, revision=revision, trust_remote_code=trusted)
-        if weightless is not None:
-            check_modules(weightless, start=start, end=end)
-    found = texts.read(tokenizer, printing, vocabulary)
+    loaded = texts.load(model, loading, printing)
+    found = texts.read(loaded.tokenizer, printing, vocabulary_size(loaded.model))
     read = found.ids
     if len(read) > 1:
         printing.say(f"Reading the first of {len(read)} texts, because a network is measured over one.")
@@ -111,7 +103,6 @@ def network(
         refuse("positions", f"at most {tokens - 1}, the cuts of the {tokens} tokens that are read", positions)
     compares = model in ON_RECORD and start is end is None and positions % 2 == 1 and len(read[0]) < RECORDED
     compares = compares and (found.lengths is None or found.lengths[0] >= RECORDED)
-    loaded = texts.load(model, loading, printing)
     head = {"model": loaded.name, "tokens": len(read[0])}
     options: dict[str, Any] = {"start": start, "end": end, "accuracy": accuracy, "method": method}
     options |= {"precision": precision, "settings": settings}

@@ -18,7 +18,6 @@ from statesize.cli.shared.options import (
     MeasureOptions,
     Output,
     Workers,
-    check_file,
     model_for,
     options_of,
 )
@@ -88,9 +87,6 @@ def profile(
         InputError: Options contradict each other.
     """
     from statesize.errors import InputError
-    from statesize.io.files import check_writable
-    from statesize.models.depth import check_depth
-    from statesize.models.hub import ask_hub
     from statesize.models.plugins import is_brought
     from statesize.results.place import KEPT, MARKER, check_destination, written_at
 
@@ -115,40 +111,38 @@ def profile(
     settings = measuring.settings()
     texts.check()
     cluster = None if plan else workers.cluster(gpus=float(loading.device.startswith("cuda")))
-    check_file("prefix", prefix)
-    ask_hub(model, loading.revision)
-    check_depth(model, settings.layers)
-    if record is not None:
-        check_writable(record.parent)
 
     from statesize.adapters.models.model_state import tensors_sha256
     from statesize.cli.shared.provenance import called_again, command_line
     from statesize.cli.shared.summary import show_plan
     from statesize.io.progress import duration
     from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE
-    from statesize.models.load import load_model
+    from statesize.models.load import load_model, load_model_facts
     from statesize.profiling.plan import plan as plan_profile
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
-    from statesize.report.on_record import add_to, read_record
+    from statesize.report.on_record import add_to
     from statesize.texts.documents import configured_context, vocabulary_size
     from statesize.texts.rows import read_whole
 
-    if record is not None and record.exists():
-        read_record(record)
     before = None if prefix is None else read_whole(prefix)
     printing.hush_libraries()
     loaded = None
     if cluster is None:
-        texts.check_first()
-        loaded = texts.load(model, loading, printing, settings.layers)
+        loaded = texts.load(model, loading, printing)
         measured, name, tokenizer = loaded.model, loaded.name, loaded.tokenizer
         vocabulary, context = vocabulary_size(loaded.model), configured_context(getattr(loaded.model, "config", None))
     else:
         # The processes need not have the folder in which this one works.
         place, name = str(Path(model).absolute()) if Path(model).is_dir() else model, None
         measured = partial(load_model, place, **asdict(loading), needs_tokenizer=texts.ids is None)
-        tokenizer, vocabulary, _, context = texts.facts_of(model, loading, printing)
+        with printing.step(f"reading what {Path(model).name} says of itself, and its tokenizer"):
+            tokenizer, vocabulary, context = load_model_facts(
+                model,
+                revision=loading.revision,
+                trust_remote_code=loading.trust_remote_code,
+                needs_tokenizer=texts.ids is None,
+            )
     if tokenizer is None:
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
     if plan and loaded is not None:
