@@ -18,5 +18,5 @@ def write_example_report(path: Path) -> None:
         model, tokenizer = zoo.load(name)
         ids = encode(zoo.documents()[:1], tokenizer)[:LENGTH]
         run = {"tokenizer": tokenizer, "name": name, "source": {"kind": "bundled"}}
-        profiles.append(run_profile(model, ids, Settings(stride=2), **run))
+        profiles.append(run_profile(model, ids, Settings(positions=80), **run))
     write_report(profiles, path)

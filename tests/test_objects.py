@@ -315,7 +315,6 @@ WRONG = {
     (ss.Settings, "layers"): (1.5, True, [], {}, [None], [1.5], b"a"),
     (ss.Settings, "channels"): (0, -1, 1.5, "some", True),
     (ss.Settings, "positions"): (0, -1, [], [0], "some", True),
-    (ss.Settings, "stride"): (0, -1, 1.5, "2", True),
     (ss.Settings, "past"): (0, -1, 1.5, "2", True),
     (ss.Settings, "future"): (0, -1, 1.5, "2", True),
     (ss.Settings, "tolerances"): (1e-3, None, [-1.0], ["a"], [math.nan]),

@@ -84,7 +84,6 @@ def test_what_is_imported_is_asked_for():
         "fla",
         "huggingface_hub",
         "llvmlite",
-        "lm_eval",
         "pytest",
     }
 

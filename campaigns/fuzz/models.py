@@ -61,7 +61,7 @@ def profile_call(source: Source) -> Call:
     ids, good = _ids(source)
     options: dict[str, Any] = {}
     doubtful = False
-    for name in ("tolerances", "positions", "layers", "channels", "past", "seed", "memory", "stride", "future"):
+    for name in ("tolerances", "positions", "layers", "channels", "past", "seed", "memory", "future"):
         if source.maybe(0.06):
             options[name] = source.no_number()
             doubtful = True

@@ -166,7 +166,7 @@ def test_arguments_of_another_kind():
     refused(InputError, "checkpoints must be folders of models, .* got 3", ss.lab.series, 3)
 
 
-@pytest.mark.parametrize("option", ["--max-tokens", "--sequences", "--stride", "--seed", "--past", "--ray-cpus"])
+@pytest.mark.parametrize("option", ["--max-tokens", "--sequences", "--seed", "--past", "--ray-cpus"])
 @pytest.mark.parametrize("size", [10**11, 10**20])
 def test_sizes_that_nothing_has(option, size, capsys):
     if option == "--seed" and size < 2**63:

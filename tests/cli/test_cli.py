@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 
 from statesize.cli import main
 from statesize.cli.profile import EverySetting
@@ -25,7 +26,11 @@ def error_line(captured):
 
 def test_version(capsys):
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out.strip() == __version__
+    lines = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines())
+    assert list(lines) == ["statesize", "python", "torch", "transformers", "numpy", "device"]
+    assert (lines["statesize"], lines["torch"]) == (__version__, torch.__version__)
+    assert lines["device"].startswith("CPU")
+    assert ("," in lines["device"]) == (torch.cuda.is_available() or torch.backends.mps.is_available())
 
 
 def test_threads_that_wait_sleep_unless_asked_otherwise(monkeypatch):
@@ -66,7 +71,6 @@ def test_wrong_usage_is_2(arguments, capsys):
         "profile gla --layers foo",
         "profile gla --entropy-accuracy 0",
         "profile gla --memory 1",
-        "profile gla --positions 4 --stride 2",
         "length gla --lengths abc",
         "truncate gla --at 200% --text missing.txt",
         "study regimes --preset laptop",
@@ -97,7 +101,7 @@ def test_failure_is_1(tmp_path, capsys):
 
 
 def test_the_installed_command(run, tmp_path):
-    assert run("--version").stdout.strip() == __version__
+    assert run("--version").stdout.startswith(f"statesize {__version__}\n")
     failed = run("compare", tmp_path / "missing")
     assert (failed.returncode, failed.stdout) == (1, "")
     assert failed.stderr.startswith("statesize: error: ")

@@ -17,7 +17,7 @@ def profiles(checkpoint, tmp_path_factory):
     (folder / "text.txt").write_text("The quick brown fox returns a list.\n\nIt jumps over the lazy dog.\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for name, extra in (("one", []), ("two", ["--stride", "2"])):
+        for name, extra in (("one", []), ("two", ["--positions", "4"])):
             # Two documents of one sequence, with a delimiter between them.
             words = ["profile", str(checkpoint), "--text", "text.txt", "--corpus", "--output", name, *extra]
             assert main(words) == 0
@@ -36,7 +36,7 @@ def test_table(saved, capsys):
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
     assert [line.split()[0] for line in lines[4:6]] == ["small", "small"]
-    assert "note: They were measured with different stride (2, default)." in lines
+    assert "note: They were measured with different positions (4, default)." in lines
     assert "perplexity" not in captured.out
     assert "layer by layer): statesize compare " in captured.err
 
@@ -117,6 +117,8 @@ def test_bad_input(saved, capsys):
         assert 'list "models"' in refused(["compare", "one", "--recall", "recall.json"], capsys)
     (saved / "recall.json").write_text('{"schema": 2, "models": []}')
     assert "schema version 2" in refused(["compare", "one", "--recall", "recall.json"], capsys)
-    assert "recall must be a file" in refused(["compare", "one", "--recall", "missing.json"], capsys)
+    assert "missing.json: cannot be read: No such file" in refused(
+        ["compare", "one", "--recall", "missing.json"], capsys
+    )
     refused(["compare"], capsys, code=2)
     assert sorted(os.listdir(saved)) == ["one", "recall.json", "two"]

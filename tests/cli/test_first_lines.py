@@ -19,8 +19,6 @@ COMMANDS = {
     "compare": ("one", "two"),
     "truncate": ("small", "--sequences", "2", "--max-tokens", "12"),
     "cache": ("llama", "--ids", "ids.jsonl", "--sequences", "6", "--max-tokens", "100"),
-    "models": (),
-    "doctor": (),
     "study": ("study",),
     "train": ("text", "--mixer", "la", "--text", "documents.txt", "--output", "run", "--steps", "2", "--length", "16"),
     "series": ("small", "small-2", "--text", "text.txt"),
@@ -64,8 +62,4 @@ def test_a_finding_comes_first_and_a_command_that_works_last(inputs, here, monke
     shutil.copytree(inputs, here, dirs_exist_ok=True)
     assert main([command, *COMMANDS[command]]) == 0
     arguments = next_command(capsys.readouterr())
-    if command == "models":
-        # A bundled model takes its time, and its own tests.
-        app.parse_args(arguments, exit_on_error=False, print_error=False)
-    else:
-        assert main(arguments) == 0, capsys.readouterr().err
+    assert main(arguments) == 0, capsys.readouterr().err

@@ -72,7 +72,7 @@ def test_a_text_is_read_whole_and_what_the_lengths_say_is_no_option(checkpoint, 
     asked = ["length", str(checkpoint), "--text", str(long), "--lengths", "4,8", "--future", "4"]
     assert main(asked) == 0
     assert "Reading the first" not in capsys.readouterr().err
-    for option in ("--max-tokens", "--positions", "--stride", "--past", "--skip-first"):
+    for option in ("--max-tokens", "--positions", "--past", "--skip-first"):
         assert main([*asked, option, "8"]) == 2
         assert f"{option} is no option of statesize length." in capsys.readouterr().err
 

@@ -2,6 +2,7 @@
 
 import re
 import time
+from importlib import import_module
 
 import pytest
 from cli.conftest import write_checkpoint
@@ -51,13 +52,15 @@ FEW = {
 @pytest.mark.few(3)
 @pytest.mark.parametrize(("texts", "held_out"), [(3, 1), (8, 3)])
 @pytest.mark.parametrize("command", FEW)
-def test_how_many_texts_are_needed_is_said_before_a_model_is_loaded(
+def test_how_many_texts_are_needed_is_said_before_it_is_measured(
     models, here, monkeypatch, capsys, command, texts, held_out
 ):
     def stop(*_, **__):
-        raise FileError("Loading.")
+        raise FileError("Measuring.")
 
-    monkeypatch.setattr("statesize.models.load.load_model", stop)
+    for module in ("truncation.truncate", "reduction.cache.price", "lab.trends.length", "reduction.compress"):
+        measuring = import_module(f"statesize.{module}")
+        monkeypatch.setattr(measuring, "cache" if "cache" in module else module.rpartition(".")[2], stop)
     name = "llama" if command.startswith("cache") else "one"
     attention_model("llama", vocab_size=1024).save_pretrained(here / "llama")
     PreTrainedTokenizerFast(tokenizer_object=zoo.tokenizer(), **{"eos_token": "<eos>"}).save_pretrained(here / "llama")

@@ -76,7 +76,7 @@ def test_wrong_memory(given):
         Settings(memory=given)
 
 
-@pytest.mark.parametrize("name", ["stride", "past", "future", "channels"])
+@pytest.mark.parametrize("name", ["past", "future", "channels"])
 @pytest.mark.parametrize("given", [0, -1, 1.5, "many", True, [1], np.array([])], ids=repr)
 def test_wrong_numbers(name, given):
     with pytest.raises(InputError, match=rf"^{name} must be .*got "):
@@ -97,37 +97,28 @@ def test_wrong_seed(given):
 
 @pytest.mark.parametrize(
     ("asked", "cuts"),
-    [({}, (4,)), ({"positions": [6, 2]}, (2, 6)), ({"positions": 2}, (2, 5)), ({"stride": 3}, (2, 5))],
+    [({}, (4,)), ({"positions": [6, 2]}, (2, 6)), ({"positions": 2}, (2, 5))],
 )
 def test_cuts_leave_a_token_to_predict(asked, cuts):
     assert checked_cuts(Settings(**asked), 8) == cuts
 
 
 def test_settings_that_do_not_act_are_refused_by_name():
-    settings = Settings(stride=2, seed=1)
-    with pytest.raises(InputError, match="stride must be left out for truncate, where it does not act, got 2"):
+    settings = Settings(past=2, seed=1)
+    with pytest.raises(InputError, match="past must be left out for truncate, where it does not act, got 2"):
         settings.without("truncate", *all_but("seed"))
-    assert settings.without("truncate", *all_but("seed", "stride")) is settings
-
-
-def test_positions_and_stride_exclude_each_other():
-    with pytest.raises(InputError, match="stride must be left out where positions are given"):
-        Settings(positions=3, stride=2)
+    assert settings.without("truncate", *all_but("seed", "past")) is settings
 
 
 @pytest.mark.parametrize(
     ("options", "length", "expected"),
     [
         ({}, 5, (1, 2, 3, 4)),
-        ({"stride": 2}, 6, (1, 3, 5)),
-        ({"stride": 9}, 6, (3,)),
-        ({"stride": 4}, 13, (2, 6, 10)),
         ({"positions": 3}, 6, (1, 3, 5)),
         ({"positions": [2, 7]}, 6, (2,)),
         ({"positions": [7]}, 6, None),
         ({"past": 3}, 6, (3, 4, 5)),
         ({"past": 3, "future": 2}, 6, (3, 4)),
-        ({"past": 3, "future": 2, "stride": 5}, 6, (3,)),
         ({"past": 3, "future": 2, "positions": [2, 3, 5]}, 6, (3,)),
         ({"past": 3, "future": 2}, 4, None),
         ({"past": 6}, 6, None),
@@ -160,7 +151,7 @@ def test_long_sequences_are_measured_at_some_positions_unless_all_are_asked_for(
 
     assert measured(LONGEST_WHOLE) == LONGEST_WHOLE - 1
     assert measured() == EVENLY_SPREAD
-    assert measured(positions="all") == measured(stride=1) == LONGEST_WHOLE
+    assert measured(positions="all") == LONGEST_WHOLE
     assert measured(past=8, future=8) == EVENLY_SPREAD
 
 

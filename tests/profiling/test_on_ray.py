@@ -104,7 +104,7 @@ def test_a_cluster_and_one_process_go_on_from_each_other(model, tmp_path):
 
         return stop
 
-    asked = {"settings": Settings(tolerances=(1e-3, 1e-1), channels=1, stride=2)}
+    asked = {"settings": Settings(tolerances=(1e-3, 1e-1), channels=1, positions=3)}
     kept = {"output": tmp_path / "out", **asked}
     with pytest.raises(Stop):
         profile(model, SEQUENCES[:1], on_progress=stop_at((0, 0)), **kept, executor=RayCluster())

@@ -174,7 +174,6 @@ def ended_at_five(ended, tmp_path):
         (lambda model: model.double(), {}),
         (lambda model: model, {"tolerances": (1e-4,)}),
         (lambda model: model, {"positions": 3}),
-        (lambda model: model, {"settings": Settings(stride=2)}),
         (lambda model: model, {"settings": Settings(past=2)}),
         (lambda model: model, {"settings": Settings(engine="dense")}),
         (lambda model: model, {"channels": 1}),
@@ -226,7 +225,7 @@ def test_a_finished_profile_is_not_measured_again(tmp_path):
     assert again.tree.attrs["seconds"] == first.tree.attrs["seconds"]
     assert first.tree.attrs["weights_sha256"] == model_facts(build(**SMALL))["weights"]
     told = []
-    asked = {"output": tmp_path / "out", "settings": Settings(stride=2)}
+    asked = {"output": tmp_path / "out", "settings": Settings(past=2)}
     with pytest.warns(StatesizeWarning, match=r"out holds another profile: of .* over 3 sequences, .* It is replaced"):
         profile(build(**SMALL), TEXTS, **asked, on_progress=told.append)
     assert len(told) == 6

@@ -601,7 +601,7 @@ def test_texts_that_are_too_short_are_refused_with_what_is_enough(least, fewer):
         ({"keep": 1.0}, "keep must be"),
         ({"tokens": 33, "settings": Settings(future=8)}, "tokens must be"),
         ({"settings": Settings(future=1)}, "future must be a whole number of at least 2"),
-        ({"settings": Settings(stride=2)}, "stride must be left out for cache, where it does not act, got 2"),
+        ({"settings": Settings(past=2)}, "past must be left out for cache, where it does not act, got 2"),
         ({"documents": 2}, "documents must be"),
         (
             {"tokens": 500},

@@ -144,12 +144,12 @@ def test_the_error_of_cuts_that_are_left_out_adds_up_over_layers(name, positions
 
 def test_what_does_not_compare_is_said(bundled):
     model, tokenizer = zoo.load("la")
-    settings = Settings(stride=9, relative_tolerances=(0.1,))
+    settings = Settings(positions=3, relative_tolerances=(0.1,))
     other = profile(model, TEXTS[0], tokenizer=tokenizer, name="la", settings=settings)
     notes = " ".join(compare([*bundled, other], {"sa": 20.0, "la": 30.0, "mine": 1.0}).notes)
     for part in (
         "not of the same tokens",
-        "different stride (9, default)",
+        "different positions (3, default)",
         "relative tolerances differ",
         "must belong to one of the profiles, got that of mine",
     ):

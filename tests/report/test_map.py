@@ -10,7 +10,7 @@ from report.visit import Visit, violations
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.measurement.settings import MARKED, SINK, Settings
+from statesize.measurement.settings import MARKED, SINK
 from statesize.profiling import TOLERANCE_LADDER, Profile, profile
 from statesize.report import write_report
 from statesize.report.head_map import EXTREMES, PAGE_HEADS, extreme_heads, fitting_map, layer_cells
@@ -297,7 +297,7 @@ def test_all_models_are_in_the_map(browser, deep, small, tmp_path, width):
 
 def test_tokens_between_those_measured_have_a_shade_and_it_is_said(browser, tmp_path):
     model = LanguageModel(ModelConfig("gla", vocabulary_size=8, width=8, heads=2, layers=1, key_size=2))
-    found = profile(model, torch.arange(16)[None] % 8, name="rare", settings=Settings(stride=5))
+    found = profile(model, torch.arange(16)[None] % 8, name="rare", positions=[3, 8, 13])
     visit = Visit(browser, write_report([found], tmp_path / "page.html"))
     shades = visit.page.eval_on_selector_all("#text > span", "all => all.map(one => one.style.background)")
     assert all(shades)

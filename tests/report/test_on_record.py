@@ -38,10 +38,7 @@ def test_a_model_that_somebody_adds_stands_on_the_page_and_in_the_package(record
     assert [length["length"] for length in packaged["lengths"]] == list(LENGTHS)
     profile = ss.profile("gla", [[5, 6, 7, 8] * 6])
     ess = packaged["lengths"][1]["ess"]
-    expected = (
-        f"{NORMAL} ESS on record, past token 12 of 24 tokens of prose: added {ess:.1f} of 12. All: statesize models "
-        "--measured"
-    )
+    expected = f"{NORMAL} ESS on record, past token 12 of 24 tokens of prose: added {ess:.1f} of 12."
     assert standing([profile], models=[packaged]) == [expected]
 
 
@@ -72,13 +69,12 @@ def test_a_model_is_told_at_the_nearest_length_and_its_own_untrained_figure_alon
         # Cuts that are a quarter or more apart do not compare.
         other = f" Here the cut is token {length // 2} of {length}: do not compare."
         assert standing([profile], "0a" * 32, models) == [
-            f"{NORMAL} {near}, {place}: this {ess:.1f} of 8, that {ess:.1f} of 8.{other if length != 16 else ''} "
-            "All: statesize models --measured",
+            f"{NORMAL} {near}, {place}: this {ess:.1f} of 8, that {ess:.1f} of 8.{other if length != 16 else ''}",
             f"With untrained weights the ESS on record is {untrained:.1f}.",
         ]
         for weights in ("0c" * 32, ""):
             expected = f"{NORMAL} Nearest ESS on record, {told}{other}"
-            assert standing([profile], weights, models) == [f"{expected} All: statesize models --measured"]
+            assert standing([profile], weights, models) == [expected]
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +89,7 @@ def test_sinks_and_untrained_weights_of_a_model_on_record_are_told_where_they_ar
     of_eight, without, untrained, told
 ):
     models = [named("this", "0a", (8, 7.8, without, untrained))]
-    expected = [
-        f"{NORMAL} ESS on record, past token 4 of 8 tokens of prose: this {told}. All: statesize models --measured"
-    ]
+    expected = [f"{NORMAL} ESS on record, past token 4 of 8 tokens of prose: this {told}."]
     expected += [f"With untrained weights the ESS on record is {untrained}."] if untrained else []
     assert standing([of_eight], "0a" * 32, models) == expected
 
@@ -103,7 +97,7 @@ def test_sinks_and_untrained_weights_of_a_model_on_record_are_told_where_they_ar
 def test_a_text_stands_beside_single_texts_of_its_own_model(of_eight):
     texts = {"ess": [0.1, 8.0, 24], "ess_without_sinks": [5.0, 8.0, 7]}
     models = [named("this", "0a", (8, 2.0, 5.0, None), texts=texts)]
-    told = "this 2.0 of 8 (0.1 to 8.0 in 24 single texts) and 5.0 without sinks (5.0 to 8.0 in 7 single texts). All"
+    told = "this 2.0 of 8 (0.1 to 8.0 in 24 single texts) and 5.0 without sinks (5.0 to 8.0 in 7 single texts)."
     assert told in standing([of_eight], "0a" * 32, models)[0]
     assert "single texts" not in standing([of_eight], "0b" * 32, models)[0]
 
@@ -117,7 +111,7 @@ def test_what_is_on_record_itself_is_not_what_is_normal(of_eight):
     ]
     (told,) = standing([of_eight], "0a" * 32, [own, *others])
     expected = f"{NORMAL} ESS on record, past token 4 of 8 tokens of prose: that 4.0 of 8."
-    assert told == f"{expected} All: statesize models --measured"
+    assert told == expected
     # Other weights over the same text are as normal as any.
     assert "this 2.0 of 8" in standing([of_eight], "0c" * 32, [own])[0]
 
@@ -210,14 +204,6 @@ def test_a_profile_prints_where_it_stands_and_its_page_names_models_that_carry_t
         assert (one["name"] in line) == (one["carries"] == "a fixed state" and one["data"] == "tokens of prose")
     assert line.startswith(f"{NORMAL} Nearest ESS on record, past token 32 of 64 tokens of prose: bundled gated ")
     assert "untrained" not in line
-
-
-def test_what_was_measured_is_listed(capsys):
-    assert main(["models", "--measured"]) == 0
-    text = capsys.readouterr().out
-    assert all(one["name"].split()[0] in text for one in measured_models())
-    assert main(["models", "--measured", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["models"] == measured_models()
 
 
 def test_the_package_has_a_small_table_of_all_records():

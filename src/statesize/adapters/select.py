@@ -216,7 +216,7 @@ def refuse_all(model: nn.Module, refused: Mapping[str, str]) -> NoReturn:
         f"{type(model).__name__} has no mixer that statesize knows: none of its modules was seen to mix positions, by "
         "a known kernel or its own operations, or has a method `operator(hidden)`. Does dimension 1 hold positions? "
         "Does each module return a tensor, or a tuple, dict or dataclass with it? If one mixes positions, "
-        f"{HOW_TO_SUPPLY} for what its forward receives. `statesize models` lists what is known."
+        f"{HOW_TO_SUPPLY} for what its forward receives."
     )
 
 

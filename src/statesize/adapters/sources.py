@@ -104,11 +104,6 @@ STATE_SIZES: dict[str, str] = {
 }
 
 
-# Mixers of libraries beside transformers and flash-linear-attention: checkpoints that are read into classes of
-# transformers, and layers that are observed where they run.
-OTHER_LIBRARIES = {"mamba_ssm": ("mamba", "mamba2"), "xlstm": ("mlstm",)}
-
-
 @dataclass(frozen=True)
 class Family:
     """One family of models, or a class beyond the registry of causal language models, as a tiny random model of it."""
@@ -135,11 +130,6 @@ class Sweep:
 
     transformers: str  # the version that all but `versions` is of
     families: tuple[Family, ...]  # in the order of their names, those of the registry first
-
-    def measured_with(self, family: Family) -> str:
-        """The versions that a family is measured with."""
-        measured = [version for version, status in family.versions.items() if status == "measured"]
-        return "all" if len(measured) == len(self.versions) else ", ".join(measured)
 
     @property
     def versions(self) -> tuple[str, ...]:

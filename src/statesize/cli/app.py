@@ -9,14 +9,29 @@ from typing import Any, Literal
 
 from cyclopts import App, Group
 
-from statesize.version import __version__
+from statesize.version import installed
+
+
+def _versions() -> str:
+    """What computes: a line for each package that numbers depend on, and for the devices."""
+    versions = installed("torch", "transformers", "numpy")
+    devices = ["CPU"]
+    # A torch that knows the CPU alone need not be imported, which takes one to two seconds.
+    if not versions.get("torch", "+cpu").endswith("+cpu"):
+        import torch
+
+        devices += [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        devices += ["MPS"] * torch.backends.mps.is_available()
+    return "\n".join(f"{name} {value}" for name, value in {**versions, "device": ", ".join(devices)}.items())
+
 
 app = App(
     name="statesize",
     help="Measure how much of its memory a sequence model really uses: the effective state-size (ESS).",
     # Paragraphs of docstrings fill the width of the terminal, and examples stand as they are written.
     help_format="markdown",
-    version=__version__,
+    version=_versions,
+    version_format="plaintext",
     suppress_keyboard_interrupt=False,
     # What is used most stands between them.
     group_arguments=Group("Arguments", sort_key=0),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
@@ -12,10 +12,6 @@ from statesize.cli.shared.options import MOST, Loading, model_for, options_of, s
 from statesize.cli.shared.printing import REPORTING, Reporting
 from statesize.cli.shared.texts import LongTexts, check_all
 from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX
-from statesize.models.hub import ask_hub
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def cache(
@@ -71,31 +67,23 @@ def cache(
     place = [] if ratios is None else [partial(check_report_path, ratios, "ratios")]
     named = partial(printing.named, f"{Path(model).name}-cache")
     kept, printing, *_ = check_all(partial(share, "keep", keep), named, texts.check, *place, *wrong)
-    ask_hub(model, loading.revision)
 
     from statesize.cli.shared.table import show_page
     from statesize.measurement.statistics import FEWEST_TEXTS
     from statesize.reduction.cache.page import page, short_table
-    from statesize.reduction.cache.prefix import require_cache, require_context
     from statesize.reduction.cache.price import DOCUMENTS
     from statesize.reduction.cache.price import cache as run
     from statesize.reduction.cache.sets import three_sets
+    from statesize.texts.documents import vocabulary_size
 
     printing.hush_libraries()
-    tokenizer, vocabulary, kind, context = texts.facts_of(model, loading, printing)
     documents = texts.sequences or DOCUMENTS
-
-    def read() -> tuple[list[Tensor], list[tuple[int, Tensor]]]:
-        """The texts, and the pieces of them that are held out."""
-        found = texts.read_whole(tokenizer, printing, vocabulary)
-        return found, three_sets(found, texts.max_tokens, MOST, tokenizer, least=least)[-1]
-
-    suited = [] if kind is None else [partial(require_cache, kind)]
-    _, (inputs, held_out), *_ = check_all(partial(require_context, context, texts.max_tokens), read, *suited)
+    loaded = texts.load(model, loading, printing)
+    inputs = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model))
+    held_out = three_sets(inputs, texts.max_tokens, MOST, loaded.tokenizer, least=least)[-1]
     reached, size = len({text for text, _ in held_out}), texts.max_tokens
     twice = f"{2 * FEWEST_TEXTS} of {size} or more, of which half are held out"
     texts.tell_few(reached, f"held-out texts of {FEWEST_PIECES * size} tokens or more, or {twice}", printing)
-    loaded = texts.load(model, loading, printing)
     options: dict[str, Any] = {
         "keep": kept,
         "rule": rule,

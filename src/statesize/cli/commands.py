@@ -10,8 +10,6 @@ from cyclopts import Group
 from statesize.cli.app import add, app, install_completion, register
 from statesize.cli.cache import cache
 from statesize.cli.compare import compare
-from statesize.cli.doctor import doctor
-from statesize.cli.models import models
 from statesize.cli.plugins import COMMANDS, Command
 from statesize.cli.profile import profile
 from statesize.cli.truncate import truncate
@@ -48,7 +46,5 @@ add(
     "model.gguf --text notes.txt",
     "FOLDER --jsonl docs.jsonl --keep 10% --ratios shares.npy",
 )
-add("models", models, "")
-add("doctor", doctor, "")
 add_plugins()
 add("--install-completion", install_completion, "", "--shell bash --output statesize.bash")

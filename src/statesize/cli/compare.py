@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import Parameter
 
-from statesize.cli.shared.options import Flag, check_file
+from statesize.cli.shared.options import Flag
 from statesize.cli.shared.printing import REPORTING, Reporting, printed_by
 from statesize.cli.shared.texts import check_all
 from statesize.errors import InputError
@@ -42,7 +42,6 @@ def compare(
 
     *_, printing = check_all(
         *(partial(require_profile, folder, "each of PROFILES") for folder in profiles),
-        partial(check_file, "recall", recall),
         partial(printing.named, "compared"),
     )
     if len(profiles) < 2 and not recall:
@@ -99,7 +98,7 @@ def _measured_alike(folders: list[Path], profiles: Sequence[Profiled]) -> list[l
     with any_model():
         parsed = (app.parse_args(command, exit_on_error=False, print_error=False) for command in commands)
         first, *others = [bound.arguments for _, bound, _ in parsed]
-    if first.keys() & {"task", "prefix"}:
+    if "prefix" in first:
         return []
     again: list[list[object]] = []
     for at, own in enumerate(others, 1):

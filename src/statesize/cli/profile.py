@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from dataclasses import asdict, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,12 +16,11 @@ from statesize.cli.shared.options import (
     MeasureOptions,
     Output,
     Workers,
-    check_file,
     model_for,
     options_of,
 )
 from statesize.cli.shared.printing import REPORTING, Printing, Reporting
-from statesize.cli.shared.texts import INPUTS, Sequences, Texts
+from statesize.cli.shared.texts import Sequences, Texts
 from statesize.io.text import counted
 
 if TYPE_CHECKING:
@@ -45,7 +43,6 @@ def profile(
     /,
     *,
     texts: Texts | None = None,
-    task: Annotated[str | None, Parameter(group=INPUTS)] = None,
     measuring: EverySetting | None = None,
     prefix: Path | None = None,
     loading: Loading | None = None,
@@ -68,10 +65,8 @@ def profile(
         model: A bundled name (sa, la, gla, gated-deltanet), a folder of a model, a GGUF file, an id of the Hugging
             Face hub, or the folder of a profile.
         texts: What the model reads.
-        task: A task of lm-eval by its name, or a YAML file of one: the model reads the prompts of its first documents
-            (8, or --sequences), and its score stands beside the ESS.
         measuring: What is measured.
-        prefix: UTF-8 text that comes before each text, such as a system prompt. Without --positions or --stride, ESS is
+        prefix: UTF-8 text that comes before each text, such as a system prompt. Without --positions, ESS is
             measured at its end: what it carries into the text.
         loading: How the model is loaded.
         workers: Who measures.
@@ -84,19 +79,15 @@ def profile(
         printing: What is printed.
 
     Raises:
-        FileError: A package is missing.
         InputError: Options contradict each other.
     """
-    from statesize.errors import FileError, InputError
-    from statesize.io.files import check_writable
-    from statesize.models.depth import check_depth
-    from statesize.models.hub import ask_hub
+    from statesize.errors import InputError
     from statesize.models.plugins import is_brought
     from statesize.results.place import KEPT, MARKER, check_destination, written_at
 
     printing = printing.named(Path(model).name)
     if (Path(model) / MARKER).is_file() and not is_brought(model):
-        asked = (texts, task, measuring, prefix, loading, workers, output, record)
+        asked = (texts, measuring, prefix, loading, workers, output, record)
         if asked != (None,) * len(asked) or tolerance != _TOLERANCE:
             raise InputError(
                 f"{model} is a profile, which is shown as it was measured; leave out all but --html, --open, --metric, "
@@ -114,76 +105,51 @@ def profile(
         check_destination(output, "output")
     settings = measuring.settings()
     texts.check()
-    if task is not None and (texts.any_chosen or workers != Workers()):
-        raise InputError(
-            "task must come without other texts and --ray, got both. Give --task NAME alone; --sequences says how many "
-            "of its documents are read."
-        )
-    if task is not None and find_spec("lm_eval") is None:
-        raise FileError(
-            "The package lm-eval is needed for tasks and is not installed: pip install 'statesize[lm-eval]'."
-        )
     cluster = workers.cluster(gpus=float(loading.device.startswith("cuda")))
-    check_file("prefix", prefix)
-    ask_hub(model, loading.revision)
-    check_depth(model, settings.layers)
-    if record is not None:
-        check_writable(record.parent)
 
     from statesize.adapters.models.model_state import tensors_sha256
-    from statesize.cli.shared.harness import DOCUMENTS, answer_task, find_task
     from statesize.cli.shared.provenance import called_again, command_line
     from statesize.io.progress import duration
     from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE
-    from statesize.models.load import load_model
+    from statesize.models.load import load_model, load_model_facts
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
-    from statesize.report.on_record import add_to, read_record
+    from statesize.report.on_record import add_to
     from statesize.texts.documents import configured_context, vocabulary_size
     from statesize.texts.rows import read_whole
 
-    if record is not None and record.exists():
-        read_record(record)
     before = None if prefix is None else read_whole(prefix)
     printing.hush_libraries()
-    asked = None
-    if task is not None:
-        with printing.step(f"looking for {task}"):
-            asked = find_task(task)
     loaded = None
     if cluster is None:
-        texts.check_first()
-        loaded = texts.load(model, loading, printing, settings.layers)
+        loaded = texts.load(model, loading, printing)
         measured, name, tokenizer = loaded.model, loaded.name, loaded.tokenizer
         vocabulary, context = vocabulary_size(loaded.model), configured_context(getattr(loaded.model, "config", None))
     else:
         # The processes need not have the folder in which this one works.
         place, name = str(Path(model).absolute()) if Path(model).is_dir() else model, None
         measured = partial(load_model, place, **asdict(loading), needs_tokenizer=texts.ids is None)
-        tokenizer, vocabulary, _, context = texts.facts_of(model, loading, printing)
+        with printing.step(f"reading what {Path(model).name} says of itself, and its tokenizer"):
+            tokenizer, vocabulary, context = load_model_facts(
+                model,
+                revision=loading.revision,
+                trust_remote_code=loading.trust_remote_code,
+                needs_tokenizer=texts.ids is None,
+            )
     if tokenizer is None:
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
-    answered: dict[str, str] = {}
-    if asked is None:
-        read = texts.read(tokenizer, printing, vocabulary)
-    else:
-        if loaded is None or tokenizer is None:
-            raise InputError("task must come with a model that has a tokenizer, got none. Give the folder of one.")
-        with printing.step(f"answering {task}"):
-            done = answer_task(*asked, loaded.model, tokenizer, texts.sequences or DOCUMENTS)
-        read, answered = Sequences([ids[: texts.max_tokens] for ids in done.prompts], 0), {"task": done.score}
+    read = texts.read(tokenizer, printing, vocabulary)
     templated = {"chat_template": f"applied to {read.chats} of {counted(len(read.ids), 'text')}"} if read.chats else {}
-    source = {**(loaded.source if loaded else {}), **templated, **answered, "command": command_line()}
-    if task is None:
-        # Kept for those who see the page or the folder: what tells whether so much suffices, of texts enough for it.
-        source["test"] = shlex.join(["statesize", "truncate", model, *options_of(texts.enough(len(read.ids)), loading)])
+    source = {**(loaded.source if loaded else {}), **templated, "command": command_line()}
+    # Kept for those who see the page or the folder: what tells whether so much suffices, of texts enough for it.
+    source["test"] = shlex.join(["statesize", "truncate", model, *options_of(texts.enough(len(read.ids)), loading)])
     read, settings = _read_settings(before, tokenizer, read, settings, tolerance, printing)
     if (longest := max(map(len, read.ids))) > (context or longest):
         source["context"] = f"texts of {longest:,} tokens pass the longest context that the model names, of {context:,}"
     if record is not None and (len(set(map(len, read.ids))) > 1 or not settings.by_default):
         raise InputError(
-            "record must be of texts of one length, measured at their middle, got others. Leave out --positions and "
-            "--stride, and give --max-tokens."
+            "record must be of texts of one length, measured at their middle, got others. Leave out --positions, "
+            "and give --max-tokens."
         )
     if any(settings.spreads(len(ids)) for ids in read.ids):
         printing.say(

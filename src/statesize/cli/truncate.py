@@ -13,14 +13,12 @@ from statesize.cli.shared.options import (
     Listed,
     Loading,
     ModelName,
-    check_file,
     options_of,
     share,
     whole_numbers,
 )
 from statesize.cli.shared.printing import REPORTING, Reporting, printed_by
 from statesize.cli.shared.texts import Texts, check_all
-from statesize.models.hub import ask_hub
 
 
 def truncate(
@@ -62,23 +60,20 @@ def truncate(
         FileError: The file of curves is none.
     """
     from statesize.measurement.settings import Settings, checked_cuts
-    from statesize.results.place import require_profile
 
     texts, loading = texts or Texts(), loading or Loading()
     settings = Settings(positions=None if cuts is None else whole_numbers("cuts", cuts))
     named = partial(printing.named, f"{Path(model).name}-truncate")
-    kept = [] if profile is None else [partial(require_profile, profile)]
-    fitting, read = partial(checked_cuts, settings, texts.max_tokens), partial(check_file, "curves", curves)
-    negligible, _, printing, *_ = check_all(partial(share, "at", at), texts.check, named, fitting, *kept, read)
-    ask_hub(model, loading.revision)
+    fitting = partial(checked_cuts, settings, texts.max_tokens)
+    negligible, _, printing, _ = check_all(partial(share, "at", at), texts.check, named, fitting)
 
     from statesize.cli.shared.table import show_page
     from statesize.measurement.statistics import ENOUGH_TOKENS, FEWEST_TEXTS
     from statesize.models.load import model_name
     from statesize.profiling import Profile
-    from statesize.truncation.curves import MeasuredCurves
+    from statesize.texts.documents import vocabulary_size
     from statesize.truncation.page import page, require_model, short_table, with_truncation
-    from statesize.truncation.truncate import DOCUMENTS, checked_pieces, fitting_tokens
+    from statesize.truncation.truncate import DOCUMENTS, fitting_tokens
     from statesize.truncation.truncate import truncate as run
 
     measured = None if profile is None else Profile.load(profile)
@@ -86,21 +81,17 @@ def truncate(
         require_model(measured, model_name(model))
     found = None
     if curves is not None:
-        with printed_by("statesize cache MODEL", curves, "curves") as found:
-            # Refused before a model is loaded.
-            MeasuredCurves.of(found)
+        with printed_by("statesize cache MODEL", curves, "curves") as document:
+            found = document
     printing.hush_libraries()
-    tokenizer, vocabulary, *_ = texts.facts_of(model, loading, printing)
-    inputs = texts.read_whole(tokenizer, printing, vocabulary)
+    loaded = texts.load(model, loading, printing)
+    inputs = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model))
     size = fitting_tokens(inputs, texts.max_tokens)
     if size < texts.max_tokens:
         printing.say(f"No text has {texts.max_tokens:,} tokens: pieces are of {size:,}.")
         texts = replace(texts, max_tokens=size)
-        checked_cuts(settings, size)
-    checked_pieces(inputs, size, 1, tokenizer)
     reached = sum(len(text) >= size for text in inputs)
     texts.tell_few(reached, f"texts of {max(size, ENOUGH_TOKENS)} tokens or more", printing)
-    loaded = texts.load(model, loading, printing)
     options: dict[str, Any] = {
         "documents": texts.sequences or DOCUMENTS,
         "tokens": texts.max_tokens,

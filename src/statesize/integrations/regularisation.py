@@ -337,7 +337,7 @@ def _mean(distances: Sequence[Tensor | None]) -> Tensor:
     if not measured:
         raise ModelError(
             "model must have a mixer that is a recurrence, got none that statesize knows. Give the layers a method "
-            "`operator(hidden)` that returns one (`statesize models` lists what is known of itself)."
+            "`operator(hidden)` that returns one."
         )
     return torch.stack(measured).mean()
 

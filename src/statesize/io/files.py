@@ -56,13 +56,12 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return entries
 
 
-def require_regular(path: Path, name: str = "") -> Path:
+def require_regular(path: Path) -> Path:
     """Refuse folders, and devices and pipes, which may block or never end; OSError if the path does not exist."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"
-        said = f"{name} must be a file, got {path}, which is" if name else f"{path} must be a regular file, got"
-        raise FileError(f"{said} {kind}. Copy what you mean to a file, and give that.")
+        raise FileError(f"{path} must be a regular file, got {kind}. Copy what you mean to a file, and give that.")
     return path
 
 

@@ -59,7 +59,7 @@ Layers = int | str | Sequence[int | str] | None
 Positions = int | Sequence[int] | Literal["all"] | None
 Memory = int
 Weights = Literal["none", "values"]
-CUTS, COUNTS = ("positions", "stride", "past"), ("tolerances", "relative_tolerances", "count_accuracy")
+CUTS, COUNTS = ("positions", "past"), ("tolerances", "relative_tolerances", "count_accuracy")
 VARIANT = "weights", "skip_first", "squares"
 """Settings of where a text is cut, of counts, and of the variant that a profile holds at three cuts."""
 
@@ -78,7 +78,6 @@ class Settings:
             Default: all of them, or some where all would take minutes of a core.
         positions: Positions to measure in each sequence: all, or this many, the middles of equal parts. Default: all
             of a sequence of up to 16,384 tokens, 32 of a longer one.
-        stride: Measure one position in this many.
         past: Measure with this many positions of the past: the last columns of H_i.
         future: Measure with this many positions of the future: the first rows of H_i.
         tolerances: Absolute tolerances τ of the tolerance-ESS, in units of σ.
@@ -99,7 +98,7 @@ class Settings:
         mixes: On what the T of layers of one's own act, as for `statesize.capture`.
 
     Raises:
-        InputError: A value is out of range, or both positions and a stride are given.
+        InputError: A value is out of range.
 
     Example:
         >>> Settings(positions=[8, 4], memory="1GB").positions
@@ -109,7 +108,6 @@ class Settings:
     layers: Layers = None
     channels: Channels = None
     positions: Positions = None
-    stride: int | None = None
     past: int | None = None
     future: int | None = None
     tolerances: Sequence[float] = (1e-3,)
@@ -125,8 +123,6 @@ class Settings:
     mixes: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
-        if self.stride is not None and self.positions is not None:
-            raise InputError("stride must be left out where positions are given, got both. Give one of them.")
         for name, check in _CHECKS.items():
             value = getattr(self, name)
             if value is not getattr(Settings, name):
@@ -179,11 +175,7 @@ class Settings:
         count = self.positions if isinstance(self.positions, int) else None
         if self.by_default and (few or length > LONGEST_WHOLE):
             count = FEW if few else EVENLY_SPREAD
-        if count is not None:
-            return make_cut(length, count, self.past, self.future)
-        # The first is the middle of those that it stands for.
-        each = min(self.stride or 1, last - first + 1)
-        return Cut(length, tuple(range(first + (each - 1) // 2, last + 1, each)), self.past, self.future)
+        return make_cut(length, count, self.past, self.future)
 
     def count_accuracy_at(self, length: int) -> float:
         """How far apart the bounds of counts at relative tolerances of a sequence may be left, as a share."""
@@ -198,7 +190,7 @@ class Settings:
     @property
     def by_default(self) -> bool:
         """Whether nothing is said of positions."""
-        return self.positions is None and self.stride is None
+        return self.positions is None
 
     def check_reach(self, longest: int) -> None:
         """Refuse positions, windows and columns to skip that fit no sequence, the longest having so many tokens."""
@@ -325,7 +317,6 @@ _CHECKS: dict[str, Callable[[str, object], object]] = {
     "layers": _layers,
     "channels": _channels,
     "positions": _positions,
-    "stride": _counted,
     "past": _counted,
     "future": _counted,
     "tolerances": _tolerances,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
@@ -14,13 +14,10 @@ import torch
 from torch import nn
 
 from statesize.adapters.models.quantised import float_model, quantisation
-from statesize.check import refuse
 from statesize.errors import FileError, StatesizeError
 from statesize.io.callers import warn_caller
 from statesize.io.files import is_gguf
-from statesize.io.text import LIKENESS, meant
 from statesize.models.configurations import MAMBA_SSM_NAMES, checked_config
-from statesize.models.depth import refuse_beyond
 from statesize.models.files import (
     check_files,
     check_loaded,
@@ -102,27 +99,6 @@ def weightless_model(config: Any) -> nn.Module | None:
     with suppress(Exception), hushed(), torch.device("meta"):
         return cast("Any", transformers_class(config))(config)
     return None
-
-
-def check_layers(name: str, layers: Sequence[int | str], options: dict[str, Any]) -> None:
-    """Refuse layers that a model cannot have, by its configuration and a model of it without weights."""
-    config = read_transformers_config(name, options)
-    refuse_beyond(layers, config.model_type, getattr(config.get_text_config(), "num_hidden_layers", None))
-    named = {layer.partition("@")[0] for layer in layers if isinstance(layer, str)}
-    # Whatever cannot be made without weights is checked with them.
-    model = weightless_model(config)
-    modules: list[str] = [] if model is None else [part for part, _ in cast("Any", model).named_modules()]
-    for layer in sorted(named.difference(modules)) if modules else ():
-        inside = [module for module in modules if module.endswith(f".{layer}")]
-        if len(inside) == 1 or layer.isdecimal():
-            continue
-        advice = meant(
-            layer,
-            inside or modules,
-            f"Its modules are {', '.join(modules[1:4])} and others.",
-            0 if inside else LIKENESS,
-        )
-        refuse("layers", "the model's mixers by name or by index", layer, advice)
 
 
 def transformers_tokenizer(name: str, options: dict[str, Any]) -> AnyTokenizer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -27,9 +26,7 @@ from statesize.models.computation import computation_sha256
 from statesize.models.files import check_digest, has_tokenizer, parsed_once
 from statesize.models.from_transformers import (
     WITHOUT_TOKENIZER,
-    check_layers,
     read_transformers_config,
-    transformers_class,
     transformers_model,
     transformers_tokenizer,
     weightless_model,
@@ -135,11 +132,9 @@ def load_model(
     trust_remote_code: bool = False,
     needs_tokenizer: bool = True,
     as_stored: bool = False,
-    layers: Sequence[int | str] | int | str | None = None,
 ) -> LoadedModel:
     """Load a bundled model, a folder (of `statesize train` or transformers), a GGUF file or an id of the hub."""
     # A model that is not there or cannot be read is a FileError, one that is no causal language model a ModelError.
-    # Layers that are to be measured and cannot be there are refused before the weights are read.
     # Without a dtype, weights of half precision run in float32 where that fits, unless they are wanted as stored.
     target = _device(device)
     if dtype is not None:
@@ -153,8 +148,6 @@ def load_model(
     else:
         options = {"revision": revision, "trust_remote_code": trust_remote_code}
         with parsed_once() if is_gguf(Path(name)) else nullcontext():
-            if layers is not None:
-                check_layers(name, [layers] if isinstance(layers, int | str) else layers, options)
             model, source = transformers_model(name, DTYPES.get(dtype or ""), options, allow_pickle=allow_pickle)
             tokenizer = _tokenizer_or_none(name, options, needs_tokenizer)
     model = (model if dtype is None else model.to(DTYPES[dtype])).to(target).eval()
@@ -285,11 +278,10 @@ def model_name(name: str) -> str:
 
 
 class ModelFacts(NamedTuple):
-    """What is known of a model before its weights are read."""
+    """What texts need of a model whose weights other processes read."""
 
     tokenizer: AnyTokenizer | None  # none where there is none and none is needed
     vocabulary: int | None  # how many tokens it knows; None where its configuration does not say
-    kind: type | None  # its class; None where that is code which comes with the model
     context: int | None  # tokens of the longest context that its configuration names; None where it names none
 
 
@@ -303,6 +295,6 @@ def load_model_facts(
         if plugin is not None:
             model = plugin.model(name)
             config: Any = getattr(model, "config", None)
-            return ModelFacts(tokenizer, vocabulary_size(model), type(model), configured_context(config))
+            return ModelFacts(tokenizer, vocabulary_size(model), configured_context(config))
         config = read_transformers_config(name, options)
-    return ModelFacts(tokenizer, configured_vocabulary(config), transformers_class(config), configured_context(config))
+    return ModelFacts(tokenizer, configured_vocabulary(config), configured_context(config))

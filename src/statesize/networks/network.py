@@ -174,7 +174,7 @@ def network_ess(
             the error to the interval.
         axis: The dimension of positions, as for `statesize.capture`.
         on_progress: Called repeatedly with the progress.
-        settings: `positions` or `stride`, and `memory`, of vectors or a dense Jacobian; others do not act here.
+        settings: `positions`, and `memory`, of vectors or a dense Jacobian; others do not act here.
 
     Returns:
         A NetworkEss; `converged` is False if memory was too small for the requested accuracy.
@@ -194,7 +194,7 @@ def network_ess(
     """
     require_choice("method", method, get_args(Method))
     settings = given_settings(settings, positions=positions)
-    settings = settings.without("network_ess", *all_but("positions", "stride", "memory"))
+    settings = settings.without("network_ess", *all_but("positions", "memory"))
     settings = replace(settings, positions=4) if settings.by_default else settings
     accuracy = require_real("accuracy", accuracy, above=0, below=1)
     with copies(*given_sequence(model, input_ids), settings, start, end, precision, axis) as copied:

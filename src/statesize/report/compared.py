@@ -215,7 +215,7 @@ def _only_ends_differ(profiles: Sequence[Profiled]) -> bool:
     )
 
 
-CUTS = ("positions", "stride", "past", "future")
+CUTS = ("positions", "past", "future")
 """The settings that say at which cuts a profile was measured, and over how much of past and future."""
 
 

@@ -232,7 +232,6 @@ def _standing(profile: Profiled, models: Sequence[Mapping[str, Any]], own: Mappi
     near = all(one / _ALIKE < 2 * cut < one * _ALIKE for one in lengths for cut in cuts)
     apart = "" if near else f" Here the cut is {middle_cut(profile)}: do not compare."
     normal = f"What is normal for {_NORMAL_OF[kind[0]]}? {first}, {'; '.join(said)}.{apart}"
-    normal += " All: statesize models --measured"
     return [normal] if untrained is None else [normal, f"With untrained weights the ESS on record is {untrained:.1f}."]
 
 

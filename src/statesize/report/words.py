@@ -133,7 +133,7 @@ def middle_cut(profile: Profiled) -> str:
     if len(known) == 1:
         return f"{name} {known.pop():,} of {longest if len(set(lengths)) == 1 else f'texts of up to {longest} {name}s'}"
     settings = profile.attributes["settings"]
-    chosen = any(settings.get(one) is not None for one in ("positions", "stride"))
+    chosen = settings.get("positions") is not None
     return f"the {'cut nearest to the ' * chosen}middle of texts of up to {longest} {name}s"
 
 

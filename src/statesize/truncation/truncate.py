@@ -97,7 +97,7 @@ def truncate(
         axis: The dimension of positions, as for `statesize.capture`.
         name: Name of the model, for the result.
         on_progress: Called as (done, total, what, seconds left) after each document.
-        settings: `positions` or `stride`, where each piece is cut (in its middle by default); others do not act here.
+        settings: `positions`, where each piece is cut (in its middle by default); others do not act here.
 
     Returns:
         Losses, shares of the context's worth, and divergences.
@@ -160,7 +160,7 @@ class CutTest:
     ) -> None:
         wanted, length = require_count("documents", documents), require_count("tokens", tokens, least=LEAST_TOKENS)
         self.number = None if number is None else require_count("number", number)
-        settings = given_settings(settings).without("truncate", *all_but("positions", "stride"))
+        settings = given_settings(settings).without("truncate", *all_but("positions"))
         self.cuts = checked_cuts(settings, length)
         self.expected, self.curves = expected, None if curves is None else MeasuredCurves.of(curves)
         self.model, tokenizer, self.name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)

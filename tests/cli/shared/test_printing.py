@@ -57,10 +57,3 @@ def test_studies_say_how_far_they_are(tmp_path, capsys):
         assert "Caveats" in out
         assert err.count("study correlation: run ") == (0 if more else 1)
         assert bool(err) == (not more)
-
-
-@pytest.mark.slow
-def test_doctor(told):
-    loud, quiet = told("doctor")
-    # In a terminal there is a bar; a log needs none of the few seconds.
-    assert (loud.err, quiet.err) == ("next (which models can be measured): statesize models\n", "")

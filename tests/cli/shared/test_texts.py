@@ -51,7 +51,7 @@ def read_by(profile):
 
 
 def test_chats_are_read_through_the_template_and_rows_without_text_are_left_out(chat_model, chats, capsys):
-    command = ["profile", chat_model, "--jsonl", chats, "--stride", "40"]
+    command = ["profile", chat_model, "--jsonl", chats, "--positions", "1"]
     assert main([*command, "--output", "result", "--html", "page.html", "--json"]) == 0
     captured = capsys.readouterr()
     document = json.loads(captured.out)
@@ -81,7 +81,7 @@ def test_chats_that_the_template_refuses_are_left_out(tmp_path, chats, capsys):
     model = str(save_tiny(tmp_path / "strict", template=template))
     capsys.readouterr()
     told = "chats.jsonl, line 2: the chat template refuses the messages (No 1)"
-    assert main(["profile", model, "--jsonl", chats, "--stride", "40"]) == 0
+    assert main(["profile", model, "--jsonl", chats, "--positions", "1"]) == 0
     errors = capsys.readouterr().err
     assert told in errors
     assert "applied to 5 of 6 texts" in errors
@@ -92,7 +92,7 @@ def test_special_tokens_that_a_text_spells(chat_model, tmp_path, monkeypatch, ca
     text = "<s>user: What is a state?\n\nSay it.</s>assistant: What its past leaves.</s>"
     (tmp_path / "chat.txt").write_text(text)
     tokenizer = tiny_tokenizer(bos=True)
-    command = ["profile", chat_model, "--text", "chat.txt", "--stride", "40", "--output", "result"]
+    command = ["profile", chat_model, "--text", "chat.txt", "--positions", "1", "--output", "result"]
     assert main([*command, "--special-tokens"]) == 0
     profile = Profile.load("result")
     assert read_by(profile) == [tokenizer(text, add_special_tokens=False).input_ids]

@@ -126,12 +126,6 @@ KERNELS: dict[str, Parse] = {
 _PREFIXES = ("chunk_", "fused_chunk_", "fused_recurrent_", "fused_mul_recurrent_", "parallel_")
 
 
-def kinds() -> list[str]:
-    """What mixers with a kernel of this table are called."""
-    named = [str(parse.kind) for parse in KERNELS.values() if isinstance(parse, Formula | Impulses)]
-    return list(dict.fromkeys([*named, "attention", "forgetting attention"]))
-
-
 def formula_of(name: str) -> Parse | None:
     """What reads T out of the calls of a kernel, by its name."""
     for prefix in ("", *_PREFIXES):

@@ -110,22 +110,6 @@ def model_for(command: str = "") -> Parameter:
 ModelName: TypeAlias = Annotated[str, model_for()]
 
 
-def check_file(name: str, path: Path | None, *, folder: bool = False) -> None:
-    """Refuse a file that is not there, is none, unless it may be a folder, or is empty, before a model is loaded."""
-    from statesize.io.files import require_regular
-    from statesize.io.text import meant
-
-    if path is None or (folder and path.is_dir()):
-        return
-    if not path.exists():
-        # An ending that is alike makes no two names alike; of the same name, the same ending is meant.
-        there = sorted(path.parent.iterdir(), key=lambda one: one.suffix == path.suffix) if path.parent.is_dir() else ()
-        advice = meant(path.stem, {one.stem: str(one) for one in there}, f"Paths are taken from {Path.cwd()}.")
-        raise FileError(f"{name} must be a file, got {path}, which is not there. {advice}")
-    if not require_regular(path, name).stat().st_size:
-        raise FileError(f"{name} must be a file, got {path}, which is empty. Give one that holds something.")
-
-
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Loading:

@@ -143,7 +143,7 @@ def _wide(profile: Profile, relative: str) -> PageTable:
 def _notes(profile: Profile) -> str:
     """What was left out, and how far the observed run was from an unaltered one, in a paragraph."""
     source: dict[str, str] = profile.attributes.get("source") or {}
-    notes = [f"{key}: {source[key]}" for key in ("task", "weights") if key in source]
+    notes = [f"weights: {source['weights']}"] if "weights" in source else []
     notes += [f"note: {source[key]}" for key in ("unused_weights", "tokenizer", "context") if key in source]
     notes += [f"skipped: {part}: {reason}" for part, reason in by_reason(profile.skipped).items()]
     notes += [f"{listed(mixers)}: {note}" for note, mixers in profile.notes.items()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -21,7 +20,6 @@ from statesize.cli.shared.options import (
     Loading,
     MaxTokens,
     NoOption,
-    check_file,
 )
 from statesize.cli.shared.printing import Printing
 from statesize.cli.shared.provenance import called_with
@@ -33,8 +31,7 @@ from statesize.measurement.settings import LEAST_TOKENS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from statesize.measurement.settings import Layers
-    from statesize.models.load import LoadedModel, ModelFacts
+    from statesize.models.load import LoadedModel
     from statesize.texts.rows import Document, Note, RowSource
     from statesize.texts.tokens import AnyTokenizer
 
@@ -51,7 +48,6 @@ INPUTS = Group("Other inputs", sort_key=2)
 # Tokens in which a text's own are looked for.
 _BEGINNING = 64
 _ONE_INPUT = Group(validator=_one_input, show=False)
-_FILES = ("jsonl", "parquet", "ids")
 
 
 def check_all(*checks: Callable[[], Any] | str) -> list[Any]:
@@ -116,22 +112,11 @@ class Texts:
     max_tokens: MaxTokens = 512
 
     def check(self) -> None:
-        """Refuse options that contradict each other, files that are not there, and a package that is missing."""
+        """Refuse options that contradict each other."""
         if self.ids is not None and self.special_tokens:
             raise InputError("special_tokens must be left out with ids, got both. Drop --special-tokens.")
         if self.corpus and (self.special_tokens or not self.text):
             raise InputError("corpus must come with text and without special_tokens. Drop --corpus, or give --text.")
-        files = [*(("text", path) for path in self.text or ()), *((name, getattr(self, name)) for name in _FILES)]
-        check_all(*(partial(check_file, name, path, folder=name == "parquet") for name, path in files))
-        if self.dataset is not None:
-            from statesize.texts.tables import import_datasets
-
-            import_datasets()
-
-    def check_first(self) -> None:
-        """Refuse files without a text that can be read, where the model is loaded before they are read."""
-        if self.text or self.jsonl or self.parquet:
-            next(self._documents(lambda _: None))
 
     @property
     def any_chosen(self) -> bool:
@@ -196,24 +181,12 @@ class Texts:
         files = [*(self.text or ()), self.jsonl, self.parquet, self.ids]
         return ", ".join([path.name for path in files if path] or [self.dataset or "prose"])
 
-    def facts_of(self, model: str, loading: Loading, printing: Printing) -> ModelFacts:
-        """What is known of a model, by which texts are read and checked before it is loaded."""
-        from statesize.models.load import load_model_facts
-
-        with printing.step(f"reading what {Path(model).name} says of itself, and its tokenizer"):
-            return load_model_facts(
-                model,
-                revision=loading.revision,
-                trust_remote_code=loading.trust_remote_code,
-                needs_tokenizer=self.ids is None,
-            )
-
-    def load(self, model: str, loading: Loading, printing: Printing, layers: Layers = None) -> LoadedModel:
-        """The model, of which some layers may be asked for, with a tokenizer unless it reads ids."""
+    def load(self, model: str, loading: Loading, printing: Printing) -> LoadedModel:
+        """The model, with a tokenizer unless it reads ids."""
         from statesize.models.load import load_model
 
         with printing.step(f"loading {Path(model).name}"):
-            return load_model(model, **asdict(loading), needs_tokenizer=self.ids is None, layers=layers)
+            return load_model(model, **asdict(loading), needs_tokenizer=self.ids is None)
 
     def read(self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None) -> Sequences:
         """All sequences, tokenized where they are texts; of ids, those below `vocabulary` where that is known."""

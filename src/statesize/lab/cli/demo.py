@@ -39,11 +39,8 @@ def demo(
         output: Folder for the profiles, which are kept as they are found: a second run takes them up.
         printing: What is printed.
     """
-    from statesize.io.files import check_writable
-
     path = printing.html or _PAGE
     printing = replace(printing, html=path).named(path.stem)
-    check_writable(output or Path())
 
     from statesize.cli.shared.printing import SCHEMA, print_json
     from statesize.cli.shared.table import print_notes, print_table

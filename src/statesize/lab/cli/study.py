@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 
 from statesize.check import refuse
 from statesize.cli.app import app, register
-from statesize.cli.shared.options import Flag, Workers, check_file
+from statesize.cli.shared.options import Flag, Workers
 from statesize.cli.shared.printing import REPORTING, TEXT, Printing, Reporting
 from statesize.io.text import counted, meant
 from statesize.lab.studies.catalogue import QUESTIONS, load_study
@@ -56,7 +56,6 @@ def _command(name: str) -> Callable[..., None]:
             workers: Who does the runs.
             printing: What is printed.
         """
-        check_file("config", options.config)
         one = load_study(name)
         if options.verify:
             _verify(one, options.output or Path("results/studies") / one.name)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from statesize.cli.shared.options import Count, Flag, Seed, check_file
+from statesize.cli.shared.options import Count, Flag, Seed
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.errors import FileError
 from statesize.io.files import replace_file
@@ -111,7 +111,6 @@ def train(
         FileError: A folder or file cannot be read or written.
     """
     _check_folder(output, resume)
-    check_file("text", text)
 
     # The heavy imports wait until there is something to train.
     import torch

@@ -15,7 +15,6 @@ from statesize.cli.shared.options import (
     ModelName,
     Output,
     Workers,
-    check_file,
     check_model,
     listed,
     options_of,
@@ -24,10 +23,7 @@ from statesize.cli.shared.options import (
 from statesize.cli.shared.printing import REPORTING, Reporting
 from statesize.cli.shared.texts import Texts, WholeTexts
 from statesize.errors import InputError
-from statesize.io.files import check_writable
 from statesize.measurement.settings import CUTS, VARIANT
-from statesize.models.depth import check_depth
-from statesize.models.hub import ask_hub
 
 
 class PointSettings(MeasureOptions, without=VARIANT):
@@ -72,10 +68,7 @@ def series(
     options = {name: value for name, value in asdict(loading).items() if name != "revision"}
     printing = printing.named("series")
     texts.check()
-    if output is not None:
-        check_writable(output)
     settings = measuring.settings()
-    check_file("log", log)
     chosen = tuple(listed(revisions or ()))
     for name in checkpoints:
         if not (has_magic(name) or any(Path(name).glob("*/config.json"))):
@@ -146,19 +139,16 @@ def length(
         raise InputError(f"lengths must be at least two different numbers above 0, got {' '.join(lengths)}.")
     printing = printing.named(f"{Path(model).name}-length")
     texts.check()
-    if output is not None:
-        check_writable(output)
-    ask_hub(model, loading.revision)
-    check_depth(model, settings.layers)
 
     from statesize.cli.shared.provenance import called_with
     from statesize.cli.shared.table import show_page
     from statesize.lab.trends.length import FUTURE, fitting_lengths, known_trained_length, length
     from statesize.measurement.statistics import FEWEST_TEXTS
+    from statesize.texts.documents import vocabulary_size
 
     printing.hush_libraries()
-    tokenizer, vocabulary, *_ = texts.facts_of(model, loading, printing)
-    ids = texts.read_whole(tokenizer, printing, vocabulary, texts.sequences)
+    loaded = texts.load(model, loading, printing)
+    ids = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model), texts.sequences)
     fitting = fitting_lengths(chosen, ids, settings.future)
 
     def room(context: int) -> int:
@@ -168,7 +158,6 @@ def length(
     size = min(room(fitting[-1]), max(map(len, ids)))
     if excerpts >= FEWEST_TEXTS:
         texts.tell_few(sum(len(one) >= size for one in ids), f"texts of {size:,} tokens or more", printing)
-    loaded = texts.load(model, loading, printing, settings.layers)
     with printing.bars() as bars:
         report_progress = bars.begin(f"measuring {loaded.name}", len(set(chosen))).update
         known = trained_length or known_trained_length(loaded.model, model)

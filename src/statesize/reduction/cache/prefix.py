@@ -110,13 +110,12 @@ class Following:
     hidden: Tensor  # what the layer that attention is part of was given, (C, D)
 
 
-def require_cache(model: nn.Module | type) -> None:
-    """Refuse a model, or the class of one, that has no cache of keys and values."""
+def require_cache(model: nn.Module) -> None:
+    """Refuse a model that has no cache of keys and values."""
     if not known_options(model, past_key_values=None):
-        name = (model if isinstance(model, type) else type(model)).__name__
         raise ModelError(
-            f"the model must have a cache of keys and values of transformers, got a {name} without. Give a causal "
-            "language model of transformers with attention, such as SmolLM2."
+            f"the model must have a cache of keys and values of transformers, got a {type(model).__name__} without. "
+            "Give a causal language model of transformers with attention, such as SmolLM2."
         )
 
 
