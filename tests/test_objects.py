@@ -21,7 +21,6 @@ from statesize.integrations.torchmetrics import StateSizeMetric
 from statesize.integrations.transformers import RegularisationCallback, StateSizeCallback
 from statesize.io.text import counted
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.metrics import diagnose
 from statesize.networks import redundancy
 from statesize.reduction.cache.result import CachePrices, PricedDocument, Variant
 from statesize.results.profiled import layer_name
@@ -63,8 +62,6 @@ def shown(model, profile):
         "profile": profile,
         "charts": profile.plot,
         "plan": ss.plan(model, IDS),
-        "diagnoses": diagnose(profile),
-        "diagnosis": diagnose(profile)[0],
         "comparison": ss.compare([profile, profile]),
         "capture": capture,
         "captured": captured,
@@ -87,7 +84,7 @@ def test_each_object_shows_a_finding_and_what_to_do_next_in_few_lines(shown):
         lines = repr(value).splitlines()
         assert len(lines) <= MOST_LINES, name
         assert len(repr(value)) <= MOST_CHARACTERS, name
-        assert lines[-1].startswith("next: ") or name == "diagnosis", name
+        assert lines[-1].startswith("next: "), name
         # A dump of fields says none of this.
         assert not lines[0].startswith((f"{type(value).__name__}(", "<", "[")), name
     assert len(shown) >= 15
@@ -174,14 +171,6 @@ def test_a_notebook_without_a_net_shows_the_picture_of_a_chart(profile, monkeypa
     assert 'outputDiv.innerHTML = `<div class="error"' in rest
     with alt.renderers.enable("mimetype"):
         assert "statesize-chart" not in str(drawn._repr_mimebundle_())
-
-
-def test_diagnoses_of_few_layers_are_all_shown(profile, shown):
-    *told, _ = repr(shown["diagnoses"]).splitlines()
-    assert told == [str(one) for one in shown["diagnoses"]]
-    assert len(told) == len(LAYERS)
-    many = type(shown["diagnoses"])([shown["diagnosis"]] * 9)
-    assert repr(many).splitlines()[-1] == "next: [str(one) for one in this list] tells 9 layers"
 
 
 def test_a_misspelt_layer_is_answered_by_its_name(profile):
