@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,14 +25,19 @@ from transformers import AutoModelForCausalLM
 import statesize as ss
 from benchmarks.cases import made
 from statesize.adapters.models.model_state import tensors_sha256
+from statesize.check import refuse
 from statesize.io.files import replace_file
-from statesize.report.on_record import length_row, record, written
+from statesize.results.profiled import Profiled, comparable, model_mean
+from statesize.results.summary import at_middle, ess_values, keeps_everything, known_mean, middle_ceiling
 from statesize.texts import bundled
 from statesize.texts.inputs import begun_excerpts
 from statesize.texts.tokens import AnyTokenizer, encode
 
 RESULTS = Path(__file__).parents[2] / "results" / "models"
 LENGTHS, SEQUENCES = (64, 256, 512), 4
+SCHEMA = 1
+SPREAD = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Quantiles over heads or channels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +92,85 @@ def put_on_record(subject: Subject) -> None:
     for row, other in zip(whole["lengths"], whole["untrained"], strict=True):
         print({key: row[key] for key in ("length", "ess", "ess_without_sinks", "of", "norm")}, other["ess"])
     print(subject.check, whole["seconds"], "s")
+
+
+def length_row(profile: Profiled) -> dict[str, Any]:
+    """ESS at the middle of texts of one length: of the model, its spread over heads, and of each layer.
+
+    Returns:
+        Means over the model, quantiles over heads or channels, and means of each layer.
+
+    Raises:
+        InputError: The texts have several lengths, or their middle was not measured.
+    """
+    lengths = {int(length) for length in profile.tokens["length"].values}
+    if len(lengths) > 1:
+        refuse("texts", "of one length for a record", f"{min(lengths)} to {max(lengths)} tokens", "Give --max-tokens.")
+    (length,), layers = lengths, comparable(profile)
+    nodes, rows = [profile.mixer(name) for name in profile.mixers], profile.summary_rows()
+    cuts = {int(cut) for node in nodes for cut in node["middle"].values}
+    if cuts != {length // 2}:
+        refuse("positions", f"such that the middle, {length // 2}, is among them", cuts, "Leave out --positions.")
+    ceilings = [middle_ceiling(node) for node in nodes]
+    units = [known_mean(at_middle(nodes[at], ess_values(nodes[at], "entropy")), 0) for at in layers]
+    figures: dict[str, Sequence[float]] = {
+        "ess": [row["middle_entropy"] for row in rows],
+        "ess_without_sinks": [row["sinkless_entropy"] for row in rows],
+        "of": ceilings,
+        "norm": [row["norm"] for row in rows],
+    }
+    return {
+        "length": length,
+        "sequences": profile.tokens.sizes["sequence"],
+        "inputs_sha256": profile.attributes["tokens_sha256"],
+        **{name: _short(model_mean(profile, each, layers)) for name, each in figures.items()},
+        "spread": [_short(value) for value in np.nanquantile(np.concatenate(units), SPREAD)],
+        "layers": [
+            {"layer": rows[at]["layer"], "kind": rows[at]["kind"]}
+            | {name: _short(each[at]) for name, each in figures.items()}
+            | {"sink_share": None if math.isnan(rows[at]["sink_share"]) else _short(rows[at]["sink_share"])}
+            | {"measured": rows[at]["measured"], "units": rows[at]["units"]}
+            for at in layers
+        ],
+    }
+
+
+def record(profile: Profiled, data: str, weights: str) -> dict[str, Any]:
+    """A record of one length: `data` says what was read, such as "tokens of prose", and `weights` is a SHA-256."""
+    return {
+        "schema": SCHEMA,
+        "name": profile.model.rpartition("/")[2],
+        "data": data,
+        "carries": carries(profile),
+        "weights": weights,
+        "not_measured": profile.not_measured,
+        "lengths": [length_row(profile)],
+        "untrained": [],
+        "made": {
+            "command": (profile.attributes.get("source") or {}).get("command", ""),
+            "versions": profile.attributes["versions"],
+            "date": datetime.now(UTC).date().isoformat(),
+        },
+    }
+
+
+def written(record: Mapping[str, Any]) -> bytes:
+    """A record as its file: an entry per line, so that changes can be read."""
+    entries = (f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in record.items())
+    return ("{\n" + ",\n".join(entries) + "\n}\n").encode()
+
+
+def carries(profile: Profiled) -> str:
+    """What its ESS is a number of, which decides whose numbers stand beside it."""
+    nodes = [profile.mixer(profile.mixers[at]) for at in comparable(profile)]
+    if all(node.attrs["kind"] == "derivative" for node in nodes):
+        return "whole layers"
+    caches = {keeps_everything(node) or "sliding" in str(node.attrs["kind"]) for node in nodes}
+    return "both" if len(caches) > 1 else "tokens kept" if caches.pop() else "a fixed state"
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
 
 
 def _command() -> str:

@@ -226,7 +226,6 @@ REFUSED = [
     ("train text --mixer gla --output one.txt", "output must be a folder"),
     ("study none", "study must be the name of a study, or the folder of one"),
     ("study recal", "Did you mean recall?"),
-    ("models --mesured", "Did you mean --measured?"),
     ("doctor now", "doctor"),
     (
         "profile gla --metric entropi",
@@ -239,7 +238,6 @@ REFUSED = [
     ("compress gla --outptu small", "--outptu is no option of statesize compress. Did you mean --output?"),
     ("truncate gla --max-tokens 3", "error: --max-tokens must be a whole number of at least 4, got 3"),
     ("profile one.txt", "model must be a folder with its config.json, or a GGUF file, got the file one.txt. Give one."),
-    ("profile gla --record one.txt/record.json", "cannot write to one.txt: Not a directory. Give a writable folder"),
     ("series gla sa --output one.txt/new", "cannot write to one.txt/new: Not a directory. Give a writable folder"),
     ("length gla --lengths 4,8 --output one.txt/new", "cannot write to one.txt/new: Not a directory. Give a writable"),
     (

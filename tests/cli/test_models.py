@@ -4,7 +4,6 @@ import json
 
 from statesize.adapters.sources import swept
 from statesize.cli import main
-from statesize.report.on_record import measured_models
 
 
 def test_the_table_has_a_row_for_each_measured_family(capsys):
@@ -51,13 +50,3 @@ def test_a_name_leaves_the_families_and_layers_that_have_it(capsys):
     assert "llama" in capsys.readouterr().out
     assert main(["models", "nothing-such"]) == 2
     assert "name must be part of a family's or layer's name, got 'nothing-such'." in capsys.readouterr().err
-
-
-def test_a_name_leaves_the_models_on_record_that_have_it(capsys):
-    assert main(["models", "smol", "--measured", "--json"]) == 0
-    names = [model["name"] for model in json.loads(capsys.readouterr().out)["models"]]
-    assert names
-    assert all("smol" in name.lower() for name in names)
-    assert len(names) < len(measured_models())
-    assert main(["models", "nothing-such", "--measured"]) == 2
-    assert "name must be part of the name of a model on record, got 'nothing-such'." in capsys.readouterr().err

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from statesize.cli.shared.options import Flag
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.errors import InputError
 
@@ -16,20 +15,16 @@ NOTES = (
 )
 
 
-def models(name: str = "", /, *, measured: Flag = False, printing: Printing = TEXT) -> None:
+def models(name: str = "", /, *, printing: Printing = TEXT) -> None:
     """List what can be measured, by library: families of transformers, kernels of flash-linear-attention, and others.
 
     Args:
-        name: Only families and layers with this in their name or mixers, such as deltanet; or models, with --measured.
-        measured: List the models on record instead, with their ESS at the middle of texts of several lengths.
+        name: Only families and layers with this in their name or mixers, such as deltanet.
         printing: What is printed.
 
     Raises:
         InputError: Nothing has such a name.
     """
-    if measured:
-        _on_record(name, json=printing.json)
-        return
     from importlib.metadata import version
 
     from statesize.adapters.fla.source import SUPPORTED, kinds
@@ -101,38 +96,3 @@ def _sizes(kinds: Collection[str], sizes: dict[str, str]) -> list[dict[str, str]
 def _cells(kinds: Collection[str], sizes: dict[str, str]) -> tuple[str, str]:
     """Kinds of mixers and their sizes, in a row of a table."""
     return ", ".join(kinds), ", ".join(sizes[kind] for kind in kinds)
-
-
-def _on_record(name: str, *, json: bool) -> None:
-    """The models that were measured before, those with a name of which this is part."""
-    from statesize.cli.shared.printing import SCHEMA, print_json
-    from statesize.cli.shared.table import print_table
-    from statesize.report.on_record import measured_models
-    from statesize.report.result_page import PageTable
-
-    known = [model for model in measured_models() if _meant(name, model["name"])]
-    if not known:
-        lists = "statesize models --measured lists all."
-        raise InputError(f"name must be part of the name of a model on record, got {name!r}. {lists}")
-    if json:
-        print_json({"schema": SCHEMA, "models": known})
-        return
-    rows = [
-        (
-            model["name"] if at == 0 else "",
-            f"{row['length']:,} {model['data']}",
-            f"{row['ess']:.1f}",
-            f"{row['ess_without_sinks']:.1f}",
-            f"{row['of']:.0f}",
-            "" if row["untrained"] is None else f"{row['untrained']:.1f}",
-        )
-        for model in known
-        for at, row in enumerate(model["lengths"])
-    ]
-    columns = ("model", "read", "ESS", "without sinks", "of", "untrained")
-    about = (
-        "ESS: entropy-ESS at the middle, a channel, averaged over heads and layers; of frames, of a whole layer. Of: "
-        "what could be carried there. Untrained: the same model with weights as before training. Other texts give "
-        "other numbers; none of them says that a model is good."
-    )
-    print_table(PageTable("", columns, rows, about))

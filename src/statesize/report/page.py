@@ -14,7 +14,6 @@ from statesize.report.charts import along, layers
 from statesize.report.compared import compared_models, comparison_notes
 from statesize.report.head_map import fitting_map
 from statesize.report.names import by_reason, distinct, metric_titles, model_title
-from statesize.report.on_record import standing, what_suffices
 from statesize.report.redundancy import Redundancy
 from statesize.report.result_page import NEXT, RESULT, PageChart, PageFigure, ResultPage, told_apart
 from statesize.report.tables import (
@@ -25,7 +24,7 @@ from statesize.report.tables import (
     middle_table,
     provenance,
 )
-from statesize.report.words import findings, model_line, reading, sink_notes
+from statesize.report.words import findings, model_line, reading, sink_notes, what_suffices
 from statesize.results.profiled import Profiled
 
 _BARS = (
@@ -46,7 +45,6 @@ def write_report(
     path: str | os.PathLike[str],
     recall: Mapping[str, float] | None = None,
     networks: Sequence[Redundancy] = (),
-    weights: str = "",
 ) -> Path:
     """Write one HTML file about one or several profiles; the same profiles give the same bytes.
 
@@ -57,7 +55,6 @@ def write_report(
         path: The file; replaced once the new one is complete.
         recall: As for `statesize.compare`.
         networks: As for `statesize.compare`.
-        weights: SHA-256 of the weights of a single model, by which one on record is known again.
 
     Returns:
         The file.
@@ -67,14 +64,13 @@ def write_report(
     """
     if not profiles:
         raise InputError("profiles must hold at least one, got none.")
-    return page(profiles, recall, networks, weights).write(path)
+    return page(profiles, recall, networks).write(path)
 
 
 def page(
     profiles: Sequence[Profiled],
     recall: Mapping[str, float] | None = None,
     networks: Sequence[Redundancy] = (),
-    weights: str = "",
 ) -> ResultPage:
     """The page of profiles."""
     own, profiles = profiles, distinct(profiles)
@@ -91,7 +87,7 @@ def page(
         table, shared = told_apart(rows, "How each model was measured")
         tables.append(table)
     notes = {
-        RESULT: [*standing(own, weights), *known],
+        RESULT: known,
         NEXT: tests,
         "How to read this": [*explained, *sink_notes(profiles)],
         "Not measured": _named(profiles, [by_reason(one.skipped) for one in profiles]),

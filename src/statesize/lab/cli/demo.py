@@ -52,7 +52,6 @@ def demo(
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
     from statesize.report.compared import compared_models
-    from statesize.report.on_record import standing
     from statesize.report.page import page as report_page
     from statesize.report.result_page import NEXT, RESULT
     from statesize.results.place import KEPT, written_at
@@ -87,7 +86,7 @@ def demo(
     means = _means(every, losses)
     with printing.step("drawing the report"):
         drawn = report_page(every)
-        notes = {**drawn.notes, RESULT: [*means, *standing(every)], NEXT: _next(folder)}
+        notes = {**drawn.notes, RESULT: means, NEXT: _next(folder)}
         tables = [table, *drawn.tables[1:]]
         replace(drawn, title=_TITLE, finding="\n".join(found), tables=tables, notes=notes).write(path)
     if printing.json:
