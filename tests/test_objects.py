@@ -223,7 +223,7 @@ def test_names_of_charts_and_of_the_package_are_one_thing_each(profile, shown):
     with pytest.raises(AttributeError, match=r"did you mean statesize\.lab\.length\?"):
         _ = ss.length
     with pytest.raises(InputError, match=r"^profiles must be one list, got a Profile\."):
-        ss.compare(profile, profile)
+        ss.compare(profile)
 
 
 def test_sizes_and_rows_of_a_truncation_show_what_they_say(shown):

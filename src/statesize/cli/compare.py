@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import Parameter
 
-from statesize.cli.shared.options import Flag, check_file
-from statesize.cli.shared.printing import REPORTING, Reporting, printed_by
+from statesize.cli.shared.options import Flag
+from statesize.cli.shared.printing import REPORTING, Reporting
 from statesize.cli.shared.texts import check_all
 from statesize.errors import InputError
 
 if TYPE_CHECKING:
-    from statesize.report.redundancy import Redundancy
     from statesize.results.profiled import Profiled
 
 
@@ -24,8 +23,6 @@ def compare(
     profiles: Annotated[list[Path], Parameter(negative="")],
     /,
     *,
-    recall: Path | None = None,
-    networks: Annotated[list[Path] | None, Parameter(name="--network", negative="", metavar="PATH")] = None,
     wide: Flag = False,
     printing: Reporting = REPORTING,
 ) -> None:
@@ -33,24 +30,19 @@ def compare(
 
     Args:
         profiles: Folders that `statesize profile --output` or `Profile.save` wrote.
-        recall: What `statesize study recall --json` printed, kept in a file; adds the recall perplexity.
-        networks: What `statesize network --by-layer --json` printed of one of the models, kept in a file; adds the ESS
-            of the whole network and its redundancy. Give it once per model.
         wide: Print all columns.
         printing: What is printed.
 
     Raises:
-        InputError: There is one profile, and nothing to put beside it.
+        InputError: There is one profile.
     """
     from statesize.results.place import require_profile
 
-    files = [("recall", recall), *(("network", path) for path in networks or ())]
     *_, printing = check_all(
         *(partial(require_profile, folder, "each of PROFILES") for folder in profiles),
-        *(partial(check_file, name, path) for name, path in files),
         partial(printing.named, "compared"),
     )
-    if len(profiles) < 2 and not (recall or networks):
+    if len(profiles) < 2:
         raise InputError(
             f"PROFILES must be the folders of two profiles or more, got 1. statesize profile {profiles[0]} shows one."
         )
@@ -62,21 +54,16 @@ def compare(
     from statesize.report.comparison import compare
     from statesize.report.names import distinct
 
-    perplexities = None if recall is None else read_recall(recall)
-    wholes = [read_redundancy(path) for path in networks or []]
     # The names of folders, or their whole paths where some names are alike.
     names = [folder.absolute().name for folder in profiles]
     places = names if len(set(names)) == len(names) else [str(folder) for folder in profiles]
-    loaded = read_profiles(profiles, printing)
-    if not (perplexities or wholes):
-        # What stands beside them is found by the models' own names.
-        loaded = distinct(loaded, places)
-    compared = compare(loaded, perplexities, wholes)
+    loaded = distinct(read_profiles(profiles, printing), places)
+    compared = compare(loaded)
     if printing.html is not None:
         with printing.step("drawing the report"):
             compared.to_html(printing.html)
         printing.tell_report()
-    printed = comparison_page(distinct(loaded, places), compared, wide=wide)
+    printed = comparison_page(loaded, compared, wide=wide)
     show(printed, {name: getattr(compared, name) for name in ("models", "notes", "finding")}, printing)
     if again := _measured_alike(profiles, loaded):
         for command in again:
@@ -114,19 +101,3 @@ def _measured_alike(folders: list[Path], profiles: Sequence[Profiled]) -> list[l
             output = f"{folders[at]}-as-{folders[0].absolute().name}"
             again.append(["profile", own["model"], *options, "--output", output])
     return again
-
-
-def read_recall(path: Path) -> dict[str, float]:
-    """The recall perplexity of each model, by name where it is known, from a document of `statesize study recall`."""
-    named = 'a list "models" of objects with "name" and "recall_perplexity"'
-    with printed_by("statesize study recall", path, named) as document:
-        perplexities = {str(model["name"]): model["recall_perplexity"] for model in document["models"]}
-        return {name: float(value) for name, value in perplexities.items() if value is not None}
-
-
-def read_redundancy(path: Path) -> Redundancy:
-    """What layers and network need, from a document of `statesize network --by-layer`."""
-    from statesize.report.redundancy import Redundancy
-
-    with printed_by("statesize network --by-layer", path, '"redundancy"') as document:
-        return Redundancy.from_dict(document["redundancy"])

@@ -266,7 +266,7 @@ class Probing:
         now = time.perf_counter()
         share, most = self._spent / (now - self._began), max(self._cost.units)
         self._tell_cost(step, now - start, start - self._last[1], share)
-        model_row = compared_models([profile], {}, ())[0]
+        model_row = compared_models([profile])[0]
         further = {"heads": min(heads, most), "layers": len(profile.mixers), "share_of_time": share}
         values = _logged_values(profile, model_row, further)
         size = "" if math.isnan(model_row.tss) else f" of {model_row.middle_ceiling:.3g}"

@@ -14,7 +14,6 @@ from statesize.report.charts import along, layers
 from statesize.report.compared import compared_models, comparison_notes
 from statesize.report.head_map import fitting_map
 from statesize.report.names import by_reason, distinct, metric_titles, model_title
-from statesize.report.redundancy import Redundancy
 from statesize.report.result_page import NEXT, RESULT, PageChart, PageFigure, ResultPage, told_apart
 from statesize.report.tables import (
     comparison_table,
@@ -34,18 +33,9 @@ _BARS = (
     "A bar far below its ceiling says that the layer carries little past a token of this text, or that an attention "
     "sink hides the rest. Whether more memory would help depends on the task.",
 )
-_REPEATED = (
-    "Layers repeat what others carry. The last bar of a network is how many directions of the past the hidden states "
-    "after the cut depend on, all layers together; the others are what the layers need one by one."
-)
 
 
-def write_report(
-    profiles: Sequence[Profiled],
-    path: str | os.PathLike[str],
-    recall: Mapping[str, float] | None = None,
-    networks: Sequence[Redundancy] = (),
-) -> Path:
+def write_report(profiles: Sequence[Profiled], path: str | os.PathLike[str]) -> Path:
     """Write one HTML file about one or several profiles; the same profiles give the same bytes.
 
     A path that cannot be written is a FileError.
@@ -53,8 +43,6 @@ def write_report(
     Args:
         profiles: What it shows, in this order; several are also put side by side.
         path: The file; replaced once the new one is complete.
-        recall: As for `statesize.compare`.
-        networks: As for `statesize.compare`.
 
     Returns:
         The file.
@@ -64,22 +52,18 @@ def write_report(
     """
     if not profiles:
         raise InputError("profiles must hold at least one, got none.")
-    return page(profiles, recall, networks).write(path)
+    return page(profiles).write(path)
 
 
-def page(
-    profiles: Sequence[Profiled],
-    recall: Mapping[str, float] | None = None,
-    networks: Sequence[Redundancy] = (),
-) -> ResultPage:
+def page(profiles: Sequence[Profiled]) -> ResultPage:
     """The page of profiles."""
     own, profiles = profiles, distinct(profiles)
     several, (known, tests) = len(profiles) > 1, what_suffices(own)
-    explained, tables = [*reading(profiles), *_BARS, *([_REPEATED] if networks else [])], [layer_table(profiles)]
+    explained, tables = [*reading(profiles), *_BARS], [layer_table(profiles)]
     if several:
-        models = compared_models(own, recall or {}, networks)
+        models = compared_models(own)
         tables = [middle_table(profiles, models), *tables, comparison_table(models, profiles)]
-        explained += comparison_notes(own, recall or {}, networks)
+        explained += comparison_notes(own)
     tables += [*group_tables(profiles), engine_table(profiles)]
     shared = provenance(profiles[0])
     if several:
@@ -94,10 +78,10 @@ def page(
         "Notes": _named(profiles, [{listed(names): note for note, names in one.notes.items()} for one in profiles]),
     }
     title = f"Effective state-size of {', '.join(dict.fromkeys(map(model_title, profiles)))}"
-    return ResultPage(title, findings(profiles), _figures(profiles, networks), tables, notes, shared)
+    return ResultPage(title, findings(profiles), _figures(profiles), tables, notes, shared)
 
 
-def _figures(profiles: Sequence[Profiled], networks: Sequence[Redundancy]) -> list[PageFigure]:
+def _figures(profiles: Sequence[Profiled]) -> list[PageFigure]:
     metrics = metric_titles(profiles)
     figures: list[PageFigure] = []
     texts = [str(one.attributes["tokens_sha256"]) for one in profiles]
@@ -108,13 +92,9 @@ def _figures(profiles: Sequence[Profiled], networks: Sequence[Redundancy]) -> li
         left = f" Not in this chart, because the tokens are others: {', '.join(others)}." if others else ""
         figures.append(PageChart("Models along one text", vega.page_chart(along(same)), about + left))
     bars = [_bars(profiles, metric, title) for metric, title in metrics.items()]
-    wholes = [
-        PageChart(f"What must the whole network remember: {one.model}", vega.page_chart(one.plot()), one.middle_text())
-        for one in networks
-    ]
     # What compares models comes before the heads of each.
     compared = 1 if len(profiles) > 1 else 0
-    return [*figures, *bars[:compared], fitting_map(profiles, metrics), *bars[compared:], *wholes]
+    return [*figures, *bars[:compared], fitting_map(profiles, metrics), *bars[compared:]]
 
 
 def _bars(profiles: Sequence[Profiled], metric: Metric, title: str) -> PageChart:

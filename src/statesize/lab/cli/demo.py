@@ -81,7 +81,7 @@ def demo(
     kept = sum(time is not None and time == written_at(folder / name) for name, time in written.items())
     cut = _truncation(profiles, folder, printing)
     every = [*profiles.values()]
-    models = compared_models(every, {}, ())
+    models = compared_models(every)
     table, found = _table(models, every, losses), _found(models, every)
     means = _means(every, losses)
     with printing.step("drawing the report"):
