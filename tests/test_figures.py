@@ -19,6 +19,7 @@ from tools.figures import (
     two_models,
 )
 from tools.figures.findings import findings
+from tools.figures.measured_models import records
 from tools.figures.on_record import METRIC, RESULTS, read_json, read_record
 from tools.figures.pages import DOCS
 
@@ -254,3 +255,18 @@ def test_published_models_were_measured_as_they_run(row):
     assert counts == {len(row["growth"]["rows"][0]["heads"])}
     # No head carries more than the cut lets pass.
     assert all(0 < one <= 128 for one in row["heads"]["prose"]["ess"])
+
+
+def test_training_raises_ess_of_some_models_on_record_and_lowers_that_of_others():
+    known = records()
+    factors = [
+        row["ess_without_sinks"] / untrained["ess"]
+        for model in known
+        for row in model["lengths"]
+        for untrained in model["untrained"]
+        if row["length"] == untrained["length"]
+    ]
+    assert min(factors) < 1 / 1.5
+    assert max(factors) > 1.5
+    assert len(known) >= 8
+    assert all(len(one["weights"]) == 64 and one["made"]["commit"] for one in known)

@@ -21,7 +21,6 @@ from statesize.integrations.torchmetrics import StateSizeMetric
 from statesize.integrations.transformers import RegularisationCallback, StateSizeCallback
 from statesize.io.text import counted
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.metrics import diagnose
 from statesize.reduction.cache.result import CachePrices, PricedDocument, Variant
 from statesize.results.profiled import layer_name
 
@@ -60,8 +59,6 @@ def shown(model, profile):
     return {
         "profile": profile,
         "charts": profile.plot,
-        "diagnoses": diagnose(profile),
-        "diagnosis": diagnose(profile)[0],
         "comparison": ss.compare([profile, profile]),
         "capture": capture,
         "captured": captured,
@@ -83,7 +80,7 @@ def test_each_object_shows_a_finding_and_what_to_do_next_in_few_lines(shown):
         lines = repr(value).splitlines()
         assert len(lines) <= MOST_LINES, name
         assert len(repr(value)) <= MOST_CHARACTERS, name
-        assert lines[-1].startswith("next: ") or name == "diagnosis", name
+        assert lines[-1].startswith("next: "), name
         # A dump of fields says none of this.
         assert not lines[0].startswith((f"{type(value).__name__}(", "<", "[")), name
     assert len(shown) >= 15
@@ -172,14 +169,6 @@ def test_a_notebook_without_a_net_shows_the_picture_of_a_chart(profile, monkeypa
         assert "statesize-chart" not in str(drawn._repr_mimebundle_())
 
 
-def test_diagnoses_of_few_layers_are_all_shown(profile, shown):
-    *told, _ = repr(shown["diagnoses"]).splitlines()
-    assert told == [str(one) for one in shown["diagnoses"]]
-    assert len(told) == len(LAYERS)
-    many = type(shown["diagnoses"])([shown["diagnosis"]] * 9)
-    assert repr(many).splitlines()[-1] == "next: [str(one) for one in this list] tells 9 layers"
-
-
 def test_a_misspelt_layer_is_answered_by_its_name(profile):
     with pytest.raises(
         InputError, match=r"got 'layer\.1\.mixr'\. Did you mean layers\.1\.mixer\? The names are layers\.0\.mixer, "
@@ -230,7 +219,7 @@ def test_names_of_charts_and_of_the_package_are_one_thing_each(profile, shown):
     with pytest.raises(AttributeError, match=r"did you mean statesize\.lab\.length\?"):
         _ = ss.length
     with pytest.raises(InputError, match=r"^profiles must be one list, got a Profile\."):
-        ss.compare(profile, profile)
+        ss.compare(profile)
 
 
 def test_sizes_and_rows_of_a_truncation_show_what_they_say(shown):

@@ -31,7 +31,7 @@ FUNCTIONS: dict[str, tuple[float, Callable[[Source], Call]]] = {
     "not an operator": (0.4, construction.not_an_operator_call),
     "profile": (0.5, models.profile_call),
     "capture": (0.5, models.capture_call),
-    "diagnose, compare": (0.5, models.reading_call),
+    "compare": (0.5, models.reading_call),
     "forward": (0.5, models.forward_call),
     "network_ess": (0.2, models.network_call),
     "truncate": (0.3, models.truncate_call),

@@ -109,13 +109,12 @@ def capture_call(source: Source) -> Call:
 
 
 def reading_call(source: Source) -> Call:
-    """`diagnose` and `compare` of a profile, in any company."""
+    """`compare` of a profile, in any company."""
     held = whole_profile()
     value = source.no_number() if source.maybe(0.7) else source.chance.uniform(0.5, 1)
-    kind = source.chance.choice(("diagnose", "compare", "mixer"))
+    kind = source.chance.choice(("compare", "mixer"))
     profiles: Any = source.chance.choice(([held], [held, held], [], None, 3, [None], held, [held, "x"]))
     functions = {
-        "diagnose": lambda: ss.metrics.diagnose(held),
         "compare": lambda: ss.compare(profiles),
         "mixer": lambda: held.mixer(value),
     }

@@ -2,12 +2,9 @@
 
 from statesize.measurement.measurement import hankel_singular_values
 from statesize.measurement.metrics import energy_ess, entropy_ess, tolerance_ess
-from statesize.report.diagnosis import Diagnosis, diagnose
 from statesize.spectra.gradients import differentiable_entropy
 
 __all__ = [
-    "Diagnosis",
-    "diagnose",
     "differentiable_entropy",
     "energy_ess",
     "entropy_ess",

@@ -162,7 +162,6 @@ def test_tensors_that_are_no_matrices():
 
 
 def test_arguments_of_another_kind():
-    refused(InputError, "profile must be a Profile, got NoneType", ss.metrics.diagnose, None)
     refused(InputError, "checkpoints must be folders of models, .* got 3", ss.lab.series, 3)
 
 

@@ -37,7 +37,6 @@ def test_table(saved, capsys):
     lines = captured.out.splitlines()
     assert [line.split()[0] for line in lines[4:6]] == ["small", "small"]
     assert "note: They were measured with different positions (4, default)." in lines
-    assert "perplexity" not in captured.out
     assert "layer by layer): statesize compare " in captured.err
 
 
@@ -77,25 +76,17 @@ def test_models_over_other_tokens_are_told_the_command_that_makes_them_compare(c
 
 
 def test_json_and_page(saved, capsys):
-    recall = saved / "recall.json"
-    models = [{"name": "small", "recall_perplexity": 7.5}, {"name": "other", "recall_perplexity": None}]
-    recall.write_text(json.dumps({"models": models}))
-    assert main(["compare", "one", "two", "--json", "--recall", "recall.json", "--html", "page.html"]) == 0
+    assert main(["compare", "one", "two", "--json", "--html", "page.html"]) == 0
     captured = capsys.readouterr()
     document = json.loads(captured.out)
     assert document["schema"] == 1
-    assert [model["model"] for model in document["models"]] == ["small (1)", "small (2)"]
+    assert [model["model"] for model in document["models"]] == ["small (one)", "small (two)"]
     total = Profile.load("one").summary(wide=True)["total_entropy"].sum()
     assert document["models"][0]["total_entropy"] == pytest.approx(total)
-    assert document["models"][0]["recall_perplexity"] == 7.5
-    # Every second cut is too few to say how far it falls at a delimiter.
-    assert document["models"][0]["modulation"] is not None
-    assert document["models"][1]["modulation"] is None
     assert len(document["notes"]) == 1
     assert "Report: page.html" in captured.err
     page = (saved / "page.html").read_text(encoding="utf-8")
     assert ">Side by side</h2>" in page
-    assert "Recall perplexity" in page
 
 
 def refused(arguments, capsys, code=1):
@@ -112,13 +103,5 @@ def test_bad_input(saved, capsys):
     )
     assert "must be the folders of two profiles or more, got 1" in refused(["compare", "one"], capsys, code=2)
     assert "is a folder" in refused(["compare", "one", "two", "--html", "two"], capsys)
-    for content in ("{", "[]", '{"models": [{"name": "small"}]}'):
-        (saved / "recall.json").write_text(content)
-        assert 'list "models"' in refused(["compare", "one", "--recall", "recall.json"], capsys)
-    (saved / "recall.json").write_text('{"schema": 2, "models": []}')
-    assert "schema version 2" in refused(["compare", "one", "--recall", "recall.json"], capsys)
-    assert "missing.json: cannot be read: No such file" in refused(
-        ["compare", "one", "--recall", "missing.json"], capsys
-    )
     refused(["compare"], capsys, code=2)
-    assert sorted(os.listdir(saved)) == ["one", "recall.json", "two"]
+    assert sorted(os.listdir(saved)) == ["one", "two"]

@@ -20,7 +20,7 @@ from statesize.cli import main
 from statesize.lab import zoo
 from statesize.measurement.settings import Settings
 from statesize.profiling import TOLERANCE_LADDER, Profile, profile
-from statesize.report.on_record import OWN_TEXTS
+from statesize.report.words import OWN_TEXTS
 from statesize.texts.tokens import encode
 
 

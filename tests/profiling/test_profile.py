@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import statesize as ss
 from statesize.cli.shared.summary import summary
 from statesize.errors import InputError
 from statesize.profiling import Profile
@@ -37,6 +38,15 @@ def test_summary_is_the_mean_over_pairs_of_sequence_and_position(small_profile):
         shares = np.concatenate([(entropy[0, :, 3:10] / 3).ravel(), (entropy[1, :, 3:5] / 3).ravel()])
         assert row["state_utilisation"] == pytest.approx(shares.mean())
         assert (row["model"], row["kind"], row["tss"]) == ("tiny <gla>", "gla", 3)
+
+
+def test_the_share_of_a_cache_is_of_its_ceiling_in_the_middle_half():
+    profile = ss.profile("sa", [list(range(5, 29)), list(range(29, 5, -1))])
+    for row in profile.summary_rows():
+        node = profile.mixer(row["layer"])
+        shares = node["entropy"].values[..., 6:19] / node["ceiling"].values[0, 6:19]
+        assert row["ceiling_utilisation"] == pytest.approx(shares.mean(), rel=1e-6)
+        assert np.isnan(row["state_utilisation"])
 
 
 def test_rows_are_the_callers_own(small_profile):

@@ -1,5 +1,6 @@
 """Long runs: killed, damaged, changed, and in the end the same profile."""
 
+import importlib.util
 import json
 import os
 import random
@@ -209,14 +210,49 @@ def test_damaged_units_are_done_again(ended_at_five, tmp_path, damage):
     assert same(result, profile(build(**SMALL), TEXTS))
 
 
-def test_a_model_of_the_same_weights_that_computes_something_else_is_measured_again(tmp_path):
-    first = profile(build(**SMALL), TEXTS, output=tmp_path / "out")
-    other = build(**SMALL)
-    other.layers[0].mixer.decay.register_forward_hook(lambda module, args, output: output - 5)
-    with pytest.warns(StatesizeWarning, match="out holds another profile"):
-        again = profile(other, TEXTS, output=tmp_path / "out")
-    assert not same(again, first)
-    assert same(again, profile(other, TEXTS))
+MODULE = """
+from statesize.lab.mixers import LanguageModel
+
+class Own(LanguageModel):
+    factor = 1
+"""
+
+
+def of_file(path, text, monkeypatch):
+    """A model of a class that stands in a file."""
+    path.write_text(text)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, path.stem, module)
+    spec.loader.exec_module(module)
+    return module.Own(ModelConfig(**(SHAPE | SMALL)), torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("change", "kept"), [("", 3), ("    factor = 2", 0)])
+def test_a_class_is_known_by_its_file(tmp_path, monkeypatch, change, kept):
+    path = tmp_path / "own_model.py"
+    stopped(of_file(path, MODULE, monkeypatch), TEXTS, tmp_path / "out", after=3)
+    again = of_file(path, MODULE + change, monkeypatch)
+    result, found = resumed(again, tmp_path / "out")
+    assert len(found) == kept
+    assert same(result, profile(again, TEXTS))
+
+
+def test_a_class_without_a_file_is_measured_anew(tmp_path):
+    def made():
+        held = {"__name__": "cell"}
+        exec(MODULE, held)  # noqa: S102
+        return held["Own"](ModelConfig(**(SHAPE | SMALL)), torch.Generator().manual_seed(0))
+
+    with pytest.warns(StatesizeWarning, match=r"^cell\.Own: no source file was found") as told:
+        stopped(made(), TEXTS, tmp_path / "out", after=3)
+    assert len(told) == 1
+    with pytest.warns(StatesizeWarning, match="no source file"):
+        result, found = resumed(made(), tmp_path / "out")
+    assert found == []
+    assert same(result, profile(made(), TEXTS))
+    with pytest.warns(StatesizeWarning, match="no source file"), pytest.warns(StatesizeWarning, match="holds another"):
+        profile(made(), TEXTS, output=tmp_path / "out")
 
 
 def test_a_finished_profile_is_not_measured_again(tmp_path):

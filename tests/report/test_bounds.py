@@ -14,7 +14,6 @@ from statesize.lab.trends.points import Point
 from statesize.profiling import Profile
 from statesize.report import write_report
 from statesize.report.charts import layers
-from statesize.report.diagnosis import diagnose
 from statesize.report.document import cell_text
 from statesize.report.tables import comparison_table, group_tables, layer_table
 from statesize.report.words import headline, model_line
@@ -63,7 +62,6 @@ def test_in_sentences(bounded):
     middle = middle_bounds(bounded.mixer(bounded.mixers[0]), "relative_count")
     assert f"{middle[0]:.1f}–{middle[1]:.1f} in layer" in model_line(bounded, "relative_count")
     assert "–" not in headline([bounded]) + model_line(bounded)
-    assert all(re.search(r"[\d.]+–[\d.]+ of at most [\d.]+ directions", str(one)) for one in diagnose(bounded))
 
 
 def test_in_tables(bounded, ends, capsys):

@@ -16,7 +16,6 @@ from statesize.measurement.settings import Settings
 from statesize.profiling import Profile, profile
 from statesize.report import write_report
 from statesize.report.charts import layers
-from statesize.report.compared import WINDOW
 from statesize.report.comparison import compare
 from statesize.report.names import model_title
 from statesize.report.page import page
@@ -72,28 +71,7 @@ def test_figures_are_those_of_the_profiles(bundled):
         assert row.norm == pytest.approx(summary["norm"].mean())
         assert row.average_entropy_error == 0
         assert row.total_tss == 512 * row.tss
-        assert math.isnan(row.recall_perplexity)
-        delimiter = int(np.flatnonzero(given.tokens["special"].values[0])[0])
-        assert WINDOW < delimiter < length - WINDOW
     assert [row.tss for row in comparison.models] == [length - 1, 32]
-
-
-def test_modulation_is_the_dip_at_the_delimiter(bundled):
-    for row, given in zip(compare(bundled).models, bundled, strict=True):
-        tokens, depths = given.tokens["special"].values, {"entropy": [], "norm": []}
-        for name in given.mixers:
-            node = given.mixer(name)
-            for metric, found in depths.items():
-                at = around = 0
-                for sequence in range(2):
-                    for token in np.flatnonzero(tokens[sequence]):
-                        cuts = np.arange(token + 1 - WINDOW, token + 2 + WINDOW)
-                        if cuts[0] >= 0 and cuts[-1] < tokens.shape[1]:
-                            curve = node[metric].values[sequence][:, cuts].astype(float)
-                            at, around = at + curve[:, WINDOW], around + np.delete(curve, WINDOW, 1).mean(1)
-                found += (1 - at / around).tolist()
-        assert row.modulation == pytest.approx(np.mean(depths["entropy"]))
-        assert row.norm_modulation == pytest.approx(np.mean(depths["norm"]))
 
 
 def test_layers_count_by_their_channels():
@@ -110,7 +88,6 @@ def test_layers_count_by_their_channels():
     assert row.tss == (3 + 3 * 19) / 4
     first, second = given.summary(wide=True)["average_entropy"]
     assert row.average_entropy == pytest.approx((first + 3 * second) / 4)
-    assert math.isnan(row.modulation)
 
 
 def test_the_error_of_samples(bundled):
@@ -146,12 +123,11 @@ def test_what_does_not_compare_is_said(bundled):
     model, tokenizer = zoo.load("la")
     settings = Settings(positions=3, relative_tolerances=(0.1,))
     other = profile(model, TEXTS[0], tokenizer=tokenizer, name="la", settings=settings)
-    notes = " ".join(compare([*bundled, other], {"sa": 20.0, "la": 30.0, "mine": 1.0}).notes)
+    notes = " ".join(compare([*bundled, other]).notes)
     for part in (
         "not of the same tokens",
         "different positions (3, default)",
         "relative tolerances differ",
-        "must belong to one of the profiles, got that of mine",
     ):
         assert part in notes
 
@@ -219,34 +195,17 @@ def test_which_models_read_the_same_tokens_is_said(bundled):
     assert "were read by" not in compare([bundled[0], other]).notes[0]
 
 
-def test_recall_and_table(bundled):
-    compared = compare(bundled, {"gla": 12.5})
+def test_table(bundled):
+    compared = compare(bundled)
     table = compared.to_dataframe()
     assert len(table.columns) <= len(MAIN_COLUMNS)
     assert set(FIGURES) < set(compared.to_dataframe(wide=True).columns)
-    assert table["recall_perplexity"].tolist() == [pytest.approx(math.nan, nan_ok=True), 12.5]
 
 
-def test_what_is_known_of_one_of_two_models_of_one_name_is_refused(bundled):
-    def weighing(weights):
-        tree = bundled[1].to_xarray()
-        tree.attrs["weights_sha256"] = weights
-        return Profile(tree)
-
-    same = compare([weighing("1"), weighing("1")], {"gla": 12.5}).models
-    assert [row.recall_perplexity for row in same] == [12.5] * 2
-    for other in ("2", ""):
-        unlike = [weighing("1" if other else ""), bundled[0], weighing(other)]
-        assert len(compare(unlike, {"sa": 12.5}).models) == 3
-        with pytest.raises(InputError, match=r"recall must be of models whose names differ, got gla, .* 2 profiles"):
-            compare(unlike, {"sa": 3.0, "gla": 12.5})
-
-
-def test_the_page_is_that_of_the_profiles_with_what_is_known_beside_them(bundled, tmp_path):
-    compared = compare(bundled, {"gla": 12.5})
+def test_the_page_is_that_of_the_profiles(bundled, tmp_path):
+    compared = compare(bundled)
     drawn = compared.to_html(tmp_path / "compared.html")
-    assert drawn.read_bytes() == write_report(bundled, tmp_path / "same.html", {"gla": 12.5}).read_bytes()
-    assert "12.5" in drawn.read_text()
+    assert drawn.read_bytes() == write_report(bundled, tmp_path / "same.html").read_bytes()
     assert repr(compared).endswith("\nnext: .to_dataframe(), .to_html()")
 
 

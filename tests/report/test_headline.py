@@ -149,7 +149,7 @@ def test_a_mean_over_cuts_never_stands_against_a_ceiling():
     assert repr(found).splitlines()[1] == expected
     # Nor where models stand side by side, in a comparison and in the demo.
     assert compare([found, found]).finding.count(" 33% (4.0 of 12 numbers per channel in caches)") == 2
-    assert _table(compared_models([found], {}), [found], {found.model: 1.0}).rows[0][2:4] == [12, Shown(4.0, "4.0")]
+    assert _table(compared_models([found]), [found], {found.model: 1.0}).rows[0][2:4] == [12, Shown(4.0, "4.0")]
 
 
 @pytest.mark.parametrize(("other", "ends"), [(1.21, ""), (1.34, " From 1.2 in layer 0 to 1.3 in layer 1.")])

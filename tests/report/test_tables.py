@@ -12,7 +12,7 @@ from statesize.report import write_report
 from statesize.report.comparison import compare
 from statesize.report.page import page
 from statesize.report.tables import COMPARED, comparison_table
-from statesize.results.fields import FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, MIDDLE_SHARES, STUDIED, Heading
+from statesize.results.fields import FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, MIDDLE_SHARES, Heading
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +29,10 @@ def test_headings_on_one_line_hold_no_brackets():
 
 
 def test_numbers_are_those_of_the_comparison(profiles):
-    recall = {"<b>other</b>": 12.345}
-    comparison = compare(profiles, recall)
+    comparison = compare(profiles)
     table = comparison_table(comparison.models, profiles)
-    # Modulation says little without the controls of a study; no heads that share a cache, no sinks.
-    absent = (*STUDIED, "readout_total_entropy", "sinkless_entropy")
+    # No heads that share a cache, no sinks.
+    absent = ("readout_total_entropy", "sinkless_entropy")
     assert list(table.headings) == ["model", *(name for name in FIGURES if name not in absent)]
     for index, (model, row) in enumerate(zip(comparison.models, table.rows, strict=True)):
         cells = dict(zip(table.headings, row, strict=True))
@@ -44,8 +43,7 @@ def test_numbers_are_those_of_the_comparison(profiles):
         # The first has a state, the second a cache.
         assert cells["state_utilisation"].text == ("-" if index else f"{model.state_utilisation:.0%}")
         assert cells["ceiling_utilisation"].text == (f"{model.ceiling_utilisation:.0%}" if index else "-")
-        assert cells["recall_perplexity"].text == ("12.35" if index else "-")
-    made = page(profiles, recall=recall)
+    made = page(profiles)
     assert "not of the same tokens" in " ".join(made.notes["How to read this"])
     # The terms of a table are those of its columns.
     first, _, every = made.tables[:3]
@@ -71,7 +69,7 @@ def test_models_of_other_tokens_are_not_in_the_chart_along_one_text(profiles):
 
 
 def test_in_a_browser(browser, profiles, tmp_path):
-    path = write_report(profiles, tmp_path / "page.html", {"<b>other</b>": 2.0})
+    path = write_report(profiles, tmp_path / "page.html")
     visit = Visit(browser, path, 360, "dark")
     width = visit.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
     assert width[0] <= width[1]

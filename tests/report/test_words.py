@@ -1,6 +1,7 @@
 """What a report says of its models in words, and the bars beside it."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,7 +10,7 @@ from statesize.report.charts import layers
 from statesize.report.names import metric_titles
 from statesize.report.page import page
 from statesize.report.tables import layer_rows
-from statesize.report.words import headline, middle_cut, model_line
+from statesize.report.words import headline, middle_cut, model_line, what_suffices
 
 
 def test_a_page_says_each_metric_beside_its_bars(ladder_profile):
@@ -59,3 +60,17 @@ def test_bars_are_the_numbers_of_the_words_and_of_the_table(ladder_profile, metr
     (bars,) = chart["layer"]
     assert bars["encoding"]["y"]["field"] == "middle"
     assert bars["encoding"]["color"]["scale"]["domain"] == [ladder_profile.model]
+
+
+@pytest.mark.parametrize(
+    ("source", "command"),
+    [
+        ({"kind": "bundled"}, "statesize truncate gla"),
+        ({"kind": "folder"}, "statesize truncate MODEL --jsonl TEXTS.jsonl"),
+        ({"kind": "folder", "test": "statesize truncate here --text b.txt"}, "statesize truncate here --text b.txt"),
+    ],
+)
+def test_the_command_that_tests_what_suffices_is_told_in_full(source, command):
+    _, (told,) = what_suffices([SimpleNamespace(model="gla", attributes={"source": source})])
+    own = " (TEXTS.jsonl: at least 5 texts of yours, one in each row)" if "TEXTS" in command else ""
+    assert told == f"Whether so many numbers suffice, this tests{own}: {command}"

@@ -1,4 +1,4 @@
-"""The page of models on record, and the table of them in the package, from the records in results/models/."""
+"""The page of models on record, from the records in results/models/."""
 
 from __future__ import annotations
 
@@ -9,15 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bounds import TOKENS
-from statesize.measurement.statistics import FEWEST_TEXTS, Interval
-from statesize.report.on_record import SCHEMA, TO_BE_SAID, read_record, table_row
+from statesize.measurement.statistics import Interval
 from statesize.truncation.result import WORTHLESS
 from tools.figures.on_record import RESULTS, read_json, table
 
 RECORDS = RESULTS / "models"
-PIECES = 256
-"""Tokens of a piece in the record of documents."""
-TABLE = Path(__file__).parents[2] / "src" / "statesize" / "report" / "on_record.json"
 
 TRAINED = ("la", "gla", "gated_deltanet", "rwkv7", "qwen25_coder", "deepfilternet")
 QUOTED = (*TRAINED, "sa", "typeseg", "whisper_tiny", "whisper_tiny_silence")
@@ -33,38 +29,8 @@ FORMS = {"worth": ".2f", "hindsight": ".1%", "causal": ".1%", "multiple": ".1f"}
 
 def records(folder: Path = RECORDS) -> list[dict[str, Any]]:
     """All records, those that carry the same beside each other."""
-    read = [read_record(path) | {"file": path.name} for path in folder.glob("*.json")]
-    for one in read:
-        missing = [name for name in TO_BE_SAID if not one[name]]
-        if missing:
-            raise ValueError(f"{one['file']} must say its {', '.join(missing)}. Write what is so into the file.")
+    read = [json.loads(path.read_text("utf-8")) | {"file": path.name} for path in folder.glob("*.json")]
     return sorted(read, key=lambda one: (one["carries"], one["data"], one["name"]))
-
-
-def packed(known: Sequence[Mapping[str, Any]]) -> str:
-    """The table in the package, a model a line."""
-    texts = _single_texts()
-    rows = ",\n".join(json.dumps(table_row(one, texts.get(one["weights"], {})), ensure_ascii=False) for one in known)
-    return f'{{"schema": {SCHEMA}, "models": [\n{rows}\n]}}\n'
-
-
-def _single_texts() -> dict[str, dict[int, dict[str, Any]]]:
-    """Least and most ESS of single texts, and how many, by weights and length, from records that hold single texts."""
-    weights: dict[str, str] = {}
-    values: dict[tuple[str, int, str], list[float]] = {}
-    for record in map(read_json, ("bounds", MORE_BOUNDS)):
-        for row in record["rows"]:
-            weights[row["file"]] = row["weights"]
-            values.setdefault((row["weights"], row["tokens"], "ess"), []).append(row["measured"]["entropy"])
-    for row in read_json("published_documents")["rows"]:
-        for name, column in (("ess", "ess"), ("ess_without_sinks", "ess_without_sink")):
-            values.setdefault((weights[row["file"]], PIECES, name), []).append(row[column])
-    found: dict[str, dict[int, dict[str, Any]]] = {}
-    for (model, length, name), some in values.items():
-        if len(some) >= FEWEST_TEXTS:
-            ends = [float(f"{end:.4g}") for end in (min(some), max(some))]
-            found.setdefault(model, {}).setdefault(length, {})[name] = [*ends, len(some)]
-    return found
 
 
 def measured_models(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -80,7 +46,7 @@ def measured_models(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         "sources": table(
             ("model", "weights", "licence", "conversion"),
             [
-                (f"[{one['name']}](../results/models/{one['file']})", *(one[name] for name in TO_BE_SAID))
+                (f"[{one['name']}](../results/models/{one['file']})", one["package"], one["licence"], one["check"])
                 for one in known
                 if not one["package"].startswith("statesize ")
             ],

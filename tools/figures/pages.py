@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tools.figures.figures import figures
-from tools.figures.measured_models import TABLE, packed, records
 from tools.figures.readme import filled as readme_filled
 from tools.figures.trained_families import thumbnails
 from tools.figures.two_models import pictures as maps
@@ -46,7 +45,7 @@ def linked_from(page: Path, known: Mapping[str, str]) -> dict[str, str]:
 
 
 def written() -> dict[Path, str]:
-    """Pages that hold figures, pictures of tables, and the package's table of models, by file, as they should be."""
+    """Pages that hold figures, and pictures of tables, by file, as they should be."""
     known = {f"{part}.{name}": text for part, named in figures().items() for name, text in named.items()}
     pages = {path: path.read_text("utf-8") for path in sorted(DOCS.rglob("*.md"))}
     readme = {README: readme_filled(README.read_text("utf-8"), known)}
@@ -55,7 +54,6 @@ def written() -> dict[Path, str]:
         {path: filled(page, linked_from(path, known)) for path, page in pages.items() if names(page)}
         | readme
         | pictures
-        | {TABLE: packed(records())}
     )
 
 

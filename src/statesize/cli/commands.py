@@ -38,7 +38,7 @@ add(
     "FOLDER --parquet corpus --sequences 100 --output result",
     "FOLDER --ids ids.jsonl",
 )
-add("compare", compare, "gla-notes sa-notes", "gla-notes sa-notes --recall recall.json --html both.html")
+add("compare", compare, "gla-notes sa-notes", "gla-notes sa-notes --html both.html")
 add("truncate", truncate, "model.gguf --jsonl docs.jsonl --html cut.html", "gla --text notes.txt --max-tokens 256")
 add(
     "cache",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 from cyclopts import Parameter
 
 from statesize.cli.shared.options import Flag
-from statesize.cli.shared.printing import REPORTING, Reporting, printed_by
+from statesize.cli.shared.printing import REPORTING, Reporting
 from statesize.cli.shared.texts import check_all
 from statesize.errors import InputError
 
@@ -23,7 +23,6 @@ def compare(
     profiles: Annotated[list[Path], Parameter(negative="")],
     /,
     *,
-    recall: Path | None = None,
     wide: Flag = False,
     printing: Reporting = REPORTING,
 ) -> None:
@@ -31,12 +30,11 @@ def compare(
 
     Args:
         profiles: Folders that `statesize profile --output` or `Profile.save` wrote.
-        recall: What `statesize study recall --json` printed, kept in a file; adds the recall perplexity.
         wide: Print all columns.
         printing: What is printed.
 
     Raises:
-        InputError: There is one profile, and nothing to put beside it.
+        InputError: There is one profile.
     """
     from statesize.results.place import require_profile
 
@@ -44,7 +42,7 @@ def compare(
         *(partial(require_profile, folder, "each of PROFILES") for folder in profiles),
         partial(printing.named, "compared"),
     )
-    if len(profiles) < 2 and not recall:
+    if len(profiles) < 2:
         raise InputError(
             f"PROFILES must be the folders of two profiles or more, got 1. statesize profile {profiles[0]} shows one."
         )
@@ -56,20 +54,16 @@ def compare(
     from statesize.report.comparison import compare
     from statesize.report.names import distinct
 
-    perplexities = None if recall is None else read_recall(recall)
     # The names of folders, or their whole paths where some names are alike.
     names = [folder.absolute().name for folder in profiles]
     places = names if len(set(names)) == len(names) else [str(folder) for folder in profiles]
-    loaded = read_profiles(profiles, printing)
-    if not perplexities:
-        # What stands beside them is found by the models' own names.
-        loaded = distinct(loaded, places)
-    compared = compare(loaded, perplexities)
+    loaded = distinct(read_profiles(profiles, printing), places)
+    compared = compare(loaded)
     if printing.html is not None:
         with printing.step("drawing the report"):
             compared.to_html(printing.html)
         printing.tell_report()
-    printed = comparison_page(distinct(loaded, places), compared, wide=wide)
+    printed = comparison_page(loaded, compared, wide=wide)
     show(printed, {name: getattr(compared, name) for name in ("models", "notes", "finding")}, printing)
     if again := _measured_alike(profiles, loaded):
         for command in again:
@@ -107,11 +101,3 @@ def _measured_alike(folders: list[Path], profiles: Sequence[Profiled]) -> list[l
             output = f"{folders[at]}-as-{folders[0].absolute().name}"
             again.append(["profile", own["model"], *options, "--output", output])
     return again
-
-
-def read_recall(path: Path) -> dict[str, float]:
-    """The recall perplexity of each model, by name where it is known, from a document of `statesize study recall`."""
-    named = 'a list "models" of objects with "name" and "recall_perplexity"'
-    with printed_by("statesize study recall", path, named) as document:
-        perplexities = {str(model["name"]): model["recall_perplexity"] for model in document["models"]}
-        return {name: float(value) for name, value in perplexities.items() if value is not None}

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 
 _TOLERANCE = 0.01
-MOST_DIGESTED = 10**9
-"""Numbers of weights of which a digest is made to know a model on record again; it takes a second or two."""
 
 
 class EverySetting(MeasureOptions):
@@ -48,7 +46,6 @@ def profile(
     loading: Loading | None = None,
     workers: Workers | None = None,
     output: Output = None,
-    record: Path | None = None,
     tolerance: Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))] = _TOLERANCE,
     metric: Literal["entropy", "relative_count"] = "entropy",
     wide: Flag = False,
@@ -71,8 +68,6 @@ def profile(
         loading: How the model is loaded.
         workers: Who measures.
         output: Folder for the profile, to be read by this command and `Profile.load`.
-        record: File for the model's record at this length of text, as those of the models on record; a record of the
-            same model that is there gets this length beside its others.
         tolerance: Count singular values above this fraction of the largest (0.01 = 1 %).
         metric: The ESS that the table shows: entropy needs no tolerance; the other is the count above --tolerance.
         wide: Print all columns.
@@ -87,7 +82,7 @@ def profile(
 
     printing = printing.named(Path(model).name)
     if (Path(model) / MARKER).is_file() and not is_brought(model):
-        asked = (texts, measuring, prefix, loading, workers, output, record)
+        asked = (texts, measuring, prefix, loading, workers, output)
         if asked != (None,) * len(asked) or tolerance != _TOLERANCE:
             raise InputError(
                 f"{model} is a profile, which is shown as it was measured; leave out all but --html, --open, --metric, "
@@ -96,8 +91,7 @@ def profile(
         from statesize.cli.shared.printing import read_profiles
 
         (result,) = read_profiles([Path(model)], printing)
-        weights = result.attributes["weights_sha256"]
-        _show(result, Path(model), metric, printing, wide=wide, weights=weights)
+        _show(result, Path(model), metric, printing, wide=wide)
         return
     texts, loading, measuring = texts or Texts(), loading or Loading(), measuring or EverySetting()
     workers = workers or Workers()
@@ -107,14 +101,12 @@ def profile(
     texts.check()
     cluster = workers.cluster(gpus=float(loading.device.startswith("cuda")))
 
-    from statesize.adapters.models.model_state import tensors_sha256
     from statesize.cli.shared.provenance import called_again, command_line
     from statesize.io.progress import duration
     from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE
     from statesize.models.load import load_model, load_model_facts
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
-    from statesize.report.on_record import add_to
     from statesize.texts.documents import configured_context, vocabulary_size
     from statesize.texts.rows import read_whole
 
@@ -146,11 +138,6 @@ def profile(
     read, settings = _read_settings(before, tokenizer, read, settings, tolerance, printing)
     if (longest := max(map(len, read.ids))) > (context or longest):
         source["context"] = f"texts of {longest:,} tokens pass the longest context that the model names, of {context:,}"
-    if record is not None and (len(set(map(len, read.ids))) > 1 or not settings.by_default):
-        raise InputError(
-            "record must be of texts of one length, measured at their middle, got others. Leave out --positions, "
-            "and give --max-tokens."
-        )
     if any(settings.spreads(len(ids)) for ids in read.ids):
         printing.say(
             f"A text of more than {LONGEST_WHOLE:,} tokens is measured at {EVENLY_SPREAD} evenly spread positions. "
@@ -173,15 +160,7 @@ def profile(
         )
     if output is not None:
         printing.say(f"Profile: {output}" + (f", {KEPT}" if written and written == written_at(output) else ""))
-    weights = result.attributes["weights_sha256"]
-    if not weights and loaded is not None:
-        numbers = sum(part.numel() for part in loaded.model.parameters())
-        weights = tensors_sha256(loaded.model.state_dict()) if record or numbers < MOST_DIGESTED else ""
-    _show(result, output, metric, printing, wide=wide, weights=weights)
-    if record is not None:
-        # Last, as one of another model may be there: what was measured is shown already.
-        add_to(record, result, f"tokens of {texts.named}", weights)
-        printing.say(f"Record: {record}")
+    _show(result, output, metric, printing, wide=wide)
     if output is None:
         folder = f"{(name or model).rpartition('/')[2]}-profile"
         again = f"measures it again, about {duration(max(result.attributes['seconds'], 1))} after loading, and keeps it"
@@ -195,7 +174,6 @@ def _show(
     printing: Reporting,
     *,
     wide: bool,
-    weights: str,
 ) -> None:
     """Print a profile that lies in a folder, or in none, write its page, and say what to do with the folder."""
     from statesize.cli.shared.summary import summary
@@ -204,9 +182,9 @@ def _show(
 
     if printing.html is not None:
         with printing.step("drawing the report"):
-            write_report([result], printing.html, weights=weights)
+            write_report([result], printing.html)
     document = result.to_dict() | {"result": None if folder is None else str(folder)}
-    show(summary(result, metric, wide=wide, weights=weights), document, printing)
+    show(summary(result, metric, wide=wide), document, printing)
     printing.tell_report()
     if folder is not None and printing.html is None:
         printing.next("profile", folder, "--open", why="charts of every layer and head")

@@ -37,10 +37,9 @@ from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import ProfileRun
 from statesize.profiling.sequences import Provenance, SequenceWork
 from statesize.report.compared import ComparedModel, compared_models
-from statesize.report.diagnosis import diagnose
 from statesize.report.names import by_reason
 from statesize.results.profiled import model_mean
-from statesize.results.summary import SummaryRow, largest_size
+from statesize.results.summary import SummaryRow, binding, keeps_everything, largest_size
 from statesize.texts.inputs import Inputs, sequences, tokens_sha256
 
 FEWEST_HEADS = 2
@@ -267,7 +266,7 @@ class Probing:
         now = time.perf_counter()
         share, most = self._spent / (now - self._began), max(self._cost.units)
         self._tell_cost(step, now - start, start - self._last[1], share)
-        model_row = compared_models([profile], {})[0]
+        model_row = compared_models([profile])[0]
         further = {"heads": min(heads, most), "layers": len(profile.mixers), "share_of_time": share}
         values = _logged_values(profile, model_row, further)
         size = "" if math.isnan(model_row.tss) else f" of {model_row.middle_ceiling:.3g}"
@@ -401,8 +400,17 @@ class Probing:
 
 def _without_utilisation(profile: Profile) -> dict[str, str]:
     """Why layers of a known size have none, and what helps."""
-    without = (one for one in diagnose(profile) if not (one.cuts or math.isnan(one.size)))
-    return {one.layer: f"{str(one).partition(': ')[2]}; longer texts or more positions have one" for one in without}
+    causes = dict[str, str]()
+    for name in profile.mixers:
+        node = profile.mixer(name)
+        size = largest_size(node)
+        if binding(node).any() or math.isnan(size):
+            continue
+        cause = f"no measured cut has {size:.0f} tokens before it and {size:.0f} after it"
+        if keeps_everything(node):
+            cause = "nothing was measured in the middle half of a sequence"
+        causes[name] = f"{cause}; longer texts or more positions have one"
+    return causes
 
 
 def _logged_values(profile: Profile, model: ComparedModel, further: Mapping[str, float]) -> dict[str, float]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, cast
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from statesize.errors import FileError, InputError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import is_gguf
 from statesize.io.machine import free_bytes
-from statesize.models.computation import computation_sha256
+from statesize.models.class_sources import class_sources
 from statesize.models.files import check_digest, has_tokenizer, parsed_once
 from statesize.models.from_transformers import (
     WITHOUT_TOKENIZER,
@@ -45,8 +46,9 @@ def training_record(name: str) -> dict[str, Any]:
     return plugin.record(name) if plugin else {}
 
 
-def model_facts(model: nn.Module) -> dict[str, object]:
-    """All that the numbers of a model over some tokens depend on, down to the last bits; "weights" is a SHA-256."""
+def model_facts(model: nn.Module, unknown: str = "") -> dict[str, object]:
+    """What the numbers of a model over some tokens depend on, without hooks and attributes; "weights" is a SHA-256."""
+    # `unknown` stands for the source of a class that has none; left out, it is another one in each call.
     config = getattr(model, "config", None)
     described = cast("Any", config).to_dict() if hasattr(config, "to_dict") else repr(config)
     if isinstance(described, dict):
@@ -60,8 +62,9 @@ def model_facts(model: nn.Module) -> dict[str, object]:
         **({"adapters": adapters} if adapters else {}),
         "buffers": buffers,
         "structure": repr(model),
-        "computation": computation_sha256(model),
+        "sources": {name: source or unknown or uuid4().hex for name, source in class_sources(model).items()},
         "config": described,
+        "attention": getattr(config, "_attn_implementation", None),
         "device": str(next((parameter.device for parameter in model.parameters()), "cpu")),
         # Threads share the heads out among them, which shows in the last bits.
         "threads": torch.get_num_threads(),

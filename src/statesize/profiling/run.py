@@ -10,6 +10,7 @@ from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from rich.console import Console
 from torch import nn
@@ -22,6 +23,7 @@ from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import Bars
 from statesize.io.text import counted
 from statesize.measurement.settings import Channels, Layers, Positions, Settings, given_settings
+from statesize.models.class_sources import tell_without_source
 from statesize.models.load import given_model, load_model, load_model_facts
 from statesize.parallel.ranks import Replicas
 from statesize.parallel.ray import OnRay, RayCluster
@@ -182,7 +184,10 @@ def run_profile(
     settings = settings.for_texts(reference)
     # Digests say whether what is stored is of this run; of one that is not they would only take time.
     digests = cluster is not None or path is not None
-    make = partial(loaded_work, model, settings, reference, digests=digests, sinks=sinks)
+    # A class without a source is another one in each run, and the same in all processes of one.
+    make = partial(loaded_work, model, settings, reference, digests=digests, sinks=sinks, unknown=uuid4().hex)
+    if path is not None and isinstance(model, nn.Module):
+        tell_without_source(model)
     with ExitStack() as stack:
         if ranks and isinstance(model, nn.Module):
             team = stack.enter_context(together(model, tokens_sha256(known), settings, replicas=replicas))

@@ -103,12 +103,14 @@ class Provenance:
     bytes: int  # size of the weights
 
     @classmethod
-    def of(cls, model: nn.Module, settings: Settings | None = None, reference: int | None = None) -> Self:
+    def of(
+        cls, model: nn.Module, settings: Settings | None = None, reference: int | None = None, unknown: str = ""
+    ) -> Self:
         """That of a model, with digests of its weights and of the run where it is told what the run measures."""
         weights = key = ""
         if settings is not None:
             # Everything but the input that a mixer's numbers depend on.
-            facts = model_facts(model) | {"settings": dataclasses.asdict(settings), "reference": reference}
+            facts = model_facts(model, unknown) | {"settings": dataclasses.asdict(settings), "reference": reference}
             weights = str(facts["weights"])
             key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=repr).encode()).hexdigest()
         used, tensors = defaultdict[str, set[str | None]](set), set[torch.Tensor]()
@@ -216,11 +218,12 @@ def loaded_work(
     digests: bool = True,
     sinks: bool = True,
     team: Team = ALONE,
+    unknown: str = "",
 ) -> SequenceWork:
     """The work of a process that loads the model; without digests where nothing is stored and no other compared."""
     loaded = model if isinstance(model, nn.Module) else model()
     measured = loaded.model if isinstance(loaded, LoadedModel) else loaded
-    origin = Provenance.of(measured, settings if digests else None, reference)
+    origin = Provenance.of(measured, settings if digests else None, reference, unknown)
     if isinstance(loaded, LoadedModel):
         origin = replace(origin, model=loaded.name, source=loaded.source)
     return SequenceWork(measured, settings, origin=origin, team=team, sinks=sinks)

@@ -3,86 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, cast
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from statesize.adapters.observation import PART
 from statesize.errors import InputError
 from statesize.io.text import counted
-from statesize.measurement.statistics import estimate
 from statesize.report.names import distinct, model_title
 from statesize.report.words import left_out_note
 from statesize.results.fields import MIDDLE_SHARES
 from statesize.results.profiled import Profiled, comparable, model_mean
 from statesize.results.summary import (
     channels_of,
-    ess_values,
     keeps_everything,
     middle_bytes,
     middle_ceiling,
-    sample_of,
     stored_channels,
 )
-
-WINDOW = 8
-"""Cuts before and after a delimiter that it is compared with."""
-
-
-def modulation_depth(
-    values: NDArray[np.float32 | np.float64],
-    positions: NDArray[np.int64],
-    delimiters: Sequence[tuple[int, int]],
-    window: int = WINDOW,
-) -> NDArray[np.float64]:
-    """The relative dip 1 − (ESS at the cut right after a delimiter) / (mean over the cuts around it), (unit,).
-
-    Both are averaged over all delimiters before they are divided, so that a head whose ESS is 0 somewhere counts too.
-
-    Args:
-        values: ESS or norm, (sequence, unit, position), NaN where it is not known.
-        positions: The cut positions, (position,), ascending.
-        delimiters: Sequence and index of each delimiter token; those without all `window` cuts before and after the
-            cut that follows them are left out.
-        window: Cuts on either side.
-
-    Returns:
-        One number per unit; NaN where no delimiter has room, or all is 0 around them.
-
-    Example:
-        >>> ess = np.array([[[4.0, 4.0, 1.0, 4.0, 4.0]]])
-        >>> modulation_depth(ess, np.arange(1, 6), [(0, 2)], window=2)
-        array([0.75])
-    """
-    index_at = {int(position): index for index, position in enumerate(positions)}
-    at, around = np.zeros(values.shape[1]), np.zeros(values.shape[1])
-    for sequence, token in delimiters:
-        cuts = [index_at.get(token + 1 + step) for step in range(-window, window + 1)]
-        known = [cut for cut in cuts if cut is not None]
-        if len(known) < len(cuts):
-            continue
-        curve = values[sequence][:, known].astype(np.float64)
-        if np.isfinite(curve).all():
-            at += curve[:, window]
-            around += np.delete(curve, window, 1).mean(1)
-    return 1 - np.divide(at, around, out=np.full_like(at, np.nan), where=around > 0)
-
-
-def modulation(profile: Profiled, node: xr.Dataset, metric: str, window: int = WINDOW) -> float:
-    """The modulation depth of one mixer at the special tokens inside the sequences; NaN where it is not known."""
-    # `statesize study delimiters` has the controls without which a dip says little.
-    values = node["norm"].values if metric == "norm" else ess_values(node, metric)
-    tokens = profile.tokens
-    inside = np.arange(tokens.sizes["token"]) < tokens["length"].values[:, None]
-    marked = np.argwhere(tokens["special"].values & inside)
-    delimiters = [(int(sequence), int(token)) for sequence, token in marked]
-    return estimate(modulation_depth(values, node["position"].values, delimiters, window), sample_of(node)).mean
-
 
 _MEANS = (
     "tss", "middle_entropy", "sinkless_entropy", "average_entropy", "average_relative_count",
@@ -122,31 +64,14 @@ class ComparedModel:
     norm: float
     state_utilisation: float
     ceiling_utilisation: float
-    modulation: float  # up to 1; negative where ESS rises
-    norm_modulation: float  # up to 1; negative where the norm rises
-    recall_perplexity: float
 
 
-def compared_models(profiles: Sequence[Profiled], recall: Mapping[str, float]) -> tuple[ComparedModel, ...]:
-    """A row per profile, with what is known beside it by the name of its model."""
-    _require_one_model_per_name(profiles, recall)
-    return tuple(_compared(profile, recall) for profile in profiles)
+def compared_models(profiles: Sequence[Profiled]) -> tuple[ComparedModel, ...]:
+    """A row per profile."""
+    return tuple(map(_compared, profiles))
 
 
-def _require_one_model_per_name(profiles: Sequence[Profiled], recall: Mapping[str, float]) -> None:
-    """Refuse numbers beside a name that several models have."""
-    for name in recall:
-        weights = [str(one.tree.attrs["weights_sha256"]) for one in profiles if one.model == name]
-        # Profiles of the same weights are of one model; those kept in memory have no digest.
-        if len(weights) > 1 and (not all(weights) or len(set(weights)) > 1):
-            raise InputError(
-                f"recall must be of models whose names differ, got {name}, the name of {len(weights)} profiles that "
-                "may be of different models. Measure each under a name of its own: by `name` in Python, from a folder "
-                "of another name in the shell."
-            )
-
-
-def _compared(profile: Profiled, recall: Mapping[str, float]) -> ComparedModel:
+def _compared(profile: Profiled) -> ComparedModel:
     rows = profile.summary_rows()
     if not rows:
         raise InputError(f"The profile of {profile.model} holds no mixer; there is nothing to compare.")
@@ -182,9 +107,6 @@ def _compared(profile: Profiled, recall: Mapping[str, float]) -> ComparedModel:
         average_entropy_error=_summed([rows[at]["readout_total_entropy_error"] for at in layers], compared)
         / sum(map(channels_of, compared)),
         total_entropy_error=_summed([row["total_entropy_error"] for row in rows], nodes),
-        modulation=model_mean(profile, [modulation(profile, node, "entropy") for node in nodes]),
-        norm_modulation=model_mean(profile, [modulation(profile, node, "norm") for node in nodes]),
-        recall_perplexity=float(recall.get(profile.model, math.nan)),
         **figures,
     )
 
@@ -219,7 +141,7 @@ CUTS = ("positions", "past", "future")
 """The settings that say at which cuts a profile was measured, and over how much of past and future."""
 
 
-def comparison_notes(profiles: Sequence[Profiled], recall: Mapping[str, float]) -> list[str]:
+def comparison_notes(profiles: Sequence[Profiled]) -> list[str]:
     """What makes the rows less comparable than they look, a sentence each."""
     attributes = [profile.attributes for profile in profiles]
     notes = [f"{profile.model}: {note}" for profile in profiles if (note := left_out_note(profile))]
@@ -260,7 +182,4 @@ def comparison_notes(profiles: Sequence[Profiled], recall: Mapping[str, float]) 
     ]
     if skipped:
         notes.append(f"Not all layers were measured as a whole of {', '.join(skipped)}; sums lack what was skipped.")
-    names = {profile.model for profile in profiles}
-    if others := recall.keys() - names:
-        notes.append(f"Recall perplexity must belong to one of the profiles, got that of {', '.join(sorted(others))}.")
     return notes

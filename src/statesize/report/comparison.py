@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -24,7 +24,7 @@ from statesize.results.profiled import Profiled, has_sinks
 
 _MAIN = (
     "model", "middle_bytes", "middle_entropy", "sinkless_entropy", "middle_ceiling", *MIDDLE_SHARES, "tss",
-    "average_entropy", "state_utilisation", "ceiling_utilisation", "norm", "recall_perplexity",
+    "average_entropy", "state_utilisation", "ceiling_utilisation", "norm",
 )  # fmt: skip
 
 
@@ -37,14 +37,12 @@ class Comparison:
         notes: What makes the rows less comparable than they look, in words.
         finding: Which of them uses more of what it can hold, and how far that goes; "" where it has no answer.
         profiles: The profiles.
-        recall: What was known beside them.
     """
 
     models: tuple[ComparedModel, ...]
     notes: tuple[str, ...]
     finding: str
     profiles: tuple[Profiled, ...] = field(compare=False)
-    recall: Mapping[str, float] = field(compare=False)
 
     def to_dataframe(self, *, wide: bool = False) -> pd.DataFrame:
         """The rows as a table.
@@ -72,7 +70,7 @@ class Comparison:
         Returns:
             The file.
         """
-        return write_report(self.profiles, path, self.recall)
+        return write_report(self.profiles, path)
 
     def _table(self) -> PageTable:
         return comparison_table(self.models, distinct(self.profiles), COMPARED)
@@ -96,15 +94,11 @@ class Comparison:
         return "\n".join(filter(None, lines))
 
 
-def compare(
-    profiles: Sequence[Profiled],
-    recall: Mapping[str, float] | None = None,
-) -> Comparison:
+def compare(profiles: Sequence[Profiled]) -> Comparison:
     """Put profiles of several models side by side.
 
     Args:
         profiles: At least one; of the same texts, or the notes say that they are not.
-        recall: Recall perplexity by the name of the model, where it is known; no two models have that name.
 
     Returns:
         The comparison.
@@ -120,8 +114,7 @@ def compare(
         )
     if not profiles:
         raise InputError("profiles must hold at least one, got none.")
-    recall = recall or {}
-    models, notes = compared_models(profiles, recall), tuple(comparison_notes(profiles, recall))
+    models, notes = compared_models(profiles), tuple(comparison_notes(profiles))
     apart = distinct(profiles)
     models = tuple(replace(row, model=one.model) for row, one in zip(models, apart, strict=True))
-    return Comparison(models, notes, capacity_use(apart), tuple(profiles), recall)
+    return Comparison(models, notes, capacity_use(apart), tuple(profiles))

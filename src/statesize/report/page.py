@@ -14,7 +14,6 @@ from statesize.report.charts import along, layers
 from statesize.report.compared import compared_models, comparison_notes
 from statesize.report.head_map import fitting_map
 from statesize.report.names import by_reason, distinct, metric_titles, model_title
-from statesize.report.on_record import standing, what_suffices
 from statesize.report.result_page import NEXT, RESULT, PageChart, PageFigure, ResultPage, told_apart
 from statesize.report.tables import (
     comparison_table,
@@ -24,7 +23,7 @@ from statesize.report.tables import (
     middle_table,
     provenance,
 )
-from statesize.report.words import findings, model_line, reading, sink_notes
+from statesize.report.words import findings, model_line, reading, sink_notes, what_suffices
 from statesize.results.profiled import Profiled
 
 _BARS = (
@@ -36,12 +35,7 @@ _BARS = (
 )
 
 
-def write_report(
-    profiles: Sequence[Profiled],
-    path: str | os.PathLike[str],
-    recall: Mapping[str, float] | None = None,
-    weights: str = "",
-) -> Path:
+def write_report(profiles: Sequence[Profiled], path: str | os.PathLike[str]) -> Path:
     """Write one HTML file about one or several profiles; the same profiles give the same bytes.
 
     A path that cannot be written is a FileError.
@@ -49,8 +43,6 @@ def write_report(
     Args:
         profiles: What it shows, in this order; several are also put side by side.
         path: The file; replaced once the new one is complete.
-        recall: As for `statesize.compare`.
-        weights: SHA-256 of the weights of a single model, by which one on record is known again.
 
     Returns:
         The file.
@@ -60,22 +52,18 @@ def write_report(
     """
     if not profiles:
         raise InputError("profiles must hold at least one, got none.")
-    return page(profiles, recall, weights).write(path)
+    return page(profiles).write(path)
 
 
-def page(
-    profiles: Sequence[Profiled],
-    recall: Mapping[str, float] | None = None,
-    weights: str = "",
-) -> ResultPage:
+def page(profiles: Sequence[Profiled]) -> ResultPage:
     """The page of profiles."""
     own, profiles = profiles, distinct(profiles)
     several, (known, tests) = len(profiles) > 1, what_suffices(own)
     explained, tables = [*reading(profiles), *_BARS], [layer_table(profiles)]
     if several:
-        models = compared_models(own, recall or {})
+        models = compared_models(own)
         tables = [middle_table(profiles, models), *tables, comparison_table(models, profiles)]
-        explained += comparison_notes(own, recall or {})
+        explained += comparison_notes(own)
     tables += [*group_tables(profiles), engine_table(profiles)]
     shared = provenance(profiles[0])
     if several:
@@ -83,7 +71,7 @@ def page(
         table, shared = told_apart(rows, "How each model was measured")
         tables.append(table)
     notes = {
-        RESULT: [*standing(own, weights), *known],
+        RESULT: known,
         NEXT: tests,
         "How to read this": [*explained, *sink_notes(profiles)],
         "Not measured": _named(profiles, [by_reason(one.skipped) for one in profiles]),

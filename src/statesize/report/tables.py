@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, cast
@@ -25,7 +25,6 @@ from statesize.results.fields import (
     GROUP_HEADINGS,
     HEADINGS,
     MIDDLE_SHARES,
-    STUDIED,
     UNKNOWN,
     Heading,
     cell_texts,
@@ -51,10 +50,8 @@ _ORDER = dict.fromkeys(("model", "layer", "kind", "middle_entropy", "sinkless_en
 _SHOWN = [name for name in _ORDER if name in HEADINGS and name not in {"measured", "faithfulness"}]
 
 
-# Those of a comparison.
-_FIGURES = tuple(name for name in FIGURES if name not in STUDIED)
-COMPARED = ("middle_entropy", "sinkless_entropy", "middle_ceiling", *MIDDLE_SHARES, "middle_bytes", "recall_perplexity")
-"""Those that one reads first."""
+COMPARED = ("middle_entropy", "sinkless_entropy", "middle_ceiling", *MIDDLE_SHARES, "middle_bytes")
+"""Figures of a comparison that one reads first."""
 
 
 MOST_LAYERS = 20
@@ -134,7 +131,7 @@ def middle_table(profiles: Sequence[Profiled], models: Sequence[ComparedModel]) 
 
 
 def comparison_table(
-    models: Sequence[ComparedModel], profiles: Sequence[Profiled], figures: Sequence[str] = _FIGURES
+    models: Sequence[ComparedModel], profiles: Sequence[Profiled], figures: Iterable[str] = FIGURES
 ) -> PageTable:
     """One row per model, by the titles of its profiles."""
     rows = [told(vars(one)) | {"model": model_title(of)} for one, of in zip(models, profiles, strict=True)]

@@ -33,6 +33,9 @@ from statesize.results.summary import (
 
 _SAME = 1.05
 """Ratios below this count as equal in words."""
+NO_NEED = "ESS is what a layer carries of this text, not what a task needs: more of it makes no better model"
+OWN_TEXTS = "TEXTS.jsonl"
+"""Stands in a command for texts that its reader has to give."""
 
 
 def headline(profiles: Sequence[Profiled], metric: str = "entropy") -> str:
@@ -290,6 +293,23 @@ def reading(profiles: Sequence[Profiled]) -> list[str]:
         if all(keeps_everything(node) for node in nodes if node.attrs["kind"] == kind):
             said.append(f"The window of {kind_title(kind)} is longer than the text: it does not act.")
     return [*said, *filter(None, map(left_out_note, profiles))]
+
+
+def what_suffices(profiles: Sequence[Profiled]) -> tuple[list[str], list[str]]:
+    """What ESS does not tell and truncation tests told, then what to do next: the test, where none was made."""
+    tested = [
+        f"What suffices{f' for {model_title(one)} ({one.model})' if len(profiles) > 1 else ''}: {said}"
+        for one in profiles
+        if (said := one.attributes.get("truncation"))
+    ]
+    if tested:
+        return [*tested, f"{NO_NEED}."], []
+    source: Mapping[str, str] = profiles[0].attributes.get("source") or {}
+    model = profiles[0].model if source.get("kind") == "bundled" else f"MODEL --jsonl {OWN_TEXTS}"
+    command = source.get("test") or f"statesize truncate {model}"
+    own = f" ({OWN_TEXTS}: at least {FEWEST_TEXTS} texts of yours, one in each row)" if OWN_TEXTS in command else ""
+    without = " without the prefix" if "--prefix" in source.get("command", "") else ""
+    return [f"{NO_NEED}."], [f"Whether so many numbers suffice{without}, this tests{own}: {command}"]
 
 
 def left_out_note(profile: Profiled) -> str:

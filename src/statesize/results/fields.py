@@ -128,16 +128,11 @@ HEADINGS = {
     "sinkless_entropy": Heading("the same without\nsinks", ".1f"),
     "few_cuts_entropy": Heading("ESS at few\ncuts (entropy)", ".1f"),
     "variant_entropy": Heading("its\nvariant", ".1f"),
-    "modulation": Heading("modulation\n(entropy)", "z.0%"),
-    "norm_modulation": Heading("modulation\n(norm)", "z.0%"),
-    "recall_perplexity": Heading("recall\nperplexity", ".2f"),
     "faithfulness": Heading("difference\nto model", ".0e"),
 }
 """The columns of tables for people, in their order; NAME_error beside NAME is half the width of its interval."""
 FIGURE_HEADINGS = HEADINGS | {"tss": Heading("largest TSS\nper channel", ",.0f")}
 """Those of a comparison, whose numbers are of whole models."""
-STUDIED = ("modulation", "norm_modulation")
-"""Figures that say little without the controls of a study of delimiters; tables of profiles leave them out."""
 
 UNKNOWN = "unknown"
 SIZES = ("tss", "total_tss", "state_bytes", "middle_bytes")
@@ -277,18 +272,13 @@ _OF_MODELS = {
     "middle_state_utilisation": "Entropy-ESS without sinks divided by the ceiling, of the layers with a fixed state.",
     "middle_ceiling_utilisation": f"The same of the layers whose cache keeps every token. {BOTH_SHARES}",
     "total_tss": "Theoretical state-size summed over the channels that all layers store.",
-    "modulation": "How far the entropy-ESS falls at the special tokens inside the sequences, relative to its mean over "
-    "8 cuts before and after; without the controls that a study of delimiters has.",
-    "norm_modulation": "How far the norm falls there: erasing the whole past evenly lowers it and leaves the "
-    "entropy-ESS.",
-    "recall_perplexity": "Perplexity on bigrams that occurred earlier in the context, from a study of recall.",
 }
 FIGURES = {
     name: (COLUMNS | _OF_MODELS)[name]
     for name in (
         "state_bytes", "middle_bytes", "middle_entropy", "sinkless_entropy", "middle_ceiling", *MIDDLE_SHARES, "tss",
         "total_tss", "average_entropy", "average_relative_count", "total_entropy", "total_relative_count",
-        "readout_total_entropy", "norm", "state_utilisation", "ceiling_utilisation", *STUDIED, "recall_perplexity",
+        "readout_total_entropy", "norm", "state_utilisation", "ceiling_utilisation",
     )
 }  # fmt: skip
 """What the numbers of a ComparedModel are; those of layers as means over the channels of all, bytes and totals as sums.

@@ -278,10 +278,10 @@ def test_what_is_in_use_of_adapters_tells_runs_apart():
     layer = class_of("peft", "Linear", class_of("peft", "BaseTunerLayer"), nn.Linear)(4, 4)
     layer.active_adapters, layer.merged_adapters, layer.disable_adapters = ["a"], [], False
     model = nn.Sequential(layer)
-    facts = model_facts(model)
-    assert model_facts(model) == facts
+    facts = model_facts(model, "no source")
+    assert model_facts(model, "no source") == facts
     layer.disable_adapters = True
-    assert model_facts(model) != facts
+    assert model_facts(model, "no source") != facts
     assert "adapters" not in model_facts(nn.Linear(4, 4))
 
 

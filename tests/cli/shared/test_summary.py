@@ -34,7 +34,7 @@ TITLES = ["softmax attention", "linear attention", "weighted linear attention", 
 
 
 def paragraphs(text):
-    """What stands below a table, without the lines that models on record add to."""
+    """What stands below a table."""
     return text.split("\n\n")[-1].splitlines()
 
 

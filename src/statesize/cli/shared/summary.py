@@ -12,10 +12,9 @@ import numpy as np
 from statesize.io.text import listed
 from statesize.report.document import Shown
 from statesize.report.names import by_reason, short_names
-from statesize.report.on_record import standing, what_suffices
 from statesize.report.result_page import PageTable, ResultPage
 from statesize.report.tables import COMPARED, MOST_LAYERS, LayerRow, comparison_table, layer_rows, table_of
-from statesize.report.words import contrast, headline, layer_line, middle_cut, sink_note
+from statesize.report.words import contrast, headline, layer_line, middle_cut, sink_note, what_suffices
 from statesize.results.fields import (
     BOTH_SHARES,
     BY_UNIT,
@@ -56,14 +55,13 @@ _WIDE_AT = (
 )
 
 
-def summary(profile: Profile, metric: str = "entropy", *, wide: bool = False, weights: str = "") -> ResultPage:
-    """One row per mixer, and what has to be known: how to read it, sinks, what was left out, what is normal or enough.
+def summary(profile: Profile, metric: str = "entropy", *, wide: bool = False) -> ResultPage:
+    """One row per mixer, and what has to be known: how to read it, sinks, what was left out, what is enough.
 
     Args:
         profile: The profile.
         metric: The ESS of the rows.
         wide: All columns, and a table of heads that share a cache.
-        weights: SHA-256 of the model's weights, by which one on record is known again.
 
     Returns:
         The page, for a terminal.
@@ -75,7 +73,7 @@ def summary(profile: Profile, metric: str = "entropy", *, wide: bool = False, we
         table = table_of("Joint ESS of heads that share a cache, a channel of the cache", GROUP_HEADINGS, groups)
         tables.append(replace(table, headings=_headings(GROUP_HEADINGS, relative)))
     known, tests = what_suffices([profile])
-    notes = [sink_note(profile), _notes(profile), *standing([profile], weights)[:1], " ".join([*known, *tests])]
+    notes = [sink_note(profile), _notes(profile), " ".join([*known, *tests])]
     tables[-1] = replace(tables[-1], caption="\n".join(filter(None, (tables[-1].caption, *notes))))
     return ResultPage("Effective state-size", headline([profile], metric), (), tables)
 

@@ -126,7 +126,7 @@ class Texts:
     def enough(self, read: int) -> Texts:
         """Texts that `truncate` takes, where so many were read: these, or a file that stands for the reader's own."""
         from statesize.measurement.statistics import FEWEST_TEXTS
-        from statesize.report.on_record import OWN_TEXTS
+        from statesize.report.words import OWN_TEXTS
 
         size = max(self.max_tokens, LEAST_TOKENS)
         if read >= FEWEST_TEXTS:
@@ -159,7 +159,7 @@ class Texts:
             least: How many pieces the command needs.
         """
         from statesize.measurement.statistics import ENOUGH_TOKENS, FEWEST_TEXTS
-        from statesize.report.on_record import OWN_TEXTS
+        from statesize.report.words import OWN_TEXTS
 
         size, twice, changes = self.max_tokens, max(2 * self.max_tokens, ENOUGH_TOKENS), dict[str, object]()
         if longer and sum(len(text) // twice for text in read) >= least:
@@ -174,12 +174,6 @@ class Texts:
             changes |= {SEQUENCES[0]: needed} if documents < needed else {}
             why = f"only more text tells more: {needed} texts or more, one in each row"
         printing.next(*called_with(changes), why=why)
-
-    @property
-    def named(self) -> str:
-        """What is read, in words."""
-        files = [*(self.text or ()), self.jsonl, self.parquet, self.ids]
-        return ", ".join([path.name for path in files if path] or [self.dataset or "prose"])
 
     def load(self, model: str, loading: Loading, printing: Printing) -> LoadedModel:
         """The model, with a tokenizer unless it reads ids."""

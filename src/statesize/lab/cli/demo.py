@@ -49,7 +49,6 @@ def demo(
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
     from statesize.report.compared import compared_models
-    from statesize.report.on_record import standing
     from statesize.report.page import page as report_page
     from statesize.report.result_page import NEXT, RESULT
     from statesize.results.place import KEPT, written_at
@@ -79,12 +78,12 @@ def demo(
     kept = sum(time is not None and time == written_at(folder / name) for name, time in written.items())
     cut = _truncation(profiles, folder, printing)
     every = [*profiles.values()]
-    models = compared_models(every, {})
+    models = compared_models(every)
     table, found = _table(models, every, losses), _found(models, every)
     means = _means(every, losses)
     with printing.step("drawing the report"):
         drawn = report_page(every)
-        notes = {**drawn.notes, RESULT: [*means, *standing(every)], NEXT: _next(folder)}
+        notes = {**drawn.notes, RESULT: means, NEXT: _next(folder)}
         tables = [table, *drawn.tables[1:]]
         replace(drawn, title=_TITLE, finding="\n".join(found), tables=tables, notes=notes).write(path)
     if printing.json:

@@ -19,6 +19,7 @@ from statesize.lab.trends.growth import Growth
 from statesize.lab.trends.points import Point, measure_points, point_facts, point_key, point_notes
 from statesize.measurement.settings import CUTS, VARIANT, Settings
 from statesize.measurement.statistics import FEWEST_TEXTS
+from statesize.models.class_sources import tell_without_source
 from statesize.models.load import given_model, model_facts, training_record
 from statesize.parallel.threads import here
 from statesize.texts.documents import configured_context
@@ -95,6 +96,8 @@ def length(
     pieces = tuple(piece for _, piece in numbered)
     work = LengthWork(model, pieces, future, settings, begun=beginning_id(tokenizer) is not None)
     name = given.name or type(model).__name__
+    if output is not None:
+        tell_without_source(model)
     points, skipped = measure_points(
         fitting, work, work.key, here, title=f"measuring {name}", output=output, on_progress=on_progress
     )
