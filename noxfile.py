@@ -22,7 +22,6 @@ FLA_TESTS = (
     "tests/adapters/test_fla.py",
     "tests/adapters/models/test_checks.py",
     "tests/reduction/test_fla_layers.py",
-    "tests/lab/mixers/test_fla.py",
     "tests/models/test_models.py",
 )
 # What leans on other packages most: files, tables, charts, command line, callbacks, engines.

@@ -28,7 +28,7 @@ from statesize.lab.training.step import new_state, train_step
 
 CASES = (
     ("sa", 64, 128), ("la", 64, 128), ("gla", 64, 128), ("gla", 32, 32), ("gla-s6", 64, 128),
-    ("s4d", 64, 128), ("hyena", 64, 128), ("mamba2", 64, 128),
+    ("s4d", 64, 128),
 )  # fmt: skip
 """Mixer, width and length; two layers, 32 sequences."""
 ROUNDS, STEPS = 5, 8

@@ -1,9 +1,8 @@
 """How long layers of flash-linear-attention take on a CPU: `python -m benchmarks.fla_time`.
 
 Capture: models of fla with 4 layers, 256 wide, run over its torch references, one sequence of 256 tokens and two at
-once; `capture`, all checks included, and a forward pass alternate, and the least time of each counts. Training: a step
-of models of `statesize train`, with layers of fla as mixers in torch, beside `gla`. Times are those of the processor,
-on one thread. It goes into results/families/fla.json.
+once; `capture`, all checks included, and a forward pass alternate, and the least time of each counts. Times are those
+of the processor, on one thread. It goes into results/families/fla.json.
 """
 
 from __future__ import annotations
@@ -25,8 +24,6 @@ from oracles.fla_torch import use_references
 
 import statesize as ss
 from statesize.io.files import replace_file
-from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.lab.mixers.registry import FLA_MIXERS
 
 TABLE = Path(__file__).parents[1] / "results" / "families" / "fla.json"
 MODELS: dict[str, dict[str, Any]] = {
@@ -38,8 +35,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "Mamba2": {"num_heads": 8, "head_dim": 64},
 }
 SHAPE = {"hidden_size": 256, "num_hidden_layers": 4, "vocab_size": 32_000, "fuse_cross_entropy": False}
-MIXERS = ("gla", *FLA_MIXERS)
-LENGTH, SEQUENCES, BATCH, REPEATS = 256, (1, 2), 8, 2
+LENGTH, SEQUENCES, REPEATS = 256, (1, 2), 2
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -73,35 +69,16 @@ def timed(name: str, settings: dict[str, Any], sequences: int) -> dict[str, Any]
     return {"model": name, "sequences": sequences, "forward": passed, "capture": captured, "ratio": ratio}
 
 
-def trained(name: str) -> dict[str, Any]:
-    """A step of training a model of `statesize train` with some mixer."""
-    model = LanguageModel(ModelConfig(mixer=name), torch.Generator().manual_seed(0))
-    tokens = torch.randint(0, 1024, (BATCH, LENGTH), generator=torch.Generator().manual_seed(1))
-    optimizer = torch.optim.AdamW(model.parameters())
-
-    def step() -> None:
-        logits = model(tokens[:, :-1])
-        torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    step()
-    return {"mixer": name, "seconds": min(seconds(step) for _ in range(REPEATS))}
-
-
 def main() -> None:
     """Time all models and write what was found."""
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    training = [trained(name) for name in MIXERS]
     use_references()
     document = json.loads(TABLE.read_text("utf-8"))
     document["time"] = {
         "command": "python -m benchmarks.fla_time",
         "length": LENGTH,
-        "batch": BATCH,
         "capture": [timed(name, given, count) for name, given in MODELS.items() for count in SEQUENCES],
-        "training": training,
     }
     print(json.dumps(document["time"], indent=1))
     replace_file(TABLE, (json.dumps(document, indent=1) + "\n").encode())

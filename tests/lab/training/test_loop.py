@@ -90,7 +90,11 @@ def test_evaluation_is_the_mean_over_scored_targets(echo, make_model):
 
 @pytest.mark.parametrize(
     ("mixer", "decays", "decayed"),
-    [("gla", "decay.bias", False), ("wla", "decay_bias", True), ("s6", "log_rate", True), ("mamba", "log_rate", True)],
+    [
+        ("gla", "decay.bias", False),
+        ("wla", "decay_bias", True),
+        ("s6", "log_rate", True),
+    ],
 )
 def test_weight_decay_acts_on_all_but_vectors(mixer, decays, decayed, echo, make_model):
     model = make_model(mixer)

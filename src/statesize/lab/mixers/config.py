@@ -19,7 +19,7 @@ REDUCIBLE = ("la", "wla", "gla", "gla-s6", "s6", "deltanet", "gated-deltanet")
 ROUNDED = frozenset({"la", "wla", "gla", "gla-s6"})
 """Mixers whose states can be rounded."""
 
-_OPTIONAL = {"state_sizes", "state_bits", "layer_norm", "window"}
+_OPTIONAL = {"state_sizes", "state_bits", "window"}
 """Fields that are written only where they differ from their defaults."""
 
 
@@ -37,18 +37,16 @@ class ModelConfig:
         heads: Heads of each mixer.
         layers: Number of blocks, a multiple of the length of the pattern.
         key_size: Key dimension n of a head or states n of a channel, the theoretical state-size of the mixers with a
-            fixed one; even for "s4d". "based" has 1 + n + n² numbers of state, "hedgehog" 2n. For "hyena" the hidden
-            width of the network that makes the filter.
+            fixed one; even for "s4d".
         mlp_factor: Hidden width of the gated MLP in units of `width`; 0 for layers without an MLP.
         convolution_size: Taps of the short causal convolution on what enters a mixer, if it has one; 1 leaves it a
             scale.
-        decay_bias: Initial bias b of the decays of "wla", "gla" and "gla-full": a = exp(logsigmoid(b) / 16), that is
-            0.997 for 3 and 0.958 for 0. Small biases make heads forget early in training and are prone to state
-            collapse.
+        decay_bias: Initial bias b of the decays of "wla" and "gla": a = exp(logsigmoid(b) / 16), that is 0.997 for 3
+            and 0.958 for 0. Small biases make heads forget early in training and are prone to state collapse.
         dropout: Probability of dropping a channel of what a mixer or an MLP adds to the residual stream; training only.
-        normalised: Whether the rates of "s6", "gla-s6" and "mamba" start at −1/n … −n/n rather than −1 … −n.
-        smallest_step: Lower end of the scale on which the step sizes of "s6", "gla-s6", "s4d", "mamba", "mamba2" and
-            "gated-deltanet" start, and the rates of the filter's window in "hyena".
+        normalised: Whether the rates of "s6" and "gla-s6" start at −1/n … −n/n rather than −1 … −n.
+        smallest_step: Lower end of the scale on which the step sizes of "s6", "gla-s6", "s4d", "ssd" and
+            "gated-deltanet" start.
         largest_step: Its upper end.
         positions: Length of the longest sequence of a learned positional embedding; 0 for none.
         tied: Whether the output layer has the weights of the embedding. Weights of its own cost as many again. Linear
@@ -57,7 +55,6 @@ class ModelConfig:
             one number for "s6" and of none for a layer that is as it was; empty for a model that is.
         state_bits: 8 to round the states to int8 after each token, with a scale for each row; 0 to keep them as they
             are.
-        layer_norm: Whether the norms of the residual stream are layer norms with a bias rather than RMS norms.
         window: Tokens that "sliding" sees, the present one included.
 
     Example:
@@ -84,7 +81,6 @@ class ModelConfig:
     tied: bool = True
     state_sizes: tuple[tuple[int, ...], ...] = ()
     state_bits: int = 0
-    layer_norm: bool = False
     window: int = 64
 
     def __post_init__(self) -> None:
@@ -96,7 +92,7 @@ class ModelConfig:
                 refuse(name, f"an integer of at least {bound}, below 2**31", value)
         if not isinstance(self.mixer, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             refuse("mixer", "a name or a pattern of names such as 'gla,sa'", self.mixer)
-        for name in ("normalised", "tied", "layer_norm"):
+        for name in ("normalised", "tied"):
             if not isinstance(getattr(self, name), bool):
                 refuse(name, "True or False", getattr(self, name))
         self._check_pattern()
