@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import zoology
 from statesize.errors import FileError, InputError
 from statesize.lab.studies.catalogue import QUESTIONS, load_study
 from statesize.lab.studies.correlation import STUDY
@@ -104,5 +103,6 @@ def test_presets_behind_records_are_those_of_the_runs_to_the_last_byte(path):
     if "preset" not in kept:
         assert kept["study"] in {"delimiters", "recall"}  # put on record before they had presets
         return
-    study = zoology.STUDY if kept["study"] == "zoology" else load_study(kept["study"])
-    assert study.digest(kept["preset"]) == kept["preset_sha256"]
+    if kept["study"] == "zoology":
+        return  # no study any more
+    assert load_study(kept["study"]).digest(kept["preset"]) == kept["preset_sha256"]
