@@ -21,7 +21,6 @@ FLOOR_EXTRAS = ("lightning", "torchmetrics", "trainer")
 FLA_TESTS = (
     "tests/adapters/test_fla.py",
     "tests/adapters/models/test_checks.py",
-    "tests/lab/mixers/test_fla.py",
     "tests/models/test_models.py",
 )
 # What leans on other packages most: files, tables, charts, command line, callbacks, engines.

@@ -125,7 +125,7 @@ def reading_call(source: Source) -> Call:
 
 def forward_call(source: Source) -> Call:
     """A model's own methods."""
-    pattern = source.chance.choice(("gla,sa", "la", "s4d", "s6,gla-s6", "hyena,wla"))
+    pattern = source.chance.choice(("gla,sa", "la", "s4d", "s6,gla-s6", "deltanet,wla"))
     ids, good = _ids(source)
     value = source.no_number()
     batched = isinstance(ids, torch.Tensor) and ids.ndim == 2
@@ -193,7 +193,7 @@ def network_call(source: Source) -> Call:
 
 def truncate_call(source: Source) -> Call:
     """`truncate`, of pieces of four tokens."""
-    pattern = source.chance.choice(("gla,sa", "s4d", "hyena,wla"))
+    pattern = source.chance.choice(("gla,sa", "s4d", "deltanet,wla"))
     ids, good = _ids(source)
     doubtful = source.maybe(0.3)
     name = source.chance.choice(("documents", "tokens", "positions", "number"))

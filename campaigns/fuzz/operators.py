@@ -186,24 +186,6 @@ def _convolution(source: Source) -> Case:
     )
 
 
-def _gated_convolution(source: Source) -> Case:
-    length = source.whole(2, 24)
-    batches = _batches(source, 3)
-    kernel = source.tensor(*batches[0], source.whole(1, 30))
-    into, out = (source.tensor(*batch, length) for batch in batches[1:])
-
-    def define() -> np.ndarray:
-        return exact.gated_convolution(kernel, into, out)
-
-    return Case(
-        lambda: ss.GatedConvolution(kernel, into, out),
-        define,
-        length,
-        ("kernel", "input_gate", "output_gate"),
-        rounding=lambda: exact.denormal_rounding(define(), into),
-    )
-
-
 def _attention(source: Source) -> Case:
     length, width = source.whole(2, 24), source.whole(1, 8)
     query, key = (source.tensor(*batch, length, width) for batch in _batches(source, 2))
@@ -261,12 +243,6 @@ def _misshapen(source: Source) -> Case:
             [*vectors[:2], *rows],
         ),
         (
-            lambda: ss.GatedConvolution(vectors[0], rows[0], rows[1]),
-            lambda: exact.gated_convolution(vectors[0], rows[0], rows[1]),
-            ("kernel", "input_gate", "output_gate"),
-            [vectors[0], *rows],
-        ),
-        (
             lambda: ss.SoftmaxAttention(vectors[0], vectors[1], 1.0),
             lambda: exact.attention(vectors[0], vectors[1], 1.0, None),
             ("query", "key"),
@@ -295,7 +271,6 @@ KINDS: dict[str, Callable[[Source], Case]] = {
     "StateSpace": _state_space,
     "delta_rule": _delta,
     "Convolution": _convolution,
-    "GatedConvolution": _gated_convolution,
     "SoftmaxAttention": _attention,
     "misshapen": _misshapen,
 }

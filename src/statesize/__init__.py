@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from statesize.operators import (
         Convolution,
         Dense,
-        GatedConvolution,
         Operator,
         Recurrence,
         Shared,
@@ -44,7 +43,6 @@ _HOMES = {
     "operators": (
         "Convolution",
         "Dense",
-        "GatedConvolution",
         "Operator",
         "Recurrence",
         "Shared",
@@ -65,7 +63,6 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Convolution",
     "Dense",
-    "GatedConvolution",
     "Measurement",
     "Operator",
     "Profile",

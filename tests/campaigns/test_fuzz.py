@@ -46,7 +46,6 @@ NOT_CALLED = {
     "length": "measures one text at many lengths",
     "Growth": "what `length` gives",
     "load": "asks the hub for what is nowhere",
-    "Mixture": "holds other tasks",
     "read_arrays": "reads a file",
     "Derivative": "takes a function, of which none is random",
 }

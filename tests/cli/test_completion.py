@@ -73,7 +73,7 @@ def typed(script):
         ("statesize pro", "statesize profile "),
         ("statesize study rec", "statesize study recall "),
         ("statesize profile gla --max-t", "--max-tokens "),
-        ("statesize train text --mixer gla-f", "--mixer gla-full "),
+        ("statesize train text --mixer gla-un", "--mixer gla-unit-keys "),
     ],
 )
 def test_one_way_to_go_on_is_taken(typed, line, completed):

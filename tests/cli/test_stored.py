@@ -126,16 +126,14 @@ def test_study(here, capsys):
     chart = alt.vconcat(alt.Chart(alt.Data(values=[{"kv": 1}])).mark_point().encode(x="kv:Q"))
     said = Conclusion("regimes", "One claim.", True, {"pearson": 0.5}, ("Found.",), ("A caveat.",))
     write_page(said, chart, [{"kv": 1}, {"kv": 2}], here / "study", "statesize study regimes")
-    assert main(["study", "study", "--html", "page.html"]) == 0
+    assert main(["study", "study"]) == 0
     captured = capsys.readouterr()
     assert captured.out.splitlines()[0] == "Holds here: One claim. Found."
-    assert captured.err == "Report: page.html\n"
-    page = (here / "page.html").read_text(encoding="utf-8")
+    assert captured.err == "next (all its figures): statesize study study --json\n"
+    page = (here / "study" / "study.html").read_text(encoding="utf-8")
     assert "Holds here: One claim." in page
     assert "<dt>Command</dt><dd>statesize study regimes</dd>" in page
     assert main(["study", "study", "--json"]) == 0
-    assert main(["study", "study", "--html", "study"]) == 1
-    assert "is a folder" in capsys.readouterr().err
 
 
 def test_without_a_folder_the_studies_are_listed(capsys):

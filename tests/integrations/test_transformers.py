@@ -169,7 +169,7 @@ def test_a_step_without_a_penalty_is_told_once_and_ends_no_training(tmp_path, ca
 
 
 def test_a_training_whose_penalty_is_never_added_does_not_begin(tmp_path):
-    given = trainer(Causal("hyena"), texts(4), tmp_path, [])
+    given = trainer(Causal("sa"), texts(4), tmp_path, [])
     given.add_callback(RegularisationCallback(given, Regularisation(identity_weight=1.0)))
     with pytest.raises(ModelError, match=r"^The training would go on without its penalty: model must have a mixer"):
         given.train()

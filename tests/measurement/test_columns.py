@@ -12,7 +12,6 @@ from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.columns import few_cuts, sinks
 from statesize.measurement.settings import MARKED, Settings
-from statesize.operators import GatedConvolution
 from statesize.profiling import profile
 
 LENGTH = 40
@@ -136,7 +135,7 @@ VARIANTS = (("values", 0, False), ("none", 2, True), ("values", 3, True))
     ("mixer", "weights", "skip_first", "squares"),
     [
         *(("gla", *variant) for variant in VARIANTS),
-        *((mixer, *VARIANTS[-1]) for mixer in ("sa", "mamba2", "hyena", "deltanet")),
+        *((mixer, *VARIANTS[-1]) for mixer in ("sa", "ssd", "s4d", "deltanet")),
     ],
 )
 def test_variants_in_a_profile_are_those_of_the_weighted_dense_operator(mixer, weights, skip_first, squares):
@@ -189,7 +188,6 @@ def test_weights_with_another_batch_than_the_operator_are_refused(batch, length)
     operators = (
         Recurrence(A, B, C),
         Convolution(A[..., :5, 0], length),
-        GatedConvolution(A[..., :5, 0], A[..., 0], B[..., 0]),
         SoftmaxAttention(A, B, 1.0),
         Dense(torch.eye(length, dtype=torch.float64).expand(*batch, -1, -1)),
     )

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 import statesize as ss
-from statesize.operators import Convolution, Dense, GatedConvolution, Operator, Recurrence, Shared, SoftmaxAttention
+from statesize.operators import Convolution, Dense, Operator, Recurrence, Shared, SoftmaxAttention
 from statesize.operators.stepped import DelayedRecurrence
 from statesize.testing import SharedContract
 
@@ -34,12 +34,6 @@ class TestAttention(SharedContract):
 class TestConvolution(SharedContract):
     def build(self, generator: torch.Generator) -> Operator:
         return Convolution(normal(generator, 2, READOUTS, 4), LENGTH)
-
-
-class TestGatedConvolution(SharedContract):
-    def build(self, generator: torch.Generator) -> Operator:
-        gate = normal(generator, 2, READOUTS, LENGTH)
-        return GatedConvolution(normal(generator, 2, READOUTS, 4), gate, gate)
 
 
 class TestScalarRecurrence(SharedContract):

@@ -99,12 +99,6 @@ def convolution(kernel: Tensor, length: int) -> np.ndarray:
     return T
 
 
-def gated_convolution(kernel: Tensor, input_gate: Tensor, output_gate: Tensor) -> np.ndarray:
-    """Diag(output_gate) Conv(kernel) Diag(input_gate)."""
-    into, out = wide(input_gate), wide(output_gate)
-    return out[..., :, None] * convolution(kernel, into.shape[-1]) * into[..., None, :]
-
-
 def attention(query: Tensor, key: Tensor, scale: float, window: int | None) -> np.ndarray:
     """Softmax over the keys that a position may see."""
     q, k = wide(query), wide(key)
@@ -120,13 +114,6 @@ def attention(query: Tensor, key: Tensor, scale: float, window: int | None) -> n
 def largest(tensor: Tensor) -> float:
     """The largest absolute value, as far as a double holds it."""
     return float(min(np.abs(wide(tensor)).max(initial=0), np.longdouble(1e300)))
-
-
-def denormal_rounding(T: np.ndarray, factor: Tensor) -> float:
-    """What entries of T lose where a product beside a factor is below the normal numbers of float64, relative to T."""
-    lost = np.nextafter(0.0, 1.0) * np.abs(wide(factor)).max(initial=0) * 1e3 * T.shape[-1]
-    size = np.abs(T).max(initial=0)
-    return float(min(lost / size, 1.0)) if size else 0.0
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ def convolved(inputs, convolution):
     outputs = torch.zeros_like(inputs)
     for lag in range(convolution.size):
         outputs[:, lag:] += inputs[:, : inputs.shape[1] - lag] * convolution.weight[:, -1 - lag]
-    outputs = outputs if convolution.bias is None else outputs + convolution.bias
     return outputs * outputs.sigmoid()
 
 

@@ -11,7 +11,7 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
 from statesize.profiling import RayCluster, profile
 
-PATTERNS = ("sa,gla", "s6,la", "s4d,hyena", "gla-s6,wla")
+PATTERNS = ("sa,gla", "s6,la", "s4d,deltanet", "gla-s6,wla")
 
 
 def measured(pattern, threads, **options):
@@ -61,7 +61,7 @@ def test_less_memory_gives_a_profile_within_the_bounds(pattern):
 
 
 @pytest.mark.few(1)
-@pytest.mark.parametrize("pattern", ["sa,gla", "s4d,hyena"])
+@pytest.mark.parametrize("pattern", ["sa,gla", "s4d,deltanet"])
 def test_the_table_of_a_profile_is_the_same_again(pattern):
     table = first(pattern).to_dataframe()
     pd.testing.assert_frame_equal(table, measured(pattern, 1).to_dataframe(), check_exact=True)

@@ -70,13 +70,11 @@ def fla(document: Mapping[str, Any]) -> dict[str, str]:
             whole = all(not one["reason"] and one["units"] > 1 and one["faithfulness"] <= 2e-6 for one in both)
             agreeing[by] += whole and not left_out and not layer["flash_attention"]
     ratios = [row["ratio"] for row in document["time"]["capture"]]
-    seconds = [row["seconds"] for row in document["time"]["training"]]
     versions = document["made"]["versions"]
     return {
         "classes": ", ".join(f"`{name}`" for name in sorted(set(measured))),
         "causes": table(("layer", "where", "what was said"), causes),
         "capture": f"{min(ratios):.1f} to {max(ratios):.1f}",
-        "training": f"{min(seconds):.1f} to {max(seconds):.1f} s",
         "versions": f"fla {versions['flash-linear-attention']}, triton {versions['triton']}, torch {versions['torch']}",
         "rwkv7": f"{layers['rwkv7']['kernels 72']['faithfulness']:.0e}",
         **{by: str(count) for by, count in agreeing.items()},

@@ -42,11 +42,10 @@ def paper_and_difference(mixer: type) -> tuple[str, str]:
 def around(mixer: type[Mixer]) -> str:
     """What stands around T in the layer."""
     parts = {
-        "short convolution with bias" if mixer.biased else "short convolution": mixer.convolved,
+        "short convolution": mixer.convolved,
         "silu": mixer.activated,
         "norm": mixer.normed,
         "silu gate": mixer.gated,
-        "twice the channels": mixer.expansion == 2,
     }
     return ", ".join(name for name, there in parts.items() if there) or "nothing"
 

@@ -2,7 +2,7 @@
 
 from statesize.operators.attention import SoftmaxAttention
 from statesize.operators.block_dense import BlockDense
-from statesize.operators.convolution import Convolution, GatedConvolution
+from statesize.operators.convolution import Convolution
 from statesize.operators.derivative import Derivative
 from statesize.operators.operator import Dense, Operator
 from statesize.operators.recurrence import Recurrence
@@ -14,7 +14,6 @@ __all__ = [
     "Convolution",
     "Dense",
     "Derivative",
-    "GatedConvolution",
     "Operator",
     "Recurrence",
     "Shared",

@@ -18,7 +18,6 @@ from statesize.operators import (
     Convolution,
     Dense,
     Derivative,
-    GatedConvolution,
     Operator,
     Recurrence,
     Shared,
@@ -217,9 +216,6 @@ def _magnitude(operator: Operator) -> Tensor:
         return one * B * C
     if isinstance(operator, Dense):
         return torch.maximum(operator.matrix.amax((-2, -1)), -operator.matrix.amin((-2, -1)))
-    if isinstance(operator, GatedConvolution):
-        gates = operator.input_gate.abs().amax(-1) * operator.output_gate.abs().amax(-1)
-        return one * operator.kernel.abs().amax(-1) * gates
     return operator.kernel.abs().amax(-1) if isinstance(operator, Convolution) else one
 
 

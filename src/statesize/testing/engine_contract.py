@@ -9,7 +9,6 @@ from statesize.operators import (
     Convolution,
     Dense,
     Derivative,
-    GatedConvolution,
     Operator,
     Recurrence,
     Shared,
@@ -62,7 +61,6 @@ class EngineContract:
             Recurrence.diagonal_plus_rank_one(decay, -B / 3, C / 3, B, C),
             Convolution(normal(4), length),
             Convolution(normal(length), length),
-            GatedConvolution(normal(5), gate, gate),
             SoftmaxAttention(normal(length, 4), normal(length, 4), 0.5),
             SoftmaxAttention(normal(length, 4), normal(length, 4), 0.5, window=6),
             SoftmaxAttention(

@@ -209,7 +209,7 @@ def test_an_interruption_never_leaves_weights_with_the_configuration_of_another_
         {"layers": 1},
         {"positions": 10**15},
         {"mixer": "s6", "key_size": 10**17},
-        {"mixer": "hyena", "width": 2 * 10**20},
+        {"mixer": "s4d", "width": 2 * 10**20},
     ],
 )
 def test_a_configuration_of_absurd_size_is_refused_without_building_the_model(changes, tmp_path):

@@ -34,7 +34,6 @@ from statesize.lab.mixers import ModelConfig
         ({"smallest_step": 0.0}, r"smallest_step must be above 0 and at most largest_step, 0\.1, got 0\.0"),
         ({"smallest_step": 0.2}, r"smallest_step must be above 0 and at most largest_step, 0\.1, got 0\.2"),
         ({"largest_step": float("inf")}, r"largest_step must be .*got inf"),
-        ({"layer_norm": 1}, "layer_norm must be True or False, got 1"),
         ({"window": 0}, r"window must be an integer of at least 1, below 2\*\*31, got 0"),
         ({"positions": -1}, r"positions must be an integer of at least 0, below 2\*\*31, got -1"),
     ],
@@ -47,7 +46,7 @@ def test_bad_values_are_refused_and_quoted(changes, said):
 def test_the_written_form_comes_back():
     for config in (
         ModelConfig(mixer="wla", width=64, decay_bias=0.0, dropout=0.2),
-        ModelConfig(mixer="sliding", layer_norm=True, window=8),
+        ModelConfig(mixer="sliding", window=8),
         ModelConfig(mixer="s6,sa", normalised=True, smallest_step=0.01, largest_step=1, positions=64),
     ):
         assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
@@ -55,7 +54,7 @@ def test_the_written_form_comes_back():
 
 def test_optional_fields_are_not_written_where_they_have_their_defaults():
     # The keys of records of earlier runs follow from the written form.
-    assert not {"layer_norm", "window"} & ModelConfig().to_dict().keys()
+    assert not {"window"} & ModelConfig().to_dict().keys()
 
 
 def test_a_pattern_is_repeated_until_every_layer_has_a_mixer():

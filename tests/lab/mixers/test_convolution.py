@@ -59,48 +59,6 @@ def test_its_state_holds_as_many_numbers_as_there_are_states(states):
         assert measured.relative_count.unique().tolist() == [used]
 
 
-def hyena_of(**changes):
-    config = ModelConfig(**{"mixer": "hyena", "width": 8, "heads": 2, "key_size": 16, "layers": 1, **changes})
-    return LanguageModel(config, torch.Generator().manual_seed(0)).double().blocks[0].mixer
-
-
-def hidden_of(length):
-    return torch.randn(2, length, 8, generator=torch.Generator().manual_seed(length), dtype=torch.float64)
-
-
-def test_a_longer_sequence_only_adds_taps():
-    kernel = hyena_of().filter(40)
-    torch.testing.assert_close(hyena_of().filter(25), kernel[:, :25], rtol=1e-13, atol=1e-13)
-
-
-def test_the_window_falls_at_the_rates_of_the_configuration():
-    mixer = hyena_of(smallest_step=0.01, largest_step=0.2)
-    kernel = mixer.filter(50)
-    with torch.no_grad():
-        rates = mixer.filter.log_rate.exp()
-        mixer.filter.log_rate.fill_(-torch.inf)
-    position = torch.arange(50, dtype=torch.float64)
-    torch.testing.assert_close(mixer.filter(50) * (-rates[:, None] * position).exp(), kernel)
-    assert rates.min() > 0.01
-    assert rates.max() < 0.2
-
-
-def test_the_operator_is_a_convolution_between_gates():
-    mixer, hidden = hyena_of(), hidden_of(12)
-    operator = mixer.operator(hidden)
-    output_gate, input_gate, _ = (part.transpose(1, 2) for part in mixer._convolved(hidden))
-    middle = Convolution(mixer.filter(12), 12).dense()
-    torch.testing.assert_close(operator.dense(), output_gate.diag_embed() @ middle @ input_gate.diag_embed())
-
-
-def test_its_state_is_what_it_has_seen_and_it_uses_more_than_any_fixed_small_one():
-    operator = hyena_of().operator(hidden_of(32))
-    measured = measure(operator, tolerances=(), relative_tolerances=(1e-6,), positions=[16])
-    assert operator.state_size().tolist() == [31] * 32
-    assert measured.ceiling.tolist() == [16]
-    assert measured.relative_count.double().mean() > 12
-
-
 @pytest.mark.parametrize("length", [1, 2, 7, 64, 65])
 def test_it_is_the_toeplitz_matrix_of_the_kernel(length):
     generator = torch.Generator().manual_seed(length)

@@ -10,12 +10,10 @@ from statesize import capture
 from statesize.lab.cli.train import train
 from statesize.lab.mixers import MIXERS, LanguageModel, ModelConfig
 from statesize.lab.mixers.mixer import HeadMixer, ShortConvolution
-from statesize.lab.mixers.registry import FLA_MIXERS
-from statesize.operators import GatedConvolution, Recurrence
+from statesize.operators import Recurrence
 from statesize.operators import SoftmaxAttention as SoftmaxOperator
 
-HEADS = {name for name, mixer in MIXERS.items() if issubclass(mixer, HeadMixer)} | {"mamba2"}
-STATES = {"based": 1 + 6 + 6 * 6, "hedgehog": 2 * 6}
+HEADS = {name for name, mixer in MIXERS.items() if issubclass(mixer, HeadMixer)}
 LENGTHS = (1, *(pytest.param(length, marks=pytest.mark.slow) for length in (2, 5, 33)), 71)
 
 
@@ -29,9 +27,9 @@ def hidden_of(length, dtype=torch.float64, width=24):
 
 
 def test_the_package_s_own_mixers_have_their_names():
-    assert {"sa", "la", "wla", "gla", "s6", "gla-s6", "s4d", "hyena", "nla"} <= set(MIXERS)
+    assert {"sa", "la", "wla", "gla", "s6", "gla-s6", "s4d", "nla"} <= set(MIXERS)
     assert all(mixer.kind == name for name, mixer in MIXERS.items())
-    assert get_args(get_type_hints(train)["mixer"]) == (*MIXERS, *FLA_MIXERS)
+    assert get_args(get_type_hints(train)["mixer"]) == tuple(MIXERS)
 
 
 @pytest.mark.parametrize("name", MIXERS)
@@ -39,7 +37,7 @@ def test_the_package_s_own_mixers_have_their_names():
 def test_training_form_step_form_and_operator_are_one_map(name, length):
     mixer, hidden = mixer_of(name), hidden_of(length)
     operator = mixer.operator(hidden)
-    assert operator.batch_shape == (2, 3 if name in HEADS else 24 * mixer.expansion)
+    assert operator.batch_shape == (2, 3 if name in HEADS else 24)
     assert operator.length == length
     assert operator.dtype == torch.float64
     torch.testing.assert_close(
@@ -55,8 +53,8 @@ def test_training_form_step_form_and_operator_are_one_map(name, length):
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", MIXERS)
 def test_state_bytes_are_those_of_the_layer_s_own_cache(name, dtype):
-    if name in ("s4d", "hyena") and dtype == torch.bfloat16:
-        pytest.skip("torch has neither complex bfloat16 nor Fourier transforms of it")
+    if name == "s4d" and dtype == torch.bfloat16:
+        pytest.skip("torch has no complex bfloat16")
     model = LanguageModel(ModelConfig(mixer=name, vocabulary_size=8, width=24, heads=3, key_size=6, layers=1))
     model = model.to(dtype).eval()
     tokens = torch.randint(0, 8, (1, 37), generator=torch.Generator().manual_seed(0))
@@ -148,16 +146,13 @@ def test_decays_beyond_the_bound_are_the_same_in_step_training_form_and_operator
 def test_kinds_of_operators_and_their_state(name):
     mixer, hidden = mixer_of(name), hidden_of(9)
     operator = mixer.operator(hidden)
-    assert mixer.multiplicity == (8 * mixer.expansion if name in HEADS else 1)
+    assert mixer.multiplicity == (8 if name in HEADS else 1)
     if name in ("sa", "attention", "sliding"):
         assert isinstance(operator, SoftmaxOperator)
         assert operator.state_size().tolist() == list(range(9))
-    elif name == "hyena":
-        assert isinstance(operator, GatedConvolution)
-        assert operator.state_size().tolist() == [8] * 9
     else:
         assert isinstance(operator, Recurrence)
-        assert operator.state_size().tolist() == [STATES.get(name, 6)] * 9
+        assert operator.state_size().tolist() == [6] * 9
 
 
 def test_only_gated_decays_depend_on_the_input():

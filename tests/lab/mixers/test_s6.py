@@ -181,7 +181,7 @@ def test_softplus_gives_back_small_and_large_values():
 
 @pytest.mark.parametrize("heads", [1, 2, 6])
 def test_heads_with_one_decay_start_with_steps_and_rates_of_mamba_2_and_keep_some_of_the_past(heads):
-    values = head_initial_values(ModelConfig("mamba2", width=24, heads=heads))
+    values = head_initial_values(ModelConfig("ssd", width=24, heads=heads))
     steps, rates = torch.nn.functional.softplus(values["step_projection.bias"]), values["log_rate"].exp()
     assert bool(((steps > 0.001) & (steps < 0.1) & (rates > 1) & (rates < 16)).all())
     assert bool(((-steps * rates).exp() > 0.7).all())

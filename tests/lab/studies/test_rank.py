@@ -1,6 +1,5 @@
 """Cuts of H and of the state are those of the definition, no two runs share a seed, and planted claims are found."""
 
-import dataclasses
 import importlib.util
 import json
 import pickle
@@ -14,7 +13,6 @@ from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.studies.low_rank import run_with_past_cut, run_with_states_cut
 from statesize.lab.studies.rank import ACROSS, CUT, RULES, STUDY, border_of, measure_border
-from statesize.lab.tasks.mixture import Mixture
 from statesize.lab.tasks.mqar import MQAR
 from statesize.lab.tasks.rebinding import Rebinding
 from statesize.lab.tasks.task import IGNORED
@@ -101,16 +99,6 @@ def test_what_is_measured_at_the_border():
         == pytest.approx(float(right[targets != IGNORED].double().mean()))
     )
     assert measured["state_size"] == run.model.key_size
-
-
-def test_a_mixture_is_measured_at_the_border_of_one_part():
-    run = STUDY.preset("smoke").runs[0]
-    model = LanguageModel(run.model, torch.Generator().manual_seed(0))
-    mixture = Mixture((dataclasses.replace(run.task, pairs=2, length=8), run.task))
-    mixed, alone = (measure_border(model, dataclasses.replace(run, task=task)) for task in (mixture, run.task))
-    assert {name: mixed[name] for name in ("entropy", "state_rank", "accuracy_after")} == {
-        name: alone[name] for name in ("entropy", "state_rank", "accuracy_after")
-    }
 
 
 def test_the_grid_has_sixteen_rules_and_a_seed_for_each_run():

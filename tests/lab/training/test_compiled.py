@@ -25,7 +25,7 @@ def trained(mixer: str, compiled: bool, dropout: float = 0.0) -> list[float]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-@pytest.mark.parametrize(("mixer", "dropout"), [("gla", 0.1), ("sa,s4d", 0.0), ("deltanet", 0.0), ("mamba2", 0.0)])
+@pytest.mark.parametrize(("mixer", "dropout"), [("gla", 0.1), ("sa,s4d", 0.0), ("deltanet", 0.0), ("ssd", 0.0)])
 def test_differs_by_round_off(mixer: str, dropout: float) -> None:
     assert trained(mixer, True, dropout) == pytest.approx(trained(mixer, False, dropout), abs=1e-4)
 

@@ -135,7 +135,7 @@ def test_all_that_does_not_depend_on_the_state_is_the_teachers(make_model):
 
 
 @pytest.mark.few(3)
-@pytest.mark.parametrize("mixer", ["gla", "mamba2", *(name for name in MIXERS if name not in ("gla", "mamba2"))])
+@pytest.mark.parametrize("mixer", ["gla", "ssd", *(name for name in MIXERS if name not in ("gla", "ssd"))])
 def test_the_values_of_both_are_the_same(mixer, make_model):
     teacher = make_model(mixer, key_size=4)
     with torch.no_grad():
@@ -147,14 +147,14 @@ def test_the_values_of_both_are_the_same(mixer, make_model):
 
 
 @pytest.mark.parametrize(
-    ("mixer", "other", "shared"),
-    [("gla", "s6", True), ("la", "hyena", True), ("mamba", "mamba2", True), ("gla", "mamba2", False)],
+    ("mixer", "other"),
+    [("gla", "s6"), ("la", "s4d")],
 )
-def test_mixers_of_as_many_value_channels_share_them(mixer, other, shared, make_model):
+def test_mixers_share_their_value_channels(mixer, other, make_model):
     teacher = make_model(mixer)
     student = student_of(teacher, 2, torch.Generator().manual_seed(1), mixer=other)
     theirs, ours = (model.blocks[0].mixer.projection.weight for model in (teacher, student))
-    assert torch.equal(theirs[-16:], ours[-16:]) == shared
+    assert torch.equal(theirs[-16:], ours[-16:])
 
 
 @pytest.mark.parametrize("mixer", ["sa", "la", "gla", "s6", "gla,sa"])

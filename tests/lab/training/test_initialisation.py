@@ -40,8 +40,8 @@ def measured(model, ids):
     ("mixer", "target"),
     [
         ("s6", 0.4),
-        ("hyena", 0.3),
-        *(pytest.param(*one, marks=pytest.mark.slow) for one in (("gla", 0.6), ("s4d", 0.3))),
+        ("s4d", 0.3),
+        pytest.param("gla", 0.6, marks=pytest.mark.slow),
     ],
 )
 def test_each_mixer_of_the_package_ends_where_it_was_asked_to(mixer, target):

@@ -13,7 +13,7 @@ from cyclopts import App, Parameter
 from statesize.check import refuse
 from statesize.cli.app import app, register
 from statesize.cli.shared.options import Flag, Workers
-from statesize.cli.shared.printing import REPORTING, TEXT, Printing, Reporting
+from statesize.cli.shared.printing import TEXT, Printing
 from statesize.io.text import counted, meant
 from statesize.lab.studies.catalogue import QUESTIONS, load_study
 
@@ -67,9 +67,7 @@ def _command(name: str) -> Callable[..., None]:
     return command
 
 
-study = App(
-    name="study", help_epilogue="Example:\n\n    statesize study statesize-study-regimes-smoke --html regimes.html"
-)
+study = App(name="study", help_epilogue="Example:\n\n    statesize study statesize-study-regimes-smoke")
 for name, question in QUESTIONS.items():
     register(study, None, name, _command(name), (f"statesize study {name} --preset smoke",), question)
 
@@ -89,7 +87,7 @@ def _run(one: Study, chosen: str, grid: Grid, options: Options, workers: Workers
     printing.say(f"Report: {result.path.with_name('study.html')}")
     made = {"preset": chosen, "runs": len(grid.runs), "seconds": result.seconds, "table": str(result.path)}
     _print_conclusion(result.conclusion, {**made, "command": command_line()}, printing)
-    printing.next("study", folder, "--open", why="its charts")
+    printing.next("study", folder, "--json", why="all its figures")
 
 
 def _print_conclusion(conclusion: Conclusion, made: dict[str, Any], printing: Printing) -> None:
@@ -135,8 +133,8 @@ def _verify(one: Study, folder: Path) -> None:
 
 
 @study.default
-def stored_study(folder: Path | None = None, /, *, printing: Reporting = REPORTING) -> None:
-    """Print what a study concluded, and write its page.
+def stored_study(folder: Path | None = None, /, *, printing: Printing = TEXT) -> None:
+    """Print what a study concluded.
 
     Args:
         folder: Folder of a study that is done.
@@ -147,17 +145,10 @@ def stored_study(folder: Path | None = None, /, *, printing: Reporting = REPORTI
     if folder is None:
         app.help_print(["study"])
         return
-    printing = printing.named("study")
     if not folder.exists():
         advice = meant(str(folder), list(QUESTIONS), f"Studies are {', '.join(QUESTIONS)}.")
         refuse("study", "the name of a study, or the folder of one that is done", str(folder), advice)
     saved = read_saved(folder)
-    if printing.html is not None:
-        from statesize.lab.studies.engine.page import write_report
-
-        write_report(folder, printing.html)
-        printing.tell_report()
     made = {"command": saved.command, "versions": saved.versions, "machine": saved.machine}
     _print_conclusion(saved.conclusion, made, printing)
-    if printing.html is None:
-        printing.next("study", folder, "--open", why="its charts")
+    printing.next("study", folder, "--json", why="all its figures")

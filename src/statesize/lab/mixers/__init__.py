@@ -10,7 +10,7 @@ from statesize.lab.mixers.attention.softmax import SoftmaxAttention
 from statesize.lab.mixers.block import Block, GatedMLP
 from statesize.lab.mixers.checkpoint import load_checkpoint, save_checkpoint
 from statesize.lab.mixers.config import ModelConfig
-from statesize.lab.mixers.convolution import S4D, LongConvolution
+from statesize.lab.mixers.convolution import S4D
 from statesize.lab.mixers.mixer import Mixer
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.mixers.registry import MIXERS, mixer_names, register_mixer
@@ -26,7 +26,6 @@ __all__ = [
     "GatedMLP",
     "LanguageModel",
     "LinearAttention",
-    "LongConvolution",
     "Mixer",
     "ModelConfig",
     "SoftmaxAttention",

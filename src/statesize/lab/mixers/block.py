@@ -9,14 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from statesize.lab.mixers.attention.delta_net import DeltaNet, GatedDeltaNet, ReflectingDeltaNet
-from statesize.lab.mixers.attention.gated import (
-    FullGatedLinearAttention,
-    GatedLinearAttention,
-    GatedLinearAttentionS6,
-    WeightedLinearAttention,
-)
+from statesize.lab.mixers.attention.gated import GatedLinearAttention, GatedLinearAttentionS6, WeightedLinearAttention
 from statesize.lab.mixers.attention.linear import LinearAttention
-from statesize.lab.mixers.attention.normalised import Based, Hedgehog, LinearTransformer, NormalisedLinearAttention
+from statesize.lab.mixers.attention.normalised import NormalisedLinearAttention
 from statesize.lab.mixers.attention.rules import (
     Retention,
     ScalarGatedLinearAttention,
@@ -27,9 +22,7 @@ from statesize.lab.mixers.attention.rules import (
 )
 from statesize.lab.mixers.attention.softmax import MultiHeadAttention, SlidingWindowAttention, SoftmaxAttention
 from statesize.lab.mixers.config import ModelConfig
-from statesize.lab.mixers.convolution import S4D, LongConvolution
-from statesize.lab.mixers.fla import FlaMixer
-from statesize.lab.mixers.mamba import Mamba, Mamba2
+from statesize.lab.mixers.convolution import S4D
 from statesize.lab.mixers.mixer import NORM_EPSILON
 from statesize.lab.mixers.registry import MIXERS, registered_mixer
 from statesize.lab.mixers.s6 import S6
@@ -44,18 +37,11 @@ MIXERS |= {
         S6,
         GatedLinearAttentionS6,
         S4D,
-        LongConvolution,
         NormalisedLinearAttention,
         MultiHeadAttention,
         SlidingWindowAttention,
-        LinearTransformer,
-        Based,
-        Hedgehog,
-        FullGatedLinearAttention,
         DeltaNet,
         GatedDeltaNet,
-        Mamba,
-        Mamba2,
         Retention,
         ScalarGatedLinearAttention,
         UnitKeyLinearAttention,
@@ -110,9 +96,9 @@ class LocalDropout(nn.Module):
         return hidden * mask / (1 - self.probability)
 
 
-def residual_norm(config: ModelConfig) -> nn.Module:
+def residual_norm(config: ModelConfig) -> nn.RMSNorm:
     """The norm of what a layer reads of the residual stream."""
-    return (nn.LayerNorm if config.layer_norm else nn.RMSNorm)(config.width, eps=NORM_EPSILON)
+    return nn.RMSNorm(config.width, eps=NORM_EPSILON)
 
 
 class Block(nn.Module):
@@ -163,9 +149,8 @@ class Block(nn.Module):
 
 def _mixer(config: ModelConfig, layer: int) -> Any:
     name = config.mixer_of(layer)
-    registered = registered_mixer(name)
     if name in MIXERS:
         return MIXERS[name](config)
     # It gives its weights and buffers first values of its own, and on the meta device there are none.
     with torch.device("cpu"):
-        return FlaMixer(config, name) if registered is None else registered(config)
+        return registered_mixer(name)(config)

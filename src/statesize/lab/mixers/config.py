@@ -13,7 +13,7 @@ from statesize.lab.mixers.registry import mixer_names
 CONFIG_FORMAT = 1
 """Version of the written form of a `ModelConfig`; it grows by one when old files can no longer be read."""
 
-_OPTIONAL = {"layer_norm", "window"}
+_OPTIONAL = {"window"}
 """Fields that are written only where they differ from their defaults."""
 
 
@@ -31,23 +31,20 @@ class ModelConfig:
         heads: Heads of each mixer.
         layers: Number of blocks, a multiple of the length of the pattern.
         key_size: Key dimension n of a head or states n of a channel, the theoretical state-size of the mixers with a
-            fixed one; even for "s4d". "based" has 1 + n + n² numbers of state, "hedgehog" 2n. For "hyena" the hidden
-            width of the network that makes the filter.
+            fixed one; even for "s4d".
         mlp_factor: Hidden width of the gated MLP in units of `width`; 0 for layers without an MLP.
         convolution_size: Taps of the short causal convolution on what enters a mixer, if it has one; 1 leaves it a
             scale.
-        decay_bias: Initial bias b of the decays of "wla", "gla" and "gla-full": a = exp(logsigmoid(b) / 16), that is
-            0.997 for 3 and 0.958 for 0. Small biases make heads forget early in training and are prone to state
-            collapse.
+        decay_bias: Initial bias b of the decays of "wla" and "gla": a = exp(logsigmoid(b) / 16), that is 0.997 for 3
+            and 0.958 for 0. Small biases make heads forget early in training and are prone to state collapse.
         dropout: Probability of dropping a channel of what a mixer or an MLP adds to the residual stream; training only.
-        normalised: Whether the rates of "s6", "gla-s6" and "mamba" start at −1/n … −n/n rather than −1 … −n.
-        smallest_step: Lower end of the scale on which the step sizes of "s6", "gla-s6", "s4d", "mamba", "mamba2" and
-            "gated-deltanet" start, and the rates of the filter's window in "hyena".
+        normalised: Whether the rates of "s6" and "gla-s6" start at −1/n … −n/n rather than −1 … −n.
+        smallest_step: Lower end of the scale on which the step sizes of "s6", "gla-s6", "s4d", "ssd" and
+            "gated-deltanet" start.
         largest_step: Its upper end.
         positions: Length of the longest sequence of a learned positional embedding; 0 for none.
         tied: Whether the output layer has the weights of the embedding. Weights of its own cost as many again. Linear
             attention learned short recall (64 tokens) in fewer steps with them; S6 and longer recall did not gain.
-        layer_norm: Whether the norms of the residual stream are layer norms with a bias rather than RMS norms.
         window: Tokens that "sliding" sees, the present one included.
 
     Example:
@@ -72,7 +69,6 @@ class ModelConfig:
     largest_step: float = 0.1
     positions: int = 0
     tied: bool = True
-    layer_norm: bool = False
     window: int = 64
 
     def __post_init__(self) -> None:
@@ -84,7 +80,7 @@ class ModelConfig:
                 refuse(name, f"an integer of at least {bound}, below 2**31", value)
         if not isinstance(self.mixer, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             refuse("mixer", "a name or a pattern of names such as 'gla,sa'", self.mixer)
-        for name in ("normalised", "tied", "layer_norm"):
+        for name in ("normalised", "tied"):
             if not isinstance(getattr(self, name), bool):
                 refuse(name, "True or False", getattr(self, name))
         self._check_pattern()

@@ -1,4 +1,4 @@
-"""Mixers that are convolutions as long as the sequence: S4D, and Hyena with its gates and its implicit filter."""
+"""S4D, a mixer that is a convolution as long as the sequence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.mixer import Mixer, State
 from statesize.lab.mixers.s6 import spread_steps
-from statesize.operators import GatedConvolution, Recurrence
+from statesize.operators import Recurrence
 from statesize.operators.convolution import causal_convolution
 
 
@@ -85,83 +85,3 @@ class S4D(Mixer):
         modes = torch.complex(-self.log_rate.exp(), self.frequency)
         log_decay = self.log_step.exp().unsqueeze(-1) * modes
         return log_decay, torch.expm1(log_decay) / modes, torch.view_as_complex(self.output_weight)
-
-
-_FREQUENCIES = 8
-_SHORTEST_WAVE, _LONGEST_WAVE = 4.0, 4096.0
-
-
-class ImplicitFilter(nn.Module):
-    """Kernels h_t = e^{−rate t} W₂ sin(W₁ sin(W₀ z_t + b₀) + b₁) of sines and cosines z_t of the position."""
-
-    # The waves of z_t are between 4 and 4096 positions long, whatever the length of the sequence, so that a longer
-    # sequence only adds taps.
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.input_layer = nn.Linear(2 * _FREQUENCIES, config.key_size)
-        self.hidden_layer = nn.Linear(config.key_size, config.key_size)
-        self.output_layer = nn.Linear(config.key_size, config.width, bias=False)
-        self.log_rate = nn.Parameter(torch.empty(config.width))
-
-    def forward(self, length: int) -> Tensor:
-        """The first taps of every channel, (d, length)."""
-        position = torch.arange(length, dtype=self.log_rate.dtype, device=self.log_rate.device)[:, None]
-        fraction = torch.arange(_FREQUENCIES, dtype=position.dtype, device=position.device) / (_FREQUENCIES - 1)
-        angle = position * (2 * math.pi / _SHORTEST_WAVE) * (_SHORTEST_WAVE / _LONGEST_WAVE) ** fraction
-        features = torch.cat([angle.sin(), angle.cos()], -1)
-        hidden = self.hidden_layer(self.input_layer(features).sin()).sin()
-        window = (-self.log_rate.exp() * position).exp()
-        return (self.output_layer(hidden) * window).T
-
-
-class LongConvolution(Mixer):
-    """T = Diag(q) Conv(h) Diag(k) for each channel: gates q and k from the input, a learned filter h.
-
-    Poli et al., "Hyena Hierarchy: Towards Larger Convolutional Language Models", ICML 2023. Differs from the paper:
-    order 2; fixed wavelengths of the positional features; no D; norm per head.
-
-    Args:
-        config: Shape of the model; see `ImplicitFilter` for what key_size and the steps are.
-    """
-
-    kind = "hyena"
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config, [config.width] * 3)
-        self.filter = ImplicitFilter(config)
-        self.set_initial_values()
-
-    def initial_values(self) -> dict[str, Tensor]:
-        """First values of the rates of the filter's window."""
-        config = self.config
-        return {"filter.log_rate": spread_steps(config.width, config.smallest_step, config.largest_step).log()}
-
-    def operator(self, hidden: Tensor) -> GatedConvolution:
-        """T of every channel at one input, of batch shape (sequence, channel)."""
-        output_gate, input_gate, _ = self._gates_and_values(hidden)
-        return GatedConvolution(self.filter(hidden.shape[1])[None], input_gate, output_gate)
-
-    def mixed_values(self, hidden: Tensor) -> Tensor:
-        """The values of each channel after mixing, before the norm, (S, d, L, 1)."""
-        output_gate, input_gate, value = self._gates_and_values(hidden)
-        return (output_gate * causal_convolution(self.filter(hidden.shape[1]), input_gate * value)).unsqueeze(-1)
-
-    def values(self, hidden: Tensor) -> Tensor:
-        """The inputs of T: the convolved values, (S, d, L, 1)."""
-        return self._gates_and_values(hidden)[2].unsqueeze(-1)
-
-    def initial_state(self, batch: int) -> State:
-        """No inputs, (S, d, 0)."""
-        return (self.projection.weight.new_zeros(batch, self.config.width, 0),)
-
-    def advance(self, parts: tuple[Tensor, ...], hidden: Tensor, state: State) -> tuple[Tensor, State]:
-        """One token, (S, d), and the inputs of the long convolution so far, (S, d, t)."""
-        output_gate, input_gate, value = parts
-        inputs = torch.cat([state[0], (input_gate * value).unsqueeze(-1)], -1)
-        return output_gate * (self.filter(inputs.shape[-1]).flip(-1) * inputs).sum(-1), (inputs,)
-
-    def _gates_and_values(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Output gates q, input gates k and values, (S, d, L) each."""
-        output_gate, input_gate, value = (part.transpose(1, 2) for part in self._convolved(hidden))
-        return output_gate, input_gate, value

@@ -20,10 +20,9 @@ class ShortConvolution(nn.Module):
 
     # A mixer's operator acts on what comes out of it.
 
-    def __init__(self, channels: int, size: int, biased: bool = False) -> None:
+    def __init__(self, channels: int, size: int) -> None:
         super().__init__()
         self.size = size
-        self.bias = nn.Parameter(torch.zeros(channels)) if biased else None
         self.weight = nn.Parameter(torch.empty(channels, size))
         """Kernels (channels, size); the last tap is the present token."""
         nn.init.uniform_(self.weight, -(size**-0.5), size**-0.5)
@@ -35,13 +34,12 @@ class ShortConvolution(nn.Module):
         outputs = padded[..., :length, :] * self.weight[:, 0]
         for tap in range(1, self.size):
             outputs = torch.addcmul(outputs, padded[..., tap : tap + length, :], self.weight[:, tap])
-        return outputs if self.bias is None else outputs + self.bias
+        return outputs
 
     def step(self, inputs: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
         """Convolves one more token, (S, channels); the cache holds the inputs before it, oldest first."""
         window = torch.cat([cache, inputs[:, None]], dim=1)
-        outputs = (window * self.weight.T).sum(dim=1)
-        return outputs if self.bias is None else outputs + self.bias, window[:, 1:]
+        return (window * self.weight.T).sum(dim=1), window[:, 1:]
 
     def initial_cache(self, batch: int) -> Tensor:
         """The cache before the first token: zeros, (S, size − 1, channels)."""
@@ -69,8 +67,6 @@ class Mixer(nn.Module, ABC):
     """Short name of the mixer, such as "gla"; a key of `MIXERS`."""
     convolved: ClassVar[bool] = True
     """Whether what the input is projected to passes a short convolution."""
-    biased: ClassVar[bool] = False
-    """Whether the short convolution has a bias."""
     activated: ClassVar[bool] = False
     """Whether a silu follows the short convolution."""
     normed: ClassVar[bool] = True
@@ -79,21 +75,19 @@ class Mixer(nn.Module, ABC):
     """Whether the output is multiplied by silu(W x) before its projection."""
     compiles: ClassVar[bool] = True
     """Whether `torch.compile` makes it faster."""
-    expansion: ClassVar[int] = 1
-    """Value channels of all heads in units of the model's width."""
 
     def __init__(self, config: ModelConfig, sizes: list[int]) -> None:
         super().__init__()
         self.config = config
         self.heads, self.key_size = config.heads, config.key_size
-        self.value_size, inner = self.expansion * config.value_size, self.expansion * config.width
+        self.value_size = config.value_size
         self._sizes = sizes
         self.projection = nn.Linear(config.width, sum(sizes), bias=False)
         taps = config.convolution_size
-        self.convolution = ShortConvolution(sum(sizes), taps, self.biased) if self.convolved else None
-        self.gate_projection = nn.Linear(config.width, inner, bias=False) if self.gated else None
+        self.convolution = ShortConvolution(sum(sizes), taps) if self.convolved else None
+        self.gate_projection = nn.Linear(config.width, config.width, bias=False) if self.gated else None
         self.norm_weight = nn.Parameter(torch.ones(self.heads, self.value_size)) if self.normed else None
-        self.output_projection = nn.Linear(inner, config.width, bias=False)
+        self.output_projection = nn.Linear(config.width, config.width, bias=False)
 
     @property
     def multiplicity(self) -> int:
@@ -257,7 +251,7 @@ class HeadMixer(Mixer):
 
     def __init__(self, config: ModelConfig) -> None:
         keys = config.heads * config.key_size
-        super().__init__(config, [keys, keys, self.expansion * config.width])
+        super().__init__(config, [keys, keys, config.width])
 
     @property
     def multiplicity(self) -> int:

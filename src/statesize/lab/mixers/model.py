@@ -137,7 +137,7 @@ class LanguageModel(nn.Module):
             The position 0, and one cache per layer.
 
         Raises:
-            InputError: `batch` is no positive whole number, or a mixer of one's own or of fla has no step form.
+            InputError: `batch` is no positive whole number, or a mixer of one's own has no step form.
         """
         require_count("batch", batch)
         for block in self.blocks:
@@ -215,8 +215,6 @@ class LanguageModel(nn.Module):
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
             elif part.endswith("norm") or name.endswith("norm_weight"):
                 nn.init.ones_(parameter)
-            elif name.endswith("norm.bias"):
-                nn.init.zeros_(parameter)
             else:
                 scale = depth_scale if part == "output_projection" else 1.0
                 nn.init.normal_(parameter, std=scale * parameter.shape[-1] ** -0.5, generator=generator)

@@ -13,14 +13,6 @@ from statesize.errors import InputError
 MIXERS: dict[str, type[nn.Module]] = {}
 """The package's own mixers by the name that `ModelConfig.mixer` uses; `statesize.lab.mixers.block` lists them."""
 
-FLA_MIXERS = {
-    "fla:delta_net": "DeltaNet",
-    "fla:gated_deltanet": "GatedDeltaNet",
-    "fla:rwkv7": "RWKV7Attention",
-    "fla:mamba2": "Mamba2",
-}
-"""Layers of flash-linear-attention, by their classes in `fla.layers`; `statesize.lab.mixers.fla` makes them."""
-
 _REGISTERED: dict[str, type[nn.Module]] = {}
 
 
@@ -57,10 +49,10 @@ def register_mixer(name: str, mixer: type[nn.Module]) -> None:
 
 
 def mixer_names() -> tuple[str, ...]:
-    """The names that `ModelConfig` knows: the package's own, layers of fla, then those that were registered."""
-    return (*MIXERS, *FLA_MIXERS, *_REGISTERED)
+    """The names that `ModelConfig` knows: the package's own, then those that were registered."""
+    return (*MIXERS, *_REGISTERED)
 
 
-def registered_mixer(name: str) -> type[nn.Module] | None:
-    """The class that was registered by a name; None for a mixer of this package and a layer of fla."""
-    return _REGISTERED.get(name)
+def registered_mixer(name: str) -> type[nn.Module]:
+    """The class that was registered by a name."""
+    return _REGISTERED[name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,40 +32,30 @@ class S6(Mixer):
     kind = "s6"
     activated = True
     compiles = False
-    low_rank_steps: ClassVar[bool] = False
-    """Whether W of Δ has rank ⌈d / 16⌉."""
-    feedthrough: ClassVar[bool] = False
-    """Whether D u is added to y, D learned for each channel."""
 
     def __init__(self, config: ModelConfig) -> None:
-        channels = self.expansion * config.width
+        channels = config.width
         super().__init__(config, [channels])
-        rank = math.ceil(config.width / 16) if self.low_rank_steps else None
-        self.step_input = None if rank is None else nn.Linear(channels, rank, bias=False)
-        self.step_projection = nn.Linear(rank or channels, channels)
+        self.step_projection = nn.Linear(channels, channels)
         self.state_projection = nn.Linear(channels, 2 * config.key_size, bias=False)
         self.log_rate = nn.Parameter(torch.empty(channels, config.key_size))
-        self.D = nn.Parameter(torch.empty(channels)) if self.feedthrough else None
         self.set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
-        """First values of A and b, and of D."""
-        D = {} if self.D is None else {"D": torch.ones_like(self.D)}
-        return selective_initial_values(self.config, *self.log_rate.shape) | D
+        """First values of A and b."""
+        return selective_initial_values(self.config, *self.log_rate.shape)
 
     def operator(self, hidden: Tensor) -> Recurrence:
         """T of every channel at one input, of batch shape (sequence, channel)."""
         steps, B, C = self._selected(self._inputs(hidden))
         steps = steps.transpose(1, 2).unsqueeze(-1)
-        D = None if self.D is None else self.D[None, :, None]
-        return Recurrence((steps * self._rates()[:, None]).exp(), steps * B[:, None], C[:, None], D)
+        return Recurrence((steps * self._rates()[:, None]).exp(), steps * B[:, None], C[:, None])
 
     def mixed_values(self, hidden: Tensor) -> Tensor:
         """The values of each channel after mixing, before the norm, (S, d, L, 1)."""
         inputs = self._inputs(hidden)
         steps, B, C = self._selected(inputs)
-        mixed = self._fed_through(selective_scan(inputs, steps, self._rates(), B, C), inputs)
-        return mixed.transpose(1, 2).unsqueeze(-1)
+        return selective_scan(inputs, steps, self._rates(), B, C).transpose(1, 2).unsqueeze(-1)
 
     def values(self, hidden: Tensor) -> Tensor:
         """The inputs of T: the convolved and activated channels, (S, d, L, 1)."""
@@ -81,7 +71,7 @@ class S6(Mixer):
         steps, B, C = self._selected(inputs)
         decay = (steps.unsqueeze(-1) * self._rates()).exp()
         held = decay * state[0] + (steps * inputs).unsqueeze(-1) * B.unsqueeze(-2)
-        return self._fed_through((held @ C.unsqueeze(-1)).squeeze(-1), inputs), (held,)
+        return (held @ C.unsqueeze(-1)).squeeze(-1), (held,)
 
     def _inputs(self, hidden: Tensor) -> Tensor:
         return self._convolved(hidden)[0]
@@ -89,11 +79,7 @@ class S6(Mixer):
     def _selected(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Δ (..., d), B (..., n) and C (..., n) of inputs (..., d)."""
         B, C = self.state_projection(inputs).split([self.key_size, self.key_size], dim=-1)
-        step_inputs = inputs if self.step_input is None else self.step_input(inputs)
-        return functional.softplus(self.step_projection(step_inputs)), B, C
-
-    def _fed_through(self, mixed: Tensor, inputs: Tensor) -> Tensor:
-        return mixed if self.D is None else mixed + self.D * inputs
+        return functional.softplus(self.step_projection(inputs)), B, C
 
     def _rates(self) -> Tensor:
         return -self.log_rate.exp()
@@ -115,7 +101,7 @@ def selective_initial_values(config: ModelConfig, units: int, states: int) -> di
 
 
 def head_initial_values(config: ModelConfig) -> dict[str, Tensor]:
-    """First values of A and of the bias of Δ in heads with one decay each, as of Mamba-2, by parameter name."""
+    """First values of A and of the bias of Δ in heads with one decay each, by parameter name."""
     fraction = (torch.arange(config.heads, dtype=torch.get_default_dtype()) + 0.5) / config.heads
     steps = spread_steps(config.heads, config.smallest_step, config.largest_step)
     # Large steps beside small rates: no head forgets all within a few tokens.

@@ -43,7 +43,6 @@ from statesize.lab.studies.statistics import (
     within_cells,
 )
 from statesize.lab.studies.verdicts import Claim
-from statesize.lab.tasks.mixture import hardest_part
 from statesize.lab.tasks.rebinding import Rebinding
 from statesize.lab.tasks.task import IGNORED, StudyTask
 from statesize.lab.training.step import evaluating
@@ -192,10 +191,9 @@ def border_of(task: StudyTask) -> int:
 
 def measure_border(model: LanguageModel, run: TrainingRun) -> dict[str, float]:
     """What is measured of any run, at the border; the ranks of the state there; and accuracy after cuts there."""
-    part = hardest_part(run.task)
-    border = border_of(part)
+    border = border_of(run.task)
     has_state = not isinstance(model.blocks[0].mixer, SoftmaxAttention)
-    return measure_model(model, run, (border,)) | (_cuts(model, part, border) if has_state else {})
+    return measure_model(model, run, (border,)) | (_cuts(model, run.task, border) if has_state else {})
 
 
 @torch.no_grad()

@@ -7,7 +7,6 @@ Read `task` and `synthetic`, then one of the tasks; `text` and `corpus` are for 
 from statesize.lab.tasks.arrays import ArrayTask, from_arrays, read_arrays
 from statesize.lab.tasks.compression import Compression
 from statesize.lab.tasks.corpus import Corpus, python_prose, read_text
-from statesize.lab.tasks.mixture import Mixture
 from statesize.lab.tasks.mqar import MQAR
 from statesize.lab.tasks.rebinding import Rebinding
 from statesize.lab.tasks.registry import build_task, register_task, task_names, task_settings
@@ -24,7 +23,6 @@ __all__ = [
     "ArrayTask",
     "Compression",
     "Corpus",
-    "Mixture",
     "Rebinding",
     "SelectiveCopying",
     "SyntheticTask",

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from statesize.check import require_real
 from statesize.errors import InputError
-from statesize.lab.tasks.synthetic import PairTask, distinct, random_seed, require_option
+from statesize.lab.tasks.synthetic import PairTask, distinct
 from statesize.lab.tasks.task import IGNORED
 
 
@@ -35,20 +34,13 @@ class MQAR(PairTask):
     with a probability proportional to g^(gap_power − 1), the power law of Zoology (`power_a` there). The order of the
     pairs is independent of it, so that a position alone says nothing about the answer.
 
-    With `zoology` a batch is what Zoology's own generator makes of a random seed. Id 0 is no key, each pair is queried
-    once, and queries stand at every other position only, whose number is the g of their weight. The first pair draws
-    its position first, so that early pairs tend to be queried early, and the position alone says something about the
-    answer. All other positions hold id 0, or any id of the vocabulary if `random_fillers`.
-
     Attributes:
         pairs: key-value pairs, P, at least 2.
-        length: tokens of a sequence, L, more than 2P; even and at least 4P with `zoology`.
-        vocabulary_size: number of token ids, V, at least 2P; more than L with `zoology`.
-        query_share: share of the positions after the pairs that are queries, in (0, 1]; 1 with `zoology`.
+        length: tokens of a sequence, L, more than 2P.
+        vocabulary_size: number of token ids, V, at least 2P.
+        query_share: share of the positions after the pairs that are queries, in (0, 1].
         gap_power: 1 for query positions that are drawn uniformly; nearer to 0, most are close to the pairs. 0.01 in
             Zoology.
-        zoology: whether sequences are those of Zoology.
-        random_fillers: `random_non_queries` in Zoology; always True without `zoology`.
         held_out_sequences: sequences to evaluate on.
         held_out_seed: which ones.
 
@@ -67,8 +59,6 @@ class MQAR(PairTask):
     vocabulary_size: int = 64
     query_share: float = 1.0
     gap_power: float = 1.0
-    zoology: bool = False
-    random_fillers: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,23 +73,6 @@ class MQAR(PairTask):
                 "Give a longer one, or fewer pairs."
             )
         require_real("query_share", self.query_share, above=0, most=1)
-        if self.zoology:
-            self._check_zoology()
-        elif not self.random_fillers:
-            raise InputError("random_fillers must be True without zoology, got False. Set zoology, too.")
-
-    def _check_zoology(self) -> None:
-        if self.query_share != 1:
-            raise InputError(f"query_share must be 1 with zoology, which asks each pair once, got {self.query_share}.")
-        if self.length % 2 or self.length < 4 * self.pairs:
-            raise InputError(
-                f"length must be even and at least 4 pairs, {4 * self.pairs}, got {self.length}. Give a longer one."
-            )
-        if self.vocabulary_size <= self.length:
-            raise InputError(
-                f"vocabulary_size must be more than length, {self.length}, got {self.vocabulary_size}. Give more."
-            )
-        require_real("gap_power", self.gap_power, above=0)
 
     @property
     def keys(self) -> int:
@@ -109,13 +82,11 @@ class MQAR(PairTask):
     @property
     def queries(self) -> int:
         """Number of queries of a sequence."""
-        return self.pairs if self.zoology else max(round(self.query_share * (self.length - 2 * self.pairs)), 1)
+        return max(round(self.query_share * (self.length - 2 * self.pairs)), 1)
 
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A random batch: inputs and targets, (S, L) int64 each."""
         self._check_batch(batch_size, generator)
-        if self.zoology:
-            return self.zoology_arrays(batch_size, random_seed(generator), generator)
         start, gaps = 2 * self.pairs, self.length - 2 * self.pairs
         keys = distinct(self.keys, self.pairs, batch_size, generator)
         values = self.keys + distinct(self.vocabulary_size - self.keys, self.pairs, batch_size, generator)
@@ -133,42 +104,6 @@ class MQAR(PairTask):
         log_weights = (self.gap_power - 1) * torch.arange(1, gaps + 1, dtype=torch.float64).log()
         positions = start + race(log_weights, self.queries, batch_size, generator)
         return inputs.scatter_(1, positions, queries), targets.scatter_(1, positions, answers)
-
-    def zoology_arrays(self, sequences: int, seed: int, fillers: torch.Generator) -> tuple[Tensor, Tensor]:
-        """What Zoology's generator returns for a seed of NumPy and a state of torch's generator.
-
-        Args:
-            sequences: number of sequences, S.
-            seed: of NumPy's legacy generator, from which pairs and positions are drawn.
-            fillers: the generator of the fillers.
-
-        Returns:
-            Inputs and targets, (S, L) int64.
-
-        Raises:
-            InputError: `zoology` is False.
-        """
-        require_option("zoology", self.zoology)
-        legacy = np.random.RandomState(seed)
-        first_value, start = self.vocabulary_size // 2, 2 * self.pairs
-        weights = np.arange(1, (self.length - start) // 2 + 1) ** (self.gap_power - 1)
-        share = self.gap_power * weights / (self.gap_power * weights).sum()
-
-        def drawn(choices: np.ndarray, p: np.ndarray | None = None) -> Tensor:
-            rows = [legacy.choice(choices, size=self.pairs, replace=False, p=p) for _ in range(sequences)]
-            return torch.from_numpy(np.stack(rows)).to(torch.int64)
-
-        keys = drawn(np.arange(1, first_value))
-        values = drawn(np.arange(first_value, self.vocabulary_size))
-        columns = start + 2 * drawn(np.arange(len(share)), share)
-        inputs = torch.zeros(sequences, self.length, dtype=torch.int64)
-        inputs[:, 0:start:2], inputs[:, 1:start:2] = keys, values
-        inputs.scatter_(1, columns, keys)
-        targets = torch.full_like(inputs, IGNORED).scatter_(1, columns, values)
-        if self.random_fillers:
-            empty = inputs == 0
-            inputs[empty] = torch.randint(self.vocabulary_size, inputs.shape, generator=fillers)[empty]
-        return inputs, targets
 
 
 def race(log_weights: Tensor, draws: int, rows: int, generator: torch.Generator) -> Tensor:

@@ -11,7 +11,6 @@ from statesize.errors import InputError
 from statesize.io.text import meant
 from statesize.lab.tasks.arrays import ArrayTask, read_arrays
 from statesize.lab.tasks.compression import Compression
-from statesize.lab.tasks.mixture import Mixture
 from statesize.lab.tasks.mqar import MQAR
 from statesize.lab.tasks.rebinding import Rebinding
 from statesize.lab.tasks.selective_copying import SelectiveCopying
@@ -27,8 +26,8 @@ _TASKS: dict[str, type[SyntheticTask]] = {
 
 
 _ARRAY_FIELDS = ("file", "held_out_sequences", "sha256")
-ARRAYS, MIXTURE = "arrays", "mixture"
-"""Names of the tasks that are not built from numbers."""
+ARRAYS = "arrays"
+"""Name of the task that is not built from numbers."""
 
 
 def task_names() -> tuple[str, ...]:
@@ -61,7 +60,7 @@ def register_task(name: str, task: type) -> None:
             f"task must have {', '.join(sorted(missing))}, got {task.__name__} without. See SyntheticTask of "
             "statesize.lab.tasks."
         )
-    known = {ARRAYS: ArrayTask, MIXTURE: Mixture, **_TASKS}.get(name, task)
+    known = {ARRAYS: ArrayTask, **_TASKS}.get(name, task)
     if (known.__module__, known.__qualname__) != (task.__module__, task.__qualname__):
         raise InputError(f"name must be one that no other task has, got {name!r}, that of {known.__qualname__}.")
     _TASKS[name] = task
@@ -72,7 +71,7 @@ def build_task(settings: Mapping[str, object]) -> StudyTask:
 
     Args:
         settings: `name`, and numbers of the task by the names of its fields; those left out have their defaults. The
-            name "arrays" takes what `read_arrays` does, and "mixture" `parts`, a list of such settings.
+            name "arrays" takes what `read_arrays` does.
 
     Returns:
         The task.
@@ -87,13 +86,8 @@ def build_task(settings: Mapping[str, object]) -> StudyTask:
     """
     require_kind("settings", settings, Mapping, "a mapping of a task's name and numbers")
     numbers = dict(settings)
-    known = (*_TASKS, ARRAYS, MIXTURE)
+    known = (*_TASKS, ARRAYS)
     name = require_choice("task name", numbers.pop("name", None), known)
-    if name == MIXTURE:
-        parts = numbers.pop("parts", None)
-        if numbers or not isinstance(parts, list):
-            refuse("mixture", "a list of tasks, parts, and nothing else", {"parts": parts, **numbers})
-        return Mixture(tuple(map(build_task, cast("list[Mapping[str, object]]", parts))))
     fields = _ARRAY_FIELDS if name == ARRAYS else tuple(number_fields(_TASKS[name]))
     for field in numbers:
         if field not in fields:
@@ -111,7 +105,7 @@ def task_settings(task: StudyTask) -> dict[str, Any]:
     """What `build_task` builds an equal task from: its name and its numbers, ready for JSON and TOML.
 
     Args:
-        task: a task of a registered class, of a file of arrays, or a mixture of such tasks.
+        task: a task of a registered class, or of a file of arrays.
 
     Returns:
         The settings.
@@ -119,8 +113,6 @@ def task_settings(task: StudyTask) -> dict[str, Any]:
     Raises:
         InputError: the class is not registered, or arrays are in no file.
     """
-    if isinstance(task, Mixture):
-        return {"name": MIXTURE, "parts": [task_settings(part) for part in task.parts]}
     if isinstance(task, ArrayTask):
         if not task.file:
             raise InputError("arrays must be read from a file, got some in memory. Read them with read_arrays.")

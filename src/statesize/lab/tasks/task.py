@@ -39,7 +39,7 @@ class Task(Protocol):
 
 
 class StudyTask(Task, Protocol):
-    """What grids and mixtures need of a task, and every registered one has."""
+    """What grids need of a task, and every registered one has."""
 
     @property
     def length(self) -> int:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 import safetensors
@@ -88,13 +88,10 @@ def _training_sha256(task: Task, batch_size: int) -> str:
 
 
 def _held(task: object, name: str = "") -> Iterator[tuple[str, Tensor | float]]:
-    """Numbers and tensors in the fields of a task, or of the parts of a mixture, by name."""
+    """Numbers and tensors in the fields of a task, by name."""
     # A text says where data come from, which may move.
     if isinstance(task, Tensor | int | float):
         yield name, task
-    elif isinstance(task, tuple):
-        for index, part in enumerate(cast("tuple[object, ...]", task)):
-            yield from _held(part, f"{name}.{index}")
     elif dataclasses.is_dataclass(task):
         for field in dataclasses.fields(task):
             yield from _held(getattr(task, field.name), f"{name}.{field.name}")

@@ -23,7 +23,7 @@ class TrainingConfig:
         rate: Peak learning rate of AdamW; it falls to 0 along a cosine.
         warm_up: Fraction of the steps over which the rate rises linearly.
         weight_decay: Decay of AdamW, on all parameters of two or more dimensions: matrices and kernels, norm weights of
-            heads, and decays that a mixer has as a table (`log_rate` of "s6", "gla-s6", "s4d" and "mamba", `decay_bias`
+            heads, and decays that a mixer has as a table (`log_rate` of "s6", "gla-s6" and "s4d", `decay_bias`
             of "wla"), which it draws to rates of 1 and biases of 0. Vectors, such as `decay.bias` of "gla", are left.
         clip: Largest norm of the gradient; larger ones are scaled down.
         seed: Seed of the sampled batches and of dropout.
@@ -35,7 +35,7 @@ class TrainingConfig:
         target_utilisation: The target of that distance.
         compiled: Whether torch compiles the model, which trains 1.2 to 1.7 times as fast and differs by round-off; it
             needs a C++ compiler, and about a minute for the first run of a shape on a machine. Models with scans
-            ("s6", "mamba") or layers of fla are taken as they are, and regularisation excludes it.
+            ("s6") are taken as they are, and regularisation excludes it.
 
     Example:
         >>> TrainingConfig(steps=100, rate=1e-2, warm_up=0.1).rate_at(10)

@@ -21,7 +21,7 @@ FORGETS_MORE: dict[str, float] = {
 }
 """The parameters that set how fast a mixer forgets, by the end of their names, and the sign in which it forgets more.
 
-Logarithms of rates: `log_rate` of the package's S6, GLA-S6, S4D and long convolution, `A_log` of the Mamba, Mamba-2 and
+Logarithms of rates: `log_rate` of the package's S6, GLA-S6 and S4D, `A_log` of the Mamba, Mamba-2 and
 gated delta-rule layers of transformers. Biases of gates: of the package's GLA and WLA, and of mLSTM.
 """
 

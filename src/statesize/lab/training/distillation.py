@@ -270,10 +270,8 @@ def _copy_values(teacher: nn.Module, student: nn.Module) -> None:
     """The value channels, which come last in the projection and in its convolution; they have no state of their own."""
     if not isinstance(teacher, Mixer) or not isinstance(student, Mixer):
         return
-    width = teacher.expansion * teacher.config.width
-    if width != student.expansion * student.config.width:
-        return
-    for part in ("projection.weight", "convolution.weight", "convolution.bias"):
+    width = teacher.config.width
+    for part in ("projection.weight", "convolution.weight"):
         theirs, ours = (dict(mixer.named_parameters()).get(part) for mixer in (teacher, student))
         if theirs is not None and ours is not None:
             ours[-width:].copy_(theirs[-width:])

@@ -95,7 +95,7 @@ def initialise(
     2504.19561); here the number is searched, by measuring the relative tolerance-ESS at all positions of up to 32 units
     (heads or channels), further and further away and then by bisection. Mixers are set one after the other in the order
     of their calls, so that each is measured on what those before it pass on. It costs about ten forward passes and
-    measurements a mixer. Those of long convolutions (`s4d`, `hyena`) take longest; a few hundred tokens are enough.
+    measurements a mixer. Those of long convolutions (`s4d`) take longest; a few hundred tokens are enough.
 
     Utilisation is here the mean of ESS_i / min(TSS, i, L − i) over all positions. A target above what the mixer has
     with hardly any decay, or below what it has with hardly any memory, cannot be reached: then the mixer gets what

@@ -19,7 +19,6 @@ from statesize.errors import InputError, StatesizeError
 from statesize.integrations.regularisation import mixer_calls
 from statesize.io.callers import warn_caller
 from statesize.lab.mixers.model import LanguageModel
-from statesize.lab.tasks.mixture import Mixture
 from statesize.lab.tasks.task import IGNORED, Task
 from statesize.lab.training.checkpoint import TrainingProgress, TrainingState
 from statesize.lab.training.config import TrainingConfig
@@ -193,8 +192,7 @@ def evaluate(model: LanguageModel, task: Task, batch_size: int) -> dict[str, flo
 
     Returns:
         "loss" in nats per target, "accuracy" of targets, and what the task's report adds; "sequence_accuracy", the
-        share of sequences whose targets are all right, where some positions are scored and a guess has a chance; for a
-        mixture "accuracy_SLICE".
+        share of sequences whose targets are all right, where some positions are scored and a guess has a chance.
 
     Raises:
         InputError: An argument is none of these, or the held-out data have no target.
@@ -202,15 +200,13 @@ def evaluate(model: LanguageModel, task: Task, batch_size: int) -> dict[str, flo
     require_kind("model", model, LanguageModel, "a LanguageModel")
     require_task(task)
     batch_size = require_count("batch_size", batch_size)
-    slices = task.slices if isinstance(task, Mixture) else {"": task}
     with evaluating(model):
-        tallies = {label: _tally(model, part, batch_size) for label, part in slices.items()}
-    all_parts = _Tally(*map(sum, zip(*tallies.values(), strict=True)))
-    loss, accuracy = all_parts.nats / all_parts.scored, all_parts.right / all_parts.scored
+        tally = _tally(model, task, batch_size)
+    loss, accuracy = tally.nats / tally.scored, tally.right / tally.scored
     report = {"loss": loss, "accuracy": accuracy, **task.report(loss, accuracy)}
-    if "chance" in report and all_parts.scored < all_parts.positions:
-        report["sequence_accuracy"] = all_parts.whole / all_parts.sequences
-    return report | {f"accuracy_{label}": tally.right / tally.scored for label, tally in tallies.items() if label}
+    if "chance" in report and tally.scored < tally.positions:
+        report["sequence_accuracy"] = tally.whole / tally.sequences
+    return report
 
 
 class _Tally(NamedTuple):

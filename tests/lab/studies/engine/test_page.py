@@ -1,4 +1,4 @@
-"""A study's page, and its report made again from the folder."""
+"""A study's page, and the conclusion in its folder."""
 
 import csv
 import json
@@ -9,9 +9,8 @@ import pytest
 from report.visit import Visit, chromium, violations
 
 from statesize.errors import FileError
-from statesize.lab.studies.engine.conclusion import CONCLUSION, Conclusion
-from statesize.lab.studies.engine.page import MOST_ROWS, PAGE, write_page, write_report
-from statesize.lab.studies.engine.table import TABLE, table_content
+from statesize.lab.studies.engine.conclusion import CONCLUSION, Conclusion, read_saved
+from statesize.lab.studies.engine.page import MOST_ROWS, PAGE, write_page
 from statesize.report.document import html_table
 from statesize.report.result_page import told_apart
 
@@ -36,7 +35,6 @@ def folder(tmp_path_factory):
         "caveats": ("c & d",),
     }
     figures = {"<i>one": 1.0, "between": (1.0, 2.0), "unknown": float("nan")}
-    (folder / TABLE).write_bytes(table_content(rows))
     write_page(
         Conclusion(study="regimes", figures=figures, reason="too few", **said),
         alt.vconcat(alt.hconcat(chart, chart)),
@@ -69,14 +67,6 @@ def test_what_all_rows_share_is_a_fact_and_no_column(page):
     assert "<dt>mixer</dt>" in page
 
 
-def test_the_folder_gives_the_same_page_again(folder, page, tmp_path):
-    again = write_report(folder, tmp_path / "again.html").read_text(encoding="utf-8")
-    digest = again[again.index("<dt>table.parquet, SHA-256</dt>") :]
-    digest = digest[: digest.index("</dd>") + len("</dd>")]
-    assert len(digest) > 64
-    assert again.replace(digest, "") == page
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -87,24 +77,13 @@ def test_the_folder_gives_the_same_page_again(folder, page, tmp_path):
         ('{"schema": 9}', "schema version 2, got 9"),
     ],
 )
-def test_a_conclusion_that_cannot_be_read(folder, tmp_path, content, message):
+def test_a_conclusion_that_cannot_be_read(tmp_path, content, message):
     other = tmp_path / "study"
     (other / "runs").mkdir(parents=True)
-    (other / "table.parquet").write_bytes((folder / "table.parquet").read_bytes())
     if content is not None:
         (other / CONCLUSION).write_text(content)
     with pytest.raises(FileError, match=message):
-        write_report(other, tmp_path / "page.html")
-    assert not (tmp_path / "page.html").exists()
-
-
-def test_a_table_that_cannot_be_read(folder, tmp_path):
-    (tmp_path / CONCLUSION).write_bytes((folder / CONCLUSION).read_bytes())
-    for content in (None, b"PAR1"):
-        if content is not None:
-            (tmp_path / "table.parquet").write_bytes(content)
-        with pytest.raises(FileError, match=r"table\.parquet cannot be read"):
-            write_report(tmp_path, tmp_path / "page.html")
+        read_saved(other)
 
 
 def test_the_conclusion_is_strict_json(folder):

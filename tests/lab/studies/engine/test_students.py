@@ -20,7 +20,6 @@ from statesize.lab.studies.engine.students import (
     predicted_error,
 )
 from statesize.lab.studies.engine.training import carry_out
-from statesize.lab.tasks import Mixture
 from statesize.lab.training import train_in_memory
 from statesize.lab.training.distillation_losses import operator_error
 from statesize.measurement.measurement import measure
@@ -64,17 +63,6 @@ def test_predictions_are_those_of_the_teacher_as_it_is_measured(run, rows):
     for layer, captured in enumerate(capture(teacher, input_ids)):
         measured = measure(captured.operator)
         assert last[f"student_predicted_layer_{layer}"] == pytest.approx(predicted_error(measured, 2))
-
-
-def test_of_a_mixture_bound_and_prediction_are_those_of_the_part_that_is_measured(run):
-    untrained = dataclasses.replace(run, training=dataclasses.replace(run.training, steps=0))
-    easy, hard = (dataclasses.replace(run.task, pairs=pairs, length=4 * pairs) for pairs in (2, 4))
-    teacher = LanguageModel(run.model, torch.Generator().manual_seed(run.training.seed))
-    input_ids, _ = next(hard.held_out(run.measuring.sequences))
-    *_, last = carry_out(dataclasses.replace(untrained, task=Mixture((easy, hard))))
-    for layer, captured in enumerate(capture(teacher, input_ids)):
-        predicted = predicted_error(measure(captured.operator), 2)
-        assert last[f"student_predicted_layer_{layer}"] == pytest.approx(predicted)
 
 
 def test_they_repeat(run, rows, without_time):

@@ -75,14 +75,6 @@ def test_other_numbers_are_noticed(tmp_path, runs, rows):
     assert missing(parts, runs[:1]) == [runs[0]]
 
 
-def test_a_file_without_a_digest_is_no_result(tmp_path, runs, rows):
-    parts = finished_runs(tmp_path / "study", "regimes")
-    parts.write(runs[0].key, rows)
-    (path,) = (tmp_path / "study" / "runs" / "regimes").iterdir()
-    pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).replace_schema_metadata(None), path)
-    assert missing(parts, runs[:1]) == [runs[0]]
-
-
 def test_a_file_cannot_unpack_to_any_size(monkeypatch):
     content = table_content([{"text": "x" * 10_000}] * 1000)
     assert len(parse_rows(content)) == 1000

@@ -10,8 +10,6 @@ from statesize import capture
 from statesize.lab.mixers import LanguageModel
 from statesize.lab.studies.engine.grid import INTERVENTIONS
 from statesize.lab.studies.engine.training import carry_out
-from statesize.lab.studies.regimes import STUDY
-from statesize.lab.tasks import Mixture
 from statesize.lab.training import evaluate, train_in_memory
 from statesize.measurement.measurement import measure
 
@@ -82,59 +80,3 @@ def test_operators_that_are_not_finite_are_a_divergence_and_other_errors_are_not
     monkeypatch.setitem(INTERVENTIONS, "none", fail)
     with pytest.raises(ZeroDivisionError, match="ours"):
         carry_out(run)
-
-
-def test_a_mixture_and_other_tasks_have_their_columns():
-    text = """
-    [model]
-    mixer = "la"
-    width = 8
-    heads = 2
-    layers = 1
-    [training]
-    steps = 1
-    batch_size = 4
-    [measuring]
-    every = 1
-    sequences = 2
-    [[task]]
-    name = "mixture"
-    [[task.parts]]
-    name = "mqar"
-    pairs = 2
-    length = 8
-    vocabulary_size = 12
-    held_out_sequences = 4
-    [[task.parts]]
-    name = "mqar"
-    pairs = 3
-    length = 12
-    vocabulary_size = 12
-    held_out_sequences = 4
-    [[task.evaluation]]
-    name = "mqar"
-    pairs = 4
-    length = 16
-    vocabulary_size = 20
-    held_out_sequences = 4
-    """
-    (run,) = STUDY.parse(text).runs
-    assert run.model.vocabulary_size == 20
-    last = carry_out(run)[-1]
-    assert last["accuracy"] == (last["accuracy_MQAR_L8_kv2"] * 16 + last["accuracy_MQAR_L12_kv3"] * 24) / 40
-    assert 0 <= last["accuracy_on_MQAR_L16_kv4"] <= 1
-    assert 0 <= last["sequence_accuracy"] <= last["accuracy"]
-    assert last["length"] == 12
-
-
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_the_ess_of_a_mixture_is_that_of_the_part_that_its_row_names(runs, order):
-    """The part with the most pairs, wherever it stands, and also where another part is longer."""
-    run = dataclasses.replace(runs[0], training=dataclasses.replace(runs[0].training, steps=0))
-    hard = dataclasses.replace(run.task, pairs=4, length=16)
-    for other in (dataclasses.replace(run.task, pairs=2, length=8), dataclasses.replace(run.task, pairs=2, length=32)):
-        mixture = Mixture(tuple((other, hard)[index] for index in order))
-        (row,), (alone,) = (carry_out(dataclasses.replace(run, task=task)) for task in (mixture, hard))
-        for name in ("kv", "length", "norm", "entropy", "relative_0.01", "utilisation_relative_0.01"):
-            assert row[name] == pytest.approx(alone[name], rel=0, abs=0, nan_ok=True)
-        assert row["chance"] == mixture.chance

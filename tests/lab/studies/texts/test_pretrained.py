@@ -31,11 +31,11 @@ def mamba():
     return MambaForCausalLM(config).eval()
 
 
-def mamba2():
-    return LanguageModel(ModelConfig("mamba2", 30, width=16, heads=2, layers=1, key_size=4)).eval()
+def step_attention():
+    return LanguageModel(ModelConfig("ssd", 30, width=16, heads=2, layers=1, key_size=4)).eval()
 
 
-@pytest.mark.parametrize(("build", "units"), [(gpt2, 4), (mamba, 3), (mamba2, 2)])
+@pytest.mark.parametrize(("build", "units"), [(gpt2, 4), (mamba, 3), (step_attention, 2)])
 def test_their_mixers_are_measured_and_their_logits_scored(corpus, build, units):
     model = build()
     found = measure_dips(model, corpus, WINDOWS, channels=3, conditions=(OBSERVED,))

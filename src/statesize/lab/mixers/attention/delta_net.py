@@ -93,7 +93,7 @@ class GatedDeltaNet(DeltaNet):
     """DeltaNet with the decay ln a = −e^A softplus(W x + b) of each head, and a swish output gate.
 
     Yang, Kautz and Hatamizadeh, "Gated Delta Networks: Improving Mamba2 with Delta Rule", ICLR 2025. Differs
-    from the paper: values as wide as the model; A and Δ start as in `mamba2`; norm weights per head.
+    from the paper: values as wide as the model; A and Δ start as in `ssd`; norm weights per head.
 
     Args:
         config: Shape of the model; softplus(b) starts between `smallest_step` and `largest_step`, e^A between 1 and 16.

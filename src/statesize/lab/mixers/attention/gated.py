@@ -58,16 +58,12 @@ class GatedLinearAttention(LinearAttention):
     """
 
     kind = "gla"
-    decay_rank: ClassVar[int | None] = None
-    """Rank of W; None where it is one full matrix."""
     decays_alike: ClassVar[bool] = False
     """Whether all key channels of a head have one decay."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        rank = self.decay_rank
-        self.decay_input = None if rank is None else nn.Linear(config.width, rank, bias=False)
-        self.decay = nn.Linear(rank or config.width, self.heads * (1 if self.decays_alike else self.key_size))
+        self.decay = nn.Linear(config.width, self.heads * (1 if self.decays_alike else self.key_size))
         self.set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
@@ -76,25 +72,8 @@ class GatedLinearAttention(LinearAttention):
 
     def log_decay(self, hidden: Tensor) -> Tensor:
         """Logarithm of the decay at each position, (S, H, L, n or 1)."""
-        inputs = hidden if self.decay_input is None else self.decay_input(hidden)
-        logits = self.decay(inputs).unflatten(-1, (self.heads, -1))
+        logits = self.decay(hidden).unflatten(-1, (self.heads, -1))
         return _bounded_log_decay(logits).transpose(1, 2)
-
-
-class FullGatedLinearAttention(GatedLinearAttention):
-    """Gated linear attention as published: decays of rank 16, silu after the short convolution, a swish output gate.
-
-    Yang et al. 2024, as for `gla`. Differs from the paper: ln a ≥ −4; b starts at `decay_bias`; norm weights per head;
-    fla's convolution.
-
-    Args:
-        config: As for `GatedLinearAttention`.
-    """
-
-    kind = "gla-full"
-    activated = True
-    gated = True
-    decay_rank = 16
 
 
 class GatedLinearAttentionS6(LinearAttention):

@@ -76,7 +76,7 @@ class StepLinearAttention(LinearAttention):
     no gate; A and Δ start spread over their ranges.
 
     Args:
-        config: As for `mamba2`.
+        config: Shape of the model; softplus(b) starts between `smallest_step` and `largest_step`, −A between 1 and 16.
     """
 
     kind = "ssd"

@@ -148,10 +148,9 @@ def html_list(lines: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Saved:
-    """A conclusion with its charts in Vega-Lite and what made it: what conclusion.json holds."""
+    """A conclusion and what made it: what conclusion.json holds."""
 
     conclusion: Conclusion
-    charts: Mapping[str, Any]
     versions: Mapping[str, str]
     command: str  # empty where no command line made it
     machine: str
@@ -164,7 +163,6 @@ class Saved:
             "command": self.command,
             "versions": self.versions,
             "machine": self.machine,
-            "charts": self.charts,
         }
         return json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
@@ -187,7 +185,7 @@ def read_saved(folder: Path) -> Saved:
             reason=str(document["reason"]),
         )
         versions = {str(name): str(version) for name, version in document["versions"].items()}
-        return Saved(conclusion, dict(document["charts"]), versions, str(document["command"]), str(document["machine"]))
+        return Saved(conclusion, versions, str(document["command"]), str(document["machine"]))
     except FileNotFoundError as error:
         if not (folder / RUNS).is_dir():
             raise FileError(f"{folder} holds no study. Give the folder of --output of `statesize study`.") from error

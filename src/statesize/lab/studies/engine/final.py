@@ -17,7 +17,7 @@ from statesize.lab.studies.statistics import Numbers, mean
 
 OWN_OF_A_MIXER = ("mixer", "decay_bias", "smallest_step", "largest_step", "window")
 """Fields of a model that vary on purpose where mixers are compared: the mixer, and what only some of them have."""
-_NOT_LEARNED_FROM = {"measuring", "evaluation", "distillation"}
+_NOT_LEARNED_FROM = {"measuring", "distillation"}
 PLATEAU = 1.5
 Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)

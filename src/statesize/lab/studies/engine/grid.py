@@ -18,15 +18,13 @@ from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.studies.engine.settings import Document, as_list, product, refuse_unknown, table
 from statesize.lab.studies.engine.students import Distillation
-from statesize.lab.tasks.mixture import Mixture
-from statesize.lab.tasks.registry import MIXTURE, build_task, task_settings
+from statesize.lab.tasks.registry import build_task, task_settings
 from statesize.lab.tasks.task import StudyTask
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.initialisation import initialise
 
 ROW_FORMAT = 1
 """Version of the rows of a run; it is part of a run's key, so that older rows are never taken for newer ones."""
-_MIXTURE_FORMAT = 2  # in format 1, kv and length were the largest of all parts, and ESS that of the first one
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,7 @@ class RunMeasurements:
 
     Attributes:
         every: Steps between measurements.
-        sequences: Held-out sequences on which the ESS is measured, of a mixture those of its `hardest_part`; the
-            accuracy is that of all of them.
+        sequences: Held-out sequences on which the ESS is measured; the accuracy is that of all of them.
         relative_tolerances: ρ of the relative tolerance-ESS; the first is the metric of claims.
         tolerances: Absolute τ.
 
@@ -101,7 +98,6 @@ class TrainingRun:
         measuring: The measurements.
         intervention: One of `INTERVENTIONS`.
         distillation: The students that the model has once it is trained; None for none.
-        evaluation: Tasks that it is evaluated on besides its own, whenever it is measured; None for none.
 
     Raises:
         InputError: The intervention is not known.
@@ -113,7 +109,6 @@ class TrainingRun:
     measuring: RunMeasurements = RunMeasurements()
     intervention: str = "none"
     distillation: Distillation | None = None
-    evaluation: Mixture | None = None
 
     def __post_init__(self) -> None:
         require_choice("intervention", self.intervention, INTERVENTIONS)
@@ -134,14 +129,12 @@ class TrainingRun:
             "measuring": dataclasses.asdict(self.measuring),
             "intervention": self.intervention,
             **({} if self.distillation is None else {"distillation": self.distillation.to_dict()}),
-            **({} if self.evaluation is None else {"evaluation": task_settings(self.evaluation)}),
         }
 
     @cached_property
     def key(self) -> str:
         """The run's name, the first 16 hexadecimal digits of the SHA-256 of its settings."""
-        rows = _MIXTURE_FORMAT if isinstance(self.task, Mixture) else ROW_FORMAT
-        content = json.dumps({"rows": rows, **self.to_dict()}, sort_keys=True)
+        content = json.dumps({"rows": ROW_FORMAT, **self.to_dict()}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property
@@ -179,8 +172,7 @@ def training_runs(document: Document) -> tuple[TrainingRun, ...]:
     """The runs of a grid; equal runs are kept once."""
     # [model], [training] and [measuring] have the fields of ModelConfig, TrainingConfig and RunMeasurements. Each
     # [[task]] has a name and the numbers of that task, and may have [task.model], [task.training] and intervention,
-    # which take the place of what is said outside. The lists in [task.distillation], [[task.parts]] (the tasks of a
-    # mixture) and [[task.evaluation]] (tasks that a run is evaluated on besides its own) belong to one run.
+    # which take the place of what is said outside. The lists in [task.distillation] belong to one run.
     refuse_unknown(document, _TABLES, "The file of settings")
     tasks = document.get("task")
     if not isinstance(tasks, list) or not tasks:
@@ -205,7 +197,7 @@ def variant_runs(document: Document, variants: Iterable[Document]) -> list[Train
 
 
 def _runs(task: Document, document: Document) -> Iterator[TrainingRun]:
-    own = {"model", "training", "intervention", "distillation", "evaluation", "parts"}
+    own = {"model", "training", "intervention", "distillation"}
     numbers = {name: value for name, value in task.items() if name not in own}
     models = {**table(document, "model", _MODEL), **table(task, "model", _MODEL)}
     trainings = {**table(document, "training", _TRAINING), **table(task, "training", _TRAINING)}
@@ -214,14 +206,9 @@ def _runs(task: Document, document: Document) -> Iterator[TrainingRun]:
     students = None
     if "distillation" in task:
         students = Distillation(**table(task, "distillation", Distillation.__dataclass_fields__))
-    parts = {"parts": task["parts"]} if "parts" in task else {}
-    others = None
-    if "evaluation" in task:
-        others = cast("Mixture", build_task({"name": MIXTURE, "parts": task["evaluation"]}))
-    for built in (build_task(one | parts) for one in product(numbers)):
-        tokens = max(built.vocabulary_size, others.vocabulary_size if others else 0)
+    for built in map(build_task, product(numbers)):
         for shape in product(models):
-            config = ModelConfig(vocabulary_size=tokens, **shape)
+            config = ModelConfig(vocabulary_size=built.vocabulary_size, **shape)
             for how in product(trainings):
                 for intervention in interventions:
-                    yield TrainingRun(config, built, TrainingConfig(**how), measuring, intervention, students, others)
+                    yield TrainingRun(config, built, TrainingConfig(**how), measuring, intervention, students)

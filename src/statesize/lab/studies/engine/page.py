@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from statesize.errors import FileError
-from statesize.io.files import read_limited, replace_files
+from statesize.io.files import replace_files
 from statesize.io.machine import machine
 from statesize.io.text import counted
-from statesize.lab.studies.engine.conclusion import CONCLUSION, Conclusion, Saved, figure_text, read_saved
-from statesize.lab.studies.engine.table import DIVERGED, MOST_TABLE, TABLE, Row, parse_rows
+from statesize.lab.studies.engine.conclusion import CONCLUSION, Conclusion, Saved, figure_text
+from statesize.lab.studies.engine.table import DIVERGED, TABLE, Row
 from statesize.report.result_page import RESULT, PageChart, PageTable, ResultPage, told_apart
 from statesize.version import installed
 
@@ -27,26 +25,15 @@ MOST_ROWS = 1000
 def write_page(
     conclusion: Conclusion, charts: alt.VConcatChart, rows: Sequence[Row], folder: Path, command: str = ""
 ) -> None:
-    """Writes study.html, and conclusion.json from which it can be made again; a full disk is a FileError."""
+    """Writes study.html and conclusion.json; a full disk is a FileError."""
     versions = installed("torch", "numpy", "numba", "tokenizers", "transformers")
-    saved = Saved(conclusion, cast("Mapping[str, object]", charts.to_dict()), versions, command, machine())
-    replace_files(folder, {PAGE: page(saved, rows, {}).render().encode(), CONCLUSION: saved.content()})
+    saved = Saved(conclusion, versions, command, machine())
+    drawn = page(saved, cast("Mapping[str, object]", charts.to_dict()), rows)
+    replace_files(folder, {PAGE: drawn.render().encode(), CONCLUSION: saved.content()})
 
 
-def write_report(folder: Path, path: Path) -> Path:
-    """Writes the page of the study in a folder to `path`; a FileError where that cannot be done."""
-    saved, table = read_saved(folder), folder / TABLE
-    try:
-        content = read_limited(table, MOST_TABLE)
-        rows = parse_rows(content)
-    except (OSError, ValueError) as error:
-        raise FileError(f"{table} cannot be read ({error}). The same `statesize study` command writes it.") from error
-    facts = {f"{TABLE}, SHA-256": hashlib.sha256(content).hexdigest()}
-    return page(saved, rows, facts).write(path)
-
-
-def page(saved: Saved, rows: Sequence[Row], facts: Mapping[str, str]) -> ResultPage:
-    """The page, with `facts` beside the versions and what all rows share."""
+def page(saved: Saved, charts: Mapping[str, object], rows: Sequence[Row]) -> ResultPage:
+    """The page, with charts in Vega-Lite."""
     conclusion = saved.conclusion
     extent = (
         f"{counted(len(rows), 'row')}"
@@ -64,7 +51,7 @@ def page(saved: Saved, rows: Sequence[Row], facts: Mapping[str, str]) -> ResultP
     return ResultPage(
         title=f"Study: {conclusion.study}",
         finding=conclusion.verdict,
-        charts=[PageChart("Charts", saved.charts)],
+        charts=[PageChart("Charts", charts)],
         tables=[PageTable("Figures", ("figure", "value"), figures, numbers), table],
         notes={
             RESULT: conclusion.statements,
@@ -73,5 +60,5 @@ def page(saved: Saved, rows: Sequence[Row], facts: Mapping[str, str]) -> ResultP
                 f"{row['run']}: {row['message']}" for row in rows if row.get("status") == DIVERGED
             ],
         },
-        facts={**made, "Versions": versions, "Machine": saved.machine, **facts, **shared},
+        facts={**made, "Versions": versions, "Machine": saved.machine, **shared},
     )

@@ -14,7 +14,6 @@ from torch import Tensor
 from statesize.check import require_count, require_kind, require_real
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
-from statesize.lab.tasks.mixture import hardest_part
 from statesize.lab.tasks.task import StudyTask
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.distillation import Objective, discrepancy, distil, student_of
@@ -82,7 +81,7 @@ def students(
 ) -> Iterator[Student]:
     """Trains the students of a trained teacher, which is measured on so many held-out sequences."""
     # The training's seed, warm-up, weight decay, clip and device are the students' too.
-    input_ids = next(iter(hardest_part(task).held_out(sequences)))[0].to(next(teacher.parameters()).device)
+    input_ids = next(iter(task.held_out(sequences)))[0].to(next(teacher.parameters()).device)
     operators = [captured.operator for captured in capture(teacher, input_ids)]
     measured = [measure(operator, outputs=("entropy",), entropy_accuracy=2e-4) for operator in operators]
     for size in plan.key_sizes:

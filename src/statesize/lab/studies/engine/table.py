@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -23,7 +21,6 @@ TABLE = "table.parquet"
 MOST_TABLE = 2**30
 """Bytes of a file of rows that is read."""
 
-_DIGEST = b"statesize_rows_sha256"
 _BATCH = 256  # rows that are read at once
 
 
@@ -47,19 +44,12 @@ def parse_rows(content: bytes) -> list[Row]:
         table = cast("Any", pa.Table).from_batches(batches, schema=file.schema_arrow)
     except (OSError, MemoryError, cast("type[Exception]", pa.ArrowException)) as error:
         raise ValueError(" ".join(str(error).split())[:200]) from error
-    if cast("dict[bytes, bytes]", table.schema.metadata or {}).get(_DIGEST) != _digest(table):
-        raise ValueError("its rows are not those that were written")
     return cast("list[Row]", table.to_pandas().to_dict(orient="records"))
 
 
 def table_content(rows: Sequence[Row]) -> bytes:
-    """Rows as a Parquet file that holds their digest."""
-    table = cast("Any", pa.Table.from_pandas(pd.DataFrame(list(rows)), preserve_index=False))
-    named = table.replace_schema_metadata({**(table.schema.metadata or {}), _DIGEST: _digest(table)})
+    """Rows as a Parquet file."""
     content = io.BytesIO()
-    pyarrow.parquet.write_table(named, content, write_page_checksum=True)
+    table = pa.Table.from_pandas(pd.DataFrame(list(rows)), preserve_index=False)
+    pyarrow.parquet.write_table(table, content, write_page_checksum=True)
     return content.getvalue()
-
-
-def _digest(table: Any) -> bytes:
-    return hashlib.sha256(json.dumps(table.to_pylist()).encode()).hexdigest().encode()

@@ -20,7 +20,6 @@ from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.studies.engine.grid import INTERVENTIONS, RunMeasurements, TrainingRun
 from statesize.lab.studies.engine.students import Student, students
 from statesize.lab.studies.engine.table import DIVERGED, DONE, Row
-from statesize.lab.tasks.mixture import hardest_part
 from statesize.lab.tasks.registry import task_settings
 from statesize.lab.training.loop import train_in_memory
 from statesize.lab.training.step import DivergenceError, evaluate
@@ -101,18 +100,17 @@ def layer_column(metric: str, layer: int) -> str:
 
 
 def _row(run: TrainingRun, step: int, measured: dict[str, float], started: float) -> Row:
-    # ESS is measured on one part of a mixture, which kv and length have to be those of.
-    model, training, part = run.model, run.training, hardest_part(run.task)
+    model, training, task = run.model, run.training, run.task
     return {
         "run": run.key,
         "step": step,
         "final": step == training.steps,
         "status": DONE,
         "message": "",
-        "task": str(task_settings(run.task)["name"]),
-        "kv": part.items,
-        "length": part.length,
-        "chance": run.task.chance,
+        "task": str(task_settings(task)["name"]),
+        "kv": task.items,
+        "length": task.length,
+        "chance": task.chance,
         "mixer": model.mixer,
         "key_size": model.key_size,
         "heads": model.heads,
@@ -131,7 +129,7 @@ def _row(run: TrainingRun, step: int, measured: dict[str, float], started: float
 def measure_model(model: LanguageModel, run: TrainingRun, positions: Positions = None) -> dict[str, float]:
     """Loss, accuracy, and TSS, norm and ESS as means over mixers, sequences, heads, positions; ESS of each layer."""
     report = evaluate(model, run.task, run.training.batch_size)
-    sequences = hardest_part(run.task).held_out(run.measuring.sequences)
+    sequences = run.task.held_out(run.measuring.sequences)
     input_ids = next(iter(sequences))[0].to(next(model.parameters()).device)
     try:
         captured = captured_mixers(model, input_ids, "all")
@@ -142,11 +140,6 @@ def measure_model(model: LanguageModel, run: TrainingRun, positions: Positions =
         # Weights that are still finite can make an operator that is not.
         raise DivergenceError(f"the operators cannot be measured: {error}") from error
     measured = {name: report[name] for name in ("loss", "accuracy", "sequence_accuracy") if name in report}
-    measured |= {name: value for name, value in report.items() if name.startswith("accuracy_")}
-    if run.evaluation is not None:
-        for name, value in evaluate(model, run.evaluation, run.training.batch_size).items():
-            if name.startswith("accuracy_"):
-                measured[f"accuracy_on_{name.removeprefix('accuracy_')}"] = value
     return {**measured, **_of_mixers(mixers, run.measuring)}
 
 
