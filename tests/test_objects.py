@@ -17,7 +17,6 @@ from statesize.integrations.lightning import RegularisationCallback as Lightning
 from statesize.integrations.lightning import StateSizeCallback as LightningCallback
 from statesize.integrations.probe import Probe, Probing
 from statesize.integrations.regularisation import Regularisation
-from statesize.integrations.torchmetrics import StateSizeMetric
 from statesize.integrations.transformers import RegularisationCallback, StateSizeCallback
 from statesize.io.text import counted
 from statesize.lab.mixers import LanguageModel, ModelConfig
@@ -346,7 +345,6 @@ WRONG = {
     (StateSizeCallback, "every"): COUNTS,
     (StateSizeCallback, "trainer"): ("trainer", 1),
     (RegularisationCallback, "trainer"): (None, "trainer"),
-    (StateSizeMetric, "settings"): ({}, 32, 0),
 }
 """What is out of range, by class and field."""
 NEEDED = {

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("torch", "numpy", "scipy", "numba", "pandas", "pyarrow", "xarray", "safetensors", "transformers",
              "tokenizers", "cyclopts", "rich", "altair", "vl-convert-python")  # fmt: skip
-_EXTRAS = ("ray", "datasets", "accelerate", "lightning", "torchmetrics", "gguf", "flash-linear-attention")
+_EXTRAS = ("ray", "datasets", "accelerate", "lightning", "gguf", "flash-linear-attention")
 
 
 def doctor(*, printing: Printing = TEXT) -> None:
