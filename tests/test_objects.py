@@ -13,13 +13,12 @@ import torch
 import statesize as ss
 from statesize.adapters.select import meant_layer
 from statesize.errors import InputError
-from statesize.integrations.lightning import RegularisationCallback as LightningRegularisation
 from statesize.integrations.lightning import StateSizeCallback as LightningCallback
 from statesize.integrations.probe import Probe, Probing
-from statesize.integrations.regularisation import Regularisation
-from statesize.integrations.transformers import RegularisationCallback, StateSizeCallback
+from statesize.integrations.transformers import StateSizeCallback
 from statesize.io.text import counted
 from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.lab.training import Regularisation
 from statesize.metrics import diagnose
 from statesize.networks import redundancy
 from statesize.reduction.cache.result import CachePrices, PricedDocument, Variant
@@ -340,19 +339,14 @@ WRONG = {
     (Regularisation, "positions"): COUNTS,
     (LightningCallback, "every"): COUNTS,
     (LightningCallback, "module"): (None, 1),
-    (LightningRegularisation, "regularisation"): (None, 0.3),
-    (LightningRegularisation, "seed"): (-1, 1.5, None),
     (StateSizeCallback, "every"): COUNTS,
     (StateSizeCallback, "trainer"): ("trainer", 1),
-    (RegularisationCallback, "trainer"): (None, "trainer"),
 }
 """What is out of range, by class and field."""
 NEEDED = {
     Probe: {"inputs": IDS},
     LightningCallback: {"inputs": IDS},
     StateSizeCallback: {"inputs": IDS},
-    LightningRegularisation: {"regularisation": Regularisation()},
-    RegularisationCallback: {"regularisation": Regularisation()},
 }
 
 

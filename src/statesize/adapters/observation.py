@@ -189,8 +189,6 @@ class Observation:
             that of arithmetic, or more where the layer has stored what T follows from in float32.
         difference: How far T is from the layer's own code where that was found as T was chosen; None where it was not.
         largest_score: The largest absolute score of a softmax; 0 where there is none.
-        log_decay: The logarithm of the layer's own decays, (..., n), where the operator keeps its state in units that
-            change from one position to the next, so that its A_t are others; else None.
 
     The other attributes are those of `FoundMixer`.
     """
@@ -221,7 +219,6 @@ class Observation:
     state_sizes: tuple[int, ...] = ()
     attends: bool = False
     order: tuple[int, ...] = ()
-    log_decay: Tensor | None = None
 
     @property
     def found(self) -> FoundMixer:
