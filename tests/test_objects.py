@@ -313,7 +313,6 @@ WRONG = {
     (Probe, "every"): COUNTS,
     (Probe, "share"): (0, -0.1, 2, 1.01, math.nan, -math.inf, "0.1", True),
     (Probe, "settings"): (None, {}, 32),
-    (Probe, "executor"): ("ray", 2),
     (ss.Settings, "layers"): (1.5, True, [], {}, [None], [1.5], b"a"),
     (ss.Settings, "channels"): (0, -1, 1.5, "some", True),
     (ss.Settings, "positions"): (0, -1, [], [0], "some", True),

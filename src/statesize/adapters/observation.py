@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.model_state import NamedModules
 from statesize.adapters.models.precision import Autocast, open_autocast
-from statesize.adapters.models.sharded import class_of, read_first
 from statesize.check import refuse, whole_number
 from statesize.io.devices import on_cpu_by_default
 from statesize.operators import Operator
@@ -59,7 +58,7 @@ class ModuleStack:
     @contextmanager
     def watching(self, on_leave: Leave | None = None) -> Generator[Self]:
         """Keep track of the modules that run while this is open."""
-        names = {part: name or class_of(part).__name__ for name, part in self.parts}
+        names = {part: name or type(part).__name__ for name, part in self.parts}
 
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self.frames.append(Frame(names[module], module, args, kwargs))
@@ -74,7 +73,7 @@ class ModuleStack:
         entering, leaving = in_this_thread(enter), in_this_thread(leave)
         with ExitStack() as hooks:
             for part in names:
-                hooks.callback(read_first(part, entering).remove)
+                hooks.callback(part.register_forward_pre_hook(entering, prepend=True, with_kwargs=True).remove)
                 hooks.callback(part.register_forward_hook(leaving, always_call=True).remove)
             yield self
 

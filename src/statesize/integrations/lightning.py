@@ -20,7 +20,7 @@ class StateSizeCallback(Callback):
 
     The values go to the loggers of the Trainer (TensorBoard, W&B, MLflow and others), or without loggers to
     `statesize.jsonl` in its root folder. The training stays the same, bit for bit. The main process measures while the
-    others wait; a model that is sharded by fully_shard is measured by all of them, and logged by the main one.
+    others wait; of a model that is sharded by fully_shard, a whole copy (see `on_first_rank`).
 
     Args:
         inputs: Token ids (L,) or (S, L), or lists of ids; or a Probe with further settings.
@@ -58,7 +58,7 @@ class StateSizeCallback(Callback):
         self._last = step
         values = None
         with self._probing.surviving(step, "the probe was not measured as no model was found"):
-            values = self._probing.step(_part(pl_module, self.module), step, main=trainer.is_global_zero)
+            values = self._probing.step(_part(pl_module, self.module), step)
         if values is None or not trainer.is_global_zero:
             return
         for logger in trainer.loggers:

@@ -35,8 +35,8 @@ class StateSizeCallback(TrainerCallback):
     on the console, in the history, and in TensorBoard, W&B, MLflow or what else the Trainer reports to. Without it they
     are in the history, and beside the loss on the console if the Trainer is made with the callback (`callbacks=[…]`).
     Where nothing is reported to, they also go to `statesize.jsonl` in the output folder. The training stays the same,
-    bit for bit. The main process measures while the others wait; a model that is sharded by fully_shard is measured by
-    all of them, and logged by the main one.
+    bit for bit. The main process measures while the others wait; of a model that is sharded by fully_shard, a whole
+    copy (see `on_first_rank`).
 
     Args:
         inputs: Token ids (L,) or (S, L), or lists of ids; or a Probe with further settings.
@@ -96,9 +96,8 @@ class StateSizeCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure, if a measurement is due, and log it."""
-        main = state.is_world_process_zero
-        values = self._probing.step(cast("nn.Module", kwargs["model"]), state.global_step, main=main)
-        if values is None or not main:
+        values = self._probing.step(cast("nn.Module", kwargs["model"]), state.global_step)
+        if values is None or not state.is_world_process_zero:
             return
         if control.should_log:
             self._pending = values

@@ -2,7 +2,6 @@
 
 from statesize.io.steps import Plan
 from statesize.measurement.settings import TOLERANCE_LADDER
-from statesize.parallel.ranks import Replicas
 from statesize.parallel.ray import RayCluster
 from statesize.profiling.plan import PlannedMixer, plan
 from statesize.profiling.profile import Profile
@@ -18,7 +17,6 @@ __all__ = [
     "Profile",
     "ProfileProgress",
     "RayCluster",
-    "Replicas",
     "plan",
     "profile",
 ]

@@ -15,7 +15,6 @@ from torch import nn
 from statesize.adapters import Capture, Captured
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.models.quantised import measurable
-from statesize.adapters.models.sharded import class_of, together
 from statesize.adapters.observation import SHARED, Units
 from statesize.adapters.select import is_own_code
 from statesize.check import refuse, whole_number
@@ -36,7 +35,7 @@ from statesize.profiling.work import (
 )
 from statesize.spectra.cut import make_cut
 from statesize.spectra.engine import Engine
-from statesize.texts.inputs import Given, Inputs, bundled_sequences, given_sequences, inputs_of, tokens_sha256
+from statesize.texts.inputs import Given, Inputs, bundled_sequences, given_sequences, inputs_of
 from statesize.texts.tokens import AnyTokenizer
 
 # Bytes of the numbers of each spectrum.
@@ -153,13 +152,12 @@ def plan(
     settings = settings.for_texts(lengths[-1])
     texts = [sequences[-1], *([middle] if len(middle := sequences[len(sequences) // 2]) < lengths[-1] else [])]
     trial = _Trial(model, settings, lengths)
-    with together(model, tokens_sha256(sequences), settings) as team:
-        for before, given in enumerate(texts):
-            for done, name in enumerate(trial.time_layers(given), 1):
-                if on_progress is not None:
-                    each = len(trial.names)
-                    on_progress(before * each + done, len(texts) * each, name)
-    return trial.plan((total or len(sequences)) / len(sequences), team.count)
+    for before, given in enumerate(texts):
+        for done, name in enumerate(trial.time_layers(given), 1):
+            if on_progress is not None:
+                each = len(trial.names)
+                on_progress(before * each + done, len(texts) * each, name)
+    return trial.plan((total or len(sequences)) / len(sequences))
 
 
 class _Trial:
@@ -249,8 +247,8 @@ class _Trial:
             for one, (_, work), (_, part) in zip(found, works, some, strict=True)
         ]
 
-    def plan(self, times: float, ranks: int) -> Plan[PlannedMixer]:
-        """The plan of texts that each stand for so many, of which so many ranks share the layers."""
+    def plan(self, times: float) -> Plan[PlannedMixer]:
+        """The plan of texts that each stand for so many."""
         lengths = self._lengths
         # Each text is observed and read, the first one is also run with nothing attached.
         seconds = self.first_pass + 2 * times * _rescale(self.passes, lengths)
@@ -268,7 +266,7 @@ class _Trial:
                 every, count = times * _rescale(took, lengths, costs), mixer.measured * positions
                 mixers.append(replace(mixer, name=name, count=count, positions=positions, seconds=every))
             planned += mixers
-            seconds += (max if beside else sum)([one.seconds for one in mixers]) / min(ranks, len(self.kinds))
+            seconds += (max if beside else sum)([one.seconds for one in mixers])
             memory = max(memory, (sum if beside else max)([one.memory for one in mixers]))
         spectra, tokens, peak = int(sum(mixer.count for mixer in planned)), round(times * sum(lengths)), peak_memory()
         results, sequences = spectra * _RESULT_BYTES, round(times * len(lengths))
@@ -343,7 +341,7 @@ def _some(works: Sequence[tuple[Captured, Work]], count: int) -> list[tuple[Capt
 
 def _kinds_and_names(model: nn.Module, captured: Capture) -> tuple[dict[str, Hashable], list[str]]:
     """The kind of each mixer, with weights of a shape and a part in a shared cache; and names of those to be timed."""
-    modules = {name or class_of(model).__name__: module for name, module in named_parts(model)}
+    modules = {name or type(model).__name__: module for name, module in named_parts(model)}
     kinds = dict[str, Hashable]()
     for mixer in captured.mixers:
         readers = captured.readers.get(mixer.name, ())

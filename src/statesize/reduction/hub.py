@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward, Inputs
 from statesize.adapters.models.quantised import measurable
-from statesize.adapters.models.sharded import check_whole
 from statesize.adapters.observation import ModuleStack, Observation, Product
 from statesize.adapters.runs import observed
 from statesize.check import refuse, share_of
@@ -260,7 +259,6 @@ def cached_bytes(model: Any) -> int:
 def reducible(model: object) -> Reducible:
     """The interface for cutting a model's states; refuse models without such states."""
     if isinstance(model, nn.Module):
-        check_whole(model)
         brought = (plugin.reducible(model) for plugin in model_plugins())
         own = next((one for one in brought if isinstance(one, Reducible)), None)
         if own is not None:
