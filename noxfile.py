@@ -17,7 +17,7 @@ nox.options.sessions = ["check", "test", "docs"]
 SOURCES = ("src", "tests", "benchmarks", "campaigns", "tools", "docs", "noxfile.py")
 WHEEL_MEGABYTES = 20
 COVERED = 95
-FLOOR_EXTRAS = ("lightning", "torchmetrics", "trainer")
+FLOOR_EXTRAS = ("lightning", "trainer")
 FLA_TESTS = (
     "tests/adapters/test_fla.py",
     "tests/adapters/models/test_checks.py",

@@ -13,12 +13,9 @@ import torch
 import statesize as ss
 from statesize.adapters.select import meant_layer
 from statesize.errors import InputError
-from statesize.integrations.lightning import RegularisationCallback as LightningRegularisation
 from statesize.integrations.lightning import StateSizeCallback as LightningCallback
 from statesize.integrations.probe import Probe, Probing
-from statesize.integrations.regularisation import Regularisation
-from statesize.integrations.torchmetrics import StateSizeMetric
-from statesize.integrations.transformers import RegularisationCallback, StateSizeCallback
+from statesize.integrations.transformers import StateSizeCallback
 from statesize.io.text import counted
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.reduction.cache.result import CachePrices, PricedDocument, Variant
@@ -300,7 +297,6 @@ WRONG = {
     (Probe, "every"): COUNTS,
     (Probe, "share"): (0, -0.1, 2, 1.01, math.nan, -math.inf, "0.1", True),
     (Probe, "settings"): (None, {}, 32),
-    (Probe, "executor"): ("ray", 2),
     (ss.Settings, "layers"): (1.5, True, [], {}, [None], [1.5], b"a"),
     (ss.Settings, "channels"): (0, -1, 1.5, "some", True),
     (ss.Settings, "positions"): (0, -1, [], [0], "some", True),
@@ -325,20 +321,14 @@ WRONG = {
     (Regularisation, "positions"): COUNTS,
     (LightningCallback, "every"): COUNTS,
     (LightningCallback, "module"): (None, 1),
-    (LightningRegularisation, "regularisation"): (None, 0.3),
-    (LightningRegularisation, "seed"): (-1, 1.5, None),
     (StateSizeCallback, "every"): COUNTS,
     (StateSizeCallback, "trainer"): ("trainer", 1),
-    (RegularisationCallback, "trainer"): (None, "trainer"),
-    (StateSizeMetric, "settings"): ({}, 32, 0),
 }
 """What is out of range, by class and field."""
 NEEDED = {
     Probe: {"inputs": IDS},
     LightningCallback: {"inputs": IDS},
     StateSizeCallback: {"inputs": IDS},
-    LightningRegularisation: {"regularisation": Regularisation()},
-    RegularisationCallback: {"regularisation": Regularisation()},
 }
 
 

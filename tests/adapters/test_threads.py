@@ -12,7 +12,8 @@ from torch import nn
 
 from statesize import capture
 from statesize.adapters.replaced import meanings, replaced
-from statesize.integrations.regularisation import mixer_calls
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.lab.training import mixer_calls
 
 IDS = token_ids(1)
 KINDS = ["llama", "gptj", "mamba2", "qwen3_next", "recurrent_gemma", "lfm2", "minimax"]
@@ -156,7 +157,8 @@ def test_names_are_replaced_in_one_thread_and_put_back_in_any_order():
 
 
 def test_a_training_whose_mixers_are_recorded_beside_a_capture():
-    trained, measured = tiny_model("mamba2").train(), tiny_model("mamba2")
+    config = ModelConfig("gla", 64, width=16, heads=2, layers=2, key_size=4)
+    trained, measured = (LanguageModel(config, torch.Generator().manual_seed(0)) for _ in range(2))
     alone = found(measured)
     with mixer_calls(trained) as calls:
         assert_same(elsewhere(lambda: found(measured)), alone)

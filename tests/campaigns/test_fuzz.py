@@ -37,7 +37,6 @@ PACKAGES = (
 )
 NOT_CALLED = {
     "RayCluster": "processes on a cluster",
-    "Replicas": "ranks of torch.distributed",
     "python_prose": "reads the whole standard library, takes no argument",
     "ProfileProgress": "what `profile` tells its caller",
     "run_study": "a grid of trainings",

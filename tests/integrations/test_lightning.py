@@ -1,4 +1,4 @@
-"""The callbacks in the Trainer of Lightning: the gradient is that of the sum, readings change nothing."""
+"""The callback in the Trainer of Lightning: readings change nothing."""
 
 import copy
 import json
@@ -13,11 +13,9 @@ pytest.importorskip("lightning")
 from lightning.pytorch import LightningModule, Trainer
 
 from statesize.errors import InputError
-from statesize.integrations.lightning import RegularisationCallback, StateSizeCallback
+from statesize.integrations.lightning import StateSizeCallback
 from statesize.integrations.probe import RECORD, Probe
-from statesize.integrations.regularisation import mixer_calls
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.lab.training import Regularisation
 from statesize.measurement.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:The number of training batches")
@@ -48,68 +46,6 @@ def texts(count):
     return torch.randint(32, (count, 12), generator=torch.Generator().manual_seed(4))
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_one_step_is_the_gradient_of_the_mean_loss_and_penalty(accumulation, tmp_path):
-    module, tokens = Causal(), texts(2 * accumulation)
-    expected = copy.deepcopy(module)
-    regularisation = Regularisation(0.7, 0.5, 0.9, sequences=99, units=99, positions=99)
-    trainer = fit(
-        module, tokens, tmp_path, [RegularisationCallback(regularisation)], accumulate_grad_batches=accumulation
-    )
-    penalties = []
-    for batch in tokens.split(2):
-        with mixer_calls(expected) as calls:
-            loss = expected.training_step(batch, 0)
-        penalties.append(regularisation.penalty(calls, torch.Generator()))
-        ((loss + penalties[-1]) / accumulation).backward()
-    for name, parameter in expected.named_parameters():
-        after = parameter - 0.1 * parameter.grad
-        torch.testing.assert_close(dict(module.named_parameters())[name], after, rtol=1e-4, atol=1e-6, msg=name)
-    assert float(trainer.callback_metrics["regularisation"]) == pytest.approx(penalties[-1].item(), rel=1e-4)
-    assert not any(part._forward_pre_hooks for part in module.modules())
-
-
-def test_training_opens_the_gates(tmp_path):
-    distances = []
-    for callbacks in ([], [RegularisationCallback(Regularisation(identity_weight=3.0))]):
-        module = Causal("wla", rate=1.0)
-        fit(module, texts(60), tmp_path, callbacks, gradient_clip_val=10.0)
-        with mixer_calls(module) as calls:
-            module.training_step(texts(4), 0)
-        distances.append(Regularisation(identity_weight=1.0).penalty(calls, torch.Generator()).item())
-    assert distances[1] < 0.85 * distances[0]
-
-
-def test_a_step_that_fails_leaves_the_model_as_it_was(tmp_path):
-    class Failing(Causal):
-        def training_step(self, batch, batch_idx):
-            super().training_step(batch, batch_idx)
-            raise RuntimeError("no more")
-
-    module = Failing()
-    with pytest.raises(RuntimeError, match="no more"):
-        fit(module, texts(2), tmp_path, [RegularisationCallback(Regularisation(identity_weight=1.0))])
-    assert not any(part._forward_pre_hooks for part in module.modules())
-
-
-def test_an_epoch_that_the_module_ends_leaves_no_hooks(tmp_path):
-    class Ending(Causal):
-        def on_train_batch_start(self, batch, batch_idx):
-            return -1
-
-    module = Ending()
-    fit(module, texts(4), tmp_path, [RegularisationCallback(Regularisation(identity_weight=1.0))])
-    assert not any(part._forward_pre_hooks or part._forward_hooks for part in module.modules())
-
-
-def test_a_step_without_a_penalty_is_told_once_and_ends_no_training(tmp_path, caplog):
-    callback = RegularisationCallback(Regularisation(utilisation_weight=1.0))
-    trainer = fit(Causal(rate=1e30), texts(8), tmp_path, [callback])
-    assert trainer.global_step == 4
-    (record,) = [record for record in caplog.records if record.name == "statesize"]
-    assert record.getMessage().startswith("A step was trained without the penalty: A must be finite")
-
-
 def state_size(every=2):
     probe = Probe(texts(2), every=every, share=math.inf, settings=Settings(positions=4))
     return StateSizeCallback(probe, module="model")
@@ -137,8 +73,8 @@ def test_weights_are_the_same_with_readings_which_are_lines_of_json(accumulation
     assert len({line["run"] for line in lines}) == 1
 
 
-def test_callbacks_say_what_they_measure_and_what_they_found(tmp_path):
-    callback, regularisation = state_size(), RegularisationCallback(Regularisation(identity_weight=1.0))
+def test_a_callback_says_what_it_measures_and_what_it_found(tmp_path):
+    callback = state_size()
     before = repr(callback).splitlines()
     assert before[0] == (
         "StateSizeCallback of a Probe of 2 sequences of up to 12 tokens: every 2 steps, all heads each time"
@@ -148,14 +84,12 @@ def test_callbacks_say_what_they_measure_and_what_they_found(tmp_path):
         "readings: in the loggers of the Trainer; without one, in statesize.jsonl of its default_root_dir",
         "next: Trainer(callbacks=[callback])",
     ]
-    fit(Causal(), texts(16), tmp_path, [callback, regularisation])
+    fit(Causal(), texts(16), tmp_path, [callback])
     last = json.loads((tmp_path / RECORD).read_text().splitlines()[-1])["ess/middle"]
     assert re.match(
         rf"5 readings, .* s in all\. The last, at step 8, found ESS {last:.2f} of 4 at the middle$",
         repr(callback).splitlines()[1],
     )
-    assert re.search(r"\nadded 8 times, the last 0\.\d+\n", repr(regularisation))
-    assert "next" not in repr(regularisation)
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ from torch import nn
 import statesize as ss
 from statesize.errors import InputError
 from statesize.integrations.probe import Probe
-from statesize.integrations.torchmetrics import StateSizeMetric
 from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE, Settings, all_but, checked_cuts
 
 
@@ -159,10 +158,9 @@ def test_long_sequences_are_measured_at_some_positions_unless_all_are_asked_for(
     "run",
     [
         ss.profile, ss.network_ess, ss.truncate, ss.cache,
-        lambda *_, settings: StateSizeMetric(settings),
         lambda *_, settings: Probe(torch.arange(8)[None], settings=settings),
     ],
-    ids=["profile", "network_ess", "truncate", "cache", "StateSizeMetric", "Probe"],
+    ids=["profile", "network_ess", "truncate", "cache", "Probe"],
 )  # fmt: skip
 @pytest.mark.parametrize("given", [{"mixes": {"1": "enter"}}, {}, 5], ids=repr)
 def test_what_are_no_settings_is_refused_by_name(run, given):

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 import statesize as ss
-from statesize.integrations.regularisation import mixer_calls
-from statesize.lab.training import initialise
+from statesize.lab.training import initialise, mixer_calls
 
 _TEXT = "the cat sat on the mat"
 

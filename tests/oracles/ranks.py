@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -25,14 +26,14 @@ _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["oracles.rank_work"])
 
 
-def on_ranks(work: Callable[..., Any], *arguments: Any, count: int = 2) -> list[Any]:
-    """What each rank returned, or the name and text of the error that it raised; None for one that died."""
+def on_ranks(work: Callable[..., Any], *arguments: Any, count: int = 2, limit: float = 1800) -> list[Any]:
+    """What each rank returned, or its error; None for one that died. Collectives may take so many seconds."""
     # The server of the processes knows the path of Python's modules from the environment alone.
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     ends = [_SERVER.Pipe(duplex=False) for _ in range(count)]
     processes = [
-        _SERVER.Process(target=_run, args=(work, arguments, rank, count, store.port, ends[rank][1]), daemon=True)
+        _SERVER.Process(target=_run, args=(work, arguments, rank, count, limit, store.port, ends[rank][1]), daemon=True)
         for rank in range(count)
     ]
     for process, (_, sending) in zip(processes, ends, strict=True):
@@ -51,14 +52,22 @@ def on_ranks(work: Callable[..., Any], *arguments: Any, count: int = 2) -> list[
     return said
 
 
-def _run(work: Callable[..., Any], arguments: Sequence[Any], rank: int, count: int, port: int, sending: Any) -> None:
+def _run(
+    work: Callable[..., Any],
+    arguments: Sequence[Any],
+    rank: int,
+    count: int,
+    limit: float,
+    port: int,
+    sending: Any,
+) -> None:
     torch.set_num_threads(1)
     # As torchrun says it to trainers.
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     os.environ |= {"GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"TORCHELASTIC_RUN_ID": "tests"}
     store = distributed.TCPStore("127.0.0.1", port, is_master=False)
-    distributed.init_process_group("gloo", store=store, rank=rank, world_size=count)
+    distributed.init_process_group("gloo", timeout=timedelta(seconds=limit), store=store, rank=rank, world_size=count)
     try:
         sending.send(work(*arguments))
     except BaseException as error:

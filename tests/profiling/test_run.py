@@ -356,7 +356,7 @@ def test_an_overflowing_operator_names_layer_head_and_position(model):
 
 
 def test_an_executor_of_another_kind_is_refused(model):
-    with pytest.raises(InputError, match="executor must be a RayCluster, Replicas or None, got str"):
+    with pytest.raises(InputError, match="executor must be a RayCluster or None, got str"):
         profile(model, [[1, 2, 3]], executor="ray")
 
 

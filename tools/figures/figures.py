@@ -38,7 +38,7 @@ from tools.figures.published import (
 from tools.figures.seeds import seeds
 from tools.figures.smaller_states import caches, compression, delta_rules, ess_sizes, gramian_time, mamba2_layers
 from tools.figures.speed import engines, language_models, speed
-from tools.figures.trained_families import architectures, compiled_training, probe_cost, shared_layers
+from tools.figures.trained_families import architectures, compiled_training, probe_cost
 from tools.figures.trends import bundled_length, length, text_series
 from tools.figures.two_models import published_documents, published_models
 
@@ -82,7 +82,6 @@ def figures() -> dict[str, dict[str, str]]:
         architectures,
         compiled_training,
         probe_cost,
-        shared_layers,
         text_series,
         engines,
         speed,

@@ -41,13 +41,6 @@ def probe_cost(document: Mapping[str, Any]) -> dict[str, str]:
     return {kind: f"{' to '.join(ends)} %" for kind, ends in between.items()}
 
 
-def shared_layers(document: Mapping[str, Any]) -> dict[str, str]:
-    """Which share of the processor time of one process each of two takes that share the layers of a model."""
-    alone, *rows = document["rows"]
-    shares = {row["way"]: f"{row['processor_share']:.2f}" for row in rows}
-    return {**shares, "model": f"{alone['layers']} layers and {alone['length']} tokens"}
-
-
 def architectures(document: Mapping[str, Any]) -> dict[str, str]:
     """What was trained and measured."""
     found, training = document["architectures"], document["training"]

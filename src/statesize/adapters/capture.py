@@ -238,7 +238,7 @@ def capture_module(
     mixes: Mapping[str, str] | None = None,
     axis: int | None = None,
 ) -> Capture:
-    """`capture` of what `measurable` has returned, inside of `together` where several ranks hold it."""
+    """`capture` of what `measurable` has returned."""
     forward = Forward.of(model, inputs, axis)
     own, parts = find_mixers(forward.parts), [module for _, module in forward.parts]
     has_own_code = any(map(is_own_code, parts))

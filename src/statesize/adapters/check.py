@@ -23,7 +23,6 @@ from statesize.adapters.models.precision import (
     kernel_dtype,
     relative_difference,
 )
-from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import Observation
 from statesize.adapters.runs import bare, read
 from statesize.adapters.watch import Call, ModelRun, read_calls, sampled
@@ -268,7 +267,7 @@ def _drawing(forward: Forward) -> str:
 
     names = {part: name for name, part in forward.parts}
     forward.hidden(read, enter=dict.fromkeys(names, enter), leave=dict.fromkeys(names, leave))
-    return f"{class_of(drawing[0]).__name__} {names[drawing[0]]}".rstrip()
+    return f"{type(drawing[0]).__name__} {names[drawing[0]]}".rstrip()
 
 
 def where_they_differ(one: Tensor, other: Tensor, length: int) -> str:

@@ -28,7 +28,6 @@ from statesize.adapters.models.model_state import (
 )
 from statesize.adapters.models.precision import ROUNDED, relative_difference, stored_dtype
 from statesize.adapters.models.quantised import UNCOMPARED
-from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import Frame, OpenSource
 from statesize.adapters.runs import bare, read
 from statesize.adapters.sources import sources_of
@@ -242,7 +241,7 @@ def _check_copy(copied: Forward, given: Forward) -> None:
 
 def backbone_of(model: nn.Module, inputs: Inputs) -> nn.Module:
     """The part of a model that computes the last hidden state of these inputs."""
-    file = class_of(model).__module__
+    file = type(model).__module__
     own = file.startswith(("transformers.models.", "fla.models.")) and "forward" not in vars(model)
     hooked = vars(model)["_forward_hooks"] or vars(model)["_forward_pre_hooks"]
     # A derived class, hooks or a forward of its own may do something around the backbone.

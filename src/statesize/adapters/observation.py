@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.model_state import NamedModules
 from statesize.adapters.models.precision import Autocast, open_autocast
-from statesize.adapters.models.sharded import class_of, read_first
 from statesize.check import refuse, whole_number
 from statesize.io.devices import on_cpu_by_default
 from statesize.operators import Operator
@@ -59,7 +58,7 @@ class ModuleStack:
     @contextmanager
     def watching(self, on_leave: Leave | None = None) -> Generator[Self]:
         """Keep track of the modules that run while this is open."""
-        names = {part: name or class_of(part).__name__ for name, part in self.parts}
+        names = {part: name or type(part).__name__ for name, part in self.parts}
 
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self.frames.append(Frame(names[module], module, args, kwargs))
@@ -74,7 +73,7 @@ class ModuleStack:
         entering, leaving = in_this_thread(enter), in_this_thread(leave)
         with ExitStack() as hooks:
             for part in names:
-                hooks.callback(read_first(part, entering).remove)
+                hooks.callback(part.register_forward_pre_hook(entering, prepend=True, with_kwargs=True).remove)
                 hooks.callback(part.register_forward_hook(leaving, always_call=True).remove)
             yield self
 
@@ -189,8 +188,6 @@ class Observation:
             that of arithmetic, or more where the layer has stored what T follows from in float32.
         difference: How far T is from the layer's own code where that was found as T was chosen; None where it was not.
         largest_score: The largest absolute score of a softmax; 0 where there is none.
-        log_decay: The logarithm of the layer's own decays, (..., n), where the operator keeps its state in units that
-            change from one position to the next, so that its A_t are others; else None.
 
     The other attributes are those of `FoundMixer`.
     """
@@ -221,7 +218,6 @@ class Observation:
     state_sizes: tuple[int, ...] = ()
     attends: bool = False
     order: tuple[int, ...] = ()
-    log_decay: Tensor | None = None
 
     @property
     def found(self) -> FoundMixer:

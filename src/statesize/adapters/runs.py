@@ -24,7 +24,6 @@ from torch import Tensor, nn, overrides
 from torch.utils import _python_dispatch
 
 from statesize.adapters.models.model_state import device_of
-from statesize.adapters.models.sharded import Shards, class_of, read_first, sharded_units
 from statesize.adapters.observation import Leave, ModuleStack, OnObservation, OpenSource, in_this_thread
 from statesize.adapters.replaced import put_back, replacements
 from statesize.errors import ModelError
@@ -82,8 +81,6 @@ def bare(model: nn.Module, call: Callable[[], Any], part: nn.Module | None = Non
                     return call()
             except BaseException as error:
                 _leave_contexts(error)
-                if before.shards is not None:
-                    before.shards.fail(error)
                 raise
             finally:
                 before.put_back()
@@ -105,7 +102,7 @@ def reading(enter: Mapping[nn.Module, Hook], leave: Mapping[nn.Module, Hook], st
     """Let functions read what enters modules, `enter(module, args, kwargs)`, and what leaves them."""
     for module, hook in enter.items():
         # A module's other hooks change what they are given again when it runs alone.
-        stack.callback(read_first(module, in_this_thread(hook)).remove)
+        stack.callback(module.register_forward_pre_hook(in_this_thread(hook), prepend=True, with_kwargs=True).remove)
     for module, hook in leave.items():
         stack.callback(module.register_forward_hook(in_this_thread(hook)).remove)
 
@@ -118,7 +115,7 @@ def returning(outputs: Sequence[object]) -> Callable[..., object]:
         held = next(following, output)
         if isinstance(held, Tensor) and isinstance(output, Tensor) and held.shape != output.shape:
             raise ModelError(
-                f"{class_of(module).__name__} must return the same shape for other numbers, got {tuple(held.shape)} "
+                f"{type(module).__name__} must return the same shape for other numbers, got {tuple(held.shape)} "
                 f"and {tuple(output.shape)}, as if it is an expert that other tokens are routed to. What is mixed "
                 "around it is not measured."
             )
@@ -189,9 +186,7 @@ class _Before:
     """All that a run may change, as it was: it may be put back any number of times."""
 
     def __init__(self, model: nn.Module, part: nn.Module | None = None) -> None:
-        self.model, self.part, self.runs = model, part, model if part is None else part
-        units = sharded_units(model)
-        self.shards = Shards(model, units) if units else None
+        self.model, self.runs = model, model if part is None else part
         self.is_back = False
         self.forward = vars(model).get("forward")
         # Each with its mode, its weights and buffers, and its attributes.
@@ -267,8 +262,6 @@ class _Before:
         # torch's own attention layers would take their fused kernel, in which no values are seen.
         torch.backends.mha.set_fastpath_enabled(False)
         self.runs.eval()
-        if self.part is not None and self.shards is not None:
-            self.shards.gather(self.part)
 
     def put_back(self) -> None:
         """Leave all as it was, before a further Ctrl-C that comes meanwhile goes on."""
@@ -295,8 +288,6 @@ class _Before:
             for put, state in self.random:
                 put(state)
             put_back(self.replacements)
-            if self.shards is not None:
-                self.shards.put_back()
             # What a forward writes into weights stays, and with it the flag that says so: RWKV divides them once.
             written = any(weight._version != version for weight, version in self.versions)
             for (module, training, held, attributes), hooks in zip(self.modules, self.hooks, strict=True):

@@ -10,7 +10,6 @@ from torch import nn
 
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import NamedModules
-from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import SHARED
 from statesize.adapters.watch import ModelRun
 from statesize.check import refuse, whole_number
@@ -60,15 +59,15 @@ def skipped_layers(parts: NamedModules, called: Iterable[str], observed: Iterabl
             continue
         lists.append(list_name)
         members = {f"{list_name}.{key}": layer for key, layer in layers.named_children()}
-        pointwise = [isinstance(layer, POINTWISE) or "RotaryEmbedding" in class_of(layer).__name__ for layer in layers]
+        pointwise = [isinstance(layer, POINTWISE) or "RotaryEmbedding" in type(layer).__name__ for layer in layers]
         if ran.isdisjoint(members) or all(pointwise):
             continue
         for name, layer in members.items():
             if name not in ran:
-                reasons[name] = f"{class_of(layer).__name__}: {_NOT_CALLED}"
+                reasons[name] = f"{type(layer).__name__}: {_NOT_CALLED}"
             elif not any(mixer == name or mixer.startswith(f"{name}.") for mixer in mixers):
-                inner = ", ".join(dict.fromkeys(class_of(part).__name__ for part in layer.children()))
-                kind = f"{class_of(layer).__name__}{f' of {inner}' if inner else ''}"
+                inner = ", ".join(dict.fromkeys(type(part).__name__ for part in layer.children()))
+                kind = f"{type(layer).__name__}{f' of {inner}' if inner else ''}"
                 reasons[name] = f"{kind}: {_NO_MIXING}; if it mixes, {HOW_TO_SUPPLY}"
     return reasons
 
@@ -82,7 +81,7 @@ LIBRARIES = ("transformers", "fla", "statesize", "xlstm", "mamba_ssm", "torch")
 
 def is_own_code(module: nn.Module) -> bool:
     """Whether a module's forward was written by the author of the model, and by none of these libraries."""
-    return class_of(module).__module__.split(".")[0] not in LIBRARIES or "forward" in vars(module)
+    return type(module).__module__.split(".")[0] not in LIBRARIES or "forward" in vars(module)
 
 
 RECURRENT = ("RNNBase", "sLSTMLayer")
@@ -129,7 +128,7 @@ def find_mixers(parts: NamedModules) -> dict[str, nn.Module]:
         inside = "" in mixer_modules or any(name.startswith(f"{outer}.") for outer in mixer_modules)
         if not inside:
             mixer_modules[name] = module
-    return {name or class_of(module).__name__: module for name, module in mixer_modules.items()}
+    return {name or type(module).__name__: module for name, module in mixer_modules.items()}
 
 
 class UnknownLayerError(InputError):

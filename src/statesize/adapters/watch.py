@@ -27,7 +27,6 @@ from statesize.adapters.models.precision import (
     set_autocast,
     stored_dtype,
 )
-from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import OVERSIZED, FoundMixer, Frame, ModuleStack, Observation, Product
 from statesize.adapters.runs import observed, read, reading
 from statesize.check import require_count
@@ -96,7 +95,7 @@ def record_calls(
     # own: Modules that have a method `operator`, by name.
     # by_impulses: Names of modules whose T is what they return for impulses.
     model = forward.model
-    named = {name or class_of(module).__name__: module for name, module in forward.parts}
+    named = {name or type(module).__name__: module for name, module in forward.parts}
     mixers, impulse_layers = set(own.values()), {named[name] for name in by_impulses}
     running = ModuleStack(forward.parts, forward.length, sequences=forward.sequences)
     recorder = _Recorder(forward, running, mixers, impulse_layers, short_convolutions)
@@ -206,7 +205,7 @@ class _Recorder:
         call = self.begin(frame, args, kwargs)
         call.by_method, call.by_impulses = module in self.own, module in self.impulse_layers
         if call.by_method:
-            kind, multiplicity = getattr(module, "kind", class_of(module).__name__), getattr(module, "multiplicity", 1)
+            kind, multiplicity = getattr(module, "kind", type(module).__name__), getattr(module, "multiplicity", 1)
             channels = require_count(f"multiplicity of {frame.name}", multiplicity)
             first_argument(frame.name, args, kwargs)
             call.mixers.append(FoundMixer(frame.name, str(kind), 0, channels, None, 0))

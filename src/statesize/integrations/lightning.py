@@ -1,4 +1,4 @@
-"""Callbacks for the Trainer of Lightning: a regularisation of the state, and its measurement."""
+"""A callback for the Trainer of Lightning that measures the state."""
 
 from __future__ import annotations
 
@@ -7,70 +7,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn
+from torch import nn
 
 from statesize.check import require_kind
 from statesize.errors import InputError
 from statesize.integrations.probe import RECORD, Probe, Probing, check_alone, probe_of
-from statesize.integrations.regularisation import Penalties, Regularisation
 from statesize.texts.inputs import Inputs
-
-
-class RegularisationCallback(Callback):
-    """Adds a `Regularisation` to the loss of a training step before its backward pass.
-
-    The calls of the mixers in `training_step` are recorded, and the penalty is added in place to the loss before its
-    one backward pass. Lightning has divided that loss by `accumulate_grad_batches` and, in 16-bit precision, multiplied
-    it by the factor of the gradient scaler; the penalty is scaled alike. Clipping and distributed training see the
-    gradient of the sum. The penalty is logged as `regularisation`; the loss of `training_step` does not contain it.
-
-    Each device must hold all parameters. Padded positions count as others do.
-
-    Args:
-        regularisation: The penalty.
-        seed: Seed of the sampled heads and positions; each step has its own sample, so that a resumed run has the same.
-
-    Example:
-        >>> callback = RegularisationCallback(Regularisation(identity_weight=0.3))
-        >>> trainer = Trainer(max_epochs=1, callbacks=[callback])  # doctest: +SKIP
-    """
-
-    def __init__(self, regularisation: Regularisation, seed: int = 0) -> None:
-        self._penalties = Penalties(regularisation, seed)
-
-    def __repr__(self) -> str:
-        return self._penalties.described("penalties: logged as regularisation", "next: Trainer(callbacks=[callback])")
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Seed the sample of the step and record the mixers."""
-        self._penalties.begin_step(trainer.global_step)
-        self._penalties.record(pl_module)
-
-    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Add the penalty to the loss."""
-        penalty = self._penalties.penalty()
-        if penalty is None:
-            return
-        penalty = penalty.to(loss.device)
-        scaler: Any = getattr(trainer.precision_plugin, "scaler", None)
-        scale = 1.0 if scaler is None else float(scaler.get_scale())
-        # In place, because Lightning ignores what a hook returns.
-        loss.add_(penalty.to(loss.dtype), alpha=scale / trainer.accumulate_grad_batches)
-        pl_module.log("regularisation", penalty.detach())
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Remove the hooks."""
-        self._penalties.stop()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove the hooks of a batch that the module has skipped with the rest of its epoch."""
-        self._penalties.stop()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Remove the hooks."""
-        self._penalties.stop()
 
 
 class StateSizeCallback(Callback):
@@ -78,7 +20,7 @@ class StateSizeCallback(Callback):
 
     The values go to the loggers of the Trainer (TensorBoard, W&B, MLflow and others), or without loggers to
     `statesize.jsonl` in its root folder. The training stays the same, bit for bit. The main process measures while the
-    others wait; a model that is sharded by fully_shard is measured by all of them, and logged by the main one.
+    others wait; of a model that is sharded by fully_shard, a whole copy (see `on_first_rank`).
 
     Args:
         inputs: Token ids (L,) or (S, L), or lists of ids; or a Probe with further settings.
@@ -116,7 +58,7 @@ class StateSizeCallback(Callback):
         self._last = step
         values = None
         with self._probing.surviving(step, "the probe was not measured as no model was found"):
-            values = self._probing.step(_part(pl_module, self.module), step, main=trainer.is_global_zero)
+            values = self._probing.step(_part(pl_module, self.module), step)
         if values is None or not trainer.is_global_zero:
             return
         for logger in trainer.loggers:

@@ -22,16 +22,15 @@ from torch import Tensor, nn
 
 from statesize.adapters import Checks
 from statesize.adapters.models.quantised import measurable
-from statesize.adapters.models.sharded import agreed, ranks_of, together
 from statesize.adapters.observation import NOT_CAUSAL, OVERSIZED, PART, UNCHECKED, UNKNOWN_SIZE
 from statesize.check import refuse, require_count, require_kind, require_real
 from statesize.errors import StatesizeError
+from statesize.integrations.ranks import on_first_rank, said_by_first
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import os_errors
 from statesize.io.progress import duration
 from statesize.io.text import counted
 from statesize.measurement.settings import Settings
-from statesize.parallel.ranks import Replicas
 from statesize.parallel.threads import one_by_one
 from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import ProfileRun
@@ -40,7 +39,7 @@ from statesize.report.compared import ComparedModel, compared_models
 from statesize.report.names import by_reason
 from statesize.results.profiled import model_mean
 from statesize.results.summary import SummaryRow, binding, keeps_everything, largest_size
-from statesize.texts.inputs import Inputs, sequences, tokens_sha256
+from statesize.texts.inputs import Inputs, sequences
 
 FEWEST_HEADS = 2
 """Fewest heads or channels of a layer in a measurement; a single one would have no standard error."""
@@ -115,8 +114,6 @@ class Probe:
         share: Share of the wall time for measurements, 0.05 for 5 %; `math.inf` measures all heads each time. None
             takes 2 %, and the 20 seconds.
         settings: What is measured of each layer; how many heads or channels, `share` decides.
-        executor: Where all ranks of torch.distributed hold a replica of the model and measure it at the same steps,
-            `statesize.profiling.Replicas()` lets them share the layers; None lets each rank that measures do so alone.
         sequences: The probe batch, one tensor of token ids per sequence.
 
     Example:
@@ -128,7 +125,6 @@ class Probe:
     every: int = 100
     share: float | None = None
     settings: Settings = field(default_factory=lambda: Settings(positions=32))
-    executor: Replicas | None = None
     sequences: tuple[Tensor, ...] = field(init=False, repr=False)
 
     @on_cpu_by_default
@@ -138,8 +134,6 @@ class Probe:
             advice = "math.inf measures all heads each time, however long that takes."
             require_real("share", self.share, above=0, most=1, advice=advice)
         require_kind("settings", self.settings, Settings, "a Settings", "Give statesize.Settings(positions=32).")
-        if self.executor is not None:
-            require_kind("executor", self.executor, Replicas, "None or a Replicas")
         # Read once: the inputs may be an iterator, and several trainings may use the probe.
         object.__setattr__(self, "sequences", tuple(sequences(self.inputs)))
         self.settings.without("a Probe", "channels").check_reach(max(map(len, self.sequences)))
@@ -173,7 +167,7 @@ class Probe:
             InputError: The probe does not fit the model.
             ModelError: The model cannot be measured; see `statesize.profile`.
         """
-        return _measured(model, self, sys.maxsize, "all", "all")[0]
+        return _measured(model, self, sys.maxsize, "all", "all", time.perf_counter())[0]
 
 
 class Probing:
@@ -215,32 +209,34 @@ class Probing:
         following = "next: .probe.measure(model) measures all heads" if self._readings else begin
         return "\n".join([owner + first, found, *failed, *lines, following])
 
-    def step(self, model: nn.Module, step: int, *, main: bool = True) -> dict[str, float] | None:
+    def step(self, model: nn.Module, step: int) -> dict[str, float] | None:
         """Measure after a step of the training, if a measurement is due and there is time for it.
+
+        Where several ranks of torch.distributed train the model, all of them call this: the first one measures, and
+        the others wait as for `on_first_rank`.
 
         Args:
             model: The model in training; its mode, weights and random states stay as they are.
             step: Number of the step.
-            main: Whether this is the main process, which alone measures a model that it holds alone.
 
         Returns:
-            Numbers by their names in logs; None where nothing was measured. What fails is logged as a warning, and so
-            is the first reading that waits until `share` leaves time for it.
+            Numbers by their names in logs; None on other ranks than the first, and where nothing was measured. What
+            fails is logged as a warning, and so is the first reading that waits until `share` leaves time for it.
 
         Raises:
             InputError: The model is no module, or the step no whole number.
         """
         require_kind("model", model, nn.Module, "a torch module", "Give .step(model, step).")
         require_count("step", step, 0)
-        ranks = ranks_of(model, self.probe.executor)
-        if not (self._due or step % self.probe.every == 0) or not (main or ranks):
+        if not (self._due or step % self.probe.every == 0):
             return None
         self._due = False
         with self.surviving(step, "the probe was not measured"):
-            # Clocks of processes differ, and all of them have to measure the same.
-            heads = agreed(ranks, self._heads(time.perf_counter() - self._began))
+            start = time.perf_counter()
+            # Clocks of processes differ, and all of them have to do the same.
+            heads = int(said_by_first(lambda: str(self._heads(start - self._began))))
             if heads:
-                return self._reading(model, step, heads)
+                return on_first_rank(model, lambda whole: self._reading(whole, step, heads, start))
             self._due = True
             if self._cost is not None and self._once("waits"):
                 least = self._spent + MARGIN * self._cost.seconds(FEWEST_HEADS)
@@ -250,11 +246,11 @@ class Probing:
                 _LOGGER.warning(message, step, wait, 100 * self.probe.limit, more)
         return None
 
-    def _reading(self, model: nn.Module, step: int, heads: int) -> dict[str, float]:
-        start, trial = time.perf_counter(), self._cost is None
+    def _reading(self, model: nn.Module, step: int, heads: int, start: float) -> dict[str, float]:
+        trial = self._cost is None
         kinds = dict[str, str]() if self._cost is None else self._cost.kinds
         try:
-            profile, self._cost, passed = _measured(model, self.probe, heads, self._checks, "none")
+            profile, self._cost, passed = _measured(model, self.probe, heads, self._checks, "none", start)
         finally:
             self._spent += time.perf_counter() - start
             self._trial = self._trial or self._spent
@@ -436,18 +432,19 @@ def _logged_values(profile: Profile, model: ComparedModel, further: Mapping[str,
     return {f"{PREFIX}{name}": float(value) for name, value in values.items() if math.isfinite(value)}
 
 
-def _measured(model: nn.Module, probe: Probe, heads: int, checks: Checks, after: Checks) -> tuple[Profile, Cost, bool]:
+def _measured(
+    model: nn.Module, probe: Probe, heads: int, checks: Checks, after: Checks, start: float
+) -> tuple[Profile, Cost, bool]:
     """A profile of some heads of each layer, without a digest of weights; its cost; whether all passed the checks."""
     model = measurable(model)
     settings, ids = replace(probe.settings, channels=heads), probe.sequences
-    run, start = ProfileRun(settings, "", len(ids), None, None, max(map(len, ids))), time.perf_counter()
-    with together(model, tokens_sha256(ids), settings, replicas=probe.executor) as team:
-        work = SequenceWork(model, settings, checks, after, team=team)
-        run.measure(ids, partial(one_by_one, work))
-    share = run.seconds / team.count
-    fixed = time.perf_counter() - start - share
+    run = ProfileRun(settings, "", len(ids), None, None, max(map(len, ids)))
+    work = SequenceWork(model, settings, checks, after)
+    run.measure(ids, partial(one_by_one, work))
+    fixed = time.perf_counter() - start - run.seconds
     profile = run.profile(None, Provenance.of(model), None)
     rows = profile.summary_rows()
     measured = sum(row["measured"] for row in rows)
     kinds = {row["layer"]: row["kind"] for row in rows}
-    return profile, Cost(fixed, share / measured, tuple(row["units"] for row in rows), kinds), work.checks == after
+    cost = Cost(fixed, run.seconds / measured, tuple(row["units"] for row in rows), kinds)
+    return profile, cost, work.checks == after

@@ -59,9 +59,9 @@ Layers = int | str | Sequence[int | str] | None
 Positions = int | Sequence[int] | Literal["all"] | None
 Memory = int
 Weights = Literal["none", "values"]
-CUTS, COUNTS = ("positions", "past"), ("tolerances", "relative_tolerances", "count_accuracy")
+CUTS = ("positions", "past")
 VARIANT = "weights", "skip_first", "squares"
-"""Settings of where a text is cut, of counts, and of the variant that a profile holds at three cuts."""
+"""Settings of where a text is cut, and of the variant that a profile holds at three cuts."""
 
 
 @dataclass(frozen=True, repr=False)

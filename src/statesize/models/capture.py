@@ -11,7 +11,6 @@ from statesize.adapters.capture import Capture, capture_module
 from statesize.adapters.check import Checks
 from statesize.adapters.forward import Inputs
 from statesize.adapters.models.quantised import measurable
-from statesize.adapters.models.sharded import together
 from statesize.adapters.select import Layers
 from statesize.io.devices import on_cpu_by_default
 from statesize.models.load import given_sequence
@@ -75,7 +74,6 @@ def capture(
     """
     given, input_ids = given_sequence(model, input_ids)
     model = measurable(given)
-    with together(model, input_ids, layers, checks, axis):
-        return capture_module(
-            model, input_ids, layers, short_convolutions=short_convolutions, checks=checks, mixes=mixes, axis=axis
-        )
+    return capture_module(
+        model, input_ids, layers, short_convolutions=short_convolutions, checks=checks, mixes=mixes, axis=axis
+    )

@@ -17,7 +17,6 @@ from statesize.adapters.forward import Inputs
 from statesize.adapters.models.model_state import adapter_states, tensors_sha256, unwrapped
 from statesize.adapters.models.precision import hold_in_single, low_bytes, stored_dtype
 from statesize.adapters.models.quantised import measurable
-from statesize.adapters.models.sharded import check_whole, class_of
 from statesize.check import require_choice, require_kind
 from statesize.errors import FileError, InputError
 from statesize.io.devices import on_cpu_by_default
@@ -248,8 +247,7 @@ def measured_model(
     """The same of a model that is cut, as it is measured: the whole of it lies in this process."""
     given = given_model(model, tokenizer, name, needs_tokenizer=needs_tokenizer)
     measured = measurable(given.model)
-    check_whole(measured)
-    return measured, given.tokenizer, given.name or class_of(measured).__name__
+    return measured, given.tokenizer, given.name or type(measured).__name__
 
 
 def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> AnyTokenizer:

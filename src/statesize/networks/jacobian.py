@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,6 @@ from statesize.adapters.forward import Forward, Inputs
 from statesize.adapters.models.model_state import mapped, named_parts, pretrained_models
 from statesize.adapters.models.precision import BOUNDS, relative_difference, stored_dtype
 from statesize.adapters.models.quantised import measurable
-from statesize.adapters.models.sharded import together, unsharded_copy
 from statesize.adapters.runs import eval_mode
 from statesize.check import require_choice, require_kind
 from statesize.errors import InputError, ModelError
@@ -128,7 +128,6 @@ def copies(
     # Past one token lie as many directions as it has numbers, and as many past all tokens but one.
     cut = cast("Cut", settings.cut(original.length))
     with ExitStack() as contexts:
-        contexts.enter_context(together(module, input_ids, cut, start, end, precision))
 
         def span_of(copied: nn.Module, dtype: torch.dtype) -> Span:
             copied = copied.to(dtype).requires_grad_(False)
@@ -143,8 +142,8 @@ def copies(
             # Frames are taken in the dtype of the weights.
             return Span(_converted(original.of_model(copied, input_ids), dtype), start, end, like=unaltered)
 
-        whole = unsharded_copy(module, module)
-        other = unsharded_copy(module, module) if precision == "single" else None
+        whole = copy.deepcopy(module)
+        other = copy.deepcopy(module) if precision == "single" else None
         weights = stored_dtype(whole)
         contexts.enter_context(eval_mode(module))
         unaltered = Span(original, start, end, own_kernels=True)

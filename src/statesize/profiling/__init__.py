@@ -1,7 +1,6 @@
 """A whole model, measured over inputs. Read `run`, then `profile_run`, `sequences` and `work`."""
 
 from statesize.measurement.settings import TOLERANCE_LADDER
-from statesize.parallel.ranks import Replicas
 from statesize.parallel.ray import RayCluster
 from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import ProfileProgress
@@ -14,6 +13,5 @@ __all__ = [
     "Profile",
     "ProfileProgress",
     "RayCluster",
-    "Replicas",
     "profile",
 ]

@@ -16,8 +16,7 @@ from rich.console import Console
 from torch import nn
 
 from statesize.adapters.models.quantised import float_model
-from statesize.adapters.models.sharded import ranks_of, together
-from statesize.check import refuse, require_kind, require_text
+from statesize.check import require_kind, require_text
 from statesize.io.callers import warn_caller
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import Bars
@@ -25,7 +24,6 @@ from statesize.io.text import counted
 from statesize.measurement.settings import Channels, Layers, Positions, Settings, given_settings
 from statesize.models.class_sources import tell_without_source
 from statesize.models.load import given_model, load_model, load_model_facts
-from statesize.parallel.ranks import Replicas
 from statesize.parallel.ray import OnRay, RayCluster
 from statesize.parallel.threads import one_by_one
 from statesize.profiling.profile import Profile
@@ -33,12 +31,11 @@ from statesize.profiling.profile_run import ProfileProgress, ProfileRun, earlier
 from statesize.profiling.sequences import Loader, Provenance, loaded_work
 from statesize.report.names import by_reason
 from statesize.results.place import check_destination
-from statesize.texts.inputs import Given, Inputs, bundled_sequences, given_sequences, tokens_sha256
+from statesize.texts.inputs import Given, Inputs, bundled_sequences, given_sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
 # A process with torch and its libraries, before it holds a model.
 _PROCESS_BYTES = 5 * 10**8
-_ONE_RANK = "Each has the profile: let one of them save it."
 
 
 @on_cpu_by_default
@@ -56,7 +53,7 @@ def profile(
     memory: int | str | None = None,
     output: str | PathLike[str] | None = None,
     name: str | None = None,
-    executor: RayCluster | Replicas | None = None,
+    executor: RayCluster | None = None,
     on_progress: Callable[[ProfileProgress], None] | None = None,
     settings: Settings | None = None,
 ) -> Profile:
@@ -94,9 +91,7 @@ def profile(
             operators, attention maps and spectra. Where one head takes more, an InputError says how much would do.
         output: Folder for the profile.
         name: What tables call the model; None takes the argument, or the name of its class.
-        executor: Spreads the sequences over processes on Ray, or the layers over the ranks of torch.distributed that
-            hold a replica of the model each; None measures in this process. Ranks that hold shards of a model share its
-            layers without it.
+        executor: Spreads the sequences over processes on Ray; None measures in this process.
         on_progress: Called after each mixer of each sequence, instead of the bar.
         settings: What is measured beside the arguments above, which go before it; None takes `statesize.Settings()`.
 
@@ -108,11 +103,10 @@ def profile(
         settings, layers=layers, channels=channels, positions=positions, tolerances=tolerances,
         relative_tolerances=relative_tolerances, memory=memory,
     )  # fmt: skip
-    require_kind("executor", executor, (RayCluster, Replicas, type(None)), "a RayCluster, Replicas or None")
-    cluster, replicas = (executor, None) if isinstance(executor, RayCluster) else (None, executor)
+    require_kind("executor", executor, (RayCluster, type(None)), "a RayCluster or None")
     measured = run_profile(
         model, inputs, settings, tokenizer=tokenizer, axis=axis, output=output, name=name,
-        cluster=cluster, replicas=replicas, on_progress=on_progress,
+        cluster=executor, on_progress=on_progress,
     )  # fmt: skip
     if measured.tree.attrs["skipped"]:
         _warn_of_layers(measured)
@@ -141,7 +135,6 @@ def run_profile(
     name: str | None = None,
     source: Mapping[str, Any] | None = None,
     cluster: RayCluster | None = None,
-    replicas: Replicas | None = None,
     on_progress: Callable[[ProfileProgress], None] | None = None,
     sinks: bool = True,
 ) -> Profile:
@@ -172,11 +165,7 @@ def run_profile(
     given = given_sequences(model if isinstance(model, nn.Module) else None, inputs, tokenizer, axis)
     known: list[Given] = []
     reference = count = None
-    ranks = ranks_of(model, replicas) if isinstance(model, nn.Module) else ()
-    if ranks and (path is not None or cluster is not None):
-        what = "output" if cluster is None else "executor"
-        refuse(what, f"None for a model on ranks {', '.join(map(str, ranks))}", output or cluster, _ONE_RANK)
-    if cluster is not None or isinstance(given, list) or ranks:
+    if cluster is not None or isinstance(given, list):
         # What is wrong with any of them shows before the work.
         given = known = list[Given](given)
         reference, count = max(map(len, known)), len(known)
@@ -189,9 +178,6 @@ def run_profile(
     if path is not None and isinstance(model, nn.Module):
         tell_without_source(model)
     with ExitStack() as stack:
-        if ranks and isinstance(model, nn.Module):
-            team = stack.enter_context(together(model, tokens_sha256(known), settings, replicas=replicas))
-            make = partial(make, team=team)
         if cluster is None:
             executor = partial(one_by_one, make())
         else:

@@ -8,27 +8,22 @@ import json
 import socket
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Any, Self, TypeAlias, cast
 
 import torch
 import xarray as xr
 from torch import nn
 
-from statesize.adapters import Captured, Checks
-from statesize.adapters.models.sharded import alone, class_of, hold_gathered
+from statesize.adapters import Checks
 from statesize.adapters.observation import SHARED
 from statesize.adapters.select import NothingMeasuredError
 from statesize.errors import StatesizeError
 from statesize.io.files import digest, parse_json
 from statesize.measurement.settings import Settings
 from statesize.models.load import LoadedModel, model_facts
-from statesize.parallel.ranks import ALONE, Team
 from statesize.parallel.threads import Step
-from statesize.profiling.work import Work, captured_mixers, measure_side_by_side, plan_group, plan_work
-from statesize.results.checked import dataset_to_bytes, mixer_from_bytes
+from statesize.profiling.work import captured_mixers, measure_side_by_side, plan_group, plan_work
 from statesize.texts.inputs import Given, counted, inputs_of, tokens_sha256
 from statesize.version import __version__
 
@@ -118,10 +113,10 @@ class Provenance:
             tensors.update(part.parameters(recurse=False), part.buffers(recurse=False))
             if "Attention" in type(part).__name__:
                 used["attention"].add(getattr(getattr(part, "config", None), "_attn_implementation", None))
-            if class_of(part).__module__.startswith("fla."):
+            if type(part).__module__.startswith("fla."):
                 used["fla"].add(getattr(part, "mode", None))
         return cls(
-            class_of(model).__name__,
+            type(model).__name__,
             weights,
             key,
             {},
@@ -133,7 +128,7 @@ class Provenance:
 
 @dataclass(eq=False)
 class SequenceWork:
-    """A model that measures one sequence after another; several ranks measure a layer each, and tell the others."""
+    """A model that measures one sequence after another."""
 
     model: nn.Module
     settings: Settings
@@ -141,7 +136,6 @@ class SequenceWork:
     after: Checks = "read"  # what it is compared with from then on
     # What the process has loaded, which the key of each task must be of; None where nobody asks.
     origin: Provenance | None = None
-    team: Team = ALONE
     sinks: bool = True  # whether those of attention are looked for
 
     def __call__(self, request: str | SequenceTask) -> Iterator[Any]:
@@ -160,54 +154,30 @@ class SequenceWork:
         inputs, axis = inputs_of(given)
         try:
             captured, index = captured_mixers(self.model, inputs, self.checks, settings, sequence, axis), 0
-            while True:
-                # The layers that the ranks measure at the same time, and the work of this one.
-                waiting, own = list[list[str]](), list[tuple[Captured, Work]]()
-                for item in islice(captured, self.team.count):
-                    group = plan_group(item, *planning) if item.groups else ""
-                    if group and isinstance(group, str):
-                        captured.skipped[item.name + SHARED] = group
-                    groups = [] if isinstance(group, str) else [group]
-                    here = [item.name, *(one.name for one, _ in groups)]
-                    finished = {name for name in here if request.finished and request.part(name) in request.finished}
-                    works = [] if item.name in finished else [(item, plan_work(item, *planning))]
-                    works += [one for one in groups if one[0].name not in finished]
-                    if len(waiting) == self.team.own:
-                        own = works if self.sinks else [(one, replace(work, attends=False)) for one, work in works]
-                        if self.team.count > 1:
-                            hold_gathered()
-                    waiting.append(here)
-                    # The names would keep this operator alive while the next is built.
-                    del item, group, groups, works
-                if not waiting:
-                    break
-                with alone() if self.team.count > 1 else nullcontext():
-                    shares = [measure_side_by_side(own, sequence, settings)]
-                del own
-                if self.team.count > 1:
-                    encoded = map(dataset_to_bytes, shares[0])
-                    contents = self.team.all(b"".join(len(one).to_bytes(8, "little") + one for one in encoded))
-                    shares = [[mixer_from_bytes(one) for one in _separate(content)] for content in contents]
-                for here, share in zip(waiting, shares, strict=False):
-                    datasets = {one.attrs["name"]: one for one in share}
-                    for name in here:
-                        yield MixerDone(index, len(captured.mixers), name, datasets.get(name))
-                    names += here
-                    index += 1
+            for item in captured:
+                group = plan_group(item, *planning) if item.groups else ""
+                if group and isinstance(group, str):
+                    captured.skipped[item.name + SHARED] = group
+                groups = [] if isinstance(group, str) else [group]
+                here = [item.name, *(one.name for one, _ in groups)]
+                finished = {name for name in here if request.finished and request.part(name) in request.finished}
+                works = [] if item.name in finished else [(item, plan_work(item, *planning))]
+                works += [one for one in groups if one[0].name not in finished]
+                if not self.sinks:
+                    works = [(one, replace(work, attends=False)) for one, work in works]
+                datasets = {one.attrs["name"]: one for one in measure_side_by_side(works, sequence, settings)}
+                # The names would keep this operator alive while the next is built.
+                del item, group, groups, works
+                for name in here:
+                    yield MixerDone(index, len(captured.mixers), name, datasets.get(name))
+                names += here
+                index += 1
         except NothingMeasuredError as error:
             yield SequenceDone((), error.skipped)
             return
         if all(name.endswith(SHARED) for name in captured.skipped):
             self.checks = self.after
         yield SequenceDone(tuple(names), dict(captured.skipped))
-
-
-def _separate(content: bytes) -> Iterator[bytes]:
-    """Contents that each follow their length."""
-    while content:
-        end = 8 + int.from_bytes(content[:8], "little")
-        yield content[8:end]
-        content = content[end:]
 
 
 def loaded_work(
@@ -217,7 +187,6 @@ def loaded_work(
     *,
     digests: bool = True,
     sinks: bool = True,
-    team: Team = ALONE,
     unknown: str = "",
 ) -> SequenceWork:
     """The work of a process that loads the model; without digests where nothing is stored and no other compared."""
@@ -226,4 +195,4 @@ def loaded_work(
     origin = Provenance.of(measured, settings if digests else None, reference, unknown)
     if isinstance(loaded, LoadedModel):
         origin = replace(origin, model=loaded.name, source=loaded.source)
-    return SequenceWork(measured, settings, origin=origin, team=team, sinks=sinks)
+    return SequenceWork(measured, settings, origin=origin, sinks=sinks)

@@ -163,7 +163,6 @@ def rwkv_attention(call: ReplacedCall) -> Observation:
         state_size=1,
         # Numerator, denominator and running maximum of each channel.
         state_bytes=3 * values.shape[1] * torch.float32.itemsize,
-        log_decay=-arguments["time_decay"].exp()[:, None],
     )
 
 

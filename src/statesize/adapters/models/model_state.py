@@ -15,7 +15,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.sharded import whole
 from statesize.check import require_kind
 from statesize.errors import InputError, ModelError
 
@@ -236,7 +235,7 @@ def tensors_sha256(tensors: Mapping[str, Tensor], about: str = "") -> str:
     """SHA-256 of names, dtypes, shapes and bytes of tensors, and of a text, as 64 hexadecimal digits."""
     digest = hashlib.sha256(about.encode())
     for name, tensor in sorted(tensors.items()):
-        values = whole(tensor).detach().cpu().contiguous()
+        values = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
         # Not `tobytes`: a copy takes as long as the digest, and as much memory as an embedding.
         digest.update(values.reshape(-1).view(torch.uint8).numpy().data)

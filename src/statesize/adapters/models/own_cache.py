@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.model_state import is_a
 from statesize.adapters.models.precision import stored_dtype
-from statesize.adapters.models.sharded import class_of
 
 SHORT_CONVOLUTION = "short convolution"
 # They compute in float32 what they store, whatever the dtype of their weights.
@@ -136,7 +135,7 @@ def _cache_bound(module: nn.Module, other: float) -> float:
     index = getattr(module, "layer_idx", getattr(module, "layer_id", None))
     if file is None or index is None:
         # The cache of fla keeps the last position of a window too, which the next step pushes out.
-        return other + class_of(module).__module__.startswith("fla.")
+        return other + type(module).__module__.startswith("fla.")
     library: Any = sys.modules["transformers.cache_utils"]
     own = [kind for kind in vars(sys.modules[file]).values() if isinstance(kind, type) and kind.__module__ == file]
     config = getattr(module, "config", None)
@@ -154,7 +153,7 @@ def _cache_bound(module: nn.Module, other: float) -> float:
 
 def convolution_bytes(module: nn.Module, channels: int, taps: int) -> int:
     """Bytes that the cache holds for a short convolution of a module: the last inputs of each channel."""
-    keeps_all = class_of(module).__module__.split(".")[0] in _KEEP_ALL_TAPS
+    keeps_all = type(module).__module__.split(".")[0] in _KEEP_ALL_TAPS
     if not keeps_all or is_a(module, ("RecurrentGemmaRecurrentBlock",)):
         taps -= 1
     if is_a(module, ("ZayaCCAProjection",)):

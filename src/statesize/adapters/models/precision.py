@@ -14,7 +14,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from statesize.adapters.models.model_state import mapped
-from statesize.adapters.models.sharded import class_of
 from statesize.errors import InputError
 
 Autocast = tuple[tuple[str, torch.dtype], ...]
@@ -85,7 +84,7 @@ def hold_at_least(module: nn.Module, dtype: torch.dtype) -> None:
     for part in module.modules():
         held = vars(part)
         for tensors in cast("tuple[dict[str, Tensor | None], ...]", (held["_parameters"], held["_buffers"])):
-            for name, tensor in tensors.items() if class_of(part) is not nn.Embedding else ():
+            for name, tensor in tensors.items() if type(part) is not nn.Embedding else ():
                 if tensor is None or not is_low(tensor, dtype):
                     continue
                 copied = tensor.detach().to(dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import cast
 
@@ -12,7 +13,6 @@ from torch.utils._pytree import tree_map
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import entering_tensor, returned_tensor, tensors_in
 from statesize.adapters.models.precision import differentiable
-from statesize.adapters.models.sharded import unsharded_copy
 from statesize.adapters.observation import PART
 from statesize.adapters.runs import bare
 from statesize.adapters.search.lone.mixing import CAUSES
@@ -155,6 +155,6 @@ def _copied(runs: LoneRuns, dtype: torch.dtype) -> LoneRuns:
             return leaf
         return made.setdefault(id(leaf), leaf.detach().to(dtype))
 
-    module = unsharded_copy(runs.whole_model, runs.module).to(dtype).requires_grad_(False)
+    module = copy.deepcopy(runs.module).to(dtype).requires_grad_(False)
     args, kwargs = tree_map(converted, (runs.args, dict(runs.kwargs)))
     return replace(runs, module=module, forward=None, args=args, kwargs=kwargs)

@@ -15,7 +15,6 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import entering_tensor, is_a, mapped
 from statesize.adapters.models.own_cache import bytes_beside, short_convolutions
 from statesize.adapters.models.precision import Autocast, open_autocast
-from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import DERIVATIVE, PART, FoundMixer, Observation
 from statesize.adapters.runs import read
 from statesize.adapters.search.derivative import state_size
@@ -94,7 +93,7 @@ def find_own_mixing(
     # Mixers of libraries are compared with oracles, and those with a method `operator` speak for all that is in them.
     whole = [mixer for mixer in mixers if not is_own_code(mixer) or hasattr(type(mixer), "operator")]
     held = {part for mixer in whole for part in mixer.modules()}
-    names = {module: name or class_of(module).__name__ for name, module in forward.parts}
+    names = {module: name or type(module).__name__ for name, module in forward.parts}
     named = _named_parts(names, mixes)
     searched = {
         module

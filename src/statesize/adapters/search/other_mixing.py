@@ -15,7 +15,6 @@ from statesize.adapters.check import seeded_otherwise
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import device_of, position_axis
 from statesize.adapters.models.precision import BOUNDS, relative_difference
-from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import NOT_CAUSAL, Observation, Product
 from statesize.adapters.runs import bare, reading
 from statesize.adapters.search.lone.mixing import CAUSES
@@ -172,7 +171,7 @@ def mixed_backwards(
     changed = None if hidden is None else _changed_by_later_tokens(forward, calls, hidden, limit)
     if not around and changed is None:
         return []
-    inner = [name for name in around if name != class_of(forward.model).__name__]
+    inner = [name for name in around if name != type(forward.model).__name__]
     told = f"{NOT_CAUSAL}: positions are mixed backwards {_where(calls, changed, inner)}."
     if changed is None:
         return [f"{told} What enters this layer may depend on later tokens."] * len(calls)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.own_cache import attention_cache
 from statesize.adapters.models.precision import allowed, relative_difference
-from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import EXACT, Observation
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import Memory, named_state_size
@@ -119,7 +118,7 @@ class PlainAttention:
             mixed=mixed,
             state_size=state_size,
             state_bytes=stored.bytes,
-            note=" ".join(filter(None, (NOTES.get(class_of(module).__name__, ""), memory.note, stored.note))),
+            note=" ".join(filter(None, (NOTES.get(type(module).__name__, ""), memory.note, stored.note))),
             groups=stored.groups,
             order=stored.order,
             stored_channels=stored.channels,

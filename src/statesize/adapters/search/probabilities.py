@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.own_cache import attention_cache
 from statesize.adapters.models.precision import BOUNDS, check_finite, relative_difference
-from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import EXACT, Observation, Units, random_like
 from statesize.adapters.search.plain_attention import NOTES, said_of_itself
 from statesize.adapters.select import is_own_code
@@ -148,7 +147,7 @@ def observed_mixing(
         mixed=mixed,
         state_size=filled,
         state_bytes=stored.bytes,
-        note=" ".join(filter(None, (NOTES.get(class_of(module).__name__, ""), memory.note, hides, stored.note))),
+        note=" ".join(filter(None, (NOTES.get(type(module).__name__, ""), memory.note, hides, stored.note))),
         groups=stored.groups,
         order=stored.order,
         stored_channels=stored.channels,

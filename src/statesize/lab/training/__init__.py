@@ -1,18 +1,18 @@
 """Training: one loop, its settings and its record; where decays start."""
 
-from statesize.integrations.regularisation import (
-    MixerCall,
-    Regularisation,
-    identity_distance,
-    mixer_calls,
-    utilisation_distance,
-)
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.distillation import Discrepancy, Objective, discrepancy, distil, student_of
 from statesize.lab.training.distillation_losses import hidden_error, logit_divergence, operator_error
 from statesize.lab.training.initialisation import Initialisation, MixerInitialisation, initialise
 from statesize.lab.training.loop import train, train_in_memory
 from statesize.lab.training.record import StepRecord, TrainingRecord
+from statesize.lab.training.regularisation import (
+    MixerCall,
+    Regularisation,
+    identity_distance,
+    mixer_calls,
+    utilisation_distance,
+)
 from statesize.lab.training.step import DivergenceError, evaluate
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import Any
 
 from statesize.check import refuse, require_count, require_real
 from statesize.errors import InputError
-from statesize.integrations.regularisation import Regularisation
+from statesize.lab.training.regularisation import Regularisation
 
 
 @dataclass(frozen=True)

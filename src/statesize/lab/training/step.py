@@ -16,13 +16,13 @@ from torch.nn import functional
 
 from statesize.check import require_count, require_kind
 from statesize.errors import InputError, StatesizeError
-from statesize.integrations.regularisation import mixer_calls
 from statesize.io.callers import warn_caller
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.task import IGNORED, Task
 from statesize.lab.training.checkpoint import TrainingProgress, TrainingState
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.record import StepRecord
+from statesize.lab.training.regularisation import mixer_calls
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 

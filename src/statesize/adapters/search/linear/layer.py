@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from statesize.adapters.models.model_state import entering_tensor, position_axis
 from statesize.adapters.models.own_cache import UNEVEN
 from statesize.adapters.models.precision import relative_difference, stored_dtype
-from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import UNKNOWN_SIZE, Observation, Units
 from statesize.adapters.search.linear.kept import cuts_beyond
 from statesize.adapters.search.linear.search import Mix, described_part
@@ -104,7 +103,7 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
 
     observation = Observation(
         name=name,
-        kind="attention" if is_attention else str(getattr(runs.module, "kind", class_of(runs.module).__name__)),
+        kind="attention" if is_attention else str(getattr(runs.module, "kind", type(runs.module).__name__)),
         operator=operator,
         values=values,
         mixed=mixed,

@@ -19,7 +19,6 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import mapped, named_parts, position_axis, returned_tensor, tensors_in
 from statesize.adapters.models.precision import Autocast, at_least, hold_at_least, set_autocast
-from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import ModuleStack, OnObservation
 from statesize.adapters.runs import Attach, bare, observed, reading, returning
 from statesize.adapters.search.lone.other_inputs import can_be_others, text_axis
@@ -303,7 +302,7 @@ class _Tape(TorchDispatchMode):
     ) -> None:
         super().__init__()
         self.length, self.largest, self.keep, self.replacing = runs.length, runs.largest, keep, replacing
-        self.module = class_of(runs.module)
+        self.module = type(runs.module)
         self.run = ModuleRun()
         self.reading = {place.number for place in (*(keep or ()), *replacing) if place.element < 0}
         self.storages: dict[Place, torch.UntypedStorage] = {}  # held, so that none takes another's memory

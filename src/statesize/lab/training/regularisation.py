@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.kernels import scans
 from statesize.adapters.models.model_state import named_parts
-from statesize.adapters.observation import Frame, ModuleStack, Observation, declared_sizes, in_this_thread
-from statesize.adapters.replaced import source_files
+from statesize.adapters.observation import declared_sizes, in_this_thread
 from statesize.adapters.select import find_mixers
 from statesize.check import all_finite, require_count, require_kind, require_real
 from statesize.errors import InputError, ModelError
@@ -25,13 +22,12 @@ from statesize.operators.transition import DiagonalTransition
 from statesize.spectra.cut import Positions, make_cut
 from statesize.spectra.gradients import differentiable_entropy
 
-_LOGGER = logging.getLogger("statesize")
 # How far apart decays may be that are said twice, in half precision too.
 _SAME_DECAY = 1e-2
 
 
 @dataclass(frozen=True, eq=False)
-class ModuleCall:
+class MixerCall:
     """One call of a mixer with a method `operator`.
 
     Attributes:
@@ -72,33 +68,11 @@ class ModuleCall:
         return operator[:, sample], torch.tensor(sizes, device=operator.device)[sample] if sizes else None
 
 
-@dataclass(frozen=True, eq=False)
-class KernelCall:
-    """One call of a kernel of transformers.
-
-    Attributes:
-        observation: The inputs and outputs of the kernel, with its operator.
-    """
-
-    observation: Observation
-
-    def sampled(self, sequences: int, units: int, generator: torch.Generator) -> Operator:
-        """T of some sequences and units, in float64; as for `ModuleCall`."""
-        count, width = self.observation.values.shape[:2]
-        rows = _sample(count, sequences, generator).to(self.observation.values.device)
-        return self.observation.operator(_sample(width, units, generator))[rows]
-
-
-MixerCall: TypeAlias = ModuleCall | KernelCall
-"""One call of a mixer, with a method `sampled`."""
-
-
 @contextmanager
 def mixer_calls(model: nn.Module) -> Generator[list[MixerCall]]:
     """Record the calls of a model's mixers for the time of a block, where gradients are recorded.
 
-    It records modules with a method `operator(hidden)`, and the scans of transformers: Mamba, Mamba-2, the delta rules
-    and RWKV-4, which run in pure torch meanwhile. Attention has no state of a fixed size and is not recorded.
+    It records modules with a method `operator(hidden)`.
 
     Args:
         model: Any module; its forward, or that of its parts, may be called several times.
@@ -107,33 +81,24 @@ def mixer_calls(model: nn.Module) -> Generator[list[MixerCall]]:
         The calls so far, in their order; the list may be cleared.
 
     Example:
-        >>> from transformers import MambaConfig, MambaForCausalLM
-        >>> model = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=2))
+        >>> from statesize.lab.mixers import LanguageModel, ModelConfig
+        >>> model = LanguageModel(ModelConfig("gla", 16, width=8, heads=2), torch.Generator().manual_seed(0))
         >>> with mixer_calls(model) as calls:
-        ...     logits = model(torch.zeros(2, 5, dtype=torch.long)).logits
+        ...     logits = model(torch.zeros(2, 5, dtype=torch.long))
         >>> calls[0].sampled(1, 2, torch.Generator()).batch_shape
         torch.Size([1, 2])
     """
     require_kind("model", model, nn.Module, "a torch module", "Give statesize.load(NAME).model.")
     calls: list[MixerCall] = []
-    # Error messages of kernels name the innermost running module; here it is always the model.
-    parts = named_parts(model)
-    running = ModuleStack(parts, 0, [Frame(type(model).__name__, model, (), {})])
 
     def record_module(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         hidden: object = args[0] if args else next(iter(kwargs.values()), None)
         if torch.is_grad_enabled() and isinstance(hidden, Tensor):
-            calls.append(ModuleCall(module, hidden))
-
-    def record_kernel(make: Callable[[], Observation], product: object = None) -> None:
-        del product
-        if torch.is_grad_enabled():
-            calls.append(KernelCall(make()))
+            calls.append(MixerCall(module, hidden))
 
     with ExitStack() as hooks:
-        for mixer in find_mixers(parts).values():
+        for mixer in find_mixers(named_parts(model)).values():
             hooks.callback(mixer.register_forward_pre_hook(in_this_thread(record_module), with_kwargs=True).remove)
-        hooks.enter_context(scans.observing(source_files(parts), running, record_kernel))
         yield calls
 
 
@@ -209,9 +174,9 @@ class Regularisation:
     """A penalty on the mixers that ran while a loss was computed.
 
     `identity_distance` averages over all layers, heads and positions of statesize's own linear attentions, whose decays
-    cost one projection, over the decays e^−w of all channels of RWKV-4, and over sampled sequences and units of other
-    mixers. `utilisation_distance` averages over sampled sequences, units and positions at which the state could be
-    full, n ≤ i ≤ L − n. Each layer and step has its own sample, so the expected gradient is that over all.
+    cost one projection, and over sampled sequences and units of other mixers. `utilisation_distance` averages over
+    sampled sequences, units and positions at which the state could be full, n ≤ i ≤ L − n. Each layer and step has its
+    own sample, so the expected gradient is that over all.
 
     Attributes:
         identity_weight: λ of the identity distance, about 0.3; 0 leaves it out.
@@ -225,10 +190,10 @@ class Regularisation:
         InputError: A number is out of range.
 
     Example:
-        >>> from transformers import MambaConfig, MambaForCausalLM
-        >>> model = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=2))
+        >>> from statesize.lab.mixers import LanguageModel, ModelConfig
+        >>> model = LanguageModel(ModelConfig("gla", 16, width=8, heads=2), torch.Generator().manual_seed(0))
         >>> with mixer_calls(model) as calls:
-        ...     loss = model(torch.arange(80)[None] % 16).logits.square().mean()
+        ...     loss = model(torch.arange(80)[None] % 16).square().mean()
         >>> penalty = Regularisation(identity_weight=0.3).penalty(calls, torch.Generator().manual_seed(0))
         >>> (loss + penalty).backward()
     """
@@ -268,15 +233,14 @@ class Regularisation:
         return torch.stack(terms).sum() if terms else torch.zeros(())
 
     def _identity(self, call: MixerCall, generator: torch.Generator) -> Tensor | None:
-        logarithm = _log_decay(call) if isinstance(call, ModuleCall) else call.observation.log_decay
+        logarithm = _log_decay(call)
         if logarithm is not None:
             return _norm(logarithm.expm1(), -1).mean()
         operator = call.sampled(self.sequences, self.units, generator)
         return identity_distance(operator) if isinstance(operator, Recurrence) else None
 
     def _utilisation(self, call: MixerCall, generator: torch.Generator) -> Tensor | None:
-        sample = self.sequences, self.units, generator
-        operator, sizes = call.sized(*sample) if isinstance(call, ModuleCall) else (call.sampled(*sample), None)
+        operator, sizes = call.sized(self.sequences, self.units, generator)
         if not isinstance(operator, Recurrence):
             return None
         length, states = operator.length, int((operator.state_size() if sizes is None else sizes).max())
@@ -284,52 +248,6 @@ class Regularisation:
         first, last = min(states, length // 2), max(length - states, (length + 1) // 2)
         positions = first + _sample(last - first + 1, self.positions, generator)
         return utilisation_distance(operator, self.target_utilisation, positions.sort().values, sizes)
-
-
-class Penalties:
-    """The penalties of one training: records the mixers of each forward pass, and says what they add to its loss."""
-
-    def __init__(self, regularisation: Regularisation, seed: int) -> None:
-        require_kind("regularisation", regularisation, Regularisation, "a Regularisation")
-        self.regularisation, self.seed = regularisation, require_count("seed", seed, 0)
-        self._generator = torch.Generator()
-        self._recording, self._calls = ExitStack(), list[MixerCall]()
-        self._count, self._failing = 0, False
-        self._latest: Tensor | None = None
-
-    def begin_step(self, step: int) -> None:
-        """Seed the sample of a step of the training."""
-        self._generator.manual_seed(self.seed * 2**32 + step)
-
-    def record(self, model: nn.Module) -> None:
-        """Record the mixers of a forward pass, until `stop`."""
-        self.stop()
-        self._calls = self._recording.enter_context(mixer_calls(model))
-
-    def stop(self) -> None:
-        """Remove the hooks."""
-        self._recording.close()
-
-    def penalty(self) -> Tensor | None:
-        """The penalty of what was recorded; None, logged once, where a later step than the first has none."""
-        calls, self._calls = self._calls, []
-        try:
-            penalty = self.regularisation.penalty(calls, self._generator)
-        except (InputError, ModelError) as error:
-            if not self._count:
-                raise ModelError(f"The training would go on without its penalty: {error}") from error
-            if not self._failing:
-                _LOGGER.warning("A step was trained without the penalty: %s", error)
-            self._failing = True
-            return None
-        self._count, self._latest, self._failing = self._count + 1, penalty.detach(), False
-        return penalty
-
-    def described(self, where: str, begin: str) -> str:
-        """What `repr` tells of a callback that adds the penalty, and what is to be done before it has added one."""
-        added = None if self._latest is None else f"added {self._count} times, the last {self._latest:.3g}"
-        lines = ["not added yet", where, begin] if added is None else [added, where]
-        return "\n".join([f"RegularisationCallback of {self.regularisation}", *lines])
 
 
 def _mean(distances: Sequence[Tensor | None]) -> Tensor:
@@ -342,7 +260,7 @@ def _mean(distances: Sequence[Tensor | None]) -> Tensor:
     return torch.stack(measured).mean()
 
 
-def _log_decay(call: ModuleCall) -> Tensor | None:
+def _log_decay(call: MixerCall) -> Tensor | None:
     """The logarithm of a diagonal A, (..., n), which tells more of one near 1 than A does; None where none is said."""
     # What has this name in a layer of one's own may be anything.
     with suppress(Exception):
