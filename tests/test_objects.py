@@ -313,12 +313,6 @@ WRONG = {
     (ss.Settings, "skip_first"): (-1, 1.5, True, None),
     (ss.Settings, "squares"): ("yes", 1, None),
     (ss.Settings, "mixes"): (None, "value", {"a": 1}),
-    (Regularisation, "identity_weight"): (-1, math.inf, "1", None),
-    (Regularisation, "utilisation_weight"): (-1, math.inf, "1", None),
-    (Regularisation, "target_utilisation"): (-0.1, 1.1, None),
-    (Regularisation, "sequences"): COUNTS,
-    (Regularisation, "units"): COUNTS,
-    (Regularisation, "positions"): COUNTS,
     (LightningCallback, "every"): COUNTS,
     (LightningCallback, "module"): (None, 1),
     (StateSizeCallback, "every"): COUNTS,
@@ -340,7 +334,7 @@ def test_each_field_refuses_what_is_out_of_range_when_it_is_given(made, field):
 
 
 def test_every_field_is_among_them():
-    for made in (ss.Settings, Regularisation, Probe):
+    for made in (ss.Settings, Probe):
         fields = {name for name, field in made.__dataclass_fields__.items() if field.init} - {"inputs"}
         assert fields == {field for owner, field in WRONG if owner is made}, made
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from torch import nn
 
-from statesize.adapters.models.sharded import class_of
 from statesize.io.callers import warn_caller
 from statesize.io.files import digest
 
@@ -17,7 +16,7 @@ _INSTALLED = {"site-packages", "dist-packages"}
 
 def class_sources(model: nn.Module) -> dict[str, str]:
     """The digest of each class's file, of an installed package its name and version; "" where there is no file."""
-    kinds = {base for part in model.modules() for base in class_of(part).__mro__ if base is not object}
+    kinds = {base for part in model.modules() for base in type(part).__mro__ if base is not object}
     return {f"{kind.__module__}.{kind.__qualname__}": _source(kind) for kind in kinds}
 
 
