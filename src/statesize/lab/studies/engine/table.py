@@ -50,6 +50,6 @@ def parse_rows(content: bytes) -> list[Row]:
 def table_content(rows: Sequence[Row]) -> bytes:
     """Rows as a Parquet file."""
     content = io.BytesIO()
-    table = pa.Table.from_pandas(pd.DataFrame(list(rows)), preserve_index=False)
+    table = cast("Any", pa.Table.from_pandas(pd.DataFrame(list(rows)), preserve_index=False))
     pyarrow.parquet.write_table(table, content, write_page_checksum=True)
     return content.getvalue()
