@@ -20,7 +20,7 @@ from tools.figures.on_record import figure, read_json, read_record, rows_of
 from tools.figures.seeds import seeds
 
 Figures: TypeAlias = Mapping[str, Any]
-Rows: TypeAlias = Sequence[Mapping[str, Any]]
+Rows: TypeAlias = Sequence[dict[str, Any]]
 
 CLAIM = cast("Claim", STUDY.preset_claim)
 _ESS = "relative_0.01"

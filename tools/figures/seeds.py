@@ -78,7 +78,7 @@ def rank() -> dict[str, str]:
     runs = [run for run in StudyTable(rows_of("rank"), METRIC).runs if run.mixer != SoftmaxAttention.kind]
     cells = numbered([run.but_for("seed") for run in runs])
     names = {name: MEASURES_OF_RANK[name] for name in ("ess", "state_rank", "stable_rank")}
-    columns = {name: numbers(run.last[column] / run.kv for run in runs) for name, column in names.items()}
+    columns = {name: numbers(float(run.last[column]) / run.kv for run in runs) for name, column in names.items()}
     accuracy = numbers(run.accuracy for run in runs)
     by_ranks = {name: ranks_within(values, cells) for name, values in (columns | {"accuracy": accuracy}).items()}
     linear = {name: within_cells(values, cells) for name, values in (columns | {"accuracy": accuracy}).items()}
@@ -95,7 +95,7 @@ def rank() -> dict[str, str]:
     for rule in np.unique(rules):
         found = correlations(linear, np.flatnonzero(rules == rule))
         ahead += max(found, key=found.__getitem__) == "ess"
-    start = within_cells(numbers(run.first[MEASURES_OF_RANK["ess"]] / run.kv for run in runs), cells)
+    start = within_cells(numbers(float(run.first[MEASURES_OF_RANK["ess"]]) / run.kv for run in runs), cells)
     return {
         # For as many looks as the claim has.
         "by_ranks": str(jackknife(lead, cells).interval(2)),
