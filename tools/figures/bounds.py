@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from benchmarks.bounds import CLAIMS, TOKENS, holds, result_of
@@ -42,13 +43,15 @@ def bounds(document: Mapping[str, Any]) -> dict[str, str]:
     multiple = bounds_of(smollm2)["multiple"].value
     worths = sorted(one.runs[0].loss - one.loss for one in recurrence.documents)
     return {
-        **{name: f"{one:{_FORMS[name]}}" for name, one in bounds_of(smollm2).items() if name in _FORMS},
+        **{name: f"{one:{_FORMS[name]}}" for name, one in bounds_of(smollm2).items() if name in _INLINE},
         "half_hindsight": _changed(smollm2, "ess", 0.5),
         "twice_hindsight": _changed(smollm2, "ess", 2.0),
         "twice_causal": _changed(smollm2, "past rows", 2.0),
         "tokens": _changed(smollm2, "past tokens"),
+        "times": f"{multiple:.0f}",
+        **_single_texts(whole[next(iter(_MODELS))]),
         "ess": f"{smollm2.entropy.value:.1f}",
-        "needed": f"{multiple * smollm2.entropy.value:.0f}",
+        "needed": f"{round(multiple * smollm2.entropy.value, -1):.0f}",
         **_joint(smollm2),
         "joint_hindsight": _changed(smollm2, "joint ess"),
         "worth_value": f"{smollm2.worth.value:.2f}",
@@ -64,6 +67,7 @@ def bounds(document: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+_INLINE = ("hindsight", "causal", "multiple", "stored")
 _FORMS = {"worth": ".2f", "hindsight": ".1%", "causal": ".1%", "multiple": ".1f", "stored": ".0%"}
 _HEAD = (
     *("context's worth (nats)", "ESS", "change at ESS with hindsight", "at ESS without hindsight"),
@@ -76,6 +80,15 @@ def _cells(result: TruncationResult) -> tuple[str, ...]:
     found = bounds_of(result)
     worth, *others = (f"{found[name]:{form}}" for name, form in _FORMS.items())
     return worth, f"{result.entropy.value:.1f}", *(others if result.context_matters else "–" * len(others))
+
+
+def _single_texts(rows: Sequence[Row]) -> dict[str, str]:
+    """How many times ESS single texts need for a change of 1 %."""
+    multiples = sorted(bounds_of(result_of([row]))["multiple"].value for row in rows)
+    return {
+        "median_times": f"{median(multiples):.1f}",
+        "range_times": f"{multiples[0]:.1f} to {multiples[-1]:.1f}",
+    }
 
 
 def _joint(result: TruncationResult) -> dict[str, str]:

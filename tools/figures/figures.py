@@ -35,7 +35,7 @@ from tools.figures.published import (
     published_heads,
     recurrent_delimiters,
 )
-from tools.figures.seeds import seeds
+from tools.figures.seeds import fixed_decay, rank, seeds
 from tools.figures.smaller_states import caches, compression, delta_rules, ess_sizes, gramian_time, mamba2_layers
 from tools.figures.speed import engines, language_models, speed
 from tools.figures.trained_families import architectures, compiled_training, probe_cost
@@ -88,7 +88,7 @@ def figures() -> dict[str, dict[str, str]]:
         language_models,
     )
     kept = {part.__name__: part(read_json(part.__name__)) for part in parts}
-    on_record = {part.__name__: part() for part in (results, findings, quoted, beyond, seeds)}
+    on_record = {part.__name__: part() for part in (results, findings, quoted, beyond, seeds, rank, fixed_decay)}
     for name, part in (("length", bundled_length), ("length_architectures", length)):
         _, *lines = (RESULTS / "length" / f"{name}.jsonl").read_text("utf-8").splitlines()
         kept[name] = part([json.loads(line) for line in lines])

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from statesize.measurement.statistics import Interval
-from tools.figures.caveats import caveats
+from tools.figures.caveats import caveats, recalling
 from tools.figures.on_record import RESULTS, VERDICTS, read_json, read_record, rows_of, table, verdict_counts
 
 CLAIMS = (
     ("Accuracy goes with ESS/kv, also where TSS/kv is equal (section 4.1)", "correlation"),
     ("Gated mixers leave states unused that linear attention fills (section 4.2)", "regimes"),
-    ("A loss term that keeps decays near 1 makes gated mixers recall better", "regularisation"),
+    ("A loss term that keeps decays near 1 makes gated mixers recall better (here `gla`)", "regularisation"),
     ("The normalisation factor of S6 raises ESS at initialisation, and accuracy", "initialisation"),
     ("The ESS of a teacher tells what a smaller student loses", "distillation"),
     ("The ESS of the layers of a hybrid tells how good it is", "hybrids"),
@@ -51,7 +51,8 @@ def findings() -> dict[str, str]:
             continue
         record = read_record(name)
         presets.add((name, record.get("preset", "")))
-        verdicts.append(VERDICTS[record["holds"]])
+        if name not in _TOO_FEW:
+            verdicts.append(VERDICTS[record["holds"]])
         effects = "; ".join(f"{LOOKS[look]} {effect}" for look, effect, _ in _looks(record))
         counts = " and ".join(dict.fromkeys(units for *_, units in _looks(record)))
         link = f"[{VERDICTS[record['holds']]}](../results/studies/{name}/record.json)"
@@ -79,10 +80,15 @@ def findings() -> dict[str, str]:
         "table": table(("the paper says", "verdict", "effect (units)"), rows),
         "against": "\n".join(objections),
         "tested": table(("record", "tested here"), statements),
+        "agreeing": "{} of {}".format(*recalling(rows_of("correlation"))),
         "verdicts": verdict_counts(verdicts),
         "false_positives": table(head, shown),
         "by_placement": _with(designs, "shared_by_placement"),
     }
+
+
+_TOO_FEW = ("recall",)
+"""Studies whose units are too few to hold: no test of a claim."""
 
 
 def _with(designs: list[dict[str, Any]], name: str) -> str:

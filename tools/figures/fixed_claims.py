@@ -213,6 +213,7 @@ def longer_regularisation(document: Mapping[str, Any]) -> dict[str, str]:
     (gain,) = document["looks"]
     return _claimed(document, "figure", "gain in accuracy", "", "+.2f") | {
         "gain": _shown(gain, ".2f"),
+        "wla": _shown(document["others"]["wla_0.3"], ".2f"),
         "share": _shown(document["others"][f"{gain['name']}_share"], "+.2f"),
         "without": f"{_mean(document['rows'], 'accuracy', mixer='gla', weight=0):.2f}",
     }

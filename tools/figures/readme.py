@@ -11,12 +11,14 @@ PHRASES = (
     "intervals over {bounds.documents} texts",
     "reads {bounds.documents} texts of 512 tokens",
     "rises by {bounds.worth_value} nats per token",
-    "a head needs {bounds.multiple} times ESS for a change",
-    "a change of 1 %: about {bounds.needed} of the 256 numbers",
+    "a head needs about {bounds.times} times ESS for a change of 1 % (single texts: {bounds.range_times})",
+    "so about {bounds.needed} of the 256 numbers",
     "the cache has to keep {bounds.stored} of its values by this rule, and {bounds.joint_share} with hindsight",
     "In SmolLM2 layers {measured_models.smollm2_layers} carry most ({measured_models.smollm2_512_texts} texts)",
-    "Without this token, layers {measured_models.smollm2_layers_sinkless} carry most",
-    "cost {published_caches.int4_half} nats per token, perhaps nothing",
+    "), layers {measured_models.smollm2_layers_sinkless} carry most.",
+    "cost {published_caches.int4_half} nats per token with caches of unequal length",
+    "Equal ones lose {published_caches.half}, and {published_caches.half_missed} passkeys",
+    "recalls more](docs/recall.md) ({findings.agreeing} pairs)",
 )
 _NAME = re.compile(r"\{([\w.]+)\}")
 

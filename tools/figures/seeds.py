@@ -1,19 +1,24 @@
-"""What runs of `correlation` that differ in their seed only tell: on other scales, by other measures, in few pairs."""
+"""What runs that differ in their seed only tell: on other scales, by other measures, in few pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from statesize.lab.mixers import SoftmaxAttention
 from statesize.lab.studies.engine.final import PLATEAU, StudyTable, numbered
+from statesize.lab.studies.rank import MEASURES as MEASURES_OF_RANK
+from statesize.lab.studies.rank import rule_of
 from statesize.lab.studies.statistics import (
     Evidence,
     Indices,
     Numbers,
+    correlation_evidence,
     jackknife,
     numbers,
     pearson,
+    ranks_within,
     spearman,
     within_cells,
 )
@@ -66,6 +71,44 @@ def seeds() -> dict[str, str]:
         "without": f"{pearson(x[others], y[others]):.2f}",
         "measures": table(("measure", "r with accuracy", "runs off the plateau only"), table_rows),
     }
+
+
+def rank() -> dict[str, str]:
+    """What `rank` gives beside its claim: the lead of ESS by ranks, how many rules lead, and ESS before training."""
+    runs = [run for run in StudyTable(rows_of("rank"), METRIC).runs if run.mixer != SoftmaxAttention.kind]
+    cells = numbered([run.but_for("seed") for run in runs])
+    names = {name: MEASURES_OF_RANK[name] for name in ("ess", "state_rank", "stable_rank")}
+    columns = {name: numbers(float(run.last[column]) / run.kv for run in runs) for name, column in names.items()}
+    accuracy = numbers(run.accuracy for run in runs)
+    by_ranks = {name: ranks_within(values, cells) for name, values in (columns | {"accuracy": accuracy}).items()}
+    linear = {name: within_cells(values, cells) for name, values in (columns | {"accuracy": accuracy}).items()}
+    rules = numbered([rule_of(run) for run in runs])
+
+    def correlations(inside: Mapping[str, Numbers], rows: Indices) -> dict[str, float]:
+        return {name: pearson(inside[name][rows], inside["accuracy"][rows]) for name in names}
+
+    def lead(rows: Indices) -> float:
+        found = correlations(by_ranks, rows)
+        return found["ess"] - found["stable_rank"]
+
+    ahead = 0
+    for rule in np.unique(rules):
+        found = correlations(linear, np.flatnonzero(rules == rule))
+        ahead += max(found, key=found.__getitem__) == "ess"
+    start = within_cells(numbers(float(run.first[MEASURES_OF_RANK["ess"]]) / run.kv for run in runs), cells)
+    return {
+        # For as many looks as the claim has.
+        "by_ranks": str(jackknife(lead, cells).interval(2)),
+        "ahead": f"{ahead} of {rules.max() + 1}",
+        "start": _shown(correlation_evidence(start, linear["accuracy"], cells)),
+    }
+
+
+def fixed_decay() -> dict[str, str]:
+    """In how many pairs of seeds of `variation` a fixed decay recalls as well as a varying one."""
+    runs = [run for run in StudyTable(rows_of("variation"), METRIC).runs if run.task == "mqar"]
+    fixed, varying = ({run.seed: run.accuracy for run in runs if run.mixer == mixer} for mixer in ("wla", "gla"))
+    return {"as_well": f"{sum(accuracy > varying[seed] - 0.01 for seed, accuracy in fixed.items())} of {len(fixed)}"}
 
 
 def _shown(evidence: Evidence) -> str:

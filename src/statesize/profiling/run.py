@@ -60,7 +60,7 @@ def profile(
     """Measure the effective state-size (ESS) of every layer of a model over text.
 
     Models of Hugging Face transformers work, by their name (`ss.profile("gpt2")`) or as objects, and so do the bundled
-    models, folders with a checkpoint, and any causal torch module of your own.
+    models, folders with a checkpoint, and many causal torch modules of your own; others are refused with the cause.
     A bar shows the progress in a terminal, unless there is an `on_progress`.
 
     Sequences are run one after another, and each mixer is measured in blocks of heads or channels that fit `memory`.

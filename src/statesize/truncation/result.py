@@ -320,7 +320,7 @@ class TruncationResult:
             held = f", or {stored} of the state"
         return (
             f"As many numbers as ESS ({self.entropy.value:.1f} {ceiling}) are {self._verdict(causal)} for "
-            f"{self.model} without hindsight, chosen by earlier tokens alone: predictions change by "
+            f"{self.model} without hindsight, chosen by earlier tokens: predictions change by "
             f"{self.lost(causal)}, and at most {percent(self.at)} counts as enough. With hindsight, as if later tokens "
             f"were known, they are {self._verdict(ess)}: {self.lost(ess)}. Losing the whole past, which is 100%, costs "
             f"{worth:.2f} nats per token {over}. Without hindsight, a change of {percent(self.at)} takes "

@@ -121,8 +121,8 @@ def _found(models: Sequence[ComparedModel], profiles: Sequence[Profile]) -> list
         f"Halfway through a text, models with a state, a memory of fixed size, use {min(used):.0%} to {max(used):.0%} "
         "of it.",
         f"{len(profiles)} small language models, trained alike, read {counted(texts['sequence'], 'text')} of "
-        f"{texts['token']} tokens. ESS, the effective state-size, is about how many numbers of a memory, per channel, "
-        "matter to later tokens.",
+        f"{texts['token']} tokens. ESS, the effective state-size, is about how many numbers of the values or the "
+        "state, per channel, matter to later tokens.",
     ]
 
 

@@ -82,6 +82,7 @@ vocabulary_size = 32
 """  # noqa: E501
 
 CAVEATS = (
+    "A state of one number is always full: its ESS is 1 by arithmetic.",
     "Plain runs fail alike, but not at one accuracy: with closed gates they stay at guessing, with a full state they "
     "stop above it.",
     "The two kinds differ in the size of their state and in where their gates start, as they must.",
