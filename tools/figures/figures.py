@@ -83,7 +83,7 @@ def figures() -> dict[str, dict[str, str]]:
         architectures,
         compiled_training,
         probe_cost,
-            text_series,
+        text_series,
         engines,
         speed,
         language_models,
