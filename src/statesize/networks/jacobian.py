@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, cast, get_args
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from statesize.adapters.check import check_deterministic
 from statesize.adapters.forward import Forward, Inputs
 from statesize.adapters.models.model_state import mapped, named_parts, pretrained_models
-from statesize.adapters.models.precision import BOUNDS, relative_difference, stored_dtype
+from statesize.adapters.models.precision import BOUNDS, in_dtype, relative_difference, stored_dtype
 from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import together, unsharded_copy
 from statesize.adapters.runs import eval_mode
@@ -131,7 +132,7 @@ def copies(
         contexts.enter_context(together(module, input_ids, cut, start, end, precision))
 
         def span_of(copied: nn.Module, dtype: torch.dtype) -> Span:
-            copied = copied.to(dtype).requires_grad_(False)
+            copied = in_dtype(copied, dtype).requires_grad_(False)
             for part in pretrained_models(named_parts(copied)):
                 if part.config._attn_implementation == "flex_attention":
                     # It has no derivatives of derivatives, and on a CPU none at all.
@@ -156,9 +157,7 @@ def copies(
 
 
 def _converted(forward: Forward, dtype: torch.dtype) -> Forward:
-    def convert(value: object) -> object:
-        return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
-
+    convert = partial(in_dtype, dtype=dtype)
     return replace(forward, args=mapped(forward.args, convert), kwargs=mapped(dict(forward.kwargs), convert))
 
 
