@@ -20,6 +20,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
@@ -238,6 +239,23 @@ def _gather(model: nn.Module, part: nn.Module) -> _Weights:
     return copies
 
 
+class _Computed(TorchFunctionMode):
+    """Lets copies have the values of tensors that were computed, such as weights by `weight_norm`."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            return args[0].detach().clone()
+        return func(*args, **(kwargs or {}))
+
+
+def copied(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
+    """A deep copy, with what stands in a memo in place of what has its id."""
+    with _Computed():
+        return copy.deepcopy(module, memo)
+
+
 def unsharded_copy(model: nn.Module, part: nn.Module) -> nn.Module:
     """A copy of a part of a model, with whole weights and without FSDP."""
     shards, memo = Shards(model, sharded_units(model)), dict[int, Any]()
@@ -251,7 +269,7 @@ def unsharded_copy(model: nn.Module, part: nn.Module) -> nn.Module:
         shards.silence(part)
         for unit, _ in units:
             unit.__class__ = class_of(unit)
-        return copy.deepcopy(part, memo)
+        return copied(part, memo)
     finally:
         for unit, kind in units:
             unit.__class__ = kind
