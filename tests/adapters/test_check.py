@@ -8,6 +8,7 @@ import torch
 from oracles.attention_models import attention_model, token_ids
 from torch import nn
 
+import statesize as ss
 from statesize import capture
 from statesize.adapters.check import check_faithful, check_operator, check_rounded_operator, unfaithfulness
 from statesize.adapters.kernels import attention
@@ -290,3 +291,22 @@ def test_a_model_that_returns_no_tensor_has_no_run_difference():
     captured = capture(Nothing(), token_ids())
     assert math.isnan(captured.run_difference)
     assert len(list(captured)) == 2
+
+
+class Given(nn.Module):
+    """A model that runs with half of the weights that it holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = attention_model("llama")
+
+    def forward(self, ids):
+        halves = {name: weight / 2 for name, weight in self.model.named_parameters()}
+        return torch.func.functional_call(self.model, halves, (ids,)).logits
+
+
+def test_a_mixer_that_runs_with_other_parameters_than_its_own_is_refused_by_that_cause():
+    with pytest.raises(
+        ModelError, match=r"runs with other parameters than it holds, as by torch\.func\.functional_call"
+    ):
+        ss.profile(Given(), token_ids())

@@ -1,5 +1,10 @@
 """Layers without a T are measured by the derivative of their outputs by their inputs."""
 
+import copy
+import warnings
+from contextlib import nullcontext
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -108,6 +113,78 @@ def test_a_loop_of_cells_of_ones_own_is_measured_by_its_jacobian():
     assert (captured.name, captured.kind) == ("1", "derivative")
     hidden = model[0](TOKENS).detach().double()
     torch.testing.assert_close(captured.operator.matrix[:, 0], jacobian_of(model[1], hidden), rtol=0, atol=1e-12)
+
+
+class Complex(nn.Module):
+    """A linear recurrence whose state, and all that it is made by, is complex."""
+
+    def __init__(self, keep):
+        super().__init__()
+        numbers = (
+            torch.polar(torch.rand(4) / 2 + 0.5, 3 * torch.rand(4)),
+            *torch.randn(2, 4, 5, dtype=torch.complex64),
+        )
+        for name, tensor in zip(("decay", "write", "read"), numbers, strict=True):
+            keep(self, name, tensor)
+
+    def forward(self, hidden):
+        state, outputs = self.decay * 0, []
+        for entering in hidden.unbind(1):
+            state = self.decay * state + entering.to(self.write.dtype) @ self.write.mT
+            outputs.append((state @ self.read).real)
+        return torch.stack(outputs, 1)
+
+    def expected(self, hidden):
+        """Re(C Λ^(i − j) B), (1, L, q, L, p)."""
+        decay, write, read = (one.detach().to(torch.complex128) for one in (self.decay, self.write, self.read))
+        distance = torch.arange(14)[:, None] - torch.arange(14)
+        powers = decay ** distance.clamp(min=0)[..., None] * (distance >= 0)[..., None]
+        return torch.einsum("ijn,nq,np->iqjp", powers, read, write).real[None]
+
+
+def parameter(module, name, tensor):
+    setattr(module, name, nn.Parameter(tensor))
+
+
+def plain(model):
+    return model
+
+
+def normed(model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        nn.utils.weight_norm(model[1].cell, "weight_hh")
+    return model
+
+
+def computed(model):
+    model[1].kept = [model[1].cell.weight_hh * 2]
+    return model
+
+
+@pytest.mark.parametrize("mode", [nullcontext, torch.inference_mode])
+@pytest.mark.parametrize(
+    ("make", "change"),
+    [
+        (partial(Complex, parameter), plain),
+        (partial(Complex, nn.Module.register_buffer), plain),
+        (Cells, plain),
+        (Cells, normed),
+        (Cells, computed),
+    ],
+    ids=["complex weights", "complex buffers", "cells", "weights by weight_norm", "what it computed"],
+)
+def test_layers_and_networks_are_measured_whatever_their_tensors_are(make, change, mode):
+    model = seeded(lambda: nn.Sequential(nn.Embedding(30, 5), make()))
+    hidden = model[0](TOKENS).detach().double()
+    expected = getattr(model[1], "expected", partial(jacobian_of, copy.deepcopy(model[1])))(hidden)
+    model = change(model)
+    with mode():
+        (captured,) = ss.capture(model, TOKENS)
+        network = ss.network_ess(model, TOKENS, [7], start="0", end="1")
+    torch.testing.assert_close(captured.operator.matrix[:, 0], expected, rtol=0, atol=1e-7)
+    sigma = torch.linalg.svdvals(expected[0, 7:, :, :7].flatten(0, 1).flatten(1))
+    torch.testing.assert_close(network.values[0], sigma[:16], rtol=0, atol=1e-7)
 
 
 class GatedCells(Cells):

@@ -171,6 +171,11 @@ def rounded_agreement(call: Call, output: Tensor | None) -> Agreement:
     # The kernel that passes on numbers that are not finite reports them.
     if output is not None and call.output is not None and bool(torch.isfinite(call.output).all()):
         difference = relative_difference(output, call.output)
+        if not difference <= limit and call.held != tuple(map(id, call.module.parameters())):
+            raise ModelError(
+                f"Mixer {call.name} runs with other parameters than it holds, as by torch.func.functional_call. Load "
+                "them into it, and measure the module that runs without being given any."
+            )
         check_faithful(call.name, difference, "its output when it runs again with the same arguments", limit)
     return Agreement(difference, limit)
 

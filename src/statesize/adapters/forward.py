@@ -191,6 +191,8 @@ class Forward:
             from statesize.adapters.models.triton_interpreter import without_driver
 
             raise without_driver(self.model) from error
+        if isinstance(error, NotImplementedError) and 'missing the required "forward"' in str(error):
+            raise ModelError(f"{error}, so it does not run. Give the module that calls its parts.") from error
         given = cast("Tensor", self.args[0] if self.args else self.kwargs[self.measured.name])
         name = self.measured.name or "inputs"
         if not given.is_floating_point() and not any(isinstance(part, nn.Embedding) for _, part in self.parts):

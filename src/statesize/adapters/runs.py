@@ -72,9 +72,7 @@ def bare(model: nn.Module, call: Callable[[], Any], part: nn.Module | None = Non
         before = _Before(model, part)
         try:
             try:
-                # The tensors of a caller's inference mode, such as a validation loop's, are never to have gradients.
-                tracked = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
-                with tracked, USERS_DEFAULT.get(nullcontext()), ExitStack() as stack:
+                with USERS_DEFAULT.get(nullcontext()), ExitStack() as stack:
                     before.change()
                     if attach is not None:
                         attach(stack)

@@ -18,14 +18,16 @@ USERS_DEFAULT: ContextVar[AbstractContextManager[object]] = ContextVar("USERS_DE
 
 
 def on_cpu_by_default(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a public function make its tensors on the CPU whatever `torch.set_default_device` says."""
+    """Let a public function make tensors on the CPU whatever its caller says, and outside of inference mode."""
 
     @wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
         default, gradients = torch.get_default_device(), torch.is_grad_enabled()
+        # The tensors of a caller's inference mode, such as a validation loop's, are never to have derivatives.
+        tracked = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
         token = None if default.type == "cpu" else USERS_DEFAULT.set(default)
         try:
-            with nullcontext() if token is None else torch.device("cpu"):
+            with nullcontext() if token is None else torch.device("cpu"), tracked, torch.set_grad_enabled(gradients):
                 return function(*args, **kwargs)
         finally:
             # Ctrl-C inside the entry of `torch.no_grad` would leave them off for good.

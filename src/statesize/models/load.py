@@ -15,7 +15,7 @@ from torch import nn
 
 from statesize.adapters.forward import Inputs
 from statesize.adapters.models.model_state import adapter_states, tensors_sha256, unwrapped
-from statesize.adapters.models.precision import hold_in_single, low_bytes, stored_dtype
+from statesize.adapters.models.precision import hold_in_single, in_dtype, low_bytes, stored_dtype
 from statesize.adapters.models.quantised import measurable
 from statesize.check import require_choice, require_kind
 from statesize.errors import FileError, InputError
@@ -152,7 +152,7 @@ def load_model(
         with parsed_once() if is_gguf(Path(name)) else nullcontext():
             model, source = transformers_model(name, DTYPES.get(dtype or ""), options, allow_pickle=allow_pickle)
             tokenizer = _tokenizer_or_none(name, options, needs_tokenizer)
-    model = (model if dtype is None else model.to(DTYPES[dtype])).to(target).eval()
+    model = (model if dtype is None else in_dtype(model, DTYPES[dtype])).to(target).eval()
     if dtype is None and not as_stored and low_bytes(model):
         stored = [source["weights"]] if "weights" in source else []
         source = source | {"weights": "; ".join([*stored, _run_in_single(model, target)])}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, cast, get_args
 
 import torch
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from statesize.adapters.check import check_deterministic
 from statesize.adapters.forward import Forward, Inputs
-from statesize.adapters.models.model_state import mapped, named_parts, pretrained_models
-from statesize.adapters.models.precision import BOUNDS, relative_difference, stored_dtype
+from statesize.adapters.models.model_state import copied, mapped, named_parts, pretrained_models
+from statesize.adapters.models.precision import BOUNDS, in_dtype, relative_difference, stored_dtype
 from statesize.adapters.models.quantised import measurable
 from statesize.adapters.runs import eval_mode
 from statesize.check import require_choice, require_kind
@@ -129,21 +129,21 @@ def copies(
     cut = cast("Cut", settings.cut(original.length))
     with ExitStack() as contexts:
 
-        def span_of(copied: nn.Module, dtype: torch.dtype) -> Span:
-            copied = copied.to(dtype).requires_grad_(False)
-            for part in pretrained_models(named_parts(copied)):
+        def span_of(replica: nn.Module, dtype: torch.dtype) -> Span:
+            replica = in_dtype(replica, dtype).requires_grad_(False)
+            for part in pretrained_models(named_parts(replica)):
                 if part.config._attn_implementation == "flex_attention":
                     # It has no derivatives of derivatives, and on a CPU none at all.
                     part.set_attn_implementation("eager")
                 if dtype is torch.float64 and hasattr(part, "set_experts_implementation"):
                     # Fused products of experts take no float64.
                     part.set_experts_implementation("eager")
-            contexts.enter_context(eval_mode(copied))
+            contexts.enter_context(eval_mode(replica))
             # Frames are taken in the dtype of the weights.
-            return Span(_converted(original.of_model(copied, input_ids), dtype), start, end, like=unaltered)
+            return Span(_converted(original.of_model(replica, input_ids), dtype), start, end, like=unaltered)
 
-        whole = copy.deepcopy(module)
-        other = copy.deepcopy(module) if precision == "single" else None
+        whole = copied(module)
+        other = copied(module) if precision == "single" else None
         weights = stored_dtype(whole)
         contexts.enter_context(eval_mode(module))
         unaltered = Span(original, start, end, own_kernels=True)
@@ -155,9 +155,7 @@ def copies(
 
 
 def _converted(forward: Forward, dtype: torch.dtype) -> Forward:
-    def convert(value: object) -> object:
-        return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
-
+    convert = partial(in_dtype, dtype=dtype)
     return replace(forward, args=mapped(forward.args, convert), kwargs=mapped(dict(forward.kwargs), convert))
 
 

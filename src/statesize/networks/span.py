@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import mapped, tensors_in, token_embedding
-from statesize.adapters.models.precision import differentiable
+from statesize.adapters.models.precision import differentiable, stored_dtype
 from statesize.adapters.observation import in_this_thread
 from statesize.check import refuse
 from statesize.errors import InputError, ModelError
@@ -182,7 +182,7 @@ class Span:
             args = (frames, *args[1:])
         elif frames is not None:
             kwargs[self._forward.measured.name] = frames
-        dtype = next(self._forward.model.parameters()).dtype
+        dtype = stored_dtype(self._forward.model)
         with nullcontext() if self._own_kernels else differentiable(dtype):
             self.returned = first_tensor(self._forward.called(*args, **kwargs))
 

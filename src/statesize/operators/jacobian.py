@@ -32,7 +32,7 @@ class Jacobian:
     def __init__(self, function: Callable[[Tensor], Tensor], point: Tensor) -> None:
         self._function, self._point = function, point.detach()
         self.columns = point.numel()
-        with torch.enable_grad():
+        with torch.inference_mode(False):
             self._leaf = self._point.clone().requires_grad_()
             self._value = function(self._leaf)
         self.rows = self._value.numel()
@@ -44,12 +44,12 @@ class Jacobian:
         """The smaller side, which no rank can pass."""
         return min(self.rows, self.columns)
 
-    @torch.enable_grad()
+    @torch.inference_mode(False)
     def forward(self, vectors: Tensor) -> Tensor:
         """J x of vectors in rows, (k, columns) to (k, rows)."""
         return self._batches(self._forward, vectors, self._point, self.rows)
 
-    @torch.enable_grad()
+    @torch.inference_mode(False)
     def adjoint(self, vectors: Tensor) -> Tensor:
         """Jᵀ y of vectors in rows, (k, rows) to (k, columns)."""
         return self._batches(

@@ -269,8 +269,16 @@ def peft_model(forward_name, **config):
 def test_a_model_with_adapters_in_its_layers_is_found_and_others_are_refused():
     model = peft_model("BaseTuner.forward")
     assert unwrapped(torch.compile(model, backend="eager")) is model.base_model.model
-    for other in (peft_model("XLoraModel.forward"), peft_model("BaseTuner.forward", alora_invocation_tokens=[1])):
-        with pytest.raises(ModelError, match=r"got PeftModelForCausalLM with KIND, .* Pass model\.get_base_model\(\)"):
+    for other, cause in (
+        (peft_model("Other.forward"), "may do more than run the model inside"),
+        (
+            peft_model("BaseTuner.forward", alora_invocation_tokens=[1]),
+            "is switched on from its last invocation tokens",
+        ),
+    ):
+        with pytest.raises(
+            ModelError, match=rf"with KIND, which {cause}.* Give the model that it was made for, loaded"
+        ):
             ss.capture(other, token_ids())
 
 
@@ -310,11 +318,26 @@ class TestPeft:
         assert model_facts(unwrapped(model)) == facts
 
     @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+    def test_prompts_that_act_in_layers_alone_are_part_of_what_is_measured(self, peft):
+        ids, plain = token_ids(), attention_model("llama")
+        config = peft.AdaptionPromptConfig(adapter_len=3, adapter_layers=2, task_type="CAUSAL_LM")
+        model = peft.get_peft_model(copy.deepcopy(plain), config)
+        for name, weight in model.named_parameters():
+            if "adaption" in name:
+                weight.data += torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+        first, second = ss.capture(model, ids)
+        before, after = ss.capture(plain, ids)
+        assert [first.name, second.name] == [f"model.layers.{layer}.self_attn.model" for layer in (0, 1)]
+        # What the first layer adds is what the second one takes.
+        torch.testing.assert_close(first.operator.dense(), before.operator.dense(), rtol=0, atol=0)
+        assert not torch.allclose(second.operator.dense(), after.operator.dense(), atol=1e-2)
+
+    @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
     @pytest.mark.parametrize("kind", ["PrefixTuningConfig", "PromptTuningConfig"])
     def test_positions_before_the_text_are_refused(self, peft, kind):
         config = getattr(peft, kind)(num_virtual_tokens=3, task_type="CAUSAL_LM")
         model = peft.get_peft_model(attention_model("llama"), config)
-        with pytest.raises(ModelError, match=r"got PeftModelForCausalLM with (PREFIX|PROMPT)_TUNING"):
+        with pytest.raises(ModelError, match=r"with (PREFIX|PROMPT)_TUNING, which puts positions of its own before"):
             ss.capture(model, token_ids())
 
 

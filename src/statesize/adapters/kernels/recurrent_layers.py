@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from statesize.adapters.kernels.scans import chunk_scan, selective_scan
-from statesize.adapters.models.precision import stored_dtype
+from statesize.adapters.models.precision import ROUNDED, stored_dtype
 from statesize.adapters.observation import Observation, Units, take
 from statesize.adapters.replaced import MixerCall, ReplacedCall, first, source_of
 from statesize.errors import ModelError
@@ -142,6 +142,10 @@ def lightning_attention(call: MixerCall) -> Observation:
     heads, channels = module.num_attention_heads, module.head_dim
     projected = module.act_fn(call.parts["qkv_proj"].output)
     query, key, values = projected.unflatten(-1, (heads, 3 * channels)).transpose(1, 2).split(channels, -1)
+    # Decays over several positions come from tables, which the layer made in float32, and which are rounded with it.
+    exact = module.decay_factors(module.slope_rate.double())
+    held = (module.query_decay, module.key_decay, module.diagonal_decay)
+    rounded = max(float((one - other).abs().max()) for one, other in zip(held, exact, strict=True))
 
     def operator(units: Units) -> Recurrence:
         decay = torch.exp(-take(module.slope_rate, units, 0)).expand(-1, projected.shape[1], 1)
@@ -155,8 +159,8 @@ def lightning_attention(call: MixerCall) -> Observation:
         mixed=call.parts["norm"].args[0].unflatten(-1, (heads, channels)).transpose(1, 2),
         state_size=channels,
         state_bytes=heads * channels**2 * stored_dtype(call.module).itemsize,
-        # Decays over several positions come from tables that the layer made in float32.
-        tolerance=1e-6,
+        tolerance=min(max(1e-6, 8 * rounded), ROUNDED),
+        note=f"Its decays are rounded by up to {rounded:.0e}, which T leaves out." if rounded > 1e-6 else "",
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from statesize.check import require_kind
 from statesize.errors import InputError, ModelError
@@ -192,19 +193,27 @@ def adapter_states(model: nn.Module) -> dict[str, object]:
     }
 
 
+_AROUND = {"POLY": "is mixed by the ids of a task", "XLORA": "is weighed by a first run over the text"}
+
+
 def _with_adapters(model: Any) -> nn.Module:
     tuner, active = model.base_model, model.active_adapter
     configs = [model.peft_config[name] for name in ([active] if isinstance(active, str) else active)]
-    # Only what these run is the model inside, called with the same arguments; AdaLora adds to the loss of training.
-    forward = getattr(tuner.forward, "__qualname__", "")
-    hands_on = forward in {"BaseTuner.forward", "AdaLoraModel.forward"}
-    if not hands_on or any(getattr(config, "alora_invocation_tokens", None) is not None for config in configs):
-        kinds = ", ".join(str(getattr(config.peft_type, "value", config.peft_type)) for config in configs)
-        raise ModelError(
-            f"model must hold its adapter in its layers, as LoRA does, got {type(model).__name__} with {kinds}, which "
-            "also changes the model's inputs. Pass model.get_base_model(), which leaves the adapter out."
-        )
-    return cast("nn.Module", tuner.model)
+    kinds = [str(getattr(config.peft_type, "value", config.peft_type)) for config in configs]
+    # Only what these run is the model inside, called with the same arguments; some add to the loss of training.
+    hands_on = {"BaseTuner.forward", "AdaLoraModel.forward", "ShadowModel.forward"}
+    if any(getattr(config, "is_prompt_learning", False) for config in configs):
+        cause = "puts positions of its own before the text"
+    elif any(getattr(config, "alora_invocation_tokens", None) is not None for config in configs):
+        cause = "is switched on from its last invocation tokens on, which are sought in the whole text"
+    elif getattr(tuner.forward, "__qualname__", "") in hands_on or tuner.forward == tuner.model.forward:
+        return cast("nn.Module", tuner.model)
+    else:
+        cause = next(filter(None, map(_AROUND.get, kinds)), "may do more than run the model inside")
+    raise ModelError(
+        f"model must hold its adapter in its layers, as LoRA does, got {type(model).__name__} with {', '.join(kinds)}, "
+        f"which {cause}. Give the model that it was made for, loaded without it."
+    )
 
 
 # Package, classes, and what returns the model inside that does the same.
@@ -240,3 +249,20 @@ def tensors_sha256(tensors: Mapping[str, Tensor], about: str = "") -> str:
         # Not `tobytes`: a copy takes as long as the digest, and as much memory as an embedding.
         digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+class _Computed(TorchFunctionMode):
+    """Lets copies have the values of tensors that were computed, such as weights by `weight_norm`."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            return args[0].detach().clone()
+        return func(*args, **(kwargs or {}))
+
+
+def copied(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
+    """A deep copy, with what stands in a memo in place of what has its id."""
+    with _Computed():
+        return copy.deepcopy(module, memo)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -41,7 +42,7 @@ def hold_in_single(model: nn.Module) -> None:
     """Turn a model of half precision into one of float32, for good; its stored dtype is remembered."""
     for tensor in filter(is_low, (*model.parameters(), *model.buffers())):
         setattr(tensor, STORED, torch.empty(0, dtype=tensor.dtype))
-        tensor.data = tensor.data.float()
+        tensor.data = in_dtype(tensor.data, torch.float32)
 
 
 def low_bytes(model: nn.Module) -> int:
@@ -52,19 +53,34 @@ def low_bytes(model: nn.Module) -> int:
 def stored_dtype(module: nn.Module) -> torch.dtype:
     """The dtype of a module's weights as the model holds them, whatever they are while it runs."""
     for parameter in module.parameters():
-        if parameter.is_floating_point():
-            return cast("Tensor", getattr(parameter, STORED, parameter)).dtype
+        if _is_inexact(parameter):
+            return cast("Tensor", getattr(parameter, STORED, parameter)).dtype.to_real()
     return torch.float32
 
 
 def is_low(tensor: Tensor, dtype: torch.dtype = torch.float32) -> bool:
-    """Whether a tensor holds floating-point numbers of fewer bits than a dtype has."""
-    return tensor.is_floating_point() and tensor.dtype.itemsize < dtype.itemsize
+    """Whether a tensor holds floating-point numbers, real or complex, of fewer bits than a dtype has."""
+    return _is_inexact(tensor) and tensor.dtype.to_real().itemsize < dtype.itemsize
+
+
+def _is_inexact(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def in_dtype(value: Any, dtype: torch.dtype) -> Any:
+    """A module, turned for good, or a tensor in a dtype: complex numbers stay complex, and others what they are."""
+    if isinstance(value, nn.Module):
+        return cast("Any", value)._apply(partial(in_dtype, dtype=dtype))
+    if not isinstance(value, Tensor) or not _is_inexact(value):
+        return value
+    return value.to(torch.promote_types(dtype, torch.complex64) if value.is_complex() else dtype)
 
 
 def at_least(value: object, dtype: torch.dtype) -> Any:
     """Floating-point tensors of fewer bits in a dtype, in lists, tuples and mappings too."""
-    return mapped(value, lambda leaf: leaf.to(dtype) if isinstance(leaf, Tensor) and is_low(leaf, dtype) else leaf)
+    return mapped(
+        value, lambda leaf: in_dtype(leaf, dtype) if isinstance(leaf, Tensor) and is_low(leaf, dtype) else leaf
+    )
 
 
 @contextmanager
@@ -87,7 +103,7 @@ def hold_at_least(module: nn.Module, dtype: torch.dtype) -> None:
             for name, tensor in tensors.items() if type(part) is not nn.Embedding else ():
                 if tensor is None or not is_low(tensor, dtype):
                     continue
-                copied = tensor.detach().to(dtype)
+                copied = in_dtype(tensor.detach(), dtype)
                 if isinstance(tensor, nn.Parameter):
                     copied = nn.Parameter(copied, requires_grad=False)
                 setattr(copied, STORED, getattr(tensor, STORED, tensor))
@@ -104,12 +120,17 @@ def arithmetic_of(tensor: Tensor) -> AbstractContextManager[object]:
     return _InDouble() if tensor.dtype is torch.float64 else nullcontext()
 
 
-_CASTS = frozenset({Tensor.float, Tensor.half, Tensor.bfloat16})
+# torch's stubs have no casts to complex numbers.
+_tensor: Any = Tensor
+_CASTS: dict[Any, Callable[[Any], Any]] = {
+    **dict.fromkeys((Tensor.float, Tensor.half, Tensor.bfloat16), Tensor.double),
+    _tensor.cfloat: _tensor.cdouble,
+}
 _ARITHMETIC = frozenset(
     "add sub rsub mul rmul div rdiv truediv rtruediv true_divide pow rpow exp exp2 expm1 log log2 log10 log1p sqrt "
     "rsqrt reciprocal sin cos tan tanh sigmoid softmax mean".split()
 )
-_DOUBLED = frozenset({torch.float32, torch.float16, torch.bfloat16})
+_DOUBLED = frozenset({torch.float32, torch.float16, torch.bfloat16, torch.complex64})
 _NORMS = frozenset({functional.rms_norm, torch.rms_norm})
 _RMS_NORM = inspect.signature(functional.rms_norm)
 
@@ -123,7 +144,7 @@ class _InDouble(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func in _CASTS:
-            return args[0].double()
+            return _CASTS[func](args[0])
         if func in _NORMS and self.stored in _DOUBLED:
             # Its default depends on the dtype: for all lower ones it is that of float32.
             bound = _RMS_NORM.bind(*args, **(kwargs or {}))
@@ -141,11 +162,13 @@ class _InDouble(TorchFunctionMode):
             # 0.9 ** distance would round in float32 before it is cast.
             result = func(*(value.double() if isinstance(value, Tensor) else value for value in args), **named)
         # New tensors have the default dtype. What is written in place stays the tensor that it was.
-        return result if name.endswith("_") and name != "__get__" else result.double()
+        return result if name.endswith("_") and name != "__get__" else in_dtype(result, torch.float64)
 
 
 def _double(value: Any) -> Any:
-    return torch.float64 if isinstance(value, torch.dtype) and value in _DOUBLED else value
+    if not isinstance(value, torch.dtype) or value not in _DOUBLED:
+        return value
+    return torch.complex128 if value.is_complex else torch.float64
 
 
 # What other arithmetic may differ by, by the dtype of the weights: sums over the channels of a head and over positions.

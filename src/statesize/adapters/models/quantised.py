@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -10,7 +9,14 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import NamedModules, check_parts, named_parts, pretrained_models, unwrapped
+from statesize.adapters.models.model_state import (
+    NamedModules,
+    check_parts,
+    copied,
+    named_parts,
+    pretrained_models,
+    unwrapped,
+)
 from statesize.adapters.models.precision import stored_dtype
 from statesize.adapters.models.sharded import check_sharding
 from statesize.errors import ModelError, StatesizeError
@@ -165,7 +171,7 @@ def _packed(model: nn.Module) -> bool:
 def _by_transformers(model: nn.Module, method: str) -> nn.Module:
     """A copy that the quantiser of transformers has taken back to floating point."""
     try:
-        whole = copy.deepcopy(model)
+        whole = copied(model)
         for part in pretrained_models(named_parts(whole))[:1]:
             part.dequantize()
     except Exception as error:  # a quantiser without a way back says so in a way of its own
@@ -176,7 +182,7 @@ def _by_transformers(model: nn.Module, method: str) -> nn.Module:
         ) from error
     _refuse_others(named_parts(whole))
     # A copy of its own: the first run of a packed model may pack its weights otherwise.
-    UNCOMPARED[whole] = copy.deepcopy(model)
+    UNCOMPARED[whole] = copied(model)
     return whole
 
 
@@ -187,7 +193,7 @@ def _without_subclasses(model: nn.Module, parts: NamedModules) -> nn.Module:
         if _has_way_back(tensor):
             plain = tensor.detach().dequantize().contiguous()
             memo[id(tensor)] = nn.Parameter(plain, requires_grad=False) if isinstance(tensor, nn.Parameter) else plain
-    whole = copy.deepcopy(model, memo)
+    whole = copied(model, memo)
     for (name, module), (_, plain) in zip(parts, named_parts(whole), strict=True):
         weight = vars(module)["_parameters"].get("weight")
         if isinstance(module, nn.Linear) and weight is not None and _has_way_back(weight):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
@@ -10,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import NamedModules, named_parts
+from statesize.adapters.models.model_state import NamedModules, copied, named_parts
 from statesize.errors import ModelError
 
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
@@ -124,15 +123,15 @@ def _copied(model: nn.Module, units: Sequence[Any], memo: dict[int, Any]) -> nn.
         for unit, kind in kinds:
             # fully_shard has replaced the class by one that derives from it, and refuses to be copied.
             unit.__class__ = next(own for own in kind.__mro__ if not issubclass(own, sharded))
-        copied = copy.deepcopy(model, memo)
+        whole = copied(model, memo)
     finally:
         for unit, kind in kinds:
             unit.__class__ = kind
-    for module in copied.modules():
+    for module in whole.modules():
         for hooks in cast("list[dict[int, Any]]", [vars(module)[kind] for kind in _HOOKS]):
             for key in [key for key, hook in hooks.items() if hook is _nothing]:
                 del hooks[key]
-    return copied
+    return whole
 
 
 def _nothing(*_: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import cast
 
@@ -11,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import entering_tensor, returned_tensor, tensors_in
-from statesize.adapters.models.precision import differentiable
+from statesize.adapters.models.model_state import copied, entering_tensor, returned_tensor, tensors_in
+from statesize.adapters.models.precision import differentiable, in_dtype
 from statesize.adapters.observation import PART
 from statesize.adapters.runs import bare
 from statesize.adapters.search.lone.mixing import CAUSES
@@ -151,10 +150,8 @@ def _copied(runs: LoneRuns, dtype: torch.dtype) -> LoneRuns:
 
     def converted(leaf: object) -> object:
         # What a layer is called with twice stays one tensor.
-        if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
-            return leaf
-        return made.setdefault(id(leaf), leaf.detach().to(dtype))
+        return made.setdefault(id(leaf), in_dtype(leaf.detach(), dtype)) if isinstance(leaf, Tensor) else leaf
 
-    module = copy.deepcopy(runs.module).to(dtype).requires_grad_(False)
+    module = in_dtype(copied(runs.module), dtype).requires_grad_(False)
     args, kwargs = tree_map(converted, (runs.args, dict(runs.kwargs)))
     return replace(runs, module=module, forward=None, args=args, kwargs=kwargs)
