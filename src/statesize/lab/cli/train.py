@@ -73,7 +73,7 @@ def train(
     Args:
         task: What to train on.
         mixer: Sequence mixer: softmax, linear, weighted linear or gated linear attention, state-space models, a long
-            convolution, or a layer of flash-linear-attention.
+            convolution, or a delta rule.
         output: Folder of the run.
         text: File to train on: UTF-8 text with blank lines between documents, or rows of JSON, JSONL or Parquet with a
             field "text". Default: the prose inside CPython.

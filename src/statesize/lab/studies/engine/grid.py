@@ -138,13 +138,6 @@ class TrainingRun:
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property
-    def kind(self) -> str:
-        """What it has in common with those that take about as long."""
-        more = [] if self.training.regularisation is None else ["regularised"]
-        more += [] if self.distillation is None else ["with students"]
-        return ", ".join([str(task_settings(self.task)["name"]), self.model.mixer, *more])
-
-    @property
     def label(self) -> str:
         """The run in a few words, for lines of progress."""
         task = task_settings(self.task)["name"]

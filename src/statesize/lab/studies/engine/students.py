@@ -153,8 +153,7 @@ class Calibration:
 
 
 GLA_STUDENTS = Calibration(factor=0.17, ess_power=1.19, size_power=-0.60)
-"""From 72 layers of students with 2, 4 and 8 states of gated linear attention with 16 states on associative recall;
-`benchmarks/student_calibration.py` repeats it."""
+"""From 72 layers of students with 2, 4 and 8 states of gated linear attention with 16 states on associative recall."""
 
 
 def predicted_error(measured: Measurement, state_size: int) -> float:
