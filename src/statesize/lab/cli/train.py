@@ -36,7 +36,6 @@ def train(
         "gla-s6",
         "s4d",
         "nla",
-        "attention",
         "sliding",
         "deltanet",
         "gated-deltanet",
