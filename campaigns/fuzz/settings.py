@@ -106,7 +106,7 @@ FORMS: dict[str, Form] = {
     "Compression": (
         tasks.Compression,
         {"tokens": 3},
-        {**dict.fromkeys(("tokens", "symbols"), _task_count(2)), "mad": _truth, **_HELD_OUT},
+        {**dict.fromkeys(("tokens", "symbols"), _task_count(2)), **_HELD_OUT},
     ),
     "Rebinding": (
         tasks.Rebinding,
@@ -116,7 +116,7 @@ FORMS: dict[str, Form] = {
     "SelectiveCopying": (
         tasks.SelectiveCopying,
         {"tokens": 2, "length": 9, "symbols": 4},
-        {**dict.fromkeys(("tokens", "length", "symbols"), _task_count(1)), "mad": _truth, **_HELD_OUT},
+        {**dict.fromkeys(("tokens", "length", "symbols"), _task_count(1)), **_HELD_OUT},
     ),
 }  # fmt: skip
 """Constructors, arguments that are good, and which others are."""
