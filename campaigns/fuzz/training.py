@@ -187,7 +187,7 @@ def loop_call(source: Source) -> Call:
     if good and not no_decay:
         refusal = "never"
     names = (
-        "model", "teacher", "student", "task", "config", "objective", "batch_size", "key_sizes", "key_size", "folder",
+        "model", "teacher", "student", "task", "config", "objective", "batch_size", "key_size", "folder",
         "generator", "target", "mixers", "mixer", "input_ids",
     )  # fmt: skip
 
