@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
-import torch
-
 from statesize.check import real_numbers, refuse, require_choice, require_count
 from statesize.errors import InputError
 from statesize.lab.mixers.config import ModelConfig
@@ -66,14 +64,6 @@ class RunMeasurements:
         return self.metrics[1]
 
 
-def _open_gates(model: LanguageModel) -> None:
-    """Input gates start nearly open, a = 0.997, as the decay_bias 3 does: the baseline against collapse."""
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith(("decay_bias", "decay.bias")):
-                parameter.fill_(3.0)
-
-
 def _measured_start(model: LanguageModel) -> None:
     """Decays are moved until 0.9 of what the state can hold is used at the start, or what comes nearest."""
     initialise(model, target=0.9)
@@ -81,7 +71,6 @@ def _measured_start(model: LanguageModel) -> None:
 
 INTERVENTIONS: dict[str, Callable[[LanguageModel], None]] = {
     "none": lambda model: None,
-    "open_gates": _open_gates,
     "measured_start": _measured_start,
 }
 """Changes of a model before its training, by name."""
