@@ -69,7 +69,7 @@ FORMS: dict[str, Form] = {
         {},
         {
             "steps": _count(0),
-            **{name: _count(1) for name in ("batch_size", "accumulation", "evaluate_every", "checkpoint_every")},
+            **{name: _count(1) for name in ("batch_size", "evaluate_every", "checkpoint_every")},
             "rate": _POSITIVE,
             "clip": _POSITIVE,
             "warm_up": _number(0, 1),

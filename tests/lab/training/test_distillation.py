@@ -63,26 +63,13 @@ def test_the_teacher_and_all_modes_are_left_as_found(teacher, task):
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     state = torch.get_rng_state()
     student = student_of(teacher, 2, torch.Generator().manual_seed(1))
-    list(distil(teacher, student, task, dataclasses.replace(CONFIG, steps=2, accumulation=2)))
+    list(distil(teacher, student, task, dataclasses.replace(CONFIG, steps=2)))
     discrepancy(teacher, student, task, 8)
     assert teacher.training
     assert student.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_accumulation_is_one_larger_batch(make_model, echo):
-    # Its batches have unequal numbers of targets.
-    teacher = make_model(layers=2, key_size=4).double()
-    students = [student_of(teacher, 2, torch.Generator().manual_seed(1)) for _ in range(2)]
-    config = dataclasses.replace(CONFIG, steps=3)
-    one, two = (
-        list(distil(teacher, student, echo, dataclasses.replace(config, batch_size=6 // parts, accumulation=parts)))
-        for student, parts in zip(students, (1, 3), strict=True)
-    )
-    assert [step.loss for step in one] == pytest.approx([step.loss for step in two])
-    assert [step.gradient_norm for step in one] == pytest.approx([step.gradient_norm for step in two])
 
 
 def test_equal_seeds_give_equal_students(teacher, task):

@@ -52,7 +52,6 @@ def train(
     vocabulary: Count = 1024,
     steps: Count = 4000,
     batch: Count = 8,
-    accumulation: Count = 1,
     length: Count = 256,
     rate: float = 6e-3,
     weight_decay: float = 0.1,
@@ -78,8 +77,7 @@ def train(
             field "text". Default: the prose inside CPython.
         vocabulary: Tokens of the tokenizer, which is made from the text.
         steps: Optimizer steps.
-        batch: Sequences in each forward pass.
-        accumulation: Forward passes in each optimizer step.
+        batch: Sequences in each optimizer step.
         length: Tokens in each sequence.
         rate: Peak learning rate.
         weight_decay: Weight decay of AdamW, on parameters of two or more dimensions.
@@ -119,7 +117,6 @@ def train(
     config = TrainingConfig(
         steps=steps,
         batch_size=batch,
-        accumulation=accumulation,
         rate=rate,
         weight_decay=weight_decay,
         seed=seed,

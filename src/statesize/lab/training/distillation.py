@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -91,16 +91,8 @@ def distil(
     require_kind("objective", objective, Objective, "an Objective")
     state = new_state(student, task, config)
 
-    def losses(batches: list[Batch]) -> Iterator[Tensor]:
-        # Operators and hidden states are means over sequences, of which all batches have as many; targets are not.
-        scored = [int((targets != IGNORED).sum()) for _, targets in batches]
-        for batch, count in zip(batches, scored, strict=True):
-            equal = 1 / config.accumulation
-            shares = {"operators": equal, "hidden": equal, "logits": count / max(sum(scored), 1)}
-            yield _loss(teacher, student, batch, objective, shares)
-
     for step in range(1, config.steps + 1):
-        yield take_step(state, task, config, step, losses)
+        yield take_step(state, task, config, step, lambda batch: _loss(teacher, student, batch, objective))
 
 
 @torch.no_grad()
@@ -133,14 +125,10 @@ def discrepancy(teacher: LanguageModel, student: LanguageModel, task: Task, batc
     return Discrepancy(operators, hidden, logits[0])
 
 
-def _loss(
-    teacher: LanguageModel, student: LanguageModel, batch: Batch, objective: Objective, shares: Mapping[str, float]
-) -> Tensor:
-    """What a batch adds to the loss of a step, of whose means it has these shares, by weight."""
+def _loss(teacher: LanguageModel, student: LanguageModel, batch: Batch, objective: Objective) -> Tensor:
+    """The loss of a batch, a mean for each weight."""
     parts = [
-        getattr(objective, name)
-        * shares[name]
-        * torch.stack([part.sum() / max(part.numel(), 1) for part in by_name]).mean()
+        getattr(objective, name) * torch.stack([part.sum() / max(part.numel(), 1) for part in by_name]).mean()
         for name, by_name in _distances(teacher, student, batch, objective).items()
         if by_name
     ]

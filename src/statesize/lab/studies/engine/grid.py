@@ -109,12 +109,13 @@ class TrainingRun:
 
     def to_dict(self) -> dict[str, Any]:
         """The run as JSON values."""
-        # Fields that came later are left out where they are not used, so that runs keep their keys.
+        # Fields that came later are left out where they are not used, and one that is gone stays, so that runs keep
+        # their keys.
         model = {name: value for name, value in self.model.to_dict().items() if name != "format"}
         return {
             "model": model,
             "task": task_settings(self.task),
-            "training": self.training.to_dict(),
+            "training": {"accumulation": 1} | self.training.to_dict(),
             "measuring": dataclasses.asdict(self.measuring),
             "intervention": self.intervention,
             **({} if self.distillation is None else {"distillation": self.distillation.to_dict()}),
