@@ -6,7 +6,7 @@ import torch
 
 from statesize.errors import FileError, InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.lab.tasks import IGNORED, MQAR, ArrayTask, build_task, from_arrays, read_arrays, task_settings
+from statesize.lab.tasks import IGNORED, MQAR, build_task, from_arrays, read_arrays, task_settings
 from statesize.lab.training import TrainingConfig, evaluate, train, train_in_memory
 
 SMALL = MQAR(2, 8, 12, held_out_sequences=6)
@@ -124,10 +124,3 @@ def test_what_is_no_file_of_arrays_is_refused(tmp_path):
 def test_settings_that_do_not_fit_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         build_task(settings)
-
-
-def test_answers_that_stand_in_the_input_warn():
-    copies = ArrayTask(*[arrays()[0]] * 2, held_out_sequences=2)
-    with pytest.warns(UserWarning, match="answers of ArrayTask stand in its input") as caught:
-        list(train_in_memory(model_of(), copies, TrainingConfig(steps=1, batch_size=2)))
-    assert len(caught) == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import time
 from collections.abc import Callable, Generator
@@ -16,7 +15,6 @@ from torch.nn import functional
 
 from statesize.check import require_count, require_kind
 from statesize.errors import InputError, StatesizeError
-from statesize.io.callers import warn_caller
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.task import IGNORED, Task
 from statesize.lab.training.checkpoint import TrainingProgress, TrainingState
@@ -38,7 +36,6 @@ def new_state(model: LanguageModel, task: Task, config: TrainingConfig) -> Train
     """The state of a run before its first step."""
     require_kind("model", model, LanguageModel, "a LanguageModel")
     require_task(task)
-    _warn_of_copies(task)
     require_kind("config", config, TrainingConfig, "a TrainingConfig")
     if task.vocabulary_size > model.config.vocabulary_size:
         raise InputError(
@@ -76,17 +73,6 @@ def require_task(task: object) -> None:
         raise InputError(
             f"task must be a statesize.lab.tasks.Task, got {type(task).__name__} without {', '.join(lacking)}."
         )
-
-
-def _warn_of_copies(task: Task) -> None:
-    """Warn where every answer stands in the input at its own position, so that accuracy says nothing about memory."""
-    for inputs, targets in itertools.islice(task.held_out(64), 1):
-        scored = targets != IGNORED
-        if bool(scored.any()) and torch.equal(inputs[scored], targets[scored]):
-            warn_caller(
-                f"the answers of {type(task).__name__} stand in its input at the positions of their queries: a model "
-                "needs no memory for them. Shift the targets, or take a task with later queries, such as MQAR.",
-            )
 
 
 def train_step(state: TrainingState, task: Task, config: TrainingConfig, step: int) -> StepRecord:
