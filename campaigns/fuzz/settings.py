@@ -69,7 +69,7 @@ FORMS: dict[str, Form] = {
         {},
         {
             "steps": _count(0),
-            **{name: _count(1) for name in ("batch_size", "accumulation", "evaluate_every", "checkpoint_every")},
+            **{name: _count(1) for name in ("batch_size", "evaluate_every", "checkpoint_every")},
             "rate": _POSITIVE,
             "clip": _POSITIVE,
             "warm_up": _number(0, 1),
@@ -106,7 +106,7 @@ FORMS: dict[str, Form] = {
     "Compression": (
         tasks.Compression,
         {"tokens": 3},
-        {**dict.fromkeys(("tokens", "symbols"), _task_count(2)), "mad": _truth, **_HELD_OUT},
+        {**dict.fromkeys(("tokens", "symbols"), _task_count(2)), **_HELD_OUT},
     ),
     "Rebinding": (
         tasks.Rebinding,
@@ -116,7 +116,7 @@ FORMS: dict[str, Form] = {
     "SelectiveCopying": (
         tasks.SelectiveCopying,
         {"tokens": 2, "length": 9, "symbols": 4},
-        {**dict.fromkeys(("tokens", "length", "symbols"), _task_count(1)), "mad": _truth, **_HELD_OUT},
+        {**dict.fromkeys(("tokens", "length", "symbols"), _task_count(1)), **_HELD_OUT},
     ),
 }  # fmt: skip
 """Constructors, arguments that are good, and which others are."""

@@ -1,4 +1,4 @@
-"""Random calls of the training functions: distances, students, initialisation, and steps of the loops."""
+"""Random calls of the training functions: distances, students, and steps of the loops."""
 
 from __future__ import annotations
 
@@ -177,17 +177,14 @@ def loop_call(source: Source) -> Call:
         ),
         "student_of by": (lambda: training.student_of(model, 2, 3 if value is None else value), False),
         "mixer_calls": (lambda: _calls(model), fits),
-        "initialise": (lambda: training.initialise(model, value, torch.arange(6)[None]), False),
-        "initialise well": (lambda: training.initialise(model, 0.5, torch.arange(6)[None]), fits),
     }
     kind = source.chance.choice(list(kinds))
     run, good = kinds[kind]
-    no_decay = fits and model.config.mixer in {"sa", "la"}
-    refusal: Refusal = "maybe" if good or kind in {"initialise", "train", "student_of"} else "always"
-    if good and not no_decay:
+    refusal: Refusal = "maybe" if good or kind in {"train", "student_of"} else "always"
+    if good:
         refusal = "never"
     names = (
-        "model", "teacher", "student", "task", "config", "objective", "batch_size", "key_sizes", "key_size", "folder",
+        "model", "teacher", "student", "task", "config", "objective", "batch_size", "key_size", "folder",
         "generator", "target", "mixers", "mixer", "input_ids",
     )  # fmt: skip
 

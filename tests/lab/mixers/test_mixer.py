@@ -147,7 +147,7 @@ def test_kinds_of_operators_and_their_state(name):
     mixer, hidden = mixer_of(name), hidden_of(9)
     operator = mixer.operator(hidden)
     assert mixer.multiplicity == (8 if name in HEADS else 1)
-    if name in ("sa", "attention", "sliding"):
+    if name in ("sa", "sliding"):
         assert isinstance(operator, SoftmaxOperator)
         assert operator.state_size().tolist() == list(range(9))
     else:

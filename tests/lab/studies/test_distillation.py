@@ -124,12 +124,6 @@ def test_copies_of_teachers_are_in_no_correlation():
     assert len(found.figures) < len(distillation(rows, METRIC).figures)
 
 
-def test_a_student_of_another_mixer_is_no_copy():
-    settings = {"model": {"layers": 2, "mixer": "sa"}, "training": {}, "distillation": {"mixer": "gla"}}
-    rows = [one | {"key_size": 4, "settings": json.dumps(settings)} for one in table(lambda ess, size: 0.1)]
-    assert not any(student.copied for student in students_of(rows))
-
-
 def test_students_have_what_is_known_of_their_teachers():
     students = students_of(table(lambda ess, size: 0.1))
     assert len(students) == 36

@@ -124,10 +124,3 @@ def test_what_is_no_file_of_arrays_is_refused(tmp_path):
 def test_settings_that_do_not_fit_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         build_task(settings)
-
-
-def test_answers_that_stand_in_the_input_warn():
-    compression = build_task({"name": "compression", "mad": True, "held_out_sequences": 2})
-    with pytest.warns(UserWarning, match="answers of Compression stand in its input") as caught:
-        list(train_in_memory(model_of(16), compression, TrainingConfig(steps=1, batch_size=2)))
-    assert len(caught) == 1

@@ -1,6 +1,5 @@
-"""Compression, against a solver, and a digest of what mad-lab's generator returned."""
+"""Compression, against a solver."""
 
-import hashlib
 import math
 
 import pytest
@@ -10,28 +9,7 @@ from hypothesis import strategies as st
 from oracles.task_solvers import solve_compression
 
 from statesize.errors import InputError
-from statesize.lab.tasks import IGNORED, Compression, build_task, task_settings
-from statesize.lab.tasks.arrays import counting_accuracy
-
-
-def test_arrays_are_those_of_mad_lab():
-    task = Compression(31, 15, mad=True)
-    # SHA-256 of inputs and targets of 40 sequences to train on, then of 20 to evaluate on, that mad/data/instances.py
-    # (athms/mad-lab, commit 0f49a45) returned with default_rng(12_345) after numpy.random.seed(12_345).
-    parts = [part for array in task.mad_arrays(60, 12_345) for part in array.split([40, 20])]
-    content = b"".join(parts[place].numpy().astype("<i8").tobytes() for place in (0, 2, 1, 3))
-    assert hashlib.sha256(content).hexdigest()[:16] == "9e8b72423e6d1ba5"
-    assert build_task(task_settings(task)) == task
-    inputs, targets = task.sample(4, torch.Generator().manual_seed(0))
-    assert inputs.shape == targets.shape == (4, task.length)
-    assert int(inputs.max()) == task.vocabulary_size - 1
-
-
-def test_the_chance_of_mad_lab_s_task_is_that_of_counting():
-    task = Compression(31, 15, mad=True)
-    assert task.chance == pytest.approx(counting_accuracy(*task.mad_arrays(2000, 0)), abs=0.01)
-    with pytest.raises(InputError, match="mad must be True for these arrays, got False"):
-        Compression().mad_arrays(1, 0)
+from statesize.lab.tasks import IGNORED, Compression
 
 
 @settings(max_examples=150)

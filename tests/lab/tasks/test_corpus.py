@@ -117,8 +117,6 @@ def test_documents_are_cut_at_a_delimiter(tmp_path):
     file = tmp_path / "text.txt"
     file.write_text("one\n\nstill one<|end|>two<|end|>\n<|end|>")
     assert read_documents(file, "<|end|>") == ("one\n\nstill one", "two")
-    corpus = read_text(str(file), delimiter="<|end|>")
-    assert sorted(corpus.train + corpus.held_out) == ["one\n\nstill one", "two"]
 
 
 def test_text_that_is_not_utf8_names_the_byte(tmp_path):

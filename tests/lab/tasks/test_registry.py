@@ -53,7 +53,6 @@ def test_settings_of_a_toml_table():
 )
 def test_settings_build_an_equal_task(task):
     assert build_task(task_settings(task)) == task
-    assert not {"mad"} & task_settings(task).keys()
 
 
 def test_a_task_of_ones_own_takes_one_call():
@@ -120,7 +119,7 @@ def test_what_cannot_be_registered_is_one_clear_line(name, task, words):
         ({"pairs": 4}, ["task name must be one of ", "got None"]),
         ({"name": ["mqar"]}, ["task name must be one of ", "got ['mqar']"]),
         ({"name": "mqar", "pair": 4}, ["number of task mqar must be one of", "got 'pair'. Did you mean pairs?"]),
-        ({"name": "compression", "zzz": 4}, ["must be one of tokens, symbols, mad, held_out_sequences", "got 'zzz'."]),
+        ({"name": "compression", "zzz": 4}, ["must be one of tokens, symbols, held_out_sequences", "got 'zzz'."]),
         ({"name": "mqar", "pairs": "4"}, ["pairs must be ", "whole number", "got '4'."]),
         ({"name": "mqar", "pairs": 40}, ["pairs must be at most 32", "got 40."]),
         ({"name": "echo"}, ["Task echo cannot be built", "vocabulary_size"]),

@@ -1,6 +1,5 @@
-"""Selective copying, against a solver, and digests of what mad-lab's generator returned."""
+"""Selective copying, against a solver."""
 
-import hashlib
 import itertools
 
 import pytest
@@ -10,36 +9,14 @@ from hypothesis import strategies as st
 from oracles.task_solvers import solve_copying
 
 from statesize.errors import InputError
-from statesize.lab.tasks import IGNORED, SelectiveCopying, build_task, task_settings
+from statesize.lab.tasks import IGNORED, SelectiveCopying
 from statesize.lab.tasks.arrays import counting_accuracy
 
-# The first 16 digits of SHA-256 of inputs and targets of 40 sequences to train on, then of 20 to evaluate on, that the
-# functions of mad/data/instances.py returned (athms/mad-lab, commit 0f49a45) with default_rng(seed) after
-# numpy.random.seed(seed).
-MAD_DIGESTS = [
-    (SelectiveCopying(16, 256, 14, mad=True), 12_345, "cb13220d8050ec2c"),
-    (SelectiveCopying(7, 40, 7, mad=True), 2, "076625ad1b14e3dc"),
-]
 
-
-@pytest.mark.parametrize(("task", "seed", "digest"), MAD_DIGESTS)
-def test_arrays_are_those_of_mad_lab(task, seed, digest):
-    parts = [part for array in task.mad_arrays(60, seed) for part in array.split([40, 20])]
-    content = b"".join(parts[place].numpy().astype("<i8").tobytes() for place in (0, 2, 1, 3))
-    assert hashlib.sha256(content).hexdigest()[:16] == digest
-    assert build_task(task_settings(task)) == task
-    inputs, targets = task.sample(4, torch.Generator().manual_seed(0))
-    assert inputs.shape == targets.shape == (4, task.length)
-    assert int(inputs.max()) == task.vocabulary_size - 1
-
-
-def test_the_chance_of_mad_lab_s_task_is_that_of_counting():
-    task = SelectiveCopying(16, 64, 14, mad=True)
-    assert task.chance == pytest.approx(counting_accuracy(*task.mad_arrays(2000, 0)), abs=0.01)
-    with pytest.raises(InputError, match="mad must be True for these arrays, got False"):
-        SelectiveCopying().mad_arrays(1, 0)
-    with pytest.raises(InputError, match="length must be at least 34, for 16 tokens and a blank each, got 33"):
-        SelectiveCopying(16, 33, mad=True)
+def test_the_chance_is_that_of_counting():
+    task = SelectiveCopying(16, 64, 14)
+    inputs, targets = task.sample(2000, torch.Generator().manual_seed(0))
+    assert task.chance == pytest.approx(counting_accuracy(inputs, targets), abs=0.01)
 
 
 @st.composite

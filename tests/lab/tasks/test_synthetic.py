@@ -16,7 +16,6 @@ from statesize.lab.tasks.synthetic import distinct
 from statesize.lab.training import TrainingConfig, train
 
 TASKS = [MQAR(), MQAR(query_share=0.3, gap_power=0.1), SelectiveCopying(), Compression(), Rebinding()]
-TASKS += [SelectiveCopying(mad=True)]
 every_task = pytest.mark.parametrize("task", TASKS, ids=repr)
 
 

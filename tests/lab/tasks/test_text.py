@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from statesize.errors import InputError
-from statesize.lab.tasks import Corpus, Task, TextTask, byte_count, encode, train_tokenizer
+from statesize.lab.tasks import Corpus, TextTask, byte_count, encode, train_tokenizer
 
 DOCUMENTS = (
     "The state of a recurrence is what it keeps of the past.",
@@ -72,11 +72,6 @@ def test_tokenizer_without_eos_is_refused():
 
 def task_of(train=50, held_out=23, length=8, held_out_bytes=40):
     return TextTask(torch.arange(train), torch.arange(100, 100 + held_out), length, held_out_bytes, 200)
-
-
-def test_text_task_is_a_task():
-    task: Task = task_of()
-    assert task.vocabulary_size == 200
 
 
 def test_sample_is_windows_of_the_train_stream_shifted_by_one():

@@ -63,26 +63,13 @@ def test_the_teacher_and_all_modes_are_left_as_found(teacher, task):
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     state = torch.get_rng_state()
     student = student_of(teacher, 2, torch.Generator().manual_seed(1))
-    list(distil(teacher, student, task, dataclasses.replace(CONFIG, steps=2, accumulation=2)))
+    list(distil(teacher, student, task, dataclasses.replace(CONFIG, steps=2)))
     discrepancy(teacher, student, task, 8)
     assert teacher.training
     assert student.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_accumulation_is_one_larger_batch(make_model, echo):
-    # Its batches have unequal numbers of targets.
-    teacher = make_model(layers=2, key_size=4).double()
-    students = [student_of(teacher, 2, torch.Generator().manual_seed(1)) for _ in range(2)]
-    config = dataclasses.replace(CONFIG, steps=3)
-    one, two = (
-        list(distil(teacher, student, echo, dataclasses.replace(config, batch_size=6 // parts, accumulation=parts)))
-        for student, parts in zip(students, (1, 3), strict=True)
-    )
-    assert [step.loss for step in one] == pytest.approx([step.loss for step in two])
-    assert [step.gradient_norm for step in one] == pytest.approx([step.gradient_norm for step in two])
 
 
 def test_equal_seeds_give_equal_students(teacher, task):
@@ -157,18 +144,9 @@ def test_mixers_share_their_value_channels(mixer, other, make_model):
     assert torch.equal(theirs[-16:], ours[-16:])
 
 
-@pytest.mark.parametrize("mixer", ["sa", "la", "gla", "s6", "gla,sa"])
-def test_a_size_for_each_layer(mixer, make_model):
-    teacher = make_model(mixer, layers=2, key_size=4)
-    student = student_of(teacher, (3, 2))
-    assert [block.mixer.key_size for block in student.blocks] == [3, 2]
-    assert student(torch.zeros(1, 4, dtype=torch.long)).shape == (1, 4, 7)
-    assert student_of(teacher.double(), (3, 2)).embedding.weight.dtype == torch.float64
-
-
 def test_a_student_of_another_mixer_keeps_all_but_the_mixing(make_model):
     teacher = make_model("sa", layers=2, key_size=8)
-    student = student_of(teacher, [2, 4], torch.Generator().manual_seed(0), mixer="gla")
+    student = student_of(teacher, 2, torch.Generator().manual_seed(0), mixer="gla")
     assert student.config.mixer == "gla"
     assert [block.mixer.kind for block in student.blocks] == ["gla", "gla"]
     hidden = torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(0))
@@ -187,7 +165,5 @@ def test_a_student_of_equal_size_starts_as_its_teacher(make_model):
 
 
 def test_sizes_that_do_not_fit(make_model):
-    with pytest.raises(InputError, match=r"key_sizes must be one for each of 2 layers, got \[1, 2, 3\]"):
-        student_of(make_model(layers=2), [1, 2, 3])
     with pytest.raises(InputError, match=r"key_size must be .*got 0"):
         student_of(make_model(), 0)

@@ -1,4 +1,4 @@
-"""The training loop: learning, accumulation, resuming bit for bit, interruption, bad runs."""
+"""The training loop: learning, resuming bit for bit, interruption, bad runs."""
 
 import dataclasses
 import json
@@ -104,16 +104,6 @@ def test_weight_decay_acts_on_all_but_vectors(mixer, decays, decayed, echo, make
     assert any(parameter is one for one in group["params"]) is decayed
 
 
-def test_accumulation_is_one_larger_batch(echo, make_model, tmp_path):
-    whole, parts = make_model().double(), make_model().double()
-    one = train(whole, echo, dataclasses.replace(CONFIG, batch_size=4), tmp_path / "whole")
-    two = train(parts, echo, dataclasses.replace(CONFIG, batch_size=2, accumulation=2), tmp_path / "parts")
-    assert [step.loss for step in one.steps] == pytest.approx([step.loss for step in two.steps])
-    assert [step.gradient_norm for step in one.steps] == pytest.approx([step.gradient_norm for step in two.steps])
-    for name, tensor in weights(whole).items():
-        torch.testing.assert_close(tensor, parts.state_dict()[name], rtol=1e-7, atol=1e-9)
-
-
 def test_the_seed_decides_and_the_global_state_is_left_alone(echo, make_model, tmp_path):
     before, models = torch.get_rng_state(), [make_model(dropout=0.2) for _ in range(3)]
     for place, (model, seed) in enumerate(zip(models, (3, 3, 4), strict=True)):
@@ -127,15 +117,14 @@ def test_the_seed_decides_and_the_global_state_is_left_alone(echo, make_model, t
 @pytest.mark.parametrize("mixer", MIXERS)
 @pytest.mark.parametrize("stopped", [5, 7, 10])
 def test_a_resumed_run_ends_with_the_same_weights_and_log(mixer, stopped, echo, make_model, tmp_path):
-    """Stopped at a checkpoint, between checkpoints, after an evaluation; with dropout and accumulation."""
-    config = dataclasses.replace(CONFIG, accumulation=2)
+    """Stopped at a checkpoint, between checkpoints, after an evaluation; with dropout."""
     whole = make_model(mixer, dropout=0.3)
-    expected = train(whole, echo, config, tmp_path / "whole")
+    expected = train(whole, echo, CONFIG, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train(make_model(mixer, dropout=0.3), echo, config, tmp_path / "run", on_progress=stop_after(stopped))
+        train(make_model(mixer, dropout=0.3), echo, CONFIG, tmp_path / "run", on_progress=stop_after(stopped))
     resumed = make_model(mixer, dropout=0.3, seed=77)
     seen = []
-    record = train(resumed, echo, config, tmp_path / "run", resume=True, on_progress=seen.append)
+    record = train(resumed, echo, CONFIG, tmp_path / "run", resume=True, on_progress=seen.append)
     assert seen[0].step == stopped // 5 * 5 + 1
     assert_same_weights(whole, resumed)
     assert_same_weights(load_checkpoint(tmp_path / "whole" / "best"), load_checkpoint(tmp_path / "run" / "best"))

@@ -405,8 +405,3 @@ def test_the_page_holds_the_finding_the_layers_and_what_was_left_out(run, tmp_pa
     assert "layers.0.mixer" in page
     assert "step-200" in page
     assert "From the log: held out accuracy" in page
-
-
-def test_series_and_length_are_functions_of_the_lab():
-    assert callable(ss.lab.series)
-    assert callable(ss.lab.length)

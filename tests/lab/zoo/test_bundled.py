@@ -27,10 +27,6 @@ def copy(tmp_path, monkeypatch):
     return tmp_path / "copy"
 
 
-def test_names():
-    assert zoo.names() == ("sa", "la", "gla", "gated-deltanet")
-
-
 def test_documents_are_the_ones_hashed_in_their_file():
     values = json.loads((texts.DATA / "documents.json").read_text(encoding="utf-8"))
     assert values["sha256"] == sha256_of(zoo.documents())

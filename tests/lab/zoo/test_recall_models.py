@@ -11,10 +11,6 @@ from statesize.models.load import load_model, load_tokenizer
 every_model = pytest.mark.parametrize("name", zoo.recall_names())
 
 
-def test_names():
-    assert zoo.recall_names() == ("recall-sa", "recall-la", "recall-wla", "recall-gla")
-
-
 @every_model
 def test_records_hold_what_the_bundled_weights_give(name):
     record, model = zoo.record(name), zoo.load(name)[0]

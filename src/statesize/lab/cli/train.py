@@ -36,7 +36,6 @@ def train(
         "gla-s6",
         "s4d",
         "nla",
-        "attention",
         "sliding",
         "deltanet",
         "gated-deltanet",
@@ -53,7 +52,6 @@ def train(
     vocabulary: Count = 1024,
     steps: Count = 4000,
     batch: Count = 8,
-    accumulation: Count = 1,
     length: Count = 256,
     rate: float = 6e-3,
     weight_decay: float = 0.1,
@@ -73,14 +71,13 @@ def train(
     Args:
         task: What to train on.
         mixer: Sequence mixer: softmax, linear, weighted linear or gated linear attention, state-space models, a long
-            convolution, or a layer of flash-linear-attention.
+            convolution, or a delta rule.
         output: Folder of the run.
         text: File to train on: UTF-8 text with blank lines between documents, or rows of JSON, JSONL or Parquet with a
             field "text". Default: the prose inside CPython.
         vocabulary: Tokens of the tokenizer, which is made from the text.
         steps: Optimizer steps.
-        batch: Sequences in each forward pass.
-        accumulation: Forward passes in each optimizer step.
+        batch: Sequences in each optimizer step.
         length: Tokens in each sequence.
         rate: Peak learning rate.
         weight_decay: Weight decay of AdamW, on parameters of two or more dimensions.
@@ -120,7 +117,6 @@ def train(
     config = TrainingConfig(
         steps=steps,
         batch_size=batch,
-        accumulation=accumulation,
         rate=rate,
         weight_decay=weight_decay,
         seed=seed,

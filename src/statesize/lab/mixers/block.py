@@ -20,7 +20,7 @@ from statesize.lab.mixers.attention.rules import (
     UnitKeyLinearAttention,
     VectorDeltaNet,
 )
-from statesize.lab.mixers.attention.softmax import MultiHeadAttention, SlidingWindowAttention, SoftmaxAttention
+from statesize.lab.mixers.attention.softmax import SlidingWindowAttention, SoftmaxAttention
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.convolution import S4D
 from statesize.lab.mixers.mixer import NORM_EPSILON
@@ -38,7 +38,6 @@ MIXERS |= {
         GatedLinearAttentionS6,
         S4D,
         NormalisedLinearAttention,
-        MultiHeadAttention,
         SlidingWindowAttention,
         DeltaNet,
         GatedDeltaNet,

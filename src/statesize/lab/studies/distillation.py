@@ -124,7 +124,7 @@ class DistilledStudent:
     kv: int
     weight: float  # λ of the teacher's training
     size: int  # n of its states
-    copied: bool  # whether it begins as a copy of its teacher, which has its size and its mixer
+    copied: bool  # whether it begins as a copy of its teacher, which has its size
     errors: tuple[float, ...]
     predicted: tuple[float, ...]
     bounds: tuple[float, ...]
@@ -159,7 +159,6 @@ def _students(rows: Sequence[Row], *, copied: bool) -> list[DistilledStudent]:
 
 def _student(row: Row, teacher: Row, untrained: Row) -> DistilledStudent:
     settings = json.loads(str(row["settings"]))
-    mixer = settings.get("distillation", {}).get("mixer")
 
     def of_layers(name: str, source: Row) -> tuple[float, ...]:
         return tuple(float(source[layer_column(name, layer)]) for layer in range(settings["model"]["layers"]))
@@ -169,7 +168,7 @@ def _student(row: Row, teacher: Row, untrained: Row) -> DistilledStudent:
         kv=int(row["kv"]),
         weight=float(settings["training"].get("identity_weight", 0.0)),
         size=int(row[layer_column("student_size", 0)]),
-        copied=row[layer_column("student_size", 0)] == row["key_size"] and mixer in (None, settings["model"]["mixer"]),
+        copied=row[layer_column("student_size", 0)] == row["key_size"],
         errors=of_layers("student_error", row),
         predicted=of_layers("student_predicted", row),
         bounds=of_layers("student_bound", row),

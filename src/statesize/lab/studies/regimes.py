@@ -101,7 +101,7 @@ FULL, GATED = "la", ("gla", "wla")
 
 CAVEATS = (
     "The claim is the order of mixers at equal TSS, not that linear attention is always full or solves the task.",
-    "Where training starts matters: gates that start open (a = 0.997, the intervention open_gates) are a control.",
+    "Where training starts matters, as where gates start open (a = 0.997).",
     "A run that never leaves guessing has no diagnosis, as it may not have learnt to use its state. The figures "
     "MIXER_collapsed count it where its utilisation is low.",
     "ESS/TSS is a mean over all positions, and near both ends of a sequence no ESS can reach TSS. Utilisation is the "

@@ -1,19 +1,17 @@
 """Compression: every symbol of a sequence is to be told by its place, after one token.
 
-Source: Poli et al., "Mechanistic design and scaling of hybrid architectures" (MAD), 2024, section 3.1 and appendix B,
-and mad/data/instances.py in the repository athms/mad-lab.
+Source: Poli et al., "Mechanistic design and scaling of hybrid architectures" (MAD), 2024, section 3.1 and appendix B.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from statesize.lab.tasks.symbols import SymbolTask
-from statesize.lab.tasks.synthetic import distinct, random_seed, require_option
+from statesize.lab.tasks.synthetic import distinct
 from statesize.lab.tasks.task import IGNORED
 
 
@@ -33,14 +31,9 @@ class Compression(SymbolTask):
     all that a recurrent layer can know of the symbols at the indices is its state after c, so its ESS there is what the
     task needs. Because the indices come in random order, no fixed delay solves it.
 
-    With `mad` a batch is what mad-lab's generator makes of a random seed: symbols and c, and the target at each
-    position is the token there. A model that answers at the same positions needs no memory for that, and a training on
-    it warns.
-
     Attributes:
         tokens: symbols of a sequence, N, at least 2.
         symbols: different symbols, K, at least 2; 15 in MAD, whose vocabulary of 16 has the compression token.
-        mad: whether sequences are those of mad-lab.
         held_out_sequences: sequences to evaluate on.
         held_out_seed: which ones.
 
@@ -56,28 +49,20 @@ class Compression(SymbolTask):
 
     tokens: int = 16
     symbols: int = 15
-    mad: bool = False
 
     @property
     def vocabulary_size(self) -> int:
-        """The symbols, the compression token and the indices; no indices with `mad`."""
-        return self.symbols + 1 + (0 if self.mad else self.tokens)
+        """The symbols, the compression token and the indices."""
+        return self.symbols + 1 + self.tokens
 
     @property
     def length(self) -> int:
-        """Tokens of a sequence, L = 2N + 1, or N + 1 with `mad`."""
-        return (1 if self.mad else 2) * self.tokens + 1
-
-    @property
-    def chance(self) -> float:
-        """Expected share of the most frequent symbol among the answers of a sequence."""
-        return super().chance * (self.tokens / self.length if self.mad else 1)
+        """Tokens of a sequence, L = 2N + 1."""
+        return 2 * self.tokens + 1
 
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A random batch: inputs and targets, (S, L) int64 each."""
         self._check_batch(batch_size, generator)
-        if self.mad:
-            return self.mad_arrays(batch_size, random_seed(generator))
         compressed = torch.randint(self.symbols, (batch_size, self.tokens), generator=generator)
         queries = distinct(self.tokens, self.tokens, batch_size, generator)
         end = torch.full((batch_size, 1), self.symbols)
@@ -85,21 +70,3 @@ class Compression(SymbolTask):
         targets = torch.full_like(inputs, IGNORED)
         targets[:, self.tokens + 1 :] = compressed.gather(1, queries)
         return inputs, targets
-
-    def mad_arrays(self, sequences: int, seed: int) -> tuple[Tensor, Tensor]:
-        """What mad-lab's generator returns for a seed: the sequences to train on, then those to evaluate on.
-
-        Args:
-            sequences: number of sequences, S.
-            seed: of NumPy's generator.
-
-        Returns:
-            Inputs and targets, (S, L) int64.
-
-        Raises:
-            InputError: `mad` is False.
-        """
-        require_option("mad", self.mad)
-        drawn = np.random.default_rng(seed).integers(self.symbols, size=(sequences, self.tokens))
-        inputs = torch.nn.functional.pad(torch.from_numpy(drawn), (0, 1), value=self.symbols)
-        return inputs, inputs.clone()

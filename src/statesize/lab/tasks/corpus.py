@@ -98,12 +98,11 @@ def python_prose() -> Corpus:
     return split(documents)
 
 
-def read_text(path: str | Path, delimiter: str | None = None) -> Corpus:
+def read_text(path: str | Path) -> Corpus:
     """A file as a corpus: `read_documents` of UTF-8 text, or the rows of a JSON, JSONL or Parquet file, then `split`.
 
     Args:
         path: the file.
-        delimiter: the text between two documents of a text file; None means one blank line or more.
 
     Returns:
         The two parts; nothing is held out of a file with a single document.
@@ -112,7 +111,7 @@ def read_text(path: str | Path, delimiter: str | None = None) -> Corpus:
         FileError: the file cannot be read, or a row is a chat or holds no text.
     """
     if not isinstance(path, str | Path) or not is_rows(Path(path)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        return split(read_documents(path, delimiter))
+        return split(read_documents(path))
     path = Path(path)
     documents = tuple(read_file(path))
     texts = [document for document in documents if isinstance(document, str)]

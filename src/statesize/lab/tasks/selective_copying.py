@@ -1,21 +1,19 @@
 """Selective copying: symbols that stand among blanks are to be repeated in order.
 
 Sources: Gu & Dao, "Mamba: Linear-time sequence modeling with selective state spaces", 2023, section 4.1.1; Jing et al.,
-"Gated orthogonal recurrent units: on learning to forget", 2019; and mad/data/instances.py in the repository
-athms/mad-lab.
+"Gated orthogonal recurrent units: on learning to forget", 2019.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from statesize.errors import InputError
 from statesize.lab.tasks.symbols import SymbolTask
-from statesize.lab.tasks.synthetic import distinct, random_seed, require_option
+from statesize.lab.tasks.synthetic import distinct
 from statesize.lab.tasks.task import IGNORED
 
 
@@ -30,15 +28,10 @@ class SelectiveCopying(SymbolTask):
     with symbols drawn independently and uniformly, at positions of which every choice is as likely as any other. The
     target at the j-th marker is the j-th symbol; nothing else has a target.
 
-    With `mad` a batch is what mad-lab's generator makes of a random seed. One marker stands before N blanks, at which
-    the symbols are repeated, and each blank before it stands before a symbol that is drawn for it uniformly, so that
-    the last symbol is always right before the marker.
-
     Attributes:
         tokens: symbols to be copied, N, at least 2.
-        length: tokens of a sequence, L, at least 2N; more than 2N + 1 with `mad`.
+        length: tokens of a sequence, L, at least 2N.
         symbols: different symbols, K, at least 2; 14 in Mamba, whose vocabulary of 16 has the blank and the marker.
-        mad: whether sequences are those of mad-lab.
         held_out_sequences: sequences to evaluate on.
         held_out_seed: which ones.
 
@@ -55,15 +48,13 @@ class SelectiveCopying(SymbolTask):
     tokens: int = 8
     length: int = 64
     symbols: int = 14
-    mad: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        least, marked = (2 * self.tokens + 2, "a blank") if self.mad else (2 * self.tokens, "a marker")
-        if self.length < least:
+        if self.length < 2 * self.tokens:
             raise InputError(
-                f"length must be at least {least}, for {self.tokens} tokens and {marked} each, got {self.length}. Give "
-                "a longer one, or fewer tokens."
+                f"length must be at least {2 * self.tokens}, for {self.tokens} tokens and a marker each, got "
+                f"{self.length}. Give a longer one, or fewer tokens."
             )
 
     @property
@@ -74,37 +65,11 @@ class SelectiveCopying(SymbolTask):
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A random batch: inputs and targets, (S, L) int64 each."""
         self._check_batch(batch_size, generator)
-        if self.mad:
-            return self.mad_arrays(batch_size, random_seed(generator))
         copied = torch.randint(self.symbols, (batch_size, self.tokens), generator=generator)
         columns = distinct(self.length - self.tokens, self.tokens, batch_size, generator).sort().values
-        return self._repeated(copied, columns)
-
-    def mad_arrays(self, sequences: int, seed: int) -> tuple[Tensor, Tensor]:
-        """What mad-lab's generator returns for a seed: the sequences to train on, then those to evaluate on.
-
-        Args:
-            sequences: number of sequences, S.
-            seed: of both generators of NumPy that it draws from.
-
-        Returns:
-            Inputs and targets, (S, L) int64.
-
-        Raises:
-            InputError: `mad` is False.
-        """
-        require_option("mad", self.mad)
-        copied = torch.from_numpy(np.random.default_rng(seed).integers(self.symbols, size=(sequences, self.tokens)))
-        blanks = (sequences, self.length - 2 * self.tokens - 1)
-        before = torch.from_numpy(np.random.RandomState(seed).randint(0, self.tokens, blanks))
-        order = torch.arange(self.tokens)
-        return self._repeated(copied, order + (before[:, None] <= order[:, None]).sum(-1))
-
-    def _repeated(self, copied: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs with symbols (S, N) in columns (S, N), and targets."""
         context = self.length - self.tokens
         inputs = torch.full((len(copied), self.length), self.symbols)
-        inputs[:, slice(context - 1, context) if self.mad else slice(context, None)] = self.symbols + 1
+        inputs[:, context:] = self.symbols + 1
         targets = torch.full_like(inputs, IGNORED)
         targets[:, context:] = copied
         return inputs.scatter_(1, columns, copied), targets

@@ -136,17 +136,6 @@ def _checked(name: str, value: object, kind: type) -> bool | int | float:
     refuse(name, expected, value)
 
 
-def random_seed(generator: torch.Generator) -> int:
-    """A seed for the generators of NumPy that other packages draw from."""
-    return int(torch.randint(2**32, (), generator=generator))
-
-
-def require_option(name: str, value: bool) -> None:
-    """Refuses the arrays of another package of a task that is not set to give them."""
-    if not value:
-        raise InputError(f"{name} must be True for these arrays, got False. Make the task with {name}=True.")
-
-
 def distinct(count: int, draws: int, rows: int, generator: torch.Generator) -> Tensor:
     """Different numbers in random order, each row drawn for itself, (rows, draws) int64."""
     if draws * draws > count:

@@ -1,9 +1,8 @@
-"""Training: one loop, its settings and its record; where decays start."""
+"""Training: one loop, its settings and its record; students; terms of a loss."""
 
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.distillation import Discrepancy, Objective, discrepancy, distil, student_of
 from statesize.lab.training.distillation_losses import hidden_error, logit_divergence, operator_error
-from statesize.lab.training.initialisation import Initialisation, MixerInitialisation, initialise
 from statesize.lab.training.loop import train, train_in_memory
 from statesize.lab.training.record import StepRecord, TrainingRecord
 from statesize.lab.training.regularisation import (
@@ -18,9 +17,7 @@ from statesize.lab.training.step import DivergenceError, evaluate
 __all__ = [
     "Discrepancy",
     "DivergenceError",
-    "Initialisation",
     "MixerCall",
-    "MixerInitialisation",
     "Objective",
     "Regularisation",
     "StepRecord",
@@ -31,7 +28,6 @@ __all__ = [
     "evaluate",
     "hidden_error",
     "identity_distance",
-    "initialise",
     "logit_divergence",
     "mixer_calls",
     "operator_error",

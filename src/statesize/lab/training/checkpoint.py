@@ -28,7 +28,7 @@ from statesize.lab.training.record import StepRecord, record_lines, records_of
 STATE = "state"
 """Folder of the states."""
 
-_PREFIX = f"{STATE}/v4-"
+_PREFIX = f"{STATE}/v5-"
 """Before the step in a state's name; the version grows when old files can no longer be resumed."""
 
 Stored: TypeAlias = tuple[dict[str, Any], dict[str, Tensor]]

@@ -18,8 +18,7 @@ class TrainingConfig:
 
     Attributes:
         steps: Optimizer steps; 0 where a model is only measured, as studies may.
-        batch_size: Sequences of one forward pass.
-        accumulation: Forward passes of one optimizer step; the gradient is that of the mean over all their targets.
+        batch_size: Sequences of one optimizer step.
         rate: Peak learning rate of AdamW; it falls to 0 along a cosine.
         warm_up: Fraction of the steps over which the rate rises linearly.
         weight_decay: Decay of AdamW, on all parameters of two or more dimensions: matrices and kernels, norm weights of
@@ -44,7 +43,6 @@ class TrainingConfig:
 
     steps: int = 2000
     batch_size: int = 8
-    accumulation: int = 1
     rate: float = 6e-3
     warm_up: float = 0.1
     weight_decay: float = 0.1
@@ -59,7 +57,7 @@ class TrainingConfig:
     compiled: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation", "evaluate_every", "checkpoint_every"):
+        for name in ("steps", "batch_size", "evaluate_every", "checkpoint_every"):
             require_count(name, getattr(self, name), least=0 if name == "steps" else 1, plain=True)
         for name in ("rate", "clip"):
             require_real(name, getattr(self, name), above=0, plain=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from statesize.check import refuse, require_count, require_kind, require_real
+from statesize.check import require_count, require_kind, require_real
 from statesize.errors import InputError
 from statesize.lab.mixers.mixer import Mixer
 from statesize.lab.mixers.model import LanguageModel
@@ -91,16 +91,8 @@ def distil(
     require_kind("objective", objective, Objective, "an Objective")
     state = new_state(student, task, config)
 
-    def losses(batches: list[Batch]) -> Iterator[Tensor]:
-        # Operators and hidden states are means over sequences, of which all batches have as many; targets are not.
-        scored = [int((targets != IGNORED).sum()) for _, targets in batches]
-        for batch, count in zip(batches, scored, strict=True):
-            equal = 1 / config.accumulation
-            shares = {"operators": equal, "hidden": equal, "logits": count / max(sum(scored), 1)}
-            yield _loss(teacher, student, batch, objective, shares)
-
     for step in range(1, config.steps + 1):
-        yield take_step(state, task, config, step, losses)
+        yield take_step(state, task, config, step, lambda batch: _loss(teacher, student, batch, objective))
 
 
 @torch.no_grad()
@@ -133,14 +125,10 @@ def discrepancy(teacher: LanguageModel, student: LanguageModel, task: Task, batc
     return Discrepancy(operators, hidden, logits[0])
 
 
-def _loss(
-    teacher: LanguageModel, student: LanguageModel, batch: Batch, objective: Objective, shares: Mapping[str, float]
-) -> Tensor:
-    """What a batch adds to the loss of a step, of whose means it has these shares, by weight."""
+def _loss(teacher: LanguageModel, student: LanguageModel, batch: Batch, objective: Objective) -> Tensor:
+    """The loss of a batch, a mean for each weight."""
     parts = [
-        getattr(objective, name)
-        * shares[name]
-        * torch.stack([part.sum() / max(part.numel(), 1) for part in by_name]).mean()
+        getattr(objective, name) * torch.stack([part.sum() / max(part.numel(), 1) for part in by_name]).mean()
         for name, by_name in _distances(teacher, student, batch, objective).items()
         if by_name
     ]
@@ -209,7 +197,7 @@ def _require_alike(teacher: LanguageModel, student: LanguageModel) -> None:
 
 def student_of(
     teacher: LanguageModel,
-    key_sizes: int | Sequence[int],
+    key_size: int,
     generator: torch.Generator | None = None,
     mixer: str | None = None,
 ) -> LanguageModel:
@@ -222,40 +210,29 @@ def student_of(
 
     Args:
         teacher: Is not changed.
-        key_sizes: n of all layers, or one for each.
+        key_size: n of all layers.
         generator: Source of what starts anew; None draws from torch's default generator.
         mixer: That of the student, such as "la" for a teacher of softmax attention; None takes the teacher's.
 
     Returns:
-        A model on the teacher's device, in its dtype. Where layers differ in size, its `config` names that of the first
-        only: keep the sizes with its `state_dict`, as `save_checkpoint` does not.
+        A model on the teacher's device, in its dtype.
 
     Raises:
-        InputError: The number of sizes is not that of the layers, a size does not fit the mixer, or there is no such
-            mixer.
+        InputError: The size does not fit the mixer, or there is no such mixer.
 
     Example:
         >>> from statesize.lab.mixers import ModelConfig
         >>> teacher = LanguageModel(ModelConfig(width=8, heads=2, layers=2, key_size=16))
-        >>> student = student_of(teacher, [2, 4])
+        >>> student = student_of(teacher, 2)
         >>> [block.mixer.key_size for block in student.blocks]
-        [2, 4]
+        [2, 2]
     """
     require_kind("teacher", teacher, LanguageModel, "a LanguageModel")
     require_kind("generator", generator, (torch.Generator, type(None)), "a torch.Generator or None")
     require_kind("mixer", mixer, (str, type(None)), "the name of a mixer, or None")
     config = teacher.config if mixer is None else dataclasses.replace(teacher.config, mixer=mixer)
-    require_kind("key_sizes", key_sizes, (int, list, tuple), "an integer, or a list of one for each layer")
-    sizes = [key_sizes] * config.layers if isinstance(key_sizes, int) else list(key_sizes)
-    if len(sizes) != config.layers:
-        refuse("key_sizes", f"one for each of {config.layers} layers", sizes)
     with torch.no_grad():
-        built = {
-            size: LanguageModel(dataclasses.replace(config, key_size=size), generator) for size in dict.fromkeys(sizes)
-        }
-        student = built[sizes[0]]
-        for layer, size in enumerate(sizes):
-            student.blocks[layer].mixer = built[size].blocks[layer].mixer
+        student = LanguageModel(dataclasses.replace(config, key_size=key_size), generator)
         weights = teacher.state_dict()
         for name, tensor in student.state_dict().items():
             if name in weights and tensor.shape == weights[name].shape:

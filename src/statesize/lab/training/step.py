@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 from typing import NamedTuple, TypeAlias
 
@@ -16,7 +15,6 @@ from torch.nn import functional
 
 from statesize.check import require_count, require_kind
 from statesize.errors import InputError, StatesizeError
-from statesize.io.callers import warn_caller
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.task import IGNORED, Task
 from statesize.lab.training.checkpoint import TrainingProgress, TrainingState
@@ -38,7 +36,6 @@ def new_state(model: LanguageModel, task: Task, config: TrainingConfig) -> Train
     """The state of a run before its first step."""
     require_kind("model", model, LanguageModel, "a LanguageModel")
     require_task(task)
-    _warn_of_copies(task)
     require_kind("config", config, TrainingConfig, "a TrainingConfig")
     if task.vocabulary_size > model.config.vocabulary_size:
         raise InputError(
@@ -78,23 +75,12 @@ def require_task(task: object) -> None:
         )
 
 
-def _warn_of_copies(task: Task) -> None:
-    """Warn where every answer stands in the input at its own position, so that accuracy says nothing about memory."""
-    for inputs, targets in itertools.islice(task.held_out(64), 1):
-        scored = targets != IGNORED
-        if bool(scored.any()) and torch.equal(inputs[scored], targets[scored]):
-            warn_caller(
-                f"the answers of {type(task).__name__} stand in its input at the positions of their queries: a model "
-                "needs no memory for them. Shift the targets, or take a task with later queries, such as MQAR.",
-            )
-
-
 def train_step(state: TrainingState, task: Task, config: TrainingConfig, step: int) -> StepRecord:
     """One step of the optimizer by the loss of the task, and its regularisation; `step` is 1 for the first."""
     penalties: list[float] = []
-    record = take_step(state, task, config, step, lambda batches: _losses(state, config, batches, penalties))
+    record = take_step(state, task, config, step, lambda batch: _loss(state, config, batch, penalties))
     if penalties:
-        record = dataclasses.replace(record, loss=record.loss - sum(penalties), penalty=sum(penalties))
+        record = dataclasses.replace(record, loss=record.loss - penalties[0], penalty=penalties[0])
     return record
 
 
@@ -103,45 +89,40 @@ def take_step(
     task: Task,
     config: TrainingConfig,
     step: int,
-    losses: Callable[[list[Batch]], Iterable[Tensor]],
+    loss_of: Callable[[Batch], Tensor],
 ) -> StepRecord:
-    """One step of the optimizer by a sum of losses of its batches, whatever these are, and the state's progress."""
-    # Each loss is computed when the gradient of the one before is taken, so that one graph is held.
-    started, total = time.perf_counter(), 0.0
-    batches = [task.sample(config.batch_size, state.generators["batches"]) for _ in range(config.accumulation)]
+    """One step of the optimizer by a loss of its batch, whatever this is, and the state's progress."""
+    started = time.perf_counter()
+    batch = task.sample(config.batch_size, state.generators["batches"])
     state.optimizer.zero_grad(set_to_none=True)
-    for loss in losses(batches):
-        total += loss.item()
-        _require_finite(total, "loss", step, state.progress, config)
-        loss.backward()  # pyright: ignore[reportUnknownMemberType]
+    loss = loss_of(batch)
+    total = loss.item()
+    _require_finite(total, "loss", step, state.progress, config)
+    loss.backward()  # pyright: ignore[reportUnknownMemberType]
     norm = float(nn.utils.clip_grad_norm_(state.model.parameters(), config.clip))
     _require_finite(norm, "gradient norm", step, state.progress, config)
     for group in state.optimizer.param_groups:
         group["lr"] = config.rate_at(step)
     state.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
     state.progress = dataclasses.replace(state.progress, step=step)
-    tokens = sum(input_ids.numel() for input_ids, _ in batches)
-    return StepRecord(step, total, config.rate_at(step), norm, tokens, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return StepRecord(step, total, config.rate_at(step), norm, batch[0].numel(), seconds)
 
 
-def _losses(
-    state: TrainingState, config: TrainingConfig, batches: list[Batch], penalties: list[float]
-) -> Iterator[Tensor]:
-    """The loss of each batch with what regularisation adds to it; that number goes to `penalties`."""
-    regularisation = config.regularisation
-    # Dividing by the targets of the whole step makes accumulation the same as one larger batch.
-    count = max(sum(int((targets != IGNORED).sum()) for _, targets in batches), 1)
-    for input_ids, targets in batches:
-        with nullcontext([]) if regularisation is None else mixer_calls(state.model) as calls:
-            loss = _summed_loss(*_scored(state.model, input_ids, targets, state.forward)) / count
-        if regularisation is not None:
-            try:
-                penalty = regularisation.penalty(calls, state.generators["regularisation"]) / config.accumulation
-            except InputError as error:
-                raise DivergenceError(f"the operators cannot be regularised: {error}") from error
-            penalties.append(penalty.item())
-            loss = loss + penalty
-        yield loss
+def _loss(state: TrainingState, config: TrainingConfig, batch: Batch, penalties: list[float]) -> Tensor:
+    """The loss of a batch with what regularisation adds to it; that number goes to `penalties`."""
+    regularisation, (input_ids, targets) = config.regularisation, batch
+    with nullcontext([]) if regularisation is None else mixer_calls(state.model) as calls:
+        summed = _summed_loss(*_scored(state.model, input_ids, targets, state.forward))
+    loss = summed / max(int((targets != IGNORED).sum()), 1)
+    if regularisation is None:
+        return loss
+    try:
+        penalty = regularisation.penalty(calls, state.generators["regularisation"])
+    except InputError as error:
+        raise DivergenceError(f"the operators cannot be regularised: {error}") from error
+    penalties.append(penalty.item())
+    return loss + penalty
 
 
 def _scored(

@@ -1,4 +1,4 @@
-"""Softmax attention as published, over all tokens and over a window, against its formula."""
+"""Softmax attention over a window against its formula."""
 
 import pytest
 import torch
@@ -6,9 +6,9 @@ import torch
 from statesize.lab.mixers import LanguageModel, ModelConfig
 
 
-@pytest.mark.parametrize(("name", "window"), [("attention", 40), ("sliding", 8), ("sliding", 1)])
-def test_it_is_the_formula_of_vaswani(name, window):
-    config = ModelConfig(name, 8, width=12, heads=2, key_size=5, layers=1, window=window)
+@pytest.mark.parametrize("window", [8, 1])
+def test_it_is_the_formula_of_vaswani(window):
+    config = ModelConfig("sliding", 8, width=12, heads=2, key_size=5, layers=1, window=window)
     mixer = LanguageModel(config, torch.Generator().manual_seed(1)).double().blocks[0].mixer
     hidden = torch.randn(2, 40, 12, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     query, key, value = (hidden @ mixer.projection.weight.mT).split([10, 10, 12], -1)

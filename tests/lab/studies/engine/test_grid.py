@@ -8,14 +8,13 @@ import pytest
 from small_studies import GRID
 
 from statesize.errors import InputError
-from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.lab.studies.engine.grid import INTERVENTIONS, RunMeasurements
+from statesize.lab.studies.engine.grid import RunMeasurements
 
 
 def test_keys_tell_runs_apart(runs):
     run = runs[0]
     others = [
-        dataclasses.replace(run, intervention="open_gates"),
+        dataclasses.replace(run, intervention="measured_start"),
         dataclasses.replace(run, measuring=RunMeasurements(every=1)),
         dataclasses.replace(run, training=dataclasses.replace(run.training, seed=1)),
         dataclasses.replace(run, task=dataclasses.replace(run.task, held_out_seed=1)),
@@ -30,14 +29,6 @@ def test_a_key_is_the_same_in_another_process(runs):
     )
     done = subprocess.run([sys.executable, "-c", program], input=GRID, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == runs[1].key
-
-
-def test_open_gates_start_like_a_decay_bias_of_3():
-    opened = LanguageModel(ModelConfig(mixer="gla,wla", layers=2, decay_bias=0.0))
-    INTERVENTIONS["open_gates"](opened)
-    biases = {name: value for name, value in opened.named_parameters() if "bias" in name}
-    assert len(biases) == 2
-    assert all((value == 3).all() for value in biases.values())
 
 
 @pytest.mark.parametrize(

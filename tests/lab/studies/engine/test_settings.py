@@ -15,7 +15,7 @@ TASK = '[[task]]\nname = "mqar"\npairs = [2, 4]\n'
 
 def test_the_grid_is_the_product_of_all_lists():
     text = """
-    intervention = ["none", "open_gates"]
+    intervention = ["none", "measured_start"]
     [model]
     mixer = ["la", "gla"]
     key_size = [2, 4, 8]
@@ -30,12 +30,12 @@ def test_the_grid_is_the_product_of_all_lists():
 
 def test_a_task_has_its_own_model_training_and_intervention():
     text = "[model]\nkey_size = 4\nlayers = 1\n[training]\nsteps = 7\n" + TASK
-    text += '[[task]]\nname = "compression"\ntokens = 3\nintervention = "open_gates"\n'
+    text += '[[task]]\nname = "compression"\ntokens = 3\nintervention = "measured_start"\n'
     text += "[task.model]\nkey_size = 2\npositions = 7\n[task.training]\nrate = 1e-2\n"
     *first, last = STUDY.parse(text).runs
     assert {(run.model.key_size, run.model.positions, run.intervention) for run in first} == {(4, 0, "none")}
     assert (last.model.key_size, last.model.positions, last.model.layers) == (2, 7, 1)
-    assert (last.training.steps, last.training.rate, last.intervention) == (7, 1e-2, "open_gates")
+    assert (last.training.steps, last.training.rate, last.intervention) == (7, 1e-2, "measured_start")
 
 
 def test_equal_runs_are_done_once():
@@ -52,8 +52,6 @@ def test_equal_runs_are_done_once():
         (TASK + "[task.modell]\nwidth = 4\n", "modell"),
         (TASK.replace("pairs", "pair"), "Did you mean pairs"),
         (TASK.replace("4", "40"), "pairs must be at most"),
-        (TASK + "length = 8\n", "length must be at least 9"),
-        ("[model]\nwidth = 10\nheads = 4\n" + TASK, "width must be a multiple of heads"),
         ("[model]\nmixer = 'xyz'\n" + TASK, "got 'xyz'"),
         ("intervention = 'x'\n" + TASK, r"intervention must be .*got 'x'"),
         ("study = 'regimes'\n" + TASK, "for the study 'regimes', and this is 'correlation'"),

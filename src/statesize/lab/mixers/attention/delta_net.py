@@ -129,15 +129,13 @@ def delta_step(state: Tensor, key: Tensor, value: Tensor, strength: Tensor, log_
     return state + (strength * key).unsqueeze(-1) * error.unsqueeze(-2)
 
 
-def mix_by_delta_rule(
-    query: Tensor, key: Tensor, value: Tensor, strength: Tensor, log_decay: Tensor | None, chunk_size: int = CHUNK_SIZE
-) -> Tensor:
+def mix_by_delta_rule(query: Tensor, key: Tensor, value: Tensor, strength: Tensor, log_decay: Tensor | None) -> Tensor:
     """y_t = q_tᵀ S_t of `delta_step`, parallel inside chunks: q, k (..., L, n), v, y (..., L, d_v), β (..., L, 1)."""
     # With e_t = β_t (v_t − a_t S_{t−1}ᵀ k_t) the state of a chunk that starts from S is e^{G_t} S + Σ_{s ≤ t} e^{G_t −
     # G_s} k_s e_sᵀ, so that the e of a chunk solve a unit lower triangular system (Yang et al. 2024, "Parallelizing
     # Linear Transformers with the Delta Rule over Sequence Length"; with decay "Gated Delta Networks", 2025).
     length = key.shape[-2]
-    size = min(chunk_size, length)
+    size = min(CHUNK_SIZE, length)
     log_decay = torch.zeros_like(strength) if log_decay is None else log_decay
     total, between = decays_in_chunks(log_decay, size)
     query, key, value, strength = (in_chunks(tensor, size) for tensor in (query, key, value, strength))

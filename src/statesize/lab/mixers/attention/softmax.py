@@ -1,4 +1,4 @@
-"""Softmax attention without positional embedding: lean (SA), as published, and over a window."""
+"""Softmax attention without positional embedding: lean (SA), and over a window as published."""
 
 from __future__ import annotations
 
@@ -51,18 +51,7 @@ class SoftmaxAttention(HeadMixer):
         return mixed, (keys[:, :, last], values[:, :, last])
 
 
-class MultiHeadAttention(SoftmaxAttention):
-    """Softmax attention as published: without short convolution and without norm per head.
-
-    Vaswani et al., "Attention Is All You Need", NeurIPS 2017. Differs from the paper: no biases, no dropout.
-    """
-
-    kind = "attention"
-    convolved = False
-    normed = False
-
-
-class SlidingWindowAttention(MultiHeadAttention):
+class SlidingWindowAttention(SoftmaxAttention):
     """Softmax attention over the last `config.window` tokens, the present one included.
 
     Beltagy et al., "Longformer: The Long-Document Transformer", 2020; Arora et al. 2024 (Based) mix with windows of 64.
@@ -73,6 +62,8 @@ class SlidingWindowAttention(MultiHeadAttention):
     """
 
     kind = "sliding"
+    convolved = False
+    normed = False
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

@@ -33,9 +33,7 @@ class FinalRun:
     chance: float
     mixer: str
     key_size: int
-    heads: int
     width: int
-    rate: float
     seed: int
     intervention: str
     accuracy: float

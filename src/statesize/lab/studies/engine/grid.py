@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
-import torch
-
 from statesize.check import real_numbers, refuse, require_choice, require_count
 from statesize.errors import InputError
 from statesize.lab.mixers.config import ModelConfig
@@ -66,14 +64,6 @@ class RunMeasurements:
         return self.metrics[1]
 
 
-def _open_gates(model: LanguageModel) -> None:
-    """Input gates start nearly open, a = 0.997, as the decay_bias 3 does: the baseline against collapse."""
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith(("decay_bias", "decay.bias")):
-                parameter.fill_(3.0)
-
-
 def _measured_start(model: LanguageModel) -> None:
     """Decays are moved until 0.9 of what the state can hold is used at the start, or what comes nearest."""
     initialise(model, target=0.9)
@@ -81,7 +71,6 @@ def _measured_start(model: LanguageModel) -> None:
 
 INTERVENTIONS: dict[str, Callable[[LanguageModel], None]] = {
     "none": lambda model: None,
-    "open_gates": _open_gates,
     "measured_start": _measured_start,
 }
 """Changes of a model before its training, by name."""
@@ -120,12 +109,13 @@ class TrainingRun:
 
     def to_dict(self) -> dict[str, Any]:
         """The run as JSON values."""
-        # Fields that came later are left out where they are not used, so that runs keep their keys.
+        # Fields that came later are left out where they are not used, and one that is gone stays, so that runs keep
+        # their keys.
         model = {name: value for name, value in self.model.to_dict().items() if name != "format"}
         return {
             "model": model,
             "task": task_settings(self.task),
-            "training": self.training.to_dict(),
+            "training": {"accumulation": 1} | self.training.to_dict(),
             "measuring": dataclasses.asdict(self.measuring),
             "intervention": self.intervention,
             **({} if self.distillation is None else {"distillation": self.distillation.to_dict()}),
@@ -136,13 +126,6 @@ class TrainingRun:
         """The run's name, the first 16 hexadecimal digits of the SHA-256 of its settings."""
         content = json.dumps({"rows": ROW_FORMAT, **self.to_dict()}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-    @property
-    def kind(self) -> str:
-        """What it has in common with those that take about as long."""
-        more = [] if self.training.regularisation is None else ["regularised"]
-        more += [] if self.distillation is None else ["with students"]
-        return ", ".join([str(task_settings(self.task)["name"]), self.model.mixer, *more])
 
     @property
     def label(self) -> str:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from statesize.check import require_count, require_kind, require_real
-from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.task import StudyTask
 from statesize.lab.training.config import TrainingConfig
@@ -36,7 +35,6 @@ class Distillation:
         steps: Steps of learning the operators, and again of learning hidden states and predictions.
         batch_size: Sequences of a step.
         rate: Learning rate for the operators; half of it for the rest.
-        mixer: Mixer of the students; None for that of their teacher.
 
     Raises:
         InputError: A value is out of range.
@@ -46,7 +44,6 @@ class Distillation:
     steps: int = 400
     batch_size: int = 16
     rate: float = 1e-2
-    mixer: str | None = None
 
     def __post_init__(self) -> None:
         require_kind("key_sizes", self.key_sizes, (list, tuple), "a list of positive numbers")
@@ -55,14 +52,11 @@ class Distillation:
             for count in counts:
                 require_count(name, count, plain=True)
         require_real("rate", self.rate, above=0, plain=True)
-        if self.mixer is not None:
-            ModelConfig(self.mixer)  # refuses one that does not exist
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON values."""
-        fields = dataclasses.asdict(self)
-        # Keys of runs on record have an empty list of losses, and no mixer where it is that of the teacher.
-        return {"losses": ()} | {name: value for name, value in fields.items() if name != "mixer" or value is not None}
+        # Keys of runs on record have an empty list of losses.
+        return {"losses": ()} | dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +80,7 @@ def students(
     measured = [measure(operator, outputs=("entropy",), entropy_accuracy=2e-4) for operator in operators]
     for size in plan.key_sizes:
         generator = torch.Generator().manual_seed(_OPERATORS_SEED + training.seed)
-        student = student_of(teacher, size, generator, plan.mixer)
+        student = student_of(teacher, size, generator)
         config = _config(training, plan, _OPERATORS_SEED, plan.rate)
         deque(distil(teacher, student, task, config, Objective(hidden=0, logits=0)), maxlen=0)
         errors = discrepancy(teacher, student, task, plan.batch_size).operators
@@ -153,8 +147,7 @@ class Calibration:
 
 
 GLA_STUDENTS = Calibration(factor=0.17, ess_power=1.19, size_power=-0.60)
-"""From 72 layers of students with 2, 4 and 8 states of gated linear attention with 16 states on associative recall;
-`benchmarks/student_calibration.py` repeats it."""
+"""From 72 layers of students with 2, 4 and 8 states of gated linear attention with 16 states on associative recall."""
 
 
 def predicted_error(measured: Measurement, state_size: int) -> float:

@@ -38,11 +38,6 @@ class Run(Protocol):
         ...
 
     @property
-    def kind(self) -> str:
-        """What it has in common with those that take about as long."""
-        ...
-
-    @property
     def metric(self) -> str:
         """The column of the ESS for which claims are made."""
         ...

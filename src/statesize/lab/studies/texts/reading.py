@@ -108,11 +108,6 @@ class TextRun:
         return f"{self.name}, {self.condition}"
 
     @property
-    def kind(self) -> str:
-        """What it has in common with those that take about as long."""
-        return self.name
-
-    @property
     def metric(self) -> str:
         """The column of the ESS for which claims are made."""
         return CLAIM_METRIC
