@@ -3,7 +3,7 @@
 A tiny random model of each, with an odd configuration and attention far from uniform, is measured. Three oracles that
 use none of the package's code judge: the attention maps that the model itself returns, what its own code makes of
 impulses in what T acts on, and its logits with and without observation. The table of all families is written to
-src/statesize/adapters/families.json, from which `python -m tools.figures.pages` makes the tables of a page:
+tools/figures/families.json, from which `python -m tools.figures.pages` makes the tables of a page:
 the rows of the transformers of constraints.txt, and of any other version what became of each row's family. `nox -s
 families` runs it with the oldest, the pinned and the newest version. With names, their rows are printed and nothing is
 written. Exits with 1 where an oracle disagrees.
@@ -34,7 +34,7 @@ from oracles.tiny_families import MORE, names, tiny
 from statesize.io.files import replace_file
 
 ROOT = Path(__file__).parents[1]
-TABLE = ROOT / "src" / "statesize" / "adapters" / "families.json"
+TABLE = ROOT / "tools" / "figures" / "families.json"
 
 
 PINNED = re.search(r"^transformers==(\S+)$", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)[1]

@@ -32,7 +32,7 @@ nitpick_ignore_regex = [
     # Types that users hand on and never name.
     (
         "py:class",
-        r"statesize\..*\.(Agreement|CausalSize|Chart|Claim|Cut|Drawn|Executor|LoadedModel|Measurement|ModelAndTokenizer|ResultPage|Run|Planned|Profiled|Task|Value)",
+        r"statesize\..*\.(Agreement|CausalSize|Chart|Claim|Cut|Drawn|Executor|LoadedModel|Measurement|ModelAndTokenizer|ResultPage|Run|Profiled|Task|Value)",
     ),
     ("py:class", r"(Chart|Claim|Document|Findings|Measurement|Metric|Profiled|StudyTable)"),
     # Names that are read only where types are checked, so that commands refuse before torch is imported.

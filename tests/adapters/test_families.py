@@ -9,8 +9,9 @@ from oracles import family_sweep
 from oracles.family_sweep import sweep
 from oracles.tiny_families import MORE, SHORT, names, tiny
 
-from statesize.adapters.sources import STATE_SIZES, swept
+from statesize.adapters.sources import STATE_SIZES
 from statesize.operators import Dense
+from tools.figures.families import swept
 
 TABLE = {family.name: family for family in swept().families}
 # One popular family for each way to mix, and for each way to write it.

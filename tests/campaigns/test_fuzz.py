@@ -48,7 +48,7 @@ NOT_CALLED = {
     "read_arrays": "reads a file",
     "Derivative": "takes a function, of which none is random",
 }
-OF_MANY = ("settings", "tasks", "texts", "paths", "training", "network_plan, network_ess, redundancy")
+OF_MANY = ("settings", "tasks", "texts", "paths", "training", "network_ess")
 """Generators that call one of many functions, some of them seldom."""
 
 

@@ -124,7 +124,6 @@ REFUSED = [
         "--metric must be entropy or relative_count, got 'entropi'. Did you mean entropy?",
     ),
     ("profile gla --positions few", "--positions must be a whole number or all, got 'few'. See"),
-    ("models --measured", "--measured is no option of statesize models"),
     ("compare one two --text x", "--text is no option of statesize compare. See"),
     ("profile gla --lenght 3", "--lenght is no option of statesize profile. See"),
     ("length gla --max-tokens 3", "--max-tokens is no option of statesize length. --lengths must be given to"),

@@ -90,11 +90,6 @@ def test_a_value_that_begins_as_an_option_does_is_told_how_to_be_written(here, c
     assert "--memory must have a value behind it, got none. See" in error_line(capsys.readouterr())
 
 
-def test_files_alone_that_are_refused_together_are_1(here, capsys):
-    assert main("profile gla --text missing.txt --text none.txt".split()) == 1
-    assert " Also: " in error_line(capsys.readouterr())
-
-
 def test_failure_is_1(tmp_path, capsys):
     assert main(["compare", str(tmp_path / "missing")]) == 1
     assert str(tmp_path / "missing") in error_line(capsys.readouterr())

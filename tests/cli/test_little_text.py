@@ -58,7 +58,7 @@ def test_how_many_texts_are_needed_is_said_before_it_is_measured(
     def stop(*_, **__):
         raise FileError("Measuring.")
 
-    for module in ("truncation.truncate", "reduction.cache.price", "lab.trends.length", "reduction.compress"):
+    for module in ("truncation.truncate", "reduction.cache.price", "lab.trends.length"):
         measuring = import_module(f"statesize.{module}")
         monkeypatch.setattr(measuring, "cache" if "cache" in module else module.rpartition(".")[2], stop)
     name = "llama" if command.startswith("cache") else "one"

@@ -2,12 +2,59 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from statesize.adapters.sources import swept
 from tools.figures.on_record import table
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of models, or a class beyond the registry of causal language models, as a tiny random model of it."""
+
+    name: str  # its `model_type` in transformers, or what the class is
+    model: str  # the class
+    registered: bool  # whether it is a `model_type` of the registry
+    status: str  # "measured"; "refused"; "wrong", where an oracle disagrees; "not built"
+    mixers: dict[str, int]  # number of layers by kind of mixer
+    maps: float | None  # largest difference of T from the attention maps that the model returns; None without such maps
+    # Largest difference of T from what the model's own code makes of impulses; None where no part of it carries the
+    # values alone.
+    impulses: float | None
+    gated: bool  # whether the impulses show rows of T up to a factor each, because an output gate follows
+    logits: float | None  # largest difference of its logits under observation
+    reason: str  # why it, or a part of it, is not measured
+    # Status by version of transformers, of the versions that were tried and have it, the oldest first.
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The result of the sweep over all families."""
+
+    transformers: str  # the version that all but `versions` is of
+    families: tuple[Family, ...]  # in the order of their names, those of the registry first
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The versions that were tried, the oldest first."""
+        return max((tuple(family.versions) for family in self.families), key=len)
+
+    def of(self, status: str) -> tuple[Family, ...]:
+        """The families of one status."""
+        return tuple(family for family in self.families if family.status == status)
+
+
+@cache
+def swept() -> Sweep:
+    """The sweep that this statesize was made with."""
+    document: dict[str, Any] = json.loads(Path(__file__).with_name("families.json").read_text(encoding="utf-8"))
+    return Sweep(document["transformers"], tuple(Family(**family) for family in document["families"]))
 
 
 def families() -> dict[str, str]:

@@ -23,7 +23,6 @@ from statesize.adapters.observation import (
     FoundMixer,
     Observation,
     Units,
-    declared_sizes,
     in_this_thread,
     nothing,
 )
@@ -270,7 +269,7 @@ def from_method(described: FoundMixer, call: Call, forward: Forward, *, check: b
     agreement = None if math.isnan(checked.difference) else Agreement(checked.difference, checked.limit)
     found = {"units": heads, "multiplicity": multiplicity, "state_bytes": state_bytes}
     return Captured(
-        **vars(replace(described, **found, state_sizes=declared_sizes(name, mixer, operator))),
+        **vars(replace(described, **found)),
         units_operator=units_operator,
         operator_difference=checked.difference,
         agreement=agreement,

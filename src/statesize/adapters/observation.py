@@ -7,14 +7,13 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.model_state import NamedModules
 from statesize.adapters.models.precision import Autocast, open_autocast
-from statesize.check import refuse, whole_number
 from statesize.io.devices import on_cpu_by_default
 from statesize.operators import Operator
 
@@ -138,7 +137,6 @@ class FoundMixer:
         groups: Number of stored inputs that several units read, such as key-value heads or the latent of multi-head
             latent attention; 0 where every unit stores its own.
         order: Units that read the first of them, then those that read the second …; empty where these are consecutive.
-        state_sizes: What each unit keeps of a state, where units differ; else empty.
         attends: Whether T is a softmax of scores, which may have sinks.
     """
 
@@ -150,13 +148,8 @@ class FoundMixer:
     state_bytes: int | None
     map_bytes: int = field(default=0, compare=False)
     groups: int = 0
-    state_sizes: tuple[int, ...] = ()
     attends: bool = field(default=False, compare=False)
     order: tuple[int, ...] = ()
-
-    def bounded(self, limits: Tensor) -> Tensor:
-        """What its operator allows, (P,), as that of each unit, which may keep less, or of all, whose unit is 1."""
-        return limits[None].minimum(torch.tensor(self.state_sizes)[:, None]) if self.state_sizes else limits[None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +208,6 @@ class Observation:
     tolerance: float = EXACT
     difference: float | None = None
     largest_score: Callable[[], float] = float
-    state_sizes: tuple[int, ...] = ()
     attends: bool = False
     order: tuple[int, ...] = ()
 
@@ -231,20 +223,9 @@ class Observation:
             self.state_bytes,
             self.map_bytes,
             self.groups,
-            self.state_sizes,
             self.attends,
             self.order,
         )
-
-
-def declared_sizes(name: str, module: nn.Module, operator: Operator) -> tuple[int, ...]:
-    """What each head of a mixer keeps of the operator's state, as its `state_sizes` says where heads differ."""
-    declared: Any = getattr(module, "state_sizes", ())
-    heads, most = operator.batch_shape[1], int(operator.state_size().max())
-    sizes = tuple(map(whole_number, declared)) if type(declared) in (tuple, list) else (None,)
-    if sizes and (len(sizes) != heads or not all(size is not None and 0 < size <= most for size in sizes)):
-        refuse(f"state_sizes of {name}", f"{heads} whole numbers of 1 … {most}, one of each head", declared)
-    return cast("tuple[int, ...]", sizes) if len(set(sizes)) > 1 else ()
 
 
 def random_like(tensor: Tensor) -> Tensor:

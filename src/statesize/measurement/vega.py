@@ -105,7 +105,7 @@ def layered(
 
 
 def bars(
-    tables: Tables, x: alt.X, y: alt.Y, by: str, hints: Sequence[alt.Tooltip], title: str = "", *, paper: bool = False
+    tables: Tables, x: alt.X, y: alt.Y, by: str, hints: Sequence[alt.Tooltip], *, paper: bool = False
 ) -> alt.LayerChart:
     """Bars beside each other, one for each value of the column `by`, of the only table."""
     ((table, rows),) = tables.items()
@@ -115,7 +115,7 @@ def bars(
     colour = alt.Color(f"{by}:N", sort=groups, scale=scale, legend=legend)
     marks = alt.Chart(alt.NamedData(table)).mark_bar().encode(x=x, y=y, color=colour, tooltip=list(hints))
     parts = [marks.encode(xOffset=alt.XOffset(f"{by}:N", sort=groups))]
-    return _sized(Drawn(layer=parts), tables, title, 240, paper=paper)
+    return _sized(Drawn(layer=parts), tables, "", 240, paper=paper)
 
 
 def estimates(

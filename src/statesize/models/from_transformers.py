@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Generator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -87,18 +87,6 @@ def read_transformers_config(name: str, options: dict[str, Any]) -> Any:
         raise
     except Exception as error:  # as below
         raise _refusal_of(name, error, options, allow_pickle=True) from error
-
-
-def transformers_class(config: Any) -> type | None:
-    """The class of the causal language model of a configuration; None where transformers has none for it."""
-    return _transformers().MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-
-
-def weightless_model(config: Any) -> nn.Module | None:
-    """A model of a configuration without its weights; None where it cannot be made without them."""
-    with suppress(Exception), hushed(), torch.device("meta"):
-        return cast("Any", transformers_class(config))(config)
-    return None
 
 
 def transformers_tokenizer(name: str, options: dict[str, Any]) -> AnyTokenizer:

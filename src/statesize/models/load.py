@@ -29,7 +29,6 @@ from statesize.models.from_transformers import (
     read_transformers_config,
     transformers_model,
     transformers_tokenizer,
-    weightless_model,
 )
 from statesize.models.hub import snapshot
 from statesize.models.plugins import ModelPlugin, plugin_of, refuse_misspelt, refuse_profile
@@ -261,16 +260,6 @@ def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code:
         return tokenizer
     check_digest(Path(name))
     return transformers_tokenizer(name, {"revision": revision, "trust_remote_code": trust_remote_code})
-
-
-def model_for_checks(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> nn.Module | None:
-    """A model that is loaded elsewhere, without weights where it is of transformers; None where that cannot be made."""
-    options = {"revision": revision, "trust_remote_code": trust_remote_code}
-    plugin = _plugin_or_none(name)
-    if plugin is not None:
-        return plugin.model(name)
-    with parsed_once() if is_gguf(Path(name)) else nullcontext():
-        return weightless_model(read_transformers_config(name, options))
 
 
 def model_name(name: str) -> str:

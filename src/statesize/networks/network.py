@@ -128,7 +128,6 @@ class NetworkProgress:
     place: int  # number of finished cuts
     positions: int  # number of all cuts
     products: int  # number of vectors so far that the Jacobian at this cut was multiplied with
-    planned: int  # their largest number
     likely: int  # how many are likely to be needed, from how close the interval is by now
     low: float  # the interval by now: before the first, from 1 to the dimension
     high: float
@@ -233,7 +232,7 @@ def _measure_cut(
 
         def report(rows: int) -> None:
             if on_progress is not None:
-                on_progress(NetworkProgress(i, index, positions, rows, dimension, dimension, 1.0, dimension))
+                on_progress(NetworkProgress(i, index, positions, rows, dimension, 1.0, dimension))
 
         block = jacobian.dense(report)
         spectrum = block_spectra([block[None]], torch.tensor([min(block.shape)]), block.new_zeros(0))
@@ -249,7 +248,7 @@ def _measure_cut(
         while not estimate.finished:
             if on_progress is not None:
                 likely, ends = _likely_products(estimate, accuracy), (estimate.interval.low, estimate.interval.high)
-                on_progress(NetworkProgress(i, index, positions, estimate.products, estimate.capacity, likely, *ends))
+                on_progress(NetworkProgress(i, index, positions, estimate.products, likely, *ends))
             estimate.advance(jacobian.gram(estimate.pending))
         space, converged, products = estimate.space, estimate.converged, estimate.products
         entropy, low, high = estimate.interval.middle, estimate.interval.low, estimate.interval.high

@@ -309,7 +309,7 @@ def measure_mixer(
         size = float(operator.state_size().max())
         # It would be held while the next one is built.
         del operator
-    described = ("name", "kind", "note", "cache", "multiplicity", "precision", "state_sizes")
+    described = ("name", "kind", "note", "cache", "multiplicity", "precision")
     facts = {name: getattr(item, name) for name in described}
     facts |= {"dtype": work.dtype, "engine": ", ".join(dict.fromkeys(one.engine for one in measurements)) or "none"}
     facts["seconds"] = time.perf_counter() - start

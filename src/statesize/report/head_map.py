@@ -155,7 +155,6 @@ def layer_data(mixer: xr.Dataset, name: str, short: str, metrics: Iterable[str],
         "positions": mixer["position"].values[columns].tolist(),
         "headStride": extent.head_stride,
         "ceiling": packed(unit_limits(mixer)[rows, :, columns].mean(1)),
-        "ceilings": curves(unit_limits(mixer)[rows]) if mixer.attrs["state_sizes"] else None,
         "norm": packed(mixer["norm"].values[rows, :, columns].mean(1)),
         "ess": {metric: curves(values) for metric, values in ess.items()},
         # How far apart the bounds are in whose middle a count lies that is not exact.
@@ -202,7 +201,7 @@ def _number_dtype(mixer: xr.Dataset) -> str:
 
 def _share(mixer: xr.Dataset, metric: str) -> Array:
     """ESS as a share of what each head could carry, without sinks, (sequence, unit); NaN unless its size binds."""
-    binds = np.isfinite(at_middle(mixer, utilisation_values(mixer, metric, each=True)))
+    binds = np.isfinite(at_middle(mixer, utilisation_values(mixer, metric)))
     return np.where(binds, without_sinks(mixer, metric) / at_middle(mixer, unit_limits(mixer)), np.nan)
 
 

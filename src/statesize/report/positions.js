@@ -16,13 +16,12 @@ const positions = (() => {
     const curve = ({ mean, heads: single }) => head < 0 ? part(mean, all.length, sequence) : part(single, drawn.length, sequence * heads.length + head);
     const token = (position) => tokens[position] + (special.includes(position) ? " (special token)" : "");
     const ceiling = part(layer.ceiling, all.length, sequence);
-    const own = head >= 0 && layer.ceilings ? curve(layer.ceilings) : null;
     const norm = part(layer.norm, all.length, sequence);
     const step = head < 0 ? 1 : headStride;
     const gaps = layer.apart[metric] ? curve(layer.apart[metric]) : [];
     const rows = curve(layer.ess[metric]).flatMap((ess, index) => {
       const [place, gap] = [index * step, gaps[index] ?? 0];
-      const top = Math.round(own ? own[index] : ceiling[place]);
+      const top = Math.round(ceiling[place]);
       const said = drawing.between(ess, gap, (value) => value.toFixed(2));
       return ess === null ? [] : [{ position: all[place], token: token(all[place]), ess, gap, said, ceiling: top, share: top ? ess / top : null, norm: norm[place] }];
     });

@@ -112,7 +112,7 @@ def _against(nodes: Sequence[xr.Dataset]) -> str:
         return f"of {passing}{kept:.0f} tokens kept"
     sizes = [largest_size(node) for node in nodes]
     if all(size <= middle_ceiling(node) for size, node in zip(sizes, nodes, strict=True)):
-        one = len(set(sizes)) == 1 and not any(node.attrs["state_sizes"] for node in nodes)
+        one = len(set(sizes)) == 1
         held = np.average(sizes, weights=[channels_of(node) for node in nodes])
         return f"of the {round(held, 1):g} that it holds{'' if one else ' on average'}"
     return f"of at most {ceiling:.0f}"

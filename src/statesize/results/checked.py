@@ -220,7 +220,7 @@ _MIXER: dict[str, Kind] = {
     **dict.fromkeys(("kind", "note", "cache", "engine", "precision"), _is_text),
     "dtype": lambda value: isinstance(value, str) and value in DTYPES,
     "multiplicity": lambda value: _whole(value) and value != 0,
-    **dict.fromkeys(("stratum_sizes", "state_sizes"), _several(_whole)),
+    "stratum_sizes": _several(_whole),
 }
 _TOKENS = {"token_ids": "i", "tokens": "U", "special": "b"}
 
@@ -263,7 +263,6 @@ def check_mixer(name: str, node: xr.Dataset) -> None:
         _require(name, variable, bool((np.isnan(values) | ((values >= 0) & (values < np.inf))).all()))
     chosen, sizes = node[unit].values, np.array(node.attrs["stratum_sizes"], int)
     _require(name, unit, _ascending(chosen, int(sizes.sum())))
-    _require(name, "state_sizes", len(node.attrs["state_sizes"]) in (0, sizes.sum()))
     strata = node["stratum"].values
     inside = bool(((strata >= 0) & (strata < len(sizes))).all())
     measured = np.bincount(strata, minlength=len(sizes)) if inside else sizes + 1

@@ -20,8 +20,7 @@ from statesize.results.fields import BY_SEQUENCE, BY_UNIT, FIELDS, MIXER_DIMS
 from statesize.texts.inputs import Given, ids_of
 from statesize.texts.tokens import AnyTokenizer, special_ids, token_text
 
-_LISTS = ("stratum_sizes", "state_sizes")
-_ATTRIBUTES = ("kind", "note", "cache", "multiplicity", "dtype", "precision", "engine", *_LISTS)
+_ATTRIBUTES = ("kind", "note", "cache", "multiplicity", "dtype", "precision", "engine", "stratum_sizes")
 # Bytes of sequences that are joined at once when a profile is written.
 _PART_BYTES = 2**28
 
@@ -75,8 +74,7 @@ def sequence_dataset(
         variables["state_size"][:] = variables["tss"][:] = np.nan
         variables["binds"][:] = 0
     arrays = {name: (dims[name], values) for name, values in variables.items()}
-    lists = zip(_LISTS, (sample.sizes.tolist(), list(facts["state_sizes"])), strict=True)
-    return xr.Dataset(arrays, attrs={**facts, **dict(lists)})
+    return xr.Dataset(arrays, attrs={**facts, "stratum_sizes": sample.sizes.tolist()})
 
 
 @dataclass(eq=False)

@@ -49,22 +49,18 @@ def ess_values(node: xr.Dataset, metric: str) -> Array:
 
 def unit_sizes(node: xr.Dataset) -> NDArray[np.float64]:
     """The largest TSS of each measured head or channel, (unit,); NaN where it is not known."""
-    units, own = node[unit_dim(node)].values, node.attrs["state_sizes"]
-    return np.minimum(largest_known(node, "tss"), np.array(own)[units] if own else np.full(len(units), np.inf))
+    return np.full(node.sizes[unit_dim(node)], largest_known(node, "tss"))
 
 
 def unit_limits(node: xr.Dataset, name: str = "ceiling") -> Array:
-    """The "ceiling" or "state_size" of each head or channel, (sequence, unit, position), or of all, whose unit is 1."""
-    # What is stored is that of the largest head.
-    limits = node[name].values[:, None]
-    return np.minimum(limits, unit_sizes(node)[:, None]) if node.attrs["state_sizes"] else limits
+    """The "ceiling" or "state_size" of all heads or channels, (sequence, 1, position)."""
+    return node[name].values[:, None]
 
 
-def utilisation_values(node: xr.Dataset, metric: str = "entropy", *, each: bool = False) -> Array:
-    """ESS as a share of the mean ceiling, or of each head's own, (sequence, unit, position); NaN unless sizes bind."""
+def utilisation_values(node: xr.Dataset, metric: str = "entropy") -> Array:
+    """ESS as a share of the ceiling, (sequence, unit, position); NaN unless sizes bind."""
     # Copies, because torch warns of arrays that cannot be written to.
-    limits = unit_limits(node) if each else unit_limits(node).mean(1, keepdims=True)
-    ess, ceiling = (torch.from_numpy(np.array(values)) for values in (ess_values(node, metric), limits))
+    ess, ceiling = (torch.from_numpy(np.array(values)) for values in (ess_values(node, metric), unit_limits(node)))
     return utilisation(ess, ceiling, torch.from_numpy(binding(node))[:, None]).numpy()
 
 
@@ -124,9 +120,8 @@ def keeps_everything(node: xr.Dataset) -> bool:
 
 
 def largest_size(node: xr.Dataset, name: str = "tss") -> float:
-    """The largest TSS, on average over heads, or "state_bytes"; NaN where it is not known."""
-    largest, own = largest_known(node, name), node.attrs["state_sizes"]
-    largest = float(np.minimum(largest, own).mean()) if own and name == "tss" else largest
+    """The largest TSS, or "state_bytes"; NaN where it is not known."""
+    largest = largest_known(node, name)
     return int(largest) if largest.is_integer() else largest
 
 

@@ -17,7 +17,7 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.kernels.rotation import Rotation, rotation_of
 from statesize.adapters.models.model_state import known_options
 from statesize.adapters.models.precision import BOUNDS, relative_difference, stored_dtype
-from statesize.adapters.observation import ModuleStack, Observation, Product, Units, declared_sizes
+from statesize.adapters.observation import ModuleStack, Observation, Product, Units
 from statesize.adapters.runs import observed
 from statesize.errors import ModelError
 from statesize.operators import Dense, Operator, Recurrence, SoftmaxAttention
@@ -109,10 +109,7 @@ class Cutting:
             mixed = original(hidden)
             operator: Operator = module.operator(hidden)
             kind = str(getattr(module, "kind", type(module).__name__))
-            sizes = declared_sizes(name, module, operator)
-            seen = Observation(
-                name, kind, lambda units: operator[:, units], module.values(hidden), mixed, None, 0, state_sizes=sizes
-            )
+            seen = Observation(name, kind, lambda units: operator[:, units], module.values(hidden), mixed, None, 0)
             changed = self._changed(seen)
             return mixed if changed is None else changed.to(mixed.dtype)
 
@@ -192,14 +189,13 @@ class Cutting:
         if blocks[0].right is None:
             inputs = int(torch.stack([readable(operator, self.cut) for operator in operators]).any(0).sum())
         rank = min(blocks[0].values.shape[-1], inputs, size)
-        limits = seen.found.bounded(torch.tensor([rank, inputs]))
         return MixerSpectra(
             seen.kind,
             seen.found.multiplicity,
             torch.cat([block.entropy[0] for block in blocks]).cpu(),
             torch.cat([block.norm[0] for block in blocks]).cpu(),
-            limits[:, 0],
-            limits[:, 1],
+            torch.tensor([rank]),
+            torch.tensor([inputs]),
             min(inputs, seen.state_size or inputs, blocks[0].columns),
             blocks[0].right is not None,
             self._stacks(seen).entropy[0].cpu() if seen.groups else None,
@@ -339,7 +335,6 @@ def _by_group(seen: Observation) -> Observation:
         values=seen.values[:, order],
         mixed=seen.mixed[:, order],
         passed_on=passed_on,
-        state_sizes=tuple(seen.state_sizes[unit] for unit in seen.order) if seen.state_sizes else (),
         order=(),
     )
 

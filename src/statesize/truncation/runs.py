@@ -33,8 +33,8 @@ class MixerSpectra:
         multiplicity: Channels of each unit.
         entropy: Entropy-ESS of each unit, (units,).
         norm: ‖H_i‖_F of each unit, (units,).
-        most: The largest rank that H_i can have, of each unit, (units,), or of all, (1,).
-        inputs: How many inputs, or numbers of a state, of the past there are to choose from, likewise.
+        most: The largest rank that H_i can have, of any unit, (1,).
+        inputs: How many inputs, or numbers of a state, of the past there are to choose from, (1,).
         held: How many inputs a window, or how many numbers a state, still has behind the cut; all without one.
         state: Whether it keeps a state, in which no inputs can be chosen.
         joint: Entropy-ESS of the stack of each group's units, (groups,), or None without groups.

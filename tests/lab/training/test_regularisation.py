@@ -123,23 +123,6 @@ def test_the_utilisation_penalty_averages_over_what_is_sampled(make_model):
     assert abs(drawn.mean() - expected) < 4 * drawn.std() / 40**0.5
 
 
-def test_each_head_is_drawn_to_a_share_of_its_own_state(make_model):
-    model = make_model("gla", key_size=4)
-    mixer = model.blocks[0].mixer
-    mixer.state_sizes = (1, 3)
-    # The query and key channels that a head does not have are 0.
-    channels = mixer.projection.weight.data[: 2 * 2 * 4].view(2, 2, 4, 16)
-    for head, size in enumerate(mixer.state_sizes):
-        channels[:, head, size:] = 0
-    whole = Regularisation(utilisation_weight=2.0, target_utilisation=0.7, sequences=3, units=2, positions=99)
-    (captured,) = ss.capture(model, TOKENS)
-    positions = list(range(3, 22))
-    # A head of one number is full, and one of three is not: of three numbers, both would have room.
-    shares = ss.measure(captured.operator, positions=positions).entropy / torch.tensor([1.0, 3.0])[:, None]
-    expected = 2 * (shares - 0.7).square().mean()
-    torch.testing.assert_close(penalty_of(model, whole), expected.float(), rtol=1e-4, atol=1e-7)
-
-
 @pytest.mark.parametrize("mixer", ["gla", "wla", "s6", "gla-s6"])
 def test_gradients_reach_what_makes_the_decays(mixer, make_model):
     model = make_model(mixer, layers=2)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.model_state import named_parts
-from statesize.adapters.observation import declared_sizes, in_this_thread
+from statesize.adapters.observation import in_this_thread
 from statesize.adapters.select import find_mixers
 from statesize.check import all_finite, require_count, require_kind, require_real
 from statesize.errors import InputError, ModelError
@@ -52,10 +52,6 @@ class MixerCall:
         Raises:
             InputError: The mixer's method did not return such an operator.
         """
-        return self.sized(sequences, units, generator)[0]
-
-    def sized(self, sequences: int, units: int, generator: torch.Generator) -> tuple[Operator, Tensor | None]:
-        """The same, and what each unit keeps of its state where heads differ."""
         hidden = self.hidden[_sample(len(self.hidden), sequences, generator).to(self.hidden.device)]
         operator: object = cast("Callable[[Tensor], object]", self.module.operator)(hidden)
         if not isinstance(operator, Operator) or len(operator.batch_shape) != 2:
@@ -64,8 +60,7 @@ class MixerCall:
                 "(sequence, head)"
             )
         sample = _sample(operator.batch_shape[1], units, generator).to(operator.device)
-        sizes = declared_sizes(type(self.module).__name__, self.module, operator)
-        return operator[:, sample], torch.tensor(sizes, device=operator.device)[sample] if sizes else None
+        return operator[:, sample]
 
 
 @contextmanager
@@ -137,9 +132,7 @@ def identity_distance(recurrence: Recurrence) -> Tensor:
     return _average("recurrence", _norm(A - torch.eye(states, dtype=A.dtype, device=A.device), -2, -1))
 
 
-def utilisation_distance(
-    operator: Operator, target: float, positions: Positions = None, state_sizes: Tensor | None = None
-) -> Tensor:
+def utilisation_distance(operator: Operator, target: float, positions: Positions = None) -> Tensor:
     """The distance of the entropy-ESS from a share of its ceiling: the mean of (ESS_i / ceiling_i − target)².
 
     It pulls in both directions, for each head and position separately.
@@ -148,7 +141,6 @@ def utilisation_distance(
         operator: Any operator with a fixed state; others cost much more (see `differentiable_entropy`).
         target: Share of the ceiling min(TSS, i, L − i), in 0 … 1.
         positions: None for all of 1 … L − 1, an int for that many evenly spread, or a list.
-        state_sizes: TSS of each head, (H,), where some heads keep less than the operator's state; None if none does.
 
     Returns:
         A scalar, float64, differentiable.
@@ -165,7 +157,6 @@ def utilisation_distance(
     share = require_real("target", target, least=0, most=1, advice="It is a share of the ceiling.")
     cut = make_cut(operator.length, positions)
     most = Capacity.at(cut, operator.state_size()).ceiling.clamp(min=1)
-    most = most if state_sizes is None else torch.minimum(most, state_sizes.unsqueeze(-1))
     return _average("operator", (differentiable_entropy(operator, cut.positions) / most - share).square())
 
 
@@ -240,14 +231,14 @@ class Regularisation:
         return identity_distance(operator) if isinstance(operator, Recurrence) else None
 
     def _utilisation(self, call: MixerCall, generator: torch.Generator) -> Tensor | None:
-        operator, sizes = call.sized(self.sequences, self.units, generator)
+        operator = call.sampled(self.sequences, self.units, generator)
         if not isinstance(operator, Recurrence):
             return None
-        length, states = operator.length, int((operator.state_size() if sizes is None else sizes).max())
+        length, states = operator.length, int(operator.state_size().max())
         # If the state can be full at no position, it can hold most in the middle.
         first, last = min(states, length // 2), max(length - states, (length + 1) // 2)
         positions = first + _sample(last - first + 1, self.positions, generator)
-        return utilisation_distance(operator, self.target_utilisation, positions.sort().values, sizes)
+        return utilisation_distance(operator, self.target_utilisation, positions.sort().values)
 
 
 def _mean(distances: Sequence[Tensor | None]) -> Tensor:

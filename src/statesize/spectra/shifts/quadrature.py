@@ -23,7 +23,7 @@ Array = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
 
 # By number of shifts: the smallest and largest shift, and the smallest σ that the rule is fitted to, relative to the
-# bound on σ_1. `python benchmarks/entropy_rules.py` searches all three; these are the best of its grid.
+# bound on σ_1; the best of a grid.
 RULES = {
     12: (3e-7, 0.7, 1e-8),
     16: (1e-7, 1.0, 1e-8),
