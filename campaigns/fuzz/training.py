@@ -181,7 +181,8 @@ def loop_call(source: Source) -> Call:
     kind = source.chance.choice(list(kinds))
     run, good = kinds[kind]
     refusal: Refusal = "maybe" if good or kind in {"train", "student_of"} else "always"
-    if good:
+    if good and not (kind.startswith("train") and model.config.mixer == "sa"):
+        # The term of the loop's settings needs a recurrence.
         refusal = "never"
     names = (
         "model", "teacher", "student", "task", "config", "objective", "batch_size", "key_size", "folder",
