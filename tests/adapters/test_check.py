@@ -49,6 +49,20 @@ def test_every_unit_and_row_is_compared_and_small_units_by_themselves():
     assert of(replace(small, mixed=mixed * weights)) == pytest.approx(1e-6)
 
 
+def test_what_is_rounding_in_double_precision():
+    assert check_operator(observation(cumulated() / (1 + 9e-10))) == pytest.approx(9e-10, rel=1e-3)
+    assert check_operator(observation(cumulated(), difference=1e-9)) == 1e-9
+    with pytest.raises(ModelError, match=r"by 1\.1e-09 of the largest value; at most 1e-09 is rounding"):
+        check_operator(observation(cumulated() / (1 + 1.1e-9)))
+    # A unit of a ten-millionth of the others is compared with a millionth of the largest: off by a thousandth of that.
+    weights = torch.tensor([1.0, 1.0, 1.0, 1e-7, 1.0, 1.0])[None, :, None, None]
+    mixed = cumulated()
+    mixed[0, 3, 2, 1] += 0.04
+    small = observation(mixed * weights, passed_on=lambda applied, units: applied * weights[:, units])
+    with pytest.raises(ModelError, match=r"by 1\.0e-03 of the largest value"):
+        check_operator(small)
+
+
 def test_the_output_after_the_kernel_is_compared():
     gated = observation(cumulated() * 3)
     assert of(gated) == pytest.approx(2 / 3)
@@ -123,9 +137,11 @@ def test_the_bound_is_that_of_the_weights_dtype(dtype, expected):
 
 
 def test_large_scores_round_more():
-    assert allowed(1e-6, torch.float32, lambda: pytest.fail("scores are not needed")) == 1e-5
+    for difference in (1e-6, 1e-5):
+        assert allowed(difference, torch.float32, lambda: pytest.fail("scores are not needed")) == 1e-5
     assert allowed(2e-5, torch.float32, lambda: 2**24 * 1e-4) == pytest.approx(1.1e-4)
     assert allowed(2e-5, torch.float32, float) == 1e-5
+    assert allowed(1.0, torch.float32, lambda: 1e9) == 0.05
 
 
 def test_what_was_found_is_kept_with_the_operator():

@@ -13,9 +13,11 @@ from statesize.measurement.statistics import (
     draw,
     estimate,
     mean_interval,
+    no_interval,
     position_error,
     ratio_interval,
     student_t,
+    too_short,
 )
 
 # From tables: t at a probability of 0.975 on one side.
@@ -160,3 +162,9 @@ def test_what_rounding_leaves_of_nothing_has_no_wide_interval():
     found = above_zero(mean_interval(np.array([3e-9, -2e-9, 1e-9, -4e-9, 3e-9])))
     assert found.low == 0
     assert found.high < 1e-8
+
+
+def test_little_text_is_told_up_to_its_limit():
+    assert too_short(16) == no_interval(5) == ""
+    assert too_short(15).endswith("fewer than 16 tokens bound what can pass, whatever the model. Give 64 or more.")
+    assert no_interval(4) == " 4 texts: no interval, which takes 5 texts."
