@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,13 @@ from torch import nn
 
 import statesize as ss
 from statesize import capture
-from statesize.adapters.check import check_faithful, check_operator, check_rounded_operator, unfaithfulness
+from statesize.adapters.check import (
+    agreement,
+    check_faithful,
+    check_operator,
+    check_rounded_operator,
+    unfaithfulness,
+)
 from statesize.adapters.kernels import attention
 from statesize.adapters.models.precision import BOUNDS, allowed, relative_difference, stored_dtype
 from statesize.adapters.observation import Observation
@@ -142,6 +149,18 @@ def test_large_scores_round_more():
     assert allowed(2e-5, torch.float32, lambda: 2**24 * 1e-4) == pytest.approx(1.1e-4)
     assert allowed(2e-5, torch.float32, float) == 1e-5
     assert allowed(1.0, torch.float32, lambda: 1e9) == 0.05
+
+
+@pytest.mark.parametrize(("by", "limit"), [(9e-6, 1e-5), (1.1e-5, 1e-2), (9e-3, 1e-2), (1.1e-2, None)])
+def test_a_mixer_s_own_arithmetic_may_round_by_a_hundredth(by, limit):
+    output = torch.ones(2, 3)
+    call = SimpleNamespace(name="mixer", output=output, dtype=torch.float32, autocast=False)
+    if limit is None:
+        with pytest.raises(ModelError, match=r"in torch\.float32 is 1\.1e-02 of the largest value off .* at most 1e-02"):
+            agreement(call, [], output * (1 + by), lambda: output)
+    else:
+        found = agreement(call, [], output * (1 + by), lambda: output)
+        assert (found.difference, found.allowed, found.note != "") == (pytest.approx(by, rel=0.01), limit, by > 1e-5)
 
 
 def test_what_was_found_is_kept_with_the_operator():

@@ -69,12 +69,12 @@ def averages(node):
 
 
 def test_a_row_is_what_loops_over_texts_cuts_and_units_add_up_to():
-    node, group = mixer(0, 4, [4, 6]), mixer(1, 4, [2, 3], "group", multiplicity=16)
+    node, group = mixer(0, 4, [4, 6]), mixer(1, 4, [2, 3], "group", multiplicity=4)
     alone, row = summary_row(node, "model", "layer"), summary_row(node, "model", "layer", group)
     (entropy, relative), (joint, of_group) = averages(node), averages(group)
     assert (row["average_entropy"], row["average_relative_count"]) == (entropy, relative)
-    # Ten heads of eight channels each; of five groups of two, which store sixteen channels each.
-    for found, one, count, channels in ((alone, entropy, relative, 10 * 8), (row, joint, of_group, 5 * 16)):
+    # Ten heads of eight channels each; of five groups of two, which store four channels each.
+    for found, one, count, channels in ((alone, entropy, relative, 10 * 8), (row, joint, of_group, 5 * 4)):
         assert found["total_entropy"] / channels == one
         assert found["total_relative_count"] / channels == count
         assert (found["readout_total_entropy"] / 80, found["readout_total_relative_count"] / 80) == (entropy, relative)
@@ -101,6 +101,22 @@ def test_a_row_is_what_loops_over_texts_cuts_and_units_add_up_to():
     assert middle_ceiling(node) == (2 + 3) / 2
     # A state of four numbers has filled by 15, and has three of them at 3.
     assert middle_bytes(node, np.array([7, 31])) == (640 * 3 / 4 + 640) / 2
+
+
+def test_shares_are_of_a_cache_or_of_what_each_unit_keeps():
+    node, lengths = mixer(0, 4, [4, 6]), np.array([7, 31])
+    cache = node.assign(state_size=(("sequence", "position"), np.array([POSITIONS] * 2, float)))
+    row, state = summary_row(cache, "model", "layer"), summary_row(node, "model", "layer")
+    assert (row["ceiling_utilisation"], math.isnan(row["state_utilisation"])) == (state["state_utilisation"], True)
+    assert middle_bytes(cache, lengths) == pytest.approx((640 * 3 / 7 + 640 * 15 / 31) / 2)
+    node.attrs["state_sizes"] = [1, 2, 4, 4, 5, 5, 5, 5, 5, 5]
+    row, ess = summary_row(node, "model", "layer"), node["entropy"].values
+    assert row["tss"] == (1 + 2 + 8 * 4) / 10
+    # At 3 and 4 of the first text two numbers fit, at 15 of the second three.
+    most = {0: (1 + 2 + 2 + 2) / 4, 1: (1 + 2 + 3 + 3) / 4}
+    expected = mean(node, lambda text, *at: ess[text, *at] / most[text], {0: (3, 4), 1: (15,)})
+    assert row["state_utilisation"] == pytest.approx(expected)
+    assert middle_ceiling(node) == (most[0] + most[1]) / 2
 
 
 def test_cuts_that_are_left_out_make_an_error_as_far_as_they_count():
