@@ -274,7 +274,7 @@ def test_a_mixer_that_changes_from_call_to_call_is_refused():
 
         def forward(self, hidden):
             Attention.calls += 1
-            split = (hidden * Attention.calls).unflatten(-1, (2, 4)).transpose(1, 2)
+            split = (hidden * (1 + 1e-6 * Attention.calls)).unflatten(-1, (2, 4)).transpose(1, 2)
             return nn.functional.scaled_dot_product_attention(split, split, split, is_causal=True).flatten(1, 2)
 
     refused(nn.Sequential(nn.Embedding(64, 8), Attention()), "another last hidden state when it runs the same inputs")
