@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,13 @@ from torch import nn
 
 import statesize as ss
 from statesize import capture
-from statesize.adapters.check import check_faithful, check_operator, check_rounded_operator, unfaithfulness
+from statesize.adapters.check import (
+    agreement,
+    check_faithful,
+    check_operator,
+    check_rounded_operator,
+    unfaithfulness,
+)
 from statesize.adapters.kernels import attention
 from statesize.adapters.models.precision import BOUNDS, allowed, relative_difference, stored_dtype
 from statesize.adapters.observation import Observation
@@ -47,6 +54,20 @@ def test_every_unit_and_row_is_compared_and_small_units_by_themselves():
     small = replace(observation(mixed), passed_on=lambda applied, units: applied * weights[:, units])
     assert unfaithfulness(small, small.values, mixed * weights, 1e-6) == pytest.approx(0.01)
     assert of(replace(small, mixed=mixed * weights)) == pytest.approx(1e-6)
+
+
+def test_what_is_rounding_in_double_precision():
+    assert check_operator(observation(cumulated() / (1 + 9e-10))) == pytest.approx(9e-10, rel=1e-3)
+    assert check_operator(observation(cumulated(), difference=1e-9)) == 1e-9
+    with pytest.raises(ModelError, match=r"by 1\.1e-09 of the largest value; at most 1e-09 is rounding"):
+        check_operator(observation(cumulated() / (1 + 1.1e-9)))
+    # A unit of a ten-millionth of the others is compared with a millionth of the largest: off by a thousandth of that.
+    weights = torch.tensor([1.0, 1.0, 1.0, 1e-7, 1.0, 1.0])[None, :, None, None]
+    mixed = cumulated()
+    mixed[0, 3, 2, 1] += 0.04
+    small = observation(mixed * weights, passed_on=lambda applied, units: applied * weights[:, units])
+    with pytest.raises(ModelError, match=r"by 1\.0e-03 of the largest value"):
+        check_operator(small)
 
 
 def test_the_output_after_the_kernel_is_compared():
@@ -123,9 +144,23 @@ def test_the_bound_is_that_of_the_weights_dtype(dtype, expected):
 
 
 def test_large_scores_round_more():
-    assert allowed(1e-6, torch.float32, lambda: pytest.fail("scores are not needed")) == 1e-5
+    for difference in (1e-6, 1e-5):
+        assert allowed(difference, torch.float32, lambda: pytest.fail("scores are not needed")) == 1e-5
     assert allowed(2e-5, torch.float32, lambda: 2**24 * 1e-4) == pytest.approx(1.1e-4)
     assert allowed(2e-5, torch.float32, float) == 1e-5
+    assert allowed(1.0, torch.float32, lambda: 1e9) == 0.05
+
+
+@pytest.mark.parametrize(("by", "limit"), [(9e-6, 1e-5), (1.1e-5, 1e-2), (9e-3, 1e-2), (1.1e-2, None)])
+def test_a_mixer_s_own_arithmetic_may_round_by_a_hundredth(by, limit):
+    output = torch.ones(2, 3)
+    call = SimpleNamespace(name="mixer", output=output, dtype=torch.float32, autocast=False)
+    if limit is None:
+        with pytest.raises(ModelError, match=r"in torch\.float32 is 1\.1e-02 of the largest value off .* at most 1e-02"):
+            agreement(call, [], output * (1 + by), lambda: output)
+    else:
+        found = agreement(call, [], output * (1 + by), lambda: output)
+        assert (found.difference, found.allowed, found.note != "") == (pytest.approx(by, rel=0.01), limit, by > 1e-5)
 
 
 def test_what_was_found_is_kept_with_the_operator():
@@ -239,7 +274,7 @@ def test_a_mixer_that_changes_from_call_to_call_is_refused():
 
         def forward(self, hidden):
             Attention.calls += 1
-            split = (hidden * Attention.calls).unflatten(-1, (2, 4)).transpose(1, 2)
+            split = (hidden * (1 + 1e-6 * Attention.calls)).unflatten(-1, (2, 4)).transpose(1, 2)
             return nn.functional.scaled_dot_product_attention(split, split, split, is_causal=True).flatten(1, 2)
 
     refused(nn.Sequential(nn.Embedding(64, 8), Attention()), "another last hidden state when it runs the same inputs")

@@ -194,6 +194,21 @@ def test_an_operator_that_the_layer_does_not_compute_is_refused_with_its_place(l
         next(capture(model_of(layer), ids()))
 
 
+@pytest.mark.parametrize(("off", "right"), [(3e-10, True), (1e-8, False)])
+def test_an_operator_may_be_off_by_the_rounding_of_double_precision_alone(off, right):
+    class Off(Layer):
+        def operator(self, hidden):
+            query, key, _, decay = self.parts(hidden)
+            return ss.Recurrence(decay, key, query * (1 + off))
+
+    captured = capture(model_of(Off), ids())
+    if right:
+        assert next(captured).operator_difference == pytest.approx(off, rel=0.01)
+    else:
+        with pytest.raises(ModelError, match="at most 1e-09 is rounding"):
+            next(captured)
+
+
 def test_a_wrong_operator_is_refused_by_the_mixing_from_one_source(monkeypatch):
     sources, mixes = [], LinearSearch.mixes
 

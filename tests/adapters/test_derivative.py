@@ -12,8 +12,9 @@ from torch.autograd.functional import jacobian
 
 import statesize as ss
 from campaigns.layers.campaign import largest_share
+from statesize.adapters.search import derivative
 from statesize.errors import ModelError
-from statesize.operators import BlockDense
+from statesize.operators import BlockDense, Derivative
 from statesize.spectra.cut import make_cut
 
 TOKENS = torch.arange(14)[None]
@@ -398,3 +399,15 @@ def test_a_map_that_is_not_causal_is_no_operator():
 def test_a_recurrent_layer_may_be_the_whole_model():
     (captured,) = ss.capture(nn.GRU(4, 3, batch_first=True), torch.randn(1, 9, 4))
     assert (captured.name, captured.kind) == ("GRU", "derivative")
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-8), (torch.float32, 1e-4)])
+def test_a_second_number_counts_from_a_share_of_the_first_on(dtype, limit):
+    signs = torch.tensor([1, -1] * 12, dtype=dtype)[:, None]
+    for second, more in ((limit / 30, False), (limit * 30, True)):
+
+        def summed(inputs, second=second):
+            return inputs.cumsum(-2) + second * signs * (signs * inputs).cumsum(-2)
+
+        point = torch.randn(1, 24, 1, generator=torch.Generator().manual_seed(0)).to(dtype)
+        assert derivative._carries_more(Derivative(summed, point), 1) == more

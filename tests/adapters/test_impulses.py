@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 import statesize as ss
+from statesize.adapters.search.linear.channels import grouped
+from statesize.adapters.search.lone.runs import DOUBLE, SINGLE
 from statesize.errors import InputError, ModelError
 from statesize.results.summary import keeps_everything
 
@@ -506,3 +508,20 @@ def test_no_gate_is_in_the_t_of_what_is_delayed_before():
     assert "T is without a mixing of 2 positions before it" in captured.note
     delayed = nn.functional.pad(model.double()[1].enter(model[0](TOKENS)), (0, 0, 1, -1)).detach()
     torch.testing.assert_close(captured.operator.dense()[0], (delayed @ delayed.mT).tril(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("bent", "linear"), [(1e-11, True), (1e-7, False)])
+def test_a_layer_is_linear_to_the_rounding_of_double_precision(bent, linear):
+    def mixed(entering):
+        return entering.cumsum(1) + bent * entering.cumsum(1).square()
+
+    (found,) = ss.capture(model_of(mixed).double(), TOKENS)
+    assert (found.kind != "derivative") == linear
+
+
+@pytest.mark.parametrize(("precision", "limit"), [(DOUBLE, 1e-9), (SINGLE, 1e-4)])
+def test_channels_that_answer_alike_to_rounding_share_a_t(precision, limit):
+    answers = torch.randn(24, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for apart, units in ((limit / 10, 1), (limit * 10, 2)):
+        both = torch.cat([answers, answers * (1 + apart)], 1)
+        assert grouped(both, torch.arange(2), precision).units == units

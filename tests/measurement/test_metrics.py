@@ -102,6 +102,8 @@ def test_where_a_size_binds() -> None:
     assert positions[Capacity.at(whole, state).binds].tolist() == list(range(3, 10))
     assert positions[Capacity.at(whole, cache).binds].tolist() == list(range(3, 10))
     assert positions[Capacity.at(whole, 2 * cache, inputs=2).binds].tolist() == list(range(3, 10))
+    middle = Capacity.at(Cut(40, tuple(range(1, 40))), torch.arange(40)).binds.nonzero().flatten() + 1
+    assert middle.tolist() == list(range(10, 31))
     assert not Capacity.at(whole, torch.full((12,), 7)).binds.any()
     # A window that has filled, from its size on.
     assert positions[Capacity.at(whole, cache.clamp(max=4)).binds].tolist() == list(range(4, 9))

@@ -8,7 +8,7 @@ from torch import nn
 import statesize as ss
 from statesize.errors import InputError
 from statesize.integrations.probe import Probe
-from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE, Settings, all_but, checked_cuts
+from statesize.measurement.settings import Settings, all_but, checked_cuts
 
 
 def positions_of(positions):
@@ -143,15 +143,29 @@ def test_columns_to_skip_leave_some():
 
 
 def test_long_sequences_are_measured_at_some_positions_unless_all_are_asked_for():
-    long = LONGEST_WHOLE + 1
+    def measured(length=16385, few=False, **asked):
+        return len(Settings(**asked).cut(length, few=few).positions)
 
-    def measured(length=long, **asked):
-        return len(Settings(**asked).cut(length).positions)
+    assert measured(16384) == 16383
+    assert (measured(), measured(few=True), measured(100, few=True)) == (32, 8, 8)
+    assert measured(positions="all") == measured(positions="all", few=True) == 16384
+    assert measured(past=8, future=8) == 32
+    spreads = [Settings(positions=one).spreads(n) for one, n in ((None, 16384), (None, 16385), ("all", 16385))]
+    assert spreads == [False, True, False]
 
-    assert measured(LONGEST_WHOLE) == LONGEST_WHOLE - 1
-    assert measured() == EVENLY_SPREAD
-    assert measured(positions="all") == LONGEST_WHOLE
-    assert measured(past=8, future=8) == EVENLY_SPREAD
+
+def test_limits_by_default():
+    settings = Settings()
+    assert [settings.count_accuracy_at(length) for length in (1024, 1025)] == [0, 0.02]
+    assert (settings.entropy_accuracy, settings.tolerances, settings.memory) == (1e-3, (1e-3,), 2e9)
+    ladder = [1e-2, 10**-0.5, 1e-1, 10**-1.5, 10**-2.5, 1e-3, 10**-3.5, 1e-4, 10**-4.5, 1e-5]
+    assert list(settings.for_texts(1024).relative_tolerances) == pytest.approx(ladder)
+    assert checked_cuts(settings, 4) == (2,)
+    with pytest.raises(InputError, match="^tokens must be .* 4"):
+        checked_cuts(settings, 3)
+    assert checked_cuts(Settings(positions=[6]), 8) == (6,)
+    with pytest.raises(InputError, match="^positions must lie from 1 to 6"):
+        checked_cuts(Settings(positions=[7]), 8)
 
 
 @pytest.mark.parametrize(

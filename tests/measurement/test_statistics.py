@@ -13,9 +13,11 @@ from statesize.measurement.statistics import (
     draw,
     estimate,
     mean_interval,
+    no_interval,
     position_error,
     ratio_interval,
     student_t,
+    too_short,
 )
 
 # From tables: t at a probability of 0.975 on one side.
@@ -94,12 +96,19 @@ def test_the_interval_of_evenly_spread_positions_holds_the_mean_over_all():
     assert 0.01 < np.mean(widths) < 1
 
 
+def test_the_formula_of_positions():
+    # Three of ten, and the sum of squares of what successive ones differ by.
+    variance = (1 - 3 / 10) * (4**2 + 1**2) / (2 * 3 * 2)
+    found = position_error(np.array([1.0, 5.0, 4.0]), np.array([2, 5, 8]), 10)
+    assert found == pytest.approx(math.sqrt(variance) * TABLE[2], rel=1e-6)
+
+
 def test_all_positions_leave_nothing_to_chance():
     assert position_error(np.arange(4) ** 2.0, np.array([4, 5, 6, 7]), 4) == 0
     assert position_error(np.ones(1), np.array([1]), 1) == 0
 
 
-@pytest.mark.parametrize("positions", [[2, 4, 9, 10], [3, 9], [3], [2, 3, 4], [4, 6, 8, 10]])
+@pytest.mark.parametrize("positions", [[2, 4, 9, 10], [5, 15, 24, 35], [3, 9], [3], [2, 3, 4], [4, 6, 8, 10]])
 def test_uneven_and_few_positions_and_those_of_a_part_have_no_interval(positions):
     assert math.isnan(position_error(np.arange(len(positions)) ** 2.0, np.array(positions), 40))
 
@@ -135,6 +144,10 @@ def test_pieces_of_a_text_are_one_unit_of_an_interval():
         rest = [one - value * other for one, other in zip(above, below, strict=True)]
         half = stats.t.ppf(0.975, 4) * np.sqrt(5 / 4 * sum(one**2 for one in rest)) / sum(below)
         assert (found.value, found.low, found.high) == pytest.approx((value, value - half, value + half))
+    # Three looks share the 5 %.
+    plain, wider = mean_interval(values), mean_interval(values, looks=3)
+    ratio = stats.t.ppf(1 - 0.025 / 3, 11) / stats.t.ppf(0.975, 11)
+    assert wider.high - wider.value == pytest.approx(ratio * (plain.high - plain.value))
     assert mean_interval(values, [1] * 12).ends is None
     assert mean_interval(values, range(12)) == mean_interval(values)
 
@@ -149,3 +162,9 @@ def test_what_rounding_leaves_of_nothing_has_no_wide_interval():
     found = above_zero(mean_interval(np.array([3e-9, -2e-9, 1e-9, -4e-9, 3e-9])))
     assert found.low == 0
     assert found.high < 1e-8
+
+
+def test_little_text_is_told_up_to_its_limit():
+    assert too_short(16) == no_interval(5) == ""
+    assert too_short(15).endswith("fewer than 16 tokens bound what can pass, whatever the model. Give 64 or more.")
+    assert no_interval(4) == " 4 texts: no interval, which takes 5 texts."

@@ -111,3 +111,11 @@ def test_other_functions_are_refused(function, message):
     point[4] = 1.0
     with pytest.raises(InputError, match=message):
         Derivative(function, point + 0.2)
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
+def test_what_lies_ahead_is_rounding_up_to_a_limit(dtype, limit):
+    point = draw(9, 2).to(dtype)
+    Derivative(lambda inputs: inputs + inputs.roll(-1, -2) * limit / 10, point)
+    with pytest.raises(InputError, match="must be causal"):
+        Derivative(lambda inputs: inputs + inputs.roll(-1, -2) * limit * 30, point)

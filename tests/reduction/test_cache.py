@@ -516,6 +516,16 @@ def test_little_text_is_no_advice(count):
     assert said.startswith(f"Too little text to tell: over {over}, int4 costs the cache of m {cost}, and more than ")
 
 
+def test_a_cost_of_the_limit_itself_is_affordable(monkeypatch):
+    result = priced((0.001, 0.2, 0.2), (10, 10, 10, 10), 10)
+    documents = tuple(replace(one, extra=(1e-3 + 0.05 * at, 9.0, 9.0)) for at, one in enumerate(result.documents))
+    result = replace(result, documents=documents)
+    cost = result._together[0].loss
+    for limit, found in ((cost.high, "recommended"), (cost.low, "undecided")):
+        monkeypatch.setattr("statesize.reduction.cache.result.AFFORDABLE", limit)
+        assert getattr(result, found).variant == Variant(precision="int4")
+
+
 @pytest.mark.parametrize(("worths", "told"), [((0.5, 0.6), True), ((-0.3, 0.4), False), ((-0.2, -0.1), False)])
 def test_nothing_is_advised_where_the_context_is_worth_nothing(worths, told):
     result = priced((0.001, 0.001, 0.001), (10, 10, 10, 10), 10)

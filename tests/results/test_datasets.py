@@ -16,13 +16,13 @@ from statesize.results.datasets import MixerRun, mixer_parts
 SETTINGS = Settings(tolerances=(1e-3, 1e-1))
 
 
-def measured(length):
+def measured(length, settings=SETTINGS):
     generator = torch.Generator().manual_seed(0)
     key, query = torch.randn(2, 1, 3, length, 2, generator=generator, dtype=torch.float64)
     operator = Recurrence(torch.full((1, 3, length, 1), 0.9, dtype=torch.float64), key, query)
     checked = {"operator_difference": 0.0, "agreement": Agreement(1e-9, 1e-5)}
     item = Captured("layer", "decay", 3, 4, None, 64, units_operator=lambda units: operator[:, units], **checked)
-    return measure_mixer(item, 0, plan_work(item, 0, length, length, SETTINGS), SETTINGS)
+    return measure_mixer(item, 0, plan_work(item, 0, length, length, settings), settings)
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,15 @@ def test_round_trip(dataset):
     read = mixer_from_bytes(dataset_to_bytes(dataset))
     xr.testing.assert_identical(read, dataset)
     assert {name: one.dtype for name, one in read.items()} == {name: one.dtype for name, one in dataset.items()}
+
+
+@pytest.mark.parametrize(
+    ("length", "windows", "cuts", "middle"),
+    [(9, {}, 8, 4), (8, {}, 7, 4), (9, {"past": 3}, 6, 4), (9, {"past": 5, "future": 2}, 3, 5)],
+)
+def test_cuts_and_the_one_nearest_to_the_middle(length, windows, cuts, middle):
+    one = measured(length, Settings(**windows))
+    assert (float(one["cuts"][0]), float(one["middle"][0]), (one["position"].values > 0).sum()) == (cuts, middle, cuts)
 
 
 @pytest.mark.parametrize("length", [0, 10, 500, -1])

@@ -9,7 +9,7 @@ from oracles.recurrences import random_recurrence
 from statesize.measurement.measurement import measure
 from statesize.measurement.metrics import entropy_ess
 from statesize.operators import Recurrence
-from statesize.spectra.spectrum import count_bounds, entropy_bound
+from statesize.spectra.spectrum import Spectrum, count_bounds, entropy_bound
 
 
 @given(seed=st.integers(0, 2**31), r=st.integers(1, 12), decades=st.integers(-12, -1), adversary=st.booleans())
@@ -43,6 +43,11 @@ def test_counts_are_bracketed_by_what_the_error_allows() -> None:
     assert lower.tolist() == [[1, 3]]
     # At τ = 0.05 < δ, any of the block's nine singular values may be above it.
     assert upper.tolist() == [[3, 9]]
+    # A threshold of ½ σ_1 is itself off by ½ δ.
+    for apart, expected in ((0.14, [2, 1, 3]), (0.16, [2, 2, 2])):
+        found = Spectrum(torch.tensor([[4.0, 2 + apart, 2 - apart]]), torch.tensor([0.1]), torch.tensor([3]))
+        counts = found.relative_counts(torch.tensor([0.5]))
+        assert [int(part) for part in (counts.count, counts.lower, counts.upper)] == expected
 
 
 def test_upper_bound_never_passes_the_block() -> None:

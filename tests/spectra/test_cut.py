@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -34,9 +36,24 @@ def test_lists_and_tensors_are_themselves() -> None:
 def test_windows_keep_the_positions_where_they_fit() -> None:
     cut = make_cut(10, past=3, future=2)
     assert cut.positions == (3, 4, 5, 6, 7, 8)
-    block = cut.block(torch.arange(100.0).reshape(10, 10), 3)
-    assert block.tolist() == [[30, 31, 32], [40, 41, 42]]
     assert cut.largest_rank() == 2
+
+
+@pytest.mark.parametrize("past", [None, 1, 4])
+@pytest.mark.parametrize("future", [None, 1, 3])
+@pytest.mark.parametrize("readouts", [1, 2])
+def test_a_block_has_the_entries_of_its_definition(past: int | None, future: int | None, readouts: int) -> None:
+    length, cut = 9, replace(make_cut(9, None, past, future), readouts=readouts)
+    T = torch.arange(float(readouts * length * length)).reshape(readouts * length, length)
+    for i, limit in zip(cut.positions, cut.limits().tolist(), strict=True):
+        rows, columns = list[int](), list[int]()
+        for position in range(length):
+            if i <= position and (future is None or position < i + future):
+                rows += range(readouts * position, readouts * position + readouts)
+            if position < i and (past is None or position >= i - past):
+                columns.append(position)
+        assert cut.block(T, i).tolist() == [[float(T[row, column]) for column in columns] for row in rows]
+        assert (cut.shape(i), limit) == ((len(rows), len(columns)), min(len(rows), len(columns)))
 
 
 def test_windows_that_reach_the_ends_cut_nothing_off() -> None:
@@ -54,11 +71,6 @@ def test_a_future_of_the_rest_of_the_text_is_open_to_engines_without_windows() -
     expected = measure(attention, positions=[24], future=16, engine="dense", outputs=("entropy",))
     assert found.future == 16
     assert bool(((found.entropy - expected.entropy).abs() <= found.entropy_bound + expected.entropy_bound).all())
-
-
-def test_definition_is_everything_before_and_after() -> None:
-    block = make_cut(4).block(torch.arange(16.0).reshape(4, 4), 3)
-    assert block.tolist() == [[12, 13, 14]]
 
 
 @pytest.mark.parametrize(

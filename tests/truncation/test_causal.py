@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from oracles.operators import random_operator
@@ -272,6 +273,18 @@ def test_what_is_stored_is_counted_once_a_group():
     # From 4 % at 20 of 128 numbers to nothing at 80.
     assert size.stored.value == pytest.approx(20 * 4 ** (0.03 / 0.04) / 128)
     assert size.share.value == pytest.approx(40 * 2 ** ((0.03 - 0.01) / (0.03 - 0.004)) / 256)
+
+
+def test_its_interval_has_ninety_five_of_a_hundred_draws_of_texts():
+    one = document(0, {"past rows": (0.6, 0.4, 0.3, 0.1, 0.03, 0.004, 0.001)})
+    entropy = np.array([10.0, 12.0, 15.0, 9.0, 11.0])
+    pieces = [(2 * at + half, at, float(ess)) for at, ess in enumerate(entropy) for half in (0, 1)]
+    found = result(*(replace(one, document=piece, text=at, entropy=ess) for piece, at, ess in pieces))
+    # As many numbers in each draw, over the mean ESS of its texts, which are of two pieces each.
+    means = entropy[np.random.default_rng(0).integers(5, size=(1000, 5))].mean(1)
+    size = found.without_hindsight().multiple
+    ends = np.quantile(size.value * entropy.mean() / means, (0.025, 0.975))
+    assert size.ends == pytest.approx(ends.tolist())
 
 
 def test_what_needs_more_than_was_tried_ends_at_everything():

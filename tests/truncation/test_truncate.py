@@ -795,6 +795,16 @@ def test_nothing_suffices_where_the_context_may_be_worth_nothing(worths, sure):
         assert result.finding in result._repr_html_()
 
 
+@pytest.mark.parametrize(
+    ("worth", "share", "suffices"), [(0.0101, 0.01, True), (0.0101, 0.0101, False), (0.01, 0.01, False)]
+)
+def test_a_hundredth_is_the_limit_of_what_is_worthless_and_of_what_is_negligible(worth, share, suffices):
+    runs = CutRun("nothing", 0.0, 0.0, worth, 1.0), CutRun("ess", 1.0, 3.0, 0.0, share)
+    documents = tuple(CutDocument(number, 20, 10, 0.0, 3.0, 10.0, 10.0, 10.0, runs) for number in range(5))
+    result = TruncationResult("m", documents, {}, 1, 0.0)
+    assert (result.context_matters, result.sufficient) == (worth > 0.01, 1.0 if suffices else None)
+
+
 def test_shares_of_loss_are_told_of_five_texts_and_which_ess_suffices():
     lost = [("ess", 0.5, 0.05), ("ess", 1.0, 0.004), ("past rows", 1.0, 0.03)]
     runs = [CutRun("nothing", 0.0, 0.0, 2.0, 1.0), *(CutRun(a, b, 4 * b, 1 + c, c) for a, b, c in lost)]

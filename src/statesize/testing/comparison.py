@@ -12,7 +12,7 @@ from statesize.errors import EngineError
 from statesize.operators import Operator, Shared
 from statesize.spectra.cut import Cut, Positions, make_cut
 from statesize.spectra.engine import Engine, HankelBlocks
-from statesize.spectra.exact.dense import DenseEngine
+from statesize.spectra.spectrum import Spectrum, denormal_error, largest
 
 
 def own_cut(operator: Operator, positions: Positions = None, past: int | None = None, future: int | None = None) -> Cut:
@@ -23,7 +23,7 @@ def own_cut(operator: Operator, positions: Positions = None, past: int | None = 
 
 def compare_with_definition(engine: Engine, operator: Operator, cut: Cut) -> None:
     """Assert that all outputs of an engine lie within its stated bounds of the dense definition."""
-    blocks, plain = engine.blocks(operator, cut), DenseEngine().blocks(operator, cut)
+    blocks, plain = engine.blocks(operator, cut), _definition(operator, cut)
     largest = float(plain.values.max()) if plain.values.numel() else 1.0
     _compare_counts(engine.name, blocks, plain, largest)
     entropy, error = blocks.entropies(1e-3)
@@ -56,14 +56,31 @@ def _compare_counts(name: str, blocks: HankelBlocks, plain: HankelBlocks, larges
 
 def compare_values(operator: Operator, cut: Cut, values: Tensor, bound: Tensor) -> None:
     """Hold singular values, (…, P, K), to those of the definition within their bounds, (…, P)."""
-    matrix = operator.to(torch.float64).dense()
-    matrix = matrix.flatten(-3, -2) if isinstance(operator, Shared) else matrix
-    linalg = cast("Any", torch.linalg)
+    defined = _definition(operator, cut).values
+    shared = min(defined.shape[-1], values.shape[-1])
     for index, i in enumerate(cut.positions):
-        expected: Tensor = linalg.svdvals(cut.block(matrix, i))
-        shared = min(expected.shape[-1], values.shape[-1])
+        expected, sigma = defined[..., index, :], values[..., index, :]
         allowed = bound[..., index] + 1e-14 * expected[..., 0]
-        sigma = values[..., index, :]
         assert bool(((sigma[..., :shared] - expected[..., :shared]).abs().amax(-1) <= allowed).all()), f"position {i}"
         beyond = torch.cat([sigma[..., shared:], expected[..., shared:]], -1)
         assert bool((beyond.abs() <= allowed[..., None]).all()), f"position {i}"
+
+
+def _definition(operator: Operator, cut: Cut) -> Spectrum:
+    """The singular values of each H_i, whose entries are picked one by one: what engines cut by is not asked."""
+    matrix = operator.to(torch.float64).dense()
+    matrix = matrix.flatten(-3, -2) if isinstance(operator, Shared) else matrix
+    picked, length = list[Tensor](), operator.length
+    for i in cut.positions:
+        future, past = cut.future or length - i, cut.past or i
+        after = [k for k in range(length) if i <= k < i + future]
+        rows = [cut.readouts * k + readout for k in after for readout in range(cut.readouts)]
+        picked.append(matrix[..., rows, :][..., [k for k in range(length) if i - past <= k < i]])
+    limits = [min(block.shape[-2:]) for block in picked]
+    values = matrix.new_zeros(*operator.batch_shape, len(picked), max(limits, default=0))
+    for index, block in enumerate(picked):
+        values[..., index, : limits[index]] = cast("Any", torch.linalg).svdvals(block)
+    top = largest(values)
+    # LAPACK Users' Guide, section 4.9.
+    round_off = 8 * max(matrix.shape[-2:]) ** 0.5 * torch.finfo(torch.float64).eps
+    return Spectrum(values, round_off * top + denormal_error(top), torch.tensor(limits, dtype=torch.int64))

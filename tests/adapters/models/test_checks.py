@@ -6,7 +6,7 @@ from oracles.attention_models import attention_model, token_ids
 from torch import Tensor, nn
 
 import statesize as ss
-from statesize.adapters.models.quantised import float_model, measurable
+from statesize.adapters.models.quantised import _check_same, float_model, measurable
 from statesize.errors import ModelError
 
 
@@ -114,6 +114,26 @@ def test_a_layer_that_is_no_linear_is_compared_where_the_model_runs(kind):
         refused("is not its copy in floating point: .* Its layers round what they are given too", model)
     else:
         assert ss.profile(model, token_ids()).attributes["source"] == {"weights": "Quantised, dequantised"}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "limit"),
+    [(torch.float64, 1e-4), (torch.float32, 1e-4), (torch.float16, 2e-3), (torch.bfloat16, 1e-2)],
+)
+def test_a_layer_is_its_weights_up_to_the_rounding_of_their_dtype(dtype, limit):
+    plain = nn.Linear(8, 8, dtype=dtype)
+
+    class Off(nn.Module):
+        weight, off = plain.weight, 0.9 * limit
+
+        def forward(self, inputs):
+            return plain(inputs).double() * (1 + self.off)
+
+    module = Off()
+    _check_same("layer", module, plain)
+    module.off = 1.1 * limit
+    with pytest.raises(ModelError, match="^layer must round its weights alone"):
+        _check_same("layer", module, plain)
 
 
 @pytest.mark.parametrize("attribute", ["act_quant_kwargs", "act_quant_scale", "input_quant_func"])
