@@ -28,6 +28,7 @@ from oracles.flash_attention import install_flash_attention
 import statesize as ss
 from statesize.adapters.check import check_rounded_operator, unfaithfulness
 from statesize.adapters.observation import Observation
+from statesize.codes import joined
 
 capture_module = sys.modules["statesize.adapters.capture"]
 
@@ -79,7 +80,7 @@ def measured(name: str, by: str, length: int) -> Found:
         mixer = capturing.mixers[0]
         captured = next(capturing)
         found.kind, found.units, found.state_size = captured.kind, captured.units, mixer.state_size
-        found.faithfulness, found.note = captured.faithfulness, captured.note
+        found.faithfulness, found.note = captured.faithfulness, joined(captured.notes)
         operator = captured.units_operator(slice(0, 2))
         found.entropy = float(ss.measure(operator, positions=8).entropy.mean())
     except Exception as error:

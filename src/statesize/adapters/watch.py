@@ -27,9 +27,10 @@ from statesize.adapters.models.precision import (
     set_autocast,
     stored_dtype,
 )
-from statesize.adapters.observation import OVERSIZED, FoundMixer, Frame, ModuleStack, Observation, Product
+from statesize.adapters.observation import FoundMixer, Frame, ModuleStack, Observation, Product
 from statesize.adapters.runs import observed, read, reading
 from statesize.check import require_count
+from statesize.codes import Code, Note
 from statesize.errors import ModelError
 
 SAMPLE = 2**16
@@ -81,7 +82,7 @@ class ModelRun:
 
     calls: list[Call]  # of mixers, in order
     called: set[str]  # names of all modules that ran
-    refused: dict[str, str]  # reason by module name
+    refused: dict[str, Note]  # by module name
     hidden: Tensor | None  # the last hidden state
 
 
@@ -196,7 +197,7 @@ class _Recorder:
     short_convolutions: bool
     calls: list[Call] = field(default_factory=list[Call])
     called: set[str] = field(default_factory=set[str])
-    refused: dict[str, str] = field(default_factory=dict[str, str])
+    refused: dict[str, Note] = field(default_factory=dict[str, Note])
     stored: dict[str, int] = field(default_factory=dict[str, int])
     open: dict[Frame, Call] = field(default_factory=dict["Frame", Call])
     copies: ArgumentCopies = field(default_factory=lambda: ArgumentCopies())
@@ -226,7 +227,7 @@ class _Recorder:
             return
         try:
             if reason := self.forward.reads_elsewhere(frame):
-                raise ModelError(reason)
+                raise ModelError(Note(Code.HELD_FIXED, reason))
             observation = make()
             if (entries := observation.values.shape[2]) != self.running.length:
                 raise ModelError(
@@ -247,7 +248,7 @@ class _Recorder:
                     "a time."
                 )
         except ModelError as error:
-            self.refused.setdefault(frame.name, str(error))
+            self.refused.setdefault(frame.name, Note.of(error))
             return
         if observation.inner and not self.short_convolutions:
             return
@@ -290,23 +291,26 @@ def first_argument(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
 
 @dataclass(frozen=True)
 class Memory:
-    """Numbers that a module keeps for a channel, None if unknown, and a note if its class says other ones."""
+    """Numbers that a module keeps for a channel, None if unknown, and notes if its class says other ones."""
 
     states: int | None
-    note: str = ""
+    notes: tuple[Note, ...] = ()
 
     @classmethod
     def named(cls, said: int, kept: int, *, is_short: bool, fixed: Callable[[], int | None]) -> Self:
         """What a class says, if T keeps no more; `fixed` is the size at which T no longer grows, None if unknown."""
         names = f"the {said} numbers that its `state_size` names."
         if kept > said:
-            return cls(None, f"T keeps more than {names[:-1]}; make it larger, or leave it out.")
-        note = f"T here keeps {kept} of {names}" if 0 < kept < said else ""
-        if note and is_short:
-            note += " This text is too short to tell whether it can hold more."
-        elif note and (size := fixed()) is not None and size < said:
-            note = f"{OVERSIZED}: {note}"
-        return cls(said, note)
+            more = f"T keeps more than {names[:-1]}; make it larger, or leave it out."
+            return cls(None, (Note(Code.COUNTED, more),))
+        code, text = Code.COUNTED, f"T here keeps {kept} of {names}"
+        if not 0 < kept < said:
+            return cls(said)
+        if is_short:
+            text += " This text is too short to tell whether it can hold more."
+        elif (size := fixed()) is not None and size < said:
+            code = Code.OVERSIZED
+        return cls(said, (Note(code, text),))
 
 
 def named_state_size(name: str, module: nn.Module) -> int | float | None:
@@ -316,15 +320,16 @@ def named_state_size(name: str, module: nn.Module) -> int | float | None:
     return said if said in (None, math.inf) else require_count(f"state_size of {name}", said, expected=expected)
 
 
-def further_calls(calls: Sequence[Call]) -> dict[str, str]:
+def further_calls(calls: Sequence[Call]) -> dict[str, Note]:
     """What each call of a module after the first is, by the names of its mixers."""
-    before, told = defaultdict[str, list[Call]](list), dict[str, str]()
+    before, told = defaultdict[str, list[Call]](list), dict[str, Note]()
     for call in calls:
         before[call.name].append(call)
         number, first = len(before[call.name]), before[call.name][0]
         if number > 1:
             text = ", over what the first takes in reverse order" if _is_reversed(first, call) else ""
-            told |= dict.fromkeys(call.labels, f"This is call {number} of {call.name} in the forward pass{text}.")
+            note = Note(Code.REPEATED, f"{number} of {call.name} in the forward pass{text}")
+            told |= dict.fromkeys(call.labels, note)
     return told
 
 

@@ -23,7 +23,7 @@ from statesize.adapters.search.lone.other_inputs import (
     within_blocks,
 )
 from statesize.adapters.search.lone.runs import STORED, LoneRuns, ModuleRun, Place, by_position
-from statesize.adapters.select import BEFORE_PARTS
+from statesize.codes import Code, Note
 from statesize.errors import ModelError
 
 # Draws of each future for a module without a T.
@@ -182,8 +182,8 @@ def not_causal(runs: LoneRuns, name: str) -> str:
     return ""
 
 
-def mixing_before(runs: LoneRuns, name: str) -> str:
-    """What a module does to positions before the modules inside that are measured by themselves; or ""."""
+def mixing_before(runs: LoneRuns, name: str) -> Note | None:
+    """What a module does to positions before the modules inside that are measured by themselves, if anything."""
     position, runs = runs.length // 3, replace(runs, precision=STORED)
     plain = _entering(runs)
     other = _entering(runs, change=lambda tensor: changed_input(tensor, runs.length, position))
@@ -199,11 +199,13 @@ def mixing_before(runs: LoneRuns, name: str) -> str:
             for part, one, two in _pairs(plain, other):
                 # Positions in reverse order are as many.
                 if _positions_changed(one, two, runs.length) > int(some.sum()):
-                    return (
-                        f"{name} {BEFORE_PARTS} ({type(part).__name__}), whose T is without that. Give its class a "
-                        "method `operator(hidden)` that returns a statesize Operator of the whole."
+                    return Note(
+                        Code.BEFORE_PARTS,
+                        f"{name} mixes positions before what is measured in it ({type(part).__name__}), whose T is "
+                        "without that. Give its class a method `operator(hidden)` that returns a statesize Operator of "
+                        "the whole.",
                     )
-    return ""
+    return None
 
 
 def differs_beyond(plain: Tensor, other: Tensor, changed: Tensor, rounding: float = ROUNDING) -> bool:
