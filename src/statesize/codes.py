@@ -25,7 +25,7 @@ class Code(StrEnum):
 
     # The model and its texts.
     NOT_CAUSAL = "not causal", "The model is not causal: {}", "Mask later positions."
-    FEW_TEXTS = "few texts", "Too little text to tell: an interval takes 5 texts.", "Give 5 texts or more."
+    FEW_TEXTS = "few texts", "Too little text to tell: {}", "Give 5 texts or more."
     SOME_TEXTS = "some texts", "It was measured in some of the texts only.", "Read why the others lack it."
     SHORT_TEXT = "short text", "Too little text to tell: {}", "Give texts of 64 tokens or more."
     SINK = "sink", "Attention sinks: {}", "Read `sinkless_entropy`."
@@ -59,7 +59,7 @@ class Code(StrEnum):
 
     # How far its numbers hold.
     UNCHECKED = "unchecked", "Its T is not checked: {}.", "Make the layer such that it runs by itself, or check T."
-    ROUNDED = "rounded", "Its own arithmetic rounds more than float64 does.", "Load the model in float32 or float64."
+    ROUNDED = "rounded", "It computes with more rounding than float64 has.", "Load the model in float32 or float64."
     OTHER_FORM = "other form", "It computes something else where it generates tokens.", "Compare it with its step form."
     UNKNOWN_SIZE = "state size unknown", "How many numbers it can store is unknown: {}", "Set its `state_size`."
     OVERSIZED = "oversized", "Its `state_size` seems too large: {}", "Set it to what the layer can hold."
@@ -73,6 +73,12 @@ class Code(StrEnum):
         "positions. statesize measures causal models: mask later positions. If the model is of transformers, load "
         "it by AutoModelForCausalLM.",
         "Mask later positions, or load it by AutoModelForCausalLM.",
+    )
+    LOOKS_AHEAD = "looks ahead", "It must be causal, and later input changes what it returned before.", "Mask it."
+    DIFFERS = (
+        "differs",
+        "Its T, or what it returns alone, is not what the model computes.",
+        "Read by how much, and why.",
     )
     WITHIN_POSITIONS = (
         "within positions",

@@ -69,11 +69,12 @@ def check_operator(observation: Observation) -> float:
         )
         difference = unfaithfulness(observation, values, expected, _LEAST)
     if not difference <= observation.tolerance:
-        raise ModelError(
+        text = (
             f"Mixer {observation.name}: the captured operator differs from the layer's own code, both in float64, by "
             f"{difference:.1e} of the largest value; at most {observation.tolerance:.0e} is rounding. What would be "
             "measured is not what the layer computes."
         )
+        raise ModelError(Note(Code.DIFFERS, text))
     return difference
 
 
@@ -91,11 +92,12 @@ def check_rounded_operator(observation: Observation, dtype: torch.dtype) -> tupl
         check_faithful(observation.name, difference, "the captured operator applied to its input", limit)
         return difference, ()
     if difference > ROUNDED:
-        raise ModelError(
+        text = (
             f"Mixer {observation.name}: its kernel rounds by {difference:.1e} of the largest value, as the kernel's "
             f"own step form shows, which T u agrees with; at most {ROUNDED:.0e} is measured. Give texts of less than "
             "64 tokens: fla computes them by the step form."
         )
+        raise ModelError(Note(Code.ROUNDED, text))
     text = f"Its kernel rounds: T is that of its step form, {difference:.0e} of the largest value off."
     return difference, (Note(Code.ROUNDED, text),)
 
@@ -160,10 +162,11 @@ def agreement(
             advice = "Load the model in float64, or write a number in place of torch.finfo(x.dtype).eps and the like."
         else:
             advice = "Load the model in float32 or float64."
-        raise ModelError(
+        text = (
             f"Mixer {call.name}: its own arithmetic in {dtype} is {difference:.1e} of the largest value off what "
             f"its code computes in float64; at most {max(limit, ROUNDED):.0e} is measured. {advice}"
         )
+        raise ModelError(Note(Code.ROUNDED, text))
     text = f"Its own arithmetic rounds by {difference:.0e} of the largest value."
     return Agreement(difference, ROUNDED, (Note(Code.ROUNDED, text),))
 
@@ -186,12 +189,13 @@ def rounded_agreement(call: Call, output: Tensor | None) -> Agreement:
 def check_faithful(name: str, difference: float, what: str, bound: float) -> None:
     """Refuse an operator that is not the model's."""
     if not difference <= bound:
-        raise ModelError(
+        text = (
             f"Mixer {name}: {what} differs from the unaltered model's by {difference:.1e} of the largest value; at "
             f"most {bound:.0e} is rounding. What would be measured is not what the model computes: check that the "
             "model is deterministic, that nothing changes its weights meanwhile, and that it changes nothing in place; "
             "in half precision, load it in float32."
         )
+        raise ModelError(Note(Code.DIFFERS, text))
 
 
 def compare_runs(forward: Forward, recording: ModelRun, checks: Checks, limit: float) -> float:

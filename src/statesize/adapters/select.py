@@ -95,8 +95,12 @@ class NothingMeasuredError(ModelError):
     def __init__(self, skipped: Mapping[str, Note]) -> None:
         (first, why), *others = skipped.items()
         reason = str(why)
-        # A reason may name its own layer.
-        same = [name for name, one in others if one.code is why.code and str(one).replace(name, first) == reason]
+        # A text may name its own layer.
+        same = [
+            name
+            for name, one in others
+            if one.code is why.code and (one.code is not Code.NOT_MEASURED or str(one).replace(name, first) == reason)
+        ]
         apart = [name for name, _ in others if name not in same]
         said = [f"The same holds for {listed(same)}."] if same else []
         if apart:

@@ -7,9 +7,10 @@ import math
 import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +28,12 @@ from statesize.adapters.models.precision import (
     set_autocast,
     stored_dtype,
 )
-from statesize.adapters.observation import FoundMixer, Frame, ModuleStack, Observation, Product
+from statesize.adapters.observation import FoundMixer, Frame, ModuleStack, Observation, Product, in_this_thread
 from statesize.adapters.runs import observed, read, reading
 from statesize.check import require_count
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
+from statesize.io.text import listed
 
 SAMPLE = 2**16
 
@@ -166,6 +168,23 @@ def rerun(
                 # A copy, as the module may go on to change it in place.
                 observations.append(replace(observation, mixed=observation.mixed.clone()))
 
+    def attach(stack: ExitStack) -> None:
+        if dtype is None:
+            set_autocast(call.autocast)
+        else:
+            hold_at_least(call.module, dtype)
+        if last is not None:
+            stack.callback(last.register_forward_pre_hook(in_this_thread(enter)).remove)
+
+    def enter(module: nn.Module, args: tuple[object, ...]) -> None:
+        weight = cast("Tensor", module.weight)
+        # What runs before the mixing does not read it, and of weights of another class nothing is known here.
+        if observations and type(weight) in (Tensor, nn.Parameter) and args and isinstance(args[0], Tensor):
+            by_entry = (weight if isinstance(module, nn.Linear) else weight.mT).bool().any(0)
+            reads.append(by_entry & args[0].bool().flatten(0, -2).any(0))
+
+    reads, width = list[Tensor](), call.mixers[0].units * call.mixers[0].multiplicity if len(call.mixers) == 1 else 0
+    last = next((part for part in reversed([*call.module.modules()]) if _entries(part) == width > 0), None)
     arguments = (call.args, call.kwargs) if dtype is None else at_least((call.args, call.kwargs), dtype)
     parts = named_parts(call.module, call.name)
     running = ModuleStack(parts, forward.length, exact=dtype is torch.float64, sequences=forward.sequences)
@@ -176,14 +195,29 @@ def rerun(
         observe,
         forward.sources,
         part=call.module,
-        attach=lambda _: set_autocast(call.autocast) if dtype is None else hold_at_least(call.module, dtype),
+        attach=attach,
     )
     if [(item.name, item.values.shape[1]) for item in observations] != [(one.name, one.units) for one in call.mixers]:
         raise ModelError(
             f"Mixer {call.name}: running it again with the recorded arguments executed a different code path. Its "
             "forward depends on something outside of its arguments, so it cannot be measured by itself."
         )
+    if width:
+        # Its heads lie side by side in what its output projection takes.
+        units, silent = call.mixers[0].units, output is not None and not bool(output.any())
+        # A projection that is called more than once tells nothing here.
+        is_read = reads[0].unflatten(0, (units, -1)).any(1) if len(reads) == 1 else torch.ones(units)
+        if unread := [str(unit) for unit in range(units) if silent or not is_read[unit]]:
+            notes = (*observations[0].notes, Note(Code.NOT_READ, listed(unread)))
+            observations[0] = replace(observations[0], notes=notes)
     return observations, output
+
+
+def _entries(module: nn.Module) -> int:
+    """How many numbers of each position a projection takes; 0 of another module."""
+    if isinstance(module, nn.Linear):
+        return module.in_features
+    return int(cast("Any", module).nx) if type(module).__name__ == "Conv1D" and hasattr(module, "nx") else 0
 
 
 @dataclass(eq=False)

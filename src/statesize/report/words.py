@@ -158,8 +158,9 @@ def _layer_span(profile: Profiled, metric: str) -> str:
 def _lack(profile: Profiled, title: str) -> str:
     """That it is not causal, which layers lack a measurement or check, and that the text is too short; else ""."""
     measured, lost, some = len(profile.mixers), len(profile.not_measured), len(profile.incomplete)
-    codes = Code.NOT_CAUSAL, Code.UNCHECKED, Code.PART, Code.OVERSIZED
-    others, unchecked, parts, oversized = (len(profile.limited(code)) for code in codes)
+    codes = Code.NOT_CAUSAL, Code.UNCHECKED, Code.PART, Code.OVERSIZED, Code.NOT_READ
+    others, unchecked, parts, oversized, unread = (len(profile.limited(code)) for code in codes)
+    silent = sum(note.code is Code.WRITES_NOTHING for note in profile.skipped.values())
     said = (
         f"{_sentence_case(title)} is not causal: later tokens change its earlier outputs." if others else "",
         f"Measured: {measured} of {counted(measured + lost, 'layer')} of {title}." if lost else "",
@@ -167,6 +168,8 @@ def _lack(profile: Profiled, title: str) -> str:
         f"T of {counted(unchecked, 'layer')} is as the class says, and not checked." if unchecked else "",
         str(Note(Code.PART, f"{counted(parts, 'layer')}, without a mixing before or behind T.")) if parts else "",
         f"The `state_size` of {counted(oversized, 'layer')} seems too large." if oversized else "",
+        f"Some heads of {counted(unread, 'layer')} are counted, but not read." if unread else "",
+        f"Not counted, as nothing comes from it: {counted(silent, 'layer')}." if silent else "",
         too_short(int(profile.tokens["length"].values.max()), position_name(profile)).strip(),
     )
     return " ".join(filter(None, said))

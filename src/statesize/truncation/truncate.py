@@ -291,7 +291,7 @@ def _own_mixers(model: nn.Module, whole: dict[str, Note]) -> dict[str, nn.Module
         missing = [method for method in ("values", "mixed_values") if not callable(getattr(module, method, None))]
         if missing:
             methods = f"method{'s' if missing[1:] else ''} {' and '.join(f'{method}(hidden)' for method in missing)}"
-            whole[name] = f"it has no {methods}, of which its forward is made"
+            whole[name] = Note(Code.NOT_CUT, f"it has no {methods}, of which its forward is made")
     return {name: module for name, module in own.items() if name not in whole}
 
 

@@ -137,11 +137,11 @@ def _in_dtype(name: str, runs: LoneRuns, states: int | None, dtype: torch.dtype)
     try:
         return Derivative(function, point, sizes), returned.detach()
     except InputError as error:
-        reason = str(error).removeprefix("function ")
-        if "must be causal" in reason:
+        code, reason = Note.of(error).code, str(error).removeprefix("function ")
+        if code is Code.LOOKS_AHEAD:
             both_ways = getattr(runs.module, "bidirectional", False)
             reason = f"{reason} {'Set its `bidirectional` to False.' if both_ways else CAUSES}"
-        raise ModelError(f"Mixer {name} {reason}") from error
+        raise ModelError(Note(code, f"Mixer {name} {reason}")) from error
 
 
 def _copied(runs: LoneRuns, dtype: torch.dtype) -> LoneRuns:

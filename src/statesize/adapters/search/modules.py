@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import entering_tensor, is_a, mapped
+from statesize.adapters.models.model_state import entering_tensor, is_a, mapped, returned_tensor
 from statesize.adapters.models.own_cache import bytes_beside, short_convolutions
 from statesize.adapters.models.precision import Autocast, open_autocast
 from statesize.adapters.observation import DERIVATIVE, FoundMixer, Observation
@@ -45,6 +45,9 @@ from statesize.adapters.select import RECURRENT, SEARCHED, is_own_code
 from statesize.adapters.watch import ArgumentCopies, Call
 from statesize.codes import Code, Note
 from statesize.errors import InputError, ModelError
+
+# Of what enters: a module that returns less, or changes it by less, is seen to mix nothing.
+_NOTHING = 1e-7
 
 
 def observed(found: OwnMixing, forward: Forward, call: Call) -> tuple[Observation, Tensor]:
@@ -130,9 +133,23 @@ def find_own_mixing(
         runs = replace(runs, forward=forward, autocast=calls.autocast[module])
         if _search(runs, name, found, names, opaque=module in observed and not observed[module].in_double):
             mixing.add(module)
+        inside = fixed or any(other.startswith(f"{name}.") for other in found.refused)
+        if name in found.unmixed and not inside:
+            returned = returned_tensor(calls.outputs[module][0], (args, kwargs), forward.length)
+            if _writes_nothing(module, entering_tensor((args, kwargs), forward.length), returned):
+                found.refused[name] = Note(Code.WRITES_NOTHING)
         if module in observed:
             _settle(forward, observed[module], found, other)
     return found
+
+
+def _writes_nothing(module: nn.Module, entering: Tensor | None, returned: Tensor | None) -> bool:
+    """Whether a module with parameters returns 0, or what it takes, so that no mixing of its own can be seen."""
+    if entering is None or returned is None or next(module.parameters(), None) is None:
+        return False
+    least = _NOTHING * entering.abs().max()
+    same = returned.shape == entering.shape and bool((returned - entering).abs().max() <= least)
+    return same or bool(returned.abs().max() <= least)
 
 
 def _note_other(found: OwnMixing, name: str, other: Sequence[str]) -> None:
@@ -181,9 +198,9 @@ def _search(runs: LoneRuns, name: str, found: OwnMixing, names: Mapping[nn.Modul
         elif entering_tensor((runs.args, dict(runs.kwargs)), runs.length) is not None:
             found.unmixed.add(name)
     except NoOperatorError as error:
-        cause = str(error) if runs.fixed or opaque else not_causal(runs, name)
-        if cause:
-            found.refused[name] = Note(Code.NOT_MEASURED, cause)
+        cause = Note.of(error) if runs.fixed or opaque else not_causal(runs, name)
+        if cause is not None:
+            found.refused[name] = cause
         else:
             found.derivatives.add(name)
         return True

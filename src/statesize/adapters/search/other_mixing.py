@@ -146,10 +146,11 @@ def _mixes_backwards(runs: LoneRuns, call: Call, plain: _Mixed, axis: int) -> bo
             before = _before(one.values, two.values, one.values_axis, cut)
             after = _before(one.mixed, two.mixed, one.axis, cut)
             if before <= limit < after:
-                raise ModelError(
+                text = (
                     f"Mixer {call.name} must be causal, but other input from position {cut} on changes what its map "
                     f"makes of the values before, by {after:.1e} of the largest value. {CAUSES}"
                 )
+                raise ModelError(Note(Code.LOOKS_AHEAD, text))
         backwards |= other.output is not None and _before(cast("Tensor", plain.output), other.output, axis, cut) > limit
     return backwards
 

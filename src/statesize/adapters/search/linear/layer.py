@@ -182,7 +182,8 @@ class Impulses:
             columns.append(by_unit.permute(2, 3, 0, 1, 4).flatten(3))
         matrix = torch.cat(columns, -1)[..., :length]
         if bool(matrix.triu(1).abs().max() > self.mix.precision.rounding * matrix.abs().max()):
-            raise ModelError(f"Mixer {self.name} must be causal, but impulses reach earlier positions. {CAUSES}")
+            text = f"Mixer {self.name} must be causal, but impulses reach earlier positions. {CAUSES}"
+            raise ModelError(Note(Code.LOOKS_AHEAD, text))
         return matrix.tril()
 
     def sum_to_one(self) -> bool:
