@@ -81,10 +81,10 @@ def rounded(by, exact):
 
 
 def test_what_a_kernel_rounds_is_measured_and_told():
-    assert check_rounded_operator(observation(cumulated()), torch.float32) == (0.0, "")
-    difference, note = check_rounded_operator(rounded(5e-3, 1.0), torch.float32)
+    assert check_rounded_operator(observation(cumulated()), torch.float32) == (0.0, ())
+    difference, (note,) = check_rounded_operator(rounded(5e-3, 1.0), torch.float32)
     assert difference == pytest.approx(5e-3, rel=0.01)
-    assert note == "Its kernel rounds: T is that of its step form, 5e-03 of the largest value off."
+    assert str(note) == "Its kernel rounds: T is that of its step form, 5e-03 of the largest value off."
 
 
 @pytest.mark.parametrize(

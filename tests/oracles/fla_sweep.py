@@ -28,7 +28,7 @@ from oracles.flash_attention import install_flash_attention
 import statesize as ss
 from statesize.adapters.check import check_rounded_operator, unfaithfulness
 from statesize.adapters.observation import Observation
-from statesize.codes import joined
+from statesize.codes import Note, joined
 
 capture_module = sys.modules["statesize.adapters.capture"]
 
@@ -52,7 +52,7 @@ class Found:
     note: str = ""  # what is told beside
 
 
-def compared(found: Found, observation: Observation, dtype: torch.dtype) -> tuple[float, str]:
+def compared(found: Found, observation: Observation, dtype: torch.dtype) -> tuple[float, tuple[Note, ...]]:
     """The check of capture, and what the step form of the kernel says beside."""
     exact = observation.exact()
     if exact is not None:

@@ -206,7 +206,7 @@ def rerun(
         # Its heads lie side by side in what its output projection takes.
         units, silent = call.mixers[0].units, output is not None and not bool(output.any())
         # A projection that is called more than once tells nothing here.
-        is_read = reads[0].unflatten(0, (units, -1)).any(1) if len(reads) == 1 else torch.ones(units)
+        is_read = reads[0].reshape(units, -1).any(1) if len(reads) == 1 else torch.ones(units)
         if unread := [str(unit) for unit in range(units) if silent or not is_read[unit]]:
             notes = (*observations[0].notes, Note(Code.NOT_READ, listed(unread)))
             observations[0] = replace(observations[0], notes=notes)

@@ -133,7 +133,7 @@ def find_own_mixing(
         runs = replace(runs, forward=forward, autocast=calls.autocast[module])
         if _search(runs, name, found, names, opaque=module in observed and not observed[module].in_double):
             mixing.add(module)
-        inside = fixed or any(other.startswith(f"{name}.") for other in found.refused)
+        inside = module in observed or fixed or any(other.startswith(f"{name}.") for other in found.refused)
         if name in found.unmixed and not inside:
             returned = returned_tensor(calls.outputs[module][0], (args, kwargs), forward.length)
             if _writes_nothing(module, entering_tensor((args, kwargs), forward.length), returned):
@@ -146,6 +146,8 @@ def find_own_mixing(
 def _writes_nothing(module: nn.Module, entering: Tensor | None, returned: Tensor | None) -> bool:
     """Whether a module with parameters returns 0, or what it takes, so that no mixing of its own can be seen."""
     if entering is None or returned is None or next(module.parameters(), None) is None:
+        return False
+    if not (entering.is_floating_point() and returned.is_floating_point() and returned.numel()):
         return False
     least = _NOTHING * entering.abs().max()
     same = returned.shape == entering.shape and bool((returned - entering).abs().max() <= least)
