@@ -12,6 +12,7 @@ import torch
 
 import statesize as ss
 from statesize.adapters.select import meant_layer
+from statesize.codes import Code, Note
 from statesize.errors import InputError
 from statesize.integrations.lightning import StateSizeCallback as LightningCallback
 from statesize.integrations.probe import Probe, Probing
@@ -239,7 +240,7 @@ def test_settings_show_what_differs_from_the_defaults():
 def test_what_a_capture_leaves_out_is_said(model):
     ignoring = torch.nn.Sequential(model, torch.nn.LSTM(16, 4, batch_first=True))
     capture = ss.capture(ignoring, IDS[:1], layers=[0])
-    capture.skipped["1"] = "a test"
+    capture.skipped["1"] = Note(Code.NOT_MEASURED, "a test")
     assert f"Not measured: {counted(len(capture.skipped), 'layer')}; .skipped says why" in repr(capture)
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 import statesize as ss
 from campaigns.layers import gated, recurrent, softmax
+from statesize.codes import joined
 
 WIDTH = 8
 TOKENS = 40
@@ -161,7 +162,7 @@ def outcome(draw: Draw) -> Outcome:
         if item.name not in right:
             continue
         if item.kind == "derivative":
-            problems.append(f"{item.name} was measured by its derivative: {item.note}")
+            problems.append(f"{item.name} was measured by its derivative: {joined(item.notes)}")
             continue
         if (share := largest_share(item)) > 1:
             problems.append(f"{item.name} ({item.kind}) carries {share:.2f} of its ceiling")
@@ -171,8 +172,10 @@ def outcome(draw: Draw) -> Outcome:
         off = min(difference(own, np.tril(T, last)) for T in right[item.name])
         if off > EXACT:
             size = f"{item.units} units of {item.multiplicity} channels"
-            problems.append(f"{item.name} ({item.kind}, {size}) is {off:.1e} off its definition. {item.note}")
-    missing = [cause(capture.skipped.get(name, "neither measured nor named")) for name in right.keys() - found.keys()]
+            problems.append(f"{item.name} ({item.kind}, {size}) is {off:.1e} off its definition. {joined(item.notes)}")
+    missing = [
+        cause(str(capture.skipped.get(name, "neither measured nor named"))) for name in right.keys() - found.keys()
+    ]
     return Outcome(missing[0] if missing else "measured", tuple(problems))
 
 

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 import statesize as ss
 from campaigns.layers.campaign import largest_share
+from statesize.codes import joined
 
 WIDTH, HEADS, LENGTH = 8, 2, 7
 TOKENS = torch.randint(0, 50, (1, LENGTH), generator=torch.Generator().manual_seed(3))
@@ -261,8 +262,8 @@ def test_t_begins_where_what_follows_is_linear_and_ends_before_gates_and_norms(m
     layer, hidden, found, skipped = captured(mixer)
     assert (found.keys(), skipped) == ({"mixer", *beside}, {})
     assert_is(found["mixer"], layer.definition(hidden))
-    assert said in found["mixer"].note
-    assert bool(said) == ("before" in found["mixer"].note)
+    assert said in joined(found["mixer"].notes)
+    assert bool(said) == ("before" in joined(found["mixer"].notes))
 
 
 def test_a_linear_convolution_of_values_belongs_to_t():
@@ -271,7 +272,7 @@ def test_a_linear_convolution_of_values_belongs_to_t():
     assert_is(found["mixer"], layer.with_convolution(hidden, layer.weight))
     layer, hidden, found, skipped = captured(ModuleOnValues)
     assert (found.keys(), skipped) == ({"mixer"}, {})
-    assert "Its T contains what mixer.convolution mixes." in found["mixer"].note
+    assert "Its T contains what mixer.convolution mixes." in joined(found["mixer"].notes)
     assert_is(found["mixer"], layer.with_convolution(hidden, layer.convolution.weight))
 
 
@@ -296,7 +297,7 @@ def test_what_mixes_twice_is_measured_as_a_whole_or_its_number_is_said_to_be_of_
         jacobian = torch.autograd.functional.jacobian(layer.double(), hidden.double())[0, :, :, 0]
         torch.testing.assert_close(item.operator.matrix[0, 0], jacobian, rtol=0, atol=1e-9)
     said = f"Measured in part: T is without {without}."
-    assert item.note.endswith(said) == bool(without) == ("in part" in item.note)
+    assert joined(item.notes).endswith(said) == bool(without) == ("in part" in joined(item.notes))
 
 
 @pytest.mark.few(1)
@@ -319,7 +320,7 @@ def test_a_state_size_of_the_class_that_t_exceeds_is_not_believed():
     _, _, found, _ = captured(Said)
     item = found["mixer"]
     assert (item.state_bytes, int(item.operator.state_size().max())) == (None, LENGTH - 1)
-    assert item.note == (
+    assert joined(item.notes) == (
         "How many numbers it can store is unknown: T keeps more than the 2 numbers that its `state_size` names; make "
         "it larger, or leave it out."
     )
@@ -328,7 +329,7 @@ def test_a_state_size_of_the_class_that_t_exceeds_is_not_believed():
 def test_branches_beside_each_other_are_both_measured():
     layer, hidden, found, skipped = captured(Beside)
     assert (found.keys(), skipped) == ({"mixer", "mixer.linear"}, {})
-    assert (found["mixer"].kind, found["mixer"].note) == ("attention", "")
+    assert (found["mixer"].kind, joined(found["mixer"].notes)) == ("attention", "")
     assert_is(found["mixer.linear"], layer.linear.definition(hidden))
 
 

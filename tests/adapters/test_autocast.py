@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import statesize as ss
+from statesize.codes import joined
 from statesize.lab.mixers import LanguageModel, ModelConfig
 
 IDS = torch.randint(3, 60, (2, 24), generator=torch.Generator().manual_seed(8))
@@ -74,7 +75,7 @@ def test_autocast_around_a_mixer(mixer, dtype):
     plain = model_of(mixer, None)
     (expected,) = ss.capture(plain, IDS)
     assert 1e-5 < found.faithfulness <= found.agreement.allowed <= 1e-2
-    assert found.note == expected.note
+    assert joined(found.notes) == joined(expected.notes)
     # What enters the mixer is the same, and T is that of float64.
     torch.testing.assert_close(found.operator.dense(), expected.operator.dense(), rtol=1e-4, atol=1e-6)
 
@@ -83,7 +84,7 @@ def test_autocast_around_a_mixer(mixer, dtype):
 def test_autocast_inside_a_mixer(mixer):
     (found,) = ss.capture(model_of(in_itself(mixer), None), IDS)
     assert 1e-5 < found.faithfulness <= found.agreement.allowed <= 1e-2
-    assert "Its own arithmetic rounds" in found.agreement.note
+    assert "Its own arithmetic rounds" in joined(found.agreement.notes)
 
 
 def test_autocast_that_a_model_leaves_again():
@@ -112,7 +113,7 @@ def test_a_declared_operator_in_autocast_is_not_said_to_mix_backwards():
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 return self.inner(input_ids)
 
-    assert [item.note for item in ss.capture(Around(), IDS)] == ["", ""]
+    assert [joined(item.notes) for item in ss.capture(Around(), IDS)] == ["", ""]
 
 
 def test_accelerate():

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 import statesize as ss
+from statesize.codes import joined
 from statesize.errors import InputError, ModelError
 
 WIDTH = 8
@@ -152,7 +153,7 @@ class BothWays(nn.Module):
 def test_scans_of_a_model_that_sees_the_future_elsewhere_say_so():
     model, tokens = nn.Sequential(nn.Embedding(100, WIDTH), BothWays(), BothWays()), torch.arange(24)[None]
     capture = ss.capture(model, tokens)
-    notes = {item.name: item.note for item in capture}
+    notes = {item.name: joined(item.notes) for item in capture}
     assert list(notes) == ["1.scan", "1.scan@1", "2.scan", "2.scan@1"]
     assert capture.skipped == {}
     assert all("The model is not causal: positions are mixed backwards in 1 and 1 more. " in n for n in notes.values())
@@ -174,7 +175,7 @@ class Backwards(Sum):
 def test_a_layer_before_one_that_sees_the_future_is_not_said_to_depend_on_it():
     model = nn.Sequential(nn.Embedding(100, WIDTH), Sum(), Backwards())
     capture = ss.capture(model, torch.arange(24)[None])
-    (note,) = [item.note for item in capture]
+    (note,) = [joined(item.notes) for item in capture]
     assert list(capture.skipped) == ["2"]
     assert "The model is not causal: positions are mixed backwards after 1. " in note
     assert note.endswith("What enters this layer does not depend on later tokens: its ESS holds.")
@@ -198,7 +199,7 @@ class GatedByTheFuture(Sum):
 
 def test_a_layer_with_a_part_that_sees_the_future_is_not_said_to_be_sound():
     model = nn.Sequential(nn.Embedding(100, WIDTH), Sum(), GatedByTheFuture(), Sum())
-    notes = {item.name: item.note for item in ss.capture(model, torch.arange(24)[None])}
+    notes = {item.name: joined(item.notes) for item in ss.capture(model, torch.arange(24)[None])}
     assert "holds" in notes["1"]
     assert "positions are mixed backwards in 2. " in notes["2"]
     assert "does not depend on later tokens, but what it returns does" in notes["2"]

@@ -11,6 +11,7 @@ from torch.nn import functional
 import statesize as ss
 from statesize.adapters.select import NothingMeasuredError
 from statesize.cli import main
+from statesize.codes import Code, Note
 from statesize.errors import InputError, ModelError
 
 
@@ -194,7 +195,8 @@ def test_sizes_that_nothing_has(option, size, capsys):
     ],
 )
 def test_other_layers_that_are_not_measured_are_named(reasons, told):
-    assert str(NothingMeasuredError(reasons)).endswith(told)
+    notes = {name: Note(Code.NOT_MEASURED, reason) for name, reason in reasons.items()}
+    assert str(NothingMeasuredError(notes)).endswith(told)
 
 
 class Dividing(nn.Module):
@@ -315,6 +317,6 @@ def test_experts_of_other_tokens_are_told_in_words():
     assert captured.kind == "derivative"
     capture = ss.capture(routed(SummingTokens(), 0.1), ids)
     assert [item.name for item in capture] == ["1.expert"]
-    assert "SummingTokens must return the same shape for other numbers, got (12, 16) and (" in capture.skipped["1"]
+    assert "SummingTokens must return the same shape for other numbers, got (12, 16) and (" in str(capture.skipped["1"])
     # No tokens are mixed.
     refused(ModelError, "Sequential has no mixer that", ss.capture, routed(SummingTokens(), -9.0), ids)

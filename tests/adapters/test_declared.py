@@ -12,6 +12,7 @@ from statesize.adapters.check import Checked
 from statesize.adapters.search.linear.search import LinearSearch
 from statesize.adapters.search.lone.other_inputs import earlier_halves
 from statesize.adapters.search.lone.runs import DOUBLE, LoneRuns
+from statesize.codes import Code, Note, joined
 from statesize.errors import InputError, ModelError, StatesizeWarning
 
 HEADS, SIZE, WIDTH, LENGTH = 2, 4, 8, 12
@@ -174,7 +175,7 @@ def test_a_right_operator_is_compared_in_few_runs_of_its_layer_and_in_one_less_o
 def test_a_declared_operator_is_compared_in_float64_and_its_channels_are_counted(layer):
     (item,) = capture(model_of(layer), ids())
     assert item.faithfulness == item.operator_difference < 1e-12
-    assert (item.units, item.multiplicity, item.note) == (HEADS, SIZE, "")
+    assert (item.units, item.multiplicity, joined(item.notes)) == (HEADS, SIZE, "")
     # Numbers of state: 4 keys times 4 channels in each of 2 heads, of 4 bytes.
     assert item.state_bytes == SIZE * SIZE * HEADS * 4
 
@@ -243,7 +244,7 @@ def test_a_large_operator_is_compared_over_the_beginning_of_the_text(too_long):
     model = model_of(Layer)
     (item,) = capture(model, ids())
     assert item.multiplicity == SIZE
-    assert f"too large, and was compared over the first {LENGTH // 2} tokens" in item.note
+    assert f"too large, and was compared over the first {LENGTH // 2} tokens" in joined(item.notes)
     with pytest.raises(ModelError, match="must be what the layer computes"):
         next(capture(model_of(WrongDecay), ids()))
 
@@ -271,7 +272,7 @@ def test_texts_in_which_other_channels_share_an_operator_are_left_out(monkeypatc
 def test_a_declared_operator_of_the_greater_part_is_said_to_be_of_a_part(layer, where):
     model = model_of(layer)
     (item,) = capture(model, ids())
-    assert item.note == f"Measured in part: T is without a mixing of 2 positions {where} it."
+    assert joined(item.notes) == f"Measured in part: T is without a mixing of 2 positions {where} it."
     assert item.faithfulness < 1e-12
     assert "Measured in part: 1 layer, " in str(ss.profile(model, list(ids()))).splitlines()[1]
 
@@ -291,11 +292,9 @@ def test_what_an_operator_raises_names_its_layer_and_is_the_cause():
 def test_a_state_size_beside_an_operator_that_holds_less_is_told():
     model = model_of(Layer)
     model[1].state_size = SIZE
-    assert not next(capture(model, ids())).note
+    assert not joined(next(capture(model, ids())).notes)
     model[1].state_size = SIZE + 1
-    assert (
-        next(capture(model, ids())).note == f"Its `state_size` seems too large: it is 5, but the operator holds {SIZE}."
-    )
+    assert next(capture(model, ids())).notes == (Note(Code.OVERSIZED, f"it is 5, but the operator holds {SIZE}."),)
     model[1].state_size = "4"
     with pytest.raises(
         InputError,
@@ -318,7 +317,7 @@ def test_what_cannot_be_compared_says_why():
     (item,) = capture(model_of(Nonlinear), ids())
     assert item.faithfulness is None
     assert math.isnan(item.operator_difference)
-    assert item.note.startswith("Its T is not checked: no tensor through which all of its")
+    assert joined(item.notes).startswith("Its T is not checked: no tensor through which all of its")
 
 
 def test_readings_without_checks_leave_it_out():
@@ -326,7 +325,7 @@ def test_readings_without_checks_leave_it_out():
     model[1].multiplicity = SIZE
     (item,) = capture(model, ids(), checks="none")
     assert item.faithfulness is None
-    assert not item.note
+    assert not joined(item.notes)
 
 
 class Selective(nn.Module):
@@ -373,7 +372,7 @@ def test_the_scan_of_what_makes_its_gates_as_well_is_found_and_is_what_its_metho
     embedding, layer, declared = nn.Embedding(30, WIDTH), Selective(), SelectiveByMethod()
     declared.load_state_dict(layer.state_dict())
     found = [next(capture(nn.Sequential(embedding, one), torch.arange(24)[None])) for one in (layer, declared)]
-    assert all("T is without a mixing of 4 positions before it." in one.note for one in found)
+    assert all("T is without a mixing of 4 positions before it." in joined(one.notes) for one in found)
     impulses, method = (one.operator.dense().double() for one in found)
     torch.testing.assert_close(impulses, method, rtol=0, atol=1e-6 * float(method.abs().max()))
 

@@ -13,6 +13,7 @@ from torch.autograd.functional import jacobian
 import statesize as ss
 from campaigns.layers.campaign import largest_share
 from statesize.adapters.search import derivative
+from statesize.codes import joined
 from statesize.errors import ModelError
 from statesize.operators import BlockDense, Derivative
 from statesize.spectra.cut import make_cut
@@ -213,10 +214,10 @@ def test_a_tensor_that_a_layer_takes_twice_varies_in_both_places_and_another_one
     ((found,), (held,)) = (ss.capture(model, TOKENS) for model in (both, one))
     hidden = both[0](TOKENS).detach().double()
     assert (found.name, held.name) == ("1.cells", "1.cells")
-    assert "other arguments" not in found.note
+    assert "other arguments" not in joined(found.notes)
     expected = jacobian_of(both[1].double(), hidden)
     torch.testing.assert_close(found.operator.matrix[:, 0], expected, rtol=0, atol=1e-12)
-    assert held.note.startswith("Measured in part: its other arguments, as large as the first, are held.")
+    assert joined(held.notes).startswith("Measured in part: its other arguments, as large as the first, are held.")
 
 
 def test_what_torch_cannot_derive_is_refused_in_its_words():

@@ -10,6 +10,7 @@ from torch import nn
 import statesize as ss
 from campaigns.layers.campaign import Draw, difference, outcome
 from campaigns.layers.gated import GatedBlock
+from statesize.codes import joined
 
 WIDTH, LENGTH = 6, 23
 IDS = torch.arange(LENGTH)[None]
@@ -169,7 +170,7 @@ def test_t_holds_all_mixings(layer, order, taps):
     with torch.no_grad():
         expected = model.double()[1].definition(model[0](IDS))
     torch.testing.assert_close(found.operator.dense(), expected, rtol=0, atol=1e-12)
-    assert ("T is without a mixing of 3 positions before it" in found.note) == (taps > 1)
+    assert ("T is without a mixing of 3 positions before it" in joined(found.notes)) == (taps > 1)
 
 
 @pytest.mark.parametrize("layer", [GateBehindAll, GatedInput, ShortGate])
@@ -226,10 +227,10 @@ def test_no_gate_stands_for_values_or_lies_in_t(settings, length):
     assert min(difference(own, T) for T in defined) < 1e-12
     assert found.state_size == model[1].states
     convolved = "convolution" in settings
-    assert ("T is without a mixing of 4 positions before it" in found.note) == convolved
+    assert ("T is without a mixing of 4 positions before it" in joined(found.notes)) == convolved
     # What the values alone make is part of what is mixed before.
     behind = convolved and settings.get("output") == "values" and "decay_of" not in settings
-    assert ("a mixing of 4 positions behind it" in found.note) == behind
+    assert ("a mixing of 4 positions behind it" in joined(found.notes)) == behind
 
 
 def test_before_a_mixed_gate_t_ends_behind_the_last_stage():

@@ -6,6 +6,7 @@ from torch import nn
 
 import statesize as ss
 from statesize.adapters.search.linear.layer import Impulses
+from statesize.codes import joined
 from statesize.errors import ModelError
 
 WIDTH, HEADS = 8, 2
@@ -162,7 +163,7 @@ class OfOneDtype(Forgetting):
 @pytest.mark.parametrize("layer", [InNumpy, OfOneDtype])
 def test_code_that_does_not_run_in_float64_is_measured_in_float32_and_says_so(layer):
     (captured,) = ss.capture(model_of(layer), torch.arange(30)[None])
-    assert "Its code does not run in float64" in captured.note
+    assert "Its code does not run in float64" in joined(captured.notes)
     torch.testing.assert_close(captured.operator.dense()[0, 0].float(), torch.ones(30, 30).tril(), rtol=0, atol=1e-5)
 
 

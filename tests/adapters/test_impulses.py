@@ -10,6 +10,7 @@ from torch import nn
 import statesize as ss
 from statesize.adapters.search.linear.channels import grouped
 from statesize.adapters.search.lone.runs import DOUBLE, SINGLE
+from statesize.codes import joined
 from statesize.errors import InputError, ModelError
 from statesize.results.summary import keeps_everything
 
@@ -144,7 +145,7 @@ def test_the_layer_is_left_as_it_was():
 def test_a_layer_without_a_t_of_single_channels_is_measured_by_its_derivative(mixed):
     (captured,) = ss.capture(model_of(mixed), TOKENS)
     assert (captured.kind, captured.units) == ("derivative", 1)
-    assert captured.note.startswith("No T was found. If there is one, mix")
+    assert joined(captured.notes).startswith("No T was found. If there is one, mix")
 
 
 def test_attention_within_blocks_is_measured_by_its_derivative_and_its_kernel_is_told():
@@ -154,7 +155,7 @@ def test_attention_within_blocks_is_measured_by_its_derivative_and_its_kernel_is
 
     (captured,) = ss.capture(model_of(blocks), TOKENS)
     assert captured.kind == "derivative"
-    assert "Seen in it: Mixer 1 mixes 8 entries that are not the 24 positions of the text" in captured.note
+    assert "Seen in it: Mixer 1 mixes 8 entries that are not the 24 positions of the text" in joined(captured.notes)
 
 
 @pytest.mark.parametrize("block", [2, 3, 4, 5, 6, 8, 10, 12])
@@ -176,7 +177,7 @@ def test_state_size_and_kind_of_the_class_are_taken():
 
     model = nn.Sequential(nn.Embedding(30, 8), Averaging(_summed))
     (captured,) = ss.capture(model, TOKENS)
-    assert (captured.kind, captured.multiplicity, captured.state_bytes, captured.note) == ("running sum", 8, 8 * 4, "")
+    assert (captured.kind, captured.multiplicity, captured.state_bytes, captured.notes) == ("running sum", 8, 8 * 4, ())
     assert captured.operator.state_size().tolist() == [0] + [1] * 23
 
 
@@ -187,7 +188,7 @@ def test_a_state_size_that_is_too_large_is_told_and_makes_no_cache_of_a_short_te
     model = nn.Sequential(nn.Embedding(30, 8), Averaging(_summed))
     (captured,) = ss.capture(model, TOKENS)
     kept = "T here keeps 1 of the 4096 numbers that its `state_size` names."
-    assert captured.note == f"Its `state_size` seems too large: {kept}"
+    assert joined(captured.notes) == f"Its `state_size` seems too large: {kept}"
     assert captured.operator.state_size().tolist() == [4096] * 24
     profile = ss.profile(model, TOKENS, on_progress=lambda _: None)
     assert not keeps_everything(profile.mixer("1"))
@@ -202,7 +203,7 @@ def test_a_text_that_is_too_short_to_tell_a_state_size_says_so_and_a_state_size_
     assert re.fullmatch(
         r"T here keeps \d+ of the 64 numbers that its `state_size` names\. This text is too short to tell "
         r"whether it can hold more\.",
-        captured.note,
+        joined(captured.notes),
     )
     assert "too large" not in str(ss.profile(model, torch.arange(24)[None]))
     for wrong in ("8", 8.0, True, 0):
@@ -229,7 +230,7 @@ class Attended(nn.Module):
 
 def test_a_fixed_state_is_told_where_the_class_says_nothing_and_a_cache_is_unknown():
     (fixed,) = ss.capture(model_of(_summed), TOKENS)
-    assert (fixed.state_bytes, fixed.note) == (
+    assert (fixed.state_bytes, joined(fixed.notes)) == (
         8 * 4,
         "It holds 1 number per channel: at half of the text and at all of it, T keeps no more.",
     )
@@ -237,7 +238,7 @@ def test_a_fixed_state_is_told_where_the_class_says_nothing_and_a_cache_is_unkno
     far = torch.rand(24, 24, generator=torch.Generator().manual_seed(0)).tril()
     capture = ss.capture(model_of(lambda entering: far[: entering.shape[1]].to(entering) @ entering), TOKENS)
     assert [(mixer.state_size, mixer.state_bytes) for mixer in capture.mixers] == [(None, None)]
-    assert next(capture).note == (
+    assert joined(next(capture).notes) == (
         "How many numbers it can store is unknown: set its `state_size` to at least the rank of T, or to math.inf if "
         "it keeps every token; 24 tokens show the size of a fixed state only up to 5 numbers, and no text that of a "
         "state that fades."
@@ -262,7 +263,7 @@ def test_a_text_of_few_different_tokens_does_not_say_what_a_layer_can_hold(layer
     assert item.state_bytes == (None if states is None else 8 * states * 4)
     model[1].state_size = 8
     (item,) = ss.capture(model, torch.randint(tokens, (1, 48), generator=torch.Generator().manual_seed(0)))
-    assert "too large" not in item.note
+    assert "too large" not in joined(item.notes)
 
 
 @pytest.mark.parametrize("attends", [False, True])
@@ -276,7 +277,7 @@ def test_a_class_may_say_that_it_keeps_every_token(attends):
     model = model_of(mixed)
     model[1].state_size = math.inf
     (captured,) = ss.capture(model, TOKENS)
-    assert (captured.state_size, captured.note) == (None, "")
+    assert (captured.state_size, joined(captured.notes)) == (None, "")
     # The keys of this attention are its values, which are stored once.
     assert captured.state_bytes == 24 * 8 * 4
     assert captured.operator.state_size().tolist() == list(range(24))
@@ -394,10 +395,10 @@ def test_mixing_around_a_layer_that_is_measured_by_itself_is_told_or_measured(wh
     captured = {item.name: item for item in capture}
     if where == "before":
         assert captured.keys() == {"1.attention"}
-        assert "1 mixes positions before what is measured in it (MultiheadAttention)" in capture.skipped["1"]
+        assert "1 mixes positions before what is measured in it (MultiheadAttention)" in str(capture.skipped["1"])
     else:
         assert captured.keys() == {"1", "1.attention"}
-        assert captured["1"].note.endswith("Its values are mixed before by 1.attention: see its row.")
+        assert joined(captured["1"].notes).endswith("Its values are mixed before by 1.attention: see its row.")
         torch.testing.assert_close(
             captured["1"].operator.dense()[0, 0], (torch.eye(24) + torch.eye(24).roll(1, 0).tril()).double()
         )
@@ -505,7 +506,7 @@ def test_no_gate_is_in_the_t_of_what_is_delayed_before():
     model = model_of(mixed)
     (captured,) = ss.capture(model, TOKENS)
     assert (captured.units, captured.multiplicity) == (1, 8)
-    assert "T is without a mixing of 2 positions before it" in captured.note
+    assert "T is without a mixing of 2 positions before it" in joined(captured.notes)
     delayed = nn.functional.pad(model.double()[1].enter(model[0](TOKENS)), (0, 0, 1, -1)).detach()
     torch.testing.assert_close(captured.operator.dense()[0], (delayed @ delayed.mT).tril(), rtol=0, atol=1e-12)
 

@@ -11,6 +11,7 @@ from transformers.models.qwen3_next.modeling_qwen3_next import torch_chunk_gated
 import statesize as ss
 from statesize import capture
 from statesize.adapters.search.lone.other_inputs import changed_at
+from statesize.codes import Code, joined
 from statesize.errors import ModelError
 
 WIDTH, HEADS = 16, 2
@@ -223,7 +224,7 @@ IDS = torch.arange(24)[None]
 @pytest.mark.parametrize("layer", [Plain, ConvolvedQueries])
 def test_one_map_and_what_acts_on_each_position_by_itself(layer):
     (found,) = capture(model(layer), IDS)
-    assert (found.name, found.note) == ("layers.0", "")
+    assert (found.name, joined(found.notes)) == ("layers.0", "")
 
 
 class Fused(Layer):
@@ -243,7 +244,7 @@ class FusedInPlace(Fused):
 
 def test_what_is_made_of_the_result_of_a_kernel_in_place_is_what_a_new_tensor_would_be():
     (expected,), (found,) = (capture(model(layer), IDS) for layer in (Fused, FusedInPlace))
-    assert (found.kind, found.note) == (expected.kind, expected.note) == ("attention", "")
+    assert (found.kind, joined(found.notes)) == (expected.kind, joined(expected.notes)) == ("attention", "")
     assert torch.equal(found.operator.dense(), expected.operator.dense())
 
 
@@ -276,8 +277,9 @@ def test_t_is_that_of_all_that_mixes_the_values(layer):
     own = model(layer)
     layers = capture(own, IDS)
     (found,) = layers
-    assert (found.name, layers.skipped, "mixed" in found.note) == ("layers.0", {}, False)
-    assert (found.kind == layer.__name__) == ("Its T contains more than the " in found.note) == (layer in WHOLE)
+    assert (found.name, layers.skipped, "mixed" in joined(found.notes)) == ("layers.0", {}, False)
+    contains = Code.CONTAINS in [note.code for note in found.notes]
+    assert (found.kind == layer.__name__) == contains == (layer in WHOLE)
     own.double()
     hidden = own.embedding(IDS)
     query, key, value = own.layers[0].parts(hidden)
@@ -293,7 +295,9 @@ def test_t_is_that_of_all_that_mixes_the_values(layer):
 def test_t_behind_what_is_not_linear_is_that_of_both_branches():
     own = model(ActivatedBeforeBoth)
     (found,) = capture(own, IDS)
-    assert re.search(r"without a mixing of \d positions before it\. Its T contains more than the attention", found.note)
+    assert re.search(
+        r"without a mixing of \d positions before it\. Its T contains more than the attention", joined(found.notes)
+    )
     layer, hidden = own.double().layers[0], own.embedding(IDS)
     query, key, value = layer.parts(hidden)
     expected = own_jacobian(lambda value: layer.branches(query, key, value), value)[:: WIDTH // HEADS]
@@ -303,7 +307,7 @@ def test_t_behind_what_is_not_linear_is_that_of_both_branches():
 def test_a_mixing_behind_the_map_is_left_out_where_it_is_the_lesser_one():
     (found,) = capture(model(NormalisedBefore), IDS)
     (alone,) = capture(model(Plain), IDS)
-    assert found.note == "Measured in part: T is without a mixing of its results behind it."
+    assert joined(found.notes) == "Measured in part: T is without a mixing of its results behind it."
     assert found.kind == alone.kind == "attention"
     torch.testing.assert_close(found.operator.dense(), alone.operator.dense())
 
@@ -367,7 +371,7 @@ def test_other_mixing_is_seen_in_whatever_a_layer_returns(layer, texts, said):
     own, ids = Around(), IDS + torch.arange(texts)[:, None]
     if texts == 1:
         (found,) = capture(own, ids)
-        assert said in found.note
+        assert said in joined(found.notes)
         assert found.kind == ("attention" if layer is Pooled else layer.__name__)
     else:
         with pytest.raises(ModelError, match=said):
@@ -409,10 +413,10 @@ def test_other_mixing_is_named(layer, said, mixers, capsys):
     found = list(capture(model(layer), IDS))
     assert len(found) == mixers
     for item in found:
-        assert item.note.startswith(said)
-        assert bool(item.note) == bool(said)
+        assert joined(item.notes).startswith(said)
+        assert bool(joined(item.notes)) == bool(said)
     profile = ss.profile(model(layer), IDS, positions=1)
-    assert profile.notes == ({found[0].note: tuple(item.name for item in found)} if said else {})
+    assert profile.notes == ({joined(found[0].notes): tuple(item.name for item in found)} if said else {})
 
 
 def test_a_forward_of_ones_own_in_a_class_of_a_library():
@@ -431,7 +435,7 @@ def test_a_forward_of_ones_own_in_a_class_of_a_library():
     part.forward = patched
     first, second = capture(llama, token_ids())
     # Its projection mixes channels before the sum.
-    assert (first.kind, second.kind, second.note) == ("derivative", "attention", "")
+    assert (first.kind, second.kind, joined(second.notes)) == ("derivative", "attention", "")
 
 
 def test_layers_that_take_heads():
@@ -453,10 +457,10 @@ def test_layers_that_take_heads():
             return self.attend(query, key, value, twice=self.twice)
 
     (found,) = capture(model(Outer), IDS)
-    assert (found.name, found.note) == ("layers.0.attend", "")
+    assert (found.name, joined(found.notes)) == ("layers.0.attend", "")
     Outer.twice = True
     (found,) = capture(model(Outer), IDS)
-    assert found.note.endswith("Its T contains more than the attention in it.")
+    assert joined(found.notes).endswith("Its T contains more than the attention in it.")
 
 
 class Remembering(Layer):

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import statesize as ss
+from statesize.codes import joined
 from statesize.errors import InputError, ModelError
 
 WIDTH, SIZE, LENGTH = 8, 3, 24
@@ -52,7 +53,7 @@ def test_a_layer_that_goes_on_from_its_last_call_is_told(where, kept):
     plain, layer = Mixed(lambda values: values.cumsum(1)), Kept(where, kept)
     before = {name: value.clone() for name, value in layer.state_dict().items()}
     capture = ss.capture(nn.Sequential(plain, layer), HIDDEN)
-    notes = {item.name: item.note for item in capture}
+    notes = {item.name: joined(item.notes) for item in capture}
     told = "It keeps state from call to call: a second call with the same text returns other numbers."
     assert [name for name, note in notes.items() if told in note] == (["1"] if kept else [])
     assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
@@ -69,7 +70,7 @@ def test_a_layer_whose_next_call_fails_keeps_state():
     layer = Mixed(once)
     layer.seen = 0
     (found,) = ss.capture(layer, HIDDEN)
-    assert "It keeps state from call to call" in found.note
+    assert "It keeps state from call to call" in joined(found.notes)
 
 
 @pytest.mark.parametrize("layer", [Mixed(lambda values: values.cumsum(1)), nn.GRU(WIDTH, 4, batch_first=True)])
@@ -157,7 +158,7 @@ def test_two_values_per_token_are_measured_side_by_side_as_the_note_of_the_deriv
     plain, declared, hidden = TwoWrites().double(), Declared().double(), HIDDEN.double()
     declared.load_state_dict(plain.state_dict())
     (derivative,), (found,) = ss.capture(plain, hidden), ss.capture(declared, hidden)
-    assert "statesize.operators.BlockDense if it is linear in several values per token" in derivative.note
+    assert "statesize.operators.BlockDense if it is linear in several values per token" in joined(derivative.notes)
     values = torch.stack([value(hidden) for value in plain.values])
     expected = torch.autograd.functional.jacobian(lambda values: plain.mixed(hidden, values)[0, :, 0], values)
     torch.testing.assert_close(found.operator.matrix[0, 0, :, 0], expected[:, :, 0, :, 0].permute(0, 2, 1))
@@ -187,7 +188,7 @@ def test_a_layer_without_a_t_holds_what_its_state_size_says_unless_it_carries_mo
     layer = Cell()
     (found,) = ss.capture(layer, HIDDEN)
     assert (found.kind, found.state_size, found.state_bytes) == ("derivative", held, held and 4 * held)
-    assert ("It carries more than its `state_size`" in found.note) == (states == SIZE - 1)
+    assert ("It carries more than its `state_size`" in joined(found.notes)) == (states == SIZE - 1)
     against = f"at most {LENGTH // 2 * WIDTH}" if held is None else f"the {held} that it holds"
     assert f"of {against}" in str(ss.profile(layer, HIDDEN))
 
@@ -201,4 +202,4 @@ def test_what_weights_that_sum_to_one_may_need_beside_the_values_is_not_counted(
     torch.manual_seed(0)
     (found,) = ss.capture(Mixed(averaged), HIDDEN)
     assert found.state_size == 3
-    assert ("keys or a normaliser that it may keep for that are not counted" in found.note) == normalised
+    assert ("keys or a normaliser that it may keep for that are not counted" in joined(found.notes)) == normalised

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 import statesize as ss
 from statesize import capture
+from statesize.codes import joined
 from statesize.errors import ModelError
 
 WIDTH, BLOCK, LENGTH = 4, 8, 40
@@ -107,13 +108,13 @@ def test_a_layer_that_mixes_what_enters_beside_its_values_has_no_t(kind):
 def test_a_declared_t_says_what_is_mixed_around_it_at_borders(kind, where):
     item, _, _ = captured(Declared(kind, where))
     side = {"before": "before it", "behind": "behind it"}[where]
-    assert item.note.startswith(f"Measured in part: T is without a mixing of 2 positions {side}")
+    assert joined(item.notes).startswith(f"Measured in part: T is without a mixing of 2 positions {side}")
 
 
 @pytest.mark.parametrize("kind", ["mean", "linear"])
 def test_a_declared_t_is_not_believed_without_what_is_mixed_beside_it_at_borders(kind):
     item, _, _ = captured(Declared(kind, "beside"))
-    assert item.note.startswith("Its T is not checked")
+    assert joined(item.notes).startswith("Its T is not checked")
     with pytest.raises(ModelError, match=r"must be what the layer computes, got a T .* at position 8"):
         captured(Declared(kind, "beside its values"))
 

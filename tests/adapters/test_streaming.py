@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import statesize as ss
+from statesize.codes import joined
 
 LENGTH, HEADS, WIDTH = 48, 2, 16
 # Of one token: keys and values of all heads, in float32.
@@ -49,7 +50,7 @@ def captured(how, mask, **attributes):
 @pytest.mark.parametrize(("mask", "held"), [(STREAM, 9), (BAND, 7), (CAUSAL, None)], ids=["stream", "band", "causal"])
 def test_tokens_that_no_later_row_reads_are_not_held(how, mask, held):
     item, most = captured(how, mask), LENGTH if held is None else held
-    assert (item.kind, item.state_size, item.note) == ("attention", held, "")
+    assert (item.kind, item.state_size, joined(item.notes)) == ("attention", held, "")
     assert item.operator.state_size().tolist() == [min(i, most) for i in range(LENGTH)]
     assert item.state_bytes == most * TOKEN_BYTES
 
@@ -61,21 +62,21 @@ def test_the_size_is_that_of_the_same_layer_without_a_softmax():
 @pytest.mark.parametrize("how", ["softmax", "sdpa"])
 def test_what_the_class_names_counts_if_t_reads_no_more(how):
     item = captured(how, STREAM, state_size=9, kind="stream")
-    assert (item.kind, item.state_size, item.state_bytes, item.note) == ("stream", 9, 9 * TOKEN_BYTES, "")
+    assert (item.kind, item.state_size, item.state_bytes, joined(item.notes)) == ("stream", 9, 9 * TOKEN_BYTES, "")
     larger = captured(how, STREAM, state_size=20)
     assert (larger.state_size, larger.state_bytes) == (20, 20 * TOKEN_BYTES)
-    assert larger.note.startswith("Its `state_size` seems too large: T here keeps 9 of the 20 numbers")
+    assert joined(larger.notes).startswith("Its `state_size` seems too large: T here keeps 9 of the 20 numbers")
     for mask, held in ((STREAM, 9), (CAUSAL, None)):
         refused = captured(how, mask, state_size=8)
         assert refused.state_size == held
         assert (
-            refused.note
+            joined(refused.notes)
             == "T keeps more than the 8 numbers that its `state_size` names; make it larger, or leave it out."
         )
     short = captured(how, CAUSAL, state_size=200)
     assert short.operator.state_size().tolist() == list(range(LENGTH))
     assert short.state_bytes == LENGTH * TOKEN_BYTES
-    assert "too short" in short.note
+    assert "too short" in joined(short.notes)
 
 
 @pytest.mark.parametrize("how", ["softmax", "sdpa"])
@@ -83,7 +84,7 @@ def test_tokens_that_content_hides_are_held(how):
     item = captured(how, CHOSEN)
     assert item.state_size is None
     assert item.state_bytes == LENGTH * TOKEN_BYTES
-    assert "its size counts all tokens" in item.note
+    assert "its size counts all tokens" in joined(item.notes)
 
 
 def test_attention_of_another_kind_has_sinks_as_well():

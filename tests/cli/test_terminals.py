@@ -8,6 +8,7 @@ import torch
 import xarray as xr
 
 from statesize.cli import main
+from statesize.codes import Code, Note
 from statesize.io.text import printable
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
@@ -20,11 +21,11 @@ STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u20
 @pytest.fixture
 def evil(small_profile, tmp_path):
     """A profile whose names, tokens and notes would steer a terminal."""
-    tree = small_profile.to_xarray()
-    tree.attrs |= {"model": EVIL, "skipped": {EVIL: EVIL}, "mixers": [f"{EVIL}0", f"{EVIL}1"], "source": {EVIL: EVIL}}
+    tree, note = small_profile.to_xarray(), Note(Code.NOT_MEASURED, EVIL).to_json()
+    tree.attrs |= {"model": EVIL, "skipped": {EVIL: note}, "mixers": [f"{EVIL}0", f"{EVIL}1"], "source": {EVIL: EVIL}}
     root = tree.to_dataset()
     root["tokens"] = root["tokens"].copy(data=[[f"{EVIL}."] * root.sizes["token"]] * root.sizes["sequence"])
-    about = {"kind": EVIL, "note": EVIL, "engine": EVIL}
+    about = {"kind": EVIL, "notes": [note], "engine": EVIL}
     children = {
         f"{EVIL}{index}": node.to_dataset().assign_attrs(about) for index, node in enumerate(tree.children.values())
     }

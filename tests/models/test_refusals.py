@@ -57,7 +57,7 @@ def test_one_that_is_refused_everywhere_is_skipped(model, capsys, tmp_path):
     with pytest.warns(StatesizeWarning, match="1 of 2 layers of Model could not be measured"):
         found = profile(model, [ODD])
     assert found.mixers == ("layers.0",)
-    assert "layers.1 must be causal, but its output at" in found.attributes["skipped"]["layers.1"]
+    assert "layers.1 must be causal, but its output at" in str(found.skipped["layers.1"])
     print_page(summary(found))
     assert "skipped: layers.1: Mixer layers.1 must be causal" in capsys.readouterr().out
     document = found.to_dict()
@@ -70,13 +70,13 @@ def test_one_that_is_refused_in_some_sequences_says_in_how_many(model, capsys):
     with pytest.warns(StatesizeWarning, match=r"layers\.1 of Model: Measured in 2 of 3 sequences"):
         found = profile(model, [EVEN, ODD, EVEN])
     assert found.mixers == ("layers.0", "layers.1")
-    reason = found.attributes["skipped"]["layers.1"]
-    assert reason.startswith("Measured in 2 of 3 sequences; in the others: Mixer layers.1 must be causal")
+    reason = found.causes["layers.1"]
+    assert str(reason).startswith("Measured in 2 of 3 sequences; in the others: Mixer layers.1 must be causal")
     assert found.mixer("layers.1")["entropy"].notnull().values[:, 0, 1:].any(-1).tolist() == [True, False, True]
     assert profile(model, [EVEN, EVEN]).attributes["skipped"] == {}
     # A mean over other texts is told wherever the number is read.
     assert (found.not_measured, found.incomplete) == ({}, {"layers.1": reason})
-    assert found.notes == {reason: ("layers.1",)}
+    assert found.notes == {str(reason): ("layers.1",)}
     assert found.summary()["cause"].tolist() == ["", reason]
     assert "Measured in some texts only: 1 layer" in repr(found)
     print_page(summary(found))
@@ -100,8 +100,8 @@ def test_a_text_in_which_nothing_can_be_measured_leaves_the_others(model, tmp_pa
     with pytest.warns(StatesizeWarning, match="Measured in 1 of 2 sequences"):
         found = profile(model, [ODD, EVEN], layers="layers.1", output=tmp_path / "profile")
     assert found.mixers == ("layers.1",)
-    reason = found.attributes["skipped"]["layers.1"]
-    assert reason.startswith("Measured in 1 of 2 sequences; in the others: Mixer layers.1 must be causal")
+    reason = found.causes["layers.1"]
+    assert str(reason).startswith("Measured in 1 of 2 sequences; in the others: Mixer layers.1 must be causal")
     # Also where an earlier run has noted it.
     output = tmp_path / "refused"
     for _ in range(2):
@@ -127,7 +127,7 @@ def test_one_that_fails_when_it_runs_again_is_skipped():
         found = profile(model, token_ids(1), on_progress=tell)
     assert told == ["model.layers.0.self_attn", "model.layers.0.self_attn#shared"]
     assert found.mixers == ("model.layers.0.self_attn",)
-    assert "its output when it runs again" in found.attributes["skipped"]["model.layers.1.self_attn"]
+    assert "its output when it runs again" in str(found.skipped["model.layers.1.self_attn"])
 
 
 def test_the_end_of_a_sequence_says_what_its_iterator_refused():
@@ -150,7 +150,7 @@ def test_what_a_mixer_does_besides_is_told(capsys):
     print_page(summary(found))
     assert note in capsys.readouterr().out
     document = found.to_dict()
-    assert [mixer["note"] for mixer in document["mixers"]] == [note, note]
+    assert [mixer["notes"] for mixer in document["mixers"]] == [[{"code": "values", "detail": note}]] * 2
     json.dumps(document)
 
 
@@ -187,4 +187,4 @@ def test_a_mean_is_never_of_t_and_of_a_derivative(texts):
     assert found.summary()["average_entropy"][1] == expected.summary()["average_entropy"][1]
     by = ("its derivative", "a T for each of 1 heads of 8 channels")
     there, first = by if texts[0] is LONG else by[::-1]
-    assert f"It is measured by {there} there, by {first} in sequence 0" in found.incomplete["layers.1"]
+    assert f"It is measured by {there} there, by {first} in sequence 0" in str(found.incomplete["layers.1"])

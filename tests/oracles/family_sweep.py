@@ -18,6 +18,7 @@ from statesize.adapters import Captured
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.observation import ModuleStack
 from statesize.adapters.sources import sources_of
+from statesize.codes import joined
 from statesize.errors import StatesizeError
 
 LENGTH = 23
@@ -93,7 +94,7 @@ def sweep(family: str, build: Callable[[], nn.Module]) -> Row:
         row.status, row.reason = "refused", _line(error)
         return row
     row.reason = " ".join(
-        reason if name in reason else f"{name}: {reason}." for name, reason in captured.skipped.items()
+        str(reason) if name in str(reason) else f"{name}: {reason}." for name, reason in captured.skipped.items()
     )
     if family in CAUSAL_WITH:
         row.reason = f"Counts with {CAUSAL_WITH[family]}; by default it sees later positions. {row.reason}".strip()
@@ -140,7 +141,7 @@ def _compared(
         else:
             plain, gated = _by_impulses(model, item, ids)
         mapped = by_map is not None and by_map.shape == matrices.shape
-        if gated is not None and plain is not None and not (item.note and mapped):
+        if gated is not None and plain is not None and not (joined(item.notes) and mapped):
             row.gated = row.gated or plain > TOLERANCE
             row.impulses = max(row.impulses or 0.0, found := min(plain, gated))
             # Maps that a model returns may be scaled after: what it does with impulses decides. Where values are

@@ -28,6 +28,7 @@ from oracles.flash_attention import install_flash_attention
 import statesize as ss
 from statesize.adapters.check import check_rounded_operator, unfaithfulness
 from statesize.adapters.observation import Observation
+from statesize.codes import Note, joined
 
 capture_module = sys.modules["statesize.adapters.capture"]
 
@@ -51,7 +52,7 @@ class Found:
     note: str = ""  # what is told beside
 
 
-def compared(found: Found, observation: Observation, dtype: torch.dtype) -> tuple[float, str]:
+def compared(found: Found, observation: Observation, dtype: torch.dtype) -> tuple[float, tuple[Note, ...]]:
     """The check of capture, and what the step form of the kernel says beside."""
     exact = observation.exact()
     if exact is not None:
@@ -79,7 +80,7 @@ def measured(name: str, by: str, length: int) -> Found:
         mixer = capturing.mixers[0]
         captured = next(capturing)
         found.kind, found.units, found.state_size = captured.kind, captured.units, mixer.state_size
-        found.faithfulness, found.note = captured.faithfulness, captured.note
+        found.faithfulness, found.note = captured.faithfulness, joined(captured.notes)
         operator = captured.units_operator(slice(0, 2))
         found.entropy = float(ss.measure(operator, positions=8).entropy.mean())
     except Exception as error:

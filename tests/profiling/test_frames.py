@@ -280,7 +280,7 @@ def test_a_decoder_is_profiled_beside_what_its_encoder_reads():
     profile = ss.profile(model, inputs, positions=4)
     assert profile.mixers == tuple(f"decoder.block.{at}.layer.0.SelfAttention" for at in range(2))
     assert profile.tokens["token_ids"].values.tolist() == ids.tolist()
-    assert sum("cross-attention" in reason for reason in profile.attributes["skipped"].values()) == 2
+    assert sum("cross-attention" in str(reason) for reason in profile.causes.values()) == 2
     with torch.no_grad():
         encoded = {"encoder_outputs": model.get_encoder()(ids[:, :9]), "decoder_input_ids": ids}
     assert ss.profile(model, encoded, positions=4).summary().equals(profile.summary())

@@ -69,7 +69,7 @@ def lacking():
 def test_in_the_profile_its_representations_and_its_summary(lacking, tmp_path):
     for one in (lacking, ss.Profile.load(lacking.save(tmp_path / "saved"))):
         assert list(one.not_measured) == [LOST]
-        cause = one.not_measured[LOST]
+        cause = str(one.not_measured[LOST])
         assert "must be causal" in cause
         lines = repr(one).splitlines()
         assert lines[0] == "Profile of LM, sequences: 1, layers: 1 of 2"

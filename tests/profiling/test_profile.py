@@ -11,6 +11,7 @@ import pytest
 
 import statesize as ss
 from statesize.cli.shared.summary import summary
+from statesize.codes import Code, Note
 from statesize.errors import InputError
 from statesize.profiling import Profile
 from statesize.report.page import page
@@ -115,10 +116,14 @@ def test_a_profile_shows_itself_in_three_lines(small_profile):
     assert following == "next: .summary(), .ess('layers.0.mixer'), .to_html()"
 
 
+def _said(text):
+    return Note(Code.VALUES, text).to_json()
+
+
 def test_what_averages_leave_out_is_no_note_of_a_layer(small_profile):
     tree = small_profile.to_xarray()
     node = tree["layers.1.mixer"].to_dataset(inherit=False)
-    tree["layers.1.mixer"] = node.assign_attrs(kind="derivative", note="it adds its input")
+    tree["layers.1.mixer"] = node.assign_attrs(kind="derivative", notes=[_said("it adds its input")])
     found = Profile(tree)
     assert len(found.notes) == 1
     lines = repr(found).splitlines()
@@ -130,13 +135,13 @@ def test_a_profile_tells_its_first_note_and_how_many_there_are(small_profile):
     tree = small_profile.to_xarray()
     for name, note in (("layers.0.mixer", "its state_size of 4 was overridden"), ("layers.1.mixer", "other " * 40)):
         node = tree[name].to_dataset(inherit=False)
-        node.attrs["note"] = note
+        node.attrs["notes"] = [_said(note)]
         tree[name] = node
     assert (
         repr(Profile(tree)).splitlines()[2] == "2 notes, in .notes: layers.0.mixer: its state_size of 4 was overridden"
     )
     node = tree["layers.0.mixer"].to_dataset(inherit=False)
-    tree["layers.0.mixer"] = node.assign_attrs(note="other " * 40)
+    tree["layers.0.mixer"] = node.assign_attrs(notes=[_said("other " * 40)])
     assert Profile(tree).notes == {"other " * 40: ("layers.0.mixer", "layers.1.mixer")}
     (line,) = [line for line in repr(Profile(tree)).splitlines() if line.startswith("1 note, in .notes: ")]
     assert "layers.0.mixer, layers.1.mixer: other" in line
@@ -144,7 +149,7 @@ def test_a_profile_tells_its_first_note_and_how_many_there_are(small_profile):
     assert len(page([Profile(tree)]).notes["Notes"]) == 1
     told = "".join(table.caption for table in summary(Profile(tree)).tables)
     assert told.count("layers.0.mixer, layers.1.mixer: other") == 1
-    tree["layers.0.mixer"] = node.assign_attrs(note="")
+    tree["layers.0.mixer"] = node.assign_attrs(notes=[])
     (line,) = [line for line in repr(Profile(tree)).splitlines() if line.startswith("1 note, in .notes: layers.1")]
     assert line.endswith(" …")
     assert len(line) <= 260

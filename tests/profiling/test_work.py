@@ -205,7 +205,7 @@ def test_groups_that_do_not_fit_are_left_out_with_the_reason():
     (name,) = found.mixers
     assert found.group(name) is None
     assert np.isfinite(found.mixer(name)["entropy"].values[..., 1:]).all()
-    reason = found.attributes["skipped"][f"{name}#shared"]
+    reason = str(found.causes[f"{name}#shared"])
     assert re.fullmatch(r"the joint ESS of its heads needs a memory of \d\dMB", reason)
 
 

@@ -224,7 +224,10 @@ def test_nothing_to_compare(bundled):
 
 def test_what_was_skipped_is_said(bundled):
     tree = bundled[0].to_xarray()
-    tree.attrs |= {"model": "half", "skipped": {"layers.9": "no mixing of positions was seen in it"}}
+    tree.attrs |= {
+        "model": "half",
+        "skipped": {"layers.9": {"code": "not measured", "detail": "no mixing of positions was seen in it"}},
+    }
     (note,) = compare([bundled[0], Profile(tree)]).notes
     assert note.startswith("Not all layers were measured as a whole of half;")
 

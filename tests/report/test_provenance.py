@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from statesize.codes import Code, Note
 from statesize.profiling import Profile
 from statesize.report.page import page
 from statesize.report.tables import engine_table, provenance
@@ -12,7 +13,7 @@ from statesize.report.tables import engine_table, provenance
 def altered(hostile_profile):
     tree = hostile_profile.to_xarray()
     tree.attrs |= {
-        "skipped": {"<b>mixer": "no operator of <conv>"},
+        "skipped": {"<b>mixer": Note(Code.NOT_MEASURED, "no operator of <conv>").to_json()},
         "source": {"kind": "hub", "revision": "main", "command": "statesize profile gla --text 'my notes.txt'"},
         "threads": 3,
         "kernels": {"attention": "sdpa"},
@@ -22,7 +23,7 @@ def altered(hostile_profile):
     upper[0, 0, 3, 0] += 1
     node["relative_upper"] = node["relative_upper"].dims, upper
     node["error_bound"] = node["error_bound"].dims, np.full_like(node["error_bound"].values, 3e-7)
-    node.attrs |= {"engine": "chunked", "note": "Its T is not checked: it took <none>."}
+    node.attrs |= {"engine": "chunked", "notes": [Note(Code.UNCHECKED, "it took <none>").to_json()]}
     node["faithfulness"] = node["faithfulness"].dims, np.full_like(node["faithfulness"].values, np.nan)
     tree["layers.1.mixer"] = node
     return Profile(tree)

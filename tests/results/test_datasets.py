@@ -7,6 +7,7 @@ import xarray as xr
 
 from statesize.adapters import Captured
 from statesize.adapters.check import Agreement
+from statesize.codes import Code, Note
 from statesize.measurement.settings import Settings
 from statesize.operators import Recurrence
 from statesize.profiling.work import measure_mixer, plan_work
@@ -67,7 +68,7 @@ def test_fields_of_another_version(dataset, other):
 
 
 def test_sequences_together(dataset):
-    datasets = {0: dataset, 2: measured(6).assign_attrs(note="another")}
+    datasets = {0: dataset, 2: measured(6).assign_attrs(notes=[Note(Code.UNSEEN).to_json()])}
     run = MixerRun("first", dataset.attrs)
     for sequence, one in datasets.items():
         run.add(sequence, one)

@@ -25,8 +25,9 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.kernels.rotation import Rotation
 from statesize.adapters.kernels.scans import KERNELS
 from statesize.adapters.models.model_state import named_parts
-from statesize.adapters.observation import PART, Observation
+from statesize.adapters.observation import Observation
 from statesize.adapters.replaced import pure_torch, replaced, source_files
+from statesize.codes import Code, Note, joined
 from statesize.errors import InputError, ModelError
 from statesize.operators import SoftmaxAttention
 from statesize.operators import attention as attention_file
@@ -325,7 +326,11 @@ def test_a_scan_is_cut_as_its_impulse_responses_are(family, rank):
     model = tiny_model(family)
     cutting = Cutting(Forward.of(model, IDS), CUT, {}, {})
     expected = cutting.logits()
-    cutting.whole |= {name: "attention of a hybrid" for name, one in cutting.spectra.items() if one.kind == "attention"}
+    cutting.whole |= {
+        name: Note(Code.NOT_CUT, "attention of a hybrid")
+        for name, one in cutting.spectra.items()
+        if one.kind == "attention"
+    }
     ranks = {name: torch.full_like(one.norm, rank).long() for name, one in cutting.spectra.items()}
     cut = cutting.logits(PlannedRun("number", 1.0, ranks, False, rank))
     file, name = next(
@@ -502,8 +507,8 @@ def test_attention_is_cut_where_it_is_what_is_measured_and_any_other_mixing_is_n
     result = truncate(model, IDS, documents=1, tokens=LENGTH, settings=AT_CUT)
     assert result.mixers == (3 if is_cut else 1)
     if in_part:
-        assert result.whole == {name: measured[name].note for name in ("2", "2@1")}
-        assert all(reason.startswith(PART) for reason in result.whole.values())
+        assert result.whole == {name: joined(measured[name].notes) for name in ("2", "2@1")}
+        assert all(reason.startswith("Measured in part") for reason in result.whole.values())
     else:
         assert list(result.whole) == ([] if is_cut else ["2"])
     assert ("Not cut, or in part: " in repr(result)) == bool(result.whole)

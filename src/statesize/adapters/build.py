@@ -17,9 +17,7 @@ from statesize.adapters.check import Agreement, Checked
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.precision import at_least, check_finite, hold_at_least
 from statesize.adapters.observation import (
-    OVERSIZED,
     SHARED,
-    UNCHECKED,
     FoundMixer,
     Observation,
     Units,
@@ -29,10 +27,15 @@ from statesize.adapters.observation import (
 from statesize.adapters.runs import bare
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import Call, first_argument, named_state_size
+from statesize.codes import Code, Note, joined
 from statesize.errors import InputError, ModelError, StatesizeError
 from statesize.io.text import byte_count
 from statesize.operators import Dense, Operator, Recurrence, Shared, SoftmaxAttention
 
+_BARE = (
+    "Its T is a bare matrix, so it counts as keeping every token. If its state holds n numbers per channel, return "
+    "ss.Dense(matrix, state_size=torch.arange(length).clamp(max=n))."
+)
 # Channels that share one T, of layers that do not say, as their comparison found them.
 _MULTIPLICITIES: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
@@ -47,7 +50,7 @@ class Captured(FoundMixer):
             every unit and row, relative to the largest value; NaN where the layer's code knows no float64.
         agreement: How the mixer's output in float64 agrees with what the unaltered model passed on, or T of a method
             `operator` with the layer's answers to random values; None where such a T was not checked.
-        note: What the mixer does to its values beside mixing them by T; empty where it does nothing.
+        notes: What limits its numbers, such as what the mixer does to its values beside mixing them by T.
         stored_channels: Channels of each of the stored inputs of `groups`.
         cache: Name of the last mixer that reads the same cache, whose groups hold the heads of all; empty for itself.
         readers: All mixers that read the same cache, if there are several and this is the last.
@@ -62,7 +65,7 @@ class Captured(FoundMixer):
     units_operator: Callable[[Units], Operator]
     operator_difference: float
     agreement: Agreement | None
-    note: str = ""
+    notes: tuple[Note, ...] = ()
     stored_channels: int = 0
     cache: str = ""
     readers: tuple[Captured, ...] = ()
@@ -87,7 +90,7 @@ class Captured(FoundMixer):
             [
                 f"{self.name}: {self.kind}, units: {self.units}, channels of each: {self.multiplicity}{held}",
                 f"difference from what the unaltered model computed: {checked}",
-                *([self.note] if self.note else []),
+                *([joined(self.notes)] if self.notes else []),
                 "next: .operator, statesize.measure(captured.operator)",
             ]
         )
@@ -180,7 +183,7 @@ def from_observation(name: str, observation: Observation, difference: float, agr
         units_operator=units_operator,
         operator_difference=difference,
         agreement=agreement,
-        note=" ".join(filter(None, (observation.note, agreement.note))),
+        notes=(*observation.notes, *agreement.notes),
         stored_channels=observation.stored_channels,
         forget=observation.forget,
         values=lambda: observation.values,
@@ -251,15 +254,13 @@ def from_method(described: FoundMixer, call: Call, forward: Forward, *, check: b
     else:
         state_bytes = _cached_numbers(operator, multiplicity) * call.weights.itemsize
     said, size = named_state_size(name, mixer) or 0, int(operator.state_size().max())
-    notes = (
-        f"{UNCHECKED}: {checked.reason}." if checked.reason else "",
-        checked.part if is_own_code(mixer) else "",
-        f"{OVERSIZED}: it is {said}, but the operator holds {size}." if said > size < operator.length - 1 else "",
-        "Its T is a bare matrix, so it counts as keeping every token. If its state holds n numbers per channel, return "
-        "ss.Dense(matrix, state_size=torch.arange(length).clamp(max=n))."
-        if isinstance(operator, Dense) and size == operator.length - 1
-        else "",
-    )
+    notes = [Note(Code.UNCHECKED, checked.reason)] if checked.reason else []
+    if checked.part is not None and is_own_code(mixer):
+        notes.append(checked.part)
+    if said > size < operator.length - 1:
+        notes.append(Note(Code.OVERSIZED, f"it is {said}, but the operator holds {size}."))
+    if isinstance(operator, Dense) and size == operator.length - 1:
+        notes.append(Note(Code.COUNTED, _BARE))
     values = (lambda: cast("Tensor", called("values"))) if callable(getattr(mixer, "values", None)) else None
 
     def units_operator(units: Units) -> Operator:
@@ -273,7 +274,7 @@ def from_method(described: FoundMixer, call: Call, forward: Forward, *, check: b
         units_operator=units_operator,
         operator_difference=checked.difference,
         agreement=agreement,
-        note=" ".join(filter(None, notes)),
+        notes=tuple(notes),
         values=values,
     )
 

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain, zip_longest
+from itertools import chain, compress, zip_longest
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,6 @@ from statesize.adapters.select import (
     LIBRARIES,
     RECURRENT,
     SEARCHED,
-    WITHIN_POSITIONS,
     Layers,
     NothingMeasuredError,
     find_mixers,
@@ -42,16 +41,12 @@ from statesize.adapters.select import (
     selected,
 )
 from statesize.adapters.watch import Call, ModelRun, further_calls, record_calls, rerun, sampled
+from statesize.codes import NOTHING_LOST, Code, Note
 from statesize.errors import InputError, ModelError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.text import counted
 
 __all__ = ["Capture", "Captured", "FoundMixer", "capture_module"]
-
-KEEPS_STATE = (
-    "It keeps state from call to call: a second call with the same text returns other numbers. Measured is the first "
-    "one. Reset the state at the start of forward if each text begins anew."
-)
 
 
 @dataclass(eq=False, repr=False)
@@ -62,7 +57,7 @@ class Capture(Iterator[Captured]):
         mixers: The chosen mixers in the order of their calls; what only a mixer's own method `operator` knows is 0.
         length: Positions of each sequence.
         readers: The mixers that read the same cache, in the order of their calls, for each that is not the only one.
-        skipped: Reason by module name, for layers that are not measured; it grows where the iterator refuses a mixer.
+        skipped: A note by module name, for layers that are not measured; it grows where the iterator refuses a mixer.
         run_difference: The largest difference of the last hidden state in the observed run from that of the unaltered
             model, relative to the largest value; NaN where it was not compared.
     """
@@ -70,20 +65,20 @@ class Capture(Iterator[Captured]):
     mixers: tuple[FoundMixer, ...]
     length: int
     readers: dict[str, tuple[str, ...]]
-    skipped: dict[str, str]
+    skipped: dict[str, Note]
     run_difference: float
     _forward: Forward
     _calls: list[Call]  # those that come; what a call holds is dropped with it
     _chosen: set[str]  # names of the mixers that are measured
     _own_mixing: OwnMixing
-    _notes: Mapping[str, str]  # what is said of a mixer beside what its T shows, by its name
+    _notes: Mapping[str, tuple[Note, ...]]  # of a mixer beside what its T shows, by its name
     # Runs a mixer again in a dtype, or as the model ran it.
     _rerun: Callable[[Call, torch.dtype | None], tuple[list[Observation], Tensor | None]]
     _checks_methods: bool  # whether T that a method `operator` declares is compared with the layer
     # Mixers that have come, by the names of all that read the same cache, until the last of these comes.
     _kept: dict[tuple[str, ...], list[Captured]] = field(default_factory=dict[tuple[str, ...], list[Captured]])
     _ready: list[Captured] = field(default_factory=list[Captured])  # those of the call that was measured last
-    _refused: dict[str, str] = field(default_factory=dict[str, str])  # reason by name, of those that came
+    _refused: dict[str, Note] = field(default_factory=dict[str, Note])  # by name, of those that came
     _some_came: bool = False
 
     def __repr__(self) -> str:
@@ -140,7 +135,7 @@ class Capture(Iterator[Captured]):
                     mixers[at] = replace(mixers[at], state_bytes=held + call.bytes_beside)
         except ModelError as error:
             # The others are measured.
-            self._refused |= {label: str(error) for label, wanted in zip(call.labels, chosen, strict=True) if wanted}
+            self._refused |= dict.fromkeys(compress(call.labels, chosen), Note.of(error))
             self.skipped |= self._refused
             return []
         return [self._in_model(item, call) for item, wanted in zip(mixers, chosen, strict=True) if wanted]
@@ -149,7 +144,7 @@ class Capture(Iterator[Captured]):
         from statesize.adapters.search.derivative import derivative
         from statesize.adapters.search.lone.runs import LoneRuns
 
-        operator, returned, note = derivative(call.name, LoneRuns.of(self._forward, call))
+        operator, returned, notes = derivative(call.name, LoneRuns.of(self._forward, call))
         agreed = agreement(call, (), sampled(returned), lambda: self._as_it_ran(call))
         mixer = replace(call.mixers[0], name=call.labels[0])
         if mixer.state_size is not None and int(operator.state_size()[-1]) > mixer.state_size:
@@ -159,7 +154,7 @@ class Capture(Iterator[Captured]):
             units_operator=lambda units: operator[:, units],
             operator_difference=0.0,
             agreement=agreed,
-            note=note,
+            notes=notes,
         )
 
     def _in_model(self, item: Captured, call: Call) -> Captured:
@@ -173,12 +168,12 @@ class Capture(Iterator[Captured]):
                 item = replace(item, groups=item.groups or item.units, readers=tuple(self._kept.pop(names)))
             else:
                 item = replace(item, groups=0, cache=names[-1])
-        note = " ".join(filter(None, (item.note, self._notes.get(item.name))))
-        return replace(item, note=note, run_difference=self.run_difference, precision=call.precision)
+        notes = (*item.notes, *self._notes.get(item.name, ()))
+        return replace(item, notes=notes, run_difference=self.run_difference, precision=call.precision)
 
     def _found(self, call: Call) -> list[Captured]:
         """Run a mixer again, in float64 if its code knows that, and build what is observed there."""
-        exact, reason, rounding = call.in_double, "", call.dtype
+        exact, reason, rounding = call.in_double, tuple[Note, ...](), call.dtype
         observations, output = list[Observation](), None
         if call.by_impulses:
             from statesize.adapters.search.modules import observed as observed_by_impulses
@@ -193,7 +188,8 @@ class Capture(Iterator[Captured]):
                 raise
             except Exception as error:  # whatever the author's code raises where it is given float64
                 first_line = str(error).strip().partition("\n")[0] or type(error).__name__
-                reason = f"Compared in its own precision: its code knows no float64 ({first_line})."
+                text = f"Compared in its own precision: its code knows no float64 ({first_line})."
+                reason = (Note(Code.ROUNDED, text),)
                 # In float32 it runs without the model's autocast.
                 exact, rounding = False, call.weights
         if not exact and not call.by_impulses:
@@ -217,14 +213,14 @@ class Capture(Iterator[Captured]):
         return bare(self._forward.model, run, call.module, lambda _: set_autocast(call.autocast))
 
     def _rounded(
-        self, name: str, observation: Observation, agreed: Agreement, dtype: torch.dtype, reason: str
+        self, name: str, observation: Observation, agreed: Agreement, dtype: torch.dtype, reason: tuple[Note, ...]
     ) -> Captured:
         """What is captured where the layer's code knows no float64."""
-        difference, note = check_rounded_operator(observation, dtype)
+        difference, notes = check_rounded_operator(observation, dtype)
         limit = max(allowed(difference, dtype, observation.largest_score), agreed.allowed)
         agreed = replace(agreed, difference=max(difference, agreed.difference), allowed=limit)
         item = from_observation(name, observation, math.nan, agreed)
-        return replace(item, note=" ".join(filter(None, (item.note, note, reason))))
+        return replace(item, notes=(*item.notes, *notes, *reason))
 
 
 @on_cpu_by_default
@@ -248,7 +244,7 @@ def capture_module(
         recording, own_mixing = _searched(forward, own, recording, mixes or {}, short_convolutions)
     chosen, skipped = selected(forward, list(own), recording, layers)
     limit = max((BOUNDS[stored_dtype(model)], *(BOUNDS[call.dtype] for call in recording.calls)))
-    around = list[str]()
+    around = list[Note]()
     # Models of libraries are compared with oracles of their own, but for hooks that others hang on them.
     hooks = (vars(part).get(kind, {}) for part in parts for kind in ("_forward_hooks", "_forward_pre_hooks"))
     origins = (getattr(hook, "__module__", "") for some in hooks for hook in some.values())
@@ -269,12 +265,13 @@ def capture_module(
             by_cache[cache].append(label)
     by_cache.pop("", None)
     readers = {label: tuple(labels) for labels in by_cache.values() if len(labels) > 1 for label in labels}
-    further, notes = further_calls(recording.calls) if around else {}, dict[str, str]()
+    further, notes = further_calls(recording.calls) if around else {}, dict[str, tuple[Note, ...]]()
     keeping = keeping_state(forward, recording.calls, limit) if has_own_code and checks == "all" else ""
     for call, beside in zip_longest(recording.calls, around):
         for label in call.labels:
-            kept = KEEPS_STATE if call.name == keeping else ""
-            notes[label] = " ".join(filter(None, (own_mixing.notes.get(call.name), beside, further.get(label), kept)))
+            kept = Note(Code.KEEPS_STATE) if call.name == keeping else None
+            found = (own_mixing.notes.get(call.name), beside, further.get(label), kept)
+            notes[label] = tuple(filter(None, found))
     named = [pair for call in calls for pair in zip(call.mixers, call.labels, strict=True)]
     mixers = tuple(replace(mixer, name=label) for mixer, label in named if label in chosen)
     again = partial(rerun, forward, short_convolutions=short_convolutions)
@@ -293,11 +290,10 @@ def _searched(
 ) -> tuple[ModelRun, OwnMixing]:
     """What an observed run shows beside, and what is found of the modules that no adapter knows."""
     from statesize.adapters.search.modules import described_call, find_own_mixing
-    from statesize.adapters.search.probabilities import later_positions
 
     own_mixing = find_own_mixing(forward, own.values(), recording.calls, mixes)
     for name in own_mixing.derivatives & recording.refused.keys():
-        own_mixing.notes[name] = f"Seen in it: {recording.refused[name]}"
+        own_mixing.notes[name] = Note(Code.SEEN, str(recording.refused[name]))
     if own_mixing.names:
         recording = record_calls(forward, own, own_mixing.names, short_convolutions=short_convolutions)
         for call in recording.calls:
@@ -307,11 +303,11 @@ def _searched(
     calls = [call for call in recording.calls if call.name not in own_mixing.refused]
     for name, reason in own_mixing.refused.items():
         seen = recording.refused.get(name)
-        recording.refused[name] = reason if seen is None else f"{reason} Seen in it: {seen}"
+        if seen is not None:
+            code = seen.code if seen.code in NOTHING_LOST else reason.code
+            reason = Note(code, f"{reason} {Note(Code.SEEN, str(seen))}")
+        recording.refused[name] = reason
     for name in own_mixing.unmixed:
-        if recording.refused.get(name) == later_positions(name):
-            recording.refused[name] = (
-                f"Mixer {name} {WITHIN_POSITIONS}: other numbers at half of them change what it returns at no other "
-                "one, so that its softmax is over something else, such as the heads of each token."
-            )
+        if name in recording.refused and recording.refused[name].code is Code.LATER_POSITIONS:
+            recording.refused[name] = Note(Code.WITHIN_POSITIONS, f"Mixer {name} {Code.WITHIN_POSITIONS.sentence}")
     return replace(recording, calls=calls), own_mixing

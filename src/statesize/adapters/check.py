@@ -26,6 +26,7 @@ from statesize.adapters.models.precision import (
 from statesize.adapters.observation import Observation
 from statesize.adapters.runs import bare, read
 from statesize.adapters.watch import Call, ModelRun, read_calls, sampled
+from statesize.codes import Code, Note
 from statesize.errors import ModelError
 from statesize.operators import Dense, Operator, Recurrence
 from statesize.operators.stepped import Stepped
@@ -43,7 +44,7 @@ class Agreement:
 
     difference: float = 0.0  # the largest one, relative to the largest value; NaN where the two were not compared
     allowed: float = math.nan  # what rounding may explain
-    note: str = ""  # what the model's own arithmetic does, where that is more than the formula says
+    notes: tuple[Note, ...] = ()  # what the model's own arithmetic does, where that is more than the formula says
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Checked:
     limit: float = math.nan  # what rounding explains
     multiplicity: int = 0  # channels that share one T; 0 where it is not known
     reason: str = ""  # why nothing was compared; "" where it was
-    part: str = ""  # what T is without, in words; "" where it is that of the whole layer
+    part: Note | None = None  # what T is without; None where it is that of the whole layer
 
 
 @torch.no_grad()
@@ -68,16 +69,17 @@ def check_operator(observation: Observation) -> float:
         )
         difference = unfaithfulness(observation, values, expected, _LEAST)
     if not difference <= observation.tolerance:
-        raise ModelError(
+        text = (
             f"Mixer {observation.name}: the captured operator differs from the layer's own code, both in float64, by "
             f"{difference:.1e} of the largest value; at most {observation.tolerance:.0e} is rounding. What would be "
             "measured is not what the layer computes."
         )
+        raise ModelError(Note(Code.DIFFERS, text))
     return difference
 
 
 @torch.no_grad()
-def check_rounded_operator(observation: Observation, dtype: torch.dtype) -> tuple[float, str]:
+def check_rounded_operator(observation: Observation, dtype: torch.dtype) -> tuple[float, tuple[Note, ...]]:
     """The same where the layer's code knows no float64: by its own precision, and its kernel's more exact form."""
     check_finite(observation.name, "unit", "the model passes on", observation.mixed)
     difference = unfaithfulness(observation, observation.values, observation.mixed)
@@ -88,14 +90,16 @@ def check_rounded_operator(observation: Observation, dtype: torch.dtype) -> tupl
     if exact is None or not unfaithfulness(observation, observation.values, exact) <= limit:
         # Where T differs from the more exact form too, it is wrong for another reason.
         check_faithful(observation.name, difference, "the captured operator applied to its input", limit)
-        return difference, ""
+        return difference, ()
     if difference > ROUNDED:
-        raise ModelError(
+        text = (
             f"Mixer {observation.name}: its kernel rounds by {difference:.1e} of the largest value, as the kernel's "
             f"own step form shows, which T u agrees with; at most {ROUNDED:.0e} is measured. Give texts of less than "
             "64 tokens: fla computes them by the step form."
         )
-    return difference, f"Its kernel rounds: T is that of its step form, {difference:.0e} of the largest value off."
+        raise ModelError(Note(Code.ROUNDED, text))
+    text = f"Its kernel rounds: T is that of its step form, {difference:.0e} of the largest value off."
+    return difference, (Note(Code.ROUNDED, text),)
 
 
 def unfaithfulness(observation: Observation, values: Tensor, expected: Tensor, least: float = 1.0) -> float:
@@ -158,11 +162,13 @@ def agreement(
             advice = "Load the model in float64, or write a number in place of torch.finfo(x.dtype).eps and the like."
         else:
             advice = "Load the model in float32 or float64."
-        raise ModelError(
+        text = (
             f"Mixer {call.name}: its own arithmetic in {dtype} is {difference:.1e} of the largest value off what "
             f"its code computes in float64; at most {max(limit, ROUNDED):.0e} is measured. {advice}"
         )
-    return Agreement(difference, ROUNDED, f"Its own arithmetic rounds by {difference:.0e} of the largest value.")
+        raise ModelError(Note(Code.ROUNDED, text))
+    text = f"Its own arithmetic rounds by {difference:.0e} of the largest value."
+    return Agreement(difference, ROUNDED, (Note(Code.ROUNDED, text),))
 
 
 def rounded_agreement(call: Call, output: Tensor | None) -> Agreement:
@@ -183,12 +189,13 @@ def rounded_agreement(call: Call, output: Tensor | None) -> Agreement:
 def check_faithful(name: str, difference: float, what: str, bound: float) -> None:
     """Refuse an operator that is not the model's."""
     if not difference <= bound:
-        raise ModelError(
+        text = (
             f"Mixer {name}: {what} differs from the unaltered model's by {difference:.1e} of the largest value; at "
             f"most {bound:.0e} is rounding. What would be measured is not what the model computes: check that the "
             "model is deterministic, that nothing changes its weights meanwhile, and that it changes nothing in place; "
             "in half precision, load it in float32."
         )
+        raise ModelError(Note(Code.DIFFERS, text))
 
 
 def compare_runs(forward: Forward, recording: ModelRun, checks: Checks, limit: float) -> float:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.model_state import NamedModules
 from statesize.adapters.models.precision import Autocast, open_autocast
+from statesize.codes import Note
 from statesize.io.devices import on_cpu_by_default
 from statesize.operators import Operator
 
@@ -95,16 +96,6 @@ Units = slice | Tensor
 
 DERIVATIVE = "derivative"
 """The kind of a layer without a T, which is measured by its derivative."""
-NOT_CAUSAL = "The model is not causal"
-"""How the note of a mixer begins in a model whose earlier outputs depend on later tokens."""
-UNCHECKED = "Its T is not checked"
-"""How the note of a mixer begins whose method `operator` could not be compared with what the layer computes."""
-PART = "Measured in part"
-"""How the note of a mixer begins that mixes positions by more than the T that is measured, which no other row has."""
-OVERSIZED = "Its `state_size` seems too large"
-"""How the note of a mixer begins whose class says that it can hold more numbers than its T keeps."""
-UNKNOWN_SIZE = "How many numbers it can store is unknown"
-"""What the note of a mixer says whose state's size neither its class nor impulses tell; then why, and what helps."""
 SHARED = "#shared"
 """Behind the name of a mixer, where its heads are measured together."""
 EXACT = 1e-9
@@ -166,7 +157,7 @@ class Observation:
         passed_on: Maps T u, (sequence, chosen units, L, P), and the choice of units to what the model passes on: the
             identity, or an output gate or bias.
         inner: Whether it is part of another mixer, as the short convolution of a Mamba block.
-        note: What the mixer does to its values beside mixing them by T, for those who read T's numbers.
+        notes: What limits its numbers, such as what the mixer does to its values beside mixing them by T.
         stored_channels: Channels of each of the stored inputs of `groups`.
         stored: What is stored, by which layers that share a cache are known.
         keys: What is stored beside it.
@@ -194,7 +185,7 @@ class Observation:
     state_bytes: int | None
     passed_on: Callable[[Tensor, Units], Tensor] = unchanged
     inner: bool = False
-    note: str = ""
+    notes: tuple[Note, ...] = ()
     groups: int = 0
     stored_channels: int = 0
     map_bytes: int = 0

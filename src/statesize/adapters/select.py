@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NoReturn, cast
 
 from torch import nn
@@ -13,45 +13,39 @@ from statesize.adapters.models.model_state import NamedModules
 from statesize.adapters.observation import SHARED
 from statesize.adapters.watch import ModelRun
 from statesize.check import refuse, whole_number
+from statesize.codes import HOW_TO_SUPPLY, NOTHING_LOST, Code, Note
 from statesize.errors import InputError, ModelError
 from statesize.io.text import counted, listed, meant
-
-HOW_TO_SUPPLY = "give the class of its mixer a method `operator(hidden)` that returns a statesize Operator"
 
 # Lists of these are no lists of layers: projections of several heads or codebooks.
 POINTWISE = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.Dropout)
 
 
-BEFORE_PARTS = "mixes positions before what is measured in it"
-WITHIN_POSITIONS = "mixes no positions of the text"
-"""What is said of a module whose attention stays within each position."""
-_NO_MIXING = "no mixing of positions that statesize knows was seen in it"
-_NOT_CALLED = "the forward pass does not call it"
-# Parts of reasons why a layer is not measured that do not say that a mixing of the measured positions is left out.
-_NOTHING_LOST = (_NO_MIXING, _NOT_CALLED, WITHIN_POSITIONS, "held fixed")
-
-
-def lost_mixers(skipped: Mapping[str, str], measured: Iterable[str]) -> dict[str, str]:
+def lost_mixers(skipped: Mapping[str, Note], measured: Iterable[str]) -> dict[str, Note]:
     """The skipped layers that mix positions and are not measured, with the cause."""
     names = set(measured)
     lost = {
         name: reason
         for name, reason in skipped.items()
-        if name not in names and not name.endswith(SHARED) and not any(part in reason for part in _NOTHING_LOST)
+        if name not in names and not name.endswith(SHARED) and reason.code not in NOTHING_LOST
     }
     # A module around one that is lost is not another layer; of the model itself, only the reason tells.
     return {
         name: reason
         for name, reason in lost.items()
         if not any(other.startswith(f"{name}.") for other in lost)
-        and not (len(lost) > 1 and BEFORE_PARTS in reason and not any(other.startswith(f"{name}.") for other in names))
+        and not (
+            len(lost) > 1
+            and reason.code is Code.BEFORE_PARTS
+            and not any(other.startswith(f"{name}.") for other in names)
+        )
     }
 
 
-def skipped_layers(parts: NamedModules, called: Iterable[str], observed: Iterable[str]) -> dict[str, str]:
+def skipped_layers(parts: NamedModules, called: Iterable[str], observed: Iterable[str]) -> dict[str, Note]:
     """The layers in which nothing was measured, and why."""
     ran, mixers = set(called), list(observed)
-    reasons: dict[str, str] = {}
+    reasons: dict[str, Note] = {}
     lists = list[str]()
     for list_name, layers in parts:
         # A list inside a layer is part of that layer.
@@ -64,11 +58,11 @@ def skipped_layers(parts: NamedModules, called: Iterable[str], observed: Iterabl
             continue
         for name, layer in members.items():
             if name not in ran:
-                reasons[name] = f"{type(layer).__name__}: {_NOT_CALLED}"
+                reasons[name] = Note(Code.NOT_CALLED, f"{type(layer).__name__}: {Code.NOT_CALLED.sentence}")
             elif not any(mixer == name or mixer.startswith(f"{name}.") for mixer in mixers):
                 inner = ", ".join(dict.fromkeys(type(part).__name__ for part in layer.children()))
                 kind = f"{type(layer).__name__}{f' of {inner}' if inner else ''}"
-                reasons[name] = f"{kind}: {_NO_MIXING}; if it mixes, {HOW_TO_SUPPLY}"
+                reasons[name] = Note(Code.NO_MIXING, f"{kind}: {Code.NO_MIXING.sentence}")
     return reasons
 
 
@@ -92,17 +86,21 @@ SEARCHED = nn.MultiheadAttention | nn.Sequential
 """Classes of torch that may mix positions by code that no adapter knows, as one's own code may: only a search tells."""
 
 
-_NUMBER = re.compile(r"\d[\d.e+-]*")
 _INDEX = re.compile(r"-?\d+", re.ASCII)
 
 
 class NothingMeasuredError(ModelError):
     """Nothing could be measured, for the reasons by module name, of which the message has the first."""
 
-    def __init__(self, skipped: Mapping[str, str]) -> None:
-        (first, reason), *others = skipped.items()
-        # A reason may name its own layer, and its own numbers.
-        same = [name for name, why in others if _NUMBER.sub("", why.replace(name, first)) == _NUMBER.sub("", reason)]
+    def __init__(self, skipped: Mapping[str, Note]) -> None:
+        (first, why), *others = skipped.items()
+        reason = str(why)
+        # A text may name its own layer.
+        same = [
+            name
+            for name, one in others
+            if one.code is why.code and (one.code is not Code.NOT_MEASURED or str(one).replace(name, first) == reason)
+        ]
         apart = [name for name, _ in others if name not in same]
         said = [f"The same holds for {listed(same)}."] if same else []
         if apart:
@@ -146,7 +144,7 @@ def meant_layer(names: Sequence[str], layer: object) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def chosen_names(names: Sequence[str], layers: Layers, refused: Mapping[str, str], calls: Sequence[str]) -> list[str]:
+def chosen_names(names: Sequence[str], layers: Layers, refused: Collection[str], calls: Sequence[str]) -> list[str]:
     """The names that a choice of layers means: a module's name means all its calls, one with "@1" its second."""
     # names: One for each module. calls: One for each call, in order. refused: Their names are chosen too, but an index
     # counts the others.
@@ -173,7 +171,7 @@ def chosen_names(names: Sequence[str], layers: Layers, refused: Mapping[str, str
 
 def selected(
     forward: Forward, own: Sequence[str], recording: ModelRun, layers: Layers
-) -> tuple[set[str], dict[str, str]]:
+) -> tuple[set[str], dict[str, Note]]:
     """The names that a choice of layers means, and the layers that are not measured, with the reason."""
     model = forward.model
     observed = list(dict.fromkeys(mixer.name for call in recording.calls for mixer in call.mixers))
@@ -193,18 +191,18 @@ def selected(
             f"The forward pass of {type(model).__name__} never called {', '.join(missing)}: there is nothing to "
             "measure. Choose other layers, or call the model in a way that uses them."
         )
-    skipped |= dict.fromkeys(missing, "the forward pass does not call it")
+    skipped |= dict.fromkeys(missing, Note(Code.NOT_CALLED))
     if layers is None:
         skipped |= {
             name: reason
             for name, reason in skipped_layers(forward.parts, recording.called, [*observed, *recording.refused]).items()
             if not any(mixer == name or mixer.startswith(f"{name}.") for mixer in missing)
         }
-    skipped |= {name: reason for name in skipped if (reason := forward.in_encoder(name))}
+    skipped |= {name: Note(Code.HELD_FIXED, reason) for name in skipped if (reason := forward.in_encoder(name))}
     return set(chosen), skipped
 
 
-def refuse_all(model: nn.Module, refused: Mapping[str, str]) -> NoReturn:
+def refuse_all(model: nn.Module, refused: Mapping[str, Note]) -> NoReturn:
     """Refuse a model in which nothing can be measured."""
     if refused:
         raise NothingMeasuredError(refused)

@@ -7,9 +7,10 @@ import math
 import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +28,12 @@ from statesize.adapters.models.precision import (
     set_autocast,
     stored_dtype,
 )
-from statesize.adapters.observation import OVERSIZED, FoundMixer, Frame, ModuleStack, Observation, Product
+from statesize.adapters.observation import FoundMixer, Frame, ModuleStack, Observation, Product, in_this_thread
 from statesize.adapters.runs import observed, read, reading
 from statesize.check import require_count
+from statesize.codes import Code, Note
 from statesize.errors import ModelError
+from statesize.io.text import listed
 
 SAMPLE = 2**16
 
@@ -81,7 +84,7 @@ class ModelRun:
 
     calls: list[Call]  # of mixers, in order
     called: set[str]  # names of all modules that ran
-    refused: dict[str, str]  # reason by module name
+    refused: dict[str, Note]  # by module name
     hidden: Tensor | None  # the last hidden state
 
 
@@ -165,6 +168,23 @@ def rerun(
                 # A copy, as the module may go on to change it in place.
                 observations.append(replace(observation, mixed=observation.mixed.clone()))
 
+    def attach(stack: ExitStack) -> None:
+        if dtype is None:
+            set_autocast(call.autocast)
+        else:
+            hold_at_least(call.module, dtype)
+        if last is not None:
+            stack.callback(last.register_forward_pre_hook(in_this_thread(enter)).remove)
+
+    def enter(module: nn.Module, args: tuple[object, ...]) -> None:
+        weight = cast("Tensor", module.weight)
+        # What runs before the mixing does not read it, and of weights of another class nothing is known here.
+        if observations and type(weight) in (Tensor, nn.Parameter) and args and isinstance(args[0], Tensor):
+            by_entry = (weight if isinstance(module, nn.Linear) else weight.mT).bool().any(0)
+            reads.append(by_entry & args[0].bool().flatten(0, -2).any(0))
+
+    reads, width = list[Tensor](), call.mixers[0].units * call.mixers[0].multiplicity if len(call.mixers) == 1 else 0
+    last = next((part for part in reversed([*call.module.modules()]) if _entries(part) == width > 0), None)
     arguments = (call.args, call.kwargs) if dtype is None else at_least((call.args, call.kwargs), dtype)
     parts = named_parts(call.module, call.name)
     running = ModuleStack(parts, forward.length, exact=dtype is torch.float64, sequences=forward.sequences)
@@ -175,14 +195,29 @@ def rerun(
         observe,
         forward.sources,
         part=call.module,
-        attach=lambda _: set_autocast(call.autocast) if dtype is None else hold_at_least(call.module, dtype),
+        attach=attach,
     )
     if [(item.name, item.values.shape[1]) for item in observations] != [(one.name, one.units) for one in call.mixers]:
         raise ModelError(
             f"Mixer {call.name}: running it again with the recorded arguments executed a different code path. Its "
             "forward depends on something outside of its arguments, so it cannot be measured by itself."
         )
+    if width:
+        # Its heads lie side by side in what its output projection takes.
+        units, silent = call.mixers[0].units, output is not None and not bool(output.any())
+        # A projection that is called more than once tells nothing here.
+        is_read = reads[0].reshape(units, -1).any(1) if len(reads) == 1 else torch.ones(units)
+        if unread := [str(unit) for unit in range(units) if silent or not is_read[unit]]:
+            notes = (*observations[0].notes, Note(Code.NOT_READ, listed(unread)))
+            observations[0] = replace(observations[0], notes=notes)
     return observations, output
+
+
+def _entries(module: nn.Module) -> int:
+    """How many numbers of each position a projection takes; 0 of another module."""
+    if isinstance(module, nn.Linear):
+        return module.in_features
+    return int(cast("Any", module).nx) if type(module).__name__ == "Conv1D" and hasattr(module, "nx") else 0
 
 
 @dataclass(eq=False)
@@ -196,7 +231,7 @@ class _Recorder:
     short_convolutions: bool
     calls: list[Call] = field(default_factory=list[Call])
     called: set[str] = field(default_factory=set[str])
-    refused: dict[str, str] = field(default_factory=dict[str, str])
+    refused: dict[str, Note] = field(default_factory=dict[str, Note])
     stored: dict[str, int] = field(default_factory=dict[str, int])
     open: dict[Frame, Call] = field(default_factory=dict["Frame", Call])
     copies: ArgumentCopies = field(default_factory=lambda: ArgumentCopies())
@@ -226,7 +261,7 @@ class _Recorder:
             return
         try:
             if reason := self.forward.reads_elsewhere(frame):
-                raise ModelError(reason)
+                raise ModelError(Note(Code.HELD_FIXED, reason))
             observation = make()
             if (entries := observation.values.shape[2]) != self.running.length:
                 raise ModelError(
@@ -247,7 +282,7 @@ class _Recorder:
                     "a time."
                 )
         except ModelError as error:
-            self.refused.setdefault(frame.name, str(error))
+            self.refused.setdefault(frame.name, Note.of(error))
             return
         if observation.inner and not self.short_convolutions:
             return
@@ -290,23 +325,26 @@ def first_argument(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
 
 @dataclass(frozen=True)
 class Memory:
-    """Numbers that a module keeps for a channel, None if unknown, and a note if its class says other ones."""
+    """Numbers that a module keeps for a channel, None if unknown, and notes if its class says other ones."""
 
     states: int | None
-    note: str = ""
+    notes: tuple[Note, ...] = ()
 
     @classmethod
     def named(cls, said: int, kept: int, *, is_short: bool, fixed: Callable[[], int | None]) -> Self:
         """What a class says, if T keeps no more; `fixed` is the size at which T no longer grows, None if unknown."""
         names = f"the {said} numbers that its `state_size` names."
         if kept > said:
-            return cls(None, f"T keeps more than {names[:-1]}; make it larger, or leave it out.")
-        note = f"T here keeps {kept} of {names}" if 0 < kept < said else ""
-        if note and is_short:
-            note += " This text is too short to tell whether it can hold more."
-        elif note and (size := fixed()) is not None and size < said:
-            note = f"{OVERSIZED}: {note}"
-        return cls(said, note)
+            more = f"T keeps more than {names[:-1]}; make it larger, or leave it out."
+            return cls(None, (Note(Code.COUNTED, more),))
+        code, text = Code.COUNTED, f"T here keeps {kept} of {names}"
+        if not 0 < kept < said:
+            return cls(said)
+        if is_short:
+            text += " This text is too short to tell whether it can hold more."
+        elif (size := fixed()) is not None and size < said:
+            code = Code.OVERSIZED
+        return cls(said, (Note(code, text),))
 
 
 def named_state_size(name: str, module: nn.Module) -> int | float | None:
@@ -316,15 +354,16 @@ def named_state_size(name: str, module: nn.Module) -> int | float | None:
     return said if said in (None, math.inf) else require_count(f"state_size of {name}", said, expected=expected)
 
 
-def further_calls(calls: Sequence[Call]) -> dict[str, str]:
+def further_calls(calls: Sequence[Call]) -> dict[str, Note]:
     """What each call of a module after the first is, by the names of its mixers."""
-    before, told = defaultdict[str, list[Call]](list), dict[str, str]()
+    before, told = defaultdict[str, list[Call]](list), dict[str, Note]()
     for call in calls:
         before[call.name].append(call)
         number, first = len(before[call.name]), before[call.name][0]
         if number > 1:
             text = ", over what the first takes in reverse order" if _is_reversed(first, call) else ""
-            told |= dict.fromkeys(call.labels, f"This is call {number} of {call.name} in the forward pass{text}.")
+            note = Note(Code.REPEATED, f"{number} of {call.name} in the forward pass{text}")
+            told |= dict.fromkeys(call.labels, note)
     return told
 
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from statesize.adapters import Checks
 from statesize.adapters.models.quantised import measurable
-from statesize.adapters.observation import NOT_CAUSAL, OVERSIZED, PART, UNCHECKED, UNKNOWN_SIZE
 from statesize.check import refuse, require_count, require_kind, require_real
+from statesize.codes import Code, Note
 from statesize.errors import StatesizeError
 from statesize.integrations.ranks import on_first_rank, said_by_first
 from statesize.io.devices import on_cpu_by_default
@@ -307,7 +307,8 @@ class Probing:
                 self._sizes.pop(name, None)
                 self._first = {one: row for one, row in self._first.items() if row["layer"] != name}
                 _LOGGER.warning("Step %d: %s was %s, is now %s: readings before do not compare", step, name, was, kind)
-        unseen = dict.fromkeys(self._layers.difference(profile.mixers), "It was seen to mix no positions.")
+        none = Note(Code.NO_MIXING, "It was seen to mix no positions.")
+        unseen = dict.fromkeys(self._layers.difference(profile.mixers), none)
         lost = unseen | profile.not_measured
         self._layers.update(profile.mixers, lost)
         if lost.keys() != self._lost:
@@ -319,10 +320,8 @@ class Probing:
         for news in by_reason(profile.incomplete).items():
             if self._once(news):
                 _LOGGER.warning("Step %d: %s: %s", step, *news)
-        for mark in (NOT_CAUSAL, UNCHECKED, PART, OVERSIZED, UNKNOWN_SIZE):
-            marked = ((note[note.index(mark) :], names) for note, names in profile.notes.items() if mark in note)
-            notes = {name: note for note, names in marked for name in names}
-            for news in by_reason(notes).items():
+        for code in (Code.NOT_CAUSAL, Code.UNCHECKED, Code.PART, Code.OVERSIZED, Code.UNKNOWN_SIZE):
+            for news in by_reason(profile.limited(code)).items():
                 if self._once(news):
                     _LOGGER.warning("Step %d: %s: %s", step, *news)
 

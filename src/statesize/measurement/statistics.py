@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from statesize.codes import Code, Note
 from statesize.io.text import counted
 
 
@@ -156,8 +157,8 @@ FEWEST_TOKENS, ENOUGH_TOKENS = 16, 64
 
 def too_short(tokens: int, unit: str = "token", fewest: int = FEWEST_TOKENS) -> str:
     """Says that the longest text, of so many tokens, is too short, after a space; empty where it is not."""
-    few = f" Too little text to tell: fewer than {fewest} {unit}s bound what can pass, whatever the model. Give "
-    return "" if tokens >= fewest else f"{few}{ENOUGH_TOKENS} or more."
+    few = f"fewer than {fewest} {unit}s bound what can pass, whatever the model. Give {ENOUGH_TOKENS} or more."
+    return "" if tokens >= fewest else f" {Note(Code.SHORT_TEXT, few)}"
 
 
 def between(least: float, most: float, text: Callable[[float], str]) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from statesize.check import require_finite, require_floating, require_length, shape
+from statesize.codes import Code, Note
 from statesize.errors import InputError
 from statesize.operators.block_dense import BlockDense
 from statesize.operators.jacobian import INDEPENDENT, KINK, Jacobian
@@ -207,8 +208,9 @@ class Derivative(TensorOperator):
         change[later] = torch.randn(self.inputs, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         sizes = whole.forward(change.reshape(1, -1)).reshape(self.length, -1).abs().amax(-1)
         first = int((sizes[:cut] > _ROUNDING[self.point.dtype] * sizes.max()).nonzero()[0])
-        raise InputError(
+        text = (
             f"function must be causal, but its output at position {first} changes with its input at position {later}, "
             f"by {float(sizes[first] / sizes.max()):.1e} of the largest change that this input makes. "
             "statesize measures causal models."
         )
+        raise InputError(Note(Code.LOOKS_AHEAD, text))

@@ -13,8 +13,8 @@ from typing import Any, Self, cast
 import pandas as pd
 import xarray as xr
 
-from statesize.adapters.observation import PART
 from statesize.check import require_index, require_kind, require_path, require_text
+from statesize.codes import Code
 from statesize.errors import InputError
 from statesize.io.json_values import json_values
 from statesize.io.text import counted, listed
@@ -57,15 +57,14 @@ class Profile(Profiled):
             The columns of `statesize.results.fields.MAIN_COLUMNS`, or of `COLUMNS`, which says what they are; the
             relative tolerance is the first of the profile.
         """
-        unknown, incomplete = "Its state size is unknown.", self.incomplete
+        unknown, parts, incomplete = "Its state size is unknown.", self.limited(Code.PART), self.incomplete
         rows = [
             {**row, "cause": " ".join(filter(None, (unknown if math.isnan(row["tss"]) else "", part, few)))}
             for row in self.summary_rows()
-            for few in [incomplete.get(row["layer"], "")]
-            for part in ["".join(str(self.mixer(row["layer"]).attrs["note"]).partition(PART)[1:])]
+            for part, few in [(parts.get(row["layer"], ""), str(incomplete.get(row["layer"], "")))]
         ]
         lost = [
-            {"model": self.model, "layer": name, "kind": "not measured", "cause": cause}
+            {"model": self.model, "layer": name, "kind": "not measured", "cause": str(cause)}
             for name, cause in self.not_measured.items()
         ]
         return LayerFrame([*rows, *lost], columns=pd.Index(list(COLUMNS if wide else MAIN_COLUMNS)))
@@ -134,7 +133,7 @@ class Profile(Profiled):
         """What `statesize profile --json` prints: how it was measured, and its figures.
 
         Returns:
-            `mixers` has the columns of `statesize.results.fields.COLUMNS` of each mixer, its note, how many channels
+            `mixers` has the columns of `statesize.results.fields.COLUMNS` of each mixer, its notes, how many channels
             each unit has (`multiplicity`), and the mean of counts and of their bounds at each threshold; `groups` has
             those of `groups()`.
         """
@@ -148,7 +147,7 @@ class Profile(Profiled):
                 f"average_{name}": [average(node, values[..., at]).mean for at in range(values.shape[-1])]
                 for name, values in counts.items()
             }
-            own = {"note": str(node.attrs["note"]), "multiplicity": int(node.attrs["multiplicity"])}
+            own = {"notes": node.attrs["notes"], "multiplicity": int(node.attrs["multiplicity"])}
             mixers.append({**row, **own, **means})
         figures = {"sequences": lengths.size, "tokens": int(lengths.sum()), "mixers": mixers}
         return json_values({name: self.tree.attrs.get(name) for name in asked} | figures | {"groups": group_rows(self)})
@@ -269,7 +268,7 @@ class Profile(Profiled):
         frame = pd.DataFrame(rows) if has_sinks(self) else pd.DataFrame(rows).drop(columns="without sinks")
         table = frame.to_html(index=False, escape=True)
         lost = "".join(
-            f"<p>{html.escape(name)} was not measured: {html.escape(cause)}</p>"
+            f"<p>{html.escape(name)} was not measured: {html.escape(str(cause))}</p>"
             for name, cause in self.not_measured.items()
         )
         count = f"{self.tree.sizes['sequence']}{self._bundled}"

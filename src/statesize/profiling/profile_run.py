@@ -15,6 +15,7 @@ import xarray as xr
 
 from statesize.adapters.observation import SHARED
 from statesize.adapters.select import NothingMeasuredError
+from statesize.codes import Code, Note
 from statesize.errors import FileError
 from statesize.io.callers import warn_caller
 from statesize.io.files import Parts, parts_writer
@@ -78,7 +79,7 @@ class ProfileRun:
     # Names of the mixers in the order of their calls, by sequence.
     _calls: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
     # What is not measured, and why, by sequence.
-    _skipped: dict[int, dict[str, str]] = field(default_factory=dict[int, dict[str, str]])
+    _skipped: dict[int, dict[str, Note]] = field(default_factory=dict[int, dict[str, Note]])
     seconds: float = 0.0  # total seconds of measuring over all workers
 
     def __post_init__(self) -> None:
@@ -176,7 +177,7 @@ class ProfileRun:
             "relative_tolerances": list(self.settings.ratios),
             # As JSON has them, so that a profile that was read equals the one that was saved.
             "settings": json.loads(json.dumps(settings, default=repr)),
-            "skipped": skipped,
+            "skipped": {name: note.to_json() for name, note in skipped.items()},
             "seconds": round(self.seconds, 3),
         }
         nodes = (
@@ -190,14 +191,13 @@ class ProfileRun:
         shutil.rmtree(self.folder, ignore_errors=True)
         return Profile(open_tree(output))
 
-    def _reasons(self) -> dict[str, str]:
+    def _reasons(self) -> dict[str, Note]:
         """What is not measured, and why; of what is measured in some sequences, in how many."""
         skipped = {name: why for _, one in sorted(self._skipped.items()) for name, why in one.items()}
         for name in self.mixers.keys() & skipped.keys():
             measured, all_of_them = len(self.mixers[name].sequences), len(self.sequences)
-            skipped[name] = (
-                f"Measured in {measured} of {counted(all_of_them, 'sequence')}; in the others: {skipped[name]}"
-            )
+            of = f"{measured} of {counted(all_of_them, 'sequence')}"
+            skipped[name] = Note(Code.SOME_TEXTS, f"Measured in {of}; in the others: {skipped[name]}")
             if measured == all_of_them:
                 del skipped[name]
         return skipped

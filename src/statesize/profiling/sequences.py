@@ -18,6 +18,7 @@ from torch import nn
 from statesize.adapters import Checks
 from statesize.adapters.observation import SHARED
 from statesize.adapters.select import NothingMeasuredError
+from statesize.codes import Code, Note
 from statesize.errors import StatesizeError
 from statesize.io.files import digest, parse_json
 from statesize.measurement.settings import Settings
@@ -68,7 +69,7 @@ class SequenceDone:
     """The end of a sequence: its mixers that were measured, in the order of their calls, and why others were not."""
 
     mixers: tuple[str, ...]
-    skipped: dict[str, str]
+    skipped: dict[str, Note]
 
     def to_bytes(self) -> bytes:
         """JSON."""
@@ -79,9 +80,13 @@ class SequenceDone:
         """The end that `to_bytes` wrote; other bytes are a ValueError."""
         try:
             facts = cast("Any", parse_json(content))
-            return cls(tuple(map(str, facts["mixers"])), dict[str, str](facts["skipped"]))
+            return cls(tuple(map(str, facts["mixers"])), _notes(facts["skipped"]))
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError("it holds no mixers") from error
+
+
+def _notes(skipped: Mapping[str, object]) -> dict[str, Note]:
+    return {name: Note.from_json(note) for name, note in skipped.items()}
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,7 @@ class SequenceWork:
             for item in captured:
                 group = plan_group(item, *planning) if item.groups else ""
                 if group and isinstance(group, str):
-                    captured.skipped[item.name + SHARED] = group
+                    captured.skipped[item.name + SHARED] = Note(Code.NOT_MEASURED, group)
                 groups = [] if isinstance(group, str) else [group]
                 here = [item.name, *(one.name for one, _ in groups)]
                 finished = {name for name in here if request.finished and request.part(name) in request.finished}

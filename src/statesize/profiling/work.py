@@ -309,8 +309,9 @@ def measure_mixer(
         size = float(operator.state_size().max())
         # It would be held while the next one is built.
         del operator
-    described = ("name", "kind", "note", "cache", "multiplicity", "precision")
+    described = ("name", "kind", "cache", "multiplicity", "precision")
     facts = {name: getattr(item, name) for name in described}
+    facts["notes"] = [note.to_json() for note in item.notes]
     facts |= {"dtype": work.dtype, "engine": ", ".join(dict.fromkeys(one.engine for one in measurements)) or "none"}
     facts["seconds"] = time.perf_counter() - start
     faithfulness = math.nan if item.agreement is None else item.agreement.difference

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import xarray as xr
 
-from statesize.adapters.observation import PART
+from statesize.codes import Code
 from statesize.errors import InputError
 from statesize.io.text import counted
 from statesize.report.names import distinct, model_title
@@ -177,9 +177,7 @@ def comparison_notes(profiles: Sequence[Profiled]) -> list[str]:
         sizes = [row["tss"] for row in profile.summary_rows() if row["kind"] != "derivative"]
         if unknown := sum(map(math.isnan, sizes)):
             notes.append(f"{profile.model} has no share: the state size of {counted(unknown, 'layer')} is unknown.")
-    skipped = [
-        one.model for one in profiles if one.not_measured or one.incomplete or any(PART in note for note in one.notes)
-    ]
+    skipped = [one.model for one in profiles if one.not_measured or one.incomplete or one.limited(Code.PART)]
     if skipped:
         notes.append(f"Not all layers were measured as a whole of {', '.join(skipped)}; sums lack what was skipped.")
     return notes

@@ -84,11 +84,11 @@ def position_name(profile: Profiled) -> str:
     return "token" if bool((profile.tokens["token_ids"].values >= 0).any()) else "position"
 
 
-def by_reason(skipped: Mapping[str, str]) -> dict[str, str]:
+def by_reason(skipped: Mapping[str, object]) -> dict[str, str]:
     """What was left out, with the reason: names that share one in a row, the first three of them."""
     names: dict[str, list[str]] = {}
     for name, reason in skipped.items():
-        names.setdefault(reason, []).append(name.removesuffix(SHARED))
+        names.setdefault(str(reason), []).append(name.removesuffix(SHARED))
     return {listed(some): reason for reason, some in names.items()}
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from statesize.adapters.observation import NOT_CAUSAL, OVERSIZED, PART, UNCHECKED
+from statesize.codes import Code, Note
 from statesize.io.text import byte_count, counted, listed
 from statesize.measurement.settings import MARKED, SINK
 from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, ratio_interval, too_short
@@ -120,7 +120,7 @@ def _against(nodes: Sequence[xr.Dataset]) -> str:
 
 def _stored(profile: Profiled, nodes: Sequence[xr.Dataset]) -> float:
     """The bytes of layers at the middle; 0 where those of one are not known."""
-    if any(UNCHECKED in str(node.attrs["note"]) for node in nodes):
+    if any(note["code"] == Code.UNCHECKED for node in nodes for note in node.attrs["notes"]):
         # The check finds how many channels share a T.
         return 0.0
     stored = sum(middle_bytes(node, profile.tokens["length"].values) for node in nodes)
@@ -158,17 +158,18 @@ def _layer_span(profile: Profiled, metric: str) -> str:
 def _lack(profile: Profiled, title: str) -> str:
     """That it is not causal, which layers lack a measurement or check, and that the text is too short; else ""."""
     measured, lost, some = len(profile.mixers), len(profile.not_measured), len(profile.incomplete)
-    marks = NOT_CAUSAL, UNCHECKED, PART, OVERSIZED
-    others, unchecked, parts, oversized = (
-        sum(len(names) for note, names in profile.notes.items() if mark in note) for mark in marks
-    )
+    codes = Code.NOT_CAUSAL, Code.UNCHECKED, Code.PART, Code.OVERSIZED, Code.NOT_READ
+    others, unchecked, parts, oversized, unread = (len(profile.limited(code)) for code in codes)
+    silent = sum(note.code is Code.WRITES_NOTHING for note in profile.skipped.values())
     said = (
         f"{_sentence_case(title)} is not causal: later tokens change its earlier outputs." if others else "",
         f"Measured: {measured} of {counted(measured + lost, 'layer')} of {title}." if lost else "",
         f"Measured in some texts only: {counted(some, 'layer')}; means are over these texts." if some else "",
         f"T of {counted(unchecked, 'layer')} is as the class says, and not checked." if unchecked else "",
-        f"{PART}: {counted(parts, 'layer')}, without a mixing before or behind T." if parts else "",
+        str(Note(Code.PART, f"{counted(parts, 'layer')}, without a mixing before or behind T.")) if parts else "",
         f"The `state_size` of {counted(oversized, 'layer')} seems too large." if oversized else "",
+        f"Some heads of {counted(unread, 'layer')} are counted, but not read." if unread else "",
+        f"Not counted, as nothing comes from it: {counted(silent, 'layer')}." if silent else "",
         too_short(int(profile.tokens["length"].values.max()), position_name(profile)).strip(),
     )
     return " ".join(filter(None, said))
@@ -344,11 +345,12 @@ def sink_note(profile: Profiled) -> str:
     position = Counter(int(row["sink_position"]) for row in led).most_common(1)[0][0]
     token, name = str(profile.tokens["tokens"].values[0, position]), position_name(profile)
     entropy, without = (sum(row[name] for row in led) / len(led) for name in ("middle_entropy", "sinkless_entropy"))
-    return (
-        f"Attention sinks: in {len(led)} of {counted(len(rows), 'layer')} one {name}, mostly {name} {position} "
-        f"({token!r}), {SINK}: {share:.0%} on average. Beside it, entropy-ESS hardly shows the others: its mean over "
-        f"these layers is {entropy:.1f}, and {without:.1f} without sinks."
+    where = (
+        f"in {len(led)} of {counted(len(rows), 'layer')} one {name}, mostly {name} {position} ({token!r}), {SINK}: "
+        f"{share:.0%} on average. Beside it, entropy-ESS hardly shows the others: its mean over these layers is "
+        f"{entropy:.1f}, and {without:.1f} without sinks."
     )
+    return str(Note(Code.SINK, where))
 
 
 def sink_notes(profiles: Sequence[Profiled]) -> list[str]:

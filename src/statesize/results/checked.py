@@ -22,6 +22,7 @@ from xarray.core import indexing
 
 from statesize.adapters.observation import SHARED
 from statesize.check import plain_number
+from statesize.codes import Note
 from statesize.io.files import check_header, parse_json, read_header
 from statesize.results.fields import BY_SEQUENCE, BY_UNIT, FIELDS, MIXER_DIMS, UNITS
 
@@ -180,6 +181,10 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
+def _is_note(value: object) -> bool:
+    return bool(Note.from_json(value))
+
+
 def _whole(value: object) -> bool:
     return type(value) is int and 0 <= value < _LARGEST
 
@@ -207,7 +212,8 @@ _NODE: dict[str, Kind] = {
 _ROOT: dict[str, Kind] = {
     **dict.fromkeys(("model", "weights_sha256", "run_sha256", "tokens_sha256"), _is_text),
     **dict.fromkeys(("tolerances", "relative_tolerances"), _several(_number)),
-    **dict.fromkeys(("skipped", "versions"), _named(_is_text)),
+    "skipped": _named(_is_note),
+    "versions": _named(_is_text),
     **dict.fromkeys(("settings", "source"), _named(lambda value: True)),
     "special_tokens": _named(_whole),
     "mixers": _several(_is_text),
@@ -217,7 +223,8 @@ _ROOT: dict[str, Kind] = {
     "seconds": _number,
 }
 _MIXER: dict[str, Kind] = {
-    **dict.fromkeys(("kind", "note", "cache", "engine", "precision"), _is_text),
+    **dict.fromkeys(("kind", "cache", "engine", "precision"), _is_text),
+    "notes": _several(_is_note),
     "dtype": lambda value: isinstance(value, str) and value in DTYPES,
     "multiplicity": lambda value: _whole(value) and value != 0,
     "stratum_sizes": _several(_whole),

@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from statesize.adapters.observation import DERIVATIVE, SHARED
+from statesize.codes import Code, Note
 from statesize.measurement.measurement import Measurement
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample
@@ -20,7 +21,7 @@ from statesize.results.fields import BY_SEQUENCE, BY_UNIT, FIELDS, MIXER_DIMS
 from statesize.texts.inputs import Given, ids_of
 from statesize.texts.tokens import AnyTokenizer, special_ids, token_text
 
-_ATTRIBUTES = ("kind", "note", "cache", "multiplicity", "dtype", "precision", "engine", "stratum_sizes")
+_ATTRIBUTES = ("kind", "notes", "cache", "multiplicity", "dtype", "precision", "engine", "stratum_sizes")
 # Bytes of sequences that are joined at once when a profile is written.
 _PART_BYTES = 2**28
 
@@ -112,15 +113,18 @@ class MixerRun:
         self.positions.update(dataset["position"].values.tolist())
         self.bytes = max(self.bytes, dataset.nbytes)
 
-    def leave_out_other_forms(self) -> dict[int, str]:
+    def leave_out_other_forms(self) -> dict[int, Note]:
         """Leave out the sequences in which it is measured otherwise than in its first one; why, by sequence."""
         first = self.sequences[0]
         other = {sequence: form for sequence, form in self.forms.items() if form != self.forms[first]}
         self.sequences = [sequence for sequence in self.sequences if sequence not in other]
         before = _described_form(*self.forms[first])
         return {
-            sequence: f"It is measured by {_described_form(*form)} there, by {before} in sequence {first}, so that the "
-            "numbers do not compare."
+            sequence: Note(
+                Code.NOT_COMPARABLE,
+                f"It is measured by {_described_form(*form)} there, by {before} in sequence {first}, so that the "
+                "numbers do not compare.",
+            )
             for sequence, form in other.items()
         }
 

@@ -14,6 +14,7 @@ import xarray as xr
 from statesize.adapters.observation import SHARED
 from statesize.adapters.select import lost_mixers, meant_layer
 from statesize.check import refuse, require_text
+from statesize.codes import Code, Note, joined
 from statesize.io.text import listed, meant
 from statesize.results.summary import SummaryRow, channels_of, group_row, summary_row
 
@@ -89,7 +90,7 @@ class Profiled:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Versions, digests, settings; each mixer's engine, kind, note, multiplicity, dtype and precision."""
+        """Versions, digests, settings; each mixer's engine, kind, notes, multiplicity, dtype and precision."""
         own = {str(key): value for key, value in self.tree.attrs.items()}
         return own | {"mixers": {name: dict(self.mixer(name).attrs) for name in self.mixers}}
 
@@ -98,23 +99,38 @@ class Profiled:
         """What is to know of some mixers, such as what they do beside mixing values, with the mixers that it is of."""
         notes: dict[str, tuple[str, ...]] = {}
         incomplete = self.incomplete
-        for name in self.mixers:
-            for note in filter(None, (str(self.mixer(name).attrs["note"]), incomplete.get(name))):
+        for name, limits in self.limits.items():
+            for note in filter(None, (joined(limits), str(incomplete.get(name, "")))):
                 notes[note] = (*notes.get(note, ()), name)
         return notes
 
     @property
-    def incomplete(self) -> dict[str, str]:
+    def limits(self) -> dict[str, tuple[Note, ...]]:
+        """What limits the numbers of each mixer, by codes that code compares."""
+        return {name: tuple(map(Note.from_json, self.mixer(name).attrs["notes"])) for name in self.mixers}
+
+    def limited(self, code: Code) -> dict[str, str]:
+        """The mixers that a code limits, with what it says of each."""
+        found = {name: joined(note for note in notes if note.code is code) for name, notes in self.limits.items()}
+        return {name: said for name, said in found.items() if said}
+
+    @property
+    def incomplete(self) -> dict[str, Note]:
         """The mixers that were measured in some of the sequences only, with the cause; their means are over these."""
-        return {name: cause for name, cause in self.tree.attrs["skipped"].items() if name in self.mixers}
+        return {name: cause for name, cause in self.causes.items() if name in self.mixers}
 
     @property
-    def skipped(self) -> dict[str, str]:
+    def skipped(self) -> dict[str, Note]:
         """All that was measured in no sequence, with the cause, layers that mix no positions among it."""
-        return {name: cause for name, cause in self.tree.attrs["skipped"].items() if name not in self.mixers}
+        return {name: cause for name, cause in self.causes.items() if name not in self.mixers}
 
     @property
-    def not_measured(self) -> dict[str, str]:
+    def causes(self) -> dict[str, Note]:
+        """Why layers were not measured, in all or in some of the sequences."""
+        return {name: Note.from_json(cause) for name, cause in self.tree.attrs["skipped"].items()}
+
+    @property
+    def not_measured(self) -> dict[str, Note]:
         """The layers that mix positions and could not be measured, with the cause."""
         return lost_mixers(self.skipped, self.mixers)
 

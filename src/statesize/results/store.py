@@ -22,7 +22,7 @@ from statesize.results.checked import ALONG, check_nodes, check_profile, open_da
 from statesize.results.place import MARKER, check_destination, check_free, require_profile
 
 FORMAT = "statesize-profile"
-SCHEMA = 10
+SCHEMA = 11
 _CPU = torch.device("cpu")
 _ARRAYS = re.compile(r"\d{5}\.safetensors")
 

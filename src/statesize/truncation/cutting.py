@@ -19,6 +19,7 @@ from statesize.adapters.models.model_state import known_options
 from statesize.adapters.models.precision import BOUNDS, relative_difference, stored_dtype
 from statesize.adapters.observation import ModuleStack, Observation, Product, Units
 from statesize.adapters.runs import observed
+from statesize.codes import Code, Note
 from statesize.errors import ModelError
 from statesize.operators import Dense, Operator, Recurrence, SoftmaxAttention
 from statesize.operators.stepped import Stepped
@@ -30,7 +31,7 @@ from statesize.truncation.runs import MixerSpectra, PlannedRun
 
 # Units whose blocks are held at once.
 _UNITS = 256
-_INSIDE = "what it mixes is computed inside one of its parts, where it cannot be replaced"
+_INSIDE = Note(Code.NOT_CUT, "what it mixes is computed inside one of its parts, where it cannot be replaced")
 
 
 @dataclass(eq=False)
@@ -52,7 +53,7 @@ class Cutting:
     forward: Forward
     cut: int
     own: Mapping[str, nn.Module]
-    whole: dict[str, str]
+    whole: dict[str, Note]
     curves: MeasuredCurves | None = None
     unmoved: set[str] = field(default_factory=set[str])
     causal: Sequence[PlannedRun] = ()
@@ -123,7 +124,7 @@ class Cutting:
             try:
                 seen = make()
             except ModelError as error:
-                self.whole.setdefault(self._running.frame.name, str(error))
+                self.whole.setdefault(self._running.frame.name, Note.of(error))
                 return None
             if seen.inner:
                 return None

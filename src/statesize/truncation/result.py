@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from statesize.codes import Code, Note
 from statesize.io.json_values import json_values
 from statesize.io.text import counted, facts_table
 from statesize.measurement.statistics import (
@@ -149,7 +150,7 @@ class CausalSize:
         if math.isnan(self.multiple.value):
             return f"The context is worth too little to tell what a {lost} of only {percent(self.at)} takes."
         stored = "" if math.isnan(self.stored.value) else f", or {self.stored:.0%} of what is stored"
-        few = "" if self.multiple.ends else f"Too little text to tell: an interval takes {FEWEST_TEXTS} texts. "
+        few = "" if self.multiple.ends else f"{Note(Code.FEW_TEXTS, f'an interval takes {FEWEST_TEXTS} texts.')} "
         return (
             f"{few}Without hindsight, a {lost} of only {percent(self.at)} takes {self.multiple:.1f} × ESS{stored}.\n"
             "next: .multiple, .share, .stored"

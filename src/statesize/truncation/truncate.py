@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import named_parts
-from statesize.adapters.observation import PART
 from statesize.adapters.select import find_mixers, lost_mixers
 from statesize.check import require_count, require_real
+from statesize.codes import Code, Note, joined
 from statesize.errors import InputError, ModelError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import reporting
@@ -46,9 +46,10 @@ from statesize.truncation.runs import PlannedRun, mean_numbers, runs
 
 DOCUMENTS, TOKENS = 12, 512
 """Pieces of text that are read by default, and the tokens of each."""
-_NO_KERNEL = (
+_NO_KERNEL = Note(
+    Code.NOT_CUT,
     "no kernel in it has a T of all that it mixes; a layer of your own needs methods operator(hidden), values(hidden) "
-    "and mixed_values(hidden)"
+    "and mixed_values(hidden)",
 )
 
 
@@ -170,11 +171,11 @@ class CutTest:
         inputs, axis = inputs_of(self.pieces[0][1])
         with self.steps.timed("check"):
             captured = capture(self.model, inputs, axis=axis)
-            self.whole, self.in_part = dict.fromkeys(captured.without_kernel, _NO_KERNEL), dict[str, str]()
+            self.whole, self.in_part = dict.fromkeys(captured.without_kernel, _NO_KERNEL), dict[str, Note]()
             for item in captured:
                 item.forget()
-                if PART in item.note and item.name.partition("@")[0] not in self.whole:
-                    self.in_part[item.name] = item.note
+                if any(one.code is Code.PART for one in item.notes) and item.name.partition("@")[0] not in self.whole:
+                    self.in_part[item.name] = Note(Code.NOT_CUT, joined(item.notes))
         self.whole |= captured.skipped
         self.run_difference = captured.run_difference
         self.own = _own_mixers(self.model, self.whole)
@@ -184,7 +185,8 @@ class CutTest:
     def result(self, documents: Sequence[CutDocument], at: float = NEGLIGIBLE) -> TruncationResult:
         """What these documents show."""
         whole = self.in_part | lost_mixers(self.whole, self.mixers)
-        facts = whole, len(self.mixers), self.run_difference, at, tuple(sorted(self.unmoved)), self.shared
+        reasons = {name: str(note) for name, note in whole.items()}
+        facts = reasons, len(self.mixers), self.run_difference, at, tuple(sorted(self.unmoved)), self.shared
         return TruncationResult(self.name, tuple(documents), *facts)
 
     def measured(
@@ -212,7 +214,8 @@ class CutTest:
                 f"{type(model).__name__} must return logits over its tokens, got {logits.shape[-1]} numbers per "
                 f"position. {head}"
             )
-        whole |= dict.fromkeys(own.keys() - spectra.keys() - whole.keys(), "its forward does not call its mixed_values")
+        uncalled = Note(Code.NOT_CUT, "its forward does not call its mixed_values")
+        whole |= dict.fromkeys(own.keys() - spectra.keys() - whole.keys(), uncalled)
         expected = functional.log_softmax(logits, -1)
         probabilities = expected.exp()
         if not spectra:
@@ -281,14 +284,14 @@ def checked_pieces(
     return pieces[:most]
 
 
-def _own_mixers(model: nn.Module, whole: dict[str, str]) -> dict[str, nn.Module]:
+def _own_mixers(model: nn.Module, whole: dict[str, Note]) -> dict[str, nn.Module]:
     """Mixers with a method `operator` that mix by a method `mixed_values`; others are left whole."""
     own = find_mixers(named_parts(model))
     for name, module in own.items():
         missing = [method for method in ("values", "mixed_values") if not callable(getattr(module, method, None))]
         if missing:
             methods = f"method{'s' if missing[1:] else ''} {' and '.join(f'{method}(hidden)' for method in missing)}"
-            whole[name] = f"it has no {methods}, of which its forward is made"
+            whole[name] = Note(Code.NOT_CUT, f"it has no {methods}, of which its forward is made")
     return {name: module for name, module in own.items() if name not in whole}
 
 

@@ -9,6 +9,7 @@ from oracles.attention_models import REGISTERED, attention_model, impulse_respon
 from torch import nn
 
 from statesize import capture
+from statesize.codes import joined
 from statesize.errors import ModelError
 
 
@@ -116,7 +117,7 @@ def test_a_compiled_flex_attention_is_measured_uncompiled(monkeypatch):
     flex = importlib.import_module("torch.nn.attention.flex_attention")  # here, as it takes seconds
     monkeypatch.setitem(globals(), "COMPILED_FLEX", torch.compile(flex.flex_attention))
     (item,) = capture(nn.Sequential(nn.Embedding(200, 8), CompiledFlex()), token_ids())
-    assert (item.kind, item.note) == ("attention", "")
+    assert (item.kind, joined(item.notes)) == ("attention", "")
     assert item.operator_difference < 1e-10
 
 

@@ -9,6 +9,7 @@ from oracles.recurrent_models import InDouble, observations, reproduction_error,
 
 import statesize as ss
 from statesize.adapters.kernels import recurrent_layers
+from statesize.codes import joined
 
 
 def test_operators_are_what_the_module_computed() -> None:
@@ -46,7 +47,7 @@ def test_rounded_decays_are_told_and_leave_the_operator_that_of_exact_ones(again
     with part_arguments(module.qkv_proj) as projected:
         (captured,) = ss.capture(model, tokens(sequences=1), layers="model.layers.0.self_attn")
     assert 1e-6 < captured.operator_difference < 1e-2
-    assert "Its decays are rounded by up to" in captured.note
+    assert "Its decays are rounded by up to" in joined(captured.notes)
     query, key, _ = module.act_fn(projected["output"].double()).unflatten(-1, (4, 24)).transpose(1, 2).split(8, -1)
     distance = torch.arange(21)[:, None] - torch.arange(21)
     expected = (query @ key.mT * torch.exp(-module.slope_rate.double() * distance)).tril()

@@ -16,6 +16,7 @@ from statesize.adapters.kernels import convolutions, scans
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.observation import ModuleStack, Observation
 from statesize.adapters.replaced import ReplacedCall, first, source_files
+from statesize.codes import joined
 from statesize.errors import ModelError
 
 KINDS = {"mamba", "mamba2", "gated delta rule", "kimi delta attention", "rwkv"}
@@ -130,7 +131,7 @@ def test_a_compiled_kernel_that_rounds_to_tf32_is_measured_and_told(
 
     monkeypatch.setattr(file, kernel, compiled)
     items = list(capture(model, token_ids(1)))
-    assert any("own arithmetic rounds by" in item.note for item in items)
+    assert any("own arithmetic rounds by" in joined(item.notes) for item in items)
     for item, operator in zip(items, expected, strict=True):
         assert float((item.operator.dense() - operator).abs().max() / operator.abs().max()) < 5e-3
 
@@ -228,7 +229,7 @@ def test_a_step_form_that_differs_from_the_pass_is_told(family: str) -> None:
             steps.append(step.logits)
     differs = float((torch.cat(steps, 1) - whole).abs().max() / whole.abs().max()) > 1e-5
     said = "Its step form, which generates tokens, does not limit Δ to 0.001 … inf as this pass does"
-    notes = [one.note for one in capture(model, ids) if one.kind == "mamba2"]
+    notes = [joined(one.notes) for one in capture(model, ids) if one.kind == "mamba2"]
     assert notes
     assert all(note.startswith(said) == differs for note in notes)
     assert differs == (family in {"zamba2", "nemotron_h"})

@@ -7,6 +7,7 @@ from torch import nn
 from statesize import capture
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.select import skipped_layers
+from statesize.codes import Code, Note
 
 
 class Unknown(nn.Module):
@@ -48,7 +49,7 @@ def test_a_layer_that_is_not_called_says_so():
     model = attention_model("llama")
     model.model.config.num_hidden_layers = 1
     assert capture(model, token_ids()).skipped == {
-        "model.layers.1": "LlamaDecoderLayer: the forward pass does not call it"
+        "model.layers.1": Note(Code.NOT_CALLED, "LlamaDecoderLayer: the forward pass does not call it")
     }
 
 

@@ -7,6 +7,7 @@ from torch import nn
 import statesize as ss
 from statesize import capture
 from statesize.adapters.search.linear.kept import cuts_beyond
+from statesize.codes import joined
 from statesize.errors import ModelError
 
 WIDTH = 4
@@ -101,7 +102,7 @@ def test_a_declared_size_that_is_right_at_the_middle_alone_is_refused():
 def test_a_size_of_a_class_that_is_right_at_the_middle_alone_is_unknown():
     item = captured(Sized(16, 4), 64)
     assert item.state_size is item.state_bytes is None
-    assert "T keeps more than the 4 numbers that its `state_size` names" in item.note
+    assert "T keeps more than the 4 numbers that its `state_size` names" in joined(item.notes)
     assert captured(Sized(16, 8), 64).state_size == 8
 
 
@@ -140,4 +141,4 @@ class Resetting(nn.Module):
 
 
 def test_a_layer_without_a_t_is_compared_at_more_cuts_than_its_middle():
-    assert captured(Resetting(), 32).note.count("It carries more than its `state_size`") == 1
+    assert joined(captured(Resetting(), 32).notes).count("It carries more than its `state_size`") == 1

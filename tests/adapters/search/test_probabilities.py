@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from statesize.adapters.search.probabilities import Mixing, observed_mixing
+from statesize.codes import joined
 from statesize.errors import ModelError
 
 
@@ -47,8 +48,8 @@ def test_what_a_class_does_beside_mixing_is_noted():
         pass
 
     probabilities, values = torch.ones(1, 1, 4, 4).tril(), torch.ones(1, 1, 4, 1)
-    assert observed(probabilities, values).note == ""
-    assert "the token before" in observed(probabilities, values, module=ZayaAttention()).note
+    assert joined(observed(probabilities, values).notes) == ""
+    assert "the token before" in joined(observed(probabilities, values, module=ZayaAttention()).notes)
 
 
 def test_a_cache_that_grows_has_no_final_size():

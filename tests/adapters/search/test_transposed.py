@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 import statesize as ss
+from statesize.codes import joined
 
 SIZE = 16
 CAUSAL = torch.ones(SIZE, SIZE, dtype=torch.bool).tril()
@@ -91,7 +92,7 @@ def test_a_layer_of_channels_before_positions_is_measured_where_both_are_as_many
     (captured,) = ss.capture(layer if of_frames else Model(layer), inputs, axis=axis)
     T = captured.operator.dense()
     assert (captured.units, captured.multiplicity) == ((SIZE, 1) if kind is Convolved else (1, SIZE))
-    assert "not causal" not in captured.note
+    assert "not causal" not in joined(captured.notes)
     if kind is Mean:
         expected = CAUSAL.double() / torch.arange(1, SIZE + 1)[:, None]
         torch.testing.assert_close(T, expected.expand_as(T))
@@ -110,7 +111,7 @@ def test_blocks_of_such_layers_are_measured_each(tokens):
     torch.manual_seed(0)
     captured = list(ss.capture(Model(Block(Mean()), Block(Attention()), Block(Mean())), tokens))
     assert [item.name for item in captured] == [f"layers.{number}.mixer" for number in range(3)]
-    assert not any("not causal" in item.note for item in captured)
+    assert not any("not causal" in joined(item.notes) for item in captured)
 
 
 def test_a_layer_that_is_not_causal_is_refused_and_the_layer_before_it_is_measured(tokens):
@@ -118,7 +119,7 @@ def test_a_layer_that_is_not_causal_is_refused_and_the_layer_before_it_is_measur
     with pytest.raises(ss.errors.ModelError, match="must be causal"):
         list(ss.capture(Model(Backwards()), tokens))
     (captured, *_) = ss.capture(Model(Mean(), Backwards()), tokens)
-    assert "What enters this layer does not depend on later tokens" in captured.note
+    assert "What enters this layer does not depend on later tokens" in joined(captured.notes)
 
 
 def test_a_layer_without_a_t_is_measured_by_its_derivative(tokens):

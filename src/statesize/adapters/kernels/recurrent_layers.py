@@ -13,6 +13,7 @@ from statesize.adapters.kernels.scans import chunk_scan, selective_scan
 from statesize.adapters.models.precision import ROUNDED, stored_dtype
 from statesize.adapters.observation import Observation, Units, take
 from statesize.adapters.replaced import MixerCall, ReplacedCall, first, source_of
+from statesize.codes import Code, Note
 from statesize.errors import ModelError
 from statesize.operators import Recurrence
 
@@ -146,6 +147,7 @@ def lightning_attention(call: MixerCall) -> Observation:
     exact = module.decay_factors(module.slope_rate.double())
     held = (module.query_decay, module.key_decay, module.diagonal_decay)
     rounded = max(float((one - other).abs().max()) for one, other in zip(held, exact, strict=True))
+    text = f"Its decays are rounded by up to {rounded:.0e}, which T leaves out."
 
     def operator(units: Units) -> Recurrence:
         decay = torch.exp(-take(module.slope_rate, units, 0)).expand(-1, projected.shape[1], 1)
@@ -160,7 +162,7 @@ def lightning_attention(call: MixerCall) -> Observation:
         state_size=channels,
         state_bytes=heads * channels**2 * stored_dtype(call.module).itemsize,
         tolerance=min(max(1e-6, 8 * rounded), ROUNDED),
-        note=f"Its decays are rounded by up to {rounded:.0e}, which T leaves out." if rounded > 1e-6 else "",
+        notes=(Note(Code.ROUNDED, text),) if rounded > 1e-6 else (),
     )
 
 
@@ -168,9 +170,10 @@ observing_lightning = source_of(("MiniMaxLightningAttention",), ("qkv_proj", "no
 """The source that observes the lightning attention of a model."""
 
 
-_TILED = (
+_TILED = Note(
+    Code.OTHER_FORM,
     "Without mamba_ssm, fla gives the groups of B and C to its heads in turn, and where it goes on from a cache to "
-    "consecutive heads: this layer computes something else there."
+    "consecutive heads: this layer computes something else there.",
 )
 
 
@@ -213,7 +216,7 @@ def mamba2(call: MixerCall) -> Observation:
         "dt_limit": layer.dt_limit,
     }
     scanned = chunk_scan(ReplacedCall(call.name, layer, arguments, mixed.unflatten(-1, (heads, -1))))
-    return replace(scanned, note=_TILED) if 1 < groups < heads else scanned
+    return replace(scanned, notes=(_TILED,)) if 1 < groups < heads else scanned
 
 
 observing_mamba = source_of(("Mamba",), ("in_proj", "x_proj", "out_proj"), mamba, "fla")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.model_state import is_a
 from statesize.adapters.models.precision import stored_dtype
+from statesize.codes import Code, Note
 
 SHORT_CONVOLUTION = "short convolution"
 # They compute in float32 what they store, whatever the dtype of their weights.
@@ -26,7 +27,10 @@ _IN_SINGLE = (
 _KEEP_ALL_TAPS = ("transformers", "fla", "mamba_ssm", "xlstm")
 
 
-UNEVEN = "Some of its units read the same input, but not as many each: totals count what they read more than once."
+UNEVEN = Note(
+    Code.COUNTED,
+    "Some of its units read the same input, but not as many each: totals count what they read more than once.",
+)
 """The note of a mixer whose units share what is stored, but form no groups."""
 
 
@@ -36,7 +40,7 @@ class AttentionCache(NamedTuple):
     groups: int  # how many inputs, each for as many query heads; 0 where every head reads its own
     order: tuple[int, ...]  # the query heads of each input, one behind the other; empty where those are consecutive
     channels: int  # channels of each
-    note: str  # what is said of heads that share an input in no groups
+    notes: tuple[Note, ...]  # what is said of heads that share an input in no groups
     bytes: int  # bytes of all, keys included
     key_bytes: int  # bytes of the keys, without those that are values too
 
@@ -60,12 +64,12 @@ def attention_cache(
     count, channels, beside = values.shape[1], values.shape[-1], 0
     alike = _first_alike(values)
     stored, order = grouped_by(alike)
-    note, each = UNEVEN if len(set(alike)) < stored else "", readers // count
+    notes, each = (UNEVEN,) if len(set(alike)) < stored else (), readers // count
     if hasattr(module, "expand_kv"):
         # Multi-head latent attention: the latent of which keys and values of all heads are made, and the rotated part
         # of the keys.
         latent = cast("Any", module)
-        stored, order, note, channels = 1, (), "", int(latent.kv_lora_rank)
+        stored, order, notes, channels = 1, (), (), int(latent.kv_lora_rank)
         numbers = channels + int(latent.qk_rope_head_dim)
     elif is_a(module, ("XLNetRelativeAttention",)):
         # Its memory is of hidden states, of which it makes keys and values anew.
@@ -88,7 +92,7 @@ def attention_cache(
     size = kept * stored_dtype(module).itemsize
     groups = stored if stored < readers else 0
     order = tuple(head * each + reader for head in order for reader in range(each))
-    return AttentionCache(groups, order, channels, note, numbers * size, beside * size)
+    return AttentionCache(groups, order, channels, notes, numbers * size, beside * size)
 
 
 def grouped_by(inputs: Sequence[Hashable]) -> tuple[int, tuple[int, ...]]:

@@ -12,7 +12,6 @@ from torch.utils._pytree import tree_map
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import copied, entering_tensor, returned_tensor, tensors_in
 from statesize.adapters.models.precision import differentiable, in_dtype
-from statesize.adapters.observation import PART
 from statesize.adapters.runs import bare
 from statesize.adapters.search.lone.mixing import CAUSES
 from statesize.adapters.search.lone.other_inputs import within_blocks
@@ -20,6 +19,7 @@ from statesize.adapters.search.lone.runs import LoneRuns, by_position, like
 from statesize.adapters.search.lone.transposed import axis_in
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import named_state_size
+from statesize.codes import Code, Note
 from statesize.errors import InputError, ModelError
 from statesize.operators import BlockDense, Derivative
 
@@ -33,7 +33,7 @@ _DERIVATIVE = (
     "Measured is the derivative of its outputs by its inputs at this text, all channels together. It compares with no "
     "T of one head or channel."
 )
-_HELD = f"{PART}: its other arguments, as large as the first, are held."
+_HELD = Note(Code.PART, "its other arguments, as large as the first, are held.")
 _EXCEEDED = "It carries more than its `state_size`: where there is no T, that counts the numbers of the whole layer."
 # Singular values that are numbers of a state, as parts of the largest.
 _STATE = {torch.float64: 1e-8, torch.float32: 1e-4}
@@ -48,9 +48,10 @@ def state_size(name: str, module: nn.Module) -> int | None:
     return said if isinstance(said, int) else None
 
 
-def derivative(name: str, runs: LoneRuns) -> tuple[BlockDense | Derivative, Tensor, str]:
-    """∂y_i/∂x_j of a module, in float64 where it can be, batch shape (S, 1), what it returned, and a note."""
-    states, is_own, notes = state_size(name, runs.module), is_own_code(runs.module), [_DERIVATIVE]
+def derivative(name: str, runs: LoneRuns) -> tuple[BlockDense | Derivative, Tensor, tuple[Note, ...]]:
+    """∂y_i/∂x_j of a module, in float64 where it can be, batch shape (S, 1), what it returned, and notes."""
+    states, is_own = state_size(name, runs.module), is_own_code(runs.module)
+    notes = [Note(Code.DERIVATIVE, f"{_NOT_FOUND if is_own else 'It has no T.'} {_DERIVATIVE}")]
     dtype = torch.float64
     try:
         operator, returned = _in_dtype(name, runs, states, dtype)
@@ -65,13 +66,12 @@ def derivative(name: str, runs: LoneRuns) -> tuple[BlockDense | Derivative, Tens
             ) from error
     if is_own and states is not None and _carries_more(operator, states):
         operator, returned = _in_dtype(name, runs, None, dtype)
-        notes.append(_EXCEEDED)
-    notes.insert(0, _NOT_FOUND if is_own else "It has no T.")
+        notes.append(Note(Code.COUNTED, _EXCEEDED))
     if _takes_others(runs):
         notes.insert(0, _HELD)
     if is_own and states is None:
-        notes.append(_UNSAID)
-    return operator if operator.by_products else operator.block_dense(), returned, " ".join(notes)
+        notes.append(Note(Code.COUNTED, _UNSAID))
+    return operator if operator.by_products else operator.block_dense(), returned, tuple(notes)
 
 
 def _takes_others(runs: LoneRuns) -> bool:
@@ -137,11 +137,11 @@ def _in_dtype(name: str, runs: LoneRuns, states: int | None, dtype: torch.dtype)
     try:
         return Derivative(function, point, sizes), returned.detach()
     except InputError as error:
-        reason = str(error).removeprefix("function ")
-        if "must be causal" in reason:
+        code, reason = Note.of(error).code, str(error).removeprefix("function ")
+        if code is Code.LOOKS_AHEAD:
             both_ways = getattr(runs.module, "bidirectional", False)
             reason = f"{reason} {'Set its `bidirectional` to False.' if both_ways else CAUSES}"
-        raise ModelError(f"Mixer {name} {reason}") from error
+        raise ModelError(Note(code, f"Mixer {name} {reason}")) from error
 
 
 def _copied(runs: LoneRuns, dtype: torch.dtype) -> LoneRuns:

@@ -12,10 +12,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import entering_tensor, is_a, mapped
+from statesize.adapters.models.model_state import entering_tensor, is_a, mapped, returned_tensor
 from statesize.adapters.models.own_cache import bytes_beside, short_convolutions
 from statesize.adapters.models.precision import Autocast, open_autocast
-from statesize.adapters.observation import DERIVATIVE, PART, FoundMixer, Observation
+from statesize.adapters.observation import DERIVATIVE, FoundMixer, Observation
 from statesize.adapters.runs import read
 from statesize.adapters.search.derivative import state_size
 from statesize.adapters.search.linear.layer import observe
@@ -43,7 +43,11 @@ from statesize.adapters.search.other_mixing import (
 from statesize.adapters.search.own_mixing import ImpulseLayer, OwnMixing
 from statesize.adapters.select import RECURRENT, SEARCHED, is_own_code
 from statesize.adapters.watch import ArgumentCopies, Call
+from statesize.codes import Code, Note
 from statesize.errors import InputError, ModelError
+
+# Of what enters: a module that returns less, or changes it by less, is seen to mix nothing.
+_NOTHING = 1e-7
 
 
 def observed(found: OwnMixing, forward: Forward, call: Call) -> tuple[Observation, Tensor]:
@@ -54,8 +58,7 @@ def observed(found: OwnMixing, forward: Forward, call: Call) -> tuple[Observatio
     held = observation.state_bytes
     if held is not None:
         held += bytes_beside(call.module, forward.length, [*layer.held, *_convolutions_in_t(runs, layer.mix)])
-    note = " ".join(filter(None, (observation.note, layer.note)))
-    return replace(observation, state_bytes=held, note=note), returned
+    return replace(observation, state_bytes=held, notes=(*observation.notes, *layer.notes)), returned
 
 
 def _convolutions_in_t(runs: LoneRuns, mix: Mix) -> list[nn.Conv1d]:
@@ -120,7 +123,7 @@ def find_own_mixing(
                 measured = [part for part, label in names.items() if part in parts and label in found.names]
                 other = other_mixing(forward, observed[module], measured)
             except ModelError as error:
-                found.refused[name] = str(error)
+                found.refused[name] = Note.of(error)
             if not {BEFORE, BESIDE, BEHIND} & set(other):
                 _note_other(found, name, other)
                 continue
@@ -130,23 +133,39 @@ def find_own_mixing(
         runs = replace(runs, forward=forward, autocast=calls.autocast[module])
         if _search(runs, name, found, names, opaque=module in observed and not observed[module].in_double):
             mixing.add(module)
+        inside = module in observed or fixed or any(other.startswith(f"{name}.") for other in found.refused)
+        if name in found.unmixed and not inside:
+            returned = returned_tensor(calls.outputs[module][0], (args, kwargs), forward.length)
+            if _writes_nothing(module, entering_tensor((args, kwargs), forward.length), returned):
+                found.refused[name] = Note(Code.WRITES_NOTHING)
         if module in observed:
             _settle(forward, observed[module], found, other)
     return found
 
 
+def _writes_nothing(module: nn.Module, entering: Tensor | None, returned: Tensor | None) -> bool:
+    """Whether a module with parameters returns 0, or what it takes, so that no mixing of its own can be seen."""
+    if entering is None or returned is None or next(module.parameters(), None) is None:
+        return False
+    if not (entering.is_floating_point() and returned.is_floating_point() and returned.numel()):
+        return False
+    least = _NOTHING * entering.abs().max()
+    same = returned.shape == entering.shape and bool((returned - entering).abs().max() <= least)
+    return same or bool(returned.abs().max() <= least)
+
+
 def _note_other(found: OwnMixing, name: str, other: Sequence[str]) -> None:
     """Tell of other mixing in a module whose T is that of the kernels in it."""
     if other:
-        begin = "Other mixing was seen here" if other == [SEVERAL] else PART
-        found.notes[name] = UNSEEN if UNSEEN in other else f"{begin}: {'; '.join(other)}."
+        code = Code.SEVERAL if other == [SEVERAL] else Code.PART
+        found.notes[name] = Note(UNSEEN) if UNSEEN in other else Note(code, f"{'; '.join(other)}.")
 
 
 def _settle(forward: Forward, call: Call, found: OwnMixing, other: Sequence[str]) -> None:
     """Choose T of a module that mixes by more than the kernels in it: of the whole, of the kernels, or none."""
     name, kind = call.name, call.mixers[0].kind
     layer = found.layers.pop(name, None)
-    reason = found.refused.pop(name, f"Mixer {name}: no T of the whole was found.")
+    reason = found.refused.pop(name, Note(Code.NOT_MEASURED, f"Mixer {name}: no T of the whole was found."))
     if layer is None:
         beyond = "beside" if BESIDE in other else "behind" if BEHIND in other else ""
         # What is mixed before T less far is told of beside it.
@@ -161,10 +180,11 @@ def _settle(forward: Forward, call: Call, found: OwnMixing, other: Sequence[str]
         found.derivatives.discard(name)
         _note_other(found, name, other)
     elif layer is not None:
-        note = f"Its T contains more than the {kind} in it."
-        found.layers[name] = replace(layer, note=" ".join(filter(None, (note, layer.note))))
+        note = Note(Code.CONTAINS, f"more than the {kind} in it.")
+        found.layers[name] = replace(layer, notes=(note, *layer.notes))
     elif name not in found.derivatives:
-        found.refused[name] = f"{reason} Seen in it: {kind}, and other mixing {beyond} it."
+        seen = Note(Code.SEEN, f"{kind}, and other mixing {beyond} it.")
+        found.refused[name] = Note(reason.code, f"{reason} {seen}")
 
 
 def _search(runs: LoneRuns, name: str, found: OwnMixing, names: Mapping[nn.Module, str], *, opaque: bool) -> bool:
@@ -172,7 +192,7 @@ def _search(runs: LoneRuns, name: str, found: OwnMixing, names: Mapping[nn.Modul
     # opaque: Whether it calls kernels that know no float64, and may have no derivative.
     try:
         mix = find_mix(runs, name)
-        before = mixing_before(runs, name) if runs.fixed else ""
+        before = mixing_before(runs, name) if runs.fixed else None
         if mix is not None:
             found.layers[name] = _with_parts(runs, name, mix, before, found, names)
         elif before:
@@ -180,8 +200,8 @@ def _search(runs: LoneRuns, name: str, found: OwnMixing, names: Mapping[nn.Modul
         elif entering_tensor((runs.args, dict(runs.kwargs)), runs.length) is not None:
             found.unmixed.add(name)
     except NoOperatorError as error:
-        cause = str(error) if runs.fixed or opaque else not_causal(runs, name)
-        if cause:
+        cause = Note.of(error) if runs.fixed or opaque else not_causal(runs, name)
+        if cause is not None:
             found.refused[name] = cause
         else:
             found.derivatives.add(name)
@@ -190,24 +210,26 @@ def _search(runs: LoneRuns, name: str, found: OwnMixing, names: Mapping[nn.Modul
         if runs.fixed and isinstance(error, NotCausalError):
             found.backwards.append(name)
         else:
-            found.refused[name] = str(error)
+            found.refused[name] = Note.of(error)
         return True
     except Exception as error:  # whatever the author's code raises where it runs alone, or is watched
         reason = str(error).strip().partition("\n")[0]
-        found.refused[name] = f"{type(runs.module).__name__} did not run alone: {type(error).__name__}: {reason}"
+        text = f"{type(runs.module).__name__} did not run alone: {type(error).__name__}: {reason}"
+        found.refused[name] = Note(Code.NOT_MEASURED, text)
         return False
     return mix is not None
 
 
 def _with_parts(
-    runs: LoneRuns, name: str, mix: Mix, before: str, found: OwnMixing, names: Mapping[nn.Module, str]
+    runs: LoneRuns, name: str, mix: Mix, before: Note | None, found: OwnMixing, names: Mapping[nn.Module, str]
 ) -> ImpulseLayer:
     """A layer whose T takes in the parts that mix its values linearly, and says which other ones mix them before."""
     # Places are those of runs in the precision of the search.
     runs = replace(runs, precision=mix.precision)
     feeding = [part for part in runs.fixed if reaches(runs, part, mix.source)]
+    notes = () if before is None else (before,)
     if not feeding:
-        return ImpulseLayer(mix, [*runs.fixed], before, mix.before + mix.behind > 0)
+        return ImpulseLayer(mix, [*runs.fixed], notes, mix.before + mix.behind > 0)
     opened = {inner for part in feeding for inner in part.modules() if inner in runs.fixed}
     if all(names[part] in found.layers for part in opened):
         with suppress(ModelError):
@@ -218,10 +240,10 @@ def _with_parts(
                 taken = [part for part in opened if is_reached(alone, whole.source, part)]
                 for part in taken:
                     del found.layers[names[part]]
-                note = f"Its T contains what {_listed(taken, names)} mixes."
-                return ImpulseLayer(whole, [*alone.fixed], " ".join(filter(None, (note, before))), is_part=False)
-    note = f"Its values are mixed before by {_listed(feeding, names)}: see its row."
-    return ImpulseLayer(mix, [*runs.fixed], " ".join(filter(None, (note, before))), is_part=True)
+                note = Note(Code.CONTAINS, f"what {_listed(taken, names)} mixes.")
+                return ImpulseLayer(whole, [*alone.fixed], (note, *notes), is_part=False)
+    note = Note(Code.MIXED_BEFORE, _listed(feeding, names))
+    return ImpulseLayer(mix, [*runs.fixed], (note, *notes), is_part=True)
 
 
 def _listed(parts: Collection[nn.Module], names: Mapping[nn.Module, str]) -> str:

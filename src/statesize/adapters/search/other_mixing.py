@@ -15,7 +15,7 @@ from statesize.adapters.check import seeded_otherwise
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import device_of, position_axis
 from statesize.adapters.models.precision import BOUNDS, relative_difference
-from statesize.adapters.observation import NOT_CAUSAL, Observation, Product
+from statesize.adapters.observation import Observation, Product
 from statesize.adapters.runs import bare, reading
 from statesize.adapters.search.lone.mixing import CAUSES
 from statesize.adapters.search.lone.other_inputs import (
@@ -30,12 +30,13 @@ from statesize.adapters.search.lone.runs import STORED, LoneRuns, by_position, r
 from statesize.adapters.search.lone.transposed import Passed, axis_in, passed_tensors
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import Call
+from statesize.codes import Code, Note
 from statesize.errors import ModelError
 
 BEFORE = "T is without a mixing of its values before it"
 BESIDE = "positions are mixed beside the map too"
 BEHIND = "T is without a mixing of its results behind it"
-UNSEEN = "Whether it mixes by more than this was not seen: what it returns has no dimension of positions."
+UNSEEN = Code.UNSEEN
 SEVERAL = "several maps mix the same values, each with a T of its own: the module's is made of all"
 BACKWARDS = "T is without a mixing of positions backwards"
 
@@ -145,10 +146,11 @@ def _mixes_backwards(runs: LoneRuns, call: Call, plain: _Mixed, axis: int) -> bo
             before = _before(one.values, two.values, one.values_axis, cut)
             after = _before(one.mixed, two.mixed, one.axis, cut)
             if before <= limit < after:
-                raise ModelError(
+                text = (
                     f"Mixer {call.name} must be causal, but other input from position {cut} on changes what its map "
                     f"makes of the values before, by {after:.1e} of the largest value. {CAUSES}"
                 )
+                raise ModelError(Note(Code.LOOKS_AHEAD, text))
         backwards |= other.output is not None and _before(cast("Tensor", plain.output), other.output, axis, cut) > limit
     return backwards
 
@@ -163,7 +165,7 @@ def _before(one: Tensor, other: Tensor, axis: int, cut: int) -> float:
 
 def mixed_backwards(
     forward: Forward, calls: Sequence[Call], hidden: Tensor | None, around: Sequence[str], limit: float
-) -> list[str]:
+) -> list[Note]:
     """What is told of each call of a mixer in a model that is not causal; nothing where other tokens change no past."""
     # hidden: The last hidden state; None leaves out the runs with other tokens.
     # around: Names of modules that were seen to mix positions backwards around what is measured in them.
@@ -172,9 +174,9 @@ def mixed_backwards(
     if not around and changed is None:
         return []
     inner = [name for name in around if name != type(forward.model).__name__]
-    told = f"{NOT_CAUSAL}: positions are mixed backwards {_where(calls, changed, inner)}."
+    told = f"positions are mixed backwards {_where(calls, changed, inner)}."
     if changed is None:
-        return [f"{told} What enters this layer may depend on later tokens."] * len(calls)
+        return [Note(Code.NOT_CAUSAL, f"{told} What enters this layer may depend on later tokens.")] * len(calls)
     said = {
         _ENTERS: "What enters this layer depends on later tokens: its ESS is that of its T, and no memory of the past "
         "alone.",
@@ -182,7 +184,7 @@ def mixed_backwards(
         "its T, and no memory of the past alone.",
         "": "What enters this layer does not depend on later tokens: its ESS holds.",
     }
-    return [f"{told} {said[first]}" for first in changed]
+    return [Note(Code.NOT_CAUSAL, f"{told} {said[first]}") for first in changed]
 
 
 _ENTERS, _LEAVES = "enters", "leaves"

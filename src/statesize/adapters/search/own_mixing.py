@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from statesize.codes import Note
+
 if TYPE_CHECKING:
     from statesize.adapters.search.linear.search import Mix
     from statesize.adapters.watch import Call, Memory
@@ -19,7 +21,7 @@ class ImpulseLayer:
 
     mix: Mix
     held: Collection[nn.Module]
-    note: str  # what modules inside do to its values
+    notes: tuple[Note, ...]  # what modules inside do to its values
     is_part: bool  # whether more is mixed than its T, before or behind
 
 
@@ -29,11 +31,11 @@ class OwnMixing:
 
     layers: dict[str, ImpulseLayer] = field(default_factory=dict[str, "ImpulseLayer"])  # by the module's name
     derivatives: set[str] = field(default_factory=set[str])  # names of modules without a T
-    refused: dict[str, str] = field(default_factory=dict[str, str])  # reason by the module's name
+    refused: dict[str, Note] = field(default_factory=dict[str, Note])  # by the module's name
     unmixed: set[str] = field(default_factory=set[str])  # names of modules that take and return positions, and mix none
     backwards: list[str] = field(default_factory=list[str])  # names of modules that hold measured ones, not causal
     # What kernels that adapters know are in them, or what else they mix.
-    notes: dict[str, str] = field(default_factory=dict[str, str])
+    notes: dict[str, Note] = field(default_factory=dict[str, Note])
     memories: dict[Call, Memory] = field(default_factory=dict["Call", "Memory"])  # by call, once they are known
 
     @property

@@ -14,6 +14,7 @@ from statesize.adapters.models.precision import allowed, relative_difference
 from statesize.adapters.observation import EXACT, Observation
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import Memory, named_state_size
+from statesize.codes import Code, Note
 from statesize.operators import SoftmaxAttention
 
 # Rows of T by which queries and keys are compared with the model's own output, before they are compared in all.
@@ -26,7 +27,7 @@ UNSEEN = torch.finfo(torch.float16).min / 2
 
 _CONVOLVED = "Its values are convolved over a few tokens before they are mixed; T is without that convolution."
 # What a mixer does to its values, or to other streams, beside mixing its values by T.
-NOTES = {
+_TEXTS = {
     "InklingAttention": _CONVOLVED,
     "Inkling2SlidingAttention": _CONVOLVED,
     "Inkling2FullAttention": _CONVOLVED,
@@ -34,6 +35,7 @@ NOTES = {
     "DeepseekV4Attention": "Its values are rotated by position before they are mixed, and back after; T is between.",
     "ProphetNetNgramSelfAttention": "T is that of its main stream; its n-gram streams attend to more than the text.",
 }
+NOTES = {kind: (Note(Code.VALUES, text),) for kind, text in _TEXTS.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +120,7 @@ class PlainAttention:
             mixed=mixed,
             state_size=state_size,
             state_bytes=stored.bytes,
-            note=" ".join(filter(None, (NOTES.get(type(module).__name__, ""), memory.note, stored.note))),
+            notes=(*NOTES.get(type(module).__name__, ()), *memory.notes, *stored.notes),
             groups=stored.groups,
             order=stored.order,
             stored_channels=stored.channels,

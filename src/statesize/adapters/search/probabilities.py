@@ -18,12 +18,14 @@ from statesize.adapters.observation import EXACT, Observation, Units, random_lik
 from statesize.adapters.search.plain_attention import NOTES, said_of_itself
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import named_state_size
+from statesize.codes import Code, Note
 from statesize.errors import ModelError
 from statesize.operators import Dense
 
-HIDES = (
+HIDES = Note(
+    Code.COUNTED,
     "It gives some keys no weight, but not by their position, so that its size counts all tokens. If it drops them for "
-    "good, set `state_size` in its class to the number of tokens that it keeps; else to math.inf."
+    "good, set `state_size` in its class to the number of tokens that it keeps; else to math.inf.",
 )
 
 
@@ -63,7 +65,7 @@ class Mixing:
         check_finite(name, "head", "its attention map has", chosen)
         # Head by head: a copy of all maps would double what the layer holds.
         if any(bool(head.triu(1).any()) for head in chosen.flatten(0, 1)):
-            raise ModelError(later_positions(name))
+            raise ModelError(_later_positions(name))
         self._found = chosen
         return chosen
 
@@ -111,24 +113,24 @@ def observed_mixing(
     reads = (mixing.of(name, values, mixed) > 0).flatten(0, 1) if seen is None else seen[None]
     seen = reads.any(0)
     if bool(seen.triu(1).any()):
-        raise ModelError(later_positions(name))
+        raise ModelError(_later_positions(name))
     if window is not None and bool(seen.tril(-window).any()):
         # What the layer calls its window hides nothing here.
         window = None
     state_size = _state_size(seen, window)
     position = torch.arange(length, device=state_size.device)
-    filled, hides = None if window is None else window - 1, ""
+    filled, hides = None if window is None else window - 1, tuple[Note, ...]()
     if window is None and not torch.equal(state_size, position):
         # A cache that does not keep the whole past without being a window: attention in chunks.
         filled = int(state_size.max())
     elif window is None and is_own_code(module) and not bool(seen[position[:, None] >= position].all()):
-        hides = "" if named_state_size(name, module) == math.inf else HIDES
+        hides = () if named_state_size(name, module) == math.inf else (HIDES,)
     attends, kind = "attention" in kind, kind if window is None else f"sliding {kind}"
     kind, memory = said_of_itself(
         name, module, kind, lambda: max(int(_read_later(head).max()) for head in reads), length
     )
     if memory.states is not None:
-        filled, hides, state_size = memory.states, "", position.clamp(max=memory.states)
+        filled, hides, state_size = memory.states, (), position.clamp(max=memory.states)
     stored = attention_cache(module, keys, values, length, filled, heads)
     # By several ways T is chosen later, when the module may have changed what it mixed: only a probe tells then.
     told = cache(probed) if probed else lambda: (values, mixed)
@@ -147,7 +149,7 @@ def observed_mixing(
         mixed=mixed,
         state_size=filled,
         state_bytes=stored.bytes,
-        note=" ".join(filter(None, (NOTES.get(type(module).__name__, ""), memory.note, hides, stored.note))),
+        notes=(*NOTES.get(type(module).__name__, ()), *memory.notes, *hides, *stored.notes),
         groups=stored.groups,
         order=stored.order,
         stored_channels=stored.channels,
@@ -175,13 +177,9 @@ def _other_positions(name: str, length: int, keys: int, text: int) -> str:
     )
 
 
-def later_positions(name: str) -> str:
+def _later_positions(name: str) -> Note:
     """Why attention that is not causal is refused."""
-    return (
-        f"Mixer {name} attends to later positions: an encoder, a prefix model, or cross-attention to another sequence "
-        "of as many positions. statesize measures causal models: mask later positions. If the model is of "
-        "transformers, load it by AutoModelForCausalLM."
-    )
+    return Note(Code.LATER_POSITIONS, f"Mixer {name} {Code.LATER_POSITIONS.sentence}")
 
 
 def visible_keys(mask: Tensor | None, length: int, keys: int) -> Tensor:

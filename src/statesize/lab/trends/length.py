@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.quantised import measurable
 from statesize.check import refuse, require_count, whole_number
+from statesize.codes import Code, Note
 from statesize.errors import InputError
 from statesize.io.text import counted
 from statesize.lab.trends.growth import Growth
@@ -101,7 +102,8 @@ def length(
     points, skipped = measure_points(
         fitting, work, work.key, here, title=f"measuring {name}", output=output, on_progress=on_progress
     )
-    too_long = {str(one): f"The longest text has room for {longest} tokens." for one in asked_for if one > longest}
+    too_short = Note(Code.NOT_MEASURED, f"The longest text has room for {longest} tokens.")
+    too_long = {str(one): too_short for one in asked_for if one > longest}
     beyond = ", ".join(f"{one:,}" for one in points if trained is not None and one > trained)
     shorter = f"Only {future} tokens behind the cut, not {wanted}: the longest text has room for no more."
     return Growth(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.observation import SHARED
 from statesize.adapters.select import UnknownLayerError
+from statesize.codes import Code, Note
 from statesize.errors import InputError, StatesizeError
 from statesize.io.files import Parts, digest, parse_json, parts_writer
 from statesize.io.progress import reporting
@@ -80,7 +81,7 @@ class Point:
     """All mixers at one checkpoint or length, and those that were not measured, with the reason."""
 
     mixers: tuple[MixerPoint, ...]
-    skipped: dict[str, str]
+    skipped: dict[str, Note]
     run_difference: float  # largest difference of the captured runs from unaltered ones; NaN where it is not known
     seconds: float
 
@@ -101,7 +102,7 @@ class Point:
         differences = [profile.mixer(name)["run_difference"].values for name in profile.mixers]
         return cls(
             tuple(_mixers(profile)),
-            dict(attributes["skipped"]),
+            profile.causes,
             float(np.concatenate(differences).max(initial=-np.inf)) if differences else np.nan,
             float(attributes["seconds"]),
         )
@@ -125,7 +126,8 @@ class Point:
             mixers = cast("list[dict[str, Any]]", values.pop("mixers"))
             for mixer in mixers:
                 mixer |= {name: tuple(mixer[name]) for name in ("units", "ceilings")}
-            return cls(tuple(MixerPoint(**mixer) for mixer in mixers), **values)
+            skipped = {name: Note.from_json(note) for name, note in values.pop("skipped").items()}
+            return cls(tuple(MixerPoint(**mixer) for mixer in mixers), skipped, **values)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"it holds no point of a trend ({error})") from error
 
@@ -168,7 +170,7 @@ def measure_points(
     title: str,
     output: str | PathLike[str] | None,
     on_progress: Callable[..., None] | None,
-) -> tuple[dict[Task, Point], dict[str, str]]:
+) -> tuple[dict[Task, Point], dict[str, Note]]:
     """The points of tasks, in their order, with the layers that all of them have; and why others are left out."""
     finished, failed, kept, started = dict[Task, Point](), dict[Task, StatesizeError](), 0, time.monotonic()
     folder = None if output is None else Path(output)
@@ -191,7 +193,7 @@ def measure_points(
             left = (time.monotonic() - started) * (total - count) / (count - kept) if count > kept else None
             about = f" left out: {str(done.error).rstrip('.')}" if done.error else " kept" if done.resumed else ""
             report(count, total, f"{done.task}{about}, {count} of {total}", left)
-    problems = {str(task): str(failed[task]) for task in tasks if task in failed}
+    problems = {str(task): Note.of(failed[task]) for task in tasks if task in failed}
     if not finished:
         reasons = "; ".join(f"{names}: {reason}" for names, reason in by_reason(problems).items())
         is_input = all(isinstance(error, InputError) for error in failed.values())
@@ -215,10 +217,10 @@ def point_key(name: str, **facts: Any) -> str:
     return f"{plain}-{digest(json.dumps(facts, sort_keys=True, default=repr).encode())}"
 
 
-def alike(points: Mapping[str, Point]) -> tuple[dict[str, Point], dict[str, str]]:
+def alike(points: Mapping[str, Point]) -> tuple[dict[str, Point], dict[str, Note]]:
     """Points by their names, with the layers that all of them have, and why other layers or points are left out."""
     where: dict[str, list[str]] = {}
-    reasons: dict[str, str] = {}
+    reasons: dict[str, Note] = {}
     for name, point in points.items():
         measured = {mixer.name for mixer in point.mixers}
         for layer, reason in point.skipped.items():
@@ -228,7 +230,10 @@ def alike(points: Mapping[str, Point]) -> tuple[dict[str, Point], dict[str, str]
     for label in _apart(points.values()):
         if where.keys().isdisjoint(_with_layer(label)):
             where[label] = list(points)
-            reasons[label] = "It was measured in other texts at other points, so that its numbers do not compare."
+            reasons[label] = Note(
+                Code.NOT_COMPARABLE,
+                "It was measured in other texts at other points, so that its numbers do not compare.",
+            )
     # What the heads of a layer carry together goes with it.
     left = {
         name: replace(one, mixers=tuple(m for m in one.mixers if where.keys().isdisjoint(_with_layer(m.name))))
@@ -238,7 +243,7 @@ def alike(points: Mapping[str, Point]) -> tuple[dict[str, Point], dict[str, str]
         left = dict(points)
     first, reference = next(iter(left.items()))
     others = {
-        name: f"Its layers, heads or channels are others than those of {first}."
+        name: Note(Code.NOT_COMPARABLE, f"Its layers, heads or channels are others than those of {first}.")
         for name, point in left.items()
         if point.shape != reference.shape
     }
@@ -279,7 +284,7 @@ def _apart(points: Iterable[Point]) -> list[str]:
 
 def point_notes(points: Mapping[Any, Point]) -> tuple[str, ...]:
     """Which layers were measured in some texts only, at which points, and which the average is without, and why."""
-    where: dict[tuple[str, str], list[str]] = {}
+    where: dict[tuple[str, Note], list[str]] = {}
     *_, last = points.values()
     measured = {mixer.name for mixer in last.mixers}
     for name, point in points.items():

@@ -69,8 +69,8 @@ def series(
 
     Example:
         >>> measured = series(["sa", "la"], [[5, 6, 7, 8]], on_progress=lambda *_: None)
-        >>> measured.names, measured.skipped
-        (('sa',), {'la': 'Its layers, heads or channels are others than those of sa.'})
+        >>> measured.names, str(measured.skipped["la"])
+        (('sa',), 'Its layers, heads or channels are others than those of sa.')
     """
     tokenizer, settings = supported_tokenizer(tokenizer), (settings or Settings()).without("series", *VARIANT)
     known, options = find_checkpoints(checkpoints, revisions), dict(loading or {})

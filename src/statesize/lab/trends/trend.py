@@ -16,6 +16,7 @@ import pandas as pd
 
 from statesize.adapters.select import lost_mixers
 from statesize.check import refuse, require_choice
+from statesize.codes import Note
 from statesize.io.json_values import json_values
 from statesize.io.text import counted, listed
 from statesize.lab.trends.points import JOINT, MEASURED, Numbers, Point
@@ -48,7 +49,7 @@ class Trend(ABC):
     names: tuple[str, ...]
     places: tuple[int, ...] | None
     points: tuple[Point, ...]
-    skipped: Mapping[str, str]
+    skipped: Mapping[str, Note]
     facts: Mapping[str, Any]
     notes: tuple[str, ...] = ()
 
@@ -284,6 +285,6 @@ def _shortened(reason: str) -> str:
     return shorten(reason, 240, placeholder=" …")
 
 
-def _reasons(skipped: Mapping[str, str]) -> list[dict[str, str]]:
+def _reasons(skipped: Mapping[str, Note]) -> list[dict[str, str]]:
     """What was not measured, as JSON documents name it."""
-    return [{"name": name, "reason": reason} for name, reason in skipped.items()]
+    return [{"name": name, "reason": str(reason)} for name, reason in skipped.items()]

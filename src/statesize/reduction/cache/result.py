@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from statesize.codes import Code, Note
 from statesize.io.files import replace_file
 from statesize.io.json_values import json_values
 from statesize.io.text import counted, facts_table
@@ -232,11 +233,11 @@ class CachePrices:
                 "longer texts."
             )
         if best is None and undecided is not None:
-            return (
-                f"Too little text to tell: {over}, {undecided.variant.title} costs the cache of {self.model} "
-                f"{undecided.cost}, and more than {AFFORDABLE} bits per byte is "
-                f"not ruled out.{few or ' Read more texts.'}"
+            costs = (
+                f"{over}, {undecided.variant.title} costs the cache of {self.model} {undecided.cost}, and more than "
+                f"{AFFORDABLE} bits per byte is not ruled out.{few or ' Read more texts.'}"
             )
+            return str(Note(Code.FEW_TEXTS, costs))
         if best is None:
             return (
                 f"Leave the cache of {self.model} whole: {over}, each way that was tried costs more than {AFFORDABLE} "

@@ -32,6 +32,7 @@ from statesize.adapters.search.lone.runs import (
     noise,
     reached,
 )
+from statesize.codes import Note
 from statesize.errors import ModelError
 from statesize.operators import BlockDense, Dense, Operator
 
@@ -55,7 +56,7 @@ class _Fit:
     head: int
     position: int
     multiplicity: int
-    part: str = ""
+    part: Note | None = None
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from statesize.adapters.models.model_state import entering_tensor, position_axis
 from statesize.adapters.models.own_cache import UNEVEN
 from statesize.adapters.models.precision import relative_difference, stored_dtype
-from statesize.adapters.observation import UNKNOWN_SIZE, Observation, Units
+from statesize.adapters.observation import Observation, Units
 from statesize.adapters.search.linear.kept import cuts_beyond
 from statesize.adapters.search.linear.search import Mix, described_part
 from statesize.adapters.search.lone.mixing import CAUSES
 from statesize.adapters.search.lone.runs import DOUBLE, OUTPUT, SINGLE, LoneRuns, by_position, like, noise
 from statesize.adapters.search.probabilities import Mixing
 from statesize.adapters.watch import Memory, named_state_size
+from statesize.codes import Code, Note, joined
 from statesize.errors import ModelError
 from statesize.io.text import counted
 from statesize.operators import Dense
@@ -38,7 +39,7 @@ _CUTS, _LARGEST = 2, 2**26
 _NORMALISED = 1e-3
 # Positions below which two lengths tell nothing.
 _SHORTEST = 8
-_IN_SINGLE = "Its code does not run in float64: its T is that of float32, to 1e-5."
+_IN_SINGLE = Note(Code.ROUNDED, "Its code does not run in float64: its T is that of float32, to 1e-5.")
 
 
 def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -> tuple[Observation, Tensor, Memory]:
@@ -81,20 +82,19 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
         state_size = state_size.clamp(max=states) if states < length - 1 else torch.full_like(state_size, states)
     # Attention stores keys beside the values.
     stored = (2 if is_attention else 1) * (groups or units) * shared * (length if states is None else states)
-    unknown = "" if is_sized else f"{UNKNOWN_SIZE}:"
-    notes = (
-        unknown,
-        memory.note if said else unknown and _shown_sizes(length, in_double=mix.precision is DOUBLE),
-        f"It holds {counted(states, 'number')} per channel: at half of the text and at all of it, T keeps no more."
-        if states is not None and states != said
-        else "",
-        "Its weights sum to 1: keys or a normaliser that it may keep for that are not counted."
-        if states is not None and impulses.sum_to_one()
-        else "",
-        described_part(mix.before, mix.behind),
-        UNEVEN if mix.channels.shares_unevenly() else "",
-        _IN_SINGLE if mix.precision is SINGLE else "",
-    )
+    notes = [*memory.notes] if said else []
+    if not is_sized:
+        why = joined(memory.notes) if said else _shown_sizes(length, in_double=mix.precision is DOUBLE)
+        notes = [Note(Code.UNKNOWN_SIZE, why)]
+    if states is not None and states != said:
+        holds = f"It holds {counted(states, 'number')} per channel"
+        notes.append(Note(Code.COUNTED, f"{holds}: at half of the text and at all of it, T keeps no more."))
+    if states is not None and impulses.sum_to_one():
+        normalised = "Its weights sum to 1: keys or a normaliser that it may keep for that are not counted."
+        notes.append(Note(Code.COUNTED, normalised))
+    if (part := described_part(mix.before, mix.behind)) is not None:
+        notes.append(part)
+    notes += [UNEVEN] * mix.channels.shares_unevenly() + [_IN_SINGLE] * (mix.precision is SINGLE)
 
     def operator(chosen: Units) -> Dense:
         matrix = mixing.of(name, values, mixed)
@@ -110,7 +110,7 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
         state_size=states,
         state_bytes=stored * (runs.weights or stored_dtype(runs.module)).itemsize if is_sized else None,
         passed_on=lambda applied, chosen: applied + offset[:, chosen].to(applied),
-        note=" ".join(filter(None, notes)),
+        notes=tuple(notes),
         groups=groups,
         order=mix.channels.order(),
         stored_channels=shared,
@@ -182,7 +182,8 @@ class Impulses:
             columns.append(by_unit.permute(2, 3, 0, 1, 4).flatten(3))
         matrix = torch.cat(columns, -1)[..., :length]
         if bool(matrix.triu(1).abs().max() > self.mix.precision.rounding * matrix.abs().max()):
-            raise ModelError(f"Mixer {self.name} must be causal, but impulses reach earlier positions. {CAUSES}")
+            text = f"Mixer {self.name} must be causal, but impulses reach earlier positions. {CAUSES}"
+            raise ModelError(Note(Code.LOOKS_AHEAD, text))
         return matrix.tril()
 
     def sum_to_one(self) -> bool:

@@ -11,7 +11,6 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from statesize.adapters.observation import PART
 from statesize.adapters.search.linear.channels import Channels, codes, grouped, read_channels
 from statesize.adapters.search.lone.mixing import HOW_ELSE, answer_of
 from statesize.adapters.search.lone.other_inputs import (
@@ -33,6 +32,7 @@ from statesize.adapters.search.lone.runs import (
     noise,
     reached,
 )
+from statesize.codes import Code, Note
 from statesize.errors import ModelError
 
 
@@ -62,11 +62,11 @@ class Mix:
     precision: Precision
 
 
-def described_part(before: int, behind: int) -> str:
-    """What a T is without that acts on what is mixed over some positions before or behind it; "" for none."""
+def described_part(before: int, behind: int) -> Note | None:
+    """What a T is without that acts on what is mixed over some positions before or behind it; None for none."""
     sides = (before, "before"), (behind, "behind")
     outside = [f"a mixing of {others + 1} positions {side} it" for others, side in sides if others]
-    return f"{PART}: T is without {' and '.join(outside)}." if outside else ""
+    return Note(Code.PART, f"T is without {' and '.join(outside)}.") if outside else None
 
 
 class NoOperatorError(ModelError):

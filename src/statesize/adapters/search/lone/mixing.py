@@ -23,7 +23,7 @@ from statesize.adapters.search.lone.other_inputs import (
     within_blocks,
 )
 from statesize.adapters.search.lone.runs import STORED, LoneRuns, ModuleRun, Place, by_position
-from statesize.adapters.select import BEFORE_PARTS
+from statesize.codes import Code, Note
 from statesize.errors import ModelError
 
 # Draws of each future for a module without a T.
@@ -125,10 +125,11 @@ def mixes_positions(runs: LoneRuns, name: str, rounds: int = DRAWS) -> bool:
         # A dimension of as many channels as positions is mixed both ways.
         difference, first = min(_before(plain, other, axis, cut) for axis in axes)
         if difference > limit:
-            raise NotCausalError(
+            text = (
                 f"Mixer {name} must be causal, but its output at position {first} changes with its input from position "
                 f"{cut} on, by {difference / float(plain.abs().max()):.1e} of the largest value. {CAUSES}"
             )
+            raise NotCausalError(Note(Code.LOOKS_AHEAD, text))
     if all(bool((by_position((earlier - plain).abs(), axis)[middle:] > limit).any()) for axis in axes):
         return True
     # Some mix at few places only, as from one block to the next.
@@ -172,38 +173,39 @@ def _before(plain: Tensor, other: Tensor, axis: int, cut: int) -> tuple[float, i
     return float(difference.max()), int((difference > ROUNDING * plain.abs().max()).int().argmax())
 
 
-def not_causal(runs: LoneRuns, name: str) -> str:
-    """Why a module that has no T is not causal, by many futures; or ""."""
+def not_causal(runs: LoneRuns, name: str) -> Note | None:
+    """Why a module that has no T is not causal, by many futures; None where it is."""
     # Nothing else would show that its places are chosen by the data: the derivative does not know where they change.
     try:
         mixes_positions(runs, name, rounds=_ROUNDS)
     except ModelError as error:
-        return str(error)
-    return ""
+        return Note.of(error)
+    return None
 
 
-def mixing_before(runs: LoneRuns, name: str) -> str:
-    """What a module does to positions before the modules inside that are measured by themselves; or ""."""
+def mixing_before(runs: LoneRuns, name: str) -> Note | None:
+    """What a module does to positions before the modules inside that are measured by themselves, if anything."""
     position, runs = runs.length // 3, replace(runs, precision=STORED)
     plain = _entering(runs)
     other = _entering(runs, change=lambda tensor: changed_input(tensor, runs.length, position))
     for part, one, two in _pairs(plain, other):
         answer = answer_of(one, two, runs.length, position)
         if answer is not None and answer.first < position:
-            raise NotCausalError(
-                f"{name} must be causal, but mixes positions backwards before {type(part).__name__}. {CAUSES}"
-            )
+            text = f"{name} must be causal, but mixes positions backwards before {type(part).__name__}. {CAUSES}"
+            raise NotCausalError(Note(Code.LOOKS_AHEAD, text))
     for half in earlier_halves(runs.length):
         for some in (half, ~half):
             other = _entering(runs, change=partial(changed_input, length=runs.length, position=some))
             for part, one, two in _pairs(plain, other):
                 # Positions in reverse order are as many.
                 if _positions_changed(one, two, runs.length) > int(some.sum()):
-                    return (
-                        f"{name} {BEFORE_PARTS} ({type(part).__name__}), whose T is without that. Give its class a "
-                        "method `operator(hidden)` that returns a statesize Operator of the whole."
+                    return Note(
+                        Code.BEFORE_PARTS,
+                        f"{name} mixes positions before what is measured in it ({type(part).__name__}), whose T is "
+                        "without that. Give its class a method `operator(hidden)` that returns a statesize Operator of "
+                        "the whole.",
                     )
-    return ""
+    return None
 
 
 def differs_beyond(plain: Tensor, other: Tensor, changed: Tensor, rounding: float = ROUNDING) -> bool:

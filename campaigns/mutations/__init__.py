@@ -1,0 +1,1 @@
+"""Small faults planted in src, one at a time: which test finds each?"""

@@ -1,0 +1,127 @@
+"""What limits a number stands in one list of codes, and no other file knows their sentences."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import statesize as ss
+from statesize.codes import NOTHING_LOST, Code, Note
+from statesize.measurement.statistics import ENOUGH_TOKENS, FEWEST_TEXTS
+
+ROOT = Path(__file__).parents[1]
+IDS = [list(range(24))]
+
+
+@pytest.mark.parametrize("code", Code)
+def test_each_code_has_a_sentence_and_a_cure(code):
+    assert code.sentence
+    assert code.cure.endswith(".")
+    assert Code(code.value) is code
+    assert str(Note(code, "so")) == (code.sentence.replace("{}", "so") if "{}" in code.sentence else "so")
+    assert Note.from_json(Note(code, "so").to_json()) == Note(code, "so")
+
+
+def test_counts_in_sentences_are_those_of_the_code():
+    assert f"{FEWEST_TEXTS} texts" in Code.FEW_TEXTS.cure
+    assert f"{ENOUGH_TOKENS} tokens" in Code.SHORT_TEXT.cure
+
+
+def test_no_other_file_knows_a_sentence():
+    # A file that knew one could look for it in a text.
+    starts = {code: max(code.sentence.split("{}"), key=len).strip()[:24] for code in Code}
+    files = [path for path in (ROOT / "src").rglob("*.py") if path.name != "codes.py"]
+    found = [(path.name, code) for path in files for code, start in starts.items() if start in path.read_text("utf-8")]
+    assert found == []
+
+
+def test_the_page_lists_all_codes():
+    page = (ROOT / "docs" / "appendix" / "promises.md").read_text(encoding="utf-8")
+    rows = [
+        row.split(" | ") for row in re.findall(r"^\| `(.+) \|$", page.partition("## What limits a number")[2], re.M)
+    ]
+    assert rows == [[f"{code}`", code.sentence.replace("{}", "…"), code.cure] for code in Code]
+
+
+WRONG = [None, "sink", {}, {"code": "sink"}, {"code": "none", "detail": ""}, {"code": "sink", "detail": 1}]
+
+
+@pytest.mark.parametrize("value", WRONG)
+def test_what_is_no_note_is_refused(value):
+    with pytest.raises(ValueError, match=r"note|Code"):
+        Note.from_json(value)
+
+
+@pytest.fixture(scope="module")
+def pruned():
+    """A model whose second layer does not read what its head 1 mixes."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=4
+    )
+    model = LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        model.model.layers[1].self_attn.o_proj.weight[:, 4:8] = 0
+    return model
+
+
+def test_heads_that_are_not_read_are_named_and_stay_in_a_saved_profile(pruned, tmp_path):
+    found = ss.profile(pruned, IDS)
+    name = "model.layers.1.self_attn"
+    assert found.limits == {"model.layers.0.self_attn": (), name: (Note(Code.NOT_READ, "1"),)}
+    assert list(found.limited(Code.NOT_READ)) == [name]
+    assert repr(found).splitlines()[1].endswith("Some heads of 1 layer are counted, but not read.")
+    found.save(tmp_path / "saved")
+    assert ss.Profile.load(tmp_path / "saved").limits == found.limits
+
+
+class Masked(nn.Module):
+    """Attention of two heads, of which a mask leaves some."""
+
+    def __init__(self, mask, scale=1.0):
+        super().__init__()
+        self.query, self.key, self.value, self.output = (nn.Linear(16, 16) for _ in range(4))
+        self.mask, self.scale = torch.tensor(mask), scale
+
+    def forward(self, hidden):
+        parts = (part(hidden).unflatten(-1, (2, 8)).transpose(1, 2) for part in (self.query, self.key, self.value))
+        mixed = nn.functional.scaled_dot_product_attention(*parts, is_causal=True) * self.mask[:, None, None]
+        return self.output(mixed.transpose(1, 2).flatten(-2)) * self.scale
+
+
+@pytest.mark.parametrize(
+    ("layer", "unread"),
+    [
+        (Masked([1.0, 1.0]), ()),
+        (Masked([1.0, 0.0]), (Note(Code.NOT_READ, "1"),)),
+        (Masked([1.0, 1.0], 0.0), (Note(Code.NOT_READ, "0, 1"),)),
+    ],
+    ids=["both", "masked", "nothing"],
+)
+def test_heads_that_a_mask_drops_are_not_read(layer, unread):
+    (captured,) = ss.capture(layer, torch.randn(1, 24, 16))
+    assert captured.notes == unread
+
+
+class Residual(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.values, self.scale = nn.Linear(16, 16), scale
+
+    def forward(self, hidden):
+        return hidden + self.scale * self.values(hidden).cumsum(1)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-9])
+def test_a_layer_that_writes_nothing_is_told_of_and_not_counted(scale):
+    torch.manual_seed(0)
+    found = ss.profile(nn.Sequential(Masked([1.0, 1.0]), Residual(scale)), torch.randn(1, 24, 16))
+    assert (found.mixers, found.not_measured) == (("0",), {})
+    assert found.skipped == {"1": Note(Code.WRITES_NOTHING)}
+    assert Code.WRITES_NOTHING in NOTHING_LOST
+    line = repr(found).splitlines()[1]
+    assert "Measured: " not in line
+    assert line.endswith("Not counted, as nothing comes from it: 1 layer.")
