@@ -77,7 +77,7 @@ def test_one_that_is_refused_in_some_sequences_says_in_how_many(model, capsys):
     # A mean over other texts is told wherever the number is read.
     assert (found.not_measured, found.incomplete) == ({}, {"layers.1": reason})
     assert found.notes == {str(reason): ("layers.1",)}
-    assert found.summary()["cause"].tolist() == ["", reason]
+    assert found.summary()["cause"].tolist() == ["", str(reason)]
     assert "Measured in some texts only: 1 layer" in repr(found)
     print_page(summary(found))
     told = capsys.readouterr().out

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import xarray as xr
 
+from statesize.codes import joined
 from statesize.io.text import counted
 from statesize.report.compared import ComparedModel
 from statesize.report.document import Shown
@@ -176,6 +177,7 @@ def engine_table(profiles: Sequence[Profiled]) -> PageTable:
     """By which engine each layer was measured, and how far it is from the unaltered model."""
     rows: list[list[str]] = []
     for profile in profiles:
+        limits = profile.limits
         for name in profile.mixers:
             mixer = profile.mixer(name)
             faithfulness, run = (largest_known(mixer, name) for name in ("faithfulness", "run_difference"))
@@ -187,7 +189,7 @@ def engine_table(profiles: Sequence[Profiled]) -> PageTable:
                     str(mixer.attrs["engine"]),
                     f"{len(sample.units):,} of {sample.total:,} {unit_dim(mixer)}s",
                     f"{_largest([mixer], 'error_bound'):.1e}",
-                    f"{faithfulness:.1e}" if np.isfinite(faithfulness) else str(mixer.attrs["note"]) or "not checked",
+                    f"{faithfulness:.1e}" if np.isfinite(faithfulness) else joined(limits[name]) or "not checked",
                     f"{run:.1e}" if np.isfinite(run) else "not checked",
                 ]
             )
