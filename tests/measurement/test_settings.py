@@ -8,7 +8,8 @@ from torch import nn
 import statesize as ss
 from statesize.errors import InputError
 from statesize.integrations.probe import Probe
-from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE, Settings, all_but, checked_cuts
+from statesize.measurement.settings import DEFAULT_CUTS, FEW, Settings, all_but, checked_cuts
+from statesize.measurement.statistics import are_spread
 
 
 def positions_of(positions):
@@ -142,16 +143,36 @@ def test_columns_to_skip_leave_some():
     Settings(skip_first=5).check_reach(6)
 
 
-def test_long_sequences_are_measured_at_some_positions_unless_all_are_asked_for():
-    long = LONGEST_WHOLE + 1
+def test_short_sequences_are_measured_at_all_cuts():
+    for length in range(2, DEFAULT_CUTS + 2):
+        assert Settings().cut(length).positions == tuple(range(1, length))
+    assert len(Settings().cut(DEFAULT_CUTS + 2).positions) == DEFAULT_CUTS
 
-    def measured(length=long, **asked):
-        return len(Settings(**asked).cut(length).positions)
 
-    assert measured(LONGEST_WHOLE) == LONGEST_WHOLE - 1
-    assert measured() == EVENLY_SPREAD
-    assert measured(positions="all") == LONGEST_WHOLE
-    assert measured(past=8, future=8) == EVENLY_SPREAD
+@pytest.mark.parametrize("length", [*range(34, 300), 511, 512, 1000, 16_385])
+def test_32_evenly_spaced_cuts_hold_the_middle_and_the_quarters(length):
+    cuts = Settings().cut(length).positions
+    assert len(set(cuts)) == DEFAULT_CUTS == len(cuts)
+    assert 1 <= cuts[0] <= cuts[-1] < length
+    assert {length // 4, length // 2, 3 * length // 4} <= set(cuts)
+    assert np.ptp(np.diff(cuts)) <= 1
+    assert are_spread(np.array(cuts), length - 1)
+
+
+@pytest.mark.parametrize("length", [40, 90, 257])
+@pytest.mark.parametrize(("past", "future"), [(1, 8), (8, 8), (20, None), (None, 30), (3, 17)])
+def test_the_cuts_lie_where_windows_fit(length, past, future):
+    cuts, fitting = (Settings(past=past, future=future, positions=one).cut(length).positions for one in (None, "all"))
+    assert len(cuts) == min(DEFAULT_CUTS, len(fitting))
+    assert set(cuts) <= set(fitting)
+    assert np.ptp(np.diff(cuts)) <= 1
+    assert (length // 2 in cuts) == (length // 2 in fitting)
+
+
+def test_all_cuts_and_other_numbers_of_them_are_asked_for():
+    assert Settings(positions="all").cut(100).positions == tuple(range(1, 100))
+    assert len(Settings(positions=48).cut(100).positions) == 48
+    assert len(Settings().cut(100, few=True).positions) == FEW
 
 
 @pytest.mark.parametrize(

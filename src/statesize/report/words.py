@@ -14,7 +14,7 @@ from statesize.adapters.observation import NOT_CAUSAL, OVERSIZED, PART, UNCHECKE
 from statesize.io.text import byte_count, counted, listed
 from statesize.measurement.settings import MARKED, SINK
 from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, ratio_interval, too_short
-from statesize.report.names import kind_title, model_title, position_name, short_names
+from statesize.report.names import cuts_name, kind_title, model_title, position_name, short_names
 from statesize.results.profiled import Profiled, comparable, comparable_layers, has_sinks, model_mean
 from statesize.results.summary import (
     at_middle,
@@ -138,6 +138,12 @@ def middle_cut(profile: Profiled) -> str:
     settings = profile.attributes["settings"]
     chosen = settings.get("positions") is not None
     return f"the {'cut nearest to the ' * chosen}middle of texts of up to {longest} {name}s"
+
+
+def every_token(profile: Profiled) -> str:
+    """Which cuts were measured, and how all are, which costs more; "" where all were."""
+    cuts = cuts_name(profile)
+    return "" if cuts.startswith("all ") else f"Measured: {cuts}. --positions all measures every token."
 
 
 def _layer_span(profile: Profiled, metric: str) -> str:

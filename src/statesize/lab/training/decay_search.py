@@ -112,7 +112,7 @@ def utilisations(captures: Capture, names: set[str], relative_tolerance: float) 
         measured = measure_captured(
             captured,
             np.arange(0, captured.units, -(-captured.units // _UNITS)),
-            Settings(tolerances=(), relative_tolerances=(relative_tolerance,), count_accuracy=0),
+            Settings(positions="all", tolerances=(), relative_tolerances=(relative_tolerance,), count_accuracy=0),
             ("counts",),
         )
         counts = measured.relative_count
