@@ -84,11 +84,17 @@ def position_name(profile: Profiled) -> str:
     return "token" if bool((profile.tokens["token_ids"].values >= 0).any()) else "position"
 
 
-def cuts_name(*profiles: Profiled) -> str:
-    """How many of the cuts of a text were measured, such as "32 of 511 cuts" or "all 22 cuts"."""
+def cuts_of(*profiles: Profiled) -> tuple[list[int], list[int]]:
+    """How many cuts of each text were measured in each layer, and how many there are, without texts of none."""
     nodes = [profile.mixer(name) for profile in profiles for name in profile.mixers]
     pairs = [pair for node in nodes for pair in zip(measured_cuts(node).sum(1), node["cuts"].values, strict=True)]
-    some, every = ([int(pair[of]) for pair in pairs if pair[0]] for of in (0, 1))
+    known = [(int(some), int(every)) for some, every in pairs if some]
+    return [some for some, _ in known], [every for _, every in known]
+
+
+def cuts_name(*profiles: Profiled) -> str:
+    """How many of the cuts of a text were measured, such as "32 of 511 cuts" or "all 22 cuts"."""
+    some, every = cuts_of(*profiles)
     return f"all {_span(every)} cuts" if some == every else f"{_span(some)} of {_span(every)} cuts"
 
 

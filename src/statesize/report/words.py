@@ -14,7 +14,7 @@ from statesize.adapters.observation import NOT_CAUSAL, OVERSIZED, PART, UNCHECKE
 from statesize.io.text import byte_count, counted, listed
 from statesize.measurement.settings import MARKED, SINK
 from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, ratio_interval, too_short
-from statesize.report.names import cuts_name, kind_title, model_title, position_name, short_names
+from statesize.report.names import cuts_name, cuts_of, kind_title, model_title, position_name, short_names
 from statesize.results.profiled import Profiled, comparable, comparable_layers, has_sinks, model_mean
 from statesize.results.summary import (
     at_middle,
@@ -141,9 +141,14 @@ def middle_cut(profile: Profiled) -> str:
 
 
 def every_token(profile: Profiled) -> str:
-    """Which cuts were measured, and how all are, which costs more; "" where all were."""
-    cuts = cuts_name(profile)
-    return "" if cuts.startswith("all ") else f"Measured: {cuts}. --positions all measures every token."
+    """How many cuts were measured, how all are, and what that costs; "" where all were."""
+    some, every = cuts_of(profile)
+    if some == every:
+        return ""
+    most = max(math.ceil(total / count) for count, total in zip(some, every, strict=True))
+    return (
+        f"Measured: {cuts_name(profile)}. --positions all measures every token, and takes up to {most} times as long."
+    )
 
 
 def _layer_span(profile: Profiled, metric: str) -> str:
