@@ -8,7 +8,8 @@ from torch import nn
 import statesize as ss
 from statesize.errors import InputError
 from statesize.integrations.probe import Probe
-from statesize.measurement.settings import Settings, all_but, checked_cuts
+from statesize.measurement.settings import DEFAULT_CUTS, FEW, Settings, all_but, checked_cuts
+from statesize.measurement.statistics import are_spread
 
 
 def positions_of(positions):
@@ -142,16 +143,36 @@ def test_columns_to_skip_leave_some():
     Settings(skip_first=5).check_reach(6)
 
 
-def test_long_sequences_are_measured_at_some_positions_unless_all_are_asked_for():
-    def measured(length=16385, few=False, **asked):
-        return len(Settings(**asked).cut(length, few=few).positions)
+def test_short_sequences_are_measured_at_all_cuts():
+    for length in range(2, DEFAULT_CUTS + 2):
+        assert Settings().cut(length).positions == tuple(range(1, length))
+    assert len(Settings().cut(DEFAULT_CUTS + 2).positions) == DEFAULT_CUTS
 
-    assert measured(16384) == 16383
-    assert (measured(), measured(few=True), measured(100, few=True)) == (32, 8, 8)
-    assert measured(positions="all") == measured(positions="all", few=True) == 16384
-    assert measured(past=8, future=8) == 32
-    spreads = [Settings(positions=one).spreads(n) for one, n in ((None, 16384), (None, 16385), ("all", 16385))]
-    assert spreads == [False, True, False]
+
+@pytest.mark.parametrize("length", [*range(34, 300), 511, 512, 1000, 16_385])
+def test_32_evenly_spaced_cuts_hold_the_middle_and_the_quarters(length):
+    cuts = Settings().cut(length).positions
+    assert len(set(cuts)) == DEFAULT_CUTS == len(cuts)
+    assert 1 <= cuts[0] <= cuts[-1] < length
+    assert {length // 4, length // 2, 3 * length // 4} <= set(cuts)
+    assert np.ptp(np.diff(cuts)) <= 1
+    assert are_spread(np.array(cuts), length - 1)
+
+
+@pytest.mark.parametrize("length", [40, 90, 257])
+@pytest.mark.parametrize(("past", "future"), [(1, 8), (8, 8), (20, None), (None, 30), (3, 17)])
+def test_the_cuts_lie_where_windows_fit(length, past, future):
+    cuts, fitting = (Settings(past=past, future=future, positions=one).cut(length).positions for one in (None, "all"))
+    assert len(cuts) == min(DEFAULT_CUTS, len(fitting))
+    assert set(cuts) <= set(fitting)
+    assert np.ptp(np.diff(cuts)) <= 1
+    assert (length // 2 in cuts) == (length // 2 in fitting)
+
+
+def test_all_cuts_and_other_numbers_of_them_are_asked_for():
+    assert Settings(positions="all").cut(100).positions == tuple(range(1, 100))
+    assert len(Settings(positions=48).cut(100).positions) == 48
+    assert len(Settings().cut(100, few=True).positions) == FEW
 
 
 def test_limits_by_default():
@@ -161,10 +182,10 @@ def test_limits_by_default():
     ladder = [1e-2, 10**-0.5, 1e-1, 10**-1.5, 10**-2.5, 1e-3, 10**-3.5, 1e-4, 10**-4.5, 1e-5]
     assert list(settings.for_texts(1024).relative_tolerances) == pytest.approx(ladder)
     assert checked_cuts(settings, 4) == (2,)
-    with pytest.raises(InputError, match="^tokens must be .* 4"):
+    with pytest.raises(InputError, match=r"^tokens must be .* 4"):
         checked_cuts(settings, 3)
     assert checked_cuts(Settings(positions=[6]), 8) == (6,)
-    with pytest.raises(InputError, match="^positions must lie from 1 to 6"):
+    with pytest.raises(InputError, match=r"^positions must lie from 1 to 6"):
         checked_cuts(Settings(positions=[7]), 8)
 
 

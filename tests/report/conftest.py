@@ -34,7 +34,7 @@ def ladder_profile():
     config = ModelConfig(mixer="gla", vocabulary_size=8, width=9, heads=3, layers=2, key_size=2)
     model = LanguageModel(config, torch.Generator().manual_seed(0))
     name = '=cmd|"x",<b>'
-    found = profile(model, torch.arange(40)[None] % 8, name=name)
+    found = profile(model, torch.arange(40)[None] % 8, name=name, positions="all")
     tree = found.to_xarray()
     texts = tree["tokens"].values.astype(object)
     texts[0, :5] = [LONG, "\u202egnp.exe", "🧪", "\"'>", "\u2028</script><script>alert(2)</script>"]

@@ -304,8 +304,10 @@ def test_tokens_between_those_measured_have_a_shade_and_it_is_said(browser, tmp_
     measured = [int(position) for position in found.mixer(found.mixers[0])["position"].values if position < 16]
     assert 1 < len(measured) < 16
     for token, shade in enumerate(shades):
-        assert shade == shades[max(position for position in measured if position <= token)]
-    expect(visit.page.locator("#text-scale")).to_contain_text("not measured have the shade of the last one before")
+        # Of two that are as near, the later one.
+        assert shade == shades[min(reversed(measured), key=lambda position, token=token: abs(position - token))]
+    said = visit.page.locator("#text-scale")
+    expect(said).to_contain_text("each token has the shade of the nearest cut. Measured: 3 of 15 cuts. --positions all")
     visit.context.close()
 
 

@@ -103,7 +103,6 @@ def profile(
 
     from statesize.cli.shared.provenance import called_again, command_line
     from statesize.io.progress import duration
-    from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE
     from statesize.models.load import load_model, load_model_facts
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
@@ -138,11 +137,6 @@ def profile(
     read, settings = _read_settings(before, tokenizer, read, settings, tolerance, printing)
     if (longest := max(map(len, read.ids))) > (context or longest):
         source["context"] = f"texts of {longest:,} tokens pass the longest context that the model names, of {context:,}"
-    if any(settings.spreads(len(ids)) for ids in read.ids):
-        printing.say(
-            f"A text of more than {LONGEST_WHOLE:,} tokens is measured at {EVENLY_SPREAD} evenly spread positions. "
-            "Give --positions all to measure all."
-        )
     if output is None and printing.html is None and not printing.json and source.get("kind") != "bundled":
         printing.say("This is printed and not kept: --output FOLDER keeps it, --html FILE draws it.")
     written = None if output is None else written_at(output)

@@ -116,6 +116,8 @@ def position_tables(
     )
     return {
         "positions": rows,
+        # Points where a curve passes over cuts that were not measured.
+        "cuts": rows if len(at) and np.ptp(at) >= len(at) else [],
         "heads": lines(names, position=at, ess=heads[:, inside]),
         "bounds": bounds_table(low, high, position=at),
     }

@@ -49,8 +49,8 @@ MARKED = 0.2
 """Share of the attention above which a token counts as a sink."""
 SINK = f"takes more than {MARKED:.0%} of the attention, and more than twice an even share"
 """What a sink does, in words."""
-LONGEST_WHOLE, EVENLY_SPREAD = 2**14, 32
-"""Tokens up to which all positions of a sequence are measured by default, and how many of a longer one."""
+DEFAULT_CUTS = 32
+"""How many cuts of a sequence are measured by default."""
 FEW = 8
 """How many positions are measured by default where each takes hundreds of products with a layer's derivative."""
 
@@ -76,8 +76,8 @@ class Settings:
         layers: Layers to measure, by name or by index from 0, such as 0,3. Default: all.
         channels: Heads or channels to measure in each layer: all, or a number, drawn from all parts of the layer.
             Default: all of them, or some where all would take minutes of a core.
-        positions: Positions to measure in each sequence: all, or this many, the middles of equal parts. Default: all
-            of a sequence of up to 16,384 tokens, 32 of a longer one.
+        positions: Positions to measure in each sequence: all, or this many, the middles of equal parts. Default: 32,
+            evenly spaced, with the middle and the quarters among them; all of a sequence of up to 33 tokens.
         past: Measure with this many positions of the past: the last columns of H_i.
         future: Measure with this many positions of the future: the first rows of H_i.
         tolerances: Absolute tolerances τ of the tolerance-ESS, in units of σ.
@@ -172,20 +172,16 @@ class Settings:
         if isinstance(self.positions, tuple):
             fitting = tuple(position for position in self.positions if first <= position <= last)
             return Cut(length, fitting, self.past, self.future) if fitting else None
-        count = self.positions if isinstance(self.positions, int) else None
-        if self.by_default and (few or length > LONGEST_WHOLE):
-            count = FEW if few else EVENLY_SPREAD
-        return make_cut(length, count, self.past, self.future)
+        if self.by_default and not few:
+            return Cut(length, _default_cuts(length, first, last), self.past, self.future)
+        count = FEW if self.by_default else self.positions
+        return make_cut(length, count if isinstance(count, int) else None, self.past, self.future)
 
     def count_accuracy_at(self, length: int) -> float:
         """How far apart the bounds of counts at relative tolerances of a sequence may be left, as a share."""
         if self.count_accuracy is not None:
             return self.count_accuracy
         return 0.0 if length <= EXACT_LENGTH else COUNT_ACCURACY
-
-    def spreads(self, length: int) -> bool:
-        """Whether a sequence of so many tokens is measured at some positions only, because it is long."""
-        return length > LONGEST_WHOLE and self.by_default
 
     @property
     def by_default(self) -> bool:
@@ -213,6 +209,19 @@ class Settings:
                 f"positions must be at most {last}, because the longest sequence has {longest} tokens{window} got "
                 f"{', '.join(map(str, outside))}."
             )
+
+
+def _default_cuts(length: int, first: int, last: int) -> tuple[int, ...]:
+    """32 of the cuts from the first to the last that fits, evenly spaced from L/2 on; all where they are no more."""
+    available = last - first + 1
+    if available <= DEFAULT_CUTS:
+        return tuple(range(first, last + 1))
+    # Without windows the spacing is L/32, so that the quarters are among them, and the last cut stands in for the end.
+    span = length if available == length - 1 else available
+    middle = DEFAULT_CUTS // 2 * length
+    begin = -((middle - DEFAULT_CUTS * first) // span)
+    steps = range(begin, begin + DEFAULT_CUTS)
+    return tuple(min((middle + step * span) // DEFAULT_CUTS, last) for step in steps)
 
 
 LEAST_TOKENS = 4

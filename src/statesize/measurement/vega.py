@@ -197,6 +197,7 @@ def positions_chart(
         ("single heads", line("heads", at, ess, by="head", faint=True)),
         ("mean", band("bounds", x=at, y=y("low:Q"), y2="high")),
         ("mean", line("positions", at, ess)),
+        ("mean", alt.Chart(alt.NamedData("cuts")).mark_point(filled=True, size=16, opacity=1).encode(x=at, y=ess)),
     ]
     if not paper:
         hints = [

@@ -30,7 +30,7 @@ from statesize.measurement.chart import (
     tolerance_tables,
 )
 from statesize.measurement.statistics import between
-from statesize.report.names import kind_title, model_title, short_names
+from statesize.report.names import cuts_name, kind_title, model_title, short_names
 from statesize.report.tables import layer_rows
 from statesize.results.fields import told
 from statesize.results.profiled import Profiled, comparable, has_sinks, layer_name
@@ -109,7 +109,9 @@ class ProfileCharts:
         )
         special = np.flatnonzero(tokens["special"].values[sequence])
         tables["borders"] = table(position=special, token=texts[special])
-        return vega.positions_chart(tables, f"{self._profile.model}, {name}: {title}", title, paper=self._paper)
+        return vega.positions_chart(
+            tables, f"{self._profile.model}, {name}: {title} at {cuts_name(self._profile)}", title, paper=self._paper
+        )
 
     def layers(self) -> alt.LayerChart:
         """ESS of each layer at the middle of the texts.
@@ -160,7 +162,9 @@ class ProfileCharts:
         inside = mixer["position"].values >= 1
         low, high = (known_mean(counts[:, :, inside], (0, 2)) for counts in bounds)
         tables = tolerance_tables(_names(mixer), ratios, (low, high))
-        return vega.tolerance_chart(tables, f"{self._profile.model}, {name}", paper=self._paper)
+        return vega.tolerance_chart(
+            tables, f"{self._profile.model}, {name}, {cuts_name(self._profile)}", paper=self._paper
+        )
 
 
 def layers(profiles: Sequence[Profiled], metric: str = "entropy", *, paper: bool = False) -> alt.LayerChart:
@@ -244,7 +248,7 @@ def show_token(token: str) -> str:
 
 def along(profiles: Sequence[Profiled]) -> alt.LayerChart:
     """ESS of each model along the first text, the mean over its layers, below what these could carry."""
-    rows: list[Row] = []
+    rows, apart = list[Row](), False
     for profile in profiles:
         nodes = [profile.mixer(profile.mixers[at]) for at in comparable(profile)]
         if not nodes:
@@ -252,9 +256,10 @@ def along(profiles: Sequence[Profiled]) -> alt.LayerChart:
         weights = [channels_of(node) for node in nodes]
         ess = np.average([ess_values(node, "entropy")[0].mean(0) for node in nodes], axis=0, weights=weights)
         ceiling = np.average([unit_limits(node)[0].mean(0) for node in nodes], axis=0, weights=weights)
-        at = np.flatnonzero(np.isfinite(ess))
+        at, positions = np.flatnonzero(np.isfinite(ess)), nodes[0]["position"].values
+        apart |= bool((np.diff(positions[at]) > 1).any())
         at = at[evenly_spread(len(at), _ALONG)]
-        found = table(position=nodes[0]["position"].values[at], ess=ess[at], ceiling=ceiling[at])
+        found = table(position=positions[at], ess=ess[at], ceiling=ceiling[at])
         rows += [{"of": model_title(profile), **row} for row in found]
     names = list(dict.fromkeys(row["of"] for row in rows))
     scale = alt.Scale(domain=names, range=[PALETTE[index % len(PALETTE)] for index in range(len(names))])
@@ -262,7 +267,8 @@ def along(profiles: Sequence[Profiled]) -> alt.LayerChart:
     x = alt.X("position:Q", title="Position in the text (tokens)", scale=alt.Scale(nice=False, zero=False), axis=axis)
     base = alt.Chart().encode(x=x, color=alt.Color("of:N", title=None, scale=scale))
     hints = [vega.hint("of", "of"), *(vega.hint(name, name, ".4~g") for name in ("position", "ess", "ceiling"))]
-    curves = base.mark_line().encode(y=alt.Y("ess:Q", title="Numbers per channel"), tooltip=hints)
+    points = alt.OverlayMarkDef(size=16) if apart else False
+    curves = base.mark_line(point=points).encode(y=alt.Y("ess:Q", title="Numbers per channel"), tooltip=hints)
     ceilings = base.mark_line(strokeDash=[2, 3], strokeWidth=1).encode(y=alt.Y("ceiling:Q"))
     return alt.LayerChart(layer=[ceilings, curves], data=alt.Data(values=rows))
 

@@ -22,7 +22,7 @@ from statesize.measurement.statistics import between, finite
 from statesize.report.charts import FEWEST, page_charts, show_token, tolerance_counts
 from statesize.report.document import embedded_json, filled
 from statesize.report.names import model_title, short_names
-from statesize.report.words import telling_layer
+from statesize.report.words import every_token, telling_layer
 from statesize.results.checked import DTYPES
 from statesize.results.fields import Array
 from statesize.results.profiled import Profiled, has_sinks
@@ -339,6 +339,8 @@ def _model(profile: Profiled, metrics: Sequence[str], extent: Extent) -> dict[st
     return {
         "name": model_title(profile),
         "text": _text_key(profile),
+        # What is said where a text has tokens between the cuts.
+        "cuts": every_token(profile),
         "extremes": {metric: extreme_heads(profile, metric) for metric in metrics},
         "telling": telling_layer(profile),
         "layers": [layer_data(profile.mixer(name), name, names[name], metrics, extent) for name in profile.mixers],

@@ -29,7 +29,7 @@ const ladder = (() => {
       .map(([lower, apart]) => lower.map((low, rung) => [low, low + apart[rung]]));
     const rows = chosenOf(all, head).map((bounds, rung) => row(ratios[rung], bounds));
     const rungs = all.flatMap((one, index) => one.map((bounds, rung) => ({ head: heads[index], ...row(ratios[rung], bounds) })));
-    byId("tolerance-caption").textContent = `${layer.name}, ${name ?? "mean over the heads drawn"}, over all positions and sequences`;
+    byId("tolerance-caption").textContent = `${layer.name}, ${name ?? "mean over the heads drawn"}, over the measured cuts of all sequences`;
     const datasets = { rungs: heads.length > 1 ? rungs : [], ladder: rows, bounds: rows.filter(({ low, high }) => low < high) };
     return drawing.draw("tolerance", drawing.filled(spec, datasets, name));
   };

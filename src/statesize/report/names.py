@@ -11,7 +11,7 @@ from statesize.adapters.observation import SHARED
 from statesize.io.text import listed
 from statesize.measurement.chart import METRICS, Metric
 from statesize.results.profiled import Profiled
-from statesize.results.summary import ess_values
+from statesize.results.summary import ess_values, measured_cuts
 
 P = TypeVar("P", bound=Profiled)
 
@@ -82,6 +82,25 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 def position_name(profile: Profiled) -> str:
     """What a position of the inputs is: a token, or no more than a position where there are no token ids."""
     return "token" if bool((profile.tokens["token_ids"].values >= 0).any()) else "position"
+
+
+def cuts_of(*profiles: Profiled) -> tuple[list[int], list[int]]:
+    """How many cuts of each text were measured in each layer, and how many there are, without texts of none."""
+    nodes = [profile.mixer(name) for profile in profiles for name in profile.mixers]
+    pairs = [pair for node in nodes for pair in zip(measured_cuts(node).sum(1), node["cuts"].values, strict=True)]
+    known = [(int(some), int(every)) for some, every in pairs if some]
+    return [some for some, _ in known], [every for _, every in known]
+
+
+def cuts_name(*profiles: Profiled) -> str:
+    """How many of the cuts of a text were measured, such as "32 of 511 cuts" or "all 22 cuts"."""
+    some, every = cuts_of(*profiles)
+    return f"all {_span(every)} cuts" if some == every else f"{_span(some)} of {_span(every)} cuts"
+
+
+def _span(counts: Sequence[int]) -> str:
+    least, most = min(counts, default=0), max(counts, default=0)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def by_reason(skipped: Mapping[str, object]) -> dict[str, str]:

@@ -43,7 +43,7 @@
     const sinks = layer().cells.led.some((led, index) => led && [-1, index].includes(head));
     const parts = [of, ...(name ? [name] : []), `sequence ${sequence + 1}`, ...(sinks ? ["with attention sinks"] : [])];
     byId("caption").textContent = parts.join(", ");
-    positions.choose(model().name, chosen(), text());
+    positions.choose(model(), chosen(), text());
     choice.scale.parentElement.hidden = !positions.spread();
     if (!positions.spread()) choice.scale.value = "linear";
     return Promise.all([drawCurves(), positions.drawStrip(charts.strip, drawCurves)]);

@@ -59,19 +59,18 @@ const positions = (() => {
     const [low, high] = [Math.min(...known), Math.max(...known)];
     const strength = (value) => `${Math.max(0, Math.round(high > low ? 50 * (value - low) / (high - low) : 25))}%`;
     const colour = (share) => `color-mix(in srgb, var(--accent) ${share}, transparent)`;
-    // Where not every position was measured, a token has the shade of the last one before it that was.
-    const values = new Map(shown.rows.map(({ position, ess }) => [position, ess]));
-    let [value, gaps] = [null, false];
+    // Where not every cut was measured, a token has the shade of the nearest one that was.
+    const { rows } = shown;
+    let place = 0;
     [...byId("text").children].forEach((token, position) => {
-      if (values.has(position)) value = values.get(position);
-      else gaps = true;
-      if (value !== null) token.style.background = colour(strength(value));
+      while (place < rows.length - 1 && position >= rows[place].right) place += 1;
+      token.style.background = colour(strength(rows[place].ess));
     });
     const bar = document.createElement("i");
     bar.style.background = `linear-gradient(to right, transparent, ${colour("50%")})`;
-    const of = [model, layer.short === layer.name ? layer.name : `layer ${layer.short}`, ...(name ? [name] : [])].join(", ");
+    const of = [model.name, layer.short === layer.name ? layer.name : `layer ${layer.short}`, ...(name ? [name] : [])].join(", ");
     byId("text-scale").replaceChildren(`${of}: `, low.toFixed(1), bar, high.toFixed(1), " numbers per channel",
-      gaps ? "; tokens that were not measured have the shade of the last one before" : "");
+      rows.length < shown.tokens.length ? `; each token has the shade of the nearest cut. ${model.cuts}` : "");
   };
 
   // The room left of the chart's axes.
@@ -124,7 +123,8 @@ const positions = (() => {
     const near = rows.filter(inside);
     const borders = special.map((position) => ({ position, token: tokens[position] })).filter(inside);
     const bounds = near.filter(({ gap }) => gap).map(({ position, ess, gap }) => ({ position, low: ess - gap / 2, high: ess + gap / 2 }));
-    const chart = drawing.filled(spec, { positions: near, borders, heads: faint.filter(inside), bounds }, name);
+    const cuts = rows.length < tokens.length ? near : [];
+    const chart = drawing.filled(spec, { positions: near, cuts, borders, heads: faint.filter(inside), bounds }, name);
     for (const part of chart.layer) {
       // What stands out of the chart would make it narrower than the strip.
       part.mark.clip = true;

@@ -15,7 +15,7 @@ from statesize.codes import joined
 from statesize.io.text import counted
 from statesize.report.compared import ComparedModel
 from statesize.report.document import Shown
-from statesize.report.names import kind_title, model_title, position_name, short_names
+from statesize.report.names import cuts_name, kind_title, model_title, position_name, short_names
 from statesize.report.result_page import PageTable
 from statesize.results.fields import (
     COLUMNS,
@@ -116,8 +116,9 @@ def layer_table(profiles: Sequence[Profiled]) -> PageTable:
     headings = _telling({name: HEADINGS[name] for name in _SHOWN}, rows, alone=len(profiles) == 1)
     caches = any(keeps_everything(profile.mixer(name)) for profile in profiles for name in profile.mixers)
     about = (
-        "Averages and norm are means over cuts. TSS, the theoretical state-size, is how many numbers a "
-        f"channel can hold at the end of the text{'; a cache of all tokens holds half as many at the middle' * caches}."
+        f"Averages and norm are means over {cuts_name(*profiles)}. TSS, the theoretical state-size, is how many "
+        "numbers a channel can hold at the end of the text"
+        f"{'; a cache of all tokens holds half as many at the middle' * caches}."
     )
     return table_of("All layers", headings, rows, about, _terms(COLUMNS, profiles))
 
@@ -139,7 +140,8 @@ def comparison_table(
     named = {name: FIGURE_HEADINGS[name] for name in ("model", *figures)}
     about = (
         "Each row is a model: what its layers can hold together, and what they carry on this text. Bytes and totals "
-        "are sums over its layers, other figures means over the channels of all. Averages are means over cuts."
+        "are sums over its layers, other figures means over the channels of all. Averages are means over "
+        f"{cuts_name(*profiles)}."
     )
     return table_of("All figures", _telling(named, rows), rows, about, _terms(FIGURES, profiles))
 
@@ -261,6 +263,7 @@ def provenance(profile: Profiled) -> dict[str, str]:
     ran = " and in ".join(sorted({str(mixer.attrs["precision"]) for mixer in mixers} - {""}))
     facts = {
         "Inputs": f"{counted(len(lengths), 'sequence')} of {span} {position_name(profile)}s",
+        "Measured": f"{cuts_name(profile)} of each sequence",
         "Weights, SHA-256": str(attributes["weights_sha256"]),
         "Tokens, SHA-256": str(attributes["tokens_sha256"]),
         "Run, SHA-256 of all settings": str(attributes.get("run_sha256") or ""),

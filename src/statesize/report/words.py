@@ -14,7 +14,7 @@ from statesize.codes import Code, Note
 from statesize.io.text import byte_count, counted, listed
 from statesize.measurement.settings import MARKED, SINK
 from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, ratio_interval, too_short
-from statesize.report.names import kind_title, model_title, position_name, short_names
+from statesize.report.names import cuts_name, cuts_of, kind_title, model_title, position_name, short_names
 from statesize.results.profiled import Profiled, comparable, comparable_layers, has_sinks, model_mean
 from statesize.results.summary import (
     at_middle,
@@ -138,6 +138,17 @@ def middle_cut(profile: Profiled) -> str:
     settings = profile.attributes["settings"]
     chosen = settings.get("positions") is not None
     return f"the {'cut nearest to the ' * chosen}middle of texts of up to {longest} {name}s"
+
+
+def every_token(profile: Profiled) -> str:
+    """How many cuts were measured, how all are, and what that costs; "" where all were."""
+    some, every = cuts_of(profile)
+    if some == every:
+        return ""
+    most = max(math.ceil(total / count) for count, total in zip(some, every, strict=True))
+    return (
+        f"Measured: {cuts_name(profile)}. --positions all measures every token, and takes up to {most} times as long."
+    )
 
 
 def _layer_span(profile: Profiled, metric: str) -> str:

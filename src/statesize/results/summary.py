@@ -162,12 +162,16 @@ def average(node: xr.Dataset, values: Array) -> Estimate:
     return Estimate(averaged.mean, math.hypot(averaged.error, error))
 
 
+def measured_cuts(node: xr.Dataset) -> NDArray[np.bool_]:
+    """Which cuts of each text were measured, (sequence, position)."""
+    return np.isfinite(node["norm"].values).any(1) & (node["position"].values >= 1)
+
+
 def _cut_weights(node: xr.Dataset) -> NDArray[np.float64]:
     """How many cuts each measured one of a text stands for, (sequence,): 1 where all are, or where they are listed."""
     # Long texts are measured at few of their positions, and count by their length all the same.
     positions, weights = node["position"].values, np.ones(node.sizes["sequence"])
-    measured: NDArray[np.bool_] = np.isfinite(node["norm"].values).any(1) & (positions >= 1)
-    chosen = [(text, positions[at]) for text, at in enumerate(measured) if at.any()]
+    chosen = [(text, positions[at]) for text, at in enumerate(measured_cuts(node)) if at.any()]
     totals = node["cuts"].values
     if all(are_spread(at, int(totals[text])) for text, at in chosen):
         for text, at in chosen:

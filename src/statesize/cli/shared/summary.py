@@ -11,10 +11,10 @@ import numpy as np
 
 from statesize.io.text import listed
 from statesize.report.document import Shown
-from statesize.report.names import by_reason, short_names
+from statesize.report.names import by_reason, cuts_name, short_names
 from statesize.report.result_page import PageTable, ResultPage
 from statesize.report.tables import COMPARED, MOST_LAYERS, LayerRow, comparison_table, layer_rows, table_of
-from statesize.report.words import contrast, headline, layer_line, middle_cut, sink_note, what_suffices
+from statesize.report.words import contrast, every_token, headline, layer_line, middle_cut, sink_note, what_suffices
 from statesize.results.fields import (
     BOTH_SHARES,
     BY_UNIT,
@@ -47,10 +47,10 @@ def _pattern(names: Sequence[str]) -> str:
 
 _MOST_TOLD = 4
 """Models of a comparison of which each has a sentence."""
-_COMPARED_AT = "All at the cut named above; --wide has means over all cuts, and bytes at the end."
+_COMPARED_AT = "All at the cut named above; --wide has means over the measured cuts, and bytes at the end."
 _WIDE_AT = (
     "ESS: numbers per channel that are carried past a cut; TSS: how many the layer can hold. Averages are means over "
-    "cuts and include sinks, as totals do; bytes of states are at the end of the text. Norm: how large what passes the "
+    "{} and include sinks, as totals do; bytes of states are at the end of the text. Norm: how large what passes the "
     "cut is (Frobenius); its scale differs between kinds of layers."
 )
 
@@ -122,8 +122,9 @@ def _narrow(profile: Profile, metric: str, relative: str) -> PageTable:
         *(["Without sinks: ESS without the column of the token that gets most attention."] if sinks else []),
         "Ceiling: the most ESS that there could be.",
         f"Share: ESS{without} divided by the ceiling{filled}.",
+        every_token(profile),
     ]
-    return PageTable(order, headings, rows, f"{all_layers}{' '.join(told)}")
+    return PageTable(order, headings, rows, f"{all_layers}{' '.join(filter(None, told))}")
 
 
 def _wide(profile: Profile, relative: str) -> PageTable:
@@ -135,7 +136,7 @@ def _wide(profile: Profile, relative: str) -> PageTable:
     left_out = empty | {"model", "kind", "readout_total_entropy"}
     shown = {name: HEADINGS[name] for name in COLUMNS if name in HEADINGS and name not in left_out}
     cells = [told(row) | {"measured": f"{row['measured']} of {row['units']}"} for row in rows]
-    return replace(table_of("", shown, cells, _WIDE_AT), headings=_headings(shown, relative))
+    return replace(table_of("", shown, cells, _WIDE_AT.format(cuts_name(profile))), headings=_headings(shown, relative))
 
 
 def _notes(profile: Profile) -> str:
@@ -161,7 +162,7 @@ def comparison_page(profiles: Sequence[Profile], comparison: Comparison, *, wide
     caches = {all(keeps_everything(one.mixer(name)) for name in one.mixers) for one in profiles}
     both = len(caches) > 1 or {"state_utilisation", "ceiling_utilisation"} <= headings.keys()
     told += [
-        _WIDE_AT if wide else _COMPARED_AT,
+        _WIDE_AT.format(cuts_name(*profiles)) if wide else _COMPARED_AT,
         *([BOTH_SHARES] if both else []),
         *(f"note: {one}" for one in comparison.notes),
     ]

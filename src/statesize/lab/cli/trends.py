@@ -171,4 +171,4 @@ def length(
     if open_end and longer <= (known or longer) and sum(len(one) >= room(longer) for one in ids) >= FEWEST_TEXTS:
         printing.next(*called_with({"--lengths": [*chosen, longer]}), why="whether ESS grows with longer contexts")
     else:
-        printing.next("profile", model, *options_of(texts, loading), "--open", why="each position of one text")
+        printing.next("profile", model, *options_of(texts, loading), "--open", why="cuts along one text")

@@ -126,7 +126,7 @@ def _row(run: TrainingRun, step: int, measured: dict[str, float], started: float
 
 
 @torch.no_grad()
-def measure_model(model: LanguageModel, run: TrainingRun, positions: Positions = None) -> dict[str, float]:
+def measure_model(model: LanguageModel, run: TrainingRun, positions: Positions = "all") -> dict[str, float]:
     """Loss, accuracy, and TSS, norm and ESS as means over mixers, sequences, heads, positions; ESS of each layer."""
     report = evaluate(model, run.task, run.training.batch_size)
     sequences = run.task.held_out(run.measuring.sequences)
