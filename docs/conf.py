@@ -28,13 +28,10 @@ nitpicky = True
 # What other packages document; the build needs no network, so their inventories are not read.
 nitpick_ignore_regex = [
     ("py:.*", r"(alt|altair|collections|contextlib|numpy|os|pandas|pathlib|tokenizers|torch|transformers|xarray)\..*"),
-    ("py:.*", "Figure|Inputs|Tensor|Trainer"),
+    ("py:.*", "Inputs|Tensor|Trainer"),
     # Types that users hand on and never name.
-    (
-        "py:class",
-        r"statesize\..*\.(Agreement|CausalSize|Chart|Claim|Cut|Drawn|Executor|LoadedModel|Measurement|ModelAndTokenizer|ResultPage|Run|Profiled|Task|Value)",
-    ),
-    ("py:class", r"(Chart|Claim|Document|Findings|Measurement|Metric|Profiled|StudyTable)"),
+    ("py:class", r"statesize\..*\.(Agreement|CausalSize|Claim|ModelAndTokenizer|Profiled|Result|Run|Value)"),
+    ("py:class", r"(Document|Findings|Metric|Profiled|StudyTable)"),
     # Names that are read only where types are checked, so that commands refuse before torch is imported.
     ("py:class", r"(AnyTokenizer|Channels|Cut|EngineName|Layers|Memory|Positions|Tokenizer|Weights|nn\.Module)"),
     ("py:exc", "NothingMeasuredError"),  # a ModelError
