@@ -161,10 +161,10 @@ def test_limits_by_default():
     ladder = [1e-2, 10**-0.5, 1e-1, 10**-1.5, 10**-2.5, 1e-3, 10**-3.5, 1e-4, 10**-4.5, 1e-5]
     assert list(settings.for_texts(1024).relative_tolerances) == pytest.approx(ladder)
     assert checked_cuts(settings, 4) == (2,)
-    with pytest.raises(InputError, match="^tokens must be .* 4"):
+    with pytest.raises(InputError, match=r"^tokens must be .* 4"):
         checked_cuts(settings, 3)
     assert checked_cuts(Settings(positions=[6]), 8) == (6,)
-    with pytest.raises(InputError, match="^positions must lie from 1 to 6"):
+    with pytest.raises(InputError, match=r"^positions must lie from 1 to 6"):
         checked_cuts(Settings(positions=[7]), 8)
 
 

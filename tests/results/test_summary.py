@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from statesize.measurement.statistics import position_error
-from statesize.results.fields import BY_SEQUENCE, BY_UNIT, FIELDS, MIXER_DIMS
+from statesize.results.fields import BY_SEQUENCE, FIELDS, MIXER_DIMS
 from statesize.results.summary import group_row, middle_bytes, middle_ceiling, stored_channels, summary_row
 
 # Two texts: of 7 tokens, whose 6 cuts are all measured, and of 31, of whose 30 cuts three stand for ten each.

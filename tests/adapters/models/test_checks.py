@@ -132,7 +132,7 @@ def test_a_layer_is_its_weights_up_to_the_rounding_of_their_dtype(dtype, limit):
     module = Off()
     _check_same("layer", module, plain)
     module.off = 1.1 * limit
-    with pytest.raises(ModelError, match="^layer must round its weights alone"):
+    with pytest.raises(ModelError, match=r"^layer must round its weights alone"):
         _check_same("layer", module, plain)
 
 
