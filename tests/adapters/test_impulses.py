@@ -526,3 +526,14 @@ def test_channels_that_answer_alike_to_rounding_share_a_t(precision, limit):
     for apart, units in ((limit / 10, 1), (limit * 10, 2)):
         both = torch.cat([answers, answers * (1 + apart)], 1)
         assert grouped(both, torch.arange(2), precision).units == units
+
+
+@pytest.mark.parametrize(("second", "size"), [(3e-7, 2), (3e-10, None), (3e-14, 1)])
+def test_a_second_number_counts_where_a_gap_tells_it_from_rounding(second, size):
+    signs = torch.tensor([1.0, -1.0] * 12)[:, None]
+
+    def mixed(entering):
+        return entering.cumsum(1) + second * signs * (signs * entering).cumsum(1)
+
+    (found,) = ss.capture(model_of(mixed).double(), TOKENS)
+    assert found.state_size == size

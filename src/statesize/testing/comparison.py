@@ -22,7 +22,7 @@ def own_cut(operator: Operator, positions: Positions = None, past: int | None = 
 
 
 def compare_with_definition(engine: Engine, operator: Operator, cut: Cut) -> None:
-    """Assert that all outputs of an engine lie within its stated bounds of the dense definition."""
+    """Assert that all outputs of an engine lie within its stated bounds of the definition."""
     blocks, plain = engine.blocks(operator, cut), _definition(operator, cut)
     largest = float(plain.values.max()) if plain.values.numel() else 1.0
     _compare_counts(engine.name, blocks, plain, largest)

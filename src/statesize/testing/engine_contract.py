@@ -19,7 +19,7 @@ from statesize.testing.comparison import compare_with_definition, own_cut
 
 
 class EngineContract:
-    """A pytest class; a subclass names its engine and inherits the checks against the dense definition in float64.
+    """A pytest class; a subclass names its engine and inherits the checks against the definition in float64.
 
     Attributes:
         engine: The engine.

@@ -35,6 +35,8 @@ def test_operators_are_what_the_backend_computed() -> None:
     operator = seen[0].operator(slice(None))
     torch.testing.assert_close(operator.dense().float(), expected, rtol=1e-4, atol=1e-5)
     assert int(operator.state_size()[0]) == seen[0].state_size == 4
+    # Of each of four heads 4 × 8 numbers, four of the normaliser and the running maximum.
+    assert seen[0].state_bytes == 4 * (4 * 8 + 4 + 1) * 4
 
 
 def test_in_double_precision_the_model_and_its_operators_agree_to_round_off() -> None:
@@ -127,6 +129,7 @@ def test_cells_of_the_package_xlstm_and_layers_that_are_not_linear() -> None:
     capturing = ss.capture(Stack(), torch.randint(0, 30, (2, 25)))
     captured, recurrent = capturing
     assert (captured.name, captured.kind, captured.units, captured.multiplicity) == ("layers.0", "mlstm", 2, 4)
+    assert captured.state_bytes == 2 * (4 * 4 + 4 + 1) * 4
     assert (recurrent.name, recurrent.kind) == ("layers.1", "derivative")
     assert captured.faithfulness is not None
     assert captured.faithfulness < 2e-5

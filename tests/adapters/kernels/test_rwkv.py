@@ -40,7 +40,10 @@ def test_rows_are_a_softmax_whatever_the_decay(scale: float) -> None:
 def test_the_state_is_one_number_and_spectra_are_those_of_the_definition() -> None:
     key = torch.randn(1, 24, len(DECAYS), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     call = _call(key)
-    operator = rwkv_attention(call).operator(slice(None))
+    observation = rwkv_attention(call)
+    operator = observation.operator(slice(None))
+    # Numerator, denominator and running maximum of each of six channels.
+    assert observation.state_bytes == 3 * 6 * 4
     found = measure(operator, tolerances=(1e-9,), outputs=("counts", "values"))
     assert bool((found.ceiling == 1).all())
     for i in range(1, 24):

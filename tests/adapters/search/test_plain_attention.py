@@ -51,6 +51,8 @@ def test_plain_attention_is_captured_by_queries_and_keys(family, implementation)
     items = list(capture(attention_model(family, attn_implementation=implementation), token_ids()))
     assert {type(item.operator) for item in items} == {SoftmaxAttention}
     assert all(item.map_bytes == 0 for item in items)
+    windows = [item.operator.window for item in items]
+    assert [item.state_size for item in items] == [window and window - 1 for window in windows]
 
 
 ALIBI = {"alibi": True, "multi_query": False}
