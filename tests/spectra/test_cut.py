@@ -5,6 +5,7 @@ from statesize.errors import InputError
 from statesize.measurement.measurement import measure
 from statesize.operators.attention import SoftmaxAttention
 from statesize.spectra.cut import make_cut
+from statesize.testing.comparison import block_by_hand
 
 
 def test_all_positions_by_default() -> None:
@@ -34,8 +35,9 @@ def test_lists_and_tensors_are_themselves() -> None:
 def test_windows_keep_the_positions_where_they_fit() -> None:
     cut = make_cut(10, past=3, future=2)
     assert cut.positions == (3, 4, 5, 6, 7, 8)
-    block = cut.block(torch.arange(100.0).reshape(10, 10), 3)
-    assert block.tolist() == [[30, 31, 32], [40, 41, 42]]
+    matrix = torch.arange(100.0).reshape(10, 10)
+    for block in (matrix[cut.reach(3)], block_by_hand(matrix, cut, 3)):
+        assert block.tolist() == [[30, 31, 32], [40, 41, 42]]
     assert cut.largest_rank() == 2
 
 
@@ -57,7 +59,7 @@ def test_a_future_of_the_rest_of_the_text_is_open_to_engines_without_windows() -
 
 
 def test_definition_is_everything_before_and_after() -> None:
-    block = make_cut(4).block(torch.arange(16.0).reshape(4, 4), 3)
+    block = torch.arange(16.0).reshape(4, 4)[make_cut(4).reach(3)]
     assert block.tolist() == [[12, 13, 14]]
 
 
