@@ -16,8 +16,8 @@ from statesize.spectra.engine import DOUBLE, OUTPUTS, Engine, Footprint, attenti
 from statesize.spectra.factorisation import singular_values
 from statesize.spectra.spectrum import Spectrum, denormal_error
 
-# Up to so many rows or columns singular values take as long as eigenvalues of squares, and keep all digits; measured.
-_SMALL = 32
+SMALL = 32
+"""Rows or columns up to which singular values take as long as eigenvalues of squares, and keep all digits; measured."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ class DenseEngine(Engine):
 
     def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Where blocks are larger than a few rows or columns, and not all of their values are requested."""
-        if "values" in outputs or cut.largest_rank() <= _SMALL:
+        if "values" in outputs or cut.largest_rank() <= SMALL:
             return None
-        return f"takes longer for blocks of more than {_SMALL} rows and columns than the eigenvalues of HᵀH"
+        return f"takes longer for blocks of more than {SMALL} rows and columns than the eigenvalues of HᵀH"
 
     def footprint(self, operator: Operator, cut: Cut) -> Footprint:
         """T with its copies, or a block with them, and what is computed from all singular values."""
