@@ -88,10 +88,10 @@ def accuracy(case: Case, operator: Operator, output: Output, positions: list[int
 _LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
 _QUICK_LENGTHS = (64, 128, 256)
 # The longest of the engines that hold T, and of the definition.
-_LONGEST = {"dense": 2048, "gram": 2048, "tridiagonal": 2048}
+_LONGEST = {"dense": 2048, "exact": 2048, "tridiagonal": 2048}
 _OPERATORS: dict[str, Callable[[int], Operator]] = {
     "dense": partial(attention, width=64),
-    "gram": partial(attention, width=64),
+    "exact": partial(attention, width=64),
     "square_root": partial(gated, states=32),
     "small_state": partial(selective, states=16, channels=16),
     "chunked": partial(gated, states=64),
@@ -131,9 +131,9 @@ def _exponent(engine: str, make: Callable[[int], Operator], quick: bool) -> floa
 def _seconds(engine: str, operator: Operator) -> float:
     if engine == "dense":
         return dense_seconds(operator.dense(), midpoints(operator.length, 8))
-    if engine == "gram":
+    if engine == "exact":
         positions = midpoints(operator.length, 8)
-        return seconds(lambda: measure(operator, (1e-3,), (), ("counts",), positions, engine="gram"))
+        return seconds(lambda: measure(operator, (1e-3,), (), ("counts",), positions, engine="exact"))
     return seconds(lambda: measure(operator, (1e-3,), (), outputs=("counts",), engine=cast("EngineName", engine)))
 
 

@@ -42,7 +42,7 @@ def test_auto_takes_an_elimination_where_it_is_faster() -> None:
     g = torch.Generator().manual_seed(0)
     long, cut = Dense(torch.randn(128, 128, generator=g, dtype=torch.float64).tril()), make_cut(128)
     assert choose_engine(long, cut, ("counts",)).name == "tridiagonal"
-    assert choose_engine(long, make_cut(128, 4), ("counts",)).name == "dense"
+    assert choose_engine(long, make_cut(128, 4), ("counts",)).name == "exact"
     assert choose_engine(long, cut, ("values",)).name == "dense"
 
 
@@ -51,12 +51,15 @@ def test_auto_takes_an_elimination_where_it_is_faster() -> None:
     [
         (random_recurrence("delta", 0, 512, 32), make_cut(512), ("counts", "entropy"), "chunked"),
         (random_recurrence("diagonal", 0, 64, 24), make_cut(64), ("counts",), "small_state"),
-        (random_recurrence("delta", 0, 64, 24), make_cut(64), ("counts",), "square_root"),
+        (random_recurrence("delta", 0, 64, 24), make_cut(64), ("counts",), "dense"),
+        (random_recurrence("delta", 0, 512, 128), make_cut(512, 32), ("counts", "entropy"), "exact"),
+        (random_recurrence("delta", 0, 512, 128), make_cut(512, 16), ("counts", "entropy"), "square_root"),
+        (random_recurrence("delta", 0, 2048, 130), make_cut(2048), ("counts", "entropy"), "square_root"),
         (random_recurrence("delta", 0, 256, 16), make_cut(256), ("counts",), "chunked"),
         (random_recurrence("full", 0, 64, 4), make_cut(64, past=20, future=20), ("entropy",), "square_root"),
         (Convolution(torch.ones(3), 64), make_cut(64), ("values",), "convolution"),
         (Dense(torch.eye(200)), make_cut(200), ("counts", "relative"), "tridiagonal"),
-        (Dense(torch.eye(128)), make_cut(128), ("counts", "entropy", "relative"), "tridiagonal"),
+        (Dense(torch.eye(128)), make_cut(128), ("counts", "entropy", "relative"), "exact"),
         (Dense(torch.eye(40)), make_cut(40), ("counts", "relative"), "dense"),
     ],
 )

@@ -8,6 +8,7 @@ from statesize.spectra.convolution import ConvolutionEngine
 from statesize.spectra.cut import Cut, make_cut
 from statesize.spectra.dispatch import ORDER
 from statesize.spectra.exact.dense import DenseEngine
+from statesize.spectra.exact.exact import ExactEngine
 from statesize.spectra.shifts.chunked import ChunkedEngine
 from statesize.spectra.shifts.streaming import StreamingEngine
 from statesize.spectra.spectrum import Spectrum
@@ -68,3 +69,23 @@ def test_an_engine_that_supports_nothing_fails() -> None:
 
     with pytest.raises(AssertionError, match="supports none"):
         Contract().test_outputs_agree_with_the_definition()
+
+
+@pytest.mark.parametrize("moved", [-1, 1])
+@pytest.mark.parametrize("side", ["rows", "columns"])
+def test_a_cut_that_is_off_by_one_fails(side: str, moved: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The definition and all engines that take blocks by `Cut.reach` would agree with each other."""
+    reach = Cut.reach
+
+    def off(self: Cut, position: int) -> tuple[slice, slice]:
+        rows, columns = reach(self, position)
+        if side == "rows":
+            return slice(max(rows.start - moved, 0), rows.stop - moved), columns
+        return rows, slice(max(columns.start - moved, 0), columns.stop - moved)
+
+    class Contract(EngineContract):
+        engine = ExactEngine()
+
+    monkeypatch.setattr(Cut, "reach", off)
+    with pytest.raises(AssertionError, match="position"):
+        Contract().test_windows_agree_with_the_definition()

@@ -52,7 +52,9 @@ def test_a_block_has_the_entries_of_its_definition(past: int | None, future: int
                 rows += range(readouts * position, readouts * position + readouts)
             if position < i and (past is None or position >= i - past):
                 columns.append(position)
-        assert cut.block(T, i).tolist() == [[float(T[row, column]) for column in columns] for row in rows]
+        after, before = cut.reach(i)
+        block = T.unflatten(0, (length, readouts))[after, :, before].flatten(0, 1)
+        assert block.tolist() == [[float(T[row, column]) for column in columns] for row in rows]
         assert (cut.shape(i), limit) == ((len(rows), len(columns)), min(len(rows), len(columns)))
 
 

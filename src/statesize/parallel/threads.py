@@ -158,15 +158,19 @@ _local = threading.local()
 
 
 @cache
-def lapack() -> OneThread:
-    """Scipy's OpenBLAS, one for all threads of a process; without effect for another BLAS."""
-    library = ctypes.CDLL(import_module("scipy.linalg.cython_blas").__file__)
-    # Names in newer and older wheels of scipy.
-    names = ("scipy_openblas_{}_num_threads", "openblas_{}_num_threads")
+def lapack(module: str = "scipy.linalg.cython_blas") -> OneThread:
+    """The OpenBLAS of scipy, or of numpy, one for all threads of a process; without effect for another BLAS."""
+    library = ctypes.CDLL(import_module(module).__file__)
+    # Names in newer and older wheels of scipy, and in those of numpy.
+    names = ("scipy_openblas_{}_num_threads", "openblas_{}_num_threads", "scipy_openblas_{}_num_threads64_")
     name = next((name for name in names if hasattr(library, name.format("set"))), None)
     if name is None:
         return OneThread(lambda: 1, lambda count: None, per_thread=False)
     return OneThread(getattr(library, name.format("get")), getattr(library, name.format("set")), per_thread=False)
+
+
+NUMPY = "numpy.linalg._umath_linalg"
+"""The module of numpy that `lapack` takes."""
 
 
 class _UnwantedError(Exception):

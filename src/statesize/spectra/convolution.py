@@ -4,10 +4,10 @@ H_i is the Hankel matrix k_{1+r+c} of L − i rows and i columns (see realisatio
 is the last tap that is not 0, at most the first m rows and columns are not 0. So the positions up to L' / 2 of a
 sequence of L' = min(L, 2 m) suffice, and a short kernel costs the same at any length. Their blocks come
 
-- for short L' or few positions from a decomposition each;
+- for short L' or few positions from a decomposition each, or eigenvalues of Gram matrices (`exact`);
 - for kernels that a few states make from a realisation, if what it misses is negligible;
 - for other kernels of low numerical rank from compressing the past;
-- else from tridiagonal cores of T, or again from decompositions where positions are few.
+- else from tridiagonal cores of T, or again by `exact` where positions are few.
 
 Under windows, and where all singular values are requested, every shape of block is decomposed
 (docs/appendix/engine-mathematics.md, "Convolutions").
@@ -36,6 +36,8 @@ from statesize.spectra.engine import (
     HankelBlocks,
     largest_state,
 )
+from statesize.spectra.exact.dense import SMALL
+from statesize.spectra.exact.exact import ExactEngine
 from statesize.spectra.realisation import SecondOpinion, decomposed, realise
 from statesize.spectra.shifts.bordered import BorderedChunks
 from statesize.spectra.shifts.certified import CertifiedBlocks
@@ -245,12 +247,14 @@ class Kernels:
 
     def _exact(self, entries: Tensor, cut: Cut) -> _Part:
         operator = Convolution(self.kernel[entries], cut.length)
-        work = self._work(cut)
-        if work <= self.engine.quick or work <= cut.length**3 or not entries.numel():
+        if cut.largest_rank() <= SMALL or not entries.numel():
             self.ways["decompositions"] = None
             return _Part(entries, decomposed(operator, cut))
-        self.ways["tridiagonal"] = None
-        return _Part(entries, TridiagonalEngine().blocks(operator, cut))
+        tridiagonal = TridiagonalEngine()
+        faster = tridiagonal.slower_reason(operator, cut, ("counts", "entropy")) is None
+        engine = tridiagonal if faster else ExactEngine()
+        self.ways[engine.name] = None
+        return _Part(entries, engine.blocks(operator, cut))
 
     @staticmethod
     def _work(cut: Cut) -> int:

@@ -29,10 +29,10 @@ class Cut:
         after = self.length - position if self.future is None else self.future
         return self.readouts * after, position if self.past is None else self.past
 
-    def block(self, matrix: Tensor, position: int) -> Tensor:
-        """H_i (..., rows, columns) out of T (..., rows of all positions, L)."""
-        first, (rows, columns) = self.readouts * position, self.shape(position)
-        return matrix[..., first : first + rows, position - columns : position]
+    def reach(self, position: int) -> tuple[slice, slice]:
+        """The positions whose rows, and the columns, the block at a position has."""
+        rows, columns = self.shape(position)
+        return slice(position, position + rows // self.readouts), slice(position - columns, position)
 
     def limits(self, device: torch.device | None = None) -> Tensor:
         """min(rows, columns) of each block, (P,) int64: no rank can pass it."""

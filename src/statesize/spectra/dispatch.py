@@ -29,7 +29,7 @@ from statesize.spectra.convolution import ConvolutionEngine
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import Engine, HankelBlocks
 from statesize.spectra.exact.dense import DenseEngine
-from statesize.spectra.exact.gram import GramEngine
+from statesize.spectra.exact.exact import ExactEngine
 from statesize.spectra.exact.square_root import SquareRootEngine
 from statesize.spectra.implicit.implicit import ImplicitEngine
 from statesize.spectra.lanes.small_state import SmallStateEngine
@@ -47,7 +47,7 @@ ORDER: tuple[Engine, ...] = (
     TridiagonalEngine(),
     SquareRootEngine(),
     DenseEngine(),
-    GramEngine(),
+    ExactEngine(),
 )
 ENGINES = {engine.name: engine for engine in ORDER}
 

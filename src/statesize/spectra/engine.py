@@ -23,7 +23,7 @@ EngineName: TypeAlias = Literal[
     "tridiagonal",
     "square_root",
     "dense",
-    "gram",
+    "exact",
 ]
 """What `engine=` may be; `statesize.spectra.dispatch.ENGINES` holds them but for "auto", which chooses."""
 OUTPUTS: tuple[Output, ...] = ("counts", "entropy", "values")

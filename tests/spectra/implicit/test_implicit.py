@@ -178,7 +178,7 @@ def test_small_blocks_are_known_exactly() -> None:
 
 def test_only_long_attention_is_left_to_it() -> None:
     """T of 16,385 positions takes more than 2 GiB, which single small blocks of it do not."""
-    for length, positions, name in ((700, 4, "gram"), (16_385, 4, "implicit"), (16_385, [200, 16_000], "gram")):
+    for length, positions, name in ((700, 4, "exact"), (16_385, 4, "implicit"), (16_385, [200, 16_000], "exact")):
         operator = attention(length, 32, 0)
         assert choose_engine(operator, make_cut(length, positions), ("entropy",)).name == name
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, OUTPUTS, Engine, Footprint, attention_of
 from statesize.spectra.factorisation import singular_values
 from statesize.spectra.spectrum import Spectrum, denormal_error
+
+SMALL = 32
+"""Rows or columns up to which singular values take as long as eigenvalues of squares, and keep all digits; measured."""
 
 
 @dataclass(frozen=True)
@@ -35,47 +38,56 @@ class DenseEngine(Engine):
     works_on = (Operator, Shared)
     windows = True
     squares = False
+    # Strips of columns of attention have no gradients.
+    by_columns: ClassVar[bool] = False
 
     def blocks(self, operator: Operator, cut: Cut) -> Spectrum:
         """The spectrum, r = the largest min(rows, columns); its bound is relative to T as `dense()` returns it."""
-        take = self._taken(operator, cut)
+        read = self.reader(operator, cut)
         size, entries = 1, operator.batch_shape.numel()
         if cut.past is not None and cut.future is not None:
             size = max(1, self.numbers_at_once // max(1, cut.readouts * cut.past * cut.future * entries))
         if size == 1:
             # Views, which are not copied.
-            blocks = (take(position).unsqueeze(-3) for position in cut.positions)
+            blocks = (read(*cut.reach(position)).unsqueeze(-3) for position in cut.positions)
         else:
             parts = (cut.positions[first : first + size] for first in range(0, len(cut.positions), size))
-            blocks = (torch.stack([take(i) for i in part], -3) for part in parts)
+            blocks = (torch.stack([read(*cut.reach(i)) for i in part], -3) for part in parts)
         empty = torch.zeros((*operator.batch_shape, 0), dtype=operator.dtype, device=operator.device)
         return block_spectra(blocks, cut.limits(operator.device), empty)
 
-    def _taken(self, operator: Operator, cut: Cut) -> Callable[[int], Tensor]:
-        """What gives H_i (..., rows, columns) at a position: out of T, or of the queries and keys that it reads."""
+    def reader(
+        self, operator: Operator, cut: Cut, convert: Callable[[Tensor], Any] = lambda part: part
+    ) -> Callable[[slice, slice], Any]:
+        """What gives rows of some positions, and columns, out of T or of the queries and keys that it reads."""
+        r = cut.readouts
         if self.forms_whole(cut) or (heads := attention_of(operator)) is None:
             matrix = operator.dense()
             matrix = matrix.flatten(-3, -2) if isinstance(operator, Shared) else matrix
             if not isinstance(operator, Dense):
                 require_finite("T", matrix)
-            return partial(cut.block, matrix)
+            matrix = convert(matrix)
+            return lambda rows, columns: matrix[..., r * rows.start : r * rows.stop, columns]
 
-        def taken(position: int) -> Tensor:
-            rows, columns = cut.shape(position)
-            last = position + rows // cut.readouts
-            block = heads.block(slice(position, last), slice(position - columns, position))
+        def read(rows: slice, columns: slice) -> Any:
+            # Rows cost all that they see, columns all rows that see them.
+            by_rows = (rows.stop - rows.start) * rows.stop
+            if not self.by_columns or by_rows <= (cut.length - columns.start) * (columns.stop - columns.start):
+                block = heads.block(rows, columns)
+            else:
+                strip = heads.columns(columns.start, columns.stop)
+                block = strip[..., rows.start - columns.start : rows.stop - columns.start, :]
             block = block.flatten(-3, -2) if isinstance(operator, Shared) else block
             require_finite("T", block)
-            return block
+            return convert(block)
 
-        return taken
+        return read
 
     def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
-        """Where blocks are so long that the eigenvalues of HᵀH take fewer operations."""
-        if cut.windowed or "values" in outputs:
+        """Where blocks are larger than a few rows or columns, and not all of their values are requested."""
+        if "values" in outputs or cut.largest_rank() <= SMALL:
             return None
-        own, less = decomposition_operations(cut)
-        return None if own <= less else f"takes {own:.1g} operations, the eigenvalues of HᵀH take {less:.1g}"
+        return f"takes longer for blocks of more than {SMALL} rows and columns than the eigenvalues of HᵀH"
 
     def footprint(self, operator: Operator, cut: Cut) -> Footprint:
         """T with its copies, or a block with them, and what is computed from all singular values."""
@@ -88,29 +100,6 @@ class DenseEngine(Engine):
         """See `Engine.forms_whole`."""
         rows = sum(cut.shape(position)[0] for position in cut.positions)
         return cut.readouts * cut.length**2 <= self.whole and rows >= cut.readouts * cut.length
-
-
-def decomposition_operations(cut: Cut) -> tuple[float, float]:
-    """About how many operations of products of matrices take as long, for one batch entry; from shapes alone.
-
-    Args:
-        cut: Whose blocks are decomposed.
-
-    Returns:
-        By the singular values of the blocks, and by the eigenvalues of HᵀH (`gram`).
-    """
-    # Rows or columns, whichever are fewer, and the others, (P,).
-    short, position = cut.limits().double(), torch.tensor(cut.positions, dtype=torch.float64)
-    rows, columns = cut.readouts * (cut.length - position), position
-    long = torch.maximum(
-        rows if cut.future is None else rows.clamp(max=cut.readouts * cut.future),
-        columns if cut.past is None else columns.clamp(max=cut.past),
-    )
-    whole, reduced, count = float(long @ short.square()), float(short.pow(3).sum()), len(cut.positions)
-    # R of the longer side first; its reduction to bidiagonal form runs at half the speed of products. A call takes
-    # 0.1 ms whatever its size. Half of HᵀH; its reduction to tridiagonal form runs at half the speed of products too.
-    # Calls take 0.4 ms.
-    return 2.0 * whole + 6.0 * reduced + 3e6 * count, 1.2 * whole + 2.7 * reduced + 1.5e7 * count
 
 
 def block_spectra(blocks: Iterable[Tensor], limit: Tensor, empty: Tensor) -> Spectrum:

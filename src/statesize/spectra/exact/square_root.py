@@ -16,6 +16,7 @@ from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import DiagonalTransition
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import OUTPUTS, Engine, Footprint, largest_state, number_bytes
+from statesize.spectra.exact.exact import exact_operations
 from statesize.spectra.exact.few_positions import are_few, few_spectra, stretch_numbers
 from statesize.spectra.exact.sliding_window import stretch_length, windowed_spectrum
 from statesize.spectra.factorisation import frobenius_norm, observability_factors, reachability_factors, singular_values
@@ -42,11 +43,20 @@ class SquareRootEngine(Engine):
     converts = True
 
     def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
-        """Where the state is as large as the blocks, which the definition then decomposes as fast."""
-        states = largest_state(operator)
-        smaller = 2 * states < min(cut.past or cut.length, cut.future or cut.length)
-        if smaller or (cut.windowed and cut.length > _LONGEST_MATRIX):
+        """Where the state is as large as the blocks, or so large that `exact` forms and measures T in less time."""
+        states, L = largest_state(operator), cut.length
+        smaller = 2 * states < min(cut.past or L, cut.future or L)
+        if cut.windowed and (smaller or L > _LONGEST_MATRIX):
             return None
+        if smaller:
+            diagonal = isinstance(operator, Recurrence) and isinstance(operator.transition, DiagonalTransition)
+            if diagonal or are_few(cut) or "values" in outputs:
+                return None
+            # In operations of products of matrices, calls included: a step of each side and a product of factors for
+            # each position, or a row of T at a time; measured.
+            own = L * (2.5e6 + 1200 * states**2) + 8 * len(cut.positions) * states**3
+            whole = L * (1.2e6 + 20 * L * states) + exact_operations(cut)
+            return None if own < whole else f"takes {own:.1g} operations, T and its blocks take {whole:.1g}"
         return f"only worthwhile where the state, {states}, is smaller than half the sequence or window"
 
     def blocks(self, operator: Operator, cut: Cut) -> Spectrum:

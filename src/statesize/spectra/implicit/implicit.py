@@ -12,7 +12,7 @@ import torch
 from statesize.operators import Derivative, Operator, Shared, SoftmaxAttention
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, Engine, Footprint, attention_of
-from statesize.spectra.exact.dense import DenseEngine, decomposition_operations
+from statesize.spectra.exact.exact import ExactEngine, exact_operations
 from statesize.spectra.implicit.attention import ROWS, AttentionFactors, AttentionRows, factorised, held_numbers
 from statesize.spectra.implicit.derivative import DerivativeBlocks, derivative_footprint
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
@@ -67,8 +67,8 @@ class ImplicitEngine(Engine):
         size = DOUBLE * cut.readouts * cut.length**2
         if size <= _LARGE:
             return f"only probable, and T takes {size / 1e9:.1f} GB, which others can hold"
-        own, exact = self.operations(operator, cut), min(decomposition_operations(cut))
-        if own < exact or DenseEngine().footprint(operator, cut).each > _LARGE:
+        own, exact = self.operations(operator, cut), exact_operations(cut)
+        if own < exact or ExactEngine().footprint(operator, cut).each > _LARGE:
             return None
         return f"only probable, and takes {own:.1g} operations, the singular values take {exact:.1g}"
 

@@ -21,7 +21,7 @@ from statesize.check import require_finite
 from statesize.operators import Dense, Operator
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, Engine, Footprint
-from statesize.spectra.exact.dense import decomposition_operations
+from statesize.spectra.exact.exact import exact_operations
 from statesize.spectra.factorisation import singular_values, triangular_factor
 from statesize.spectra.shifts.bordered import BorderedChunks
 from statesize.spectra.shifts.certified import CertifiedBlocks
@@ -56,7 +56,7 @@ class StreamingEngine(Engine):
             return "reads T by columns and never holds it, but here T is formed whole"
         if cut.length < _LEAST:
             return f"only worthwhile from {_LEAST} positions on"
-        own, plain = _OPERATIONS * cut.length**2, min(decomposition_operations(cut))
+        own, plain = _OPERATIONS * cut.length**2, exact_operations(cut)
         if plain < own:
             return f"takes {own:.1g} operations, the singular values take {plain:.1g}"
         if is_compressible(operator, self.width):

@@ -1,0 +1,201 @@
+"""Every singular value at chosen positions from Gram matrices that only grow, and from blocks that leave answers open.
+
+H_iᵀH_i of an earlier position is a corner of that of a later one plus what the rows between the two add; where rows are
+the shorter side, H_iH_iᵀ grows alike from the first column on. So each entry of T is multiplied once, however many
+positions there are, and each position takes one call for eigenvalues. Squares lose singular values below 1e-8 σ_1:
+blocks are decomposed themselves where an answer asks for those (docs/appendix/engine-mathematics.md, "Gram matrices").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from statesize.operators import Operator
+from statesize.parallel.threads import NUMPY, end_if_unwanted, lapack
+from statesize.spectra.cut import Cut
+from statesize.spectra.engine import Counts, HankelBlocks
+from statesize.spectra.exact.dense import DenseEngine, block_spectra
+from statesize.spectra.spectrum import ROUND_OFF, UNDERFLOW, effective_rank, entropy_bound, frobenius_norm
+
+Read: TypeAlias = Callable[[slice, slice], npt.NDArray[np.float64]]
+# Positions of the longer side that one product takes.
+_STRIP = 1024
+# How far a product may be off in the Frobenius norm, in units of eps ‖H‖_F²: met are 21, where all entries are equal
+# and so the errors of all terms in the chains of 256 that OpenBLAS adds up, and below 1.5 for others.
+_CHAINS = 24
+
+
+@dataclass(frozen=True)
+class ExactEngine(DenseEngine):
+    """Every singular value at chosen positions by eigenvalues of Gram matrices, with a bound on the error of each."""
+
+    name = "exact"
+    by_columns = True
+    block_bytes = 2**23
+
+    @torch.no_grad()
+    def blocks(self, operator: Operator, cut: Cut) -> ExactBlocks:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The blocks; without gradients."""
+        operator = operator if operator.device.type == "cpu" else operator.to(device="cpu")
+        # (E, rows, columns) of the flattened batch.
+        read = self.reader(operator, cut, lambda part: (part.flatten(0, -3) if part.ndim > 2 else part[None]).numpy())
+        return ExactBlocks(read, operator.batch_shape, cut)
+
+    def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> None:
+        """None: "auto" asks it last."""
+
+
+class ExactBlocks(HankelBlocks):
+    """The blocks by eigenvalues; those of entries and positions that leave an answer open are decomposed."""
+
+    def __init__(self, read: Read, batch_shape: torch.Size, cut: Cut) -> None:
+        self._read, self._batch, self._cut, self._limit = read, batch_shape, cut, cut.limits()
+        shape = batch_shape.numel(), len(cut.positions), max(cut.largest_rank(), 1)
+        squares, sums = np.zeros(shape), np.zeros(shape[1])
+        with lapack(NUMPY).block(), np.errstate(invalid="ignore", over="ignore"):
+            for position, count, gram in _grams(read, cut) if batch_shape.numel() else ():
+                places = [place for place, other in enumerate(cut.positions) if other == position]
+                sums[places] = count
+                try:
+                    squares[:, places, : gram.shape[-1]] = np.linalg.eigvalsh(gram)[:, None, ::-1]
+                except np.linalg.LinAlgError:
+                    # Squares overflowed.
+                    squares[:, places] = np.nan
+        self._decomposed = torch.zeros(shape[:2], dtype=torch.bool)
+        self._set(torch.from_numpy(squares).clamp_(min=0), torch.from_numpy(sums)[:, None])
+        # Where squares over- or underflow, nothing is known.
+        self._decompose(~(self._values[..., 0] > self._errors[..., 0]))
+
+    @property
+    def error_bound(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """δ ≥ |σ̂ − σ|, (..., P)."""
+        return self._shaped(self._errors.amax(-1))
+
+    def norms(self) -> Tensor:
+        """‖H_i‖_F, (..., P)."""
+        return self._shaped(frobenius_norm(self._values[..., None]))
+
+    def counts(self, thresholds: Tensor) -> Counts:
+        """#{σ > τ} for absolute thresholds (K,)."""
+        return self._settled(lambda: (thresholds, torch.zeros(1)))
+
+    def relative_counts(self, ratios: Tensor, accuracy: float = 0.0) -> Counts:
+        """#{σ > ρ σ_1} for ratios (R,); exact whatever the accuracy."""
+        del accuracy
+        return self._settled(lambda: (ratios * self._values[..., :1], ratios * self._errors[..., :1]))
+
+    def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
+        """Entropy-ESS to a relative accuracy and a bound on its error, both (..., P)."""
+        while True:
+            alive = self._values[..., 0] > self._errors[..., 0]
+            entropy = torch.where(alive, effective_rank(self._kept).clamp(min=1), 0.0)
+            bound = entropy_bound(self._kept, self._moved / self._kept.shape[-1], entropy)
+            wide = (bound > accuracy * entropy) & ~self._decomposed
+            if not bool(wide.any()):
+                return self._shaped(entropy), self._shaped(bound)
+            self._decompose(wide)
+
+    def singular_values(self) -> Tensor:
+        """σ̂ by decompositions, (..., P, r), descending, zero-padded."""
+        self._decompose(torch.ones_like(self._decomposed))
+        return self._shaped(self._values[..., : self._cut.largest_rank()])
+
+    def _shaped(self, part: Tensor) -> Tensor:
+        return part.reshape(*self._batch, *part.shape[1:])
+
+    def _set(self, squares: Tensor, sums: Tensor) -> None:
+        """σ̂, descending, and how far each may be off, (E, P, r), from σ̂² and how many matrices were added, (P, 1)."""
+        # By e HᵀH may be off in the Frobenius norm: each addition is within eps / 2 of ‖H‖_F², the decomposition within
+        # some eps of ‖HᵀH‖_F. So Σ (σ̂² − σ²)² ≤ e² (Hoffman and Wielandt), and |σ̂ − σ| = |σ̂² − σ²| / (σ̂ + σ).
+        energy, size = squares.sum(-1, keepdim=True), squares.square().sum(-1, keepdim=True).sqrt()
+        off = torch.finfo(squares.dtype).eps * ((_CHAINS + sums / 2) * energy + ROUND_OFF * size)
+        clear, self._values = squares > off, squares.sqrt()
+        self._errors = torch.minimum(off.sqrt(), off / self._values.clamp(min=UNDERFLOW)) + UNDERFLOW
+        # What may be round-off alone takes no part in entropies.
+        self._kept = self._values.masked_fill(~clear, 0)
+        # All errors together: e √Σσ̂⁻² at most of those above, of k others Σ √|σ̂² − σ²| ≤ k^¾ √e.
+        far = off * (1 / self._values).masked_fill(~clear, 0).square().sum(-1, keepdim=True).sqrt()
+        near = (self._limit - clear.sum(-1)).clamp(min=0)[..., None] ** 0.75 * off.sqrt()
+        self._moved = (far + near).squeeze(-1) + (self._values - self._kept).sum(-1) + self._limit * UNDERFLOW
+
+    def _decompose(self, wanted: Tensor) -> None:
+        """Take singular values of the blocks themselves, of entries and positions (E, P) that are not yet done."""
+        missing = wanted & ~self._decomposed
+        self._decomposed = self._decomposed | missing
+        for place in missing.any(0).nonzero().flatten().tolist():
+            entries = missing[:, place].nonzero().flatten()
+            block = torch.from_numpy(self._read(*self._cut.reach(self._cut.positions[place])))[entries, None]
+            for part in (self._values, self._kept, self._errors, self._moved):
+                part[entries, place] = 0
+            # A head of zeros takes no decomposition.
+            holds = block.ne(0).flatten(1).any(-1)
+            entries, block = entries[holds], block[holds]
+            if len(entries):
+                spectrum = block_spectra([block], self._limit[place : place + 1], block[:, 0, 0, :0])
+                n = spectrum.values.shape[-1]
+                self._values[entries, place, :n] = self._kept[entries, place, :n] = spectrum.values[:, 0]
+                self._errors[entries, place] = spectrum.error_bound
+                self._moved[entries, place] = n * spectrum.error_bound[:, 0]
+
+    def _settled(self, thresholds: Callable[[], tuple[Tensor, Tensor]]) -> Counts:
+        """#{σ > τ} from τ (E, P, K) and how far it may be off; once more where blocks are decomposed for it."""
+        while True:
+            at, off = (part.expand(*self._moved.shape, -1)[..., None] for part in thresholds())
+            sigma, error = self._values[..., None, :], self._errors[..., None, :]
+            above = sigma > at, sigma - error > at + off, sigma + error > at - off
+            count, lower, upper = (part.sum(-1).minimum(self._limit[:, None]) for part in above)
+            undecided = (upper > lower).any(-1) & ~self._decomposed
+            if not bool(undecided.any()):
+                return Counts(*map(self._shaped, (count, lower, upper)))
+            self._decompose(undecided)
+
+
+def exact_operations(cut: Cut) -> float:
+    """About how many operations of products of matrices take as long, for one batch entry; from shapes alone."""
+    r, n, grown = cut.readouts, cut.limits().double(), 0
+    for _, rows, columns, tall, _ in _plan(cut):
+        height, width = r * (rows.stop - rows.start), columns.stop - columns.start
+        grown += height * width * (width if tall else height)
+    # Half of each product. Eigenvalues run at the speed of products where matrices are large.
+    return 0.6 * grown + float((0.8 * n**3 + 470 * n**2 + 5e5).sum())
+
+
+def _plan(cut: Cut) -> Iterator[tuple[int, slice, slice, bool, bool]]:
+    """Each position, rows and columns that its Gram matrix gains, and whether columns are fewer, and it begins anew."""
+    L, positions = cut.length, sorted(set(cut.positions))
+    if cut.windowed:
+        for i in positions:
+            rows, columns = cut.shape(i)
+            yield i, *cut.reach(i), columns <= rows, True
+        return
+    early = [i for i in positions if i <= cut.readouts * (L - i)]
+    for last, i in pairwise([L, *reversed(early)]):
+        yield i, slice(i, last), slice(0, i), True, last == L
+    for last, i in pairwise([0, *positions[len(early) :]]):
+        yield i, slice(i, L), slice(last, i), False, last == 0
+
+
+def _grams(read: Read, cut: Cut) -> Iterator[tuple[int, int, npt.NDArray[np.float64]]]:
+    """Each position with the Gram matrix of the shorter side of its block, (E, n, n), and how many were added to it."""
+    gram, count = np.zeros(()), 0
+    for i, rows, columns, tall, anew in _plan(cut):
+        side, n = (rows, i) if tall else (columns, cut.readouts * (cut.length - i))
+        corner, count = None if anew else gram[:, :n, :n] if tall else gram[:, -n:, -n:], 0 if anew else count + 1
+        for first in range(side.start, side.stop, _STRIP):
+            end_if_unwanted()
+            strip = slice(first, min(first + _STRIP, side.stop))
+            X = read(strip, columns).swapaxes(-2, -1) if tall else read(rows, strip)
+            # Numpy makes half of it, as it sees a matrix times its own transpose.
+            gram, count = X @ X.swapaxes(-2, -1), count + (first > side.start)
+            if corner is not None:
+                gram += corner
+            corner = gram
+        yield i, count, gram

@@ -1,0 +1,189 @@
+"""Eigenvalues of Gram matrices, against singular values of the blocks and values that are known by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from statesize.measurement.measurement import measure
+from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
+from statesize.spectra.cut import Cut, make_cut
+from statesize.spectra.dispatch import choose_engine, with_readouts
+from statesize.spectra.exact import exact
+from statesize.spectra.exact.dense import DenseEngine, block_spectra
+from statesize.spectra.exact.exact import ExactEngine
+
+
+@pytest.fixture
+def decomposed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The columns of each block that is decomposed itself."""
+    columns = list[int]()
+
+    def noted(blocks: list[Tensor], *others: Tensor):
+        columns.extend(block.shape[-1] for block in blocks)
+        return block_spectra(blocks, *others)
+
+    monkeypatch.setattr(exact, "block_spectra", noted)
+    return columns
+
+
+def attention(length: int, width: int, heads: int = 1) -> SoftmaxAttention:
+    g = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(count, length, width, generator=g, dtype=torch.float64) for count in (heads, 1))
+    return SoftmaxAttention(2 * query, key, width**-0.5)
+
+
+def with_values(sigma: Tensor) -> Dense:
+    """T of twice as many positions, whose middle block has these singular values."""
+    n, g = len(sigma), torch.Generator().manual_seed(0)
+    left, right = (torch.linalg.qr(torch.randn(n, n, generator=g, dtype=torch.float64)).Q for _ in range(2))
+    T = torch.zeros(2 * n, 2 * n, dtype=torch.float64)
+    T[n:, :n] = left * sigma @ right
+    return Dense(T)
+
+
+def entries(T: np.ndarray, cut: Cut, position: int) -> np.ndarray:
+    """The block at a position, entry by entry: what lies in the future, and has the past for its column."""
+    r, past, future = cut.readouts, cut.past or cut.length, cut.future or cut.length
+    rows = [[T[a * r + k, b] for b in range(cut.length) if position - past <= b < position]
+            for a in range(cut.length) if position <= a < position + future for k in range(r)]  # fmt: skip
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("operator", [attention(1200, 32), Shared(attention(400, 16, heads=3))])
+def test_answers_are_those_of_the_definition_without_its_decompositions(operator, decomposed: list[int]) -> None:
+    stacked, cut = with_readouts(operator, make_cut(operator.length, [70, 200, 300, 390]))
+    found, plain = (engine.blocks(stacked, cut) for engine in (ExactEngine(), DenseEngine()))
+    ratios = torch.tensor([0.1, 1e-2, 1e-4], dtype=torch.float64)
+    for one, other in ((found.counts(ratios), plain.counts(ratios)),
+                       (found.relative_counts(ratios, 0.02), plain.relative_counts(ratios))):  # fmt: skip
+        for part in ("count", "lower", "upper"):
+            assert torch.equal(getattr(one, part), getattr(other, part))
+    (entropy, bound), (expected, error) = (blocks.entropies(1e-3) for blocks in (found, plain))
+    assert ((entropy - expected).abs() <= bound + error).all()
+    assert (bound <= 1e-4 * entropy).all()
+    assert not decomposed
+
+
+@pytest.mark.parametrize(("past", "future"), [(None, None), (70, None), (None, 70), (70, 40), (40, 70)])
+@pytest.mark.parametrize("readouts", [1, 3])
+def test_blocks_have_the_entries_that_the_definition_names(
+    readouts: int, past: int | None, future: int | None, decomposed: list[int]
+) -> None:
+    """Whatever the windows and the order of positions; against numpy, of blocks that are taken out entry by entry."""
+    heads = attention(160, 8, heads=readouts)
+    T = heads.dense().transpose(0, 1).reshape(readouts * 160, 160).numpy()
+    operator: Operator = heads[0] if readouts == 1 else Shared(heads)
+    cut = replace(make_cut(160, [80, 72, 90, 72], past, future), readouts=readouts)
+    for engine in (ExactEngine(), ExactEngine(whole=0)):
+        blocks = engine.blocks(operator, cut)
+        for place, position in enumerate(cut.positions):
+            sigma = np.linalg.svd(entries(T, cut, position), compute_uv=False)
+            off = np.abs(blocks._values[0, place, : len(sigma)].numpy() - sigma)
+            assert (off <= blocks._errors[0, place, : len(sigma)].numpy() + 1e-14).all()
+            assert blocks._values.shape[-1] == len(sigma) or not blocks._values[0, place, len(sigma) :].any()
+    assert not decomposed
+
+
+def test_many_positions_grow_one_matrix_into_the_next() -> None:
+    """A batch, all positions, and those of odd lengths, against one decomposition each."""
+    for operator in (Dense(attention(41, 8, heads=2).dense()), Shared(attention(41, 8, heads=3))):
+        stacked, cut = with_readouts(operator, make_cut(41))
+        found, plain = ExactEngine().blocks(stacked, cut), DenseEngine().blocks(stacked, cut)
+        values = found._values.reshape(*plain.values.shape)
+        assert ((values - plain.values).abs() <= found._errors.reshape(values.shape) + 1e-14).all()
+
+
+def test_each_value_is_as_close_as_is_said() -> None:
+    sigma = 10 ** torch.linspace(0, -12, 300, dtype=torch.float64)
+    found = ExactEngine().blocks(with_values(sigma), make_cut(600, [300]))
+    ((values,),), ((errors,),) = found._values, found._errors
+    assert ((values - sigma).abs() <= errors + 1e-14).all()
+    # The largest is known to all digits, those that vanish in squares to half of them.
+    assert errors[0] < 1e-13
+    assert errors[-1] < 3e-7
+    assert found._moved >= (values - sigma).abs().sum()
+
+
+def test_what_squares_do_not_show_is_decomposed(decomposed: list[int]) -> None:
+    """Of two positions, only the one whose small values a threshold asks for."""
+    sigma = torch.cat([torch.linspace(1, 0.5, 199, dtype=torch.float64), torch.tensor([1e-10], dtype=torch.float64)])
+    blocks = ExactEngine().blocks(with_values(sigma), make_cut(400, [1, 200]))
+    assert blocks.counts(torch.tensor([1e-3], dtype=torch.float64)).count.tolist() == [[1], [199]]
+    assert not decomposed
+    found = blocks.counts(torch.tensor([1e-11], dtype=torch.float64))
+    assert (found.lower.tolist(), found.upper.tolist()) == ([[1], [200]], [[1], [200]])
+    assert blocks.relative_counts(torch.tensor([1e-11], dtype=torch.float64)).lower[1].tolist() == [200]
+    assert decomposed == [200]
+
+
+def test_counts_at_a_billionth_are_decided_by_decompositions(decomposed: list[int]) -> None:
+    """Of the heads of a batch, only those that leave the count open."""
+    sigma = 10 ** torch.linspace(0, -12, 61, dtype=torch.float64)
+    low, flat = with_values(sigma).matrix, with_values(torch.ones_like(sigma)).matrix
+    found = measure(torch.stack([low, flat]), relative_tolerances=[1.1e-9], positions=[61], engine="exact")
+    assert found.relative_count.flatten().tolist() == [45, 61]
+    assert torch.equal(found.relative_lower, found.relative_upper)
+    assert decomposed == [61]
+
+
+def test_an_entropy_that_squares_leave_wide_is_decomposed(decomposed: list[int]) -> None:
+    sigma = torch.cat([torch.ones(3, dtype=torch.float64), torch.zeros(297, dtype=torch.float64)])
+    blocks = ExactEngine().blocks(with_values(sigma), make_cut(600, [300]))
+    assert 1e-6 < blocks.entropies(0.1)[1] < 3 * 2e-4
+    assert not decomposed
+    entropy, bound = blocks.entropies(1e-9)
+    assert decomposed == [300]
+    assert (entropy - 3).abs() <= bound <= 3e-9
+
+
+@pytest.mark.parametrize("length", [2, 9, 130, 600])
+def test_a_mean_over_all_tokens_is_of_rank_one(length: int, decomposed: list[int]) -> None:
+    """T[i, j] = 1/(i + 1): σ_1² = i Σ_{k>i} 1/k² is all there is."""
+    inverse = 1 / torch.arange(1, length + 1, dtype=torch.float64)
+    found = measure(inverse[:, None].expand(length, length).tril(), engine="exact")
+    assert (found.entropy == 1).all()
+    assert (found.entropy_bound <= 2e-4).all()
+    assert (found.relative_count == 1).all()
+    squares = inverse.square().flip(0).cumsum(0).flip(0)[1:]
+    sigma = (torch.arange(1, length) * squares).sqrt()
+    torch.testing.assert_close(found.norm, sigma, rtol=1e-12, atol=0)
+    assert not decomposed
+
+
+@pytest.mark.parametrize("n", [1, 40, 200])
+def test_a_delay_has_equal_values(n: int, decomposed: list[int]) -> None:
+    """T[i, i − n] = 1 and 0 elsewhere: each of up to n past inputs comes out once, so H is an identity beside zeros."""
+    delay = torch.diag(torch.ones(n, dtype=torch.float64), -n)
+    found = measure(delay, engine="exact", tolerances=[0.5], positions=[n, max(n // 2, 1)])
+    assert found.count.flatten().tolist() == [n, max(n // 2, 1)]
+    for entropy, expected in zip(found.entropy.tolist(), (n, max(n // 2, 1)), strict=True):
+        assert abs(entropy - expected) <= 2e-15 * n * n**0.5
+    assert (found.entropy_bound <= 1e-9 * n).all()
+    assert not decomposed
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-160, 1e160, 1e300])
+def test_squares_that_leave_the_range_are_decomposed(scale: float) -> None:
+    """Also of one head of a batch alone, and of a head of zeros."""
+    T = attention(70, 8).dense()[0]
+    batch = torch.stack([T, T * scale, torch.zeros_like(T)])
+    cut = make_cut(70, [20, 40])
+    found, plain = ExactEngine().blocks(Dense(batch), cut), DenseEngine().blocks(Dense(batch), cut)
+    close = found.error_bound + plain.error_bound
+    assert ((found._values - plain.values).abs() <= close[..., None]).all()
+    assert (close[2] == 0).all()
+    assert (close[1] <= 1e-12 * plain.values[1, :, 0]).all()
+
+
+def test_auto_takes_it_at_few_positions() -> None:
+    long, cut = Dense(torch.eye(600)), make_cut(600, 32)
+    for outputs in (("counts", "entropy"), ("counts", "relative")):
+        assert choose_engine(long, cut, outputs).name == "exact"
+    assert choose_engine(long, make_cut(600), ("counts", "relative")).name == "tridiagonal"
+    assert choose_engine(long, cut, ("values",)).name == "dense"
+    assert choose_engine(long, make_cut(600, [2, 300, 598], past=2), ("counts",)).name == "dense"
+    assert choose_engine(long, make_cut(600, [100, 300], past=90), ("counts",)).name == "exact"
+    assert choose_engine(Dense(torch.eye(60)), make_cut(60, 3), ("entropy",)).name == "dense"
