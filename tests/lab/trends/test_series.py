@@ -13,6 +13,7 @@ from scipy import stats
 from torch import nn
 
 import statesize as ss
+from statesize.codes import Code, Note
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.tasks.text import train_tokenizer
@@ -313,7 +314,7 @@ def test_a_layer_that_only_a_checkpoint_of_other_layers_lacks_is_kept(found):
     points["2"] = Point((replace(mixers[0], units=("head 0",)),), {"other": "It is refused."}, 0.0, 0.0)
     left, skipped = alike(points)
     assert [mixer.name for point in left.values() for mixer in point.mixers] == ["layers.0.mixer", "other"] * 2
-    assert skipped == {"2": "Its layers, heads or channels are others than those of 0."}
+    assert skipped == {"2": Note(Code.NOT_COMPARABLE, "Its layers, heads or channels are others than those of 0.")}
     swapped, skipped = alike({"0": points["0"], "1": replace(points["1"], mixers=points["1"].mixers[::-1])})
     assert skipped == {}
     assert swapped["1"] == points["0"]
