@@ -78,6 +78,9 @@ def test_in_double_precision_the_model_and_its_operators_agree_to_round_off(fami
 @pytest.mark.parametrize("family", ["mamba", "mamba2", "qwen3_next", "kimi_linear", "rwkv"])
 def test_chosen_units_are_the_same_as_in_the_whole(family: str) -> None:
     observation = observations(tiny_model(family), tokens(), scans.observing)[0]
+    _, heads, _, channels = observation.values.shape
+    # RWKV keeps a denominator and a running maximum beside its one number.
+    assert observation.state_bytes == 4 * heads * channels * (3 if family == "rwkv" else observation.state_size)
     whole = observation.operator(slice(None)).dense()
     for units in (slice(1, 3), slice(None, None, 2), torch.tensor([3, 0])):
         part = observation.operator(units)
