@@ -72,7 +72,7 @@ def test_in_the_profile_its_representations_and_its_summary(lacking, tmp_path):
         cause = str(one.not_measured[LOST])
         assert "must be causal" in cause
         lines = repr(one).splitlines()
-        assert lines[0] == "Profile of LM, sequences: 1, layers: 1 of 2"
+        assert lines[0] == "Profile of LM, sequences: 1, layers: 1 of 2, all 23 cuts"
         assert lines[2] == f"{LOST} was not measured: {cause}"
         assert f"{LOST} was not measured: " in one._repr_html_()
         rows = one.summary().set_index("layer")

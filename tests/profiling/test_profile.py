@@ -107,7 +107,7 @@ def test_html_representation_is_escaped(small_profile):
 
 def test_a_profile_shows_itself_in_three_lines(small_profile):
     what, found, following = repr(small_profile).splitlines()
-    assert what == "Profile of tiny <gla>, sequences: 2, layers: 2"
+    assert what == "Profile of tiny <gla>, sequences: 2, layers: 2, all 6 to 11 cuts"
     carries = (
         r"Tiny <gla> carries \d+\.\d numbers per channel past the middle of .*\. From .* in layer \d\. Too little text "
         r"to tell: fewer than 16 tokens bound what can pass, whatever the model\. Give 64 or more\."

@@ -39,7 +39,7 @@ def test_every_fact_of_the_profile(altered):
     assert facts["Threads"] == "3"
     assert facts["Command"] == "statesize profile gla --text 'my notes.txt'"
     assert facts["Kernels"] == "attention sdpa"
-    assert "positions all, past " in facts["Settings"]
+    assert "positions default, past " in facts["Settings"]
     assert facts["Model"] == "Hugging Face hub, revision main"
     layer = engine_table([altered]).rows[1]
     assert layer[1:5] == ["chunked", "2 of 2 heads", "3.0e-07", "Its T is not checked: it took <none>."]

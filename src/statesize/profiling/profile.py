@@ -21,7 +21,7 @@ from statesize.io.text import counted, listed
 from statesize.measurement.chart import Metric, metric_title
 from statesize.report.charts import ProfileCharts
 from statesize.report.frames import GroupFrame, LayerFrame, NumberFrame, PositionFrame
-from statesize.report.names import by_reason, kind_title
+from statesize.report.names import by_reason, cuts_name, kind_title
 from statesize.report.tables import layer_rows
 from statesize.report.words import left_out_note, model_line
 from statesize.results.datasets import shown_texts
@@ -292,7 +292,7 @@ class Profile(Profiled):
         )
         return "\n".join(
             [
-                f"Profile of {self.model}, sequences: {sequences}{self._bundled}, layers: {layers}",
+                f"Profile of {self.model}, sequences: {sequences}{self._bundled}, layers: {layers}, {cuts_name(self)}",
                 model_line(self),
                 *(f"{names} was not measured: {cause}" for names, cause in lost.items()),
                 *filter(None, [left_out_note(self)]),

@@ -96,7 +96,7 @@ def profile(
         settings: What is measured beside the arguments above, which go before it; None takes `statesize.Settings()`.
 
     Returns:
-        A Profile of all mixers, sequences and positions; position 0, where nothing has passed, holds ESS 0. With
+        A Profile of all mixers and sequences; position 0, where nothing has passed, holds ESS 0. With
         `output`, it reads from that folder.
     """
     settings = given_settings(

@@ -295,7 +295,7 @@ def _source(source: Mapping[str, Any]) -> str:
 
 
 def _listed(facts: dict[str, object]) -> str:
-    return ", ".join(f"{name} {'all' if value is None else value}" for name, value in facts.items())
+    return ", ".join(f"{name} {'default' if value is None else value}" for name, value in facts.items())
 
 
 def _open_counts(mixers: Sequence[xr.Dataset]) -> str:
