@@ -73,6 +73,8 @@ def peak(make, length, count, engine, outputs=("counts", "entropy"), **options):
     ("engine", "make", "length", "count"),
     [
         ("dense", partial(attention, width=16), 256, 4),
+        ("exact", partial(attention, width=16), 256, 4),
+        ("exact", partial(attention, width=64), 1024, 1),
         ("square_root", partial(gated, states=16), 2048, 4),
         ("square_root", partial(gated, states=64), 512, 4),
         ("square_root", partial(complex_modes, states=16), 512, 4),

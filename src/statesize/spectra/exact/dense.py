@@ -40,6 +40,8 @@ class DenseEngine(Engine):
     squares = False
     # Strips of columns of attention have no gradients.
     by_columns: ClassVar[bool] = False
+    # Of all singular values.
+    copies: ClassVar[int] = 8
 
     def blocks(self, operator: Operator, cut: Cut) -> Spectrum:
         """The spectrum, r = the largest min(rows, columns); its bound is relative to T as `dense()` returns it."""
@@ -94,7 +96,7 @@ class DenseEngine(Engine):
         held = cut.readouts * cut.length**2
         if not self.forms_whole(cut) and attention_of(operator) is not None:
             held = max((rows * columns for rows, columns in map(cut.shape, cut.positions)), default=0)
-        return Footprint(DOUBLE * (4 * held + 8 * len(cut.positions) * cut.largest_rank()))
+        return Footprint(DOUBLE * (4 * held + self.copies * len(cut.positions) * cut.largest_rank()))
 
     def forms_whole(self, cut: Cut) -> bool:
         """See `Engine.forms_whole`."""

@@ -39,6 +39,7 @@ class ExactEngine(DenseEngine):
 
     name = "exact"
     by_columns = True
+    copies = 16
     block_bytes = 2**23
 
     @torch.no_grad()
@@ -130,7 +131,7 @@ class ExactBlocks(HankelBlocks):
         """Take singular values of the blocks themselves, of entries and positions (E, P) that are not yet done."""
         missing = wanted & ~self._decomposed
         self._decomposed = self._decomposed | missing
-        for place in missing.any(0).nonzero().flatten().tolist():
+        for place in map(int, missing.any(0).nonzero()):
             entries = missing[:, place].nonzero().flatten()
             block = torch.from_numpy(self._read(*self._cut.reach(self._cut.positions[place])))[entries, None]
             for part in (self._values, self._kept, self._errors, self._moved):
