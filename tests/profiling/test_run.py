@@ -136,7 +136,7 @@ def test_what_positions_leave_out_has_an_interval_also_over_texts_of_several_len
     def row(positions):
         return profile(model, [LONG * 3, LONG * 2], layers="second", positions=positions).summary_rows()[0]
 
-    every, some, one = row(None), row(6), row(1)
+    every, some, one = row("all"), row(6), row(1)
     assert every["average_entropy_error"] == 0
     assert 0 < abs(some["average_entropy"] - every["average_entropy"]) <= some["average_entropy_error"]
     assert some["average_entropy"] == pytest.approx(every["average_entropy"], rel=0.03)
@@ -145,9 +145,12 @@ def test_what_positions_leave_out_has_an_interval_also_over_texts_of_several_len
     assert profile(model, [LONG, SHORT[:2]]).summary_rows()[0]["average_entropy_error"] == 0
 
 
-def test_texts_weigh_by_their_length_where_only_some_positions_are_measured(model):
+@pytest.mark.parametrize("number", [12, None])
+def test_texts_weigh_by_their_length_where_only_some_positions_are_measured(model, number):
     texts = [LONG * 12, SHORT, SHORT, SHORT]
-    (every,), (some,) = (profile(model, texts, layers="second", positions=how).summary_rows() for how in (None, 12))
+    (every,), (some,) = (
+        profile(model, texts, layers="second", positions=how).summary_rows() for how in ("all", number)
+    )
     for name in ("average_entropy", "total_entropy", "average_relative_count", "norm"):
         assert some[name] == pytest.approx(every[name], rel=0.05)
     # Listed positions are what is asked for: each counts alike.

@@ -201,7 +201,9 @@ def random_ids(length):
 
 
 def test_groups_that_do_not_fit_are_left_out_with_the_reason():
-    found = profile(attention_model(512, 4), random_ids(512), channels=2, memory="82MB", on_progress=lambda _: None)
+    found = profile(
+        attention_model(512, 4), random_ids(512), channels=2, positions="all", memory="82MB", on_progress=lambda _: None
+    )
     (name,) = found.mixers
     assert found.group(name) is None
     assert np.isfinite(found.mixer(name)["entropy"].values[..., 1:]).all()
