@@ -36,7 +36,7 @@ def test_windows_keep_the_positions_where_they_fit() -> None:
     cut = make_cut(10, past=3, future=2)
     assert cut.positions == (3, 4, 5, 6, 7, 8)
     matrix = torch.arange(100.0).reshape(10, 10)
-    for block in (matrix[cut.reach(3)], block_by_hand(matrix, cut, 3)):
+    for block in (cut.block(matrix, 3), block_by_hand(matrix, cut, 3)):
         assert block.tolist() == [[30, 31, 32], [40, 41, 42]]
     assert cut.largest_rank() == 2
 
@@ -59,7 +59,7 @@ def test_a_future_of_the_rest_of_the_text_is_open_to_engines_without_windows() -
 
 
 def test_definition_is_everything_before_and_after() -> None:
-    block = torch.arange(16.0).reshape(4, 4)[make_cut(4).reach(3)]
+    block = make_cut(4).block(torch.arange(16.0).reshape(4, 4), 3)
     assert block.tolist() == [[12, 13, 14]]
 
 
