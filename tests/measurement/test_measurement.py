@@ -253,7 +253,7 @@ def test_kernels_beyond_what_can_be_squared() -> None:
     torch.testing.assert_close(found.entropy, expected.entropy.expand(4, -1), rtol=1e-3, atol=0)
     assert torch.equal(found.count[2], expected.count)
     assert torch.equal(found.count[1], torch.zeros_like(expected.count))
-    assert found.engine == "convolution (decompositions), dense"
+    assert found.engine == "convolution (exact), dense"
 
 
 def test_kernels_in_turn_give_the_same() -> None:

@@ -34,6 +34,11 @@ class Cut:
         rows, columns = self.shape(position)
         return slice(position, position + rows // self.readouts), slice(position - columns, position)
 
+    def block(self, matrix: Tensor, position: int) -> Tensor:
+        """H_i (..., rows, columns) out of T (..., rows of all positions, L)."""
+        rows, columns = self.reach(position)
+        return matrix[..., self.readouts * rows.start : self.readouts * rows.stop, columns]
+
     def limits(self, device: torch.device | None = None) -> Tensor:
         """min(rows, columns) of each block, (P,) int64: no rank can pass it."""
         positions = torch.tensor(self.positions, dtype=torch.int64, device=device)

@@ -187,3 +187,8 @@ def test_auto_takes_it_at_few_positions() -> None:
     assert choose_engine(long, make_cut(600, [2, 300, 598], past=2), ("counts",)).name == "dense"
     assert choose_engine(long, make_cut(600, [100, 300], past=90), ("counts",)).name == "exact"
     assert choose_engine(Dense(torch.eye(60)), make_cut(60, 3), ("entropy",)).name == "dense"
+
+
+def test_tensors_with_gradients_are_measured_without() -> None:
+    T = attention(80, 8).dense().requires_grad_()
+    assert not measure(T, engine="exact").entropy.requires_grad

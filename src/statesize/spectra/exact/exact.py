@@ -1,15 +1,15 @@
 """Every singular value at chosen positions from Gram matrices that only grow, and from blocks that leave answers open.
 
 H_iᵀH_i of an earlier position is a corner of that of a later one plus what the rows between the two add; where rows are
-the shorter side, H_iH_iᵀ grows alike from the first column on. So each entry of T is multiplied once, however many
-positions there are, and each position takes one call for eigenvalues. Squares lose singular values below 1e-8 σ_1:
-blocks are decomposed themselves where an answer asks for those (docs/appendix/engine-mathematics.md, "Gram matrices").
+the shorter side, H_iH_iᵀ grows alike. So each entry of T is multiplied once, and each position takes one call for
+eigenvalues (docs/appendix/engine-mathematics.md, "Gram matrices").
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -26,8 +26,7 @@ from statesize.spectra.exact.dense import DenseEngine, block_spectra
 from statesize.spectra.spectrum import ROUND_OFF, UNDERFLOW, effective_rank, entropy_bound, frobenius_norm
 
 Read: TypeAlias = Callable[[slice, slice], npt.NDArray[np.float64]]
-# Positions of the longer side that one product takes.
-_STRIP = 1024
+_STRIP = 1024  # positions of the longer side that one product takes
 # How far a product may be off in the Frobenius norm, in units of eps ‖H‖_F²: met are 21, where all entries are equal
 # and so the errors of all terms in the chains of 256 that OpenBLAS adds up, and below 1.5 for others.
 _CHAINS = 24
@@ -46,9 +45,9 @@ class ExactEngine(DenseEngine):
     def blocks(self, operator: Operator, cut: Cut) -> ExactBlocks:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The blocks; without gradients."""
         operator = operator if operator.device.type == "cpu" else operator.to(device="cpu")
-        # (E, rows, columns) of the flattened batch.
-        read = self.reader(operator, cut, lambda part: (part.flatten(0, -3) if part.ndim > 2 else part[None]).numpy())
-        return ExactBlocks(read, operator.batch_shape, cut)
+        shape = operator.batch_shape
+        flat = partial(torch.Tensor.flatten, end_dim=-3) if shape else partial(torch.Tensor.unsqueeze, dim=0)
+        return ExactBlocks(self.reader(operator, cut, lambda part: flat(part.detach()).numpy()), shape, cut)
 
     def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> None:
         """None: "auto" asks it last."""
@@ -67,8 +66,7 @@ class ExactBlocks(HankelBlocks):
                 sums[places] = count
                 try:
                     squares[:, places, : gram.shape[-1]] = np.linalg.eigvalsh(gram)[:, None, ::-1]
-                except np.linalg.LinAlgError:
-                    # Squares overflowed.
+                except np.linalg.LinAlgError:  # squares overflowed
                     squares[:, places] = np.nan
         self._decomposed = torch.zeros(shape[:2], dtype=torch.bool)
         self._set(torch.from_numpy(squares).clamp_(min=0), torch.from_numpy(sums)[:, None])

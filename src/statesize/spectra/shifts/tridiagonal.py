@@ -16,6 +16,7 @@ from statesize.check import require_finite
 from statesize.operators import Operator, Recurrence, Shared
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, RELATIVE, Engine, Footprint
+from statesize.spectra.exact.dense import SMALL
 from statesize.spectra.exact.exact import exact_operations
 from statesize.spectra.shifts.certified import CertifiedBlocks
 from statesize.spectra.shifts.tridiagonal_chunks import TridiagonalChunks, tridiagonal_chunks
@@ -51,6 +52,8 @@ class TridiagonalEngine(Engine):
 
     def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Where singular values of the requested positions take fewer operations."""
+        if cut.largest_rank() <= SMALL:
+            return f"takes longer for blocks of at most {SMALL} rows or columns than their singular values"
         exact = RELATIVE in outputs
         shifts = _SHIFTS_OF_ENTROPY * ("entropy" in outputs) + 2 * ("counts" in outputs)
         shifts += _SHIFTS_OF_EXACT_COUNTS * exact
