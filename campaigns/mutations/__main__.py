@@ -1,9 +1,9 @@
 """Faults planted one at a time, and the test that finds each.
 
 `python -m campaigns.mutations FILE --draw 60 --seed 0` draws them into a JSON file, which stays as it is.
-`pytest -n 2 --cov=src --cov-context=test` writes .coverage, which knows the tests that run each line.
-`python -m campaigns.mutations FILE` then runs, for each fault without an answer, the tests of its line in a copy of the
-last commit: up to MOST of them, those of its own room first. `--again` forgets the answers.
+`python -m campaigns.mutations FILE` runs tests against each fault without an answer, in a copy of the last commit: the
+files of tests named after its file, those that import it, and then its room, for SECONDS at most. `--again` forgets the
+answers.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-from coverage import CoverageData
 
 from campaigns import ROOT
 from campaigns.mutations.sites import Mutation, draw
 from statesize.io.files import replace_file
 
-MOST, SECONDS = 300, 300
-"""Tests that are asked about a fault, and how long."""
+SECONDS = 240
+"""How long tests look for a fault."""
 
 
 def main() -> int:
@@ -35,21 +34,19 @@ def main() -> int:
     parser.add_argument("file", type=Path)
     parser.add_argument("--draw", type=int)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--coverage", default=".coverage")
     parser.add_argument("--again", action="store_true")
     given = parser.parse_args()
     if given.draw is not None:
         faults = [asdict(one) for one in draw(ROOT, given.draw, given.seed)]
         _write(given.file, {"seed": given.seed, "mutations": faults})
         return 0
-    document, coverage = json.loads(given.file.read_text(encoding="utf-8")), CoverageData(given.coverage)
-    coverage.read()
+    document = json.loads(given.file.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["git", "clone", "-q", str(ROOT), folder], check=True)
         for row in document["mutations"]:
             if given.again or "found_by" not in row:
                 mutation = Mutation(**{name: row[name] for name in Mutation.__dataclass_fields__})
-                row |= _answer(mutation, Path(folder), coverage)
+                row |= _answer(mutation, Path(folder))
                 subprocess.run(["git", "checkout", "-q", "."], cwd=folder, check=True)
                 _write(given.file, document)
                 print(f"{row['file']}:{row['number']} {row['old']} → {row['new']}: {row['found_by']}", file=sys.stderr)
@@ -58,30 +55,36 @@ def main() -> int:
     return 1 if missed else 0
 
 
-def _answer(mutation: Mutation, tree: Path, coverage: CoverageData) -> dict[str, Any]:
-    """The first test that fails with the fault, "gone" where its line has left, or None; of how many, in what time."""
-    start = time.monotonic()
-    if not mutation.apply(tree):
-        return {"found_by": "gone", "tests": 0, "seconds": 0}
-    tests = _tests(mutation, coverage)
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "2", "--no-header", "-m", "", *tests]
-    try:
-        ran = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=SECONDS) if tests else None
-    except subprocess.TimeoutExpired:
-        ran = None
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", ran.stdout, re.MULTILINE) if ran else None
-    found = failed[1] if failed else ("collection" if ran and ran.returncode else None)
-    return {"found_by": found, "tests": len(tests), "seconds": round(time.monotonic() - start)}
+def _answer(mutation: Mutation, tree: Path) -> dict[str, Any]:
+    """The first test that fails with the fault, "gone" where its line has left, or None; and after how long."""
+    start, found = time.monotonic(), "gone"
+    if mutation.apply(tree):
+        found = None
+        for tests in _tests(Path(mutation.file), tree):
+            command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", *tests]
+            try:
+                left = SECONDS - (time.monotonic() - start)
+                ran = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=left)
+            except subprocess.TimeoutExpired:
+                break
+            if ran.returncode == 1:
+                failed = re.search(r"^(?:FAILED|ERROR) (\S+)", ran.stdout, re.MULTILINE)
+                found = failed[1] if failed else "collection"
+                break
+    return {"found_by": found, "seconds": round(time.monotonic() - start)}
 
 
-def _tests(mutation: Mutation, coverage: CoverageData) -> list[str]:
-    """Tests that run the line of a fault."""
-    contexts = coverage.contexts_by_lineno(str(ROOT / mutation.file)).get(mutation.number, [])
-    tests = sorted({context.partition("|")[0] for context in contexts} - {""})
-    room = str(Path("tests", *Path(mutation.file).parts[2:-1]))
-    own = [test for test in tests if test.startswith(room)]
-    others = [test for test in tests if not test.startswith(room)]
-    return own[:MOST] + others[:: max(1, -(-len(others) // max(1, MOST - len(own))))][: max(0, MOST - len(own))]
+def _tests(file: Path, tree: Path) -> Iterator[list[str]]:
+    """Files of tests, nearest first: of the same name, of those that import the file, of its room."""
+    module, room = ".".join(file.with_suffix("").parts[1:]), Path("tests", *file.parts[2:-1])
+    while not (tree / room).is_dir():
+        room = room.parent
+    every = sorted(path.relative_to(tree) for path in (tree / "tests").rglob("test_*.py"))
+    named = [path for path in every if path.stem == f"test_{file.stem}"]
+    importing = [path for path in every if path not in named and module in (tree / path).read_text(encoding="utf-8")]
+    for some in (named, importing, [room] if room != Path("tests") else []):
+        if some:
+            yield list(map(str, some))
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:
