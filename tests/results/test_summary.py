@@ -40,7 +40,7 @@ def mixer(seed, units, sizes, unit="head", **attributes):
     arrays["binds"] = ("sequence", "position"), (known & np.isin(POSITIONS, (3, 4, 15))).astype(float)
     arrays["sinkless_entropy"] = ("sequence", unit), np.where(np.arange(units) == 1, np.nan, arrays["sink_share"][1])
     arrays["stratum"] = (unit,), np.repeat([0, 1], [2, units - 2])
-    facts = {"kind": "decay", "note": "", "cache": "", "multiplicity": 8, "state_sizes": [], "stratum_sizes": sizes}
+    facts = {"kind": "decay", "notes": [], "cache": "", "multiplicity": 8, "stratum_sizes": sizes}
     return xr.Dataset(arrays, {"position": list(POSITIONS), unit: np.arange(units)}, facts | attributes)
 
 
@@ -103,20 +103,12 @@ def test_a_row_is_what_loops_over_texts_cuts_and_units_add_up_to():
     assert middle_bytes(node, np.array([7, 31])) == (640 * 3 / 4 + 640) / 2
 
 
-def test_shares_are_of_a_cache_or_of_what_each_unit_keeps():
+def test_shares_are_of_a_cache_or_of_a_state():
     node, lengths = mixer(0, 4, [4, 6]), np.array([7, 31])
     cache = node.assign(state_size=(("sequence", "position"), np.array([POSITIONS] * 2, float)))
     row, state = summary_row(cache, "model", "layer"), summary_row(node, "model", "layer")
     assert (row["ceiling_utilisation"], math.isnan(row["state_utilisation"])) == (state["state_utilisation"], True)
     assert middle_bytes(cache, lengths) == pytest.approx((640 * 3 / 7 + 640 * 15 / 31) / 2)
-    node.attrs["state_sizes"] = [1, 2, 4, 4, 5, 5, 5, 5, 5, 5]
-    row, ess = summary_row(node, "model", "layer"), node["entropy"].values
-    assert row["tss"] == (1 + 2 + 8 * 4) / 10
-    # At 3 and 4 of the first text two numbers fit, at 15 of the second three.
-    most = {0: (1 + 2 + 2 + 2) / 4, 1: (1 + 2 + 3 + 3) / 4}
-    expected = mean(node, lambda text, *at: ess[text, *at] / most[text], {0: (3, 4), 1: (15,)})
-    assert row["state_utilisation"] == pytest.approx(expected)
-    assert middle_ceiling(node) == (most[0] + most[1]) / 2
 
 
 def test_cuts_that_are_left_out_make_an_error_as_far_as_they_count():

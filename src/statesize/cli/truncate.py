@@ -17,7 +17,7 @@ from statesize.cli.shared.options import (
     share,
     whole_numbers,
 )
-from statesize.cli.shared.printing import REPORTING, Reporting, printed_by
+from statesize.cli.shared.printing import REPORTING, Reporting, printed_curves
 from statesize.cli.shared.texts import Texts, check_all
 
 
@@ -79,10 +79,7 @@ def truncate(
     measured = None if profile is None else Profile.load(profile)
     if measured is not None:
         require_model(measured, model_name(model))
-    found = None
-    if curves is not None:
-        with printed_by("statesize cache MODEL", curves, "curves") as document:
-            found = document
+    found = None if curves is None else printed_curves(curves)
     printing.hush_libraries()
     loaded = texts.load(model, loading, printing)
     inputs = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model))

@@ -41,8 +41,8 @@ def capture(
     change while the iterator is in use, and hooks of one's own on its modules see those calls too.
 
     Mixers are modules with a method `operator(hidden) -> Operator`, where `hidden` is the first argument of their
-    forward, and the kernels of transformers that are known. Raises InputError for padding, a cache, a
-    text of less than 2 tokens, and where `layers` selects a mixer that is not there.
+    forward, and the kernels of transformers that are known. Raises InputError for padding, a cache, a text of less than
+    2 tokens, and where `layers` selects a mixer that is not there.
 
     Args:
         model: Any causal model, compiled ones and those held by peft, nnsight or TransformerLens among them; or the

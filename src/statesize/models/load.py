@@ -243,7 +243,7 @@ def given_sequence(model: nn.Module | str, input_ids: Inputs | str | Path) -> tu
 def measured_model(
     model: nn.Module | str, tokenizer: object, name: str | None, *, needs_tokenizer: bool
 ) -> tuple[nn.Module, AnyTokenizer | None, str]:
-    """The same of a model that is cut, as it is measured: the whole of it lies in this process."""
+    """A model that is cut, as it is measured, with its tokenizer and a name: the caller's, or its own."""
     given = given_model(model, tokenizer, name, needs_tokenizer=needs_tokenizer)
     measured = measurable(given.model)
     return measured, given.tokenizer, given.name or type(measured).__name__

@@ -43,7 +43,6 @@ from statesize.results.summary import (
     middle_bounds,
     middle_ceiling,
     unit_dim,
-    unit_limits,
 )
 
 FEWEST = 3
@@ -103,7 +102,7 @@ class ProfileCharts:
             _names(mixer),
             at,
             (lower[sequence], upper[sequence]),
-            unit_limits(mixer)[sequence].mean(0),
+            mixer["ceiling"].values[sequence],
             token=texts[at],
             norm=mixer["norm"].values[sequence].mean(0),
         )
@@ -255,7 +254,7 @@ def along(profiles: Sequence[Profiled]) -> alt.LayerChart:
             continue
         weights = [channels_of(node) for node in nodes]
         ess = np.average([ess_values(node, "entropy")[0].mean(0) for node in nodes], axis=0, weights=weights)
-        ceiling = np.average([unit_limits(node)[0].mean(0) for node in nodes], axis=0, weights=weights)
+        ceiling = np.average([node["ceiling"].values[0] for node in nodes], axis=0, weights=weights)
         at, positions = np.flatnonzero(np.isfinite(ess)), nodes[0]["position"].values
         apart |= bool((np.diff(positions[at]) > 1).any())
         at = at[evenly_spread(len(at), _ALONG)]

@@ -31,9 +31,9 @@ from statesize.results.summary import (
     ess_bounds,
     ess_values,
     known_mean,
+    largest_known,
     unit_dim,
     unit_limits,
-    unit_sizes,
     utilisation_values,
     without_sinks,
 )
@@ -154,7 +154,7 @@ def layer_data(mixer: xr.Dataset, name: str, short: str, metrics: Iterable[str],
         "heads": [f"{unit} {index}" for index in mixer[unit].values[heads]],
         "positions": mixer["position"].values[columns].tolist(),
         "headStride": extent.head_stride,
-        "ceiling": packed(unit_limits(mixer)[rows, :, columns].mean(1)),
+        "ceiling": packed(mixer["ceiling"].values[rows, columns]),
         "norm": packed(mixer["norm"].values[rows, :, columns].mean(1)),
         "ess": {metric: curves(values) for metric, values in ess.items()},
         # How far apart the bounds are in whose middle a count lies that is not exact.
@@ -187,7 +187,7 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
         # Which cells have a sink in some text, and entropy-ESS without the columns of sinks.
         "led": [bool(np.isfinite(mixer["sinkless_entropy"].values[:, group]).any()) for group in groups],
         "sinkless": means(known_mean(without_sinks(mixer), 0)),
-        "tss": means(unit_sizes(mixer)),
+        "tss": means(np.full(len(units), largest_known(mixer, "tss"))),
         # What a number per channel takes in bytes per head, as `state_bytes` counts them.
         "numberBytes": DTYPES[_number_dtype(mixer)].itemsize * int(mixer.attrs["multiplicity"]),
     }

@@ -47,14 +47,9 @@ def ess_values(node: xr.Dataset, metric: str) -> Array:
     return (lower + upper) / 2
 
 
-def unit_sizes(node: xr.Dataset) -> NDArray[np.float64]:
-    """The largest TSS of each measured head or channel, (unit,); NaN where it is not known."""
-    return np.full(node.sizes[unit_dim(node)], largest_known(node, "tss"))
-
-
-def unit_limits(node: xr.Dataset, name: str = "ceiling") -> Array:
-    """The "ceiling" or "state_size" of all heads or channels, (sequence, 1, position)."""
-    return node[name].values[:, None]
+def unit_limits(node: xr.Dataset) -> Array:
+    """The ceiling of all heads or channels, (sequence, 1, position)."""
+    return node["ceiling"].values[:, None]
 
 
 def utilisation_values(node: xr.Dataset, metric: str = "entropy") -> Array:
@@ -286,7 +281,8 @@ def long_form(node: xr.Dataset, root: xr.Dataset, model: str, layer: str) -> pd.
                 "threshold": threshold,
                 "token": root["tokens"].values[sequence, position],
                 "sequence": sequence,
-                **{name: np.broadcast_to(unit_limits(node, name), shape).ravel() for name in ("ceiling", "state_size")},
+                "ceiling": np.broadcast_to(unit_limits(node), shape).ravel(),
+                "state_size": np.broadcast_to(node["state_size"].values[:, None], shape).ravel(),
                 "lower": lower.ravel(),
                 "upper": upper.ravel(),
                 "norm": node["norm"].values.ravel(),

@@ -49,7 +49,7 @@ def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObser
 
 def gated_convolution(call: MixerCall) -> Observation:
     """The T of every channel: Diag(c) times the convolution times Diag(b), with K − 1 states."""
-    # Taken here: weights that are shared out among ranks are whole while the module runs.
+    # Taken here: while the module runs, its weights are in the precision of the run.
     weight, taps_bias = cast("Any", call.module).conv.weight, cast("Any", call.module).conv.bias
     entering, leaving, values = call.parts["in_proj"].output.transpose(1, 2).chunk(3, 1)
 

@@ -146,25 +146,24 @@ def read_profiles(folders: Sequence[Path], printing: Printing) -> list[Profile]:
 SCHEMA = 1
 
 
-@contextmanager
-def printed_by(command: str, path: Path, named: str) -> Generator[Any]:
-    """The JSON document that a command printed; an error says what it should have."""
-    from statesize.errors import FileError, StatesizeError
+def printed_curves(path: Path) -> Any:
+    """The JSON document that `statesize cache` printed, which holds curves; any other JSON value is a FileError."""
+    from statesize.errors import FileError
     from statesize.io.files import os_errors, parse_json, read_limited
 
     try:
         with os_errors(f"{path}: cannot be read"):
             document: Any = parse_json(read_limited(path))
         schema = document.get("schema", SCHEMA)
-        if schema != SCHEMA:
-            raise FileError(
-                f"{path} is of schema version {schema!r}, and this statesize reads version {SCHEMA}. Make it anew."
-            )
-        yield document
-    except StatesizeError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FileError(f"{path}: no JSON document with {named}, as `{command} --json` prints it.") from error
+    except (ValueError, AttributeError) as error:
+        raise FileError(
+            f"{path}: no JSON document with curves, as `statesize cache MODEL --json` prints it."
+        ) from error
+    if schema != SCHEMA:
+        raise FileError(
+            f"{path} is of schema version {schema!r}, and this statesize reads version {SCHEMA}. Make it anew."
+        )
+    return document
 
 
 def print_json(document: dict[str, Any]) -> None:
