@@ -24,7 +24,7 @@ from campaigns import ROOT
 from campaigns.mutations.sites import Mutation, draw
 from statesize.io.files import replace_file
 
-SECONDS = 240
+SECONDS = 120
 """How long tests look for a fault."""
 
 

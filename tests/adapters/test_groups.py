@@ -10,7 +10,6 @@ from torch import nn
 import statesize as ss
 from statesize import capture
 from statesize.adapters.models.own_cache import UNEVEN, attention_cache, grouped_by
-from statesize.codes import joined
 
 
 @pytest.mark.parametrize(
@@ -143,9 +142,9 @@ def test_a_note_says_that_heads_share_an_input_in_no_groups(attend):
     uneven, even = (nn.Sequential(nn.Embedding(64, 8), Shared(attend, True, reads)) for reads in ([0, 0, 1, 0], None))
     (item,) = capture(uneven, token_ids())
     assert (item.groups, item.order) == (0, ())
-    assert UNEVEN in joined(item.notes)
+    assert UNEVEN in item.notes
     (item,) = capture(even, token_ids())
-    assert UNEVEN not in joined(item.notes)
+    assert UNEVEN not in item.notes
 
 
 def test_the_order_of_heads_of_stored_heads():

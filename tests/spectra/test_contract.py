@@ -87,5 +87,5 @@ def test_a_cut_that_is_off_by_one_fails(side: str, moved: int, monkeypatch: pyte
         engine = ExactEngine()
 
     monkeypatch.setattr(Cut, "reach", off)
-    with pytest.raises(AssertionError, match="position"):
+    with pytest.raises(AssertionError, match="exact"):
         Contract().test_windows_agree_with_the_definition()
