@@ -84,25 +84,6 @@ Note: TypeAlias = Callable[[str], None]
 """Called with file, row and problem of each row that is left out."""
 
 
-@dataclass(frozen=True, eq=False)
-class RowSource:
-    """A file or data set with a document in each row.
-
-    Attributes:
-        name: Its name in messages.
-        wanted: What a row should be, in messages.
-        rows: All rows, one after another.
-    """
-
-    name: str
-    wanted: str
-    rows: Callable[[], Iterable[Row]]
-
-    def documents(self, note: Note) -> Iterator[Document]:
-        """All documents; rows are read as far as these are used."""
-        return readable(self.rows(), note, f"{self.name}: no row {self.wanted}.")
-
-
 class RefusedChat(FileError):
     """A chat template refuses the messages of a row."""
 
