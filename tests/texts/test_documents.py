@@ -22,7 +22,7 @@ def write_lines(path, lines):
 
 def test_jsonl(tmp_path):
     path = write_lines(tmp_path / "texts.jsonl", map(json.dumps, ROWS))
-    assert list(jsonl(path, "body").documents(pytest.fail)) == ["eins", "zwei", "drei"]
+    assert list(jsonl(path, "body", pytest.fail)) == ["eins", "zwei", "drei"]
     assert list(file_documents(path)) == [("one",), ("two",), ("three",)]
 
 
@@ -30,7 +30,7 @@ def test_bad_lines_are_told_and_left_out(tmp_path):
     lines = ['{"text": "one"}', "", '{"text": "tw', "[]", '{"text": 3}', '{"other": "x"}', '{"text": "two"}']
     path = write_lines(tmp_path / "texts.jsonl", lines)
     told = []
-    assert list(jsonl(path, "text").documents(told.append)) == ["one", "two"]
+    assert list(jsonl(path, "text", told.append)) == ["one", "two"]
     assert [note.partition(":")[0].rpartition(" ")[2] for note in told] == ["3", "4", "5", "6"]
     assert "no JSON" in told[0]
     assert 'text in the field "text"' in told[1]
@@ -43,7 +43,7 @@ def test_bytes_that_are_not_utf8(tmp_path):
     path = tmp_path / "texts.jsonl"
     path.write_bytes('{"text": "café"}\n'.encode("latin-1") + b'{"text": "two"}\n')
     told = []
-    assert list(jsonl(path, "text").documents(told.append)) == ["two"]
+    assert list(jsonl(path, "text", told.append)) == ["two"]
     assert "line 1: not UTF-8" in told[0]
 
 
@@ -53,7 +53,7 @@ def test_a_lone_surrogate_is_told_and_left_out(tmp_path):
     path = write_lines(tmp_path / "texts.jsonl", lines)
     path.write_bytes(path.read_bytes() + b'{"text": "\xed\xa0\x80"}\n')
     told = []
-    assert list(jsonl(path, "text").documents(told.append)) == ["one", "a whole pair: 🙂", "two"]
+    assert list(jsonl(path, "text", told.append)) == ["one", "a whole pair: 🙂", "two"]
     assert told == [
         f'{path}, line 2: "text" holds a lone surrogate, which is no Unicode text',
         f"{path}, line 5: not UTF-8",
@@ -66,7 +66,7 @@ def test_a_line_that_is_too_long_is_told_and_left_out(tmp_path, monkeypatch):
     text = '{"text": "one"}\n' + '{"text": "' + "x" * 90 + '"}\n' + '{"text": "two"}\n{"text": "' + "y" * 90
     (tmp_path / "texts.jsonl").write_text(text)
     told = []
-    assert list(jsonl(tmp_path / "texts.jsonl", "text").documents(told.append)) == ["one", "two"]
+    assert list(jsonl(tmp_path / "texts.jsonl", "text", told.append)) == ["one", "two"]
     assert [note.rpartition(", ")[2] for note in told] == [f"line {number}: more than 30 bytes" for number in (2, 4)]
 
 
@@ -74,7 +74,7 @@ def test_a_large_file_is_not_held_in_memory(tmp_path):
     path = write_lines(tmp_path / "texts.jsonl", ['{"text": "' + "word " * 20_000 + '"}'] * 200)
     tracemalloc.start()
     try:
-        assert sum(1 for _ in jsonl(path, "text").documents(pytest.fail)) == 200
+        assert sum(1 for _ in jsonl(path, "text", pytest.fail)) == 200
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -89,9 +89,9 @@ def test_chats(tmp_path):
     path = write_lines(tmp_path / "chats.jsonl", map(json.dumps, lines))
     told = []
     first = Chat(tuple(CHAT), f"{path}, line 1")
-    assert list(jsonl(path, "text").documents(told.append)) == [first, "one"]
+    assert list(jsonl(path, "text", told.append)) == [first, "one"]
     assert told == [f'{path}, line 3: no text in the field "text"']
-    assert list(jsonl(path, "turns").documents(lambda _: None))[-1] == Chat(tuple(CHAT), f"{path}, line 3")
+    assert list(jsonl(path, "turns", lambda _: None))[-1] == Chat(tuple(CHAT), f"{path}, line 3")
     assert next(file_documents(path)) == (first,)
 
 
@@ -109,13 +109,13 @@ def test_chats(tmp_path):
 def test_chats_that_are_none(tmp_path, messages, problem):
     path = write_lines(tmp_path / "chats.jsonl", [json.dumps({"messages": messages}), '{"text": "one"}'])
     told = []
-    assert list(jsonl(path, "text").documents(told.append)) == ["one"]
+    assert list(jsonl(path, "text", told.append)) == ["one"]
     assert told == [f"{path}, line 1: {problem}"]
 
 
 def test_a_file_is_read_as_far_as_it_is_needed(tmp_path):
     path = write_lines(tmp_path / "texts.jsonl", ['{"text": "one"}', "damaged"])
-    assert next(jsonl(path, "text").documents(pytest.fail)) == "one"
+    assert next(jsonl(path, "text", pytest.fail)) == "one"
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,9 @@ def test_a_file_is_read_as_far_as_it_is_needed(tmp_path):
 )
 def test_no_text_at_all(tmp_path, lines, message):
     with pytest.raises(FileError, match=message):
-        list(jsonl(write_lines(tmp_path / "texts.jsonl", lines), "text").documents(lambda _: None))
+        list(jsonl(write_lines(tmp_path / "texts.jsonl", lines), "text", lambda _: None))
     with pytest.raises(FileError, match="cannot be read"):
-        list(jsonl(tmp_path / "missing.jsonl", "text").documents(pytest.fail))
+        list(jsonl(tmp_path / "missing.jsonl", "text", pytest.fail))
 
 
 @pytest.fixture(scope="module")
@@ -148,32 +148,32 @@ def test_data_sets_on_disk(datasets, tmp_path, kind):
         saved.save_to_disk(str(tmp_path / "data"))
     told = []
     name = str(tmp_path / "data")
-    assert list(dataset(name, "text", "train").documents(told.append)) == ["one", "two", "three"]
+    assert list(dataset(name, "text", "train", told.append)) == ["one", "two", "three"]
     assert len(told) == 1
     assert "row 3" in told[0]
     with pytest.raises(FileError, match='no column "title"; its columns are text, body'):
-        next(dataset(name, "title", "train").documents(pytest.fail))
+        next(dataset(name, "title", "train", pytest.fail))
     if kind != "saved":
         with pytest.raises(FileError, match='part "validation"'):
-            next(dataset(name, "text", "validation").documents(pytest.fail))
+            next(dataset(name, "text", "validation", pytest.fail))
 
 
 def test_chats_of_a_data_set(datasets, tmp_path):
     datasets.Dataset.from_list([{"messages": CHAT}, {"messages": []}]).save_to_disk(str(tmp_path / "data"))
     told, name = [], str(tmp_path / "data")
-    assert list(dataset(name, "text", "train").documents(told.append)) == [Chat(tuple(CHAT), f"{name}, row 0")]
+    assert list(dataset(name, "text", "train", told.append)) == [Chat(tuple(CHAT), f"{name}, row 0")]
     assert told == [f'{name}, row 1: "messages" holds no message']
 
 
 def test_a_data_set_that_is_not_there(datasets, tmp_path):
     with pytest.raises(FileError, match=r"There is no data set .*nowhere"):
-        next(dataset(str(tmp_path / "nowhere"), "text", "train").documents(pytest.fail))
+        next(dataset(str(tmp_path / "nowhere"), "text", "train", pytest.fail))
 
 
 def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(FileError, match=r"pip install datasets"):
-        next(dataset("anything", "text", "train").documents(pytest.fail))
+        next(dataset("anything", "text", "train", pytest.fail))
 
 
 CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]

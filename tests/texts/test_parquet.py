@@ -19,7 +19,7 @@ def write(path, texts, **columns):
 
 def test_rows_in_order(tmp_path):
     path = write(tmp_path / "texts.parquet", [f"text {row}" for row in range(200)], other=list(range(200)))
-    assert list(parquet(path, "text").documents(pytest.fail)) == [f"text {row}" for row in range(200)]
+    assert list(parquet(path, "text", pytest.fail)) == [f"text {row}" for row in range(200)]
     assert next(file_documents(path)) == ("text 0",)
 
 
@@ -27,14 +27,14 @@ def test_a_folder_of_files(tmp_path):
     (tmp_path / "b").mkdir()
     write(tmp_path / "b" / "0.parquet", ["three"])
     write(tmp_path / "a.parquet", ["one", "two"])
-    assert list(parquet(tmp_path, "text").documents(pytest.fail)) == ["one", "two", "three"]
+    assert list(parquet(tmp_path, "text", pytest.fail)) == ["one", "two", "three"]
 
 
 def test_bad_rows_are_told_and_left_out(tmp_path):
     broken = pa.array([b"caf\xe9"], pa.binary()).view(pa.string())
     texts = pa.chunked_array([pa.array(["one", None], pa.string()), broken, pa.array(["two"])])
     path, told = write(tmp_path / "texts.parquet", texts), []
-    assert list(parquet(path, "text").documents(told.append)) == ["one", "two"]
+    assert list(parquet(path, "text", told.append)) == ["one", "two"]
     assert [note.removeprefix(f"{path}, ") for note in told] == [
         'row 2: "text" is NoneType, not text',
         'row 3: "text" is not UTF-8',
@@ -50,7 +50,7 @@ def test_chats(tmp_path):
     path, told = tmp_path / "chats.parquet", []
     pq.write_table(pa.table({"messages": messages}), path)
     # No name is made up for the messages that have none.
-    assert list(parquet(path, "text").documents(told.append)) == [
+    assert list(parquet(path, "text", told.append)) == [
         Chat((question, answer | {"name": "one"}), f"{path}, row 1"),
         Chat((question,), f"{path}, row 4"),
     ]
@@ -60,8 +60,8 @@ def test_chats(tmp_path):
     ]
     both = tmp_path / "both.parquet"
     pq.write_table(pa.table({"messages": messages, "text": ["one", "two", "three", "four"]}), both)
-    assert list(parquet(both, "text").documents(pytest.fail)) == ["one", "two", "three", "four"]
-    assert next(parquet(both, "messages").documents(pytest.fail)).where == f"{both}, row 1"
+    assert list(parquet(both, "text", pytest.fail)) == ["one", "two", "three", "four"]
+    assert next(parquet(both, "messages", pytest.fail)).where == f"{both}, row 1"
 
 
 @pytest.mark.parametrize("kind", ["no bytes", "no rows", "a folder"])
@@ -72,23 +72,23 @@ def test_empty_files(tmp_path, kind):
     if kind == "a folder":
         path = tmp_path
     with pytest.raises(FileError, match=rf"{path.name} is empty\."):
-        next(parquet(path, "text").documents(pytest.fail))
+        next(parquet(path, "text", pytest.fail))
 
 
 def test_what_cannot_be_read(tmp_path):
     path = write(tmp_path / "texts.parquet", [1, 2])
     with pytest.raises(FileError, match=r'no column "title"; its columns are text\.'):
-        next(parquet(path, "title").documents(pytest.fail))
+        next(parquet(path, "title", pytest.fail))
     with pytest.raises(FileError, match="no row has text"):
-        list(parquet(path, "text").documents(lambda _: None))
+        list(parquet(path, "text", lambda _: None))
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(FileError, match="cannot be read as a Parquet file"):
-        next(parquet(path, "text").documents(pytest.fail))
+        next(parquet(path, "text", pytest.fail))
     with pytest.raises(FileError, match="cannot be read"):
-        next(parquet(tmp_path / "missing.parquet", "text").documents(pytest.fail))
+        next(parquet(tmp_path / "missing.parquet", "text", pytest.fail))
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileError, match="without a file"):
-        next(parquet(tmp_path / "empty", "text").documents(pytest.fail))
+        next(parquet(tmp_path / "empty", "text", pytest.fail))
 
 
 def test_damage_in_the_middle(tmp_path):
@@ -98,7 +98,7 @@ def test_damage_in_the_middle(tmp_path):
         content[index] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(FileError, match="cannot be read as a Parquet file"):
-        list(parquet(path, "text").documents(pytest.fail))
+        list(parquet(path, "text", pytest.fail))
 
 
 def test_each_row_is_a_sequence(tmp_path):

@@ -19,20 +19,20 @@ from statesize.texts.rows import (
     Document,
     Note,
     Row,
-    RowSource,
     line_row,
     read_documents,
     read_lines,
     read_whole,
+    readable,
     values_row,
 )
 from statesize.texts.tables import parquet
 
 
-def jsonl(path: Path, field: str) -> RowSource:
-    """A file of JSON objects, one per line."""
+def jsonl(path: Path, field: str, note: Note) -> Iterator[Document]:
+    """The documents of a file of JSON objects, one per line; it is read as far as these are used."""
     wanted = f'is a JSON object with text in a field "{field}". Give --field NAME'
-    return RowSource(str(path), wanted, partial(_rows, path, field))
+    return readable(_rows(path, field), note, f"{path}: no row {wanted}.")
 
 
 def _rows(path: Path, field: str) -> Iterator[Row]:
@@ -48,10 +48,10 @@ def _rows(path: Path, field: str) -> Iterator[Row]:
 _LIST = 'Give a JSON list of texts, of objects with a field "text", or of chats; objects on lines are .jsonl'
 
 
-def json_list(path: Path, field: str) -> RowSource:
-    """A JSON list of texts, of objects or of chats; the messages of one chat are one document."""
+def json_list(path: Path, field: str, note: Note) -> Iterator[Document]:
+    """The documents of a JSON list of texts, of objects or of chats; the messages of one chat are one document."""
     wanted = f'holds text, a chat or a field "{field}". {_LIST}'
-    return RowSource(str(path), wanted, partial(_items, path, field))
+    return readable(_items(path, field), note, f"{path}: no row {wanted}.")
 
 
 def _items(path: Path, field: str) -> Iterator[Row]:
@@ -85,7 +85,7 @@ def _refuse(problem: str, advice: str = "Mend it, or leave it out.") -> None:
 def read_file(path: Path, field: str = "text", note: Note = _refuse, *, whole: bool = False) -> Iterator[Document]:
     """The documents of a file; blank lines part those of text, unless it is one as a whole."""
     if is_rows(path):
-        return SOURCES[path.suffix.lower()](path, field).documents(note)
+        return SOURCES[path.suffix.lower()](path, field, note)
     return iter((read_whole(path),) if whole else read_documents(path))
 
 

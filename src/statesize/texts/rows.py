@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
 
-from statesize.check import require_kind, require_path
-from statesize.errors import FileError, InputError
+from statesize.check import require_path
+from statesize.errors import FileError
 from statesize.io.files import os_errors, parse_json, read_limited
 
 MOST_TEXT = 2**30
@@ -20,14 +20,9 @@ MOST_TEXT = 2**30
 BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
 
 
-def read_documents(path: str | Path, delimiter: str | None = None) -> tuple[str, ...]:
-    """The documents of a UTF-8 text file, between blank lines or `delimiter`; line ends may be of any system."""
-    path = require_path("path", path)
-    require_kind("delimiter", delimiter, (str, type(None)), "a string or None")
-    if delimiter == "":
-        raise InputError("delimiter must be the text that stands between documents, or None, got ''.")
-    text = read_whole(path)
-    parts = BLANK_LINES.split(text) if delimiter is None else text.split(delimiter)
+def read_documents(path: str | Path) -> tuple[str, ...]:
+    """The documents of a UTF-8 text file, between blank lines; line ends may be of any system."""
+    parts = BLANK_LINES.split(read_whole(require_path("path", path)))
     documents = tuple(part.strip("\n") for part in parts if part.strip())
     if not documents:
         raise FileError(f"{path}: holds no text. Give a text file with at least one document.")
@@ -82,25 +77,6 @@ Row: TypeAlias = tuple[str, Document | None, str]
 """File and row, and the document, or None and what is wrong with the row."""
 Note: TypeAlias = Callable[[str], None]
 """Called with file, row and problem of each row that is left out."""
-
-
-@dataclass(frozen=True, eq=False)
-class RowSource:
-    """A file or data set with a document in each row.
-
-    Attributes:
-        name: Its name in messages.
-        wanted: What a row should be, in messages.
-        rows: All rows, one after another.
-    """
-
-    name: str
-    wanted: str
-    rows: Callable[[], Iterable[Row]]
-
-    def documents(self, note: Note) -> Iterator[Document]:
-        """All documents; rows are read as far as these are used."""
-        return readable(self.rows(), note, f"{self.name}: no row {self.wanted}.")
 
 
 class RefusedChat(FileError):

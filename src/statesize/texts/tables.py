@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from statesize.errors import FileError
 from statesize.io.files import GROWTH, SPARE, os_errors, require_regular
-from statesize.texts.rows import MESSAGES, Row, RowSource, values_row
+from statesize.texts.rows import MESSAGES, Document, Note, Row, readable, values_row
 
 # Rows that are in memory at once.
 _BATCH = 64
 
 
-def parquet(path: Path, field: str) -> RowSource:
-    """A Parquet file, or the files of a folder."""
-    return RowSource(str(path), _wanted(field), partial(_rows, path, field))
+def parquet(path: Path, field: str, note: Note) -> Iterator[Document]:
+    """The documents of a Parquet file, or of the files of a folder; rows are read as far as these are used."""
+    return readable(_rows(path, field), note, _none_read(path, field))
 
 
-def _wanted(field: str) -> str:
-    return f'has text in the column "{field}". Give --field NAME'
+def _none_read(name: object, field: str) -> str:
+    return f'{name}: no row has text in the column "{field}". Give --field NAME.'
 
 
 def parquet_files(path: Path, field: str) -> list[tuple[Path, Any]]:
@@ -94,14 +93,14 @@ def _row(cell: Any, column: str, field: str, where: str) -> Row:
     return values_row({column: value}, field, where)
 
 
-def dataset(name: str, field: str, split: str) -> RowSource:
-    """A data set; one of the hub is read as far as documents are used."""
+def dataset(name: str, field: str, split: str, note: Note) -> Iterator[Document]:
+    """The documents of a data set; one of the hub is read as far as these are used."""
 
     def rows() -> Iterator[Row]:
         for number, row in enumerate(open_dataset(name, field, split)):
             yield values_row(row, field, f"{name}, row {number}")
 
-    return RowSource(name, _wanted(field), rows)
+    return readable(rows(), note, _none_read(name, field))
 
 
 def import_datasets() -> Any:

@@ -113,12 +113,6 @@ def test_documents_are_cut_at_runs_of_blank_lines(tmp_path):
     assert read_documents(file) == ("first\nline", "  second", "third é")
 
 
-def test_documents_are_cut_at_a_delimiter(tmp_path):
-    file = tmp_path / "text.txt"
-    file.write_text("one\n\nstill one<|end|>two<|end|>\n<|end|>")
-    assert read_documents(file, "<|end|>") == ("one\n\nstill one", "two")
-
-
 def test_text_that_is_not_utf8_names_the_byte(tmp_path):
     file = tmp_path / "latin.txt"
     file.write_bytes("né".encode("latin-1") + b" and more")
@@ -141,11 +135,6 @@ def test_missing_file_and_folder_are_refused(tmp_path):
         read_text(tmp_path / "nowhere.txt")
     with pytest.raises(FileError, match="must be a regular file, got a folder"):
         read_text(tmp_path)
-
-
-def test_empty_delimiter_is_refused(tmp_path):
-    with pytest.raises(InputError, match="delimiter"):
-        read_documents(tmp_path / "text.txt", "")
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from statesize.models.load import LoadedModel
-    from statesize.texts.rows import Document, Note, RowSource
+    from statesize.texts.rows import Document, Note
     from statesize.texts.tokens import AnyTokenizer
 
 BUNDLED = "Reading bundled documents; --text FILE reads yours."
@@ -221,18 +221,18 @@ class Texts:
         for path in self.text or ():
             yield from file_documents(path, corpus=self.corpus, field=self.field)
         if self.text is None:
-            yield from ((text,) for text in self._rows().documents(note))
+            yield from ((text,) for text in self._rows(note))
 
-    def _rows(self) -> RowSource:
-        """The file or data set."""
+    def _rows(self, note: Note) -> Iterator[Document]:
+        """The documents of the file or data set."""
         from statesize.texts.documents import jsonl
         from statesize.texts.tables import dataset, parquet
 
         if self.jsonl is not None:
-            return jsonl(self.jsonl, self.field)
+            return jsonl(self.jsonl, self.field, note)
         if self.parquet is not None:
-            return parquet(self.parquet, self.field)
-        return dataset(self.dataset or "", self.field, self.split)
+            return parquet(self.parquet, self.field, note)
+        return dataset(self.dataset or "", self.field, self.split, note)
 
     def _tokens(
         self, texts: Iterable[tuple[Document, ...]], tokenizer: AnyTokenizer, left_out: list[str], printing: Printing

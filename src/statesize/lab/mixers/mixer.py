@@ -262,6 +262,10 @@ class HeadMixer(Mixer):
         """The inputs of T: the convolved values of each head, (S, H, L, d_v)."""
         return self._query_key_value(hidden)[2]
 
+    def initial_state(self, batch: int) -> State:
+        """Zeros, (S, H, n, d_v)."""
+        return (self.projection.weight.new_zeros(batch, self.heads, self.key_size, self.value_size),)
+
     def _query_key_value(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Convolved queries, keys and values, (S, H, L, n), (S, H, L, n) and (S, H, L, d_v)."""
         query, key, value = (self._by_head(part).transpose(1, 2) for part in self._convolved(hidden))

@@ -56,10 +56,6 @@ class LinearAttention(HeadMixer):
         query, key, value, log_decay = self.recurrence(hidden)
         return mix_chunked(query, key, value, log_decay, self.chunk_size)
 
-    def initial_state(self, batch: int) -> State:
-        """Zeros, (S, H, n, d_v)."""
-        return (self.projection.weight.new_zeros(batch, self.heads, self.key_size, self.value_size),)
-
     def advance(self, parts: tuple[Tensor, ...], hidden: Tensor, state: State) -> tuple[Tensor, State]:
         """One token, (S, H, d_v), and the next state."""
         query, key, value = parts

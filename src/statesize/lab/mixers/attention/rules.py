@@ -147,10 +147,6 @@ class VectorDeltaNet(DeltaNet):
             states.append(held)
         return (query.unsqueeze(-2) @ torch.stack(states, -3)).squeeze(-2)
 
-    def initial_state(self, batch: int) -> State:
-        """Zeros, (S, H, n, d_v)."""
-        return (self.projection.weight.new_zeros(batch, self.heads, self.key_size, self.value_size),)
-
     def advance(self, parts: tuple[Tensor, ...], hidden: Tensor, state: State) -> tuple[Tensor, State]:
         """One token, (S, H, d_v), and the next state."""
         query, key, value = parts
