@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cases import made
 from campaigns import ROOT
 from campaigns.mutations.sites import Mutation, draw
 from statesize.io.files import replace_file
@@ -38,7 +39,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.draw is not None:
         faults = [asdict(one) for one in draw(ROOT, given.draw, given.seed)]
-        _write(given.file, {"seed": given.seed, "mutations": faults})
+        _write(given.file, {"seed": given.seed, "made": made(), "mutations": faults})
         return 0
     document = json.loads(given.file.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
@@ -48,7 +49,7 @@ def main() -> int:
                 mutation = Mutation(**{name: row[name] for name in Mutation.__dataclass_fields__})
                 row |= _answer(mutation, Path(folder))
                 subprocess.run(["git", "checkout", "-q", "."], cwd=folder, check=True)
-                _write(given.file, document)
+                _write(given.file, document | {"made": made()})
                 print(f"{row['file']}:{row['number']} {row['old']} → {row['new']}: {row['found_by']}", file=sys.stderr)
     missed = [row for row in document["mutations"] if row["found_by"] is None]
     print(f"{len(document['mutations']) - len(missed)} of {len(document['mutations'])} found or gone")
