@@ -178,7 +178,7 @@ def rerun(
 
     def enter(module: nn.Module, args: tuple[object, ...]) -> None:
         weight = cast("Tensor", module.weight)
-        # What runs before the mixing does not read it, and of weights of another class nothing is known here.
+        # A run before the mixing does not read it, and weights of another class may hold other numbers.
         if observations and type(weight) in (Tensor, nn.Parameter) and args and isinstance(args[0], Tensor):
             by_entry = (weight if isinstance(module, nn.Linear) else weight.mT).bool().any(0)
             reads.append(by_entry & args[0].bool().flatten(0, -2).any(0))
@@ -214,7 +214,7 @@ def rerun(
 
 
 def _entries(module: nn.Module) -> int:
-    """How many numbers of each position a projection takes; 0 of another module."""
+    """Number of inputs that a projection takes at each position; 0 for another module."""
     if isinstance(module, nn.Linear):
         return module.in_features
     return int(cast("Any", module).nx) if type(module).__name__ == "Conv1D" and hasattr(module, "nx") else 0

@@ -13,7 +13,7 @@ from statesize.version import installed
 
 
 def _versions() -> str:
-    """What computes: a line for each package that numbers depend on, and for the devices."""
+    """Versions of the packages that numbers depend on, and the devices, a line each."""
     versions = installed("torch", "transformers", "numpy")
     devices = ["CPU"]
     # A torch that knows the CPU alone need not be imported, which takes one to two seconds.

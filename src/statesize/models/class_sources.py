@@ -1,4 +1,4 @@
-"""What the code of a model's classes is known by: the files that they stand in."""
+"""Digests of the files that hold the classes of a model, by which a later run knows its code again."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ from statesize.adapters.watch import ArgumentCopies, Call
 from statesize.codes import Code, Note
 from statesize.errors import InputError, ModelError
 
-# Of what enters: a module that returns less, or changes it by less, is seen to mix nothing.
+# A module mixes nothing that can be seen where it returns, or changes, less than this share of its input.
 _NOTHING = 1e-7
 
 
@@ -144,7 +144,7 @@ def find_own_mixing(
 
 
 def _writes_nothing(module: nn.Module, entering: Tensor | None, returned: Tensor | None) -> bool:
-    """Whether a module with parameters returns 0, or what it takes, so that no mixing of its own can be seen."""
+    """A module with parameters returns 0, or its own input, so that no mixing of its own can be seen."""
     if entering is None or returned is None or next(module.parameters(), None) is None:
         return False
     if not (entering.is_floating_point() and returned.is_floating_point() and returned.numel()):

@@ -63,7 +63,7 @@ class Mix:
 
 
 def described_part(before: int, behind: int) -> Note | None:
-    """What a T is without that acts on what is mixed over some positions before or behind it; None for none."""
+    """A note on a mixing before or behind T, over so many positions, that T lacks; None where there is none."""
     sides = (before, "before"), (behind, "behind")
     outside = [f"a mixing of {others + 1} positions {side} it" for others, side in sides if others]
     return Note(Code.PART, f"T is without {' and '.join(outside)}.") if outside else None

@@ -184,7 +184,7 @@ def not_causal(runs: LoneRuns, name: str) -> Note | None:
 
 
 def mixing_before(runs: LoneRuns, name: str) -> Note | None:
-    """What a module does to positions before the modules inside that are measured by themselves, if anything."""
+    """A note on a mixing of positions before the modules inside that are measured by themselves; None for none."""
     position, runs = runs.length // 3, replace(runs, precision=STORED)
     plain = _entering(runs)
     other = _entering(runs, change=lambda tensor: changed_input(tensor, runs.length, position))
