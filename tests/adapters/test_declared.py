@@ -180,17 +180,6 @@ def test_a_declared_operator_is_compared_in_float64_and_its_channels_are_counted
     assert item.state_bytes == SIZE * SIZE * HEADS * 4
 
 
-def test_an_operator_is_given_what_hooks_make_of_the_input():
-    model = model_of(Layer)
-    layer = model[1]
-    layer.register_forward_pre_hook(lambda _, args: (args[0] / 2,))
-    (item,) = capture(model, ids())
-    with torch.no_grad():
-        expected = layer.operator(model[0](ids()) / 2).dense()
-    torch.testing.assert_close(item.operator.dense(), expected, rtol=1e-6, atol=1e-7)
-    assert len(layer._forward_pre_hooks) == 1
-
-
 @pytest.mark.parametrize(
     ("layer", "where"),
     [
