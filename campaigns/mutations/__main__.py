@@ -3,7 +3,7 @@
 `python -m campaigns.mutations FILE --draw 60 --seed 0` draws them into a JSON file, which stays as it is.
 `python -m campaigns.mutations FILE` runs tests against each fault without an answer, in a copy of the last commit: the
 files of tests named after its file, those that import it, and then its room, for SECONDS at most. `--again` forgets the
-answers.
+answers. Write `equivalent` into a fault that changes no number, with the reason.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def main() -> int:
                 subprocess.run(["git", "checkout", "-q", "."], cwd=folder, check=True)
                 _write(given.file, document | {"made": made()})
                 print(f"{row['file']}:{row['number']} {row['old']} → {row['new']}: {row['found_by']}", file=sys.stderr)
-    missed = [row for row in document["mutations"] if row["found_by"] is None]
-    print(f"{len(document['mutations']) - len(missed)} of {len(document['mutations'])} found or gone")
+    missed = [row for row in document["mutations"] if row["found_by"] is None and "equivalent" not in row]
+    print(f"{len(document['mutations']) - len(missed)} of {len(document['mutations'])} found, gone or equivalent")
     return 1 if missed else 0
 
 
@@ -76,14 +76,16 @@ def _answer(mutation: Mutation, tree: Path) -> dict[str, Any]:
 
 
 def _tests(file: Path, tree: Path) -> Iterator[list[str]]:
-    """Files of tests, nearest first: of the same name, of those that import the file, of its room."""
+    """Files of tests, nearest first: of the same name, of those that import the file, of its room or its package."""
     module, room = ".".join(file.with_suffix("").parts[1:]), Path("tests", *file.parts[2:-1])
     while not (tree / room).is_dir():
         room = room.parent
     every = sorted(path.relative_to(tree) for path in (tree / "tests").rglob("test_*.py"))
     named = [path for path in every if path.stem == f"test_{file.stem}"]
-    importing = [path for path in every if path not in named and module in (tree / path).read_text(encoding="utf-8")]
-    for some in (named, importing, [room] if room != Path("tests") else []):
+    texts = {path: (tree / path).read_text(encoding="utf-8") for path in every if path not in named}
+    importing = [path for path, text in texts.items() if module in text]
+    package = [path for path, text in texts.items() if f"from {module.rpartition('.')[0]} import" in text]
+    for some in (named, importing, [room] if room != Path("tests") else package):
         if some:
             yield list(map(str, some))
 

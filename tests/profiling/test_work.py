@@ -21,6 +21,7 @@ from statesize.operators import Dense, Recurrence, SoftmaxAttention
 from statesize.profiling import profile
 from statesize.profiling import work as planning
 from statesize.profiling.work import (
+    MemoryNeededError,
     captured_mixers,
     measure_captured,
     measure_mixer,
@@ -118,11 +119,10 @@ def test_maps_of_all_heads_are_refused_before_they_are_made(monkeypatch):
     monkeypatch.setattr(PlainAttention, "explained", lambda *_, **__: None)
     made = []
     monkeypatch.setattr("statesize.adapters.search.probabilities.Mixing.of", lambda *_: made.append(1))
-    with pytest.raises(
-        InputError,
-        match=r"memory must be at least 68MB for mixer model.layers.0.self_attn, all heads of 32 tokens, got 10.0 kB\.",
-    ):
+    with pytest.raises(MemoryNeededError) as error:
         captured_mixers(attention_model(32), torch.arange(32)[None], "all", Settings(memory=10_000))
+    # Scores, their masked copy and their softmax of 8 heads in float64.
+    assert error.value.needed == int(2.4 * 8 * 32 * 32 * 8)
     assert not made
 
 

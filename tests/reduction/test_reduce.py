@@ -95,6 +95,13 @@ def test_the_bound_holds_for_every_random_kernel(states):
     assert bool((distance_of(system, kernels) <= 2 * dropped.sum(-1)).all())
 
 
+def test_the_bound_of_a_truncation_is_twice_the_dropped_values_and_their_round_off():
+    # The Hankel matrix ((3, 2), (2, 0)) has the eigenvalues 4 and −1, each known to 8 eps times 4.
+    bounds, eps = BalancedKernel.of(torch.tensor([[3.0, 2.0]], dtype=torch.float64)).bounds(), 2.0**-52
+    expected = torch.tensor([[10 + 128 * eps, 2 + 128 * eps, 128 * eps]], dtype=torch.float64)
+    torch.testing.assert_close(bounds, expected, rtol=1e-14, atol=0)
+
+
 def test_truncating_a_part_of_the_hankel_matrix_obeys_no_such_bound():
     kernels = random_kernels(0, 100, 40)
     middle = MiddleHankel.of(kernels[:, 1:])
@@ -142,6 +149,24 @@ def test_a_last_tap_alone_keeps_every_tap():
     found = reduce(Convolution(kernel, 16))
     assert (found.method, found.state_size) == ("balanced", 15)
     assert float(distance(found, Convolution(kernel, 16))) < 1e-12
+
+
+@pytest.mark.parametrize(("growth", "method", "states"), [(4, "ho_kalman", 2), (16, "balanced", 15)])
+def test_states_of_the_middle_are_exact_to_a_billionth_of_its_largest_value(growth, method, states):
+    # Two modes; what rounding the middle changes grows with the faster one, to 3e-12 and 3e-8 of σ_1.
+    t = torch.arange(16, dtype=torch.float64)
+    operator = Convolution(0.5**t + growth ** (t - 15), 16)
+    found = reduce(operator)
+    assert (found.method, found.state_size) == (method, states)
+    largest = ss.metrics.hankel_singular_values(operator, positions=[8], engine="dense")[0, 0]
+    assert float(distance(found, operator)) <= float(found.bound) <= 1e-9 * float(largest)
+
+
+@pytest.mark.parametrize(("share", "states"), [(1e-10, 2), (1e-14, 1)])
+def test_modes_below_a_trillionth_of_the_largest_value_are_round_off(share, states):
+    # The second singular value of the middle is about 0.64 of the share of the first.
+    t = torch.arange(16, dtype=torch.float64)
+    assert reduce(Convolution(0.5**t + share * (-0.5) ** t, 16)).state_size == states
 
 
 def test_batches_need_the_largest_of_their_states():

@@ -94,6 +94,14 @@ def test_kernels_of_a_batch_are_told_apart() -> None:
     torch.testing.assert_close(error[0], alone.error, rtol=0.3, atol=0)
 
 
+def test_each_kernel_of_a_batch_takes_its_own_number_of_states() -> None:
+    lag = torch.arange(100, dtype=torch.float64)
+    kernels = torch.stack([0 * lag, 0.9**lag, 0.9**lag + (-0.5) ** lag, 0.9**lag * (1 + lag) + (-0.5) ** lag])
+    found = realise(kernels, WIDTH, VECTORS, 1e-11)
+    assert found is not None
+    assert found[0].observability.any(1).sum(-1).tolist() == [0, 1, 2, 3]
+
+
 def test_growing_modes() -> None:
     lag = torch.arange(100, dtype=torch.float64)
     assert float(check(torch.exp(lag / 30)[None]).max()) < 1e-9

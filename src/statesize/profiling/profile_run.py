@@ -74,7 +74,7 @@ class ProfileRun:
     on_progress: Callable[[ProfileProgress], None] | None
     # Tokens of the sequence that decides how many heads or channels are measured; None takes the first.
     reference: int | None
-    sequences: list[Given] = field(default_factory=list[Given])
+    tasks: list[SequenceTask] = field(default_factory=list[SequenceTask])  # one for each sequence
     mixers: dict[str, MixerRun] = field(default_factory=dict[str, MixerRun])  # what is known of each mixer
     # Names of the mixers in the order of their calls, by sequence.
     _calls: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
@@ -114,8 +114,7 @@ class ProfileRun:
     def _tasks(self, inputs: Iterable[Given]) -> Iterator[SequenceTask]:
         for sequence, given in enumerate(inputs):
             self.reference = self.reference or len(given)
-            self.sequences.append(given)
-            task = SequenceTask(sequence, given, self.key, self.reference)
+            self.tasks.append(task := SequenceTask(sequence, given, self.key, self.reference))
             if self.folder is not None:
                 # Datasets are read one by one, so that no more than one is in memory.
                 stored, end = self.parts.names(f"{sequence:06d}"), self.ends.read(task.part(""))
@@ -126,8 +125,7 @@ class ProfileRun:
 
     def read(self, mixer: str, sequence: int) -> xr.Dataset:
         """What was measured of a mixer over a sequence; a file that is gone or damaged is a FileError."""
-        task = SequenceTask(sequence, self.sequences[sequence], self.key, self.reference or 0)
-        if (value := self.parts.read(task.part(mixer))) is None:
+        if (value := self.parts.read(self.tasks[sequence].part(mixer))) is None:
             raise FileError(
                 f"{self.folder} was changed while it was in use: mixer {mixer} of sequence {sequence} is missing or "
                 "damaged. Run the same command again; what is intact is used again."
@@ -141,7 +139,8 @@ class ProfileRun:
         output: Path | None,
     ) -> Profile:
         """All datasets together, in memory or in a folder, from which the profile then reads; the parts are removed."""
-        lengths = [len(given) for given in self.sequences]
+        sequences = [task.given for task in self.tasks]
+        lengths = [len(given) for given in sequences]
         for name, mixer in self.mixers.items():
             # The first sequence decides, whichever worker has finished first.
             if len(set(mixer.forms.values())) == 1:
@@ -160,7 +159,7 @@ class ProfileRun:
                     order.insert(place, name)
                 place = order.index(name) + 1
         self.mixers = {name: self.mixers[name] for name in order}
-        root = token_dataset(self.sequences, tokenizer)
+        root = token_dataset(sequences, tokenizer)
         settings = asdict(self.settings) | {"most_operations": MOST_OPERATIONS}
         root.attrs |= {
             "model": origin.model,
@@ -172,7 +171,7 @@ class ProfileRun:
             "schema": SCHEMA,
             "mixers": [name for name in self.mixers if not name.endswith(SHARED)],
             "versions": installed(*_PACKAGES, *(_FLA if "fla" in sys.modules else ())),
-            "tokens_sha256": tokens_sha256(self.sequences),
+            "tokens_sha256": tokens_sha256(sequences),
             "tolerances": list(self.settings.tolerances),
             "relative_tolerances": list(self.settings.ratios),
             # As JSON has them, so that a profile that was read equals the one that was saved.
@@ -195,7 +194,7 @@ class ProfileRun:
         """What is not measured, and why; of what is measured in some sequences, in how many."""
         skipped = {name: why for _, one in sorted(self._skipped.items()) for name, why in one.items()}
         for name in self.mixers.keys() & skipped.keys():
-            measured, all_of_them = len(self.mixers[name].sequences), len(self.sequences)
+            measured, all_of_them = len(self.mixers[name].sequences), len(self.tasks)
             of = f"{measured} of {counted(all_of_them, 'sequence')}"
             skipped[name] = Note(Code.SOME_TEXTS, f"Measured in {of}; in the others: {skipped[name]}")
             if measured == all_of_them:

@@ -198,5 +198,5 @@ def run_profile(
         run.measure(given, executor)
         if count is None:
             # How long a stream's sequences are is known at its end.
-            settings.check_reach(max(map(len, run.sequences)))
+            settings.check_reach(max(len(task.given) for task in run.tasks))
         return run.profile(tokenizer, origin, path)

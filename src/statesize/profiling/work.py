@@ -34,7 +34,7 @@ from statesize.results.datasets import sequence_dataset
 from statesize.results.fields import SINKS
 from statesize.spectra.cut import Cut
 from statesize.spectra.dispatch import ENGINES, choose_engine, with_readouts
-from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, Engine, Output
+from statesize.spectra.engine import DOUBLE, Engine, Output
 
 # Operations in float64 that one mixer may cost over one sequence before its units are sampled: minutes of one core.
 # All heads of an attention layer of 32 at 2048 tokens cost 2e12, all 8192 channels of a Mamba layer 1.7e12.
@@ -49,8 +49,6 @@ _PRODUCTS = 400
 _SHORT = 1024
 # Times the bytes of T of all heads, while a model's attention makes it: scores, their masked copy, and their softmax.
 _CAPTURE_OVERHEAD = 2.4
-# Times the bytes of T of one head in float64, while it is measured: itself twice, five of the engine `tridiagonal`.
-_MAPS_PER_HEAD = 7
 
 
 class MemoryNeededError(InputError):
@@ -65,14 +63,13 @@ class MemoryNeededError(InputError):
         self.needed = needed
 
 
-def require_budget(name: str, length: int, units: str, needed: int, memory: float, enough: int = 0) -> None:
-    """Refuse a memory that is too small for a mixer before what it takes is allocated; the message has `enough`."""
+def require_budget(name: str, length: int, units: str, needed: int, memory: float) -> None:
+    """Refuse a memory that is too small for a mixer before what it takes is allocated."""
     if needed > memory:
-        enough = max(needed, enough)
         raise MemoryNeededError(
-            f"memory must be at least {math.ceil(enough / _MEGABYTE)}MB for mixer {name}, {units} of {length:,} "
+            f"memory must be at least {math.ceil(needed / _MEGABYTE)}MB for mixer {name}, {units} of {length:,} "
             f"tokens, got {byte_count(memory)}. Give that much, fewer tokens, or for attention fewer positions.",
-            enough,
+            needed,
         )
 
 
@@ -93,9 +90,7 @@ def captured_mixers(
         captured = capture_module(model, inputs, layers, checks=checks, mixes=mixes, axis=axis)
         for mixer in captured.mixers:
             needed = int(_CAPTURE_OVERHEAD * mixer.map_bytes)
-            # What measuring one head with the usual engine takes after that, so that the message need not come twice.
-            after = mixer.map_bytes + _MAPS_PER_HEAD * DOUBLE * captured.length**2 + FALLBACK_BYTES
-            require_budget(mixer.name, captured.length, "all heads", needed, memory, max(needed, after))
+            require_budget(mixer.name, captured.length, "all heads", needed, memory)
         return captured
     except IndexError as error:
         if not isinstance(inputs, Tensor) or inputs.is_floating_point():

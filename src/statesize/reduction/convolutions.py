@@ -13,10 +13,9 @@ from torch.nn import functional
 from statesize.errors import InputError
 from statesize.operators import Convolution
 from statesize.reduction.reduction import Method, Reduction, System, state_powers
+from statesize.spectra.spectrum import ROUND_OFF
 
 _linalg = cast("Any", torch.linalg)
-# Allowance for round-off in the bound of balanced truncation, in units of N σ_1 eps.
-_ROUND_OFF = 16
 # Relative threshold of the rank of H_{L/2}.
 _RANK_TOLERANCE = 1e-12
 # A realisation with at most this error, in units of σ_1 of H_{L/2}, counts as exact.
@@ -41,11 +40,10 @@ class BalancedKernel:
         return cls(values, vectors.gather(-1, order[:, None].expand_as(vectors)), eigenvalues.gather(-1, order).sign())
 
     def bounds(self) -> Tensor:
-        """2 Σ dropped σ with an allowance for round-off, for r = 0 … N states, (E, N + 1), descending."""
-        tail = functional.pad(self.values, (0, 1)).flip(-1).cumsum(-1).flip(-1)
-        count = self.values.shape[-1]
-        slack = _ROUND_OFF * count * torch.finfo(tail.dtype).eps * functional.pad(self.values, (0, 1))[:, :1]
-        return 2 * tail + slack
+        """2 Σ dropped σ, each of which round-off may change, for r = 0 … N states, (E, N + 1), descending."""
+        values = functional.pad(self.values, (0, 1))
+        tail, count = values.flip(-1).cumsum(-1).flip(-1), self.values.shape[-1]
+        return 2 * (tail + count * ROUND_OFF * torch.finfo(tail.dtype).eps * values[:, :1])
 
     def truncated(self, states: int) -> System:
         """The first r ≤ N states; states with σ = 0 are idle."""

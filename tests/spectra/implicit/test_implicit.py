@@ -176,6 +176,14 @@ def test_small_blocks_are_known_exactly() -> None:
     compare_with_definition(ImplicitEngine(), attention(60, 4, 2), make_cut(60, [59, 3, 3, 30]))
 
 
+@pytest.mark.parametrize("length", [40, 200])
+def test_blocks_of_zeros_hold_nothing(length: int) -> None:
+    query, key = attention(length, 4, 2).query, attention(length, 4, 2).key
+    found = measure(SoftmaxAttention(query, key, 0.5, window=1), engine="implicit", positions=[5, length // 2])
+    for part in (found.lower, found.upper, found.relative_lower, found.relative_upper, found.entropy, found.norm):
+        assert not part.any()
+
+
 def test_only_long_attention_is_left_to_it() -> None:
     """T of 16,385 positions takes more than 2 GiB, which single small blocks of it do not."""
     for length, positions, name in ((700, 4, "exact"), (16_385, 4, "implicit"), (16_385, [200, 16_000], "exact")):

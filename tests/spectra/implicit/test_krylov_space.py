@@ -86,6 +86,22 @@ def test_products_that_lead_nowhere_are_dropped() -> None:
         torch.testing.assert_close(held.ritz.flip(0)[:rank].square(), theta.flip(0)[:rank], rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize(("part", "kept"), [(1e-12, 1), (1e-15, 0)])
+def test_parts_outside_of_the_space_are_kept_above_round_off(part: float, kept: int) -> None:
+    """Of a vector that is added, and relative to A of a product."""
+    space, eye = KrylovSpace(4, 4), torch.eye(4, dtype=torch.float64)
+    space.add(eye[:1])
+    vector = eye[:1] + part * eye[1:2]
+    coordinates = space.add(vector)
+    assert space.pending.shape[0] == 1 + kept
+    torch.testing.assert_close(coordinates @ space.pending, vector, rtol=0, atol=2e-15)
+    for scale in (1e-6, 1.0, 1e6):
+        space = KrylovSpace(4, 4)
+        space.add(eye[:1])
+        space.extend(scale * vector)
+        assert space.pending.shape[0] == kept
+
+
 def test_leading_values_lie_within_their_bounds_of_true_ones() -> None:
     A = gram(60, 5, 0.1)
     sigma = torch.linalg.eigvalsh(A).sqrt().flip(0)

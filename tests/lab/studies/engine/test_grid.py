@@ -20,6 +20,7 @@ def test_keys_tell_runs_apart(runs):
         dataclasses.replace(run, task=dataclasses.replace(run.task, held_out_seed=1)),
     ]
     assert len({other.key for other in [*runs, *others]}) == len(runs) + len(others)
+    assert others[0].label == f"{run.label}, measured_start"
 
 
 def test_a_key_is_the_same_in_another_process(runs):
