@@ -122,6 +122,24 @@ def test_a_last_tap_alone_keeps_every_tap():
     assert float(distance(found, Convolution(kernel, 16))) < 1e-12
 
 
+@pytest.mark.parametrize(("growth", "method", "states"), [(4, "ho_kalman", 2), (16, "balanced", 15)])
+def test_states_of_the_middle_are_exact_to_a_billionth_of_its_largest_value(growth, method, states):
+    # Two modes; what rounding the middle changes grows with the faster one, to 3e-12 and 3e-8 of σ_1.
+    t = torch.arange(16, dtype=torch.float64)
+    operator = Convolution(0.5**t + growth ** (t - 15), 16)
+    found = reduce(operator)
+    assert (found.method, states_of(found)) == (method, states)
+    largest = ss.metrics.hankel_singular_values(operator, positions=[8], engine="dense")[0, 0]
+    assert float(distance(found, operator)) <= float(found.bound) <= 1e-9 * float(largest)
+
+
+@pytest.mark.parametrize(("share", "states"), [(1e-10, 2), (1e-14, 1)])
+def test_modes_below_a_trillionth_of_the_largest_value_are_round_off(share, states):
+    # The second singular value of the middle is about 0.64 of the share of the first.
+    t = torch.arange(16, dtype=torch.float64)
+    assert states_of(reduce(Convolution(0.5**t + share * (-0.5) ** t, 16))) == states
+
+
 def test_batches_need_the_largest_of_their_states():
     kernel = torch.cat([systems(0, 2, 2, 32), systems(1, 2, 5, 32)]).reshape(2, 2, 32)
     found = reduce(Convolution(kernel, 32))

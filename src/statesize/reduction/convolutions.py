@@ -18,11 +18,10 @@ from torch.nn.functional import pad
 
 from statesize.errors import InputError
 from statesize.operators import Convolution
+from statesize.spectra.spectrum import ROUND_OFF
 
 _linalg, _fft = cast("Any", torch.linalg), cast("Any", torch.fft)
 _EPSILON = torch.finfo(torch.float64).eps
-# Allowance for round-off in the bound of balanced truncation, in units of N σ_1 eps.
-_ROUND_OFF = 16
 # Relative threshold of the rank of H_{L/2}.
 _RANK_TOLERANCE = 1e-12
 # A realisation with at most this error, in units of σ_1 of H_{L/2}, counts as exact.
@@ -110,8 +109,8 @@ class _ShiftRegister:
         self._vectors = vectors.gather(-1, order[:, None].expand_as(vectors))
         self._signs = eigenvalues.gather(-1, order).sign()
         tail = pad(self._values, (0, 1)).flip(-1).cumsum(-1).flip(-1)
-        # 2 Σ dropped σ for r = 0 … N states, (E, N + 1).
-        self.bounds = 2 * tail + _ROUND_OFF * taps * _EPSILON * self._values[:, :1]
+        # 2 Σ dropped σ, each of which round-off may change, for r = 0 … N states, (E, N + 1).
+        self.bounds = 2 * (tail + taps * ROUND_OFF * _EPSILON * self._values[:, :1])
 
     def truncated(self, states: int) -> Realisation:
         """The first r ≤ N states; states with σ = 0 are idle."""
