@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -73,6 +74,7 @@ class SoftmaxAttention(TensorOperator):
         # As it is, also where it is longer than the text: other queries may be asked from behind the text's end.
         self.window = window
         self.key_bias, self.sink, self.soft_cap = key_bias, sink, soft_cap
+        self._normaliser: Tensor | None = None
 
     def dense(self) -> Tensor:
         """The attention probabilities, (..., L, L)."""
@@ -80,13 +82,18 @@ class SoftmaxAttention(TensorOperator):
 
     @torch.no_grad()
     def columns(self, first: int, last: int) -> Tensor:
-        """See `Operator.columns`; the rest of T is not held."""
-        return self.block(slice(first, self.length), slice(first, last))
+        """See `Operator.columns`; the rest of T is not formed."""
+        if self._normaliser is None:
+            # The logarithm of the divisor of each row.
+            scores = (self._scores(*strip) for strip in self._strips(0, self.length))
+            self._normaliser = torch.cat([self._log_sum(one) for one in scores], -1)
+        return (self._scores(slice(first, None), first, last) - self._normaliser[..., first:, None]).exp()
 
     def apply(self, inputs: Tensor) -> Tensor:
         """T u, some queries at a time against the cache."""
         strips = self._strips(0, self.length)
-        return torch.cat([rows @ inputs[..., first : first + rows.shape[-1], :] for first, rows in strips], -2)
+        outputs = [self._probabilities(rows, a, b) @ inputs[..., a:b, :] for rows, a, b in strips]
+        return torch.cat(outputs, -2)
 
     def rows(self, index: Tensor) -> Tensor:
         """Chosen rows of T, (..., m, L), by their indices, (m,) int64."""
@@ -94,9 +101,11 @@ class SoftmaxAttention(TensorOperator):
 
     def block(self, rows: slice, columns: slice) -> Tensor:
         """T[rows, columns] of slices with both ends, some rows at a time; the rest of T is not held."""
-        strips = self._strips(rows.start, rows.stop)
-        whole = (pad(strip, (first, self.length - first - strip.shape[-1])) for first, strip in strips)
-        return torch.cat([strip[..., columns] for strip in whole], -2)
+        parts: list[Tensor] = []
+        for strip, first, last in self._strips(rows.start, rows.stop):
+            seen = self._probabilities(strip, first, last)
+            parts.append(pad(seen, (first, self.length - last))[..., columns])
+        return torch.cat(parts, -2)
 
     def attend(self, query: Tensor, position: int, keys: int) -> Tensor:
         """What other queries (..., m, d) read of the first keys, as if there were no more, (..., m, keys)."""
@@ -107,11 +116,10 @@ class SoftmaxAttention(TensorOperator):
         cached = torch.arange(self.length, device=self.device)
         return cached if self.window is None else cached.clamp(max=self.window - 1)
 
-    def _strips(self, top: int, bottom: int) -> Iterator[tuple[int, Tensor]]:
-        """Rows of T, some at a time: the first column that any of them sees, and what they hold from there on."""
+    def _strips(self, top: int, bottom: int) -> Iterator[tuple[slice, int, int]]:
+        """Rows of T, some at a time, the first column that any of them sees, and one past the last."""
         for start, end in itertools.pairwise([*range(top, bottom, _ROWS), bottom]):
-            first = max(0, start + 1 - (self.window or self.length))
-            yield first, self._probabilities(slice(start, end), first, end)
+            yield slice(start, end), max(0, start + 1 - (self.window or self.length)), end
 
     def _scores(self, rows: slice | Tensor | int, first: int, last: int, query: Tensor | None = None) -> Tensor:
         """Scores of rows, or of other queries at one position, for columns first … last − 1; −∞ for unseen keys."""
@@ -135,9 +143,16 @@ class SoftmaxAttention(TensorOperator):
     def _probabilities(self, rows: slice | Tensor | int, first: int, last: int, query: Tensor | None = None) -> Tensor:
         """Rows of T from all scores that they see, as for `_scores`."""
         scores = self._scores(rows, first, last, query)
-        if self.sink is None:
-            return scores.softmax(-1)
-        return (scores - torch.logaddexp(scores.logsumexp(-1), self.sink[..., None])[..., None]).exp_()
+        return scores.softmax(-1) if self.sink is None else (scores - self._log_sum(scores)[..., None]).exp_()
+
+    def _log_sum(self, scores: Tensor) -> Tensor:
+        sums = scores.logsumexp(-1)
+        return sums if self.sink is None else torch.logaddexp(sums, self.sink[..., None])
+
+    def _map(self, function: Callable[[Tensor, int], Tensor]) -> Self:
+        made = super()._map(function)
+        made._normaliser = None
+        return made
 
 
 def _batch(query: Tensor, key: Tensor, key_bias: Tensor | None, sink: Tensor | None) -> torch.Size:
