@@ -179,17 +179,16 @@ class Recurrence(TensorOperator):
         """An equal recurrence, of 2n modes if it is complex, whose T is real before the real part is taken."""
         if not self.is_complex or self._in_pairs:
             return self
-        modes = self.transition.matrix()
-        if isinstance(self.transition, FullTransition):
-            zero = torch.zeros_like(modes)
-            paired = torch.cat([torch.cat([modes, zero], -1), torch.cat([zero, modes.conj()], -1)], -2)
-        else:
+
+        def with_conjugates(modes: Tensor) -> Tensor:
+            if isinstance(self.transition, FullTransition):
+                zero = torch.zeros_like(modes)
+                return torch.cat([torch.cat([modes, zero], -1), torch.cat([zero, modes.conj()], -1)], -2)
             modes = modes.expand(*modes.shape[:-1], self.B.shape[-1])
-            paired = torch.cat([modes, modes.conj()], -1)
-        B = torch.cat([self.B, self.B.conj()], -1)
-        C = torch.cat([self.C, self.C.conj()], -1) / 2
-        form = FullTransition if isinstance(self.transition, FullTransition) else DiagonalTransition
-        recurrence = _made(form(paired), B, C, self.D, self.batch_shape)
+            return torch.cat([modes, modes.conj()], -1)
+
+        B, C = torch.cat([self.B, self.B.conj()], -1), torch.cat([self.C, self.C.conj()], -1) / 2
+        recurrence = _made(self.transition.map(with_conjugates), B, C, self.D, self.batch_shape)
         recurrence._in_pairs = True
         return recurrence
 

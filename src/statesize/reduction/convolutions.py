@@ -93,9 +93,8 @@ class _MiddleHankel:
         # Balance the states: equal reachability and observability.
         root = torch.where(active, self.values[:, :states], 1).sqrt()
         A, C = A * root[:, None] / root[..., None], C * root
-        rows = _powers(A.mT, C, self._kernel.shape[-1])
-        finite = torch.isfinite(rows).flatten(1).all(-1)[:, None, None]
-        B = (_linalg.pinv(torch.where(finite, rows, 0)) @ self._kernel[..., None]).squeeze(-1)
+        rows = _powers(A.mT, C, self._kernel.shape[-1]).nan_to_num(0, 0, 0)
+        B = (_linalg.pinv(rows) @ self._kernel[..., None]).squeeze(-1)
         return Realisation(A, B, C, _distance(A, B, C, self._lags), self.values)
 
 
@@ -131,15 +130,13 @@ def _distance(A: Tensor, B: Tensor, C: Tensor, lags: Tensor) -> Tensor:
     # s steps later. The bound contains this twice: for the taps computed here, and for the steps of a user.
     count = lags.shape[-1]
     states, rows = _powers(A, B, count), _powers(A.mT, C, count)
-    finite = (torch.isfinite(states) & torch.isfinite(rows)).all(-1).all(-1)
-    states, rows = (torch.where(finite[:, None, None], part, 0) for part in (states, rows))
     taps = (states @ C[..., None]).squeeze(-1)
     order = 1 << (2 * count).bit_length()
     norm = _fft.rfft(taps - lags, order).abs().amax(-1) * (1 + _SLACK)
     step_errors = torch.cat([B[:, None].abs(), states[:, :-1].abs() @ A.mT.abs()], -2)
     sensitivity = rows.abs().cumsum(-2).flip(-2)
     error = (step_errors * sensitivity).sum((-2, -1)) + (states.abs() @ C[..., None].abs()).sum((-2, -1))
-    return torch.where(finite, norm + (B.shape[-1] + 2) * _EPSILON * error, torch.inf)
+    return (norm + (B.shape[-1] + 2) * _EPSILON * error).nan_to_num(nan=torch.inf)
 
 
 def _powers(A: Tensor, x: Tensor, count: int) -> Tensor:
