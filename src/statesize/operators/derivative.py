@@ -14,7 +14,7 @@ from statesize.codes import Code, Note
 from statesize.errors import InputError
 from statesize.operators.checked import checked_sizes, kept_numbers
 from statesize.operators.dense import BlockDense
-from statesize.operators.jacobian import INDEPENDENT, Jacobian
+from statesize.operators.jacobian import Jacobian
 from statesize.operators.operator import TensorOperator, batch_index
 
 LARGEST = 4096
@@ -144,8 +144,7 @@ class Derivative(TensorOperator):
         """Refuse a function that is not causal, or whose derivative is not right."""
         length, whole = self.length, self.jacobian(entry, self.length, 0)
         if fault := whole.fault():
-            needed = "depend on its inputs" if fault == INDEPENDENT else "be differentiable"
-            raise InputError(f"function must {needed} at this point: {fault}. Take another point or operator.")
+            raise InputError(f"function must be differentiable at this point, but {fault}. Take another one.")
         generator = torch.Generator().manual_seed(0)
         weights = torch.randn(length, self.outputs, generator=generator, dtype=torch.float64)
         cuts = torch.linspace(1, length - 1, min(_CUTS, length - 1)).long()
