@@ -20,6 +20,7 @@ from statesize.integrations.transformers import StateSizeCallback
 from statesize.io.text import counted
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.reduction.cache.result import CachePrices, PricedDocument, Variant
+from statesize.report.measured import MeasurementCharts
 from statesize.results.profiled import layer_name
 
 MOST_LINES, MOST_CHARACTERS = 5, 700
@@ -60,7 +61,7 @@ def shown(model, profile):
         "comparison": ss.compare([profile, profile]),
         "capture": capture,
         "captured": captured,
-        "measurement charts": ss.measure(captured.operator).plot,
+        "measurement charts": MeasurementCharts(ss.measure(captured.operator)),
         "network": ss.network_ess(model, IDS[:1], positions=[8, 16]),
         "reduced convolution": ss.reduce(ss.Convolution(torch.rand(16).double(), 16), state_size=3),
         "reduced recurrence": ss.reduce(captured.operator, state_size=2),

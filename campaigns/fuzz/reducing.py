@@ -34,7 +34,7 @@ def reduce_call(source: Source) -> Call:
     if refusal == "never" and (wrong or tolerance is not None or not case.T.size):
         refusal = "always" if wrong or not case.T.size else "maybe"
 
-    def check(found: ss.reduction.Reduction | ss.reduction.VaryingReduction) -> list[str]:
+    def check(found: ss.reduction.Reduction) -> list[str]:
         if not moderate(case) or source.extreme:
             return []
         given = exact.wide(found.recurrence.dense())
@@ -44,7 +44,7 @@ def reduce_call(source: Source) -> Call:
         bound = answers.numbers(found.bound)
         if not (off <= bound * (1 + 1e-6) + 1e-8 * size + 1e-300).all():
             return [f"off by {off.max():g}, bound {bound.max():g}"]
-        states = found.state_size if isinstance(found.state_size, int) else int(found.state_size.max())
+        states = int(found.state_size.max())
         if whole(state_size, 1, 2**63 - 1) and states > int(cast("Any", state_size)):
             return [f"{states} states for at most {state_size}"]
         exactly = not options and not (bound <= 1e-6 * size + 1e-12 * size.max(initial=0) + 1e-300).all()

@@ -10,7 +10,6 @@ from oracles.recurrences import STRUCTURES, random_recurrence
 
 from statesize.errors import EngineError, InputError
 from statesize.measurement.measurement import hankel_singular_values, measure
-from statesize.measurement.result import facts
 from statesize.operators import Convolution, Dense, Recurrence, SoftmaxAttention, StateSpace
 from statesize.spectra.cut import make_cut
 from statesize.spectra.dispatch import ENGINES
@@ -391,7 +390,7 @@ def test_counts_are_exact_by_default_up_to_a_length_and_bounds_beyond(length: in
         cast("torch.Tensor", part)[:, 0] for part in (found.relative_lower, found.relative_upper, found.relative_count)
     )
     assert bool(((lower <= right) & (right <= upper)).all())
-    shown = facts(found)["relative tolerance-ESS, mean"]
+    shown = found._facts()["relative tolerance-ESS, mean"]
     if exact:
         assert bool((count == right).all())
         assert bool((lower == upper).all())

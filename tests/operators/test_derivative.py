@@ -6,10 +6,10 @@ from torch import nn
 from torch.autograd.functional import jacobian
 
 import statesize as ss
+from statesize.codes import Code, Note
 from statesize.errors import EngineError, InputError
 from statesize.operators import Derivative
 from statesize.operators.derivative import LARGEST
-from statesize.testing import OperatorContract
 
 
 def draw(*shape, seed=0):
@@ -21,16 +21,6 @@ def recurrent(inputs, outputs, kind=nn.GRU, **options):
         torch.manual_seed(0)
         module = kind(inputs, outputs, batch_first=True, **options).double().requires_grad_(False)
     return lambda sequences: module(sequences)[0]
-
-
-class TestOfRunningSums(OperatorContract):
-    differentiable = False
-
-    def tensors(self, generator):
-        return (torch.randn(2, 9, 1, generator=generator, dtype=torch.float64),)
-
-    def build(self, point):
-        return Derivative(lambda inputs: inputs.cumsum(-2).sin() + inputs, point)
 
 
 @pytest.fixture(scope="module")
@@ -94,23 +84,21 @@ def test_what_products_do_not_give_is_refused(wide):
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda inputs: inputs.flip(-2), "must be causal, but its output at position 0 changes with its input at pos"),
-        (
-            lambda inputs: inputs + inputs.roll(-1, -2) * 1e-6,
-            "at position 0 changes with its input at position 1, by 1.0e-06 of",
-        ),
-        (lambda inputs: inputs.round() + inputs - inputs.detach(), "got derivatives that are not right: a finite diff"),
-        (lambda inputs: inputs * 0 + 1, "must depend on its inputs"),
-        (lambda inputs: inputs.cumsum(-2)[..., 1:, :], r"must return \(..., L, q\)"),
-        (lambda inputs: inputs.cumsum(-2) / 0, "must be finite"),
+        (lambda inputs: inputs.flip(-2), "causal"),
+        (lambda inputs: inputs + inputs.roll(-1, -2) * 1e-6, "causal"),
+        (lambda inputs: inputs.round() + inputs - inputs.detach(), "be differentiable"),
+        (lambda inputs: inputs * 0 + 1, "outputs do not depend on its inputs"),
     ],
-    ids=["backwards", "a step ahead", "another derivative", "constant", "shorter", "not finite"],
+    ids=["backwards", "a step ahead", "another derivative", "constant"],
 )
 def test_other_functions_are_refused(function, message):
     point = torch.zeros(9, 2, dtype=torch.float64)
     point[4] = 1.0
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=f"function must .*{message}") as raised:
         Derivative(function, point + 0.2)
+    assert [note.code for note in raised.value.args if isinstance(note, Note)] == [Code.LOOKS_AHEAD] * (
+        message == "causal"
+    )
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])

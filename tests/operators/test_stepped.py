@@ -74,15 +74,6 @@ def test_it_is_an_operator() -> None:
     torch.testing.assert_close(operator[0, 1:].dense(), operator.dense()[0, 1:])
     torch.testing.assert_close(operator.columns(1, 3), operator.dense()[..., 1:, 1:3, :])
     assert operator.to(torch.float32).dense().dtype == operator.to(torch.float32).dtype == torch.float32
-    assert "Stepped" in operator._repr_html_()
-
-
-def test_what_it_is_made_of_is_checked() -> None:
-    one = torch.ones(6, 1)
-    with pytest.raises(ss.errors.InputError, match="multiple of 4 steps, got 6"):
-        Stepped(Recurrence(one, one, one), 4)
-    with pytest.raises(ss.errors.InputError, match="read after the last of 2 steps only"):
-        Stepped(Recurrence(one, one, one), 2)
 
 
 def test_gradients_are_refused() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import vl_convert
 
-from statesize.measurement.chart import json_number
+from statesize.report.chart_tables import json_number
 from statesize.report.charts import along, layers, page_charts, show_token
 from statesize.report.names import distinct, short_names
 from statesize.report.words import headline

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 from report.visit import Visit, violations
 
-from statesize.measurement import vega
+from statesize.report import vega
 from statesize.report.document import Shown, number_columns
 from statesize.report.result_page import RESULT, PageChart, PageTable, ResultPage
 

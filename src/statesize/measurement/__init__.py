@@ -1,1 +1,1 @@
-"""One operator, measured. Read `measurement` and `result`, then `metrics`; `chart` and `vega` draw."""
+"""One operator, measured. Read `measurement` and `result`, then `metrics`, `settings` and `statistics`."""

@@ -95,26 +95,18 @@ def entropies(operator: Operator, squares: bool = False) -> list[float]:
         >>> [round(value, 2) for value in entropies(Dense(T)) + entropies(Dense(T), squares=True)]
         [1.0, 1.0]
     """
-    cuts = few_cuts(operator.length)
-    units = range(operator.batch_shape[1])
+    cuts = sorted({cut for part in CUTS if 0 < (cut := int(part * operator.length)) < operator.length})
+    units = operator.batch_shape[1]
     if not cuts:
-        return [math.nan for _ in units]
+        return [math.nan] * units
     if isinstance(operator, Dense | SoftmaxAttention):
         with one_torch_thread():
-            spectra = in_parallel([partial(_spectra, T, cuts) for T in operator[0].dense().double()])
+            heads = operator[0].dense().double()
+            spectra = in_parallel([partial(lambda T: [_values(T[cut:, :cut]) for cut in cuts], T) for T in heads])
     else:
-        values = hankel_singular_values(operator, cuts)
-        spectra = [[values[0, unit, index] for index in range(len(cuts))] for unit in units]
-    return [_mean([entropy_ess(one.square() if squares else one) for one in some]) for some in spectra]
-
-
-def _spectra(T: Tensor, cuts: list[int]) -> list[Tensor]:
-    return [_values(T[cut:, :cut]) for cut in cuts]
-
-
-def few_cuts(length: int) -> list[int]:
-    """CUTS of a sequence of so many tokens."""
-    return sorted({cut for part in CUTS if 0 < (cut := int(part * length)) < length})
+        spectra = [list(unit) for unit in hankel_singular_values(operator, cuts)[0]]
+    of_units = ([entropy_ess(sigma.square() if squares else sigma) for sigma in unit] for unit in spectra)
+    return [float(torch.stack(entropies).mean()) for entropies in of_units]
 
 
 def _values(block: Tensor) -> Tensor:
@@ -123,7 +115,3 @@ def _values(block: Tensor) -> Tensor:
         return block.new_zeros(1)
     gram = block @ block.mT if block.shape[0] < block.shape[1] else block.mT @ block
     return _linalg.eigvalsh(gram).clamp(min=0).sqrt()
-
-
-def _mean(values: list[Tensor]) -> float:
-    return float(torch.stack(values).mean()) if values else math.nan

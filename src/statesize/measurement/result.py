@@ -1,33 +1,13 @@
-"""What was measured of an operator, with its facts and charts; altair is imported when a chart is drawn."""
+"""What was measured of an operator."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Literal, cast
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from statesize.errors import InputError
-from statesize.io.text import facts_table
-from statesize.measurement.chart import (
-    METRICS,
-    Metric,
-    index_of,
-    known,
-    lines,
-    metric_title,
-    position_tables,
-    table,
-    tolerance_tables,
-)
 from statesize.measurement.statistics import between
-
-if TYPE_CHECKING:
-    import altair as alt
-
-_RATIOS = np.logspace(-8, 0, 65)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -83,167 +63,47 @@ class Measurement:
     past: int | None = None
     future: int | None = None
 
-    @property
-    def plot(self) -> MeasurementCharts:
-        """The charts `.plot.positions()`, which `.plot()` gives, `.plot.spectrum()` and `.plot.tolerance()`."""
-        return MeasurementCharts(self)
+    def bounds(self, metric: Literal["relative_count", "count"]) -> tuple[Tensor, Tensor]:
+        """The smallest and the largest counts of one kind that the error bound allows."""
+        names = ("relative_lower", "relative_upper") if metric == "relative_count" else ("lower", "upper")
+        return getattr(self, names[0]), getattr(self, names[1])
 
     def __repr__(self) -> str:
         """Means, engine and bounds, one per line.
 
         Returns:
-            The facts that a notebook shows too.
+            The mean entropy-ESS below its ceiling, where both are known, and facts.
         """
-        lines = [f"  {name}: {value}" for name, value in facts(self).items()]
-        known = "entropy, .plot.positions()"
-        if self.entropy is None:
-            known = "values" if self.count is None else "count"
-        return "\n".join([_finding(self), *lines, f"next: .{known}"])
+        title, attribute = "Measurement", "values" if self.count is None else "count"
+        if self.entropy is not None:
+            attribute = "entropy"
+            if self.entropy.numel():
+                most = self.ceiling.double().expand_as(self.entropy).mean()
+                title += f": {self.entropy.mean():.1f} numbers per channel on average, of at most {most:.1f}"
+        lines = [f"  {name}: {value}" for name, value in self._facts().items()]
+        return "\n".join([title, *lines, f"next: .{attribute}"])
 
-    def _repr_html_(self) -> str:
-        return facts_table(_finding(self), facts(self))
+    def _facts(self) -> dict[str, object]:
+        positions = cast("list[int]", cast("Any", self.positions).tolist())
+        if not positions:
+            return {"positions": "none", "engine": self.engine}
+        shown: dict[str, object] = {"batch shape": tuple(self.norm.shape[:-1])}
+        if not self.norm.numel():
+            return shown | {"engine": self.engine}
+        shown["positions"] = f"{len(positions)}, {positions[0]} … {positions[-1]}"
+        shown["ceiling, mean"] = f"{self.ceiling.double().mean():.4g}"
+        if self.entropy is not None:
+            shown["entropy-ESS, mean"] = f"{self.entropy.mean():.4g}"
+        if self.relative_count is not None and len(self.relative_tolerances):
+            shown["relative tolerance-ESS, mean"] = self._means("relative_count", self.relative_tolerances, "ρ")
+        if self.count is not None and len(self.tolerances):
+            shown["tolerance-ESS, mean"] = self._means("count", self.tolerances, "τ")
+        if not self.converged.all():
+            open_positions = f"at {int((~self.converged).sum())} of {self.converged.numel()} positions"
+            shown["bounds wider than asked"] = open_positions
+        return shown | {"engine": self.engine, "error bound, largest": f"{self.error_bound.max():.2g}"}
 
-
-class MeasurementCharts:
-    """Charts of one measurement: each batch entry faint, and their mean.
-
-    Args:
-        measurement: The measurement.
-        paper: Whether they are as wide as a column of a paper.
-    """
-
-    def __init__(self, measurement: Measurement, *, paper: bool = False) -> None:
-        self._measurement, self._paper = measurement, paper
-
-    def __repr__(self) -> str:
-        return "Charts of a Measurement\nnext: .positions(), .spectrum(), .tolerance(), .paper.positions() for a paper"
-
-    @property
-    def paper(self) -> MeasurementCharts:
-        """These charts as wide as a column of a paper, such as `.plot.paper.positions().save("ess.pdf")`."""
-        return MeasurementCharts(self._measurement, paper=True)
-
-    def __call__(self) -> alt.LayerChart:
-        """The chart `positions`."""
-        return self.positions()
-
-    def positions(self, metric: Metric = "entropy") -> alt.LayerChart:
-        """ESS over positions against its ceiling.
-
-        Args:
-            metric: "entropy", "relative_count" or "count"; the first threshold of the latter two.
-
-        Returns:
-            The chart.
-
-        Raises:
-            InputError: If the metric was not measured.
-        """
-        from statesize.measurement import vega
-
-        title, measurement = metric_title(metric), self._measurement
-        values: Tensor | None = getattr(measurement, metric)
-        if values is None or (metric != "entropy" and not values.shape[-1]):
-            raise InputError(f"the measurement has no {metric}; ask measure for it")
-        bounds = (values, values) if metric == "entropy" else (part[..., 0] for part in _bounds(measurement, metric))
-        lower, upper = (_flat(bound, 1) for bound in bounds)
-        positions, ceiling = measurement.positions.cpu().numpy(), measurement.ceiling.cpu().numpy()
-        norm = _flat(measurement.norm, 1).mean(0)
-        tables = position_tables(_names(lower), positions, (lower, upper), ceiling, norm=norm)
-        return vega.positions_chart(tables, f"{title} ({measurement.engine})", title, paper=self._paper)
-
-    def spectrum(self, position: int | None = None) -> alt.LayerChart:
-        """Hankel singular values at a position; needs the output "values".
-
-        Args:
-            position: One that was measured; None takes the middle one.
-
-        Returns:
-            The chart; zeros are left out, as the axis is logarithmic.
-        """
-        from statesize.measurement import vega
-
-        positions = cast("list[int]", cast("Any", self._measurement.positions).tolist())
-        column = index_of(position, positions)
-        values = _singular_values(self._measurement)[:, column]
-        mean = values.mean(0)
-        index: NDArray[np.int64] = np.arange(1, len(mean) + 1)
-        tables = {
-            "lines": lines(_names(values), index=index, ratio=np.where(values > 0, values, np.nan)),
-            "values": known(table(index=index, ratio=np.where(mean > 0, mean, np.nan))),
-        }
-        return vega.spectrum_chart(tables, f"Spectrum at position {positions[column]}", "σ_m", paper=self._paper)
-
-    def tolerance(self) -> alt.LayerChart:
-        """ESS against the relative tolerance, averaged over positions; needs the output "values".
-
-        Returns:
-            The chart.
-        """
-        from statesize.measurement import vega
-
-        values = _singular_values(self._measurement)
-        largest = values[..., :1]
-        heads = np.stack([(values > ratio * largest).sum(-1).mean(-1) for ratio in _RATIOS], -1)
-        tables = tolerance_tables(_names(heads), _RATIOS, (heads, heads))
-        return vega.tolerance_chart(tables, "ESS at every tolerance", paper=self._paper)
-
-
-def _bounds(measurement: Measurement, metric: Metric) -> tuple[Tensor, Tensor]:
-    lower, upper = ("relative_lower", "relative_upper") if metric == "relative_count" else ("lower", "upper")
-    return getattr(measurement, lower), getattr(measurement, upper)
-
-
-def _finding(measurement: Measurement) -> str:
-    """The mean entropy-ESS below its ceiling, where both are known."""
-    if measurement.entropy is None or not measurement.entropy.numel():
-        return "Measurement"
-    most = measurement.ceiling.double().expand_as(measurement.entropy).mean()
-    return f"Measurement: {measurement.entropy.mean():.1f} numbers per channel on average, of at most {most:.1f}"
-
-
-def facts(measurement: Measurement) -> dict[str, object]:
-    """What a notebook shows of a measurement, by name."""
-    positions = cast("list[int]", cast("Any", measurement.positions).tolist())
-    if not positions:
-        return {"positions": "none", "engine": measurement.engine}
-    if not measurement.norm.numel():
-        return {"batch shape": tuple(measurement.norm.shape[:-1]), "engine": measurement.engine}
-    shown: dict[str, object] = {
-        "batch shape": tuple(measurement.norm.shape[:-1]),
-        "positions": f"{len(positions)}, {positions[0]} … {positions[-1]}",
-        "ceiling, mean": f"{measurement.ceiling.double().mean():.4g}",
-    }
-    if measurement.entropy is not None:
-        shown["entropy-ESS, mean"] = f"{measurement.entropy.mean():.4g}"
-    kinds: tuple[tuple[Metric, Tensor, str], ...] = (
-        ("relative_count", measurement.relative_tolerances, "ρ"),
-        ("count", measurement.tolerances, "τ"),
-    )
-    for name, thresholds, sign in kinds:
-        told: list[str] = []
-        for index, threshold in enumerate(thresholds if getattr(measurement, name) is not None else []):
-            least, most = (float(bound[..., index].double().mean()) for bound in _bounds(measurement, name))
-            told.append(f"{between(least, most, '{:.4g}'.format)} at {sign} = {threshold:g}")
-        if told:
-            shown[f"{METRICS[name].lower().replace('ess', 'ESS')}, mean"] = ", ".join(told)
-    if not (converged := measurement.converged).all():
-        shown["bounds wider than asked"] = f"at {int((~converged).sum())} of {converged.numel()} positions"
-    return shown | {"engine": measurement.engine, "error bound, largest": f"{measurement.error_bound.max():.2g}"}
-
-
-def _singular_values(measurement: Measurement) -> NDArray[np.float64]:
-    """(batch entries, P, r)."""
-    if measurement.values is None:
-        raise InputError("the measurement has no singular values; measure with outputs=('values',) among them")
-    return _flat(measurement.values, 2)
-
-
-def _names(entries: NDArray[Any]) -> list[str]:
-    return [f"entry {entry}" for entry in range(len(entries))]
-
-
-def _flat(values: Tensor, last: int) -> NDArray[np.float64]:
-    """Batch entries as one dimension, and the others."""
-    shape = values.shape[values.ndim - last :]
-    return values.detach().double().cpu().reshape(-1, *shape).numpy()
+    def _means(self, metric: Literal["relative_count", "count"], thresholds: Tensor, sign: str) -> str:
+        least, most = (bound.double().flatten(0, -2).mean(0) for bound in self.bounds(metric))
+        ends = zip(thresholds, least, most, strict=True)
+        return ", ".join(f"{between(low, high, '{:.4g}'.format)} at {sign} = {at:g}" for at, low, high in ends)

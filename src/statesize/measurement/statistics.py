@@ -85,16 +85,7 @@ def mean_interval(values: NDArray[np.float64], texts: Sequence[int] | None = Non
 def ratio_interval(
     amounts: NDArray[np.float64], sizes: NDArray[np.float64], texts: Sequence[int] | None = None
 ) -> Interval:
-    """Σ amounts / Σ sizes, (N,) each, with an interval over texts; NaN where the sizes add up to nothing.
-
-    Args:
-        amounts: What is summed.
-        sizes: What it is a share of.
-        texts: The text of each; None where each is one.
-
-    Returns:
-        The ratio.
-    """
+    """Σ amounts / Σ sizes, (N,) each, with an interval over texts; NaN where the sizes add up to nothing."""
     size = float(sizes.mean())
     if not size > 0:
         return Interval(math.nan)
@@ -132,9 +123,7 @@ def _around(value: float, rest: NDArray[np.float64], total: float, looks: int = 
     """Student's t over texts, of which each adds its rest / total; none where there are few."""
     if len(rest) < FEWEST_TEXTS:
         return Interval(value)
-    # So many intervals hold together with 95 % (Bonferroni).
-    t = float(special.stdtrit(len(rest) - 1, 1 - 0.025 / looks))
-    half = float(rest.std(ddof=1)) / math.sqrt(len(rest)) / (total / len(rest)) * t
+    half = float(rest.std(ddof=1)) / math.sqrt(len(rest)) / (total / len(rest)) * student_t(len(rest) - 1, looks)
     return Interval(value, value - half, value + half)
 
 
@@ -257,6 +246,6 @@ def are_spread(positions: NDArray[np.int64], total: int) -> bool:
     return count > 1 and bool(np.ptp(gaps) <= 1 and abs(float(gaps.mean()) * count - total) <= gaps.max())
 
 
-def student_t(freedom: int) -> float:
-    """The number within which |Student's t| stays with probability 0.95; NaN without degrees of freedom."""
-    return float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2)) if freedom >= 1 else math.nan
+def student_t(freedom: int, looks: int = 1) -> float:
+    """The number within which |Student's t| stays with probability 0.95, of so many looks together (Bonferroni)."""
+    return float(special.stdtrit(freedom, 1 - (1 - CONFIDENCE) / 2 / looks)) if freedom >= 1 else math.nan

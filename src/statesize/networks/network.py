@@ -15,11 +15,11 @@ from statesize.adapters.forward import Inputs
 from statesize.check import require_choice, require_real
 from statesize.errors import InputError
 from statesize.io.devices import on_cpu_by_default
-from statesize.io.text import counted, facts_table
+from statesize.io.text import counted
 from statesize.measurement.settings import Positions, Settings, all_but, given_settings
 from statesize.measurement.statistics import ENOUGH_TOKENS, too_short
 from statesize.models.load import given_sequence
-from statesize.networks.jacobian import Copies, Precision, copies
+from statesize.networks.jacobian import SpanCopy, SpanJacobian, span_copy
 from statesize.spectra.exact.dense import block_spectra
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
 
@@ -69,9 +69,10 @@ class NetworkEss:
         Returns:
             A mapping of names to numbers, text and lists.
         """
-        rows = zip(*(cast("list[object]", getattr(self, name).tolist()) for name in _COLUMNS.values()), strict=True)
+        rows = zip(*(cast("list[object]", getattr(self, name).tolist()) for name in _COLUMNS), strict=True)
+        names = ["position", *_COLUMNS[1:]]
         plain = ("width", "converged", "method", "derivatives", "start", "end", "run_difference")
-        positions = [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
+        positions = [dict(zip(names, row, strict=True)) for row in rows]
         return {"positions": positions} | {name: getattr(self, name) for name in plain}
 
     def finding(self) -> str:
@@ -97,18 +98,9 @@ class NetworkEss:
         way = f"From {self.start} to {self.end}, {self.method}{sure}"
         return f"{self.finding()}\n{way}\nnext: .to_dict(), .entropy, .interval"
 
-    def _repr_html_(self) -> str:
-        facts = {name: getattr(self, name) for name in ("method", "start", "end", "converged")}
-        for row in self.to_dict()["positions"]:
-            low, high = row["interval"]
-            facts[f"entropy-ESS at {row['position']}"] = f"{row['entropy']:.1f} ({low:.1f} … {high:.1f})"
-        return facts_table("NetworkEss", facts)
 
-
-_COLUMNS = {"position": "positions"} | {
-    name: name for name in ("entropy", "interval", "values", "value_bounds", "norm", "dimension", "products")
-}
-
+_COLUMNS = ("positions", "entropy", "interval", "values", "value_bounds", "norm", "dimension", "products")
+_WHOLE = ("positions", "dimension", "products")
 
 Method = Literal["auto", "lanczos", "dense"]
 
@@ -142,7 +134,6 @@ def network_ess(
     end: str | None = None,
     accuracy: float = 0.03,
     method: Method = "auto",
-    precision: Precision = "double",
     axis: int | None = None,
     on_progress: Callable[[NetworkProgress], None] | None = None,
     settings: Settings | None = None,
@@ -169,8 +160,6 @@ def network_ess(
         end: Name of the module at its outputs. Default: the input of the last norm.
         accuracy: Largest half-width of an interval, relative to its middle.
         method: "lanczos", "dense", or "auto" for the cheaper one.
-        precision: "single" computes the products of "lanczos" in float32, which takes half the time or less, and adds
-            the error to the interval.
         axis: The dimension of positions, as for `statesize.capture`.
         on_progress: Called repeatedly with the progress.
         settings: `positions`, and `memory`, of vectors or a dense Jacobian; others do not act here.
@@ -196,10 +185,19 @@ def network_ess(
     settings = settings.without("network_ess", *all_but("positions", "memory"))
     settings = replace(settings, positions=4) if settings.by_default else settings
     accuracy = require_real("accuracy", accuracy, above=0, below=1)
-    with copies(*given_sequence(model, input_ids), settings, start, end, precision, axis) as copied:
-        indices = range(len(copied.cuts))
-        cuts = [_measure_cut(copied, index, accuracy, method, settings.memory, on_progress) for index in indices]
-    return _joined(cuts)
+    with span_copy(*given_sequence(model, input_ids), settings, (start, end), axis) as copied:
+        question = _Question(accuracy, method, settings.memory, on_progress or (lambda progress: None))
+        cuts = [question.answer(copied, index) for index in range(len(copied.cuts))]
+    listed = {name: [cut.pop(name) for cut in cuts] for name in _COLUMNS}
+    dtypes = {name: torch.int64 if name in _WHOLE else torch.float64 for name in _COLUMNS}
+    ways = {name: ", ".join(dict.fromkeys(cut[name] for cut in cuts)) for name in ("method", "derivatives")}
+    return NetworkEss(
+        **{name: torch.tensor(column, dtype=dtypes[name]) for name, column in listed.items()},
+        **cuts[0] | ways | {"converged": all(cut["converged"] for cut in cuts)},
+        start=copied.span.start,
+        end=copied.span.end,
+        run_difference=copied.run_difference,
+    )
 
 
 def _likely_products(estimate: EntropyEstimate, accuracy: float) -> int:
@@ -211,75 +209,68 @@ def _likely_products(estimate: EntropyEstimate, accuracy: float) -> int:
     return min(math.ceil(estimate.products * max(1.0, width / math.atanh(accuracy))), estimate.capacity)
 
 
-def _measure_cut(
-    copied: Copies,
-    index: int,
-    accuracy: float,
-    method: str,
-    memory: int,
-    on_progress: Callable[[NetworkProgress], None] | None,
-) -> NetworkEss:
-    """The result at one cut."""
-    i, positions = copied.cuts[index], len(copied.cuts)
-    jacobian = copied.jacobian(i)
-    dimension, needed = jacobian.dimension, 8 * jacobian.rows * jacobian.columns
-    if method == "auto":
-        # Forming a small Jacobian costs about as much as the products of an interval.
-        method = "dense" if dimension <= _SMALL and needed <= memory else "lanczos"
-    if method == "dense":
-        if needed > memory:
-            raise InputError(f"memory must be at least {needed} for the Jacobian at {i}, got {memory}. Use 'lanczos'.")
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """How each cut is measured; an answer holds its fields of a NetworkEss."""
 
-        def report(rows: int) -> None:
-            if on_progress is not None:
-                on_progress(NetworkProgress(i, index, positions, rows, dimension, 1.0, dimension))
+    accuracy: float
+    method: Method
+    memory: int
+    on_progress: Callable[[NetworkProgress], None]
 
-        block = jacobian.dense(report)
+    def answer(self, copied: SpanCopy, index: int) -> dict[str, Any]:
+        i = copied.cuts[index]
+        jacobian = SpanJacobian(copied.span, i)
+        needed, method = 8 * jacobian.rows * jacobian.columns, self.method
+        if method == "auto":
+            # Forming a small Jacobian costs about as much as the products of an interval.
+            method = "dense" if jacobian.dimension <= _SMALL and needed <= self.memory else "lanczos"
+        if method == "dense" and needed > self.memory:
+            raise InputError(f"memory must be at least {needed} for a Jacobian, got {self.memory}. Use 'lanczos'.")
+
+        def report(products: int, likely: int, low: float, high: float) -> None:
+            self.on_progress(NetworkProgress(i, index, len(copied.cuts), products, likely, low, high))
+
+        answer = (self._by_matrix if method == "dense" else self._by_products)(jacobian, i, report)
+        for name in ("values", "value_bounds"):
+            answer[name] = nn.functional.pad(answer[name], (0, LEADING - len(answer[name])), value=math.nan).tolist()
+        said = {"method": method, "derivatives": jacobian.method, "width": jacobian.columns // i}
+        return answer | said | {"positions": i, "dimension": jacobian.dimension}
+
+    def _by_matrix(self, jacobian: SpanJacobian, i: int, report: Callable[..., None]) -> dict[str, Any]:
+        dimension = jacobian.dimension
+        block = jacobian.dense(lambda rows: report(rows, dimension, 1.0, dimension))
         spectrum = block_spectra([block[None]], torch.tensor([min(block.shape)]), block.new_zeros(0))
-        entropy, error = (float(part) for part in spectrum.entropies(accuracy))
-        values, norm, products = spectrum.values[0, :LEADING], float(spectrum.norms()), dimension
-        low, high, converged = entropy - error, entropy + error, error <= accuracy * entropy
-        bounds = spectrum.error_bound.expand(values.shape)
-    else:
-        jacobian = copied.for_products(jacobian, i)
+        entropy, error = (float(part) for part in spectrum.entropies(self.accuracy))
+        values = spectrum.values[0, :LEADING]
+        return {
+            "entropy": entropy,
+            "interval": (entropy - error, entropy + error),
+            "norm": float(spectrum.norms()),
+            "values": values,
+            "value_bounds": spectrum.error_bound.expand(values.shape),
+            "products": dimension,
+            "converged": error <= self.accuracy * entropy,
+        }
+
+    def _by_products(self, jacobian: SpanJacobian, i: int, report: Callable[..., None]) -> dict[str, Any]:
+        dimension = jacobian.dimension
         # As many products as their vectors in `memory` bytes allow.
-        most = min(dimension, max(4, memory // 8 // dimension))
-        estimate = EntropyEstimate(dimension, accuracy, most, 8 if dimension <= _LARGE else 1, i, jacobian.error)
+        most = min(dimension, max(4, self.memory // 8 // dimension))
+        estimate = EntropyEstimate(dimension, self.accuracy, most, 8 if dimension <= _LARGE else 1, i)
         while not estimate.finished:
-            if on_progress is not None:
-                likely, ends = _likely_products(estimate, accuracy), (estimate.interval.low, estimate.interval.high)
-                on_progress(NetworkProgress(i, index, positions, estimate.products, likely, *ends))
+            likely = _likely_products(estimate, self.accuracy)
+            report(estimate.products, likely, estimate.interval.low, estimate.interval.high)
             estimate.advance(jacobian.gram(estimate.pending))
-        space, converged, products = estimate.space, estimate.converged, estimate.products
-        entropy, low, high = estimate.interval.middle, estimate.interval.low, estimate.interval.high
+        space = estimate.space
         square = float(space.ritz.square().sum()) if estimate.exact else float(estimate.squared_norms().mean())
-        norm, (values, bounds) = math.sqrt(square), space.leading(LEADING)
-    numbers = torch.tensor([[entropy], [low], [high], [norm]], dtype=torch.float64)
-    return NetworkEss(
-        positions=torch.tensor([i]),
-        entropy=numbers[0],
-        interval=numbers[1:3].T,
-        values=_padded(values),
-        value_bounds=_padded(bounds),
-        norm=numbers[3],
-        dimension=torch.tensor([dimension]),
-        products=torch.tensor([products]),
-        width=jacobian.columns // i,
-        converged=converged,
-        method=method,
-        derivatives=jacobian.method,
-        start=copied.exact.start,
-        end=copied.exact.end,
-        run_difference=copied.run_difference,
-    )
-
-
-def _padded(values: Tensor) -> Tensor:
-    return nn.functional.pad(values, (0, LEADING - len(values)), value=math.nan)[None]
-
-
-def _joined(cuts: list[NetworkEss]) -> NetworkEss:
-    """The results at all cuts as one."""
-    columns: dict[str, Any] = {name: torch.cat([getattr(cut, name) for cut in cuts]) for name in _COLUMNS.values()}
-    ways = {name: ", ".join(dict.fromkeys(getattr(cut, name) for cut in cuts)) for name in ("method", "derivatives")}
-    return replace(cuts[0], **columns, **ways, converged=all(cut.converged for cut in cuts))
+        values, bounds = space.leading(LEADING)
+        return {
+            "entropy": estimate.interval.middle,
+            "interval": (estimate.interval.low, estimate.interval.high),
+            "norm": math.sqrt(square),
+            "values": values,
+            "value_bounds": bounds,
+            "products": estimate.products,
+            "converged": estimate.converged,
+        }

@@ -91,24 +91,6 @@ class Span:
         """The outputs at positions from i on, (L − i, …), for other inputs before i, (i, …)."""
         return self.outputs_of(torch.cat([past, self.inputs[past.shape[0] :]]))[past.shape[0] :]
 
-    def cutting_modules(self, past: Tensor) -> list[str]:
-        """Modules whose arguments depend on the past by autograd, but whose output does not."""
-        names: list[str] = []
-
-        called = {module: name for name, module in self._forward.parts}
-
-        def check(module: nn.Module, args: tuple[object, ...], output: object) -> None:
-            depends = any(isinstance(part, Tensor) and part.requires_grad for part in args)
-            returned = first_tensor(output)
-            if depends and returned is not None and not returned.requires_grad:
-                names.append(called[module])
-
-        with ExitStack() as hooks:
-            for module in called:
-                hooks.callback(module.register_forward_hook(in_this_thread(check)).remove)
-            self.future(past.detach().requires_grad_())
-        return names
-
     def outputs_of(self, inputs: Tensor | None = None) -> Tensor:
         """The outputs for other inputs, both (L, …); a run without stores its own."""
         outputs: list[Tensor] = []

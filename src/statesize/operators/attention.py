@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from statesize.check import (
-    broadcast_batch,
-    require_count,
-    require_finite,
-    require_floating,
-    require_length,
-    require_real,
-    require_same_device,
-    shape,
-)
+from statesize.check import require_count, require_real
 from statesize.errors import InputError
+from statesize.operators.checked import checked_sizes
 from statesize.operators.operator import TensorOperator
 
-# The tiles of scores whose sums columns of T are divided by.
-_ROWS, _COLUMNS = 256, 1024
+# Rows of T that are formed at a time.
+_ROWS = 256
 
 
 class SoftmaxAttention(TensorOperator):
@@ -57,7 +51,6 @@ class SoftmaxAttention(TensorOperator):
     """
 
     _parts = (("query", 2), ("key", 2), ("key_bias", 1), ("sink", 0))
-    _derived = ("_normaliser",)
 
     def __init__(
         self,
@@ -71,12 +64,9 @@ class SoftmaxAttention(TensorOperator):
         soft_cap: float | None = None,
         checked: bool = False,
     ) -> None:
-        if checked:
-            batch_shape = query.shape[:-2]
-        else:
-            batch_shape = _checked_batch(query, key, key_bias, sink)
-            if window is not None:
-                window = require_count("window", window, expected="None or an integer of at least 1")
+        batch_shape = query.shape[:-2] if checked else _batch(query, key, key_bias, sink)
+        if not checked:
+            window = None if window is None else require_count("window", window)
             scale = require_real("scale", scale)
             soft_cap = None if soft_cap is None else require_real("soft_cap", soft_cap, above=0)
         self._describe(query, query.shape[-2], batch_shape)
@@ -87,85 +77,49 @@ class SoftmaxAttention(TensorOperator):
         self._normaliser: Tensor | None = None
 
     def dense(self) -> Tensor:
-        """The attention probabilities.
-
-        Returns:
-            T, (..., L, L).
-        """
+        """The attention probabilities, (..., L, L)."""
         return self._probabilities(slice(None), 0, self.length)
 
     @torch.no_grad()
     def columns(self, first: int, last: int) -> Tensor:
         """See `Operator.columns`; the rest of T is not formed."""
         if self._normaliser is None:
-            # The logarithm of the divisor of each row, from tiles of one size, which leave no holes in memory.
-            strips = itertools.pairwise([*range(0, self.length, _ROWS), self.length])
-            self._normaliser = self._with_sink(torch.cat([self._log_sum(top, bottom) for top, bottom in strips], -1))
-        scores = self._scores(slice(first, None), first, last)
-        return (scores - self._normaliser[..., first:, None]).exp()
+            # The logarithm of the divisor of each row.
+            scores = (self._scores(*strip) for strip in self._strips(0, self.length))
+            self._normaliser = torch.cat([self._log_sum(one) for one in scores], -1)
+        return (self._scores(slice(first, None), first, last) - self._normaliser[..., first:, None]).exp()
 
     def apply(self, inputs: Tensor) -> Tensor:
         """T u, some queries at a time against the cache."""
         strips = self._strips(0, self.length)
-        return torch.cat([rows @ inputs[..., first : first + rows.shape[-1], :] for first, rows in strips], -2)
+        outputs = [self._probabilities(rows, a, b) @ inputs[..., a:b, :] for rows, a, b in strips]
+        return torch.cat(outputs, -2)
 
     def rows(self, index: Tensor) -> Tensor:
-        """Chosen rows of T.
-
-        Args:
-            index: (m,) int64.
-
-        Returns:
-            (..., m, L).
-        """
+        """Chosen rows of T, (..., m, L), by their indices, (m,) int64."""
         return self._probabilities(index, 0, self.length)
 
     def block(self, rows: slice, columns: slice) -> Tensor:
-        """A block of T, some rows at a time; the rest of T is not held.
-
-        Args:
-            rows: Successive ones, with both ends.
-            columns: Successive ones, with both ends.
-
-        Returns:
-            (..., rows, columns).
-        """
+        """T[rows, columns] of slices with both ends, some rows at a time; the rest of T is not held."""
         parts: list[Tensor] = []
-        for first, strip in self._strips(rows.start, rows.stop):
-            seen = strip[..., max(columns.start - first, 0) : max(columns.stop - first, 0)]
-            # Columns before all that these rows see, and behind them.
-            unseen = columns.stop - columns.start - seen.shape[-1]
-            before = min(max(first - columns.start, 0), unseen)
-            parts.append(torch.nn.functional.pad(seen, (before, unseen - before)) if unseen else seen)
-        return torch.cat(parts, -2) if len(parts) > 1 else parts[0]
+        for strip, first, last in self._strips(rows.start, rows.stop):
+            seen = self._probabilities(strip, first, last)
+            parts.append(pad(seen, (first, self.length - last))[..., columns])
+        return torch.cat(parts, -2)
 
-    def asked(self, query: Tensor, position: int, keys: int) -> Tensor:
-        """What other queries read of the first keys, as if there were no more.
-
-        Args:
-            query: (..., m, d).
-            position: That of all of them, behind these keys.
-            keys: How many of the keys there are.
-
-        Returns:
-            (..., m, keys); 0 where a window ends behind all of them.
-        """
+    def attend(self, query: Tensor, position: int, keys: int) -> Tensor:
+        """What other queries (..., m, d) read of the first keys, as if there were no more, (..., m, keys)."""
         return self._probabilities(position, 0, keys, query).nan_to_num()
 
     def state_size(self) -> Tensor:
-        """The cached positions that are still to be read: i, at most window − 1.
-
-        Returns:
-            (L,) int64.
-        """
+        """The cached positions that are still to be read: i, at most window − 1, (L,) int64."""
         cached = torch.arange(self.length, device=self.device)
         return cached if self.window is None else cached.clamp(max=self.window - 1)
 
-    def _strips(self, top: int, bottom: int) -> Iterator[tuple[int, Tensor]]:
-        """Rows of T, some at a time: the first column that any of them sees, and what they hold from there on."""
+    def _strips(self, top: int, bottom: int) -> Iterator[tuple[slice, int, int]]:
+        """Rows of T, some at a time, the first column that any of them sees, and one past the last."""
         for start, end in itertools.pairwise([*range(top, bottom, _ROWS), bottom]):
-            first = max(0, start + 1 - (self.window or self.length))
-            yield first, self._probabilities(slice(start, end), first, end)
+            yield slice(start, end), max(0, start + 1 - (self.window or self.length)), end
 
     def _scores(self, rows: slice | Tensor | int, first: int, last: int, query: Tensor | None = None) -> Tensor:
         """Scores of rows, or of other queries at one position, for columns first … last − 1; −∞ for unseen keys."""
@@ -189,50 +143,23 @@ class SoftmaxAttention(TensorOperator):
     def _probabilities(self, rows: slice | Tensor | int, first: int, last: int, query: Tensor | None = None) -> Tensor:
         """Rows of T from all scores that they see, as for `_scores`."""
         scores = self._scores(rows, first, last, query)
-        if self.sink is None:
-            return scores.softmax(-1)
-        return (scores - self._with_sink(scores.logsumexp(-1))[..., None]).exp_()
+        return scores.softmax(-1) if self.sink is None else (scores - self._log_sum(scores)[..., None]).exp_()
 
-    def _with_sink(self, log_sums: Tensor) -> Tensor:
-        return log_sums if self.sink is None else torch.logaddexp(log_sums, self.sink[..., None])
+    def _log_sum(self, scores: Tensor) -> Tensor:
+        sums = scores.logsumexp(-1)
+        return sums if self.sink is None else torch.logaddexp(sums, self.sink[..., None])
 
-    def _log_sum(self, top: int, bottom: int) -> Tensor:
-        ends = [*range(max(0, top + 1 - (self.window or self.length)), bottom, _COLUMNS), bottom]
-        tiles = [self._scores(slice(top, bottom), a, b).logsumexp(-1) for a, b in itertools.pairwise(ends)]
-        return torch.stack(tiles).logsumexp(0)
+    def _map(self, function: Callable[[Tensor, int], Tensor]) -> Self:
+        made = super()._map(function)
+        made._normaliser = None
+        return made
 
 
-def _checked_batch(query: Tensor, key: Tensor, key_bias: Tensor | None, sink: Tensor | None) -> torch.Size:
+def _batch(query: Tensor, key: Tensor, key_bias: Tensor | None, sink: Tensor | None) -> torch.Size:
     """The batch shape of tensors that fit together and are finite; others are refused."""
-    for name, tensor in (("query", query), ("key", key)):
-        require_floating(name, tensor)
-        if tensor.ndim < 2 or tensor.shape[-1] == 0:
-            raise InputError(f"{name} must have shape (..., L, d), got {shape(tensor)}")
-        require_length(name, tensor, -2)
-    if query.shape[-2:] != key.shape[-2:] or query.dtype != key.dtype:
-        raise InputError(
-            "query and key must have the same length, width and dtype, got "
-            f"{shape(query)} {query.dtype} and {shape(key)} {key.dtype}"
-        )
-    batches = {"query": query.shape[:-2], "key": key.shape[:-2]}
-    if key_bias is not None:
-        _require_like("key_bias", key_bias, query)
-        if key_bias.shape[-1:] != query.shape[-2:-1]:
-            raise InputError(f"key_bias must have shape (..., {query.shape[-2]}), got {shape(key_bias)}")
-        batches["key_bias"] = key_bias.shape[:-1]
-    if sink is not None:
-        _require_like("sink", sink, query)
-        batches["sink"] = sink.shape
-    require_same_device({"query": query, "key": key})
-    batch_shape = broadcast_batch(batches)
-    require_finite("query", query)
-    require_finite("key", key)
+    forms = {"query": (query, "L d"), "key": (key, "L d"), "key_bias": (key_bias, "L"), "sink": (sink, "")}
+    _, batch_shape = checked_sizes(forms)
+    for name, (tensor, _) in forms.items():
+        if tensor is not None and tensor.dtype != query.dtype:
+            raise InputError(f"{name} must have the dtype of query, {query.dtype}, got {tensor.dtype}.")
     return batch_shape
-
-
-def _require_like(name: str, tensor: Tensor, query: Tensor) -> None:
-    require_floating(name, tensor)
-    if tensor.dtype != query.dtype:
-        raise InputError(f"{name} must have the dtype of query, {query.dtype}, got {tensor.dtype}")
-    require_same_device({"query": query, name: tensor})
-    require_finite(name, tensor)

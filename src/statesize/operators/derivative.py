@@ -9,11 +9,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from statesize.check import require_finite, require_floating, require_length, shape
+from statesize.check import require_finite, shape
 from statesize.codes import Code, Note
 from statesize.errors import InputError
-from statesize.operators.block_dense import BlockDense
-from statesize.operators.jacobian import INDEPENDENT, KINK, Jacobian
+from statesize.operators.checked import checked_sizes, kept_numbers
+from statesize.operators.dense import BlockDense
+from statesize.operators.jacobian import Jacobian
 from statesize.operators.operator import TensorOperator, batch_index
 
 LARGEST = 4096
@@ -53,42 +54,27 @@ class Derivative(TensorOperator):
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor], point: Tensor, state_size: Tensor | None = None) -> None:
-        require_floating("point", point)
-        if point.ndim < 2 or point.dtype not in _ROUNDING:
-            raise InputError(
-                f"point must have shape (..., L, p) in float64 or float32, got {shape(point)} in {point.dtype}."
-            )
-        require_length("point", point, -2)
-        require_finite("point", point)
+        sizes, batch = checked_sizes({"point": (point, "L p")})
+        if point.dtype not in _ROUNDING:
+            raise InputError(f"point must be in float64 or float32, got {point.dtype}.")
         self.function, self.point = function, point.detach()
-        self._entries = torch.arange(point.shape[:-2].numel()).reshape(point.shape[:-2])
+        self._entries = torch.arange(batch.numel()).reshape(batch)
         self._weights: Tensor | None = None
         with torch.no_grad():
             outputs = function(self.point)
         if outputs.shape[:-1] != point.shape[:-1]:
             raise InputError(f"function must return (..., L, q) for {shape(point)}, got {shape(outputs)}.")
         require_finite("function(point)", outputs)
-        self.inputs, self.outputs = point.shape[-1], outputs.shape[-1]
+        self.inputs, self.outputs = sizes["p"], outputs.shape[-1]
         # A small one is measured as a matrix.
-        self.by_products = point.shape[-2] * max(self.inputs, self.outputs) > LARGEST
-        everything = point.shape[-1] * torch.arange(point.shape[-2])
-        kept = everything if state_size is None else torch.as_tensor(state_size).to(everything)
-        self._state_size = torch.minimum(kept, everything)
-        self._describe(point, point.shape[-2], point.shape[:-2])
-        for entry in range(self._entries.numel()):
+        self.by_products = sizes["L"] * max(self.inputs, self.outputs) > LARGEST
+        self._state_size = kept_numbers(state_size, self.inputs * torch.arange(sizes["L"]))
+        self._describe(point, sizes["L"], batch)
+        for entry in range(batch.numel()):
             self._check(entry)
 
     def jacobian(self, entry: int, past: int, future: int) -> Jacobian:
-        """The derivative of outputs from one position on by the inputs before another, of one entry.
-
-        Args:
-            entry: Its number in the flattened batch.
-            past: How many inputs.
-            future: First position of the outputs.
-
-        Returns:
-            The map from (past p) numbers to (L − future) q; H_i for past = future = i.
-        """
+        """The derivative of outputs from `future` on by inputs before `past`, of one number of the flattened batch."""
         number = int(self._entries.flatten()[entry])
         every = self.point.reshape(-1, *self.point.shape[-2:])
         weights = None if self._weights is None else self._weights.reshape(-1, self.length)[entry, :, None]
@@ -97,37 +83,25 @@ class Derivative(TensorOperator):
             changed = torch.cat([inputs, every[number, past:]])
             if weights is not None:
                 changed = every[number] + weights.to(changed) * (changed - every[number])
-            together = torch.cat([every[:number], changed[None], every[number + 1 :]])
-            return self.function(together.reshape(self.point.shape)).reshape(-1, self.length, self.outputs)[
-                number, future:
-            ]
+            together = torch.cat([every[:number], changed[None], every[number + 1 :]]).reshape(self.point.shape)
+            return self.function(together).reshape(-1, self.length, self.outputs)[number, future:]
 
         return Jacobian(function, every[number, :past])
 
     def block_dense(self) -> BlockDense:
-        """The derivative as a matrix.
-
-        Returns:
-            The operator, of the same batch shape, dtype and device.
-        """
-        length, count = self.length, self._entries.numel()
+        """The derivative as a matrix, of the same batch shape, dtype and device."""
+        length, sides = self.length, (self.length, self.outputs, self.length, self.inputs)
         later = torch.ones(length, length, dtype=torch.bool).triu(1)[:, None, :, None]
-        entries: list[Tensor] = []
-        for entry in range(count):
+        matrix = torch.zeros(self._entries.numel(), *sides, dtype=torch.float64)
+        for entry in range(len(matrix)):
             whole = self.jacobian(entry, length, 0)
             rows = whole.adjoint(torch.eye(whole.rows, dtype=torch.float64))
             # What rounding leaves beyond the diagonal.
-            entries.append(rows.reshape(length, self.outputs, length, self.inputs).masked_fill(later, 0.0))
-        matrix = torch.stack(entries) if entries else torch.zeros(0, length, self.outputs, length, self.inputs)
-        matrix = matrix.reshape(*self.batch_shape, *matrix.shape[1:]).to(self.device, self.dtype)
-        return BlockDense(matrix, self._state_size.to(self.device))
+            matrix[entry] = rows.reshape(sides).masked_fill(later, 0.0)
+        return BlockDense(matrix.reshape(*self.batch_shape, *sides).to(self.device, self.dtype), self.state_size())
 
     def dense(self) -> Tensor:
-        """T with the inputs of a position side by side, and its outputs below each other.
-
-        Returns:
-            (..., L q, L p), block lower triangular; (..., L, L) for one input and one output.
-        """
+        """T with the inputs of a position side by side, and its outputs below each other, (..., L q, L p)."""
         return self.block_dense().dense()
 
     def columns(self, first: int, last: int) -> Tensor:
@@ -135,17 +109,9 @@ class Derivative(TensorOperator):
         return self.block_dense().columns(first, last)
 
     def apply(self, inputs: Tensor) -> Tensor:
-        """The products with all inputs.
-
-        Args:
-            inputs: (..., L p, channels), the p inputs of a position below each other.
-
-        Returns:
-            (..., L q, channels).
-        """
+        """The products, (..., L q, channels), with all inputs, (..., L p, channels)."""
         vectors = inputs.expand(*self.batch_shape, *inputs.shape[-2:]).reshape(-1, *inputs.shape[-2:]).mT
-        maps = (self.jacobian(entry, self.length, 0) for entry in range(self._entries.numel()))
-        products = [one.forward(part).mT for one, part in zip(maps, vectors, strict=True)]
+        products = [self.jacobian(entry, self.length, 0).forward(part).mT for entry, part in enumerate(vectors)]
         return torch.stack(products).reshape(*self.batch_shape, -1, inputs.shape[-1]).to(self.device, self.dtype)
 
     def state_size(self) -> Tensor:
@@ -177,40 +143,19 @@ class Derivative(TensorOperator):
     def _check(self, entry: int) -> None:
         """Refuse a function that is not causal, or whose derivative is not right."""
         length, whole = self.length, self.jacobian(entry, self.length, 0)
-        fault = whole.fault()
-        if fault == INDEPENDENT:
-            raise InputError("function must depend on its inputs, and does not at this point.")
-        if fault == KINK:
-            raise InputError(
-                f"function must be differentiable at this point, but {fault}, as where a maximum is taken of equal "
-                "numbers, such as those of repeated tokens. Take other inputs."
-            )
-        if fault:
-            raise InputError(
-                f"function must be differentiable, got derivatives that are not right: {fault}. Take another operator."
-            )
+        if fault := whole.fault():
+            raise InputError(f"function must be differentiable at this point, but {fault}. Take another one.")
         generator = torch.Generator().manual_seed(0)
         weights = torch.randn(length, self.outputs, generator=generator, dtype=torch.float64)
         cuts = torch.linspace(1, length - 1, min(_CUTS, length - 1)).long()
-        positions, size = torch.arange(length), max(1, _NUMBERS // weights.numel())
-        for first in range(0, len(cuts), size):
-            some = cuts[first : first + size]
-            before = positions < some[:, None]
+        for some in cuts.split(max(1, _NUMBERS // weights.numel())):
+            before = torch.arange(length) < some[:, None]
             pulled = whole.adjoint((before[..., None] * weights).flatten(1)).reshape(len(some), length, -1)
             sizes = pulled.abs().amax(-1)
             ahead = (sizes * ~before > _ROUNDING[self.point.dtype] * sizes.max()).nonzero()
             if len(ahead):
-                self._refuse(whole, int(some[ahead[0, 0]]), int(ahead[0, 1]))
-
-    def _refuse(self, whole: Jacobian, cut: int, later: int) -> None:
-        """Name the first output before a cut that an input at or behind it changes, and by how much."""
-        change = torch.zeros(self.length, self.inputs, dtype=torch.float64)
-        change[later] = torch.randn(self.inputs, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        sizes = whole.forward(change.reshape(1, -1)).reshape(self.length, -1).abs().amax(-1)
-        first = int((sizes[:cut] > _ROUNDING[self.point.dtype] * sizes.max()).nonzero()[0])
-        text = (
-            f"function must be causal, but its output at position {first} changes with its input at position {later}, "
-            f"by {float(sizes[first] / sizes.max()):.1e} of the largest change that this input makes. "
-            "statesize measures causal models."
-        )
-        raise InputError(Note(Code.LOOKS_AHEAD, text))
+                text = (
+                    f"function must be causal, but an output before position {int(some[ahead[0, 0]])} changes with its "
+                    f"input at position {int(ahead[0, 1])}. statesize measures causal models."
+                )
+                raise InputError(Note(Code.LOOKS_AHEAD, text))

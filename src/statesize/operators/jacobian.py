@@ -17,7 +17,7 @@ _STEP = {torch.float64: 1e-6, torch.float32: 3e-3}
 _TOLERANCE = {torch.float64: 1e-3, torch.float32: 5e-2}
 
 INDEPENDENT = "its outputs do not depend on its inputs"
-KINK = "one small step changes its outputs otherwise than the opposite step"
+_KINK = "one small step changes its outputs otherwise than the opposite step, as at a maximum of equal numbers"
 
 
 class Jacobian:
@@ -83,7 +83,7 @@ class Jacobian:
         if not wrong <= tolerance * size:
             # At a kink the two sides explain the difference; where a function is flat, bend is round-off alone.
             bent = float(_linalg.vector_norm(bend)) > tolerance * wrong
-            return KINK if bent else "a finite difference of its outputs differs from its derivative"
+            return _KINK if bent else "a finite difference of its outputs differs from its derivative"
         # <J x, J x> = <x, Jᵀ J x>.
         square, other = float(product.square().sum()), float((pulled * direction.flatten().cpu()).sum())
         return "" if abs(other - square) <= 1e-3 * tolerance * square else "its forward and backward derivatives differ"

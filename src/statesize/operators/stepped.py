@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from statesize.check import require_finite, shape
 from statesize.errors import InputError
+from statesize.operators.checked import checked_sizes
 from statesize.operators.operator import Operator, batch_index
 from statesize.operators.recurrence import Recurrence
-from statesize.operators.state_space import StateSpace
-from statesize.operators.transition import PairTransition
+from statesize.operators.transition import FullTransition, PairTransition, Transition
 
 
 class Shared(Operator):
@@ -39,28 +37,18 @@ class Shared(Operator):
     """
 
     def __init__(self, operator: Operator) -> None:
-        if not isinstance(operator, Operator) or isinstance(operator, Shared):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(f"operator must be a statesize Operator of readouts, got {type(operator).__name__}.")
+        if not isinstance(operator, Operator) or (operator.inputs, operator.outputs) != (1, 1):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(
+                f"operator must take one input and give one output at each position, got {operator!r:.99}."
+            )
         if not operator.batch_shape or not operator.batch_shape[-1]:
-            raise InputError(
-                f"operator must have its readouts as its last batch dimension, got batch shape "
-                f"{tuple(operator.batch_shape)}. Index or stack it first."
-            )
-        if (operator.inputs, operator.outputs) != (1, 1):
-            raise InputError(
-                f"operator must take one input and give one output at each position, got {operator.inputs} and "
-                f"{operator.outputs}. Measure it as it is, or write its readouts into its outputs."
-            )
+            raise InputError(f"operator must have its readouts as its last batch dimension, got {operator!r}.")
         self.operator = operator
         self.length, self.dtype, self.device = operator.length, operator.dtype, operator.device
         self.batch_shape, self.outputs = operator.batch_shape[:-1], operator.batch_shape[-1]
 
     def dense(self) -> Tensor:
-        """All readouts of each position, one after another.
-
-        Returns:
-            (..., L, r, L).
-        """
+        """All readouts of each position, one after another, (..., L, r, L)."""
         return self.operator.dense().movedim(-3, -2)
 
     def columns(self, first: int, last: int) -> Tensor:
@@ -68,25 +56,14 @@ class Shared(Operator):
         return self.operator.columns(first, last).movedim(-3, -2)
 
     def apply(self, inputs: Tensor) -> Tensor:
-        """All readouts of one input by stepping.
-
-        Args:
-            inputs: (..., L, channels).
-
-        Returns:
-            (..., L, r, channels).
-        """
+        """All readouts, (..., L, r, channels), of one input, (..., L, channels), by stepping."""
         each = inputs[..., None, :, :].expand(*self.operator.batch_shape, *inputs.shape[-2:])
         return self.operator.apply(each).movedim(-3, -2)
 
     def state_size(self) -> Tensor:
         """Theoretical state-size of all readouts: what is stored once, or each state where they differ, (L,) int64."""
-        held, sizes = self.operator, self.operator.state_size()
-        apart = isinstance(held, Recurrence) and held.with_readouts() is None
-        if isinstance(held, StateSpace):
-            first = held[..., :1]
-            apart = any(not torch.equal(one, of.expand_as(one)) for one, of in ((held.A, first.A), (held.B, first.B)))
-        return self.outputs * sizes if apart else sizes
+        sizes = self.operator.state_size()
+        return sizes if self.operator.shares_state() else self.outputs * sizes
 
     def weighted(self, weights: Tensor) -> Self:
         """See `Operator.weighted`; all readouts have the same weights."""
@@ -122,39 +99,23 @@ class Stepped(Operator):
     """
 
     def __init__(self, recurrence: Recurrence, steps: int) -> None:
-        if recurrence.length % steps:
-            raise InputError(f"recurrence must have a multiple of {steps} steps, got {recurrence.length}.")
-        read = recurrence.C.reshape(*recurrence.C.shape[:-2], -1, steps, recurrence.C.shape[-1])
-        if bool(read[..., :-1, :].any()):
-            raise InputError(
-                f"recurrence must be read after the last of {steps} steps only, got C that is not 0 before."
-            )
+        read = torch.arange(recurrence.length, device=recurrence.device) % steps == steps - 1
+        if recurrence.length % steps or bool(recurrence.C[..., ~read, :].any()):
+            raise InputError(f"recurrence must have a multiple of {steps} steps, read after the last of them only.")
         self.recurrence, self.steps, self.inputs = recurrence, steps, steps
         self.length, self.batch_shape = recurrence.length // steps, recurrence.batch_shape
         self.dtype, self.device = recurrence.dtype, recurrence.device
 
     def dense(self) -> Tensor:
-        """What each input of a position adds to the outputs.
-
-        Returns:
-            (..., L, L, m).
-        """
-        read = self.recurrence.dense()[..., self.steps - 1 :: self.steps, :]
-        return read.reshape(*read.shape[:-1], self.length, self.steps)
+        """What each input of a position adds to the outputs, (..., L, L, m)."""
+        return self.recurrence.dense()[..., self.steps - 1 :: self.steps, :].unflatten(-1, (self.length, self.steps))
 
     def columns(self, first: int, last: int) -> Tensor:
         """See `Operator.columns`, (..., L − first, last − first, m)."""
         return self.dense().detach()[..., first:, first:last, :]
 
     def apply(self, inputs: Tensor) -> Tensor:
-        """Outputs by stepping.
-
-        Args:
-            inputs: (..., L, m · channels), those of a position one after another.
-
-        Returns:
-            (..., L, channels).
-        """
+        """Outputs, (..., L, channels), by stepping; inputs (..., L, m · channels), of a position one after another."""
         entering = inputs.reshape(*inputs.shape[:-2], self.length * self.steps, -1)
         return self.recurrence.apply(entering)[..., self.steps - 1 :: self.steps, :]
 
@@ -201,27 +162,18 @@ class DelayedRecurrence(Recurrence):
     """
 
     def __init__(self, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> None:
-        states = B.shape[-1]
-        nothing = torch.zeros_like(B)
-        written, read = torch.cat([B, nothing], -1), torch.cat([torch.zeros_like(C), C], -1)
-        if A.ndim == B.ndim and A.shape[-1] in (1, states):
-            require_finite("A", A)
-            A = A.expand(*A.shape[:-1], states)
+        full = getattr(A, "ndim", 0) == getattr(B, "ndim", 0) + 1
+        forms = {"B": (B, "L n"), "A": (A, "L n n" if full else "L 1|n"), "C": (C, "L n"), "D": (D, "1|L")}
+        sizes, batch = checked_sizes(forms)
+        if full:
+            identity = torch.eye(sizes["n"], dtype=A.dtype, device=A.device)
+            extended = torch.cat([A, identity.expand_as(A)], -2)
+            transition: Transition = FullTransition(torch.cat([extended, torch.zeros_like(extended)], -1))
+        else:
+            A = A.expand(*A.shape[:-1], sizes["n"])
             transition = PairTransition(A, torch.ones_like(A), torch.zeros_like(A))
-            self._fill(transition, written, read, D, False)
-            return
-        if A.ndim != B.ndim + 1 or A.shape[-2:] != (states, states):
-            raise InputError(
-                f"A must have shape (..., L, 1), (..., L, {states}) or (..., L, {states}, {states}) for B {shape(B)}, "
-                f"got {shape(A)}"
-            )
-        extended = torch.cat([A, torch.eye(states, dtype=A.dtype, device=A.device).expand_as(A)], -2)
-        pair = torch.cat([extended, torch.zeros_like(extended)], -1)
-        super().__init__(pair, written, read, D)
-
-    def states(self, inputs: Tensor, positions: Sequence[int]) -> Tensor:
-        """See `Recurrence.states`; of the pair, what is carried on."""
-        return super().states(inputs, positions)[..., : self.B.shape[-1] // 2, :]
+        written, read = torch.cat([B, torch.zeros_like(B)], -1), torch.cat([torch.zeros_like(C), C], -1)
+        self._fill(transition, written, read, D, batch)
 
     def state_size(self) -> Tensor:
         """Real numbers that are carried: n at each position, (L,) int64."""

@@ -2,82 +2,111 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+# Tokens of a chunk, and the parts of a transition that are 1 where it leaves the state as it is; others are 0.
+_CHUNK, _ONES = 16, ("decay", "kept")
+
 
 @dataclass(frozen=True, eq=False)
-class DiagonalTransition:
+class Transition(ABC):
+    """A_t for all t; `own` is how many last dimensions of its tensors are no batch."""
+
+    own: ClassVar[int] = 2
+
+    @abstractmethod
+    def advance(self, t: int, state: Tensor) -> Tensor:
+        """A_t X for X (..., n, m)."""
+
+    @abstractmethod
+    def recede(self, t: int, rows: Tensor) -> Tensor:
+        """Y A_t for Y (..., m, n)."""
+
+    @abstractmethod
+    def gain(self) -> Tensor:
+        """An upper bound on ‖A_t‖₂, (..., L)."""
+
+    @abstractmethod
+    def matrix(self) -> Tensor:
+        """A, (..., L, n, n), or (..., L, 1) or (..., L, n) where it is diagonal."""
+
+    def tensors(self) -> list[Tensor]:
+        """What it is made of."""
+        return [getattr(self, one.name) for one in fields(self)]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """The same form with a function applied to its tensors."""
+        return type(self)(*map(function, self.tensors()))
+
+    def spaced(self, steps: int) -> Self:
+        """With so many steps for each, all but the first of which leave the state as it is."""
+        return type(self)(*(spaced(getattr(self, one.name), steps, float(one.name in _ONES)) for one in fields(self)))
+
+
+@dataclass(frozen=True, eq=False)
+class DiagonalTransition(Transition):
     """A_t = Diag(decay_t), or decay_t · I."""
 
     decay: Tensor  # (..., L, n) or (..., L, 1)
 
     def advance(self, t: int, state: Tensor) -> Tensor:
-        """A_t X for X (..., n, m)."""
+        """A_t X."""
         return self.decay[..., t, :, None] * state
 
     def recede(self, t: int, rows: Tensor) -> Tensor:
-        """Y A_t for Y (..., m, n)."""
+        """Y A_t."""
         return rows * self.decay[..., t, None, :]
 
     def gain(self) -> Tensor:
-        """‖A_t‖₂, (..., L)."""
+        """‖A_t‖₂."""
         return self.decay.abs().amax(-1)
 
     def matrix(self) -> Tensor:
-        """A in its stored shape: (..., L, 1) or (..., L, n)."""
+        """The decays as they are."""
         return self.decay
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> DiagonalTransition:
-        """The same form with a function applied to its tensors."""
-        return DiagonalTransition(function(self.decay))
-
-    def spaced(self, steps: int) -> DiagonalTransition:
-        """With so many steps for each, all but the first of which leave the state as it is."""
-        return DiagonalTransition(spaced(self.decay, steps, 1))
 
 
 @dataclass(frozen=True, eq=False)
-class FullTransition:
+class FullTransition(Transition):
     """A_t any matrix."""
 
+    own = 3
     full: Tensor  # (..., L, n, n)
 
     def advance(self, t: int, state: Tensor) -> Tensor:
-        """A_t X for X (..., n, m)."""
+        """A_t X."""
         return self.full[..., t, :, :] @ state
 
     def recede(self, t: int, rows: Tensor) -> Tensor:
-        """Y A_t for Y (..., m, n)."""
+        """Y A_t."""
         return rows @ self.full[..., t, :, :]
 
     def gain(self) -> Tensor:
-        """An upper bound on ‖A_t‖₂, (..., L): sqrt(‖A_t‖₁ ‖A_t‖_∞), or ‖A_t‖_F where that is smaller."""
+        """sqrt(‖A_t‖₁ ‖A_t‖_∞), or ‖A_t‖_F where that is smaller."""
         size = self.full.abs()
         mixed = (size.sum(-1).amax(-1) * size.sum(-2).amax(-1)).sqrt()
         return torch.minimum(mixed, size.square().sum((-2, -1)).sqrt())
 
     def matrix(self) -> Tensor:
-        """A, (..., L, n, n)."""
+        """A as it is."""
         return self.full
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> FullTransition:
-        """The same form with a function applied to its tensors."""
-        return FullTransition(function(self.full))
-
-    def spaced(self, steps: int) -> FullTransition:
-        """With so many steps for each, all but the first of which leave the state as it is."""
+    def spaced(self, steps: int) -> Self:
+        """See `Transition.spaced`."""
         identity = torch.eye(self.full.shape[-1], dtype=self.full.dtype, device=self.full.device)
         full = spaced(self.full.flatten(-2), steps, identity.flatten())
-        return FullTransition(full.reshape(*full.shape[:-1], *identity.shape))
+        return type(self)(full.reshape(*full.shape[:-1], *identity.shape))
 
 
 @dataclass(frozen=True, eq=False)
-class DeltaTransition:
+class DeltaTransition(Transition):
     """A_t = (I − beta_t k_t k_tᵀ) Diag(decay_t): forget what was stored under k_t."""
 
     key: Tensor  # (..., L, n)
@@ -85,19 +114,19 @@ class DeltaTransition:
     decay: Tensor  # (..., L, n) or (..., L, 1)
 
     def advance(self, t: int, state: Tensor) -> Tensor:
-        """A_t X for X (..., n, m)."""
+        """A_t X."""
         k = self.key[..., t, :]
         decayed = self.decay[..., t, :, None] * state
         return decayed - (self.beta[..., t, :] * k)[..., :, None] * (k[..., None, :] @ decayed)
 
     def recede(self, t: int, rows: Tensor) -> Tensor:
-        """Y A_t for Y (..., m, n)."""
+        """Y A_t."""
         k = self.key[..., t, :]
         erased = rows - (rows @ (self.beta[..., t, :] * k)[..., :, None]) * k[..., None, :]
         return erased * self.decay[..., t, None, :]
 
     def gain(self) -> Tensor:
-        """An upper bound on ‖A_t‖₂, (..., L)."""
+        """The norm of each factor, multiplied."""
         erase = (1 - self.beta.squeeze(-1) * self.key.square().sum(-1)).abs()
         return torch.clamp(erase, min=1) * self.decay.abs().amax(-1)
 
@@ -107,17 +136,9 @@ class DeltaTransition:
         erase = identity - (self.beta * self.key)[..., :, None] * self.key[..., None, :]
         return erase * self.decay[..., None, :]
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> DeltaTransition:
-        """The same form with a function applied to its tensors."""
-        return DeltaTransition(function(self.key), function(self.beta), function(self.decay))
-
-    def spaced(self, steps: int) -> DeltaTransition:
-        """With so many steps for each, all but the first of which leave the state as it is."""
-        return DeltaTransition(spaced(self.key, steps), spaced(self.beta, steps), spaced(self.decay, steps, 1))
-
 
 @dataclass(frozen=True, eq=False)
-class RankOneTransition:
+class RankOneTransition(Transition):
     """A_t = Diag(decay_t) + column_t row_tᵀ, real."""
 
     decay: Tensor  # (..., L, n) or (..., L, 1)
@@ -125,17 +146,17 @@ class RankOneTransition:
     row: Tensor  # (..., L, n)
 
     def advance(self, t: int, state: Tensor) -> Tensor:
-        """A_t X for X (..., n, m)."""
+        """A_t X."""
         read = self.row[..., t, None, :] @ state
         return self.decay[..., t, :, None] * state + self.column[..., t, :, None] * read
 
     def recede(self, t: int, rows: Tensor) -> Tensor:
-        """Y A_t for Y (..., m, n)."""
+        """Y A_t."""
         read = rows @ self.column[..., t, :, None]
         return rows * self.decay[..., t, None, :] + read * self.row[..., t, None, :]
 
     def gain(self) -> Tensor:
-        """An upper bound on ‖A_t‖₂, (..., L), and on a quarter of what its round-off is made of."""
+        """An upper bound on ‖A_t‖₂, and on a quarter of what its round-off is made of."""
         # With p = ‖b‖‖c‖, ‖a I + b cᵀ‖ = (p + sqrt(p² + 4 a (a + bᵀc))) / 2: both singular values that are not |a| have
         # the product |a (a + bᵀc)| and the sum of squares 2 a² + 2 a bᵀc + p². A diagonal is its middle and half of
         # its spread.
@@ -151,20 +172,12 @@ class RankOneTransition:
         outer = self.column[..., :, None] * self.row[..., None, :]
         return torch.diag_embed(self.decay.expand(*self.decay.shape[:-1], self.row.shape[-1])) + outer
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> RankOneTransition:
-        """The same form with a function applied to its tensors."""
-        return RankOneTransition(function(self.decay), function(self.column), function(self.row))
-
-    def spaced(self, steps: int) -> RankOneTransition:
-        """With so many steps for each, all but the first of which leave the state as it is."""
-        return RankOneTransition(spaced(self.decay, steps, 1), spaced(self.column, steps), spaced(self.row, steps))
-
 
 @dataclass(frozen=True, eq=False)
-class PairTransition:
+class PairTransition(Transition):
     """A_t = [[Diag(decay_t), 0], [Diag(copied_t), Diag(kept_t)]]: a diagonal state, and what is read of it later."""
 
-    decay: Tensor  # (..., L, n) or (..., L, 1), as the others
+    decay: Tensor  # (..., L, n), as the others
     copied: Tensor  # from the first half to the second
     kept: Tensor  # of the second half
 
@@ -179,24 +192,13 @@ class PairTransition:
         return torch.cat([moved, second * self.kept[..., t, None, :]], -1)
 
     def gain(self) -> Tensor:
-        """An upper bound on ‖A_t‖₂, (..., L): the largest Frobenius norm of a pair's 2 × 2 block."""
+        """The largest Frobenius norm of a pair's 2 × 2 block."""
         return (self.decay.square() + self.copied.square() + self.kept.square()).sqrt().amax(-1)
 
     def matrix(self) -> Tensor:
         """A, (..., L, 2n, 2n)."""
-        upper, copied, kept = (torch.diag_embed(part) for part in (self.decay, self.copied, self.kept))
+        upper, copied, kept = (torch.diag_embed(part) for part in self.tensors())
         return torch.cat([torch.cat([upper, torch.zeros_like(upper)], -1), torch.cat([copied, kept], -1)], -2)
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> PairTransition:
-        """The same form with a function applied to its tensors."""
-        return PairTransition(function(self.decay), function(self.copied), function(self.kept))
-
-    def spaced(self, steps: int) -> PairTransition:
-        """With so many steps for each, all but the first of which leave the state as it is."""
-        return PairTransition(spaced(self.decay, steps, 1), spaced(self.copied, steps), spaced(self.kept, steps, 1))
-
-
-Transition = DiagonalTransition | FullTransition | DeltaTransition | RankOneTransition | PairTransition
 
 
 def paired(decay: Tensor, copied: Tensor, kept: Tensor, state: Tensor) -> Tensor:
@@ -211,40 +213,25 @@ def spaced(part: Tensor, steps: int, filling: Tensor | float = 0) -> Tensor:
     return torch.cat([part[..., None, :], between], -2).flatten(-3, -2)
 
 
-CHUNK = 16
-"""Tokens of a chunk."""
-
-
-def chunk_states(decay: Tensor, B: Tensor, inputs: Tensor) -> list[Tensor]:
-    """The state after each chunk, (..., n, channels): decays (..., L, n) or (..., L, 1), inputs (..., L, channels)."""
-    decay, B, inputs = _in_chunks(decay, 1.0), _in_chunks(B), _in_chunks(inputs)
-    # a_{t+1} … a_end; logarithms would be infinite where a decay is 0.
-    after = pad(decay[..., 1:, :], (0, 0, 0, 1), value=1.0).flip(-2).cumprod(-2).flip(-2)
-    added, whole = (after * B).mT @ inputs, (after[..., 0, :] * decay[..., 0, :])[..., None]
-    states = [added[..., 0, :, :]]
-    for chunk in range(1, added.shape[-3]):
-        states.append(whole[..., chunk, :, :] * states[-1] + added[..., chunk, :, :])
-    return states
-
-
 def chunk_outputs(decay: Tensor, B: Tensor, C: Tensor, inputs: Tensor) -> Tensor:
     """y_t = C_t x_t, (..., L, channels), where one number decays all of the state: decays (..., L, 1)."""
-    states = chunk_states(decay, B, inputs)
-    before = torch.stack([torch.zeros_like(states[0]), *states[:-1]], -3)
     length = inputs.shape[-2]
-    decay, B, C, inputs = _in_chunks(decay, 1.0).squeeze(-1), _in_chunks(B), _in_chunks(C), _in_chunks(inputs)
-    # a_{s+1} … a_t for s ≤ t.
-    row, rows = torch.zeros_like(decay), list[Tensor]()
-    for t in range(CHUNK):
-        row = row * decay[..., t, None]
+
+    def in_chunks(part: Tensor, fill: float = 0.0) -> Tensor:
+        part = pad(part, (0, 0, 0, -length % _CHUNK), value=fill)
+        return part.unflatten(-2, (part.shape[-2] // _CHUNK, _CHUNK))
+
+    a, B, C, inputs = in_chunks(decay, 1.0).squeeze(-1), in_chunks(B), in_chunks(C), in_chunks(inputs)
+    # a_{s+1} … a_t for s ≤ t; logarithms would be infinite where a decay is 0.
+    row, rows = torch.zeros_like(a), list[Tensor]()
+    for t in range(_CHUNK):
+        row = row * a[..., t, None]
         row[..., t] = 1
         rows.append(row)
-    inside = (C @ B.mT * torch.stack(rows, -2)) @ inputs
-    outputs = inside + decay.cumprod(-1)[..., None] * (C @ before)
+    within, through = torch.stack(rows, -2), a.cumprod(-1)[..., None]
+    added = (within[..., -1, :, None] * B).mT @ inputs
+    states = [torch.zeros_like(added[..., 0, :, :] * through[..., 0, -1:, :])]
+    for chunk in range(added.shape[-3] - 1):
+        states.append(through[..., chunk, -1:, :] * states[-1] + added[..., chunk, :, :])
+    outputs = (C @ B.mT * within) @ inputs + through * (C @ torch.stack(states, -3))
     return outputs.flatten(-3, -2)[..., :length, :]
-
-
-def _in_chunks(part: Tensor, fill: float = 0.0) -> Tensor:
-    missing = -part.shape[-2] % CHUNK
-    part = pad(part, (0, 0, 0, missing), value=fill) if missing else part
-    return part.reshape(*part.shape[:-2], part.shape[-2] // CHUNK, CHUNK, part.shape[-1])

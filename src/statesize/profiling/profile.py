@@ -18,7 +18,7 @@ from statesize.codes import Code
 from statesize.errors import InputError
 from statesize.io.json_values import json_values
 from statesize.io.text import counted, listed
-from statesize.measurement.chart import Metric, metric_title
+from statesize.report.chart_tables import Metric, metric_title
 from statesize.report.charts import ProfileCharts
 from statesize.report.frames import GroupFrame, LayerFrame, NumberFrame, PositionFrame
 from statesize.report.names import by_reason, cuts_name, kind_title

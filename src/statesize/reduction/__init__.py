@@ -1,11 +1,6 @@
-"""Recurrences with few states for operators: read `reduction`, `convolutions` and `reduce`."""
+"""Recurrences with few states for operators, and what a cache costs."""
 
-from statesize.reduction.reduce import VaryingReduction, reduce
-from statesize.reduction.reduction import Reduction
+from statesize.reduction.reduce import Reduction, reduce
 
-__all__ = [
-    "Reduction",
-    "VaryingReduction",
-    "reduce",
-]
+__all__ = ["Reduction", "reduce"]
 __dir__ = __all__.copy

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from statesize.check import require_index
 from statesize.errors import InputError
-from statesize.measurement import vega
-from statesize.measurement.chart import (
+from statesize.measurement.statistics import between
+from statesize.report import vega
+from statesize.report.chart_tables import (
     PALETTE,
     Metric,
     Row,
@@ -29,7 +30,6 @@ from statesize.measurement.chart import (
     table,
     tolerance_tables,
 )
-from statesize.measurement.statistics import between
 from statesize.report.names import cuts_name, kind_title, model_title, short_names
 from statesize.report.tables import layer_rows
 from statesize.results.fields import told

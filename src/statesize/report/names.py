@@ -9,7 +9,7 @@ import numpy as np
 
 from statesize.adapters.observation import SHARED
 from statesize.io.text import listed
-from statesize.measurement.chart import METRICS, Metric
+from statesize.report.chart_tables import METRICS, Metric
 from statesize.results.profiled import Profiled
 from statesize.results.summary import ess_values, measured_cuts
 

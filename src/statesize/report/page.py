@@ -8,8 +8,8 @@ from pathlib import Path
 
 from statesize.errors import InputError
 from statesize.io.text import listed
-from statesize.measurement import vega
-from statesize.measurement.chart import Metric
+from statesize.report import vega
+from statesize.report.chart_tables import Metric
 from statesize.report.charts import along, layers
 from statesize.report.compared import compared_models, comparison_notes
 from statesize.report.head_map import fitting_map

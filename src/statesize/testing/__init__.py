@@ -1,12 +1,9 @@
-"""Checks that every operator, engine and plug-in passes.
-
-Inherit `OperatorContract`, `SharedContract`, `EngineContract` or `ModelPluginContract` to run them on one of your own.
-"""
+"""Checks that every operator, engine and plug-in passes: inherit a contract to run it on one of your own."""
 
 from statesize.testing.comparison import compare_with_definition
 from statesize.testing.engine_contract import EngineContract
 from statesize.testing.model_plugin_contract import ModelPluginContract
-from statesize.testing.operator_contract import OperatorContract, SharedContract
+from statesize.testing.operator_contract import OperatorContract
 
-__all__ = ["EngineContract", "ModelPluginContract", "OperatorContract", "SharedContract", "compare_with_definition"]
+__all__ = ["EngineContract", "ModelPluginContract", "OperatorContract", "compare_with_definition"]
 __dir__ = __all__.copy

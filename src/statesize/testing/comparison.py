@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from statesize.errors import EngineError
 from statesize.operators import Operator, Shared
 from statesize.spectra.cut import Cut, Positions, make_cut
 from statesize.spectra.engine import Engine, HankelBlocks
@@ -32,12 +32,6 @@ def compare_with_definition(engine: Engine, operator: Operator, cut: Cut) -> Non
     torch.testing.assert_close(blocks.norms(), plain.norms(), rtol=1e-9, atol=1e-12 * largest)
     if "values" in engine.outputs:
         compare_values(operator, cut, blocks.singular_values(), blocks.error_bound)
-        return
-    try:
-        blocks.singular_values()
-    except EngineError:
-        return
-    raise AssertionError(f"{engine.name} gives singular values, which it does not count among its outputs")
 
 
 def _compare_counts(name: str, blocks: HankelBlocks, plain: HankelBlocks, largest: float) -> None:
@@ -57,13 +51,10 @@ def _compare_counts(name: str, blocks: HankelBlocks, plain: HankelBlocks, larges
 def compare_values(operator: Operator, cut: Cut, values: Tensor, bound: Tensor) -> None:
     """Hold singular values, (…, P, K), to those of the definition within their bounds, (…, P)."""
     defined = _definition(operator, cut).values
-    shared = min(defined.shape[-1], values.shape[-1])
-    for index, i in enumerate(cut.positions):
-        expected, sigma = defined[..., index, :], values[..., index, :]
-        allowed = bound[..., index] + 1e-14 * expected[..., 0]
-        assert bool(((sigma[..., :shared] - expected[..., :shared]).abs().amax(-1) <= allowed).all()), f"position {i}"
-        beyond = torch.cat([sigma[..., shared:], expected[..., shared:]], -1)
-        assert bool((beyond.abs() <= allowed[..., None]).all()), f"position {i}"
+    width = max(defined.shape[-1], values.shape[-1])
+    expected, found = (pad(part, (0, width - part.shape[-1])) for part in (defined, values))
+    allowed = bound + 1e-14 * largest(defined)
+    assert bool((largest((found - expected).abs()) <= allowed).all()), f"positions {cut.positions}"
 
 
 def _definition(operator: Operator, cut: Cut) -> Spectrum:

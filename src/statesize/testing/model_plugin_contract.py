@@ -32,9 +32,7 @@ class ModelPluginContract:
             model, again = self.plugin.model(name), self.plugin.model(name)
             assert isinstance(model, nn.Module)
             assert not model.training
-            assert all(
-                torch.equal(one, other) for one, other in zip(model.parameters(), again.parameters(), strict=True)
-            )
+            assert all(map(torch.equal, model.parameters(), again.parameters()))
             tokenizer = self.plugin.tokenizer(name)
             ids = [1, 2, 3, 4] if tokenizer is None else encode(tokenizer, "a text of a few words")
             assert next(iter(capture(model, torch.tensor([ids])))).operator.length == len(ids)

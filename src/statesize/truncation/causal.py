@@ -108,7 +108,7 @@ class PastReading:
         age = torch.arange(self.cut, 0, -1, device=attention.device)
         query = attention.query[..., : self.cut, :]
         moved = (self.rotation.moved(query, age + behind) for behind in _ASKED)
-        read = (attention.asked(one, self.cut + behind, self.cut) for one, behind in zip(moved, _ASKED, strict=True))
+        read = (attention.attend(one, self.cut + behind, self.cut) for one, behind in zip(moved, _ASKED, strict=True))
         return sum(map(gram, read), torch.zeros(()))
 
     @cached_property

@@ -9,9 +9,9 @@ import altair as alt
 
 from statesize.check import refuse
 from statesize.io.text import listed
-from statesize.measurement import vega
 from statesize.measurement.statistics import finite
 from statesize.profiling.profile import Profile
+from statesize.report import vega
 from statesize.report.names import by_reason
 from statesize.report.result_page import PageChart, PageTable, ResultPage
 from statesize.truncation.result import Row, TruncationResult, percent

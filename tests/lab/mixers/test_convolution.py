@@ -7,8 +7,8 @@ import torch
 
 from statesize import measure
 from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers.convolution import causal_convolution
 from statesize.operators import Convolution
-from statesize.operators.convolution import causal_convolution
 
 
 def mixer_of(states=6):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,8 @@ from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.mixer import Mixer, State
 from statesize.lab.mixers.s6 import spread_steps
 from statesize.operators import Recurrence
-from statesize.operators.convolution import causal_convolution
+
+_fft = cast("Any", torch.fft)
 
 
 class S4D(Mixer):
@@ -54,8 +56,9 @@ class S4D(Mixer):
         log_decay, B, C = self._discretised()
         shape = (hidden.shape[0], self.log_step.numel(), hidden.shape[1], -1)
         # Expanded, not copied: the memory is that of one position of one sequence.
-        A, B, C = (torch.cat([part, part.conj()], -1)[:, None].expand(shape) for part in (log_decay.exp(), B, C))
-        return Recurrence(A, B, C, conjugate_pairs=True)
+        # One mode of each conjugate pair, whose sum is twice the real part.
+        A, B, C = (part[:, None].expand(shape) for part in (log_decay.exp(), B, 2 * C))
+        return Recurrence(A, B, C)
 
     def mixed_values(self, hidden: Tensor) -> Tensor:
         """The values of each channel after mixing, before the norm, by a convolution, (S, d, L, 1)."""
@@ -85,3 +88,11 @@ class S4D(Mixer):
         modes = torch.complex(-self.log_rate.exp(), self.frequency)
         log_decay = self.log_step.exp().unsqueeze(-1) * modes
         return log_decay, torch.expm1(log_decay) / modes, torch.view_as_complex(self.output_weight)
+
+
+def causal_convolution(kernel: Tensor, inputs: Tensor) -> Tensor:
+    """y_t = Σ_s kernel_s u_{t−s} by the fast Fourier transform, O(L log L), (..., L)."""
+    length = inputs.shape[-1]
+    # As many zeros again keep the end of the sequence from wrapping around to its start.
+    spectrum = _fft.rfft(kernel, 2 * length) * _fft.rfft(inputs, 2 * length)
+    return _fft.irfft(spectrum, 2 * length)[..., :length]

@@ -13,8 +13,8 @@ from statesize.io.text import counted
 from statesize.lab.trends.charts import change_chart, levels_chart, log_charts, place_axis
 from statesize.lab.trends.checkpoints import Log
 from statesize.lab.trends.trend import AVERAGE, Trend, known_throughout
-from statesize.measurement.chart import Row
 from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, mean_interval
+from statesize.report.chart_tables import Row
 
 
 @dataclass(frozen=True)

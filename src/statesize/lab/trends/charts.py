@@ -10,9 +10,9 @@ import altair as alt
 
 from statesize.lab.trends.checkpoints import Log
 from statesize.lab.trends.points import JOINT, Numbers
-from statesize.measurement import vega
-from statesize.measurement.chart import METRICS, Row, table
 from statesize.measurement.statistics import Interval
+from statesize.report import vega
+from statesize.report.chart_tables import METRICS, Row, table
 
 
 def place_axis(title: str, *, logarithmic: bool = False, whole: bool = False) -> alt.X:

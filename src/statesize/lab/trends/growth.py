@@ -15,8 +15,8 @@ from statesize.io.text import counted
 from statesize.lab.trends.charts import levels_chart, place_axis
 from statesize.lab.trends.points import JOINT, Numbers
 from statesize.lab.trends.trend import AVERAGE, Trend, known_throughout
-from statesize.measurement.chart import Row
 from statesize.measurement.statistics import FEWEST_TEXTS, Interval, mean_interval, texts_of
+from statesize.report.chart_tables import Row
 from statesize.report.document import Shown, cell_text
 from statesize.report.tables import MOST_LAYERS
 from statesize.results.summary import known_mean

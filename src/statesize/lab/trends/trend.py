@@ -20,9 +20,9 @@ from statesize.codes import Note
 from statesize.io.json_values import json_values
 from statesize.io.text import counted, listed
 from statesize.lab.trends.points import JOINT, MEASURED, Numbers, Point
-from statesize.measurement import vega
-from statesize.measurement.chart import Metric, Row
 from statesize.measurement.statistics import FEWEST_TEXTS, between
+from statesize.report import vega
+from statesize.report.chart_tables import Metric, Row
 from statesize.report.names import by_reason
 from statesize.report.result_page import PageChart, PageTable, ResultPage
 from statesize.results.profiled import comparable_layers

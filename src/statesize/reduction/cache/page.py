@@ -10,11 +10,11 @@ import altair as alt
 import torch
 
 from statesize.io.text import byte_count, counted
-from statesize.measurement import vega
 from statesize.measurement.statistics import finite, no_interval
 from statesize.reduction.cache.budgets import GRID, at_shares
 from statesize.reduction.cache.result import AFFORDABLE, WAYS, CachedHead, CachePrices, Variant, percent
 from statesize.reduction.cache.rules import RECENT, SINKS
+from statesize.report import vega
 from statesize.report.result_page import PageChart, PageTable, ResultPage
 
 HEADINGS = ("cache", "of its bytes", "extra bits per byte", "extra nats per token", "passkeys")

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import altair as alt
 
-from statesize.measurement.chart import PALETTE, json_number
+from statesize.report.chart_tables import PALETTE, json_number
 
 SIDE = 300
 """Width and height of a chart, in pixels."""

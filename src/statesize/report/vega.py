@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, cast
 
 import altair as alt
 
-from statesize.measurement.chart import COLOURS, METRICS, PALETTE, Role, Row, Tables
+from statesize.report.chart_tables import COLOURS, METRICS, PALETTE, Role, Row, Tables
 
 Layers: TypeAlias = Sequence[tuple[Role, alt.Chart]]
 """Marks over the same axes, each by the role that has its colour."""
@@ -183,7 +183,7 @@ def page_chart(chart: alt.LayerChart | alt.Chart) -> dict[str, Any]:
 def positions_chart(
     tables: Tables | None, title: str = "", metric: str = "ESS (numbers of state per channel)", *, paper: bool = False
 ) -> alt.LayerChart:
-    """ESS over positions against its ceiling, from `chart.position_tables`."""
+    """ESS over positions against its ceiling, from `chart_tables.position_tables`."""
     scale, ticks = alt.Scale(nice=False, zero=False), alt.Axis(tickCount=10, labelFlush=True)
     x = partial(alt.X, title="Position in the sequence (tokens)", scale=scale, axis=ticks)
     y = partial(alt.Y, title=metric, stack=None)
@@ -222,7 +222,7 @@ def positions_chart(
 
 
 def tolerance_chart(tables: Tables | None, title: str = "", *, paper: bool = False) -> alt.LayerChart:
-    """Counts against the relative tolerance, from `chart.tolerance_tables`."""
+    """Counts against the relative tolerance, from `chart_tables.tolerance_tables`."""
     metric = METRICS["relative_count"]
     ratio = alt.X("ratio:Q", title="Relative tolerance ρ", scale=alt.Scale(type="log"), axis=_RATIO_AXIS)
     y = partial(alt.Y, title=metric, stack=None)

@@ -13,8 +13,10 @@ import vl_convert
 import statesize
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.measurement.chart import CHART_HEADS, evenly_spread, lines
-from statesize.measurement.vega import PAPER
+from statesize.lab.studies.engine.conclusion import Conclusion
+from statesize.report.chart_tables import CHART_HEADS, evenly_spread, lines
+from statesize.report.measured import MeasurementCharts
+from statesize.report.vega import PAPER
 from statesize.spectra.dispatch import ENGINES
 from statesize.spectra.engine import EngineName
 
@@ -52,17 +54,17 @@ def tables(chart):
 
 
 def test_positions_are_the_mean_over_entries_against_the_ceiling(measurement):
-    found = measurement.plot.positions()
+    found = MeasurementCharts(measurement).positions()
     assert list(drawn(found, "mean").values()) == pytest.approx(measurement.entropy.mean((0, 1)).tolist())
     assert [row["ceiling"] for row in tables(found)["positions"]] == measurement.ceiling.tolist()
     assert {row["head"] for row in tables(found)["heads"]} == {f"entry {entry}" for entry in range(6)}
 
 
 def test_spectrum_and_tolerance_are_of_the_singular_values(measurement):
-    mean = drawn(measurement.plot.spectrum(5), "mean")
+    mean = drawn(MeasurementCharts(measurement).spectrum(5), "mean")
     assert mean[1] == pytest.approx(measurement.values[..., 4, 0].mean().item())
     assert max(mean) == 4
-    curve = drawn(measurement.plot.tolerance(), "mean")
+    curve = drawn(MeasurementCharts(measurement).tolerance(), "mean")
     at = min(curve, key=lambda ratio: abs(ratio - 1e-2))
     ess = statesize.metrics.tolerance_ess(measurement.values, at, relative=True).double().mean().item()
     assert curve[at] == pytest.approx(ess)
@@ -99,14 +101,19 @@ def test_a_figure_is_the_chart_without_what_a_pointer_finds(profile):
 
 
 @pytest.mark.few(3)
-@pytest.mark.parametrize("name", ["positions", "spectrum", "tolerance", "layers"])
-@pytest.mark.parametrize("subject", ["measurement", "profile"])
+@pytest.mark.parametrize(
+    ("subject", "name"),
+    [(one, name) for one in ("measurement", "profile") for name in ("positions", "spectrum", "tolerance")]
+    + [("profile", "layers")],
+)
 def test_each_is_a_chart_and_a_figure_at_paper_size(name, subject, request, tmp_path):
     found = request.getfixturevalue(subject)
-    if not hasattr(found.plot, name):
-        pytest.skip("a measurement has no layers")
-    assert vl_convert.vegalite_to_vega(getattr(found.plot, name)().to_dict())["marks"]
-    figure = getattr(found.plot.paper, name)()
+    if subject == "profile":
+        charts, papers = found.plot, found.plot.paper
+    else:
+        charts, papers = (MeasurementCharts(found, paper=paper) for paper in (False, True))
+    assert vl_convert.vegalite_to_vega(getattr(charts, name)().to_dict())["marks"]
+    figure = getattr(papers, name)()
     figure.save(tmp_path / "figure.svg")
     size = re.search(r'<svg[^>]* width="(\d+)" height="(\d+)"', (tmp_path / "figure.svg").read_text(encoding="utf-8"))
     assert (int(size[1]), int(size[2])) == PAPER
@@ -117,11 +124,13 @@ def test_each_is_a_chart_and_a_figure_at_paper_size(name, subject, request, tmp_
 def test_what_is_not_there_is_refused(measurement, profile):
     without = statesize.measure(statesize.Dense(torch.eye(4)), outputs=("counts",), relative_tolerances=())
     for wanted, call in {
-        "no singular values": without.plot.spectrum,
-        "no entropy": without.plot.positions,
-        "no relative_count": lambda: without.plot.paper.positions("relative_count"),
-        "position must be one that was measured, from 1 to 11, got 99": lambda: measurement.plot.spectrum(99),
-        "metric must be one of entropy, .*, got 'rank'": lambda: measurement.plot.positions("rank"),
+        "no singular values": MeasurementCharts(without).spectrum,
+        "no entropy": MeasurementCharts(without).positions,
+        "no relative_count": lambda: MeasurementCharts(without, paper=True).positions("relative_count"),
+        "position must be one that was measured, from 1 to 11, got 99": lambda: MeasurementCharts(measurement).spectrum(
+            99
+        ),
+        "metric must be one of entropy, .*, got 'rank'": lambda: MeasurementCharts(measurement).positions("rank"),
         "layer must be a name, or an index of 0 … 1, got 7": lambda: profile.plot.tolerance(7),
         "sequence must be a whole number from 0 to 1, got 5": lambda: profile.plot.paper.positions(0, 5),
         "position must be one that was measured, from 0 to 11, got 44": lambda: profile.plot.spectrum(0, 44),
@@ -151,39 +160,19 @@ def test_the_library_that_draws_is_imported_when_something_is_drawn():
     code = (
         "import sys, torch, statesize\n"
         "found = statesize.measure(statesize.Dense(torch.ones(4, 4).tril()))\n"
-        "found._repr_html_(), found.plot, found.plot.paper\n"
+        "repr(found)\n"
         "assert 'altair' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_notebooks_show_what_there_is():
-    operator = statesize.Dense(torch.eye(4))
-    counted = statesize.measure(operator, outputs=("counts",))._repr_html_()
-    assert "entropy" not in counted
-    assert "<td>3, 1 … 3</td>" in counted
-    nothing = statesize.measure(operator, positions=[])._repr_html_()
-    assert "<td>none</td>" in nothing
-    assert "ceiling" not in nothing
-
-
-def test_notebooks_show_facts_and_escape_text(measurement):
-    shown = measurement._repr_html_()
-    assert "entropy-ESS, mean" in shown
-    assert f"{measurement.entropy.mean():.4g}" in shown
-    assert "<td>(2, 3)</td>" in shown
-    assert "Recurrence operator" in statesize.Recurrence(*(torch.ones(6, 2) for _ in range(3)))._repr_html_()
+def test_a_study_s_conclusion_escapes_text_in_a_notebook():
     hostile = "<script>alert(1)</script>"
-    conclusion = statesize_conclusion(hostile)
+    found = Conclusion(hostile, hostile, None, {hostile: (0.1, 0.2), "pearson": 0.5}, (hostile,), (hostile,))
+    conclusion = found._repr_html_()
     assert "<script>" not in conclusion
     assert "&lt;script&gt;" in conclusion
     assert "[0.1, 0.2]" in conclusion
-
-
-def statesize_conclusion(text):
-    from statesize.lab.studies.engine.conclusion import Conclusion
-
-    return Conclusion(text, text, None, {text: (0.1, 0.2), "pearson": 0.5}, (text,), (text,))._repr_html_()
 
 
 def test_a_repr_is_short(measurement):
@@ -197,6 +186,12 @@ def test_a_repr_is_short(measurement):
     many = statesize.measure(operator, relative_tolerances=[10.0**-power for power in range(1, 15)])
     assert len(repr(many).splitlines()) <= 12
     assert repr(many).count(" at ρ = ") == 14
+    counted = repr(statesize.measure(operator, outputs=("counts",)))
+    assert "entropy" not in counted
+    assert "positions: 3, 1 … 3" in counted
+    nothing = repr(statesize.measure(operator, positions=[]))
+    assert "positions: none" in nothing
+    assert "ceiling" not in nothing
 
 
 def test_a_profile_shows_its_layers_at_the_middle_in_a_notebook(profile):
