@@ -80,6 +80,21 @@ class Code(StrEnum):
         "Its T, or what it returns alone, is not what the model computes.",
         "Read by how much, and why.",
     )
+    OUTSIDE_TORCH = (
+        "outside torch",
+        "It computes outside torch's operations, where statesize cannot follow: {}",
+        f"Compute by torch alone, or {HOW_TO_SUPPLY}.",
+    )
+    UNKNOWN_OPERATION = (
+        "unknown operation",
+        "It mixes positions by an operation that statesize does not know: {}",
+        f"Write it by others, or {HOW_TO_SUPPLY}.",
+    )
+    NOT_LINEAR = (
+        "not linear",
+        "It mixes positions, and nothing with an entry for each position is linear in another: it has no T.",
+        f"{_OPERATOR}, if there is one.",
+    )
     WITHIN_POSITIONS = (
         "within positions",
         "mixes no positions of the text: other numbers at half of them change what it returns at no other one, so that "

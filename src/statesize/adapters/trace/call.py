@@ -1,0 +1,68 @@
+"""One call of a module of a model, which a trace runs alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from statesize.adapters.models.model_state import mapped, position_axis
+from statesize.adapters.models.precision import at_least, hold_at_least
+from statesize.adapters.runs import bare
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleCall:
+    """A module with the arguments of one call.
+
+    Attributes:
+        model: The model.
+        module: A module of it.
+        args: Its arguments.
+        kwargs: Its arguments by name.
+        length: L, the number of positions.
+        texts: S, the number of texts.
+        named: The part of the module whose output T acts on; None where T is found.
+        swapped: Numbers of tensors among the arguments whose positions lie on the other of two dimensions of size L.
+    """
+
+    model: nn.Module
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    length: int
+    texts: int = 1
+    named: nn.Module | None = None
+    swapped: frozenset[int] = field(default_factory=frozenset[int])
+
+    def axis(self, tensor: Tensor, number: int | None = None) -> int | None:
+        """The dimension of positions; `number` counts the tensors among the arguments."""
+        axis = position_axis(tensor, self.length)
+        is_ambiguous = tensor.ndim in (3, 4) and tensor.shape[1:3] == (self.length, self.length)
+        return 3 - axis if is_ambiguous and number in self.swapped and axis is not None else axis
+
+    def run(self, inside: Callable[[Callable[[], Any]], Any], dtype: torch.dtype, entering: Callable[[Tensor], Tensor]) -> Any:
+        """Run the module alone in at least a dtype.
+
+        Args:
+            inside: Calls what it is given, and returns what that returns.
+            dtype: The dtype.
+            entering: Takes each tensor among the arguments, and returns what takes its place.
+        """
+
+        def call() -> Any:
+            arguments = at_least((self.args, dict(self.kwargs)), dtype)
+            args, kwargs = mapped(arguments, lambda leaf: entering(leaf) if isinstance(leaf, Tensor) else leaf)
+            with sdpa_kernel(SDPBackend.MATH):
+                return inside(lambda: self.module(*args, **kwargs))
+
+        threads = torch.get_num_threads()
+        try:
+            torch.set_num_threads(1)
+            return bare(self.model, call, self.module, lambda _: hold_at_least(self.module, dtype))
+        finally:
+            torch.set_num_threads(threads)
