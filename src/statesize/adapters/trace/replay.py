@@ -1,0 +1,102 @@
+"""The end of a linear piece of a run, of other numbers at its start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from statesize.adapters.trace.graph import Graph, Use
+from statesize.adapters.trace.tape import Node
+
+_MOST_NUMBERS = 1 << 26
+"""In all impulses that are sent at once through the largest tensor on the way."""
+
+
+@dataclass(eq=False)
+class Piece:
+    """A linear map from a tensor of a run to another one.
+
+    Attributes:
+        graph: The run.
+        start: What it acts on.
+        axis: Its dimension of positions.
+        end: What becomes of it.
+        end_axis: The dimension of positions of the end.
+        uses: The uses of the start that count; all others are held.
+    """
+
+    graph: Graph
+    start: int
+    axis: int
+    end: int
+    end_axis: int
+    uses: set[Use]
+
+    @cached_property
+    def nodes(self) -> list[Node]:
+        """The operations on the way."""
+        live, found = set[int](), list[Node]()
+        for node in self.graph.before(self.end):
+            if any((node, at) in self.uses or number in live for at, (_, number) in enumerate(node.inputs)):
+                found.append(node)
+                live.update(out for out in node.outs if out not in self.graph.given)
+        return found
+
+    def __call__(self, start: Tensor) -> Tensor:
+        """The end, of the run's shape."""
+        values, made = self.graph.tape.values, dict[int, Tensor]()
+        for node in self.nodes:
+            following = iter(range(len(node.inputs)))
+
+            def taken(number: int, node: Node = node, following: Any = following) -> Tensor:
+                return start if (node, next(following)) in self.uses else made.get(number, values[number])
+
+            made.update(zip(node.outs, node.call(taken), strict=True))
+            made.pop(self.start, None)
+        return made[self.end]
+
+    def by_position(self, numbers: Tensor) -> Tensor:
+        """The end (L, channels) of a start (L, channels)."""
+        held = self.graph.tape.values[self.start]
+        shape = held.movedim(self.axis, 0).shape
+        end = self(numbers.reshape(shape).movedim(0, self.axis).to(held.dtype))
+        return end.movedim(self.end_axis, 0).flatten(1)
+
+    @cached_property
+    def held(self) -> Tensor:
+        """The start in the run, (L, channels)."""
+        return self.graph.tape.values[self.start].movedim(self.axis, 0).flatten(1)
+
+    @cached_property
+    def ended(self) -> Tensor:
+        """The end in the run, (L, channels)."""
+        return self.graph.tape.values[self.end].movedim(self.end_axis, 0).flatten(1)
+
+    @cached_property
+    def offset(self) -> Tensor:
+        """The end of zeros, (L, channels)."""
+        return self.by_position(torch.zeros_like(self.held))
+
+    def columns(self, channels: Tensor) -> Tensor:
+        """The answers (L, L, channels) of some channels of the end to an impulse at each position in all channels."""
+        largest = max(self.graph.tape.values[out].numel() for node in self.nodes for out in node.outs)
+        impulses = torch.eye(len(self.held), dtype=self.held.dtype)[:, :, None]
+
+        def answer(one: Tensor) -> Tensor:
+            return self.by_position(one.expand(self.held.shape))[:, channels]
+
+        parts = impulses.split(max(1, _MOST_NUMBERS // largest))
+        return torch.cat([_batched(answer, part) for part in parts]) - self.offset[:, channels]
+
+
+def _batched(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+    try:
+        return torch.func.vmap(function)(batch)
+    except RuntimeError:
+        # Not all of torch's operations can be batched.
+        return torch.stack([function(one) for one in batch])
