@@ -35,12 +35,14 @@ class Paths:
     Attributes:
         linear: Marks of the tensors that it is linear in, by all uses together that it is linear in one by one.
         uses: These uses, by the tensor's place among those that were asked about.
+        through: Marks of the tensors from which each of them follows linearly, on the way.
         mixing: Marks of the tensors whose positions come together, by the operation at which they do.
         beside: Marks of tensors beside which other positions are added, and how far these are.
     """
 
     linear: int = 0
     uses: dict[int, set[Use]] = field(default_factory=lambda: defaultdict(set))
+    through: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     mixing: dict[Node, int] = field(default_factory=dict[Node, int])
     beside: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
 
@@ -131,6 +133,8 @@ class Graph:
             for out in node.outs:
                 if out not in self.given:
                     on[out], non[out], added[out] = *result, whole
+                    if out in self.place:
+                        found.through[out] = result[0]
         found.linear = on.get(end, 0) & ~non.get(end, 0)
         return found
 
@@ -187,6 +191,10 @@ class Graph:
 
     def _axes(self, tensor: int) -> list[int]:
         return [dim for dim, size in enumerate(self.tape.values[tensor].shape) if size == self.labels.length]
+
+    def mixed(self, tensor: int) -> bool:
+        """Whether entries of a tensor depend on positions other than their own."""
+        return self._far(tensor) > 0
 
     def _far(self, tensor: int) -> int:
         """How far positions are mixed in a tensor, or from its own one."""

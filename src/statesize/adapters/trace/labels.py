@@ -99,7 +99,8 @@ class Labels:
         """Labels of a run in which a tensor, from which some operations follow, does not depend on the text."""
         other = object.__new__(Labels)
         vars(other).update(vars(self))
-        below = {out for node in (nodes := list(nodes)) for out in node.outs}
+        nodes = list(nodes)
+        below = {out for node in nodes for out in node.outs}
         other.of = {one: label for one, label in self.of.items() if one != tensor and one not in below}
         other._given = {tensor: None, **self._given}
         other.run(nodes)

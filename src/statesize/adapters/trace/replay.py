@@ -57,7 +57,6 @@ class Piece:
                 return start if (node, next(following)) in self.uses else made.get(number, values[number])
 
             made.update(zip(node.outs, node.call(taken), strict=True))
-            made.pop(self.start, None)
         return made[self.end]
 
     def by_position(self, numbers: Tensor) -> Tensor:

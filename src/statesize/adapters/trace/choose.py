@@ -1,0 +1,271 @@
+"""Where T begins and ends in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+
+from statesize.adapters.trace.channels import Channels, channels
+from statesize.adapters.trace.graph import Graph, Paths, bits, entries
+from statesize.adapters.trace.labels import Label, Labels, distance, own, reached
+from statesize.adapters.trace.relations import Moved
+from statesize.adapters.trace.replay import Piece
+
+_LARGEST = 4
+"""Tensors of more times the numbers that enter or leave the module are maps or states, on which T does not act."""
+_LESS_FAR = 2 / 3
+"""Positions that are mixed around T less far than this part of what T mixes are told, and do not belong to it."""
+_MOST_ENDS = 64
+
+
+@dataclass(frozen=True)
+class Around:
+    """How far positions are mixed around T, in positions; 0 for not at all."""
+
+    before: int
+    behind: int
+    beside: int
+
+
+class End(NamedTuple):
+    """A tensor at which T may end, its dimension of positions, and how far these are mixed behind it."""
+
+    tensor: int
+    axis: int
+    behind: int
+
+
+class Choice(NamedTuple):
+    """A linear map, its units, and what is mixed around it."""
+
+    piece: Piece
+    channels: Channels
+    around: Around
+
+
+@dataclass(eq=False)
+class Search:
+    """Where T may begin and end in a run.
+
+    Attributes:
+        labels: Of the run, in which what measured modules return is given.
+        output: What the module returns.
+        axis: Its dimension of positions.
+        texts: S, the number of texts.
+        given: What measured modules return.
+        named: The tensors in which T may begin; None for all.
+        rounding: Differences below this part of the largest value are rounding.
+        entering: Numbers in the largest tensor that enters the module.
+    """
+
+    labels: Labels
+    output: int
+    axis: int
+    texts: int
+    given: frozenset[int]
+    named: Collection[int] | None
+    rounding: float
+    entering: int
+    _channels: dict[tuple[int, int], Channels | None] = field(default_factory=dict[tuple[int, int], Channels | None])
+
+    @cached_property
+    def _reach(self) -> dict[int, Label]:
+        return reached(self.labels, self.output, self.axis)
+
+    def _axes(self, tensor: int) -> list[int]:
+        """The dimensions with an entry for each position, of a tensor on which T may act."""
+        value = self.labels.tape.values[tensor]
+        largest = _LARGEST * max(self.entering, self.labels.tape.values[self.output].numel())
+        if tensor not in self.labels.of or not value.is_floating_point() or value.numel() > largest:
+            return []
+        return [dim for dim, size in enumerate(value.shape) if size == self.labels.length]
+
+    @cached_property
+    def ends(self) -> list[End]:
+        """Tensors at which T may end, in order."""
+        found = list[End]()
+        for tensor in sorted(self._reach):
+            if tensor not in self.labels.tape.made or tensor in self.given or not bool(self._reach[tensor].last.any()):
+                continue
+            ends = [End(tensor, axis, self.behind(tensor, axis)) for axis in self._axes(tensor)]
+            if ends and distance(self.labels.of[tensor], (best := min(ends, key=lambda end: end.behind)).axis, self.labels.length):
+                found.append(best)
+        return found
+
+    def behind(self, tensor: int, axis: int) -> int:
+        """How far positions of a tensor are mixed behind it."""
+        return distance(self._reach[tensor], axis, self.labels.length)
+
+    @cached_property
+    def starts(self) -> dict[int, int]:
+        """Tensors at which T may begin, with their dimension of positions: each entry is of the last that it reads."""
+        found = dict[int, int]()
+        for tensor in sorted(self._reach):
+            for axis in self._axes(tensor):
+                label = self.labels.of[tensor]
+                mine = own(label.last.shape, axis, self.labels.length)
+                if bool(((label.last == mine.last) | (label.last == 0)).all()) and bool(label.last.any()):
+                    found.setdefault(tensor, axis)
+        return {one: axis for one, axis in found.items() if self.named is None or one in self.named}
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The paths of the run."""
+        clean = {end.tensor for end in self.ends if not end.behind}
+        return Graph(self.labels, sorted({*self.starts, *clean}), self.given)
+
+    def piece(self, paths: Paths, start: int, end: End) -> Piece:
+        """The map from a start to an end."""
+        uses = paths.uses[self.graph.place[start]]
+        return Piece(self.graph, start, self.starts[start], end.tensor, end.axis, uses)
+
+    def units(self, piece: Piece) -> Channels | None:
+        """The units of a map; None where it mixes channels or texts."""
+        key = piece.start, piece.end
+        if key not in self._channels:
+            self._channels[key] = channels(piece, self.texts, self.rounding)
+        return self._channels[key]
+
+    def beside(self, end: int) -> int:
+        """How far positions are mixed into the output where an end is held."""
+        without = self.labels.without(end, self.graph.behind(end))
+        return distance(without.of.get(self.output), self.axis, self.labels.length) if end != self.output else 0
+
+    def far(self, piece: Piece) -> int:
+        """How far positions are mixed by a map."""
+        start = self.labels.tape.values[piece.start]
+        entering = own(start.shape, piece.axis, self.labels.length)
+        of = dict[int, Label]()
+        for node in piece.nodes:
+            inputs = [entering if (node, at) in piece.uses else of.get(one) for at, (_, one) in enumerate(node.inputs)]
+            made = self.labels.made(node, inputs) if node in self.labels.relations else []
+            of |= {out: label for out, label in zip(node.outs, made, strict=False) if label is not None}
+        return distance(of.get(piece.end), piece.end_axis, self.labels.length)
+
+    def _enclosing(self) -> Iterator[End]:
+        """Ends behind and beside which no positions are mixed, in order."""
+        clean = [end for end in self.ends if not end.behind]
+        below, dirt = dict[int, int](), dict[int, int]()
+        place, every = {end.tensor: 1 << at for at, end in enumerate(clean)}, (1 << len(clean)) - 1
+        for node in self.labels.tape.nodes:
+            inputs = [one for _, one in node.inputs]
+            beneath = 0
+            for one in inputs:
+                beneath |= below.get(one, 0)
+            dirty = 0
+            for one in inputs:
+                mixes = every if one in self.labels.of and self.graph.mixed(one) else 0
+                dirty |= dirt.get(one, mixes & ~below.get(one, 0))
+            for out in node.outs:
+                mine = place.get(out, 0)
+                mixes = every if out in self.labels.of and self.graph.mixed(out) else 0
+                below[out] = beneath | mine
+                dirt[out] = (mixes & ~beneath | dirty & beneath) & ~mine
+        for end in clean:
+            if not dirt.get(self.output, 0) & place[end.tensor] and not self.beside(end.tensor):
+                yield self._scaled(end)
+
+    def _scaled(self, end: End) -> End:
+        """An end behind what scales it by position whatever the text is, as by a count of positions."""
+        tape, now = self.labels.tape, end.tensor
+        while len(users := [node for node in self.graph.behind(now) if any(one == now for _, one in node.inputs)]) == 1:
+            (node,) = users
+            others = [one for _, one in node.inputs if one != now]
+            is_scale = node.name in ("mul", "div") and len(others) == 1 and others[0] not in self.labels.of
+            if len(node.outs) != 1 or not (is_scale or (not others and isinstance(self.labels.relations.get(node), Moved))):
+                break
+            (now,) = node.outs
+            if is_scale and now in self._reach:
+                for axis in self._axes(now):
+                    factor = tape.values[others[0]].expand_as(tape.values[now])
+                    if not self.behind(now, axis) and bool((factor != factor.narrow(axis, 0, 1)).any()):
+                        end = End(now, axis, 0)
+        return end
+
+    def _whole(self, end: End) -> Choice | None:
+        """The map to an end from the first start through which all passes that is mixed in it."""
+        paths, graph = self.graph.paths(end.tensor), self.graph
+        valid = [place for place in bits(paths.linear) if graph.tensors[place] in self.starts and graph.tensors[place] != end.tensor]
+        for verify in (False, True):
+            if verify:
+                valid = [place for place in valid if self.units(self.piece(paths, graph.tensors[place], end))]
+            mixing = {place: paths.mixes(place) for place in valid}
+            every = frozenset[object]().union(*mixing.values())
+            whole = [place for place in valid if mixing[place] == every and not paths.added(place)]
+            roots = list[int]()
+            for place in whole:
+                tensor = graph.tensors[place]
+                if not any(paths.through[tensor] >> root & 1 for root in roots) and self.units(self.piece(paths, tensor, end)):
+                    roots.append(place)
+            if roots:
+                return self._chosen(self._widest(paths, whole, roots), paths, end)
+        return None
+
+    def _widest(self, paths: Paths, whole: list[int], roots: list[int]) -> int:
+        """Of factors of a product the one of most channels, then the one that was computed first."""
+
+        def size(root: int) -> int:
+            chain = [root]
+            for place in whole:
+                behind = [one for one in roots if paths.through[self.graph.tensors[place]] >> one & 1]
+                chain += [place] if behind == [root] else []
+            return max(entries(self.labels.tape.values[self.graph.tensors[place]]) for place in chain)
+
+        return max(roots, key=lambda root: (size(root), -root))
+
+    def _chosen(self, place: int, paths: Paths, end: End) -> Choice | None:
+        start = self.graph.tensors[place]
+        piece = self.piece(paths, start, end)
+        units = self.units(piece)
+        before = distance(self.labels.of[start], piece.axis, self.labels.length)
+        around = Around(before, end.behind, max(self.beside(end.tensor), paths.added(place)))
+        return None if units is None else Choice(piece, units, around)
+
+    def choose(self) -> Choice | None:
+        """T; None where nothing is linear in another tensor."""
+        found = next((choice for end in self._enclosing() if (choice := self._whole(end))), None)
+        if found is not None:
+            most = self.far(found.piece)
+            found = self._inner(found, most) or found
+            if not found.around.before or found.around.before <= most * _LESS_FAR:
+                return found
+        return self._farthest() or found
+
+    def _inner(self, found: Choice, most: int) -> Choice | None:
+        """The map to an earlier end, behind which only what is mixed less far is multiplied."""
+        paths = self.graph.paths(found.piece.end)
+        for end in self.ends:
+            if end.tensor >= found.piece.end:
+                break
+            place = self.graph.place.get(end.tensor, 0)
+            if end.behind or not paths.linear >> place & 1 or paths.mixes(place) or paths.added(place):
+                continue
+            inner = self._whole(end) if 0 < self.beside(end.tensor) <= most * _LESS_FAR else None
+            if inner is not None and self.far(inner.piece) == most:
+                return inner
+        return None
+
+    def _farthest(self) -> Choice | None:
+        """The map that reaches farthest, and of equal ones that of most channels."""
+        best = dict[int, tuple[int, Paths, End]]()
+        for end in self.ends[:_MOST_ENDS]:
+            paths = self.graph.paths(end.tensor)
+            for place in bits(paths.linear):
+                count = len(paths.mixes(place))
+                if self.graph.tensors[place] in self.starts and self.graph.tensors[place] != end.tensor and count > best.get(place, (-1,))[0]:
+                    best[place] = count, paths, end
+        ranked = list[tuple[int, int, int]]()
+        for place, (_, paths, end) in best.items():
+            piece = self.piece(paths, self.graph.tensors[place], end)
+            far = self.far(piece)
+            if far > end.behind:
+                ranked.append((-far, -entries(self.labels.tape.values[piece.start]), place))
+        for _, _, place in sorted(ranked):
+            _, paths, end = best[place]
+            if (choice := self._chosen(place, paths, end)) is not None:
+                return choice
+        return None
