@@ -11,7 +11,7 @@ import torch
 
 from statesize.adapters.trace.channels import Channels, channels
 from statesize.adapters.trace.graph import Graph, Paths, bits, entries
-from statesize.adapters.trace.labels import Label, Labels, distance, own, reached
+from statesize.adapters.trace.labels import Label, Labels, distance, own, reached, width
 from statesize.adapters.trace.relations import Moved
 from statesize.adapters.trace.replay import Piece
 
@@ -87,14 +87,18 @@ class Search:
     @cached_property
     def ends(self) -> list[End]:
         """Tensors at which T may end, in order."""
-        found = list[End]()
+        mixed, moved = list[End](), list[End]()
         for tensor in sorted(self._reach):
             if tensor not in self.labels.tape.made or tensor in self.given or not bool(self._reach[tensor].last.any()):
                 continue
             ends = [End(tensor, axis, self.behind(tensor, axis)) for axis in self._axes(tensor)]
-            if ends and distance(self.labels.of[tensor], (best := min(ends, key=lambda end: end.behind)).axis, self.labels.length):
-                found.append(best)
-        return found
+            end, label = min(ends, key=lambda end: end.behind, default=None), self.labels.of[tensor]
+            if end is not None and width(label, self.labels.length):
+                mixed.append(end)
+            elif end is not None and distance(label, end.axis, self.labels.length):
+                moved.append(end)
+        # Entries that were only moved to other positions are mixed where others are added.
+        return mixed or moved
 
     def behind(self, tensor: int, axis: int) -> int:
         """How far positions of a tensor are mixed behind it."""

@@ -69,6 +69,7 @@ class Graph:
         self.place = {tensor: place for place, tensor in enumerate(tensors)}
         self._merges: dict[tuple[Node, tuple[int, ...]], bool] = {}
         self._pure: dict[int, int] = {}
+        self._labelled: dict[int, bool] = {}
 
     @cached_property
     def _by_use(self) -> tuple[list[Use], dict[int, int], dict[int, int]]:
@@ -173,7 +174,7 @@ class Graph:
         for term in terms(node):
             places = [at for at, (slot, _) in enumerate(node.inputs) if slot in term]
             for group in [[at] for at in places] if len(term) == 1 else [places]:
-                through, labelled = _any([marks[at] for at in group]), [at for at in group if node.inputs[at][1] in self.labels.of]
+                through, labelled = _any([marks[at] for at in group]), [at for at in group if self._depends(node.inputs[at][1])]
                 others = _any(marks) & ~through
                 if not others or not labelled:
                     continue
@@ -191,6 +192,13 @@ class Graph:
 
     def _axes(self, tensor: int) -> list[int]:
         return [dim for dim, size in enumerate(self.tape.values[tensor].shape) if size == self.labels.length]
+
+    def _depends(self, tensor: int) -> bool:
+        """Whether a tensor depends on the text."""
+        if tensor not in self._labelled:
+            label = self.labels.of.get(tensor)
+            self._labelled[tensor] = label is not None and bool(label.last.any())
+        return self._labelled[tensor]
 
     def mixed(self, tensor: int) -> bool:
         """Whether entries of a tensor depend on positions other than their own."""

@@ -111,6 +111,7 @@ class Tape(TorchDispatchMode):
         self._numbers: dict[Any, int] = {}
         self._on: dict[int, list[tuple[int, bool]]] = defaultdict(list)  # of a storage: tensors, and which are no views
         self._written: dict[int, _Written] = {}
+        self._composite: dict[Any, bool] = {}
         self._held: list[Any] = []  # nothing takes the memory of what the run has freed
 
     @classmethod
@@ -231,11 +232,22 @@ class Tape(TorchDispatchMode):
                 return cast("Any", math_attention)(*args, **kwargs)
         if any(kind.__torch_dispatch__ is not Tensor.__torch_dispatch__ for kind in types):
             raise unknown(f"{func._schema.name} of {', '.join(kind.__name__ for kind in types)}")
+        if func not in self._composite:
+            key = torch._C.DispatchKey.CompositeImplicitAutograd
+            self._composite[func] = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)
+        if self._composite[func]:
+            # Where torch calls one inside another operation; elsewhere it has taken it apart.
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
         schema = func._schema
         written = _written_by(schema, args, kwargs) if schema.is_mutable else []
         if func.is_view and self._key(args[0])[0] in self._written:
-            # What reads the view reads the memory.
-            return func(*args, **kwargs)
+            part = func(*args, **kwargs)
+            if not isinstance(part, Tensor) or part.numel() < args[0].numel():
+                # What reads the part reads the memory: to read all of it for each would take long.
+                return part
         for tensor in written:
             self._begin_writing(tensor)
         node = self._node(func, args, kwargs)
