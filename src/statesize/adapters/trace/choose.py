@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-import torch
-
 from statesize.adapters.trace.channels import Channels, channels
-from statesize.adapters.trace.graph import Graph, Paths, bits, entries
+from statesize.adapters.trace.graph import Graph, Paths, Use, bits, entries
 from statesize.adapters.trace.labels import Label, Labels, distance, own, reached, width
 from statesize.adapters.trace.relations import Moved
 from statesize.adapters.trace.replay import Piece
+from statesize.adapters.trace.tape import Node
+from statesize.adapters.trace.walk import Walk, far, walked
 
 _LARGEST = 4
 """Tensors of more times the numbers that enter or leave the module are maps or states, on which T does not act."""
@@ -71,6 +71,8 @@ class Search:
     rounding: float
     entering: int
     _channels: dict[tuple[int, int], Channels | None] = field(default_factory=dict[tuple[int, int], Channels | None])
+    _walks: dict[tuple[int, int], Walk] = field(default_factory=dict[tuple[int, int], Walk])
+    _uses: dict[tuple[int, int], set[Use]] = field(default_factory=dict[tuple[int, int], set[Use]])
 
     @cached_property
     def _reach(self) -> dict[int, Label]:
@@ -139,16 +141,17 @@ class Search:
         without = self.labels.without(end, self.graph.behind(end))
         return distance(without.of.get(self.output), self.axis, self.labels.length) if end != self.output else 0
 
-    def far(self, piece: Piece) -> int:
-        """How far positions are mixed by a map."""
-        start = self.labels.tape.values[piece.start]
-        entering = own(start.shape, piece.axis, self.labels.length)
-        of = dict[int, Label]()
-        for node in piece.nodes:
-            inputs = [entering if (node, at) in piece.uses else of.get(one) for at, (_, one) in enumerate(node.inputs)]
-            made = self.labels.made(node, inputs) if node in self.labels.relations else []
-            of |= {out: label for out, label in zip(node.outs, made, strict=False) if label is not None}
-        return distance(of.get(piece.end), piece.end_axis, self.labels.length)
+    def walk(self, piece: Piece) -> Walk:
+        """Where a map mixes positions."""
+        key = piece.start, piece.end
+        if key not in self._walks:
+            made = self.labels.tape.made.get(piece.start)
+            before = [] if made is None or not isinstance(self.labels.relations.get(made), Moved) else [one for _, one in made.inputs]
+            # The same numbers at other places, where nothing else reads them, mix as they do there.
+            same = before[0] if len(before) == 1 and self._uses.get((before[0], piece.end)) == {(made, 0)} else None
+            self._uses[key] = piece.uses
+            self._walks[key] = self._walks[same, piece.end] if (same, piece.end) in self._walks else walked(piece)  # type: ignore[index]
+        return self._walks[key]
 
     def _enclosing(self) -> Iterator[End]:
         """Ends behind and beside which no positions are mixed, in order."""
@@ -162,11 +165,11 @@ class Search:
                 beneath |= below.get(one, 0)
             dirty = 0
             for one in inputs:
-                mixes = every if one in self.labels.of and self.graph.mixed(one) else 0
+                mixes = every if one in self.labels.of and self.graph.far(one) else 0
                 dirty |= dirt.get(one, mixes & ~below.get(one, 0))
             for out in node.outs:
                 mine = place.get(out, 0)
-                mixes = every if out in self.labels.of and self.graph.mixed(out) else 0
+                mixes = every if out in self.labels.of and self.graph.far(out) else 0
                 below[out] = beneath | mine
                 dirt[out] = (mixes & ~beneath | dirty & beneath) & ~mine
         for end in clean:
@@ -190,23 +193,28 @@ class Search:
                         end = End(now, axis, 0)
         return end
 
+    def _pieces(self, paths: Paths, end: End) -> dict[int, Piece]:
+        """The maps to an end, by the place of their start."""
+        places = (place for place in bits(paths.linear) if self.graph.tensors[place] in self.starts)
+        return {place: self.piece(paths, start, end) for place in places if (start := self.graph.tensors[place]) != end.tensor}
+
     def _whole(self, end: End) -> Choice | None:
         """The map to an end from the first start through which all passes that is mixed in it."""
-        paths, graph = self.graph.paths(end.tensor), self.graph
-        valid = [place for place in bits(paths.linear) if graph.tensors[place] in self.starts and graph.tensors[place] != end.tensor]
+        paths = self.graph.paths(end.tensor)
+        pieces = self._pieces(paths, end)
         for verify in (False, True):
             if verify:
-                valid = [place for place in valid if self.units(self.piece(paths, graph.tensors[place], end))]
-            mixing = {place: paths.mixes(place) for place in valid}
-            every = frozenset[object]().union(*mixing.values())
-            whole = [place for place in valid if mixing[place] == every and not paths.added(place)]
+                pieces = {place: piece for place, piece in pieces.items() if self.units(piece)}
+            walks = {place: self.walk(piece) for place, piece in pieces.items()}
+            every = set[Node]().union(*(walk.mixing for walk in walks.values()))
+            whole = [place for place, walk in walks.items() if walk.mixing == every and not walk.beside]
             roots = list[int]()
             for place in whole:
-                tensor = graph.tensors[place]
-                if not any(paths.through[tensor] >> root & 1 for root in roots) and self.units(self.piece(paths, tensor, end)):
+                follows = any(paths.through[pieces[place].start] >> root & 1 for root in roots)
+                if not follows and self.units(pieces[place]):
                     roots.append(place)
             if roots:
-                return self._chosen(self._widest(paths, whole, roots), paths, end)
+                return self._chosen(pieces[self._widest(paths, whole, roots)], end)
         return None
 
     def _widest(self, paths: Paths, whole: list[int], roots: list[int]) -> int:
@@ -221,55 +229,57 @@ class Search:
 
         return max(roots, key=lambda root: (size(root), -root))
 
-    def _chosen(self, place: int, paths: Paths, end: End) -> Choice | None:
-        start = self.graph.tensors[place]
-        piece = self.piece(paths, start, end)
+    def _chosen(self, piece: Piece, end: End) -> Choice | None:
         units = self.units(piece)
-        before = distance(self.labels.of[start], piece.axis, self.labels.length)
-        around = Around(before, end.behind, max(self.beside(end.tensor), paths.added(place)))
+        before = distance(self.labels.of[piece.start], piece.axis, self.labels.length)
+        around = Around(before, end.behind, max(self.beside(end.tensor), self.walk(piece).beside))
         return None if units is None else Choice(piece, units, around)
 
     def choose(self) -> Choice | None:
         """T; None where nothing is linear in another tensor."""
-        found = next((choice for end in self._enclosing() if (choice := self._whole(end))), None)
+        found: Choice | None = None
+        for end in self._enclosing():
+            # Of ends behind and beside which no positions are mixed, that of the fewest numbers.
+            if found is None or self._size(end.tensor) < self._size(found.piece.end):
+                found = self._whole(end) or found
         if found is not None:
-            most = self.far(found.piece)
+            most = far(found.piece)
             found = self._inner(found, most) or found
-            if not found.around.before or found.around.before <= most * _LESS_FAR:
+            if found.around.before <= most * _LESS_FAR:
                 return found
         return self._farthest() or found
 
+    def _size(self, tensor: int) -> int:
+        return self.labels.tape.values[tensor].numel()
+
     def _inner(self, found: Choice, most: int) -> Choice | None:
         """The map to an earlier end, behind which only what is mixed less far is multiplied."""
-        paths = self.graph.paths(found.piece.end)
-        for end in self.ends:
-            if end.tensor >= found.piece.end:
+        paths, end = self.graph.paths(found.piece.end), End(found.piece.end, found.piece.end_axis, 0)
+        for inner in self.ends:
+            if inner.tensor >= end.tensor:
                 break
-            place = self.graph.place.get(end.tensor, 0)
-            if end.behind or not paths.linear >> place & 1 or paths.mixes(place) or paths.added(place):
+            place = self.graph.place.get(inner.tensor)
+            if place is None or inner.behind or not paths.linear >> place & 1:
                 continue
-            inner = self._whole(end) if 0 < self.beside(end.tensor) <= most * _LESS_FAR else None
-            if inner is not None and self.far(inner.piece) == most:
-                return inner
+            walk = walked(Piece(self.graph, inner.tensor, inner.axis, *end[:2], paths.uses[place]))
+            if walk.mixing or walk.beside or not 0 < self.beside(inner.tensor) <= most * _LESS_FAR:
+                continue
+            choice = self._whole(inner)
+            if choice is not None and far(choice.piece) == most:
+                return choice
         return None
 
     def _farthest(self) -> Choice | None:
         """The map that reaches farthest, and of equal ones that of most channels."""
-        best = dict[int, tuple[int, Paths, End]]()
+        best = dict[int, tuple[int, Piece, End]]()
         for end in self.ends[:_MOST_ENDS]:
-            paths = self.graph.paths(end.tensor)
-            for place in bits(paths.linear):
-                count = len(paths.mixes(place))
-                if self.graph.tensors[place] in self.starts and self.graph.tensors[place] != end.tensor and count > best.get(place, (-1,))[0]:
-                    best[place] = count, paths, end
-        ranked = list[tuple[int, int, int]]()
-        for place, (_, paths, end) in best.items():
-            piece = self.piece(paths, self.graph.tensors[place], end)
-            far = self.far(piece)
-            if far > end.behind:
-                ranked.append((-far, -entries(self.labels.tape.values[piece.start]), place))
-        for _, _, place in sorted(ranked):
-            _, paths, end = best[place]
-            if (choice := self._chosen(place, paths, end)) is not None:
+            for place, piece in self._pieces(self.graph.paths(end.tensor), end).items():
+                count = len(self.walk(piece).mixing)
+                if count > best.get(place, (-1,))[0]:
+                    best[place] = count, piece, end
+        ranked = [(far(piece), entries(self.labels.tape.values[piece.start]), -place) for place, (_, piece, _) in best.items()]
+        for reach, _, place in sorted(ranked, reverse=True):
+            _, piece, end = best[-place]
+            if reach > end.behind and (choice := self._chosen(piece, end)) is not None:
                 return choice
         return None

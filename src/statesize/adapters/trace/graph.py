@@ -1,4 +1,4 @@
-"""Which tensors of a run another one is linear in, and where positions are mixed on the way: one pass for all of them."""
+"""Which tensors of a run another one is linear in: one pass for all of them."""
 
 # A mark is a bit of an integer: one operation on integers treats all tensors that are asked about at once.
 
@@ -12,8 +12,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from statesize.adapters.trace.labels import Label, Labels, distance, width
-from statesize.adapters.trace.linear import SHAPES, spread, terms
+from statesize.adapters.trace.labels import Labels, distance, width
+from statesize.adapters.trace.linear import spread
 from statesize.adapters.trace.tape import Node
 
 Use = tuple[Node, int]
@@ -36,23 +36,11 @@ class Paths:
         linear: Marks of the tensors that it is linear in, by all uses together that it is linear in one by one.
         uses: These uses, by the tensor's place among those that were asked about.
         through: Marks of the tensors from which each of them follows linearly, on the way.
-        mixing: Marks of the tensors whose positions come together, by the operation at which they do.
-        beside: Marks of tensors beside which other positions are added, and how far these are.
     """
 
     linear: int = 0
     uses: dict[int, set[Use]] = field(default_factory=lambda: defaultdict(set))
     through: dict[int, int] = field(default_factory=lambda: defaultdict(int))
-    mixing: dict[Node, int] = field(default_factory=dict[Node, int])
-    beside: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
-
-    def mixes(self, place: int) -> frozenset[Node]:
-        """The operations at which positions of a tensor come together."""
-        return frozenset(node for node, marks in self.mixing.items() if marks >> place & 1)
-
-    def added(self, place: int) -> int:
-        """How far positions are mixed that are added on the way from a tensor."""
-        return max((far for marks, far in self.beside if marks >> place & 1), default=0)
 
 
 class Graph:
@@ -67,9 +55,7 @@ class Graph:
     def __init__(self, labels: Labels, tensors: Sequence[int], given: frozenset[int] = frozenset()) -> None:
         self.labels, self.tape, self.tensors, self.given = labels, labels.tape, tensors, given
         self.place = {tensor: place for place, tensor in enumerate(tensors)}
-        self._merges: dict[tuple[Node, tuple[int, ...]], bool] = {}
-        self._pure: dict[int, int] = {}
-        self._labelled: dict[int, bool] = {}
+        self._far: dict[int, int] = {}
 
     @cached_property
     def _by_use(self) -> tuple[list[Use], dict[int, int], dict[int, int]]:
@@ -119,105 +105,27 @@ class Graph:
             place = self.place[use[0].inputs[use[1]][1]]
             found.uses[place].add(use)
             taken[use] = 1 << place
-        on, non, added = dict[int, int](), dict[int, int](), dict[int, int]()
+        on, non = dict[int, int](), dict[int, int]()
         for node in self.before(end) if good else ():
             ids = [number for _, number in node.inputs]
             marks = [on.get(one, 0) | taken.get((node, at), 0) for at, one in enumerate(ids)]
             result = spread(node, marks, [non.get(one, 0) for one in ids])
-            if not any(result):
-                continue
-            offset = [added.get(one, 0) for one in ids]
-            mixed = self._mixing(node, marks)
-            if mixed:
-                found.mixing[node] = mixed
-            whole = result[0] & self._beside(node, marks, offset, mixed & _any(offset), found)
-            for out in node.outs:
+            for out in node.outs if any(result) else ():
                 if out not in self.given:
-                    on[out], non[out], added[out] = *result, whole
-                    if out in self.place:
-                        found.through[out] = result[0]
+                    on[out], non[out] = result
+                    found.through[out] = result[0]
         found.linear = on.get(end, 0) & ~non.get(end, 0)
         return found
 
-    def _mixing(self, node: Node, marks: list[int]) -> int:
-        """Marks of the tensors whose positions come together in an operation."""
-        relation = self.labels.relations.get(node)
-        if relation is None or relation.moves:
-            return 0
-        mixed, some = 0, [at for at, mark in enumerate(marks) if mark]
-        for at in some:
-            mixed |= marks[at] if self.merges(node, (at,)) else 0
-            for other in some:
-                if other > at and marks[at] & marks[other] & ~mixed and self.merges(node, (at, other)):
-                    mixed |= marks[at] & marks[other]
-        return mixed
-
-    def merges(self, node: Node, some: tuple[int, ...]) -> bool:
-        """Whether different positions of some of its tensors, taken to be the last ones, come together."""
-        if (node, some) not in self._merges:
-            length, given = self.labels.length, list[Label | None]([None] * len(node.inputs))
-            for at in some:
-                label = self.labels.of.get(node.inputs[at][1])
-                if label is not None:
-                    given[at] = Label(label.last, (length + 1 - label.last).masked_fill(label.last == 0, 0))
-            made = self.labels.made(node, given) if any(one is not None for one in given) else []
-            self._merges[node, some] = any(width(one, length) > 0 for one in made)
-        return self._merges[node, some]
-
-    def _beside(self, node: Node, marks: list[int], offset: list[int], mixed: int, found: Paths) -> int:
-        """Marks of the tensors to which an operation, or one before, adds others that depend on the text."""
-        whole, relation = _any(offset), self.labels.relations.get(node)
-        if mixed:
-            found.beside.append((mixed, self.labels.length - 1))
-        if node.name in SHAPES or relation is None:
-            return whole
-        for term in terms(node):
-            places = [at for at, (slot, _) in enumerate(node.inputs) if slot in term]
-            for group in [[at] for at in places] if len(term) == 1 else [places]:
-                through, labelled = _any([marks[at] for at in group]), [at for at in group if self._depends(node.inputs[at][1])]
-                others = _any(marks) & ~through
-                if not others or not labelled:
-                    continue
-                # Products of others are as mixed as what they give.
-                far = max(self._far(node.inputs[at][1]) for at in labelled)
-                if far:
-                    found.beside.append((others, far))
-                elif not relation.moves:
-                    for at, mark in enumerate(marks):
-                        axis_less = not self._axes(node.inputs[at][1])
-                        if mark & others and axis_less and any(self.merges(node, tuple(sorted((at, one)))) for one in labelled):
-                            found.beside.append((mark & others, self.labels.length - 1))
-                whole |= others
-        return whole
-
-    def _axes(self, tensor: int) -> list[int]:
-        return [dim for dim, size in enumerate(self.tape.values[tensor].shape) if size == self.labels.length]
-
-    def _depends(self, tensor: int) -> bool:
-        """Whether a tensor depends on the text."""
-        if tensor not in self._labelled:
-            label = self.labels.of.get(tensor)
-            self._labelled[tensor] = label is not None and bool(label.last.any())
-        return self._labelled[tensor]
-
-    def mixed(self, tensor: int) -> bool:
-        """Whether entries of a tensor depend on positions other than their own."""
-        return self._far(tensor) > 0
-
-    def _far(self, tensor: int) -> int:
-        """How far positions are mixed in a tensor, or from its own one."""
-        if tensor not in self._pure:
+    def far(self, tensor: int) -> int | None:
+        """How far entries of a tensor depend on positions other than their own; None where it depends on no text."""
+        if tensor not in self._far:
             label, length = self.labels.of.get(tensor), self.labels.length
-            by_axis = [distance(label, axis, length) for axis in self._axes(tensor)]
-            self._pure[tensor] = min(by_axis, default=width(label, length))
-        return self._pure[tensor]
-
-
-def _any(marks: Sequence[int]) -> int:
-    whole = 0
-    for mark in marks:
-        whole |= mark
-    return whole
+            axes = [dim for dim, size in enumerate(self.tape.values[tensor].shape) if size == length]
+            by_axis = [distance(label, axis, length) for axis in axes]
+            depends = label is not None and bool(label.last.any())
+            self._far[tensor] = min(by_axis, default=width(label, length)) if depends else -1
+        return None if self._far[tensor] < 0 else self._far[tensor]
 
 
 def entries(tensor: Tensor) -> int:

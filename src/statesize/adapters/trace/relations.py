@@ -341,6 +341,11 @@ def relation(node: Node, known: Known) -> Relation | None:
         return None
     outs = [values(out).shape for out in node.outs]
     shapes = [values(one).shape for one in ids]
+    if name == "embedding" and known.labelled(ids[1]) and not known.labelled(ids[0]):
+        return _AsPairs(False, outs[0], 1)
+    if name in _MOVES and any(slot not in _MOVES[name] and known.labelled(one) for slot, one in node.inputs):
+        # The places are chosen by the text.
+        return Smeared(outs, len(ids))
     if name in _MOVES:
         return Moved(node, values, _MOVES[name])
     if name in ("copy", "fill"):
@@ -403,19 +408,20 @@ def _along(node: Node, shapes: list[torch.Size], outs: list[torch.Size], known: 
 
 @dataclass(eq=False)
 class _AsPairs(Relation):
-    """Complex numbers as pairs of real ones, or these as complex numbers."""
+    """All entries of the last dimension on one, or one on all, as complex numbers and pairs, or rows of a table."""
 
     joins: bool
     large: torch.Size
+    at: int = 0
 
     def forward(self, parts: Sequence[Tensor | None]) -> list[Tensor | None]:
-        (part,) = parts
+        part = parts[self.at]
         return [None if part is None else part.amax(-1) if self.joins else part.unsqueeze(-1).expand(self.large)]
 
     def backward(self, outs: Sequence[Tensor | None], into: Into) -> None:
         (out,) = outs
         if out is not None:
-            _raise(into(0), out.unsqueeze(-1).expand(self.large) if self.joins else out.amax(-1))
+            _raise(into(self.at), out.unsqueeze(-1).expand(self.large) if self.joins else out.amax(-1))
 
 
 def _hidden(node: Node, known: Known) -> list[Tensor | None]:

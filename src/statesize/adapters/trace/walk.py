@@ -1,0 +1,86 @@
+"""Where a linear map mixes positions, and what is added to it on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from statesize.adapters.trace.labels import Label, distance, own, width
+from statesize.adapters.trace.linear import terms
+from statesize.adapters.trace.replay import Piece
+from statesize.adapters.trace.tape import Node
+
+
+@dataclass(eq=False)
+class Walk:
+    """The way from the start of a map to its end.
+
+    Attributes:
+        mixing: The operations at which positions of the start come together.
+        beside: How far positions are mixed that are added on the way.
+    """
+
+    mixing: set[Node] = field(default_factory=set[Node])
+    beside: int = 0
+
+
+def walked(piece: Piece) -> Walk:
+    """Follow a map: what each tensor on the way holds counts as of the last position that it is of."""
+    labels, walk = piece.graph.labels, Walk()
+    entering, of, added = _entering(piece), dict[int, Label](), set[int]()
+    for node in piece.nodes:
+        relation = labels.relations.get(node)
+        if relation is None:
+            continue
+        on = [(node, at) in piece.uses or one in of for at, (_, one) in enumerate(node.inputs)]
+        given = [entering if (node, at) in piece.uses else of.get(one) for at, (_, one) in enumerate(node.inputs)]
+        made, holds = labels.made(node, given), any(one in added for _, one in node.inputs)
+        mixes = not relation.moves and any(width(label, labels.length) for label in made)
+        if mixes:
+            walk.mixing.add(node)
+            walk.beside = max(walk.beside, labels.length - 1 if holds else 0)
+        for at in _others(node, on):
+            far = piece.graph.far(node.inputs[at][1])
+            if far is None:
+                continue
+            holds = True
+            # What has no dimension of positions is of one of them, which may be another one.
+            beside = [labels.of[node.inputs[at][1]] if one == at else label for one, label in enumerate(given)]
+            apart = not relation.moves and labels.length not in labels.tape.values[node.outs[0]].shape
+            if apart and any(width(label, labels.length) for label in labels.made(node, [_last(one, labels.length) for one in beside])):
+                far = labels.length - 1
+            walk.beside = max(walk.beside, far)
+        for out, label in zip(node.outs, made, strict=True):
+            if label is not None and out not in piece.graph.given:
+                of[out] = _last(label, labels.length)
+                added.update([out] if holds else [])
+    return walk
+
+
+def far(piece: Piece) -> int:
+    """How far positions are mixed by a map."""
+    labels, entering, of = piece.graph.labels, _entering(piece), dict[int, Label]()
+    for node in piece.nodes:
+        given = [entering if (node, at) in piece.uses else of.get(one) for at, (_, one) in enumerate(node.inputs)]
+        made = labels.made(node, given) if node in labels.relations else []
+        of |= {out: label for out, label in zip(node.outs, made, strict=False) if label is not None}
+    return distance(of.get(piece.end), piece.end_axis, labels.length)
+
+
+def _entering(piece: Piece) -> Label:
+    labels = piece.graph.labels
+    return own(labels.tape.values[piece.start].shape, piece.axis, labels.length)
+
+
+def _last(label: Label | None, length: int) -> Label | None:
+    return label and Label(label.last, (length + 1 - label.last).masked_fill(label.last == 0, 0))
+
+
+def _others(node: Node, on: list[bool]) -> list[int]:
+    """Tensors that an operation adds to those that are on the way."""
+    found = list[int]()
+    for term in terms(node):
+        places = [at for at, (slot, _) in enumerate(node.inputs) if slot in term]
+        # Of a product of others, each factor.
+        for group in [[at] for at in places] if len(term) == 1 else [places]:
+            found += [] if any(on[at] for at in group) else group
+    return found
