@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from statesize.adapters.models.model_state import mapped, position_axis
+from statesize.adapters.models.model_state import mapped, position_axis, tensors_in
 from statesize.adapters.models.precision import at_least, hold_at_least
 from statesize.adapters.runs import bare
 
@@ -44,6 +45,20 @@ class ModuleCall:
         axis = position_axis(tensor, self.length)
         is_ambiguous = tensor.ndim in (3, 4) and tensor.shape[1:3] == (self.length, self.length)
         return 3 - axis if is_ambiguous and number in self.swapped and axis is not None else axis
+
+    @cached_property
+    def axes(self) -> list[int | None]:
+        """The dimensions of positions of the tensors among the arguments; None of what holds none, or is a map."""
+        given, length = tensors_in((self.args, dict(self.kwargs)), real=False), self.length
+        real = [leaf for leaf in given if leaf.is_floating_point() and self.axis(leaf) is not None]
+        # Hidden states of as many channels as positions have the shape of a map.
+        beside = any(leaf.shape[-2:] != (length, length) for leaf in real)
+        axes = list[int | None]()
+        for number, leaf in enumerate(given):
+            is_map = beside and leaf.shape[-2:] == (length, length)
+            is_text = leaf.is_floating_point() if real else not leaf.is_floating_point() and leaf.dtype is not torch.bool
+            axes.append(self.axis(leaf, number) if is_text and not is_map else None)
+        return axes
 
     def run(self, inside: Callable[[Callable[[], Any]], Any], dtype: torch.dtype, entering: Callable[[Tensor], Tensor]) -> Any:
         """Run the module alone in at least a dtype.

@@ -177,8 +177,8 @@ class Search:
                 yield self._scaled(end)
 
     def _scaled(self, end: End) -> End:
-        """An end behind what scales it by position whatever the text is, as by a count of positions."""
-        tape, now = self.labels.tape, end.tensor
+        """An end behind what scales it whatever the text is, as a count of positions or a read-out of one state does."""
+        now = end.tensor
         while len(users := [node for node in self.graph.behind(now) if any(one == now for _, one in node.inputs)]) == 1:
             (node,) = users
             others = [one for _, one in node.inputs if one != now]
@@ -187,10 +187,7 @@ class Search:
                 break
             (now,) = node.outs
             if is_scale and now in self._reach:
-                for axis in self._axes(now):
-                    factor = tape.values[others[0]].expand_as(tape.values[now])
-                    if not self.behind(now, axis) and bool((factor != factor.narrow(axis, 0, 1)).any()):
-                        end = End(now, axis, 0)
+                end = next((End(now, axis, 0) for axis in self._axes(now) if not self.behind(now, axis)), end)
         return end
 
     def _pieces(self, paths: Paths, end: End) -> dict[int, Piece]:

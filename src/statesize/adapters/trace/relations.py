@@ -337,7 +337,7 @@ def relation(node: Node, known: Known) -> Relation | None:
     """What depends on what in an operation; None for nothing."""
     values = known.values
     name, ids = node.name, [number for _, number in node.inputs]
-    if name in SHAPES or not ids:
+    if name in SHAPES or not ids or (name == "mul" and any(type(one) in (int, float) and one == 0 for one in node.args)):
         return None
     outs = [values(out).shape for out in node.outs]
     shapes = [values(one).shape for one in ids]

@@ -81,7 +81,7 @@ class _Run:
         tape, given, returned, generator = Tape(), list[Tensor](), dict[nn.Module, list[int]](), torch.Generator()
 
         def entering(leaf: Tensor) -> Tensor:
-            leaf = leaf.detach().clone() if seed is None else _other(leaf, call, len(given), slice(None), generator.manual_seed(seed))
+            leaf = leaf.detach().clone() if seed is None else _other(leaf, call.axes[len(given)], slice(None), generator.manual_seed(seed))
             given.append(leaf)
             return leaf
 
@@ -101,32 +101,22 @@ class _Run:
             raise ModelError(Note(Code.UNSEEN))
         if not bool(output.isfinite().all()):
             raise ModelError(Note(Code.NOT_MEASURED, "It returns NaN or infinity."))
-        axes = _axes(call, given)
-        return cls(tape, {tape.ref(leaf): axis for leaf, axis in zip(given, axes, strict=True)}, tape.ref(output), returned)
+        return cls(tape, {tape.ref(leaf): axis for leaf, axis in zip(given, call.axes, strict=True)}, tape.ref(output), returned)
 
 
-def _axes(call: ModuleCall, given: list[Tensor]) -> list[int | None]:
-    """The dimensions of positions of tensors among the arguments; None of what holds none, as maps of them do."""
-    length = call.length
-    placed = [leaf for leaf in given if leaf.is_floating_point() and call.axis(leaf) is not None]
-    beside = any(leaf.shape[-2:] != (length, length) for leaf in placed)
-    axes = list[int | None]()
-    for number, leaf in enumerate(given):
-        is_map = beside and leaf.shape[-2:] == (length, length)
-        takes = leaf.is_floating_point() if placed else not leaf.is_floating_point() and leaf.dtype is not torch.bool
-        axes.append(call.axis(leaf, number) if takes and not is_map else None)
-    return axes
-
-
-def _other(leaf: Tensor, call: ModuleCall, number: int, where: slice, generator: torch.Generator) -> Tensor:
+def _other(leaf: Tensor, axis: int | None, where: slice, generator: torch.Generator) -> Tensor:
     """A tensor with other numbers at some positions."""
     leaf = leaf.detach().clone()
-    axis = call.axis(leaf, number)
-    if axis is None or not leaf.is_floating_point() or leaf.shape[-2:] == (call.length, call.length):
+    if axis is None:
         return leaf
-    part = leaf.movedim(axis, 0)[where]
-    scale = float(leaf.std()) if leaf.numel() > 1 and bool(leaf.isfinite().all()) else 1.0
-    part += 3 * (scale or 1.0) * torch.randn(part.shape, generator=generator, dtype=torch.float64).to(part)
+    moved = leaf.movedim(axis, 0)
+    part = moved[where]
+    if leaf.is_floating_point():
+        finite = leaf[leaf.isfinite()]
+        scale = float(finite.std()) if len(finite) > 1 else 0.0
+        part += 3 * (scale or 1.0) * torch.randn(part.shape, generator=generator, dtype=torch.float64).to(part)
+    else:
+        moved[where] = moved[torch.randint(len(moved), (len(part),), generator=generator)]
     return leaf
 
 
@@ -229,10 +219,10 @@ class Trace:
         cuts = torch.linspace(1, length - 1, min(_MOST_CUTS, length - 1)).round().long().unique().tolist()
         generator = torch.Generator().manual_seed(2)
         for cut in cuts * _FUTURES:
-            numbers = iter(range(len(self._run.entering)))
+            axes = iter(self.call.axes)
 
-            def other(leaf: Tensor, cut: int = cut, numbers: Any = numbers) -> Tensor:
-                return _other(leaf, self.call, next(numbers), slice(cut, None), generator)
+            def other(leaf: Tensor, cut: int = cut, axes: Any = axes) -> Tensor:
+                return _other(leaf, next(axes), slice(cut, None), generator)
 
             output = self.call.run(lambda run: returned_tensor(run(), (self.call.args, self.call.kwargs), length), dtype, other)
             before = output.movedim(self._axis, 0)[:cut]
