@@ -22,18 +22,16 @@ _TERMS: dict[str, tuple[tuple[int, ...], ...]] = {
     **dict.fromkeys(("index_select", "gather", "index", "embedding", "masked_select", "take", "read"), ((0,),)),
     **dict.fromkeys(("masked_fill", "index_put", "masked_scatter"), ((0,), (2,))),
     **dict.fromkeys(("scatter", "scatter_add", "index_fill"), ((0,), (3,))),
-    **dict.fromkeys(("div", "cholesky_solve"), ((0,),)),
+    **dict.fromkeys(("div", "cholesky_solve", "copy", "fill"), ((0,),)),
     **dict.fromkeys(("linalg_solve_triangular", "_linalg_solve_ex"), ((1,),)),
     "where": ((1,), (2,)),
     "addcdiv": ((0,), (1,)),
     "lerp": ((0, 2), (1, 2)),
-    "copy": ((1,),),
-    "fill": ((1,),),
     "_trilinear": ((0, 1, 2),),
 }  # fmt: skip
 # What they return does not depend on the numbers that they take.
 SHAPES = frozenset(
-    "zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones new_full new_empty zero "
+    "zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones new_full new_empty "
     "new_empty_strided".split()
 )
 KNOWN = frozenset(_TOGETHER | _TERMS.keys())
@@ -67,8 +65,6 @@ def spread(node: Node, linear: list[int], other: list[int]) -> tuple[int, int]:
         return 0, 0
     by_slot, bad = dict[int, int](), 0
     for (slot, _), marks, others in zip(node.inputs, linear, other, strict=True):
-        if node.name in ("copy", "fill") and slot == 0 and len(node.inputs) > 1:
-            continue
         by_slot[slot] = by_slot.get(slot, 0) | marks
         bad |= others
     good, used = 0, set[int]()

@@ -349,8 +349,7 @@ def relation(node: Node, known: Known) -> Relation | None:
     if name in _MOVES:
         return Moved(node, values, _MOVES[name])
     if name in ("copy", "fill"):
-        nothing = torch.ones((), dtype=torch.bool)
-        return Pointwise(shapes, outs, [nothing, None] if len(ids) > 1 else [None])
+        return Pointwise(shapes, outs, [None])
     if name in _PRODUCTS and (found := _product(ids, known, outs[0])) is not None:
         return found
     if name == "convolution" and (found := _convolved(node, shapes, outs, known)) is not None:

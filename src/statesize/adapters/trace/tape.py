@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -16,6 +17,7 @@ from statesize.codes import Code, Note
 from statesize.errors import ModelError
 
 _aten: Any = torch.ops.aten
+_OVERWRITES = frozenset({"aten::copy_", "aten::fill_", "aten::zero_"})
 _DRAWN = frozenset("normal uniform random exponential bernoulli cauchy log_normal geometric".split())
 
 
@@ -77,6 +79,8 @@ class Node:
 
 def read(pieces: Sequence[Tensor], index: Tensor) -> Tensor:
     """Entries of several tensors, counted through one after the other."""
+    if len(pieces) == 1:
+        return pieces[0].reshape(-1)[index]
     return torch.cat([piece.reshape(-1) for piece in pieces])[index]
 
 
@@ -250,10 +254,11 @@ class Tape(TorchDispatchMode):
                 return part
         for tensor in written:
             self._begin_writing(tensor)
-        node = self._node(func, args, kwargs)
+        overwrites = schema.name in _OVERWRITES
+        node = self._node(func, args[1:2] if overwrites else args, {} if overwrites else kwargs)
         result = func(*args, **kwargs)
         if written:
-            node.func = _functional(func)
+            node.func = partial(_overwritten, args[0].shape, args[0].dtype) if overwrites else _functional(func)
             node.kwargs.pop("out", None)
             self.nodes.append(node)
             for tensor in written:
@@ -319,20 +324,15 @@ def _written_by(schema: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> lis
     return written
 
 
-def _copied(into: Tensor, source: Tensor, *_: Any) -> Tensor:
-    return source.expand(into.shape).to(into.dtype)
-
-
-def _filled(into: Tensor, value: Any = 0) -> Tensor:
-    return torch.zeros_like(into) + value
+def _overwritten(shape: torch.Size, dtype: torch.dtype, value: Any = 0) -> Tensor:
+    """What a write leaves that does not keep what was there."""
+    return value.expand(shape).to(dtype) if isinstance(value, Tensor) else torch.full(shape, value, dtype=dtype)
 
 
 def _functional(func: Any) -> Any:
     """What returns what an operation writes."""
     name, overload = func._schema.name.removeprefix("aten::"), func._schema.overload_name or "default"
     plain = name.removesuffix("_")
-    if plain in ("copy", "fill", "zero"):
-        return _copied if plain == "copy" else _filled
     packet = getattr(_aten, plain, None)
     if overload.endswith("out"):
         overload = overload.removesuffix("out").removesuffix("_") or "default"
