@@ -261,7 +261,7 @@ class Search:
             walk = walked(Piece(self.graph, inner.tensor, inner.axis, *end[:2], paths.uses[place]))
             if walk.mixing or walk.beside or not 0 < self.beside(inner.tensor) <= most * _LESS_FAR:
                 continue
-            choice = self._whole(inner)
+            choice = self._whole(self._scaled(inner))
             if choice is not None and far(choice.piece) == most:
                 return choice
         return None
@@ -269,7 +269,7 @@ class Search:
     def _farthest(self) -> Choice | None:
         """The map that reaches farthest, and of equal ones that of most channels."""
         best = dict[int, tuple[int, Piece, End]]()
-        for end in self.ends[:_MOST_ENDS]:
+        for end in map(self._scaled, self.ends[:_MOST_ENDS]):
             for place, piece in self._pieces(self.graph.paths(end.tensor), end).items():
                 count = len(self.walk(piece).mixing)
                 if count > best.get(place, (-1,))[0]:

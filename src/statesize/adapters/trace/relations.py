@@ -76,6 +76,8 @@ class Moved(Relation):
 
     def _called(self, tensors: Callable[[int], Tensor]) -> list[Tensor]:
         node, following = self.node, iter(range(len(self.node.inputs)))
+        if len(node.inputs) == 1 and node.name not in _SUMS:
+            return node.call(lambda _: tensors(0))
         moved = {at for at, (slot, _) in enumerate(node.inputs) if slot in self.slots}
 
         def taken(number: int) -> Tensor:
@@ -363,9 +365,15 @@ def relation(node: Node, known: Known) -> Relation | None:
         # Arguments: A, B. Each row follows from those before it, of an upper matrix from those behind it.
         return Cumulative(-2, bool(node.argument("upper")), shapes, outs, by_rows=True)
     pointwise = name in _SAME or torch.Tag.pointwise in getattr(node.func, "tags", ()) or node.name in ("where", "lerp")
-    if pointwise and all(torch.broadcast_shapes(*shapes) == out for out in outs):
+    if pointwise and all(_fits(shape, out) for shape in shapes for out in outs):
         return Pointwise(shapes, outs, _hidden(node, known))
     return Smeared(outs, len(ids))
+
+
+def _fits(shape: torch.Size, out: torch.Size) -> bool:
+    """Whether a shape is broadcast to another one."""
+    pairs = zip(reversed(shape), reversed(out), strict=False)
+    return len(shape) <= len(out) and all(one in (1, other) for one, other in pairs)
 
 
 def _product(ids: list[int], known: Known, shape: torch.Size) -> Relation | None:

@@ -47,16 +47,28 @@ class Piece:
                 live.update(out for out in node.outs if out not in self.graph.given)
         return found
 
+    @cached_property
+    def _done(self) -> list[list[int]]:
+        """What no later operation takes, after each."""
+        seen, done = {self.end}, list[list[int]]()
+        for node in reversed(self.nodes):
+            last = {*node.outs, *(one for _, one in node.inputs)} - seen
+            seen |= last
+            done.append([*last])
+        return done[::-1]
+
     def __call__(self, start: Tensor) -> Tensor:
         """The end, of the run's shape."""
         values, made = self.graph.tape.values, dict[int, Tensor]()
-        for node in self.nodes:
+        for node, done in zip(self.nodes, self._done, strict=True):
             following = iter(range(len(node.inputs)))
 
             def taken(number: int, node: Node = node, following: Any = following) -> Tensor:
                 return start if (node, next(following)) in self.uses else made.get(number, values[number])
 
             made.update(zip(node.outs, node.call(taken), strict=True))
+            for tensor in done:
+                made.pop(tensor, None)
         return made[self.end]
 
     def by_position(self, numbers: Tensor) -> Tensor:
