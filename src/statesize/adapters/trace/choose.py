@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
+
+import torch
+from torch import Tensor
 
 from statesize.adapters.trace.channels import Channels, channels
 from statesize.adapters.trace.graph import Graph, Paths, Use, bits, entries
@@ -60,6 +63,7 @@ class Search:
         named: The tensors in which T may begin; None for all.
         rounding: Differences below this part of the largest value are rounding.
         entering: Numbers in the largest tensor that enters the module.
+        other_past: The tensors of the same run with other numbers before a position; None where it takes another way.
     """
 
     labels: Labels
@@ -70,6 +74,7 @@ class Search:
     named: Collection[int] | None
     rounding: float
     entering: int
+    other_past: Callable[[int], list[Tensor] | None]
     _channels: dict[tuple[int, int], Channels | None] = field(default_factory=dict[tuple[int, int], Channels | None])
     _walks: dict[tuple[int, int], Walk] = field(default_factory=dict[tuple[int, int], Walk])
     _uses: dict[tuple[int, int], set[Use]] = field(default_factory=dict[tuple[int, int], set[Use]])
@@ -242,27 +247,53 @@ class Search:
         if found is not None:
             most = far(found.piece)
             found = self._inner(found, most) or found
-            if found.around.before <= most * _LESS_FAR:
-                return found
-        return self._farthest() or found
+            if found.around.before <= most * _LESS_FAR and found.around.beside <= most:
+                return self._weighed(found, most)
+        found = self._farthest() or found
+        return None if found is None else self._weighed(found, far(found.piece))
+
+    def _weighed(self, choice: Choice, most: int) -> Choice:
+        """A map, with what is mixed into factors of its values as mixed before, if these do not cancel."""
+        weighed = self.walk(choice.piece).weighed
+        if weighed <= most * _LESS_FAR or self.cancels(choice):
+            return choice
+        before = max(choice.around.before, weighed)
+        return choice._replace(around=Around(before, choice.around.behind, choice.around.beside))
+
+    def cancels(self, choice: Choice) -> bool:
+        """Whether T of later positions is the same, up to a factor of each row, with another past."""
+        cut = self.labels.length // 3
+        other = self.other_past(cut)
+        if other is None:
+            return False
+        channels = choice.channels.target[..., 0].flatten()
+        one, two = (piece.columns(channels) for piece in (choice.piece, replace(choice.piece, values=other)))
+        # What is mixed before the values reaches a little farther. (L, L, channels): columns, rows.
+        start = min(cut + choice.around.before, self.labels.length - 1)
+        one, two = (part[start:, start:].double() for part in (one, two))
+        ratio = (one * two).sum(0) / two.square().sum(0).clamp_min(torch.finfo(torch.float64).tiny)
+        return bool((one - ratio * two).abs().max() <= 100 * self.rounding * one.abs().max())
 
     def _size(self, tensor: int) -> int:
         return self.labels.tape.values[tensor].numel()
 
     def _inner(self, found: Choice, most: int) -> Choice | None:
-        """The map to an earlier end, behind which only what is mixed less far is multiplied."""
+        """The map to an earlier end, behind which gates are multiplied that mix positions by themselves."""
         paths, end = self.graph.paths(found.piece.end), End(found.piece.end, found.piece.end_axis, 0)
         for inner in self.ends:
             if inner.tensor >= end.tensor:
                 break
             place = self.graph.place.get(inner.tensor)
-            if place is None or inner.behind or not paths.linear >> place & 1:
+            if place is None or inner.behind or not paths.linear >> place & 1 or self._size(inner.tensor) != self._size(end.tensor):
                 continue
             walk = walked(Piece(self.graph, inner.tensor, inner.axis, *end[:2], paths.uses[place]))
-            if walk.mixing or walk.beside or not 0 < self.beside(inner.tensor) <= most * _LESS_FAR:
+            if walk.mixing or walk.beside or walk.divided or not self.beside(inner.tensor):
                 continue
             choice = self._whole(self._scaled(inner))
-            if choice is not None and far(choice.piece) == most:
+            if choice is None or far(choice.piece) < most:
+                continue
+            # Sums of logarithms are mixed into factors before and behind, which cancel.
+            if choice.around.beside <= most * _LESS_FAR or self.walk(choice.piece).weighed <= most * _LESS_FAR:
                 return choice
         return None
 

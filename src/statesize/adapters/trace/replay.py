@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,7 @@ class Piece:
         end: What becomes of it.
         end_axis: The dimension of positions of the end.
         uses: The uses of the start that count; all others are held.
+        values: The tensors of the run, or of the same operations in another one.
     """
 
     graph: Graph
@@ -36,6 +37,11 @@ class Piece:
     end: int
     end_axis: int
     uses: set[Use]
+    values: list[Tensor] = field(default_factory=list[Tensor])
+
+    def __post_init__(self) -> None:
+        """Take the run's own tensors where there are no others."""
+        self.values = self.values or self.graph.tape.values
 
     @cached_property
     def nodes(self) -> list[Node]:
@@ -59,7 +65,7 @@ class Piece:
 
     def __call__(self, start: Tensor) -> Tensor:
         """The end, of the run's shape."""
-        values, made = self.graph.tape.values, dict[int, Tensor]()
+        values, made = self.values, dict[int, Tensor]()
         for node, done in zip(self.nodes, self._done, strict=True):
             following = iter(range(len(node.inputs)))
 
@@ -73,7 +79,7 @@ class Piece:
 
     def by_position(self, numbers: Tensor) -> Tensor:
         """The end (L, channels) of a start (L, channels)."""
-        held = self.graph.tape.values[self.start]
+        held = self.values[self.start]
         shape = held.movedim(self.axis, 0).shape
         end = self(numbers.reshape(shape).movedim(0, self.axis).to(held.dtype))
         return end.movedim(self.end_axis, 0).flatten(1)
@@ -81,12 +87,12 @@ class Piece:
     @cached_property
     def held(self) -> Tensor:
         """The start in the run, (L, channels)."""
-        return self.graph.tape.values[self.start].movedim(self.axis, 0).flatten(1)
+        return self.values[self.start].movedim(self.axis, 0).flatten(1)
 
     @cached_property
     def ended(self) -> Tensor:
         """The end in the run, (L, channels)."""
-        return self.graph.tape.values[self.end].movedim(self.end_axis, 0).flatten(1)
+        return self.values[self.end].movedim(self.end_axis, 0).flatten(1)
 
     @cached_property
     def offset(self) -> Tensor:
@@ -95,7 +101,7 @@ class Piece:
 
     def columns(self, channels: Tensor) -> Tensor:
         """The answers (L, L, channels) of some channels of the end to an impulse at each position in all channels."""
-        largest = max(self.graph.tape.values[out].numel() for node in self.nodes for out in node.outs)
+        largest = max(self.values[out].numel() for node in self.nodes for out in node.outs)
         impulses = torch.eye(len(self.held), dtype=self.held.dtype)[:, :, None]
 
         def answer(one: Tensor) -> Tensor:

@@ -76,18 +76,18 @@ class _Run:
     returned: dict[nn.Module, list[int]]
 
     @classmethod
-    def of(cls, call: ModuleCall, dtype: torch.dtype, read: Collection[nn.Module], seed: int | None) -> Self:
-        """Record a run, with other numbers at all positions if there is a seed."""
-        tape, given, returned, generator = Tape(), list[Tensor](), dict[nn.Module, list[int]](), torch.Generator()
+    def of(cls, call: ModuleCall, dtype: torch.dtype, read: Collection[nn.Module], where: slice | None) -> Self:
+        """Record a run, with other numbers at some positions."""
+        tape, given, returned, generator = Tape(), list[Tensor](), {module: list[int]() for module in read}, torch.Generator().manual_seed(0)
 
         def entering(leaf: Tensor) -> Tensor:
-            leaf = leaf.detach().clone() if seed is None else _other(leaf, call.axes[len(given)], slice(None), generator.manual_seed(seed))
+            leaf = leaf.detach().clone() if where is None else _other(leaf, call.axes[len(given)], where, generator)
             given.append(leaf)
             return leaf
 
         def leave(module: nn.Module, _: Any, output: object) -> None:
             tape.paused = True
-            returned.setdefault(module, []).extend(map(tape.ref, tensors_in(output)))
+            returned[module].extend(map(tape.ref, tensors_in(output)))
             tape.paused = False
 
         def inside(run: Callable[[], Any]) -> Tensor | None:
@@ -154,7 +154,7 @@ class Trace:
         except Exception:  # whatever the author's code raises where it is given float64
             dtype, run = torch.float32, _Run.of(call, torch.float32, read, None)
         trace = cls(call, dtype is torch.float64, run, frozenset(held))
-        trace._refuse_what_is_not_seen(_Run.of(call, dtype, read, 0))
+        trace._refuse_what_is_not_seen(_Run.of(call, dtype, read, slice(None)))
         return trace
 
     @property
@@ -240,8 +240,19 @@ class Trace:
         labels = Labels(run.tape, call.length, {**self._entering, **given}, through_choices=False)
         named = None if call.named is None else self._moved_from(run.returned.get(call.named, []))
         entering = max((values[one].numel() for one in run.entering), default=0)
-        rounding = _ROUNDING[torch.float64 if self.in_double else torch.float32]
-        return Search(labels, run.output, self._axis, call.texts, frozenset(given), named, rounding, entering)
+        rounding = _ROUNDING[self._dtype]
+        return Search(labels, run.output, self._axis, call.texts, frozenset(given), named, rounding, entering, self._other_past)
+
+    def _other_past(self, cut: int) -> list[Tensor] | None:
+        """The tensors of a run with other numbers before a position; None where it takes another way."""
+        tape = self._run.tape
+        other = _Run.of(self.call, self._dtype, self._run.returned.keys(), slice(0, cut)).tape
+        same = [value.shape for value in tape.values] == [value.shape for value in other.values]
+        return other.values if same else None
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.float64 if self.in_double else torch.float32
 
     def _moved_from(self, tensors: Iterable[int]) -> set[int]:
         """Some tensors, and the same numbers at other places."""

@@ -17,16 +17,20 @@ class Walk:
     Attributes:
         mixing: The operations at which positions of the start come together.
         beside: How far positions are mixed that are added on the way.
+        weighed: How far positions are mixed by which entries are multiplied before any of the start come together.
+        divided: Whether it is divided by what mixes positions, as by the sum of weights.
     """
 
     mixing: set[Node] = field(default_factory=set[Node])
     beside: int = 0
+    weighed: int = 0
+    divided: bool = False
 
 
 def walked(piece: Piece) -> Walk:
     """Follow a map: what each tensor on the way holds counts as of the last position that it is of."""
     labels, walk = piece.graph.labels, Walk()
-    entering, of, added = _entering(piece), dict[int, Label](), set[int]()
+    entering, of, added, mixed = _entering(piece), dict[int, Label](), set[int](), set[int]()
     for node in piece.nodes:
         relation = labels.relations.get(node)
         if relation is None:
@@ -38,6 +42,12 @@ def walked(piece: Piece) -> Walk:
         if mixes:
             walk.mixing.add(node)
             walk.beside = max(walk.beside, labels.length - 1 if holds else 0)
+        is_mixed = mixes or any(one in mixed for _, one in node.inputs)
+        if node.name in ("mul", "div") and not all(on):
+            factors = [one for at, (_, one) in enumerate(node.inputs) if not on[at]]
+            weight = max(piece.graph.far(one) or 0 for one in factors)
+            walk.weighed = walk.weighed if is_mixed else max(walk.weighed, weight)
+            walk.divided |= weight > 0 and (node.name == "div" or _is_inverse(labels.tape.made.get(factors[0])))
         for at in _others(node, on):
             far = piece.graph.far(node.inputs[at][1])
             if far is None:
@@ -53,7 +63,12 @@ def walked(piece: Piece) -> Walk:
             if label is not None and out not in piece.graph.given:
                 of[out] = _last(label, labels.length)
                 added.update([out] if holds else [])
+                mixed.update([out] if is_mixed else [])
     return walk
+
+
+def _is_inverse(node: Node | None) -> bool:
+    return node is not None and node.name in ("reciprocal", "rsqrt", "pow")
 
 
 def far(piece: Piece) -> int:
