@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ class ModuleCall:
         length: L, the number of positions.
         texts: S, the number of texts.
         named: The part of the module whose output T acts on; None where T is found.
-        swapped: Numbers of tensors among the arguments whose positions lie on the other of two dimensions of size L.
+        placed: Dimensions of positions by the number of a tensor among the arguments, where its shape does not tell.
     """
 
     model: nn.Module
@@ -38,13 +38,21 @@ class ModuleCall:
     length: int
     texts: int = 1
     named: nn.Module | None = None
-    swapped: frozenset[int] = field(default_factory=frozenset[int])
+    placed: Mapping[int, int] = field(default_factory=dict[int, int])
 
     def axis(self, tensor: Tensor, number: int | None = None) -> int | None:
         """The dimension of positions; `number` counts the tensors among the arguments."""
-        axis = position_axis(tensor, self.length)
-        is_ambiguous = tensor.ndim in (3, 4) and tensor.shape[1:3] == (self.length, self.length)
-        return 3 - axis if is_ambiguous and number in self.swapped and axis is not None else axis
+        usual = position_axis(tensor, self.length)
+        return usual if usual is None or number is None else self.placed.get(number, usual)
+
+    def placements(self) -> Iterator[Self]:
+        """The call with its arguments' positions on each dimension where they may lie, the usual ones first."""
+        yield self
+        given = tensors_in((self.args, dict(self.kwargs)), real=False)
+        places = [[dim for dim, size in enumerate(leaf.shape) if size == self.length and leaf.ndim > 2] for leaf in given]
+        for other in range(max(map(len, places), default=0) if not self.placed else 0):
+            placed = {number: dims[min(other, len(dims) - 1)] for number, dims in enumerate(places) if len(dims) > 1}
+            yield replace(self, placed=placed)
 
     @cached_property
     def axes(self) -> list[int | None]:

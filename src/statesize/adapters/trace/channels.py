@@ -102,9 +102,9 @@ def channels(piece: Piece, texts: int, rounding: float) -> Channels | None:
     if found is None or origin is None:
         return None
     values = piece.graph.tape.values
-    shapes = [list(values[one].shape) for one in (piece.start, piece.end)]
-    for shape, axis in zip(shapes, (piece.axis, piece.end_axis), strict=True):
-        del shape[axis]
+    shapes = [list(values[one.tensor].shape) for one in (piece.start, piece.end)]
+    for shape, place in zip(shapes, (piece.start, piece.end), strict=True):
+        del shape[place.axis]
     for starts in _by_text(shapes[0], texts):
         place = torch.empty(entering, dtype=torch.long).scatter_(0, starts.flatten(), torch.arange(entering))
         for ends in _by_text(shapes[1], texts):

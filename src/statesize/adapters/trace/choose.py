@@ -12,9 +12,9 @@ from torch import Tensor
 
 from statesize.adapters.trace.channels import Channels, channels
 from statesize.adapters.trace.graph import Graph, Paths, Use, bits, entries
-from statesize.adapters.trace.labels import Label, Labels, distance, own, reached, width
+from statesize.adapters.trace.labels import Label, Labels, distance, placed, reached, width
 from statesize.adapters.trace.relations import Moved
-from statesize.adapters.trace.replay import Piece
+from statesize.adapters.trace.replay import Piece, Place
 from statesize.adapters.trace.tape import Node
 from statesize.adapters.trace.walk import Walk, far, walked
 
@@ -83,11 +83,16 @@ class Search:
     def _reach(self) -> dict[int, Label]:
         return reached(self.labels, self.output, self.axis)
 
-    def _axes(self, tensor: int) -> list[int]:
-        """The dimensions with an entry for each position, of a tensor on which T may act."""
+    def _is_small(self, tensor: int) -> bool:
+        """Whether T may act on a tensor, or end in it."""
         value = self.labels.tape.values[tensor]
         largest = _LARGEST * max(self.entering, self.labels.tape.values[self.output].numel())
-        if tensor not in self.labels.of or not value.is_floating_point() or value.numel() > largest:
+        return tensor in self.labels.of and value.is_floating_point() and value.numel() <= largest
+
+    def _axes(self, tensor: int) -> list[int]:
+        """The dimensions with an entry for each position, of a tensor in which T may end."""
+        value = self.labels.tape.values[tensor]
+        if not self._is_small(tensor):
             return []
         return [dim for dim, size in enumerate(value.shape) if size == self.labels.length]
 
@@ -112,16 +117,14 @@ class Search:
         return distance(self._reach[tensor], axis, self.labels.length)
 
     @cached_property
-    def starts(self) -> dict[int, int]:
-        """Tensors at which T may begin, with their dimension of positions: each entry is of the last that it reads."""
-        found = dict[int, int]()
+    def starts(self) -> dict[int, Place]:
+        """Tensors in which T may begin: each entry is of the last position that it reads."""
+        found = dict[int, Place]()
         for tensor in sorted(self._reach):
-            for axis in self._axes(tensor):
-                label = self.labels.of[tensor]
-                mine = own(label.last.shape, axis, self.labels.length)
-                if bool(((label.last == mine.last) | (label.last == 0)).all()) and bool(label.last.any()):
-                    found.setdefault(tensor, axis)
-        return {one: axis for one, axis in found.items() if self.named is None or one in self.named}
+            if self.named is None or tensor in self.named:
+                place = placed(self.labels.of[tensor], self.labels.length) if self._is_small(tensor) else None
+                found |= {} if place is None else {tensor: Place(tensor, *place)}
+        return found
 
     @cached_property
     def graph(self) -> Graph:
@@ -129,14 +132,20 @@ class Search:
         clean = {end.tensor for end in self.ends if not end.behind}
         return Graph(self.labels, sorted({*self.starts, *clean}), self.given)
 
+    def before(self, start: Place) -> int:
+        """How far positions are mixed in a start."""
+        label, length = self.labels.of[start.tensor], self.labels.length
+        text = Label(*(part.narrow(start.axis, start.first, length) for part in label))
+        return distance(text, start.axis, length)
+
     def piece(self, paths: Paths, start: int, end: End) -> Piece:
         """The map from a start to an end."""
         uses = paths.uses[self.graph.place[start]]
-        return Piece(self.graph, start, self.starts[start], end.tensor, end.axis, uses)
+        return Piece(self.graph, self.starts[start], Place(end.tensor, end.axis), uses)
 
     def units(self, piece: Piece) -> Channels | None:
         """The units of a map; None where it mixes channels or texts."""
-        key = piece.start, piece.end
+        key = piece.start.tensor, piece.end.tensor
         if key not in self._channels:
             self._channels[key] = channels(piece, self.texts, self.rounding)
         return self._channels[key]
@@ -148,14 +157,14 @@ class Search:
 
     def walk(self, piece: Piece) -> Walk:
         """Where a map mixes positions."""
-        key = piece.start, piece.end
+        key = piece.start.tensor, piece.end.tensor
         if key not in self._walks:
-            made = self.labels.tape.made.get(piece.start)
+            made = self.labels.tape.made.get(piece.start.tensor)
             before = [] if made is None or not isinstance(self.labels.relations.get(made), Moved) else [one for _, one in made.inputs]
             # The same numbers at other places, where nothing else reads them, mix as they do there.
-            same = before[0] if len(before) == 1 and self._uses.get((before[0], piece.end)) == {(made, 0)} else None
+            same = before[0] if len(before) == 1 and self._uses.get((before[0], piece.end.tensor)) == {(made, 0)} else None
             self._uses[key] = piece.uses
-            self._walks[key] = self._walks[same, piece.end] if (same, piece.end) in self._walks else walked(piece)  # type: ignore[index]
+            self._walks[key] = self._walks[same, key[1]] if (same, key[1]) in self._walks else walked(piece)  # type: ignore[index]
         return self._walks[key]
 
     def _enclosing(self) -> Iterator[End]:
@@ -212,7 +221,7 @@ class Search:
             whole = [place for place, walk in walks.items() if walk.mixing == every and not walk.beside]
             roots = list[int]()
             for place in whole:
-                follows = any(paths.through[pieces[place].start] >> root & 1 for root in roots)
+                follows = any(paths.through[pieces[place].start.tensor] >> root & 1 for root in roots)
                 if not follows and self.units(pieces[place]) and far(pieces[place]):
                     roots.append(place)
             if roots:
@@ -233,7 +242,7 @@ class Search:
 
     def _chosen(self, piece: Piece, end: End) -> Choice | None:
         units = self.units(piece)
-        before = distance(self.labels.of[piece.start], piece.axis, self.labels.length)
+        before = self.before(piece.start)
         around = Around(before, end.behind, max(self.beside(end.tensor), self.walk(piece).beside))
         return None if units is None else Choice(piece, units, around)
 
@@ -242,7 +251,7 @@ class Search:
         found: Choice | None = None
         for end in self._enclosing():
             # Of ends behind and beside which no positions are mixed, that of the fewest numbers.
-            if found is None or self._size(end.tensor) < self._size(found.piece.end):
+            if found is None or self._size(end.tensor) < self._size(found.piece.end.tensor):
                 found = self._whole(end) or found
         if found is not None:
             most = far(found.piece)
@@ -279,14 +288,14 @@ class Search:
 
     def _inner(self, found: Choice, most: int) -> Choice | None:
         """The map to an earlier end, behind which gates are multiplied that mix positions by themselves."""
-        paths, end = self.graph.paths(found.piece.end), End(found.piece.end, found.piece.end_axis, 0)
+        paths, end = self.graph.paths(found.piece.end.tensor), End(found.piece.end.tensor, found.piece.end.axis, 0)
         for inner in self.ends:
             if inner.tensor >= end.tensor:
                 break
             place = self.graph.place.get(inner.tensor)
             if place is None or inner.behind or not paths.linear >> place & 1 or self._size(inner.tensor) != self._size(end.tensor):
                 continue
-            walk = walked(Piece(self.graph, inner.tensor, inner.axis, *end[:2], paths.uses[place]))
+            walk = walked(Piece(self.graph, Place(*inner[:2]), Place(*end[:2]), paths.uses[place]))
             if walk.mixing or walk.beside or walk.divided or not self.beside(inner.tensor):
                 continue
             choice = self._whole(self._scaled(inner))
@@ -305,7 +314,7 @@ class Search:
                 count = len(self.walk(piece).mixing)
                 if count > best.get(place, (-1,))[0]:
                     best[place] = count, piece, end
-        ranked = [(far(piece), entries(self.labels.tape.values[piece.start]), -place) for place, (_, piece, _) in best.items()]
+        ranked = [(far(piece), entries(self.labels.tape.values[piece.start.tensor]), -place) for place, (_, piece, _) in best.items()]
         for reach, _, place in sorted(ranked, reverse=True):
             _, piece, end = best[-place]
             if reach > end.behind and (choice := self._chosen(piece, end)) is not None:

@@ -30,6 +30,25 @@ def own(shape: torch.Size, axis: int, length: int) -> Label:
     return Label((at + 1).view(view), (length - at).view(view)).expand(shape)
 
 
+def placed(label: Label, length: int) -> tuple[int, int] | None:
+    """The dimension along which the last position that entries depend on is their own, and how many come before.
+
+    Entries before and behind the text, as of a learned prefix, depend on none.
+    """
+    for axis, size in enumerate(label.last.shape):
+        if not length <= size <= 2 * length:
+            continue
+        line = label.last.amax(tuple(dim for dim in range(label.last.ndim) if dim != axis)) if label.last.ndim > 1 else label.last
+        first = int((line == 1).int().argmax()) if bool((line == 1).any()) else 0
+        view = [-1 if dim == axis else 1 for dim in range(label.last.ndim)]
+        if first + length > size or bool(line[:first].any()) or bool(line[first + length :].any()):
+            continue
+        part = label.last.narrow(axis, first, length)
+        if bool(((part == torch.arange(1, length + 1).view(view)) | (part == 0)).all()) and bool(part.any()):
+            return axis, first
+    return None
+
+
 def width(label: Label | None, length: int) -> int:
     """How many positions lie between the first and the last one that an entry depends on, at most."""
     if label is None or not label.last.numel():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,14 @@ _MOST_NUMBERS = 1 << 26
 """In all impulses that are sent at once through the largest tensor on the way."""
 
 
+class Place(NamedTuple):
+    """A tensor of a run, its dimension of positions, and how many entries come before the text."""
+
+    tensor: int
+    axis: int
+    first: int = 0
+
+
 @dataclass(eq=False)
 class Piece:
     """A linear map from a tensor of a run to another one.
@@ -24,18 +32,14 @@ class Piece:
     Attributes:
         graph: The run.
         start: What it acts on.
-        axis: Its dimension of positions.
         end: What becomes of it.
-        end_axis: The dimension of positions of the end.
         uses: The uses of the start that count; all others are held.
         values: The tensors of the run, or of the same operations in another one.
     """
 
     graph: Graph
-    start: int
-    axis: int
-    end: int
-    end_axis: int
+    start: Place
+    end: Place
     uses: set[Use]
     values: list[Tensor] = field(default_factory=list[Tensor])
 
@@ -47,7 +51,7 @@ class Piece:
     def nodes(self) -> list[Node]:
         """The operations on the way."""
         live, found = set[int](), list[Node]()
-        for node in self.graph.before(self.end):
+        for node in self.graph.before(self.end.tensor):
             if any((node, at) in self.uses or number in live for at, (_, number) in enumerate(node.inputs)):
                 found.append(node)
                 live.update(out for out in node.outs if out not in self.graph.given)
@@ -56,7 +60,7 @@ class Piece:
     @cached_property
     def _done(self) -> list[list[int]]:
         """What no later operation takes, after each."""
-        seen, done = {self.end}, list[list[int]]()
+        seen, done = {self.end.tensor}, list[list[int]]()
         for node in reversed(self.nodes):
             last = {*node.outs, *(one for _, one in node.inputs)} - seen
             seen |= last
@@ -75,24 +79,33 @@ class Piece:
             made.update(zip(node.outs, node.call(taken), strict=True))
             for tensor in done:
                 made.pop(tensor, None)
-        return made[self.end]
+        return made[self.end.tensor]
 
     def by_position(self, numbers: Tensor) -> Tensor:
         """The end (L, channels) of a start (L, channels)."""
-        held = self.values[self.start]
-        shape = held.movedim(self.axis, 0).shape
-        end = self(numbers.reshape(shape).movedim(0, self.axis).to(held.dtype))
-        return end.movedim(self.end_axis, 0).flatten(1)
+        whole = self.values[self.start.tensor]
+        text = self._text(whole)
+        shape = text.movedim(self.start.axis, 0).shape
+        given = numbers.reshape(shape).movedim(0, self.start.axis).to(whole.dtype)
+        if text.shape != whole.shape:
+            length = whole.shape[self.start.axis]
+            before, behind = self.start.first, length - self.start.first - len(numbers)
+            pieces = whole.split([before, len(numbers), behind], self.start.axis)
+            given = torch.cat([pieces[0], given, pieces[2]], self.start.axis)
+        return self(given).movedim(self.end.axis, 0).flatten(1)
+
+    def _text(self, tensor: Tensor) -> Tensor:
+        return tensor.narrow(self.start.axis, self.start.first, self.graph.labels.length)
 
     @cached_property
     def held(self) -> Tensor:
         """The start in the run, (L, channels)."""
-        return self.values[self.start].movedim(self.axis, 0).flatten(1)
+        return self._text(self.values[self.start.tensor]).movedim(self.start.axis, 0).flatten(1)
 
     @cached_property
     def ended(self) -> Tensor:
         """The end in the run, (L, channels)."""
-        return self.values[self.end].movedim(self.end_axis, 0).flatten(1)
+        return self.values[self.end.tensor].movedim(self.end.axis, 0).flatten(1)
 
     @cached_property
     def offset(self) -> Tensor:

@@ -18,6 +18,8 @@ from statesize.errors import ModelError
 
 _aten: Any = torch.ops.aten
 _OVERWRITES = frozenset({"aten::copy_", "aten::fill_", "aten::zero_"})
+_DENSE = frozenset({"aten::addmm", "aten::_sparse_addmm"})
+"""Products of sparse matrices, which are recorded as those of the dense ones."""
 _DRAWN = frozenset("normal uniform random exponential bernoulli cauchy log_normal geometric".split())
 
 
@@ -257,6 +259,8 @@ class Tape(TorchDispatchMode):
         overwrites = schema.name in _OVERWRITES
         node = self._node(func, args[1:2] if overwrites else args, {} if overwrites else kwargs)
         result = func(*args, **kwargs)
+        if schema.name in _DENSE and any(isinstance(one, Tensor) and one.layout is not torch.strided for one in args):
+            node.name, node.func = "addmm", _aten.addmm.default
         if written:
             node.func = partial(_overwritten, args[0].shape, args[0].dtype) if overwrites else _functional(func)
             node.kwargs.pop("out", None)

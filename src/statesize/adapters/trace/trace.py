@@ -71,7 +71,7 @@ class _Run:
     """A run that was recorded: its tape, and tensors that enter and leave."""
 
     tape: Tape
-    entering: dict[int, int | None]  # with their dimension of positions
+    entering: list[int]
     output: int
     returned: dict[nn.Module, list[int]]
 
@@ -94,14 +94,25 @@ class _Run:
             with ExitStack() as stack:
                 reading({}, dict.fromkeys(read, leave), stack)
                 stack.enter_context(tape)
-                return returned_tensor(run(), (call.args, call.kwargs), call.length)
+                return _placed(returned_tensor(run(), (call.args, call.kwargs), call.length), call)
 
         output = call.run(inside, dtype, entering)
-        if output is None or call.axis(output) is None:
+        if output is None:
             raise ModelError(Note(Code.UNSEEN))
         if not bool(output.isfinite().all()):
             raise ModelError(Note(Code.NOT_MEASURED, "It returns NaN or infinity."))
-        return cls(tape, {tape.ref(leaf): axis for leaf, axis in zip(given, call.axes, strict=True)}, tape.ref(output), returned)
+        return cls(tape, [*map(tape.ref, given)], tape.ref(output), returned)
+
+
+def _placed(output: Tensor | None, call: ModuleCall) -> Tensor | None:
+    """An output with an entry for each position; None where there is none."""
+    if output is None or call.axis(output) is not None:
+        return output
+    module = call.module
+    if isinstance(module, nn.Conv1d) and output.shape[-1] == call.length + module.dilation[0] * (module.kernel_size[0] - 1):
+        # Its caller cuts what it pads behind the text.
+        return output[..., : call.length]
+    return None
 
 
 def _other(leaf: Tensor, axis: int | None, where: slice, generator: torch.Generator) -> Tensor:
@@ -153,7 +164,9 @@ class Trace:
             raise
         except Exception:  # whatever the author's code raises where it is given float64
             dtype, run = torch.float32, _Run.of(call, torch.float32, read, None)
-        trace = cls(call, dtype is torch.float64, run, frozenset(held))
+        traces = [cls(one, dtype is torch.float64, run, frozenset(held)) for one in call.placements()]
+        # Of shapes that do not tell, the first placement by which positions are mixed, and none looks ahead.
+        trace = next((one for one in traces if one._is_causal), traces[0])
         trace._refuse_what_is_not_seen(_Run.of(call, dtype, read, slice(None)))
         return trace
 
@@ -168,10 +181,17 @@ class Trace:
         return Labels(self._run.tape, self.call.length, self._entering, through_choices=True)
 
     @property
+    def _is_causal(self) -> bool:
+        """Whether positions are mixed, and labels say that no output depends on later ones."""
+        label = self._labels.of.get(self._run.output)
+        mixes = label is not None and distance(label, self._axis, self.call.length) > 0
+        return mixes and not self._ahead(label, self._axis)
+
+    @property
     def _entering(self) -> dict[int, Label]:
         values = self._run.tape.values
-        placed = {one: axis for one, axis in self._run.entering.items() if axis is not None}
-        return {one: own(values[one].shape, axis, self.call.length) for one, axis in placed.items()}
+        placed = zip(self._run.entering, self.call.axes, strict=True)
+        return {one: own(values[one].shape, axis, self.call.length) for one, axis in placed if axis is not None}
 
     @cached_property
     def _axis(self) -> int:
@@ -192,7 +212,7 @@ class Trace:
         """Refuse a module in which numbers that depend on the text pass through other code than torch's."""
         mine, theirs = self._run.tape, other.tape
         of, chosen = self._labels.of, False
-        constant = self._run.entering.keys() | {n for n in range(len(mine.values)) if n in mine.made}
+        constant = {*self._run.entering} | {n for n in range(len(mine.values)) if n in mine.made}
         for node, again in zip(mine.nodes, theirs.nodes, strict=False):
             chosen = chosen or any(one in of for escape, _ in mine.escapes for _, one in escape.inputs)
             shapes = [mine.values[out].shape for out in node.outs], [theirs.values[out].shape for out in again.outs]

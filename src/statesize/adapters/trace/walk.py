@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
+from torch.nn import functional
+
 from statesize.adapters.trace.labels import Label, distance, own, width
 from statesize.adapters.trace.linear import terms
 from statesize.adapters.trace.replay import Piece
@@ -78,12 +81,15 @@ def far(piece: Piece) -> int:
         given = [entering if (node, at) in piece.uses else of.get(one) for at, (_, one) in enumerate(node.inputs)]
         made = labels.made(node, given) if node in labels.relations else []
         of |= {out: label for out, label in zip(node.outs, made, strict=False) if label is not None}
-    return distance(of.get(piece.end), piece.end_axis, labels.length)
+    return distance(of.get(piece.end.tensor), piece.end.axis, labels.length)
 
 
 def _entering(piece: Piece) -> Label:
-    labels = piece.graph.labels
-    return own(labels.tape.values[piece.start].shape, piece.axis, labels.length)
+    labels, start = piece.graph.labels, piece.start
+    shape = labels.tape.values[start.tensor].shape
+    text = own(torch.Size(labels.length if dim == start.axis else size for dim, size in enumerate(shape)), start.axis, labels.length)
+    sides = [0, 0] * (len(shape) - 1 - start.axis) + [start.first, shape[start.axis] - start.first - labels.length]
+    return Label(*(functional.pad(part, sides) for part in text)) if text.last.shape != shape else text
 
 
 def _last(label: Label | None, length: int) -> Label | None:
