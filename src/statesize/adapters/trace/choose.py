@@ -236,7 +236,7 @@ class Search:
             for place in whole:
                 behind = [one for one in roots if paths.through[self.graph.tensors[place]] >> one & 1]
                 chain += [place] if behind == [root] else []
-            return max(entries(self.labels.tape.values[self.graph.tensors[place]]) for place in chain)
+            return max(self._channels_of(self.graph.tensors[place]) for place in chain)
 
         return max(roots, key=lambda root: (size(root), -root))
 
@@ -283,6 +283,11 @@ class Search:
         ratio = (one * two).sum(0) / two.square().sum(0).clamp_min(torch.finfo(torch.float64).tiny)
         return bool((one - ratio * two).abs().max() <= 100 * self.rounding * one.abs().max())
 
+    def _channels_of(self, start: int) -> int:
+        """The number of channels of a start, without those that were only expanded."""
+        value = self.labels.tape.values[start]
+        return entries(value) // value.shape[self.starts[start].axis]
+
     def _size(self, tensor: int) -> int:
         return self.labels.tape.values[tensor].numel()
 
@@ -314,7 +319,7 @@ class Search:
                 count = len(self.walk(piece).mixing)
                 if count > best.get(place, (-1,))[0]:
                     best[place] = count, piece, end
-        ranked = [(far(piece), entries(self.labels.tape.values[piece.start.tensor]), -place) for place, (_, piece, _) in best.items()]
+        ranked = [(far(piece), self._channels_of(piece.start.tensor), -place) for place, (_, piece, _) in best.items()]
         for reach, _, place in sorted(ranked, reverse=True):
             _, piece, end = best[-place]
             if reach > end.behind and (choice := self._chosen(piece, end)) is not None:

@@ -117,12 +117,17 @@ class Graph:
         found.linear = on.get(end, 0) & ~non.get(end, 0)
         return found
 
+    def of_one(self, tensor: int) -> bool:
+        """Whether all entries of a tensor that depend on the text have the same last position."""
+        last = self.labels.of[tensor].last if tensor in self.labels.of else None
+        return last is None or not bool(((last != last.max()) & (last != 0)).any())
+
     def far(self, tensor: int) -> int | None:
         """How far entries of a tensor depend on positions other than their own; None where it depends on no text."""
         if tensor not in self._far:
             label, length = self.labels.of.get(tensor), self.labels.length
             axes = [dim for dim, size in enumerate(self.tape.values[tensor].shape) if size == length]
-            by_axis = [distance(label, axis, length) for axis in axes]
+            by_axis = [distance(label, axis, length) for axis in axes if not self.of_one(tensor)]
             depends = label is not None and bool(label.last.any())
             self._far[tensor] = min(by_axis, default=width(label, length)) if depends else -1
         return None if self._far[tensor] < 0 else self._far[tensor]

@@ -56,9 +56,9 @@ def walked(piece: Piece) -> Walk:
             if far is None:
                 continue
             holds = True
-            # What has no dimension of positions is of one of them, which may be another one.
+            # What is of one position may be added to what is of another one.
             beside = [labels.of[node.inputs[at][1]] if one == at else label for one, label in enumerate(given)]
-            apart = not relation.moves and labels.length not in labels.tape.values[node.outs[0]].shape
+            apart = not relation.moves and piece.graph.of_one(node.inputs[at][1])
             if apart and any(width(label, labels.length) for label in labels.made(node, [_last(one, labels.length) for one in beside])):
                 far = labels.length - 1
             walk.beside = max(walk.beside, far)
