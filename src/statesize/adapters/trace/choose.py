@@ -207,7 +207,8 @@ class Search:
     def _pieces(self, paths: Paths, end: End) -> dict[int, Piece]:
         """The maps to an end, by the place of their start."""
         places = (place for place in bits(paths.linear) if self.graph.tensors[place] in self.starts)
-        return {place: self.piece(paths, start, end) for place in places if (start := self.graph.tensors[place]) != end.tensor}
+        pieces = {place: self.piece(paths, start, end) for place in places if (start := self.graph.tensors[place]) != end.tensor}
+        return {place: piece for place, piece in pieces.items() if not self.walk(piece).bends}
 
     def _whole(self, end: End) -> Choice | None:
         """The map to an end from the first start through which all passes that is mixed in it."""
@@ -264,13 +265,13 @@ class Search:
     def _weighed(self, choice: Choice, most: int) -> Choice:
         """A map, with what is mixed into factors of its values as mixed before, if these do not cancel."""
         weighed = self.walk(choice.piece).weighed
-        if weighed <= most * _LESS_FAR or self.cancels(choice):
+        if weighed <= most * _LESS_FAR or self.forgets(choice, by_row=True):
             return choice
         before = max(choice.around.before, weighed)
         return choice._replace(around=Around(before, choice.around.behind, choice.around.beside))
 
-    def cancels(self, choice: Choice) -> bool:
-        """Whether T of later positions is the same, up to a factor of each row, with another past."""
+    def forgets(self, choice: Choice, *, by_row: bool = False) -> bool:
+        """Whether T of later positions, but for a factor of each row, is the same with another past."""
         cut = self.labels.length // 3
         other = self.other_past(cut)
         if other is None:
@@ -280,6 +281,8 @@ class Search:
         # What is mixed before the values reaches a little farther. (L, L, channels): columns, rows.
         start = min(cut + choice.around.before, self.labels.length - 1)
         one, two = (part[start:, start:].double() for part in (one, two))
+        if not by_row:
+            return bool((one - two).abs().max() <= 100 * self.rounding * one.abs().max())
         ratio = (one * two).sum(0) / two.square().sum(0).clamp_min(torch.finfo(torch.float64).tiny)
         return bool((one - ratio * two).abs().max() <= 100 * self.rounding * one.abs().max())
 
@@ -307,7 +310,7 @@ class Search:
             if choice is None or far(choice.piece) < most:
                 continue
             # Sums of logarithms are mixed into factors before and behind, which cancel.
-            if choice.around.beside <= most * _LESS_FAR or self.walk(choice.piece).weighed <= most * _LESS_FAR:
+            if choice.around.beside <= most * _LESS_FAR or not self.forgets(found) or self.forgets(choice):
                 return choice
         return None
 

@@ -111,6 +111,8 @@ class Labels:
 
     def made(self, node: Node, given: list[Label | None]) -> list[Label | None]:
         """Labels of what an operation returns, of those of what it takes."""
+        if all(label is None for label in given):
+            return [None] * len(node.outs)
         parts = [self.relations[node].forward([label and label[which] for label in given]) for which in (0, 1)]
         return [None if last is None else Label(last, first) for last, first in zip(*parts, strict=True)]  # type: ignore[arg-type]
 

@@ -58,6 +58,15 @@ class Piece:
         return found
 
     @cached_property
+    def alone(self) -> set[int]:
+        """Tensors that are made of the start and of single numbers."""
+        tape, found = self.graph.tape, {self.start.tensor}
+        for node in self.graph.behind(self.start.tensor):
+            if all(one in found or (one not in tape.made and tape.values[one].numel() == 1) for _, one in node.inputs):
+                found.update(node.outs)
+        return found
+
+    @cached_property
     def _done(self) -> list[list[int]]:
         """What no later operation takes, after each."""
         seen, done = {self.end.tensor}, list[list[int]]()

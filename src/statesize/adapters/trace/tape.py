@@ -20,6 +20,8 @@ _aten: Any = torch.ops.aten
 _OVERWRITES = frozenset({"aten::copy_", "aten::fill_", "aten::zero_"})
 _DENSE = frozenset({"aten::addmm", "aten::_sparse_addmm"})
 """Products of sparse matrices, which are recorded as those of the dense ones."""
+_TURNS = frozenset({"aten::transpose_", "aten::t_", "aten::squeeze_", "aten::unsqueeze_"})
+"""Changes of a tensor's shape, which write nothing."""
 _DRAWN = frozenset("normal uniform random exponential bernoulli cauchy log_normal geometric".split())
 
 
@@ -248,6 +250,12 @@ class Tape(TorchDispatchMode):
             if parts is not NotImplemented:
                 return parts
         schema = func._schema
+        if schema.name in _TURNS:
+            node = self._node(func, args, kwargs)
+            node.func = _functional(func)
+            self.nodes.append(node)
+            self._returned(func(*args, **kwargs), node, is_view=True)
+            return args[0]
         written = _written_by(schema, args, kwargs) if schema.is_mutable else []
         if func.is_view and self._key(args[0])[0] in self._written:
             part = func(*args, **kwargs)

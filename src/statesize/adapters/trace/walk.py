@@ -22,18 +22,21 @@ class Walk:
         beside: How far positions are mixed that are added on the way.
         weighed: How far positions are mixed by which entries are multiplied before any of the start come together.
         divided: Whether it is divided by what mixes positions, as by the sum of weights.
+        bends: Whether it is a product with a function of the start alone, as a norm or SiLU: no linear map of the start.
     """
 
     mixing: set[Node] = field(default_factory=set[Node])
     beside: int = 0
     weighed: int = 0
     divided: bool = False
+    bends: bool = False
 
 
 def walked(piece: Piece) -> Walk:
     """Follow a map: what each tensor on the way holds counts as of the last position that it is of."""
     labels, walk = piece.graph.labels, Walk()
     entering, of, added, mixed = _entering(piece), dict[int, Label](), set[int](), set[int]()
+    alone = piece.alone
     for node in piece.nodes:
         relation = labels.relations.get(node)
         if relation is None:
@@ -49,6 +52,7 @@ def walked(piece: Piece) -> Walk:
         if node.name in ("mul", "div") and not all(on):
             factors = [one for at, (_, one) in enumerate(node.inputs) if not on[at]]
             weight = max(piece.graph.far(one) or 0 for one in factors)
+            walk.bends |= all(one in alone for _, one in node.inputs)
             walk.weighed = walk.weighed if is_mixed else max(walk.weighed, weight)
             walk.divided |= weight > 0 and (node.name == "div" or _is_inverse(labels.tape.made.get(factors[0])))
         for at in _others(node, on):
