@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from statesize.adapters.trace.linear import KNOWN, spread
 from statesize.adapters.trace.tape import Tape
 
+
 def x(*shape):
     return torch.randn(shape, dtype=torch.float64)
 
@@ -120,7 +121,9 @@ def marks(tape, name, given):
 
 @pytest.mark.parametrize(("name", "function", "args"), CALLS, ids=[name for name, *_ in CALLS])
 def test_an_operation_is_linear_where_the_table_says_so(name, function, args):
-    given = [value for value in args if isinstance(value, torch.Tensor) and value.dtype in (torch.float64, torch.complex128)]
+    given = [
+        value for value in args if isinstance(value, torch.Tensor) and value.dtype in (torch.float64, torch.complex128)
+    ]
     tape, _ = taped(function, args)
     place, (linear, other) = marks(tape, name, given)
     assert linear
@@ -135,7 +138,11 @@ def test_an_operation_is_linear_where_the_table_says_so(name, function, args):
     for bit in range(len(given)):
         if not linear >> bit & 1:
             continue
-        moved = [result([one + times * step if at == bit else one for at, one in enumerate(given)]) - base for step in [torch.randn_like(given[bit])] for times in (1.0, -2.5)]
+        moved = [
+            result([one + times * step if at == bit else one for at, one in enumerate(given)]) - base
+            for step in [torch.randn_like(given[bit])]
+            for times in (1.0, -2.5)
+        ]
         assert moved[0].abs().max() > 0
         torch.testing.assert_close(moved[1], -2.5 * moved[0], rtol=1e-9, atol=1e-9)
 

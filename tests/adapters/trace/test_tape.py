@@ -46,8 +46,6 @@ def taped(layer, hidden):
     return tape, ModuleCall(layer, layer, (hidden,), {}, hidden.shape[1]).run(inside, torch.float64, torch.clone)
 
 
-
-
 @pytest.mark.parametrize("layer", [Loop(), Views()])
 def test_a_tape_runs_again(layer):
     hidden = torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(0))

@@ -49,7 +49,9 @@ class ModuleCall:
         """The call with its arguments' positions on each dimension where they may lie, the usual ones first."""
         yield self
         given = tensors_in((self.args, dict(self.kwargs)), real=False)
-        places = [[dim for dim, size in enumerate(leaf.shape) if size == self.length and leaf.ndim > 2] for leaf in given]
+        places = [
+            [dim for dim, size in enumerate(leaf.shape) if size == self.length and leaf.ndim > 2] for leaf in given
+        ]
         for other in range(max(map(len, places), default=0) if not self.placed else 0):
             placed = {number: dims[min(other, len(dims) - 1)] for number, dims in enumerate(places) if len(dims) > 1}
             yield replace(self, placed=placed)
@@ -64,11 +66,15 @@ class ModuleCall:
         axes = list[int | None]()
         for number, leaf in enumerate(given):
             is_map = beside and leaf.shape[-2:] == (length, length)
-            is_text = leaf.is_floating_point() if real else not leaf.is_floating_point() and leaf.dtype is not torch.bool
+            is_text = (
+                leaf.is_floating_point() if real else not leaf.is_floating_point() and leaf.dtype is not torch.bool
+            )
             axes.append(self.axis(leaf, number) if is_text and not is_map else None)
         return axes
 
-    def run(self, inside: Callable[[Callable[[], Any]], Any], dtype: torch.dtype, entering: Callable[[Tensor], Tensor]) -> Any:
+    def run(
+        self, inside: Callable[[Callable[[], Any]], Any], dtype: torch.dtype, entering: Callable[[Tensor], Tensor]
+    ) -> Any:
         """Run the module alone in at least a dtype.
 
         Args:

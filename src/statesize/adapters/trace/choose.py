@@ -160,9 +160,15 @@ class Search:
         key = piece.start.tensor, piece.end.tensor
         if key not in self._walks:
             made = self.labels.tape.made.get(piece.start.tensor)
-            before = [] if made is None or not isinstance(self.labels.relations.get(made), Moved) else [one for _, one in made.inputs]
+            before = (
+                []
+                if made is None or not isinstance(self.labels.relations.get(made), Moved)
+                else [one for _, one in made.inputs]
+            )
             # The same numbers at other places, where nothing else reads them, mix as they do there.
-            same = before[0] if len(before) == 1 and self._uses.get((before[0], piece.end.tensor)) == {(made, 0)} else None
+            same = (
+                before[0] if len(before) == 1 and self._uses.get((before[0], piece.end.tensor)) == {(made, 0)} else None
+            )
             self._uses[key] = piece.uses
             self._walks[key] = self._walks[same, key[1]] if (same, key[1]) in self._walks else walked(piece)  # type: ignore[index]
         return self._walks[key]
@@ -197,7 +203,9 @@ class Search:
             (node,) = users
             others = [one for _, one in node.inputs if one != now]
             is_scale = node.name in ("mul", "div") and len(others) == 1 and others[0] not in self.labels.of
-            if len(node.outs) != 1 or not (is_scale or (not others and isinstance(self.labels.relations.get(node), Moved))):
+            if len(node.outs) != 1 or not (
+                is_scale or (not others and isinstance(self.labels.relations.get(node), Moved))
+            ):
                 break
             (now,) = node.outs
             if is_scale and now in self._reach:
@@ -207,7 +215,11 @@ class Search:
     def _pieces(self, paths: Paths, end: End) -> dict[int, Piece]:
         """The maps to an end, by the place of their start."""
         places = (place for place in bits(paths.linear) if self.graph.tensors[place] in self.starts)
-        pieces = {place: self.piece(paths, start, end) for place in places if (start := self.graph.tensors[place]) != end.tensor}
+        pieces = {
+            place: self.piece(paths, start, end)
+            for place in places
+            if (start := self.graph.tensors[place]) != end.tensor
+        }
         return {place: piece for place, piece in pieces.items() if not self.walk(piece).bends}
 
     def _whole(self, end: End) -> Choice | None:
@@ -278,8 +290,8 @@ class Search:
             return False
         channels = choice.channels.target[..., 0].flatten()
         one, two = (piece.columns(channels) for piece in (choice.piece, replace(choice.piece, values=other)))
-        # What is mixed before the values reaches a little farther. (L, L, channels): columns, rows.
-        start = min(cut + choice.around.before, self.labels.length - 1)
+        # What weights read of the tokens just before reaches a little farther. (L, L, channels): columns, rows.
+        start = 2 * self.labels.length // 3
         one, two = (part[start:, start:].double() for part in (one, two))
         if not by_row:
             return bool((one - two).abs().max() <= 100 * self.rounding * one.abs().max())
@@ -301,7 +313,12 @@ class Search:
             if inner.tensor >= end.tensor:
                 break
             place = self.graph.place.get(inner.tensor)
-            if place is None or inner.behind or not paths.linear >> place & 1 or self._size(inner.tensor) != self._size(end.tensor):
+            if (
+                place is None
+                or inner.behind
+                or not paths.linear >> place & 1
+                or self._size(inner.tensor) != self._size(end.tensor)
+            ):
                 continue
             walk = walked(Piece(self.graph, Place(*inner[:2]), Place(*end[:2]), paths.uses[place]))
             if walk.mixing or walk.beside or walk.divided or not self.beside(inner.tensor):

@@ -38,7 +38,11 @@ def placed(label: Label, length: int) -> tuple[int, int] | None:
     for axis, size in enumerate(label.last.shape):
         if not length <= size <= 2 * length:
             continue
-        line = label.last.amax(tuple(dim for dim in range(label.last.ndim) if dim != axis)) if label.last.ndim > 1 else label.last
+        line = (
+            label.last.amax(tuple(dim for dim in range(label.last.ndim) if dim != axis))
+            if label.last.ndim > 1
+            else label.last
+        )
         first = int((line == 1).int().argmax()) if bool((line == 1).any()) else 0
         view = [-1 if dim == axis else 1 for dim in range(label.last.ndim)]
         if first + length > size or bool(line[:first].any()) or bool(line[first + length :].any()):
@@ -73,11 +77,12 @@ class Labels:
         relations: What depends on what in each operation that takes such a tensor.
         through_choices: Whether what is chosen by numbers, such as the places of the highest, depends on these; else
             it is taken as the run took it.
+        has_choices: Whether there are such.
     """
 
     def __init__(self, tape: Tape, length: int, given: Mapping[int, Label], *, through_choices: bool) -> None:
         self.tape, self.length, self.through_choices = tape, length, through_choices
-        self.of, self.relations = dict(given), dict[Node, Relation]()
+        self.of, self.relations, self.has_choices = dict(given), dict[Node, Relation](), False
         self._given, self._zeros = given, dict[int, Tensor | None]()
         self._known = Known(tape.values.__getitem__, self.zeros, self._blank)
         self.run(tape.nodes)
@@ -103,9 +108,12 @@ class Labels:
             if found is None:
                 continue
             self.relations[node] = found
-            for out, label in zip(node.outs, self.made(node, [self.of.get(one) for _, one in node.inputs]), strict=True):
+            for out, label in zip(
+                node.outs, self.made(node, [self.of.get(one) for _, one in node.inputs]), strict=True
+            ):
                 value = self.tape.values[out]
                 is_choice = not (value.is_floating_point() or value.is_complex())
+                self.has_choices |= is_choice
                 if label is not None and out not in self._given and (self.through_choices or not is_choice):
                     self.of[out] = label
 

@@ -88,7 +88,11 @@ class Moved(Relation):
             from torch.ops import aten  # type: ignore[attr-defined]
 
             again = Node(None, node.name, node.schema, node.args, node.kwargs, node.inputs)
-            again.func = (lambda table, places, *_: table[places]) if node.name == "embedding" else getattr(aten, _SUMS[node.name])
+            again.func = (
+                (lambda table, places, *_: table[places])
+                if node.name == "embedding"
+                else getattr(aten, _SUMS[node.name])
+            )
             return again.call(taken)
         return node.call(taken)
 
@@ -339,7 +343,11 @@ def relation(node: Node, known: Known) -> Relation | None:
     """What depends on what in an operation; None for nothing."""
     values = known.values
     name, ids = node.name, [number for _, number in node.inputs]
-    if name in SHAPES or not ids or (name == "mul" and any(type(one) in (int, float) and one == 0 for one in node.args)):
+    if (
+        name in SHAPES
+        or not ids
+        or (name == "mul" and any(type(one) in (int, float) and one == 0 for one in node.args))
+    ):
         return None
     outs = [values(out).shape for out in node.outs]
     shapes = [values(one).shape for one in ids]
@@ -380,7 +388,9 @@ def _product(ids: list[int], known: Known, shape: torch.Size) -> Relation | None
     left, right = ids[-2:]
     if known.values(left).ndim < 2 or known.values(right).ndim < 2:
         return None
-    return Product(len(ids) - 2, len(ids) - 1, 0 if len(ids) > 2 else None, (known.zeros(left), known.zeros(right)), shape)
+    return Product(
+        len(ids) - 2, len(ids) - 1, 0 if len(ids) > 2 else None, (known.zeros(left), known.zeros(right)), shape
+    )
 
 
 def _convolved(node: Node, shapes: list[torch.Size], outs: list[torch.Size], known: Known) -> Relation | None:

@@ -252,7 +252,7 @@ class Tape(TorchDispatchMode):
         schema = func._schema
         if schema.name in _TURNS:
             node = self._node(func, args, kwargs)
-            node.func = _functional(func)
+            node.func = getattr(_aten, node.name)
             self.nodes.append(node)
             self._returned(func(*args, **kwargs), node, is_view=True)
             return args[0]

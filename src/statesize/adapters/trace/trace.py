@@ -78,7 +78,12 @@ class _Run:
     @classmethod
     def of(cls, call: ModuleCall, dtype: torch.dtype, read: Collection[nn.Module], where: slice | None) -> Self:
         """Record a run, with other numbers at some positions."""
-        tape, given, returned, generator = Tape(), list[Tensor](), {module: list[int]() for module in read}, torch.Generator().manual_seed(0)
+        tape, given, returned, generator = (
+            Tape(),
+            list[Tensor](),
+            {module: list[int]() for module in read},
+            torch.Generator().manual_seed(0),
+        )
 
         def entering(leaf: Tensor) -> Tensor:
             leaf = leaf.detach().clone() if where is None else _other(leaf, call.axes[len(given)], where, generator)
@@ -109,7 +114,9 @@ def _placed(output: Tensor | None, call: ModuleCall) -> Tensor | None:
     if output is None or call.axis(output) is not None:
         return output
     module = call.module
-    if isinstance(module, nn.Conv1d) and output.shape[-1] == call.length + module.dilation[0] * (module.kernel_size[0] - 1):
+    if isinstance(module, nn.Conv1d) and output.shape[-1] == call.length + module.dilation[0] * (
+        module.kernel_size[0] - 1
+    ):
         # Its caller cuts what it pads behind the text.
         return output[..., : call.length]
     return None
@@ -197,12 +204,14 @@ class Trace:
     def _axis(self) -> int:
         """The dimension of positions of the output."""
         output = self._run.tape.values[self._run.output]
-        label = self._labels.of.get(self._run.output)
+        label = self._taken.of.get(self._run.output)
         axes = [dim for dim, size in enumerate(output.shape) if size == self.call.length]
         usual = self.call.axis(output)
         if len(axes) < 2 or label is None:
             return axes[0] if usual is None else usual
-        return min(axes, key=lambda axis: (self._ahead(label, axis), distance(label, axis, self.call.length), axis != usual))
+        return min(
+            axes, key=lambda axis: (self._ahead(label, axis), distance(label, axis, self.call.length), axis != usual)
+        )
 
     def _ahead(self, label: Label, axis: int) -> int:
         """How far before a position entries depend on it, at most."""
@@ -219,7 +228,9 @@ class Trace:
             if node.name != again.name or shapes[0] != shapes[1] or len(node.inputs) != len(again.inputs):
                 if chosen or any(one in of for _, one in node.inputs):
                     return
-                raise ModelError(Note(Code.OUTSIDE_TORCH, f"its operations are others for another text, from {node.name} on."))
+                raise ModelError(
+                    Note(Code.OUTSIDE_TORCH, f"its operations are others for another text, from {node.name} on.")
+                )
             if not _same_numbers(node, again):
                 raise ModelError(Note(Code.OUTSIDE_TORCH, f"a number that {node.name} takes depends on the text."))
             for (_, one), (_, two) in zip(node.inputs, again.inputs, strict=True):
@@ -244,24 +255,48 @@ class Trace:
             def other(leaf: Tensor, cut: int = cut, axes: Any = axes) -> Tensor:
                 return _other(leaf, next(axes), slice(cut, None), generator)
 
-            output = self.call.run(lambda run: returned_tensor(run(), (self.call.args, self.call.kwargs), length), dtype, other)
+            output = self.call.run(
+                lambda run: returned_tensor(run(), (self.call.args, self.call.kwargs), length), dtype, other
+            )
             before = output.movedim(self._axis, 0)[:cut]
             changed = (before - given[:cut]).abs().flatten(1).amax(1) > _ROUNDING[dtype] * given.abs().max()
             if bool(changed.any()):
-                return Note(Code.LOOKS_AHEAD, f"Position {int(changed.nonzero()[0])} depends on positions from {cut} on.")
+                return Note(
+                    Code.LOOKS_AHEAD, f"Position {int(changed.nonzero()[0])} depends on positions from {cut} on."
+                )
         return None
+
+    @cached_property
+    def _given(self) -> dict[int, Label]:
+        """What measured modules return, with the label of tensors that enter."""
+        values, axis = self._run.tape.values, self.call.axis
+        held = {one for module in self._held for one in self._run.returned.get(module, ())}
+        placed = {one: dim for one in held if (dim := axis(values[one])) is not None}
+        return {one: own(values[one].shape, dim, self.call.length) for one, dim in placed.items()}
+
+    @cached_property
+    def _taken(self) -> Labels:
+        """Labels where choices are taken as the run took them, and what measured modules return is given."""
+        if not self._given and not self._labels.has_choices:
+            return self._labels
+        return Labels(self._run.tape, self.call.length, {**self._entering, **self._given}, through_choices=False)
 
     @cached_property
     def _search(self) -> Search:
         call, run = self.call, self._run
-        values = run.tape.values
-        held = {one for module in self._held for one in run.returned.get(module, ())}
-        given = {one: own(values[one].shape, axis, call.length) for one in held if (axis := call.axis(values[one])) is not None}
-        labels = Labels(run.tape, call.length, {**self._entering, **given}, through_choices=False)
         named = None if call.named is None else self._moved_from(run.returned.get(call.named, []))
-        entering = max((values[one].numel() for one in run.entering), default=0)
-        rounding = _ROUNDING[self._dtype]
-        return Search(labels, run.output, self._axis, call.texts, frozenset(given), named, rounding, entering, self._other_past)
+        entering = max((run.tape.values[one].numel() for one in run.entering), default=0)
+        return Search(
+            self._taken,
+            run.output,
+            self._axis,
+            call.texts,
+            frozenset(self._given),
+            named,
+            _ROUNDING[self._dtype],
+            entering,
+            self._other_past,
+        )
 
     def _other_past(self, cut: int) -> list[Tensor] | None:
         """The tensors of a run with other numbers before a position; None where it takes another way."""
@@ -340,7 +375,9 @@ class Trace:
         for node in piece.nodes:
             for at, (_, number) in enumerate(node.inputs):
                 made = tape.made.get(number)
-                while made is not None and (made.name in ("clone", "_to_copy", "native_dropout") or made.name in _MOVES):
+                while made is not None and (
+                    made.name in ("clone", "_to_copy", "native_dropout") or made.name in _MOVES
+                ):
                     made = tape.made.get(made.inputs[0][1])
                 if made is not None and made.name in ("_softmax", "_safe_softmax") and (node, at) not in piece.uses:
                     scores, weights = tape.values[made.inputs[0][1]], tape.values[made.outs[0]]
@@ -385,7 +422,9 @@ _MOVES = frozenset("expand view _unsafe_view transpose permute slice select unsq
 
 
 def _equal(one: Tensor, two: Tensor) -> bool:
-    return one.data_ptr() == two.data_ptr() or (one.shape == two.shape and torch.allclose(one, two, 0, 0, equal_nan=True))
+    return one.data_ptr() == two.data_ptr() or (
+        one.shape == two.shape and torch.allclose(one, two, 0, 0, equal_nan=True)
+    )
 
 
 def _same_numbers(node: Node, again: Node) -> bool:

@@ -63,7 +63,10 @@ def walked(piece: Piece) -> Walk:
             # What is of one position may be added to what is of another one.
             beside = [labels.of[node.inputs[at][1]] if one == at else label for one, label in enumerate(given)]
             apart = not relation.moves and piece.graph.of_one(node.inputs[at][1])
-            if apart and any(width(label, labels.length) for label in labels.made(node, [_last(one, labels.length) for one in beside])):
+            if apart and any(
+                width(label, labels.length)
+                for label in labels.made(node, [_last(one, labels.length) for one in beside])
+            ):
                 far = labels.length - 1
             walk.beside = max(walk.beside, far)
         for out, label in zip(node.outs, made, strict=True):
@@ -91,7 +94,11 @@ def far(piece: Piece) -> int:
 def _entering(piece: Piece) -> Label:
     labels, start = piece.graph.labels, piece.start
     shape = labels.tape.values[start.tensor].shape
-    text = own(torch.Size(labels.length if dim == start.axis else size for dim, size in enumerate(shape)), start.axis, labels.length)
+    text = own(
+        torch.Size(labels.length if dim == start.axis else size for dim, size in enumerate(shape)),
+        start.axis,
+        labels.length,
+    )
     sides = [0, 0] * (len(shape) - 1 - start.axis) + [start.first, shape[start.axis] - start.first - labels.length]
     return Label(*(functional.pad(part, sides) for part in text)) if text.last.shape != shape else text
 
