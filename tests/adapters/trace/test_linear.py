@@ -1,5 +1,7 @@
 """The table of linear arguments, held to torch: each line at random numbers."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -16,6 +18,7 @@ def x(*shape):
 INDEX, MASK = torch.tensor([2, 0, 1]), torch.tensor([[True, False, True]] * 3)
 COMPLEX = torch.complex(x(3, 3), x(3, 3))
 aten = torch.ops.aten
+SOLVE = partial(torch.linalg.solve_triangular, upper=True)
 # What is called, and what it is called with; the number of the argument that is linear follows.
 CALLS = [
     *((name, getattr(torch, name), (x(3, 3), x(3, 3))) for name in "add sub rsub mul mm complex".split()),
@@ -86,7 +89,7 @@ CALLS = [
     ("index_fill", lambda a, b: torch.index_fill(a, 0, INDEX[:2], b), (x(3, 3), x())),
     ("div", torch.div, (x(3, 3), x(3, 3))),
     ("cholesky_solve", torch.cholesky_solve, (x(3, 3), torch.eye(3, dtype=torch.float64))),
-    ("linalg_solve_triangular", lambda a, b: torch.linalg.solve_triangular(a, b, upper=True), (torch.eye(3).double(), x(3, 3))),
+    ("linalg_solve_triangular", SOLVE, (torch.eye(3).double(), x(3, 3))),
     ("_linalg_solve_ex", torch.linalg.solve, (x(3, 3), x(3, 3))),
     ("where", lambda a, b: torch.where(MASK, a, b), (x(3, 3), x(3, 3))),
     ("lerp", torch.lerp, (x(3, 3), x(3, 3), x(3, 3))),

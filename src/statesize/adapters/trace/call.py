@@ -81,6 +81,9 @@ class ModuleCall:
             inside: Calls what it is given, and returns what that returns.
             dtype: The dtype.
             entering: Takes each tensor among the arguments, and returns what takes its place.
+
+        Returns:
+            What `inside` returns.
         """
 
         def call() -> Any:

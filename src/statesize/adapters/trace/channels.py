@@ -1,4 +1,4 @@
-"""Heads and channels of a linear map: which channel of its start each channel of its end reads, and which share one T."""
+"""Heads and channels of a linear map: which channel of its start each one of its end reads, and which share one T."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ class Search:
                 yield self._scaled(end)
 
     def _scaled(self, end: End) -> End:
-        """An end behind what scales it whatever the text is, as a count of positions or a read-out of one state does."""
+        """An end behind what scales it whatever the text is, as by a count of positions or a read-out of one state."""
         now = end.tensor
         while len(users := [node for node in self.graph.behind(now) if any(one == now for _, one in node.inputs)]) == 1:
             (node,) = users

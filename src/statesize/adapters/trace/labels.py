@@ -33,7 +33,8 @@ def own(shape: torch.Size, axis: int, length: int) -> Label:
 def placed(label: Label, length: int) -> tuple[int, int] | None:
     """The dimension along which the last position that entries depend on is their own, and how many come before.
 
-    Entries before and behind the text, as of a learned prefix, depend on none.
+    Returns:
+        Both; None where there is no such dimension. Entries around the text, as of a learned prefix, depend on none.
     """
     for axis, size in enumerate(label.last.shape):
         if not length <= size <= 2 * length:

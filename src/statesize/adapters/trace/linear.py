@@ -60,6 +60,9 @@ def spread(node: Node, linear: list[int], other: list[int]) -> tuple[int, int]:
         node: The operation.
         linear: For each tensor that it takes, the marks that this is linear in.
         other: For each tensor that it takes, the marks that this depends on otherwise.
+
+    Returns:
+        Both kinds of marks of the result.
     """
     if node.name in SHAPES:
         return 0, 0

@@ -24,8 +24,9 @@ _VIEWS = frozenset(
 )
 # Copies of entries to other places: by the arguments that they come from; the others say which.
 _MOVES: dict[str, tuple[int, ...]] = {
-    **dict.fromkeys((*_VIEWS, *"_unsafe_view expand cat stack flip roll repeat tril triu diag_embed unfold".split()), (0,)),
-    **dict.fromkeys("constant_pad_nd index index_select gather read _reshape_alias rot90 im2col".split(), (0,)),
+    **dict.fromkeys((*_VIEWS, *"_unsafe_view expand cat stack flip roll repeat tril triu".split()), (0,)),
+    **dict.fromkeys("unfold diag_embed constant_pad_nd index index_select gather read".split(), (0,)),
+    **dict.fromkeys("_reshape_alias rot90 im2col".split(), (0,)),
     **dict.fromkeys("take masked_select reflection_pad1d replication_pad1d unsafe_split embedding".split(), (0,)),
     **dict.fromkeys("slice_scatter select_scatter diagonal_scatter as_strided_scatter".split(), (0, 1)),
     **dict.fromkeys(("index_put", "masked_scatter"), (0, 2)),
@@ -97,6 +98,7 @@ class Moved(Relation):
         return node.call(taken)
 
     def forward(self, parts: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Labels of what is returned."""
         like = next(part for part in parts if part is not None)
 
         def tensor(at: int) -> Tensor:
@@ -110,6 +112,7 @@ class Moved(Relation):
         return moved if own is None else [torch.maximum(own, one) for one in moved if one is not None]
 
     def backward(self, outs: Sequence[Tensor | None], into: Into) -> None:
+        """Raise labels of what is taken."""
         node = self.node
         if node.name in _VIEWS:
             for view, out in zip(self._called(into), outs, strict=True):
@@ -155,6 +158,7 @@ class Pointwise(Relation):
     hidden: list[Tensor | None]
 
     def forward(self, parts: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Labels of what is returned."""
         whole: Tensor | None = None
         for part, hidden in zip(parts, self.hidden, strict=True):
             if part is None:
@@ -164,6 +168,7 @@ class Pointwise(Relation):
         return [None if whole is None else whole.expand(shape) for shape in self.outs]
 
     def backward(self, outs: Sequence[Tensor | None], into: Into) -> None:
+        """Raise labels of what is taken."""
         for out in outs:
             for at, (shape, hidden) in enumerate(zip(self.shapes, self.hidden, strict=True)):
                 if out is not None:
@@ -183,6 +188,7 @@ class Over(Relation):
     is_exact: bool = True
 
     def forward(self, parts: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Labels of what is returned."""
         part = parts[0]
         if part is None:
             return [None] * len(self.outs)
@@ -191,6 +197,7 @@ class Over(Relation):
         return [one if self.hidden is None else one.masked_fill(self.hidden, 0) for one in found]
 
     def backward(self, outs: Sequence[Tensor | None], into: Into) -> None:
+        """Raise labels of what is taken."""
         for out in outs:
             if out is not None:
                 out = out if self.hidden is None else out.masked_fill(self.hidden, 0)
@@ -215,11 +222,13 @@ class Cumulative(Relation):
         return part.cummax(self.dim).values
 
     def forward(self, parts: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Labels of what is returned."""
         found = [self._so_far(part, backwards=False) for part in parts if part is not None]
         whole = found[0] if len(found) == 1 else torch.maximum(*found)
         return [whole.expand(shape) for shape in self.outs]
 
     def backward(self, outs: Sequence[Tensor | None], into: Into) -> None:
+        """Raise labels of what is taken."""
         for out in outs:
             if out is not None:
                 part = self._so_far(out, backwards=True)
@@ -238,6 +247,7 @@ class Product(Relation):
     shape: torch.Size
 
     def forward(self, parts: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Labels of what is returned."""
         left, right = parts[self.left], parts[self.right]
         found = [] if left is None else [_through(left, self.zeros[1])]
         found += [] if right is None else [_through(right.mT, _turned(self.zeros[0])).mT]
@@ -249,6 +259,7 @@ class Product(Relation):
         return [whole.expand(self.shape)]
 
     def backward(self, outs: Sequence[Tensor | None], into: Into) -> None:
+        """Raise labels of what is taken."""
         out = outs[0]
         if out is None:
             return
@@ -293,9 +304,11 @@ class Convolved(Relation):
         return pooled.repeat_interleave(shape[-2] // self.groups, -2)
 
     def forward(self, parts: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Labels of what is returned."""
         return [None if parts[0] is None else self._pooled(parts[0], self.padding, self.out)]
 
     def backward(self, outs: Sequence[Tensor | None], into: Into) -> None:
+        """Raise labels of what is taken."""
         if outs[0] is not None:
             back = self.dilation * (self.taps - 1) - self.padding
             _raise(into(0), self._pooled(outs[0], back, self.shape))
@@ -310,10 +323,12 @@ class Smeared(Relation):
     is_exact = False
 
     def forward(self, parts: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Labels of what is returned."""
         largest = [part.max() for part in parts if part is not None and part.numel()]
         return [torch.stack(largest).max().expand(shape) if largest else None for shape in self.outs]
 
     def backward(self, outs: Sequence[Tensor | None], into: Into) -> None:
+        """Raise labels of what is taken."""
         for out in outs:
             if out is not None and out.numel():
                 for at in range(self.count):
@@ -355,6 +370,8 @@ def relation(node: Node, known: Known) -> Relation | None:
         return _AsPairs(False, outs[0], 1)
     if name in _MOVES and any(slot not in _MOVES[name] and known.labelled(one) for slot, one in node.inputs):
         # The places are chosen by the text.
+        return Smeared(outs, len(ids))
+    if node.schema is not None and (node.argument("accumulate") or (name == "scatter" and node.argument("reduce"))):
         return Smeared(outs, len(ids))
     if name in _MOVES:
         return Moved(node, values, _MOVES[name])
@@ -432,13 +449,21 @@ class _AsPairs(Relation):
     at: int = 0
 
     def forward(self, parts: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Labels of what is returned."""
         part = parts[self.at]
         return [None if part is None else part.amax(-1) if self.joins else part.unsqueeze(-1).expand(self.large)]
 
     def backward(self, outs: Sequence[Tensor | None], into: Into) -> None:
+        """Raise labels of what is taken."""
         (out,) = outs
         if out is not None:
             _raise(into(self.at), out.unsqueeze(-1).expand(self.large) if self.joins else out.amax(-1))
+
+
+def _hides(tensor: int, known: Known) -> Tensor:
+    value, blank = known.values(tensor), known.blank(tensor)
+    hides = (value.real if value.is_complex() else value) <= _HIDDEN
+    return hides if blank is None else hides & blank
 
 
 def _hidden(node: Node, known: Known) -> list[Tensor | None]:
@@ -453,6 +478,7 @@ def _hidden(node: Node, known: Known) -> list[Tensor | None]:
             is_first = slot == (1 if node.name == "where" else 2)
             hidden[place] = None if slot == (0 if node.name == "where" else 1) else ~chosen if is_first else chosen
     elif node.name in ("add", "sub") and len(ids) == 2:
-        hides = [None if known.labelled(one) else known.values(one) <= _HIDDEN for one in ids]
-        hidden = [one if one is not None and bool(one.any()) else None for one in reversed(hides)]
+        # A blank score that is hidden stays so, whatever is added.
+        hides = [_hides(one, known) for one in ids]
+        hidden = [one if bool(one.any()) else None for one in reversed(hides)]
     return hidden

@@ -163,6 +163,9 @@ class Trace:
 
         Raises:
             ModelError: With a Note as its argument, of what cannot be traced.
+
+        Returns:
+            The trace.
         """
         read = {*held, *([] if call.named is None else [call.named])}
         try:
@@ -226,7 +229,7 @@ class Trace:
             chosen = chosen or any(one in of for escape, _ in mine.escapes for _, one in escape.inputs)
             shapes = [mine.values[out].shape for out in node.outs], [theirs.values[out].shape for out in again.outs]
             if node.name != again.name or shapes[0] != shapes[1] or len(node.inputs) != len(again.inputs):
-                if chosen or any(one in of for _, one in node.inputs):
+                if chosen or (node.name == again.name and any(one in of for _, one in node.inputs)):
                     return
                 raise ModelError(
                     Note(Code.OUTSIDE_TORCH, f"its operations are others for another text, from {node.name} on.")
@@ -318,7 +321,10 @@ class Trace:
         return found
 
     def mixing(self) -> TracedMixing | None:
-        """T; None where no positions are mixed.
+        """Find T.
+
+        Returns:
+            T, and what is mixed around it; None where no positions are mixed.
 
         Raises:
             NoOperatorError: Where positions are mixed and there is no T.
@@ -385,11 +391,14 @@ class Trace:
         return None
 
     def around(self, values: Tensor, mixed: Tensor) -> Around | None:
-        """How far positions are mixed around a T that was measured otherwise; None where it is not in this run.
+        """Find how far positions are mixed around a T that was measured otherwise.
 
         Args:
             values: What it acts on, (S, unit, L, P).
             mixed: What becomes of it, (S, unit, L, P).
+
+        Returns:
+            The distances; None where these tensors are not in this run.
         """
         search = self._search
         start, end = self._found_as(values), self._found_as(mixed, last=True)

@@ -22,7 +22,7 @@ class Walk:
         beside: How far positions are mixed that are added on the way.
         weighed: How far positions are mixed by which entries are multiplied before any of the start come together.
         divided: Whether it is divided by what mixes positions, as by the sum of weights.
-        bends: Whether it is a product with a function of the start alone, as a norm or SiLU: no linear map of the start.
+        bends: Whether it is a product with a function of the start alone, as a norm or SiLU are: not linear.
     """
 
     mixing: set[Node] = field(default_factory=set[Node])
