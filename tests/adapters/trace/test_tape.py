@@ -24,7 +24,8 @@ class Loop(nn.Module):
         overlapping = buffer.as_strided((1, 3, 2), (1, 2, 3))
         buffer += 1
         hidden.clamp_(min=0)
-        return hidden * buffer + last[:, None] + overlapping.sum()
+        turned = (hidden * 2).transpose_(1, 2)
+        return hidden * buffer + last[:, None] + overlapping.sum() + turned.mT
 
 
 class Views(nn.Module):

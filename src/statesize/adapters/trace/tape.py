@@ -253,6 +253,8 @@ class Tape(TorchDispatchMode):
         if schema.name in _TURNS:
             node = self._node(func, args, kwargs)
             node.func = getattr(_aten, node.name)
+            # The tensor itself takes the other shape.
+            self.values[node.inputs[0][1]] = args[0].detach()
             self.nodes.append(node)
             self._returned(func(*args, **kwargs), node, is_view=True)
             return args[0]
@@ -278,6 +280,7 @@ class Tape(TorchDispatchMode):
             return result
         if node.name.startswith(("empty", "new_empty")):
             result.zero_()
+            node.func = partial(_zeroed, func)
         if not isinstance(result, Tensor | tuple | list):
             self.escapes.append((node, result))
             return result
@@ -334,6 +337,11 @@ def _written_by(schema: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> lis
             value = args[at] if at < len(args) else kwargs.get(argument.name)
             written += [value] if isinstance(value, Tensor) else value or []
     return written
+
+
+def _zeroed(func: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """New memory as the run had it."""
+    return func(*args, **kwargs).zero_()
 
 
 def _overwritten(shape: torch.Size, dtype: torch.dtype, value: Any = 0) -> Tensor:
