@@ -38,8 +38,8 @@ class Code(StrEnum):
     CONTAINS = "contains other mixing", "Its T contains {}", "Nothing: its number is of all that it mixes."
     UNSEEN = (
         "other mixing unseen",
-        "Whether it mixes by more than this was not seen: what it returns has no dimension of positions.",
-        "Let it return a dimension of positions.",
+        "Whether it mixes by more than this was not seen: {}",
+        "Let it return a dimension of positions, and compute by torch alone.",
     )
     VALUES = "values", "Its T leaves out what is done to its values.", "Read its numbers as those of T alone."
     REPEATED = "called again", "This is call {}.", "Read a row for each call."

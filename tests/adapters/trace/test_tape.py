@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from statesize.adapters.trace.call import ModuleCall
+from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.trace.tape import Tape
 from statesize.codes import Code
 from statesize.errors import ModelError

@@ -140,15 +140,6 @@ def test_what_a_measured_module_returns_is_given():
 
 
 @torch.no_grad()
-def test_what_is_mixed_around_another_t_is_told():
-    rule = lambda layer, hidden: FADING.to(hidden) @ (SHORT.to(hidden) @ layer.first(hidden)) + layer.feed(hidden)  # noqa: E731
-    traced, layer, hidden = trace(rule)
-    values = SHORT @ layer.first(hidden)
-    assert traced.around(values[:, None], (FADING @ values)[:, None]) == Around(2, 0, 2)
-    assert traced.around(hidden[:, None] + 1, values[:, None]) is None
-
-
-@torch.no_grad()
 def test_a_layer_that_mixes_nothing_has_no_t():
     assert trace(lambda layer, hidden: layer.first(hidden).tanh())[0].mixing() is None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.models.own_cache import grouped_by
-from statesize.adapters.trace.replay import Piece
+from statesize.adapters.trace.replay import Piece, Place
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,28 +87,53 @@ def origins(found: Tensor, entering: int, rounding: float) -> Tensor | None:
     return origin
 
 
-def _by_text(shape: list[int], texts: int) -> Iterator[Tensor]:
-    """Channels of a tensor without its positions, by text, (S, channels), for each dimension that may hold texts."""
-    index = torch.arange(math.prod(shape)).reshape(shape or [1])
+def _by_text(place: Place, values: Tensor, other: Tensor | None, texts: int) -> Iterator[Tensor]:
+    """Channels of a tensor, by text, (S, channels), for each dimension that may hold texts.
+
+    Args:
+        place: The tensor and its dimension of positions.
+        values: Its numbers.
+        other: Its numbers where the last text is another one; None where they are not known.
+        texts: S.
+
+    Yields:
+        The channels, of dimensions on which nothing changes but what is of the last text.
+    """
+    moved = values.movedim(place.axis, 0)
+    index = torch.arange(moved[0].numel()).reshape(moved.shape[1:] or [1])
+    changed = None if other is None else (moved != other.movedim(place.axis, 0)).flatten(1).any(0)
     for dim, size in enumerate(index.shape):
         if size % texts == 0:
-            yield index.movedim(dim, 0).reshape(texts, -1)
+            by_text = index.movedim(dim, 0).reshape(texts, -1)
+            if changed is None or not bool(changed[by_text[:-1]].any()):
+                yield by_text
 
 
-def channels(piece: Piece, texts: int, rounding: float) -> Channels | None:
-    """The units of a map; None where its end mixes channels or texts."""
+def channels(piece: Piece, texts: int, rounding: float, other: Sequence[Tensor] | None = None) -> Channels | None:
+    """The units of a map; None where its end mixes channels or texts.
+
+    Args:
+        piece: The map.
+        texts: S.
+        rounding: Differences below this part of the largest value are rounding.
+        other: The tensors of the run where the last text is another one.
+
+    Returns:
+        The units.
+    """
     found, entering = answers(piece), piece.held.shape[1]
     origin = None if found is None or not bool(found.any()) else origins(found, entering, rounding)
     if found is None or origin is None:
         return None
-    values = piece.graph.tape.values
-    shapes = [list(values[one.tensor].shape) for one in (piece.start, piece.end)]
-    for shape, place in zip(shapes, (piece.start, piece.end), strict=True):
-        del shape[place.axis]
-    for starts in _by_text(shapes[0], texts):
-        place = torch.empty(entering, dtype=torch.long).scatter_(0, starts.flatten(), torch.arange(entering))
-        for ends in _by_text(shapes[1], texts):
-            read = place[origin[ends]]  # (S, channels)
+
+    def by_text(place: Place) -> Iterator[Tensor]:
+        again = None if other is None else other[place.tensor]
+        return _by_text(place, piece.graph.tape.values[place.tensor], again, texts)
+
+    for starts in by_text(piece.start):
+        number = torch.empty(entering, dtype=torch.long).scatter_(0, starts.flatten(), torch.arange(entering))
+        for ends in by_text(piece.end):
+            read = number[origin[ends]]  # (S, channels)
             own = read - torch.arange(texts)[:, None] * starts.shape[1]
             if bool((own == own[:1]).all()) and 0 <= int(own.min()) and int(own.max()) < starts.shape[1]:
                 target = _alike(found[0][:, ends], rounding)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from statesize.adapters.trace.channels import Channels, channels
 from statesize.adapters.trace.graph import Graph, Paths, Use, bits, entries
-from statesize.adapters.trace.labels import Label, Labels, distance, placed, reached, width
+from statesize.adapters.trace.labels import Label, Labels, distance, own, placed, reached, width
 from statesize.adapters.trace.relations import Moved
 from statesize.adapters.trace.replay import Piece, Place
 from statesize.adapters.trace.tape import Node
@@ -64,6 +64,7 @@ class Search:
         rounding: Differences below this part of the largest value are rounding.
         entering: Numbers in the largest tensor that enters the module.
         other_past: The tensors of the same run with other numbers before a position; None where it takes another way.
+        other_text: The same where the last text is another one.
     """
 
     labels: Labels
@@ -75,6 +76,7 @@ class Search:
     rounding: float
     entering: int
     other_past: Callable[[int], list[Tensor] | None]
+    other_text: Callable[[], list[Tensor] | None]
     _channels: dict[tuple[int, int], Channels | None] = field(default_factory=dict[tuple[int, int], Channels | None])
     _walks: dict[tuple[int, int], Walk] = field(default_factory=dict[tuple[int, int], Walk])
     _uses: dict[tuple[int, int], set[Use]] = field(default_factory=dict[tuple[int, int], set[Use]])
@@ -96,12 +98,21 @@ class Search:
             return []
         return [dim for dim, size in enumerate(value.shape) if size == self.labels.length]
 
-    @cached_property
+    @property
     def ends(self) -> list[End]:
         """Tensors at which T may end, in order."""
+        mixed, moved = self._mixed_and_moved
+        # Entries that were only moved to other positions are mixed where others are added.
+        return mixed or moved
+
+    @cached_property
+    def _mixed_and_moved(self) -> tuple[list[End], list[End]]:
+        """Ends at which entries of several positions came together, and those at which they were only moved."""
         mixed, moved = list[End](), list[End]()
         for tensor in sorted(self._reach):
-            if tensor not in self.labels.tape.made or tensor in self.given or not bool(self._reach[tensor].last.any()):
+            if tensor not in self.labels.tape.made or tensor not in self.labels.of or tensor in self.given:
+                continue
+            if not bool(self._reach[tensor].last.any()):
                 continue
             ends = [End(tensor, axis, self.behind(tensor, axis)) for axis in self._axes(tensor)]
             end, label = min(ends, key=lambda end: end.behind, default=None), self.labels.of[tensor]
@@ -109,8 +120,7 @@ class Search:
                 mixed.append(end)
             elif end is not None and distance(label, end.axis, self.labels.length):
                 moved.append(end)
-        # Entries that were only moved to other positions are mixed where others are added.
-        return mixed or moved
+        return mixed, moved
 
     def behind(self, tensor: int, axis: int) -> int:
         """How far positions of a tensor are mixed behind it."""
@@ -120,11 +130,21 @@ class Search:
     def starts(self) -> dict[int, Place]:
         """Tensors in which T may begin: each entry is of the last position that it reads."""
         found = dict[int, Place]()
-        for tensor in sorted(self._reach):
+        for tensor in sorted(self._reach.keys() & self.labels.of.keys()):
             if self.named is None or tensor in self.named:
-                place = placed(self.labels.of[tensor], self.labels.length) if self._is_small(tensor) else None
+                place = self._placed(tensor) if self._is_small(tensor) else None
                 found |= {} if place is None else {tensor: Place(tensor, *place)}
         return found
+
+    def _placed(self, tensor: int) -> tuple[int, int] | None:
+        label, length = self.labels.of[tensor], self.labels.length
+        if (place := placed(label, length)) is not None:
+            return place
+        # What is only delayed is of no later position than its own.
+        for axis in self._axes(tensor) if tensor in {end.tensor for end in self._mixed_and_moved[1]} else ():
+            if bool((label.last <= own(label.last.shape, axis, length).last).all()):
+                return axis, 0
+        return None
 
     @cached_property
     def graph(self) -> Graph:
@@ -147,7 +167,7 @@ class Search:
         """The units of a map; None where it mixes channels or texts."""
         key = piece.start.tensor, piece.end.tensor
         if key not in self._channels:
-            self._channels[key] = channels(piece, self.texts, self.rounding)
+            self._channels[key] = channels(piece, self.texts, self.rounding, self.other_text())
         return self._channels[key]
 
     def beside(self, end: int) -> int:
@@ -266,6 +286,7 @@ class Search:
             # Of ends behind and beside which no positions are mixed, that of the fewest numbers.
             if found is None or self._size(end.tensor) < self._size(found.piece.end.tensor):
                 found = self._whole(end) or found
+        found = self._delayed(found) or found
         if found is not None:
             most = far(found.piece)
             found = self._inner(found, most) or found
@@ -306,6 +327,27 @@ class Search:
     def _size(self, tensor: int) -> int:
         return self.labels.tape.values[tensor].numel()
 
+    def _delayed(self, found: Choice | None) -> Choice | None:
+        """The map to an earlier end at which entries were only moved to other positions, before a gate."""
+        for end in self._mixed_and_moved[1]:
+            if found is not None and end.tensor >= found.piece.end.tensor:
+                break
+            if end.behind or self.beside(end.tensor) or not (found is None or self._is_gated(end.tensor)):
+                continue
+            if (choice := self._whole(end)) is not None:
+                return choice
+        return None
+
+    def _is_gated(self, tensor: int) -> bool:
+        """Whether a tensor, with what is added to it, is multiplied by another one that depends on the text."""
+        behind = {tensor}
+        for node in self.graph.behind(tensor):
+            others = [one for _, one in node.inputs if one not in behind and one in self.labels.of]
+            if node.name in ("mul", "div") and others:
+                return True
+            behind.update(node.outs)
+        return False
+
     def _inner(self, found: Choice, most: int) -> Choice | None:
         """The map to an earlier end, behind which gates are multiplied that mix positions by themselves."""
         paths, end = self.graph.paths(found.piece.end.tensor), End(found.piece.end.tensor, found.piece.end.axis, 0)
@@ -332,16 +374,13 @@ class Search:
         return None
 
     def _farthest(self) -> Choice | None:
-        """The map that reaches farthest, and of equal ones that of most channels."""
-        best = dict[int, tuple[int, Piece, End]]()
-        for end in map(self._scaled, self.ends[:_MOST_ENDS]):
+        """The map that reaches farthest, and of equal ones that of most channels, then with most that mixes."""
+        maps = list[tuple[tuple[int, ...], Piece, End]]()
+        for order, end in enumerate(map(self._scaled, self.ends[:_MOST_ENDS])):
             for place, piece in self._pieces(self.graph.paths(end.tensor), end).items():
-                count = len(self.walk(piece).mixing)
-                if count > best.get(place, (-1,))[0]:
-                    best[place] = count, piece, end
-        ranked = [(far(piece), self._channels_of(piece.start.tensor), -place) for place, (_, piece, _) in best.items()]
-        for reach, _, place in sorted(ranked, reverse=True):
-            _, piece, end = best[-place]
-            if reach > end.behind and (choice := self._chosen(piece, end)) is not None:
-                return choice
-        return None
+                count, reach = len(self.walk(piece).mixing), far(piece)
+                if reach > end.behind and count:
+                    rank = reach, self._channels_of(piece.start.tensor), -place, count, -order
+                    maps.append((rank, piece, end))
+        ranked = sorted(maps, key=lambda one: one[0], reverse=True)
+        return next((choice for _, piece, end in ranked if (choice := self._chosen(piece, end)) is not None), None)

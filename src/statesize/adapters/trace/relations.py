@@ -361,7 +361,7 @@ def relation(node: Node, known: Known) -> Relation | None:
     if (
         name in SHAPES
         or not ids
-        or (name == "mul" and any(type(one) in (int, float) and one == 0 for one in node.args))
+        or (name == "mul" and any(isinstance(one, int | float) and one == 0 for one in node.args))
     ):
         return None
     outs = [values(out).shape for out in node.outs]

@@ -193,7 +193,7 @@ class Tape(TorchDispatchMode):
         flat = tensor.new_empty(0).set_(tensor.untyped_storage())[: tensor.untyped_storage().nbytes() // size].clone()
         base = self._new(flat, None)
         written = _Written(torch.full((len(flat),), base), torch.arange(len(flat)), size)
-        for number, is_root in self._on.pop(storage):
+        for number, is_root in self._on.pop(storage, []):
             value = self.values[number]
             if is_root:
                 index = self._index(value, written)
@@ -204,6 +204,9 @@ class Tape(TorchDispatchMode):
 
     def _end_writing(self, tensor: Tensor, node: Node) -> None:
         key = self._key(tensor)
+        if key[0] not in self._written:
+            # It was given other memory, as where its size changes.
+            self._begin_writing(tensor)
         written = self._written[key[0]]
         number, index = self._new(tensor.clone(), node, key), self._index(tensor, written)
         written.owner[index] = number
@@ -354,8 +357,9 @@ def _functional(func: Any) -> Any:
     name, overload = func._schema.name.removeprefix("aten::"), func._schema.overload_name or "default"
     plain = name.removesuffix("_")
     packet = getattr(_aten, plain, None)
-    if overload.endswith("out"):
-        overload = overload.removesuffix("out").removesuffix("_") or "default"
+    if overload.endswith("out") and packet is not None:
+        # The overload that returns a new tensor follows from the arguments.
+        return packet
     if plain not in _DRAWN and (packet is None or not hasattr(packet, overload)):
         raise unknown(func._schema.name)
     return getattr(packet, overload, func)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Self
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import returned_tensor, tensors_in
-from statesize.adapters.runs import reading
-from statesize.adapters.trace.call import ModuleCall
+from statesize.adapters.models.model_state import mapped, position_axis, returned_tensor, tensors_in
+from statesize.adapters.module_call import ModuleCall
+from statesize.adapters.observation import Product
+from statesize.adapters.runs import reading, returning
 from statesize.adapters.trace.choose import Around, Choice, Search
-from statesize.adapters.trace.labels import Label, Labels, distance, own
+from statesize.adapters.trace.labels import Label, Labels, distance, own, width
 from statesize.adapters.trace.relations import Moved
+from statesize.adapters.trace.replay import Piece
 from statesize.adapters.trace.tape import Node, Ref, Tape
+from statesize.adapters.trace.walk import far
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
 
@@ -31,6 +35,10 @@ _MOST_CUTS = 64
 
 class NoOperatorError(ModelError):
     """A module that mixes positions and has no T; its argument is a Note."""
+
+
+class UnplacedError(ModelError):
+    """A module that returns nothing with an entry for each position."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +58,7 @@ class TracedMixing:
         attends: Whether T is made of weights of a softmax over the positions.
         largest_score: The largest absolute score of that softmax; 0 where there is none.
         in_double: Whether it was run in float64.
+        piece: The operations between the two.
     """
 
     values: Tensor
@@ -64,78 +73,136 @@ class TracedMixing:
     attends: bool
     largest_score: float
     in_double: bool
+    piece: Piece
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """What a kernel mixed that an adapter knows: tensors of the run, and their dimensions of positions."""
+
+    values: int
+    values_axis: int
+    mixed: int
+    axis: int
+
+
+Change = Callable[[Tensor, int | None], Tensor]
+"""Makes a tensor that enters another one, by the dimension of its positions."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """A run that was recorded: its tape, and tensors that enter and leave."""
+    """A run that was recorded.
+
+    Attributes:
+        tape: Its operations.
+        entering: The tensors that enter, with their dimension of positions.
+        output: What it returns.
+        entered: What entered modules inside.
+        returned: What modules inside returned.
+        outputs: The same of those that are held, as they returned it.
+        kernels: What kernels mixed that adapters know.
+    """
 
     tape: Tape
-    entering: list[int]
+    entering: dict[int, int | None]
     output: int
+    entered: dict[nn.Module, list[int]]
     returned: dict[nn.Module, list[int]]
+    outputs: dict[nn.Module, list[object]]
+    kernels: list[Kernel]
 
     @classmethod
-    def of(cls, call: ModuleCall, dtype: torch.dtype, read: Collection[nn.Module], where: slice | None) -> Self:
-        """Record a run, with other numbers at some positions."""
-        tape, given, returned, generator = (
-            Tape(),
-            list[Tensor](),
-            {module: list[int]() for module in read},
-            torch.Generator().manual_seed(0),
-        )
+    def of(
+        cls,
+        call: ModuleCall,
+        dtype: torch.dtype,
+        held: Collection[nn.Module],
+        change: Change | None = None,
+        outputs: Mapping[nn.Module, Sequence[object]] | None = None,
+    ) -> Self:
+        """Record a run, of other tensors that enter, in which held modules may return what they did before."""
+        tape, given, kernels = Tape(), list[Tensor](), list[Kernel]()
+        entered, returned = defaultdict[nn.Module, list[int]](list), defaultdict[nn.Module, list[int]](list)
+        held_outputs = defaultdict[nn.Module, list[object]](list)
+        again = {module: returning(some) for module, some in (outputs or {}).items()}
 
         def entering(leaf: Tensor) -> Tensor:
-            leaf = leaf.detach().clone() if where is None else _other(leaf, call.axes[len(given)], where, generator)
+            axis = call.axes[len(given)]
+            leaf = leaf.detach().clone() if change is None else change(leaf.detach().clone(), axis)
             given.append(leaf)
             return leaf
 
-        def leave(module: nn.Module, _: Any, output: object) -> None:
+        def numbers(value: object) -> list[int]:
+            before, tape.paused = tape.paused, True
+            found = [tape.ref(one) for one in tensors_in(value, real=False)]
+            tape.paused = before
+            return found
+
+        inside_held = list[nn.Module]()
+
+        def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+            if not inside_held:
+                entered[module] += numbers((args, kwargs))
+            inside_held.append(module)
             tape.paused = True
-            returned[module].extend(map(tape.ref, tensors_in(output)))
-            tape.paused = False
+
+        def leave(module: nn.Module, args: Any, output: object) -> object:
+            if inside_held and module is inside_held[-1]:
+                inside_held.pop()
+                tape.paused = bool(inside_held)
+                output = again[module](module, args, output) if module in again else output
+                held_outputs[module].append(output)
+            if not inside_held:
+                returned[module] += numbers(output)
+            return output
+
+        def seen(product: Product) -> None:
+            values, mixed = numbers([product.values, product.mixed])
+            axes = product.values_axis % product.values.ndim, product.axis % product.mixed.ndim
+            kernels.append(Kernel(values, axes[0], mixed, axes[1]))
 
         def inside(run: Callable[[], Any]) -> Tensor | None:
             with ExitStack() as stack:
-                reading({}, dict.fromkeys(read, leave), stack)
+                reading(dict.fromkeys(held, enter), dict.fromkeys(call.module.modules(), leave), stack)
                 stack.enter_context(tape)
-                return _placed(returned_tensor(run(), (call.args, call.kwargs), call.length), call)
+                return returned_tensor(run(), (call.args, call.kwargs), call.length)
 
-        output = call.run(inside, dtype, entering)
+        output = call.run(inside, dtype, entering, seen)
         if output is None:
-            raise ModelError(Note(Code.UNSEEN))
-        if not bool(output.isfinite().all()):
-            raise ModelError(Note(Code.NOT_MEASURED, "It returns NaN or infinity."))
-        return cls(tape, [*map(tape.ref, given)], tape.ref(output), returned)
+            raise UnplacedError("It returns no tensor.")
+        placed = {tape.ref(leaf): axis for leaf, axis in zip(given, call.axes, strict=True)}
+        return cls(tape, placed, tape.ref(output), entered, returned, held_outputs, kernels)
 
 
-def _placed(output: Tensor | None, call: ModuleCall) -> Tensor | None:
-    """An output with an entry for each position; None where there is none."""
-    if output is None or call.axis(output) is not None:
-        return output
-    module = call.module
-    if isinstance(module, nn.Conv1d) and output.shape[-1] == call.length + module.dilation[0] * (
-        module.kernel_size[0] - 1
-    ):
-        # Its caller cuts what it pads behind the text.
-        return output[..., : call.length]
-    return None
+def _other(where: slice, generator: torch.Generator) -> Change:
+    """Other numbers at some positions, or the ids of others."""
 
-
-def _other(leaf: Tensor, axis: int | None, where: slice, generator: torch.Generator) -> Tensor:
-    """A tensor with other numbers at some positions."""
-    leaf = leaf.detach().clone()
-    if axis is None:
+    def change(leaf: Tensor, axis: int | None) -> Tensor:
+        if axis is None or leaf.dtype is torch.bool:
+            return leaf
+        moved = leaf.movedim(axis, 0)
+        part = moved[where]
+        if leaf.is_floating_point():
+            finite = leaf[leaf.isfinite()]
+            scale = float(finite.std()) if len(finite) > 1 else 0.0
+            part += 3 * (scale or 1.0) * torch.randn(part.shape, generator=generator, dtype=torch.float64).to(part)
+        else:
+            moved[where] = moved[torch.randint(len(moved), (len(part),), generator=generator)]
         return leaf
-    moved = leaf.movedim(axis, 0)
-    part = moved[where]
-    if leaf.is_floating_point():
-        finite = leaf[leaf.isfinite()]
-        scale = float(finite.std()) if len(finite) > 1 else 0.0
-        part += 3 * (scale or 1.0) * torch.randn(part.shape, generator=generator, dtype=torch.float64).to(part)
-    else:
-        moved[where] = moved[torch.randint(len(moved), (len(part),), generator=generator)]
-    return leaf
+
+    return change
+
+
+def _alone(call: ModuleCall, held: frozenset[nn.Module]) -> _Run:
+    """A run in float32; a refusal where the author's code does not run alone."""
+    try:
+        return _Run.of(call, torch.float32, held)
+    except ModelError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(Note(Code.NOT_MEASURED, f"did not run alone: {type(error).__name__}: {reason}")) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,9 +216,8 @@ class Trace:
 
     call: ModuleCall
     in_double: bool
+    held: frozenset[nn.Module]
     _run: _Run
-    _held: frozenset[nn.Module]
-    _found: list[Choice | None] = field(default_factory=list[Choice | None])
 
     @classmethod
     def of(cls, call: ModuleCall, held: Collection[nn.Module] = ()) -> Self:
@@ -161,57 +227,89 @@ class Trace:
             call: The module and its arguments.
             held: Modules inside of it that are measured already: what they return is given.
 
-        Raises:
-            ModelError: With a Note as its argument, of what cannot be traced.
-
         Returns:
             The trace.
+
+        Raises:
+            ModelError: With a Note as its argument, of what cannot be traced.
+            UnplacedError: It returns nothing with an entry for each position.
         """
-        read = {*held, *([] if call.named is None else [call.named])}
+        held = frozenset(held)
         try:
-            dtype, run = torch.float64, _Run.of(call, torch.float64, read, None)
+            dtype, run = torch.float64, _Run.of(call, torch.float64, held)
         except ModelError:
             raise
         except Exception:  # whatever the author's code raises where it is given float64
-            dtype, run = torch.float32, _Run.of(call, torch.float32, read, None)
-        traces = [cls(one, dtype is torch.float64, run, frozenset(held)) for one in call.placements()]
-        # Of shapes that do not tell, the first placement by which positions are mixed, and none looks ahead.
-        trace = next((one for one in traces if one._is_causal), traces[0])
-        trace._refuse_what_is_not_seen(_Run.of(call, dtype, read, slice(None)))
+            dtype, run = torch.float32, _alone(call, held)
+        trace = cls(call, dtype is torch.float64, held, run)
+        mixes = width(trace._labels.of.get(run.output), call.length) > 0
+        if not bool(trace.returned.isfinite().all()):
+            trace._refuse_what_is_not_finite(mixes=mixes)
+        if call.leaving(call.module, trace.returned) is None:
+            shape = tuple(trace.returned.shape)
+            if mixes and not held:
+                text = f"mixes positions and must return one output for each of the {call.length}, got shape {shape}."
+                raise ModelError(Note(Code.NOT_MEASURED, text))
+            raise UnplacedError(f"It returns no dimension of positions, but {shape}.")
+        trace._refuse_what_is_not_seen(
+            _Run.of(call, dtype, held, _other(slice(None), torch.Generator().manual_seed(0)))
+        )
         return trace
+
+    def _refuse_what_is_not_finite(self, *, mixes: bool) -> None:
+        """Refuse a module that mixes positions, and is the first with numbers that are not finite, or the next."""
+        if self.held or not mixes:
+            raise UnplacedError("It returns NaN or infinity.")
+        text = (
+            "must return finite numbers, got NaN or infinity. Check the model's weights and inputs for values that are "
+            "not finite."
+        )
+        if any(bool(one.isnan().any()) for one, _ in self.call.with_positions):
+            text = "must take finite numbers, got NaN from a layer that runs before it. Correct that layer."
+        raise ModelError(Note(Code.NOT_MEASURED, text))
 
     @property
     def bytes(self) -> int:
         """The memory that the tensors of the run take."""
         return self._run.tape.bytes
 
+    @property
+    def returned(self) -> Tensor:
+        """What the module returned."""
+        return self._run.tape.values[self._run.output]
+
     @cached_property
     def _labels(self) -> Labels:
         """Labels of the whole run."""
-        return Labels(self._run.tape, self.call.length, self._entering, through_choices=True)
-
-    @property
-    def _is_causal(self) -> bool:
-        """Whether positions are mixed, and labels say that no output depends on later ones."""
-        label = self._labels.of.get(self._run.output)
-        mixes = label is not None and distance(label, self._axis, self.call.length) > 0
-        return mixes and not self._ahead(label, self._axis)
+        return Labels(self._run.tape, self.call.length, self._entering | self._given, through_choices=True)
 
     @property
     def _entering(self) -> dict[int, Label]:
-        values = self._run.tape.values
-        placed = zip(self._run.entering, self.call.axes, strict=True)
-        return {one: own(values[one].shape, axis, self.call.length) for one, axis in placed if axis is not None}
+        placed = {one: axis for one, axis in self._run.entering.items() if axis is not None}
+        return {one: self._own(one, axis) for one, axis in placed.items()}
+
+    @property
+    def _given(self) -> dict[int, Label]:
+        """Labels of what modules returned that are measured already."""
+        held = {one: module for module in self.held for one in self._run.returned[module]}
+        axes = {one: self.call.leaving(module, self._run.tape.values[one]) for one, module in held.items()}
+        return {one: self._own(one, axis) for one, axis in axes.items() if axis is not None}
+
+    def _own(self, tensor: int, axis: int) -> Label:
+        return own(self._run.tape.values[tensor].shape, axis, self.call.length)
 
     @cached_property
     def _axis(self) -> int:
         """The dimension of positions of the output."""
-        output = self._run.tape.values[self._run.output]
-        label = self._taken.of.get(self._run.output)
-        axes = [dim for dim, size in enumerate(output.shape) if size == self.call.length]
-        usual = self.call.axis(output)
+        usual = self.call.leaving(self.call.module, self.returned)
+        return cast("int", self._axis_of(self._run.output, usual))
+
+    def _axis_of(self, tensor: int, usual: int | None) -> int | None:
+        """The dimension of positions of a tensor, by what its entries depend on where several have that size."""
+        shape, label = self._run.tape.values[tensor].shape, self._taken.of.get(tensor)
+        axes = [dim for dim, size in enumerate(shape) if size == self.call.length]
         if len(axes) < 2 or label is None:
-            return axes[0] if usual is None else usual
+            return next(iter(axes), None) if usual is None else usual
         return min(
             axes, key=lambda axis: (self._ahead(label, axis), distance(label, axis, self.call.length), axis != usual)
         )
@@ -224,7 +322,8 @@ class Trace:
         """Refuse a module in which numbers that depend on the text pass through other code than torch's."""
         mine, theirs = self._run.tape, other.tape
         of, chosen = self._labels.of, False
-        constant = {*self._run.entering} | {n for n in range(len(mine.values)) if n in mine.made}
+        held = {one for module in self.held for one in self._run.returned[module]}
+        constant = self._run.entering.keys() | held | {n for n in range(len(mine.values)) if n in mine.made}
         for node, again in zip(mine.nodes, theirs.nodes, strict=False):
             chosen = chosen or any(one in of for escape, _ in mine.escapes for _, one in escape.inputs)
             shapes = [mine.values[out].shape for out in node.outs], [theirs.values[out].shape for out in again.outs]
@@ -235,6 +334,8 @@ class Trace:
                     Note(Code.OUTSIDE_TORCH, f"its operations are others for another text, from {node.name} on.")
                 )
             if not _same_numbers(node, again):
+                if chosen and len(mine.nodes) != len(theirs.nodes):
+                    return
                 raise ModelError(Note(Code.OUTSIDE_TORCH, f"a number that {node.name} takes depends on the text."))
             for (_, one), (_, two) in zip(node.inputs, again.inputs, strict=True):
                 if one not in constant and one not in of and not _equal(mine.values[one], theirs.values[two]):
@@ -243,70 +344,100 @@ class Trace:
             raise ModelError(Note(Code.OUTSIDE_TORCH, "it runs as many operations as the text decides."))
 
     def looks_ahead(self) -> Note | None:
-        """The first output that depends on a later position; None where there is none."""
-        label = self._labels.of.get(self._run.output)
-        if label is None or not self._ahead(label, self._axis):
+        """The first position that depends on a later one, of what the module returns, or of what enters held ones."""
+        length, axes = self.call.length, {self._run.output: self._axis}
+        for module in self.held:
+            axes |= self._entered(module)
+        found = self._depends_on_later(axes)
+        if not found:
             return None
+        position, cut = min(found.values())
+        return Note(Code.LOOKS_AHEAD, f"its position {position} of {length} depends on positions from {cut} on.")
+
+    def _depends_on_later(self, axes: Mapping[int, int]) -> dict[int, tuple[int, int]]:
+        """Of some tensors, by their dimension of positions, the first position that depends on those from a cut on."""
+        of, values, found = self._labels.of, self._run.tape.values, dict[int, tuple[int, int]]()
+        axes = {one: axis for one, axis in axes.items() if one in of and self._ahead(of[one], axis)}
+        if not axes:
+            return found
         # Labels say at most what depends on what: other futures decide.
-        length, given = self.call.length, self._run.tape.values[self._run.output].movedim(self._axis, 0)
-        dtype = given.dtype
+        length, generator = self.call.length, torch.Generator().manual_seed(2)
+        dtype = self._dtype
         cuts = torch.linspace(1, length - 1, min(_MOST_CUTS, length - 1)).round().long().unique().tolist()
-        generator = torch.Generator().manual_seed(2)
         for cut in cuts * _FUTURES:
-            axes = iter(self.call.axes)
+            change = _other(slice(cut, None), generator)
+            other = _Run.of(self.call, dtype, self.held, change, self._changed_outputs(change)).tape.values
+            for one, axis in axes.items():
+                if one >= len(other) or other[one].shape != values[one].shape:
+                    continue
+                given, again = (tensor.movedim(axis, 0) for tensor in (values[one], other[one]))
+                changed = (again[:cut] - given[:cut]).abs().flatten(1).amax(1) > _ROUNDING[dtype] * given.abs().max()
+                if bool(changed.any()):
+                    found.setdefault(one, (int(changed.nonzero()[0]), cut))
+            if len(found) == len(axes):
+                break
+        return found
 
-            def other(leaf: Tensor, cut: int = cut, axes: Any = axes) -> Tensor:
-                return _other(leaf, next(axes), slice(cut, None), generator)
+    def _changed_outputs(self, change: Change) -> dict[nn.Module, list[object]]:
+        """What held modules returned, with other numbers."""
 
-            output = self.call.run(
-                lambda run: returned_tensor(run(), (self.call.args, self.call.kwargs), length), dtype, other
-            )
-            before = output.movedim(self._axis, 0)[:cut]
-            changed = (before - given[:cut]).abs().flatten(1).amax(1) > _ROUNDING[dtype] * given.abs().max()
-            if bool(changed.any()):
-                return Note(
-                    Code.LOOKS_AHEAD, f"Position {int(changed.nonzero()[0])} depends on positions from {cut} on."
-                )
-        return None
+        def changed(leaf: object, module: nn.Module) -> object:
+            if not isinstance(leaf, Tensor):
+                return leaf
+            return change(leaf.detach().clone(), self.call.leaving(module, leaf))
 
-    @cached_property
-    def _given(self) -> dict[int, Label]:
-        """What measured modules return, with the label of tensors that enter."""
-        values, axis = self._run.tape.values, self.call.axis
-        held = {one for module in self._held for one in self._run.returned.get(module, ())}
-        placed = {one: dim for one in held if (dim := axis(values[one])) is not None}
-        return {one: own(values[one].shape, dim, self.call.length) for one, dim in placed.items()}
+        outputs = self._run.outputs
+        return {one: mapped(outputs[one], partial(changed, module=one)) for one in self.held}
 
     @cached_property
     def _taken(self) -> Labels:
-        """Labels where choices are taken as the run took them, and what measured modules return is given."""
-        if not self._given and not self._labels.has_choices:
+        """Labels where choices are taken as the run took them."""
+        if not self._labels.has_choices:
             return self._labels
-        return Labels(self._run.tape, self.call.length, {**self._entering, **self._given}, through_choices=False)
+        return Labels(self._run.tape, self.call.length, self._entering | self._given, through_choices=False)
 
     @cached_property
     def _search(self) -> Search:
         call, run = self.call, self._run
-        named = None if call.named is None else self._moved_from(run.returned.get(call.named, []))
-        entering = max((run.tape.values[one].numel() for one in run.entering), default=0)
+        values, given = run.tape.values, self._given
+        named = None if call.named is None else self._moved_from(run.returned[call.named])
+        entering = max((values[one].numel() for one in run.entering), default=0)
+        rounding = _ROUNDING[self._dtype]
         return Search(
             self._taken,
             run.output,
             self._axis,
             call.texts,
-            frozenset(self._given),
+            frozenset(given),
             named,
-            _ROUNDING[self._dtype],
+            rounding,
             entering,
             self._other_past,
+            cache(self._other_text),
         )
 
     def _other_past(self, cut: int) -> list[Tensor] | None:
         """The tensors of a run with other numbers before a position; None where it takes another way."""
-        tape = self._run.tape
-        other = _Run.of(self.call, self._dtype, self._run.returned.keys(), slice(0, cut)).tape
-        same = [value.shape for value in tape.values] == [value.shape for value in other.values]
-        return other.values if same else None
+        return self._again(_other(slice(0, cut), torch.Generator().manual_seed(0)))
+
+    def _other_text(self) -> list[Tensor] | None:
+        """The tensors of a run in which the last of several texts is another one."""
+        texts = self.call.texts
+
+        def change(leaf: Tensor, axis: int | None) -> Tensor:
+            across = 0 if axis else 1
+            if axis is None or leaf.ndim < 2 or leaf.shape[across] != texts:
+                return leaf
+            last = leaf.movedim(across, 0)[-1]
+            last.copy_(0.7 - last if leaf.is_floating_point() else last.roll(1))
+            return leaf
+
+        return None if texts < 2 or self.held else self._again(change)
+
+    def _again(self, change: Change) -> list[Tensor] | None:
+        """The tensors of a run of other tensors that enter; None where it takes another way."""
+        mine, other = self._run.tape.values, _Run.of(self.call, self._dtype, self.held, change).tape.values
+        return other if [one.shape for one in mine] == [one.shape for one in other] else None
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -333,7 +464,7 @@ class Trace:
         if not distance(label, self._axis, self.call.length):
             return None
         choice = self._search.choose()
-        if choice is None:
+        if choice is None or max(choice.around.before, choice.around.behind) >= far(choice.piece):
             raise NoOperatorError(self._cause())
         return self._mixing(choice)
 
@@ -373,6 +504,7 @@ class Trace:
             attends=scores is not None,
             largest_score=0.0 if scores is None else scores,
             in_double=self.in_double,
+            piece=piece,
         )
 
     def _scores(self, piece: Any) -> float | None:
@@ -387,44 +519,90 @@ class Trace:
                     made = tape.made.get(made.inputs[0][1])
                 if made is not None and made.name in ("_softmax", "_safe_softmax") and (node, at) not in piece.uses:
                     scores, weights = tape.values[made.inputs[0][1]], tape.values[made.outs[0]]
-                    return float(scores[weights > 0].abs().max())
+                    return float(scores.where(weights > 0, 0).abs().max())
         return None
 
-    def around(self, values: Tensor, mixed: Tensor) -> Around | None:
-        """Find how far positions are mixed around a T that was measured otherwise.
-
-        Args:
-            values: What it acts on, (S, unit, L, P).
-            mixed: What becomes of it, (S, unit, L, P).
+    def around(self) -> Around | None:
+        """Find how far positions are mixed around the kernels that adapters saw in the module.
 
         Returns:
-            The distances; None where these tensors are not in this run.
-        """
-        search = self._search
-        start, end = self._found_as(values), self._found_as(mixed, last=True)
-        if start is None or end is None:
-            return None
-        length = self.call.length
-        return Around(
-            distance(search.labels.of.get(start[0]), start[1], length),
-            search.behind(*end) if end[0] in search._reach else 0,
-            search.beside(end[0]),
-        )
+            The distances; None where no kernel was seen.
 
-    def _found_as(self, tensor: Tensor, *, last: bool = False) -> tuple[int, int] | None:
-        """A tensor of the run that holds the same numbers at each position, and its dimension of positions."""
-        rows = tensor.double().movedim(2, 0).flatten(1).sort(1).values
-        limit, tape = 1e-4 * rows.abs().max(), self._run.tape
-        found = None
-        for number, value in enumerate(tape.values):
-            if value.numel() != tensor.numel() or not value.is_floating_point() or number not in self._search.labels.of:
-                continue
-            for axis in (dim for dim, size in enumerate(value.shape) if size == self.call.length):
-                if bool(((value.double().movedim(axis, 0).flatten(1).sort(1).values - rows).abs() <= limit).all()):
-                    if not last:
-                        return number, axis
-                    found = number, axis
-        return found
+        Raises:
+            ModelError: What a kernel makes of earlier values depends on later positions.
+        """
+        kernels, length = self._run.kernels, self.call.length
+        if not kernels:
+            return None
+        values = {one.values: one.values_axis for one in kernels}
+        mixed = {same: axis for one in kernels for same, axis in self._same(one.mixed)}
+        ahead = self._depends_on_later(values | mixed)
+        if any(one in ahead for one in mixed) and not any(one in ahead for one in values):
+            text = "must be causal, but what its map makes of earlier positions depends on later ones."
+            raise ModelError(Note(Code.LOOKS_AHEAD, text))
+        held = self._search.labels
+        for one in mixed:
+            held = held.without(one, self._search.graph.behind(one))
+        only = Labels(
+            self._run.tape, length, {one: self._own(one, axis) for one, axis in mixed.items()}, through_choices=False
+        )
+        before = max(distance(held.of.get(one), axis, length) for one, axis in values.items())
+        behind = max(
+            distance(only.of.get(one), axis, length) for one, axis in {**values, self._run.output: self._axis}.items()
+        )
+        return Around(before, behind, distance(held.of.get(self._run.output), self._axis, length))
+
+    def _same(self, tensor: int) -> Iterator[tuple[int, int]]:
+        """A tensor, and those before it that have the same entries in another layout, with positions on a dimension."""
+        tape = self._run.tape
+        while (axis := self._axis_of(tensor, None)) is not None:
+            yield tensor, axis
+            node = tape.made.get(tensor)
+            if node is None or len(node.inputs) != 1 or not isinstance(self._labels.relations.get(node), Moved):
+                return
+            ((_, before),) = node.inputs
+            if tape.values[before].numel() != tape.values[tensor].numel():
+                return
+            tensor = before
+
+    def pieces(self) -> Iterator[Piece]:
+        """The linear maps of the run by which positions are mixed, to every end that T may have."""
+        search = self._search
+        for end in search.ends:
+            pieces = search._pieces(search.graph.paths(end.tensor), end)
+            yield from (piece for piece in pieces.values() if search.walk(piece).mixing)
+
+    def around_piece(self, piece: Piece) -> Around:
+        """How far positions are mixed around one of the linear maps."""
+        search = self._search
+        beside = max(search.beside(piece.end.tensor), search.walk(piece).beside)
+        return Around(search.before(piece.start), search.behind(piece.end.tensor, piece.end.axis), beside)
+
+    def mixed_before(self) -> nn.Module | None:
+        """A held module of whose input positions were mixed before; None where there is none."""
+        of, length = self._search.labels.of, self.call.length
+        for module in self.held:
+            if any(distance(of.get(one), axis, length) for one, axis in self._entered(module).items()):
+                return module
+        return None
+
+    def _entered(self, module: nn.Module) -> dict[int, int]:
+        """The tensors that entered a held module, with their dimension of positions."""
+        entered, found = self._run.entered[module], self.call.placed.get(module)
+        axes = None if found is None or len(found.entering) != len(entered) else found.entering
+        axes = axes or [position_axis(self._run.tape.values[one], self.call.length) for one in entered]
+        return {one: axis for one, axis in zip(entered, axes, strict=True) if axis is not None}
+
+    def feeding(self, mixing: TracedMixing) -> list[nn.Module]:
+        """The held modules of whose outputs the values of a T are made."""
+        start = mixing.piece.start.tensor
+        taken = {start} | {one for node in self._search.graph.before(start) for _, one in node.inputs}
+        return [module for module in self.held if not taken.isdisjoint(self._run.returned[module])]
+
+    def contains(self, mixing: TracedMixing, part: nn.Module) -> bool:
+        """Whether a part of the module lies between the values of a T and what becomes of them."""
+        made = {out for node in mixing.piece.nodes for out in node.outs}
+        return not made.isdisjoint(self._run.returned[part])
 
 
 _MOVES = frozenset("expand view _unsafe_view transpose permute slice select unsqueeze reshape t index split".split())
