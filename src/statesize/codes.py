@@ -38,8 +38,8 @@ class Code(StrEnum):
     CONTAINS = "contains other mixing", "Its T contains {}", "Nothing: its number is of all that it mixes."
     UNSEEN = (
         "other mixing unseen",
-        "Whether it mixes by more than this was not seen: what it returns has no dimension of positions.",
-        "Let it return a dimension of positions.",
+        "Whether it mixes by more than this was not seen: {}",
+        "Let it return a dimension of positions, and compute by torch alone.",
     )
     VALUES = "values", "Its T leaves out what is done to its values.", "Read its numbers as those of T alone."
     REPEATED = "called again", "This is call {}.", "Read a row for each call."
@@ -79,6 +79,21 @@ class Code(StrEnum):
         "differs",
         "Its T, or what it returns alone, is not what the model computes.",
         "Read by how much, and why.",
+    )
+    OUTSIDE_TORCH = (
+        "outside torch",
+        "It computes outside torch's operations, where statesize cannot follow: {}",
+        f"Compute by torch alone, or {HOW_TO_SUPPLY}.",
+    )
+    UNKNOWN_OPERATION = (
+        "unknown operation",
+        "It mixes positions by an operation that statesize does not know: {}",
+        f"Write it by others, or {HOW_TO_SUPPLY}.",
+    )
+    NOT_LINEAR = (
+        "not linear",
+        "It mixes positions, and nothing with an entry for each position is linear in another: it has no T.",
+        f"{_OPERATOR}, if there is one.",
     )
     WITHIN_POSITIONS = (
         "within positions",

@@ -111,7 +111,7 @@ def test_kind_and_multiplicity_have_defaults(ids):
 
     model = nn.Sequential(nn.Embedding(11, 4), Plain())
     (captured,) = capture(model, ids)
-    assert (captured.name, captured.kind, captured.multiplicity) == ("1", "Plain", 4)
+    assert (captured.name, captured.kind, captured.multiplicity) == ("1", "Plain", 1)
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ from statesize.adapters.check import (
     unfaithfulness,
 )
 from statesize.adapters.kernels import attention
+from statesize.adapters.kernels.plain_attention import PlainAttention
 from statesize.adapters.models.precision import BOUNDS, allowed, relative_difference, stored_dtype
 from statesize.adapters.observation import Observation
-from statesize.adapters.search.plain_attention import PlainAttention
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense
 

@@ -7,7 +7,6 @@ import torch
 from oracles.attention_models import attention_model, token_ids
 from torch import nn
 
-from statesize import capture
 from statesize.integrations.probe import Probe, Probing
 from statesize.measurement.settings import Settings
 from statesize.operators import Recurrence
@@ -46,23 +45,6 @@ class Summing(nn.Module):
 
     def operator(self, hidden: torch.Tensor) -> Recurrence:
         return Recurrence(*(hidden.new_ones(len(hidden), 1, hidden.shape[1], 1) for _ in range(3)))
-
-
-class SilentSumming(Summing):
-    """The same without its operator: T is found by impulses."""
-
-    operator = None
-
-
-@pytest.mark.parametrize("layer", [Summing, SilentSumming])
-def test_what_was_found_of_a_layer_is_compared_and_not_searched_again(layer, monkeypatch):
-    model, ids = nn.Sequential(nn.Embedding(50, 4), layer()), torch.arange(24)[None]
-    first = [item.operator.dense() for item in capture(model, ids)]
-    for search in ("declared._Check.pairs", "parts._found"):
-        monkeypatch.setattr(f"statesize.adapters.search.linear.{search}", pytest.fail)
-    again = [item.operator.dense() for item in capture(model, ids, checks="again")]
-    assert len(again) == 1
-    torch.testing.assert_close(again, first)
 
 
 @pytest.fixture

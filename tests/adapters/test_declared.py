@@ -8,10 +8,6 @@ from torch import nn
 
 import statesize as ss
 from statesize import capture
-from statesize.adapters.check import Checked
-from statesize.adapters.search.linear.search import LinearSearch
-from statesize.adapters.search.lone.other_inputs import earlier_halves
-from statesize.adapters.search.lone.runs import DOUBLE, LoneRuns
 from statesize.codes import Code, Note, joined
 from statesize.errors import InputError, ModelError, StatesizeWarning
 
@@ -153,24 +149,6 @@ def ids():
     return torch.randint(50, (2, LENGTH), generator=torch.Generator().manual_seed(0))
 
 
-def test_a_right_operator_is_compared_in_few_runs_of_its_layer_and_in_one_less_once_its_tensors_are_known(monkeypatch):
-    precisions, run = [], LoneRuns.run
-
-    def counting(runs, *arguments, **options):
-        precisions.append(runs.precision)
-        return run(runs, *arguments, **options)
-
-    monkeypatch.setattr(LoneRuns, "run", counting)
-    model = model_of(Layer)
-    next(capture(model, ids()))
-    # Whether it runs in float64; all tensors; random values added to what T acts on; and those by which all mixing goes
-    # through T, at a third and at halves of the positions. None in which queries, keys and values all are replaced.
-    assert precisions.count(DOUBLE) == 4 + len(earlier_halves(LENGTH))
-    precisions.clear()
-    next(capture(model, ids()))
-    assert precisions.count(DOUBLE) == 3 + len(earlier_halves(LENGTH))
-
-
 @pytest.mark.parametrize("layer", [Layer, Gated, Biased, Offset])
 def test_a_declared_operator_is_compared_in_float64_and_its_channels_are_counted(layer):
     (item,) = capture(model_of(layer), ids())
@@ -210,23 +188,6 @@ def test_an_operator_may_be_off_by_the_rounding_of_double_precision_alone(off, r
             next(captured)
 
 
-def test_a_wrong_operator_is_refused_by_the_mixing_from_one_source(monkeypatch):
-    sources, mixes = [], LinearSearch.mixes
-
-    def counting(search, targets, source):
-        found = mixes(search, targets, source)
-        sources.extend([source] * bool(found))
-        return found
-
-    monkeypatch.setattr(LinearSearch, "mixes", counting)
-    for layer in (WrongDecay, WrongOffset):
-        sources.clear()
-        with pytest.raises(ModelError, match="must be what the layer computes"):
-            next(capture(model_of(layer), ids()))
-        # Numbers of the target's own hide from the text's values what T is: then all are compared.
-        assert (len(sources) == 1) == (layer is WrongDecay)
-
-
 @pytest.mark.parametrize("first", ["all", "read", "none"])
 def test_a_multiplicity_that_no_layer_declares_is_the_same_whatever_is_compared(first):
     model = model_of(Layer)
@@ -237,7 +198,7 @@ def test_a_multiplicity_that_no_layer_declares_is_the_same_whatever_is_compared(
 @pytest.fixture
 def too_long(monkeypatch):
     """A limit that T of the text exceeds, and T of its first half does not."""
-    monkeypatch.setattr("statesize.adapters.search.linear.declared._LARGEST", 2 * HEADS * (LENGTH // 2 + 1) ** 2 - 1)
+    monkeypatch.setattr("statesize.adapters.trace.declared._LARGEST", 2 * HEADS * (LENGTH // 2 + 1) ** 2 - 1)
 
 
 def test_a_large_operator_is_compared_over_the_beginning_of_the_text(too_long):
@@ -249,18 +210,10 @@ def test_a_large_operator_is_compared_over_the_beginning_of_the_text(too_long):
         next(capture(model_of(WrongDecay), ids()))
 
 
-def test_a_multiplicity_once_known_stays_where_it_cannot_be_told(monkeypatch):
-    model = model_of(Layer)
-    assert next(capture(model, ids())).multiplicity == SIZE
-    unknown = Checked(reason="nothing is known")
-    monkeypatch.setattr("statesize.adapters.search.linear.declared.check_declared", lambda *given: unknown)
-    assert next(capture(model, ids())).multiplicity == SIZE
-
-
 def test_texts_in_which_other_channels_share_an_operator_are_left_out(monkeypatch):
     model = model_of(Layer)
     monkeypatch.setattr(
-        "statesize.adapters.search.linear.declared.most_compared",
+        "statesize.adapters.trace.declared.most_compared",
         lambda operator: operator.length if operator.length > LENGTH // 2 else 1,
     )
     with pytest.warns(StatesizeWarning, match=f"2 heads of {SIZE} channels there, by a T for each of 2 channels in"):
@@ -277,8 +230,7 @@ def test_a_declared_operator_of_the_greater_part_is_said_to_be_of_a_part(layer, 
     assert "Measured in part: 1 layer, " in str(ss.profile(model, list(ids()))).splitlines()[1]
 
 
-def test_a_declared_operator_of_the_lesser_part_is_refused_without_a_search(monkeypatch):
-    monkeypatch.setattr("statesize.adapters.search.linear.declared.find_mixes", pytest.fail)
+def test_a_declared_operator_of_the_lesser_part_is_refused():
     with pytest.raises(ModelError, match=r"operator\(hidden\) must be T of all that the layer mixes, got T of a part"):
         next(capture(model_of(Half), ids()))
 

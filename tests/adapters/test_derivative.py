@@ -12,7 +12,7 @@ from torch.autograd.functional import jacobian
 
 import statesize as ss
 from campaigns.layers.campaign import largest_share
-from statesize.adapters.search import derivative
+from statesize.adapters.trace import derivative
 from statesize.codes import joined
 from statesize.errors import ModelError
 from statesize.operators import BlockDense, Derivative
@@ -246,30 +246,6 @@ class Squashed(nn.Module):
             state = torch.tanh(gate[:, at, :, :, None] * state + key[:, at, :, :, None] * value[:, at, :, None])
             outputs.append((query[:, at, :, :, None] * state).sum(-2))
         return self.leave(torch.stack(outputs, 1).flatten(2))
-
-
-def test_a_long_search_is_told_before_it_begins_and_ends_early_where_nothing_is_linear(monkeypatch, caplog):
-    module, runs = Squashed(), []
-    monkeypatch.setattr("statesize.adapters.search.linear.parts.LONG", 0.0)
-    module.register_forward_pre_hook(lambda *_: runs.append(1))
-    list(ss.capture(seeded(lambda: nn.Sequential(nn.Embedding(30, 8), module)), TOKENS))
-    (told,) = {record.getMessage() for record in caplog.records}
-    assert told.startswith("Mixer 1: its code is searched for a linear mixing, for up to ")
-    assert told.endswith("; a method `operator(hidden)` saves that")
-    # Three runs a source, and what one operation reads tried once more, made 225.
-    assert len(runs) < 200
-
-
-@pytest.mark.slow
-def test_a_layer_that_has_a_method_operator_is_not_told_to_have_one(monkeypatch, caplog):
-    class Declaring(Squashed):
-        def operator(self, hidden):
-            return ss.Recurrence(*hidden.new_ones(3, len(hidden), 2, hidden.shape[1], 1))
-
-    monkeypatch.setattr("statesize.adapters.search.linear.parts.LONG", 0.0)
-    list(ss.capture(seeded(lambda: nn.Sequential(nn.Embedding(30, 8), Declaring())), TOKENS))
-    assert "its code is searched" in caplog.text
-    assert "saves that" not in caplog.text
 
 
 def test_the_derivative_of_a_linear_layer_is_its_t():

@@ -10,7 +10,7 @@ from torch import nn
 import statesize as ss
 from campaigns.layers.campaign import Draw, difference, outcome
 from campaigns.layers.gated import GatedBlock
-from statesize.codes import joined
+from statesize.codes import Code, joined
 
 WIDTH, LENGTH = 6, 23
 IDS = torch.arange(LENGTH)[None]
@@ -53,11 +53,14 @@ class GateBetween(Streams):
 
 
 class HyenaOfOrderThree(Streams):
+    """Of the two streams that are multiplied first, the one that is computed first is T's; the other belongs to T."""
+
     def mixed(self, values, gate, other):
         return SLOW.to(values) @ ((FAST.to(values) @ (values * other)) * gate)
 
     def t_of(self, values, gate, other):
-        return SLOW @ torch.diag_embed(gate) @ FAST
+        later = other if self.order.index(0) < self.order.index(2) else values
+        return SLOW @ torch.diag_embed(gate) @ FAST @ torch.diag_embed(later)
 
 
 class H3(Streams):
@@ -80,7 +83,7 @@ class GateBehindAll(GateBetween):
 
 
 class GatedInput(Streams):
-    """What is mixed is the input itself, which makes its gate too, as in a layer of RG-LRU."""
+    """What is mixed is the input itself, which makes its gate too, as in a layer of RG-LRU: the gate belongs to T."""
 
     def streams(self, hidden):
         _, gate, other = super().streams(hidden)
@@ -90,7 +93,7 @@ class GatedInput(Streams):
         return SLOW.to(values) @ (values * (gate.sigmoid() * (1 + other.square()).sqrt()))
 
     def t_of(self, values, gate, other):
-        return SLOW.expand(1, 1, -1, -1)
+        return SLOW @ torch.diag_embed(gate.sigmoid() * (1 + other.square()).sqrt())
 
 
 class BySums(Streams):
@@ -106,23 +109,24 @@ class BySums(Streams):
 
 
 class OfThree(Streams):
-    """A recurrence whose values are the product of three streams, one after another."""
+    """A recurrence of the product of three streams: its values are the one computed first, and the others are of T."""
 
     def mixed(self, first, second, third):
         return SLOW.to(first) @ (first * second * third)
 
-    def t_of(self, first, second, third):
-        return SLOW.expand(1, 1, -1, -1)
+    def t_of(self, *streams):
+        _, second, third = self.order
+        return SLOW @ torch.diag_embed(streams[second] * streams[third])
 
 
 class ShortGate(Streams):
-    """A convolution, weighed by one that reaches less far."""
+    """A convolution, weighed by one that reaches less far, which is told as beside T."""
 
     def mixed(self, values, gate, _):
         return (SLOW * (LAG < 8)).to(values) @ values * ((FAST * (LAG < 6)).to(values) @ gate)
 
     def t_of(self, values, gate, _):
-        return torch.diag_embed((FAST * (LAG < 6) @ gate.mT).mT) @ (SLOW * (LAG < 8))
+        return (SLOW * (LAG < 8)).expand(1, 1, -1, -1)
 
 
 class Activated(Streams):
@@ -183,7 +187,15 @@ def test_a_gate_that_is_computed_last(layer):
 
 
 @pytest.mark.parametrize("order", list(permutations(range(2))), ids=str)
-@pytest.mark.parametrize("layer", [Activated, AttentionOfMixed, GateBehind, Bilinear])
+@pytest.mark.parametrize("layer", [GateBehind, Bilinear])
+def test_a_gate_that_mixes_positions_is_told_as_beside_t(layer, order):
+    (found,) = ss.capture(model_of(lambda: layer((*order, 2))), IDS)
+    assert found.kind == layer.__name__
+    assert [note.code for note in found.notes].count(Code.PART) == 1
+
+
+@pytest.mark.parametrize("order", list(permutations(range(2))), ids=str)
+@pytest.mark.parametrize("layer", [Activated, AttentionOfMixed])
 def test_no_t_leaves_out_a_mixing_that_reaches_as_far(layer, order):
     (found,) = ss.capture(model_of(lambda: layer((*order, 2))), IDS)
     assert found.kind == "derivative"

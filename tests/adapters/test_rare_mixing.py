@@ -7,7 +7,7 @@ from torch.nn import functional
 
 import statesize as ss
 from statesize import capture
-from statesize.codes import joined
+from statesize.codes import Code, Note, joined
 from statesize.errors import ModelError
 
 WIDTH, BLOCK, LENGTH = 4, 8, 40
@@ -98,9 +98,10 @@ def test_t_found_by_impulses_holds_what_is_mixed_at_borders(kind, where):
 
 
 @pytest.mark.parametrize("kind", ["mean", "linear", "attention"])
-def test_a_layer_that_mixes_what_enters_beside_its_values_has_no_t(kind):
+def test_what_is_mixed_of_what_enters_beside_its_values_is_told(kind):
     item, _, _ = captured(Layer(kind, "beside"))
-    assert item.kind == "derivative"
+    assert item.kind == kind
+    assert Note(Code.PART, "T is without a mixing of 9 positions beside it.") in item.notes
 
 
 @pytest.mark.parametrize("where", ["before", "behind"])

@@ -14,11 +14,12 @@ from torch.overrides import BaseTorchFunctionMode
 from torch.utils import _python_dispatch
 
 from statesize.adapters import runs
+from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.models.precision import hold_at_least, set_autocast
+from statesize.adapters.module_call import first_calls
 from statesize.adapters.observation import ModuleStack
 from statesize.adapters.runs import ONE_RUN, bare, observed, read
-from statesize.adapters.search.lone.runs import LoneRuns
 from statesize.adapters.sources import sources_of
 
 IDS = token_ids(1)[:, :6]
@@ -103,8 +104,8 @@ def observed_run(model):
 
 
 def lone_run(model):
-    runs = LoneRuns(model.model.layers[0].mlp, (torch.randn(1, 6, 32),), {}, 6, 1, largest=10**6)
-    return lambda: runs.run(None, change=torch.clone)
+    (call,) = first_calls(Forward.of(model, IDS), [model.model.layers[0].mlp]).values()
+    return lambda: call.run(lambda run: run(), torch.float64)
 
 
 def interrupted_run(model):

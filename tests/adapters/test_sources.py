@@ -21,13 +21,13 @@ for model in (
 
 def test_what_a_model_does_not_name_is_not_imported():
     ran = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
-    rooms = {"kernels", "fla", "search"}
+    rooms = {"kernels", "fla", "trace"}
     gpt2, mamba = (
         {name for name in line.split() if name.partition(".")[0] in rooms and "." in name}
         for line in ran.stdout.splitlines()
     )
-    searches = {"plain_attention", "probabilities", "softmax_tap", "own_mixing"}
-    assert gpt2 == {"kernels.attention"} | {f"search.{name}" for name in searches}
+    attention = {"attention", "plain_attention", "probabilities", "softmax_tap"}
+    assert gpt2 == {f"kernels.{name}" for name in attention} | {"trace.own_mixing"}
     assert {"kernels.scans", "kernels.convolutions"} <= mamba
 
 

@@ -14,7 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import statesize as ss
 from statesize.adapters import forward
 from statesize.adapters.forward import Forward
-from statesize.adapters.search.plain_attention import PlainAttention
+from statesize.adapters.kernels.plain_attention import PlainAttention
 from statesize.measurement.settings import Settings
 from statesize.models import load
 from statesize.profiling import work

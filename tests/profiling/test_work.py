@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from statesize import capture
 from statesize.adapters import Captured
-from statesize.adapters.search.plain_attention import PlainAttention
+from statesize.adapters.kernels.plain_attention import PlainAttention
 from statesize.errors import InputError
 from statesize.measurement.measurement import measure
 from statesize.measurement.settings import Settings
@@ -118,7 +118,7 @@ def test_the_choice_of_an_engine_copies_no_map(monkeypatch):
 def test_maps_of_all_heads_are_refused_before_they_are_made(monkeypatch):
     monkeypatch.setattr(PlainAttention, "explained", lambda *_, **__: None)
     made = []
-    monkeypatch.setattr("statesize.adapters.search.probabilities.Mixing.of", lambda *_: made.append(1))
+    monkeypatch.setattr("statesize.adapters.kernels.probabilities.Mixing.of", lambda *_: made.append(1))
     with pytest.raises(MemoryNeededError) as error:
         captured_mixers(attention_model(32), torch.arange(32)[None], "all", Settings(memory=10_000))
     # Scores, their masked copy and their softmax of 8 heads in float64.

@@ -60,11 +60,14 @@ class LongConvolution(Convolved):
 
 
 class Hyena(LongConvolution):
-    """q · conv(k · v), linear in k and in v: T is that from their product, between the gates."""
+    """q · conv(k · v), linear in k and in v: T is that of k, which is computed first, and v belongs to it."""
 
     def __init__(self):
         super().__init__()
         self.gates = nn.Linear(WIDTH, 2 * WIDTH)
+
+    def definition(self, hidden):
+        return super().definition(hidden) * self.enter(hidden).mT[:, :, None]
 
     def forward(self, hidden):
         query, key = self.gates(hidden).chunk(2, -1)
@@ -182,7 +185,7 @@ class MinimalGate(nn.Module):
         return self.output(passed.exp() * (self.value(hidden) * update * (-passed).exp()).cumsum(1))
 
 
-READ_BY = "impulses"
+READ_BY = "a trace of its run"
 SPELLINGS = (
     PaddedLeft,
     PaddedAndCut,

@@ -89,5 +89,5 @@ class Flex(Projected):
         return self.joined(flex_attention(*self.heads(hidden), block_mask=mask))
 
 
-READ_BY = "impulses; `flex_attention` by the identity as its value"
+READ_BY = "a trace of its run; `flex_attention` by the identity as its value"
 SPELLINGS = (BatchFirst, PositionsFirst, EncoderLayer, EncoderStack, DecoderLayer, Flex)

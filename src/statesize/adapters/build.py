@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from statesize.adapters.check import Agreement, Checked
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.precision import at_least, check_finite, hold_at_least
+from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.observation import (
     SHARED,
     FoundMixer,
@@ -36,8 +36,6 @@ _BARE = (
     "Its T is a bare matrix, so it counts as keeping every token. If its state holds n numbers per channel, return "
     "ss.Dense(matrix, state_size=torch.arange(length).clamp(max=n))."
 )
-# Channels that share one T, of layers that do not say, as their comparison found them.
-_MULTIPLICITIES: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -200,8 +198,6 @@ def from_method(described: FoundMixer, call: Call, forward: Forward, *, check: b
 
     hidden = entering(torch.float32)
     declares = hasattr(mixer, "multiplicity")
-    # Only the comparison tells how many channels share one T where the layer does not.
-    check = check or not (declares or mixer in _MULTIPLICITIES)
 
     def called(method: str, dtype: torch.dtype = torch.float32, first: int | None = None) -> object:
         def run() -> object:
@@ -218,7 +214,8 @@ def from_method(described: FoundMixer, call: Call, forward: Forward, *, check: b
             message = f"Mixer {name}: {method}(hidden) must run on what its forward takes, got {error!r}. Correct it."
             raise InputError(message) from error
 
-    checked = _checked(name, call, forward, called) if check else Checked()
+    # Only the comparison tells how many channels share one T where the layer does not.
+    checked = _checked(name, call, forward, called) if check or not declares else Checked()
     operator = called("operator")
     if not isinstance(operator, Operator):
         raise ModelError(
@@ -245,9 +242,7 @@ def from_method(described: FoundMixer, call: Call, forward: Forward, *, check: b
             f"in the layer, got {multiplicity}. Correct the attribute, or leave it out."
         )
     if not declares:
-        if check:
-            _MULTIPLICITIES[mixer] = checked.multiplicity or _MULTIPLICITIES.get(mixer, multiplicity)
-        multiplicity = _MULTIPLICITIES[mixer]
+        multiplicity = checked.multiplicity or multiplicity
     own_bytes = getattr(mixer, "cache_bytes", None)
     if callable(own_bytes):
         state_bytes = bare(forward.model, lambda: cast("int", own_bytes(operator.length)), mixer)
@@ -298,28 +293,26 @@ def _behind_hooks(call: Call, forward: Forward, dtype: torch.dtype) -> tuple[tup
 
 def _checked(name: str, call: Call, forward: Forward, called: Callable[..., object]) -> Checked:
     """How T of a method `operator`, in float64 if its code knows that, agrees with what the layer computes."""
-    from statesize.adapters.search.linear.declared import check_declared, most_compared
-    from statesize.adapters.search.lone.runs import LoneRuns
+    from statesize.adapters.trace.declared import check_declared, most_compared
 
-    def stated(runs: LoneRuns) -> Operator | None:
-        operator = cast("object", None)
-        # The author's code may be written for one dtype: what it then raises can be anything.
-        with suppress(Exception):
-            operator = called("operator", torch.float64, runs.length)
-        if operator is None:
-            operator = called("operator", first=runs.length)
+    def stated(alone: ModuleCall) -> Operator | None:
+        try:
+            operator = called("operator", torch.float64, alone.length)
+        except StatesizeError:
+            # The author's code may be written for one dtype.
+            operator = called("operator", first=alone.length)
         if not isinstance(operator, Operator) or len(operator.batch_shape) != 2:
             return None
         shape = operator.batch_shape[0], operator.length
-        return operator if shape == (runs.sequences, runs.length) else None
+        return operator if shape == (alone.texts, alone.length) else None
 
-    runs, wrong = LoneRuns.of(forward, call), Checked(reason="its T is not one of the text's positions")
-    if (operator := stated(runs)) is None:
+    alone, wrong = ModuleCall.of(forward, call), Checked(reason="its T is not one of the text's positions")
+    if (operator := stated(alone)) is None:
         return wrong
     if (length := most_compared(operator)) >= operator.length:
-        return check_declared(name, runs, operator)
+        return check_declared(name, alone, operator)
     # T of the whole text takes too much memory. The same code makes T of its beginning.
-    beginning = runs.beginning(length)
+    beginning = alone.beginning(length)
     checked = wrong if (operator := stated(beginning)) is None else check_declared(name, beginning, operator)
     reason = checked.reason or f"its T is too large, and was compared over the first {length:,} tokens"
     return replace(checked, difference=math.nan, limit=math.nan, reason=reason)

@@ -27,19 +27,20 @@ from statesize.adapters.forward import Forward, Inputs
 from statesize.adapters.models.model_state import is_a, returned_tensor
 from statesize.adapters.models.own_cache import SHORT_CONVOLUTION
 from statesize.adapters.models.precision import BOUNDS, allowed, set_autocast, stored_dtype
+from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.observation import FoundMixer, Observation
 from statesize.adapters.runs import bare
-from statesize.adapters.search.own_mixing import OwnMixing
 from statesize.adapters.select import (
     LIBRARIES,
     RECURRENT,
-    SEARCHED,
+    TRACED,
     Layers,
     NothingMeasuredError,
     find_mixers,
     is_own_code,
     selected,
 )
+from statesize.adapters.trace.own_mixing import OwnMixing
 from statesize.adapters.watch import Call, ModelRun, further_calls, record_calls, rerun, sampled
 from statesize.codes import NOTHING_LOST, Code, Note
 from statesize.errors import InputError, ModelError
@@ -126,7 +127,7 @@ class Capture(Iterator[Captured]):
                 mixers = [self._derivative(call)]
             else:
                 mixers = self._found(call)
-                if not call.by_impulses:
+                if not call.is_traced:
                     # The observed run says what earlier kernels have stored already.
                     stored = (seen.state_bytes for seen in call.mixers)
                     mixers = [replace(item, state_bytes=held) for item, held in zip(mixers, stored, strict=True)]
@@ -141,10 +142,9 @@ class Capture(Iterator[Captured]):
         return [self._in_model(item, call) for item, wanted in zip(mixers, chosen, strict=True) if wanted]
 
     def _derivative(self, call: Call) -> Captured:
-        from statesize.adapters.search.derivative import derivative
-        from statesize.adapters.search.lone.runs import LoneRuns
+        from statesize.adapters.trace.derivative import derivative
 
-        operator, returned, notes = derivative(call.name, LoneRuns.of(self._forward, call))
+        operator, returned, notes = derivative(call.name, ModuleCall.of(self._forward, call))
         agreed = agreement(call, (), sampled(returned), lambda: self._as_it_ran(call))
         mixer = replace(call.mixers[0], name=call.labels[0])
         if mixer.state_size is not None and int(operator.state_size()[-1]) > mixer.state_size:
@@ -175,10 +175,10 @@ class Capture(Iterator[Captured]):
         """Run a mixer again, in float64 if its code knows that, and build what is observed there."""
         exact, reason, rounding = call.in_double, tuple[Note, ...](), call.dtype
         observations, output = list[Observation](), None
-        if call.by_impulses:
-            from statesize.adapters.search.modules import observed as observed_by_impulses
+        if call.is_traced:
+            from statesize.adapters.trace.modules import observed
 
-            observation, returned = observed_by_impulses(self._own_mixing, self._forward, call)
+            observation, returned = observed(self._own_mixing, self._forward, call)
             observations, output = [observation], sampled(returned)
             exact, rounding = observation.in_double, call.weights
         elif exact:
@@ -192,7 +192,7 @@ class Capture(Iterator[Captured]):
                 reason = (Note(Code.ROUNDED, text),)
                 # In float32 it runs without the model's autocast.
                 exact, rounding = False, call.weights
-        if not exact and not call.by_impulses:
+        if not exact and not call.is_traced:
             observations, output = self._rerun(call, torch.float32 if reason else None)
         pairs = zip(call.labels, observations, strict=True)
         if exact:
@@ -203,7 +203,7 @@ class Capture(Iterator[Captured]):
 
     def _as_it_ran(self, call: Call) -> Tensor | None:
         """A sample of what a module returns when it runs again as the model ran it."""
-        if not call.by_impulses:
+        if not call.is_traced:
             return self._rerun(call, None)[1]
 
         def run() -> Tensor | None:
@@ -239,9 +239,9 @@ def capture_module(
     own, parts = find_mixers(forward.parts), [module for _, module in forward.parts]
     has_own_code = any(map(is_own_code, parts))
     recording, own_mixing = record_calls(forward, own, short_convolutions=short_convolutions), OwnMixing()
-    searched = (isinstance(part, SEARCHED) or is_a(part, RECURRENT) or hasattr(part, "mixes") for part in parts)
-    if mixes or has_own_code or any(searched):
-        recording, own_mixing = _searched(forward, own, recording, mixes or {}, short_convolutions)
+    traced = (isinstance(part, TRACED) or is_a(part, RECURRENT) or hasattr(part, "mixes") for part in parts)
+    if mixes or has_own_code or any(traced):
+        recording, own_mixing = _with_own_mixing(forward, own, recording, mixes or {}, short_convolutions)
     chosen, skipped = selected(forward, list(own), recording, layers)
     limit = max((BOUNDS[stored_dtype(model)], *(BOUNDS[call.dtype] for call in recording.calls)))
     around = list[Note]()
@@ -250,7 +250,7 @@ def capture_module(
     origins = (getattr(hook, "__module__", "") for some in hooks for hook in some.values())
     changed = has_own_code or any(str(origin).split(".")[0] not in LIBRARIES for origin in origins)
     if own_mixing.backwards or changed:
-        from statesize.adapters.search.other_mixing import mixed_backwards
+        from statesize.adapters.causality import mixed_backwards
 
         hidden = recording.hidden if checks in ("all", "again") and changed else None
         around = mixed_backwards(forward, recording.calls, hidden, own_mixing.backwards, limit)
@@ -281,7 +281,7 @@ def capture_module(
     )  # fmt: skip
 
 
-def _searched(
+def _with_own_mixing(
     forward: Forward,
     own: Mapping[str, nn.Module],
     recording: ModelRun,
@@ -289,7 +289,7 @@ def _searched(
     short_convolutions: bool,
 ) -> tuple[ModelRun, OwnMixing]:
     """What an observed run shows beside, and what is found of the modules that no adapter knows."""
-    from statesize.adapters.search.modules import described_call, find_own_mixing
+    from statesize.adapters.trace.modules import described, find_own_mixing
 
     own_mixing = find_own_mixing(forward, own.values(), recording.calls, mixes)
     for name in own_mixing.derivatives & recording.refused.keys():
@@ -297,8 +297,8 @@ def _searched(
     if own_mixing.names:
         recording = record_calls(forward, own, own_mixing.names, short_convolutions=short_convolutions)
         for call in recording.calls:
-            if call.by_impulses:
-                call.mixers.append(described_call(own_mixing, forward, call))
+            if call.is_traced:
+                call.mixers.append(described(own_mixing, call))
                 call.caches.append("")
     calls = [call for call in recording.calls if call.name not in own_mixing.refused]
     for name, reason in own_mixing.refused.items():

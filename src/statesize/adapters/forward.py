@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from traceback import walk_tb
 from typing import Any, Self, cast
@@ -65,6 +65,17 @@ class Measured:
         return int(self.axis == 0)
 
 
+@dataclass(frozen=True)
+class Placed:
+    """The dimension of positions of the tensors that enter a module, in order, and of what it returns; None for none.
+
+    A tensor that follows from no position of the text, such as a mask, has none.
+    """
+
+    entering: tuple[int | None, ...]
+    leaving: int | None
+
+
 # Arguments by which attention of transformers takes keys and values of another sequence.
 _OTHER_SEQUENCES = ("key_value_states", "encoder_hidden_states")
 
@@ -81,6 +92,8 @@ class Forward:
     measured: Measured
     length: int  # positions of a text
     sequences: int  # number of texts
+    # Where positions lie in what enters and leaves its modules, of those that were asked for.
+    placed: dict[nn.Module, Placed] = field(default_factory=dict[nn.Module, Placed])
 
     @classmethod
     def of(cls, model: nn.Module, inputs: Inputs, axis: int | None = None) -> Self:

@@ -46,6 +46,7 @@ _PUT_BACK_ELSEWHERE = {*vars(nn.Module()), "_output_capturing_hooks_installed"}
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
 _SWITCHES: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
     (torch.is_grad_enabled, torch.set_grad_enabled),
+    (torch.get_num_threads, torch.set_num_threads),
     (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled),
     *((partial(torch.is_autocast_enabled, one), partial(torch.set_autocast_enabled, one)) for one in _DEVICES),
     *((partial(torch.get_autocast_dtype, one), partial(torch.set_autocast_dtype, one)) for one in _DEVICES),

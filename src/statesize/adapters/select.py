@@ -82,7 +82,7 @@ RECURRENT = ("RNNBase", "sLSTMLayer")
 """Classes whose next state is no linear function of what enters."""
 
 
-SEARCHED = nn.MultiheadAttention | nn.Sequential
+TRACED = nn.MultiheadAttention | nn.Sequential
 """Classes of torch that may mix positions by code that no adapter knows, as one's own code may: only a search tells."""
 
 

@@ -30,7 +30,7 @@ SCANS = (
 # One line a source: while `observing(files, running, record)` is open, each call of its kernels makes one Observation.
 SOURCES: tuple[Source | Named, ...] = (
     Named("kernels.attention", {"ALL_ATTENTION_FUNCTIONS", "DiffLlamaAttention"}),
-    Named("search.softmax_tap", observing="SoftmaxTap"),
+    Named("kernels.softmax_tap", observing="SoftmaxTap"),
     Named("kernels.flex_attention", {"torch.nn.attention.flex_attention"}),
     Named("kernels.scans", SCANS),
     Named("kernels.convolutions", _SHORT),

@@ -54,7 +54,7 @@ class Call:
     by_method: bool = False  # whether the module is one mixer, with a method `operator`
     output: Tensor | None = None  # a sample of it, of the unaltered model once that has run
     in_double: bool = True  # whether all its kernels can compute in float64
-    by_impulses: bool = False  # whether the module is one mixer, whose T is what it returns for impulses
+    is_traced: bool = False  # whether the module is one mixer, whose T is read from a trace
     autocast: Autocast = ()  # as it was when the module was entered
     held: tuple[int, ...] = ()  # the ids of the parameters that the module had there
     # The names of the mixers as a profile has them, with a number from their module's second call on.
@@ -91,18 +91,18 @@ class ModelRun:
 def record_calls(
     forward: Forward,
     own: Mapping[str, nn.Module],
-    by_impulses: Collection[str] = (),
+    is_traced: Collection[str] = (),
     *,
     short_convolutions: bool,
 ) -> ModelRun:
     """Run a model once and keep what its mixers are called with."""
     # own: Modules that have a method `operator`, by name.
-    # by_impulses: Names of modules whose T is what they return for impulses.
+    # is_traced: Names of modules whose T is read from a trace.
     model = forward.model
     named = {name or type(module).__name__: module for name, module in forward.parts}
-    mixers, impulse_layers = set(own.values()), {named[name] for name in by_impulses}
+    mixers, traced = set(own.values()), {named[name] for name in is_traced}
     running = ModuleStack(forward.parts, forward.length, sequences=forward.sequences)
-    recorder = _Recorder(forward, running, mixers, impulse_layers, short_convolutions)
+    recorder = _Recorder(forward, running, mixers, traced, short_convolutions)
     try:
         hidden = forward.hidden(
             observed,
@@ -110,7 +110,7 @@ def record_calls(
             record=recorder.observe,
             sources=forward.sources,
             on_leave=recorder.leave,
-            attach=partial(reading, dict.fromkeys(mixers | impulse_layers, recorder.enter), {}),
+            attach=partial(reading, dict.fromkeys(mixers | traced, recorder.enter), {}),
         )
     except RuntimeError as error:
         if stored_dtype(model).itemsize >= torch.float32.itemsize:
@@ -121,7 +121,7 @@ def record_calls(
         ) from error
     calls, times = [call for call in recorder.calls if call.name not in recorder.refused], Counter[str]()
     for call in calls:
-        # A call by impulses is one mixer, which is described later.
+        # A traced call is one mixer, which is described later.
         for name in [mixer.name for mixer in call.mixers] or [call.name]:
             call.labels.append(f"{name}@{times[name]}" if times[name] else name)
             times[name] += 1
@@ -227,7 +227,7 @@ class _Recorder:
     forward: Forward
     running: ModuleStack
     own: set[nn.Module]
-    impulse_layers: set[nn.Module]
+    traced: set[nn.Module]
     short_convolutions: bool
     calls: list[Call] = field(default_factory=list[Call])
     called: set[str] = field(default_factory=set[str])
@@ -239,7 +239,7 @@ class _Recorder:
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         frame = self.running.frame
         call = self.begin(frame, args, kwargs)
-        call.by_method, call.by_impulses = module in self.own, module in self.impulse_layers
+        call.by_method, call.is_traced = module in self.own, module in self.traced
         if call.by_method:
             kind, multiplicity = getattr(module, "kind", type(module).__name__), getattr(module, "multiplicity", 1)
             channels = require_count(f"multiplicity of {frame.name}", multiplicity)
@@ -256,8 +256,8 @@ class _Recorder:
 
     def observe(self, make: Callable[[], Observation], product: Product | None = None) -> None:
         frame = self.running.frame
-        # A method `operator` speaks for all that is inside, impulses for what is in the module's own code.
-        if frame.module in self.impulse_layers or any(frame.module in self.own for frame in self.running.frames):
+        # A method `operator` speaks for all that is inside, a trace for what is in the module's own code.
+        if frame.module in self.traced or any(frame.module in self.own for frame in self.running.frames):
             return
         try:
             if reason := self.forward.reads_elsewhere(frame):
@@ -289,7 +289,7 @@ class _Recorder:
         call = self.open.get(frame)
         if call is None:
             call = self.begin(frame, frame.args, frame.kwargs)
-            call.bytes_beside = bytes_beside(frame.module, self.running.length, self.impulse_layers)
+            call.bytes_beside = bytes_beside(frame.module, self.running.length, self.traced)
         found, held, digests, new = observation.found, 0, list[str](), dict[str, int]()
         values = (found.state_bytes or 0) - observation.key_bytes
         for part, size in ((observation.stored, values), (observation.keys, observation.key_bytes)):

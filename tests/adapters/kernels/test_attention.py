@@ -90,12 +90,13 @@ class UnnamedFlex(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_flex_attention_by_another_name_is_refused_with_what_to_do():
+def test_flex_attention_by_another_name_is_read_from_a_trace():
     importlib.import_module("torch.nn.attention.flex_attention")  # here, as it takes seconds
-    model = nn.Sequential(nn.Embedding(200, 8), UnnamedFlex())
-    with pytest.raises(ModelError, match="at the top of the layer's file") as error:
-        capture(model, token_ids())
-    assert "0x" not in str(error.value)
+    model, ids = nn.Sequential(nn.Embedding(200, 8), UnnamedFlex()), token_ids()
+    (captured,) = capture(model, ids)
+    hidden = model[0](ids).double().detach()
+    scores = (hidden @ hidden.mT / 8**0.5).masked_fill(torch.ones(21, 21).triu(1).bool(), -torch.inf)
+    torch.testing.assert_close(captured.operator.dense()[:, 0], scores.softmax(-1), rtol=0, atol=1e-9)
 
 
 COMPILED_FLEX = None

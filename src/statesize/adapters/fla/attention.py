@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.fla.call import FlaCall
+from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
 from statesize.adapters.models.model_state import is_a
 from statesize.adapters.models.precision import BOUNDS, kernel_dtype, relative_difference, stored_dtype
 from statesize.adapters.observation import Observation, Units
 from statesize.adapters.replaced import first
-from statesize.adapters.search.probabilities import Mixing, observed_mixing
 from statesize.errors import ModelError
 from statesize.operators import Dense
 

@@ -13,6 +13,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.kernels.plain_attention import PlainAttention, is_band
+from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, of_identity, visible_keys
 from statesize.adapters.models.model_state import is_a
 from statesize.adapters.models.precision import arithmetic_of, at_least
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, random_like
@@ -23,8 +25,6 @@ from statesize.adapters.replaced import (
     source_of,
     with_first,
 )
-from statesize.adapters.search.plain_attention import PlainAttention, is_band
-from statesize.adapters.search.probabilities import Mixing, observed_mixing, of_identity, visible_keys
 from statesize.adapters.select import LIBRARIES
 from statesize.errors import ModelError
 

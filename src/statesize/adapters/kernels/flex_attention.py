@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, of_identity, of_random
 from statesize.adapters.models.precision import at_least
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product
 from statesize.adapters.replaced import first, meanings, replaced, with_first
-from statesize.adapters.search.probabilities import Mixing, observed_mixing, of_identity, of_random
 
 
 def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> AbstractContextManager[None]:

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from statesize.adapters.check import check_faithful
 from statesize.adapters.kernels.attention import PLAIN, Attend, attention_window, replaced_attention
+from statesize.adapters.kernels.plain_attention import PlainAttention, is_band
 from statesize.adapters.kernels.rotation import Rotation, rotation_of
 from statesize.adapters.models.model_state import device_of, known_options, logits_of, named_parts, tensors_in
 from statesize.adapters.models.precision import BOUNDS, MOST_ROUNDED, ROUNDED, relative_difference, stored_dtype
 from statesize.adapters.observation import ModuleStack
 from statesize.adapters.replaced import source_files
 from statesize.adapters.runs import eval_mode
-from statesize.adapters.search.plain_attention import PlainAttention, is_band
 from statesize.check import refuse
 from statesize.errors import ModelError
 from statesize.reduction.cache.rounding import Precision, rounded_keys, rounded_values

@@ -13,11 +13,11 @@ from torch import Tensor, nn, overrides
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from statesize.adapters.kernels.plain_attention import UNSEEN, PlainAttention, is_band, relative_to_last
+from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, of_identity, of_random
 from statesize.adapters.models.model_state import sequences_in
 from statesize.adapters.models.precision import arithmetic_of, at_least, is_low
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, Units
-from statesize.adapters.search.plain_attention import UNSEEN, PlainAttention, is_band, relative_to_last
-from statesize.adapters.search.probabilities import Mixing, observed_mixing, of_identity, of_random
 from statesize.errors import ModelError
 from statesize.operators import Operator
 

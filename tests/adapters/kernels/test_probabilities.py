@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from statesize.adapters.search.probabilities import Mixing, observed_mixing
+from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
 from statesize.codes import joined
 from statesize.errors import ModelError
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from statesize import capture
-from statesize.adapters.search.plain_attention import PlainAttention, is_band
+from statesize.adapters.kernels.plain_attention import PlainAttention, is_band
 from statesize.operators import Dense, SoftmaxAttention
 
 LENGTH = 9

@@ -6,7 +6,7 @@ from torch import nn
 
 import statesize as ss
 from statesize import capture
-from statesize.adapters.search.linear.kept import cuts_beyond
+from statesize.adapters.trace.states import cuts_beyond
 from statesize.codes import joined
 from statesize.errors import ModelError
 

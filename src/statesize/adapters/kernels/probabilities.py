@@ -12,10 +12,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.kernels.plain_attention import NOTES, said_of_itself
 from statesize.adapters.models.own_cache import attention_cache
 from statesize.adapters.models.precision import BOUNDS, check_finite, relative_difference
 from statesize.adapters.observation import EXACT, Observation, Units, random_like
-from statesize.adapters.search.plain_attention import NOTES, said_of_itself
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import named_state_size
 from statesize.codes import Code, Note

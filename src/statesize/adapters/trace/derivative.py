@@ -9,14 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from statesize.adapters.forward import Forward
+from statesize.adapters.causality import CAUSES
 from statesize.adapters.models.model_state import copied, entering_tensor, returned_tensor, tensors_in
 from statesize.adapters.models.precision import differentiable, in_dtype
+from statesize.adapters.module_call import ModuleCall
+from statesize.adapters.other_inputs import within_blocks
 from statesize.adapters.runs import bare
-from statesize.adapters.search.lone.mixing import CAUSES
-from statesize.adapters.search.lone.other_inputs import within_blocks
-from statesize.adapters.search.lone.runs import LoneRuns, by_position, like
-from statesize.adapters.search.lone.transposed import axis_in
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import named_state_size
 from statesize.codes import Code, Note
@@ -48,36 +46,36 @@ def state_size(name: str, module: nn.Module) -> int | None:
     return said if isinstance(said, int) else None
 
 
-def derivative(name: str, runs: LoneRuns) -> tuple[BlockDense | Derivative, Tensor, tuple[Note, ...]]:
+def derivative(name: str, call: ModuleCall) -> tuple[BlockDense | Derivative, Tensor, tuple[Note, ...]]:
     """∂y_i/∂x_j of a module, in float64 where it can be, batch shape (S, 1), what it returned, and notes."""
-    states, is_own = state_size(name, runs.module), is_own_code(runs.module)
+    states, is_own = state_size(name, call.module), is_own_code(call.module)
     notes = [Note(Code.DERIVATIVE, f"{_NOT_FOUND if is_own else 'It has no T.'} {_DERIVATIVE}")]
     dtype = torch.float64
     try:
-        operator, returned = _in_dtype(name, runs, states, dtype)
+        operator, returned = _in_dtype(name, call, states, dtype)
     except RuntimeError:
         # Some layers make tensors of float32 themselves.
         dtype = torch.float32
         try:
-            operator, returned = _in_dtype(name, runs, states, dtype)
+            operator, returned = _in_dtype(name, call, states, dtype)
         except RuntimeError as error:
             raise ModelError(
                 f"Mixer {name} must be differentiable, got from torch: {str(error).splitlines()[0]}"
             ) from error
     if is_own and states is not None and _carries_more(operator, states):
-        operator, returned = _in_dtype(name, runs, None, dtype)
+        operator, returned = _in_dtype(name, call, None, dtype)
         notes.append(Note(Code.COUNTED, _EXCEEDED))
-    if _takes_others(runs):
+    if _takes_others(call):
         notes.insert(0, _HELD)
     if is_own and states is None:
         notes.append(Note(Code.COUNTED, _UNSAID))
     return operator if operator.by_products else operator.block_dense(), returned, tuple(notes)
 
 
-def _takes_others(runs: LoneRuns) -> bool:
+def _takes_others(call: ModuleCall) -> bool:
     """Whether a layer is called with another tensor like the one that the derivative is by."""
-    entering = entering_tensor((runs.args, dict(runs.kwargs)), runs.length)
-    others = (one for one in tensors_in((runs.args, dict(runs.kwargs))) if one is not entering)
+    entering = entering_tensor((call.args, dict(call.kwargs)), call.length)
+    others = (one for one in tensors_in((call.args, dict(call.kwargs))) if one is not entering)
     return entering is not None and any(one.shape == entering.shape for one in others)
 
 
@@ -95,63 +93,60 @@ def _carries_more(operator: Derivative, states: int) -> bool:
     return False
 
 
-def _in_dtype(name: str, runs: LoneRuns, states: int | None, dtype: torch.dtype) -> tuple[Derivative, Tensor]:
+def _in_dtype(name: str, call: ModuleCall, states: int | None, dtype: torch.dtype) -> tuple[Derivative, Tensor]:
     """The derivative of a copy of a module in a dtype, and what that returned."""
-    alone = _copied(runs, dtype)
-    entering = entering_tensor((alone.args, dict(alone.kwargs)), alone.length)
+    alone = _copied(call, dtype)
+    entering, axis = next(((one, axis) for one, axis in alone.with_positions if one.is_floating_point()), (None, 0))
     if entering is None:
         raise ModelError(f"Mixer {name} takes no tensor with the positions of the text, so it has no derivative.")
-    forward, module = cast("Forward", runs.forward), runs.module
-    taken = tensors_in((alone.args, dict(alone.kwargs)), real=False)
-    number = next(number for number, tensor in enumerate(taken) if tensor is entering)
-    axis = axis_in(forward, module, number, entering) or 0
 
     def run(tensor: Tensor) -> tuple[Tensor, int]:
-        """What a run with another first input returns, and its axis of positions."""
+        """What a run with another first input returns, and its dimension of positions."""
 
         def replaced(leaf: object) -> object:
             return tensor if leaf is entering else leaf
 
         args, kwargs = tree_map(replaced, (alone.args, dict(alone.kwargs)))
 
-        def call() -> object:
+        def called() -> object:
             with differentiable(dtype), torch.set_grad_enabled(tensor.requires_grad):
                 return alone.module(*args, **kwargs)
 
-        output = returned_tensor(bare(alone.module, call), (args, kwargs), alone.length)
-        if output is None or (leaving := axis_in(forward, module, module, output)) is None:
+        output = returned_tensor(bare(alone.module, called), (args, kwargs), alone.length)
+        leaving = None if output is None else call.leaving(call.module, output)
+        if output is None or leaving is None:
             raise ModelError(f"Mixer {name} returns nothing with the positions of the text that has a derivative.")
         return output, leaving
 
     def by_sequence(tensor: Tensor, axis: int) -> Tensor:
         """(S, 1, L, channels)."""
-        return by_position(tensor, axis).reshape(runs.length, runs.sequences, 1, -1).movedim(0, 2)
+        return tensor.movedim(axis, 0).reshape(call.length, call.texts, 1, -1).movedim(0, 2)
 
     def function(inputs: Tensor) -> Tensor:
         """(S, 1, L, p) to (S, 1, L, q)."""
-        return by_sequence(*run(like(inputs.movedim(2, 0).flatten(1), entering, axis)))
+        placed = inputs.movedim(2, 0).reshape(entering.movedim(axis, 0).shape).movedim(0, axis)
+        return by_sequence(*run(placed))
 
     returned, _ = run(entering)
-    point = by_sequence(entering, axis)
-    sizes = None if states is None else torch.full((runs.length,), states)
+    sizes = None if states is None else torch.full((call.length,), states)
     try:
-        return Derivative(function, point, sizes), returned.detach()
+        return Derivative(function, by_sequence(entering, axis), sizes), returned.detach()
     except InputError as error:
         code, reason = Note.of(error).code, str(error).removeprefix("function ")
         if code is Code.LOOKS_AHEAD:
-            both_ways = getattr(runs.module, "bidirectional", False)
+            both_ways = getattr(call.module, "bidirectional", False)
             reason = f"{reason} {'Set its `bidirectional` to False.' if both_ways else CAUSES}"
         raise ModelError(Note(code, f"Mixer {name} {reason}")) from error
 
 
-def _copied(runs: LoneRuns, dtype: torch.dtype) -> LoneRuns:
-    """The same runs of a copy of the module in another dtype."""
+def _copied(call: ModuleCall, dtype: torch.dtype) -> ModuleCall:
+    """The same call of a copy of the module in another dtype."""
     made = dict[int, Tensor]()
 
     def converted(leaf: object) -> object:
         # What a layer is called with twice stays one tensor.
         return made.setdefault(id(leaf), in_dtype(leaf.detach(), dtype)) if isinstance(leaf, Tensor) else leaf
 
-    module = in_dtype(copied(runs.module), dtype).requires_grad_(False)
-    args, kwargs = tree_map(converted, (runs.args, dict(runs.kwargs)))
-    return replace(runs, module=module, forward=None, args=args, kwargs=kwargs)
+    module = in_dtype(copied(call.module), dtype).requires_grad_(False)
+    args, kwargs = tree_map(converted, (call.args, dict(call.kwargs)))
+    return replace(call, module=module, args=args, kwargs=kwargs)

@@ -1,0 +1,236 @@
+"""One call of a module, to be run alone, and the dimension of positions of what enters and leaves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from statesize.adapters.forward import Forward, Placed
+from statesize.adapters.models.model_state import mapped, named_parts, position_axis, returned_tensor, tensors_in
+from statesize.adapters.models.precision import at_least, hold_at_least
+from statesize.adapters.observation import ModuleStack, Observation, OpenSource, Product
+from statesize.adapters.other_inputs import changed_from
+from statesize.adapters.runs import bare, observed, read
+from statesize.adapters.watch import ArgumentCopies, Call
+
+# Differences below this part of the largest value are rounding.
+_ROUNDING = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleCall:
+    """A module of a model with the arguments of one call.
+
+    Attributes:
+        model: The model.
+        module: The module.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        length: Positions of the text, L.
+        texts: Number of texts, S.
+        named: The part of the module whose output T acts on; None where it is to be found.
+        axes: The dimension of positions of each tensor that enters, in the order of `tensors`: None for one that
+            follows from no position of the text. Where they are left out, their shapes tell.
+        placed: The same of the tensors that enter and leave modules, the module's own parts among them.
+        sources: Those that see kernels while it runs.
+    """
+
+    model: nn.Module
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    length: int
+    texts: int = 1
+    named: nn.Module | None = None
+    axes: tuple[int | None, ...] = ()
+    placed: Mapping[nn.Module, Placed] = field(default_factory=dict[nn.Module, Placed])
+    sources: Sequence[OpenSource] = ()
+
+    def __post_init__(self) -> None:
+        if not self.axes:
+            object.__setattr__(self, "axes", self._axes_by_shapes())
+
+    def _axes_by_shapes(self) -> tuple[int | None, ...]:
+        tensors, length = self.tensors, self.length
+        real = [one for one in tensors if one.is_floating_point() and position_axis(one, length) is not None]
+        # Hidden states of as many channels as positions have the shape of a map.
+        beside = any(one.shape[-2:] != (length, length) for one in real)
+
+        def is_text(tensor: Tensor) -> bool:
+            is_map = beside and tensor.shape[-2:] == (length, length)
+            is_ids = not real and not tensor.is_floating_point() and tensor.dtype is not torch.bool
+            return not is_map and (tensor.is_floating_point() if real else is_ids)
+
+        return tuple(position_axis(one, length) if is_text(one) else None for one in tensors)
+
+    @classmethod
+    def of(cls, forward: Forward, call: Call) -> Self:
+        """A call that was seen in a run of the model."""
+        if call.module not in forward.placed:
+            first_calls(forward, [call.module])
+        arguments, found = (call.args, call.kwargs), forward.placed.get(call.module)
+        made = cls(forward.model, call.module, *arguments, forward.length, forward.sequences_in(arguments))
+        return replace(made, axes=made.axes if found is None else found.entering, placed=forward.placed)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The tensors that enter, in order."""
+        return tensors_in((self.args, dict(self.kwargs)), real=False)
+
+    @property
+    def with_positions(self) -> list[tuple[Tensor, int]]:
+        """The tensors that enter and have positions of the text, with their dimension."""
+        return [(one, axis) for one, axis in zip(self.tensors, self.axes, strict=True) if axis is not None]
+
+    def with_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The same call with other tensors where positions of the text lie."""
+        numbers = count()
+
+        def changed(leaf: object) -> object:
+            if not isinstance(leaf, Tensor):
+                return leaf
+            return leaf if self.axes[next(numbers)] is None else change(leaf)
+
+        args, kwargs = mapped((self.args, dict(self.kwargs)), changed)
+        return replace(self, args=args, kwargs=kwargs)
+
+    def beginning(self, length: int) -> Self:
+        """The same call with the first positions of the text alone."""
+
+        def cut(leaf: object) -> object:
+            if not isinstance(leaf, Tensor) or (axis := position_axis(leaf, self.length)) is None:
+                return leaf
+            # A mask has positions on both dimensions.
+            square = leaf.ndim > 1 and leaf.shape[-2:] == (self.length, self.length)
+            return leaf[..., :length, :length] if square else leaf.narrow(axis, 0, length)
+
+        args, kwargs = mapped((self.args, dict(self.kwargs)), cut)
+        return replace(self, args=args, kwargs=kwargs, length=length)
+
+    def returned(self, output: object) -> Tensor | None:
+        """The tensor that the module mixes positions into, of what a run has returned."""
+        return returned_tensor(output, (self.args, dict(self.kwargs)), self.length)
+
+    def leaving(self, module: nn.Module, tensor: Tensor) -> int | None:
+        """The dimension of positions of what a module returns."""
+        usual, found = position_axis(tensor, self.length), self.placed.get(module)
+        if usual is None or found is None or found.leaving is None or tensor.shape[found.leaving] != self.length:
+            return usual
+        return found.leaving
+
+    def run(
+        self,
+        inside: Callable[[Callable[[], Any]], Any],
+        dtype: torch.dtype,
+        entering: Callable[[Tensor], Tensor] = torch.clone,
+        seen: Callable[[Product], object] | None = None,
+    ) -> Any:
+        """Run the module alone.
+
+        Args:
+            inside: Calls what it is given, and returns what that returns.
+            dtype: The least dtype that the module computes in.
+            entering: Takes each tensor that enters, and returns what takes its place.
+            seen: Takes what each kernel mixes that the sources see in the module itself.
+
+        Returns:
+            What `inside` returns.
+        """
+
+        def attach(_: ExitStack) -> None:
+            # Two threads take longer for small matrices.
+            torch.set_num_threads(1)
+            hold_at_least(self.module, dtype)
+
+        def call() -> Any:
+            arguments = at_least((self.args, dict(self.kwargs)), dtype)
+            args, kwargs = mapped(arguments, lambda leaf: entering(leaf) if isinstance(leaf, Tensor) else leaf)
+            with sdpa_kernel(SDPBackend.MATH):
+                return inside(lambda: self.module(*args, **kwargs))
+
+        if seen is None or not self.sources:
+            return bare(self.model, call, self.module, attach)
+        running = ModuleStack(named_parts(self.module), self.length, exact=True, sequences=self.texts)
+
+        def record(make: Callable[[], Observation], product: Product | None = None) -> None:
+            if product is not None and len(running.frames) == 1:
+                seen(product)
+
+        return observed(self.model, call, running, record, self.sources, part=self.module, attach=attach)
+
+
+def first_calls(forward: Forward, modules: Iterable[nn.Module]) -> dict[nn.Module, ModuleCall]:
+    """The first call of each of some modules in a run of the model, in the order in which these return.
+
+    A second run, over texts with another second half, tells the dimension of positions: along it only what lies behind
+    the cut changes. `Forward.placed` has what was found.
+
+    Args:
+        forward: The model and its inputs.
+        modules: The modules.
+
+    Returns:
+        The calls.
+    """
+    calls, outputs = dict[nn.Module, ModuleCall](), dict[nn.Module, Tensor | None]()
+    entered, copies = dict[nn.Module, ModuleCall](), ArgumentCopies()
+
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if module not in entered:
+            args, kwargs = mapped((args, kwargs), copies)
+            texts = forward.sequences_in((args, kwargs))
+            entered[module] = ModuleCall(forward.model, module, args, kwargs, forward.length, texts)
+
+    def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        if module not in calls:
+            calls[module] = entered[module]
+            returned = entered[module].returned(output)
+            outputs[module] = None if returned is None else returned.detach().clone()
+
+    modules = list(modules)
+    forward.hidden(read, enter=dict.fromkeys(modules, enter), leave=dict.fromkeys(modules, leave))
+    cut = forward.length // 2
+    other = forward.with_texts(partial(changed_from, axis=1, cut=cut))
+    axes, placed = dict[nn.Module, tuple[int | None, ...]](), forward.placed
+
+    def compare(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if module not in axes and module in calls:
+            pairs = zip(calls[module].tensors, tensors_in((args, kwargs), real=False), strict=False)
+            axes[module] = tuple(_axis(one, two, forward.length, cut) for one, two in pairs)
+
+    def compare_returned(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        if module in calls and module not in placed:
+            one, two = outputs[module], calls[module].returned(output)
+            leaving = None if one is None or two is None else _axis(one, two, forward.length, cut)
+            placed[module] = Placed(axes[module], leaving)
+
+    other.hidden(read, enter=dict.fromkeys(calls, compare), leave=dict.fromkeys(calls, compare_returned))
+    return {
+        module: replace(call, axes=placed[module].entering, placed=placed)
+        for module, call in calls.items()
+        if module in placed
+    }
+
+
+def _axis(one: Tensor, other: Tensor, length: int, cut: int) -> int | None:
+    """The dimension of positions of a tensor that is another one in a text with another second half; None if equal."""
+    usual = position_axis(one, length)
+    if one.shape != other.shape:
+        return usual
+    differ = one != other
+    if one.is_floating_point() and bool(differ.any()):
+        # Infinity marks what a query may not see.
+        differ &= ~((one - other).abs() <= _ROUNDING * one.nan_to_num(0.0, 0.0, 0.0).abs().amax())
+    if not bool(differ.any()):
+        return None
+    axes = [axis for axis, size in enumerate(one.shape) if size == length]
+    causal = [axis for axis in axes if not bool(differ.narrow(axis, 0, cut).any())]
+    return usual if usual in causal or not causal else cast("int", causal[0])

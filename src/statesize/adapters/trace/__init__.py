@@ -1,0 +1,1 @@
+"""T of any torch layer, read from a trace of one run."""

@@ -1,0 +1,158 @@
+"""Heads and channels of a linear map: which channel of its start each one of its end reads, and which share one T."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from statesize.adapters.models.own_cache import grouped_by
+from statesize.adapters.trace.replay import Piece, Place
+
+
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """The units of a map.
+
+    Attributes:
+        target: Channels of the end, (S, unit, P), as `Piece.by_position` counts them: P of them share one T.
+        source: The channel of the start that each of them reads, (S, unit, P).
+    """
+
+    target: Tensor
+    source: Tensor
+
+    @cached_property
+    def _grouped(self) -> tuple[int, tuple[int, ...]]:
+        return grouped_by([tuple(row) for row in cast("list[list[int]]", self.source[0].tolist())])
+
+    @property
+    def groups(self) -> int:
+        """Number of stored inputs that several units read; 0 where every unit has its own."""
+        return self._grouped[0] if self._grouped[0] < self.target.shape[1] else 0
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Units that read the first of them, then those that read the second …; empty where these are consecutive."""
+        return self._grouped[1]
+
+    @property
+    def shares_unevenly(self) -> bool:
+        """Whether some units read the same input and form no groups."""
+        return self._grouped[0] > len(cast("Tensor", self.source[0].unique(dim=0)))
+
+    def by_unit(self, matrix: Tensor, channels: Tensor) -> Tensor:
+        """Numbers (L, channels) as (S, unit, L, P)."""
+        return matrix[:, channels].permute(1, 2, 0, 3)
+
+
+def codes(count: int, dtype: torch.dtype) -> Tensor:
+    """Three amplitudes for each channel that enters, (3, channels): by their ratio a channel is known again."""
+    second = 1 + torch.arange(count, dtype=dtype) / count
+    third = torch.rand(count, dtype=dtype, generator=torch.Generator().manual_seed(0)) + 0.5
+    return torch.stack([torch.ones_like(second), second, third])
+
+
+def answers(piece: Piece) -> Tensor | None:
+    """The linear part of the end where one random number per position enters all channels, times their codes."""
+    # (3, L, channels); None where it is not finite.
+    numbers = torch.randn(len(piece.held), 1, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    numbers = numbers.to(piece.held.dtype)
+    found = torch.stack([piece.by_position(numbers * code) for code in codes(piece.held.shape[1], numbers.dtype)])
+    return found - piece.offset if bool(found.isfinite().all()) else None
+
+
+def origins(found: Tensor, entering: int, rounding: float) -> Tensor | None:
+    """The channel that each channel of the end reads; None where some read several."""
+    first, second, third = found.double()
+    strongest = first.abs().argmax(0, keepdim=True)
+    peak, other = first.gather(0, strongest)[0], second.gather(0, strongest)[0]
+    scale = first.abs().max()
+    silent = peak.abs() <= rounding * scale
+    ratio = torch.where(silent, 1.0, other / torch.where(silent, 1.0, peak))
+    origin = ((ratio - 1) * entering).round().long()
+    if bool(((origin < 0) | (origin >= entering)).any()):
+        return None
+    if entering == len(origin):
+        # A channel whose T is 0 reads its own.
+        origin = torch.where(silent, torch.arange(entering), origin)
+    for answer, code in zip((second, third), codes(entering, torch.float64)[1:], strict=True):
+        if bool(((answer - first * code[origin]).abs() > rounding * scale).any()):
+            return None
+    return origin
+
+
+def _by_text(place: Place, values: Tensor, other: Tensor | None, texts: int) -> Iterator[Tensor]:
+    """Channels of a tensor, by text, (S, channels), for each dimension that may hold texts.
+
+    Args:
+        place: The tensor and its dimension of positions.
+        values: Its numbers.
+        other: Its numbers where the last text is another one; None where they are not known.
+        texts: S.
+
+    Yields:
+        The channels, of dimensions on which nothing changes but what is of the last text.
+    """
+    moved = values.movedim(place.axis, 0)
+    index = torch.arange(moved[0].numel()).reshape(moved.shape[1:] or [1])
+    changed = None if other is None else (moved != other.movedim(place.axis, 0)).flatten(1).any(0)
+    for dim, size in enumerate(index.shape):
+        if size % texts == 0:
+            by_text = index.movedim(dim, 0).reshape(texts, -1)
+            if changed is None or not bool(changed[by_text[:-1]].any()):
+                yield by_text
+
+
+def channels(piece: Piece, texts: int, rounding: float, other: Sequence[Tensor] | None = None) -> Channels | None:
+    """The units of a map; None where its end mixes channels or texts.
+
+    Args:
+        piece: The map.
+        texts: S.
+        rounding: Differences below this part of the largest value are rounding.
+        other: The tensors of the run where the last text is another one.
+
+    Returns:
+        The units.
+    """
+    found, entering = answers(piece), piece.held.shape[1]
+    origin = None if found is None or not bool(found.any()) else origins(found, entering, rounding)
+    if found is None or origin is None:
+        return None
+
+    def by_text(place: Place) -> Iterator[Tensor]:
+        again = None if other is None else other[place.tensor]
+        return _by_text(place, piece.graph.tape.values[place.tensor], again, texts)
+
+    for starts in by_text(piece.start):
+        number = torch.empty(entering, dtype=torch.long).scatter_(0, starts.flatten(), torch.arange(entering))
+        for ends in by_text(piece.end):
+            read = number[origin[ends]]  # (S, channels)
+            own = read - torch.arange(texts)[:, None] * starts.shape[1]
+            if bool((own == own[:1]).all()) and 0 <= int(own.min()) and int(own.max()) < starts.shape[1]:
+                target = _alike(found[0][:, ends], rounding)
+                return Channels(ends[:, target], origin[ends[:, target]])
+    return None
+
+
+def _alike(answer: Tensor, rounding: float) -> Tensor:
+    """Channels that answer alike, (unit, P), of answers (L, S, channels) to the same numbers."""
+    by_channel = answer.flatten(0, 1).double()
+    generator = torch.Generator().manual_seed(0)
+    # A few random combinations of the rows tell channels apart as well as all of them.
+    mixture = torch.randn(16, len(by_channel), dtype=torch.float64, generator=generator) @ by_channel
+    norm = mixture.square().sum(0).sqrt()
+    norm = norm.clamp_min(rounding * float(norm.max()))
+    # Differences of products would lose half of the digits.
+    apart = torch.cdist(mixture.T, mixture.T, compute_mode="donot_use_mm_for_euclid_dist")
+    leaders: list[int] = (apart <= rounding * torch.maximum(norm, norm[:, None])).int().argmax(1).tolist()
+    clusters = [[one for one, first in enumerate(leaders) if first == leader] for leader in sorted(set(leaders))]
+    shared = math.gcd(*map(len, clusters))
+    units = sorted(cluster[at : at + shared] for cluster in clusters for at in range(0, len(cluster), shared))
+    return torch.tensor(units)

@@ -1,0 +1,138 @@
+"""Which tensors of a run another one is linear in: one pass for all of them."""
+
+# A mark is a bit of an integer: one operation on integers treats all tensors that are asked about at once.
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from statesize.adapters.trace.labels import Labels, distance, width
+from statesize.adapters.trace.linear import spread
+from statesize.adapters.trace.tape import Node
+
+Use = tuple[Node, int]
+"""An operation, and which of the tensors that it takes."""
+
+
+def bits(mark: int) -> Iterator[int]:
+    """The bits that are set."""
+    while mark:
+        low = mark & -mark
+        yield low.bit_length() - 1
+        mark ^= low
+
+
+@dataclass(eq=False)
+class Paths:
+    """How an end depends on each of some tensors.
+
+    Attributes:
+        linear: Marks of the tensors that it is linear in, by all uses together that it is linear in one by one.
+        uses: These uses, by the tensor's place among those that were asked about.
+        through: Marks of the tensors from which each of them follows linearly, on the way.
+    """
+
+    linear: int = 0
+    uses: dict[int, set[Use]] = field(default_factory=lambda: defaultdict(set))
+    through: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+
+
+class Graph:
+    """The paths of a run.
+
+    Args:
+        labels: Of its tensors.
+        tensors: Those that are asked about.
+        given: Tensors behind which what they are made of does not count.
+    """
+
+    def __init__(self, labels: Labels, tensors: Sequence[int], given: frozenset[int] = frozenset()) -> None:
+        self.labels, self.tape, self.tensors, self.given = labels, labels.tape, tensors, given
+        self.place = {tensor: place for place, tensor in enumerate(tensors)}
+        self._far: dict[int, int] = {}
+
+    @cached_property
+    def _by_use(self) -> tuple[list[Use], dict[int, int], dict[int, int]]:
+        """All uses of the tensors, and for each tensor of the run the marks of those that it is linear in, or not."""
+        uses, linear, other = list[Use](), dict[int, int](), dict[int, int]()
+        for node in self.tape.nodes:
+            own = list[int]()
+            for at, (_, number) in enumerate(node.inputs):
+                marks = linear.get(number, 0)
+                if number in self.place:
+                    marks |= 1 << len(uses)
+                    uses.append((node, at))
+                own.append(marks)
+            rest = [other.get(number, 0) for _, number in node.inputs]
+            if any(own) or any(rest):
+                found = spread(node, own, rest)
+                for out in node.outs:
+                    if out not in self.given:
+                        linear[out], other[out] = found
+        return uses, linear, other
+
+    def before(self, end: int) -> list[Node]:
+        """The operations that an end follows from, in order."""
+        wanted, found = {end}, list[Node]()
+        for node in reversed(self.tape.nodes):
+            if any(out in wanted for out in node.outs):
+                found.append(node)
+                wanted |= {number for _, number in node.inputs if number not in self.given}
+        return found[::-1]
+
+    def behind(self, start: int) -> list[Node]:
+        """The operations that follow from a tensor, in order."""
+        reached, found = {start}, list[Node]()
+        for node in self.tape.nodes:
+            if any(number in reached for _, number in node.inputs):
+                found.append(node)
+                reached.update(node.outs)
+        return found
+
+    def paths(self, end: int) -> Paths:
+        """How an end depends on the tensors."""
+        uses, linear, other = self._by_use
+        good = linear.get(end, 0) & ~other.get(end, 0)
+        found, taken = Paths(), dict[Use, int]()
+        for number in bits(good):
+            use = uses[number]
+            place = self.place[use[0].inputs[use[1]][1]]
+            found.uses[place].add(use)
+            taken[use] = 1 << place
+        on, non = dict[int, int](), dict[int, int]()
+        for node in self.before(end) if good else ():
+            ids = [number for _, number in node.inputs]
+            marks = [on.get(one, 0) | taken.get((node, at), 0) for at, one in enumerate(ids)]
+            result = spread(node, marks, [non.get(one, 0) for one in ids])
+            for out in node.outs if any(result) else ():
+                if out not in self.given:
+                    on[out], non[out] = result
+                    found.through[out] = result[0]
+        found.linear = on.get(end, 0) & ~non.get(end, 0)
+        return found
+
+    def of_one(self, tensor: int) -> bool:
+        """Whether all entries of a tensor that depend on the text have the same last position."""
+        last = self.labels.of[tensor].last if tensor in self.labels.of else None
+        return last is None or not bool(((last != last.max()) & (last != 0)).any())
+
+    def far(self, tensor: int) -> int | None:
+        """How far entries of a tensor depend on positions other than their own; None where it depends on no text."""
+        if tensor not in self._far:
+            label, length = self.labels.of.get(tensor), self.labels.length
+            axes = [dim for dim, size in enumerate(self.tape.values[tensor].shape) if size == length]
+            by_axis = [distance(label, axis, length) for axis in axes if not self.of_one(tensor)]
+            depends = label is not None and bool(label.last.any())
+            self._far[tensor] = min(by_axis, default=width(label, length)) if depends else -1
+        return None if self._far[tensor] < 0 else self._far[tensor]
+
+
+def entries(tensor: Tensor) -> int:
+    """The number of entries that were not repeated by expanding."""
+    return torch.Size(size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride).numel()

@@ -1,0 +1,142 @@
+"""T that a trace has read out of a layer, as an Observation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters.models.own_cache import UNEVEN
+from statesize.adapters.models.precision import stored_dtype
+from statesize.adapters.module_call import ModuleCall
+from statesize.adapters.observation import Observation, Units, nothing
+from statesize.adapters.other_inputs import random_like
+from statesize.adapters.trace.states import SHORTEST, Kept
+from statesize.adapters.trace.trace import Around, Trace, TracedMixing
+from statesize.adapters.watch import Memory, named_state_size
+from statesize.codes import Code, Note, joined
+from statesize.errors import ModelError
+from statesize.io.text import counted
+from statesize.operators import Dense
+
+_IN_SINGLE = Note(Code.ROUNDED, "Its code does not run in float64: its T is that of float32, to 1e-5.")
+_NORMALISED = Note(
+    Code.COUNTED, "Its weights sum to 1: keys or a normaliser that it may keep for that are not counted."
+)
+
+
+def mixing_around(around: Around) -> Note | None:
+    """The note on mixing of positions around T, which T lacks; None where there is none."""
+    sides = (around.before, "before"), (around.behind, "behind"), (around.beside, "beside")
+    outside = [f"a mixing of {others + 1} positions {side} it" for others, side in sides if others]
+    return Note(Code.PART, f"T is without {' and '.join(outside)}.") if outside else None
+
+
+def _memory_of(name: str, call: ModuleCall, mixing: TracedMixing) -> Memory:
+    """The numbers that a layer keeps for a channel, by its class or by T."""
+    said = named_state_size(name, call.module)
+    if isinstance(call.module, nn.MultiheadAttention) or said == math.inf:
+        return Memory(None)
+    if not mixing.in_double:
+        return Memory(said if isinstance(said, int) else None)
+    kept, memory = _kept(mixing), Memory(None)
+    if isinstance(said, int):
+        # A class speaks of its recurrence, and T may hold more, such as a convolution behind that.
+        rank = kept.largest_rank(said)
+        is_short = rank >= call.length // 4
+        memory = Memory.named(said, rank, is_short=is_short, fixed=lambda: _shown_state(call, mixing, kept))
+    return memory if memory.states is not None else replace(memory, states=_shown_state(call, mixing, kept))
+
+
+def _kept(mixing: TracedMixing) -> Kept:
+    matrix = mixing.matrix()
+    if mixing.order:
+        matrix = matrix[:, torch.tensor(mixing.order)]
+    return Kept(matrix, mixing.groups or matrix.shape[1])
+
+
+def _shown_state(call: ModuleCall, mixing: TracedMixing, kept: Kept) -> int | None:
+    """The size of a fixed state that T shows; of random numbers where a text has too few different tokens to tell."""
+    found = kept.state()
+    placed = next(((one, axis) for one, axis in call.with_positions if one.is_floating_point()), None)
+    if found is None or placed is None:
+        return found
+    texts = placed[0].movedim(placed[1], 0).reshape(call.length, call.texts, -1).unbind(1)
+    if found < min(len(text.unique(dim=0)) for text in texts):
+        return found
+    other = call.with_tensors(lambda tensor: random_like(tensor, 6) if tensor.is_floating_point() else tensor)
+    try:
+        again = Trace.of(other, ()).mixing()
+    except ModelError:
+        return None
+    return None if again is None else _kept(again).state()
+
+
+def observe(name: str, call: ModuleCall, mixing: TracedMixing, memory: Memory | None) -> tuple[Observation, Memory]:
+    """What a module mixed and by which T, and its memory, which need not be found twice."""
+    memory = _memory_of(name, call, mixing) if memory is None else memory
+    sequences, units, length, shared = mixing.mixed.shape
+    is_attention, said = isinstance(call.module, nn.MultiheadAttention), named_state_size(name, call.module)
+    states, keeps_all = memory.states, is_attention or said == math.inf
+    state_size = torch.arange(length)
+    if states is not None:
+        # A state that has more room than the text has tokens is no cache of these.
+        state_size = state_size.clamp(max=states) if states < length - 1 else torch.full_like(state_size, states)
+    # Attention stores keys beside the values.
+    stored = (2 if is_attention else 1) * (mixing.groups or units) * shared * (length if states is None else states)
+
+    def operator(chosen: Units) -> Dense:
+        return Dense.of_causal(mixing.matrix()[:, chosen], state_size)
+
+    def passed_on(applied: Tensor, chosen: Units) -> Tensor:
+        return applied + mixing.offset[:, chosen].to(applied)
+
+    observation = Observation(
+        name=name,
+        kind="attention" if is_attention else str(getattr(call.module, "kind", type(call.module).__name__)),
+        operator=operator,
+        values=mixing.values,
+        mixed=mixing.mixed,
+        state_size=states,
+        state_bytes=stored * stored_dtype(call.module).itemsize if keeps_all or states is not None else None,
+        passed_on=passed_on,
+        notes=tuple(_notes(call, mixing, memory, said)),
+        groups=mixing.groups,
+        order=mixing.order,
+        stored_channels=shared,
+        map_bytes=sequences * units * length**2 * torch.float64.itemsize,
+        stored=mixing.values,
+        forget=getattr(mixing.matrix, "cache_clear", nothing),
+        in_double=mixing.in_double,
+        largest_score=lambda: mixing.largest_score,
+        attends=mixing.attends,
+    )
+    return observation, memory
+
+
+def _notes(call: ModuleCall, mixing: TracedMixing, memory: Memory, said: float | None) -> list[Note]:
+    """What limits the numbers of a layer."""
+    states, length = memory.states, call.length
+    notes = [*memory.notes] if said else []
+    if states is None and said != math.inf and not isinstance(call.module, nn.MultiheadAttention):
+        why = joined(memory.notes) if said else _shown_sizes(length, in_double=mixing.in_double)
+        notes = [Note(Code.UNKNOWN_SIZE, why)]
+    if states is not None and states != said:
+        holds = f"It holds {counted(states, 'number')} per channel"
+        notes.append(Note(Code.COUNTED, f"{holds}: at half of the text and at all of it, T keeps no more."))
+    if states is not None and Kept(mixing.matrix(), 1).sums_to_one():
+        notes.append(_NORMALISED)
+    notes += filter(None, [mixing_around(mixing.around)])
+    return notes + [UNEVEN] * mixing.shares_unevenly + [_IN_SINGLE] * (not mixing.in_double)
+
+
+def _shown_sizes(length: int, *, in_double: bool) -> str:
+    """Which sizes a text shows, and what says the others: a state must hold less than a quarter of the tokens."""
+    shown = "only code that runs in float64 shows it by itself"
+    if in_double:
+        fixed = f"show the size of a fixed state only up to {length // 4 - 1} numbers"
+        fixed = fixed if length >= SHORTEST else "are too few to show the size of a fixed state"
+        shown = f"{length} tokens {fixed}, and no text that of a state that fades"
+    return f"set its `state_size` to at least the rank of T, or to math.inf if it keeps every token; {shown}."

@@ -1,0 +1,263 @@
+"""Which modules of a model mix positions by code that no adapter knows, one trace each, innermost first."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters.causality import CAUSES
+from statesize.adapters.forward import Forward
+from statesize.adapters.models.model_state import is_a
+from statesize.adapters.models.own_cache import bytes_beside, short_convolutions
+from statesize.adapters.module_call import ModuleCall, first_calls
+from statesize.adapters.observation import DERIVATIVE, FoundMixer, Observation, OpenSource
+from statesize.adapters.select import RECURRENT, TRACED, is_own_code
+from statesize.adapters.trace.derivative import state_size
+from statesize.adapters.trace.layer import mixing_around, observe
+from statesize.adapters.trace.own_mixing import OwnMixing, TracedLayer
+from statesize.adapters.trace.trace import NoOperatorError, Trace, TracedMixing, UnplacedError
+from statesize.adapters.watch import Call
+from statesize.codes import Code, Note
+from statesize.errors import InputError, ModelError
+
+# A module mixes nothing that can be seen where it returns, or changes, less than this share of its input.
+_NOTHING = 1e-7
+_ABOUT_A_LAYER = frozenset({Code.NOT_MEASURED, Code.LOOKS_AHEAD})
+"""Codes whose details are what is said of a layer by its name."""
+_SEVERAL = "several maps mix the same values, each with a T of its own: the module's is made of all."
+
+
+def observed(found: OwnMixing, forward: Forward, call: Call) -> tuple[Observation, Tensor]:
+    """What a call of one of the layers mixed, and what it returned."""
+    layer = found.layers[call.name]
+    alone = replace(ModuleCall.of(forward, call), named=found.part_of(call.module))
+    trace = Trace.of(alone, layer.held)
+    mixing = trace.mixing()
+    if mixing is None:
+        raise ModelError(f"Mixer {call.name} mixes positions in its first call, and none in this one.")
+    mixing = replace(mixing, matrix=cache(mixing.matrix))
+    observation, _ = observe(call.name, alone, mixing, layer.memory)
+    notes = (*observation.notes, *layer.notes)
+    return replace(observation, state_bytes=layer.found.state_bytes, notes=notes), trace.returned
+
+
+def described(found: OwnMixing, call: Call) -> FoundMixer:
+    """What is known of a call before it is measured."""
+    if call.name in found.derivatives:
+        states = state_size(call.name, call.module)
+        size = None if states is None else states * call.weights.itemsize
+        return FoundMixer(call.name, DERIVATIVE, 1, 1, states, size)
+    return found.layers[call.name].found
+
+
+def find_own_mixing(
+    forward: Forward, own: Collection[nn.Module], observing: Sequence[Call], mixes: Mapping[str, str]
+) -> OwnMixing:
+    """Trace the modules that are of the model's author, innermost first, but for mixers that adapters know whole.
+
+    Args:
+        forward: The model and its inputs.
+        own: Modules that have a method `operator`.
+        observing: Calls of modules in which adapters saw kernels.
+        mixes: The part whose output T acts on, by the names of modules.
+
+    Returns:
+        What was found.
+    """
+    kernels = {call.module: call for call in reversed(observing) if not call.by_method}
+    mixers = {*own, *kernels}
+    # Mixers of libraries are compared with oracles, and those with a method `operator` speak for all that is in them.
+    whole = [mixer for mixer in mixers if not is_own_code(mixer) or hasattr(type(mixer), "operator")]
+    inside = {part for mixer in whole for part in mixer.modules()}
+    names = {module: name or type(module).__name__ for name, module in forward.parts}
+    found = OwnMixing(mixes=_named_parts(names, mixes))
+    traced = {
+        module
+        for module in names
+        if (is_own_code(module) or isinstance(module, TRACED) or module in found.mixes)
+        and not (module in inside or forward.in_encoder(names[module]))
+    }
+    recurrent = {module for module in names if is_a(module, RECURRENT) and module not in inside | mixers}
+    if not traced and not recurrent:
+        return found
+    finder = _Finder(names, kernels, forward.sources, found, {*mixers, *recurrent})
+    for module, call in first_calls(forward, {*traced, *mixers, *recurrent}).items():
+        if module in recurrent:
+            found.derivatives.add(names[module])
+        elif module in traced and (module not in mixers or (module in kernels and is_own_code(module))):
+            # Numbers that a module draws are drawn again where its operations are.
+            with torch.random.fork_rng(devices=[]):
+                finder.look(call)
+    return found
+
+
+def _named_parts(names: Mapping[nn.Module, str], mixes: Mapping[str, str]) -> dict[nn.Module, str]:
+    """The part that each module mixes, where it is named: by the argument, or by the module's attribute `mixes`."""
+    of_modules = {module: getattr(module, "mixes", None) for module in names}
+    named = {module: part for module, part in of_modules.items() if isinstance(part, str)}
+    for pattern, part in mixes.items():
+        matched = [module for module, name in names.items() if fnmatchcase(name, pattern)]
+        if not matched:
+            raise InputError(
+                f"mixes must name modules of the model, got {pattern!r}. It has {', '.join(names.values())}."
+            )
+        named |= dict.fromkeys(matched, part)
+    return named
+
+
+@dataclass(frozen=True, eq=False)
+class _Finder:
+    """Sorts modules by what their traces say."""
+
+    names: Mapping[nn.Module, str]
+    kernels: Mapping[nn.Module, Call]  # calls of modules in which adapters saw kernels
+    sources: Sequence[OpenSource]
+    found: OwnMixing
+    mixing: set[nn.Module]  # modules that are measured by themselves, or refused
+
+    def look(self, call: ModuleCall) -> None:
+        """Trace one call."""
+        module, kernels = call.module, self.kernels.get(call.module)
+        name = self.names[module]
+        held = [part for part in module.modules() if part is not module and part in self.mixing]
+
+        try:
+            call = replace(call, named=self.found.part_of(module), sources=() if kernels is None else self.sources)
+            trace = Trace.of(call, held)
+            if kernels is not None:
+                is_mixing = self._mixes_more(name, call, trace)
+            else:
+                is_mixing = self._mixes(name, call, trace)
+        except NoOperatorError as error:
+            is_mixing = True
+            self._without_operator(name, call, held, Note.of(error))
+        except UnplacedError as error:
+            # Such as logits of a whole text.
+            is_mixing = False
+            if kernels is not None:
+                self.found.notes[name] = Note(Code.UNSEEN, str(error))
+        except ModelError as error:
+            is_mixing = True
+            note = Note.of(error)
+            if kernels is not None and note.code is not Code.LOOKS_AHEAD:
+                # T of the kernel holds whatever stands around it.
+                self.found.notes[name] = Note(Code.UNSEEN, str(note))
+            else:
+                text = f"Mixer {name} {note.detail}"
+                self.found.refused[name] = Note(note.code, text) if note.code in _ABOUT_A_LAYER else note
+        if is_mixing:
+            self.mixing.add(module)
+
+    def _mixes(self, name: str, call: ModuleCall, trace: Trace) -> bool:
+        """Sort a module by what it mixes itself; whether it mixes."""
+        if (ahead := trace.looks_ahead()) is not None:
+            if not trace.held:
+                raise ModelError(Note(ahead.code, f"must be causal, but {ahead} {CAUSES}"))
+            self.found.backwards.append(name)
+            return True
+        mixing = trace.mixing()
+        if mixing is not None:
+            self.found.layers[name] = self._layer(name, call, trace, mixing)
+        elif (part := trace.mixed_before()) is not None:
+            text = f"{name} mixes positions before what is measured in it ({type(part).__name__})."
+            self.found.refused[name] = Note(Code.BEFORE_PARTS, text)
+        elif not trace.held and _writes_nothing(call, trace.returned):
+            self.found.refused[name] = Note(Code.WRITES_NOTHING)
+        elif call.with_positions:
+            self.found.unmixed.add(name)
+        return mixing is not None
+
+    def _mixes_more(self, name: str, call: ModuleCall, trace: Trace) -> bool:
+        """Sort a module in which adapters saw kernels: T is that of the whole, or that of the kernels; it mixes."""
+        kernels, around, ahead = self.kernels[call.module], trace.around(), trace.looks_ahead()
+        note = None if around is None else mixing_around(around)
+        if around is not None and note is not None:
+            if ahead is not None and around.beside:
+                text = f"must be causal, but {ahead} {CAUSES}"
+                raise ModelError(Note(ahead.code, f"{text} {Note(Code.SEEN, f'{kernels.mixers[0].kind}.')}"))
+            try:
+                mixing = trace.mixing()
+            except NoOperatorError:
+                mixing = None
+                if max(around.before, around.behind) >= _reach(kernels, call.length):
+                    raise
+            if mixing is not None and mixing.around != around:
+                contains = Note(Code.CONTAINS, f"more than the {kernels.mixers[0].kind} in it.")
+                self.found.layers[name] = self._layer(name, call, trace, mixing, contains)
+                return True
+        if ahead is not None:
+            self.found.backwards.append(name)
+        if note is None and len(kernels.caches) > len({one or at for at, one in enumerate(kernels.caches)}):
+            note = Note(Code.SEVERAL, _SEVERAL)
+        if note is not None:
+            self.found.notes[name] = note
+        return True
+
+    def _layer(self, name: str, call: ModuleCall, trace: Trace, mixing: TracedMixing, *notes: Note) -> TracedLayer:
+        """A layer whose T takes in the parts that mix its values linearly; notes say which others mix them before."""
+        feeding, parts = trace.feeding(mixing), ()
+        opened = {inner for part in feeding for inner in part.modules() if inner in trace.held}
+        if opened and all(self.names[part] in self.found.layers for part in opened):
+            whole = Trace.of(call, [part for part in trace.held if part not in opened])
+            other = whole.mixing()
+            if other is not None and mixing_around(other.around) is None:
+                parts = [part for part in opened if whole.contains(other, part)]
+                for part in parts:
+                    del self.found.layers[self.names[part]]
+                notes = (Note(Code.CONTAINS, f"what {self._listed(parts)} mixes."), *notes)
+                trace, mixing, feeding = whole, other, ()
+        if feeding:
+            notes = (Note(Code.MIXED_BEFORE, self._listed(feeding)), *notes)
+        mixing = replace(mixing, matrix=cache(mixing.matrix))
+        parts = [part for part in _convolutions(call.module) if trace.contains(mixing, part)]
+        observation, memory = observe(name, call, mixing, None)
+        found = _with_bytes(observation, call, [*trace.held, *parts]).found
+        return TracedLayer(found, memory, trace.held, notes)
+
+    def _without_operator(self, name: str, call: ModuleCall, held: Sequence[nn.Module], cause: Note) -> None:
+        """Sort a module that mixes positions and has no T."""
+        if call.named is not None:
+            part = self.found.mixes[call.module]
+            text = f"Mixer {name} must be linear, channel by channel, in the output of {part}, as `mixes` says."
+            self.found.refused[name] = Note(cause.code, f"{text} Name another part.")
+        elif held:
+            self.found.refused[name] = cause
+        else:
+            self.found.derivatives.add(name)
+
+    def _listed(self, parts: Collection[nn.Module]) -> str:
+        return " and ".join(name for part, name in self.names.items() if part in parts)
+
+
+def _reach(kernels: Call, length: int) -> int:
+    """How far the kernels of a module mix positions at most: a softmax over a window has a state of all in it."""
+    return max((one.attends and one.state_size) or length - 1 for one in kernels.mixers)
+
+
+def _writes_nothing(call: ModuleCall, returned: Tensor) -> bool:
+    """A module with parameters returns 0, or its own input, so that no mixing of its own can be seen."""
+    if next(call.module.parameters(), None) is None:
+        return False
+    entering = [one for one, _ in call.with_positions if one.is_floating_point()]
+    if not (entering and returned.is_floating_point() and returned.numel()):
+        return False
+    least = _NOTHING * float(entering[0].abs().max())
+    same = returned.shape == entering[0].shape and float((returned - entering[0]).abs().max()) <= least
+    return same or float(returned.abs().max()) <= least
+
+
+def _convolutions(module: nn.Module) -> list[nn.Conv1d]:
+    return [part for parent in module.modules() for part in short_convolutions(parent)]
+
+
+def _with_bytes(observation: Observation, call: ModuleCall, counted: Collection[nn.Module]) -> Observation:
+    """An Observation with the bytes that the cache holds beside what T keeps, of modules that are not counted there."""
+    if observation.state_bytes is None:
+        return observation
+    held = observation.state_bytes + bytes_beside(call.module, call.length, counted)
+    return replace(observation, state_bytes=held)

@@ -1,0 +1,74 @@
+"""What was found of the modules that mix positions by code that no adapter knows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from statesize.codes import Note
+from statesize.errors import ModelError
+
+if TYPE_CHECKING:
+    from statesize.adapters.observation import FoundMixer
+    from statesize.adapters.watch import Memory
+
+
+@dataclass(frozen=True, eq=False)
+class TracedLayer:
+    """A module whose T is read from a trace.
+
+    Attributes:
+        found: What is known of it before it is measured.
+        memory: The numbers that it keeps for a channel.
+        held: Modules inside that are measured by themselves.
+        notes: What its T contains, or what modules inside do to its values.
+    """
+
+    found: FoundMixer
+    memory: Memory
+    held: Collection[nn.Module]
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class OwnMixing:
+    """What was found of the modules that no adapter knows, by their names.
+
+    Attributes:
+        layers: Those with a T.
+        derivatives: Those without one.
+        refused: Those that are not measured, and why.
+        unmixed: Those that take and return positions, and mix none.
+        backwards: Those that mix positions backwards around modules that are measured.
+        notes: What a module mixes beside the kernels in it that adapters know.
+        mixes: The name of the part that a module mixes, where it is named.
+    """
+
+    layers: dict[str, TracedLayer] = field(default_factory=dict[str, TracedLayer])
+    derivatives: set[str] = field(default_factory=set[str])
+    refused: dict[str, Note] = field(default_factory=dict[str, Note])
+    unmixed: set[str] = field(default_factory=set[str])
+    backwards: list[str] = field(default_factory=list[str])
+    notes: dict[str, Note] = field(default_factory=dict[str, Note])
+    mixes: dict[nn.Module, str] = field(default_factory=dict[nn.Module, str])
+
+    @property
+    def names(self) -> set[str]:
+        """Names of all that are measured."""
+        return {*self.layers, *self.derivatives}
+
+    def part_of(self, module: nn.Module) -> nn.Module | None:
+        """The part that a module mixes, where it is named."""
+        name = self.mixes.get(module)
+        if name is None:
+            return None
+        parts = dict(module.named_modules())
+        if name not in parts:
+            raise ModelError(
+                f"`mixes` must name one of the parts of {type(module).__name__}, got {name!r}. Its parts are "
+                f"{', '.join(filter(None, parts))}."
+            )
+        return parts[name]

@@ -1,0 +1,141 @@
+"""The end of a linear piece of a run, of other numbers at its start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from statesize.adapters.trace.graph import Graph, Use
+from statesize.adapters.trace.tape import Node
+
+_MOST_NUMBERS = 1 << 26
+"""In all impulses that are sent at once through the largest tensor on the way."""
+
+
+class Place(NamedTuple):
+    """A tensor of a run, its dimension of positions, and how many entries come before the text."""
+
+    tensor: int
+    axis: int
+    first: int = 0
+
+
+@dataclass(eq=False)
+class Piece:
+    """A linear map from a tensor of a run to another one.
+
+    Attributes:
+        graph: The run.
+        start: What it acts on.
+        end: What becomes of it.
+        uses: The uses of the start that count; all others are held.
+        values: The tensors of the run, or of the same operations in another one.
+    """
+
+    graph: Graph
+    start: Place
+    end: Place
+    uses: set[Use]
+    values: list[Tensor] = field(default_factory=list[Tensor])
+
+    def __post_init__(self) -> None:
+        """Take the run's own tensors where there are no others."""
+        self.values = self.values or self.graph.tape.values
+
+    @cached_property
+    def nodes(self) -> list[Node]:
+        """The operations on the way."""
+        live, found = set[int](), list[Node]()
+        for node in self.graph.before(self.end.tensor):
+            if any((node, at) in self.uses or number in live for at, (_, number) in enumerate(node.inputs)):
+                found.append(node)
+                live.update(out for out in node.outs if out not in self.graph.given)
+        return found
+
+    @cached_property
+    def alone(self) -> set[int]:
+        """Tensors that are made of the start and of single numbers."""
+        tape, found = self.graph.tape, {self.start.tensor}
+        for node in self.graph.behind(self.start.tensor):
+            if all(one in found or (one not in tape.made and tape.values[one].numel() == 1) for _, one in node.inputs):
+                found.update(node.outs)
+        return found
+
+    @cached_property
+    def _done(self) -> list[list[int]]:
+        """What no later operation takes, after each."""
+        seen, done = {self.end.tensor}, list[list[int]]()
+        for node in reversed(self.nodes):
+            last = {*node.outs, *(one for _, one in node.inputs)} - seen
+            seen |= last
+            done.append([*last])
+        return done[::-1]
+
+    def __call__(self, start: Tensor) -> Tensor:
+        """The end, of the run's shape."""
+        values, made = self.values, dict[int, Tensor]()
+        for node, done in zip(self.nodes, self._done, strict=True):
+            following = iter(range(len(node.inputs)))
+
+            def taken(number: int, node: Node = node, following: Any = following) -> Tensor:
+                return start if (node, next(following)) in self.uses else made.get(number, values[number])
+
+            made.update(zip(node.outs, node.call(taken), strict=True))
+            for tensor in done:
+                made.pop(tensor, None)
+        return made[self.end.tensor]
+
+    def by_position(self, numbers: Tensor) -> Tensor:
+        """The end (L, channels) of a start (L, channels)."""
+        whole = self.values[self.start.tensor]
+        text = self._text(whole)
+        shape = text.movedim(self.start.axis, 0).shape
+        given = numbers.reshape(shape).movedim(0, self.start.axis).to(whole.dtype)
+        if text.shape != whole.shape:
+            length = whole.shape[self.start.axis]
+            before, behind = self.start.first, length - self.start.first - len(numbers)
+            pieces = whole.split([before, len(numbers), behind], self.start.axis)
+            given = torch.cat([pieces[0], given, pieces[2]], self.start.axis)
+        return self(given).movedim(self.end.axis, 0).flatten(1)
+
+    def _text(self, tensor: Tensor) -> Tensor:
+        return tensor.narrow(self.start.axis, self.start.first, self.graph.labels.length)
+
+    @cached_property
+    def held(self) -> Tensor:
+        """The start in the run, (L, channels)."""
+        return self._text(self.values[self.start.tensor]).movedim(self.start.axis, 0).flatten(1)
+
+    @cached_property
+    def ended(self) -> Tensor:
+        """The end in the run, (L, channels)."""
+        return self.values[self.end.tensor].movedim(self.end.axis, 0).flatten(1)
+
+    @cached_property
+    def offset(self) -> Tensor:
+        """The end of zeros, (L, channels)."""
+        return self.by_position(torch.zeros_like(self.held))
+
+    def columns(self, channels: Tensor) -> Tensor:
+        """The answers (L, L, channels) of some channels of the end to an impulse at each position in all channels."""
+        largest = max(self.values[out].numel() for node in self.nodes for out in node.outs)
+        impulses = torch.eye(len(self.held), dtype=self.held.dtype)[:, :, None]
+
+        def answer(one: Tensor) -> Tensor:
+            return self.by_position(one.expand(self.held.shape))[:, channels]
+
+        parts = impulses.split(max(1, _MOST_NUMBERS // largest))
+        return torch.cat([_batched(answer, part) for part in parts]) - self.offset[:, channels]
+
+
+def _batched(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+    try:
+        return torch.func.vmap(function)(batch)
+    except RuntimeError:
+        # Not all of torch's operations can be batched.
+        return torch.stack([function(one) for one in batch])

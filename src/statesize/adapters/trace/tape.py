@@ -1,0 +1,365 @@
+"""One run as a list of torch's operations, each a function of tensors that nothing changes in place."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch._ops import HigherOrderOperator
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from statesize.codes import Code, Note
+from statesize.errors import ModelError
+
+_aten: Any = torch.ops.aten
+_OVERWRITES = frozenset({"aten::copy_", "aten::fill_", "aten::zero_"})
+_DENSE = frozenset({"aten::addmm", "aten::_sparse_addmm"})
+"""Products of sparse matrices, which are recorded as those of the dense ones."""
+_TURNS = frozenset({"aten::transpose_", "aten::t_", "aten::squeeze_", "aten::unsqueeze_"})
+"""Changes of a tensor's shape, which write nothing."""
+_DRAWN = frozenset("normal uniform random exponential bernoulli cauchy log_normal geometric".split())
+
+
+class Ref(NamedTuple):
+    """A tensor of the run, by its number."""
+
+    id: int
+
+
+def bound(value: Any, tensors: Callable[[int], Any]) -> Any:
+    """Arguments with a tensor in the place of each `Ref`."""
+    kind: Any = type(value)
+    if kind is Ref:
+        return tensors(value.id)
+    if kind is list or kind is tuple:
+        return kind(bound(part, tensors) for part in value)
+    return value
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """An operation of the run.
+
+    Attributes:
+        func: What computes it.
+        name: Its name without "aten::" and a trailing underscore.
+        schema: Its arguments, as torch has them; None for reads of memory.
+        args: Arguments, with tensors as `Ref`.
+        kwargs: Arguments by name.
+        inputs: For each tensor that it takes, the number of the argument and that of the tensor.
+        outs: Numbers of the tensors that it returns.
+    """
+
+    func: Any
+    name: str
+    schema: Any
+    args: Sequence[Any]
+    kwargs: dict[str, Any]
+    inputs: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    outs: list[int] = field(default_factory=list[int])
+
+    def argument(self, name: str) -> Any:
+        """An argument by its name, or its default; None where it has no such argument."""
+        if name in self.kwargs:
+            return self.kwargs[name]
+        for at, argument in enumerate(self.schema.arguments):
+            if argument.name == name:
+                return self.args[at] if at < len(self.args) else argument.default_value
+        return None
+
+    def call(self, tensors: Callable[[int], Any]) -> list[Tensor]:
+        """The tensors that it returns for others."""
+        args = [bound(value, tensors) for value in self.args]
+        if self.name in ("view", "_unsafe_view") and not isinstance(args[1], torch.dtype):
+            return [args[0].reshape(args[1])]
+        result = self.func(*args, **{name: bound(value, tensors) for name, value in self.kwargs.items()})
+        return [result] if isinstance(result, Tensor) else [part for part in result if isinstance(part, Tensor)]
+
+
+def read(pieces: Sequence[Tensor], index: Tensor) -> Tensor:
+    """Entries of several tensors, counted through one after the other."""
+    if len(pieces) == 1:
+        return pieces[0].reshape(-1)[index]
+    return torch.cat([piece.reshape(-1) for piece in pieces])[index]
+
+
+@dataclass(eq=False, slots=True)
+class _Written:
+    """Memory into which something was written: which tensor has each element, and where in it."""
+
+    owner: Tensor
+    place: Tensor
+    itemsize: int
+
+
+class Tape(TorchDispatchMode):
+    """Records a run.
+
+    Attributes:
+        nodes: The operations in order.
+        values: The tensors by their numbers.
+        made: The operation that returned a tensor; what enters, weights and constants have none.
+        escapes: Operations that returned numbers to Python, with these.
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nodes: list[Node] = []
+        self.values: list[Tensor] = []
+        self.made: dict[int, Node] = {}
+        self.escapes: list[tuple[Node, Any]] = []
+        self.paused = False
+        self._numbers: dict[Any, int] = {}
+        self._on: dict[int, list[tuple[int, bool]]] = defaultdict(list)  # of a storage: tensors, and which are no views
+        self._written: dict[int, _Written] = {}
+        self._composite: dict[Any, bool] = {}
+        self._held: list[Any] = []  # nothing takes the memory of what the run has freed
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # To say so to torch's compiler would import it.
+        return False
+
+    @property
+    def bytes(self) -> int:
+        """The memory that the tensors take."""
+        return sum(value.numel() * value.element_size() for value in self.values if value.layout is torch.strided)
+
+    def _new(self, tensor: Tensor, node: Node | None, key: Any = None, *, is_view: bool = False) -> int:
+        number = len(self.values)
+        self.values.append(tensor)
+        if node is not None:
+            self.made[number] = node
+            node.outs.append(number)
+        if key is not None:
+            self._numbers[key] = number
+            if key[0] not in self._written:
+                self._on[key[0]].append((number, not is_view))
+                self._held.append(tensor)
+        return number
+
+    @staticmethod
+    def _key(tensor: Tensor) -> Any:
+        place = int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride(), tensor.dtype
+        return tensor.untyped_storage().data_ptr(), place, tensor.is_conj(), tensor.is_neg()
+
+    def ref(self, tensor: Tensor) -> int:
+        """The number of a tensor."""
+        if tensor.layout is not torch.strided:
+            number = self._numbers.get(id(tensor))
+            if number is None:
+                self._held.append(tensor)
+                number = self._numbers[id(tensor)] = self._new(_dense(tensor), None)
+            return number
+        if not tensor.numel():
+            return self._new(tensor, None)
+        key = self._key(tensor)
+        number = self._numbers.get(key)
+        written = self._written.get(key[0])
+        if written is None:
+            return self._new(tensor, None, key) if number is None else number
+        index = self._index(tensor, written).reshape(-1)
+        owners = written.owner[index]
+        if number is not None and int(owners.max()) <= number:
+            return number
+        pieces, which = owners.unique(return_inverse=True)
+        numbers: list[int] = pieces.tolist()
+        starts = torch.tensor([0, *(self.values[one].numel() for one in numbers)]).cumsum(0)
+        constant = self._new((starts[which] + written.place[index]).reshape(tensor.shape), None)
+        node = Node(read, "read", None, [[Ref(one) for one in numbers], Ref(constant)], {})
+        node.inputs = [*((0, one) for one in numbers), (1, constant)]
+        self.nodes.append(node)
+        return self._new(tensor.clone(), node, key)
+
+    @staticmethod
+    def _index(tensor: Tensor, written: _Written) -> Tensor:
+        if tensor.element_size() != written.itemsize or tensor.is_conj() or tensor.is_neg():
+            raise unknown("a write into memory that is read as another dtype")
+        return torch.arange(len(written.owner)).as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+
+    def _begin_writing(self, tensor: Tensor) -> None:
+        self.ref(tensor)
+        storage = self._key(tensor)[0]
+        if storage in self._written:
+            return
+        size = tensor.element_size()
+        flat = tensor.new_empty(0).set_(tensor.untyped_storage())[: tensor.untyped_storage().nbytes() // size].clone()
+        base = self._new(flat, None)
+        written = _Written(torch.full((len(flat),), base), torch.arange(len(flat)), size)
+        for number, is_root in self._on.pop(storage, []):
+            value = self.values[number]
+            if is_root:
+                index = self._index(value, written)
+                written.owner[index] = number
+                written.place[index] = torch.arange(value.numel()).reshape(value.shape)
+            self.values[number] = value.clone()
+        self._written[storage] = written
+
+    def _end_writing(self, tensor: Tensor, node: Node) -> None:
+        key = self._key(tensor)
+        if key[0] not in self._written:
+            # It was given other memory, as where its size changes.
+            self._begin_writing(tensor)
+        written = self._written[key[0]]
+        number, index = self._new(tensor.clone(), node, key), self._index(tensor, written)
+        written.owner[index] = number
+        written.place[index] = torch.arange(tensor.numel()).reshape(tensor.shape)
+
+    def _node(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Node:
+        inputs, schema = list[tuple[int, int]](), func._schema
+        places = {argument.name: at for at, argument in enumerate(schema.arguments)} if kwargs else {}
+
+        def taken(value: Any, slot: int) -> Any:
+            if isinstance(value, Tensor):
+                number = self.ref(value)
+                inputs.append((slot, number))
+                return Ref(number)
+            if type(value) in (list, tuple):
+                return type(value)(taken(part, slot) for part in value)
+            return value
+
+        taken_args = [taken(value, slot) for slot, value in enumerate(args)]
+        taken_kwargs = {name: taken(value, places.get(name, -1)) for name, value in kwargs.items()}
+        name = schema.name.removeprefix("aten::").rstrip("_")
+        return Node(func, name, schema, taken_args, taken_kwargs, inputs)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self.paused:
+            return func(*args, **kwargs)
+        if isinstance(func, HigherOrderOperator):
+            if func.name() != "flex_attention":
+                raise unknown(func.name())
+            from torch._higher_order_ops.flex_attention import math_attention
+
+            with self:
+                return cast("Any", math_attention)(*args, **kwargs)
+        if any(kind.__torch_dispatch__ is not Tensor.__torch_dispatch__ for kind in types):
+            raise unknown(f"{func._schema.name} of {', '.join(kind.__name__ for kind in types)}")
+        if func not in self._composite:
+            key = torch._C.DispatchKey.CompositeImplicitAutograd
+            self._composite[func] = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)
+        if self._composite[func]:
+            # Where torch calls one inside another operation; elsewhere it has taken it apart.
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        schema = func._schema
+        if schema.name in _TURNS:
+            node = self._node(func, args, kwargs)
+            node.func = getattr(_aten, node.name)
+            # The tensor itself takes the other shape.
+            self.values[node.inputs[0][1]] = args[0].detach()
+            self.nodes.append(node)
+            self._returned(func(*args, **kwargs), node, is_view=True)
+            return args[0]
+        written = _written_by(schema, args, kwargs) if schema.is_mutable else []
+        if func.is_view and self._key(args[0])[0] in self._written:
+            part = func(*args, **kwargs)
+            if not isinstance(part, Tensor) or part.numel() < args[0].numel():
+                # What reads the part reads the memory: to read all of it for each would take long.
+                return part
+        for tensor in written:
+            self._begin_writing(tensor)
+        overwrites = schema.name in _OVERWRITES
+        node = self._node(func, args[1:2] if overwrites else args, {} if overwrites else kwargs)
+        result = func(*args, **kwargs)
+        if schema.name in _DENSE and any(isinstance(one, Tensor) and one.layout is not torch.strided for one in args):
+            node.name, node.func = "addmm", _aten.addmm.default
+        if written:
+            node.func = partial(_overwritten, args[0].shape, args[0].dtype) if overwrites else _functional(func)
+            node.kwargs.pop("out", None)
+            self.nodes.append(node)
+            for tensor in written:
+                self._end_writing(tensor, node)
+            return result
+        if node.name.startswith(("empty", "new_empty")):
+            result.zero_()
+            node.func = partial(_zeroed, func)
+        if not isinstance(result, Tensor | tuple | list):
+            self.escapes.append((node, result))
+            return result
+        outs = [part for part in ([result] if isinstance(result, Tensor) else result) if isinstance(part, Tensor)]
+        if len(outs) == 1 and outs[0].layout is torch.strided and self._key(outs[0]) in self._numbers:
+            # A view that is the tensor itself.
+            return result
+        if node.name == "as_strided":
+            node = self._gathered(node, outs[0])
+        self.nodes.append(node)
+        for out in outs:
+            self._returned(out, node, is_view=func.is_view)
+        return result
+
+    def _returned(self, tensor: Tensor, node: Node, *, is_view: bool) -> None:
+        if tensor.layout is torch.strided:
+            self._new(tensor, node, self._key(tensor) if tensor.numel() else None, is_view=is_view)
+            return
+        func = node.func
+        node.func = lambda *args, **kwargs: _dense(func(*args, **kwargs))
+        self._held.append(tensor)
+        self._numbers[id(tensor)] = self._new(_dense(tensor), node)
+
+    def _gathered(self, node: Node, out: Tensor) -> Node:
+        """A view by strides of memory as entries of the tensor that it is a view of."""
+        ((_, given),) = node.inputs
+        value = self.values[given]
+        index = torch.full((value.untyped_storage().nbytes() // value.element_size(),), -1)
+        own = index.as_strided(value.shape, value.stride(), value.storage_offset())
+        own.copy_(torch.arange(value.numel()).reshape(value.shape))
+        index = index.as_strided(out.shape, out.stride(), out.storage_offset()).clone()
+        if bool((index < 0).any()):
+            raise unknown("as_strided beyond its tensor")
+        constant = self._new(index, None)
+        return Node(read, "read", None, [[Ref(given)], Ref(constant)], {}, [(0, given), (1, constant)])
+
+
+def unknown(operation: str) -> ModelError:
+    """The error of an operation that a trace does not know."""
+    return ModelError(Note(Code.UNKNOWN_OPERATION, operation))
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    if tensor.is_nested or tensor.is_quantized or tensor.is_mkldnn:
+        raise unknown(f"tensors of layout {tensor.layout}, which are no arrays")
+    return tensor if tensor.layout is torch.strided else tensor.to_dense()
+
+
+def _written_by(schema: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tensor]:
+    """The tensors that an operation writes into."""
+    written = list[Tensor]()
+    for at, argument in enumerate(schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = args[at] if at < len(args) else kwargs.get(argument.name)
+            written += [value] if isinstance(value, Tensor) else value or []
+    return written
+
+
+def _zeroed(func: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """New memory as the run had it."""
+    return func(*args, **kwargs).zero_()
+
+
+def _overwritten(shape: torch.Size, dtype: torch.dtype, value: Any = 0) -> Tensor:
+    """What a write leaves that does not keep what was there."""
+    return value.expand(shape).to(dtype) if isinstance(value, Tensor) else torch.full(shape, value, dtype=dtype)
+
+
+def _functional(func: Any) -> Any:
+    """What returns what an operation writes."""
+    name, overload = func._schema.name.removeprefix("aten::"), func._schema.overload_name or "default"
+    plain = name.removesuffix("_")
+    packet = getattr(_aten, plain, None)
+    if overload.endswith("out") and packet is not None:
+        # The overload that returns a new tensor follows from the arguments.
+        return packet
+    if plain not in _DRAWN and (packet is None or not hasattr(packet, overload)):
+        raise unknown(func._schema.name)
+    return getattr(packet, overload, func)
