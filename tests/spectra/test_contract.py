@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from statesize.operators import Operator, Recurrence
+from statesize.spectra.all_cuts.all_cuts import AllCutsEngine
 from statesize.spectra.convolution import ConvolutionEngine
 from statesize.spectra.cut import Cut, make_cut
 from statesize.spectra.dispatch import ORDER
@@ -20,6 +21,7 @@ SMALL = (
     StreamingEngine(width=4),
     ConvolutionEngine(quick=40, width=4, vectors=16),
     DenseEngine(numbers_at_once=1),
+    AllCutsEngine(width=4),
 )
 
 

@@ -25,6 +25,7 @@ from statesize.operators import (
 )
 from statesize.operators.stepped import Stepped
 from statesize.parallel.threads import free_threads, in_parallel, one_torch_thread
+from statesize.spectra.all_cuts.all_cuts import AllCutsEngine
 from statesize.spectra.convolution import ConvolutionEngine
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import Engine, HankelBlocks
@@ -48,6 +49,7 @@ ORDER: tuple[Engine, ...] = (
     SquareRootEngine(),
     DenseEngine(),
     ExactEngine(),
+    AllCutsEngine(),
 )
 ENGINES = {engine.name: engine for engine in ORDER}
 

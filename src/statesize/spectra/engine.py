@@ -24,6 +24,7 @@ EngineName: TypeAlias = Literal[
     "square_root",
     "dense",
     "exact",
+    "all_cuts",
 ]
 """What `engine=` may be; `statesize.spectra.dispatch.ENGINES` holds them but for "auto", which chooses."""
 OUTPUTS: tuple[Output, ...] = ("counts", "entropy", "values")
