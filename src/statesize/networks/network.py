@@ -236,7 +236,7 @@ def _measure_cut(
 
         block = jacobian.dense(report)
         spectrum = block_spectra([block[None]], torch.tensor([min(block.shape)]), block.new_zeros(0))
-        entropy, error = (float(part) for part in spectrum.entropies(accuracy))
+        entropy, error = (float(part) for part in spectrum.entropies())
         values, norm, products = spectrum.values[0, :LEADING], float(spectrum.norms()), dimension
         low, high, converged = entropy - error, entropy + error, error <= accuracy * entropy
         bounds = spectrum.error_bound.expand(values.shape)

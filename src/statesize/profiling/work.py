@@ -24,7 +24,7 @@ from statesize.adapters.observation import SHARED
 from statesize.errors import InputError, ModelError
 from statesize.io.text import byte_count
 from statesize.measurement.columns import LONGEST, entropies, sinks
-from statesize.measurement.measurement import Measurement, engine_outputs, measure_at
+from statesize.measurement.measurement import Measurement, measure_at
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample, draw
 from statesize.operators import BlockDense, Dense, Derivative, Operator, Recurrence, Shared, SoftmaxAttention
@@ -34,7 +34,7 @@ from statesize.results.datasets import sequence_dataset
 from statesize.results.fields import SINKS
 from statesize.spectra.cut import Cut
 from statesize.spectra.dispatch import ENGINES, choose_engine, with_readouts
-from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, Engine, Output
+from statesize.spectra.engine import DOUBLE, Engine, Output
 
 # Operations in float64 that one mixer may cost over one sequence before its units are sampled: minutes of one core.
 # All heads of an attention layer of 32 at 2048 tokens cost 2e12, all 8192 channels of a Mamba layer 1.7e12.
@@ -94,7 +94,7 @@ def captured_mixers(
         for mixer in captured.mixers:
             needed = int(_CAPTURE_OVERHEAD * mixer.map_bytes)
             # What measuring one head with the usual engine takes after that, so that the message need not come twice.
-            after = mixer.map_bytes + _MAPS_PER_HEAD * DOUBLE * captured.length**2 + FALLBACK_BYTES
+            after = mixer.map_bytes + _MAPS_PER_HEAD * DOUBLE * captured.length**2
             require_budget(mixer.name, captured.length, "all heads", needed, memory, max(needed, after))
         return captured
     except IndexError as error:
@@ -165,7 +165,7 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     else:
         shown = min(len(sample.units), _PROBE_UNITS) if isinstance(exact, Recurrence) else 1
         several = exact[:, torch.zeros(shown, dtype=torch.int64)]
-    outputs = engine_outputs(settings, length)
+    outputs = ("counts", "entropy")
     engine = choose_engine(*with_readouts(several, cut), outputs, settings.engine)
     # All of the memory decides what the engine holds: beside other work it has half, which may be too little for that.
     engine = engine.within(held, blocks, settings.memory // 2)

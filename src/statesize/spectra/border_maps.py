@@ -35,9 +35,9 @@ class BorderMaps(NamedTuple):
     transition: Tensor  # Φ(β_{k+1}, β_k), (..., c, n, n)
 
 
-def chosen_borders(real: Recurrence, positions: Iterable[int]) -> list[int]:
+def chosen_borders(real: Recurrence, positions: Iterable[int], widest: int | None = None) -> list[int]:
     """Positions and as many more as keep chunks narrow, ascending, with 0 and L at the ends."""
-    widest = WIDEST[type(real.transition)]
+    widest = widest or WIDEST[type(real.transition)]
     borders = [0]
     for first, last in itertools.pairwise(sorted({0, *positions, real.length})):
         pieces = -(-(last - first) // widest)

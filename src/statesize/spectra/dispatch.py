@@ -26,31 +26,14 @@ from statesize.operators import (
 from statesize.operators.stepped import Stepped
 from statesize.parallel.threads import free_threads, in_parallel, one_torch_thread
 from statesize.spectra.all_cuts.all_cuts import AllCutsEngine
-from statesize.spectra.convolution import ConvolutionEngine
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import Engine, HankelBlocks
 from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.exact.exact import ExactEngine
-from statesize.spectra.exact.square_root import SquareRootEngine
 from statesize.spectra.implicit.implicit import ImplicitEngine
-from statesize.spectra.lanes.small_state import SmallStateEngine
-from statesize.spectra.shifts.chunked import ChunkedEngine
-from statesize.spectra.shifts.streaming import StreamingEngine
-from statesize.spectra.shifts.tridiagonal import TridiagonalEngine
+from statesize.spectra.small_state.small_state import SmallStateEngine
 
-# In the order in which "auto" asks them.
-ORDER: tuple[Engine, ...] = (
-    SmallStateEngine(),
-    ChunkedEngine(),
-    ConvolutionEngine(),
-    StreamingEngine(),
-    ImplicitEngine(),
-    TridiagonalEngine(),
-    SquareRootEngine(),
-    DenseEngine(),
-    ExactEngine(),
-    AllCutsEngine(),
-)
+ORDER: tuple[Engine, ...] = (SmallStateEngine(), AllCutsEngine(), ImplicitEngine(), ExactEngine(), DenseEngine())
 ENGINES = {engine.name: engine for engine in ORDER}
 
 Answers = dict[str, Tensor]
@@ -59,6 +42,8 @@ Answers = dict[str, Tensor]
 _SQUARED_RANGE = (1e-100, 1e100)
 # Bytes of an engine's footprint, which grows with its work, from which a thread of its own saves time.
 _WORTH_A_THREAD = 2**23
+LARGE = 2**31
+"""Bytes for one batch entry beyond which "auto" looks for an engine that holds less."""
 _LinAlgError: type[Exception] = cast("Any", torch.linalg).LinAlgError
 
 
@@ -69,14 +54,17 @@ def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: 
         raise EngineError(f"engine must be one of auto, {', '.join(ENGINES)}, got {name!r}.")
     able = [engine for engine in ORDER if engine.unsupported_reason(operator, cut, outputs) is None]
     if name == "auto" and able:
-        asked = (engine for engine in able if not isinstance(operator, engine.slower_on))
-        return next(engine for engine in asked if engine.slower_reason(operator, cut, outputs) is None)
+        return min(able, key=lambda engine: (_is_large(engine, operator, cut), engine.seconds(operator, cut)))
     if name == "auto" or ENGINES[name] not in able:
         tried = ENGINES["implicit" if name == "auto" else name]
         reason = tried.unsupported_reason(operator, cut, outputs)
         others = ", ".join(engine.name for engine in able) or "none"
         raise EngineError(f"engine {tried.name!r} {reason}; these can: {others}")
     return ENGINES[name]
+
+
+def _is_large(engine: Engine, operator: Operator, cut: Cut) -> bool:
+    return engine.footprint(operator, cut).each > LARGE
 
 
 @dataclass(frozen=True)
@@ -93,7 +81,14 @@ def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[An
     """The requested tensors, on the CPU, and the engines used: as many entries and positions at once as fit."""
     # Entries whose numbers lie outside the range of an engine that squares, or for which it overflowed, are computed by
     # an engine that does not.
+    if isinstance(operator, Convolution) and engine.name != "dense" and not question.cut.windowed:
+        folded, cut, index = _folded(operator, question.cut)
+        if cut.positions != question.cut.positions or folded.length != operator.length:
+            answers, used = dispatch(folded, engine, replace(question, cut=cut))
+            return {name: part.index_select(len(operator.batch_shape), index) for name, part in answers.items()}, used
     cut, positions = question.cut, question.cut.positions
+    # By what is set alone, not by what is free: the same question gets the same answer on every machine.
+    engine = engine.within(operator, cut, question.memory // 2)
     each = engine.footprint(operator, cut).each
     if each > question.memory and len(positions) > 1:
         half, middle = replace(cut, positions=positions[::2]), len(positions) // 2
@@ -103,8 +98,6 @@ def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[An
             return _joined([dispatch(operator, engine, replace(question, cut=part)) for part in cuts], operator)
     shape, total = operator.batch_shape, operator.batch_shape.numel()
     with one_torch_thread():
-        # By what is set alone, not by what is free: the same question gets the same answer on every machine.
-        engine = engine.within(operator, cut, question.memory // 2)
         each, shared = (max(1, part) for part in engine.footprint(operator, cut)[:2])
         threads = min(free_threads(), question.memory // (each + shared), total * each // question.worth_a_thread)
         threads = max(1, 1 if engine.keeps_device and operator.device.type != "cpu" else threads)
@@ -117,6 +110,19 @@ def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[An
         )
     joined = {name: torch.cat([answer[name] for answer, _ in parts]) for name in parts[0][0]}
     return {name: part.reshape(*shape, *part.shape[1:]) for name, part in joined.items()}, _names(parts)
+
+
+def _folded(convolution: Convolution, cut: Cut) -> tuple[Convolution, Cut, Tensor]:
+    """A shorter convolution, the positions up to its middle at which blocks differ, and which of them stands where."""
+    # With its columns in reverse order, H_i of a kernel k is the Hankel matrix k_{1+r+c} of L − i rows and i columns,
+    # so H_{L−i} = H_iᵀ; and if k_m is the last tap that is not 0, at most the first m rows and columns are not 0.
+    kernel = convolution.kernel[..., : cut.length]
+    taps = kernel.detach().flatten(0, -2).any(0).nonzero() if kernel.ndim > 1 else kernel.detach().nonzero()
+    last = max(1, int(taps.max())) if taps.numel() else 1
+    length = min(cut.length, 2 * last)
+    nearest = torch.tensor([min(i, cut.length - i, length // 2) for i in cut.positions], dtype=torch.int64)
+    positions, index = cast("tuple[Tensor, Tensor]", nearest.unique(return_inverse=True))
+    return Convolution(kernel[..., :length], length), Cut(length, tuple(positions.tolist())), index
 
 
 def _joined(parts: list[tuple[Answers, str]], operator: Operator) -> tuple[Answers, str]:

@@ -64,7 +64,7 @@ def test_counts_are_those_of_the_definition(family):
     found, expected = blocks.relative_counts(rho), (sigma[:, None] > rho[:, None] * sigma[:, :1, None]).sum(-1)
     assert torch.equal(found.count, expected)
     assert torch.equal(found.lower, found.upper)
-    entropy, bound = blocks.entropies(1e-3)
+    entropy, bound = blocks.entropies()
     assert bool((bound <= 1e-3 * entropy).all())
     assert bool((entropy <= (sigma > 0).sum(-1).clamp(min=1)).all())
 

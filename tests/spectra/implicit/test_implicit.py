@@ -54,9 +54,9 @@ def test_intervals_are_the_same_whether_or_not_T_is_held(readouts: int, numbers:
     assert held.holds
     assert not engine.within(stacked, cut, less).holds
     plain = replace(held, holds=False, single_from=701)
-    found, same = (one.blocks(stacked, cut).entropies(0.1) for one in (held, plain))
+    found, same = (one.blocks(stacked, cut).entropies() for one in (held, plain))
     torch.testing.assert_close(found, same, rtol=1e-6, atol=0)
-    exact, error = DenseEngine().blocks(stacked, cut).entropies(0.1)
+    exact, error = DenseEngine().blocks(stacked, cut).entropies()
     assert ((found[0] - exact).abs() <= found[1] + error).all()
     assert (found[1] <= 0.1 * found[0]).all()
 
@@ -80,8 +80,8 @@ def test_intervals_hold_in_single_precision() -> None:
     operator, cut = attention(600, 16, 1), make_cut(600, 5)
     given = [torch.tensor([share], dtype=torch.float64) for share in (1e-2, 0.1)]
     found, exact = (engine.blocks(operator, cut) for engine in (ImplicitEngine(single_from=1), DenseEngine()))
-    entropy, bound = found.entropies(0.1)
-    assert ((entropy - exact.entropies(0.1)[0]).abs() <= bound).all()
+    entropy, bound = found.entropies()
+    assert ((entropy - exact.entropies()[0]).abs() <= bound).all()
     assert (bound <= 0.1 * entropy).all()
     assert (found.error_bound > ImplicitEngine().blocks(operator, cut).error_bound).all()
     pairs = [(blocks.counts(given[0]), blocks.relative_counts(given[1])) for blocks in (found, exact)]
@@ -97,7 +97,7 @@ def test_scores_are_not_in_less_than_single_precision() -> None:
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:
-        found, same = (engine.blocks(operator, cut).entropies(0.1) for engine in engines)
+        found, same = (engine.blocks(operator, cut).entropies() for engine in engines)
     finally:
         torch.set_float32_matmul_precision(before)
     assert torch.equal(found[0], same[0])
@@ -137,8 +137,8 @@ def test_groups_in_single_precision_and_in_batches() -> None:
     cut = with_readouts(batch, make_cut(200, [20, 100, 180]))[1]
     found, exact = (engine.blocks(batch, cut) for engine in (ImplicitEngine(single_from=1), DenseEngine()))
     assert found.norms().shape == (2, 3)
-    entropy, bound = found.entropies(0.1)
-    assert ((entropy - exact.entropies(0.1)[0]).abs() <= bound).all()
+    entropy, bound = found.entropies()
+    assert ((entropy - exact.entropies()[0]).abs() <= bound).all()
     torch.testing.assert_close(found.norms(), exact.norms(), rtol=1e-12, atol=0)
 
 

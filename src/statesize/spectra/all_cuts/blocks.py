@@ -60,8 +60,12 @@ class _Matrix:
             turned = np.ascontiguousarray(matrix[::-1, ::-1].T)
             self._cores.append(cores_of(turned, 1, r, late, width))
         self.energies = self._everywhere(energies)
-        # As far as σ² may be off.
-        self.off = _GRAM * _EPS * self.energies
+        # As far as σ² may be off: squares of what is small beside the largest entry are lost.
+        self.off = _GRAM * _EPS * self.energies + UNDERFLOW**2
+        # The first entry of each row that is not 0, and of all rows from it on, tell which blocks are 0.
+        first = np.where((matrix != 0).any(1), (matrix != 0).argmax(1), len(matrix))
+        at = np.array(cut.positions, np.int64)
+        self.zero = np.minimum.accumulate(first[::-1])[::-1][r * at] >= at
 
     def _everywhere(self, ask: Callable[[Cores, Array], object]) -> Array:
         """What is asked at all positions, (P,)."""
@@ -89,7 +93,7 @@ class _Matrix:
         lower, upper = self._between(top * ratios, top * (1 + 4 * _GAP) * ratios)
         # σ_1 is what was found only if no σ is larger.
         above, sure = self._above(top * (1 + 2 * _GAP))
-        found = sure & (above == 0)
+        found = (sure & (above == 0)) | self.zero[:, None]
         return np.where(found, lower, 0), np.where(found, upper, self._limit[:, None])
 
     def _between(self, low: Array, high: Array) -> tuple[Places, Places]:
@@ -98,7 +102,8 @@ class _Matrix:
             shifts = np.concatenate([low - self._gap(low), high + self._gap(high)], 1)
         count, sure = self._above(shifts)
         (most, least), (below, above) = (np.split(part, 2, 1) for part in (count, sure))
-        return np.where(above, least, 0), np.where(below, most, self._limit[:, None])
+        most = np.where(below, most, self._limit[:, None])
+        return np.where(above, least, 0), np.where(self.zero[:, None] & (low >= 0), 0, most)
 
     def _gap(self, tau: Array) -> Array:
         """How far beside thresholds (P, K) counts are taken: for the Gram matrices once, for eliminations twice."""
@@ -171,13 +176,13 @@ class AllCutsBlocks(HankelBlocks):
         """#{σ > τ} for absolute thresholds (K,)."""
         return self._counted(thresholds, lambda matrix, tau: matrix.counts(tau), lambda exact: exact.counts(thresholds))
 
-    def relative_counts(self, ratios: Tensor, accuracy: float = 0.0) -> Counts:
+    def relative_counts(self, ratios: Tensor) -> Counts:
         """#{σ > ρ σ_1} for ratios (R,)."""
         return self._counted(
             ratios, lambda matrix, rho: matrix.relative_counts(rho), lambda exact: exact.relative_counts(ratios)
         )
 
-    def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
+    def entropies(self) -> tuple[Tensor, Tensor]:
         """Entropy-ESS and a bound on its error, both (..., P)."""
         limit, found = self._cut.limits().numpy(), list[tuple[Array, Array]]()
         for entry, matrix in enumerate(self._matrices):
@@ -185,12 +190,11 @@ class AllCutsBlocks(HankelBlocks):
             # Squares that are off by e in the Frobenius norm: Σ |√σ̂² − √σ²| ≤ r^¾ √e.
             share = limit**0.75 * np.sqrt(matrix.off) / np.where(total > 0, total, 1.0)
             error = error + share * (np.log(np.maximum(limit, 2)) + 1 - np.log(np.where(share > 0, share, 1.0)))
-            alive = matrix.energies > 0
-            ess = np.where(alive, np.clip(np.exp(H), 1, limit), 0)
-            bound = np.where(alive & (limit > 1), ess * np.expm1(np.minimum(error, 20)), 0)
-            wide = bound > 1e-3 * ess
+            ess = np.where(matrix.zero, 0, np.clip(np.exp(H), 1, limit))
+            bound = np.where(matrix.zero | (limit == 1), 0, ess * np.expm1(np.minimum(error, 20)))
+            wide = ~(bound <= 1e-3 * ess)
             if wide.any():
-                exact = self._exact(entry, wide).entropies(accuracy)
+                exact = self._exact(entry, wide).entropies()
                 ess[wide], bound[wide] = (part.numpy()[0] for part in exact)
             found.append((ess, bound))
         return self._shaped([ess for ess, _ in found]), self._shaped([bound for _, bound in found])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
@@ -11,8 +12,7 @@ import torch
 
 from statesize.operators import Derivative, Operator, Shared, SoftmaxAttention
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import DOUBLE, Engine, Footprint, attention_of
-from statesize.spectra.exact.exact import ExactEngine, exact_operations
+from statesize.spectra.engine import DOUBLE, SECONDS, Engine, Footprint, attention_of
 from statesize.spectra.implicit.attention import ROWS, AttentionFactors, AttentionRows, factorised, held_numbers
 from statesize.spectra.implicit.derivative import DerivativeBlocks, derivative_footprint
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
@@ -60,17 +60,13 @@ class ImplicitEngine(Engine):
         """See `Engine.supports`; several readouts where each of them is softmax attention."""
         return attention_of(operator) is not None or isinstance(operator, Derivative)
 
-    def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
-        """Where T can be held, other engines are certain."""
+    def seconds(self, operator: Operator, cut: Cut) -> float:
+        """Infinity where T can be held, as other engines are certain."""
         if isinstance(operator, Derivative):
-            return None
-        size = DOUBLE * cut.readouts * cut.length**2
-        if size <= _LARGE:
-            return f"only probable, and T takes {size / 1e9:.1f} GB, which others can hold"
-        own, exact = self.operations(operator, cut), exact_operations(cut)
-        if own < exact or ExactEngine().footprint(operator, cut).each > _LARGE:
-            return None
-        return f"only probable, and takes {own:.1g} operations, the singular values take {exact:.1g}"
+            return 0.0
+        if DOUBLE * cut.readouts * cut.length**2 <= _LARGE:
+            return math.inf
+        return SECONDS * self.operations(operator, cut)
 
     def operations(self, operator: Operator, cut: Cut) -> float:
         """About how many operations of products of matrices take as long, for one batch entry of attention."""
