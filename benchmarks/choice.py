@@ -35,7 +35,7 @@ from statesize.spectra.cut import Cut, make_cut
 from statesize.spectra.dispatch import ENGINES, choose_engine, with_readouts
 
 _OUTPUTS = ("counts", "entropy")
-# Predicted seconds beyond which an engine is not timed, in units of the least, and those at which an operator is left.
+# Predicted seconds beyond which an engine is not timed, in units of the least; `all_cuts` always is.
 _HOPELESS = 20
 
 
@@ -98,7 +98,11 @@ def timed(name: str, operator: Operator, cut: Cut, rounds: int) -> Row:
         for engine in ENGINES.values()
         if engine.name != "implicit" and engine.unsupported_reason(*given, _OUTPUTS) is None
     }
-    asked = [engine for engine, value in predicted.items() if value <= _HOPELESS * min(predicted.values()) or engine == "all_cuts"]
+    asked = [
+        engine
+        for engine, value in predicted.items()
+        if value <= _HOPELESS * min(predicted.values()) or engine == "all_cuts"
+    ]
     taken: dict[str, list[float]] = {engine: [] for engine in asked}
     for turn in range(rounds + 1):
         for engine in asked:

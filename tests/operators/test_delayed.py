@@ -74,7 +74,7 @@ def test_chunks_of_pairs_are_those_of_full_transitions() -> None:
         torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("engine", ["chunked", "square_root"])
+@pytest.mark.parametrize("engine", ["all_cuts", "exact"])
 def test_pairs_are_measured_as_full_transitions_are(engine: str) -> None:
     parts = {name: part[:1, :1] for name, part in _tensors(3, "diagonal").items()}
     given = DelayedRecurrence(**parts)

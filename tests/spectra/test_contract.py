@@ -13,10 +13,7 @@ from statesize.spectra.spectrum import Spectrum
 from statesize.testing import EngineContract, compare_with_definition
 
 # Sizes that divide a short sequence into several chunks, leaves or blocks.
-SMALL = (
-    DenseEngine(numbers_at_once=1),
-    AllCutsEngine(width=4),
-)
+SMALL = (AllCutsEngine(width=4),)
 
 
 class TestEveryEngine(EngineContract):

@@ -169,7 +169,7 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     engine = choose_engine(*with_readouts(several, cut), outputs, settings.engine)
     # All of the memory decides what the engine holds: beside other work it has half, which may be too little for that.
     engine = engine.within(held, blocks, settings.memory // 2)
-    each, shared, _ = engine.footprint(held, blocks)
+    each, shared = engine.footprint(held, blocks)
     if settings.engine == "auto" and each + shared > settings.memory:
         # It never holds T, so it goes on where others do not fit.
         probable = ENGINES["implicit"]

@@ -16,7 +16,6 @@ from statesize.io.machine import free_bytes
 from statesize.operators import (
     BlockDense,
     Convolution,
-    Dense,
     Derivative,
     Operator,
     Recurrence,
@@ -38,8 +37,6 @@ ENGINES = {engine.name: engine for engine in ORDER}
 
 Answers = dict[str, Tensor]
 
-# Engines that square their numbers see nothing below the square root of the smallest double, nor above the largest's.
-_SQUARED_RANGE = (1e-100, 1e100)
 # Bytes of an engine's footprint, which grows with its work, from which a thread of its own saves time.
 _WORTH_A_THREAD = 2**23
 LARGE = 2**31
@@ -54,17 +51,13 @@ def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: 
         raise EngineError(f"engine must be one of auto, {', '.join(ENGINES)}, got {name!r}.")
     able = [engine for engine in ORDER if engine.unsupported_reason(operator, cut, outputs) is None]
     if name == "auto" and able:
-        return min(able, key=lambda engine: (_is_large(engine, operator, cut), engine.seconds(operator, cut)))
+        return min(able, key=lambda one: (one.footprint(operator, cut).each > LARGE, one.seconds(operator, cut)))
     if name == "auto" or ENGINES[name] not in able:
         tried = ENGINES["implicit" if name == "auto" else name]
         reason = tried.unsupported_reason(operator, cut, outputs)
         others = ", ".join(engine.name for engine in able) or "none"
         raise EngineError(f"engine {tried.name!r} {reason}; these can: {others}")
     return ENGINES[name]
-
-
-def _is_large(engine: Engine, operator: Operator, cut: Cut) -> bool:
-    return engine.footprint(operator, cut).each > LARGE
 
 
 @dataclass(frozen=True)
@@ -79,8 +72,7 @@ class Question:
 
 def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[Answers, str]:
     """The requested tensors, on the CPU, and the engines used: as many entries and positions at once as fit."""
-    # Entries whose numbers lie outside the range of an engine that squares, or for which it overflowed, are computed by
-    # an engine that does not.
+    # Entries for which an engine overflowed are computed by one that squares nothing.
     if isinstance(operator, Convolution) and engine.name != "dense" and not question.cut.windowed:
         folded, cut, index = _folded(operator, question.cut)
         if cut.positions != question.cut.positions or folded.length != operator.length:
@@ -202,9 +194,6 @@ def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[A
         # (..., P, …) each.
         shape = answers["norm"].shape[:-1]
         left = ~torch.stack([torch.isfinite(part).flatten(len(shape)).all(-1) for part in answers.values()]).all(0)
-        if attempt.squares:
-            size = _magnitude(operator).cpu()
-            left |= ((size < _SQUARED_RANGE[0]) & (size > 0)) | (size > _SQUARED_RANGE[1])
         if not bool(left.any()):
             break
     if answers is None:
@@ -212,19 +201,6 @@ def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[A
     if bool(left.any()):
         _require_finite(answers, question.cut)
     return answers, ", ".join(used)
-
-
-def _magnitude(operator: Operator) -> Tensor:
-    """About the size of the largest entry that an operator's tensors can make, (...)."""
-    if isinstance(operator, Shared):
-        return _magnitude(operator.operator).amax(-1)
-    one = torch.ones(operator.batch_shape, dtype=torch.float64, device=operator.device)
-    if isinstance(operator, Recurrence):
-        B, C = (cast("Any", torch.linalg).vector_norm(part, torch.inf, (-2, -1)) for part in (operator.B, operator.C))
-        return one * B * C
-    if isinstance(operator, Dense):
-        return torch.maximum(operator.matrix.amax((-2, -1)), -operator.matrix.amin((-2, -1)))
-    return operator.kernel.abs().amax(-1) if isinstance(operator, Convolution) else one
 
 
 def _require_finite(answers: Answers, cut: Cut) -> None:
@@ -263,7 +239,7 @@ def with_readouts(operator: Operator, cut: Cut) -> tuple[Operator, Cut]:
 def require_memory(operator: Operator, engine: Engine, cut: Cut, free: int | None = None) -> None:
     """EngineError if the engine needs more for one batch entry than is free, by default what the system says."""
     held = engine.footprint(operator, cut)
-    needed = held.each + held.shared if held.least is None else held.least
+    needed = held.each + held.shared
     if needed < _SMALL:
         return
     free = free_bytes(operator.device) if free is None else free

@@ -73,7 +73,6 @@ class Footprint(NamedTuple):
 
     each: int  # for each batch entry
     shared: int = 0  # besides, however many the batch entries are
-    least: int | None = None  # for one batch entry in any case, where that may be less than both
 
 
 class Engine(ABC):
@@ -88,7 +87,7 @@ class Engine(ABC):
         works_on: Classes of operators that it may support; `Shared` and `Derivative` only where they are among them.
         operators: The same in words.
         windows: Whether it can cut H_i by `past` and `future`.
-        squares: Whether it squares numbers, so that those beyond 1e±100 need an engine that does not.
+        squares: Whether it squares numbers, so that those that overflow are left to an engine that does not.
         converts: Whether it takes recurrences in their own dtype and converts a part at a time to float64.
         keeps_device: Whether its products are made where the operator lies. All others compute on the CPU: on a GPU
             they took 1.2 to 7.2 times as long, since their steps are many and small.

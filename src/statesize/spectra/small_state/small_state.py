@@ -48,8 +48,13 @@ class SmallStateEngine(Engine):
         errors = products.new_zeros(products.shape[:2])
         if products.numel():
             parts = (recurrence.A, recurrence.B, recurrence.C)
-            flat = [part.expand(*shape, length, n).reshape(-1, length, n).contiguous().numpy() for part in parts]
-            factor_products(*flat, positions.numpy(), products.numpy(), errors.numpy())
+            flat = [part.expand(*shape, length, n).reshape(-1, length, n).contiguous() for part in parts]
+            # Powers of 2, so that no square is lost.
+            scales = [torch.exp2(part.abs().amax((-2, -1)).log2().floor().clamp(min=-1000)) for part in flat[1:]]
+            A, (B, C) = flat[0], (part / scale[:, None, None] for part, scale in zip(flat[1:], scales, strict=True))
+            factor_products(*(part.numpy() for part in (A, B, C)), positions.numpy(), products.numpy(), errors.numpy())
+            products, errors = (part * scales[0].view(-1, *[1] * (part.ndim - 1)) for part in (products, errors))
+            products, errors = (part * scales[1].view(-1, *[1] * (part.ndim - 1)) for part in (products, errors))
         limit, r = cut.limits(), min(n, cut.largest_rank())
         values = singular_values(products)[:, place, :r]
         # A block of fewer rows or columns than states has no further singular values: the others are round-off.
