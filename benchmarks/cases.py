@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -43,16 +43,13 @@ class Case:
     make: Callable[[int], Operator]  # the operator of a length
     engine: EngineName
     outputs: tuple[Output, ...] = ("counts", "entropy")  # each is a row
-    entropy_accuracy: float = 2e-4  # relative accuracy of entropies
     ratios: tuple[float, ...] = _RATIOS  # τ/σ_1 at which counts are checked
     lengths: int = 1  # how many times the length of the other cases
 
 
 def measured(operator: Operator, case: Case, output: Output, tolerances: Sequence[float]) -> Measurement:
     """One output of a case's engine at all positions."""
-    return measure(
-        operator, tolerances, (), outputs=(output,), engine=case.engine, entropy_accuracy=case.entropy_accuracy
-    )
+    return measure(operator, tolerances, (), outputs=(output,), engine=case.engine)
 
 
 def gated(length: int, states: int) -> Recurrence:
@@ -120,20 +117,18 @@ def cases(quick: bool) -> tuple[Case, ...]:
     channels, large = 32 if quick else 1536, _RATIOS[:3]
     values: tuple[Output, ...] = ("values",)
     layer = partial(selective, states=16, channels=channels)
-    smooth = Case("softmax d=64, decaying", partial(smooth_attention, width=64), "streaming", entropy_accuracy=5e-4)
+    smooth = Case("softmax d=64, decaying", partial(smooth_attention, width=64), "all_cuts")
     return (
-        Case("gated n=64", partial(gated, states=64), "chunked"),
-        Case("gated n=128", partial(gated, states=128), "chunked"),
-        Case("delta rule n=128", partial(delta, states=128), "chunked"),
-        Case("full transition n=64", partial(full, states=64), "chunked"),
+        Case("gated n=64", partial(gated, states=64), "all_cuts"),
+        Case("delta rule n=128", partial(delta, states=128), "all_cuts"),
+        Case("full transition n=64", partial(full, states=64), "all_cuts"),
         Case(f"Mamba layer n=16, {channels} channels", layer, "small_state", values),
-        Case("gated n=64, all σ", partial(gated, states=64), "square_root", values),
-        Case("gated n=128, all σ", partial(gated, states=128), "square_root", values),
-        Case("softmax d=64, full rank", partial(attention, width=64), "tridiagonal", ratios=large),
+        Case("gated n=64, all σ", partial(gated, states=64), "exact", values),
+        Case("gated n=128, all σ", partial(gated, states=128), "exact", values),
+        Case("softmax d=64, full rank", partial(attention, width=64), "all_cuts", ratios=large),
         smooth,
-        Case("convolution, 32 modes", partial(modal_convolution, modes=32), "convolution"),
-        Case("convolution, irregular", irregular_convolution, "convolution", entropy_accuracy=1e-3, ratios=large),
-        replace(smooth, name="softmax from q, k, decaying", lengths=2 if quick else 8),
+        Case("convolution, 32 modes", partial(modal_convolution, modes=32), "all_cuts"),
+        Case("convolution, irregular", irregular_convolution, "all_cuts", ratios=large),
     )
 
 

@@ -27,14 +27,11 @@ from benchmarks.cases import (
     cases,
     dense_seconds,
     document,
-    gated,
     measured,
     midpoints,
-    modal_convolution,
     peak_bytes,
     seconds,
     selective,
-    smooth_attention,
 )
 from statesize.io.files import replace_file
 from statesize.measurement.measurement import measure
@@ -88,16 +85,12 @@ def accuracy(case: Case, operator: Operator, output: Output, positions: list[int
 _LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
 _QUICK_LENGTHS = (64, 128, 256)
 # The longest of the engines that hold T, and of the definition.
-_LONGEST = {"dense": 2048, "exact": 2048, "tridiagonal": 2048}
+_LONGEST = {"dense": 2048, "exact": 2048, "all_cuts": 2048}
 _OPERATORS: dict[str, Callable[[int], Operator]] = {
     "dense": partial(attention, width=64),
     "exact": partial(attention, width=64),
-    "square_root": partial(gated, states=32),
+    "all_cuts": partial(attention, width=64),
     "small_state": partial(selective, states=16, channels=16),
-    "chunked": partial(gated, states=64),
-    "streaming": partial(smooth_attention, width=64),
-    "tridiagonal": partial(attention, width=64),
-    "convolution": partial(modal_convolution, modes=32),
 }
 _ROUNDS = 3
 _LONG = 2.0  # seconds from which a call is not repeated

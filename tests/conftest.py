@@ -23,7 +23,6 @@ from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.measurement.measurement import measure
 from statesize.parallel.ray import ray_session
 from statesize.profiling import profile
-from statesize.spectra.shifts.bordered import eliminate
 
 SOURCES = Path(__file__).parent.parent / "src"
 
@@ -48,9 +47,8 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 def compile_kernels():
     """Compiles what numba keeps on disk."""
-    for family, engine in (("attention", "tridiagonal"), ("diagonal", "small_state"), ("diagonal", "square_root")):
+    for family, engine in (("attention", "all_cuts"), ("diagonal", "small_state")):
         measure(random_operator(family, 0, 70), engine=engine, outputs=("counts", "entropy"))
-    eliminate(*torch.eye(2, dtype=torch.float64).expand(3, 1, 2, 2))
 
 
 def pytest_sessionstart(session):

@@ -309,8 +309,6 @@ WRONG = {
     (ss.Settings, "engine"): ("fast", 3, None, []),
     (ss.Settings, "seed"): (-1, 1.5, None, "0"),
     (ss.Settings, "memory"): (0, -1, "much", None),
-    (ss.Settings, "count_accuracy"): (-0.1, 1, 2, math.nan, "0"),
-    (ss.Settings, "entropy_accuracy"): (0, -1, 1, 5, math.inf, None),
     (ss.Settings, "weights"): ("keys", None, True),
     (ss.Settings, "skip_first"): (-1, 1.5, True, None),
     (ss.Settings, "squares"): ("yes", 1, None),

@@ -11,7 +11,7 @@ from oracles import exact
 
 import statesize as ss
 from campaigns.fuzz import answers
-from campaigns.fuzz.arguments import good_thresholds, real, whole
+from campaigns.fuzz.arguments import good_thresholds, whole
 from campaigns.fuzz.call import Call, expected_refusal, moderate
 from campaigns.fuzz.hostile import Source
 from campaigns.fuzz.operators import random_case
@@ -42,8 +42,6 @@ def measure_call(source: Source) -> Call:
     wrong |= not wrong and first > last
     option("positions", 0.4, lambda: _positions(source, first, last), lambda v: _good_positions(v, first, last))
     option("outputs", 0.5, lambda: _outputs(source), _good_outputs)
-    option("entropy_accuracy", 0.1, lambda: source.chance.choice((1e-6, 1e-2)), lambda v: real(v) and 0 < v < 1)
-    option("count_accuracy", 0.1, lambda: 0.05, lambda v: v is None or (real(v) and 0 <= v < 1))
     engines = (*ENGINES, "auto")
     option("engine", 0.4, lambda: source.chance.choice(engines), lambda v: isinstance(v, str) and v == "auto")
     refusal = expected_refusal(source, case, wrong)

@@ -58,7 +58,7 @@ class Case:
         size = np.abs(self.T).max(initial=0)
         if not size <= exact.LARGEST / self.length:
             return None
-        formed = any(name in engine for name in ("dense", "streaming", "tridiagonal"))
+        formed = any(name in engine for name in ("dense", "exact", "all_cuts"))
         lost = 64 * exact.EPS * self.length**2 * self.terms() if formed else 0.0
         return exact.spectra(self.T, positions, past, future, self.rounding(), lost)
 

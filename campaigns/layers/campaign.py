@@ -181,7 +181,7 @@ def outcome(draw: Draw) -> Outcome:
 
 def largest_share(item: Any) -> float:
     """The largest ESS of a mixer at any cut, by entropy or rank, as a part of what limits it; 1 but for rounding."""
-    found = ss.measure(item.operator, relative_tolerances=[1e-9], count_accuracy=0)
+    found = ss.measure(item.operator, relative_tolerances=[1e-9])
     most = found.ceiling.clamp(min=1)
     shares = (found.entropy / most, found.relative_count.squeeze(-1) / most)
     return max(float(share.max()) for share in shares) - 1e-9

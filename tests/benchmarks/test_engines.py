@@ -35,11 +35,11 @@ def test_a_long_row_has_no_dense_loop(monkeypatch):
 def test_the_script_writes_its_document(monkeypatch, tmp_path, capsys):
     path = tmp_path / "engines.json"
     monkeypatch.setattr(engines, "cases", lambda quick: [CASES["gated n=64"]])
-    monkeypatch.setattr(engines, "_OPERATORS", {"chunked": partial(gated, states=4)})
+    monkeypatch.setattr(engines, "_OPERATORS", {"all_cuts": partial(gated, states=4)})
     monkeypatch.setattr("sys.argv", ["engines", "--quick", "--length", "128", "--output", str(path)])
     engines.main()
     document = json.loads(path.read_text(encoding="utf-8"))
     assert [row["output"] for row in document["rows"]] == ["counts", "entropy"]
-    assert list(document["exponents"]) == ["chunked"]
+    assert list(document["exponents"]) == ["all_cuts"]
     assert document["threads"] == 1
     assert capsys.readouterr().out.count("\n") == 3

@@ -22,8 +22,8 @@ def test_short_calls_are_repeated_and_long_ones_are_not(monkeypatch):
 
     monkeypatch.setattr(growth, "measure", counted)
     monkeypatch.setattr(growth, "_LENGTHS", (16, 32))
-    monkeypatch.setattr(growth, "_OPERATORS", {"chunked": partial(gated, states=4)})
-    assert list(growth.exponents(quick=False)) == ["chunked"]
+    monkeypatch.setattr(growth, "_OPERATORS", {"all_cuts": partial(gated, states=4)})
+    assert list(growth.exponents(quick=False)) == ["all_cuts"]
     # The first call warms up.
     assert measured == [16, 16, 16, 16, 32, 32, 32]
     measured.clear()

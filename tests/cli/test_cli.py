@@ -69,7 +69,6 @@ def test_wrong_usage_is_2(arguments, capsys):
     [
         "profile gla --memory abc",
         "profile gla --layers foo",
-        "profile gla --entropy-accuracy 0",
         "profile gla --memory 1",
         "length gla --lengths abc",
         "truncate gla --at 200% --text missing.txt",
@@ -235,4 +234,4 @@ def test_options_of_settings_are_taken_where_pydantic_is_imported(capsys):
     pytest.importorskip("pydantic")
     shown = ["--max-tokens", "16", "--layers", "0,layers.1.mixer", "--positions", "all", "--quiet"]
     assert main(["profile", "gla", *shown]) == 0
-    assert main(["profile", "gla", *shown, "--memory", "1GB", "--channels", "2", "--entropy-accuracy", "0.01"]) == 0
+    assert main(["profile", "gla", *shown, "--memory", "1GB", "--channels", "2"]) == 0

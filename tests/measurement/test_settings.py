@@ -83,12 +83,6 @@ def test_wrong_numbers(name, given):
         Settings(**{name: given})
 
 
-@pytest.mark.parametrize("given", [-0.1, 1, 1.0, True, "0.1", float("nan")], ids=repr)
-def test_wrong_count_accuracy(given):
-    with pytest.raises(InputError, match=r"^count_accuracy must be .*got "):
-        Settings(count_accuracy=given)
-
-
 @pytest.mark.parametrize("given", [-1, 0.5, None, "a"], ids=repr)
 def test_wrong_seed(given):
     with pytest.raises(InputError, match=r"^seed must be a whole number of at least 0, got "):
@@ -177,8 +171,7 @@ def test_all_cuts_and_other_numbers_of_them_are_asked_for():
 
 def test_limits_by_default():
     settings = Settings()
-    assert [settings.count_accuracy_at(length) for length in (1024, 1025)] == [0, 0.02]
-    assert (settings.entropy_accuracy, settings.tolerances, settings.memory) == (1e-3, (1e-3,), 2e9)
+    assert (settings.tolerances, settings.memory) == ((1e-3,), 2e9)
     ladder = [1e-2, 10**-0.5, 1e-1, 10**-1.5, 10**-2.5, 1e-3, 10**-3.5, 1e-4, 10**-4.5, 1e-5]
     assert list(settings.for_texts(1024).relative_tolerances) == pytest.approx(ladder)
     assert checked_cuts(settings, 4) == (2,)

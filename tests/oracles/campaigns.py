@@ -3,45 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from oracles.engine_pairs import Pairs, compare
 from oracles.operators import FAMILIES, random_operator, scaled
 from oracles.references import Reference, against_mpmath, against_slicot
-from torch import Tensor
 
-from statesize.measurement.measurement import Measurement, measure
-from statesize.measurement.settings import COUNT_ACCURACY
 from statesize.operators import SoftmaxAttention
 
-RELATIVE = (0.5, 0.1, 0.01, 1e-3, 1e-5)
 EXACT = tuple(family for family in FAMILIES if family not in {"zero", "late convolution", "identity"})
 """Families of which mpmath is asked; of the others every singular value is 0 or 1."""
-
-
-@dataclass
-class Bounds:
-    """Bounds of counts, two of each.
-
-    Attributes:
-        compared: How many.
-        apart: Of which the other one is another number, so that the count is not exact.
-        outside: On whose wrong side the exact count lies.
-    """
-
-    compared: int = 0
-    apart: int = 0
-    outside: int = 0
-
-    def add(self, found: Measurement, exact: Measurement) -> None:
-        """Compares counts at relative tolerances; `exact` has bounds too where a singular value is a threshold."""
-        low, high = cast("Tensor", found.relative_lower), cast("Tensor", found.relative_upper)
-        least, most = cast("Tensor", exact.relative_lower), cast("Tensor", exact.relative_upper)
-        self.compared += 2 * low.numel()
-        self.apart += 2 * int((low < high).sum())
-        self.outside += int((low > most).sum()) + int((high < least).sum())
 
 
 def pairs(
@@ -58,15 +29,6 @@ def pairs(
         window = max(1, length // 3)
         if length > 2:
             compare(tallies, operator, positions, *((window, None), (None, window), (window, window))[seed % 3])
-
-
-def default_bounds(tallies: dict[str, Bounds], family: str, seeds: Iterable[int], lengths: tuple[int, ...]) -> None:
-    """Counts as `measure` bounds them by default beyond 1,024 tokens, at all positions, against the definition's."""
-    for seed in seeds:
-        operator = random_operator(family, seed, lengths[seed % len(lengths)])
-        found = measure(operator, (), RELATIVE, count_accuracy=COUNT_ACCURACY)
-        exact = measure(operator, (), RELATIVE, outputs=("counts",), engine="dense")
-        tallies.setdefault(found.engine, Bounds()).add(found, exact)
 
 
 def sixty_digits(

@@ -14,7 +14,6 @@ from statesize.operators import Operator
 from statesize.spectra.cut import Positions, make_cut
 from statesize.spectra.dispatch import ENGINES
 
-EXACTLY = {"count_accuracy": 0.0, "entropy_accuracy": 2e-4}
 RATIOS = (0.3, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
@@ -123,11 +122,11 @@ def measurements(
         if engine.unsupported_reason(operator, cut, outputs) is not None:
             continue
         tau = [ratio * scale for ratio in RATIOS]
-        found[name] = measure(operator, tau, RATIOS, outputs, cut.positions, past, future, name, **EXACTLY)
+        found[name] = measure(operator, tau, RATIOS, outputs, cut.positions, past, future, name)
         if name == "dense":
             scale = float(found[name].values.max()) or 1.0
             tau = [ratio * scale for ratio in RATIOS]
-            found[name] = measure(operator, tau, RATIOS, outputs, cut.positions, past, future, name, **EXACTLY)
+            found[name] = measure(operator, tau, RATIOS, outputs, cut.positions, past, future, name)
     return found
 
 

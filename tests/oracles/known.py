@@ -1,6 +1,6 @@
-"""What is stated of operators of every family, and how much was looked at for it, as it was when last looked through.
+"""What is stated of operators of every family, as it was when last looked through.
 
-A bound that changes or work that grows may be right, but is never unnoticed. `python tests/oracles/known.py` writes the
+A bound that changes may be right, but is never unnoticed. `python tests/oracles/known.py` writes the
 table anew.
 """
 
@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +25,6 @@ from statesize.measurement.measurement import Measurement, measure
 from statesize.operators import Operator, SoftmaxAttention
 from statesize.spectra.cut import Cut, make_cut
 from statesize.spectra.dispatch import ENGINES, choose_engine
-from statesize.spectra.shifts.bordered import BorderedChunks
-from statesize.spectra.shifts.tridiagonal_chunks import TridiagonalChunks
 
 TABLE = Path(__file__).with_name("known.json")
 LENGTH = 70
@@ -50,39 +46,6 @@ CASES: dict[str, Callable[[], Operator]] = {
 }
 
 
-@contextmanager
-def counted() -> Iterator[Counter[str]]:
-    """How many positions are looked at by shifts, by powers and by decompositions, and what of counts is in doubt."""
-    seen: Counter[str] = Counter()
-    kept: list[tuple[type, str, Any]] = []
-
-    def count(owner: type, name: str, size: Callable[..., int]) -> None:
-        method = getattr(owner, name)
-        kept.append((owner, name, method))
-
-        def counting(self: Any, *arguments: Any) -> Any:
-            seen[name] += size(self, *arguments)
-            result = method(self, *arguments)
-            if name == "counts":
-                # Logarithms, as single ones beside a singular value have no digit in common from machine to machine.
-                doubt = (result[1] / (torch.finfo(torch.float64).eps * arguments[0][:, None])).log()
-                seen["doubt"] += float(doubt[torch.isfinite(doubt)].sum())
-            return result
-
-        setattr(owner, name, counting)
-
-    for owner in (BorderedChunks, TridiagonalChunks):
-        count(owner, "log_determinants", lambda self, shift: len(shift) * self.width)
-        count(owner, "largest", lambda self: len(self.error) * self.width)
-        count(owner, "spectra", lambda self, group, offset: len(group))
-        count(owner, "counts", lambda self, shift: len(shift) * self.width)
-    try:
-        yield seen
-    finally:
-        for owner, name, method in kept:
-            setattr(owner, name, method)
-
-
 def stated(found: Measurement) -> dict[str, list[float]]:
     """Numbers that a change of what is stated would show in."""
     kept = {"error": found.error_bound, "entropy": found.entropy, "entropy error": found.entropy_bound}
@@ -99,33 +62,27 @@ def rounded(*numbers: Tensor | float) -> list[float]:
 
 
 def known(case: str, windows: str) -> dict[str, Any]:
-    """What is stated of a case by every engine, and the work of all of them.
+    """What is stated of a case by every engine.
 
     Args:
         case: One of `CASES`.
         windows: One of `WINDOWS`.
     """
     operator = CASES[case]()
-    with counted() as seen:
-        every = measurements(operator, 9, *WINDOWS[windows])
-        found = {f"{name}: {one.engine}": stated(one) for name, one in every.items()}
-        if windows == "whole":
-            close = measure(operator, (), (1e-2, 1e-4), ("counts",), count_accuracy=0.05, engine="tridiagonal")
-            found["tridiagonal, 5 %"] = stated(close)
-            everywhere = measure(
-                operator, (1e-3,), (1e-2,), ("counts", "entropy"), entropy_accuracy=1e-6, count_accuracy=0
-            )
-            found[f"auto: {everywhere.engine}"] = stated(everywhere)
-    work = {name: rounded(number)[0] for name, number in sorted(seen.items())}
+    every = measurements(operator, 9, *WINDOWS[windows])
+    found = {f"{name}: {one.engine}": stated(one) for name, one in every.items()}
+    if windows == "whole":
+        everywhere = measure(operator, (1e-3,), (1e-2,), ("counts", "entropy"))
+        found[f"auto: {everywhere.engine}"] = stated(everywhere)
     held, choices = _planned(operator, make_cut(operator.length, None, *WINDOWS[windows]))
-    return {"stated": found, "work": work, "held": held, "choices": choices}
+    return {"stated": found, "held": held, "choices": choices}
 
 
 def _planned(operator: Operator, cut: Cut) -> tuple[dict[str, list[int]], list[str]]:
     """How many bytes each engine is said to hold, for an entry and besides, and which are chosen for what."""
     able = {name: engine for name, engine in ENGINES.items() if engine.unsupported_reason(operator, cut, ()) is None}
     held = {name: list(engine.footprint(operator, cut)[:2]) for name, engine in able.items()}
-    asked = [("counts",), ("entropy",), ("values",), ("counts", "entropy"), ("counts", "relative")]
+    asked = [("counts",), ("entropy",), ("values",), ("counts", "entropy")]
     return held, [choose_engine(operator, cut, outputs).name for outputs in asked]
 
 

@@ -180,7 +180,7 @@ def ended_at_five(ended, tmp_path):
         (lambda model: model, {"channels": 1}),
         (lambda model: model, {"channels": 1, "settings": Settings(seed=1)}),
         (lambda model: model, {"memory": 10**6}),
-        (lambda model: model, {"settings": Settings(count_accuracy=0.1)}),
+        (lambda model: model, {"settings": Settings(tolerances=[0.1])}),
         (lambda model: model, {"sequences": [ids[::-1] for ids in TEXTS]}),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),

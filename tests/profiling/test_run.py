@@ -1,7 +1,6 @@
 """Profiles against the definition, sequence by sequence."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 
 from statesize import capture
-from statesize.cli.shared.summary import layer_rows
 from statesize.errors import InputError, ModelError, StatesizeWarning
 from statesize.measurement.measurement import measure
 from statesize.measurement.settings import Settings
@@ -280,38 +278,6 @@ def test_a_sample_stands_for_the_layer(model):
     assert abs(row["average_entropy"] - true["average_entropy"]) <= row["average_entropy_error"]
     # The other mixer has but two heads.
     assert some.summary_rows()[0]["measured"] == 2
-
-
-def test_counts_may_be_left_between_bounds(model):
-    exact, bounded = (
-        profile(model, LONG, settings=Settings(count_accuracy=share)).mixer("second") for share in (0.0, 0.5)
-    )
-    counts = exact["relative_count"].values
-    lower, upper = bounded["relative_lower"].values, bounded["relative_upper"].values
-    assert (lower <= counts).all()
-    assert (counts <= upper).all()
-    assert (upper - lower <= 0.5 * upper).all()
-
-
-def test_bounds_on_counts_are_shown_as_bounds(model):
-    tokens = torch.arange(120) * 7 % 20
-    settings = Settings(layers=["second"], engine="tridiagonal", relative_tolerances=[1e-4])
-    exact, bounded = (profile(model, tokens, settings=replace(settings, count_accuracy=share)) for share in (None, 0.5))
-    assert not any("–" in row.ess for row in layer_rows(exact, "relative_count"))
-    document = {mixer["layer"]: mixer for mixer in bounded.to_dict()["mixers"]}
-    apart = 0
-    for row in layer_rows(bounded, "relative_count"):
-        mixer = document[row.layer]
-        lower, upper = (mixer[f"average_relative_{end}"][0] for end in ("lower", "upper"))
-        (mean,) = (one["average_relative_count"] for one in bounded.summary_rows() if one["layer"] == row.layer)
-        assert mean == pytest.approx((lower + upper) / 2)
-        # The row is of the middle, where the document's means are of all cuts.
-        node = bounded.mixer(row.layer)
-        ends = (node[f"relative_{end}"].values[0, :, node["position"].values == 60, 0] for end in ("lower", "upper"))
-        least, most = (f"{end.mean():.1f}" for end in ends)
-        assert row.ess == f"{least}–{most}" if least < most else "–" not in row.ess
-        apart += least < most
-    assert apart
 
 
 def test_text_files(model, tmp_path):

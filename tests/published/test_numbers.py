@@ -13,7 +13,7 @@ POSITIONS = (1, 26, 53, 80, 95)
 
 @pytest.fixture(scope="module")
 def profile(smollm2, ids):
-    return ss.profile(smollm2[0], ids, positions=POSITIONS, layers=list(LAYERS), settings=ss.Settings(count_accuracy=0))
+    return ss.profile(smollm2[0], ids, positions=POSITIONS, layers=list(LAYERS))
 
 
 def test_each_head_and_cache(smollm2, ids, profile):
@@ -52,7 +52,7 @@ def test_gemma(tmp_path):
     model, tokenizer = ss.load(str(gemma_file(tmp_path)))
     ids = tokenizer(PROSE, return_tensors="pt").input_ids[:, :64]
     maps = eager_maps(model, ids)
-    settings = ss.Settings([0, 5, 11, 17], positions=(1, 20, 40, 63), count_accuracy=0)
+    settings = ss.Settings([0, 5, 11, 17], positions=(1, 20, 40, 63))
     found = ss.profile(model, ids, settings=settings)
     for layer, name in zip((0, 5, 11, 17), found.mixers, strict=True):
         at = {"position": [1, 20, 40, 63]}

@@ -6,7 +6,7 @@ from torch import Tensor
 from statesize.operators import Convolution
 from statesize.spectra.cut import make_cut
 from statesize.spectra.exact.dense import DenseEngine
-from statesize.spectra.realisation import circulant_norm, power_of_two
+from statesize.spectra.realisation import circulant_norm
 
 
 @pytest.mark.parametrize("length", [2, 3, 16, 17, 40])
@@ -22,7 +22,3 @@ def test_no_singular_value_passes_the_norm(length: int) -> None:
 @pytest.mark.parametrize("kernel", [torch.ones(29).double(), (-1.0) ** torch.arange(29).double(), late(29)])
 def test_it_is_below_the_sum_of_the_taps(kernel: Tensor) -> None:
     assert float(circulant_norm(kernel)) <= (1 + 1e-9) * float(kernel.abs().sum())
-
-
-def test_powers_of_two() -> None:
-    assert [power_of_two(least) for least in (1, 2, 3, 4, 5, 1000)] == [1, 2, 4, 4, 8, 1024]

@@ -4,23 +4,16 @@ import pytest
 import torch
 
 from statesize.operators import Operator, Recurrence
-from statesize.spectra.convolution import ConvolutionEngine
+from statesize.spectra.all_cuts.all_cuts import AllCutsEngine
 from statesize.spectra.cut import Cut, make_cut
 from statesize.spectra.dispatch import ORDER
 from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.exact.exact import ExactEngine
-from statesize.spectra.shifts.chunked import ChunkedEngine
-from statesize.spectra.shifts.streaming import StreamingEngine
 from statesize.spectra.spectrum import Spectrum
 from statesize.testing import EngineContract, compare_with_definition
 
 # Sizes that divide a short sequence into several chunks, leaves or blocks.
-SMALL = (
-    ChunkedEngine(width=4),
-    StreamingEngine(width=4),
-    ConvolutionEngine(quick=40, width=4, vectors=16),
-    DenseEngine(numbers_at_once=1),
-)
+SMALL = (AllCutsEngine(width=4),)
 
 
 class TestEveryEngine(EngineContract):

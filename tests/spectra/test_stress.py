@@ -5,17 +5,12 @@ import torch
 from oracles.operators import FAMILIES, random_operator, scaled
 
 from statesize.operators import Operator
-from statesize.spectra.convolution import ConvolutionEngine
 from statesize.spectra.cut import make_cut
 from statesize.spectra.dispatch import ENGINES
 from statesize.spectra.engine import Counts
 from statesize.spectra.exact.dense import DenseEngine
 
 RATIOS = torch.tensor([1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7], dtype=torch.float64)
-
-
-# Convolutions are not only decomposed at lengths where that is quick.
-EVERY = {**ENGINES, "convolution": ConvolutionEngine(quick=100)}
 
 
 def wrong(found: Counts, expected: Counts) -> int:
@@ -35,15 +30,15 @@ def check(operator: Operator, positions: int) -> tuple[int, int, int]:
     plain = DenseEngine().blocks(operator, cut)
     largest = float(plain.values.max())
     tau = RATIOS * (largest or 1.0)
-    entropy, entropy_error = plain.entropies(2e-4)
+    entropy, entropy_error = plain.entropies()
     checked = estimated = off = 0
-    for name, engine in EVERY.items():
+    for name, engine in ENGINES.items():
         if name == "dense" or engine.unsupported_reason(operator, cut, ("counts", "entropy")) is not None:
             continue
         blocks = engine.blocks(operator, cut)
         assert wrong(blocks.counts(tau), plain.counts(tau)) == 0, name
         assert wrong(blocks.relative_counts(RATIOS), plain.relative_counts(RATIOS)) == 0, name
-        found, error = blocks.entropies(2e-4)
+        found, error = blocks.entropies()
         outside = (found - entropy).abs() > error + entropy_error
         if name == "implicit":
             # Its intervals are of 95 %.

@@ -135,9 +135,8 @@ def agreement(document: Mapping[str, Any]) -> dict[str, str]:
         found |= {f"{name}_{key}": value for key, value in _numbers(part, "compared", "outside").items()}
         if name != "slicot":
             found |= {f"{name}_{kind}": f"{part[f'largest_{kind}']:.2f}" for kind in ("values", "entropy")}
-    pairs, bounds = document["engine_pairs"], _numbers(document["default_bounds"], "compared", "apart", "outside")
+    pairs = document["engine_pairs"]
     return found | {
-        **{f"bounds_{key}": value for key, value in bounds.items()},
         **_numbers(pairs, "pairs", "operators", "families"),
         "shortest": str(pairs["lengths"][0]),
         "longest": str(pairs["lengths"][1]),

@@ -13,11 +13,11 @@ from statesize.check import real_numbers, refuse, require_count, require_kind, s
 from statesize.errors import InputError
 from statesize.io.devices import on_cpu_by_default
 from statesize.measurement.result import Measurement
-from statesize.measurement.settings import ENTROPY_ACCURACY, Settings, memory_bytes
+from statesize.measurement.settings import Settings, memory_bytes
 from statesize.operators import Dense, Operator, Recurrence
 from statesize.spectra.cut import Cut, Positions, make_cut
 from statesize.spectra.dispatch import Question, choose_engine, dispatch, with_readouts
-from statesize.spectra.engine import OUTPUTS, RELATIVE, Engine, EngineName, HankelBlocks, Output
+from statesize.spectra.engine import OUTPUTS, Engine, EngineName, HankelBlocks, Output
 
 
 class Capacity(NamedTuple):
@@ -59,8 +59,6 @@ def measure(
     past: int | None = None,
     future: int | None = None,
     engine: EngineName = "auto",
-    entropy_accuracy: float = ENTROPY_ACCURACY,
-    count_accuracy: float | None = None,
     memory: int | str = 2**30,
     weights: Tensor | None = None,
     skip_first: int = 0,
@@ -76,14 +74,9 @@ def measure(
         positions: None for all of 1 … L − 1, an int for that many evenly spread, or a list.
         past: Cut H_i to its last `past` columns, or None.
         future: Cut H_i to its first `future` rows, or None.
-        engine: "auto" or the name of an engine.
-        entropy_accuracy: Relative accuracy of the entropy; engines with all singular values are exact.
-        count_accuracy: How far apart `relative_lower` and `relative_upper` may be where exact counts take longer, as a
-            fraction of the upper one (0.02 = 2 %), or 1 where that is more; `relative_count` is then their middle,
-            rounded down. 0 takes exact counts; None takes exact counts of up to 1,024 positions, 0.02 of more.
-            The engine `implicit` gives bounds by products: entropies within about 10 %, and 0.5 % of derivatives,
-            counts within bounds that are far apart where σ falls slowly, by a factor of two to a hundred; `converged`
-            says where bounds are wider than requested.
+        engine: "auto" or the name of an engine. `implicit` gives bounds by products: entropies within about 10 %, and
+            0.5 % of derivatives, counts within bounds that are far apart where σ falls slowly, by a factor of two to a
+            hundred.
         memory: Bytes that the engine may hold at once, as a number or such as "4GB"; more batch entries than fit are
             measured in turn.
         weights: w, (L,) or with the batch shape before it, at least 0: H_i diag(w) is measured in place of H_i, such as
@@ -106,7 +99,7 @@ def measure(
     operator, outputs = _weighted(accepted_operator(operator), weights, skip_first), _checked_outputs(outputs)
     settings = Settings(
         tolerances=tolerances, relative_tolerances=real_numbers("relative_tolerances", relative_tolerances),
-        engine=engine, memory=memory_bytes(memory), count_accuracy=count_accuracy, entropy_accuracy=entropy_accuracy,
+        engine=engine, memory=memory_bytes(memory),
     )  # fmt: skip
     return measure_at(operator, make_cut(operator.length, positions, past, future), settings, outputs)
 
@@ -124,14 +117,9 @@ def measure_at(
     tau, rho = (torch.tensor(ratios, dtype=torch.float64) for ratios in (settings.tolerances, settings.ratios))
     stacked, stacked_cut = with_readouts(operator, cut)
     if engine is None:
-        named = settings.engine
-        engine = choose_engine(stacked, stacked_cut, engine_outputs(settings, operator.length, outputs), named)
-    accuracy = settings.entropy_accuracy, settings.count_accuracy_at(operator.length)
-    question = Question(stacked_cut, lambda blocks: _answers(blocks, outputs, tau, rho, accuracy), settings.memory)
+        engine = choose_engine(stacked, stacked_cut, outputs, settings.engine)
+    question = Question(stacked_cut, lambda blocks: _answers(blocks, outputs, tau, rho), settings.memory)
     answers, used = dispatch(stacked, engine, question)
-    bracketed = accuracy[1] and "counts" in outputs
-    if bracketed and bool((answers["relative_upper"] > answers["relative_lower"]).any()):
-        used += " (bracketed)"
     capacity = Capacity.at(cut, operator.state_size().cpu(), operator.inputs, operator.outputs)
     # What an engine leaves open ends at the ceiling; more than that is no rounding, and stays.
     most = capacity.ceiling
@@ -148,7 +136,7 @@ def measure_at(
         relative_tolerances=rho,
         **capacity._asdict(),
         engine=used,
-        converged=_converged(answers, *accuracy),
+        converged=_converged(answers),
         past=cut.past,
         future=cut.future,
         **answers,
@@ -183,7 +171,7 @@ def hankel_singular_values(
     stacked, cut = with_readouts(operator, make_cut(operator.length, positions))
     chosen = choose_engine(stacked, cut, ("values",), engine)
     none = torch.zeros(0, dtype=torch.float64)
-    question = Question(cut, lambda blocks: _answers(blocks, ("values",), none, none, (1.0, 0.0)))
+    question = Question(cut, lambda blocks: _answers(blocks, ("values",), none, none))
     return dispatch(stacked, chosen, question)[0]["values"]
 
 
@@ -198,6 +186,8 @@ def accepted_operator(operator: Operator | Tensor) -> Operator:
     return operator if isinstance(operator, Recurrence) else operator.to(dtype=torch.float64)
 
 
+ENTROPY_ACCURACY = 1e-3
+"""Bound of an entropy, relative to it, up to which a measurement has converged."""
 _EACH_COLUMN = "Give one for each column."
 
 
@@ -224,42 +214,28 @@ def _weighted(operator: Operator, weights: Tensor | None, skip_first: int) -> Op
     return operator.weighted(torch.cat([torch.zeros_like(w[..., :skip_first]), w[..., skip_first:]], -1))
 
 
-def engine_outputs(
-    settings: Settings, length: int, outputs: tuple[Output, ...] = ("counts", "entropy")
-) -> tuple[str, ...]:
-    """The outputs, and whether exact counts at relative tolerances are among them."""
-    exactly = "counts" in outputs and settings.ratios and not settings.count_accuracy_at(length)
-    return (*outputs, RELATIVE) if exactly else outputs
-
-
-def _answers(
-    blocks: HankelBlocks, outputs: tuple[str, ...], tau: Tensor, rho: Tensor, accuracy: tuple[float, float]
-) -> dict[str, Tensor]:
+def _answers(blocks: HankelBlocks, outputs: tuple[str, ...], tau: Tensor, rho: Tensor) -> dict[str, Tensor]:
     """The fields of a Measurement that come from its blocks."""
-    entropy_accuracy, count_accuracy = accuracy
     # First, as blocks that know all singular values answer from them.
     answers: dict[str, Tensor] = {"values": blocks.singular_values()} if "values" in outputs else {}
     if "counts" in outputs:
-        # Relative counts may take by far the most, so blocks are made for them.
-        relative, absolute = blocks.relative_counts(rho, count_accuracy), blocks.counts(tau)
+        relative, absolute = blocks.relative_counts(rho), blocks.counts(tau)
         answers |= {"count": absolute.count, "lower": absolute.lower, "upper": absolute.upper}
         answers |= {"relative_count": relative.count}
         answers |= {"relative_lower": relative.lower, "relative_upper": relative.upper}
     if "entropy" in outputs:
-        answers["entropy"], answers["entropy_bound"] = blocks.entropies(entropy_accuracy)
-    # Last, as blocks that are made in several ways know them from whichever was needed.
+        answers["entropy"], answers["entropy_bound"] = blocks.entropies()
     return answers | {"norm": blocks.norms(), "error_bound": blocks.error_bound}
 
 
-def _converged(answers: dict[str, Tensor], entropy_accuracy: float, count_accuracy: float) -> Tensor:
-    """Whether all bounds at a position are as close as requested, (..., P)."""
+def _converged(answers: dict[str, Tensor]) -> Tensor:
+    """Whether counts are exact at a position and entropies known to `ENTROPY_ACCURACY`, (..., P)."""
     close = torch.ones_like(answers["norm"], dtype=torch.bool)
     for lower, upper in (("lower", "upper"), ("relative_lower", "relative_upper")):
         if lower in answers:
-            apart = (count_accuracy * answers[upper]).floor().clamp(min=float(count_accuracy > 0))
-            close &= (answers[upper] - answers[lower] <= apart).all(-1)
+            close &= (answers[upper] == answers[lower]).all(-1)
     if "entropy" in answers:
-        close &= answers["entropy_bound"] <= entropy_accuracy * answers["entropy"]
+        close &= answers["entropy_bound"] <= ENTROPY_ACCURACY * answers["entropy"]
     return close
 
 

@@ -31,12 +31,11 @@ class Measurement:
         state_size: TSS, (P,) int64.
         ceiling: The largest ESS possible, (P,) int64.
         binds: Whether the operator's own size is what limits ESS there, not the ends of the sequence, (P,) bool.
-        engine: The engine that was used; two names where a safer one had to help, and "(bracketed)" where bounds on
-            counts at relative tolerances were left apart, as `count_accuracy` allows.
+        engine: The engine that was used; two names where a safer one had to help.
         error_bound: δ ≥ |computed σ − σ|, (..., P), round-off included.
-        converged: Whether all bounds at a position are as close as requested, (..., P) bool: counts at most 1 or
-            `count_accuracy` apart, the entropy within `entropy_accuracy`. Only the engine `implicit`, for what no
-            other can hold, regularly leaves wider bounds; others do where round-off is larger than that.
+        converged: Whether counts at a position are exact and the entropy is known to 0.1 %, (..., P) bool. Only the
+            engine `implicit`, for what no other can hold, regularly leaves wider bounds; others do where round-off is
+            larger than that.
         past: The window on the past, or None.
         future: The window on the future, or None.
     """

@@ -16,7 +16,6 @@ from statesize.check import (
     require_count,
     require_flag,
     require_kind,
-    require_real,
     several,
     whole_number,
 )
@@ -26,10 +25,6 @@ if TYPE_CHECKING:
     from statesize.spectra.cut import Cut
     from statesize.spectra.engine import EngineName
 
-COUNT_ACCURACY, ENTROPY_ACCURACY = 0.02, 1e-3
-"""Defaults: counts at relative tolerances of long sequences within 2 % or 1, entropies within 0.1 %."""
-EXACT_LENGTH = 1024
-"""Tokens up to which counts at relative tolerances are exact by default."""
 GIGABYTE = 10**9
 MEMORY = 2 * GIGABYTE
 _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": GIGABYTE, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -88,9 +83,6 @@ class Settings:
         seed: Seed of the choice of heads or channels.
         memory: Memory that measuring may use, beside the model and the results, such as 4GB: operators, attention maps
             and spectra. Where one head takes more, an error says how much it needs.
-        count_accuracy: Allow counts at relative tolerances to be off by up to this fraction (0.02 = 2 %), or by 1;
-            0 makes them exact. Default: exact up to 1,024 tokens, 0.02 beyond.
-        entropy_accuracy: Relative accuracy of entropies.
         weights: Also measure a variant at three cuts, in which each column of T is weighted by the norm of what it
             carries (Kobayashi et al. 2020).
         skip_first: Leave this many first columns of T out of the variant, such as that of an attention sink.
@@ -115,8 +107,6 @@ class Settings:
     engine: EngineName = "auto"
     seed: int = 0
     memory: Memory = MEMORY
-    count_accuracy: float | None = None
-    entropy_accuracy: float = ENTROPY_ACCURACY
     weights: Weights = "none"
     skip_first: int = 0
     squares: bool = False
@@ -176,12 +166,6 @@ class Settings:
             return Cut(length, _default_cuts(length, first, last), self.past, self.future)
         count = FEW if self.by_default else self.positions
         return make_cut(length, count if isinstance(count, int) else None, self.past, self.future)
-
-    def count_accuracy_at(self, length: int) -> float:
-        """How far apart the bounds of counts at relative tolerances of a sequence may be left, as a share."""
-        if self.count_accuracy is not None:
-            return self.count_accuracy
-        return 0.0 if length <= EXACT_LENGTH else COUNT_ACCURACY
 
     @property
     def by_default(self) -> bool:
@@ -334,8 +318,6 @@ _CHECKS: dict[str, Callable[[str, object], object]] = {
     "seed": partial(require_count, least=0),
     "skip_first": partial(require_count, least=0),
     "memory": lambda _, size: memory_bytes(size),
-    "count_accuracy": partial(require_real, least=0, below=1),
-    "entropy_accuracy": partial(require_real, above=0, below=1),
     "weights": partial(require_choice, choices=get_args(Weights)),
     "squares": require_flag,
 }

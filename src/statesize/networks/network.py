@@ -241,7 +241,7 @@ class _Question:
         dimension = jacobian.dimension
         block = jacobian.dense(lambda rows: report(rows, dimension, 1.0, dimension))
         spectrum = block_spectra([block[None]], torch.tensor([min(block.shape)]), block.new_zeros(0))
-        entropy, error = (float(part) for part in spectrum.entropies(self.accuracy))
+        entropy, error = (float(part) for part in spectrum.entropies())
         values = spectrum.values[0, :LEADING]
         return {
             "entropy": entropy,

@@ -24,7 +24,7 @@ from statesize.adapters.observation import SHARED
 from statesize.errors import InputError, ModelError
 from statesize.io.text import byte_count
 from statesize.measurement.columns import LONGEST, entropies, sinks
-from statesize.measurement.measurement import Measurement, engine_outputs, measure_at
+from statesize.measurement.measurement import Measurement, measure_at
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample, draw
 from statesize.operators import BlockDense, Dense, Derivative, Operator, Recurrence, Shared, SoftmaxAttention
@@ -160,11 +160,11 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     else:
         shown = min(len(sample.units), _PROBE_UNITS) if isinstance(exact, Recurrence) else 1
         several = exact[:, torch.zeros(shown, dtype=torch.int64)]
-    outputs = engine_outputs(settings, length)
+    outputs = ("counts", "entropy")
     engine = choose_engine(*with_readouts(several, cut), outputs, settings.engine)
     # All of the memory decides what the engine holds: beside other work it has half, which may be too little for that.
     engine = engine.within(held, blocks, settings.memory // 2)
-    each, shared, _ = engine.footprint(held, blocks)
+    each, shared = engine.footprint(held, blocks)
     if settings.engine == "auto" and each + shared > settings.memory:
         # It never holds T, so it goes on where others do not fit.
         probable = ENGINES["implicit"]

@@ -310,7 +310,7 @@ def _open_counts(mixers: Sequence[xr.Dataset]) -> str:
 
 
 def _entropy_error(mixer: xr.Dataset) -> float:
-    """The largest bound on an entropy-ESS relative to it, as the setting `entropy_accuracy` is."""
+    """The largest bound on an entropy-ESS relative to it."""
     bound, ess = mixer["entropy_bound"].values, mixer["entropy"].values
     return float(np.nanmax(np.divide(bound, ess, out=np.zeros_like(bound), where=ess > 0), initial=0.0))
 

@@ -35,9 +35,9 @@ class BorderMaps(NamedTuple):
     transition: Tensor  # Φ(β_{k+1}, β_k), (..., c, n, n)
 
 
-def chosen_borders(real: Recurrence, positions: Iterable[int]) -> list[int]:
+def chosen_borders(real: Recurrence, positions: Iterable[int], widest: int | None = None) -> list[int]:
     """Positions and as many more as keep chunks narrow, ascending, with 0 and L at the ends."""
-    widest = WIDEST[type(real.transition)]
+    widest = widest or WIDEST[type(real.transition)]
     borders = [0]
     for first, last in itertools.pairwise(sorted({0, *positions, real.length})):
         pieces = -(-(last - first) // widest)
@@ -128,7 +128,6 @@ class Chunks(NamedTuple):
     """Chunks of b positions from i0 to i1, differentiable in what they are made of."""
 
     observability: Tensor  # C_t Φ(t, i0), what the outputs read of the state before the chunk, (..., b, n)
-    inside: Tensor  # T inside the chunk, strictly lower, (..., b, b)
     reachability: Tensor  # Φ(i1, s) B_s, what the inputs leave in the state after the chunk, (..., n, b)
     transition: Tensor  # Φ(i1, i0), (..., n, n)
 
@@ -143,7 +142,7 @@ def delta_chunks(key: Tensor, decay: Tensor, B: Tensor, C: Tensor) -> Chunks:
     erasing, inverse = solved[..., : B.shape[-1]], solved[..., B.shape[-1] :]
     left = (later_decay(decay) * B).mT
     transition = torch.diag_embed(prefix[..., -1, :].expand(*B.shape[:-2], B.shape[-1])) - left @ erasing
-    return Chunks(C * prefix - shown @ erasing, (shown @ inverse).tril(-1), left @ inverse, transition)
+    return Chunks(C * prefix - shown @ erasing, left @ inverse, transition)
 
 
 def delta_width(width: int) -> int:

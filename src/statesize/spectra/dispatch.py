@@ -16,7 +16,6 @@ from statesize.io.machine import free_bytes
 from statesize.operators import (
     BlockDense,
     Convolution,
-    Dense,
     Derivative,
     Operator,
     Recurrence,
@@ -25,38 +24,23 @@ from statesize.operators import (
 )
 from statesize.operators.stepped import Stepped
 from statesize.parallel.threads import free_threads, in_parallel, one_torch_thread
-from statesize.spectra.convolution import ConvolutionEngine
+from statesize.spectra.all_cuts.all_cuts import AllCutsEngine
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import Engine, HankelBlocks
 from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.exact.exact import ExactEngine
-from statesize.spectra.exact.square_root import SquareRootEngine
 from statesize.spectra.implicit.implicit import ImplicitEngine
-from statesize.spectra.lanes.small_state import SmallStateEngine
-from statesize.spectra.shifts.chunked import ChunkedEngine
-from statesize.spectra.shifts.streaming import StreamingEngine
-from statesize.spectra.shifts.tridiagonal import TridiagonalEngine
+from statesize.spectra.small_state.small_state import SmallStateEngine
 
-# In the order in which "auto" asks them.
-ORDER: tuple[Engine, ...] = (
-    SmallStateEngine(),
-    ChunkedEngine(),
-    ConvolutionEngine(),
-    StreamingEngine(),
-    ImplicitEngine(),
-    TridiagonalEngine(),
-    SquareRootEngine(),
-    DenseEngine(),
-    ExactEngine(),
-)
+ORDER: tuple[Engine, ...] = (SmallStateEngine(), AllCutsEngine(), ImplicitEngine(), ExactEngine(), DenseEngine())
 ENGINES = {engine.name: engine for engine in ORDER}
 
 Answers = dict[str, Tensor]
 
-# Engines that square their numbers see nothing below the square root of the smallest double, nor above the largest's.
-_SQUARED_RANGE = (1e-100, 1e100)
 # Bytes of an engine's footprint, which grows with its work, from which a thread of its own saves time.
 _WORTH_A_THREAD = 2**23
+LARGE = 2**31
+"""Bytes for one batch entry beyond which "auto" looks for an engine that holds less."""
 _LinAlgError: type[Exception] = cast("Any", torch.linalg).LinAlgError
 
 
@@ -67,8 +51,7 @@ def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: 
         raise EngineError(f"engine must be one of auto, {', '.join(ENGINES)}, got {name!r}.")
     able = [engine for engine in ORDER if engine.unsupported_reason(operator, cut, outputs) is None]
     if name == "auto" and able:
-        asked = (engine for engine in able if not isinstance(operator, engine.slower_on))
-        return next(engine for engine in asked if engine.slower_reason(operator, cut, outputs) is None)
+        return min(able, key=lambda one: (one.footprint(operator, cut).each > LARGE, one.seconds(operator, cut)))
     if name == "auto" or ENGINES[name] not in able:
         tried = ENGINES["implicit" if name == "auto" else name]
         reason = tried.unsupported_reason(operator, cut, outputs)
@@ -89,9 +72,15 @@ class Question:
 
 def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[Answers, str]:
     """The requested tensors, on the CPU, and the engines used: as many entries and positions at once as fit."""
-    # Entries whose numbers lie outside the range of an engine that squares, or for which it overflowed, are computed by
-    # an engine that does not.
+    # Entries for which an engine overflowed are computed by one that squares nothing.
+    if isinstance(operator, Convolution) and engine.name != "dense" and not question.cut.windowed:
+        folded, cut, index = _folded(operator, question.cut)
+        if cut.positions != question.cut.positions or folded.length != operator.length:
+            answers, used = dispatch(folded, engine, replace(question, cut=cut))
+            return {name: part.index_select(len(operator.batch_shape), index) for name, part in answers.items()}, used
     cut, positions = question.cut, question.cut.positions
+    # By what is set alone, not by what is free: the same question gets the same answer on every machine.
+    engine = engine.within(operator, cut, question.memory // 2)
     each = engine.footprint(operator, cut).each
     if each > question.memory and len(positions) > 1:
         half, middle = replace(cut, positions=positions[::2]), len(positions) // 2
@@ -101,8 +90,6 @@ def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[An
             return _joined([dispatch(operator, engine, replace(question, cut=part)) for part in cuts], operator)
     shape, total = operator.batch_shape, operator.batch_shape.numel()
     with one_torch_thread():
-        # By what is set alone, not by what is free: the same question gets the same answer on every machine.
-        engine = engine.within(operator, cut, question.memory // 2)
         each, shared = (max(1, part) for part in engine.footprint(operator, cut)[:2])
         threads = min(free_threads(), question.memory // (each + shared), total * each // question.worth_a_thread)
         threads = max(1, 1 if engine.keeps_device and operator.device.type != "cpu" else threads)
@@ -115,6 +102,19 @@ def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[An
         )
     joined = {name: torch.cat([answer[name] for answer, _ in parts]) for name in parts[0][0]}
     return {name: part.reshape(*shape, *part.shape[1:]) for name, part in joined.items()}, _names(parts)
+
+
+def _folded(convolution: Convolution, cut: Cut) -> tuple[Convolution, Cut, Tensor]:
+    """A shorter convolution, the positions up to its middle at which blocks differ, and which of them stands where."""
+    # With its columns in reverse order, H_i of a kernel k is the Hankel matrix k_{1+r+c} of L − i rows and i columns,
+    # so H_{L−i} = H_iᵀ; and if k_m is the last tap that is not 0, at most the first m rows and columns are not 0.
+    kernel = convolution.kernel[..., : cut.length]
+    taps = kernel.detach().flatten(0, -2).any(0).nonzero() if kernel.ndim > 1 else kernel.detach().nonzero()
+    last = max(1, int(taps.max())) if taps.numel() else 1
+    length = min(cut.length, 2 * last)
+    nearest = torch.tensor([min(i, cut.length - i, length // 2) for i in cut.positions], dtype=torch.int64)
+    positions, index = cast("tuple[Tensor, Tensor]", nearest.unique(return_inverse=True))
+    return Convolution(kernel[..., :length], length), Cut(length, tuple(positions.tolist())), index
 
 
 def _joined(parts: list[tuple[Answers, str]], operator: Operator) -> tuple[Answers, str]:
@@ -194,9 +194,6 @@ def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[A
         # (..., P, …) each.
         shape = answers["norm"].shape[:-1]
         left = ~torch.stack([torch.isfinite(part).flatten(len(shape)).all(-1) for part in answers.values()]).all(0)
-        if attempt.squares:
-            size = _magnitude(operator).cpu()
-            left |= ((size < _SQUARED_RANGE[0]) & (size > 0)) | (size > _SQUARED_RANGE[1])
         if not bool(left.any()):
             break
     if answers is None:
@@ -204,19 +201,6 @@ def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[A
     if bool(left.any()):
         _require_finite(answers, question.cut)
     return answers, ", ".join(used)
-
-
-def _magnitude(operator: Operator) -> Tensor:
-    """About the size of the largest entry that an operator's tensors can make, (...)."""
-    if isinstance(operator, Shared):
-        return _magnitude(operator.operator).amax(-1)
-    one = torch.ones(operator.batch_shape, dtype=torch.float64, device=operator.device)
-    if isinstance(operator, Recurrence):
-        B, C = (cast("Any", torch.linalg).vector_norm(part, torch.inf, (-2, -1)) for part in (operator.B, operator.C))
-        return one * B * C
-    if isinstance(operator, Dense):
-        return torch.maximum(operator.matrix.amax((-2, -1)), -operator.matrix.amin((-2, -1)))
-    return operator.kernel.abs().amax(-1) if isinstance(operator, Convolution) else one
 
 
 def _require_finite(answers: Answers, cut: Cut) -> None:
@@ -255,7 +239,7 @@ def with_readouts(operator: Operator, cut: Cut) -> tuple[Operator, Cut]:
 def require_memory(operator: Operator, engine: Engine, cut: Cut, free: int | None = None) -> None:
     """EngineError if the engine needs more for one batch entry than is free, by default what the system says."""
     held = engine.footprint(operator, cut)
-    needed = held.each + held.shared if held.least is None else held.least
+    needed = held.each + held.shared
     if needed < _SMALL:
         return
     free = free_bytes(operator.device) if free is None else free

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, TypeAlias
@@ -13,31 +14,18 @@ from statesize.operators import Derivative, Operator, Recurrence, Shared, Softma
 from statesize.spectra.cut import Cut
 
 Output: TypeAlias = Literal["counts", "entropy", "values"]
-EngineName: TypeAlias = Literal[
-    "auto",
-    "small_state",
-    "chunked",
-    "convolution",
-    "streaming",
-    "implicit",
-    "tridiagonal",
-    "square_root",
-    "dense",
-    "exact",
-]
+EngineName: TypeAlias = Literal["auto", "dense", "exact", "all_cuts", "small_state", "implicit"]
 """What `engine=` may be; `statesize.spectra.dispatch.ENGINES` holds them but for "auto", which chooses."""
 OUTPUTS: tuple[Output, ...] = ("counts", "entropy", "values")
-RELATIVE = "relative"
-"""Stands among the outputs where exact counts at relative tolerances are requested: one threshold for each position."""
 DOUBLE = 8
 """Bytes of a number in float64, in which all engines compute."""
-FALLBACK_BYTES = 4 * DOUBLE * 2**21
-"""What engines hold that decompose some positions in portions of 2²¹ numbers where eliminations leave them open."""
+SECONDS = 5e-11
+"""Of an operation of products of matrices on one core, by which `Engine.seconds` counts."""
 
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """How many singular values exceed each threshold, with certified bounds: (..., P, K) int64 each."""
+    """How many singular values exceed each threshold, with bounds, (..., P, K) int64 each."""
 
     count: Tensor
     lower: Tensor
@@ -64,12 +52,12 @@ class HankelBlocks(ABC):
         """#{σ > τ} for absolute thresholds (K,)."""
 
     @abstractmethod
-    def relative_counts(self, ratios: Tensor, accuracy: float = 0.0) -> Counts:
-        """#{σ > ρ σ_1} for ratios (R,); the bounds may be this fraction of the upper one apart, 0 for exact counts."""
+    def relative_counts(self, ratios: Tensor) -> Counts:
+        """#{σ > ρ σ_1} for ratios (R,)."""
 
     @abstractmethod
-    def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
-        """Entropy-ESS to a relative accuracy and a bound on its error, both (..., P)."""
+    def entropies(self) -> tuple[Tensor, Tensor]:
+        """Entropy-ESS and a bound on its error, both (..., P)."""
 
     def singular_values(self) -> Tensor:
         """σ̂, (..., P, r), descending, zero-padded; only of engines with the output "values".
@@ -77,10 +65,7 @@ class HankelBlocks(ABC):
         Raises:
             EngineError: The engine computes counts and entropies only.
         """
-        raise EngineError(
-            "this engine computes counts and entropies; for singular values use square_root (recurrences), "
-            "convolution (convolutions) or dense"
-        )
+        raise EngineError("this engine computes counts and entropies; for singular values use exact or dense")
 
 
 class Footprint(NamedTuple):
@@ -88,7 +73,6 @@ class Footprint(NamedTuple):
 
     each: int  # for each batch entry
     shared: int = 0  # besides, however many the batch entries are
-    least: int | None = None  # for one batch entry in any case, where that may be less than both
 
 
 class Engine(ABC):
@@ -102,9 +86,8 @@ class Engine(ABC):
         outputs: What it computes, out of `OUTPUTS`.
         works_on: Classes of operators that it may support; `Shared` and `Derivative` only where they are among them.
         operators: The same in words.
-        slower_on: Classes of operators for which "auto" prefers a later engine whatever their sizes.
         windows: Whether it can cut H_i by `past` and `future`.
-        squares: Whether it squares numbers, so that those beyond 1e±100 need an engine that does not.
+        squares: Whether it squares numbers, so that those that overflow are left to an engine that does not.
         converts: Whether it takes recurrences in their own dtype and converts a part at a time to float64.
         keeps_device: Whether its products are made where the operator lies. All others compute on the CPU: on a GPU
             they took 1.2 to 7.2 times as long, since their steps are many and small.
@@ -115,7 +98,6 @@ class Engine(ABC):
     outputs: ClassVar[frozenset[str]]
     works_on: ClassVar[tuple[type[Operator], ...]] = (Operator,)
     operators: ClassVar[str] = "every operator"
-    slower_on: ClassVar[tuple[type[Operator], ...]] = ()
     windows: ClassVar[bool] = False
     squares: ClassVar[bool] = True
     converts: ClassVar[bool] = False
@@ -150,12 +132,27 @@ class Engine(ABC):
             return f"works on {self.operators}, not on this {type(operator).__name__}"
         if cut.windowed and not self.windows:
             return "does not cut blocks by past and future"
-        missing = [output for output in outputs if output not in self.outputs and output != RELATIVE]
+        missing = [output for output in outputs if output not in self.outputs]
         return f"does not compute {', '.join(missing)}" if missing else None
 
-    def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
-        """Why "auto" should prefer a later engine although this one does not decline, or None to be chosen."""
-        return None
+    def seconds(self, operator: Operator, cut: Cut) -> float:
+        """About how long counts and entropies of one batch entry take on one core, by which "auto" chooses; measured.
+
+        Args:
+            operator: One that the engine supports.
+            cut: Its positions.
+
+        Returns:
+            Infinity where "auto" is never to choose it.
+        """
+        return math.inf
+
+
+def forming_seconds(operator: Operator) -> float:
+    """About how long T of a recurrence takes, which is made step by step; that of others takes little."""
+    if not isinstance(operator, Recurrence):
+        return 0.0
+    return SECONDS * operator.length * (1.2e6 + 20 * operator.length * largest_state(operator))
 
 
 def number_bytes(recurrence: Operator) -> int:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
-import numba
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -15,11 +12,8 @@ from statesize.operators import Recurrence
 from statesize.parallel.threads import end_if_unwanted
 
 _linalg = cast("Any", torch.linalg)
-_compile = cast("Any", numba).njit(cache=True, nogil=True, error_model="numpy")
 # Norms between which no square that matters is lost, in float32 too.
 _SQUARES = (1e-15, 1e15)
-
-Array = npt.NDArray[np.float64]
 
 
 def singular_values(matrix: Tensor) -> Tensor:
@@ -33,24 +27,6 @@ def triangular_factor(matrix: Tensor) -> Tensor:
     """R of the QR factorisation of (..., m, n), (..., min(m, n), n)."""
     end_if_unwanted()
     return _linalg.qr(matrix, mode="r").R
-
-
-def corner_energies(matrix: Tensor) -> Tensor:
-    """‖T[r j:, :j]‖_F² for j = 0 … b − 1 of real (..., r b, b), as sums of squares without differences, (..., b)."""
-    energies = torch.zeros(*matrix.shape[:-2], matrix.shape[-1], dtype=torch.float64)
-    _add_energies(matrix.contiguous().flatten(0, -3).numpy(), energies.flatten(0, -2).numpy())
-    return energies
-
-
-@_compile
-def _add_energies(matrix: Array, energies: Array) -> None:
-    rows, b = matrix.shape[1:]
-    for n in range(len(matrix)):
-        for i in range(rows):
-            total = 0.0
-            for j in range(i * b // rows + 1):
-                energies[n, j] += total
-                total += matrix[n, i, j] ** 2
 
 
 def frobenius_norm(matrix: Tensor) -> Tensor:

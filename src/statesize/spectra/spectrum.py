@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -13,8 +13,6 @@ from statesize.spectra.engine import Counts, HankelBlocks
 from statesize.spectra.factorisation import frobenius_norm
 
 _special = cast("Any", torch.special)
-# Below this, parts of a sum of powers of four may be lost.
-_VANISHING = 1e-280
 # The error of one factorisation or product, in units of eps and of Frobenius norms. Worst cases grow with the
 # dimension; what is met in practice does not (Higham, Accuracy and Stability of Numerical Algorithms, 3.1 and 9.4).
 ROUND_OFF = 8
@@ -25,19 +23,6 @@ UNDERFLOW = 1e-150
 def denormal_error(size: Tensor) -> Tensor:
     """What rounding a size loses beside eps times it: the smallest normal number of its dtype, or 0 of an exact 0."""
     return torch.full_like(size, torch.finfo(size.dtype).tiny).where(size > 0, 0)
-
-
-def carried_error(gain: Tensor, steps: Tensor) -> Tensor:
-    """e_0 = step_0, e_k = gain_k e_{k−1} + step_k, (..., K): what steps lose, carried on by gains ≥ 0."""
-    carried = [steps[..., 0]]
-    for k in range(1, steps.shape[-1]):
-        carried.append(gain[..., k] * carried[-1] + steps[..., k])
-    return torch.stack(carried, -1)
-
-
-def fourth_root(fourth: Tensor) -> Tensor:
-    """∜ of sums of fourth powers (...), rounded up where numbers are so small that powers may have vanished."""
-    return torch.where(fourth > _VANISHING, fourth.sqrt().sqrt(), _VANISHING**0.25)
 
 
 def entropy_bound(values: Tensor, error: Tensor, ess: Tensor) -> Tensor:
@@ -69,59 +54,6 @@ def count_bounds(values: Tensor, error: Tensor, threshold: Tensor, limit: Tensor
     most = limit[:, None].expand_as(upper)
     # A block can have more than r singular values, each within δ of the 0 that stands for it.
     return lower, torch.where(threshold < error, most, torch.minimum(upper, most))
-
-
-class Sizes(NamedTuple):
-    """Norms of what a chunk is made of, (..., c) each."""
-
-    gain: Tensor  # ‖Φ‖
-    shown: Tensor  # ‖C_t Φ(t, i0)‖_F
-    written: Tensor  # ‖Φ(i1, s) B_s‖_F
-    inside: Tensor  # of the sums that make T inside, where that may be more than the product of the two before
-
-    def or_more(self, other: Sizes) -> Sizes:
-        """The larger ones."""
-        return Sizes(*map(torch.maximum, self, other))
-
-
-class CarriedErrors(NamedTuple):
-    """What round-off may have added to factors, in the Frobenius norm, (..., c) each."""
-
-    past: Tensor  # to L after each chunk
-    future: Tensor  # to S before each chunk
-    every: Tensor  # to any singular value, all chunks together, (..., 1)
-
-
-def chunk_sizes(observability: Tensor, reachability: Tensor, transition: Tensor) -> Sizes:
-    """Sizes of chunks as they are."""
-    gain = (transition.abs().sum(-1).amax(-1) * transition.abs().sum(-2).amax(-1)).sqrt()
-    return Sizes(gain, frobenius_norm(observability), frobenius_norm(reachability), torch.zeros_like(gain))
-
-
-def sizes_before_erasing(key: Tensor, decay: Tensor, B: Tensor, C: Tensor) -> Sizes:
-    """Sizes of a delta rule before it takes away what was stored: what is left is rounded like what was there."""
-    # From the tensors that `delta_chunks` takes, (..., c, b, n) each.
-    return sizes_by_gain((1 - (B * key).sum(-1)).abs().clamp(min=1) * decay.abs().amax(-1), B, C)
-
-
-def sizes_by_gain(gain: Tensor, B: Tensor, C: Tensor) -> Sizes:
-    """Sizes of sums that cancel, from a bound on ‖A_t‖ and on what it adds, (..., c, b)."""
-    written, shown = (part.square().sum(-1) for part in (B, C))
-    before, after = gain.cumprod(-1).square(), gain.flip(-1).cumprod(-1).flip(-1).square()
-    after = torch.nn.functional.pad(after[..., 1:], (0, 1), value=1.0)
-    inside = (written.sum(-1) * shown.sum(-1)).sqrt() * gain.clamp(min=1).prod(-1)
-    return Sizes(gain.prod(-1), (shown * before).sum(-1).sqrt(), (written * after).sum(-1).sqrt(), inside)
-
-
-def carried_errors(L_norm: Tensor, S_norm: Tensor, sizes: Sizes, epsilon: float) -> CarriedErrors:
-    """From ‖L‖_F before and ‖S‖_F after each chunk, (..., c) each."""
-    past_step = epsilon * (sizes.gain * L_norm + sizes.written)
-    future_step = epsilon * (sizes.shown + S_norm * sizes.gain)
-    return CarriedErrors(
-        carried_error(sizes.gain, past_step),
-        carried_error(sizes.gain.flip(-1), future_step.flip(-1)).flip(-1),
-        (past_step * S_norm + future_step * L_norm).sum(-1, keepdim=True),
-    )
 
 
 def effective_rank(values: Tensor) -> Tensor:
@@ -168,11 +100,11 @@ class Spectrum(HankelBlocks):
         """#{σ > ρ σ_1} for ratios (R,); the threshold is itself uncertain by ρ δ."""
         return self._count(ratios * largest(self.values)[..., None], self.error_bound[..., None] * (1 + ratios))
 
-    def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
-        """Entropy-ESS and a bound on its error, both (..., P); more accurate than any requested accuracy."""
-        del accuracy
+    def entropies(self) -> tuple[Tensor, Tensor]:
+        """Entropy-ESS and a bound on its error, both (..., P)."""
         alive = largest(self.values) > self.error_bound
-        entropy = torch.where(alive, effective_rank(self.values), 0.0)
+        # The entropy-ESS of one value is 1, which logarithms miss by a little.
+        entropy = torch.where(alive, effective_rank(self.values).clamp(min=1), 0.0)
         return entropy, entropy_bound(self.values.detach(), self.error_bound, entropy)
 
     def singular_values(self) -> Tensor:

@@ -58,10 +58,10 @@ def test_answers_are_those_of_the_definition_without_its_decompositions(operator
     found, plain = (engine.blocks(stacked, cut) for engine in (ExactEngine(), DenseEngine()))
     ratios = torch.tensor([0.1, 1e-2, 1e-4], dtype=torch.float64)
     for one, other in ((found.counts(ratios), plain.counts(ratios)),
-                       (found.relative_counts(ratios, 0.02), plain.relative_counts(ratios))):  # fmt: skip
+                       (found.relative_counts(ratios), plain.relative_counts(ratios))):  # fmt: skip
         for part in ("count", "lower", "upper"):
             assert torch.equal(getattr(one, part), getattr(other, part))
-    (entropy, bound), (expected, error) = (blocks.entropies(1e-3) for blocks in (found, plain))
+    (entropy, bound), (expected, error) = (blocks.entropies() for blocks in (found, plain))
     assert ((entropy - expected).abs() <= bound + error).all()
     assert (bound <= 1e-4 * entropy).all()
     assert not decomposed
@@ -140,14 +140,13 @@ def test_counts_at_a_billionth_are_decided_by_decompositions(decomposed: list[in
     assert decomposed == [61]
 
 
-def test_an_entropy_that_squares_leave_wide_is_decomposed(decomposed: list[int]) -> None:
+def test_an_entropy_of_few_values_needs_no_decomposition(decomposed: list[int]) -> None:
     sigma = torch.cat([torch.ones(3, dtype=torch.float64), torch.zeros(297, dtype=torch.float64)])
     blocks = ExactEngine().blocks(with_values(sigma), make_cut(600, [300]))
-    assert 1e-6 < blocks.entropies(0.1)[1] < 3 * 2e-4
+    entropy, bound = blocks.entropies()
+    assert (entropy - 3).abs() <= bound
+    assert 1e-6 < bound < 3 * 2e-4
     assert not decomposed
-    entropy, bound = blocks.entropies(1e-9)
-    assert decomposed == [300]
-    assert (entropy - 3).abs() <= bound <= 3e-9
 
 
 @pytest.mark.parametrize("length", [2, 9, 130, 600])
@@ -191,13 +190,10 @@ def test_squares_that_leave_the_range_are_decomposed(scale: float) -> None:
 
 def test_auto_takes_it_at_few_positions() -> None:
     long, cut = Dense(torch.eye(600)), make_cut(600, 32)
-    for outputs in (("counts", "entropy"), ("counts", "relative")):
-        assert choose_engine(long, cut, outputs).name == "exact"
-    assert choose_engine(long, make_cut(600), ("counts", "relative")).name == "tridiagonal"
-    assert choose_engine(long, cut, ("values",)).name == "dense"
-    assert choose_engine(long, make_cut(600, [2, 300, 598], past=2), ("counts",)).name == "dense"
+    assert choose_engine(long, cut, ("counts", "entropy")).name == "exact"
+    assert choose_engine(long, make_cut(600), ("counts",)).name == "all_cuts"
+    assert choose_engine(long, cut, ("values",)).name == "exact"
     assert choose_engine(long, make_cut(600, [100, 300], past=90), ("counts",)).name == "exact"
-    assert choose_engine(Dense(torch.eye(60)), make_cut(60, 3), ("entropy",)).name == "dense"
 
 
 def test_tensors_with_gradients_are_measured_without() -> None:

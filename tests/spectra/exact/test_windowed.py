@@ -10,14 +10,13 @@ from oracles.recurrences import STRUCTURES, random_recurrence
 from statesize.operators import Recurrence
 from statesize.spectra.cut import Cut, make_cut
 from statesize.spectra.exact.dense import DenseEngine
-from statesize.spectra.exact.sliding_window import stretch_length
-from statesize.spectra.exact.square_root import SquareRootEngine
+from statesize.spectra.exact.recurrences import recurrence_spectrum
 
 WINDOWS = [(1, 1), (1, None), (None, 1), (2, 3), (5, 16), (7, 4), (8, 8), (None, 13), (12, None), (20, 17), (36, 1)]
 
 
 def close_to_the_definition(recurrence: Recurrence, cut: Cut) -> None:
-    fast, plain = SquareRootEngine().blocks(recurrence, cut), DenseEngine().blocks(recurrence, cut)
+    fast, plain = recurrence_spectrum(recurrence, cut), DenseEngine().blocks(recurrence, cut)
     r = fast.values.shape[-1]
     error = (fast.values - plain.values[..., :r]).abs().amax(-1)
     assert bool((error <= fast.error_bound + plain.error_bound).all())
@@ -41,7 +40,7 @@ def test_any_window_of_any_length(structure: str, seed: int, length: int, states
     future = data.draw(st.integers(1, room) if past is None else st.none() | st.integers(1, room))
     recurrence = random_recurrence(structure, seed, length, states)
     cut = make_cut(length, past=past, future=future)
-    agree(SquareRootEngine().blocks(recurrence, cut), DenseEngine().blocks(recurrence, cut))
+    agree(recurrence_spectrum(recurrence, cut), DenseEngine().blocks(recurrence, cut))
 
 
 @pytest.mark.parametrize("structure", ["scalar", "diagonal", "full", "delta", "orthogonal"])
@@ -49,7 +48,7 @@ def test_any_window_of_any_length(structure: str, seed: int, length: int, states
 def test_bound_holds_at_sixty_digits(structure: str, past: int | None, future: int | None) -> None:
     recurrence, position = random_recurrence(structure, 1, 24, 4), 12
     exact = exact_singular_values(recurrence, position, past, future)
-    spectrum = SquareRootEngine().blocks(recurrence, make_cut(24, [position], past, future))
+    spectrum = recurrence_spectrum(recurrence, make_cut(24, [position], past, future))
     error = max(abs(mpmath.mpf(found) - true) for found, true in zip(spectrum.values[0].tolist(), exact, strict=False))
     assert error <= float(spectrum.error_bound[0])
 
@@ -64,7 +63,7 @@ def test_bound_knows_what_cancels_on_the_way() -> None:
     B, C = (torch.randn(24, 4, generator=g, dtype=torch.float64) * even for _ in range(2))
     recurrence, position = Recurrence(A, B, C), 13
     exact = exact_singular_values(recurrence, position, 10, 11)
-    spectrum = SquareRootEngine().blocks(recurrence, make_cut(24, [position], 10, 11))
+    spectrum = recurrence_spectrum(recurrence, make_cut(24, [position], 10, 11))
     error = max(abs(mpmath.mpf(found) - true) for found, true in zip(spectrum.values[0].tolist(), exact, strict=False))
     assert 1e-12 < error <= float(spectrum.error_bound[0])
 
@@ -78,41 +77,12 @@ def test_complex_inputs_and_outputs() -> None:
     close_to_the_definition(Recurrence(full, B, C), make_cut(30, past=11))
 
 
-def test_small_singular_values_keep_their_digits() -> None:
-    # Modes of very different strength: σ falls over 20 decades, far below what a Gramian in float64 can hold.
-    g = torch.Generator().manual_seed(0)
-    strength = torch.logspace(0, -20, 5, dtype=torch.float64)
-    decay = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5], dtype=torch.float64).expand(30, 5)
-    B = torch.eye(5, dtype=torch.float64)[torch.arange(30) % 5] * strength
-    C = torch.eye(5, dtype=torch.float64)[torch.randperm(30, generator=g) % 5]
-    recurrence = Recurrence(decay, B, C)
-    exact = exact_singular_values(recurrence, 15, 9, 11)
-    computed = SquareRootEngine().blocks(recurrence, make_cut(30, [15], 9, 11)).values[0].tolist()
-    assert float(exact[4] / exact[0]) < 1e-18
-    for found, true in zip(computed, exact, strict=False):
-        assert abs(found - float(true)) <= 1e-12 * float(true)
-
-
-@pytest.mark.parametrize("structure", ["diagonal", "full", "delta"])
-def test_stretches_and_chosen_positions_give_the_same(structure: str) -> None:
-    recurrence = random_recurrence(structure, 2, 90, 3, batch=(2,))
-    cut = make_cut(90, past=5, future=6)
-    whole = SquareRootEngine().blocks(recurrence, cut)
-    assert stretch_length(cut, 3, numbers_held=1) == 33
-    parts = SquareRootEngine(numbers_held=1).blocks(recurrence, cut)
-    torch.testing.assert_close(parts.values, whole.values)
-    chosen = [84, 5, 40, 41, 5]
-    some = SquareRootEngine(numbers_held=1).blocks(recurrence, make_cut(90, chosen, 5, 6))
-    torch.testing.assert_close(some.values, whole.values[:, torch.tensor(chosen) - 5])
-    torch.testing.assert_close(some.error_bound, whole.error_bound[:, torch.tensor(chosen) - 5], rtol=0.5, atol=1e-14)
-
-
 def test_a_reset_does_not_blur_what_follows() -> None:
     # 1e20 before the reset, 1 after it: the bound after it must not remember the 1e20.
     recurrence = random_recurrence("diagonal", 5, 40, 3)
     A, B = recurrence.A.clone(), recurrence.B.clone()
     A[20], B[:20] = 0, B[:20] * 1e20
-    spectrum = SquareRootEngine().blocks(Recurrence(A, B, recurrence.C), make_cut(40, past=9))
+    spectrum = recurrence_spectrum(Recurrence(A, B, recurrence.C), make_cut(40, past=9))
     assert bool((spectrum.error_bound[20 - 9 + 1 :] < 1e-10).all())
     assert not bool(spectrum.values[20 - 9].any())
 
@@ -121,14 +91,14 @@ def test_a_reset_does_not_blur_what_follows() -> None:
 def test_extreme_scales(scale: float) -> None:
     recurrence, cut = random_recurrence("delta", 4, 20, 4), make_cut(20, past=8, future=5)
     A, C = recurrence.A, recurrence.C
-    values = SquareRootEngine().blocks(Recurrence(A, recurrence.B * scale, C), cut).values
-    torch.testing.assert_close(values / scale, SquareRootEngine().blocks(recurrence, cut).values)
+    values = recurrence_spectrum(Recurrence(A, recurrence.B * scale, C), cut).values
+    torch.testing.assert_close(values / scale, recurrence_spectrum(recurrence, cut).values)
 
 
 def test_no_positions_and_no_batch_entries() -> None:
     recurrence = random_recurrence("diagonal", 6, 8, 2, batch=(3,))
-    assert SquareRootEngine().blocks(recurrence, make_cut(8, [], past=2, future=2)).values.shape == (3, 0, 0)
-    assert SquareRootEngine().blocks(recurrence[:0], make_cut(8, past=2)).values.shape == (0, 6, 2)
+    assert recurrence_spectrum(recurrence, make_cut(8, [], past=2, future=2)).values.shape == (3, 0, 0)
+    assert recurrence_spectrum(recurrence[:0], make_cut(8, past=2)).values.shape == (0, 6, 2)
 
 
 def test_batch_dimensions_broadcast() -> None:

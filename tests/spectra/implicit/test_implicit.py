@@ -1,16 +1,14 @@
 """Long attention by products, against all singular values."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from statesize.measurement.measurement import Measurement, measure
 from statesize.operators import Dense, Shared, SoftmaxAttention
-from statesize.spectra.cut import Cut, make_cut
+from statesize.spectra.cut import make_cut
 from statesize.spectra.dispatch import choose_engine, with_readouts
 from statesize.spectra.exact.dense import DenseEngine
-from statesize.spectra.implicit.implicit import AttentionBlocks, ImplicitEngine
+from statesize.spectra.implicit.implicit import ImplicitEngine
 from statesize.testing import compare_with_definition
 
 
@@ -42,46 +40,12 @@ def test_intervals_hold_and_are_close(width: int, sharpness: float) -> None:
     assert (found.upper - found.lower <= 0.6 * 350).all()
 
 
-@pytest.mark.parametrize(("readouts", "numbers"), [(1, 140_000), (3, 3 * 177_500)])
-def test_intervals_are_the_same_whether_or_not_T_is_held(readouts: int, numbers: int) -> None:
-    """T of either is held in double precision whatever the length."""
-    operator = attention(700, 16, 3) if readouts == 1 else group(700, 16, 3)
-    stacked, cut = with_readouts(operator, make_cut(700, [100, 300, 450, 600]))
-    engine = ImplicitEngine(single_from=1)
-    less, more = (sum(replace(engine, holds=holds).footprint(stacked, cut)[:2]) for holds in (False, True))
-    assert more - less == 8 * numbers
-    held = engine.within(stacked, cut, 2**30)
-    assert held.holds
-    assert not engine.within(stacked, cut, less).holds
-    plain = replace(held, holds=False, single_from=701)
-    found, same = (one.blocks(stacked, cut).entropies(0.1) for one in (held, plain))
-    torch.testing.assert_close(found, same, rtol=1e-6, atol=0)
-    exact, error = DenseEngine().blocks(stacked, cut).entropies(0.1)
-    assert ((found[0] - exact).abs() <= found[1] + error).all()
-    assert (found[1] <= 0.1 * found[0]).all()
-
-
-def test_the_memory_of_a_measurement_says_whether_T_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    operator, positions = attention(700, 16, 3), [100, 300, 450, 600]
-    less = sum(ImplicitEngine().footprint(operator, make_cut(700, positions))[:2])
-    held = list[bool]()
-
-    def blocks(engine: ImplicitEngine, operator: SoftmaxAttention, cut: Cut) -> AttentionBlocks:
-        held.append(engine.holds)
-        return AttentionBlocks(engine, operator, cut)
-
-    monkeypatch.setattr(ImplicitEngine, "blocks", torch.no_grad()(blocks))
-    for memory in (2 * less, 2**30):
-        measure(operator, positions=positions, engine="implicit", outputs=("entropy",), memory=memory)
-    assert held == [False, True]
-
-
 def test_intervals_hold_in_single_precision() -> None:
     operator, cut = attention(600, 16, 1), make_cut(600, 5)
     given = [torch.tensor([share], dtype=torch.float64) for share in (1e-2, 0.1)]
     found, exact = (engine.blocks(operator, cut) for engine in (ImplicitEngine(single_from=1), DenseEngine()))
-    entropy, bound = found.entropies(0.1)
-    assert ((entropy - exact.entropies(0.1)[0]).abs() <= bound).all()
+    entropy, bound = found.entropies()
+    assert ((entropy - exact.entropies()[0]).abs() <= bound).all()
     assert (bound <= 0.1 * entropy).all()
     assert (found.error_bound > ImplicitEngine().blocks(operator, cut).error_bound).all()
     pairs = [(blocks.counts(given[0]), blocks.relative_counts(given[1])) for blocks in (found, exact)]
@@ -97,7 +61,7 @@ def test_scores_are_not_in_less_than_single_precision() -> None:
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:
-        found, same = (engine.blocks(operator, cut).entropies(0.1) for engine in engines)
+        found, same = (engine.blocks(operator, cut).entropies() for engine in engines)
     finally:
         torch.set_float32_matmul_precision(before)
     assert torch.equal(found[0], same[0])
@@ -137,8 +101,8 @@ def test_groups_in_single_precision_and_in_batches() -> None:
     cut = with_readouts(batch, make_cut(200, [20, 100, 180]))[1]
     found, exact = (engine.blocks(batch, cut) for engine in (ImplicitEngine(single_from=1), DenseEngine()))
     assert found.norms().shape == (2, 3)
-    entropy, bound = found.entropies(0.1)
-    assert ((entropy - exact.entropies(0.1)[0]).abs() <= bound).all()
+    entropy, bound = found.entropies()
+    assert ((entropy - exact.entropies()[0]).abs() <= bound).all()
     torch.testing.assert_close(found.norms(), exact.norms(), rtol=1e-12, atol=0)
 
 

@@ -5,8 +5,7 @@ import torch
 from torch import Tensor
 
 from statesize.operators import SoftmaxAttention
-from statesize.spectra.implicit import attention as tiles
-from statesize.spectra.implicit.attention import ROWS, AttentionFactors, AttentionRows, factorised, held_numbers
+from statesize.spectra.implicit.attention import ROWS, AttentionRows, factorised
 
 
 def head(length: int, window: int | None = None, parts: tuple[str, ...] = ()) -> SoftmaxAttention:
@@ -41,32 +40,6 @@ def test_products_are_those_of_the_blocks(length: int, window: int | None, parts
         H = T[i:, :i]
         torch.testing.assert_close(product, x @ H.mT @ H, rtol=0, atol=1e-13)
         torch.testing.assert_close(logarithm.exp(), H.square().sum(), rtol=1e-12, atol=0)
-
-
-@pytest.mark.parametrize("window", [None, 40])
-@pytest.mark.parametrize("transposed", [False, True])
-def test_what_is_held_is_formed_once(window: int | None, transposed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In several tiles of rows and of columns, and where blocks leave."""
-    length, positions = 2 * ROWS + 77, [30, 260, 400]
-    attention, formed = head(length, window), list[Tensor]()
-    factors, T = factorised(attention, [])[0], attention.dense()
-    if transposed:
-        factors, T = factors.transposed(), T.mT.flip(0, 1)
-    rows = AttentionRows([factors], positions, side_by_side=False, holds=True)
-    fill = AttentionFactors.fill
-
-    def remember(self: AttentionFactors, tile: Tensor, top: int) -> Tensor:
-        formed.append(tile)
-        return fill(self, tile, top)
-
-    monkeypatch.setattr(tiles, "COLUMNS", 100)
-    monkeypatch.setattr(AttentionFactors, "fill", remember)
-    for counts in ([2, 1, 3], [0, 4, 1], [1, 0, 0]):
-        given = [vectors(count, i) for count, i in zip(counts, positions, strict=True)]
-        for i, x, product in zip(positions, given, rows.gram(given), strict=True):
-            H = T[i:, :i]
-            torch.testing.assert_close(product, x @ H.mT @ H, rtol=0, atol=1e-13)
-    assert sum(tile.numel() for tile in formed) == held_numbers(positions, length)
 
 
 @pytest.mark.parametrize("parts", [(), ALL])

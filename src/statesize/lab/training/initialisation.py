@@ -105,7 +105,7 @@ class _RateSearch:
             self._set(amount)
             (captured,) = capture(self._model, self._input_ids, layers=self._mixer, checks="none")
             units = np.arange(0, captured.units, -(-captured.units // _UNITS))
-            settings = Settings(positions="all", tolerances=(), relative_tolerances=(1e-2,), count_accuracy=0)
+            settings = Settings(positions="all", tolerances=(), relative_tolerances=(1e-2,))
             measured = measure_captured(captured, units, settings, ("counts",))
             counts = measured.relative_count
             assert counts is not None  # noqa: S101

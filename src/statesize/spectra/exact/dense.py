@@ -12,7 +12,7 @@ from torch import Tensor
 from statesize.check import require_finite
 from statesize.operators import Dense, Operator, Shared
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import DOUBLE, OUTPUTS, Engine, Footprint, attention_of
+from statesize.spectra.engine import DOUBLE, OUTPUTS, Engine, Footprint, attention_of, forming_seconds
 from statesize.spectra.factorisation import singular_values
 from statesize.spectra.spectrum import Spectrum, denormal_error
 
@@ -25,12 +25,10 @@ class DenseEngine(Engine):
     """`torch.linalg.svdvals(T[i:, :i])` in a loop over i; any operator, differentiable.
 
     Attributes:
-        numbers_at_once: Numbers in the blocks of one call; under windows on both sides, blocks have one shape.
         whole: Numbers of T up to which it is formed as a whole, unless the blocks have fewer rows; of a larger one of
             attention, only one block is held.
     """
 
-    numbers_at_once: int = 2**21
     whole: int = 2**22
 
     name = "dense"
@@ -46,15 +44,7 @@ class DenseEngine(Engine):
     def blocks(self, operator: Operator, cut: Cut) -> Spectrum:
         """The spectrum, r = the largest min(rows, columns); its bound is relative to T as `dense()` returns it."""
         read = self.reader(operator, cut)
-        size, entries = 1, operator.batch_shape.numel()
-        if cut.past is not None and cut.future is not None:
-            size = max(1, self.numbers_at_once // max(1, cut.readouts * cut.past * cut.future * entries))
-        if size == 1:
-            # Views, which are not copied.
-            blocks = (read(*cut.reach(position)).unsqueeze(-3) for position in cut.positions)
-        else:
-            parts = (cut.positions[first : first + size] for first in range(0, len(cut.positions), size))
-            blocks = (torch.stack([read(*cut.reach(i)) for i in part], -3) for part in parts)
+        blocks = (read(*cut.reach(position)).unsqueeze(-3) for position in cut.positions)
         empty = torch.zeros((*operator.batch_shape, 0), dtype=operator.dtype, device=operator.device)
         return block_spectra(blocks, cut.limits(operator.device), empty)
 
@@ -85,11 +75,10 @@ class DenseEngine(Engine):
 
         return read
 
-    def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
-        """Where blocks are larger than a few rows or columns, and not all of their values are requested."""
-        if "values" in outputs or cut.largest_rank() <= SMALL:
-            return None
-        return f"takes longer for blocks of more than {SMALL} rows and columns than the eigenvalues of HᵀH"
+    def seconds(self, operator: Operator, cut: Cut) -> float:
+        """See `Engine.seconds`."""
+        sides = [sorted(cut.shape(position)) for position in cut.positions]
+        return forming_seconds(operator) + sum(2e-5 + 4e-10 * short**2 * (long + 2 * short) for short, long in sides)
 
     def footprint(self, operator: Operator, cut: Cut) -> Footprint:
         """T with its copies, or a block with them, and what is computed from all singular values."""

@@ -8,21 +8,30 @@ eigenvalues (docs/appendix/engine-mathematics.md, "Gram matrices").
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from statesize.operators import Operator
+from statesize.operators import Operator, Recurrence
 from statesize.parallel.threads import NUMPY, end_if_unwanted, lapack
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import Counts, HankelBlocks
+from statesize.spectra.engine import (
+    SECONDS,
+    Counts,
+    Footprint,
+    HankelBlocks,
+    forming_seconds,
+    largest_state,
+    number_bytes,
+)
 from statesize.spectra.exact.dense import DenseEngine, block_spectra
+from statesize.spectra.exact.recurrences import factor_seconds, recurrence_spectrum, stretch_numbers
 from statesize.spectra.spectrum import ROUND_OFF, UNDERFLOW, effective_rank, entropy_bound, frobenius_norm
 
 Read: TypeAlias = Callable[[slice, slice], npt.NDArray[np.float64]]
@@ -30,27 +39,69 @@ _STRIP = 1024  # positions of the longer side that one product takes
 # How far a product may be off in the Frobenius norm, in units of eps ‖H‖_F²: met are 21, where all entries are equal
 # and so the errors of all terms in the chains of 256 that OpenBLAS adds up, and below 1.5 for others.
 _CHAINS = 24
+# Bound of an entropy, relative to it, beyond which its block is decomposed.
+_CLOSE = 2e-4
+# Tensors that are made of a stretch of chunks.
+_STRETCH = 12
 
 
 @dataclass(frozen=True)
 class ExactEngine(DenseEngine):
-    """Every singular value at chosen positions by eigenvalues of Gram matrices, with a bound on the error of each."""
+    """Every singular value at chosen positions, with a bound on the error of each.
+
+    By square-root factors of a recurrence whose state is smaller than its blocks, else by eigenvalues of Gram matrices.
+
+    Attributes:
+        by_states: Which of the two; None for the faster.
+    """
+
+    by_states: bool | None = None
 
     name = "exact"
     by_columns = True
     copies = 16
     block_bytes = 2**23
+    converts = True
+
+    def _by_states(self, operator: Operator, cut: Cut) -> bool:
+        """Whether factors of a recurrence take less time than T and its Gram matrices."""
+        if self.by_states is not None or not isinstance(operator, Recurrence):
+            return bool(self.by_states)
+        if not 2 * largest_state(operator) < min(cut.past or cut.length, cut.future or cut.length):
+            return False
+        if cut.length**2 > self.whole:
+            return True
+        return factor_seconds(operator, cut) < forming_seconds(operator) + SECONDS * exact_operations(cut)
+
+    def within(self, operator: Operator, cut: Cut, memory: int) -> ExactEngine:
+        """See `Engine.within`: what is faster for all positions is kept for parts of them."""
+        return replace(self, by_states=self._by_states(operator, cut))
 
     @torch.no_grad()
-    def blocks(self, operator: Operator, cut: Cut) -> ExactBlocks:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def blocks(self, operator: Operator, cut: Cut) -> HankelBlocks:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The blocks; without gradients."""
+        if isinstance(operator, Recurrence):
+            if self._by_states(operator, cut):
+                return recurrence_spectrum(operator, cut)
+            operator = operator.to(dtype=torch.float64)
         operator = operator if operator.device.type == "cpu" else operator.to(device="cpu")
         shape = operator.batch_shape
         flat = partial(torch.Tensor.flatten, end_dim=-3) if shape else partial(torch.Tensor.unsqueeze, dim=0)
         return ExactBlocks(self.reader(operator, cut, lambda part: flat(part.detach()).numpy()), shape, cut)
 
-    def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> None:
-        """None: "auto" asks it last."""
+    def seconds(self, operator: Operator, cut: Cut) -> float:
+        """See `Engine.seconds`."""
+        if self._by_states(operator, cut):
+            return factor_seconds(operator, cut)
+        return forming_seconds(operator) + SECONDS * exact_operations(cut)
+
+    def footprint(self, operator: Operator, cut: Cut) -> Footprint:
+        """Factors at every position with a stretch of chunks, or what the definition holds."""
+        if not self._by_states(operator, cut):
+            return super().footprint(operator, cut)
+        n, recurrence = largest_state(operator), cast("Recurrence", operator)
+        held = (4 * len(cut.positions) + 130) * n**2 + _STRETCH * stretch_numbers(recurrence)
+        return Footprint(number_bytes(operator) * held)
 
 
 class ExactBlocks(HankelBlocks):
@@ -86,18 +137,17 @@ class ExactBlocks(HankelBlocks):
         """#{σ > τ} for absolute thresholds (K,)."""
         return self._settled(lambda: (thresholds, torch.zeros(1)))
 
-    def relative_counts(self, ratios: Tensor, accuracy: float = 0.0) -> Counts:
-        """#{σ > ρ σ_1} for ratios (R,); exact whatever the accuracy."""
-        del accuracy
+    def relative_counts(self, ratios: Tensor) -> Counts:
+        """#{σ > ρ σ_1} for ratios (R,)."""
         return self._settled(lambda: (ratios * self._values[..., :1], ratios * self._errors[..., :1]))
 
-    def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
-        """Entropy-ESS to a relative accuracy and a bound on its error, both (..., P)."""
+    def entropies(self) -> tuple[Tensor, Tensor]:
+        """Entropy-ESS and a bound on its error, both (..., P)."""
         while True:
             alive = self._values[..., 0] > self._errors[..., 0]
             entropy = torch.where(alive, effective_rank(self._kept).clamp(min=1), 0.0)
             bound = entropy_bound(self._kept, self._moved / self._kept.shape[-1], entropy)
-            wide = (bound > accuracy * entropy) & ~self._decomposed
+            wide = (bound > _CLOSE * entropy) & ~self._decomposed
             if not bool(wide.any()):
                 return self._shaped(entropy), self._shaped(bound)
             self._decompose(wide)

@@ -135,22 +135,15 @@ class AttentionRows:
     """H_i = T[i:, :i] at ascending positions of one head, or of several as one block, for products with H_iᵀ H_i.
 
     Heads that stand one below another have one x for all, heads that stand side by side have a part of x each. T is
-    formed in the precision of its factors, once where it may be held and for each product where not; products are in
-    double precision all the same.
+    formed in the precision of its factors for each product; products are in double precision all the same.
     """
 
-    def __init__(
-        self, heads: Sequence[AttentionFactors], positions: Sequence[int], *, side_by_side: bool, holds: bool = False
-    ) -> None:
+    def __init__(self, heads: Sequence[AttentionFactors], positions: Sequence[int], *, side_by_side: bool) -> None:
         self._bands = [list(heads)] if side_by_side else [[head] for head in heads]
         self._length, self._positions = heads[0].length, list(positions)
         self._across = len(self._bands[0])
-        # Rows of each head from the first to the last column of the largest block that they belong to. They lie in one
-        # tensor, which leaves no holes in memory.
-        self._held: dict[tuple[AttentionFactors, int], Tensor] | None = {} if holds else None
-        held = len(heads) * held_numbers(self._positions, self._length)
-        size = held if holds else self._across * min(ROWS, self._length) * self._positions[-1]
-        self._formed, self._taken = heads[0].left.new_empty(size, dtype=torch.float64), 0
+        size = self._across * min(ROWS, self._length) * self._positions[-1]
+        self._formed = heads[0].left.new_empty(size, dtype=torch.float64)
 
     def gram(self, blocks: Sequence[Tensor]) -> list[Tensor]:
         """H_iᵀ H_i x for float64 vectors x in rows, (k_i, columns) at each position; k_i may be 0."""
@@ -200,17 +193,6 @@ class AttentionRows:
                 product[first:, a:b].addmm_(y[first:], tile[:, a:b])
 
     def _tile(self, factors: AttentionFactors, top: int, bottom: int, place: int, wanted: int) -> Tensor:
-        """T[top:bottom] up to a column that is wanted, or all that any product wants where it stays for later ones."""
-        if self._held is None:
-            first = place * (len(self._formed) // self._across)
-            return factors.fill(self._formed[first : first + (bottom - top) * wanted].view(-1, wanted), top)
-        if (factors, top) not in self._held:
-            columns = max(position for position in self._positions if position <= top)
-            first, self._taken = self._taken, self._taken + (bottom - top) * columns
-            self._held[factors, top] = factors.fill(self._formed[first : self._taken].view(-1, columns), top)
-        return self._held[factors, top]
-
-
-def held_numbers(positions: Sequence[int], length: int) -> int:
-    """How many numbers of T `AttentionRows` hold of a head: in the columns up to each position, the rows from it on."""
-    return sum((b - a) * (length - b) for a, b in itertools.pairwise([0, *positions]))
+        """T[top:bottom] up to a column that is wanted."""
+        first = place * (len(self._formed) // self._across)
+        return factors.fill(self._formed[first : first + (bottom - top) * wanted].view(-1, wanted), top)

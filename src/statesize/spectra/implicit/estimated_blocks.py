@@ -131,9 +131,8 @@ class EstimatedBlocks(HankelBlocks):
         taus = [float(tau) for tau in thresholds]
         return self._counted(lambda block: taus, len(taus))
 
-    def relative_counts(self, ratios: Tensor, accuracy: float = 0.0) -> Counts:
-        """#{σ > ρ σ_1} for ratios (R,), in the middle of bounds; the accuracy is what the products leave."""
-        del accuracy
+    def relative_counts(self, ratios: Tensor) -> Counts:
+        """#{σ > ρ σ_1} for ratios (R,), in the middle of bounds."""
 
         def thresholds(block: Estimated) -> list[float]:
             largest = float(block.estimate.space.leading(1)[0].sum())
@@ -141,9 +140,8 @@ class EstimatedBlocks(HankelBlocks):
 
         return self._counted(thresholds, len(ratios))
 
-    def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
+    def entropies(self) -> tuple[Tensor, Tensor]:
         """The middle of each interval and half of its width, both (..., P)."""
-        del accuracy
         low = self._gathered(lambda block: block.estimate.interval.low)
         high = self._gathered(lambda block: block.estimate.interval.high)
         return (low + high) / 2, (high - low) / 2

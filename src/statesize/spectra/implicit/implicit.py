@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 
 from statesize.operators import Derivative, Operator, Shared, SoftmaxAttention
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import DOUBLE, Engine, Footprint, attention_of
-from statesize.spectra.exact.exact import ExactEngine, exact_operations
-from statesize.spectra.implicit.attention import ROWS, AttentionFactors, AttentionRows, factorised, held_numbers
+from statesize.spectra.engine import DOUBLE, SECONDS, Engine, Footprint, attention_of
+from statesize.spectra.implicit.attention import ROWS, AttentionFactors, AttentionRows, factorised
 from statesize.spectra.implicit.derivative import DerivativeBlocks, derivative_footprint
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
 from statesize.spectra.implicit.estimated_blocks import Estimated, EstimatedBlocks
@@ -24,8 +24,6 @@ _LARGE = 2**31
 _PRODUCTS = 40
 # Numbers that the vectors of any block may be.
 _FEW = 2**20
-# Where T is held, products of more vectors at once take less time each, and more of them are worth it.
-_PROBES, _HELD_PRODUCTS = 16, 512
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,6 @@ class ImplicitEngine(Engine):
         single_from: Length from which on scores are formed in single precision, which bounds then allow for; not where
             torch is set to multiply in less.
         probes: Random vectors of a block of attention, at first.
-        holds: Whether T of a head stays between products, in double precision at any length.
     """
 
     accuracy: float = 0.1
@@ -48,7 +45,6 @@ class ImplicitEngine(Engine):
     whole: int = 128
     single_from: int = 8192
     probes: int = 4
-    holds: bool = False
 
     name = "implicit"
     keeps_device = True
@@ -60,17 +56,13 @@ class ImplicitEngine(Engine):
         """See `Engine.supports`; several readouts where each of them is softmax attention."""
         return attention_of(operator) is not None or isinstance(operator, Derivative)
 
-    def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
-        """Where T can be held, other engines are certain."""
+    def seconds(self, operator: Operator, cut: Cut) -> float:
+        """Infinity where T can be held, as other engines are certain."""
         if isinstance(operator, Derivative):
-            return None
-        size = DOUBLE * cut.readouts * cut.length**2
-        if size <= _LARGE:
-            return f"only probable, and T takes {size / 1e9:.1f} GB, which others can hold"
-        own, exact = self.operations(operator, cut), exact_operations(cut)
-        if own < exact or ExactEngine().footprint(operator, cut).each > _LARGE:
-            return None
-        return f"only probable, and takes {own:.1g} operations, the singular values take {exact:.1g}"
+            return 0.0
+        if DOUBLE * cut.readouts * cut.length**2 <= _LARGE:
+            return math.inf
+        return SECONDS * self.operations(operator, cut)
 
     def operations(self, operator: Operator, cut: Cut) -> float:
         """About how many operations of products of matrices take as long, for one batch entry of attention."""
@@ -89,13 +81,6 @@ class ImplicitEngine(Engine):
         """How many products of a block are taken, and so many vectors held, at most."""
         return min(columns, max(self.products, _FEW // columns))
 
-    def within(self, operator: Operator, cut: Cut, memory: int) -> ImplicitEngine:
-        """See `Engine.within`: T of attention is held where it fits."""
-        if isinstance(operator, Derivative):
-            return self
-        holding = replace(self, holds=True, probes=_PROBES, products=max(self.products, _HELD_PRODUCTS))
-        return holding if sum(holding.footprint(operator, cut)[:2]) <= memory else self
-
     def footprint(self, operator: Operator, cut: Cut) -> Footprint:
         """The vectors of early positions, or later those of late ones, and in a pass some of them and rows of T."""
         if isinstance(operator, Derivative):
@@ -107,8 +92,6 @@ class ImplicitEngine(Engine):
         requested = max(len(early), len(late))
         # No side of a block that is the smaller one is longer than r L / (r + 1).
         each = DOUBLE * (held + (ROWS + 2 * self.probes * requested) * (r * cut.length // (r + 1)))
-        if self.holds:
-            each += DOUBLE * r * max(held_numbers(side, cut.length) for side in (early, late))
         # The factors of T with their copies.
         head = cast("SoftmaxAttention", attention_of(operator))
         columns = head.query.shape[-1] + 1 + (head.key_bias is not None)
@@ -137,7 +120,7 @@ class AttentionBlocks(EstimatedBlocks):
         energies = torch.stack([energy for _, energy in made]).logsumexp(0)
         squares, norms = ([float(one) for one in part.exp()] for part in (energies, energies / 2))
         # A bias such as that of ALiBi grows with the length, and is more than single precision can subtract.
-        single = length >= self._engine.single_from and heads[0].key_bias is None and not self._engine.holds
+        single = length >= self._engine.single_from and heads[0].key_bias is None
         # Where torch multiplies in TF32 or bfloat16, no bound says what scores lose.
         if single and torch.get_float32_matmul_precision() == "highest":
             factors = [one.single() for one in factors]
@@ -160,7 +143,7 @@ class AttentionBlocks(EstimatedBlocks):
             return []
         engine, device = self._engine, self._attention.device
         lost = max(one.lost() for one in factors)
-        rows = AttentionRows(factors, sizes, side_by_side=side_by_side, holds=engine.holds)
+        rows = AttentionRows(factors, sizes, side_by_side=side_by_side)
         columns = [size * len(factors) if side_by_side else size for size in sizes]
         estimates = [
             EntropyEstimate(

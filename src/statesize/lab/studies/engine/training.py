@@ -152,11 +152,9 @@ def _of_mixers(mixers: list[dict[str, float]], measuring: RunMeasurements) -> di
 
 
 def _of_mixer(captured: Captured, measuring: RunMeasurements, positions: Positions) -> dict[str, float]:
-    # All accuracies are stated, as tables of studies must not change with the defaults of `measure`.
     settings = Settings(
-        tolerances=measuring.tolerances, relative_tolerances=measuring.relative_tolerances,
-        count_accuracy=0, entropy_accuracy=2e-4, positions=positions,
-    )  # fmt: skip
+        tolerances=measuring.tolerances, relative_tolerances=measuring.relative_tolerances, positions=positions
+    )
     units = np.arange(captured.units)
     measurement = measure_captured(captured, units, settings)
     # None only where fewer outputs are requested.

@@ -1,4 +1,4 @@
-"""Singular values at few positions, with factors carried from chunk to chunk, against the definition."""
+"""Singular values of recurrences, with factors carried from chunk to chunk, against the definition."""
 
 from functools import partial
 
@@ -12,10 +12,11 @@ from benchmarks.cases import gated, peak_bytes
 from statesize.measurement.measurement import measure
 from statesize.operators import Recurrence
 from statesize.spectra.cut import make_cut
-from statesize.spectra.dispatch import choose_engine
-from statesize.spectra.exact import few_positions
+from statesize.spectra.exact import recurrences
 from statesize.spectra.exact.dense import DenseEngine
-from statesize.spectra.exact.few_positions import are_few, few_spectra
+from statesize.spectra.exact.exact import ExactEngine
+from statesize.spectra.exact.recurrences import recurrence_spectrum
+from statesize.spectra.spectrum import Spectrum
 
 
 @pytest.mark.few(9)
@@ -23,10 +24,10 @@ from statesize.spectra.exact.few_positions import are_few, few_spectra
 @pytest.mark.parametrize("structure", STRUCTURES)
 @pytest.mark.parametrize(("length", "states", "positions"), [(2, 1, [1]), (3, 5, [2, 1]), (300, 4, [299, 7, 7, 150])])
 def test_agrees_with_the_definition(monkeypatch, structure, length, states, positions, at_once) -> None:
-    monkeypatch.setattr(few_positions, "_NUMBERS", at_once)
+    monkeypatch.setattr(recurrences, "_NUMBERS", at_once)
     recurrence = random_recurrence(structure, 0, length, states, batch=(2, 3))
     cut = make_cut(length, positions)
-    fast, plain = few_spectra(recurrence, cut), DenseEngine().blocks(recurrence, cut)
+    fast, plain = recurrence_spectrum(recurrence, cut), DenseEngine().blocks(recurrence, cut)
     r = fast.values.shape[-1]
     error = (fast.values - plain.values[..., :r]).abs().amax(-1)
     assert bool((error <= fast.error_bound + plain.error_bound).all())
@@ -38,7 +39,7 @@ def test_agrees_with_the_definition(monkeypatch, structure, length, states, posi
 @pytest.mark.parametrize("structure", ["scalar", "diagonal", "full", "delta", "orthogonal"])
 def test_bound_holds_at_sixty_digits(structure: str) -> None:
     recurrence = random_recurrence(structure, 1, 40, 5)
-    spectrum = few_spectra(recurrence, make_cut(40, [23]))
+    spectrum = recurrence_spectrum(recurrence, make_cut(40, [23]))
     exact = exact_singular_values(recurrence, 23)
     error = max(abs(mpmath.mpf(found) - true) for found, true in zip(spectrum.values[0].tolist(), exact, strict=False))
     assert error <= float(spectrum.error_bound[0])
@@ -48,24 +49,23 @@ def test_a_reset_does_not_blur_what_follows() -> None:
     recurrence = random_recurrence("diagonal", 5, 400, 3)
     A, B = recurrence.A.clone(), recurrence.B.clone()
     A[200], B[:200] = 0, B[:200] * 1e20
-    spectrum = few_spectra(Recurrence(A, B, recurrence.C), make_cut(400, [200, 201, 350]))
+    spectrum = recurrence_spectrum(Recurrence(A, B, recurrence.C), make_cut(400, [200, 201, 350]))
     assert bool((spectrum.error_bound[1:] < 1e-9).all())
 
 
 @pytest.mark.parametrize("structure", ["diagonal", "delta", "complex"])
 def test_other_dtypes_are_converted_a_stretch_at_a_time(structure: str) -> None:
     single = random_recurrence(structure, 0, 400, 6).to(dtype=torch.float32)
-    asked = {"positions": [3, 200, 399], "engine": "square_root", "outputs": ("values",)}
+    asked = {"positions": [3, 200, 399], "engine": "exact", "outputs": ("values",)}
     found, expected = measure(single, **asked), measure(single.to(dtype=torch.float64), **asked)
     assert torch.equal(found.values, expected.values)
     assert found.values.dtype == torch.float64
 
 
-def test_few_positions_are_left_to_it() -> None:
-    recurrence = random_recurrence("delta", 0, 1024, 32)
-    names = [choose_engine(recurrence, make_cut(1024, count), ("counts",)).name for count in (32, 33)]
-    assert names == ["square_root", "chunked"]
-    assert not are_few(make_cut(1024, 4, past=5))
+@pytest.mark.parametrize(("states", "factors"), [(8, True), (300, False)])
+def test_states_larger_than_half_of_the_blocks_are_left_to_gram_matrices(states, factors) -> None:
+    recurrence = random_recurrence("diagonal", 0, 512, states)
+    assert isinstance(ExactEngine().blocks(recurrence, make_cut(512, [100])), Spectrum) == factors
 
 
 def _single(length: int) -> Recurrence:

@@ -1,0 +1,65 @@
+"""Counts and entropies at all cuts of any operator."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from statesize.check import require_finite
+from statesize.operators import Operator, Shared
+from statesize.spectra.cut import Cut
+from statesize.spectra.engine import DOUBLE, Engine, Footprint, HankelBlocks, forming_seconds
+
+# Positions up to which "auto" does not take it.
+_FEW = 40
+
+
+@dataclass(frozen=True)
+class AllCutsEngine(Engine):
+    """Counts and entropies of any operator at all cuts, or at many; its kernels are compiled when first needed.
+
+    Attributes:
+        width: Positions of a chunk; None for the fastest.
+    """
+
+    width: int | None = None
+
+    name = "all_cuts"
+    outputs = frozenset(("counts", "entropy"))
+    works_on = (Operator, Shared)
+
+    @torch.no_grad()
+    def blocks(self, operator: Operator, cut: Cut) -> HankelBlocks:
+        """The blocks, from T; without gradients."""
+        from statesize.spectra.all_cuts.blocks import AllCutsBlocks
+
+        matrix = operator.dense()
+        require_finite("T", matrix)
+        matrix = matrix.flatten(-3, -2) if isinstance(operator, Shared) else matrix
+        matrices = matrix.detach().cpu().reshape(-1, *matrix.shape[-2:])
+        return AllCutsBlocks(matrices.numpy(), operator.batch_shape, cut, self._width(cut))
+
+    def _width(self, cut: Cut) -> int:
+        return self.width or (16 if cut.length < 1536 else 32)
+
+    def seconds(self, operator: Operator, cut: Cut) -> float:
+        """Infinity up to 40 positions, for which nothing is to be compiled; see `Engine.seconds`."""
+        if len(cut.positions) <= _FEW:
+            return math.inf
+        b, r = self._width(cut), cut.readouts
+        sides = {i: min(i, r * (cut.length - i)) for i in cut.positions}
+        # The core of a chunk, and what each position takes beside it.
+        cores = {i // b: side for i, side in sides.items()}.values()
+        made = sum(6e-5 + 1.2e-8 * p**2 + 7.3e-11 * p**3 for p in cores)
+        return (
+            1.5e-3
+            + forming_seconds(operator)
+            + made
+            + sum(2e-5 + 3.5e-7 * p * b / 16 * ((r + 1) / 2) ** 2 for p in sides.values())
+        )
+
+    def footprint(self, operator: Operator, cut: Cut) -> Footprint:
+        """T with its copies and Gram matrices, and the borders of all chunks."""
+        return Footprint(DOUBLE * 5 * cut.readouts * cut.length**2)
