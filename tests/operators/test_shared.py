@@ -99,7 +99,9 @@ def test_extreme_scales():
     matrix = normal(2, 20, 20).tril()
     expected = ss.measure(Shared(Dense(matrix)), engine="dense").entropy
     for scale in (1e-200, 1e200):
-        torch.testing.assert_close(ss.measure(Shared(Dense(matrix * scale)), engine="all_cuts").entropy, expected, rtol=1e-3, atol=0)
+        torch.testing.assert_close(
+            ss.measure(Shared(Dense(matrix * scale)), engine="all_cuts").entropy, expected, rtol=1e-3, atol=0
+        )
 
 
 @pytest.mark.parametrize(
