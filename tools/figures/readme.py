@@ -11,7 +11,7 @@ PHRASES = (
     "intervals over {bounds.documents} texts",
     "reads {bounds.documents} texts of 512 tokens",
     "rises by {bounds.worth_value} nats per token",
-    "a head needs about {bounds.times} times ESS for a change of 1 % (single texts: {bounds.range_times})",
+    "a head needs about {bounds.times} times ESS for a change of 1 % (median text {bounds.median_times}, range {bounds.range_times})",
     "so about {bounds.needed} of the 256 numbers",
     "the cache has to keep {bounds.stored} of its values by this rule, and {bounds.joint_share} with hindsight",
     "In SmolLM2 layers {measured_models.smollm2_layers} carry most ({measured_models.smollm2_512_texts} texts)",

@@ -178,11 +178,6 @@ class PastBlock:
         size: Tensor = _special.entr(shares).sum(-1).exp()
         return size * (total[..., 0] > 0)
 
-    @property
-    def norm(self) -> Tensor:
-        """‖H_i‖_F of each unit, (...)."""
-        return self.values.square().sum(-1).sqrt()
-
     def dropped(self, inputs: Tensor, ranks: Tensor) -> Tensor:
         """What H_k does not read of inputs u before the cut, (..., c, P) or (..., r, c, P), at ranks k, (...)."""
         inputs = inputs.to(self.left.dtype) if self.right is None else inputs.double()

@@ -1,4 +1,4 @@
-"""What a memory keeps that has not seen the future: numbers and tokens by what the past lets expect of it."""
+"""Numbers and tokens that a memory keeps by what rows before the cut read of them: the price of hindsight."""
 
 from __future__ import annotations
 

@@ -1,0 +1,102 @@
+"""Documents one after another; those that are finished are kept, so that an interrupted run goes on from there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from statesize.adapters.models.model_state import tensors_sha256
+from statesize.check import require_path
+from statesize.errors import ModelError
+from statesize.io.files import Parts, check_report_path, parse_json, parts_writer, replace_file
+from statesize.io.json_values import json_values
+from statesize.models.plugins import parts_folder
+from statesize.texts.documents import vocabulary_size
+
+_SUFFIX = ".part"
+
+
+@contextmanager
+def kept_parts(
+    output: Path | None, model: nn.Module, *setting: object
+) -> Iterator[Callable[[str, Callable[[], Any]], Any]]:
+    """A function (name, make) that returns what a part was made of, as JSON values, or makes and keeps it.
+
+    Args:
+        output: File of the result, beside which parts lie until `finish`; None keeps nothing.
+        model: Its weights are part of what the parts are of.
+        setting: What else they are of.
+    """
+    key = ""
+    if output is not None:
+        check_report_path(output, "output")
+        weights = tensors_sha256(dict(model.state_dict()))
+        key = hashlib.sha256(repr((weights, *setting)).encode()).hexdigest()[:16]
+    folder = None if output is None else parts_folder(output)
+    parts = Parts[Any](folder, _SUFFIX, lambda value: json.dumps(value).encode(), cast("Any", parse_json))
+
+    def kept(name: str, make: Callable[[], Any]) -> Any:
+        found = parts.read(f"{key}-{name}")
+        if found is None:
+            found = json_values(make())
+            parts.write(f"{key}-{name}", found)
+        return found
+
+    with parts_writer(folder, rf"[0-9a-f]{{16}}-.*\{_SUFFIX}"):
+        yield kept
+
+
+def finish(output: Path | None, document: dict[str, Any]) -> None:
+    """Write a result as JSON to its file, and remove its parts."""
+    if output is not None:
+        replace_file(output, (json.dumps(json_values(document)) + "\n").encode())
+        shutil.rmtree(parts_folder(output), ignore_errors=True)
+
+
+def output_path(output: object) -> Path | None:
+    """The file of a result, checked."""
+    return None if output is None else require_path("output", output)
+
+
+def check_head(model: nn.Module, logits: Tensor, answers: Tensor) -> None:
+    """Refuse logits (n, V) over less than the tokens."""
+    if logits.shape[-1] < max(vocabulary_size(model) or 0, int(answers.max()) + 1):
+        head = (
+            "Give the model with its head, such as AutoModelForCausalLM loads."
+            if hasattr(model, "config")
+            else "Add its head."
+        )
+        raise ModelError(
+            f"{type(model).__name__} must return logits over its tokens, got {logits.shape[-1]} numbers per "
+            f"position. {head}"
+        )
+
+
+class Scores:
+    """Losses of the tokens after a cut, and divergences from the whole model's predictions, nats per token."""
+
+    def __init__(self, whole: Tensor, answers: Tensor) -> None:
+        self._expected, self._answers = functional.log_softmax(whole, -1), answers.to(whole.device)
+        self._probabilities = self._expected.exp()
+        self.loss = self.of(whole)[0]
+
+    def of(self, logits: Tensor) -> tuple[float, float]:
+        """Mean loss of logits (n, V), and their mean divergence."""
+        predicted = functional.log_softmax(logits, -1)
+        loss = functional.nll_loss(predicted, self._answers, reduction="none").double().mean()
+        # A dot product would add up so many tokens one after another, and lose four digits.
+        divergence = (self._expected - predicted).mul_(self._probabilities).sum(-1).double().mean()
+        return float(loss), float(divergence)
+
+
+def others_of(texts: Sequence[int], text: int) -> list[int]:
+    """Indices of the pieces of other texts."""
+    return [index for index, one in enumerate(texts) if one != text]
