@@ -95,8 +95,8 @@ def price_list(result: CachePrices) -> dict[str, Any]:
     hidden = {"hidden": result.passkeys, "found": result.found[0] if result.found else 0}
     more = {"documents": documents, "passkeys": hidden, "prices": prices[1:]}
     measured = [
-        {"tokens": one.tokens - one.cut - 1, "bytes": one.bytes, "loss": one.loss, "worth": one.lost("worth")}
-        | {"extra": [one.lost("worth", index) for index in range(1, len(result.variants))]}
+        {"tokens": one.tokens - one.cut - 1, "bytes": one.bytes, "loss": one.loss, "worth": one.lost()}
+        | {"extra": [one.lost(index) for index in range(1, len(result.variants))]}
         for one in result.documents
     ]
     return json_values(result.to_dict() | more | {"measured": measured})
@@ -146,7 +146,7 @@ def verdicts(result: CachePrices, targets: dict[str, dict[str, float]]) -> dict[
         elif "saved at least" in target:
             # Lost by curves less the share of what equal budgets lose, of each document.
             allowed = 1 - target["saved at least"]
-            low, high = _ends([one.lost("worth", at) - allowed * one.lost("worth", to) for one in result.documents])
+            low, high = _ends([one.lost(at) - allowed * one.lost(to) for one in result.documents])
             known[name] = True if high <= 0 else False if low > 0 else None
         elif not result.passkeys_informative:
             known[name] = None

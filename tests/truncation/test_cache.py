@@ -325,7 +325,7 @@ def test_prices_of_a_small_model(llama, tmp_path):
     losses = [float(functional.cross_entropy(logits.double(), document[65:])) for logits in (whole, found)]
     assert result.documents[0].loss == pytest.approx(losses[0])
     half = [run.rule for run in result.documents[0].runs].index("50 % equal")
-    assert result.documents[0].lost("worth", half) == pytest.approx(losses[1] - losses[0], abs=1e-6)
+    assert result.documents[0].lost(half) == pytest.approx(losses[1] - losses[0], abs=1e-6)
     assert rows["nothing"].excess == result.worth
     assert {one.code for one in result.limits} >= {Code.FEW_TEXTS, Code.NO_FACTS, Code.UNEQUAL_CACHES}
 

@@ -28,17 +28,12 @@ POSITIONS = 512
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """What stands before the positions behind a cut in one layer, in R runs; None is what the layer holds.
+    """What stands before the positions behind a cut in one layer, in R runs; None is what the layer holds."""
 
-    Attributes:
-        values: (R, K, g or 1, i, P), or what makes them of rows of T behind the cut, (R, K, g, n, L).
-        keys: (R, K, i, d).
-        seen: Which positions are there, (R, K, i) bool.
-    """
-
+    # (R, K, g or 1, i, P), or what makes them of rows of T behind the cut, (R, K, g, n, L)
     values: Tensor | Callable[[Tensor], Tensor] | None = None
-    keys: Tensor | None = None
-    seen: Tensor | None = None
+    keys: Tensor | None = None  # (R, K, i, d)
+    seen: Tensor | None = None  # which positions are there, (R, K, i) bool
 
 
 Remember = Callable[[HeldAttention], Memory]
@@ -46,21 +41,15 @@ Remember = Callable[[HeldAttention], Memory]
 
 @dataclass(eq=False)
 class Behind:
-    """A model over the positions behind a cut, in several runs over one text that it has read whole.
-
-    Attributes:
-        forward: The model and the text.
-        cut: Position i.
-        held: Attention whose T follows from what its function is given, by module.
-        sure: Whether T of all mixers is known so, and the model returns the same without what it computes before.
-        unknown: Names of mixers whose T is not known so.
-    """
+    """A model over the positions behind a cut, in several runs over one text that it has read whole."""
 
     forward: Forward
     cut: int
+    # Attention whose T follows from what its function is given, by module; and names of mixers of which it does not.
     held: dict[nn.Module, HeldAttention] = field(default_factory=dict[nn.Module, HeldAttention], init=False)
-    sure: bool = field(default=False, init=False)
     unknown: set[str] = field(default_factory=set[str], init=False)
+    # Whether T of all mixers is known so, and the model returns the same without what it computes before.
+    sure: bool = field(default=False, init=False)
     _given: dict[nn.Module, tuple[Tensor, ...]] = field(default_factory=dict[nn.Module, tuple[Tensor, ...]], init=False)
 
     @property

@@ -38,7 +38,7 @@ from statesize.truncation.passkeys import Passkey, passkeys
 from statesize.truncation.pieces import cut_ids, two_sets
 from statesize.truncation.prices import NOTHING, Budgets, CachedHead, CachePrices, Variant, losing_facts
 from statesize.truncation.result import CutDocument, CutRun
-from statesize.truncation.run import Scores, check_head, finish, kept_parts, output_path
+from statesize.truncation.run import Keep, Scores, check_head, finish, kept_parts, output_path
 
 DOCUMENTS, PIECE, PASSKEYS = 24, 512, 12
 """Pieces of text that are read by default, the tokens of each, and hidden passkeys."""
@@ -145,9 +145,6 @@ def require_cache(model: nn.Module) -> None:
             )
         if getattr(module, "is_kv_shared_layer", False):
             raise ModelError(f"{name} reads the cache of another layer, so its tokens have no price of their own.")
-
-
-Keep = Callable[[str, Callable[[], Any]], Any]
 
 
 @dataclass(eq=False)

@@ -35,22 +35,13 @@ _INSIDE = Note(Code.NOT_CUT, "what it mixes is computed inside one of its parts,
 
 @dataclass(eq=False)
 class Cutting:
-    """All runs of a model over one text with a cut: one that notes, then those with every mixer cut.
-
-    Attributes:
-        forward: The model and the text.
-        cut: Position i.
-        own: Modules with a method `operator`, by name.
-        whole: Mixers that are left as they are, with the reason, by name; it grows in the run that notes.
-        unmoved: Attention whose queries nothing that is known moves behind the cut.
-        mixers: What the whole run shows of each mixer, by name, in the order of calls; known before where sizes are.
-        sized: Whether the whole run is to show sizes.
-        behind: Runs over the positions behind the cut alone, where the model lets them be.
-    """
+    """All runs of a model over one text with a cut: one that notes, then those with every mixer cut."""
 
     forward: Forward
     cut: int
-    own: Mapping[str, nn.Module] = field(default_factory=dict[str, nn.Module])
+    own: Mapping[str, nn.Module] = field(default_factory=dict[str, nn.Module])  # modules with a method `operator`
+    # Mixers that are left as they are, with the reason; attention whose queries nothing moves behind the cut; and what
+    # the whole run shows of each mixer, in the order of calls, unless it is known before, or not asked for.
     whole: dict[str, Note] = field(default_factory=dict[str, Note])
     unmoved: set[str] = field(default_factory=set[str])
     mixers: dict[str, Mixer] = field(default_factory=dict[str, Mixer])
@@ -67,12 +58,8 @@ class Cutting:
         self.behind = Behind(self.forward, self.cut)
 
     def read(self, attach: Attach | None = None, *, compare: bool = True) -> Tensor:
-        """Logits of the whole model from the cut on without the last, (L − i − 1, V) float32; mixers are noted.
-
-        Args:
-            attach: Reads more in this run.
-            compare: Whether this run, and those behind the cut, are compared with runs that nothing observes.
-        """
+        """Logits of the whole model from the cut on without the last, (L − i − 1, V) float32; mixers are noted."""
+        # `attach` reads more in this run; `compare` says whether it is compared with runs that nothing observes.
 
         def attach_all(stack: ExitStack) -> None:
             self.behind.attach(stack)

@@ -16,7 +16,7 @@ from statesize.codes import Code, Note
 from statesize.io.json_values import json_values
 from statesize.measurement.statistics import FEWEST_TEXTS, FEWEST_TOKENS, Interval
 from statesize.truncation.plan import RULES
-from statesize.truncation.result import CutDocument, CutResult, Measure, Row, percent
+from statesize.truncation.result import CutDocument, CutResult, Row, percent
 
 NEGLIGIBLE = 0.01
 """Share of the divergence without context that counts as nothing, by default."""
@@ -31,21 +31,19 @@ class CausalSize:
     """What a memory must hold that cannot see the future, by the best of the choices that were tried.
 
     Attributes:
-        at: The share that it may lose.
-        of: Whose share it is: that of the "divergence", or that of the context's "worth" in loss.
+        at: The share of the divergence that it may lose.
         multiple: Numbers per channel in units of ESS, where each head has its own; the upper end is cut off where
             everything is kept.
         median: The multiple of the median text.
         least: The smallest multiple of a text.
         most: The largest.
-        share: The same as a share of all that a head can keep. Heads of a group read one stored input, so the shares
-            of a group may add up to more than is stored.
+        share: The multiple as a share of all that a head can keep. Heads of a group read one stored input, so the
+            shares of a group may add up to more than is stored.
         stored: Numbers of a stored channel as a share of all that it can keep, where the heads of a group share them;
             NaN where layers share a cache.
     """
 
     at: float
-    of: Measure
     multiple: Interval
     median: float
     least: float
@@ -62,10 +60,8 @@ class TruncationResult(CutResult):
         whole: Mixers that were not cut, or in part, with the reason, by name.
         mixers: Number of mixers that were cut.
         at: Share of the divergence without context that counts as nothing.
-        unmoved: Attention whose queries could not be asked again behind the cut, so that its rows before it took their
-            place.
-        shared: Layers that read one cache, for each cache of several. Each of them chooses for itself, so no run tells
-            what such a cache must hold.
+        unmoved: Attention whose queries could not be asked again behind the cut: its last rows took their place.
+        shared: Layers that read one cache, for each cache of several.
     """
 
     whole: dict[str, Note]
@@ -91,17 +87,13 @@ class TruncationResult(CutResult):
         causal = (once[rule] for rule in HEADS if rule in once)
         return once["ess"], min(causal, key=lambda row: row.divergence_share.value)
 
-    def without_hindsight(
-        self, at: float | None = None, of: Measure = "divergence", *, other_texts: bool = False
-    ) -> CausalSize:
-        """The least size at which the best causal choice tried loses at most a share of what the context changes.
+    def without_hindsight(self, at: float | None = None, *, other_texts: bool = False) -> CausalSize:
+        """The least size at which the best causal choice tried changes predictions by at most a share.
 
         Between the sizes that were run, shares are taken to fall in proportion to the logarithm of the numbers kept.
 
         Args:
-            at: The share; the result's own by default.
-            of: What is lost: the "divergence" from the whole model's predictions, or the context's "worth" in loss,
-                which is noisier and NaN where the context may be worth nothing.
+            at: The share of the divergence without context; the result's own by default.
             other_texts: Take sizes from the ESS of other texts, so that nothing of this text's future is known.
 
         Returns:
@@ -109,33 +101,28 @@ class TruncationResult(CutResult):
             anything, as at the end of chunks, or sizes of other texts were not run.
         """
         at, rules = self.at if at is None else at, OTHERS if other_texts else HEADS
-        known = {run.rule for run in self.documents[0].runs}
-        nothing = not self.entropy.value or known.isdisjoint(rules)
-        if nothing or (of == "worth" and not self.context_matters):
-            none = Interval(math.nan)
-            return CausalSize(at, of, none, *[math.nan] * 3, none, none)
+        known, none = {run.rule for run in self.documents[0].runs}, Interval(math.nan)
+        if not self.entropy.value or known.isdisjoint(rules):
+            return CausalSize(at, none, *[math.nan] * 3, none, none)
         grouped = "joint past rows" in known
         # Without groups each head stores its own.
         heads = rules if grouped else (*rules, *CACHES)
 
         def sizes(some: Sequence[CutDocument]) -> tuple[float, float, float]:
             inputs, stored = fmean(one.inputs for one in some), fmean(one.stored for one in some)
-            numbers = _numbers(some, heads, inputs, at, of)
-            together = _numbers(some, CACHES, stored, at, of) if grouped else numbers
+            numbers = _numbers(some, heads, inputs, at)
+            together = _numbers(some, CACHES, stored, at) if grouped else numbers
             return numbers / fmean(one.entropy for one in some), numbers / inputs, together / stored
 
-        found, unit = sizes(self.documents), attrgetter("unit")
+        unit = attrgetter("unit")
         units = [list(some) for _, some in groupby(sorted(self.documents, key=unit), unit)]
-        each = [sizes(some)[0] for some in units]
-        spread = median(each), min(each), max(each)
-        if self.texts < FEWEST_TEXTS:
-            multiple, share, stored = map(Interval, found)
-            return CausalSize(at, of, multiple, *spread, share, stored)
-        draws: list[list[int]] = np.random.default_rng(0).integers(len(units), size=(1000, len(units))).tolist()
-        drawn = [sizes([one for k in draw for one in units[k]]) for draw in draws]
-        ends: list[list[float]] = np.quantile(np.array(drawn), (0.025, 0.975), axis=0).T.tolist()
-        multiple, share, stored = (Interval(value, *both) for value, both in zip(found, ends, strict=True))
-        return CausalSize(at, of, multiple, *spread, share, stored)
+        each, found = [sizes(some)[0] for some in units], [Interval(value) for value in sizes(self.documents)]
+        if self.texts >= FEWEST_TEXTS:
+            draws: list[list[int]] = np.random.default_rng(0).integers(len(units), size=(1000, len(units))).tolist()
+            drawn = [sizes([one for k in draw for one in units[k]]) for draw in draws]
+            ends: list[list[float]] = np.quantile(np.array(drawn), (0.025, 0.975), axis=0).T.tolist()
+            found = [Interval(one.value, *both) for one, both in zip(found, ends, strict=True)]
+        return CausalSize(at, found[0], median(each), min(each), max(each), *found[1:])
 
     @property
     def finding(self) -> str:
@@ -156,13 +143,23 @@ class TruncationResult(CutResult):
             f"(median text {size.median:.1f}, range {size.least:.1f} to {size.most:.1f})."
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON values.
+
+        Returns:
+            Means, intervals, sizes without hindsight, limits, and each document's own numbers.
+        """
+        more = {name: getattr(self, name) for name in ("mixers", "entropy", "shared", "unmoved")}
+        more |= {"whole": [{"name": name, "reason": str(note)} for name, note in self.whole.items()]}
+        more |= {"without_hindsight": self.without_hindsight()}
+        return super().to_dict() | json_values(more | {"other_texts": self.without_hindsight(other_texts=True)})
+
     def _own_limits(self) -> Sequence[Note]:
-        found = [Note(Code.SIZES_AHEAD)]
-        longest, rules = max(one.tokens for one in self.documents), {run.rule for run in self.documents[0].runs}
+        found, longest = [Note(Code.SIZES_AHEAD)], max(one.tokens for one in self.documents)
         if longest < FEWEST_TOKENS:
             found.append(Note(Code.SHORT_TEXT, f"{longest} tokens bound what can pass, whatever the model."))
         # Whole tokens are chosen only where some layer keeps them, with their keys.
-        if "past tokens" in rules:
+        if any(run.rule == "past tokens" for run in self.documents[0].runs):
             found.append(Note(Code.KEYS_KEPT))
         found += [Note(Code.SHARED_CACHE, f"{', '.join(layers)}.") for layers in self.shared]
         if self.unmoved:
@@ -170,36 +167,20 @@ class TruncationResult(CutResult):
         return found + [Note(Code.NOT_CUT, f"{name}: {note}") for name, note in self.whole.items()]
 
     def _stored(self, index: int) -> float:
-        rule = next((one for one in RULES if one.name == self.documents[0].runs[index].rule), None)
-        stored = self.inputs if rule is None or rule.unit == "head" else self.mean(lambda one: one.stored).value
+        by_cache = self.documents[0].runs[index].rule in [rule.name for rule in RULES if rule.unit == "cache"]
+        stored = self.mean(lambda one: one.stored).value if by_cache else self.inputs
         return self.mean(lambda one: one.runs[index].kept).value / max(stored, 1.0)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON values.
 
-        Returns:
-            Means, intervals, sizes without hindsight, limits, and each document's own numbers.
-        """
-        sizes = {
-            "without_hindsight": self.without_hindsight(),
-            "other_texts": self.without_hindsight(other_texts=True),
-        }
-        whole = [{"name": name, "reason": str(note)} for name, note in self.whole.items()]
-        more = {"mixers": self.mixers, "entropy": self.entropy, "whole": whole, "shared": self.shared}
-        return super().to_dict() | json_values(sizes | more | {"unmoved": self.unmoved})
-
-
-def _numbers(
-    documents: Sequence[CutDocument], rules: Sequence[str], everything: float, at: float, of: Measure
-) -> float:
-    """Numbers per channel at which the better of some rules loses a share of what no past loses, over documents."""
-    lost = fmean(one.lost(of) for one in documents)
+def _numbers(documents: Sequence[CutDocument], rules: Sequence[str], everything: float, at: float) -> float:
+    """Numbers per channel at which the better of some rules moves predictions by a share of what no past does."""
+    lost = fmean(one.runs[0].divergence for one in documents)
     if not lost > 0:
         return math.nan
     curves: dict[str, dict[float, float]] = {}
     for index, run in enumerate(documents[0].runs):
         if run.rule in rules:
-            share = fmean(one.lost(of, index) for one in documents) / lost
+            share = fmean(one.runs[index].divergence for one in documents) / lost
             curves.setdefault(run.rule, {})[fmean(one.runs[index].kept for one in documents)] = share
     return min((_numbers_at(curve, everything, at) for curve in curves.values()), default=everything)
 

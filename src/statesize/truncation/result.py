@@ -6,10 +6,9 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from statesize.codes import Code, Note
 from statesize.io.json_values import json_values
@@ -22,7 +21,6 @@ from statesize.measurement.statistics import (
     texts_of,
 )
 
-Measure = Literal["divergence", "worth"]
 WORTHLESS = 0.01
 """Nats per token below which the context is worth nothing that could be lost."""
 
@@ -94,10 +92,9 @@ class CutDocument:
         """Bits per byte for each nat per token; NaN where bytes are not known."""
         return (self.tokens - self.cut - 1) / max(self.bytes, 1) / math.log(2) if self.bytes is not None else math.nan
 
-    def lost(self, of: Measure, index: int = 0) -> float:
-        """What a run loses by a measure, nats per token; the first run keeps nothing."""
-        run = self.runs[index]
-        return run.divergence if of == "divergence" else run.loss - self.loss
+    def lost(self, index: int = 0) -> float:
+        """What a run loses more than the whole model, nats per token; the first run keeps nothing."""
+        return self.runs[index].loss - self.loss
 
 
 @dataclass(frozen=True, repr=False)
@@ -165,7 +162,7 @@ class CutResult:
     @property
     def worth(self) -> Interval:
         """The context's worth in nats per token, by which loss is larger where nothing is kept."""
-        return self.mean(lambda one: one.lost("worth"))
+        return self.mean(lambda one: one.lost())
 
     @property
     def context_matters(self) -> bool:
@@ -188,24 +185,22 @@ class CutResult:
 
     def row(self, index: int, looks: int = 1) -> Row:
         """The row of a run, its intervals such that so many hold together."""
-        run = self.documents[0].runs[index]
+        run, none = self.documents[0].runs[index], Interval(math.nan)
+        kept = self.mean(lambda one: one.runs[index].kept).value
         return Row(
-            run.rule,
-            run.scale,
-            self.mean(lambda one: one.runs[index].kept).value,
-            self._stored(index),
-            self.mean(lambda one: one.lost("worth", index), looks),
-            self.mean(lambda one: one.lost("worth", index) * one.bits, looks),
-            self._share("worth", index) if self.context_matters else Interval(math.nan),
-            above_zero(self.mean(lambda one: one.lost("divergence", index), looks)),
-            above_zero(self._share("divergence", index)),
-        )
+            run.rule, run.scale, kept, self._stored(index),
+            excess=self.mean(lambda one: one.lost(index), looks),
+            bits=self.mean(lambda one: one.lost(index) * one.bits, looks),
+            share=self._share(CutDocument.lost, index) if self.context_matters else none,
+            divergence=above_zero(self.mean(lambda one: one.runs[index].divergence, looks)),
+            divergence_share=above_zero(self._share(lambda one, at: one.runs[at].divergence, index)),
+        )  # fmt: skip
 
     def mean(self, number: Callable[[CutDocument], float], looks: int = 1) -> Interval:
         """The mean of a number over documents that have it, with an interval that holds for so many looks together."""
-        numbers = self._numbers(number)
+        numbers, units = np.array([number(one) for one in self.documents]), [one.unit for one in self.documents]
         known = ~np.isnan(numbers)
-        return mean_interval(numbers[known], self._units[known].tolist(), looks)
+        return mean_interval(numbers[known], np.array(units)[known].tolist(), looks)
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values.
@@ -228,18 +223,11 @@ class CutResult:
     def _stored(self, index: int) -> float:
         """What a run keeps of what is stored."""
 
-    @property
-    def _units(self) -> NDArray[np.int64]:
-        return np.array([one.unit for one in self.documents])
-
-    def _numbers(self, number: Callable[[CutDocument], float]) -> NDArray[np.float64]:
-        return np.fromiter(map(number, self.documents), np.float64)
-
-    def _share(self, of: Measure, index: int) -> Interval:
-        """Ratio of the mean to that of the run that keeps nothing, over documents that have both."""
-        more, without = (self._numbers(lambda one, at=at: one.lost(of, at)) for at in (index, 0))
-        known = ~np.isnan(more)
-        return ratio_interval(more[known], without[known], self._units[known].tolist())
+    def _share(self, lost: Callable[[CutDocument, int], float], index: int) -> Interval:
+        """What a run loses of what that loses which keeps nothing, over documents that have both."""
+        known = [one for one in self.documents if not math.isnan(lost(one, index))]
+        more, without = (np.array([lost(one, at) for one in known]) for at in (index, 0))
+        return ratio_interval(more, without, [one.unit for one in known])
 
 
 def percent(number: float) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +15,7 @@ from torch.nn import functional
 from statesize.adapters.models.model_state import tensors_sha256
 from statesize.check import require_path
 from statesize.errors import ModelError
-from statesize.io.files import Parts, check_report_path, parse_json, parts_writer, replace_file
+from statesize.io.files import Parts, check_report_path, digest, parse_json, parts_writer, replace_file
 from statesize.io.json_values import json_values
 from statesize.models.plugins import parts_folder
 from statesize.texts.documents import vocabulary_size
@@ -24,23 +23,18 @@ from statesize.texts.documents import vocabulary_size
 _SUFFIX = ".part"
 
 
-@contextmanager
-def kept_parts(
-    output: Path | None, model: nn.Module, *setting: object
-) -> Iterator[Callable[[str, Callable[[], Any]], Any]]:
-    """A function (name, make) that returns what a part was made of, as JSON values, or makes and keeps it.
+Keep = Callable[[str, Callable[[], Any]], Any]
+"""Returns what a part was made of, by its name and as JSON values, or makes and keeps it."""
 
-    Args:
-        output: File of the result, beside which parts lie until `finish`; None keeps nothing.
-        model: Its weights are part of what the parts are of.
-        setting: What else they are of.
-    """
-    key = ""
+
+@contextmanager
+def kept_parts(output: Path | None, model: nn.Module, *setting: object) -> Generator[Keep]:
+    """Keep parts, of these weights and this setting, beside the file of a result until it is written; None keeps none."""
+    key, folder = "", None
     if output is not None:
         check_report_path(output, "output")
         weights = tensors_sha256(dict(model.state_dict()))
-        key = hashlib.sha256(repr((weights, *setting)).encode()).hexdigest()[:16]
-    folder = None if output is None else parts_folder(output)
+        key, folder = digest(repr((weights, *setting)).encode()), parts_folder(output)
     parts = Parts[Any](folder, _SUFFIX, lambda value: json.dumps(value).encode(), cast("Any", parse_json))
 
     def kept(name: str, make: Callable[[], Any]) -> Any:
@@ -50,7 +44,7 @@ def kept_parts(
             parts.write(f"{key}-{name}", found)
         return found
 
-    with parts_writer(folder, rf"[0-9a-f]{{16}}-.*\{_SUFFIX}"):
+    with parts_writer(folder, rf"[0-9a-f]+-.*\{_SUFFIX}"):
         yield kept
 
 
@@ -69,14 +63,9 @@ def output_path(output: object) -> Path | None:
 def check_head(model: nn.Module, logits: Tensor, answers: Tensor) -> None:
     """Refuse logits (n, V) over less than the tokens."""
     if logits.shape[-1] < max(vocabulary_size(model) or 0, int(answers.max()) + 1):
-        head = (
-            "Give the model with its head, such as AutoModelForCausalLM loads."
-            if hasattr(model, "config")
-            else "Add its head."
-        )
         raise ModelError(
-            f"{type(model).__name__} must return logits over its tokens, got {logits.shape[-1]} numbers per "
-            f"position. {head}"
+            f"{type(model).__name__} must return logits over its tokens, got {logits.shape[-1]} numbers per position. "
+            "Give the model with its head, such as AutoModelForCausalLM loads."
         )
 
 
@@ -95,8 +84,3 @@ class Scores:
         # A dot product would add up so many tokens one after another, and lose four digits.
         divergence = (self._expected - predicted).mul_(self._probabilities).sum(-1).double().mean()
         return float(loss), float(divergence)
-
-
-def others_of(texts: Sequence[int], text: int) -> list[int]:
-    """Indices of the pieces of other texts."""
-    return [index for index, one in enumerate(texts) if one != text]

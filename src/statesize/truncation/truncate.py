@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,9 +29,9 @@ from statesize.texts.tokens import AnyTokenizer
 from statesize.truncation.cutting import Cutting
 from statesize.truncation.memory_size import NEGLIGIBLE, TruncationResult
 from statesize.truncation.pieces import Piece, cut_ids, pieces_of
-from statesize.truncation.plan import RULES, Mixer, Rule, mean_sizes, planned_runs
+from statesize.truncation.plan import RULES, Mixer, mean_sizes, planned_runs
 from statesize.truncation.result import CutDocument, CutRun
-from statesize.truncation.run import Scores, check_head, finish, kept_parts, others_of, output_path
+from statesize.truncation.run import Keep, Scores, check_head, finish, kept_parts, output_path
 
 DOCUMENTS, TOKENS = 12, 512
 """Pieces of text that are read by default, and the tokens of each."""
@@ -101,7 +102,7 @@ def truncate(
     texts = whole_texts(None, tokenizer) if inputs is None else given_sequences(model, inputs, tokenizer, axis)
     test = CutTest.of(model, pieces_of(list(texts), length, wanted, tokenizer), cuts, axis)
     about = tokens_sha256([piece for _, piece in test.pieces]), cuts, RULES
-    with kept_parts(path, model, *about) as kept, reporting(on_progress, f"cutting {name}", test.total) as report:
+    with kept_parts(path, model, *about) as kept, reporting(on_progress, f"cutting {name}") as report:
         made = [CutDocument.of(one) for one in test.documents(kept, report)]
     result = test.result(name, made, negligible)
     finish(path, result.to_dict())
@@ -110,32 +111,17 @@ def truncate(
 
 @dataclass(eq=False)
 class CutTest:
-    """A model and what it reads.
-
-    Attributes:
-        model: The model.
-        pieces: Each with the number of its text.
-        cuts: Positions at which each is cut.
-        whole: Mixers that are left as they are, with the reason, by name.
-        in_part: Mixers that mix by more than what is cut, with what that is, by name.
-        own: Mixers with a method `operator`, by name.
-        shared: Those that read one cache, for each cache of several.
-        rules: By which mixers are cut.
-        unmoved: Those without hindsight whose queries nothing that is known moves behind a cut.
-        mixers: Names of those that are cut.
-    """
+    """A model and what it reads."""
 
     model: nn.Module
-    pieces: list[Piece]
-    cuts: tuple[int, ...]
-    whole: dict[str, Note]
-    in_part: dict[str, Note]
-    own: dict[str, nn.Module]
-    shared: tuple[tuple[str, ...], ...]
-    rules: Sequence[Rule] = RULES
-    unmoved: set[str] = field(default_factory=set[str], init=False)
-    mixers: tuple[str, ...] = field(default=(), init=False)
-    _steps: Steps = field(init=False)
+    pieces: list[Piece]  # each with the number of its text
+    cuts: tuple[int, ...]  # positions at which each is cut
+    whole: dict[str, Note]  # mixers that are left as they are, with the reason, by name
+    in_part: dict[str, Note]  # mixers that mix by more than what is cut, with what that is, by name
+    own: dict[str, nn.Module]  # mixers with a method `operator`, by name
+    shared: tuple[tuple[str, ...], ...]  # those that read one cache, for each cache of several
+    unmoved: set[str] = field(default_factory=set[str], init=False)  # whose queries nothing moves behind a cut
+    mixers: tuple[str, ...] = field(default=(), init=False)  # names of those that are cut
     # A single piece is read once.
     _last: tuple[int, int, Cutting, Tensor] | None = field(default=None, init=False)
 
@@ -153,34 +139,25 @@ class CutTest:
         own = _own_mixers(model, whole)
         return cls(model, pieces, cuts, whole, in_part, own, tuple(dict.fromkeys(captured.readers.values())))
 
-    @property
-    def total(self) -> int:
-        """Steps of the test: each piece is read for sizes, and cut."""
-        return 2 * len(self.pieces) * len(self.cuts)
-
-    def documents(
-        self, kept: Callable[[str, Callable[[], Any]], Any], report: Callable[..., None]
-    ) -> Sequence[dict[str, Any]]:
+    def documents(self, kept: Keep, report: Callable[..., None]) -> list[dict[str, Any]]:
         """What `measured` gives of all pieces at all cuts, as JSON values; sizes of all are measured before."""
-        texts = [text for text, _ in self.pieces]
-        self._steps = Steps({"sizes": len(self.pieces) * len(self.cuts), "cuts": len(self.pieces) * len(self.cuts)})
-        sizes: dict[tuple[int, int], dict[str, Mixer]] = {}
-        made: list[dict[str, Any]] = []
         places = [(index, cut) for index in range(len(self.pieces)) for cut in self.cuts]
-        for done, (index, cut) in enumerate(places, 1):
-            with self._steps.timed("sizes"):
-                found = kept(f"sizes-{index:06d}-{cut}", partial(self._sizes, index, cut))
-            sizes[index, cut] = {one: Mixer.from_json(values) for one, values in found["mixers"].items()}
-            self.whole |= {one: Note.from_json(note) for one, note in found["whole"].items()}
-            self.unmoved.update(found["unmoved"])
-            report(done, self.total, f"sizes of text {index + 1} of {len(self.pieces)}", self._steps.first_left)
-        self.mixers = tuple(sizes[places[0]])
-        for done, (index, cut) in enumerate(places, len(places) + 1):
-            others = [sizes[other, cut] for other in others_of(texts, texts[index])]
-            with self._steps.timed("cuts"):
-                make = partial(self.measured, index, cut, sizes[index, cut], others)
-                made.append(kept(f"cut-{index:06d}-{cut}", make))
-            report(done, self.total, f"text {index + 1} of {len(self.pieces)}", self._steps.first_left)
+        steps, sizes = Steps({"sizes": len(places), "cut": len(places)}), dict[tuple[int, int], dict[str, Mixer]]()
+        made: list[dict[str, Any]] = []
+        for done, (kind, index, cut) in enumerate(((kind, *place) for kind in steps.costs for place in places), 1):
+            with steps.timed(kind):
+                if kind == "cut":
+                    texts = (other for other, (text, _) in enumerate(self.pieces) if text != self.pieces[index][0])
+                    others = [sizes[other, cut] for other in texts]
+                    make = partial(self.measured, index, cut, sizes[index, cut], others)
+                    made.append(kept(f"cut-{index:06d}-{cut}", make))
+                else:
+                    found = kept(f"sizes-{index:06d}-{cut}", partial(self._sizes, index, cut))
+                    sizes[index, cut] = {one: Mixer.from_json(values) for one, values in found["mixers"].items()}
+                    self.whole |= {one: Note.from_json(note) for one, note in found["whole"].items()}
+                    self.unmoved.update(found["unmoved"])
+                    self.mixers = tuple(sizes[places[0]])
+            report(done, 2 * len(places), f"{kind} of text {index + 1} of {len(self.pieces)}", steps.first_left)
         return made
 
     def _read(self, index: int, cut: int, mixers: dict[str, Mixer]) -> tuple[Cutting, Tensor]:
@@ -220,13 +197,13 @@ class CutTest:
         """All runs of one piece at one cut, given what its whole run, and those of other texts, showed."""
         text, given = self.pieces[index]
         cutting, logits = self._read(index, cut, dict(mixers))
-        scores, runs = Scores(logits, cut_ids(given, cut)), planned_runs(mixers, others, self.rules)
+        scores, runs = Scores(logits, cut_ids(given, cut)), planned_runs(mixers, others)
         made = [
             CutRun(run.rule.name, run.scale, run.kept, *scores.of(predicted))
             for run, predicted in zip(runs, cutting.logits(runs), strict=True)
         ]
         *sizes, stored = mean_sizes(mixers)
-        stored = float("nan") if self.shared else stored
+        stored = math.nan if self.shared else stored
         return CutDocument(index, len(given), cut, scores.loss, *sizes, stored, tuple(made), text)
 
     def result(self, name: str, documents: Sequence[CutDocument], at: float = NEGLIGIBLE) -> TruncationResult:
