@@ -27,7 +27,7 @@ from benchmarks.recorded import is_prose, pep_pieces, weights_of
 from statesize.io.files import replace_file
 from statesize.io.json_values import json_values
 from statesize.measurement.settings import FOLLOWING
-from statesize.measurement.statistics import mean_interval
+from statesize.measurement.statistics import Interval, mean_interval
 from statesize.models.load import load_model
 from statesize.texts.inputs import begun_excerpts, tokens_sha256
 from statesize.texts.rows import Document
@@ -124,9 +124,15 @@ def against_equal(result: CachePrices) -> list[dict[str, Any]]:
     """What budgets by curves lose more than equal ones, nats per token, paired by documents."""
     rows: list[dict[str, Any]] = []
     for keep in result.ratios:
-        found = result.difference(Variant(keep, "curves"), Variant(keep, "equal"))
+        found = difference(result, Variant(keep, "curves"), Variant(keep, "equal"))
         rows.append({"keep": keep, "mean": found.value, "interval": found.ends})
     return rows
+
+
+def difference(result: CachePrices, one: Variant, other: Variant) -> Interval:
+    """What one variant loses more than another, nats per token, paired by documents."""
+    at, to = map(result.variants.index, (one, other))
+    return result.mean(lambda document: document.runs[at].loss - document.runs[to].loss)
 
 
 def verdicts(result: CachePrices, targets: dict[str, dict[str, float]]) -> dict[str, bool | None]:
@@ -141,7 +147,7 @@ def verdicts(result: CachePrices, targets: dict[str, dict[str, float]]) -> dict[
             most, nats = target["nats at most"], rows[curves].excess
             known[name] = True if nats.high <= most else False if nats.low > most else None
         elif "nats more than equal at most" in target:
-            most, more = target["nats more than equal at most"], result.difference(curves, equal)
+            most, more = target["nats more than equal at most"], difference(result, curves, equal)
             known[name] = True if more.high <= most else False if more.low > most else None
         elif "saved at least" in target:
             # Lost by curves less the share of what equal budgets lose, of each document.

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     )
     from statesize.profiling.profile import Profile
     from statesize.profiling.run import profile
-    from statesize.truncation.cache import cache
     from statesize.reduction.reduce import reduce
     from statesize.report.comparison import compare
+    from statesize.truncation.cache import cache
     from statesize.truncation.truncate import truncate
 
 # Loaded on first use, so that `statesize --version` and the like need not wait for torch.

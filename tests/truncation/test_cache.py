@@ -250,14 +250,6 @@ def test_greedy_against_all_allocations():
         assert error(budgets.tolist()) == pytest.approx(best)
 
 
-def test_greedy_goes_over_humps():
-    """A curve that falls late has a hull with one long segment."""
-    counts = torch.tensor([[0, 4, 8], [0, 4, 8]])
-    errors = torch.tensor([[10.0, 9.9, 0.0], [4.0, 2.0, 1.0]])
-    assert by_curves(counts, errors, 8).tolist() == [8, 0]
-    assert by_curves(counts, errors, 12).tolist() == [8, 4]
-
-
 def test_budgets_have_one_total():
     available = torch.tensor([40, 40, 600, 600])
     assert equal(available, 0.25).tolist() == [20, 20, 150, 150]
@@ -318,7 +310,7 @@ def test_prices_of_a_small_model(llama, tmp_path):
     assert rows["50 % equal"].stored == 0.5
     # Numbers of 4 bits, and 32 bits for each of 8 channels of two groups of keys and for each value.
     assert rows["int4, 50 % by curves"].stored == (32 * 16 * 4 + 32 * (2 * 8 + 32)) / (64 * 16 * 16)
-    document, (behind, held, whole) = ids[6], read(llama, ids[6:7], 64)
+    document, (behind, _, whole) = ids[6], read(llama, ids[6:7], 64)
     (found,) = behind.logits(
         lambda one: Memory(seen=kept(TOKENS["expected"].order(one), torch.tensor([32, 32]), 64)[None])
     )
@@ -451,11 +443,3 @@ def test_models_without_such_a_cache():
     ):
         with pytest.raises(ModelError, match=said):
             of_twelve(model)
-
-
-def test_the_time_that_is_left_ends_at_nothing(llama):
-    told = []
-    ids = torch.randint(1, 64, (12, 72), generator=torch.Generator().manual_seed(5))
-    cache(llama, ids, documents=12, tokens=72, settings=Settings(future=8), on_progress=lambda *step: told.append(step))
-    assert [step[:2] for step in told] == [(done, 12) for done in range(1, 13)]
-    assert told[-1][3] == 0

@@ -3,8 +3,6 @@
 import dataclasses
 import inspect
 import math
-import sys
-from contextlib import ExitStack
 from statistics import fmean
 from types import SimpleNamespace
 
@@ -20,19 +18,15 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import statesize as ss
 from statesize.adapters.forward import Forward
-from statesize.adapters.kernels.rotation import Rotation
 from statesize.adapters.kernels.scans import KERNELS
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.observation import Observation
 from statesize.adapters.replaced import pure_torch, replaced, source_files
 from statesize.codes import Code, Note, joined
 from statesize.errors import InputError, ModelError
-from statesize.operators import Recurrence, SoftmaxAttention
+from statesize.operators import Recurrence
 from statesize.operators.stepped import Stepped
-from statesize.texts.inputs import begun_excerpts
 from statesize.truncation import cutting as cutting_file
-from statesize.truncation.behind import Behind
-from statesize.truncation.choices.past import PastReading
 from statesize.truncation.cutting import Cutting
 from statesize.truncation.plan import NOTHING, PlannedRun, Rule, planned_runs
 from statesize.truncation.run import Scores
@@ -334,14 +328,6 @@ class Attention(nn.Module):
         return maps @ value
 
 
-class RelativeValues(Attention):
-    """A vector of each distance beside the values (Shaw et al. 2018)."""
-
-    def mixed(self, maps, value):
-        places = torch.arange(LENGTH)
-        return maps @ value + torch.einsum("bij,ijd->bid", maps, self.distance[(places[:, None] - places).clamp(0)])
-
-
 class SumBeside(Attention):
     """T is more than the attention, and behind a short mixing from which an activation parts it."""
 
@@ -384,7 +370,7 @@ class Gated(nn.GRU):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("layer", [Attention, RelativeValues, SumBeside, ConvolvedBehind, Blocks, Sum, Gated])
+@pytest.mark.parametrize("layer", [Attention, SumBeside, ConvolvedBehind, Blocks, Sum, Gated])
 def test_attention_is_cut_where_it_is_what_is_measured_and_any_other_mixing_is_named(layer):
     torch.manual_seed(0)
     made = layer()
@@ -462,19 +448,6 @@ def test_attention_whose_queries_cannot_be_moved_is_named_and_its_rows_take_the_
     result = truncate(attention_model("deepseek_v3"), IDS, documents=1, tokens=LENGTH)
     assert result.unmoved == ("model.layers.0.self_attn", "model.layers.1.self_attn")
     assert Code.UNMOVED in [one.code for one in result.limits]
-
-
-def test_queries_that_nothing_turns_are_asked_again_as_they_stand():
-    g, cut, size = torch.Generator().manual_seed(0), 9, 4
-    query, key = (torch.randn(1, 14, size, generator=g, dtype=torch.float64) for _ in range(2))
-    reading = PastReading(SoftmaxAttention(query, key, 0.5), cut, Rotation.none(query))
-    read = (0.5 * query[0, :cut] @ key[0, :cut].T).softmax(-1)
-    moments = read.T @ read
-    moments[0] = moments[:, 0] = 0
-    first, expected = torch.linalg.eigh(moments)[1].flip(-1)[:, :4].T, reading.rows()[0]
-    assert torch.equal(expected[:, 0], torch.eye(cut, dtype=torch.float64)[0])
-    torch.testing.assert_close((first @ expected[:, 1:5]).abs(), torch.eye(4, dtype=torch.float64), rtol=0, atol=1e-6)
-    assert reading.tokens()[0, 0] == read.square().sum(0).argmax()
 
 
 @pytest.mark.parametrize("family", ["gemma3n_text", "gemma4_text"])
@@ -594,33 +567,6 @@ def test_a_model_that_reads_the_past_beside_attention_runs_over_the_whole_text(c
     cutting = Cutting(Forward.of(model, IDS), CUT)
     cutting.read()
     assert not cutting.behind.sure
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("changed", [None, "query", "values", "passed_on", "answer"])
-def test_attention_is_known_if_it_was_seen_to_be_that_of_what_it_took(changed):
-    model = attention_model("llama")
-    behind = Behind(Forward.of(model, IDS), CUT)
-    module, file = model.model.layers[0].self_attn, sys.modules[type(model).__module__]
-    query, key, value = (
-        torch.randn(1, heads, LENGTH, 8, generator=torch.Generator().manual_seed(6)) for heads in (4, 2, 2)
-    )
-    usual = file.ALL_ATTENTION_FUNCTIONS["sdpa"]
-    with ExitStack() as stack:
-        behind.attach(stack)
-        file.ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, None, scaling=0.5)
-    values = (value + (changed == "values")).repeat_interleave(2, 1)
-    scale = 0.6 if changed == "answer" else 0.5
-    attention = SoftmaxAttention(query + (changed == "query"), key.repeat_interleave(2, 1), scale)
-    seen = Observation("layer", "attention", lambda units: attention[:, units], values, values, None, 0)
-    gated = dataclasses.replace(seen, passed_on=lambda mixed, units: 2 * mixed)
-    behind.note(module, "layer", gated if changed == "passed_on" else seen)
-    assert list(behind.held) == ([] if changed else [module])
-    if changed is None:
-        expected = usual(module, query, key, value, None, scaling=0.5)[0].transpose(1, 2)[0, :, CUT:]
-        held = behind.held[module]
-        rows = held.rows(held.query[None, :, :, CUT:], held.key[None])[0].flatten(0, 1)
-        torch.testing.assert_close(rows @ values[0], expected, rtol=0, atol=1e-5)
 
 
 def test_several_inputs_of_a_position_are_cut_by_the_state_that_holds_them():
@@ -769,18 +715,3 @@ def test_heads_of_a_group_that_are_no_neighbours_are_cut_together(biased):
 def test_a_model_whose_mixers_compute_inside_their_parts_is_refused_by_that_cause():
     with pytest.raises(ModelError, match=r"can be cut\. .*: what it mixes is computed inside one of its parts"):
         truncate(tiny_model("xlstm"), IDS, documents=1, tokens=LENGTH)
-
-
-def test_each_piece_begins_with_the_token_that_begins_a_text():
-    class Begun:
-        bos_token_id, eos_token_id, pad_token_id = 7, None, None
-        all_special_ids = (7,)
-
-        def __call__(self, text, **options):
-            ids = [7, *(1 for _ in text.split())]
-            return type("Encoded", (), {"input_ids": ids})
-
-    texts = [torch.tensor([7, *range(10, 20)]), torch.arange(30, 34)]
-    pieces = begun_excerpts(texts, 4, 9, Begun())
-    assert [piece.tolist() for piece in pieces] == [[7, 10, 11, 12], [7, 13, 14, 15], [7, 16, 17, 18], [7, 30, 31, 32]]
-    assert len(begun_excerpts(texts, 4, 9, None)) == 3

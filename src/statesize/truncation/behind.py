@@ -70,21 +70,21 @@ class Behind:
 
         stack.enter_context(replaced_attention(source_files(self.forward.parts), attending))
 
-    def note(self, module: nn.Module, name: str, seen: Observation) -> HeldAttention | None:
+    def note(self, module: nn.Module, name: str, seen: Observation) -> bool:
         """Know T of a mixer if that is the attention of what its function was given, and gives its answer."""
         given, operator = self._given.pop(module, None), seen.operator(slice(None))
         if given is None or not isinstance(operator, SoftmaxAttention) or operator.key_bias is not None:
-            return None
+            return False
         *parts, answer = given
         if not all(len(part) == 1 and part.shape[2] == self.forward.length for part in parts):
-            return None
+            return False
         query, key, value = (part[0].to(operator.query.dtype) for part in parts)
         caches, heads = len(key), len(query) // len(key)
         mixed = ((query, operator.query), (key, operator.key), (value, seen.values))
         # A layer whose heads read nothing in common may name no groups.
         same = all(torch.equal(a.repeat_interleave(len(query) // len(a), 0), b[0]) for a, b in mixed)
         if seen.passed_on is not unchanged or not same:
-            return None
+            return False
         sink = operator.sink if operator.sink is None else operator.sink.reshape(caches, heads)
         query = query.unflatten(0, (caches, heads))
         known = HeldAttention(
@@ -93,9 +93,9 @@ class Behind:
         rows = known.rows(query[None, :, :, self.cut :], key[None])
         found = (rows.flatten(2, 3) @ value).unflatten(2, (heads, -1))[0].flatten(0, 1).transpose(0, 1)
         if not bool((found - answer[0, self.cut :]).abs().max() <= self._rounding * answer.abs().max()):
-            return None
+            return False
         self.held[module] = known
-        return known
+        return True
 
     def settle(self, logits: Tensor, names: Collection[str], *, compare: bool = True) -> None:
         """Whether the runs are sure, if T of all mixers is known: compared with logits of the whole run if asked."""

@@ -38,7 +38,7 @@ from statesize.truncation.passkeys import Passkey, passkeys
 from statesize.truncation.pieces import cut_ids, two_sets
 from statesize.truncation.prices import NOTHING, Budgets, CachedHead, CachePrices, Variant, losing_facts
 from statesize.truncation.result import CutDocument, CutRun
-from statesize.truncation.run import Keep, Scores, check_head, finish, kept_parts, output_path
+from statesize.truncation.run import Keep, Scores, check_head, finish, kept_parts
 
 DOCUMENTS, PIECE, PASSKEYS = 24, 512, 12
 """Pieces of text that are read by default, the tokens of each, and hidden passkeys."""
@@ -108,11 +108,7 @@ def cache(
     settings = given_settings(settings).without("cache", *all_but("future"))
     after = require_count("future", settings.future or FOLLOWING, least=2)
     size = require_count("tokens", tokens, least=after + LEAST_PREFIX)
-    hidden, rule, path = (
-        require_count("needles", needles, least=0),
-        require_choice("rule", rule, TOKENS),
-        output_path(output),
-    )
+    hidden, rule = require_count("needles", needles, least=0), require_choice("rule", rule, TOKENS)
     model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
     require_cache(model)
     context = configured_context(getattr(model, "config", None))
@@ -124,10 +120,10 @@ def cache(
     pricing = Pricing(model, rule, prefix, share, curves, held_out, hiding, tokenizer)
     about = tokens_sha256([*curves, *(piece for _, piece in held_out)]), rule, prefix, share, hidden
     total = len(curves) + len(held_out) + len(hiding)
-    with kept_parts(path, model, *about) as keep_part, reporting(on_progress, f"pricing {name}", total) as report:
+    with kept_parts(output, model, *about) as keep_part, reporting(on_progress, f"pricing {name}", total) as report:
         done = count(1)
         result = pricing.priced(name, keep_part, lambda what: report(next(done), total, what, pricing.steps.first_left))
-    finish(path, result.to_dict())
+    finish(output, result.to_dict())
     return result
 
 

@@ -59,10 +59,8 @@ def watch(model: nn.Module, found: dict[str, Around], stack: ExitStack) -> None:
 
 @torch.no_grad()
 def layer_curves(held: HeldAttention, order: Tensor, around: Around) -> Tensor:
-    """Squared error of what attention adds behind the cut, where one cache alone is cut, as a share of ‖hidden‖².
-
-    `order` has the tokens of each cache in the order in which they are kept, (K, n); the curves are (K, points of GRID).
-    """
+    """Squared error of what attention adds where one cache is cut, as a share of ‖hidden‖², (K, points of GRID)."""
+    # `order` has the tokens of each cache in the order in which they are kept, (K, n).
     cut, caches = held.cut, len(held.key)
     weights = held.rows(held.query[None, :, :, cut:].float(), held.key[None].float())[0]
     values = held.value[:, None].float()

@@ -172,29 +172,24 @@ class Cutting:
         return changed[:, torch.tensor(order, device=changed.device).argsort()] if order else changed
 
     def _note(self, name: str, seen: Observation) -> None:
-        operator = seen.operator(slice(None))
+        operator, module, held = seen.operator(slice(None)), self._running.frame.module, self.behind.held
         if isinstance(operator, SoftmaxAttention):
             # The layers of this library have no rotary embeddings.
             is_ours = type(self.own.get(seen.name)).__module__.startswith("statesize.")
             query = operator.query
-            rotation = Rotation.none(query) if is_ours else rotation_of(self._running, query)
-            self._rotations[name] = rotation
-            if rotation is None:
+            turned = Rotation.none(query) if is_ours else rotation_of(self._running, query)
+            self._rotations[name] = turned
+            if turned is None:
                 self.unmoved.add(seen.name)
-            self._known(name, seen, rotation)
+            # Heads of a cache stand beside each other in what attention functions are given.
+            if not seen.order and self.behind.note(module, name, seen) and turned is not None:
+                turned = Rotation(turned.cos[: self.cut], turned.sin[: self.cut], turned.J)
+                held[module] = replace(held[module], rotation=turned)
         seen = _by_group(seen)
         # What the model computes behind the cut differs in each run; what it has before it does not.
         self._pasts[name] = seen
         if self.sized and name not in self.mixers:
             self.mixers[name] = self._mixer(seen)
-
-    def _known(self, name: str, seen: Observation, rotation: Rotation | None) -> None:
-        module = self._running.frame.module
-        # Heads of a cache stand beside each other there.
-        known = None if seen.order else self.behind.note(module, name, seen)
-        if known is not None and rotation is not None:
-            turned = Rotation(rotation.cos[: self.cut], rotation.sin[: self.cut], rotation.J)
-            self.behind.held[module] = replace(known, rotation=turned)
 
     def _mixer(self, seen: Observation) -> Mixer:
         parts = list(_parts(seen))

@@ -138,9 +138,9 @@ class TruncationResult(CutResult):
             )
         size = self.without_hindsight()
         return (
-            f"Kept to its ESS, {self.model} changes its predictions by {causal.divergence_share:.1%} without hindsight, "
-            f"{ess.divergence_share:.1%} with; {percent(self.at)} takes about {size.multiple.value:.1f} × ESS without "
-            f"(median text {size.median:.1f}, range {size.least:.1f} to {size.most:.1f})."
+            f"Kept to its ESS, {self.model} changes its predictions by {causal.divergence_share:.1%} without "
+            f"hindsight, {ess.divergence_share:.1%} with; {percent(self.at)} takes about {size.multiple.value:.1f} × "
+            f"ESS without (median text {size.median:.1f}, range {size.least:.1f} to {size.most:.1f})."
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -117,14 +117,8 @@ def chart(result: CutResult) -> alt.LayerChart:
 def _sizes(result: CutResult, at: float) -> alt.LayerChart:
     known = [row for row in result.rows if row.rule in _RULES and row.kept > 0 and not math.isnan(_lost(row))]
     rows = [
-        {
-            "of": f"{_RULES[row.rule].title}{', once per cache' * (_RULES[row.rule].unit == 'cache')}",
-            "numbers": row.kept,
-            "run": title(row.rule, row.scale),
-            "lost": _lost(row),
-            "low": finite(row.divergence_share.low),
-            "high": finite(row.divergence_share.high),
-        }
+        {"of": _line(row), "numbers": row.kept, "run": title(row.rule, row.scale), "lost": _lost(row)}
+        | {"low": finite(row.divergence_share.low), "high": finite(row.divergence_share.high)}
         for row in known
     ]
     least = {row.scale: row for row in known if row.rule == "ess"}
@@ -138,8 +132,8 @@ def _sizes(result: CutResult, at: float) -> alt.LayerChart:
     x = alt.X("numbers:Q", title="Numbers per channel that a head keeps past the cut", scale=vega.LOGARITHMIC)
     # Nearly linear below 1 %, where intervals reach 0.
     scale, values = alt.Scale(type="symlog", constant=0.01, nice=False), [0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
-    moved = "Change of the predictions (100%: nothing is kept)"
-    y = alt.Y("lost:Q", title=moved, scale=scale, axis=alt.Axis(format=".0%", values=values))
+    moved, axis = "Change of the predictions (100%: nothing is kept)", alt.Axis(format=".0%", values=values)
+    y = alt.Y("lost:Q", title=moved, scale=scale, axis=axis)
     hints = vega.hint("run", "run"), vega.hint("numbers", "numbers", ".1f"), vega.hint("lost", "lost", ".2%")
     area = alt.Chart(alt.Data(values=between)).mark_area(opacity=0.15, color="gray")
     shaded = area.encode(x=x, y=alt.Y("least:Q", scale=scale), y2="most:Q")
@@ -147,6 +141,11 @@ def _sizes(result: CutResult, at: float) -> alt.LayerChart:
     measured = alt.Chart(alt.Data(values=[{"numbers": entropy, "name": "ESS"}])).encode(x=x)
     words = measured.mark_text(align="left", dx=4, dy=6).encode(y=alt.value(0), text="name:N")
     return shaded + measured.mark_rule(strokeDash=[1, 3]) + words + vega.estimates(rows, x, y, "of", hints, at)
+
+
+def _line(row: Row) -> str:
+    rule = _RULES[row.rule]
+    return f"{rule.title}, once per cache" if rule.unit == "cache" else rule.title
 
 
 def _lost(row: Row) -> float:
@@ -157,14 +156,8 @@ def _prices(result: CachePrices) -> alt.LayerChart:
     """Loss against bytes, one mark a variant and one line a way."""
     in_bits = all(row.cost is row.bits for row in result.rows)
     rows = [
-        {
-            "way": _way(variant),
-            "cache": row.rule,
-            "bytes": row.stored,
-            "loss": row.cost.value,
-            "low": finite(row.cost.low),
-            "high": finite(row.cost.high),
-        }
+        {"way": _way(variant), "cache": row.rule, "bytes": row.stored, "loss": row.cost.value}
+        | {"low": finite(row.cost.low), "high": finite(row.cost.high)}
         for variant, row in zip(result.variants, result.rows, strict=True)
         if row.stored > 0
     ]

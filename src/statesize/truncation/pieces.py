@@ -30,20 +30,14 @@ def pieces_of(texts: Sequence[Given], length: int, most: int, tokenizer: AnyToke
     """Pieces of texts, of so many tokens; of what has other arguments, the beginning."""
     ids = [given for given in texts if isinstance(given, Tensor)]
     same = _numbers(ids)
-    beginnings = [
-        (len(ids) + number, given.beginning(length))
-        for number, given in enumerate(texts)
-        if isinstance(given, Arguments) and len(given) >= length
-    ]
-    for _, given in beginnings:
-        if ids_of(given) is None:
-            raise InputError(
-                "inputs must hold token ids, of which the test compares the loss of the next, got frames. "
-                "Measure these by statesize.profile or statesize.network_ess."
-            )
-    excerpts = numbered_excerpts(ids, length, most, tokenizer)
-    pieces: list[Piece] = [(same[number], piece) for number, piece in excerpts]
-    pieces += evenly(beginnings, most)
+    if any(ids_of(given) is None for given in texts):
+        raise InputError(
+            "inputs must hold token ids, of which the test compares the loss of the next, got frames. "
+            "Measure these by statesize.profile or statesize.network_ess."
+        )
+    pieces: list[Piece] = [(same[number], piece) for number, piece in numbered_excerpts(ids, length, most, tokenizer)]
+    others = [(len(ids) + number, given) for number, given in enumerate(texts) if isinstance(given, Arguments)]
+    pieces += evenly([(number, one.beginning(length)) for number, one in others if len(one) >= length], most)
     if not pieces:
         longest = max(map(len, texts))
         fewer = f", or --max-tokens {longest} (tokens={longest})" if longest >= LEAST_TOKENS else ""

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from statesize.codes import Code, Note
 from statesize.io.json_values import json_values
-from statesize.measurement.statistics import Interval
 from statesize.truncation.choices.rounding import Precision
 from statesize.truncation.result import CutResult, Row
 
@@ -136,11 +135,6 @@ class CachePrices(CutResult):
             return f"No smaller cache of {self.model} surely costs at most {AFFORDABLE} bits per byte {over}."
         unit = "nats per token" if best.cost is best.excess else "bits per byte"
         return f"{best.rule} keeps {best.stored:.0%} of the cache of {self.model} for {best.cost:+.4f} {unit} {over}."
-
-    def difference(self, one: Variant, other: Variant) -> Interval:
-        """What one variant loses more than another, nats per token, paired by documents."""
-        at, to = map(self.variants.index, (one, other))
-        return self.mean(lambda document: document.runs[at].loss - document.runs[to].loss)
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values.

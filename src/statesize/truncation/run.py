@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,13 +29,14 @@ Keep = Callable[[str, Callable[[], Any]], Any]
 
 
 @contextmanager
-def kept_parts(output: Path | None, model: nn.Module, *setting: object) -> Generator[Keep]:
-    """Keep parts, of these weights and this setting, beside the file of a result until it is written; None keeps none."""
+def kept_parts(output: str | PathLike[str] | None, model: nn.Module, *setting: object) -> Generator[Keep]:
+    """Keep parts, of these weights and this setting, beside the file of a result until it is written."""
     key, folder = "", None
     if output is not None:
-        check_report_path(output, "output")
+        path = require_path("output", output)
+        check_report_path(path, "output")
         weights = tensors_sha256(dict(model.state_dict()))
-        key, folder = digest(repr((weights, *setting)).encode()), parts_folder(output)
+        key, folder = digest(repr((weights, *setting)).encode()), parts_folder(path)
     parts = Parts[Any](folder, _SUFFIX, lambda value: json.dumps(value).encode(), cast("Any", parse_json))
 
     def kept(name: str, make: Callable[[], Any]) -> Any:
@@ -48,16 +50,11 @@ def kept_parts(output: Path | None, model: nn.Module, *setting: object) -> Gener
         yield kept
 
 
-def finish(output: Path | None, document: dict[str, Any]) -> None:
+def finish(output: str | PathLike[str] | None, document: dict[str, Any]) -> None:
     """Write a result as JSON to its file, and remove its parts."""
     if output is not None:
-        replace_file(output, (json.dumps(json_values(document)) + "\n").encode())
-        shutil.rmtree(parts_folder(output), ignore_errors=True)
-
-
-def output_path(output: object) -> Path | None:
-    """The file of a result, checked."""
-    return None if output is None else require_path("output", output)
+        replace_file(Path(output), (json.dumps(json_values(document)) + "\n").encode())
+        shutil.rmtree(parts_folder(Path(output)), ignore_errors=True)
 
 
 def check_head(model: nn.Module, logits: Tensor, answers: Tensor) -> None:

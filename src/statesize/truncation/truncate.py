@@ -31,7 +31,7 @@ from statesize.truncation.memory_size import NEGLIGIBLE, TruncationResult
 from statesize.truncation.pieces import Piece, cut_ids, pieces_of
 from statesize.truncation.plan import RULES, Mixer, mean_sizes, planned_runs
 from statesize.truncation.result import CutDocument, CutRun
-from statesize.truncation.run import Keep, Scores, check_head, finish, kept_parts, output_path
+from statesize.truncation.run import Keep, Scores, check_head, finish, kept_parts
 
 DOCUMENTS, TOKENS = 12, 512
 """Pieces of text that are read by default, and the tokens of each."""
@@ -97,15 +97,14 @@ def truncate(
     wanted, length = require_count("documents", documents), require_count("tokens", tokens, least=LEAST_TOKENS)
     settings = given_settings(settings).without("truncate", *all_but("positions"))
     cuts, negligible = checked_cuts(settings, length), require_real("at", at, above=0, below=1)
-    path = output_path(output)
     model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
     texts = whole_texts(None, tokenizer) if inputs is None else given_sequences(model, inputs, tokenizer, axis)
     test = CutTest.of(model, pieces_of(list(texts), length, wanted, tokenizer), cuts, axis)
     about = tokens_sha256([piece for _, piece in test.pieces]), cuts, RULES
-    with kept_parts(path, model, *about) as kept, reporting(on_progress, f"cutting {name}") as report:
+    with kept_parts(output, model, *about) as kept, reporting(on_progress, f"cutting {name}") as report:
         made = [CutDocument.of(one) for one in test.documents(kept, report)]
     result = test.result(name, made, negligible)
-    finish(path, result.to_dict())
+    finish(output, result.to_dict())
     return result
 
 

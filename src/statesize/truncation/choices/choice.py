@@ -35,10 +35,8 @@ class HeldAttention:
         return self.cut if self.window is None else min(self.cut, self.window - 1)
 
     def rows(self, query: Tensor, key: Tensor, seen: Tensor | None = None) -> Tensor:
-        """Rows of T, (R, K, g, n, m), of the last n positions of m keys.
-
-        `query` is (R, K, g, n, d), `key` (R or 1, K, m, d), and `seen` says which keys are there, (R, K, m) bool.
-        """
+        """Rows of T, (R, K, g, n, m), of the last n positions of m keys."""
+        # Of query (R, K, g, n, d) and key (R or 1, K, m, d); `seen` says which keys are there, (R, K, m) bool.
         count, keys = query.shape[-2], key.shape[-2]
         scores = (query.flatten(2, 3) @ key.mT).mul_(self.scale).unflatten(2, query.shape[2:4])
         if self.soft_cap is not None:
