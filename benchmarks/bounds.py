@@ -2,8 +2,8 @@
 
 MODEL is what `statesize truncate` takes; PEPS a folder with the files pep-*.rst of github.com/python/peps (without it,
 bundled documents are read). 24 documents are cut in their middle.
-FOLDER gets a file a document as soon as it is read, and a document that has its file is not read again: a run can be
-stopped at any time, and several may run at once. All files together give FOLDER.json, with each document's processor
+FOLDER gets files of a document as soon as it is read, and a document that has its files is not read again: a run can be
+stopped at any time. All files together give FOLDER.json, with each document's processor
 time. `--pilot` reads documents that are none of the 24.
 Claims are of 512 tokens.
 """
@@ -15,7 +15,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ from statesize.models.load import load_model
 from statesize.texts import bundled
 from statesize.texts.inputs import begun_excerpts, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer, encode
-from statesize.truncation.result import CutDocument, CutRun, TruncationResult
-from statesize.truncation.runs import CAUSAL
+from statesize.truncation.memory_size import HEADS, TruncationResult
+from statesize.truncation.result import CutDocument
 from statesize.truncation.truncate import CutTest
 
 PILOT, DOCUMENTS, TOKENS = 4, 24, 512
@@ -56,22 +56,24 @@ def main(folder: Path, name: str, peps: Path | None, tokens: int, documents: int
     loaded = load_model(name)
     pieces = fresh_pieces(peps, loaded.tokenizer, tokens)  # pyright: ignore[reportArgumentType]
     pieces = pieces[:PILOT][:documents] if pilot else pieces[PILOT:][:documents]
-    test, weights = CutTest(loaded.model, pieces, documents=documents, tokens=tokens, name=loaded.name), None
+    test, weights = CutTest.of(loaded.model, list(enumerate(pieces)), (tokens // 2,)), weights_of(loaded)
     folder.mkdir(parents=True, exist_ok=True)
-    for number, piece in enumerate(pieces):
-        path = folder / f"{Path(name).stem}-{tokens}-{number:02}.json"
-        if path.exists():
-            continue
-        start, weights = time.process_time(), weights or weights_of(loaded)
-        measured = json_values(test.measured(number, piece, test.cuts[0]))
-        row: Row = {"file": Path(name).stem, "tokens": tokens, "document": number, **weights}
-        row |= {"model": test.name, "texts": tokens_sha256([piece]), "seconds": time.process_time() - start}
-        row |= {"mixers": len(test.mixers), "run_difference": test.run_difference, "unmoved": sorted(test.unmoved)}
-        replace_file(path, (json.dumps(row | {"measured": measured}) + "\n").encode())
-        told = bounds(result_of([row | {"measured": measured}]))
-        values = ", ".join(f"{bound} {interval.value:.3g}" for bound, interval in told.items())
-        print(f"{path.stem} of {len(pieces)}: {row['seconds']:.0f} s of a processor; {values}", flush=True)
-    rows = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
+
+    def kept(part: str, make: Callable[[], Any]) -> Any:
+        kind, number, _ = part.split("-")
+        path = folder / f"{Path(name).stem}-{tokens}-{int(number):02}.{kind}.json"
+        if not path.exists():
+            start = time.process_time()
+            made = json_values(make())
+            row: Row = {"file": Path(name).stem, "tokens": tokens, "document": int(number), **weights}
+            row |= {"model": loaded.name, "texts": tokens_sha256([pieces[int(number)]])}
+            row |= {"seconds": time.process_time() - start, "mixers": len(test.mixers), "measured": made}
+            replace_file(path, (json.dumps(row) + "\n").encode())
+            print(f"{path.stem} of {len(pieces)}: {row['seconds']:.0f} s of a processor", flush=True)
+        return json.loads(path.read_text("utf-8"))["measured"]
+
+    test.documents(kept, lambda *_: None)
+    rows = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.cut.json"))]
     made = document(rows, "transformers", **conclusion(rows))
     replace_file(folder.with_suffix(".json"), (json.dumps(made) + "\n").encode())
     print(json.dumps({"verdicts": made["verdicts"], "bounds": made["bounds"]}, indent=1))
@@ -108,7 +110,7 @@ def conclusion(rows: Sequence[Row]) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
     for file, tokens in dict.fromkeys((row["file"], row["tokens"]) for row in rows):
         result = result_of([row for row in rows if (row["file"], row["tokens"]) == (file, tokens)])
-        found.append({"file": file, "tokens": tokens, "documents": result.count, **bounds(result)})
+        found.append({"file": file, "tokens": tokens, "documents": result.texts, **bounds(result)})
     known: dict[str, bool | None] = {}
     for name, claim in CLAIMS.items():
         each = [holds(one[claim["bound"]].ends, claim) for one in found if one["tokens"] == TOKENS]
@@ -127,9 +129,8 @@ def holds(ends: Sequence[float] | None, claim: Mapping[str, Any]) -> bool | None
 
 def result_of(rows: Sequence[Row]) -> TruncationResult:
     """What `truncate` would return of these documents."""
-    measured = (row["measured"] | {"runs": tuple(CutRun(**run) for run in row["measured"]["runs"])} for row in rows)
-    documents = tuple(CutDocument(**one) for one in measured)
-    return TruncationResult(rows[0]["model"], documents, {}, rows[0]["mixers"], rows[0]["run_difference"])
+    documents = tuple(CutDocument.of(row["measured"]) for row in rows)
+    return TruncationResult(rows[0]["model"], documents, {}, rows[0]["mixers"])
 
 
 def bounds(result: TruncationResult) -> dict[str, Interval]:
@@ -139,7 +140,7 @@ def bounds(result: TruncationResult) -> dict[str, Interval]:
     return {
         "worth": result.worth,
         "hindsight": at_ess["ess"],
-        "causal": min((at_ess[rule] for rule in CAUSAL if rule in at_ess), key=lambda share: share.value),
+        "causal": min((at_ess[rule] for rule in HEADS if rule in at_ess), key=lambda share: share.value),
         "multiple": size.multiple,
         "share": size.share,
         "stored": size.stored,

@@ -19,9 +19,10 @@ from statesize.integrations.probe import Probe, Probing
 from statesize.integrations.transformers import StateSizeCallback
 from statesize.io.text import counted
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.reduction.cache.result import CachePrices, PricedDocument, Variant
 from statesize.report.measured import MeasurementCharts
 from statesize.results.profiled import layer_name
+from statesize.truncation import CachePrices, CutDocument, CutRun
+from statesize.truncation.prices import NOTHING, Variant
 
 MOST_LINES, MOST_CHARACTERS = 5, 700
 IDS = torch.randint(16, (2, 24), generator=torch.Generator().manual_seed(0))
@@ -40,13 +41,14 @@ def profile(model):
 
 
 def prices(worth):
-    variant = Variant(precision="int8")
-    documents = tuple(
-        PricedDocument(loss=3.0, worth=worth + at / 10, tokens=64, bytes=200, extra=(0.001 * at,)) for at in range(6)
-    )
+    variants, documents = (NOTHING, Variant(precision="int8")), []
+    for at in range(6):
+        losses = (3.0 + worth + at / 10, 3.0 + 0.001 * at)
+        runs = (CutRun(one.title, one.keep, 1.0, loss, 0.1) for one, loss in zip(variants, losses, strict=True))
+        documents.append(CutDocument(at, 97, 32, 3.0, 1.0, 1.0, 32.0, 32.0, tuple(runs), at, 200))
     return CachePrices(
-        model="model", rule="h2o", prefix=32, variants=(variant,), shares=(0.5,), documents=documents, calibration=6,
-        selection=0, chosen={}, passkeys=0, found=(), heads=(), ratios=(), smaller=(),
+        model="model", rule="h2o", prefix=32, variants=variants, shares=(0.0, 0.5), documents=tuple(documents),
+        calibration=6, passkeys=0, found=(), heads=(), ratios=(),
     )  # fmt: skip
 
 
@@ -223,14 +225,9 @@ def test_names_of_charts_and_of_the_package_are_one_thing_each(profile, shown):
 
 def test_sizes_and_rows_of_a_truncation_show_what_they_say(shown):
     result = shown["truncation"]
-    size = repr(result.without_hindsight())
-    few = (
-        "Too little text to tell: an interval takes 5 texts. Without hindsight, a change of the predictions of only 1% "
-    )
-    assert size.startswith(few)
-    assert "× ESS, or " in size
-    assert repr(result.rows[0]).startswith("ess × 0.25: keeps ")
-    assert len(repr(result.rows[0])) < 80
+    assert result.finding in repr(result)
+    assert repr(result.rows[1]).startswith("ess × 0.5: keeps ")
+    assert len(repr(result.rows[1])) < 80
 
 
 def test_settings_show_what_differs_from_the_defaults():

@@ -4,7 +4,7 @@ MODEL is what `statesize cache` takes, PEPS a folder with the files pep-*.rst of
 documents and passkeys are read may stand behind them. A document is one piece of 832 tokens of a PEP; the first 72 of
 a random order were read while budgets by curves were tried, and the next 18 decided no target (PILOT), so that the
 documents here are those that follow. The targets were fixed before any of these were read. A third of them makes the
-curves, a sixth chooses, and half are priced.
+curves, and the rest is priced (of the records a sixth chose budgets, and half were priced).
 """
 
 from __future__ import annotations
@@ -25,14 +25,18 @@ from torch import Tensor
 from benchmarks.cases import document
 from benchmarks.recorded import is_prose, pep_pieces, weights_of
 from statesize.io.files import replace_file
-from statesize.measurement.statistics import mean_interval
+from statesize.io.json_values import json_values
+from statesize.measurement.settings import FOLLOWING
+from statesize.measurement.statistics import Interval, mean_interval
 from statesize.models.load import load_model
-from statesize.reduction.cache import CachePrices
-from statesize.reduction.cache.price import Pricing
-from statesize.reduction.cache.result import Variant
 from statesize.texts.inputs import begun_excerpts, tokens_sha256
 from statesize.texts.rows import Document
 from statesize.texts.tokens import AnyTokenizer, document_ids, encode
+from statesize.truncation import CachePrices
+from statesize.truncation.cache import Pricing
+from statesize.truncation.passkeys import passkeys
+from statesize.truncation.pieces import two_sets
+from statesize.truncation.prices import Variant
 
 PILOT, DOCUMENTS, TOKENS, PASSKEYS = 90, 120, 832, 40
 # Characters of a PEP before its prose, of a piece, and of the shortest file.
@@ -57,27 +61,45 @@ def main(path: Path, model: str, peps: Path, documents: int = DOCUMENTS, needles
     loaded, start = load_model(model), time.process_time()
     pieces = fresh_pieces(peps, loaded.tokenizer)[:documents]  # pyright: ignore[reportArgumentType]
     targets = GEMMA_TARGETS if "gemma" in model.lower() else TARGETS
-    pricing = Pricing(
-        loaded.model,
-        pieces,
-        documents=documents,
-        tokens=TOKENS,
-        needles=needles,
-        tokenizer=loaded.tokenizer,
-        name=loaded.name,
-    )
-    result = pricing.priced(lambda what: print(what, pricing.steps.left, flush=True), thorough=True)
+    curves, held_out = two_sets(pieces, TOKENS, documents, loaded.tokenizer)
+    prefix = TOKENS - FOLLOWING
+    hidden = passkeys([piece for _, piece in held_out], loaded.tokenizer, prefix, needles)  # pyright: ignore[reportArgumentType]
+    pricing = Pricing(loaded.model, "expected", prefix, 0.25, curves, held_out, hidden, loaded.tokenizer, thorough=True)
+    result = pricing.priced(loaded.name, lambda _, make: json_values(make()), lambda what: print(what, flush=True))
     row = {
         "file": Path(model).stem,
         **weights_of(loaded),
         "texts": tokens_sha256(pieces),
         "seconds": time.process_time() - start,
-        **result.to_dict(),
+        **price_list(result),
         "against_equal": against_equal(result),
     }
     made = document([row], targets=targets, verdicts=verdicts(result, targets))
     replace_file(path, (json.dumps(made) + "\n").encode())
     print(made["verdicts"])
+
+
+def price_list(result: CachePrices) -> dict[str, Any]:
+    """The prices as the records hold them."""
+    prices: list[dict[str, Any]] = []
+    for index, (variant, row) in enumerate(zip(result.variants, result.rows, strict=True)):
+        price = {
+            "title": variant.title,
+            **vars(variant),
+            "bytes_share": row.stored,
+            "nats": row.excess,
+            "bits": row.bits,
+        }
+        prices.append(price | {"found": result.found[index + 1] if result.found else None})
+    documents = {"calibration": result.calibration, "held_out": len(result.documents), "texts": result.texts}
+    hidden = {"hidden": result.passkeys, "found": result.found[0] if result.found else 0}
+    more = {"documents": documents, "passkeys": hidden, "prices": prices[1:]}
+    measured = [
+        {"tokens": one.tokens - one.cut - 1, "bytes": one.bytes, "loss": one.loss, "worth": one.lost()}
+        | {"extra": [one.lost(index) for index in range(1, len(result.variants))]}
+        for one in result.documents
+    ]
+    return json_values(result.to_dict() | more | {"measured": measured})
 
 
 def fresh_pieces(peps: Path, tokenizer: AnyTokenizer) -> list[Tensor]:
@@ -102,35 +124,41 @@ def against_equal(result: CachePrices) -> list[dict[str, Any]]:
     """What budgets by curves lose more than equal ones, nats per token, paired by documents."""
     rows: list[dict[str, Any]] = []
     for keep in result.ratios:
-        found = result.difference(Variant(keep, "curves"), Variant(keep, "equal"))
+        found = difference(result, Variant(keep, "curves"), Variant(keep, "equal"))
         rows.append({"keep": keep, "mean": found.value, "interval": found.ends})
     return rows
 
 
+def difference(result: CachePrices, one: Variant, other: Variant) -> Interval:
+    """What one variant loses more than another, nats per token, paired by documents."""
+    at, to = map(result.variants.index, (one, other))
+    return result.mean(lambda document: document.runs[at].loss - document.runs[to].loss)
+
+
 def verdicts(result: CachePrices, targets: dict[str, dict[str, float]]) -> dict[str, bool | None]:
     """Whether each target is met; None where an interval leaves a doubt."""
-    prices = {price.variant: price for price in result.prices}
+    rows = dict(zip(result.variants, result.rows, strict=True))
     known: dict[str, bool | None] = {}
     for name, target in targets.items():
         keep = target["keep"]
-        curves, equal = prices[Variant(keep, "curves")], prices[Variant(keep, "equal")]
+        curves, equal = Variant(keep, "curves"), Variant(keep, "equal")
+        at, to = result.variants.index(curves), result.variants.index(equal)
         if "nats at most" in target:
-            most, nats = target["nats at most"], curves.nats
+            most, nats = target["nats at most"], rows[curves].excess
             known[name] = True if nats.high <= most else False if nats.low > most else None
         elif "nats more than equal at most" in target:
-            most, more = target["nats more than equal at most"], result.difference(curves.variant, equal.variant)
+            most, more = target["nats more than equal at most"], difference(result, curves, equal)
             known[name] = True if more.high <= most else False if more.low > most else None
         elif "saved at least" in target:
             # Lost by curves less the share of what equal budgets lose, of each document.
-            at, to = result.variants.index(curves.variant), result.variants.index(equal.variant)
             allowed = 1 - target["saved at least"]
-            low, high = _ends([one.extra[at] - allowed * one.extra[to] for one in result.documents])
+            low, high = _ends([one.lost(at) - allowed * one.lost(to) for one in result.documents])
             known[name] = True if high <= 0 else False if low > 0 else None
-        elif not result.passkeys_informative or curves.found is None:
+        elif not result.passkeys_informative:
             known[name] = None
         else:
             # How much of what the whole cache finds is missed: an exact interval, so that few passkeys say nothing.
-            missed = max(0, result.found[0] - curves.found)
+            missed = max(0, result.found[0] - result.found[at + 1])
             ends = binomtest(missed, result.found[0]).proportion_ci()
             most = target["missed at most"]
             known[name] = True if ends.high <= most else False if ends.low > most else None

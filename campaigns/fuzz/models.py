@@ -16,7 +16,7 @@ import statesize as ss
 from campaigns.fuzz.call import Call
 from campaigns.fuzz.hostile import Source
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.reduction.cache.rules import RULES
+from statesize.truncation.choices import TOKENS
 
 VOCABULARY = 32
 _NAMES = ("inputs", "input_ids", "Sequence", "tokens", "token", "positions", "layers", "tolerances", "channels", "seed")
@@ -196,7 +196,7 @@ def truncate_call(source: Source) -> Call:
     pattern = source.chance.choice(("gla,sa", "s4d", "deltanet,wla"))
     ids, good = _ids(source)
     doubtful = source.maybe(0.3)
-    name = source.chance.choice(("documents", "tokens", "positions", "number"))
+    name = source.chance.choice(("documents", "tokens", "positions", "at"))
     options: dict[str, Any] = {"documents": 2, "tokens": 4} | ({name: source.no_number()} if doubtful else {})
     settings = {"positions": options.pop("positions")} if "positions" in options else {}
     long = good and isinstance(ids, torch.Tensor) and ids.shape[-1] >= 4
@@ -204,9 +204,10 @@ def truncate_call(source: Source) -> Call:
     def check(result: Any) -> list[str]:
         losses = [run.loss for one in result.documents for run in one.runs]
         kept = [run.kept for one in result.documents for run in one.runs if run.rule == "ess"]
-        if not all(map(math.isfinite, losses)) or kept != sorted(kept[:4]) * len(result.documents):
+        if not all(map(math.isfinite, losses)) or kept != sorted(kept[:3]) * len(result.documents):
             return [f"losses {losses}, kept {kept}"]
-        return [] if result.ceiling <= 4 else [f"ceiling {result.ceiling}"]
+        ceilings = [one.ceiling for one in result.documents]
+        return [] if max(ceilings) <= 4 else [f"ceilings {ceilings}"]
 
     refusal = "maybe" if doubtful or not (long or not good) else "never" if long else "always"
     about = f"truncate {pattern} {ids!r:.80} {options} {settings}"
@@ -241,13 +242,13 @@ def cache_call(source: Source) -> Call:
     doubtful = source.maybe(0.5)
     name = source.chance.choice(("documents", "tokens", "future", "keep", "needles", "rule"))
     options: dict[str, Any] = {"documents": 6, "tokens": 34, "future": 2}
-    options |= {name: source.no_number()} if doubtful else {"rule": source.chance.choice(RULES)}
+    options |= {name: source.no_number()} if doubtful else {"rule": source.chance.choice(tuple(TOKENS))}
 
     def check(found: Any) -> list[str]:
-        if not doubtful and len(found.documents) != 3:
+        if not doubtful and len(found.documents) != 4:
             return [f"{len(found.documents)} documents are priced"]
-        odd = [price for price in found.prices if not math.isfinite(price.nats.value) or not 0 < price.bytes_share < 1]
-        return [f"{price}" for price in odd]
+        odd = [row for row in found.rows if not math.isfinite(row.excess.value) or not 0 <= row.stored < 1]
+        return [f"{row}" for row in odd]
 
     refusal = "maybe" if doubtful and good else "never" if good else "always"
     about = f"cache {ids!r:.80} {options}"

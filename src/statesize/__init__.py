@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     )
     from statesize.profiling.profile import Profile
     from statesize.profiling.run import profile
-    from statesize.reduction.cache.price import cache
     from statesize.reduction.reduce import reduce
     from statesize.report.comparison import compare
+    from statesize.truncation.cache import cache
     from statesize.truncation.truncate import truncate
 
 # Loaded on first use, so that `statesize --version` and the like need not wait for torch.
@@ -51,7 +51,7 @@ _HOMES = {
     ),
     "profiling.profile": ("Profile",),
     "profiling.run": ("profile",),
-    "reduction.cache.price": ("cache",),
+    "truncation.cache": ("cache",),
     "reduction.reduce": ("reduce",),
     "report.comparison": ("compare",),
     "truncation.truncate": ("truncate",),

@@ -28,6 +28,11 @@ class Code(StrEnum):
     FEW_TEXTS = "few texts", "Too little text to tell: {}", "Give 5 texts or more."
     SOME_TEXTS = "some texts", "It was measured in some of the texts only.", "Read why the others lack it."
     SHORT_TEXT = "short text", "Too little text to tell: {}", "Give texts of 64 tokens or more."
+    WORTHLESS = (
+        "context worth nothing",
+        "The context before the cut is worth too little for a loss of it to show: {}",
+        "Give longer texts.",
+    )
     SINK = "sink", "Attention sinks: {}", "Read `sinkless_entropy`."
 
     # What of a layer is measured.
@@ -112,6 +117,37 @@ class Code(StrEnum):
         "writes nothing",
         "It returns 0, or what it takes: whether it mixes positions cannot be seen.",
         "Measure it once it is trained, or leave it out.",
+    )
+    # What a test by cutting leaves open.
+    SIZES_AHEAD = (
+        "sizes know the future",
+        "Sizes are multiples of the ESS of the whole text, which its future changes.",
+        "Read the rows with sizes of other texts.",
+    )
+    KEYS_KEPT = (
+        "keys kept",
+        "Only values are cut. Keys are kept whole, and take as many bytes where they are stored.",
+        "Ask `statesize cache` what a cache may lose.",
+    )
+    SHARED_CACHE = (
+        "shared cache",
+        "What a cache of several layers must hold for all of them was not tried: {}",
+        "Read the rows of single heads.",
+    )
+    UNMOVED = (
+        "queries not moved",
+        "Nothing that is known turns queries to later positions, so the last rows took their place: {}",
+        "Read their part without hindsight as an upper bound that is not tight.",
+    )
+    UNEQUAL_CACHES = (
+        "unequal caches",
+        "Rows by curves need caches of unequal length, and rows by layer need layers of unequal length.",
+        "Read the rows of equal tokens for a cache of one length.",
+    )
+    NO_FACTS = (
+        "facts untested",
+        "Passkeys do not tell which caches lose facts, so no eviction is advised: {}",
+        "Give longer pieces or another model, or read the rows.",
     )
     NOT_CUT = "not cut", "It cannot be cut.", "Read the cause."
     NOT_COMPARABLE = "not comparable", "Its numbers do not compare with those of other points.", "Read the cause."

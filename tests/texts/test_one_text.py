@@ -5,10 +5,9 @@ import torch
 from oracles.attention_models import attention_model
 
 import statesize as ss
+from statesize.codes import Code
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.trends.length import length
-from statesize.reduction.cache.page import notes
-from statesize.reduction.cache.result import CachePrices
 
 TEXTS = list(torch.randint(1, 64, (12, 400), generator=torch.Generator().manual_seed(1)))
 KEYS = LanguageModel(
@@ -36,8 +35,8 @@ def intervals(value, name=""):
 
 
 def told(result):
-    """What is said in words."""
-    return " ".join([result.finding, *(notes(result) if isinstance(result, CachePrices) else ())])
+    """What is said of few texts."""
+    return result.finding if hasattr(result, "exponents") else [one.code for one in result.limits]
 
 
 @pytest.mark.few(2)
@@ -48,8 +47,8 @@ def test_pieces_of_one_text_have_no_interval(reader):
     assert any(intervals(several.to_dict()))
     few = {
         "length": "pieces of one text",
-        "truncate": "One text: no interval, which takes 5 texts.",
-        "cache": "One text: no interval, which takes 5 texts.",
+        "truncate": Code.FEW_TEXTS,
+        "cache": Code.FEW_TEXTS,
     }[reader]
     assert few in told(alone)
     assert few not in told(several)

@@ -10,8 +10,8 @@ from benchmarks.bounds import CLAIMS, TOKENS, holds, result_of
 from benchmarks.bounds import bounds as bounds_of
 from benchmarks.recorded import Row
 from statesize.measurement.statistics import Interval
+from statesize.truncation import TruncationResult
 from statesize.truncation.page import title
-from statesize.truncation.result import TruncationResult
 from tools.figures.on_record import VERDICTS, table
 
 _MODELS = {
@@ -31,6 +31,21 @@ _BETWEEN: dict[str, Mapping[str, Any]] = {
     "the third: more than 6.25 % of what all heads can keep": {"bound": "share", "more than": 0.0625},
 }
 """What the claims said for a time before the runs."""
+
+
+_RECORDED = {
+    "equal": "as many, spread equally, with hindsight",
+    "norm": "as many, spread by norm, with hindsight",
+    "joint ess": "joint ESS, with hindsight, once per cache",
+    "equal past rows": "as many, spread equally, without hindsight",
+    "largest head": "ESS of the largest head, with hindsight, once per cache",
+}
+"""Rules that the records have, and sizes that are said in short."""
+
+
+def run_title(rule: str, scale: float) -> str:
+    """What a run on record keeps of each head."""
+    return _RECORDED[rule] if rule in _RECORDED else title(rule, scale)
 
 
 def bounds(document: Mapping[str, Any]) -> dict[str, str]:
@@ -55,7 +70,7 @@ def bounds(document: Mapping[str, Any]) -> dict[str, str]:
         **_joint(smollm2),
         "joint_hindsight": _changed(smollm2, "joint ess"),
         "worth_value": f"{smollm2.worth.value:.2f}",
-        "documents": str(smollm2.count),
+        "documents": str(smollm2.texts),
         "least_worth": f"{worths[0]:.3f}".replace("-", "−"),
         "most_worth": f"{worths[-1]:.2f}",
         "models": table(("model", *_HEAD), ((_MODELS[name], *_cells(one)) for name, one in results.items())),
@@ -122,7 +137,7 @@ _RUNS = (
 def _runs(results: Mapping[str, TruncationResult]) -> str:
     """How far the predictions of each model change by each rule."""
     known = [{(row.rule, row.scale): row.divergence_share for row in one.rows} for one in results.values()]
-    rows = ((title(*run), *(f"{one[run]:.1%}" if run in one else "–" for one in known)) for run in _RUNS)
+    rows = ((run_title(*run), *(f"{one[run]:.1%}" if run in one else "–" for one in known)) for run in _RUNS)
     return table(("numbers of each head", *(_MODELS[name] for name in results)), rows)
 
 
@@ -140,7 +155,7 @@ def _claims(results: Mapping[str, TruncationResult], claims: Mapping[str, Mappin
 def _lengths(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """Both bounds of each model at each length."""
     return [
-        (words, f"{tokens:,}", str(result.count), *_cells(result))
+        (words, f"{tokens:,}", str(result.texts), *_cells(result))
         for name, words in _MODELS.items()
         for tokens, result in _by_length(rows, name).items()
     ]
@@ -160,7 +175,7 @@ _RULES = ("calibration", "weights", "calibration, by layer", "weights, by layer"
 def low_rank(document: Mapping[str, Any]) -> dict[str, str]:
     """What values of low rank lose, and numbers per channel without hindsight."""
     result = result_of(document["rows"])
-    lost = {(row.rule, row.scale): row for row in result.rows}
+    lost = {(row.rule, row.scale): row for row in result.rows if row.scale}
     cells: list[tuple[str, ...]] = []
     for scale in dict.fromkeys(scale for _, scale in lost):
         rows = [lost.get((rule, scale)) for rule in ("joint past rows", *(f"values by {rule}" for rule in _RULES))]
@@ -177,7 +192,7 @@ def low_rank(document: Mapping[str, Any]) -> dict[str, str]:
     most, past = lost["values by calibration, by layer", 0.9], lost["joint past rows", 2.0]
     return {
         "table": table(words, cells),
-        "documents": str(result.count),
+        "documents": str(result.texts),
         "most": f"{most.divergence_share:.1%}",
         "past": f"{past.divergence_share:.1%}",
         "past_size": f"{past.kept / result.inputs:.0%}",

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from statesize.lab.studies.statistics import pearson, spearman
-from statesize.truncation.page import title
-from statesize.truncation.result import CutDocument, CutRun, TruncationResult
+from statesize.truncation import CutDocument, TruncationResult
+from tools.figures.bounds import run_title
 from tools.figures.on_record import VERDICTS, estimate, read_json, table, verdict_counts
 
 
@@ -32,7 +32,7 @@ def truncation(document: dict[str, Any]) -> dict[str, str]:
     lines = ["| model | numbers of each head | mean | KL lost | of context's worth |", "|---|---|---|---|---|"]
     for result in results:
         lines += [
-            f"| {result.model.partition('.')[0]} | {title(one.rule, one.scale)} | {one.kept:.1f} | "
+            f"| {result.model.partition('.')[0]} | {run_title(one.rule, one.scale)} | {one.kept:.1f} | "
             f"{one.divergence_share:.1%} | {one.share:.1%} |"
             for one in result.rows
             if (one.rule, one.scale) in CLAIMED
@@ -45,8 +45,8 @@ def _result_of(row: Mapping[str, Any]) -> TruncationResult:
     documents: list[CutDocument] = []
     for one in row["measured"]:
         fields: dict[str, Any] = {"inputs": one["ceiling"], "stored": one["ceiling"]} | one
-        documents.append(CutDocument(**fields | {"runs": tuple(CutRun(**run) for run in one["runs"])}))
-    return TruncationResult(row["model"], tuple(documents), {}, row["mixers"], row["run_difference"])
+        documents.append(CutDocument.of(fields))
+    return TruncationResult(row["model"], tuple(documents), {}, row["mixers"])
 
 
 def delimiter_positions(document: Mapping[str, Any]) -> dict[str, str]:

@@ -44,7 +44,7 @@ add(
     "cache",
     cache,
     "model.gguf --text notes.txt",
-    "FOLDER --jsonl docs.jsonl --keep 10% --ratios shares.npy",
+    "FOLDER --jsonl docs.jsonl --keep 10% --output prices.json",
 )
 add_plugins()
 add("--install-completion", install_completion, "", "--shell bash --output statesize.bash")

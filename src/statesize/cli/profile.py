@@ -13,14 +13,14 @@ from cyclopts import Parameter, validators
 from statesize.cli.shared.options import (
     Flag,
     Loading,
+    LoadingPieces,
     MeasureOptions,
     Output,
     Workers,
     model_for,
-    options_of,
 )
 from statesize.cli.shared.printing import REPORTING, Printing, Reporting
-from statesize.cli.shared.texts import Sequences, Texts
+from statesize.cli.shared.texts import PieceTexts, Sequences, Texts
 from statesize.io.text import counted
 
 if TYPE_CHECKING:
@@ -133,7 +133,9 @@ def profile(
     templated = {"chat_template": f"applied to {read.chats} of {counted(len(read.ids), 'text')}"} if read.chats else {}
     source = {**(loaded.source if loaded else {}), **templated, "command": command_line()}
     # Kept for those who see the page or the folder: what tells whether so much suffices, of texts enough for it.
-    source["test"] = shlex.join(["statesize", "truncate", model, *options_of(texts.enough(len(read.ids)), loading)])
+    how = LoadingPieces(device=loading.device, trust_remote_code=loading.trust_remote_code)
+    pieces = PieceTexts.of(texts.enough(len(read.ids)))
+    source["test"] = shlex.join(["statesize", "truncate", model, *pieces.options(how)])
     read, settings = _read_settings(before, tokenizer, read, settings, tolerance, printing)
     if (longest := max(map(len, read.ids))) > (context or longest):
         source["context"] = f"texts of {longest:,} tokens pass the longest context that the model names, of {context:,}"

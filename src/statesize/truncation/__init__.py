@@ -1,10 +1,8 @@
-"""The truncation test: every mixer carries k numbers past a cut.
+"""What changes if less is kept past a cut? Read plan, choices, cutting, behind, truncate, cache, result."""
 
-Read blocks, causal, past, cutting, truncate, result.
-"""
-
+from statesize.truncation.memory_size import CausalSize, TruncationResult
 from statesize.truncation.page import chart, with_truncation
-from statesize.truncation.result import CausalSize, TruncationResult
-from statesize.truncation.truncate import truncate
+from statesize.truncation.prices import CachePrices
+from statesize.truncation.result import CutDocument, CutRun, Row
 
-__all__ = ["CausalSize", "TruncationResult", "chart", "truncate", "with_truncation"]
+__all__ = ["CachePrices", "CausalSize", "CutDocument", "CutRun", "Row", "TruncationResult", "chart", "with_truncation"]

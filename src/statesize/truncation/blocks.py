@@ -12,18 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from statesize.measurement.metrics import entropy_ess
 from statesize.operators import Operator, Recurrence, SoftmaxAttention
 from statesize.operators.stepped import DelayedRecurrence, Stepped
 from statesize.parallel.threads import in_parallel, lapack, one_torch_thread
 
 # LAPACK's memory, in columns.
 _WORK = 64
-_linalg, _special = cast("Any", torch.linalg), cast("Any", torch.special)
-
-
-def eigenvalues(symmetric: Tensor) -> Tensor:
-    """Eigenvalues (..., n), ascending, which take a third of the time of vectors."""
-    return torch.stack(_each(_linalg.eigvalsh, symmetric)).reshape(symmetric.shape[:-1])
+_linalg = cast("Any", torch.linalg)
 
 
 def eigenvectors(symmetric: Tensor) -> Tensor:
@@ -153,7 +149,9 @@ class PastBlock:
         if self.right is not None:
             return self._factored[0]
         # It takes two thirds of the time; what it rounds, below 1e-8 σ₁, no cut of a model shows.
-        return eigenvalues(gram(self.left))[..., -min(self.left.shape[-2:]) :].clamp(min=0).sqrt().flip(-1)
+        squares = gram(self.left)
+        found = torch.stack(_each(_linalg.eigvalsh, squares)).reshape(squares.shape[:-1])
+        return found[..., -min(self.left.shape[-2:]) :].clamp(min=0).sqrt().flip(-1)
 
     @property
     def columns(self) -> int:
@@ -173,15 +171,7 @@ class PastBlock:
     @property
     def entropy(self) -> Tensor:
         """Entropy-ESS of each unit, (...); 0 where H_i is 0."""
-        total = self.values.sum(-1, keepdim=True)
-        shares = self.values / torch.where(total > 0, total, torch.ones_like(total))
-        size: Tensor = _special.entr(shares).sum(-1).exp()
-        return size * (total[..., 0] > 0)
-
-    @property
-    def norm(self) -> Tensor:
-        """‖H_i‖_F of each unit, (...)."""
-        return self.values.square().sum(-1).sqrt()
+        return entropy_ess(self.values)
 
     def dropped(self, inputs: Tensor, ranks: Tensor) -> Tensor:
         """What H_k does not read of inputs u before the cut, (..., c, P) or (..., r, c, P), at ranks k, (...)."""
@@ -202,13 +192,9 @@ class PastBlock:
 
 
 def dropped(inputs: Tensor, basis: Tensor, ranks: Tensor) -> Tensor:
-    """(1 − Vₖ Vₖᴴ) u for inputs u before a cut, (..., c, P), V (..., c, n) and ranks k, (...) or (runs, ...)."""
+    """(1 − Vₖ Vₖᴴ) u for inputs u before a cut, (..., c, P), V (..., c, n) and ranks k, (...)."""
     kept = torch.arange(basis.shape[-1], device=ranks.device) < ranks[..., None]
     numbers = (basis.mH @ inputs.to(basis.dtype)) * kept[..., None]
-    if numbers.ndim > basis.ndim:
-        # One product for all runs, which matmul would copy V for.
-        rest = inputs - torch.einsum("...cn,r...np->r...cp", basis, numbers)
-    else:
-        rest = inputs - basis @ numbers
+    rest = inputs - basis @ numbers
     # H is real, also where a basis of complex modes is not.
     return rest.real if rest.is_complex() else rest

@@ -1,101 +1,105 @@
-"""Tokens that the rules of `cache` keep, and how many of them each cache gets by its measured curves."""
+"""What a layer's output loses as each of its caches keeps fewer tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Self, cast, get_args
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from statesize.adapters.kernels.rotation import Rotation
-from statesize.check import refuse
-from statesize.operators import SoftmaxAttention
-from statesize.reduction.cache.budgets import GRID, at_curves
-from statesize.reduction.cache.prefix import PrefixLayer
-from statesize.reduction.cache.result import CachePrices
-from statesize.reduction.cache.rules import Rule, expected_attention, kept_first
-from statesize.truncation.runs import MixerSpectra
+from statesize.adapters.observation import in_this_thread
+from statesize.truncation.budgets import GRID, at_shares
+from statesize.truncation.choices.choice import HeldAttention
+
+# Names of the map behind attention in transformers.
+_PROJECTIONS = ("o_proj", "dense", "out_proj", "c_proj", "wo")
 
 
-@dataclass(frozen=True, eq=False)
-class MeasuredCurves:
-    """What `cache` measured on other texts: how each layer's output errs as its caches keep fewer tokens.
+@dataclass(eq=False)
+class Around:
+    """What stands around the attention of one layer, seen in a run over the whole text."""
 
-    Attributes:
-        rule: The rule by which tokens were kept.
-        errors: Curves of the caches of each mixer, by name, (caches, points of GRID).
-    """
-
-    rule: Rule
-    errors: dict[str, Tensor]
-
-    @classmethod
-    def of(cls, found: CachePrices | Mapping[str, Any]) -> Self:
-        """The curves of what `cache` returned, or of its JSON values."""
-        document = found.to_dict() if isinstance(found, CachePrices) else found
-        errors: dict[str, list[list[float]]] = {}
-        try:
-            rule = document["rule"]
-            for head in document["heads"]:
-                errors.setdefault(head["layer"], []).append([float(error) for error in head["curve"]])
-            curves = {layer: torch.tensor(each, dtype=torch.float64) for layer, each in errors.items()}
-        except (KeyError, TypeError, ValueError):
-            rule, curves = None, {}
-        if rule not in get_args(Rule) or not curves or any(each.shape[1:] != (len(GRID),) for each in curves.values()):
-            advice = "Give what `statesize cache MODEL --json` printed of the same model."
-            refuse("curves", "what statesize.cache returns, or its JSON", type(found).__name__, advice)
-        return cls(cast("Rule", rule), curves)
-
-    def checked(self, spectra: Mapping[str, MixerSpectra]) -> Self:
-        """The curves, if they are of the caches of these mixers."""
-        for name, errors in self.errors.items():
-            if name not in spectra or spectra[name].stored != len(errors):
-                advice = "Give what `statesize cache` measured of the same model."
-                refuse("curves", "of the model that is cut", f"{len(errors)} caches of {name}", advice)
-        return self
-
-    def budgets(self, held: Mapping[str, int], tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """About as many tokens together as these, (caches,) of each mixer, given to caches where they help most."""
-        # Each cache keeps at least the first and last tokens that all rules keep.
-        available = torch.tensor([held[name] for name, errors in self.errors.items() for _ in errors])
-        wanted = torch.cat([tokens[name].ceil() for name in self.errors]).minimum(available)
-        kept = at_curves(available, torch.cat(list(self.errors.values())), float(wanted.sum() / available.sum()))
-        parts = torch.split(kept, [len(errors) for errors in self.errors.values()])
-        return dict(zip(self.errors, parts, strict=True))
-
-    def order(self, layer: PrefixLayer) -> Tensor:
-        """Tokens before the cut in the order in which each cache keeps them, (caches, i)."""
-        # Those that a window does not show come last.
-        unseen = torch.arange(layer.key.shape[1] - layer.available, device=layer.key.device)
-        order = kept_first(self.rule, layer) + len(unseen)
-        return torch.cat([order, unseen.expand(len(order), -1)], -1)
+    projection: nn.Module | None  # the map behind attention; None where nothing is known
+    hidden: Tensor | None = None  # what the layer that attention is part of was given, (L, D)
+    output: object = None  # what attention returned
+    norm: nn.Module | None = None  # the RMS norm through which that goes before it is added, as in Gemma 3
 
 
-def expected_tokens(layer: PrefixLayer) -> Tensor:
-    """Tokens before the cut, (units, i), those first that the queries of the next positions are expected to read."""
-    scores = expected_attention(layer)
-    scores[:, : scores.shape[-1] - layer.available] = -torch.inf
-    return scores.argsort(dim=-1, descending=True, stable=True)
+def watch(model: nn.Module, found: dict[str, Around], stack: ExitStack) -> None:
+    """See in a run what stands around all modules that may be attention."""
+
+    def enter_layer(name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = args[0] if args else kwargs.get("hidden_states")
+        found[name].hidden = given[0] if isinstance(given, Tensor) else None
+
+    def leave(name: str, _: nn.Module, __: object, output: Any) -> None:
+        found[name].output = output[0] if isinstance(output, tuple) else output
+
+    def enter_norm(name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if args and args[0] is found[name].output:
+            found[name].norm = module
+
+    for name, module in model.named_modules():
+        layer = model.get_submodule(name.rpartition(".")[0])
+        parts = (getattr(module, part, None) for part in _PROJECTIONS)
+        found[name] = Around(next((part for part in parts if isinstance(part, nn.Module)), None))
+        if found[name].projection is None:
+            continue
+        hook = in_this_thread(partial(enter_layer, name))
+        stack.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        stack.callback(module.register_forward_hook(in_this_thread(partial(leave, name))).remove)
+        norms = [one for one in layer.children() if "RMSNorm" in type(one).__name__]
+        for norm in norms:
+            stack.callback(norm.register_forward_pre_hook(in_this_thread(partial(enter_norm, name))).remove)
 
 
-def prefix_layer(
-    name: str, attention: SoftmaxAttention, values: Tensor, cut: int, rotation: Rotation | None, caches: int
-) -> PrefixLayer:
-    """What a layer of attention, batch shape (1, units), holds before a cut, with so many caches."""
-    query, key = attention.query[0, :, :cut].float(), attention.key[0, :, :cut].float()
-    readers = len(query) // caches
-    if rotation is not None:
-        rotation = Rotation(rotation.cos[:cut], rotation.sin[:cut], rotation.J)
-    return PrefixLayer(
-        name,
-        0,
-        query.reshape(caches, readers, *query.shape[1:]),
-        key.expand(len(query), -1, -1)[::readers],
-        values[0, ::readers, :cut].float(),
-        attention.scale,
-        attention.window,
-        rotation,
-        cut if attention.window is None else min(cut, attention.window - 1),
-    )
+@torch.no_grad()
+def layer_curves(held: HeldAttention, order: Tensor, around: Around) -> Tensor:
+    """Squared error of what attention adds where one cache is cut, as a share of ‖hidden‖², (K, points of GRID)."""
+    # `order` has the tokens of each cache in the order in which they are kept, (K, n).
+    cut, caches = held.cut, len(held.key)
+    weights = held.rows(held.query[None, :, :, cut:].float(), held.key[None].float())[0]
+    values = held.value[:, None].float()
+    whole = weights @ values  # (K, g, C, P)
+    # K blocks of rows, one for the heads of each cache.
+    matrix = _matrix(around.projection, whole)
+    maps = matrix.reshape(caches, -1, matrix.shape[-1])
+    rows = torch.ones(whole.shape[2], dtype=torch.float64, device=whole.device)
+    if around.norm is not None:
+        added = (whole.transpose(1, 2).flatten(2) @ maps).sum(0)
+        # The norm divides by what all heads add together, and weighs channels.
+        rows = 1 / added.double().square().mean(-1)
+        maps = maps * around.norm(torch.ones_like(added[:1]))
+    gram = (maps @ maps.mT).double()
+    counts = list(map(int, at_shares(torch.tensor([held.available]), GRID)[0]))
+    curves = torch.zeros(caches, len(GRID), dtype=torch.float64)
+    # What is kept at a point is what the point before keeps, and the tokens between; a sink stays in the sum.
+    after = weights[..., cut:]
+    mixed, total = after @ values[:, :, cut:], after.sum(-1, keepdim=True) + 1 - weights.sum(-1, keepdim=True)
+    for point, (before, count) in enumerate(itertools.pairwise([0, *counts])):
+        if count == held.available:
+            break
+        more = order[:, before:count]
+        paid = weights.take_along_dim(more[:, None, None], -1)
+        mixed = mixed + paid @ values.take_along_dim(more[:, None, :, None], -2)
+        total = total + paid.sum(-1, keepdim=True)
+        lost = (mixed / total - whole).transpose(1, 2).flatten(2).double()
+        curves[:, point] = (((lost @ gram) * lost).sum(-1) * rows).sum(-1).cpu()
+    hidden = whole if around.hidden is None else around.hidden[cut:]
+    return curves / float(hidden.double().square().sum())
+
+
+def _matrix(projection: nn.Module | None, whole: Tensor) -> Tensor:
+    """The projection of mixed values (K, g, C, P) as a matrix, (H · P, D); without one, the identity."""
+    if type(projection) is nn.Linear:
+        return projection.weight.detach().mT.float()
+    identity = torch.eye(whole.shape[0] * whole.shape[1] * whole.shape[-1], device=whole.device)
+    if projection is None:
+        return identity
+    weight = next(projection.parameters(), None)
+    identity = identity if weight is None else identity.to(weight.dtype)
+    return (projection(identity) - projection(torch.zeros_like(identity[:1]))).float()

@@ -1,4 +1,4 @@
-"""What the truncation test shows, in sentences, as a table and as a page with its chart."""
+"""What cutting shows: one table, one chart, and what limits the numbers."""
 
 from __future__ import annotations
 
@@ -8,53 +8,32 @@ from itertools import groupby
 import altair as alt
 
 from statesize.check import refuse
-from statesize.io.text import listed
-from statesize.measurement.statistics import finite
+from statesize.measurement.statistics import FEWEST_TEXTS, finite
 from statesize.profiling.profile import Profile
 from statesize.report import vega
-from statesize.report.names import by_reason
 from statesize.report.result_page import PageChart, PageTable, ResultPage
-from statesize.truncation.result import Row, TruncationResult, percent
-from statesize.truncation.runs import CAUSAL
+from statesize.truncation.memory_size import HEADS, TruncationResult
+from statesize.truncation.plan import RULES
+from statesize.truncation.prices import AFFORDABLE, WAYS, CachePrices, Variant
+from statesize.truncation.result import CutResult, Row, percent
 
-_HEADINGS = ("each head carries", "numbers per channel", "KL lost", "of context's worth", "loss (nats)", "KL (nats)")
 _FRACTIONS = {0.25: "a quarter of its ESS", 0.5: "half its ESS", 1.0: "its ESS", 2.0: "twice its ESS"}
-_SERIES = {
-    "ess": "with hindsight",
-    "past rows": "without hindsight",
-    "past tokens": "whole tokens",
-    "expected tokens": "whole tokens, by expected attention",
-    "joint past rows": "without hindsight, once per cache",
-    "tokens by curves": "whole tokens, by measured curves",
-    "number": "the same number for all",
-}
-_RULES = {
-    "equal": "as many, spread equally, with hindsight",
-    "norm": "as many, spread by norm, with hindsight",
-    "number": "the same number for all, with hindsight",
-    "joint ess": "joint ESS, with hindsight, once per cache",
-    "equal past rows": "as many, spread equally, without hindsight",
-    "joint past rows": "{:g} × joint ESS, without hindsight, once per cache",
-    "tokens by curves": "about {:g} × joint ESS, whole tokens, by measured curves",
-    "largest head": "ESS of the largest head, with hindsight, once per cache",
-}
+_RULES = {rule.name: rule for rule in RULES}
+_READING = (
+    "Change: how far the predictions after the cut move, as a share of how far they move if nothing is kept. With "
+    "hindsight: the numbers with which outputs are closest; without: those that tokens before the cut would read."
+)
+_PRICES = "By curves and by layer: more tokens where other texts showed that losing them costs more."
 
 
 def title(rule: str, scale: float) -> str:
     """What a run keeps of each head."""
-    if rule in _RULES:
-        return _RULES[rule].format(scale)
-    return f"{_FRACTIONS.get(scale, f'{scale:g} × its ESS')}, {_SERIES[rule]}"
-
-
-def _lost(row: Row) -> float:
-    return row.divergence_share.value
-
-
-def require_model(profile: Profile, name: str) -> None:
-    """Refuse a profile of another model."""
-    if profile.model != name:
-        refuse("profile", f"of {name}", profile.model, "Give a profile of the model that is cut.")
+    known = _RULES[rule]
+    if known.choice == "nothing":
+        return known.title
+    if known.unit == "cache":
+        return f"{scale:g} × joint ESS, {known.title}, once per cache"
+    return f"{_FRACTIONS.get(scale, f'{scale:g} × its ESS')}, {known.title}"
 
 
 def with_truncation(profile: Profile, result: TruncationResult) -> Profile:
@@ -70,175 +49,125 @@ def with_truncation(profile: Profile, result: TruncationResult) -> Profile:
     Raises:
         InputError: The profile is of another model.
     """
-    require_model(profile, result.model)
+    if profile.model != result.model:
+        refuse("profile", f"of {result.model}", profile.model, "Give a profile of the model that is cut.")
     tree = profile.to_xarray()
-    tree.attrs["truncation"] = f"{result.finding} ({_documents(result)}.)"
+    tree.attrs["truncation"] = result.finding
     return Profile(tree)
 
 
-def table(result: TruncationResult) -> PageTable:
-    """What each size loses, and nothing kept; without the column of shares of the loss where none is known."""
-    whole = "100%" if result.context_matters and result.worth.ends else "–"
+def table(result: CutResult) -> PageTable:
+    """Each size or variant, with what it keeps and what that costs."""
+    prices = isinstance(result, CachePrices)
+    bits = prices and not any(math.isnan(row.bits.value) for row in result.rows)
+    headings = ("cache" if prices else "each head keeps", *(() if prices else ("numbers per channel",)))
+    headings += ("of its bytes" if prices else "of what is stored", "change", "extra nats per token")
+    headings += ("extra bits per byte",) * bits + ("passkeys",) * bool(prices and result.passkeys)
     # A row that keeps all that there is stands for those after it.
-    shown: dict[object, Row] = {}
-    for row in result.rows:
-        shown.setdefault((row.rule, round(row.kept, 6)), row)
-    rows = [["nothing", "0.0", "100%", whole, f"{result.worth:+.3f}", f"{result.moved:.4f}"]] + [
-        [
-            title(row.rule, row.scale),
-            f"{row.kept:.1f}",
-            f"{row.divergence_share:.1%}",
-            # In few texts it is mostly noise.
-            f"{row.share:.1%}" if row.share.ends else "–",
-            f"{row.excess:+.3f}",
-            f"{row.divergence.value:z.4f}",
-        ]
-        for row in shown.values()
-    ]
-    known = [column for column in range(len(_HEADINGS)) if any(row[column] != "–" for row in rows)]
-    headings, *cells = ([row[column] for column in known] for row in (_HEADINGS, *rows))
-    caption = (
-        "A head keeps no more numbers than it holds, so 4 × its ESS may be fewer. As many: as its ESS, over all heads; "
-        "spread equally: the same number in each; by norm: in proportion to the norm of what each carries."
-    )
-    return PageTable("Each size", headings, cells, caption)
+    shown: dict[object, tuple[int, Row]] = {}
+    for index, row in enumerate(result.rows):
+        shown.setdefault((row.rule, round(row.kept, 6), prices and index), (index, row))
+    cells: list[list[str]] = []
+    # Few texts tell few digits.
+    few = result.texts < FEWEST_TEXTS
+    share, nats = (".0%", "+.2f") if few else (".1%", "+.4f" if prices else "+.3f")
+    for index, row in shown.values():
+        whole = row.rule == "nothing"
+        line = [row.rule if prices or whole else title(row.rule, row.scale)]
+        line += [] if prices else [f"{row.kept:.0f}" if few else f"{row.kept:.1f}"]
+        line += [f"{row.stored:.0%}", "100%" if whole else f"{row.divergence_share:{share}}", f"{row.excess:{nats}}"]
+        line += [f"{row.bits:{nats}}"] if bits else []
+        if prices and result.passkeys:
+            line.append(f"{result.found[index + 1]} of {result.passkeys}")
+        cells.append(line)
+    return PageTable("Each way" if prices else "Each size", headings, cells, _PRICES if prices else _READING)
 
 
-def short_table(result: TruncationResult) -> PageTable:
-    """What too little text tells: nothing kept, as many numbers as the ESS, and what was asked for beside."""
-    asked = ("expected tokens", "tokens by curves")
-    wanted = [row for row in result.rows if row.rule == "number" or (row.rule in asked and row.scale == 1)]
-    rows = [("nothing", "0", "100%")] + [
-        (title(row.rule, row.scale), f"{row.kept:.0f}", result.lost(row)) for row in (*result.at_ess, *wanted)
-    ]
-    caption = (
-        "KL lost: how far the predictions change, as a share of how far they change without any past. With hindsight: "
-        "about the fewest numbers that a memory needs; without hindsight: an upper bound."
-    )
-    return PageTable("", _HEADINGS[:3], rows, caption)
-
-
-def notes(result: TruncationResult) -> list[str]:
-    """What has to be known beside the numbers."""
-    tokens = any(row.rule == "past tokens" for row in result.rows)
-    shares = any(row.share.ends for row in result.rows)
-    worth = " of context's worth: this loss as a share of what the context is worth." if shares else ""
-    said = [
-        f"{_documents(result)}. The context is worth {result.worth:.2f} nats per token: the loss of the "
-        "tokens after the cut when no mixer carries anything past it, less the loss of the whole model.",
-        "In each run every layer keeps only so many numbers per channel of the past, and all tokens behind the cut are "
-        "computed from these. KL lost: how far the predictions change, as a share of how far they change without any "
-        f"past. loss: nats per token more than the whole model loses; below 0 where a cut predicts better.{worth}",
-        "With hindsight, a head keeps the numbers with which its outputs are closest, about the fewest that a memory "
-        "needs. A real memory does not know the future. Without hindsight, it keeps the numbers that tokens before the "
-        f"cut would read behind it{', or whole tokens. The best of these' if tokens else '. This'} is an upper bound.",
-    ]
-    # Whole tokens are chosen only where some layer keeps them, with their keys.
-    if tokens:
-        said.append(
-            "Numbers per channel count values only. Keys are kept whole; where they are stored, they take as many "
-            "bytes as all values."
-        )
-    if result.sufficient is not None:
-        less = "" if result.sufficient == min(_FRACTIONS) else "; half as many lose more"
-        enough = f"{_FRACTIONS[result.sufficient]} suffices for each head"
-        said.append(f"With hindsight, {enough}: at most {percent(result.at)} of KL is lost{less}.")
-    by_worth = result.without_hindsight(of="worth")
-    if by_worth.multiple.ends:
-        said.append(
-            f"The finding goes by KL: how far the predictions change. By loss, which is noisier, {percent(result.at)} "
-            f"takes {by_worth.multiple:.1f} × ESS, or {by_worth.share:.0%} of what a head holds."
-        )
-    if any(row.rule == "joint ess" for row in result.rows):
-        said.append(
-            "Heads that read one stored input share a cache. Once per cache: they keep the same numbers, which count "
-            "once. Other rows count the numbers of each head, whose sum may exceed what is stored."
-        )
-    if result.shared:
-        said.append(
-            f"One cache serves several layers: {'; '.join(map(listed, result.shared))}. Each of them chooses for "
-            "itself what it keeps. What the cache must hold for all of them is not known, and no row keeps the same "
-            "numbers once per cache."
-        )
-    if any(row.rule == "tokens by curves" for row in result.rows):
-        said.append(
-            "By measured curves each cache gets as many tokens as other texts say that it needs, at least the first 4 "
-            "and the last 16, of about as many together; the rule of those texts chooses them."
-        )
-    if result.unmoved:
-        said.append(
-            f"Nothing that is known turns queries of {listed(result.unmoved)} to later positions, so choices without "
-            "hindsight took what the last rows before the cut read. That loses more."
-        )
-    said += [
-        f"Not cut, or in part, so that the past passes there: {names}: {reason.removesuffix('.')}."
-        for names, reason in by_reason(result.whole).items()
-    ]
-    return said
-
-
-def page(result: TruncationResult) -> ResultPage:
+def page(result: CutResult) -> ResultPage:
     """The page of the result."""
-    caption = (
-        "KL divergence from the whole model's predictions after the cut, as a share of that without the "
-        f"context{', with its interval of 95 %' if result.worth.ends else ''}; the line is at {percent(result.at)}."
-    )
+    drawn = chart(result).to_dict()
+    line = f"at {AFFORDABLE} bits per byte" if isinstance(result, CachePrices) else f"at {percent(_at(result))}"
+    caption = f"Over {result.counted}, with intervals of 95 % where there are five texts; the line is {line}."
+    of = "What the cache of {} may lose" if isinstance(result, CachePrices) else "What {} carries, by cutting"
     return ResultPage(
-        title=f"What {result.model} carries, by cutting",
+        title=of.format(result.model),
         finding=result.finding,
-        charts=[PageChart("What is lost against what is carried", chart(result).to_dict(), caption)],
+        charts=[PageChart("What is lost against what is kept", drawn, caption)],
         tables=[table(result)],
-        notes={"How to read this": notes(result)},
+        notes={"Limits": [f"{one.code.value}: {one} {one.code.cure}" for one in result.limits]},
     )
 
 
-def chart(result: TruncationResult) -> alt.LayerChart | alt.FacetChart:
-    """Draw the share that is lost against numbers per channel, a line per rule, shaded between both bounds.
+def _at(result: CutResult) -> float:
+    return result.at if isinstance(result, TruncationResult) else AFFORDABLE
+
+
+def chart(result: CutResult) -> alt.LayerChart:
+    """Draw what is lost against what is kept: a line a rule, shaded between both bounds; or a mark for each cache.
 
     Args:
-        result: What `statesize.truncate` returned.
+        result: What `statesize.truncate` or `statesize.cache` returned.
 
     Returns:
         A chart, which a notebook shows.
     """
-    known = [row for row in result.rows if row.rule in _SERIES and not math.isnan(row.divergence_share.value)]
+    return _prices(result) if isinstance(result, CachePrices) else _sizes(result, _at(result))
+
+
+def _sizes(result: CutResult, at: float) -> alt.LayerChart:
+    known = [row for row in result.rows if row.rule in _RULES and row.kept > 0 and not math.isnan(_lost(row))]
     rows = [
-        {
-            "of": _SERIES[row.rule],
-            "numbers": row.kept,
-            "run": title(row.rule, row.scale),
-            "lost": row.divergence_share.value,
-            "low": finite(row.divergence_share.low),
-            "high": finite(row.divergence_share.high),
-        }
+        {"of": _line(row), "numbers": row.kept, "run": title(row.rule, row.scale), "lost": _lost(row)}
+        | {"low": finite(row.divergence_share.low), "high": finite(row.divergence_share.high)}
         for row in known
     ]
     least = {row.scale: row for row in known if row.rule == "ess"}
-    causal = sorted((row for row in known if row.rule in CAUSAL), key=lambda row: (row.scale, _lost(row)))
+    causal = sorted((row for row in known if row.rule in HEADS), key=lambda row: (row.scale, _lost(row)))
     best = [next(rows) for _, rows in groupby(causal, lambda row: row.scale)]
     # Beyond the sizes that were tried with hindsight, nothing but 0 is surely below what is lost.
     between = [
         {"numbers": row.kept, "least": _lost(least[row.scale]) if row.scale in least else 0, "most": _lost(row)}
         for row in best
     ]
-    x = alt.X("numbers:Q", title="Numbers per channel that a head carries past the cut", scale=vega.LOGARITHMIC)
+    x = alt.X("numbers:Q", title="Numbers per channel that a head keeps past the cut", scale=vega.LOGARITHMIC)
     # Nearly linear below 1 %, where intervals reach 0.
     scale, values = alt.Scale(type="symlog", constant=0.01, nice=False), [0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
-    moved = "Change of the predictions (100%: without any past)"
-    y = alt.Y("lost:Q", title=moved, scale=scale, axis=alt.Axis(format=".0%", values=values))
-    hints = (
-        vega.hint("run", "run"),
-        vega.hint("numbers", "numbers", ".1f"),
-        vega.hint("lost", "lost", ".2%"),
-    )
+    moved, axis = "Change of the predictions (100%: nothing is kept)", alt.Axis(format=".0%", values=values)
+    y = alt.Y("lost:Q", title=moved, scale=scale, axis=axis)
+    hints = vega.hint("run", "run"), vega.hint("numbers", "numbers", ".1f"), vega.hint("lost", "lost", ".2%")
     area = alt.Chart(alt.Data(values=between)).mark_area(opacity=0.15, color="gray")
     shaded = area.encode(x=x, y=alt.Y("least:Q", scale=scale), y2="most:Q")
-    measured = alt.Chart(alt.Data(values=[{"numbers": result.entropy.value, "name": "ESS"}])).encode(x=x)
+    entropy = result.mean(lambda one: one.entropy).value
+    measured = alt.Chart(alt.Data(values=[{"numbers": entropy, "name": "ESS"}])).encode(x=x)
     words = measured.mark_text(align="left", dx=4, dy=6).encode(y=alt.value(0), text="name:N")
-    return shaded + measured.mark_rule(strokeDash=[1, 3]) + words + vega.estimates(rows, x, y, "of", hints, result.at)
+    return shaded + measured.mark_rule(strokeDash=[1, 3]) + words + vega.estimates(rows, x, y, "of", hints, at)
 
 
-def _documents(result: TruncationResult) -> str:
-    cuts, sizes = sorted({one.cut for one in result.documents}), sorted({one.tokens for one in result.documents})
-    tokens, positions = (", ".join(map(str, numbers)) for numbers in (sizes, cuts))
-    return f"{result.counted} of {tokens} tokens, cut at {positions}"
+def _line(row: Row) -> str:
+    rule = _RULES[row.rule]
+    return f"{rule.title}, once per cache" if rule.unit == "cache" else rule.title
+
+
+def _lost(row: Row) -> float:
+    return row.divergence_share.value
+
+
+def _prices(result: CachePrices) -> alt.LayerChart:
+    """Loss against bytes, one mark a variant and one line a way."""
+    in_bits = all(row.cost is row.bits for row in result.rows)
+    rows = [
+        {"way": _way(variant), "cache": row.rule, "bytes": row.stored, "loss": row.cost.value}
+        | {"low": finite(row.cost.low), "high": finite(row.cost.high)}
+        for variant, row in zip(result.variants, result.rows, strict=True)
+        if row.stored > 0
+    ]
+    shares = alt.Axis(format=".0%", values=[1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2])
+    x = alt.X("bytes:Q", title="Bytes of the whole cache that are kept", scale=vega.LOGARITHMIC, axis=shares)
+    y = alt.Y("loss:Q", title="Extra bits per byte" if in_bits else "Extra nats per token")
+    hints = [vega.hint("cache", "cache"), vega.hint("bytes", "bytes", ".0%"), vega.hint("loss", "loss", ".4f")]
+    return vega.estimates(rows, x, y, "way", hints, AFFORDABLE if in_bits else None)
+
+
+def _way(variant: Variant) -> str:
+    way = "rounded" if variant.budgets == "whole" else WAYS[variant.budgets]
+    return way if variant.budgets == "whole" or variant.precision is None else f"{variant.precision}, {way}"

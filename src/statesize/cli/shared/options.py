@@ -136,6 +136,13 @@ class LoadingMany(Loading):  # noqa: D101 -- the help of its options is that of 
     revision: NoOption = None
 
 
+@dataclass(frozen=True)
+class LoadingPieces(Loading):  # noqa: D101 -- as above
+    revision: NoOption = None
+    dtype: NoOption = None
+    allow_pickle: NoOption = False
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Workers:

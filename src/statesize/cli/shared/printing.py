@@ -146,26 +146,6 @@ def read_profiles(folders: Sequence[Path], printing: Printing) -> list[Profile]:
 SCHEMA = 1
 
 
-def printed_curves(path: Path) -> Any:
-    """The JSON document that `statesize cache` printed, which holds curves; any other JSON value is a FileError."""
-    from statesize.errors import FileError
-    from statesize.io.files import os_errors, parse_json, read_limited
-
-    try:
-        with os_errors(f"{path}: cannot be read"):
-            document: Any = parse_json(read_limited(path))
-        schema = document.get("schema", SCHEMA)
-    except (ValueError, AttributeError) as error:
-        raise FileError(
-            f"{path}: no JSON document with curves, as `statesize cache MODEL --json` prints it."
-        ) from error
-    if schema != SCHEMA:
-        raise FileError(
-            f"{path} is of schema version {schema!r}, and this statesize reads version {SCHEMA}. Make it anew."
-        )
-    return document
-
-
 def print_json(document: dict[str, Any]) -> None:
     """Print one JSON document on stdout, with null for what is not known."""
     print(printable(json.dumps(json_values(document), ensure_ascii=False, allow_nan=False)))

@@ -154,19 +154,11 @@ def show(page: ResultPage, document: dict[str, Any], printing: Printing) -> None
         print_page(page)
 
 
-def show_page(
-    page: ResultPage,
-    document: dict[str, Any],
-    printing: Reporting,
-    short: PageTable | None = None,
-) -> None:
-    """Write the page if it is wanted, and show its first table, or a short one in place of all; or the document."""
+def show_page(page: ResultPage, document: dict[str, Any], printing: Reporting) -> None:
+    """Write the page if it is wanted, and show its first table; or the document."""
     if printing.html is not None:
         page.write(printing.html)
         printing.tell_report()
-    if short is not None:
-        show(replace(page, tables=[short], notes={}), document, printing)
-        return
     first, *others = page.tables
     show(replace(page, tables=[_beginning(first)]), document, printing)
     if printing.html is None and others and not printing.json:

@@ -20,6 +20,7 @@ from statesize.cli.shared.options import (
     Loading,
     MaxTokens,
     NoOption,
+    options_of,
 )
 from statesize.cli.shared.printing import Printing
 from statesize.cli.shared.provenance import called_with
@@ -45,6 +46,8 @@ def _one_input(arguments: ArgumentCollection) -> None:
 
 
 INPUTS = Group("Other inputs", sort_key=2)
+OWN = "TEXTS.jsonl"
+"""Stands in a command for texts that its reader has to give."""
 # Tokens in which a text's own are looked for.
 _BEGINNING = 64
 _ONE_INPUT = Group(validator=_one_input, show=False)
@@ -295,6 +298,30 @@ class WholeTexts(Texts):  # noqa: D101 -- the help of its options is that of the
 
 
 @dataclass(frozen=True)
-class LongTexts(Texts):  # noqa: D101 -- as above
+class PieceTexts(Texts):  # noqa: D101 -- as above
+    parquet: NoOption = None
+    dataset: NoOption = None
+    field: NoOption = "text"
+    split: NoOption = "train"
+    special_tokens: NoOption = False
+    corpus: NoOption = False
+
+    @classmethod
+    def of(cls, texts: Texts) -> PieceTexts:
+        """The same texts, or a file that stands for those that these options do not name."""
+        size = {"sequences": texts.sequences, "max_tokens": texts.max_tokens}
+        if texts.dataset is not None or texts.field != "text" or texts.special_tokens or texts.corpus:
+            return cls(jsonl=None if texts.ids else Path(OWN), ids=Path(OWN) if texts.ids else None, **size)
+        # A file's name says that it holds rows.
+        text = texts.text if texts.parquet is None else [texts.parquet]
+        return cls(text=text, jsonl=texts.jsonl, ids=texts.ids, **size)
+
+    def options(self, loading: Loading) -> list[str]:
+        """What gives these and how a model is loaded at the command line."""
+        return options_of(self, loading)
+
+
+@dataclass(frozen=True)
+class LongTexts(PieceTexts):  # noqa: D101 -- as above
     # The command says how many it takes, once it knows that the model is one for it.
     max_tokens: Annotated[int, Parameter(name=MAX_TOKENS, validator=validators.Number(lte=MOST))] = 512

@@ -1,22 +1,13 @@
-"""Choices that know the past only, against loops, and the size at which the better of them loses little."""
+"""Choices that know the past only, against loops."""
 
-import math
-from dataclasses import replace
-from types import SimpleNamespace
-
-import numpy as np
 import pytest
 import torch
 from oracles.operators import random_operator
 
-from statesize.adapters.observation import Observation
 from statesize.operators import Dense, Recurrence, SoftmaxAttention
 from statesize.operators.stepped import DelayedRecurrence, Stepped
 from statesize.truncation.blocks import PastBlock, dropped
-from statesize.truncation.causal import PastReading
-from statesize.truncation.cutting import Cutting
-from statesize.truncation.result import CutDocument, CutRun, TruncationResult
-from statesize.truncation.runs import CAUSAL_SCALES, runs
+from statesize.truncation.choices.past import PastReading
 
 LENGTH, CUT = 24, 11
 FAMILIES = ["attention", "long convolution", "diagonal", "delta", "complex"]
@@ -202,99 +193,3 @@ def test_nothing_behind_the_cut_is_known(choice, family):
         other = type(operator)(operator.A, operator.B, operator.C.clone().index_fill_(-2, torch.arange(CUT, LENGTH), 3))
     one, changed = choice(operator, CUT), choice(other, CUT)
     torch.testing.assert_close(one, changed, rtol=0, atol=1e-9)
-
-
-def test_several_inputs_of_a_position_are_cut_by_the_state_that_holds_them():
-    generator = torch.Generator().manual_seed(2)
-    B, C = (torch.randn(1, 3, 2 * LENGTH, 3, generator=generator, dtype=torch.float64) for _ in range(2))
-    C[..., ::2, :] = 0
-    T = Stepped(Recurrence(torch.full((1, 3, 2 * LENGTH, 1), 0.9, dtype=torch.float64), B, C), 2)
-    u = torch.randn(1, 3, LENGTH, 2 * 4, generator=generator, dtype=torch.float64)
-    seen = Observation("m", "delta product", lambda units: T[:, units], u, T.apply(u), state_size=3, state_bytes=0)
-    cutting = Cutting(SimpleNamespace(length=LENGTH), CUT, {}, {})
-    spectra = cutting._noted(seen)
-    assert (spectra.state, spectra.most.tolist(), spectra.inputs.tolist(), spectra.held) == (True, [3], [3], 3)
-    planned = runs({"m": spectra}, None)
-    assert not any(run.of_tokens for run in planned)
-    cutting.causal = [run for run in planned if run.causal]
-    for run in planned:
-        cutting.run = run
-        cutting._calls.clear()
-        lost = (cutting._changed(seen) - seen.mixed)[:, :, CUT:].abs().max()
-        assert (float(lost) < 1e-6) == bool((run.ranks["m"] == 3).all())
-
-
-def document(number, shares):
-    runs = [CutRun("nothing", 0.0, 0.0, 3.0, 2.0)]
-    for rule, by_scale in shares.items():
-        runs += [
-            CutRun(rule, scale, 10 * scale, 1.0, 2.0 * share)
-            for scale, share in zip(CAUSAL_SCALES, by_scale, strict=True)
-        ]
-    return CutDocument(number, 512, 256, 1.0, 10.0, 256.0, 256.0, 128.0, tuple(runs))
-
-
-def result(*documents):
-    return TruncationResult("a model", documents, {}, 1, 0.0)
-
-
-def test_the_size_without_hindsight_is_read_off_the_better_curve():
-    shares = {
-        "past rows": (0.6, 0.4, 0.3, 0.1, 0.03, 0.02, 0.001),
-        "past tokens": (0.9, 0.7, 0.5, 0.2, 0.02, 0.004, 0.0),
-    }
-    size = result(document(0, shares)).without_hindsight()
-    # From 2 % at 4 × to .4 % at 8 ×, in proportion to the logarithm.
-    expected = 4 * 2 ** ((0.02 - 0.01) / (0.02 - 0.004))
-    assert size.multiple.value == pytest.approx(expected)
-    assert size.share.value == pytest.approx(expected / 25.6)
-    assert size.multiple.ends is None
-    assert result(document(0, shares)).without_hindsight(0.7).multiple.value == 0.25
-
-
-def test_the_size_by_worth_goes_by_the_loss():
-    one = document(0, {"past rows": (0.6, 0.4, 0.3, 0.1, 0.03, 0.02, 0.001)})
-    without, *others = one.runs
-    # Without a past 2 nats more are lost; at 2 × ESS a tenth of that, at 4 × and beyond nothing.
-    more = {0.25: 1.0, 0.5: 1.0, 1.0: 1.0, 2.0: 0.2}
-    runs = [replace(run, loss=1.0 + more.get(run.scale, 0.0)) for run in others]
-    size = result(replace(one, runs=(without, *runs))).without_hindsight(of="worth")
-    assert (size.of, size.multiple.value) == ("worth", pytest.approx(2 * 2 ** ((0.1 - 0.01) / 0.1)))
-    worthless = replace(one, runs=(replace(without, loss=1.0), *others))
-    nothing = result(worthless).without_hindsight(of="worth")
-    assert math.isnan(nothing.multiple.value)
-
-
-def test_what_is_stored_is_counted_once_a_group():
-    shares = {"past rows": (0.6, 0.4, 0.3, 0.1, 0.03, 0.004, 0.001)}
-    one = document(0, shares)
-    groups = [CutRun("joint past rows", 1.0, 20.0, 1.0, 0.08), CutRun("joint past rows", 4.0, 80.0, 1.0, 0.0)]
-    size = result(replace(one, runs=(*one.runs, *groups))).without_hindsight()
-    # From 4 % at 20 of 128 numbers to nothing at 80.
-    assert size.stored.value == pytest.approx(20 * 4 ** (0.03 / 0.04) / 128)
-    assert size.share.value == pytest.approx(40 * 2 ** ((0.03 - 0.01) / (0.03 - 0.004)) / 256)
-
-
-def test_its_interval_has_ninety_five_of_a_hundred_draws_of_texts():
-    one = document(0, {"past rows": (0.6, 0.4, 0.3, 0.1, 0.03, 0.004, 0.001)})
-    entropy = np.array([10.0, 12.0, 15.0, 9.0, 11.0])
-    pieces = [(2 * at + half, at, float(ess)) for at, ess in enumerate(entropy) for half in (0, 1)]
-    found = result(*(replace(one, document=piece, text=at, entropy=ess) for piece, at, ess in pieces))
-    # As many numbers in each draw, over the mean ESS of its texts, which are of two pieces each.
-    means = entropy[np.random.default_rng(0).integers(5, size=(1000, 5))].mean(1)
-    size = found.without_hindsight().multiple
-    ends = np.quantile(size.value * entropy.mean() / means, (0.025, 0.975))
-    assert size.ends == pytest.approx(ends.tolist())
-
-
-def test_what_needs_more_than_was_tried_ends_at_everything():
-    shares = {"past rows": (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5), "past tokens": (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)}
-    size = result(document(0, shares)).without_hindsight(0.001)
-    assert 16 < size.multiple.value <= 25.6
-    assert size.share.value <= 1
-    smaller = [{name: tuple(share / k for share in part) for name, part in shares.items()} for k in range(1, 7)]
-    many = result(*(document(number, one) for number, one in enumerate(smaller)))
-    ends = many.without_hindsight().multiple.ends
-    assert ends is not None
-    assert ends[0] < many.without_hindsight().multiple.value < ends[1] + 1e-9
-    assert not math.isnan(many.without_hindsight().share.value)

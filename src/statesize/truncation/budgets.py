@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from statesize.reduction.cache.rules import RECENT, SINKS
+from statesize.truncation.choices.choice import RECENT, SINKS
 
 GRID = (1 / 32, 1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1.0)
 """Shares of the tokens at which curves are measured."""

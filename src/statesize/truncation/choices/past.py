@@ -1,4 +1,4 @@
-"""What a memory keeps that has not seen the future: numbers and tokens by what the past lets expect of it."""
+"""Numbers and tokens that a memory keeps by what rows before the cut read of them: the price of hindsight."""
 
 from __future__ import annotations
 
@@ -38,26 +38,15 @@ class PastReading:
     with weights that halve with age. The queries C_t of a recurrence are asked again as they stand, so that its state
     is cut by two Gramians of the past: of what it holds, and of what was read. Where they are all multiples of one, as
     in an S4D, they are asked again as late as they come in the past, C_t A_t … A_1.
-
-    Attributes:
-        operator: T of some units.
-        cut: Position i.
-        rotation: Rotary embeddings of the queries, which may be none; None where what moves them is not known.
     """
 
-    operator: Operator
-    cut: int
-    rotation: Rotation | None = None
+    operator: Operator  # T of some units
+    cut: int  # position i
+    rotation: Rotation | None = None  # of the queries, which may be none; None where what moves them is not known
 
     def rows(self, readers: int = 1) -> Tensor:
-        """A basis of what rows behind the cut may read; its first k vectors are k numbers per channel.
-
-        Args:
-            readers: Consecutive units that read one stored input, and share a basis.
-
-        Returns:
-            V, (..., c, n): c columns, one an input of the past.
-        """
+        """A basis of what rows behind the cut may read, (..., c, n); its first k vectors are k numbers per channel."""
+        # So many consecutive units read one stored input, and share a basis.
         if (found := recurrence_of(self.operator)) is not None:
             recurrence, cut = found[0], found[1] * self.cut
             held = state_factors(recurrence, cut)[1]

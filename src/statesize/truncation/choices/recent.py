@@ -1,0 +1,16 @@
+"""The first and the last tokens: Xiao et al. 2024, "Attention sinks", arXiv 2309.17453, section 3."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from statesize.truncation.choices.choice import Choice, HeldAttention
+
+
+class RecentTokens(Choice):
+    """The latest tokens."""
+
+    def scores(self, held: HeldAttention) -> Tensor:
+        """See `Choice`."""
+        return torch.arange(held.cut, dtype=torch.float32, device=held.key.device).repeat(len(held.key), 1)

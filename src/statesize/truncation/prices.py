@@ -1,0 +1,158 @@
+"""The price list of a cache: what each way to make it smaller costs, and which one is recommended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from statesize.codes import Code, Note
+from statesize.io.json_values import json_values
+from statesize.truncation.choices.rounding import Precision
+from statesize.truncation.result import CutResult, Row
+
+Budgets = Literal["whole", "equal", "curves", "layers"]
+WAYS: dict[Budgets, str] = {"equal": "equal", "curves": "by curves", "layers": "by layer"}
+AFFORDABLE = 0.01
+"""Bits per byte that a recommended cache loses at most, by the upper end of its interval."""
+# The share of passkeys that the whole cache must find, so that a loss of them says something; and the share that a
+# recommended cache may miss.
+_LEAST_FOUND, _MISSED = 0.5, 0.05
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to make a cache smaller.
+
+    Attributes:
+        keep: Share of the tokens that is kept.
+        budgets: "whole", "equal", "curves" of each cache, or "layers": curves of all caches of a layer together.
+        precision: "int8", "int4", or None where numbers are as they were.
+    """
+
+    keep: float = 1.0
+    budgets: Budgets = "whole"
+    precision: Precision | None = None
+
+    @property
+    def title(self) -> str:
+        """As rows name it."""
+        if not self.keep:
+            return "nothing"
+        if self.budgets == "whole":
+            return self.precision or "whole cache"
+        way = f"{100 * self.keep:.4g} % {WAYS[self.budgets]}"
+        return way if self.precision is None else f"{self.precision}, {way}"
+
+
+NOTHING = Variant(0.0, "equal")
+"""An empty cache."""
+
+
+@dataclass(frozen=True)
+class CachedHead:
+    """One cache of keys and values.
+
+    Attributes:
+        layer: Name of the module.
+        head: Its number in the layer.
+        available: Tokens that it holds.
+        curve: Squared error of the layer's output at the shares of `budgets.GRID`, but never fewer tokens than always
+            stay, relative to the layer's input.
+        tokens: Tokens that it keeps by the curves, for each share.
+    """
+
+    layer: str
+    head: int
+    available: int
+    curve: tuple[float, ...]
+    tokens: tuple[int, ...]
+
+
+def losing_facts(variants: Sequence[Variant], found: Sequence[int], passkeys: int) -> tuple[Variant, ...]:
+    """Caches that miss too many of the passkeys that the whole cache finds; none where that are too few to tell."""
+    if not passkeys or found[0] < _LEAST_FOUND * passkeys:
+        return ()
+    least = found[0] - _MISSED * passkeys
+    return tuple(variant for variant, count in zip(variants, found[1:], strict=True) if count < least)
+
+
+@dataclass(frozen=True, repr=False)
+class CachePrices(CutResult):
+    """What a cache may lose, and at which price; documents are the held-out ones.
+
+    Attributes:
+        rule: Which tokens are kept.
+        prefix: Tokens of a prefix.
+        calibration: Documents by which curves were measured.
+        variants: All ways, in the order of the rows: an empty cache first.
+        shares: Bytes of each, as a share of the whole cache in 16 bits.
+        passkeys: How many were hidden.
+        found: How many the whole cache finds, and each variant; empty without passkeys.
+        heads: All caches.
+        ratios: Shares of tokens that were tried, descending.
+    """
+
+    rule: str
+    prefix: int
+    calibration: int
+    variants: tuple[Variant, ...]
+    shares: tuple[float, ...]
+    passkeys: int
+    found: tuple[int, ...]
+    heads: tuple[CachedHead, ...]
+    ratios: tuple[float, ...]
+
+    @property
+    def recommended(self) -> Row | None:
+        """The smallest cache that surely loses at most 0.01 bits per byte and hardly a passkey; None where none does.
+
+        None too where the prefix may be worth nothing to these texts: then nothing could be lost.
+        """
+        lost = losing_facts(self.variants, self.found, self.passkeys)
+        # Loss alone would not show that facts of the prefix are forgotten.
+        safe = [
+            (index, one)
+            for index, one in enumerate(self.variants)
+            if (one.budgets == "whole" or self.passkeys_informative) and one not in lost
+        ]
+        # The same documents choose and price, so that intervals hold for all variants together.
+        rows = [self.row(index, looks=len(self.variants) - 1) for index, _ in safe if self.context_matters]
+        return min((row for row in rows if row.cost.high <= AFFORDABLE), key=lambda row: row.stored, default=None)
+
+    @property
+    def passkeys_informative(self) -> bool:
+        """Whether the whole cache finds enough passkeys for a loss of them to say something."""
+        return self.passkeys > 0 and self.found[0] >= _LEAST_FOUND * self.passkeys
+
+    @property
+    def finding(self) -> str:
+        """The headline, one sentence."""
+        best, over = self.recommended, f"over {self.counted}"
+        if not self.context_matters:
+            return f"The context is worth too little to {self.model} {over} to tell what its cache may lose."
+        if best is None:
+            return f"No smaller cache of {self.model} surely costs at most {AFFORDABLE} bits per byte {over}."
+        unit = "nats per token" if best.cost is best.excess else "bits per byte"
+        return f"{best.rule} keeps {best.stored:.0%} of the cache of {self.model} for {best.cost:+.4f} {unit} {over}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON values.
+
+        Returns:
+            The price list, what is known of each cache, and each document's own numbers.
+        """
+        names = ("rule", "prefix", "ratios", "calibration", "passkeys", "found", "variants", "heads")
+        best = self.recommended
+        more = {name: getattr(self, name) for name in names} | {"recommended": None if best is None else best.rule}
+        return super().to_dict() | json_values(more)
+
+    def _own_limits(self) -> Sequence[Note]:
+        found = [Note(Code.UNEQUAL_CACHES)] if any(one.budgets in ("curves", "layers") for one in self.variants) else []
+        if not self.passkeys_informative:
+            count = self.found[0] if self.found else 0
+            found.append(Note(Code.NO_FACTS, f"the whole cache finds {count} of {self.passkeys}."))
+        return found
+
+    def _stored(self, index: int) -> float:
+        return self.shares[index]

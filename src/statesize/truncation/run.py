@@ -1,0 +1,83 @@
+"""Documents one after another; those that are finished are kept, so that an interrupted run goes on from there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from statesize.adapters.models.model_state import tensors_sha256
+from statesize.check import require_path
+from statesize.errors import ModelError
+from statesize.io.files import Parts, check_report_path, digest, parse_json, parts_writer, replace_file
+from statesize.io.json_values import json_values
+from statesize.models.plugins import parts_folder
+from statesize.texts.documents import vocabulary_size
+
+_SUFFIX = ".part"
+
+
+Keep = Callable[[str, Callable[[], Any]], Any]
+"""Returns what a part was made of, by its name and as JSON values, or makes and keeps it."""
+
+
+@contextmanager
+def kept_parts(output: str | PathLike[str] | None, model: nn.Module, *setting: object) -> Generator[Keep]:
+    """Keep parts, of these weights and this setting, beside the file of a result until it is written."""
+    key, folder = "", None
+    if output is not None:
+        path = require_path("output", output)
+        check_report_path(path, "output")
+        weights = tensors_sha256(dict(model.state_dict()))
+        key, folder = digest(repr((weights, *setting)).encode()), parts_folder(path)
+    parts = Parts[Any](folder, _SUFFIX, lambda value: json.dumps(value).encode(), cast("Any", parse_json))
+
+    def kept(name: str, make: Callable[[], Any]) -> Any:
+        found = parts.read(f"{key}-{name}")
+        if found is None:
+            found = json_values(make())
+            parts.write(f"{key}-{name}", found)
+        return found
+
+    with parts_writer(folder, rf"[0-9a-f]+-.*\{_SUFFIX}"):
+        yield kept
+
+
+def finish(output: str | PathLike[str] | None, document: dict[str, Any]) -> None:
+    """Write a result as JSON to its file, and remove its parts."""
+    if output is not None:
+        replace_file(Path(output), (json.dumps(json_values(document)) + "\n").encode())
+        shutil.rmtree(parts_folder(Path(output)), ignore_errors=True)
+
+
+def check_head(model: nn.Module, logits: Tensor, answers: Tensor) -> None:
+    """Refuse logits (n, V) over less than the tokens."""
+    if logits.shape[-1] < max(vocabulary_size(model) or 0, int(answers.max()) + 1):
+        raise ModelError(
+            f"{type(model).__name__} must return logits over its tokens, got {logits.shape[-1]} numbers per position. "
+            "Give the model with its head, such as AutoModelForCausalLM loads."
+        )
+
+
+class Scores:
+    """Losses of the tokens after a cut, and divergences from the whole model's predictions, nats per token."""
+
+    def __init__(self, whole: Tensor, answers: Tensor) -> None:
+        self._expected, self._answers = functional.log_softmax(whole, -1), answers.to(whole.device)
+        self._probabilities = self._expected.exp()
+        self.loss = self.of(whole)[0]
+
+    def of(self, logits: Tensor) -> tuple[float, float]:
+        """Mean loss of logits (n, V), and their mean divergence."""
+        predicted = functional.log_softmax(logits, -1)
+        loss = functional.nll_loss(predicted, self._answers, reduction="none").double().mean()
+        # A dot product would add up so many tokens one after another, and lose four digits.
+        divergence = (self._expected - predicted).mul_(self._probabilities).sum(-1).double().mean()
+        return float(loss), float(divergence)
