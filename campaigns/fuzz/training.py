@@ -161,10 +161,7 @@ def loop_call(source: Source) -> Call:
             lambda: training.discrepancy(model, student, task, size),
             pair and tasked and sized,
         ),
-        "train_in_memory": (
-            lambda: list(training.train_in_memory(model, task, config)),
-            fits and tasked and configured,
-        ),
+        "train in memory": (lambda: list(training.train(model, task, config)), fits and tasked and configured),
         "distil": (
             lambda: list(training.distil(model, student, task, config, objective)),
             pair and tasked and configured and isinstance(objective, training.Objective),
@@ -202,7 +199,7 @@ def _train(model: Any, task: Any, config: Any, folder: Any) -> Any:
     # Paths of its own only: nothing is written where the process runs.
     with tempfile.TemporaryDirectory() as place:
         inside = Path(place) / folder if isinstance(folder, str) and folder and "\0" not in folder else folder
-        return training.train(model, task, config, inside)
+        return list(training.train(model, task, config, folder=training.RunFolder(inside)))
 
 
 def _calls(model: Any) -> int:

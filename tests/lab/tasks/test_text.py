@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from statesize.errors import InputError
-from statesize.lab.tasks import Corpus, TextTask, byte_count, encode, train_tokenizer
+from statesize.lab.tasks import Corpus, TextTask, encode, train_tokenizer
+from statesize.lab.tasks.text import byte_count
 
 DOCUMENTS = (
     "The state of a recurrence is what it keeps of the past.",

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from statesize.errors import InputError
+from statesize.lab.tasks.base import IGNORED, distinct, task
 from statesize.lab.tasks.symbols import SymbolTask
-from statesize.lab.tasks.synthetic import distinct
-from statesize.lab.tasks.task import IGNORED
 
 
+@task("selective_copying")
 @dataclass(frozen=True)
 class SelectiveCopying(SymbolTask):
     """Selective copying: symbols stand among blanks, then they are to be repeated in order.
@@ -64,7 +64,6 @@ class SelectiveCopying(SymbolTask):
 
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A random batch: inputs and targets, (S, L) int64 each."""
-        self._check_batch(batch_size, generator)
         copied = torch.randint(self.symbols, (batch_size, self.tokens), generator=generator)
         columns = distinct(self.length - self.tokens, self.tokens, batch_size, generator).sort().values
         context = self.length - self.tokens

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from statesize.check import require_count, require_kind
 from statesize.errors import InputError
+from statesize.lab.tasks.base import IGNORED
 from statesize.lab.tasks.corpus import Corpus, listed
-from statesize.lab.tasks.task import IGNORED
 
 EOS = "<eos>"
 """The special token that ends every document."""

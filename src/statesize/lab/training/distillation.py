@@ -12,13 +12,12 @@ from torch import Tensor, nn
 
 from statesize.check import require_count, require_kind, require_real
 from statesize.errors import InputError
-from statesize.lab.mixers.mixer import Mixer
+from statesize.lab.mixers.base import Mixer
 from statesize.lab.mixers.model import LanguageModel
-from statesize.lab.tasks.task import IGNORED, Task
+from statesize.lab.tasks.base import IGNORED, Task
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.distillation_losses import hidden_error, logit_divergence, operator_error
-from statesize.lab.training.record import StepRecord
-from statesize.lab.training.step import Batch, DivergenceError, evaluating, new_state, require_task, take_step
+from statesize.lab.training.loop import DivergenceError, StepRecord, evaluating, require_task, train
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def distil(
         config: Settings; those on evaluations, checkpoints and regularisation are not used.
         objective: What is learned.
 
-    Yields:
+    Returns:
         The record of each step, after it.
 
     Raises:
@@ -89,10 +88,7 @@ def distil(
     """
     _require_alike(teacher, student)
     require_kind("objective", objective, Objective, "an Objective")
-    state = new_state(student, task, config)
-
-    for step in range(1, config.steps + 1):
-        yield take_step(state, task, config, step, lambda batch: _loss(teacher, student, batch, objective))
+    return train(student, task, config, lambda *batch: _loss(teacher, student, batch, objective))
 
 
 @torch.no_grad()
@@ -125,7 +121,7 @@ def discrepancy(teacher: LanguageModel, student: LanguageModel, task: Task, batc
     return Discrepancy(operators, hidden, logits[0])
 
 
-def _loss(teacher: LanguageModel, student: LanguageModel, batch: Batch, objective: Objective) -> Tensor:
+def _loss(teacher: LanguageModel, student: LanguageModel, batch: tuple[Tensor, Tensor], objective: Objective) -> Tensor:
     """The loss of a batch, a mean for each weight."""
     parts = [
         getattr(objective, name) * torch.stack([part.sum() / max(part.numel(), 1) for part in by_name]).mean()
@@ -136,7 +132,7 @@ def _loss(teacher: LanguageModel, student: LanguageModel, batch: Batch, objectiv
 
 
 def _distances(
-    teacher: LanguageModel, student: LanguageModel, batch: Batch, objective: Objective
+    teacher: LanguageModel, student: LanguageModel, batch: tuple[Tensor, Tensor], objective: Objective
 ) -> dict[str, list[Tensor]]:
     """Operators by layer, (S, unit), hidden states by layer, (S,), logits of scored positions, (N,), by weight."""
     # Nothing where the weight is 0.

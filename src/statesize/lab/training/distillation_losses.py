@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVa
 
 from statesize.check import all_finite, require_count, require_finite, require_floating, require_kind
 from statesize.errors import InputError
-from statesize.lab.mixers.attention.chunk import MINIMUM_LOG_DECAY, mix_chunked
+from statesize.lab.mixers.chunk import MINIMUM_LOG_DECAY, mix_chunked
 from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import DiagonalTransition
 

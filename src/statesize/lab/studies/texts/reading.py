@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
@@ -18,8 +18,8 @@ from statesize.io.files import digest
 from statesize.io.text import printable
 from statesize.lab import zoo
 from statesize.lab.stored import file_sha256, stored_sha256
-from statesize.lab.studies.engine.settings import Document, as_list, refuse_unknown, table
 from statesize.lab.studies.engine.table import Row
+from statesize.lab.studies.engine.verdicts import Claim
 from statesize.lab.studies.texts.dips import CLAIM_METRIC, measure_dips
 from statesize.lab.studies.texts.documents import DocumentCorpus, default_texts, make_corpus, read_texts
 from statesize.lab.studies.texts.responses import METRICS, RELATIVE_TOLERANCE, TOLERANCE
@@ -191,25 +191,34 @@ def _corpus(model: str, reading: Reading, content: tuple[str, str]) -> DocumentC
     return corpus.shortened(reading.documents)
 
 
-def text_runs(*conditions: str) -> Callable[[Document], tuple[TextRun, ...]]:
-    """Makes the runs of a study under these conditions from its tables."""
+@dataclass(frozen=True)
+class TextGrid:
+    """The runs of a study of texts.
 
-    def runs(document: Document) -> tuple[TextRun, ...]:
-        refuse_unknown(document, ("study", "claim", "models", "reading"), "The file of settings")
-        models = as_list(document.get("models", list(zoo.recall_names())))
-        if not models or not all(isinstance(model, str) for model in models) or len(set(models)) < len(models):
-            refuse("models", "names, each of them once", models)
-        reading = Reading(**table(document, "reading", Reading.__dataclass_fields__))
-        # Windows that fit into the documents of all models, so that these can be compared.
-        windows = min(
-            (choose_windows(_corpus(model, reading, _content(model, reading)), reading.window) for model in models),
-            key=lambda one: one.past,
-        )
-        names = {model: Path(model).absolute().name if Path(model).is_dir() else model for model in models}
-        if len(set(names.values())) < len(models):
-            names = {model: model for model in models}
-        return tuple(
-            TextRun(model, names[model], reading, windows, condition) for model in models for condition in conditions
-        )
+    Attributes:
+        reading: What models read.
+        models: Their names, each of them once; by default the bundled models of re-binding recall.
+        claim: The claim that was fixed before the runs.
+    """
 
-    return runs
+    reading: Reading = Reading()
+    models: tuple[str, ...] = field(default_factory=lambda: tuple(zoo.recall_names()))
+    claim: Claim | None = None
+
+
+def text_runs(grid: TextGrid, conditions: Sequence[str]) -> tuple[TextRun, ...]:
+    """The runs of a grid under some conditions."""
+    models, reading = grid.models, grid.reading
+    if not models or len(set(models)) < len(models):
+        refuse("models", "names, each of them once", models)
+    # Windows that fit into the documents of all models, so that these can be compared.
+    windows = min(
+        (choose_windows(_corpus(model, reading, _content(model, reading)), reading.window) for model in models),
+        key=lambda one: one.past,
+    )
+    names = {model: Path(model).absolute().name if Path(model).is_dir() else model for model in models}
+    if len(set(names.values())) < len(models):
+        names = {model: model for model in models}
+    return tuple(
+        TextRun(model, names[model], reading, windows, condition) for model in models for condition in conditions
+    )
