@@ -131,7 +131,7 @@ def test_a_task_of_ones_own_takes_one_decorator():
     task("echo")(Echo)
     assert build_task({"name": "echo", "vocabulary_size": 7}) == Echo(vocabulary_size=7)
     assert [len(inputs) for inputs, _ in Echo(7).held_out(200)] == [200, 56]
-    with pytest.raises(InputError, match="Task echo cannot be built: .*vocabulary_size"):
+    with pytest.raises(InputError, match=r"Task echo cannot be built: .*vocabulary_size"):
         build_task({"name": "echo"})
 
 

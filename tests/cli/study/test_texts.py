@@ -46,7 +46,7 @@ def command(checkpoint):
 def test_the_document_of_delimiters_and_its_files(command, documents, tmp_path, capsys, caplog):
     assert main([*command("delimiters", documents), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert (document["study"], document["preset"], document["runs"]) == ("small-delimiters", "smoke", 6)
+    assert (document["study"], document["preset"], document["runs"]) == ("small-delimiters", "smoke", 1)
     assert len([name for name in document["figures"] if name.startswith("control_small_")]) == 4
     assert document["holds"] is None
     assert "documents.jsonl, line 5" in caplog.text

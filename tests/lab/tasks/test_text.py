@@ -55,7 +55,9 @@ def test_encode_leaves_the_tokenizer_as_it_was(tokenizer):
 
 @pytest.mark.parametrize("documents", [[], [""]])
 def test_text_shorter_than_two_tokens_is_refused(tokenizer, documents):
-    with pytest.raises(InputError, match=rf"{len(documents)} token\(s\) long.*at least 2"):
+    with pytest.raises(
+        InputError, match=rf"documents must have at least 2 tokens, <eos> included, got {len(documents)}"
+    ):
         encode(documents, tokenizer)
 
 

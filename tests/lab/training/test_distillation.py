@@ -81,7 +81,7 @@ def test_equal_seeds_give_equal_students(teacher, task):
 
 
 def test_what_does_not_fit_is_refused(teacher, make_model, task, monkeypatch):
-    with pytest.raises(InputError, match="the teacher has width 16 and the student 32"):
+    with pytest.raises(InputError, match="width of the student must be 16, that of the teacher, got 32"):
         next(distil(teacher, make_model(vocabulary_size=8, layers=2, width=32), task, CONFIG))
     with pytest.raises(InputError, match="the same model"):
         discrepancy(teacher, teacher, task, 8)

@@ -145,8 +145,8 @@ class Delimiters(Study):
             findings.statements.append(_order(ranked))
 
     def carry_out(self, run: TextRun) -> list[Row]:
-        """The dips of one model under one condition."""
-        return list(run.dips())
+        """The dips of one model."""
+        return list(run.dips(run.load()))
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:
         """ESS around the delimiter with its controls, four charts per model, and depths."""

@@ -226,13 +226,14 @@ class Recall(Study):
 
     def carry_out(self, run: TextRun) -> list[Row]:
         """The row of one model: its perplexities, and its depths at delimiters."""
-        (dips,) = models_of(list(run.dips()))
+        model = run.load()
+        (dips,) = models_of(list(run.dips(model)))
         task = rebinding_task(run.model)
         length = run.reading.length or (256 if task is None else task.length)
         answers = None if task is None else frozenset(range(task.keys, task.none + 1))
-        score = recall_score(run.load(), run.corpus(), length, answers)
+        score = recall_score(model, run.corpus, length, answers)
         row: Row = {
-            "model": run.name,
+            "model": run.label,
             "kind": dips.kind,
             "depth": dips.dip(OBSERVED).depth,
             # Away from delimiters, the mean over layers and heads.

@@ -34,8 +34,6 @@ class Compression(SymbolTask):
     Attributes:
         tokens: symbols of a sequence, N, at least 2.
         symbols: different symbols, K, at least 2; 15 in MAD, whose vocabulary of 16 has the compression token.
-        held_out_sequences: sequences to evaluate on.
-        held_out_seed: which ones.
 
     Raises:
         InputError: a number is out of range.

@@ -41,8 +41,6 @@ class MQAR(SyntheticTask):
         query_share: share of the positions after the pairs that are queries, in (0, 1].
         gap_power: 1 for query positions that are drawn uniformly; nearer to 0, most are close to the pairs. 0.01 in
             Zoology.
-        held_out_sequences: sequences to evaluate on.
-        held_out_seed: which ones.
 
     Raises:
         InputError: a number is out of range, or the pairs do not fit in the vocabulary or the length.

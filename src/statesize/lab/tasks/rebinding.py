@@ -31,8 +31,6 @@ class Rebinding(SyntheticTask):
         pairs: key-value pairs of a document, P, at least 2.
         unbound: queries of a document whose key has no value in it, U, at least 1.
         keys: keys, and as many values, K, at least P + U.
-        held_out_sequences: sequences to evaluate on.
-        held_out_seed: which ones.
 
     Raises:
         InputError: a number is out of range, or there are too few keys.

@@ -32,8 +32,6 @@ class SelectiveCopying(SymbolTask):
         tokens: symbols to be copied, N, at least 2.
         length: tokens of a sequence, L, at least 2N.
         symbols: different symbols, K, at least 2; 14 in Mamba, whose vocabulary of 16 has the blank and the marker.
-        held_out_sequences: sequences to evaluate on.
-        held_out_seed: which ones.
 
     Raises:
         InputError: a number is out of range, or the tokens do not fit in the length.
