@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["check", "test", "docs"]
 
-SOURCES = ("src", "tests", "benchmarks", "campaigns", "tools", "docs", "noxfile.py")
+SOURCES = ("src", "tests", "benchmarks", "campaigns", "experiments", "tools", "docs", "noxfile.py")
 WHEEL_MEGABYTES = 20
 COVERED = 95
 FLOOR_EXTRAS = ("lightning", "trainer")

@@ -4,26 +4,28 @@ import hashlib
 import json
 import math
 import re
-import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+import experiments.crossover  # noqa: F401
+import experiments.rank  # noqa: F401
+import experiments.variation  # noqa: F401
 from statesize.cli import main
-from statesize.lab.studies import delimiters, recall
-from statesize.lab.studies.catalogue import QUESTIONS, load_study
+from statesize.lab.studies import study as studies
+from statesize.lab.studies.delimiters import Delimiters
 from statesize.lab.studies.engine.conclusion import known
-from statesize.lab.studies.engine.record import RECORD, read_record
+from statesize.lab.studies.engine.record import RECORD, verify
 from statesize.lab.studies.engine.table import TABLE
+from statesize.lab.studies.recall import Recall
 from tools.figures import on_record
 from tools.figures.findings import CLAIMS, findings
 
 ROOT = Path(__file__).parents[1]
-STUDIES = on_record.RESULTS / "studies"
-FOLDERS = sorted(path.parent for path in STUDIES.glob(f"*/{RECORD}"))
+FOLDERS = {name: ROOT / on_record.record_folder(name) for name in studies.names()}
 TEXTS = ("delimiters", "recall")
-GRIDS = [folder for folder in FOLDERS if folder.name not in TEXTS]
+GRIDS = [name for name in FOLDERS if name not in TEXTS]
 
 
 def document(folder):
@@ -36,18 +38,12 @@ def shown():
     return {part.__name__: part() for part in parts}
 
 
-@pytest.mark.parametrize("folder", GRIDS, ids=lambda folder: folder.name)
-def test_a_record_follows_from_its_table(folder):
-    kept, again = document(folder), json.loads(read_record(load_study(folder.name), folder).content()[RECORD])
-    # A table may be written in another way by another pyarrow.
-    figures = [found.pop("figures") for found in (kept, again)]
-    assert {**kept, "table_sha256": ""} == {**again, "table_sha256": ""}
-    assert figures[0].keys() == figures[1].keys()
-    for name, value in figures[0].items():
-        assert figures[1][name] == close(value), name
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_record_follows_from_its_table(name):
+    assert verify(studies[name](), FOLDERS[name])["study"] == name
 
 
-def close(value, rounding=1e-9):
+def close(value, rounding=1e-12):
     return None if value is None else pytest.approx(value, rel=rounding, abs=1e-12)
 
 
@@ -59,8 +55,8 @@ def rounded(number):
 def test_the_record_of_delimiters_follows_from_its_table():
     # Put on record before its table had these columns.
     added = {"kind": "gla", "offset": 0, "delimiter": "eos", "past": 12, "future": 12}
-    rows = [row | added for row in pd.read_parquet(STUDIES / "delimiters" / TABLE).to_dict(orient="records")]
-    found, kept = delimiters.STUDY.conclude(rows, "", delimiters.STUDY.preset_claim), document(STUDIES / "delimiters")
+    rows = [row | added for row in pd.read_parquet(FOLDERS["delimiters"] / TABLE).to_dict(orient="records")]
+    found, kept = Delimiters().conclude(rows, "", Delimiters().claim), document(FOLDERS["delimiters"])
     assert (found.claim, found.holds) == (kept["claim"], kept["holds"])
     figures = known(found.figures)
     assert set(figures) - set(kept["figures"]) == {"beyond_controls_gla", "beyond_controls_gla_interval"}
@@ -73,54 +69,30 @@ def test_the_record_of_recall_follows_from_its_table():
     unknown = {
         f"{name}_{end}": math.nan for name in ("recall", "first", "stale", "other") for end in ("low", "high", "tokens")
     }
-    rows = pd.read_parquet(STUDIES / "recall" / TABLE).to_dict(orient="records")
+    rows = pd.read_parquet(FOLDERS["recall"] / TABLE).to_dict(orient="records")
     rows = [row | unknown | {"kind": row["model"]} for row in rows]
-    found, kept = recall.STUDY.conclude(rows, "", recall.STUDY.preset_claim), document(STUDIES / "recall")
+    found, kept = Recall().conclude(rows, "", Recall().claim), document(FOLDERS["recall"])
     assert (found.claim, found.holds) == (kept["claim"], kept["holds"])
     for name, value in known(found.figures).items():
         if not name.endswith("perplexity_interval"):
             assert value == close(kept["figures"][name]), name
 
 
-@pytest.mark.parametrize("folder", GRIDS, ids=lambda folder: folder.name)
-def test_the_preset_was_fixed_by_the_commit_of_the_record(folder):
-    kept = document(folder)
-    # Presets were files of their own until they moved into the file of the study, one of them with another name.
-    former = "laptop" if kept["study"] == "initialisation" else kept["preset"]
-    paths = [
-        f"src/statesize/{room}/{kept['study']}{end}"
-        for room in ("studies", "lab/studies")
-        for end in (f"/{former}.toml", ".py")
-    ]
-    shown = [
-        subprocess.run(["git", "show", f"{kept['made']['commit']}:{path}"], cwd=ROOT, capture_output=True, check=False)
-        for path in paths
-    ]
-    if all(found.returncode for found in shown):
-        pytest.skip("no history here")
-    preset = load_study(kept["study"]).presets[kept["preset"]].encode()
-    assert hashlib.sha256(preset).hexdigest() == kept["preset_sha256"]
-    assert any(
-        preset == found.stdout if path.endswith(".toml") else preset in found.stdout
-        for path, found in zip(paths, shown, strict=True)
-    )
-
-
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", FOLDERS.values(), ids=lambda folder: folder.name)
 def test_the_table_is_that_of_the_record_and_small(folder):
     content = (folder / TABLE).read_bytes()
     assert hashlib.sha256(content).hexdigest() == document(folder)["table_sha256"]
     assert len(content) < 2**19
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", FOLDERS.values(), ids=lambda folder: folder.name)
 def test_pages_show_the_verdict_and_every_tested_figure_of_the_record(shown, folder):
     kept, page = document(folder), shown["results"][folder.name]
     verdict = {True: "holds", False: "fails", None: "cannot tell"}[kept["holds"]]
     assert f"Verdict: **{verdict}**" in page
     assert all(statement in page for statement in kept["statements"] if statement.startswith("Tested: "))
     assert f"`{on_record.REPEATED.get(folder.name, kept['made']['command'])}`" in page
-    link = f"[{verdict}](../results/studies/{folder.name}/record.json)"
+    link = f"[{verdict}](../{on_record.record_folder(folder.name)}/record.json)"
     if folder.name in {study for _, study in CLAIMS}:
         row = next(line for line in shown["findings"]["table"].splitlines() if link in line)
     else:
@@ -137,22 +109,13 @@ def test_pages_show_the_verdict_and_every_tested_figure_of_the_record(shown, fol
 @pytest.mark.slow
 def test_the_record_of_recall_is_repeated(tmp_path):
     assert main(["study", "recall", "--preset", "record", "--output", str(tmp_path)]) == 0
-    found, kept = (pd.read_parquet(folder / TABLE) for folder in (tmp_path, STUDIES / "recall"))
+    found, kept = (pd.read_parquet(folder / TABLE) for folder in (tmp_path, FOLDERS["recall"]))
     pd.testing.assert_frame_equal(found[kept.columns], kept, rtol=1e-6)
     figures = json.loads((tmp_path / "conclusion.json").read_text("utf-8"))["figures"]
-    expected = document(STUDIES / "recall")["figures"]
+    expected = document(FOLDERS["recall"])["figures"]
     assert figures.keys() == expected.keys()
     for name, value in expected.items():
         assert figures[name] == close(value, 1e-6), name
-
-
-def test_studies_without_a_record_are_not_yet_tested(shown):
-    missing = set(QUESTIONS) - {folder.name for folder in FOLDERS}
-    rows = shown["findings"]["table"].splitlines()
-    for name in missing:
-        assert shown["results"][name].startswith("Not yet tested")
-        claimed = [row for row in rows if f"| {name} |" in row]
-        assert all("not yet tested" in row for row in claimed)
 
 
 def test_sentences_to_quote_hold_no_typed_figures():
@@ -166,13 +129,13 @@ def test_sentences_to_quote_hold_no_typed_figures():
 def test_quoted_figures_are_those_of_the_records(shown):
     for name, text in shown["quoted"].items():
         study, _, figure = name.partition("_")
-        figures = {key.replace(".", "_"): value for key, value in document(STUDIES / study)["figures"].items()}
+        figures = {key.replace(".", "_"): value for key, value in document(FOLDERS[study])["figures"].items()}
         if figure in figures and f"{figure}_interval" in figures:
             told = re.fullmatch(r"(\S+) \[(\S+), (\S+)\]", text)
             assert [figures[figure], *figures[f"{figure}_interval"]] == [rounded(number) for number in told.groups()]
         elif figure in figures:
             assert text == str(int(figures[figure]))
-    assert shown["quoted"]["delimiters_models"] == str(document(STUDIES / "delimiters")["figures"]["models"])[:-2]
+    assert shown["quoted"]["delimiters_models"] == str(document(FOLDERS["delimiters"])["figures"]["models"])[:-2]
 
 
 def test_the_false_positives_are_at_most_37_of_1000():

@@ -11,7 +11,7 @@ import torch
 from statesize.lab.mixers import LanguageModel
 from statesize.lab.studies.engine.grid import TrainingRun
 from statesize.lab.studies.engine.training import measure_model
-from statesize.lab.training.loop import train_in_memory
+from statesize.lab.training import train
 from statesize.operators import Recurrence
 from statesize.parallel.threads import Work, one_torch_thread
 from statesize.profiling.work import captured_mixers
@@ -42,7 +42,7 @@ def measured(run: TrainingRun) -> dict[str, float]:
     with one_torch_thread():
         model = LanguageModel(run.model, torch.Generator().manual_seed(run.training.seed))
         first = measure_model(model, run)
-        for _ in train_in_memory(model, run.task, run.training):
+        for _ in train(model, run.task, run.training):
             pass
         last = measure_model(model, run)
         with torch.no_grad():

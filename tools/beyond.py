@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from benchmarks.cases import made
 from statesize.io.files import replace_file
-from statesize.lab.studies.catalogue import load_study
-from statesize.lab.studies.engine.final import FinalRun, StudyTable, numbered
-from statesize.lab.studies.engine.record import read_record
-from statesize.lab.studies.statistics import Numbers, ranks, within_cells
-from statesize.lab.studies.verdicts import holm
+from statesize.lab.studies import study as studies
+from statesize.lab.studies.engine.record import read_rows
+from statesize.lab.studies.engine.statistics import Numbers, ranks, within_cells
+from statesize.lab.studies.engine.table import FinalRun, StudyTable, numbered
+from statesize.lab.studies.engine.verdicts import holm
 from statesize.parallel.ray import RayCluster
 from tools.alternatives import METRIC, measuring
 from tools.figures.on_record import RESULTS
@@ -95,7 +95,7 @@ def _compared(numbers: NDArray[np.float64], alike: Cells) -> dict[str, Any]:
 
 
 def _runs(study: str) -> Sequence[FinalRun]:
-    return StudyTable(read_record(load_study(study), RESULTS / "studies" / study).rows, METRIC).runs
+    return StudyTable(read_rows(RESULTS / "studies" / study), METRIC).runs
 
 
 def analysed(repeated: Measured) -> list[dict[str, Any]]:
@@ -112,7 +112,7 @@ def analysed(repeated: Measured) -> list[dict[str, Any]]:
         runs = _runs(study)
         again = [repeated[study][str(run.last["run"])] for run in runs]
         columns = {name: np.array([one.get(name, math.nan) for one in again]) for name in sorted(again[0])}
-        alike = numbered([run.but_for("seed") for run in runs])
+        alike = numbered([run.settings_without("seed") for run in runs])
         found = compared(columns.pop("accuracy"), columns.pop("ess"), columns, alike)
         rows += [{"study": study, **row} for row in found]
     return rows
@@ -137,9 +137,8 @@ def repeat(repeated: Measured) -> Iterator[None]:
     """
     for study in STUDIES:
         kept = repeated.setdefault(study, {})
-        record = read_record(load_study(study), RESULTS / "studies" / study)
-        finished = {str(run.last["run"]) for run in StudyTable(record.rows, METRIC).runs}
-        runs = {run.key: run for run in record.study.preset(record.preset).runs if run.key in finished}
+        finished, known = {str(run.last["run"]) for run in _runs(study)}, studies[study]()
+        runs = {run.key: run for run in known.runs(known.preset("record")) if run.key in finished}
         left = [task for task in runs.items() if task[0] not in kept]
         with RayCluster(processes=WORKERS)(measuring) as workers:
             for done in workers(left):

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -12,33 +14,34 @@ from pathlib import Path
 
 from PIL import Image
 
-from statesize.lab.studies.catalogue import load_study
-from statesize.lab.studies.engine.conclusion import read_saved
-from statesize.lab.studies.engine.record import make_record, read_record, write_record
+from statesize.io.files import replace_files
+from statesize.lab.studies import Study
+from statesize.lab.studies import study as studies
+from statesize.lab.studies.engine.conclusion import read_conclusion
+from statesize.lab.studies.engine.record import RECORD, Made, read_rows, record_files
 from statesize.lab.studies.engine.run import stored_rows
-from statesize.lab.studies.engine.study import Study
+from statesize.lab.studies.engine.table import StudyTable
+from tools.figures.on_record import record_folder
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "results" / "studies"
 
 
-def fixing_commit(study: Study, preset: str) -> str:
-    """The commit that fixed a preset; a preset that is not committed is a ValueError.
+def fixing_commit(study: Study) -> str:
+    """The commit that last changed the file of a study, which must be committed before its runs; else a ValueError.
 
     Args:
         study: The study.
-        preset: Name of the preset.
 
     Returns:
         Its hash.
 
     Raises:
-        ValueError: The preset is not committed.
+        ValueError: The file has changes that are not committed.
     """
-    path = f"src/statesize/lab/studies/{study.name}.py"
-    if study.presets[preset] not in _git("show", f"HEAD:{path}"):
-        raise ValueError(f"The preset {preset} of {path} must be committed before its runs are put on record.")
-    return _git("log", "-1", "--format=%H", f"-S{study.presets[preset]}", "--", path)
+    path = inspect.getsourcefile(type(study)) or ""
+    if _git("status", "--porcelain", "--", path):
+        raise ValueError(f"The grids of {path} must be committed before their runs are put on record.")
+    return _git("log", "-1", "--format=%H", "--", path)
 
 
 def _git(*arguments: str) -> str:
@@ -57,22 +60,12 @@ def record(study: Study, folder: Path, preset: str) -> None:
         folder: As `statesize study` wrote it.
         preset: Name of the preset.
     """
-    rows, done_on = stored_rows(study, study.preset(preset), folder), read_saved(folder).machine
-    write_record(
-        make_record(study, preset, fixing_commit(study, preset), _today(), done_on, rows), RESULTS / study.name
-    )
-    draw(study)
-
-
-def draw(study: Study) -> None:
-    """Draw the table on record for the page of the study.
-
-    Args:
-        study: A study with a record.
-    """
-    kept = read_record(study, RESULTS / study.name)
-    path = ROOT / "docs" / "images" / f"study-{study.name}.png"
-    study.charts(kept.rows, study.preset(kept.preset).metric).save(str(path))
+    made = Made(fixing_commit(study), _today(), str(read_conclusion(folder)[1]["machine"]))
+    rows = stored_rows(study, study.runs(study.preset(preset)), folder)
+    kept = ROOT / record_folder(study.kind)
+    replace_files(kept, record_files(study, preset, made, rows))
+    path = ROOT / "docs" / "images" / f"study-{study.kind}.png"
+    study.draw(StudyTable(rows, study.runs(study.preset(preset))[0].metric)).save(str(path))
     # A fifth of the bytes, and the same to the eye.
     Image.open(path).convert("RGB").quantize(256, Image.Quantize.FASTOCTREE).save(path, optimize=True)
 
@@ -83,12 +76,17 @@ def summarise(study: Study) -> None:
     Args:
         study: A study with a record.
     """
-    write_record(read_record(study, RESULTS / study.name), RESULTS / study.name)
+    folder = ROOT / record_folder(study.kind)
+    kept = json.loads((folder / RECORD).read_text("utf-8"))
+    made = Made(kept["made"]["commit"], kept["made"]["date"], kept["done_on"])
+    document = json.loads(record_files(study, kept["preset"], made, read_rows(folder))[RECORD])
+    document |= {"made": kept["made"], "table_sha256": kept["table_sha256"]}
+    replace_files(folder, {RECORD: json.dumps(kept | document, indent=1, ensure_ascii=False).encode() + b"\n"})
 
 
 if __name__ == "__main__":
-    one = load_study(sys.argv[1])
+    chosen = studies[sys.argv[1]]()
     if sys.argv[2:]:
-        record(one, Path(sys.argv[2]), sys.argv[3])
+        record(chosen, Path(sys.argv[2]), sys.argv[3])
     else:
-        summarise(one)
+        summarise(chosen)

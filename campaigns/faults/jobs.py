@@ -16,7 +16,7 @@ import tokenizers
 import torch
 
 from statesize.errors import FileError
-from statesize.io.files import digest
+from statesize.io.files import digest, read_header
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.mixers.checkpoint import save_checkpoint
 from statesize.lab.tasks.text import train_tokenizer
@@ -28,27 +28,24 @@ TEXTS = [" ".join(WORDS[first : first + 3]) for first in range(4)]
 MANY = [f"{text} {number}" for number in range(8) for text in TEXTS]
 LAYERS = 2
 GRID = """
-[model]
-mixer = "gla"
-key_size = [2, 3]
-width = 4
-heads = 1
-layers = 1
-mlp_factor = 1
-convolution_size = 2
-[training]
-steps = STEPS
-batch_size = 2
-rate = [6e-3, 1.2e-2, 2.4e-2]
-[measuring]
-every = 4
-sequences = 1
-[[task]]
-name = "mqar"
-pairs = 2
-length = 8
-vocabulary_size = 8
-held_out_sequences = 4
+from statesize.lab.studies import study
+from statesize.lab.studies.engine.grid import Grid, RunMeasurements
+from statesize.lab.studies.regimes import Regimes
+
+
+@study("faults")
+class Faults(Regimes):
+    presets = {
+        "smoke": Grid(
+            tasks=[{"name": "mqar", "pairs": 2, "length": 8, "vocabulary_size": 8, "held_out_sequences": 4}],
+            model={
+                **{"mixer": "gla", "key_size": [2, 3], "width": 4, "heads": 1, "layers": 1},
+                **{"mlp_factor": 1, "convolution_size": 2},
+            },
+            training={"steps": STEPS, "batch_size": 2, "rate": [6e-3, 1.2e-2, 2.4e-2]},
+            measuring=RunMeasurements(every=4, sequences=1),
+        )
+    }
 """
 
 
@@ -133,7 +130,7 @@ class ProfileJob(Job):
 
 
 class StudyJob(Job):
-    """`statesize study regimes` of a grid of six runs."""
+    """`statesize study` of a grid of six runs."""
 
     def __init__(self, name: str, *options: str) -> None:
         self.name = name
@@ -141,12 +138,12 @@ class StudyJob(Job):
 
     def write_inputs(self, folder: Path, version: int) -> None:
         """The grid."""
-        (folder / "grid.toml").write_text(GRID.replace("STEPS", str(6 + version)), encoding="utf-8")
+        (folder / "mine.py").write_text(GRID.replace("STEPS", str(6 + version)), encoding="utf-8")
 
     def arguments(self, folder: Path) -> list[str]:
         """The same command each time."""
-        config, output = str(folder / "inputs" / "grid.toml"), str(folder / "output")
-        return ["study", "regimes", "--config", config, "--output", output, *self._options]
+        plugin, output = str(folder / "inputs" / "mine.py"), str(folder / "output")
+        return ["study", "faults", "--plugin", plugin, "--output", output, *self._options]
 
     def finished(self, output: Path) -> set[str]:
         """Runs whose file can be read."""
@@ -179,7 +176,7 @@ class TrainJob(Job):
     def arguments(self, folder: Path) -> list[str]:
         """With --resume once there is a checkpoint."""
         output = folder / "output"
-        there = any((output / "state").glob("v*"))
+        there = (output / "state.safetensors").is_file()
         numbers = {"steps": self.steps, "batch": 1, "length": 4, "evaluate-every": 4, "checkpoint-every": 3}
         options = [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
         where = ["--text", str(folder / "inputs" / "text.txt"), "--output", str(output)]
@@ -187,7 +184,7 @@ class TrainJob(Job):
 
     def finished(self, output: Path) -> set[str]:
         """Steps up to the checkpoint."""
-        last = max((_step(path) for path in (output / "state").glob("v*.safetensors")), default=0)
+        last = _step(output / "state.safetensors")
         return {f"step {step}" for step in range(1, 1 + last)}
 
     def made(self, notes: list[str]) -> set[str]:
@@ -199,10 +196,9 @@ class TrainJob(Job):
         """The best weights, the last ones and the log."""
         parts = [json.loads(line) | {"seconds": 0} for line in (output / "log.jsonl").read_text().splitlines()]
         digest = hashlib.sha256(json.dumps(parts).encode())
-        last = max((output / "state").iterdir())
-        for path in (last, output / "best" / "model.safetensors"):
+        for path in (output / "state.safetensors", output / "best" / "model.safetensors"):
             tensors = safetensors.numpy.load_file(path)
-            for name in sorted(name for name in tensors if name != "log"):
+            for name in sorted(tensors):
                 digest.update(name.encode() + tensors[name].tobytes())
         digest.update((output / "best" / "config.json").read_bytes())
         digest.update((output / "tokenizer.json").read_bytes())
@@ -224,12 +220,11 @@ def part_name(path: Path) -> str:
 
 
 def _step(path: Path) -> int:
-    """The step of a checkpoint; 0 where it is damaged, or removed by the job while it is read."""
-    try:
-        _, step, written = path.stem.split("-")
-        return int(step) if written == digest(path.read_bytes()) else 0
-    except FileNotFoundError:
+    """The step of a checkpoint; 0 where there is none."""
+    if not path.is_file():
         return 0
+    with path.open("rb") as stream:
+        return int(json.loads(read_header(stream)["__metadata__"]["statesize"])["step"])
 
 
 def _readable(path: Path) -> bool:

@@ -17,13 +17,14 @@ from campaigns.fuzz.call import Call
 from campaigns.fuzz.hostile import Source
 from campaigns.fuzz.models import model
 from statesize.lab import mixers, tasks
-from statesize.lab.studies.regimes import STUDY
+from statesize.lab.studies.regimes import Regimes
+from statesize.lab.tasks.text import byte_count
+from statesize.texts.rows import read_documents
 
 _TEXTS: tuple[Any, ...] = (
     "", "\0", "é" * 40, "\ud800", "a state, a state", "../x", "[", "name = 3", "a = [", "[[", "= 1", "[x]\ny = nan",
     "<eos>", "\n\n\n", "𝄞" * 9, "name = 1\n[[task]]",
 )  # fmt: skip
-_GRID = '[model]\nmixer = ["la", "gla"]\n[[task]]\nname = "mqar"\npairs = 4'
 
 
 @cache
@@ -56,16 +57,14 @@ def text_call(source: Source) -> Call:
         ),
         "encode": (lambda: tasks.encode(documents, tokenizer()), good, ("documents", "text")),
         "encode by": (lambda: tasks.encode(["a b"], value), False, ("tokenizer",)),
-        "byte_count": (lambda: tasks.byte_count(documents), good, ("documents",)),
+        "byte_count": (lambda: byte_count(documents), good, ("documents",)),
         "TextTask": (
             lambda: tasks.TextTask(tokens, stream, length, 9, 5),
             tokens is stream and whole(length, 1, 11),
             ("train_tokens", "length"),
         ),
         "Corpus": (lambda: tasks.Corpus(documents, documents).sha256, good, ("train", "held_out", "documents")),
-        "a preset": (lambda: STUDY.preset(value), False, ("preset",)),
-        "settings well": (lambda: STUDY.parse(_GRID), True, ()),
-        "settings": (lambda: STUDY.parse(value), isinstance(value, str), ("settings", "text")),
+        "a preset": (lambda: Regimes().preset(value), False, ("preset",)),
     }
     kind = source.chance.choice(list(kinds))
     run, fine, names = kinds[kind]
@@ -93,11 +92,10 @@ def path_call(source: Source) -> Call:
         "Profile.load": lambda _: ss.Profile.load(value),
         "load_checkpoint": lambda _: mixers.load_checkpoint(value),
         "read_text": lambda _: tasks.read_text(value),
-        "read_documents": lambda _: tasks.read_documents(value),
-        "settings of a study": lambda _: STUDY.read(value),
+        "read_documents": lambda _: read_documents(value),
         "save_checkpoint": lambda folder: mixers.save_checkpoint(model("la"), folder / "model", value),
         "save_checkpoint to": lambda folder: mixers.save_checkpoint(model("la"), _below(folder, value)),
-        "a folder": lambda folder: tasks.read_documents(folder),
+        "a folder": lambda folder: read_documents(folder),
     }
     kind = source.chance.choice(list(kinds))
 

@@ -80,8 +80,6 @@ def operator_distance_call(source: Source) -> Call:
     name = source.chance.choice(("operator_error", "identity_distance", "utilisation_distance"))
     case = random_case(source, source.chance.choice((None, "Recurrence", "delta_rule")))
     value = source.no_number()
-    whole_number = source.maybe(0.5)
-    size = (source.chance.choice((1, 3, 256)) if whole_number else value) if name == "operator_error" else None
     target = source.chance.choice((0.0, 0.5, 1.0)) if source.maybe(0.7) else value
     other = value if source.maybe(0.2) else None
     share = source.chance.choice((None, 0.9, -1.0))
@@ -96,7 +94,7 @@ def operator_distance_call(source: Source) -> Call:
     def run() -> Tensor:
         operator = case.make()
         if name == "operator_error":
-            return training.operator_error(operator, student(operator), size)
+            return training.operator_error(operator, student(operator))
         if name == "identity_distance":
             return training.identity_distance(operator if other is None else other)
         return training.utilisation_distance(operator if other is None else other, target, [1])
@@ -116,11 +114,10 @@ def operator_distance_call(source: Source) -> Call:
         return [f"error {found} for {right}"] if off.any() else []
 
     good = other is None
-    good &= name != "operator_error" or whole(size, 1, 10**6)
     good &= name != "utilisation_distance" or (real(target) and 0 <= number(target) <= 1)
     refusal: Refusal = "always" if case.wrong or not good else "maybe"
-    names = (*case.names, "teacher", "student", "block_size", "recurrence", "operator", "target", "T")
-    return Call(run, check, refusal, names, f"{name} L={case.length} {size!r} {target!r} {other!r:.40}")
+    names = (*case.names, "teacher", "student", "recurrence", "operator", "target", "T")
+    return Call(run, check, refusal, names, f"{name} L={case.length} {target!r} {other!r:.40}")
 
 
 @dataclass
@@ -161,10 +158,7 @@ def loop_call(source: Source) -> Call:
             lambda: training.discrepancy(model, student, task, size),
             pair and tasked and sized,
         ),
-        "train_in_memory": (
-            lambda: list(training.train_in_memory(model, task, config)),
-            fits and tasked and configured,
-        ),
+        "train in memory": (lambda: list(training.train(model, task, config)), fits and tasked and configured),
         "distil": (
             lambda: list(training.distil(model, student, task, config, objective)),
             pair and tasked and configured and isinstance(objective, training.Objective),
@@ -202,7 +196,7 @@ def _train(model: Any, task: Any, config: Any, folder: Any) -> Any:
     # Paths of its own only: nothing is written where the process runs.
     with tempfile.TemporaryDirectory() as place:
         inside = Path(place) / folder if isinstance(folder, str) and folder and "\0" not in folder else folder
-        return training.train(model, task, config, inside)
+        return list(training.train(model, task, config, folder=training.RunFolder(inside)))
 
 
 def _calls(model: Any) -> int:

@@ -45,7 +45,7 @@ NOT_CALLED = {
     "length": "measures one text at many lengths",
     "Growth": "what `length` gives",
     "load": "asks the hub for what is nowhere",
-    "read_arrays": "reads a file",
+    "RunFolder": "what `train` writes to",
     "Derivative": "takes a function, of which none is random",
 }
 OF_MANY = ("settings", "tasks", "texts", "paths", "training", "network_ess")

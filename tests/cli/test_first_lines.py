@@ -11,7 +11,7 @@ from oracles.attention_models import attention_model
 from statesize.cli import main
 from statesize.cli.commands import app
 from statesize.lab.studies.engine.conclusion import Conclusion
-from statesize.lab.studies.engine.page import write_page
+from statesize.lab.studies.engine.run import write_page
 from statesize.lab.studies.engine.table import table_content
 
 COMMANDS = {

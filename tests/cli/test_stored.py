@@ -14,7 +14,7 @@ import pytest
 import statesize as ss
 from statesize.cli import main
 from statesize.lab.studies.engine.conclusion import Conclusion
-from statesize.lab.studies.engine.page import write_page
+from statesize.lab.studies.engine.run import write_page
 from statesize.lab.studies.engine.table import table_content
 
 TEXT = "text.txt"

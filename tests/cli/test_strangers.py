@@ -9,10 +9,8 @@ import shutil
 
 import pandas as pd
 import pytest
-from small_studies import GRID
 
 from statesize.cli import main
-from statesize.errors import StatesizeError
 from statesize.lab.zoo import load
 from statesize.profiling import profile
 from statesize.results import store
@@ -73,29 +71,10 @@ def change_texts(folder, chance):
     flip(folder / "c.parquet", chance)
 
 
-def make_grid(folder):
-    (folder / "grid.toml").write_text(GRID, "utf-8")
-
-
-def change_grid(folder, chance):
-    lines = (folder / "grid.toml").read_text("utf-8").splitlines()
-    for _ in range(chance.choice((1, 2, 4))):
-        value = json.dumps(chance.choice(VALUES)).replace("null", "nan")
-        place = chance.randrange(len(lines))
-        lines[place] = lines[place].partition("=")[0] + f"= {value}"
-    (folder / "grid.toml").write_text("\n".join(lines), "utf-8")
-
-
 KINDS = {
     "profile": (make_profile, change_profile, "compare PLACE/profile PLACE/profile"),
     "Parquet": (make_texts, change_texts, "profile gla --parquet PLACE/c.parquet --positions 1 --sequences 1"),
-    "TOML": (make_grid, change_grid, "study correlation --config PLACE/grid.toml"),
 }
-
-
-def stop(*_):
-    """In place of the runs of a grid that was read, whose numbers may be any."""
-    raise StatesizeError("The grid was read.")
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -108,12 +87,11 @@ def kind(request, tmp_path_factory):
 
 @pytest.mark.few(10)
 @pytest.mark.parametrize("number", range(8))
-def test_changed_files_are_read_or_refused_in_one_line(kind, tmp_path, number, monkeypatch):
+def test_changed_files_are_read_or_refused_in_one_line(kind, tmp_path, number):
     folder, change, command = kind
     place = tmp_path / "given"
     shutil.copytree(folder, place)
     change(place, random.Random(number))  # noqa: S311
-    monkeypatch.setattr("statesize.lab.studies.engine.run.run_study", stop)
     printed, told = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(told):
         code = main(command.replace("PLACE", str(place)).split())

@@ -150,7 +150,7 @@ VARIANTS = (("values", 0, False), ("none", 2, True), ("values", 3, True))
     ("mixer", "weights", "skip_first", "squares"),
     [
         *(("gla", *variant) for variant in VARIANTS),
-        *((mixer, *VARIANTS[-1]) for mixer in ("sa", "ssd", "s4d", "deltanet")),
+        *((mixer, *VARIANTS[-1]) for mixer in ("sa", "wla", "s6", "deltanet")),
     ],
 )
 def test_variants_in_a_profile_are_those_of_the_weighted_dense_operator(mixer, weights, skip_first, squares):

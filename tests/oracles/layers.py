@@ -41,3 +41,16 @@ def gate(mixer, hidden):
 def by_head(part):
     """(S, L, H n) as (S, L, H, n)."""
     return part.unflatten(-1, (HEADS, -1))
+
+
+def mix_sequentially(query, key, value, log_decay):
+    """y_t = q_tᵀ S_t with S_t = diag(a_t) S_{t−1} + k_t v_tᵀ, one position after another: the definition."""
+    state = key.new_zeros(*key.shape[:-2], key.shape[-1], value.shape[-1])
+    decay = None if log_decay is None else log_decay.expand(key.shape).exp()
+    outputs = []
+    for t in range(key.shape[-2]):
+        if decay is not None:
+            state = decay[..., t, :, None] * state
+        state = state + key[..., t, :, None] * value[..., t, None, :]
+        outputs.append((query[..., t, None, :] @ state).squeeze(-2))
+    return torch.stack(outputs, dim=-2)

@@ -73,10 +73,10 @@ def test_a_study_has_the_same_bits_again():
     # In several processes too: tests/lab/studies/engine/test_on_ray.py kills some of them meanwhile.
     from small_studies import GRID
 
-    from statesize.lab.studies.correlation import STUDY
+    from statesize.lab.studies.engine.grid import training_runs
+    from statesize.lab.studies.engine.training import train_and_measure
 
-    run = STUDY.parse(GRID).runs[0]
-    one, other = (STUDY.carry_out(run) for _ in range(2))
+    one, other = (train_and_measure(training_runs(GRID)[0]) for _ in range(2))
     assert {found.verdict for found in compare_rows(one, other)} == {IDENTICAL}
 
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from statesize.lab.studies.regimes import STUDY
-from statesize.lab.studies.statistics import within_cells
+from statesize.lab.studies.regimes import Regimes
+from statesize.lab.studies.engine.statistics import within_cells
 from tools import alternatives, beyond
 
 
@@ -77,7 +77,7 @@ def test_what_the_alternative_explains_is_not_found_again(drawn, monkeypatch):
 
 
 def test_runs_are_repeated_and_their_mixers_measured():
-    run = next(run for run in STUDY.preset("smoke").runs if run.model.mixer == "gla")
+    run = next(run for run in Regimes().runs(Regimes().preset("smoke")) if run.model.mixer == "gla")
     found = alternatives.measured(run)
     assert found == alternatives.measured(run)
     assert 1 < found["attention_entropy"] < run.task.length

@@ -9,12 +9,12 @@ from statistics import fmean
 from typing import Any, TypeAlias, cast
 
 from statesize.lab.studies.distillation import students_of
-from statesize.lab.studies.engine.final import numbered
-from statesize.lab.studies.recall import STUDY
-from statesize.lab.studies.statistics import correlation_evidence, numbers, of_mean, ranked
+from statesize.lab.studies.engine.statistics import correlation_evidence, numbers, of_mean, ranked
+from statesize.lab.studies.engine.table import numbered
+from statesize.lab.studies.engine.verdicts import Claim
+from statesize.lab.studies.recall import Recall
 from statesize.lab.studies.texts.dips import ALL, CLAIM_METRIC
 from statesize.lab.studies.texts.sequences import MISPLACED
-from statesize.lab.studies.verdicts import Claim
 from tools.figures.fixed_claims import longer_regularisation, open_gates
 from tools.figures.on_record import figure, read_json, read_record, rows_of
 from tools.figures.seeds import seeds
@@ -22,7 +22,7 @@ from tools.figures.seeds import seeds
 Figures: TypeAlias = Mapping[str, Any]
 Rows: TypeAlias = Sequence[dict[str, Any]]
 
-CLAIM = cast("Claim", STUDY.preset_claim)
+CLAIM = cast("Claim", Recall().claim)
 _ESS = "relative_0.01"
 _CELL = ("mixer", "kv", "length", "key_size")
 

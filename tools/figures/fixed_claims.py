@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from statesize.lab.studies.statistics import pearson, spearman
+from statesize.lab.studies.engine.statistics import pearson, spearman
 from statesize.truncation import CutDocument, TruncationResult
 from tools.figures.bounds import run_title
 from tools.figures.on_record import VERDICTS, estimate, read_json, table, verdict_counts

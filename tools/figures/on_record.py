@@ -8,11 +8,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from statesize.lab.studies.catalogue import QUESTIONS
+from statesize.lab.studies.engine.study import questions
 from statesize.lab.studies.engine.table import parse_rows
 from statesize.measurement.statistics import Interval
 
-RESULTS = Path(__file__).parents[2] / "results"
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "results"
+EXPERIMENTS = ("crossover", "rank", "variation")
+"""Studies beyond the paper, whose records stand in their folders."""
 METRIC = "relative_0.01"
 NOT_TESTED = "Not yet tested: no runs of a preset with a claim are on record."
 
@@ -25,7 +28,7 @@ def read_json(name: str) -> dict[str, Any]:
 
 def results() -> dict[str, str]:
     """What is on record of each study, as Markdown."""
-    return {name: _result(_record(name)) for name in QUESTIONS}
+    return {name: _result(_record(name)) for name in (*questions(), *EXPERIMENTS)}
 
 
 QUOTED = {
@@ -124,11 +127,17 @@ def read_record(study: str) -> dict[str, Any]:
     return json.loads(_file(study, "record.json").read_text("utf-8"))
 
 
+def record_folder(study: str) -> str:
+    """Where the record of a study stands in the repository."""
+    return f"experiments/{study}" if study in EXPERIMENTS else f"results/studies/{study}"
+
+
 def _file(study: str, name: str) -> Path:
-    return RESULTS / "studies" / study / name
+    return ROOT / record_folder(study) / name
 
 
 REPEATED = {
+    **{name: f"python -m experiments.{name} --preset record" for name in EXPERIMENTS},
     "delimiters": "statesize study delimiters --preset record",
     "recall": "statesize study recall --preset record",
 }
@@ -142,7 +151,7 @@ def _result(record: Mapping[str, Any] | None) -> str:
     said = [f"- {statement}" for statement in record["statements"] if statement.startswith("Tested: ")]
     command = REPEATED.get(record["study"], record["made"]["command"])
     made = f"{'Repeated' if record['study'] in REPEATED else 'Made'} by `{command}`{_runs(record)}."
-    file = f"[Record with pilot, seeds and versions](../results/studies/{record['study']}/record.json)."
+    file = f"[Record with pilot, seeds and versions](../{record_folder(record['study'])}/record.json)."
     return "\n".join(
         [f"**{record['claim']}** Verdict: **{VERDICTS[record['holds']]}**.", "", *said, "", f"{made} {file}"]
     )

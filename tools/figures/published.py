@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from statesize.lab.studies.statistics import Evidence, Numbers, jackknife, of_mean, ranks, within_cells
-from statesize.lab.studies.verdicts import LEVEL, holm
+from statesize.lab.studies.engine.statistics import Evidence, Numbers, jackknife, of_mean, ranks, within_cells
+from statesize.lab.studies.engine.verdicts import LEVEL, holm
 from statesize.measurement.statistics import mean_interval
 from tools.beyond import partial
 from tools.figures.on_record import VERDICTS, estimate, table

@@ -6,11 +6,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from statesize.lab.mixers import SoftmaxAttention
-from statesize.lab.studies.engine.final import PLATEAU, StudyTable, numbered
-from statesize.lab.studies.rank import MEASURES as MEASURES_OF_RANK
-from statesize.lab.studies.rank import rule_of
-from statesize.lab.studies.statistics import (
+from experiments.rank import MEASURES as MEASURES_OF_RANK
+from experiments.rank import STATELESS, rule_of
+from statesize.lab.studies.engine.statistics import (
     Evidence,
     Indices,
     Numbers,
@@ -22,6 +20,7 @@ from statesize.lab.studies.statistics import (
     spearman,
     within_cells,
 )
+from statesize.lab.studies.engine.table import PLATEAU, StudyTable, numbered
 from tools.figures.on_record import METRIC, rows_of, table
 
 MEASURES = {
@@ -42,7 +41,7 @@ def seeds() -> dict[str, str]:
     ess = numbers(run.ess for run in runs) / kv
     size = numbers(run.state_size for run in runs) / kv
     off_plateau = np.flatnonzero(accuracy > PLATEAU * numbers(run.chance for run in runs))
-    cells, alike = numbered([run.cell for run in runs]), numbered([run.but_for("seed") for run in runs])
+    cells, alike = numbered([run.cell for run in runs]), numbered([run.settings_without("seed") for run in runs])
 
     def lead(of: Callable[[Numbers, Numbers], float], x: Numbers, y: Numbers, rows: Indices) -> str:
         x, y, told = x[rows], y[rows], accuracy[rows]
@@ -75,8 +74,8 @@ def seeds() -> dict[str, str]:
 
 def rank() -> dict[str, str]:
     """What `rank` gives beside its claim: the lead of ESS by ranks, how many rules lead, and ESS before training."""
-    runs = [run for run in StudyTable(rows_of("rank"), METRIC).runs if run.mixer != SoftmaxAttention.kind]
-    cells = numbered([run.but_for("seed") for run in runs])
+    runs = [run for run in StudyTable(rows_of("rank"), METRIC).runs if run.mixer != STATELESS]
+    cells = numbered([run.settings_without("seed") for run in runs])
     names = {name: MEASURES_OF_RANK[name] for name in ("ess", "state_rank", "stable_rank")}
     columns = {name: numbers(float(run.last[column]) / run.kv for run in runs) for name, column in names.items()}
     accuracy = numbers(run.accuracy for run in runs)

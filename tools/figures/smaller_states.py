@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from statesize.lab.studies.statistics import of_mean
+from statesize.lab.studies.engine.statistics import of_mean
 from tools.figures.on_record import estimate, table
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from statesize.lab.studies.statistics import Numbers, of_mean, spearman
+from statesize.lab.studies.engine.statistics import Numbers, of_mean, spearman
 from statesize.measurement.settings import MARKED
 from tools.figures.on_record import estimate, read_json, table
 

@@ -1,7 +1,6 @@
 """What commands print on stderr, and that --quiet keeps it back while stdout stays the same."""
 
 import pytest
-from small_studies import GRID
 
 from statesize.cli import main
 
@@ -49,11 +48,9 @@ def test_what_was_left_out_is_told_all_the_same(told, checkpoint, tmp_path):
 
 
 def test_studies_say_how_far_they_are(tmp_path, capsys):
-    two_runs = GRID.replace("[2, 3]", "2").replace(", 1.2e-2", "")
-    (tmp_path / "grid.toml").write_text(two_runs, encoding="utf-8")
     for folder, more in (("loud", []), ("quiet", ["--quiet"])):
-        assert main(["study", "correlation", "--config", "grid.toml", "--output", folder, *more]) == 0
+        assert main(["study", "regimes", "--output", folder, *more]) == 0
         out, err = capsys.readouterr()
         assert "Caveats" in out
-        assert err.count("study correlation: run ") == (0 if more else 1)
+        assert err.count("study regimes: run ") == (0 if more else 1)
         assert bool(err) == (not more)

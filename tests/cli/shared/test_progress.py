@@ -13,7 +13,7 @@ from statesize.cli import main
 from statesize.cli.shared.printing import Printing
 from statesize.io.progress import Bars, duration
 from statesize.lab.cli.train import training_bar
-from statesize.lab.training.record import StepRecord
+from statesize.lab.training import StepRecord
 from statesize.profiling.profile_run import ProfileProgress, profile_bar
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]")

@@ -27,10 +27,18 @@ def documents(tmp_path):
 def command(checkpoint):
     """The command of a study for a small model, with what it reads."""
 
-    def command(name, text, *more):
-        lines = [f'models = "{checkpoint}"', "[reading]", f'text = "{text}"', "window = 4", "channels = 2", *more]
-        Path("grid.toml").write_text("\n".join(lines), encoding="utf-8")
-        return ["study", name, "--config", "grid.toml", "--output", "found"]
+    def command(name, text, **more):
+        cls, reading = name.capitalize(), {"text": str(text), "window": 4, "channels": 2, **more}
+        lines = [
+            f"from statesize.lab.studies.{name} import {cls}",
+            "from statesize.lab.studies import study",
+            "from statesize.lab.studies.texts.reading import Reading, TextGrid",
+            f"class Small({cls}):",
+            f"    presets = {{'smoke': TextGrid(Reading(**{reading!r}), ({str(checkpoint)!r},))}}",
+            f"study('small-{name}')(Small)",
+        ]
+        Path("mine.py").write_text("\n".join(lines), encoding="utf-8")
+        return ["study", f"small-{name}", "--plugin", "mine.py", "--output", "found"]
 
     return command
 
@@ -38,7 +46,7 @@ def command(checkpoint):
 def test_the_document_of_delimiters_and_its_files(command, documents, tmp_path, capsys, caplog):
     assert main([*command("delimiters", documents), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert (document["study"], document["preset"], document["runs"]) == ("delimiters", "grid", 6)
+    assert (document["study"], document["preset"], document["runs"]) == ("small-delimiters", "smoke", 1)
     assert len([name for name in document["figures"] if name.startswith("control_small_")]) == 4
     assert document["holds"] is None
     assert "documents.jsonl, line 5" in caplog.text
@@ -49,11 +57,11 @@ def test_the_document_of_delimiters_and_its_files(command, documents, tmp_path, 
     assert main(command("delimiters", documents)) == 0
     assert "run " not in capsys.readouterr().err
     assert main(command("recall", documents)) == 1
-    assert "holds results of the study 'delimiters'" in capsys.readouterr().err
+    assert "with results of small-delimiters" in capsys.readouterr().err
 
 
 def test_the_document_of_recall_names_its_models(command, documents, capsys):
-    assert main([*command("recall", documents, "length = 64"), "--json"]) == 0
+    assert main([*command("recall", documents, length=64), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["holds"] is None
     assert document["figures"]["small_recall_perplexity"] > 1
@@ -63,7 +71,7 @@ def test_the_document_of_recall_names_its_models(command, documents, capsys):
 def test_sentences_are_documents_where_full_stops_are_the_delimiter(command, tmp_path, capsys):
     text = tmp_path / "text.txt"
     text.write_text(" ".join(f"Sentence number {k} is about memory and what a state may hold." for k in range(12)))
-    assert main(command("delimiters", text, 'delimiter = "stop"')) == 0
+    assert main(command("delimiters", text, delimiter="stop")) == 0
     out = capsys.readouterr().out
     assert "The delimiter is 'stop'; past and future are 4 tokens." in out
     assert "Caveats" in out
@@ -72,19 +80,19 @@ def test_sentences_are_documents_where_full_stops_are_the_delimiter(command, tmp
 @pytest.mark.parametrize(
     ("content", "options", "words", "code"),
     [
-        (b"one\n\ntwo", ['delimiter = "<|im_end|>"'], ["no delimiter '<|im_end|>'", "special tokens are <eos>"], 2),
-        (b"one two\n\nthree", ['delimiter = "stop"'], ["The text has no delimiter 'stop'"], 2),
-        (b"one two three", [], ["at least 2 documents, got 1"], 2),
-        (b"one\n\ntwo\n\nthree", [], ["Fewer than 2 delimiters", "12 tokens or more"], 1),
-        ("größer\n\n".encode() + "größer".encode("latin-1"), [], ["not UTF-8 text", "byte offset 12"], 1),
-        (None, [], ["cannot be read"], 1),
+        (b"one\n\ntwo", {"delimiter": "<|im_end|>"}, ["no delimiter '<|im_end|>'", "special tokens are <eos>"], 2),
+        (b"one two\n\nthree", {"delimiter": "stop"}, ["The text has no delimiter 'stop'"], 2),
+        (b"one two three", {}, ["at least 2 documents, got 1"], 2),
+        (b"one\n\ntwo\n\nthree", {}, ["Fewer than 2 delimiters", "12 tokens or more"], 1),
+        ("größer\n\n".encode() + "größer".encode("latin-1"), {}, ["not UTF-8 text", "byte offset 12"], 1),
+        (None, {}, ["cannot be read"], 1),
     ],
 )
 def test_bad_texts_are_one_clear_line(command, tmp_path, capsys, content, options, words, code):
     text = tmp_path / "text.txt"
     if content is not None:
         text.write_bytes(content)
-    assert main(command("delimiters", text, *options)) == code
+    assert main(command("delimiters", text, **options)) == code
     out, err = capsys.readouterr()
     assert out == ""
     last = err.splitlines()[-1]

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from statesize.errors import FileError, InputError
-from statesize.lab.mixers import LanguageModel, ModelConfig, load_checkpoint, save_checkpoint
-from statesize.lab.mixers.registry import MIXERS
+from statesize.lab.mixers import LanguageModel, ModelConfig, load_checkpoint, mixer, save_checkpoint
+
+MIXERS = mixer.names()
 
 
 def model_of(name="gla"):
@@ -55,7 +56,7 @@ def test_a_hybrid_with_positions_comes_back_and_the_order_of_its_layers_is_check
     wrong = (({"mixer": "gla,sa,s6"}, r"layers\.1\.mixer"), ({"positions": 11}, "position_embedding"))
     for changes, name in (*wrong, ({"tied": True}, "output")):
         (tmp_path / "config.json").write_text(json.dumps({**values, **changes}))
-        with pytest.raises(FileError, match=rf"does not fit its config\.json, first at {name}"):
+        with pytest.raises(FileError, match=rf"does not fit its config\.json.*first at {name}"):
             load_checkpoint(tmp_path)
 
 
@@ -128,7 +129,7 @@ def test_weights_of_another_model_are_refused(tmp_path):
     save_checkpoint(model_of("gla"), tmp_path / "gla")
     save_checkpoint(model_of("la"), tmp_path / "la")
     (tmp_path / "la" / "model.safetensors").replace(tmp_path / "gla" / "model.safetensors")
-    with pytest.raises(FileError, match=r"does not fit its config\.json, first at layers\.0\.mixer\.decay"):
+    with pytest.raises(FileError, match=r"does not fit its config\.json.*first at layers\.0\.mixer\.decay"):
         load_checkpoint(tmp_path / "gla")
 
 
@@ -201,26 +202,17 @@ def test_an_interruption_never_leaves_weights_with_the_configuration_of_another_
         {"layers": 1},
         {"positions": 10**15},
         {"mixer": "s6", "key_size": 10**17},
-        {"mixer": "s4d", "width": 2 * 10**20},
     ],
 )
 def test_a_configuration_of_absurd_size_is_refused_without_building_the_model(changes, tmp_path):
     save_checkpoint(model_of(), tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**values, **changes}))
-    with pytest.raises(FileError, match=r"does not fit its config|torch cannot build|below 2\*\*31") as caught:
+    with pytest.raises(
+        FileError, match=r"does not fit its config|torch cannot build|below 2\*\*|whole number"
+    ) as caught:
         load_checkpoint(tmp_path)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("dtype", [torch.int32, torch.int8, torch.bool])
-def test_weights_that_are_not_floating_are_refused(dtype, tmp_path):
-    save_checkpoint(model_of(), tmp_path)
-    path = tmp_path / "model.safetensors"
-    tensors = load_file(path)
-    save_file({**tensors, "norm.weight": tensors["norm.weight"].to(dtype)}, path)
-    with pytest.raises(FileError, match=r"holds norm\.weight as \w+; expected one of"):
-        load_checkpoint(tmp_path)
 
 
 def test_loading_leaves_the_global_random_state_alone(tmp_path):

@@ -11,7 +11,7 @@ from statesize.lab.mixers import ModelConfig
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"mixer": "lstm"}, r"one of sa, la, wla, gla.*got 'lstm'"),
+        ({"mixer": "lstm"}, r"one of .*gla.*got 'lstm'"),
         ({"width": 100, "heads": 3}, r"width must be a multiple of heads, 3, got 100. Give 99"),
         ({"width": 2, "heads": 4}, r"width must be a multiple of heads, 4, got 2. Give 4"),
         ({"layers": 0}, r"layers must be .*got 0"),
@@ -22,7 +22,7 @@ from statesize.lab.mixers import ModelConfig
         ({"decay_bias": float("nan")}, r"decay_bias must be .*got nan"),
         ({"decay_bias": -64}, "decay_bias must be a number above -64 and below 64, got -64"),
         ({"mixer": "gla, sa"}, r"such as 'gla,sa' without spaces, got 'gla, sa'"),
-        ({"mixer": "gla,sa,"}, r"mixer must be one of sa, .*got 'gla,sa,'"),
+        ({"mixer": "gla,sa,"}, r"mixer must be one of .*got 'gla,sa,'"),
         ({"mixer": ""}, r"mixer must be one of .*got ''"),
         ({"mixer": None}, r"mixer must be .*got None"),
         ({"normalised": 1}, r"normalised must be .*got 1"),
@@ -30,12 +30,11 @@ from statesize.lab.mixers import ModelConfig
             {"mixer": "gla,sa,gla", "layers": 4},
             r"layers must be a multiple of the 3 that mixer 'gla,sa,gla' names, got 4",
         ),
-        ({"mixer": "sa,s4d", "key_size": 5}, r"key_size must be even.*got 5. Give 6"),
         ({"smallest_step": 0.0}, r"smallest_step must be above 0 and at most largest_step, 0\.1, got 0\.0"),
         ({"smallest_step": 0.2}, r"smallest_step must be above 0 and at most largest_step, 0\.1, got 0\.2"),
         ({"largest_step": float("inf")}, r"largest_step must be .*got inf"),
-        ({"window": 0}, r"window must be an integer of at least 1, below 2\*\*31, got 0"),
-        ({"positions": -1}, r"positions must be an integer of at least 0, below 2\*\*31, got -1"),
+        ({"window": 0}, r"window must be a whole number of at least 1, got 0"),
+        ({"positions": -1}, r"positions must be a whole number of at least 0, got -1"),
     ],
 )
 def test_bad_values_are_refused_and_quoted(changes, said):
@@ -46,7 +45,7 @@ def test_bad_values_are_refused_and_quoted(changes, said):
 def test_the_written_form_comes_back():
     for config in (
         ModelConfig(mixer="wla", width=64, decay_bias=0.0, dropout=0.2),
-        ModelConfig(mixer="sliding", window=8),
+        ModelConfig(mixer="la", window=8),
         ModelConfig(mixer="s6,sa", normalised=True, smallest_step=0.01, largest_step=1, positions=64),
     ):
         assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
@@ -70,7 +69,7 @@ def test_a_pattern_is_repeated_until_every_layer_has_a_mixer():
         (lambda values: {k: v for k, v in values.items() if k != "format"}, r"format None"),
         (lambda values: {k: v for k, v in values.items() if k != "width"}, r"lacks \['width'\] and has unknown \[\]"),
         (lambda values: {**values, "colour": 1}, r"unknown \['colour'\]"),
-        (lambda values: {**values, "width": "wide"}, r"width must be an integer .*, got 'wide'"),
+        (lambda values: {**values, "width": "wide"}, r"width must be a whole number .*, got 'wide'"),
         (lambda values: {**values, "heads": 5}, r"here: width must be a multiple of heads, 5, got 128"),
         (lambda values: {**values, "normalised": 1}, r"normalised must be True or False, got 1"),
         (lambda values: [values], r"here holds list"),

@@ -5,15 +5,10 @@ import torch
 from torch.nn import functional
 
 from statesize import capture, measure
-from statesize.lab.mixers import S6, LanguageModel, ModelConfig
+from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.mixers import s6 as module
-from statesize.lab.mixers.s6 import (
-    head_initial_values,
-    initial_log_rates,
-    inverse_softplus,
-    selective_scan,
-    spread_steps,
-)
+from statesize.lab.mixers.s6 import S6, selective_scan
+from statesize.lab.mixers.starts import head_log_rates, spread_steps, step_projection
 from statesize.operators import Recurrence
 
 
@@ -158,30 +153,21 @@ def test_a_gradient_of_the_gradient_is_refused():
         gradient.sum().backward()
 
 
-def test_rates_are_the_numbers_of_the_states_or_those_over_their_number():
-    torch.testing.assert_close(initial_log_rates(5, normalised=False).exp(), torch.arange(1.0, 6.0))
-    torch.testing.assert_close(initial_log_rates(5, normalised=True).exp(), torch.arange(1.0, 6.0) / 5)
-
-
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_steps_lie_in_the_middles_of_equal_ratios(count):
-    steps = spread_steps(count, 0.001, 0.1).double()
-    assert steps.min() > 0.001
-    assert steps.max() < 0.1
+    config = ModelConfig(width=8, heads=2)
+    steps = spread_steps(config, count).double()
+    assert (steps.min() > 0.001, steps.max() < 0.1) == (True, True)
     torch.testing.assert_close(steps.log().mean().exp().item(), 0.01, rtol=1e-5, atol=0)
+    ratios = torch.full((count - 1,), 100 ** (1 / count)).double()
+    torch.testing.assert_close(steps[1:] / steps[:-1], ratios, rtol=1e-5, atol=0)
     torch.testing.assert_close(
-        steps[1:] / steps[:-1], torch.full((count - 1,), 100 ** (1 / count)).double(), rtol=1e-5, atol=0
+        functional.softplus(step_projection(config, count).bias).double(), steps, rtol=1e-4, atol=0
     )
-
-
-def test_softplus_gives_back_small_and_large_values():
-    values = torch.tensor([1e-4, 1e-3, 0.1, 1.0, 10.0, 50.0])
-    torch.testing.assert_close(torch.nn.functional.softplus(inverse_softplus(values)), values, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("heads", [1, 2, 6])
 def test_heads_with_one_decay_start_with_steps_and_rates_of_mamba_2_and_keep_some_of_the_past(heads):
-    values = head_initial_values(ModelConfig("ssd", width=24, heads=heads))
-    steps, rates = torch.nn.functional.softplus(values["step_projection.bias"]), values["log_rate"].exp()
-    assert bool(((steps > 0.001) & (steps < 0.1) & (rates > 1) & (rates < 16)).all())
+    steps, rates = spread_steps(ModelConfig(width=24, heads=heads), heads), head_log_rates(heads).exp()
+    assert bool(((rates > 1) & (rates < 16)).all())
     assert bool(((-steps * rates).exp() > 0.7).all())

@@ -8,25 +8,25 @@ from pathlib import Path
 import pytest
 from small_studies import GRID
 
-from statesize.lab.studies.correlation import STUDY
-from statesize.lab.studies.engine.training import carry_out
+from statesize.lab.studies.engine.grid import training_runs
+from statesize.lab.studies.engine.training import train_and_measure
 from statesize.parallel.threads import Done
 
 
 @pytest.fixture(scope="session")
 def grid():
-    return STUDY.parse(GRID)
+    return GRID
 
 
 @pytest.fixture(scope="session")
 def runs(grid):
-    return grid.runs
+    return training_runs(grid)
 
 
 @pytest.fixture(scope="session")
 def outcomes(runs):
     """What each of the runs gives, by its key."""
-    return {run.key: Done(run, carry_out(run)) for run in runs}
+    return {run.key: Done(run, train_and_measure(run)) for run in runs}
 
 
 @dataclass

@@ -6,10 +6,12 @@ import json
 import numpy as np
 import pytest
 
-from statesize.lab.studies.correlation import STUDY
+from statesize.lab.studies.correlation import Correlation
+
+STUDY = Correlation()
 
 METRIC = "relative_0.01"
-CLAIM = dataclasses.replace(STUDY.preset_claim, least_units=9)
+CLAIM = dataclasses.replace(STUDY.claim, least_units=9)
 
 
 def correlation(rows, metric):

@@ -8,13 +8,16 @@ import torch
 from torch import nn
 
 from statesize.errors import InputError
-from statesize.lab.studies.delimiters import STUDY
-from statesize.lab.studies.engine.page import write_page
+from statesize.lab.studies.delimiters import Delimiters
+from statesize.lab.studies.engine.run import write_page
+from statesize.lab.studies.engine.table import StudyTable
 from statesize.lab.studies.texts.dips import ModelDips, measure_dips
 from statesize.lab.studies.texts.documents import DocumentCorpus
 from statesize.lab.studies.texts.responses import METRICS, respond
 from statesize.lab.studies.texts.sequences import CONDITIONS, OBSERVED, Windows, aligned_sequences
 from statesize.operators import Dense, Recurrence
+
+STUDY = Delimiters()
 
 WINDOWS = Windows(5, 5, margin=2)
 STATES = 4
@@ -71,7 +74,7 @@ def rows_of(models):
 
 
 def delimiters(models):
-    return STUDY.conclude(rows_of(models), "", STUDY.preset_claim)
+    return STUDY.conclude(rows_of(models), "", STUDY.claim)
 
 
 def test_values_are_those_of_the_definition(corpus):
@@ -129,7 +132,7 @@ def test_the_conclusion(found, tmp_path):
     low, high = both.figures["control_resets_replaced_interval"]
     assert low < high < both.figures["resets_tolerance_interval"][0]
     assert any("Order of depth: resets > keeps" in line for line in both.statements)
-    write_page(both, STUDY.charts(rows_of(found), ""), rows_of(found), tmp_path)
+    write_page(both, STUDY.draw(StudyTable(rows_of(found), "")), rows_of(found), tmp_path)
     page = (tmp_path / "study.html").read_text(encoding="utf-8")
     assert both.verdict in page
     assert page.count("resets") > 10

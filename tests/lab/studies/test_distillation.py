@@ -7,10 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from statesize.lab.studies.distillation import STUDY, students_of
+from statesize.lab.studies.distillation import Distillation, students_of
+from statesize.lab.studies.engine.table import StudyTable
+
+STUDY = Distillation()
 
 METRIC = "relative_0.01"
-CLAIM = dataclasses.replace(STUDY.preset_claim, least_units=12)
+CLAIM = dataclasses.replace(STUDY.claim, least_units=12)
 
 
 def distillation(rows, metric):
@@ -94,9 +97,8 @@ def test_it_cannot_tell_without_students():
     assert found.figures["frontier_alone_n4_accuracy"] == pytest.approx(0.4)
 
 
-def test_predictions_and_the_frontier():
+def test_the_bound_and_the_frontier():
     found = distillation(table(lambda ess, size: 0.05 * ess if ess > 4.5 else 0.03 * ess), METRIC).figures
-    assert found["layers_within_prediction"] == pytest.approx(0.5)
     assert found["layers_above_bound"] == 1
     # Four bytes, two layers, width 32.
     assert found["frontier_distilled_n8_bytes"] == 4 * 2 * 32 * 8
@@ -119,7 +121,7 @@ def test_copies_of_teachers_are_in_no_correlation():
     assert found.figures["n2_spearman"] == pytest.approx(1)
     (sentence,) = [one for one in found.statements if "copy" in one]
     assert sentence.startswith("12 students with the mixer and the size of the teacher (n = 4) began as a copy of it.")
-    (drawn,) = STUDY.charts([one | {"key_size": 4} for one in rows], METRIC).to_dict()["vconcat"]
+    (drawn,) = STUDY.draw(StudyTable([one | {"key_size": 4} for one in rows], METRIC)).to_dict()["vconcat"]
     assert len(drawn["hconcat"][0]["data"]["values"]) == 24
     assert len(found.figures) < len(distillation(rows, METRIC).figures)
 
@@ -133,7 +135,7 @@ def test_students_have_what_is_known_of_their_teachers():
 
 
 def test_charts_hold_every_student():
-    drawn = STUDY.charts(table(lambda ess, size: 0.1), METRIC).to_dict()
+    drawn = STUDY.draw(StudyTable(table(lambda ess, size: 0.1), METRIC)).to_dict()
     (row,) = drawn["vconcat"]
     by_student, by_layer, by_model = (one["data"]["values"] for one in row["hconcat"])
     assert (len(by_student), len(by_layer), len(by_model)) == (36, 72, 36 + 18)

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from statesize.cli import main
-from statesize.lab.studies.engine.final import StudyTable
+from statesize.lab.studies.engine.table import StudyTable
 from statesize.lab.studies.engine.training import layer_column
-from statesize.lab.studies.hybrids import STUDY, by_accuracy, placed_runs
+from statesize.lab.studies.hybrids import Hybrids, by_accuracy, placed_runs
+
+STUDY = Hybrids()
 
 METRIC = "relative_0.01"
-CLAIM = dataclasses.replace(STUDY.preset_claim, least_units=4)
+CLAIM = dataclasses.replace(STUDY.claim, least_units=4)
 
 
 def hybrids(rows, metric):
@@ -146,7 +148,7 @@ def test_patterns_are_written_out_and_runs_that_diverged_left_out():
     gone = hybrids(rows[:4], METRIC)
     assert (gone.figures["diverged"], gone.holds) == (1, None)
     assert hybrids([], METRIC).holds is None
-    drawn = STUDY.charts(rows, METRIC).to_dict()
+    drawn = STUDY.draw(StudyTable(rows, METRIC)).to_dict()
     assert len(drawn["vconcat"]) == 2
 
 

@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.lab.studies.engine.final import StudyTable
 from statesize.lab.studies.engine.grid import INTERVENTIONS
 from statesize.lab.studies.engine.run import run_study
-from statesize.lab.studies.initialisation import STUDY, start_of
+from statesize.lab.studies.engine.table import StudyTable
+from statesize.lab.studies.initialisation import Initialisation, start_of
+
+STUDY = Initialisation()
 
 METRIC = "relative_0.01"
-CLAIM = dataclasses.replace(STUDY.preset_claim, least_units=3)
+CLAIM = dataclasses.replace(STUDY.claim, least_units=3)
 STEPS, SLOW = (0.01, 0.1), (0.001, 0.1)
 
 
@@ -117,7 +119,7 @@ def test_steps_and_the_factor_are_of_no_account_to_other_mixers():
 
 
 def test_the_charts_have_a_row_a_length_and_accuracy_where_it_was_trained():
-    drawn = STUDY.charts(table(), METRIC).to_dict()
+    drawn = STUDY.draw(StudyTable(table(), METRIC)).to_dict()
     assert [len(row["hconcat"]) for row in drawn["vconcat"]] == [1, 3]
 
 
@@ -146,7 +148,7 @@ def test_the_preset_smoke_from_grid_to_page(tmp_path):
 
 
 def test_the_preset_on_record_holds_all_parts_of_the_claim():
-    runs = STUDY.preset("record").runs
+    runs = STUDY.runs(STUDY.preset("record"))
     parts = {(run.model.mixer, run.model.normalised) for run in runs}
     assert {("s6", False), ("s6", True), ("gla-s6", False), ("gla-s6", True), ("gla", False), ("la", False)} <= parts
     assert {run.model.smallest_step for run in runs[:3]} == {0.01}

@@ -6,9 +6,12 @@ import torch
 from torch import nn
 
 from statesize.errors import InputError
-from statesize.lab.studies.engine.page import write_page
-from statesize.lab.studies.recall import STUDY, RecallScore, perplexities, recall_score, slices
+from statesize.lab.studies.engine.run import write_page
+from statesize.lab.studies.engine.table import StudyTable
+from statesize.lab.studies.recall import Recall, RecallScore, perplexities, recall_score, slices
 from statesize.lab.studies.texts.documents import DocumentCorpus
+
+STUDY = Recall()
 
 
 def brute_force(tokens, delimiter):
@@ -112,7 +115,7 @@ def made(name, nats, depth, kind="gla"):
 
 
 def recall(rows):
-    return STUDY.conclude(rows, "", STUDY.preset_claim)
+    return STUDY.conclude(rows, "", STUDY.claim)
 
 
 def test_the_claim_holds_where_deeper_dips_go_with_lower_perplexity(tmp_path):
@@ -127,7 +130,7 @@ def test_the_claim_holds_where_deeper_dips_go_with_lower_perplexity(tmp_path):
     assert low < np.exp(1.9) < high
     other = [made(f"m{k}", 2 + depth, depth) for k, depth in enumerate(DEPTHS)]
     assert recall(other).holds is False
-    write_page(found, STUDY.charts(models, ""), models, tmp_path)
+    write_page(found, STUDY.draw(StudyTable(models, "")), models, tmp_path)
     page = (tmp_path / "study.html").read_text(encoding="utf-8")
     assert found.verdict in page
 

@@ -6,11 +6,13 @@ import math
 
 import pytest
 
-from statesize.lab.studies.engine.final import StudyTable
-from statesize.lab.studies.regimes import STUDY, diagnosis
+from statesize.lab.studies.engine.table import StudyTable
+from statesize.lab.studies.regimes import Regimes, diagnosis
+
+STUDY = Regimes()
 
 METRIC = "relative_0.01"
-CLAIM = dataclasses.replace(STUDY.preset_claim, least_units=4)
+CLAIM = dataclasses.replace(STUDY.claim, least_units=4)
 SHARES = {"la": 0.9, "wla": 0.7, "gla": 0.3}
 
 
@@ -72,7 +74,7 @@ def test_students_are_no_runs():
         alone, found = regimes(own, METRIC), regimes([*own, *students, *lost], METRIC)
         assert found.figures.pop("diverged") == len(lost)
         assert found.figures.items() >= {name: v for name, v in alone.figures.items() if name != "diverged"}.items()
-        charts = [STUDY.charts(one, METRIC).to_dict() for one in (own, [*own, *students, *lost])]
+        charts = [STUDY.draw(StudyTable(one, METRIC)).to_dict() for one in (own, [*own, *students, *lost])]
         assert charts[0]["vconcat"][0]["hconcat"][0]["data"] == charts[1]["vconcat"][0]["hconcat"][0]["data"]
 
 

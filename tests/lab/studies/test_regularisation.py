@@ -8,10 +8,13 @@ from types import SimpleNamespace
 import pytest
 
 from statesize.lab.studies.engine.conclusion import known
-from statesize.lab.studies.regularisation import STUDY, Treatment
+from statesize.lab.studies.engine.table import StudyTable
+from statesize.lab.studies.regularisation import Regularisation, Treatment
+
+STUDY = Regularisation()
 
 METRIC = "relative_0.01"
-CLAIM = dataclasses.replace(STUDY.preset_claim, least_units=4, thresholds={"gla_lambda_0.3_gain": 0.5})
+CLAIM = dataclasses.replace(STUDY.claim, least_units=4, thresholds={"gla_lambda_0.3_gain": 0.5})
 
 
 def regularisation(rows, metric):
@@ -92,7 +95,7 @@ def test_a_treatment_is_compared_with_none_of_as_many_steps():
 
 
 def test_the_treatment_is_that_of_the_run():
-    runs = STUDY.preset("record").runs
+    runs = STUDY.runs(STUDY.preset("record"))
     kinds = {
         (run.model.mixer, Treatment.of(SimpleNamespace(settings=run.to_dict(), intervention=run.intervention)))
         for run in runs
@@ -104,7 +107,7 @@ def test_the_treatment_is_that_of_the_run():
 
 def test_charts_have_a_point_a_run():
     rows = table(0.6, rows_of("la", [0.9] * 4))
-    drawn = STUDY.charts(rows, METRIC).to_dict()
+    drawn = STUDY.draw(StudyTable(rows, METRIC)).to_dict()
     values = drawn["vconcat"][0]["hconcat"][2]["data"]["values"]
     assert len(values) == 12
     assert {value["treatment"] for value in values} == {"λ 0", "λ 0.3"}

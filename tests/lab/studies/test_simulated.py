@@ -1,14 +1,9 @@
 """How often each study finds what is not there, and what is: the designs of its presets with simulated outcomes."""
 
-import importlib.util
 import re
-from pathlib import Path
 
 import pytest
-
-_spec = importlib.util.spec_from_file_location("simulated", Path(__file__).with_name("simulated.py"))
-simulated = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(simulated)
+import simulated_studies as simulated
 
 DESIGNS = [
     *(("regimes", "record"), ("regularisation", "record"), ("initialisation", "record"), ("distillation", "record")),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from statesize.lab.studies.statistics import (
+from statesize.lab.studies.engine.statistics import (
     correlating,
     correlation_evidence,
     pearson,

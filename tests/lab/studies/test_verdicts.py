@@ -6,8 +6,8 @@ from scipy import stats
 
 from statesize.errors import InputError
 from statesize.lab.studies.engine.conclusion import NO_CLAIM, Findings
-from statesize.lab.studies.statistics import Evidence, jackknife, of_mean, pearson
-from statesize.lab.studies.verdicts import Claim, holm, judge
+from statesize.lab.studies.engine.statistics import Evidence, jackknife, of_mean, pearson
+from statesize.lab.studies.engine.verdicts import Claim, holm, judge
 
 
 def claim(least=3, **thresholds):

@@ -10,13 +10,6 @@ from oracles.task_solvers import solve_copying
 
 from statesize.errors import InputError
 from statesize.lab.tasks import IGNORED, SelectiveCopying
-from statesize.lab.tasks.arrays import counting_accuracy
-
-
-def test_the_chance_is_that_of_counting():
-    task = SelectiveCopying(16, 64, 14)
-    inputs, targets = task.sample(2000, torch.Generator().manual_seed(0))
-    assert task.chance == pytest.approx(counting_accuracy(inputs, targets), abs=0.01)
 
 
 @st.composite

@@ -7,7 +7,7 @@ from math import factorial
 
 import pytest
 
-from statesize.lab.tasks import most_frequent_share
+from statesize.lab.tasks.symbols import most_frequent_share
 
 
 @pytest.mark.parametrize(("draws", "symbols"), [(1, 3), (2, 4), (3, 2), (5, 3), (7, 4), (4, 1)])

@@ -11,9 +11,9 @@ import torch
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.tasks import MQAR, Compression, Rebinding, SelectiveCopying
+from statesize.lab.tasks.base import distinct
 from statesize.lab.tasks.mqar import race
-from statesize.lab.tasks.synthetic import distinct
-from statesize.lab.training import TrainingConfig, train
+from statesize.lab.training import RunFolder, TrainingConfig, train
 
 TASKS = [MQAR(), MQAR(query_share=0.3, gap_power=0.1), SelectiveCopying(), Compression(), Rebinding()]
 every_task = pytest.mark.parametrize("task", TASKS, ids=repr)
@@ -59,8 +59,8 @@ def test_tasks_of_equal_numbers_are_equal_and_survive_pickling(task):
 def test_training_loop_takes_it(task, tmp_path):
     model = LanguageModel(ModelConfig("la", task.vocabulary_size, width=8, heads=1, layers=1))
     small = dataclasses.replace(task, held_out_sequences=6)
-    record = train(model, small, TrainingConfig(steps=2, batch_size=4), tmp_path / "run")
-    report = record.steps[-1].held_out
+    *_, last = train(model, small, TrainingConfig(steps=2, batch_size=4), folder=RunFolder(tmp_path / "run"))
+    report = last.held_out
     assert report["chance"] == task.chance
     assert 0 <= report["accuracy"] <= 1
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from statesize.errors import InputError
-from statesize.lab.tasks import Corpus, TextTask, byte_count, encode, train_tokenizer
+from statesize.lab.tasks import Corpus, TextTask, encode, train_tokenizer
+from statesize.lab.tasks.text import byte_count
 
 DOCUMENTS = (
     "The state of a recurrence is what it keeps of the past.",
@@ -54,7 +55,9 @@ def test_encode_leaves_the_tokenizer_as_it_was(tokenizer):
 
 @pytest.mark.parametrize("documents", [[], [""]])
 def test_text_shorter_than_two_tokens_is_refused(tokenizer, documents):
-    with pytest.raises(InputError, match=rf"{len(documents)} token\(s\) long.*at least 2"):
+    with pytest.raises(
+        InputError, match=rf"documents must have at least 2 tokens, <eos> included, got {len(documents)}"
+    ):
         encode(documents, tokenizer)
 
 

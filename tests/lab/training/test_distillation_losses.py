@@ -45,17 +45,15 @@ OPERATORS = {
 def test_operator_error_is_the_relative_frobenius_norm(teacher, student):
     T, S = OPERATORS[teacher], OPERATORS[student]
     expected = (T.dense() - S.dense()).norm(dim=(-2, -1)) / T.dense().norm(dim=(-2, -1))
-    for block_size in (4, 23, 100):
-        torch.testing.assert_close(operator_error(T, S, block_size), expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(operator_error(T, S), expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("block_size", [5, 100])
 @pytest.mark.parametrize("decay", [(0.9, 1.0), (0.0, 0.1)])
-def test_gradients_are_those_of_the_definition(block_size, decay):
+def test_gradients_are_those_of_the_definition(decay):
     teacher, student = OPERATORS["attention"], gated(3, 40, decay)
     parts = [part.clone().requires_grad_() for part in (student.A, student.B, student.C)]
     student = Recurrence(*parts)
-    found = torch.autograd.grad(operator_error(teacher, student, block_size).sum(), parts)
+    found = torch.autograd.grad(operator_error(teacher, student).sum(), parts)
     T = teacher.dense()
     expected = torch.autograd.grad(
         ((T - student.dense()).norm(dim=(-2, -1)) / T.norm(dim=(-2, -1))).sum(), parts, retain_graph=True
@@ -72,31 +70,9 @@ def test_a_perfect_student_has_no_error_and_a_gradient_of_zero():
     assert all(bool((part == 0).all()) for part in torch.autograd.grad(error.sum(), parts))
 
 
-def test_no_matrix_of_the_whole_sequence_is_held():
-    length, states = 1024, 4
-    ones = torch.ones(length, states)
-    parts = [0.99 * ones, ones, ones.clone().requires_grad_()]
-    teacher, student = Recurrence(*parts[:2], 0.9 * ones), Recurrence(*parts)
-    held = []
-
-    def keep(tensor):
-        held.append(tensor.numel())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        operator_error(teacher, student, block_size=64)
-        blocks = sum(held)
-        held.clear()
-        operator_error(teacher, student, block_size=length)
-    assert blocks < 64 * length
-    assert sum(held) > length * length
-
-
 def test_operators_that_do_not_fit():
     with pytest.raises(InputError, match=r"length 23 and batch shape \(2, 3\) of teacher, got 23 and \(3,\)"):
         operator_error(OPERATORS["gated"], OPERATORS["gated"][0])
-    with pytest.raises(InputError, match=r"block_size must be .*got 0"):
-        operator_error(OPERATORS["gated"], OPERATORS["gated"], 0)
 
 
 def test_hidden_error():
@@ -117,7 +93,6 @@ def test_logit_divergence():
     ("call", "said"),
     [
         (lambda: operator_error(OPERATORS["gated"], 3), "student must be a statesize Operator, got int"),
-        (lambda: operator_error(OPERATORS["gated"], OPERATORS["dense"], 1.5), r"block_size must be .*got 1.5"),
         (lambda: hidden_error(torch.ones(3), torch.ones(3)), r"teacher must have shape \(..., L, d\)"),
         (
             lambda: hidden_error(torch.ones(2, 3), torch.ones(1, 3)),

@@ -8,7 +8,7 @@ import torch
 import statesize as ss
 from statesize.errors import ModelError
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.lab.training.initialisation import _random_tokens, initialise
+from statesize.lab.training.initialisation import initialise
 
 SHAPE = ModelConfig("s6", 64, width=16, heads=2, layers=2, key_size=16, mlp_factor=1)
 
@@ -21,7 +21,7 @@ def built(mixer, **changes):
 def measured(model):
     """Mean utilisation by mixer, at every position and of every unit, with the engine that is the definition."""
     found = {}
-    for captured in ss.capture(model, _random_tokens(model)):
+    for captured in ss.capture(model, torch.randint(64, (2, 48), generator=torch.Generator().manual_seed(0))):
         measurement = ss.measure(captured.operator, (), (1e-2,), ("counts",), engine="dense")
         share = measurement.relative_count[..., 0] / measurement.ceiling
         found[captured.name] = float(share.nanmean())
@@ -33,7 +33,7 @@ def rates_of(model):
 
 
 @pytest.mark.few(1)
-@pytest.mark.parametrize(("mixer", "target"), [("s6", 0.4), pytest.param("s4d", 0.3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("mixer", "target"), [("s6", 0.4)])
 def test_each_mixer_ends_where_it_was_asked_to(mixer, target):
     model = built(mixer, width=8, positions=48)
     before = rates_of(model)
@@ -71,16 +71,6 @@ def test_a_target_that_is_already_met_changes_nothing():
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     initialise(model, 0.6)
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
-
-
-def test_a_target_out_of_reach_leaves_the_nearest():
-    # Convolutions of 8 real modes of nearly equal decays have low rank, however slow they are.
-    model = built("s4d", layers=1, positions=48)
-    with torch.no_grad():
-        model.get_parameter("layers.0.mixer.frequency").zero_()
-    before = measured(model)["layers.0.mixer"]
-    initialise(model, 1.0)
-    assert before <= measured(model)["layers.0.mixer"] < 0.9
 
 
 def test_the_state_of_the_model_and_of_torch_is_left_as_it_was():

@@ -319,7 +319,7 @@ def test_lengths_that_do_not_fit_are_named_and_the_others_measured():
     assert found.places == (4, 8)
     assert str(found.skipped["900"]) == "The longest text has room for 144 tokens."
     assert "\nNot measured: 900: The longest text has room for 144 tokens.\n" in repr(found)
-    assert "positional embedding 20" in str(found.skipped["16"])
+    assert "at most 20 tokens, the positional embedding" in str(found.skipped["16"])
 
 
 @pytest.mark.parametrize(

@@ -1,96 +1,116 @@
-"""`statesize study`: each study by its name, and the folder of one that is done."""
+"""`statesize study`: a study by its name, and the folder of one that is done."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cyclopts import App, Parameter
-
 from statesize.check import refuse
-from statesize.cli.app import app, register
-from statesize.cli.shared.options import Flag, Workers
+from statesize.cli.shared.options import Flag, Listed, Workers, listed
 from statesize.cli.shared.printing import TEXT, Printing
-from statesize.io.text import counted, meant
-from statesize.lab.studies.catalogue import QUESTIONS, load_study
+from statesize.io.text import meant
 
 if TYPE_CHECKING:
     from statesize.io.progress import Bar
     from statesize.lab.studies.engine.conclusion import Conclusion
-    from statesize.lab.studies.engine.study import Grid, Run, Study
+    from statesize.lab.studies.engine.study import Run, Study
     from statesize.parallel.threads import Done
 
+RECORDS = (Path("results/studies"), Path("experiments"))
+"""Where a clone of the repository keeps records, a folder for each study."""
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Options:
-    """Options of every study.
+_HERE = Workers()
 
-    Attributes:
-        preset: Grid that comes with the study: smoke takes at most minutes, record is the one that the documentation
-            quotes and takes up to hours.
-        config: TOML file with your own grid, in place of a preset.
+
+def study(
+    name: str | None = None,
+    /,
+    *,
+    preset: str = "smoke",
+    output: Path | None = None,
+    verify: Flag = False,
+    from_: Listed | None = None,
+    text: Path | None = None,
+    plugin: Path | None = None,
+    workers: Workers = _HERE,
+    printing: Printing = TEXT,
+) -> None:
+    """Train or measure many models, and see what ESS shows.
+
+    Args:
+        name: A study, or the folder of one that is done, whose conclusion is printed. Default: list all studies.
+        preset: Grid that comes with the study: smoke takes seconds, record is the one that the documentation quotes and
+            takes up to hours.
         output: Folder for runs/NAME/ (one file for each finished run), table.parquet and study.html. The same command
             continues a stopped study. Default: statesize-study-NAME-PRESET.
-        verify: Repeat three sampled runs of the record in OUTPUT and compare them. Default: results/studies/NAME.
+        verify: Recompute the record in OUTPUT from its table and compare. Default: that of the clone.
+        from_: Models that delimiters or recall measures: bundled names, folders, ids of the Hugging Face hub. Default:
+            those of the preset.
+        text: Text file that they read, or a .jsonl or .parquet file. Default: that of the preset.
+        plugin: Python file that registers mixers, tasks or studies of your own.
+        workers: Who does the runs.
+        printing: What is printed.
     """
+    from statesize.lab.registry import load_plugin
+    from statesize.lab.studies.engine.study import questions
 
-    preset: str = "smoke"
-    config: Path | None = None
-    output: Path | None = None
-    verify: Flag = False
+    if name is None:
+        for known, question in questions().items():
+            print(f"{known}: {question}")
+        return
+    if plugin is not None:
+        load_plugin(plugin)
+    if Path(name).is_dir():
+        from statesize.lab.studies.engine.conclusion import read_conclusion
 
+        conclusion, document = read_conclusion(Path(name))
+        made = {fact: document[fact] for fact in ("command", "versions", "machine")}
+        _print_conclusion(conclusion, made, Path(name), printing)
+        return
+    from statesize.lab.studies import study as studies
 
-_DEFAULTS, _HERE = Options(), Workers()
-
-
-def _command(name: str) -> Callable[..., None]:
-    def command(*, options: Options = _DEFAULTS, workers: Workers = _HERE, printing: Printing = TEXT) -> None:
-        """Run the study.
-
-        Args:
-            options: Those of every study.
-            workers: Who does the runs.
-            printing: What is printed.
-        """
-        one = load_study(name)
-        if options.verify:
-            _verify(one, options.output or Path("results/studies") / one.name)
-            return
-        grid = one.preset(options.preset) if options.config is None else one.read(options.config)
-        chosen = options.preset if options.config is None else options.config.stem
-        _run(one, chosen, grid, options, workers, printing)
-
-    return command
-
-
-study = App(name="study", help_epilogue="Example:\n\n    statesize study statesize-study-regimes-smoke")
-for name, question in QUESTIONS.items():
-    register(study, None, name, _command(name), (f"statesize study {name} --preset smoke",), question)
+    if name not in studies.names():
+        advice = meant(name, studies.names(), f"Studies are {', '.join(studies.names())}.")
+        refuse("study", "the name of a study, or the folder of one that is done", name, advice)
+    chosen = studies[name]()
+    if verify:
+        _verify(chosen, output)
+    else:
+        grid = _reading(chosen.preset(preset), listed(from_ or ()), text)
+        _run(chosen, (preset, grid), output or Path(f"statesize-study-{name}-{preset}"), workers, printing)
 
 
-def _run(one: Study, chosen: str, grid: Grid, options: Options, workers: Workers, printing: Printing) -> None:
+def _reading(grid: Any, models: Sequence[str], text: Path | None) -> Any:
+    """A grid with other models or another text."""
+    if not (models or text):
+        return grid
+    if not hasattr(grid, "reading"):
+        refuse("from", "left out for a study that trains its models", ",".join(models) or str(text))
+    reading = grid.reading if text is None else replace(grid.reading, text=str(text))
+    return replace(grid, reading=reading, models=tuple(models) or grid.models)
+
+
+def _run(chosen: Study, named: tuple[str, Any], folder: Path, workers: Workers, printing: Printing) -> None:
     from statesize.cli.shared.provenance import command_line
     from statesize.lab.studies.engine.run import run_study
     from statesize.parallel.threads import here
 
     printing.hush_libraries()
-    crew = workers.cluster() or here
-    folder = options.output or Path(f"statesize-study-{one.name}-{chosen}")
+    (preset, grid), crew = named, workers.cluster() or here
+    total = len(chosen.runs(grid))
     with printing.bars() as bars:
-        bar = bars.begin(f"study {one.name}", len(grid.runs))
-        result = run_study(one, grid, folder, crew, partial(_tell, bar, len(grid.runs)), command_line())
+        bar = bars.begin(f"study {chosen.kind}", total)
+        result = run_study(chosen, grid, folder, crew, partial(_tell, bar, total), command_line())
     printing.say(f"Table: {result.path}")
     printing.say(f"Report: {result.path.with_name('study.html')}")
-    made = {"preset": chosen, "runs": len(grid.runs), "seconds": result.seconds, "table": str(result.path)}
-    _print_conclusion(result.conclusion, {**made, "command": command_line()}, printing)
-    printing.next("study", folder, "--json", why="all its figures")
+    made = {"preset": preset, "runs": total, "seconds": result.seconds, "table": str(result.path)}
+    _print_conclusion(result.conclusion, {**made, "command": command_line()}, folder, printing)
 
 
-def _print_conclusion(conclusion: Conclusion, made: dict[str, Any], printing: Printing) -> None:
+def _print_conclusion(conclusion: Conclusion, made: dict[str, Any], folder: Path, printing: Printing) -> None:
     """Print what a study concluded, or the document of it and of how it was made."""
     from statesize.cli.shared.printing import SCHEMA, print_json
     from statesize.io.text import printable
@@ -99,6 +119,7 @@ def _print_conclusion(conclusion: Conclusion, made: dict[str, Any], printing: Pr
         print_json({"schema": SCHEMA, **conclusion.to_dict(), **made})
     else:
         print("\n".join(map(printable, conclusion.lines())))
+    printing.next("study", folder, "--json", why="all its figures")
 
 
 def _tell(bar: Bar, total: int, done: Done[Run, list[dict[str, Any]]], number: int) -> None:
@@ -108,47 +129,11 @@ def _tell(bar: Bar, total: int, done: Done[Run, list[dict[str, Any]]], number: i
     bar.update(number, total, detail)
 
 
-def _verify(one: Study, folder: Path) -> None:
-    from statesize.errors import StatesizeError
-    from statesize.lab.studies.engine.record import read_record, verify
+def _verify(chosen: Study, folder: Path | None) -> None:
+    from statesize.lab.studies.engine.record import RECORD, verify
 
-    record, different = read_record(one, folder), 0
-    print(
-        f"{record.command}: {record.done} of {counted(record.total, 'run')} on record, fixed by commit {record.commit}"
-    )
-    elsewhere = not record.is_of_this_machine
-    if elsewhere:
-        print(
-            f"The runs were done on another machine ({record.done_on}), where training ends with other digits. What is "
-            "measured before the first step is compared, and the accuracy at the end is shown."
-        )
-    for run in verify(record):
-        verdict = f"differs in {', '.join(run.columns)}" if run.columns else "equal"
-        old, new = run.accuracies
-        ended = f"; accuracy at the end {new:.3f}, on record {old:.3f}" if elsewhere else ""
-        print(f"{run.label}: {verdict}{ended}", flush=True)
-        different += bool(run.columns)
-    if different:
-        raise StatesizeError(f"{different} of the runs that were repeated differ from the record in {folder}")
-
-
-@study.default
-def stored_study(folder: Path | None = None, /, *, printing: Printing = TEXT) -> None:
-    """Print what a study concluded.
-
-    Args:
-        folder: Folder of a study that is done.
-        printing: What is printed.
-    """
-    from statesize.lab.studies.engine.conclusion import read_saved
-
-    if folder is None:
-        app.help_print(["study"])
-        return
-    if not folder.exists():
-        advice = meant(str(folder), list(QUESTIONS), f"Studies are {', '.join(QUESTIONS)}.")
-        refuse("study", "the name of a study, or the folder of one that is done", str(folder), advice)
-    saved = read_saved(folder)
-    made = {"command": saved.command, "versions": saved.versions, "machine": saved.machine}
-    _print_conclusion(saved.conclusion, made, printing)
-    printing.next("study", folder, "--json", why="all its figures")
+    folders = [records / chosen.kind for records in RECORDS]
+    kept = verify(chosen, folder or next((one for one in folders if (one / RECORD).is_file()), folders[0]))
+    runs = f"{kept['done']} of {kept['total']} runs on record, fixed by commit {kept['made']['commit']}"
+    verdict = {True: "holds", False: "fails", None: "cannot tell"}[kept["holds"]]
+    print(f"{chosen.kind}: {runs}. Verdict ({verdict}), sentences and figures follow from its table.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,33 +19,14 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from statesize.io.progress import Bars
-    from statesize.lab.training.record import StepRecord
+    from statesize.lab.training.loop import StepRecord
 
 
 def train(
     task: Literal["text"],
     /,
     *,
-    mixer: Literal[
-        "sa",
-        "la",
-        "wla",
-        "gla",
-        "s6",
-        "gla-s6",
-        "s4d",
-        "nla",
-        "sliding",
-        "deltanet",
-        "gated-deltanet",
-        "retnet",
-        "gla-scalar",
-        "gla-unit-keys",
-        "hgrn",
-        "ssd",
-        "deltanet-2",
-        "rwkv7",
-    ],
+    mixer: str,
     output: Path,
     text: Path | None = None,
     vocabulary: Count = 1024,
@@ -63,15 +43,15 @@ def train(
     device: str = "cpu",
     threads: Count | None = None,
     resume: Flag = False,
-    compiled: Flag = False,
+    plugin: Path | None = None,
     printing: Printing = TEXT,
 ) -> None:
     """Train a small language model of about one million parameters.
 
     Args:
         task: What to train on.
-        mixer: Sequence mixer: softmax, linear, weighted linear or gated linear attention, state-space models, a long
-            convolution, or a delta rule.
+        mixer: Sequence mixer: sa, la, wla or gla (softmax, linear, weighted linear, gated linear attention), s6 or
+            gla-s6 (state-space models), deltanet or gated-deltanet (delta rules), or a pattern such as gla,sa.
         output: Folder of the run.
         text: File to train on: UTF-8 text with blank lines between documents, or rows of JSON, JSONL or Parquet with a
             field "text". Default: the prose inside CPython.
@@ -89,7 +69,7 @@ def train(
         device: Torch device, cpu or cuda.
         threads: CPU threads. Default: torch's choice.
         resume: Continue the run in OUTPUT. The final weights are those of a run without a stop.
-        compiled: Compile the model with torch: about 1.5 times as fast after the first minute. Needs a C++ compiler.
+        plugin: Python file that registers a mixer of your own.
         printing: What is printed.
 
     Raises:
@@ -104,14 +84,16 @@ def train(
     from statesize.check import require_count
     from statesize.cli.shared.printing import SCHEMA, print_json
     from statesize.lab.mixers.model import LanguageModel, ModelConfig
+    from statesize.lab.registry import load_plugin
     from statesize.lab.tasks.corpus import python_prose, read_text
     from statesize.lab.tasks.text import TextTask, train_tokenizer
-    from statesize.lab.training import TrainingConfig
-    from statesize.lab.training.checkpoint import STATE
-    from statesize.lab.training.loop import train as run
+    from statesize.lab.training import RunFolder, TrainingConfig
+    from statesize.lab.training import train as run
 
     del task
-    FOLDERS[output / STATE] = "the same command with --resume"
+    FOLDERS[output] = "the same command with --resume"
+    if plugin is not None:
+        load_plugin(plugin)
     if threads is not None:
         torch.set_num_threads(require_count("threads", threads))
     config = TrainingConfig(
@@ -123,26 +105,29 @@ def train(
         evaluate_every=evaluate_every,
         checkpoint_every=checkpoint_every,
         device=device,
-        compiled=compiled,
     )
+    ModelConfig(mixer=mixer)  # which refuses an unknown name before the text is read
     corpus = python_prose() if text is None else read_text(text)
     tokenizer = train_tokenizer(corpus.train, vocabulary)
     text_task = TextTask.from_corpus(corpus, tokenizer, length)
     shape = ModelConfig(mixer=mixer, vocabulary_size=text_task.vocabulary_size, dropout=dropout)
     model = LanguageModel(shape, torch.Generator().manual_seed(seed))
-    on_start = partial(_save_beside, tokenizer)
+    folder = RunFolder(output, resume, keep_every)
     with printing.bars() as bars:
-        on_progress = training_bar(bars, f"train text {mixer}", steps)
-        record = run(model, text_task, config, output, resume, on_progress, on_start, keep_every)
-    report = {"mixer": mixer, "step": record.best_step, **record.best}
+        update = training_bar(bars, f"train text {mixer}", steps)
+        for number, record in enumerate(run(model, text_task, config, folder=folder)):
+            if number == 0:
+                _save_beside(tokenizer, output)
+            update(record)
+    report = {"mixer": mixer, "step": folder.best_step, **folder.best}
     if printing.json:
         print_json({"schema": SCHEMA, **report})
     else:
         print(
-            f"The mixer {mixer} loses {record.best['loss']:.4f} nats per token of held-out text, at step "
-            f"{record.best_step} of {steps}."
+            f"The mixer {mixer} loses {folder.best['loss']:.4f} nats per token of held-out text, at step "
+            f"{folder.best_step} of {steps}."
         )
-        for name, value in record.best.items():
+        for name, value in folder.best.items():
             print(f"{name.replace('_', ' ')}: {value:.4f}")
     if keep_every:
         printing.next("series", output, why="ESS through the training")
@@ -179,8 +164,7 @@ def _check_folder(output: Path, resume: bool) -> None:
     if os.path.lexists(output) and not output.is_dir():
         raise FileError(f"output must be a folder, got {output}, which is a file.")
     check_writable(output)
-    # A run that ended before its first checkpoint leaves that folder empty.
-    other = not resume and output.is_dir() and any(path.name != "state" for path in output.iterdir())
+    other = not resume and output.is_dir() and any(output.iterdir())
     if other and not (output / "log.jsonl").exists():
         raise FileError(
             f"output must be a new folder or that of a run, got {output}, which holds something else. It is left "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -21,15 +20,8 @@ from statesize.io.files import check_header, parse_json, read_limited, replace_f
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
 
-FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
-"""Names that safetensors gives to the dtypes that weights are stored in."""
-
-DIGEST = "sha256"
-"""Entry of a safetensors file's metadata that shows damage."""
-
-
-def _digest(config: ModelConfig, tensors: Mapping[str, Tensor]) -> str:
-    return tensors_sha256(tensors, json.dumps(config.to_dict(), sort_keys=True))
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_DIGEST = "sha256"
 
 
 def save_checkpoint(
@@ -76,8 +68,8 @@ def save_weights(
         tensors[name] = stored
     values = config.to_dict() | ({} if extra is None else {"extra": extra})
     content = (json.dumps(values, indent=2) + "\n").encode()
-    written = safetensors.torch.save(tensors, metadata={DIGEST: _digest(config, tensors)})
-    replace_files(folder, {"model.safetensors": written, "config.json": content})
+    written = safetensors.torch.save(tensors, metadata={_DIGEST: _digest(config, tensors)})
+    replace_files(folder, {WEIGHTS: written, CONFIG: content})
 
 
 def load_checkpoint(folder: str | os.PathLike[str]) -> LanguageModel:
@@ -93,18 +85,17 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> LanguageModel:
         FileError: A file is missing, damaged, of another version, or the two do not belong together.
     """
     folder = require_path("folder", folder)
-    config = ModelConfig.from_dict(_read_config(folder), str(folder / "config.json"))
-    path = folder / "model.safetensors"
+    config, path = _read_config(folder / CONFIG), folder / WEIGHTS
     if not path.is_file():
-        raise FileError(f"{path} is missing; a model is a folder with config.json and model.safetensors")
+        raise FileError(f"{path} is missing; a model is a folder with {CONFIG} and {WEIGHTS}")
     try:
         check_header(path)
-        metadata = _check_tensors(path, config)
+        digest = _check_shapes(path, config)
         tensors: dict[str, Tensor] = safetensors.torch.load_file(path)  # pyright: ignore[reportUnknownMemberType]
     except (safetensors.SafetensorError, OSError) as error:
         raise FileError(f"{path} is damaged or cut off ({error}); copy or train it again") from error
-    if metadata.get(DIGEST) != _digest(config, tensors):
-        raise FileError(f"{path} or its config.json is damaged: they are not what was written; copy or train it again")
+    if digest != _digest(config, tensors):
+        raise FileError(f"{path} or its {CONFIG} is damaged: they are not what was written; copy or train it again")
     model = LanguageModel(config, torch.Generator())
     dtypes = {tensor.dtype for tensor in tensors.values()}
     model = model.to(torch.float64 if torch.float64 in dtypes else torch.float32)
@@ -112,50 +103,40 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> LanguageModel:
     return model.eval()
 
 
-def _check_tensors(path: Path, config: ModelConfig) -> dict[str, str]:
-    """Compares what a file says it holds with the configuration, before anything is allocated."""
+def _check_shapes(path: Path, config: ModelConfig) -> str | None:
+    """Compares names and shapes in a file with a configuration, before anything is allocated; returns its digest."""
     with safetensors.safe_open(path, framework="pt") as stream:  # pyright: ignore[reportUnknownVariableType]
         file = cast("Any", stream)
-        slices = {name: file.get_slice(name) for name in cast("list[str]", list(file.keys()))}
-        actual = {name: tuple(part.get_shape()) for name, part in slices.items()}
-        dtypes = {name: str(part.get_dtype()) for name, part in slices.items()}
-        metadata = cast("dict[str, str]", file.metadata() or {})
-    # Each layer has weights of its own, so more layers than tensors cannot fit, and need not be listed to see it.
-    expected = _shapes(config, min(config.layers, len(actual) + 1), path)
-    if expected != actual:
-        names = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
-        raise FileError(f"{path} does not fit its config.json, first at {names[0]}: the two are not of one model")
-    for name, dtype in dtypes.items():
-        if dtype not in FLOATING:
-            raise FileError(f"{path} holds {name} as {dtype}; expected one of {', '.join(sorted(FLOATING))}")
-    return metadata
-
-
-def _shapes(config: ModelConfig, layers: int, path: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the first layers and of what stands around them, by name in the state of a `LanguageModel`."""
-    # Layers of one mixer are alike, so the pattern's layers are all there are.
-    period = len(config.pattern)
+        actual = {name: tuple(file.get_slice(name).get_shape()) for name in cast("list[str]", list(file.keys()))}
+        digest = cast("dict[str, str]", file.metadata() or {}).get(_DIGEST)
+    problem = f"{path} does not fit its {CONFIG}: the two are not of one model"
+    # Each layer has weights of its own, so more layers than tensors cannot fit, and need not be built to see it.
+    if config.layers > len(actual):
+        raise FileError(f"{problem} ({config.layers} layers)")
     try:
         with torch.device("meta"):
-            model = LanguageModel(dataclasses.replace(config, layers=period))
+            model = LanguageModel(config)
     except (RuntimeError, TypeError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
-        raise FileError(f"the config.json of {path} describes a model that torch cannot build ({reason})") from error
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    blocks = [block.state_dict().items() for block in model.blocks]
-    for layer in range(period, layers):
-        shapes |= {f"layers.{layer}.{name}": tuple(tensor.shape) for name, tensor in blocks[layer % period]}
-    return shapes
+        raise FileError(f"{path.with_name(CONFIG)} describes a model that torch cannot build ({reason})") from error
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if expected != actual:
+        names = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
+        raise FileError(f"{problem}, first at {names[0]}")
+    return digest
 
 
-def _read_config(folder: Path) -> object:
-    path = folder / "config.json"
+def _digest(config: ModelConfig, tensors: Mapping[str, Tensor]) -> str:
+    return tensors_sha256(tensors, json.dumps(config.to_dict(), sort_keys=True))
+
+
+def _read_config(path: Path) -> ModelConfig:
     if not path.is_file():
-        raise FileError(f"{path} is missing; a model is a folder with config.json and model.safetensors")
+        raise FileError(f"{path} is missing; a model is a folder with {CONFIG} and {WEIGHTS}")
     try:
         values = parse_json(read_limited(path))
     except (ValueError, OSError) as error:
         raise FileError(f"{path} is not JSON ({error}); copy or train the model again") from error
     if isinstance(values, dict):
-        return {name: value for name, value in cast("dict[str, object]", values).items() if name != "extra"}
-    return values
+        values = {name: value for name, value in cast("dict[str, object]", values).items() if name != "extra"}
+    return ModelConfig.from_dict(values, str(path))

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from dataclasses import dataclass
 from typing import Any, cast
 
-from statesize.check import refuse, require_real
+from torch import nn
+
+from statesize.check import refuse, require_count, require_real
 from statesize.errors import FileError, InputError
-from statesize.lab.mixers.registry import mixer_names
+from statesize.lab.registry import Registry
+
+
+def _check(kind: type) -> None:
+    if not (inspect.isclass(kind) and issubclass(kind, nn.Module)):
+        refuse("mixer", "a class that inherits torch.nn.Module", kind)
+    if not callable(getattr(kind, "operator", None)):
+        raise InputError(f"mixer must have a method operator(hidden) that returns an Operator, got {kind.__name__}.")
+
+
+mixer: Registry[type[nn.Module]] = Registry("mixer", "statesize.lab.mixers", _check)
+"""Makes a class known by a name wherever a mixer is named: `ModelConfig`, patterns, grids of studies.
+
+`mixer(config)` gets the `ModelConfig` of its model. It maps hidden states (S, L, d) to the same shape and has a method
+`operator(hidden)`. Its weights keep the first values that it gives them; those of a subclass of `Mixer` start as the
+package's own.
+"""
 
 CONFIG_FORMAT = 1
 """Version of the written form of a `ModelConfig`; it grows by one when old files can no longer be read."""
@@ -24,14 +43,14 @@ class ModelConfig:
     The defaults give a model of about one million parameters.
 
     Attributes:
-        mixer: Sequence mixer of every layer, one of `mixer_names()`; or a pattern such as "gla,sa", which is
+        mixer: Sequence mixer of every layer, one of `mixer.names()`; or a pattern such as "gla,sa", which is
             repeated until every layer has one.
         vocabulary_size: Number of tokens.
         width: Model dimension d; a multiple of `heads`.
         heads: Heads of each mixer.
         layers: Number of blocks, a multiple of the length of the pattern.
         key_size: Key dimension n of a head or states n of a channel, the theoretical state-size of the mixers with a
-            fixed one; even for "s4d".
+            fixed one.
         mlp_factor: Hidden width of the gated MLP in units of `width`; 0 for layers without an MLP.
         convolution_size: Taps of the short causal convolution on what enters a mixer, if it has one; 1 leaves it a
             scale.
@@ -39,13 +58,12 @@ class ModelConfig:
             and 0.958 for 0. Small biases make heads forget early in training and are prone to state collapse.
         dropout: Probability of dropping a channel of what a mixer or an MLP adds to the residual stream; training only.
         normalised: Whether the rates of "s6" and "gla-s6" start at −1/n … −n/n rather than −1 … −n.
-        smallest_step: Lower end of the scale on which the step sizes of "s6", "gla-s6", "s4d", "ssd" and
-            "gated-deltanet" start.
+        smallest_step: Lower end of the scale on which the step sizes of "s6", "gla-s6" and "gated-deltanet" start.
         largest_step: Its upper end.
         positions: Length of the longest sequence of a learned positional embedding; 0 for none.
         tied: Whether the output layer has the weights of the embedding. Weights of its own cost as many again. Linear
             attention learned short recall (64 tokens) in fewer steps with them; S6 and longer recall did not gain.
-        window: Tokens that "sliding" sees, the present one included.
+        window: Tokens that a mixer with a window sees, the present one included.
 
     Example:
         >>> ModelConfig(mixer="la", width=64, heads=2).value_size
@@ -74,30 +92,28 @@ class ModelConfig:
     def __post_init__(self) -> None:
         sizes = ("vocabulary_size", "width", "heads", "layers", "key_size", "mlp_factor", "convolution_size")
         for name in (*sizes, "positions", "window"):
-            value: object = getattr(self, name)
             bound = 0 if name in ("positions", "mlp_factor") else 1
-            if isinstance(value, bool) or not isinstance(value, int) or not bound <= value < 2**31:
-                refuse(name, f"an integer of at least {bound}, below 2**31", value)
-        if not isinstance(self.mixer, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            refuse("mixer", "a name or a pattern of names such as 'gla,sa'", self.mixer)
+            if require_count(name, getattr(self, name), least=bound, plain=True) >= 2**31:
+                refuse(name, "below 2**31", getattr(self, name))
         for name in ("normalised", "tied"):
             if not isinstance(getattr(self, name), bool):
                 refuse(name, "True or False", getattr(self, name))
-        self._check_pattern()
-        if self.width % self.heads:
-            raise InputError(
-                f"width must be a multiple of heads, {self.heads}, got {self.width}. Give "
-                f"{self.width // self.heads * self.heads or self.heads}."
-            )
         for name in ("dropout", "decay_bias", "smallest_step", "largest_step"):
             require_real(name, getattr(self, name), plain=True)
         require_real("dropout", self.dropout, least=0, below=1)
         require_real("decay_bias", self.decay_bias, above=-64, below=64)
         if not 0 < self.smallest_step <= self.largest_step:
-            raise InputError(
-                f"smallest_step must be above 0 and at most largest_step, {self.largest_step!r}, got "
-                f"{self.smallest_step!r}."
+            refuse("smallest_step", f"above 0 and at most largest_step, {self.largest_step!r}", self.smallest_step)
+        names = mixer.names()
+        if not isinstance(self.mixer, str) or not set(self.pattern) <= set(names):  # pyright: ignore[reportUnnecessaryIsInstance]
+            refuse(
+                "mixer", f"one of {', '.join(names)}, or a pattern of them such as 'gla,sa' without spaces", self.mixer
             )
+        if self.layers % len(self.pattern):
+            refuse("layers", f"a multiple of the {len(self.pattern)} that mixer {self.mixer!r} names", self.layers)
+        if self.width % self.heads:
+            fitting = self.width // self.heads * self.heads or self.heads
+            refuse("width", f"a multiple of heads, {self.heads}", self.width, f"Give {fitting}.")
 
     @property
     def value_size(self) -> int:
@@ -116,27 +132,9 @@ class ModelConfig:
             layer: From 0.
 
         Returns:
-            One of `mixer_names()`.
+            One of `mixer.names()`.
         """
         return self.pattern[layer % len(self.pattern)]
-
-    def _check_pattern(self) -> None:
-        unknown = [name for name in self.pattern if name not in mixer_names()]
-        if unknown:
-            raise InputError(
-                f"mixer must be one of {', '.join(mixer_names())}, or a pattern of them such as 'gla,sa' without "
-                f"spaces, got {self.mixer!r}."
-            )
-        if self.layers % len(self.pattern):
-            raise InputError(
-                f"layers must be a multiple of the {len(self.pattern)} that mixer {self.mixer!r} names, got "
-                f"{self.layers}."
-            )
-        if "s4d" in self.pattern and self.key_size % 2:
-            raise InputError(
-                f"key_size must be even for 's4d', whose states come in pairs, got {self.key_size}. Give "
-                f"{self.key_size + 1}."
-            )
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON values, with its format version.

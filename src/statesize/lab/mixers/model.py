@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -13,9 +12,75 @@ from torch.nn import functional
 
 from statesize.check import require_count, require_kind
 from statesize.errors import InputError
-from statesize.lab.mixers.block import Block, LocalDropout, residual_norm
-from statesize.lab.mixers.config import ModelConfig
-from statesize.lab.mixers.mixer import Mixer
+from statesize.lab.mixers.base import NORM_EPSILON, Mixer
+from statesize.lab.mixers.config import ModelConfig, mixer
+
+
+class GatedMLP(nn.Module):
+    """SwiGLU: W₂ (silu(W_g x) ⊙ W_u x), without biases (Shazeer 2020).
+
+    Args:
+        config: Shape of the model; the hidden width is mlp_factor · width.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        hidden = config.mlp_factor * config.width
+        self.input_projection = nn.Linear(config.width, 2 * hidden, bias=False)
+        self.output_projection = nn.Linear(hidden, config.width, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Applies the MLP to each position, (..., d) to (..., d)."""
+        gate, up = self.input_projection(hidden).chunk(2, dim=-1)
+        return self.output_projection(functional.silu(gate) * up)
+
+
+class LocalDropout(nn.Module):
+    """Dropout that draws from a generator of its own, so that no global random state is read or changed."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+        self.generator: torch.Generator | None = None
+        """Source of the masks; None is torch's default generator."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Drops entries in training mode, of any shape; returns `hidden` itself otherwise."""
+        if not self.training or self.probability == 0:
+            return hidden
+        mask = torch.empty_like(hidden).bernoulli_(1 - self.probability, generator=self.generator)
+        return hidden * mask / (1 - self.probability)
+
+
+class Block(nn.Module):
+    """One layer: h ← h + mixer(norm(h)), then h ← h + mlp(norm(h)).
+
+    Args:
+        config: Shape of the model.
+        layer: Which layer it is, from 0; `config.mixer` says what mixes there.
+    """
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.mixer_norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
+        self.mixer: Any = mixer[config.mixer_of(layer)](config)
+        self.mlp_norm = nn.RMSNorm(config.width, eps=NORM_EPSILON) if config.mlp_factor else None
+        self.mlp = GatedMLP(config) if config.mlp_factor else None
+        self.dropout = LocalDropout(config.dropout)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Applies the layer to whole sequences, (S, L, d) to (S, L, d)."""
+        return self._with_mlp(hidden + self.dropout(self.mixer(self.mixer_norm(hidden))))
+
+    def step(self, hidden: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """Applies the layer to one token of every sequence, (S, d); returns the output and the mixer's next cache."""
+        mixed, cache = self.mixer.step(self.mixer_norm(hidden), cache)
+        return self._with_mlp(hidden + self.dropout(mixed)), cache
+
+    def _with_mlp(self, hidden: Tensor) -> Tensor:
+        if self.mlp is None or self.mlp_norm is None:
+            return hidden
+        return hidden + self.dropout(self.mlp(self.mlp_norm(hidden)))
 
 
 class LanguageModel(nn.Module):
@@ -39,20 +104,15 @@ class LanguageModel(nn.Module):
         require_kind("config", config, ModelConfig, "a ModelConfig")
         require_kind("generator", generator, (torch.Generator, type(None)), "a torch.Generator or None")
         self.config = config
-        # The modules draw their own first values when built; on the meta device that touches no random state.
-        with torch.device("meta"), _drawing_as(generator):
+        shapes_only = torch.get_default_device().type == "meta"
+        with torch.device("meta" if shapes_only else "cpu"), _drawing_as(generator):
             self.embedding = _embedding(config.vocabulary_size, config.width)
             self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
-            self.norm = residual_norm(config)
+            self.norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
             self.position_embedding = _embedding(config.positions, config.width) if config.positions else None
             self.output = None if config.tied else nn.Linear(config.width, config.vocabulary_size, bias=False)
-        if torch.get_default_device().type == "meta":
-            # Shapes only.
-            return
-        for module in self.modules():
-            if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
-                module.to_empty(device="cpu", recurse=False)
-        self._initialise(generator)
+        if not shapes_only:
+            self._initialise(generator)
 
     @property
     def blocks(self) -> Sequence[Block]:
@@ -74,35 +134,10 @@ class LanguageModel(nn.Module):
                 than the positional embedding.
         """
         self._check(input_ids, "(S, L)", 2)
-        return self._logits(self._hidden(input_ids), scored)
-
-    def compiled_forward(self) -> Callable[..., Tensor]:
-        """`forward`, compiled for each shape of inputs; torch keeps what it compiled for later processes.
-
-        Returns:
-            What takes the arguments of `forward`; `forward` itself where a layer does not gain by it.
-
-        Raises:
-            InputError: At the first call, if torch cannot compile here, such as without a C++ compiler.
-        """
-        if not all(getattr(block.mixer, "compiles", True) for block in self.blocks):
-            return self.forward
-        # What torch warns of while it compiles is its own.
-        with warnings.catch_warnings(action="ignore"):
-            compiled = cast("Callable[[Tensor], Tensor]", torch.compile(self._hidden, dynamic=False))
-
-        def forward(input_ids: Tensor, scored: Tensor | None = None) -> Tensor:
-            self._check(input_ids, "(S, L)", 2)
-            try:
-                with warnings.catch_warnings(action="ignore"):
-                    hidden = compiled(input_ids)
-            except RuntimeError as error:
-                raise InputError(
-                    f"compiled must be False here: torch cannot compile the model ({str(error).splitlines()[0]})."
-                ) from error
-            return self._logits(hidden, scored)
-
-        return forward
+        hidden = self._embed(input_ids, slice(0, input_ids.shape[1]))
+        for block in self.blocks:
+            hidden = block(hidden)
+        return self._logits(hidden if scored is None else hidden[scored])
 
     def step(self, input_ids: Tensor, caches: Sequence[Any]) -> tuple[Tensor, list[Any]]:
         """Logits after one more token of every sequence; equals `forward` on the whole sequence.
@@ -128,17 +163,7 @@ class LanguageModel(nn.Module):
         return self._logits(hidden), following
 
     def initial_caches(self, batch: int) -> list[Any]:
-        """The caches of `step` before the first token.
-
-        Args:
-            batch: Number of sequences S.
-
-        Returns:
-            The position 0, and one cache per layer.
-
-        Raises:
-            InputError: `batch` is no positive whole number, or a mixer of one's own has no step form.
-        """
+        """The caches of `step` for so many sequences before the first token: the position 0, and one of each layer."""
         require_count("batch", batch)
         for block in self.blocks:
             if not hasattr(block.mixer, "initial_cache"):
@@ -149,11 +174,7 @@ class LanguageModel(nn.Module):
         return [0, *(block.mixer.initial_cache(batch) for block in self.blocks)]
 
     def set_dropout_generator(self, generator: torch.Generator | None) -> None:
-        """Makes every dropout draw from one generator.
-
-        Args:
-            generator: On the model's device; None is torch's default generator.
-        """
+        """Makes every dropout draw from one generator on the model's device; None is torch's default generator."""
         for module in self.modules():
             if isinstance(module, LocalDropout):
                 module.generator = generator
@@ -174,17 +195,6 @@ class LanguageModel(nn.Module):
                 f"{high}. Was the text encoded with another tokenizer?"
             )
 
-    def _hidden(self, input_ids: Tensor) -> Tensor:
-        """What the layers write to the residual stream, (S, L, d)."""
-        hidden = self._embed(input_ids, slice(0, input_ids.shape[1]))
-        for block in self.blocks:
-            hidden = block(hidden)
-        return hidden
-
-    def _logits(self, hidden: Tensor, scored: Tensor | None = None) -> Tensor:
-        output = self.embedding if self.output is None else self.output
-        return functional.linear(self.norm(hidden if scored is None else hidden[scored]), output.weight)
-
     def _embed(self, input_ids: Tensor, positions: int | slice) -> Tensor:
         # The output layer wants rows of norm about 1, the residual stream entries of about 1: the factor gives both.
         embedded = self.embedding(input_ids) * self.config.width**0.5
@@ -193,21 +203,25 @@ class LanguageModel(nn.Module):
         length = positions.stop if isinstance(positions, slice) else positions + 1
         if length > self.config.positions:
             raise InputError(
-                f"the sequence has at least {length} tokens and the positional embedding {self.config.positions};"
-                " give shorter sequences, or a model with more positions"
+                f"input_ids must be at most {self.config.positions} tokens, the positional embedding of the model, got "
+                f"at least {length}. Give shorter sequences, or a model with more positions."
             )
         return embedded + self.position_embedding.weight[positions] * self.config.width**0.5
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        output = self.embedding if self.output is None else self.output
+        return functional.linear(self.norm(hidden), output.weight)
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator | None) -> None:
         """Weights normal with variance 1 / fan-in; what writes to the residual stream is scaled by its depth."""
         depth_scale = (2 * self.config.layers) ** -0.5
-        own = set[Tensor]()
+        kept = set[Tensor]()
         for block in self.blocks:
-            mixer = block.mixer
-            own.update(mixer.set_initial_values() if isinstance(mixer, Mixer) else mixer.parameters())
+            own = block.mixer
+            kept.update(map(own.get_parameter, own.kept) if isinstance(own, Mixer) else own.parameters())
         for name, parameter in self.named_parameters():
-            if parameter in own:
+            if parameter in kept:
                 continue
             part = name.removesuffix(".weight").rpartition(".")[2]
             if part == "convolution":

@@ -1,8 +1,7 @@
-"""S6, the selective state-space model of Mamba, its scan, and where its decays and those of its relatives start."""
+"""S6, the selective state-space model of Mamba, and its scan."""
 
 from __future__ import annotations
 
-import math
 from typing import Any, cast
 
 import torch
@@ -10,11 +9,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from statesize.lab.mixers.config import ModelConfig
-from statesize.lab.mixers.mixer import Mixer, State
+from statesize.lab.mixers.base import Mixer, State
+from statesize.lab.mixers.config import ModelConfig, mixer
+from statesize.lab.mixers.starts import selective_log_rates, step_projection
 from statesize.operators import Recurrence
 
 
+@mixer("s6")
 class S6(Mixer):
     """T from x_t = exp(Δ_t A) x_{t−1} + Δ_t B_t u_t, y_t = C_t x_t, for each channel; n = key_size states.
 
@@ -29,21 +30,13 @@ class S6(Mixer):
         config: Shape of the model; `normalised`, `smallest_step` and `largest_step` are where A and b start.
     """
 
-    kind = "s6"
-    activated = True
-    compiles = False
+    kept = ("step_projection.bias", "log_rate")
 
     def __init__(self, config: ModelConfig) -> None:
-        channels = config.width
-        super().__init__(config, [channels])
-        self.step_projection = nn.Linear(channels, channels)
-        self.state_projection = nn.Linear(channels, 2 * config.key_size, bias=False)
-        self.log_rate = nn.Parameter(torch.empty(channels, config.key_size))
-        self.set_initial_values()
-
-    def initial_values(self) -> dict[str, Tensor]:
-        """First values of A and b."""
-        return selective_initial_values(self.config, *self.log_rate.shape)
+        super().__init__(config, [config.width], activated=True)
+        self.step_projection = step_projection(config, config.width)
+        self.state_projection = nn.Linear(config.width, 2 * config.key_size, bias=False)
+        self.log_rate = selective_log_rates(config, config.width)
 
     def operator(self, hidden: Tensor) -> Recurrence:
         """T of every channel at one input, of batch shape (sequence, channel)."""
@@ -74,7 +67,7 @@ class S6(Mixer):
         return (held @ C.unsqueeze(-1)).squeeze(-1), (held,)
 
     def _inputs(self, hidden: Tensor) -> Tensor:
-        return self._convolved(hidden)[0]
+        return self.parts(hidden)[0]
 
     def _selected(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Δ (..., d), B (..., n) and C (..., n) of inputs (..., d)."""
@@ -83,40 +76,6 @@ class S6(Mixer):
 
     def _rates(self) -> Tensor:
         return -self.log_rate.exp()
-
-
-def initial_log_rates(states: int, normalised: bool) -> Tensor:
-    """Logarithms of the rates −A of a channel's n states: ln 1 … ln n, less ln n if normalised, (n,)."""
-    # With A = −1 … −n, the states that a larger n adds forget ever faster, and their part of the memory is not used.
-    # The normalisation factor 1/n spreads the same rates over a fixed range (Parnichkun et al. 2025, arXiv 2504.19561).
-    rates = torch.arange(1, states + 1, dtype=torch.get_default_dtype()).log()
-    return rates - math.log(states) if normalised else rates
-
-
-def selective_initial_values(config: ModelConfig, units: int, states: int) -> dict[str, Tensor]:
-    """First values of A and of the bias of Δ in heads or channels with the decays of S6, by parameter name."""
-    steps = spread_steps(units, config.smallest_step, config.largest_step)
-    rates = initial_log_rates(states, config.normalised)
-    return {"step_projection.bias": inverse_softplus(steps), "log_rate": rates.expand(units, -1)}
-
-
-def head_initial_values(config: ModelConfig) -> dict[str, Tensor]:
-    """First values of A and of the bias of Δ in heads with one decay each, by parameter name."""
-    fraction = (torch.arange(config.heads, dtype=torch.get_default_dtype()) + 0.5) / config.heads
-    steps = spread_steps(config.heads, config.smallest_step, config.largest_step)
-    # Large steps beside small rates: no head forgets all within a few tokens.
-    return {"step_projection.bias": inverse_softplus(steps), "log_rate": (16 - 15 * fraction).log()}
-
-
-def spread_steps(count: int, smallest: float, largest: float) -> Tensor:
-    """Step sizes at the middles of equal parts of a logarithmic scale, (count,), ascending."""
-    fraction = (torch.arange(count, dtype=torch.get_default_dtype()) + 0.5) / count
-    return smallest * (largest / smallest) ** fraction
-
-
-def inverse_softplus(values: Tensor) -> Tensor:
-    """ln(e^v − 1), the bias that softplus turns into positive values v."""
-    return values + (-torch.expm1(-values)).log()
 
 
 _BLOCK_NUMBERS = 2**18

@@ -1,5 +1,10 @@
 """Studies: a question about effective state-size, its runs and its conclusion, a file each.
 
-Read statistics and verdicts first, then the rooms engine (what all share) and texts (what delimiters and recall share),
-then any study.
+Read `engine.study` first, then any study; `texts` is what delimiters and recall share. A study is a class in a file of
+its own under `@study("name")`.
 """
+
+from statesize.lab.studies.engine.study import Study, study
+
+__all__ = ["Study", "study"]
+__dir__ = __all__.copy

@@ -1,4 +1,4 @@
-"""The study of correlation: does ESS per key-value pair tell accuracy better than the size of the state does?
+"""Does ESS per key-value pair tell accuracy better than the size of the state does?
 
 Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", ICML 2025, section 4.1.
 """
@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import altair as alt
 import numpy as np
 
 from statesize.lab.studies.engine.charts import points
 from statesize.lab.studies.engine.conclusion import Findings
-from statesize.lab.studies.engine.final import FinalRun, StudyTable, grouped, numbered
-from statesize.lab.studies.engine.settings import smoke
-from statesize.lab.studies.engine.study import Study
-from statesize.lab.studies.statistics import (
+from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
+from statesize.lab.studies.engine.statistics import (
     Indices,
     Numbers,
     jackknife,
@@ -27,90 +26,66 @@ from statesize.lab.studies.statistics import (
     spearman,
     within_cells,
 )
+from statesize.lab.studies.engine.study import Study, study
+from statesize.lab.studies.engine.table import FinalRun, StudyTable, grouped, numbered
+from statesize.lab.studies.engine.verdicts import Claim
 
-SMOKE = smoke("""\
-[[task]]
-name = "mqar"
-pairs = [2, 4]
-length = 16
-vocabulary_size = 16
-held_out_sequences = 32
-[task.model]
-mixer = ["la", "gla"]
-key_size = [2, 4]
-tied = false
-""")
+SMOKE = smoke(
+    [
+        {
+            "name": "mqar",
+            "pairs": [2, 4],
+            "length": 16,
+            "vocabulary_size": 16,
+            "held_out_sequences": 32,
+            "model": {"mixer": ["la", "gla"], "key_size": [2, 4], "tied": False},
+        },
+    ],
+)
 
-RECORD = """\
-# On record in docs/results/correlation: between laptop and paper, two seeds of 60 cells, about three hours of one core.
-study = "correlation"
-
-# Fixed before any run with these seeds, which the pilot did not have.
-[claim]
-statement = "Among runs of MQAR that differ in their seed only, those with the higher ESS/kv (relative_0.01) have the higher accuracy (r above 0.2), and ESS at initialisation says less."
-unit = "cell of equal kv, length and TSS"
-least_units = 60
-pilot = "runs with seed 0 of the laptop grid with the output layer tied and untied, which chose metric, tasks and rates; there mixers and rates varied inside cells. 32 runs with seed 0 at these lengths chose gates that start open, batches, steps and vocabulary such that some runs learn"
-[claim.thresholds]
-"mqar_inside_cells" = 0.2
-"mqar_inside_cells_above_control" = 0.0
-
-[model]
-mixer = ["la", "gla", "wla"]
-key_size = [4, 8, 16, 32]
-width = 64
-heads = 2
-layers = 2
-mlp_factor = 2
-convolution_size = 2
-decay_bias = 3.0
-tied = false
-
-[training]
-steps = 1000
-batch_size = 8
-rate = 6e-3
-warm_up = 0.1
-weight_decay = 0.0
-clip = 1.0
-seed = [200, 201]
-
-[measuring]
-every = 1000
-sequences = 8
-
-[[task]]
-name = "mqar"
-pairs = [8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48]
-length = 128
-vocabulary_size = 128
-
-[[task]]
-name = "mqar"
-pairs = [16, 32, 48, 64]
-length = 256
-vocabulary_size = 128
-[task.model]
-mixer = ["la", "gla"]
-
-# Softmax attention at small key widths, without the recurrences.
-[[task]]
-name = "mqar"
-pairs = [16, 32]
-length = 128
-vocabulary_size = 128
-[task.model]
-mixer = "sa"
-key_size = [2, 4]
-
-[[task]]
-name = "selective_copying"
-tokens = [8, 16]
-length = 128
-[task.model]
-key_size = [4, 16]
-positions = 129
-"""  # noqa: E501
+RECORD = Grid(
+    claim=Claim(
+        statement=(
+            "Among runs of MQAR that differ in their seed only, those with the higher ESS/kv (relative_0.01) have"
+            " the higher accuracy (r above 0.2), and ESS at initialisation says less."
+        ),
+        unit="cell of equal kv, length and TSS",
+        least_units=60,
+        pilot=(
+            "runs with seed 0 of the laptop grid with the output layer tied and untied, which chose metric, tasks"
+            " and rates; there mixers and rates varied inside cells. 32 runs with seed 0 at these lengths chose "
+            "gates that start open, batches, steps and vocabulary such that some runs learn"
+        ),
+        thresholds={"mqar_inside_cells": 0.2, "mqar_inside_cells_above_control": 0.0},
+    ),
+    model=SHAPE
+    | {"mixer": ["la", "gla", "wla"], "key_size": [4, 8, 16, 32], **{"width": 64, "decay_bias": 3.0, "tied": False}},
+    training=SCHEDULE | {"steps": 1000, "batch_size": 8, "rate": 0.006, "seed": [200, 201]},
+    measuring=RunMeasurements(every=1000, sequences=8),
+    tasks=[
+        {"name": "mqar", "pairs": [8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48], "length": 128, "vocabulary_size": 128},
+        {
+            "name": "mqar",
+            "pairs": [16, 32, 48, 64],
+            "length": 256,
+            "vocabulary_size": 128,
+            "model": {"mixer": ["la", "gla"]},
+        },
+        {
+            "name": "mqar",
+            "pairs": [16, 32],
+            "length": 128,
+            "vocabulary_size": 128,
+            "model": {"mixer": "sa", "key_size": [2, 4]},
+        },
+        {
+            "name": "selective_copying",
+            "tokens": [8, 16],
+            "length": 128,
+            "model": {"key_size": [4, 16], "positions": 129},
+        },
+    ],
+)
 
 CAVEATS = (
     "Part of the pooled difference is geometry: no ESS can exceed min(n, i, L − i), so ESS/kv correlates with accuracy "
@@ -123,29 +98,15 @@ CAVEATS = (
 )
 
 
-def analyse(table: StudyTable, findings: Findings) -> None:
-    """How ESS, by the column of the claim and by all others, goes with accuracy, task by task."""
-    tasks = list(dict.fromkeys(str(row["task"]) for row in table.rows))
-    for task in [*tasks, *(["pooled"] if len(tasks) > 1 else [])]:
-        of_task = [run for run in table.runs if task in {run.task, "pooled"}]
-        off_plateau = [run for run in of_task if not run.guesses]
-        for name, words, chosen in (
-            (task, f"{task}, all runs", of_task),
-            (f"{task}_off_plateau", f"{task}, runs off the plateau", off_plateau),
-        ):
-            findings.figures[f"{name}_runs"] = float(len(chosen))
-            if len(chosen) < 3:
-                findings.statements.append(f"{words}: {len(chosen)} are too few for correlations.")
-            else:
-                _add_association(name, f"{words} ({len(chosen)})", chosen, table.metric, findings)
-
-
 def _add_association(name: str, words: str, runs: Sequence[FinalRun], metric: str, findings: Findings) -> None:
     """How accuracy goes with state sizes over some runs: pooled, and inside cells with the mixer held fixed."""
     kv, accuracy = numbers(run.kv for run in runs), numbers(run.accuracy for run in runs)
     ess, initial = numbers(run.ess for run in runs) / kv, numbers(run.initial_ess for run in runs) / kv
     size, norm = numbers(run.state_size for run in runs) / kv, numbers(run.last["norm"] for run in runs)
-    cells, same_settings = numbered([run.cell for run in runs]), numbered([run.but_for("seed") for run in runs])
+    cells, same_settings = (
+        numbered([run.cell for run in runs]),
+        numbered([run.settings_without("seed") for run in runs]),
+    )
     # Runs of equal seeds start from equal weights.
     beginnings = numbered([(run.task, run.mixer, run.key_size, run.length) for run in runs])
 
@@ -201,27 +162,47 @@ def _through_origin(x: Numbers, y: Numbers) -> float:
     return float(x @ y) / scale if scale > 1e-12 else math.nan
 
 
-def draw(table: StudyTable) -> alt.VConcatChart:
-    """Accuracy against TSS/kv, ESS/kv, and ESS/kv inside cells, one row of charts per task."""
-    rows: list[alt.HConcatChart] = []
-    for task, runs in grouped(table.runs, lambda run: run.task).items():
-        cells = numbered([run.cell for run in runs])
-        ess, accuracy = numbers(run.ess / run.kv for run in runs), numbers(run.accuracy for run in runs)
-        left = zip(within_cells(ess, cells), within_cells(accuracy, cells), strict=True)
-        records = [
-            {"mixer": run.mixer, "n": run.key_size, "kv": run.kv, "seed": run.seed, "accuracy": run.accuracy}
-            | {"TSS / kv": run.state_size / run.kv, "ESS / kv": run.ess / run.kv}
-            | {"ESS / kv less its mean": less, "accuracy less its mean": gained}
-            for run, (less, gained) in zip(runs, left, strict=True)
-        ]
-        inside = "ESS / kv less its mean", "accuracy less its mean"
-        drawn = (
-            points(records, f"{task}: size of the state", "TSS / kv", "accuracy", "mixer", shape="n:N"),
-            points(records, f"Effective size ({table.metric})", "ESS / kv", "accuracy", "mixer", shape="n:N"),
-            points(records, "Inside cells of equal TSS and kv", *inside, "mixer", shape="n:N"),
-        )
-        rows.append(alt.hconcat(*drawn))
-    return alt.vconcat(*rows)
+@study("correlation")
+class Correlation(Study):
+    """The study of correlation."""
 
+    presets: ClassVar = {"smoke": SMOKE, "record": RECORD}
+    caveats = CAVEATS
 
-STUDY = Study("correlation", {"smoke": SMOKE, "record": RECORD}, CAVEATS, analyse, draw)
+    def analyse(self, table: StudyTable, findings: Findings) -> None:
+        """How ESS, by the column of the claim and by all others, goes with accuracy, task by task."""
+        tasks = list(dict.fromkeys(str(row["task"]) for row in table.rows))
+        for task in [*tasks, *(["pooled"] if len(tasks) > 1 else [])]:
+            of_task = [run for run in table.runs if task in {run.task, "pooled"}]
+            off_plateau = [run for run in of_task if not run.guesses]
+            for name, words, chosen in (
+                (task, f"{task}, all runs", of_task),
+                (f"{task}_off_plateau", f"{task}, runs off the plateau", off_plateau),
+            ):
+                findings.figures[f"{name}_runs"] = float(len(chosen))
+                if len(chosen) < 3:
+                    findings.statements.append(f"{words}: {len(chosen)} are too few for correlations.")
+                else:
+                    _add_association(name, f"{words} ({len(chosen)})", chosen, table.metric, findings)
+
+    def draw(self, table: StudyTable) -> alt.VConcatChart:
+        """Accuracy against TSS/kv, ESS/kv, and ESS/kv inside cells, one row of charts per task."""
+        rows: list[alt.HConcatChart] = []
+        for task, runs in grouped(table.runs, lambda run: run.task).items():
+            cells = numbered([run.cell for run in runs])
+            ess, accuracy = numbers(run.ess / run.kv for run in runs), numbers(run.accuracy for run in runs)
+            left = zip(within_cells(ess, cells), within_cells(accuracy, cells), strict=True)
+            records = [
+                {"mixer": run.mixer, "n": run.key_size, "kv": run.kv, "seed": run.seed, "accuracy": run.accuracy}
+                | {"TSS / kv": run.state_size / run.kv, "ESS / kv": run.ess / run.kv}
+                | {"ESS / kv less its mean": less, "accuracy less its mean": gained}
+                for run, (less, gained) in zip(runs, left, strict=True)
+            ]
+            inside = "ESS / kv less its mean", "accuracy less its mean"
+            drawn = (
+                points(records, f"{task}: size of the state", "TSS / kv", "accuracy", "mixer", shape="n:N"),
+                points(records, f"Effective size ({table.metric})", "ESS / kv", "accuracy", "mixer", shape="n:N"),
+                points(records, "Inside cells of equal TSS and kv", *inside, "mixer", shape="n:N"),
+            )
+            rows.append(alt.hconcat(*drawn))
+        return alt.vconcat(*rows)

@@ -1,4 +1,4 @@
-"""The study of delimiters: does ESS dip where one document ends and another begins?
+"""Does ESS dip where one document ends and another begins?
 
 Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", ICML 2025, section 5.
 """
@@ -7,45 +7,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 import altair as alt
 import numpy as np
 
 from statesize.lab.studies.engine.charts import SHOWN, chart, colour, quantity
 from statesize.lab.studies.engine.conclusion import Figure, Findings
-from statesize.lab.studies.engine.final import StudyTable, grouped
-from statesize.lab.studies.engine.study import Study
-from statesize.lab.studies.engine.table import Row
-from statesize.lab.studies.statistics import of_mean
+from statesize.lab.studies.engine.statistics import of_mean
+from statesize.lab.studies.engine.study import Study, study
+from statesize.lab.studies.engine.table import Row, StudyTable, grouped
+from statesize.lab.studies.engine.verdicts import Claim
 from statesize.lab.studies.texts.dips import ALL, CLAIM_METRIC, Dip, ModelDips, models_of
-from statesize.lab.studies.texts.reading import TextRun, text_runs
+from statesize.lab.studies.texts.reading import Reading, TextGrid, TextRun, text_runs
 from statesize.lab.studies.texts.responses import METRICS, OTHER_TOLERANCES
 from statesize.lab.studies.texts.sequences import CONDITIONS, CONTROLS, MISPLACED, OBSERVED
 
 # The bundled models of re-binding recall, one of each mixer.
-SMOKE = """\
-study = "delimiters"
+SMOKE = TextGrid(Reading(documents=100))
 
-[reading]
-documents = 100
-"""
-
-# Made by write_recall_model("gla", FOLDER, seed) of benchmarks/recall_models.py.
-RECORD = """\
-study = "delimiters"
-models = ["recall-gla-200", "recall-gla-201", "recall-gla-202", "recall-gla-203", "recall-gla-204"]
-
-[claim]
-statement = "Where a delimiter stands, the effective state-size of models of at least one mixer dips by more than in every control without it."
-unit = "trained model of one mixer"
-least_units = 5
-pilot = "five models of each of four mixers, which chose τ = 0.3"
-[claim.thresholds]
-"beyond_controls_gla" = 0.0
-
-[reading]
-documents = 100
-"""  # noqa: E501
+RECORD = TextGrid(
+    Reading(documents=100),
+    models=tuple(f"recall-gla-{seed}" for seed in range(200, 205)),
+    claim=Claim(
+        statement=(
+            "Where a delimiter stands, the effective state-size of models of at least one mixer dips by more than in "
+            "every control without it."
+        ),
+        unit="trained model of one mixer",
+        least_units=5,
+        pilot="five models of each of four mixers, which chose τ = 0.3",
+        thresholds={"beyond_controls_gla": 0.0},
+    ),
+)
 
 CAVEATS = (
     "The claim is on #{σ > τ} with a τ that is fixed around each delimiter. Entropy-ESS and relative tolerances are "
@@ -57,30 +51,6 @@ CAVEATS = (
     "Intervals resample delimiters of one text and one set of weights; models trained from other seeds vary more. The "
     "verdict is over models of one mixer, of which it needs five.",
 )
-
-
-def analyse(table: StudyTable, findings: Findings) -> None:
-    """What the dips of some models say."""
-    models = models_of(table.rows)
-    findings.figures |= {"models": float(len(models)), "events": float(models[0].dip(OBSERVED).events)}
-    for model in models:
-        findings.figures |= _figures(model)
-    for kind, members in grouped(models, lambda model: model.kind).items():
-        evidence = of_mean(np.array([model.beyond for model in members]))
-        beyond = findings.add(f"beyond_controls_{kind}", evidence)
-        findings.statements.append(f"{kind}: the dip at delimiters exceeds 0 and all controls by {beyond}.")
-    ranked = sorted(models, key=lambda model: -model.dip(OBSERVED).depth)
-    named = ((f"{row['delimiter']!r}", f"{row['past']} tokens") for row in table.rows)
-    delimiter, windows = (", ".join(dict.fromkeys(values)) for values in zip(*named, strict=True))
-    findings.statements.append(f"The delimiter is {delimiter}; past and future are {windows}.")
-    findings.statements += [f"{place}. {_statement(model)}" for place, model in enumerate(ranked, 1)]
-    if len(models) > 1:
-        findings.statements.append(_order(ranked))
-
-
-def carry_out(run: TextRun) -> list[Row]:
-    """The dips of one model under one condition."""
-    return list(run.dips())
 
 
 def _figures(model: ModelDips) -> dict[str, Figure]:
@@ -125,41 +95,6 @@ def _shown(dip: Dip) -> str:
 _TITLES = {"tolerance": "ESS, fixed τ", "entropy": "Entropy-ESS", "relative": "ESS, relative τ", "norm": "‖H‖"}
 
 
-def draw(table: StudyTable) -> alt.VConcatChart:
-    """ESS around the delimiter with its controls, four charts per model, and depths."""
-    models = models_of(table.rows)
-    curves = [
-        alt.concat(*(_curves(model, metric) for metric in _TITLES), columns=2).resolve_scale(y="independent")
-        for model in models
-    ]
-    dips = [
-        (model.model, dip) for model in models for dip in model.dips if dip.offset == 0 and dip.metric == CLAIM_METRIC
-    ]
-    depths = [
-        {"model": model, "condition": dip.condition, "depth": dip.depth, "low": dip.low, "high": dip.high}
-        for model, dip in dips
-        if dip.layer == ALL
-    ]
-    heads = [
-        {"model": model, "layer": dip.layer, "head": dip.head, "depth": dip.depth}
-        for model, dip in dips
-        if dip.condition == OBSERVED and dip.head != ALL
-    ]
-    base = chart(depths, "Depth of the dip, with intervals of 95 %").encode(
-        y=alt.Y("condition:N", title=None, sort=None), yOffset="model:N", color=colour("model")
-    )
-    rules = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
-    drawn = alt.layer(rules, base.mark_point(filled=True, tooltip=SHOWN).encode(x=alt.X(**quantity("depth"))))
-    cells = chart(heads, "Depth of each head at the delimiter").mark_rect(tooltip=SHOWN)
-    by_head = cells.properties(height=alt.Step(20)).encode(
-        x="head:O",
-        y=alt.Y("layer:N", title=None),
-        row=alt.Row("model:N", title=None),
-        color=alt.Color("depth:Q", scale=alt.Scale(scheme="blueorange", domainMid=0)),
-    )
-    return alt.vconcat(*curves, drawn, by_head).resolve_scale(color="independent")
-
-
 def _curves(model: ModelDips, metric: str) -> alt.LayerChart | alt.FacetChart:
     records = [
         {
@@ -180,12 +115,72 @@ def _curves(model: ModelDips, metric: str) -> alt.LayerChart | alt.FacetChart:
     return alt.layer(bands, base.mark_line(point=True).encode(y="share:Q"))
 
 
-STUDY = Study(
-    "delimiters",
-    {"smoke": SMOKE, "record": RECORD},
-    CAVEATS,
-    analyse,
-    draw,
-    runs=text_runs(*CONDITIONS),
-    carry_out=carry_out,
-)
+@study("delimiters")
+class Delimiters(Study):
+    """The study of delimiters."""
+
+    presets: ClassVar = {"smoke": SMOKE, "record": RECORD}
+    caveats = CAVEATS
+
+    def runs(self, grid: TextGrid) -> tuple[TextRun, ...]:
+        """The runs of a grid."""
+        return text_runs(grid, CONDITIONS)
+
+    def analyse(self, table: StudyTable, findings: Findings) -> None:
+        """What the dips of some models say."""
+        models = models_of(table.rows)
+        findings.figures |= {"models": float(len(models)), "events": float(models[0].dip(OBSERVED).events)}
+        for model in models:
+            findings.figures |= _figures(model)
+        for kind, members in grouped(models, lambda model: model.kind).items():
+            evidence = of_mean(np.array([model.beyond for model in members]))
+            beyond = findings.add(f"beyond_controls_{kind}", evidence)
+            findings.statements.append(f"{kind}: the dip at delimiters exceeds 0 and all controls by {beyond}.")
+        ranked = sorted(models, key=lambda model: -model.dip(OBSERVED).depth)
+        named = ((f"{row['delimiter']!r}", f"{row['past']} tokens") for row in table.rows)
+        delimiter, windows = (", ".join(dict.fromkeys(values)) for values in zip(*named, strict=True))
+        findings.statements.append(f"The delimiter is {delimiter}; past and future are {windows}.")
+        findings.statements += [f"{place}. {_statement(model)}" for place, model in enumerate(ranked, 1)]
+        if len(models) > 1:
+            findings.statements.append(_order(ranked))
+
+    def carry_out(self, run: TextRun) -> list[Row]:
+        """The dips of one model."""
+        return list(run.dips(run.load()))
+
+    def draw(self, table: StudyTable) -> alt.VConcatChart:
+        """ESS around the delimiter with its controls, four charts per model, and depths."""
+        models = models_of(table.rows)
+        curves = [
+            alt.concat(*(_curves(model, metric) for metric in _TITLES), columns=2).resolve_scale(y="independent")
+            for model in models
+        ]
+        dips = [
+            (model.model, dip)
+            for model in models
+            for dip in model.dips
+            if dip.offset == 0 and dip.metric == CLAIM_METRIC
+        ]
+        depths = [
+            {"model": model, "condition": dip.condition, "depth": dip.depth, "low": dip.low, "high": dip.high}
+            for model, dip in dips
+            if dip.layer == ALL
+        ]
+        heads = [
+            {"model": model, "layer": dip.layer, "head": dip.head, "depth": dip.depth}
+            for model, dip in dips
+            if dip.condition == OBSERVED and dip.head != ALL
+        ]
+        base = chart(depths, "Depth of the dip, with intervals of 95 %").encode(
+            y=alt.Y("condition:N", title=None, sort=None), yOffset="model:N", color=colour("model")
+        )
+        rules = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
+        drawn = alt.layer(rules, base.mark_point(filled=True, tooltip=SHOWN).encode(x=alt.X(**quantity("depth"))))
+        cells = chart(heads, "Depth of each head at the delimiter").mark_rect(tooltip=SHOWN)
+        by_head = cells.properties(height=alt.Step(20)).encode(
+            x="head:O",
+            y=alt.Y("layer:N", title=None),
+            row=alt.Row("model:N", title=None),
+            color=alt.Color("depth:Q", scale=alt.Scale(scheme="blueorange", domainMid=0)),
+        )
+        return alt.vconcat(*curves, drawn, by_head).resolve_scale(color="independent")

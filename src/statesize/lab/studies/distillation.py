@@ -1,4 +1,4 @@
-"""The study of distillation: does the ESS of a teacher tell how well a smaller state can learn its operators?
+"""Does the ESS of a teacher tell how well a smaller state can learn its operators?
 
 Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", ICML 2025.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import altair as alt
 import numpy as np
@@ -15,88 +16,64 @@ import numpy as np
 from statesize.io.text import counted
 from statesize.lab.studies.engine.charts import points
 from statesize.lab.studies.engine.conclusion import Findings
-from statesize.lab.studies.engine.final import StudyTable, grouped, is_student, numbered
-from statesize.lab.studies.engine.settings import smoke
-from statesize.lab.studies.engine.study import Study
-from statesize.lab.studies.engine.table import DONE, Row
+from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
+from statesize.lab.studies.engine.statistics import Numbers, correlation_evidence, mean, numbers, ranked, spearman
+from statesize.lab.studies.engine.study import Study, study
+from statesize.lab.studies.engine.table import DONE, Row, StudyTable, grouped, is_student, numbered
 from statesize.lab.studies.engine.training import layer_column
-from statesize.lab.studies.statistics import Numbers, correlation_evidence, mean, numbers, ranked, spearman
+from statesize.lab.studies.engine.verdicts import Claim
 
 # Teachers and their students, and the students' sizes, trained alone.
-SMOKE = smoke("""\
-[[task]]
-name = "mqar"
-pairs = [2, 4]
-length = 16
-vocabulary_size = 16
-held_out_sequences = 32
-[task.model]
-key_size = 4
-layers = 2
-[task.distillation]
-key_sizes = [2, 4]
-steps = 5
-batch_size = 8
+SMOKE = smoke(
+    [
+        {
+            "name": "mqar",
+            "pairs": [2, 4],
+            "length": 16,
+            "vocabulary_size": 16,
+            "held_out_sequences": 32,
+            "model": {"key_size": 4, "layers": 2},
+            "distillation": {"key_sizes": [2, 4], "steps": 5, "batch_size": 8},
+        },
+        {
+            "name": "mqar",
+            "pairs": 2,
+            "length": 16,
+            "vocabulary_size": 16,
+            "held_out_sequences": 32,
+            "model": {"key_size": [2, 4], "layers": 2},
+        },
+    ],
+)
 
-[[task]]
-name = "mqar"
-pairs = 2
-length = 16
-vocabulary_size = 16
-held_out_sequences = 32
-[task.model]
-key_size = [2, 4]
-layers = 2
-""")
-
-RECORD = """\
-# On record in docs/results/distillation: twenty-four fresh teachers, with students of one size.
-study = "distillation"
-
-# Fixed before any run with these seeds, which the pilot did not have.
-[claim]
-statement = "The higher the entropy-ESS of a teacher, the mean over its layers, the larger the error of its operators in a student of 4 numbers (Spearman above 0.3)."
-unit = "teacher"
-least_units = 24
-pilot = "twelve teachers with seed 0 and those of the calibration, which chose metric, sizes and λ; by teachers it gave .83, .79 and .82"
-[claim.thresholds]
-"n4_spearman" = 0.3
-
-[model]
-mixer = "gla"
-key_size = 16
-width = 32
-heads = 2
-layers = 2
-mlp_factor = 2
-convolution_size = 2
-decay_bias = 0.0
-
-[training]
-steps = 600
-batch_size = 32
-rate = 6e-3
-warm_up = 0.1
-weight_decay = 0.0
-clip = 1.0
-identity_weight = [0.0, 0.1, 0.3]
-seed = [200, 201]
-
-[measuring]
-every = 600
-sequences = 16
-
-[[task]]
-name = "mqar"
-pairs = [6, 10, 16, 24]
-length = 64
-vocabulary_size = 64
-[task.distillation]
-key_sizes = [4]
-steps = 400
-batch_size = 16
-rate = 1e-2
-"""  # noqa: E501
+RECORD = Grid(
+    claim=Claim(
+        statement=(
+            "The higher the entropy-ESS of a teacher, the mean over its layers, the larger the error of its "
+            "operators in a student of 4 numbers (Spearman above 0.3)."
+        ),
+        unit="teacher",
+        least_units=24,
+        pilot=(
+            "twelve teachers with seed 0 and those of the calibration, which chose metric, sizes and λ; by "
+            "teachers it gave .83, .79 and .82"
+        ),
+        thresholds={"n4_spearman": 0.3},
+    ),
+    model=SHAPE | {"mixer": "gla", "key_size": 16, "width": 32, "decay_bias": 0.0},
+    training=SCHEDULE
+    | {"steps": 600, "batch_size": 32, "rate": 0.006, "identity_weight": [0.0, 0.1, 0.3], "seed": [200, 201]},
+    measuring=RunMeasurements(every=600, sequences=16),
+    tasks=[
+        {
+            "name": "mqar",
+            "pairs": [6, 10, 16, 24],
+            "length": 64,
+            "vocabulary_size": 64,
+            "distillation": {"key_sizes": [4], "steps": 400, "batch_size": 16, "rate": 0.01},
+        },
+    ],
+)
 
 CAVEATS = (
     "Teachers differ in the number of pairs, in the weight λ of their regularisation and in success at once, and ESS "
@@ -104,9 +81,7 @@ CAVEATS = (
     "The error is that of T. The error of a layer's output, whose values a student may change, does not show it.",
     "The unit is a teacher, by the means over its layers: a layer's ESS and error go together more, as layers of one "
     "depth are alike.",
-    "A predicted error comes from a calibration with other teachers of this kind: GLA with n = 16, on this task, and "
-    "students that learn for as many steps. The bound, which no recurrence of that size can pass, holds for all; "
-    "students do not come near it.",
+    "The bound, which no recurrence of that size can pass, holds for all; students do not come near it.",
     "State bytes are those of the recurrent state in float32; the cache of the short convolutions is left out. A "
     "distilled student has had its teacher's training and its own.",
 )
@@ -126,7 +101,6 @@ class DistilledStudent:
     size: int  # n of its states
     copied: bool  # whether it begins as a copy of its teacher, which has its size
     errors: tuple[float, ...]
-    predicted: tuple[float, ...]
     bounds: tuple[float, ...]
     accuracy: float
     teacher_ess: tuple[float, ...]  # entropy-ESS
@@ -170,7 +144,6 @@ def _student(row: Row, teacher: Row, untrained: Row) -> DistilledStudent:
         size=int(row[layer_column("student_size", 0)]),
         copied=row[layer_column("student_size", 0)] == row["key_size"],
         errors=of_layers("student_error", row),
-        predicted=of_layers("student_predicted", row),
         bounds=of_layers("student_bound", row),
         accuracy=float(row["accuracy"]),
         teacher_ess=of_layers(ESS, teacher),
@@ -191,28 +164,6 @@ def _frontier(rows: Sequence[Row]) -> Iterator[tuple[str, float, float]]:
         yield name, 4.0 * layers * float(row["width"]) * float(row["state_size"]), float(row["accuracy"])
 
 
-def analyse(table: StudyTable, findings: Findings) -> None:
-    """How the entropy-ESS of teachers goes with the errors of their students, and what a byte of state buys."""
-    students, copies = (_students(table.rows, copied=copied) for copied in (False, True))
-    if copies:
-        sizes = ", ".join(map(str, sorted({student.size for student in copies})))
-        findings.statements.append(
-            f"{counted(len(copies), 'student')} with the mixer and the size of the teacher (n = {sizes}) began as a "
-            "copy of it. Only the accuracies by bytes count them."
-        )
-    for size, of in sorted(grouped(students, lambda student: student.size).items()):
-        _add_size(size, of, findings)
-    if students:
-        _add_predictions(students, findings)
-    shown: list[str] = []
-    for name, models in grouped(_frontier(table.rows), lambda model: model[0]).items():
-        size, accuracy = mean(size for _, size, _ in models), mean(accuracy for *_, accuracy in models)
-        figure = f"frontier_{name.replace(' ', '_')}"
-        findings.figures |= {f"{figure}_bytes": size, f"{figure}_accuracy": accuracy}
-        shown.append(f"{name} {size:,.0f} bytes, {accuracy:.2f} ({len(models)})")
-    findings.statements.append(f"Accuracy by bytes of state, means over models: {'; '.join(shown)}.")
-
-
 def _add_size(size: int, students: Sequence[DistilledStudent], findings: Findings) -> None:
     """Correlations over the teachers of students of one size, each with the mean of its layers."""
 
@@ -231,7 +182,7 @@ def _add_size(size: int, students: Sequence[DistilledStudent], findings: Finding
     # A grid may give one teacher several students of a size, as by two plans.
     units = numbered([one.teacher for one in students])
     findings.figures |= {f"n{size}_students": float(len(students)), f"n{size}_error": mean(error)}
-    findings.tell(
+    findings.add_statement(
         f"Students with n = {size} of {units.max() + 1} teachers have an error of {mean(error):.3f}; Spearman of",
         {name: (words, correlation_evidence(x, y, units, prepare=ranked)) for name, (words, x, y) in pairs.items()},
     )
@@ -240,46 +191,66 @@ def _add_size(size: int, students: Sequence[DistilledStudent], findings: Finding
     findings.statements.append(f"At equal λ, ESS goes with the error of students with n = {size} by {equal:.2f}.")
 
 
-def _add_predictions(students: Sequence[DistilledStudent], findings: Findings) -> None:
-    """The error of every layer of every student against its prediction and its lower bound."""
-    layers = [layer for one in students for layer in zip(one.errors, one.predicted, one.bounds, strict=True)]
-    within = mean(error <= predicted for error, predicted, _ in layers)
-    above = mean(error >= bound for error, _, bound in layers)
-    findings.figures |= {"layers_within_prediction": within, "layers_above_bound": above}
-    findings.statements.append(
-        f"By the constants of the package, {within:.0%} of {len(layers)} layers came within the predicted error, and "
-        f"{above:.0%} lie above the bound that none can pass."
-    )
+def _add_bounds(students: Sequence[DistilledStudent], findings: Findings) -> None:
+    """The error of every layer of every student against its lower bound."""
+    layers = [layer for one in students for layer in zip(one.errors, one.bounds, strict=True)]
+    above = mean(error >= bound for error, bound in layers)
+    findings.figures["layers_above_bound"] = above
+    findings.statements.append(f"{above:.0%} of {len(layers)} layers lie above the bound that none can pass.")
 
 
-def draw(table: StudyTable) -> alt.VConcatChart:
-    """Error against the teacher's ESS and against its prediction, and accuracy against bytes of state."""
-    students = _students(table.rows, copied=False)
-    by_student = [
-        {"student": f"n = {student.size}", "kv": student.kv, "ESS of the teacher": student.ess, "error": student.error}
-        for student in students
-    ]
-    by_layer = [
-        {"layer": str(layer), "n": student.size, "predicted": predicted, "error": error, "bound": bound}
-        for student in students
-        for layer, (predicted, error, bound) in enumerate(
-            zip(student.predicted, student.errors, student.bounds, strict=True)
+@study("distillation")
+class Distillation(Study):
+    """The study of distillation."""
+
+    presets: ClassVar = {"smoke": SMOKE, "record": RECORD}
+    caveats = CAVEATS
+
+    def analyse(self, table: StudyTable, findings: Findings) -> None:
+        """How the entropy-ESS of teachers goes with the errors of their students, and what a byte of state buys."""
+        students, copies = (_students(table.rows, copied=copied) for copied in (False, True))
+        if copies:
+            sizes = ", ".join(map(str, sorted({student.size for student in copies})))
+            findings.statements.append(
+                f"{counted(len(copies), 'student')} with the mixer and the size of the teacher (n = {sizes}) began as "
+                "a copy of it. Only the accuracies by bytes count them."
+            )
+        for size, of in sorted(grouped(students, lambda student: student.size).items()):
+            _add_size(size, of, findings)
+        if students:
+            _add_bounds(students, findings)
+        shown: list[str] = []
+        for name, models in grouped(_frontier(table.rows), lambda model: model[0]).items():
+            size, accuracy = mean(size for _, size, _ in models), mean(accuracy for *_, accuracy in models)
+            figure = f"frontier_{name.replace(' ', '_')}"
+            findings.figures |= {f"{figure}_bytes": size, f"{figure}_accuracy": accuracy}
+            shown.append(f"{name} {size:,.0f} bytes, {accuracy:.2f} ({len(models)})")
+        findings.statements.append(f"Accuracy by bytes of state, means over models: {'; '.join(shown)}.")
+
+    def draw(self, table: StudyTable) -> alt.VConcatChart:
+        """Error against the teacher's ESS and against its bound, and accuracy against bytes of state."""
+        students = _students(table.rows, copied=False)
+        by_student = [
+            {
+                "student": f"n = {student.size}",
+                "kv": student.kv,
+                "ESS of the teacher": student.ess,
+                "error": student.error,
+            }
+            for student in students
+        ]
+        by_layer = [
+            {"layer": str(layer), "n": student.size, "error": error, "bound": bound}
+            for student in students
+            for layer, (error, bound) in enumerate(zip(student.errors, student.bounds, strict=True))
+        ]
+        by_model = [
+            {"model": name, "bytes": size, "accuracy": accuracy} for name, size, accuracy in _frontier(table.rows)
+        ]
+        drawn = (
+            points(by_student, "What students cannot learn", "ESS of the teacher", "error", "student"),
+            points(by_layer, "Students and their bound, layer by layer", "bound", "error", "layer"),
+            points(by_model, "Every model", "bytes", "accuracy", "model"),
         )
-    ]
-    by_model = [{"model": name, "bytes": size, "accuracy": accuracy} for name, size, accuracy in _frontier(table.rows)]
-    predicted = points(by_layer, "Students and their prediction, layer by layer", "predicted", "error", "layer")
-    equal = (
-        alt.Chart(predicted.data)
-        .mark_line(color="#888888")
-        .encode(x="predicted:Q", y=alt.Y("predicted:Q", title="error"))
-    )
-    drawn = (
-        points(by_student, "What students cannot learn", "ESS of the teacher", "error", "student"),
-        alt.layer(equal, predicted),
-        points(by_model, "Every model", "bytes", "accuracy", "model"),
-    )
-    # Each chart has colours and a legend of its own.
-    return alt.vconcat(alt.hconcat(*drawn).resolve_scale(color="independent"))
-
-
-STUDY = Study("distillation", {"smoke": SMOKE, "record": RECORD}, CAVEATS, analyse, draw)
+        # Each chart has colours and a legend of its own.
+        return alt.vconcat(alt.hconcat(*drawn).resolve_scale(color="independent"))

@@ -1,4 +1,4 @@
-"""The study of hybrids: where among gated layers should attention stand, and does ESS show it early?
+"""Where among gated layers should attention stand, and does ESS show it early?
 
 Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", ICML 2025, arXiv 2504.19561, compare
 hybrids by the ESS of their layers.
@@ -9,18 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
+from typing import ClassVar
 
 import altair as alt
 import numpy as np
 
 from statesize.lab.studies.engine.charts import chart, mean_lines, points, strip
 from statesize.lab.studies.engine.conclusion import Findings
-from statesize.lab.studies.engine.final import FinalRun, StudyTable, grouped, numbered, paired_differences
-from statesize.lab.studies.engine.settings import smoke
-from statesize.lab.studies.engine.study import Study
-from statesize.lab.studies.engine.table import Row
-from statesize.lab.studies.engine.training import layer_column
-from statesize.lab.studies.statistics import (
+from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
+from statesize.lab.studies.engine.statistics import (
     Indices,
     Numbers,
     Prepare,
@@ -32,76 +30,53 @@ from statesize.lab.studies.statistics import (
     ranks,
     within_cells,
 )
+from statesize.lab.studies.engine.study import Study, study
+from statesize.lab.studies.engine.table import FinalRun, Row, StudyTable, grouped, numbered, paired_differences
+from statesize.lab.studies.engine.training import layer_column
+from statesize.lab.studies.engine.verdicts import Claim
 
-SMOKE = smoke("""\
-[[task]]
-name = "mqar"
-pairs = 4
-length = 16
-vocabulary_size = 16
-held_out_sequences = 32
-[task.model]
-mixer = ["gla,gla", "sa,gla", "gla,sa"]
-key_size = 4
-layers = 2
-""")
+SMOKE = smoke(
+    [
+        {
+            "name": "mqar",
+            "pairs": 4,
+            "length": 16,
+            "vocabulary_size": 16,
+            "held_out_sequences": 32,
+            "model": {"mixer": ["gla,gla", "sa,gla", "gla,sa"], "key_size": 4, "layers": 2},
+        },
+    ],
+)
 
-RECORD = """\
-# On record in docs/results/hybrids: one, two and three attention layers in all places of six, half an hour of one core.
-study = "hybrids"
-
-# Statement and threshold were fixed before any run with these seeds, which the pilot did not have. The unit was changed
-# after the runs, on 24 November 2026: it was the placement (41 of them, by which the claim holds), but those with one
-# first place of attention are alike.
-[claim]
-statement = "After 10 % of training, the ESS of the attention layers (relative_0.01) ranks placements with as many of them by their accuracy at the end."
-unit = "first place of attention"
-least_units = 6
-pilot = "36 runs with seed 200 of four placements in four layers, 55 runs with seeds 0–4 of the laptop grid, where this was one of seven looks and gave .64 with cells as units, and 14 placements with seed 0 of this grid, which chose its size and steps"
-[claim.thresholds]
-"early_attention_spearman_inside" = 0.0
-
-[model]
-mixer = [
-  "sa,gla,gla,gla,gla,gla", "gla,sa,gla,gla,gla,gla", "gla,gla,sa,gla,gla,gla", "gla,gla,gla,sa,gla,gla",
-  "gla,gla,gla,gla,sa,gla", "gla,gla,gla,gla,gla,sa",
-  "sa,sa,gla,gla,gla,gla", "sa,gla,sa,gla,gla,gla", "sa,gla,gla,sa,gla,gla", "sa,gla,gla,gla,sa,gla",
-  "sa,gla,gla,gla,gla,sa", "gla,sa,sa,gla,gla,gla", "gla,sa,gla,sa,gla,gla", "gla,sa,gla,gla,sa,gla",
-  "gla,sa,gla,gla,gla,sa", "gla,gla,sa,sa,gla,gla", "gla,gla,sa,gla,sa,gla", "gla,gla,sa,gla,gla,sa",
-  "gla,gla,gla,sa,sa,gla", "gla,gla,gla,sa,gla,sa", "gla,gla,gla,gla,sa,sa",
-  "sa,sa,sa,gla,gla,gla", "sa,sa,gla,sa,gla,gla", "sa,sa,gla,gla,sa,gla", "sa,sa,gla,gla,gla,sa",
-  "sa,gla,sa,sa,gla,gla", "sa,gla,sa,gla,sa,gla", "sa,gla,sa,gla,gla,sa", "sa,gla,gla,sa,sa,gla",
-  "sa,gla,gla,sa,gla,sa", "sa,gla,gla,gla,sa,sa", "gla,sa,sa,sa,gla,gla", "gla,sa,sa,gla,sa,gla",
-  "gla,sa,sa,gla,gla,sa", "gla,sa,gla,sa,sa,gla", "gla,sa,gla,sa,gla,sa", "gla,sa,gla,gla,sa,sa",
-  "gla,gla,sa,sa,sa,gla", "gla,gla,sa,sa,gla,sa", "gla,gla,sa,gla,sa,sa", "gla,gla,gla,sa,sa,sa",
+PLACEMENTS = [
+    ",".join("sa" if layer in chosen else "gla" for layer in range(6))
+    for count in (1, 2, 3)
+    for chosen in combinations(range(6), count)
 ]
-key_size = 8
-width = 32
-heads = 2
-layers = 6
-mlp_factor = 2
-convolution_size = 2
-decay_bias = 0.0
+"""One, two and three attention layers in all places of six."""
 
-[training]
-steps = 400
-batch_size = 32
-rate = 6e-3
-warm_up = 0.1
-weight_decay = 0.0
-clip = 1.0
-seed = [300, 301]
-
-[measuring]
-every = 40
-sequences = 4
-
-[[task]]
-name = "mqar"
-pairs = 16
-length = 64
-vocabulary_size = 64
-"""  # noqa: E501
+RECORD = Grid(
+    claim=Claim(
+        statement=(
+            "After 10 % of training, the ESS of the attention layers (relative_0.01) ranks placements with as "
+            "many of them by their accuracy at the end."
+        ),
+        unit="first place of attention",
+        least_units=6,
+        pilot=(
+            "36 runs with seed 200 of four placements in four layers, 55 runs with seeds 0–4 of the laptop grid, "
+            "where this was one of seven looks and gave .64 with cells as units, and 14 placements with seed 0 of"
+            " this grid, which chose its size and steps"
+        ),
+        thresholds={"early_attention_spearman_inside": 0.0},
+    ),
+    model=SHAPE | {"mixer": PLACEMENTS, "key_size": 8, "width": 32, "layers": 6, "decay_bias": 0.0},
+    training=SCHEDULE | {"steps": 400, "batch_size": 32, "rate": 0.006, "seed": [300, 301]},
+    measuring=RunMeasurements(every=40, sequences=4),
+    tasks=[
+        {"name": "mqar", "pairs": 16, "length": 64, "vocabulary_size": 64},
+    ],
+)
 
 CAVEATS = (
     "Which placement wins depends on the task, the size and the number of steps, of which there is one each. In the "
@@ -174,22 +149,6 @@ def by_accuracy(runs: Sequence[PlacedRun]) -> list[tuple[str, list[PlacedRun]]]:
     return sorted(grouped(runs, lambda placed: placed.placement).items(), key=rank, reverse=True)
 
 
-def analyse(table: StudyTable, findings: Findings) -> None:
-    """Which placement of attention wins, and what is known of that early."""
-    runs = placed_runs(table)
-    placements = by_accuracy(runs)
-    if len(placements) > 1:
-        (best, winners), (second, others) = placements[:2]
-        # Trial by trial.
-        before, after = ([placed.run for placed in members] for members in (others, winners))
-        gain = findings.add("best_less_second", of_mean(paired_differences(before, after, "mixer", "layers")))
-        accuracy = mean(placed.run.accuracy for placed in winners)
-        findings.statements.append(f"{best} comes first ({accuracy:.2f}), before {second} by {gain}.")
-    _add_foresights([placed for placed in runs if placed.attention], table.metric, findings)
-    shares = sorted({float(placed.early["step"]) / float(placed.run.last["step"]) for placed in runs})
-    findings.statements += [f"Early is after {share:.0%} of the steps." for share in shares]
-
-
 def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) -> None:
     """How what is known early goes with final accuracy, by ranks, over the runs that have attention."""
     predictors: dict[str, tuple[str, Callable[[PlacedRun], float]]] = {
@@ -205,8 +164,8 @@ def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) 
     }
     accuracy = numbers(placed.run.accuracy for placed in runs)
     early = {name: numbers(map(known, runs)) for name, (_, known) in predictors.items()}
-    settings = numbered([placed.run.but_for("mixer", "seed") for placed in runs])
-    counts = numbered([(placed.run.but_for("mixer", "seed"), len(placed.attention)) for placed in runs])
+    settings = numbered([placed.run.settings_without("mixer", "seed") for placed in runs])
+    counts = numbered([(placed.run.settings_without("mixer", "seed"), len(placed.attention)) for placed in runs])
     places = numbered([placed.attention[0] for placed in runs])
     placements = numbered([placed.placement for placed in runs])
 
@@ -227,7 +186,7 @@ def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) 
         ("Spearman with final accuracy", "spearman", ranked),
         ("The same in one setting, with as many attention layers", "spearman_inside", inside),
     ):
-        findings.tell(
+        findings.add_statement(
             opening,
             {
                 f"{name}_{end}": (words, correlation_evidence(early[name], accuracy, places, prepare=prepare))
@@ -236,7 +195,7 @@ def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) 
         )
     first_places = numbered([(len(placed.attention), placed.attention[0]) for placed in runs])
     claimed = early[CLAIMED]
-    findings.tell(
+    findings.add_statement(
         "That of the attention's early ESS",
         {
             f"{CLAIMED}_{name}": (words, correlation_evidence(claimed, accuracy, units, prepare=prepare))
@@ -249,48 +208,67 @@ def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) 
     )
 
 
-def draw(table: StudyTable) -> alt.VConcatChart:
-    """Accuracy and ESS per layer of each placement, accuracy over training, and early ESS against final accuracy."""
-    runs = {str(one.run.last["run"]): one for _, members in by_accuracy(placed_runs(table)) for one in members}
-    ends = {
-        name: {
-            "placement": placed.placement,
-            "first attention": str(placed.attention[0]) if placed.attention else "none",
-            "attention layers": len(placed.attention),
-            "seed": placed.run.seed,
-            "early ESS": placed.ess(placed.early, placed.attention),
-            "accuracy": placed.run.accuracy,
+@study("hybrids")
+class Hybrids(Study):
+    """The study of hybrids."""
+
+    presets: ClassVar = {"smoke": SMOKE, "record": RECORD}
+    caveats = CAVEATS
+
+    def analyse(self, table: StudyTable, findings: Findings) -> None:
+        """Which placement of attention wins, and what is known of that early."""
+        runs = placed_runs(table)
+        placements = by_accuracy(runs)
+        if len(placements) > 1:
+            (best, winners), (second, others) = placements[:2]
+            # Trial by trial.
+            before, after = ([placed.run for placed in members] for members in (others, winners))
+            gain = findings.add("best_less_second", of_mean(paired_differences(before, after, "mixer", "layers")))
+            accuracy = mean(placed.run.accuracy for placed in winners)
+            findings.statements.append(f"{best} comes first ({accuracy:.2f}), before {second} by {gain}.")
+        _add_foresights([placed for placed in runs if placed.attention], table.metric, findings)
+        shares = sorted({float(placed.early["step"]) / float(placed.run.last["step"]) for placed in runs})
+        findings.statements += [f"Early is after {share:.0%} of the steps." for share in shares]
+
+    def draw(self, table: StudyTable) -> alt.VConcatChart:
+        """Accuracy and ESS per layer of each placement, accuracy over training, early ESS against final accuracy."""
+        runs = {str(one.run.last["run"]): one for _, members in by_accuracy(placed_runs(table)) for one in members}
+        ends = {
+            name: {
+                "placement": placed.placement,
+                "first attention": str(placed.attention[0]) if placed.attention else "none",
+                "attention layers": len(placed.attention),
+                "seed": placed.run.seed,
+                "early ESS": placed.ess(placed.early, placed.attention),
+                "accuracy": placed.run.accuracy,
+            }
+            for name, placed in runs.items()
         }
-        for name, placed in runs.items()
-    }
-    layers = [
-        {"placement": placed.placement, "layer": layer, "ESS": placed.ess(placed.run.last, [layer])}
-        for placed in runs.values()
-        for layer in range(len(placed.layers))
-    ]
-    through = [
-        ends[str(row["run"])] | {"step": row["step"], "accuracy": row["accuracy"]}
-        for row in table.own_rows
-        if row["run"] in ends
-    ]
-    last = list(ends.values())
-    title = "Accuracy of each placement: runs and their mean"
-    accuracy = strip(last, title, "placement", "accuracy", "attention layers")
-    cells = chart(layers, f"ESS of the layers at the end ({table.metric})").encode(
-        x=alt.X("layer:O", axis=alt.Axis(labelAngle=0)), y=alt.Y("placement:N", title=None, sort=None)
-    )
-    # The lighter half, on which black numbers can be read.
-    blues = alt.Scale(scheme=alt.SchemeParams("blues", extent=[0, 0.5]))
-    ess = cells.mark_rect().encode(color=alt.Color("mean(ESS):Q", title="ESS", scale=blues))
-    values = cells.mark_text().encode(text=alt.Text("mean(ESS):Q", format=".1f"))
-    title, first = "Accuracy over training, means", "first attention"
-    lines = mean_lines(through, title, "step", "accuracy", first, detail="placement:N")
-    title = f"What ESS shows early: that of the attention ({table.metric})"
-    early = points(last, title, "early ESS", "accuracy", first)
-    by_placement = alt.hconcat(accuracy, alt.layer(ess, values).properties(height=accuracy.height))
-    # Each chart has colours and a legend of its own.
-    drawn = by_placement.resolve_scale(color="independent"), alt.hconcat(lines, early)
-    return alt.vconcat(*drawn).resolve_scale(color="independent")
-
-
-STUDY = Study("hybrids", {"smoke": SMOKE, "record": RECORD}, CAVEATS, analyse, draw)
+        layers = [
+            {"placement": placed.placement, "layer": layer, "ESS": placed.ess(placed.run.last, [layer])}
+            for placed in runs.values()
+            for layer in range(len(placed.layers))
+        ]
+        through = [
+            ends[str(row["run"])] | {"step": row["step"], "accuracy": row["accuracy"]}
+            for row in table.own_rows
+            if row["run"] in ends
+        ]
+        last = list(ends.values())
+        title = "Accuracy of each placement: runs and their mean"
+        accuracy = strip(last, title, "placement", "accuracy", "attention layers")
+        cells = chart(layers, f"ESS of the layers at the end ({table.metric})").encode(
+            x=alt.X("layer:O", axis=alt.Axis(labelAngle=0)), y=alt.Y("placement:N", title=None, sort=None)
+        )
+        # The lighter half, on which black numbers can be read.
+        blues = alt.Scale(scheme=alt.SchemeParams("blues", extent=[0, 0.5]))
+        ess = cells.mark_rect().encode(color=alt.Color("mean(ESS):Q", title="ESS", scale=blues))
+        values = cells.mark_text().encode(text=alt.Text("mean(ESS):Q", format=".1f"))
+        title, first = "Accuracy over training, means", "first attention"
+        lines = mean_lines(through, title, "step", "accuracy", first, detail="placement:N")
+        title = f"What ESS shows early: that of the attention ({table.metric})"
+        early = points(last, title, "early ESS", "accuracy", first)
+        by_placement = alt.hconcat(accuracy, alt.layer(ess, values).properties(height=accuracy.height))
+        # Each chart has colours and a legend of its own.
+        drawn = by_placement.resolve_scale(color="independent"), alt.hconcat(lines, early)
+        return alt.vconcat(*drawn).resolve_scale(color="independent")

@@ -1,4 +1,4 @@
-"""The study of initialisation: what the first decays of S6 do to ESS as the state grows, and to what is learned.
+"""What the first decays of S6 do to ESS as the state grows, and to what is learned.
 
 Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", ICML 2025, arXiv 2504.19561: with the
 rates −1 … −n the ESS at initialisation stalls or falls as n grows, and the normalisation factor 1/n mends it.
@@ -10,195 +10,146 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar
 
 import altair as alt
 import numpy as np
 
 from statesize.lab.studies.engine.charts import dash, mean_lines
 from statesize.lab.studies.engine.conclusion import Findings
-from statesize.lab.studies.engine.final import FinalRun, StudyTable, grouped, paired_differences
-from statesize.lab.studies.engine.settings import smoke
-from statesize.lab.studies.engine.study import Study
-from statesize.lab.studies.statistics import Numbers, mean, of_mean
+from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
+from statesize.lab.studies.engine.statistics import Numbers, mean, of_mean
+from statesize.lab.studies.engine.study import Study, study
+from statesize.lab.studies.engine.table import FinalRun, StudyTable, grouped, paired_differences
+from statesize.lab.studies.engine.verdicts import Claim
 from statesize.lab.training.config import TrainingConfig
 
-SMOKE = smoke("""\
-# Only measured.
-[[task]]
-name = "mqar"
-pairs = 4
-length = 48
-vocabulary_size = 16
-held_out_sequences = 4
-[task.model]
-mixer = ["s6", "gla-s6"]
-normalised = [false, true]
-key_size = [4, 16]
-smallest_step = 0.01
-[task.training]
-steps = 0
+SMOKE = smoke(
+    [
+        {
+            "name": "mqar",
+            "pairs": 4,
+            "length": 48,
+            "vocabulary_size": 16,
+            "held_out_sequences": 4,
+            "model": {
+                "mixer": ["s6", "gla-s6"],
+                "normalised": [False, True],
+                "key_size": [4, 16],
+                "smallest_step": 0.01,
+            },
+            "training": {"steps": 0},
+        },
+        {
+            "name": "mqar",
+            "pairs": 4,
+            "length": 24,
+            "vocabulary_size": 16,
+            "held_out_sequences": 8,
+            "model": {"mixer": "s6", "normalised": [False, True], "key_size": 4, "smallest_step": 0.01},
+        },
+    ],
+)
 
-[[task]]
-name = "mqar"
-pairs = 4
-length = 24
-vocabulary_size = 16
-held_out_sequences = 8
-[task.model]
-mixer = "s6"
-normalised = [false, true]
-key_size = 4
-smallest_step = 0.01
-""")
-
-RECORD = """\
-# Twelve minutes on two cores at most: ESS before training up to n = 64, and what is learned up to n = 16.
-study = "initialisation"
-
-# Fixed before any run with these seeds, which the pilot did not have.
-[claim]
-statement = "At the largest state of the grid the normalisation factor gives S6 and GLA-S6 more than 2 times the ESS (relative_0.01) at initialisation, and raises the accuracy of trained S6 by more than 0.25."
-unit = "pair of equal seeds"
-least_units = 5
-pilot = "seeds 0–4 of this grid with the output layer tied (+.56) and untied (+.29), where .5 was asked for"
-[claim.thresholds]
-"s6_initial_ratio_0.01_to_0.1" = 2.0
-"gla_s6_initial_ratio_0.01_to_0.1" = 2.0
-"s6_accuracy_gain_0.01_to_0.1" = 0.25
-
-[model]
-width = 32
-heads = 2
-layers = 2
-mlp_factor = 2
-convolution_size = 4
-decay_bias = 0.0
-smallest_step = 0.01
-largest_step = 0.1
-
-[training]
-steps = 800
-batch_size = 24
-rate = 7e-3
-warm_up = 0.1
-weight_decay = 0.0
-clip = 1.0
-seed = [100, 101, 102]
-
-[measuring]
-every = 800
-sequences = 2
-
-# Only measured.
-[[task]]
-name = "mqar"
-pairs = 10
-length = 192
-vocabulary_size = 64
-held_out_sequences = 8
-[task.model]
-mixer = ["s6", "gla-s6"]
-normalised = [false, true]
-key_size = [4, 8, 16, 32, 64]
-[task.training]
-steps = 0
-
-[[task]]
-name = "mqar"
-pairs = 10
-length = 192
-vocabulary_size = 64
-held_out_sequences = 8
-[task.model]
-mixer = ["gla", "la"]
-key_size = [4, 8, 16, 32, 64]
-[task.training]
-steps = 0
-
-# Trained.
-[[task]]
-name = "mqar"
-pairs = 10
-length = 64
-vocabulary_size = 64
-[task.model]
-mixer = ["s6", "gla-s6"]
-normalised = [false, true]
-key_size = [4, 8, 16]
-
-[[task]]
-name = "mqar"
-pairs = 10
-length = 64
-vocabulary_size = 64
-[task.model]
-mixer = ["gla", "la"]
-key_size = [4, 8, 16]
-
-# More seeds of what the claim is about.
-[[task]]
-name = "mqar"
-pairs = 10
-length = 192
-vocabulary_size = 64
-held_out_sequences = 8
-[task.model]
-mixer = ["s6", "gla-s6"]
-normalised = [false, true]
-key_size = 64
-[task.training]
-steps = 0
-seed = [103, 104]
-
-[[task]]
-name = "mqar"
-pairs = 10
-length = 64
-vocabulary_size = 64
-[task.model]
-mixer = "s6"
-normalised = [false, true]
-key_size = 16
-[task.training]
-seed = [103, 104]
-
-# Controls: steps that start slower, and the rates 1 ... n moved by measuring.
-[[task]]
-name = "mqar"
-pairs = 10
-length = 192
-vocabulary_size = 64
-held_out_sequences = 8
-[task.model]
-mixer = ["s6", "gla-s6"]
-normalised = [false, true]
-key_size = [4, 16, 64]
-smallest_step = 0.001
-[task.training]
-steps = 0
-seed = 100
-
-[[task]]
-name = "mqar"
-pairs = 10
-length = 64
-vocabulary_size = 64
-[task.model]
-mixer = "s6"
-normalised = [false, true]
-key_size = 16
-smallest_step = 0.001
-
-[[task]]
-name = "mqar"
-pairs = 10
-length = 64
-vocabulary_size = 64
-intervention = "measured_start"
-[task.model]
-mixer = "s6"
-key_size = 16
-"""  # noqa: E501
+RECORD = Grid(
+    claim=Claim(
+        statement=(
+            "At the largest state of the grid the normalisation factor gives S6 and GLA-S6 more than 2 times the "
+            "ESS (relative_0.01) at initialisation, and raises the accuracy of trained S6 by more than 0.25."
+        ),
+        unit="pair of equal seeds",
+        least_units=5,
+        pilot="seeds 0–4 of this grid with the output layer tied (+.56) and untied (+.29), where .5 was asked for",
+        thresholds={
+            "s6_initial_ratio_0.01_to_0.1": 2.0,
+            "gla_s6_initial_ratio_0.01_to_0.1": 2.0,
+            "s6_accuracy_gain_0.01_to_0.1": 0.25,
+        },
+    ),
+    model=SHAPE | {"width": 32, "convolution_size": 4, "decay_bias": 0.0, "smallest_step": 0.01, "largest_step": 0.1},
+    training=SCHEDULE | {"steps": 800, "batch_size": 24, "rate": 0.007, "seed": [100, 101, 102]},
+    measuring=RunMeasurements(every=800, sequences=2),
+    tasks=[
+        {
+            "name": "mqar",
+            "pairs": 10,
+            "length": 192,
+            "vocabulary_size": 64,
+            "held_out_sequences": 8,
+            "model": {"mixer": ["s6", "gla-s6"], "normalised": [False, True], "key_size": [4, 8, 16, 32, 64]},
+            "training": {"steps": 0},
+        },
+        {
+            "name": "mqar",
+            "pairs": 10,
+            "length": 192,
+            "vocabulary_size": 64,
+            "held_out_sequences": 8,
+            "model": {"mixer": ["gla", "la"], "key_size": [4, 8, 16, 32, 64]},
+            "training": {"steps": 0},
+        },
+        {
+            "name": "mqar",
+            "pairs": 10,
+            "length": 64,
+            "vocabulary_size": 64,
+            "model": {"mixer": ["s6", "gla-s6"], "normalised": [False, True], "key_size": [4, 8, 16]},
+        },
+        {
+            "name": "mqar",
+            "pairs": 10,
+            "length": 64,
+            "vocabulary_size": 64,
+            "model": {"mixer": ["gla", "la"], "key_size": [4, 8, 16]},
+        },
+        {
+            "name": "mqar",
+            "pairs": 10,
+            "length": 192,
+            "vocabulary_size": 64,
+            "held_out_sequences": 8,
+            "model": {"mixer": ["s6", "gla-s6"], "normalised": [False, True], "key_size": 64},
+            "training": {"steps": 0, "seed": [103, 104]},
+        },
+        {
+            "name": "mqar",
+            "pairs": 10,
+            "length": 64,
+            "vocabulary_size": 64,
+            "model": {"mixer": "s6", "normalised": [False, True], "key_size": 16},
+            "training": {"seed": [103, 104]},
+        },
+        {
+            "name": "mqar",
+            "pairs": 10,
+            "length": 192,
+            "vocabulary_size": 64,
+            "held_out_sequences": 8,
+            "model": {
+                "mixer": ["s6", "gla-s6"],
+                "normalised": [False, True],
+                "key_size": [4, 16, 64],
+                "smallest_step": 0.001,
+            },
+            "training": {"steps": 0, "seed": 100},
+        },
+        {
+            "name": "mqar",
+            "pairs": 10,
+            "length": 64,
+            "vocabulary_size": 64,
+            "model": {"mixer": "s6", "normalised": [False, True], "key_size": 16, "smallest_step": 0.001},
+        },
+        {
+            "name": "mqar",
+            "pairs": 10,
+            "length": 64,
+            "vocabulary_size": 64,
+            "intervention": "measured_start",
+            "model": {"mixer": "s6", "key_size": 16},
+        },
+    ],
+)
 
 S6_KINDS = ("s6", "gla-s6")
 """The mixers whose rates start at 1 … n, or with the factor at 1/n … n/n."""
@@ -217,40 +168,6 @@ CAVEATS = (
     "Accuracies are means of few seeds of a small model at one learning rate, to which S6 is sensitive: at 2e-3 and "
     "1e-2 it did not learn the task. Intervals are Student's, over pairs of equal seeds.",
 )
-
-
-def analyse(table: StudyTable, findings: Findings) -> None:
-    """What the factor gives at the largest states of each range of steps, and each start at each size."""
-    ranges = list(dict.fromkeys(steps_of(run) for run in table.runs if run.mixer in S6_KINDS))
-    for steps in ranges:
-        for mixer in S6_KINDS:
-            own = [run for run in table.runs if (run.mixer, steps_of(run), run.intervention) == (mixer, steps, "none")]
-            largest, logarithms = _gained(own, lambda run: math.log(run.initial_ess), *_AFTER_THE_START)
-            learned, gains = _gained(filter(trained, own), lambda run: run.accuracy)
-            control = "" if steps == ranges[0] else "control_"
-            for figure, verb, states, values in (
-                ("initial_ratio", "multiplies the ESS at initialisation", largest, np.exp(logarithms)),
-                ("accuracy_gain", "raises the accuracy", learned, gains),
-            ):
-                name = f"{control}{mixer.replace('-', '_')}_{figure}_{steps[0]:g}_to_{steps[1]:g}"
-                estimate = findings.add(name, of_mean(values))
-                if len(values):
-                    said = f"the factor {verb} at n = {states} by {estimate}"
-                    findings.statements.append(f"{mixer}, steps {steps[0]:g} to {steps[1]:g}: {said}.")
-    usual = [(0.0, 0.0), *ranges[:1]]
-    for (length, start), runs in grouped(table.runs, lambda run: (run.length, start_of(run))).items():
-        control = "" if runs[0].intervention == "none" and steps_of(runs[0]) in usual else "control_"
-        name = f"{control}{re.sub('[-, ]+', '_', start.replace('steps ', ''))}_L{length}"
-        told: list[str] = []
-        for states, members in sorted(grouped(runs, lambda run: run.key_size).items()):
-            initial = mean(run.initial_ess for run in members)
-            findings.figures[f"{name}_n{states}_initial"] = initial
-            told.append(f"n {states} {initial:.1f}")
-            if any(map(trained, members)):
-                accuracy = mean(run.accuracy for run in members if trained(run))
-                findings.figures[f"{name}_n{states}_accuracy"] = accuracy
-                told[-1] += f" (accuracy {accuracy:.2f})"
-        findings.statements.append(f"{start}, L {length}: ESS at initialisation {', '.join(told)}.")
 
 
 def steps_of(run: FinalRun) -> tuple[float, float]:
@@ -290,19 +207,6 @@ def _gained(runs: Iterable[FinalRun], value: Callable[[FinalRun], float], *varie
     )
 
 
-def draw(table: StudyTable) -> alt.VConcatChart:
-    """ESS at initialisation, ESS after training and accuracy against the size of the state, a row for each length."""
-    rows: list[alt.HConcatChart] = []
-    for length, runs in grouped(table.runs, lambda run: run.length).items():
-        learned = list(filter(trained, runs))
-        drawn = [_lines(runs, lambda run: run.initial_ess, "ESS", f"ESS at initialisation, L = {length}")]
-        if learned:
-            drawn.append(_lines(learned, lambda run: run.ess, "ESS", f"ESS after training ({table.metric})"))
-            drawn.append(_lines(learned, lambda run: run.accuracy, "accuracy", "Accuracy"))
-        rows.append(alt.hconcat(*drawn))
-    return alt.vconcat(*rows)
-
-
 def _lines(runs: Sequence[FinalRun], value: Callable[[FinalRun], float], y: str, title: str) -> alt.Chart:
     records = [{"mixer": run.mixer, "start": start_of(run), "n": run.key_size, y: value(run)} for run in runs]
     sizes = alt.Axis(values=sorted({run.key_size for run in runs}))
@@ -310,4 +214,56 @@ def _lines(runs: Sequence[FinalRun], value: Callable[[FinalRun], float], y: str,
     return mean_lines(records, title, "n", y, "mixer", strokeDash=dash("start")).encode(x=size)
 
 
-STUDY = Study("initialisation", {"smoke": SMOKE, "record": RECORD}, CAVEATS, analyse, draw)
+@study("initialisation")
+class Initialisation(Study):
+    """The study of initialisation."""
+
+    presets: ClassVar = {"smoke": SMOKE, "record": RECORD}
+    caveats = CAVEATS
+
+    def analyse(self, table: StudyTable, findings: Findings) -> None:
+        """What the factor gives at the largest states of each range of steps, and each start at each size."""
+        ranges = list(dict.fromkeys(steps_of(run) for run in table.runs if run.mixer in S6_KINDS))
+        for steps in ranges:
+            for mixer in S6_KINDS:
+                own = [
+                    run for run in table.runs if (run.mixer, steps_of(run), run.intervention) == (mixer, steps, "none")
+                ]
+                largest, logarithms = _gained(own, lambda run: math.log(run.initial_ess), *_AFTER_THE_START)
+                learned, gains = _gained(filter(trained, own), lambda run: run.accuracy)
+                control = "" if steps == ranges[0] else "control_"
+                for figure, verb, states, values in (
+                    ("initial_ratio", "multiplies the ESS at initialisation", largest, np.exp(logarithms)),
+                    ("accuracy_gain", "raises the accuracy", learned, gains),
+                ):
+                    name = f"{control}{mixer.replace('-', '_')}_{figure}_{steps[0]:g}_to_{steps[1]:g}"
+                    estimate = findings.add(name, of_mean(values))
+                    if len(values):
+                        said = f"the factor {verb} at n = {states} by {estimate}"
+                        findings.statements.append(f"{mixer}, steps {steps[0]:g} to {steps[1]:g}: {said}.")
+        usual = [(0.0, 0.0), *ranges[:1]]
+        for (length, start), runs in grouped(table.runs, lambda run: (run.length, start_of(run))).items():
+            control = "" if runs[0].intervention == "none" and steps_of(runs[0]) in usual else "control_"
+            name = f"{control}{re.sub('[-, ]+', '_', start.replace('steps ', ''))}_L{length}"
+            told: list[str] = []
+            for states, members in sorted(grouped(runs, lambda run: run.key_size).items()):
+                initial = mean(run.initial_ess for run in members)
+                findings.figures[f"{name}_n{states}_initial"] = initial
+                told.append(f"n {states} {initial:.1f}")
+                if any(map(trained, members)):
+                    accuracy = mean(run.accuracy for run in members if trained(run))
+                    findings.figures[f"{name}_n{states}_accuracy"] = accuracy
+                    told[-1] += f" (accuracy {accuracy:.2f})"
+            findings.statements.append(f"{start}, L {length}: ESS at initialisation {', '.join(told)}.")
+
+    def draw(self, table: StudyTable) -> alt.VConcatChart:
+        """ESS at initialisation and after training, and accuracy, against the size of the state, a row a length."""
+        rows: list[alt.HConcatChart] = []
+        for length, runs in grouped(table.runs, lambda run: run.length).items():
+            learned = list(filter(trained, runs))
+            drawn = [_lines(runs, lambda run: run.initial_ess, "ESS", f"ESS at initialisation, L = {length}")]
+            if learned:
+                drawn.append(_lines(learned, lambda run: run.ess, "ESS", f"ESS after training ({table.metric})"))
+                drawn.append(_lines(learned, lambda run: run.accuracy, "accuracy", "Accuracy"))
+            rows.append(alt.hconcat(*drawn))
+        return alt.vconcat(*rows)

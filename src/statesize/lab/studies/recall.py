@@ -1,4 +1,4 @@
-"""The study of recall: do models whose memory is modulated by delimiters recall better?
+"""Do models whose memory is modulated by delimiters recall better?
 
 Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", ICML 2025, section 5. How well a model
 predicts what its context has shown already is its perplexity on repeated bigrams, after the slices of Arora et al.,
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import altair as alt
 import numpy as np
@@ -22,37 +22,28 @@ from torch.nn import functional
 from statesize.errors import InputError
 from statesize.lab.studies.engine.charts import points, strip
 from statesize.lab.studies.engine.conclusion import Findings
-from statesize.lab.studies.engine.final import StudyTable, numbered
-from statesize.lab.studies.engine.study import Study
-from statesize.lab.studies.engine.table import Row
-from statesize.lab.studies.statistics import Numbers, correlation_evidence, pearson, spearman
+from statesize.lab.studies.engine.statistics import Numbers, correlation_evidence, pearson, spearman
+from statesize.lab.studies.engine.study import Study, study
+from statesize.lab.studies.engine.table import Row, StudyTable, numbered
+from statesize.lab.studies.engine.verdicts import Claim
 from statesize.lab.studies.texts.dips import models_of
 from statesize.lab.studies.texts.documents import DocumentCorpus, rebinding_task
-from statesize.lab.studies.texts.reading import TextRun, text_runs
+from statesize.lab.studies.texts.reading import Reading, TextGrid, TextRun, text_runs
 from statesize.lab.studies.texts.sequences import OBSERVED
 
-SMOKE = """\
-study = "recall"
-
-[reading]
-documents = 40
-"""
-
 # The bundled models of re-binding recall, one of each mixer.
-RECORD = """\
-study = "recall"
+SMOKE = TextGrid(Reading(documents=40))
 
-[claim]
-statement = "Models whose effective state-size dips deeper at delimiters predict repeated bigrams better."
-unit = "mixer, or model where all models have one mixer"
-least_units = 8
-pilot = "twenty recall models of four mixers, of which each was taken for a unit"
-[claim.thresholds]
-"depth_recall" = 0.0  # the correlation of depth with ln p of repeated bigrams
-
-[reading]
-documents = 200
-"""
+RECORD = TextGrid(
+    Reading(documents=200),
+    claim=Claim(
+        statement="Models whose effective state-size dips deeper at delimiters predict repeated bigrams better.",
+        unit="mixer, or model where all models have one mixer",
+        least_units=8,
+        pilot="twenty recall models of four mixers, of which each was taken for a unit",
+        thresholds={"depth_recall": 0.0},  # the correlation of depth with ln p of repeated bigrams
+    ),
+)
 
 CAVEATS = (
     "Models of different sizes and training differ in more than their modulation; a correlation over models is no "
@@ -159,23 +150,6 @@ _DRAWS = 1000
 _COLUMNS = {"recall": RECALLED, "first": FIRST, "stale": STALE, "other": OTHER}
 
 
-def carry_out(run: TextRun) -> list[Row]:
-    """The row of one model: its perplexities, and its depths at delimiters."""
-    (dips,) = models_of(list(run.dips()))
-    task = rebinding_task(run.model)
-    length = run.reading.length or (256 if task is None else task.length)
-    answers = None if task is None else frozenset(range(task.keys, task.none + 1))
-    score = recall_score(run.load(), run.corpus(), length, answers)
-    row: Row = {
-        "model": run.name,
-        "kind": dips.kind,
-        "depth": dips.dip(OBSERVED).depth,
-        # Away from delimiters, the mean over layers and heads.
-        "ess": dips.dip(OBSERVED, "entropy").reference,
-    }
-    return [row | perplexities(score) | {f"depth_{layer}": depth for layer, depth in dips.layer_depths.items()}]
-
-
 def perplexities(score: RecallScore) -> Row:
     """The perplexity on each slice with its interval and its number of tokens."""
     row: Row = {}
@@ -184,38 +158,6 @@ def perplexities(score: RecallScore) -> Row:
         row |= {f"{column}_perplexity": score.perplexity(name), f"{column}_low": low, f"{column}_high": high}
         row[f"{column}_tokens"] = float(score.counts[:, SLICES.index(name)].sum())
     return row
-
-
-def analyse(table: StudyTable, findings: Findings) -> None:
-    """Perplexities, depths, and their correlation over models, of which there is at least one."""
-    rows = table.rows
-    findings.figures["models"] = float(len(rows))
-    for row in rows:
-        single = [*(f"{column}_perplexity" for column in _COLUMNS), "depth", "ess"]
-        findings.figures |= {f"{row['model']}_{name}": float(row[name]) for name in single}
-        findings.figures |= {
-            f"{row['model']}_{column}_perplexity_interval": (float(row[f"{column}_low"]), float(row[f"{column}_high"]))
-            for column in ("recall", "other")
-        }
-    findings.statements += map(_statement, sorted(rows, key=lambda row: row["recall_perplexity"]))
-    recalled, first = (np.log(_numbers(rows, f"{column}_perplexity")) for column in ("recall", "first"))
-    predictors = {name: _numbers(rows, name) for name in ("depth", "ess")}
-    layers = sorted(name for name in rows[0] if name.startswith("depth_"))
-    predictors |= {name: _numbers(rows, name) for name in layers}
-    units = _units(rows)
-    for name, values in predictors.items():
-        if np.isfinite(values).all():
-            findings.figures |= {
-                f"pearson_{name}_recalled_nats": pearson(values, recalled),
-                f"spearman_{name}_recalled_nats": spearman(values, recalled),
-                f"control_pearson_{name}_gained_nats": pearson(values, first - recalled),
-            }
-    depth = findings.add("depth_recall", correlation_evidence(predictors["depth"], -recalled, units))
-    if len(rows) > 2:
-        findings.statements.append(
-            f"Over {len(rows)} models of {len(np.unique(units))} units, ln p of repeated bigrams against depth: "
-            f"Pearson {depth}, against ESS {-pearson(predictors['ess'], recalled):.2f}."
-        )
 
 
 def _numbers(rows: Sequence[Row], name: str) -> Numbers:
@@ -237,23 +179,80 @@ def _statement(row: Row) -> str:
     )
 
 
-def draw(table: StudyTable) -> alt.VConcatChart:
-    """Perplexities of each slice, and that of repeated bigrams against depth and ESS."""
-    by_slice = [
-        {"model": row["model"], "tokens": name, "nats": np.log(row[f"{column}_perplexity"])}
-        for row in table.rows
-        for column, name in _COLUMNS.items()
-    ]
-    models = [
-        {"model": row["model"], "depth": row["depth"], "ESS": row["ess"], "perplexity": row["recall_perplexity"]}
-        for row in table.rows
-    ]
-    title = "ln perplexity of tokens by what the context has shown"
-    drawn = strip(by_slice, title, "tokens", "nats", "model", yOffset="model:N")
-    against = (points(models, "Repeated bigrams", column, "perplexity", "model") for column in ("depth", "ESS"))
-    return alt.vconcat(drawn, alt.hconcat(*against))
+@study("recall")
+class Recall(Study):
+    """The study of recall."""
 
+    presets: ClassVar = {"smoke": SMOKE, "record": RECORD}
+    caveats = CAVEATS
 
-STUDY = Study(
-    "recall", {"smoke": SMOKE, "record": RECORD}, CAVEATS, analyse, draw, runs=text_runs(OBSERVED), carry_out=carry_out
-)
+    def runs(self, grid: TextGrid) -> tuple[TextRun, ...]:
+        """The runs of a grid."""
+        return text_runs(grid, (OBSERVED,))
+
+    def analyse(self, table: StudyTable, findings: Findings) -> None:
+        """Perplexities, depths, and their correlation over models, of which there is at least one."""
+        rows = table.rows
+        findings.figures["models"] = float(len(rows))
+        for row in rows:
+            single = [*(f"{column}_perplexity" for column in _COLUMNS), "depth", "ess"]
+            findings.figures |= {f"{row['model']}_{name}": float(row[name]) for name in single}
+            findings.figures |= {
+                f"{row['model']}_{column}_perplexity_interval": (
+                    float(row[f"{column}_low"]),
+                    float(row[f"{column}_high"]),
+                )
+                for column in ("recall", "other")
+            }
+        findings.statements += map(_statement, sorted(rows, key=lambda row: row["recall_perplexity"]))
+        recalled, first = (np.log(_numbers(rows, f"{column}_perplexity")) for column in ("recall", "first"))
+        predictors = {name: _numbers(rows, name) for name in ("depth", "ess")}
+        layers = sorted(name for name in rows[0] if name.startswith("depth_"))
+        predictors |= {name: _numbers(rows, name) for name in layers}
+        units = _units(rows)
+        for name, values in predictors.items():
+            if np.isfinite(values).all():
+                findings.figures |= {
+                    f"pearson_{name}_recalled_nats": pearson(values, recalled),
+                    f"spearman_{name}_recalled_nats": spearman(values, recalled),
+                    f"control_pearson_{name}_gained_nats": pearson(values, first - recalled),
+                }
+        depth = findings.add("depth_recall", correlation_evidence(predictors["depth"], -recalled, units))
+        if len(rows) > 2:
+            findings.statements.append(
+                f"Over {len(rows)} models of {len(np.unique(units))} units, ln p of repeated bigrams against depth: "
+                f"Pearson {depth}, against ESS {-pearson(predictors['ess'], recalled):.2f}."
+            )
+
+    def carry_out(self, run: TextRun) -> list[Row]:
+        """The row of one model: its perplexities, and its depths at delimiters."""
+        model = run.load()
+        (dips,) = models_of(list(run.dips(model)))
+        task = rebinding_task(run.model)
+        length = run.reading.length or (256 if task is None else task.length)
+        answers = None if task is None else frozenset(range(task.keys, task.none + 1))
+        score = recall_score(model, run.corpus, length, answers)
+        row: Row = {
+            "model": run.label,
+            "kind": dips.kind,
+            "depth": dips.dip(OBSERVED).depth,
+            # Away from delimiters, the mean over layers and heads.
+            "ess": dips.dip(OBSERVED, "entropy").reference,
+        }
+        return [row | perplexities(score) | {f"depth_{layer}": depth for layer, depth in dips.layer_depths.items()}]
+
+    def draw(self, table: StudyTable) -> alt.VConcatChart:
+        """Perplexities of each slice, and that of repeated bigrams against depth and ESS."""
+        by_slice = [
+            {"model": row["model"], "tokens": name, "nats": np.log(row[f"{column}_perplexity"])}
+            for row in table.rows
+            for column, name in _COLUMNS.items()
+        ]
+        models = [
+            {"model": row["model"], "depth": row["depth"], "ESS": row["ess"], "perplexity": row["recall_perplexity"]}
+            for row in table.rows
+        ]
+        title = "ln perplexity of tokens by what the context has shown"
+        drawn = strip(by_slice, title, "tokens", "nats", "model", yOffset="model:N")
+        against = (points(models, "Repeated bigrams", column, "perplexity", "model") for column in ("depth", "ESS"))
+        return alt.vconcat(drawn, alt.hconcat(*against))

@@ -1,4 +1,4 @@
-"""The study of regimes: which mixers fill their state, which leave it idle, and what that does to accuracy.
+"""Which mixers fill their state, which leave it idle, and what that does to accuracy.
 
 Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", ICML 2025, section 4.2.
 """
@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import altair as alt
 import numpy as np
@@ -17,78 +17,52 @@ from scipy import stats
 
 from statesize.lab.studies.engine.charts import SIDE, dash, mean_lines
 from statesize.lab.studies.engine.conclusion import Findings
-from statesize.lab.studies.engine.final import (
-    OWN_OF_A_MIXER,
+from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
+from statesize.lab.studies.engine.statistics import Evidence, mean, of_mean
+from statesize.lab.studies.engine.study import Study, study
+from statesize.lab.studies.engine.table import (
+    FIELDS_VARYING_BY_MIXER,
     PLATEAU,
     FinalRun,
+    Row,
     StudyTable,
     grouped,
     paired_differences,
 )
-from statesize.lab.studies.engine.settings import smoke
-from statesize.lab.studies.engine.study import Study
-from statesize.lab.studies.engine.table import Row
-from statesize.lab.studies.statistics import Evidence, mean, of_mean
+from statesize.lab.studies.engine.verdicts import Claim
 
-SMOKE = smoke("""\
-[[task]]
-name = "mqar"
-pairs = [2, 4]
-length = 16
-vocabulary_size = 16
-held_out_sequences = 32
-[task.model]
-mixer = ["la", "gla", "wla"]
-key_size = 4
-tied = false
-[task.training]
-seed = 0
-""")
+SMOKE = smoke(
+    [
+        {
+            "name": "mqar",
+            "pairs": [2, 4],
+            "length": 16,
+            "vocabulary_size": 16,
+            "held_out_sequences": 32,
+            "model": {"mixer": ["la", "gla", "wla"], "key_size": 4, "tied": False},
+            "training": {"seed": 0},
+        },
+    ],
+)
 
-RECORD = """\
-# On record in docs/results/regimes: how full states of 16 and 32 numbers are, over the cuts where they bind.
-study = "regimes"
-
-# Fixed before any run with these seeds, which the pilot did not have.
-[claim]
-statement = "At equal TSS, la uses a larger share of its state than gla and than wla (utilisation_relative_0.01, over the cuts where the state is what binds)."
-unit = "cell of equal task, kv, length and TSS"
-least_units = 6
-pilot = "seeds 0–2 of the laptop grid, of which two runs a mixer had 16 numbers"
-[claim.thresholds]
-"la_less_gla" = 0.0
-"la_less_wla" = 0.0
-
-[model]
-mixer = ["la", "gla", "wla"]
-key_size = [16, 32]
-width = 64
-heads = 2
-layers = 2
-mlp_factor = 2
-convolution_size = 2
-decay_bias = 0.0
-tied = false
-
-[training]
-steps = 600
-batch_size = 16
-rate = 6e-3
-warm_up = 0.1
-weight_decay = 0.0
-clip = 1.0
-seed = [200, 201]
-
-[measuring]
-every = 600
-sequences = 8
-
-[[task]]
-name = "mqar"
-pairs = [16, 24, 32]
-length = 128
-vocabulary_size = 128
-"""  # noqa: E501
+RECORD = Grid(
+    claim=Claim(
+        statement=(
+            "At equal TSS, la uses a larger share of its state than gla and than wla (utilisation_relative_0.01, "
+            "over the cuts where the state is what binds)."
+        ),
+        unit="cell of equal task, kv, length and TSS",
+        least_units=6,
+        pilot="seeds 0–2 of the laptop grid, of which two runs a mixer had 16 numbers",
+        thresholds={"la_less_gla": 0.0, "la_less_wla": 0.0},
+    ),
+    model=SHAPE | {"mixer": ["la", "gla", "wla"], "key_size": [16, 32], "width": 64, "decay_bias": 0.0, "tied": False},
+    training=SCHEDULE | {"steps": 600, "batch_size": 16, "rate": 0.006, "seed": [200, 201]},
+    measuring=RunMeasurements(every=600, sequences=8),
+    tasks=[
+        {"name": "mqar", "pairs": [16, 24, 32], "length": 128, "vocabulary_size": 128},
+    ],
+)
 
 SOLVED = 0.95
 """Accuracy from which on a run counts as having solved its task."""
@@ -122,29 +96,6 @@ def diagnosis(run: FinalRun) -> str:
     if math.isnan(utilisation):
         return "too short to tell"
     return "saturated" if utilisation >= SATURATED else "collapsed" if utilisation <= COLLAPSED else "partly used"
-
-
-def analyse(table: StudyTable, findings: Findings) -> None:
-    """Which mixers are saturated and which collapsed, and by how much their utilisations differ."""
-    metric, untreated = table.metric, [run for run in table.runs if run.intervention == "none"]
-    mixers = {run.mixer for run in untreated}
-    for gated in GATED:
-        if {FULL, gated} <= mixers:
-            _add_comparison(untreated, gated, findings)
-    for (name, words), members in grouped(table.runs, _named).items():
-        share, accuracy = mean(run.share for run in members), mean(run.accuracy for run in members)
-        utilisation = mean(run.utilisation for run in members)
-        findings.figures |= {f"{name}_share": share, f"{name}_utilisation": utilisation, f"{name}_accuracy": accuracy}
-        diagnoses = Counter("at guessing" if run.guesses else diagnosis(run) for run in members)
-        findings.statements.append(
-            f"{words}: ESS/TSS ({metric}) {share:.2f}, utilisation {utilisation:.2f}, accuracy {accuracy:.2f}; "
-            f"{', '.join(f'{count} {name}' for name, count in diagnoses.items())}."
-        )
-    findings.statements.append(
-        f"Diagnoses: solved from accuracy {SOLVED} on; else saturated from utilisation ({metric}) {SATURATED} on, "
-        f"collapsed up to {COLLAPSED}, partly used between. Runs with an accuracy of up to {PLATEAU} times chance are "
-        "called at guessing."
-    )
 
 
 def _named(run: FinalRun) -> tuple[str, str]:
@@ -200,30 +151,8 @@ def _difference(
     for members in grouped(runs, unit).values():
         # Runs that differ in their mixer, and in their seeds, only: nothing else of the grid may tell mixers apart.
         full, other = ([run for run in members if run.mixer == name] for name in (FULL, gated))
-        differences.append(mean(paired_differences(other, full, *OWN_OF_A_MIXER, "seed", value=value)))
+        differences.append(mean(paired_differences(other, full, *FIELDS_VARYING_BY_MIXER, "seed", value=value)))
     return of_mean(np.array([one for one in differences if math.isfinite(one)]))
-
-
-def draw(table: StudyTable) -> alt.VConcatChart:
-    """ESS/TSS and accuracy against difficulty, and both over training."""
-    records: list[Row] = [
-        {"mixer": row["mixer"], "setting": _setting(row), "kv": row["kv"], "step": row["step"]}
-        | {"ESS / TSS": float(row[table.metric]) / float(row["state_size"]), "accuracy": row["accuracy"]}
-        for row in table.own_rows
-    ]
-    ends = [record for record, row in zip(records, table.own_rows, strict=True) if row["final"]]
-    settings = grouped(records, lambda record: record["setting"])
-    hardest = {setting: max(int(record["kv"]) for record in of) for setting, of in settings.items()}
-    through = [record for record in records if record["kv"] == hardest[record["setting"]]]
-
-    def lines(shown: list[Row], x: str, y: str, title: str) -> alt.Chart:
-        drawn = mean_lines(shown, f"{y}, {title}", x, y, "mixer", strokeDash=dash("setting"))
-        return drawn.properties(width=1.4 * SIDE)
-
-    return alt.vconcat(
-        alt.hconcat(*(lines(ends, "kv", y, "by difficulty") for y in ("ESS / TSS", "accuracy"))),
-        alt.hconcat(*(lines(through, "step", y, "most pairs") for y in ("ESS / TSS", "accuracy"))),
-    )
 
 
 def _setting(row: Row) -> str:
@@ -231,4 +160,56 @@ def _setting(row: Row) -> str:
     return f"{row['task']} L {row['length']} n {row['key_size']}{extra}"
 
 
-STUDY = Study("regimes", {"smoke": SMOKE, "record": RECORD}, CAVEATS, analyse, draw)
+@study("regimes")
+class Regimes(Study):
+    """The study of regimes."""
+
+    presets: ClassVar = {"smoke": SMOKE, "record": RECORD}
+    caveats = CAVEATS
+
+    def analyse(self, table: StudyTable, findings: Findings) -> None:
+        """Which mixers are saturated and which collapsed, and by how much their utilisations differ."""
+        metric, untreated = table.metric, [run for run in table.runs if run.intervention == "none"]
+        mixers = {run.mixer for run in untreated}
+        for gated in GATED:
+            if {FULL, gated} <= mixers:
+                _add_comparison(untreated, gated, findings)
+        for (name, words), members in grouped(table.runs, _named).items():
+            share, accuracy = mean(run.share for run in members), mean(run.accuracy for run in members)
+            utilisation = mean(run.utilisation for run in members)
+            findings.figures |= {
+                f"{name}_share": share,
+                f"{name}_utilisation": utilisation,
+                f"{name}_accuracy": accuracy,
+            }
+            diagnoses = Counter("at guessing" if run.guesses else diagnosis(run) for run in members)
+            findings.statements.append(
+                f"{words}: ESS/TSS ({metric}) {share:.2f}, utilisation {utilisation:.2f}, accuracy {accuracy:.2f}; "
+                f"{', '.join(f'{count} {name}' for name, count in diagnoses.items())}."
+            )
+        findings.statements.append(
+            f"Diagnoses: solved from accuracy {SOLVED} on; else saturated from utilisation ({metric}) {SATURATED} on, "
+            f"collapsed up to {COLLAPSED}, partly used between. Runs with an accuracy of up to {PLATEAU} times chance "
+            "are called at guessing."
+        )
+
+    def draw(self, table: StudyTable) -> alt.VConcatChart:
+        """ESS/TSS and accuracy against difficulty, and both over training."""
+        records: list[Row] = [
+            {"mixer": row["mixer"], "setting": _setting(row), "kv": row["kv"], "step": row["step"]}
+            | {"ESS / TSS": float(row[table.metric]) / float(row["state_size"]), "accuracy": row["accuracy"]}
+            for row in table.own_rows
+        ]
+        ends = [record for record, row in zip(records, table.own_rows, strict=True) if row["final"]]
+        settings = grouped(records, lambda record: record["setting"])
+        hardest = {setting: max(int(record["kv"]) for record in of) for setting, of in settings.items()}
+        through = [record for record in records if record["kv"] == hardest[record["setting"]]]
+
+        def lines(shown: list[Row], x: str, y: str, title: str) -> alt.Chart:
+            drawn = mean_lines(shown, f"{y}, {title}", x, y, "mixer", strokeDash=dash("setting"))
+            return drawn.properties(width=1.4 * SIDE)
+
+        return alt.vconcat(
+            alt.hconcat(*(lines(ends, "kv", y, "by difficulty") for y in ("ESS / TSS", "accuracy"))),
+            alt.hconcat(*(lines(through, "step", y, "most pairs") for y in ("ESS / TSS", "accuracy"))),
+        )

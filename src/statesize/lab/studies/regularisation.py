@@ -1,4 +1,4 @@
-"""The study of regularisation: does keeping decays near 1, or ESS near a target, help gated mixers to recall?
+"""Does keeping decays near 1, or ESS near a target, help gated mixers to recall?
 
 Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", ICML 2025, arXiv 2504.19561: a term
 λ‖A − I‖_F in the loss repairs the state collapse of gated and weighted linear attention.
@@ -8,86 +8,57 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import ClassVar
 
 import altair as alt
 
 from statesize.lab.studies.engine.charts import points, strip
 from statesize.lab.studies.engine.conclusion import Findings
-from statesize.lab.studies.engine.final import FinalRun, StudyTable, grouped, paired_differences
-from statesize.lab.studies.engine.settings import smoke
-from statesize.lab.studies.engine.study import Study
-from statesize.lab.studies.statistics import mean, of_mean
+from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
+from statesize.lab.studies.engine.statistics import mean, of_mean
+from statesize.lab.studies.engine.study import Study, study
+from statesize.lab.studies.engine.table import FinalRun, StudyTable, grouped, paired_differences
+from statesize.lab.studies.engine.verdicts import Claim
 
-SMOKE = smoke("""\
-[[task]]
-name = "mqar"
-pairs = 2
-length = 16
-vocabulary_size = 16
-held_out_sequences = 32
-[task.model]
-mixer = ["gla", "wla"]
-key_size = 2
-[task.training]
-identity_weight = [0.0, 0.3]
+SMOKE = smoke(
+    [
+        {
+            "name": "mqar",
+            "pairs": 2,
+            "length": 16,
+            "vocabulary_size": 16,
+            "held_out_sequences": 32,
+            "model": {"mixer": ["gla", "wla"], "key_size": 2},
+            "training": {"identity_weight": [0.0, 0.3]},
+        },
+        {
+            "name": "mqar",
+            "pairs": 2,
+            "length": 16,
+            "vocabulary_size": 16,
+            "held_out_sequences": 32,
+            "model": {"key_size": 2},
+            "training": {"utilisation_weight": 1.0, "target_utilisation": 0.8},
+        },
+    ],
+)
 
-# Entropy-ESS drawn to a share of its ceiling.
-[[task]]
-name = "mqar"
-pairs = 2
-length = 16
-vocabulary_size = 16
-held_out_sequences = 32
-[task.model]
-key_size = 2
-[task.training]
-utilisation_weight = 1.0
-target_utilisation = 0.8
-""")
-
-RECORD = """\
-# On record in docs/results/regularisation: the setting of the first pilot with eight fresh pairs of seeds.
-study = "regularisation"
-
-# Fixed before any run with these seeds, which the pilot did not have.
-[claim]
-statement = "λ = 0.3, the weight of the mean ‖A_t − I‖ in the loss, raises the mean accuracy of gla."
-unit = "pair of equal seeds"
-least_units = 8
-pilot = "seeds 0–3 at 600 steps, which chose task and λ (.54 to .86), and seeds 0–7 of the laptop grid"
-[claim.thresholds]
-"gla_lambda_0.3_gain" = 0.0
-
-[model]
-mixer = "gla"
-key_size = 8
-width = 32
-heads = 2
-layers = 2
-mlp_factor = 2
-convolution_size = 2
-decay_bias = 0.0
-
-[training]
-steps = 600
-batch_size = 32
-rate = 6e-3
-warm_up = 0.1
-weight_decay = 0.0
-clip = 1.0
-identity_weight = [0.0, 0.3]
-seed = [200, 201, 202, 203, 204, 205, 206, 207]
-
-[measuring]
-every = 600
-sequences = 8
-
-[[task]]
-name = "mqar"
-pairs = 16
-length = 64
-vocabulary_size = 64
-"""
+RECORD = Grid(
+    claim=Claim(
+        statement="λ = 0.3, the weight of the mean ‖A_t − I‖ in the loss, raises the mean accuracy of gla.",
+        unit="pair of equal seeds",
+        least_units=8,
+        pilot="seeds 0–3 at 600 steps, which chose task and λ (.54 to .86), and seeds 0–7 of the laptop grid",
+        thresholds={"gla_lambda_0.3_gain": 0.0},
+    ),
+    model=SHAPE | {"mixer": "gla", "key_size": 8, "width": 32, "decay_bias": 0.0},
+    training=SCHEDULE
+    | {"steps": 600, "batch_size": 32, "rate": 0.006, "identity_weight": [0.0, 0.3], "seed": [*range(200, 208)]},
+    measuring=RunMeasurements(every=600, sequences=8),
+    tasks=[
+        {"name": "mqar", "pairs": 16, "length": 64, "vocabulary_size": 64},
+    ],
+)
 
 CAVEATS = (
     "Where the gates start matters as much: opened at the start by a bias of 3 and trained without λ, "
@@ -142,51 +113,61 @@ def usual_steps(runs: Sequence[FinalRun]) -> int:
     return min((Treatment.of(run).steps for run in runs), default=0)
 
 
-def analyse(table: StudyTable, findings: Findings) -> None:
-    """What each treatment does to accuracy and ESS, and what it gains on none."""
-    runs, metric = table.runs, table.metric
-    steps = usual_steps(runs)
-    plain = Treatment(0.0, 0.0, 0.0, "none", steps)
-    groups = grouped(runs, lambda run: (run.mixer, Treatment.of(run)))
-    for (mixer, treatment), members in groups.items():
-        label = treatment.label(steps)
-        slug = label.replace("λ", "lambda").replace(",", "").replace(" ", "_")
-        prefix = "control_" if not treatment.regularised and treatment != plain else ""
-        name = f"{prefix}{mixer.replace('-', '_')}_{slug}"
-        columns = {"accuracy": "accuracy", "utilisation": f"utilisation_{metric}", "entropy": "entropy", "norm": "norm"}
-        means = {what: mean(run.last[column] for run in members) for what, column in columns.items()}
-        means["share"] = mean(run.share for run in members)
-        findings.figures |= {f"{name}_{what}": value for what, value in means.items()}
-        statement = (
-            f"{mixer}, {label} ({len(members)} runs): accuracy {means['accuracy']:.2f}, ESS/TSS "
-            f"{means['share']:.2f} ({metric}), entropy-ESS {means['entropy']:.1f}, norm {means['norm']:.2g}"
+@study("regularisation")
+class Regularisation(Study):
+    """The study of regularisation."""
+
+    presets: ClassVar = {"smoke": SMOKE, "record": RECORD}
+    caveats = CAVEATS
+
+    def analyse(self, table: StudyTable, findings: Findings) -> None:
+        """What each treatment does to accuracy and ESS, and what it gains on none."""
+        runs, metric = table.runs, table.metric
+        steps = usual_steps(runs)
+        plain = Treatment(0.0, 0.0, 0.0, "none", steps)
+        groups = grouped(runs, lambda run: (run.mixer, Treatment.of(run)))
+        for (mixer, treatment), members in groups.items():
+            label = treatment.label(steps)
+            slug = label.replace("λ", "lambda").replace(",", "").replace(" ", "_")
+            prefix = "control_" if not treatment.regularised and treatment != plain else ""
+            name = f"{prefix}{mixer.replace('-', '_')}_{slug}"
+            columns = {
+                "accuracy": "accuracy",
+                "utilisation": f"utilisation_{metric}",
+                "entropy": "entropy",
+                "norm": "norm",
+            }
+            means = {what: mean(run.last[column] for run in members) for what, column in columns.items()}
+            means["share"] = mean(run.share for run in members)
+            findings.figures |= {f"{name}_{what}": value for what, value in means.items()}
+            statement = (
+                f"{mixer}, {label} ({len(members)} runs): accuracy {means['accuracy']:.2f}, ESS/TSS "
+                f"{means['share']:.2f} ({metric}), entropy-ESS {means['entropy']:.1f}, norm {means['norm']:.2g}"
+            )
+            # No treatment for as many steps; more steps alone are a control, compared with the usual ones.
+            alone = replace(plain, steps=treatment.steps)
+            before = groups.get((mixer, plain if treatment == alone else alone), [])
+            if treatment != plain and before:
+                # Pairs start from the same weights, but for what an intervention does, and see the same data.
+                pair = before, members, *(field.name for field in fields(Treatment))
+                gain = findings.add(f"{name}_gain", of_mean(paired_differences(*pair)))
+                share = findings.add(
+                    f"{name}_share_gain", of_mean(paired_differences(*pair, value=lambda run: run.share))
+                )
+                statement += f"; against no treatment, accuracy {gain} and ESS/TSS {share}"
+            findings.statements.append(f"{statement}.")
+
+    def draw(self, table: StudyTable) -> alt.VConcatChart:
+        """Accuracy and ESS by treatment, and one against the other, each run a point."""
+        records = [
+            {"mixer": run.mixer, "treatment": Treatment.of(run).label(usual_steps(table.runs)), "seed": run.seed}
+            | {"ESS / TSS": run.share, "accuracy": run.accuracy}
+            for run in table.runs
+        ]
+        title = f"Accuracy against ESS ({table.metric})"
+        against = points(records, title, "ESS / TSS", "accuracy", "mixer", shape="treatment:N")
+        by_treatment = (
+            strip(records, f"{x}, by treatment", "treatment", x, "mixer", yOffset="mixer:N")
+            for x in ("accuracy", "ESS / TSS")
         )
-        # No treatment for as many steps; more steps alone are a control, compared with the usual ones.
-        alone = replace(plain, steps=treatment.steps)
-        before = groups.get((mixer, plain if treatment == alone else alone), [])
-        if treatment != plain and before:
-            # Pairs start from the same weights, but for what an intervention does, and see the same data.
-            pair = before, members, *(field.name for field in fields(Treatment))
-            gain = findings.add(f"{name}_gain", of_mean(paired_differences(*pair)))
-            share = findings.add(f"{name}_share_gain", of_mean(paired_differences(*pair, value=lambda run: run.share)))
-            statement += f"; against no treatment, accuracy {gain} and ESS/TSS {share}"
-        findings.statements.append(f"{statement}.")
-
-
-def draw(table: StudyTable) -> alt.VConcatChart:
-    """Accuracy and ESS by treatment, and one against the other, each run a point."""
-    records = [
-        {"mixer": run.mixer, "treatment": Treatment.of(run).label(usual_steps(table.runs)), "seed": run.seed}
-        | {"ESS / TSS": run.share, "accuracy": run.accuracy}
-        for run in table.runs
-    ]
-    title = f"Accuracy against ESS ({table.metric})"
-    against = points(records, title, "ESS / TSS", "accuracy", "mixer", shape="treatment:N")
-    by_treatment = (
-        strip(records, f"{x}, by treatment", "treatment", x, "mixer", yOffset="mixer:N")
-        for x in ("accuracy", "ESS / TSS")
-    )
-    return alt.vconcat(alt.hconcat(*by_treatment, against))
-
-
-STUDY = Study("regularisation", {"smoke": SMOKE, "record": RECORD}, CAVEATS, analyse, draw)
+        return alt.vconcat(alt.hconcat(*by_treatment, against))

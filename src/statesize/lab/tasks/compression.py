@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from statesize.lab.tasks.base import IGNORED, distinct, task
 from statesize.lab.tasks.symbols import SymbolTask
-from statesize.lab.tasks.synthetic import distinct
-from statesize.lab.tasks.task import IGNORED
 
 
+@task("compression")
 @dataclass(frozen=True)
 class Compression(SymbolTask):
     """Compression: random symbols, a token that ends them, then every index is queried, in random order.
@@ -34,8 +34,6 @@ class Compression(SymbolTask):
     Attributes:
         tokens: symbols of a sequence, N, at least 2.
         symbols: different symbols, K, at least 2; 15 in MAD, whose vocabulary of 16 has the compression token.
-        held_out_sequences: sequences to evaluate on.
-        held_out_seed: which ones.
 
     Raises:
         InputError: a number is out of range.
@@ -62,7 +60,6 @@ class Compression(SymbolTask):
 
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A random batch: inputs and targets, (S, L) int64 each."""
-        self._check_batch(batch_size, generator)
         compressed = torch.randint(self.symbols, (batch_size, self.tokens), generator=generator)
         queries = distinct(self.tokens, self.tokens, batch_size, generator)
         end = torch.full((batch_size, 1), self.symbols)

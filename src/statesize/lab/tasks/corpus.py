@@ -121,23 +121,20 @@ def read_text(path: str | Path) -> Corpus:
 
 
 def _python_texts() -> Iterator[str]:
-    try:
-        topics = cast("dict[str, str]", importlib.import_module("pydoc_data.topics").topics)
-    except ImportError as error:
-        raise FileError(
-            "this Python has no pydoc_data.topics, part of the prose of CPython; use a full Python installation, "
-            "or statesize.lab.zoo.documents() for the bundled text"
-        ) from error
-    for name in sorted(topics):
-        yield topics[name]
     root = Path(sysconfig.get_path("stdlib"))
     files = sorted(root.rglob("*.py"), key=lambda file: file.relative_to(root).as_posix())
     files = [file for file in files if _SKIPPED.isdisjoint(file.relative_to(root).parts)]
-    if not files:
+    try:
+        topics = cast("dict[str, str]", importlib.import_module("pydoc_data.topics").topics)
+    except ImportError:
+        topics = dict[str, str]()
+    if not files or not topics:
         raise FileError(
-            f"{root}: no source files of the standard library, whose docstrings are part of the prose of CPython; use "
-            "a full Python installation, or statesize.lab.zoo.documents() for the bundled text"
+            "Python must have pydoc_data.topics and the sources of its standard library, got one without. Use a full "
+            "installation, or statesize.lab.zoo.documents()."
         )
+    for name in sorted(topics):
+        yield topics[name]
     for file in files:
         yield from (text for text in _docstrings(file) if len(text) >= SHORTEST_DOCUMENT)
 

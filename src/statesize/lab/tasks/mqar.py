@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from statesize.check import require_real
+from statesize.check import require_count, require_real
 from statesize.errors import InputError
-from statesize.lab.tasks.synthetic import PairTask, distinct
-from statesize.lab.tasks.task import IGNORED
+from statesize.lab.tasks.base import IGNORED, SyntheticTask, distinct, task
 
 
+@task("mqar")
 @dataclass(frozen=True)
-class MQAR(PairTask):
+class MQAR(SyntheticTask):
     """Multi-query associative recall: key-value pairs first, then queries, each a key whose value is the target.
 
     Token ids 0 … V//2 − 1 are keys and V//2 … V − 1 are values. A sequence is
@@ -41,8 +41,6 @@ class MQAR(PairTask):
         query_share: share of the positions after the pairs that are queries, in (0, 1].
         gap_power: 1 for query positions that are drawn uniformly; nearer to 0, most are close to the pairs. 0.01 in
             Zoology.
-        held_out_sequences: sequences to evaluate on.
-        held_out_seed: which ones.
 
     Raises:
         InputError: a number is out of range, or the pairs do not fit in the vocabulary or the length.
@@ -62,6 +60,7 @@ class MQAR(PairTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_count("pairs", self.pairs, 2)
         if self.pairs > self.keys:
             raise InputError(
                 f"pairs must be at most {self.keys}, the keys of a vocabulary_size of {self.vocabulary_size}, got "
@@ -75,6 +74,16 @@ class MQAR(PairTask):
         require_real("query_share", self.query_share, above=0, most=1)
 
     @property
+    def items(self) -> int:
+        """The number of pairs."""
+        return self.pairs
+
+    @property
+    def chance(self) -> float:
+        """1 / P: the values that a sequence holds are all different."""
+        return 1 / self.pairs
+
+    @property
     def keys(self) -> int:
         """Number of token ids that are keys; the ids from there on are values."""
         return self.vocabulary_size // 2
@@ -86,7 +95,6 @@ class MQAR(PairTask):
 
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A random batch: inputs and targets, (S, L) int64 each."""
-        self._check_batch(batch_size, generator)
         start, gaps = 2 * self.pairs, self.length - 2 * self.pairs
         keys = distinct(self.keys, self.pairs, batch_size, generator)
         values = self.keys + distinct(self.vocabulary_size - self.keys, self.pairs, batch_size, generator)

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from statesize.check import require_count
 from statesize.errors import InputError
-from statesize.lab.tasks.synthetic import PairTask, distinct
-from statesize.lab.tasks.task import IGNORED
+from statesize.lab.tasks.base import IGNORED, SyntheticTask, distinct, task
 
 
+@task("rebinding")
 @dataclass(frozen=True)
-class Rebinding(PairTask):
+class Rebinding(SyntheticTask):
     """Re-binding recall: documents of key-value pairs and queries; a key that is not bound here has no value.
 
     Token ids 0 … K − 1 are keys, K … 2K − 1 values, 2K is `none` and 2K + 1 `<eos>`. A document is
@@ -31,8 +31,6 @@ class Rebinding(PairTask):
         pairs: key-value pairs of a document, P, at least 2.
         unbound: queries of a document whose key has no value in it, U, at least 1.
         keys: keys, and as many values, K, at least P + U.
-        held_out_sequences: sequences to evaluate on.
-        held_out_seed: which ones.
 
     Raises:
         InputError: a number is out of range, or there are too few keys.
@@ -51,13 +49,18 @@ class Rebinding(PairTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("documents", "unbound"):
-            require_count(name, getattr(self, name))
+        for name, least in (("pairs", 2), ("documents", 1), ("unbound", 1)):
+            require_count(name, getattr(self, name), least)
         if self.keys < self.queries:
             raise InputError(
                 f"keys must be at least {self.queries}, for {self.pairs} pairs and {self.unbound} unbound keys, got "
                 f"{self.keys}. Give more, or fewer of those."
             )
+
+    @property
+    def items(self) -> int:
+        """The number of pairs."""
+        return self.pairs
 
     @property
     def queries(self) -> int:
@@ -101,7 +104,6 @@ class Rebinding(PairTask):
 
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A random batch: inputs and targets, (S, L) int64 each."""
-        self._check_batch(batch_size, generator)
         rows, start = batch_size * self.documents, 2 * self.pairs
         keys = distinct(self.keys, self.queries, rows, generator)
         values = self.keys + distinct(self.keys, self.pairs, rows, generator)

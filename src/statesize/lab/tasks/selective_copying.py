@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from statesize.errors import InputError
+from statesize.lab.tasks.base import IGNORED, distinct, task
 from statesize.lab.tasks.symbols import SymbolTask
-from statesize.lab.tasks.synthetic import distinct
-from statesize.lab.tasks.task import IGNORED
 
 
+@task("selective_copying")
 @dataclass(frozen=True)
 class SelectiveCopying(SymbolTask):
     """Selective copying: symbols stand among blanks, then they are to be repeated in order.
@@ -32,8 +32,6 @@ class SelectiveCopying(SymbolTask):
         tokens: symbols to be copied, N, at least 2.
         length: tokens of a sequence, L, at least 2N.
         symbols: different symbols, K, at least 2; 14 in Mamba, whose vocabulary of 16 has the blank and the marker.
-        held_out_sequences: sequences to evaluate on.
-        held_out_seed: which ones.
 
     Raises:
         InputError: a number is out of range, or the tokens do not fit in the length.
@@ -64,7 +62,6 @@ class SelectiveCopying(SymbolTask):
 
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A random batch: inputs and targets, (S, L) int64 each."""
-        self._check_batch(batch_size, generator)
         copied = torch.randint(self.symbols, (batch_size, self.tokens), generator=generator)
         columns = distinct(self.length - self.tokens, self.tokens, batch_size, generator).sort().values
         context = self.length - self.tokens

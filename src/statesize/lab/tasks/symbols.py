@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from statesize.check import require_count
-from statesize.lab.tasks.synthetic import SyntheticTask
+from statesize.lab.tasks.base import SyntheticTask
 
 
 class SymbolTask(SyntheticTask):
@@ -33,33 +33,13 @@ class SymbolTask(SyntheticTask):
         return most_frequent_share(self.tokens, self.symbols)
 
 
-def most_frequent_share(draws: int, symbols: int) -> float:
-    """Expected share of the most frequent symbol among independent, uniform draws.
-
-    One who knows how often each symbol occurs in a sequence, but not where, does best to answer every position with
-    the most frequent one, and is right at this share of them. The counts of the symbols are independent Poisson
-    variables of mean `draws / symbols`, if they add up to `draws`; the chance that none is above m is then a
-    coefficient of a power of the truncated generating function, which a Fourier transform gives.
-
-    Args:
-        draws: number of draws, at least 1.
-        symbols: number of symbols, at least 1.
-
-    Returns:
-        E[largest count] / draws, to about 1e-10.
-
-    Raises:
-        InputError: One of them is no positive whole number.
-
-    Examples:
-        >>> round(most_frequent_share(2, 4), 12)  # both draws are equal once in four times
-        0.625
-    """
-    return _most_frequent_share(require_count("draws", draws), require_count("symbols", symbols))
-
-
 @functools.cache
-def _most_frequent_share(draws: int, symbols: int) -> float:
+def most_frequent_share(draws: int, symbols: int) -> float:
+    """Expected share of the most frequent of some symbols among independent, uniform draws, to about 1e-10."""
+    # One who knows how often each symbol occurs in a sequence, but not where, does best to answer every position with
+    # the most frequent one. The counts of the symbols are independent Poisson variables of mean draws / symbols, if
+    # they add up to `draws`; the chance that none is above m is then a coefficient of a power of the truncated
+    # generating function, which a Fourier transform gives.
     mean = draws / symbols
     total = _poisson(draws, float(draws))
     expected = 0.0

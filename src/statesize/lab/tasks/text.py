@@ -13,8 +13,8 @@ from torch import Tensor
 
 from statesize.check import require_count, require_kind
 from statesize.errors import InputError
+from statesize.lab.tasks.base import IGNORED
 from statesize.lab.tasks.corpus import Corpus, listed
-from statesize.lab.tasks.task import IGNORED
 
 EOS = "<eos>"
 """The special token that ends every document."""
@@ -27,8 +27,8 @@ def train_tokenizer(documents: Iterable[str], vocabulary_size: int = VOCABULARY_
     """Train a byte-level BPE tokenizer: every text can be encoded, and decoding gives it back.
 
     Args:
-        documents: the text to count pairs in; the result depends on nothing else.
-        vocabulary_size: number of tokens, with the 256 bytes and `<eos>` (id 0); fewer where the documents are too
+        documents: The text to count pairs in; the result depends on nothing else.
+        vocabulary_size: Number of tokens, with the 256 bytes and `<eos>` (id 0); fewer where the documents are too
             short to give that many merges.
 
     Returns:
@@ -37,18 +37,15 @@ def train_tokenizer(documents: Iterable[str], vocabulary_size: int = VOCABULARY_
     Raises:
         InputError: `documents` are none, or `vocabulary_size` has no room for the bytes and `<eos>`.
 
-    Examples:
+    Example:
         >>> tokenizer = train_tokenizer(["a state, a state, a state"], vocabulary_size=260)
         >>> tokenizer.decode(tokenizer.encode("ein Zustand").ids)
         'ein Zustand'
     """
-    texts = listed("documents", documents)
-    vocabulary_size = require_count("vocabulary_size", vocabulary_size)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    if vocabulary_size <= len(alphabet):
-        raise InputError(
-            f"vocabulary_size must be at least {len(alphabet) + 1}, for the 256 bytes and {EOS}, got {vocabulary_size}."
-        )
+    texts, alphabet = listed("documents", documents), sorted(pre_tokenizers.ByteLevel.alphabet())
+    if require_count("vocabulary_size", vocabulary_size) <= len(alphabet):
+        least = f"at least {len(alphabet) + 1}, for the 256 bytes and {EOS}"
+        raise InputError(f"vocabulary_size must be {least}, got {vocabulary_size}.")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -60,14 +57,14 @@ def train_tokenizer(documents: Iterable[str], vocabulary_size: int = VOCABULARY_
 
 
 def encode(documents: Sequence[str], tokenizer: Tokenizer) -> Tensor:
-    """One stream of tokens: every document followed by `<eos>`.
+    """One stream of tokens (N,), int64: every document followed by `<eos>`, whose letters in a document are text.
 
     Args:
-        documents: the documents; the letters `<eos>` inside one are encoded as text, not as the special token.
-        tokenizer: a tokenizer with the token `<eos>`.
+        documents: The documents.
+        tokenizer: A tokenizer with the token `<eos>`.
 
     Returns:
-        Token ids (N,), int64.
+        Token ids.
 
     Raises:
         InputError: `documents` is one string, or not of Unicode text; the tokenizer has no `<eos>`, or there are fewer
@@ -89,25 +86,12 @@ def encode(documents: Sequence[str], tokenizer: Tokenizer) -> Tensor:
         tokenizer.encode_special_tokens = special_as_text
     tokens = [token for encoding in encodings for token in (*encoding.ids, eos)]
     if len(tokens) < 2:
-        raise InputError(
-            f"the text is {len(tokens)} token(s) long, {len(documents)} document(s) with {EOS} after each; "
-            "at least 2 tokens are needed to have something to predict"
-        )
+        raise InputError(f"documents must have at least 2 tokens, {EOS} included, got {len(tokens)}. Give more text.")
     return torch.tensor(tokens, dtype=torch.int64)
 
 
 def byte_count(documents: Iterable[str]) -> int:
-    """Bytes of documents as bits per byte counts them: their UTF-8 bytes, and one for the `<eos>` after each.
-
-    Args:
-        documents: the documents.
-
-    Returns:
-        The number of bytes.
-
-    Raises:
-        InputError: `documents` is one string, or not of Unicode text.
-    """
+    """Bytes of documents as bits per byte counts them: their UTF-8 bytes, and one for the `<eos>` after each."""
     return sum(len(document.encode()) + 1 for document in listed("documents", documents))
 
 
@@ -146,19 +130,7 @@ class TextTask:
 
     @classmethod
     def from_corpus(cls, corpus: Corpus, tokenizer: Tokenizer, length: int) -> Self:
-        """The task of a corpus under a tokenizer.
-
-        Args:
-            corpus: documents to train and to evaluate on.
-            tokenizer: a tokenizer with the token `<eos>`.
-            length: tokens in a window.
-
-        Returns:
-            The task.
-
-        Raises:
-            InputError: a part of the corpus is empty or too short.
-        """
+        """The task of a corpus under a tokenizer with the token `<eos>`, in windows of so many tokens."""
         for name, part in (("train", corpus.train), ("held-out", corpus.held_out)):
             if not part:
                 raise InputError(
@@ -173,31 +145,13 @@ class TextTask:
         )
 
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Windows of the train stream at random positions.
-
-        Args:
-            batch_size: number of windows, S.
-            generator: source of the positions.
-
-        Returns:
-            Inputs and targets, (S, L) int64; every position is scored.
-        """
+        """Windows of the train stream at random positions, all scored: inputs and targets, (S, L) int64."""
         starts = torch.randint(len(self.train_tokens) - self.length, (batch_size, 1), generator=generator)
         windows = self.train_tokens[starts + torch.arange(self.length + 1)]
         return windows[:, :-1], windows[:, 1:]
 
     def held_out(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The windows of the held-out stream, in order.
-
-        Args:
-            batch_size: number of windows in a batch, S; the last batch may have fewer.
-
-        Yields:
-            Inputs and targets, (S, L) int64; the last window is filled up with targets of −100.
-
-        Raises:
-            InputError: `batch_size` is not positive.
-        """
+        """The windows of the held-out stream, in order, (S, L); the last one is filled up with targets of −100."""
         batch_size = require_count("batch_size", batch_size)
         count = len(self.held_out_tokens)
         windows = -(-count // self.length)
@@ -209,16 +163,7 @@ class TextTask:
         yield from zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True)
 
     def report(self, mean_nats: float, accuracy: float) -> dict[str, float]:
-        """Figures of an evaluation over the held-out stream.
-
-        Args:
-            mean_nats: mean over held-out tokens of −ln p(token).
-            accuracy: share of held-out tokens that are the most probable one.
-
-        Returns:
-            `loss` (nats per token), `accuracy` and `bits_per_byte`: the bits of all held-out tokens, `<eos>` among
-            them, divided by `held_out_bytes`, which counts one byte for each `<eos>`.
-        """
+        """Nats per token, accuracy, and the bits of all held-out tokens over `held_out_bytes`."""
         bits = mean_nats * len(self.held_out_tokens) / math.log(2)
         return {"loss": mean_nats, "accuracy": accuracy, "bits_per_byte": bits / self.held_out_bytes}
 

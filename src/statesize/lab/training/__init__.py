@@ -1,10 +1,10 @@
-"""Training: one loop, its settings and its record; students; terms of a loss."""
+"""Training: one loop, its settings and its folder; students; terms of a loss."""
 
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.distillation import Discrepancy, Objective, discrepancy, distil, student_of
 from statesize.lab.training.distillation_losses import hidden_error, logit_divergence, operator_error
-from statesize.lab.training.loop import train, train_in_memory
-from statesize.lab.training.record import StepRecord, TrainingRecord
+from statesize.lab.training.folder import RunFolder
+from statesize.lab.training.loop import DivergenceError, StepRecord, evaluate, train
 from statesize.lab.training.regularisation import (
     MixerCall,
     Regularisation,
@@ -12,7 +12,6 @@ from statesize.lab.training.regularisation import (
     mixer_calls,
     utilisation_distance,
 )
-from statesize.lab.training.step import DivergenceError, evaluate
 
 __all__ = [
     "Discrepancy",
@@ -20,9 +19,9 @@ __all__ = [
     "MixerCall",
     "Objective",
     "Regularisation",
+    "RunFolder",
     "StepRecord",
     "TrainingConfig",
-    "TrainingRecord",
     "discrepancy",
     "distil",
     "evaluate",
@@ -33,7 +32,6 @@ __all__ = [
     "operator_error",
     "student_of",
     "train",
-    "train_in_memory",
     "utilisation_distance",
 ]
 __dir__ = __all__.copy

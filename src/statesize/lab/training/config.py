@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from statesize.check import refuse, require_count, require_real
-from statesize.errors import InputError
 from statesize.lab.training.regularisation import Regularisation
 
 
@@ -22,19 +21,16 @@ class TrainingConfig:
         rate: Peak learning rate of AdamW; it falls to 0 along a cosine.
         warm_up: Fraction of the steps over which the rate rises linearly.
         weight_decay: Decay of AdamW, on all parameters of two or more dimensions: matrices and kernels, norm weights of
-            heads, and decays that a mixer has as a table (`log_rate` of "s6", "gla-s6" and "s4d", `decay_bias`
-            of "wla"), which it draws to rates of 1 and biases of 0. Vectors, such as `decay.bias` of "gla", are left.
+            heads, and decays that a mixer has as a table (`log_rate` of "s6" and "gla-s6", `decay_bias` of "wla"): it
+            draws them to rates of 1 and biases of 0. Vectors, such as `decay.bias` of "gla", are left.
         clip: Largest norm of the gradient; larger ones are scaled down.
         seed: Seed of the sampled batches and of dropout.
-        evaluate_every: Steps between held-out evaluations; there is one after the last step too.
-        checkpoint_every: Steps between checkpoints; there is one after the last step too.
+        evaluate_every: Steps between held-out evaluations of a run in a folder; there is one after the last step too.
+        checkpoint_every: Steps between its checkpoints; there is one after the last step too.
         device: Torch device, "cpu" or "cuda".
         identity_weight: Weight λ of the distance of decays from 1; 0 leaves it out. See `Regularisation`.
         utilisation_weight: Weight of the distance of the utilisation from its target; 0 leaves it out.
         target_utilisation: The target of that distance.
-        compiled: Whether torch compiles the model, which trains 1.2 to 1.7 times as fast and differs by round-off; it
-            needs a C++ compiler, and about a minute for the first run of a shape on a machine. Models with scans
-            ("s6") are taken as they are, and regularisation excludes it.
 
     Example:
         >>> TrainingConfig(steps=100, rate=1e-2, warm_up=0.1).rate_at(10)
@@ -54,44 +50,31 @@ class TrainingConfig:
     identity_weight: float = 0.0
     utilisation_weight: float = 0.0
     target_utilisation: float = 0.8
-    compiled: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "evaluate_every", "checkpoint_every"):
-            require_count(name, getattr(self, name), least=0 if name == "steps" else 1, plain=True)
+        for name in ("steps", "batch_size", "evaluate_every", "checkpoint_every", "seed"):
+            require_count(name, getattr(self, name), least=0 if name in ("steps", "seed") else 1, plain=True)
         for name in ("rate", "clip"):
             require_real(name, getattr(self, name), above=0, plain=True)
         require_real("warm_up", self.warm_up, least=0, most=1, plain=True, advice="It is a fraction of the steps.")
         require_real("weight_decay", self.weight_decay, least=0, plain=True)
-        require_count("seed", self.seed, least=0, plain=True)
         if not isinstance(self.device, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             refuse("device", "the name of a torch device such as 'cpu'", self.device)
-        if not isinstance(self.compiled, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-            refuse("compiled", "True or False", self.compiled)
-        # It refuses bad weights.
-        if self.regularisation is not None and self.compiled:
-            raise InputError("compiled must be False where decays or utilisation are regularised, got True.")
+        _ = self.regularisation  # which refuses bad weights
 
     @property
     def regularisation(self) -> Regularisation | None:
-        """What is added to the loss; None where both weights are 0."""
-        weights = Regularisation(self.identity_weight, self.utilisation_weight, self.target_utilisation)
-        return weights if self.identity_weight or self.utilisation_weight else None
+        """The term that is added to the loss; None where both weights are 0."""
+        term = Regularisation(self.identity_weight, self.utilisation_weight, self.target_utilisation)
+        return term if self.identity_weight or self.utilisation_weight else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as JSON values, from which `TrainingConfig` makes equal ones; `compiled` only where it is."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if name != "compiled" or value}
+        """The settings as JSON values, from which `TrainingConfig` makes equal ones."""
+        return dataclasses.asdict(self)
 
     def rate_at(self, step: int) -> float:
-        """Learning rate of a step.
-
-        Args:
-            step: 1 for the first.
-
-        Returns:
-            The rate, linear up to `rate` at the last step of the warm-up, then a cosine that would reach 0 one step
-            after the last.
-        """
+        """The learning rate of a step, 1 for the first: linear to the end of the warm-up, then a cosine to 0."""
+        # The cosine would reach 0 one step after the last.
         warm_up = round(self.warm_up * self.steps)
         if step <= warm_up:
             return self.rate * step / warm_up

@@ -10,23 +10,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from statesize.check import require_count, require_kind, require_real
+from statesize.check import refuse, require_count, require_kind, require_real
 from statesize.errors import InputError
-from statesize.lab.mixers.mixer import Mixer
+from statesize.lab.mixers.base import Mixer
 from statesize.lab.mixers.model import LanguageModel
-from statesize.lab.tasks.task import IGNORED, Task
+from statesize.lab.tasks.base import IGNORED, Task
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.distillation_losses import hidden_error, logit_divergence, operator_error
-from statesize.lab.training.record import StepRecord
-from statesize.lab.training.step import Batch, DivergenceError, evaluating, new_state, require_task, take_step
+from statesize.lab.training.loop import DivergenceError, StepRecord, evaluating, require_task, train
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Weights of the three losses; a loss of weight 0 is not computed.
-
-    With all of them, the student learns everything at once. Bick et al. 2024 take them in turn: operators, then hidden
-    states, then logits.
+    """Weights of the three losses of Bick et al. 2024, who take them in turn; a loss of weight 0 is not computed.
 
     Attributes:
         operators: Weight of `operator_error` at the teacher's layer inputs, the mean over layers, sequences and units.
@@ -80,19 +76,27 @@ def distil(
         config: Settings; those on evaluations, checkpoints and regularisation are not used.
         objective: What is learned.
 
-    Yields:
+    Returns:
         The record of each step, after it.
 
     Raises:
         InputError: Teacher and student do not fit, the device is missing, or the task has more tokens than the models.
-        DivergenceError: The loss or the gradient is not finite; the weights are then those of the step before.
     """
     _require_alike(teacher, student)
     require_kind("objective", objective, Objective, "an Objective")
-    state = new_state(student, task, config)
 
-    for step in range(1, config.steps + 1):
-        yield take_step(state, task, config, step, lambda batch: _loss(teacher, student, batch, objective))
+    def loss(*batch: Tensor) -> Tensor:
+        """A mean for each weight."""
+        distances = _distances(teacher, student, batch, objective)
+        return torch.stack(
+            [
+                getattr(objective, name) * torch.stack([part.sum() / max(part.numel(), 1) for part in parts]).mean()
+                for name, parts in distances.items()
+                if parts
+            ]
+        ).sum()
+
+    return train(student, task, config, loss)
 
 
 @torch.no_grad()
@@ -125,49 +129,35 @@ def discrepancy(teacher: LanguageModel, student: LanguageModel, task: Task, batc
     return Discrepancy(operators, hidden, logits[0])
 
 
-def _loss(teacher: LanguageModel, student: LanguageModel, batch: Batch, objective: Objective) -> Tensor:
-    """The loss of a batch, a mean for each weight."""
-    parts = [
-        getattr(objective, name) * torch.stack([part.sum() / max(part.numel(), 1) for part in by_name]).mean()
-        for name, by_name in _distances(teacher, student, batch, objective).items()
-        if by_name
-    ]
-    return torch.stack(parts).sum()
-
-
 def _distances(
-    teacher: LanguageModel, student: LanguageModel, batch: Batch, objective: Objective
+    teacher: LanguageModel, student: LanguageModel, batch: tuple[Tensor, ...], objective: Objective
 ) -> dict[str, list[Tensor]]:
     """Operators by layer, (S, unit), hidden states by layer, (S,), logits of scored positions, (N,), by weight."""
-    # Nothing where the weight is 0.
     device = next(student.parameters()).device
     input_ids, targets = (tensor.to(device) for tensor in batch)
     traces, expected = _traced(teacher, input_ids)
-    by_name: dict[str, list[Tensor]] = {name: [] for name in vars(objective)}
-    for theirs, ours, (inputs, outputs) in zip(teacher.blocks, student.blocks, traces, strict=True):
-        if objective.operators:
-            with torch.no_grad():
-                target = theirs.mixer.operator(theirs.mixer_norm(inputs))
-            with _of_student("operator"):
-                by_name["operators"].append(operator_error(target, ours.mixer.operator(ours.mixer_norm(inputs))))
-        if objective.hidden:
-            with _of_student("layer"):
-                by_name["hidden"].append(hidden_error(outputs - inputs, ours(inputs) - inputs))
-    if objective.logits:
-        scored = targets != IGNORED
-        predicted = student(input_ids)[scored]
-        with _of_student("prediction"):
-            by_name["logits"].append(logit_divergence(expected[scored], predicted))
-    return by_name
+    distances: dict[str, list[Tensor]] = {name: [] for name in vars(objective)}
+    with _finite_student():
+        for theirs, ours, (inputs, outputs) in zip(teacher.blocks, student.blocks, traces, strict=True):
+            if objective.operators:
+                with torch.no_grad():
+                    target = theirs.mixer.operator(theirs.mixer_norm(inputs))
+                distances["operators"].append(operator_error(target, ours.mixer.operator(ours.mixer_norm(inputs))))
+            if objective.hidden:
+                distances["hidden"].append(hidden_error(outputs - inputs, ours(inputs) - inputs))
+        if objective.logits:
+            scored = targets != IGNORED
+            distances["logits"].append(logit_divergence(expected[scored], student(input_ids)[scored]))
+    return distances
 
 
 @contextmanager
-def _of_student(part: str) -> Generator[None]:
+def _finite_student() -> Generator[None]:
     try:
         yield
     except InputError as error:
         # Weights that are still finite can make a layer that is not.
-        raise DivergenceError(f"the student's {part} is not finite ({error}). Try a lower learning rate") from error
+        raise DivergenceError(f"the student is not finite ({error}). Try a lower learning rate") from error
 
 
 @torch.no_grad()
@@ -192,7 +182,7 @@ def _require_alike(teacher: LanguageModel, student: LanguageModel) -> None:
     for name in ("vocabulary_size", "width", "heads", "layers"):
         theirs, ours = getattr(teacher.config, name), getattr(student.config, name)
         if theirs != ours:
-            raise InputError(f"the teacher has {name} {theirs} and the student {ours}; they must be the same")
+            refuse(f"{name} of the student", f"{theirs}, that of the teacher", ours)
 
 
 def student_of(
@@ -204,9 +194,8 @@ def student_of(
     """A model that begins with all weights of the teacher that have the same name and shape in it.
 
     Embedding, norms, MLPs and output projections are the teacher's, and so are values where both mixers are of this
-    package and have as many value channels. Queries, keys and gates start anew where their shapes depend on the size of
-    the state, and the size is another one. With the size and the mixer of its teacher, a student is a copy of the
-    teacher.
+    package. Queries, keys and gates start anew where their shapes depend on the size of the state, and the size is
+    another one. With the size and the mixer of its teacher, a student is a copy of the teacher.
 
     Args:
         teacher: Is not changed.
@@ -228,27 +217,17 @@ def student_of(
         [2, 2]
     """
     require_kind("teacher", teacher, LanguageModel, "a LanguageModel")
-    require_kind("generator", generator, (torch.Generator, type(None)), "a torch.Generator or None")
-    require_kind("mixer", mixer, (str, type(None)), "the name of a mixer, or None")
-    config = teacher.config if mixer is None else dataclasses.replace(teacher.config, mixer=mixer)
+    changes = {"key_size": key_size} | ({} if mixer is None else {"mixer": mixer})
+    student = LanguageModel(dataclasses.replace(teacher.config, **changes), generator)
+    weights, width = teacher.state_dict(), teacher.config.width
     with torch.no_grad():
-        student = LanguageModel(dataclasses.replace(config, key_size=key_size), generator)
-        weights = teacher.state_dict()
         for name, tensor in student.state_dict().items():
             if name in weights and tensor.shape == weights[name].shape:
                 tensor.copy_(weights[name])
         for theirs, ours in zip(teacher.blocks, student.blocks, strict=True):
-            _copy_values(theirs.mixer, ours.mixer)
+            if isinstance(theirs.mixer, Mixer) and isinstance(ours.mixer, Mixer):
+                # The value channels come last in the projection and in its convolution; they have no state.
+                for part in ("projection.weight", "convolution.weight"):
+                    ours.mixer.get_parameter(part)[-width:].copy_(theirs.mixer.get_parameter(part)[-width:])
     weight = next(teacher.parameters())
     return student.to(weight.device, weight.dtype)
-
-
-def _copy_values(teacher: nn.Module, student: nn.Module) -> None:
-    """The value channels, which come last in the projection and in its convolution; they have no state of their own."""
-    if not isinstance(teacher, Mixer) or not isinstance(student, Mixer):
-        return
-    width = teacher.config.width
-    for part in ("projection.weight", "convolution.weight"):
-        theirs, ours = (dict(mixer.named_parameters()).get(part) for mixer in (teacher, student))
-        if theirs is not None and ours is not None:
-            ours[-width:].copy_(theirs[-width:])

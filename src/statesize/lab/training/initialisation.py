@@ -1,4 +1,4 @@
-"""Where rates of decay start: one number per mixer, set by measuring, so that its ESS is a wanted share of the most."""
+"""Where rates of decay start: one number per mixer, found by measuring, for a wanted share of the largest ESS."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from statesize.measurement.settings import Settings
 from statesize.models.capture import capture
 from statesize.profiling.work import measure_captured
 
-_SEQUENCES, _LENGTH = 2, 192
+_SEQUENCES, _LENGTH, _UNITS = 2, 192, 32
 _ACCURACY = 0.01
 """A utilisation this near to the target has reached it."""
 
-_OFFSETS = (1.0, 2.0, 4.0, 8.0, 16.0)
-_BISECTIONS = 10
-_UNITS = 32
+_OFFSETS, _BISECTIONS = (1.0, 2.0, 4.0, 8.0, 16.0), 10
 
 
 def initialise(model: LanguageModel, target: float) -> None:
@@ -47,42 +45,35 @@ def initialise(model: LanguageModel, target: float) -> None:
     }
     if not rates:
         raise ModelError(f"none of the mixers of {model.config.mixer} has a parameter log_rate, which sets its decay")
-    input_ids = _random_tokens(model)
+    shape = (_SEQUENCES, min(_LENGTH, model.config.positions or _LENGTH))
+    input_ids = torch.randint(model.config.vocabulary_size, shape, generator=torch.Generator().manual_seed(0))
     for mixer, parameter in rates.items():
-        _RateSearch(model, input_ids, mixer, parameter, target).run()
+        _search(model, input_ids, mixer, parameter, target)
 
 
-class _RateSearch:
-    """The search for one mixer: its parameter is where the last look left it, and `run` leaves it at the best."""
+def _search(model: LanguageModel, input_ids: Tensor, mixer: str, parameter: nn.Parameter, target: float) -> None:
+    """Leaves the parameter of one mixer where its utilisation is the target, or nearest to it."""
+    original, seen = parameter.detach().clone(), dict[float, float]()
 
-    def __init__(
-        self, model: LanguageModel, input_ids: Tensor, mixer: str, parameter: nn.Parameter, target: float
-    ) -> None:
-        self._model, self._input_ids, self._mixer, self._parameter = model, input_ids, mixer, parameter
-        self._target, self._original = target, parameter.detach().clone()
-        # Utilisation by how much more the mixer forgets.
-        self._seen: dict[float, float] = {}
+    def shift(amount: float) -> None:
+        with torch.no_grad():
+            parameter.copy_(original + amount)
 
-    def run(self) -> None:
-        """Leaves the parameter where the utilisation is the target, or nearest to it."""
-        # Who forgets less holds more, as a rule; the other direction is for the exceptions.
-        first = 1.0 if self._look(0.0) < 0 else -1.0
-        if not self._bracketed(first):
-            self._bracketed(-first)
-        misses = {amount: abs(value - self._target) for amount, value in self._seen.items()}
-        # The one that changes least among those that do about as well: a decay of nearly 1 or 0 is slow to learn.
-        least = min(misses.values())
-        enough = _ACCURACY if least <= _ACCURACY else least + _ACCURACY / 2
-        self._set(min((amount for amount, miss in misses.items() if miss <= enough), key=abs))
+    def shortfall(amount: float) -> float:
+        """The target less what the mixer uses when it forgets that much more."""
+        if amount not in seen:
+            shift(amount)
+            seen[amount] = target - _utilisation(model, input_ids, mixer)
+        return seen[amount]
 
-    def _bracketed(self, direction: float) -> bool:
+    def bracketed(direction: float) -> bool:
         """Looks further and further in one direction, and between the last two once the target has been passed."""
-        near, short = 0.0, self._look(0.0)
+        near, short = 0.0, shortfall(0.0)
         for size in _OFFSETS:
             if abs(short) <= _ACCURACY:
                 return True
             far = direction * size
-            beyond = self._look(far)
+            beyond = shortfall(far)
             if short * beyond <= 0:
                 break
             near, short = far, beyond
@@ -92,31 +83,27 @@ class _RateSearch:
             if min(abs(short), abs(beyond)) <= _ACCURACY:
                 break
             middle = (near + far) / 2
-            between = self._look(middle)
+            between = shortfall(middle)
             if short * between > 0:
                 near, short = middle, between
             else:
                 far, beyond = middle, between
         return True
 
-    def _look(self, amount: float) -> float:
-        """By how much the target lies above what the mixer uses when it forgets that much more."""
-        if amount not in self._seen:
-            self._set(amount)
-            (captured,) = capture(self._model, self._input_ids, layers=self._mixer, checks="none")
-            units = np.arange(0, captured.units, -(-captured.units // _UNITS))
-            settings = Settings(positions="all", tolerances=(), relative_tolerances=(1e-2,))
-            measured = measure_captured(captured, units, settings, ("counts",))
-            counts = measured.relative_count
-            assert counts is not None  # noqa: S101
-            self._seen[amount] = float((counts[..., 0] / measured.ceiling).nanmean())
-        return self._target - self._seen[amount]
-
-    @torch.no_grad()
-    def _set(self, amount: float) -> None:
-        self._parameter.copy_(self._original + amount)
+    # Who forgets less holds more, as a rule; the other direction is for the exceptions.
+    first = 1.0 if shortfall(0.0) < 0 else -1.0
+    if not bracketed(first):
+        bracketed(-first)
+    # The one that changes least among those that do about as well: a decay of nearly 1 or 0 is slow to learn.
+    least = min(map(abs, seen.values()))
+    enough = _ACCURACY if least <= _ACCURACY else least + _ACCURACY / 2
+    shift(min((amount for amount, short in seen.items() if abs(short) <= enough), key=abs))
 
 
-def _random_tokens(model: LanguageModel) -> Tensor:
-    shape = (_SEQUENCES, min(_LENGTH, model.config.positions or _LENGTH))
-    return torch.randint(model.config.vocabulary_size, shape, generator=torch.Generator().manual_seed(0))
+def _utilisation(model: LanguageModel, input_ids: Tensor, mixer: str) -> float:
+    (captured,) = capture(model, input_ids, layers=mixer, checks="none")
+    units = np.arange(0, captured.units, -(-captured.units // _UNITS))
+    settings = Settings(positions="all", tolerances=(), relative_tolerances=(1e-2,))
+    measured = measure_captured(captured, units, settings, ("counts",))
+    counts: Tensor = measured.relative_count  # pyright: ignore[reportAssignmentType]
+    return float((counts[..., 0] / measured.ceiling).nanmean())

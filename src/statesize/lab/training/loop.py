@@ -1,161 +1,249 @@
-"""The training loops: one that keeps log, checkpoints and best weights in a folder, and one without files."""
+"""The training loop, and the evaluation on held-out data."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+import math
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
-from statesize.check import require_count, require_kind, require_path
-from statesize.errors import FileError, InputError
-from statesize.io.files import only_writer, replace_file
-from statesize.lab.mixers.checkpoint import save_weights
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from statesize.check import require_count, require_kind
+from statesize.errors import InputError, StatesizeError
 from statesize.lab.mixers.model import LanguageModel
-from statesize.lab.tasks.task import Task
-from statesize.lab.training.checkpoint import STATE, TrainingState, load_state, save_state, settings
+from statesize.lab.tasks.base import IGNORED, Task
 from statesize.lab.training.config import TrainingConfig
-from statesize.lab.training.record import StepRecord, TrainingRecord, append_record, record_lines
-from statesize.lab.training.step import evaluate, new_state, train_step
+from statesize.lab.training.regularisation import mixer_calls
 
-LOG = "log.jsonl"
-"""Name of the log in the folder of a run."""
+if TYPE_CHECKING:
+    from statesize.lab.training.folder import RunFolder
+
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""A loss of input_ids and targets, both (S, L)."""
+
+_MOST_LOGITS = 2**22
+"""Logits of a batch up to which all are made; a smaller number would change the last digits of runs on record."""
+
+
+class DivergenceError(StatesizeError):
+    """A loss or gradient is not finite."""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One optimizer step.
+
+    Attributes:
+        step: 1 for the first.
+        loss: Mean training loss of the step, in nats per target, before its update.
+        rate: Learning rate.
+        gradient_norm: Norm of the gradient before clipping.
+        tokens: Input tokens of the step.
+        seconds: Wall-clock time of the step, without evaluation.
+        held_out: The task's report after the step, with "loss" in nats per target and "accuracy"; None where the
+            model was not evaluated.
+        penalty: Mean of what regularisers added to the loss, weighted; None without any.
+    """
+
+    step: int
+    loss: float
+    rate: float
+    gradient_norm: float
+    tokens: int
+    seconds: float
+    held_out: dict[str, float] | None = None
+    penalty: float | None = None
+
+
+@dataclass
+class TrainingState:
+    """The objects of a run that change while it trains."""
+
+    model: LanguageModel
+    optimizer: torch.optim.AdamW
+    generators: dict[str, torch.Generator]
+    step: int = 0  # steps done
 
 
 def train(
     model: LanguageModel,
     task: Task,
     config: TrainingConfig,
-    folder: str | os.PathLike[str],
-    resume: bool = False,
-    on_progress: Callable[[StepRecord], None] | None = None,
-    on_start: Callable[[Path], None] | None = None,
-    keep_every: int | None = None,
-) -> TrainingRecord:
-    """Trains a model with AdamW and writes a log, checkpoints and the best weights to a folder.
-
-    The folder receives log.jsonl (a line per step), state/ (all that a resumed run needs, log and best weights
-    included, of the last checkpoint and of the one before, which serves where the last is damaged) and best/ (a model
-    folder with the weights of the lowest held-out loss). A run that was stopped at any moment and resumed ends with the
-    same weights, bit for bit, as one that was not, on the same machine, versions and number of threads.
+    loss: Loss | None = None,
+    folder: RunFolder | None = None,
+) -> Iterator[StepRecord]:
+    """Trains a model step by step with AdamW.
 
     Args:
-        model: Trained in place, from its present weights, or from those of the checkpoint when resuming; ends with
-            the last weights.
+        model: Trained in place while the iterator is read, from its present weights, or from those of the folder.
         task: What it learns.
         config: Settings.
-        folder: Where; made where it is missing.
-        resume: Continue the run of this folder.
-        on_progress: Called after each step.
-        on_start: Called with the folder once it is this run's, before the first step.
-        keep_every: Steps between model folders named step-000250 and so on, which are kept; the first holds the
-            initial weights, and there is one after the last step too. None keeps none.
-
-    Returns:
-        The record of all steps.
-
-    Raises:
-        InputError: The run to be resumed was made with other settings, the device is missing, or there are no steps.
-        FileError: The folder holds a run, or a best/ or log.jsonl of something else, and resume is False; it holds
-            none that is whole and resume is True; another process trains in it; or it cannot be written.
-    """
-    require_kind("config", config, TrainingConfig, "a TrainingConfig")
-    if config.steps == 0:
-        raise InputError("steps must be at least 1 to train a model, got 0.")
-    folder = require_path("folder", folder)
-    if keep_every is not None:
-        require_count("keep_every", keep_every)
-    state, run = new_state(model, task, config), settings(model, task, config)
-    if resume and not folder.exists():
-        load_state(folder, state, run)
-    with only_writer(folder):
-        _begin(folder, state, run, resume)
-        if on_start is not None:
-            on_start(folder)
-        if keep_every is not None and not state.progress.step:
-            _keep(state, folder)
-        _train(state, task, config, folder, run, on_progress, keep_every)
-    return TrainingRecord(tuple(state.records), state.progress.best_step, state.progress.best, folder)
-
-
-def train_in_memory(model: LanguageModel, task: Task, config: TrainingConfig) -> Iterator[StepRecord]:
-    """Trains a model step by step; `train` gives the same weights, and writes a log and checkpoints.
-
-    Args:
-        model: Trained in place while the iterator is read.
-        task: What it learns.
-        config: Settings; those on evaluations and checkpoints are not used.
+        loss: The loss of a batch; None is the mean cross-entropy of the targets, with the regularisation of `config`.
+        folder: Where log, checkpoints and best weights are kept; None writes nothing and never evaluates.
 
     Yields:
         The record of each step, after it.
 
     Raises:
-        InputError: The device is missing, or the task has more tokens than the model.
+        InputError: The device is missing, the task has more tokens than the model, or the run has other settings.
+        FileError: The folder cannot be used or written.
         DivergenceError: The loss or the gradient is not finite; the weights are then those of the step before.
     """
-    state = new_state(model, task, config)
-    for step in range(1, config.steps + 1):
-        yield train_step(state, task, config, step)
+    state = _begin(model, task, config)
+    regularisation = None if loss else config.regularisation
+    with nullcontext() if folder is None else folder.open(state, task, config):
+        for step in range(state.step + 1, config.steps + 1):
+            started, penalty = time.perf_counter(), None
+            input_ids, targets = task.sample(config.batch_size, state.generators["batches"])
+            state.optimizer.zero_grad(set_to_none=True)
+            if loss is not None:
+                total = loss(input_ids, targets)
+            else:
+                with nullcontext([]) if regularisation is None else mixer_calls(model) as calls:
+                    summed = _summed_loss(*_scored(model, input_ids, targets))
+                total = summed / max(int((targets != IGNORED).sum()), 1)
+            if regularisation is not None:
+                try:
+                    added = regularisation.penalty(calls, state.generators["regularisation"])
+                except InputError as error:
+                    raise DivergenceError(f"the operators cannot be regularised: {error}") from error
+                total, penalty = total + added, added.item()
+            nats = _finite(total.item(), "loss", step, config)
+            total.backward()  # pyright: ignore[reportUnknownMemberType]
+            norm = float(nn.utils.clip_grad_norm_(model.parameters(), config.clip))
+            _finite(norm, "gradient norm", step, config)
+            rate = config.rate_at(step)
+            for group in state.optimizer.param_groups:
+                group["lr"] = rate
+            state.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
+            state.step, seconds = step, time.perf_counter() - started
+            record = StepRecord(step, nats - (penalty or 0.0), rate, norm, input_ids.numel(), seconds, penalty=penalty)
+            if folder is not None:
+                if step % config.evaluate_every == 0 or step == config.steps:
+                    record = dataclasses.replace(record, held_out=evaluate(model, task, config.batch_size))
+                folder.keep(state, record, config)
+            yield record
 
 
-def _begin(folder: Path, state: TrainingState, run: dict[str, Any], resume: bool) -> None:
-    if resume:
-        load_state(folder, state, run)
-    else:
-        _claim(folder)
-        save_state(folder, state, run)
-    # Steps and best weights after the checkpoint come anew, and damage to these files goes.
-    replace_file(folder / LOG, record_lines(state.records))
-    if state.best:
-        _write_best(state, folder)
+def _begin(model: LanguageModel, task: Task, config: TrainingConfig) -> TrainingState:
+    """The state of a run before its first step."""
+    require_kind("model", model, LanguageModel, "a LanguageModel")
+    require_task(task)
+    require_kind("config", config, TrainingConfig, "a TrainingConfig")
+    if task.vocabulary_size > model.config.vocabulary_size:
+        raise InputError(
+            f"model must have at least the {task.vocabulary_size} tokens of the task, got "
+            f"{model.config.vocabulary_size}."
+        )
+    try:
+        model.to(config.device).train()
+        dropout = torch.Generator(device=config.device).manual_seed(config.seed + 1)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"device must be one that torch can use here, got {config.device!r} ({error}). Use 'cpu'."
+        ) from error
+    model.set_dropout_generator(dropout)
+    matrices, vectors = (
+        [parameter for parameter in model.parameters() if (parameter.dim() >= 2) is wide] for wide in (True, False)
+    )
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+        lr=config.rate,
+        betas=(0.9, 0.98),
+        # One pass over all parameters; on a CPU, torch would choose a loop of a dozen small operations for each.
+        fused=torch.device(config.device).type == "cpu",
+    )
+    generators = {"batches": torch.Generator().manual_seed(config.seed), "dropout": dropout}
+    if config.regularisation is not None:
+        generators["regularisation"] = torch.Generator().manual_seed(config.seed + 2)
+    return TrainingState(model, optimizer, generators)
 
 
-def _train(
-    state: TrainingState,
-    task: Task,
-    config: TrainingConfig,
-    folder: Path,
-    run: dict[str, Any],
-    on_progress: Callable[[StepRecord], None] | None,
-    keep_every: int | None,
-) -> None:
-    for step in range(state.progress.step + 1, config.steps + 1):
-        record = train_step(state, task, config, step)
-        if step % config.evaluate_every == 0 or step == config.steps:
-            record = dataclasses.replace(record, held_out=evaluate(state.model, task, config.batch_size))
-            _keep_best(state, record, folder)
-        if keep_every is not None and (step % keep_every == 0 or step == config.steps):
-            _keep(state, folder)
-        append_record(folder / LOG, record)
-        state.records.append(record)
-        if step % config.checkpoint_every == 0 or step == config.steps:
-            save_state(folder, state, run)
-        if on_progress is not None:
-            on_progress(record)
+def require_task(task: object) -> None:
+    """Refuse what is no `Task`."""
+    missing = [name for name in ("vocabulary_size", "sample", "held_out", "report") if not hasattr(task, name)]
+    if missing:
+        raise InputError(
+            f"task must be a statesize.lab.tasks.Task, got {type(task).__name__} without {', '.join(missing)}."
+        )
 
 
-def _claim(folder: Path) -> None:
-    if any((folder / STATE).glob("[!.]*")):
-        raise FileError(f"{folder} holds a training run; resume it, or give another folder")
-    for path in (folder / "best", *sorted(folder.glob("step-*")), folder / LOG):
-        if os.path.lexists(path):
-            raise FileError(f"{path} is in the way and no checkpoint is beside it; move it, or give another folder")
+def _scored(model: LanguageModel, input_ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (S, L, V) and targets (S, L); where all logits would be many, (N, V) and (N,) at the scored positions."""
+    device = model.embedding.weight.device
+    input_ids, targets = input_ids.to(device), targets.to(device)
+    if targets.numel() * model.config.vocabulary_size <= _MOST_LOGITS:
+        return model(input_ids), targets
+    scored = targets != IGNORED
+    return model(input_ids, scored), targets[scored]
 
 
-def _keep_best(state: TrainingState, record: StepRecord, folder: Path) -> None:
-    report = record.held_out or {}
-    if not state.progress.best or report["loss"] < state.progress.best["loss"]:
-        state.progress = dataclasses.replace(state.progress, best_step=record.step, best=report)
-        state.best = {name: tensor.detach().cpu().clone() for name, tensor in state.model.state_dict().items()}
-        _write_best(state, folder)
+def _summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    return functional.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
-def _keep(state: TrainingState, folder: Path) -> None:
-    step = state.progress.step
-    save_weights(state.model.config, state.model.state_dict(), folder / f"step-{step:06d}", extra={"step": step})
+def _finite(value: float, name: str, step: int, config: TrainingConfig) -> float:
+    if not math.isfinite(value):
+        raise DivergenceError(f"{name} is {value} at step {step}. Try a learning rate below {config.rate:g}")
+    return value
 
 
-def _write_best(state: TrainingState, folder: Path) -> None:
-    extra = {"step": state.progress.best_step, "held_out": state.progress.best}
-    save_weights(state.model.config, state.best, folder / "best", extra=extra)
+@contextmanager
+def evaluating(model: nn.Module) -> Generator[None]:
+    """Hold a module in eval mode."""
+    # One flag per module: model.train(True) would also switch on parts that were frozen in eval mode.
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@torch.no_grad()
+def evaluate(model: LanguageModel, task: Task, batch_size: int) -> dict[str, float]:
+    """Mean loss and accuracy over the held-out data of a task.
+
+    Args:
+        model: The model; its training mode is restored.
+        task: The task.
+        batch_size: Sequences of one forward pass.
+
+    Returns:
+        "loss" in nats per target, "accuracy" of targets, and what the task's report adds; "sequence_accuracy", the
+        share of sequences whose targets are all right, where some positions are scored and a guess has a chance.
+
+    Raises:
+        InputError: An argument is none of these, or the held-out data have no target.
+    """
+    require_kind("model", model, LanguageModel, "a LanguageModel")
+    require_task(task)
+    batch_size = require_count("batch_size", batch_size)
+    nats = right = scored = positions = whole = sequences = 0.0
+    with evaluating(model):
+        for input_ids, targets in task.held_out(batch_size):
+            asked = targets != IGNORED
+            logits, wanted = _scored(model, input_ids, targets)
+            # One for each target, in the order of the positions.
+            correct = (logits.argmax(-1) == wanted)[wanted != IGNORED].cpu()
+            wrong = asked.masked_scatter(asked, ~correct).any(1)
+            nats += float(_summed_loss(logits, wanted))
+            right += int(correct.sum())
+            scored += int(asked.sum())
+            positions += asked.numel()
+            whole += int((~wrong & asked.any(1)).sum())
+            sequences += int(asked.any(1).sum())
+    if scored == 0:
+        raise InputError("the task's held-out data have no target; at least one is needed to evaluate the model")
+    loss, accuracy = nats / scored, right / scored
+    report = {"loss": loss, "accuracy": accuracy, **task.report(loss, accuracy)}
+    if "chance" in report and scored < positions:
+        report["sequence_accuracy"] = whole / sequences
+    return report

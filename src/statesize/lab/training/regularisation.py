@@ -1,29 +1,20 @@
-"""Penalties on the operators of a model's mixers, recorded while a loss is computed and part of its graph."""
+"""Penalties on the operators of a model's mixers, part of the graph of a loss."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import named_parts
-from statesize.adapters.observation import in_this_thread
-from statesize.adapters.select import find_mixers
 from statesize.check import all_finite, require_count, require_kind, require_real
 from statesize.errors import InputError, ModelError
-from statesize.measurement.measurement import Capacity
+from statesize.lab.mixers.la import LinearAttention
+from statesize.metrics import differentiable_entropy
 from statesize.operators import Operator, Recurrence
-from statesize.operators.stepped import DelayedRecurrence
-from statesize.operators.transition import DiagonalTransition
-from statesize.spectra.cut import Positions, make_cut
-from statesize.spectra.gradients import differentiable_entropy
-
-# How far apart decays may be that are said twice, in half precision too.
-_SAME_DECAY = 1e-2
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,16 +26,16 @@ class MixerCall:
         hidden: The first argument of its forward, (S, L, …), in the graph.
     """
 
-    module: nn.Module
+    module: Any
     hidden: Tensor
 
     def sampled(self, sequences: int, units: int, generator: torch.Generator) -> Operator:
-        """T of some sequences and units, differentiable in the model's parameters.
+        """T of some sequences and units, drawn without replacement, differentiable in the model's parameters.
 
         Args:
             sequences: Largest number of sequences.
             units: Largest number of heads or channels.
-            generator: Draws them without replacement.
+            generator: Draws them.
 
         Returns:
             An operator of batch shape (sequences, units).
@@ -53,21 +44,18 @@ class MixerCall:
             InputError: The mixer's method did not return such an operator.
         """
         hidden = self.hidden[_sample(len(self.hidden), sequences, generator).to(self.hidden.device)]
-        operator: object = cast("Callable[[Tensor], object]", self.module.operator)(hidden)
+        operator: object = self.module.operator(hidden)
         if not isinstance(operator, Operator) or len(operator.batch_shape) != 2:
             raise InputError(
                 f"{type(self.module).__name__}.operator(hidden) did not return a statesize Operator of batch shape "
                 "(sequence, head)"
             )
-        sample = _sample(operator.batch_shape[1], units, generator).to(operator.device)
-        return operator[:, sample]
+        return operator[:, _sample(operator.batch_shape[1], units, generator).to(operator.device)]
 
 
 @contextmanager
 def mixer_calls(model: nn.Module) -> Generator[list[MixerCall]]:
-    """Record the calls of a model's mixers for the time of a block, where gradients are recorded.
-
-    It records modules with a method `operator(hidden)`.
+    """Record the calls of modules with a method `operator(hidden)` for the time of a block, where gradients are.
 
     Args:
         model: Any module; its forward, or that of its parts, may be called several times.
@@ -83,23 +71,21 @@ def mixer_calls(model: nn.Module) -> Generator[list[MixerCall]]:
         >>> calls[0].sampled(1, 2, torch.Generator()).batch_shape
         torch.Size([1, 2])
     """
-    require_kind("model", model, nn.Module, "a torch module", "Give statesize.load(NAME).model.")
+    require_kind("model", model, nn.Module, "a torch module")
     calls: list[MixerCall] = []
 
-    def record_module(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         hidden: object = args[0] if args else next(iter(kwargs.values()), None)
         if torch.is_grad_enabled() and isinstance(hidden, Tensor):
             calls.append(MixerCall(module, hidden))
 
-    with ExitStack() as hooks:
-        for mixer in find_mixers(named_parts(model)).values():
-            hooks.callback(mixer.register_forward_pre_hook(in_this_thread(record_module), with_kwargs=True).remove)
+    mixers = [module for module in model.modules() if callable(getattr(module, "operator", None))]
+    hooks = [module.register_forward_pre_hook(record, with_kwargs=True) for module in mixers]
+    try:
         yield calls
-
-
-def _sample(count: int, wanted: int, generator: torch.Generator) -> Tensor:
-    """Distinct numbers below `count` in random order, (min(wanted, count),) int64."""
-    return torch.randperm(count, generator=generator)[:wanted]
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def identity_distance(recurrence: Recurrence) -> Tensor:
@@ -123,16 +109,12 @@ def identity_distance(recurrence: Recurrence) -> Tensor:
     """
     require_kind("recurrence", recurrence, Recurrence, "a Recurrence")
     A, states = recurrence.A, recurrence.B.shape[-1]
-    if isinstance(recurrence.transition, DiagonalTransition):
+    if A.dim() == recurrence.B.dim():
         return _average("recurrence", _norm((1 - A).expand(*A.shape[:-1], states), -1))
-    if isinstance(recurrence, DelayedRecurrence):
-        # The second half of the pair (x_t, x_{t−1}) is never carried any further.
-        states //= 2
-        A = A[..., :states, :states]
     return _average("recurrence", _norm(A - torch.eye(states, dtype=A.dtype, device=A.device), -2, -1))
 
 
-def utilisation_distance(operator: Operator, target: float, positions: Positions = None) -> Tensor:
+def utilisation_distance(operator: Operator, target: float, positions: Sequence[int]) -> Tensor:
     """The distance of the entropy-ESS from a share of its ceiling: the mean of (ESS_i / ceiling_i − target)².
 
     It pulls in both directions, for each head and position separately.
@@ -140,7 +122,7 @@ def utilisation_distance(operator: Operator, target: float, positions: Positions
     Args:
         operator: Any operator with a fixed state; others cost much more (see `differentiable_entropy`).
         target: Share of the ceiling min(TSS, i, L − i), in 0 … 1.
-        positions: None for all of 1 … L − 1, an int for that many evenly spread, or a list.
+        positions: The cuts i, among 1 … L − 1.
 
     Returns:
         A scalar, float64, differentiable.
@@ -149,25 +131,26 @@ def utilisation_distance(operator: Operator, target: float, positions: Positions
         InputError: The argument is no operator, has no batch entry or position, or the target is no share.
 
     Example:
-        >>> one = torch.ones(6, 1)
-        >>> utilisation_distance(Recurrence(one, one, one), target=0.5, positions=[3])
+        >>> ones = torch.ones(6, 1)
+        >>> utilisation_distance(Recurrence(ones, ones, ones), target=0.5, positions=[3])
         tensor(0.2500, dtype=torch.float64)
     """
     require_kind("operator", operator, Operator, "a statesize Operator")
     share = require_real("target", target, least=0, most=1, advice="It is a share of the ceiling.")
-    cut = make_cut(operator.length, positions)
-    most = Capacity.at(cut, operator.state_size()).ceiling.clamp(min=1)
-    return _average("operator", (differentiable_entropy(operator, cut.positions) / most - share).square())
+    sizes = operator.state_size()
+    cuts = torch.tensor(positions, dtype=torch.int64, device=sizes.device)
+    ceiling = torch.minimum(sizes[cuts], torch.minimum(cuts, operator.length - cuts)).clamp(min=1)
+    return _average("operator", (differentiable_entropy(operator, list(positions)) / ceiling - share).square())
 
 
 @dataclass(frozen=True)
 class Regularisation:
     """A penalty on the mixers that ran while a loss was computed.
 
-    `identity_distance` averages over all layers, heads and positions of statesize's own linear attentions, whose decays
-    cost one projection, and over sampled sequences and units of other mixers. `utilisation_distance` averages over
-    sampled sequences, units and positions at which the state could be full, n ≤ i ≤ L − n. Each layer and step has its
-    own sample, so the expected gradient is that over all.
+    `identity_distance` averages over all layers, heads and positions of linear attentions, whose decays cost one
+    projection, and over sampled sequences and units of other mixers. `utilisation_distance` averages over sampled
+    sequences, units and positions at which the state could be full, n ≤ i ≤ L − n. Each layer and step has its own
+    sample, so the expected gradient is that over all.
 
     Attributes:
         identity_weight: λ of the identity distance, about 0.3; 0 leaves it out.
@@ -224,9 +207,11 @@ class Regularisation:
         return torch.stack(terms).sum() if terms else torch.zeros(())
 
     def _identity(self, call: MixerCall, generator: torch.Generator) -> Tensor | None:
-        logarithm = _log_decay(call)
-        if logarithm is not None:
-            return _norm(logarithm.expm1(), -1).mean()
+        if isinstance(call.module, LinearAttention):
+            # The logarithm tells more of an a near 1 than a does.
+            log_decay = call.module.log_decay(call.hidden)
+            log_decay = call.hidden.new_zeros(1) if log_decay is None else log_decay
+            return _norm(log_decay.expand(*log_decay.shape[:-1], call.module.key_size).expm1(), -1).mean()
         operator = call.sampled(self.sequences, self.units, generator)
         return identity_distance(operator) if isinstance(operator, Recurrence) else None
 
@@ -238,7 +223,12 @@ class Regularisation:
         # If the state can be full at no position, it can hold most in the middle.
         first, last = min(states, length // 2), max(length - states, (length + 1) // 2)
         positions = first + _sample(last - first + 1, self.positions, generator)
-        return utilisation_distance(operator, self.target_utilisation, positions.sort().values)
+        return utilisation_distance(operator, self.target_utilisation, positions.sort().values.tolist())
+
+
+def _sample(count: int, wanted: int, generator: torch.Generator) -> Tensor:
+    """Distinct numbers below `count` in random order, (min(wanted, count),) int64."""
+    return torch.randperm(count, generator=generator)[:wanted]
 
 
 def _mean(distances: Sequence[Tensor | None]) -> Tensor:
@@ -249,20 +239,6 @@ def _mean(distances: Sequence[Tensor | None]) -> Tensor:
             "`operator(hidden)` that returns one."
         )
     return torch.stack(measured).mean()
-
-
-def _log_decay(call: MixerCall) -> Tensor | None:
-    """The logarithm of a diagonal A, (..., n), which tells more of one near 1 than A does; None where none is said."""
-    # What has this name in a layer of one's own may be anything.
-    with suppress(Exception):
-        found = cast("Tensor | None", cast("Any", call.module).log_decay(call.hidden))
-        logarithm = call.hidden.new_zeros(1) if found is None else found
-        with torch.no_grad():
-            one = cast("Any", call.module).operator(call.hidden[:1])
-        diagonal = isinstance(one.transition, DiagonalTransition)
-        if diagonal and torch.allclose(logarithm[:1].exp().double(), one.A.double(), rtol=0, atol=_SAME_DECAY):
-            return logarithm.expand(*logarithm.shape[:-1], one.B.shape[-1])
-    return None
 
 
 def _average(name: str, distances: Tensor) -> Tensor:

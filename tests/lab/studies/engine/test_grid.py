@@ -1,14 +1,14 @@
 """Runs as data: keys, refusals."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 
 import pytest
-from small_studies import GRID
 
 from statesize.errors import InputError
-from statesize.lab.studies.engine.grid import RunMeasurements
+from statesize.lab.studies.engine.grid import Grid, RunMeasurements, training_runs
 
 
 def test_keys_tell_runs_apart(runs):
@@ -25,11 +25,45 @@ def test_keys_tell_runs_apart(runs):
 
 def test_a_key_is_the_same_in_another_process(runs):
     program = (
-        "import sys; from statesize.lab.studies.correlation import STUDY; "
-        "print(STUDY.parse(sys.stdin.read()).runs[1].key)"
+        "from small_studies import GRID; from statesize.lab.studies.engine.grid import training_runs; "
+        "print(training_runs(GRID)[1].key)"
     )
-    done = subprocess.run([sys.executable, "-c", program], input=GRID, capture_output=True, text=True, check=True)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == runs[1].key
+
+
+def test_the_grid_is_the_product_of_all_lists():
+    grid = Grid(
+        tasks=[{"name": "mqar", "pairs": [2, 4], "intervention": ["none", "measured_start"]}],
+        model={"mixer": ["la", "gla"], "key_size": [2, 4, 8]},
+        training={"rate": [1e-3, 2e-3]},
+    )
+    runs = training_runs(grid)
+    assert len(runs) == 2 * 2 * 3 * 2 * 2
+    assert len({run.key for run in runs}) == len(runs)
+    assert {run.model.vocabulary_size for run in runs} == {64}
+
+
+def test_a_task_has_its_own_model_training_intervention_and_students_and_equal_runs_are_done_once():
+    own = {"name": "compression", "tokens": 3, "intervention": "measured_start"}
+    own |= {"model": {"key_size": 2}, "training": {"rate": 1e-2}, "distillation": {"key_sizes": [2, 4]}}
+    mqar = {"name": "mqar", "pairs": 2}
+    first, last = training_runs(Grid([mqar, mqar, own], {"key_size": 4, "layers": 1}, {"steps": 7}))
+    assert (first.model.key_size, first.intervention, first.distillation) == (4, "none", None)
+    assert (last.model.key_size, last.model.layers, last.intervention) == (2, 1, "measured_start")
+    assert (last.training.steps, last.training.rate, last.distillation.key_sizes) == (7, 1e-2, (2, 4))
+
+
+def test_variants_are_fields_that_differ_together():
+    grid = Grid([{"name": "mqar"}], {"layers": 1}, variants=[{"mixer": "la"}, {"mixer": "gla", "decay_bias": 0.0}])
+    found = [(run.model.mixer, run.model.decay_bias, run.model.layers) for run in training_runs(grid)]
+    assert found == [("la", 3.0, 1), ("gla", 0.0, 1)]
+
+
+def test_an_empty_grid_is_refused():
+    with pytest.raises(InputError, match="tasks must give at least one run"):
+        training_runs(Grid([{"name": "mqar"}], {"mixer": []}))
 
 
 @pytest.mark.parametrize(

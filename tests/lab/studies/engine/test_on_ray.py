@@ -7,9 +7,11 @@ import time
 import pytest
 
 from statesize.errors import InputError
-from statesize.lab.studies.correlation import STUDY
+from statesize.lab.studies.correlation import Correlation
 from statesize.lab.studies.engine.run import run_study
 from statesize.parallel.ray import RayCluster
+
+STUDY = Correlation()
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ import pytest
 from report.visit import Visit, chromium, violations
 
 from statesize.errors import FileError
-from statesize.lab.studies.engine.conclusion import CONCLUSION, Conclusion, read_saved
-from statesize.lab.studies.engine.page import MOST_ROWS, PAGE, write_page
+from statesize.lab.studies.engine.conclusion import CONCLUSION, Conclusion, read_conclusion
+from statesize.lab.studies.engine.run import MOST_ROWS, PAGE, write_page
 from statesize.report.document import html_table
 from statesize.report.result_page import told_apart
 
@@ -71,10 +71,9 @@ def test_what_all_rows_share_is_a_fact_and_no_column(page):
     ("content", "message"),
     [
         (None, "without conclusion.json"),
-        ("{", "is not a conclusion"),
-        ("[]", "is not a conclusion"),
-        ('{"schema": 2}', "is not a conclusion"),
-        ('{"schema": 9}', "schema version 2, got 9"),
+        ("{", "must be a conclusion that `statesize study` wrote"),
+        ("[]", "must be a conclusion that `statesize study` wrote"),
+        ('{"schema": 2}', "must be a conclusion that `statesize study` wrote"),
     ],
 )
 def test_a_conclusion_that_cannot_be_read(tmp_path, content, message):
@@ -83,7 +82,7 @@ def test_a_conclusion_that_cannot_be_read(tmp_path, content, message):
     if content is not None:
         (other / CONCLUSION).write_text(content)
     with pytest.raises(FileError, match=message):
-        read_saved(other)
+        read_conclusion(other)
 
 
 def test_the_conclusion_is_strict_json(folder):

@@ -1,123 +1,72 @@
-"""A record repeats its conclusion from its table, and is refused where it is not that of the preset."""
+"""A record follows from its table, and is refused where it does not."""
 
-import hashlib
 import json
 
 import pytest
 
 from statesize.cli import main
 from statesize.errors import FileError
-from statesize.io.machine import machine
-from statesize.lab.studies.engine import record as records
-from statesize.lab.studies.engine.record import make_record, read_record, verify, write_record
-from statesize.lab.studies.engine.table import table_content
-from statesize.lab.studies.engine.training import carry_out
-from statesize.lab.studies.regimes import STUDY
+from statesize.lab.studies.engine.record import RECORD, Made, record_files, verify
+from statesize.lab.studies.engine.table import TABLE, table_content
+from statesize.lab.studies.engine.training import train_and_measure
+from statesize.lab.studies.regimes import Regimes
 
-DATE = "2026-11-26"
+STUDY, MADE = Regimes(), Made("0123abc", "2026-11-26", "one processor")
 
 
 @pytest.fixture(scope="module")
 def rows():
-    return [row for run in STUDY.preset("smoke").runs for row in carry_out(run)]
+    return [row for run in STUDY.runs(STUDY.preset("smoke")) for row in train_and_measure(run)]
 
 
 @pytest.fixture
 def folder(rows, tmp_path):
-    write_record(make_record(STUDY, "smoke", "0123abc", DATE, machine(), rows), tmp_path)
+    for name, content in record_files(STUDY, "smoke", MADE, rows).items():
+        (tmp_path / name).write_bytes(content)
     return tmp_path
 
 
-def test_the_conclusion_follows_from_the_table(folder):
-    found = read_record(STUDY, folder)
-    document = json.loads((folder / "record.json").read_text("utf-8"))
-    assert found.content() == {path.name: path.read_bytes() for path in folder.iterdir()}
-    made = {"commit": "0123abc", "command": "statesize study regimes --preset smoke", "date": DATE}
-    assert made.items() <= document["made"].items()
-    assert (found.done, found.total) == (document["done"], document["total"]) == (6, 6)
-    assert found.conclusion.holds is None
+def change(folder, **values):
+    document = json.loads((folder / RECORD).read_text("utf-8"))
+    (folder / RECORD).write_text(json.dumps(document | values), "utf-8")
 
 
-def test_an_unfinished_record_cannot_tell(rows):
-    found = make_record(
-        STUDY, "smoke", "0123abc", DATE, machine(), [row for row in rows if row["run"] != rows[0]["run"]]
-    )
-    assert (found.done, found.conclusion.holds) == (5, None)
-    assert found.conclusion.statements[0].startswith("Unfinished: 5 of 6 runs are done")
-
-
-@pytest.mark.parametrize(
-    "name", ["schema", "preset_sha256", "table_sha256", "seeds", "done", "total", "claim", "holds"]
-)
-def test_what_does_not_fit_is_refused_by_name(folder, name):
-    path = folder / "record.json"
-    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {name: "other"}), "utf-8")
-    with pytest.raises(FileError, match=f"^{name} of .* must be .*, got other"):
-        read_record(STUDY, folder)
-
-
-def test_other_versions_are_refused(folder):
-    path = folder / "record.json"
-    document = json.loads(path.read_text("utf-8"))
-    document["made"]["versions"] = "other"
-    path.write_text(json.dumps(document), "utf-8")
-    with pytest.raises(FileError, match=r"^versions of .* must be .*, got other"):
-        read_record(STUDY, folder)
-
-
-def test_runs_of_another_grid_are_refused(folder, rows):
-    content = table_content([row | {"run": "0123456789abcdef"} for row in rows])
-    path = folder / "record.json"
-    digest = {"table_sha256": hashlib.sha256(content).hexdigest()}
-    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | digest), "utf-8")
-    (folder / "table.parquet").write_bytes(content)
-    with pytest.raises(FileError, match=r"^runs of .* must be those of the preset, got 0123456789abcdef"):
-        read_record(STUDY, folder)
-
-
-def test_columns_that_are_missing_are_named(folder, rows):
-    content = table_content([{name: value for name, value in row.items() if name != "seed"} for row in rows])
-    path = folder / "record.json"
-    digest = {"table_sha256": hashlib.sha256(content).hexdigest()}
-    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | digest), "utf-8")
-    (folder / "table.parquet").write_bytes(content)
-    with pytest.raises(FileError, match=r"holds no record that can be read \(KeyError\('seed'\)\)"):
-        read_record(STUDY, folder)
-
-
-def test_a_folder_without_a_record_is_refused(tmp_path):
-    with pytest.raises(FileError, match=r"record.json must be the record of a study, got no file"):
-        read_record(STUDY, tmp_path)
-
-
-def test_what_is_damaged_is_refused(folder):
-    (folder / "table.parquet").write_bytes(b"PAR1")
-    with pytest.raises(FileError, match="holds no record that can be read"):
-        read_record(STUDY, folder)
-    (folder / "record.json").write_text("{}")
-    with pytest.raises(FileError, match="holds no record that can be read"):
-        read_record(STUDY, folder)
-
-
-def test_sampled_runs_are_repeated(folder, rows, capsys):
+def test_it_follows_from_its_table(folder, capsys):
+    found = verify(STUDY, folder)
+    assert (found["done"], found["total"], found["holds"]) == (6, 6, None)
+    assert found["made"]["command"] == "statesize study regimes --preset smoke"
     assert main(["study", "regimes", "--verify", "--output", str(folder)]) == 0
-    assert capsys.readouterr().out.count(": equal\n") == records.SAMPLED
-    wrong = [row | {"norm": row["norm"] * 1.001} for row in rows]
-    write_record(make_record(STUDY, "smoke", "0123abc", DATE, machine(), wrong), folder)
-    assert [run.columns for run in verify(read_record(STUDY, folder))] == [["norm"]] * 3
-    assert main(["study", "regimes", "--verify", "--output", str(folder)]) == 1
-    old = [row | {"versions": "statesize 0"} for row in rows]
-    with pytest.raises(FileError, match="versions of the record must be those of this machine"):
-        next(verify(make_record(STUDY, "smoke", "0123abc", DATE, machine(), old)))
+    assert "6 of 6 runs on record, fixed by commit 0123abc" in capsys.readouterr().out
 
 
-def test_on_another_machine_training_may_take_another_way(rows, tmp_path, capsys):
-    trained = [row | ({"norm": 2 * row["norm"], "accuracy": 0.25} if row["final"] else {}) for row in rows]
-    write_record(make_record(STUDY, "smoke", "0123abc", DATE, "AMD, 64 processors", trained), tmp_path)
-    assert main(["study", "regimes", "--verify", "--output", str(tmp_path)]) == 0
-    told = capsys.readouterr().out
-    assert "on another machine (AMD, 64 processors)" in told
-    assert told.count(": equal; accuracy at the end ") == told.count("on record 0.250") == records.SAMPLED
-    begun = [row | ({} if row["final"] else {"norm": 1.01 * row["norm"]}) for row in rows]
-    found = verify(make_record(STUDY, "smoke", "0123abc", DATE, "AMD, 64 processors", begun))
-    assert [run.columns for run in found] == [["norm"]] * 3
+def test_runs_that_are_missing_leave_no_verdict(rows):
+    document = json.loads(record_files(STUDY, "smoke", MADE, rows[:-2])[RECORD])
+    assert (document["done"], document["total"], document["holds"]) == (5, 6, None)
+    assert document["statements"][0].startswith("Unfinished: 5 of 6 runs are done")
+
+
+@pytest.mark.parametrize("name", ["study", "claim", "holds", "statements", "seeds"])
+def test_what_does_not_follow_is_refused(name, folder):
+    change(folder, **{name: "other"})
+    with pytest.raises(FileError, match=f"^{name} of .* must be .*, got 'other'"):
+        verify(STUDY, folder)
+
+
+def test_a_figure_may_differ_in_its_thirteenth_digit_alone(folder):
+    figures = json.loads((folder / RECORD).read_text("utf-8"))["figures"]
+    name = next(name for name in figures if name.endswith("_accuracy"))
+    change(folder, figures=figures | {name: figures[name] * (1 + 1e-13)})
+    verify(STUDY, folder)
+    change(folder, figures=figures | {name: figures[name] * (1 + 1e-11)})
+    with pytest.raises(FileError, match=f"^{name} of "):
+        verify(STUDY, folder)
+
+
+def test_runs_of_another_grid_and_damage_are_refused(folder, rows):
+    (folder / TABLE).write_bytes(table_content([*rows, rows[0] | {"run": "0123456789abcdef"}]))
+    with pytest.raises(FileError, match=r"runs of .* must be those of the preset smoke, got others"):
+        verify(STUDY, folder)
+    for name in (TABLE, RECORD):
+        (folder / name).write_bytes(b"PAR1")
+        with pytest.raises(FileError, match="must be the record of a study, got one that cannot be read"):
+            verify(STUDY, folder)

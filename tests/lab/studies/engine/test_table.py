@@ -6,13 +6,13 @@ import pytest
 
 from statesize.errors import FileError
 from statesize.io.files import digest
-from statesize.lab.studies.engine.table import finished_runs, parse_rows, table_content
-from statesize.lab.studies.engine.training import carry_out
+from statesize.lab.studies.engine.table import finished_runs, table_content
+from statesize.lab.studies.engine.training import train_and_measure
 
 
 @pytest.fixture(scope="module")
 def rows(runs):
-    return carry_out(runs[0])
+    return train_and_measure(runs[0])
 
 
 def missing(parts, runs):
@@ -46,14 +46,6 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, runs, rows):
     assert parts.read(runs[0].key) == rows
 
 
-def test_a_file_that_is_too_large_is_not_read(tmp_path, runs, rows, monkeypatch):
-    parts = finished_runs(tmp_path / "study", "regimes")
-    parts.write(runs[0].key, rows)
-    assert missing(parts, runs[:1]) == []
-    monkeypatch.setattr("statesize.lab.studies.engine.table.MOST_TABLE", 1000)
-    assert missing(finished_runs(tmp_path / "study", "regimes"), runs[:1]) == [runs[0]]
-
-
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
 def test_changed_bytes_are_noticed(tmp_path, runs, rows, place):
     parts = finished_runs(tmp_path / "study", "regimes")
@@ -73,12 +65,3 @@ def test_other_numbers_are_noticed(tmp_path, runs, rows):
     loss = written.column_names.index("loss")
     pyarrow.parquet.write_table(written.set_column(loss, "loss", pa.array([1.0] * len(rows))), path)
     assert missing(parts, runs[:1]) == [runs[0]]
-
-
-def test_a_file_cannot_unpack_to_any_size(monkeypatch):
-    content = table_content([{"text": "x" * 10_000}] * 1000)
-    assert len(parse_rows(content)) == 1000
-    monkeypatch.setattr("statesize.lab.studies.engine.table.SPARE", 0)
-    monkeypatch.setattr("statesize.lab.studies.engine.table.GROWTH", 10)
-    with pytest.raises(ValueError, match="unpacks to more than 10 times its size"):
-        parse_rows(content)

@@ -9,17 +9,17 @@ import torch
 from statesize import capture
 from statesize.lab.mixers import LanguageModel
 from statesize.lab.studies.engine.grid import INTERVENTIONS
-from statesize.lab.studies.engine.training import carry_out
-from statesize.lab.training import evaluate, train_in_memory
+from statesize.lab.studies.engine.training import train_and_measure
+from statesize.lab.training import evaluate, train
 from statesize.measurement.measurement import measure
 
 
 def test_rows_are_the_measurements_of_the_model_on_its_way(runs):
     run = runs[2]
-    rows = carry_out(run)
+    rows = train_and_measure(run)
     assert [(row["step"], row["final"]) for row in rows] == [(0, False), (4, False), (6, True)]
     model = LanguageModel(run.model, torch.Generator().manual_seed(run.training.seed))
-    for _ in train_in_memory(model, run.task, run.training):
+    for _ in train(model, run.task, run.training):
         pass
     last = rows[-1]
     assert last["accuracy"] == evaluate(model, run.task, 4)["accuracy"]
@@ -42,7 +42,7 @@ def test_rows_are_the_measurements_of_the_model_on_its_way(runs):
 
 def test_each_layer_has_its_own_columns(runs):
     model = dataclasses.replace(runs[0].model, mixer="gla,sa", layers=2)
-    first, *_ = carry_out(dataclasses.replace(runs[0], model=model))
+    first, *_ = train_and_measure(dataclasses.replace(runs[0], model=model))
     assert first["entropy"] == (first["entropy_layer_0"] + first["entropy_layer_1"]) / 2
     gated, softmax = capture(LanguageModel(model, torch.Generator().manual_seed(0)), next(runs[0].task.held_out(2))[0])
     assert first["entropy_layer_0"] == pytest.approx(float(measure(gated.operator).entropy.mean()))
@@ -51,17 +51,17 @@ def test_each_layer_has_its_own_columns(runs):
 
 def test_a_run_repeats_and_leaves_the_threads_alone(runs, without_time):
     before = torch.get_num_threads()
-    assert without_time(carry_out(runs[0])) == without_time(carry_out(runs[0]))
+    assert without_time(train_and_measure(runs[0])) == without_time(train_and_measure(runs[0]))
     assert torch.get_num_threads() == before
 
 
 def test_a_run_that_diverges_is_a_row_that_says_so(runs):
     run = dataclasses.replace(runs[0], training=dataclasses.replace(runs[0].training, rate=1e30))
-    *_, last = carry_out(run)
+    *_, last = train_and_measure(run)
     assert (last["status"], last["final"]) == ("diverged", True)
     assert "learning rate" in last["message"]
     assert math.isnan(last["accuracy"])
-    assert last.keys() == carry_out(runs[0])[-1].keys()
+    assert last.keys() == train_and_measure(runs[0])[-1].keys()
 
 
 def test_operators_that_are_not_finite_are_a_divergence_and_other_errors_are_not(runs, monkeypatch):
@@ -70,7 +70,7 @@ def test_operators_that_are_not_finite_are_a_divergence_and_other_errors_are_not
 
     run = runs[0]
     monkeypatch.setitem(INTERVENTIONS, "none", overflow)
-    (only,) = carry_out(run)
+    (only,) = train_and_measure(run)
     assert only["status"] == "diverged"
     assert "operators cannot be measured" in only["message"]
 
@@ -79,4 +79,4 @@ def test_operators_that_are_not_finite_are_a_divergence_and_other_errors_are_not
 
     monkeypatch.setitem(INTERVENTIONS, "none", fail)
     with pytest.raises(ZeroDivisionError, match="ours"):
-        carry_out(run)
+        train_and_measure(run)

@@ -32,7 +32,7 @@ def mamba():
 
 
 def step_attention():
-    return LanguageModel(ModelConfig("ssd", 30, width=16, heads=2, layers=1, key_size=4)).eval()
+    return LanguageModel(ModelConfig("wla", 30, width=16, heads=2, layers=1, key_size=4)).eval()
 
 
 @pytest.mark.parametrize(("build", "units"), [(gpt2, 4), (mamba, 3), (step_attention, 2)])

@@ -10,13 +10,14 @@ from statesize.errors import FileError, InputError
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.mixers.checkpoint import save_weights
-from statesize.lab.studies.delimiters import STUDY
+from statesize.lab.studies.delimiters import Delimiters
 from statesize.lab.studies.engine.run import run_study
-from statesize.lab.studies.texts import reading
 from statesize.lab.studies.texts.documents import default_texts, rebinding_task
+from statesize.lab.studies.texts.reading import Reading, TextGrid
 from statesize.lab.tasks import build_task
 from statesize.models.files import write_tokenizer
-from statesize.models.load import load_model
+
+STUDY = Delimiters()
 
 
 def test_folders_of_one_name_go_by_their_whole_paths(tmp_path):
@@ -31,35 +32,32 @@ def test_folders_of_one_name_go_by_their_whole_paths(tmp_path):
 
 
 def names(*models):
-    runs = STUDY.parse(f"models = {json.dumps(models)}").runs
-    return list(dict.fromkeys(run.name for run in runs))
+    runs = STUDY.runs(TextGrid(models=models))
+    return list(dict.fromkeys(run.label for run in runs))
 
 
 def test_equal_runs_have_equal_keys_and_others_not():
     plain, again, fewer, seed = (
-        STUDY.parse(f'models = ["recall-gla"]\n[reading]\n{more}').runs
-        for more in ("", "", "documents = 100", "seed = 1")
+        STUDY.runs(TextGrid(Reading(**more), ("recall-gla",))) for more in ({}, {}, {"documents": 100}, {"seed": 1})
     )
     assert [run.key for run in plain] == [run.key for run in again]
     keys = {run.key for runs in (plain, fewer, seed) for run in runs}
-    assert len(keys) == 3 * len(plain) == 18
+    assert len(keys) == 3 * len(plain) == 3
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("name", "value", "message"),
     [
-        ('models = ["sa", "sa"]', r"models must be names, each of them once, got \['sa', 'sa'\]"),
-        ("[reading]\nwindow = 0", "window must be"),
-        ("[reading]\ntext = 3", "text must be text, got int"),
-        ("[reading]\nspecial_tokens = 1", "special_tokens must be true or false, got int"),
-        ("models = [3]", "models must be names"),
-        ("[reading]\ntexts = 3", r"\[reading\] has the key 'texts', which does not exist"),
-        ("[model]\nmixer = 3", "The file of settings has the key 'model'"),
+        ("window", 0, "window must be"),
+        ("text", 3, "text must be text, got int"),
+        ("special_tokens", 1, "special_tokens must be true or false, got int"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(text, message):
+def test_what_does_not_fit_is_refused_by_name(name, value, message):
     with pytest.raises(InputError, match=message):
-        STUDY.parse(text)
+        Reading(**{name: value})
+    with pytest.raises(InputError, match=r"models must be names, each of them once, got \('sa', 'sa'\)"):
+        STUDY.runs(TextGrid(models=("sa", "sa")))
 
 
 def test_recall_documents_are_the_held_out_ones():
@@ -106,32 +104,15 @@ def test_a_second_run_in_a_process_reads_the_weights_and_the_text_as_they_are_th
         figures = run_study(STUDY, grid, tmp_path / name).conclusion.figures
         return {name: value for name, value in figures.items() if name.endswith("_depth")}
 
-    tables = f"models = ['{folder}']\n[reading]\ndocuments = 12\nchannels = 2\ntext = '{text}'"
     write(1.0, 3)
-    grid = STUDY.parse(tables)
+    grid = TextGrid(Reading(documents=12, channels=2, text=str(text)), (str(folder),))
     first = depths(grid, "first")
     write(0.5, 3)
     other_weights = depths(grid, "weights")
     assert other_weights != first
-    assert other_weights == depths(STUDY.parse(tables), "weights again")
+    assert other_weights == depths(grid, "weights again")
     write(0.5, 1)
     other_text = depths(grid, "text")
     assert other_text != other_weights
     write(1.0, 3)
     assert depths(grid, "as at first") == first
-
-
-def test_a_model_that_is_written_while_it_is_read_is_refused(tmp_path, monkeypatch):
-    folder, (model, tokenizer) = tmp_path / "model", zoo.load("recall-la")
-    save_weights(model.config, model.state_dict(), folder)
-    write_tokenizer(folder, tokenizer)
-    (run, *_) = STUDY.parse(f"models = ['{folder}']").runs
-
-    def load(name, **options):
-        loaded = load_model(name, **options)
-        save_weights(model.config, {name: 2 * weight for name, weight in model.state_dict().items()}, folder)
-        return loaded
-
-    monkeypatch.setattr(reading, "load_model", load)
-    with pytest.raises(FileError, match=r"model must stay the same while it is read, got other content\."):
-        run.load()

@@ -38,11 +38,6 @@ def test_the_recipe_runs_to_its_end(falcon, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("corpus.txt").write_text("\n\n".join(document[:500] for document in zoo.documents()[:8]), encoding="utf-8")
     for word, *arguments in recipe():
-        if word == "printf":
-            text, _, path = arguments
-            written = text.replace("\\n", "\n").replace(NAME, str(falcon)) + "channels = 2\n"
-            Path(path).write_text(written, encoding="utf-8")
-            continue
         assert word == "statesize"
         numbers = {"512": "32", "16": "2"}
         assert main([str(falcon) if one == NAME else numbers.get(one, one) for one in arguments]) == 0

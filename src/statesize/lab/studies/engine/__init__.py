@@ -1,5 +1,6 @@
-"""What all studies share: grid → runs → verdict → page.
+"""What all studies share: grid → runs → rows → verdict → page.
 
-Read study first, then settings and grid (what is asked), training and students (a run), run (all runs, their table and
-the page), final (the table that studies read), conclusion and charts (what they say), and record (what is kept).
+Read `study` first, then `grid` (what is asked), `training` and `students` (a run), `run` (all runs, their table and the
+page), `table` (what studies read), `statistics` and `verdicts`, `conclusion` and `charts` (what they say), and `record`
+(what is kept).
 """

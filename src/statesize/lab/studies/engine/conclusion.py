@@ -13,16 +13,13 @@ from typing import Any, TypeAlias, cast
 from statesize.errors import FileError
 from statesize.io.files import parse_json, read_limited
 from statesize.io.text import counted, facts_table
-from statesize.lab.studies.statistics import Evidence
-from statesize.lab.studies.verdicts import Claim, Look, judge
+from statesize.lab.studies.engine.statistics import Evidence
+from statesize.lab.studies.engine.verdicts import Claim, Look, judge
 from statesize.measurement.statistics import Interval, finite
 
 Figure: TypeAlias = float | tuple[float, float]
 CONCLUSION = "conclusion.json"
-RUNS = "runs"
-"""Folder of the finished runs, in that of the study."""
 NO_CLAIM = "No claim was fixed before these runs."
-_SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -56,28 +53,24 @@ class Conclusion:
         return f"{words[self.holds]}: {self.claim}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The conclusion as JSON holds it.
-
-        Returns:
-            Its fields; numbers that are not finite are None.
-        """
+        """Its fields as JSON holds them; numbers that are not finite are None."""
         return vars(self) | {"figures": known(self.figures)}
 
     def lines(self) -> list[str]:
-        """The conclusion as text.
-
-        Returns:
-            The verdict with the first statement, the other statements and the caveats.
-        """
+        """The verdict with the first statement, the other statements and the caveats, as lines of text."""
         first, statements = self.statements[:1], [f"- {statement}" for statement in self.statements[1:]]
         found = [" ".join((self.verdict, *first)), *(["", *statements] if statements else [])]
         return [*found, "", "Caveats", *(f"- {caveat}" for caveat in self.caveats)]
 
     def _repr_html_(self) -> str:
         """The conclusion for notebooks, with its caveats."""
-        lists = f"<p>Found</p>{html_list(self.statements)}<p>Caveats</p>{html_list(self.caveats)}"
+        found, caveats = (
+            f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+            for lines in (self.statements, self.caveats)
+        )
         figures = {name: figure_text(figure) for name, figure in self.figures.items()}
-        return f"<p><b>{escape(self.verdict)}</b></p>{lists}{facts_table(f'Study {self.study}', figures)}"
+        table = facts_table(f"Study {self.study}", figures)
+        return f"<p><b>{escape(self.verdict)}</b></p><p>Found</p>{found}<p>Caveats</p>{caveats}{table}"
 
 
 @dataclass
@@ -96,7 +89,7 @@ class Findings:
         self.figures |= {name: interval.value, f"{name}_interval": (interval.low, interval.high)}
         return interval
 
-    def tell(self, opening: str, looks: Mapping[str, tuple[str, Evidence]]) -> None:
+    def add_statement(self, opening: str, looks: Mapping[str, tuple[str, Evidence]]) -> None:
         """Adds estimates, each with its words, and a statement that lists them."""
         told = [f"{words} {self.add(name, evidence)}" for name, (words, evidence) in looks.items()]
         self.statements.append(f"{opening}: {'; '.join(told)}.")
@@ -106,7 +99,7 @@ class Findings:
         if self.claim is None:
             return Conclusion(study, NO_CLAIM, None, self.figures, tuple(self.statements), caveats)
         verdict = judge(self.claim, self.evidence)
-        tested = [self._tested(look, self.claim.unit) for look in verdict.looks if math.isfinite(look.interval.value)]
+        tested = [_tested(look, self.claim.unit) for look in verdict.looks if math.isfinite(look.interval.value)]
         for look in verdict.looks:
             interval = (look.interval.low, look.interval.high)
             self.figures |= {f"claim_{look.name}": look.interval.value, f"claim_{look.name}_interval": interval}
@@ -114,15 +107,15 @@ class Findings:
         said = (*tested, f"The claim was fixed from {self.claim.pilot}.", *self.statements)
         return Conclusion(study, self.claim.statement, verdict.holds, self.figures, said, caveats, verdict.reason)
 
-    @staticmethod
-    def _tested(look: Look, unit: str) -> str:
-        """A figure of the claim in words, with its interval, its units and its adjusted p."""
-        low, high = look.interval.low, look.interval.high
-        ends = f" [{low:.2f}, {high:.2f}]" if math.isfinite(low) else ""
-        return (
-            f"Tested: {look.name} above {look.threshold:g}: {look.interval.value:.2f}{ends} over "
-            f"{counted(look.units, 'unit')} ({unit}), adjusted p {look.adjusted_p:.2g}."
-        )
+
+def _tested(look: Look, unit: str) -> str:
+    """A figure of the claim in words, with its interval, its units and its adjusted p."""
+    low, high = look.interval.low, look.interval.high
+    ends = f" [{low:.2f}, {high:.2f}]" if math.isfinite(low) else ""
+    return (
+        f"Tested: {look.name} above {look.threshold:g}: {look.interval.value:.2f}{ends} over "
+        f"{counted(look.units, 'unit')} ({unit}), adjusted p {look.adjusted_p:.2g}."
+    )
 
 
 def known(figures: Mapping[str, Figure]) -> dict[str, Figure | list[float] | None]:
@@ -141,66 +134,38 @@ def figure_text(figure: Figure) -> str:
     return f"[{figure[0]:.3g}, {figure[1]:.3g}]" if isinstance(figure, tuple) else f"{figure:.3g}"
 
 
-def html_list(lines: tuple[str, ...]) -> str:
-    """Sentences as an HTML list."""
-    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+def read_conclusion(folder: Path) -> tuple[Conclusion, dict[str, Any]]:
+    """The conclusion in the folder of a study that is done, and its document with what made it.
 
+    Args:
+        folder: As `run_study` wrote it.
 
-@dataclass(frozen=True, eq=False)
-class Saved:
-    """A conclusion and what made it: what conclusion.json holds."""
+    Returns:
+        The conclusion, and the JSON object of the file.
 
-    conclusion: Conclusion
-    versions: Mapping[str, str]
-    command: str  # empty where no command line made it
-    machine: str
-
-    def content(self) -> bytes:
-        """The file; numbers that are not finite are null."""
-        document = {
-            "schema": _SCHEMA,
-            **self.conclusion.to_dict(),
-            "command": self.command,
-            "versions": self.versions,
-            "machine": self.machine,
-        }
-        return json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-
-
-def read_saved(folder: Path) -> Saved:
-    """The conclusion in the folder of a study that is done; a FileError if there is none, or it cannot be read."""
+    Raises:
+        FileError: There is none, or it cannot be read.
+    """
     path = folder / CONCLUSION
     try:
         document = cast("dict[str, Any]", parse_json(read_limited(path)))
-        if document["schema"] != _SCHEMA:
-            raise FileError(f"{path} must have schema version {_SCHEMA}, got {document['schema']!r}.")
-        holds = document["holds"]
-        conclusion = Conclusion(
-            study=str(document["study"]),
-            claim=str(document["claim"]),
-            holds=None if holds is None else bool(holds),
-            figures={str(name): _figure(value) for name, value in document["figures"].items()},
-            statements=tuple(map(str, document["statements"])),
-            caveats=tuple(map(str, document["caveats"])),
-            reason=str(document["reason"]),
-        )
-        versions = {str(name): str(version) for name, version in document["versions"].items()}
-        return Saved(conclusion, versions, str(document["command"]), str(document["machine"]))
+        fields = {name: document[name] for name in Conclusion.__dataclass_fields__}
+        figures = {
+            name: math.nan if value is None else tuple(value) if isinstance(value, list) else float(value)
+            for name, value in fields["figures"].items()
+        }
+        told = {name: tuple(fields[name]) for name in ("statements", "caveats")}
+        return Conclusion(**fields | told | {"figures": figures}), document
     except FileNotFoundError as error:
-        if not (folder / RUNS).is_dir():
-            raise FileError(f"{folder} holds no study. Give the folder of --output of `statesize study`.") from error
         raise FileError(
-            f"{folder} holds a study without {CONCLUSION}. The same `statesize study` command, with --output {folder}, "
-            "does what is missing and writes it."
+            f"folder must be that of a finished study, got {folder} without {CONCLUSION}. The command that began it, "
+            f"with --output {folder}, goes on."
         ) from error
-    except OSError as error:
-        raise FileError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FileError(f"{path} is not a conclusion that `statesize study` wrote ({error}).") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FileError(f"{path} must be a conclusion that `statesize study` wrote, got {error!r}.") from error
 
 
-def _figure(value: object) -> Figure:
-    if isinstance(value, list):
-        low, high = cast("list[float]", value)
-        return float(low), float(high)
-    return math.nan if value is None else float(cast("float", value))
+def document_of(conclusion: Conclusion, made: Mapping[str, Any]) -> bytes:
+    """The file of a conclusion with what made it."""
+    document = {**conclusion.to_dict(), **made}
+    return json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"\n"

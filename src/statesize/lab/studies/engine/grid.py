@@ -1,25 +1,28 @@
-"""Grids of training runs: what is trained, how it is measured, and the name of each run by its content."""
+"""Grids of training runs as plain values, and the name of each run by its content."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from statesize.check import real_numbers, refuse, require_choice, require_count
 from statesize.errors import InputError
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
-from statesize.lab.studies.engine.settings import Document, as_list, product, refuse_unknown, table
 from statesize.lab.studies.engine.students import Distillation
-from statesize.lab.tasks.registry import build_task, task_settings
-from statesize.lab.tasks.task import StudyTask
+from statesize.lab.studies.engine.verdicts import Claim
+from statesize.lab.tasks.base import SyntheticTask, build_task
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.initialisation import initialise
+
+Fields: TypeAlias = dict[str, Any]
+"""Values by the names of fields; each list stands for several runs."""
 
 ROW_FORMAT = 1
 """Version of the rows of a run; it is part of a run's key, so that older rows are never taken for newer ones."""
@@ -64,14 +67,14 @@ class RunMeasurements:
         return self.metrics[1]
 
 
-def _measured_start(model: LanguageModel) -> None:
-    """Decays are moved until 0.9 of what the state can hold is used at the start, or what comes nearest."""
-    initialise(model, target=0.9)
-
+SHAPE: Fields = {"heads": 2, "layers": 2, "mlp_factor": 2, "convolution_size": 2}
+SCHEDULE: Fields = {"warm_up": 0.1, "weight_decay": 0.0, "clip": 1.0}
+"""What models and trainings of the studies share."""
 
 INTERVENTIONS: dict[str, Callable[[LanguageModel], None]] = {
     "none": lambda model: None,
-    "measured_start": _measured_start,
+    # Decays are moved until 0.9 of what the state can hold is used at the start, or what comes nearest.
+    "measured_start": lambda model: initialise(model, target=0.9),
 }
 """Changes of a model before its training, by name."""
 
@@ -93,7 +96,7 @@ class TrainingRun:
     """
 
     model: ModelConfig
-    task: StudyTask
+    task: SyntheticTask
     training: TrainingConfig
     measuring: RunMeasurements = RunMeasurements()
     intervention: str = "none"
@@ -114,7 +117,7 @@ class TrainingRun:
         model = {name: value for name, value in self.model.to_dict().items() if name != "format"}
         return {
             "model": model,
-            "task": task_settings(self.task),
+            "task": self.task.settings(),
             "training": {"accumulation": 1} | self.training.to_dict(),
             "measuring": dataclasses.asdict(self.measuring),
             "intervention": self.intervention,
@@ -130,68 +133,76 @@ class TrainingRun:
     @property
     def label(self) -> str:
         """The run in a few words, for lines of progress."""
-        task = task_settings(self.task)["name"]
         model, training = self.model, self.training
         mixer = f"{model.mixer} normalised" if model.normalised else model.mixer
-        words = [f"{task} kv {self.task.items}", mixer, f"n {model.key_size}", f"rate {training.rate:g}"]
-        extra = [] if self.intervention == "none" else [self.intervention]
-        extra += [f"λ {training.identity_weight:g}"] if training.identity_weight else []
-        extra += [f"utilisation to {training.target_utilisation:g}"] if training.utilisation_weight else []
-        return ", ".join([*words, f"seed {training.seed}", *extra])
+        words = [f"{self.task.kind} kv {self.task.items}", mixer, f"n {model.key_size}", f"rate {training.rate:g}"]
+        words += [f"seed {training.seed}"]
+        words += [] if self.intervention == "none" else [self.intervention]
+        words += [f"λ {training.identity_weight:g}"] if training.identity_weight else []
+        words += [f"utilisation to {training.target_utilisation:g}"] if training.utilisation_weight else []
+        return ", ".join(words)
 
 
-MOST_RUNS = 20_000
-"""Runs of one grid: a few lists of a TOML file multiply to any number."""
+@dataclass(frozen=True)
+class Grid:
+    """The runs of a study as plain values: the product of all lists.
 
-_MODEL = frozenset(field.name for field in dataclasses.fields(ModelConfig)) - {"vocabulary_size"}
-_TRAINING = frozenset(field.name for field in dataclasses.fields(TrainingConfig)) - {
-    "evaluate_every",
-    "checkpoint_every",
-}
-_TABLES = ("study", "claim", "intervention", "model", "training", "measuring", "task")
+    Attributes:
+        tasks: Each the name and the numbers of a task. It may have "model", "training" and "intervention", which take
+            the place of what stands outside, and "distillation", the students of its models.
+        model: Fields of `ModelConfig` but the size of the vocabulary, which is the task's.
+        training: Fields of `TrainingConfig`.
+        measuring: The measurements.
+        claim: The claim that was fixed before the runs; None where a preset has that of the others.
+        variants: Fields of the model that differ together: the runs of the grid for each of them.
+
+    Example:
+        >>> grid = Grid(tasks=[{"name": "mqar", "pairs": [4, 8]}], model={"mixer": ["la", "gla"]})
+        >>> [run.label for run in training_runs(grid)][0]
+        'mqar kv 4, la, n 32, rate 0.006, seed 0'
+    """
+
+    tasks: Sequence[Fields]
+    model: Fields = field(default_factory=dict[str, Any])
+    training: Fields = field(default_factory=dict[str, Any])
+    measuring: RunMeasurements = RunMeasurements()
+    claim: Claim | None = None
+    variants: Sequence[Fields] = ({},)
 
 
-def training_runs(document: Document) -> tuple[TrainingRun, ...]:
+def smoke(tasks: Sequence[Fields], **more: Any) -> Grid:
+    """The preset smoke of a study, from its tasks: seconds, in which nothing is learned."""
+    shape = {"width": 16, "heads": 2, "layers": 1, "mlp_factor": 2, "convolution_size": 2, "decay_bias": 0.0}
+    training = {"steps": 10, "batch_size": 8, "rate": 6e-3, "weight_decay": 0.0, "seed": [0, 1]}
+    return Grid(tasks, shape, training, RunMeasurements(every=10, sequences=4), **more)
+
+
+def training_runs(grid: Grid) -> tuple[TrainingRun, ...]:
     """The runs of a grid; equal runs are kept once."""
-    # [model], [training] and [measuring] have the fields of ModelConfig, TrainingConfig and RunMeasurements. Each
-    # [[task]] has a name and the numbers of that task, and may have [task.model], [task.training] and intervention,
-    # which take the place of what is said outside. The lists in [task.distillation] belong to one run.
-    refuse_unknown(document, _TABLES, "The file of settings")
-    tasks = document.get("task")
-    if not isinstance(tasks, list) or not tasks:
-        raise InputError('The settings have no task. Give one as [[task]] with name = "mqar" and its numbers.')
-    runs: dict[str, TrainingRun] = {}
-    for number, task in enumerate(cast("list[object]", tasks), start=1):
-        if not isinstance(task, dict):
-            refuse(f"task {number}", "a table", task, "Write it as [[task]].")
-        for run in _runs(cast("Document", task), document):
-            runs[run.key] = run
-            if len(runs) > MOST_RUNS:
-                raise InputError(f"The settings ask for more than {MOST_RUNS:,} runs. Give shorter lists.")
+    runs = {run.key: run for variant in grid.variants for task in grid.tasks for run in _runs(task, grid, variant)}
     if not runs:
-        raise InputError("The grid is empty. Give each list at least one value.")
+        raise InputError("tasks must give at least one run, got an empty grid. Give each list at least one value.")
     return tuple(runs.values())
 
 
-def variant_runs(document: Document, variants: Iterable[Document]) -> list[TrainingRun]:
-    """The runs of a grid for each of some models, given as the fields of [model] that they replace."""
-    model = table(document, "model", _MODEL)
-    return [run for fields in variants for run in training_runs(document | {"model": model | fields})]
-
-
-def _runs(task: Document, document: Document) -> Iterator[TrainingRun]:
-    own = {"model", "training", "intervention", "distillation"}
+def _runs(task: Fields, grid: Grid, variant: Fields) -> Iterator[TrainingRun]:
+    own = ("model", "training", "intervention", "distillation")
     numbers = {name: value for name, value in task.items() if name not in own}
-    models = {**table(document, "model", _MODEL), **table(task, "model", _MODEL)}
-    trainings = {**table(document, "training", _TRAINING), **table(task, "training", _TRAINING)}
-    measuring = RunMeasurements(**table(document, "measuring", RunMeasurements.__dataclass_fields__))
-    interventions = as_list(task.get("intervention", document.get("intervention", "none")))
-    students = None
-    if "distillation" in task:
-        students = Distillation(**table(task, "distillation", Distillation.__dataclass_fields__))
-    for built in map(build_task, product(numbers)):
-        for shape in product(models):
+    models = {**grid.model, **variant, **task.get("model", {})}
+    trainings = {**grid.training, **task.get("training", {})}
+    students = Distillation(**task["distillation"]) if "distillation" in task else None
+    for built in map(build_task, _product(numbers)):
+        for shape in _product(models):
             config = ModelConfig(vocabulary_size=built.vocabulary_size, **shape)
-            for how in product(trainings):
-                for intervention in interventions:
-                    yield TrainingRun(config, built, TrainingConfig(**how), measuring, intervention, students)
+            for how in _product(trainings):
+                for intervention in _as_list(task.get("intervention", "none")):
+                    yield TrainingRun(config, built, TrainingConfig(**how), grid.measuring, intervention, students)
+
+
+def _product(values: Fields) -> Iterator[dict[str, Any]]:
+    for chosen in itertools.product(*map(_as_list, values.values())):
+        yield dict(zip(values, chosen, strict=True))
+
+
+def _as_list(value: Any) -> list[Any]:
+    return cast("list[Any]", value) if isinstance(value, list) else [value]

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from statesize.errors import FileError, StatesizeError
-from statesize.io.files import parts_writer, replace_file
+from statesize.io.files import parts_writer, replace_file, replace_files
+from statesize.io.machine import machine
 from statesize.io.text import counted
-from statesize.lab.studies.engine.conclusion import CONCLUSION, RUNS, Conclusion, read_saved
-from statesize.lab.studies.engine.page import PAGE, write_page
-from statesize.lab.studies.engine.study import Grid, Run, Study
-from statesize.lab.studies.engine.table import TABLE, Row, finished_runs, table_content
+from statesize.lab.studies.engine.conclusion import (
+    CONCLUSION,
+    Conclusion,
+    document_of,
+    figure_text,
+    read_conclusion,
+)
+from statesize.lab.studies.engine.study import Run, Study
+from statesize.lab.studies.engine.table import DIVERGED, RUNS, TABLE, Row, StudyTable, finished_runs, table_content
 from statesize.parallel.threads import Crew, Done, Work, here, run
+from statesize.report.result_page import RESULT, PageChart, PageTable, ResultPage, told_apart
+from statesize.version import installed
 
-# Names in the folder of a study.
-_OWN = rf"{RUNS}|{TABLE}|{CONCLUSION}|{PAGE}"
+if TYPE_CHECKING:
+    import altair as alt
+
+PAGE = "study.html"
+MOST_ROWS = 1000
+"""Rows that a page holds; the table holds all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +54,7 @@ class StudyResult:
 
 def run_study(
     study: Study,
-    grid: Grid,
+    grid: Any,
     folder: Path,
     crew: Crew = here,
     on_progress: Callable[[Done[Run, list[Row]], int], None] | None = None,
@@ -65,12 +77,11 @@ def run_study(
         FileError: The folder is that of another study, cannot be written, or is written by another process.
         StatesizeError: Some runs failed; the others are kept.
     """
-    started, parts = time.perf_counter(), finished_runs(folder, study.name)
+    started, parts, runs = time.perf_counter(), finished_runs(folder, study.kind), study.runs(grid)
     rows, failures = dict[str, list[Row]](), list[Done[Run, list[Row]]]()
-    _refuse_another_study(study.name, folder)
-    # A run keeps its key, and the files that it depends on may have changed since an earlier start.
-    runs = [replace(one) for one in grid.runs]
-    with parts_writer(folder, _OWN), crew(partial(_working, study.carry_out)) as executor:
+    if (folder / CONCLUSION).exists() and (found := read_conclusion(folder)[0].study) != study.kind:
+        raise FileError(f"folder must be that of {study.kind}, got {folder} with results of {found}. Give another one.")
+    with parts_writer(folder, rf"{RUNS}|{TABLE}|{CONCLUSION}|{PAGE}"), crew(partial(_working, study)) as executor:
         for done in run(runs, executor, parts, attrgetter("key")):
             if done.error is None:
                 rows[done.task.key] = done.get()
@@ -81,35 +92,65 @@ def run_study(
         if failures:
             first = failures[0]
             raise StatesizeError(
-                f"{len(failures)} of {counted(len(grid.runs), 'run')} failed, the first ({first.task.label}) because "
+                f"{len(failures)} of {counted(len(runs), 'run')} failed, the first ({first.task.label}) because "
                 f"{first.error}. The others are kept: the same command does only what is missing"
             )
-        ordered = [row for one in runs for row in rows[one.key]]
+        ordered, metric = [row for one in runs for row in rows[one.key]], runs[0].metric
         replace_file(folder / TABLE, table_content(ordered))
-        conclusion = study.conclude(ordered, grid.metric, grid.claim)
-        write_page(conclusion, study.charts(ordered, grid.metric), ordered, folder, command)
+        conclusion = study.conclude(ordered, metric, grid.claim or study.claim)
+        write_page(conclusion, study.draw(StudyTable(ordered, metric)), ordered, folder, command)
     return StudyResult(conclusion, ordered, folder / TABLE, time.perf_counter() - started)
 
 
-def stored_rows(study: Study, grid: Grid, folder: Path) -> list[Row]:
-    """The rows of the runs of a study's grid that are done, in its order."""
-    parts = finished_runs(folder, study.name)
-    return [row for one in grid.runs for row in parts.read(one.key) or ()]
+def stored_rows(study: Study, runs: Sequence[Run], folder: Path) -> list[Row]:
+    """The rows of those runs of a study that are done, in their order."""
+    parts = finished_runs(folder, study.kind)
+    return [row for one in runs for row in parts.read(one.key) or ()]
 
 
-def _working(carry_out: Callable[[Any], list[Row]]) -> Work:
+def _working(study: Study) -> Work:
     """The work of a process that does runs."""
 
     def work(one: Any) -> Iterator[list[Row]]:
-        yield carry_out(one)
+        yield study.carry_out(one)
 
     return work
 
 
-def _refuse_another_study(name: str, folder: Path) -> None:
-    try:
-        found = read_saved(folder).conclusion.study
-    except FileError:
-        return  # none yet, or one that is written anew
-    if found != name:
-        raise FileError(f"{folder} holds results of the study {found!r}, and this is {name!r}. Give another folder.")
+def write_page(
+    conclusion: Conclusion, charts: alt.VConcatChart, rows: Sequence[Row], folder: Path, command: str = ""
+) -> None:
+    """Writes study.html and conclusion.json; a full disk is a FileError."""
+    versions = installed("torch", "numpy", "numba", "tokenizers", "transformers")
+    made = {"command": command, "versions": versions, "machine": machine()}
+    drawn = page(conclusion, cast("Mapping[str, object]", charts.to_dict()), rows, made).render()
+    replace_files(folder, {PAGE: drawn.encode(), CONCLUSION: document_of(conclusion, made)})
+
+
+def page(
+    conclusion: Conclusion, charts: Mapping[str, object], rows: Sequence[Row], made: Mapping[str, Any]
+) -> ResultPage:
+    """The page, with charts in Vega-Lite."""
+    extent = counted(len(rows), "row") if len(rows) <= MOST_ROWS else f"The first {MOST_ROWS:,} of {len(rows):,} rows"
+    caption = f"{extent}; {TABLE} in the study’s folder holds all. What is the same in all of them is told below."
+    table, shared = told_apart(rows, "Rows", caption, MOST_ROWS)
+    figures = [(name, figure_text(figure)) for name, figure in conclusion.figures.items()]
+    numbers = (
+        "Numbers of the conclusion; two numbers are the ends of an interval of 95 %, and controls begin with control_."
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
+    command = {"Command": made["command"]} if made["command"] else {}
+    return ResultPage(
+        title=f"Study: {conclusion.study}",
+        finding=conclusion.verdict,
+        charts=[PageChart("Charts", charts)],
+        tables=[PageTable("Figures", ("figure", "value"), figures, numbers), table],
+        notes={
+            RESULT: conclusion.statements,
+            "Caveats": conclusion.caveats,
+            "Runs that came to no result": [
+                f"{row['run']}: {row['message']}" for row in rows if row.get("status") == DIVERGED
+            ],
+        },
+        facts={**command, "Versions": versions, "Machine": made["machine"], **shared},
+    )

@@ -1,4 +1,4 @@
-"""The students of a trained model, how far off they are, and what is known of that before: a bound and a prediction."""
+"""The students of a trained model, how far off they are, and the least error that their size allows."""
 
 from __future__ import annotations
 
@@ -6,24 +6,22 @@ import dataclasses
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from statesize.check import require_count, require_kind, require_real
 from statesize.lab.mixers.model import LanguageModel
-from statesize.lab.tasks.task import StudyTask
+from statesize.lab.tasks.base import Task
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.distillation import Objective, discrepancy, distil, student_of
-from statesize.measurement.measurement import Measurement, hankel_singular_values, measure
+from statesize.metrics import hankel_singular_values
 from statesize.models.capture import capture
 from statesize.operators import Operator
 
 # Students' weights and batches are drawn apart from those of their teachers, which have seeds of a few digits.
 _OPERATORS_SEED, _PREDICTIONS_SEED = 10**9, 2 * 10**9
-# Columns of T in memory at once while its norm is computed.
-_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -61,98 +59,36 @@ class Distillation:
 
 @dataclass(frozen=True, eq=False)
 class Student:
-    """A trained student."""
+    """A trained student, and its columns: those of a layer are its "size", its "error" and the "bound" of that."""
 
     model: LanguageModel
-    divergence: float  # from the teacher's predictions at the end, in nats
-    # For each layer its "size"; the "error" of its operators on held-out data once these were learned; the "predicted"
-    # error of that size; and the "bound" of all recurrences of that size on the sequences of the teacher's measurement.
-    layers: tuple[dict[str, float], ...]
+    columns: dict[str, float]
 
 
 def students(
-    teacher: LanguageModel, task: StudyTask, training: TrainingConfig, sequences: int, plan: Distillation
+    teacher: LanguageModel, task: Task, training: TrainingConfig, sequences: int, plan: Distillation
 ) -> Iterator[Student]:
     """Trains the students of a trained teacher, which is measured on so many held-out sequences."""
     # The training's seed, warm-up, weight decay, clip and device are the students' too.
     input_ids = next(iter(task.held_out(sequences)))[0].to(next(teacher.parameters()).device)
     operators = [captured.operator for captured in capture(teacher, input_ids)]
-    measured = [measure(operator, outputs=("entropy",)) for operator in operators]
+
+    def learn(student: LanguageModel, seed: int, rate: float, objective: Objective) -> None:
+        kept = {"identity_weight": 0.0, "utilisation_weight": 0.0, "seed": seed + training.seed, "rate": rate}
+        config = dataclasses.replace(training, steps=plan.steps, batch_size=plan.batch_size, **kept)  # pyright: ignore[reportArgumentType]
+        deque(distil(teacher, student, task, config, objective), maxlen=0)
+
     for size in plan.key_sizes:
-        generator = torch.Generator().manual_seed(_OPERATORS_SEED + training.seed)
-        student = student_of(teacher, size, generator)
-        config = _config(training, plan, _OPERATORS_SEED, plan.rate)
-        deque(distil(teacher, student, task, config, Objective(hidden=0, logits=0)), maxlen=0)
+        student = student_of(teacher, size, torch.Generator().manual_seed(_OPERATORS_SEED + training.seed))
+        learn(student, _OPERATORS_SEED, plan.rate, Objective(hidden=0, logits=0))
         errors = discrepancy(teacher, student, task, plan.batch_size).operators
-        config = _config(training, plan, _PREDICTIONS_SEED, plan.rate / 2)
-        deque(distil(teacher, student, task, config, Objective(operators=0)), maxlen=0)
-        divergence = discrepancy(teacher, student, task, plan.batch_size).divergence
-        layers = tuple(
-            {
-                "size": float(size),
-                "error": error,
-                "predicted": predicted_error(layer, size),
-                "bound": float(least_error(operator, size).mean()),
-            }
-            for error, layer, operator in zip(errors, measured, operators, strict=True)
-        )
-        yield Student(student, divergence, layers)
-
-
-def _config(training: TrainingConfig, plan: Distillation, seed: int, rate: float) -> TrainingConfig:
-    return TrainingConfig(
-        steps=plan.steps,
-        batch_size=plan.batch_size,
-        rate=rate,
-        warm_up=training.warm_up,
-        weight_decay=training.weight_decay,
-        clip=training.clip,
-        seed=seed + training.seed,
-        device=training.device,
-    )
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """An upper bound of the error of most students: error = factor · ESS^ess_power · n^size_power.
-
-    The error is ‖T − T′‖_F / ‖T‖_F of a layer, the mean over sequences and heads; ESS is the layer's average
-    entropy-ESS and n the size of the student's state.
-
-    Attributes:
-        factor: Set such that 90 % of the students stay below.
-        ess_power: Power of the ESS.
-        size_power: Power of the size; negative.
-    """
-
-    factor: float
-    ess_power: float
-    size_power: float
-
-    def error(self, ess: float, state_size: int) -> float:
-        """The predicted bound of the error of students of a size.
-
-        Args:
-            ess: Average entropy-ESS of the layer.
-            state_size: n, at least 1.
-
-        Returns:
-            The error, at most 1, which is that of T′ = 0.
-
-        Example:
-            >>> Calibration(0.2, 1.0, -0.5).error(2.0, 4)
-            0.2
-        """
-        return min(1.0, self.factor * ess**self.ess_power * state_size**self.size_power)
-
-
-GLA_STUDENTS = Calibration(factor=0.17, ess_power=1.19, size_power=-0.60)
-"""From 72 layers of students with 2, 4 and 8 states of gated linear attention with 16 states on associative recall."""
-
-
-def predicted_error(measured: Measurement, state_size: int) -> float:
-    """The predicted bound of the operator error of a student of some size, by the measured entropy of its teacher."""
-    return GLA_STUDENTS.error(float(cast("Tensor", measured.entropy).detach().double().mean()), state_size)
+        learn(student, _PREDICTIONS_SEED, plan.rate / 2, Objective(operators=0))
+        columns = {"student_divergence": discrepancy(teacher, student, task, plan.batch_size).divergence}
+        for layer, (error, operator) in enumerate(zip(errors, operators, strict=True)):
+            bound = float(least_error(operator, size).mean())
+            told = {"size": float(size), "error": error, "bound": bound}
+            columns |= {f"student_{name}_layer_{layer}": value for name, value in told.items()}
+        yield Student(student, columns)
 
 
 @torch.no_grad()
@@ -176,9 +112,6 @@ def least_error(operator: Operator, state_size: int) -> Tensor:
         tensor(0.7071, dtype=torch.float64)
     """
     sigma = hankel_singular_values(operator)
-    exact = operator.to(dtype=torch.float64)
     dropped = sigma[..., min(state_size, sigma.shape[-1]) :].square().sum(-1)
-    starts = range(0, exact.length, _BLOCK)
-    columns = (exact.columns(first, min(first + _BLOCK, exact.length)) for first in starts)
-    size = torch.stack([part.square().sum((-2, -1)) for part in columns]).sum(0)
+    size = operator.to(dtype=torch.float64).dense().square().sum((-2, -1))
     return (dropped.amax(-1) / size.clamp(min=torch.finfo(size.dtype).tiny)).sqrt()

@@ -1,27 +1,25 @@
-"""What a study is: a question, presets with the claim that was fixed beforehand, runs, a conclusion and charts."""
+"""What a study is: a question, grids with the claim that was fixed beforehand, an analysis and charts."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import ast
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from statesize.check import require_choice, require_path
-from statesize.errors import FileError, InputError
-from statesize.io.files import read_limited
+from statesize.check import refuse, require_choice
 from statesize.io.text import counted
-from statesize.lab.studies.engine.conclusion import Conclusion, Findings
-from statesize.lab.studies.engine.final import StudyTable
-from statesize.lab.studies.engine.grid import training_runs
-from statesize.lab.studies.engine.settings import Document, claim_of, parse_document
-from statesize.lab.studies.engine.table import DONE, Row
-from statesize.lab.studies.engine.training import carry_out
-from statesize.lab.studies.verdicts import Claim
+from statesize.lab.registry import Registry
 
 if TYPE_CHECKING:
     import altair as alt
+
+    from statesize.lab.studies.engine.conclusion import Conclusion, Findings
+    from statesize.lab.studies.engine.table import Row, StudyTable
+    from statesize.lab.studies.engine.verdicts import Claim
 
 
 class Run(Protocol):
@@ -43,46 +41,48 @@ class Run(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Grid:
-    """The runs of a study.
+class Study(ABC):
+    """A question about effective state-size that a command answers; the docstring of a subclass begins with it.
 
-    Attributes:
-        runs: Each with a key and a label; `TrainingRun` where models are trained.
-        claim: The claim that was fixed before the runs, or None.
+    A file of its own with a subclass under `@study("name")` reads like the method section of a paper: the grids, with
+    the claim that was fixed before their runs, the analysis, how far it reaches, and the charts.
     """
 
-    runs: tuple[Any, ...]
-    claim: Claim | None = None
+    kind: ClassVar[str]
+    """The name by which `@study` registered it."""
+    presets: ClassVar[Mapping[str, Any]]
+    """Grids by name; "smoke" takes seconds."""
+    caveats: ClassVar[tuple[str, ...]]
+    """How far its conclusions reach."""
+
+    @abstractmethod
+    def analyse(self, table: StudyTable, findings: Findings) -> None:
+        """Adds to findings what a table says."""
+
+    @abstractmethod
+    def draw(self, table: StudyTable) -> alt.VConcatChart:
+        """The charts of a table."""
+
+    def runs(self, grid: Any) -> tuple[Any, ...]:
+        """The runs of a grid."""
+        from statesize.lab.studies.engine.grid import training_runs
+
+        return training_runs(grid)
+
+    def carry_out(self, run: Any) -> list[Row]:
+        """The rows of one run."""
+        from statesize.lab.studies.engine.training import train_and_measure
+
+        return train_and_measure(run)
+
+    def preset(self, name: str) -> Any:
+        """A grid by its name; an InputError where there is none."""
+        return self.presets[require_choice("preset", name, self.presets)]
 
     @property
-    def metric(self) -> str:
-        """The column of the ESS for which claims are made."""
-        return self.runs[0].metric
-
-
-@dataclass(frozen=True)
-class Study:
-    """A question about effective state-size that a command answers; `lab.studies.catalogue` lists all.
-
-    Attributes:
-        name: Name of the study, of its module and of its command.
-        presets: Grids that come with the package, as texts in TOML; "smoke" takes at most minutes. A preset without a
-            claim has that of the others.
-        caveats: How far its conclusions reach.
-        analyse: Adds to findings what a table says.
-        draw: The charts of a table.
-        runs: The runs that the tables of a TOML file ask for.
-        carry_out: The rows of one run.
-    """
-
-    name: str
-    presets: Mapping[str, str]
-    caveats: tuple[str, ...]
-    analyse: Callable[[StudyTable, Findings], None]
-    draw: Callable[[StudyTable], alt.VConcatChart]
-    runs: Callable[[Document], tuple[Any, ...]] = field(default=training_runs)
-    carry_out: Callable[[Any], list[Row]] = field(default=carry_out)
+    def claim(self) -> Claim | None:
+        """The claim that was fixed before the runs, one for all presets."""
+        return next((grid.claim for grid in self.presets.values() if grid.claim is not None), None)
 
     def conclude(self, rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
         """What all rows say.
@@ -95,6 +95,9 @@ class Study:
         Returns:
             The conclusion; the runs that diverged are in no figure but their number.
         """
+        from statesize.lab.studies.engine.conclusion import Findings
+        from statesize.lab.studies.engine.table import DONE, StudyTable
+
         findings = Findings(claim)
         diverged = [row["status"] != DONE for row in rows if "status" in row]
         if diverged:
@@ -103,78 +106,24 @@ class Study:
         if any(diverged):
             lost = f"{counted(sum(diverged), 'run')} diverged; they are in the table and in none of the figures."
             findings.statements.append(lost)
-        return findings.conclusion(self.name, self.caveats)
+        return findings.conclusion(self.kind, self.caveats)
 
-    def charts(self, rows: Sequence[Row], metric: str) -> alt.VConcatChart:
-        """The charts of all rows, with their data, for the ESS in a column."""
-        return self.draw(StudyTable(rows, metric))
 
-    @property
-    def preset_claim(self) -> Claim | None:
-        """The claim of the presets."""
-        claims = (claim_of(parse_document(text, self.name)) for text in self.presets.values())
-        return next((claim for claim in claims if claim is not None), None)
+def _check(kind: type) -> None:
+    if not (inspect.isclass(kind) and issubclass(kind, Study)):
+        refuse("study", "a class that inherits statesize.lab.studies.Study", kind)
 
-    def preset(self, name: str) -> Grid:
-        """A grid that comes with the package.
 
-        Args:
-            name: Such as "smoke".
+study: Registry[type[Study]] = Registry("study", "statesize.lab.studies", _check)
+"""Makes a class that inherits `Study` known by a name."""
 
-        Returns:
-            The grid.
 
-        Raises:
-            InputError: There is no such preset.
-        """
-        grid = self.parse(self.presets[require_choice("preset", name, self.presets)])
-        return Grid(grid.runs, grid.claim or self.preset_claim)
-
-    def digest(self, preset: str) -> str:
-        """The SHA-256 of a preset's text, by which records know it."""
-        return hashlib.sha256(self.presets[preset].encode()).hexdigest()
-
-    def read(self, path: Path) -> Grid:
-        """A grid from a file.
-
-        Args:
-            path: A TOML file.
-
-        Returns:
-            The grid.
-
-        Raises:
-            FileError: The file cannot be read.
-            InputError: It is no TOML, has a key that does not exist, or a value that does not fit.
-        """
-        path = require_path("path", path)
-        try:
-            text = read_limited(path).decode()
-        except (OSError, UnicodeDecodeError) as error:
-            raise FileError(f"The settings {path} cannot be read: {error}.") from error
-        try:
-            return self.parse(text)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
-
-    def parse(self, text: str) -> Grid:
-        r"""A grid from the text of a TOML file, which is read and never executed.
-
-        Args:
-            text: TOML.
-
-        Returns:
-            The grid; equal runs are kept once.
-
-        Raises:
-            InputError: It is no TOML, is for another study, has a key that does not exist, a value that does not fit,
-                or no run.
-
-        Example:
-            >>> from statesize.lab.studies.catalogue import load_study
-            >>> grid = '[model]\nmixer = ["la", "gla"]\n[[task]]\nname = "mqar"\npairs = [4, 8]'
-            >>> [run.label for run in load_study("correlation").parse(grid).runs][0]
-            'mqar kv 4, la, n 32, rate 0.006, seed 0'
-        """
-        document = parse_document(text, self.name)
-        return Grid(self.runs(document), claim_of(document))
+def questions() -> dict[str, str]:
+    """What each study of the package asks, by its name, read from its file without importing it."""
+    found: dict[str, str] = {}
+    for module in study.modules():
+        spec = find_spec(f"{study.folder}.{module}")
+        if spec is not None and spec.origin is not None and spec.submodule_search_locations is None:
+            docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text("utf-8"))) or ""
+            found[module] = docstring.partition("\n\n")[0].replace("\n", " ")
+    return found

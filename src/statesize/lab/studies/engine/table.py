@@ -1,55 +1,179 @@
-"""The rows of a study on disk: a Parquet file for each finished run, never changed again, and one of all rows."""
+"""The rows of a study: on disk, and as its analysis reads them, each run that did not diverge at its end and start."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import json
+import math
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
+import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet
+from numpy.typing import NDArray
 
-from statesize.io.files import GROWTH, SPARE, Parts
-from statesize.lab.studies.engine.conclusion import RUNS
+from statesize.io.files import Parts
+from statesize.lab.studies.engine.statistics import Numbers, mean
 
 Row: TypeAlias = dict[str, str | int | float | bool]
+Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
 
 DONE, DIVERGED = "done", "diverged"
-TABLE = "table.parquet"
-MOST_TABLE = 2**30
-"""Bytes of a file of rows that is read."""
-
-_BATCH = 256  # rows that are read at once
+TABLE, RUNS = "table.parquet", "runs"
+FIELDS_VARYING_BY_MIXER = ("mixer", "decay_bias", "smallest_step", "largest_step", "window")
+"""Fields of a model that vary on purpose where mixers are compared: the mixer, and what only some of them have."""
+_NOT_LEARNED_FROM = {"measuring", "distillation"}
+PLATEAU = 1.5
 
 
 def finished_runs(folder: Path, study: str) -> Parts[list[Row]]:
     """The rows of each run of a study that is done, by the run's key, in the folder of its results."""
     # Studies of equal runs measure them differently.
-    return Parts(folder / RUNS / study, ".parquet", table_content, parse_rows, MOST_TABLE)
+    return Parts(folder / RUNS / study, ".parquet", table_content, parse_rows)
 
 
 def parse_rows(content: bytes) -> list[Row]:
-    """The rows of a file of results, of a run or of a whole study; a ValueError where it is damaged or too large."""
+    """The rows of a file of results; a ValueError where it is damaged."""
     try:
-        file = cast("Any", pyarrow.parquet.ParquetFile(io.BytesIO(content), page_checksum_verification=True))
-        batches, left = list[Any](), SPARE + GROWTH * len(content)
-        for batch in file.iter_batches(_BATCH):
-            batches.append(batch)
-            # An entry of a dictionary may stand in any number of rows, which take no bytes of the file.
-            left -= int(batch.nbytes)
-            if left < 0:
-                raise ValueError(f"it unpacks to more than {GROWTH} times its size")
-        table = cast("Any", pa.Table).from_batches(batches, schema=file.schema_arrow)
-    except (OSError, MemoryError, cast("type[Exception]", pa.ArrowException)) as error:
-        raise ValueError(" ".join(str(error).split())[:200]) from error
-    return cast("list[Row]", table.to_pandas().to_dict(orient="records"))
+        return cast("list[Row]", pd.read_parquet(io.BytesIO(content)).to_dict(orient="records"))
+    except OSError as error:
+        raise ValueError(str(error)) from error
 
 
 def table_content(rows: Sequence[Row]) -> bytes:
     """Rows as a Parquet file."""
-    content = io.BytesIO()
-    table = cast("Any", pa.Table.from_pandas(pd.DataFrame(list(rows)), preserve_index=False))
-    pyarrow.parquet.write_table(table, content, write_page_checksum=True)
-    return content.getvalue()
+    return cast("bytes", pd.DataFrame(list(rows)).to_parquet(index=False, write_page_checksum=True))
+
+
+@dataclass(frozen=True)
+class FinalRun:
+    """A run that did not diverge: columns of its last row, and all columns at its end and at its start."""
+
+    task: str
+    kv: int
+    length: int
+    chance: float
+    mixer: str
+    key_size: int
+    width: int
+    seed: int
+    intervention: str
+    accuracy: float
+    state_size: float  # TSS, averaged over mixers and positions
+    last: Row
+    first: Row
+    metric: str  # the column of the ESS for which claims are made
+
+    @property
+    def cell(self) -> tuple[Hashable, ...]:
+        """Runs of equal cells differ in nothing that TSS could tell."""
+        return (self.task, self.kv, self.length, self.state_size)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the run, as `TrainingRun.to_dict` gives them."""
+        return json.loads(str(self.last["settings"]))
+
+    def settings_without(self, *varied: str) -> str:
+        """All settings that a run learns by, without some fields: equal for runs that differ in nothing else."""
+        left_out = _NOT_LEARNED_FROM.union(varied)
+        kept = {part: fields for part, fields in self.settings.items() if part not in left_out}
+        for part in kept.keys() & {"task", "model", "training"}:
+            kept[part] = {name: value for name, value in kept[part].items() if name not in left_out}
+        return json.dumps(kept, sort_keys=True)
+
+    @property
+    def guesses(self) -> bool:
+        """Whether the run has not left the plateau of guessing: accuracy up to `PLATEAU` times chance."""
+        return self.accuracy <= PLATEAU * self.chance
+
+    @property
+    def ess(self) -> float:
+        """ESS at the end."""
+        return float(self.last[self.metric])
+
+    @property
+    def initial_ess(self) -> float:
+        """ESS before training."""
+        return float(self.first[self.metric])
+
+    @property
+    def share(self) -> float:
+        """ESS/TSS at the end."""
+        return self.ess / self.state_size
+
+    @property
+    def utilisation(self) -> float:
+        """ESS/TSS at the end, at the cuts where the state limits ESS."""
+        return float(self.last[f"utilisation_{self.metric}"])
+
+
+@dataclass(frozen=True)
+class StudyTable:
+    """What the analysis and the charts of a study read.
+
+    Attributes:
+        rows: All rows, in the order of the grid; those of students follow their teacher's.
+        metric: The column of the ESS for which claims are made.
+    """
+
+    rows: Sequence[Row]
+    metric: str
+
+    @cached_property
+    def own_rows(self) -> list[Row]:
+        """The measurements of the runs themselves, without those of their students."""
+        return [row for row in self.rows if row["status"] == DONE and not is_student(row)]
+
+    @cached_property
+    def runs(self) -> list[FinalRun]:
+        """The training runs that did not diverge, in the order of the rows; students are none."""
+        first = {row["run"]: row for row in self.own_rows if row["step"] == 0}
+        names = FinalRun.__dataclass_fields__.keys() - {"last", "first", "metric"}
+        return [
+            FinalRun(**{name: row[name] for name in names}, last=row, first=first[row["run"]], metric=self.metric)  # pyright: ignore[reportArgumentType]
+            for row in self.own_rows
+            if row["final"]
+        ]
+
+
+def is_student(row: Row) -> bool:
+    """Whether a row is that of a student, which was not trained on the task."""
+    # Runs without students have no such column; in one table with others it is not a number.
+    return not math.isnan(float(row.get("student_divergence", math.nan)))
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Items by their key, in the order in which the keys first appear."""
+    groups: dict[Key, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+def paired_differences(
+    before: Iterable[FinalRun],
+    after: Iterable[FinalRun],
+    *varied: str,
+    value: Callable[[FinalRun], float] = lambda run: run.accuracy,
+) -> Numbers:
+    """Value of a run after less that of the run before (P,), over pairs that differ only in the fields varied."""
+    # Runs of one side that differ in nothing else are no further pairs: they count by their mean.
+    first, second = (
+        {
+            pair: mean(map(value, members))
+            for pair, members in grouped(runs, lambda run: run.settings_without(*varied)).items()
+        }
+        for runs in (before, after)
+    )
+    return np.array([second[pair] - first[pair] for pair in first if pair in second], np.float64)
+
+
+def numbered(labels: Sequence[Hashable]) -> NDArray[np.int64]:
+    """Labels as numbers (N,) from 0, in the order in which they first appear."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(label, len(numbers)) for label in labels], np.int64)

@@ -9,9 +9,8 @@ from typing import cast
 import numpy as np
 from torch import nn
 
-from statesize.lab.studies.engine.final import grouped
-from statesize.lab.studies.engine.table import Row
-from statesize.lab.studies.statistics import Numbers, percentiles
+from statesize.lab.studies.engine.statistics import Numbers, percentiles
+from statesize.lab.studies.engine.table import Row, grouped
 from statesize.lab.studies.texts.documents import DocumentCorpus
 from statesize.lab.studies.texts.responses import METRICS, Response, respond
 from statesize.lab.studies.texts.sequences import CONDITIONS, CONTROLS, OBSERVED, Windows, aligned_sequences

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from statesize.errors import FileError, InputError
 from statesize.lab import zoo
+from statesize.lab.tasks.base import build_task
 from statesize.lab.tasks.rebinding import Rebinding
-from statesize.lab.tasks.registry import build_task
 from statesize.models.load import training_record
 from statesize.texts.documents import read_file
 from statesize.texts.rows import Chat, Document, RefusedChat

@@ -1,0 +1,336 @@
+"""Is it the rank of what is carried, or that of the state, that tells how much a model recalls?
+
+State Rank Dynamics (arXiv 2602.02195) and LinearAttentionPruning (arXiv 2602.04852) prune linear attention by the rank
+of its state S_t; ESS is that of H_i, what the past does to the future through S_t (Parnichkun et al. 2025, arXiv
+2504.19561). Sixteen update rules are compared in one shell, at the border of context and questions. The effective rank
+is that of Roy and Vetterli 2007, the stable rank ‖S‖_F² / ‖S‖₂².
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import altair as alt
+import torch
+from torch import Tensor
+
+import experiments.rank.mixers  # noqa: F401
+from experiments.rank.low_rank import run_with_past_cut, run_with_states_cut
+from statesize.lab.mixers import LanguageModel
+from statesize.lab.studies import Study, study
+from statesize.lab.studies.engine.charts import points
+from statesize.lab.studies.engine.conclusion import Findings
+from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, TrainingRun, smoke, training_runs
+from statesize.lab.studies.engine.statistics import (
+    Evidence,
+    Indices,
+    Numbers,
+    correlating,
+    correlation_evidence,
+    jackknife,
+    mean,
+    numbers,
+    of_mean,
+    ranks_within,
+    within_cells,
+)
+from statesize.lab.studies.engine.table import FinalRun, Row, StudyTable, grouped, numbered
+from statesize.lab.studies.engine.training import measure_model, train_and_measure
+from statesize.lab.studies.engine.verdicts import Claim
+from statesize.lab.tasks import IGNORED, Rebinding
+from statesize.lab.tasks.base import SyntheticTask
+from statesize.lab.training.loop import evaluating
+from statesize.metrics import entropy_ess
+
+NAME = "rank"
+RULES: dict[str, dict[str, Any]] = {
+    "la": {"mixer": "la"},
+    "retnet": {"mixer": "retnet"},
+    "wla": {"mixer": "wla"},
+    "gla": {"mixer": "gla", "decay_bias": 0.0},
+    "gla-scalar": {"mixer": "gla-scalar"},
+    "gla-open": {"mixer": "gla", "decay_bias": 3.0},
+    "gla-s6": {"mixer": "gla-s6"},
+    "ssd": {"mixer": "ssd"},
+    "hgrn": {"mixer": "hgrn"},
+    "nla": {"mixer": "nla"},
+    "deltanet": {"mixer": "deltanet"},
+    "deltanet-2": {"mixer": "deltanet-2"},
+    "gated-deltanet": {"mixer": "gated-deltanet", "smallest_step": 1e-3, "largest_step": 0.1},
+    "gated-deltanet-open": {"mixer": "gated-deltanet", "smallest_step": 1e-4, "largest_step": 1e-2},
+    "rwkv7": {"mixer": "rwkv7"},
+    "gla-unit-keys": {"mixer": "gla-unit-keys"},
+    "sa": {"mixer": "sa"},
+}
+"""The update rules as fields of a model; "sa" has no state, and is apart."""
+
+SMOKE = smoke(
+    [
+        {
+            "name": "mqar",
+            "pairs": 4,
+            "length": 16,
+            "vocabulary_size": 16,
+            "held_out_sequences": 32,
+            "model": {"key_size": 4},
+        },
+    ],
+    variants=[RULES[rule] for rule in ["la", "gla-open", "hgrn", "nla", "deltanet-2", "rwkv7", "sa"]],
+)
+
+RECORD = Grid(
+    variants=list(RULES.values()),
+    claim=Claim(
+        statement=(
+            "Among runs that differ in their seed only, accuracy goes with entropy-ESS/kv at the border of "
+            "context and questions by more than with the effective rank of the state there, and by more than with"
+            " its stable rank."
+        ),
+        unit="rule in a setting of task, kv and n",
+        least_units=90,
+        pilot=(
+            "72 models of MQAR of another program (la, retnet, scalar gla, delta rule; n 4, 8, 16; 350 steps): "
+            ".76 [.57, .88] with ESS/kv, −.14 [−.37, .19] with the effective rank, −.02 [−.39, .43] with the "
+            "stable rank. Six runs of this one with seed 1 (la, gla, gla-open), which chose width, batch and "
+            "vocabulary such that some learn and some do not"
+        ),
+        thresholds={"seeds_ess_less_state_rank": 0.0, "seeds_ess_less_stable_rank": 0.0},
+    ),
+    model=SHAPE | {"key_size": [8, 16], "width": 64, "decay_bias": 0.0, "tied": False},
+    training=SCHEDULE | {"steps": 800, "batch_size": 8, "rate": 0.006, "seed": [9000, 9001, 9002, 9003]},
+    measuring=RunMeasurements(every=800, sequences=32),
+    tasks=[
+        {"name": "mqar", "pairs": [8, 12], "length": 40, "vocabulary_size": 128},
+        {"name": "rebinding", "documents": 2, "pairs": 6, "unbound": 3, "keys": 32},
+    ],
+)
+
+ACROSS = Claim(
+    statement="Over update rules at equal n, those with the higher entropy-ESS/kv have the higher accuracy (rank "
+    "correlation above 0), also given their ESS at initialisation.",
+    unit="rule",
+    least_units=16,
+    pilot="no run: of four rules nothing can be told",
+    thresholds={"rules_ess": 0.0, "rules_ess_given_start": 0.0},
+)
+CUT = Claim(
+    statement="At equal rank, a model that has left guessing loses less accuracy where H at the border is cut than "
+    "where its state is: at its ESS, rounded up, and at the effective rank of its state, rounded up.",
+    unit="model",
+    least_units=50,
+    pilot="no run",
+    thresholds={"cut_at_ess": 0.0, "cut_at_state_rank": 0.0},
+)
+
+STATELESS = "sa"
+
+LESS = ", less its mean"
+"""The end of a quantity of charts that is taken inside cells."""
+
+MEASURES = {
+    "ess": "entropy",
+    "state_rank": "state_rank",
+    "stable_rank": "stable_rank",
+    "relative": "relative_0.01",
+    "count": "tolerance_0.001",
+    "norm": "norm",
+}
+"""What may tell accuracy, by the names of its figures: columns of a table, each divided by kv."""
+
+CAVEATS = (
+    "The rules share embedding, MLP, value width, short convolution and norm. The delta rules and that of RWKV-7 have "
+    "silu and norms on queries and keys too, and the gated delta rules an output gate, as published: between rules, "
+    "accuracy may go with these.",
+    "ESS sees the questions that follow, and the rank of a state does not; a cut of H takes the best basis for them. "
+    "So the cuts compare what suffices at best with what a state holds, not two ways to prune. A state of rank k is "
+    "told by k (n + d_v − k) numbers, and a cut of H leaves k d_v.",
+    "Between rules, everything that differs between them moves accuracy. Only the cuts change one thing.",
+    "Small models, 800 steps, one learning rate, one machine.",
+)
+
+
+def border_of(task: SyntheticTask) -> int:
+    """Tokens before the first question; of several documents, before that of the last one."""
+    documents = task.length - task.document_length if isinstance(task, Rebinding) else 0
+    return documents + 2 * task.items
+
+
+def measure_border(model: LanguageModel, run: TrainingRun) -> dict[str, float]:
+    """What is measured of any run, at the border; the ranks of the state there; and accuracy after cuts there."""
+    border = border_of(run.task)
+    cuts = {} if run.model.mixer == STATELESS else _cuts(model, run.task, border)
+    return measure_model(model, run, (border,)) | cuts
+
+
+@torch.no_grad()
+def _cuts(model: LanguageModel, task: SyntheticTask, border: int) -> dict[str, float]:
+    input_ids, targets = next(iter(task.held_out(task.held_out_sequences)))
+    scored = targets[:, border:] != IGNORED
+
+    def accuracy(logits: Tensor) -> float:
+        return float((logits.argmax(-1) == targets[:, border:])[scored].double().mean())
+
+    with evaluating(model):
+        whole, ess = run_with_past_cut(model, input_ids, border)
+        _, states = run_with_states_cut(model, input_ids, border)
+        sigma: list[Tensor] = [torch.linalg.svdvals(state.double()) for state in states]
+        state_ranks = [entropy_ess(values) for values in sigma]
+        stable = [values.square().sum(-1) / values[..., 0].square() for values in sigma]
+        measured = {
+            "accuracy_after": accuracy(whole),
+            "state_rank": mean(one.mean() for one in state_ranks),
+            "stable_rank": mean(one.mean() for one in stable),
+        }
+        for name, sizes in (("ess", ess), ("state_rank", state_ranks)):
+            kept = [size.ceil() for size in sizes]
+            measured[f"kept_at_{name}"] = mean(one.mean() for one in kept)
+            measured[f"accuracy_past_at_{name}"] = accuracy(run_with_past_cut(model, input_ids, border, kept)[0])
+            measured[f"accuracy_state_at_{name}"] = accuracy(run_with_states_cut(model, input_ids, border, kept)[0])
+    return measured
+
+
+def rule_of(run: FinalRun) -> str:
+    """The update rule of a run."""
+    model = run.settings["model"]
+    return next(name for name, fields in RULES.items() if fields.items() <= model.items())
+
+
+def _with_state(table: StudyTable) -> list[FinalRun]:
+    return [run for run in table.runs if run.mixer != STATELESS]
+
+
+def _per_item(run: FinalRun, row: Row, name: str) -> float:
+    return float(row[MEASURES[name]]) / run.kv
+
+
+def _inside_cells(runs: Sequence[FinalRun]) -> tuple[Indices, dict[str, Numbers]]:
+    """The cells of runs that differ in their seed only; accuracy and each measure/kv, less their means in these."""
+    cells = numbered([run.settings_without("seed") for run in runs])
+    columns = {name: numbers(_per_item(run, run.last, name) for run in runs) for name in MEASURES}
+    columns["accuracy"] = numbers(run.accuracy for run in runs)
+    return cells, {name: within_cells(values, cells) for name, values in columns.items()}
+
+
+def _add_seeds(runs: Sequence[FinalRun], findings: Findings) -> None:
+    """How accuracy goes with each measure among runs that differ in their seed only."""
+    cells, left = _inside_cells(runs)
+    accuracy = left["accuracy"]
+
+    def lead(other: str) -> Evidence:
+        of_ess, of_other = (correlating(left[name], accuracy) for name in ("ess", other))
+        return jackknife(lambda rows: of_ess(rows) - of_other(rows), cells)
+
+    alone = {f"seeds_{name}": (name, correlation_evidence(left[name], accuracy, cells)) for name in MEASURES}
+    leads = {f"seeds_ess_less_{name}": (f"ess less {name}", lead(name)) for name in ("state_rank", "stable_rank")}
+    findings.add_statement("Between seeds, accuracy goes with each measure/kv by", alone | leads)
+
+
+def _add_learned(runs: Sequence[FinalRun], findings: Findings) -> None:
+    """The same among runs that have left guessing, and given another measure: asked after the runs."""
+    cells, left = _inside_cells(runs)
+    looks = [(name, name, None) for name in MEASURES]
+    pairs = (("ess", "stable_rank"), ("stable_rank", "ess"), ("ess", "norm"))
+    looks += [(f"{one}_given_{other}", one, left[other]) for one, other in pairs]
+    findings.add_statement(
+        f"Asked after the runs: among the {len(runs)} that have left guessing, accuracy goes with each measure/kv "
+        "between seeds by",
+        {
+            f"learned_{name}": (name, correlation_evidence(left[one], left["accuracy"], cells, given))
+            for name, one, given in looks
+        },
+    )
+
+
+def _add_rules(runs: Sequence[FinalRun], findings: Findings) -> None:
+    """How accuracy goes with each measure over rules in a setting of task, kv and n, by ranks."""
+    groups = grouped(runs, lambda run: (rule_of(run), run.cell))
+    rules, settings = (numbered([key[part] for key in groups]) for part in (0, 1))
+
+    def means(value: Callable[[FinalRun], float]) -> Numbers:
+        return numbers(mean(map(value, members)) for members in groups.values())
+
+    def inside(values: Numbers, rows: Indices) -> Numbers:
+        return ranks_within(values[rows], settings[rows])
+
+    accuracy = means(lambda run: run.accuracy)
+    looks: dict[str, tuple[str, Evidence]] = {}
+    for name in MEASURES:
+        last = means(lambda run, name=name: _per_item(run, run.last, name))
+        start = means(lambda run, name=name: _per_item(run, run.first, name))
+        looks[f"rules_{name}"] = name, correlation_evidence(last, accuracy, rules, prepare=inside)
+        given = correlation_evidence(last, accuracy, rules, start, inside)
+        looks[f"rules_{name}_given_start"] = f"{name} given its start", given
+    findings.add_statement("Over rules, by ranks at equal task, kv and n", looks)
+
+
+def _add_cuts(runs: Sequence[FinalRun], findings: Findings) -> None:
+    """The accuracy that cuts of H and of the state lose at equal ranks."""
+    for name in ("ess", "state_rank"):
+        past, state = (numbers(run.last[f"accuracy_{what}_at_{name}"] for run in runs) for what in ("past", "state"))
+        whole = numbers(run.last["accuracy_after"] for run in runs)
+        less = findings.add(f"cut_at_{name}", of_mean(past - state))
+        lost = [
+            findings.add(f"{what}_lost_at_{name}", of_mean(whole - of))
+            for what, of in (("past", past), ("state", state))
+        ]
+        kept = mean(run.last[f"kept_at_{name}"] for run in runs)
+        findings.statements.append(
+            f"Cut to {kept:.1f} numbers of each head, its {name} rounded up, {len(runs)} models lose {lost[0]} where H "
+            f"is cut and {lost[1]} where the state is, {less} more."
+        )
+
+
+@study(NAME)
+class Rank(Study):
+    """The study of rank."""
+
+    presets: ClassVar = {"smoke": SMOKE, "record": RECORD}
+    caveats = CAVEATS
+
+    def runs(self, grid: Grid) -> tuple[TrainingRun, ...]:
+        """The runs of a grid, each with a seed of its own, counted on from the first."""
+        runs = training_runs(grid)
+        trainings = (dataclasses.replace(run.training, seed=runs[0].training.seed + k) for k, run in enumerate(runs))
+        return tuple(dataclasses.replace(run, training=how) for run, how in zip(runs, trainings, strict=True))
+
+    def carry_out(self, run: TrainingRun) -> list[Row]:
+        """The rows of one run, measured at the border."""
+        return train_and_measure(run, measure_border)
+
+    def analyse(self, table: StudyTable, findings: Findings) -> None:
+        """Which measure tells accuracy between seeds and between rules, and what cuts lose."""
+        runs = _with_state(table)
+        _add_seeds(runs, findings)
+        _add_rules(runs, findings)
+        learned = [run for run in runs if not run.guesses]
+        _add_cuts(learned, findings)
+        _add_learned(learned, findings)
+        for name, further in (("across", ACROSS), ("cut", CUT)) if findings.claim else ():
+            told = Findings(further, evidence=findings.evidence).conclusion("rank", ())
+            holds = math.nan if told.holds is None else float(told.holds)
+            findings.figures |= {**told.figures, f"{name}_holds": holds}
+            findings.statements += [told.verdict, *told.statements]
+
+    def draw(self, table: StudyTable) -> alt.VConcatChart:
+        """Accuracy against ESS, and against the ranks of the state: less their means in cells, and over rules."""
+        runs = _with_state(table)
+        _, left = _inside_cells(runs)
+        titles = {"ess": "ess / kv", "state_rank": "state rank / kv", "stable_rank": "stable rank / kv"}
+        records = [
+            {"rule": rule_of(run), "task": run.task, "kv": run.kv, "n": run.key_size, "seed": run.seed}
+            | {title: _per_item(run, run.last, name) for name, title in titles.items()}
+            | {"accuracy": run.accuracy}
+            | {f"{title}{LESS}": left[name][index] for name, title in (titles | {"accuracy": "accuracy"}).items()}
+            for index, run in enumerate(runs)
+        ]
+        rows = [
+            [
+                points(records, f"Accuracy and {x.removesuffix(' / kv')}", f"{x}{end}", f"accuracy{end}", "rule")
+                for x in titles.values()
+            ]
+            for end in (LESS, "")
+        ]
+        return alt.vconcat(*(alt.hconcat(*row) for row in rows))

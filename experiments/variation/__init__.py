@@ -1,0 +1,116 @@
+"""What does an operator gain by varying with its input, at equal size of the state?
+
+Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", ICML 2025, define ESS for operators that
+are the same at every input as for those that vary; here both kinds do the same tasks.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import altair as alt
+
+import experiments.variation.mixers  # noqa: F401
+from statesize.lab.studies import Study, study
+from statesize.lab.studies.engine.charts import points
+from statesize.lab.studies.engine.conclusion import Findings
+from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
+from statesize.lab.studies.engine.statistics import mean, of_mean
+from statesize.lab.studies.engine.table import FIELDS_VARYING_BY_MIXER, StudyTable, grouped, paired_differences
+from statesize.lab.studies.engine.verdicts import Claim
+
+NAME = "variation"
+KINDS = {"s4d": "long_convolution", "wla": "fixed_decay", "gla": "varying_decay", "sliding": "window_of_attention"}
+"""What the mixers are here, the one that is the same at every input first."""
+
+INVARIANT = "long_convolution"
+
+_SMOKE_MODEL = {"mixer": list(KINDS), "key_size": 4, "window": 5, "positions": 33, "tied": False}
+SMOKE = smoke(
+    [
+        {
+            "name": "mqar",
+            "pairs": 4,
+            "length": 32,
+            "vocabulary_size": 16,
+            "held_out_sequences": 32,
+            "model": _SMOKE_MODEL,
+        },
+        {"name": "compression", "tokens": 8, "held_out_sequences": 32, "model": _SMOKE_MODEL},
+    ],
+)
+
+RECORD = Grid(
+    claim=Claim(
+        statement=(
+            "At equal TSS, linear attention whose decay varies with the input learns associative recall and "
+            "compression better than a long convolution, which is the same at every input."
+        ),
+        unit="pair of equal seeds",
+        least_units=8,
+        pilot="no run",
+        thresholds={"mqar_varying_decay_accuracy_gain": 0.0, "compression_varying_decay_accuracy_gain": 0.0},
+    ),
+    model=SHAPE
+    | {
+        "mixer": ["s4d", "wla", "gla", "sliding"],
+        "key_size": 16,
+        "window": 17,
+        "positions": 65,
+        "width": 64,
+        "tied": False,
+    },
+    training=SCHEDULE | {"steps": 800, "batch_size": 16, "rate": 0.006, "seed": [*range(9600, 9608)]},
+    measuring=RunMeasurements(every=800, sequences=8),
+    tasks=[
+        {"name": "mqar", "pairs": 12, "length": 64, "vocabulary_size": 64},
+        {"name": "compression", "tokens": 32},
+    ],
+)
+
+CAVEATS = (
+    "Equal TSS is equal numbers per channel. Each channel of the convolution has an operator of its own, while those "
+    "of a head share one; a window of attention keeps keys and values, and has no short convolution or norm here.",
+    "Queries and keys make T vary with the input where the decay is fixed: only the convolution is always the same.",
+    "All models have learned positions, which the convolution and the window need most. Two tasks, one size, one rate.",
+)
+
+
+@study(NAME)
+class Variation(Study):
+    """The study of variation."""
+
+    presets: ClassVar = {"smoke": SMOKE, "record": RECORD}
+    caveats = CAVEATS
+
+    def analyse(self, table: StudyTable, findings: Findings) -> None:
+        """What each kind of operator gains in accuracy, and in ESS, on the one that never varies."""
+        for task, of_task in grouped(table.runs, lambda run: run.task).items():
+            by_kind = grouped(of_task, lambda run: KINDS[run.mixer])
+            for kind, members in by_kind.items():
+                accuracy, used = mean(run.accuracy for run in members), mean(run.share for run in members)
+                findings.figures |= {f"{task}_{kind}_accuracy": accuracy, f"{task}_{kind}_share": used}
+                said = f"{task}, {kind.replace('_', ' ')}: accuracy {accuracy:.2f}, ESS/TSS ({table.metric}) {used:.2f}"
+                if kind != INVARIANT:
+                    pair = by_kind.get(INVARIANT, []), members
+                    gains = {
+                        "accuracy": paired_differences(*pair, *FIELDS_VARYING_BY_MIXER),
+                        "share": paired_differences(*pair, *FIELDS_VARYING_BY_MIXER, value=lambda run: run.share),
+                    }
+                    gained, more = (
+                        findings.add(f"{task}_{kind}_{what}_gain", of_mean(gain)) for what, gain in gains.items()
+                    )
+                    said += f"; on the long convolution it gains {gained}, in ESS/TSS {more}"
+                findings.statements.append(f"{said}.")
+
+    def draw(self, table: StudyTable) -> alt.VConcatChart:
+        """Accuracy against the share of the state, a chart a task."""
+        records = [
+            {"task": run.task, "operator": KINDS[run.mixer].replace("_", " "), "seed": run.seed}
+            | {"ESS / TSS": run.share, "accuracy": run.accuracy}
+            for run in table.runs
+        ]
+        tasks = grouped(records, lambda record: record["task"])
+        return alt.vconcat(
+            alt.hconcat(*(points(of, str(task), "ESS / TSS", "accuracy", "operator") for task, of in tasks.items()))
+        )

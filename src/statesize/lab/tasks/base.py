@@ -1,0 +1,177 @@
+"""What training needs of a task, and what tasks that are generated from a few numbers share."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, get_type_hints
+
+import torch
+from torch import Tensor
+
+from statesize.check import refuse, require_count, require_kind, require_real
+from statesize.errors import InputError
+from statesize.io.text import meant
+from statesize.lab.registry import Registry
+
+IGNORED = -100
+"""Target at positions that are not scored, the value that torch's cross-entropy ignores."""
+
+
+class Task(Protocol):
+    """Next-token data for training and evaluation.
+
+    A batch is `(input_ids, targets)`, both (S, L) int64 on the CPU: the logits at position t of sequence s are
+    scored against `targets[s, t]`, except where that is `IGNORED` (-100).
+    """
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of token ids; every id is in 0 … vocabulary_size − 1."""
+        ...
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A random training batch, determined by the state of `generator`."""
+        ...
+
+    def held_out(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The evaluation batches, the same ones in the same order at every call; the last may be smaller."""
+        ...
+
+    def report(self, mean_nats: float, accuracy: float) -> dict[str, float]:
+        """Figures of one evaluation, by name, from the mean loss in nats and the accuracy over scored targets."""
+        ...
+
+
+def _check(kind: type) -> None:
+    if not (inspect.isclass(kind) and issubclass(kind, SyntheticTask)):
+        refuse("task", "a class that inherits statesize.lab.tasks.SyntheticTask", kind)
+    if "__dataclass_params__" not in vars(kind):
+        raise InputError(f"task must be a dataclass, got {kind.__name__}. Put @dataclass(frozen=True) under @task.")
+    fields = number_fields(kind)
+    missing = {name for name in ("vocabulary_size", "length") if name not in fields and not hasattr(kind, name)}
+    missing |= set(kind.__abstractmethods__)
+    if missing:
+        raise InputError(f"task must have {', '.join(sorted(missing))}, got {kind.__name__} without.")
+
+
+task: Registry[type[SyntheticTask]] = Registry("task name", "statesize.lab.tasks", _check)
+"""Makes a dataclass that inherits `SyntheticTask` known by a name wherever a task is named."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticTask(ABC):
+    """A task whose sequences are generated: a frozen dataclass of whole and real numbers only.
+
+    A task of your own is a frozen dataclass under `@task("name")` that inherits this one and has `vocabulary_size` and
+    `length` (fields or properties), `items`, `chance` and `sample`; `__post_init__`, where it has one, begins with
+    `super().__post_init__()`.
+
+    Attributes:
+        held_out_sequences: Sequences to evaluate on.
+        held_out_seed: Which ones; they are drawn apart from what any training seed gives.
+
+    Raises:
+        InputError: A number is of another type than its field, or not finite, or the held-out ones are out of range.
+    """
+
+    held_out_sequences: int = 256
+    held_out_seed: int = 0
+    kind: ClassVar[str]
+    """The name by which `@task` registered it."""
+
+    def __post_init__(self) -> None:
+        for name, kind in number_fields(type(self)).items():
+            value, whole = getattr(self, name), "a whole number"
+            number = require_count(name, value, -(2**63), expected=whole) if kind is int else require_real(name, value)
+            object.__setattr__(self, name, number)
+        require_count("held_out_sequences", self.held_out_sequences)
+        require_count("held_out_seed", self.held_out_seed, 0)
+
+    @property
+    @abstractmethod
+    def items(self) -> int:
+        """How many items, key-value pairs or tokens, a sequence has to store at once: the kv of a study."""
+
+    @property
+    @abstractmethod
+    def chance(self) -> float:
+        """Accuracy of the best guess by one who knows which answers a sequence holds, but not where each belongs."""
+
+    @abstractmethod
+    def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A random batch of S sequences, drawn from the CPU generator alone: inputs and targets, (S, L) int64."""
+
+    def held_out(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The evaluation sequences: the same ones in the same order at every call and for every batch size."""
+        batch_size = require_count("batch_size", batch_size)
+        # A hash, so that no seed that somebody trains with gives the sequences that are held out.
+        digest = hashlib.sha256(f"held out {self.held_out_seed}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        inputs, targets = self.sample(self.held_out_sequences, generator)
+        yield from zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True)
+
+    def report(self, mean_nats: float, accuracy: float) -> dict[str, float]:
+        """Loss in nats per target, accuracy, and the accuracy of a guess."""
+        return {"loss": mean_nats, "accuracy": accuracy, "chance": self.chance}
+
+    def settings(self) -> dict[str, Any]:
+        """The name and the numbers from which `build_task` makes an equal task."""
+        return {"name": self.kind, **{name: getattr(self, name) for name in number_fields(type(self))}}
+
+
+def number_fields(kind: type) -> dict[str, type]:
+    """Name and type of the numbers that a task is built from; an InputError where one is no int or float."""
+    hints = get_type_hints(kind)
+    fields = [field for field in dataclasses.fields(kind) if field.init]
+    for field in fields:
+        if hints[field.name] not in (int, float):
+            raise InputError(f"{kind.__name__}.{field.name} must be declared int or float, got {hints[field.name]}.")
+    return {field.name: hints[field.name] for field in sorted(fields, key=lambda field: field.kw_only)}
+
+
+def build_task(settings: Mapping[str, object]) -> SyntheticTask:
+    """A task from its name and numbers.
+
+    Args:
+        settings: `name`, and numbers of the task by the names of its fields; those left out have their defaults.
+
+    Returns:
+        The task.
+
+    Raises:
+        InputError: The name is not known, a field does not exist or is missing, or a number does not fit.
+
+    Example:
+        >>> build_task({"name": "mqar", "pairs": 4, "length": 32}).chance
+        0.25
+    """
+    require_kind("settings", settings, Mapping, "a mapping of a task's name and numbers")
+    numbers = dict(settings)
+    kind: Any = task[numbers.pop("name", None)]  # pyright: ignore[reportArgumentType]
+    fields = tuple(number_fields(kind))
+    for name in numbers:
+        if name not in fields:
+            refuse(f"a number of task {kind.kind}", f"one of {', '.join(fields)}", name, meant(name, fields, ""))
+    try:
+        return kind(**numbers)
+    except TypeError as error:
+        raise InputError(f"Task {kind.kind} cannot be built: {error}. Its numbers are {', '.join(fields)}.") from error
+
+
+def distinct(count: int, draws: int, rows: int, generator: torch.Generator) -> Tensor:
+    """Different numbers below `count` in random order, each row drawn for itself, (rows, draws) int64."""
+    if draws * draws > count:
+        return torch.rand(rows, count, dtype=torch.float64, generator=generator).topk(draws).indices
+    # Few of many, as keys of a large vocabulary: most rows are without repeats at once, the others are drawn anew.
+    numbers = torch.randint(count, (rows, draws), generator=generator)
+    while True:
+        ordered = numbers.sort().values
+        again = (ordered[:, 1:] == ordered[:, :-1]).any(1).nonzero().squeeze(1)
+        if len(again) == 0:
+            return numbers
+        numbers[again] = torch.randint(count, (len(again), draws), generator=generator)

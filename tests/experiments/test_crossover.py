@@ -1,0 +1,86 @@
+"""Each remedy is compared over seeds, each with runs that fail in the two ways."""
+
+import dataclasses
+import json
+
+import pytest
+
+from experiments.crossover import ARMS, Crossover
+from statesize.cli import main
+
+STUDY = Crossover()
+
+METRIC = "relative_0.01"
+CLAIM = dataclasses.replace(STUDY.claim, least_units=3)
+GAINS = {("saturated", "larger"): 0.3, ("collapsed", "opened"): 0.2}
+USED = {"saturated": 0.9, "collapsed": 0.3}
+
+
+def table(gains, plain=0.4, used=USED, seeds=4, pairs=24):
+    rows = []
+    for kind, remedy in ARMS:
+        model = ARMS[kind, remedy]
+        for seed in range(seeds):
+            accuracy = plain + gains.get((kind, remedy), 0.0) + 0.01 * seed * (remedy != "plain")
+            common = {
+                **{"run": f"{kind}{remedy}{seed}{pairs}", "status": "done", "task": "mqar", "kv": pairs, "length": 64},
+                **{"chance": 1 / 24, "mixer": "gla", "key_size": model["key_size"], "heads": 2, "width": 32},
+                **{"rate": 6e-3, "seed": seed, "intervention": "none", "state_size": float(model["key_size"])},
+                "settings": json.dumps({"task": {"pairs": pairs}, "model": model}),
+            }
+            ess = {METRIC: used[kind] * model["key_size"], f"utilisation_{METRIC}": used[kind]}
+            rows += [
+                common | ess | {"step": step, "final": step > 0, "accuracy": accuracy if step else 0.04}
+                for step in (0, 600)
+            ]
+    return rows
+
+
+def test_each_remedy_helps_where_it_fits():
+    found = STUDY.conclude(table(GAINS), METRIC, CLAIM)
+    assert found.holds is True
+    assert found.figures["saturated_larger"] == pytest.approx(0.315)
+    assert found.figures["saturated_opened"] == pytest.approx(0.015)
+    assert found.figures["collapsed_opened_less_larger"] == pytest.approx(0.2)
+    assert found.figures["claim_saturated_larger_units"] == 4
+
+
+def test_the_other_way_round_it_does_not_hold():
+    assert STUDY.conclude(table({**GAINS, ("collapsed", "larger"): 0.4}), METRIC, CLAIM).holds is False
+
+
+def test_it_is_told_how_far_plain_runs_are_alike_and_how_full():
+    found = STUDY.conclude(table(GAINS), METRIC, CLAIM).figures
+    assert found["plain_difference"] == pytest.approx(0)
+    assert found["saturated_plain_utilisation"] == pytest.approx(0.9)
+    assert found["collapsed_plain_utilisation"] == pytest.approx(0.3)
+    assert (found["saturated_plain_learned"], found["plain_difference_interval"]) == (4, pytest.approx((0, 0)))
+
+
+def test_a_seed_counts_only_with_all_of_its_runs():
+    rows = [row for row in table(GAINS) if row["run"] != "collapsedlarger024"]
+    assert STUDY.conclude(rows, METRIC, CLAIM).figures["claim_saturated_larger_units"] == 3
+
+
+def test_a_seed_is_one_unit_of_all_settings_that_it_has_whole():
+    """The order of the grid does not matter, and a setting without one of its runs is left out of its seed."""
+    easy, hard = table(GAINS), table({("saturated", "larger"): 0.1}, pairs=32)
+    rows = [row for row in easy if row["run"] != "collapsedlarger024"]
+    for grid in ([*rows, *hard], [*hard, *rows]):
+        found = STUDY.conclude(grid, METRIC, CLAIM).figures
+        assert found["claim_saturated_larger_units"] == 4
+        # 0.1 of the first seed, and means of 0.3 and 0.1, each with 0.01 for every seed.
+        assert found["saturated_larger"] == pytest.approx((0.1 + 3 * 0.2 + 0.06) / 4)
+
+
+def test_the_runs_of_a_seed_stand_together():
+    seeds = [run.training.seed for run in STUDY.runs(STUDY.preset("record"))]
+    assert seeds == sorted(seeds)
+
+
+@pytest.mark.slow
+def test_the_smoke_preset(tmp_path, capsys):
+    assert main(["study", "crossover", "--preset", "smoke", "--output", str(tmp_path / "study"), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["runs"], document["holds"]) == (12, None)
+    assert "collapsed_opened_utilisation" in document["figures"]

@@ -1,0 +1,84 @@
+"""Operators that vary are compared with one that does not, in pairs of equal seeds."""
+
+import dataclasses
+import json
+
+import pytest
+
+from experiments.variation import KINDS, Variation
+from statesize.cli import main
+from statesize.lab.studies.engine.table import StudyTable
+
+STUDY = Variation()
+
+METRIC = "relative_0.01"
+CLAIM = dataclasses.replace(STUDY.claim, least_units=3)
+
+
+def table(accuracies, seeds=3, model=None, steps=800):
+    rows = []
+    for task in ("mqar", "compression"):
+        for mixer, accuracy in accuracies.items():
+            for seed in range(seeds):
+                settings = {"task": {"name": task}, "model": {"mixer": mixer, **(model or {})}}
+                settings["training"] = {"steps": steps, "seed": seed}
+                common = {
+                    "settings": json.dumps(settings),
+                    **{"run": f"{settings}", "status": "done", "task": task, "kv": 12, "length": 64},
+                    **{"chance": 1 / 12, "mixer": mixer, "key_size": 16, "heads": 2, "width": 32, "rate": 6e-3},
+                    **{"seed": seed, "intervention": "none", "state_size": 16.0, METRIC: 16 * (1 - accuracy)},
+                }
+                rows += [
+                    common | {"step": step, "final": step > 0, "accuracy": accuracy + 0.1 * seed} for step in (0, steps)
+                ]
+    return rows
+
+
+def test_accuracy_and_share_are_those_of_pairs():
+    found = STUDY.conclude(table({"s4d": 0.1, "wla": 0.3, "gla": 0.5, "sliding": 0.2}), METRIC, CLAIM)
+    assert found.holds is True
+    assert found.figures["mqar_varying_decay_accuracy_gain"] == pytest.approx(0.4)
+    assert found.figures["compression_varying_decay_share_gain"] == pytest.approx(-0.4)
+    assert found.figures["mqar_window_of_attention_accuracy"] == pytest.approx(0.3)
+    assert "mqar_long_convolution_accuracy_gain" not in found.figures
+    assert STUDY.conclude(table({"s4d": 0.5, "gla": 0.3}), METRIC, CLAIM).holds is False
+    assert STUDY.conclude(table({"gla": 0.3}), METRIC, CLAIM).holds is None
+
+
+def test_pairs_are_alike_in_all_settings_but_the_mixer():
+    """Settings that no column holds, such as layers and steps, neither make pairs nor take some away."""
+    deep = table({"s4d": 0.1, "gla": 0.2}, model={"layers": 2}) + table({"s4d": 0.1, "gla": 0.3}, steps=50)
+    found = STUDY.conclude([*table({"s4d": 0.1, "gla": 0.7}), *deep], METRIC, CLAIM).figures
+    assert found["mqar_varying_decay_accuracy_gain"] == pytest.approx((0.6 + 0.1 + 0.2) / 3)
+    assert found["claim_mqar_varying_decay_accuracy_gain_units"] == 9
+    unlike = STUDY.conclude(table({"s4d": 0.1}) + table({"gla": 0.9}, model={"layers": 2}), METRIC, CLAIM)
+    assert unlike.holds is None
+    assert "do not give mqar_varying_decay_accuracy_gain" in unlike.reason
+
+
+def test_what_only_one_of_two_mixers_has_makes_no_further_pairs():
+    """Two biases of decays are two runs of one mixer beside one of the other, which has none."""
+    rows = [row for bias in (0, 3) for row in table({"s4d": 0.1, "gla": 0.2 + 0.1 * bias}, model={"decay_bias": bias})]
+    found = STUDY.conclude(rows, METRIC, CLAIM).figures
+    assert found["mqar_varying_decay_accuracy_gain"] == pytest.approx(0.25)
+    assert found["claim_mqar_varying_decay_accuracy_gain_units"] == 3
+
+
+def test_charts_name_the_kinds():
+    drawn = json.dumps(STUDY.draw(StudyTable(table(dict.fromkeys(KINDS, 0.2)), METRIC)).to_dict())
+    assert all(kind.replace("_", " ") in drawn for kind in KINDS.values())
+
+
+def test_the_presets_have_equal_states():
+    for preset in STUDY.presets:
+        for run in STUDY.runs(STUDY.preset(preset)):
+            assert run.model.window == run.model.key_size + 1
+            assert run.model.positions >= run.task.length
+
+
+@pytest.mark.slow
+def test_the_smoke_preset(tmp_path, capsys):
+    assert main(["study", "variation", "--preset", "smoke", "--output", str(tmp_path / "study"), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["runs"], document["holds"]) == (16, None)
+    assert "compression_window_of_attention_share" in document["figures"]
