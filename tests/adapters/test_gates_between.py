@@ -240,9 +240,9 @@ def test_no_gate_stands_for_values_or_lies_in_t(settings, length):
     assert found.state_size == model[1].states
     convolved = "convolution" in settings
     assert ("T is without a mixing of 4 positions before it" in joined(found.notes)) == convolved
-    # What the values alone make is part of what is mixed before.
-    behind = convolved and settings.get("output") == "values" and "decay_of" not in settings
-    assert ("a mixing of 4 positions behind it" in joined(found.notes)) == behind
+    # A gate of what the convolution has mixed mixes positions beside T.
+    gated = convolved and settings.get("output") == "values"
+    assert ("a mixing of 4 positions beside it" in joined(found.notes)) == gated
 
 
 def test_before_a_mixed_gate_t_ends_behind_the_last_stage():

@@ -266,6 +266,7 @@ WHOLE = [
     ConvolvedBefore,
     ModuleBefore,
     DeltaRuleOfConvolved,
+    DeltaRuleOfShifted,
     DeltaRuleBesideConvolution,
 ]
 
@@ -410,7 +411,6 @@ SEVERAL = "Other mixing was seen here: several maps mix the same values"
     ("layer", "said", "mixers"),
     [
         (ActivatedBefore, BEFORE, 1),
-        (DeltaRuleOfShifted, BEFORE, 1),
         (Difference, SEVERAL, 2),
         (TwoMaps, "", 2),
     ],
