@@ -11,11 +11,9 @@ import safetensors.numpy
 import torch
 import xarray as xr
 
-from statesize.errors import FileError, InputError
+from statesize.errors import FileError
 from statesize.io import files
 from statesize.lab.mixers import load_checkpoint
-from statesize.lab.studies.correlation import STUDY
-from statesize.lab.studies.engine import grid as grids
 from statesize.lab.studies.engine.conclusion import read_saved
 from statesize.models.load import load_model
 from statesize.profiling import Profile
@@ -232,16 +230,6 @@ def test_json_of_any_depth(stored, tmp_path):
     assert line_row(DEEP.encode(), "text", "here")[1] is None
 
 
-def test_toml_of_any_depth_and_any_product(monkeypatch):
-    with pytest.raises(InputError, match="no valid TOML"):
-        STUDY.parse(f"x = {DEEP}")
-    monkeypatch.setattr(grids, "MOST_RUNS", 20)
-    seeds = list(range(2000))
-    grid = f'[model]\nmixer = "la"\n[training]\nseed = {seeds}\nsteps = {seeds[1:]}\n[[task]]\nname = "mqar"\n'
-    with pytest.raises(InputError, match="more than 20 runs"):
-        STUDY.parse(grid)
-
-
 @pytest.mark.parametrize(
     "header", [b"", b"{}", b"[]", DEEP.encode(), b'{"__metadata__": {"statesize": "{}"}}', b"\xff"]
 )
@@ -282,13 +270,11 @@ def test_files_of_facts_have_a_largest_size(stored, tmp_path):
     (stored / "profile.json").write_text(long)
     (tmp_path / "config.json").write_text(long)
     (tmp_path / "conclusion.json").write_text(long)
-    (tmp_path / "study.toml").write_text(long)
     for read in (
         lambda: Profile.load(stored),
         lambda: load_checkpoint(tmp_path),
         lambda: load_model(str(tmp_path)),
         lambda: read_saved(tmp_path),
-        lambda: STUDY.read(tmp_path / "study.toml"),
     ):
         with pytest.raises(FileError, match="has more than 1,000 bytes"):
             read()
