@@ -73,7 +73,9 @@ BAD = [
 CASES = [(make, name, value) for make, name, values in BAD for value in values]
 
 
-@pytest.mark.parametrize(("make", "name", "value"), CASES, ids=lambda value: getattr(value, "__name__", str(value)[:30]))
+@pytest.mark.parametrize(
+    ("make", "name", "value"), CASES, ids=lambda value: getattr(value, "__name__", str(value)[:30])
+)
 def test_what_does_not_fit_is_refused(make, name, value):
     make(**GOOD[make])
     # Whichever of two arguments that do not fit each other may be named.
