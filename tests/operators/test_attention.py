@@ -123,3 +123,10 @@ def test_a_block_of_several_strips_is_that_of_the_whole_matrix(rows, columns, wi
     torch.testing.assert_close(operator.block(rows, columns), operator.dense()[..., rows, columns])
     columns_of = slice(columns.start, operator.length), columns
     torch.testing.assert_close(operator.columns(columns.start, columns.stop), operator.dense()[..., *columns_of])
+
+
+def test_columns_of_an_entry_are_its_own_after_those_of_the_batch():
+    query, key = torch.randn(2, 3, 11, 4, generator=torch.Generator().manual_seed(0))
+    operator = SoftmaxAttention(query, key, scale=0.5)
+    operator.columns(0, 2)
+    torch.testing.assert_close(operator[1].columns(2, 4), operator.dense()[1, 2:, 2:4])

@@ -112,6 +112,12 @@ def test_nothing_of_a_delta_rule_is_rounded_to_the_dtypes_of_some_of_its_parts(w
     assert torch.equal(found.B, exact.B)
 
 
+def test_what_a_delta_rule_writes_is_not_rounded_before_it_is_converted() -> None:
+    key, beta = torch.full((4, 1), 1 / 3), torch.full((4,), 1 / 7)
+    rule = Recurrence.delta_rule(key, beta, torch.ones(4, 1), torch.ones(4)).to(torch.float64)
+    assert torch.equal(rule.B, beta.double()[:, None] * key.double())
+
+
 def test_parts_are_views_where_slices_choose_them() -> None:
     recurrence = Recurrence(torch.ones(1, 5, 4, 2), torch.ones(1, 5, 4, 2), torch.ones(1, 1, 4, 2))
     part = recurrence[0, 1:3]
@@ -146,6 +152,7 @@ def test_delayed_outputs_read_the_state_before_its_update(form: str) -> None:
     torch.testing.assert_close(operator.dense(), torch.stack(rows, -2))
     torch.testing.assert_close(operator.apply(inputs.expand(2, 3, 12, 12)), operator.dense())
     assert operator.state_size().tolist() == [3] * 12
+    torch.testing.assert_close(operator.states(inputs.expand(2, 3, 12, 12), [12]).squeeze(-3), state)
 
 
 @pytest.mark.parametrize("form", ["scalar", "diagonal"])

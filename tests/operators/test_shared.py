@@ -41,6 +41,9 @@ OTHERS = {
     "one readout": Dense(normal(2, 1, LENGTH, LENGTH).tril()),
     "attention": SoftmaxAttention(normal(2, 5, LENGTH, 4), normal(2, 1, LENGTH, 4, seed=1), 0.5),
     "convolution": Convolution(normal(2, READOUTS, 4), LENGTH),
+    "other inputs": ss.StateSpace(
+        normal(2, 1, 2, 2) / 2, normal(2, READOUTS, 2, 1), normal(2, READOUTS, 1, 2), length=LENGTH
+    ),
     "other states": Recurrence(vectors(READOUTS).sigmoid(), vectors(READOUTS, seed=1), QUERY),
 }
 every_kind = pytest.mark.parametrize("operator", [*ONE_STATE.values(), *OTHERS.values()], ids=[*ONE_STATE, *OTHERS])
@@ -78,7 +81,7 @@ def test_ess_lies_between_the_largest_and_the_sum(operator: ss.Operator) -> None
     assert bool((together <= torch.minimum(alone.sum(-2), joint.ceiling)).all())
 
 
-@pytest.mark.parametrize("name", ["diagonal", "repeated", "other states", "state space"])
+@pytest.mark.parametrize("name", ["diagonal", "repeated", "other states", "state space", "other inputs"])
 def test_one_state_is_counted_once(name: str) -> None:
     operator = (ONE_STATE | OTHERS)[name]
     alone = operator.state_size()

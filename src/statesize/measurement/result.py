@@ -105,4 +105,6 @@ class Measurement:
     def _means(self, metric: Literal["relative_count", "count"], thresholds: Tensor, sign: str) -> str:
         least, most = (bound.double().flatten(0, -2).mean(0) for bound in self.bounds(metric))
         ends = zip(thresholds, least, most, strict=True)
-        return ", ".join(f"{between(low, high, '{:.4g}'.format)} at {sign} = {at:g}" for at, low, high in ends)
+        return ", ".join(
+            f"{between(float(low), float(high), '{:.4g}'.format)} at {sign} = {at:g}" for at, low, high in ends
+        )

@@ -190,10 +190,13 @@ def network_ess(
         cuts = [question.answer(copied, index) for index in range(len(copied.cuts))]
     listed = {name: [cut.pop(name) for cut in cuts] for name in _COLUMNS}
     dtypes = {name: torch.int64 if name in _WHOLE else torch.float64 for name in _COLUMNS}
-    ways = {name: ", ".join(dict.fromkeys(cut[name] for cut in cuts)) for name in ("method", "derivatives")}
+    ways: dict[str, Any] = {
+        name: ", ".join(dict.fromkeys(cut[name] for cut in cuts)) for name in ("method", "derivatives")
+    }
+    ways["converged"] = all(cut["converged"] for cut in cuts)
     return NetworkEss(
         **{name: torch.tensor(column, dtype=dtypes[name]) for name, column in listed.items()},
-        **cuts[0] | ways | {"converged": all(cut["converged"] for cut in cuts)},
+        **cuts[0] | ways,
         start=copied.span.start,
         end=copied.span.end,
         run_difference=copied.run_difference,

@@ -148,7 +148,7 @@ class Derivative(TensorOperator):
         generator = torch.Generator().manual_seed(0)
         weights = torch.randn(length, self.outputs, generator=generator, dtype=torch.float64)
         cuts = torch.linspace(1, length - 1, min(_CUTS, length - 1)).long()
-        for some in cuts.split(max(1, _NUMBERS // weights.numel())):
+        for some in torch.split(cuts, max(1, _NUMBERS // weights.numel())):
             before = torch.arange(length) < some[:, None]
             pulled = whole.adjoint((before[..., None] * weights).flatten(1)).reshape(len(some), length, -1)
             sizes = pulled.abs().amax(-1)

@@ -79,7 +79,7 @@ class Recurrence(TensorOperator):
         # Before they are multiplied, so that nothing is rounded to the lowest of their dtypes.
         parts = _promoted([key, beta[..., None], query, decay[..., None] if scalar else decay])
         key, strength, query, decay = parts
-        return _made(DeltaTransition(key, strength, decay), strength * key, query, None, batch)
+        return Recurrence._made(DeltaTransition(key, strength, decay), strength * key, query, None, batch)
 
     @staticmethod
     def diagonal_plus_rank_one(decay: Tensor, column: Tensor, row: Tensor, B: Tensor, C: Tensor) -> Recurrence:
@@ -107,7 +107,14 @@ class Recurrence(TensorOperator):
         """
         forms = {"B": (B, "L n"), "C": (C, "L n"), "column": (column, "L n"), "row": (row, "L n")}
         _, batch = checked_sizes(forms | {"decay": (decay, "L 1|n")})
-        return _made(RankOneTransition(decay, column, row), B, C, None, batch)
+        return Recurrence._made(RankOneTransition(decay, column, row), B, C, None, batch)
+
+    @staticmethod
+    def _made(transition: Transition, B: Tensor, C: Tensor, D: Tensor | None, batch_shape: torch.Size) -> Recurrence:
+        """A recurrence of parts that fit."""
+        recurrence = Recurrence.__new__(Recurrence)
+        recurrence._fill(transition, B, C, D, batch_shape)
+        return recurrence
 
     def _fill(self, transition: Transition, B: Tensor, C: Tensor, D: Tensor | None, batch_shape: torch.Size) -> None:
         tensors = _promoted([B, C, *transition.tensors(), *([] if D is None else [D])])
@@ -188,7 +195,7 @@ class Recurrence(TensorOperator):
             return torch.cat([modes, modes.conj()], -1)
 
         B, C = torch.cat([self.B, self.B.conj()], -1), torch.cat([self.C, self.C.conj()], -1) / 2
-        recurrence = _made(self.transition.map(with_conjugates), B, C, self.D, self.batch_shape)
+        recurrence = Recurrence._made(self.transition.map(with_conjugates), B, C, self.D, self.batch_shape)
         recurrence._in_pairs = True
         return recurrence
 
@@ -206,7 +213,7 @@ class Recurrence(TensorOperator):
         transition = self.transition.map(lambda part: part.select(-1 - own, 0)).spaced(readouts)
         B = spaced(self.B.select(-3, 0), readouts)
         C = self.C.expand(*self.C.shape[:-3], readouts, *self.C.shape[-2:]).movedim(-3, -2).flatten(-3, -2)
-        return _made(transition, B, C, None, self.batch_shape[:-1])
+        return Recurrence._made(transition, B, C, None, self.batch_shape[:-1])
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """See `Operator.to`."""
@@ -232,13 +239,6 @@ class Recurrence(TensorOperator):
         made = super()._map(function)
         made.transition = self.transition.map(lambda part: function(part, self.transition.own))
         return made
-
-
-def _made(transition: Transition, B: Tensor, C: Tensor, D: Tensor | None, batch_shape: torch.Size) -> Recurrence:
-    """A recurrence of parts that fit."""
-    recurrence = Recurrence.__new__(Recurrence)
-    recurrence._fill(transition, B, C, D, batch_shape)
-    return recurrence
 
 
 def _promoted(tensors: list[Tensor]) -> list[Tensor]:

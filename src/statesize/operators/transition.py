@@ -219,7 +219,7 @@ def chunk_outputs(decay: Tensor, B: Tensor, C: Tensor, inputs: Tensor) -> Tensor
 
     def in_chunks(part: Tensor, fill: float = 0.0) -> Tensor:
         part = pad(part, (0, 0, 0, -length % _CHUNK), value=fill)
-        return part.unflatten(-2, (part.shape[-2] // _CHUNK, _CHUNK))
+        return part.reshape(*part.shape[:-2], part.shape[-2] // _CHUNK, _CHUNK, part.shape[-1])
 
     a, B, C, inputs = in_chunks(decay, 1.0).squeeze(-1), in_chunks(B), in_chunks(C), in_chunks(inputs)
     # a_{s+1} … a_t for s ≤ t; logarithms would be infinite where a decay is 0.
