@@ -130,7 +130,7 @@ def test_a_minimal_recurrence_fills_its_ceiling(seed: int, length: int, states: 
 def test_entries_in_turn_give_the_same(engine: str) -> None:
     recurrence = random_recurrence("diagonal", 3, 12, 3, batch=(2, 4))
     whole = measure(recurrence, engine=engine)
-    each, shared, _ = ENGINES[engine].footprint(recurrence, make_cut(12))
+    each, shared = ENGINES[engine].footprint(recurrence, make_cut(12))
     budget = 3 * each + shared
     split = measure(recurrence, engine=engine, memory=budget)
     for name in ("count", "lower", "upper", "relative_count"):
@@ -257,7 +257,7 @@ def test_kernels_in_turn_give_the_same() -> None:
     g = torch.Generator().manual_seed(0)
     operator = Convolution(torch.randn(2, 3, 40, generator=g, dtype=torch.float64), 60)
     whole = measure(operator, engine="exact")
-    each, shared, _ = ENGINES["exact"].footprint(operator, make_cut(60, range(1, 31)))
+    each, shared = ENGINES["exact"].footprint(operator, make_cut(60, range(1, 31)))
     budget = 2 * each + shared
     split = measure(operator, engine="exact", memory=budget)
     assert torch.equal(split.count, whole.count)

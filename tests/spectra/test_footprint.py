@@ -95,7 +95,7 @@ def peak(make, length, count, engine, outputs=("counts", "entropy"), **options):
 )
 def test_the_estimate_bounds_what_is_held(engine, make, length, count):
     operator, cut = heads(make, length, count), make_cut(length)
-    each, shared, _ = ENGINES[engine].footprint(operator, cut)
+    each, shared = ENGINES[engine].footprint(operator, cut)
     estimate = count * each
     most = 1.5 * estimate + shared + ASIDE
     measured = peak(make, length, count, engine)

@@ -1,5 +1,5 @@
-"""Hankel singular values at every position: one engine per file.
+"""Hankel singular values at the positions of a cut: one engine per file or folder.
 
-Read cut and engine, then `exact` for the definition, choice and dispatch for how one is chosen and run, then any of
-the others: `lanes` and `shifts` for recurrences, `shifts` and `implicit` for attention, `convolution`.
+Read cut and engine, then `exact` for the definition and chosen cuts, dispatch for how an engine is chosen and run, then
+any of the others: `all_cuts`, `small_state` for channels of Mamba, `implicit` for long attention.
 """

@@ -19,18 +19,6 @@ def test_is_the_definition() -> None:
         assert not bool(spectrum.values[:, place, k:].any())
 
 
-def test_windows_of_one_shape_are_those_of_the_loop() -> None:
-    g = torch.Generator().manual_seed(1)
-    matrix = torch.randn(2, 14, 14, generator=g, dtype=torch.float64).tril()
-    cut = make_cut(14, [9, 5, 4, 5], past=4, future=3)
-    whole = DenseEngine().blocks(Dense(matrix), cut)
-    parts = DenseEngine(numbers_at_once=2 * 2 * 3 * 3).blocks(Dense(matrix), cut)
-    for place, i in enumerate(cut.positions):
-        torch.testing.assert_close(whole.values[:, place], torch.linalg.svdvals(matrix[:, i : i + 3, i - 4 : i]))
-    torch.testing.assert_close(parts.values, whole.values)
-    torch.testing.assert_close(parts.error_bound, whole.error_bound)
-
-
 @pytest.mark.few(3)
 @pytest.mark.parametrize("window", [None, 1, 25, 300])
 @pytest.mark.parametrize("windows", [{}, {"past": 20, "future": 30}])

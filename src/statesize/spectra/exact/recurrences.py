@@ -235,5 +235,5 @@ def factor_seconds(recurrence: Recurrence, cut: Cut) -> float:
     stepped = isinstance(recurrence.transition, DiagonalTransition | DeltaTransition)
     step = 0.0 if stepped else 3e-5 + 5e-10 * n**2 * (n + widest)
     of_position = each + 2e-5 + 5e-10 * n**3
-    factors = 1.2e-4 + 1.2e-9 * n**2 * (n + steps / max(1, chunks))
+    factors = 2.5e-4 + 1.2e-9 * n**2 * (n + steps / max(1, chunks))
     return steps * step + chunks * factors + len(cut.positions) * of_position
