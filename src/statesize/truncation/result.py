@@ -178,7 +178,7 @@ class CutResult:
     @property
     def limits(self) -> tuple[Note, ...]:
         """What limits the numbers."""
-        found = [] if self.texts >= FEWEST_TEXTS else [Note(Code.FEW_TEXTS, f"{self.counted} give no interval.")]
+        found = [] if self.texts >= FEWEST_TEXTS else [Note(Code.FEW_TEXTS, f"no interval over {self.counted}.")]
         if not self.context_matters:
             found.append(Note(Code.WORTHLESS, f"{self.worth:.3f} nats per token."))
         return (*found, *self._own_limits())

@@ -274,7 +274,7 @@ class Texts:
             )
         if joined:
             printing.say(f"Blank lines part documents: {joined} became {token_text(tokenizer, roles['eos'])!r}.")
-        elif parted:
+        elif parted and not isinstance(self, PieceTexts):
             printing.say("Each text file is read as one document; if its blank lines part several, give --corpus.")
         if chats:
             read = counted(len(sequences), "text")
