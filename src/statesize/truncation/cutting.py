@@ -219,7 +219,7 @@ class Cutting:
         if rule.choice != "hindsight":
             seen = self._pasts[held.name]
             rest = torch.stack([self._dropped(held.name, seen, run) for run in runs]).to(inputs.dtype)
-            return Memory(inputs - rest.unflatten(1, shape))
+            return Memory(inputs - rest.reshape(len(runs), *inputs.shape))
         ranks = torch.stack([run.ranks[held.name] for run in runs]).to(inputs.device)
 
         def at_best(rows: Tensor) -> Tensor:

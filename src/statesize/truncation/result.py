@@ -77,10 +77,12 @@ class CutDocument:
     @classmethod
     def of(cls, values: dict[str, Any]) -> CutDocument:
         """The document that `json_values` wrote."""
-        numbers = {name: math.nan if value is None else value for name, value in values.items()}
-        runs = ({name: math.nan if one is None else one for name, one in run.items()} for run in values["runs"])
-        optional = {name: values.get(name) for name in ("text", "bytes")}
-        return cls(**numbers | optional | {"runs": tuple(CutRun(**run) for run in runs)})
+
+        def known(fields: dict[str, Any]) -> dict[str, Any]:
+            return {name: math.nan if value is None else value for name, value in fields.items()}
+
+        more: dict[str, Any] = {name: values.get(name) for name in ("text", "bytes")}
+        return cls(**known(values) | more | {"runs": tuple(CutRun(**known(run)) for run in values["runs"])})
 
     @property
     def unit(self) -> int:

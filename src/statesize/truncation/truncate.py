@@ -203,9 +203,9 @@ class CutTest:
             CutRun(run.rule.name, run.scale, run.kept, *scores.of(predicted))
             for run, predicted in zip(runs, cutting.logits(runs), strict=True)
         ]
-        *sizes, stored = mean_sizes(mixers)
-        stored = math.nan if self.shared else stored
-        return CutDocument(index, len(given), cut, scores.loss, *sizes, stored, tuple(made), text)
+        entropy, most, inputs, stored = mean_sizes(mixers)
+        sizes = entropy, most, inputs, math.nan if self.shared else stored
+        return CutDocument(index, len(given), cut, scores.loss, *sizes, tuple(made), text)
 
     def result(self, name: str, documents: Sequence[CutDocument], at: float = NEGLIGIBLE) -> TruncationResult:
         """What these documents show."""

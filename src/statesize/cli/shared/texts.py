@@ -309,7 +309,7 @@ class PieceTexts(Texts):  # noqa: D101 -- as above
     @classmethod
     def of(cls, texts: Texts) -> PieceTexts:
         """The same texts, or a file that stands for those that these options do not name."""
-        size = {"sequences": texts.sequences, "max_tokens": texts.max_tokens}
+        size: dict[str, Any] = {"sequences": texts.sequences, "max_tokens": texts.max_tokens}
         if texts.dataset is not None or texts.field != "text" or texts.special_tokens or texts.corpus:
             return cls(jsonl=None if texts.ids else Path(OWN), ids=Path(OWN) if texts.ids else None, **size)
         # A file's name says that it holds rows.
