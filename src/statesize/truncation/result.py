@@ -82,7 +82,8 @@ class CutDocument:
             return {name: math.nan if value is None else value for name, value in fields.items()}
 
         more: dict[str, Any] = {name: values.get(name) for name in ("text", "bytes")}
-        return cls(**known(values) | more | {"runs": tuple(CutRun(**known(run)) for run in values["runs"])})
+        more["runs"] = tuple(CutRun(**known(run)) for run in values["runs"])
+        return cls(**known(values) | more)
 
     @property
     def unit(self) -> int:
