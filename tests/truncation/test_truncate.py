@@ -567,6 +567,13 @@ def test_a_model_that_reads_the_past_beside_attention_runs_over_the_whole_text(c
     cutting = Cutting(Forward.of(model, IDS), CUT)
     cutting.read()
     assert not cutting.behind.sure
+    # So does a second text, whose runs are not compared with the whole model again where the first were the same.
+    texts = [IDS[0], IDS[0].flip(0)]
+    _, second = truncate(model, texts, documents=2, tokens=LENGTH, settings=AT_CUT).documents
+    (alone,) = truncate(model, texts[1:], documents=1, tokens=LENGTH, settings=AT_CUT).documents
+    found = {(run.rule, run.scale): run for run in second.runs}
+    for run in alone.runs:
+        assert found[run.rule, run.scale].loss == pytest.approx(run.loss, abs=1e-6)
 
 
 def test_several_inputs_of_a_position_are_cut_by_the_state_that_holds_them():

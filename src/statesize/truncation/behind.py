@@ -86,12 +86,12 @@ class Behind:
         if seen.passed_on is not unchanged or not same:
             return False
         sink = operator.sink if operator.sink is None else operator.sink.reshape(caches, heads)
-        query = query.unflatten(0, (caches, heads))
+        query = query.reshape(caches, heads, *query.shape[1:])
         known = HeldAttention(
             name, self.cut, query, key, value, operator.scale, operator.window, operator.soft_cap, sink
         )
         rows = known.rows(query[None, :, :, self.cut :], key[None])
-        found = (rows.flatten(2, 3) @ value).unflatten(2, (heads, -1))[0].flatten(0, 1).transpose(0, 1)
+        found = (rows.flatten(2, 3) @ value).reshape(caches * heads, -1, value.shape[-1]).transpose(0, 1)
         if not bool((found - answer[0, self.cut :]).abs().max() <= self._rounding * answer.abs().max()):
             return False
         self.held[module] = known
@@ -140,12 +140,12 @@ def _mixed(held: HeldAttention, memory: Memory, query: Tensor, key: Tensor, valu
     seen = memory.seen
     if seen is not None:
         seen = torch.cat([seen, seen.new_ones(*seen.shape[:2], key.shape[2])], -1)
-    rows = held.rows(query.unflatten(1, held.query.shape[:2]), torch.cat([keys, key], 2), seen)
+    rows = held.rows(query.reshape(runs, *held.query.shape[:2], *query.shape[2:]), torch.cat([keys, key], 2), seen)
     values = memory.values(rows) if callable(memory.values) else memory.values
     if values is None:
         values = held.value[None, :, None, :cut].expand(runs, -1, -1, -1, -1)
     if values.shape[2] == 1:
         # The heads of a cache read the same values, which are not copied for each.
-        return (rows.flatten(2, 3) @ torch.cat([values[:, :, 0], value], 2)).unflatten(2, rows.shape[2:4])
-    behind = (rows[..., cut:].flatten(2, 3) @ value).unflatten(2, rows.shape[2:4])
+        return (rows.flatten(2, 3) @ torch.cat([values[:, :, 0], value], 2)).reshape(*rows.shape[:-1], -1)
+    behind = (rows[..., cut:].flatten(2, 3) @ value).reshape(*rows.shape[:-1], -1)
     return rows[..., :cut] @ values + behind

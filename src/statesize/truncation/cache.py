@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import known_options
+from statesize.adapters.models.model_state import known_options, named_parts
 from statesize.adapters.runs import Attach
 from statesize.check import refuse, require_choice, require_count, require_real
 from statesize.errors import ModelError
@@ -134,7 +134,7 @@ def require_cache(model: nn.Module) -> None:
             f"the model must have a cache of keys and values of transformers, got a {type(model).__name__} without. "
             "Give a causal language model of transformers with attention, such as SmolLM2."
         )
-    for name, module in model.named_modules():
+    for name, module in named_parts(model):
         if hasattr(module, "kv_lora_rank"):
             raise ModelError(
                 f"{name} holds a latent (MLA) that all its heads read, not keys and values: no price is known."
@@ -197,7 +197,7 @@ class Pricing:
         places = [(layer["name"], head, layer["available"]) for layer in layers for head in range(layer["caches"])]
         heads = (
             CachedHead(*place, tuple(curve), tuple(counts))
-            for place, curve, counts in zip(places, curves.tolist(), tokens.tolist(), strict=True)
+            for place, curve, counts in zip(places, _lists(curves), _lists(tokens), strict=True)
         )
         shares = tuple(self._bytes_share(layers, one) for one in self.variants)
         return CachePrices(
@@ -250,7 +250,7 @@ class Pricing:
 
     def _bytes_share(self, layers: Sequence[dict[str, Any]], variant: Variant) -> float:
         """Bytes that a cache keeps, as a share of the whole one in 16 bits."""
-        tokens, whole, held = iter(self._budgets[variant.keep, variant.budgets].tolist()), 0, 0
+        tokens, whole, held = iter(_lists(self._budgets[variant.keep, variant.budgets])), 0, 0
         for layer in layers:
             for _ in range(layer["caches"]):
                 whole += cache_bits(None, layer["available"], layer["available"], *layer["widths"])
@@ -292,7 +292,7 @@ class Pricing:
         orders = {held.name: TOKENS[self.rule].order(held) for held in behind.held.values()}
         available = torch.tensor([held.available for held in behind.held.values() for _ in held.key])
         # Where each layer has one cache, budgets by layer and by curves are the same.
-        caches: list[_Cache] = [(one.precision, tuple(self._tokens(one, available, cut).tolist())) for one in variants]
+        caches: list[_Cache] = [(one.precision, tuple(_lists(self._tokens(one, available, cut)))) for one in variants]
         different, made = list(dict.fromkeys(caches)), dict[_Cache, Any]()
         at_once = max(1, POSITIONS // (cutting.forward.length - cut))
         for some in (different[first : first + at_once] for first in range(0, len(different), at_once)):
@@ -310,6 +310,10 @@ class Pricing:
         return (budgets * (prefix / self.prefix)).round().long().minimum(available)
 
 
+def _lists(numbers: Tensor) -> list[Any]:
+    return cast("list[Any]", numbers.tolist())
+
+
 def _memory(
     held: HeldAttention, orders: dict[str, Tensor], counts: dict[str, Tensor], precisions: Sequence[Precision | None]
 ) -> Memory:
@@ -319,7 +323,7 @@ def _memory(
         return Memory(seen=seen)
     first = held.cut - held.available
     keys, values = held.key[:, : held.cut], held.value[:, : held.cut]
-    parts = {None: (keys, values)}
+    parts: dict[Precision | None, tuple[Tensor, Tensor]] = {None: (keys, values)}
     for precision in filter(None, dict.fromkeys(precisions)):
         rounded = rounded_keys(keys[:, first:], precision), rounded_values(values[:, first:], precision)
         parts[precision] = cast("tuple[Tensor, Tensor]", tuple(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.observation import in_this_thread
 from statesize.truncation.budgets import GRID, at_shares
 from statesize.truncation.choices.choice import HeldAttention
@@ -43,7 +44,7 @@ def watch(model: nn.Module, found: dict[str, Around], stack: ExitStack) -> None:
         if args and args[0] is found[name].output:
             found[name].norm = module
 
-    for name, module in model.named_modules():
+    for name, module in named_parts(model):
         layer = model.get_submodule(name.rpartition(".")[0])
         parts = (getattr(module, part, None) for part in _PROJECTIONS)
         found[name] = Around(next((part for part in parts if isinstance(part, nn.Module)), None))

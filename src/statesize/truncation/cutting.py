@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import groupby
 from typing import Any, cast
 
 import torch
@@ -83,13 +85,10 @@ class Cutting:
                 yield self._over_whole_text(run)
             return
         at_once = max(1, POSITIONS // (self.forward.length - self.cut))
-        waiting = list(runs)
-        while waiting:
-            # Runs of a kind do the same to each layer.
-            kind = waiting[0].rule.choice, waiting[0].rule.unit
-            some = [run for run in waiting[:at_once] if (run.rule.choice, run.rule.unit) == kind]
-            del waiting[: len(some)]
-            yield from self.behind.logits(lambda held, some=some: self._memory(held, some), len(some))
+        # Runs of a kind do the same to each layer.
+        for alike in (list(some) for _, some in groupby(runs, lambda run: (run.rule.choice, run.rule.unit))):
+            for some in (alike[first : first + at_once] for first in range(0, len(alike), at_once)):
+                yield from self.behind.logits(partial(self._memory, runs=some), len(some))
 
     @property
     def _whole(self) -> Forward:
@@ -220,7 +219,7 @@ class Cutting:
         if rule.choice != "hindsight":
             seen = self._pasts[held.name]
             rest = torch.stack([self._dropped(held.name, seen, run) for run in runs]).to(inputs.dtype)
-            return Memory(inputs - rest.unflatten(1, shape))
+            return Memory(inputs - rest.reshape(len(runs), *inputs.shape))
         ranks = torch.stack([run.ranks[held.name] for run in runs]).to(inputs.device)
 
         def at_best(rows: Tensor) -> Tensor:

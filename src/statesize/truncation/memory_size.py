@@ -103,7 +103,7 @@ class TruncationResult(CutResult):
         at, rules = self.at if at is None else at, OTHERS if other_texts else HEADS
         known, none = {run.rule for run in self.documents[0].runs}, Interval(math.nan)
         if not self.entropy.value or known.isdisjoint(rules):
-            return CausalSize(at, none, *[math.nan] * 3, none, none)
+            return CausalSize(at, none, math.nan, math.nan, math.nan, none, none)
         grouped = "joint past rows" in known
         # Without groups each head stores its own.
         heads = rules if grouped else (*rules, *CACHES)

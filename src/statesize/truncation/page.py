@@ -102,7 +102,7 @@ def _at(result: CutResult) -> float:
     return result.at if isinstance(result, TruncationResult) else AFFORDABLE
 
 
-def chart(result: CutResult) -> alt.LayerChart:
+def chart(result: CutResult) -> alt.LayerChart | alt.FacetChart:
     """Draw what is lost against what is kept: a line a rule, shaded between both bounds; or a mark for each cache.
 
     Args:
@@ -114,7 +114,7 @@ def chart(result: CutResult) -> alt.LayerChart:
     return _prices(result) if isinstance(result, CachePrices) else _sizes(result, _at(result))
 
 
-def _sizes(result: CutResult, at: float) -> alt.LayerChart:
+def _sizes(result: CutResult, at: float) -> alt.LayerChart | alt.FacetChart:
     known = [row for row in result.rows if row.rule in _RULES and row.kept > 0 and not math.isnan(_lost(row))]
     rows = [
         {"of": _line(row), "numbers": row.kept, "run": title(row.rule, row.scale), "lost": _lost(row)}

@@ -62,8 +62,9 @@ class Mixer:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Mixer:
         """The mixer of JSON values."""
-        sizes = ((name, values[name]) for name in ("entropy", "joint"))
-        return cls(**values | {name: one and torch.tensor(one, dtype=torch.float64) for name, one in sizes})
+        sizes: dict[str, Any] = {name: values[name] for name in ("entropy", "joint")}
+        sizes = {name: one and torch.tensor(one, dtype=torch.float64) for name, one in sizes.items()}
+        return cls(**values | sizes)
 
     def sizes(self, unit: str) -> Tensor:
         """Entropy-ESS of what a unit of a rule is, (units,) or (groups,)."""

@@ -77,10 +77,13 @@ class CutDocument:
     @classmethod
     def of(cls, values: dict[str, Any]) -> CutDocument:
         """The document that `json_values` wrote."""
-        numbers = {name: math.nan if value is None else value for name, value in values.items()}
-        runs = ({name: math.nan if one is None else one for name, one in run.items()} for run in values["runs"])
-        optional = {name: values.get(name) for name in ("text", "bytes")}
-        return cls(**numbers | optional | {"runs": tuple(CutRun(**run) for run in runs)})
+
+        def known(fields: dict[str, Any]) -> dict[str, Any]:
+            return {name: math.nan if value is None else value for name, value in fields.items()}
+
+        more: dict[str, Any] = {name: values.get(name) for name in ("text", "bytes")}
+        more["runs"] = tuple(CutRun(**known(run)) for run in values["runs"])
+        return cls(**known(values) | more)
 
     @property
     def unit(self) -> int:
@@ -178,7 +181,7 @@ class CutResult:
     @property
     def limits(self) -> tuple[Note, ...]:
         """What limits the numbers."""
-        found = [] if self.texts >= FEWEST_TEXTS else [Note(Code.FEW_TEXTS, f"{self.counted} give no interval.")]
+        found = [] if self.texts >= FEWEST_TEXTS else [Note(Code.FEW_TEXTS, f"no interval over {self.counted}.")]
         if not self.context_matters:
             found.append(Note(Code.WORTHLESS, f"{self.worth:.3f} nats per token."))
         return (*found, *self._own_limits())

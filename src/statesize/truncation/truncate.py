@@ -121,6 +121,7 @@ class CutTest:
     shared: tuple[tuple[str, ...], ...]  # those that read one cache, for each cache of several
     unmoved: set[str] = field(default_factory=set[str], init=False)  # whose queries nothing moves behind a cut
     mixers: tuple[str, ...] = field(default=(), init=False)  # names of those that are cut
+    _sure: bool = field(default=False, init=False)  # whether runs behind a cut were seen to be those of the model
     # A single piece is read once.
     _last: tuple[int, int, Cutting, Tensor] | None = field(default=None, init=False)
 
@@ -163,8 +164,9 @@ class CutTest:
         if self._last is None or self._last[:2] != (index, cut):
             forward = Forward.of(self.model, *inputs_of(self.pieces[index][1]))
             cutting = Cutting(forward, cut, self.own, self.whole, self.unmoved, mixers)
-            compare, self._last = self._last is None, None
-            self._last = index, cut, cutting, cutting.read(compare=compare)
+            self._last = None
+            self._last = index, cut, cutting, cutting.read(compare=not self._sure)
+            self._sure = cutting.behind.sure
         return self._last[2:]
 
     def _sizes(self, index: int, cut: int) -> dict[str, Any]:
@@ -201,9 +203,9 @@ class CutTest:
             CutRun(run.rule.name, run.scale, run.kept, *scores.of(predicted))
             for run, predicted in zip(runs, cutting.logits(runs), strict=True)
         ]
-        *sizes, stored = mean_sizes(mixers)
-        stored = math.nan if self.shared else stored
-        return CutDocument(index, len(given), cut, scores.loss, *sizes, stored, tuple(made), text)
+        entropy, most, inputs, stored = mean_sizes(mixers)
+        sizes = entropy, most, inputs, math.nan if self.shared else stored
+        return CutDocument(index, len(given), cut, scores.loss, *sizes, tuple(made), text)
 
     def result(self, name: str, documents: Sequence[CutDocument], at: float = NEGLIGIBLE) -> TruncationResult:
         """What these documents show."""

@@ -274,7 +274,7 @@ class Texts:
             )
         if joined:
             printing.say(f"Blank lines part documents: {joined} became {token_text(tokenizer, roles['eos'])!r}.")
-        elif parted:
+        elif parted and not isinstance(self, PieceTexts):
             printing.say("Each text file is read as one document; if its blank lines part several, give --corpus.")
         if chats:
             read = counted(len(sequences), "text")
@@ -309,7 +309,7 @@ class PieceTexts(Texts):  # noqa: D101 -- as above
     @classmethod
     def of(cls, texts: Texts) -> PieceTexts:
         """The same texts, or a file that stands for those that these options do not name."""
-        size = {"sequences": texts.sequences, "max_tokens": texts.max_tokens}
+        size: dict[str, Any] = {"sequences": texts.sequences, "max_tokens": texts.max_tokens}
         if texts.dataset is not None or texts.field != "text" or texts.special_tokens or texts.corpus:
             return cls(jsonl=None if texts.ids else Path(OWN), ids=Path(OWN) if texts.ids else None, **size)
         # A file's name says that it holds rows.

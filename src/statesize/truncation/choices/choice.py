@@ -38,7 +38,7 @@ class HeldAttention:
         """Rows of T, (R, K, g, n, m), of the last n positions of m keys."""
         # Of query (R, K, g, n, d) and key (R or 1, K, m, d); `seen` says which keys are there, (R, K, m) bool.
         count, keys = query.shape[-2], key.shape[-2]
-        scores = (query.flatten(2, 3) @ key.mT).mul_(self.scale).unflatten(2, query.shape[2:4])
+        scores = (query.flatten(2, 3) @ key.mT).mul_(self.scale).reshape(*query.shape[:-1], keys)
         if self.soft_cap is not None:
             scores = (scores / self.soft_cap).tanh() * self.soft_cap
         lag = torch.arange(keys - count, keys, device=key.device)[:, None] - torch.arange(keys, device=key.device)
