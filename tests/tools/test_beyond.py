@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from statesize.lab.studies.regimes import Regimes
 from statesize.lab.studies.engine.statistics import within_cells
+from statesize.lab.studies.regimes import Regimes
 from tools import alternatives, beyond
 
 
