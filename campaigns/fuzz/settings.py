@@ -39,7 +39,12 @@ def _task_count(least: int) -> Judge:
 
 def _task_number(low: float, high: float) -> Judge:
     """A number above `low`, one of numpy's or torch's without dimensions too."""
-    return lambda value: _number(low, high, (False, True))(value.item() if getattr(value, "ndim", 1) == 0 else value)
+
+    def judge(value: Any) -> bool:
+        held = getattr(value, "ndim", 1) == 0 and str(getattr(value, "device", "cpu")) != "meta"
+        return _number(low, high, (False, True))(value.item() if held else value)
+
+    return judge
 
 
 def _any_text(value: Any) -> bool:
