@@ -12,6 +12,7 @@ import torch
 from oracles import exact
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import experiments.variation.mixers  # noqa: F401
 import statesize as ss
 from campaigns.fuzz.call import Call
 from campaigns.fuzz.hostile import Source

@@ -37,6 +37,16 @@ def _task_count(least: int) -> Judge:
     return lambda value: whole(value, least, MOST)
 
 
+def _task_number(low: float, high: float) -> Judge:
+    """A number above `low`, one of numpy's or torch's without dimensions too."""
+
+    def judge(value: Any) -> bool:
+        held = getattr(value, "ndim", 1) == 0 and str(getattr(value, "device", "cpu")) != "meta"
+        return _number(low, high, (False, True))(value.item() if held else value)
+
+    return judge
+
+
 def _any_text(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -97,8 +107,8 @@ FORMS: dict[str, Form] = {
         {"pairs": 2, "length": 9, "vocabulary_size": 8},
         {
             **dict.fromkeys(("pairs", "length", "vocabulary_size"), _task_count(1)),
-            "query_share": lambda value: whole(value, 1, 1) or _number(0, 1, (False, True))(value),
-            "gap_power": lambda value: whole(value, -MOST, MOST) or _number(-math.inf, math.inf)(value),
+            "query_share": lambda value: whole(value, 1, 1) or _task_number(0, 1)(value),
+            "gap_power": lambda value: whole(value, -MOST, MOST) or _task_number(-math.inf, math.inf)(value),
             **_HELD_OUT,
         },
     ),

@@ -34,7 +34,6 @@ def test_all_commands_are_known():
     core = {"profile", "compare", "truncate", "cache"}
     lab = {"demo", "train", "study", "series", "length"}
     assert {names[0] for names in COMMANDS} == core | lab | {"--install-completion"}
-    assert ("study", "recall") in COMMANDS
 
 
 @pytest.mark.parametrize("names", COMMANDS, ids=" ".join)

@@ -116,8 +116,7 @@ REFUSED = [
         "error: --html must lie in a folder that is there, got none/page.html. Make none",
     ),
     ("train text --mixer gla --output one.txt", "output must be a folder"),
-    ("study none", "study must be the name of a study, or the folder of one"),
-    ("study recal", "Did you mean recall?"),
+    ("study recall --colour", "--colour is no option of statesize study. See"),
     (
         "profile gla --metric entropi",
         "--metric must be entropy or relative_count, got 'entropi'. Did you mean entropy?",

@@ -56,7 +56,6 @@ def test_files_do_not_take_the_numbers_of_closed_streams(tmp_path):
         ["profile", "gla", "--text", "PLACE"],
         ["profile", "gla", "--jsonl", "PLACE"],
         ["profile", "gla", "--ids", "PLACE"],
-        ["study", "regimes", "--config", "PLACE"],
         ["train", "text", "--mixer", "la", "--text", "PLACE", "--output", "OUTPUT"],
     ],
 )
@@ -87,12 +86,11 @@ def test_what_is_no_file_is_not_replaced(words, capsys, tmp_path, text, small_pr
         ["profile", "gla", "--text", "TEXT", "--output", LONG],
         ["profile", "gla", "--text", "TEXT", "--html", LONG],
         ["study", "regimes", "--preset", "smoke", "--output", LONG],
-        ["study", "regimes", "--config", LONG],
         ["train", "text", "--mixer", "la", "--text", "TEXT", "--output", LONG],
     ],
 )
 def test_names_that_no_file_can_have(words, capsys, text, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    code = 2 if words[-2:] in (["--text", LONG], ["--config", LONG]) else 1
+    code = 2 if words[-2:] == ["--text", LONG] else 1
     assert LONG[:100] in refusal(capsys, *(text if word == "TEXT" else word for word in words), code=code)
     assert os.listdir(tmp_path) == [text.name]

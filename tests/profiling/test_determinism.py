@@ -7,6 +7,7 @@ import pytest
 import torch
 from oracles.comparing import DIFFERENT, IDENTICAL, compare_profiles, compare_rows
 
+import experiments.variation.mixers  # noqa: F401
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
 from statesize.profiling import RayCluster, profile

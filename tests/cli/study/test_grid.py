@@ -64,7 +64,7 @@ def test_each_study_has_a_small_grid_of_its_own(name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["correlation", "--preset", "desktop"], "preset must be one of smoke, record, got 'desktop'"),
+        (["correlation", "--preset", "desktop"], "preset must be one of smoke, laptop, record, got 'desktop'"),
         (["corelation"], "study must be the name of a study, or the folder of one that is done, got 'corelation'"),
         (["correlation", "--from", "sa"], "from must be left out for a study that trains its models, got 'sa'"),
     ],

@@ -81,8 +81,8 @@ class Study(ABC):
 
     @property
     def claim(self) -> Claim | None:
-        """The claim that was fixed before the runs, one for all presets."""
-        return next((grid.claim for grid in self.presets.values() if grid.claim is not None), None)
+        """The claim of the last preset that has one; presets without a claim have it too."""
+        return next((grid.claim for grid in reversed(self.presets.values()) if grid.claim is not None), None)
 
     def conclude(self, rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
         """What all rows say.
