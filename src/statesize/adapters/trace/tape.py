@@ -119,6 +119,7 @@ class Tape(TorchDispatchMode):
         self._numbers: dict[Any, int] = {}
         self._on: dict[int, list[tuple[int, bool]]] = defaultdict(list)  # of a storage: tensors, and which are no views
         self._written: dict[int, _Written] = {}
+        self._returned_at: dict[int, int] = {}  # of a storage: views of what a module returned are not those inside it
         self._composite: dict[Any, bool] = {}
         self._held: list[Any] = []  # nothing takes the memory of what the run has freed
 
@@ -143,6 +144,13 @@ class Tape(TorchDispatchMode):
             if key[0] not in self._written:
                 self._on[key[0]].append((number, not is_view))
                 self._held.append(tensor)
+        return number
+
+    def returned(self, tensor: Tensor) -> int:
+        """The number of a tensor that leaves a module: what is made of it follows from it alone."""
+        number = self.ref(tensor)
+        if tensor.layout is torch.strided:
+            self._returned_at[self._key(tensor)[0]] = number
         return number
 
     @staticmethod
@@ -285,9 +293,11 @@ class Tape(TorchDispatchMode):
             self.escapes.append((node, result))
             return result
         outs = [part for part in ([result] if isinstance(result, Tensor) else result) if isinstance(part, Tensor)]
-        if len(outs) == 1 and outs[0].layout is torch.strided and self._key(outs[0]) in self._numbers:
-            # A view that is the tensor itself.
-            return result
+        if len(outs) == 1 and outs[0].layout is torch.strided:
+            key = self._key(outs[0])
+            if self._numbers.get(key, -1) >= self._returned_at.get(key[0], 0):
+                # A view that is the tensor itself.
+                return result
         if node.name == "as_strided":
             node = self._gathered(node, outs[0])
         self.nodes.append(node)

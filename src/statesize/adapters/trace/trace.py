@@ -92,7 +92,7 @@ class _Run:
 
         def leave(module: nn.Module, _: Any, output: object) -> None:
             tape.paused = True
-            returned[module].extend(map(tape.ref, tensors_in(output)))
+            returned[module].extend(map(tape.returned, tensors_in(output)))
             tape.paused = False
 
         def inside(run: Callable[[], Any]) -> Tensor | None:
@@ -209,7 +209,8 @@ class Trace:
         output = self._run.tape.values[self._run.output]
         label = self._taken.of.get(self._run.output)
         axes = [dim for dim, size in enumerate(output.shape) if size == self.call.length]
-        usual = self.call.axis(output)
+        # Where neither shape nor labels tell, positions leave where they entered.
+        usual = next(iter(self.call.placed.values()), self.call.axis(output))
         if len(axes) < 2 or label is None:
             return axes[0] if usual is None else usual
         return min(

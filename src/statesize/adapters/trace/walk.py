@@ -55,7 +55,7 @@ def walked(piece: Piece) -> Walk:
             walk.bends |= all(one in alone for _, one in node.inputs)
             walk.weighed = walk.weighed if is_mixed else max(walk.weighed, weight)
             walk.divided |= weight > 0 and (node.name == "div" or _is_inverse(labels.tape.made.get(factors[0])))
-        for at in _others(node, on):
+        for at in others(node, on):
             far = piece.graph.far(node.inputs[at][1])
             if far is None:
                 continue
@@ -107,7 +107,7 @@ def _last(label: Label | None, length: int) -> Label | None:
     return label and Label(label.last, (length + 1 - label.last).masked_fill(label.last == 0, 0))
 
 
-def _others(node: Node, on: list[bool]) -> list[int]:
+def others(node: Node, on: list[bool]) -> list[int]:
     """Tensors that an operation adds to those that are on the way."""
     found = list[int]()
     for term in terms(node):
