@@ -57,7 +57,7 @@ def traced(function, x):
     with tape:
         result = function(x)
     output = tape.ref(result)
-    labels = Labels(tape, LENGTH, {tape.ref(x): own(x.shape, 1, LENGTH)}, through_choices=True)
+    labels = Labels(tape, LENGTH, {tape.ref(x): own(x.shape, 1, LENGTH)})
     return labels, tape.ref(x), output
 
 
@@ -90,5 +90,5 @@ def test_choices_are_taken_as_the_run_took_them():
     x = torch.randn(1, LENGTH, WIDTH).double()
     labels, _, result = traced(lambda x: x.gather(1, x.argsort(1)), x)
     assert bool((labels.of[result].first == LENGTH).all())
-    taken = Labels(labels.tape, LENGTH, {labels.tape.ref(x): own(x.shape, 1, LENGTH)}, through_choices=False)
+    taken = Labels(labels.tape, LENGTH, {labels.tape.ref(x): own(x.shape, 1, LENGTH)}, labels)
     assert torch.equal(taken.of[result].last.long(), x.argsort(1) + 1)

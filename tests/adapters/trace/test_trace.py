@@ -96,12 +96,50 @@ RULES = {
         lambda layer, hidden: torch.ones(LENGTH, LENGTH).tril().double(),
         Around(0, 0, 0),
     ),
+    "a division by sums of weights, other values beside": (
+        lambda layer, hidden: _divided(layer, hidden) + layer.feed(layer.third(hidden)),
+        lambda layer, hidden: _weights(layer, hidden) / _weights(layer, hidden).sum(-1, keepdim=True),
+        Around(0, 0, 2),
+    ),
+    "sums for its weights, a convolution behind": (
+        lambda layer, hidden: SHORT.to(hidden) @ _weighed_first(layer, hidden).tanh(),
+        lambda layer, hidden: _decays_of_two(layer, hidden),
+        Around(0, 2, 0),
+    ),
+    "a spectrum of less reach beside": (
+        lambda layer, hidden: _by_spectrum(layer.first(hidden)) + FADING.triu(-4).to(hidden) @ layer.second(hidden),
+        lambda layer, hidden: FADING.triu(-4),
+        Around(0, 0, LENGTH - 1),
+    ),
     "one step late": (
         lambda layer, hidden: nn.functional.pad(FADING.to(hidden) @ layer.first(hidden), (0, 0, 1, 0))[:, :-1],
         lambda layer, hidden: nn.functional.pad(FADING, (0, 0, 1, 0))[:-1],
         Around(0, 0, 0),
     ),
 }  # fmt: skip
+
+
+def _weights(layer, hidden):
+    return (layer.first(hidden) @ layer.second(hidden).mT).exp().tril()[:, None]
+
+
+def _divided(layer, hidden):
+    weights = _weights(layer, hidden)[:, 0]
+    return (weights @ layer.second(hidden)) / weights.sum(-1, keepdim=True)
+
+
+def _decays_of_two(layer, hidden):
+    both = torch.stack([layer.second(hidden), layer.third(hidden)], 1)
+    return _decays(both).sum(1)
+
+
+def _weighed_first(layer, hidden):
+    return torch.einsum("bcij,bjc->bic", _decays_of_two(layer, hidden), layer.first(hidden))
+
+
+def _by_spectrum(values):
+    taps = torch.fft.rfft(SHORT[:, 0].to(values), 2 * LENGTH)
+    return torch.fft.irfft(torch.fft.rfft(values, 2 * LENGTH, 1) * taps[:, None], 2 * LENGTH, 1)[:, :LENGTH]
 
 
 def _by_sums(values, gate):
@@ -124,7 +162,7 @@ def test_t_is_that_of_the_rule(name, texts):
     mixing = traced.mixing()
     matrix, expected = mixing.matrix(), definition(layer, hidden)
     assert mixing.around == around
-    assert matrix.shape[:2] == (texts, 1 if expected.ndim == 2 else WIDTH)
+    assert matrix.shape[:2] == (texts, 1 if expected.ndim == 2 else expected.shape[1])
     torch.testing.assert_close(matrix, expected.expand_as(matrix), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(matrix @ mixing.values + mixing.offset, mixing.mixed, rtol=1e-9, atol=1e-9)
     other = torch.randn_like(mixing.values)
@@ -137,6 +175,27 @@ def test_what_a_measured_module_returns_is_given():
     whole, part = (trace(rule, held=held)[0].mixing() for held in (False, True))
     torch.testing.assert_close(whole.matrix()[0, 0], FADING @ SHORT, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(part.matrix()[0, 0], FADING, rtol=1e-9, atol=1e-9)
+
+
+class Projected(Feed):
+    def __init__(self):
+        super().__init__()
+        self.output = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, hidden):
+        return self.output(super().forward(hidden))
+
+
+@torch.no_grad()
+def test_views_of_what_a_measured_module_returns_are_given():
+    def rule(layer, hidden):
+        return FADING.to(hidden) @ layer.first(layer.feed(hidden)).tanh()
+
+    torch.manual_seed(0)
+    layer = Layer(rule)
+    layer.feed = Projected()
+    call = ModuleCall(layer.double(), layer, (torch.randn(1, LENGTH, WIDTH).double(),), {}, LENGTH)
+    assert Trace.of(call, [layer.feed]).mixing().around == Around(0, 0, 0)
 
 
 @torch.no_grad()

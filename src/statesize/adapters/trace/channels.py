@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.models.own_cache import grouped_by
-from statesize.adapters.trace.replay import Piece, Place
+from statesize.adapters.trace.replay import Piece, Place, batched
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +51,10 @@ class Channels:
         return matrix[:, channels].permute(1, 2, 0, 3)
 
 
-def codes(count: int, dtype: torch.dtype) -> Tensor:
+def codes(count: int) -> Tensor:
     """Three amplitudes for each channel that enters, (3, channels): by their ratio a channel is known again."""
-    second = 1 + torch.arange(count, dtype=dtype) / count
-    third = torch.rand(count, dtype=dtype, generator=torch.Generator().manual_seed(0)) + 0.5
+    second = 1 + torch.arange(count, dtype=torch.float64) / count
+    third = torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.5
     return torch.stack([torch.ones_like(second), second, third])
 
 
@@ -62,9 +62,9 @@ def answers(piece: Piece) -> Tensor | None:
     """The linear part of the end where one random number per position enters all channels, times their codes."""
     # (3, L, channels); None where it is not finite.
     numbers = torch.randn(len(piece.held), 1, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    numbers = numbers.to(piece.held.dtype)
-    found = torch.stack([piece.by_position(numbers * code) for code in codes(piece.held.shape[1], numbers.dtype)])
-    return found - piece.offset if bool(found.isfinite().all()) else None
+    given = torch.stack([numbers * code for code in codes(piece.held.shape[1])]).to(piece.held.dtype)
+    found = batched(piece.by_position, given) - piece.offset
+    return found if bool(found.isfinite().all()) else None
 
 
 def origins(found: Tensor, entering: int, rounding: float) -> Tensor | None:
@@ -81,7 +81,7 @@ def origins(found: Tensor, entering: int, rounding: float) -> Tensor | None:
     if entering == len(origin):
         # A channel whose T is 0 reads its own.
         origin = torch.where(silent, torch.arange(entering), origin)
-    for answer, code in zip((second, third), codes(entering, torch.float64)[1:], strict=True):
+    for answer, code in zip((second, third), codes(entering)[1:], strict=True):
         if bool(((answer - first * code[origin]).abs() > rounding * scale).any()):
             return None
     return origin

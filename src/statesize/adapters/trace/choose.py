@@ -16,7 +16,7 @@ from statesize.adapters.trace.labels import Label, Labels, distance, own, placed
 from statesize.adapters.trace.relations import Moved
 from statesize.adapters.trace.replay import Piece, Place
 from statesize.adapters.trace.tape import Node
-from statesize.adapters.trace.walk import Walk, far, walked
+from statesize.adapters.trace.walk import Walk, far, others, walked
 
 _LARGEST = 4
 """Tensors of more times the numbers that enter or leave the module are maps or states, on which T does not act."""
@@ -348,6 +348,26 @@ class Search:
             behind.update(node.outs)
         return False
 
+    def _reach_of(self, piece: Piece) -> int:
+        """How far a map reaches: by labels where these are exact, else by its numbers."""
+        if all(self.labels.relations[node].is_exact for node in piece.nodes if node in self.labels.relations):
+            return far(piece)
+        answers = piece.columns(torch.arange(piece.ended.shape[1])).abs().amax(-1)
+        later, earlier = (answers > self.rounding * answers.max()).nonzero(as_tuple=True)
+        return int((earlier - later).max()) if len(later) else 0
+
+    def _weights(self, piece: Piece) -> set[int]:
+        """What the factors on the way of a map follow from."""
+        of, found = {out for node in piece.nodes for out in node.outs}, set[int]()
+        for node in reversed(self.graph.tape.nodes):
+            if any(out in found for out in node.outs):
+                found.update(one for _, one in node.inputs)
+            elif any(out in of for out in node.outs):
+                on = [(node, at) in piece.uses or one in of for at, (_, one) in enumerate(node.inputs)]
+                added = others(node, on)
+                found.update(one for at, (_, one) in enumerate(node.inputs) if not on[at] and at not in added)
+        return found
+
     def _inner(self, found: Choice, most: int) -> Choice | None:
         """The map to an earlier end, behind which gates are multiplied that mix positions by themselves."""
         paths, end = self.graph.paths(found.piece.end.tensor), End(found.piece.end.tensor, found.piece.end.axis, 0)
@@ -374,13 +394,24 @@ class Search:
         return None
 
     def _farthest(self) -> Choice | None:
-        """The map that reaches farthest, and of equal ones that of most channels, then with most that mixes."""
-        maps = list[tuple[tuple[int, ...], Piece, End]]()
-        for order, end in enumerate(map(self._scaled, self.ends[:_MOST_ENDS])):
+        """The map that reaches farthest, and of equal ones that of most channels."""
+        best = dict[int, tuple[tuple[int, ...], Piece, End]]()
+        for end in map(self._scaled, self.ends[:_MOST_ENDS]):
             for place, piece in self._pieces(self.graph.paths(end.tensor), end).items():
-                count, reach = len(self.walk(piece).mixing), far(piece)
-                if reach > end.behind and count:
-                    rank = reach, self._channels_of(piece.start.tensor), -place, count, -order
-                    maps.append((rank, piece, end))
-        ranked = sorted(maps, key=lambda one: one[0], reverse=True)
-        return next((choice for _, piece, end in ranked if (choice := self._chosen(piece, end)) is not None), None)
+                walk = self.walk(piece)
+                # All that is mixed of the start, what mixes least behind, then the fewest numbers, as of states read.
+                rank = len(walk.mixing) + walk.divided, -end.behind, -self._size(end.tensor)
+                if place not in best or rank > best[place][0]:
+                    best[place] = rank, piece, end
+        pieces = {place: piece for place, (_, piece, _) in best.items()}
+        # What is mixed for the weights of one of them belongs to that one.
+        weights = set[int]().union(*(self._weights(piece) for piece in pieces.values() if self.walk(piece).mixing))
+        ranked = [
+            (piece.end.tensor not in weights, self._reach_of(piece), self._channels_of(piece.start.tensor), -place)
+            for place, piece in pieces.items()
+        ]
+        for _, reach, _, place in sorted(ranked, reverse=True):
+            _, piece, end = best[-place]
+            if reach > end.behind and (choice := self._chosen(piece, end)) is not None:
+                return choice
+        return None

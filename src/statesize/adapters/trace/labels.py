@@ -76,15 +76,15 @@ class Labels:
     Attributes:
         of: Label of each tensor that depends on the text.
         relations: What depends on what in each operation that takes such a tensor.
-        through_choices: Whether what is chosen by numbers, such as the places of the highest, depends on these; else
-            it is taken as the run took it.
+        choices: Where given, what is chosen by numbers, such as the places of the highest, is taken as the run took it;
+            these are the labels of the run where it depends on the numbers.
         has_choices: Whether there are such.
     """
 
-    def __init__(self, tape: Tape, length: int, given: Mapping[int, Label], *, through_choices: bool) -> None:
-        self.tape, self.length, self.through_choices = tape, length, through_choices
+    def __init__(self, tape: Tape, length: int, given: Mapping[int, Label], choices: Labels | None = None) -> None:
+        self.tape, self.length, self.choices = tape, length, choices
         self.of, self.relations, self.has_choices = dict(given), dict[Node, Relation](), False
-        self._given, self._zeros = given, dict[int, Tensor | None]()
+        self.given, self._zeros = given, dict[int, Tensor | None]()
         self._known = Known(tape.values.__getitem__, self.zeros, self._blank)
         self.run(tape.nodes)
 
@@ -95,7 +95,8 @@ class Labels:
     def zeros(self, tensor: int) -> Tensor | None:
         """Where a tensor is 0 whatever the text is; None for nowhere."""
         if tensor not in self._zeros:
-            zeros, blank = self.tape.values[tensor] == 0, self._blank(tensor)
+            # A choice that is 0 here is another one for another text.
+            zeros, blank = self.tape.values[tensor] == 0, (self.choices or self)._blank(tensor)
             zeros = zeros if blank is None else zeros & blank
             self._zeros[tensor] = zeros if bool(zeros.any()) else None
         return self._zeros[tensor]
@@ -115,7 +116,7 @@ class Labels:
                 value = self.tape.values[out]
                 is_choice = not (value.is_floating_point() or value.is_complex())
                 self.has_choices |= is_choice
-                if label is not None and out not in self._given and (self.through_choices or not is_choice):
+                if label is not None and out not in self.given and (self.choices is None or not is_choice):
                     self.of[out] = label
 
     def made(self, node: Node, given: list[Label | None]) -> list[Label | None]:
@@ -132,7 +133,7 @@ class Labels:
         nodes = list(nodes)
         below = {out for node in nodes for out in node.outs}
         other.of = {one: label for one, label in self.of.items() if one != tensor and one not in below}
-        other._given = {tensor: None, **self._given}
+        other.given = {tensor: None, **self.given}
         other.run(nodes)
         return other
 
@@ -157,6 +158,9 @@ def reached(labels: Labels, output: int, axis: int) -> dict[int, Label]:
     for node in reversed(tape.nodes):
         if node in labels.relations and any(out in found for out in node.outs):
             for which in (0, 1):
-                outs = [found[out][which] if out in found and out in labels.of else None for out in node.outs]
+                outs = [
+                    found[out][which] if out in found and out in labels.of and out not in labels.given else None
+                    for out in node.outs
+                ]
                 labels.relations[node].backward(outs, into(node, which))
     return {number: Label(*parts) for number, parts in found.items()}

@@ -25,8 +25,6 @@ from statesize.adapters.watch import Call
 from statesize.codes import Code, Note
 from statesize.errors import InputError, ModelError
 
-# A module mixes nothing that can be seen where it returns, or changes, less than this share of its input.
-_NOTHING = 1e-7
 _ABOUT_A_LAYER = frozenset({Code.NOT_MEASURED, Code.LOOKS_AHEAD})
 """Codes whose details are what is said of a layer by its name."""
 _SEVERAL = "several maps mix the same values, each with a T of its own: the module's is made of all."
@@ -246,9 +244,9 @@ def _writes_nothing(call: ModuleCall, returned: Tensor) -> bool:
     entering = [one for one, _ in call.with_positions if one.is_floating_point()]
     if not (entering and returned.is_floating_point() and returned.numel()):
         return False
-    least = _NOTHING * float(entering[0].abs().max())
-    same = returned.shape == entering[0].shape and float((returned - entering[0]).abs().max()) <= least
-    return same or float(returned.abs().max()) <= least
+    entered = entering[0].to(returned)
+    same = returned.shape == entered.shape and bool((returned == entered).all())
+    return same or not bool(returned.any())
 
 
 def _convolutions(module: nn.Module) -> list[nn.Conv1d]:

@@ -130,10 +130,11 @@ class Piece:
             return self.by_position(one.expand(self.held.shape))[:, channels]
 
         parts = impulses.split(max(1, _MOST_NUMBERS // largest))
-        return torch.cat([_batched(answer, part) for part in parts]) - self.offset[:, channels]
+        return torch.cat([batched(answer, part) for part in parts]) - self.offset[:, channels]
 
 
-def _batched(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+def batched(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+    """The values of a function at several tensors, stacked."""
     try:
         return torch.func.vmap(function)(batch)
     except RuntimeError:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 from torch._ops import HigherOrderOperator
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from statesize.codes import Code, Note
@@ -74,10 +75,11 @@ class Node:
 
     def call(self, tensors: Callable[[int], Any]) -> list[Tensor]:
         """The tensors that it returns for others."""
-        args = [bound(value, tensors) for value in self.args]
+        args = [tensors(value.id) if type(value) is Ref else bound(value, tensors) for value in self.args]
         if self.name in ("view", "_unsafe_view") and not isinstance(args[1], torch.dtype):
             return [args[0].reshape(args[1])]
-        result = self.func(*args, **{name: bound(value, tensors) for name, value in self.kwargs.items()})
+        kwargs = {name: bound(value, tensors) for name, value in self.kwargs.items()} if self.kwargs else {}
+        result = self.func(*args, **kwargs)
         return [result] if isinstance(result, Tensor) else [part for part in result if isinstance(part, Tensor)]
 
 
@@ -104,7 +106,7 @@ class Tape(TorchDispatchMode):
         nodes: The operations in order.
         values: The tensors by their numbers.
         made: The operation that returned a tensor; what enters, weights and constants have none.
-        escapes: Operations that returned numbers to Python, with these.
+        escapes: What returned numbers to Python, with these.
     """
 
     supports_higher_order_operators = True
@@ -119,6 +121,7 @@ class Tape(TorchDispatchMode):
         self._numbers: dict[Any, int] = {}
         self._on: dict[int, list[tuple[int, bool]]] = defaultdict(list)  # of a storage: tensors, and which are no views
         self._written: dict[int, _Written] = {}
+        self._returned_at: dict[int, int] = {}  # of a storage: views of what a module returned are not those inside it
         self._composite: dict[Any, bool] = {}
         self._held: list[Any] = []  # nothing takes the memory of what the run has freed
 
@@ -143,6 +146,13 @@ class Tape(TorchDispatchMode):
             if key[0] not in self._written:
                 self._on[key[0]].append((number, not is_view))
                 self._held.append(tensor)
+        return number
+
+    def returned(self, tensor: Tensor) -> int:
+        """The number of a tensor that leaves a module: what is made of it follows from it alone."""
+        number = self.ref(tensor)
+        if tensor.layout is torch.strided:
+            self._returned_at[self._key(tensor)[0]] = number
         return number
 
     @staticmethod
@@ -288,9 +298,11 @@ class Tape(TorchDispatchMode):
             self.escapes.append((node, result))
             return result
         outs = [part for part in ([result] if isinstance(result, Tensor) else result) if isinstance(part, Tensor)]
-        if len(outs) == 1 and outs[0].layout is torch.strided and self._key(outs[0]) in self._numbers:
-            # A view that is the tensor itself.
-            return result
+        if len(outs) == 1 and outs[0].layout is torch.strided:
+            key = self._key(outs[0])
+            if self._numbers.get(key, -1) >= self._returned_at.get(key[0], 0):
+                # A view that is the tensor itself.
+                return result
         if node.name == "as_strided":
             node = self._gathered(node, outs[0])
         self.nodes.append(node)
@@ -319,6 +331,26 @@ class Tape(TorchDispatchMode):
             raise unknown("as_strided beyond its tensor")
         constant = self._new(index, None)
         return Node(read, "read", None, [[Ref(given)], Ref(constant)], {}, [(0, given), (1, constant)])
+
+
+class Lists(TorchFunctionMode):
+    """Records numbers that Python reads from the memory of a tensor, as a tape does those of operations.
+
+    Attributes:
+        tape: The tape.
+    """
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__()
+        self.tape = tape
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function of torch."""
+        result = func(*args, **(kwargs or {}))
+        if func is Tensor.tolist and not self.tape.paused:
+            number = self.tape.ref(args[0])
+            self.tape.escapes.append((Node(func, "tolist", None, [Ref(number)], {}, [(0, number)]), result))
+        return result
 
 
 def unknown(operation: str) -> ModelError:

@@ -20,7 +20,7 @@ from statesize.adapters.trace.choose import Around, Choice, Search
 from statesize.adapters.trace.labels import Label, Labels, distance, own, width
 from statesize.adapters.trace.relations import Moved
 from statesize.adapters.trace.replay import Piece
-from statesize.adapters.trace.tape import Node, Ref, Tape
+from statesize.adapters.trace.tape import Lists, Node, Ref, Tape
 from statesize.adapters.trace.walk import far
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
@@ -133,9 +133,9 @@ class _Run:
             given.append(leaf)
             return leaf
 
-        def numbers(value: object) -> list[int]:
+        def numbers(value: object, number: Callable[[Tensor], int] = tape.ref) -> list[int]:
             before, tape.paused = tape.paused, True
-            found = [tape.ref(one) for one in tensors_in(value, real=False)]
+            found = [number(one) for one in tensors_in(value, real=False)]
             tape.paused = before
             return found
 
@@ -154,7 +154,7 @@ class _Run:
                 output = again[module](module, args, output) if module in again else output
                 held_outputs[module].append(output)
             if not inside_held:
-                returned[module] += numbers(output)
+                returned[module] += numbers(output, tape.returned if module in held else tape.ref)
             return output
 
         def seen(product: Product) -> None:
@@ -165,6 +165,7 @@ class _Run:
         def inside(run: Callable[[], Any]) -> Tensor | None:
             with ExitStack() as stack:
                 reading(dict.fromkeys(held, enter), dict.fromkeys(call.module.modules(), leave), stack)
+                stack.enter_context(Lists(tape))
                 stack.enter_context(tape)
                 return returned_tensor(run(), (call.args, call.kwargs), call.length)
 
@@ -281,7 +282,7 @@ class Trace:
     @cached_property
     def _labels(self) -> Labels:
         """Labels of the whole run."""
-        return Labels(self._run.tape, self.call.length, self._entering | self._given, through_choices=True)
+        return Labels(self._run.tape, self.call.length, self._entering | self._given)
 
     @property
     def _entering(self) -> dict[int, Label]:
@@ -321,11 +322,10 @@ class Trace:
     def _refuse_what_is_not_seen(self, other: _Run) -> None:
         """Refuse a module in which numbers that depend on the text pass through other code than torch's."""
         mine, theirs = self._run.tape, other.tape
-        of, chosen = self._labels.of, False
+        of, chosen = self._labels.of, self._decides
         held = {one for module in self.held for one in self._run.returned[module]}
-        constant = self._run.entering.keys() | held | {n for n in range(len(mine.values)) if n in mine.made}
+        constant = self._run.entering.keys() | held | mine.made.keys()
         for node, again in zip(mine.nodes, theirs.nodes, strict=False):
-            chosen = chosen or any(one in of for escape, _ in mine.escapes for _, one in escape.inputs)
             shapes = [mine.values[out].shape for out in node.outs], [theirs.values[out].shape for out in again.outs]
             if node.name != again.name or shapes[0] != shapes[1] or len(node.inputs) != len(again.inputs):
                 if chosen or (node.name == again.name and any(one in of for _, one in node.inputs)):
@@ -334,7 +334,7 @@ class Trace:
                     Note(Code.OUTSIDE_TORCH, f"its operations are others for another text, from {node.name} on.")
                 )
             if not _same_numbers(node, again):
-                if chosen and len(mine.nodes) != len(theirs.nodes):
+                if chosen and not self._reads_numbers:
                     return
                 raise ModelError(Note(Code.OUTSIDE_TORCH, f"a number that {node.name} takes depends on the text."))
             for (_, one), (_, two) in zip(node.inputs, again.inputs, strict=True):
@@ -342,6 +342,22 @@ class Trace:
                     raise ModelError(Note(Code.OUTSIDE_TORCH, f"a tensor that {node.name} takes depends on the text."))
         if len(mine.nodes) != len(theirs.nodes) and not chosen:
             raise ModelError(Note(Code.OUTSIDE_TORCH, "it runs as many operations as the text decides."))
+
+    @cached_property
+    def _escaped(self) -> list[object]:
+        """What Python was told of tensors that depend on the text."""
+        of, escapes = self._labels.of, self._run.tape.escapes
+        return [told for node, told in escapes if any(one in of for _, one in node.inputs)]
+
+    @property
+    def _decides(self) -> bool:
+        """Whether the text may decide which operations run."""
+        return bool(self._escaped)
+
+    @property
+    def _reads_numbers(self) -> bool:
+        """Whether Python was told real numbers, with which it may compute."""
+        return any(isinstance(number, float | complex) for told in self._escaped for number in _flat(told))
 
     def looks_ahead(self) -> Note | None:
         """The first position that depends on a later one, of what the module returns, or of what enters held ones."""
@@ -357,7 +373,8 @@ class Trace:
     def _depends_on_later(self, axes: Mapping[int, int]) -> dict[int, tuple[int, int]]:
         """Of some tensors, by their dimension of positions, the first position that depends on those from a cut on."""
         of, values, found = self._labels.of, self._run.tape.values, dict[int, tuple[int, int]]()
-        axes = {one: axis for one, axis in axes.items() if one in of and self._ahead(of[one], axis)}
+        # Of what the text decides no labels tell.
+        axes = {one: axis for one, axis in axes.items() if self._decides or (one in of and self._ahead(of[one], axis))}
         if not axes:
             return found
         # Labels say at most what depends on what: other futures decide.
@@ -366,17 +383,28 @@ class Trace:
         cuts = torch.linspace(1, length - 1, min(_MOST_CUTS, length - 1)).round().long().unique().tolist()
         for cut in cuts * _FUTURES:
             change = _other(slice(cut, None), generator)
-            other = _Run.of(self.call, dtype, self.held, change, self._changed_outputs(change)).tape.values
+            run = _Run.of(self.call, dtype, self.held, change, self._changed_outputs(change))
+            same = self._same_in(run)
             for one, axis in axes.items():
-                if one >= len(other) or other[one].shape != values[one].shape:
+                if one not in same or same[one].shape != values[one].shape:
                     continue
-                given, again = (tensor.movedim(axis, 0) for tensor in (values[one], other[one]))
+                given, again = (tensor.movedim(axis, 0) for tensor in (values[one], same[one]))
                 changed = (again[:cut] - given[:cut]).abs().flatten(1).amax(1) > _ROUNDING[dtype] * given.abs().max()
                 if bool(changed.any()):
                     found.setdefault(one, (int(changed.nonzero()[0]), cut))
             if len(found) == len(axes):
                 break
         return found
+
+    def _same_in(self, run: _Run) -> dict[int, Tensor]:
+        """The tensors of another run, by their numbers in this one: what enters and leaves, where it runs otherwise."""
+        mine, values = self._run, run.tape.values
+        if [node.name for node in mine.tape.nodes] == [node.name for node in run.tape.nodes]:
+            return dict(enumerate(values))
+        pairs = [(mine.output, run.output)]
+        for module in self.held:
+            pairs += zip(mine.entered[module], run.entered[module], strict=False)
+        return {one: values[two] for one, two in pairs}
 
     def _changed_outputs(self, change: Change) -> dict[nn.Module, list[object]]:
         """What held modules returned, with other numbers."""
@@ -394,7 +422,7 @@ class Trace:
         """Labels where choices are taken as the run took them."""
         if not self._labels.has_choices:
             return self._labels
-        return Labels(self._run.tape, self.call.length, self._entering | self._given, through_choices=False)
+        return Labels(self._run.tape, self.call.length, self._entering | self._given, self._labels)
 
     @cached_property
     def _search(self) -> Search:
@@ -543,9 +571,7 @@ class Trace:
         held = self._search.labels
         for one in mixed:
             held = held.without(one, self._search.graph.behind(one))
-        only = Labels(
-            self._run.tape, length, {one: self._own(one, axis) for one, axis in mixed.items()}, through_choices=False
-        )
+        only = Labels(self._run.tape, length, {one: self._own(one, axis) for one, axis in mixed.items()}, self._labels)
         before = max(distance(held.of.get(one), axis, length) for one, axis in values.items())
         behind = max(
             distance(only.of.get(one), axis, length) for one, axis in {**values, self._run.output: self._axis}.items()
@@ -614,12 +640,18 @@ def _equal(one: Tensor, two: Tensor) -> bool:
     )
 
 
+def _flat(value: Any) -> list[Any]:
+    """The numbers in a list of lists."""
+    if isinstance(value, list | tuple) and type(value) is not Ref:
+        return [one for part in value for one in _flat(part)]
+    return [value]
+
+
 def _same_numbers(node: Node, again: Node) -> bool:
     """Whether two operations take the same numbers of Python; whole ones may be choices."""
 
-    def numbers(value: Any) -> list[Any]:
-        if isinstance(value, list | tuple) and type(value) is not Ref:
-            return [one for part in value for one in numbers(part)]
-        return [value] if isinstance(value, float | complex) and value == value else []
+    def numbers(of: Node) -> list[Any]:
+        taken = _flat([*of.args, *of.kwargs.values()])
+        return [one for one in taken if isinstance(one, float | complex) and one == one]
 
-    return numbers([*node.args, *node.kwargs.values()]) == numbers([*again.args, *again.kwargs.values()])
+    return numbers(node) == numbers(again)

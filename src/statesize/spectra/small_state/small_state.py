@@ -48,7 +48,7 @@ class SmallStateEngine(Engine):
         errors = products.new_zeros(products.shape[:2])
         if products.numel():
             parts = (recurrence.A, recurrence.B, recurrence.C)
-            flat = [part.expand(*shape, length, n).reshape(-1, length, n).contiguous() for part in parts]
+            flat = [part.expand(*shape, length, n).reshape(-1, length, n).resolve_neg().contiguous() for part in parts]
             # Powers of 2, so that no square is lost.
             scales = [torch.exp2(part.abs().amax((-2, -1)).log2().floor().clamp(min=-1000)) for part in flat[1:]]
             A, (B, C) = flat[0], (part / scale[:, None, None] for part, scale in zip(flat[1:], scales, strict=True))
