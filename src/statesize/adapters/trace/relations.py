@@ -81,7 +81,7 @@ class Moved(Relation):
     @property
     def keeps_uniform(self) -> bool:  # type: ignore[override]
         """Whether nothing is put beside what is moved."""
-        return self.node.name in _VIEWS or self.node.name in ("_unsafe_view", "expand", "stack", "cat")
+        return self.node.name in _VIEWS or self.node.name in ("_unsafe_view", "expand")
 
     def _called(self, tensors: Callable[[int], Tensor]) -> list[Tensor]:
         node, following = self.node, iter(range(len(self.node.inputs)))
