@@ -258,3 +258,17 @@ def test_what_passes_through_other_code_than_torch_is_refused(rule):
     with pytest.raises(ModelError) as raised:
         trace(rule)
     assert raised.value.args[0].code is Code.OUTSIDE_TORCH
+
+
+class ChannelsFirst(nn.Module):
+    def forward(self, hidden):
+        return FADING.to(hidden) @ (hidden.mT - hidden.mean(2)[:, None])
+
+
+@torch.no_grad()
+def test_of_as_many_texts_as_positions_what_looks_ahead_is_told():
+    layer = ChannelsFirst()
+    hidden = torch.randn(LENGTH, WIDTH, LENGTH).double()
+    note = Trace.of(ModuleCall(layer, layer, (hidden,), {}, LENGTH, LENGTH)).looks_ahead()
+    assert note is not None
+    assert note.code is Code.LOOKS_AHEAD

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -175,8 +175,9 @@ class Trace:
         except Exception:  # whatever the author's code raises where it is given float64
             dtype, run = torch.float32, _Run.of(call, torch.float32, read, None)
         traces = [cls(one, dtype is torch.float64, run, frozenset(held)) for one in call.placements()]
-        # Of shapes that do not tell, the first placement by which positions are mixed, and none looks ahead.
-        trace = next((one for one in traces if one._is_causal), traces[0])
+        # Of shapes that do not tell, the first placement by which positions are mixed, best where none looks ahead.
+        mixes = [one for one in traces if one._mixes]
+        trace = next((one for one in mixes if not one._looks_ahead), [*mixes, *traces][0])
         trace._refuse_what_is_not_seen(_Run.of(call, dtype, read, slice(None)))
         return trace
 
@@ -191,11 +192,15 @@ class Trace:
         return Labels(self._run.tape, self.call.length, self._entering, through_choices=True)
 
     @property
-    def _is_causal(self) -> bool:
-        """Whether positions are mixed, and labels say that no output depends on later ones."""
+    def _mixes(self) -> bool:
+        """Whether labels say that positions are mixed."""
+        return distance(self._labels.of.get(self._run.output), self._axis, self.call.length) > 0
+
+    @property
+    def _looks_ahead(self) -> bool:
+        """Whether labels say that an output depends on later positions."""
         label = self._labels.of.get(self._run.output)
-        mixes = label is not None and distance(label, self._axis, self.call.length) > 0
-        return mixes and not self._ahead(label, self._axis)
+        return label is not None and self._ahead(label, self._axis) > 0
 
     @property
     def _entering(self) -> dict[int, Label]:
@@ -206,13 +211,15 @@ class Trace:
     @cached_property
     def _axis(self) -> int:
         """The dimension of positions of the output."""
-        output = self._run.tape.values[self._run.output]
-        label = self._taken.of.get(self._run.output)
-        axes = [dim for dim, size in enumerate(output.shape) if size == self.call.length]
+        return cast("int", self._axis_of(self._run.output, self._taken))
+
+    def _axis_of(self, tensor: int, labels: Labels) -> int | None:
+        value, label = self._run.tape.values[tensor], labels.of.get(tensor)
+        axes = [dim for dim, size in enumerate(value.shape) if size == self.call.length]
         # Where neither shape nor labels tell, positions leave where they entered.
-        usual = next(iter(self.call.placed.values()), self.call.axis(output))
+        usual = next(iter(self.call.placed.values()), self.call.axis(value))
         if len(axes) < 2 or label is None:
-            return axes[0] if usual is None else usual
+            return usual if usual is not None or not axes else axes[0]
         return min(
             axes, key=lambda axis: (self._ahead(label, axis), distance(label, axis, self.call.length), axis != usual)
         )
@@ -273,9 +280,9 @@ class Trace:
     @cached_property
     def _given(self) -> dict[int, Label]:
         """What measured modules return, with the label of tensors that enter."""
-        values, axis = self._run.tape.values, self.call.axis
+        values = self._run.tape.values
         held = {one for module in self._held for one in self._run.returned.get(module, ())}
-        placed = {one: dim for one in held if (dim := axis(values[one])) is not None}
+        placed = {one: dim for one in held if (dim := self._axis_of(one, self._labels)) is not None}
         return {one: own(values[one].shape, dim, self.call.length) for one, dim in placed.items()}
 
     @cached_property
