@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.models.own_cache import grouped_by
-from statesize.adapters.trace.replay import Piece, batched
+from statesize.adapters.trace.replay import Piece
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +63,8 @@ def answers(piece: Piece) -> Tensor | None:
     # (3, L, channels); None where it is not finite.
     numbers = torch.randn(len(piece.held), 1, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     numbers = numbers.to(piece.held.dtype)
-    amplitudes = codes(piece.held.shape[1], numbers.dtype)
-    found = batched(piece.by_position, torch.stack([numbers * code for code in amplitudes])) - piece.offset
-    return found if bool(found.isfinite().all()) else None
+    found = torch.stack([piece.by_position(numbers * code) for code in codes(piece.held.shape[1], numbers.dtype)])
+    return found - piece.offset if bool(found.isfinite().all()) else None
 
 
 def origins(found: Tensor, entering: int, rounding: float) -> Tensor | None:

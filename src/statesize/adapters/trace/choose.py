@@ -235,7 +235,7 @@ class Search:
             roots = list[int]()
             for place in whole:
                 follows = any(paths.through[pieces[place].start.tensor] >> root & 1 for root in roots)
-                if not follows and self.units(pieces[place]) and (walks[place].mixing or far(pieces[place])):
+                if not follows and self.units(pieces[place]) and far(pieces[place]):
                     roots.append(place)
             if roots:
                 return self._chosen(pieces[self._widest(paths, whole, roots)], end)

@@ -58,26 +58,7 @@ def width(label: Label | None, length: int) -> int:
     """How many positions lie between the first and the last one that an entry depends on, at most."""
     if label is None or not label.last.numel():
         return 0
-    return max(0, int((_one(label.last) + _one(label.first)).max()) - length - 1)
-
-
-def by_last(label: Label | None, length: int) -> Label | None:
-    """The label of a tensor that counts as of the last position that it depends on."""
-    if label is None:
-        return None
-    last = _one(label.last)
-    first = (length + 1 - last).masked_fill(last == 0, 0)
-    return Label(label.last, first.expand(label.last.shape))
-
-
-def _is_uniform(part: Tensor) -> bool:
-    """Whether all entries are one number that was expanded, as in loops over positions."""
-    return not any(stride and size > 1 for size, stride in zip(part.shape, part.stride(), strict=True))
-
-
-def _one(part: Tensor) -> Tensor:
-    """One of entries that are all the same, else all."""
-    return part.as_strided((), ()) if part.numel() and _is_uniform(part) else part
+    return max(0, int((label.last + label.first).max()) - length - 1)
 
 
 def distance(label: Label | None, axis: int, length: int) -> int:
@@ -141,18 +122,7 @@ class Labels:
         """Labels of what an operation returns, of those of what it takes."""
         if all(label is None for label in given):
             return [None] * len(node.outs)
-        relation, known = self.relations[node], [label for label in given if label is not None]
-        if (
-            relation.keeps_uniform
-            and (len(known) == 1 or not relation.moves)
-            and all(label.last.numel() and _is_uniform(part) for label in known for part in label)
-        ):
-            largest = [_one(part) for part in known[0]]
-            for label in known[1:]:
-                largest = [torch.maximum(*both) for both in zip(largest, map(_one, label), strict=True)]
-            shapes = [self.tape.values[out].shape for out in node.outs]
-            return [Label(*(part.expand(shape) for part in largest)) for shape in shapes]
-        parts = [relation.forward([label and label[which] for label in given]) for which in (0, 1)]
+        parts = [self.relations[node].forward([label and label[which] for label in given]) for which in (0, 1)]
         return [None if last is None else Label(last, first) for last, first in zip(*parts, strict=True)]  # type: ignore[arg-type]
 
     def without(self, tensor: int, nodes: Iterable[Node]) -> Labels:

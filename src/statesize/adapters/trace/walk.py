@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch.nn import functional
 
-from statesize.adapters.trace.labels import Label, by_last, distance, own, width
+from statesize.adapters.trace.labels import Label, distance, own, width
 from statesize.adapters.trace.linear import terms
 from statesize.adapters.trace.replay import Piece
 from statesize.adapters.trace.tape import Node
@@ -65,13 +65,13 @@ def walked(piece: Piece) -> Walk:
             apart = not relation.moves and piece.graph.of_one(node.inputs[at][1])
             if apart and any(
                 width(label, labels.length)
-                for label in labels.made(node, [by_last(one, labels.length) for one in beside])
+                for label in labels.made(node, [_last(one, labels.length) for one in beside])
             ):
                 far = labels.length - 1
             walk.beside = max(walk.beside, far)
         for out, label in zip(node.outs, made, strict=True):
             if label is not None and out not in piece.graph.given:
-                of[out] = by_last(label, labels.length)
+                of[out] = _last(label, labels.length)
                 added.update([out] if holds else [])
                 mixed.update([out] if is_mixed else [])
     return walk
@@ -101,6 +101,10 @@ def _entering(piece: Piece) -> Label:
     )
     sides = [0, 0] * (len(shape) - 1 - start.axis) + [start.first, shape[start.axis] - start.first - labels.length]
     return Label(*(functional.pad(part, sides) for part in text)) if text.last.shape != shape else text
+
+
+def _last(label: Label | None, length: int) -> Label | None:
+    return label and Label(label.last, (length + 1 - label.last).masked_fill(label.last == 0, 0))
 
 
 def others(node: Node, on: list[bool]) -> list[int]:
