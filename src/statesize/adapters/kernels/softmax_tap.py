@@ -59,7 +59,9 @@ class SoftmaxTap(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if self.running.closed or not self.running.frames:
+        # Inside torch.vmap there are no numbers of the whole.
+        mapped = isinstance(result, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(result)
+        if self.running.closed or not self.running.frames or mapped:
             return result
         held = None
         if func in SOFTMAX:

@@ -41,7 +41,8 @@ def mapped(value: Any, function: Callable[[Any], Any]) -> Any:
     if type(value) in (tuple, list):
         return type(value)(mapped(part, function) for part in value)
     if hasattr(kind, "_fields"):
-        return kind(*(mapped(part, function) for part in value))
+        # Not by the class, whose own checks may take other arguments, as those of packed sequences.
+        return kind._make(mapped(part, function) for part in value)
     if is_dataclass(value) and not isinstance(value, nn.Module | type):
         changed = copy.copy(value)
         for part in fields(value):

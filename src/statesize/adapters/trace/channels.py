@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.models.own_cache import grouped_by
-from statesize.adapters.trace.replay import Piece, Place, batched
+from statesize.adapters.trace.replay import Piece, Place
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +63,8 @@ def answers(piece: Piece) -> Tensor | None:
     # (3, L, channels); None where it is not finite.
     numbers = torch.randn(len(piece.held), 1, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     given = torch.stack([numbers * code for code in codes(piece.held.shape[1])]).to(piece.held.dtype)
-    found = batched(piece.by_position, given) - piece.offset
-    return found if bool(found.isfinite().all()) else None
+    found = torch.stack([piece.by_position(one) for one in given])
+    return found - piece.offset if bool(found.isfinite().all()) else None
 
 
 def origins(found: Tensor, entering: int, rounding: float) -> Tensor | None:

@@ -401,7 +401,7 @@ class Search:
                 walk = self.walk(piece)
                 # All that is mixed of the start, what mixes least behind, then the fewest numbers, as of states read.
                 rank = len(walk.mixing) + walk.divided, -end.behind, -self._size(end.tensor)
-                if place not in best or rank > best[place][0]:
+                if (place not in best or rank > best[place][0]) and self.units(piece) is not None:
                     best[place] = rank, piece, end
         pieces = {place: piece for place, (_, piece, _) in best.items()}
         # What is mixed for the weights of one of them belongs to that one.

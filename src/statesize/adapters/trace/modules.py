@@ -211,6 +211,8 @@ class _Finder:
                 trace, mixing, feeding = whole, other, ()
         if feeding:
             notes = (Note(Code.MIXED_BEFORE, self._listed(feeding)), *notes)
+        if apart := trace.apart(mixing):
+            notes = (Note(Code.PART, f"T is without what {self._listed(apart)} mixes beside or behind it."), *notes)
         mixing = replace(mixing, matrix=cache(mixing.matrix))
         parts = [part for part in _convolutions(call.module) if trace.contains(mixing, part)]
         observation, memory = observe(name, call, mixing, None)

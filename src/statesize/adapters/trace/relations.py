@@ -52,9 +52,6 @@ class Relation:
 
     is_exact = True
     moves = False  # whether each entry that it returns is one of those that it takes
-    keeps_uniform = (
-        False  # whether all entries have the last position of those that it takes, where these have one each
-    )
 
     def forward(self, parts: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Labels of the tensors that it returns, of those of the tensors that it takes."""
@@ -77,11 +74,6 @@ class Moved(Relation):
     values: Values
     slots: tuple[int, ...]
     moves = True
-
-    @property
-    def keeps_uniform(self) -> bool:  # type: ignore[override]
-        """Whether nothing is put beside what is moved."""
-        return self.node.name in _VIEWS or self.node.name in ("_unsafe_view", "expand", "stack", "cat")
 
     def _called(self, tensors: Callable[[int], Tensor]) -> list[Tensor]:
         node, following = self.node, iter(range(len(self.node.inputs)))
@@ -165,11 +157,6 @@ class Pointwise(Relation):
     outs: list[torch.Size]
     hidden: list[Tensor | None]
 
-    @property
-    def keeps_uniform(self) -> bool:  # type: ignore[override]
-        """Whether nothing is hidden."""
-        return all(one is None for one in self.hidden)
-
     def forward(self, parts: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Labels of what is returned."""
         whole: Tensor | None = None
@@ -199,11 +186,6 @@ class Over(Relation):
     outs: list[torch.Size]
     hidden: Tensor | None = None
     is_exact: bool = True
-
-    @property
-    def keeps_uniform(self) -> bool:  # type: ignore[override]
-        """Whether nothing is hidden."""
-        return self.hidden is None
 
     def forward(self, parts: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Labels of what is returned."""
@@ -263,11 +245,6 @@ class Product(Relation):
     added: int | None
     zeros: tuple[Tensor | None, Tensor | None]
     shape: torch.Size
-
-    @property
-    def keeps_uniform(self) -> bool:  # type: ignore[override]
-        """Whether no factor has zeros."""
-        return self.zeros == (None, None)
 
     def forward(self, parts: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Labels of what is returned."""

@@ -130,11 +130,10 @@ class Piece:
             return self.by_position(one.expand(self.held.shape))[:, channels]
 
         parts = impulses.split(max(1, _MOST_NUMBERS // largest))
-        return torch.cat([batched(answer, part) for part in parts]) - self.offset[:, channels]
+        return torch.cat([_batched(answer, part) for part in parts]) - self.offset[:, channels]
 
 
-def batched(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
-    """The values of a function at several tensors, stacked."""
+def _batched(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
     try:
         return torch.func.vmap(function)(batch)
     except RuntimeError:

@@ -75,11 +75,10 @@ class Node:
 
     def call(self, tensors: Callable[[int], Any]) -> list[Tensor]:
         """The tensors that it returns for others."""
-        args = [tensors(value.id) if type(value) is Ref else bound(value, tensors) for value in self.args]
+        args = [bound(value, tensors) for value in self.args]
         if self.name in ("view", "_unsafe_view") and not isinstance(args[1], torch.dtype):
             return [args[0].reshape(args[1])]
-        kwargs = {name: bound(value, tensors) for name, value in self.kwargs.items()} if self.kwargs else {}
-        result = self.func(*args, **kwargs)
+        result = self.func(*args, **{name: bound(value, tensors) for name, value in self.kwargs.items()})
         return [result] if isinstance(result, Tensor) else [part for part in result if isinstance(part, Tensor)]
 
 

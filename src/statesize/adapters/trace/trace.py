@@ -625,6 +625,15 @@ class Trace:
         taken = {start} | {one for node in self._search.graph.before(start) for _, one in node.inputs}
         return [module for module in self.held if not taken.isdisjoint(self._run.returned[module])]
 
+    def apart(self, mixing: TracedMixing) -> list[nn.Module]:
+        """The held modules whose outputs the module returns, or gates by, otherwise than through T and its values."""
+        reach, end = {self._run.output}, mixing.piece.end.tensor
+        for node in reversed(self._run.tape.nodes):
+            if not reach.isdisjoint(node.outs) and end not in node.outs:
+                reach.update(one for _, one in node.inputs)
+        feeding = self.feeding(mixing)
+        return [part for part in self.held if part not in feeding and not reach.isdisjoint(self._run.returned[part])]
+
     def contains(self, mixing: TracedMixing, part: nn.Module) -> bool:
         """Whether a part of the module lies between the values of a T and what becomes of them."""
         made = {out for node in mixing.piece.nodes for out in node.outs}

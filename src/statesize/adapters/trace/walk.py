@@ -36,29 +36,15 @@ def walked(piece: Piece) -> Walk:
     """Follow a map: what each tensor on the way holds counts as of the last position that it is of."""
     labels, walk = piece.graph.labels, Walk()
     entering, of, added, mixed = _entering(piece), dict[int, Label](), set[int](), set[int]()
-    alone, positions = piece.alone, dict[int, int]()
+    alone = piece.alone
     for node in piece.nodes:
         relation = labels.relations.get(node)
         if relation is None:
             continue
         on = [(node, at) in piece.uses or one in of for at, (_, one) in enumerate(node.inputs)]
         given = [entering if (node, at) in piece.uses else of.get(one) for at, (_, one) in enumerate(node.inputs)]
-        holds = any(one in added for _, one in node.inputs)
-        # Loops are made of tensors of one position each, of which nothing has to be computed.
-        met = [positions.get(one) for is_on, (_, one) in zip(on, node.inputs, strict=True) if is_on]
-        known = [one for one in met if one is not None] if relation.keeps_uniform else []
-        if (
-            0 < len(known) == len(met)
-            and (not relation.moves or all(on))
-            and not (relation.moves and len({*known}) > 1)
-        ):
-            made, mixes = [None] * len(node.outs), len({*known}) > 1
-            for out in node.outs if not piece.graph.given.intersection(node.outs) else ():
-                positions[out] = max(known)
-                of[out] = _uniform(labels.tape.values[out].shape, positions[out], labels.length)
-        else:
-            made = labels.made(node, given)
-            mixes = not relation.moves and any(width(label, labels.length) for label in made)
+        made, holds = labels.made(node, given), any(one in added for _, one in node.inputs)
+        mixes = not relation.moves and any(width(label, labels.length) for label in made)
         if mixes:
             walk.mixing.add(node)
             walk.beside = max(walk.beside, labels.length - 1 if holds else 0)
@@ -86,18 +72,9 @@ def walked(piece: Piece) -> Walk:
         for out, label in zip(node.outs, made, strict=True):
             if label is not None and out not in piece.graph.given:
                 of[out] = _last(label, labels.length)
-                if (mixes or relation.moves) and bool((label.last == (most := label.last.max())).all()):
-                    positions[out] = int(most)
-            if out in of:
                 added.update([out] if holds else [])
                 mixed.update([out] if is_mixed else [])
     return walk
-
-
-def _uniform(shape: torch.Size, position: int, length: int) -> Label:
-    """The label of a tensor all entries of which are of one position."""
-    kind = torch.int16 if length < 1 << 15 else torch.int32
-    return Label(*(torch.tensor(number, dtype=kind).expand(shape) for number in (position, length + 1 - position)))
 
 
 def _is_inverse(node: Node | None) -> bool:
