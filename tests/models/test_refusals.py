@@ -57,7 +57,7 @@ def test_one_that_is_refused_everywhere_is_skipped(model, capsys, tmp_path):
     with pytest.warns(StatesizeWarning, match="1 of 2 layers of Model could not be measured"):
         found = profile(model, [ODD])
     assert found.mixers == ("layers.0",)
-    assert "layers.1 must be causal, but its output at" in str(found.skipped["layers.1"])
+    assert "layers.1 must be causal, but its position" in str(found.skipped["layers.1"])
     print_page(summary(found))
     assert "skipped: layers.1: Mixer layers.1 must be causal" in capsys.readouterr().out
     document = found.to_dict()

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from statesize.adapters.forward import Forward, Placed
 from statesize.adapters.models.model_state import mapped, named_parts, position_axis, returned_tensor, tensors_in
-from statesize.adapters.models.precision import at_least, hold_at_least
+from statesize.adapters.models.precision import at_least, hold_at_least, hold_on_cpu
 from statesize.adapters.observation import ModuleStack, Observation, OpenSource, Product
 from statesize.adapters.other_inputs import changed_from
 from statesize.adapters.runs import bare, observed, read
@@ -133,7 +133,7 @@ class ModuleCall:
         entering: Callable[[Tensor], Tensor] = torch.clone,
         seen: Callable[[Product], object] | None = None,
     ) -> Any:
-        """Run the module alone.
+        """Run the module alone, on the CPU.
 
         Args:
             inside: Calls what it is given, and returns what that returns.
@@ -148,11 +148,12 @@ class ModuleCall:
         def attach(_: ExitStack) -> None:
             # Two threads take longer for small matrices.
             torch.set_num_threads(1)
+            hold_on_cpu(self.module)
             hold_at_least(self.module, dtype)
 
         def call() -> Any:
             arguments = at_least((self.args, dict(self.kwargs)), dtype)
-            args, kwargs = mapped(arguments, lambda leaf: entering(leaf) if isinstance(leaf, Tensor) else leaf)
+            args, kwargs = mapped(arguments, lambda leaf: entering(leaf.cpu()).cpu() if isinstance(leaf, Tensor) else leaf)
             with sdpa_kernel(SDPBackend.MATH):
                 return inside(lambda: self.module(*args, **kwargs))
 

@@ -115,6 +115,18 @@ def hold_at_least(module: nn.Module, dtype: torch.dtype) -> None:
         mode.__enter__()
 
 
+def hold_on_cpu(module: nn.Module) -> None:
+    """Let a module compute on the CPU until its run ends: by copies of weights and buffers that lie elsewhere."""
+    for part in module.modules():
+        held = vars(part)
+        for tensors in cast("tuple[dict[str, Tensor | None], ...]", (held["_parameters"], held["_buffers"])):
+            for name, tensor in tensors.items():
+                if tensor is None or tensor.device.type == "cpu":
+                    continue
+                copied = tensor.detach().cpu()
+                tensors[name] = nn.Parameter(copied, requires_grad=False) if isinstance(tensor, nn.Parameter) else copied
+
+
 def arithmetic_of(tensor: Tensor) -> AbstractContextManager[object]:
     """Let code compute in float64 throughout, where it is given a tensor of float64."""
     return _InDouble() if tensor.dtype is torch.float64 else nullcontext()
