@@ -58,7 +58,7 @@ def test_other_threads_give_a_profile_within_the_bounds(pattern):
 
 @pytest.mark.parametrize("pattern", PATTERNS[:2])
 def test_less_memory_gives_a_profile_within_the_bounds(pattern):
-    assert DIFFERENT not in verdicts(first(pattern), measured(pattern, 1, memory=150_000))
+    assert DIFFERENT not in verdicts(first(pattern), measured(pattern, 1, memory=1_000_000))
 
 
 @pytest.mark.few(1)
@@ -66,7 +66,7 @@ def test_less_memory_gives_a_profile_within_the_bounds(pattern):
 def test_the_table_of_a_profile_is_the_same_again(pattern):
     table = first(pattern).to_dataframe()
     pd.testing.assert_frame_equal(table, measured(pattern, 1).to_dataframe(), check_exact=True)
-    for other in (first(pattern, 2), measured(pattern, 1, memory=400_000)):
+    for other in (first(pattern, 2), measured(pattern, 1, memory=1_000_000)):
         pd.testing.assert_frame_equal(table, other.to_dataframe(), check_exact=False, rtol=1e-4, atol=1e-4)
 
 

@@ -14,7 +14,8 @@ import statesize
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.studies.engine.conclusion import Conclusion
-from statesize.report.chart_tables import CHART_HEADS, evenly_spread, lines
+from statesize.measurement.statistics import evenly_spread
+from statesize.report.chart_tables import CHART_HEADS, lines
 from statesize.report.measured import MeasurementCharts
 from statesize.report.vega import PAPER
 from statesize.spectra.dispatch import ENGINES
@@ -152,7 +153,7 @@ def test_many_heads_are_thinned():
     assert len(rows) == 3 * CHART_HEADS
     assert rows[-1] == {"head": "channel 499", "x": 3, "y": heads[499, 2]}
     assert lines(["head 0"], x=[1, 2], y=heads[:1, :2]) == []
-    assert (evenly_spread(1), evenly_spread(500)[0], evenly_spread(500)[-1]) == ([0], 0, 499)
+    assert (evenly_spread(1, 32), evenly_spread(500, 32)[0], evenly_spread(500, 32)[-1]) == ([0], 0, 499)
     assert evenly_spread(40, 2).tolist() == [0, 39]
 
 

@@ -153,7 +153,9 @@ class ModuleCall:
 
         def call() -> Any:
             arguments = at_least((self.args, dict(self.kwargs)), dtype)
-            args, kwargs = mapped(arguments, lambda leaf: entering(leaf.cpu()).cpu() if isinstance(leaf, Tensor) else leaf)
+            args, kwargs = mapped(
+                arguments, lambda leaf: entering(leaf.cpu()).cpu() if isinstance(leaf, Tensor) else leaf
+            )
             with sdpa_kernel(SDPBackend.MATH):
                 return inside(lambda: self.module(*args, **kwargs))
 

@@ -17,6 +17,11 @@ from statesize.codes import Code, Note
 from statesize.io.text import counted
 
 
+def evenly_spread(count: int, most: int) -> NDArray[np.int64]:
+    """Indices of at most `most` of some heads or positions, ascending, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
+
+
 @dataclass(frozen=True, repr=False)
 class Interval:
     """An estimate and its interval of 95 %.

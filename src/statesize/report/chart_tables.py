@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from statesize.check import refuse, require_choice
-from statesize.measurement.statistics import between, finite
+from statesize.measurement.statistics import between, evenly_spread, finite
 
 Row: TypeAlias = dict[str, Any]
 Tables: TypeAlias = Mapping[str, Sequence[Row]]
@@ -47,11 +47,6 @@ def index_of(position: int | None, positions: Sequence[int]) -> int:
     return positions.index(position)
 
 
-def evenly_spread(count: int, most: int = CHART_HEADS) -> NDArray[np.int64]:
-    """Indices of at most `most` of some heads or positions, ascending, the first and the last among them."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
-
-
 def table(**columns: ArrayLike) -> list[Row]:
     """Rows from columns of equal length (N,); what is not known is None."""
     values = [np.asarray(column).tolist() for column in columns.values()]
@@ -63,7 +58,7 @@ def lines(names: Sequence[str], **columns: ArrayLike) -> list[Row]:
     """Rows of a line for each of some heads, evenly spread, from columns (N,) or (heads, N); none of a single head."""
     shape = np.broadcast_shapes((len(names), 1), *(np.shape(column) for column in columns.values()))
     values = {name: np.broadcast_to(np.asarray(column), shape) for name, column in columns.items()}
-    chosen: list[int] = evenly_spread(len(names)).tolist() if len(names) > 1 else []
+    chosen: list[int] = evenly_spread(len(names), CHART_HEADS).tolist() if len(names) > 1 else []
     rows = [table(**{name: column[head] for name, column in values.items()}) for head in chosen]
     return known([{"head": names[head]} | row for head, line in zip(chosen, rows, strict=True) for row in line])
 

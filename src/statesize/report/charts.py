@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from statesize.check import require_index
 from statesize.errors import InputError
-from statesize.measurement.statistics import between
+from statesize.measurement.statistics import between, evenly_spread
 from statesize.report import vega
 from statesize.report.chart_tables import (
     PALETTE,
     Metric,
     Row,
     bounds_table,
-    evenly_spread,
     index_of,
     json_number,
     known,

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pandas as pd
 
 from statesize.io.text import printable
-from statesize.report.chart_tables import evenly_spread
+from statesize.measurement.statistics import evenly_spread
 from statesize.report.document import cell_text
 from statesize.report.names import by_reason
 

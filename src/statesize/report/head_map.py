@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from statesize.io.text import counted
 from statesize.measurement.settings import SINK
-from statesize.measurement.statistics import between, finite
-from statesize.report.chart_tables import Metric, evenly_spread
+from statesize.measurement.statistics import between, evenly_spread, finite
+from statesize.report.chart_tables import Metric
 from statesize.report.charts import FEWEST, page_charts, show_token, tolerance_counts
 from statesize.report.document import embedded_json, filled
 from statesize.report.names import model_title, short_names

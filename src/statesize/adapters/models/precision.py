@@ -124,7 +124,9 @@ def hold_on_cpu(module: nn.Module) -> None:
                 if tensor is None or tensor.device.type == "cpu":
                     continue
                 copied = tensor.detach().cpu()
-                tensors[name] = nn.Parameter(copied, requires_grad=False) if isinstance(tensor, nn.Parameter) else copied
+                tensors[name] = (
+                    nn.Parameter(copied, requires_grad=False) if isinstance(tensor, nn.Parameter) else copied
+                )
 
 
 def arithmetic_of(tensor: Tensor) -> AbstractContextManager[object]:

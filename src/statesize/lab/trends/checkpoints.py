@@ -16,7 +16,7 @@ from statesize.check import refuse
 from statesize.errors import FileError, InputError
 from statesize.io.files import parse_json, require_regular
 from statesize.lab.stored import stored_sha256
-from statesize.report.chart_tables import evenly_spread
+from statesize.measurement.statistics import evenly_spread
 
 # "step-000250" of statesize, "checkpoint-500" of a Trainer, "step1000" and "stage1-step1000-tokens5B" of the hub.
 _STEP, _END = re.compile(r"step[-_]?(\d+)", re.IGNORECASE), re.compile(r"(\d+)$")
