@@ -213,7 +213,7 @@ class Chain(nn.Module):
 
     def __init__(self, width: int, length: int, gates: tuple[str, ...], *, late: bool) -> None:
         super().__init__()
-        # Gates of the first mixing are multiplied with the values, and are part of what T acts on.
+        # What the first mixing mixes is a product, of whose factors T acts on the one that is computed first.
         self.gates, self.late, self.order = gates, late, torch.randperm(len(gates) + 1).tolist()
         decays = torch.rand(len(gates), width) * 0.4 + 0.55
         self.kernels = nn.Parameter(decays[..., None] ** torch.arange(length))
@@ -247,14 +247,15 @@ class Chain(nn.Module):
 
     def definition(self, hidden: np.ndarray) -> np.ndarray:
         """T of each channel, (width, L, L)."""
-        first, *others = self._maps().detach().double().numpy()
-        T = first
-        for number, mixing in enumerate(others, 1):
-            if self.gates[number]:
-                gate = applied(self.streams[number], hidden)
-                gate = 1 / (1 + np.exp(-gate)) if self.gates[number] == "sigmoid" else gate
-                T = gate.T[..., None] * T
-            T = mixing @ T
+        T, values = np.eye(len(hidden))[None], applied(self.streams[-1], hidden)
+        gates = [applied(stream, hidden) for stream in self.streams[:-1]]
+        gates = [
+            1 / (1 + np.exp(-gate)) if kind == "sigmoid" else gate for kind, gate in zip(self.gates, gates, strict=True)
+        ]
+        if self.gates[0] and not self.late and self.order.index(0) < self.order.index(len(self.gates)):
+            gates[0] = values
+        for number, mixing in enumerate(self._maps().detach().double().numpy()):
+            T = mixing @ (gates[number].T[..., None] * T if self.gates[number] else T)
         return T
 
 
