@@ -37,7 +37,7 @@ class BorderMaps(NamedTuple):
 
 def chosen_borders(real: Recurrence, positions: Iterable[int], widest: int | None = None) -> list[int]:
     """Positions and as many more as keep chunks narrow, ascending, with 0 and L at the ends."""
-    widest = widest or WIDEST[type(real.transition)]
+    widest = widest or WIDEST[type(real.transition)]  # pyright: ignore[reportArgumentType]
     borders = [0]
     for first, last in itertools.pairwise(sorted({0, *positions, real.length})):
         pieces = -(-(last - first) // widest)
@@ -72,7 +72,7 @@ def chunks_between(real: Recurrence, borders: list[int]) -> tuple[Transition, Te
     if isinstance(transition, FullTransition):
         eye = torch.eye(B.shape[-1], dtype=B.dtype, device=B.device)
         return FullTransition(torch.where(inside[..., None], chunks(transition.full, 3), eye)), B, C
-    decay = torch.where(inside, chunks(transition.decay), 1)
+    decay = torch.where(inside, chunks(transition.decay), 1)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType]
     if isinstance(transition, DiagonalTransition):
         return DiagonalTransition(decay), B, C
     if isinstance(transition, RankOneTransition):
@@ -81,8 +81,8 @@ def chunks_between(real: Recurrence, borders: list[int]) -> tuple[Transition, Te
     if isinstance(transition, PairTransition):
         copied = torch.where(inside, chunks(transition.copied), 0)
         return PairTransition(decay, copied, torch.where(inside, chunks(transition.kept), 1)), B, C
-    key = chunks(transition.key.expand(*shape, *real.B.shape[-2:]))
-    return DeltaTransition(key, chunks(transition.beta), decay), B, C
+    key = chunks(transition.key.expand(*shape, *real.B.shape[-2:]))  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType]
+    return DeltaTransition(key, chunks(transition.beta), decay), B, C  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType]
 
 
 def maps_of_chunks(transition: Transition, B: Tensor, C: Tensor) -> BorderMaps:
@@ -95,12 +95,12 @@ def maps_of_chunks(transition: Transition, B: Tensor, C: Tensor) -> BorderMaps:
     if isinstance(transition, PairTransition):
         parts = (part.unbind(-2) for part in (transition.decay, transition.copied, transition.kept))
         return _stepped([partial(paired, *step) for step in zip(*parts, strict=True)], B, C)
-    decay = transition.decay
+    decay = transition.decay  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
     if isinstance(transition, DiagonalTransition):
-        prefix = decay.cumprod(-2)
-        product = torch.diag_embed(prefix[..., -1, :].expand(*B.shape[:-2], B.shape[-1]))
-        return BorderMaps(C * prefix, (B * later_decay(decay)).mT, product)
-    delta = delta_chunks(transition.key, decay, B, C)
+        prefix = decay.cumprod(-2)  # pyright: ignore[reportUnknownVariableType]
+        product = torch.diag_embed(prefix[..., -1, :].expand(*B.shape[:-2], B.shape[-1]))  # pyright: ignore[reportUnknownArgumentType]
+        return BorderMaps(C * prefix, (B * later_decay(decay)).mT, product)  # pyright: ignore[reportUnknownArgumentType]
+    delta = delta_chunks(transition.key, decay, B, C)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType]
     return BorderMaps(delta.observability, delta.reachability, delta.transition)
 
 

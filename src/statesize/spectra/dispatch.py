@@ -114,7 +114,7 @@ def _folded(convolution: Convolution, cut: Cut) -> tuple[Convolution, Cut, Tenso
     length = min(cut.length, 2 * last)
     nearest = torch.tensor([min(i, cut.length - i, length // 2) for i in cut.positions], dtype=torch.int64)
     positions, index = cast("tuple[Tensor, Tensor]", nearest.unique(return_inverse=True))
-    return Convolution(kernel[..., :length], length), Cut(length, tuple(positions.tolist())), index
+    return Convolution(kernel[..., :length], length), Cut(length, tuple(positions.tolist())), index  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _joined(parts: list[tuple[Answers, str]], operator: Operator) -> tuple[Answers, str]:

@@ -296,8 +296,8 @@ class Pricing:
         different, made = list(dict.fromkeys(caches)), dict[_Cache, Any]()
         at_once = max(1, POSITIONS // (cutting.forward.length - cut))
         for some in (different[first : first + at_once] for first in range(0, len(different), at_once)):
-            counts = torch.tensor([tokens for _, tokens in some]).split([len(one) for one in orders.values()], -1)
-            each = dict(zip(orders, counts, strict=True))
+            counts = torch.tensor([tokens for _, tokens in some]).split([len(one) for one in orders.values()], -1)  # pyright: ignore[reportUnknownVariableType]
+            each = dict(zip(orders, counts, strict=True))  # pyright: ignore[reportUnknownArgumentType]
             remember = partial(_memory, orders=orders, counts=each, precisions=[precision for precision, _ in some])
             made |= zip(some, map(measure, behind.logits(remember, len(some), last)), strict=True)
         return [made[one] for one in caches]

@@ -60,7 +60,7 @@ class SoftmaxTap(TorchFunctionMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         # Inside torch.vmap there are no numbers of the whole.
-        mapped = isinstance(result, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(result)
+        mapped = isinstance(result, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(result)  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage, reportUnknownVariableType]
         if self.running.closed or not self.running.frames or mapped:
             return result
         held = None

@@ -248,17 +248,17 @@ class Search:
         pieces = self._pieces(paths, end)
         for verify in (False, True):
             if verify:
-                pieces = {place: piece for place, piece in pieces.items() if self.units(piece)}
-            walks = {place: self.walk(piece) for place, piece in pieces.items()}
+                pieces = {place: piece for place, piece in pieces.items() if self.units(piece)}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+            walks = {place: self.walk(piece) for place, piece in pieces.items()}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
             every = set[Node]().union(*(walk.mixing for walk in walks.values()))
-            whole = [place for place, walk in walks.items() if walk.mixing == every and not walk.beside]
+            whole = [place for place, walk in walks.items() if walk.mixing == every and not walk.beside]  # pyright: ignore[reportUnknownVariableType]
             roots = list[int]()
-            for place in whole:
+            for place in whole:  # pyright: ignore[reportUnknownVariableType]
                 follows = any(paths.through[pieces[place].start.tensor] >> root & 1 for root in roots)
-                if not follows and self.units(pieces[place]) and far(pieces[place]):
-                    roots.append(place)
+                if not follows and self.units(pieces[place]) and far(pieces[place]):  # pyright: ignore[reportUnknownArgumentType]
+                    roots.append(place)  # pyright: ignore[reportUnknownArgumentType]
             if roots:
-                return self._chosen(pieces[self._widest(paths, whole, roots)], end)
+                return self._chosen(pieces[self._widest(paths, whole, roots)], end)  # pyright: ignore[reportUnknownArgumentType]
         return None
 
     def _widest(self, paths: Paths, whole: list[int], roots: list[int]) -> int:

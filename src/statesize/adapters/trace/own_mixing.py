@@ -65,7 +65,7 @@ class OwnMixing:
         name = self.mixes.get(module)
         if name is None:
             return None
-        parts = dict(module.named_modules())
+        parts = dict(module.named_modules())  # pyright: ignore[reportUnknownArgumentType]
         if name not in parts:
             raise ModelError(
                 f"`mixes` must name one of the parts of {type(module).__name__}, got {name!r}. Its parts are "

@@ -90,9 +90,9 @@ class Moved(Relation):
 
             again = Node(None, node.name, node.schema, node.args, node.kwargs, node.inputs)
             again.func = (
-                (lambda table, places, *_: table[places])
+                (lambda table, places, *_: table[places])  # pyright: ignore[reportUnknownLambdaType]
                 if node.name == "embedding"
-                else getattr(aten, _SUMS[node.name])
+                else getattr(aten, _SUMS[node.name])  # pyright: ignore[reportUnknownArgumentType]
             )
             return again.call(taken)
         return node.call(taken)
@@ -127,17 +127,17 @@ class Moved(Relation):
         # Where each entry comes from: they are counted through all tensors, from 1 on.
         moved = [at for at, (slot, _) in enumerate(node.inputs) if slot in self.slots]
         sizes = [self.values(node.inputs[at][1]).numel() for at in moved]
-        starts = dict(zip(moved, torch.tensor([1, *sizes]).cumsum(0).tolist(), strict=False))
+        starts = dict(zip(moved, torch.tensor([1, *sizes]).cumsum(0).tolist(), strict=False))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
 
         def counted(at: int) -> Tensor:
             shape = self.values(node.inputs[at][1]).shape
-            return torch.arange(starts[at], starts[at] + shape.numel()).reshape(shape)
+            return torch.arange(starts[at], starts[at] + shape.numel()).reshape(shape)  # pyright: ignore[reportUnknownArgumentType]
 
         for places, out in zip(self._called(counted), outs, strict=True):
             if out is None:
                 continue
             found = out.new_zeros(1 + sum(sizes)).scatter_reduce_(0, places.reshape(-1), out.reshape(-1), "amax")
-            for at, part in zip(moved, found[1:].split(sizes), strict=True):
+            for at, part in zip(moved, found[1:].split(sizes), strict=True):  # pyright: ignore[reportUnknownArgumentType]
                 if node.name not in _SUMS or at != 0:
                     _raise(into(at), part.reshape(into(at).shape))
 
@@ -298,8 +298,8 @@ class Convolved(Relation):
     out: torch.Size
 
     def _pooled(self, part: Tensor, padding: int, shape: torch.Size) -> Tensor:
-        by_group = part.unflatten(-2, (self.groups, -1)).amax(-2).float()
-        padded = functional.pad(by_group, (padding, padding))
+        by_group = part.unflatten(-2, (self.groups, -1)).amax(-2).float()  # pyright: ignore[reportUnknownVariableType]
+        padded = functional.pad(by_group, (padding, padding))  # pyright: ignore[reportUnknownArgumentType]
         pooled = functional.max_pool1d(padded, self.taps, 1, 0, self.dilation).to(part.dtype)
         return pooled.repeat_interleave(shape[-2] // self.groups, -2)
 

@@ -99,7 +99,7 @@ class Piece:
         if text.shape != whole.shape:
             length = whole.shape[self.start.axis]
             before, behind = self.start.first, length - self.start.first - len(numbers)
-            pieces = whole.split([before, len(numbers), behind], self.start.axis)
+            pieces = whole.split([before, len(numbers), behind], self.start.axis)  # pyright: ignore[reportUnknownVariableType]
             given = torch.cat([pieces[0], given, pieces[2]], self.start.axis)
         return self(given).movedim(self.end.axis, 0).flatten(1)
 
@@ -129,8 +129,8 @@ class Piece:
         def answer(one: Tensor) -> Tensor:
             return self.by_position(one.expand(self.held.shape))[:, channels]
 
-        parts = impulses.split(max(1, _MOST_NUMBERS // largest))
-        return torch.cat([_batched(answer, part) for part in parts]) - self.offset[:, channels]
+        parts = impulses.split(max(1, _MOST_NUMBERS // largest))  # pyright: ignore[reportUnknownVariableType]
+        return torch.cat([_batched(answer, part) for part in parts]) - self.offset[:, channels]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
 
 
 def _batched(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:

@@ -34,11 +34,11 @@ class Ref(NamedTuple):
 
 def bound(value: Any, tensors: Callable[[int], Any]) -> Any:
     """Arguments with a tensor in the place of each `Ref`."""
-    kind: Any = type(value)
+    kind: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind is Ref:
         return tensors(value.id)
     if kind is list or kind is tuple:
-        return kind(bound(part, tensors) for part in value)
+        return kind(bound(part, tensors) for part in value)  # pyright: ignore[reportUnknownVariableType]
     return value
 
 
@@ -178,12 +178,12 @@ class Tape(TorchDispatchMode):
         owners = written.owner[index]
         if number is not None and int(owners.max()) <= number:
             return number
-        pieces, which = owners.unique(return_inverse=True)
-        numbers: list[int] = pieces.tolist()
-        starts = torch.tensor([0, *(self.values[one].numel() for one in numbers)]).cumsum(0)
+        pieces, which = owners.unique(return_inverse=True)  # pyright: ignore[reportUnknownVariableType]
+        numbers: list[int] = pieces.tolist()  # pyright: ignore[reportUnknownVariableType]
+        starts = torch.tensor([0, *(self.values[one].numel() for one in numbers)]).cumsum(0)  # pyright: ignore[reportUnknownVariableType]
         constant = self._new((starts[which] + written.place[index]).reshape(tensor.shape), None)
-        node = Node(read, "read", None, [[Ref(one) for one in numbers], Ref(constant)], {})
-        node.inputs = [*((0, one) for one in numbers), (1, constant)]
+        node = Node(read, "read", None, [[Ref(one) for one in numbers], Ref(constant)], {})  # pyright: ignore[reportUnknownVariableType]
+        node.inputs = [*((0, one) for one in numbers), (1, constant)]  # pyright: ignore[reportUnknownVariableType]
         self.nodes.append(node)
         return self._new(tensor.clone(), node, key)
 
@@ -246,15 +246,15 @@ class Tape(TorchDispatchMode):
         if isinstance(func, HigherOrderOperator):
             if func.name() != "flex_attention":
                 raise unknown(func.name())
-            from torch._higher_order_ops.flex_attention import math_attention
+            from torch._higher_order_ops.flex_attention import math_attention  # pyright: ignore[reportUnknownVariableType]
 
             with self:
                 return cast("Any", math_attention)(*args, **kwargs)
-        if any(kind.__torch_dispatch__ is not Tensor.__torch_dispatch__ for kind in types):
+        if any(kind.__torch_dispatch__ is not Tensor.__torch_dispatch__ for kind in types):  # pyright: ignore[reportAttributeAccessIssue]
             raise unknown(f"{func._schema.name} of {', '.join(kind.__name__ for kind in types)}")
         if func not in self._composite:
-            key = torch._C.DispatchKey.CompositeImplicitAutograd
-            self._composite[func] = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)
+            key = torch._C.DispatchKey.CompositeImplicitAutograd  # pyright: ignore[reportPrivateUsage]
+            self._composite[func] = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)  # pyright: ignore[reportPrivateUsage]
         if self._composite[func]:
             # Where torch calls one inside another operation; elsewhere it has taken it apart.
             with self:
@@ -296,25 +296,25 @@ class Tape(TorchDispatchMode):
         if not isinstance(result, Tensor | tuple | list):
             self.escapes.append((node, result))
             return result
-        outs = [part for part in ([result] if isinstance(result, Tensor) else result) if isinstance(part, Tensor)]
+        outs = [part for part in ([result] if isinstance(result, Tensor) else result) if isinstance(part, Tensor)]  # pyright: ignore[reportUnknownVariableType]
         if len(outs) == 1 and outs[0].layout is torch.strided:
             key = self._key(outs[0])
             if self._numbers.get(key, -1) >= self._returned_at.get(key[0], 0):
                 # A view that is the tensor itself.
-                return result
+                return result  # pyright: ignore[reportUnknownVariableType]
         if node.name == "as_strided":
             node = self._gathered(node, outs[0])
         self.nodes.append(node)
         for out in outs:
             self._returned(out, node, is_view=func.is_view)
-        return result
+        return result  # pyright: ignore[reportUnknownVariableType]
 
     def _returned(self, tensor: Tensor, node: Node, *, is_view: bool) -> None:
         if tensor.layout is torch.strided:
             self._new(tensor, node, self._key(tensor) if tensor.numel() else None, is_view=is_view)
             return
         func = node.func
-        node.func = lambda *args, **kwargs: _dense(func(*args, **kwargs))
+        node.func = lambda *args, **kwargs: _dense(func(*args, **kwargs))  # pyright: ignore[reportUnknownLambdaType]
         self._held.append(tensor)
         self._numbers[id(tensor)] = self._new(_dense(tensor), node)
 

@@ -380,9 +380,9 @@ class Trace:
         # Labels say at most what depends on what: other futures decide.
         length, generator = self.call.length, torch.Generator().manual_seed(2)
         dtype = self._dtype
-        cuts = torch.linspace(1, length - 1, min(_MOST_CUTS, length - 1)).round().long().unique().tolist()
-        for cut in cuts * _FUTURES:
-            change = _other(slice(cut, None), generator)
+        cuts = torch.linspace(1, length - 1, min(_MOST_CUTS, length - 1)).round().long().unique().tolist()  # pyright: ignore[reportUnknownVariableType]
+        for cut in cuts * _FUTURES:  # pyright: ignore[reportUnknownVariableType]
+            change = _other(slice(cut, None), generator)  # pyright: ignore[reportUnknownArgumentType]
             run = _Run.of(self.call, dtype, self.held, change, self._changed_outputs(change))
             same = self._same_in(run)
             for one, axis in axes.items():
@@ -391,7 +391,7 @@ class Trace:
                 given, again = (tensor.movedim(axis, 0) for tensor in (values[one], same[one]))
                 changed = (again[:cut] - given[:cut]).abs().flatten(1).amax(1) > _ROUNDING[dtype] * given.abs().max()
                 if bool(changed.any()):
-                    found.setdefault(one, (int(changed.nonzero()[0]), cut))
+                    found.setdefault(one, (int(changed.nonzero()[0]), cut))  # pyright: ignore[reportUnknownArgumentType]
             if len(found) == len(axes):
                 break
         return found
@@ -512,11 +512,11 @@ class Trace:
         def matrix() -> Tensor:
             first = channels.target[..., 0]
             columns = piece.columns(first.flatten())  # (L, L, S units): of each impulse
-            T = columns.permute(2, 1, 0).unflatten(0, first.shape).double()
-            later = T.triu(1).abs().max()
-            if float(later) > _ROUNDING[piece.held.dtype] * float(T.abs().max()):
+            T = columns.permute(2, 1, 0).unflatten(0, first.shape).double()  # pyright: ignore[reportUnknownVariableType]
+            later = T.triu(1).abs().max()  # pyright: ignore[reportUnknownVariableType]
+            if float(later) > _ROUNDING[piece.held.dtype] * float(T.abs().max()):  # pyright: ignore[reportUnknownArgumentType]
                 raise ModelError(Note(Code.LOOKS_AHEAD))
-            return T.tril()
+            return T.tril()  # pyright: ignore[reportUnknownVariableType]
 
         scores = self._scores(piece)
         return TracedMixing(
@@ -595,7 +595,7 @@ class Trace:
         """The linear maps of the run by which positions are mixed, to every end that T may have."""
         search = self._search
         for end in search.ends:
-            pieces = search._pieces(search.graph.paths(end.tensor), end)
+            pieces = search._pieces(search.graph.paths(end.tensor), end)  # pyright: ignore[reportPrivateUsage]
             yield from (piece for piece in pieces.values() if search.walk(piece).mixing)
 
     def around_piece(self, piece: Piece) -> Around:
@@ -651,8 +651,8 @@ def _equal(one: Tensor, two: Tensor) -> bool:
 
 def _flat(value: Any) -> list[Any]:
     """The numbers in a list of lists."""
-    if isinstance(value, list | tuple) and type(value) is not Ref:
-        return [one for part in value for one in _flat(part)]
+    if isinstance(value, list | tuple) and type(value) is not Ref:  # pyright: ignore[reportUnknownArgumentType]
+        return [one for part in value for one in _flat(part)]  # pyright: ignore[reportUnknownVariableType]
     return [value]
 
 

@@ -71,7 +71,7 @@ def walked(piece: Piece) -> Walk:
             walk.beside = max(walk.beside, far)
         for out, label in zip(node.outs, made, strict=True):
             if label is not None and out not in piece.graph.given:
-                of[out] = _last(label, labels.length)
+                of[out] = _last(label, labels.length)  # pyright: ignore[reportArgumentType]
                 added.update([out] if holds else [])
                 mixed.update([out] if is_mixed else [])
     return walk

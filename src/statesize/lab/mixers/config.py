@@ -16,7 +16,7 @@ from statesize.lab.registry import Registry
 
 def _check(kind: type) -> None:
     if not (inspect.isclass(kind) and issubclass(kind, nn.Module)):
-        refuse("mixer", "a class that inherits torch.nn.Module", kind)
+        refuse("mixer", "a class that inherits torch.nn.Module", kind)  # pyright: ignore[reportUnknownArgumentType]
     if not callable(getattr(kind, "operator", None)):
         raise InputError(f"mixer must have a method operator(hidden) that returns an Operator, got {kind.__name__}.")
 

@@ -229,9 +229,9 @@ class Recall(Study):
         model = run.load()
         (dips,) = models_of(list(run.dips(model)))
         task = rebinding_task(run.model)
-        length = run.reading.length or (256 if task is None else task.length)
-        answers = None if task is None else frozenset(range(task.keys, task.none + 1))
-        score = recall_score(model, run.corpus, length, answers)
+        length = run.reading.length or (256 if task is None else task.length)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+        answers = None if task is None else frozenset(range(task.keys, task.none + 1))  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType]
+        score = recall_score(model, run.corpus, length, answers)  # pyright: ignore[reportUnknownArgumentType]
         row: Row = {
             "model": run.label,
             "kind": dips.kind,

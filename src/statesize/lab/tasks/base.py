@@ -49,7 +49,7 @@ class Task(Protocol):
 
 def _check(kind: type) -> None:
     if not (inspect.isclass(kind) and issubclass(kind, SyntheticTask)):
-        refuse("task", "a class that inherits statesize.lab.tasks.SyntheticTask", kind)
+        refuse("task", "a class that inherits statesize.lab.tasks.SyntheticTask", kind)  # pyright: ignore[reportUnknownArgumentType]
     if "__dataclass_params__" not in vars(kind):
         raise InputError(f"task must be a dataclass, got {kind.__name__}. Put @dataclass(frozen=True) under @task.")
     fields = number_fields(kind)
@@ -131,7 +131,7 @@ def number_fields(kind: type) -> dict[str, type]:
     for field in fields:
         if hints[field.name] not in (int, float):
             raise InputError(f"{kind.__name__}.{field.name} must be declared int or float, got {hints[field.name]}.")
-    return {field.name: hints[field.name] for field in sorted(fields, key=lambda field: field.kw_only)}
+    return {field.name: hints[field.name] for field in sorted(fields, key=lambda field: field.kw_only)}  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType]
 
 
 def build_task(settings: Mapping[str, object]) -> SyntheticTask:

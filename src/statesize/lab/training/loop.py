@@ -110,7 +110,7 @@ def train(
                 total = summed / max(int((targets != IGNORED).sum()), 1)
             if regularisation is not None:
                 try:
-                    added = regularisation.penalty(calls, state.generators["regularisation"])
+                    added = regularisation.penalty(calls, state.generators["regularisation"])  # pyright: ignore[reportPossiblyUnboundVariable]
                 except InputError as error:
                     raise DivergenceError(f"the operators cannot be regularised: {error}") from error
                 total, penalty = total + added, added.item()

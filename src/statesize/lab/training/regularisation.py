@@ -209,9 +209,9 @@ class Regularisation:
     def _identity(self, call: MixerCall, generator: torch.Generator) -> Tensor | None:
         if isinstance(call.module, LinearAttention):
             # The logarithm tells more of an a near 1 than a does.
-            log_decay = call.module.log_decay(call.hidden)
-            log_decay = call.hidden.new_zeros(1) if log_decay is None else log_decay
-            return _norm(log_decay.expand(*log_decay.shape[:-1], call.module.key_size).expm1(), -1).mean()
+            log_decay = call.module.log_decay(call.hidden)  # pyright: ignore[reportCallIssue, reportUnknownVariableType]
+            log_decay = call.hidden.new_zeros(1) if log_decay is None else log_decay  # pyright: ignore[reportUnknownVariableType]
+            return _norm(log_decay.expand(*log_decay.shape[:-1], call.module.key_size).expm1(), -1).mean()  # pyright: ignore[reportArgumentType, reportUnknownArgumentType]
         operator = call.sampled(self.sequences, self.units, generator)
         return identity_distance(operator) if isinstance(operator, Recurrence) else None
 
@@ -223,7 +223,7 @@ class Regularisation:
         # If the state can be full at no position, it can hold most in the middle.
         first, last = min(states, length // 2), max(length - states, (length + 1) // 2)
         positions = first + _sample(last - first + 1, self.positions, generator)
-        return utilisation_distance(operator, self.target_utilisation, positions.sort().values.tolist())
+        return utilisation_distance(operator, self.target_utilisation, positions.sort().values.tolist())  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _sample(count: int, wanted: int, generator: torch.Generator) -> Tensor:

@@ -119,12 +119,12 @@ class _Matrix:
             sizes.append(np.zeros(part.shape))
             count_above(cores, np.ascontiguousarray(part), counts[-1], sizes[-1])
         sure = ROUND_OFF * _EPS * self._joined(sizes) + self.off[:, None] / shifts <= self._gap(shifts)
-        return self._joined(counts), usable & sure
+        return self._joined(counts), usable & sure  # pyright: ignore[reportArgumentType, reportReturnType]
 
     def entropies(self) -> Entropies:
         """At all positions, (P,) each."""
         parts = zip(self._cores, *map(self._split, (self.energies, self._limit, self.off)), strict=True)
-        return Entropies(*map(self._joined, zip(*(_entropies(*part) for part in parts), strict=True)))
+        return Entropies(*map(self._joined, zip(*(_entropies(*part) for part in parts), strict=True)))  # pyright: ignore[reportArgumentType]
 
 
 def _entropies(cores: Cores, energy: Array, limit: Places, off: Array) -> Entropies:
@@ -143,7 +143,7 @@ def _entropies(cores: Cores, energy: Array, limit: Places, off: Array) -> Entrop
         log_determinants(cores, wanted, top[:, None] * steps, more)
         logarithms = np.concatenate([logarithms, more], 1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            answers = entropies(logarithms, energy / here**2, limit)
+            answers = entropies(logarithms, energy / here**2, limit)  # pyright: ignore[reportArgumentType]
         for every, answer in zip(found, answers, strict=True):
             np.copyto(every, answer, where=wanted[cores.chunk])
         # Below √e only round-off is seen.

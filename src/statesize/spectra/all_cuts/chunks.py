@@ -35,10 +35,10 @@ def cores_of(matrix: Array, rows: int, columns: int, positions: list[int], width
         corners[k], grams[k] = own[:, p:], gram[p:, p:]
         diagonal[at_k] = gram.diagonal()[:p]
         if p > 1:
-            reflected, diagonal[at_k], beside[at_k][:-1], factors, _ = routines.dsytrd(
+            reflected, diagonal[at_k], beside[at_k][:-1], factors, _ = routines.dsytrd(  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
                 gram[:p, :p].T, lower=1, lwork=_REFLECTED * p
             )
-            turned = routines.dormqr(
+            turned = routines.dormqr(  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
                 "L", "T", reflected[1:, :-1], factors, borders[at_k][1:], lwork=_REFLECTED * sum(inside)
             )
             borders[at_k][1:] = turned[0]

@@ -38,22 +38,22 @@ class Entropies(NamedTuple):
 
 def entropies(logarithms: Array, energy: Array, limit: Array) -> Entropies:
     """From Λ at K shifts from the largest on, (..., K), Σσ² over its square, and how many σ there are, (...) each."""
-    x = -STEP * np.arange(logarithms.shape[-1])
-    terms = np.exp(x) * logarithms
-    S, Q = terms.sum(-1), (terms * (1 + x)).sum(-1)
+    x = -STEP * np.arange(logarithms.shape[-1])  # pyright: ignore[reportUnknownVariableType]
+    terms = np.exp(x) * logarithms  # pyright: ignore[reportUnknownArgumentType]
+    S, Q = terms.sum(-1), (terms * (1 + x)).sum(-1)  # pyright: ignore[reportUnknownVariableType]
     # Beyond the largest shift Λ = Σσ² e⁻²ˣ − ½ Σσ⁴ e⁻⁴ˣ + …, of which the first shift tells the second.
     fourth = energy - logarithms[..., 0]
-    S, Q = S + energy * _A - fourth * _A3, Q + energy * (_A + _B) - fourth * (_A3 + _B3)
+    S, Q = S + energy * _A - fourth * _A3, Q + energy * (_A + _B) - fourth * (_A3 + _B3)  # pyright: ignore[reportUnknownVariableType]
     # Before the smallest it grows by at least its last slope, as it is convex, and by at most 2 for each σ.
-    last, low = logarithms[..., -1], float(x[-1])
+    last, low = logarithms[..., -1], float(x[-1])  # pyright: ignore[reportUnknownArgumentType]
     slope = (last - logarithms[..., -2]) / STEP
     middle, spread = (np.maximum(2 * limit, slope) + slope) / 2, np.maximum(2 * limit - slope, 0) / 2
     S += math.exp(low) * (last * _A + middle * _B)
-    Q += math.exp(low) * ((1 + low) * (last * _A + middle * _B) - last * _B - middle * _C)
+    Q += math.exp(low) * ((1 + low) * (last * _A + middle * _B) - last * _B - middle * _C)  # pyright: ignore[reportUnknownVariableType]
     moved = math.exp(low) * spread * np.array([_B, abs(1 + low) * _B + _C])[(...,) + (None,) * spread.ndim]
     moved = moved + np.abs(fourth) * np.array([_A3, _A3 + _B3])[(...,) + (None,) * spread.ndim] / FROM**2
-    H = np.log(S * STEP / math.pi) - Q / S
+    H = np.log(S * STEP / math.pi) - Q / S  # pyright: ignore[reportUnknownVariableType]
     # Σp |ln p + H| ≤ √(¼ ln² r + 1) (Reeb and Wolf, "Tight bound on relative entropy by entropy difference", 2015).
     rule = _RULE * (1 + _DERIVATIVE + np.sqrt(np.log(np.maximum(limit, 1)) ** 2 / 4 + 1))
-    error = rule + (moved[0] * (1 + np.abs(Q / S)) + moved[1]) / (S - moved[0])
+    error = rule + (moved[0] * (1 + np.abs(Q / S)) + moved[1]) / (S - moved[0])  # pyright: ignore[reportUnknownArgumentType]
     return Entropies(H, error, S * STEP / math.pi)

@@ -92,7 +92,7 @@ class ExactEngine(DenseEngine):
     def seconds(self, operator: Operator, cut: Cut) -> float:
         """See `Engine.seconds`."""
         if self._by_states(operator, cut):
-            return factor_seconds(operator, cut)
+            return factor_seconds(operator, cut)  # pyright: ignore[reportArgumentType]
         return forming_seconds(operator) + SECONDS * exact_operations(cut)
 
     def footprint(self, operator: Operator, cut: Cut) -> Footprint:

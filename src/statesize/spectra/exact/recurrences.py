@@ -190,7 +190,7 @@ class _Chunks:
 
 def _widest(recurrence: Recurrence) -> int:
     """Most positions of a chunk: so few that products of transitions do not grow by more than e⁷ before they cancel."""
-    widest = WIDEST[type(recurrence.transition)]
+    widest = WIDEST[type(recurrence.transition)]  # pyright: ignore[reportArgumentType]
     if not isinstance(recurrence.transition, FullTransition) or not recurrence.B.numel():
         return widest
     growth = math.log(max(1.0, float(_spectral_bound(recurrence.transition.full).max())))
@@ -215,7 +215,7 @@ def _real(recurrence: Recurrence, first: int, last: int) -> Recurrence:
 
 def stretch_numbers(recurrence: Recurrence) -> int:
     """Numbers of a stretch in one of the tensors that its chunks are made of, for each batch entry."""
-    width = WIDEST[type(recurrence.transition)]
+    width = WIDEST[type(recurrence.transition)]  # pyright: ignore[reportArgumentType]
     each = _chunk_numbers(recurrence, width)
     return min(max(each, _NUMBERS), -(-recurrence.length // width) * each)
 
@@ -227,7 +227,7 @@ def _chunk_numbers(recurrence: Recurrence, width: int) -> int:
 
 def factor_seconds(recurrence: Recurrence, cut: Cut) -> float:
     """About how long the singular values of one batch entry take on one core; measured."""
-    n, widest = recurrence.B.shape[-1], WIDEST[type(recurrence.transition)]
+    n, widest = recurrence.B.shape[-1], WIDEST[type(recurrence.transition)]  # pyright: ignore[reportArgumentType]
     steps, chunks, each = cut.length, len(cut.positions) + cut.length / widest, 0.0
     if cut.windowed:
         steps = sum(sum(side.stop - side.start for side in cut.reach(i)) for i in cut.positions)

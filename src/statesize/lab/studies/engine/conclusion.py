@@ -150,12 +150,12 @@ def read_conclusion(folder: Path) -> tuple[Conclusion, dict[str, Any]]:
     try:
         document = cast("dict[str, Any]", parse_json(read_limited(path)))
         fields = {name: document[name] for name in Conclusion.__dataclass_fields__}
-        figures = {
-            name: math.nan if value is None else tuple(value) if isinstance(value, list) else float(value)
+        figures = {  # pyright: ignore[reportUnknownVariableType]
+            name: math.nan if value is None else tuple(value) if isinstance(value, list) else float(value)  # pyright: ignore[reportUnknownArgumentType]
             for name, value in fields["figures"].items()
         }
         told = {name: tuple(fields[name]) for name in ("statements", "caveats")}
-        return Conclusion(**fields | told | {"figures": figures}), document
+        return Conclusion(**fields | told | {"figures": figures}), document  # pyright: ignore[reportArgumentType]
     except FileNotFoundError as error:
         raise FileError(
             f"folder must be that of a finished study, got {folder} without {CONCLUSION}. The command that began it, "

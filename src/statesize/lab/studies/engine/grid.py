@@ -193,7 +193,7 @@ def _runs(task: Fields, grid: Grid, variant: Fields) -> Iterator[TrainingRun]:
     students = Distillation(**task["distillation"]) if "distillation" in task else None
     for built in map(build_task, _product(numbers)):
         for shape in _product(models):
-            config = ModelConfig(vocabulary_size=built.vocabulary_size, **shape)
+            config = ModelConfig(vocabulary_size=built.vocabulary_size, **shape)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType]
             for how in _product(trainings):
                 for intervention in _as_list(task.get("intervention", "none")):
                     yield TrainingRun(config, built, TrainingConfig(**how), grid.measuring, intervention, students)

@@ -106,9 +106,9 @@ def _require_close(kept: Mapping[str, Any], again: Mapping[str, Any], path: Path
     if kept.keys() != again.keys():
         raise FileError(f"figures of {path} must be {sorted(again.keys() ^ kept.keys())} more or fewer.")
     for name, value in again.items():
-        pairs = zip(value, kept[name], strict=True) if isinstance(value, list) else [(value, kept[name])]
+        pairs = zip(value, kept[name], strict=True) if isinstance(value, list) else [(value, kept[name])]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
         if not all(
-            one is other or (None not in (one, other) and math.isclose(one, other, rel_tol=_CLOSE, abs_tol=_CLOSE))
-            for one, other in pairs
+            one is other or (None not in (one, other) and math.isclose(one, other, rel_tol=_CLOSE, abs_tol=_CLOSE))  # pyright: ignore[reportUnknownArgumentType]
+            for one, other in pairs  # pyright: ignore[reportUnknownVariableType]
         ):
             raise FileError(f"{name} of {path} must be {value}, got {kept[name]}.")

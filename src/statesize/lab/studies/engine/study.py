@@ -82,7 +82,7 @@ class Study(ABC):
     @property
     def claim(self) -> Claim | None:
         """The claim of the last preset that has one; presets without a claim have it too."""
-        return next((grid.claim for grid in reversed(self.presets.values()) if grid.claim is not None), None)
+        return next((grid.claim for grid in reversed(self.presets.values()) if grid.claim is not None), None)  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownArgumentType, reportUnknownVariableType]
 
     def conclude(self, rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
         """What all rows say.
@@ -111,7 +111,7 @@ class Study(ABC):
 
 def _check(kind: type) -> None:
     if not (inspect.isclass(kind) and issubclass(kind, Study)):
-        refuse("study", "a class that inherits statesize.lab.studies.Study", kind)
+        refuse("study", "a class that inherits statesize.lab.studies.Study", kind)  # pyright: ignore[reportUnknownArgumentType]
 
 
 study: Registry[type[Study]] = Registry("study", "statesize.lab.studies", _check)

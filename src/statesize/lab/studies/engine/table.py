@@ -46,7 +46,7 @@ def parse_rows(content: bytes) -> list[Row]:
 
 def table_content(rows: Sequence[Row]) -> bytes:
     """Rows as a Parquet file."""
-    return cast("bytes", pd.DataFrame(list(rows)).to_parquet(index=False, write_page_checksum=True))
+    return cast("bytes", pd.DataFrame(list(rows)).to_parquet(index=False, write_page_checksum=True))  # pyright: ignore[reportUnnecessaryCast]
 
 
 @dataclass(frozen=True)

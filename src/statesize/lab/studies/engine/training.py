@@ -33,7 +33,7 @@ def layer_column(metric: str, layer: int) -> str:
 @torch.no_grad()
 def measure_model(model: LanguageModel, run: TrainingRun, positions: Positions = "all") -> dict[str, float]:
     """Loss, accuracy, and TSS, norm and ESS as means over mixers, sequences, heads, positions; ESS of each layer."""
-    report = evaluate(model, run.task, run.training.batch_size)
+    report = evaluate(model, run.task, run.training.batch_size)  # pyright: ignore[reportArgumentType]
     input_ids = next(iter(run.task.held_out(run.measuring.sequences)))[0].to(next(model.parameters()).device)
     measuring = run.measuring
     settings = Settings(
@@ -88,12 +88,12 @@ def train_and_measure(run: TrainingRun, measure: Measure = measure_model) -> lis
         INTERVENTIONS[run.intervention](model)
         try:
             add(measure(model, run))
-            for record in train(model, run.task, run.training):
+            for record in train(model, run.task, run.training):  # pyright: ignore[reportArgumentType]
                 step = record.step
                 if step % run.measuring.every == 0 or step == last:
                     add(measure(model, run))
             if run.distillation is not None:
-                for student in students(model, run.task, run.training, run.measuring.sequences, run.distillation):
+                for student in students(model, run.task, run.training, run.measuring.sequences, run.distillation):  # pyright: ignore[reportArgumentType]
                     add(measure_model(student.model, run) | student.columns)
         except DivergenceError as error:
             accuracies = [name for row in rows[:1] for name in row if "accuracy" in name]
@@ -121,7 +121,7 @@ def _row(run: TrainingRun, step: int) -> Row:
     model, training, task = run.model, run.training, run.task
     return {
         **{"run": run.key, "step": step, "final": step == training.steps, "status": DONE, "message": ""},
-        **{"task": task.kind, "kv": task.items, "length": task.length, "chance": task.chance},
+        **{"task": task.kind, "kv": task.items, "length": task.length, "chance": task.chance},  # pyright: ignore[reportAttributeAccessIssue]
         **{"mixer": model.mixer, "key_size": model.key_size, "heads": model.heads, "width": model.width},
         **{"rate": training.rate, "seed": training.seed, "intervention": run.intervention},
     }

@@ -151,8 +151,8 @@ def default_texts(model: str) -> list[str]:
     if task is None:
         return zoo.documents()
     inputs, _ = next(task.held_out(task.held_out_sequences))
-    documents = cast("list[list[int]]", inputs.view(-1, task.document_length)[:, :-1].tolist())
-    return [" ".join(task.words[token] for token in document) for document in documents]
+    documents = cast("list[list[int]]", inputs.view(-1, task.document_length)[:, :-1].tolist())  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType]
+    return [" ".join(task.words[token] for token in document) for document in documents]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType]
 
 
 def rebinding_task(model: str) -> Rebinding | None:
@@ -161,6 +161,6 @@ def rebinding_task(model: str) -> Rebinding | None:
     if not isinstance(task, dict) or cast("dict[str, Any]", task).get("name") != "rebinding":
         return None
     try:
-        return cast("Rebinding", build_task(cast("dict[str, Any]", task)))
+        return cast("Rebinding", build_task(cast("dict[str, Any]", task)))  # pyright: ignore[reportUnnecessaryCast]
     except InputError as error:
         raise FileError(f"{model}/training.json holds no settings of re-binding recall: {error}") from error
