@@ -30,8 +30,11 @@ nitpick_ignore_regex = [
     ("py:.*", r"(alt|altair|collections|contextlib|numpy|os|pandas|pathlib|tokenizers|torch|transformers|xarray)\..*"),
     ("py:.*", "Inputs|Tensor|Trainer"),
     # Types that users hand on and never name.
-    ("py:class", r"statesize\..*\.(Agreement|CausalSize|Claim|ModelAndTokenizer|Profiled|Result|Run|Value)"),
-    ("py:class", r"(Document|Findings|Metric|Profiled|StudyTable)"),
+    (
+        "py:class",
+        r"statesize\..*\.(Agreement|Block|CausalSize|Claim|Cut|CutResult|ModelAndTokenizer|Profiled|Result|Run|TextRun|TrainingState|Value)",
+    ),
+    ("py:class", r"(Document|Findings|Kind|Loss|Metric|Profiled|StudyTable)"),
     # Names that are read only where types are checked, so that commands refuse before torch is imported.
     ("py:class", r"(AnyTokenizer|Channels|Cut|EngineName|Layers|Memory|Positions|Tokenizer|Weights|nn\.Module)"),
     ("py:exc", "NothingMeasuredError"),  # a ModelError

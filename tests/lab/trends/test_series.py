@@ -332,7 +332,7 @@ def test_checkpoints_that_overflow_are_named_wherever_they_stand(run):
         assert "must be finite" in str(found.skipped[f"step-{step}"])
         assert "\nNot measured: step-0" in repr(found)
     shutil.rmtree(run / "step-100")
-    with pytest.raises(InputError, match=r"Nothing could be measured: step-0, step-1000: Mixer .* A must be finite"):
+    with pytest.raises(InputError, match=r"Nothing could be measured: step-0, step-1000: Mixer .* B must be finite"):
         measured(run, IDS[:1])
 
 

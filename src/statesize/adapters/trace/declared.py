@@ -82,8 +82,8 @@ def check_declared(name: str, call: ModuleCall, operator: Operator) -> Checked:
             closest += [] if fit is None else [fit]
             continue
         around = trace.around_piece(piece)
-        if around.beside or around.behind >= _reach(matrix):
-            is_part |= not around.beside
+        if around.behind >= _reach(matrix):
+            is_part = True
             continue
         if exact and isinstance(operator, Dense):
             _require_state_size(name, operator, matrix)

@@ -95,7 +95,7 @@ class SyntheticTask(ABC):
     @property
     @abstractmethod
     def items(self) -> int:
-        """How many items, key-value pairs or tokens, a sequence has to store at once: the kv of a study."""
+        """How many items, key-value pairs or tokens, a sequence has to store at once; the kv of a study."""
 
     @property
     @abstractmethod

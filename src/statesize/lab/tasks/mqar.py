@@ -80,7 +80,7 @@ class MQAR(SyntheticTask):
 
     @property
     def chance(self) -> float:
-        """1 / P: the values that a sequence holds are all different."""
+        """1 / P, as the values that a sequence holds are all different."""
         return 1 / self.pairs
 
     @property
