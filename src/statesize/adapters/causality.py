@@ -34,7 +34,7 @@ _MEANS = {
 def mixed_backwards(
     forward: Forward, calls: Sequence[Call], hidden: Tensor | None, around: Sequence[str], limit: float
 ) -> list[Note]:
-    """What is told of each call of a mixer in a model that is not causal; nothing where other tokens change no past.
+    """Say of each call of a mixer how a model that is not causal reaches it; nothing where other tokens change no past.
 
     Args:
         forward: The model and its inputs.
@@ -70,7 +70,7 @@ def _where(calls: Sequence[Call], changed: Sequence[str] | None, inner: Sequence
 
 
 def _changed_by_later_tokens(forward: Forward, calls: Sequence[Call], hidden: Tensor, limit: float) -> list[str] | None:
-    """What later tokens change of each call before them: what enters, else what leaves; None if no output."""
+    """Find for each call whether later tokens change its inputs, else its output; None where they change no result."""
     axis = _leaving_axis(forward, forward.model, hidden) if bool(hidden.isfinite().all()) else None
     others = [(cut, forward.with_texts(change)) for cut, change in other_futures(forward.length)]
     # Noise must not be the same each time.
@@ -98,7 +98,7 @@ _Passed = tuple[list[tuple[Tensor, int | None]], list[tuple[Tensor, int | None]]
 
 
 def _passed(forward: Forward, calls: Sequence[Call]) -> list[_Passed]:
-    """What enters and leaves each call in a run."""
+    """Record the inputs and the output of each call in a run."""
     passed = defaultdict[nn.Module, list[_Passed]](list)
 
     def enter(module: nn.Module, args: object, kwargs: object) -> None:

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from statesize.adapters.forward import Forward, Placed
 from statesize.adapters.models.model_state import mapped, named_parts, position_axis, returned_tensor, tensors_in
-from statesize.adapters.models.precision import at_least, hold_at_least, hold_on_cpu
+from statesize.adapters.models.precision import at_least, hold_at_least
 from statesize.adapters.observation import ModuleStack, Observation, OpenSource, Product
 from statesize.adapters.other_inputs import changed_from
 from statesize.adapters.runs import bare, observed, read
@@ -91,7 +91,7 @@ class ModuleCall:
         return [(one, axis) for one, axis in zip(self.tensors, self.axes, strict=True) if axis is not None]
 
     def with_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
-        """The same call with other tensors where positions of the text lie."""
+        """Replace the tensors of this call that hold positions of the text."""
         numbers = count()
 
         def changed(leaf: object) -> object:
@@ -103,7 +103,7 @@ class ModuleCall:
         return replace(self, args=args, kwargs=kwargs)
 
     def beginning(self, length: int) -> Self:
-        """The same call with the first positions of the text alone."""
+        """Cut this call to the first positions of the text."""
 
         def cut(leaf: object) -> object:
             if not isinstance(leaf, Tensor) or (axis := position_axis(leaf, self.length)) is None:
@@ -148,8 +148,7 @@ class ModuleCall:
         def attach(_: ExitStack) -> None:
             # Two threads take longer for small matrices.
             torch.set_num_threads(1)
-            hold_on_cpu(self.module)
-            hold_at_least(self.module, dtype)
+            hold_at_least(self.module, dtype, torch.device("cpu"))
 
         def call() -> Any:
             arguments = at_least((self.args, dict(self.kwargs)), dtype)

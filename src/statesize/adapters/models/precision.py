@@ -94,16 +94,20 @@ def differentiable(dtype: torch.dtype) -> Generator[None]:
         yield
 
 
-def hold_at_least(module: nn.Module, dtype: torch.dtype) -> None:
-    """Let a module compute in a dtype until its run ends: by copies of weights and buffers that have fewer bits."""
+def hold_at_least(module: nn.Module, dtype: torch.dtype, device: torch.device | None = None) -> None:
+    """Let a module compute in a dtype, and on a device if it is given, until its run ends, by copies of tensors."""
     # The run that this belongs to puts the originals back. An embedding is looked up as it is.
     for part in module.modules():
         held = vars(part)
         for tensors in cast("tuple[dict[str, Tensor | None], ...]", (held["_parameters"], held["_buffers"])):
-            for name, tensor in tensors.items() if type(part) is not nn.Embedding else ():
-                if tensor is None or not is_low(tensor, dtype):
+            for name, tensor in tensors.items():
+                if tensor is None:
                     continue
-                copied = in_dtype(tensor.detach(), dtype)
+                is_raised = is_low(tensor, dtype) and type(part) is not nn.Embedding
+                if not is_raised and device in (None, tensor.device):
+                    continue
+                copied = tensor.detach().to(device=device)
+                copied = in_dtype(copied, dtype) if is_raised else copied
                 if isinstance(tensor, nn.Parameter):
                     copied = nn.Parameter(copied, requires_grad=False)
                 setattr(copied, STORED, getattr(tensor, STORED, tensor))
@@ -113,20 +117,6 @@ def hold_at_least(module: nn.Module, dtype: torch.dtype) -> None:
         mode = _InDouble()
         mode.stored = stored_dtype(module)
         mode.__enter__()
-
-
-def hold_on_cpu(module: nn.Module) -> None:
-    """Let a module compute on the CPU until its run ends: by copies of weights and buffers that lie elsewhere."""
-    for part in module.modules():
-        held = vars(part)
-        for tensors in cast("tuple[dict[str, Tensor | None], ...]", (held["_parameters"], held["_buffers"])):
-            for name, tensor in tensors.items():
-                if tensor is None or tensor.device.type == "cpu":
-                    continue
-                copied = tensor.detach().cpu()
-                tensors[name] = (
-                    nn.Parameter(copied, requires_grad=False) if isinstance(tensor, nn.Parameter) else copied
-                )
 
 
 def arithmetic_of(tensor: Tensor) -> AbstractContextManager[object]:
