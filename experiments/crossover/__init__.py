@@ -32,7 +32,7 @@ ARMS = {
 """Two models that fail in two ways, and the same with twice the state, and with gates that start more open by 6."""
 SMOKE = smoke(
     [
-        {"name": "mqar", "pairs": 4, "length": 32, "vocabulary_size": 16, "held_out_sequences": 32},
+        {"pairs": 4, "length": 32},
     ],
     variants=list(ARMS.values()),
 )

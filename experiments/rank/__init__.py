@@ -70,11 +70,7 @@ RULES: dict[str, dict[str, Any]] = {
 SMOKE = smoke(
     [
         {
-            "name": "mqar",
             "pairs": 4,
-            "length": 16,
-            "vocabulary_size": 16,
-            "held_out_sequences": 32,
             "model": {"key_size": 4},
         },
     ],

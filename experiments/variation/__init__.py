@@ -29,11 +29,8 @@ _SMOKE_MODEL = {"mixer": list(KINDS), "key_size": 4, "window": 5, "positions": 3
 SMOKE = smoke(
     [
         {
-            "name": "mqar",
             "pairs": 4,
             "length": 32,
-            "vocabulary_size": 16,
-            "held_out_sequences": 32,
             "model": _SMOKE_MODEL,
         },
         {"name": "compression", "tokens": 8, "held_out_sequences": 32, "model": _SMOKE_MODEL},

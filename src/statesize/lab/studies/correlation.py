@@ -33,11 +33,7 @@ from statesize.lab.studies.engine.verdicts import Claim
 SMOKE = smoke(
     [
         {
-            "name": "mqar",
             "pairs": [2, 4],
-            "length": 16,
-            "vocabulary_size": 16,
-            "held_out_sequences": 32,
             "model": {"mixer": ["la", "gla"], "key_size": [2, 4], "tied": False},
         },
     ],

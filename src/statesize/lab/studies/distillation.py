@@ -27,20 +27,12 @@ from statesize.lab.studies.engine.verdicts import Claim
 SMOKE = smoke(
     [
         {
-            "name": "mqar",
             "pairs": [2, 4],
-            "length": 16,
-            "vocabulary_size": 16,
-            "held_out_sequences": 32,
             "model": {"key_size": 4, "layers": 2},
             "distillation": {"key_sizes": [2, 4], "steps": 5, "batch_size": 8},
         },
         {
-            "name": "mqar",
             "pairs": 2,
-            "length": 16,
-            "vocabulary_size": 16,
-            "held_out_sequences": 32,
             "model": {"key_size": [2, 4], "layers": 2},
         },
     ],

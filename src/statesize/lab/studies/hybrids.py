@@ -38,11 +38,7 @@ from statesize.lab.studies.engine.verdicts import Claim
 SMOKE = smoke(
     [
         {
-            "name": "mqar",
             "pairs": 4,
-            "length": 16,
-            "vocabulary_size": 16,
-            "held_out_sequences": 32,
             "model": {"mixer": ["gla,gla", "sa,gla", "gla,sa"], "key_size": 4, "layers": 2},
         },
     ],

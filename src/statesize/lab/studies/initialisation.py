@@ -27,10 +27,8 @@ from statesize.lab.training.config import TrainingConfig
 SMOKE = smoke(
     [
         {
-            "name": "mqar",
             "pairs": 4,
             "length": 48,
-            "vocabulary_size": 16,
             "held_out_sequences": 4,
             "model": {
                 "mixer": ["s6", "gla-s6"],
@@ -41,10 +39,8 @@ SMOKE = smoke(
             "training": {"steps": 0},
         },
         {
-            "name": "mqar",
             "pairs": 4,
             "length": 24,
-            "vocabulary_size": 16,
             "held_out_sequences": 8,
             "model": {"mixer": "s6", "normalised": [False, True], "key_size": 4, "smallest_step": 0.01},
         },

@@ -23,20 +23,12 @@ from statesize.lab.studies.engine.verdicts import Claim
 SMOKE = smoke(
     [
         {
-            "name": "mqar",
             "pairs": 2,
-            "length": 16,
-            "vocabulary_size": 16,
-            "held_out_sequences": 32,
             "model": {"mixer": ["gla", "wla"], "key_size": 2},
             "training": {"identity_weight": [0.0, 0.3]},
         },
         {
-            "name": "mqar",
             "pairs": 2,
-            "length": 16,
-            "vocabulary_size": 16,
-            "held_out_sequences": 32,
             "model": {"key_size": 2},
             "training": {"utilisation_weight": 1.0, "target_utilisation": 0.8},
         },

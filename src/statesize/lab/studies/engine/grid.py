@@ -171,7 +171,9 @@ class Grid:
 
 
 def smoke(tasks: Sequence[Fields], **more: Any) -> Grid:
-    """The preset smoke of a study, from its tasks: seconds, in which nothing is learned."""
+    """The preset smoke of a study, from its tasks: seconds, in which nothing is learned; MQAR if unnamed."""
+    recall = {"name": "mqar", "length": 16, "vocabulary_size": 16, "held_out_sequences": 32}
+    tasks = [own if "name" in own else recall | own for own in tasks]
     shape = {"width": 16, "heads": 2, "layers": 1, "mlp_factor": 2, "convolution_size": 2, "decay_bias": 0.0}
     training = {"steps": 10, "batch_size": 8, "rate": 6e-3, "weight_decay": 0.0, "seed": [0, 1]}
     return Grid(tasks, shape, training, RunMeasurements(every=10, sequences=4), **more)
