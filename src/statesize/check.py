@@ -208,18 +208,6 @@ def all_finite(tensor: Tensor) -> bool:
     return not tensor.numel() or bool(torch.isfinite(torch.stack(torch.aminmax(real.detach()))).all())
 
 
-def require_length(name: str, tensor: Tensor, dimension: int) -> None:
-    """Refuse a sequence dimension of size 0."""
-    if tensor.shape[dimension] == 0:
-        raise InputError(f"{name} must hold at least one position, got shape {shape(tensor)}.")
-
-
-def require_rank(name: str, tensor: Tensor, rank: int, form: str) -> None:
-    """Refuse a tensor with too few or too many dimensions; `form` is the shape in words, such as "(..., L, n)"."""
-    if tensor.ndim != rank:
-        raise InputError(f"{name} must have shape {form} with {rank} dimensions, got shape {shape(tensor)}.")
-
-
 def broadcast_batch(parts: dict[str, torch.Size]) -> torch.Size:
     """The common batch shape of several tensors, by argument name; sizes agree or are 1."""
     import numpy as np

@@ -13,7 +13,6 @@ from statesize.measurement.statistics import (
     draw,
     estimate,
     mean_interval,
-    no_interval,
     position_error,
     ratio_interval,
     student_t,
@@ -165,6 +164,5 @@ def test_what_rounding_leaves_of_nothing_has_no_wide_interval():
 
 
 def test_little_text_is_told_up_to_its_limit():
-    assert too_short(16) == no_interval(5) == ""
+    assert too_short(16) == ""
     assert too_short(15).endswith("fewer than 16 tokens bound what can pass, whatever the model. Give 64 or more.")
-    assert no_interval(4) == " 4 texts: no interval, which takes 5 texts."

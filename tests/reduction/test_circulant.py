@@ -4,9 +4,9 @@ from oracles.kernels import bump, irregular, late, modes
 from torch import Tensor
 
 from statesize.operators import Convolution
+from statesize.reduction.convolutions import circulant_norm
 from statesize.spectra.cut import make_cut
 from statesize.spectra.exact.dense import DenseEngine
-from statesize.spectra.realisation import circulant_norm
 
 
 @pytest.mark.parametrize("length", [2, 3, 16, 17, 40])

@@ -139,12 +139,6 @@ def texts_of(pieces: int, texts: int, which: str = "") -> str:
     return counted(pieces, f"{which}text")
 
 
-def no_interval(texts: int) -> str:
-    """Why there is no interval over so many texts; empty where there is one."""
-    count = "One text" if texts == 1 else counted(texts, "text")
-    return "" if texts >= FEWEST_TEXTS else f" {count}: no interval, which takes {FEWEST_TEXTS} texts."
-
-
 FEWEST_TOKENS, ENOUGH_TOKENS = 16, 64
 """Tokens of a text below which its length says more about what it carries than the model does; what advice asks for."""
 

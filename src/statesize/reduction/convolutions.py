@@ -125,14 +125,13 @@ class _ShiftRegister:
 
 def _distance(A: Tensor, B: Tensor, C: Tensor, lags: Tensor) -> Tensor:
     """A bound on the distance of C Aⁿ B from k_1 … k_{L−1}, as operators, (E,); infinite where powers overflow."""
-    # Their difference is a part of a circulant matrix of any order N ≥ 2 L, whose norm is max |DFT_N|. The round-off of
-    # a step x_{t+1} = A x_t + B u_t is at most γ (|A| |x_t| + |B| |u_t|) in each entry, and C Aˢ maps it to the output
-    # s steps later. The bound contains this twice: for the taps computed here, and for the steps of a user.
+    # The round-off of a step x_{t+1} = A x_t + B u_t is at most γ (|A| |x_t| + |B| |u_t|) in each entry, and C Aˢ maps
+    # it to the output s steps later. The bound contains this twice: for the taps computed here, and for the steps of a
+    # user.
     count = lags.shape[-1]
     states, rows = _powers(A, B, count), _powers(A.mT, C, count)
     taps = (states @ C[..., None]).squeeze(-1)
-    order = 1 << (2 * count).bit_length()
-    norm = _fft.rfft(taps - lags, order).abs().amax(-1) * (1 + _SLACK)
+    norm = circulant_norm(taps - lags)
     step_errors = torch.cat([B[:, None].abs(), states[:, :-1].abs() @ A.mT.abs()], -2)
     sensitivity = rows.abs().cumsum(-2).flip(-2)
     error = (step_errors * sensitivity).sum((-2, -1)) + (states.abs() @ C[..., None].abs()).sum((-2, -1))
@@ -145,3 +144,10 @@ def _powers(A: Tensor, x: Tensor, count: int) -> Tensor:
     for _ in range(count - 1):
         states.append((A @ states[-1][..., None]).squeeze(-1))
     return torch.stack(states, -2)
+
+
+def circulant_norm(kernel: Tensor) -> Tensor:
+    """An upper bound on ‖T‖₂, and on σ_1 of T[i:, :i] for all i, (...), T of the kernel k_1 … k_{L−1}, (..., L − 1)."""
+    # T is a part of a circulant matrix of any order N ≥ 2 L, whose norm is max |DFT_N|.
+    spectrum: Tensor = _fft.rfft(kernel, 1 << (2 * kernel.shape[-1]).bit_length())
+    return spectrum.abs().amax(-1) * (1 + _SLACK)

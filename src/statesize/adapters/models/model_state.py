@@ -101,14 +101,6 @@ def returned_tensor(output: object, arguments: object, length: int) -> Tensor | 
     return next(iter(alike or placed or tensors), None)
 
 
-def logits_of(model: nn.Module, tokens: Tensor, last: int = 0) -> Tensor:
-    """Logits (S, L, V) of token ids (S, L), by a forward pass without a cache that returns them or has them."""
-    # last: So many last positions only, which alone are made where the model can leave out the others; 0 for all.
-    output = model(tokens, **known_options(model, use_cache=False, logits_to_keep=last))
-    logits: Tensor = output if isinstance(output, Tensor) else output.logits
-    return logits[:, -last:]
-
-
 def known_options(model: nn.Module | type, **options: Any) -> dict[str, Any]:
     """Those of some arguments that the forward method of a model knows."""
     parameters = inspect.signature(cast("Any", model).forward).parameters
