@@ -14,7 +14,7 @@ import xarray as xr
 from statesize.errors import FileError
 from statesize.io import files
 from statesize.lab.mixers import load_checkpoint
-from statesize.lab.studies.engine.conclusion import read_saved
+from statesize.lab.studies.engine.conclusion import read_conclusion
 from statesize.models.load import load_model
 from statesize.profiling import Profile
 from statesize.results import store
@@ -226,7 +226,7 @@ def test_json_of_any_depth(stored, tmp_path):
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "conclusion.json").write_text(DEEP)
     with pytest.raises(FileError, match="nested too deeply"):
-        read_saved(tmp_path / "study")
+        read_conclusion(tmp_path / "study")
     assert line_row(DEEP.encode(), "text", "here")[1] is None
 
 
@@ -274,7 +274,7 @@ def test_files_of_facts_have_a_largest_size(stored, tmp_path):
         lambda: Profile.load(stored),
         lambda: load_checkpoint(tmp_path),
         lambda: load_model(str(tmp_path)),
-        lambda: read_saved(tmp_path),
+        lambda: read_conclusion(tmp_path),
     ):
         with pytest.raises(FileError, match="has more than 1,000 bytes"):
             read()
