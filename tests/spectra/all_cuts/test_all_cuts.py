@@ -9,11 +9,11 @@ import statesize as ss
 from statesize.measurement.measurement import hankel_singular_values
 from statesize.spectra.all_cuts.all_cuts import AllCutsEngine
 from statesize.spectra.all_cuts.chunks import cores_of
-from statesize.spectra.all_cuts.eliminations import count_above, energies, largest_values, log_determinants
+from statesize.spectra.all_cuts.eliminations import count_above, eliminate_chunks, energies, largest_values
 from statesize.spectra.all_cuts.quadrature import FROM, STEP, entropies
 from statesize.spectra.cut import Cut, make_cut
 
-LENGTH, WIDTH = 48, 8
+LENGTH, WIDTH = 48, 16
 POSITIONS = [1, 7, 8, 15, 22, 23]
 SHIFTS = np.array([0.03, 0.4, 2.0])
 
@@ -24,19 +24,21 @@ def test_what_cores_tell_of_blocks(rows, columns):
     cores = cores_of(matrix, rows, columns, POSITIONS, WIDTH)
     blocks = [matrix[rows * i :, : columns * i] for i in POSITIONS]
     sigma = [np.linalg.svd(block, compute_uv=False) for block in blocks]
-    squares, top = np.empty(len(blocks)), np.empty(len(blocks))
+    squares, top = np.empty(len(blocks)), np.empty((len(blocks), 2))
     energies(cores, squares)
     largest_values(cores, top)
-    logarithms = np.empty((len(blocks), len(SHIFTS)))
-    chunks = len(cores.gram)
-    log_determinants(cores, np.ones(chunks, np.bool_), np.tile(SHIFTS, (chunks, 1)), logarithms)
+    shared = np.tile(SHIFTS, (len(cores.gram), 1))
+    above, logarithms = np.empty((2, len(blocks), len(SHIFTS), 3))
+    eliminate_chunks(cores, shared, 1, above)
+    eliminate_chunks(cores, shared, -1, logarithms)
     counts, sizes = np.empty((len(blocks), len(SHIFTS)), np.int64), np.empty((len(blocks), len(SHIFTS)))
     count_above(cores, np.tile(SHIFTS, (len(blocks), 1)), counts, sizes)
     np.testing.assert_allclose(squares, [np.square(block).sum() for block in blocks], rtol=1e-13)
-    np.testing.assert_allclose(top, [values[0] for values in sigma], rtol=1e-8)
+    np.testing.assert_allclose(top[:, 0], [values[0] for values in sigma], rtol=1e-8)
     np.testing.assert_allclose(
-        logarithms, [[np.log1p((values / tau) ** 2).sum() for tau in SHIFTS] for values in sigma], rtol=1e-10
+        logarithms[..., 1], [[np.log1p((values / tau) ** 2).sum() for tau in SHIFTS] for values in sigma], rtol=1e-10
     )
+    assert counts.tolist() == above[..., 0].tolist()
     assert counts.tolist() == [[int((values > tau).sum()) for tau in SHIFTS] for values in sigma]
 
 
@@ -59,7 +61,7 @@ def test_entropies_of_known_singular_values(count, smallest):
 def test_counts_are_those_of_the_definition(family):
     operator = random_operator(family, 3, 90)
     cut = make_cut(90)
-    blocks, sigma = AllCutsEngine(width=8).blocks(operator, cut), hankel_singular_values(operator, engine="dense")
+    blocks, sigma = AllCutsEngine(width=16).blocks(operator, cut), hankel_singular_values(operator, engine="dense")
     rho = torch.tensor([0.3, 1e-2, 1e-4], dtype=torch.float64)
     found, expected = blocks.relative_counts(rho), (sigma[:, None] > rho[:, None] * sigma[:, :1, None]).sum(-1)
     assert torch.equal(found.count, expected)

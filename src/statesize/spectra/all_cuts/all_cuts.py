@@ -42,7 +42,7 @@ class AllCutsEngine(Engine):
         return AllCutsBlocks(matrices.numpy(), operator.batch_shape, cut, self._width(cut))
 
     def _width(self, cut: Cut) -> int:
-        return self.width or (16 if cut.length < 1536 else 32)
+        return self.width or (16 if cut.length < 768 else 32)
 
     def seconds(self, operator: Operator, cut: Cut) -> float:
         """Infinity up to 40 positions, for which nothing is to be compiled; see `Engine.seconds`."""

@@ -19,12 +19,11 @@ from statesize.spectra.all_cuts.chunks import cores_of
 from statesize.spectra.all_cuts.eliminations import (
     Array,
     Cores,
-    Flags,
     Places,
     count_above,
+    eliminate_chunks,
     energies,
     largest_values,
-    log_determinants,
 )
 from statesize.spectra.all_cuts.quadrature import FROM, STEP, Entropies, entropies
 from statesize.spectra.cut import Cut
@@ -37,6 +36,8 @@ _EPS = float(np.finfo(np.float64).eps)
 _GRAM = 32
 # How far beside a threshold its counts are taken, relative to it.
 _GAP = 1e-7
+# How far below the largest values of a chunk the shift lies that separates them from the second ones.
+_BELOW = 1e-3
 # Shifts of entropies, and further ones where these leave too much open.
 _SHIFTS, _MORE = 16, 1
 # Error of an entropy at which no further shifts are taken, relative to the entropy-ESS.
@@ -47,7 +48,7 @@ class _Matrix:
     """One matrix (r L, L) at ascending positions."""
 
     def __init__(self, matrix: Array, cut: Cut, width: int) -> None:
-        largest = float(np.abs(matrix).max(initial=0))
+        largest = float(max(matrix.max(initial=0), -matrix.min(initial=0)))
         self.scale = float(np.exp2(np.floor(np.log2(largest)))) if largest else 1.0
         self._limit, r = cut.limits().numpy(), cut.readouts
         filled = -cut.length % width
@@ -57,8 +58,8 @@ class _Matrix:
         self._cores = [cores_of(matrix, r, 1, early, width)]
         if late:
             # H_{L−i} of Tᵀ with rows and columns in reverse order is H_iᵀ with both in reverse order.
-            turned = np.ascontiguousarray(matrix[::-1, ::-1].T)
-            self._cores.append(cores_of(turned, 1, r, late, width))
+            turned = matrix[::-1, ::-1].T[:, : r * (late[-1] // width + 1) * width]
+            self._cores.append(cores_of(np.ascontiguousarray(turned), 1, r, late, width))
         self.energies = self._everywhere(energies)
         # As far as σ² may be off: squares of what is small beside the largest entry are lost.
         self.off = _GRAM * _EPS * self.energies + UNDERFLOW**2
@@ -67,9 +68,9 @@ class _Matrix:
         at = np.array(cut.positions, np.int64)
         self.zero = np.minimum.accumulate(first[::-1])[::-1][r * at] >= at
 
-    def _everywhere(self, ask: Callable[[Cores, Array], object]) -> Array:
-        """What is asked at all positions, (P,)."""
-        answers = [np.zeros(len(cores.chunk)) for cores in self._cores]
+    def _everywhere(self, ask: Callable[[Cores, Array], object], *each: int) -> Array:
+        """What is asked at all positions, (P, ...)."""
+        answers = [np.zeros((len(cores.chunk), *each)) for cores in self._cores]
         for cores, answer in zip(self._cores, answers, strict=True):
             ask(cores, answer)
         return self._joined(answers)
@@ -89,37 +90,73 @@ class _Matrix:
 
     def relative_counts(self, ratios: Array) -> tuple[Places, Places]:
         """The least and largest #{σ > ρ σ_1} for ratios (R,), (P, R) each."""
-        top = self._everywhere(largest_values)[:, None]
-        lower, upper = self._between(top * ratios, top * (1 + 4 * _GAP) * ratios)
-        # σ_1 is what was found only if no σ is larger.
-        above, sure = self._above(top * (1 + 2 * _GAP))
-        found = (sure & (above == 0)) | self.zero[:, None]
+        top, residual = np.moveaxis(self._everywhere(largest_values, 2), 1, 0)[:, :, None]
+        high = top * (1 + 4 * _GAP)
+        lower, upper = self._between(top * ratios, high * ratios)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            # If one σ alone lies above s, σ_1² is at most what was found and the square of its residual over the
+            # distance from s² (Parlett, The Symmetric Eigenvalue Problem, section 11.6).
+            shift = self._of_chunks(top, np.fmin) * (1 - _BELOW)
+            count, off = self._above_of_chunks(shift)
+            alone = (count == 1) & (top**2 + (residual * top**2) ** 2 / (top**2 - (shift + off) ** 2) <= high**2)
+            found = alone & (shift + off < top) | self.zero[:, None]
+            # Else σ_1 is what was found only if no σ is larger.
+            above, off = self._above(np.where(found, 0, top * (1 + 2 * _GAP)))
+        found |= (above == 0) & (off <= 2 * _GAP * top)
         return np.where(found, lower, 0), np.where(found, upper, self._limit[:, None])
 
     def _between(self, low: Array, high: Array) -> tuple[Places, Places]:
         """The least and largest #{σ > τ} of thresholds between two numbers, (P, K) each."""
         with np.errstate(divide="ignore", invalid="ignore"):
             shifts = np.concatenate([low - self._gap(low), high + self._gap(high)], 1)
-        count, sure = self._above(shifts)
-        (most, least), (below, above) = (np.split(part, 2, 1) for part in (count, sure))
-        most = np.where(below, most, self._limit[:, None])
-        return np.where(above, least, 0), np.where(self.zero[:, None] & (low >= 0), 0, most)
+            # First at thresholds that the positions of a chunk share.
+            below, above = np.split(shifts, 2, 1)
+            shared = np.concatenate([self._of_chunks(below, np.fmin), self._of_chunks(above, np.fmax)], 1)
+            found = self._within(shared, *self._above_of_chunks(shared), low, high)
+            undecided = np.tile(found[0] != found[1], 2)
+            own = self._within(shifts, *self._above(np.where(undecided, shifts, 0)), low, high)
+        return np.maximum(found[0], own[0]), np.minimum(found[1], own[1])
+
+    def _within(self, shifts: Array, counts: Places, off: Array, low: Array, high: Array) -> tuple[Places, Places]:
+        """What counts at shifts below and above thresholds say of those."""
+        (below, above), (most, least), (off_below, off_above) = (np.split(part, 2, 1) for part in (shifts, counts, off))
+        most = np.where(below + off_below <= low, most, self._limit[:, None])
+        return np.where(above - off_above >= high, least, 0), np.where(self.zero[:, None] & (low >= 0), 0, most)
 
     def _gap(self, tau: Array) -> Array:
         """How far beside thresholds (P, K) counts are taken: for the Gram matrices once, for eliminations twice."""
         return _GAP * tau + 3 * self.off[:, None] / tau
 
-    def _above(self, shifts: Array) -> tuple[Places, Flags]:
-        """#{σ > τ} for shifts (P, K), and whether round-off leaves it within the gap beside them."""
-        usable = (shifts > 0) & np.isfinite(shifts)
-        shifts = np.where(usable, shifts, 1.0)
+    def _of_chunks(self, part: Array, among: np.ufunc) -> Array:
+        """The least or largest (P, K) of each chunk, at all of its positions."""
+        found = list[Array]()
+        for cores, own in zip(self._cores, self._split(part), strict=True):
+            first = np.searchsorted(cores.chunk, np.arange(len(cores.gram)))
+            found.append(among.reduceat(own, first)[cores.chunk])
+        return self._joined(found)
+
+    def _above_of_chunks(self, shifts: Array) -> tuple[Places, Array]:
+        """`_above` for shifts (P, K) that all positions of a chunk share."""
+        found = list[Array]()
+        for cores, part in zip(self._cores, self._split(shifts), strict=True):
+            first = np.searchsorted(cores.chunk, np.arange(len(cores.gram)))
+            found.append(np.zeros((*part.shape, 3)))
+            eliminate_chunks(cores, np.where(part > 0, part, 0)[first], 1, found[-1])
+        counts, _, sizes = np.moveaxis(self._joined(found), 2, 0)
+        return self._known(shifts, counts, sizes)
+
+    def _above(self, shifts: Array) -> tuple[Places, Array]:
+        """#{σ > τ} for shifts (P, K), and how far beside them round-off may have counted it; ∞ at τ ≤ 0."""
         counts, sizes = list[Places](), list[Array]()
         for cores, part in zip(self._cores, self._split(shifts), strict=True):
             counts.append(np.zeros(part.shape, np.int64))
             sizes.append(np.zeros(part.shape))
             count_above(cores, np.ascontiguousarray(part), counts[-1], sizes[-1])
-        sure = ROUND_OFF * _EPS * self._joined(sizes) + self.off[:, None] / shifts <= self._gap(shifts)
-        return self._joined(counts), usable & sure  # pyright: ignore[reportArgumentType, reportReturnType]
+        return self._known(shifts, self._joined(counts), self._joined(sizes))
+
+    def _known(self, shifts: Array, counts: Array, sizes: Array) -> tuple[Places, Array]:
+        off = ROUND_OFF * _EPS * sizes + self.off[:, None] / shifts
+        return counts.astype(np.int64), np.where((shifts > 0) & np.isfinite(off), off, np.inf)
 
     def entropies(self) -> Entropies:
         """At all positions, (P,) each."""
@@ -139,9 +176,9 @@ def _entropies(cores: Cores, energy: Array, limit: Places, off: Array) -> Entrop
     while wanted.any():
         taken = logarithms.shape[1]
         steps = np.exp(-STEP * np.arange(taken, taken + (_MORE if taken else _SHIFTS)))
-        more = np.zeros((len(energy), len(steps)))
-        log_determinants(cores, wanted, top[:, None] * steps, more)
-        logarithms = np.concatenate([logarithms, more], 1)
+        more = np.zeros((len(energy), len(steps), 3))
+        eliminate_chunks(cores, np.where(wanted, top, 0)[:, None] * steps, -1, more)
+        logarithms = np.concatenate([logarithms, more[..., 1]], 1)
         with np.errstate(divide="ignore", invalid="ignore"):
             answers = entropies(logarithms, energy / here**2, limit)  # pyright: ignore[reportArgumentType]
         for every, answer in zip(found, answers, strict=True):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.linalg import lapack as routines
+from scipy.linalg.blas import dsyrk  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
 
 from statesize.parallel.threads import end_if_unwanted
 from statesize.spectra.all_cuts.eliminations import Array, Cores
 
-_REFLECTED = 32  # columns that LAPACK reflects at once
+# Columns that LAPACK reflects at once, and numbers that it takes beside them; with fewer it takes them one by one.
+_REFLECTED, _BESIDE = 32, 65 * 64
 
 
 def cores_of(matrix: Array, rows: int, columns: int, positions: list[int], width: int) -> Cores:
@@ -19,28 +21,37 @@ def cores_of(matrix: Array, rows: int, columns: int, positions: list[int], width
     first = np.append(0, (columns * width * chunks).cumsum())
     diagonal, beside, borders = np.zeros(first[-1]), np.zeros(first[-1]), np.zeros((first[-1], sum(inside)))
     corners, grams = np.zeros((count, *inside)), np.zeros((count, inside[1], inside[1]))
-    # FᵀF grows from the last chunk to the first.
+    # FᵀF grows from the last chunk to the first; its lower triangle is made.
     gram, below = np.zeros((0, 0)), length
     for k in reversed(range(count)):
         end_if_unwanted()
         begin, end = chunks[k] * width, chunks[k] * width + width
         p = columns * begin
-        strip = matrix[rows * end : rows * below, : p + inside[1]]
-        corner, gram, below = gram[: p + inside[1], : p + inside[1]], strip.T @ strip, end
-        if corner.size:
-            gram += corner
-        own = matrix[rows * begin : rows * end, : p + inside[1]][::-1]
-        at_k = slice(first[k], first[k + 1])
-        borders[at_k] = np.concatenate([own[:, :p].T, gram[:p, p:]], 1)
-        corners[k], grams[k] = own[:, p:], gram[p:, p:]
-        diagonal[at_k] = gram.diagonal()[:p]
-        if p > 1:
-            reflected, diagonal[at_k], beside[at_k][:-1], factors, _ = routines.dsytrd(  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
-                gram[:p, :p].T, lower=1, lwork=_REFLECTED * p
+        n = p + inside[1]
+        corner = np.zeros((n, n), order="F") if k + 1 == count else gram[:n, :n].copy(order="F")
+        strip, below = matrix[rows * end : rows * below, :n], end
+        gram = dsyrk(1.0, strip.T, 1.0, corner, lower=1, overwrite_c=1)
+        own = matrix[rows * begin : rows * end, :n][::-1]
+        corners[k], grams[k] = own[:, p:], gram[p:, p:].T
+        if p:
+            at_k = slice(first[k], first[k + 1])
+            diagonal[at_k], beside[at_k], borders[at_k] = _tridiagonal(
+                gram[:p, :p], np.concatenate([own[:, :p].T, gram[p:, :p].T], 1)
             )
-            turned = routines.dormqr(  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
-                "L", "T", reflected[1:, :-1], factors, borders[at_k][1:], lwork=_REFLECTED * sum(inside)
-            )
-            borders[at_k][1:] = turned[0]
     chunk, place = np.searchsorted(chunks, at // width), at % width
     return Cores(first, diagonal, beside, borders, corners, grams, chunk, rows * (width - place), columns * place)
+
+
+def _tridiagonal(gram: Array, borders: Array) -> tuple[Array, Array, Array]:
+    """The diagonal of Qᵀ G Q and what stands beside it, (p,) each, and Qᵀ times borders; G by its lower triangle."""
+    p, n = borders.shape
+    reflected, diagonal, beside, factors, _ = routines.dsytrd(gram, lower=1, lwork=_REFLECTED * p)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+    # Reflectors stand below the diagonal, from the second row on. Read from there on without a copy, each has one more
+    # row, which holds an entry of the first row, and is to do nothing.
+    reflected[0, 1:] = 0
+    reflectors = reflected.T.reshape(-1)[1 : 1 + p * (p - 1)].reshape(p - 1, p).T
+    turned = np.zeros((n, p)).T
+    turned[:-1] = borders[1:]
+    if p > 1:
+        turned = routines.dormqr("L", "T", reflectors, factors, turned, _REFLECTED * n + _BESIDE, overwrite_c=1)[0]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+    return diagonal, np.append(beside, 0), np.concatenate([borders[:1], turned[:-1]])

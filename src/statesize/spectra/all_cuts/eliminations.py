@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Places: TypeAlias = npt.NDArray[np.int64]
-Flags: TypeAlias = npt.NDArray[np.bool_]
 
 _compile = cast("Any", numba).njit(cache=True, nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
+# Pivots that are multiplied before a logarithm is taken, and places that are not halved further.
+_FACTORS, _LEAF = 8, 8
 # Products with HᵀH that a largest singular value takes at most, and after how many it is looked at.
 _MOST, _EVERY = 60, 3
 # Residuals of HᵀH at which it is taken, relative to σ_1²; its own error is about the square of that.
@@ -71,8 +72,9 @@ def energies(cores: Cores, squares: Array) -> None:
         diagonal, _, borders, inside, gram = _core(cores, cores.chunk[query])
         total = diagonal.sum()
         for q in range(diagonal.shape[0]):
-            for k in range(cores.rows[query]):
-                total += borders[q, k] * borders[q, k]
+            border = borders[q, : cores.rows[query]]
+            for k in range(border.shape[0]):
+                total += border[k] * border[k]
         for j in range(cores.columns[query]):
             total += gram[j, j]
             for i in range(cores.rows[query]):
@@ -81,104 +83,183 @@ def energies(cores: Cores, squares: Array) -> None:
 
 
 @_compile
-def _schur(core: Core, rows: int, columns: int, a: float, c: float) -> tuple[Array, int, float, float]:
-    """S of the first rows and columns; of the core's pivots d the number below 0, Σ ln |d / a|, and what adds up."""
-    diagonal, beside, borders, inside, gram = core
-    p, n, all_rows = diagonal.shape[0], rows + columns, inside.shape[0]
-    Y, Z, S = np.empty((p, n)), np.empty((p, n)), np.zeros((n, n))
-    negative, logarithm, product, size, inverse, coupling, scale = 0, 0.0, 1.0, 0.0, 0.0, 0.0, 1 / a
-    for q in range(p):
-        multiplier = coupling * inverse
-        d = c - diagonal[q] * scale - multiplier * coupling
-        size += abs(multiplier * coupling) + abs(d)
-        inverse = 1 / d
-        negative += d < 0
-        # Few logarithms are taken.
-        product *= abs(d * scale)
-        if not 1e-100 < product < 1e100:
-            logarithm, product = logarithm + math.log(product), 1.0
-        coupling = -beside[q] * scale
-        for k in range(rows):
-            Y[q, k] = borders[q, k]
-        for k in range(columns):
-            Y[q, rows + k] = -borders[q, all_rows + k] * scale
-        square = 0.0
-        if q:
-            for k in range(n):
-                Y[q, k] -= multiplier * Y[q - 1, k]
-        for k in range(n):
-            Z[q, k] = -Y[q, k] * inverse
-            square += Y[q, k] * Y[q, k]
-        size += square * abs(inverse)
-    if p:
-        S += np.dot(Y.T, Z)
-    for i in range(rows):
-        S[i, i] += a
-        for j in range(columns):
-            S[i, rows + j] += inside[i, j]
-    for i in range(columns):
-        for j in range(i, columns):
-            S[rows + i, rows + j] -= gram[i, j] * scale
-        S[rows + i, rows + i] += c
-    return S, negative, logarithm + math.log(product), size
+def _core_pivots(core: Core, a: Array, c: Array, pivots: Array, found: Array) -> None:
+    """The core at K shifts: multipliers and 1 / d of its pivots d, (2, p, K), and what these add up to, (3, K)."""
+    diagonal, beside, count = core[0], core[1], a.shape[0]
+    scale, coupling, product = 1 / a, np.zeros(count), np.ones(count)
+    found[:] = 0
+    for q in range(diagonal.shape[0]):
+        factor, inverse, before = pivots[0, q], pivots[1, q], pivots[1, max(q - 1, 0)]
+        for k in range(count):
+            factor[k] = coupling[k] * before[k] if q else 0.0
+            d = c[k] - diagonal[q] * scale[k] - factor[k] * coupling[k]
+            found[0, k] += d < 0
+            found[2, k] += abs(factor[k] * coupling[k]) + abs(d)
+            inverse[k] = 1 / d
+            product[k] *= abs(d * scale[k])
+            coupling[k] = -beside[q] * scale[k]
+        if q % _FACTORS == 0 or q + 1 == diagonal.shape[0]:
+            for k in range(count):
+                found[1, k] += math.log(product[k])
+                product[k] = 1.0
 
 
 @_compile
-def _take(S: Array, q: int, n: int) -> float:
-    """Eliminate the q-th of n rows of an upper triangle; returns what adds up."""
-    inverse, size = 1 / S[q, q], abs(S[q, q])
-    for i in range(q + 1, n):
-        factor = S[q, i] * inverse
-        size += abs(factor * S[q, i])
-        for j in range(i, n):
-            S[i, j] -= factor * S[q, j]
+def _solve(borders: Array, first: int, pivots: Array, Y: Array, Z: Array) -> float:
+    """Y = M⁻¹ W for the core's M D Mᵀ and n of its borders W from one on, Z = D⁻¹ Y, (p, n) each, and Σ |Y Z|."""
+    # Loops over slices from 0 on become vector instructions, those from elsewhere on do not.
+    n = Y.shape[1]
+    solved, sizes = np.zeros(n), np.zeros(n)
+    for q in range(Y.shape[0]):
+        border, y, z, factor, inverse = borders[q, first : first + n], Y[q], Z[q], pivots[0, q], pivots[1, q]
+        for k in range(n):
+            solved[k] = border[k] - factor * solved[k]
+        for k in range(n):
+            y[k] = solved[k]
+            z[k] = solved[k] * inverse
+            sizes[k] += abs(solved[k] * z[k])
+    return sizes.sum()
+
+
+@_compile
+def _place(core: Core, rows: int, columns: int, a: float, c: float, pivots: Array, space: Array, S: Array) -> float:
+    """The upper triangle of S of the first rows and columns; returns what adds up."""
+    _, _, borders, inside, gram = core
+    p = borders.shape[0]
+    Y, Z = space[0, : p * rows].reshape(p, rows), space[1, : p * rows].reshape(p, rows)
+    V, W = space[2, : p * columns].reshape(p, columns), space[3, : p * columns].reshape(p, columns)
+    size = _solve(borders, 0, pivots, Y, Z) + _solve(borders, inside.shape[0], pivots, V, W) / (a * a)
+    of_rows, across, of_columns = np.dot(Y.T, Z), np.dot(Y.T, W), np.dot(V.T, W)
+    for i in range(rows):
+        for j in range(i, rows):
+            S[i, j] = -of_rows[i, j]
+        S[i, i] += a
+        for j in range(columns):
+            S[i, rows + j] = inside[i, j] + across[i, j] / a
+    for i in range(columns):
+        for j in range(i, columns):
+            S[rows + i, rows + j] = -(gram[i, j] + of_columns[i, j] / a) / a
+        S[rows + i, rows + i] += c
     return size
 
 
 @_compile
-def count_above(cores: Cores, shifts: Array, counts: Places, sizes: Array) -> None:
-    """#{σ > τ} at each position for shifts of its own, (Q, K), and what adds up in each elimination."""
-    for query in range(shifts.shape[0]):
-        core, n = _core(cores, cores.chunk[query]), cores.rows[query] + cores.columns[query]
-        for k in range(shifts.shape[1]):
-            tau = shifts[query, k]
-            S, negative, _, size = _schur(core, cores.rows[query], cores.columns[query], tau, tau)
-            for q in range(n):
-                size += _take(S, q, n)
-                negative += S[q, q] < 0
-            counts[query, k], sizes[query, k] = negative, size
+def _take(S: Array, first: int, last: int, n: int, a: float, found: Array) -> None:
+    """Eliminate rows of an upper triangle of n rows, and add up their pivots."""
+    negative, product, size = 0, 1.0, 0.0
+    for q in range(first, last):
+        pivot = S[q, q:n]
+        d = pivot[0]
+        inverse, negative, size, product = 1 / d, negative + (d < 0), size + abs(d), product * abs(d / a)
+        for i in range(1, n - q):
+            row, source = S[q + i, q + i : n], pivot[i:]
+            factor = source[0] * inverse
+            size += abs(factor * source[0])
+            for j in range(row.shape[0]):
+                row[j] -= factor * source[j]
+        if (q - first) % _FACTORS == 0 or q + 1 == last:
+            found[1], product = found[1] + math.log(product), 1.0
+    found[0] += negative
+    found[2] += size
 
 
 @_compile
-def log_determinants(cores: Cores, wanted: Flags, shifts: Array, logarithms: Array) -> None:
-    """Σ ln(1 + σ² / τ²) at each position of the wanted chunks, (N,), for shifts of each chunk, (N, K), into (Q, K)."""
+def _take_at_places(S: Array, r: int, c: int, b: int, a: float, taken: Array, found: Array) -> None:
+    """What pivots add up to at b places of r rows and c columns each, (b, 3), beside what was taken before, (3,)."""
+    # From the last to the first: with each, a block has more rows.
+    B = np.empty((c * b, c * b))
+    for place in range(b - 1, -1, -1):
+        done, rows, columns = r * (b - 1 - place), r * (b - place), c * place
+        _take(S, done, rows, (r + c) * b, a, taken)
+        for i in range(columns):
+            for j in range(i, columns):
+                B[i, j] = S[r * b + i, r * b + j]
+        found[place] = taken
+        _take(B, 0, columns, columns, a, found[place])
+
+
+@_compile
+def _take_halves(S: Array, r: int, c: int, a: float, taken: Array, found: Array) -> None:
+    """As `_take_at_places`, by halves: blocks of the first have all rows of the second, which has all its columns."""
+    nodes, sums, h = S.reshape(1, *S.shape), taken.reshape(1, 3), found.shape[0]
+    while h > _LEAF and h % 2 == 0:
+        h //= 2
+        n, left = (r + c) * h, np.empty((2 * nodes.shape[0], (r + c) * h, (r + c) * h))
+        added = np.empty((2 * nodes.shape[0], 3))
+        for half in range(2):
+            # Rows stand in reverse order: of the second half, of the first, then columns of the first and the second.
+            taken_from, count = (2 * r * h, c * h) if half else (0, r * h)
+            index, M = np.empty(count + n, np.int64), np.empty((count + n, count + n))
+            index[:count] = np.arange(taken_from, taken_from + count)
+            index[count : count + r * h] = np.arange(r * h) + (0 if half else r * h)
+            index[count + r * h :] = np.arange(c * h) + 2 * r * h + (c * h if half else 0)
+            for node in range(nodes.shape[0]):
+                for i in range(count + n):
+                    for j in range(i, count + n):
+                        M[i, j] = nodes[node, min(index[i], index[j]), max(index[i], index[j])]
+                added[2 * node + half] = sums[node]
+                _take(M, 0, count, count + n, a, added[2 * node + half])
+                left[2 * node + half] = M[count:, count:]
+        nodes, sums = left, added
+    for node in range(nodes.shape[0]):
+        _take_at_places(nodes[node], r, c, h, a, sums[node], found[node * h : node * h + h])
+
+
+@_compile
+def _spaces(cores: Cores, count: int) -> tuple[Array, Array, Array]:
+    """Room for borders of a core, for its pivots at K shifts, and for S."""
+    longest, (rows, columns) = 0, cores.inside.shape[1:]
+    for k in range(cores.inside.shape[0]):
+        longest = max(longest, cores.first[k + 1] - cores.first[k])
+    n = rows + columns
+    return np.empty((4, longest * max(rows, columns))), np.empty((2, longest, count)), np.empty((n, n))
+
+
+@_compile
+def count_above(cores: Cores, shifts: Array, counts: Places, sizes: Array) -> None:
+    """#{σ > τ} at each position for shifts of its own, (Q, K), and what adds up in each elimination; not at τ ≤ 0."""
+    space, pivots, S = _spaces(cores, shifts.shape[1])
+    found = np.empty((3, shifts.shape[1]))
+    for query in range(shifts.shape[0]):
+        a = shifts[query]
+        if not (a > 0).any():
+            continue
+        core, rows, columns = _core(cores, cores.chunk[query]), cores.rows[query], cores.columns[query]
+        _core_pivots(core, a, a, pivots, found)
+        for k in range(a.shape[0]):
+            if a[k] > 0:
+                own, sums = pivots[:, : core[0].shape[0], k].copy(), found[:, k].copy()
+                sums[2] += _place(core, rows, columns, a[k], a[k], own, space, S)
+                _take(S, 0, rows + columns, rows + columns, a[k], sums)
+                counts[query, k], sizes[query, k] = int(sums[0]), sums[2]
+
+
+@_compile
+def eliminate_chunks(cores: Cores, shifts: Array, sign: int, found: Array) -> None:
+    """Of K = [τ I, H; Hᵀ, ±τ I], at each position for shifts that its chunk has, (N, K), into (Q, K, 3).
+
+    The number of negative pivots, Σ ln |pivot / τ|, and what adds up; nothing at τ ≤ 0.
+    """
     rows, columns = cores.inside.shape[1:]
-    B = np.empty((columns, columns))
-    for k in range(shifts.shape[1]):
-        # From the last position to the first: with each, a block has more of the chunk's rows.
-        chunk, taken, before = -1, 0, 0.0
-        S = B
-        for query in range(cores.chunk.shape[0] - 1, -1, -1):
-            if not wanted[cores.chunk[query]]:
-                continue
-            tau = shifts[cores.chunk[query], k]
-            if cores.chunk[query] != chunk:
-                chunk, taken = cores.chunk[query], 0
-                S, _, before, _ = _schur(_core(cores, chunk), rows, columns, tau, -tau)
-            for q in range(taken, cores.rows[query]):
-                _take(S, q, rows + columns)
-                before += math.log(abs(S[q, q] / tau))
-            taken, n = cores.rows[query], cores.columns[query]
-            for i in range(n):
-                for j in range(i, n):
-                    B[i, j] = S[rows + i, rows + j]
-            total, product = before, 1.0
-            for q in range(n):
-                _take(B, q, n)
-                product *= abs(B[q, q] / tau)
-                if not product < 1e100:
-                    total, product = total + math.log(product), 1.0
-            logarithms[query, k] = total + math.log(product)
+    space, pivots, S = _spaces(cores, shifts.shape[1])
+    b = math.gcd(rows, columns)
+    r, c, taken, every = rows // b, columns // b, np.empty((3, shifts.shape[1])), np.empty((b, 3))
+    last = 0
+    while last < cores.chunk.shape[0]:
+        chunk, first = cores.chunk[last], last
+        while last < cores.chunk.shape[0] and cores.chunk[last] == chunk:
+            last += 1
+        core, a = _core(cores, chunk), shifts[chunk]
+        if not (a > 0).any():
+            continue
+        _core_pivots(core, a, sign * a, pivots, taken)
+        for k in range(a.shape[0]):
+            if a[k] > 0:
+                own, sums = pivots[:, : core[0].shape[0], k].copy(), taken[:, k].copy()
+                sums[2] += _place(core, rows, columns, a[k], sign * a[k], own, space, S)
+                _take_halves(S, r, c, a[k], sums, every)
+                for query in range(first, last):
+                    found[query, k] = every[cores.columns[query] // c]
 
 
 @_compile
@@ -186,31 +267,33 @@ def _gram_times(core: Core, rows: int, columns: int, v: Array, product: Array) -
     """HᵀH v, of which the first p are in the basis of the core."""
     diagonal, beside, borders, inside, gram = core
     p, all_rows = diagonal.shape[0], inside.shape[0]
-    images, left = np.zeros(rows), np.zeros(columns)
+    images, left, tail = np.zeros(rows), np.zeros(columns), v[p:]
     for q in range(p):
+        of_rows, of_columns, x = borders[q, :rows], borders[q, all_rows : all_rows + columns], v[q]
         for k in range(rows):
-            images[k] += borders[q, k] * v[q]
+            images[k] += of_rows[k] * x
         for k in range(columns):
-            left[k] += borders[q, all_rows + k] * v[q]
+            left[k] += of_columns[k] * x
     for i in range(rows):
         for j in range(columns):
-            images[i] += inside[i, j] * v[p + j]
+            images[i] += inside[i, j] * tail[j]
     for j in range(columns):
         for i in range(rows):
             left[j] += inside[i, j] * images[i]
         for i in range(columns):
-            left[j] += gram[min(i, j), max(i, j)] * v[p + i]
+            left[j] += gram[min(i, j), max(i, j)] * tail[i]
         product[p + j] = left[j]
     for q in range(p):
+        of_rows, of_columns = borders[q, :rows], borders[q, all_rows : all_rows + columns]
         total = diagonal[q] * v[q]
         if q:
             total += beside[q - 1] * v[q - 1]
         if q + 1 < p:
             total += beside[q] * v[q + 1]
         for k in range(rows):
-            total += borders[q, k] * images[k]
+            total += of_rows[k] * images[k]
         for k in range(columns):
-            total += borders[q, all_rows + k] * v[p + k]
+            total += of_columns[k] * tail[k]
         product[q] = total
 
 
@@ -245,16 +328,18 @@ def _top(alpha: Array, beta: Array, m: int, weights: Array) -> float:
 
 @_compile
 def largest_values(cores: Cores, largest: Array) -> None:
-    """σ_1 at each position, (Q,), by Lanczos' method from the vector of the one before, or NaN where it takes long."""
+    """σ_1 at each position by Lanczos' method, and the residual of HᵀH beside σ_1², (Q, 2); NaN where it takes long."""
     alpha, beta, weights = np.zeros(_MOST), np.zeros(_MOST), np.zeros(_MOST)
     V, w, start = np.zeros((1, 1)), np.zeros(1), np.zeros(1)
     chunk, m = -1, 0
+    # Each position begins with the vector of the one before.
     for query in range(cores.chunk.shape[0]):
         core = _core(cores, cores.chunk[query])
         if cores.chunk[query] != chunk:
             chunk, longest = cores.chunk[query], core[0].shape[0] + core[4].shape[0]
             V, w, start = np.zeros((_MOST + 1, longest)), np.empty(longest), np.ones(longest)
-        n, value = core[0].shape[0] + cores.columns[query], math.nan
+        n = core[0].shape[0] + cores.columns[query]
+        largest[query] = math.nan
         norm = math.sqrt((start[:n] ** 2).sum())
         for k in range(n):
             V[0, k] = start[k] / norm
@@ -274,12 +359,11 @@ def largest_values(cores: Cores, largest: Array) -> None:
             if done or m % _EVERY == 0:
                 top = _top(alpha, beta, m, weights)
                 if done or residual * abs(weights[m - 1]) <= _CONVERGED * top:
-                    value = math.sqrt(top)
+                    largest[query, 0], largest[query, 1] = math.sqrt(top), residual * abs(weights[m - 1]) / top
                     break
             beta[m - 1] = residual
             for k in range(n):
                 V[m, k] = w[k] / residual
-        largest[query] = value
         # Directions that a later block has and this one lacks need some weight.
         start[:] = 1e-3 / math.sqrt(n)
         for i in range(m):
