@@ -137,7 +137,7 @@ REFUSED = [
         if (command, given) != ("series", "run")
     ),
     ("cache ./run/bes", f"{NO_MODEL} './run/bes', which is not there. Did you mean run/best?"),
-    ("cache run", f"{NO_MODEL} 'run', which has no config.json. Give the folder that has it."),
+    ("cache run", f"{NO_MODEL} 'run', which has no config.json. Did you mean run/best?"),
     ("cache run/best", "a cache of keys and values, got the folder run/best. Give a folder or GGUF file of one"),
     # Options come before the model.
     *(
