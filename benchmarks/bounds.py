@@ -30,7 +30,7 @@ from statesize.lab.tasks.corpus import split
 from statesize.measurement.statistics import Interval
 from statesize.models.load import load_model
 from statesize.texts import bundled
-from statesize.texts.inputs import begun_excerpts, tokens_sha256
+from statesize.texts.inputs import numbered_excerpts, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer, encode
 from statesize.truncation.memory_size import HEADS, TruncationResult
 from statesize.truncation.result import CutDocument
@@ -85,7 +85,7 @@ def fresh_pieces(peps: Path | None, tokenizer: AnyTokenizer, tokens: int) -> lis
     texts = [text for text in texts if is_prose(text[:_BEGINNING], _LETTERS * _BEGINNING)]
     random.Random(0).shuffle(texts)  # noqa: S311
     ids = (torch.tensor(encode(tokenizer, text)) for text in texts)
-    return [begun_excerpts([one[:tokens]], tokens, 1, tokenizer)[0] for one in ids if len(one) >= tokens]
+    return [numbered_excerpts([one[:tokens]], tokens, 1, tokenizer)[0][1] for one in ids if len(one) >= tokens]
 
 
 def unread(peps: Path) -> list[str]:

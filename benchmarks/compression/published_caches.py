@@ -29,7 +29,7 @@ from statesize.io.json_values import json_values
 from statesize.measurement.settings import FOLLOWING
 from statesize.measurement.statistics import Interval, mean_interval
 from statesize.models.load import load_model
-from statesize.texts.inputs import begun_excerpts, tokens_sha256
+from statesize.texts.inputs import numbered_excerpts, tokens_sha256
 from statesize.texts.rows import Document
 from statesize.texts.tokens import AnyTokenizer, document_ids, encode
 from statesize.truncation import CachePrices
@@ -117,7 +117,7 @@ def fresh_texts(peps: Path) -> list[str]:
 def pieces_of(texts: Iterable[Document], tokenizer: AnyTokenizer) -> list[Tensor]:
     """One piece of each text that is long enough, (TOKENS,) each."""
     ids = (encode(tokenizer, one) if isinstance(one, str) else document_ids(tokenizer, one) for one in texts)
-    return [begun_excerpts([torch.tensor(one)], TOKENS, 1, tokenizer)[0] for one in ids if len(one) >= TOKENS]
+    return [numbered_excerpts([torch.tensor(one)], TOKENS, 1, tokenizer)[0][1] for one in ids if len(one) >= TOKENS]
 
 
 def against_equal(result: CachePrices) -> list[dict[str, Any]]:

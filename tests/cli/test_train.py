@@ -65,7 +65,6 @@ def test_a_run_leaves_a_model_a_log_and_a_report_on_stdout(run, text, tmp_path):
         "provenance.json",
         "state.safetensors",
         "tokenizer.json",
-        "tokenizer.json.sha256",
     }
     assert load_checkpoint(tmp_path / "run" / "best").config.mixer == "wla"
 

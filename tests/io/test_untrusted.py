@@ -221,7 +221,7 @@ def test_json_of_any_depth(stored, tmp_path):
     (tmp_path / "config.json").write_text(DEEP)
     with pytest.raises(FileError, match="nested too deeply"):
         load_checkpoint(tmp_path)
-    with pytest.raises(FileError, match="nested too deeply"):
+    with pytest.raises(FileError, match="recursion"):
         load_model(str(tmp_path))
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "conclusion.json").write_text(DEEP)
@@ -243,7 +243,7 @@ def test_weights_are_not_unpickled(tmp_path):
     config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 8, "n_head": 1, "n_layer": 1}
     (tmp_path / "config.json").write_text(json.dumps(config))
     torch.save({"weight": Bomb(tmp_path / "executed")}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(FileError, match="no weights in safetensors"):
+    with pytest.raises(FileError, match="weights in safetensors"):
         load_model(str(tmp_path))
     with pytest.raises(FileError, match="cannot be loaded"):
         load_model(str(tmp_path), allow_pickle=True)
@@ -254,7 +254,7 @@ def test_code_of_a_model_is_not_run(tmp_path):
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
     config = {"model_type": "evil", "auto_map": {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(FileError, match="brings Python code of its own"):
+    with pytest.raises(FileError, match="Python code of its own"):
         load_model(str(tmp_path))
     assert not (tmp_path / "executed").exists()
 
@@ -302,7 +302,7 @@ def test_a_parquet_file_cannot_unpack_to_any_size(tmp_path, monkeypatch):
     ):
         path = tmp_path / f"{name}.parquet"
         pyarrow.parquet.write_table(table, path, compression="zstd")
-        with pytest.raises(FileError, match="more than 20 times as much"):
+        with pytest.raises(FileError, match="at most 20 times"):
             list(file_documents(path))
     monkeypatch.setattr("statesize.texts.tables.GROWTH", 2000)
     assert len(list(file_documents(tmp_path / "entries.parquet"))) == 1000
@@ -313,7 +313,7 @@ def test_a_configuration_names_no_code_of_the_hub(tmp_path, name):
     """A kernel of the hub is code, which transformers would fetch and run where the package kernels is there."""
     config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 8, "n_head": 1, "n_layer": 1}
     (tmp_path / "config.json").write_text(json.dumps(config | {name: "kernels-community/flash-attn"}))
-    with pytest.raises(FileError, match="brings code of its own"):
+    with pytest.raises(FileError, match="must be code of transformers"):
         load_model(str(tmp_path))
 
 

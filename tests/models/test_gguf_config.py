@@ -221,25 +221,6 @@ def mamba():
     return model, "mamba", said, {"change": change}
 
 
-def falcon(*, own_head):
-    settings = {"vocab_size": TOKENS, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    model = made("Falcon", **settings, layer_norm_epsilon=1e-4, tie_word_embeddings=not own_head)
-    said = keys(*LAYER_NORM, feed_forward_length=128, attention__head_count_kv=1, rope__freq_base=None)
-    return model, "falcon", said, {}
-
-
-def bloom():
-    model = made("Bloom", vocab_size=TOKENS, hidden_size=32, n_layer=2, n_head=4, layer_norm_epsilon=1e-4)
-
-    def change(name, values):
-        if "attn_qkv" not in name:
-            return values
-        return values.reshape(4, 3, 8, *values.shape[1:]).swapaxes(0, 1).reshape(values.shape)
-
-    said = keys(*LAYER_NORM, feed_forward_length=128, attention__head_count_kv=4, rope__freq_base=None)
-    return model, "bloom", said, {"weights": model.transformer.state_dict(), "change": change}
-
-
 def lfm2():
     layers = {"layer_types": ["conv", "full_attention"], "conv_L_cache": 3, "block_auto_adjust_ff_dim": False}
     model = made("Lfm2", **COMMON | {"tie_word_embeddings": True}, **layers, **linear(4.0))
@@ -342,12 +323,6 @@ CASES = {
             "norm_topk_prob": True,
         },
     ),
-    "minimax-m2": lambda: experts(
-        "MiniMaxM2",
-        "minimax-m2",
-        keys(expert_feed_forward_length=48, expert_gating_func=2, rope__dimension_count=4),
-        **{"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8, **rope(partial_rotary_factor=0.5)},
-    ),
     "gemma2": lambda: simple(
         "Gemma2",
         "gemma2",
@@ -384,9 +359,6 @@ CASES = {
     "longrope": longrope,
     "gpt2": gpt2,
     "mamba": mamba,
-    "falcon": lambda: falcon(own_head=False),
-    "falcon's own head": lambda: falcon(own_head=True),
-    "bloom": bloom,
     "lfm2": lfm2,
     "qwen35": qwen35,
     "qwen35moe": lambda: qwen35(
@@ -422,62 +394,55 @@ ONES = np.ones(8, np.float32)
 
 
 @pytest.mark.parametrize(
-    ("said", "extra", "reason"),
+    ("said", "extra", "named"),
     [
-        ({"attention.scale": 0.5}, {}, "state nothing that transformers leaves out, got llama.attention.scale = 0.5."),
-        ({"embedding_scale": 12.0}, {}, "got llama.embedding_scale = 12.0."),
-        ({"rope.scaling.yarn_log_multiplier": 0.1}, {}, "got llama.rope.scaling.yarn_log_multiplier = 0.1"),
-        ({"ssm.dt_b_c_rms": True}, {}, "got llama.ssm.dt_b_c_rms = True"),
-        ({"expert_count": 8}, {}, "expert_count of {} must be 0, got 8."),
-        ({"attention.causal": False}, {}, "attention.causal of {} must be True, got False."),
-        ({"rope.dimension_count": 4}, {}, "llama.rope.dimension_count of {} must be its heads' 8, got 4."),
-        ({"rope.scaling.type": "longrope"}, {}, "llama.rope.scaling of {} must be none, linear or yarn"),
-        ({"rope.scaling.attn_factor": 1.5}, {}, "with an attn_factor of 1, got linear and 1.5."),
-        ({"attention.value_length": 16}, {}, "attention.value_length of {} must be 8, got 16."),
-        (
-            {"attention.layer_norm_rms_epsilon": None},
-            {},
-            "must state llama.attention.layer_norm_rms_epsilon, got no such",
-        ),
-        (
-            {},
-            {"blk.0.attn_q_norm.weight": ONES},
-            "tensors of its model alone, got blk.0.attn_q_norm.weight beside them",
-        ),
-        ({}, {"blk.1.attn_sinks.weight": ONES[:4]}, "got blk.1.attn_sinks.weight beside them"),
-        ({}, {"blk.2.attn_norm.weight": ONES}, "got blk.2.attn_norm.weight beside them"),
-        ({}, {"rope_factors_long.weight": ONES[:4]}, "got rope_factors_long.weight beside them"),
-        ({}, {"rope_freqs.weight": ONES}, "rope_freqs.weight of {} must have 4 factors, got 8."),
-        ({"rope.scaling.factor": 2.0}, {"rope_freqs.weight": ONES[:4]}, "must be none beside rope_freqs.weight"),
+        ({"attention.scale": 0.5}, {}, "llama.attention.scale = 0.5"),
+        ({"embedding_scale": 12.0}, {}, "llama.embedding_scale = 12.0"),
+        ({"rope.scaling.yarn_log_multiplier": 0.1}, {}, "llama.rope.scaling.yarn_log_multiplier = 0.1"),
+        ({"rope.freq_base_swa": 1e4}, {}, "llama.rope.freq_base_swa = 10000.0"),
+        ({"expert_count": 8}, {}, "llama.expert_count = 8"),
+        ({"attention.causal": False}, {}, "llama.attention.causal = False"),
+        ({"attention.sliding_window": 16}, {}, "llama.attention.sliding_window = 16"),
+        ({"rope.dimension_count": 4}, {}, "rope.dimension_count 4 in heads of 8"),
+        ({"rope.scaling.type": "longrope"}, {}, "rope.scaling longrope"),
+        ({"rope.scaling.attn_factor": 1.5}, {}, "attn_factor 1.5"),
+        ({"attention.value_length": 16}, {}, "llama.attention.value_length = 16"),
+        ({"attention.layer_norm_rms_epsilon": None}, {}, "no llama.attention.layer_norm"),
+        ({"attention.head_count": None}, {}, "no llama.attention.head_count"),
+        ({}, {"blk.0.attn_q_norm.weight": ONES}, "blk.0.attn_q_norm.weight"),
+        ({}, {"blk.2.attn_norm.weight": ONES}, "blk.2.attn_norm.weight"),
+        ({}, {"rope_factors_long.weight": ONES[:4]}, "rope_factors_long.weight"),
+        ({}, {"rope_freqs.weight": ONES}, "8 factors of frequencies"),
+        ({"rope.scaling.factor": 2.0}, {"rope_freqs.weight": ONES[:4]}, "4 factors of frequencies"),
     ],
 )
-def test_what_no_part_of_the_model_takes_is_refused(tmp_path, said, extra, reason):
+def test_what_no_part_of_the_model_takes_is_refused_by_name(tmp_path, said, extra, named):
     model = tiny_llama()
     keys = {key: value for key, value in keys_of_llama(model.config, **said).items() if value is not None}
     path = write_model(tmp_path / "tiny.gguf", "llama", model.state_dict(), keys, change=LLAMA, extra=extra)
-    with pytest.raises(ss.errors.FileError, match=re.escape(reason.format(path))) as error:
+    with pytest.raises(ss.errors.FileError, match=re.escape(named)):
         ss.load(path)
-    assert str(error.value).endswith("Give the folder of the model that the file was made from.")
 
 
 @pytest.mark.parametrize(
-    ("case", "said", "reason"),
+    ("case", "said", "named"),
     [
-        (mamba, {"ssm.dt_b_c_rms": True}, "ssm.dt_b_c_rms of {} must be False, got True."),
-        (gemma3, {"attention.key_length": 128}, "must be of a Gemma whose scale of queries is known"),
-        (gemma3, {"attention.sliding_window": None}, "must state gemma3.attention.sliding_window, got no such key."),
-        (
-            lambda: falcon(own_head=False),
-            {"attention.head_count_kv": 2},
-            "attention.head_count_kv of {} must be 1, got 2.",
-        ),
+        (mamba, {"ssm.dt_b_c_rms": True}, "mamba.ssm.dt_b_c_rms = True"),
+        (gemma3, {"attention.key_length": 128, "attention.value_length": 128}, "heads of 128"),
+        (gemma3, {"attention.sliding_window": None}, "no gemma3.attention.sliding_window"),
+        (gpt2, {"attention.head_count_kv": 2}, "gpt2.attention.head_count = 4"),
+        (gpt2, {"rope.freq_base": 500.0}, "gpt2.rope.freq_base"),
     ],
 )
-def test_what_a_family_cannot_say_is_refused(tmp_path, case, said, reason):
+def test_what_a_family_cannot_say_is_refused(tmp_path, case, said, named):
     model, architecture, keys, how = case()
     keys = {key: value for key, value in (keys | said).items() if value is not None}
-    if said.get("attention.key_length"):
-        keys["attention.value_length"] = said["attention.key_length"]
     path = write_model(tmp_path / "tiny.gguf", architecture, weights_of(model), keys, **how)
-    with pytest.raises(ss.errors.FileError, match=re.escape(reason.format(path))):
+    with pytest.raises(ss.errors.FileError, match=re.escape(named)):
+        ss.load(path)
+
+
+def test_an_architecture_that_is_not_known_is_refused_by_name(tmp_path):
+    path = write_model(tmp_path / "tiny.gguf", "mpt", {}, {"block_count": 2})
+    with pytest.raises(ss.errors.FileError, match="mpt"):
         ss.load(path)

@@ -31,13 +31,9 @@ def test_the_ids_are_those_of_transformers(bos):
 @pytest.mark.parametrize("kind", ["transformers", "tokenizers"])
 def test_a_tokenizer_without_a_template(kind):
     tokenizer = tiny_tokenizer() if kind == "transformers" else zoo.tokenizer()
-    with pytest.raises(FileError) as error:
+    with pytest.raises(FileError, match=r"chats.jsonl, line 3") as error:
         join_documents(tokenizer, [CHAT])
     assert not isinstance(error.value, RefusedChat)
-    assert str(error.value) == (
-        "The tokenizer must have a chat template to read chats.jsonl, line 3, got one without. Give a model whose "
-        "folder has a chat_template.jinja, or name a field that holds text by --field."
-    )
 
 
 def test_messages_that_a_template_refuses():

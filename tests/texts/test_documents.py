@@ -1,22 +1,33 @@
-"""Texts out of files and data sets."""
+"""Texts, chats and token ids out of files and data sets."""
 
 import json
-import sys
 import tracemalloc
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from oracles.pretrained import save_tiny, tiny_llama
 
 from statesize.errors import FileError
+from statesize.lab import zoo
+from statesize.models.load import load_model, load_model_facts
 from statesize.texts import rows
-from statesize.texts.documents import file_documents, jsonl
+from statesize.texts.documents import configured_vocabulary, file_documents, jsonl, read_token_ids, vocabulary_size
+from statesize.texts.inputs import sequences
 from statesize.texts.rows import Chat
-from statesize.texts.tables import dataset
+from statesize.texts.tables import dataset, parquet
 
 ROWS = [{"text": "one", "body": "eins"}, {"text": "two", "body": "zwei"}, {"text": "three", "body": "drei"}]
+CHAT = [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "Two."}]
 
 
 def write_lines(path, lines):
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def write_table(path, texts, **columns):
+    pq.write_table(pa.table({"text": texts, **columns}), path, row_group_size=3)
     return path
 
 
@@ -26,51 +37,27 @@ def test_jsonl(tmp_path):
     assert list(file_documents(path)) == [("one",), ("two",), ("three",)]
 
 
-def test_bad_lines_are_told_and_left_out(tmp_path):
-    lines = ['{"text": "one"}', "", '{"text": "tw', "[]", '{"text": 3}', '{"other": "x"}', '{"text": "two"}']
-    path = write_lines(tmp_path / "texts.jsonl", lines)
-    told = []
-    assert list(jsonl(path, "text", told.append)) == ["one", "two"]
-    assert [note.partition(":")[0].rpartition(" ")[2] for note in told] == ["3", "4", "5", "6"]
-    assert "no JSON" in told[0]
-    assert 'text in the field "text"' in told[1]
-    # Through profile(), which has nobody to tell, a bad line is an error.
+BAD = [
+    *('{"text": "tw', "[]", '{"text": 3}', '{"other": "x"}', r'{"text": "a\ud800b"}', '{"text": ["a text"]}'),
+    *('{"messages": null}', '{"messages": []}', '{"messages": "a text"}', '{"messages": ["a text"]}'),
+    *('{"messages": [{"content": "a"}]}', '{"messages": [{"role": "user"}]}'),
+    r'{"messages": [{"role": "user", "content": "a\ud800b"}]}',
+]
+
+
+def test_bad_lines_are_noted_and_left_out(tmp_path):
+    path = write_lines(tmp_path / "texts.jsonl", ['{"text": "one"}', "", *BAD, '{"text": "a whole pair: 🙂"}'])
+    path.write_bytes(path.read_bytes() + b'{"text": "caf\xe9"}\n')
+    notes = []
+    assert list(jsonl(path, "text", notes.append)) == ["one", "a whole pair: 🙂"]
+    wrong = [*range(3, 3 + len(BAD)), 4 + len(BAD)]
+    assert [note.split(": ")[0] for note in notes] == [f"{path}, line {number}" for number in wrong]
+    # Through profile(), which has nobody to note it, a bad line is an error.
     with pytest.raises(FileError, match="line 3"):
         list(file_documents(path))
 
 
-def test_bytes_that_are_not_utf8(tmp_path):
-    path = tmp_path / "texts.jsonl"
-    path.write_bytes('{"text": "café"}\n'.encode("latin-1") + b'{"text": "two"}\n')
-    told = []
-    assert list(jsonl(path, "text", told.append)) == ["two"]
-    assert "line 1: not UTF-8" in told[0]
-
-
-def test_a_lone_surrogate_is_told_and_left_out(tmp_path):
-    whole = json.dumps({"text": "a whole pair: 🙂"})
-    lines = ['{"text": "one"}', r'{"text": "a\ud800b"}', whole, r'{"text": "two", "other": "\udc00"}']
-    path = write_lines(tmp_path / "texts.jsonl", lines)
-    path.write_bytes(path.read_bytes() + b'{"text": "\xed\xa0\x80"}\n')
-    told = []
-    assert list(jsonl(path, "text", told.append)) == ["one", "a whole pair: 🙂", "two"]
-    assert told == [
-        f'{path}, line 2: "text" holds a lone surrogate, which is no Unicode text',
-        f"{path}, line 5: not UTF-8",
-    ]
-
-
-def test_a_line_that_is_too_long_is_told_and_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(rows, "MOST_LINE", 30)
-    monkeypatch.setattr(rows, "_SKIPPED", 7)
-    text = '{"text": "one"}\n' + '{"text": "' + "x" * 90 + '"}\n' + '{"text": "two"}\n{"text": "' + "y" * 90
-    (tmp_path / "texts.jsonl").write_text(text)
-    told = []
-    assert list(jsonl(tmp_path / "texts.jsonl", "text", told.append)) == ["one", "two"]
-    assert [note.rpartition(", ")[2] for note in told] == [f"line {number}: more than 30 bytes" for number in (2, 4)]
-
-
-def test_a_large_file_is_not_held_in_memory(tmp_path):
+def test_a_line_that_is_too_long_is_left_out_and_others_are_not_held(tmp_path, monkeypatch):
     path = write_lines(tmp_path / "texts.jsonl", ['{"text": "' + "word " * 20_000 + '"}'] * 200)
     tracemalloc.start()
     try:
@@ -79,107 +66,24 @@ def test_a_large_file_is_not_held_in_memory(tmp_path):
     finally:
         tracemalloc.stop()
     assert most < path.stat().st_size / 10
+    monkeypatch.setattr(rows, "MOST_LINE", 30)
+    write_lines(path, ['{"text": "one"}', '{"text": "' + "x" * 90 + '"}', '{"text": "two"}'])
+    notes = []
+    assert list(jsonl(path, "text", notes.append)) == ["one", "two"]
+    assert [note.split(": ")[0] for note in notes] == [f"{path}, line 2"]
 
 
-CHAT = [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "Two."}]
-
-
-def test_chats(tmp_path):
+def test_chats_in_rows(tmp_path):
     lines = [{"messages": CHAT}, {"text": "one", "messages": CHAT}, {"turns": CHAT}]
     path = write_lines(tmp_path / "chats.jsonl", map(json.dumps, lines))
-    told = []
-    first = Chat(tuple(CHAT), f"{path}, line 1")
-    assert list(jsonl(path, "text", told.append)) == [first, "one"]
-    assert told == [f'{path}, line 3: no text in the field "text"']
+    notes, first = [], Chat(tuple(CHAT), f"{path}, line 1")
+    assert list(jsonl(path, "text", notes.append)) == [first, "one"]
+    assert len(notes) == 1
     assert list(jsonl(path, "turns", lambda _: None))[-1] == Chat(tuple(CHAT), f"{path}, line 3")
     assert next(file_documents(path)) == (first,)
 
 
-@pytest.mark.parametrize(
-    ("messages", "problem"),
-    [
-        ([], '"messages" holds no message'),
-        ("a text", '"messages" is str, not a list of messages'),
-        (["a text"], '"messages" is list, not text or messages'),
-        ([CHAT[0], {"role": "user"}], 'message 2 of "messages" lacks text under "role" or "content"'),
-        ([{"content": "a text"}], 'message 1 of "messages" lacks text under "role" or "content"'),
-        ([{"role": "user", "content": "a\ud800b"}], '"messages" holds a lone surrogate, which is no Unicode text'),
-    ],
-)
-def test_chats_that_are_none(tmp_path, messages, problem):
-    path = write_lines(tmp_path / "chats.jsonl", [json.dumps({"messages": messages}), '{"text": "one"}'])
-    told = []
-    assert list(jsonl(path, "text", told.append)) == ["one"]
-    assert told == [f"{path}, line 1: {problem}"]
-
-
-def test_a_file_is_read_as_far_as_it_is_needed(tmp_path):
-    path = write_lines(tmp_path / "texts.jsonl", ['{"text": "one"}', "damaged"])
-    assert next(jsonl(path, "text", pytest.fail)) == "one"
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [([], r"texts\.jsonl is empty\."), ([""], "no row"), (['{"other": 1}'], 'with text in a field "text"')],
-)
-def test_no_text_at_all(tmp_path, lines, message):
-    with pytest.raises(FileError, match=message):
-        list(jsonl(write_lines(tmp_path / "texts.jsonl", lines), "text", lambda _: None))
-    with pytest.raises(FileError, match="cannot be read"):
-        list(jsonl(tmp_path / "missing.jsonl", "text", pytest.fail))
-
-
-@pytest.fixture(scope="module")
-def datasets():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.setenv("HF_DATASETS_OFFLINE", "1")
-        yield pytest.importorskip("datasets")
-
-
-@pytest.mark.parametrize("kind", ["saved", "splits", "files"])
-def test_data_sets_on_disk(datasets, tmp_path, kind):
-    data = datasets.Dataset.from_list([*ROWS, {"text": None, "body": "nichts"}])
-    if kind == "files":
-        (tmp_path / "data").mkdir()
-        data.to_parquet(str(tmp_path / "data" / "train.parquet"))
-    else:
-        saved = data if kind == "saved" else datasets.DatasetDict({"train": data})
-        saved.save_to_disk(str(tmp_path / "data"))
-    told = []
-    name = str(tmp_path / "data")
-    assert list(dataset(name, "text", "train", told.append)) == ["one", "two", "three"]
-    assert len(told) == 1
-    assert "row 3" in told[0]
-    with pytest.raises(FileError, match='no column "title"; its columns are text, body'):
-        next(dataset(name, "title", "train", pytest.fail))
-    if kind != "saved":
-        with pytest.raises(FileError, match='part "validation"'):
-            next(dataset(name, "text", "validation", pytest.fail))
-
-
-def test_chats_of_a_data_set(datasets, tmp_path):
-    datasets.Dataset.from_list([{"messages": CHAT}, {"messages": []}]).save_to_disk(str(tmp_path / "data"))
-    told, name = [], str(tmp_path / "data")
-    assert list(dataset(name, "text", "train", told.append)) == [Chat(tuple(CHAT), f"{name}, row 0")]
-    assert told == [f'{name}, row 1: "messages" holds no message']
-
-
-def test_a_data_set_that_is_not_there(datasets, tmp_path):
-    with pytest.raises(FileError, match=r"There is no data set .*nowhere"):
-        next(dataset(str(tmp_path / "nowhere"), "text", "train", pytest.fail))
-
-
-def test_without_the_package(monkeypatch):
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(FileError, match=r"pip install datasets"):
-        next(dataset("anything", "text", "train", pytest.fail))
-
-
-CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
-
-
-@pytest.mark.parametrize("name", ["a.jsonl", "a.JSONL", "a.ndjson", "a.NDJSON"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.JSONL", "a.ndjson"])
 def test_rows_by_any_name_of_their_kind(tmp_path, name):
     path = write_lines(tmp_path / name, [json.dumps({"text": "one"}), json.dumps({"messages": CHAT})])
     assert [type(row[0]) for row in file_documents(path)] == [str, Chat]
@@ -201,3 +105,178 @@ def test_json_that_holds_no_list_of_texts_is_refused(tmp_path, content):
     path.write_text(content, encoding="utf-8")
     with pytest.raises(FileError, match=r"a\.json"):
         list(file_documents(path))
+
+
+def test_parquet(tmp_path):
+    path = write_table(tmp_path / "texts.parquet", [f"text {row}" for row in range(200)], other=list(range(200)))
+    assert list(parquet(path, "text", pytest.fail)) == [f"text {row}" for row in range(200)]
+    assert next(file_documents(path)) == ("text 0",)
+    (tmp_path / "b").mkdir()
+    write_table(tmp_path / "b" / "0.parquet", ["three"])
+    write_table(path, ["one", "two"])
+    write_table(tmp_path / "b" / "1.parquet", ["four"])
+    assert list(parquet(tmp_path, "text", pytest.fail)) == ["three", "four", "one", "two"]
+
+
+def test_bad_rows_of_parquet_are_noted_and_left_out(tmp_path):
+    broken = pa.array([b"caf\xe9"], pa.binary()).view(pa.string())
+    texts = pa.chunked_array([pa.array(["one", None], pa.string()), broken, pa.array(["two"])])
+    path, notes = write_table(tmp_path / "texts.parquet", texts), []
+    assert list(parquet(path, "text", notes.append)) == ["one", "two"]
+    assert [note.split(": ")[0] for note in notes] == [f"{path}, row {number}" for number in (2, 3)]
+    with pytest.raises(FileError, match="row 2"):
+        list(file_documents(path))
+
+
+def test_chats_in_parquet(tmp_path):
+    question, answer = CHAT
+    messages = [[question, answer | {"name": "one"}], [], None, [question]]
+    path, notes = tmp_path / "chats.parquet", []
+    pq.write_table(pa.table({"messages": messages}), path)
+    # No name is made up for the messages that have none.
+    assert list(parquet(path, "text", notes.append)) == [
+        Chat((question, answer | {"name": "one"}), f"{path}, row 1"),
+        Chat((question,), f"{path}, row 4"),
+    ]
+    assert len(notes) == 2
+    pq.write_table(pa.table({"messages": messages, "text": ["one", "two", "three", "four"]}), path)
+    assert list(parquet(path, "text", pytest.fail)) == ["one", "two", "three", "four"]
+    assert next(parquet(path, "messages", pytest.fail)).where == f"{path}, row 1"
+
+
+def test_files_without_text_and_damaged_ones(tmp_path):
+    table = write_table(tmp_path / "texts.parquet", ["a text of some length " * 40] * 200)
+    content = bytearray(table.read_bytes())
+    content[len(content) // 4 : len(content) // 3] = bytes(len(content) // 3 - len(content) // 4)
+    (tmp_path / "damaged.parquet").write_bytes(content)
+    (tmp_path / "cut.parquet").write_bytes(table.read_bytes()[:-20])
+    write_table(tmp_path / "numbers.parquet", [1, 2])
+    write_table(tmp_path / "none.parquet", pa.array([], pa.string()))
+    for name in ("nothing.jsonl", "nothing.parquet", "nothing.txt"):
+        (tmp_path / name).write_bytes(b"")
+    write_lines(tmp_path / "other.jsonl", ['{"other": 1}'])
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    for path in [*tmp_path.iterdir(), tmp_path / "missing.jsonl", tmp_path / "missing.parquet"]:
+        if path != table:
+            with pytest.raises(FileError, match=path.name):
+                list(file_documents(path))
+    with pytest.raises(FileError, match=r'"title".* text'):
+        next(parquet(table, "title", pytest.fail))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileError, match="empty"):
+        next(parquet(tmp_path / "empty", "text", pytest.fail))
+
+
+def test_each_row_is_a_sequence(tmp_path):
+    tokenizer = zoo.tokenizer()
+    read = sequences([write_table(tmp_path / "texts.parquet", ["one two", "three four"])], tokenizer)
+    assert not isinstance(read, list)
+    texts = [tokenizer.decode(ids.tolist(), skip_special_tokens=False) for ids in read]
+    assert texts == ["one two<eos>", "three four<eos>"]
+
+
+@pytest.fixture(scope="module")
+def datasets():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("HF_DATASETS_OFFLINE", "1")
+        yield pytest.importorskip("datasets")
+
+
+@pytest.mark.parametrize("kind", ["saved", "splits", "files"])
+def test_data_sets_on_disk(datasets, tmp_path, kind):
+    data, notes, name = datasets.Dataset.from_list([*ROWS, {"text": None, "body": "no"}]), [], str(tmp_path / "data")
+    if kind == "files":
+        (tmp_path / "data").mkdir()
+        data.to_parquet(str(tmp_path / "data" / "train.parquet"))
+    else:
+        saved = data if kind == "saved" else datasets.DatasetDict({"train": data})
+        saved.save_to_disk(name)
+    assert list(dataset(name, "text", "train", notes.append)) == ["one", "two", "three"]
+    assert [note.split(": ")[0] for note in notes] == [f"{name}, row 3"]
+    with pytest.raises(FileError, match=r'"title".* text, body'):
+        next(dataset(name, "title", "train", pytest.fail))
+    with pytest.raises(FileError, match="nowhere"):
+        next(dataset(str(tmp_path / "nowhere"), "text", "train", pytest.fail))
+
+
+def test_without_the_package_for_data_sets(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    with pytest.raises(FileError, match="pip install datasets"):
+        next(dataset("anything", "text", "train", pytest.fail))
+
+
+LISTS = [[1, 2, 3], [4, 0]]
+
+
+@pytest.mark.parametrize(
+    ("content", "lists"),
+    [
+        ("[1, 2, 3]", LISTS[:1]),
+        ("\n[1,\n 2,\n 3]\n", LISTS[:1]),
+        ("[1, 2, 3]\n\n[4, 0]\n", LISTS),
+        ("[[1, 2, 3], [4, 0]]", LISTS),
+        (json.dumps(LISTS, indent=2), LISTS),
+        ("\ufeff[1, 2, 3]", LISTS[:1]),
+    ],
+)
+def test_lists_of_ids(tmp_path, content, lists):
+    (tmp_path / "ids.json").write_text(content, encoding="utf-8")
+    assert [ids.tolist() for ids in read_token_ids(tmp_path / "ids.json", 5)] == lists
+
+
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [
+        *((content, "") for content in ("", " \n\n", "[1,\n2")),
+        *(
+            (f"[1, {item}]", ", line 1, index 1")
+            for item in ("5", "-1", "2.0", "true", "null", '"2"', "[2]", str(2**63))
+        ),
+        ("[1, 2]\n[1, 2, -1]", ", line 2, index 2"),
+        ("[[1, 2], [3, 9]]", ", line 1, list 2, index 1"),
+        ("[]", ", line 1"),
+        *((f"[1, 2]\n{line}", ", line 2") for line in ("[3]", "{}", "null", "[1, 2")),
+    ],
+)
+def test_what_is_no_list_of_ids(tmp_path, content, where):
+    path = tmp_path / "ids.json"
+    path.write_text(content)
+    with pytest.raises(FileError) as error:
+        list(read_token_ids(path, 5))
+    assert str(error.value).startswith(f"{path}{where} must")
+    assert "\n" not in str(error.value)
+
+
+def test_ids_are_read_as_far_as_they_are_needed_and_of_any_vocabulary(tmp_path):
+    path = tmp_path / "ids.jsonl"
+    path.write_bytes(b"[1, 2]\n\xff")
+    assert next(read_token_ids(path, 5)).tolist() == [1, 2]
+    with pytest.raises(FileError, match="line 2"):
+        list(read_token_ids(path, 5))
+    path.write_text(f"[1, {2**63 - 1}]")
+    assert next(read_token_ids(path, None)).tolist() == [1, 2**63 - 1]
+    with pytest.raises(FileError, match="nowhere"):
+        list(read_token_ids(tmp_path / "nowhere", 5))
+
+
+def test_vocabularies(tmp_path):
+    assert vocabulary_size(tiny_llama()) == 300
+    assert vocabulary_size(zoo.load("gla")[0]) == 4096
+    assert configured_vocabulary(None) is None
+    facts = load_model_facts(str(save_tiny(tmp_path / "llama")))
+    assert (facts.tokenizer.eos_token_id, facts.vocabulary) == (1, 300)
+    assert load_model_facts("gla").vocabulary == 4096
+
+
+@pytest.mark.parametrize("kind", ["transformers", "statesize"])
+def test_models_without_a_tokenizer(tmp_path, kind, checkpoint_without_tokenizer):
+    folder = checkpoint_without_tokenizer
+    if kind == "transformers":
+        folder = tmp_path / "bare"
+        tiny_llama().save_pretrained(folder)
+    for load in (load_model, load_model_facts):
+        with pytest.raises(FileError, match="--ids FILE"):
+            load(str(folder))
+    assert load_model(str(folder), needs_tokenizer=False).tokenizer is None
+    assert load_model_facts(str(folder), needs_tokenizer=False)[:2] == (None, 300)

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from statesize.errors import InputError
 from statesize.texts import bundled
-from statesize.texts.inputs import bundled_sequences, sequences
+from statesize.texts.inputs import bundled_sequences, sequences, tokens_sha256
 from tools.text_bundle import share_of_signs
 
 
@@ -43,7 +43,7 @@ def test_accepted(inputs, expected, tokenizer):
 
 @pytest.mark.parametrize("inputs", ["nb.py", "notes/one.txt", ["one two", "rows.jsonl"]])
 def test_a_name_of_a_file_is_no_text(inputs, tokenizer):
-    with pytest.raises(InputError, match=r"looks like the name of a file. Give pathlib.Path\('"):
+    with pytest.raises(InputError, match=r"pathlib.Path"):
         sequences(inputs, tokenizer)
     assert len(read(["one two. txt", "See nb.py"], tokenizer)) == 2
 
@@ -71,11 +71,11 @@ def test_what_a_tokenizer_returns_is_taken(inputs, expected):
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"attention_mask": [[1]]}, "inputs must hold input_ids, got a dict of attention_mask"),
-        ({}, "inputs must hold input_ids, got a dict of nothing"),
+        ({"attention_mask": [[1]]}, "input_ids"),
+        ({}, "input_ids"),
         ({"input_ids": [IDS, IDS], "attention_mask": [[1, 1, 1], [1, 1, 0]]}, "attention_mask marks padding"),
-        ({"input_ids": IDS, "token_type_ids": [0, 0, 1]}, "token ids alone, got token_type_ids too"),
-        ({"input_ids": [IDS], "position_ids": [[0, 1, 0]], "pixel_values": 1}, "got pixel_values, position_ids too"),
+        ({"input_ids": IDS, "token_type_ids": [0, 0, 1]}, "token_type_ids"),
+        ({"input_ids": [IDS], "position_ids": [[0, 1, 0]], "pixel_values": 1}, "pixel_values, position_ids"),
         ({"input_ids": [[]]}, "Sequence 0 must have at least 2 tokens, got 0"),
         ({"input_ids": []}, "Sequence 0 must have at least 2 tokens, got 0"),
         ({"input_ids": 3}, r"shape \(\)"),
@@ -102,9 +102,9 @@ def test_an_iterator_is_read_only_as_far_as_it_is_used():
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ([], "must hold a sequence .*, got none. Give a LongTensor"),
-        ([1.0, 2.0], r"must be integer token ids, got dtype torch.float32. Give ids.long\(\)"),
-        (3, "must be token ids, text, or an iterable of either, got int. Give a LongTensor"),
+        ([], "got none"),
+        ([1.0, 2.0], "float32"),
+        (3, "got int"),
         ("", "Sequence 0 must have at least 2 tokens, got 0"),
         ("one", "Sequence 0 must have at least 2 tokens, got 1"),
         ([[1, 2], [3]], "Sequence 1 must have at least 2 tokens, got 1"),
@@ -113,10 +113,10 @@ def test_an_iterator_is_read_only_as_far_as_it_is_used():
         (torch.zeros(2, 3), "float32"),
         (torch.zeros(2, 3, dtype=torch.bool), "bool"),
         (torch.zeros(2, 3, 4, dtype=torch.long), r"\(2, 3, 4\)"),
-        (torch.zeros(2, 3, dtype=torch.long, device="meta"), "device meta, which holds no numbers"),
+        (torch.zeros(2, 3, dtype=torch.long, device="meta"), "meta"),
         ([[1, -2]], "-2"),
         ([[[1, 2]]], r"\(1, 2\)"),
-        ([{"a": 1}], "dict"),
+        ([{"a": 1}], "got a in it"),
         ([[1, "two"]], "list"),
     ],
 )
@@ -132,9 +132,13 @@ def test_text_needs_a_tokenizer():
 
 def test_each_default_text_is_the_beginning_of_one_document_and_the_first_is_sentences():
     tokenizer, documents = bundled.tokenizer(), bundled.documents()
-    found = bundled_sequences(tokenizer, 4, 256)
-    assert len(found) == 4
-    for ids, document in zip(found, documents, strict=False):
+    beginnings = bundled_sequences(tokenizer, 4, 256)
+    assert len(beginnings) == 4
+    for ids, document in zip(beginnings, documents, strict=False):
         assert len(ids) == 256
         assert document.startswith(tokenizer.decode(ids.tolist()))
     assert share_of_signs(documents[0][:1000]) < 0.06
+
+
+def test_where_sequences_end_is_in_their_digest():
+    assert tokens_sha256([torch.tensor([1, 2, 3])]) != tokens_sha256([torch.tensor([1, 2]), torch.tensor([3])])

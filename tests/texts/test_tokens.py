@@ -10,7 +10,14 @@ from statesize.lab import zoo
 from statesize.lab.tasks.text import encode as encode_documents
 from statesize.profiling import profile
 from statesize.texts.inputs import sequences
-from statesize.texts.tokens import after_prefix, encode, join_documents, special_ids, token_text
+from statesize.texts.tokens import (
+    after_prefix,
+    encode,
+    join_documents,
+    special_ids,
+    supported_tokenizer,
+    token_text,
+)
 
 
 def test_documents_of_a_bundled_model_are_joined_as_in_training():
@@ -68,7 +75,7 @@ def test_without_an_end_of_sequence_token(kind):
         tokenizer = Tokenizer(models.WordLevel({"?": 0, "one": 1, "two": 2}, unk_token="?"))  # noqa: S106
         tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     assert len(join_documents(tokenizer, ["one two"])) >= 2
-    with pytest.raises(InputError, match="no end-of-sequence token to put between 2 documents"):
+    with pytest.raises(InputError, match="end-of-sequence token"):
         join_documents(tokenizer, ["one two", "two"])
 
 
@@ -93,3 +100,16 @@ def test_a_text_that_brings_its_beginning_gets_no_second_one():
     (bare,), (begun,) = (list(sequences(text, tokenizer)) for text in ("abc", f"{begin}abc"))
     assert begun.tolist() == bare.tolist()
     assert begun.tolist().count(tokenizer.bos_token_id) == 1
+
+
+@pytest.mark.parametrize("text", ["a state of its past " * 100_000, "ab" * 500_000, "a\n" * 400_000])
+def test_of_a_long_text_only_the_beginning_is_encoded(text):
+    tokenizer, lengths = zoo.tokenizer(), []
+
+    def counted(part):
+        lengths.append(len(part))
+        return tokenizer.encode(part).ids
+
+    ids = join_documents(supported_tokenizer(counted), [text], most=100)
+    assert ids.tolist() == join_documents(supported_tokenizer(tokenizer), [text[:4000]])[:101].tolist()
+    assert sum(lengths) < 20_000

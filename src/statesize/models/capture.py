@@ -30,28 +30,18 @@ def capture(
     """Run a model and yield the operator of each of its mixers, one at a time.
 
     The model runs at once, in eval mode, without gradients or cache: observed, to find its mixers; with hooks that only
-    read, to keep what enters and leaves them; and with nothing attached. The last hidden states of the three must be
-    the same. When the iterator reaches a mixer, that module alone is called again with the same arguments, in float64
-    where its code knows that, its operator is taken, and output and operator are compared with what the unaltered model
-    computed. T that a method `operator` declares is compared with the layer's own answers to random values in float64.
-    A mixer that fails goes into `skipped` with its reason; it is an error if none is left.
+    read; and with nothing attached. The last hidden states of the three must be the same. When the iterator reaches a
+    mixer, that module alone is called again, its operator is taken, and output and operator are compared with what the
+    unaltered model computed. A mixer that fails goes into `skipped` with its reason.
 
-    Only one operator is alive at a time unless the caller keeps them. Between the steps, and when a call returns or
-    raises, the model is as before: mode, hooks, weights, dtype, implementations and random state. Its weights must not
-    change while the iterator is in use, and hooks of one's own on its modules see those calls too.
-
-    Mixers are modules with a method `operator(hidden) -> Operator`, where `hidden` is the first argument of their
-    forward, and the kernels of transformers that are known. Raises InputError for padding, a cache, a text of less than
-    2 tokens, and where `layers` selects a mixer that is not there.
+    Between the steps, and when a call returns or raises, the model is as before: mode, hooks, weights, dtype and random
+    state. Its weights must not change while the iterator is in use. One operator is alive at a time.
 
     Args:
-        model: Any causal model, compiled ones and those held by peft, nnsight or TransformerLens among them; or the
-            name of one, as for `statesize.profile`.
-        input_ids: What the model's forward takes, such as token ids (S, L), frames (S, L, W), or a mapping such as a
-            tokenizer returns; moved to the model's device. The positions of an encoder–decoder are those of its
-            `decoder_input_ids`, and what its encoder reads is held fixed; of another mapping without `input_ids` or
-            `inputs_embeds` they are those of the argument that the model takes first. For a model by its name also a
-            text, or a Path of one.
+        model: Any causal model, or the name of one, as for `statesize.profile`.
+        input_ids: What the model's forward takes: token ids (S, L), frames (S, L, W), or a mapping. The positions of an
+            encoder–decoder are those of its `decoder_input_ids`, those of another mapping without `input_ids` or
+            `inputs_embeds` those of its first argument. For a model by its name also a text, or a Path of one.
         layers: Mixers to capture, by index or module name, one or several; None takes all. A module's name means all
             of its calls, and "NAME@1" its second.
         short_convolutions: Whether the short convolutions inside other mixers are captured as mixers of their own.
@@ -67,10 +57,9 @@ def capture(
         An iterator of Captured, in the order in which the model calls its mixers.
 
     Raises:
-        ModelError: If the model has no known mixer, none of the selected ones is called, its weights are quantised or
-            not there, it is no causal language model, or its observed run is not that of the unaltered model.
-        NothingMeasuredError: If no selected mixer can be measured; it is a ModelError. While iterating: if of none T u
-            is what the unaltered model passed on.
+        InputError: For padding, a cache, a text of less than 2 tokens, and `layers` that are not there.
+        ModelError: It has no known mixer, or its observed run is not that of the unaltered model.
+        NothingMeasuredError: No selected mixer can be measured; it is a ModelError.
     """
     given, input_ids = given_sequence(model, input_ids)
     model = measurable(given)

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 from statesize.errors import FileError
-from statesize.models.plugins import no_model, plugin_of
+from statesize.models.plugins import no_model
 
 _PATIENCE = 2.0
 """Seconds for the hub to answer whether it has a model."""
@@ -16,13 +16,12 @@ _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH)
 
 def ask_hub(name: str, revision: str | None = None) -> None:
     """Refuse an id that the hub does not have, or cannot be asked for, at once: transformers retries for a minute."""
-    if plugin_of(name) or Path(name).exists() or snapshot(name, revision or "main"):
+    if Path(name).exists() or snapshot(name, revision or "main"):
         return
     from huggingface_hub import HfApi, constants
 
     if constants.HF_HUB_OFFLINE:
-        why = no_model(name, "is no folder, and lies not in the cache of the hub, which HF_HUB_OFFLINE forbids to ask")
-        raise FileError(f"{why} Check the spelling, or unset HF_HUB_OFFLINE.")
+        raise FileError(no_model(name, "is no folder, nor in the cache of the hub, and HF_HUB_OFFLINE is set"))
     try:
         HfApi().model_info(name, revision=revision, timeout=_PATIENCE)
     except Exception as error:  # the clients of its versions have no error in common
@@ -32,7 +31,7 @@ def ask_hub(name: str, revision: str | None = None) -> None:
 
 
 def snapshot(name: str, revision: str) -> Path | None:
-    """Where the files of a model of the hub lie on this machine, once it was loaded."""
+    """The folder of a model of the hub on this machine, once it was loaded."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -50,12 +49,11 @@ def commit(name: str, revision: str) -> str:
 
 
 def not_given(name: str, error: BaseException) -> FileError:
-    """What is raised where the hub gives no model of a name."""
+    """The refusal of a name of which the hub gives no model."""
     reason = " ".join(str(error).split()).partition(". ")[0][:200]
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ConnectionError | socket.gaierror) or getattr(cause, "errno", None) in _NO_ROUTE:
             reason = "it cannot be reached"
         cause = cause.__cause__ or cause.__context__
-    why = no_model(name, f"is no folder, and the hub gives none: {reason}")
-    return FileError(f"{why} Check the spelling, the network and whether the hub wants a login.")
+    return FileError(no_model(name, f"is no folder, and the hub gives none: {reason}"))

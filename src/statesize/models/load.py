@@ -19,34 +19,43 @@ from statesize.adapters.models.precision import hold_in_single, in_dtype, low_by
 from statesize.adapters.models.quantised import measurable
 from statesize.check import require_choice, require_kind
 from statesize.errors import FileError, InputError
+from statesize.io.callers import warn_caller
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import is_gguf
 from statesize.io.machine import free_bytes
 from statesize.models.class_sources import class_sources
-from statesize.models.files import check_digest, has_tokenizer, parsed_once
+from statesize.models.files import has_tokenizer
 from statesize.models.from_transformers import (
     WITHOUT_TOKENIZER,
-    read_transformers_config,
+    transformers_config,
     transformers_model,
     transformers_tokenizer,
 )
+from statesize.models.gguf import quick_reading
 from statesize.models.hub import snapshot
-from statesize.models.plugins import ModelPlugin, plugin_of, refuse_misspelt, refuse_profile
-from statesize.texts.documents import configured_context, configured_vocabulary, vocabulary_size
+from statesize.models.plugins import ModelPlugin, plugin_of, refuse_name
+from statesize.texts.documents import configured_context, configured_vocabulary
 from statesize.texts.inputs import sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 from statesize.version import __version__
 
 
 def training_record(name: str) -> dict[str, Any]:
-    """How a model of a plug-in was trained; empty for others, and where nothing is said."""
+    """The training of a model of a plug-in; empty for others, and where nothing is said."""
     plugin = plugin_of(name)
     return plugin.record(name) if plugin else {}
 
 
 def model_facts(model: nn.Module, unknown: str = "") -> dict[str, object]:
-    """What the numbers of a model over some tokens depend on, without hooks and attributes; "weights" is a SHA-256."""
-    # `unknown` stands for the source of a class that has none; left out, it is another one in each call.
+    """Facts on which the numbers of a model over some tokens depend, without hooks and attributes.
+
+    Args:
+        model: The model.
+        unknown: Stands for the source of a class that has none; left out, it is another one in each call.
+
+    Returns:
+        The facts by name, for JSON; "weights" is a SHA-256.
+    """
     config = getattr(model, "config", None)
     described = cast("Any", config).to_dict() if hasattr(config, "to_dict") else repr(config)
     if isinstance(described, dict):
@@ -71,22 +80,29 @@ def model_facts(model: nn.Module, unknown: str = "") -> dict[str, object]:
 
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Dtypes of weights, by name."""
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model that is ready to be profiled."""
+    """A model that is ready to be profiled.
+
+    Attributes:
+        name: The name of its folder or file, or of the hub.
+        model: In evaluation mode, on its device.
+        tokenizer: None where none is beside it.
+        source: Kind ("bundled", "folder", "gguf" or "hub"), for a hub id its revision and commit, how weights were
+            stored that are dequantised, and which weights of the checkpoint went unused.
+    """
 
     name: str
-    model: nn.Module  # in evaluation mode, on its device
+    model: nn.Module
     tokenizer: AnyTokenizer | None
-    # Kind ("bundled", "folder", "gguf" or "hub"), for a hub id its revision and commit, how weights were stored that
-    # are dequantised, and which weights of the checkpoint went unused.
     source: dict[str, str]
 
 
 class ModelAndTokenizer(NamedTuple):
-    """What `load` returns: a model in evaluation mode, and its tokenizer or None."""
+    """A model in evaluation mode, and its tokenizer or None."""
 
     model: nn.Module
     tokenizer: AnyTokenizer | None
@@ -94,14 +110,11 @@ class ModelAndTokenizer(NamedTuple):
     def __repr__(self) -> str:
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
         beside = "no tokenizer" if self.tokenizer is None else "its tokenizer"
-        return (
-            f"{type(self.model).__name__}, {parameters:,} parameters, and {beside}\n"
-            "next: model, tokenizer = these; statesize.profile(model, TEXT, tokenizer=tokenizer)"
-        )
+        return f"{type(self.model).__name__}, {parameters:,} parameters, and {beside}"
 
 
 def load(name: str | PathLike[str]) -> ModelAndTokenizer:
-    """A model and its tokenizer: bundled, a folder of statesize or transformers, a GGUF file, or an id of the hub.
+    """Load a model and its tokenizer: bundled, a folder of statesize or transformers, a GGUF file, or an id of the hub.
 
     Args:
         name: Such as "gla", "run/best", "SmolLM2-135M-Instruct.Q4_1.gguf", or "state-spaces/mamba-130m-hf".
@@ -135,31 +148,34 @@ def load_model(
     as_stored: bool = False,
 ) -> LoadedModel:
     """Load a bundled model, a folder (of `statesize train` or transformers), a GGUF file or an id of the hub."""
-    # A model that is not there or cannot be read is a FileError, one that is no causal language model a ModelError.
     # Without a dtype, weights of half precision run in float32 where that fits, unless they are wanted as stored.
     target = _device(device)
     if dtype is not None:
         require_choice("dtype", dtype, DTYPES)
-    plugin = _plugin_or_none(name)
+    plugin, options = _plugin_or_none(name), {"revision": revision, "trust_remote_code": trust_remote_code}
     if revision is not None and (plugin or Path(name).exists()):
         raise InputError(f"revision must be left out for a model that is not of the hub, got {revision!r} for {name}.")
-    if plugin is not None:
-        model, tokenizer = plugin.model(name), _tokenizer_or_none(name, {}, needs_tokenizer)
-        source = {"kind": "folder" if Path(name).is_dir() else "bundled"}
-    else:
-        options = {"revision": revision, "trust_remote_code": trust_remote_code}
-        with parsed_once() if is_gguf(Path(name)) else nullcontext():
-            model, source = transformers_model(name, DTYPES.get(dtype or ""), options, allow_pickle=allow_pickle)
-            tokenizer = _tokenizer_or_none(name, options, needs_tokenizer)
+    with quick_reading() if is_gguf(Path(name)) else nullcontext():
+        if plugin is not None:
+            model, source = plugin.model(name), {"kind": "folder" if Path(name).is_dir() else "bundled"}
+        else:
+            config, wanted = transformers_config(name, options), DTYPES.get(dtype or "")
+            model, source = transformers_model(name, config, wanted, options, allow_pickle=allow_pickle)
+        tokenizer = _tokenizer_or_none(name, plugin, options, needs_tokenizer)
     model = (model if dtype is None else in_dtype(model, DTYPES[dtype])).to(target).eval()
     if dtype is None and not as_stored and low_bytes(model):
         stored = [source["weights"]] if "weights" in source else []
         source = source | {"weights": "; ".join([*stored, _run_in_single(model, target)])}
-    return LoadedModel(model_name(name), model, tokenizer, source)
+    return LoadedModel(_own_name(name), model, tokenizer, source)
+
+
+def _own_name(name: str) -> str:
+    """The name of a model of the hub, or of the folder or file of another one."""
+    return Path(name).absolute().name if Path(name).exists() else name
 
 
 def _run_in_single(model: nn.Module, device: torch.device) -> str:
-    """Hold weights of half precision in float32 if they fit; what is said of them."""
+    """Hold weights of half precision in float32 if they fit, and say so."""
     stored = str(stored_dtype(model)).removeprefix("torch.")
     free = free_bytes(device)
     # While they are copied, both lie in memory; as much again is for the forward pass.
@@ -185,40 +201,67 @@ def _plugin_or_none(name: str) -> ModelPlugin | None:
         return None
     if (Path(name) / "adapter_config.json").is_file():
         raise FileError(
-            f"{name} holds an adapter of peft and not the model that it was made for. Load both with "
-            "peft.PeftModel.from_pretrained(model, folder) and give the model, or merge them and give that folder."
+            f"model must be more than an adapter of peft, got {name}. Load both with peft.PeftModel.from_pretrained("
+            "model, folder) and give the model, or merge them and give that folder."
         )
-    refuse_profile(name)
-    plugin = plugin_of(name)
-    if plugin is None and not Path(name).is_dir():
-        refuse_misspelt(name)
-    return plugin
+    refuse_name(name)
+    return plugin_of(name)
 
 
-def _tokenizer_or_none(name: str, options: dict[str, Any], needed: bool) -> AnyTokenizer | None:
-    """The tokenizer of a model; None where there is none and none is needed. One that is there must be readable."""
+def _tokenizer_or_none(
+    name: str, plugin: ModelPlugin | None, options: dict[str, Any], needed: bool
+) -> AnyTokenizer | None:
+    """The tokenizer of a model that can be loaded; None where there is none and none is needed."""
+    if plugin is not None:
+        tokenizer = plugin.tokenizer(name)
+        if tokenizer is None and needed:
+            raise FileError(f"{name} must have a tokenizer, got none. {WITHOUT_TOKENIZER}")
+        return tokenizer
     try:
-        return load_tokenizer(name, **options)
-    except FileError:
-        if needed or Path(name).is_file() or _has_tokenizer(name, options):
+        return transformers_tokenizer(name, options)
+    except FileError as error:
+        folder = Path(name) if Path(name).exists() else snapshot(name, options["revision"] or "main")
+        if needed or (folder and has_tokenizer(folder)):
             raise
+        if is_gguf(Path(name)):
+            warn_caller(str(error))
         return None
 
 
-def _has_tokenizer(name: str, options: dict[str, Any]) -> bool:
-    """Whether a model has a tokenizer, readable or not; that of a plug-in must be."""
-    plugin = plugin_of(name)
-    if plugin is not None:
-        return plugin.tokenizer(name) is not None
-    return has_tokenizer((None if Path(name).is_dir() else snapshot(name, options["revision"] or "main")) or Path(name))
+def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> AnyTokenizer:
+    """The tokenizer of a model that is loaded elsewhere; errors are those of `load_model`."""
+    return cast(
+        "AnyTokenizer", load_model_facts(name, revision=revision, trust_remote_code=trust_remote_code).tokenizer
+    )
+
+
+class ModelFacts(NamedTuple):
+    """Facts for the texts of a model whose weights other processes read.
+
+    Attributes:
+        tokenizer: None where there is none and none is needed.
+        vocabulary: The number of its tokens; None where its configuration does not say.
+        context: Tokens of the longest context that its configuration names; None where it names none.
+    """
+
+    tokenizer: AnyTokenizer | None
+    vocabulary: int | None
+    context: int | None
+
+
+def load_model_facts(
+    name: str, *, revision: str | None = None, trust_remote_code: bool = False, needs_tokenizer: bool = True
+) -> ModelFacts:
+    """The facts of a model that is loaded elsewhere; errors that need no weights are those of `load_model`."""
+    options, plugin = {"revision": revision, "trust_remote_code": trust_remote_code}, _plugin_or_none(name)
+    with quick_reading() if is_gguf(Path(name)) else nullcontext():
+        config: Any = getattr(plugin.model(name), "config", None) if plugin else transformers_config(name, options)
+        tokenizer = _tokenizer_or_none(name, plugin, options, needs_tokenizer)
+    return ModelFacts(tokenizer, configured_vocabulary(config), configured_context(config))
 
 
 def given_model(
-    model: nn.Module | str,
-    tokenizer: object = None,
-    name: str | None = None,
-    *,
-    needs_tokenizer: bool = False,
+    model: nn.Module | str, tokenizer: object = None, name: str | None = None, *, needs_tokenizer: bool = False
 ) -> LoadedModel:
     """A model, loaded where it is named, with a tokenizer and a name: the caller's, or its own; "" without either."""
     tokenizer = supported_tokenizer(tokenizer)
@@ -230,7 +273,7 @@ def given_model(
 
 
 def given_sequence(model: nn.Module | str, input_ids: Inputs | str | Path) -> tuple[nn.Module, Inputs]:
-    """A model, loaded where it is named, and what it reads, of which a text becomes ids."""
+    """A model, loaded where it is named, and its input, of which a text becomes ids."""
     loaded = given_model(model)
     if not isinstance(input_ids, str | Path):
         return loaded.model, input_ids
@@ -247,44 +290,3 @@ def measured_model(
     given = given_model(model, tokenizer, name, needs_tokenizer=needs_tokenizer)
     measured = measurable(given.model)
     return measured, given.tokenizer, given.name or type(measured).__name__
-
-
-def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> AnyTokenizer:
-    """The tokenizer of a model that is loaded elsewhere; everything that needs no weights is checked."""
-    # Errors are those of `load_model`.
-    plugin = _plugin_or_none(name)
-    if plugin is not None:
-        tokenizer = plugin.tokenizer(name)
-        if tokenizer is None:
-            raise FileError(f"{name} has no tokenizer. {WITHOUT_TOKENIZER}")
-        return tokenizer
-    check_digest(Path(name))
-    return transformers_tokenizer(name, {"revision": revision, "trust_remote_code": trust_remote_code})
-
-
-def model_name(name: str) -> str:
-    """What a model of a name or path is called where it is loaded."""
-    return Path(name).absolute().name if Path(name).exists() else name
-
-
-class ModelFacts(NamedTuple):
-    """What texts need of a model whose weights other processes read."""
-
-    tokenizer: AnyTokenizer | None  # none where there is none and none is needed
-    vocabulary: int | None  # how many tokens it knows; None where its configuration does not say
-    context: int | None  # tokens of the longest context that its configuration names; None where it names none
-
-
-def load_model_facts(
-    name: str, *, revision: str | None = None, trust_remote_code: bool = False, needs_tokenizer: bool = True
-) -> ModelFacts:
-    """What is known of a model that is loaded elsewhere; errors are those of `load_model`."""
-    options, plugin = {"revision": revision, "trust_remote_code": trust_remote_code}, _plugin_or_none(name)
-    with parsed_once() if is_gguf(Path(name)) else nullcontext():
-        tokenizer = _tokenizer_or_none(name, options, needs_tokenizer)
-        if plugin is not None:
-            model = plugin.model(name)
-            config: Any = getattr(model, "config", None)
-            return ModelFacts(tokenizer, vocabulary_size(model), configured_context(config))
-        config = read_transformers_config(name, options)
-    return ModelFacts(tokenizer, configured_vocabulary(config), configured_context(config))

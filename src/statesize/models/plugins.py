@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from contextlib import suppress
-from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from statesize.errors import FileError, ModelError
+from statesize.errors import FileError
 from statesize.io.files import is_gguf
 from statesize.io.plugins import loaded_plugins
 from statesize.io.text import LIKENESS, meant
@@ -26,10 +24,11 @@ if TYPE_CHECKING:
 
 MODELS = "statesize.models"
 """Group of entry points, each an instance of `ModelPlugin`."""
-COMMAND: ContextVar[str] = ContextVar("COMMAND", default="")
-"""The command for which a model is looked up: messages name the models that it takes."""
+PROFILE_MARKER = "profile.json"
+"""The file by which a folder is one of a profile."""
 _ALIKE = 0.85
 """Likeness of a name to that of a model that is here above which the hub is not queried for it."""
+_OF_MODELS = ("config.json", "adapter_config.json")
 
 
 class ModelPlugin(ABC):
@@ -49,7 +48,7 @@ class ModelPlugin(ABC):
         """Names of the models that need no folder, as they stand in lists and messages."""
 
     def titles(self) -> dict[str, str]:
-        """Names by what else readers call the models, such as {"softmax": "sa"}, which a message then suggests."""
+        """Names by other names of the models, such as {"softmax": "sa"}, which a message then suggests."""
         return {}
 
     def check(self, name: str, command: str) -> None:
@@ -81,7 +80,7 @@ class ModelPlugin(ABC):
         """
 
     def record(self, name: str) -> dict[str, Any]:
-        """How a model that is known was trained; empty where that is not said."""
+        """The training of a model that is known; empty where that is not said."""
         del name
         return {}
 
@@ -102,35 +101,47 @@ def is_brought(name: str) -> bool:
     return any(name in plugin.names() for plugin in model_plugins())
 
 
-def _taken(models: dict[str, str]) -> dict[str, str]:
-    """Those of some models that no plug-in refuses for the command."""
-    taken: dict[str, str] = {}
-    for alike, model in models.items():
-        with suppress(ModelError):
-            if plugin := plugin_of(model):
-                plugin.check(model, COMMAND.get())
-            taken[alike] = model
-    return taken
+def is_profile(path: Path) -> bool:
+    """Whether a path is that of a profile's folder, or of the file in it."""
+    folder = path.parent if path.name == PROFILE_MARKER else path
+    return (folder / PROFILE_MARKER).is_file() and not (folder / "config.json").exists()
 
 
-def no_model(name: str, why: str) -> str:
-    """Says what a model may be, of those for the command, and why a name is none; advice follows."""
-    names = ", ".join(_taken({known: known for plugin in model_plugins() for known in plugin.names()}))
-    kinds = f"{f'a name ({names}), ' if names else ''}a folder, a GGUF file or an id of the Hugging Face hub"
-    return f"model must be {kinds}, got {name!r}, which {why}.{unfinished(Path(name))}"
+def no_model(name: str, reason: str) -> str:
+    """The message for a name that is none of a model, with the model that is spelt almost alike."""
+    path, brought = Path(name).expanduser(), _brought()
+    folder = path if path.is_dir() else path.parent
+    near = {part.name: str(part) for part in folder.glob("*") if (part / "config.json").is_file() or is_gguf(part)}
+    kinds = f"a name ({', '.join(dict.fromkeys(brought.values()))}), " if brought else ""
+    names = near if path.is_dir() or "/" in name else near | brought
+    advice = meant(path.name, names, "Check the spelling.", 0 if path.is_dir() else LIKENESS)
+    return (
+        f"model must be {kinds}a folder, a GGUF file or an id of the Hugging Face hub, got {name!r}, which {reason}."
+        f"{unfinished(path)} {advice}"
+    )
 
 
-def is_mamba_ssm(config: dict[str, Any]) -> bool:
-    """Whether a config.json is one of mamba_ssm."""
-    return "model_type" not in config and {"d_model", "n_layer"} <= config.keys()
+def refuse_name(name: str) -> None:
+    """Refuse what is on this machine and no model, or can be none of the hub, before anything is loaded."""
+    path = Path(name).expanduser()
+    if plugin_of(name) or is_gguf(path) or any((path / file).is_file() for file in _OF_MODELS):
+        return
+    if path.exists():
+        raise FileError(no_model(name, "is a profile" if is_profile(path) else "has no config.json"))
+    local = path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1
+    if local or ("/" not in name and meant(name, _brought(), "", _ALIKE)):
+        raise FileError(no_model(name, "is not there"))
 
 
-PROFILE_MARKER = "profile.json"
-"""The file by which a folder is one of a profile."""
+def _brought() -> dict[str, str]:
+    """Names of models of plug-ins, by themselves and by their other names."""
+    plugins = model_plugins()
+    names = {name: name for plugin in plugins for name in plugin.names()}
+    return names | {title: name for plugin in plugins for title, name in plugin.titles().items()}
 
 
 def parts_folder(profile: Path) -> Path:
-    """Where the finished parts of a profile lie until it is complete."""
+    """The folder of the finished parts of a profile until it is complete."""
     return profile.with_name(f"{profile.name}.units")
 
 
@@ -140,47 +151,3 @@ def unfinished(profile: Path) -> str:
     if not profile.name or not os.path.isdir(parts := parts_folder(profile)):
         return ""
     return f" Finished parts of a profile are in {parts}: the command that began it goes on from there."
-
-
-_OF_MODELS = ("config.json", "adapter_config.json")
-_INSIDE = "Give the folder that has it."
-
-
-def refuse_profile(name: str) -> None:
-    """Refuse the folder of a profile, or its file, where a model is wanted."""
-    path = Path(name).parent if Path(name).name == PROFILE_MARKER else Path(name)
-    if not is_brought(name) and (path / PROFILE_MARKER).is_file() and not (path / "config.json").exists():
-        raise FileError(
-            f"{name} is a profile, not a model. Give the model; `statesize profile {path}` and "
-            f"statesize.Profile.load({str(path)!r}) read the profile."
-        )
-
-
-def refuse_misspelt(name: str) -> None:
-    """Refuse what can only be a folder and is not there, or is spelt almost as a model that is here, before the hub."""
-    path = Path(name).expanduser()
-    if path.is_file() and not is_gguf(path):
-        raise FileError(f"model must be a folder with its config.json, or a GGUF file, got the file {name}. Give one.")
-    if plugin_of(name):
-        return
-    if path.is_dir() and not any((path / part).is_file() for part in (*_OF_MODELS, PROFILE_MARKER)):
-        inside = _taken(_models_in(path))
-        raise FileError(no_model(name, "has no config.json") + f" {meant(path.name, inside, _INSIDE, 0)}")
-    if path.exists():
-        return
-    kind = "file" if path.suffix == ".gguf" else "folder"
-    starts = (".", "/", "~")
-    local = kind == "file" or name.startswith(starts) or name.count("/") > 1 or ("/" in name and path.parent.is_dir())
-    models = _models_in(path.parent) if local or "/" not in name else {}
-    for plugin in model_plugins() if "/" not in name else ():
-        models |= plugin.titles() | {known: known for known in plugin.names()}
-    likeness = LIKENESS if local else _ALIKE
-    if local or meant(path.name, models, "", likeness):
-        advice = meant(path.name, _taken(models), f"Give a {kind} that is there.", likeness)
-        raise FileError(f"{no_model(name, f'is no {kind}')} {advice}")
-
-
-def _models_in(folder: Path) -> dict[str, str]:
-    """Folders of models and GGUF files in a folder, by name."""
-    inside = sorted(folder.iterdir()) if folder.is_dir() else []
-    return {one.name: str(one) for one in inside if (one / "config.json").is_file() or one.suffix == ".gguf"}

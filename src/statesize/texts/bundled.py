@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from statesize.errors import FileError
 
 DATA = files("statesize.texts") / "data"
-Parsed = TypeVar("Parsed")
+_Parsed = TypeVar("_Parsed")
 
 
 def documents() -> list[str]:
@@ -41,7 +41,7 @@ def tokenizer() -> Tokenizer:
     return read_bundled(DATA, "tokenizer.json", Tokenizer.from_str)
 
 
-def read_bundled(data: Traversable, name: str, parse: Callable[[str], Parsed]) -> Parsed:
+def read_bundled(data: Traversable, name: str, parse: Callable[[str], _Parsed]) -> _Parsed:
     """A text file of the package, parsed; a FileError where it is missing or damaged."""
     try:
         return parse(data.joinpath(*name.split("/")).read_text(encoding="utf-8"))

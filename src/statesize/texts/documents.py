@@ -1,4 +1,4 @@
-"""Documents out of files: plain text, JSONL or Parquet; and token ids, for models without a tokenizer."""
+"""Documents out of files: plain text, JSONL, JSON or Parquet; and token ids, for models without a tokenizer."""
 
 from __future__ import annotations
 
@@ -15,62 +15,49 @@ from statesize.check import require_kind
 from statesize.errors import FileError, InputError
 from statesize.io.files import os_errors, parse_json, read_limited, require_regular
 from statesize.texts import rows
-from statesize.texts.rows import (
-    Document,
-    Note,
-    Row,
-    line_row,
-    read_documents,
-    read_lines,
-    read_whole,
-    readable,
-    values_row,
-)
+from statesize.texts.rows import Document, Note, Row, line_row, read_documents, read_whole, readable, values_row
 from statesize.texts.tables import parquet
+
+
+def _lines(path: Path, what: str) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file that are not blank, with their numbers; a part of one that is too long."""
+    with os_errors(f"{path} cannot be read as {what}"), require_regular(path).open("rb") as stream:
+        number = 0
+        while line := stream.readline(rows.MOST_LINE + 1):
+            number += 1
+            if line.strip():
+                yield number, line
+            while len(line) > rows.MOST_LINE and not line.endswith(b"\n"):
+                line = stream.readline(rows.MOST_LINE + 1)
 
 
 def jsonl(path: Path, field: str, note: Note) -> Iterator[Document]:
     """The documents of a file of JSON objects, one per line; it is read as far as these are used."""
-    wanted = f'is a JSON object with text in a field "{field}". Give --field NAME'
-    return readable(_rows(path, field), note, f"{path}: no row {wanted}.")
+    read = (line_row(line, field, f"{path}, line {number}") for number, line in _lines(path, "a JSONL file"))
+    return readable(read, note, f'{path} must have lines with text in a field "{field}", got none. Give --field NAME.')
 
 
-def _rows(path: Path, field: str) -> Iterator[Row]:
-    number = 0
-    with os_errors(f"{path}: cannot be read as a JSONL file"), require_regular(path).open("rb") as stream:
-        for number, line in enumerate(read_lines(stream), 1):
-            if line is None or line.strip():
-                yield line_row(line, field, f"{path}, line {number}")
-    if not number:
-        raise FileError(f"{path} is empty. Give a file with a JSON object on each line.")
-
-
-_LIST = 'Give a JSON list of texts, of objects with a field "text", or of chats; objects on lines are .jsonl'
-
-
-def json_list(path: Path, field: str, note: Note) -> Iterator[Document]:
+def _json_list(path: Path, field: str, note: Note) -> Iterator[Document]:
     """The documents of a JSON list of texts, of objects or of chats; the messages of one chat are one document."""
-    wanted = f'holds text, a chat or a field "{field}". {_LIST}'
-    return readable(_items(path, field), note, f"{path}: no row {wanted}.")
-
-
-def _items(path: Path, field: str) -> Iterator[Row]:
-    try:
-        values = parse_json(read_whole(path))
-    except ValueError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise FileError(f"{path} must be JSON, got what is none ({reason}). {_LIST}.") from error
-    if not isinstance(values, list):
-        raise FileError(f"{path} must be a JSON list, got {_shown(values)}. {_LIST}.")
-    items = cast("list[object]", values)
-    if items and all(isinstance(item, dict) and "role" in item for item in items):
+    items = _parsed(read_whole(path), str(path))
+    if isinstance(items, list) and items and all(isinstance(item, dict) and "role" in item for item in items):
         items = [items]
-    named = (cast("dict[str, object]", item) if isinstance(item, dict) else {field: item} for item in items)
-    return (values_row(values, field, f"{path}, item {number}") for number, values in enumerate(named, 1))
+    numbered = enumerate(cast("list[object]", items) if isinstance(items, list) else [], 1)
+    named = ((number, item if isinstance(item, dict) else {field: item}) for number, item in numbered)
+    read: Iterable[Row] = (values_row(cast("Any", item), field, f"{path}, item {number}") for number, item in named)
+    return readable(read, note, f'{path} must be a list of texts, of chats, or of objects with a field "{field}".')
 
 
-SOURCES = {".jsonl": jsonl, ".ndjson": jsonl, ".json": json_list, ".parquet": parquet}
-"""What reads a file of many sequences, by the suffix of its name; other files are text."""
+def _parsed(content: bytes | str, where: str) -> object:
+    """The values of a JSON document."""
+    try:
+        return parse_json(content.decode("utf-8-sig") if isinstance(content, bytes) else content)
+    except ValueError as error:
+        raise FileError(f"{where} must be JSON, got none ({' '.join(str(error).split())[:200]}).") from error
+
+
+SOURCES = {".jsonl": jsonl, ".ndjson": jsonl, ".json": _json_list, ".parquet": parquet}
+"""Readers of files of many sequences, by the suffix of their names; other files are text."""
 
 
 def is_rows(path: Path) -> bool:
@@ -91,8 +78,8 @@ def read_file(path: Path, field: str = "text", note: Note = _refuse, *, whole: b
 
 def file_documents(path: Path, *, corpus: bool = False, field: str | None = None) -> Iterator[tuple[Document, ...]]:
     """The sequences of a file: a text file as one document, or as all those of a corpus; each row as one."""
-    # The option --field says the field of a command.
     if is_rows(path):
+        # The option --field says the field of a command.
         note = partial(_refuse, advice="Give --field NAME, or mend the row.") if field else _refuse
         yield from ((document,) for document in read_file(path, field or "text", note))
     else:
@@ -107,36 +94,74 @@ def listed(name: str, documents: Iterable[str]) -> list[str]:
     require_kind(name, documents, Iterable, "a sequence of strings")
     items = list(documents) if getattr(documents, "ndim", 1) else [documents]
     for document in items:
-        if not isinstance(document, str):
-            raise InputError(f"{name} must be a sequence of strings, got one with {type(document).__name__}.")
         try:
-            document.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(f"{name} must be Unicode text, got {document[:40]!r} ({error.reason}).") from error
+            cast("Any", document).encode()
+        except (AttributeError, UnicodeEncodeError) as error:
+            raise InputError(f"{name} must be a sequence of Unicode strings, got {document!r:.40}.") from error
     return cast("list[str]", items)
 
 
-_DO = "Give a JSON list of token ids, or one such list on each line"
+_DO = "Give a JSON list of token ids, or one such list on each line."
 
 
 def read_token_ids(path: Path, vocabulary: int | None) -> Iterator[Tensor]:
     """The lists of token ids of a file; lines are read as far as they are used, (L,) int64 each, L ≥ 2."""
     any_read = False
-    with os_errors(f"{path} cannot be read as token ids", f"{_DO}."):
-        for where, ids in _lists(path):
-            any_read = True
-            yield torch.tensor(_checked(ids, where, vocabulary), dtype=torch.int64)
+    for where, ids in _lists(path):
+        any_read = True
+        yield torch.tensor(_checked(ids, where, vocabulary), dtype=torch.int64)
     if not any_read:
-        raise FileError(f"{path} is empty. {_DO}.")
+        raise FileError(f"{path} must hold token ids, got none. {_DO}")
+
+
+def _lists(path: Path) -> Iterator[tuple[str, object]]:
+    """Items that should be lists of ids, each with its line or index."""
+    for index, (number, line) in enumerate(_lines(path, "token ids")):
+        where, whole = f"{path}, line {number}", False
+        try:
+            values = _parsed(line, where)
+        except FileError:
+            if index:
+                raise
+            # A list over several lines.
+            values, whole = _parsed(read_limited(path, rows.MOST_LINE), str(path)), True
+        items = cast("list[object]", values) if isinstance(values, list) else []
+        if items and all(isinstance(item, list) for item in items):
+            yield from ((f"{where}, list {position}", item) for position, item in enumerate(items, 1))
+        else:
+            yield where, values
+        if whole:
+            return
+
+
+def _checked(ids: object, where: str, vocabulary: int | None) -> list[int]:
+    """A list of ids, or an error that names the first item that is none."""
+    items = cast("list[object]", ids) if isinstance(ids, list) else []
+    if len(items) < 2:
+        raise FileError(f"{where} must be a list of at least 2 token ids, got {_shown(ids)}. {_DO}")
+    most = 2**63 if vocabulary is None else vocabulary
+    for index, item in enumerate(items):
+        if type(item) is not int or not 0 <= item < most:
+            raise FileError(
+                f"{where}, index {index} must be a token id from 0 to {most - 1}, got {_shown(item)}. Make the ids "
+                "with the tokenizer that the model was trained with."
+            )
+    return cast("list[int]", items)
+
+
+def _shown(value: object) -> str:
+    """A value as an error shows it."""
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"
 
 
 def vocabulary_size(model: nn.Module) -> int | None:
-    """How many tokens a model knows; None where its configuration does not say."""
+    """The number of tokens of a model; None where its configuration does not say."""
     return configured_vocabulary(getattr(model, "config", None))
 
 
 def configured_vocabulary(config: Any) -> int | None:
-    """How many tokens a model of a configuration knows; None where it does not say."""
+    """The number of tokens of a model of a configuration; None where it does not say."""
     return _first_count(config, "vocabulary_size", "vocab_size")
 
 
@@ -147,67 +172,5 @@ def configured_context(config: Any) -> int | None:
 
 def _first_count(config: Any, *names: str) -> int | None:
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    found = (getattr(text, name, None) for name in names)
-    return next((size for size in found if isinstance(size, int) and size > 0), None)
-
-
-def _lists(path: Path) -> Iterator[tuple[str, object]]:
-    """Items that should be lists of ids, each with its line or index."""
-    begun = False
-    with require_regular(path).open("rb") as stream:
-        for number, line in enumerate(read_lines(stream), 1):
-            if line is not None and not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            try:
-                values = None if line is None else _parsed(line, where)
-            except FileError:
-                if begun:
-                    raise
-                # A list over several lines.
-                yield from _split(_parsed(read_limited(path, rows.MOST_LINE), str(path)), where, str(path))
-                return
-            begun = True
-            yield from _split(values, where, where)
-
-
-def _parsed(content: bytes, where: str) -> object:
-    """The values of one JSON document."""
-    try:
-        return parse_json(content.decode("utf-8-sig"))
-    except ValueError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise FileError(f"{where} must be JSON, got what is none ({reason}). {_DO}.") from error
-
-
-def _split(values: object, line: str, where: str) -> Iterator[tuple[str, object]]:
-    """One list of ids, or the lists of a list."""
-    if not isinstance(values, list):
-        raise FileError(f"{line} must be a list of token ids, got {_shown(values)}. {_DO}.")
-    items = cast("list[object]", values)
-    if items and all(isinstance(item, list) for item in items):
-        yield from ((f"{where}, list {number}", item) for number, item in enumerate(items, 1))
-    else:
-        yield line, items
-
-
-def _checked(ids: object, where: str, vocabulary: int | None) -> list[int]:
-    """A list of ids, or an error that names the first item that is none."""
-    items = list(cast("Iterable[object]", ids))
-    most = 2**63 if vocabulary is None else vocabulary
-    for index, item in enumerate(items):
-        if type(item) is not int or not 0 <= item < most:
-            allowed = "from 0 on" if vocabulary is None else f"from 0 to {vocabulary - 1}"
-            raise FileError(
-                f"{where}, index {index} must be a token id {allowed}, got {_shown(item)}. Make the ids with the "
-                "tokenizer that the model was trained with."
-            )
-    if len(items) < 2:
-        raise FileError(f"{where} must hold at least 2 token ids, got {len(items)}. Leave the list out, or give more.")
-    return cast("list[int]", items)
-
-
-def _shown(value: object) -> str:
-    """A value as an error shows it."""
-    kind = type(value).__name__
-    return f"a {kind}" if kind in {"list", "dict"} else json.dumps(value)[:40]
+    counts = (getattr(text, name, None) for name in names)
+    return next((count for count in counts if isinstance(count, int) and count > 0), None)

@@ -41,9 +41,7 @@ _HOW_TO_GIVE = "Give a LongTensor of token ids (L,) or (S, L), lists of ids, or 
 
 # What tokenizers and collators return that says something of the text and is no part of what a model computes.
 _SAID_OF_TEXT = frozenset({"labels", "special_tokens_mask", "offset_mapping", "length"})
-
-
-# They take several rows of ids for one sequence.
+# They take several rows of ids for a sequence.
 _MUSIC = ("MusicgenForCausalLM", "MusicgenMelodyForCausalLM")
 
 
@@ -160,10 +158,11 @@ def arguments_of(model: nn.Module, item: Any, axis: int | None) -> Iterator[Argu
                 )
             return value
 
-        one = inputs
         if isinstance(inputs, Mapping):
-            one = {name: mapped(value, partial(of_row, name=name)) for name, value in inputs.items()}
-        yield Arguments(one if isinstance(one, dict) else of_row(one), replace(measured, shape=shape))
+            named = {name: mapped(value, partial(of_row, name=name)) for name, value in inputs.items()}
+            yield Arguments(named, replace(measured, shape=shape))
+        else:
+            yield Arguments(of_row(inputs), replace(measured, shape=shape))
 
 
 def _has_axes(name: str, value: Tensor) -> bool:
@@ -191,14 +190,13 @@ def tokens_sha256(sequences: Sequence[Given]) -> str:
     digest = hashlib.sha256()
     for given in sequences:
         digest.update(f"{len(given)}\n".encode())
-        if isinstance(given, Arguments):
-            digest.update(_arguments_sha256(given).encode())
-        else:
-            digest.update(given.numpy().astype("<i8").tobytes())
+        digest.update(
+            _arguments_sha256(given) if isinstance(given, Arguments) else given.numpy().astype("<i8").tobytes()
+        )
     return digest.hexdigest()
 
 
-def _arguments_sha256(given: Arguments) -> str:
+def _arguments_sha256(given: Arguments) -> bytes:
     tensors: dict[str, Tensor] = {}
 
     def plain(value: Any) -> Any:
@@ -210,7 +208,7 @@ def _arguments_sha256(given: Arguments) -> str:
 
     inputs = dict(sorted(given.inputs.items())) if isinstance(given.inputs, Mapping) else given.inputs
     about = json.dumps([given.measured.name, given.measured.axis, mapped(inputs, plain)])
-    return tensors_sha256(tensors, about)
+    return tensors_sha256(tensors, about).encode()
 
 
 TokenInput: TypeAlias = Tensor | Sequence[int] | str | Path | Mapping[str, Any]
@@ -226,26 +224,23 @@ def given_sequences(
     model: nn.Module | None, inputs: Any, tokenizer: AnyTokenizer | None = None, axis: int | None = None
 ) -> list[Given] | Iterator[Given]:
     """The sequences of whatever a model takes: `sequences`, and arguments where that is more than token ids."""
-    # InputError where there is nothing in it, and for a sequence of fewer than two tokens, for ids that are negative or
-    # not integers, and for text without a tokenizer; FileError for a file that cannot be read.
     if not isinstance(inputs, Iterable | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(
-            f"inputs must be token ids, text, or an iterable of either, got {type(inputs).__name__}. {_HOW_TO_GIVE}"
-        )
+        raise _wrong("token ids, text, or an iterable of either", type(inputs).__name__)
     several = cast("Sequence[object]", inputs) if isinstance(inputs, list | tuple | range) else ()
     numbers = (isinstance(item, int | float) or getattr(item, "ndim", None) == 0 for item in several)
     single = isinstance(inputs, Tensor | np.ndarray | str | Path | Mapping) or any(numbers)
     items = cast("Iterable[Any]", [inputs] if single else inputs)
     for item in items if single or several else ():
         if isinstance(item, str) and _FILE.fullmatch(item):
-            raise InputError(
-                f"inputs must be text, got {item!r}, which looks like the name of a file. Give pathlib.Path({item!r}) "
-                "to read the file."
-            )
+            raise InputError(f"inputs must be text, got the name of a file {item!r}. Give pathlib.Path({item!r}).")
     read = _checked(_split(model, items, tokenizer, axis))
     if not isinstance(items, list | tuple) or any(isinstance(item, Path) and is_rows(item) for item in items):
         return read
     return list(read)
+
+
+def _wrong(wanted: str, got: str, advice: str = _HOW_TO_GIVE) -> InputError:
+    return InputError(f"inputs must be {wanted}, got {got}. {advice}")
 
 
 def _split(
@@ -258,20 +253,16 @@ def _split(
         if model is not None and (named or is_more_than_ids(item)):
             yield from arguments_of(model, item, axis)
         elif is_a(model, _MUSIC, "transformers") and (codebooks := cast("Any", model).config.num_codebooks) > 1:
-            raise InputError(
-                f"inputs must be codes (sequences, {codebooks}, positions) for {type(model).__name__}, got "
-                f"{type(item).__name__}. Give a tensor of that shape, and axis=2."
-            )
+            codes = f"codes (sequences, {codebooks}, positions) for {type(model).__name__}"
+            raise _wrong(codes, type(item).__name__, "Give a tensor of that shape, and axis=2.")
         elif isinstance(item, Mapping):
             for row in _mapped(cast("Mapping[str, Any]", item)):
                 yield from _ids(row)
         elif not isinstance(item, str | Path):
             yield from _ids(item)
         elif tokenizer is None:
-            raise InputError(
-                f"inputs must be token ids where no tokenizer is given, got text ({str(item)[:40]!r}). Give "
-                "tokenizer(text)['input_ids'], or to ss.profile the model's tokenizer too: tokenizer=…."
-            )
+            advice = "Give tokenizer(text)['input_ids'], or to ss.profile the model's tokenizer too: tokenizer=…."
+            raise _wrong("token ids where no tokenizer is given", f"text ({str(item)[:40]!r})", advice)
         elif isinstance(item, str):
             yield torch.tensor(encode_begun(tokenizer, item), dtype=torch.long)
         else:
@@ -285,16 +276,10 @@ def _split(
 
 def _mapped(item: Mapping[str, Any]) -> list[Any]:
     """The rows of token ids in what a tokenizer returns, where a model would take nothing else."""
-    if item.get("input_ids") is None:
-        raise InputError(
-            f"inputs must hold input_ids, got a {type(item).__name__} of {', '.join(item) or 'nothing'}. {_HOW_TO_GIVE}"
-        )
+    other = sorted(other_arguments(item))
+    if other or item.get("input_ids") is None:
+        raise _wrong("a mapping of input_ids alone", f"{', '.join(other or item) or 'nothing'} in it")
     ids, masks = _batch(item["input_ids"]), item.get("attention_mask")
-    if other := other_arguments(item):
-        raise InputError(
-            f"inputs must hold token ids alone, got {', '.join(sorted(other))} too. Leave it out, or give the "
-            "whole to statesize.profile."
-        )
     if isinstance(masks, Tensor) and masks.ndim == 4:
         check_mask(masks, len(ids[0]))
     elif masks is not None:
@@ -304,7 +289,7 @@ def _mapped(item: Mapping[str, Any]) -> list[Any]:
 
 
 def _batch(value: Any) -> list[Any]:
-    # A tokenizer returns one list for one text without return_tensors.
+    # A tokenizer returns a list of ids for a text without return_tensors.
     if isinstance(value, list | tuple):
         rows = cast("Sequence[Any]", value)
         return list(rows) if rows and not isinstance(rows[0], int) else [rows]
@@ -315,46 +300,34 @@ def _ids(item: object) -> Iterator[Tensor]:
     try:
         ids = torch.as_tensor(item)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            "inputs must be a LongTensor (L,) or (S, L), a list of ids, text, or an iterable of these, got "
-            f"{type(item).__name__} that is no sequence of token ids ({error})."
-        ) from error
+        raise _wrong("token ids or text", f"{type(item).__name__} that is neither ({error})") from error
     if ids.ndim not in {1, 2} or (ids.ndim == 2 and isinstance(item, list | tuple)):
-        raise InputError(
-            f"inputs must be token ids of shape (L,) or (S, L), got shape {tuple(ids.shape)}. {_HOW_TO_GIVE}"
-        )
-    if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
+        raise _wrong("token ids of shape (L,) or (S, L)", f"shape {tuple(ids.shape)}")
+    if ids.is_meta or (ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)):
         advice = " Frames have a dimension of sequences before that of positions." if ids.is_floating_point() else ""
-        raise InputError(f"inputs must be integer token ids, got dtype {ids.dtype}. Give ids.long().{advice}")
-    if ids.is_meta:
-        raise InputError(
-            f"inputs must be integer token ids, got the device meta, which holds no numbers. {_HOW_TO_GIVE}"
-        )
+        raise _wrong("integer token ids", f"dtype {ids.dtype} on {ids.device}", f"Give ids.long().{advice}")
     yield from torch.atleast_2d(ids).long().cpu().unbind(0)
 
 
 def _checked(iterator: Iterator[Given]) -> Iterator[Given]:
     index = -1
-    for index, ids in enumerate(iterator):
-        if len(ids) < 2:
+    for index, given in enumerate(iterator):
+        if len(given) < 2:
             raise InputError(
-                f"Sequence {index} must have at least 2 tokens, got {len(ids)}: effective state-size is what passes "
+                f"Sequence {index} must have at least 2 tokens, got {len(given)}: effective state-size is what passes "
                 "from a past to a future. Give a longer text."
             )
-        if isinstance(ids, Tensor) and int(ids.min()) < 0:
-            raise InputError(
-                f"Sequence {index} must have token ids of at least 0, got {int(ids.min())}. Leave out labels and "
-                "padding."
-            )
-        yield ids
+        if isinstance(given, Tensor) and (least := int(given.min())) < 0:
+            raise InputError(f"Sequence {index} must have token ids of at least 0, got {least}. Leave out padding.")
+        yield given
     if index < 0:
-        raise InputError(f"inputs must hold a sequence of 2 tokens or more, got none. {_HOW_TO_GIVE}")
+        raise _wrong("a sequence of 2 tokens or more", "none")
 
 
 def bundled_sequences(tokenizer: AnyTokenizer | None, number: int | None = 1, length: int | None = 512) -> list[Tensor]:
     """The beginnings of bundled documents, the plainest prose first, of at most `length` tokens each; None is all."""
     if tokenizer is None:
-        raise InputError("inputs must be token ids for a model without a tokenizer, got none. Give token ids, or both.")
+        raise _wrong("token ids for a model without a tokenizer", "none")
     return [join_documents(tokenizer, [document])[:length] for document in bundled.documents()[:number]]
 
 
@@ -363,20 +336,15 @@ def whole_texts(inputs: Inputs | None, tokenizer: AnyTokenizer | None) -> list[T
     return bundled_sequences(tokenizer, None, None) if inputs is None else list(sequences(inputs, tokenizer))
 
 
-def begun_excerpts(texts: Sequence[Tensor], size: int, most: int, tokenizer: AnyTokenizer | None) -> list[Tensor]:
-    """Pieces of texts that do not overlap, of so many tokens, from all parts."""
-    return [piece for _, piece in numbered_excerpts(texts, size, most, tokenizer)]
-
-
 def numbered_excerpts(
     texts: Sequence[Tensor], size: int, most: int, tokenizer: AnyTokenizer | None
 ) -> list[tuple[int, Tensor]]:
-    """The same, each with the number of its text: pieces of one text are no independent units."""
-    # Each begins with the beginning-of-sequence token, where the tokenizer puts one before a text.
+    """Pieces of texts that do not overlap, of so many tokens, from all parts, each with the number of its text."""
+    # Each begins with the beginning-of-sequence token, where the tokenizer puts one before a text: a model that was
+    # trained with it reads a text without it as no other text.
     first = beginning_id(tokenizer)
     begin = torch.tensor([] if first is None else [first], dtype=torch.long)
     size -= len(begin)
-    # A model that was trained with it reads a text without it as no other text.
     bare = [ids[1:] if first is not None and int(ids[0]) == first else ids for ids in texts]
     pieces = [
         (number, ids[at : at + size]) for number, ids in enumerate(bare) for at in range(0, len(ids) - size + 1, size)

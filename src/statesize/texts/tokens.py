@@ -17,28 +17,19 @@ from statesize.texts.rows import Chat, Document, RefusedChat
 
 
 class TransformersTokenizer(Protocol):
-    """What is used of a tokenizer of transformers."""
+    """The part of a tokenizer of transformers that is used; a call returns an object with `input_ids`."""
 
     bos_token_id: int | None
     eos_token_id: int | None
     pad_token_id: int | None
     all_special_ids: list[int]
     chat_template: Any
+    apply_chat_template: Callable[..., Any]
+    decode: Callable[..., Any]
+    convert_ids_to_tokens: Callable[..., Any]
 
     def __call__(self, text: str, **options: Any) -> Any:
         """An object with `input_ids`."""
-        ...
-
-    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
-        """The text of a chat."""
-        ...
-
-    def decode(self, token_ids: Any, **options: Any) -> Any:
-        """The text of some ids."""
-        ...
-
-    def convert_ids_to_tokens(self, ids: int) -> Any:
-        """A token as the vocabulary has it."""
         ...
 
 
@@ -46,13 +37,13 @@ AnyTokenizer: TypeAlias = Tokenizer | TransformersTokenizer
 
 _ENDS = ("<eos>", "</s>", "<|endoftext|>", "<|end_of_text|>")
 _BEGINNINGS = ("<bos>", "<s>", "<|begin_of_text|>", "<|startoftext|>")
+# A cut changes the ids near it: so many beyond those that are wanted are made, and left out.
+_MARGIN = 64
 
 
 def encode(tokenizer: AnyTokenizer, text: str) -> list[int]:
     """A text as a model reads it, with the special tokens that its tokenizer adds."""
-    if isinstance(tokenizer, Tokenizer):
-        return tokenizer.encode(text).ids
-    return list(tokenizer(text).input_ids)
+    return tokenizer.encode(text).ids if isinstance(tokenizer, Tokenizer) else list(tokenizer(text).input_ids)
 
 
 def encode_begun(tokenizer: AnyTokenizer, text: str) -> list[int]:
@@ -61,21 +52,37 @@ def encode_begun(tokenizer: AnyTokenizer, text: str) -> list[int]:
     return ids[1:] if first is not None and ids[:2] == [first, first] else ids
 
 
-def join_documents(tokenizer: AnyTokenizer, documents: Sequence[Document], special_tokens: bool = False) -> Tensor:
-    """Documents as one sequence (L,) int64, each followed by the end-of-sequence token, as in training."""
-    # Letters of a document that spell a special token are text. A beginning-of-sequence token comes first where the
-    # tokenizer adds one. To a chat, which stands alone, nothing is added: its template says all.
+def join_documents(
+    tokenizer: AnyTokenizer, documents: Sequence[Document], special_tokens: bool = False, most: int | None = None
+) -> Tensor:
+    """Documents as one sequence (L,) int64, each followed by the end-of-sequence token, as in training.
+
+    Letters of a document that spell a special token are text. A beginning-of-sequence token comes first where the
+    tokenizer adds one. To a chat, which stands alone, nothing is added: its template says all.
+
+    Args:
+        tokenizer: That of the model.
+        documents: Texts, or one chat.
+        special_tokens: Whether letters that spell a special token are that token, and no end is added.
+        most: The number of tokens that are wanted. Of a longer document, only one more is returned.
+
+    Returns:
+        The ids.
+
+    Raises:
+        InputError: Several documents have no token between them.
+    """
     if isinstance(documents[0], Chat):
         return torch.tensor(document_ids(tokenizer, documents[0]), dtype=torch.int64)
     end = None if special_tokens else special_ids(tokenizer)[1].get("eos")
     if end is None and len(documents) > 1 and not special_tokens:
         raise InputError(
-            f"The tokenizer has no end-of-sequence token to put between {len(documents)} documents: drop --corpus, so "
-            "that each text is one document, or give JSONL, where each line is a sequence of its own."
+            f"tokenizer must have an end-of-sequence token to put between {len(documents)} documents, got none. Drop "
+            "--corpus, so that each text is one document, or give JSONL, where each line is a sequence of its own."
         )
     ids: list[int] = []
     for document in documents:
-        ids += document_ids(tokenizer, document, special_tokens) + ([] if end is None else [end])
+        ids += document_ids(tokenizer, document, special_tokens, most) + ([] if end is None else [end])
     first = beginning_id(tokenizer)
     begun = first is None or (special_tokens and ids[:1] == [first])
     return torch.tensor(ids if begun else [first, *ids], dtype=torch.int64)
@@ -88,19 +95,27 @@ def after_prefix(tokenizer: AnyTokenizer, prefix: str, ids: Tensor) -> tuple[Ten
     return torch.cat([ids[:begun], torch.tensor(before, dtype=torch.int64), ids[begun:]]), begun + len(before)
 
 
-def document_ids(tokenizer: AnyTokenizer, document: Document, special_tokens: bool = False) -> list[int]:
+def document_ids(
+    tokenizer: AnyTokenizer, document: Document, special_tokens: bool = False, most: int | None = None
+) -> list[int]:
     """Ids of a text, or of a chat through the tokenizer's template, without tokens around it."""
-    if isinstance(document, str):
-        return plain_ids(tokenizer, document, special_tokens)
-    return plain_ids(tokenizer, chat_text(tokenizer, document), special_tokens=True)
+    if not isinstance(document, str):
+        return plain_ids(tokenizer, chat_text(tokenizer, document), special_tokens=True)
+    size = len(document) if most is None else 16 * (most + _MARGIN)
+    while size < len(document):
+        ids = plain_ids(tokenizer, document[:size], special_tokens)
+        if most is not None and len(ids) >= most + _MARGIN:
+            return ids[: most + 1]
+        size *= 4
+    return plain_ids(tokenizer, document, special_tokens)
 
 
 def chat_text(tokenizer: AnyTokenizer, chat: Chat) -> str:
     """A chat as the tokenizer's template writes it."""
     if isinstance(tokenizer, Tokenizer) or not tokenizer.chat_template:
         raise FileError(
-            f"The tokenizer must have a chat template to read {chat.where}, got one without. Give a model whose folder "
-            "has a chat_template.jinja, or name a field that holds text by --field."
+            f"tokenizer must have a chat template to read {chat.where}, got one without. Give a model whose folder has "
+            "a chat_template.jinja, or name a field that holds text by --field."
         )
     try:
         return str(tokenizer.apply_chat_template(list(chat.messages), tokenize=False))
@@ -120,7 +135,7 @@ def special_ids(tokenizer: AnyTokenizer) -> tuple[set[int], dict[str, int]]:
 
 
 def token_text(tokenizer: AnyTokenizer, token: int) -> str:
-    """One token as text, with the space before it."""
+    """A token as text, with the space before it."""
     if isinstance(tokenizer, Tokenizer):
         return tokenizer.decode([token], skip_special_tokens=False)
     text = str(tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False))
@@ -160,20 +175,13 @@ def unbegun_note(tokenizer: AnyTokenizer, chats: int) -> str:
     return f"The tokenizer begins a text with {begin!r}, and the chat template does not: {chats} chats lack it."
 
 
-_OF_TRANSFORMERS = ("all_special_ids", "convert_ids_to_tokens", "apply_chat_template")
-_END_ATTRIBUTES = ("eot_token", "eos_token_id", "eos_id")
-
-
 def supported_tokenizer(tokenizer: object) -> AnyTokenizer | None:
     """A tokenizer as all of statesize reads it; None stays None, and what encodes no text is an InputError."""
     # Those of `tokenizers` and transformers stay as they are. Others are objects with a method `encode`, as of
     # tiktoken, or callables; both return ids, or what holds them as `input_ids` or `ids`.
-    if tokenizer is None or isinstance(tokenizer, Tokenizer):
-        return tokenizer
-    if isinstance(tokenizer, Encoder):
-        return cast("AnyTokenizer", tokenizer)
-    if callable(tokenizer) and all(hasattr(tokenizer, name) for name in _OF_TRANSFORMERS):
-        return cast("AnyTokenizer", tokenizer)
+    of_transformers = callable(tokenizer) and hasattr(tokenizer, "apply_chat_template")
+    if tokenizer is None or isinstance(tokenizer, Tokenizer | _Encoder) or of_transformers:
+        return cast("AnyTokenizer | None", tokenizer)
     encode = getattr(tokenizer, "encode", tokenizer)
     if isinstance(tokenizer, str | type) or not callable(encode):
         raise InputError(
@@ -181,14 +189,14 @@ def supported_tokenizer(tokenizer: object) -> AnyTokenizer | None:
             f"{tokenizer if isinstance(tokenizer, str) else type(tokenizer).__name__}. Load it first, such as by "
             "transformers.AutoTokenizer.from_pretrained."
         )
-    encoder = Encoder(tokenizer, cast("Callable[..., Any]", encode))
+    encoder = _Encoder(tokenizer, cast("Callable[..., Any]", encode))
     encoder("a")
     return cast("AnyTokenizer", encoder)
 
 
 @dataclass(frozen=True, eq=False)
-class Encoder:
-    """What encodes texts, with the methods of a tokenizer of transformers that are used; it adds no tokens."""
+class _Encoder:
+    """An encoder of texts with the methods of a tokenizer of transformers that are used; it adds no tokens."""
 
     tokenizer: Any
     encode: Callable[..., Any]
@@ -198,26 +206,36 @@ class Encoder:
 
     @property
     def eos_token_id(self) -> int | None:
-        """Id of the end of a text."""
-        named = (whole_number(getattr(self.tokenizer, name, None)) for name in _END_ATTRIBUTES)
+        named = (whole_number(getattr(self.tokenizer, name, None)) for name in ("eot_token", "eos_token_id", "eos_id"))
         return next((key for key in named if key is not None), None)
 
     @property
     def all_special_ids(self) -> list[int]:
         """Ids of the tokens that are no text, as far as they are known."""
-        named = getattr(self.tokenizer, "special_tokens_set", set[str]())
+        names = getattr(self.tokenizer, "special_tokens_set", set[str]())
         single = getattr(self.tokenizer, "encode_single_token", None)
-        encoder = [int(cast("Any", single)(name)) for name in named] if callable(single) else []
-        return encoder or ([] if self.eos_token_id is None else [self.eos_token_id])
+        known = [int(cast("Any", single)(name)) for name in names] if callable(single) else []
+        return known or ([] if self.eos_token_id is None else [self.eos_token_id])
 
     def __call__(self, text: str, *, split_special_tokens: bool = True, **_: object) -> Any:
         """An object with `input_ids`; letters that spell a special token are text where that can be said."""
-        if hasattr(self.tokenizer, "encode_ordinary"):
-            special = {} if split_special_tokens else {"allowed_special": "all"}
-            encoded = self.encode(text, **special) if special else self.tokenizer.encode_ordinary(text)
-        else:
+        ordinary = getattr(self.tokenizer, "encode_ordinary", None)
+        if ordinary is None:
             encoded = self.encode(text)
-        return SimpleNamespace(input_ids=self._ids(encoded))
+        else:
+            encoded = ordinary(text) if split_special_tokens else self.encode(text, allowed_special="all")
+        held: Any = cast("Any", encoded).get("input_ids") if isinstance(encoded, Mapping) else encoded
+        held = getattr(held, "input_ids", getattr(held, "ids", held))
+        # A tokenizer that returns tensors returns a batch of one text.
+        held = held[0] if getattr(held, "ndim", 1) == 2 else held
+        iterable = isinstance(held, Iterable) and not isinstance(held, str | bytes | Mapping)
+        ids = [whole_number(token) for token in cast("Iterable[object]", held)] if iterable else [None]
+        if None in ids:
+            raise InputError(
+                "tokenizer must return token ids, a list of them or what holds one as input_ids, got "
+                f"{type(cast('object', encoded)).__name__} from {type(self.tokenizer).__name__}."
+            )
+        return SimpleNamespace(input_ids=ids)
 
     def decode(self, token_ids: Sequence[int], **_: object) -> str:
         """The text of some ids, or the ids themselves where there is no way back."""
@@ -225,21 +243,4 @@ class Encoder:
         return str(decode(list(token_ids))) if callable(decode) else " ".join(map(str, token_ids))
 
     def convert_ids_to_tokens(self, ids: int) -> str:
-        """A token as text."""
         return self.decode([ids])
-
-    def _ids(self, encoded: Any) -> list[int]:
-        held: Any = encoded
-        if isinstance(encoded, Mapping):
-            held = cast("Mapping[str, Any]", encoded).get("input_ids")
-        held = getattr(held, "input_ids", getattr(held, "ids", held))
-        # A tokenizer that returns tensors returns a batch of one text.
-        listed: Any = held[0] if getattr(held, "ndim", 1) == 2 else held
-        iterable = isinstance(listed, Iterable) and not isinstance(listed, str | bytes | Mapping)
-        ids = [whole_number(one) for one in cast("Iterable[object]", listed)] if iterable else [None]
-        if None in ids:
-            raise InputError(
-                "tokenizer must return token ids, a list of them or what holds one as input_ids, got "
-                f"{type(cast('object', encoded)).__name__} from {type(self.tokenizer).__name__}."
-            )
-        return cast("list[int]", ids)

@@ -116,12 +116,12 @@ def test_documents_are_cut_at_runs_of_blank_lines(tmp_path):
 def test_text_that_is_not_utf8_names_the_byte(tmp_path):
     file = tmp_path / "latin.txt"
     file.write_bytes("né".encode("latin-1") + b" and more")
-    with pytest.raises(FileError, match=r"latin\.txt: not UTF-8 text: byte 0xe9 at byte offset 1 "):
+    with pytest.raises(FileError, match=r"latin\.txt must be UTF-8 text, got byte 0xe9 at offset 1 "):
         read_text(file)
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"", r"empty\.txt is empty\. Give a file with text\."), (b" \n\n\t\n", "holds no text")]
+    ("content", "message"), [(b"", r"must hold text"), (b" \n\n\t\n", "must hold text")]
 )
 def test_text_without_words_is_refused(tmp_path, content, message):
     file = tmp_path / "empty.txt"
@@ -141,8 +141,8 @@ def test_missing_file_and_folder_are_refused(tmp_path):
     ("documents", "said"),
     [
         ("text", "train must be a sequence of documents, got one string"),
-        (["text", 3], "train must be a sequence of strings, got one with int"),
-        (["a \ud800"], "must be Unicode text, got"),
+        (["text", 3], "Unicode strings, got 3"),
+        (["a \ud800"], "Unicode strings"),
     ],
 )
 def test_documents_that_are_no_texts_are_refused(documents, said):

@@ -73,12 +73,10 @@ Output: TypeAlias = Annotated[Path | None, Parameter(group=OFTEN)]
 
 def check_model(model: str, command: str = "") -> None:
     """Refuse a model that is not there or not for a command, before what loads models is imported."""
-    from statesize.models.plugins import COMMAND, plugin_of, refuse_misspelt, refuse_profile
+    from statesize.models.plugins import is_profile, plugin_of, refuse_name
 
-    COMMAND.set(command)
-    if command != "profile":
-        refuse_profile(model)
-    refuse_misspelt(model)
+    if command != "profile" or not is_profile(Path(model)):
+        refuse_name(model)
     plugin = plugin_of(model)
     if plugin is not None:
         plugin.check(model, command)

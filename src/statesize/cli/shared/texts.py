@@ -253,7 +253,7 @@ class Texts:
         special, roles = special_ids(tokenizer)
         for number, documents in enumerate(texts):
             try:
-                ids = join_documents(tokenizer, documents, self.special_tokens)
+                ids = join_documents(tokenizer, documents, self.special_tokens, self.max_tokens)
             except RefusedChat as error:
                 left_out.append(str(error))
                 continue
@@ -286,10 +286,10 @@ class Texts:
 
     def _say_cut(self, lengths: list[int], sequences: list[Tensor], printing: Printing) -> None:
         """Say how much is read of what is there."""
-        cut, tokens, read = sum(length > self.max_tokens for length in lengths), sum(lengths), sum(map(len, sequences))
+        cut, read = sum(length > self.max_tokens for length in lengths), sum(map(len, sequences))
         if cut:
             of = "" if len(sequences) == 1 else f", {cut} of {len(sequences)} texts cut"
-            printing.say(f"Reading the first {read:,} of {counted(tokens, 'token')}{of}; --max-tokens takes more.")
+            printing.say(f"Reading the first {counted(read, 'token')}{of}; --max-tokens takes more.")
 
 
 @dataclass(frozen=True)

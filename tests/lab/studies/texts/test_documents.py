@@ -124,5 +124,5 @@ def test_rows_of_parquet_are_read_as_far_as_they_are_asked_for(tmp_path):
 def test_mixed_encodings_are_refused_where_they_begin(tmp_path):
     path = tmp_path / "mixed.txt"
     path.write_bytes("größer\n\n".encode() + "größer".encode("latin-1"))
-    with pytest.raises(FileError, match=r"not UTF-8 text: byte 0xf6 at byte offset 12"):
+    with pytest.raises(FileError, match=r"byte 0xf6 at offset 12"):
         read_texts(path, 9, print)
