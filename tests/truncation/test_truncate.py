@@ -299,11 +299,19 @@ def test_layers_of_ones_own_are_cut():
     alone = embedding(IDS)
     alone[:, :CUT] = 0
     assert runs["nothing"] == pytest.approx(loss_of(head(Mean()(alone))), abs=1e-5)
-    # T of a layer without these methods is read from its trace, with the state that its operator says.
-    traced = truncate(nn.Sequential(embedding, Mean(), head), IDS, documents=1, tokens=LENGTH, settings=AT_CUT)
-    for one, other in zip(traced.documents[0].runs, result.documents[0].runs, strict=False):
-        assert (one.rule, one.kept) == (other.rule, other.kept)
-        assert one.loss == pytest.approx(other.loss, abs=1e-5)
+
+
+@torch.no_grad()
+def test_a_layer_that_tells_its_operator_alone_is_cut_as_one_with_all_methods():
+    for told, untold in ((MeanInTwoSteps, Mean), (Recurrent, type("Untold", (Recurrent,), {"values": None}))):
+        found = []
+        for layer in (told, untold):
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Embedding(60, 8), layer(), nn.Linear(8, 60))
+            found.append(truncate(model, IDS, documents=1, tokens=LENGTH, settings=AT_CUT).documents[0].runs)
+        assert [(run.rule, run.kept) for run in found[0]] == [(run.rule, run.kept) for run in found[1]]
+        for one, other in zip(*found, strict=True):
+            assert one.loss == pytest.approx(other.loss, abs=1e-5)
 
 
 class Attention(nn.Module):

@@ -208,9 +208,10 @@ class Cutting:
             return None
         seen = _by_group(seen)
         if run.rule.choice == "hindsight":
-            lost = self._lost_at_best(seen, run.ranks[name].to(seen.values.device), run.rule)
+            rest = self._dropped_at_best(seen, run.ranks[name].to(seen.values.device), run.rule)
         else:
-            lost = self._past_part(seen, self._dropped(name, seen, run)[None])
+            rest = self._dropped(name, seen, run)[None]
+        lost = self._past_part(seen, rest)
         padded, units = pad(lost, (0, 0, self.cut, 0)), slice(None)
         # Gates act on what T u becomes; biases are in both terms.
         difference = seen.passed_on(padded, units) - seen.passed_on(torch.zeros_like(padded), units)
@@ -317,19 +318,18 @@ class Cutting:
         padded = pad(inputs.double(), (0, 0, 0, seen.values.shape[2] - self.cut))
         return operator.to(torch.float64).apply(padded)[:, :, self.cut :]
 
-    def _lost_at_best(self, seen: Observation, ranks: Tensor, rule: Rule) -> Tensor:
-        """What outputs lose at the best basis of the rank of each unit or group."""
+    def _dropped_at_best(self, seen: Observation, ranks: Tensor, rule: Rule) -> Tensor:
+        """What the best basis of the rank of each unit or group drops of the inputs before the cut."""
         inputs = seen.values[:, :, : self.cut]
-        if rule.unit == "cache" and (groups := seen.groups):
-            stacked = inputs.reshape(len(inputs), groups, -1, *inputs.shape[2:])
-            return self._past_part(seen, self._stacks(seen).dropped(stacked, ranks).flatten(1, 2))
-        lost: list[Tensor] = []
+        if rule.unit == "cache" and seen.groups:
+            return self._stacks(seen).dropped(inputs.unflatten(1, (seen.groups, -1)), ranks).flatten(1, 2)
+        rest: list[Tensor] = []
         for units in _parts(seen):
-            block = PastBlock.of(seen.operator(units), self.cut)
-            part = inputs[:, units]
+            block, part = PastBlock.of(seen.operator(units), self.cut), inputs[:, units]
             # Several inputs of one position lie behind one another.
-            lost.append(block.lost(part.reshape(*part.shape[:2], block.columns, -1), ranks[units]))
-        return torch.cat(lost, 1)
+            given = part.reshape(*part.shape[:2], block.columns, -1)
+            rest.append(block.dropped(given, ranks[units]).reshape(part.shape))
+        return torch.cat(rest, 1)
 
 
 def _by_group(seen: Observation) -> Observation:
