@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -40,7 +40,7 @@ class Piece:
     graph: Graph
     start: Place
     end: Place
-    uses: set[Use]
+    uses: Collection[Use]
     values: list[Tensor] = field(default_factory=list[Tensor])
 
     def __post_init__(self) -> None:
@@ -55,15 +55,6 @@ class Piece:
             if any((node, at) in self.uses or number in live for at, (_, number) in enumerate(node.inputs)):
                 found.append(node)
                 live.update(out for out in node.outs if out not in self.graph.given)
-        return found
-
-    @cached_property
-    def alone(self) -> set[int]:
-        """Tensors that are made of the start and of single numbers."""
-        tape, found = self.graph.tape, {self.start.tensor}
-        for node in self.graph.behind(self.start.tensor):
-            if all(one in found or (one not in tape.made and tape.values[one].numel() == 1) for _, one in node.inputs):
-                found.update(node.outs)
         return found
 
     @cached_property

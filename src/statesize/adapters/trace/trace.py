@@ -21,7 +21,6 @@ from statesize.adapters.trace.labels import Label, Labels, distance, own, width
 from statesize.adapters.trace.relations import Moved
 from statesize.adapters.trace.replay import Piece
 from statesize.adapters.trace.tape import Lists, Node, Ref, Tape
-from statesize.adapters.trace.walk import far
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
 
@@ -59,6 +58,7 @@ class TracedMixing:
         largest_score: The largest absolute score of that softmax; 0 where there is none.
         in_double: Whether it was run in float64.
         piece: The operations between the two.
+        factors: The tensors that could be its start instead: other factors of a product.
     """
 
     values: Tensor
@@ -74,6 +74,7 @@ class TracedMixing:
     largest_score: float
     in_double: bool
     piece: Piece
+    factors: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,15 +123,17 @@ class _Run:
         outputs: Mapping[nn.Module, Sequence[object]] | None = None,
     ) -> Self:
         """Record a run, of other tensors that enter, in which held modules may return what they did before."""
-        tape, given, kernels = Tape(), list[Tensor](), list[Kernel]()
+        tape, placed, kernels = Tape(), dict[int, int | None](), list[Kernel]()
+        axes = iter(call.axes)
         entered, returned = defaultdict[nn.Module, list[int]](list), defaultdict[nn.Module, list[int]](list)
         held_outputs = defaultdict[nn.Module, list[object]](list)
         again = {module: returning(some) for module, some in (outputs or {}).items()}
 
         def entering(leaf: Tensor) -> Tensor:
-            axis = call.axes[len(given)]
+            axis = next(axes)
             leaf = leaf.detach().clone() if change is None else change(leaf.detach().clone(), axis)
-            given.append(leaf)
+            # Arguments were computed before what is made of them.
+            placed[tape.ref(leaf)] = axis
             return leaf
 
         def numbers(value: object, number: Callable[[Tensor], int] = tape.ref) -> list[int]:
@@ -172,7 +175,6 @@ class _Run:
         output = call.run(inside, dtype, entering, seen)
         if output is None:
             raise UnplacedError("It returns no tensor.")
-        placed = {tape.ref(leaf): axis for leaf, axis in zip(given, call.axes, strict=True)}
         return cls(tape, placed, tape.ref(output), entered, returned, held_outputs, kernels)
 
 
@@ -492,7 +494,7 @@ class Trace:
         if not distance(label, self._axis, self.call.length):
             return None
         choice = self._search.choose()
-        if choice is None or max(choice.around.before, choice.around.behind) >= far(choice.piece):
+        if choice is None or choice.around.before > choice.reach or choice.around.behind >= choice.reach:
             raise NoOperatorError(self._cause())
         return self._mixing(choice)
 
@@ -502,7 +504,7 @@ class Trace:
         return Note(Code.UNKNOWN_OPERATION, ", ".join(smeared)) if smeared else Note(Code.NOT_LINEAR)
 
     def _mixing(self, choice: Choice) -> TracedMixing:
-        piece, channels, around = choice
+        piece, channels = choice.piece, choice.channels
 
         def respond(values: Tensor) -> Tensor:
             start = piece.held.clone()
@@ -528,11 +530,12 @@ class Trace:
             groups=channels.groups,
             order=channels.order,
             shares_unevenly=channels.shares_unevenly,
-            around=around,
+            around=choice.around,
             attends=scores is not None,
             largest_score=0.0 if scores is None else scores,
             in_double=self.in_double,
             piece=piece,
+            factors=choice.factors,
         )
 
     def _scores(self, piece: Any) -> float | None:
@@ -591,18 +594,12 @@ class Trace:
                 return
             tensor = before
 
-    def pieces(self) -> Iterator[Piece]:
-        """The linear maps of the run by which positions are mixed, to every end that T may have."""
+    def pieces(self) -> Iterator[tuple[Piece, Around]]:
+        """The linear maps of the run by which positions are mixed, to every end that T may have, and what is around."""
         search = self._search
-        for end in search.ends:
-            pieces = search._pieces(search.graph.paths(end.tensor), end)  # pyright: ignore[reportPrivateUsage]
-            yield from (piece for piece in pieces.values() if search.walk(piece).mixing)
-
-    def around_piece(self, piece: Piece) -> Around:
-        """How far positions are mixed around one of the linear maps."""
-        search = self._search
-        beside = max(search.beside(piece.end.tensor), search.walk(piece).beside)
-        return Around(search.before(piece.start), search.behind(piece.end.tensor, piece.end.axis), beside)
+        for piece, step in search.pieces():
+            beside = max(search.beside(piece.end.tensor), step.beside)
+            yield piece, Around(search.before(piece.start), search.behind(piece.end.tensor, piece.end.axis), beside)
 
     def mixed_before(self) -> nn.Module | None:
         """A held module of whose input positions were mixed before; None where there is none."""
@@ -621,8 +618,9 @@ class Trace:
 
     def feeding(self, mixing: TracedMixing) -> list[nn.Module]:
         """The held modules of whose outputs the values of a T are made."""
-        start = mixing.piece.start.tensor
-        taken = {start} | {one for node in self._search.graph.before(start) for _, one in node.inputs}
+        starts = [mixing.piece.start.tensor, *mixing.factors]
+        made_of = (node for start in starts for node in self._search.graph.before(start))
+        taken = {*starts, *(one for node in made_of for _, one in node.inputs)}
         return [module for module in self.held if not taken.isdisjoint(self._run.returned[module])]
 
     def apart(self, mixing: TracedMixing) -> list[nn.Module]:
@@ -634,10 +632,10 @@ class Trace:
         feeding = self.feeding(mixing)
         return [part for part in self.held if part not in feeding and not reach.isdisjoint(self._run.returned[part])]
 
-    def contains(self, mixing: TracedMixing, part: nn.Module) -> bool:
-        """Whether a part of the module lies between the values of a T and what becomes of them."""
+    def contains(self, mixing: TracedMixing, parts: Collection[nn.Module]) -> bool:
+        """Whether parts of the module lie between the values of a T and what becomes of them."""
         made = {out for node in mixing.piece.nodes for out in node.outs}
-        return not made.isdisjoint(self._run.returned[part])
+        return not any(made.isdisjoint(self._run.returned[part]) for part in parts)
 
 
 _MOVES = frozenset("expand view _unsafe_view transpose permute slice select unsqueeze reshape t index split".split())
