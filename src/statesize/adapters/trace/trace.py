@@ -93,13 +93,13 @@ Change = Callable[[Tensor, int | None], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """A run that was recorded.
+    """A run, with the numbers of its tensors on the tape.
 
     Attributes:
-        tape: Its operations.
+        tape: Its operations; none where it was not recorded.
         entering: The tensors that enter, with their dimension of positions.
         output: What it returns.
-        entered: What entered modules inside.
+        entered: What entered modules inside that are held.
         returned: What modules inside returned.
         outputs: The same of those that are held, as they returned it.
         kernels: What kernels mixed that adapters know.
@@ -113,18 +113,35 @@ class _Run:
     outputs: dict[nn.Module, list[object]]
     kernels: list[Kernel]
 
-    @classmethod
-    def of(
-        cls,
-        call: ModuleCall,
-        dtype: torch.dtype,
-        held: Collection[nn.Module],
+    @property
+    def given(self) -> list[int]:
+        """What held modules returned."""
+        return [one for module in self.outputs for one in self.returned[module]]
+
+    @property
+    def leaving(self) -> list[int]:
+        """What it returns, and what enters held modules."""
+        return [self.output, *(one for module in self.outputs for one in self.entered[module])]
+
+
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """Runs of a module in a dtype, in which held modules inside of it are not looked into."""
+
+    call: ModuleCall
+    dtype: torch.dtype
+    held: frozenset[nn.Module]
+
+    def run(
+        self,
         change: Change | None = None,
         outputs: Mapping[nn.Module, Sequence[object]] | None = None,
-    ) -> Self:
-        """Record a run, of other tensors that enter, in which held modules may return what they did before."""
-        tape, placed, kernels = Tape(), dict[int, int | None](), list[Kernel]()
-        axes = iter(call.axes)
+        *,
+        recorded: bool = True,
+    ) -> _Run:
+        """Run it with other tensors that enter, where held modules may return what they did before."""
+        call, held, tape, kernels = self.call, self.held, Tape(), list[Kernel]()
+        axes, placed = iter(call.axes), dict[int, int | None]()
         entered, returned = defaultdict[nn.Module, list[int]](list), defaultdict[nn.Module, list[int]](list)
         held_outputs = defaultdict[nn.Module, list[object]](list)
         again = {module: returning(some) for module, some in (outputs or {}).items()}
@@ -136,9 +153,9 @@ class _Run:
             placed[tape.ref(leaf)] = axis
             return leaf
 
-        def numbers(value: object, number: Callable[[Tensor], int] = tape.ref) -> list[int]:
+        def numbers(value: object) -> list[int]:
             before, tape.paused = tape.paused, True
-            found = [number(one) for one in tensors_in(value, real=False)]
+            found = [tape.ref(one) for one in tensors_in(value, real=False)]
             tape.paused = before
             return found
 
@@ -157,7 +174,7 @@ class _Run:
                 output = again[module](module, args, output) if module in again else output
                 held_outputs[module].append(output)
             if not inside_held:
-                returned[module] += numbers(output, tape.returned if module in held else tape.ref)
+                returned[module] += numbers(output)
             return output
 
         def seen(product: Product) -> None:
@@ -168,14 +185,14 @@ class _Run:
         def inside(run: Callable[[], Any]) -> Tensor | None:
             with ExitStack() as stack:
                 reading(dict.fromkeys(held, enter), dict.fromkeys(call.module.modules(), leave), stack)
-                stack.enter_context(Lists(tape))
-                stack.enter_context(tape)
+                for mode in (Lists(tape), tape) if recorded else ():
+                    stack.enter_context(mode)
                 return returned_tensor(run(), (call.args, call.kwargs), call.length)
 
-        output = call.run(inside, dtype, entering, seen)
+        output = call.run(inside, self.dtype, entering, seen)
         if output is None:
             raise UnplacedError("It returns no tensor.")
-        return cls(tape, placed, tape.ref(output), entered, returned, held_outputs, kernels)
+        return _Run(tape, placed, tape.ref(output), entered, returned, held_outputs, kernels)
 
 
 def _other(where: slice, generator: torch.Generator) -> Change:
@@ -197,15 +214,20 @@ def _other(where: slice, generator: torch.Generator) -> Change:
     return change
 
 
-def _alone(call: ModuleCall, held: frozenset[nn.Module]) -> _Run:
-    """A run in float32; a refusal where the author's code does not run alone."""
-    try:
-        return _Run.of(call, torch.float32, held)
-    except ModelError:
-        raise
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ModelError(Note(Code.NOT_MEASURED, f"did not run alone: {type(error).__name__}: {reason}")) from error
+def _recorded(call: ModuleCall, held: frozenset[nn.Module]) -> tuple[_Runs, _Run]:
+    """A run in float64, or in float32 where the author's code knows no other; a refusal where it does not run alone."""
+    for dtype in (torch.float64, torch.float32):
+        runs = _Runs(call, dtype, held)
+        try:
+            return runs, runs.run()
+        except ModelError:
+            raise
+        except Exception as error:  # whatever the author's code raises
+            if dtype is torch.float32:
+                reason = str(error).strip().partition("\n")[0]
+                text = f"did not run alone: {type(error).__name__}: {reason}"
+                raise ModelError(Note(Code.NOT_MEASURED, text)) from error
+    raise AssertionError
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,12 +236,12 @@ class Trace:
 
     Attributes:
         call: The module and its arguments.
-        in_double: Whether it ran in float64.
+        held: Modules inside of it that are measured already.
     """
 
     call: ModuleCall
-    in_double: bool
     held: frozenset[nn.Module]
+    _runs: _Runs
     _run: _Run
 
     @classmethod
@@ -237,14 +259,8 @@ class Trace:
             ModelError: With a Note as its argument, of what cannot be traced.
             UnplacedError: It returns nothing with an entry for each position.
         """
-        held = frozenset(held)
-        try:
-            dtype, run = torch.float64, _Run.of(call, torch.float64, held)
-        except ModelError:
-            raise
-        except Exception:  # whatever the author's code raises where it is given float64
-            dtype, run = torch.float32, _alone(call, held)
-        trace = cls(call, dtype is torch.float64, held, run)
+        runs, run = _recorded(call, frozenset(held))
+        trace = cls(call, runs.held, runs, run)
         mixes = width(trace._labels.of.get(run.output), call.length) > 0
         if not bool(trace.returned.isfinite().all()):
             trace._refuse_what_is_not_finite(mixes=mixes)
@@ -254,10 +270,43 @@ class Trace:
                 text = f"mixes positions and must return one output for each of the {call.length}, got shape {shape}."
                 raise ModelError(Note(Code.NOT_MEASURED, text))
             raise UnplacedError(f"It returns no dimension of positions, but {shape}.")
-        trace._refuse_what_is_not_seen(
-            _Run.of(call, dtype, held, _other(slice(None), torch.Generator().manual_seed(0)))
-        )
+        change = _other(slice(None), torch.Generator().manual_seed(0))
+        if not trace._agrees(runs.run(change, recorded=False)):
+            change = _other(slice(None), torch.Generator().manual_seed(0))
+            trace._refuse_what_is_not_seen(runs.run(change))
         return trace
+
+    @property
+    def in_double(self) -> bool:
+        """Whether it ran in float64."""
+        return self._runs.dtype is torch.float64
+
+    def _agrees(self, other: _Run) -> bool:
+        """Whether the operations of this run make of other values what a run with these returns."""
+        mine = self._run
+        if [len(mine.given), len(mine.leaving)] != [len(other.given), len(other.leaving)]:
+            return False
+        pairs = zip((*mine.entering, *mine.given), (*other.entering, *other.given), strict=True)
+        values = {one: other.tape.values[two] for one, two in pairs}
+        last = {one: node for node in mine.tape.nodes for _, one in node.inputs}
+        try:
+            for node in mine.tape.nodes:
+                made = zip(node.outs, node.call(lambda one: values.get(one, mine.tape.values[one])), strict=True)
+                values |= {one: value for one, value in made if one not in values}
+                for _, one in node.inputs:
+                    if last[one] is node and one not in mine.leaving:
+                        values.pop(one, None)
+        except RuntimeError:
+            # Sizes that the text decides.
+            return False
+        leaving = [(values.get(one, mine.tape.values[one]), other.tape.values[two]) for one, two in zip(mine.leaving, other.leaving, strict=True)]
+        return all(self._close(one, two) for one, two in leaving)
+
+    def _close(self, one: Tensor, two: Tensor) -> bool:
+        if one.shape != two.shape:
+            return False
+        one, two = (part.double() if part.is_floating_point() else part for part in (one, two))
+        return torch.allclose(one, two, 0, _ROUNDING[self._runs.dtype] * float(two.abs().max()) if two.is_floating_point() and two.numel() else 0, equal_nan=True)
 
     def _refuse_what_is_not_finite(self, *, mixes: bool) -> None:
         """Refuse a module that mixes positions, and is the first with numbers that are not finite, or the next."""
@@ -381,11 +430,11 @@ class Trace:
             return found
         # Labels say at most what depends on what: other futures decide.
         length, generator = self.call.length, torch.Generator().manual_seed(2)
-        dtype = self._dtype
+        dtype, recorded = self._runs.dtype, not axes.keys() <= {*self._run.leaving}
         cuts = torch.linspace(1, length - 1, min(_MOST_CUTS, length - 1)).round().long().unique().tolist()  # pyright: ignore[reportUnknownVariableType]
         for cut in cuts * _FUTURES:  # pyright: ignore[reportUnknownVariableType]
             change = _other(slice(cut, None), generator)  # pyright: ignore[reportUnknownArgumentType]
-            run = _Run.of(self.call, dtype, self.held, change, self._changed_outputs(change))
+            run = self._runs.run(change, self._changed_outputs(change), recorded=recorded)
             same = self._same_in(run)
             for one, axis in axes.items():
                 if one not in same or same[one].shape != values[one].shape:
@@ -432,7 +481,7 @@ class Trace:
         values, given = run.tape.values, self._given
         named = None if call.named is None else self._moved_from(run.returned[call.named])
         entering = max((values[one].numel() for one in run.entering), default=0)
-        rounding = _ROUNDING[self._dtype]
+        rounding = _ROUNDING[self._runs.dtype]
         return Search(
             self._taken,
             run.output,
@@ -466,12 +515,8 @@ class Trace:
 
     def _again(self, change: Change) -> list[Tensor] | None:
         """The tensors of a run of other tensors that enter; None where it takes another way."""
-        mine, other = self._run.tape.values, _Run.of(self.call, self._dtype, self.held, change).tape.values
+        mine, other = self._run.tape.values, self._runs.run(change).tape.values
         return other if [one.shape for one in mine] == [one.shape for one in other] else None
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return torch.float64 if self.in_double else torch.float32
 
     def _moved_from(self, tensors: Iterable[int]) -> set[int]:
         """Some tensors, and the same numbers at other places."""
