@@ -339,24 +339,22 @@ class Search:
         while len(users := self._users.get(now, [])) == 1:
             (node,), of = users, self.labels.of
             factors = [one for _, one in node.inputs if one != now]
-            if len(node.outs) != 1 or not (
-                (node.name in ("mul", "div") and len(factors) == 1)
-                or (not factors and isinstance(self.labels.relations.get(node), Moved))
-            ):
+            is_product = node.name in ("mul", "div") and len(factors) < 2
+            if len(node.outs) != 1 or not (is_product or (not factors and self._laid_out(node))):
                 break
             now = node.outs[0]
-            if not factors:
+            if not is_product:
                 continue
             uses = self._uses(choice.start, now) if now in self.ends else frozenset[Use]()
             step = self._steps(choice.start, uses).get(now) if uses else None
             if step is None:
                 break
             piece = self._piece(choice.start, now, uses)
-            mixed = self.graph.far(factors[0]) or 0
-            divides = node.name == "div" or _is_inverse(self.labels.tape.made.get(factors[0]))
-            cancels = mixed > choice.reach * _LESS_FAR and (divides or self._forgets(piece, choice.channels))
-            if factors[0] in of and not (divides and mixed) and not cancels:
-                break
+            for factor in factors if factors and factors[0] in of else ():
+                mixed = self.graph.far(factor) or 0
+                divides = mixed > 0 and (node.name == "div" or _is_inverse(self.labels.tape.made.get(factor)))
+                if not divides and not (mixed > choice.reach * _LESS_FAR and self._forgets(piece, choice.channels)):
+                    return longer
             if (units := self._units(piece)) is None:
                 break
             longer = Choice(piece, units, step, self._steps(choice.start, uses), choice.reach)

@@ -174,14 +174,15 @@ class _Finder:
         """Sort a module in which adapters saw kernels: T is that of the whole, or that of the kernels; it mixes."""
         kernels, around, ahead = self.kernels[call.module], trace.around(), trace.looks_ahead()
         note = None if around is None else mixing_around(around)
-        if around is not None and note is not None:
+        is_gated = around is not None and trace.gates_values()
+        if around is not None and (note is not None or is_gated):
             if ahead is not None and around.beside:
                 text = f"must be causal, but {ahead} {CAUSES}"
                 raise ModelError(Note(ahead.code, f"{text} {Note(Code.SEEN, f'{kernels.mixers[0].kind}.')}"))
             mixing = _mixing_of(trace)
             if mixing is None and max(around.before, around.behind) >= _reach(kernels, call.length):
                 raise NoOperatorError(Note(Code.NOT_LINEAR))
-            if mixing is not None and mixing.around != around:
+            if mixing is not None and (is_gated or mixing.around != around):
                 contains = Note(Code.CONTAINS, f"more than the {kernels.mixers[0].kind} in it.")
                 self.found.layers[name] = self._layer(name, call, trace, mixing, contains)
                 return True
@@ -205,7 +206,7 @@ class _Finder:
                 for part in parts:
                     del self.found.layers[self.names[part]]
                 notes = (Note(Code.CONTAINS, f"what {self._listed(parts)} mixes."), *notes)
-                trace, mixing, feeding = whole, other, []
+                trace, mixing, feeding = whole, other, whole.feeding(other)
         if feeding:
             notes = (Note(Code.MIXED_BEFORE, self._listed(feeding)), *notes)
         if apart := trace.apart(mixing):

@@ -73,7 +73,10 @@ class Moved(Relation):
     node: Node
     values: Values
     slots: tuple[int, ...]
-    moves = True
+
+    def __post_init__(self) -> None:
+        """Sums of what is moved to the same place are mixed."""
+        self.moves = self.node.name not in _SUMS
 
     def _called(self, tensors: Callable[[int], Tensor]) -> list[Tensor]:
         node, following = self.node, iter(range(len(self.node.inputs)))

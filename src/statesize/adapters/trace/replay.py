@@ -90,8 +90,8 @@ class Piece:
         if text.shape != whole.shape:
             length = whole.shape[self.start.axis]
             before, behind = self.start.first, length - self.start.first - len(numbers)
-            pieces = whole.split([before, len(numbers), behind], self.start.axis)  # pyright: ignore[reportUnknownVariableType]
-            given = torch.cat([pieces[0], given, pieces[2]], self.start.axis)
+            sides = (whole.narrow(self.start.axis, *part) for part in ((0, before), (length - behind, behind)))
+            given = torch.cat([next(sides), given, next(sides)], self.start.axis)
         return self(given).movedim(self.end.axis, 0).flatten(1)
 
     def _text(self, tensor: Tensor) -> Tensor:
@@ -120,8 +120,9 @@ class Piece:
         def answer(one: Tensor) -> Tensor:
             return self.by_position(one.expand(self.held.shape))[:, channels]
 
-        parts = impulses.split(max(1, _MOST_NUMBERS // largest))  # pyright: ignore[reportUnknownVariableType]
-        return torch.cat([_batched(answer, part) for part in parts]) - self.offset[:, channels]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        count = max(1, _MOST_NUMBERS // largest)
+        parts = (impulses[at : at + count] for at in range(0, len(impulses), count))
+        return torch.cat([_batched(answer, part) for part in parts]).sub_(self.offset[:, channels])
 
 
 def _batched(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:

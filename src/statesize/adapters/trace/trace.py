@@ -30,6 +30,7 @@ _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
 _FUTURES = 3
 """Draws of each other future: a choice of places, as of the highest scores, may fall on the same ones."""
 _MOST_CUTS = 64
+_COPIES = frozenset({"clone", "_to_copy", "native_dropout"})
 
 
 class NoOperatorError(ModelError):
@@ -385,8 +386,6 @@ class Trace:
                     Note(Code.OUTSIDE_TORCH, f"its operations are others for another text, from {node.name} on.")
                 )
             if not _same_numbers(node, again):
-                if chosen and not self._reads_numbers:
-                    return
                 raise ModelError(Note(Code.OUTSIDE_TORCH, f"a number that {node.name} takes depends on the text."))
             for (_, one), (_, two) in zip(node.inputs, again.inputs, strict=True):
                 if one not in constant and one not in of and not _equal(mine.values[one], theirs.values[two]):
@@ -404,11 +403,6 @@ class Trace:
     def _decides(self) -> bool:
         """Whether the text may decide which operations run."""
         return bool(self._escaped)
-
-    @property
-    def _reads_numbers(self) -> bool:
-        """Whether Python was told real numbers, with which it may compute."""
-        return any(isinstance(number, float | complex) for told in self._escaped for number in _flat(told))
 
     def looks_ahead(self) -> Note | None:
         """The first position that depends on a later one, of what the module returns, or of what enters held ones."""
@@ -559,11 +553,11 @@ class Trace:
         def matrix() -> Tensor:
             first = channels.target[..., 0]
             columns = piece.columns(first.flatten())  # (L, L, S units): of each impulse
-            T = columns.permute(2, 1, 0).unflatten(0, first.shape).double()  # pyright: ignore[reportUnknownVariableType]
-            later = T.triu(1).abs().max()  # pyright: ignore[reportUnknownVariableType]
-            if float(later) > _ROUNDING[piece.held.dtype] * float(T.abs().max()):  # pyright: ignore[reportUnknownArgumentType]
+            T = columns.permute(2, 1, 0).double().contiguous().view(*first.shape, *columns.shape[:2])
+            later = T.triu(1).abs_().amax()
+            if float(later) > _ROUNDING[piece.held.dtype] * float(T.abs().amax()):
                 raise ModelError(Note(Code.LOOKS_AHEAD))
-            return T.tril()  # pyright: ignore[reportUnknownVariableType]
+            return T.tril_()
 
         scores = self._scores(piece)
         return TracedMixing(
@@ -588,11 +582,7 @@ class Trace:
         tape = self._run.tape
         for node in piece.nodes:
             for at, (_, number) in enumerate(node.inputs):
-                made = tape.made.get(number)
-                while made is not None and (
-                    made.name in ("clone", "_to_copy", "native_dropout") or made.name in _MOVES
-                ):
-                    made = tape.made.get(made.inputs[0][1])
+                made = self._source(number)
                 if made is not None and made.name in ("_softmax", "_safe_softmax") and (node, at) not in piece.uses:
                     scores, weights = tape.values[made.inputs[0][1]], tape.values[made.outs[0]]
                     return float(scores.where(weights > 0, 0).abs().max())
@@ -625,6 +615,21 @@ class Trace:
             distance(only.of.get(one), axis, length) for one, axis in {**values, self._run.output: self._axis}.items()
         )
         return Around(before, behind, distance(held.of.get(self._run.output), self._axis, length))
+
+    def gates_values(self) -> bool:
+        """Whether the values of a kernel are a product of two tensors of the text, of which T begins in one."""
+        made = (self._source(kernel.values) for kernel in self._run.kernels)
+        return any(
+            node is not None and node.name == "mul" and all(one in self._labels.of for _, one in node.inputs)
+            for node in made
+        )
+
+    def _source(self, tensor: int) -> Node | None:
+        """What made a tensor, but for copies and other places of entries."""
+        made = self._run.tape.made.get(tensor)
+        while made is not None and (made.name in _COPIES or isinstance(self._labels.relations.get(made), Moved)):
+            made = self._run.tape.made.get(made.inputs[0][1])
+        return made
 
     def _same(self, tensor: int) -> Iterator[tuple[int, int]]:
         """A tensor, and those before it that have the same entries in another layout, with positions on a dimension."""
@@ -681,9 +686,6 @@ class Trace:
         """Whether parts of the module lie between the values of a T and what becomes of them."""
         made = {out for node in mixing.piece.nodes for out in node.outs}
         return not any(made.isdisjoint(self._run.returned[part]) for part in parts)
-
-
-_MOVES = frozenset("expand view _unsafe_view transpose permute slice select unsqueeze reshape t index split".split())
 
 
 def _equal(one: Tensor, two: Tensor) -> bool:
