@@ -12,6 +12,7 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.kernels.plain_attention import Softmax
 from statesize.adapters.models.model_state import mapped, position_axis, returned_tensor, tensors_in
 from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.observation import Product
@@ -55,8 +56,7 @@ class TracedMixing:
         order: Units in the order of what they read; empty where these are consecutive.
         shares_unevenly: Whether some units read the same input and form no groups.
         around: How far positions are mixed around T.
-        attends: Whether T is made of weights of a softmax over the positions.
-        largest_score: The largest absolute score of that softmax; 0 where there is none.
+        softmax: The softmax over the positions whose weights T is made of; None where there is none.
         in_double: Whether it was run in float64.
         piece: The operations between the two.
     """
@@ -70,8 +70,7 @@ class TracedMixing:
     order: tuple[int, ...]
     shares_unevenly: bool
     around: Around
-    attends: bool
-    largest_score: float
+    softmax: Softmax | None
     in_double: bool
     piece: Piece
 
@@ -518,7 +517,7 @@ class Trace:
                 raise ModelError(Note(Code.LOOKS_AHEAD))
             return T.tril()  # pyright: ignore[reportUnknownVariableType]
 
-        scores = self._scores(piece)
+        softmax = self._softmax(piece)
         return TracedMixing(
             values=channels.by_unit(piece.held, channels.source).double(),
             mixed=channels.by_unit(piece.ended, channels.target).double(),
@@ -529,26 +528,43 @@ class Trace:
             order=channels.order,
             shares_unevenly=channels.shares_unevenly,
             around=around,
-            attends=scores is not None,
-            largest_score=0.0 if scores is None else scores,
+            softmax=softmax,
             in_double=self.in_double,
             piece=piece,
         )
 
-    def _scores(self, piece: Any) -> float | None:
-        """The largest absolute score of a softmax whose weights a map is made of; None where there is none."""
-        tape = self._run.tape
+    def _softmax(self, piece: Piece) -> Softmax | None:
+        """The softmax over positions whose weights a map is made of; None where there is none."""
+        tape, length, texts = self._run.tape, self.call.length, self.call.texts
         for node in piece.nodes:
             for at, (_, number) in enumerate(node.inputs):
-                made = tape.made.get(number)
-                while made is not None and (
-                    made.name in ("clone", "_to_copy", "native_dropout") or made.name in _MOVES
-                ):
-                    made = tape.made.get(made.inputs[0][1])
-                if made is not None and made.name in ("_softmax", "_safe_softmax") and (node, at) not in piece.uses:
-                    scores, weights = tape.values[made.inputs[0][1]], tape.values[made.outs[0]]
-                    return float(scores.where(weights > 0, 0).abs().max())
+                made = self._computed(number)
+                if made is None or made.name not in ("_softmax", "_safe_softmax") or (node, at) in piece.uses:
+                    continue
+                scores, weights = tape.values[made.inputs[0][1]], tape.values[number]
+                if not weights.numel() or weights.numel() % (texts * length**2):
+                    return None
+                shape = texts, -1, length, length
+                largest = float(scores.where(tape.values[made.outs[0]] > 0, 0).abs().max())
+                last = self._computed(made.inputs[0][1], *_AROUND_SCORES)
+                factors = [] if last is None else [tape.values[one] for _, one in last.inputs[-2:]]
+                parts = [part for part in factors if part.ndim > 2 and len(part) % texts == 0]
+                product = None
+                if len(parts) == 2 and scores.numel() == weights.numel() and _are_scored(*parts, length):
+                    query, key = (part.reshape(*shape[:2], *part.shape[-2:]) for part in parts)
+                    product = scores.reshape(shape), query, key
+                return Softmax(weights.reshape(shape), largest, product)
         return None
+
+    def _computed(self, number: int, *through: str) -> Node | None:
+        """The operation that has computed a tensor, behind moves of its entries and some other operations."""
+        tape, of = self._run.tape, self._labels.of
+        made = tape.made.get(number)
+        while made is not None and made.name in _MOVES.union(through):
+            size = tape.values[made.outs[0]].numel()
+            inputs = [one for _, one in made.inputs if one in of and (not through or tape.values[one].numel() == size)]
+            made = tape.made.get(inputs[0]) if inputs else None
+        return made
 
     def around(self) -> Around | None:
         """Find how far positions are mixed around the kernels that adapters saw in the module.
@@ -640,7 +656,16 @@ class Trace:
         return not made.isdisjoint(self._run.returned[part])
 
 
-_MOVES = frozenset("expand view _unsafe_view transpose permute slice select unsqueeze reshape t index split".split())
+_AROUND_SCORES = ("add", "sub", "mul", "div", "masked_fill", "where", "tril")
+_MOVES = frozenset(
+    "clone _to_copy native_dropout expand view _unsafe_view transpose permute slice select unsqueeze reshape t index "
+    "split".split()
+)
+
+
+def _are_scored(query: Tensor, key: Tensor, length: int) -> bool:
+    """Whether two tensors are queries (…, L, d) and keys (…, d, L)."""
+    return query.shape[-2] == key.shape[-1] == length and query.shape[-1] == key.shape[-2]
 
 
 def _equal(one: Tensor, two: Tensor) -> bool:
