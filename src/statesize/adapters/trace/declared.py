@@ -76,12 +76,11 @@ def check_declared(name: str, call: ModuleCall, operator: Operator) -> Checked:
         raise ModelError(Note(ahead.code, f"Mixer {name} must be causal, but {ahead} {CAUSES}"))
     exact = trace.in_double and operator.dtype is torch.float64
     limit, closest, is_part = _DOUBLE if exact else _SINGLE, list[_Fit](), False
-    for piece in trace.pieces():
+    for piece, around in trace.pieces():
         fit = _fit(matrix, *_answers(piece, call.texts), limit)
         if fit is None or fit.difference > limit:
             closest += [] if fit is None else [fit]
             continue
-        around = trace.around_piece(piece)
         if around.behind >= _reach(matrix):
             is_part = True
             continue

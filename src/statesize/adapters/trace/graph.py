@@ -55,6 +55,7 @@ class Graph:
     def __init__(self, labels: Labels, tensors: Sequence[int], given: frozenset[int] = frozenset()) -> None:
         self.labels, self.tape, self.tensors, self.given = labels, labels.tape, tensors, given
         self.place = {tensor: place for place, tensor in enumerate(tensors)}
+        self.order = {node: at for at, node in enumerate(labels.tape.nodes)}
         self._far: dict[int, int] = {}
 
     @cached_property

@@ -184,17 +184,15 @@ class _Finder:
         """Sort a module in which adapters saw kernels: T is that of the whole, or that of the kernels; it mixes."""
         kernels, around, ahead = self.kernels[call.module], trace.around(), trace.looks_ahead()
         note = None if around is None else mixing_around(around)
-        if around is not None and note is not None:
+        is_gated = around is not None and trace.gates_values()
+        if around is not None and (note is not None or is_gated):
             if ahead is not None and around.beside:
                 text = f"must be causal, but {ahead} {CAUSES}"
                 raise ModelError(Note(ahead.code, f"{text} {Note(Code.SEEN, f'{kernels.mixers[0].kind}.')}"))
-            try:
-                mixing = trace.mixing()
-            except NoOperatorError:
-                mixing = None
-                if max(around.before, around.behind) >= _reach(kernels, call.length):
-                    raise
-            if mixing is not None and mixing.around != around:
+            mixing = _mixing_of(trace)
+            if mixing is None and max(around.before, around.behind) >= _reach(kernels, call.length):
+                raise NoOperatorError(Note(Code.NOT_LINEAR))
+            if mixing is not None and (is_gated or mixing.around != around):
                 contains = Note(Code.CONTAINS, f"more than the {kernels.mixers[0].kind} in it.")
                 self.found.layers[name] = self._layer(name, call, trace, mixing, contains)
                 return True
@@ -208,23 +206,23 @@ class _Finder:
 
     def _layer(self, name: str, call: ModuleCall, trace: Trace, mixing: TracedMixing, *notes: Note) -> TracedLayer:
         """A layer whose T takes in the parts that mix its values linearly; notes say which others mix them before."""
-        feeding, parts = trace.feeding(mixing), ()
+        feeding, parts = trace.feeding(mixing), set[nn.Module]()
         opened = {inner for part in feeding for inner in part.modules() if inner in trace.held}
         if opened and all(self.names[part] in self.found.layers for part in opened):
             whole = Trace.of(call, [part for part in trace.held if part not in opened])
-            other = whole.mixing()
-            if other is not None and mixing_around(other.around) is None:
-                parts = [part for part in opened if whole.contains(other, part)]
+            other = _mixing_of(whole)
+            if other is not None and mixing_around(other.around) is None and whole.contains(other, opened):
+                parts = opened
                 for part in parts:
                     del self.found.layers[self.names[part]]
                 notes = (Note(Code.CONTAINS, f"what {self._listed(parts)} mixes."), *notes)
-                trace, mixing, feeding = whole, other, ()
+                trace, mixing, feeding = whole, other, whole.feeding(other)
         if feeding:
             notes = (Note(Code.MIXED_BEFORE, self._listed(feeding)), *notes)
         if apart := trace.apart(mixing):
             notes = (Note(Code.PART, f"T is without what {self._listed(apart)} mixes beside or behind it."), *notes)
         mixing = replace(mixing, matrix=cache(mixing.matrix))
-        parts = [part for part in _convolutions(call.module) if trace.contains(mixing, part)]
+        parts = [part for part in _convolutions(call.module) if trace.contains(mixing, {part})]
         observation, memory = observe(name, call, mixing, None)
         found = _with_bytes(observation, call, [*trace.held, *parts]).found
         return TracedLayer(found, memory, trace.held, notes)
@@ -242,6 +240,14 @@ class _Finder:
 
     def _listed(self, parts: Collection[nn.Module]) -> str:
         return " and ".join(name for part, name in self.names.items() if part in parts)
+
+
+def _mixing_of(trace: Trace) -> TracedMixing | None:
+    """T; None where there is none."""
+    try:
+        return trace.mixing()
+    except NoOperatorError:
+        return None
 
 
 def _reach(kernels: Call, length: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -40,7 +40,7 @@ class Piece:
     graph: Graph
     start: Place
     end: Place
-    uses: set[Use]
+    uses: Collection[Use]
     values: list[Tensor] = field(default_factory=list[Tensor])
 
     def __post_init__(self) -> None:
@@ -55,15 +55,6 @@ class Piece:
             if any((node, at) in self.uses or number in live for at, (_, number) in enumerate(node.inputs)):
                 found.append(node)
                 live.update(out for out in node.outs if out not in self.graph.given)
-        return found
-
-    @cached_property
-    def alone(self) -> set[int]:
-        """Tensors that are made of the start and of single numbers."""
-        tape, found = self.graph.tape, {self.start.tensor}
-        for node in self.graph.behind(self.start.tensor):
-            if all(one in found or (one not in tape.made and tape.values[one].numel() == 1) for _, one in node.inputs):
-                found.update(node.outs)
         return found
 
     @cached_property
@@ -99,8 +90,8 @@ class Piece:
         if text.shape != whole.shape:
             length = whole.shape[self.start.axis]
             before, behind = self.start.first, length - self.start.first - len(numbers)
-            pieces = whole.split([before, len(numbers), behind], self.start.axis)  # pyright: ignore[reportUnknownVariableType]
-            given = torch.cat([pieces[0], given, pieces[2]], self.start.axis)
+            sides = (whole.narrow(self.start.axis, *part) for part in ((0, before), (length - behind, behind)))
+            given = torch.cat([next(sides), given, next(sides)], self.start.axis)
         return self(given).movedim(self.end.axis, 0).flatten(1)
 
     def _text(self, tensor: Tensor) -> Tensor:
@@ -129,8 +120,9 @@ class Piece:
         def answer(one: Tensor) -> Tensor:
             return self.by_position(one.expand(self.held.shape))[:, channels]
 
-        parts = impulses.split(max(1, _MOST_NUMBERS // largest))  # pyright: ignore[reportUnknownVariableType]
-        return torch.cat([_batched(answer, part) for part in parts]) - self.offset[:, channels]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        count = max(1, _MOST_NUMBERS // largest)
+        parts = (impulses[at : at + count] for at in range(0, len(impulses), count))
+        return torch.cat([_batched(answer, part) for part in parts]).sub_(self.offset[:, channels])
 
 
 def _batched(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:

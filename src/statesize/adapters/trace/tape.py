@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ _DENSE = frozenset({"aten::addmm", "aten::_sparse_addmm"})
 """Products of sparse matrices, which are recorded as those of the dense ones."""
 _TURNS = frozenset({"aten::transpose_", "aten::t_", "aten::squeeze_", "aten::unsqueeze_"})
 """Changes of a tensor's shape, which write nothing."""
+_PLAIN: Any = cast("Any", Tensor).__torch_dispatch__
 _DRAWN = frozenset("normal uniform random exponential bernoulli cauchy log_normal geometric".split())
 
 
@@ -34,11 +35,11 @@ class Ref(NamedTuple):
 
 def bound(value: Any, tensors: Callable[[int], Any]) -> Any:
     """Arguments with a tensor in the place of each `Ref`."""
-    kind: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
+    kind: Any = cast("Any", type)(value)
     if kind is Ref:
         return tensors(value.id)
     if kind is list or kind is tuple:
-        return kind(bound(part, tensors) for part in value)  # pyright: ignore[reportUnknownVariableType]
+        return kind([bound(part, tensors) for part in value])
     return value
 
 
@@ -98,6 +99,32 @@ class _Written:
     itemsize: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Operation:
+    """What torch says of an operation."""
+
+    name: str
+    full_name: str
+    is_view: bool
+    is_mutable: bool
+    is_composite: bool
+    places: Mapping[str, int]
+
+    @classmethod
+    def of(cls, func: Any) -> Self:
+        """Ask torch, which takes longer than to run some operations."""
+        schema, core = func._schema, cast("Any", torch._C)
+        key = core.DispatchKey.CompositeImplicitAutograd
+        return cls(
+            name=schema.name.removeprefix("aten::").rstrip("_"),
+            full_name=schema.name,
+            is_view=func.is_view,
+            is_mutable=schema.is_mutable,
+            is_composite=core._dispatch_has_kernel_for_dispatch_key(func.name(), key),
+            places={argument.name: at for at, argument in enumerate(schema.arguments)},
+        )
+
+
 class Tape(TorchDispatchMode):
     """Records a run.
 
@@ -117,11 +144,12 @@ class Tape(TorchDispatchMode):
         self.made: dict[int, Node] = {}
         self.escapes: list[tuple[Node, Any]] = []
         self.paused = False
+        self._objects: dict[int, int] = {}  # by the identity of a tensor, its number while nothing is written
+        self._unkeyed: list[tuple[Tensor, int, bool]] = []
         self._numbers: dict[Any, int] = {}
         self._on: dict[int, list[tuple[int, bool]]] = defaultdict(list)  # of a storage: tensors, and which are no views
         self._written: dict[int, _Written] = {}
-        self._returned_at: dict[int, int] = {}  # of a storage: views of what a module returned are not those inside it
-        self._composite: dict[Any, bool] = {}
+        self._operations: dict[Any, _Operation] = {}
         self._held: list[Any] = []  # nothing takes the memory of what the run has freed
 
     @classmethod
@@ -134,58 +162,65 @@ class Tape(TorchDispatchMode):
         """The memory that the tensors take."""
         return sum(value.numel() * value.element_size() for value in self.values if value.layout is torch.strided)
 
-    def _new(self, tensor: Tensor, node: Node | None, key: Any = None, *, is_view: bool = False) -> int:
+    def _new(self, tensor: Tensor, node: Node | None) -> int:
         number = len(self.values)
         self.values.append(tensor)
         if node is not None:
             self.made[number] = node
             node.outs.append(number)
-        if key is not None:
+        return number
+
+    def _keep(self, tensor: Tensor, number: int, *, is_view: bool = False) -> int:
+        """Know a tensor again by its identity, and one with the same memory by that."""
+        self._held.append(tensor)
+        self._objects[id(tensor)] = number
+        if tensor.layout is torch.strided and tensor.numel():
+            self._unkeyed.append((tensor, number, not is_view))
+        return number
+
+    def _keyed(self) -> dict[Any, int]:
+        """Numbers of tensors by their place in memory."""
+        for tensor, number, is_root in self._unkeyed:
+            key = self._key(tensor)
             self._numbers[key] = number
             if key[0] not in self._written:
-                self._on[key[0]].append((number, not is_view))
-                self._held.append(tensor)
-        return number
-
-    def returned(self, tensor: Tensor) -> int:
-        """The number of a tensor that leaves a module: what is made of it follows from it alone."""
-        number = self.ref(tensor)
-        if tensor.layout is torch.strided:
-            self._returned_at[self._key(tensor)[0]] = number
-        return number
+                self._on[key[0]].append((number, is_root))
+        self._unkeyed.clear()
+        return self._numbers
 
     @staticmethod
-    def _key(tensor: Tensor) -> Any:
+    def _key(tensor: Tensor) -> tuple[int, Any, bool, bool]:
         place = int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride(), tensor.dtype
         return tensor.untyped_storage().data_ptr(), place, tensor.is_conj(), tensor.is_neg()
 
     def ref(self, tensor: Tensor) -> int:
         """The number of a tensor."""
-        if tensor.layout is not torch.strided:
-            number = self._numbers.get(id(tensor))
-            if number is None:
-                self._held.append(tensor)
-                number = self._numbers[id(tensor)] = self._new(_dense(tensor), None)
+        number = self._objects.get(id(tensor))
+        if number is not None and (not self._written or tensor.layout is not torch.strided):
             return number
+        if tensor.layout is not torch.strided:
+            return self._keep(tensor, self._new(_dense(tensor), None))
         if not tensor.numel():
-            return self._new(tensor, None)
+            return self._keep(tensor, self._new(tensor, None))
         key = self._key(tensor)
-        number = self._numbers.get(key)
-        written = self._written.get(key[0])
+        number, written = self._keyed().get(key), self._written.get(key[0])
         if written is None:
-            return self._new(tensor, None, key) if number is None else number
+            return self._keep(tensor, self._new(tensor, None)) if number is None else number
         index = self._index(tensor, written).reshape(-1)
         owners = written.owner[index]
         if number is not None and int(owners.max()) <= number:
             return number
-        pieces, which = owners.unique(return_inverse=True)  # pyright: ignore[reportUnknownVariableType]
-        numbers: list[int] = pieces.tolist()  # pyright: ignore[reportUnknownVariableType]
-        starts = torch.tensor([0, *(self.values[one].numel() for one in numbers)]).cumsum(0)  # pyright: ignore[reportUnknownVariableType]
-        constant = self._new((starts[which] + written.place[index]).reshape(tensor.shape), None)
-        node = Node(read, "read", None, [[Ref(one) for one in numbers], Ref(constant)], {})  # pyright: ignore[reportUnknownVariableType]
-        node.inputs = [*((0, one) for one in numbers), (1, constant)]  # pyright: ignore[reportUnknownVariableType]
+        numbers: list[int] = sorted(set(owners.tolist()))
+        sizes = [0, *(self.values[one].numel() for one in numbers)]
+        first = torch.tensor(sizes).cumsum(0)[:-1]
+        which = torch.searchsorted(torch.tensor(numbers), owners)
+        constant = self._new((first[which] + written.place[index]).reshape(tensor.shape), None)
+        node = Node(read, "read", None, [[Ref(one) for one in numbers], Ref(constant)], {})
+        node.inputs = [*((0, one) for one in numbers), (1, constant)]
         self.nodes.append(node)
-        return self._new(tensor.clone(), node, key)
+        number = self._new(tensor.clone(), node)
+        self._numbers[key] = number
+        return number
 
     @staticmethod
     def _index(tensor: Tensor, written: _Written) -> Tensor:
@@ -195,6 +230,7 @@ class Tape(TorchDispatchMode):
 
     def _begin_writing(self, tensor: Tensor) -> None:
         self.ref(tensor)
+        self._keyed()
         storage = self._key(tensor)[0]
         if storage in self._written:
             return
@@ -217,50 +253,82 @@ class Tape(TorchDispatchMode):
             # It was given other memory, as where its size changes.
             self._begin_writing(tensor)
         written = self._written[key[0]]
-        number, index = self._new(tensor.clone(), node, key), self._index(tensor, written)
+        number, index = self._new(tensor.clone(), node), self._index(tensor, written)
+        self._numbers[key] = number
         written.owner[index] = number
         written.place[index] = torch.arange(tensor.numel()).reshape(tensor.shape)
 
-    def _node(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Node:
-        inputs, schema = list[tuple[int, int]](), func._schema
-        places = {argument.name: at for at, argument in enumerate(schema.arguments)} if kwargs else {}
+    def _node(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Node:
+        operation, inputs = self._operations[func], list[tuple[int, int]]()
 
         def taken(value: Any, slot: int) -> Any:
             if isinstance(value, Tensor):
                 number = self.ref(value)
                 inputs.append((slot, number))
                 return Ref(number)
-            if type(value) in (list, tuple):
-                return type(value)(taken(part, slot) for part in value)
-            return value
+            kind: Any = type(value)
+            return kind(taken(part, slot) for part in value) if kind is list or kind is tuple else value
 
         taken_args = [taken(value, slot) for slot, value in enumerate(args)]
-        taken_kwargs = {name: taken(value, places.get(name, -1)) for name, value in kwargs.items()}
-        name = schema.name.removeprefix("aten::").rstrip("_")
-        return Node(func, name, schema, taken_args, taken_kwargs, inputs)
+        taken_kwargs = {name: taken(value, operation.places.get(name, -1)) for name, value in kwargs.items()}
+        return Node(func, operation.name, func._schema, taken_args, taken_kwargs, inputs)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation, and record it."""
         kwargs = kwargs or {}
         if self.paused:
             return func(*args, **kwargs)
         if isinstance(func, HigherOrderOperator):
-            if func.name() != "flex_attention":
-                raise unknown(func.name())
-            from torch._higher_order_ops.flex_attention import math_attention  # pyright: ignore[reportUnknownVariableType]
-
-            with self:
-                return cast("Any", math_attention)(*args, **kwargs)
-        if any(kind.__torch_dispatch__ is not Tensor.__torch_dispatch__ for kind in types):  # pyright: ignore[reportAttributeAccessIssue]
-            raise unknown(f"{func._schema.name} of {', '.join(kind.__name__ for kind in types)}")
-        if func not in self._composite:
-            key = torch._C.DispatchKey.CompositeImplicitAutograd  # pyright: ignore[reportPrivateUsage]
-            self._composite[func] = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)  # pyright: ignore[reportPrivateUsage]
-        if self._composite[func]:
+            return self._flex_attention(func, args, kwargs)
+        for kind in types:
+            if kind.__torch_dispatch__ is not _PLAIN:
+                raise unknown(f"{func._schema.name} of {kind.__name__}")
+        operation = self._operations.get(func)
+        if operation is None:
+            operation = self._operations[func] = _Operation.of(func)
+        if operation.is_composite:
             # Where torch calls one inside another operation; elsewhere it has taken it apart.
             with self:
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
+        if operation.is_mutable:
+            return self._writes(func, args, kwargs)
+        if self._written and operation.is_view and self._key(args[0])[0] in self._written:
+            part = func(*args, **kwargs)
+            if not isinstance(part, Tensor) or part.numel() < args[0].numel():
+                # What reads the part reads the memory: to read all of it for each would take long.
+                return part
+        node, result = self._node(func, args, kwargs), func(*args, **kwargs)
+        if operation.full_name in _DENSE and any(_is_sparse(one) for one in args):
+            node.name, node.func = "addmm", _aten.addmm.default
+        if node.name.startswith(("empty", "new_empty")):
+            result.zero_()
+            node.func = partial(_zeroed, func)
+        if not isinstance(result, Tensor | tuple | list):
+            self.escapes.append((node, result))
+            return result
+        outs = [result] if isinstance(result, Tensor) else [one for one in cast("list[Any]", result) if _is_tensor(one)]
+        if operation.is_view and len(outs) == 1 and outs[0].numel() and self._key(outs[0]) == self._key(args[0]):
+            # A view that is the tensor itself.
+            self._objects[id(outs[0])] = node.inputs[0][1]
+            self._held.append(outs[0])
+            return outs[0]
+        self.nodes.append(self._gathered(node, outs[0]) if node.name == "as_strided" else node)
+        for out in outs:
+            self._returned(out, self.nodes[-1], is_view=operation.is_view)
+        return cast("Any", result)
+
+    def _flex_attention(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if func.name() != "flex_attention":
+            raise unknown(func.name())
+        from torch._higher_order_ops import flex_attention
+
+        with self:
+            return cast("Any", flex_attention).math_attention(*args, **kwargs)
+
+    def _writes(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operation that writes into what it takes, and record what is there then."""
         schema = func._schema
         if schema.name in _TURNS:
             node = self._node(func, args, kwargs)
@@ -270,53 +338,23 @@ class Tape(TorchDispatchMode):
             self.nodes.append(node)
             self._returned(func(*args, **kwargs), node, is_view=True)
             return args[0]
-        written = _written_by(schema, args, kwargs) if schema.is_mutable else []
-        if func.is_view and self._key(args[0])[0] in self._written:
-            part = func(*args, **kwargs)
-            if not isinstance(part, Tensor) or part.numel() < args[0].numel():
-                # What reads the part reads the memory: to read all of it for each would take long.
-                return part
+        written = _written_by(schema, args, kwargs)
         for tensor in written:
             self._begin_writing(tensor)
         overwrites = schema.name in _OVERWRITES
         node = self._node(func, args[1:2] if overwrites else args, {} if overwrites else kwargs)
         result = func(*args, **kwargs)
-        if schema.name in _DENSE and any(isinstance(one, Tensor) and one.layout is not torch.strided for one in args):
-            node.name, node.func = "addmm", _aten.addmm.default
-        if written:
-            node.func = partial(_overwritten, args[0].shape, args[0].dtype) if overwrites else _functional(func)
-            node.kwargs.pop("out", None)
-            self.nodes.append(node)
-            for tensor in written:
-                self._end_writing(tensor, node)
-            return result
-        if node.name.startswith(("empty", "new_empty")):
-            result.zero_()
-            node.func = partial(_zeroed, func)
-        if not isinstance(result, Tensor | tuple | list):
-            self.escapes.append((node, result))
-            return result
-        outs = [part for part in ([result] if isinstance(result, Tensor) else result) if isinstance(part, Tensor)]  # pyright: ignore[reportUnknownVariableType]
-        if len(outs) == 1 and outs[0].layout is torch.strided:
-            key = self._key(outs[0])
-            if self._numbers.get(key, -1) >= self._returned_at.get(key[0], 0):
-                # A view that is the tensor itself.
-                return result  # pyright: ignore[reportUnknownVariableType]
-        if node.name == "as_strided":
-            node = self._gathered(node, outs[0])
+        node.func = partial(_overwritten, args[0].shape, args[0].dtype) if overwrites else _functional(func)
+        node.kwargs.pop("out", None)
         self.nodes.append(node)
-        for out in outs:
-            self._returned(out, node, is_view=func.is_view)
-        return result  # pyright: ignore[reportUnknownVariableType]
+        for tensor in written:
+            self._end_writing(tensor, node)
+        return result
 
     def _returned(self, tensor: Tensor, node: Node, *, is_view: bool) -> None:
-        if tensor.layout is torch.strided:
-            self._new(tensor, node, self._key(tensor) if tensor.numel() else None, is_view=is_view)
-            return
-        func = node.func
-        node.func = lambda *args, **kwargs: _dense(func(*args, **kwargs))  # pyright: ignore[reportUnknownLambdaType]
-        self._held.append(tensor)
-        self._numbers[id(tensor)] = self._new(_dense(tensor), node)
+        if tensor.layout is not torch.strided:
+            node.func = partial(_made_dense, node.func)
+        self._keep(tensor, self._new(_dense(tensor), node), is_view=is_view)
 
     def _gathered(self, node: Node, out: Tensor) -> Node:
         """A view by strides of memory as entries of the tensor that it is a view of."""
@@ -361,6 +399,18 @@ def _dense(tensor: Tensor) -> Tensor:
     if tensor.is_nested or tensor.is_quantized or tensor.is_mkldnn:
         raise unknown(f"tensors of layout {tensor.layout}, which are no arrays")
     return tensor if tensor.layout is torch.strided else tensor.to_dense()
+
+
+def _made_dense(func: Any, *args: Any, **kwargs: Any) -> Tensor:
+    return _dense(func(*args, **kwargs))
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor)
+
+
+def _is_sparse(value: object) -> bool:
+    return isinstance(value, Tensor) and value.layout is not torch.strided
 
 
 def _written_by(schema: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tensor]:

@@ -22,7 +22,6 @@ from statesize.adapters.trace.labels import Label, Labels, distance, own, width
 from statesize.adapters.trace.relations import Moved
 from statesize.adapters.trace.replay import Piece
 from statesize.adapters.trace.tape import Lists, Node, Ref, Tape
-from statesize.adapters.trace.walk import far
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
 
@@ -32,6 +31,7 @@ _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
 _FUTURES = 3
 """Draws of each other future: a choice of places, as of the highest scores, may fall on the same ones."""
 _MOST_CUTS = 64
+_COPIES = frozenset({"clone", "_to_copy", "native_dropout"})
 
 
 class NoOperatorError(ModelError):
@@ -59,6 +59,7 @@ class TracedMixing:
         softmax: The softmax over the positions whose weights T is made of; None where there is none.
         in_double: Whether it was run in float64.
         piece: The operations between the two.
+        factors: The tensors that could be its start instead: other factors of a product.
     """
 
     values: Tensor
@@ -73,6 +74,7 @@ class TracedMixing:
     softmax: Softmax | None
     in_double: bool
     piece: Piece
+    factors: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,13 +93,13 @@ Change = Callable[[Tensor, int | None], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """A run that was recorded.
+    """A run, with the numbers of its tensors on the tape.
 
     Attributes:
-        tape: Its operations.
+        tape: Its operations; none where it was not recorded.
         entering: The tensors that enter, with their dimension of positions.
         output: What it returns.
-        entered: What entered modules inside.
+        entered: What entered modules inside that are held.
         returned: What modules inside returned.
         outputs: The same of those that are held, as they returned it.
         kernels: What kernels mixed that adapters know.
@@ -111,30 +113,49 @@ class _Run:
     outputs: dict[nn.Module, list[object]]
     kernels: list[Kernel]
 
-    @classmethod
-    def of(
-        cls,
-        call: ModuleCall,
-        dtype: torch.dtype,
-        held: Collection[nn.Module],
+    @property
+    def given(self) -> list[int]:
+        """What held modules returned."""
+        return [one for module in self.outputs for one in self.returned[module]]
+
+    @property
+    def leaving(self) -> list[int]:
+        """What it returns, and what enters held modules."""
+        return [self.output, *(one for module in self.outputs for one in self.entered[module])]
+
+
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """Runs of a module in a dtype, in which held modules inside of it are not looked into."""
+
+    call: ModuleCall
+    dtype: torch.dtype
+    held: frozenset[nn.Module]
+
+    def run(
+        self,
         change: Change | None = None,
         outputs: Mapping[nn.Module, Sequence[object]] | None = None,
-    ) -> Self:
-        """Record a run, of other tensors that enter, in which held modules may return what they did before."""
-        tape, given, kernels = Tape(), list[Tensor](), list[Kernel]()
+        *,
+        recorded: bool = True,
+    ) -> _Run:
+        """Run it with other tensors that enter, where held modules may return what they did before."""
+        call, held, tape, kernels = self.call, self.held, Tape(), list[Kernel]()
+        axes, placed = iter(call.axes), dict[int, int | None]()
         entered, returned = defaultdict[nn.Module, list[int]](list), defaultdict[nn.Module, list[int]](list)
         held_outputs = defaultdict[nn.Module, list[object]](list)
         again = {module: returning(some) for module, some in (outputs or {}).items()}
 
         def entering(leaf: Tensor) -> Tensor:
-            axis = call.axes[len(given)]
+            axis = next(axes)
             leaf = leaf.detach().clone() if change is None else change(leaf.detach().clone(), axis)
-            given.append(leaf)
+            # Arguments were computed before what is made of them.
+            placed[tape.ref(leaf)] = axis
             return leaf
 
-        def numbers(value: object, number: Callable[[Tensor], int] = tape.ref) -> list[int]:
+        def numbers(value: object) -> list[int]:
             before, tape.paused = tape.paused, True
-            found = [number(one) for one in tensors_in(value, real=False)]
+            found = [tape.ref(one) for one in tensors_in(value, real=False)]
             tape.paused = before
             return found
 
@@ -153,7 +174,7 @@ class _Run:
                 output = again[module](module, args, output) if module in again else output
                 held_outputs[module].append(output)
             if not inside_held:
-                returned[module] += numbers(output, tape.returned if module in held else tape.ref)
+                returned[module] += numbers(output)
             return output
 
         def seen(product: Product) -> None:
@@ -164,15 +185,14 @@ class _Run:
         def inside(run: Callable[[], Any]) -> Tensor | None:
             with ExitStack() as stack:
                 reading(dict.fromkeys(held, enter), dict.fromkeys(call.module.modules(), leave), stack)
-                stack.enter_context(Lists(tape))
-                stack.enter_context(tape)
+                for mode in (Lists(tape), tape) if recorded else ():
+                    stack.enter_context(mode)
                 return returned_tensor(run(), (call.args, call.kwargs), call.length)
 
-        output = call.run(inside, dtype, entering, seen)
+        output = call.run(inside, self.dtype, entering, seen)
         if output is None:
             raise UnplacedError("It returns no tensor.")
-        placed = {tape.ref(leaf): axis for leaf, axis in zip(given, call.axes, strict=True)}
-        return cls(tape, placed, tape.ref(output), entered, returned, held_outputs, kernels)
+        return _Run(tape, placed, tape.ref(output), entered, returned, held_outputs, kernels)
 
 
 def _other(where: slice, generator: torch.Generator) -> Change:
@@ -194,15 +214,20 @@ def _other(where: slice, generator: torch.Generator) -> Change:
     return change
 
 
-def _alone(call: ModuleCall, held: frozenset[nn.Module]) -> _Run:
-    """A run in float32; a refusal where the author's code does not run alone."""
-    try:
-        return _Run.of(call, torch.float32, held)
-    except ModelError:
-        raise
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ModelError(Note(Code.NOT_MEASURED, f"did not run alone: {type(error).__name__}: {reason}")) from error
+def _recorded(call: ModuleCall, held: frozenset[nn.Module]) -> tuple[_Runs, _Run]:
+    """A run in float64, or in float32 where the author's code knows no other; a refusal where it does not run alone."""
+    for dtype in (torch.float64, torch.float32):
+        runs = _Runs(call, dtype, held)
+        try:
+            return runs, runs.run()
+        except ModelError:
+            raise
+        except Exception as error:  # whatever the author's code raises
+            if dtype is torch.float32:
+                reason = str(error).strip().partition("\n")[0]
+                text = f"did not run alone: {type(error).__name__}: {reason}"
+                raise ModelError(Note(Code.NOT_MEASURED, text)) from error
+    raise AssertionError
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,12 +236,12 @@ class Trace:
 
     Attributes:
         call: The module and its arguments.
-        in_double: Whether it ran in float64.
+        held: Modules inside of it that are measured already.
     """
 
     call: ModuleCall
-    in_double: bool
     held: frozenset[nn.Module]
+    _runs: _Runs
     _run: _Run
 
     @classmethod
@@ -234,14 +259,8 @@ class Trace:
             ModelError: With a Note as its argument, of what cannot be traced.
             UnplacedError: It returns nothing with an entry for each position.
         """
-        held = frozenset(held)
-        try:
-            dtype, run = torch.float64, _Run.of(call, torch.float64, held)
-        except ModelError:
-            raise
-        except Exception:  # whatever the author's code raises where it is given float64
-            dtype, run = torch.float32, _alone(call, held)
-        trace = cls(call, dtype is torch.float64, held, run)
+        runs, run = _recorded(call, frozenset(held))
+        trace = cls(call, runs.held, runs, run)
         mixes = width(trace._labels.of.get(run.output), call.length) > 0
         if not bool(trace.returned.isfinite().all()):
             trace._refuse_what_is_not_finite(mixes=mixes)
@@ -251,10 +270,52 @@ class Trace:
                 text = f"mixes positions and must return one output for each of the {call.length}, got shape {shape}."
                 raise ModelError(Note(Code.NOT_MEASURED, text))
             raise UnplacedError(f"It returns no dimension of positions, but {shape}.")
-        trace._refuse_what_is_not_seen(
-            _Run.of(call, dtype, held, _other(slice(None), torch.Generator().manual_seed(0)))
-        )
+        change = _other(slice(None), torch.Generator().manual_seed(0))
+        if not trace._agrees(runs.run(change, recorded=False)):
+            change = _other(slice(None), torch.Generator().manual_seed(0))
+            trace._refuse_what_is_not_seen(runs.run(change))
         return trace
+
+    @property
+    def in_double(self) -> bool:
+        """Whether it ran in float64."""
+        return self._runs.dtype is torch.float64
+
+    def _agrees(self, other: _Run) -> bool:
+        """Whether the operations of this run make of other values what a run with these returns."""
+        mine = self._run
+        if [len(mine.given), len(mine.leaving)] != [len(other.given), len(other.leaving)]:
+            return False
+        pairs = zip((*mine.entering, *mine.given), (*other.entering, *other.given), strict=True)
+        values = {one: other.tape.values[two] for one, two in pairs}
+        last = {one: node for node in mine.tape.nodes for _, one in node.inputs}
+        try:
+            for node in mine.tape.nodes:
+                made = zip(node.outs, node.call(lambda one: values.get(one, mine.tape.values[one])), strict=True)
+                values |= {one: value for one, value in made if one not in values}
+                for _, one in node.inputs:
+                    if last[one] is node and one not in mine.leaving:
+                        values.pop(one, None)
+        except RuntimeError:
+            # Sizes that the text decides.
+            return False
+        leaving = [
+            (values.get(one, mine.tape.values[one]), other.tape.values[two])
+            for one, two in zip(mine.leaving, other.leaving, strict=True)
+        ]
+        return all(self._close(one, two) for one, two in leaving)
+
+    def _close(self, one: Tensor, two: Tensor) -> bool:
+        if one.shape != two.shape:
+            return False
+        one, two = (part.double() if part.is_floating_point() else part for part in (one, two))
+        return torch.allclose(
+            one,
+            two,
+            0,
+            _ROUNDING[self._runs.dtype] * float(two.abs().max()) if two.is_floating_point() and two.numel() else 0,
+            equal_nan=True,
+        )
 
     def _refuse_what_is_not_finite(self, *, mixes: bool) -> None:
         """Refuse a module that mixes positions, and is the first with numbers that are not finite, or the next."""
@@ -333,8 +394,6 @@ class Trace:
                     Note(Code.OUTSIDE_TORCH, f"its operations are others for another text, from {node.name} on.")
                 )
             if not _same_numbers(node, again):
-                if chosen and not self._reads_numbers:
-                    return
                 raise ModelError(Note(Code.OUTSIDE_TORCH, f"a number that {node.name} takes depends on the text."))
             for (_, one), (_, two) in zip(node.inputs, again.inputs, strict=True):
                 if one not in constant and one not in of and not _equal(mine.values[one], theirs.values[two]):
@@ -352,11 +411,6 @@ class Trace:
     def _decides(self) -> bool:
         """Whether the text may decide which operations run."""
         return bool(self._escaped)
-
-    @property
-    def _reads_numbers(self) -> bool:
-        """Whether Python was told real numbers, with which it may compute."""
-        return any(isinstance(number, float | complex) for told in self._escaped for number in _flat(told))
 
     def looks_ahead(self) -> Note | None:
         """The first position that depends on a later one, of what the module returns, or of what enters held ones."""
@@ -378,11 +432,11 @@ class Trace:
             return found
         # Labels say at most what depends on what: other futures decide.
         length, generator = self.call.length, torch.Generator().manual_seed(2)
-        dtype = self._dtype
+        dtype, recorded = self._runs.dtype, not axes.keys() <= {*self._run.leaving}
         cuts = torch.linspace(1, length - 1, min(_MOST_CUTS, length - 1)).round().long().unique().tolist()  # pyright: ignore[reportUnknownVariableType]
         for cut in cuts * _FUTURES:  # pyright: ignore[reportUnknownVariableType]
             change = _other(slice(cut, None), generator)  # pyright: ignore[reportUnknownArgumentType]
-            run = _Run.of(self.call, dtype, self.held, change, self._changed_outputs(change))
+            run = self._runs.run(change, self._changed_outputs(change), recorded=recorded)
             same = self._same_in(run)
             for one, axis in axes.items():
                 if one not in same or same[one].shape != values[one].shape:
@@ -429,7 +483,7 @@ class Trace:
         values, given = run.tape.values, self._given
         named = None if call.named is None else self._moved_from(run.returned[call.named])
         entering = max((values[one].numel() for one in run.entering), default=0)
-        rounding = _ROUNDING[self._dtype]
+        rounding = _ROUNDING[self._runs.dtype]
         return Search(
             self._taken,
             run.output,
@@ -463,12 +517,8 @@ class Trace:
 
     def _again(self, change: Change) -> list[Tensor] | None:
         """The tensors of a run of other tensors that enter; None where it takes another way."""
-        mine, other = self._run.tape.values, _Run.of(self.call, self._dtype, self.held, change).tape.values
+        mine, other = self._run.tape.values, self._runs.run(change).tape.values
         return other if [one.shape for one in mine] == [one.shape for one in other] else None
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return torch.float64 if self.in_double else torch.float32
 
     def _moved_from(self, tensors: Iterable[int]) -> set[int]:
         """Some tensors, and the same numbers at other places."""
@@ -491,7 +541,7 @@ class Trace:
         if not distance(label, self._axis, self.call.length):
             return None
         choice = self._search.choose()
-        if choice is None or max(choice.around.before, choice.around.behind) >= far(choice.piece):
+        if choice is None or choice.around.before > choice.reach or choice.around.behind >= choice.reach:
             raise NoOperatorError(self._cause())
         return self._mixing(choice)
 
@@ -501,7 +551,7 @@ class Trace:
         return Note(Code.UNKNOWN_OPERATION, ", ".join(smeared)) if smeared else Note(Code.NOT_LINEAR)
 
     def _mixing(self, choice: Choice) -> TracedMixing:
-        piece, channels, around = choice
+        piece, channels = choice.piece, choice.channels
 
         def respond(values: Tensor) -> Tensor:
             start = piece.held.clone()
@@ -511,11 +561,11 @@ class Trace:
         def matrix() -> Tensor:
             first = channels.target[..., 0]
             columns = piece.columns(first.flatten())  # (L, L, S units): of each impulse
-            T = columns.permute(2, 1, 0).unflatten(0, first.shape).double()  # pyright: ignore[reportUnknownVariableType]
-            later = T.triu(1).abs().max()  # pyright: ignore[reportUnknownVariableType]
-            if float(later) > _ROUNDING[piece.held.dtype] * float(T.abs().max()):  # pyright: ignore[reportUnknownArgumentType]
+            T = columns.permute(2, 1, 0).double().contiguous().view(*first.shape, *columns.shape[:2])
+            later = T.triu(1).abs_().amax()
+            if float(later) > _ROUNDING[piece.held.dtype] * float(T.abs().amax()):
                 raise ModelError(Note(Code.LOOKS_AHEAD))
-            return T.tril()  # pyright: ignore[reportUnknownVariableType]
+            return T.tril_()
 
         softmax = self._softmax(piece)
         return TracedMixing(
@@ -527,10 +577,11 @@ class Trace:
             groups=channels.groups,
             order=channels.order,
             shares_unevenly=channels.shares_unevenly,
-            around=around,
+            around=choice.around,
             softmax=softmax,
             in_double=self.in_double,
             piece=piece,
+            factors=choice.factors,
         )
 
     def _softmax(self, piece: Piece) -> Softmax | None:
@@ -560,7 +611,9 @@ class Trace:
         """The operation that has computed a tensor, behind moves of its entries and some other operations."""
         tape, of = self._run.tape, self._labels.of
         made = tape.made.get(number)
-        while made is not None and made.name in _MOVES.union(through):
+        while made is not None and (
+            made.name in _COPIES.union(through) or isinstance(self._labels.relations.get(made), Moved)
+        ):
             size = tape.values[made.outs[0]].numel()
             inputs = [one for _, one in made.inputs if one in of and (not through or tape.values[one].numel() == size)]
             made = tape.made.get(inputs[0]) if inputs else None
@@ -594,6 +647,21 @@ class Trace:
         )
         return Around(before, behind, distance(held.of.get(self._run.output), self._axis, length))
 
+    def gates_values(self) -> bool:
+        """Whether the values of a kernel are a product of two tensors of the text, of which T begins in one."""
+        made = (self._source(kernel.values) for kernel in self._run.kernels)
+        return any(
+            node is not None and node.name == "mul" and all(one in self._labels.of for _, one in node.inputs)
+            for node in made
+        )
+
+    def _source(self, tensor: int) -> Node | None:
+        """What made a tensor, but for copies and other places of entries."""
+        made = self._run.tape.made.get(tensor)
+        while made is not None and (made.name in _COPIES or isinstance(self._labels.relations.get(made), Moved)):
+            made = self._run.tape.made.get(made.inputs[0][1])
+        return made
+
     def _same(self, tensor: int) -> Iterator[tuple[int, int]]:
         """A tensor, and those before it that have the same entries in another layout, with positions on a dimension."""
         tape = self._run.tape
@@ -607,18 +675,12 @@ class Trace:
                 return
             tensor = before
 
-    def pieces(self) -> Iterator[Piece]:
-        """The linear maps of the run by which positions are mixed, to every end that T may have."""
+    def pieces(self) -> Iterator[tuple[Piece, Around]]:
+        """The linear maps of the run by which positions are mixed, to every end that T may have, and what is around."""
         search = self._search
-        for end in search.ends:
-            pieces = search._pieces(search.graph.paths(end.tensor), end)  # pyright: ignore[reportPrivateUsage]
-            yield from (piece for piece in pieces.values() if search.walk(piece).mixing)
-
-    def around_piece(self, piece: Piece) -> Around:
-        """How far positions are mixed around one of the linear maps."""
-        search = self._search
-        beside = max(search.beside(piece.end.tensor), search.walk(piece).beside)
-        return Around(search.before(piece.start), search.behind(piece.end.tensor, piece.end.axis), beside)
+        for piece, step in search.pieces():
+            beside = max(search.beside(piece.end.tensor), step.beside)
+            yield piece, Around(search.before(piece.start), search.behind(piece.end.tensor, piece.end.axis), beside)
 
     def mixed_before(self) -> nn.Module | None:
         """A held module of whose input positions were mixed before; None where there is none."""
@@ -637,8 +699,9 @@ class Trace:
 
     def feeding(self, mixing: TracedMixing) -> list[nn.Module]:
         """The held modules of whose outputs the values of a T are made."""
-        start = mixing.piece.start.tensor
-        taken = {start} | {one for node in self._search.graph.before(start) for _, one in node.inputs}
+        starts = [mixing.piece.start.tensor, *mixing.factors]
+        made_of = (node for start in starts for node in self._search.graph.before(start))
+        taken = {*starts, *(one for node in made_of for _, one in node.inputs)}
         return [module for module in self.held if not taken.isdisjoint(self._run.returned[module])]
 
     def apart(self, mixing: TracedMixing) -> list[nn.Module]:
@@ -650,17 +713,13 @@ class Trace:
         feeding = self.feeding(mixing)
         return [part for part in self.held if part not in feeding and not reach.isdisjoint(self._run.returned[part])]
 
-    def contains(self, mixing: TracedMixing, part: nn.Module) -> bool:
-        """Whether a part of the module lies between the values of a T and what becomes of them."""
+    def contains(self, mixing: TracedMixing, parts: Collection[nn.Module]) -> bool:
+        """Whether parts of the module lie between the values of a T and what becomes of them."""
         made = {out for node in mixing.piece.nodes for out in node.outs}
-        return not made.isdisjoint(self._run.returned[part])
+        return not any(made.isdisjoint(self._run.returned[part]) for part in parts)
 
 
 _AROUND_SCORES = ("add", "sub", "mul", "div", "masked_fill", "where", "tril")
-_MOVES = frozenset(
-    "clone _to_copy native_dropout expand view _unsafe_view transpose permute slice select unsqueeze reshape t index "
-    "split".split()
-)
 
 
 def _are_scored(query: Tensor, key: Tensor, length: int) -> bool:

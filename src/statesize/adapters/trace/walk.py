@@ -1,89 +1,91 @@
-"""Where a linear map mixes positions, and what is added to it on the way."""
+"""Where linear maps from one tensor of a run mix positions, and what is added on the way."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
 
+from statesize.adapters.trace.graph import Graph, Use
 from statesize.adapters.trace.labels import Label, distance, own, width
-from statesize.adapters.trace.linear import terms
-from statesize.adapters.trace.replay import Piece
+from statesize.adapters.trace.linear import spread, terms
+from statesize.adapters.trace.replay import Piece, Place
 from statesize.adapters.trace.tape import Node
 
 
-@dataclass(eq=False)
-class Walk:
-    """The way from the start of a map to its end.
+@dataclass(eq=False, slots=True)
+class Step:
+    """The way from the start of a map to a tensor.
 
     Attributes:
-        mixing: The operations at which positions of the start come together.
+        label: What each entry holds of the start counts as of the last position that it is of.
+        mixing: Marks of the operations at which positions of the start come together, by their place in the run.
         beside: How far positions are mixed that are added on the way.
-        weighed: How far positions are mixed by which entries are multiplied before any of the start come together.
-        divided: Whether it is divided by what mixes positions, as by the sum of weights.
-        bends: Whether it is a product with a function of the start alone, as a norm or SiLU are: not linear.
+        added: Whether anything is.
+        bends: Whether the way is a product with a function of the start alone, as a norm or SiLU are: not linear.
     """
 
-    mixing: set[Node] = field(default_factory=set[Node])
-    beside: int = 0
-    weighed: int = 0
-    divided: bool = False
-    bends: bool = False
+    label: Label
+    mixing: int
+    beside: int
+    added: bool
+    bends: bool
 
 
-def walked(piece: Piece) -> Walk:
-    """Follow a map: what each tensor on the way holds counts as of the last position that it is of."""
-    labels, walk = piece.graph.labels, Walk()
-    entering, of, added, mixed = _entering(piece), dict[int, Label](), set[int](), set[int]()
-    alone = piece.alone
-    for node in piece.nodes:
+def walked(graph: Graph, start: Place, uses: Collection[Use]) -> dict[int, Step]:
+    """Follow all that is linear in some uses of a tensor."""
+    labels, length, steps = graph.labels, graph.labels.length, dict[int, Step]()
+    first, alone = Step(_entering(graph, start), 0, 0, False, False), _alone(graph, start.tensor)
+    for node in graph.behind(start.tensor):
         relation = labels.relations.get(node)
-        if relation is None:
+        ids = [one for _, one in node.inputs]
+        taken = [first if (node, at) in uses else steps.get(one) for at, one in enumerate(ids)]
+        on = [step is not None for step in taken]
+        if relation is None or spread(node, [*map(int, on)], [0] * len(on)) != (1, 0):
             continue
-        on = [(node, at) in piece.uses or one in of for at, (_, one) in enumerate(node.inputs)]
-        given = [entering if (node, at) in piece.uses else of.get(one) for at, (_, one) in enumerate(node.inputs)]
-        made, holds = labels.made(node, given), any(one in added for _, one in node.inputs)
-        mixes = not relation.moves and any(width(label, labels.length) for label in made)
-        if mixes:
-            walk.mixing.add(node)
-            walk.beside = max(walk.beside, labels.length - 1 if holds else 0)
-        is_mixed = mixes or any(one in mixed for _, one in node.inputs)
-        if node.name in ("mul", "div") and not all(on):
-            factors = [one for at, (_, one) in enumerate(node.inputs) if not on[at]]
-            weight = max(piece.graph.far(one) or 0 for one in factors)
-            walk.bends |= all(one in alone for _, one in node.inputs)
-            walk.weighed = walk.weighed if is_mixed else max(walk.weighed, weight)
-            walk.divided |= weight > 0 and (node.name == "div" or _is_inverse(labels.tape.made.get(factors[0])))
+        before = [step for step in taken if step is not None]
+        mixing, beside, added, bends = 0, 0, False, False
+        for step in before:
+            mixing, beside = mixing | step.mixing, max(beside, step.beside)
+            added, bends = added or step.added, bends or step.bends
+        given = [step and step.label for step in taken]
+        made = labels.made(node, given)
+        if not relation.moves and any(width(label, length) for label in made):
+            mixing, beside = mixing | 1 << graph.order[node], max(beside, length - 1 if added else 0)
+        bends |= node.name in ("mul", "div") and not all(on) and all(one in alone for one in ids)
         for at in others(node, on):
-            far = piece.graph.far(node.inputs[at][1])
-            if far is None:
-                continue
-            holds = True
-            # What is of one position may be added to what is of another one.
-            beside = [labels.of[node.inputs[at][1]] if one == at else label for one, label in enumerate(given)]
-            apart = not relation.moves and piece.graph.of_one(node.inputs[at][1])
-            if apart and any(
-                width(label, labels.length)
-                for label in labels.made(node, [_last(one, labels.length) for one in beside])
-            ):
-                far = labels.length - 1
-            walk.beside = max(walk.beside, far)
+            if (far := graph.far(ids[at])) is not None:
+                added, beside = True, max(beside, length - 1 if _joins(graph, node, at, given) else far)
         for out, label in zip(node.outs, made, strict=True):
-            if label is not None and out not in piece.graph.given:
-                of[out] = _last(label, labels.length)  # pyright: ignore[reportArgumentType]
-                added.update([out] if holds else [])
-                mixed.update([out] if is_mixed else [])
-    return walk
+            if label is not None and out not in graph.given:
+                steps[out] = Step(_last(label, length), mixing, beside, added, bends)
+    return steps
 
 
-def _is_inverse(node: Node | None) -> bool:
-    return node is not None and node.name in ("reciprocal", "rsqrt", "pow")
+def _joins(graph: Graph, node: Node, at: int, given: list[Label | None]) -> bool:
+    """Whether a tensor of one position is added to what is of another one."""
+    labels, added = graph.labels, node.inputs[at][1]
+    if labels.relations[node].moves or not graph.of_one(added):
+        return False
+    beside = [labels.of[added] if one == at else label for one, label in enumerate(given)]
+    made = labels.made(node, [label and _last(label, labels.length) for label in beside])
+    return any(width(label, labels.length) for label in made)
+
+
+def _alone(graph: Graph, start: int) -> set[int]:
+    """Tensors that are made of one tensor and of single numbers."""
+    tape, found = graph.tape, {start}
+    for node in graph.behind(start):
+        if all(one in found or (one not in tape.made and tape.values[one].numel() == 1) for _, one in node.inputs):
+            found.update(node.outs)
+    return found
 
 
 def far(piece: Piece) -> int:
     """How far positions are mixed by a map."""
-    labels, entering, of = piece.graph.labels, _entering(piece), dict[int, Label]()
+    labels, entering, of = piece.graph.labels, _entering(piece.graph, piece.start), dict[int, Label]()
     for node in piece.nodes:
         given = [entering if (node, at) in piece.uses else of.get(one) for at, (_, one) in enumerate(node.inputs)]
         made = labels.made(node, given) if node in labels.relations else []
@@ -91,20 +93,15 @@ def far(piece: Piece) -> int:
     return distance(of.get(piece.end.tensor), piece.end.axis, labels.length)
 
 
-def _entering(piece: Piece) -> Label:
-    labels, start = piece.graph.labels, piece.start
-    shape = labels.tape.values[start.tensor].shape
-    text = own(
-        torch.Size(labels.length if dim == start.axis else size for dim, size in enumerate(shape)),
-        start.axis,
-        labels.length,
-    )
-    sides = [0, 0] * (len(shape) - 1 - start.axis) + [start.first, shape[start.axis] - start.first - labels.length]
+def _entering(graph: Graph, start: Place) -> Label:
+    length, shape = graph.labels.length, graph.tape.values[start.tensor].shape
+    text = own(torch.Size(length if dim == start.axis else size for dim, size in enumerate(shape)), start.axis, length)
+    sides = [0, 0] * (len(shape) - 1 - start.axis) + [start.first, shape[start.axis] - start.first - length]
     return Label(*(functional.pad(part, sides) for part in text)) if text.last.shape != shape else text
 
 
-def _last(label: Label | None, length: int) -> Label | None:
-    return label and Label(label.last, (length + 1 - label.last).masked_fill(label.last == 0, 0))
+def _last(label: Label, length: int) -> Label:
+    return Label(label.last, (length + 1 - label.last).masked_fill(label.last == 0, 0))
 
 
 def others(node: Node, on: list[bool]) -> list[int]:
