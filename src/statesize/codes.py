@@ -48,12 +48,6 @@ class Code(StrEnum):
     )
     VALUES = "values", "Its T leaves out what is done to its values.", "Read its numbers as those of T alone."
     REPEATED = "called again", "This is call {}.", "Read a row for each call."
-    KEEPS_STATE = (
-        "keeps state",
-        "It keeps state from call to call: a second call with the same text returns other numbers. Measured is the "
-        "first one. Reset the state at the start of forward if each text begins anew.",
-        "Reset the state at the start of forward.",
-    )
     DERIVATIVE = "derivative", "It has no T, and is measured by its derivative.", f"{_OPERATOR}, if there is one."
     SEEN = "seen in it", "Seen in it: {}", f"{_OPERATOR}."
     NOT_READ = (

@@ -9,13 +9,11 @@ import torch
 from oracles.attention_models import attention_model, token_ids
 from torch import nn
 
-import statesize as ss
 from statesize import capture
 from statesize.adapters.check import (
     agreement,
     check_faithful,
     check_operator,
-    check_rounded_operator,
     unfaithfulness,
 )
 from statesize.adapters.kernels import attention
@@ -57,8 +55,8 @@ def test_every_unit_and_row_is_compared_and_small_units_by_themselves():
 
 
 def test_what_is_rounding_in_double_precision():
-    assert check_operator(observation(cumulated() / (1 + 9e-10))) == pytest.approx(9e-10, rel=1e-3)
-    assert check_operator(observation(cumulated(), difference=1e-9)) == 1e-9
+    assert check_operator(observation(cumulated() / (1 + 9e-10))) == (pytest.approx(9e-10, rel=1e-3), ())
+    assert check_operator(observation(cumulated(), difference=1e-9)) == (1e-9, ())
     with pytest.raises(ModelError, match=r"by 1\.1e-09 of the largest value; at most 1e-09 is rounding"):
         check_operator(observation(cumulated() / (1 + 1.1e-9)))
     # A unit of a ten-millionth of the others is compared with a millionth of the largest: off by a thousandth of that.
@@ -89,11 +87,11 @@ def test_a_probe_takes_the_place_of_values_that_cannot_tell():
     other = torch.full((1, 6, 4, 4), 0.0, dtype=torch.float64)
     other[..., 0] = torch.arange(1.0, 5.0)
     wrong = replace(observation(cumulated()), operator=lambda units: Dense(other[:, units]))
-    assert check_operator(wrong) == 0
+    assert check_operator(wrong) == (0, ())
     values = torch.randn(1, 6, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with pytest.raises(ModelError, match="Mixer mixer: the captured operator differs from the layer's own code"):
         check_operator(replace(wrong, probed=lambda: (values, values.cumsum(2))))
-    assert check_operator(replace(observation(cumulated()), probed=lambda: (values, values.cumsum(2)))) < 1e-15
+    assert check_operator(replace(observation(cumulated()), probed=lambda: (values, values.cumsum(2))))[0] < 1e-15
 
 
 def rounded(by, exact):
@@ -102,8 +100,8 @@ def rounded(by, exact):
 
 
 def test_what_a_kernel_rounds_is_measured_and_told():
-    assert check_rounded_operator(observation(cumulated()), torch.float32) == (0.0, ())
-    difference, (note,) = check_rounded_operator(rounded(5e-3, 1.0), torch.float32)
+    assert check_operator(observation(cumulated()), torch.float32) == (0.0, ())
+    difference, (note,) = check_operator(rounded(5e-3, 1.0), torch.float32)
     assert difference == pytest.approx(5e-3, rel=0.01)
     assert str(note) == "Its kernel rounds: T is that of its step form, 5e-03 of the largest value off."
 
@@ -114,12 +112,12 @@ def test_what_a_kernel_rounds_is_measured_and_told():
         # T is neither what the kernel returns nor what its more exact form does: it is wrong.
         (5e-3, 1.005, "the captured operator applied to its input differs .* at most 1e-05 is rounding"),
         (5e-3, 1.0001, "the captured operator applied to its input differs"),
-        (2e-2, 1.0, r"its kernel rounds by 2\.0e-02 of the largest value, .* at most 1e-02 is measured"),
+        (2e-2, 1.0, r"its kernel, whose step form .* by 2\.0e-02 of the largest value; at most 1e-02 is rounding"),
     ],
 )
 def test_other_differences_are_refused(by, exact, message):
     with pytest.raises(ModelError, match=f"^Mixer mixer: {message}"):
-        check_rounded_operator(rounded(by, exact), torch.float32)
+        check_operator(rounded(by, exact), torch.float32)
 
 
 def test_relative_difference_of_zeros():
@@ -157,9 +155,9 @@ def test_a_mixer_s_own_arithmetic_may_round_by_a_hundredth(by, limit):
     call = SimpleNamespace(name="mixer", output=output, dtype=torch.float32, autocast=False)
     if limit is None:
         with pytest.raises(ModelError, match=r"in torch\.float32 is 1\.1e-02 of the largest .* off .* at most 1e-02"):
-            agreement(call, [], output * (1 + by), lambda: output)
+            agreement(call, output * (1 + by), float, lambda: output)
     else:
-        found = agreement(call, [], output * (1 + by), lambda: output)
+        found = agreement(call, output * (1 + by), float, lambda: output)
         assert (found.difference, found.allowed, found.notes != ()) == (pytest.approx(by, rel=0.01), limit, by > 1e-5)
 
 
@@ -275,7 +273,8 @@ def test_a_mixer_that_changes_from_call_to_call_is_refused():
         def forward(self, hidden):
             Attention.calls += 1
             split = (hidden * (1 + 1e-6 * Attention.calls)).unflatten(-1, (2, 4)).transpose(1, 2)
-            return nn.functional.scaled_dot_product_attention(split, split, split, is_causal=True).flatten(1, 2)
+            mixed = nn.functional.scaled_dot_product_attention(split, split, split, is_causal=True)
+            return mixed.transpose(1, 2).flatten(2)
 
     refused(nn.Sequential(nn.Embedding(64, 8), Attention()), "another last hidden state when it runs the same inputs")
 
@@ -301,7 +300,7 @@ def test_a_mixer_that_runs_more_often_the_next_time_is_refused():
                 hidden = self.attention(hidden)
             return hidden
 
-    refused(Drifting(), r"Mixer attention ran 1 times in the observed run and \d+ times")
+    refused(Drifting(), r"Mixer attention ran \d+ times in the observed run and \d+ times")
 
 
 def test_checks_can_be_left_out_for_a_model_that_has_passed_them():
@@ -326,22 +325,3 @@ def test_a_model_that_returns_no_tensor_has_no_run_difference():
     captured = capture(Nothing(), token_ids())
     assert math.isnan(captured.run_difference)
     assert len(list(captured)) == 2
-
-
-class Given(nn.Module):
-    """A model that runs with half of the weights that it holds."""
-
-    def __init__(self):
-        super().__init__()
-        self.model = attention_model("llama")
-
-    def forward(self, ids):
-        halves = {name: weight / 2 for name, weight in self.model.named_parameters()}
-        return torch.func.functional_call(self.model, halves, (ids,)).logits
-
-
-def test_a_mixer_that_runs_with_other_parameters_than_its_own_is_refused_by_that_cause():
-    with pytest.raises(
-        ModelError, match=r"runs with other parameters than it holds, as by torch\.func\.functional_call"
-    ):
-        ss.profile(Given(), token_ids())

@@ -266,7 +266,7 @@ def test_slots_keep_keys_beside_values():
         (Packing(cu_seqlens=torch.tensor([0, 10, 26])), "packs sequences of several lengths"),
         (Packing(cu_seqlens=torch.tensor([0, 26])), "packs sequences of several lengths"),
         (Squaring(), "must be linear in its values, got squared.*network_ess"),
-        (Driverless(), "must run where Triton does.*TRITON_INTERPRET=1"),
+        (Driverless(), "must run where Triton does"),
     ],
 )
 def test_what_has_no_T_is_refused(layer, message):
@@ -288,7 +288,7 @@ install_flash_attention()
 from fla.models import ForgettingTransformerConfig, MLAConfig, TransformerConfig
 from transformers import AutoModelForCausalLM
 import statesize as ss
-from statesize.adapters.models.triton_interpreter import interpret_if_asked
+from oracles.triton_interpreter import interpret_if_asked
 interpret_if_asked()
 sizes = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 1, "num_heads": 2, "fuse_norm": False}
 sizes |= {"fuse_cross_entropy": False, "fuse_swiglu": False}

@@ -11,7 +11,7 @@ from statesize.adapters.trace.trace import Trace
 
 LENGTH = 13
 # Their traces take another factor of a gate as values than the adapters do.
-OTHER_VALUES = ("zamba", "lfm2", "lfm2_moe", "lfm3")
+OTHER_VALUES = ()
 
 
 def made(family):

@@ -24,9 +24,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from oracles.fla_layers import HALF, LAYERS, build, tokens
 from oracles.fla_torch import use_references
 from oracles.flash_attention import install_flash_attention
+from oracles.triton_interpreter import interpret_if_asked
 
 import statesize as ss
-from statesize.adapters.check import check_rounded_operator, unfaithfulness
+from statesize.adapters.check import check_operator, unfaithfulness
 from statesize.adapters.observation import Observation
 from statesize.codes import Note, joined
 
@@ -52,12 +53,12 @@ class Found:
     note: str = ""  # what is told beside
 
 
-def compared(found: Found, observation: Observation, dtype: torch.dtype) -> tuple[float, tuple[Note, ...]]:
+def compared(found: Found, observation: Observation, dtype: torch.dtype | None) -> tuple[float, tuple[Note, ...]]:
     """The check of capture, and what the step form of the kernel says beside."""
     exact = observation.exact()
     if exact is not None:
         found.stepped = unfaithfulness(observation, observation.values, exact)
-    return check_rounded_operator(observation, dtype)
+    return check_operator(observation, dtype)
 
 
 def measured(name: str, by: str, length: int) -> Found:
@@ -75,7 +76,8 @@ def measured(name: str, by: str, length: int) -> Found:
                 "bfloat16",
             )
         # The interpreter is slow: what it returns is compared with T u, and not run again for references.
-        capture_module.check_rounded_operator = partial(compared, found)
+        capture_module.check_operator = partial(compared, found)
+        interpret_if_asked()
         capturing = ss.capture(model, ids, checks="none" if by == "kernels" else "all")
         mixer = capturing.mixers[0]
         captured = next(capturing)

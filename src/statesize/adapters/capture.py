@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, compress, zip_longest
@@ -13,33 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.build import Captured, from_method, from_observation
-from statesize.adapters.check import (
-    Agreement,
-    Checks,
-    agreement,
-    check_operator,
-    check_rounded_operator,
-    compare_runs,
-    keeping_state,
-    rounded_agreement,
-)
+from statesize.adapters.check import Checks, agreement, check_operator, compare_runs
 from statesize.adapters.forward import Forward, Inputs
-from statesize.adapters.models.model_state import is_a, returned_tensor
+from statesize.adapters.models.model_state import NamedModules, returned_tensor
 from statesize.adapters.models.own_cache import SHORT_CONVOLUTION
 from statesize.adapters.models.precision import BOUNDS, allowed, set_autocast, stored_dtype
 from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.observation import FoundMixer, Observation
 from statesize.adapters.runs import bare
-from statesize.adapters.select import (
-    LIBRARIES,
-    RECURRENT,
-    TRACED,
-    Layers,
-    NothingMeasuredError,
-    find_mixers,
-    is_own_code,
-    selected,
-)
+from statesize.adapters.select import LIBRARIES, Layers, NothingMeasuredError, find_mixers, is_own_code, selected
 from statesize.adapters.trace.own_mixing import OwnMixing
 from statesize.adapters.watch import Call, ModelRun, further_calls, record_calls, rerun, sampled
 from statesize.codes import NOTHING_LOST, Code, Note
@@ -145,7 +127,7 @@ class Capture(Iterator[Captured]):
         from statesize.adapters.trace.derivative import derivative
 
         operator, returned, notes = derivative(call.name, ModuleCall.of(self._forward, call))
-        agreed = agreement(call, (), sampled(returned), lambda: self._as_it_ran(call))
+        agreed = agreement(call, sampled(returned), float, lambda: self._as_it_ran(call))
         mixer = replace(call.mixers[0], name=call.labels[0])
         if mixer.state_size is not None and int(operator.state_size()[-1]) > mixer.state_size:
             mixer = replace(mixer, state_size=None, state_bytes=None)
@@ -173,15 +155,18 @@ class Capture(Iterator[Captured]):
 
     def _found(self, call: Call) -> list[Captured]:
         """Run a mixer again, in float64 if its code knows that, and build what is observed there."""
-        exact, reason, rounding = call.in_double, tuple[Note, ...](), call.dtype
-        observations, output = list[Observation](), None
+        notes, again = tuple[Note, ...](), lambda: self._as_it_ran(call)
+        # The dtype as which it rounds where its code knows no float64.
+        dtype = None if call.in_double else call.dtype
         if call.is_traced:
             from statesize.adapters.trace.modules import observed
 
             observation, returned = observed(self._own_mixing, self._forward, call)
             observations, output = [observation], sampled(returned)
-            exact, rounding = observation.in_double, call.weights
-        elif exact:
+            dtype = None if observation.in_double else call.weights
+        elif dtype is not None:
+            observations, output = self._rerun(call, None)
+        else:
             try:
                 observations, output = self._rerun(call, torch.float64)
             except (ModelError, InputError):
@@ -189,17 +174,24 @@ class Capture(Iterator[Captured]):
             except Exception as error:  # whatever the author's code raises where it is given float64
                 first_line = str(error).strip().partition("\n")[0] or type(error).__name__
                 text = f"Compared in its own precision: its code knows no float64 ({first_line})."
-                reason = (Note(Code.ROUNDED, text),)
                 # In float32 it runs without the model's autocast.
-                exact, rounding = False, call.weights
-        if not exact and not call.is_traced:
-            observations, output = self._rerun(call, torch.float32 if reason else None)
-        pairs = zip(call.labels, observations, strict=True)
-        if exact:
-            agreed = agreement(call, observations, output, lambda: self._as_it_ran(call))
-            return [from_observation(label, item, check_operator(item), agreed) for label, item in pairs]
-        agreed = rounded_agreement(call, output)
-        return [self._rounded(label, item, agreed, rounding, reason) for label, item in pairs]
+                notes, dtype = (Note(Code.ROUNDED, text),), call.weights
+                observations, output = self._rerun(call, torch.float32)
+
+        def largest_score() -> float:
+            return max((one.largest_score() for one in observations), default=0.0)
+
+        agreed = agreement(call, output, largest_score, again if dtype is None else None)
+        found = list[Captured]()
+        for label, item in zip(call.labels, observations, strict=True):
+            (difference, told), ran = check_operator(item, dtype), agreed
+            if dtype is not None:
+                limit = max(allowed(difference, dtype, item.largest_score), agreed.allowed)
+                ran = replace(agreed, difference=max(difference, agreed.difference), allowed=limit)
+                difference = math.nan
+            made = from_observation(label, item, difference, ran)
+            found.append(replace(made, notes=(*made.notes, *told, *notes)))
+        return found
 
     def _as_it_ran(self, call: Call) -> Tensor | None:
         """A sample of what a module returns when it runs again as the model ran it."""
@@ -212,43 +204,36 @@ class Capture(Iterator[Captured]):
 
         return bare(self._forward.model, run, call.module, lambda _: set_autocast(call.autocast))
 
-    def _rounded(
-        self, name: str, observation: Observation, agreed: Agreement, dtype: torch.dtype, reason: tuple[Note, ...]
-    ) -> Captured:
-        """What is captured where the layer's code knows no float64."""
-        difference, notes = check_rounded_operator(observation, dtype)
-        limit = max(allowed(difference, dtype, observation.largest_score), agreed.allowed)
-        agreed = replace(agreed, difference=max(difference, agreed.difference), allowed=limit)
-        item = from_observation(name, observation, math.nan, agreed)
-        return replace(item, notes=(*item.notes, *notes, *reason))
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a capture.
+
+    Attributes:
+        layers: The chosen mixers; None for all.
+        short_convolutions: Whether those inside other mixers are measured too.
+        checks: Which comparisons with the unaltered model are made.
+        mixes: The part whose output T acts on, by the names of modules.
+        axis: The dimension of positions; None where it is plain.
+    """
+
+    layers: Layers = None
+    short_convolutions: bool = False
+    checks: Checks = "all"
+    mixes: Mapping[str, str] = field(default_factory=dict[str, str])
+    axis: int | None = None
 
 
 @on_cpu_by_default
-def capture_module(
-    model: nn.Module,
-    inputs: Inputs,
-    layers: Layers = None,
-    *,
-    short_convolutions: bool = False,
-    checks: Checks = "all",
-    mixes: Mapping[str, str] | None = None,
-    axis: int | None = None,
-) -> Capture:
+def capture_module(model: nn.Module, inputs: Inputs, request: Request) -> Capture:
     """`capture` of what `measurable` has returned."""
-    forward = Forward.of(model, inputs, axis)
-    own, parts = find_mixers(forward.parts), [module for _, module in forward.parts]
-    has_own_code = any(map(is_own_code, parts))
-    recording, own_mixing = record_calls(forward, own, short_convolutions=short_convolutions), OwnMixing()
-    traced = (isinstance(part, TRACED) or is_a(part, RECURRENT) or hasattr(part, "mixes") for part in parts)
-    if mixes or has_own_code or any(traced):
-        recording, own_mixing = _with_own_mixing(forward, own, recording, mixes or {}, short_convolutions)
-    chosen, skipped = selected(forward, list(own), recording, layers)
+    forward, checks = Forward.of(model, inputs, request.axis), request.checks
+    own = find_mixers(forward.parts)
+    recording = record_calls(forward, own, short_convolutions=request.short_convolutions)
+    recording, own_mixing = _with_own_mixing(forward, own, recording, request)
+    chosen, skipped = selected(forward, list(own), recording, request.layers)
     limit = max((BOUNDS[stored_dtype(model)], *(BOUNDS[call.dtype] for call in recording.calls)))
-    around = list[Note]()
-    # Models of libraries are compared with oracles of their own, but for hooks that others hang on them.
-    hooks = (vars(part).get(kind, {}) for part in parts for kind in ("_forward_hooks", "_forward_pre_hooks"))
-    origins = (getattr(hook, "__module__", "") for some in hooks for hook in some.values())
-    changed = has_own_code or any(str(origin).split(".")[0] not in LIBRARIES for origin in origins)
+    around, changed = list[Note](), _is_changed(forward.parts)
     if own_mixing.backwards or changed:
         from statesize.adapters.causality import mixed_backwards
 
@@ -259,55 +244,68 @@ def capture_module(
         checks = "all"
     run_difference = math.nan if checks in ("again", "none") else compare_runs(forward, recording, checks, limit)
     calls = [call for call in recording.calls if not chosen.isdisjoint(call.labels)]
+    further, notes = (further_calls(recording.calls) if around else {}, dict[str, tuple[Note, ...]]())
+    for call, beside in zip_longest(recording.calls, around):
+        for label in call.labels:
+            notes[label] = tuple(filter(None, (own_mixing.notes.get(call.name), beside, further.get(label))))
+    named = [pair for call in calls for pair in zip(call.mixers, call.labels, strict=True)]
+    return Capture(
+        mixers=tuple(replace(mixer, name=label) for mixer, label in named if label in chosen),
+        length=forward.length,
+        readers=_readers(calls),
+        skipped=skipped,
+        run_difference=run_difference,
+        _forward=forward,
+        _calls=calls,
+        _chosen=chosen,
+        _own_mixing=own_mixing,
+        _notes=notes,
+        _rerun=partial(rerun, forward, short_convolutions=request.short_convolutions),
+        _checks_methods=checks != "none",
+    )
+
+
+def _is_changed(parts: NamedModules) -> bool:
+    """Whether code or hooks of the model's author run in it: models of libraries are compared with oracles."""
+    hooks = (vars(part)[kind] for _, part in parts for kind in ("_forward_hooks", "_forward_pre_hooks"))
+    origins = (str(getattr(hook, "__module__", "")).split(".")[0] for some in hooks for hook in some.values())
+    return any(is_own_code(part) for _, part in parts) or any(origin not in LIBRARIES for origin in origins)
+
+
+def _readers(calls: Sequence[Call]) -> dict[str, tuple[str, ...]]:
+    """The mixers that read the same cache, for each that is not the only one."""
     by_cache = defaultdict[str, list[str]](list)
     for call in calls:
         for label, cache in zip(call.labels, call.caches, strict=not call.by_method):
             by_cache[cache].append(label)
     by_cache.pop("", None)
-    readers = {label: tuple(labels) for labels in by_cache.values() if len(labels) > 1 for label in labels}
-    further, notes = further_calls(recording.calls) if around else {}, dict[str, tuple[Note, ...]]()
-    keeping = keeping_state(forward, recording.calls, limit) if has_own_code and checks == "all" else ""
-    for call, beside in zip_longest(recording.calls, around):
-        for label in call.labels:
-            kept = Note(Code.KEEPS_STATE) if call.name == keeping else None
-            found = (own_mixing.notes.get(call.name), beside, further.get(label), kept)
-            notes[label] = tuple(filter(None, found))
-    named = [pair for call in calls for pair in zip(call.mixers, call.labels, strict=True)]
-    mixers = tuple(replace(mixer, name=label) for mixer, label in named if label in chosen)
-    again = partial(rerun, forward, short_convolutions=short_convolutions)
-    return Capture(
-        mixers, forward.length, readers, skipped, run_difference,
-        forward, calls, chosen, own_mixing, notes, again, checks != "none",
-    )  # fmt: skip
+    return {label: tuple(labels) for labels in by_cache.values() if len(labels) > 1 for label in labels}
 
 
 def _with_own_mixing(
-    forward: Forward,
-    own: Mapping[str, nn.Module],
-    recording: ModelRun,
-    mixes: Mapping[str, str],
-    short_convolutions: bool,
+    forward: Forward, own: Mapping[str, nn.Module], recording: ModelRun, request: Request
 ) -> tuple[ModelRun, OwnMixing]:
     """What an observed run shows beside, and what is found of the modules that no adapter knows."""
     from statesize.adapters.trace.modules import described, find_own_mixing
 
-    own_mixing = find_own_mixing(forward, own.values(), recording.calls, mixes)
+    own_mixing = find_own_mixing(forward, own.values(), recording, request.mixes)
     for name in own_mixing.derivatives & recording.refused.keys():
         own_mixing.notes[name] = Note(Code.SEEN, str(recording.refused[name]))
     if own_mixing.names:
-        recording = record_calls(forward, own, own_mixing.names, short_convolutions=short_convolutions)
+        recording = record_calls(forward, own, own_mixing.names, short_convolutions=request.short_convolutions)
         for call in recording.calls:
             if call.is_traced:
                 call.mixers.append(described(own_mixing, call))
                 call.caches.append("")
-    calls = [call for call in recording.calls if call.name not in own_mixing.refused]
+    refused = dict(recording.refused)
     for name, reason in own_mixing.refused.items():
-        seen = recording.refused.get(name)
+        seen = refused.get(name)
         if seen is not None:
             code = seen.code if seen.code in NOTHING_LOST else reason.code
             reason = Note(code, f"{reason} {Note(Code.SEEN, str(seen))}")
-        recording.refused[name] = reason
+        refused[name] = reason
     for name in own_mixing.unmixed:
-        if name in recording.refused and recording.refused[name].code is Code.LATER_POSITIONS:
-            recording.refused[name] = Note(Code.WITHIN_POSITIONS, f"Mixer {name} {Code.WITHIN_POSITIONS.sentence}")
-    return replace(recording, calls=calls), own_mixing
+        if name in refused and refused[name].code is Code.LATER_POSITIONS:
+            refused[name] = Note(Code.WITHIN_POSITIONS, f"Mixer {name} {Code.WITHIN_POSITIONS.sentence}")
+    calls = [call for call in recording.calls if call.name not in own_mixing.refused]
+    return replace(recording, calls=calls, refused=refused), own_mixing

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import device_of, position_axis, returned_tensor
+from statesize.adapters.models.model_state import device_of
 from statesize.adapters.models.precision import (
     BOUNDS,
     ROUNDED,
@@ -24,8 +22,8 @@ from statesize.adapters.models.precision import (
     relative_difference,
 )
 from statesize.adapters.observation import Observation
-from statesize.adapters.runs import bare, read
-from statesize.adapters.watch import Call, ModelRun, read_calls, sampled
+from statesize.adapters.runs import bare
+from statesize.adapters.watch import Call, ModelRun, read_calls
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
 from statesize.operators import Dense, Operator, Recurrence
@@ -59,47 +57,42 @@ class Checked:
 
 
 @torch.no_grad()
-def check_operator(observation: Observation) -> float:
-    """How far T is from the layer's own code in float64, or a refusal."""
-    difference = observation.difference
-    if difference is None:
+def check_operator(observation: Observation, dtype: torch.dtype | None = None) -> tuple[float, tuple[Note, ...]]:
+    """How far T u is from the layer's own code, and what its kernel rounds; a refusal beyond rounding.
+
+    Args:
+        observation: What a kernel mixed.
+        dtype: That of the layer's code where it knows no float64, in which case the kernel's more exact form decides.
+
+    Returns:
+        The largest difference in any unit and row, relative to the largest value, and notes.
+
+    Raises:
+        ModelError: T is another one.
+    """
+    difference, notes = observation.difference, tuple[Note, ...]()
+    if difference is None or dtype is not None:
         check_finite(observation.name, "unit", "the model passes on", observation.mixed)
-        values, expected = (
-            (observation.values, observation.mixed) if observation.probed is None else observation.probed()
+        asked = None if dtype is not None else observation.probed
+        values, expected = (observation.values, observation.mixed) if asked is None else asked()
+        difference = unfaithfulness(observation, values, expected, 1.0 if dtype is not None else _LEAST)
+    if dtype is None:
+        limit, what = (observation.tolerance, "the captured operator")
+    else:
+        dtype = dtype if observation.in_double else kernel_dtype(dtype, observation.mixed)
+        limit, what = (
+            allowed(difference, dtype, observation.largest_score),
+            "the captured operator applied to its input",
         )
-        difference = unfaithfulness(observation, values, expected, _LEAST)
-    if not difference <= observation.tolerance:
-        text = (
-            f"Mixer {observation.name}: the captured operator differs from the layer's own code, both in float64, by "
-            f"{difference:.1e} of the largest value; at most {observation.tolerance:.0e} is rounding. What would be "
-            "measured is not what the layer computes."
-        )
-        raise ModelError(Note(Code.DIFFERS, text))
-    return difference
-
-
-@torch.no_grad()
-def check_rounded_operator(observation: Observation, dtype: torch.dtype) -> tuple[float, tuple[Note, ...]]:
-    """The same where the layer's code knows no float64: by its own precision, and its kernel's more exact form."""
-    check_finite(observation.name, "unit", "the model passes on", observation.mixed)
-    difference = unfaithfulness(observation, observation.values, observation.mixed)
-    if not observation.in_double:
-        dtype = kernel_dtype(dtype, observation.mixed)
-    limit = allowed(difference, dtype, observation.largest_score)
-    exact = observation.exact() if not difference <= limit else None
-    if exact is None or not unfaithfulness(observation, observation.values, exact) <= limit:
+        exact = observation.exact() if not difference <= limit else None
         # Where T differs from the more exact form too, it is wrong for another reason.
-        check_faithful(observation.name, difference, "the captured operator applied to its input", limit)
-        return difference, ()
-    if difference > ROUNDED:
-        text = (
-            f"Mixer {observation.name}: its kernel rounds by {difference:.1e} of the largest value, as the kernel's "
-            f"own step form shows, which T u agrees with; at most {ROUNDED:.0e} is measured. Give texts of less than "
-            "64 tokens: fla computes them by the step form."
-        )
-        raise ModelError(Note(Code.ROUNDED, text))
-    text = f"Its kernel rounds: T is that of its step form, {difference:.0e} of the largest value off."
-    return difference, (Note(Code.ROUNDED, text),)
+        if exact is not None and unfaithfulness(observation, observation.values, exact) <= limit:
+            text = f"Its kernel rounds: T is that of its step form, {difference:.0e} of the largest value off."
+            limit, notes = ROUNDED, (Note(Code.ROUNDED, text),)
+            what = "its kernel, whose step form agrees with the captured operator (give less than 64 tokens),"
+    reference = "the layer's own code, both in float64," if dtype is None else "the unaltered model's"
+    check_faithful(observation.name, difference, what, limit, reference)
+    return difference, notes
 
 
 def unfaithfulness(observation: Observation, values: Tensor, expected: Tensor, least: float = 1.0) -> float:
@@ -142,55 +135,56 @@ def _numbers(operator: Operator) -> int:
 
 
 def agreement(
-    call: Call, observations: Sequence[Observation], output: Tensor | None, again: Callable[[], Tensor | None]
+    call: Call,
+    output: Tensor | None,
+    largest_score: Callable[[], float],
+    again: Callable[[], Tensor | None] | None = None,
 ) -> Agreement:
-    """How far a mixer in float64 is from what the unaltered model passed on; a refusal beyond what rounds."""
-    # observations: What was observed in it, in float64. output: A sample of its output there.
-    # again: Runs it once more as the model ran it: what that changes is no rounding.
+    """How far a mixer that runs alone is from what the unaltered model passed on; a refusal beyond what rounds.
+
+    Args:
+        call: Its call.
+        output: A sample of its output.
+        largest_score: The largest absolute score of a softmax.
+        again: Runs it once more as the model ran it: what that changes is no rounding. None where it ran so.
+
+    Returns:
+        The difference, and what rounding explains.
+
+    Raises:
+        ModelError: They differ by more.
+    """
+    limit = BOUNDS[call.dtype]
     if output is None or call.output is None or not bool(torch.isfinite(call.output).all()):
         # The kernel that passes on numbers that are not finite reports them.
-        return Agreement()
-    difference, dtype = relative_difference(output, call.output), call.dtype
-    limit = allowed(difference, dtype, lambda: max((one.largest_score() for one in observations), default=0.0))
+        return Agreement(allowed=math.nan if again else limit)
+    difference = relative_difference(output, call.output)
+    limit = limit if again is None else allowed(difference, call.dtype, largest_score)
     if difference <= limit:
         return Agreement(difference, limit)
-    rounded_agreement(call, again())
+    ran = output if again is None else again()
+    if ran is not None:
+        what = "its output when it runs again with the same arguments"
+        check_faithful(call.name, relative_difference(ran, call.output), what, BOUNDS[call.dtype])
     if not difference <= ROUNDED:
-        if call.autocast:
-            advice = "Let it run without autocast."
-        elif dtype is torch.float32:
-            advice = "Load the model in float64, or write a number in place of torch.finfo(x.dtype).eps and the like."
-        else:
-            advice = "Load the model in float32 or float64."
+        advice = "Let it run without autocast" if call.autocast else "Load the model in float32 or float64"
         text = (
-            f"Mixer {call.name}: its own arithmetic in {dtype} is {difference:.1e} of the largest value off what "
-            f"its code computes in float64; at most {max(limit, ROUNDED):.0e} is measured. {advice}"
+            f"Mixer {call.name}: its own arithmetic in {call.dtype} is {difference:.1e} of the largest value off what "
+            f"its code computes in float64; at most {max(limit, ROUNDED):.0e} is measured. {advice}; write a number in "
+            "place of torch.finfo(x.dtype).eps and the like."
         )
         raise ModelError(Note(Code.ROUNDED, text))
     text = f"Its own arithmetic rounds by {difference:.0e} of the largest value."
     return Agreement(difference, ROUNDED, (Note(Code.ROUNDED, text),))
 
 
-def rounded_agreement(call: Call, output: Tensor | None) -> Agreement:
-    """The same of a mixer that runs again in the model's own precision."""
-    difference, limit = 0.0, BOUNDS[call.dtype]
-    # The kernel that passes on numbers that are not finite reports them.
-    if output is not None and call.output is not None and bool(torch.isfinite(call.output).all()):
-        difference = relative_difference(output, call.output)
-        if not difference <= limit and call.held != tuple(map(id, call.module.parameters())):
-            raise ModelError(
-                f"Mixer {call.name} runs with other parameters than it holds, as by torch.func.functional_call. Load "
-                "them into it, and measure the module that runs without being given any."
-            )
-        check_faithful(call.name, difference, "its output when it runs again with the same arguments", limit)
-    return Agreement(difference, limit)
-
-
-def check_faithful(name: str, difference: float, what: str, bound: float) -> None:
+def check_faithful(
+    name: str, difference: float, what: str, bound: float, reference: str = "the unaltered model's"
+) -> None:
     """Refuse an operator that is not the model's."""
     if not difference <= bound:
         text = (
-            f"Mixer {name}: {what} differs from the unaltered model's by {difference:.1e} of the largest value; at "
+            f"Mixer {name}: {what} differs from {reference} by {difference:.1e} of the largest value; at "
             f"most {bound:.0e} is rounding. What would be measured is not what the model computes: check that the "
             "model is deterministic, that nothing changes its weights meanwhile, and that it changes nothing in place; "
             "in half precision, load it in float32."
@@ -203,94 +197,34 @@ def compare_runs(forward: Forward, recording: ModelRun, checks: Checks, limit: f
     outputs = [call.output for call in recording.calls]
     read = read_calls(forward, recording.calls)
     if checks == "all":
-        check_deterministic(forward, read, recording.calls)
+        check_deterministic(forward, read)
     if recording.hidden is None or read is None:
         return math.nan
     difference = relative_difference(recording.hidden, read)
     # Numbers of the model itself that are not finite are reported at its first mixer.
     if not difference <= limit and bool(torch.isfinite(read).all()):
-        name = type(forward.model).__name__
-        for call, output in zip(reversed(recording.calls), reversed(outputs), strict=True):
-            if output is not None and call.output is not None:
-                name = name if relative_difference(output, call.output) <= limit else call.name
+        pairs = zip(recording.calls, outputs, strict=True)
+        altered = (
+            call.name
+            for call, one in pairs
+            if one is not None and call.output is not None and not relative_difference(one, call.output) <= limit
+        )
+        name = next(altered, type(forward.model).__name__)
         check_faithful(name, difference, "observed, the model's last hidden state", limit)
     return difference
 
 
-def check_deterministic(forward: Forward, read: Tensor | None, calls: Sequence[Call] = ()) -> None:
+def check_deterministic(forward: Forward, read: Tensor | None) -> None:
     """Refuse a model that, with nothing attached, gives another last hidden state than `read`, in any bit."""
     unattached = forward.hidden(bare, attach=partial(seeded_otherwise, device_of(forward.model)))
-    same = partial(torch.allclose, rtol=0, atol=0, equal_nan=True)
-    if unattached is None or read is None or same(unattached, read):
+    if unattached is None or read is None or torch.allclose(unattached, read, rtol=0, atol=0, equal_nan=True):
         return
-    again = forward.hidden()
-    where = where_they_differ(unattached, read, forward.length)
-    if again is not None and same(again, read):
-        raise ModelError(
-            f"{_drawing(forward)} draws random numbers in eval mode, so that no two runs of it agree{where}:"
-            " dropout that is always on, or noise. Call dropout with training=self.training, or set its rate to 0."
-        )
-    name = keeping_state(forward, calls, 0.0) if calls else ""
-    first = f", and Mixer {name} is the first whose output changes" if name else ""
     raise ModelError(
-        f"{type(forward.model).__name__} gives another last hidden state when it runs the same inputs once more"
-        f"{where}{first}, so there is no reference to compare with. Make it deterministic: no dropout or noise "
-        "in eval mode, no state of its own from call to call, torch.use_deterministic_algorithms(True) on a GPU."
+        f"{type(forward.model).__name__} gives another last hidden state when it runs the same inputs once more, so "
+        "there is no reference to compare with. Make it deterministic: no noise in eval mode (call dropout with "
+        "training=self.training), no state of its own from call to call, torch.use_deterministic_algorithms(True) on a "
+        "GPU."
     )
-
-
-def keeping_state(forward: Forward, calls: Sequence[Call], limit: float) -> str:
-    """The name of the first mixer that another call of the model finds in another state; "" where there is none."""
-    left = defaultdict[nn.Module, list[Tensor | None]](list)
-
-    def leave(module: nn.Module, args: object, output: object) -> None:
-        left[module].append(sampled(returned_tensor(output, args, forward.length)))
-
-    def twice(model: nn.Module, call: Callable[[], Any]) -> Any:
-        return read(model, lambda: (call(), call())[1], {}, {call.module: leave for call in calls})
-
-    # In what state a call leaves a layer of one's own, only that layer knows: a further call may raise anything.
-    with suppress(Exception):
-        forward.hidden(twice)
-    for call in calls:
-        half = sum(other.module is call.module for other in calls)
-        first, second = left[call.module][:half], left[call.module][half:]
-        pairs = [(one, two) for one, two in zip(first, second, strict=False) if one is not None and two is not None]
-        alike = all(one.shape == two.shape and relative_difference(two, one) <= limit for one, two in pairs)
-        if len(second) < half or not alike:
-            return call.name
-    return ""
-
-
-def _drawing(forward: Forward) -> str:
-    """The innermost module that draws random numbers first, by its class and name."""
-    states, drawing, device = list[Tensor](), list[nn.Module](), device_of(forward.model)
-
-    def generators() -> Tensor:
-        state = torch.get_rng_state()
-        return torch.cat([state, torch.cuda.get_rng_state(device)]) if device.type == "cuda" else state
-
-    def enter(module: nn.Module, args: object, kwargs: object) -> None:
-        states.append(generators())
-
-    def leave(module: nn.Module, args: object, output: object) -> None:
-        if not torch.equal(states.pop(), generators()):
-            drawing.append(module)
-
-    names = {part: name for name, part in forward.parts}
-    forward.hidden(read, enter=dict.fromkeys(names, enter), leave=dict.fromkeys(names, leave))
-    return f"{type(drawing[0]).__name__} {names[drawing[0]]}".rstrip()
-
-
-def where_they_differ(one: Tensor, other: Tensor, length: int) -> str:
-    """The first position at which two outputs differ and how far they do, in brackets; "" where shapes do not tell."""
-    axis = position_axis(one, length)
-    if axis is None or one.shape != other.shape:
-        return ""
-    difference = torch.where(one == other, 0.0, (one - other).abs()).movedim(axis, 0).flatten(1).amax(1)
-    first = int((difference != 0).nonzero()[0])
-    size = float(difference.max() / torch.maximum(one.abs().max(), other.abs().max()))
-    return f" (first at position {first}, by {size:.1e} of the largest value)"
 
 
 def seeded_otherwise(device: torch.device, _: object) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -98,10 +97,6 @@ class Forward:
     @classmethod
     def of(cls, model: nn.Module, inputs: Inputs, axis: int | None = None) -> Self:
         """Check token ids (S, L), frames, or what a tokenizer returns, and move them to the model's device."""
-        if "fla" in sys.modules:
-            from statesize.adapters.models.triton_interpreter import interpret_if_asked
-
-            interpret_if_asked()
         parts = named_parts(model)
         measured = check_inputs(parts, inputs, axis)
         backbone, device = backbone_of(model, inputs), device_of(model)
@@ -122,9 +117,9 @@ class Forward:
         sequences = measured.shape[measured.sequence_axis]
         forward = cls(model, parts, backbone, args, arguments, measured, measured.length, sequences)
         if measured.axis is not None:
-            if (given := UNCOMPARED.get(model)) is not None:
+            if (given := vars(model).get(UNCOMPARED)) is not None:
                 _check_copy(forward, forward.of_model(given, inputs))
-                del UNCOMPARED[model]
+                del vars(model)[UNCOMPARED]
             return forward
         frames = args[0] if args else arguments[measured.name]
         axis = axis_by_modules(model, frames, lambda enter: forward.hidden(read, enter=enter, leave={}))
@@ -201,9 +196,11 @@ class Forward:
     def _explain(self, error: Exception) -> None:
         """Say what is missing, or wrong with frames, ids or their number, where the model or an embedding refused."""
         if isinstance(error, RuntimeError) and "active drivers" in str(error):
-            from statesize.adapters.models.triton_interpreter import without_driver
-
-            raise without_driver(self.model) from error
+            raise ModelError(
+                f"{type(self.model).__name__} must run where Triton does, because it calls kernels of "
+                "flash-linear-attention, got a machine without a driver for them. Run it on a GPU; a model of "
+                "transformers also runs in an environment without flash-linear-attention."
+            ) from error
         if isinstance(error, NotImplementedError) and 'missing the required "forward"' in str(error):
             raise ModelError(f"{error}, so it does not run. Give the module that calls its parts.") from error
         given = cast("Tensor", self.args[0] if self.args else self.kwargs[self.measured.name])

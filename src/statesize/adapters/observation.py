@@ -52,7 +52,6 @@ class ModuleStack:
     length: int  # positions of the text that the model runs over
     frames: list[Frame] = field(default_factory=list[Frame])  # one for each
     exact: bool = False  # whether they compute in float64 throughout, for the T that is measured
-    closed: bool = False  # whether what torch's public functions do now is no mixing of the model's own
     sequences: int = 1  # number of texts that the model runs over
 
     @contextmanager
@@ -81,15 +80,6 @@ class ModuleStack:
     def frame(self) -> Frame:
         """The innermost module that is running."""
         return self.frames[-1]
-
-    @contextmanager
-    def unseen(self) -> Generator[None]:
-        """Let a kernel that is observed as a whole run, or run once more, without a look at its steps."""
-        before, self.closed = self.closed, True
-        try:
-            yield
-        finally:
-            self.closed = before
 
 
 Units = slice | Tensor

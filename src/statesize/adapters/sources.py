@@ -30,8 +30,6 @@ SCANS = (
 # One line a source: while `observing(files, running, record)` is open, each call of its kernels makes one Observation.
 SOURCES: tuple[Source | Named, ...] = (
     Named("kernels.attention", {"ALL_ATTENTION_FUNCTIONS", "DiffLlamaAttention"}),
-    Named("kernels.softmax_tap", observing="SoftmaxTap"),
-    Named("kernels.flex_attention", {"torch.nn.attention.flex_attention"}),
     Named("kernels.scans", SCANS),
     Named("kernels.convolutions", _SHORT),
     Named("kernels.recurrent_layers", {"RecurrentGemmaRecurrentBlock"}, "observing_rg_lru"),
@@ -47,11 +45,9 @@ SOURCES: tuple[Source | Named, ...] = (
 def sources_of(parts: NamedModules) -> list[OpenSource]:
     """Every source that a model may need, over the files of all its parts: also where one of them runs alone."""
     files = source_files(parts)
-    own = any(file.__name__.partition(".")[0] not in ("builtins", "torch", "transformers") for file in files)
-    # A library counts as named once it was imported.
-    libraries = {"fla", *(["torch.nn.attention.flex_attention"] if own else [])} & sys.modules.keys()
     classes = (kind.__name__ for _, part in parts for kind in type(part).__mro__)
-    names = libraries.union(classes, *map(vars, files))
+    # A library counts as named once it was imported.
+    names = ({"fla"} & sys.modules.keys()).union(classes, *map(vars, files))
     needed = list[OpenSource]()
     for source in SOURCES:
         if isinstance(source, Named):

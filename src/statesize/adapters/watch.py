@@ -56,7 +56,6 @@ class Call:
     in_double: bool = True  # whether all its kernels can compute in float64
     is_traced: bool = False  # whether the module is one mixer, whose T is read from a trace
     autocast: Autocast = ()  # as it was when the module was entered
-    held: tuple[int, ...] = ()  # the ids of the parameters that the module had there
     # The names of the mixers as a profile has them, with a number from their module's second call on.
     labels: list[str] = field(default_factory=list[str])
 
@@ -249,7 +248,6 @@ class _Recorder:
     def begin(self, frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         args, kwargs = mapped((args, kwargs), self.copies)
         call = Call(frame.name, frame.module, args, kwargs, [], stored_dtype(frame.module), autocast=frame.autocast)
-        call.held = tuple(map(id, frame.module.parameters()))
         self.calls.append(call)
         self.open[frame] = call
         return call

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from statesize.adapters.capture import Capture, capture_module
+from statesize.adapters.capture import Capture, Request, capture_module
 from statesize.adapters.check import Checks
 from statesize.adapters.forward import Inputs
 from statesize.adapters.models.quantised import measurable
@@ -63,6 +63,4 @@ def capture(
     """
     given, input_ids = given_sequence(model, input_ids)
     model = measurable(given)
-    return capture_module(
-        model, input_ids, layers, short_convolutions=short_convolutions, checks=checks, mixes=mixes, axis=axis
-    )
+    return capture_module(model, input_ids, Request(layers, short_convolutions, checks, mixes or {}, axis))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from statesize.adapters import Capture, Captured, Checks
-from statesize.adapters.capture import capture_module
+from statesize.adapters.capture import Request, capture_module
 from statesize.adapters.forward import Inputs
 from statesize.adapters.observation import SHARED
 from statesize.errors import InputError, ModelError
@@ -87,7 +87,7 @@ def captured_mixers(
         layers, mixes, memory = (
             (None, None, math.inf) if settings is None else (settings.layers, settings.mixes, settings.memory)
         )
-        captured = capture_module(model, inputs, layers, checks=checks, mixes=mixes, axis=axis)
+        captured = capture_module(model, inputs, Request(layers, False, checks, mixes or {}, axis))
         for mixer in captured.mixers:
             needed = int(_CAPTURE_OVERHEAD * mixer.map_bytes)
             require_budget(mixer.name, captured.length, "all heads", needed, memory)

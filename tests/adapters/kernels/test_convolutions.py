@@ -36,9 +36,9 @@ def test_operators_are_what_the_module_computed(family: str) -> None:
         (observation,) = observations(model, tokens(), convolutions.observing)
     assert (observation.name, observation.kind) == (NAME, "short convolution")
     assert reproduction_error(observation) < 1e-5
-    # The impulse at position j is sequence j, the same for every channel.
+    # The impulse at position j is sequence j, the same for every channel; the gate behind is no part of T.
     gates = projected["output"][:1].repeat(21, 1, 1)
-    gates[..., 64:] = torch.eye(21)[..., None]
+    gates[..., :32], gates[..., 32:64] = torch.eye(21)[..., None], 1
     with torch.no_grad(), part_arguments(module.out_proj) as mixed, output_of(module.in_proj, gates):
         module(torch.zeros(21, 21, 32))
     operator = observation.operator(slice(None))

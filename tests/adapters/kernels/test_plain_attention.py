@@ -147,7 +147,7 @@ def test_queries_that_are_not_those_of_the_output_explain_nothing():
     assert PlainAttention.of(query, key, 0.51, None).explained(values, mixed, exact=True) is None
     assert PlainAttention.of(query, key, 0.5, 3).explained(values, mixed, exact=True) is None
     bias, sink = (torch.randn(*shape, generator=g, dtype=torch.float64) for shape in ((1, 4, LENGTH), (4,)))
-    for changed in ({"key_bias": bias}, {"sink": sink}, {"soft_cap": 1.0}):
+    for changed in ({"key_bias": bias}, {"sink": sink[None]}, {"soft_cap": 1.0}):
         another = PlainAttention.of(query, key, 0.5, None, **changed)
         assert another.explained(values, mixed, exact=True) is None
         assert another.explained(values, applied(another, values), exact=True) is not None

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from statesize.adapters.kernels.plain_attention import AttentionCall
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
 from statesize.codes import joined
 from statesize.errors import ModelError
@@ -10,9 +11,11 @@ from statesize.errors import ModelError
 
 def observed(probabilities, values, seen=None, window=None, module=None):
     mixed = torch.zeros(*probabilities.shape[:3], values.shape[-1])
+    call = AttentionCall(
+        name="mixer", module=module or torch.nn.Identity(), values=values, mixed=mixed, window=window
+    )
     mixing = Mixing([lambda: probabilities], probabilities.shape)
-    told = {"module": module or torch.nn.Identity(), "text": len(probabilities[0, 0])}
-    return observed_mixing("mixer", mixing, values, mixed, seen=seen, window=window, **told)
+    return observed_mixing(call, mixing, len(probabilities[0, 0]), seen)
 
 
 def test_each_key_value_head_serves_consecutive_heads():
@@ -35,9 +38,9 @@ def test_the_state_is_what_later_queries_may_still_see():
 
 def test_without_a_probe_the_only_copy_is_that_of_who_keeps_the_observation():
     probabilities, values = torch.ones(1, 1, 4, 4).tril(), torch.ones(1, 1, 4, 1)
-    mixed, told = probabilities @ values, {"module": torch.nn.Identity(), "text": 4, "seen": None, "window": None}
-    mixing = Mixing([lambda: probabilities], probabilities.shape)
-    observation = observed_mixing("mixer", mixing, values, mixed, **told)
+    mixed = probabilities @ values
+    call = AttentionCall(name="mixer", module=torch.nn.Identity(), values=values, mixed=mixed)
+    observation = observed_mixing(call, Mixing([lambda: probabilities], probabilities.shape), 4)
     # `check_operator` then compares with the observation's own tensor.
     assert observation.mixed is mixed
     assert observation.probed is None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.fla.call import FlaCall
+from statesize.adapters.kernels.plain_attention import AttentionCall
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
 from statesize.adapters.models.model_state import is_a
 from statesize.adapters.models.precision import BOUNDS, kernel_dtype, relative_difference, stored_dtype
@@ -35,18 +36,17 @@ def observed_attention(
         # For the kernel, zeros make its values as wide as its keys.
         width = int(cast("Any", call.module).v_head_dim)
         values, mixed = values[..., :width], mixed[..., :width]
-    return observed_mixing(
-        call.name,
-        Mixing([lambda: maps(call)], (values.shape[0], call.heads, call.length, values.shape[2])),
-        values,
-        mixed,
+    attended = AttentionCall(
+        name=call.name,
         module=call.module,
-        seen=_seen(call, window),
-        window=window,
+        values=values,
+        mixed=mixed,
         keys=(call.arguments["k"].transpose(1, 2),),
-        text=call.length,
+        window=window,
         kind=kind,
     )
+    mixing = Mixing([lambda: maps(call)], (values.shape[0], call.heads, call.length, values.shape[2]))
+    return observed_mixing(attended, mixing, call.length, _seen(call, window))
 
 
 def _window(call: FlaCall) -> int | None:
@@ -124,8 +124,7 @@ def impulses(call: FlaCall) -> Tensor:
         count = min(width, call.length - start)
         identity = torch.zeros_like(values)
         identity[:, start + torch.arange(count), :, torch.arange(count)] = 1
-        with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-            columns.append(first(call.function(**{**call.arguments, "v": identity}))[..., :count])
+        columns.append(first(call.function(**{**call.arguments, "v": identity}))[..., :count])
     matrix = torch.cat(columns, -1).transpose(1, 2).double()
     applied = matrix @ call.by_head(values, slice(None))
     difference = relative_difference(applied, call.output.transpose(1, 2).double())

@@ -175,9 +175,7 @@ def _is_kernel(function: object) -> bool:
 def _observed(function: Callable[..., Any], running: ModuleStack, record: OnObservation) -> Callable[..., Any]:
     @wraps(function)
     def kernel(*args: Any, **kwargs: Any) -> Any:
-        # What the kernel does inside is no mixing of its own.
-        with running.unseen():
-            result = function(*args, **kwargs)
+        result = function(*args, **kwargs)
         by_name = {**dict(zip(inspect.signature(function).parameters, args, strict=False)), **kwargs}
         values, mixed = by_name.get("v"), first(result)
         product = Product(values, 1, mixed, 1) if isinstance(values, torch.Tensor) else None
@@ -212,8 +210,7 @@ def stepped(call: FlaCall) -> Tensor | None:
     if any(one.default is one.empty and one.name not in by_name for one in named):
         return None
     try:
-        with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-            return first(form(**by_name))
+        return first(form(**by_name))
     except RuntimeError as error:
         # Where Triton has no driver, something else than the kernel was called.
         if "active drivers" not in str(error):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from types import ModuleType
 from typing import Any, cast
@@ -13,25 +13,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.kernels.plain_attention import PlainAttention, is_band
+from statesize.adapters.kernels.plain_attention import AttentionCall, PlainAttention, is_band
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, of_identity, visible_keys
 from statesize.adapters.models.model_state import is_a
 from statesize.adapters.models.precision import arithmetic_of, at_least
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, random_like
-from statesize.adapters.replaced import (
-    MixerCall,
-    meanings,
-    replaced,
-    source_of,
-    with_first,
-)
+from statesize.adapters.replaced import MixerCall, meanings, replaced, source_of, with_first
 from statesize.adapters.select import LIBRARIES
 from statesize.errors import ModelError
 
 REGISTRY = "ALL_ATTENTION_FUNCTIONS"
 # Names of implementations whose functions can be called with the identity as value, of any width.
 PLAIN = ("eager", "sdpa")
-
 # Classes that call their attention function twice and subtract.
 DIFFERENTIAL = ("DiffLlamaAttention",)
 
@@ -47,24 +40,13 @@ def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObser
     # own file, for T.
     halves: Kept = {}
 
-    def attend(
-        name: str,
-        function: Attend,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Any = None,
-        **options: Any,
-    ) -> tuple[Tensor, Tensor | None]:
-        # The softmax tap must not see what is recorded here.
-        with running.unseen():
-            result = function(module, query, key, value, attention_mask, **options)
-        called = _Called(running, name, function, module, query, key, value, attention_mask, options)
+    def attend(name: str, function: Attend, module: nn.Module, *given: Any, **options: Any) -> Any:
+        result = function(module, *given, **options)
+        called = _Called(running, (name, function), module, given, options)
         if is_a(module, DIFFERENTIAL):
             halves.setdefault(module, []).append(called)
             return result
-        product = Product(value, -2, result[0], 1)
+        product = Product(given[2], -2, result[0], 1)
         return with_first(result, record(partial(called.observation, result[0]), product))
 
     with ExitStack() as stack:
@@ -99,39 +81,36 @@ class _Registry:
 
 
 class _Called:
-    """One call of an attention function."""
+    """One call of an attention function, which has a name in the registry."""
 
     def __init__(
         self,
         running: ModuleStack,
-        implementation: str,
-        function: Attend,
+        implementation: tuple[str, Attend],
         module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Any,
-        options: dict[str, Any],
+        given: tuple[Any, ...],
+        options: Mapping[str, Any],
     ) -> None:
-        self.name, self.text, self.module, self.options = running.frame.name, running.length, module, options
-        self.running = running
+        self.name, self.running, self.module = running.frame.name, running, module
+        self.implementation, self.function = implementation
         # T is made in float32 at least, of what the model's own queries and keys are.
-        self.query, self.key, self.value = at_least((query, key, value), torch.float32)
-        self.function, self.given_mask = function, mask
-        self.implementation = implementation
-        self.window = attention_window(module, options)
+        self.query, self.key, self.value = cast("list[Tensor]", at_least([*given[:3]], torch.float32))
+        self.options = dict(options)
+        named = self.options.pop("attention_mask", None)
+        self.given_mask: Any = given[3] if len(given) > 3 else named
+        self.window = attention_window(module, self.options)
         # What scores are multiplied by.
-        scale = options.get("scaling")
+        scale = self.options.get("scaling")
         scale = getattr(module, "scaling", None) if scale is None else scale
-        self.scale = scale if isinstance(scale, float) else query.shape[-1] ** -0.5
-        self.plain = implementation in PLAIN
+        self.scale = scale if isinstance(scale, float) else self.query.shape[-1] ** -0.5
+        self.plain = self.implementation in PLAIN
         # Whether it is one that a user has registered, of which nothing is known; kernels of the hub have a "/".
-        package = str(getattr(function, "__module__", "")).partition(".")[0]
-        known = self.plain or implementation == "eager" or "/" in implementation
-        self.is_own = not known and package not in LIBRARIES
+        package = str(getattr(self.function, "__module__", "")).partition(".")[0]
+        self.is_own = not self.plain and "/" not in self.implementation and package not in LIBRARIES
         files = (sys.modules.get(kind.__module__) for kind in type(module).__mro__)
         eager = (getattr(file, "eager_attention_forward", None) for file in files)
-        self.eager = function if implementation == "eager" else cast("Attend | None", next(filter(None, eager), None))
+        is_eager = self.implementation == "eager"
+        self.eager = self.function if is_eager else cast("Attend | None", next(filter(None, eager), None))
 
     @cached_property
     def mask(self) -> Any:
@@ -139,11 +118,36 @@ class _Called:
         if self.implementation == "eager":
             return at_least(self.given_mask, torch.float32)
         # Eager functions need a mask where others have an argument `is_causal`.
-        window = None if self.plain else self.window
-        causal = self.options.get("is_causal")
-        return at_least(_additive(self.module, self.query, self.key, self.given_mask, causal, window), torch.float32)
+        return at_least(self._additive(), torch.float32)
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether it hides later keys without a mask."""
+        said = self.options.get("is_causal")
+        return getattr(self.module, "is_causal", True) if said is None else said
+
+    def _additive(self) -> Tensor | None:
+        """The mask as what is added to the scores; None where every key is seen."""
+        mask, (length, keys), device = self.given_mask, (self.query.shape[2], self.key.shape[2]), self.query.device
+        if isinstance(mask, Tensor) and mask.ndim == 4:
+            if mask.dtype != torch.bool:
+                return mask
+            seen = mask
+        elif mask is None or isinstance(mask, Tensor):
+            if not self.is_causal or length < 2:
+                return None
+            seen = torch.ones(length, keys, dtype=torch.bool, device=device).tril()[None, None]
+            seen = seen if self.plain or self.window is None else seen.triu(1 - self.window)
+        else:
+            # A BlockMask of flex attention.
+            from torch.nn.attention.flex_attention import create_mask
+
+            seen = create_mask(mask.mask_mod, self.query.shape[0], None, length, keys, device=str(device))
+        least = torch.finfo(self.query.dtype).min
+        return torch.zeros(seen.shape, dtype=self.query.dtype, device=device).masked_fill(~seen, least)
 
     def observation(self, mixed: Tensor) -> Observation:
+        """T of the call, by its queries and keys if these alone say it."""
         length, keys = self.query.shape[2], self.key.shape[2]
         if getattr(self.module, "compressor", None) is not None and keys > length:
             raise ModelError(
@@ -151,26 +155,25 @@ class _Called:
                 "a normalised mixture of several positions: what it passes on is not linear in the values of the "
                 "positions, so it has no T."
             )
-        mixed = mixed.transpose(1, 2)
-        plain = self._by_queries_and_keys()
-        if plain is not None:
-            values, leaving = self.probed if self.running.exact else (self.value, mixed)
-            difference = plain.explained(values, leaving, exact=self.running.exact)
-            if difference is not None:
-                return plain.observation(self.name, self.value, mixed, self.module, difference)
-        return observed_mixing(
-            self.name,
-            Mixing(self.maps(), (*self.query.shape[:2], length, keys)),
-            self.value,
-            mixed,
-            seen=None if self.is_own else visible_keys(self.mask, length, keys),
-            window=self.window,
-            keys=(self.key,),
-            text=self.text,
+        mixed, plain, exact = mixed.transpose(1, 2), self._by_queries_and_keys(), self.running.exact
+        call = AttentionCall(
+            name=self.name,
             module=self.module,
-            probed=lambda: self.probed,
+            values=self.value,
+            mixed=mixed,
+            keys=(self.key,),
+            window=self.window,
             largest_score=lambda: PlainAttention.of(self.query, self.key, self.scale, self.window).largest_score(),
         )
+        if plain is not None:
+            values, leaving = self.probed if exact else (self.value, mixed)
+            difference = plain.explained(values, leaving, exact=exact)
+            if difference is not None:
+                found = plain.observation(replace(call, largest_score=plain.largest_score))
+                return replace(found, difference=difference)
+        mixing = Mixing(self.maps(), (*self.query.shape[:2], length, keys))
+        seen = None if self.is_own else visible_keys(self.mask, length, keys)
+        return observed_mixing(replace(call, probed=lambda: self.probed), mixing, self.running.length, seen)
 
     @cached_property
     def probed(self) -> tuple[Tensor, Tensor]:
@@ -181,16 +184,14 @@ class _Called:
     def _by_queries_and_keys(self) -> PlainAttention | None:
         """Its queries and keys, where they alone may say what it passed on."""
         length = self.query.shape[2]
-        causal = self.options.get("is_causal")
-        causal = getattr(self.module, "is_causal", True) if causal is None else causal
-        if self.key.shape[2] != length or self.text != length or not (causal or self.given_mask is not None):
+        if self.key.shape[2] != length or self.running.length != length:
             return None
-        if not is_band(self.given_mask, length, self.window):
+        if not (self.is_causal or self.given_mask is not None) or not is_band(self.given_mask, length, self.window):
             return None
         sink, cap = self.options.get("s_aux"), self.options.get("softcap")
         if sink is not None and sink.shape != self.query.shape[1:2]:
             return None
-        sink = None if sink is None else sink.detach().to(self.query.dtype)
+        sink = None if sink is None else sink.detach().to(self.query.dtype)[None]
         return PlainAttention.of(self.query, self.key, self.scale, self.window, sink=sink, soft_cap=cap)
 
     def maps(self) -> list[Callable[[], Tensor | None]]:
@@ -213,11 +214,11 @@ class _Called:
         return self._call(function, values, mask)[0].transpose(1, 2)
 
     def _call(self, function: Attend, value: Tensor, mask: Any) -> tuple[Tensor, Tensor | None]:
-        # Not the softmax tap must see this, but in float64 all of it must compute in float64. Compiled, flex attention
-        # has no float64 on a CPU; without this module nothing has been compiled, and importing it takes a second.
+        # In float64 all of it must compute in float64. Compiled, flex attention has no float64 on a CPU; without this
+        # module nothing has been compiled, and importing it takes a second.
         compiled = "torch._dynamo" in sys.modules
         eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
-        with self.running.unseen(), arithmetic_of(value), torch.no_grad(), eager:
+        with arithmetic_of(value), torch.no_grad(), eager:
             return function(self.module, self.query, self.key, value, mask, **self.options)
 
 
@@ -229,56 +230,29 @@ def _difference(halves: Kept, call: MixerCall) -> Observation:
     rates = [torch.exp((getattr(module, f"lambda_q{n}") * getattr(module, f"lambda_k{n}")).sum()) for n in (1, 2)]
     rate = rates[0] - rates[1] + module.lambda_init
     sequences, heads, length, _ = first.query.shape
-    values = torch.cat([first.value, second.value], -1)[:, : first.value.shape[1] // 2]
 
     def subtracted(way: Callable[[], Tensor | None]) -> Tensor | None:
         maps = way()
         return None if maps is None else maps[:, : heads // 2] - rate * maps[:, heads // 2 :]
 
-    return observed_mixing(
-        call.name,
-        Mixing([partial(subtracted, way) for way in first.maps()], (sequences, heads // 2, length, first.key.shape[2])),
-        values,
-        call.parts["groupnorm"].args[0].transpose(1, 2),
+    attended = AttentionCall(
+        name=call.name,
         module=call.module,
-        seen=visible_keys(first.mask, length, first.key.shape[2]),
-        window=first.window,
+        values=torch.cat([first.value, second.value], -1)[:, : first.value.shape[1] // 2],
+        mixed=call.parts["groupnorm"].args[0].transpose(1, 2),
         keys=(first.key,),
-        text=first.text,
+        window=first.window,
         kind="differential attention",
     )
+    ways = [partial(subtracted, way) for way in first.maps()]
+    mixing = Mixing(ways, (sequences, heads // 2, length, first.key.shape[2]))
+    return observed_mixing(attended, mixing, first.running.length, visible_keys(first.mask, *mixing.shape[2:]))
 
 
 Kept = dict[nn.Module, list[_Called]]
 
 
-def _additive(
-    module: nn.Module, query: Tensor, key: Tensor, mask: Any, is_causal: bool | None, window: int | None
-) -> Tensor | None:
-    """The mask of an attention function as what is added to the scores; None where every key is seen."""
-    length, keys = query.shape[2], key.shape[2]
-    if isinstance(mask, Tensor) and mask.ndim == 4 and mask.dtype != torch.bool:
-        return mask
-    if isinstance(mask, Tensor) and mask.ndim == 4:
-        seen = mask
-    elif mask is None or isinstance(mask, Tensor):
-        causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-        if not causal or length < 2:
-            return None
-        seen = torch.ones(length, keys, dtype=torch.bool, device=query.device).tril()[None, None]
-        if window is not None:
-            seen = seen.triu(1 - window)
-    else:
-        # A BlockMask of flex attention.
-        from torch.nn.attention.flex_attention import create_mask
-
-        seen = create_mask(mask.mask_mod, query.shape[0], None, length, keys, device=str(query.device))
-    return torch.zeros(seen.shape, dtype=query.dtype, device=query.device).masked_fill(
-        ~seen, torch.finfo(query.dtype).min
-    )
-
-
-def attention_window(module: nn.Module, options: dict[str, Any]) -> int | None:
+def attention_window(module: nn.Module, options: Mapping[str, Any]) -> int | None:
     """The positions that a query sees, itself included, or None for all before it."""
     window = options.get("sliding_window", getattr(module, "sliding_window", None))
     return int(window) if window else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from types import ModuleType
 from typing import Any, cast
@@ -48,41 +49,52 @@ def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObser
 
 
 def gated_convolution(call: MixerCall) -> Observation:
-    """The T of every channel: Diag(c) times the convolution times Diag(b), with K − 1 states."""
+    """The T of every channel: the convolution times Diag(x), with K − 1 states; the other gate acts on what T makes."""
     # Taken here: while the module runs, its weights are in the precision of the run.
-    weight, taps_bias = cast("Any", call.module).conv.weight, cast("Any", call.module).conv.bias
-    entering, leaving, values = call.parts["in_proj"].output.transpose(1, 2).chunk(3, 1)
+    weight, bias = cast("Any", call.module).conv.weight, cast("Any", call.module).conv.bias
+    # Of the two factors of what is convolved, T acts on the one that stands first.
+    values, leaving, entering = call.parts["in_proj"].output.transpose(1, 2).chunk(3, 1)
 
     def operator(units: Units) -> DelayedRecurrence:
-        kernel = take(weight, units, 0).squeeze(1).flip(-1)
-        return _shift_register(kernel, take(entering, units, 1), take(leaving, units, 1))
+        return _shift_register(take(weight, units, 0).squeeze(1).flip(-1), take(entering, units, 1))
 
     def passed_on(mixed: Tensor, units: Units) -> Tensor:
-        if taps_bias is None:
-            return mixed
-        bias = take(taps_bias, units, 0)[:, None] * take(leaving, units, 1)
-        return mixed + bias[..., None]
+        return _biased(mixed, bias, units) * take(leaving, units, 1)[..., None]
 
-    mixed = call.parts["out_proj"].args[0].transpose(1, 2)
-    return _observation(call.name, call.module, operator, values, mixed, passed_on, weight.shape[-1])
+    found = _observation(call.name, call.module, operator, values, call.parts["out_proj"].args[0].transpose(1, 2))
+    return replace(found, passed_on=passed_on, inner=False)
 
 
 def causal_convolution(call: ReplacedCall) -> Observation:
     """The T of every channel of a depthwise convolution; bias and activation act on T u."""
     # `causal_conv1d_fn` takes hidden_states (S, channels, L), weight (channels, K), bias (channels).
-    arguments = call.arguments
-    activation = _activation(arguments["activation"])
-    weight, bias = arguments["weight"], arguments["bias"]
+    arguments, activation = call.arguments, None
+    if arguments["activation"] is not None:
+        from transformers.activations import ACT2FN
+
+        activation = cast("Callable[[Tensor], Tensor]", ACT2FN[arguments["activation"]])
+    weight, values = arguments["weight"], arguments["hidden_states"]
     name = f"{call.name}.{_part_with(call.module, weight)}"
-    return _inner(name, call.module, arguments["hidden_states"], weight, bias, activation, call.output)
+    found = _observation(name, call.module, _taps(weight, values), values, call.output)
+    bias = arguments["bias"]
+
+    def passed_on(mixed: Tensor, units: Units) -> Tensor:
+        shifted = _biased(mixed, bias, units)
+        return shifted if activation is None else activation(shifted)
+
+    return replace(found, passed_on=passed_on)
 
 
 def _before_rg_lru(call: MixerCall) -> Observation:
     part, convolution = call.parts["conv_1d"], cast("Any", call.module).conv_1d
-    values = part.args[0]
+    values, weight, bias = part.args[0], convolution.weight.squeeze(1), convolution.bias
     output = part.output[..., : values.shape[-1]]
-    name = f"{call.name}.conv_1d"
-    return _inner(name, call.module, values, convolution.weight.squeeze(1), convolution.bias, None, output)
+    found = _observation(f"{call.name}.conv_1d", call.module, _taps(weight, values), values, output)
+    return replace(found, passed_on=lambda mixed, units: _biased(mixed, bias, units))
+
+
+def _biased(mixed: Tensor, bias: Tensor | None, units: Units) -> Tensor:
+    return mixed if bias is None else mixed + take(bias, units, 0)[:, None, None]
 
 
 def _part_with(module: nn.Module, weight: Tensor) -> str:
@@ -93,34 +105,14 @@ def _part_with(module: nn.Module, weight: Tensor) -> str:
     return "conv1d"
 
 
-def _activation(name: str | None) -> Callable[[Tensor], Tensor] | None:
-    if name is None:
-        return None
-    from transformers.activations import ACT2FN
-
-    return cast("Callable[[Tensor], Tensor]", ACT2FN[name])
-
-
-def _inner(
-    name: str,
-    module: nn.Module,
-    values: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    activation: Callable[[Tensor], Tensor] | None,
-    output: Tensor,
-) -> Observation:
-    sequences, _, length = values.shape
+def _taps(weight: Tensor, values: Tensor) -> Callable[[Units], Convolution]:
+    """T of a convolution by weights (channels, K) of values (S, channels, L)."""
 
     def operator(units: Units) -> Convolution:
         kernel = take(weight, units, 0).flip(-1)
-        return Convolution(kernel.expand(sequences, *kernel.shape), length)
+        return Convolution(kernel.expand(len(values), *kernel.shape), values.shape[-1])
 
-    def passed_on(mixed: Tensor, units: Units) -> Tensor:
-        shifted = mixed if bias is None else mixed + take(bias, units, 0)[:, None, None]
-        return shifted if activation is None else activation(shifted)
-
-    return _observation(name, module, operator, values, output, passed_on, weight.shape[-1], inner=True)
+    return operator
 
 
 def _observation(
@@ -129,33 +121,28 @@ def _observation(
     operator: Callable[[Units], Convolution | DelayedRecurrence],
     values: Tensor,
     mixed: Tensor,
-    passed_on: Callable[[Tensor, Units], Tensor],
-    taps: int,
-    *,
-    inner: bool = False,
 ) -> Observation:
-    """The Observation of a convolution of values (S, channels, L) with so many taps."""
+    """The Observation of a convolution of values (S, channels, L) inside another mixer."""
+    size = int(operator(slice(0, 1)).state_size().max())
     return Observation(
         name=name,
         kind=SHORT_CONVOLUTION,
         operator=operator,
         values=values[..., None],
         mixed=mixed[..., None],
-        passed_on=passed_on,
-        state_size=taps - 1,
-        state_bytes=convolution_bytes(module, values.shape[1], taps),
-        inner=inner,
+        state_size=size,
+        state_bytes=convolution_bytes(module, values.shape[1], size + 1),
+        inner=True,
     )
 
 
-def _shift_register(kernel: Tensor, entering: Tensor, leaving: Tensor) -> DelayedRecurrence:
-    """T[i, j] = c_i kernel_{i−j} b_j for a kernel (units, K) and gates b and c (S, units, L)."""
+def _shift_register(kernel: Tensor, entering: Tensor) -> DelayedRecurrence:
+    """T[i, j] = kernel_{i−j} b_j for a kernel (units, K) and a gate b (S, units, L)."""
     length, states = entering.shape[-1], kernel.shape[-1] - 1
-    shift = torch.diag(kernel.new_ones(states - 1), -1).expand(1, 1, length, states, states)
     newest = kernel.new_zeros(states).index_fill(0, torch.zeros(1, dtype=torch.int64, device=kernel.device), 1)
     return DelayedRecurrence(
-        A=shift,
+        A=torch.diag(kernel.new_ones(states - 1), -1).expand(1, 1, length, states, states),
         B=entering[..., None] * newest,
-        C=leaving[..., None] * kernel[:, None, 1:],
-        D=leaving * kernel[:, :1] * entering,
+        C=kernel[:, None, 1:].expand(len(entering), -1, length, -1),
+        D=kernel[:, :1] * entering,
     )

@@ -1,21 +1,21 @@
-"""Attention by queries and keys alone: T is made in tiles where an engine asks for them."""
+"""One call of attention, and T by queries and keys alone, made in tiles where an engine asks for them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.own_cache import attention_cache
 from statesize.adapters.models.precision import allowed, relative_difference
-from statesize.adapters.observation import EXACT, Observation
+from statesize.adapters.observation import EXACT, Observation, Units
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import Memory, named_state_size
 from statesize.codes import Code, Note
-from statesize.operators import SoftmaxAttention
+from statesize.operators import Operator, SoftmaxAttention
 
 # Rows of T by which queries and keys are compared with the model's own output, before they are compared in all.
 _ROWS = 64
@@ -23,7 +23,6 @@ _ROWS = 64
 _SCORES = 2**21
 UNSEEN = torch.finfo(torch.float16).min / 2
 """What is added to scores that must not count is at most this."""
-
 
 _CONVOLVED = "Its values are convolved over a few tokens before they are mixed; T is without that convolution."
 # What a mixer does to its values, or to other streams, beside mixing its values by T.
@@ -35,7 +34,81 @@ _TEXTS = {
     "DeepseekV4Attention": "Its values are rotated by position before they are mixed, and back after; T is between.",
     "ProphetNetNgramSelfAttention": "T is that of its main stream; its n-gram streams attend to more than the text.",
 }
-NOTES = {kind: (Note(Code.VALUES, text),) for kind, text in _TEXTS.items()}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AttentionCall:
+    """One call of attention by a module.
+
+    Attributes:
+        name: The module's name.
+        module: The module.
+        values: u, (S, K, L, P); each of the K key-value heads serves H / K consecutive heads, and so do equal ones.
+        mixed: y, (S, H, L, P).
+        keys: What may be its keys, (S, K, L, d), of which its cache's bytes follow.
+        window: How many positions a query sees at most, itself included, as the layer states it; None for all.
+        kind: What a mixer with such attention is called.
+        probed: Other values, as `values`, and what the layer's own code makes of them, as `mixed`; None where it
+            cannot be asked.
+        largest_score: The largest absolute score.
+    """
+
+    name: str
+    module: nn.Module
+    values: Tensor
+    mixed: Tensor
+    keys: Sequence[Tensor] = ()
+    window: int | None = None
+    kind: str = "attention"
+    probed: Callable[[], tuple[Tensor, Tensor]] | None = None
+    largest_score: Callable[[], float] = float
+
+    @property
+    def length(self) -> int:
+        """L."""
+        return self.mixed.shape[2]
+
+    def by_head(self, part: Tensor) -> Tensor:
+        """What key-value heads hold, (S, K, L, P), by head, (S, H, L, P)."""
+        return part[:, :, None].expand(-1, -1, self.mixed.shape[1] // part.shape[1], -1, -1).flatten(1, 2)
+
+    def memory(self, kept: Callable[[], int]) -> Memory:
+        """What a class of one's own says of its memory, of which T keeps so many tokens at most."""
+        said = named_state_size(self.name, self.module) if is_own_code(self.module) else None
+        if not isinstance(said, int):
+            return Memory(None)
+        count = kept()
+        return Memory.named(said, count, is_short=count == self.length - 1, fixed=lambda: count)
+
+    def observation(
+        self, operator: Callable[[Units], Operator], filled: int | None, notes: Sequence[Note]
+    ) -> Observation:
+        """What was observed, whose cache keeps so many tokens once it has filled, or all for None."""
+        stored = attention_cache(self.module, self.keys, self.values, self.length, filled, self.mixed.shape[1])
+        kind, text = (
+            self.kind if self.window is None else f"sliding {self.kind}",
+            _TEXTS.get(type(self.module).__name__),
+        )
+        probed = self.probed
+        return Observation(
+            name=self.name,
+            kind=str(getattr(self.module, "kind", kind)) if is_own_code(self.module) else kind,
+            operator=operator,
+            values=self.by_head(self.values),
+            mixed=self.mixed,
+            state_size=filled,
+            state_bytes=stored.bytes,
+            notes=(*([Note(Code.VALUES, text)] if text else []), *notes, *stored.notes),
+            groups=stored.groups,
+            order=stored.order,
+            stored_channels=stored.channels,
+            stored=self.values,
+            keys=next(iter(self.keys), None),
+            key_bytes=stored.key_bytes,
+            probed=None if probed is None else lambda: (self.by_head(probed()[0]), probed()[1]),
+            largest_score=self.largest_score,
+            attends="attention" in self.kind,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,31 +120,12 @@ class PlainAttention:
     window: int | None  # as the layer states it, which may be longer than the text
 
     @classmethod
-    def of(
-        cls,
-        query: Tensor,
-        key: Tensor,
-        scale: float,
-        window: int | None,
-        *,
-        key_bias: Tensor | None = None,
-        sink: Tensor | None = None,
-        soft_cap: float | None = None,
-    ) -> Self:
-        """That of queries (S, H, L, d) and keys, a bias (S or 1, H or 1, L) and a sink (H,)."""
-        count = query.shape[1]
-        heads = torch.arange(count, device=query.device)
-        attention = SoftmaxAttention(
-            query[:, heads],
-            key[:, heads // (count // key.shape[1])],
-            scale,
-            window,
-            key_bias=None if key_bias is None else key_bias.expand(-1, count, -1),
-            sink=None if sink is None else sink[None],
-            soft_cap=soft_cap,
-            checked=True,
-        )
-        return cls(attention, key, window)
+    def of(cls, query: Tensor, key: Tensor, scale: float, window: int | None, **beside: Any) -> Self:
+        """That of queries (S, H, L, d) and keys (S, K, L, d), with a bias, a sink or a cap of `SoftmaxAttention`."""
+        heads = torch.arange(query.shape[1], device=query.device)
+        # By index, so that what the model goes on to change in place is another tensor.
+        query, by_head = query[:, heads], key[:, heads // (len(heads) // key.shape[1])]
+        return cls(SoftmaxAttention(query, by_head, scale, window, **beside, checked=True), key, window)
 
     def largest_score(self) -> float:
         """The largest absolute score of a key that is seen, before bias and cap, and the largest bias."""
@@ -102,36 +156,6 @@ class PlainAttention:
         )
         return self._tolerated(differences, exact=False)
 
-    def observation(
-        self, name: str, values: Tensor, mixed: Tensor, module: nn.Module, difference: float
-    ) -> Observation:
-        """A call that it explains up to a difference, as observed; values u (S, K, L, P), mixed y (S, H, L, P)."""
-        heads, length = self.attention.batch_shape[1], self.attention.length
-        kind = "attention" if self.window is None else "sliding attention"
-        kind, memory = said_of_itself(name, module, kind, lambda: min(self.window or length, length) - 1, length)
-        state_size = None if self.window is None else self.window - 1
-        state_size = state_size if memory.states is None else memory.states
-        stored = attention_cache(module, (self.key,), values, length, state_size, heads)
-        return Observation(
-            name=name,
-            kind=kind,
-            operator=lambda units: self.attention[:, units],
-            values=values[:, :, None].expand(-1, -1, heads // values.shape[1], -1, -1).flatten(1, 2),
-            mixed=mixed,
-            state_size=state_size,
-            state_bytes=stored.bytes,
-            notes=(*NOTES.get(type(module).__name__, ()), *memory.notes, *stored.notes),
-            groups=stored.groups,
-            order=stored.order,
-            stored_channels=stored.channels,
-            stored=values,
-            keys=self.key,
-            key_bytes=stored.key_bytes,
-            difference=difference,
-            largest_score=self.largest_score,
-            attends=True,
-        )
-
     def explained_maps(self, maps: Tensor, *, exact: bool) -> float | None:
         """The largest difference of T from a map (S, H, L, L), in all of it, or None beyond rounding."""
         heads = [slice(head, head + 1) for head in range(maps.shape[1])]
@@ -147,24 +171,63 @@ class PlainAttention:
         if bias is not None and bool((bias.abs() > -UNSEEN).any()):
             # It hides keys.
             return None
-        # T is computed here as where it is measured; modes of a run would look at each of its operations.
-        with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-            found = float(torch.tensor([float(one) for one in differences], dtype=torch.float64).max())
+        found = float(torch.tensor([float(one) for one in differences], dtype=torch.float64).max())
         limit = EXACT if exact else allowed(found, attention.dtype, self.largest_score)
         return found if found <= limit else None
 
+    def kept(self) -> int:
+        """How many earlier tokens T keeps at most."""
+        length = self.attention.length
+        return min(self.window or length, length) - 1
 
-def said_of_itself(
-    name: str, module: nn.Module, kind: str, count: Callable[[], int], length: int
-) -> tuple[str, Memory]:
-    """The kind that attention of one's own gives itself, and its memory, of which T keeps so many tokens at most."""
-    if not is_own_code(module):
-        return kind, Memory(None)
-    kind, said = str(getattr(module, "kind", kind)), named_state_size(name, module)
-    if not isinstance(said, int):
-        return kind, Memory(None)
-    kept = count()
-    return kind, Memory.named(said, kept, is_short=kept == length - 1, fixed=lambda: kept)
+    def observation(self, call: AttentionCall) -> Observation:
+        """A call that it explains, as observed."""
+        memory, filled = call.memory(self.kept), None if self.window is None else self.window - 1
+        filled = filled if memory.states is None else memory.states
+        return call.observation(lambda units: self.attention[:, units], filled, memory.notes)
+
+
+@dataclass(frozen=True, eq=False)
+class Softmax:
+    """A softmax over positions that a layer computes itself.
+
+    Attributes:
+        weights: What it returned, (S, H, L, L).
+        largest_score: The largest absolute score of a key that is seen.
+        product: What it took, (S, H, L, L), and the factors of the last product before, (S, H, L, d) and (S, H, d, L);
+            None where no such product is seen.
+    """
+
+    weights: Tensor
+    largest_score: float
+    product: tuple[Tensor, Tensor, Tensor] | None
+
+    @property
+    def window(self) -> int | None:
+        """How many positions every query sees, itself included; None where that is no band of less than the text."""
+        seen, length = (self.weights > 0).flatten(0, 1), self.weights.shape[-1]
+        width = int(seen[:, -1].sum(-1).max())
+        band = torch.ones_like(seen[0]).tril().triu(1 - width)
+        return width if width < length and bool((seen == band).all()) else None
+
+    def plain(self) -> tuple[PlainAttention, float] | None:
+        """Queries and keys that make its weights, with a bias of the keys if there is one, and how far they are off."""
+        if self.product is None:
+            return None
+        (scores, query, key), window = self.product, self.window
+        first = max(0, self.weights.shape[-1] - (window or self.weights.shape[-1]))
+        # What the last two rows have beside their products is a scale, and a bias of each key.
+        pair = (part[:, :, -2:, first:-1].diff(dim=2) for part in (query[:, :, -2:] @ key, scores))
+        shown, said = (part - part.mean(-1, keepdim=True) for part in pair)
+        scale = float((shown * said).sum() / shown.square().sum().clamp_min(torch.finfo(shown.dtype).tiny))
+        beside = scores[:, :, -1] - scale * (query[:, :, -1:] @ key)[:, :, 0]
+        biases = (None, beside - beside[..., -1:]) if window is None else (None,)
+        for bias in biases:
+            plain = PlainAttention.of(query, key.mT, scale, window, key_bias=bias)
+            difference = plain.explained_maps(self.weights, exact=query.dtype is torch.float64)
+            if difference is not None:
+                return plain, difference
+        return None
 
 
 def is_band(mask: object, length: int, window: int | None) -> bool:
@@ -178,8 +241,3 @@ def is_band(mask: object, length: int, window: int | None) -> bool:
     if mask.dtype == torch.bool:
         return bool((mask == seen).all())
     return bool(((mask == 0) == seen).all()) and not bool((mask[~seen.expand_as(mask)] > UNSEEN).any())
-
-
-def relative_to_last(rows: Tensor) -> Tensor:
-    """Scores (…, L) less that of the last key, as softmax does not see what a row has in common."""
-    return rows - rows[..., -1:]

@@ -1,21 +1,20 @@
-"""What attention mixes by, as an Observation, wherever it was seen."""
+"""T of attention as a map of all its entries, where queries and keys alone do not say it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from statesize.adapters.kernels.plain_attention import NOTES, said_of_itself
-from statesize.adapters.models.own_cache import attention_cache
+from statesize.adapters.kernels.plain_attention import AttentionCall
 from statesize.adapters.models.precision import BOUNDS, check_finite, relative_difference
-from statesize.adapters.observation import EXACT, Observation, Units, random_like
+from statesize.adapters.observation import EXACT, Observation, Units
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import named_state_size
 from statesize.codes import Code, Note
@@ -80,88 +79,53 @@ def of_identity(answers: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
     return answers(identity.expand(*values.shape[:-1], -1))
 
 
-def of_random(answers: Callable[[Tensor], Tensor], values: Tensor) -> tuple[Tensor, Tensor]:
-    """Random values, and what it makes of them."""
-    others = random_like(values)
-    return others, answers(others)
+def observed_mixing(call: AttentionCall, mixing: Mixing, text: int, seen: Tensor | None = None) -> Observation:
+    """The Observation of one call of attention over a text of so many positions.
 
+    Args:
+        call: The call.
+        mixing: T.
+        text: Positions of the text.
+        seen: Which positions (columns) a query may see, (L, L) boolean; None takes those that any head gives weight.
 
-def observed_mixing(
-    name: str,
-    mixing: Mixing,
-    values: Tensor,
-    mixed: Tensor,
-    *,
-    module: nn.Module,
-    seen: Tensor | None,
-    window: int | None,
-    text: int,
-    keys: Sequence[Tensor] = (),
-    kind: str = "attention",
-    probed: Callable[[], tuple[Tensor, Tensor]] | None = None,
-    largest_score: Callable[[], float] = float,
-) -> Observation:
-    """The Observation of one call of an attention function."""
-    # values: u, (S, K, L, P); each of the K key-value heads serves H / K consecutive heads, and so do equal ones.
-    # mixed: y, (S, H, L, P).
-    # keys: What may be its keys, (S, K, L, d), of which its cache's bytes follow.
-    # seen: (L, L) boolean, which positions (columns) a query may see; None takes those that any head gives weight.
-    # probed: Other values, as `values`, and what the layer's own code makes of them, as `mixed`.
-    _, heads, length, entries = mixing.shape
+    Returns:
+        What was observed.
+
+    Raises:
+        ModelError: Its keys are no positions of the text, or lie behind the query.
+    """
+    name, (_, _, length, entries) = call.name, mixing.shape
     if entries != length:
         raise ModelError(_other_positions(name, length, entries, text))
-    reads = (mixing.of(name, values, mixed) > 0).flatten(0, 1) if seen is None else seen[None]
+    reads = (mixing.of(name, call.values, call.mixed) > 0).flatten(0, 1) if seen is None else seen[None]
     seen = reads.any(0)
     if bool(seen.triu(1).any()):
         raise ModelError(_later_positions(name))
-    if window is not None and bool(seen.tril(-window).any()):
+    if call.window is not None and bool(seen.tril(-call.window).any()):
         # What the layer calls its window hides nothing here.
-        window = None
+        call = replace(call, window=None)
+    window = call.window
     state_size = _state_size(seen, window)
     position = torch.arange(length, device=state_size.device)
     filled, hides = None if window is None else window - 1, tuple[Note, ...]()
     if window is None and not torch.equal(state_size, position):
         # A cache that does not keep the whole past without being a window: attention in chunks.
         filled = int(state_size.max())
-    elif window is None and is_own_code(module) and not bool(seen[position[:, None] >= position].all()):
-        hides = () if named_state_size(name, module) == math.inf else (HIDES,)
-    attends, kind = "attention" in kind, kind if window is None else f"sliding {kind}"
-    kind, memory = said_of_itself(
-        name, module, kind, lambda: max(int(_read_later(head).max()) for head in reads), length
-    )
+    elif window is None and is_own_code(call.module) and not bool(seen[position[:, None] >= position].all()):
+        hides = () if named_state_size(name, call.module) == math.inf else (HIDES,)
+    memory = call.memory(lambda: max(int(_read_later(head).max()) for head in reads))
     if memory.states is not None:
         filled, hides, state_size = memory.states, (), position.clamp(max=memory.states)
-    stored = attention_cache(module, keys, values, length, filled, heads)
     # By several ways T is chosen later, when the module may have changed what it mixed: only a probe tells then.
-    told = cache(probed) if probed else lambda: (values, mixed)
+    probed = None if call.probed is None else cache(call.probed)
 
     def operator(units: Units) -> Dense:
-        return Dense.of_causal(mixing.of(name, *told())[:, units], state_size)
+        return Dense.of_causal(
+            mixing.of(name, *((call.values, call.mixed) if probed is None else probed()))[:, units], state_size
+        )
 
-    def by_head(part: Tensor) -> Tensor:
-        return part[:, :, None].expand(-1, -1, heads // part.shape[1], -1, -1).flatten(1, 2)
-
-    return Observation(
-        name=name,
-        kind=kind,
-        operator=operator,
-        values=by_head(values),
-        mixed=mixed,
-        state_size=filled,
-        state_bytes=stored.bytes,
-        notes=(*NOTES.get(type(module).__name__, ()), *memory.notes, *hides, *stored.notes),
-        groups=stored.groups,
-        order=stored.order,
-        stored_channels=stored.channels,
-        map_bytes=math.prod(mixing.shape) * torch.float64.itemsize,
-        stored=values,
-        keys=next(iter(keys), None),
-        key_bytes=stored.key_bytes,
-        forget=mixing.forget,
-        probed=(lambda: (by_head(told()[0]), told()[1])) if probed else None,
-        largest_score=largest_score,
-        attends=attends,
-    )
+    found = replace(call, probed=probed).observation(operator, filled, (*memory.notes, *hides))
+    return replace(found, map_bytes=math.prod(mixing.shape) * torch.float64.itemsize, forget=mixing.forget)
 
 
 def _other_positions(name: str, length: int, keys: int, text: int) -> str:
@@ -183,10 +147,17 @@ def _later_positions(name: str) -> Note:
 
 
 def visible_keys(mask: Tensor | None, length: int, keys: int) -> Tensor:
-    """Which positions a query may see."""
-    # mask: What is added to the scores, (…, L, keys): 0 where a key is seen, a dtype's least number where not, and
-    # between the two a bias such as ALiBi's; or whether a key is seen; None where all are.
-    # Returns: (L, keys) boolean, whether any head of any sequence sees it.
+    """Which positions a query may see.
+
+    Args:
+        mask: What is added to the scores, (…, L, keys): 0 where a key is seen, a dtype's least number where not, and
+            between the two a bias such as ALiBi's; or whether a key is seen; None where all are.
+        length: L.
+        keys: Number of keys.
+
+    Returns:
+        (L, keys) boolean, whether any head of any sequence sees it.
+    """
     if mask is None:
         return torch.ones(length, keys, dtype=torch.bool)
     seen = mask if mask.dtype == torch.bool else mask > torch.finfo(torch.float16).min / 2
@@ -195,8 +166,7 @@ def visible_keys(mask: Tensor | None, length: int, keys: int) -> Tensor:
 
 def _state_size(seen: Tensor, window: int | None) -> Tensor:
     """How many earlier positions a cache must keep for the queries from i on, (L,)."""
-    length = len(seen)
-    position = torch.arange(length, device=seen.device)
+    position = torch.arange(len(seen), device=seen.device)
     if not _is_structural(seen):
         # A selection by content, as of an indexer or of a dynamic mask, may pick any position: its cache keeps all.
         return position if window is None else position.clamp(max=window - 1)

@@ -105,8 +105,7 @@ def rotation_of(running: ModuleStack, query: Tensor) -> Rotation | None:
     given = [part.float().reshape(-1, part.shape[-1])[: query.shape[-2]] for part in embeddings]
     J = turn(torch.eye(given[0].shape[-1], device=query.device)).mT
     reverse = tuple(part.flip(-2) for part in embeddings)
-    with running.unseen():
-        asked = _queries(running, reverse)
+    asked = _queries(running, reverse)
     if asked is None or asked.shape != query.shape:
         return None
     if torch.equal(asked, query.float()):

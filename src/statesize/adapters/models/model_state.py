@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from statesize.check import require_kind
-from statesize.errors import InputError, ModelError
+from statesize.errors import ModelError
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -115,48 +115,20 @@ def unwrapped(model: object) -> nn.Module:
     """The model inside what holds it, with its adapters as they are."""
     while inside := next((inside for package, names, inside in _HOLDERS if is_a(model, names, package)), None):
         model = inside(model)
-    _refuse_exported(type(model).__name__, model)
-    if type(model).__module__.startswith("torch.distributed.pipelining."):
-        raise ModelError(
-            f"model must hold all of its layers, got {type(model).__name__}, which runs those of this rank alone. "
-            "Measure the model before it is split for a pipeline."
-        )
-    held = [name for name, value in getattr(model, "__dict__", {}).items() if isinstance(value, nn.Module)]
-    if held and not isinstance(model, nn.Module):
-        raise InputError(f"model must be a torch module, got {type(model).__name__}. Give its attribute {held[0]}.")
     require_kind("model", model, nn.Module, "a torch module", "Give one, or where a name is loaded, the name as text.")
     return cast("nn.Module", model)
 
 
-def check_parts(parts: NamedModules, pretrained: Collection[nn.Module]) -> None:
-    """Refuse parts of a model, by their names, that do not run as Python over the positions of one text."""
-    static = getattr(sys.modules.get("transformers.cache_utils"), "StaticCache", ())
+def check_parts(parts: NamedModules) -> None:
+    """Refuse parts of a model, by their names, that do not run as Python, as what torch.jit and torch.export make."""
     for name, part in parts:
-        if isinstance(part, torch.jit.ScriptModule):
+        # That module has an `eval` of its own, which refuses.
+        graph = is_a(part, ("GraphModule",), "torch") and "eval" in vars(part)
+        if graph or isinstance(part, torch.jit.ScriptModule) or is_a(part, ("UnflattenedModule",), "torch"):
             raise ModelError(
-                f"Module {name or type(part).__name__} must run as Python, got TorchScript ({type(part).__name__}), in "
-                "which no mixer can be seen. Give the module that was traced or scripted."
+                f"Module {name or type(part).__name__} must run as Python, got {type(part).__name__}, in which no "
+                "mixer can be seen. Give the module that was traced, scripted or exported."
             )
-        _refuse_exported(f"Module {name or type(part).__name__}", part)
-        # A model of transformers keeps the cache of its last `generate` unused.
-        for attribute, value in vars(part).items() if part not in pretrained else ():
-            if isinstance(value, static):
-                raise ModelError(
-                    f"{type(part).__name__} must attend to the positions of one text, got a StaticCache in its "
-                    f"attribute {attribute}, which has places for others too. Give the model inside of it."
-                )
-
-
-def _refuse_exported(name: str, model: object) -> None:
-    """Refuse what torch.export has made, whose modules can be called for the shapes of its example alone."""
-    # That module has an `eval` of its own, which refuses.
-    graph = is_a(model, ("GraphModule",), "torch") and "eval" in vars(model)
-    if graph or is_a(model, ("ExportedProgram", "UnflattenedModule"), "torch"):
-        kind = type(model).__name__.removesuffix("Impl")
-        raise ModelError(
-            f"{name} must run as Python, got what torch.export made ({kind}), in which no mixer can be seen. Give the "
-            "module that was exported."
-        )
 
 
 NamedModules = Sequence[tuple[str, nn.Module]]
@@ -186,26 +158,23 @@ def adapter_states(model: nn.Module) -> dict[str, object]:
     }
 
 
-_AROUND = {"POLY": "is mixed by the ids of a task", "XLORA": "is weighed by a first run over the text"}
-
-
 def _with_adapters(model: Any) -> nn.Module:
     tuner, active = model.base_model, model.active_adapter
     configs = [model.peft_config[name] for name in ([active] if isinstance(active, str) else active)]
-    kinds = [str(getattr(config.peft_type, "value", config.peft_type)) for config in configs]
     # Only what these run is the model inside, called with the same arguments; some add to the loss of training.
     hands_on = {"BaseTuner.forward", "AdaLoraModel.forward", "ShadowModel.forward"}
-    if any(getattr(config, "is_prompt_learning", False) for config in configs):
-        cause = "puts positions of its own before the text"
-    elif any(getattr(config, "alora_invocation_tokens", None) is not None for config in configs):
-        cause = "is switched on from its last invocation tokens on, which are sought in the whole text"
-    elif getattr(tuner.forward, "__qualname__", "") in hands_on or tuner.forward == tuner.model.forward:
+    around = any(
+        getattr(config, "is_prompt_learning", False) or getattr(config, "alora_invocation_tokens", None) is not None
+        for config in configs
+    )
+    alike = getattr(tuner.forward, "__qualname__", "") in hands_on or tuner.forward == tuner.model.forward
+    if alike and not around:
         return cast("nn.Module", tuner.model)
-    else:
-        cause = next(filter(None, map(_AROUND.get, kinds)), "may do more than run the model inside")
+    kinds = ", ".join(str(getattr(config.peft_type, "value", config.peft_type)) for config in configs)
     raise ModelError(
-        f"model must hold its adapter in its layers, as LoRA does, got {type(model).__name__} with {', '.join(kinds)}, "
-        f"which {cause}. Give the model that it was made for, loaded without it."
+        f"model must hold its adapter in its layers, as LoRA does, got {type(model).__name__} with {kinds}, which may "
+        "do more than run the model inside, such as put positions of its own before the text. Give the model that it "
+        "was made for, loaded without it."
     )
 
 

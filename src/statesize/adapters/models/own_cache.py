@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -27,6 +27,15 @@ _IN_SINGLE = (
 _KEEP_ALL_TAPS = ("transformers", "fla", "mamba_ssm", "xlstm")
 
 
+# Numbers that caches hold beside what kernels keep: half of each value of the token before, or that token, with which
+# each is mixed.
+_BESIDE: dict[str, Callable[[Any], int]] = {
+    "Inkling2DynamicShortConvolution": lambda part: part.static_weight.numel(),
+    "ZayaCCAProjection": lambda part: part.v_proj_delayed.out_features,
+    "RwkvSelfAttention": lambda part: part.config.hidden_size,
+    "RWKV6Attention": lambda part: part.hidden_size,
+    "RWKV7Attention": lambda part: part.hidden_size,
+}
 UNEVEN = Note(
     Code.COUNTED,
     "Some of its units read the same input, but not as many each: totals count what they read more than once.",
@@ -76,14 +85,15 @@ def attention_cache(
         numbers = int(cast("Any", module).d_model)
     elif is_a(module, ("FalconAttention",)):
         # It stores what it has copied for further queries.
-        numbers = 2 * count * channels
+        own = cast("Any", module)
+        numbers = 2 * (readers if own.new_decoder_architecture else int(own.num_kv_heads)) * channels
     else:
         held = _distinct_numbers(values, alike)
         beside = max(map(_distinct_numbers, keys), default=held)
         if not type(module).__module__.startswith("transformers.") and bool(values.any()):
             # Absorbed multi-head latent attention, or one tensor as keys and values; caches of transformers hold both.
             ends = (end for key in keys for end in (key[..., :channels], key[..., -channels:]))
-            beside -= held if any(torch.equal(end.to(values), values) for end in ends) else 0
+            beside -= held if any(_are_proportional(end.to(values), values) for end in ends) else 0
         numbers = held + beside
     # As many positions of the text as the model's own cache keeps, or else as may be seen.
     kept = _cache_bound(module, math.inf if state_size is None else state_size)
@@ -93,6 +103,11 @@ def attention_cache(
     groups = stored if stored < readers else 0
     order = tuple(head * each + reader for head in order for reader in range(each))
     return AttentionCache(groups, order, channels, notes, numbers * size, beside * size)
+
+
+def _are_proportional(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same but for a factor, such as a scale of scores."""
+    return one.shape == other.shape and torch.allclose(one * other.abs().max(), other * one.abs().max())
 
 
 def grouped_by(inputs: Sequence[Hashable]) -> tuple[int, tuple[int, ...]]:
@@ -185,16 +200,8 @@ def bytes_beside(module: nn.Module, length: int, counted: Collection[nn.Module] 
             if convolution not in elsewhere:
                 taps = convolution.dilation[0] * (convolution.kernel_size[0] - 1) + 1
                 beside += convolution_bytes(part, convolution.groups, taps)
-        if is_a(part, ("Inkling2DynamicShortConvolution",)):
-            beside += cast("Any", part).static_weight.numel() * _element_size(part)
-        if is_a(part, ("ZayaCCAProjection",)):
-            # Half of each value is that of the token before.
-            beside += cast("Any", part).v_proj_delayed.out_features * _element_size(part)
-        if is_a(part, ("RwkvSelfAttention",)):
-            # The token before, with which each is mixed.
-            beside += cast("Any", part).config.hidden_size * _element_size(part)
-        if is_a(part, ("RWKV6Attention", "RWKV7Attention"), "fla"):
-            beside += cast("Any", part).hidden_size * _element_size(part)
+        for kind, numbers in _BESIDE.items():
+            beside += numbers(part) * _element_size(part) if is_a(part, (kind,)) else 0
         if is_a(part, ("ForgettingAttention",), "fla"):
             # The logarithm of each head's gate at each position.
             attention = cast("Any", part)

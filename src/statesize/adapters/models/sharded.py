@@ -17,13 +17,14 @@ _STATE = "__composable_api_state_key"
 _FSDP = "torch.distributed.fsdp."
 
 
+def _class_of(package: str, name: str) -> Any:
+    """A class of torch.distributed, or no class where the package was not imported: importing it takes long."""
+    return getattr(sys.modules.get(f"torch.distributed.{package}"), name, ())
+
+
 def sharded_units(model: nn.Module) -> list[Any]:
     """The modules that fully_shard was applied to, outermost first: each of them is gathered as a whole."""
-    sharded: Any = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", None)
-    # fully_shard makes a class for each class of module: without any, no module need be looked at.
-    if sharded is None or not sharded.__subclasses__():
-        return []
-    return [module for module in model.modules() if isinstance(module, sharded)]
+    return [module for module in model.modules() if isinstance(module, _class_of("fsdp", "FSDPModule"))]
 
 
 def check_sharding(parts: NamedModules, parameters: Iterable[tuple[str, Tensor]]) -> None:
@@ -46,7 +47,7 @@ def check_gatherable(parts: NamedModules, parameters: Iterable[tuple[str, Tensor
                 "which joins the weights of a layer into one. Use torch.distributed.fsdp.fully_shard."
             )
     gathered = {parameter for unit in sharded_units(parts[0][1]) for parameter in unit.parameters()}
-    shared_out = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", ())
+    shared_out = _class_of("tensor", "DTensor")
     for name, parameter in parameters:
         # DeepSpeed marks what it has shared out.
         if hasattr(parameter, "ds_id"):
@@ -102,7 +103,7 @@ def unsharded_copy(model: nn.Module, *, keep: bool = True) -> nn.Module:
 
 def _cloned(unit: nn.Module) -> dict[tuple[nn.Module, str], nn.Parameter]:
     """Copies of the weights of a unit that are whole now, by module and name."""
-    shared_out = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", ())
+    shared_out = _class_of("tensor", "DTensor")
     return {
         (module, name): nn.Parameter(weight.detach().clone(), requires_grad=False)
         for module in unit.modules()
@@ -117,7 +118,7 @@ def _copied(model: nn.Module, units: Sequence[Any], memo: dict[int, Any]) -> nn.
         memo |= {id(value): {} for key, value in vars(module).items() if key.startswith(_STATE)}
         hooks = [hook for kind in _HOOKS for hook in vars(module)[kind].values()]
         memo |= {id(hook): _nothing for hook in hooks if str(getattr(hook, "__module__", "")).startswith(_FSDP)}
-    sharded: Any = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", ())
+    sharded = _class_of("fsdp", "FSDPModule")
     kinds: list[tuple[Any, type[nn.Module]]] = [(unit, type(unit)) for unit in units]
     try:
         for unit, kind in kinds:

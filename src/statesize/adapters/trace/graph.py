@@ -121,7 +121,7 @@ class Graph:
     def of_one(self, tensor: int) -> bool:
         """Whether all entries of a tensor that depend on the text have the same last position."""
         last = self.labels.of[tensor].last if tensor in self.labels.of else None
-        return last is None or not bool(((last != last.max()) & (last != 0)).any())
+        return last is None or not last.numel() or not bool(((last != last.max()) & (last != 0)).any())
 
     def far(self, tensor: int) -> int | None:
         """How far entries of a tensor depend on positions other than their own; None where it depends on no text."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.kernels.plain_attention import AttentionCall, Softmax
+from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
 from statesize.adapters.models.own_cache import UNEVEN
-from statesize.adapters.models.precision import stored_dtype
+from statesize.adapters.models.precision import BOUNDS, relative_difference, stored_dtype
 from statesize.adapters.module_call import ModuleCall
-from statesize.adapters.observation import Observation, Units, nothing
+from statesize.adapters.observation import EXACT, Observation, Units, nothing
 from statesize.adapters.other_inputs import random_like
 from statesize.adapters.trace.states import SHORTEST, Kept
 from statesize.adapters.trace.trace import Around, Trace, TracedMixing
@@ -76,6 +79,8 @@ def _shown_state(call: ModuleCall, mixing: TracedMixing, kept: Kept) -> int | No
 
 def observe(name: str, call: ModuleCall, mixing: TracedMixing, memory: Memory | None) -> tuple[Observation, Memory]:
     """What a module mixed and by which T, and its memory, which need not be found twice."""
+    if mixing.softmax is not None and (attention := _attention(name, call, mixing, mixing.softmax)) is not None:
+        return attention, Memory(None)
     memory = _memory_of(name, call, mixing) if memory is None else memory
     sequences, units, length, shared = mixing.mixed.shape
     is_attention, said = isinstance(call.module, nn.MultiheadAttention), named_state_size(name, call.module)
@@ -110,10 +115,46 @@ def observe(name: str, call: ModuleCall, mixing: TracedMixing, memory: Memory | 
         stored=mixing.values,
         forget=getattr(mixing.matrix, "cache_clear", nothing),
         in_double=mixing.in_double,
-        largest_score=lambda: mixing.largest_score,
-        attends=mixing.attends,
+        largest_score=lambda: 0.0 if mixing.softmax is None else mixing.softmax.largest_score,
+        attends=mixing.softmax is not None,
     )
     return observation, memory
+
+
+def _attention(name: str, call: ModuleCall, mixing: TracedMixing, softmax: Softmax) -> Observation | None:
+    """What was mixed by the weights of a softmax themselves; None where T is made of them in another way."""
+    (sequences, units, length, shared), heads = mixing.values.shape, softmax.weights.shape[1]
+    if units * shared % heads or bool(mixing.offset.any()):
+        return None
+
+    def by_head(numbers: Tensor) -> Tensor:
+        # Heads of equal T are one unit of a trace.
+        return numbers.transpose(2, 3).reshape(sequences, heads, -1, length).transpose(2, 3)
+
+    # Other numbers, the same for heads that read the same ones.
+    other = (7 * mixing.values + 1).cos() * random_like(mixing.values[0, 0, :, :1])
+    values, answers = by_head(other), by_head(mixing.respond(other).double())
+    expected = softmax.weights.double() @ values
+    if not relative_difference(answers, expected) <= (EXACT if mixing.in_double else BOUNDS[torch.float32]):
+        return None
+    plain = softmax.plain()
+    attended = AttentionCall(
+        name=name,
+        module=call.module,
+        values=by_head(mixing.values),
+        mixed=by_head(mixing.mixed),
+        keys=() if softmax.product is None else (softmax.product[2].mT,),
+        window=softmax.window,
+        probed=lambda: (values, answers),
+        largest_score=lambda: softmax.largest_score,
+    )
+    if plain is not None:
+        found = replace(plain[0].observation(attended), difference=plain[1])
+    else:
+        maps = Mixing([lambda: softmax.weights], cast("tuple[int, int, int, int]", tuple(softmax.weights.shape)))
+        found = observed_mixing(attended, maps, call.length)
+    notes = [*found.notes, *filter(None, [mixing_around(mixing.around)]), *([_IN_SINGLE] * (not mixing.in_double))]
+    return replace(found, in_double=mixing.in_double, notes=tuple(notes))
 
 
 def _notes(call: ModuleCall, mixing: TracedMixing, memory: Memory, said: float | None) -> list[Note]:

@@ -21,7 +21,7 @@ from statesize.adapters.trace.derivative import state_size
 from statesize.adapters.trace.layer import mixing_around, observe
 from statesize.adapters.trace.own_mixing import OwnMixing, TracedLayer
 from statesize.adapters.trace.trace import NoOperatorError, Trace, TracedMixing, UnplacedError
-from statesize.adapters.watch import Call
+from statesize.adapters.watch import Call, ModelRun
 from statesize.codes import Code, Note
 from statesize.errors import InputError, ModelError
 
@@ -54,30 +54,38 @@ def described(found: OwnMixing, call: Call) -> FoundMixer:
 
 
 def find_own_mixing(
-    forward: Forward, own: Collection[nn.Module], observing: Sequence[Call], mixes: Mapping[str, str]
+    forward: Forward, own: Collection[nn.Module], observing: ModelRun, mixes: Mapping[str, str]
 ) -> OwnMixing:
     """Trace the modules that are of the model's author, innermost first, but for mixers that adapters know whole.
 
     Args:
         forward: The model and its inputs.
         own: Modules that have a method `operator`.
-        observing: Calls of modules in which adapters saw kernels.
+        observing: A run in which adapters saw kernels.
         mixes: The part whose output T acts on, by the names of modules.
 
     Returns:
         What was found.
     """
-    kernels = {call.module: call for call in reversed(observing) if not call.by_method}
+    kernels = {call.module: call for call in reversed(observing.calls) if not call.by_method}
     mixers = {*own, *kernels}
     # Mixers of libraries are compared with oracles, and those with a method `operator` speak for all that is in them.
     whole = [mixer for mixer in mixers if not is_own_code(mixer) or hasattr(type(mixer), "operator")]
     inside = {part for mixer in whole for part in mixer.modules()}
     names = {module: name or type(module).__name__ for name, module in forward.parts}
     found = OwnMixing(mixes=_named_parts(names, mixes))
+    # Attention of a library in which no kernel was seen is read as one's own is.
+    seen = {*observing.refused, *(names[module] for module in kernels)}
+
+    def is_unseen_attention(module: nn.Module) -> bool:
+        return "Attention" in type(module).__name__ and not any(
+            f"{name}.".startswith(f"{names[module]}.") for name in seen
+        )
+
     traced = {
         module
         for module in names
-        if (is_own_code(module) or isinstance(module, TRACED) or module in found.mixes)
+        if (is_own_code(module) or isinstance(module, TRACED) or module in found.mixes or is_unseen_attention(module))
         and not (module in inside or forward.in_encoder(names[module]))
     }
     recurrent = {module for module in names if is_a(module, RECURRENT) and module not in inside | mixers}
@@ -139,6 +147,8 @@ class _Finder:
             is_mixing = False
             if kernels is not None:
                 self.found.notes[name] = Note(Code.UNSEEN, str(error))
+            elif not is_own_code(module):
+                self.found.refused[name] = Note(Code.NOT_MEASURED, f"Mixer {name}: {error}")
         except ModelError as error:
             is_mixing = True
             note = Note.of(error)

@@ -12,6 +12,7 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.kernels.plain_attention import Softmax
 from statesize.adapters.models.model_state import mapped, position_axis, returned_tensor, tensors_in
 from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.observation import Product
@@ -55,8 +56,7 @@ class TracedMixing:
         order: Units in the order of what they read; empty where these are consecutive.
         shares_unevenly: Whether some units read the same input and form no groups.
         around: How far positions are mixed around T.
-        attends: Whether T is made of weights of a softmax over the positions.
-        largest_score: The largest absolute score of that softmax; 0 where there is none.
+        softmax: The softmax over the positions whose weights T is made of; None where there is none.
         in_double: Whether it was run in float64.
         piece: The operations between the two.
         factors: The tensors that could be its start instead: other factors of a product.
@@ -71,8 +71,7 @@ class TracedMixing:
     order: tuple[int, ...]
     shares_unevenly: bool
     around: Around
-    attends: bool
-    largest_score: float
+    softmax: Softmax | None
     in_double: bool
     piece: Piece
     factors: tuple[int, ...]
@@ -300,14 +299,23 @@ class Trace:
         except RuntimeError:
             # Sizes that the text decides.
             return False
-        leaving = [(values.get(one, mine.tape.values[one]), other.tape.values[two]) for one, two in zip(mine.leaving, other.leaving, strict=True)]
+        leaving = [
+            (values.get(one, mine.tape.values[one]), other.tape.values[two])
+            for one, two in zip(mine.leaving, other.leaving, strict=True)
+        ]
         return all(self._close(one, two) for one, two in leaving)
 
     def _close(self, one: Tensor, two: Tensor) -> bool:
         if one.shape != two.shape:
             return False
         one, two = (part.double() if part.is_floating_point() else part for part in (one, two))
-        return torch.allclose(one, two, 0, _ROUNDING[self._runs.dtype] * float(two.abs().max()) if two.is_floating_point() and two.numel() else 0, equal_nan=True)
+        return torch.allclose(
+            one,
+            two,
+            0,
+            _ROUNDING[self._runs.dtype] * float(two.abs().max()) if two.is_floating_point() and two.numel() else 0,
+            equal_nan=True,
+        )
 
     def _refuse_what_is_not_finite(self, *, mixes: bool) -> None:
         """Refuse a module that mixes positions, and is the first with numbers that are not finite, or the next."""
@@ -559,7 +567,7 @@ class Trace:
                 raise ModelError(Note(Code.LOOKS_AHEAD))
             return T.tril_()
 
-        scores = self._scores(piece)
+        softmax = self._softmax(piece)
         return TracedMixing(
             values=channels.by_unit(piece.held, channels.source).double(),
             mixed=channels.by_unit(piece.ended, channels.target).double(),
@@ -570,23 +578,46 @@ class Trace:
             order=channels.order,
             shares_unevenly=channels.shares_unevenly,
             around=choice.around,
-            attends=scores is not None,
-            largest_score=0.0 if scores is None else scores,
+            softmax=softmax,
             in_double=self.in_double,
             piece=piece,
             factors=choice.factors,
         )
 
-    def _scores(self, piece: Any) -> float | None:
-        """The largest absolute score of a softmax whose weights a map is made of; None where there is none."""
-        tape = self._run.tape
+    def _softmax(self, piece: Piece) -> Softmax | None:
+        """The softmax over positions whose weights a map is made of; None where there is none."""
+        tape, length, texts = self._run.tape, self.call.length, self.call.texts
         for node in piece.nodes:
             for at, (_, number) in enumerate(node.inputs):
-                made = self._source(number)
-                if made is not None and made.name in ("_softmax", "_safe_softmax") and (node, at) not in piece.uses:
-                    scores, weights = tape.values[made.inputs[0][1]], tape.values[made.outs[0]]
-                    return float(scores.where(weights > 0, 0).abs().max())
+                made = self._computed(number)
+                if made is None or made.name not in ("_softmax", "_safe_softmax") or (node, at) in piece.uses:
+                    continue
+                scores, weights = tape.values[made.inputs[0][1]], tape.values[number]
+                if not weights.numel() or weights.numel() % (texts * length**2):
+                    return None
+                shape = texts, -1, length, length
+                largest = float(scores.where(tape.values[made.outs[0]] > 0, 0).abs().max())
+                last = self._computed(made.inputs[0][1], *_AROUND_SCORES)
+                factors = [] if last is None else [tape.values[one] for _, one in last.inputs[-2:]]
+                parts = [part for part in factors if part.ndim > 2 and len(part) % texts == 0]
+                product = None
+                if len(parts) == 2 and scores.numel() == weights.numel() and _are_scored(*parts, length):
+                    query, key = (part.reshape(*shape[:2], *part.shape[-2:]) for part in parts)
+                    product = scores.reshape(shape), query, key
+                return Softmax(weights.reshape(shape), largest, product)
         return None
+
+    def _computed(self, number: int, *through: str) -> Node | None:
+        """The operation that has computed a tensor, behind moves of its entries and some other operations."""
+        tape, of = self._run.tape, self._labels.of
+        made = tape.made.get(number)
+        while made is not None and (
+            made.name in _COPIES.union(through) or isinstance(self._labels.relations.get(made), Moved)
+        ):
+            size = tape.values[made.outs[0]].numel()
+            inputs = [one for _, one in made.inputs if one in of and (not through or tape.values[one].numel() == size)]
+            made = tape.made.get(inputs[0]) if inputs else None
+        return made
 
     def around(self) -> Around | None:
         """Find how far positions are mixed around the kernels that adapters saw in the module.
@@ -686,6 +717,14 @@ class Trace:
         """Whether parts of the module lie between the values of a T and what becomes of them."""
         made = {out for node in mixing.piece.nodes for out in node.outs}
         return not any(made.isdisjoint(self._run.returned[part]) for part in parts)
+
+
+_AROUND_SCORES = ("add", "sub", "mul", "div", "masked_fill", "where", "tril")
+
+
+def _are_scored(query: Tensor, key: Tensor, length: int) -> bool:
+    """Whether two tensors are queries (…, L, d) and keys (…, d, L)."""
+    return query.shape[-2] == key.shape[-1] == length and query.shape[-1] == key.shape[-2]
 
 
 def _equal(one: Tensor, two: Tensor) -> bool:

@@ -14,10 +14,6 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
-from torch import nn
-
-from statesize.errors import ModelError
-
 _NO_ARGUMENTS = ("num_warps", "num_stages", "num_ctas", "maxnreg")
 
 
@@ -39,19 +35,6 @@ class LoopVariable(int):
 
 
 _SWITCH = "TRITON_INTERPRET"
-
-
-def without_driver(model: nn.Module) -> ModelError:
-    """Why a model whose kernels Triton cannot run on this machine is refused, and what runs it all the same."""
-    ways = ["run it on a GPU"]
-    if type(model).__module__.split(".")[0] == "transformers":
-        ways.append("take an environment without flash-linear-attention, in which transformers needs no kernels")
-    if os.environ.get(_SWITCH) != "1":
-        ways.append(f"set {_SWITCH}=1 before Python starts, which is slow and for small models")
-    return ModelError(
-        f"{type(model).__name__} must run where Triton does, because it calls kernels of flash-linear-attention, "
-        f"got a machine without a driver for them: {'; or '.join(ways)}."
-    )
 
 
 def interpret_if_asked() -> None:
