@@ -206,9 +206,13 @@ def _other(where: slice, generator: torch.Generator) -> Change:
         if leaf.is_floating_point():
             finite = leaf[leaf.isfinite()]
             scale = float(finite.std()) if len(finite) > 1 else 0.0
-            part += 3 * (scale or 1.0) * torch.randn(part.shape, generator=generator, dtype=torch.float64).to(part)
+            part += (
+                3
+                * (scale or 1.0)
+                * torch.randn(part.shape, generator=generator, dtype=torch.float64, device="cpu").to(part)
+            )
         else:
-            moved[where] = moved[torch.randint(len(moved), (len(part),), generator=generator)]
+            moved[where] = moved[torch.randint(len(moved), (len(part),), generator=generator, device="cpu")]
         return leaf
 
     return change
