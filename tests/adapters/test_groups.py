@@ -118,24 +118,6 @@ def test_heads_that_read_one_input_need_not_be_neighbours(attend):
     assert group["joint_entropy"] == pytest.approx(together["joint_entropy"], rel=1e-5)
 
 
-def test_values_that_two_maps_of_a_layer_mix_are_stored_once():
-    class Differential(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.projections = nn.Linear(8, 5 * 8)
-
-        def forward(self, hidden):
-            first, key, second, other, value = (
-                self.projections(hidden).unflatten(-1, (5, 2, 4)).transpose(1, 3).unbind(2)
-            )
-            mixed = fused(first, key, value) - 0.3 * fused(second, other, value)
-            return mixed.transpose(1, 2).flatten(2)
-
-    one, two = capture(nn.Sequential(nn.Embedding(64, 8), Differential()), token_ids(1, 12))
-    # Keys and values of 8 channels in float32, and of the second map its keys alone.
-    assert (one.state_bytes, two.state_bytes) == (2 * 8 * 4 * 12, 8 * 4 * 12)
-
-
 @pytest.mark.parametrize("attend", [fused, by_distance, without_softmax, with_a_state])
 def test_a_note_says_that_heads_share_an_input_in_no_groups(attend):
     torch.manual_seed(0)

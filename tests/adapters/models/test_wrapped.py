@@ -195,7 +195,7 @@ def test_layers_with_hooks_are_measured_as_hooks_leave_them():
     assert ss.profile(model, token_ids()).not_measured == {}
     first, second = ss.capture(model, token_ids())
     assert max(first.faithfulness, second.faithfulness, first.run_difference) < 1e-6
-    model.blocks[0].hook_z.register_forward_hook(lambda _, args, output: output * 0)
+    model.blocks[0].hook_z.register_forward_hook(lambda _, args, output: output / 2)
     eye = torch.eye(token_ids().shape[1])
     model.blocks[1].hook_pattern.register_forward_hook(lambda _, args, output: eye.expand_as(output))
     capturing = ss.capture(model, token_ids())

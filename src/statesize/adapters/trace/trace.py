@@ -551,8 +551,9 @@ class Trace:
                 parts = [part for part in factors if part.ndim > 2 and len(part) % texts == 0]
                 product = None
                 if len(parts) == 2 and scores.numel() == weights.numel() and _are_scored(*parts, length):
-                    query, key = (part.reshape(*shape[:2], *part.shape[-2:]) for part in parts)
-                    product = scores.reshape(shape), query, key
+                    query, key = parts
+                    key = key.reshape(texts, -1, *key.shape[-2:])
+                    product = scores.reshape(shape), query.reshape(texts, -1, length, query.shape[-1]), key
                 return Softmax(weights.reshape(shape), largest, product)
         return None
 
@@ -664,8 +665,10 @@ _MOVES = frozenset(
 
 
 def _are_scored(query: Tensor, key: Tensor, length: int) -> bool:
-    """Whether two tensors are queries (…, L, d) and keys (…, d, L)."""
-    return query.shape[-2] == key.shape[-1] == length and query.shape[-1] == key.shape[-2]
+    """Whether two tensors are queries (…, L, d), perhaps of several heads in a row, and keys (…, d, L)."""
+    heads, stored = query[..., 0].numel(), key[..., 0, :].numel()
+    is_placed = query.shape[-2] % length == 0 and key.shape[-1] == length
+    return is_placed and heads % stored == 0 and query.shape[-1] == key.shape[-2]
 
 
 def _equal(one: Tensor, two: Tensor) -> bool:
