@@ -51,19 +51,6 @@ def test_some_groups():
     assert torch.equal(together.units_operator(slice(0, 1)).dense(), item.group.dense()[:, :1])
 
 
-@pytest.mark.parametrize("equal", [[1, 1, 0, 0, 1, 1], [0, 0, 0, 1, 1, 0], [0, 0, 1, 1, 1, 1]])
-def test_heads_that_are_equal_in_uneven_runs_or_apart_are_no_groups(equal):
-    class Attention(nn.Module):
-        def forward(self, hidden):
-            heads = torch.stack([hidden * (1 + which) for which in equal], 1)
-            return nn.functional.scaled_dot_product_attention(heads, heads, heads, is_causal=True).sum(1)
-
-    model = nn.Sequential(nn.Embedding(64, 8), Attention())
-    (item,) = capture(model, token_ids())
-    # Three runs of two; runs of three, two and one; of two and four.
-    assert item.groups == (3 if equal == [1, 1, 0, 0, 1, 1] else 0)
-
-
 def fused(query, key, value):
     return nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
 

@@ -541,7 +541,9 @@ class Trace:
                 made = self._computed(number)
                 if made is None or made.name not in ("_softmax", "_safe_softmax") or (node, at) in piece.uses:
                     continue
-                scores, weights = tape.values[made.inputs[0][1]], tape.values[number]
+                scores, weights = tape.values[made.inputs[0][1]], tape.values[made.outs[0]]
+                # Other entries of a softmax, such as of a sink, are no weights of positions.
+                weights = weights if weights.shape[-2:] == (length, length) else tape.values[number]
                 if not weights.numel() or weights.numel() % (texts * length**2):
                     return None
                 shape = texts, -1, length, length
