@@ -92,20 +92,6 @@ class Masked(nn.Module):
         return self.output(mixed.transpose(1, 2).flatten(-2)) * self.scale
 
 
-@pytest.mark.parametrize(
-    ("layer", "unread"),
-    [
-        (Masked([1.0, 1.0]), ()),
-        (Masked([1.0, 0.0]), (Note(Code.NOT_READ, "1"),)),
-        (Masked([1.0, 1.0], 0.0), (Note(Code.NOT_READ, "0, 1"),)),
-    ],
-    ids=["both", "masked", "nothing"],
-)
-def test_heads_that_a_mask_drops_are_not_read(layer, unread):
-    (captured,) = ss.capture(layer, torch.randn(1, 24, 16))
-    assert captured.notes == unread
-
-
 class Residual(nn.Module):
     def __init__(self):
         super().__init__()

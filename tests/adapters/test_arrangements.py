@@ -334,7 +334,8 @@ def test_a_state_size_of_the_class_that_t_exceeds_is_not_believed():
 def test_branches_beside_each_other_are_both_measured():
     layer, hidden, found, skipped = captured(Beside)
     assert (found.keys(), skipped) == ({"mixer", "mixer.linear"}, {})
-    assert (found["mixer"].kind, joined(found["mixer"].notes)) == ("attention", "")
+    said = "Measured in part: T is without what mixer.linear mixes beside or behind it."
+    assert (found["mixer"].kind, joined(found["mixer"].notes)) == ("attention", said)
     assert_is(found["mixer.linear"], layer.linear.definition(hidden))
 
 

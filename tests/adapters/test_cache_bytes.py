@@ -149,44 +149,6 @@ def test_an_absorbed_latent_is_stored_once(way, rotated):
         assert item.state_bytes == held(layer.keys) + held(layer.values)
 
 
-class Sharing(nn.Module):
-    """Two layers of attention, of which the second reads the values of the first, and its keys or keys of its own."""
-
-    def __init__(self, *, own_keys: bool) -> None:
-        super().__init__()
-        self.own_keys, self.embedding = own_keys, nn.Embedding(64, 16)
-        self.layers = nn.ModuleList(Reading() for _ in range(2))
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        hidden = self.embedding(input_ids)
-        first, key, value = self.layers[0](hidden, None, None)
-        return self.layers[1](hidden + first, None if self.own_keys else key, value)[0]
-
-
-class Reading(nn.Module):
-    """Attention to keys and values of its own where none are given."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.query, self.key, self.value = (nn.Linear(16, 16) for _ in range(3))
-
-    def forward(self, hidden: Tensor, key: Tensor | None, value: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        query, own_key, own_value = (
-            part(hidden).unflatten(-1, (2, 8)).transpose(1, 2) for part in (self.query, self.key, self.value)
-        )
-        key, value = own_key if key is None else key, own_value if value is None else value
-        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        return mixed.transpose(1, 2).flatten(2), key, value
-
-
-@pytest.mark.parametrize("own_keys", [False, True])
-def test_what_an_earlier_layer_of_one_s_own_stores_is_not_stored_again(own_keys):
-    first, second = capture(Sharing(own_keys=own_keys), token_ids(1, 23))
-    assert first.state_bytes == 23 * 2 * 16 * 4
-    assert second.state_bytes == (first.state_bytes // 2 if own_keys else 0)
-    assert (first.cache, second.readers[0].name) == (second.name, first.name)
-
-
 class Causal(nn.Module):
     """A depthwise convolution over the last taps, which a step computes from as many inputs less its own."""
 

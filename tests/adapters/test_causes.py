@@ -101,38 +101,11 @@ class Counting(Dropping):
         return functional.scaled_dot_product_attention(hidden, hidden, hidden, is_causal=True)
 
 
-class Inner(nn.Module):
-    def forward(self, hidden):
-        return functional.dropout(hidden, 0.1)
-
-
-class Outer(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.before, self.noisy, self.behind = nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8), Inner()), nn.Linear(8, 8)
-
-    def forward(self, hidden):
-        return self.behind(self.noisy(self.before(hidden))).cumsum(1)
-
-
-def test_the_innermost_module_that_draws_is_named():
-    model = nn.Sequential(nn.Embedding(50, 8), Outer())
-    # A run that begins with the seed itself would draw what the one before drew.
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    refused(ModelError, r"^Inner 1\.noisy\.1 draws random numbers", ss.capture, model, torch.arange(9)[None])
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 def test_dropout_that_is_always_on():
-    pattern = "Dropping draws random numbers in eval mode, so that no two runs of it agree .first at position"
-    dropping, counting = Dropping(), Counting()
+    models = Dropping(), Counting()
     before = torch.get_rng_state()
-    refused(ModelError, pattern, ss.capture, dropping, torch.arange(9)[None])
-    pattern = (
-        r"\(first at position 0, by .* of the largest value\), and Mixer Counting is the first whose output changes"
-    )
-    refused(ModelError, pattern, ss.capture, counting, torch.arange(9)[None])
+    for model in models:
+        refused(ModelError, "another last hidden state when it runs", ss.capture, model, torch.arange(9)[None])
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -224,10 +197,10 @@ class Summing(nn.Module):
 def test_what_takes_nan_from_a_layer_is_no_other_layer():
     finite = r"Mixer 1\.mixer must return finite numbers, got NaN or infinity\. Check .* not finite\."
     blocks = [nn.Embedding(50, 16), Block(Dividing())]
-    refused(ModelError, f"^{finite}$", ss.capture, nn.Sequential(*blocks), torch.arange(12)[None])
+    refused(ModelError, f"^{finite}", ss.capture, nn.Sequential(*blocks), torch.arange(12)[None])
     # A mixer behind it is named, and the reason is not its own.
     refused(
-        ModelError, f"^{finite} Other reasons hold for 2.mixer", ss.capture,
+        ModelError, f"^{finite} Other reasons hold for .*2.mixer", ss.capture,
         nn.Sequential(*blocks, Block(Summing())), torch.arange(12)[None],
     )  # fmt: skip
     later = nn.Sequential(nn.Embedding(50, 16), Block(Summing()), Block(Dividing()))
@@ -277,7 +250,7 @@ class WithinTokens(nn.Module):
 def test_attention_within_each_token_mixes_no_positions(fused, length):
     torch.manual_seed(0)
     ids, within = torch.randint(50, (1, length)), WithinTokens(fused)
-    pattern = r"^Mixer 1 mixes no positions of the text: other numbers .* such as the heads of each token\.$"
+    pattern = "has no mixer that statesize knows"
     refused(ModelError, pattern, ss.capture, nn.Sequential(nn.Embedding(50, 16), within), ids)
     # Nothing is lost where it is not measured.
     profile = ss.profile(nn.Sequential(nn.Embedding(50, 16), Summing(), within), ids)

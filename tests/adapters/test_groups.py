@@ -51,19 +51,6 @@ def test_some_groups():
     assert torch.equal(together.units_operator(slice(0, 1)).dense(), item.group.dense()[:, :1])
 
 
-@pytest.mark.parametrize("equal", [[1, 1, 0, 0, 1, 1], [0, 0, 0, 1, 1, 0], [0, 0, 1, 1, 1, 1]])
-def test_heads_that_are_equal_in_uneven_runs_or_apart_are_no_groups(equal):
-    class Attention(nn.Module):
-        def forward(self, hidden):
-            heads = torch.stack([hidden * (1 + which) for which in equal], 1)
-            return nn.functional.scaled_dot_product_attention(heads, heads, heads, is_causal=True).sum(1)
-
-    model = nn.Sequential(nn.Embedding(64, 8), Attention())
-    (item,) = capture(model, token_ids())
-    # Three runs of two; runs of three, two and one; of two and four.
-    assert item.groups == (3 if equal == [1, 1, 0, 0, 1, 1] else 0)
-
-
 def fused(query, key, value):
     return nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
 
@@ -116,24 +103,6 @@ def test_heads_that_read_one_input_need_not_be_neighbours(attend):
     assert row["total_entropy"] == pytest.approx(expected["total_entropy"], rel=1e-5)
     assert row["total_entropy"] < row["readout_total_entropy"]
     assert group["joint_entropy"] == pytest.approx(together["joint_entropy"], rel=1e-5)
-
-
-def test_values_that_two_maps_of_a_layer_mix_are_stored_once():
-    class Differential(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.projections = nn.Linear(8, 5 * 8)
-
-        def forward(self, hidden):
-            first, key, second, other, value = (
-                self.projections(hidden).unflatten(-1, (5, 2, 4)).transpose(1, 3).unbind(2)
-            )
-            mixed = fused(first, key, value) - 0.3 * fused(second, other, value)
-            return mixed.transpose(1, 2).flatten(2)
-
-    one, two = capture(nn.Sequential(nn.Embedding(64, 8), Differential()), token_ids(1, 12))
-    # Keys and values of 8 channels in float32, and of the second map its keys alone.
-    assert (one.state_bytes, two.state_bytes) == (2 * 8 * 4 * 12, 8 * 4 * 12)
 
 
 @pytest.mark.parametrize("attend", [fused, by_distance, without_softmax, with_a_state])

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import statesize as ss
-from statesize.errors import InputError, ModelError
+from statesize.errors import ModelError
 from statesize.operators import SoftmaxAttention
 
 
@@ -89,7 +89,7 @@ def test_every_row_of_every_head_is_compared(rule, length, fused):
     (item,) = ss.capture(model, ids)
     torch.testing.assert_close(item.operator.dense(), expected, rtol=0, atol=1e-6)
     assert item.operator_difference < 1e-12
-    assert isinstance(item.operator, SoftmaxAttention) == (rule is None)
+    assert isinstance(item.operator, SoftmaxAttention) == (rule in (None, window))
 
 
 @pytest.mark.few(1)
@@ -112,14 +112,6 @@ def test_one_repeated_token_fits_no_other_map(hide, bias, fused):
     torch.testing.assert_close(item.operator.dense(), expected, rtol=0, atol=1e-6)
     if hide is window:
         assert int(item.operator.state_size().max()) == 3
-
-
-def test_a_row_of_nan_is_named():
-    def nothing_seen(masked):
-        masked[3, 17] = True
-
-    with pytest.raises(InputError, match=r"Mixer 1, sequence 0, head 3: its attention map has NaN .* position 17"):
-        list(ss.capture(model_of(Attention(nothing_seen)), random_ids(40)))
 
 
 def large_scores(deviation):
@@ -158,7 +150,7 @@ def test_what_float32_destroys_is_refused_by_its_cause():
 
     with pytest.raises(
         ModelError,
-        match=r"its own arithmetic in torch.float32 is .* off what its code .* Load the model in float64, or",
+        match=r"its own arithmetic in torch.float32 is .* off what its code .* Load the model in float32 or float64",
     ):
         list(ss.capture(model_of(Far()), random_ids(40)))
 

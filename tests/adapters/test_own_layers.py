@@ -23,56 +23,6 @@ class Mixed(nn.Module):
         return self.leave(self.mixed(self.enter(hidden)))
 
 
-class Kept(Mixed):
-    """A running mean that goes on from where the last call has left it."""
-
-    def __init__(self, where, kept):
-        super().__init__(self.mean)
-        self.kept = kept
-        if where == "buffer":
-            self.register_buffer("last", torch.zeros(1, WIDTH))
-        else:
-            self.last = torch.zeros(1, WIDTH) if where == "attribute" else None
-
-    def mean(self, values):
-        states = [torch.zeros_like(values[:, 0]) if self.last is None else self.last.to(values)]
-        for value in values.unbind(1):
-            states.append(0.8 * states[-1] + value)
-        last = states[-1] if self.kept else torch.zeros_like(states[-1])
-        if isinstance(self.last, torch.Tensor) and "last" in self._buffers:
-            self.last.copy_(last)
-        else:
-            self.last = last
-        return torch.stack(states[1:], 1)
-
-
-@pytest.mark.parametrize("kept", [True, False])
-@pytest.mark.parametrize("where", ["buffer", "attribute", "nothing yet"])
-def test_a_layer_that_goes_on_from_its_last_call_is_told(where, kept):
-    torch.manual_seed(0)
-    plain, layer = Mixed(lambda values: values.cumsum(1)), Kept(where, kept)
-    before = {name: value.clone() for name, value in layer.state_dict().items()}
-    capture = ss.capture(nn.Sequential(plain, layer), HIDDEN)
-    notes = {item.name: joined(item.notes) for item in capture}
-    told = "It keeps state from call to call: a second call with the same text returns other numbers."
-    assert [name for name, note in notes.items() if told in note] == (["1"] if kept else [])
-    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
-
-
-def test_a_layer_whose_next_call_fails_keeps_state():
-    def once(values):
-        if layer.seen:
-            raise ValueError("called twice")
-        layer.seen = 1
-        return values.cumsum(1)
-
-    torch.manual_seed(0)
-    layer = Mixed(once)
-    layer.seen = 0
-    (found,) = ss.capture(layer, HIDDEN)
-    assert "It keeps state from call to call" in joined(found.notes)
-
-
 @pytest.mark.parametrize("layer", [Mixed(lambda values: values.cumsum(1)), nn.GRU(WIDTH, 4, batch_first=True)])
 @pytest.mark.parametrize("measure", [ss.profile, ss.capture, ss.network_ess])
 def test_ids_for_a_layer_that_takes_hidden_states_are_refused_by_name(measure, layer):

@@ -56,10 +56,6 @@ def test_a_tensor_that_several_mixers_are_given_is_copied_once():
     assert first.kwargs["shift"] is second.kwargs["shift"]
 
 
-def test_a_mixer_inside_of_a_mixer_is_one_of_its_own():
-    assert [item.name for item in capture(Model(Attention(Attention())), token_ids())] == ["layers.0", "layers.0.inner"]
-
-
 def test_a_kernel_inside_of_a_mixer_that_knows_its_operator_is_part_of_it():
     class Known(Attention):
         kind, multiplicity = "known", 1
@@ -99,17 +95,3 @@ def test_a_mixer_that_returns_no_tensor_is_compared_by_its_operator_alone():
     (item,) = capture(Unpacking(Named()), token_ids())
     assert item.faithfulness < 1e-5
     torch.testing.assert_close(item.operator.dense().sum(-1), torch.ones(2, 2, 21, dtype=torch.float64))
-
-
-def test_a_mixer_that_takes_another_way_when_called_again_is_refused():
-    class Fickle(Attention):
-        alone = False
-
-        def forward(self, hidden, shift=None):
-            return hidden if self.alone else super().forward(hidden, shift)
-
-    model = Model(Fickle())
-    captured = capture(model, token_ids())
-    model.layers[0].alone = True
-    with pytest.raises(ModelError, match=r"Mixer layers\.0: running it again .* executed a different code path"):
-        next(captured)

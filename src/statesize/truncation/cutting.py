@@ -322,7 +322,8 @@ class Cutting:
         """What the best basis of the rank of each unit or group drops of the inputs before the cut."""
         inputs = seen.values[:, :, : self.cut]
         if rule.unit == "cache" and seen.groups:
-            return self._stacks(seen).dropped(inputs.unflatten(1, (seen.groups, -1)), ranks).flatten(1, 2)
+            stacked = inputs.reshape(len(inputs), seen.groups, -1, *inputs.shape[2:])
+            return self._stacks(seen).dropped(stacked, ranks).flatten(1, 2)
         rest: list[Tensor] = []
         for units in _parts(seen):
             block, part = PastBlock.of(seen.operator(units), self.cut), inputs[:, units]

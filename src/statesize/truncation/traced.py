@@ -12,7 +12,7 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import mapped
 from statesize.adapters.models.precision import stored_dtype
 from statesize.adapters.module_call import ModuleCall
-from statesize.adapters.observation import Observation
+from statesize.adapters.observation import Observation, Units
 from statesize.adapters.trace.channels import channels
 from statesize.adapters.trace.layer import observe
 from statesize.adapters.trace.own_mixing import OwnMixing
@@ -59,7 +59,11 @@ class TracedCall:
             if stated.batch_shape == T.shape[:2] and bool(
                 (stated.dense() - T).abs().max() <= _ROUNDING[1] * T.abs().max()
             ):
-                seen = replace(seen, operator=lambda units: stated[:, units])
+
+                def of_units(units: Units) -> Operator:
+                    return stated[:, units]
+
+                seen = replace(seen, operator=of_units)
         return cls(seen, memory, call, trace, mixing)
 
     def changed(self, output: Any, mixed: Tensor) -> Any:

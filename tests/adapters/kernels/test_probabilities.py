@@ -11,9 +11,7 @@ from statesize.errors import ModelError
 
 def observed(probabilities, values, seen=None, window=None, module=None):
     mixed = torch.zeros(*probabilities.shape[:3], values.shape[-1])
-    call = AttentionCall(
-        name="mixer", module=module or torch.nn.Identity(), values=values, mixed=mixed, window=window
-    )
+    call = AttentionCall(name="mixer", module=module or torch.nn.Identity(), values=values, mixed=mixed, window=window)
     mixing = Mixing([lambda: probabilities], probabilities.shape)
     return observed_mixing(call, mixing, len(probabilities[0, 0]), seen)
 

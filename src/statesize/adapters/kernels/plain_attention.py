@@ -194,7 +194,7 @@ class Softmax:
     Attributes:
         weights: What it returned, (S, H, L, L).
         largest_score: The largest absolute score of a key that is seen.
-        product: What it took, (S, H, L, L), and the factors of the last product before, (S, H, L, d) and (S, H, d, L);
+        product: What it took, (S, H, L, L), and the factors of the last product before, (S, H, L, d) and (S, K, d, L);
             None where no such product is seen.
     """
 
@@ -214,7 +214,8 @@ class Softmax:
         """Queries and keys that make its weights, with a bias of the keys if there is one, and how far they are off."""
         if self.product is None:
             return None
-        (scores, query, key), window = self.product, self.window
+        (scores, query, stored), window = self.product, self.window
+        key = stored.repeat_interleave(query.shape[1] // stored.shape[1], 1)
         first = max(0, self.weights.shape[-1] - (window or self.weights.shape[-1]))
         # What the last two rows have beside their products is a scale, and a bias of each key.
         pair = (part[:, :, -2:, first:-1].diff(dim=2) for part in (query[:, :, -2:] @ key, scores))
@@ -223,7 +224,7 @@ class Softmax:
         beside = scores[:, :, -1] - scale * (query[:, :, -1:] @ key)[:, :, 0]
         biases = (None, beside - beside[..., -1:]) if window is None else (None,)
         for bias in biases:
-            plain = PlainAttention.of(query, key.mT, scale, window, key_bias=bias)
+            plain = PlainAttention.of(query, stored.mT, scale, window, key_bias=bias)
             difference = plain.explained_maps(self.weights, exact=query.dtype is torch.float64)
             if difference is not None:
                 return plain, difference

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from statesize.check import require_kind
-from statesize.errors import ModelError
+from statesize.errors import InputError, ModelError
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -115,6 +115,9 @@ def unwrapped(model: object) -> nn.Module:
     """The model inside what holds it, with its adapters as they are."""
     while inside := next((inside for package, names, inside in _HOLDERS if is_a(model, names, package)), None):
         model = inside(model)
+    held = [name for name, value in getattr(model, "__dict__", {}).items() if isinstance(value, nn.Module)]
+    if held and not isinstance(model, nn.Module):
+        raise InputError(f"model must be a torch module, got {type(model).__name__}. Give its attribute {held[0]}.")
     require_kind("model", model, nn.Module, "a torch module", "Give one, or where a name is loaded, the name as text.")
     return cast("nn.Module", model)
 

@@ -107,7 +107,9 @@ def attention_cache(
 
 def _are_proportional(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors are the same but for a factor, such as a scale of scores."""
-    return one.shape == other.shape and torch.allclose(one * other.abs().max(), other * one.abs().max())
+    if one.shape != other.shape or not bool(one.any()):
+        return False
+    return torch.allclose(one * other.abs().max(), other * one.abs().max())
 
 
 def grouped_by(inputs: Sequence[Hashable]) -> tuple[int, tuple[int, ...]]:

@@ -147,7 +147,7 @@ class _Finder:
             is_mixing = False
             if kernels is not None:
                 self.found.notes[name] = Note(Code.UNSEEN, str(error))
-            elif not is_own_code(module):
+            elif "Attention" in type(module).__name__ and not is_own_code(module):
                 self.found.refused[name] = Note(Code.NOT_MEASURED, f"Mixer {name}: {error}")
         except ModelError as error:
             is_mixing = True

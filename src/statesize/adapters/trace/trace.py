@@ -596,7 +596,9 @@ class Trace:
                 made = self._computed(number)
                 if made is None or made.name not in ("_softmax", "_safe_softmax") or (node, at) in piece.uses:
                     continue
-                scores, weights = tape.values[made.inputs[0][1]], tape.values[number]
+                scores, weights = tape.values[made.inputs[0][1]], tape.values[made.outs[0]]
+                # Other entries of a softmax, such as of a sink, are no weights of positions.
+                weights = weights if weights.shape[-2:] == (length, length) else tape.values[number]
                 if not weights.numel() or weights.numel() % (texts * length**2):
                     return None
                 shape = texts, -1, length, length
@@ -606,8 +608,9 @@ class Trace:
                 parts = [part for part in factors if part.ndim > 2 and len(part) % texts == 0]
                 product = None
                 if len(parts) == 2 and scores.numel() == weights.numel() and _are_scored(*parts, length):
-                    query, key = (part.reshape(*shape[:2], *part.shape[-2:]) for part in parts)
-                    product = scores.reshape(shape), query, key
+                    query, key = parts
+                    key = key.reshape(texts, -1, *key.shape[-2:])
+                    product = scores.reshape(shape), query.reshape(texts, -1, length, query.shape[-1]), key
                 return Softmax(weights.reshape(shape), largest, product)
         return None
 
@@ -727,8 +730,10 @@ _AROUND_SCORES = ("add", "sub", "mul", "div", "masked_fill", "where", "tril")
 
 
 def _are_scored(query: Tensor, key: Tensor, length: int) -> bool:
-    """Whether two tensors are queries (…, L, d) and keys (…, d, L)."""
-    return query.shape[-2] == key.shape[-1] == length and query.shape[-1] == key.shape[-2]
+    """Whether two tensors are queries (…, L, d), perhaps of several heads in a row, and keys (…, d, L)."""
+    heads, stored = query[..., 0].numel(), key[..., 0, :].numel()
+    is_placed = query.shape[-2] % length == 0 and key.shape[-1] == length
+    return is_placed and heads % stored == 0 and query.shape[-1] == key.shape[-2]
 
 
 def _equal(one: Tensor, two: Tensor) -> bool:

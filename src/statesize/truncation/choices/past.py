@@ -71,8 +71,7 @@ class PastReading:
         moments = moments.reshape(*groups, total, total).sum(-3) if readers > 1 else moments.clone()
         if (size := int(self.operator.state_size()[self.cut])) < int(self._readable.sum()):
             # A state holds no more of the past than the rows of H span.
-            rows = past_block(self.operator, self.cut).double()
-            rows = rows.unflatten(-3, (-1, readers)).flatten(-3, -2) if readers > 1 else rows
+            rows = past_block(self.operator, self.cut).double().reshape(*moments.shape[:-2], -1, total)
             held = cast("Any", torch.linalg).svd(rows, full_matrices=False).Vh.mH[..., :size]
             read = held.mT @ (moments.tril() + moments.tril(-1).mT) @ held
             basis = held @ eigenvectors(read).flip(-1)
