@@ -43,7 +43,7 @@ class Choice:
         steps: The ways from its start to all tensors.
         reach: How far it mixes positions.
         around: How far positions are mixed around it.
-        factors: The tensors that could be its start instead: other factors of a product.
+        factors: The other factors of products with its values in which it could begin as well.
     """
 
     piece: Piece
@@ -52,7 +52,7 @@ class Choice:
     steps: dict[int, Step]
     reach: int
     around: Around = Around(0, 0, 0)
-    factors: tuple[int, ...] = ()
+    factors: Collection[int] = ()
 
     @property
     def start(self) -> int:
@@ -307,10 +307,9 @@ class Search:
         chosen = max(best, key=rank, default=None)
         if chosen is None:
             return None
-        factors = tuple(one.start for one in best if one.end == chosen.end and one is not chosen)
-        longer = self._with_factors(chosen)
-        before = max((self._mixed_factor(chosen, one) for one in best), default=0)
-        if before > chosen.reach * _LESS_FAR and self._forgets(longer.piece, longer.channels):
+        factors, longer = self._factors(chosen, best), self._with_factors(chosen)
+        before = max((self.graph.far(one) or 0 for one in factors), default=0)
+        if before > chosen.reach * _LESS_FAR and self._forgets(longer.piece):
             # It cancels with a factor behind.
             before = 0
         before, behind = max(before, self.before(chosen.piece.start)), self.behind(longer.end, longer.piece.end.axis)
@@ -318,20 +317,21 @@ class Search:
         return replace(longer, around=around, factors=factors)
 
     def _follows(self, start: int, choice: Choice) -> bool:
-        """Whether a start lies on the way of a map to which nothing is added there."""
-        step = choice.steps.get(start)
-        return step is not None and not choice.step.beside and step.mixing & ~choice.step.mixing == 0
+        """Whether a start lies on the way of a map that holds all that is mixed from there on."""
+        if start not in choice.steps or choice.step.beside:
+            return False
+        return all(step.mixing & ~choice.step.mixing == 0 for _, _, step in self._to(start))
 
-    def _mixed_factor(self, choice: Choice, other: Choice) -> int:
-        """How far the other factor of a product with the values is mixed."""
-        if other is choice or other.end != choice.end:
-            return 0
-        theirs, mine, most = {other.start, *other.steps}, {choice.start, *choice.steps}, 0
+    def _factors(self, choice: Choice, best: list[Choice]) -> set[int]:
+        """The other factors of products with the values in which T could begin as well."""
+        others = [one for one in best if one.end == choice.end and one is not choice]
+        starts, found = {tensor for one in others for tensor in (one.start, *one.steps)}, set[int]()
         for node in choice.piece.nodes:
             ids = [one for _, one in node.inputs]
-            if node.name == "mul" and any(one in mine for one in ids):
-                most = max([most, *(self.graph.far(one) or 0 for one in ids if one in theirs and one not in mine)])
-        return most
+            mine = [one for one in ids if one == choice.start or one in choice.steps]
+            if node.name == "mul" and not any(choice.steps[one].mixing for one in mine if one in choice.steps):
+                found.update(starts.intersection(ids) - {*mine})
+        return found
 
     def _with_factors(self, choice: Choice) -> Choice:
         """The map with the factors behind its end that belong to T: scales, denominators, and what cancels in T."""
@@ -353,19 +353,20 @@ class Search:
             for factor in factors if factors and factors[0] in of else ():
                 mixed = self.graph.far(factor) or 0
                 divides = mixed > 0 and (node.name == "div" or _is_inverse(self.labels.tape.made.get(factor)))
-                if not divides and not (mixed > choice.reach * _LESS_FAR and self._forgets(piece, choice.channels)):
+                is_far = mixed > choice.reach * _LESS_FAR
+                if not divides and not (is_far and self._forgets(piece) and not self._forgets(longer.piece)):
                     return longer
             if (units := self._units(piece)) is None:
                 break
             longer = Choice(piece, units, step, self._steps(choice.start, uses), choice.reach)
         return longer
 
-    def _forgets(self, piece: Piece, units: Channels) -> bool:
+    def _forgets(self, piece: Piece) -> bool:
         """Whether T of later positions is the same with another past, as where sums of logarithms cancel."""
         other = self.other_past(self.labels.length // 3)
         if other is None:
             return False
-        channels = units.target[..., 0].flatten()
+        channels = torch.arange(piece.ended.shape[1])
         one, two = (part.columns(channels) for part in (piece, replace(piece, values=other)))
         # What weights read of the tokens just before reaches a little farther. (L, L, channels): columns, rows.
         start = 2 * self.labels.length // 3

@@ -142,7 +142,7 @@ class _Finder:
         except ModelError as error:
             is_mixing = True
             note = Note.of(error)
-            if kernels is not None and note.code is not Code.LOOKS_AHEAD:
+            if kernels is not None and note.code not in (Code.LOOKS_AHEAD, Code.OUTSIDE_TORCH):
                 # T of the kernel holds whatever stands around it.
                 self.found.notes[name] = Note(Code.UNSEEN, str(note))
             else:

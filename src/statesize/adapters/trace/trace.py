@@ -59,7 +59,7 @@ class TracedMixing:
         largest_score: The largest absolute score of that softmax; 0 where there is none.
         in_double: Whether it was run in float64.
         piece: The operations between the two.
-        factors: The tensors that could be its start instead: other factors of a product.
+        factors: The other factors of products with its values in which it could begin as well.
     """
 
     values: Tensor
@@ -75,7 +75,7 @@ class TracedMixing:
     largest_score: float
     in_double: bool
     piece: Piece
-    factors: tuple[int, ...]
+    factors: Collection[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,10 +304,10 @@ class Trace:
         return all(self._close(one, two) for one, two in leaving)
 
     def _close(self, one: Tensor, two: Tensor) -> bool:
-        if one.shape != two.shape:
-            return False
-        one, two = (part.double() if part.is_floating_point() else part for part in (one, two))
-        return torch.allclose(one, two, 0, _ROUNDING[self._runs.dtype] * float(two.abs().max()) if two.is_floating_point() and two.numel() else 0, equal_nan=True)
+        if one.shape != two.shape or not two.is_floating_point():
+            return torch.equal(one, two)
+        one, two = (part.double().nan_to_num() for part in (one, two))
+        return bool(((one - two).abs() <= _ROUNDING[self._runs.dtype] * two.abs().max()).all()) if two.numel() else True
 
     def _refuse_what_is_not_finite(self, *, mixes: bool) -> None:
         """Refuse a module that mixes positions, and is the first with numbers that are not finite, or the next."""
@@ -386,6 +386,8 @@ class Trace:
                     Note(Code.OUTSIDE_TORCH, f"its operations are others for another text, from {node.name} on.")
                 )
             if not _same_numbers(node, again):
+                if chosen and not self._reads_numbers:
+                    return
                 raise ModelError(Note(Code.OUTSIDE_TORCH, f"a number that {node.name} takes depends on the text."))
             for (_, one), (_, two) in zip(node.inputs, again.inputs, strict=True):
                 if one not in constant and one not in of and not _equal(mine.values[one], theirs.values[two]):
@@ -403,6 +405,11 @@ class Trace:
     def _decides(self) -> bool:
         """Whether the text may decide which operations run."""
         return bool(self._escaped)
+
+    @property
+    def _reads_numbers(self) -> bool:
+        """Whether Python was told real numbers, with which it may compute."""
+        return any(isinstance(number, float | complex) for told in self._escaped for number in _flat(told))
 
     def looks_ahead(self) -> Note | None:
         """The first position that depends on a later one, of what the module returns, or of what enters held ones."""
