@@ -293,7 +293,8 @@ class Search:
             pairs = zip(best, ranks, strict=True)
             return any(other.step.mixing & one.step.mixing == one.step.mixing and its < rank for other, its in pairs)
 
-        best = [one for one, rank in zip(best, ranks, strict=True) if not (one.step.mixing and ends_late(one, rank))]
+        kept = [one for one, rank in zip(best, ranks, strict=True) if not (one.step.mixing and ends_late(one, rank))]
+        best = [self._with_factors(one) for one in kept]
         # What is mixed for the weights of one of them belongs to that one.
         weights = set[int]().union(*(self._weights(one.piece) for one in best if one.step.mixing))
 
@@ -307,14 +308,14 @@ class Search:
         chosen = max(best, key=rank, default=None)
         if chosen is None:
             return None
-        factors, longer = self._factors(chosen, best), self._with_factors(chosen)
+        factors = self._factors(chosen, best)
         before = max((self.graph.far(one) or 0 for one in factors), default=0)
-        if before > chosen.reach * _LESS_FAR and self._forgets(longer.piece):
+        if before > chosen.reach * _LESS_FAR and self._forgets(chosen.piece):
             # It cancels with a factor behind.
             before = 0
-        before, behind = max(before, self.before(chosen.piece.start)), self.behind(longer.end, longer.piece.end.axis)
-        around = Around(before, behind, max(self.beside(longer.end), longer.step.beside))
-        return replace(longer, around=around, factors=factors)
+        before, behind = max(before, self.before(chosen.piece.start)), self.behind(chosen.end, chosen.piece.end.axis)
+        around = Around(before, behind, max(self.beside(chosen.end), chosen.step.beside))
+        return replace(chosen, around=around, factors=factors)
 
     def _follows(self, start: int, choice: Choice) -> bool:
         """Whether a start lies on the way of a map that holds all that is mixed from there on."""
@@ -339,20 +340,22 @@ class Search:
         while len(users := self._users.get(now, [])) == 1:
             (node,), of = users, self.labels.of
             factors = [one for _, one in node.inputs if one != now]
-            is_product = node.name in ("mul", "div") and len(factors) < 2
+            is_product = node.name in ("mul", "div", "bmm") and len(factors) < 2
             if len(node.outs) != 1 or not (is_product or (not factors and self._laid_out(node))):
+                break
+            if self._size(node.outs[0]) != self._size(now):
                 break
             now = node.outs[0]
             if not is_product:
                 continue
             uses = self._uses(choice.start, now) if now in self.ends else frozenset[Use]()
             step = self._steps(choice.start, uses).get(now) if uses else None
-            if step is None:
+            if step is None or step.mixing != choice.step.mixing:
                 break
             piece = self._piece(choice.start, now, uses)
             for factor in factors if factors and factors[0] in of else ():
                 mixed = self.graph.far(factor) or 0
-                divides = mixed > 0 and (node.name == "div" or _is_inverse(self.labels.tape.made.get(factor)))
+                divides = mixed > 0 and (node.name == "div" or self._is_inverse(factor))
                 is_far = mixed > choice.reach * _LESS_FAR
                 if not divides and not (is_far and self._forgets(piece) and not self._forgets(longer.piece)):
                     return longer
@@ -393,6 +396,9 @@ class Search:
                 found.update(one for at, (_, one) in enumerate(node.inputs) if not on[at] and at not in added)
         return found
 
-
-def _is_inverse(node: Node | None) -> bool:
-    return node is not None and node.name in ("reciprocal", "rsqrt", "pow")
+    def _is_inverse(self, tensor: int) -> bool:
+        """Whether a tensor is one by another, perhaps times a number or in another layout."""
+        made = self.labels.tape.made.get(tensor)
+        while made is not None and len(made.inputs) == 1 and (made.name == "mul" or self._laid_out(made)):
+            made = self.labels.tape.made.get(made.inputs[0][1])
+        return made is not None and made.name in ("reciprocal", "rsqrt", "pow")
