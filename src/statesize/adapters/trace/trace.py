@@ -675,19 +675,33 @@ class Trace:
 
     def feeding(self, mixing: TracedMixing) -> list[nn.Module]:
         """The held modules of whose outputs the values of a T are made."""
-        starts = [mixing.piece.start.tensor, *mixing.factors]
-        made_of = (node for start in starts for node in self._search.graph.before(start))
-        taken = {*starts, *(one for node in made_of for _, one in node.inputs)}
+        taken = self._made_of([mixing.piece.start.tensor, *mixing.factors])
         return [module for module in self.held if not taken.isdisjoint(self._run.returned[module])]
 
     def apart(self, mixing: TracedMixing) -> list[nn.Module]:
         """The held modules whose outputs the module returns, or gates by, otherwise than through T and its values."""
-        reach, end = {self._run.output}, mixing.piece.end.tensor
-        for node in reversed(self._run.tape.nodes):
-            if not reach.isdisjoint(node.outs) and end not in node.outs:
-                reach.update(one for _, one in node.inputs)
-        feeding = self.feeding(mixing)
+        feeding, reach = self.feeding(mixing), self._made_of([self._run.output], {mixing.piece.end.tensor})
         return [part for part in self.held if part not in feeding and not reach.isdisjoint(self._run.returned[part])]
+
+    def apart_from_kernels(self) -> list[nn.Module]:
+        """The same of the kernels that adapters saw."""
+        ends = {same for kernel in self._run.kernels for same, _ in self._same(kernel.mixed)}
+        feeding = self._made_of([kernel.values for kernel in self._run.kernels])
+        reach = self._made_of([self._run.output], ends) - feeding
+        return [part for part in self.held if not reach.isdisjoint(self._run.returned[part])]
+
+    def kernels_follow(self) -> bool:
+        """Whether the values of a kernel are made of what another one has mixed."""
+        kernels = self._run.kernels
+        return any(not self._made_of([one.values]).isdisjoint({other.mixed for other in kernels}) for one in kernels)
+
+    def _made_of(self, tensors: Collection[int], but: Collection[int] = ()) -> set[int]:
+        """Tensors, and all that they are made of otherwise than through some."""
+        found = set(tensors) - set(but)
+        for node in reversed(self._run.tape.nodes):
+            if not found.isdisjoint(node.outs):
+                found.update(one for _, one in node.inputs if one not in but)
+        return found
 
     def contains(self, mixing: TracedMixing, parts: Collection[nn.Module]) -> bool:
         """Whether parts of the module lie between the values of a T and what becomes of them."""
