@@ -22,6 +22,8 @@ _LARGEST = 4
 _LESS_FAR = 2 / 3
 """Factors that are mixed less far than this part of what T mixes are gates, whatever T is with them."""
 
+_LAYOUTS = frozenset("view _unsafe_view _reshape_alias permute transpose t unsqueeze squeeze clone".split())
+
 
 @dataclass(frozen=True)
 class Around:
@@ -154,9 +156,7 @@ class Search:
 
     def _laid_out(self, node: Node) -> bool:
         """Whether an operation returns the numbers that it takes in another layout."""
-        values = self.labels.tape.values
-        is_move = len(node.inputs) == 1 and isinstance(self.labels.relations.get(node), Moved)
-        return is_move and values[node.inputs[0][1]].numel() == values[node.outs[0]].numel()
+        return node.name in _LAYOUTS and self._size(node.inputs[0][1]) == self._size(node.outs[0])
 
     def _next_layout(self, tensor: int) -> int | None:
         users = self._users.get(tensor, [])

@@ -314,8 +314,8 @@ class Convolved(Relation):
     out: torch.Size
 
     def _pooled(self, part: Tensor, padding: int, shape: torch.Size) -> Tensor:
-        by_group = part.unflatten(-2, (self.groups, -1)).amax(-2).float()  # pyright: ignore[reportUnknownVariableType]
-        padded = functional.pad(by_group, (padding, padding))  # pyright: ignore[reportUnknownArgumentType]
+        by_group = part.reshape(*part.shape[:-2], self.groups, -1, part.shape[-1]).amax(-2).float()
+        padded = functional.pad(by_group, (padding, padding))
         pooled = functional.max_pool1d(padded, self.taps, 1, 0, self.dilation).to(part.dtype)
         return pooled.repeat_interleave(shape[-2] // self.groups, -2)
 

@@ -432,9 +432,10 @@ class Trace:
         # Labels say at most what depends on what: other futures decide.
         length, generator = self.call.length, torch.Generator().manual_seed(2)
         dtype, recorded = self._runs.dtype, not axes.keys() <= {*self._run.leaving}
-        cuts = torch.linspace(1, length - 1, min(_MOST_CUTS, length - 1)).round().long().unique().tolist()  # pyright: ignore[reportUnknownVariableType]
-        for cut in cuts * _FUTURES:  # pyright: ignore[reportUnknownVariableType]
-            change = _other(slice(cut, None), generator)  # pyright: ignore[reportUnknownArgumentType]
+        count = min(_MOST_CUTS, length - 1)
+        cuts = sorted({1 + round(at * (length - 2) / max(1, count - 1)) for at in range(count)})
+        for cut in cuts * _FUTURES:
+            change = _other(slice(cut, None), generator)
             run = self._runs.run(change, self._changed_outputs(change), recorded=recorded)
             same = self._same_in(run)
             for one, axis in axes.items():
@@ -443,7 +444,7 @@ class Trace:
                 given, again = (tensor.movedim(axis, 0) for tensor in (values[one], same[one]))
                 changed = (again[:cut] - given[:cut]).abs().flatten(1).amax(1) > _ROUNDING[dtype] * given.abs().max()
                 if bool(changed.any()):
-                    found.setdefault(one, (int(changed.nonzero()[0]), cut))  # pyright: ignore[reportUnknownArgumentType]
+                    found.setdefault(one, (int(changed.nonzero()[0]), cut))
             if len(found) == len(axes):
                 break
         return found
@@ -502,17 +503,19 @@ class Trace:
 
     def _other_text(self) -> list[Tensor] | None:
         """The tensors of a run in which the last of several texts is another one."""
-        texts = self.call.texts
+        texts, known = self.call.texts, list[Tensor]()
 
         def change(leaf: Tensor, axis: int | None) -> Tensor:
             across = 0 if axis else 1
             if axis is None or leaf.ndim < 2 or leaf.shape[across] != texts:
                 return leaf
+            known.append(leaf)
             last = leaf.movedim(across, 0)[-1]
             last.copy_(0.7 - last if leaf.is_floating_point() else last.roll(1))
             return leaf
 
-        return None if texts < 2 or self.held else self._again(change)
+        again = None if texts < 2 or self.held else self._again(change)
+        return again if known else None
 
     def _again(self, change: Change) -> list[Tensor] | None:
         """The tensors of a run of other tensors that enter; None where it takes another way."""
@@ -717,9 +720,9 @@ def _equal(one: Tensor, two: Tensor) -> bool:
 
 def _flat(value: Any) -> list[Any]:
     """The numbers in a list of lists."""
-    if isinstance(value, list | tuple) and type(value) is not Ref:  # pyright: ignore[reportUnknownArgumentType]
-        return [one for part in value for one in _flat(part)]  # pyright: ignore[reportUnknownVariableType]
-    return [value]
+    if isinstance(value, Ref) or not isinstance(value, list | tuple):
+        return [value]
+    return [one for part in cast("Sequence[Any]", value) for one in _flat(part)]
 
 
 def _same_numbers(node: Node, again: Node) -> bool:
