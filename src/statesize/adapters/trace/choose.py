@@ -119,7 +119,13 @@ class Search:
 
     @cached_property
     def ends(self) -> dict[int, int]:
-        """Tensors in which T may end, with their dimension of positions: the text's last position is in them."""
+        """Tensors in which T may end: of the same numbers in several layouts the last one, with texts beside heads."""
+        every = self._every_end
+        return {one: axis for one, axis in every.items() if self._next_layout(one) not in every}
+
+    @cached_property
+    def _every_end(self) -> dict[int, int]:
+        """Tensors in which T could end, with their dimension of positions: the text's last position is in them."""
         found, length = dict[int, int](), self.labels.length
         for tensor in self._candidates:
             label, shape = self.labels.of[tensor], self.labels.tape.values[tensor].shape
@@ -128,7 +134,7 @@ class Search:
             made = self.labels.tape.made.get(tensor)
             if not axes or tensor in self.given or made is None or self._of_one_step(label):
                 continue
-            if not (self._laid_out(made) and made.inputs[0][1] in found) and bool(self._reach[tensor].last.any()):
+            if bool(self._reach[tensor].last.any()):
                 found[tensor] = min(axes, key=lambda axis: self.behind(tensor, axis))
         return found
 
@@ -151,8 +157,9 @@ class Search:
             if (self.named is None or tensor in self.named) and self._axes(tensor):
                 place = self._placed(tensor)
                 found |= {} if place is None else {tensor: Place(tensor, *place)}
-        # Of the same numbers in several layouts the last one.
-        return {one: place for one, place in found.items() if self._next_layout(one) not in found}
+        # Of the same numbers in several layouts the first one.
+        later = {self._next_layout(one) for one in found}
+        return {one: place for one, place in found.items() if one not in later}
 
     def _laid_out(self, node: Node) -> bool:
         """Whether an operation returns the numbers that it takes in another layout."""
@@ -233,7 +240,7 @@ class Search:
             yield from ((self._piece(start, end, uses), step) for end, uses, step in self._to(start) if step.mixing)
 
     def _piece(self, start: int, end: int, uses: frozenset[Use]) -> Piece:
-        return Piece(self.graph, self.starts[start], Place(end, self.ends[end]), uses)
+        return Piece(self.graph, self.starts[start], Place(end, self._every_end[end]), uses)
 
     def _units(self, piece: Piece) -> Channels | None:
         """The units of a map; None where it mixes channels or texts."""
@@ -262,7 +269,7 @@ class Search:
 
     def _end_rank(self, end: int, step: Step) -> tuple[int, bool, int]:
         """By which ends of what is mixed are told apart: the least is that of T."""
-        return self.behind(end, self.ends[end]), self._passes_by(end, step), self._size(end)
+        return self.behind(end, self._every_end[end]), self._passes_by(end, step), self._size(end)
 
     def _passes_by(self, end: int, step: Step) -> bool:
         """Whether what is mixed last on the way to an end reaches the output otherwise."""
@@ -340,7 +347,7 @@ class Search:
         while len(users := self._users.get(now, [])) == 1:
             (node,), of = users, self.labels.of
             factors = [one for _, one in node.inputs if one != now]
-            is_product = node.name in ("mul", "div", "bmm") and len(factors) < 2
+            is_product = node.name in ("mul", "div", "bmm") and len(factors) == 1
             if len(node.outs) != 1 or not (is_product or (not factors and self._laid_out(node))):
                 break
             if self._size(node.outs[0]) != self._size(now):
@@ -348,7 +355,7 @@ class Search:
             now = node.outs[0]
             if not is_product:
                 continue
-            uses = self._uses(choice.start, now) if now in self.ends else frozenset[Use]()
+            uses = self._uses(choice.start, now) if now in self._every_end else frozenset[Use]()
             step = self._steps(choice.start, uses).get(now) if uses else None
             if step is None or step.mixing != choice.step.mixing:
                 break
