@@ -196,9 +196,9 @@ def test_a_gate_that_mixes_positions_is_told_as_beside_t(layer, order):
 
 @pytest.mark.parametrize("order", list(permutations(range(2))), ids=str)
 @pytest.mark.parametrize("layer", [Activated, AttentionOfMixed])
-def test_no_t_leaves_out_a_mixing_that_reaches_as_far(layer, order):
+def test_a_mixing_before_t_that_reaches_as_far_is_told(layer, order):
     (found,) = ss.capture(model_of(lambda: layer((*order, 2))), IDS)
-    assert found.kind == "derivative"
+    assert f"T is without a mixing of {LENGTH} positions before it" in joined(found.notes)
 
 
 BLOCKS = [

@@ -321,16 +321,10 @@ def test_another_mixing_beside_a_map_is_told_with_its_reach(layer):
     torch.testing.assert_close(found.operator.dense(), alone.operator.dense())
 
 
-@pytest.mark.parametrize("layer", [SummedBehind])
-def test_a_mixer_without_a_t_of_the_whole_is_measured_by_its_derivative(layer):
-    own = model(layer)
-    (found,) = capture(own, IDS)
-    assert found.kind == "derivative"
-    part, hidden = own.double().layers[0], own.embedding(IDS).detach()
-    expected = torch.autograd.functional.jacobian(part, hidden)[0, :, :, 0].movedim(1, 2)  # (L, L, channels, channels)
-    block = expected[12:, :12].transpose(1, 2).reshape(12 * WIDTH, 12 * WIDTH)
-    measured = ss.measure(found.operator, positions=[12])
-    torch.testing.assert_close(measured.norm.flatten(), block.norm()[None], rtol=1e-6, atol=0)
+def test_of_two_maps_that_reach_as_far_the_last_is_measured():
+    (found,) = capture(model(SummedBehind), IDS)
+    assert Note(Code.PART, "T is without a mixing of 24 positions before it.") in found.notes
+    torch.testing.assert_close(found.operator.dense(), torch.ones(1, 1, 24, 24).tril().double())
 
 
 def test_a_mixer_that_is_not_causal_beside_its_map_is_refused():
@@ -386,7 +380,8 @@ def test_a_forward_of_ones_own_in_a_class_of_a_library():
     part.forward = patched
     first, second = capture(llama, token_ids())
     # Its projection mixes channels before the sum.
-    assert (first.kind, second.kind, joined(second.notes)) == ("derivative", "attention", "")
+    assert Note(Code.PART, f"T is without a mixing of {token_ids().shape[1]} positions before it.") in first.notes
+    assert (second.kind, joined(second.notes)) == ("attention", "")
 
 
 def test_layers_that_take_heads():

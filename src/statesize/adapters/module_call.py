@@ -235,4 +235,4 @@ def _axis(one: Tensor, other: Tensor, length: int, cut: int) -> int | None:
         return None
     axes = [axis for axis, size in enumerate(one.shape) if size == length]
     causal = [axis for axis in axes if not bool(differ.narrow(axis, 0, cut).any())]
-    return usual if usual in causal or not causal else cast("int", causal[0])  # pyright: ignore[reportUnnecessaryCast]
+    return usual if usual in causal else next(iter(causal), usual)

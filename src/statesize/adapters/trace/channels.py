@@ -105,7 +105,7 @@ def _by_text(place: Place, values: Tensor, other: Tensor | None, texts: int) -> 
     for dim, size in enumerate(index.shape):
         if size % texts == 0:
             by_text = index.movedim(dim, 0).reshape(texts, -1)
-            if changed is None or not bool(changed[by_text[:-1]].any()):
+            if changed is None or (bool(changed[by_text[-1]].any()) and not bool(changed[by_text[:-1]].any())):
                 yield by_text
 
 
@@ -151,7 +151,7 @@ def _alike(answer: Tensor, rounding: float) -> Tensor:
     norm = norm.clamp_min(rounding * float(norm.max()))
     # Differences of products would lose half of the digits.
     apart = torch.cdist(mixture.T, mixture.T, compute_mode="donot_use_mm_for_euclid_dist")
-    leaders: list[int] = (apart <= rounding * torch.maximum(norm, norm[:, None])).int().argmax(1).tolist()  # pyright: ignore[reportUnknownVariableType]
+    leaders = cast("list[int]", (apart <= rounding * torch.maximum(norm, norm[:, None])).int().argmax(1).tolist())
     clusters = [[one for one, first in enumerate(leaders) if first == leader] for leader in sorted(set(leaders))]
     shared = math.gcd(*map(len, clusters))
     units = sorted(cluster[at : at + shared] for cluster in clusters for at in range(0, len(cluster), shared))

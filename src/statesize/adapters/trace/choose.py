@@ -22,6 +22,8 @@ _LARGEST = 4
 _LESS_FAR = 2 / 3
 """Factors that are mixed less far than this part of what T mixes are gates, whatever T is with them."""
 
+_LAYOUTS = frozenset("view _unsafe_view _reshape_alias permute transpose t unsqueeze squeeze clone".split())
+
 
 @dataclass(frozen=True)
 class Around:
@@ -43,7 +45,7 @@ class Choice:
         steps: The ways from its start to all tensors.
         reach: How far it mixes positions.
         around: How far positions are mixed around it.
-        factors: The tensors that could be its start instead: other factors of a product.
+        factors: The other factors of products with its values in which it could begin as well.
     """
 
     piece: Piece
@@ -52,7 +54,7 @@ class Choice:
     steps: dict[int, Step]
     reach: int
     around: Around = Around(0, 0, 0)
-    factors: tuple[int, ...] = ()
+    factors: Collection[int] = ()
 
     @property
     def start(self) -> int:
@@ -117,7 +119,13 @@ class Search:
 
     @cached_property
     def ends(self) -> dict[int, int]:
-        """Tensors in which T may end, with their dimension of positions: the text's last position is in them."""
+        """Tensors in which T may end: of the same numbers in several layouts the last one, with texts beside heads."""
+        every = self._every_end
+        return {one: axis for one, axis in every.items() if self._next_layout(one) not in every}
+
+    @cached_property
+    def _every_end(self) -> dict[int, int]:
+        """Tensors in which T could end, with their dimension of positions: the text's last position is in them."""
         found, length = dict[int, int](), self.labels.length
         for tensor in self._candidates:
             label, shape = self.labels.of[tensor], self.labels.tape.values[tensor].shape
@@ -126,7 +134,7 @@ class Search:
             made = self.labels.tape.made.get(tensor)
             if not axes or tensor in self.given or made is None or self._of_one_step(label):
                 continue
-            if not (self._laid_out(made) and made.inputs[0][1] in found) and bool(self._reach[tensor].last.any()):
+            if bool(self._reach[tensor].last.any()):
                 found[tensor] = min(axes, key=lambda axis: self.behind(tensor, axis))
         return found
 
@@ -149,14 +157,13 @@ class Search:
             if (self.named is None or tensor in self.named) and self._axes(tensor):
                 place = self._placed(tensor)
                 found |= {} if place is None else {tensor: Place(tensor, *place)}
-        # Of the same numbers in several layouts the last one.
-        return {one: place for one, place in found.items() if self._next_layout(one) not in found}
+        # Of the same numbers in several layouts the first one.
+        later = {self._next_layout(one) for one in found}
+        return {one: place for one, place in found.items() if one not in later}
 
     def _laid_out(self, node: Node) -> bool:
         """Whether an operation returns the numbers that it takes in another layout."""
-        values = self.labels.tape.values
-        is_move = len(node.inputs) == 1 and isinstance(self.labels.relations.get(node), Moved)
-        return is_move and values[node.inputs[0][1]].numel() == values[node.outs[0]].numel()
+        return node.name in _LAYOUTS and self._size(node.inputs[0][1]) == self._size(node.outs[0])
 
     def _next_layout(self, tensor: int) -> int | None:
         users = self._users.get(tensor, [])
@@ -233,7 +240,7 @@ class Search:
             yield from ((self._piece(start, end, uses), step) for end, uses, step in self._to(start) if step.mixing)
 
     def _piece(self, start: int, end: int, uses: frozenset[Use]) -> Piece:
-        return Piece(self.graph, self.starts[start], Place(end, self.ends[end]), uses)
+        return Piece(self.graph, self.starts[start], Place(end, self._every_end[end]), uses)
 
     def _units(self, piece: Piece) -> Channels | None:
         """The units of a map; None where it mixes channels or texts."""
@@ -262,7 +269,7 @@ class Search:
 
     def _end_rank(self, end: int, step: Step) -> tuple[int, bool, int]:
         """By which ends of what is mixed are told apart: the least is that of T."""
-        return self.behind(end, self.ends[end]), self._passes_by(end, step), self._size(end)
+        return self.behind(end, self._every_end[end]), self._passes_by(end, step), self._size(end)
 
     def _passes_by(self, end: int, step: Step) -> bool:
         """Whether what is mixed last on the way to an end reaches the output otherwise."""
@@ -293,7 +300,8 @@ class Search:
             pairs = zip(best, ranks, strict=True)
             return any(other.step.mixing & one.step.mixing == one.step.mixing and its < rank for other, its in pairs)
 
-        best = [one for one, rank in zip(best, ranks, strict=True) if not (one.step.mixing and ends_late(one, rank))]
+        kept = [one for one, rank in zip(best, ranks, strict=True) if not (one.step.mixing and ends_late(one, rank))]
+        best = [self._with_factors(one) for one in kept]
         # What is mixed for the weights of one of them belongs to that one.
         weights = set[int]().union(*(self._weights(one.piece) for one in best if one.step.mixing))
 
@@ -307,31 +315,31 @@ class Search:
         chosen = max(best, key=rank, default=None)
         if chosen is None:
             return None
-        factors = tuple(one.start for one in best if one.end == chosen.end and one is not chosen)
-        longer = self._with_factors(chosen)
-        before = max((self._mixed_factor(chosen, one) for one in best), default=0)
-        if before > chosen.reach * _LESS_FAR and self._forgets(longer.piece, longer.channels):
+        factors = self._factors(chosen, best)
+        before = max((self.graph.far(one) or 0 for one in factors), default=0)
+        if before > chosen.reach * _LESS_FAR and self._forgets(chosen.piece):
             # It cancels with a factor behind.
             before = 0
-        before, behind = max(before, self.before(chosen.piece.start)), self.behind(longer.end, longer.piece.end.axis)
-        around = Around(before, behind, max(self.beside(longer.end), longer.step.beside))
-        return replace(longer, around=around, factors=factors)
+        before, behind = max(before, self.before(chosen.piece.start)), self.behind(chosen.end, chosen.piece.end.axis)
+        around = Around(before, behind, max(self.beside(chosen.end), chosen.step.beside))
+        return replace(chosen, around=around, factors=factors)
 
     def _follows(self, start: int, choice: Choice) -> bool:
-        """Whether a start lies on the way of a map to which nothing is added there."""
-        step = choice.steps.get(start)
-        return step is not None and not choice.step.beside and step.mixing & ~choice.step.mixing == 0
+        """Whether a start lies on the way of a map that holds all that is mixed from there on."""
+        if start not in choice.steps or choice.step.beside:
+            return False
+        return all(step.mixing & ~choice.step.mixing == 0 for _, _, step in self._to(start))
 
-    def _mixed_factor(self, choice: Choice, other: Choice) -> int:
-        """How far the other factor of a product with the values is mixed."""
-        if other is choice or other.end != choice.end:
-            return 0
-        theirs, mine, most = {other.start, *other.steps}, {choice.start, *choice.steps}, 0
+    def _factors(self, choice: Choice, best: list[Choice]) -> set[int]:
+        """The other factors of products with the values in which T could begin as well."""
+        others = [one for one in best if one.end == choice.end and one is not choice]
+        starts, found = {tensor for one in others for tensor in (one.start, *one.steps)}, set[int]()
         for node in choice.piece.nodes:
             ids = [one for _, one in node.inputs]
-            if node.name == "mul" and any(one in mine for one in ids):
-                most = max([most, *(self.graph.far(one) or 0 for one in ids if one in theirs and one not in mine)])
-        return most
+            mine = [one for one in ids if one == choice.start or one in choice.steps]
+            if node.name == "mul" and not any(choice.steps[one].mixing for one in mine if one in choice.steps):
+                found.update(starts.intersection(ids) - {*mine})
+        return found
 
     def _with_factors(self, choice: Choice) -> Choice:
         """The map with the factors behind its end that belong to T: scales, denominators, and what cancels in T."""
@@ -339,33 +347,36 @@ class Search:
         while len(users := self._users.get(now, [])) == 1:
             (node,), of = users, self.labels.of
             factors = [one for _, one in node.inputs if one != now]
-            is_product = node.name in ("mul", "div") and len(factors) < 2
+            is_product = node.name in ("mul", "div", "bmm") and len(factors) == 1
             if len(node.outs) != 1 or not (is_product or (not factors and self._laid_out(node))):
+                break
+            if self._size(node.outs[0]) != self._size(now):
                 break
             now = node.outs[0]
             if not is_product:
                 continue
-            uses = self._uses(choice.start, now) if now in self.ends else frozenset[Use]()
+            uses = self._uses(choice.start, now) if now in self._every_end else frozenset[Use]()
             step = self._steps(choice.start, uses).get(now) if uses else None
-            if step is None:
+            if step is None or step.mixing != choice.step.mixing:
                 break
             piece = self._piece(choice.start, now, uses)
             for factor in factors if factors and factors[0] in of else ():
                 mixed = self.graph.far(factor) or 0
-                divides = mixed > 0 and (node.name == "div" or _is_inverse(self.labels.tape.made.get(factor)))
-                if not divides and not (mixed > choice.reach * _LESS_FAR and self._forgets(piece, choice.channels)):
+                divides = mixed > 0 and (node.name == "div" or self._is_inverse(factor))
+                is_far = mixed > choice.reach * _LESS_FAR
+                if not divides and not (is_far and self._forgets(piece) and not self._forgets(longer.piece)):
                     return longer
             if (units := self._units(piece)) is None:
                 break
             longer = Choice(piece, units, step, self._steps(choice.start, uses), choice.reach)
         return longer
 
-    def _forgets(self, piece: Piece, units: Channels) -> bool:
+    def _forgets(self, piece: Piece) -> bool:
         """Whether T of later positions is the same with another past, as where sums of logarithms cancel."""
         other = self.other_past(self.labels.length // 3)
         if other is None:
             return False
-        channels = units.target[..., 0].flatten()
+        channels = torch.arange(piece.ended.shape[1])
         one, two = (part.columns(channels) for part in (piece, replace(piece, values=other)))
         # What weights read of the tokens just before reaches a little farther. (L, L, channels): columns, rows.
         start = 2 * self.labels.length // 3
@@ -392,6 +403,9 @@ class Search:
                 found.update(one for at, (_, one) in enumerate(node.inputs) if not on[at] and at not in added)
         return found
 
-
-def _is_inverse(node: Node | None) -> bool:
-    return node is not None and node.name in ("reciprocal", "rsqrt", "pow")
+    def _is_inverse(self, tensor: int) -> bool:
+        """Whether a tensor is one by another, perhaps times a number or in another layout."""
+        made = self.labels.tape.made.get(tensor)
+        while made is not None and len(made.inputs) == 1 and (made.name == "mul" or self._laid_out(made)):
+            made = self.labels.tape.made.get(made.inputs[0][1])
+        return made is not None and made.name in ("reciprocal", "rsqrt", "pow")

@@ -124,7 +124,8 @@ class Labels:
         if all(label is None for label in given):
             return [None] * len(node.outs)
         parts = [self.relations[node].forward([label and label[which] for label in given]) for which in (0, 1)]
-        return [None if last is None else Label(last, first) for last, first in zip(*parts, strict=True)]  # type: ignore[arg-type]
+        pairs = zip(*parts, strict=True)
+        return [None if last is None or first is None else Label(last, first) for last, first in pairs]
 
     def without(self, tensor: int, nodes: Iterable[Node]) -> Labels:
         """Labels of a run in which a tensor, from which some operations follow, does not depend on the text."""

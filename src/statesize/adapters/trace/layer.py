@@ -67,7 +67,7 @@ def _shown_state(call: ModuleCall, mixing: TracedMixing, kept: Kept) -> int | No
     if found is None or placed is None:
         return found
     texts = placed[0].movedim(placed[1], 0).reshape(call.length, call.texts, -1).unbind(1)
-    if found < min(len(text.unique(dim=0)) for text in texts):  # pyright: ignore[reportUnknownArgumentType]
+    if found < min(len(cast("Tensor", text.unique(dim=0))) for text in texts):
         return found
     other = call.with_tensors(lambda tensor: random_like(tensor, 6) if tensor.is_floating_point() else tensor)
     try:

@@ -152,7 +152,7 @@ class _Finder:
         except ModelError as error:
             is_mixing = True
             note = Note.of(error)
-            if kernels is not None and note.code is not Code.LOOKS_AHEAD:
+            if kernels is not None and note.code not in (Code.LOOKS_AHEAD, Code.OUTSIDE_TORCH):
                 # T of the kernel holds whatever stands around it.
                 self.found.notes[name] = Note(Code.UNSEEN, str(note))
             else:
@@ -198,8 +198,12 @@ class _Finder:
                 return True
         if ahead is not None:
             self.found.backwards.append(name)
+        if note is None and (apart := trace.apart_from_kernels()):
+            note = self._without(apart)
         if note is None and len(kernels.caches) > len({one or at for at, one in enumerate(kernels.caches)}):
             note = Note(Code.SEVERAL, _SEVERAL)
+        if note is None and trace.kernels_follow():
+            note = Note(Code.SEVERAL, "each T is that of one of several maps, which stand one behind the other.")
         if note is not None:
             self.found.notes[name] = note
         return True
@@ -220,7 +224,7 @@ class _Finder:
         if feeding:
             notes = (Note(Code.MIXED_BEFORE, self._listed(feeding)), *notes)
         if apart := trace.apart(mixing):
-            notes = (Note(Code.PART, f"T is without what {self._listed(apart)} mixes beside or behind it."), *notes)
+            notes = (self._without(apart), *notes)
         mixing = replace(mixing, matrix=cache(mixing.matrix))
         parts = [part for part in _convolutions(call.module) if trace.contains(mixing, {part})]
         observation, memory = observe(name, call, mixing, None)
@@ -237,6 +241,9 @@ class _Finder:
             self.found.refused[name] = cause
         else:
             self.found.derivatives.add(name)
+
+    def _without(self, parts: Collection[nn.Module]) -> Note:
+        return Note(Code.PART, f"T is without what {self._listed(parts)} mixes beside or behind it.")
 
     def _listed(self, parts: Collection[nn.Module]) -> str:
         return " and ".join(name for part, name in self.names.items() if part in parts)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from statesize.adapters.models.model_state import named_parts
 from statesize.codes import Note
 from statesize.errors import ModelError
 
@@ -65,7 +66,7 @@ class OwnMixing:
         name = self.mixes.get(module)
         if name is None:
             return None
-        parts = dict(module.named_modules())  # pyright: ignore[reportUnknownArgumentType]
+        parts = dict(named_parts(module))
         if name not in parts:
             raise ModelError(
                 f"`mixes` must name one of the parts of {type(module).__name__}, got {name!r}. Its parts are "

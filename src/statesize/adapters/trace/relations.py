@@ -30,9 +30,8 @@ _MOVES: dict[str, tuple[int, ...]] = {
     **dict.fromkeys("take masked_select reflection_pad1d replication_pad1d unsafe_split embedding".split(), (0,)),
     **dict.fromkeys("slice_scatter select_scatter diagonal_scatter as_strided_scatter".split(), (0, 1)),
     **dict.fromkeys(("index_put", "masked_scatter"), (0, 2)),
-    **dict.fromkeys(("scatter", "index_copy", "scatter_add", "index_add"), (0, 3)),
+    **dict.fromkeys(("scatter", "index_copy"), (0, 3)),
 }  # fmt: skip
-_SUMS = {"scatter_add": "scatter", "index_add": "index_copy"}
 _REDUCTIONS = frozenset(
     "sum mean amax amin max min logsumexp prod var std linalg_vector_norm norm any all argmax argmin var_mean nansum "
     "count_nonzero median _softmax _log_softmax _safe_softmax sort topk kthvalue mode std_mean "
@@ -73,31 +72,21 @@ class Moved(Relation):
     node: Node
     values: Values
     slots: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        """Sums of what is moved to the same place are mixed."""
-        self.moves = self.node.name not in _SUMS
+    moves = True
 
     def _called(self, tensors: Callable[[int], Tensor]) -> list[Tensor]:
         node, following = self.node, iter(range(len(self.node.inputs)))
-        if len(node.inputs) == 1 and node.name not in _SUMS:
-            return node.call(lambda _: tensors(0))
-        moved = {at for at, (slot, _) in enumerate(node.inputs) if slot in self.slots}
+        if node.name == "im2col":
+            # Torch moves no whole numbers so.
+            return [one.to(tensors(0).dtype) for one in node.call(lambda _: tensors(0).double())]
 
         def taken(number: int) -> Tensor:
             at = next(following)
-            return tensors(at) if at in moved else self.values(number)
+            return tensors(at) if node.inputs[at][0] in self.slots else self.values(number)
 
-        if node.name in _SUMS or node.name == "embedding":
-            from torch.ops import aten  # type: ignore[attr-defined]
-
-            again = Node(None, node.name, node.schema, node.args, node.kwargs, node.inputs)
-            again.func = (
-                (lambda table, places, *_: table[places])  # pyright: ignore[reportUnknownLambdaType]
-                if node.name == "embedding"
-                else getattr(aten, _SUMS[node.name])  # pyright: ignore[reportUnknownArgumentType]
-            )
-            return again.call(taken)
+        if node.name == "embedding":
+            table, places = (taken(number) for _, number in node.inputs)
+            return [table[places]]
         return node.call(taken)
 
     def forward(self, parts: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -108,11 +97,7 @@ class Moved(Relation):
             part = parts[at]
             return like.new_zeros(()).expand(self.values(self.node.inputs[at][1]).shape) if part is None else part
 
-        moved = list[Tensor | None](self._called(tensor))
-        if self.node.name not in _SUMS:
-            return moved
-        own = parts[0]
-        return moved if own is None else [torch.maximum(own, one) for one in moved if one is not None]
+        return [*self._called(tensor)]
 
     def backward(self, outs: Sequence[Tensor | None], into: Into) -> None:
         """Raise labels of what is taken."""
@@ -125,24 +110,52 @@ class Moved(Relation):
         if node.name == "expand" and outs[0] is not None:
             _raise(into(0), _reduced(outs[0], into(0).shape))
             return
-        if node.name in _SUMS and outs[0] is not None:
-            _raise(into(0), outs[0])
         # Where each entry comes from: they are counted through all tensors, from 1 on.
         moved = [at for at, (slot, _) in enumerate(node.inputs) if slot in self.slots]
-        sizes = [self.values(node.inputs[at][1]).numel() for at in moved]
-        starts = dict(zip(moved, torch.tensor([1, *sizes]).cumsum(0).tolist(), strict=False))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        sizes = {at: self.values(node.inputs[at][1]).numel() for at in moved}
+        starts = {at: 1 + sum(sizes[before] for before in moved if before < at) for at in moved}
 
         def counted(at: int) -> Tensor:
             shape = self.values(node.inputs[at][1]).shape
-            return torch.arange(starts[at], starts[at] + shape.numel()).reshape(shape)  # pyright: ignore[reportUnknownArgumentType]
+            return torch.arange(starts[at], starts[at] + sizes[at]).reshape(shape)
 
         for places, out in zip(self._called(counted), outs, strict=True):
             if out is None:
                 continue
-            found = out.new_zeros(1 + sum(sizes)).scatter_reduce_(0, places.reshape(-1), out.reshape(-1), "amax")
-            for at, part in zip(moved, found[1:].split(sizes), strict=True):  # pyright: ignore[reportUnknownArgumentType]
-                if node.name not in _SUMS or at != 0:
-                    _raise(into(at), part.reshape(into(at).shape))
+            found = out.new_zeros(1 + sum(sizes.values()))
+            found = found.scatter_reduce_(0, places.reshape(-1), out.reshape(-1), "amax")
+            for at in moved:
+                _raise(into(at), found[starts[at] : starts[at] + sizes[at]].reshape(into(at).shape))
+
+
+@dataclass(eq=False)
+class Summed(Relation):
+    """Entries of one tensor added to those of another one at places, of which several may be the same."""
+
+    dim: int
+    places: Tensor
+    shape: torch.Size
+
+    def _places(self, source: torch.Size) -> Tensor:
+        """For each entry of what is added, its place along the dimension."""
+        if self.places.ndim > 1 or len(source) == 1:
+            return self.places
+        view = [-1 if dim == self.dim % len(source) else 1 for dim in range(len(source))]
+        return self.places.view(view).expand(source)
+
+    def forward(self, parts: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Labels of what is returned."""
+        base, added = parts[0], parts[-1]
+        if added is None:
+            return [base]
+        whole = added.new_zeros(self.shape) if base is None else base.clone(memory_format=torch.contiguous_format)
+        return [whole.scatter_reduce_(self.dim, self._places(added.shape), added.contiguous(), "amax")]
+
+    def backward(self, outs: Sequence[Tensor | None], into: Into) -> None:
+        """Raise labels of what is taken."""
+        if (out := outs[0]) is not None:
+            _raise(into(0), out)
+            _raise(into(2), out.gather(self.dim, self._places(into(2).shape)))
 
 
 def _reduced(part: Tensor, shape: torch.Size) -> Tensor:
@@ -301,8 +314,8 @@ class Convolved(Relation):
     out: torch.Size
 
     def _pooled(self, part: Tensor, padding: int, shape: torch.Size) -> Tensor:
-        by_group = part.unflatten(-2, (self.groups, -1)).amax(-2).float()  # pyright: ignore[reportUnknownVariableType]
-        padded = functional.pad(by_group, (padding, padding))  # pyright: ignore[reportUnknownArgumentType]
+        by_group = part.reshape(*part.shape[:-2], self.groups, -1, part.shape[-1]).amax(-2).float()
+        padded = functional.pad(by_group, (padding, padding))
         pooled = functional.max_pool1d(padded, self.taps, 1, 0, self.dilation).to(part.dtype)
         return pooled.repeat_interleave(shape[-2] // self.groups, -2)
 
@@ -371,6 +384,8 @@ def relation(node: Node, known: Known) -> Relation | None:
     shapes = [values(one).shape for one in ids]
     if name == "embedding" and known.labelled(ids[1]) and not known.labelled(ids[0]):
         return _AsPairs(False, outs[0], 1)
+    if name in ("scatter_add", "index_add") and not known.labelled(ids[1]) and node.argument("alpha") in (None, 1):
+        return Summed(node.argument("dim"), values(ids[1]), outs[0])
     if name in _MOVES and any(slot not in _MOVES[name] and known.labelled(one) for slot, one in node.inputs):
         # The places are chosen by the text.
         return Smeared(outs, len(ids))

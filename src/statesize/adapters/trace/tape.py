@@ -27,6 +27,10 @@ _PLAIN: Any = cast("Any", Tensor).__torch_dispatch__
 _DRAWN = frozenset("normal uniform random exponential bernoulli cauchy log_normal geometric".split())
 
 
+_kind = cast("Callable[[Any], Any]", type)
+"""The class of a value, whatever that holds."""
+
+
 class Ref(NamedTuple):
     """A tensor of the run, by its number."""
 
@@ -35,12 +39,10 @@ class Ref(NamedTuple):
 
 def bound(value: Any, tensors: Callable[[int], Any]) -> Any:
     """Arguments with a tensor in the place of each `Ref`."""
-    kind: Any = cast("Any", type)(value)
+    kind = _kind(value)
     if kind is Ref:
         return tensors(value.id)
-    if kind is list or kind is tuple:
-        return kind([bound(part, tensors) for part in value])
-    return value
+    return kind([bound(part, tensors) for part in value]) if kind in (list, tuple) else value
 
 
 @dataclass(eq=False, slots=True)
@@ -113,7 +115,7 @@ class _Operation:
     @classmethod
     def of(cls, func: Any) -> Self:
         """Ask torch, which takes longer than to run some operations."""
-        schema, core = func._schema, cast("Any", torch._C)
+        schema, core = func._schema, cast("Any", torch).__dict__["_C"]
         key = core.DispatchKey.CompositeImplicitAutograd
         return cls(
             name=schema.name.removeprefix("aten::").rstrip("_"),
@@ -266,8 +268,8 @@ class Tape(TorchDispatchMode):
                 number = self.ref(value)
                 inputs.append((slot, number))
                 return Ref(number)
-            kind: Any = type(value)
-            return kind(taken(part, slot) for part in value) if kind is list or kind is tuple else value
+            kind = _kind(value)
+            return kind([taken(part, slot) for part in value]) if kind in (list, tuple) else value
 
         taken_args = [taken(value, slot) for slot, value in enumerate(args)]
         taken_kwargs = {name: taken(value, operation.places.get(name, -1)) for name, value in kwargs.items()}
@@ -280,9 +282,9 @@ class Tape(TorchDispatchMode):
             return func(*args, **kwargs)
         if isinstance(func, HigherOrderOperator):
             return self._flex_attention(func, args, kwargs)
-        for kind in types:
-            if kind.__torch_dispatch__ is not _PLAIN:
-                raise unknown(f"{func._schema.name} of {kind.__name__}")
+        for one in cast("Sequence[Any]", types):
+            if one.__torch_dispatch__ is not _PLAIN:
+                raise unknown(f"{func._schema.name} of {one.__name__}")
         operation = self._operations.get(func)
         if operation is None:
             operation = self._operations[func] = _Operation.of(func)

@@ -59,7 +59,7 @@ class TracedMixing:
         softmax: The softmax over the positions whose weights T is made of; None where there is none.
         in_double: Whether it was run in float64.
         piece: The operations between the two.
-        factors: The tensors that could be its start instead: other factors of a product.
+        factors: The other factors of products with its values in which it could begin as well.
     """
 
     values: Tensor
@@ -74,7 +74,7 @@ class TracedMixing:
     softmax: Softmax | None
     in_double: bool
     piece: Piece
-    factors: tuple[int, ...]
+    factors: Collection[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -310,16 +310,10 @@ class Trace:
         return all(self._close(one, two) for one, two in leaving)
 
     def _close(self, one: Tensor, two: Tensor) -> bool:
-        if one.shape != two.shape:
-            return False
-        one, two = (part.double() if part.is_floating_point() else part for part in (one, two))
-        return torch.allclose(
-            one,
-            two,
-            0,
-            _ROUNDING[self._runs.dtype] * float(two.abs().max()) if two.is_floating_point() and two.numel() else 0,
-            equal_nan=True,
-        )
+        if one.shape != two.shape or not two.is_floating_point():
+            return torch.equal(one, two)
+        one, two = (part.double().nan_to_num() for part in (one, two))
+        return bool(((one - two).abs() <= _ROUNDING[self._runs.dtype] * two.abs().max()).all()) if two.numel() else True
 
     def _refuse_what_is_not_finite(self, *, mixes: bool) -> None:
         """Refuse a module that mixes positions, and is the first with numbers that are not finite, or the next."""
@@ -398,6 +392,8 @@ class Trace:
                     Note(Code.OUTSIDE_TORCH, f"its operations are others for another text, from {node.name} on.")
                 )
             if not _same_numbers(node, again):
+                if chosen and not self._reads_numbers:
+                    return
                 raise ModelError(Note(Code.OUTSIDE_TORCH, f"a number that {node.name} takes depends on the text."))
             for (_, one), (_, two) in zip(node.inputs, again.inputs, strict=True):
                 if one not in constant and one not in of and not _equal(mine.values[one], theirs.values[two]):
@@ -415,6 +411,11 @@ class Trace:
     def _decides(self) -> bool:
         """Whether the text may decide which operations run."""
         return bool(self._escaped)
+
+    @property
+    def _reads_numbers(self) -> bool:
+        """Whether Python was told real numbers, with which it may compute."""
+        return any(isinstance(number, float | complex) for told in self._escaped for number in _flat(told))
 
     def looks_ahead(self) -> Note | None:
         """The first position that depends on a later one, of what the module returns, or of what enters held ones."""
@@ -437,9 +438,10 @@ class Trace:
         # Labels say at most what depends on what: other futures decide.
         length, generator = self.call.length, torch.Generator().manual_seed(2)
         dtype, recorded = self._runs.dtype, not axes.keys() <= {*self._run.leaving}
-        cuts = torch.linspace(1, length - 1, min(_MOST_CUTS, length - 1)).round().long().unique().tolist()  # pyright: ignore[reportUnknownVariableType]
-        for cut in cuts * _FUTURES:  # pyright: ignore[reportUnknownVariableType]
-            change = _other(slice(cut, None), generator)  # pyright: ignore[reportUnknownArgumentType]
+        count = min(_MOST_CUTS, length - 1)
+        cuts = sorted({1 + round(at * (length - 2) / max(1, count - 1)) for at in range(count)})
+        for cut in cuts * _FUTURES:
+            change = _other(slice(cut, None), generator)
             run = self._runs.run(change, self._changed_outputs(change), recorded=recorded)
             same = self._same_in(run)
             for one, axis in axes.items():
@@ -448,7 +450,7 @@ class Trace:
                 given, again = (tensor.movedim(axis, 0) for tensor in (values[one], same[one]))
                 changed = (again[:cut] - given[:cut]).abs().flatten(1).amax(1) > _ROUNDING[dtype] * given.abs().max()
                 if bool(changed.any()):
-                    found.setdefault(one, (int(changed.nonzero()[0]), cut))  # pyright: ignore[reportUnknownArgumentType]
+                    found.setdefault(one, (int(changed.nonzero()[0]), cut))
             if len(found) == len(axes):
                 break
         return found
@@ -507,17 +509,19 @@ class Trace:
 
     def _other_text(self) -> list[Tensor] | None:
         """The tensors of a run in which the last of several texts is another one."""
-        texts = self.call.texts
+        texts, known = self.call.texts, list[Tensor]()
 
         def change(leaf: Tensor, axis: int | None) -> Tensor:
             across = 0 if axis else 1
             if axis is None or leaf.ndim < 2 or leaf.shape[across] != texts:
                 return leaf
+            known.append(leaf)
             last = leaf.movedim(across, 0)[-1]
             last.copy_(0.7 - last if leaf.is_floating_point() else last.roll(1))
             return leaf
 
-        return None if texts < 2 or self.held else self._again(change)
+        again = None if texts < 2 or self.held else self._again(change)
+        return again if known else None
 
     def _again(self, change: Change) -> list[Tensor] | None:
         """The tensors of a run of other tensors that enter; None where it takes another way."""
@@ -706,19 +710,33 @@ class Trace:
 
     def feeding(self, mixing: TracedMixing) -> list[nn.Module]:
         """The held modules of whose outputs the values of a T are made."""
-        starts = [mixing.piece.start.tensor, *mixing.factors]
-        made_of = (node for start in starts for node in self._search.graph.before(start))
-        taken = {*starts, *(one for node in made_of for _, one in node.inputs)}
+        taken = self._made_of([mixing.piece.start.tensor, *mixing.factors])
         return [module for module in self.held if not taken.isdisjoint(self._run.returned[module])]
 
     def apart(self, mixing: TracedMixing) -> list[nn.Module]:
         """The held modules whose outputs the module returns, or gates by, otherwise than through T and its values."""
-        reach, end = {self._run.output}, mixing.piece.end.tensor
-        for node in reversed(self._run.tape.nodes):
-            if not reach.isdisjoint(node.outs) and end not in node.outs:
-                reach.update(one for _, one in node.inputs)
-        feeding = self.feeding(mixing)
+        feeding, reach = self.feeding(mixing), self._made_of([self._run.output], {mixing.piece.end.tensor})
         return [part for part in self.held if part not in feeding and not reach.isdisjoint(self._run.returned[part])]
+
+    def apart_from_kernels(self) -> list[nn.Module]:
+        """The same of the kernels that adapters saw."""
+        ends = {same for kernel in self._run.kernels for same, _ in self._same(kernel.mixed)}
+        feeding = self._made_of([kernel.values for kernel in self._run.kernels])
+        reach = self._made_of([self._run.output], ends) - feeding
+        return [part for part in self.held if not reach.isdisjoint(self._run.returned[part])]
+
+    def kernels_follow(self) -> bool:
+        """Whether the values of a kernel are made of what another one has mixed."""
+        kernels = self._run.kernels
+        return any(not self._made_of([one.values]).isdisjoint({other.mixed for other in kernels}) for one in kernels)
+
+    def _made_of(self, tensors: Collection[int], but: Collection[int] = ()) -> set[int]:
+        """Tensors, and all that they are made of otherwise than through some."""
+        found = set(tensors) - set(but)
+        for node in reversed(self._run.tape.nodes):
+            if not found.isdisjoint(node.outs):
+                found.update(one for _, one in node.inputs if one not in but)
+        return found
 
     def contains(self, mixing: TracedMixing, parts: Collection[nn.Module]) -> bool:
         """Whether parts of the module lie between the values of a T and what becomes of them."""
@@ -744,9 +762,9 @@ def _equal(one: Tensor, two: Tensor) -> bool:
 
 def _flat(value: Any) -> list[Any]:
     """The numbers in a list of lists."""
-    if isinstance(value, list | tuple) and type(value) is not Ref:  # pyright: ignore[reportUnknownArgumentType]
-        return [one for part in value for one in _flat(part)]  # pyright: ignore[reportUnknownVariableType]
-    return [value]
+    if isinstance(value, Ref) or not isinstance(value, list | tuple):
+        return [value]
+    return [one for part in cast("Sequence[Any]", value) for one in _flat(part)]
 
 
 def _same_numbers(node: Node, again: Node) -> bool:

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from statesize.adapters.trace.graph import Graph, Use
 from statesize.adapters.trace.labels import Label, distance, own, width
-from statesize.adapters.trace.linear import spread, terms
+from statesize.adapters.trace.linear import SHAPES, spread, terms
 from statesize.adapters.trace.replay import Piece, Place
 from statesize.adapters.trace.tape import Node
 
@@ -78,7 +78,9 @@ def _alone(graph: Graph, start: int) -> set[int]:
     """Tensors that are made of one tensor and of single numbers."""
     tape, found = graph.tape, {start}
     for node in graph.behind(start):
-        if all(one in found or (one not in tape.made and tape.values[one].numel() == 1) for _, one in node.inputs):
+        ids = [one for _, one in node.inputs]
+        numbers = {one for one in ids if one not in tape.made and tape.values[one].numel() == 1}
+        if node.name not in SHAPES and found.issuperset(set(ids) - numbers):
             found.update(node.outs)
     return found
 
