@@ -48,17 +48,14 @@ class AllCutsEngine(Engine):
         """Infinity up to 40 positions, for which nothing is to be compiled; see `Engine.seconds`."""
         if len(cut.positions) <= _FEW:
             return math.inf
-        b, r = self._width(cut), cut.readouts
-        sides = {i: min(i, r * (cut.length - i)) for i in cut.positions}
-        # The core of a chunk, and what each position takes beside it.
+        r, sides = cut.readouts, {i: min(i, cut.readouts * (cut.length - i)) for i in cut.positions}
+        b = self._width(cut)
+        n = (r + 1) / 2 * b
+        # The core of a chunk with thresholds that positions share, and what each position takes beside it.
         cores = {i // b: side for i, side in sides.items()}.values()
-        made = sum(6e-5 + 1.2e-8 * p**2 + 7.3e-11 * p**3 for p in cores)
-        return (
-            1.5e-3
-            + forming_seconds(operator)
-            + made
-            + sum(2e-5 + 3.5e-7 * p * b / 16 * ((r + 1) / 2) ** 2 for p in sides.values())
-        )
+        shared = sum(8e-5 + 1.2e-8 * p**2 + 4.5e-11 * p**3 + 4e-9 * p * n**2 for p in cores)
+        own = sum(2e-5 * n / b + 1.2e-10 * p * n**2 + 2e-9 * p * n for p in sides.values())
+        return 1.5e-3 + forming_seconds(operator) + shared + own
 
     def footprint(self, operator: Operator, cut: Cut) -> Footprint:
         """T with its copies and Gram matrices, and the borders of all chunks."""

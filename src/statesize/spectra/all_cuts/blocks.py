@@ -39,7 +39,7 @@ _GAP = 1e-7
 # How far below the largest values of a chunk the shift lies that separates them from the second ones.
 _BELOW = 1e-3
 # Shifts of entropies, and further ones where these leave too much open.
-_SHIFTS, _MORE = 16, 1
+_SHIFTS, _MORE = 14, 1
 # Error of an entropy at which no further shifts are taken, relative to the entropy-ESS.
 _CLOSE = 2e-4
 
@@ -60,6 +60,7 @@ class _Matrix:
             # H_{L−i} of Tᵀ with rows and columns in reverse order is H_iᵀ with both in reverse order.
             turned = matrix[::-1, ::-1].T[:, : r * (late[-1] // width + 1) * width]
             self._cores.append(cores_of(np.ascontiguousarray(turned), 1, r, late, width))
+        self._begins = [np.searchsorted(cores.chunk, np.arange(len(cores.gram))) for cores in self._cores]
         self.energies = self._everywhere(energies)
         # As far as σ² may be off: squares of what is small beside the largest entry are lost.
         self.off = _GRAM * _EPS * self.energies + UNDERFLOW**2
@@ -86,18 +87,17 @@ class _Matrix:
     def counts(self, thresholds: Array) -> tuple[Places, Places]:
         """The least and largest #{σ > τ} for thresholds (K,), (P, K) each."""
         tau = np.broadcast_to(thresholds / self.scale, (len(self._limit), len(thresholds)))
-        return self._between(tau, tau)
+        return self._between(tau, tau, tau[:, :0])[:2]
 
     def relative_counts(self, ratios: Array) -> tuple[Places, Places]:
         """The least and largest #{σ > ρ σ_1} for ratios (R,), (P, R) each."""
         top, residual = np.moveaxis(self._everywhere(largest_values, 2), 1, 0)[:, :, None]
         high = top * (1 + 4 * _GAP)
-        lower, upper = self._between(top * ratios, high * ratios)
         with np.errstate(invalid="ignore", divide="ignore"):
             # If one σ alone lies above s, σ_1² is at most what was found and the square of its residual over the
             # distance from s² (Parlett, The Symmetric Eigenvalue Problem, section 11.6).
             shift = self._of_chunks(top, np.fmin) * (1 - _BELOW)
-            count, off = self._above_of_chunks(shift)
+            lower, upper, count, off = self._between(top * ratios, high * ratios, shift)
             alone = (count == 1) & (top**2 + (residual * top**2) ** 2 / (top**2 - (shift + off) ** 2) <= high**2)
             found = alone & (shift + off < top) | self.zero[:, None]
             # Else σ_1 is what was found only if no σ is larger.
@@ -105,23 +105,30 @@ class _Matrix:
         found |= (above == 0) & (off <= 2 * _GAP * top)
         return np.where(found, lower, 0), np.where(found, upper, self._limit[:, None])
 
-    def _between(self, low: Array, high: Array) -> tuple[Places, Places]:
-        """The least and largest #{σ > τ} of thresholds between two numbers, (P, K) each."""
+    def _between(self, low: Array, high: Array, beside: Array) -> tuple[Places, Places, Places, Array]:
+        """#{σ > τ} of thresholds between two numbers, between bounds, (P, K) each; `_above_of_chunks` of others."""
+        K = low.shape[1]
         with np.errstate(divide="ignore", invalid="ignore"):
-            shifts = np.concatenate([low - self._gap(low), high + self._gap(high)], 1)
+            below, above = low - self._gap(low), high + self._gap(high)
             # First at thresholds that the positions of a chunk share.
-            below, above = np.split(shifts, 2, 1)
-            shared = np.concatenate([self._of_chunks(below, np.fmin), self._of_chunks(above, np.fmax)], 1)
-            found = self._within(shared, *self._above_of_chunks(shared), low, high)
-            undecided = np.tile(found[0] != found[1], 2)
-            own = self._within(shifts, *self._above(np.where(undecided, shifts, 0)), low, high)
-        return np.maximum(found[0], own[0]), np.minimum(found[1], own[1])
+            shared = [self._of_chunks(below, np.fmin), self._of_chunks(above, np.fmax)]
+            counts, off = self._above_of_chunks(np.concatenate([*shared, beside], 1))
+            lower, upper = self._within(*shared, counts, off, low, high)
+            undecided = lower != upper
+            if undecided.any():
+                own = np.where(undecided, below, 0), np.where(undecided, above, 0)
+                own_lower, own_upper = self._within(below, above, *self._above(np.concatenate(own, 1)), low, high)
+                lower, upper = np.maximum(lower, own_lower), np.minimum(upper, own_upper)
+        return lower, upper, counts[:, 2 * K :], off[:, 2 * K :]
 
-    def _within(self, shifts: Array, counts: Places, off: Array, low: Array, high: Array) -> tuple[Places, Places]:
+    def _within(
+        self, below: Array, above: Array, counts: Places, off: Array, low: Array, high: Array
+    ) -> tuple[Places, Places]:
         """What counts at shifts below and above thresholds say of those."""
-        (below, above), (most, least), (off_below, off_above) = (np.split(part, 2, 1) for part in (shifts, counts, off))
-        most = np.where(below + off_below <= low, most, self._limit[:, None])
-        return np.where(above - off_above >= high, least, 0), np.where(self.zero[:, None] & (low >= 0), 0, most)
+        K = low.shape[1]
+        most = np.where(below + off[:, :K] <= low, counts[:, :K], self._limit[:, None])
+        least = np.where(above - off[:, K : 2 * K] >= high, counts[:, K : 2 * K], 0)
+        return least, np.where(self.zero[:, None] & (low >= 0), 0, most)
 
     def _gap(self, tau: Array) -> Array:
         """How far beside thresholds (P, K) counts are taken: for the Gram matrices once, for eliminations twice."""
@@ -129,17 +136,13 @@ class _Matrix:
 
     def _of_chunks(self, part: Array, among: np.ufunc) -> Array:
         """The least or largest (P, K) of each chunk, at all of its positions."""
-        found = list[Array]()
-        for cores, own in zip(self._cores, self._split(part), strict=True):
-            first = np.searchsorted(cores.chunk, np.arange(len(cores.gram)))
-            found.append(among.reduceat(own, first)[cores.chunk])
-        return self._joined(found)
+        parts = zip(self._cores, self._begins, self._split(part), strict=True)
+        return self._joined([among.reduceat(own, first)[cores.chunk] for cores, first, own in parts])
 
     def _above_of_chunks(self, shifts: Array) -> tuple[Places, Array]:
         """`_above` for shifts (P, K) that all positions of a chunk share."""
         found = list[Array]()
-        for cores, part in zip(self._cores, self._split(shifts), strict=True):
-            first = np.searchsorted(cores.chunk, np.arange(len(cores.gram)))
+        for cores, first, part in zip(self._cores, self._begins, self._split(shifts), strict=True):
             found.append(np.zeros((*part.shape, 3)))
             eliminate_chunks(cores, np.where(part > 0, part, 0)[first], 1, found[-1])
         counts, _, sizes = np.moveaxis(self._joined(found), 2, 0)

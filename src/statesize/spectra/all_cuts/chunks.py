@@ -33,25 +33,24 @@ def cores_of(matrix: Array, rows: int, columns: int, positions: list[int], width
         gram = dsyrk(1.0, strip.T, 1.0, corner, lower=1, overwrite_c=1)
         own = matrix[rows * begin : rows * end, :n][::-1]
         corners[k], grams[k] = own[:, p:], gram[p:, p:].T
-        if p:
-            at_k = slice(first[k], first[k + 1])
-            diagonal[at_k], beside[at_k], borders[at_k] = _tridiagonal(
-                gram[:p, :p], np.concatenate([own[:, :p].T, gram[p:, :p].T], 1)
-            )
+        at_k = slice(first[k], first[k + 1])
+        diagonal[at_k] = gram.diagonal()[:p]
+        borders[at_k, : inside[0]], borders[at_k, inside[0] :] = own[:, :p].T, gram[p:, :p].T
+        if p > 1:
+            _reduce(gram[:p, :p], diagonal[at_k], beside[at_k], borders[at_k])
     chunk, place = np.searchsorted(chunks, at // width), at % width
     return Cores(first, diagonal, beside, borders, corners, grams, chunk, rows * (width - place), columns * place)
 
 
-def _tridiagonal(gram: Array, borders: Array) -> tuple[Array, Array, Array]:
-    """The diagonal of Qᵀ G Q and what stands beside it, (p,) each, and Qᵀ times borders; G by its lower triangle."""
+def _reduce(gram: Array, diagonal: Array, beside: Array, borders: Array) -> None:
+    """Put Qᵀ G Q, G known by its lower triangle, into its diagonal and what stands beside it, and Qᵀ into borders."""
     p, n = borders.shape
-    reflected, diagonal, beside, factors, _ = routines.dsytrd(gram, lower=1, lwork=_REFLECTED * p)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+    reflected, diagonal[:], beside[:-1], factors, _ = routines.dsytrd(gram, lower=1, lwork=_REFLECTED * p)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
     # Reflectors stand below the diagonal, from the second row on. Read from there on without a copy, each has one more
     # row, which holds an entry of the first row, and is to do nothing.
     reflected[0, 1:] = 0
     reflectors = reflected.T.reshape(-1)[1 : 1 + p * (p - 1)].reshape(p - 1, p).T
     turned = np.zeros((n, p)).T
     turned[:-1] = borders[1:]
-    if p > 1:
-        turned = routines.dormqr("L", "T", reflectors, factors, turned, _REFLECTED * n + _BESIDE, overwrite_c=1)[0]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
-    return diagonal, np.append(beside, 0), np.concatenate([borders[:1], turned[:-1]])
+    lwork = _REFLECTED * n + _BESIDE
+    borders[1:] = routines.dormqr("L", "T", reflectors, factors, turned, lwork, overwrite_c=1)[0][:-1]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
