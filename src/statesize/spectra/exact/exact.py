@@ -58,7 +58,6 @@ class ExactEngine(DenseEngine):
     by_states: bool | None = None
 
     name = "exact"
-    by_columns = True
     copies = 16
     block_bytes = 2**23
     converts = True
