@@ -81,8 +81,7 @@ class DenseEngine(Engine):
 
     def forms_whole(self, cut: Cut) -> bool:
         """See `Engine.forms_whole`."""
-        rows = sum(cut.shape(position)[0] for position in cut.positions)
-        return cut.readouts * cut.length**2 <= self.whole and rows >= cut.readouts * cut.length
+        return cut.readouts * cut.length**2 <= self.whole and cut.rows >= cut.readouts * cut.length
 
 
 def block_spectra(blocks: Iterable[Tensor], limit: Tensor, empty: Tensor) -> Spectrum:
