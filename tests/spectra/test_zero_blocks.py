@@ -75,3 +75,19 @@ def test_nothing_is_known_of_entropy_below_the_error_of_attention():
         measure(operator, outputs="entropy", engine=engine, positions=[500]) for engine in ("all_cuts", "dense")
     )
     assert abs(found.entropy - exact.entropy) <= found.entropy_bound + exact.entropy_bound
+
+
+@pytest.mark.parametrize("positions", [None, [1, 500, 1000]])
+def test_a_recurrence_of_many_states_that_stores_nothing_holds_nothing(positions):
+    zero = torch.zeros(1024, 40, dtype=torch.float64)
+    found = measure(Recurrence(zero + 0.9, zero, zero + 1), positions=positions)
+    assert found.converged.all()
+    for part in (found.upper, found.relative_upper, found.entropy, found.entropy_bound, found.norm):
+        assert not part.any()
+
+
+@pytest.mark.parametrize("engine", ["dense", "exact"])
+def test_entropy_lies_between_one_and_the_rank(engine):
+    column, row = torch.randn(2, 300, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    entropy = measure(torch.outer(column, row).tril(), engine=engine).entropy
+    assert bool(((entropy >= 1) & (entropy <= 1 + 1e-12)).all())

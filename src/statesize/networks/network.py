@@ -108,8 +108,6 @@ LEADING = 16
 """Number of singular values that are reported, the largest."""
 # Largest dimension at which "auto" forms the Jacobian.
 _SMALL = 1024
-# Above this dimension one probe is enough, and more powers of the Jacobian are worth more than more probes.
-_LARGE = 8192
 
 
 @dataclass(frozen=True)
@@ -260,7 +258,7 @@ class _Question:
         dimension = jacobian.dimension
         # As many products as their vectors in `memory` bytes allow.
         most = min(dimension, max(4, self.memory // 8 // dimension))
-        estimate = EntropyEstimate(dimension, self.accuracy, most, 8 if dimension <= _LARGE else 1, i)
+        estimate = EntropyEstimate(dimension, self.accuracy, most, seed=i)
         while not estimate.finished:
             likely = _likely_products(estimate, self.accuracy)
             report(estimate.products, likely, estimate.interval.low, estimate.interval.high)

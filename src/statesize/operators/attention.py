@@ -8,7 +8,6 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from statesize.check import require_count, require_real
 from statesize.errors import InputError
@@ -74,25 +73,19 @@ class SoftmaxAttention(TensorOperator):
         # As it is, also where it is longer than the text: other queries may be asked from behind the text's end.
         self.window = window
         self.key_bias, self.sink, self.soft_cap = key_bias, sink, soft_cap
-        self._normaliser: Tensor | None = None
+        self._log_sums: Tensor | None = None
 
     def dense(self) -> Tensor:
         """The attention probabilities, (..., L, L)."""
         return self._probabilities(slice(None), 0, self.length)
 
-    @torch.no_grad()
     def columns(self, first: int, last: int) -> Tensor:
         """See `Operator.columns`; the rest of T is not formed."""
-        if self._normaliser is None:
-            # The logarithm of the divisor of each row.
-            scores = (self._scores(*strip) for strip in self._strips(0, self.length))
-            self._normaliser = torch.cat([self._log_sum(one) for one in scores], -1)
-        return (self._scores(slice(first, None), first, last) - self._normaliser[..., first:, None]).exp()
+        return self.block(slice(first, self.length), slice(first, last)).detach()
 
     def apply(self, inputs: Tensor) -> Tensor:
         """T u, some queries at a time against the cache."""
-        strips = self._strips(0, self.length)
-        outputs = [self._probabilities(rows, a, b) @ inputs[..., a:b, :] for rows, a, b in strips]
+        outputs = [self._probabilities(rows, a, b) @ inputs[..., a:b, :] for rows, a, b in self._strips()]
         return torch.cat(outputs, -2)
 
     def rows(self, index: Tensor) -> Tensor:
@@ -100,12 +93,17 @@ class SoftmaxAttention(TensorOperator):
         return self._probabilities(index, 0, self.length)
 
     def block(self, rows: slice, columns: slice) -> Tensor:
-        """T[rows, columns] of slices with both ends, some rows at a time; the rest of T is not held."""
-        parts: list[Tensor] = []
-        for strip, first, last in self._strips(rows.start, rows.stop):
-            seen = self._probabilities(strip, first, last)
-            parts.append(pad(seen, (first, self.length - last))[..., columns])
-        return torch.cat(parts, -2)
+        """T[rows, columns] of slices with both ends; the rest of T is not held."""
+        return self.scores(rows, columns.start, columns.stop).sub_(self.log_sums()[..., rows, None]).exp_()
+
+    def log_sums(self) -> Tensor:
+        """Logarithms of the sums by which rows are divided, (..., L)."""
+        sums, parts = self._log_sums, (getattr(self, name) for name, _ in self._parts)
+        differentiable = torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in parts)
+        if sums is None or differentiable:
+            sums = torch.cat([self._log_sum(self.scores(*strip)) for strip in self._strips()], -1)
+            self._log_sums = sums.detach()
+        return sums
 
     def attend(self, query: Tensor, position: int, keys: int) -> Tensor:
         """What other queries (..., m, d) read of the first keys, as if there were no more, (..., m, keys)."""
@@ -116,12 +114,12 @@ class SoftmaxAttention(TensorOperator):
         cached = torch.arange(self.length, device=self.device)
         return cached if self.window is None else cached.clamp(max=self.window - 1)
 
-    def _strips(self, top: int, bottom: int) -> Iterator[tuple[slice, int, int]]:
+    def _strips(self) -> Iterator[tuple[slice, int, int]]:
         """Rows of T, some at a time, the first column that any of them sees, and one past the last."""
-        for start, end in itertools.pairwise([*range(top, bottom, _ROWS), bottom]):
+        for start, end in itertools.pairwise([*range(0, self.length, _ROWS), self.length]):
             yield slice(start, end), max(0, start + 1 - (self.window or self.length)), end
 
-    def _scores(self, rows: slice | Tensor | int, first: int, last: int, query: Tensor | None = None) -> Tensor:
+    def scores(self, rows: slice | Tensor | int, first: int, last: int, query: Tensor | None = None) -> Tensor:
         """Scores of rows, or of other queries at one position, for columns first … last − 1; −∞ for unseen keys."""
         query = self.query[..., rows, :] if query is None else query
         position = rows if isinstance(rows, int) else torch.arange(self.length, device=self.device)[rows, None]
@@ -141,8 +139,8 @@ class SoftmaxAttention(TensorOperator):
         return scores
 
     def _probabilities(self, rows: slice | Tensor | int, first: int, last: int, query: Tensor | None = None) -> Tensor:
-        """Rows of T from all scores that they see, as for `_scores`."""
-        scores = self._scores(rows, first, last, query)
+        """Rows of T from all scores that they see, as for `scores`."""
+        scores = self.scores(rows, first, last, query)
         return scores.softmax(-1) if self.sink is None else (scores - self._log_sum(scores)[..., None]).exp_()
 
     def _log_sum(self, scores: Tensor) -> Tensor:
@@ -151,7 +149,7 @@ class SoftmaxAttention(TensorOperator):
 
     def _map(self, function: Callable[[Tensor, int], Tensor]) -> Self:
         made = super()._map(function)
-        made._normaliser = None
+        made._log_sums = None
         return made
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from statesize.check import require_finite, shape
 from statesize.codes import Code, Note
 from statesize.errors import InputError
+from statesize.operators.block_dense import BlockDense
 from statesize.operators.checked import checked_sizes, kept_numbers
-from statesize.operators.dense import BlockDense
 from statesize.operators.jacobian import Jacobian
 from statesize.operators.operator import TensorOperator, batch_index
 

@@ -1,4 +1,4 @@
-"""The causal operator: what every sequence mixer is to statesize."""
+"""The causal operator, what every sequence mixer is to statesize, and the one that holds T itself."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from statesize.check import require_finite
+from statesize.check import require_finite, shape
 from statesize.errors import InputError
+from statesize.operators.checked import checked_sizes, kept_numbers
 
 
 class Operator(ABC):
@@ -80,8 +81,6 @@ class Operator(ABC):
             tensor([[0., 0.],
                     [0., 3.]])
         """
-        from statesize.operators.dense import Dense
-
         return Dense.of_causal(self.dense() * weights[..., None, :].to(self.dtype), self.state_size())
 
     def shares_state(self) -> bool:
@@ -136,6 +135,59 @@ class TensorOperator(Operator):
         return made
 
 
+class Dense(TensorOperator):
+    """A causal operator held as T itself.
+
+    It keeps no recurrence, so its theoretical state is the whole past, TSS i at position i, unless its maker knows
+    of a smaller one, as of a sliding window.
+
+    Args:
+        matrix: T, (..., L, L), real floating, exactly 0 above the diagonal.
+        state_size: TSS at each position, (L,) integers, of which at most i count at position i; None for i.
+
+    Raises:
+        InputError: Wrong shape or dtype, not causal, or not finite.
+
+    Example:
+        >>> import torch
+        >>> Dense(torch.eye(3)).state_size()
+        tensor([0, 1, 2])
+    """
+
+    _parts = (("matrix", 2),)
+
+    def __init__(self, matrix: Tensor, state_size: Tensor | None = None) -> None:
+        sizes, _ = checked_sizes({"matrix": (matrix, "L L")})
+        require_causal(matrix, matrix.triu(1))
+        self._fill(matrix, kept_numbers(state_size, torch.arange(sizes["L"], device=matrix.device)))
+
+    @classmethod
+    def of_causal(cls, matrix: Tensor, state_size: Tensor | None = None) -> Self:
+        """The operator of a T that is known to be causal, of which only its numbers are checked to be finite."""
+        require_finite("matrix", matrix)
+        operator = cls.__new__(cls)
+        operator._fill(matrix, state_size)
+        return operator
+
+    def _fill(self, matrix: Tensor, state_size: Tensor | None) -> None:
+        self.matrix, length = matrix, matrix.shape[-1]
+        self._describe(matrix, length, matrix.shape[:-2])
+        self._state_size = torch.arange(length, device=self.device) if state_size is None else state_size
+
+    def dense(self) -> Tensor:
+        """The matrix itself, (..., L, L)."""
+        return self.matrix
+
+    def apply(self, inputs: Tensor) -> Tensor:
+        """T u, one row of T at a time."""
+        rows = [self.matrix[..., t : t + 1, : t + 1] @ inputs[..., : t + 1, :] for t in range(self.length)]
+        return torch.cat(rows, -2)
+
+    def state_size(self) -> Tensor:
+        """The number of past positions, since a bare matrix keeps nothing smaller, or the argument, (L,) int64."""
+        return self._state_size.to(self.device)
+
+
 def batch_index(index: object, batch_shape: torch.Size) -> tuple[Any, ...]:
     """An index that touches batch dimensions only, as a tuple without an ellipsis."""
     parts: list[Any] = list(index) if isinstance(index, tuple) else [index]  # pyright: ignore[reportUnknownArgumentType]
@@ -156,3 +208,13 @@ def shared_entry(part: Tensor, own: int) -> Tensor | None:
     first = part.select(-1 - own, 0)
     alike = part.shape[-1 - own] == 1 or torch.equal(part, first.unsqueeze(-1 - own).expand_as(part))
     return first if alike else None
+
+
+def require_causal(matrix: Tensor, later: Tensor) -> None:
+    """Refuse a matrix whose entries of later inputs, the others set to 0, are not all 0."""
+    if bool(later.any()):
+        index = tuple(int(k) for k in later.nonzero()[0])
+        raise InputError(
+            f"matrix must be causal, 0 where an input is later than the output, got {later[index].item():.3g} at index "
+            f"{index} of shape {shape(matrix)}. Use matrix.tril() if what lies above the diagonal is not meant."
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -28,6 +29,11 @@ class Cut:
         """How many rows and how many columns the block at a position has."""
         after = self.length - position if self.future is None else self.future
         return self.readouts * after, position if self.past is None else self.past
+
+    @cached_property
+    def rows(self) -> int:
+        """Rows of all blocks together."""
+        return sum(self.shape(position)[0] for position in self.positions)
 
     def reach(self, position: int) -> tuple[slice, slice]:
         """The positions whose rows, and the columns, the block at a position has."""

@@ -193,7 +193,8 @@ def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[A
                 answers[name] = answer if indices is ... else answers[name].index_put(indices, answer)
         # (..., P, …) each.
         shape = answers["norm"].shape[:-1]
-        left = ~torch.stack([torch.isfinite(part).flatten(len(shape)).all(-1) for part in answers.values()]).all(0)
+        numbers = (part for part in answers.values() if part.is_floating_point())
+        left = ~torch.stack([torch.isfinite(part).flatten(len(shape)).all(-1) for part in numbers]).all(0)
         if not bool(left.any()):
             break
     if answers is None:

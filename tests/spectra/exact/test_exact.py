@@ -13,7 +13,7 @@ from statesize.spectra.cut import Cut, make_cut
 from statesize.spectra.dispatch import choose_engine, with_readouts
 from statesize.spectra.exact import exact
 from statesize.spectra.exact.dense import DenseEngine, block_spectra
-from statesize.spectra.exact.exact import ExactEngine
+from statesize.spectra.exact.exact import ExactBlocks, ExactEngine, from_squares
 
 
 @pytest.fixture
@@ -199,3 +199,25 @@ def test_auto_takes_it_at_few_positions() -> None:
 def test_tensors_with_gradients_are_measured_without() -> None:
     T = attention(80, 8).dense().requires_grad_()
     assert not measure(T, engine="exact").entropy.requires_grad
+
+
+def test_squares_that_additions_lose_lie_within_the_errors(monkeypatch) -> None:
+    """Behind a 1, no addition of 1e-16 changes a sum: of 3,000 of them all are lost."""
+    monkeypatch.setattr(exact, "_STRIP", 1)
+    T = torch.zeros(3002, 3002, dtype=torch.float64)
+    T[1, 0], T[2:, 0] = 1, 1e-8
+    sigma = (1 + 3000e-16) ** 0.5
+    blocks = ExactBlocks(lambda rows, columns: T[None, rows, columns].numpy(), torch.Size(()), make_cut(3002, [1]))
+    assert 0.9e-13 < sigma - float(blocks._values[0, 0, 0]) <= float(blocks.error_bound) < 1e-12
+
+
+@pytest.mark.parametrize("others", [1, 100, 10_000])
+def test_squares_that_may_be_round_off_are_worth_as_much_as_they_can_be(others: int) -> None:
+    """Of k eigenvalues that are 0 the sum of roots is largest where each is e / √k, and e in the norm all together."""
+    squares = torch.zeros(1, 1 + others, dtype=torch.float64)
+    squares[0, 0] = 1
+    _, errors, kept, moved = from_squares(squares, torch.zeros(1, 1), torch.tensor([1 + others]))
+    e = float(errors[0, 1]) ** 2
+    assert kept.sum() == 1
+    assert abs(float(moved) - others * (e / others**0.5) ** 0.5 - e) < 1e-6 * float(moved)
+    assert 21 * 2.2e-16 < e < 1e-14

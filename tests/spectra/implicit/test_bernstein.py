@@ -3,7 +3,7 @@
 import mpmath
 import torch
 
-from statesize.spectra.implicit.entropy_interval import entropy_parts
+from statesize.spectra.implicit.entropy_estimate import entropy_parts
 
 SIGMA = torch.tensor([0.0, 1e-300, 1e-9, 0.02, 0.3, 1.0, 1.7, 40.0, 1e9], dtype=torch.float64)
 

@@ -72,7 +72,7 @@ def test_intervals_hold_the_exact_value(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{}, {"probes": 4}])
+@pytest.mark.parametrize("options", [{}, {"probes": 16}])
 @pytest.mark.parametrize("accuracy", [0.1, 0.03])
 @pytest.mark.parametrize("name", SPECTRA)
 def test_intervals_hold_the_exact_value_in_many_cases(name: str, accuracy: float, options) -> None:

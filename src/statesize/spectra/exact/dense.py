@@ -36,8 +36,6 @@ class DenseEngine(Engine):
     works_on = (Operator, Shared)
     windows = True
     squares = False
-    # Strips of columns of attention have no gradients.
-    by_columns: ClassVar[bool] = False
     # Of all singular values.
     copies: ClassVar[int] = 8
 
@@ -62,13 +60,7 @@ class DenseEngine(Engine):
             return lambda rows, columns: matrix[..., r * rows.start : r * rows.stop, columns]
 
         def read(rows: slice, columns: slice) -> Any:
-            # Rows cost all that they see, columns all rows that see them.
-            by_rows = (rows.stop - rows.start) * rows.stop
-            if not self.by_columns or by_rows <= (cut.length - columns.start) * (columns.stop - columns.start):
-                block = heads.block(rows, columns)
-            else:
-                strip = heads.columns(columns.start, columns.stop)
-                block = strip[..., rows.start - columns.start : rows.stop - columns.start, :]
+            block = heads.block(rows, columns)
             block = block.flatten(-3, -2) if isinstance(operator, Shared) else block
             require_finite("T", block)
             return convert(block)
@@ -89,8 +81,7 @@ class DenseEngine(Engine):
 
     def forms_whole(self, cut: Cut) -> bool:
         """See `Engine.forms_whole`."""
-        rows = sum(cut.shape(position)[0] for position in cut.positions)
-        return cut.readouts * cut.length**2 <= self.whole and rows >= cut.readouts * cut.length
+        return cut.readouts * cut.length**2 <= self.whole and cut.rows >= cut.readouts * cut.length
 
 
 def block_spectra(blocks: Iterable[Tensor], limit: Tensor, empty: Tensor) -> Spectrum:

@@ -32,13 +32,13 @@ from statesize.spectra.engine import (
 )
 from statesize.spectra.exact.dense import DenseEngine, block_spectra
 from statesize.spectra.exact.recurrences import factor_seconds, recurrence_spectrum, stretch_numbers
-from statesize.spectra.spectrum import ROUND_OFF, UNDERFLOW, effective_rank, entropy_bound, frobenius_norm
+from statesize.spectra.spectrum import UNDERFLOW, effective_rank, entropy_bound, frobenius_norm
 
 Read: TypeAlias = Callable[[slice, slice], npt.NDArray[np.float64]]
 _STRIP = 1024  # positions of the longer side that one product takes
-# How far a product may be off in the Frobenius norm, in units of eps ‖H‖_F²: met are 21, where all entries are equal
-# and so the errors of all terms in the chains of 256 that OpenBLAS adds up, and below 1.5 for others.
-_CHAINS = 24
+# How far a product with its eigenvalues may be off in the Frobenius norm, in units of eps ‖H‖_F²: met are 21, where all
+# entries are equal and so the errors of all terms in the chains of 256 that OpenBLAS adds up, and below 3 for others.
+_CHAINS = 32
 # Bound of an entropy, relative to it, beyond which its block is decomposed.
 _CLOSE = 2e-4
 # Tensors that are made of a stretch of chunks.
@@ -58,7 +58,6 @@ class ExactEngine(DenseEngine):
     by_states: bool | None = None
 
     name = "exact"
-    by_columns = True
     copies = 16
     block_bytes = 2**23
     converts = True
@@ -111,16 +110,20 @@ class ExactBlocks(HankelBlocks):
         self._read, self._batch, self._cut, self._limit = read, batch_shape, cut, cut.limits()
         shape = batch_shape.numel(), len(cut.positions), max(cut.largest_rank(), 1)
         squares, sums = np.zeros(shape), np.zeros(shape[1])
+        place_of = {position: place for place, position in enumerate(cut.positions)}
         with lapack(NUMPY).block(), np.errstate(invalid="ignore", over="ignore"):
             for position, count, gram in _grams(read, cut) if batch_shape.numel() else ():
-                places = [place for place, other in enumerate(cut.positions) if other == position]
-                sums[places] = count
+                place = place_of[position]
+                sums[place] = count
                 try:
-                    squares[:, places, : gram.shape[-1]] = np.linalg.eigvalsh(gram)[:, None, ::-1]
+                    squares[:, place, : gram.shape[-1]] = np.linalg.eigvalsh(gram)[:, ::-1]
                 except np.linalg.LinAlgError:  # squares overflowed
-                    squares[:, places] = np.nan
+                    squares[:, place] = np.nan
+        places = [place_of[position] for position in cut.positions]
+        squares, sums = squares[:, places], sums[places]
         self._decomposed = torch.zeros(shape[:2], dtype=torch.bool)
-        self._set(torch.from_numpy(squares).clamp_(min=0), torch.from_numpy(sums)[:, None])
+        known = from_squares(torch.from_numpy(squares).clamp_(min=0), torch.from_numpy(sums)[:, None], self._limit)
+        self._values, self._errors, self._kept, self._moved = known
         # Where squares over- or underflow, nothing is known.
         self._decompose(~(self._values[..., 0] > self._errors[..., 0]))
 
@@ -160,21 +163,6 @@ class ExactBlocks(HankelBlocks):
     def _shaped(self, part: Tensor) -> Tensor:
         return part.reshape(*self._batch, *part.shape[1:])
 
-    def _set(self, squares: Tensor, sums: Tensor) -> None:
-        """σ̂, descending, and how far each may be off, (E, P, r), from σ̂² and how many matrices were added, (P, 1)."""
-        # By e HᵀH may be off in the Frobenius norm: each addition is within eps / 2 of ‖H‖_F², the decomposition within
-        # some eps of ‖HᵀH‖_F. So Σ (σ̂² − σ²)² ≤ e² (Hoffman and Wielandt), and |σ̂ − σ| = |σ̂² − σ²| / (σ̂ + σ).
-        energy, size = squares.sum(-1, keepdim=True), squares.square().sum(-1, keepdim=True).sqrt()
-        off = torch.finfo(squares.dtype).eps * ((_CHAINS + sums / 2) * energy + ROUND_OFF * size)
-        clear, self._values = squares > off, squares.sqrt()
-        self._errors = torch.minimum(off.sqrt(), off / self._values.clamp(min=UNDERFLOW)) + UNDERFLOW
-        # What may be round-off alone takes no part in entropies.
-        self._kept = self._values.masked_fill(~clear, 0)
-        # All errors together: e √Σσ̂⁻² at most of those above, of k others Σ √|σ̂² − σ²| ≤ k^¾ √e.
-        far = off * (1 / self._values).masked_fill(~clear, 0).square().sum(-1, keepdim=True).sqrt()
-        near = (self._limit - clear.sum(-1)).clamp(min=0)[..., None] ** 0.75 * off.sqrt()
-        self._moved = (far + near).squeeze(-1) + (self._values - self._kept).sum(-1) + self._limit * UNDERFLOW
-
     def _decompose(self, wanted: Tensor) -> None:
         """Take singular values of the blocks themselves, of entries and positions (E, P) that are not yet done."""
         missing = wanted & ~self._decomposed
@@ -205,6 +193,29 @@ class ExactBlocks(HankelBlocks):
             if not bool(undecided.any()):
                 return Counts(*map(self._shaped, (count, lower, upper)))
             self._decompose(undecided)
+
+
+def from_squares(squares: Tensor, sums: Tensor, limit: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """σ̂ from σ̂² (..., P, r), its errors, σ̂ without those that may be round-off, and what entropies may miss, (..., P).
+
+    Args:
+        squares: Eigenvalues, descending.
+        sums: How many matrices were added up, (P, 1).
+        limit: How many σ each block has, (P,).
+
+    Returns:
+        All four, the first three of the shape of the squares.
+    """
+    # By e HᵀH may be off in the Frobenius norm, each addition within eps / 2 of ‖H‖_F². So Σ (σ̂² − σ²)² ≤ e² (Hoffman
+    # and Wielandt), and |σ̂ − σ| = |σ̂² − σ²| / (σ̂ + σ).
+    e = torch.finfo(squares.dtype).eps * (_CHAINS + sums / 2) * squares.sum(-1, keepdim=True)
+    clear, values = squares > e, squares.sqrt()
+    errors = torch.minimum(e.sqrt(), e / values.clamp(min=UNDERFLOW)) + UNDERFLOW
+    kept = values.masked_fill(~clear, 0)
+    # All errors together: e √Σσ̂⁻² at most of those above, of k others Σ √|σ̂² − σ²| ≤ k^¾ √e.
+    far = e * (1 / values).masked_fill(~clear, 0).square().sum(-1, keepdim=True).sqrt()
+    near = (limit - clear.sum(-1)).clamp(min=0)[..., None] ** 0.75 * e.sqrt()
+    return values, errors, kept, (far + near).squeeze(-1) + (values - kept).sum(-1) + limit * UNDERFLOW
 
 
 def exact_operations(cut: Cut) -> float:

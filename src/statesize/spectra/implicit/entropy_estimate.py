@@ -1,45 +1,148 @@
-"""The entropy-ESS of a matrix known by its products, as accurately as requested or as products suffice."""
+"""The entropy-ESS of a matrix known by its products: an interval from random vectors and the subspace that they span.
+
+Each of p random vectors z estimates tr f(A) by n zᵀ f(A) z, which the subspace bounds from below and from above. What
+was known of A before the vectors were drawn is taken out, so that little is left to chance
+(docs/appendix/engine-mathematics.md, "Matrices known by their products").
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from statesize.spectra.implicit.entropy_interval import (
-    FEW,
-    EntropyInterval,
-    FixedPart,
-    Probes,
-    entropy_interval,
-    exact_interval,
-)
-from statesize.spectra.implicit.krylov_space import KrylovSpace
+from statesize.spectra.implicit.krylov_space import KrylovSpace, ProjectedGram
+from statesize.spectra.spectrum import effective_rank
 
-_linalg = cast("Any", torch.linalg)
-# By what factor probes may become more at once.
-_MORE = 2
-# The share of the accuracy that the spread over probes may take, and the one that it is made to take.
-_SAMPLING, _AIM = 0.6, 0.5
-# Products of a probe before it is judged, and by how much the space grows from one judgement to the next.
-_STEPS, _GROWTH, _LEAST_GROWTH = 3, 1.15, 1.02
-# From this share of the variance on that the space explains, new probes are worth more than further ones.
-_RESOLVED = 0.2
-# A space that products do not lead out of holds all of A, unless a singular value repeats more often than there are
-# probes: new ones show it, and leave no spread.
-_EXACT = 1e-6
+CONFIDENCE = 0.95
+"""How often an interval holds the true value."""
+# Steps before the first judgement, and by how much the space grows from one judgement to the next.
+_STEPS, _GROWTH, _LEAST_GROWTH = 3, 1.2, 1.02
+# The share of the accuracy from which on the spread over probes is what to make less; relative to the entropy, none.
+_SAMPLING, _EXACT = 0.6, 1e-6
+# Nodes of the integral of arctan(u)/u from 0 to 1. The integrand has its nearest poles at ±i, so that 20 nodes give all
+# digits.
+_NODES, _WEIGHTS = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(20))
+
+
+@dataclass(frozen=True)
+class EntropyInterval:
+    """Between which numbers an entropy-ESS lies, with the probability CONFIDENCE."""
+
+    low: float
+    high: float
+    sampling: float = 0.0  # what the spread over probes makes of half the interval, relative to the entropy-ESS
+
+    @property
+    def middle(self) -> float:
+        """The estimate."""
+        return (self.low + self.high) / 2
+
+    @property
+    def accuracy(self) -> float:
+        """Half of the interval relative to its middle."""
+        return (self.high - self.low) / (2 * self.middle) if self.middle else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Traces:
+    """Weights of singular values, by which each of p probes estimates Σ f(σ) of an operator monotone f(σ²).
+
+    To F, what was known of A before the probes were drawn, they add n zᵀ (f(A) − f(F)) z.
+    """
+
+    dimension: int
+    space: ProjectedGram
+    before: ProjectedGram | None
+    of_before: Tensor  # of singular values of F, (p, q)
+    from_below: Tensor  # of singular values of Nyström, (p, r)
+    from_above: Tensor  # of those of Ritz, (p, K)
+
+    @classmethod
+    def of(cls, space: ProjectedGram, dimension: int, probes: Tensor, before: ProjectedGram | None) -> Traces:
+        """Those of probes by their coordinates (p, ≤ K) in a space, and what a part of the space was before."""
+        width = probes.shape[1]
+        below, above = (
+            dimension * (probes @ side[:width]).square() for side in (space.nystrom_vectors, space.ritz_vectors)
+        )
+        of_before = above[:, :0]
+        if before is not None:
+            of_before = 1 - dimension * (probes[:, : len(before.ritz)] @ before.ritz_vectors).square()
+        return cls(dimension, space, before, of_before, below, above)
+
+    def bounds(self, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Estimates from below and from above, (p,) each."""
+        known = self.of_before @ function(self._values_before)
+        sides = (self.from_below, self.space.nystrom), (self.from_above, self.space.ritz)
+        return cast("tuple[Tensor, Tensor]", tuple(known + weights @ function(sigma) for weights, sigma in sides))
+
+    @property
+    def _values_before(self) -> Tensor:
+        return self.space.ritz[:0] if self.before is None else self.before.ritz
+
+    def explained(self, function: Callable[[Tensor], Tensor], total: float) -> float:
+        """The standard deviation of n zᵀ (f(A) − f(F)) z over z, as far as the space tells it, for a trace of f(A)."""
+        found, fixed = function(self.space.ritz), function(self._values_before)
+        energy, n = float(found @ found + fixed @ fixed), self.dimension
+        if self.before is not None:
+            shared = self.space.ritz_vectors[: len(fixed)].mT @ self.before.ritz_vectors
+            energy -= 2 * float(found @ shared.square() @ fixed)
+        # What is left of the trace is spread evenly.
+        trace, rest = total - float(fixed.sum()), total - float(found.sum())
+        energy += rest**2 / max(1, n - len(found)) - trace**2 / n
+        return math.sqrt(max(0.0, 2 * n / (n + 2) * energy))
+
+    def margin(self, estimates: Tensor, least: float = 0.0) -> float:
+        """How far the mean of estimates (p,), of a spread of at least that, may be off at each end of an interval."""
+        p = len(estimates)
+        if p == self.dimension:
+            return 0.0
+        # Vectors of a random frame leave less to chance than independent ones, by the share of n that they are.
+        error = math.sqrt((1 - p / self.dimension) / p) * max(float(estimates.std()), least)
+        # By Student's t. Importing it takes time.
+        return float(cast("Any", import_module("scipy.special")).stdtrit(p - 1, (1 + CONFIDENCE) / 2)) * error
+
+    def interval(self) -> EntropyInterval:
+        """That of the entropy-ESS."""
+        sums, logarithms = (self.bounds(one) for one in (lambda sigma: sigma, lambda sigma: torch.xlogy(sigma, sigma)))
+        certain = float(self.space.nystrom.sum())
+        if not certain > 0:
+            return EntropyInterval(0.0, 0.0)
+        # H = ln S − c + L / S with S = Σσ and L = Σσ (c − ln σ) for any c; for this one it changes with L alone, to
+        # first order, and for one L it is least where S = L.
+        total = float(sums[0].mean() + sums[1].mean()) / 2
+        c = 1 + float(logarithms[0].mean() + logarithms[1].mean()) / 2 / total
+        growing, falling = (self.bounds(lambda sigma, part=part: entropy_parts(sigma, c)[part]) for part in (0, 1))
+        changes = growing[0] - falling[1], growing[1] - falling[0]
+        middle = float(changes[0].mean() + changes[1].mean()) / 2
+        spread = self.explained(lambda sigma: c * sigma - torch.xlogy(sigma, sigma), middle)
+        (S_low, S_high), (L_low, L_high) = (
+            (float(low.mean()) - self.margin(low, least), float(high.mean()) + self.margin(high, least))
+            for (low, high), least in ((sums, 0.0), (changes, spread))
+        )
+        S_low = max(S_low, certain)
+        S_high, error, n = max(S_high, S_low), round_off(self.space, self.dimension), math.log(self.dimension)
+        least, most = (math.log(S) - c + L / S for S, L in ((min(max(L_low, S_low), S_high), L_low), (S_high, L_high)))
+        most = max(most, math.log(S_low) - c + L_high / S_low)
+        low, high = (math.exp(min(max(H, 0.0), n)) for H in (least - error, most + error))
+        return EntropyInterval(low, high, max(self.margin(one, spread) for one in changes) / max(total, certain))
 
 
 class EntropyEstimate:
     """An interval that becomes narrower with each product of A = HᵀH (n, n) with the vectors `pending`.
 
     Attributes:
-        interval: The interval at the last judgement, as are the next three.
-        space: What was known of A on the subspace.
-        probes: The vectors by which it was judged.
-        steps: With how many powers of A, at least, the space held each of them.
+        interval: The interval at the last judgement.
+        space: What was known of A on the subspace then.
+        traces: What each probe estimated by it.
+        probes: Coordinates of the random vectors in the space, (p, ≤ K).
+        steps: How many powers of A times each probe the space held.
         capacity: How many vectors the space may hold.
         finished: Whether no product is wanted any more.
     """
@@ -49,15 +152,11 @@ class EntropyEstimate:
     ) -> None:
         # `lost` is how far the H of the products may be from the wanted H, in the Frobenius norm.
         self._accuracy, self._dimension, self._count = accuracy, dimension, min(probes, dimension)
-        self._generator = torch.Generator().manual_seed(seed)
         self.capacity = min(dimension, max(capacity, 2 * self._count))
-        self._space = KrylovSpace(dimension, self.capacity, lost)
-        self._frame = torch.zeros(0, dimension, dtype=torch.float64)
-        self.interval = EntropyInterval(1.0, float(dimension))
-        self.space = self._space.compression()
-        self.finished, self._steps = False, 0
-        self._draw(FixedPart(self._frame.new_zeros(0), self._frame.new_zeros(0, 0)))
-        self.probes, self.steps = self._probes, 0
+        self._generator = torch.Generator().manual_seed(seed)
+        self._space, self._before = KrylovSpace(dimension, self.capacity, lost), None
+        self.interval, self.finished = EntropyInterval(1.0, float(dimension)), False
+        self._draw()
 
     @property
     def pending(self) -> Tensor:
@@ -72,7 +171,7 @@ class EntropyEstimate:
     @property
     def exact(self) -> bool:
         """Whether the space is the whole, so that all singular values are known."""
-        return self.space.ritz.shape[0] == self._dimension
+        return self._space.size == self._dimension
 
     @property
     def converged(self) -> bool:
@@ -81,59 +180,67 @@ class EntropyEstimate:
 
     def squared_norms(self) -> Tensor:
         """‖H‖_F² as each probe estimates it, (p,)."""
-        return self.probes.traces(self.space, torch.square)[1]
+        return self.traces.bounds(torch.square)[1]
 
     def advance(self, product: Tensor) -> None:
         """Take A times the pending vectors, (k, n)."""
         self._space.extend(product)
-        self._steps += 1
-        exhausted = not self.pending.shape[0]
-        if (
-            exhausted
-            or not self._space.has_room(self.pending.shape[0])
-            or (self._steps >= _STEPS and self._space.size >= self._next)
-        ):
-            self._judge(exhausted)
+        self.steps += 1
+        k = len(self.pending)
+        ended = not (k and self._space.has_room(1, k))
+        if not ended and (self.steps < _STEPS or self._space.size < self._next):
+            return
+        self.space = self._space.compression()
+        if self.exact:
+            self.interval, self.finished = exact_interval(self.space), True
+        else:
+            self.traces = Traces.of(self.space, self._dimension, self.probes, self._before)
+            self.interval = self.traces.interval()
+            # The width falls about as one over the products.
+            growth = min(_GROWTH, max(_LEAST_GROWTH, self.interval.accuracy / self._accuracy))
+            self._next = growth * self._space.size
+            spread = self.interval.sampling
+            # Where products lead no further, a repeated value may have parts that no probe shows yet.
+            hidden = not k and spread > _EXACT
+            large = spread > _SAMPLING * self._accuracy and self._space.size >= 2 * self._known
+            drawn = (hidden or (large and not self.converged)) and self._draw()
+            self.finished = not drawn and (ended or self.converged)
         if self.finished:
             self._space.release()
 
-    def _judge(self, exhausted: bool) -> None:
-        self.space, self.probes, self.steps = self._space.compression(), self._probes, self._steps
-        if self._space.size == self._dimension:
-            self.interval, self.finished = exact_interval(self.space), True
-            return
-        self.interval = entropy_interval(self.space, self.probes)
-        # The width falls about as one over the products.
-        growth = min(_GROWTH, max(_LEAST_GROWTH, self.interval.accuracy / self._accuracy))
-        self._next = math.ceil(growth * self._space.size)
-        p = self.probes.coordinates.shape[0]
-        if self.converged and not (exhausted and self.interval.sampling > _EXACT):
-            self.finished = True
-        elif exhausted or self.interval.sampling > _SAMPLING * self._accuracy:
-            spread_counts = self.interval.accuracy < 3 * self.interval.sampling
-            # A new probe instead of one or two begins with no power of A.
-            if exhausted or (self.interval.resolved >= _RESOLVED and (spread_counts or p >= FEW)):
-                self._draw(FixedPart(self.space.ritz, self.space.ritz_vectors))
-            elif spread_counts:
-                wanted = math.ceil(p * min(_MORE, (self.interval.sampling / (_AIM * self._accuracy)) ** 2))
-                self._draw(self.probes.fixed, min(wanted, self._dimension) - p)
-        self.finished |= not self.pending.shape[0] or not self._space.has_room(self.pending.shape[0])
+    def _draw(self) -> bool:
+        """Draw probes anew, which what is known of A by now leaves less to, where there is room for as many steps."""
+        size = self._space.size
+        if size and not self._space.has_room(self.steps, self._count):
+            return False
+        drawn = torch.randn(self._dimension, self._count, generator=self._generator, dtype=torch.float64)
+        self._before = self.space if size else None
+        self.probes = self._space.begin(cast("Any", torch.linalg).qr(drawn).Q.mT)
+        self.steps, self._next, self._known = 0, 0.0, size
+        return True
 
-    def _draw(self, fixed: FixedPart, more: int = 0) -> None:
-        """New probes where an operator is known by now, or so many more of them."""
-        frame, count = (self._frame, more) if more else (self._frame[:0], self._count)
-        # Without room for as many steps as those before took, further steps are worth more.
-        if not self._space.has_room(max(1, self._steps) * (count + (self.pending.shape[0] if more else 0))):
-            return
-        drawn = torch.randn(count, self._dimension, generator=self._generator, dtype=torch.float64)
-        for _ in range(2):
-            drawn = drawn - drawn @ frame.mT @ frame
-            drawn = _linalg.qr(drawn.mT).Q.mT
-        self._frame = torch.cat([frame, drawn])
-        added = self._space.add(drawn, instead=not more)
-        if more:
-            before = self._probes.coordinates
-            before = torch.nn.functional.pad(before, (0, added.shape[1] - before.shape[1]))
-            added = torch.cat([before, added])
-        self._probes = Probes(self._dimension, added, fixed)
-        self._steps, self._next = 0, 0
+
+def exact_interval(space: ProjectedGram) -> EntropyInterval:
+    """Where the space is the whole: only round-off is left."""
+    entropy, n = float(effective_rank(space.ritz)), len(space.ritz)
+    change = round_off(space, n)
+    return EntropyInterval(min(entropy, max(1.0, entropy * math.exp(-change))), min(n, entropy * math.exp(change)))
+
+
+def round_off(space: ProjectedGram, dimension: int) -> float:
+    """How far round-off in n values σ moves their entropy; as `entropy_bound`, where Σσ is about that known."""
+    total = float(space.nystrom.sum())
+    share = min(1.0, space.summed_error(dimension) / total) if total else 0.0
+    if not 0 < share < 1:
+        return 0.0
+    return share * math.log(dimension) - share * math.log(share) - (1 - share) * math.log1p(-share)
+
+
+def entropy_parts(sigma: Tensor, c: float) -> tuple[Tensor, Tensor]:
+    """B and D of σ ≥ 0, (...) each, operator monotone in σ²: σ (c − ln σ) = B − D."""
+    y = sigma * math.exp(-c)
+    ratio = torch.minimum(y, 1 / y.clamp(min=1))
+    nodes, weights = (_NODES.to(y) + 1) / 2, _WEIGHTS.to(y) / 2
+    both = 2 / math.pi * y * ((torch.atan(ratio[..., None] * nodes) / nodes) @ weights)
+    product = torch.xlogy(y, y)
+    return math.exp(c) * ((-product).clamp(min=0) + both), math.exp(c) * (product.clamp(min=0) + both)

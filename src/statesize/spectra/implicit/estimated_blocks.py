@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from statesize.operators import Operator
-from statesize.parallel.threads import ComputedOnce
-from statesize.spectra.cut import Cut
 from statesize.spectra.engine import Counts, HankelBlocks
-from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
-from statesize.spectra.implicit.entropy_interval import CONFIDENCE
+from statesize.spectra.implicit.entropy_estimate import CONFIDENCE, EntropyEstimate
 
 _linalg = cast("Any", torch.linalg)
 
@@ -69,32 +65,27 @@ class Estimated:
         nodes, weights = self._measures
         # The first node above the threshold does not count for less, the last one below it counts for more.
         places = torch.arange(nodes.shape[-1]) - (nodes <= threshold**2).sum(-1, keepdim=True)
-        probes = self.estimate.probes
-        low, high = (probes.dimension * (weights * (places >= first)).sum(-1) for first in (1, -1))
-        least, most = low.mean() - probes.margin(low), high.mean() + probes.margin(high)
+        traces = self.estimate.traces
+        low, high = (traces.dimension * (weights * (places >= first)).sum(-1) for first in (1, -1))
+        least, most = low.mean() - traces.margin(low), high.mean() + traces.margin(high)
         return math.floor(float(least)), math.ceil(float(most))
 
-    @ComputedOnce
+    @cached_property
     def _measures(self) -> tuple[Tensor, Tensor]:
-        """Nodes and weights of the measure of each probe on A."""
-        matrix, starts = self.estimate.space.inside, self.estimate.probes.coordinates
-        starts = torch.nn.functional.pad(starts, (0, matrix.shape[0] - starts.shape[1]))
-        return _gauss(matrix, starts, self.estimate.steps)
-
-
-def _gauss(matrix: Tensor, starts: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Nodes and weights (p, steps) of the measures of vectors (p, K) on a symmetric matrix, by their Krylov spaces."""
-    basis = (starts / _linalg.vector_norm(starts, dim=-1, keepdim=True))[:, None]
-    smallest = 1e-13 * float(matrix.abs().max())
-    for _ in range(steps - 1):
-        following = basis[:, -1:] @ matrix
-        for _ in range(2):
-            following = following - following @ basis.mT @ basis
-        size = _linalg.vector_norm(following, dim=-1, keepdim=True)
-        # Where nothing is left, the measure is known, and a node without weight at 0 changes nothing.
-        basis = torch.cat([basis, torch.where(size > smallest, following / size, 0.0)], 1)
-    nodes, vectors = _linalg.eigh(basis @ matrix @ basis.mT)
-    return nodes, vectors[:, 0].square()
+        """Nodes and weights (p, steps) of the measure of each probe on A, by its Krylov space."""
+        matrix, starts = self.estimate.space.inside, self.estimate.probes
+        starts = torch.nn.functional.pad(starts, (0, len(matrix) - starts.shape[1]))
+        basis = (starts / _linalg.vector_norm(starts, dim=-1, keepdim=True))[:, None]
+        smallest = 1e-13 * float(matrix.abs().max())
+        for _ in range(self.estimate.steps - 1):
+            following = basis[:, -1:] @ matrix
+            for _ in range(2):
+                following = following - following @ basis.mT @ basis
+            size = _linalg.vector_norm(following, dim=-1, keepdim=True)
+            # Where nothing is left, the measure is known, and a node without weight at 0 changes nothing.
+            basis = torch.cat([basis, torch.where(size > smallest, following / size, 0.0)], 1)
+        nodes, vectors = _linalg.eigh(basis @ matrix @ basis.mT)
+        return nodes, vectors[:, 0].square()
 
 
 class EstimatedBlocks(HankelBlocks):
@@ -103,19 +94,9 @@ class EstimatedBlocks(HankelBlocks):
     # The confidence level of the bounds.
     way = f"{CONFIDENCE:.0%}"
 
-    def __init__(self, operator: Operator, cut: Cut) -> None:
-        self._operator = operator
-        self._positions = sorted(set(cut.positions))
-        self._place = [self._positions.index(i) for i in cut.positions]
-
-    @ComputedOnce
-    def entries(self) -> list[list[Estimated]]:
-        """What is known of H_i at ascending positions, of each entry of the flattened batch."""
-        return self._estimated()
-
-    @abstractmethod
-    def _estimated(self) -> list[list[Estimated]]:
-        """The `entries`."""
+    def __init__(self, entries: Sequence[Sequence[Estimated]], batch_shape: torch.Size, positions: int) -> None:
+        """Of each of P positions, for each entry of the flattened batch."""
+        self._entries, self._shape = entries, (*batch_shape, positions)
 
     @property
     def error_bound(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -128,17 +109,11 @@ class EstimatedBlocks(HankelBlocks):
 
     def counts(self, thresholds: Tensor) -> Counts:
         """#{σ > τ} for absolute thresholds (K,), in the middle of bounds."""
-        taus = [float(tau) for tau in thresholds]
-        return self._counted(lambda block: taus, len(taus))
+        return self._counted(lambda block: 1.0, thresholds)
 
     def relative_counts(self, ratios: Tensor) -> Counts:
         """#{σ > ρ σ_1} for ratios (R,), in the middle of bounds."""
-
-        def thresholds(block: Estimated) -> list[float]:
-            largest = float(block.estimate.space.leading(1)[0].sum())
-            return [float(rho) * largest for rho in ratios]
-
-        return self._counted(thresholds, len(ratios))
+        return self._counted(lambda block: float(block.estimate.space.leading(1)[0].sum()), ratios)
 
     def entropies(self) -> tuple[Tensor, Tensor]:
         """The middle of each interval and half of its width, both (..., P)."""
@@ -146,18 +121,16 @@ class EstimatedBlocks(HankelBlocks):
         high = self._gathered(lambda block: block.estimate.interval.high)
         return (low + high) / 2, (high - low) / 2
 
-    def _counted(self, thresholds: Callable[[Estimated], list[float]], count: int) -> Counts:
-        """Counts above thresholds (K,) of each block."""
+    def _counted(self, scale: Callable[[Estimated], float], thresholds: Tensor) -> Counts:
+        """Counts above thresholds (K,) times the scale of each block."""
 
         def bounds(block: Estimated) -> list[tuple[int, int]]:
-            return [block.count_above(tau) for tau in thresholds(block)]
+            return [block.count_above(float(threshold) * scale(block)) for threshold in thresholds]
 
-        lower, upper = self._gathered(bounds, count, 2).to(torch.int64).unbind(-1)
+        lower, upper = self._gathered(bounds, len(thresholds), 2).to(torch.int64).unbind(-1)
         return Counts((lower + upper) // 2, lower, upper)
 
     def _gathered(self, value: Callable[[Estimated], object], *tail: int) -> Tensor:
-        """Values of all blocks in the order of the cut's positions, (..., P, *tail)."""
-        values = [[value(block) for block in entry] for entry in self.entries]
-        stacked = torch.tensor(values, dtype=torch.float64)
-        stacked = stacked.reshape(len(self.entries), len(self._positions), *tail)
-        return stacked[:, self._place].reshape(*self._operator.batch_shape, len(self._place), *tail)
+        """Values of all blocks, (..., P, *tail)."""
+        values = [[value(block) for block in entry] for entry in self._entries]
+        return torch.tensor(values, dtype=torch.float64).reshape(*self._shape, *tail)

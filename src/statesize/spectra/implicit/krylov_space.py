@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, cast
 
 import torch
@@ -43,9 +42,8 @@ class ProjectedGram:
     def leading(self, count: int) -> tuple[Tensor, Tensor]:
         """The largest values and how far each may be from a singular value of H, descending, (≤ count,) each."""
         # A symmetric matrix has an eigenvalue within ‖A y − θ y‖ of θ (Parlett, The Symmetric Eigenvalue Problem).
-        sigma = self.ritz[-count:].flip(0)
-        error = self.residual[-count:].flip(0) / sigma.clamp(min=1e-300)
-        return sigma, torch.minimum(error, self.residual[-count:].flip(0).sqrt()) + self.error_bound
+        sigma, residual = self.ritz[-count:].flip(0), self.residual[-count:].flip(0)
+        return sigma, torch.minimum(residual / sigma.clamp(min=1e-300), residual.sqrt()) + self.error_bound
 
 
 class KrylovSpace:
@@ -74,27 +72,22 @@ class KrylovSpace:
         """The vectors to be multiplied, (k, n)."""
         return self._vectors[self.size : self.size + self._pending]
 
-    def has_room(self, count: int) -> bool:
-        """Whether there is room for so many pending vectors and for what their products would add."""
+    def has_room(self, steps: int, count: int) -> bool:
+        """Whether there is room for products with so many vectors in so many steps, and for what the last would add."""
         capacity, dimension = self._vectors.shape
-        return self.size + min(2 * count, dimension - self.size) <= capacity
+        return self.size + min((steps + 1) * count, dimension - self.size) <= capacity
 
-    def add(self, vectors: Tensor, instead: bool = False) -> Tensor:
-        """More pending vectors (p, n), or others instead of them; their coordinates (p, K + k) in V and the pending."""
-        if instead:
-            self._other = torch.cat([self.pending, self._other])
-            self._pending = 0
-        basis = self._vectors[: self.size + self._pending]
-        coordinates, rest = _projected(vectors, basis)
-        own = self._append(rest, 1.0)
-        return torch.cat([coordinates, own], -1)
+    def begin(self, vectors: Tensor) -> Tensor:
+        """Let vectors (p, n) be pending in place of others; their coordinates (p, K + k) in V and the pending."""
+        self._other, self._pending = torch.cat([self.pending, self._other]), 0
+        coordinates, rest = _projected(vectors, self._vectors[: self.size])
+        return torch.cat([coordinates, self._append(rest, 1.0)], -1)
 
     def extend(self, product: Tensor) -> None:
         """Take the product of A with the pending vectors, (k, n)."""
         size, k = self.size, self._pending
         coordinates, rest = _projected(product, self._vectors[: size + k])
-        inside = self._inside.new_zeros(size + k, size + k)
-        inside[:size, :size] = self._inside
+        inside = torch.nn.functional.pad(self._inside, (0, k, 0, k))
         inside[size:, :size], inside[:size, size:] = coordinates[:, :size], coordinates[:, :size].mT
         own = coordinates[:, size:]
         inside[size:, size:] = (own + own.mT) / 2
@@ -107,7 +100,8 @@ class KrylovSpace:
 
     def release(self) -> None:
         """Gives the memory of the vectors back; what is known of A on them stays, and no product is wanted."""
-        self._vectors, self._other, self._pending = self._vectors.new_empty(0, 0), self._other.new_empty(0, 0), 0
+        n = self._vectors.shape[1]
+        self._vectors, self._other, self._pending = self._vectors.new_empty(0, n), self._other.new_empty(0, n), 0
 
     def compression(self) -> ProjectedGram:
         """What the space says about A, from all products up to now."""
@@ -144,14 +138,9 @@ class KrylovSpace:
 
 def _orthonormal(vectors: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Q (q, n), M (p, q) with vectors (p, n) = M Q, but for what is negligible at a scale."""
-    Q, R = _linalg.qr(vectors.mT)
-    # With exchanges of columns the diagonal falls, and ends where the rank ends. Importing scipy takes time.
-    qr = cast("Any", import_module("scipy.linalg")).qr
-    turned, triangle, order = (torch.from_numpy(part) for part in qr(R.numpy(), pivoting=True))
-    independent = triangle.diagonal().abs() > _NEGLIGIBLE * scale
-    factor = torch.empty_like(triangle[: len(independent)])
-    factor[:, order.long()] = triangle[: len(independent)]
-    return (Q @ turned[:, : len(independent)][:, independent]).mT, factor[independent].mT
+    Q, sizes, turned = _linalg.svd(vectors.mT, full_matrices=False)
+    kept = sizes > _NEGLIGIBLE * scale
+    return Q[:, kept].mT, (sizes[:, None] * turned)[kept].mT
 
 
 def _projected(vectors: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:

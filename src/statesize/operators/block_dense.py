@@ -1,4 +1,4 @@
-"""Causal operators held as T itself."""
+"""Causal operators of several inputs and outputs at each position, held as T itself."""
 
 from __future__ import annotations
 
@@ -7,63 +7,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from statesize.check import require_finite, shape
-from statesize.errors import InputError
 from statesize.operators.checked import checked_sizes, kept_numbers
-from statesize.operators.operator import TensorOperator
-
-
-class Dense(TensorOperator):
-    """A causal operator held as T itself.
-
-    It keeps no recurrence, so its theoretical state is the whole past, TSS i at position i, unless its maker knows
-    of a smaller one, as of a sliding window.
-
-    Args:
-        matrix: T, (..., L, L), real floating, exactly 0 above the diagonal.
-        state_size: TSS at each position, (L,) integers, of which at most i count at position i; None for i.
-
-    Raises:
-        InputError: Wrong shape or dtype, not causal, or not finite.
-
-    Example:
-        >>> import torch
-        >>> Dense(torch.eye(3)).state_size()
-        tensor([0, 1, 2])
-    """
-
-    _parts = (("matrix", 2),)
-
-    def __init__(self, matrix: Tensor, state_size: Tensor | None = None) -> None:
-        sizes, _ = checked_sizes({"matrix": (matrix, "L L")})
-        _require_causal(matrix, matrix.triu(1))
-        self._fill(matrix, kept_numbers(state_size, torch.arange(sizes["L"], device=matrix.device)))
-
-    @classmethod
-    def of_causal(cls, matrix: Tensor, state_size: Tensor | None = None) -> Self:
-        """The operator of a T that is known to be causal, of which only its numbers are checked to be finite."""
-        require_finite("matrix", matrix)
-        operator = cls.__new__(cls)
-        operator._fill(matrix, state_size)
-        return operator
-
-    def _fill(self, matrix: Tensor, state_size: Tensor | None) -> None:
-        self.matrix, length = matrix, matrix.shape[-1]
-        self._describe(matrix, length, matrix.shape[:-2])
-        self._state_size = torch.arange(length, device=self.device) if state_size is None else state_size
-
-    def dense(self) -> Tensor:
-        """The matrix itself, (..., L, L)."""
-        return self.matrix
-
-    def apply(self, inputs: Tensor) -> Tensor:
-        """T u, one row of T at a time."""
-        rows = [self.matrix[..., t : t + 1, : t + 1] @ inputs[..., : t + 1, :] for t in range(self.length)]
-        return torch.cat(rows, -2)
-
-    def state_size(self) -> Tensor:
-        """The number of past positions, since a bare matrix keeps nothing smaller, or the argument, (L,) int64."""
-        return self._state_size.to(self.device)
+from statesize.operators.operator import Dense, TensorOperator, require_causal
 
 
 class BlockDense(TensorOperator):
@@ -94,7 +39,7 @@ class BlockDense(TensorOperator):
         sizes, batch = checked_sizes({"matrix": (matrix, "L q L p")})
         length = sizes["L"]
         earlier = torch.ones(length, length, dtype=torch.bool, device=matrix.device).tril()
-        _require_causal(matrix, matrix.masked_fill(earlier[:, None, :, None], 0))
+        require_causal(matrix, matrix.masked_fill(earlier[:, None, :, None], 0))
         self.matrix, self.inputs, self.outputs = matrix, sizes["p"], sizes["q"]
         self._describe(matrix, length, batch)
         self._state_size = kept_numbers(state_size, self.inputs * torch.arange(length, device=self.device))
@@ -126,13 +71,3 @@ class BlockDense(TensorOperator):
     def weighted(self, weights: Tensor) -> Self:
         """See `Operator.weighted`; all inputs of a position have its weight."""
         return type(self)(self.matrix * weights[..., None, None, :, None].to(self.dtype), self._state_size)
-
-
-def _require_causal(matrix: Tensor, later: Tensor) -> None:
-    """Refuse a matrix whose entries of later inputs, the others set to 0, are not all 0."""
-    if bool(later.any()):
-        index = tuple(int(k) for k in later.nonzero()[0])
-        raise InputError(
-            f"matrix must be causal, 0 where an input is later than the output, got {later[index].item():.3g} at index "
-            f"{index} of shape {shape(matrix)}. Use matrix.tril() if what lies above the diagonal is not meant."
-        )
