@@ -161,10 +161,7 @@ class Scan(Mixing):
         super().__init__(np.arange(width))
         self.gated, self.states = chance.random() < 0.6, chance.choice((1, 1, 3))
         self.write = chance.choice(("", "complement", "root"))
-        spellings = (
-            ("list", "buffer", "matrix") if self.states > 1 else ("list", "buffer", "matrix", "cumsum", "cumsum")
-        )
-        self.spelling = chance.choice(spellings)
+        self.spelling = chance.choice(("list", "buffer", "matrix") + ("cumsum", "cumsum") * (self.states == 1))
         self.fade, self.inward, self.outward = (nn.Linear(width, count) for count in (width, self.states, self.states))
         self.own = nn.Parameter(torch.randn(width))
 
@@ -221,8 +218,7 @@ class Taps(Mixing):
         if self.spelling == "module":
             return self.taps(values.mT)[..., :length].mT
         if self.spelling == "padded":
-            values = F.pad(values.mT, (self.back, 0))
-            return F.conv1d(values, self.taps.weight, groups=len(weight), dilation=self.apart).mT
+            return F.conv1d(F.pad(values.mT, (self.back, 0)), self.taps.weight, None, 1, 0, self.apart, len(weight)).mT
         lags = self.back - torch.arange(self.count) * self.apart
         lags, weight, place = lags[lags < length], weight[:, lags < length], torch.arange(length)[:, None]
         if self.spelling == "rolled":

@@ -144,32 +144,34 @@ class Written(nn.Module):
         """What may be measured of each text of what enters the layer, in its layout."""
         exact, hidden = copy.deepcopy(self).double(), self._ordered(entering).double()
         hidden = torch.cat([exact.register.expand(len(hidden), -1, -1), hidden], 1)
-        texts = zip(hidden, exact._source(hidden), exact._values(hidden), strict=True)
-        return [exact._expected(*text) for text in texts]
+        return [exact._expected(*x) for x in zip(hidden, exact._source(hidden), exact._values(hidden), strict=True)]
 
     def _expected(self, hidden: Tensor, source: Tensor, values: Tensor) -> Expected:
-        reads, eye = self.mixing.reads, torch.eye(len(hidden), dtype=hidden.dtype).expand(WIDTH, -1, -1)
+        reads, n, eye = self.mixing.reads, self.prefix, torch.eye(len(hidden)).double().expand(WIDTH, -1, -1)
         delay, behind = eye.roll(1, 1).tril(-1), self.behind.definition(source)
         short = self.short.definition(source)[reads] if self.before in ("taps", "silu") else 0 * eye
         mixing = self.mixing.definition(source)
         beside = self.second.definition(hidden) if self.second is not None else 0 * eye
         gate = self.strength(hidden).sigmoid().expand_as(values) if self.gate else torch.ones_like(values)
+        gate, numbers = (factor[:, reads].T[:, None] for factor in (gate, values))
         # Of two factors the first one, but where a convolution of the other one belongs to T.
-        factor = (values if self.gate == "before the values" and self.before != "taps" else gate)[:, reads].T[:, None]
+        factor = numbers if self.gate == "before the values" and self.before != "taps" else gate
         befores = [short, eye] if self.before == "taps" else [eye]
         afters = {"later": [delay, eye], "taps": [behind, eye]}.get(self.after, [eye])
         same = mixing + beside if self.beside == "same" else mixing
         # What is added of the values brings what is mixed in them; a module's T is without the gate outside of it.
-        skip = self.skip[:, None, None] * short * (self.before == "taps" and self.out == "skip")
-        factors = [factor, torch.ones_like(factor)] if self.as_modules else [factor]
-        pieces = [afters[0] @ (same * f) @ befores[0] + skip * (self.after != "silu taps") for f in factors]
-        pieces += [afters[0] @ beside] * (self.beside == "other") + [short] * (self.before == "silu")
-        pieces += [behind] * (self.after == "silu taps")
-        parts = [a @ (T * f) @ b for a in afters for T in (same, mixing, beside) for f in factors for b in befores]
+        brought = (self.before, self.out) == ("taps", "skip") and self.after != "silu taps"
+        skip = self.skip[:, None, None] * short * brought
+        outside = [torch.ones_like(factor), gate, numbers] if self.as_modules else []
+        whole = [afters[0] @ (same * f) @ befores[0] + skip for f in (factor, *outside[:1])]
+        others = [afters[0] @ beside] * (self.beside == "other") + [short] * (self.before == "silu")
+        others += [behind] * (self.after == "silu taps")
+        around = [(a, f, b) for a in afters for f in (factor, *outside) for b in befores]
+        parts = [a @ (T * f) @ b for T in (same, mixing, beside) for a, f, b in around]
         parts += [short, behind, delay] + ([self.feed.mixing.definition(hidden)] if self.feed is not None else [])
-        pieces, parts = ([T[:, self.prefix :, self.prefix :] for T in Ts if T.tril(-1).any()] for Ts in (pieces, parts))
+        pieces, parts = ([T[:, n:, n:] for T in Ts if T.tril(-1).any()] for Ts in (whole + others, parts))
         lags = [int((T.abs().amax(0) > 1e-12).nonzero().diff().neg().max()) for T in pieces]
         right = [T for T, lag in zip(pieces, lags, strict=True) if lag == max(lags)]
-        told = self.before == "feed" or len(pieces) > len(factors) or bool(self.beside and not mixing.any())
+        told = self.before == "feed" or bool(others) or bool(self.beside and not mixing.any())
         may = self.before == "taps" or self.after in ("later", "taps") or self.beside == "same" or self.statistics
         return Expected(right, parts + pieces, told or (None if may else False))
