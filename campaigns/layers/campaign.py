@@ -1,4 +1,4 @@
-"""Random layers, one after another: T of every head is the definition's, or the layer is refused."""
+"""Random layers, one after another: T of every channel is the definition's, or the layer is refused."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from torch.nn import functional
 
 import statesize as ss
 from campaigns.layers import gated, recurrent, softmax
-from statesize.codes import joined
+from campaigns.layers.mixings import Attention
+from campaigns.layers.written import Expected, Written
+from statesize.codes import NOTHING_LOST, Code, joined
 
 WIDTH = 8
 TOKENS = 40
-EXACT = 1e-8
+EXACT = 1e-7
 """The largest difference from the definition, relative to the largest value."""
 
 CAUSAL: dict[str, tuple[float, Callable[[Random, int, int], nn.Module]]] = {
@@ -42,6 +44,9 @@ NOT_CAUSAL: dict[str, tuple[float, Callable[[Random, int, int], nn.Module]]] = {
 }
 """The same of layers that must be refused."""
 
+TOLD = {Code.PART, Code.SEVERAL, Code.BEFORE_PARTS, Code.MIXED_BEFORE, Code.SEEN}
+"""What tells of other mixing than that in T."""
+
 
 class Model(nn.Module):
     """Layers with a residual around each, and a normalisation before, without which some grow beyond float64."""
@@ -54,7 +59,8 @@ class Model(nn.Module):
         """The last hidden state, (S, L, WIDTH)."""
         hidden = self.embedding(tokens)
         for layer in self.layers:
-            hidden = hidden + layer(functional.layer_norm(hidden, (WIDTH,)))
+            normed = functional.layer_norm(hidden, (WIDTH,))
+            hidden = hidden + (layer.mixed(normed) if isinstance(layer, Written) else layer(normed))
         return hidden
 
 
@@ -66,7 +72,7 @@ class Draw:
         kind: Of its layers.
         causal: Whether its layers are causal; the others must be refused.
         model: The model.
-        ids: The text, (1, L).
+        ids: The texts, (S, L).
         about: Both in words.
     """
 
@@ -97,15 +103,38 @@ class Draw:
         text = "one repeated token" if repeated else "random tokens"
         return cls(kind, causal, model, ids, f"{kind}, {length} positions, {text}: {settings}")
 
-    def expected(self) -> dict[str, list[np.ndarray]]:
-        """The T that a layer may have, of each channel that it mixes, from what enters the layer in the model."""
-        found: dict[str, list[np.ndarray]] = {}
+    @classmethod
+    def written(cls, number: int) -> Draw:
+        """One draw of the layers as users write them."""
+        chance = Random(f"written {number}")  # noqa: S311, no secrets
+        length = chance.randint(9, 24)
+        texts = chance.choice((1, 1, 1, 2, 3, length))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(number)
+            layer = Written(chance, length)
+            model, ids = Model([layer]).eval(), torch.randint(0, TOKENS, (texts, length))
+            if isinstance(layer.mixing, Attention) and layer.mixing.kept:  # no ties
+                ids = torch.stack([torch.randperm(TOKENS)[:length] for _ in range(texts)])
+        parts = [(type(part).__name__, vars(part)) for part in (layer, layer.mixing, layer.second) if part is not None]
+        settings = {
+            kind: {name: value for name, value in fields.items() if isinstance(value, str | int) and value is not False}
+            for kind, fields in parts
+        }
+        return cls("written", not layer.leak, model, ids, f"written, {texts} texts of {length} positions: {settings}")
+
+    def expected(self) -> dict[str, list[Expected]]:
+        """What may be measured of each layer and text, from what enters the layer in the model."""
+        found: dict[str, list[Expected]] = {}
 
         def entering(name: str) -> Callable[..., None]:
             def hook(layer: Any, args: tuple[Tensor, ...]) -> None:
+                if isinstance(layer, Written):
+                    found[name] = layer.definition(args[0])
+                    return
                 defined = layer.definition(args[0][0].double().numpy())
                 several = defined if isinstance(defined, tuple) else (defined,)
-                found[name] = [np.repeat(T, layer.leave.in_features // len(T), 0) for T in several]
+                repeats = [np.repeat(T, layer.leave.in_features // len(T), 0) for T in several]
+                found[name] = [Expected([torch.from_numpy(T) for T in repeats], [], None)]
 
             return hook
 
@@ -122,8 +151,10 @@ class Draw:
 
 def difference(found: np.ndarray, right: np.ndarray) -> float:
     """How far T of channels are from the definition's, in whatever order, relative to the largest value."""
-    if found.shape != right.shape:
+    if found.shape[1:] != right.shape[1:] or max(len(found), len(right)) % min(len(found), len(right)):
         return float("inf")
+    units = max(len(found), len(right))
+    found, right = (np.repeat(T, units // len(T), 0) for T in (found, right))
     left, farthest = list(right), 0.0
     for T in found:
         distances = [float(np.abs(T - other).max()) for other in left]
@@ -146,37 +177,63 @@ def outcome(draw: Draw) -> Outcome:
     try:
         capture = ss.capture(draw.model, draw.ids)
         items = list(capture)
-        found = {item.name: np.repeat(dense(item), item.multiplicity, 0) for item in items}
+        for item in items:
+            item.operator.dense()
     except ss.StatesizeError as error:
-        return Outcome(cause(str(error)))
+        without = draw.causal and not any(text.right for texts in draw.expected().values() for text in texts)
+        return Outcome("measured" if without else cause(str(error)))
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         return Outcome("failed", (f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})",))
     if not draw.causal:
-        return Outcome(
-            "measured", tuple(f"{item.name} is not causal and was measured as {item.kind}" for item in items)
-        )
-    right = draw.expected()
-    problems = [f"{name} is no mixer of the model" for name in found.keys() - right.keys()]
-    for item in items:
-        if item.name not in right:
-            continue
-        if item.kind == "derivative":
-            problems.append(f"{item.name} was measured by its derivative: {joined(item.notes)}")
-            continue
-        if (share := largest_share(item)) > 1:
-            problems.append(f"{item.name} ({item.kind}) carries {share:.2f} of its ceiling")
-        # The row's own value never enters H_i: where a layer adds it last, T may end before. A softmax' map has it.
-        last = 0 if draw.kind == "attention" else -1
-        own = np.tril(found[item.name], last)
-        off = min(difference(own, np.tril(T, last)) for T in right[item.name])
-        if off > EXACT:
-            size = f"{item.units} units of {item.multiplicity} channels"
-            problems.append(f"{item.name} ({item.kind}, {size}) is {off:.1e} off its definition. {joined(item.notes)}")
-    missing = [
-        cause(str(capture.skipped.get(name, "neither measured nor named"))) for name in right.keys() - found.keys()
-    ]
-    return Outcome(missing[0] if missing else "measured", tuple(problems))
+        untold = [item for item in items if all(note.code is not Code.NOT_CAUSAL for note in item.notes)]
+        problems = [f"{item.name} is not causal and was measured as {item.kind}" for item in untold]
+        return Outcome("told as not causal", tuple(problems))
+    refused = [name for name, why in capture.skipped.items() if why.code not in NOTHING_LOST]
+    results, problems = set[str](), list[str]()
+    for name, texts in draw.expected().items():
+        rows = [item for item in items if f"{item.name}.".startswith((f"{name}.", f"{name}@"))]
+        result, faults = judged(rows, texts, told=any(part.startswith(name) for part in refused))
+        results.add(result)
+        problems += faults
+    return Outcome("measured" if results == {"measured"} else max(results - {"measured"}), tuple(problems))
+
+
+def judged(rows: list[Any], texts: list[Expected], *, told: bool) -> tuple[str, list[str]]:
+    """What came of a layer, and what is wrong with its rows; `told` says whether a part of it was refused."""
+    linear = [row for row in rows if row.kind != "derivative"]
+    told = told or any(note.code in TOLD for row in rows for note in row.notes)
+    if not linear:
+        return ("measured" if rows and not texts[0].right else "refused: derivative" if rows else "refused"), []
+    problems, whole = list[str](), False
+    for row in linear:
+        if (share := largest_share(row)) > 1:
+            problems.append(f"{row.name} ({row.kind}) carries {share:.2f} of its ceiling")
+        right, part = (off(row, [getattr(text, kind) for text in texts]) for kind in ("right", "parts"))
+        whole = whole or right <= EXACT
+        if min(right, part) > EXACT:
+            size = f"{row.units} units of {row.multiplicity} channels"
+            problems.append(f"{row.name} ({row.kind}, {size}) is {right:.1e} off its definition. {joined(row.notes)}")
+    if not whole and not problems and not told and len(linear) == 1:
+        problems.append("A part was measured, and it is not told that other mixing is left out.")
+    if whole and texts[0].told and not told and len(linear) == 1:
+        problems.append("Other mixing is not told.")
+    if whole and texts[0].told is False and told:
+        problems.append(f"It is told that something is left out of T: {joined(rows[0].notes)}")
+    return "measured" if whole or len(linear) > 1 else "refused: in part", problems
+
+
+def off(row: Any, texts: list[list[Tensor]]) -> float:
+    """How far T is at least from one of the definitions, the same one in each text, below the diagonal."""
+    found = row.operator.dense().detach().double().numpy().repeat(row.multiplicity, 1)
+    if len(found) != len(texts):
+        return float("inf")
+    distances = [float("inf")]
+    for definitions in zip(*texts, strict=True):
+        pairs = zip(found, (T.numpy() for T in definitions), strict=True)
+        # The row's own value never enters H_i: where a layer adds it last, T may end before.
+        distances.append(max(difference(np.tril(T, -1), np.tril(right, -1)) for T, right in pairs))
+    return min(distances)
 
 
 def largest_share(item: Any) -> float:
@@ -185,11 +242,6 @@ def largest_share(item: Any) -> float:
     most = found.ceiling.clamp(min=1)
     shares = (found.entropy / most, found.relative_count.squeeze(-1) / most)
     return max(float(share.max()) for share in shares) - 1e-9
-
-
-def dense(item: Any) -> np.ndarray:
-    """T of one sequence's units, (units, L, L)."""
-    return item.operator.dense()[0].detach().double().numpy()
 
 
 def cause(message: str) -> str:
@@ -233,7 +285,8 @@ class Campaign:
         """Measure some draws; `begun` is told each before it is made."""
         for number in numbers:
             begun(number)
-            draw = Draw.of(self.seed, number)
+            half = number // 2
+            draw = Draw.of(self.seed, half) if number % 2 else Draw.written(1000 * self.seed + half)
             came = outcome(draw)
             if came.problems:
                 self.findings.append(Finding(number, draw.about, "; ".join(came.problems)))

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_layers_of_every_kind_are_measured_as_defined_or_refused() -> None:
     found = Campaign(seed=19)
-    found.run(range(16))
+    found.run(range(1, 32, 2))
     assert not found.findings, "\n".join(map(str, found.findings))
     assert found.measured.keys() == CAUSAL.keys()
     assert {refusal.split(",")[0] for refusal in found.refused} >= NOT_CAUSAL.keys()

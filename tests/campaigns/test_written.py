@@ -1,0 +1,60 @@
+"""The T that stands beside each mixing is what its code does, and what a layer expects is what is judged."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+
+from campaigns.layers.campaign import Campaign, Draw, outcome
+from campaigns.layers.written import WIDTH, Written
+
+
+def layer_of(number: int) -> Written:
+    (layer,) = Draw.written(number).model.layers
+    assert isinstance(layer, Written)
+    return layer
+
+
+@pytest.mark.parametrize("number", range(0, 90, 3))
+def test_the_definition_of_each_mixing_is_what_its_code_does(number: int) -> None:
+    layer, generator = copy.deepcopy(layer_of(number)).double(), torch.Generator().manual_seed(number)
+    for part in (layer.mixing, layer.second, layer.short, layer.behind):
+        if part is None or not part.definition(torch.ones(2, WIDTH, dtype=torch.float64)).any():
+            continue
+        source, values = (
+            torch.rand(1, 9, width, generator=generator).double() + 0.1 for width in (WIDTH, len(set(part.reads)))
+        )
+        with torch.no_grad():
+            mixed = part(source, 2 * values) - part(source, values)
+            expected = torch.einsum("cij,jc->ic", part.definition(source[0]), values[0][:, part.reads])
+        torch.testing.assert_close(mixed[0], expected, rtol=0, atol=1e-6 * float(expected.abs().max()))
+
+
+def test_draws_hold_every_kind_of_layer() -> None:
+    layers = [layer_of(number) for number in range(120)]
+    for name in ("before", "gate", "statistics", "beside", "after", "out", "layout", "form", "leak", "prefix"):
+        assert len({getattr(layer, name) for layer in layers}) > 1, name
+    assert len({type(layer.mixing) for layer in layers}) == 6
+
+
+def test_a_number_draws_the_same_layer_and_texts_again() -> None:
+    first, second = Draw.written(7), Draw.written(7)
+    assert first.about == second.about
+    assert torch.equal(first.ids, second.ids)
+    for ours, theirs in zip(first.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_layers_are_measured_as_defined_or_refused() -> None:
+    found = Campaign(seed=19)
+    found.run(range(0, 20, 2))
+    assert not found.findings, "\n".join(map(str, found.findings))
+    # Nothing that has a T is refused among these.
+    assert found.measured.total() == sum(Draw.written(19_000 + number).causal for number in range(10))
+
+
+def test_a_leak_that_is_measured_is_a_finding() -> None:
+    draw = next(draw for draw in map(Draw.written, range(100)) if draw.causal and not outcome(draw).problems)
+    (problem, *_) = outcome(dataclasses.replace(draw, causal=False)).problems
+    assert "is not causal and was measured" in problem
