@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +12,7 @@ from torch import nn
 
 from statesize.check import require_kind
 from statesize.errors import InputError
-from statesize.integrations.probe import RECORD, Probe, Probing, check_alone, probe_of
+from statesize.integrations.probe import Probe, Probing, check_alone, probe_of
 from statesize.texts.inputs import Inputs
 
 
@@ -39,13 +40,14 @@ class StateSizeCallback(Callback):
         self._probing, self._last = Probing(self.probe), 0
 
     def __repr__(self) -> str:
-        where = f"readings: in the loggers of the Trainer; without one, in {RECORD} of its default_root_dir"
-        return self._probing.described("StateSizeCallback of a ", where, "next: Trainer(callbacks=[callback])")
+        return f"StateSizeCallback of a {self._probing!r}"
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and measure before the first step."""
         check_alone(cast("Any", trainer).callbacks, StateSizeCallback)
-        self._probing, self._last = Probing(self.probe), trainer.global_step or -1
+        steps = trainer.estimated_stepping_batches
+        self._probing = Probing(self.probe, int(steps) if math.isfinite(steps) else None)
+        self._last = trainer.global_step or -1
         self.on_train_batch_end(trainer, pl_module, None, None, 0)
 
     def on_train_batch_end(
@@ -75,7 +77,7 @@ def _part(pl_module: LightningModule, name: str) -> nn.Module:
     part: nn.Module | None = None
     with suppress(AttributeError):
         part = pl_module.get_submodule(name)
-    if part is None or (part is pl_module and type(pl_module).forward is LightningModule.forward):
+    if part is None or (not name and type(pl_module).forward is LightningModule.forward):
         raise InputError(
             f"module must name the part of {type(pl_module).__name__} that takes token ids, got {name!r}. Name one of "
             f"its parts with parameters, or a part of these: {', '.join(children) or 'it has none'}."

@@ -28,17 +28,16 @@ from statesize.errors import StatesizeError
 from statesize.integrations.ranks import on_first_rank, said_by_first
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import os_errors
-from statesize.io.progress import duration
 from statesize.io.text import counted
 from statesize.measurement.settings import Settings
 from statesize.parallel.threads import one_by_one
 from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import ProfileRun
 from statesize.profiling.sequences import Provenance, SequenceWork
-from statesize.report.compared import ComparedModel, compared_models
+from statesize.report.compared import compared_models
 from statesize.report.names import by_reason
 from statesize.results.profiled import model_mean
-from statesize.results.summary import SummaryRow, binding, keeps_everything, largest_size
+from statesize.results.summary import SummaryRow, largest_size
 from statesize.texts.inputs import Inputs, sequences
 
 FEWEST_HEADS = 2
@@ -46,29 +45,32 @@ FEWEST_HEADS = 2
 MARGIN = 1.25
 """Factor on the predicted time of a measurement."""
 SHARE, BEGINNING = 0.02, 20.0
-"""Share of the wall time for measurements by default, and seconds after the first that they may take anyway."""
+"""Share of the processor time for measurements by default, and seconds after the first that they may take anyway."""
 RECORD = "statesize.jsonl"
 """Name of the log file in the folder of a training."""
 PREFIX = "ess/"
-CONSOLE = tuple(f"{PREFIX}{name}" for name in ("middle", "state_utilisation", "ceiling_utilisation", "sink_share"))
-"""A console shows the first three of these that a reading has; files and trackers have all numbers."""
-FALLEN = 0.5
+_FALLEN = 0.5
 """A layer that uses less than this fraction of the share that it used at first is named in a warning."""
-_CHEAPER = (
-    "Fewer or shorter sequences make readings cheaper, and so does a method operator(hidden) of a layer whose T is "
-    "found by impulses."
-)
+_LIMITS = (Code.NOT_CAUSAL, Code.UNCHECKED, Code.PART, Code.OVERSIZED, Code.UNKNOWN_SIZE)
+_CHEAPER = "Fewer or shorter sequences make readings cheaper, and so does a method operator(hidden) of your own layers."
 _LOGGER = logging.getLogger("statesize")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of the last measurement."""
+    """The cost of the last measurement.
 
-    fixed: float  # seconds besides measuring, most of them forward passes
-    head: float  # seconds for each head or channel
-    units: tuple[int, ...]  # heads or channels of each layer
-    kinds: Mapping[str, str] = field(default_factory=dict[str, str])  # of each layer, by its name
+    Attributes:
+        fixed: Seconds of a processor besides measuring, most of them forward passes.
+        head: Seconds for each head or channel.
+        units: Heads or channels of each layer.
+        kinds: The kind of each layer, by its name.
+    """
+
+    fixed: float
+    head: float
+    units: tuple[int, ...]
+    kinds: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def seconds(self, heads: int) -> float:
         """Predicted seconds of a measurement of at most `heads` heads or channels of each layer."""
@@ -84,7 +86,7 @@ def affordable_heads(cost: Cost, seconds: float) -> int:
 
 def check_alone(callbacks: Iterable[object], kind: type) -> None:
     """Refuse a second callback of a Trainer that logs readings: they have the same names."""
-    count = sum(isinstance(one, kind) for one in callbacks)
+    count = sum(isinstance(callback, kind) for callback in callbacks)
     if count > 1:
         refuse("callbacks", f"at most one {kind.__name__}", count, "Give all texts to one Probe.")
 
@@ -104,16 +106,16 @@ class Probe:
 
     A measurement is due every `every` steps. The first one takes two heads or channels of each layer and shows the cost
     of the model. Each later one takes as many as its predicted time allows, so that all measurements together stay
-    within `share` of the wall time since the training began. If two do not fit, it waits for a step at which they do;
-    but by default measurements of two may take 20 seconds more, so that a short training shows several.
+    within `share` of the processor time since the training began. If two do not fit, it waits for a step at which they
+    do; but by default measurements of two may take 20 seconds more, so that a short training shows several.
 
     Attributes:
         inputs: The probe batch: token ids (L,) or (S, L), or lists of ids; see `statesize.profile`. If T of a layer is
-            found by impulses, the size of a state of n numbers shows in texts of more than about 4 n tokens.
+            read from its runs, the size of a state of n numbers shows in texts of more than about 4 n tokens.
         every: Steps from one measurement to the next.
-        share: Share of the wall time for measurements, 0.05 for 5 %; `math.inf` measures all heads each time. None
+        share: Share of the processor time for measurements, 0.05 for 5 %; `math.inf` measures all heads each time. None
             takes 2 %, and the 20 seconds.
-        settings: What is measured of each layer; how many heads or channels, `share` decides.
+        settings: The measurement of each layer; how many heads or channels, `share` decides.
         sequences: The probe batch, one tensor of token ids per sequence.
 
     Example:
@@ -140,18 +142,13 @@ class Probe:
 
     @property
     def limit(self) -> float:
-        """The share, or what it is by default."""
+        """The share, or its default."""
         return SHARE if self.share is None else self.share
 
     def __repr__(self) -> str:
         count, longest = len(self.sequences), max(map(len, self.sequences))
-        heads = f"as many heads as {100 * self.limit:g} % of the training's time allows"
-        heads = "all heads each time" if math.isinf(self.limit) else heads
-        heads += f", or {BEGINNING:g} seconds in all" if self.share is None else ""
-        return (
-            f"Probe of {counted(count, 'sequence')} of up to {longest} tokens: every {self.every} steps, {heads}\n"
-            "next: .measure(model), Probing(probe), or a StateSizeCallback(probe) of statesize.integrations"
-        )
+        heads = "all heads" if math.isinf(self.limit) else f"at most {100 * self.limit:g} % of the time"
+        return f"Probe of {counted(count, 'sequence')} of up to {longest} tokens: every {self.every} steps, {heads}"
 
     @on_cpu_by_default
     def measure(self, model: nn.Module) -> Profile:
@@ -167,14 +164,19 @@ class Probe:
             InputError: The probe does not fit the model.
             ModelError: The model cannot be measured; see `statesize.profile`.
         """
-        return _measured(model, self, sys.maxsize, "all", "all", time.perf_counter())[0]
+        return _measured(model, self, sys.maxsize, ("all", "all"), time.process_time())[0]
 
 
 class Probing:
     """The measurements of one training, for a loop that logs them itself.
 
+    Args:
+        probe: The measurements.
+        steps: The steps of the training where they are known: advice then fits its length.
+
     Attributes:
-        probe: What is measured, and when.
+        probe: The measurements.
+        steps: The steps of the training; None where they are not known.
         run: The time at which the training began, which tells it from others in a log file.
 
     Example:
@@ -182,32 +184,25 @@ class Probing:
         >>> wandb.log({"loss": loss} | (probing.step(model, step) or {}))  # doctest: +SKIP
     """
 
-    def __init__(self, probe: Probe) -> None:
+    def __init__(self, probe: Probe, steps: int | None = None) -> None:
         require_kind("probe", probe, Probe, "a Probe", "Give Probing(Probe(token_ids)).")
-        self.probe, self.run = probe, datetime.now(UTC).isoformat()
-        self._began, self._spent, self._trial = time.perf_counter(), 0.0, 0.0
+        self.probe, self.steps, self.run = probe, steps, datetime.now(UTC).isoformat()
+        # Seconds of a processor: those of all readings, and of the first.
+        self._began, self._spent, self._trial = time.process_time(), 0.0, 0.0
         self._due, self._cost = False, cast("Cost | None", None)
         self._checks: Checks = "all"
-        self._readings, self._last, self._found = 0, (0, 0.0), ""
+        self._readings, self._last, self._summary = 0, (0, 0.0), ""
         self._failing: dict[str, str] = {}
-        self._told: set[object] = set()
+        self._reported: set[object] = set()
         self._layers: set[str] = set()
-        self._lost: set[str] = set()
+        self._unmeasured: set[str] = set()
         self._sizes: dict[str, float] = {}
         self._first: dict[tuple[str, str], SummaryRow] = {}
 
     def __repr__(self) -> str:
-        return self.described("", "next: .step(model, step) after each step")
-
-    def described(self, owner: str, *further: str) -> str:
-        """What `repr` tells of an owner's probe, with further lines: the last where there is no reading yet."""
-        readings = f"{counted(self._readings, 'reading')}, {self._spent:.1f} s in all"
-        last = f"{readings}. The last, at step {self._last[0]}, found {self._found}"
-        first, found = str(self.probe).partition("\n")[0], last if self._readings else "no reading yet"
-        failed = (f"at its last step {what}: {cause}" for what, cause in self._failing.items())
-        *lines, begin = further
-        following = "next: .probe.measure(model) measures all heads" if self._readings else begin
-        return "\n".join([owner + first, found, *failed, *lines, following])
+        last = f"the last, at step {self._last[0]}: {self._summary}" if self._readings else "none yet"
+        readings = f"{counted(self._readings, 'reading')}, {self._spent:.1f} s of a processor; {last}"
+        return "\n".join([f"{self.probe!r}", readings, *(f"{what}: {cause}" for what, cause in self._failing.items())])
 
     def step(self, model: nn.Module, step: int) -> dict[str, float] | None:
         """Measure after a step of the training, if a measurement is due and there is time for it.
@@ -220,8 +215,8 @@ class Probing:
             step: Number of the step.
 
         Returns:
-            Numbers by their names in logs; None on other ranks than the first, and where nothing was measured. What
-            fails is logged as a warning, and so is the first reading that waits until `share` leaves time for it.
+            Numbers by their names in logs; None on other ranks than the first, and where nothing was measured. Failures
+            are logged as warnings, and so is the first reading that waits until `share` leaves time for it.
 
         Raises:
             InputError: The model is no module, or the step no whole number.
@@ -232,55 +227,22 @@ class Probing:
             return None
         self._due = False
         with self.surviving(step, "the probe was not measured"):
-            start = time.perf_counter()
+            start = time.process_time()
             # Clocks of processes differ, and all of them have to do the same.
             heads = int(said_by_first(lambda: str(self._heads(start - self._began))))
             if heads:
                 return on_first_rank(model, lambda whole: self._reading(whole, step, heads, start))
             self._due = True
-            if self._cost is not None and self._once("waits"):
-                least = self._spent + MARGIN * self._cost.seconds(FEWEST_HEADS)
-                wait = duration(least / self.probe.limit - (time.perf_counter() - self._began))
-                message = "Step %d: the next reading waits about %s: readings take at most %g %% of the time. %s"
-                more = f"For all readings, give Probe(share=math.inf). {_CHEAPER}"
-                _LOGGER.warning(message, step, wait, 100 * self.probe.limit, more)
+            self._report_wait(step, start - self._began)
         return None
-
-    def _reading(self, model: nn.Module, step: int, heads: int, start: float) -> dict[str, float]:
-        trial = self._cost is None
-        kinds = dict[str, str]() if self._cost is None else self._cost.kinds
-        try:
-            profile, self._cost, passed = _measured(model, self.probe, heads, self._checks, "none", start)
-        finally:
-            self._spent += time.perf_counter() - start
-            self._trial = self._trial or self._spent
-        self._checks = "again" if passed else "all"
-        self._tell_layers(step, profile, kinds)
-        profile = self._of_known_sizes(profile)
-        for names, cause in by_reason(_without_utilisation(profile) if trial else {}).items():
-            _LOGGER.warning("Step %d: no utilisation of %s: %s", step, names, cause)
-        now = time.perf_counter()
-        share, most = self._spent / (now - self._began), max(self._cost.units)
-        self._tell_cost(step, now - start, start - self._last[1], share)
-        model_row = compared_models([profile])[0]
-        further = {"heads": min(heads, most), "layers": len(profile.mixers), "share_of_time": share}
-        values = _logged_values(profile, model_row, further)
-        size = "" if math.isnan(model_row.tss) else f" of {model_row.middle_ceiling:.3g}"
-        some = "" if heads >= most else f", in {heads} of at most {most} heads or channels of each layer"
-        self._found = f"ESS {model_row.middle_entropy:.2f}{size} at the middle{some}"
-        self._readings, self._last = self._readings + 1, (step, time.perf_counter())
-        if not trial or heads >= most:
-            # The trial of two heads is no measure of the others.
-            self._tell_falls(step, profile)
-        return values
 
     def keep(self, folder: Path, step: int, values: Mapping[str, float]) -> None:
         """Append a reading to `statesize.jsonl` in a folder, and log once where that is.
 
         Args:
-            folder: Made if it is not there; what fails is logged as a warning.
+            folder: Made if it is not there; failures are logged as warnings.
             step: Number of the step.
-            values: What `step` returned.
+            values: The reading that `step` returned.
         """
         with self.surviving(step, "the reading was not written"):
             path = folder / RECORD
@@ -288,84 +250,7 @@ class Probing:
                 folder.mkdir(parents=True, exist_ok=True)
                 with path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"run": self.run, "step": step} | dict(values)) + "\n")
-            if self._once("kept"):
-                _LOGGER.warning("Step %d: readings are in %s", step, path)
-
-    def _once(self, news: object) -> bool:
-        """Whether something has not been told yet."""
-        new = news not in self._told
-        self._told.add(news)
-        return new
-
-    def _tell_layers(self, step: int, profile: Profile, before: Mapping[str, str]) -> None:
-        """Name the layers that were not measured, once until they are others, and those whose numbers need a word."""
-        # before: The kinds of the layers at the last reading.
-        for name in profile.mixers:
-            kind = str(profile.mixer(name).attrs["kind"])
-            if (was := before.get(name, kind)) != kind:
-                # What was known of it is not known of the layer that has taken its place.
-                self._sizes.pop(name, None)
-                self._first = {one: row for one, row in self._first.items() if row["layer"] != name}
-                _LOGGER.warning("Step %d: %s was %s, is now %s: readings before do not compare", step, name, was, kind)
-        none = Note(Code.NO_MIXING, "It was seen to mix no positions.")
-        unseen = dict.fromkeys(self._layers.difference(profile.mixers), none)
-        lost = unseen | profile.not_measured
-        self._layers.update(profile.mixers, lost)
-        if lost.keys() != self._lost:
-            self._lost = set(lost)
-            causes = [f"{names} was not measured: {cause}" for names, cause in by_reason(lost).items()]
-            layers = len(self._layers - {profile.model})  # the model as a whole is none
-            count = f"From here on, averages are over {len(profile.mixers)} of {counted(layers, 'layer')}."
-            _LOGGER.warning("Step %d: %s", step, " ".join([*causes, count]))
-        for news in by_reason(profile.incomplete).items():
-            if self._once(news):
-                _LOGGER.warning("Step %d: %s: %s", step, *news)
-        for code in (Code.NOT_CAUSAL, Code.UNCHECKED, Code.PART, Code.OVERSIZED, Code.UNKNOWN_SIZE):
-            for news in by_reason(profile.limited(code)).items():
-                if self._once(news):
-                    _LOGGER.warning("Step %d: %s: %s", step, *news)
-
-    def _tell_cost(self, step: int, took: float, trained: float, share: float) -> None:
-        """Say once that a reading is costly beside the steps of the training since the last one."""
-        if self._readings and step > self._last[0] and took > 0.1 * (took + trained) and self._once("costs"):
-            steps = took * (step - self._last[0]) / trained
-            # How long the training goes on is not known here.
-            every = int(float(f"{steps * (1 / SHARE - 1):.1g}"))
-            rarer = f"In a training of over {every:,} steps, Probe(every={every}) makes it {100 * SHARE:g} %."
-            message = "Step %d: a reading takes %.2g s, as long as %s; all so far took %.0f %% of the time. %s %s"
-            as_steps = counted(math.ceil(steps), "training step")
-            _LOGGER.warning(message, step, took, as_steps, 100 * share, _CHEAPER, rarer)
-
-    def _of_known_sizes(self, profile: Profile) -> Profile:
-        """The profile with each state as large as a reading found it: of a state that forgets more, less is found."""
-        tree, lengths, larger = profile.tree.copy(), profile.tokens["length"].values[:, None], False
-        for name in profile.mixers:
-            node = profile.mixer(name)
-            found = np.nan_to_num(largest_size(node)).item()
-            known = self._sizes[name] = max(found, self._sizes.get(name, found))
-            if known > found:
-                passing = np.minimum(node["position"].values, lengths - node["position"].values)
-                binds = node["binds"].copy(data=(passing >= known).astype(node["binds"].dtype))
-                ceiling, larger = node["ceiling"].copy(data=np.minimum(passing, known)), True
-                tree.children[name].dataset = node.assign(binds=binds, ceiling=ceiling)
-        return Profile(tree) if larger else profile
-
-    def _tell_falls(self, step: int, profile: Profile) -> None:
-        """Name each layer whose utilisation has fallen far, once until it has risen again, and its sink."""
-        for row in profile.summary_rows():
-            share = "state_utilisation" if math.isnan(row["ceiling_utilisation"]) else "ceiling_utilisation"
-            if math.isnan(row[share]):
-                continue
-            layer = row["layer"], share
-            first = self._first.setdefault(layer, row)
-            if row[share] >= FALLEN * first[share]:
-                self._told.discard(layer)
-            elif self._once(layer):
-                sink = f"; a sink takes {100 * row['sink_share']:.0f} % of its attention"
-                sink = sink if row["sinkless_entropy"] > row["middle_entropy"] else ""
-                size = share.removesuffix("_utilisation")
-                message = "Step %d: %s uses %.0f %% of its %s; it used %.0f %% at first%s"
-                _LOGGER.warning(message, step, row["layer"], 100 * row[share], size, 100 * first[share], sink)
+            self._report(step, f"readings are in {path}", "kept")
 
     @contextmanager
     def surviving(self, step: int, what: str) -> Generator[None]:
@@ -386,32 +271,122 @@ class Probing:
         if math.isinf(self.probe.limit):
             return sys.maxsize
         if self._cost is None:
-            # What could not be measured is tried again, but not all the time.
+            # A model that could not be measured is tried again, but not all the time.
             return FEWEST_HEADS if self._spent <= self.probe.limit * elapsed else 0
         heads = affordable_heads(self._cost, self.probe.limit * elapsed - self._spent)
         predicted = self._spent - self._trial + MARGIN * self._cost.seconds(FEWEST_HEADS)
         return heads or (FEWEST_HEADS if self.probe.share is None and predicted <= BEGINNING else 0)
 
+    def _reading(self, model: nn.Module, step: int, heads: int, start: float) -> dict[str, float]:
+        trial, kinds = self._cost is None, dict[str, str]() if self._cost is None else self._cost.kinds
+        try:
+            profile, self._cost, passed = _measured(model, self.probe, heads, (self._checks, "none"), start)
+        finally:
+            self._spent += time.process_time() - start
+            self._trial = self._trial or self._spent
+        self._checks = "again" if passed else "all"
+        self._report_layers(step, profile, kinds)
+        profile = self._of_known_sizes(profile)
+        now, most = time.process_time(), max(self._cost.units)
+        share = self._spent / (now - self._began)
+        self._report_cost(step, now - start, start - self._last[1])
+        values = _logged_values(
+            profile, {"heads": min(heads, most), "layers": len(profile.mixers), "share_of_time": share}
+        )
+        self._summary = f"ESS {values.get(f'{PREFIX}middle', math.nan):.2f}" + ("" if heads >= most else ", some heads")
+        self._readings, self._last = self._readings + 1, (step, time.process_time())
+        if not trial or heads >= most:
+            # The trial of two heads is no measure of the others.
+            self._report_falls(step, profile)
+        return values
 
-def _without_utilisation(profile: Profile) -> dict[str, str]:
-    """Why layers of a known size have none, and what helps."""
-    causes = dict[str, str]()
-    for name in profile.mixers:
-        node = profile.mixer(name)
-        size = largest_size(node)
-        if binding(node).any() or math.isnan(size):
-            continue
-        cause = f"no measured cut has {size:.0f} tokens before it and {size:.0f} after it"
-        if keeps_everything(node):
-            cause = "nothing was measured in the middle half of a sequence"
-        causes[name] = f"{cause}; longer texts or more positions have one"
-    return causes
+    def _report(self, step: int, message: str, news: object = None) -> None:
+        """Log some news, once."""
+        if (news or message) not in self._reported:
+            self._reported.add(news or message)
+            _LOGGER.warning("Step %d: %s", step, message)
+
+    def _report_wait(self, step: int, elapsed: float) -> None:
+        """Say once at about which step there is time for the next reading."""
+        if self._cost is None:
+            return
+        needed = (self._spent + MARGIN * self._cost.seconds(FEWEST_HEADS)) / self.probe.limit
+        begin = step + math.ceil((needed - elapsed) / max(elapsed / max(step, 1), 1e-9))
+        ends = self.steps is not None and begin > self.steps
+        begins = "after the end of this training" if ends else f"at about step {float(f'{begin:.2g}'):,.0f}"
+        limit = f"readings take at most {100 * self.probe.limit:g} % of the processor time"
+        advice = f"For all readings, give Probe(share=math.inf). {_CHEAPER}"
+        self._report(step, f"the next reading is {begins}: {limit}. {advice}", "waits")
+
+    def _report_cost(self, step: int, took: float, trained: float) -> None:
+        """Say once that a reading is costly beside the steps of the training since the last one."""
+        if self._readings and step > self._last[0] and took > 0.1 * (took + trained):
+            steps = took * (step - self._last[0]) / max(trained, 1e-9)
+            every = int(float(f"{steps * (1 / SHARE - 1):.1g}"))
+            fits = self.steps is None or every <= self.steps
+            rarer = f" Probe(every={every}) makes it {100 * SHARE:g} %." if fits else ""
+            costs = f"a reading takes {took:.2g} s of a processor, as long as {counted(math.ceil(steps), 'step')}"
+            self._report(step, f"{costs}. {_CHEAPER}{rarer}", "costs")
+
+    def _report_layers(self, step: int, profile: Profile, before: Mapping[str, str]) -> None:
+        """Name the layers that were not measured, once until they are others, and those whose numbers need a word."""
+        # before: The kinds of the layers at the last reading.
+        for name in profile.mixers:
+            kind = str(profile.mixer(name).attrs["kind"])
+            if (earlier := before.get(name, kind)) != kind:
+                # The numbers before are those of the layer whose place it has taken.
+                self._sizes.pop(name, None)
+                self._first = {key: row for key, row in self._first.items() if key[0] != name}
+                news = f"{name} was {earlier}, is now {kind}: readings before do not compare"
+                _LOGGER.warning("Step %d: %s", step, news)
+        none = Note(Code.NO_MIXING, "It was seen to mix no positions.")
+        unmeasured = dict.fromkeys(self._layers.difference(profile.mixers), none) | profile.not_measured
+        self._layers.update(profile.mixers, unmeasured)
+        if unmeasured.keys() != self._unmeasured:
+            self._unmeasured = set(unmeasured)
+            causes = [f"{names} was not measured: {cause}" for names, cause in by_reason(unmeasured).items()]
+            layers = len(self._layers - {profile.model})  # the model as a whole is none
+            count = f"From here on, averages are over {len(profile.mixers)} of {counted(layers, 'layer')}."
+            _LOGGER.warning("Step %d: %s", step, " ".join([*causes, count]))
+        for notes in (profile.incomplete, *map(profile.limited, _LIMITS)):
+            for names, cause in by_reason(notes).items():
+                self._report(step, f"{names}: {cause}")
+
+    def _of_known_sizes(self, profile: Profile) -> Profile:
+        """The profile with each state as large as a reading found it: of a state that forgets more, less is found."""
+        tree, lengths, larger = profile.tree.copy(), profile.tokens["length"].values[:, None], False
+        for name in profile.mixers:
+            node = profile.mixer(name)
+            size = np.nan_to_num(largest_size(node)).item()
+            known = self._sizes[name] = max(size, self._sizes.get(name, size))
+            if known > size:
+                passing = np.minimum(node["position"].values, lengths - node["position"].values)
+                binds = node["binds"].copy(data=(passing >= known).astype(node["binds"].dtype))
+                ceiling, larger = node["ceiling"].copy(data=np.minimum(passing, known)), True
+                tree.children[name].dataset = node.assign(binds=binds, ceiling=ceiling)
+        return Profile(tree) if larger else profile
+
+    def _report_falls(self, step: int, profile: Profile) -> None:
+        """Name each layer whose utilisation has fallen far, once until it has risen again, and its sink."""
+        for row in profile.summary_rows():
+            share = "state_utilisation" if math.isnan(row["ceiling_utilisation"]) else "ceiling_utilisation"
+            if math.isnan(row[share]):
+                continue
+            layer = row["layer"], share
+            first = self._first.setdefault(layer, row)
+            if row[share] >= _FALLEN * first[share]:
+                self._reported.discard(layer)
+                continue
+            sink = f"; a sink takes {100 * row['sink_share']:.0f} % of its attention"
+            sink = sink if row["sinkless_entropy"] > row["middle_entropy"] else ""
+            used = f"{row['layer']} uses {100 * row[share]:.0f} % of its {share.removesuffix('_utilisation')}"
+            self._report(step, f"{used}; it used {100 * first[share]:.0f} % at first{sink}", layer)
 
 
-def _logged_values(profile: Profile, model: ComparedModel, further: Mapping[str, float]) -> dict[str, float]:
+def _logged_values(profile: Profile, further: Mapping[str, float]) -> dict[str, float]:
     """Finite numbers of a profile, and further ones, by their names in logs: those of layers come last."""
     precisions = [str(profile.mixer(name).attrs["precision"]) for name in profile.mixers]
-    rows = profile.summary_rows()
+    rows, model = profile.summary_rows(), compared_models([profile])[0]
     sink_share = model_mean(profile, [row["sink_share"] for row in rows])
     attention = {"sinkless": model.sinkless_entropy, "sink_share": sink_share}
     values = {
@@ -432,18 +407,19 @@ def _logged_values(profile: Profile, model: ComparedModel, further: Mapping[str,
 
 
 def _measured(
-    model: nn.Module, probe: Probe, heads: int, checks: Checks, after: Checks, start: float
+    model: nn.Module, probe: Probe, heads: int, checks: tuple[Checks, Checks], start: float
 ) -> tuple[Profile, Cost, bool]:
     """A profile of some heads of each layer, without a digest of weights; its cost; whether all passed the checks."""
-    model = measurable(model)
+    model, (first, after) = measurable(model), checks
     settings, ids = replace(probe.settings, channels=heads), probe.sequences
     run = ProfileRun(settings, "", len(ids), None, None, max(map(len, ids)))
-    work = SequenceWork(model, settings, checks, after)
+    work, began, spent = SequenceWork(model, settings, first, after), time.perf_counter(), time.process_time()
     run.measure(ids, partial(one_by_one, work))
-    fixed = time.perf_counter() - start - run.seconds
+    # The share of the time that measuring took is known on the clock of the wall.
+    measuring = min(1.0, run.seconds / max(time.perf_counter() - began, 1e-9)) * (time.process_time() - spent)
+    fixed = time.process_time() - start - measuring
     profile = run.profile(None, Provenance.of(model), None)
     rows = profile.summary_rows()
-    measured = sum(row["measured"] for row in rows)
     kinds = {row["layer"]: row["kind"] for row in rows}
-    cost = Cost(fixed, run.seconds / measured, tuple(row["units"] for row in rows), kinds)
+    cost = Cost(fixed, measuring / sum(row["measured"] for row in rows), tuple(row["units"] for row in rows), kinds)
     return profile, cost, work.checks == after
