@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,7 +22,6 @@ from statesize.adapters.models.precision import BOUNDS, relative_difference, sto
 from statesize.adapters.module_call import first_calls
 from statesize.adapters.observation import ModuleStack, Observation, Product, Units
 from statesize.adapters.runs import Attach, observed, reading
-from statesize.adapters.trace.own_mixing import OwnMixing
 from statesize.adapters.watch import ArgumentCopies
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
@@ -32,30 +31,11 @@ from statesize.truncation.blocks import PastBlock, dropped, past_block, readable
 from statesize.truncation.choices.choice import HeldAttention
 from statesize.truncation.choices.past import PastReading
 from statesize.truncation.plan import Mixer, PlannedRun, Rule
-from statesize.truncation.traced import TracedCall
+from statesize.truncation.traced import OwnLayers, TracedCall
 
 # Units whose blocks are held at once.
 _UNITS = 256
 INSIDE = Note(Code.NOT_CUT, "what it mixes is computed inside one of its parts, where it cannot be replaced")
-
-
-@dataclass(frozen=True, eq=False)
-class OwnLayers:
-    """Modules that no adapter knows, by name.
-
-    Attributes:
-        by_method: Those with methods `operator`, `values` and `mixed_values`.
-        traced: Those of which T is read from a trace.
-        found: What is known of these.
-    """
-
-    by_method: Mapping[str, nn.Module] = field(default_factory=dict[str, nn.Module])
-    traced: Mapping[str, nn.Module] = field(default_factory=dict[str, nn.Module])
-    found: OwnMixing = field(default_factory=OwnMixing)
-
-    def __contains__(self, module: nn.Module) -> bool:
-        """Whether a module speaks for all that is mixed in it."""
-        return module in self.by_method.values() or module in self.traced.values()
 
 
 @dataclass(eq=False)
@@ -167,7 +147,7 @@ class Cutting:
             return output
         try:
             with self._running.unseen():
-                call = TracedCall.of(self.forward, name, module, self._entered.pop(module), self.own.found)
+                call = TracedCall.of(self.forward, name, module, self._entered.pop(module), self.own)
         except ModelError as error:
             if self._run is not None:
                 raise

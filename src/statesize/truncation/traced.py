@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Self, cast
 
@@ -27,31 +28,52 @@ _ROUNDING = 1e-9, 1e-4
 
 
 @dataclass(frozen=True, eq=False)
+class OwnLayers:
+    """Modules that no adapter knows, by name.
+
+    Attributes:
+        by_method: Those with methods `operator`, `values` and `mixed_values`.
+        traced: Those of which T is read from a trace.
+        found: What is known of these.
+        memories: The numbers that they keep for a channel, which are not found for each call anew.
+    """
+
+    by_method: Mapping[str, nn.Module] = field(default_factory=dict[str, nn.Module])
+    traced: Mapping[str, nn.Module] = field(default_factory=dict[str, nn.Module])
+    found: OwnMixing = field(default_factory=OwnMixing)
+    memories: dict[str, Memory] = field(default_factory=dict[str, Memory])
+
+    def __contains__(self, module: nn.Module) -> bool:
+        """Whether a module speaks for all that is mixed in it."""
+        return module in self.by_method.values() or module in self.traced.values()
+
+
+@dataclass(frozen=True, eq=False)
 class TracedCall:
     """One call of a module of which T was read from a trace.
 
     Attributes:
         seen: What it mixed.
-        memory: The numbers that it keeps for a channel.
     """
 
     seen: Observation
-    memory: Memory
     _call: ModuleCall
     _trace: Trace
     _mixing: TracedMixing
 
     @classmethod
-    def of(cls, forward: Forward, name: str, module: nn.Module, arguments: Any, found: OwnMixing) -> Self:
+    def of(cls, forward: Forward, name: str, module: nn.Module, arguments: Any, own: OwnLayers) -> Self:
         """Trace a module with the arguments and keyword arguments of a call; a ModelError where it has no T."""
         args, kwargs = mapped(arguments, ArgumentCopies())
         call = ModuleCall.of(forward, Call(name, module, args, kwargs, [], stored_dtype(module)))
-        trace = Trace.of(replace(call, named=found.part_of(module)))
+        call = replace(call, named=own.found.part_of(module))
+        trace = Trace.of(call)
         if (mixing := trace.mixing()) is None:
             raise ModelError(f"{name} mixes positions in its first call, and none in this one.")
         mixing = replace(mixing, matrix=cache(mixing.matrix))
-        layer = found.layers.get(name)
-        seen, memory = observe(name, call, mixing, None if layer is None else layer.memory)
+        layer = own.found.layers.get(name)
+        memory = own.memories.get(name) if layer is None else layer.memory
+        seen, own.memories[name] = observe(name, call, mixing, memory)
         if hasattr(module, "operator"):
             stated = cast("Operator", cast("Any", module).operator(first_argument(name, args, kwargs)))
             T = mixing.matrix()
@@ -64,7 +86,7 @@ class TracedCall:
                     return stated[:, units]
 
                 seen = replace(seen, operator=of_units)
-        return cls(seen, memory, call, trace, mixing)
+        return cls(seen, call, trace, mixing)
 
     def changed(self, output: Any, mixed: Tensor) -> Any:
         """What the module returns where T passes on other numbers (S, unit, L, P) than those that it returned for."""

@@ -26,12 +26,13 @@ from statesize.models.load import measured_model
 from statesize.report.names import by_reason
 from statesize.texts.inputs import Inputs, given_sequences, inputs_of, tokens_sha256, whole_texts
 from statesize.texts.tokens import AnyTokenizer
-from statesize.truncation.cutting import INSIDE, Cutting, OwnLayers
+from statesize.truncation.cutting import INSIDE, Cutting
 from statesize.truncation.memory_size import NEGLIGIBLE, TruncationResult
 from statesize.truncation.pieces import Piece, cut_ids, pieces_of
 from statesize.truncation.plan import RULES, Mixer, mean_sizes, planned_runs
 from statesize.truncation.result import CutDocument, CutRun
 from statesize.truncation.run import Keep, Scores, check_head, finish, kept_parts
+from statesize.truncation.traced import OwnLayers
 
 DOCUMENTS, TOKENS = 12, 512
 """Pieces of text that are read by default, and the tokens of each."""
