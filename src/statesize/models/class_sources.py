@@ -16,7 +16,7 @@ _INSTALLED = {"site-packages", "dist-packages"}
 
 def class_sources(model: nn.Module) -> dict[str, str]:
     """The digest of each class's file, of an installed package its name and version; "" where there is no file."""
-    kinds = {base for part in model.modules() for base in type(part).__mro__ if base is not object}
+    kinds = {base for module in model.modules() for base in type(module).__mro__ if base is not object}
     return {f"{kind.__module__}.{kind.__qualname__}": _source(kind) for kind in kinds}
 
 
@@ -34,5 +34,5 @@ def _source(kind: type) -> str:
 
 def tell_without_source(model: nn.Module) -> None:
     """Warn of classes without a file, such as those of a notebook: no later run can know them again."""
-    if lost := sorted(name for name, source in class_sources(model).items() if not source):
-        warn_caller(f"{', '.join(lost)}: no source file was found, so that nothing is kept for a later run.")
+    if unknown := sorted(name for name, source in class_sources(model).items() if not source):
+        warn_caller(f"{', '.join(unknown)}: no source file was found, so that nothing is kept for a later run.")
