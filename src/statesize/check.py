@@ -118,9 +118,9 @@ def require_real(
 def several(name: str, argument: object, expected: str) -> Iterable[object]:
     """What can be iterated over, and is neither a text nor a dict."""
     if isinstance(argument, Iterable) and not isinstance(argument, str | bytes | dict):
-        found = cast("Iterable[object]", argument)
-        if getattr(found, "ndim", 1):
-            return found
+        items = cast("Iterable[object]", argument)
+        if getattr(items, "ndim", 1):
+            return items
     refuse(name, expected, cast("object", argument))
 
 

@@ -9,8 +9,8 @@ __version__ = "0.1.0"
 
 def installed(*packages: str) -> dict[str, str]:
     """Versions of statesize, of Python and of packages."""
-    found = {"statesize": __version__, "python": platform.python_version()}
-    return found | {package: known for package in packages if (known := _version(package))}
+    versions = {"statesize": __version__, "python": platform.python_version()}
+    return versions | {package: known for package in packages if (known := _version(package))}
 
 
 @cache

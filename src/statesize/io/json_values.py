@@ -15,9 +15,9 @@ def json_values(value: Any) -> Any:
     if is_dataclass(value):
         return {field.name: json_values(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {name: json_values(one) for name, one in cast("Mapping[str, Any]", value).items()}
+        return {name: json_values(entry) for name, entry in cast("Mapping[str, Any]", value).items()}
     if hasattr(value, "tolist"):
         return json_values(value.tolist())
     if isinstance(value, list | tuple):
-        return [json_values(one) for one in cast("Sequence[Any]", value)]
+        return [json_values(entry) for entry in cast("Sequence[Any]", value)]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -55,5 +55,7 @@ def meant(given: str, names: Iterable[str] | Mapping[str, str], otherwise: str, 
     """Asks for the name that is spelt almost as what was given, or for what a mapping has of it; else the advice."""
     # In short names, two swapped letters or capitals are as much unlike as another name is.
     swapped = {f"{given[:at]}{given[at : at + 2][::-1]}{given[at + 2 :]}".lower() for at in range(len(given))}
-    near = [one for one in names if one.lower() in swapped] or difflib.get_close_matches(given, [*names], 1, likeness)
+    near = [name for name in names if name.lower() in swapped] or difflib.get_close_matches(
+        given, [*names], 1, likeness
+    )
     return f"Did you mean {names[near[0]] if isinstance(names, Mapping) else near[0]}?" if near else otherwise

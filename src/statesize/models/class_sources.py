@@ -43,5 +43,5 @@ def _file(kind: type) -> Path | str:
 
 def tell_without_source(model: nn.Module) -> None:
     """Warn of classes without a file, such as those of a notebook: no later run can know them again."""
-    if lost := sorted(name for name, file in _files(model).items() if not file):
-        warn_caller(f"{', '.join(lost)}: no source file was found, so that nothing is kept for a later run.")
+    if unknown := sorted(name for name, file in _files(model).items() if not file):
+        warn_caller(f"{', '.join(unknown)}: no source file was found, so that nothing is kept for a later run.")

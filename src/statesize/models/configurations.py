@@ -19,7 +19,10 @@ _LAYERS = {
     "Mamba1": _NAMES | {"dt_rank": "time_step_rank"},
     "Mamba2": _NAMES | {"headdim": "head_dim", "ngroups": "n_groups", "chunk_size": "chunk_size"},
 }
-_DEFAULTS = {"Mamba1": {"dt_rank": "auto"}, "Mamba2": {"ngroups": 1, "headdim": 64, "expand": 2}}
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "Mamba1": {"dt_rank": "auto"},
+    "Mamba2": {"ngroups": 1, "headdim": 64, "expand": 2},
+}
 # The layers of transformers have no such choice.
 _FIXED: dict[str, Any] = {"d_intermediate": 0, "attn_layer_idx": [], "rms_norm": True, "d_ssm": None}
 _FIXED |= {"D_has_hdim": False, "rmsnorm": True, "norm_before_gate": False, "dt_limit": [0.0, float("inf")]}

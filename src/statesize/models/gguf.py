@@ -23,7 +23,7 @@ _LONGEST_ARRAY = 10_000  # entries of an array of layers; longer ones are of the
 # Names of splitters as llama.cpp gives them (src/llama-vocab.cpp), by what transformers splits alike.
 _AS_GPT2 = {"gpt-2", "phi-2", "mpt", "olmo", "jais", "exaone4", "modern-bert", "roberta-bpe", "trillion", "mellum"}
 _DIGITS_THEN_GPT2 = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"}
-_ALIKE = dict.fromkeys(("stablelm2", "hunyuan", "solar-open", "grok-2"), "qwen2")
+_ALIKE: dict[str, str] = dict.fromkeys(("stablelm2", "hunyuan", "solar-open", "grok-2"), "qwen2")
 _ALIKE |= dict.fromkeys(("glm4", "chatglm-bpe"), "llama3")
 
 

@@ -111,7 +111,7 @@ def no_model(name: str, reason: str) -> str:
     """The message for a name that is none of a model, with the model that is spelt almost alike."""
     path, brought = Path(name).expanduser(), _brought()
     folder = path if path.is_dir() else path.parent
-    near = {part.name: str(part) for part in folder.glob("*") if (part / "config.json").is_file() or is_gguf(part)}
+    near = {file.name: str(file) for file in folder.glob("*") if (file / "config.json").is_file() or is_gguf(file)}
     kinds = f"a name ({', '.join(dict.fromkeys(brought.values()))}), " if brought else ""
     names = near if path.is_dir() or "/" in name else near | brought
     advice = meant(path.name, names, "Check the spelling.", 0 if path.is_dir() else LIKENESS)

@@ -8,10 +8,9 @@ import signal
 import socket
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import torch
@@ -19,11 +18,10 @@ from torch import Tensor, nn
 
 from statesize.check import refuse, require_count
 from statesize.errors import FileError, InputError, ModelError, StatesizeError
-from statesize.io.kept import kept
-from statesize.parallel.threads import Done, Make, Task, Work
+from statesize.parallel.threads import Done, Make, Task
 
 ATTEMPTS = 3
-"""How often a task is begun if its worker is killed."""
+"""Times that Ray begins a task whose worker is killed."""
 
 # By default glibc returns large blocks to the system at each free, and every step faults them in again.
 _KEEP_FREED = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
@@ -82,12 +80,12 @@ def ray_session(address: str | None = None) -> Generator[Any]:
     try:
         ray: Any = importlib.import_module("ray")
     except ImportError as error:
-        raise FileError("Ray is not installed; pip install ray, or run without it") from error
+        raise FileError("Ray is not installed. Do pip install ray, or run without it.") from error
     if ray.is_initialized():
         if address is not None:
             raise InputError(
-                f"this process is connected to a Ray cluster already; leave the address {address} out to use that "
-                "one, or call ray.shutdown() before"
+                f"address must be left out in a process that is connected to a Ray cluster, got {address}. Leave it "
+                "out to use that cluster, or call ray.shutdown() before."
             )
         yield ray
         return
@@ -105,10 +103,9 @@ def ray_session(address: str | None = None) -> Generator[Any]:
                 ray.init(address=address, **_QUIET)
         except Exception as error:
             # Ray raises Exception itself if a node does not start in time or the head is not ready.
-            where = "on this machine" if address is None else f"at {address}"
-            reason = " ".join(str(error).split())[:300]
-            token = "" if address is None else " If the cluster asks for a token, set RAY_AUTH_MODE=token here too."
-            raise StatesizeError(f"Ray {where} cannot be started or reached: {reason}{token}") from error
+            where, reason = address or "on this machine", " ".join(str(error).split())[:300]
+            advice = "If the cluster asks for a token, set RAY_AUTH_MODE=token."
+            raise StatesizeError(f"Ray {where} cannot be started or reached: {reason}. {advice}") from error
         if callable(handler):
             signal.signal(signal.SIGTERM, handler)
         yield ray
@@ -118,58 +115,23 @@ def ray_session(address: str | None = None) -> Generator[Any]:
             signal.signal(signal.SIGTERM, handler)
 
 
-def first_ready(ray: Any, pending: Sequence[Any]) -> Any | None:
-    """The first ready answer, None if none comes soon; StatesizeError if the cluster's head or this node has ended."""
-    context = ray.get_runtime_context()
-    # A client has no address of the head; Ray reports to it that the head has ended.
-    head = str(getattr(context, "gcs_address", ""))
-    ready, _ = ray.wait(list(pending), num_returns=1, timeout=_PATIENCE_SECONDS)
-    try:
-        if head:
-            _connected(head).close()
-    except OSError as error:
-        # Ray itself would end the process after a minute, or wait for ever.
-        raise StatesizeError(f"the head of the Ray cluster at {head} is gone; {kept()}") from error
-    if ready:
-        return ready[0]
-    own = [node for node in ray.nodes() if head and node["NodeID"] == context.get_node_id()]
-    if not all(node["Alive"] for node in own):
-        raise StatesizeError(f"the node of the Ray cluster on this machine is gone; {kept()}")
-    return None
-
-
 def available_cores() -> int:
     """The cores that this process may use, at least 1; Ray itself would round a container's share of them down."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _connected(address: str) -> socket.socket:
-    """A connection to HOST:PORT."""
-    host, _, port = address.rpartition(":")
-    return socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS)
-
-
 def _require_reachable(address: str) -> None:
     # Ray itself waits for minutes and then may end the process.
-    place = address.removeprefix("ray://")
-    host, _, port = place.rpartition(":")
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         refuse("the Ray address", "HOST:PORT, ray://HOST:PORT or auto", address)
     try:
-        with _connected(place) as connection:
-            if os.environ.get("RAY_USE_TLS", "0") not in {"0", ""}:
-                return
-            frame = connection.recv(9)
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise InputError(
-            f"nothing answers at the Ray address {address} ({error}); start a cluster there with ray start --head, or"
-            " give no address"
+            f"the Ray address must be one that answers, got {address} ({error}). Start a cluster there with ray start "
+            "--head, or give no address."
         ) from error
-    # Ray's gRPC server speaks first, with an HTTP/2 frame of type SETTINGS, 4; the type is the fourth byte.
-    if frame[3:4] != b"\4":
-        raise InputError(
-            f"what answers at the Ray address {address} is not Ray; its head listens at port 6379 by default"
-        )
 
 
 @contextmanager
@@ -188,138 +150,121 @@ def _private() -> Generator[None]:
 
 
 class Worker:
-    """A process of the cluster: makes the work, then computes one value after another."""
+    """A process of the cluster: makes the work once, and does one task after another."""
 
     def __init__(self, make: Make, threads: int) -> None:
         torch.set_num_threads(threads)
-        self._make, self._values = make, iter(list[Any]())
-        self._work: Work | None = None
+        self._make, self._work = make, None
 
-    def next(self, *begun: Any) -> tuple[Any, StatesizeError | None] | None:
-        """The next value or error, or the first of a begun task behind those that it has returned; None at its end."""
+    def values(self, task: Any) -> Iterator[tuple[Any, StatesizeError | None, bool]]:
+        """The values of a task, or the error that ended it, and whether the work was made."""
+        made = False
         try:
-            # Not before: Ray would replace the class of an error that is raised where a worker is made.
-            work = self._work = self._work or self._make()
-            if begun:
-                task, returned = begun
-                self._values = islice(work(task), returned, None)
-            return next(self._values), None
-        except StopIteration:
-            return None
+            self._work = work = self._work or self._make()
+            made = True
+            for value in work(task):
+                yield value, None, made
         except StatesizeError as error:
-            return None, error
-        except Exception as error:
-            # Other processes may lack the class of a user's error.
-            return None, StatesizeError(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            yield None, error, made
 
-
-@dataclass(eq=False)
-class _Job:
-    """A task, or the start of workers, which has no values."""
-
-    task: Any
-    lost: int = 0  # workers killed since its last new value
-    returned: int = 0  # how many values
+    def is_restarted(self) -> bool:
+        """Whether Ray has started it again."""
+        ray: Any = importlib.import_module("ray")
+        return bool(ray.get_runtime_context().was_current_actor_reconstructed)
 
 
 @dataclass(eq=False)
 class OnRay:
-    """Runs tasks on workers of a cluster, which stay from one run to the next.
+    """The executor of a work on a cluster: each worker is given a task as soon as it has done another one.
 
-    A task is begun again if its worker is killed. It ends with an error when `ATTEMPTS` workers were killed while they
-    computed the same value. Each attempt yields the same values in the same order.
+    Ray restarts a worker that is lost, on another machine where there is one, and begins its task again behind the
+    values that were returned, which therefore come once each.
+
+    Attributes:
+        ray: The module, connected.
+        cluster: Cores and GPUs of each worker.
+        make: The reference of what makes the work.
+        memory: Bytes that a new worker may take.
     """
 
-    # A task is sent in its state at the time it is begun: a caller may note in it which values it has stored, and a
-    # repeated attempt does not compute them again.
-
-    ray: Any  # the connected module
+    ray: Any
     cluster: RayCluster
-    make: Any  # its reference in Ray's store
-    memory: int  # bytes of each worker; a change holds for workers that start later
+    make: Any
+    memory: int
     _idle: list[Any] = field(default_factory=list[Any], init=False)
-    _calls: dict[Any, tuple[Any, _Job]] = field(default_factory=dict[Any, tuple[Any, _Job]], init=False)
-    _start: _Job = field(default_factory=lambda: _Job("their start"), init=False)
+    _running: dict[Any, tuple[Any, Any]] = field(default_factory=dict[Any, "tuple[Any, Any]"], init=False)
 
     def __call__(self, tasks: Iterable[Task]) -> Iterator[Done[Task, Any]]:
         """The values of all tasks as they come."""
-        waiting, room = deque(_Job(task) for task in tasks), self._room()
-        while left := len(waiting) + sum(job is not self._start for _, job in self._calls.values()):
-            for _ in range(min(left, room) - len(self._idle) - len(self._calls)):
-                self._ask(self._new_worker(), self._start)
-            while waiting and self._idle:
-                job = waiting.popleft()
-                self._ask(self._idle.pop(), job, job.task, job.returned)
-            if (call := first_ready(self.ray, list(self._calls))) is None:
-                # Machines come and go: where none is left, no worker would ever start.
-                room = self._room()
-                continue
-            worker, job = self._calls.pop(call)
-            try:
-                answer: tuple[Any, StatesizeError | None] | None = self.ray.get(call)
-            except self.ray.exceptions.RayError as error:
-                # The worker may only be out of reach.
-                self.ray.kill(worker)
-                job.lost += 1
-                if job.lost == ATTEMPTS:
+        waiting, running = deque(tasks), self._running
+        while waiting or running:
+            # Machines come and go: where none is left, no worker would ever start.
+            room = self._room()
+            while waiting and (self._idle or len(running) < room):
+                worker, task = self._idle.pop() if self._idle else self._new_worker(), waiting.popleft()
+                running[worker.values.options(num_returns="streaming").remote(task)] = worker, task
+            while self._idle and running and not waiting:
+                # A worker of a lost machine may need its place.
+                self.ray.kill(self._idle.pop())
+            ready, _ = self.ray.wait(list(running), num_returns=1, timeout=_PATIENCE_SECONDS)
+            for values in ready:
+                worker, task = running[values]
+                try:
+                    answer = next(values, None)
+                    if answer is None:
+                        del running[values]
+                        self._idle += [worker] if self._is_fresh(worker) else []
+                        continue
+                    value, failure, made = self.ray.get(answer)
+                except self.ray.exceptions.RayActorError as error:
+                    running.pop(values, None)
                     reason = str(error).strip().splitlines()[-1].strip()[:200]
-                    lost = StatesizeError(
-                        f"{ATTEMPTS} workers in a row were lost at {job.task} ({reason}); is the machines' memory "
-                        "enough, and this statesize installed on all of them?"
+                    cause = f"{ATTEMPTS} workers in a row were lost at {task} ({reason})."
+                    yield Done(
+                        task, error=StatesizeError(f"{cause} Give them more memory, and install statesize there.")
                     )
-                    if job is self._start:
-                        raise lost from error
-                    yield Done(job.task, error=lost)
-                elif job is not self._start:
-                    waiting.appendleft(job)
-                continue
-            if answer is None:
-                self._idle.append(worker)
-                self._start.lost = 0
-                continue
-            value, failure = answer
-            if failure is None:
-                # Before the yield, so that the worker goes on while the caller handles the value.
-                self._ask(worker, job)
-            elif job is self._start:
-                raise failure
-            else:
-                self._idle.append(worker)
-            job.returned, job.lost = job.returned + 1, 0
-            yield Done(job.task, value, failure)
+                else:
+                    if not made:
+                        raise failure
+                    yield Done(task, value, failure)
+
+    def _is_fresh(self, worker: Any) -> bool:
+        """Whether a worker was never lost; others end, as Ray restarts a worker so many times in all."""
+        try:
+            if not self.ray.get(worker.is_restarted.remote()):
+                return True
+        except self.ray.exceptions.RayActorError:
+            return False
+        self.ray.kill(worker)
+        return False
 
     def end(self) -> None:
         """End all workers."""
-        for worker in [*self._idle, *(worker for worker, _ in self._calls.values())]:
+        for worker in [*self._idle, *(worker for worker, _ in self._running.values())]:
             self.ray.kill(worker)
 
-    def _ask(self, worker: Any, job: _Job, *begun: object) -> None:
-        """Ask a worker for the next value, or the first of a task that is begun, behind those that were returned."""
-        self._calls[worker.next.remote(*begun)] = worker, job
-
     def _room(self) -> int:
-        """How many workers there may be; InputError where no machine of the cluster can hold one."""
+        """The number of workers that there may be; InputError where no machine of the cluster can hold one."""
         needed = {"CPU": self.cluster.cpus, "GPU": self.cluster.gpus, "memory": self.memory}
         machines = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         room = sum(
             min(machine.get(name, 0) // amount for name, amount in needed.items() if amount) for machine in machines
         )
         if not room:
-            gpus = f", {self.cluster.gpus:g} GPUs" if self.cluster.gpus else ""
-            memory = f" and {self.memory / 1e9:.1f} GB" if self.memory else ""
+            asked = ", ".join(f"{amount:,} {name}" for name, amount in needed.items() if amount)
             raise InputError(
-                f"no machine of the Ray cluster has the {self.cluster.cpus} cores{gpus}{memory} that a worker asks "
-                "for; ask for less, or give the address of a larger cluster"
+                f"a worker must fit on a machine of the Ray cluster, got {asked}. Ask for less, or give the address of "
+                "a larger cluster."
             )
         return min(int(room), self.cluster.processes or int(room))
 
     def _new_worker(self) -> Any:
         """A worker, which Ray starts as soon as there is room for it."""
-        cpus = self.cluster.cpus
+        cpus, retries = self.cluster.cpus, {"max_restarts": ATTEMPTS - 1, "max_task_retries": -1}
         options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": self.cluster.gpus, "memory": self.memory or None}
         if cpus == 1:
             options["runtime_env"] = {"env_vars": _KEEP_FREED}
-        return self.ray.remote(Worker).options(**options).remote(self.make, cpus)
+        return self.ray.remote(Worker).options(**options, **retries).remote(self.make, cpus)
 
 
 def shared(ray: Any, make: Make) -> Any:
@@ -330,9 +275,9 @@ def shared(ray: Any, make: Make) -> Any:
     try:
         return ray.put(make)
     except TypeError as error:
+        reason = error.__cause__ or error
         raise ModelError(
-            f"The model, or other work for Ray, cannot be copied to another process ({error.__cause__ or error}). Give "
-            "a function that loads the model there."
+            f"model must be one that can be copied to another process, got ({reason}). Give a function that loads it."
         ) from error
     finally:
         for kind in _TENSORS:

@@ -39,12 +39,14 @@ def jsonl(path: Path, field: str, note: Note) -> Iterator[Document]:
 
 def _json_list(path: Path, field: str, note: Note) -> Iterator[Document]:
     """The documents of a JSON list of texts, of objects or of chats; the messages of one chat are one document."""
-    items = _parsed(read_whole(path), str(path))
-    if isinstance(items, list) and items and all(isinstance(item, dict) and "role" in item for item in items):
+    values = _parsed(read_whole(path), str(path))
+    items = cast("list[Any]", values) if isinstance(values, list) else []
+    if items and all(isinstance(item, dict) and "role" in item for item in items):
         items = [items]
-    numbered = enumerate(cast("list[object]", items) if isinstance(items, list) else [], 1)
-    named = ((number, item if isinstance(item, dict) else {field: item}) for number, item in numbered)
-    read: Iterable[Row] = (values_row(cast("Any", item), field, f"{path}, item {number}") for number, item in named)
+    read: Iterable[Row] = (
+        values_row(item if isinstance(item, dict) else {field: item}, field, f"{path}, item {number}")
+        for number, item in enumerate(items, 1)
+    )
     return readable(read, note, f'{path} must be a list of texts, of chats, or of objects with a field "{field}".')
 
 
@@ -136,9 +138,9 @@ def _lists(path: Path) -> Iterator[tuple[str, object]]:
 
 def _checked(ids: object, where: str, vocabulary: int | None) -> list[int]:
     """A list of ids, or an error that names the first item that is none."""
-    items = cast("list[object]", ids) if isinstance(ids, list) else []
+    items = cast("list[Any]", ids) if isinstance(ids, list) else []
     if len(items) < 2:
-        raise FileError(f"{where} must be a list of at least 2 token ids, got {_shown(ids)}. {_DO}")
+        raise FileError(f"{where} must be a list of at least 2 token ids, got {_shown(cast('object', ids))}. {_DO}")
     most = 2**63 if vocabulary is None else vocabulary
     for index, item in enumerate(items):
         if type(item) is not int or not 0 <= item < most:
@@ -146,7 +148,7 @@ def _checked(ids: object, where: str, vocabulary: int | None) -> list[int]:
                 f"{where}, index {index} must be a token id from 0 to {most - 1}, got {_shown(item)}. Make the ids "
                 "with the tokenizer that the model was trained with."
             )
-    return cast("list[int]", items)
+    return items
 
 
 def _shown(value: object) -> str:

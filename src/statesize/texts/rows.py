@@ -115,7 +115,11 @@ def values_row(values: Mapping[str, object], field: str, where: str) -> Row:
     value = values[name]
     document, text = _chat(value, where) if isinstance(value, list) else (value if name == field else None, value)
     if not isinstance(document, str | Chat):
-        return where, None, f'"{name}" holds {type(value).__name__}, no text or messages with a "role" and "content"'
+        return (
+            where,
+            None,
+            f'"{name}" holds {type(cast("object", value)).__name__}, no text or messages with a "role" and "content"',
+        )
     try:
         cast("str", text).encode()
     except UnicodeEncodeError:

@@ -34,5 +34,5 @@ def test_the_same_rows_when_a_worker_is_killed(grid, outcomes, workers_of, witho
 
 def test_an_address_where_nothing_answers(grid, tmp_path):
     pytest.importorskip("ray")
-    with pytest.raises(InputError, match="nothing answers at the Ray address"):
+    with pytest.raises(InputError, match="the Ray address"):
         run_study(STUDY, grid, tmp_path, RayCluster("127.0.0.1:1"))
