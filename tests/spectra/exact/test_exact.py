@@ -227,8 +227,9 @@ def test_squares_that_may_be_round_off_are_worth_as_much_as_they_can_be(others: 
 @pytest.mark.parametrize("smallest", [1e-4, 1e-6, 1.2e-7])
 def test_entropies_are_known_to_nine_digits_where_no_value_is_lost(smallest: float) -> None:
     g = torch.Generator().manual_seed(0)
-    U, V = (torch.linalg.qr(torch.randn(40, 40, generator=g, dtype=torch.float64)).Q for _ in range(2))
-    sigma = torch.logspace(0, float(np.log10(smallest)), 40, dtype=torch.float64)
-    T = torch.zeros(80, 80, dtype=torch.float64)
-    T[40:, :40] = (U * sigma) @ V.mT
-    assert abs(float(measure(T, positions=[40], engine="exact").entropy / effective_rank(sigma)) - 1) < 1e-9
+    U, V = (torch.linalg.qr(torch.randn(120, 120, generator=g, dtype=torch.float64)).Q for _ in range(2))
+    sigma = torch.logspace(0, float(np.log10(smallest)), 120, dtype=torch.float64)
+    T = torch.zeros(240, 240, dtype=torch.float64)
+    T[120:, :120] = (U * sigma) @ V.mT
+    found = measure(T, outputs="entropy", positions=[120], engine="exact").entropy
+    assert abs(float(found / effective_rank(sigma)) - 1) < 1e-9
