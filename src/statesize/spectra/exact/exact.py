@@ -36,11 +36,11 @@ from statesize.spectra.spectrum import UNDERFLOW, effective_rank, entropy_bound,
 
 Read: TypeAlias = Callable[[slice, slice], npt.NDArray[np.float64]]
 _STRIP = 1024  # positions of the longer side that one product takes
-# How far a product with its eigenvalues may be off in the Frobenius norm, in units of eps ‖H‖_F²: met are 21, where all
-# entries are equal, and so the errors of all terms in the chains of 256 that OpenBLAS adds up, below 3 for others.
+# How far a product with its eigenvalues may be off in the Frobenius norm, in units of eps ‖H‖_F²: met are 21, where
+# all entries are equal, and so the errors of all terms in the chains of 256 that OpenBLAS adds up, below 3 else.
 _CHAINS = 32
-# Bound of an entropy, relative to it, beyond which its block is decomposed; and between which shares of σ_1 the smallest
-# σ has to lie, so that entropies are known to 1e-9 where no σ is below 1e-7 σ_1.
+# Bound of an entropy, relative to it, beyond which its block is decomposed; and between which shares of σ_1 the
+# smallest σ has to lie, so that entropies are known to 1e-9 where no σ is below 1e-7 σ_1.
 _CLOSE, _SMALLEST = 2e-4, (5e-8, 2e-5)
 # Tensors that are made of a stretch of chunks.
 _STRETCH = 12
