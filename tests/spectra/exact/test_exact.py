@@ -14,6 +14,7 @@ from statesize.spectra.dispatch import choose_engine, with_readouts
 from statesize.spectra.exact import exact
 from statesize.spectra.exact.dense import DenseEngine, block_spectra
 from statesize.spectra.exact.exact import ExactBlocks, ExactEngine, from_squares
+from statesize.spectra.spectrum import effective_rank
 
 
 @pytest.fixture
@@ -221,3 +222,14 @@ def test_squares_that_may_be_round_off_are_worth_as_much_as_they_can_be(others: 
     assert kept.sum() == 1
     assert abs(float(moved) - others * (e / others**0.5) ** 0.5 - e) < 1e-6 * float(moved)
     assert 21 * 2.2e-16 < e < 1e-14
+
+
+@pytest.mark.parametrize("smallest", [1e-4, 1e-6, 1.2e-7])
+def test_entropies_are_known_to_nine_digits_where_no_value_is_lost(smallest: float) -> None:
+    g = torch.Generator().manual_seed(0)
+    U, V = (torch.linalg.qr(torch.randn(120, 120, generator=g, dtype=torch.float64)).Q for _ in range(2))
+    sigma = torch.logspace(0, float(np.log10(smallest)), 120, dtype=torch.float64)
+    T = torch.zeros(240, 240, dtype=torch.float64)
+    T[120:, :120] = (U * sigma) @ V.mT
+    found = measure(T, outputs="entropy", positions=[120], engine="exact").entropy
+    assert abs(float(found / effective_rank(sigma)) - 1) < 1e-9

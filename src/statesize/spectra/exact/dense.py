@@ -16,9 +16,6 @@ from statesize.spectra.engine import DOUBLE, OUTPUTS, Engine, Footprint, attenti
 from statesize.spectra.factorisation import singular_values
 from statesize.spectra.spectrum import Spectrum, denormal_error
 
-SMALL = 32
-"""Rows or columns up to which singular values take as long as eigenvalues of squares, and keep all digits; measured."""
-
 
 @dataclass(frozen=True)
 class DenseEngine(Engine):

@@ -36,11 +36,12 @@ from statesize.spectra.spectrum import UNDERFLOW, effective_rank, entropy_bound,
 
 Read: TypeAlias = Callable[[slice, slice], npt.NDArray[np.float64]]
 _STRIP = 1024  # positions of the longer side that one product takes
-# How far a product with its eigenvalues may be off in the Frobenius norm, in units of eps ‖H‖_F²: met are 21, where all
-# entries are equal and so the errors of all terms in the chains of 256 that OpenBLAS adds up, and below 3 for others.
+# How far a product with its eigenvalues may be off in the Frobenius norm, in units of eps ‖H‖_F²: met are 21, where
+# all entries are equal, and so the errors of all terms in the chains of 256 that OpenBLAS adds up, below 3 else.
 _CHAINS = 32
-# Bound of an entropy, relative to it, beyond which its block is decomposed.
-_CLOSE = 2e-4
+# Bound of an entropy, relative to it, beyond which its block is decomposed; and between which shares of σ_1 the
+# smallest σ has to lie, so that entropies are known to 1e-9 where no σ is below 1e-7 σ_1.
+_CLOSE, _SMALLEST = 2e-4, (5e-8, 2e-5)
 # Tensors that are made of a stretch of chunks.
 _STRETCH = 12
 
@@ -150,10 +151,13 @@ class ExactBlocks(HankelBlocks):
             alive = self._values[..., 0] > self._errors[..., 0]
             entropy = torch.where(alive, effective_rank(self._kept).clamp(min=1), 0.0)
             bound = entropy_bound(self._kept, self._moved / self._kept.shape[-1], entropy)
-            wide = (bound > _CLOSE * entropy) & ~self._decomposed
-            if not bool(wide.any()):
+            last = (self._limit - 1).clamp(min=0).expand(len(alive), -1)[..., None]
+            share = self._values.gather(-1, last)[..., 0] / self._values[..., 0].clamp(min=UNDERFLOW)
+            graded = (share > _SMALLEST[0]) & (share < _SMALLEST[1])
+            wanted = ((bound > _CLOSE * entropy) | graded) & ~self._decomposed
+            if not bool(wanted.any()):
                 return self._shaped(entropy), self._shaped(bound)
-            self._decompose(wide)
+            self._decompose(wanted)
 
     def singular_values(self) -> Tensor:
         """σ̂ by decompositions, (..., P, r), descending, zero-padded."""

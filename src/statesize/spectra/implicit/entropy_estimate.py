@@ -110,7 +110,7 @@ class Traces:
 
     def interval(self) -> EntropyInterval:
         """That of the entropy-ESS."""
-        sums, logarithms = (self.bounds(one) for one in (lambda sigma: sigma, lambda sigma: torch.xlogy(sigma, sigma)))
+        sums, logarithms = self.bounds(torch.abs), self.bounds(lambda sigma: torch.xlogy(sigma, sigma))
         certain = float(self.space.nystrom.sum())
         if not certain > 0:
             return EntropyInterval(0.0, 0.0)
