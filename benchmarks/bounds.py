@@ -32,7 +32,7 @@ from statesize.models.load import load_model
 from statesize.texts import bundled
 from statesize.texts.inputs import begun_excerpts, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer, encode
-from statesize.truncation.memory_size import HEADS, TruncationResult
+from statesize.truncation.memory_size import HEADS, OTHERS, TruncationResult
 from statesize.truncation.result import CutDocument
 from statesize.truncation.truncate import CutTest
 
@@ -136,7 +136,7 @@ def result_of(rows: Sequence[Row]) -> TruncationResult:
 def bounds(result: TruncationResult) -> dict[str, Interval]:
     """What is lost at ESS, with hindsight and by the best choice without, and what that choice needs for 1 %."""
     at_ess = {row.rule: row.divergence_share for row in result.rows if row.scale == 1}
-    size = result.without_hindsight()
+    size, none = result.without_hindsight(), Interval(math.nan)
     return {
         "worth": result.worth,
         "hindsight": at_ess["ess"],
@@ -144,6 +144,8 @@ def bounds(result: TruncationResult) -> dict[str, Interval]:
         "multiple": size.multiple,
         "share": size.share,
         "stored": size.stored,
+        "causal_others": at_ess.get(OTHERS[0], none),
+        "multiple_others": result.without_hindsight(other_texts=True).multiple,
     }
 
 

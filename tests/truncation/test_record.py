@@ -24,3 +24,11 @@ def test_models_of_the_claims_on_both_bounds_read_all_texts():
     whole = {file for file, tokens in lengths if tokens == bounds.TOKENS}
     rows = [row for row in document["rows"] if row["tokens"] == bounds.TOKENS]
     assert len(rows) == bounds.DOCUMENTS * len(whole)
+
+
+def test_sizes_of_other_texts_follow_from_the_record():
+    document = read_json("other_texts")
+    found = bounds.conclusion(document["rows"])["bounds"]
+    assert len(document["bounds"]) == len(found)
+    for kept, again in zip(document["bounds"], found, strict=True):
+        assert kept["multiple_others"]["mean"] == again["multiple_others"]["mean"]

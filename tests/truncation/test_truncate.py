@@ -22,7 +22,7 @@ from statesize.adapters.kernels.scans import KERNELS
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.observation import Observation
 from statesize.adapters.replaced import pure_torch, replaced, source_files
-from statesize.codes import Code, Note, joined
+from statesize.codes import Code, Note
 from statesize.errors import InputError, ModelError
 from statesize.operators import Recurrence
 from statesize.operators.stepped import Stepped
@@ -287,7 +287,7 @@ class MeanInTwoSteps(Mean):
 
 
 @torch.no_grad()
-def test_layers_of_ones_own_are_cut_where_they_mix_by_a_method_and_named_where_not():
+def test_layers_of_ones_own_are_cut():
     torch.manual_seed(0)
     head = nn.Linear(8, 60)
     embedding = nn.Embedding(60, 8)
@@ -299,12 +299,19 @@ def test_layers_of_ones_own_are_cut_where_they_mix_by_a_method_and_named_where_n
     alone = embedding(IDS)
     alone[:, :CUT] = 0
     assert runs["nothing"] == pytest.approx(loss_of(head(Mean()(alone))), abs=1e-5)
-    with pytest.raises(ModelError, match=r"No mixer .* can be cut\. 1: it has no method mixed_values\("):
-        truncate(nn.Sequential(embedding, Mean(), head), IDS, documents=1, tokens=LENGTH)
-    with pytest.raises(ModelError, match=r"a layer of your own needs methods operator\(hidden\), values\(hidden\) and"):
-        truncate(nn.Sequential(embedding, Sum(), head), IDS, documents=1, tokens=LENGTH)
-    with pytest.raises(ModelError, match=r"1: no kernel in it .* 2: it has no method mixed_values\("):
-        truncate(nn.Sequential(embedding, Sum(), Mean(), head), IDS, documents=1, tokens=LENGTH)
+
+
+@torch.no_grad()
+def test_a_layer_that_tells_its_operator_alone_is_cut_as_one_with_all_methods():
+    for told, untold in ((MeanInTwoSteps, Mean), (Recurrent, type("Untold", (Recurrent,), {"values": None}))):
+        found = []
+        for layer in (told, untold):
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Embedding(60, 8), layer(), nn.Linear(8, 60))
+            found.append(truncate(model, IDS, documents=1, tokens=LENGTH, settings=AT_CUT).documents[0].runs)
+        assert [(run.rule, run.kept) for run in found[0]] == [(run.rule, run.kept) for run in found[1]]
+        for one, other in zip(*found, strict=True):
+            assert one.loss == pytest.approx(other.loss, abs=1e-5)
 
 
 class Attention(nn.Module):
@@ -353,10 +360,13 @@ class Blocks(Attention):
 
 
 class Sum(nn.Module):
-    """A layer without methods."""
+    """A state of one number."""
+
+    start = 0
 
     def forward(self, hidden):
-        return hidden.cumsum(1)
+        total = hidden.cumsum(1)
+        return total if not self.start else torch.cat([total[:, :CUT], hidden[:, CUT:].cumsum(1)], 1)
 
 
 class Gated(nn.GRU):
@@ -371,30 +381,61 @@ class Gated(nn.GRU):
 
 @torch.no_grad()
 @pytest.mark.parametrize("layer", [Attention, SumBeside, ConvolvedBehind, Blocks, Sum, Gated])
-def test_attention_is_cut_where_it_is_what_is_measured_and_any_other_mixing_is_named(layer):
+def test_layers_with_a_T_are_cut_and_what_is_left_whole_is_named(layer):
     torch.manual_seed(0)
     made = layer()
     # The second call of a layer is another mixer.
     model = nn.Sequential(nn.Embedding(60, 8), Attention(), made, made, nn.Linear(8, 60))
-    measured = {one.name: one for one in ss.capture(model, IDS)}
-    is_cut, in_part = layer in (Attention, ConvolvedBehind), layer is ConvolvedBehind
-    assert (measured["2"].kind == measured["1"].kind == "attention") == is_cut
+    has_T, in_part = layer not in (Blocks, Gated), layer in (SumBeside, ConvolvedBehind)
     result = truncate(model, IDS, documents=1, tokens=LENGTH, settings=AT_CUT)
-    assert result.mixers == (3 if is_cut else 1)
-    if in_part:
-        assert {name: str(note) for name, note in result.whole.items()} == {
-            name: joined(measured[name].notes) for name in ("2", "2@1")
-        }
-    else:
-        assert list(result.whole) == ([] if is_cut else ["2"])
+    assert result.mixers == (3 if has_T else 1)
+    assert [*result.whole] == (["2", "2@1"] if in_part else [] if has_T else ["2"])
     assert [one.code for one in result.limits].count(Code.NOT_CUT) == len(result.whole)
-    nothing = result.documents[0].runs[0].loss
-    for one in (model[1], made)[: 1 + is_cut]:
-        one.start = CUT
-    assert nothing == pytest.approx(loss_of(model(IDS)), abs=1e-5)
-    if not is_cut:
-        with pytest.raises(ModelError, match=r"No mixer of Sequential can be cut\. 1: no kernel in it has a T of all"):
+    if layer is not SumBeside:
+        for one in (model[1], made)[: 1 + has_T]:
+            one.start = CUT
+        assert result.documents[0].runs[0].loss == pytest.approx(loss_of(model(IDS)), abs=1e-5)
+    if not has_T:
+        with pytest.raises(ModelError, match=r"No mixer of Sequential can be cut\. 1: it has no T"):
             truncate(nn.Sequential(model[0], made, model[4]), IDS, documents=1, tokens=LENGTH)
+
+
+class Sigmoid(nn.Module):
+    """Two heads of weights that are no softmax, behind which a gate and a projection act."""
+
+    def __init__(self):
+        super().__init__()
+        self.project, self.output, self.change = nn.Linear(8, 24), nn.Linear(8, 8), lambda maps: maps
+
+    def forward(self, hidden):
+        query, key, value = self.project(hidden).unflatten(-1, (6, 4)).transpose(1, 2).chunk(3, 1)
+        maps = self.change((query @ key.mT - 1).sigmoid().tril())
+        return hidden + self.output((maps @ value).transpose(1, 2).flatten(2)) * hidden.sigmoid()
+
+
+@torch.no_grad()
+def test_a_layer_that_no_adapter_knows_is_cut_as_by_hand():
+    torch.manual_seed(0)
+    layers = Sigmoid(), Sigmoid()
+    model = nn.Sequential(nn.Embedding(60, 8), *layers, nn.Linear(8, 60))
+    result = truncate(model, IDS, documents=1, tokens=LENGTH, settings=AT_CUT)
+    noted = {}
+    for layer in layers:
+        layer.change = lambda maps, layer=layer: noted.setdefault(layer, maps)
+    whole = model(IDS)
+    sizes = {layer: [entropy(head[CUT:, :CUT]) for head in maps[0]] for layer, maps in noted.items()}
+    assert result.documents[0].entropy == pytest.approx(fmean(size for some in sizes.values() for size in some))
+    for run in result.documents[0].runs:
+        if run.rule in ("nothing", "ess"):
+            for layer in layers:
+                ranks = [min(math.ceil(run.scale * size), CUT) for size in sizes[layer]]
+                layer.change = lambda maps, ranks=ranks: cut_maps(maps[0], ranks)[None].float()
+            logits = model(IDS)
+            assert run.loss == pytest.approx(loss_of(logits), abs=1e-6), run
+            assert run.divergence == pytest.approx(divergence_of(whole, logits), abs=1e-6), run
+    everything = [run for run in result.documents[0].runs if run.kept == CUT]
+    assert everything
+    assert all(abs(run.loss - result.documents[0].loss) < 1e-6 for run in everything)
 
 
 class Recurrent(MeanInTwoSteps):
@@ -719,6 +760,15 @@ def test_heads_of_a_group_that_are_no_neighbours_are_cut_together(biased):
         assert dataclasses.astuple(one) == pytest.approx(dataclasses.astuple(other), abs=1e-5), one.rule
 
 
-def test_a_model_whose_mixers_compute_inside_their_parts_is_refused_by_that_cause():
-    with pytest.raises(ModelError, match=r"can be cut\. .*: what it mixes is computed inside one of its parts"):
-        truncate(tiny_model("xlstm"), IDS, documents=1, tokens=LENGTH)
+@pytest.mark.few(2)
+@pytest.mark.parametrize("family", ["minimax", "lfm2", "recurrent_gemma", "diffllama", "xlstm"])
+def test_mixers_that_compute_inside_their_parts_are_cut_by_their_trace(family):
+    model = tiny(family)
+    result = truncate(model, IDS + 3, documents=1, tokens=LENGTH, settings=AT_CUT)
+    captured = [*ss.capture(model, IDS + 3)]
+    assert (result.whole, result.mixers) == ({}, len(captured))
+    entropies = [ss.measure(one.operator, positions=[CUT]).entropy.mean() for one in captured]
+    channels = [one.units * one.multiplicity for one in captured]
+    assert result.documents[0].entropy == pytest.approx(fmean(map(float, entropies), channels), rel=1e-4)
+    everything = [run for run in result.documents[0].runs if run.rule == "past rows" and run.scale == 8]
+    assert abs(everything[0].divergence) < 1e-6

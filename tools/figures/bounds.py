@@ -134,6 +134,33 @@ _RUNS = (
 """The rules and multiples of ESS that the page shows."""
 
 
+def other_texts(document: Mapping[str, Any]) -> dict[str, str]:
+    """What heads need whose sizes come from the ESS of this text, and of other texts."""
+    rows: list[Row] = document["rows"]
+    cells: list[tuple[str, ...]] = []
+    for file, tokens in dict.fromkeys((row["file"], row["tokens"]) for row in rows):
+        result = result_of([row for row in rows if (row["file"], row["tokens"]) == (file, tokens)])
+        found, size = bounds_of(result), result.without_hindsight(other_texts=True)
+        shares = (f"{found[name]:.1%}" for name in ("causal", "causal_others"))
+        times = (f"{found[name]:.1f}" for name in ("multiple", "multiple_others"))
+        texts = f"{size.median:.1f} ({size.least:.1f} to {size.most:.1f})"
+        name = _MODELS.get(file, f"`{file}`")
+        cells.append((name, f"{tokens:,}", str(result.texts), *shares, *times, texts))
+    first = document["bounds"][0]
+    numbers = (f"{first[name]['mean']:.1f}" for name in ("multiple_others", "multiple"))
+    return {
+        "table": table(_OTHERS_HEAD, cells),
+        "smollm2": " instead of ".join(numbers),
+        "tokens": str(first["tokens"]),
+    }
+
+
+_OTHERS_HEAD = (
+    *("model", "tokens", "texts", "change at ESS of this text", "at ESS of other texts"),
+    *("for a change of 1 %: times ESS", "by other texts", "median text (range)"),
+)
+
+
 def _runs(results: Mapping[str, TruncationResult]) -> str:
     """How far the predictions of each model change by each rule."""
     known = [{(row.rule, row.scale): row.divergence_share for row in one.rows} for one in results.values()]

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from statesize.lab import zoo
-from tools.figures.bounds import bounds, low_rank
+from tools.figures.bounds import bounds, low_rank, other_texts
 from tools.figures.families import families, fla
 from tools.figures.findings import findings
 from tools.figures.fixed_claims import (
@@ -61,6 +61,7 @@ def figures() -> dict[str, dict[str, str]]:
         copying,
         truncation,
         bounds,
+        other_texts,
         low_rank,
         published_heads,
         published_delimiters,

@@ -79,9 +79,9 @@ class Capture(Iterator[Captured]):
         )
 
     @property
-    def without_kernel(self) -> list[str]:
-        """Names of mixers whose T is that of no kernel in them, or that have none."""
-        return [mixer.name for mixer in self.mixers if mixer.name in self._own_mixing.names]
+    def own_mixing(self) -> OwnMixing:
+        """What was found of the modules that no adapter knows."""
+        return self._own_mixing
 
     @on_cpu_by_default
     def __next__(self) -> Captured:

@@ -182,14 +182,6 @@ class PastBlock:
             basis, ranks = basis[..., None, :, :], ranks[..., None]
         return dropped(inputs, basis.to(inputs.dtype) if self.right is None else basis, ranks)
 
-    def lost(self, inputs: Tensor, ranks: Tensor) -> Tensor:
-        """(H − H_k) u for inputs u before the cut, (..., c, P), and ranks k, (...): (..., rows, P)."""
-        rest = self.dropped(inputs, ranks)
-        if self.right is None:
-            return self.left @ rest
-        lost = self.left @ (self.right.mT @ rest.to(self.right.dtype))
-        return lost.real if lost.is_complex() else lost
-
 
 def dropped(inputs: Tensor, basis: Tensor, ranks: Tensor) -> Tensor:
     """(1 − Vₖ Vₖᴴ) u for inputs u before a cut, (..., c, P), V (..., c, n) and ranks k, (...)."""

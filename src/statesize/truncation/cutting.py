@@ -17,10 +17,13 @@ from torch.nn.functional import pad
 from statesize.adapters.check import check_faithful
 from statesize.adapters.forward import Forward
 from statesize.adapters.kernels.rotation import Rotation, rotation_of
-from statesize.adapters.models.model_state import known_options
+from statesize.adapters.models.model_state import known_options, mapped
 from statesize.adapters.models.precision import BOUNDS, relative_difference, stored_dtype
+from statesize.adapters.module_call import first_calls
 from statesize.adapters.observation import ModuleStack, Observation, Product, Units
-from statesize.adapters.runs import Attach, observed
+from statesize.adapters.runs import Attach, observed, reading
+from statesize.adapters.trace.own_mixing import OwnMixing
+from statesize.adapters.watch import ArgumentCopies
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
 from statesize.operators import Dense, Operator, SoftmaxAttention
@@ -29,10 +32,30 @@ from statesize.truncation.blocks import PastBlock, dropped, past_block, readable
 from statesize.truncation.choices.choice import HeldAttention
 from statesize.truncation.choices.past import PastReading
 from statesize.truncation.plan import Mixer, PlannedRun, Rule
+from statesize.truncation.traced import TracedCall
 
 # Units whose blocks are held at once.
 _UNITS = 256
-_INSIDE = Note(Code.NOT_CUT, "what it mixes is computed inside one of its parts, where it cannot be replaced")
+INSIDE = Note(Code.NOT_CUT, "what it mixes is computed inside one of its parts, where it cannot be replaced")
+
+
+@dataclass(frozen=True, eq=False)
+class OwnLayers:
+    """Modules that no adapter knows, by name.
+
+    Attributes:
+        by_method: Those with methods `operator`, `values` and `mixed_values`.
+        traced: Those of which T is read from a trace.
+        found: What is known of these.
+    """
+
+    by_method: Mapping[str, nn.Module] = field(default_factory=dict[str, nn.Module])
+    traced: Mapping[str, nn.Module] = field(default_factory=dict[str, nn.Module])
+    found: OwnMixing = field(default_factory=OwnMixing)
+
+    def __contains__(self, module: nn.Module) -> bool:
+        """Whether a module speaks for all that is mixed in it."""
+        return module in self.by_method.values() or module in self.traced.values()
 
 
 @dataclass(eq=False)
@@ -41,7 +64,7 @@ class Cutting:
 
     forward: Forward
     cut: int
-    own: Mapping[str, nn.Module] = field(default_factory=dict[str, nn.Module])  # modules with a method `operator`
+    own: OwnLayers = field(default_factory=OwnLayers)
     # Mixers that are left as they are, with the reason; attention whose queries nothing moves behind the cut; and what
     # the whole run shows of each mixer, in the order of calls, unless it is known before, or not asked for.
     whole: dict[str, Note] = field(default_factory=dict[str, Note])
@@ -55,9 +78,12 @@ class Cutting:
     _rotations: dict[str, Rotation | None] = field(default_factory=dict[str, "Rotation | None"], init=False)
     _calls: Counter[str] = field(default_factory=Counter[str], init=False)
     _running: ModuleStack = field(init=False)
+    _entered: dict[nn.Module, Any] = field(default_factory=dict[nn.Module, Any], init=False)
 
     def __post_init__(self) -> None:
         self.behind = Behind(self.forward, self.cut)
+        if self.own.traced:
+            first_calls(self.forward, self.own.traced.values())
 
     def read(self, attach: Attach | None = None, *, compare: bool = True) -> Tensor:
         """Logits of the whole model from the cut on without the last, (L − i − 1, V) float32; mixers are noted."""
@@ -103,10 +129,12 @@ class Cutting:
         def attach_own(stack: ExitStack) -> None:
             if attach is not None:
                 attach(stack)
-            for name, module in self.own.items():
+            for name, module in self.own.by_method.items():
                 original = cast("Any", module).mixed_values
                 vars(module)["mixed_values"] = self._mixing(name, module, original)
                 stack.callback(vars(module).pop, "mixed_values")
+            leave = {module: partial(self._leave, name) for name, module in self.own.traced.items()}
+            reading(dict.fromkeys(leave, self._enter), leave, stack)
 
         self._running = ModuleStack(forward.parts, forward.length)
         logits = forward.hidden(
@@ -129,8 +157,27 @@ class Cutting:
 
         return mixed_values
 
+    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not self._running.closed:
+            self._entered[module] = mapped((args, kwargs), ArgumentCopies())
+
+    def _leave(self, name: str, module: nn.Module, _: tuple[Any, ...], output: object) -> object:
+        """What a module returns of which T is read from a trace."""
+        if self._running.closed or name in self.whole:
+            return output
+        try:
+            with self._running.unseen():
+                call = TracedCall.of(self.forward, name, module, self._entered.pop(module), self.own.found)
+        except ModelError as error:
+            if self._run is not None:
+                raise
+            self.whole[name] = Note(Code.NOT_CUT, str(Note.of(error)))
+            return output
+        changed = self._changed(call.seen)
+        return output if changed is None else call.changed(output, changed)
+
     def _observe(self, make: Callable[[], Observation], product: Product | None = None) -> Tensor | None:
-        if any(frame.module in self.own.values() for frame in self._running.frames):
+        if any(frame.module in self.own for frame in self._running.frames):
             return None
         # Products that are taken here are none of the model's.
         with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
@@ -144,7 +191,7 @@ class Cutting:
             if product is None or (
                 seen.mixed.untyped_storage().data_ptr() != product.mixed.untyped_storage().data_ptr()
             ):
-                self.whole.setdefault(seen.name, _INSIDE)
+                self.whole.setdefault(seen.name, INSIDE)
                 return None
             changed = self._changed(seen)
             return None if changed is None else _placed(changed, seen.mixed, product.mixed)
@@ -161,9 +208,10 @@ class Cutting:
             return None
         seen = _by_group(seen)
         if run.rule.choice == "hindsight":
-            lost = self._lost_at_best(seen, run.ranks[name].to(seen.values.device), run.rule)
+            rest = self._dropped_at_best(seen, run.ranks[name].to(seen.values.device), run.rule)
         else:
-            lost = self._past_part(seen, self._dropped(name, seen, run)[None])
+            rest = self._dropped(name, seen, run)[None]
+        lost = self._past_part(seen, rest)
         padded, units = pad(lost, (0, 0, self.cut, 0)), slice(None)
         # Gates act on what T u becomes; biases are in both terms.
         difference = seen.passed_on(padded, units) - seen.passed_on(torch.zeros_like(padded), units)
@@ -174,7 +222,7 @@ class Cutting:
         operator, module, held = seen.operator(slice(None)), self._running.frame.module, self.behind.held
         if isinstance(operator, SoftmaxAttention):
             # The layers of this library have no rotary embeddings.
-            is_ours = type(self.own.get(seen.name)).__module__.startswith("statesize.")
+            is_ours = type(self.own.by_method.get(seen.name)).__module__.startswith("statesize.")
             query = operator.query
             turned = Rotation.none(query) if is_ours else rotation_of(self._running, query)
             self._rotations[name] = turned
@@ -194,16 +242,20 @@ class Cutting:
         parts = list(_parts(seen))
         operators = list(map(seen.operator, parts))
         blocks = [PastBlock.of(operator, self.cut) for operator in operators]
-        inputs, size = blocks[0].left.shape[-1], int(operators[0].state_size()[self.cut])
-        state = blocks[0].right is not None
-        if not state:
-            inputs = int(torch.stack([readable(operator, self.cut) for operator in operators]).any(0).sum())
+        size = int(operators[0].state_size()[self.cut])
+        if blocks[0].right is not None:
+            inputs = blocks[0].left.shape[-1]
+            held = min(inputs, seen.state_size or inputs, blocks[0].columns)
+        else:
+            count = int(torch.stack([readable(operator, self.cut) for operator in operators]).any(0).sum())
+            inputs = min(count, size)
+            held = size if size < count else None
         return Mixer(
             seen.found.multiplicity,
             torch.cat([block.entropy[0] for block in blocks]).cpu(),
             min(blocks[0].values.shape[-1], inputs, size),
             inputs,
-            min(inputs, seen.state_size or inputs, blocks[0].columns) if state else None,
+            held,
             self._stacks(seen).entropy[0].cpu() if seen.groups else None,
         )
 
@@ -266,19 +318,19 @@ class Cutting:
         padded = pad(inputs.double(), (0, 0, 0, seen.values.shape[2] - self.cut))
         return operator.to(torch.float64).apply(padded)[:, :, self.cut :]
 
-    def _lost_at_best(self, seen: Observation, ranks: Tensor, rule: Rule) -> Tensor:
-        """What outputs lose at the best basis of the rank of each unit or group."""
+    def _dropped_at_best(self, seen: Observation, ranks: Tensor, rule: Rule) -> Tensor:
+        """What the best basis of the rank of each unit or group drops of the inputs before the cut."""
         inputs = seen.values[:, :, : self.cut]
-        if rule.unit == "cache" and (groups := seen.groups):
-            stacked = inputs.reshape(len(inputs), groups, -1, *inputs.shape[2:])
-            return self._past_part(seen, self._stacks(seen).dropped(stacked, ranks).flatten(1, 2))
-        lost: list[Tensor] = []
+        if rule.unit == "cache" and seen.groups:
+            stacked = inputs.reshape(len(inputs), seen.groups, -1, *inputs.shape[2:])
+            return self._stacks(seen).dropped(stacked, ranks).flatten(1, 2)
+        rest: list[Tensor] = []
         for units in _parts(seen):
-            block = PastBlock.of(seen.operator(units), self.cut)
-            part = inputs[:, units]
+            block, part = PastBlock.of(seen.operator(units), self.cut), inputs[:, units]
             # Several inputs of one position lie behind one another.
-            lost.append(block.lost(part.reshape(*part.shape[:2], block.columns, -1), ranks[units]))
-        return torch.cat(lost, 1)
+            given = part.reshape(*part.shape[:2], block.columns, -1)
+            rest.append(block.dropped(given, ranks[units]).reshape(part.shape))
+        return torch.cat(rest, 1)
 
 
 def _by_group(seen: Observation) -> Observation:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import named_parts
-from statesize.adapters.select import find_mixers, lost_mixers
+from statesize.adapters.select import find_mixers, is_own_code, lost_mixers
 from statesize.check import require_count, require_real
 from statesize.codes import Code, Note, joined
 from statesize.errors import ModelError
@@ -26,7 +26,7 @@ from statesize.models.load import measured_model
 from statesize.report.names import by_reason
 from statesize.texts.inputs import Inputs, given_sequences, inputs_of, tokens_sha256, whole_texts
 from statesize.texts.tokens import AnyTokenizer
-from statesize.truncation.cutting import Cutting
+from statesize.truncation.cutting import INSIDE, Cutting, OwnLayers
 from statesize.truncation.memory_size import NEGLIGIBLE, TruncationResult
 from statesize.truncation.pieces import Piece, cut_ids, pieces_of
 from statesize.truncation.plan import RULES, Mixer, mean_sizes, planned_runs
@@ -35,11 +35,10 @@ from statesize.truncation.run import Keep, Scores, check_head, finish, kept_part
 
 DOCUMENTS, TOKENS = 12, 512
 """Pieces of text that are read by default, and the tokens of each."""
-_NO_KERNEL = Note(
-    Code.NOT_CUT,
-    "no kernel in it has a T of all that it mixes; a layer of your own needs methods operator(hidden), values(hidden) "
-    "and mixed_values(hidden)",
-)
+_LOOK = 128
+"""Tokens by which layers of libraries are found: their kinds do not go with the length of a text."""
+_NO_T = Note(Code.NOT_CUT, "it has no T")
+_AROUND = Note(Code.NOT_CUT, "it mixes positions around mixers inside it")
 
 
 @on_cpu_by_default
@@ -64,8 +63,8 @@ def truncate(
     with hindsight, knows the queries of the future, so a memory hardly does with less. Beside it stand choices that
     know the past only, with sizes of this text and with those of other texts. Numbers are of values; keys are kept.
 
-    Short convolutions inside mixers stay whole, and so do mixers that compute what they mix inside one of their parts,
-    and those without a kernel whose T is measured: `TruncationResult.whole` names these mixers.
+    Short convolutions inside mixers stay whole, and so do layers without a T and those that mix positions around other
+    mixers: `TruncationResult.whole` names them.
 
     Args:
         model: A causal language model, or what `load` takes.
@@ -117,7 +116,7 @@ class CutTest:
     cuts: tuple[int, ...]  # positions at which each is cut
     whole: dict[str, Note]  # mixers that are left as they are, with the reason, by name
     in_part: dict[str, Note]  # mixers that mix by more than what is cut, with what that is, by name
-    own: dict[str, nn.Module]  # mixers with a method `operator`, by name
+    own: OwnLayers
     shared: tuple[tuple[str, ...], ...]  # those that read one cache, for each cache of several
     unmoved: set[str] = field(default_factory=set[str], init=False)  # whose queries nothing moves behind a cut
     mixers: tuple[str, ...] = field(default=(), init=False)  # names of those that are cut
@@ -128,15 +127,24 @@ class CutTest:
     @classmethod
     def of(cls, model: nn.Module, pieces: list[Piece], cuts: tuple[int, ...], axis: int | None = None) -> CutTest:
         """Find what can be cut, in a run over the first piece."""
-        inputs, axis = inputs_of(pieces[0][1])
+        parts, first = named_parts(model), pieces[0][1]
+        if not any(is_own_code(part) for _, part in parts):
+            first = first[:_LOOK] if isinstance(first, Tensor) else first.beginning(min(len(first), _LOOK))
+        inputs, axis = inputs_of(first)
         captured = capture(model, inputs, axis=axis)
-        whole, in_part = dict.fromkeys(captured.without_kernel, _NO_KERNEL), dict[str, Note]()
+        found, in_part = captured.own_mixing, dict[str, Note]()
+        whole = dict.fromkeys(found.derivatives, _NO_T)
+        whole |= dict.fromkeys([name for name, layer in found.layers.items() if layer.held], _AROUND)
         for item in captured:
             item.forget()
-            if any(one.code is Code.PART for one in item.notes) and item.name.partition("@")[0] not in whole:
-                in_part[item.name] = Note(Code.NOT_CUT, joined(item.notes))
+            if (part := [one for one in item.notes if one.code is Code.PART]) and item.name not in whole:
+                in_part[item.name] = Note(Code.NOT_CUT, joined(part))
         whole |= captured.skipped
-        own = _own_mixers(model, whole)
+        named = {name or type(part).__name__: part for name, part in parts}
+        declared = {name: part for name, part in find_mixers(parts).items() if name not in whole}
+        methods = {name: part for name, part in declared.items() if _is_cut_by_method(part)}
+        traced = {name: named[name] for name in (*found.layers, *declared) if name not in whole | methods}
+        own = OwnLayers(methods, traced, found)
         return cls(model, pieces, cuts, whole, in_part, own, tuple(dict.fromkeys(captured.readers.values())))
 
     def documents(self, kept: Keep, report: Callable[..., None]) -> list[dict[str, Any]]:
@@ -163,9 +171,17 @@ class CutTest:
     def _read(self, index: int, cut: int, mixers: dict[str, Mixer]) -> tuple[Cutting, Tensor]:
         if self._last is None or self._last[:2] != (index, cut):
             forward = Forward.of(self.model, *inputs_of(self.pieces[index][1]))
-            cutting = Cutting(forward, cut, self.own, self.whole, self.unmoved, mixers)
             self._last = None
-            self._last = index, cut, cutting, cutting.read(compare=not self._sure)
+            cutting = Cutting(forward, cut, self.own, self.whole, self.unmoved, mixers)
+            logits = cutting.read(compare=not self._sure)
+            if inside := [name for name, note in self.whole.items() if note is INSIDE]:
+                # What cannot be replaced where it is computed may be so in a trace.
+                named = dict(named_parts(self.model))
+                self.own = replace(self.own, traced={**self.own.traced, **{name: named[name] for name in inside}})
+                for name in inside:
+                    del self.whole[name]
+                return self._read(index, cut, mixers)
+            self._last = index, cut, cutting, logits
             self._sure = cutting.behind.sure
         return self._last[2:]
 
@@ -175,7 +191,7 @@ class CutTest:
         cutting, logits = self._read(index, cut, {})
         check_head(self.model, logits, cut_ids(given, cut))
         uncalled = Note(Code.NOT_CUT, "its forward does not call its mixed_values")
-        self.whole |= dict.fromkeys(self.own.keys() - cutting.mixers.keys() - self.whole.keys(), uncalled)
+        self.whole |= dict.fromkeys(self.own.by_method.keys() - cutting.mixers.keys() - self.whole.keys(), uncalled)
         if not cutting.mixers:
             causes = " ".join(
                 f"{names}: {reason.removesuffix('.')}." for names, reason in by_reason(self.whole).items()
@@ -214,12 +230,6 @@ class CutTest:
         return TruncationResult(name, tuple(documents), whole, len(self.mixers), at, unmoved, self.shared)
 
 
-def _own_mixers(model: nn.Module, whole: dict[str, Note]) -> dict[str, nn.Module]:
-    """Mixers with a method `operator` that mix by a method `mixed_values`; others are left whole."""
-    own = find_mixers(named_parts(model))
-    for name, module in own.items():
-        missing = [method for method in ("values", "mixed_values") if not callable(getattr(module, method, None))]
-        if missing:
-            methods = f"method{'s' if missing[1:] else ''} {' and '.join(f'{method}(hidden)' for method in missing)}"
-            whole[name] = Note(Code.NOT_CUT, f"it has no {methods}, of which its forward is made")
-    return {name: module for name, module in own.items() if name not in whole}
+def _is_cut_by_method(mixer: nn.Module) -> bool:
+    """Whether a mixer with a method `operator` says what it mixes, and mixes by a method."""
+    return all(callable(getattr(mixer, method, None)) for method in ("values", "mixed_values"))

@@ -12,7 +12,15 @@ from torch.nn import functional
 
 from statesize.adapters.kernels.rotation import Rotation
 from statesize.operators import Operator, SoftmaxAttention
-from statesize.truncation.blocks import directions, eigenvectors, gram, readable, recurrence_of, state_factors
+from statesize.truncation.blocks import (
+    directions,
+    eigenvectors,
+    gram,
+    past_block,
+    readable,
+    recurrence_of,
+    state_factors,
+)
 
 # How far behind the cut queries of the past are asked again.
 _ASKED = (0, 4, 16, 64)
@@ -61,6 +69,13 @@ class PastReading:
         moments, last = (self._asked, 0) if self._asked is not None else (self._moved, _LAST)
         total, groups = moments.shape[-1], (*moments.shape[:-3], -1, readers)
         moments = moments.reshape(*groups, total, total).sum(-3) if readers > 1 else moments.clone()
+        if (size := int(self.operator.state_size()[self.cut])) < int(self._readable.sum()):
+            # A state holds no more of the past than the rows of H span.
+            rows = past_block(self.operator, self.cut).double().reshape(*moments.shape[:-2], -1, total)
+            held = cast("Any", torch.linalg).svd(rows, full_matrices=False).Vh.mH[..., :size]
+            read = held.mT @ (moments.tril() + moments.tril(-1).mT) @ held
+            basis = held @ eigenvectors(read).flip(-1)
+            return basis if readers == 1 else basis.repeat_interleave(readers, -3)
         # No number is spent on what a window hides.
         columns = self._readable.nonzero().flatten()
         count, first = len(columns), _FIRST if bool(self._readable[0]) else 0

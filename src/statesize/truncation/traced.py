@@ -1,0 +1,91 @@
+"""Layers that no adapter knows: T of each call is read from its trace, and what follows T runs again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Self, cast
+
+from torch import Tensor, nn
+
+from statesize.adapters.forward import Forward
+from statesize.adapters.models.model_state import mapped
+from statesize.adapters.models.precision import stored_dtype
+from statesize.adapters.module_call import ModuleCall
+from statesize.adapters.observation import Observation, Units
+from statesize.adapters.trace.channels import channels
+from statesize.adapters.trace.layer import observe
+from statesize.adapters.trace.own_mixing import OwnMixing
+from statesize.adapters.trace.replay import Piece, Place
+from statesize.adapters.trace.trace import Trace, TracedMixing
+from statesize.adapters.watch import ArgumentCopies, Call, Memory, first_argument
+from statesize.errors import ModelError
+from statesize.operators import Operator
+
+# As exact as traces are in float64 and in float32.
+_ROUNDING = 1e-9, 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class TracedCall:
+    """One call of a module of which T was read from a trace.
+
+    Attributes:
+        seen: What it mixed.
+        memory: The numbers that it keeps for a channel.
+    """
+
+    seen: Observation
+    memory: Memory
+    _call: ModuleCall
+    _trace: Trace
+    _mixing: TracedMixing
+
+    @classmethod
+    def of(cls, forward: Forward, name: str, module: nn.Module, arguments: Any, found: OwnMixing) -> Self:
+        """Trace a module with the arguments and keyword arguments of a call; a ModelError where it has no T."""
+        args, kwargs = mapped(arguments, ArgumentCopies())
+        call = ModuleCall.of(forward, Call(name, module, args, kwargs, [], stored_dtype(module)))
+        trace = Trace.of(replace(call, named=found.part_of(module)))
+        if (mixing := trace.mixing()) is None:
+            raise ModelError(f"{name} mixes positions in its first call, and none in this one.")
+        mixing = replace(mixing, matrix=cache(mixing.matrix))
+        layer = found.layers.get(name)
+        seen, memory = observe(name, call, mixing, None if layer is None else layer.memory)
+        if hasattr(module, "operator"):
+            stated = cast("Operator", cast("Any", module).operator(first_argument(name, args, kwargs)))
+            T = mixing.matrix()
+            # A recurrence is cut by its state, which a matrix does not show.
+            if stated.batch_shape == T.shape[:2] and bool(
+                (stated.dense() - T).abs().max() <= _ROUNDING[1] * T.abs().max()
+            ):
+
+                def of_units(units: Units) -> Operator:
+                    return stated[:, units]
+
+                seen = replace(seen, operator=of_units)
+        return cls(seen, memory, call, trace, mixing)
+
+    def changed(self, output: Any, mixed: Tensor) -> Any:
+        """What the module returns where T passes on other numbers (S, unit, L, P) than those that it returned for."""
+        returned = self._call.returned(output)
+        if returned is None:
+            return output
+        # The difference alone is added, so that nothing changes where T passes on the same.
+        other = returned + (self._behind(mixed) - self._trace.returned).to(returned)
+        return mapped(output, lambda leaf: other if leaf is returned else leaf)
+
+    def _behind(self, mixed: Tensor) -> Tensor:
+        """What the operations behind T make of other numbers."""
+        piece, tape = self._mixing.piece, self._mixing.piece.graph.tape
+        found = channels(piece, 1, _ROUNDING[not self._mixing.in_double])
+        if found is None:
+            raise ModelError(f"{self.seen.name} mixes channels.")
+        numbers, start = piece.ended.clone(), piece.end
+        numbers[:, found.target] = mixed.permute(2, 0, 1, 3).to(numbers)
+        placed = piece.values[start.tensor].movedim(start.axis, 0)
+        end = numbers.reshape(placed.shape).movedim(0, start.axis)
+        if (output := tape.ref(self._trace.returned)) == start.tensor:
+            return end
+        uses = {(node, at) for node in tape.nodes for at, (_, one) in enumerate(node.inputs) if one == start.tensor}
+        return Piece(piece.graph, start, Place(output, 0), uses, piece.values)(end)
