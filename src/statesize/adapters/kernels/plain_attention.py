@@ -63,11 +63,6 @@ class AttentionCall:
     probed: Callable[[], tuple[Tensor, Tensor]] | None = None
     largest_score: Callable[[], float] = float
 
-    @property
-    def length(self) -> int:
-        """L."""
-        return self.mixed.shape[2]
-
     def by_head(self, part: Tensor) -> Tensor:
         """What key-value heads hold, (S, K, L, P), by head, (S, H, L, P)."""
         return part[:, :, None].expand(-1, -1, self.mixed.shape[1] // part.shape[1], -1, -1).flatten(1, 2)
@@ -78,13 +73,13 @@ class AttentionCall:
         if not isinstance(said, int):
             return Memory(None)
         count = kept()
-        return Memory.named(said, count, is_short=count == self.length - 1, fixed=lambda: count)
+        return Memory.named(said, count, is_short=count == self.mixed.shape[2] - 1, fixed=lambda: count)
 
     def observation(
         self, operator: Callable[[Units], Operator], filled: int | None, notes: Sequence[Note]
     ) -> Observation:
         """What was observed, whose cache keeps so many tokens once it has filled, or all for None."""
-        stored = attention_cache(self.module, self.keys, self.values, self.length, filled, self.mixed.shape[1])
+        stored = attention_cache(self.module, self.keys, self.values, self.mixed.shape[2], filled, self.mixed.shape[1])
         kind, text = (
             self.kind if self.window is None else f"sliding {self.kind}",
             _TEXTS.get(type(self.module).__name__),
@@ -175,14 +170,10 @@ class PlainAttention:
         limit = EXACT if exact else allowed(found, attention.dtype, self.largest_score)
         return found if found <= limit else None
 
-    def kept(self) -> int:
-        """How many earlier tokens T keeps at most."""
-        length = self.attention.length
-        return min(self.window or length, length) - 1
-
     def observation(self, call: AttentionCall) -> Observation:
         """A call that it explains, as observed."""
-        memory, filled = call.memory(self.kept), None if self.window is None else self.window - 1
+        length, filled = self.attention.length, None if self.window is None else self.window - 1
+        memory = call.memory(lambda: min(self.window or length, length) - 1)
         filled = filled if memory.states is None else memory.states
         return call.observation(lambda units: self.attention[:, units], filled, memory.notes)
 

@@ -24,7 +24,9 @@ def _class_of(package: str, name: str) -> Any:
 
 def sharded_units(model: nn.Module) -> list[Any]:
     """The modules that fully_shard was applied to, outermost first: each of them is gathered as a whole."""
-    return [module for module in model.modules() if isinstance(module, _class_of("fsdp", "FSDPModule"))]
+    sharded = _class_of("fsdp", "FSDPModule")
+    # fully_shard makes a class for each class of module: without any, no module need be looked at.
+    return [one for one in model.modules() if isinstance(one, sharded)] if sharded and sharded.__subclasses__() else []
 
 
 def check_sharding(parts: NamedModules, parameters: Iterable[tuple[str, Tensor]]) -> None:

@@ -16,7 +16,7 @@ from statesize.adapters.models.model_state import is_a
 from statesize.adapters.models.own_cache import bytes_beside, short_convolutions
 from statesize.adapters.module_call import ModuleCall, first_calls
 from statesize.adapters.observation import DERIVATIVE, FoundMixer, Observation, OpenSource
-from statesize.adapters.select import RECURRENT, TRACED, is_own_code
+from statesize.adapters.select import RECURRENT, TRACED, is_own_code, is_unseen_attention
 from statesize.adapters.trace.derivative import state_size
 from statesize.adapters.trace.layer import mixing_around, observe
 from statesize.adapters.trace.own_mixing import OwnMixing, TracedLayer
@@ -77,15 +77,15 @@ def find_own_mixing(
     # Attention of a library in which no kernel was seen is read as one's own is.
     seen = {*observing.refused, *(names[module] for module in kernels)}
 
-    def is_unseen_attention(module: nn.Module) -> bool:
-        return "Attention" in type(module).__name__ and not any(
-            f"{name}.".startswith(f"{names[module]}.") for name in seen
-        )
-
     traced = {
         module
-        for module in names
-        if (is_own_code(module) or isinstance(module, TRACED) or module in found.mixes or is_unseen_attention(module))
+        for module, name in names.items()
+        if (
+            is_own_code(module)
+            or isinstance(module, TRACED)
+            or module in found.mixes
+            or is_unseen_attention(name, module, seen)
+        )
         and not (module in inside or forward.in_encoder(names[module]))
     }
     recurrent = {module for module in names if is_a(module, RECURRENT) and module not in inside | mixers}
