@@ -188,10 +188,12 @@ class Capture(Iterator[Captured]):
                 notes, dtype = (Note(Code.ROUNDED, text),), call.weights
                 observations, output = self._rerun(call, torch.float32)
 
-        def largest_score() -> float:
-            return max((one.largest_score() for one in observations), default=0.0)
-
-        agreed = agreement(call, output, largest_score, again if dtype is None else None)
+        agreed = agreement(
+            call,
+            output,
+            lambda: max((one.largest_score() for one in observations), default=0.0),
+            again if dtype is None else None,
+        )
         found = list[Captured]()
         for label, item in zip(call.labels, observations, strict=True):
             (difference, told), ran = check_operator(item, dtype), agreed
