@@ -27,7 +27,7 @@ _PLAIN: Any = cast("Any", Tensor).__torch_dispatch__
 _DRAWN = frozenset("normal uniform random exponential bernoulli cauchy log_normal geometric".split())
 
 
-_kind = cast("Callable[[Any], Any]", type)
+_kind: Any = type
 """The class of a value, whatever that holds."""
 
 
@@ -42,7 +42,7 @@ def bound(value: Any, tensors: Callable[[int], Any]) -> Any:
     kind = _kind(value)
     if kind is Ref:
         return tensors(value.id)
-    return kind([bound(part, tensors) for part in value]) if kind in (list, tuple) else value
+    return kind([bound(part, tensors) for part in value]) if kind is list or kind is tuple else value
 
 
 @dataclass(eq=False, slots=True)
@@ -269,7 +269,7 @@ class Tape(TorchDispatchMode):
                 inputs.append((slot, number))
                 return Ref(number)
             kind = _kind(value)
-            return kind([taken(part, slot) for part in value]) if kind in (list, tuple) else value
+            return kind([taken(part, slot) for part in value]) if kind is list or kind is tuple else value
 
         taken_args = [taken(value, slot) for slot, value in enumerate(args)]
         taken_kwargs = {name: taken(value, operation.places.get(name, -1)) for name, value in kwargs.items()}
