@@ -220,7 +220,7 @@ class Tape(TorchDispatchMode):
         owners = written.owner[index]
         if number is not None and int(owners.max()) <= number:
             return number
-        numbers: list[int] = sorted(set(owners.tolist()))
+        numbers = cast("list[int]", owners.unique().tolist())
         sizes = [0, *(self.values[one].numel() for one in numbers)]
         first = torch.tensor(sizes).cumsum(0)[:-1]
         which = torch.searchsorted(torch.tensor(numbers), owners)
