@@ -8,7 +8,6 @@ from torch.nn import functional
 import statesize as ss
 from statesize import capture
 from statesize.codes import Code, Note, joined
-from statesize.errors import ModelError
 
 WIDTH, BLOCK, LENGTH = 4, 8, 40
 

@@ -130,13 +130,19 @@ class Search:
         for tensor in self._candidates:
             label, shape = self.labels.of[tensor], self.labels.tape.values[tensor].shape
             axes = [axis for axis in self._axes(tensor) if shape[axis] == length]
-            axes = [axis for axis in axes if bool(label.last.select(axis, -1).any())]
+            axes = [axis for axis in axes if bool(label.last.select(axis, -1).any()) and self._is_causal(label, axis)]
             made = self.labels.tape.made.get(tensor)
             if not axes or tensor in self.given or made is None or self._of_one_step(label):
                 continue
             if bool(self._reach[tensor].last.any()):
                 found[tensor] = min(axes, key=lambda axis: self.behind(tensor, axis))
         return found
+
+    def _is_causal(self, label: Label, axis: int) -> bool:
+        """Whether no entry depends on a later position, where it is known on which ones it depends."""
+        length = self.labels.length
+        known = bool(((label.last != length) & (label.last != 0)).any())
+        return not known or bool((label.last <= own(label.last.shape, axis, length).last).all())
 
     def _of_one_step(self, label: Label) -> bool:
         """Whether a tensor is that of one position before the last, as a state of a loop."""
@@ -157,9 +163,10 @@ class Search:
             if (self.named is None or tensor in self.named) and self._axes(tensor):
                 place = self._placed(tensor)
                 found |= {} if place is None else {tensor: Place(tensor, *place)}
-        # Of the same numbers in several layouts the first one.
+        # Of the same numbers in several layouts the first one, and the last one, behind which ways part.
         later = {self._next_layout(one) for one in found}
-        return {one: place for one, place in found.items() if one not in later}
+        between = {one for one in found if one in later and self._next_layout(one) in found}
+        return {one: place for one, place in found.items() if one not in between}
 
     def _laid_out(self, node: Node) -> bool:
         """Whether an operation returns the numbers that it takes in another layout."""
@@ -231,7 +238,11 @@ class Search:
         for end, axis in self.ends.items():
             if end > start and (uses := self._uses(start, end)):
                 step = self._steps(start, uses).get(end)
-                if step is not None and not step.bends and (step.mixing or distance(step.label, axis, self.labels.length)):
+                if (
+                    step is not None
+                    and not step.bends
+                    and (step.mixing or distance(step.label, axis, self.labels.length))
+                ):
                     yield end, uses, step
 
     def pieces(self) -> Iterator[tuple[Piece, Step]]:
@@ -247,7 +258,7 @@ class Search:
         return channels(piece, self.texts, self.rounding, self.other_text())
 
     def _best(self, start: int) -> Choice | None:
-        """The map from a start by which most is mixed, to the first end behind which least is, of the fewest numbers."""
+        """The map from a start by which most is mixed, to the first end behind which least is, of fewest numbers."""
 
         def rank(found: tuple[int, frozenset[Use], Step]) -> tuple[int, ...]:
             end, _, step = found

@@ -39,7 +39,9 @@ _REDUCTIONS = frozenset(
 )
 _CUMULATIVE = frozenset("cumsum cumprod logcumsumexp cummax cummin".split())
 _NORMS = frozenset("native_layer_norm _fused_rms_norm".split())
-_SAME = frozenset("clone _to_copy alias detach lift_fresh _conj _neg_view conj_physical native_dropout log_sigmoid_forward".split())
+_SAME = frozenset(
+    "clone _to_copy alias detach lift_fresh _conj _neg_view conj_physical native_dropout log_sigmoid_forward".split()
+)
 _PRODUCTS = frozenset("mm bmm addmm baddbmm mv dot vdot addmv".split())
 _HIDDEN = -3e4
 """What is added to scores to hide them: a softmax makes 0 of them."""

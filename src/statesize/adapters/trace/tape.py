@@ -27,7 +27,7 @@ _PLAIN: Any = cast("Any", Tensor).__torch_dispatch__
 _DRAWN = frozenset("normal uniform random exponential bernoulli cauchy log_normal geometric".split())
 
 
-_kind = cast("Callable[[Any], Any]", type)
+_kind: Any = type
 """The class of a value, whatever that holds."""
 
 
@@ -39,10 +39,18 @@ class Ref(NamedTuple):
 
 def bound(value: Any, tensors: Callable[[int], Any]) -> Any:
     """Arguments with a tensor in the place of each `Ref`."""
-    kind = _kind(value)
-    if kind is Ref:
+    if isinstance(value, Ref):
         return tensors(value.id)
-    return kind([bound(part, tensors) for part in value]) if kind in (list, tuple) else value
+    return each(value, lambda part: bound(part, tensors))
+
+
+def each(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A list or tuple with other parts; any other value as it is."""
+    kind = _kind(value)
+    if kind is not list and kind is not tuple:
+        return value
+    parts = [change(part) for part in cast("Sequence[Any]", value)]
+    return parts if kind is list else tuple(parts)
 
 
 @dataclass(eq=False, slots=True)
@@ -212,7 +220,7 @@ class Tape(TorchDispatchMode):
         owners = written.owner[index]
         if number is not None and int(owners.max()) <= number:
             return number
-        numbers: list[int] = sorted(set(owners.tolist()))
+        numbers = cast("list[int]", owners.unique().tolist())
         sizes = [0, *(self.values[one].numel() for one in numbers)]
         first = torch.tensor(sizes).cumsum(0)[:-1]
         which = torch.searchsorted(torch.tensor(numbers), owners)
@@ -268,8 +276,7 @@ class Tape(TorchDispatchMode):
                 number = self.ref(value)
                 inputs.append((slot, number))
                 return Ref(number)
-            kind = _kind(value)
-            return kind([taken(part, slot) for part in value]) if kind in (list, tuple) else value
+            return each(value, lambda part: taken(part, slot))
 
         taken_args = [taken(value, slot) for slot, value in enumerate(args)]
         taken_kwargs = {name: taken(value, operation.places.get(name, -1)) for name, value in kwargs.items()}

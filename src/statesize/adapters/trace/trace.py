@@ -292,22 +292,23 @@ class Trace:
             return False
         pairs = zip((*mine.entering, *mine.given), (*other.entering, *other.given), strict=True)
         values = {one: other.tape.values[two] for one, two in pairs}
-        last = {one: node for node in mine.tape.nodes for _, one in node.inputs}
+        last, leaving = {one: node for node in mine.tape.nodes for _, one in node.inputs}, {*mine.leaving}
+
+        def now(tensor: int) -> Tensor:
+            return values.get(tensor, mine.tape.values[tensor])
+
         try:
             for node in mine.tape.nodes:
-                made = zip(node.outs, node.call(lambda one: values.get(one, mine.tape.values[one])), strict=True)
-                values |= {one: value for one, value in made if one not in values}
+                made = zip(node.outs, node.call(now), strict=True)
+                values.update((one, value) for one, value in made if one not in values)
                 for _, one in node.inputs:
-                    if last[one] is node and one not in mine.leaving:
+                    if last[one] is node and one not in leaving:
                         values.pop(one, None)
         except RuntimeError:
             # Sizes that the text decides.
             return False
-        leaving = [
-            (values.get(one, mine.tape.values[one]), other.tape.values[two])
-            for one, two in zip(mine.leaving, other.leaving, strict=True)
-        ]
-        return all(self._close(one, two) for one, two in leaving)
+        pairs = zip(mine.leaving, other.leaving, strict=True)
+        return all(self._close(now(one), other.tape.values[two]) for one, two in pairs)
 
     def _close(self, one: Tensor, two: Tensor) -> bool:
         if one.shape != two.shape or not two.is_floating_point():
