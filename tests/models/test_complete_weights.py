@@ -118,7 +118,7 @@ def test_weights_that_go_unused_are_told_and_kept(tmp_path, capsys):
     (tmp_path / "ids.json").write_text("[5, 6, 7, 8, 9]")
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        assert main(["profile", str(folder), "--ids", str(tmp_path / "ids.json")]) == 0
+        assert main(["profile", str(folder), "--text", str(tmp_path / "ids.json")]) == 0
     said = capsys.readouterr()
     assert f"statesize: warning: {folder}: No part of the model uses 9 weights" in said.err
     assert "note: No part of the model uses 9 weights of the checkpoint" in " ".join(said.out.split())
@@ -261,7 +261,7 @@ def test_a_damaged_tokenizer_beside_ids_is_named_with_what_removes_it(tmp_path, 
     folder = save_tiny(tmp_path / "llama")
     (folder / "tokenizer.json").write_text("{")
     (tmp_path / "ids.json").write_text("[5, 6, 7, 8, 9]")
-    arguments = ["profile", str(folder), "--ids", str(tmp_path / "ids.json"), "--quiet"]
+    arguments = ["profile", str(folder), "--text", str(tmp_path / "ids.json"), "--quiet"]
     assert main(arguments) == 1
     assert "Copy its files again, or remove them and give token ids (--ids FILE)." in capsys.readouterr().err
     (folder / "tokenizer.json").unlink()

@@ -35,7 +35,7 @@ from statesize.parallel.threads import one_by_one
 from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import ProfileRun
 from statesize.profiling.sequences import Provenance, SequenceWork
-from statesize.report.compared import ComparedModel, compared_models
+from statesize.report.comparison import model_row
 from statesize.report.names import by_reason
 from statesize.results.profiled import model_mean
 from statesize.results.summary import SummaryRow, binding, keeps_everything, largest_size
@@ -262,12 +262,12 @@ class Probing:
         now = time.perf_counter()
         share, most = self._spent / (now - self._began), max(self._cost.units)
         self._tell_cost(step, now - start, start - self._last[1], share)
-        model_row = compared_models([profile])[0]
+        figures = model_row(profile)
         further = {"heads": min(heads, most), "layers": len(profile.mixers), "share_of_time": share}
-        values = _logged_values(profile, model_row, further)
-        size = "" if math.isnan(model_row.tss) else f" of {model_row.middle_ceiling:.3g}"
+        values = _logged_values(profile, figures, further)
+        size = "" if math.isnan(figures["tss"]) else f" of {figures['ceiling']:.3g}"
         some = "" if heads >= most else f", in {heads} of at most {most} heads or channels of each layer"
-        self._found = f"ESS {model_row.middle_entropy:.2f}{size} at the middle{some}"
+        self._found = f"ESS {figures['ess']:.2f}{size} at the middle{some}"
         self._readings, self._last = self._readings + 1, (step, time.perf_counter())
         if not trial or heads >= most:
             # The trial of two heads is no measure of the others.
@@ -362,7 +362,7 @@ class Probing:
                 self._told.discard(layer)
             elif self._once(layer):
                 sink = f"; a sink takes {100 * row['sink_share']:.0f} % of its attention"
-                sink = sink if row["sinkless_entropy"] > row["middle_entropy"] else ""
+                sink = sink if row["without_sink"] > row["ess"] else ""
                 size = share.removesuffix("_utilisation")
                 message = "Step %d: %s uses %.0f %% of its %s; it used %.0f %% at first%s"
                 _LOGGER.warning(message, step, row["layer"], 100 * row[share], size, 100 * first[share], sink)
@@ -408,18 +408,18 @@ def _without_utilisation(profile: Profile) -> dict[str, str]:
     return causes
 
 
-def _logged_values(profile: Profile, model: ComparedModel, further: Mapping[str, float]) -> dict[str, float]:
+def _logged_values(profile: Profile, model: SummaryRow, further: Mapping[str, float]) -> dict[str, float]:
     """Finite numbers of a profile, and further ones, by their names in logs: those of layers come last."""
     precisions = [str(profile.mixer(name).attrs["precision"]) for name in profile.mixers]
     rows = profile.summary_rows()
     sink_share = model_mean(profile, [row["sink_share"] for row in rows])
-    attention = {"sinkless": model.sinkless_entropy, "sink_share": sink_share}
+    attention = {"sinkless": model["without_sink"], "sink_share": sink_share}
     values = {
-        "middle": model.middle_entropy,
-        "average": model.average_entropy,
-        "total": model.total_entropy,
-        "state_utilisation": model.state_utilisation,
-        "ceiling_utilisation": model.ceiling_utilisation,
+        "middle": model["ess"],
+        "average": model["average_entropy"],
+        "total": model["total_entropy"],
+        "state_utilisation": model["state_utilisation"],
+        "ceiling_utilisation": model["ceiling_utilisation"],
         **(attention if math.isfinite(sink_share) else {}),
         "bits": min(torch.finfo(getattr(torch, name.partition(",")[0])).bits for name in precisions),
         **further,

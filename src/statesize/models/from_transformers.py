@@ -32,7 +32,7 @@ from statesize.models.hub import ask_hub, commit, not_given, snapshot
 from statesize.models.splitters import doubt_of_splitter, set_splitter
 from statesize.texts.tokens import AnyTokenizer
 
-WITHOUT_TOKENIZER = "Put the model's tokenizer there, or give token ids to `statesize profile` by --ids FILE."
+WITHOUT_TOKENIZER = "Put the model's tokenizer there, or give token ids to `statesize profile` by --text FILE.json."
 """What to do about a tokenizer that is not there."""
 # What names of weights have where the model was saved inside what held it: torch.compile, or DataParallel.
 _HELD = r"^(?:_orig_mod\.|module\.)+|(?<=\.)(?:_orig_mod|_checkpoint_wrapped_module)\."
@@ -109,7 +109,7 @@ def transformers_tokenizer(name: str, options: dict[str, Any]) -> AnyTokenizer:
         reason = " ".join(str(error).split())[:200]
         damaged = has_tokenizer(Path(name))
         advice = (
-            "Copy its files again, or remove them and give token ids (--ids FILE)." if damaged else WITHOUT_TOKENIZER
+            "Copy its files again, or remove them and give ids (--text FILE.json)." if damaged else WITHOUT_TOKENIZER
         )
         raise FileError(f"The tokenizer of {name} cannot be loaded ({reason}). {advice}") from error
 
