@@ -62,8 +62,6 @@ def test_wrong_usage_is_2(arguments, capsys):
     "arguments",
     [
         "profile gla --memory abc",
-        "profile gla --layers foo",
-        "profile gla --memory 1",
         "length gla --lengths abc",
         "truncate gla --at 200% --text missing.txt",
         "study regimes --preset laptop",
@@ -98,7 +96,7 @@ def test_a_full_disk_behind_stdout(options, checkpoint, text, monkeypatch, capsy
         assert main(["profile", str(checkpoint), "--text", str(text), *options]) == 1
         # What is left in the buffer does not fail again when the file is closed.
     lines = capsys.readouterr().err.splitlines()
-    notes = ("profiling ", "drawing ")
+    notes = ("profiling ", "drawing ", "Profile: ")
     errors = [line for line in lines if not line.startswith(notes)]
     assert len(errors) == 1
     assert errors[0].startswith("statesize: error: the output cannot be written: ")

@@ -81,7 +81,7 @@ def test_json_of_any_depth(stored, tmp_path):
 )
 @pytest.mark.parametrize("length", [None, 2**63])
 def test_parts_of_wrong_content(header, length):
-    with pytest.raises(ValueError, match="no mixer|other fields|Expecting|no JSON|too deeply|decode|are read"):
+    with pytest.raises(ValueError, match=r"no mixer|other fields|Expecting|no JSON|too deeply|decode|are read"):
         mixer_from_bytes((length or len(header)).to_bytes(8, "little") + header)
 
 

@@ -15,7 +15,7 @@ from statesize.profiling import Profile, profile
 from statesize.report.comparison import compare
 from statesize.report.names import model_title
 from statesize.report.page import page
-from statesize.results.summary import middle_bounds, middle_ceiling
+from statesize.results.summary import at_middle, ess_values, middle_ceiling
 from statesize.texts.tokens import join_documents
 
 TEXTS = ("Return the list of names that are bound here.", "The loop ends when the iterator has no more items left.")
@@ -30,7 +30,7 @@ def bundled():
 
 
 def _carried(node):
-    return np.mean(middle_bounds(node, "entropy"))
+    return at_middle(node, ess_values(node, "entropy")).mean()
 
 
 def test_figures_are_those_of_the_profiles(bundled):

@@ -88,8 +88,8 @@ def test_a_profile_s_curves_are_its_counts(profile):
     # The middle of 12 tokens, where 6 positions lie before and after, of which a state of 4 numbers is full.
     middles = [node["entropy"].values[..., 6].mean() for node in nodes]
     bars = tables(profile.plot.layers())["layers"]
-    assert [row["middle"] for row in bars] == pytest.approx(middles, rel=1e-3)
-    assert [row["utilisation"] for row in bars] == pytest.approx([middle / 4 for middle in middles], rel=1e-3)
+    assert [row["ess"] for row in bars] == pytest.approx(middles, rel=1e-3)
+    assert [row["share"] for row in bars] == pytest.approx([middle / 4 for middle in middles], rel=1e-3)
 
 
 def test_a_figure_is_the_chart_without_what_a_pointer_finds(profile):

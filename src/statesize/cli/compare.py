@@ -58,4 +58,4 @@ def compare(
         return
     print_notes([compared.headline, ""])
     print_table(compared.table(wide=wide))
-    print_notes(["", *compared.notes] if compared.notes else [])
+    print_notes(["", *compared.legend] if compared.legend else [])

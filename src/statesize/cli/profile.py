@@ -57,7 +57,8 @@ class Measuring:
         """The settings, checked."""
         from statesize.measurement.settings import Settings
 
-        return Settings(layers=self.layers, channels=self.channels, positions=self.positions, memory=self.memory)
+        asked = ("layers", "channels", "positions", "memory")
+        return Settings(**{name: getattr(self, name) for name in asked})
 
 
 def profile(
@@ -102,20 +103,29 @@ def profile(
         if open_:
             _open_stored(stored, printing)
         return
-    folder = output or Path(f"{place.stem if place.suffix == '.gguf' else place.name}-profile")
-    texts, measuring, loading = texts or Texts(), measuring or Measuring(), loading or Loading()
+    name = place.stem if place.suffix == ".gguf" else place.absolute().name
+    folder = output or Path(f"{name}-profile")
     check_model(model, "profile")
     check_destination(folder, "output")
-    _measure(model, texts, measuring, loading, folder, printing)
+    _measure(_Asked(model, texts or Texts(), measuring or Measuring(), loading or Loading()), folder, printing)
     show([read_marker(folder)], [folder], printing)
     if open_:
         open_page(folder / PAGE, printing.say)
 
 
-def _measure(
-    model: str, texts: Texts, measuring: Measuring, loading: Loading, folder: Path, printing: Printing
-) -> None:  # fmt: skip
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be measured."""
+
+    model: str
+    texts: Texts
+    measuring: Measuring
+    loading: Loading
+
+
+def _measure(asked: _Asked, folder: Path, printing: Printing) -> None:
     """Measure a model into a folder, and draw its page there."""
+    model, texts, measuring, loading = asked.model, asked.texts, asked.measuring, asked.loading
     settings = measuring.settings()
     cluster = Workers(ray=measuring.ray).cluster(gpus=float(loading.device.startswith("cuda")))
 
@@ -125,7 +135,7 @@ def _measure(
     from statesize.results.place import PAGE
 
     printing.hush_libraries()
-    loaded, vocabulary, context = _facts(model, texts, loading, printing, in_process=cluster is None)
+    loaded, vocabulary, context = _facts(asked, printing, in_process=cluster is None)
     tokenizer, name = loaded.tokenizer, loaded.name
     if tokenizer is None:
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
@@ -153,9 +163,10 @@ def _measure(
 
 
 def _facts(
-    model: str, texts: Texts, loading: Loading, printing: Printing, *, in_process: bool
+    asked: _Asked, printing: Printing, *, in_process: bool
 ) -> tuple[LoadedModel, int | None, int | None]:  # fmt: skip
     """The model with its vocabulary and longest context; only its facts where other processes load it."""
+    model, texts, loading = asked.model, asked.texts, asked.loading
     from statesize.models.load import LoadedModel, load_model_facts
     from statesize.texts.documents import configured_context, vocabulary_size
 
@@ -195,7 +206,9 @@ def show(markers: Sequence[Marker], folders: Sequence[Path], printing: Printing)
     from statesize.report.table import layer_table, legend_lines, short_names
     from statesize.results.place import PAGE
 
-    documents = [marker.document | {"folder": str(at)} for marker, at in zip(markers, folders, strict=True)]
+    documents: list[dict[str, Any]] = [
+        {**marker.document, "folder": str(at)} for marker, at in zip(markers, folders, strict=True)
+    ]
     if printing.json:
         print_json(documents[0] if len(documents) == 1 else {"profiles": documents})
         return
@@ -203,7 +216,7 @@ def show(markers: Sequence[Marker], folders: Sequence[Path], printing: Printing)
         print_notes([""] * bool(number) + [document["headline"], ""])
         print_table(layer_table(document))
         layers = [row["layer"] for row in (*document["mixers"], *document["lost"])]
-        source = document["source"] or {}
+        source: dict[str, Any] = document["source"] or {}
         told = ("weights", "unused_weights", "tokenizer", "context")
         notes = [*legend_lines(document["limits"], short_names(layers)), document["run"], document["truncation"]]
         print_notes([*filter(None, notes), *(f"{name}: {source[name]}" for name in told if name in source)])

@@ -65,7 +65,20 @@ class Profile(Result, Profiled):
         Returns:
             A table for a terminal or a page.
         """
-        return layer_table(self.to_dict())
+        return layer_table(json_values(self._shown(self.summary_rows())))
+
+    def _shown(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """What a table of some rows, and the lines about it, are made of."""
+        return {
+            "headline": self.headline,
+            "cut": middle_cut(self),
+            "measured": every_token(self),
+            "run": run_sentence(self.quantities),
+            "sequences": self.tokens.sizes["sequence"],
+            "mixers": rows,
+            "lost": _lost_rows(self),
+            "limits": [limit._asdict() for limit in self.codes],
+        }
 
     def page(self) -> ResultPage:
         """The page, with the map of heads.
@@ -200,19 +213,7 @@ class Profile(Result, Profiled):
                 for name, values in counts.items()
             }
             mixers.append({**row, "multiplicity": int(node.attrs["multiplicity"]), **means})
-        lengths = self.tokens["length"]
-        figures = {
-            "headline": self.headline,
-            "cut": middle_cut(self),
-            "measured": every_token(self),
-            "run": run_sentence(self.quantities),
-            "sequences": lengths.size,
-            "tokens": int(lengths.sum()),
-            "mixers": mixers,
-            "lost": _lost_rows(self),
-            "limits": [limit._asdict() for limit in self.codes],
-            "groups": group_rows(self),
-        }
+        figures = self._shown(mixers) | {"tokens": int(self.tokens["length"].sum()), "groups": group_rows(self)}
         return json_values({name: self.tree.attrs.get(name) for name in asked} | figures)
 
     def to_xarray(self) -> xr.DataTree:

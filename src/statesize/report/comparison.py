@@ -17,6 +17,7 @@ from statesize.adapters.observation import DERIVATIVE
 from statesize.codes import Code
 from statesize.errors import InputError
 from statesize.io.json_values import json_values
+from statesize.io.text import listed
 from statesize.report.charts import along, layers
 from statesize.report.names import distinct, model_title
 from statesize.report.result import Result
@@ -61,10 +62,10 @@ def model_row(profile: Profiled) -> SummaryRow:
     channels = [channels_of(nodes[at]) for at in kept]
     average = [rows[at]["average_entropy_error"] * each for at, each in zip(kept, channels, strict=True)]
     total = [row["total_entropy_error"] for row in rows]
-    loss = (profile.attributes.get("source") or {}).get("loss")
+    source = cast("dict[str, Any]", profile.attributes.get("source") or {})
     row = {
         "model": model_title(profile),
-        "loss": loss if isinstance(loss, float) else math.nan,
+        "loss": source.get("loss", math.nan),
         "state_bytes": float(sum(row["state_bytes"] for row in rows)),
         "middle_bytes": sum(middle_bytes(node, profile.tokens["length"].values) for node in nodes),
         "total_tss": float(np.dot(stored, [row["tss"] for row in rows])),
@@ -170,9 +171,13 @@ class Comparison(Result):
         return field_table(MODELS, self.models, first=not wide)
 
     @property
-    def legend(self) -> tuple[str, ...]:
-        """The notes."""
-        return self.notes
+    def legend(self) -> list[str]:
+        """A line for each code of the table, with its models, and the notes."""
+        models: dict[tuple[str, str], list[str]] = {}
+        for profile in self.profiles:
+            for limit in profile.codes:
+                models.setdefault((limit.code, limit.sentence), []).append(model_title(profile))
+        return [*(f"{code} ({listed(names)}): {said}" for (code, said), names in models.items()), *self.notes]
 
     @property
     def plot(self) -> ComparisonCharts:

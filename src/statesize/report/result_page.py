@@ -56,8 +56,8 @@ class PageChart:
         return f"<figure>{_scrolled(key, drawn)}<figcaption>{escape(self.caption)}</figcaption></figure>"
 
 
-RESULT, NEXT = "Result", "Next"
-"""The heading of notes above the charts, and of what to do next."""
+RESULT = "Result"
+"""The heading of notes above the charts."""
 # A first table of so many rows and columns is read at a glance, and stands above the charts.
 _ROWS, _COLUMNS = 6, 8
 

@@ -120,7 +120,7 @@ def legend_lines(limits: Sequence[Mapping[str, Any]], names: Mapping[str, str]) 
 
 def _is_known(value: object) -> bool:
     if isinstance(value, str | list):
-        return bool(value)
+        return value not in ("", [])
     return value is not None and math.isfinite(_number(value))
 
 

@@ -24,8 +24,6 @@ from statesize.results.summary import (
     middle_ceiling,
 )
 
-OWN_TEXTS = "TEXTS.jsonl"
-"""Stands in a command for texts that its reader has to give."""
 NO_NEED = "ESS is what a layer carries of this text, not what a task needs: more of it makes no better model."
 _MOST_NAMED = 3
 """Models whose numbers a headline gives one by one."""
@@ -34,7 +32,7 @@ _MOST_NAMED = 3
 def headline(profile: Profiled) -> str:
     """What a model carries past the middle of its texts, of what, and how many layers lack a number: one sentence."""
     title, layers, rows = model_title(profile), comparable(profile), profile.quantities
-    title = title[:1].upper() + title[1:] if " " in title else title
+    title = title if title == profile.model else title[:1].upper() + title[1:]
     ess, without = (model_mean(profile, [row[name] for row in rows], layers) for name in ("ess", "without_sink"))
     lost, measured = len(profile.not_measured), len(profile.mixers)
     missing = f"; {lost} of {counted(measured + lost, 'layer')} not measured" if lost else ""

@@ -27,7 +27,7 @@ _UNKNOWN_SIZE = Note(Code.UNKNOWN_SIZE, "neither the layer nor impulses at two l
 class Limit(NamedTuple):
     """What limits the numbers of some layers, or why they have none."""
 
-    code: str
+    code: Code
     layers: tuple[str, ...]
     sentence: str
 
@@ -123,16 +123,16 @@ class Profiled:
     @property
     def codes(self) -> list[Limit]:
         """Each code that occurs, with its layers and its sentence."""
-        layers: dict[tuple[str, str], list[str]] = {}
+        layers: dict[tuple[Code, str], list[str]] = {}
         for name, notes in self.limits.items():
             for note in notes:
-                layers.setdefault((note.code.value, str(note)), []).append(name)
+                layers.setdefault((note.code, str(note)), []).append(name)
         return [Limit(code, tuple(names), sentence) for (code, sentence), names in layers.items()]
 
     @property
     def notes(self) -> dict[str, tuple[str, ...]]:
         """What is to know of some mixers, with the mixers that it is of."""
-        known = (limit for limit in self.codes if limit.code != Code.SINK and limit.layers[0] in self.mixers)
+        known = (limit for limit in self.codes if limit.code is not Code.SINK and limit.layers[0] in self.mixers)
         return {limit.sentence: limit.layers for limit in known}
 
     def limited(self, code: Code) -> dict[str, str]:

@@ -86,12 +86,6 @@ def middle_estimate(node: xr.Dataset, values: Array) -> Estimate:
     return _of_units(node, at_middle(node, values))
 
 
-def middle_bounds(node: xr.Dataset, metric: str) -> tuple[float, float]:
-    """Between which bounds the ESS of a layer lies at the middle, on average over sequences and heads."""
-    lower, upper = (middle_estimate(node, bound).mean for bound in ess_bounds(node, metric))
-    return lower, upper
-
-
 def middle_ceiling(node: xr.Dataset) -> float:
     """What ESS could be at the middle, on average over sequences and heads."""
     return float(known_mean(at_middle(node, unit_limits(node)), (0, 1)))

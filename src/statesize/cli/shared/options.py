@@ -84,7 +84,11 @@ def check_model(model: str, command: str = "") -> None:
 
 def model_for(command: str = "") -> Parameter:
     """A model of a command, refused as soon as its name is read."""
-    return Parameter(validator=lambda _, model: check_model(model, command))
+
+    def check(_: object, model: str) -> None:
+        check_model(model, command)
+
+    return Parameter(validator=check)
 
 
 ModelName: TypeAlias = Annotated[str, model_for()]
