@@ -81,7 +81,7 @@ def test_only_the_beginning_is_read(checkpoint, text, here, capsys):
     assert main(["profile", str(checkpoint), "--text", str(text), "--json", "--max-tokens", "5"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["tokens"] == 5
-    assert "first 5 of" in captured.err
+    assert "first 5 tokens" in captured.err
     assert os.listdir(here) == ["small-profile"]
 
 

@@ -69,6 +69,8 @@ def test_a_share_has_a_bar_where_there_is_room():
     table = PageTable("", ["layer", "share"], [["first", Shown(0.5, "50%")]])
     assert table_text(table, 80, bars=True)[1].endswith("████████░░░░░░░░")
     assert "█" not in "".join(table_text(table, 20, bars=True))
+    of_two_kinds = PageTable("", ["layer", "of state", "of ceiling"], [["a", Shown(0.5, "50%"), Shown(0.4, "40%")]])
+    assert "█" not in "".join(table_text(of_two_kinds, 80, bars=True))
 
 
 def test_cells_of_a_page_hold_the_numbers():

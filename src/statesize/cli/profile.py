@@ -22,7 +22,7 @@ from statesize.cli.shared.options import (
 )
 from statesize.cli.shared.printing import Printing, command_line, open_page, print_json, print_notes, print_table
 from statesize.cli.shared.texts import Texts
-from statesize.io.text import byte_count
+from statesize.io.text import byte_count, counted
 from statesize.measurement.settings import MEMORY
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _measure(asked: _Asked, folder: Path, printing: Printing) -> None:
     read = texts.read(tokenizer, printing, vocabulary)
     source: dict[str, Any] = {**loaded.source, "command": command_line()}
     if read.chats:
-        source["chat_template"] = f"applied to {read.chats} of {len(read.ids)}"
+        source["chat_template"] = f"applied to {read.chats} of {counted(len(read.ids), 'text')}"
     ids = read.ids
     if measuring.prefix is not None:
         ids, settings = _behind_prefix(measuring.prefix, tokenizer, ids, settings, printing)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from numbers import Real
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from rich.cells import cell_len
 
@@ -156,6 +156,8 @@ def table_text(table: PageTable, width: int, *, bars: bool = False) -> list[str]
         for at in range(tall)
     ]
     room = width - sum(widths[:fitting]) - len(_GAP) * fitting
+    # Shares in two columns are of two kinds, which do not compare.
+    shares = [at for at in range(len(headings)) if bars and any(map(_is_share, (row[at] for row in table.rows)))]
     for row, cells in zip(rows, table.rows, strict=True):
         broken = [
             textwrap.wrap(cell, widths[at], break_on_hyphens=False) if cell_len(cell) > widths[at] else [cell]
@@ -163,9 +165,9 @@ def table_text(table: PageTable, width: int, *, bars: bool = False) -> list[str]
         ]
         for at in range(max(map(len, broken))):
             line = _line([part[at] if at < len(part) else "" for part in broken], widths, sides)
-            shares = [cell.value for cell in cells if isinstance(cell, Shown) and cell.text.endswith("%")]
-            if bars and not at and len(shares) == 1 and room >= _BAR:
-                line = f"{line.ljust(sum(widths[:fitting]) + len(_GAP) * (fitting - 1))}{_GAP}{share_bar(shares[0])}"
+            if not at and len(shares) == 1 and room >= _BAR and _is_share(share := cells[shares[0]]):
+                bar = share_bar(share.value)
+                line = f"{line.ljust(sum(widths[:fitting]) + len(_GAP) * (fitting - 1))}{_GAP}{bar}"
             lines.append(line)
     if fitting < len(headings):
         left = listed([heading.replace("\n", " ") for heading in headings[fitting:]])
@@ -179,6 +181,10 @@ def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) ->
         for cell, size, side in zip(cells, widths, right, strict=False)
     )
     return _GAP.join(filled)
+
+
+def _is_share(cell: object) -> TypeGuard[Shown]:
+    return isinstance(cell, Shown) and cell.text.endswith("%")
 
 
 def share_bar(share: float) -> str:

@@ -110,9 +110,9 @@ class Texts:
         if chats:
             read = counted(len(sequences), "text")
             printing.say(f"The tokenizer's chat template was applied to {chats:,} of {read}.")
-        cut, tokens, kept = sum(length > self.max_tokens for length in lengths), sum(lengths), sum(map(len, sequences))
-        if cut:
-            printing.say(f"Reading the first {kept:,} of {counted(tokens, 'token')}; --max-tokens takes more.")
+        if max(lengths) > self.max_tokens:
+            kept = counted(sum(map(len, sequences)), "token")
+            printing.say(f"Reading the first {kept}; --max-tokens takes more.")
         return Sequences(sequences, chats)
 
     def read_whole(
