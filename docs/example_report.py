@@ -6,7 +6,7 @@ from statesize import Settings
 from statesize.lab import zoo
 from statesize.lab.tasks.text import encode
 from statesize.profiling.run import run_profile
-from statesize.report import write_report
+from statesize.report.page import write_report
 
 LENGTH = 160
 

@@ -10,16 +10,11 @@ from pathlib import Path
 
 import pytest
 
-import statesize
 from statesize.adapters import sources
 from statesize.cli import main
-from statesize.cli.shared.summary import summary
-from statesize.cli.shared.table import print_page
-from statesize.lab.mixers import LanguageModel, ModelConfig
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COLUMNS = (ROOT / "docs" / "appendix" / "files.md").read_text(encoding="utf-8").split("## Columns")[1].split("\n## ")[0]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 NOTEBOOKS = [
     page for page in DOCS if "file_format: mystnb" in page.read_text(encoding="utf-8")
@@ -118,13 +113,3 @@ def test_links_to_files_lead_somewhere():
     for page in [*PAGES, *NOTEBOOKS]:
         for target in re.findall(r"\]\((?!https?://|#)([^)#\s]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
-
-
-def test_every_column_of_the_table_is_defined(capsys):
-    # A state and a cache.
-    shape = ModelConfig(mixer="la,sa", vocabulary_size=8, width=8, heads=1, layers=2, key_size=2)
-    print_page(summary(statesize.profile(LanguageModel(shape), [[1, 2, 3, 4, 5, 6]]), wide=True))
-    headings = "".join(capsys.readouterr().out.splitlines(keepends=True)[2:4])
-    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \|$", COLUMNS, re.MULTILINE)
-    defined = [row for row in rows if row != "column"]
-    assert sorted(" ".join(defined).split()) == sorted(headings.split())

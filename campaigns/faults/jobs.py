@@ -239,11 +239,11 @@ JOBS: dict[str, Job] = {
     job.name: job
     for job in (
         ProfileJob("profile", *TEXT_OPTIONS),
-        ProfileJob("corpus (JSONL)", "--jsonl", "INPUTS/corpus.jsonl"),
-        ProfileJob("corpus (Parquet)", "--parquet", "INPUTS/corpus.parquet"),
+        ProfileJob("corpus (JSONL)", "--text", "INPUTS/corpus.jsonl"),
+        ProfileJob("corpus (Parquet)", "--text", "INPUTS/corpus.parquet"),
         StudyJob("study"),
         TrainJob(),
-        ProfileJob("corpus on Ray", "--jsonl", "INPUTS/many.jsonl", "--ray"),
+        ProfileJob("corpus on Ray", "--text", "INPUTS/many.jsonl", "--ray"),
         StudyJob("study on Ray", "--ray"),
     )
 }

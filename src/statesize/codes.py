@@ -33,7 +33,7 @@ class Code(StrEnum):
         "The context before the cut is worth too little for a loss of it to show: {}",
         "Give longer texts.",
     )
-    SINK = "sink", "Attention sinks: {}", "Read `sinkless_entropy`."
+    SINK = "sink", "Attention sinks: {}", "Read `without_sink`."
 
     # What of a layer is measured.
     PART = "in part", "Measured in part: {}", f"{_OPERATOR} of the whole, or read the numbers as those of T alone."

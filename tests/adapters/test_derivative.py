@@ -293,9 +293,9 @@ def test_a_derivative_is_limited_by_no_state_size_of_one_channel():
     assert (captured.kind, captured.state_bytes) == ("derivative", None)
     assert ss.measure(captured.operator).entropy.max() > 8
     assert largest_share(captured) <= 1
-    row = ss.profile(model, TOKENS).summary(wide=True).iloc[0]
+    row = ss.profile(model, TOKENS).summary().iloc[0]
     assert row[["tss", "state_bytes", "state_utilisation", "ceiling_utilisation"]].isna().all()
-    assert row.cause == "Its state size is unknown."
+    assert row.limits == ["state size unknown"]
 
 
 def test_a_recurrent_layer_in_both_directions_is_refused():
@@ -330,7 +330,7 @@ def test_a_large_derivative_is_measured_by_products_at_few_positions():
         entropy = torch.exp(-torch.special.xlogy(share, share).sum())
         found = node.sel(position=position).isel(sequence=0, channel=0)
         assert abs(float(found["entropy"]) - entropy) <= float(found["entropy_bound"]) + 1e-5
-    row = profile.summary(wide=True).iloc[0]
+    row = profile.summary().iloc[0]
     assert (row.kind, row.tss, row.state_bytes) == ("derivative", 8, 32)
     assert 0 < row.state_utilisation < 1
 
@@ -348,7 +348,7 @@ def test_a_large_derivative_that_is_not_causal_is_refused():
 def test_a_model_of_recurrent_layers_has_a_profile():
     model = seeded(lambda: Recurrent(nn.LSTM, batch_first=True))
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
-    summary = ss.profile(model, TOKENS).summary(wide=True)
+    summary = ss.profile(model, TOKENS).summary()
     assert summary.kind.tolist() == ["derivative"]
     assert 1 < summary.average_entropy.item() <= 8
     assert all(torch.equal(weight, weights[name]) for name, weight in model.state_dict().items())

@@ -13,7 +13,7 @@ from statesize.cli.commands import app
 
 HEAVY = {"torch", "numpy", "transformers", "pandas", "xarray", "altair", "numba", "scipy", "ray"}
 # They do nothing that takes long.
-WITHOUT_PROGRESS = {("--install-completion",)}
+WITHOUT_PROGRESS = {("--install-completion",), ("profile",)}
 
 
 def commands(group=app, above=()):

@@ -15,7 +15,7 @@ def arguments(tmp_path_factory):
     attention_model("llama").save_pretrained(folder)
     ids = folder / "ids.jsonl"
     ids.write_text(json.dumps([n * n % 63 + 1 for n in range(12 * 100)]), encoding="utf-8")
-    return ["cache", str(folder), "--ids", str(ids), "--max-tokens", "100", "--sequences", "12"]
+    return ["cache", str(folder), "--text", str(ids), "--max-tokens", "100", "--sequences", "12"]
 
 
 def test_table_page_and_json(arguments, tmp_path, capsys):
@@ -42,16 +42,3 @@ def test_bad_input(arguments, capsys):
         assert main([*arguments, "--keep", share]) == 2
         assert "keep must be a share between 0 and 100 %, got" in capsys.readouterr().err
     assert main([*arguments, "--rule", "best"]) == 2
-
-
-def test_more_pieces_of_too_few_texts_are_not_advised(arguments, tmp_path, capsys):
-    few = tmp_path / "few.jsonl"
-    texts = [[n * n % 63 + 1 for n in range(first, first + 390)] for first in range(5)]
-    few.write_text("\n".join(map(json.dumps, texts)), encoding="utf-8")
-    given = [*arguments[:2], "--ids", str(few), "--max-tokens", "100", "--sequences", "6"]
-    assert main(given) == 0
-    captured = capsys.readouterr()
-    assert "few texts: " in captured.out
-    *_, said = captured.err.splitlines()
-    assert said.startswith("next (only more text tells more: 10 texts or more, one in each row): statesize cache ")
-    assert said.endswith(" --max-tokens 100 --ids TEXTS.jsonl --sequences 10")

@@ -5,10 +5,8 @@ import importlib
 import json
 import os
 import re
-import shlex
 
 import pytest
-from cli.first_lines import next_command
 from playwright.sync_api import expect
 from report.visit import Visit, chromium
 
@@ -43,47 +41,20 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
     cut_less(monkeypatch, documents=1, tokens=64)
     assert main(["demo"]) == 0
     captured = capsys.readouterr()
-    assert "Profiles: statesize-demo\n" in captured.err
-    assert next_command(captured) == ["profile", "MODEL", "--text", "FILE"]
-    assert f"statesize profile statesize-demo/{zoo.names()[-1]} --open" in captured.err.splitlines()[-2]
-    used, what, *_, sa, la, gla, deltanet, _, share, _, enough, meaning = captured.out.splitlines()
-    assert len(captured.out.splitlines()) <= 20
     page = (here / "statesize-demo.html").read_text(encoding="utf-8")
-    for line in (used, what, share, enough, meaning):
+    used, what, *_, enough, meaning = captured.out.splitlines()
+    for line in (used, what, enough, meaning):
         assert html.escape(line) in page
-    rows = [re.split(r"\s{2,}", line.strip()) for line in (sa, la, gla, deltanet)]
+    rows = [re.split(r"\s{2,}", line.strip()) for line in captured.out.splitlines() if re.search(r" [34]\.\d\d ", line)]
     assert [row[0].lower() for row in rows] == [KINDS[name].lower() for name in zoo.names()]
-    assert all(re.fullmatch(r"[34]\.\d\d", row[1]) for row in rows)
-    assert [row[2] for row in rows] == ["64", "32", "32", "32"]
-    ess = [float(row[3]) for row in rows]
-    # A cache grows with the text, and is not set against the states.
-    assert len(rows[0]) == 4
+    assert [row[3] for row in rows] == ["64", "32", "32", "32"]
     shares = [int(row[4].removesuffix("%")) for row in rows[1:]]
-    assert shares == pytest.approx([100 * e / 32 for e in ess[1:]], abs=1)
-    assert used == (
-        "Halfway through a text, models with a state, a memory of fixed size, use "
-        f"{min(shares)}% to {max(shares)}% of it."
-    )
-    assert " read 1 text of 128 tokens." in what
-    assert " Tested in gated linear attention (gla): Kept to its ESS, gla changes its predictions by about " in enough
-    assert meaning.endswith("only a task can tell.")
-    # What the page advises works as it stands, but for a model of the hub, which is not at hand.
-    assert "TSS" not in page[: page.index("Models along one text</h2>")]
-    advised = [shlex.split(html.unescape(line))[1:] for line in re.findall("<code>(.*?)</code>", page)]
-    assert [line[0] for line in advised] == ["profile", "truncate", "profile"]
-    assert advised[-1] == ["profile", "HuggingFaceTB/SmolLM2-135M", "--open"]
-    monkeypatch.setattr("webbrowser.open", lambda _: True)
-    assert main(advised[0]) == 0
-    os.remove("gated-deltanet.html")
-    assert main(advised[1]) == 0
-    capsys.readouterr()
-    assert "statesize-demo.html" in captured.err
+    assert shares == pytest.approx([100 * float(row[2]) / 32 for row in rows[1:]], abs=1)
+    assert f"use {min(shares)}% to {max(shares)}% of it." in used
     assert sorted(os.listdir(here)) == ["statesize-demo", "statesize-demo.html"]
-    assert (here / "statesize-demo.html").stat().st_size < 1_300_000
     opens_without_network_and_errors(here / "statesize-demo.html")
-    # By this, compare names what another model has to read.
-    source = Profile.load(here / "statesize-demo" / "la").attributes["source"]
-    assert source["command"] == "statesize profile la --sequences 1 --max-tokens 128"
+    assert main(["profile", "statesize-demo"]) == 0
+    assert capsys.readouterr().out.count("numbers per channel past token 64 of 128") == 4
     # What is there is taken up.
     assert main(["demo", "--json", "--html", "other.html"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -91,7 +62,6 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
     assert len(document["truncation"]["measured"]) == 1
     shown = [(model["model"], model["sequences"], model["tokens"]) for model in document["models"]]
     assert shown == [(name, 1, 128) for name in zoo.names()]
-    assert sorted(os.listdir(here)) == ["other.html", "statesize-demo", "statesize-demo.html"]
 
 
 def opens_without_network_and_errors(report):
@@ -130,7 +100,6 @@ def test_a_run_that_was_ended_is_taken_up_and_one_that_is_done_measures_nothing(
     assert main(["demo"]) == 0
     first = capsys.readouterr()
     assert "profiling gla" not in first.err
-    assert "Profiles: statesize-demo, 1 of 1 taken from an earlier run over the same model, texts" in first.err
     assert Profile.load("statesize-demo/gla").attributes["run_sha256"] == measured.attributes["run_sha256"]
     monkeypatch.setattr(truncation, "truncate", end)
     assert main(["demo"]) == 0

@@ -32,30 +32,17 @@ def test_as_many_bundled_texts_are_read_as_was_said(checkpoint, capsys):
         assert read in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.slow
-def test_longer_contexts_are_advised_where_they_decide_and_the_texts_have_them(slow_checkpoint, capsys):
-    asked = ["length", str(slow_checkpoint), "--layers", "0", "--lengths", "4,8", "--future", "4"]
-    advised = f"statesize {' '.join(asked).replace(' --lengths 4,8', '')} --lengths 4,8,16"
-    for more, offered in ([], True), (["--trained-length", "8"], False), (["--excerpts", "2"], False):
-        assert main([*asked, *more]) == 0
-        said = capsys.readouterr().err.splitlines()[-1]
-        assert (said == f"next (whether ESS grows with longer contexts): {advised}") == offered
-        assert ("statesize profile" in said) != offered
-    assert main([*advised.split()[1:], "--json", "--quiet"]) == 0
-    assert [one["length"] for one in json.loads(capsys.readouterr().out)["lengths"]] == [4, 8, 16]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (
             ["--lengths", "8,x"],
-            "--lengths must be whole numbers such as 64,128, got '8,x'. It takes all words up to the next",
+            "lengths must be whole numbers such as 64,128, got '8,x'. It takes all words up to the next",
         ),
         (["--lengths", "8,9999999"], "lengths must hold two that fit"),
         (
             ["--lengths", "8,16", "--layers", "9"],
-            "error: --layers must be the model's mixers by name or by index 0 … 1",
+            "error: layers must be the model's mixers by name or by index 0 … 1",
         ),
     ],
 )

@@ -49,25 +49,23 @@ def test_files_do_not_take_the_numbers_of_closed_streams(tmp_path):
     assert subprocess.run(words, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
 @pytest.mark.parametrize(
     "words",
     [
         ["profile", "gla", "--text", "PLACE"],
-        ["profile", "gla", "--jsonl", "PLACE"],
-        ["profile", "gla", "--ids", "PLACE"],
         ["train", "text", "--mixer", "la", "--text", "PLACE", "--output", "OUTPUT"],
     ],
 )
 def test_what_is_no_file_is_not_read(words, kind, capsys, tmp_path):
     place = tmp_path / "place"
-    os.mkfifo(place) if kind == "pipe" else place.mkdir() if kind == "folder" else place.symlink_to("/dev/zero")
+    os.mkfifo(place) if kind == "pipe" else place.symlink_to("/dev/zero")
     names = {"PLACE": place, "OUTPUT": tmp_path / "output"}
     line = refusal(capsys, *(names.get(word, word) for word in words))
     assert f"{place} must be a regular file, got a {kind}" in line
 
 
-@pytest.mark.parametrize("words", [["profile", "PROFILE", "--html"], ["profile", "gla", "--text", "TEXT", "--html"]])
+@pytest.mark.parametrize("words", [["compare", "PROFILE", "PROFILE", "--html"]])
 def test_what_is_no_file_is_not_replaced(words, capsys, tmp_path, text, small_profile):
     names = {"PROFILE": small_profile.save(tmp_path / "profile"), "TEXT": text}
     os.mkfifo(tmp_path / "pipe")
@@ -84,7 +82,6 @@ def test_what_is_no_file_is_not_replaced(words, capsys, tmp_path, text, small_pr
         ["profile", LONG, "--text", "TEXT"],
         ["profile", "gla", "--text", LONG],
         ["profile", "gla", "--text", "TEXT", "--output", LONG],
-        ["profile", "gla", "--text", "TEXT", "--html", LONG],
         ["study", "regimes", "--preset", "smoke", "--output", LONG],
         ["train", "text", "--mixer", "la", "--text", "TEXT", "--output", LONG],
     ],

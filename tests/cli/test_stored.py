@@ -3,8 +3,9 @@
 import contextlib
 import io
 import json
-import os
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -17,68 +18,74 @@ from statesize.lab.studies.engine.conclusion import Conclusion
 from statesize.lab.studies.engine.run import write_page
 from statesize.lab.studies.engine.table import table_content
 
-TEXT = "text.txt"
-
 
 @pytest.fixture(scope="module")
 def made(checkpoint, tmp_path_factory):
-    """A folder with a profile and its page, and what the command printed."""
+    """A folder with a profile, and what the command printed."""
     folder, printed = tmp_path_factory.mktemp("made"), io.StringIO()
-    options = ["--text", TEXT, "--output", "result", "--html", "first.html", "--metric", "relative_count"]
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.chdir(folder)
-        (folder / TEXT).write_text("The quick brown fox returns a list.\n", encoding="utf-8")
-        assert main(["profile", str(checkpoint), *options]) == 0
-    (folder / TEXT).unlink()
+        Path("text.txt").write_text("The quick brown fox returns a list.\n", encoding="utf-8")
+        assert main(["profile", str(checkpoint), "--text", "text.txt"]) == 0
     return folder, printed.getvalue()
 
 
 @pytest.fixture
 def saved(made, here):
     folder, printed = made
-    shutil.copytree(folder, here, dirs_exist_ok=True)
+    shutil.copytree(folder / "small-profile", here / "result")
     return printed
 
 
-def test_a_profile_has_the_table_and_the_page_of_its_run(saved, here, capsys):
-    assert main(["profile", "result", "--html", "again.html", "--metric", "relative_count"]) == 0
+def test_a_profile_and_its_page_are_kept_and_shown_again(saved, capsys):
+    assert main(["profile", "result"]) == 0
     captured = capsys.readouterr()
     assert captured.out == saved
-    assert captured.err == "Report: again.html\nnext (all layers and columns): statesize profile result --wide\n"
-    assert (here / "again.html").read_bytes() == (here / "first.html").read_bytes()
+    assert captured.err == "Profile: result, page: result/page.html\n"
     assert main(["profile", "result", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["result"] == "result"
-    assert sorted(os.listdir(here)) == ["again.html", "first.html", "result"]
-
-
-def test_a_page_has_the_command_and_the_versions_that_made_it(saved, here):
-    page = (here / "first.html").read_text(encoding="utf-8")
-    assert f"--text {TEXT} --output result --html first.html" in page
+    assert document == json.loads(json.dumps({"schema": 1, **ss.Profile.load("result").to_dict(), "folder": "result"}))
+    page = Path("result", "page.html").read_text(encoding="utf-8")
+    assert "statesize profile " in page
     assert "transformers 5" in page
 
 
-@pytest.mark.slow
-def test_same_bytes_in_every_process(saved, here, run):
-    arguments = ("profile", here / "result", "--html", here / "other.html", "--metric", "relative_count")
-    assert run(*arguments, PYTHONHASHSEED="1").returncode == 0
-    assert (here / "other.html").read_bytes() == (here / "first.html").read_bytes()
+def test_a_folder_of_profiles_shows_each(saved, here, capsys):
+    for name in ("one", "two"):
+        shutil.copytree(here / "result", here / "several" / name)
+    assert main(["profile", "several"]) == 0
+    assert capsys.readouterr().out == f"{saved}\n{saved}"
+    assert main(["profile", "several", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["profiles"]
+    assert [one["folder"] for one in found] == ["several/one", "several/two"]
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["--text", "x"],
-        ["--positions", "3"],
-        ["--dtype", "float64"],
-        ["--output", "other"],
-        ["--tolerance", "0.1"],
-    ],
-    ids=" ".join,
-)
+def test_showing_imports_nothing_heavy(saved):
+    code = (
+        "import sys; from statesize.cli import main; main(['profile', 'result'])\n"
+        "assert not {'torch', 'pandas', 'xarray', 'altair', 'scipy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("options", [["--text", "x"], ["--positions", "3"], ["--output", "other"]], ids=" ".join)
 def test_a_profile_is_not_measured_anew(saved, options, capsys):
     assert main(["profile", "result", *options]) == 2
-    assert "result is a profile, which is shown as it was measured" in capsys.readouterr().err
+    assert "result must stand alone" in capsys.readouterr().err
+
+
+def test_a_profile_is_not_a_model(saved, capsys):
+    assert main(["truncate", "result"]) == 1
+    assert "result is a profile, not a model" in capsys.readouterr().err
+    with pytest.raises(ss.errors.FileError, match="is a profile, not a model"):
+        ss.load("result")
+
+
+def test_a_profile_of_another_schema(saved, here, capsys):
+    marker = here / "result" / "profile.json"
+    marker.write_text(json.dumps(json.loads(marker.read_text()) | {"schema": 99}))
+    assert main(["profile", "result"]) == 1
+    assert "schema version 99" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -95,26 +102,6 @@ def test_a_folder_called_as_a_bundled_model_is_its_profile_s_place(here, text, c
     assert ss.load("gla")
 
 
-def test_a_profile_is_not_a_model(saved, capsys):
-    assert main(["truncate", "result"]) == 1
-    assert "result is a profile, not a model. Give the model;" in capsys.readouterr().err
-    for given in ("result", Path("result"), Path("result") / "profile.json"):
-        with pytest.raises(
-            ss.errors.FileError, match=r"is a profile, not a model.*statesize\.Profile\.load\('result'\)"
-        ):
-            ss.load(given)
-
-
-def test_bad_places_and_results(saved, here, capsys):
-    assert main(["profile", "result", "--html", "result"]) == 1
-    assert "is a folder" in capsys.readouterr().err
-    marker = here / "result" / "profile.json"
-    marker.write_text(json.dumps(json.loads(marker.read_text()) | {"schema": 99}))
-    assert main(["profile", "result", "--html", "page.html"]) == 1
-    assert "schema version 99" in capsys.readouterr().err
-    assert sorted(os.listdir(here)) == ["first.html", "result"]
-
-
 def test_study(here, capsys):
     (here / "study").mkdir()
     assert main(["study", "study"]) == 1
@@ -129,7 +116,7 @@ def test_study(here, capsys):
     assert main(["study", "study"]) == 0
     captured = capsys.readouterr()
     assert captured.out.splitlines()[0] == "Holds here: One claim. Found."
-    assert captured.err == "next (all its figures): statesize study study --json\n"
+    assert captured.err == ""
     page = (here / "study" / "study.html").read_text(encoding="utf-8")
     assert "Holds here: One claim." in page
     assert "<dt>Command</dt><dd>statesize study regimes</dd>" in page

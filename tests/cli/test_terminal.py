@@ -77,11 +77,10 @@ def assert_screen(name, shown):
 def test_profile_and_compare(in_terminal, checkpoint, text):
     shutil.copytree(checkpoint, "other")
     for name, model in (("one", checkpoint), ("two", "other")):
-        screen = in_terminal("profile", model, "--text", text, "--output", name, "--quiet")
+        screen = in_terminal("profile", model, "--text", text, "--output", name)
         assert_fits(*screen)
     assert_screen("profile", screen[1])
-    assert_fits(*in_terminal("profile", model, "--text", text, "--wide", "--quiet"))
-    screen = in_terminal("compare", "one", "two", "--quiet")
+    screen = in_terminal("compare", "one", "two")
     assert_fits(*screen)
     assert_screen("compare", screen[1])
-    assert_fits(*in_terminal("compare", "one", "two", "--wide", "--quiet"))
+    assert_fits(*in_terminal("compare", "one", "two", "--wide"))

@@ -43,7 +43,7 @@ def test_what_is_hidden_is_shown_escaped(text):
 
 @pytest.mark.parametrize(
     "words",
-    [["compare", "EVIL", "EVIL"], ["compare", "EVIL", "EVIL", "--json"], ["profile", "EVIL", "--html", "PAGE"]],
+    [["compare", "EVIL", "EVIL"], ["compare", "EVIL", "EVIL", "--json"], ["profile", "EVIL"]],
 )
 def test_profiles(words, evil, tmp_path, capsys):
     names = {"EVIL": evil, "PAGE": tmp_path / "page.html"}

@@ -3,13 +3,7 @@
 import json
 import re
 
-import pytest
-import torch
-
 from statesize.cli import main
-from statesize.cli.shared.printing import Printing
-from statesize.cli.shared.provenance import begin
-from statesize.cli.shared.texts import Texts
 from statesize.lab import zoo
 
 
@@ -27,7 +21,7 @@ def test_table_page_and_output(tmp_path, capsys):
     assert "whole tokens" not in captured.out
     assert "few texts: " in captured.out
     assert "Reading bundled documents" in captured.err
-    assert f"Report: {page}" in captured.err
+    assert f"Page: {page}" in captured.err
     assert "What gla carries, by cutting" in page.read_text(encoding="utf-8")
     assert sorted(tmp_path.iterdir()) == [page, output]
     assert main([*arguments, "--json", "--quiet", "--at", "20%"]) == 0
@@ -37,54 +31,12 @@ def test_table_page_and_output(tmp_path, capsys):
     assert found["limits"][0]["code"] == "few texts"
 
 
-@pytest.mark.parametrize(
-    ("words", "options", "said"),
-    [
-        pytest.param(
-            70,
-            "--tokens=4",
-            "next (longer or more pieces of text tell more): statesize truncate gla --text {} --max-tokens 64",
-            marks=pytest.mark.slow,
-        ),
-        # No text of 8 tokens would tell more than one of 4.
-        (
-            9,
-            "--tokens=4",
-            "next (only more text tells more: 5 texts or more, one in each row): statesize truncate gla --tokens=4 "
-            "--jsonl TEXTS.jsonl",
-        ),
-    ],
-)
-def test_advice_is_never_the_same_command(tmp_path, capsys, words, options, said):
-    path = tmp_path / "tiny.txt"
-    path.write_text("the " * words, encoding="utf-8")
-    assert main(["truncate", "gla", "--text", str(path), *options.split()]) == 0
-    assert capsys.readouterr().err.splitlines()[-1] == said.format(path)
-
-
-@pytest.mark.slow
-def test_more_documents_are_advised_while_there_are_more(checkpoint, capsys):
-    for name in ("--sequences", "--documents"):
-        assert main(["truncate", str(checkpoint), name, "2", "--max-tokens", "12"]) == 0
-        told = f" pieces of text tell more): statesize truncate {checkpoint} --max-tokens 12 --sequences 5"
-        assert capsys.readouterr().err.splitlines()[-1].endswith(told)
-
-
-def test_longer_texts_are_advised_with_more_of_them_while_there_are_more(capsys):
-    begin(["truncate", "gla", "--documents=5", "--tokens", "32"])
-    for pieces, changed in ((12, "--max-tokens 64 --sequences 10"), (4, "--documents=5 --max-tokens 64")):
-        read = [torch.zeros(64)] * pieces
-        Texts(max_tokens=32).tell_more(read, 5, 5, Printing(), longer=True, least=1)
-        said = capsys.readouterr().err.strip()
-        assert said.endswith(f" pieces of text tell more): statesize truncate gla {changed}")
-
-
 def test_json_of_texts_of_ones_own(checkpoint, tmp_path, capsys):
     texts = tmp_path / "texts.jsonl"
     lines = [{"text": f"the {kind} of the list is sorted, and the result is returned. " * 6} for kind in "abcde"]
     texts.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     few = ["--max-tokens", "8", "--sequences", "5", "--cuts", "3,4", "--json", "--quiet"]
-    assert main(["truncate", str(checkpoint), "--jsonl", str(texts), *few]) == 0
+    assert main(["truncate", str(checkpoint), "--text", str(texts), *few]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["texts"] == 5
     assert len(document["measured"]) == 10

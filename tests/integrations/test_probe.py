@@ -46,9 +46,9 @@ def test_a_reading_is_what_a_profile_says():
     values = Probing(Probe(TEXTS, every=1, share=math.inf, settings=Settings(positions=8))).step(model, 1)
     profile = statesize.profile(model, TEXTS, positions=8, channels="all")
     expected = statesize.compare([profile]).models[0]
-    names = {"average": "average_entropy", "middle": "middle_entropy", "total": "total_entropy"}
+    names = {"average": "average_entropy", "middle": "ess", "total": "total_entropy"}
     for name, column in (names | {"state_utilisation": "state_utilisation"}).items():
-        assert values[f"ess/{name}"] == getattr(expected, column)
+        assert values[f"ess/{name}"] == expected[column]
     assert not {"ess/ceiling_utilisation", "ess/sinkless", "ess/sink_share"} & values.keys()
     for row in profile.summary_rows():
         assert values[f"ess/layer_state_utilisation/{row['layer']}"] == row["state_utilisation"]
@@ -57,7 +57,7 @@ def test_a_reading_is_what_a_profile_says():
 def test_a_reading_of_attention_has_its_sinks():
     model, probe = tiny_llama(), Probe(TEXTS, share=math.inf, settings=Settings(positions=8))
     values, rows = Probing(probe).step(model, 100), probe.measure(model).summary_rows()
-    for name, column in (("middle", "middle_entropy"), ("sinkless", "sinkless_entropy"), ("sink_share", "sink_share")):
+    for name, column in (("middle", "ess"), ("sinkless", "without_sink"), ("sink_share", "sink_share")):
         assert values[f"ess/{name}"] == pytest.approx(np.mean([row[column] for row in rows]))
     assert [values[f"ess/layer_sink_share/{row['layer']}"] for row in rows] == [row["sink_share"] for row in rows]
 
@@ -87,7 +87,7 @@ def test_readings_of_an_own_layer_count_its_channels_each_time():
     probing = Probing(Probe(TEXTS, every=1, share=math.inf, settings=Settings(positions=4)))
     readings = [probing.step(model, step)["ess/total"] for step in (1, 2, 3)]
     expected = statesize.profile(model, TEXTS, positions=4, channels="all")
-    assert readings == [statesize.compare([expected]).models[0].total_entropy] * 3
+    assert readings == [statesize.compare([expected]).models[0]["total_entropy"]] * 3
 
 
 class ChangedLayer(OwnLayer):

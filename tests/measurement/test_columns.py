@@ -114,7 +114,7 @@ def test_a_profile_holds_them_and_other_mixers_have_none(tmp_path):
     assert again["sink_share"] == row["sink_share"]
     (other,) = profile(models["gla"], texts).summary_rows()
     assert math.isnan(other["sink_share"])
-    assert other["sinkless_entropy"] == other["middle_entropy"]
+    assert other["without_sink"] == other["ess"]
 
 
 def test_graded_blocks_lose_no_digit_that_is_shown():

@@ -92,7 +92,7 @@ for command in json.loads(sys.argv[2]):
 
 def test_the_core_without_the_laboratory_and_with_plugins_of_others(site):
     named = ("averages", "gla")
-    commands = [["--help"], ["hello"], *(["profile", name, "--ids", "ids.jsonl", "--json"] for name in named)]
+    commands = [["--help"], ["hello"], *(["profile", name, "--text", "ids.jsonl", "--json"] for name in named)]
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(site), json.dumps(commands)],
         cwd=site,

@@ -15,7 +15,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from statesize.profiling import Profile
-from statesize.results.checked import DTYPES
 from statesize.results.fields import COUNTS, CountFields
 
 T = TypeVar("T")
@@ -117,7 +116,7 @@ def _rounding(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float6
     # By Weyl's inequality no σ moves by more than ‖ΔH_i‖, so that σ/Σσ moves by t ≤ r ‖ΔH_i‖ / ‖H_i‖ in all, and its
     # entropy by at most t ln r − t ln t − (1 − t) ln(1 − t) (Audenaert, J. Phys. A 40, 2007, theorem 1).
     # Operators in float64 are made of what a model computed in float32.
-    precision = torch.finfo(DTYPES[mixer.attrs["dtype"]]).eps
+    precision = torch.finfo(getattr(torch, mixer.attrs["dtype"])).eps
     unit = ROUNDING * max(precision, torch.finfo(torch.float32).eps)
     rank = np.maximum(np.nan_to_num(mixer["ceiling"].values.astype(np.float64))[:, None], 1)
     moved = np.minimum(unit * rank, 0.5)

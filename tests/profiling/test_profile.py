@@ -1,7 +1,6 @@
 """The profile as users hold it."""
 
 import dataclasses
-import re
 from pathlib import Path
 
 import altair as alt
@@ -10,19 +9,15 @@ import pandas as pd
 import pytest
 
 import statesize as ss
-from statesize.cli.shared.summary import summary
 from statesize.codes import Code, Note
 from statesize.errors import InputError
 from statesize.profiling import Profile
-from statesize.report.page import page
-from statesize.results.fields import COLUMNS, MAIN_COLUMNS
+from statesize.results.fields import LAYERS, chosen
 
 
 def test_summary_is_the_mean_over_pairs_of_sequence_and_position(small_profile):
-    assert small_profile.summary().columns.tolist() == list(MAIN_COLUMNS)
-    summary = small_profile.summary(wide=True)
-    assert summary.columns.tolist() == list(COLUMNS)
-    assert {*small_profile.summary_rows()[0], "cause"} == {*COLUMNS}
+    summary = small_profile.summary()
+    assert summary.columns.tolist() == list(chosen(LAYERS, {}))
     assert summary["layer"].tolist() == ["layers.0.mixer", "layers.1.mixer"]
     for row in summary.to_dict("records"):
         mixer = small_profile.mixer(row["layer"])
@@ -56,7 +51,7 @@ def test_rows_are_the_callers_own(small_profile):
     assert small_profile.summary_rows() == before
 
 
-def test_long_form_has_one_row_a_number(small_profile, monkeypatch):
+def test_long_form_has_one_row_a_number(small_profile):
     frame = small_profile.to_dataframe()
     # Two mixers and heads, 11 + 6 cuts, entropy and two thresholds of either tolerance.
     assert len(frame) == 2 * 2 * (11 + 6) * 5
@@ -65,13 +60,6 @@ def test_long_form_has_one_row_a_number(small_profile, monkeypatch):
     assert means.to_dict() == pytest.approx(rows)
     assert not frame["ess"].isna().any()
     assert list(frame)[:6] == ["layer", "head", "position", "ess", "metric", "threshold"]
-    monkeypatch.setenv("COLUMNS", "80")
-    shown = repr(frame.head()).splitlines()
-    assert shown[0].split()[:4] == ["layer", "head", "position", "ess"]
-    assert max(map(len, shown)) <= 80
-    assert set(frame.columns) <= set(" ".join(shown).split())
-    assert repr(frame[["ess"]]).splitlines()[0].split() == ["ess"]
-    assert repr(frame[[]]).startswith("Empty")
     rows = frame.query("layer == 'layers.1.mixer' and sequence == 1 and head == 0 and position == 3")
     assert set(rows["metric"]) == {"entropy", "count", "relative_count"}
     mixer = small_profile.mixer("layers.1.mixer")
@@ -105,54 +93,14 @@ def test_html_representation_is_escaped(small_profile):
     assert "<gla>" not in text
 
 
-def test_a_profile_shows_itself_in_three_lines(small_profile):
-    what, found, following = repr(small_profile).splitlines()
-    assert what == "Profile of tiny <gla>, sequences: 2, layers: 2, all 6 to 11 cuts"
-    carries = (
-        r"Tiny <gla> carries \d+\.\d numbers per channel past the middle of .*\. From .* in layer \d\. Too little text "
-        r"to tell: fewer than 16 tokens bound what can pass, whatever the model\. Give 64 or more\."
-    )
-    assert re.fullmatch(carries, found)
-    assert following == "next: .summary(), .ess('layers.0.mixer'), .to_html()"
-
-
-def _said(text):
-    return Note(Code.VALUES, text).to_json()
-
-
-def test_what_averages_leave_out_is_no_note_of_a_layer(small_profile):
+def test_a_note_of_several_layers_is_told_once(small_profile):
     tree = small_profile.to_xarray()
-    node = tree["layers.1.mixer"].to_dataset(inherit=False)
-    tree["layers.1.mixer"] = node.assign_attrs(kind="derivative", notes=[_said("it adds its input")])
+    for name in ("layers.0.mixer", "layers.1.mixer"):
+        tree[name].attrs["notes"] = [Note(Code.VALUES, "it adds its input").to_json()]
     found = Profile(tree)
-    assert len(found.notes) == 1
-    lines = repr(found).splitlines()
-    assert lines[2].startswith("Left out here, as it has no T and is measured by its derivative: ")
-    assert lines[3] == "1 note, in .notes: layers.1.mixer: it adds its input"
-
-
-def test_a_profile_tells_its_first_note_and_how_many_there_are(small_profile):
-    tree = small_profile.to_xarray()
-    for name, note in (("layers.0.mixer", "its state_size of 4 was overridden"), ("layers.1.mixer", "other " * 40)):
-        node = tree[name].to_dataset(inherit=False)
-        node.attrs["notes"] = [_said(note)]
-        tree[name] = node
-    assert (
-        repr(Profile(tree)).splitlines()[2] == "2 notes, in .notes: layers.0.mixer: its state_size of 4 was overridden"
-    )
-    node = tree["layers.0.mixer"].to_dataset(inherit=False)
-    tree["layers.0.mixer"] = node.assign_attrs(notes=[_said("other " * 40)])
-    assert Profile(tree).notes == {"other " * 40: ("layers.0.mixer", "layers.1.mixer")}
-    (line,) = [line for line in repr(Profile(tree)).splitlines() if line.startswith("1 note, in .notes: ")]
-    assert "layers.0.mixer, layers.1.mixer: other" in line
-    # A page and a table say it once too.
-    assert len(page([Profile(tree)]).notes["Notes"]) == 1
-    told = "".join(table.caption for table in summary(Profile(tree)).tables)
-    assert told.count("layers.0.mixer, layers.1.mixer: other") == 1
-    tree["layers.0.mixer"] = node.assign_attrs(notes=[])
-    (line,) = [line for line in repr(Profile(tree)).splitlines() if line.startswith("1 note, in .notes: layers.1")]
-    assert line.endswith(" …")
-    assert len(line) <= 260
+    assert found.codes == [("values", ("layers.0.mixer", "layers.1.mixer"), "it adds its input")]
+    assert repr(found).count("it adds its input") == 1
+    assert found.summary()["limits"].tolist() == [["values"]] * 2
 
 
 def test_unknown_mixer_lists_those_there(small_profile):
@@ -171,8 +119,8 @@ def test_charts(small_profile):
     entropies = [small_profile.mixer(name)["entropy"].values for name in small_profile.mixers]
     # The middles of 12 and of 7 tokens, where the state of 3 numbers could be full.
     middles = np.array([(ess[0, :, 6].mean() + ess[1, :, 3].mean()) / 2 for ess in entropies])
-    np.testing.assert_allclose(rows["middle"], middles, rtol=1e-3)
-    np.testing.assert_allclose(rows["utilisation"], middles / 3, rtol=1e-3)
+    np.testing.assert_allclose(rows["ess"], middles, rtol=1e-3)
+    np.testing.assert_allclose(rows["share"], middles / 3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 from report.visit import Visit, violations
 
-from statesize.report import write_report
+from statesize.report.page import write_report
 
 VIEWS = ("positions", "brush", "spectrum", "tolerance", "chart-0", "chart-2")
 

@@ -8,7 +8,7 @@ import vl_convert
 
 from statesize.report.chart_tables import json_number
 from statesize.report.charts import along, layers, page_charts, show_token
-from statesize.report.names import distinct, short_names
+from statesize.report.names import distinct
 from statesize.report.words import headline
 
 
@@ -35,7 +35,7 @@ def test_models_along_a_text_have_the_number_of_the_headline_at_its_middle(ladde
         node = ladder_profile.mixer(name)
         assert [row["position"] for row in rows] == 2 * node["position"].values.tolist()
     (middle,) = {row["ess"] for row in rows if row["position"] == 20}
-    assert f"carries {middle:.1f} numbers" in headline([ladder_profile])
+    assert f"carries {middle:.1f} numbers" in headline(ladder_profile)
     ceilings = [ladder_profile.mixer(name)["ceiling"].values[0] for name in ladder_profile.mixers]
     assert [row["ceiling"] for row in rows] == pytest.approx(2 * np.mean(ceilings, 0).tolist())
 
@@ -54,21 +54,6 @@ def test_rows_tile_the_axis_for_the_pointer(hostile_profile):
 def test_borders_are_the_special_tokens(hostile_profile):
     borders = hostile_profile.plot.positions().to_dict()["datasets"]["borders"]
     assert borders == [{"position": 8, "token": "<eos>"}]
-
-
-@pytest.mark.parametrize(
-    ("names", "short"),
-    [
-        (["layers.0.mixer", "layers.11.mixer"], ["0", "11"]),
-        (["a.0.x", "b.0.x"], ["a", "b"]),
-        (["mixer", "mixer@1"], ["mixer", "mixer@1"]),
-        (["only.one"], ["one"]),
-        (["a.b", "a.b.c"], ["b", "b.c"]),
-        ([], []),
-    ],
-)
-def test_short_names_stay_different(names, short):
-    assert list(short_names(names).values()) == short
 
 
 def test_white_space_is_made_visible():

@@ -8,7 +8,6 @@ from report.unpacking import unpacked
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import TOLERANCE_LADDER, Profile, profile
 from statesize.report import head_map as extent
-from statesize.report import write_report
 from statesize.report.head_map import (
     PAGE_HEADS,
     Extent,
@@ -20,6 +19,7 @@ from statesize.report.head_map import (
     shown_heads,
 )
 from statesize.report.names import metric_titles
+from statesize.report.page import write_report
 
 METRICS = {"entropy": "Entropy-ESS", "relative_count": "Counts"}
 

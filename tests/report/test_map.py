@@ -12,11 +12,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import MARKED, SINK
 from statesize.profiling import TOLERANCE_LADDER, Profile, profile
-from statesize.report import write_report
 from statesize.report.head_map import EXTREMES, PAGE_HEADS, extreme_heads, fitting_map, layer_cells
 from statesize.report.names import metric_titles
-from statesize.report.tables import group_tables, layer_rows
-from statesize.results.fields import GROUP_COLUMNS
+from statesize.report.page import write_report
 from statesize.results.profiled import group_rows
 from statesize.results.summary import at_middle, ess_values, without_sinks
 
@@ -44,9 +42,7 @@ def deep():
         # Untrained heads are all alike.
         node["entropy"][:] = node["entropy"].values * g.uniform(0.1, 1, (1, HEADS, 1))
         node["sink_share"][:] = np.where((np.arange(HEADS) + layer) % 5 == 0, MARKED + 0.1, MARKED - 0.1)[None]
-        node["sinkless_entropy"][:] = np.where(
-            node["sink_share"].values > MARKED, g.uniform(10, 20, (1, HEADS)), np.nan
-        )
+        node["without_sink"][:] = np.where(node["sink_share"].values > MARKED, g.uniform(10, 20, (1, HEADS)), np.nan)
         tree[name] = node
     return Profile(tree)
 
@@ -76,9 +72,8 @@ def sinkless(found):
 
 
 def test_one_cell_a_head_on_the_scale_of_the_data(visit, deep):
-    """Without sinks, as the sentence above the map and the lists below it."""
-    page, values = visit.page, sinkless(deep)
-    assert page.input_value("#measure") == "sinkless"
+    page, values = visit.page, means(deep)
+    assert page.input_value("#measure") == "ess"
     labels = page.eval_on_selector_all("#map .cells button", "all => all.map(one => one.getAttribute('aria-label'))")
     assert len(labels) == LAYERS * HEADS
     for place, label in enumerate(labels):
@@ -112,9 +107,6 @@ def test_heads_with_most_and_least_are_named(visit, deep):
     for metric in ("entropy", "relative_count"):
         page.select_option("#metric", value=metric)
         values = means(deep, metric)
-        if metric == "entropy":
-            values = sinkless(deep)
-        assert page.input_value("#measure") == {"entropy": "sinkless", "relative_count": "ess"}[metric]
         for column, order in ((0, -np.sort(-values.ravel())), (1, np.sort(values.ravel()))):
             lines = page.locator("#map .extremes ol").nth(column).locator("li").all_inner_texts()
             assert len(lines) == EXTREMES
@@ -126,25 +118,24 @@ def test_heads_with_most_and_least_are_named(visit, deep):
     page.select_option("#metric", value="entropy")
 
 
-def test_the_menu_shows_ess_with_sinks(visit, deep):
+def test_the_menu_shows_ess_without_sinks(visit, deep):
     page = visit.page
-    page.select_option("#measure", value="ess")
+    page.select_option("#measure", value="sinkless")
     labels = page.eval_on_selector_all("#map .cells button", "all => all.map(one => one.getAttribute('aria-label'))")
     shown = [float(label.partition(": ")[2].split(",")[0]) for label in labels]
-    assert np.abs(np.array(shown) - means(deep).ravel()).max() < 0.0501
-    assert page.locator("#map .extremes h4").all_inner_texts()[0].endswith("with most ESS without sinks")
-    page.select_option("#measure", value="sinkless")
+    assert np.abs(np.array(shown) - sinkless(deep).ravel()).max() < 0.0501
+    page.select_option("#measure", value="ess")
 
 
 def test_the_sentence_says_what_the_map_and_the_lists_show(visit):
     page = visit.page
     most, least = re.fullmatch(
-        r"Without sinks, (.*) carries most \(.*\), (.*) least \(.*\)\.",
+        r"(.*) carries most \(.*\), (.*) least \(.*\)\.",
         page.locator("strong", has_text="carries most").inner_text(),
     ).groups()
     said = re.findall(r"\(([\d.]+)\)", page.locator("strong", has_text="carries most").inner_text())
     for column, named, number in zip((0, 1), (most, least), said, strict=True):
-        label = ", ".join(named.split(" of ")[::-1])
+        label = ", ".join(named.lower().split(" of ")[::-1])
         assert page.locator("#map .extremes ol").nth(column).locator("li").first.inner_text() == f"{label}: {number}"
         cell = page.locator("#map .cells button").and_(page.locator(f'[aria-label^="{label}: {number}"]'))
         expect(cell).to_have_count(1)
@@ -177,19 +168,18 @@ def test_no_head_is_among_both(small):
 
 
 def test_a_head_has_the_same_number_in_the_map_and_by_name(deep):
-    cells = [layer_cells(deep.mixer(name), ["entropy"])["sinkless"] for name in deep.mixers]
+    cells = [layer_cells(deep.mixer(name), ["entropy"])["ess"]["entropy"] for name in deep.mixers]
     found = extreme_heads(deep, "entropy")
     for layer, label, value, text in found["most"] + found["least"]:
         assert value == pytest.approx(cells[layer][int(label.removeprefix("head "))], abs=1e-4)
         assert text == f"{value:.1f}"
 
 
-def test_the_share_of_a_head_is_without_sinks_as_that_of_its_layer(deep):
+def test_the_share_of_a_head_is_of_its_ess(deep):
     """Half of 12 tokens are kept at the middle."""
-    for name, row in zip(deep.mixers, layer_rows(deep, "entropy"), strict=True):
-        shares = layer_cells(deep.mixer(name), ["entropy"])["share"]["entropy"]
-        assert shares == pytest.approx(without_sinks(deep.mixer(name))[0] / 6, abs=1e-4)
-        assert np.mean(shares) == pytest.approx(row.used, abs=1e-4)
+    for name in deep.mixers:
+        cells = layer_cells(deep.mixer(name), ["entropy"])
+        assert cells["share"]["entropy"] == pytest.approx(np.array(cells["ess"]["entropy"]) / 6, abs=1e-4)
 
 
 def test_the_keyboard_reads_the_map(visit):
@@ -238,21 +228,14 @@ def test_tokens_are_shaded_by_the_layer_chosen(visit, deep):
 
 
 def test_the_table_of_caches_shows_its_numbers(visit, deep):
-    page = visit.page
     rows = group_rows(deep)
     visit.unfold()
-    table = page.locator("section[aria-labelledby=table-1-title]")
+    table = visit.page.locator("section[aria-labelledby=table-1-title]")
     assert table.locator("tbody tr").count() == len(rows) == LAYERS
-    cells = table.locator("tbody tr").nth(3).locator("td")
-    assert cells.count() == 4
-    for cell, name in zip(
-        cells.all(), ("joint_entropy", "alone_entropy", "joint_relative_count", "alone_relative_count"), strict=True
-    ):
+    names = table.locator("thead th").evaluate_all("all => all.map(one => one.dataset.name)")
+    cells = table.locator("tbody tr").nth(3).locator("th, td").all()
+    for name, cell in zip(names[1:], cells[1:], strict=True):
         assert float(cell.get_attribute("data-value")) == pytest.approx(rows[3][name], rel=1e-5)
-        box = cell.bounding_box()
-        assert box["x"] + box["width"] <= page.viewport_size["width"]
-    said = table.inner_text()
-    assert f"stored inputs 3, heads on each 3, numbers stored per channel {rows[0]['tss']}." in said
 
 
 def test_a_table_that_scrolls_says_so(visit):
@@ -352,13 +335,6 @@ def test_sinks_of_cells_are_those_of_the_profile(deep, small):
     node = deep.mixer("model.layers.3.self_attn")
     assert layer_cells(node, ["entropy"])["sink"] == pytest.approx(node["sink_share"].values[0], abs=1e-6)
     assert layer_cells(small.mixer(small.mixers[0]), ["entropy"])["sink"] == [None] * 4
-
-
-def test_caches_of_several_models_are_named(deep, small):
-    assert {*group_rows(deep)[0]} == {*GROUP_COLUMNS}
-    (table,) = group_tables([small, deep])
-    assert {row[0] for row in table.rows} == {"deep"}
-    assert group_tables([small]) == []
 
 
 def test_bytes_of_the_map_are_those_that_the_model_stores():

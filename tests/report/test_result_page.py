@@ -8,8 +8,8 @@ from playwright.sync_api import expect
 from report.visit import Visit, violations
 
 from statesize.report import vega
-from statesize.report.document import Shown, number_columns
-from statesize.report.result_page import RESULT, PageChart, PageTable, ResultPage
+from statesize.report.result_page import RESULT, PageChart, ResultPage
+from statesize.report.table import PageTable, Shown
 
 HOSTILE = "<b onclick=alert(1)>"
 
@@ -63,12 +63,6 @@ def test_what_was_found_comes_first_and_details_are_folded(browser, tmp_path):
     assert visit.page.locator("dt >> text=Threads").is_visible()
     assert visit.complaints == []
     visit.context.close()
-
-
-def test_columns_of_numbers_stand_to_the_right():
-    rows = [("a", "1.5 [1, 2]", 2, "–", True, ""), ("b", "-3", None, "+4 %", False, "")]
-    assert number_columns("abcdef", rows) == [False, True, True, True, False, True]
-    assert number_columns("ab", []) == [True, True]
 
 
 def test_a_cell_that_a_spreadsheet_would_take_for_a_formula_is_saved_as_text(browser, tmp_path):

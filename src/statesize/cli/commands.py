@@ -22,29 +22,16 @@ def add_plugins() -> None:
     """Add the commands that other packages bring, under titles of their own."""
     groups: dict[str, Group] = {}
     for commands in cast("Iterator[tuple[Command, ...]]", loaded_plugins(COMMANDS, tuple)):
-        for one in commands:
-            title = groups.setdefault(one.group, Group(one.group, sort_key=3))
-            examples = [f"statesize {one.name} {end}".rstrip() for end in one.examples]
-            register(app, title, one.name, one.function, examples, one.help)
+        for command in commands:
+            title = groups.setdefault(command.group, Group(command.group, sort_key=3))
+            examples = [f"statesize {command.name} {end}".rstrip() for end in command.examples]
+            register(app, title, command.name, command.function, examples, command.help)
 
 
 # The commands import torch and the like when they are called, which --help and --version need not wait for.
-add(
-    "profile",
-    profile,
-    "gpt2 --open",
-    "model.gguf --text notes.txt --output result",
-    "result --html result.html",
-    "FOLDER --parquet corpus --sequences 100 --output result",
-    "FOLDER --ids ids.jsonl",
-)
-add("compare", compare, "gla-notes sa-notes", "gla-notes sa-notes --html both.html")
-add("truncate", truncate, "model.gguf --jsonl docs.jsonl --html cut.html", "gla --text notes.txt --max-tokens 256")
-add(
-    "cache",
-    cache,
-    "model.gguf --text notes.txt",
-    "FOLDER --jsonl docs.jsonl --keep 10% --output prices.json",
-)
+add("profile", profile, "gpt2 --open", "model.gguf --text notes.txt", "FOLDER --text docs.jsonl --sequences 100")
+add("compare", compare, "gla-profile sa-profile", "gla-profile sa-profile --html both.html")
+add("truncate", truncate, "model.gguf --text docs.jsonl --html cut.html", "gla --text notes.txt --max-tokens 256")
+add("cache", cache, "model.gguf --text notes.txt", "FOLDER --text docs.jsonl --keep 10% --output prices.json")
 add_plugins()
 add("--install-completion", install_completion, "", "--shell bash --output statesize.bash")

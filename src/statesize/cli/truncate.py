@@ -8,14 +8,14 @@ from pathlib import Path
 
 from statesize.cli.shared.options import Listed, LoadingPieces, ModelName, Output, share, whole_numbers
 from statesize.cli.shared.printing import REPORTING, Reporting
-from statesize.cli.shared.texts import PieceTexts, check_all
+from statesize.cli.shared.texts import Texts, check_all
 
 
 def truncate(
     model: ModelName,
     /,
     *,
-    texts: PieceTexts | None = None,
+    texts: Texts | None = None,
     cuts: Listed | None = None,
     at: str = "1%",
     loading: LoadingPieces | None = None,
@@ -40,14 +40,14 @@ def truncate(
     """
     from statesize.measurement.settings import Settings, checked_cuts
 
-    texts, loading = texts or PieceTexts(), loading or LoadingPieces()
+    texts, loading = texts or Texts(), loading or LoadingPieces()
     settings = Settings(positions=None if cuts is None else whole_numbers("cuts", cuts))
     named = partial(printing.named, f"{Path(model).name}-truncate")
     fitting = partial(checked_cuts, settings, texts.max_tokens)
     negligible, printing, _ = check_all(partial(share, "at", at), named, fitting)
 
-    from statesize.cli.shared.table import show_page
-    from statesize.measurement.statistics import ENOUGH_TOKENS, FEWEST_TEXTS
+    from statesize.cli.shared.printing import show_page
+    from statesize.measurement.statistics import ENOUGH_TOKENS
     from statesize.texts.documents import vocabulary_size
     from statesize.truncation.page import page
     from statesize.truncation.pieces import fitting_tokens
@@ -69,7 +69,3 @@ def truncate(
             name=loaded.name, output=output, on_progress=bars.begin(f"cutting {loaded.name}").update, settings=settings,
         )  # fmt: skip
     show_page(page(result), result.to_dict(), printing)
-    if result.texts < FEWEST_TEXTS or not result.context_matters:
-        texts.tell_more(inputs, documents, reached, printing, longer=not result.context_matters, least=1)
-    else:
-        printing.next("profile", model, *texts.options(loading), "--open", why="which layers and heads carry what")

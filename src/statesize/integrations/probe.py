@@ -34,7 +34,7 @@ from statesize.parallel.threads import one_by_one
 from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import ProfileRun
 from statesize.profiling.sequences import Provenance, SequenceWork
-from statesize.report.compared import compared_models
+from statesize.report.comparison import model_row
 from statesize.report.names import by_reason
 from statesize.results.profiled import model_mean
 from statesize.results.summary import SummaryRow, largest_size
@@ -378,7 +378,7 @@ class Probing:
                 self._reported.discard(layer)
                 continue
             sink = f"; a sink takes {100 * row['sink_share']:.0f} % of its attention"
-            sink = sink if row["sinkless_entropy"] > row["middle_entropy"] else ""
+            sink = sink if row["without_sink"] > row["ess"] else ""
             used = f"{row['layer']} uses {100 * row[share]:.0f} % of its {share.removesuffix('_utilisation')}"
             self._report(step, f"{used}; it used {100 * first[share]:.0f} % at first{sink}", layer)
 
@@ -386,15 +386,15 @@ class Probing:
 def _logged_values(profile: Profile, further: Mapping[str, float]) -> dict[str, float]:
     """Finite numbers of a profile, and further ones, by their names in logs: those of layers come last."""
     precisions = [str(profile.mixer(name).attrs["precision"]) for name in profile.mixers]
-    rows, model = profile.summary_rows(), compared_models([profile])[0]
+    rows, model = profile.summary_rows(), model_row(profile)
     sink_share = model_mean(profile, [row["sink_share"] for row in rows])
-    attention = {"sinkless": model.sinkless_entropy, "sink_share": sink_share}
+    attention = {"sinkless": model["without_sink"], "sink_share": sink_share}
     values = {
-        "middle": model.middle_entropy,
-        "average": model.average_entropy,
-        "total": model.total_entropy,
-        "state_utilisation": model.state_utilisation,
-        "ceiling_utilisation": model.ceiling_utilisation,
+        "middle": model["ess"],
+        "average": model["average_entropy"],
+        "total": model["total_entropy"],
+        "state_utilisation": model["state_utilisation"],
+        "ceiling_utilisation": model["ceiling_utilisation"],
         **(attention if math.isfinite(sink_share) else {}),
         "bits": min(torch.finfo(getattr(torch, name.partition(",")[0])).bits for name in precisions),
         **further,

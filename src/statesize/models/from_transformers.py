@@ -24,7 +24,7 @@ from statesize.models.gguf_config import ROPE_FACTORS, gguf_config
 from statesize.models.hub import ask_hub, commit, not_given, snapshot
 from statesize.texts.tokens import AnyTokenizer
 
-WITHOUT_TOKENIZER = "Put the model's tokenizer there, or give token ids to `statesize profile` by --ids FILE."
+WITHOUT_TOKENIZER = "Put the model's tokenizer there, or give token ids to `statesize profile` by --text FILE.json."
 """What to do about a tokenizer that is not there."""
 # Parts of the names of weights where the model was saved inside what held it: torch.compile, or DataParallel.
 _HELD = r"^(?:_orig_mod\.|module\.)+|(?<=\.)(?:_orig_mod|_checkpoint_wrapped_module)\."
@@ -123,7 +123,7 @@ def transformers_tokenizer(name: str, options: dict[str, Any]) -> AnyTokenizer:
         if file or "--trust-remote-code" in str(error):
             raise
         damaged = has_tokenizer(Path(name))
-        advice = "Copy its files, or remove them and give token ids (--ids FILE)." if damaged else WITHOUT_TOKENIZER
+        advice = "Copy its files, or remove them and give token ids (--text FILE.json)." if damaged else WITHOUT_TOKENIZER
         raise FileError(f"The tokenizer of {name} must be readable, got: {error} {advice}") from error
 
 

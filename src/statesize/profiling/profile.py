@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-import html
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from textwrap import shorten
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
-from statesize.check import require_index, require_kind, require_path, require_text
-from statesize.codes import Code
+from statesize.adapters.observation import SHARED
+from statesize.check import refuse, require_index, require_kind, require_path, require_text
 from statesize.errors import InputError
 from statesize.io.json_values import json_values
-from statesize.io.text import counted, listed
 from statesize.report.chart_tables import Metric, metric_title
 from statesize.report.charts import ProfileCharts
-from statesize.report.frames import GroupFrame, LayerFrame, NumberFrame, PositionFrame
-from statesize.report.names import by_reason, cuts_name, kind_title
-from statesize.report.tables import layer_rows
-from statesize.report.words import left_out_note, model_line
+from statesize.report.result import Result
+from statesize.report.table import PageTable, layer_table, legend_lines, short_names
+from statesize.report.words import every_token, headline, middle_cut, run_sentence
 from statesize.results.datasets import shown_texts
-from statesize.results.fields import COLUMNS, COUNTS, GROUP_COLUMNS, MAIN_COLUMNS, number_text
-from statesize.results.profiled import Profiled, group_rows, has_sinks
-from statesize.results.store import load_tree, save_tree
+from statesize.results.fields import ARRAYS, COUNTS, GROUPS, columns
+from statesize.results.profiled import Profiled, group_rows, layer_name
+from statesize.results.store import node_name, open_tree, write_tree
 from statesize.results.summary import average, ess_values, long_form
 
+if TYPE_CHECKING:
+    from statesize.adapters import Captured
+    from statesize.report.result_page import ResultPage
 
-class Profile(Profiled):
+
+@dataclass(frozen=True, repr=False)
+class Profile(Result, Profiled):
     """The result of `statesize.profile`.
 
     Attributes:
@@ -45,43 +47,69 @@ class Profile(Profiled):
         plot: The charts, such as `.plot.layers()`.
     """
 
-    def summary(self, *, wide: bool = False) -> pd.DataFrame:
-        """One row per mixer: averages and totals over sequences, positions 1 … L−1 and heads.
+    recapture: Callable[[str, int], Captured] | None = field(default=None, compare=False)
 
-        A layer that mixes positions and could not be measured has a row without numbers, with the cause.
+    @property
+    def headline(self) -> str:
+        """What the model carries past the middle of its texts."""
+        return headline(self)
 
-        Args:
-            wide: All columns, totals and errors among them.
+    @property
+    def legend(self) -> list[str]:
+        """A line for each code of the table, with its layers."""
+        return legend_lines([limit._asdict() for limit in self.codes], short_names([*self.limits]))
+
+    def table(self) -> PageTable:
+        """The layers by ESS.
 
         Returns:
-            The columns of `statesize.results.fields.MAIN_COLUMNS`, or of `COLUMNS`, which says what they are; the
-            relative tolerance is the first of the profile.
+            A table for a terminal or a page.
         """
-        unknown, parts, incomplete = "Its state size is unknown.", self.limited(Code.PART), self.incomplete
-        rows = [
-            {**row, "cause": " ".join(filter(None, (unknown if math.isnan(row["tss"]) else "", part, few)))}
-            for row in self.summary_rows()
-            for part, few in [(parts.get(row["layer"], ""), str(incomplete.get(row["layer"], "")))]
-        ]
-        lost = [
-            {"model": self.model, "layer": name, "kind": "not measured", "cause": str(cause)}
-            for name, cause in self.not_measured.items()
-        ]
-        return LayerFrame([*rows, *lost], columns=pd.Index(list(COLUMNS if wide else MAIN_COLUMNS)))
+        return layer_table(json_values(self._shown(self.summary_rows())))
+
+    def _shown(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """What a table of some rows, and the lines about it, are made of."""
+        return {
+            "headline": self.headline,
+            "cut": middle_cut(self),
+            "measured": every_token(self),
+            "run": run_sentence(self.quantities),
+            "sequences": self.tokens.sizes["sequence"],
+            "mixers": rows,
+            "lost": _lost_rows(self),
+            "limits": [limit._asdict() for limit in self.codes],
+        }
+
+    def page(self) -> ResultPage:
+        """The page, with the map of heads.
+
+        Returns:
+            It, to be written.
+        """
+        from statesize.report.page import page
+
+        return page([self])
+
+    def summary(self) -> pd.DataFrame:
+        """One row per mixer; `statesize.results.fields.COLUMNS` says what the columns are.
+
+        A layer that mixes positions and could not be measured has a row without numbers, with its code in `limits`.
+
+        Returns:
+            A table with the columns of layers.
+        """
+        return pd.DataFrame([*self.summary_rows(), *_lost_rows(self)])
 
     def groups(self) -> pd.DataFrame:
         """One row per mixer whose heads share what it stores: numbers stored, joint ESS, and the sum of the heads' own.
 
         Returns:
-            The columns of `statesize.results.fields.GROUP_COLUMNS`, with errors; no rows where nothing is shared.
+            A table with the columns of groups; no rows where nothing is shared.
         """
-        return GroupFrame(group_rows(self), columns=pd.Index(list(GROUP_COLUMNS)))
+        return pd.DataFrame(group_rows(self), columns=pd.Index([column.name for column in columns(GROUPS)]))
 
     def ess(self, layer: int | str | None = None, sequence: int = 0, metric: Metric = "entropy") -> pd.DataFrame:
         """The ESS before each token of a sequence: of the heads of a layer, or of each layer, the mean over its heads.
-
-        Attention sinks are included. Without them, entropy-ESS is known at the middle alone: of each head in
-        `mixer(layer)["sinkless_entropy"]`, NaN where it has no sink, and of each layer in `summary()`.
 
         Args:
             layer: One of `mixers`, by name or index; None takes all.
@@ -105,19 +133,57 @@ class Profile(Profiled):
         if layer is not None:
             node = self.mixer(layer)
             frame = pd.DataFrame(ess_values(node, metric)[sequence], columns=node["position"].values)
-            return self._with_tokens(frame.rename_axis(str(node["norm"].dims[1])), sequence)
-        nodes = {name: self.mixer(name) for name in self.mixers}
-        means = {
-            name: pd.Series(ess_values(node, metric)[sequence].mean(0), index=node["position"].values)
-            for name, node in nodes.items()
-        }
-        return self._with_tokens(pd.DataFrame(means).T.rename_axis("layer"), sequence)
-
-    def _with_tokens(self, frame: pd.DataFrame, sequence: int) -> PositionFrame:
+            frame = frame.rename_axis(str(node["norm"].dims[1]))
+        else:
+            nodes = {name: self.mixer(name) for name in self.mixers}
+            means = {
+                name: pd.Series(ess_values(node, metric)[sequence].mean(0), index=node["position"].values)
+                for name, node in nodes.items()
+            }
+            frame = pd.DataFrame(means).T.rename_axis("layer")
         tokens = self.tokens["tokens"].values[sequence]
-        columns = [(int(at), str(tokens[at])) for at in frame.columns]
-        frame.columns = pd.MultiIndex.from_tuples(columns, names=["position", "token"])
-        return PositionFrame(frame)
+        named = [(int(at), str(tokens[at])) for at in frame.columns]
+        frame.columns = pd.MultiIndex.from_tuples(named, names=["position", "token"])
+        return frame
+
+    def operator(self, layer: int | str, head: int = 0, sequence: int = 0) -> xr.DataArray:
+        """T of a head or channel: the model runs once more over the sequence.
+
+        Args:
+            layer: One of `mixers`, by name or index.
+            head: Index of the head or channel.
+            sequence: Index of the sequence.
+
+        Returns:
+            T, (output, input), (L, L), with the tokens of rows and columns as coordinates.
+
+        Raises:
+            InputError: The profile was read from a folder or made on Ray, so that no model is at hand.
+
+        Example:
+            >>> from statesize import profile
+            >>> from transformers import MambaConfig, MambaForCausalLM
+            >>> model = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=2))
+            >>> profile(model, [[5, 6, 7, 8]]).operator(0, head=3).sizes
+            Frozen({'output': 4, 'input': 4})
+        """
+        name = layer_name(self.mixers, layer)
+        require_index("sequence", sequence, self.tokens.sizes["sequence"])
+        if self.recapture is None:
+            raise InputError("operator must have the model at hand, got a stored profile. Call ss.profile(model, …).")
+        captured = self.recapture(name, sequence)
+        if not 0 <= head < captured.units:
+            refuse("head", f"an index of 0 … {captured.units - 1}", head)
+        matrix = captured.units_operator(slice(head, head + 1)).dense()[0, 0].double().cpu().numpy()
+        tokens = self.tokens["tokens"].values[sequence, : len(matrix)]
+        places = np.arange(len(matrix))
+        coordinates = {
+            "output": places,
+            "input": places,
+            "output_token": ("output", tokens),
+            "input_token": ("input", tokens),
+        }
+        return xr.DataArray(matrix, coordinates, ("output", "input"), f"T of {name}, {head}")
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row for each mixer, sequence, head, position from 1 on, metric and threshold.
@@ -127,18 +193,17 @@ class Profile(Profiled):
             norm, token_id, kind, model.
         """
         frames = [long_form(self.mixer(name), self.tokens, self.model, name) for name in self.mixers]
-        return NumberFrame(pd.concat(frames, ignore_index=True))
+        return pd.concat(frames, ignore_index=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `statesize profile --json` prints: how it was measured, and its figures.
+        """What `statesize profile --json` prints and `profile.json` holds: how it was measured, and its figures.
 
         Returns:
-            `mixers` has the columns of `statesize.results.fields.COLUMNS` of each mixer, its notes, how many channels
-            each unit has (`multiplicity`), and the mean of counts and of their bounds at each threshold; `groups` has
-            those of `groups()`.
+            `mixers` has the columns of layers of each mixer, how many channels each unit has (`multiplicity`), and the
+            mean of counts and of their bounds at each threshold; `lost` has the layers that could not be measured;
+            `limits` says what each code means; `groups` has the columns of groups.
         """
-        asked = ("model", "tolerances", "relative_tolerances", "settings", "source", "threads", "skipped")
-        lengths = self.tokens["length"]
+        asked = ("model", "tolerances", "relative_tolerances", "settings", "source", "threads", "skipped", "truncation")
         mixers: list[dict[str, Any]] = []
         for row in self.summary_rows():
             node = self.mixer(row["layer"])
@@ -147,18 +212,21 @@ class Profile(Profiled):
                 f"average_{name}": [average(node, values[..., at]).mean for at in range(values.shape[-1])]
                 for name, values in counts.items()
             }
-            own = {"notes": node.attrs["notes"], "multiplicity": int(node.attrs["multiplicity"])}
-            mixers.append({**row, **own, **means})
-        figures = {"sequences": lengths.size, "tokens": int(lengths.sum()), "mixers": mixers}
-        return json_values({name: self.tree.attrs.get(name) for name in asked} | figures | {"groups": group_rows(self)})
+            mixers.append({**row, "multiplicity": int(node.attrs["multiplicity"]), **means})
+        figures = self._shown(mixers) | {"tokens": int(self.tokens["length"].sum()), "groups": group_rows(self)}
+        return json_values({name: self.tree.attrs.get(name) for name in asked} | figures)
 
     def to_xarray(self) -> xr.DataTree:
-        """A copy of the tree, free to be changed.
+        """A copy of the tree, free to be changed, whose arrays say what they are.
 
         Returns:
             Tokens and attributes at the root, one node per mixer.
         """
-        return self.tree.copy(deep=True)
+        tree = self.tree.copy(deep=True)
+        for node in tree.children.values():
+            for name in ARRAYS.keys() & set(node.variables):
+                node[name].attrs = {"long_name": ARRAYS[name].meaning, "units": ARRAYS[name].unit}
+        return tree
 
     def labelled(self, labels: Sequence[object] | Sequence[Sequence[object]]) -> Self:
         """The same profile with texts of one's own at the positions of tables and pages.
@@ -192,8 +260,7 @@ class Profile(Profiled):
             require_text("labels", label)
         padded = [[*map(str, row), *[""] * (width - len(row))] for row in texts]
         root["tokens"] = root["tokens"].dims, shown_texts(padded)
-        nodes = {f"/{name}": node.to_dataset(inherit=False) for name, node in self.tree.children.items()}
-        return type(self)(xr.DataTree.from_dict({"/": root} | nodes))
+        return type(self)(xr.DataTree(root, children=dict(self.tree.children)), self.recapture)
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the profile as a folder of `profile.json` and safetensors.
@@ -208,7 +275,9 @@ class Profile(Profiled):
             The folder.
         """
         folder = require_path("path", path)
-        save_tree(self.tree, folder)
+        names = {node_name(name): name for mixer in self.mixers for name in (mixer, mixer + SHARED)}
+        nodes = ((names[key], [node.to_dataset(inherit=False)]) for key, node in self.tree.children.items())
+        write_tree(folder, self.tokens, nodes, describe)
         return folder
 
     @classmethod
@@ -227,7 +296,7 @@ class Profile(Profiled):
             InputError: If the path is no path.
         """
         require_kind("path", path, (str, PathLike), "that of a profile")
-        return cls(load_tree(Path(path)))
+        return cls(open_tree(Path(path), load=True))
 
     @property
     def plot(self) -> ProfileCharts:
@@ -243,60 +312,16 @@ class Profile(Profiled):
         Returns:
             The file.
         """
-        from statesize.report import write_report
+        return super().to_html(path or f"{self.model.rpartition('/')[2]}.html")
 
-        return write_report([self], path or f"{self.model.rpartition('/')[2]}.html")
 
-    @property
-    def _bundled(self) -> str:
-        """That the texts are none of the caller's."""
-        source = cast("dict[str, str]", self.tree.attrs.get("source") or {})
-        return f" ({source['texts']})" if "texts" in source else ""
+def describe(tree: xr.DataTree) -> dict[str, Any]:
+    """The document of a profile's tree."""
+    return Profile(tree).to_dict()
 
-    def _repr_html_(self) -> str:
-        rows = [
-            {
-                "layer": name,
-                "kind": kind_title(str(self.mixer(name).attrs["kind"])),
-                "ESS at the middle (entropy)": row.ess,
-                "without sinks": row.sinkless,
-                "ceiling": number_text(row.ceiling, ",.0f"),
-                "used at the middle": row.share,
-            }
-            for name, row in zip(self.mixers, layer_rows(self, "entropy"), strict=True)
-        ]
-        frame = pd.DataFrame(rows) if has_sinks(self) else pd.DataFrame(rows).drop(columns="without sinks")
-        table = frame.to_html(index=False, escape=True)
-        lost = "".join(
-            f"<p>{html.escape(name)} was not measured: {html.escape(str(cause))}</p>"
-            for name, cause in self.not_measured.items()
-        )
-        count = f"{self.tree.sizes['sequence']}{self._bundled}"
-        title = f"<p>Profile of <b>{html.escape(self.model)}</b>, sequences: {count}</p>"
-        return f"{title}<p>{html.escape(model_line(self))}</p>{table}{lost}"
 
-    def __repr__(self) -> str:
-        """What was found, the layers with most and least, what is missing, the first note, and what to do next.
-
-        Returns:
-            Lines of text.
-        """
-        sequences, lost = self.tree.sizes["sequence"], by_reason(self.not_measured)
-        layers = f"{len(self.mixers)} of {len(self.mixers) + len(self.not_measured)}" if lost else len(self.mixers)
-        first = self.mixers[0] if self.mixers else "NAME"
-        # Modules of a sequential are named by numbers alone.
-        named = ((f"{'layer ' * names[0][0].isdigit()}{listed(names)}", note) for note, names in self.notes.items())
-        notes = [f"{names}: {note}" for names, note in named]
-        told = (
-            [f"{counted(len(notes), 'note')}, in .notes: {shorten(notes[0], 240, placeholder=' …')}"] if notes else []
-        )
-        return "\n".join(
-            [
-                f"Profile of {self.model}, sequences: {sequences}{self._bundled}, layers: {layers}, {cuts_name(self)}",
-                model_line(self),
-                *(f"{names} was not measured: {cause}" for names, cause in lost.items()),
-                *filter(None, [left_out_note(self)]),
-                *told,
-                f"next: .summary(), .ess({first!r}), .to_html()",
-            ]
-        )
+def _lost_rows(profile: Profiled) -> list[dict[str, Any]]:
+    return [
+        {"model": profile.model, "layer": name, "kind": "not measured", "limits": [cause.code.value]}
+        for name, cause in profile.not_measured.items()
+    ]

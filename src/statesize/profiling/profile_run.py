@@ -24,12 +24,12 @@ from statesize.io.text import counted
 from statesize.measurement.settings import Settings
 from statesize.models.plugins import parts_folder
 from statesize.parallel.threads import Executor, run
-from statesize.profiling.profile import Profile
+from statesize.profiling.profile import Profile, describe
 from statesize.profiling.sequences import MixerDone, Provenance, SequenceDone, SequenceTask
 from statesize.profiling.work import MOST_OPERATIONS
-from statesize.results.checked import dataset_to_bytes, mixer_from_bytes
 from statesize.results.datasets import MixerRun, mixer_parts, token_dataset
-from statesize.results.store import SCHEMA, load_tree, open_tree, write_nodes
+from statesize.results.place import SCHEMA
+from statesize.results.store import dataset_to_bytes, mixer_from_bytes, node_name, open_tree, write_tree
 from statesize.texts.inputs import Given, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer
 from statesize.version import installed
@@ -183,16 +183,16 @@ class ProfileRun:
             (mixer.name, mixer_parts(mixer, lengths, self.read, whole=output is None)) for mixer in self.mixers.values()
         )
         if output is None or self.folder is None:
-            datasets = {f"/{mixer}": next(iter(parts)) for mixer, parts in nodes}
-            return Profile(xr.DataTree.from_dict({"/": root} | datasets))
+            children = {node_name(mixer): xr.DataTree(next(iter(parts))) for mixer, parts in nodes}
+            return Profile(xr.DataTree(root, children=children))
         # What a kill leaves half-written goes with the parts, once the same command has finished.
-        write_nodes(output, root, nodes, scratch=self.folder)
+        write_tree(output, root, nodes, describe, scratch=self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
         return Profile(open_tree(output))
 
     def _reasons(self) -> dict[str, Note]:
         """What is not measured, and why; of what is measured in some sequences, in how many."""
-        skipped = {name: why for _, one in sorted(self._skipped.items()) for name, why in one.items()}
+        skipped = {name: why for _, causes in sorted(self._skipped.items()) for name, why in causes.items()}
         for name in self.mixers.keys() & skipped.keys():
             measured, all_of_them = len(self.mixers[name].sequences), len(self.tasks)
             of = f"{measured} of {counted(all_of_them, 'sequence')}"
@@ -219,7 +219,7 @@ def earlier_profile(output: Path, key: str, sequences: Sequence[Given], name: st
     """The profile in a folder, if it is of the same run; another model's is refused, another run is warned of."""
     # It is there where a run was killed while it tidied up, or is repeated.
     try:
-        load_tree(output)
+        open_tree(output, load=True)
     except FileError:
         return None
     profile = Profile(open_tree(output))

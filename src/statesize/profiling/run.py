@@ -15,7 +15,9 @@ from uuid import uuid4
 from rich.console import Console
 from torch import nn
 
-from statesize.adapters.models.quantised import float_model
+from statesize.adapters import Captured
+from statesize.adapters.capture import capture_module
+from statesize.adapters.models.quantised import float_model, measurable
 from statesize.check import require_kind, require_text
 from statesize.io.callers import warn_caller
 from statesize.io.devices import on_cpu_by_default
@@ -31,7 +33,7 @@ from statesize.profiling.profile_run import ProfileProgress, ProfileRun, earlier
 from statesize.profiling.sequences import Loader, Provenance, loaded_work
 from statesize.report.names import by_reason
 from statesize.results.place import check_destination
-from statesize.texts.inputs import Given, Inputs, bundled_sequences, given_sequences
+from statesize.texts.inputs import Given, Inputs, bundled_sequences, given_sequences, inputs_of
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
 # A process with torch and its libraries, before it holds a model.
@@ -188,10 +190,11 @@ def run_profile(
         name = name or origin.model
         origin = replace(origin, model=name, source={**stored, **origin.source, **(source or {})})
         folder = None if path is None else stack.enter_context(units_folder(path))
+        again = partial(_recaptured, model, known) if known and isinstance(model, nn.Module) else None
         if path is not None and folder is not None and known:
             if (earlier := earlier_profile(path, origin.key, known, name)) is not None:
                 shutil.rmtree(folder, ignore_errors=True)
-                return earlier
+                return replace(earlier, recapture=again)
         if on_progress is None and Console(stderr=True).is_terminal:
             on_progress = profile_bar(stack.enter_context(Bars(lines=False)), name, count)
         run = ProfileRun(settings, origin.key, count, folder, on_progress, reference)
@@ -199,4 +202,10 @@ def run_profile(
         if count is None:
             # How long a stream's sequences are is known at its end.
             settings.check_reach(max(len(task.given) for task in run.tasks))
-        return run.profile(tokenizer, origin, path)
+        return replace(run.profile(tokenizer, origin, path), recapture=again)
+
+
+def _recaptured(model: nn.Module, sequences: Sequence[Given], name: str, sequence: int) -> Captured:
+    """A mixer of a model, run over a sequence once more."""
+    inputs, axis = inputs_of(sequences[sequence])
+    return next(iter(capture_module(measurable(model), inputs, [name], checks="read", axis=axis)))

@@ -164,13 +164,15 @@ class SequenceWork:
                 if group and isinstance(group, str):
                     captured.skipped[item.name + SHARED] = Note(Code.NOT_MEASURED, group)
                 groups = [] if isinstance(group, str) else [group]
-                here = [item.name, *(one.name for one, _ in groups)]
+                here = [item.name, *(grouped.name for grouped, _ in groups)]
                 finished = {name for name in here if request.finished and request.part(name) in request.finished}
                 works = [] if item.name in finished else [(item, plan_work(item, *planning))]
-                works += [one for one in groups if one[0].name not in finished]
+                works += [measured for measured in groups if measured[0].name not in finished]
                 if not self.sinks:
-                    works = [(one, replace(work, attends=False)) for one, work in works]
-                datasets = {one.attrs["name"]: one for one in measure_side_by_side(works, sequence, settings)}
+                    works = [(measured, replace(work, attends=False)) for measured, work in works]
+                datasets = {
+                    measured.attrs["name"]: measured for measured in measure_side_by_side(works, sequence, settings)
+                }
                 # The names would keep this operator alive while the next is built.
                 del item, group, groups, works
                 for name in here:

@@ -295,8 +295,8 @@ def measure_mixer(
         found = sinks(operator, int(middle)) if attends else None
         # Where rows of one head are no shares of attention, those of others are none either.
         attends = found is not None
-        for one in found or ():
-            for name, value in zip(SINKS, astuple(one), strict=True):
+        for sink in found or ():
+            for name, value in zip(SINKS, astuple(sink), strict=True):
                 extra[name].append(value)
         if varies and (operator.length <= LONGEST or isinstance(operator, Recurrence)):
             extra["few_cuts_entropy"] += entropies(operator.to(dtype=torch.float64))
@@ -307,7 +307,10 @@ def measure_mixer(
     described = ("name", "kind", "cache", "multiplicity", "precision")
     facts = {name: getattr(item, name) for name in described}
     facts["notes"] = [note.to_json() for note in item.notes]
-    facts |= {"dtype": work.dtype, "engine": ", ".join(dict.fromkeys(one.engine for one in measurements)) or "none"}
+    facts |= {
+        "dtype": work.dtype,
+        "engine": ", ".join(dict.fromkeys(measurement.engine for measurement in measurements)) or "none",
+    }
     facts["seconds"] = time.perf_counter() - start
     faithfulness = math.nan if item.agreement is None else item.agreement.difference
     stored = math.nan if item.state_bytes is None else item.state_bytes

@@ -1,10 +1,4 @@
-"""Reports for people: self-contained HTML with charts.
+"""Results for people: tables, charts and self-contained pages of HTML.
 
-Read document and result_page for what every page is made of, page and head_map for that of profiles, charts, names,
-words and tables for what is said, then comparison.
+Read table, then document and result_page for what every page is made of, then page, head_map and comparison.
 """
-
-from statesize.io.files import check_report_path
-from statesize.report.page import write_report
-
-__all__ = ["check_report_path", "write_report"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from statesize.check import require_index
 from statesize.errors import InputError
-from statesize.measurement.statistics import between, evenly_spread
+from statesize.measurement.statistics import evenly_spread
 from statesize.report import vega
 from statesize.report.chart_tables import (
     PALETTE,
@@ -29,18 +30,15 @@ from statesize.report.chart_tables import (
     table,
     tolerance_tables,
 )
-from statesize.report.names import cuts_name, kind_title, model_title, short_names
-from statesize.report.tables import layer_rows
-from statesize.results.fields import told
-from statesize.results.profiled import Profiled, comparable, has_sinks, layer_name
+from statesize.report.names import cuts_name, kind_title, model_title
+from statesize.report.table import short_names
+from statesize.results.fields import COLUMNS
+from statesize.results.profiled import Profiled, comparable, layer_name
 from statesize.results.summary import (
     channels_of,
     ess_bounds,
     ess_values,
     known_mean,
-    largest_size,
-    middle_bounds,
-    middle_ceiling,
     unit_dim,
 )
 
@@ -62,10 +60,7 @@ class ProfileCharts:
         self._profile, self._paper = profile, paper
 
     def __repr__(self) -> str:
-        return (
-            f"Charts of {self._profile.model}\n"
-            "next: .layers(), .positions(layer), .spectrum(layer), .tolerance(layer); .paper.layers() for a paper"
-        )
+        return f"Charts of {self._profile.model}: layers, positions, spectrum, tolerance"
 
     def __call__(self) -> alt.LayerChart:
         """The chart `layers`."""
@@ -165,46 +160,27 @@ class ProfileCharts:
         )
 
 
-def layers(profiles: Sequence[Profiled], metric: str = "entropy", *, paper: bool = False) -> alt.LayerChart:
+def layers(profiles: Sequence[Profiled], *, paper: bool = False) -> alt.LayerChart:
     """ESS of each layer of each model at the middle of the texts, the number of tables and headlines."""
-    title = metric_title(metric).lower().replace("ess", "ESS")
-    hints = [
-        vega.hint("model", "model"),
-        vega.hint("layer", "layer"),
-        vega.hint("kind", "kind"),
-        vega.hint("said", f"{title} at the middle"),
-        vega.hint("ceiling", "ceiling there", ".1f"),
-        vega.hint("utilisation", "share of the state or ceiling", ".1%"),
-        vega.hint("tss", "can hold at the end (TSS)"),
-    ]
-    rows = [row for profile in profiles for row in bars(profile, metric)]
-    if any(has_sinks(profile, metric) for profile in profiles):
-        hints[3:4] = [vega.hint("middle", "without sinks at the middle", ".2f"), vega.hint("said", "with sinks there")]
-        title += " without sinks"
-    y = alt.Y("middle:Q", title=f"Numbers per channel ({title})")
+    texts, numbers = ("model", "layer", "kind"), ("ess", "without_sink", "ceiling", "share", "tss")
+    known = {column.name: column for column in COLUMNS}
+    hints = [vega.hint(name, name) for name in texts]
+    hints += [vega.hint(name, "share" if name == "share" else known[name].line, ".3~g") for name in numbers]
+    rows = [row for profile in profiles for row in bars(profile)]
+    y = alt.Y("ess:Q", title="ESS (numbers per channel)")
     x = alt.X("short:N", title="Layer", sort=None, axis=alt.Axis(labelAngle=0, labelOverlap=True))
     return vega.bars({"layers": rows}, x, y, "model", hints, paper=paper)
 
 
-def bars(profile: Profiled, metric: str) -> list[Row]:
-    """A row per mixer: the number by which a table orders its layers, without sinks where there are any."""
-    title = model_title(profile)
+def bars(profile: Profiled) -> list[Row]:
+    """A row per mixer."""
+    title, short = model_title(profile), short_names(profile.mixers)
     rows: list[Row] = []
-    for (name, short), row in zip(short_names(profile.mixers).items(), layer_rows(profile, metric), strict=True):
-        node = profile.mixer(name)
-        rows.append(
-            {
-                "short": short,
-                "utilisation": json_number(row.used),
-                "model": title,
-                "layer": name,
-                "kind": kind_title(str(node.attrs["kind"])),
-                "middle": json_number(row.order),
-                "said": between(*middle_bounds(node, metric), "{:.2f}".format),
-                "ceiling": json_number(middle_ceiling(node)),
-                "tss": told({"tss": largest_size(node)})["tss"],
-            }
-        )
+    for row in profile.quantities:
+        share = row["share_of_ceiling"] if math.isnan(row["share_of_state"]) else row["share_of_state"]
+        numbers = {name: json_number(row[name]) for name in ("ess", "without_sink", "ceiling", "tss")}
+        texts = {"model": title, "layer": row["layer"], "kind": kind_title(row["kind"]), "short": short[row["layer"]]}
+        rows.append({**texts, **numbers, "share": json_number(share)})
     return rows
 
 

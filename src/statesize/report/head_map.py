@@ -21,11 +21,11 @@ from statesize.measurement.statistics import between, evenly_spread, finite
 from statesize.report.chart_tables import Metric
 from statesize.report.charts import FEWEST, page_charts, show_token, tolerance_counts
 from statesize.report.document import embedded_json, filled
-from statesize.report.names import model_title, short_names
+from statesize.report.names import model_title
+from statesize.report.table import short_names
 from statesize.report.words import every_token, telling_layer
-from statesize.results.checked import DTYPES
-from statesize.results.fields import Array
-from statesize.results.profiled import Profiled, has_sinks
+from statesize.results.fields import BYTES, Array
+from statesize.results.profiled import Profiled
 from statesize.results.summary import (
     at_middle,
     ess_bounds,
@@ -33,7 +33,6 @@ from statesize.results.summary import (
     known_mean,
     largest_known,
     unit_dim,
-    unit_limits,
     utilisation_values,
     without_sinks,
 )
@@ -185,24 +184,23 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
         # The share of the attention that one token takes, where the layer attends.
         "sink": means(known_mean(mixer["sink_share"].values, 0)),
         # Which cells have a sink in some text, and entropy-ESS without the columns of sinks.
-        "led": [bool(np.isfinite(mixer["sinkless_entropy"].values[:, group]).any()) for group in groups],
+        "led": [bool(np.isfinite(mixer["without_sink"].values[:, group]).any()) for group in groups],
         "sinkless": means(known_mean(without_sinks(mixer), 0)),
         "tss": means(np.full(len(units), largest_known(mixer, "tss"))),
         # What a number per channel takes in bytes per head, as `state_bytes` counts them.
-        "numberBytes": DTYPES[_number_dtype(mixer)].itemsize * int(mixer.attrs["multiplicity"]),
+        "numberBytes": BYTES[_number_dtype(mixer)] * int(mixer.attrs["multiplicity"]),
     }
 
 
 def _number_dtype(mixer: xr.Dataset) -> str:
     """The dtype of the weights as the model holds them in memory; that of T where it is not known."""
     held = str(mixer.attrs["precision"]).rpartition(" ")[2]
-    return held if held in DTYPES else str(mixer.attrs["dtype"])
+    return held if held in BYTES else str(mixer.attrs["dtype"])
 
 
 def _share(mixer: xr.Dataset, metric: str) -> Array:
-    """ESS as a share of what each head could carry, without sinks, (sequence, unit); NaN unless its size binds."""
-    binds = np.isfinite(at_middle(mixer, utilisation_values(mixer, metric)))
-    return np.where(binds, without_sinks(mixer, metric) / at_middle(mixer, unit_limits(mixer)), np.nan)
+    """ESS as a share of what each head could carry, (sequence, unit); NaN unless its size binds."""
+    return at_middle(mixer, utilisation_values(mixer, metric))
 
 
 def _apart(mixer: xr.Dataset, metric: str) -> Array:
@@ -211,11 +209,11 @@ def _apart(mixer: xr.Dataset, metric: str) -> Array:
 
 
 def extreme_heads(profile: Profiled, metric: str) -> dict[str, list[tuple[int, str, float, str]]]:
-    """Layer, name, ESS (of entropy without sinks) and its text of the heads with most and least; none twice."""
+    """Layer, name, ESS and its text of the heads with most and least; none twice."""
     found: list[tuple[int, str, float, str]] = []
     for layer, name in enumerate(profile.mixers):
         mixer = profile.mixer(name)
-        means = known_mean(without_sinks(mixer, metric), 0).tolist()
+        means = known_mean(at_middle(mixer, ess_values(mixer, metric)), 0).tolist()
         gaps = known_mean(at_middle(mixer, _apart(mixer, metric)), 0).tolist()
         for index, mean, apart in zip(mixer[unit_dim(mixer)].values, means, gaps, strict=True):
             if math.isfinite(mean):
@@ -295,21 +293,20 @@ class HeadMap:
 def widest(profiles: Sequence[Profiled]) -> str:
     """The heads with most and with least ESS, in words; "" where two are not known."""
     heads: list[tuple[float, str, str]] = []
-    for one in profiles:
-        names, of = [*short_names(one.mixers).values()], f" of {model_title(one)}" if len(profiles) > 1 else ""
-        for found in extreme_heads(one, "entropy").values():
+    for profile in profiles:
+        names, of = [*short_names(profile.mixers).values()], f" of {model_title(profile)}" if len(profiles) > 1 else ""
+        for found in extreme_heads(profile, "entropy").values():
             heads += [(value, f"{label} of layer {names[layer]}{of}", text) for layer, label, value, text in found]
     if not heads:
         return ""
     (_, last, least), (_, first, most) = min(heads), max(heads)
-    said = f"{first} carries most ({most}), {last} least ({least})."
-    return f"Without sinks, {said}" if any(map(has_sinks, profiles)) else said[:1].upper() + said[1:]
+    return f"{first[:1].upper()}{first[1:]} carries most ({most}), {last} least ({least})."
 
 
 def fitting_map(profiles: Sequence[Profiled], metrics: Mapping[Metric, str]) -> HeadMap:
     """The map with as many positions as MOST_BYTES have room for."""
     *larger, smallest = (HeadMap(profiles, metrics, choose_extent(profiles, share)) for share in _SHARES)
-    return next((one for one in larger if len(embedded_json(one.data).encode()) <= MOST_BYTES), smallest)
+    return next((heads for heads in larger if len(embedded_json(heads.data).encode()) <= MOST_BYTES), smallest)
 
 
 def clipped(token: str) -> str:

@@ -7,8 +7,7 @@ const map = (() => {
     "#fde725"];
   const BRIGHT = 0.438;
   const MEASURES = {
-    sinkless: "ESS without sinks",
-    ess: "ESS, numbers per channel", share: "Share of the state or ceiling", ess_bytes: "ESS, bytes per head",
+    ess: "ESS, numbers per channel", sinkless: "ESS without sinks", share: "Share of the state or ceiling", ess_bytes: "ESS, bytes per head",
     tss: "Can hold (TSS), numbers per channel", tss_bytes: "Can hold (TSS), bytes per head",
   };
   const WIDEST = 84;
@@ -178,9 +177,7 @@ const map = (() => {
       return element("div", {}, element("h4", {}, title), element("ol", {}, ...items));
     };
     const { most, least } = model.extremes[metric];
-    const led = metric === "entropy" && model.layers.some(({ cells: { led } }) => led.includes(true));
-    const named = led ? "ESS without sinks" : "ESS";
-    const lists = [list(`The ${units}s with most ${named}`, most), list(`The ${units}s with least ${named}`, least)];
+    const lists = [list(`The ${units}s with most ESS`, most), list(`The ${units}s with least ESS`, least)];
     return element("div", { className: "extremes" }, ...(most.length ? lists : []));
   };
 

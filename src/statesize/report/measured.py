@@ -39,14 +39,13 @@ class MeasurementCharts:
         >>> MeasurementCharts(ss.measure(torch.ones(6, 6).tril())).positions()
         Chart: Entropy-ESS (dense)
         Entropy-ESS by Position in the sequence (tokens)
-        next: .save('chart.html') or .save('chart.pdf')
     """
 
     def __init__(self, measurement: Measurement, *, paper: bool = False) -> None:
         self._measurement, self._paper = measurement, paper
 
     def __repr__(self) -> str:
-        return "Charts of a Measurement\nnext: .positions(), .spectrum(), .tolerance()"
+        return "Charts of a Measurement: positions, spectrum, tolerance"
 
     def positions(self, metric: Metric = "entropy") -> alt.LayerChart:
         """ESS over positions against its ceiling.

@@ -53,7 +53,8 @@ def kind_title(kind: str) -> str:
 def model_title(profile: Profiled) -> str:
     """A model's name; of a bundled model, whose name is the abbreviation of all its mixers, in full."""
     kinds = {str(profile.mixer(name).attrs["kind"]) for name in profile.mixers}
-    return kind_title(profile.model) if kinds == {profile.model} else profile.model
+    # The expressions of charts know line separators of Unicode as ends of lines.
+    return kind_title(profile.model) if kinds == {profile.model} else " ".join(profile.model.splitlines())
 
 
 def distinct(profiles: Sequence[P], places: Sequence[str] = ()) -> list[P]:
@@ -63,20 +64,9 @@ def distinct(profiles: Sequence[P], places: Sequence[str] = ()) -> list[P]:
     if len(set(places)) < len(titles):
         places = [str(number) for number in range(1, len(titles) + 1)]
     named = zip(profiles, titles, places, strict=True)
-    return [one.called(f"{title} ({place})") if titles.count(title) > 1 else one for one, title, place in named]
-
-
-def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Names without the dotted parts that all begin and end with: layers.0.mixer, layers.1.mixer are 0 and 1."""
-    parts = [name.split(".") for name in names]
-    shortest = min((len(part) for part in parts), default=0)
-    start = 0
-    while start < shortest - 1 and len({part[start] for part in parts}) == 1:
-        start += 1
-    end = 0
-    while end < shortest - start - 1 and len({part[-1 - end] for part in parts}) == 1:
-        end += 1
-    return {name: ".".join(part[start : len(part) - end]) for name, part in zip(names, parts, strict=True)}
+    return [
+        profile.called(f"{title} ({place})") if titles.count(title) > 1 else profile for profile, title, place in named
+    ]
 
 
 def position_name(profile: Profiled) -> str:

@@ -96,10 +96,7 @@
     });
   }
   byId("metric").addEventListener("change", () => {
-    const measure = byId("measure");
-    fill(measure, map.measures(models, metric()));
-    // The lists of heads are without sinks where the metric has such numbers.
-    if (measure.value === "ess") measure.selectedIndex = 0;
+    fill(byId("measure"), map.measures(models, metric()));
     drawAll();
   });
   byId("measure").addEventListener("change", drawMap);

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Protocol
 
 from statesize.check import require_path
 from statesize.io.files import check_report_path, replace_file
-from statesize.report.document import Headings, Section, cell_text, document, html_table, list_item
+from statesize.report.document import Section, document, list_item
+from statesize.report.table import PageTable, cell_text, html_table
 
 
 class PageFigure(Protocol):
@@ -55,23 +56,8 @@ class PageChart:
         return f"<figure>{_scrolled(key, drawn)}<figcaption>{escape(self.caption)}</figcaption></figure>"
 
 
-@dataclass(frozen=True)
-class PageTable:
-    """A table on a page; a cell is a text, a number, a `Shown` number, or None where it is not known.
-
-    Attributes:
-        terms: What its columns say, by their headings.
-    """
-
-    title: str
-    headings: Headings
-    rows: Sequence[Sequence[object]]
-    caption: str = ""
-    terms: Mapping[str, str] = field(default_factory=dict[str, str])
-
-
-RESULT, NEXT = "Result", "Next"
-"""The heading of notes above the charts, and of what to do next."""
+RESULT = "Result"
+"""The heading of notes above the charts."""
 # A first table of so many rows and columns is read at a glance, and stands above the charts.
 _ROWS, _COLUMNS = 6, 8
 
@@ -106,7 +92,7 @@ class ResultPage:
 
     def render(self) -> str:
         """The page as HTML."""
-        charts = {f"chart-{index}": one for index, one in enumerate(self.charts)}
+        charts = {f"chart-{index}": figure for index, figure in enumerate(self.charts)}
         notes = [
             Section(f"notes-{index}", title, f"<ul>{''.join(map(list_item, texts))}</ul>" if texts else "")
             for index, (title, texts) in enumerate(self.notes.items())
@@ -114,21 +100,23 @@ class ResultPage:
         wide = len(self.tables[0].headings) > _COLUMNS
         small = not wide and len(self.tables[0].rows) <= _ROWS
         first, *others = (
-            Section(key := f"table-{index}", one.title, _table(key, one, small and not index), wide or bool(index))
-            for index, one in enumerate(self.tables)
+            Section(key := f"table-{index}", table.title, _table(key, table, small and not index), wide or bool(index))
+            for index, table in enumerate(self.tables)
         )
         sections = [
             *([first] if small else []),
-            *(one for one in notes if one.title == RESULT),
-            *(Section(key, one.title, one.html(key)) for key, one in charts.items()),
-            *(one for one in notes if one.title != RESULT),
+            *(note for note in notes if note.title == RESULT),
+            *(Section(key, figure.title, figure.html(key)) for key, figure in charts.items()),
+            *(note for note in notes if note.title != RESULT),
             *([] if small else [first]),
             *others,
             Section("facts", "How these numbers were made", _listed(self.facts) if self.facts else "", folded=True),
         ]
-        data = {key: one.data for key, one in charts.items()}
-        scripts = dict.fromkeys(("draw.js", *(name for one in self.charts for name in one.scripts), "table.js"))
-        return document(self.title, self.finding, [one for one in sections if one.content], data, list(scripts))
+        data = {key: figure.data for key, figure in charts.items()}
+        scripts = dict.fromkeys(("draw.js", *(name for figure in self.charts for name in figure.scripts), "table.js"))
+        return document(
+            self.title, self.finding, [section for section in sections if section.content], data, list(scripts)
+        )
 
 
 _LAST = ("seconds", "message", "versions", "run")
@@ -159,12 +147,12 @@ def _listed(named: Mapping[str, str]) -> str:
     return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(text)}</dd>' for name, text in named.items())}</dl>"
 
 
-def _table(key: str, one: PageTable, small: bool) -> str:
+def _table(key: str, table: PageTable, small: bool) -> str:
     """A table below its caption, and what its columns say; table.js saves its rows, and filters those of many."""
-    about = f"<p>{escape(one.caption)}</p>" if one.caption else ""
-    terms = f"<details><summary>What the columns say</summary>{_listed(one.terms)}</details>" if one.terms else ""
-    table = _scrolled(key, html_table(one.headings, one.rows), "scroll tall")
-    return about + (table + _TOOLS.format("") if small else _TOOLS.format(_SEARCH) + table) + terms
+    about = f"<p>{escape(table.caption)}</p>" if table.caption else ""
+    terms = f"<details><summary>What the columns say</summary>{_listed(table.terms)}</details>" if table.terms else ""
+    shown = _scrolled(key, html_table(table.headings, table.rows), "scroll tall")
+    return about + (shown + _TOOLS.format("") if small else _TOOLS.format(_SEARCH) + shown) + terms
 
 
 _SEARCH = '<label>Rows with <input type="search" placeholder="part of a text"></label>'

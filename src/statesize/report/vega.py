@@ -34,7 +34,7 @@ class Drawn(alt.LayerChart):
         parts = cast("list[Any]", [part for part in (first.y, first.x) if isinstance(part, alt.SchemaBase)])
         axes = " by ".join(part["title"] for part in parts)
         told = [drawn.title, axes] if isinstance(drawn.title, str) else [axes]
-        return "\n".join([f"Chart: {told[0]}", *told[1:], "next: .save('chart.html') or .save('chart.pdf')"])
+        return "\n".join([f"Chart: {told[0]}", *told[1:]])
 
     def _repr_mimebundle_(self, *args: Any, **kwds: Any) -> Any:
         import vl_convert
@@ -92,7 +92,7 @@ def layered(
 ) -> alt.LayerChart:
     """Layers over the same axes, those in front last, without those of empty tables; None leaves tables to a page."""
     shown = [(role, marks) for role, marks in layers if tables is None or tables.get(marks.data.name)]
-    roles: list[Role] = [role for role in COLOURS if any(role == one for one, _ in shown)]
+    roles: list[Role] = [role for role in COLOURS if any(role == shown_role for shown_role, _ in shown)]
     stroke = alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1)
     colour = alt.Color(
         "role:N",
@@ -209,7 +209,7 @@ def positions_chart(
             hint("norm", "norm", ".3g"),
         ]
         columns = None if tables is None else {name for row in tables["positions"][:1] for name in row}
-        hints = [one for one in hints if columns is None or one["shorthand"][:-2] in columns]
+        hints = [tip for tip in hints if columns is None or tip["shorthand"][:-2] in columns]
         pointed = alt.when(_HOVER).then(alt.value(1)).otherwise(alt.value(0))
         # Bars of full height: Vega-Lite's nearest selection loses text fields of a tooltip.
         found = rows.mark_rect(opacity=0).encode(x=x("left:Q"), x2="right", tooltip=hints).add_params(_HOVER)

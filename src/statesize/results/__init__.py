@@ -1,4 +1,4 @@
 """What was measured, as labelled datasets, folders on disk and tables.
 
-Read fields and datasets, then store and checked, then summary and profiled.
+Read fields and datasets, then place and store, then summary and profiled.
 """

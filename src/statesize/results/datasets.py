@@ -16,8 +16,8 @@ from statesize.codes import Code, Note
 from statesize.measurement.measurement import Measurement
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample
-from statesize.results.checked import ALONG
 from statesize.results.fields import BY_SEQUENCE, BY_UNIT, FIELDS, MIXER_DIMS
+from statesize.results.store import ALONG
 from statesize.texts.inputs import Given, ids_of
 from statesize.texts.tokens import AnyTokenizer, special_ids, token_text
 
@@ -66,7 +66,7 @@ def sequence_dataset(
     for listed in FIELDS.values():
         values = np.zeros([1 if dim == ALONG else len(variables[dim]) for dim in dims[listed.name]], listed.dtype)
         if measurements:
-            blocks = [getattr(one, listed.name).detach().cpu().numpy() for one in measurements]
+            blocks = [getattr(measurement, listed.name).detach().cpu().numpy() for measurement in measurements]
             behind = tuple(slice(int(origin and dim == "position"), None) for dim in dims[listed.name])
             values[behind] = np.concatenate(blocks, 1) if unit in dims[listed.name] else blocks[0][None]
         variables[listed.name] = values
@@ -179,8 +179,8 @@ def mixer_parts(run: MixerRun, lengths: Sequence[int], read: Reader, *, whole: b
         rows = range(start, min(start + size, len(lengths)))
         datasets = (read(run.name, row) if row in called else _unmeasured(run, read) for row in rows)
         aligned = [
-            one if np.array_equal(one["position"].values, positions) else one.reindex(position=positions)
-            for one in datasets
+            dataset if np.array_equal(dataset["position"].values, positions) else dataset.reindex(position=positions)
+            for dataset in datasets
         ]
         # What has no sequences is the same in all.
         joined = xr.concat(aligned, ALONG, data_vars="minimal", coords="minimal", compat="override", join="override")

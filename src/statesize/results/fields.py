@@ -1,24 +1,27 @@
-"""What a measurement of a mixer holds and what tables say of it: names, dimensions, units and words, each once."""
+"""All quantities of a profile: the arrays of its datasets, and the columns of tables, JSON documents and pages."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from statesize.io.text import byte_count
-from statesize.measurement.settings import SINK
-from statesize.measurement.statistics import between
 
 Array = NDArray[np.float32 | np.float64]
+UNIT = "unit"
+"""Stands for the heads or channels of a mixer."""
+UNITS = ("head", "channel", "group")
+BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16}
+"""Of a number in the dtypes in which a model may make an operator, by the names that profiles use."""
 
 
 class Field(NamedTuple):
-    """An array of one mixer over one sequence; UNIT stands for its heads or channels.
+    """An array of a mixer, or of one over a sequence.
 
     Attributes:
         dtype: The operator's scale need not fit into float32: 1e50, or a bound that would round to 0.
@@ -26,6 +29,8 @@ class Field(NamedTuple):
 
     name: str
     dims: tuple[str, ...]
+    unit: str
+    meaning: str
     dtype: DTypeLike = np.float32
 
 
@@ -38,45 +43,57 @@ class CountFields(NamedTuple):
     threshold: str
 
 
-BOTH_SHARES = "A share of a state does not compare with one of a cache."
-MIDDLE_SHARES = ("middle_state_utilisation", "middle_ceiling_utilisation")
-UNIT = "unit"
-UNITS = ("head", "channel", "group")
-BY_SEQUENCE = ("state_bytes", "tss", "cuts", "faithfulness", "run_difference", "middle")
-"""Bytes of the model's own cache and TSS at the end of the sequence, how many cuts it has, the largest relative
-difference of T u from the unaltered model's, that of the last hidden state, and the cut nearest to the middle; NaN
-where not known."""
-SINKS = ("sink_share", "sink_position", "sinkless_entropy")
-"""For each head of attention: the share of the token that gets most attention, which it is, and entropy-ESS at the
-middle without its column; NaN for what is no attention, and the last where that share is small."""
-VARIANT = ("few_cuts_entropy", "variant_entropy")
-"""For each head or channel, where a variant was asked for: entropy-ESS at the same three cuts, and the variant's."""
-BY_UNIT = (*SINKS, *VARIANT)
 COUNTS = (
     CountFields("relative_count", "relative_lower", "relative_upper", "relative_threshold"),
     CountFields("count", "lower", "upper", "threshold"),
 )
-_BY_UNIT = (UNIT, "position")
+_CUTS, _NUMBERS = (UNIT, "position"), "numbers per channel"
+_COUNTED = {
+    counts: (f"{kind} tolerance-ESS".strip().capitalize(), f"lower bound of the {kind} count", "its upper bound")
+    for counts, kind in zip(COUNTS, ("relative", ""), strict=True)
+}
 FIELDS = {
     field.name: field
     for field in (
-        Field("entropy", _BY_UNIT),
-        Field("entropy_bound", _BY_UNIT, np.float64),
-        *(Field(name, (*_BY_UNIT, counts.threshold)) for counts in COUNTS for name in counts[:3]),
-        Field("norm", _BY_UNIT, np.float64),
-        Field("error_bound", _BY_UNIT, np.float64),
-        Field("state_size", ("position",)),
-        Field("ceiling", ("position",)),
-        Field("binds", ("position",)),
+        Field("entropy", _CUTS, _NUMBERS, "entropy-ESS"),
+        Field("entropy_bound", _CUTS, _NUMBERS, "how far entropy-ESS can be off", np.float64),
+        *(
+            Field(name, (*_CUTS, counts.threshold), _NUMBERS, meaning)
+            for counts, meanings in _COUNTED.items()
+            for name, meaning in zip(counts[:3], meanings, strict=True)
+        ),
+        Field("norm", _CUTS, "", "Frobenius norm of H_i", np.float64),
+        Field("error_bound", _CUTS, "", "bound on the error of each singular value", np.float64),
+        Field("state_size", ("position",), _NUMBERS, "TSS; NaN where it is unknown"),
+        Field("ceiling", ("position",), _NUMBERS, "the most that ESS could be"),
+        Field("binds", ("position",), "", "1 where the layer's own size is what limits ESS"),
     )
 }
-
-
+"""Arrays over the cuts of a sequence."""
+_BY_SEQUENCE = (
+    Field("state_bytes", (), "bytes", "what the model's own cache holds at the end"),
+    Field("tss", (), _NUMBERS, "TSS at the end"),
+    Field("cuts", (), "", "how many cuts there are"),
+    Field("faithfulness", (), "", "largest relative difference of T u from the unaltered model's"),
+    Field("run_difference", (), "", "that of the last hidden state"),
+    Field("middle", (), "tokens", "the measured cut that is nearest to the middle"),
+)
+_SINKS = (
+    Field("sink_share", (UNIT,), "", "of attention: share of the token that gets most of it"),
+    Field("sink_position", (UNIT,), "tokens", "which token that is"),
+    Field("without_sink", (UNIT,), _NUMBERS, "entropy-ESS at the middle without that token's column, if it is a sink"),
+)
+_VARIANT = (
+    Field("few_cuts_entropy", (UNIT,), _NUMBERS, "entropy-ESS at three cuts"),
+    Field("variant_entropy", (UNIT,), _NUMBERS, "the same by the settings weights, skip_first and squares"),
+)
+BY_SEQUENCE, SINKS, VARIANT = (tuple(field.name for field in fields) for fields in (_BY_SEQUENCE, _SINKS, _VARIANT))
+BY_UNIT = (*SINKS, *VARIANT)
+ARRAYS = {**FIELDS, **{field.name: field for field in (*_BY_SEQUENCE, *_SINKS, *_VARIANT)}}
+"""All of them, with their units and meanings, which `Profile.to_xarray` gives as attributes."""
 MIXER_DIMS: dict[str, dict[str, tuple[str, ...]]] = {
     unit: {
-        **{name: ("sequence", *(unit if dim == UNIT else dim for dim in field.dims)) for name, field in FIELDS.items()},
-        **dict.fromkeys(BY_SEQUENCE, ("sequence",)),
-        **dict.fromkeys(BY_UNIT, ("sequence", unit)),
+        **{name: ("sequence", *(unit if dim == UNIT else dim for dim in field.dims)) for name, field in ARRAYS.items()},
         "stratum": (unit,),
         **{name: (name,) for name in (unit, "position", "threshold", "relative_threshold")},
     }
@@ -84,204 +101,184 @@ MIXER_DIMS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """The dimensions of each variable of a mixer's dataset, by whether its units are heads, channels or groups."""
 
+LAYERS, MODELS, GROUPS = "layers", "models", "groups"
+"""Tables of a profile's layers, of the models of a comparison, and of heads that share a cache."""
 
-class Heading(NamedTuple):
-    """How tables for people head a column and write its numbers.
+
+@dataclass(frozen=True)
+class Column:
+    """A column of tables, JSON documents, data frames and pages.
 
     Attributes:
-        text: A narrow column breaks at the line end.
-        form: A format specification, "bytes", "norm", or "text".
+        name: As documents and data frames have it; NAME_error beside it is half the width of its interval of 95 %.
+        heading: As tables have it; a narrow one breaks at the line end.
+        form: A format specification, "bytes", "norm", "text", or "codes".
+        unit: Of its numbers.
+        meaning: What it is, in a sentence.
+        tables: The tables that have it.
+        first: Whether it is one of those that are read first, which the terminal shows.
+        has_error: Whether NAME_error stands beside it.
     """
 
-    text: str
+    name: str
+    heading: str
     form: str
+    unit: str
+    meaning: str
+    tables: tuple[str, ...]
+    first: bool = False
+    has_error: bool = False
 
     @property
     def line(self) -> str:
-        """The heading on one line, as a page has it."""
-        line = self.text.replace("\n", " ").replace(" (", ", ").replace(")", "")
-        return line[:1].upper() + line[1:]
+        """The heading on one line."""
+        return self.heading.replace("\n", " ")
 
 
-HEADINGS = {
-    "model": Heading("model", "text"),
-    "layer": Heading("layer", "text"),
-    "kind": Heading("kind", "text"),
-    "tss": Heading("TSS", ",.0f"),
-    "total_tss": Heading("total\nTSS", ",.0f"),
-    "state_bytes": Heading("state\nbytes", "bytes"),
-    "measured": Heading("measured", "text"),
-    "average_entropy": Heading("average ESS\n(entropy)", ".1f"),
-    "average_relative_count": Heading("average ESS\n(relative tolerance)", ".1f"),
-    "total_entropy": Heading("total ESS\n(entropy)", ",.0f"),
-    "total_relative_count": Heading("total ESS\n(relative tolerance)", ",.0f"),
-    "readout_total_entropy": Heading("total of readouts\n(entropy)", ",.0f"),
-    "norm": Heading("norm", "norm"),
-    "state_utilisation": Heading("average share\nof state", "z.0%"),
-    "ceiling_utilisation": Heading("average share\nof ceiling", "z.0%"),
-    "sink_share": Heading("sink\nshare", "z.0%"),
-    "middle_entropy": Heading("ESS at the\nmiddle (entropy)", ".1f"),
-    "middle_ceiling": Heading("ceiling at\nthe middle", ",.0f"),
-    "middle_state_utilisation": Heading("share of\nstate", "z.0%"),
-    "middle_ceiling_utilisation": Heading("share of\nceiling", "z.0%"),
-    "middle_bytes": Heading("bytes at\nthe middle", "bytes"),
-    "sinkless_entropy": Heading("the same without\nsinks", ".1f"),
-    "few_cuts_entropy": Heading("ESS at few\ncuts (entropy)", ".1f"),
-    "variant_entropy": Heading("its\nvariant", ".1f"),
-    "faithfulness": Heading("difference\nto model", ".0e"),
-}
-"""The columns of tables for people, in their order; NAME_error beside NAME is half the width of its interval."""
-FIGURE_HEADINGS = HEADINGS | {"tss": Heading("largest TSS\nper channel", ",.0f")}
-"""Those of a comparison, whose numbers are of whole models."""
+_BOTH, _EVERY = (LAYERS, MODELS), (LAYERS, MODELS, GROUPS)
+COLUMNS = (
+    Column("model", "model", "text", "", "The model.", _EVERY, first=True),
+    Column("layer", "layer", "text", "", "The mixer's module name in the model.", (LAYERS, GROUPS), first=True),
+    Column("kind", "kind", "text", "", "What the mixer is.", (LAYERS,)),
+    Column("loss", "loss", ".2f", "nats per token", "Mean cross-entropy, where it is known.", (MODELS,), first=True),
+    Column(
+        "ess", "ESS", ".1f", _NUMBERS,
+        "Entropy-ESS at the cut nearest to the middle of each text, averaged over texts and heads.", _BOTH, first=True,
+        has_error=True,
+    ),
+    Column(
+        "without_sink", "without\nsink", ".1f", _NUMBERS,
+        "ESS without the column of the token that gets most attention, in heads where that token is a sink.", _BOTH,
+        first=True,
+    ),
+    Column(
+        "ceiling", "ceiling", ",.0f", _NUMBERS,
+        "The most that ESS could be there: what the layer holds, or the tokens before or after the cut.", _BOTH,
+        first=True,
+    ),
+    Column(
+        "share_of_state", "share\nof state", "z.0%", "",
+        "ESS divided by the ceiling, of layers with a fixed state that the text can fill.", _BOTH, first=True,
+    ),
+    Column(
+        "share_of_ceiling", "share of\nceiling", "z.0%", "",
+        "ESS divided by the ceiling, of layers that keep every token. It does not compare with a share of a state.",
+        _BOTH, first=True,
+    ),
+    Column(
+        "tss", "TSS", ",.0f", _NUMBERS,
+        "Theoretical state-size: what the layer can hold in a channel at the end of the longest text.", _EVERY,
+    ),
+    Column("total_tss", "total\nTSS", ",.0f", "numbers", "TSS summed over all stored channels.", (MODELS,)),
+    Column("state_bytes", "state\nbytes", "bytes", "bytes", "What the model's cache holds at the end.", _BOTH),
+    Column("middle_bytes", "bytes at\nthe middle", "bytes", "bytes", "What it holds at the middle.", (MODELS,)),
+    Column("units", "heads", ",.0f", "", "Heads or channels of the layer.", (LAYERS,)),
+    Column("measured", "measured", ",.0f", "", "How many of them were measured.", (LAYERS,)),
+    Column(
+        "average_entropy", "average\nESS", ".1f", _NUMBERS,
+        "Entropy-ESS averaged over texts, measured cuts and heads.", _BOTH, has_error=True,
+    ),
+    Column(
+        "average_relative_count", "average\ncount", ".1f", _NUMBERS,
+        "How many singular values exceed the first relative tolerance times the largest, averaged likewise.", _BOTH,
+        has_error=True,
+    ),
+    Column(
+        "total_entropy", "total\nESS", ",.0f", "numbers",
+        "Entropy-ESS summed over stored channels; what several heads read counts once, by their joint ESS.", _BOTH,
+        has_error=True,
+    ),
+    Column(
+        "total_relative_count", "total\ncount", ",.0f", "numbers", "The counts summed likewise.", _BOTH, has_error=True
+    ),
+    Column(
+        "norm", "norm", "norm", "", "Average Frobenius norm of H_i. Each kind of layer has its own scale.", _BOTH
+    ),
+    Column(
+        "state_utilisation", "average share\nof state", "z.0%", "",
+        "Entropy-ESS divided by TSS, averaged over the cuts where a fixed state is what limits it.", _BOTH,
+    ),
+    Column(
+        "ceiling_utilisation", "average share\nof ceiling", "z.0%", "",
+        "Entropy-ESS divided by its ceiling over the middle half of the text, of layers that keep every token.", _BOTH,
+    ),
+    Column("sink_share", "sink\nshare", "z.0%", "", "Attention that the token with most of it takes.", (LAYERS,)),
+    Column("sink_position", "sink\nat", ",.0f", "tokens", "Where that token is, of most texts and heads.", (LAYERS,)),
+    Column("few_cuts_entropy", "ESS at\nthree cuts", ".1f", _NUMBERS, "Beside its variant.", (LAYERS,)),
+    Column(
+        "variant_entropy", "its\nvariant", ".1f", _NUMBERS, "By the settings weights, skip_first and squares.",
+        (LAYERS,),
+    ),
+    Column(
+        "faithfulness", "difference\nto model", ".0e", "",
+        "Largest difference of T u from what the unaltered model computed, relative to the largest value.", (LAYERS,),
+    ),
+    Column(
+        "run_difference", "difference\nof run", ".0e", "", "That of the last hidden state of the observed run.",
+        (LAYERS,),
+    ),
+    Column("engine", "engine", "text", "", "The algorithm that measured it.", (LAYERS,)),
+    Column("groups", "groups", ",.0f", "", "Stored inputs that several heads read.", (GROUPS,)),
+    Column("readouts", "heads\neach", ",.0f", "", "Heads that read each of them.", (GROUPS,)),
+    Column(
+        "joint_entropy", "joint\nESS", ".1f", _NUMBERS,
+        "Entropy-ESS of a group's heads on top of each other; it may lie below that of one of them.", (GROUPS,),
+        has_error=True,
+    ),
+    Column("alone_entropy", "heads\nalone", ".1f", _NUMBERS, "The sum of the heads' own entropy-ESS.", (GROUPS,)),
+    Column(
+        "joint_relative_count", "joint\ncount", ".1f", _NUMBERS, "The joint ESS as a count.", (GROUPS,), has_error=True
+    ),
+    Column(
+        "alone_relative_count", "counts\nalone", ".1f", _NUMBERS, "The sum of the heads' own counts.", (GROUPS,),
+        has_error=True,
+    ),
+    Column("limits", "limits", "codes", "", "Codes of what limits the numbers.", _BOTH, first=True),
+)  # fmt: skip
 
-UNKNOWN = "unknown"
-SIZES = ("tss", "total_tss", "state_bytes", "middle_bytes")
-"""What every layer has, known or not; other numbers may be missing because there are none."""
+
+def columns(table: str, *, first: bool = False) -> tuple[Column, ...]:
+    """The columns of a table, or those that are read first."""
+    return tuple(column for column in COLUMNS if table in column.tables and (column.first or not first))
 
 
-def told(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row for a table, with a word where a size is not known, and then for the share of the state that is used."""
-    shares = ("state_utilisation",) if math.isnan(row["tss"]) else ()
-    unknown = [name for name in (*SIZES, *shares) if math.isnan(row.get(name, 0))]
-    return {**row, **dict.fromkeys(unknown, UNKNOWN)}
+def chosen(table: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a row that a table has, in its order; NaN where one is missing."""
+    values = dict[str, Any]()
+    for column in columns(table):
+        values[column.name] = row.get(column.name, math.nan)
+        if column.has_error:
+            values[f"{column.name}_error"] = row.get(f"{column.name}_error", math.nan)
+    return values
+
+
+def cell_text(column: Column, row: Mapping[str, Any]) -> str:
+    """A cell as a reader sees it: a number with half the width of its interval, a text, or a dash."""
+    value = row.get(column.name)
+    if column.form == "codes":
+        return ", ".join(value or ())
+    if column.form == "text":
+        return str(value)
+    error = row.get(f"{column.name}_error")
+    return number_text(math.nan if value is None else value, column.form, error or 0.0)
 
 
 def number_text(value: float, form: str, error: float = 0.0) -> str:
-    """A number by the form of a `Heading`, with half the width of its interval; else a dash."""
+    """A number by the form of a `Column`, with half the width of its interval; else a dash."""
     if not math.isfinite(value):
-        return "-"
+        return "–"
     if form == "bytes":
         return byte_count(value)
     if form == "norm":
         form = ".1e" if 0 < value < 0.01 else ".2f" if value < 10 else ".1f" if value < 100 else ",.0f"
-    if error > value >= 0:
-        # No quantity of a table falls below 0.
-        return f"{format(value, form)} [0, {number_text(value + error, form)}]"
-    return format(value, form) + (f" ± {number_text(error, form)}" if error else "")
+    known = math.isfinite(error) and error > 0
+    return format(value, form) + (f" ± {number_text(error, form)}" if known else "")
 
 
-def range_text(values: Sequence[float], form: str) -> str:
-    """The least and the largest of some numbers."""
-    return between(min(values), max(values), partial(number_text, form=form))
-
-
-def cell_texts(row: Mapping[str, Any], headings: Mapping[str, Heading]) -> dict[str, str]:
-    """The cells of a row of `told`; counts as their bounds, other numbers with half the width of their interval."""
-
-    def text(name: str, form: str) -> str:
-        value, error = row[name], row.get(f"{name}_error", 0.0)
-        if form == "text" or value == UNKNOWN:
-            return str(value)
-        if name.endswith("relative_count") and error > 0:
-            return range_text([max(value - error, 0), value + error], form)
-        return number_text(value, form, error)
-
-    return {name: text(name, heading.form) for name, heading in headings.items()}
-
-
-COLUMNS = {
-    "model": "The model.",
-    "layer": "The mixer's module name in the model.",
-    "kind": "What the mixer is.",
-    "tss": "Theoretical state-size: real numbers per channel that the layer's own recurrence can hold. Softmax "
-    "attention keeps every past token, so its TSS grows with position: the largest is shown. Unknown where neither the "
-    "layer nor impulses at two lengths tell it.",
-    "state_bytes": "Bytes that the model's own cache holds for the layer at the end of the longest sequence: states, "
-    "or keys and values of all tokens that it sees, and what short convolutions inside it keep.",
-    "units": "Heads or channels of the layer.",
-    "measured": "How many of them were measured; where not all were, averages and totals are estimates.",
-    "average_entropy": "Entropy-ESS, exp of the entropy of the Hankel singular values, averaged over sequences, "
-    "positions and heads.",
-    "average_entropy_error": "Half the width of its confidence interval of 95 %, for heads, channels and positions "
-    "that were not measured.",
-    "average_relative_count": "Relative tolerance-ESS, the number of Hankel singular values above ρ times the "
-    "largest, averaged in the same way.",
-    "average_relative_count_error": "Half the width of its interval: that of confidence, likewise, and of the bounds "
-    "between which counts lie that are not exact.",
-    "total_entropy": "Entropy-ESS summed over the channels that the layer stores, averaged over sequences and "
-    "positions; channels that several heads read count once, by their joint ESS.",
-    "total_relative_count": "Relative tolerance-ESS summed over stored channels, averaged in the same way.",
-    "total_entropy_error": "Half the width of the confidence interval of the total entropy-ESS, likewise.",
-    "total_relative_count_error": "Half the width of that of the total relative tolerance-ESS, likewise.",
-    "readout_total_entropy": "Entropy-ESS of each head summed over its channels, as if heads shared nothing.",
-    "readout_total_entropy_error": "Half the width of its confidence interval.",
-    "readout_total_relative_count": "Relative tolerance-ESS of each head summed over its channels, likewise.",
-    "readout_total_relative_count_error": "Half the width of its confidence interval.",
-    "norm": "Frobenius norm of what passes from the past to the future, averaged as above; a layer that erases "
-    "lowers it even where its ESS stays. Each kind of layer has its own scale.",
-    "state_utilisation": "Entropy-ESS divided by the TSS of a layer with a fixed state, averaged over sequences, heads "
-    "and the cuts with at least TSS tokens before and after; a dash where the text is too short to have any.",
-    "ceiling_utilisation": "Entropy-ESS, sinks included, divided by its ceiling, for a layer whose cache keeps every "
-    f"token, averaged over the middle half of each sequence. {BOTH_SHARES}",
-    "sink_share": "Share of the attention that one token takes, the one that gets most, averaged over sequences and "
-    "heads; of softmax attention.",
-    "sink_position": "Where that token is, of most sequences and heads.",
-    "middle_entropy": "Entropy-ESS at the cut nearest to the middle of each sequence, averaged over sequences and "
-    "heads.",
-    "sinkless_entropy": "The same, without the column of the token that gets most attention, in heads where it "
-    f"{SINK}: beside it, entropy-ESS hardly shows the other tokens.",
-    "few_cuts_entropy": "Entropy-ESS at a quarter, half and three quarters of each sequence, beside its variant.",
-    "variant_entropy": "The same as the settings `weights`, `skip_first` and `squares` ask: with each column times the "
-    "norm of what it carries, without the first columns, or as the entropy of σ².",
-    "faithfulness": "The largest difference, over sequences, of the operator applied to the layer's input, and of the "
-    "layer's output where it was measured, from what the unaltered model computed, relative to the largest value; not "
-    "known where a layer reports a matrix that could not be compared.",
-    "run_difference": "The largest difference, over sequences, of the last hidden state in the observed run from that "
-    "of the unaltered model, relative to the largest value.",
-    "cause": "Why a layer without numbers was not measured, that its size is unknown, or which part was; else empty.",
-}
-"""What the columns of a summary are: one row per mixer."""
-
-MAIN_COLUMNS = (
-    "model", "layer", "kind", "tss", "middle_entropy", "sinkless_entropy", "average_entropy", "state_utilisation",
-    "ceiling_utilisation", "norm", "state_bytes", "cause",
-)  # fmt: skip
-"""Those that one reads first."""
-
-GROUP_COLUMNS = {
-    "model": "The model.",
-    "layer": "The mixer's module name in the model; of layers that share a cache, the last.",
-    "groups": "Inputs that it stores, each for several heads, such as key-value heads or one latent.",
-    "readouts": "Heads that read each of them, in all layers that share the cache.",
-    "tss": "Numbers per channel that are stored; of a cache that grows, at the end of the longest sequence.",
-    "joint_entropy": "Entropy-ESS of the operators of a group's heads on top of each other, averaged over sequences, "
-    "positions and groups. It may lie below that of its largest head, whose largest singular value then leads.",
-    "joint_entropy_error": "Half the width of its confidence interval of 95 %, for the choice of groups.",
-    "alone_entropy": "Numbers that they carry one by one: the sum of their entropy-ESS.",
-    "joint_relative_count": "The joint ESS as a number of singular values above ρ times the largest.",
-    "joint_relative_count_error": "Half the width of its confidence interval, likewise.",
-    "alone_relative_count": "The sum of such numbers over the heads of a group.",
-    "alone_relative_count_error": "Half the width of its interval.",
-}
-"""What the columns of a table of groups are: one row per mixer whose heads share what it stores."""
-GROUP_HEADINGS = {
-    "model": HEADINGS["model"],
-    "layer": HEADINGS["layer"],
-    "groups": Heading("groups", ",.0f"),
-    "readouts": Heading("heads\neach", ",.0f"),
-    "tss": Heading("stored\n(TSS)", ",.0f"),
-    "joint_entropy": Heading("joint ESS\n(entropy)", ".1f"),
-    "alone_entropy": Heading("heads alone\n(entropy)", ".1f"),
-    "joint_relative_count": Heading("joint ESS\n(relative tolerance)", ".1f"),
-    "alone_relative_count": Heading("heads alone\n(relative tolerance)", ".1f"),
-}
-
-_OF_MODELS = {
-    "middle_bytes": "Bytes that the model's own cache holds at the middle, on average over sequences, keys too.",
-    "middle_ceiling": "The most that ESS could be there: what the layer holds, or the tokens before or after the cut.",
-    "middle_state_utilisation": "Entropy-ESS without sinks divided by the ceiling, of the layers with a fixed state.",
-    "middle_ceiling_utilisation": f"The same of the layers whose cache keeps every token. {BOTH_SHARES}",
-    "total_tss": "Theoretical state-size summed over the channels that all layers store.",
-}
-FIGURES = {
-    name: (COLUMNS | _OF_MODELS)[name]
-    for name in (
-        "state_bytes", "middle_bytes", "middle_entropy", "sinkless_entropy", "middle_ceiling", *MIDDLE_SHARES, "tss",
-        "total_tss", "average_entropy", "average_relative_count", "total_entropy", "total_relative_count",
-        "readout_total_entropy", "norm", "state_utilisation", "ceiling_utilisation",
-    )
-}  # fmt: skip
-"""What the numbers of a ComparedModel are; those of layers as means over the channels of all, bytes and totals as sums.
-
-NaN where one is not known.
-"""
+def markdown() -> str:
+    """The table of all columns for the documentation."""
+    rows = [
+        f"| `{column.name}` | {column.line} | {column.unit} | {', '.join(column.tables)} | {column.meaning} |"
+        for column in COLUMNS
+    ]
+    return "\n".join(["| name | column | unit | tables | meaning |", "|---|---|---|---|---|", *rows])

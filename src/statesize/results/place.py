@@ -1,49 +1,71 @@
-"""Where a profile lies, which is known without reading it."""
+"""Where a profile lies, and its `profile.json`: what is shown of it without its arrays."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from statesize.errors import FileError
-from statesize.io.files import os_errors, require_parent
+from statesize.io.files import os_errors, parse_json, read_limited, require_parent
 from statesize.io.text import meant
 from statesize.models.plugins import PROFILE_MARKER as MARKER
-from statesize.models.plugins import is_brought, is_gguf, unfinished
+from statesize.models.plugins import unfinished
+
+FORMAT, SCHEMA, PAGE = "statesize-profile", 12, "page.html"
+"""What a marker says, and the page that `statesize profile` writes beside it."""
+
+
+@dataclass(frozen=True)
+class Marker:
+    """The content of `profile.json`.
+
+    Attributes:
+        document: What `Profile.to_dict` returns, so that a profile is shown without its arrays.
+        nodes: Names of the mixers, in the order of the files; "" for the tokens, which are the first.
+    """
+
+    document: dict[str, Any]
+    nodes: list[str]
+    format: str = FORMAT
+    schema: int = SCHEMA
+
+
+def read_marker(path: Path) -> Marker:
+    """The marker of a profile; a FileError for what is none, is damaged, or is of another schema."""
+    require_profile(path)
+    try:
+        marker = Marker(**cast("dict[str, Any]", parse_json(read_limited(path / MARKER))))
+    except (OSError, ValueError, TypeError) as error:
+        raise FileError(f"{path} is no profile that this statesize wrote ({error}). Make the profile anew.") from error
+    if (marker.format, marker.schema) != (FORMAT, SCHEMA):
+        raise FileError(
+            f"{path} is a profile of schema version {marker.schema!r}, and this statesize reads version {SCHEMA}. Make "
+            "the profile anew, or use the version of statesize that wrote it."
+        )
+    return marker
+
+
+def profiles_in(path: Path) -> list[Path]:
+    """The folders of profiles in a folder, by name."""
+    # A path that is too long for a name, or has a zero in it, does not exist for os.path.
+    return sorted(marker.parent for marker in path.glob(f"*/{MARKER}")) if os.path.isdir(path) else []
 
 
 def require_profile(path: Path, name: str = "profile") -> None:
     """Refuse what is no folder of a profile."""
-    # A path that is too long for a name, or has a zero in it, does not exist for os.path.
     there = os.path.exists(path)
     if there and (path / MARKER).is_file():
         return
-    if inside := sorted(str(marker.parent) for marker in path.glob(f"*/{MARKER}")) if there else []:
-        wrong = f"which holds several. Give one, such as {inside[0]}"
-        raise FileError(f"{name} must be the folder of a profile, got {path}, {wrong}.")
-    brought = is_brought(str(path))
-    model = path if brought or (there and (path.is_dir() or is_gguf(path))) else "MODEL"
-    if there and path.is_file() and model == "MODEL":
-        raise FileError(
-            f"{name} must be the folder of a profile, got {path}, a file, which holds none. Leave it out, or give a "
-            "folder."
-        )
-    folder = f"{path.stem}-profile" if there or brought else path
-    made = f"Make one: statesize profile {model} --output {folder}"
-    beside = {marker.parent.name: str(marker.parent) for marker in path.parent.glob(f"*/{MARKER}")} if not there else {}
     wrong = "holds none" if there else "is not there"
-    advice = unfinished(path).strip() or meant(path.name, beside, made)
+    advice = unfinished(path).strip() or f"Make one: statesize profile MODEL --output {path}"
+    if inside := profiles_in(path):
+        wrong, advice = "holds several", f"Give one, such as {inside[0]}."
+    elif not there:
+        advice = meant(path.name, {folder.name: str(folder) for folder in profiles_in(path.parent)}, advice)
     raise FileError(f"{name} must be the folder of a profile, got {path}, which {wrong}. {advice}")
-
-
-KEPT = "taken from an earlier run over the same model, texts and settings; remove the folder to measure anew"
-
-
-def written_at(path: Path) -> int | None:
-    """When the profile of a folder was written, by which one that is kept is told; None without one."""
-    marker = path / MARKER
-    return marker.stat().st_mtime_ns if marker.is_file() else None
 
 
 def check_destination(path: Path, name: str = "path") -> None:

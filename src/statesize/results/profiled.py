@@ -6,17 +6,30 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import xarray as xr
 
-from statesize.adapters.observation import SHARED
+from statesize.adapters.observation import DERIVATIVE, SHARED
 from statesize.adapters.select import lost_mixers, meant_layer
 from statesize.check import refuse, require_text
 from statesize.codes import Code, Note, joined
 from statesize.io.text import listed, meant
-from statesize.results.summary import SummaryRow, channels_of, group_row, summary_row
+from statesize.measurement.settings import MARKED, SINK
+from statesize.results.fields import LAYERS, chosen
+from statesize.results.store import node_name
+from statesize.results.summary import SummaryRow, channels_of, group_row, largest_size, summary_row
+
+_UNKNOWN_SIZE = Note(Code.UNKNOWN_SIZE, "neither the layer nor impulses at two lengths tell it.")
+
+
+class Limit(NamedTuple):
+    """What limits the numbers of some layers, or why they have none."""
+
+    code: Code
+    layers: tuple[str, ...]
+    sentence: str
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,19 @@ class Profiled:
         Raises:
             InputError: If there is no such mixer.
         """
-        return self.tree.children[layer_name(self.mixers, layer)].to_dataset(inherit=False)
+        return self.tree.children[node_name(layer_name(self.mixers, layer))].to_dataset(inherit=False)
+
+    def group(self, layer: int | str) -> xr.Dataset | None:
+        """What was measured of a mixer's heads that share what is stored: the joint ESS of each group.
+
+        Args:
+            layer: One of `mixers`, by name, index, or a part of its name that no other has.
+
+        Returns:
+            As `mixer`, with the dimension group instead of head; None where every head stores its own.
+        """
+        node = self.tree.children.get(node_name(layer_name(self.mixers, layer) + SHARED))
+        return None if node is None else node.to_dataset(inherit=False)
 
     def called(self, name: str) -> Self:
         """The same of a model that is called otherwise, such as beside another profile of it.
@@ -71,18 +96,6 @@ class Profiled:
         tree.attrs = {**self.tree.attrs, "model": name}
         return replace(self, tree=tree)
 
-    def group(self, layer: int | str) -> xr.Dataset | None:
-        """What was measured of a mixer's heads that share what is stored: the joint ESS of each group.
-
-        Args:
-            layer: One of `mixers`, by name, index, or a part of its name that no other has.
-
-        Returns:
-            As `mixer`, with the dimension group instead of head; None where every head stores its own.
-        """
-        node = self.tree.children.get(layer_name(self.mixers, layer) + SHARED)
-        return None if node is None else node.to_dataset(inherit=False)
-
     @property
     def tokens(self) -> xr.Dataset:
         """Token ids, tokens, special (booleans), each (sequence, token), and length (sequence)."""
@@ -94,20 +107,33 @@ class Profiled:
         own = {str(key): value for key, value in self.tree.attrs.items()}
         return own | {"mixers": {name: dict(self.mixer(name).attrs) for name in self.mixers}}
 
-    @property
-    def notes(self) -> dict[str, tuple[str, ...]]:
-        """What is to know of some mixers, such as what they do beside mixing values, with the mixers that it is of."""
-        notes: dict[str, tuple[str, ...]] = {}
-        incomplete = self.incomplete
-        for name, limits in self.limits.items():
-            for note in filter(None, (joined(limits), str(incomplete.get(name, "")))):
-                notes[note] = (*notes.get(note, ()), name)
-        return notes
+    @cached_property
+    def limits(self) -> dict[str, tuple[Note, ...]]:
+        """What limits the numbers of each mixer, or why a layer that mixes positions has none."""
+        found = {name: tuple(map(Note.from_json, self.mixer(name).attrs["notes"])) for name in self.mixers}
+        for row in self.quantities:
+            if row["sink_share"] > MARKED and row["without_sink"] != row["ess"]:
+                found[row["layer"]] += (Note(Code.SINK, f"one token {SINK}. `without_sink` is without it."),)
+            if math.isnan(row["tss"]) and not any(note.code is Code.UNKNOWN_SIZE for note in found[row["layer"]]):
+                found[row["layer"]] += (_UNKNOWN_SIZE,)
+        for name, cause in {**self.incomplete, **self.not_measured}.items():
+            found[name] = (*found.get(name, ()), cause)
+        return found
 
     @property
-    def limits(self) -> dict[str, tuple[Note, ...]]:
-        """What limits the numbers of each mixer, by codes that code compares."""
-        return {name: tuple(map(Note.from_json, self.mixer(name).attrs["notes"])) for name in self.mixers}
+    def codes(self) -> list[Limit]:
+        """Each code that occurs, with its layers and its sentence."""
+        layers: dict[tuple[Code, str], list[str]] = {}
+        for name, notes in self.limits.items():
+            for note in notes:
+                layers.setdefault((note.code, str(note)), []).append(name)
+        return [Limit(code, tuple(names), sentence) for (code, sentence), names in layers.items()]
+
+    @property
+    def notes(self) -> dict[str, tuple[str, ...]]:
+        """What is to know of some mixers, with the mixers that it is of."""
+        known = (limit for limit in self.codes if limit.code is not Code.SINK and limit.layers[0] in self.mixers)
+        return {limit.sentence: limit.layers for limit in known}
 
     def limited(self, code: Code) -> dict[str, str]:
         """The mixers that a code limits, with what it says of each."""
@@ -135,28 +161,31 @@ class Profiled:
         return lost_mixers(self.skipped, self.mixers)
 
     def summary_rows(self) -> list[SummaryRow]:
-        """The summary as plain values.
+        """The table of layers as plain values.
 
         Returns:
-            One row per mixer.
+            One row per mixer, with the columns of `statesize.results.fields.COLUMNS` of layers.
         """
-        return [row.copy() for row in self._rows]
+        codes = {name: [note.code.value for note in notes] for name, notes in self.limits.items()}
+        return [chosen(LAYERS, row | {"limits": codes[row["layer"]]}) for row in self.quantities]
 
     @cached_property
-    def _rows(self) -> list[SummaryRow]:
-        """Made once: a page asks for them twenty times, milliseconds per mixer."""
+    def quantities(self) -> list[SummaryRow]:
+        """All numbers of each mixer, of which `summary_rows` has those that are columns."""
+        # Made once: a page asks for them twenty times, milliseconds per mixer.
         return [summary_row(self.mixer(name), self.model, name, self.group(name)) for name in self.mixers]
 
 
 def comparable(profile: Profiled) -> list[int]:
     """The layers whose numbers are of one kind: those with a T; or all, where all are measured by their derivative."""
-    return comparable_layers([(row["layer"], row["kind"], row["tss"]) for row in profile.summary_rows()])
+    nodes = [(name, profile.mixer(name)) for name in profile.mixers]
+    return comparable_layers([(name, str(node.attrs["kind"]), largest_size(node)) for name, node in nodes])
 
 
 def comparable_layers(layers: Sequence[tuple[str, str, float]]) -> list[int]:
     """The same of layers with these names, kinds and sizes."""
     # Without those inside another one that holds more, such as a token shift in attention.
-    derivatives = [kind == "derivative" for _, kind, _ in layers]
+    derivatives = [kind == DERIVATIVE for _, kind, _ in layers]
     return [
         index
         for index, (name, _, size) in enumerate(layers)
@@ -165,21 +194,12 @@ def comparable_layers(layers: Sequence[tuple[str, str, float]]) -> list[int]:
     ]
 
 
-def has_sinks(profile: Profiled, metric: str = "entropy") -> bool:
-    """Whether a metric has another number without attention sinks: that of entropy, where a head has one."""
-    nodes = map(profile.mixer, profile.mixers)
-    return metric == "entropy" and any(np.isfinite(node["sinkless_entropy"].values).any() for node in nodes)
-
-
 def model_mean(profile: Profiled, figures: Sequence[float], layers: Sequence[int] | None = None) -> float:
     """A figure of each mixer as one of the model: the mean over the channels of those that compare, or of some."""
-    nodes = [profile.mixer(name) for name in profile.mixers]
     layers = comparable(profile) if layers is None else layers
-    chosen = [index for index in layers if math.isfinite(figures[index])]
-    if not chosen:
-        return math.nan
-    weights = [channels_of(nodes[index]) for index in chosen]
-    return float(np.average([figures[index] for index in chosen], weights=weights))
+    known = [index for index in layers if math.isfinite(figures[index])]
+    weights = [channels_of(profile.mixer(profile.mixers[index])) for index in known]
+    return float(np.average([figures[index] for index in known], weights=weights)) if known else math.nan
 
 
 def group_rows(profile: Profiled) -> list[SummaryRow]:

@@ -1,4 +1,4 @@
-"""From a profile's tree to tables: one row per mixer, or one row per number."""
+"""From a profile's tree to numbers: one row per mixer, or one row per number."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
+from statesize.adapters.observation import DERIVATIVE
 from statesize.adapters.sources import STATE_SIZES
 from statesize.measurement.metrics import utilisation
 from statesize.measurement.statistics import Estimate, Sample, are_spread, estimate, position_error
-from statesize.results.fields import COUNTS, Array
+from statesize.results.fields import COUNTS, GROUPS, VARIANT, Array, chosen
 
 SummaryRow: TypeAlias = dict[str, Any]
-"""One mixer's row: the columns of `statesize.results.fields.COLUMNS`, but for the cause, or of GROUP_COLUMNS."""
+"""One mixer's row, by the names of `statesize.results.fields.COLUMNS`."""
 
 
 def unit_dim(node: xr.Dataset) -> str:
@@ -69,10 +70,10 @@ def at_middle(node: xr.Dataset, values: Array) -> NDArray[np.float64]:
     return known_mean(np.where((node["position"].values == node["middle"].values[:, None])[:, None], values, np.nan), 2)
 
 
-def without_sinks(node: xr.Dataset, metric: str = "entropy") -> NDArray[np.float64]:
-    """ESS at the middle, (sequence, unit), of entropy without the columns of sinks."""
-    ess, sinkless = at_middle(node, ess_values(node, metric)), node["sinkless_entropy"].values
-    return np.where(np.isnan(sinkless), ess, sinkless) if metric == "entropy" else ess
+def without_sinks(node: xr.Dataset) -> NDArray[np.float64]:
+    """Entropy-ESS at the middle without the columns of sinks, (sequence, unit)."""
+    without = node["without_sink"].values
+    return np.where(np.isnan(without), at_middle(node, ess_values(node, "entropy")), without)
 
 
 def _of_units(node: xr.Dataset, values: Array) -> Estimate:
@@ -83,12 +84,6 @@ def _of_units(node: xr.Dataset, values: Array) -> Estimate:
 def middle_estimate(node: xr.Dataset, values: Array) -> Estimate:
     """The mean of (sequence, unit, position) over the layer at the middle, with the error of units left out."""
     return _of_units(node, at_middle(node, values))
-
-
-def middle_bounds(node: xr.Dataset, metric: str) -> tuple[float, float]:
-    """Between which bounds the ESS of a layer lies at the middle, on average over sequences and heads."""
-    lower, upper = (middle_estimate(node, bound).mean for bound in ess_bounds(node, metric))
-    return lower, upper
 
 
 def middle_ceiling(node: xr.Dataset) -> float:
@@ -187,9 +182,9 @@ def stored_channels(node: xr.Dataset, group: xr.Dataset | None) -> int:
 def group_row(nodes: Sequence[xr.Dataset], group: xr.Dataset, model: str, layer: str) -> SummaryRow:
     """What the heads that read a cache, of one mixer or of several, share, and what they would need alone."""
     groups, heads = sample_of(group).total, sum(sample_of(node).total for node in nodes)
-    joint_entropy, joint_relative = _averages(group)
+    joint_entropy, joint_count = _averages(group)
     alone = [(*_averages(node), sample_of(node).total / groups) for node in nodes]
-    return {
+    row = {
         "model": model,
         "layer": layer,
         "groups": groups,
@@ -198,11 +193,12 @@ def group_row(nodes: Sequence[xr.Dataset], group: xr.Dataset, model: str, layer:
         "joint_entropy": joint_entropy.mean,
         "joint_entropy_error": joint_entropy.error,
         "alone_entropy": sum(entropy.mean * share for entropy, _, share in alone),
-        "joint_relative_count": joint_relative.mean,
-        "joint_relative_count_error": joint_relative.error,
+        "joint_relative_count": joint_count.mean,
+        "joint_relative_count_error": joint_count.error,
         "alone_relative_count": sum(count.mean * share for _, count, share in alone),
         "alone_relative_count_error": sum(count.error * share for _, count, share in alone),
     }
+    return chosen(GROUPS, row)
 
 
 def _averages(node: xr.Dataset) -> tuple[Estimate, Estimate]:
@@ -214,12 +210,16 @@ def _averages(node: xr.Dataset) -> tuple[Estimate, Estimate]:
 
 
 def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | None = None) -> SummaryRow:
-    """One mixer's row of the summary; what heads share in groups is counted once in its totals."""
-    sample, readouts = sample_of(node), channels_of(node)
+    """One mixer's row of the table of layers; what heads share in groups is counted once in its totals."""
+    sample, cache, derived = sample_of(node), keeps_everything(node), node.attrs["kind"] == DERIVATIVE
     entropy, relative = _averages(node)
     stored = stored_channels(node, group)
     total_entropy, total_relative = (entropy, relative) if group is None else _averages(group)
-    share, cache = average(node, utilisation_values(node)).mean, keeps_everything(node)
+    average_share = average(node, utilisation_values(node)).mean
+    ess, binds = middle_estimate(node, ess_values(node, "entropy")), middle_estimate(node, utilisation_values(node))
+    # Numbers of whole layers have no size that they could be a share of.
+    ceiling = math.nan if derived else middle_ceiling(node)
+    share = ess.mean / ceiling if ceiling and math.isfinite(binds.mean) else math.nan
 
     def of_units(name: str) -> float:
         return float(known_mean(node[name].values, (0, 1)))
@@ -228,6 +228,12 @@ def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | No
         "model": model,
         "layer": layer,
         "kind": str(node.attrs["kind"]),
+        "ess": ess.mean,
+        "ess_error": ess.error,
+        "without_sink": _of_units(node, without_sinks(node)).mean,
+        "ceiling": ceiling,
+        "share_of_state": math.nan if cache else share,
+        "share_of_ceiling": share if cache else math.nan,
         "tss": largest_size(node),
         "state_bytes": largest_size(node, "state_bytes"),
         "units": sample.total,
@@ -240,21 +246,13 @@ def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | No
         "total_entropy_error": total_entropy.error * stored,
         "total_relative_count": total_relative.mean * stored,
         "total_relative_count_error": total_relative.error * stored,
-        "readout_total_entropy": entropy.mean * readouts,
-        "readout_total_entropy_error": entropy.error * readouts,
-        "readout_total_relative_count": relative.mean * readouts,
-        "readout_total_relative_count_error": relative.error * readouts,
+        "engine": str(node.attrs["engine"]),
         "norm": average(node, node["norm"].values).mean,
-        "state_utilisation": math.nan if cache else share,
-        "ceiling_utilisation": share if cache else math.nan,
-        "sink_share": of_units("sink_share"),
+        "state_utilisation": math.nan if cache else average_share,
+        "ceiling_utilisation": average_share if cache else math.nan,
         "sink_position": _most_frequent(node["sink_position"].values),
-        "middle_entropy": middle_estimate(node, ess_values(node, "entropy")).mean,
-        "sinkless_entropy": _of_units(node, without_sinks(node)).mean,
-        "few_cuts_entropy": of_units("few_cuts_entropy"),
-        "variant_entropy": of_units("variant_entropy"),
-        "faithfulness": largest_known(node, "faithfulness"),
-        "run_difference": largest_known(node, "run_difference"),
+        **{name: of_units(name) for name in ("sink_share", *VARIANT)},
+        **{name: largest_known(node, name) for name in ("faithfulness", "run_difference")},
     }
 
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import warnings
 
 import pyarrow
 import pytest
@@ -10,8 +9,6 @@ from oracles.pretrained import TEMPLATE, save_tiny, tiny_tokenizer
 from pyarrow import parquet
 
 from statesize.cli import main
-from statesize.cli.shared.options import options_of
-from statesize.cli.shared.texts import Texts
 from statesize.profiling import Profile
 
 CHATS = [
@@ -51,8 +48,8 @@ def read_by(profile):
 
 
 def test_chats_are_read_through_the_template_and_rows_without_text_are_left_out(chat_model, chats, capsys):
-    command = ["profile", chat_model, "--jsonl", chats, "--positions", "1"]
-    assert main([*command, "--output", "result", "--html", "page.html", "--json"]) == 0
+    command = ["profile", chat_model, "--text", chats, "--positions", "1"]
+    assert main([*command, "--output", "result", "--json"]) == 0
     captured = capsys.readouterr()
     document = json.loads(captured.out)
     assert NOTE in captured.err
@@ -62,7 +59,7 @@ def test_chats_are_read_through_the_template_and_rows_without_text_are_left_out(
     assert (source["kind"], source["chat_template"]) == ("folder", "applied to 6 of 7 texts")
     profile, tokenizer = Profile.load("result"), tiny_tokenizer(bos=True, template=TEMPLATE)
     assert read_by(profile)[:6] == [tokenizer.apply_chat_template(chat)["input_ids"] for chat in CHATS]
-    with open("page.html", encoding="utf-8") as stream:
+    with open("result/page.html", encoding="utf-8") as stream:
         assert "applied to 6 of 7 texts" in stream.read()
 
 
@@ -73,7 +70,7 @@ def test_a_tokenizer_without_a_template_is_told_with_the_row(checkpoint, tmp_pat
         "tokenizer must have a chat template to read chats.parquet, row 1, got one without. Give a model whose "
         "folder has a chat_template.jinja, or name a field that holds text by --field."
     )
-    assert refused(["profile", str(checkpoint), "--parquet", "chats.parquet"], capsys) == expected
+    assert refused(["profile", str(checkpoint), "--text", "chats.parquet"], capsys) == expected
 
 
 def test_chats_that_the_template_refuses_are_left_out(tmp_path, chats, capsys):
@@ -81,28 +78,10 @@ def test_chats_that_the_template_refuses_are_left_out(tmp_path, chats, capsys):
     model = str(save_tiny(tmp_path / "strict", template=template))
     capsys.readouterr()
     told = "chats.jsonl, line 2: the chat template refuses the messages (No 1)"
-    assert main(["profile", model, "--jsonl", chats, "--positions", "1"]) == 0
+    assert main(["profile", model, "--text", chats, "--positions", "1"]) == 0
     errors = capsys.readouterr().err
     assert told in errors
     assert "applied to 5 of 6 texts" in errors
-
-
-def test_special_tokens_that_a_text_spells(chat_model, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    text = "<s>user: What is a state?\n\nSay it.</s>assistant: What its past leaves.</s>"
-    (tmp_path / "chat.txt").write_text(text)
-    tokenizer = tiny_tokenizer(bos=True)
-    command = ["profile", chat_model, "--text", "chat.txt", "--positions", "1", "--output", "result"]
-    assert main([*command, "--special-tokens"]) == 0
-    profile = Profile.load("result")
-    assert read_by(profile) == [tokenizer(text, add_special_tokens=False).input_ids]
-    # The same place without the option is another run, which reads letters.
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        assert main(command) == 0
-    assert "warning: result holds another profile: " in capsys.readouterr().err
-    (ids,) = read_by(Profile.load("result"))
-    assert (ids.count(0), ids.count(1)) == (1, 1)
 
 
 @pytest.fixture
@@ -116,52 +95,21 @@ def bare(checkpoint, tmp_path, monkeypatch):
 
 def test_token_ids_for_a_model_without_a_tokenizer(bare, tmp_path, capsys):
     lists = [list(range(7)), [1023, 1, 2, 3], [5, 6]]
-    (tmp_path / "ids.jsonl").write_text("\n".join(map(str, lists)))
-    command = ["profile", bare, "--ids", "ids.jsonl", "--max-tokens", "5"]
+    (tmp_path / "ids.json").write_text(json.dumps(lists))
+    command = ["profile", bare, "--text", "ids.json", "--max-tokens", "5"]
     assert main([*command, "--output", "result"]) == 0
     errors = capsys.readouterr().err
     assert "The model has no tokenizer that can be loaded: tokens are shown by their ids." in errors
-    assert "Reading the first 11 tokens, 1 of 3 texts cut" in errors
+    assert "Reading the first 11 tokens" in errors
     profile = Profile.load("result")
     assert read_by(profile) == [[0, 1, 2, 3, 4], [1023, 1, 2, 3], [5, 6]]
     assert profile.tokens["tokens"].values[1, 0] == "1023"
 
 
-def test_token_ids_for_a_model_with_a_tokenizer(checkpoint, tmp_path, capsys):
-    (tmp_path / "ids.json").write_text("[300, 0]")
-    assert main(["profile", str(checkpoint), "--ids", str(tmp_path / "ids.json"), "--output", str(tmp_path / "x")]) == 0
-    assert Profile.load(tmp_path / "x").tokens["tokens"].values[0, 1] == "<eos>"
-    assert "no tokenizer" not in capsys.readouterr().err
-
-
 def test_wrong_token_ids_are_refused_by_place(bare, tmp_path, capsys):
-    (tmp_path / "ids.jsonl").write_text("[1, 2]\n[4095, 4096]")
-    assert refused(["profile", bare, "--ids", "ids.jsonl"], capsys).startswith(
-        "ids.jsonl, line 2, index 1 must be a token id from 0 to 4095, got 4096. Make the ids"
-    )
-    both = refused(["profile", bare, "--ids", "ids.jsonl", "--special-tokens"], capsys, 2)
-    assert both == "--special-tokens must be left out with ids, got both. Drop --special-tokens."
-    assert main(["profile", bare, "--ids", "ids.jsonl", "--text", "a.txt"]) == 2
-    capsys.readouterr()
+    (tmp_path / "ids.json").write_text("[[1, 2], [4095, 4096]]")
+    said = refused(["profile", bare, "--text", "ids.json"], capsys)
+    assert "must be a token id from 0 to 4095, got 4096" in said
     (tmp_path / "text.txt").write_text("A text.")
     message = refused(["profile", bare, "--text", "text.txt"], capsys)
-    assert message.endswith("give token ids to `statesize profile` by --ids FILE.")
-
-
-@pytest.mark.parametrize(
-    ("given", "read", "advised"),
-    [
-        ({}, 1, []),
-        ({"sequences": 2}, 2, []),
-        ({"text": ["a.txt"]}, 5, ["--text", "a.txt"]),
-        ({"text": ["a.txt"], "corpus": True}, 1, ["--jsonl", "TEXTS.jsonl"]),
-        ({"text": ["a.txt"], "sequences": 1}, 1, ["--jsonl", "TEXTS.jsonl"]),
-        ({"parquet": "a.parquet", "field": "body"}, 4, ["--jsonl", "TEXTS.jsonl"]),
-        ({"ids": "a.jsonl"}, 4, ["--ids", "TEXTS.jsonl"]),
-        # There may be more than were asked for.
-        ({"jsonl": "a.jsonl", "sequences": 2}, 2, ["--jsonl", "a.jsonl"]),
-        ({"jsonl": "a.jsonl", "sequences": 7}, 7, ["--jsonl", "a.jsonl", "--sequences", "7"]),
-    ],
-)
-def test_a_test_is_advised_of_texts_that_are_enough(given, read, advised):
-    assert options_of(Texts(**given, max_tokens=64).enough(read)) == [*advised, "--max-tokens", "64"]
+    assert message.endswith("give token ids to `statesize profile` by --text FILE.json.")

@@ -19,7 +19,7 @@ from statesize.lab.trends.growth import Growth
 from statesize.lab.trends.length import LengthWork, known_trained_length
 from statesize.lab.trends.points import MEASURED, MixerPoint, Point
 from statesize.measurement.settings import Settings
-from statesize.report.document import cell_text
+from statesize.report.table import cell_text
 
 SHAPE = {"vocabulary_size": 64, "width": 8, "heads": 2, "layers": 1, "key_size": 4}
 TEXT = torch.randint(2, 64, (150,), generator=torch.Generator().manual_seed(3))
@@ -468,7 +468,7 @@ def test_the_average_is_that_of_a_comparison_without_layers_that_have_no_t():
     found = measured(hybrid, lengths=[4, 8], excerpts=1, future=8)
     assert found.means("recurrent").min() > 2 > found.means("average").max()
     profile = ss.profile(hybrid, TEXT[:16], settings=Settings(positions=[8], future=8))
-    compared = ss.compare([profile]).models[0].average_entropy
+    compared = ss.compare([profile]).models[0]["average_entropy"]
     assert found.means()[-1] == pytest.approx(compared)
     assert found.means().tolist() == pytest.approx(found.means("average").tolist())
     note = "Left out of the average, as it has no T and is measured by its derivative: recurrent."

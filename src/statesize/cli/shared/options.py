@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from cyclopts import Group, Parameter, Token, validators
 
@@ -41,7 +39,7 @@ NoOption: TypeAlias = Annotated[Any, Parameter(parse=False)]
 
 def listed(given: Sequence[str | int]) -> list[str]:
     """The values of an option that takes several."""
-    return [part.strip() for one in given for part in str(one).split(",") if part.strip()]
+    return [part.strip() for value in given for part in str(value).split(",") if part.strip()]
 
 
 def whole_numbers(name: str, given: Sequence[str]) -> list[int]:
@@ -82,25 +80,11 @@ def check_model(model: str, command: str = "") -> None:
         plugin.check(model, command)
 
 
-_checks_model: ContextVar[bool] = ContextVar("_checks_model", default=True)
-
-
-@contextmanager
-def any_model() -> Generator[None]:
-    """Let arguments be parsed whatever the model is."""
-    token = _checks_model.set(False)
-    try:
-        yield
-    finally:
-        _checks_model.reset(token)
-
-
 def model_for(command: str = "") -> Parameter:
-    """A model of a command, refused as soon as its name is read, before options that are missing."""
+    """A model of a command, refused as soon as its name is read."""
 
     def check(_: object, model: str) -> None:
-        if _checks_model.get():
-            check_model(model, command)
+        check_model(model, command)
 
     return Parameter(validator=check)
 
@@ -175,35 +159,23 @@ class Workers:
         return RayCluster(address, self.ray_cpus, gpus if self.ray_gpus is None else self.ray_gpus, self.processes)
 
 
-def options_of(*groups: Any) -> list[str]:
-    """What gives dataclasses of options their values at the command line, but for the defaults."""
-    given: list[str] = []
-    for group in groups:
-        for one in fields(group):
-            value, name = getattr(group, one.name), f"--{one.name.replace('_', '-')}"
-            if value == one.default:
-                continue
-            for part in cast("list[object]", value if isinstance(value, list) else [value]):
-                given += [name] if part is True else [name, str(part)]
-    return given
-
-
 def _some(_: object, channels: object) -> None:
     if isinstance(channels, int) and channels < 1:
         raise ValueError('Must be "all" or at least 1.')
 
 
 def _layers(_: object, tokens: Sequence[Token]) -> list[int | str]:
-    return [int(one) if one.isdigit() else one for one in listed([token.value for token in tokens])]
+    return [int(value) if value.isdigit() else value for value in listed([token.value for token in tokens])]
 
 
 _FRACTION = Parameter(validator=validators.Number(gte=0, lt=1))
-_AllOrSome: TypeAlias = Annotated[Literal["all"] | int | None, Parameter(validator=_some)]
+AllOrSome: TypeAlias = Annotated[Literal["all"] | int | None, Parameter(validator=_some)]
+LayerNames: TypeAlias = Annotated[list[int | str] | None, Parameter(negative="", consume_multiple=1, converter=_layers)]
 # How settings of each type are written here; those of other types are for Python alone.
 _WRITTEN: dict[Any, Any] = {
-    "Layers": Annotated[list[int | str] | None, Parameter(negative="", consume_multiple=1, converter=_layers)],
-    "Channels": _AllOrSome,
-    "Positions": _AllOrSome,
+    "Layers": LayerNames,
+    "Channels": AllOrSome,
+    "Positions": AllOrSome,
     "Memory": Annotated[int | str, Parameter(show_default=byte_count)],
     "Weights": Weights,
     "bool": Flag,
@@ -220,10 +192,10 @@ class MeasureOptions:
     def __init_subclass__(cls, without: Sequence[str] = ()) -> None:
         """Make a dataclass of them."""
         cls.__doc__ = Settings.__doc__
-        for one in fields(Settings):
-            if one.type in _WRITTEN and one.name not in without:
-                cls.__annotations__[one.name] = _WRITTEN[one.type]
-                setattr(cls, one.name, one.default)
+        for setting in fields(Settings):
+            if setting.type in _WRITTEN and setting.name not in without:
+                cls.__annotations__[setting.name] = _WRITTEN[setting.type]
+                setattr(cls, setting.name, setting.default)
         Parameter(name="*")(dataclass(frozen=True)(cls))
 
     def settings(self) -> Settings:

@@ -1,11 +1,13 @@
-"""How a command prints: its result on stdout as JSON, and what it does meanwhile on stderr."""
+"""How a command prints: its result on stdout, as text or JSON, and what it does meanwhile on stderr."""
 
 from __future__ import annotations
 
 import json
 import os
 import shlex
+import shutil
 import sys
+import textwrap
 import webbrowser
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,12 +24,27 @@ from statesize.io.progress import Bars, say
 from statesize.io.text import printable
 
 if TYPE_CHECKING:
-    from statesize.profiling import Profile
+    from statesize.report.result_page import ResultPage
+    from statesize.report.table import PageTable
 
-
+SCHEMA = 1
 # Read by huggingface_hub and transformers when they are imported, which happens when a model is loaded.
-_NO_BARS = "HF_HUB_DISABLE_PROGRESS_BARS"
-_ERRORS_ONLY = "TRANSFORMERS_VERBOSITY"
+_NO_BARS, _ERRORS_ONLY = "HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY"
+_ENDLESS, _NARROWEST, _MOST_ROWS, _MOST_LEFT_OUT = 10_000, 12, 40, 3
+_ASCII = str.maketrans(
+    {"σ": "s", "₁": "_1", "±": "+-", "×": "x", "³": "^3", "²": "^2", "█": "#", "░": ".", "−": "-", "–": "-", "…": "..."}
+)
+_arguments: list[str] = []
+
+
+def begin(arguments: Sequence[str]) -> None:
+    """Keep what the program was called with."""
+    _arguments[:] = arguments
+
+
+def command_line() -> str:
+    """What the program was called with, for a shell; it stays in results."""
+    return shlex.join(["statesize", *_arguments])
 
 
 @Parameter(name="*")
@@ -47,13 +64,6 @@ class Printing:
         """Print a line on stderr, unless that is to be quiet."""
         if not self.quiet:
             say(message)
-
-    def next(self, *command: object, why: str = "") -> None:
-        """Say, after all else, what to do next, and what that tells: a command that works as it is printed."""
-        if not self.json:
-            # What goes to a file or pipe waits in a buffer.
-            sys.stdout.flush()
-            self.say(f"next{why and f' ({why})'}: {shlex.join(['statesize', *map(str, command)])}")
 
     @contextmanager
     def bars(self) -> Generator[Bars]:
@@ -108,44 +118,80 @@ class Reporting(Printing):
 
     def tell_report(self) -> None:
         """Say where the page lies, and open it if that is wanted."""
-        if self.html is None:
-            return
-        address = self.html.absolute().as_uri()
-        self.say(f"Report: {self.html}")
-        if self.open_page and not webbrowser.open(address):
-            self.say(f"No browser could be started; open {address} in one.")
+        if self.html is not None:
+            self.say(f"Page: {self.html}")
+            if self.open_page:
+                open_page(self.html, self.say)
 
 
 TEXT, REPORTING = Printing(), Reporting()
 """The defaults of what is printed."""
 
 
-_NAMED = 3
+def open_page(path: Path, say: Callable[[str], None]) -> None:
+    """Show a page in the browser."""
+    address = path.absolute().as_uri()
+    if not webbrowser.open(address):
+        say(f"No browser could be started; open {address} in one.")
 
 
 def tell_left_out(problems: Sequence[str]) -> None:
     """Print on stderr what was not read, and why."""
     if problems:
-        more = f", and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
-        say(f"Left out {len(problems)}: {'; '.join(problems[:_NAMED])}{more}.")
-
-
-def read_profiles(folders: Sequence[Path], printing: Printing) -> list[Profile]:
-    """Read profiles from their folders, with a bar."""
-    from statesize.profiling import Profile
-
-    profiles: list[Profile] = []
-    with printing.bars() as bars:
-        bar = bars.begin("reading profiles", len(folders))
-        for folder in folders:
-            profiles.append(Profile.load(folder))
-            bar.update(len(profiles), len(folders), str(folder), line=False)
-    return profiles
-
-
-SCHEMA = 1
+        more = f", and {len(problems) - _MOST_LEFT_OUT} more" if len(problems) > _MOST_LEFT_OUT else ""
+        say(f"Left out {len(problems)}: {'; '.join(problems[:_MOST_LEFT_OUT])}{more}.")
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """Print one JSON document on stdout, with null for what is not known."""
-    print(printable(json.dumps(json_values(document), ensure_ascii=False, allow_nan=False)))
+    """Print one JSON document on stdout, with its schema and null for what is not known."""
+    text = json.dumps(json_values({"schema": SCHEMA} | document), ensure_ascii=False, allow_nan=False)
+    print(printable(text))
+
+
+def print_notes(notes: Sequence[str]) -> None:
+    """Print lines that break between words where a terminal is too narrow for them."""
+    width = max(_width(), _NARROWEST)
+    for line in (line for note in notes for line in note.splitlines() or [""]):
+        _print(textwrap.fill(printable(line), width, break_on_hyphens=False))
+
+
+def print_table(table: PageTable) -> None:
+    """Print a table: as wide as it needs to a file or pipe, within the width of a terminal; then its caption."""
+    from statesize.report.table import table_text
+
+    rows = table.rows if len(table.rows) <= _MOST_ROWS else table.rows[:_MOST_ROWS]
+    for line in table_text(replace(table, rows=rows), _width(), bars=True):
+        _print(line)
+    if len(rows) < len(table.rows):
+        print_notes([f"{len(table.rows) - len(rows)} rows more stand on the page and in --json."])
+    print_notes(["", table.caption] if table.caption else [])
+
+
+def print_page(page: ResultPage) -> None:
+    """Print the finding of a page, its first table, and its notes."""
+    print_notes([*page.finding.splitlines(), ""])
+    print_table(page.tables[0])
+    for title, notes in page.notes.items():
+        if notes:
+            print_notes(["", f"{title}:", *notes])
+
+
+def show_page(page: ResultPage, document: dict[str, Any], printing: Reporting) -> None:
+    """Write the page if it is wanted, and print it, or the document."""
+    if printing.html is not None:
+        page.write(printing.html)
+        printing.tell_report()
+    if printing.json:
+        print_json(document)
+    else:
+        print_page(page)
+
+
+def _width() -> int:
+    """Columns of the terminal; many of a file or pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _ENDLESS
+
+
+def _print(line: str) -> None:
+    encoding = (sys.stdout.encoding or "utf-8").lower()
+    print(line if encoding.startswith("utf") else line.translate(_ASCII))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,14 +17,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from statesize.profiling import Profile
-    from statesize.report.compared import ComparedModel
-    from statesize.report.result_page import PageTable
+    from statesize.results.summary import SummaryRow
 
 _PAGE = Path("statesize-demo.html")
 _TITLE = "How much of their memory do four small language models use?"
-_CUT, _SHOWN = "gla", "gated-deltanet"
-_ONE_OF_THEM = "each layer and head of one of them"
-_YOURS = ("profile", "MODEL", "--text", "FILE")
+_CUT = "gla"
 
 
 def demo(
@@ -42,16 +38,16 @@ def demo(
     path = printing.html or _PAGE
     printing = replace(printing, html=path).named(path.stem)
 
-    from statesize.cli.shared.printing import SCHEMA, print_json
-    from statesize.cli.shared.table import print_notes, print_table
+    from statesize.cli.shared.printing import print_json, print_notes, print_table
     from statesize.lab import zoo
     from statesize.measurement.settings import Settings
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
-    from statesize.report.compared import compared_models
+    from statesize.report.comparison import model_row
     from statesize.report.page import page as report_page
-    from statesize.report.result_page import NEXT, RESULT
-    from statesize.results.place import KEPT, written_at
+    from statesize.report.result_page import RESULT
+    from statesize.report.table import field_table
+    from statesize.results.fields import MODELS
     from statesize.texts.inputs import bundled_sequences
 
     inputs = bundled_sequences(zoo.tokenizer(), 4, 256)
@@ -59,7 +55,6 @@ def demo(
     folder.mkdir(exist_ok=True)
     profiles: dict[str, Profile] = {}
     losses: dict[str, float] = {}
-    written = {name: written_at(folder / name) for name in zoo.names()}
     with printing.bars() as bars:
         for name in zoo.names():
             model, tokenizer = zoo.load(name)
@@ -72,31 +67,28 @@ def demo(
                 tokenizer=tokenizer,
                 output=folder / name,
                 name=name,
-                source={"kind": "bundled", "command": command, "loss": _in_nats(losses[name])},
+                source={"kind": "bundled", "command": command, "loss": losses[name]},
                 on_progress=profile_bar(bars, name, len(inputs)),
             )
-    kept = sum(time is not None and time == written_at(folder / name) for name, time in written.items())
     cut = _truncation(profiles, folder, printing)
     every = [*profiles.values()]
-    models = compared_models(every)
-    table, found = _table(models, every, losses), _found(models, every)
+    models = list(map(model_row, every))
+    table, found = field_table(MODELS, models, "Halfway", first=True), _found(models, every)
     means = _means(every, losses)
     with printing.step("drawing the report"):
         drawn = report_page(every)
-        notes = {**drawn.notes, RESULT: means, NEXT: _next(folder)}
+        notes = {**drawn.notes, RESULT: means}
         tables = [table, *drawn.tables[1:]]
         replace(drawn, title=_TITLE, finding="\n".join(found), tables=tables, notes=notes).write(path)
     if printing.json:
         documents = [one.to_dict() | {"result": str(folder / name)} for name, one in profiles.items()]
-        print_json({"schema": SCHEMA, "models": documents, "truncation": cut, "report": str(path)})
+        print_json({"models": documents, "truncation": cut, "report": str(path)})
     else:
         print_notes([*found, ""])
         print_table(table)
         print_notes(["", *means])
-    printing.say(f"Profiles: {folder}" + (f", {kept} of {len(profiles)} {KEPT}" if kept else ""))
+    printing.say(f"Profiles: {folder}; `statesize profile {folder}` shows them again.")
     printing.tell_report()
-    printing.next("profile", folder / _SHOWN, "--open", why=_ONE_OF_THEM)
-    printing.next(*_YOURS, why="now your model")
 
 
 def _loss(model: Any, inputs: Sequence[Tensor]) -> float:
@@ -109,38 +101,15 @@ def _loss(model: Any, inputs: Sequence[Tensor]) -> float:
     return float(functional.cross_entropy(logits, torch.cat([ids[1:] for ids in inputs])))
 
 
-def _in_nats(loss: float) -> str:
-    return f"{loss:.2f} nats per token"
-
-
-def _found(models: Sequence[ComparedModel], profiles: Sequence[Profile]) -> list[str]:
+def _found(models: Sequence[SummaryRow], profiles: Sequence[Profile]) -> list[str]:
     """How much of their state the models use, and what that is."""
-    shares, texts = [model.middle_state_utilisation for model in models], profiles[0].tokens.sizes
+    shares, texts = [row["share_of_state"] for row in models], profiles[0].tokens.sizes
     used = [share for share in shares if not math.isnan(share)]
     return [
-        f"Halfway through a text, models with a state, a memory of fixed size, use {min(used):.0%} to {max(used):.0%} "
-        "of it.",
+        f"Halfway through a text, models with a state of fixed size use {min(used):.0%} to {max(used):.0%} of it.",
         f"{len(profiles)} small language models, trained alike, read {counted(texts['sequence'], 'text')} of "
-        f"{texts['token']} tokens. ESS, the effective state-size, is about how many numbers of the values or the "
-        "state, per channel, matter to later tokens.",
+        f"{texts['token']} tokens. ESS is about how many numbers per channel matter to later tokens.",
     ]
-
-
-def _table(models: Sequence[ComparedModel], profiles: Sequence[Profile], losses: dict[str, float]) -> PageTable:
-    """A row per model: what it holds and uses, on average over its layers, and how well it predicts."""
-    from statesize.report.document import Shown
-    from statesize.report.names import model_title
-    from statesize.report.result_page import PageTable
-
-    headings = ["model", "loss (nats\nper token)", "holds\n(numbers)", "ESS\n(numbers)", "share of\nstate"]
-    rows: list[Sequence[object]] = []
-    for model, profile in zip(models, profiles, strict=True):
-        share = model.middle_state_utilisation
-        used = Shown(share, "" if math.isnan(share) else f"{share:.0%}")
-        loss, held, ess = losses[model.model], model.middle_ceiling, model.middle_entropy
-        rows.append([model_title(profile), Shown(loss, f"{loss:.2f}"), held, Shown(ess, f"{ess:.1f}"), used])
-    note = "Softmax attention keeps every token. Its memory grows with the text, so no share is given."
-    return PageTable(f"Halfway, at token {profiles[0].tokens.sizes['token'] // 2}", headings, rows, note)
 
 
 def _means(profiles: Sequence[Profile], losses: dict[str, float]) -> list[str]:
@@ -154,16 +123,6 @@ def _means(profiles: Sequence[Profile], losses: dict[str, float]) -> list[str]:
         f"{tested.attributes['truncation']}",
         f"More ESS is not better: {model_title(best)} predicts these texts best. Whether a model needs more memory, "
         "only a task can tell.",
-    ]
-
-
-def _next(folder: Path) -> list[str]:
-    """What to do next, as commands that work as they are."""
-    return [
-        f"{_ONE_OF_THEM.capitalize()}: statesize profile {shlex.quote(str(folder / _SHOWN))} --open",
-        f"Whether ESS is enough in {_SHOWN} (three minutes): statesize truncate {_SHOWN}",
-        "A model of the Hugging Face hub; a folder or GGUF file does too, and --text FILE gives your text: "
-        "statesize profile HuggingFaceTB/SmolLM2-135M --open",
     ]
 
 

@@ -94,7 +94,7 @@ def _reading(grid: Any, models: Sequence[str], text: Path | None) -> Any:
 
 
 def _run(chosen: Study, named: tuple[str, Any], folder: Path, workers: Workers, printing: Printing) -> None:
-    from statesize.cli.shared.provenance import command_line
+    from statesize.cli.shared.printing import command_line
     from statesize.lab.studies.engine.run import run_study
     from statesize.parallel.threads import here
 
@@ -112,14 +112,13 @@ def _run(chosen: Study, named: tuple[str, Any], folder: Path, workers: Workers, 
 
 def _print_conclusion(conclusion: Conclusion, made: dict[str, Any], folder: Path, printing: Printing) -> None:
     """Print what a study concluded, or the document of it and of how it was made."""
-    from statesize.cli.shared.printing import SCHEMA, print_json
+    from statesize.cli.shared.printing import print_json
     from statesize.io.text import printable
 
     if printing.json:
-        print_json({"schema": SCHEMA, **conclusion.to_dict(), **made})
+        print_json({**conclusion.to_dict(), **made})
     else:
         print("\n".join(map(printable, conclusion.lines())))
-    printing.next("study", folder, "--json", why="all its figures")
 
 
 def _tell(bar: Bar, total: int, done: Done[Run, list[dict[str, Any]]], number: int) -> None:

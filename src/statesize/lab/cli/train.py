@@ -82,7 +82,7 @@ def train(
     import torch
 
     from statesize.check import require_count
-    from statesize.cli.shared.printing import SCHEMA, print_json
+    from statesize.cli.shared.printing import print_json
     from statesize.lab.mixers.model import LanguageModel, ModelConfig
     from statesize.lab.registry import load_plugin
     from statesize.lab.tasks.corpus import python_prose, read_text
@@ -121,7 +121,7 @@ def train(
             update(record)
     report = {"mixer": mixer, "step": folder.best_step, **folder.best}
     if printing.json:
-        print_json({"schema": SCHEMA, **report})
+        print_json(report)
     else:
         print(
             f"The mixer {mixer} loses {folder.best['loss']:.4f} nats per token of held-out text, at step "
@@ -129,10 +129,6 @@ def train(
         )
         for name, value in folder.best.items():
             print(f"{name.replace('_', ' ')}: {value:.4f}")
-    if keep_every:
-        printing.next("series", output, why="ESS through the training")
-    else:
-        printing.next("profile", output / "best", "--open", why="what its layers carry")
 
 
 def training_bar(bars: Bars, name: str, steps: int) -> Callable[[StepRecord], None]:
@@ -174,7 +170,7 @@ def _check_folder(output: Path, resume: bool) -> None:
 
 def _save_beside(tokenizer: Tokenizer, folder: Path) -> None:
     """Write what a run keeps of how it came about: its tokenizer, and the command line, versions and machine."""
-    from statesize.cli.shared.provenance import command_line
+    from statesize.cli.shared.printing import command_line
     from statesize.io.machine import machine
     from statesize.models.files import write_tokenizer
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from glob import has_magic
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from statesize.cli.shared.options import (
     Workers,
     check_model,
     listed,
-    options_of,
     whole_numbers,
 )
 from statesize.cli.shared.printing import REPORTING, Reporting
@@ -67,7 +66,6 @@ def series(
     loading = loading or LoadingMany()
     options = {name: value for name, value in asdict(loading).items() if name != "revision"}
     printing = printing.named("series")
-    texts.check()
     settings = measuring.settings()
     chosen = tuple(listed(revisions or ()))
     for name in checkpoints:
@@ -76,14 +74,13 @@ def series(
     known = find_checkpoints(checkpoints, chosen)
     cluster = workers.cluster()
 
-    from statesize.cli.shared.provenance import called_again
-    from statesize.cli.shared.table import show_page
+    from statesize.cli.shared.printing import show_page
     from statesize.lab.trends.series import first_tokenizer, series
     from statesize.measurement.statistics import too_short
     from statesize.parallel.threads import here
 
     printing.hush_libraries()
-    tokenizer = None if texts.ids is not None else first_tokenizer(known, options)
+    tokenizer = None if not texts.needs_tokenizer else first_tokenizer(known, options)
     read = texts.read(tokenizer, printing, None)
     if short := too_short(max(map(len, read.ids))):
         printing.say(short.strip())
@@ -94,11 +91,6 @@ def series(
             crew=cluster or here, on_progress=report_progress, settings=settings,
         )  # fmt: skip
     show_page(measured.page(), measured.to_dict(), printing)
-    last = (known[-1].model, *options_of(texts, replace(loading, revision=known[-1].revision)))
-    if printing.html is None:
-        printing.next(*called_again("--open"), why="its curves, layer by layer")
-    else:
-        printing.next("profile", *last, "--open", why="the heads of the last checkpoint, at its middle cut alone")
 
 
 def length(
@@ -138,10 +130,8 @@ def length(
     if len(set(chosen)) < 2 or min(chosen) < 1:
         raise InputError(f"lengths must be at least two different numbers above 0, got {' '.join(lengths)}.")
     printing = printing.named(f"{Path(model).name}-length")
-    texts.check()
 
-    from statesize.cli.shared.provenance import called_with
-    from statesize.cli.shared.table import show_page
+    from statesize.cli.shared.printing import show_page
     from statesize.lab.trends.length import FUTURE, fitting_lengths, known_trained_length, length
     from statesize.measurement.statistics import FEWEST_TEXTS
     from statesize.texts.documents import vocabulary_size
@@ -166,9 +156,3 @@ def length(
             tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=report_progress, settings=settings,
         )  # fmt: skip
     show_page(result.page(), result.to_dict(), printing)
-    longer = 2 * max(chosen)
-    open_end = result.enough and not (result.fits and all(one.course == "levels off" for one in result.exponents))
-    if open_end and longer <= (known or longer) and sum(len(one) >= room(longer) for one in ids) >= FEWEST_TEXTS:
-        printing.next(*called_with({"--lengths": [*chosen, longer]}), why="whether ESS grows with longer contexts")
-    else:
-        printing.next("profile", model, *options_of(texts, loading), "--open", why="cuts along one text")

@@ -17,8 +17,7 @@ from statesize.lab.trends.points import JOINT, Numbers
 from statesize.lab.trends.trend import AVERAGE, Trend, known_throughout
 from statesize.measurement.statistics import FEWEST_TEXTS, Interval, mean_interval, texts_of
 from statesize.report.chart_tables import Row
-from statesize.report.document import Shown, cell_text
-from statesize.report.tables import MOST_LAYERS
+from statesize.report.table import MOST_LAYERS, Shown, cell_text
 from statesize.results.summary import known_mean
 
 LEVEL = 0.1

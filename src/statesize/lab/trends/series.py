@@ -158,5 +158,5 @@ def first_tokenizer(checkpoints: Sequence[Checkpoint], loading: Mapping[str, Any
         except (FileError, ModelError):
             continue
     raise InputError(
-        "No checkpoint has a tokenizer. Give token ids (--ids FILE), or put a tokenizer.json beside the checkpoints."
+        "No checkpoint has a tokenizer. Give token ids (--text IDS.json) or put a tokenizer.json beside them."
     )

@@ -11,8 +11,8 @@ from report.visit import Visit, chromium, violations
 from statesize.errors import FileError
 from statesize.lab.studies.engine.conclusion import CONCLUSION, Conclusion, read_conclusion
 from statesize.lab.studies.engine.run import MOST_ROWS, PAGE, write_page
-from statesize.report.document import html_table
 from statesize.report.result_page import told_apart
+from statesize.report.table import html_table
 
 HOSTILE = "<b onclick=alert(1)>gla"
 

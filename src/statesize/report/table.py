@@ -1,0 +1,252 @@
+"""Tables: made of rows by the list of fields, and shown in a terminal or on a page."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from numbers import Real
+from typing import Any, TypeAlias, TypeGuard
+
+from rich.cells import cell_len
+
+from statesize.io.text import listed, printable
+from statesize.results.fields import LAYERS, columns
+from statesize.results.fields import cell_text as field_text
+
+Headings: TypeAlias = Sequence[str] | Mapping[str, str]
+"""Names of columns, as a CSV has them; a mapping has what a reader sees instead."""
+_GAP, _WIDEST, _BAR = "  ", 40, 16
+MOST_LAYERS, _ENDS = 20, 8
+"""Layers of a model that are all shown; of one with more, so many of those with most and of those with least."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A cell with a number and how a reader sees it; NaN where it is not known."""
+
+    value: float
+    text: str
+
+
+@dataclass(frozen=True)
+class PageTable:
+    """A table; a cell is a text, a number, a `Shown` number, or None where it is not known.
+
+    Attributes:
+        terms: What its columns say, by their headings.
+    """
+
+    title: str
+    headings: Headings
+    rows: Sequence[Sequence[object]]
+    caption: str = ""
+    terms: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def field_table(
+    kind: str, rows: Sequence[Mapping[str, Any]], title: str = "", caption: str = "", *, first: bool = False
+) -> PageTable:
+    """A table of rows by the list of fields, without columns that say nothing here.
+
+    Args:
+        kind: A table of `statesize.results.fields`.
+        rows: By names of columns; None or NaN where a number is not known.
+        title: Its heading.
+        caption: What stands above or below it.
+        first: Only the columns that are read first.
+
+    Returns:
+        The table, in the order of the rows.
+    """
+    known = [column for column in columns(kind, first=first) if any(_is_known(row.get(column.name)) for row in rows)]
+    names = {column.name for column in known}
+    if len({row.get("model") for row in rows}) == 1 and "layer" in names:
+        names.discard("model")
+    if all(row.get("without_sink") == row.get("ess") for row in rows):
+        names.discard("without_sink")
+    known = [column for column in known if column.name in names]
+    cells = [
+        [
+            text if column.form in ("text", "codes") else Shown(_number(row.get(column.name)), text)
+            for column in known
+            for text in [field_text(column, row)]
+        ]
+        for row in rows
+    ]
+    terms = {
+        column.line: f"{column.meaning}{column.unit and f' Unit: {column.unit}.'}"
+        for column in known
+        if column.form != "text"
+    }
+    return PageTable(title, {column.name: column.heading for column in known}, cells, caption, terms)
+
+
+def layer_table(document: Mapping[str, Any]) -> PageTable:
+    """The layers of a profile's document by ESS; of a large model, those with most and those with least."""
+    rows = sorted(document["mixers"], key=lambda row: -(row.get("ess") or -math.inf))
+    names = short_names([row["layer"] for row in rows]) if len(rows) > MOST_LAYERS else {}
+    texts = "" if document["sequences"] == 1 else f", averaged over {document['sequences']:,} texts"
+    said = [f"ESS: numbers per channel that a layer carries past {document['cut']}{texts}.", document["measured"]]
+    if len(rows) > MOST_LAYERS:
+        rows, most = [*rows[:_ENDS], *rows[-_ENDS:]], len(rows)
+        said.insert(0, f"The {_ENDS} layers with most and the {_ENDS} with least ESS of {most}; the page has all.")
+    shown = [row | {"layer": names.get(row["layer"], row["layer"])} for row in [*rows, *document["lost"]]]
+    return field_table(LAYERS, shown, caption=" ".join(filter(None, said)), first=True)
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Names without the dotted parts that all begin and end with: layers.0.mixer, layers.1.mixer are 0 and 1."""
+    parts = [name.split(".") for name in names]
+    shortest = min((len(part) for part in parts), default=0)
+    start = 0
+    while start < shortest - 1 and len({part[start] for part in parts}) == 1:
+        start += 1
+    end = 0
+    while end < shortest - start - 1 and len({part[-1 - end] for part in parts}) == 1:
+        end += 1
+    return {name: ".".join(part[start : len(part) - end]) for name, part in zip(names, parts, strict=True)}
+
+
+def legend_lines(limits: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> list[str]:
+    """Each code that occurs with its layers, by the names that a table gives them, and its sentence."""
+    return [
+        f"{limit['code']} ({listed([names.get(layer, layer) for layer in limit['layers']])}): {limit['sentence']}"
+        for limit in limits
+    ]
+
+
+def _is_known(value: object) -> bool:
+    if isinstance(value, str | list):
+        return value not in ("", [])
+    return value is not None and math.isfinite(_number(value))
+
+
+def table_text(table: PageTable, width: int, *, bars: bool = False) -> list[str]:
+    """The lines of a table within a width: texts break, then the last columns go, and a line names them.
+
+    Args:
+        table: The table.
+        width: Columns of the terminal.
+        bars: Whether shares in the last column of shares have bars, where there is room.
+
+    Returns:
+        Lines without an end of line.
+    """
+    headings = shown_headings(table.headings)
+    sides = number_columns(headings, table.rows)
+    rows = [[printable(cell_text(cell)) for cell in row] for row in table.rows]
+    split = [heading.split("\n") for heading in headings]
+    widths = [
+        max(cell_len(line) for line in [*split[at], *(row[at] for row in rows if len(row) > at)])
+        for at in range(len(headings))
+    ]
+    widths = [
+        size if right or at == 0 else min(size, _WIDEST)
+        for at, (size, right) in enumerate(zip(widths, sides, strict=True))
+    ]
+    fitting = len(widths)
+    while fitting > 1 and sum(widths[:fitting]) + len(_GAP) * (fitting - 1) > width:
+        fitting -= 1
+    tall = max(map(len, split[:fitting]))
+    lines = [
+        _line([(["", *heading] if len(heading) < tall else heading)[at] for heading in split[:fitting]], widths, sides)
+        for at in range(tall)
+    ]
+    room = width - sum(widths[:fitting]) - len(_GAP) * fitting
+    # Shares in two columns are of two kinds, which do not compare.
+    shares = [at for at in range(len(headings)) if bars and any(map(_is_share, (row[at] for row in table.rows)))]
+    for row, cells in zip(rows, table.rows, strict=True):
+        broken = [
+            textwrap.wrap(cell, widths[at], break_on_hyphens=False) if cell_len(cell) > widths[at] else [cell]
+            for at, cell in enumerate(row[:fitting])
+        ]
+        for at in range(max(map(len, broken))):
+            line = _line([part[at] if at < len(part) else "" for part in broken], widths, sides)
+            if not at and len(shares) == 1 and room >= _BAR and _is_share(share := cells[shares[0]]):
+                bar = share_bar(share.value)
+                line = f"{line.ljust(sum(widths[:fitting]) + len(_GAP) * (fitting - 1))}{_GAP}{bar}"
+            lines.append(line)
+    if fitting < len(headings):
+        left = listed([heading.replace("\n", " ") for heading in headings[fitting:]])
+        lines += textwrap.wrap(f"No room in {width} columns for {left}: see --json, or a wider terminal.", width)
+    return [line.rstrip() for line in lines]
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    filled = (
+        " " * (size - cell_len(cell)) + cell if side else cell + " " * (size - cell_len(cell))
+        for cell, size, side in zip(cells, widths, right, strict=False)
+    )
+    return _GAP.join(filled)
+
+
+def _is_share(cell: object) -> TypeGuard[Shown]:
+    return isinstance(cell, Shown) and cell.text.endswith("%")
+
+
+def share_bar(share: float) -> str:
+    """A share as a bar."""
+    filled = round(min(max(share, 0.0), 1.0) * _BAR)
+    return "█" * filled + "░" * (_BAR - filled)
+
+
+def html_table(headings: Headings, rows: Sequence[Sequence[object]]) -> str:
+    """An HTML table, whose cells of numbers carry them unrounded for sorting and for the CSV."""
+    shown = [heading.replace("\n", " ") for heading in shown_headings(headings)]
+    sides = [' class="number"' if number else "" for number in number_columns(shown, rows)]
+    head = "".join(
+        f'<th scope="col"{side} data-name="{escape(name)}">{escape(text)}</th>'
+        for name, text, side in zip(headings, shown, sides, strict=True)
+    )
+    body = "".join(f"<tr>{''.join(map(_cell, row, sides, range(len(sides))))}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def shown_headings(headings: Headings) -> list[str]:
+    """The headings of columns for a reader."""
+    if isinstance(headings, Mapping):
+        return list(headings.values())
+    return [name.replace("_", " ") for name in headings]
+
+
+def number_columns(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> list[bool]:
+    """Which columns stand to the right: those of numbers, of texts that begin with one, and of nothing."""
+    columns = [[row[at] for row in rows if len(row) > at] for at in range(len(headings))]
+    return [
+        all(
+            cell[:1] in {"", *"+-−–[0123456789"} if isinstance(cell, str) else not isinstance(cell, bool)
+            for cell in column
+        )
+        for column in columns
+    ]
+
+
+def _cell(cell: object, side: str, column: int) -> str:
+    text = escape(cell_text(cell))
+    if isinstance(cell, str | bool):
+        return f"<td{side}>{text}</td>" if column else f'<th scope="row">{text}</th>'
+    number = _number(cell)
+    known = f"{number:.6g}" if math.isfinite(number) else ""
+    # A share has a bar.
+    bar = f' style="--share:{min(max(number, 0), 1):.1%}"' if text.endswith("%") else ""
+    return f'<td class="number" data-value="{known}"{bar}>{text}</td>'
+
+
+def cell_text(cell: object) -> str:
+    """A cell as a reader sees it: numbers at three digits or all whole ones, and a dash for what is not known."""
+    if isinstance(cell, str | Shown):
+        return cell if isinstance(cell, str) else cell.text
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    number = _number(cell)
+    if not math.isfinite(number):
+        return "–"
+    return f"{number:,.0f}" if abs(number) >= 100 or number.is_integer() else f"{number:.3g}"
+
+
+def _number(cell: object) -> float:
+    number = cell.value if isinstance(cell, Shown) else cell
+    return float(number) if isinstance(number, Real) else math.nan
