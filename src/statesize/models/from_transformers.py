@@ -123,7 +123,9 @@ def transformers_tokenizer(name: str, options: dict[str, Any]) -> AnyTokenizer:
         if file or "--trust-remote-code" in str(error):
             raise
         damaged = has_tokenizer(Path(name))
-        advice = "Copy its files, or remove them and give token ids (--text FILE.json)." if damaged else WITHOUT_TOKENIZER
+        advice = (
+            "Copy its files, or remove them and give token ids (--text FILE.json)." if damaged else WITHOUT_TOKENIZER
+        )
         raise FileError(f"The tokenizer of {name} must be readable, got: {error} {advice}") from error
 
 

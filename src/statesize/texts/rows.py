@@ -56,11 +56,6 @@ def read_documents(path: str | Path) -> tuple[str, ...]:
     return documents
 
 
-def is_parted(text: str) -> bool:
-    """Whether blank lines stand in a text."""
-    return BLANK_LINES.search(text) is not None
-
-
 def read_whole(path: Path) -> str:
     """The text of a UTF-8 file, blank lines and all."""
     with os_errors(f"{path}: cannot be read as a text file"):

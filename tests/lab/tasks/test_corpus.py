@@ -120,9 +120,7 @@ def test_text_that_is_not_utf8_names_the_byte(tmp_path):
         read_text(file)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"), [(b"", r"must hold text"), (b" \n\n\t\n", "must hold text")]
-)
+@pytest.mark.parametrize(("content", "message"), [(b"", r"must hold text"), (b" \n\n\t\n", "must hold text")])
 def test_text_without_words_is_refused(tmp_path, content, message):
     file = tmp_path / "empty.txt"
     file.write_bytes(content)
