@@ -23,7 +23,7 @@ from statesize.results.profiled import layer_name
 from statesize.truncation import CachePrices, CutDocument, CutRun
 from statesize.truncation.prices import NOTHING, Variant
 
-MOST_LINES, MOST_CHARACTERS = 5, 700
+MOST_LINES, MOST_CHARACTERS = 8, 700
 IDS = torch.randint(16, (2, 24), generator=torch.Generator().manual_seed(0))
 LAYERS = ("layers.0.mixer", "layers.1.mixer")
 
