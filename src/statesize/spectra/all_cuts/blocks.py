@@ -6,8 +6,9 @@ values within round-off of a threshold leave open goes to `exact`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -76,10 +77,10 @@ class _Matrix:
             ask(cores, answer)
         return self._joined(answers)
 
-    def _joined(self, parts: list[Array]) -> Array:
+    def _joined(self, parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         return np.concatenate([parts[0], *(part[::-1] for part in parts[1:])])
 
-    def _split(self, part: Array) -> list[Array]:
+    def _split(self, part: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
         """Numbers at all positions in the order of the cores."""
         early = len(self._cores[0].chunk)
         return [part[:early], part[early:][::-1]][: len(self._cores)]
@@ -111,13 +112,13 @@ class _Matrix:
         with np.errstate(divide="ignore", invalid="ignore"):
             below, above = low - self._gap(low), high + self._gap(high)
             # First at thresholds that the positions of a chunk share.
-            shared = [self._of_chunks(below, np.fmin), self._of_chunks(above, np.fmax)]
-            counts, off = self._above_of_chunks(np.concatenate([*shared, beside], 1))
-            lower, upper = self._within(*shared, counts, off, low, high)
+            least, most = self._of_chunks(below, np.fmin), self._of_chunks(above, np.fmax)
+            counts, off = self._above_of_chunks(np.concatenate([least, most, beside], 1))
+            lower, upper = self._within(least, most, counts, off, low, high)
             undecided = lower != upper
             if undecided.any():
-                own = np.where(undecided, below, 0), np.where(undecided, above, 0)
-                own_lower, own_upper = self._within(below, above, *self._above(np.concatenate(own, 1)), low, high)
+                shifts = np.where(np.tile(undecided, 2), np.concatenate([below, above], 1), 0)
+                own_lower, own_upper = self._within(below, above, *self._above(shifts), low, high)
                 lower, upper = np.maximum(lower, own_lower), np.minimum(upper, own_upper)
         return lower, upper, counts[:, 2 * K :], off[:, 2 * K :]
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
-from scipy.linalg import lapack as routines
-from scipy.linalg.blas import dsyrk  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+from scipy.linalg import blas, lapack
 
 from statesize.parallel.threads import end_if_unwanted
 from statesize.spectra.all_cuts.eliminations import Array, Cores
 
+_blas, _lapack = cast("Any", blas), cast("Any", lapack)
 # Columns that LAPACK reflects at once, and numbers that it takes beside them; with fewer it takes them one by one.
 _REFLECTED, _BESIDE = 32, 65 * 64
 
@@ -22,15 +24,16 @@ def cores_of(matrix: Array, rows: int, columns: int, positions: list[int], width
     diagonal, beside, borders = np.zeros(first[-1]), np.zeros(first[-1]), np.zeros((first[-1], sum(inside)))
     corners, grams = np.zeros((count, *inside)), np.zeros((count, inside[1], inside[1]))
     # FᵀF grows from the last chunk to the first; its lower triangle is made.
-    gram, below = np.zeros((0, 0)), length
+    gram: Array = np.zeros((0, 0))
+    below = length
     for k in reversed(range(count)):
         end_if_unwanted()
         begin, end = chunks[k] * width, chunks[k] * width + width
         p = columns * begin
         n = p + inside[1]
-        corner = np.zeros((n, n), order="F") if k + 1 == count else gram[:n, :n].copy(order="F")
+        corner: Array = np.zeros((n, n), order="F") if k + 1 == count else gram[:n, :n].copy(order="F")
         strip, below = matrix[rows * end : rows * below, :n], end
-        gram = dsyrk(1.0, strip.T, 1.0, corner, lower=1, overwrite_c=1)
+        gram = _blas.dsyrk(1.0, strip.T, 1.0, corner, lower=1, overwrite_c=1)
         own = matrix[rows * begin : rows * end, :n][::-1]
         corners[k], grams[k] = own[:, p:], gram[p:, p:].T
         at_k = slice(first[k], first[k + 1])
@@ -45,12 +48,12 @@ def cores_of(matrix: Array, rows: int, columns: int, positions: list[int], width
 def _reduce(gram: Array, diagonal: Array, beside: Array, borders: Array) -> None:
     """Put Qᵀ G Q, G known by its lower triangle, into its diagonal and what stands beside it, and Qᵀ into borders."""
     p, n = borders.shape
-    reflected, diagonal[:], beside[:-1], factors, _ = routines.dsytrd(gram, lower=1, lwork=_REFLECTED * p)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+    reflected, diagonal[:], beside[:-1], factors, _ = _lapack.dsytrd(gram, lower=1, lwork=_REFLECTED * p)
     # Reflectors stand below the diagonal, from the second row on. Read from there on without a copy, each has one more
     # row, which holds an entry of the first row, and is to do nothing.
     reflected[0, 1:] = 0
-    reflectors = reflected.T.reshape(-1)[1 : 1 + p * (p - 1)].reshape(p - 1, p).T
+    reflectors: Array = reflected.T.reshape(-1)[1 : 1 + p * (p - 1)].reshape(p - 1, p).T
     turned = np.zeros((n, p)).T
     turned[:-1] = borders[1:]
     lwork = _REFLECTED * n + _BESIDE
-    borders[1:] = routines.dormqr("L", "T", reflectors, factors, turned, lwork, overwrite_c=1)[0][:-1]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+    borders[1:] = _lapack.dormqr("L", "T", reflectors, factors, turned, lwork, overwrite_c=1)[0][:-1]
