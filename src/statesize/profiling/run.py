@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import nn
 
 from statesize.adapters import Captured
-from statesize.adapters.capture import capture_module
+from statesize.adapters.capture import Request, capture_module
 from statesize.adapters.models.quantised import float_model, measurable
 from statesize.check import require_kind, require_text
 from statesize.io.callers import warn_caller
@@ -208,4 +208,4 @@ def run_profile(
 def _recaptured(model: nn.Module, sequences: Sequence[Given], name: str, sequence: int) -> Captured:
     """A mixer of a model, run over a sequence once more."""
     inputs, axis = inputs_of(sequences[sequence])
-    return next(iter(capture_module(measurable(model), inputs, [name], checks="read", axis=axis)))
+    return next(iter(capture_module(measurable(model), inputs, Request([name], checks="read", axis=axis))))

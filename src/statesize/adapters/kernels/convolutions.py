@@ -90,7 +90,11 @@ def _before_rg_lru(call: MixerCall) -> Observation:
     values, weight, bias = part.args[0], convolution.weight.squeeze(1), convolution.bias
     output = part.output[..., : values.shape[-1]]
     found = _observation(f"{call.name}.conv_1d", call.module, _taps(weight, values), values, output)
-    return replace(found, passed_on=lambda mixed, units: _biased(mixed, bias, units))
+
+    def passed_on(mixed: Tensor, units: Units) -> Tensor:
+        return _biased(mixed, bias, units)
+
+    return replace(found, passed_on=passed_on)
 
 
 def _biased(mixed: Tensor, bias: Tensor | None, units: Units) -> Tensor:

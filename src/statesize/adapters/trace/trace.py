@@ -612,7 +612,7 @@ class Trace:
                 factors = [] if last is None else [tape.values[one] for _, one in last.inputs[-2:]]
                 parts = [part for part in factors if part.ndim > 2 and len(part) % texts == 0]
                 product = None
-                if len(parts) == 2 and scores.numel() == weights.numel() and _are_scored(*parts, length):
+                if len(parts) == 2 and scores.numel() == weights.numel() and _are_scored(parts[0], parts[1], length):
                     query, key = parts
                     key = key.reshape(texts, -1, *key.shape[-2:])
                     product = scores.reshape(shape), query.reshape(texts, -1, length, query.shape[-1]), key
@@ -745,7 +745,7 @@ class Trace:
         return not any(made.isdisjoint(self._run.returned[part]) for part in parts)
 
 
-_AROUND_SCORES = ("add", "sub", "mul", "div", "masked_fill", "where", "tril")
+_AROUND_SCORES = "add", "sub", "mul", "div", "masked_fill", "where", "tril"
 
 
 def _are_scored(query: Tensor, key: Tensor, length: int) -> bool:
