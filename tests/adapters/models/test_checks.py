@@ -6,7 +6,7 @@ from oracles.attention_models import attention_model, token_ids
 from torch import Tensor, nn
 
 import statesize as ss
-from statesize.adapters.models.quantised import _check_same, float_model, measurable
+from statesize.adapters.models.quantised import float_model, measurable
 from statesize.errors import ModelError
 
 
@@ -92,7 +92,7 @@ def test_weights_alone_are_measured_on_a_copy():
 
 def test_what_rounds_the_inputs_of_layers_too_is_refused():
     model, _ = quantised(QuantisedThroughout)
-    refused(r"model\.layers\.0\.self_attn\.q_proj must round its weights alone, got .*QuantisedThroughout.*off", model)
+    refused(r"is not its copy in floating point: .* Its layers round what they are given too", model)
 
 
 class OwnProduct(nn.Module):
@@ -116,26 +116,6 @@ def test_a_layer_that_is_no_linear_is_compared_where_the_model_runs(kind):
         assert ss.profile(model, token_ids()).attributes["source"] == {"weights": "Quantised, dequantised"}
 
 
-@pytest.mark.parametrize(
-    ("dtype", "limit"),
-    [(torch.float64, 1e-4), (torch.float32, 1e-4), (torch.float16, 2e-3), (torch.bfloat16, 1e-2)],
-)
-def test_a_layer_is_its_weights_up_to_the_rounding_of_their_dtype(dtype, limit):
-    plain = nn.Linear(8, 8, dtype=dtype)
-
-    class Off(nn.Module):
-        weight, off = plain.weight, 0.9 * limit
-
-        def forward(self, inputs):
-            return plain(inputs).double() * (1 + self.off)
-
-    module = Off()
-    _check_same("layer", module, plain)
-    module.off = 1.1 * limit
-    with pytest.raises(ModelError, match=r"^layer must round its weights alone"):
-        _check_same("layer", module, plain)
-
-
 @pytest.mark.parametrize("attribute", ["act_quant_kwargs", "act_quant_scale", "input_quant_func"])
 def test_weights_that_say_that_inputs_are_rounded_are_refused(attribute):
     """As torchao's do, whose layers may agree with their weights where little is rounded."""
@@ -152,7 +132,7 @@ def test_weights_that_say_that_inputs_are_rounded_are_refused(attribute):
 def test_dynamic_quantisation_of_torch_is_refused():
     model = torch.ao.quantization.quantize_dynamic(attention_model("llama"), {nn.Linear}, dtype=torch.qint8)
     refused(
-        r"Module model\.layers\.0\.self_attn\.q_proj must round its weights alone, got torch\.ao\.nn\.quantized", model
+        r"model\.layers\.0\.self_attn\.q_proj must round its weights alone, got torch\.ao\.nn\.quantized", model
     )
 
 

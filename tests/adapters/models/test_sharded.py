@@ -89,7 +89,7 @@ SHARED_OUT = r"ModelError: model must be whole in this process, got \w+, which f
         ),
         (
             "pipeline",
-            r"ModelError: model must hold all of its layers, got PipelineStage, which runs those of",
+            r"InputError: model must be a torch module, got PipelineStage",
         ),
         ("profile", SHARED_OUT),
         *(pytest.param(how, SHARED_OUT, marks=pytest.mark.slow) for how in ("probe", "capture", "truncate", "cache")),

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from typing import Any, NamedTuple, Self, cast
 
 import torch
@@ -331,10 +332,11 @@ class Tape(TorchDispatchMode):
     def _flex_attention(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func.name() != "flex_attention":
             raise unknown(func.name())
-        from torch._higher_order_ops import flex_attention
+        # The package has the operation under the name of its module.
+        module = import_module("torch._higher_order_ops.flex_attention")
 
         with self:
-            return cast("Any", flex_attention).math_attention(*args, **kwargs)
+            return module.math_attention(*args, **kwargs)
 
     def _writes(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operation that writes into what it takes, and record what is there then."""

@@ -299,8 +299,10 @@ class Trace:
 
         try:
             for node in mine.tape.nodes:
-                made = zip(node.outs, node.call(now), strict=True)
-                values.update((one, value) for one, value in made if one not in values)
+                # What depends on no other value, such as what was drawn, is as it was recorded.
+                if any(one in values for _, one in node.inputs):
+                    made = zip(node.outs, node.call(now), strict=True)
+                    values.update((one, value) for one, value in made if one not in values)
                 for _, one in node.inputs:
                     if last[one] is node and one not in leaving:
                         values.pop(one, None)
