@@ -503,12 +503,17 @@ class Trace:
             rounding,
             entering,
             self._other_past,
+            cache(self._other_future),
             cache(self._other_text),
         )
 
     def _other_past(self, cut: int) -> list[Tensor] | None:
         """The tensors of a run with other numbers before a position; None where it takes another way."""
         return self._again(_other(slice(0, cut), torch.Generator().manual_seed(0)))
+
+    def _other_future(self) -> list[Tensor] | None:
+        """The tensors of a run with other numbers in the second half of the text."""
+        return self._again(_other(slice(self.call.length // 2, None), torch.Generator().manual_seed(0)))
 
     def _other_text(self) -> list[Tensor] | None:
         """The tensors of a run in which the last of several texts is another one."""
