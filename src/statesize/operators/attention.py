@@ -73,6 +73,9 @@ class SoftmaxAttention(TensorOperator):
         # As it is, also where it is longer than the text: other queries may be asked from behind the text's end.
         self.window = window
         self.key_bias, self.sink, self.soft_cap = key_bias, sink, soft_cap
+        self._state_size = torch.arange(self.length, device=self.device)
+        if window is not None:
+            self._state_size.clamp_(max=window - 1)
         self._log_sums: Tensor | None = None
 
     def dense(self) -> Tensor:
@@ -108,11 +111,6 @@ class SoftmaxAttention(TensorOperator):
     def attend(self, query: Tensor, position: int, keys: int) -> Tensor:
         """What other queries (..., m, d) read of the first keys, as if there were no more, (..., m, keys)."""
         return self._probabilities(position, 0, keys, query).nan_to_num()
-
-    def state_size(self) -> Tensor:
-        """The cached positions that are still to be read: i, at most window − 1, (L,) int64."""
-        cached = torch.arange(self.length, device=self.device)
-        return cached if self.window is None else cached.clamp(max=self.window - 1)
 
     def _strips(self) -> Iterator[tuple[slice, int, int]]:
         """Rows of T, some at a time, the first column that any of them sees, and one past the last."""

@@ -48,17 +48,9 @@ class BlockDense(TensorOperator):
         """T with the inputs of a position side by side, and its outputs below each other, (..., L q, L p)."""
         return self.matrix.flatten(-4, -3).flatten(-2)
 
-    def columns(self, first: int, last: int) -> Tensor:
-        """The columns of some positions, from their first rows on, (..., (L − first) q, (last − first) p)."""
-        return self.matrix.detach()[..., first:, :, first:last, :].flatten(-4, -3).flatten(-2)
-
     def apply(self, inputs: Tensor) -> Tensor:
         """All outputs, (..., L q, channels), of all inputs, (..., L p, channels)."""
         return self.dense() @ inputs
-
-    def state_size(self) -> Tensor:
-        """Numbers that are kept at each position, of all inputs together, (L,) int64."""
-        return self._state_size.to(self.device)
 
     def one_at_a_time(self) -> Dense:
         """The same blocks of a T with one input and one output per step, and as many steps per position as ports."""

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from statesize.check import broadcast_batch, require_finite, require_floating, require_same_device, shape
+from statesize.check import broadcast_batch, refuse, require_finite, require_floating, require_same_device, shape
 from statesize.errors import InputError
 
 
@@ -30,8 +30,7 @@ def checked_sizes(
         if not fits:
             known = ", ".join(f"{letter} = {size}" for letter, size in sizes.items())
             raise InputError(
-                f"{name} must have shape (..., {', '.join(axes)}), sizes of at least 1, with {known}, got "
-                f"{shape(tensor)}."
+                f"{name} must have shape (..., {', '.join(axes)}), none 0, with {known}, got {shape(tensor)}."
             )
         require_finite(name, tensor)
         batches[name], given[name] = tensor.shape[:batch], tensor
@@ -44,11 +43,7 @@ def kept_numbers(state_size: Tensor | None, inputs: Tensor) -> Tensor:
     if state_size is None:
         return inputs
     sizes = torch.as_tensor(state_size)
-    if (
-        sizes.dtype.is_floating_point
-        or sizes.dtype.is_complex
-        or sizes.shape != inputs.shape
-        or bool((sizes < 0).any())
-    ):
-        raise InputError(f"state_size must hold {len(inputs)} integers of at least 0, got {state_size}.")
+    whole = not (sizes.dtype.is_floating_point or sizes.dtype.is_complex)
+    if not whole or sizes.shape != inputs.shape or bool((sizes < 0).any()):
+        refuse("state_size", f"{len(inputs)} integers of at least 0", state_size)
     return torch.minimum(sizes.to(inputs), inputs)

@@ -104,19 +104,11 @@ class Derivative(TensorOperator):
         """T with the inputs of a position side by side, and its outputs below each other, (..., L q, L p)."""
         return self.block_dense().dense()
 
-    def columns(self, first: int, last: int) -> Tensor:
-        """The columns of some positions, from their first rows on, (..., (L − first) q, (last − first) p)."""
-        return self.block_dense().columns(first, last)
-
     def apply(self, inputs: Tensor) -> Tensor:
         """The products, (..., L q, channels), with all inputs, (..., L p, channels)."""
         vectors = inputs.expand(*self.batch_shape, *inputs.shape[-2:]).reshape(-1, *inputs.shape[-2:]).mT
         products = [self.jacobian(entry, self.length, 0).forward(part).mT for entry, part in enumerate(vectors)]
         return torch.stack(products).reshape(*self.batch_shape, -1, inputs.shape[-1]).to(self.device, self.dtype)
-
-    def state_size(self) -> Tensor:
-        """Numbers that are kept at each position, of all inputs together, (L,) int64."""
-        return self._state_size.to(self.device)
 
     def weighted(self, weights: Tensor) -> Self:
         """See `Operator.weighted`; all inputs of a position have its weight."""

@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from statesize.check import require_finite, shape
+from statesize.check import refuse, require_finite, shape
 from statesize.errors import InputError
 from statesize.operators.checked import checked_sizes, kept_numbers
 
@@ -47,8 +47,9 @@ class Operator(ABC):
         """T itself, (..., L, L), lower triangular, differentiable in the operator's tensors."""
 
     def columns(self, first: int, last: int) -> Tensor:
-        """T[first:, first:last], (..., L − first, last − first): what some positions pass on; without gradients."""
-        return self.dense().detach()[..., first:, first:last]
+        """T[first:, first:last] of all outputs and inputs there: what some positions pass on; without gradients."""
+        p, q = self.inputs, self.outputs
+        return self.dense().detach()[..., q * first :, p * first : p * last]
 
     @abstractmethod
     def apply(self, inputs: Tensor) -> Tensor:
@@ -98,10 +99,15 @@ class TensorOperator(Operator):
     """
 
     _parts: tuple[tuple[str, int], ...]
+    _state_size: Tensor
 
     def _describe(self, tensor: Tensor, length: int, batch_shape: torch.Size) -> None:
         self.length, self.batch_shape = length, batch_shape
         self.dtype, self.device = tensor.dtype.to_real(), tensor.device
+
+    def state_size(self) -> Tensor:
+        """See `Operator.state_size`."""
+        return self._state_size.to(self.device)
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """See `Operator.to`."""
@@ -183,23 +189,17 @@ class Dense(TensorOperator):
         rows = [self.matrix[..., t : t + 1, : t + 1] @ inputs[..., : t + 1, :] for t in range(self.length)]
         return torch.cat(rows, -2)
 
-    def state_size(self) -> Tensor:
-        """The number of past positions, since a bare matrix keeps nothing smaller, or the argument, (L,) int64."""
-        return self._state_size.to(self.device)
-
 
 def batch_index(index: object, batch_shape: torch.Size) -> tuple[Any, ...]:
     """An index that touches batch dimensions only, as a tuple without an ellipsis."""
     parts: list[Any] = list(index) if isinstance(index, tuple) else [index]  # pyright: ignore[reportUnknownArgumentType]
-    if any(part is Ellipsis for part in parts):
-        place = next(place for place, part in enumerate(parts) if part is Ellipsis)
+    for place in [place for place, part in enumerate(parts) if part is Ellipsis]:
         parts[place : place + 1] = [slice(None)] * (len(batch_shape) - (len(parts) - 1))
-    fits = len(parts) <= len(batch_shape)
+    fits = len(parts) <= len(batch_shape) and not any(part is None or isinstance(part, bool) for part in parts)
     for part, size in zip(parts, batch_shape, strict=False):
-        fits &= part is not None and not isinstance(part, bool)
         fits &= not isinstance(part, Integral) or -size <= int(part) < size
     if not fits:
-        raise InputError(f"index must pick from the batch shape {tuple(batch_shape)}, got {index!r}.")
+        refuse("index", f"one of the batch shape {tuple(batch_shape)}", index)
     return tuple(parts)
 
 

@@ -54,16 +54,12 @@ class StateSpace(TensorOperator):
         self._parts = tuple((name, own) for name in "ABCD")
         self.inputs, self.outputs = sizes["m"], sizes["p"]
         self._describe(self.A, sizes["L"] if length is None else require_count("length", length), batch)
+        self._state_size = torch.full((self.length,), sizes["n"], device=self.device)
 
     def dense(self) -> Tensor:
         """T with the inputs of a step side by side, and its outputs below each other, (..., L p, L m)."""
         identity = torch.eye(self.length * self.inputs, dtype=self.dtype, device=self.device)
         return self.apply(identity.expand(*self.batch_shape, -1, -1))
-
-    def columns(self, first: int, last: int) -> Tensor:
-        """The columns of some steps, from their first rows on, (..., (L − first) p, (last − first) m)."""
-        whole = self.dense().detach()
-        return whole[..., first * self.outputs :, first * self.inputs : last * self.inputs]
 
     def apply(self, inputs: Tensor) -> Tensor:
         """T u by stepping, (..., L p, channels); inputs (..., L m, channels), of a step below each other."""
@@ -74,10 +70,6 @@ class StateSpace(TensorOperator):
             rows.append(C @ state + D @ u)
             state = A @ state + B @ u
         return torch.cat(rows, -2)
-
-    def state_size(self) -> Tensor:
-        """The order n at each step, (L,) int64."""
-        return torch.full((self.length,), self.A.shape[-1], device=self.device)
 
     def shares_state(self) -> bool:
         """See `Operator.shares_state`."""
