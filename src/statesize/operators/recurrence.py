@@ -52,10 +52,8 @@ class Recurrence(TensorOperator):
     _in_pairs = False  # whether complex modes come with their conjugates, so that T is real as it stands
 
     def __init__(self, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None) -> None:
-        full = getattr(A, "ndim", 0) == getattr(B, "ndim", 0) + 1
-        forms = {"B": (B, "L n"), "A": (A, "L n n" if full else "L 1|n"), "C": (C, "L n"), "D": (D, "1|L")}
-        _, batch = checked_sizes(forms, complex_allowed="ABC")
-        self._fill(FullTransition(A) if full else DiagonalTransition(A), B, C, D, batch)
+        _, batch = checked_sizes(forms_of(A, B, C, D), complex_allowed="ABC")
+        self._fill(FullTransition(A) if A.ndim > B.ndim else DiagonalTransition(A), B, C, D, batch)
 
     @staticmethod
     def delta_rule(key: Tensor, beta: Tensor, query: Tensor, decay: Tensor) -> Recurrence:
@@ -76,9 +74,9 @@ class Recurrence(TensorOperator):
         scalar = getattr(decay, "ndim", 0) == getattr(key, "ndim", 0) - 1
         forms = {"key": (key, "L n"), "beta": (beta, "L"), "query": (query, "L n")}
         _, batch = checked_sizes(forms | {"decay": (decay, "L" if scalar else "L 1|n")})
+        decay = decay[..., None] if scalar else decay
         # Before they are multiplied, so that nothing is rounded to the lowest of their dtypes.
-        parts = _promoted([key, beta[..., None], query, decay[..., None] if scalar else decay])
-        key, strength, query, decay = parts
+        key, strength, query, decay = _promoted([key, beta[..., None], query, decay])
         return Recurrence._made(DeltaTransition(key, strength, decay), strength * key, query, None, batch)
 
     @staticmethod
@@ -239,6 +237,12 @@ class Recurrence(TensorOperator):
         made = super()._map(function)
         made.transition = self.transition.map(lambda part: function(part, self.transition.own))
         return made
+
+
+def forms_of(A: Tensor, B: Tensor, C: Tensor, D: Tensor | None) -> dict[str, tuple[Tensor | None, str]]:
+    """The parts of a recurrence with the names of their dimensions, for `checked_sizes`."""
+    full = getattr(A, "ndim", 0) == getattr(B, "ndim", 0) + 1
+    return {"B": (B, "L n"), "A": (A, "L n n" if full else "L 1|n"), "C": (C, "L n"), "D": (D, "1|L")}
 
 
 def _promoted(tensors: list[Tensor]) -> list[Tensor]:
