@@ -59,7 +59,7 @@ class Derivative(TensorOperator):
             raise InputError(f"point must be in float64 or float32, got {point.dtype}.")
         self.function, self.point = function, point.detach()
         self._entries = torch.arange(batch.numel()).reshape(batch)
-        self._weights: Tensor | None = None
+        self._weights = torch.ones(*batch, sizes["L"])
         with torch.no_grad():
             outputs = function(self.point)
         if outputs.shape[:-1] != point.shape[:-1]:
@@ -77,12 +77,10 @@ class Derivative(TensorOperator):
         """The derivative of outputs from `future` on by inputs before `past`, of one number of the flattened batch."""
         number = int(self._entries.flatten()[entry])
         every = self.point.reshape(-1, *self.point.shape[-2:])
-        weights = None if self._weights is None else self._weights.reshape(-1, self.length)[entry, :, None]
+        weights = self._weights.reshape(-1, self.length)[entry, :, None].to(every)
 
         def function(inputs: Tensor) -> Tensor:
-            changed = torch.cat([inputs, every[number, past:]])
-            if weights is not None:
-                changed = every[number] + weights.to(changed) * (changed - every[number])
+            changed = every[number] + weights * (torch.cat([inputs, every[number, past:]]) - every[number])
             together = torch.cat([every[:number], changed[None], every[number + 1 :]]).reshape(self.point.shape)
             return self.function(together).reshape(-1, self.length, self.outputs)[number, future:]
 
@@ -112,8 +110,7 @@ class Derivative(TensorOperator):
 
     def weighted(self, weights: Tensor) -> Self:
         """See `Operator.weighted`; all inputs of a position have its weight."""
-        before = 1.0 if self._weights is None else self._weights
-        return self._changed(_weights=before * weights.detach().cpu().expand(*self.batch_shape, self.length))
+        return self._changed(_weights=self._weights * weights.detach().cpu())
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """See `Operator.to`; derivatives are computed as before, and given in this dtype and on this device."""
@@ -124,8 +121,7 @@ class Derivative(TensorOperator):
         chosen = batch_index(index, self.batch_shape)
         chosen = tuple(part.cpu() if isinstance(part, Tensor) else part for part in chosen)
         entries = self._entries[chosen]
-        weights = None if self._weights is None else self._weights[chosen]
-        return self._changed(_entries=entries, _weights=weights, batch_shape=entries.shape)
+        return self._changed(_entries=entries, _weights=self._weights[chosen], batch_shape=entries.shape)
 
     def _changed(self, **attributes: object) -> Self:
         changed = copy.copy(self)
@@ -146,8 +142,6 @@ class Derivative(TensorOperator):
             sizes = pulled.abs().amax(-1)
             ahead = (sizes * ~before > _ROUNDING[self.point.dtype] * sizes.max()).nonzero()
             if len(ahead):
-                text = (
-                    f"function must be causal, but an output before position {int(some[ahead[0, 0]])} changes with its "
-                    f"input at position {int(ahead[0, 1])}. statesize measures causal models."
-                )
-                raise InputError(Note(Code.LOOKS_AHEAD, text))
+                at, source = int(some[ahead[0, 0]]), int(ahead[0, 1])
+                text = f"function must be causal, but an output before position {at} changes with input {source}."
+                raise InputError(Note(Code.LOOKS_AHEAD, f"{text} statesize measures causal models."))
