@@ -19,10 +19,9 @@ from statesize.operators.checked import checked_sizes, kept_numbers
 class Operator(ABC):
     """A causal linear map y = T u over a sequence, one lower-triangular T (L, L) per batch entry.
 
-    Subclasses hold tensors with leading batch dimensions and never change after construction. T may have been
-    computed from an input (attention, gated recurrences) or not (convolutions): an operator is T at one input.
-
-    A subclass sets the attributes and implements the abstract methods; `statesize.testing.OperatorContract` tests both.
+    T may have been computed from an input (attention, gated recurrences) or not (convolutions): an operator is T at one
+    input. A subclass holds tensors with leading batch dimensions, never changes after construction, sets the attributes
+    and implements the abstract methods; `statesize.testing.OperatorContract` tests both.
 
     Attributes:
         length: Sequence length L.
@@ -127,8 +126,7 @@ class TensorOperator(Operator):
         """See `Operator.__getitem__`."""
         entries, whole = batch_index(index, self.batch_shape), self.batch_shape
         chosen = self._map(lambda part, own: part.expand(whole + part.shape[part.ndim - own :])[entries])
-        name, own = self._parts[0]
-        chosen.batch_shape = getattr(chosen, name).shape[:-own]
+        chosen.batch_shape = getattr(chosen, self._parts[0][0]).shape[: -self._parts[0][1]]
         return chosen
 
     def _map(self, function: Callable[[Tensor, int], Tensor]) -> Self:
@@ -144,12 +142,10 @@ class TensorOperator(Operator):
 class Dense(TensorOperator):
     """A causal operator held as T itself.
 
-    It keeps no recurrence, so its theoretical state is the whole past, TSS i at position i, unless its maker knows
-    of a smaller one, as of a sliding window.
-
     Args:
         matrix: T, (..., L, L), real floating, exactly 0 above the diagonal.
-        state_size: TSS at each position, (L,) integers, of which at most i count at position i; None for i.
+        state_size: TSS at each position, such as that of a sliding window, (L,) integers, of which at most i count at
+            position i; None for i, the whole past, as a matrix keeps no recurrence.
 
     Raises:
         InputError: Wrong shape or dtype, not causal, or not finite.
@@ -203,11 +199,9 @@ def batch_index(index: object, batch_shape: torch.Size) -> tuple[Any, ...]:
     return tuple(parts)
 
 
-def shared_entry(part: Tensor, own: int) -> Tensor | None:
-    """What all entries of the last batch dimension have in common, or None; the last `own` dimensions are no batch."""
-    first = part.select(-1 - own, 0)
-    alike = part.shape[-1 - own] == 1 or torch.equal(part, first.unsqueeze(-1 - own).expand_as(part))
-    return first if alike else None
+def alike(part: Tensor, own: int) -> bool:
+    """Whether all entries of the last batch dimension are equal; the last `own` dimensions are no batch."""
+    return part.shape[-1 - own] == 1 or torch.equal(part, part.narrow(-1 - own, 0, 1).expand_as(part))
 
 
 def require_causal(matrix: Tensor, later: Tensor) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from statesize.operators.checked import checked_sizes
-from statesize.operators.operator import TensorOperator, shared_entry
+from statesize.operators.operator import TensorOperator, alike
 from statesize.operators.transition import (
     DeltaTransition,
     DiagonalTransition,
@@ -77,7 +77,9 @@ class Recurrence(TensorOperator):
         decay = decay[..., None] if scalar else decay
         # Before they are multiplied, so that nothing is rounded to the lowest of their dtypes.
         key, strength, query, decay = _promoted([key, beta[..., None], query, decay])
-        return Recurrence._made(DeltaTransition(key, strength, decay), strength * key, query, None, batch)
+        return Recurrence.__new__(Recurrence)._fill(
+            DeltaTransition(key, strength, decay), strength * key, query, None, batch
+        )
 
     @staticmethod
     def diagonal_plus_rank_one(decay: Tensor, column: Tensor, row: Tensor, B: Tensor, C: Tensor) -> Recurrence:
@@ -105,21 +107,16 @@ class Recurrence(TensorOperator):
         """
         forms = {"B": (B, "L n"), "C": (C, "L n"), "column": (column, "L n"), "row": (row, "L n")}
         _, batch = checked_sizes(forms | {"decay": (decay, "L 1|n")})
-        return Recurrence._made(RankOneTransition(decay, column, row), B, C, None, batch)
+        return Recurrence.__new__(Recurrence)._fill(RankOneTransition(decay, column, row), B, C, None, batch)
 
-    @staticmethod
-    def _made(transition: Transition, B: Tensor, C: Tensor, D: Tensor | None, batch_shape: torch.Size) -> Recurrence:
-        """A recurrence of parts that fit."""
-        recurrence = Recurrence.__new__(Recurrence)
-        recurrence._fill(transition, B, C, D, batch_shape)
-        return recurrence
-
-    def _fill(self, transition: Transition, B: Tensor, C: Tensor, D: Tensor | None, batch_shape: torch.Size) -> None:
+    def _fill(self, transition: Transition, B: Tensor, C: Tensor, D: Tensor | None, batch_shape: torch.Size) -> Self:
+        """Take parts that fit."""
         tensors = _promoted([B, C, *transition.tensors(), *([] if D is None else [D])])
         self.B, self.C = tensors[:2]
         self.transition: Transition = transition.map(lambda part: part.to(self.B.dtype))
         self.D = None if D is None else D.to(self.B.dtype.to_real())
         self._describe(self.B, self.B.shape[-2], batch_shape)
+        return self
 
     @property
     def A(self) -> Tensor:
@@ -171,8 +168,8 @@ class Recurrence(TensorOperator):
 
     def state_size(self) -> Tensor:
         """Real numbers in the state, n, or 2n for n complex modes, (L,) int64."""
-        doubled = self.is_complex and not self._in_pairs
-        return torch.full((self.length,), self.B.shape[-1] * (2 if doubled else 1), device=self.device)
+        parts = 2 if self.is_complex and not self._in_pairs else 1
+        return torch.full((self.length,), self.B.shape[-1] * parts, device=self.device)
 
     def between(self, first: int, last: int) -> Self:
         """The steps first … last − 1 as a recurrence of their own, without D, in the same memory."""
@@ -192,16 +189,16 @@ class Recurrence(TensorOperator):
             modes = modes.expand(*modes.shape[:-1], self.B.shape[-1])
             return torch.cat([modes, modes.conj()], -1)
 
-        B, C = torch.cat([self.B, self.B.conj()], -1), torch.cat([self.C, self.C.conj()], -1) / 2
-        recurrence = Recurrence._made(self.transition.map(with_conjugates), B, C, self.D, self.batch_shape)
+        B, C = (torch.cat([part, part.conj()], -1) for part in (self.B, self.C / 2))
+        recurrence = Recurrence.__new__(Recurrence)._fill(
+            self.transition.map(with_conjugates), B, C, self.D, self.batch_shape
+        )
         recurrence._in_pairs = True
         return recurrence
 
     def shares_state(self) -> bool:
         """See `Operator.shares_state`."""
-        own = self.transition.own
-        stored = [*((part, own) for part in self.transition.tensors()), (self.B, 2)]
-        return all(shared_entry(part, own) is not None for part, own in stored)
+        return alike(self.B, 2) and all(alike(part, self.transition.own) for part in self.transition.tensors())
 
     def with_readouts(self) -> Recurrence | None:
         """One recurrence, with a step for each output, of heads that share a state; None where A or B differ."""
@@ -211,7 +208,7 @@ class Recurrence(TensorOperator):
         transition = self.transition.map(lambda part: part.select(-1 - own, 0)).spaced(readouts)
         B = spaced(self.B.select(-3, 0), readouts)
         C = self.C.expand(*self.C.shape[:-3], readouts, *self.C.shape[-2:]).movedim(-3, -2).flatten(-3, -2)
-        return Recurrence._made(transition, B, C, None, self.batch_shape[:-1])
+        return Recurrence.__new__(Recurrence)._fill(transition, B, C, None, self.batch_shape[:-1])
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """See `Operator.to`."""

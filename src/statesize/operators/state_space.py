@@ -10,7 +10,7 @@ from torch import Tensor
 
 from statesize.check import require_count
 from statesize.operators.checked import checked_sizes
-from statesize.operators.operator import TensorOperator, shared_entry
+from statesize.operators.operator import TensorOperator, alike
 from statesize.operators.recurrence import Recurrence
 
 
@@ -73,7 +73,7 @@ class StateSpace(TensorOperator):
 
     def shares_state(self) -> bool:
         """See `Operator.shares_state`."""
-        return all(shared_entry(part, 2 if self._constant else 3) is not None for part in (self.A, self.B))
+        return all(alike(part, 2 if self._constant else 3) for part in (self.A, self.B))
 
     def weighted(self, weights: Tensor) -> Self:
         """See `Operator.weighted`; all inputs of a step have its weight."""

@@ -7,6 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from statesize.check import refuse
 from statesize.errors import InputError
 from statesize.operators.checked import checked_sizes
 from statesize.operators.operator import Operator, batch_index
@@ -18,8 +19,7 @@ class Shared(Operator):
     """r readouts y^h = T_h u of one stored input u, such as the query heads that share a key-value head.
 
     Its H_i^g is the stack of T_1[i:, :i] … T_r[i:, :i], r (L − i) × i, and its rank the smallest memory that serves all
-    of them: at least the largest ESS of one readout, at most their sum. Counted one by one, shared numbers are counted
-    again for each.
+    of them: at least the largest ESS of one readout, at most their sum.
 
     Args:
         operator: Any operator of one input and one output per position; its last batch dimension counts the readouts.
@@ -37,12 +37,9 @@ class Shared(Operator):
     """
 
     def __init__(self, operator: Operator) -> None:
-        if not isinstance(operator, Operator) or (operator.inputs, operator.outputs) != (1, 1):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(
-                f"operator must take one input and give one output at each position, got {operator!r:.99}."
-            )
-        if not operator.batch_shape or not operator.batch_shape[-1]:
-            raise InputError(f"operator must have its readouts as its last batch dimension, got {operator!r}.")
+        single = isinstance(operator, Operator) and (operator.inputs, operator.outputs) == (1, 1)  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not single or not operator.batch_shape or not operator.batch_shape[-1]:
+            refuse("operator", "of one input and output per position, its last batch dimension the readouts", operator)
         self.operator = operator
         self.length, self.dtype, self.device = operator.length, operator.dtype, operator.device
         self.batch_shape, self.outputs = operator.batch_shape[:-1], operator.batch_shape[-1]
@@ -135,8 +132,7 @@ class DelayedRecurrence(Recurrence):
     def __init__(self, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> None:
         sizes, batch = checked_sizes(forms_of(A, B, C, D))
         if A.ndim > B.ndim:
-            identity = torch.eye(sizes["n"], dtype=A.dtype, device=A.device)
-            extended = torch.cat([A, identity.expand_as(A)], -2)
+            extended = torch.cat([A, torch.eye(sizes["n"]).to(A).expand_as(A)], -2)
             transition: Transition = FullTransition(torch.cat([extended, torch.zeros_like(extended)], -1))
         else:
             A = A.expand(*A.shape[:-1], sizes["n"])

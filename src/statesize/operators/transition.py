@@ -195,17 +195,12 @@ def chunk_outputs(decay: Tensor, B: Tensor, C: Tensor, inputs: Tensor) -> Tensor
     length = inputs.shape[-2]
 
     def in_chunks(part: Tensor, fill: float = 0.0) -> Tensor:
-        part = pad(part, (0, 0, 0, -length % _CHUNK), value=fill)
-        return part.reshape(*part.shape[:-2], part.shape[-2] // _CHUNK, _CHUNK, part.shape[-1])
+        return pad(part, (0, 0, 0, -length % _CHUNK), value=fill).unflatten(-2, (-1, _CHUNK))
 
     a, B, C, inputs = in_chunks(decay, 1.0).squeeze(-1), in_chunks(B), in_chunks(C), in_chunks(inputs)
     # a_{s+1} … a_t for s ≤ t; logarithms would be infinite where a decay is 0.
-    row, rows = torch.zeros_like(a), list[Tensor]()
-    for t in range(_CHUNK):
-        row = row * a[..., t, None]
-        row[..., t] = 1
-        rows.append(row)
-    within, through = torch.stack(rows, -2), a.cumprod(-1)[..., None]
+    later = torch.ones(_CHUNK, _CHUNK, dtype=torch.bool, device=a.device).tril(-1)
+    within, through = torch.where(later, a[..., None], 1).cumprod(-2).tril(), a.cumprod(-1)[..., None]
     added = (within[..., -1, :, None] * B).mT @ inputs
     states = [torch.zeros_like(added[..., 0, :, :] * through[..., 0, -1:, :])]
     for chunk in range(added.shape[-3] - 1):
