@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from statesize.check import require_finite, shape
+from statesize.check import refuse, require_finite, shape
 from statesize.codes import Code, Note
 from statesize.errors import InputError
 from statesize.operators.block_dense import BlockDense
@@ -19,8 +19,6 @@ from statesize.operators.operator import TensorOperator, batch_index
 
 LARGEST = 4096
 """Positions times channels up to which a derivative is held: it then takes 134 MB, and measuring it about 1 GB."""
-# Cuts at which causality is checked, all of a short sequence, and numbers in the vectors of one product.
-_CUTS, _NUMBERS = 256, 2**22
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-5}
 
 
@@ -56,14 +54,14 @@ class Derivative(TensorOperator):
     def __init__(self, function: Callable[[Tensor], Tensor], point: Tensor, state_size: Tensor | None = None) -> None:
         sizes, batch = checked_sizes({"point": (point, "L p")})
         if point.dtype not in _ROUNDING:
-            raise InputError(f"point must be in float64 or float32, got {point.dtype}.")
+            refuse("point", "in float64 or float32", point.dtype)
         self.function, self.point = function, point.detach()
         self._entries = torch.arange(batch.numel()).reshape(batch)
         self._weights = torch.ones(*batch, sizes["L"])
         with torch.no_grad():
             outputs = function(self.point)
         if outputs.shape[:-1] != point.shape[:-1]:
-            raise InputError(f"function must return (..., L, q) for {shape(point)}, got {shape(outputs)}.")
+            refuse("function", f"one that returns (..., L, q) for {shape(point)}", outputs.shape)
         require_finite("function(point)", outputs)
         self.inputs, self.outputs = sizes["p"], outputs.shape[-1]
         # A small one is measured as a matrix.
@@ -133,10 +131,10 @@ class Derivative(TensorOperator):
         length, whole = self.length, self.jacobian(entry, self.length, 0)
         if fault := whole.fault():
             raise InputError(f"function must be differentiable at this point, but {fault}. Take another one.")
-        generator = torch.Generator().manual_seed(0)
-        weights = torch.randn(length, self.outputs, generator=generator, dtype=torch.float64)
-        cuts = torch.linspace(1, length - 1, min(_CUTS, length - 1)).long()
-        for some in torch.split(cuts, max(1, _NUMBERS // weights.numel())):
+        weights = torch.randn(length, self.outputs, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        # At most 256 cuts, all of a short sequence, and so many at once that their vectors have 2²² numbers.
+        cuts = torch.linspace(1, length - 1, min(256, length - 1)).long()
+        for some in torch.split(cuts, max(1, 2**22 // weights.numel())):
             before = torch.arange(length) < some[:, None]
             pulled = whole.adjoint((before[..., None] * weights).flatten(1)).reshape(len(some), length, -1)
             sizes = pulled.abs().amax(-1)

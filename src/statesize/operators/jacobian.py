@@ -24,6 +24,7 @@ class Jacobian:
     Attributes:
         rows: Rows of J, as many as outputs.
         columns: Columns of J, as many as inputs.
+        dimension: The smaller side, which no rank can pass.
         method: How products with J are computed, "double backward" or "forward mode".
     """
 
@@ -33,13 +34,9 @@ class Jacobian:
             self._leaf = self._point.clone().requires_grad_()
             self._value = function(self._leaf)
         self.rows = self._value.numel()
+        self.dimension = min(self.rows, self.columns)
         self._batched, self.method = True, "double backward"
         self._dual: tuple[Tensor, Tensor] | None = None
-
-    @property
-    def dimension(self) -> int:
-        """The smaller side, which no rank can pass."""
-        return min(self.rows, self.columns)
 
     @torch.inference_mode(False)
     def forward(self, vectors: Tensor) -> Tensor:

@@ -167,14 +167,13 @@ class Dense(TensorOperator):
     def of_causal(cls, matrix: Tensor, state_size: Tensor | None = None) -> Self:
         """The operator of a T that is known to be causal, of which only its numbers are checked to be finite."""
         require_finite("matrix", matrix)
-        operator = cls.__new__(cls)
-        operator._fill(matrix, state_size)
-        return operator
+        return cls.__new__(cls)._fill(matrix, state_size)
 
-    def _fill(self, matrix: Tensor, state_size: Tensor | None) -> None:
+    def _fill(self, matrix: Tensor, state_size: Tensor | None) -> Self:
         self.matrix, length = matrix, matrix.shape[-1]
         self._describe(matrix, length, matrix.shape[:-2])
         self._state_size = torch.arange(length, device=self.device) if state_size is None else state_size
+        return self
 
     def dense(self) -> Tensor:
         """The matrix itself, (..., L, L)."""
@@ -208,7 +207,5 @@ def require_causal(matrix: Tensor, later: Tensor) -> None:
     """Refuse a matrix whose entries of later inputs, the others set to 0, are not all 0."""
     if bool(later.any()):
         index = tuple(int(k) for k in later.nonzero()[0])
-        raise InputError(
-            f"matrix must be causal, 0 where an input is later than the output, got {later[index].item():.3g} at index "
-            f"{index} of shape {shape(matrix)}. Use matrix.tril() if what lies above the diagonal is not meant."
-        )
+        entry = f"{later[index].item():.3g} at index {index} of shape {shape(matrix)}"
+        raise InputError(f"matrix must be causal, 0 where an input is later than the output, got {entry}. Use .tril().")

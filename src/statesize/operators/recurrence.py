@@ -210,14 +210,6 @@ class Recurrence(TensorOperator):
         C = self.C.expand(*self.C.shape[:-3], readouts, *self.C.shape[-2:]).movedim(-3, -2).flatten(-3, -2)
         return Recurrence.__new__(Recurrence)._fill(transition, B, C, None, self.batch_shape[:-1])
 
-    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
-        """See `Operator.to`."""
-        moved = super().to(dtype, device)
-        if moved is not self and isinstance(moved.transition, DeltaTransition):
-            # What is written is the product of what was given, and not of its first rounding.
-            moved.B = moved.transition.beta * moved.transition.key
-        return moved
-
     def weighted(self, weights: Tensor) -> Self:
         """See `Operator.weighted`; it scales B and D, in the wider dtype of the two."""
         wider = torch.promote_types(self.dtype, weights.dtype)
@@ -233,6 +225,9 @@ class Recurrence(TensorOperator):
     def _map(self, function: Callable[[Tensor, int], Tensor]) -> Self:
         made = super()._map(function)
         made.transition = self.transition.map(lambda part: function(part, self.transition.own))
+        if made.dtype != self.dtype and isinstance(made.transition, DeltaTransition):
+            # What is written is the product of what was given, and not of its first rounding.
+            made.B = made.transition.beta * made.transition.key
         return made
 
 

@@ -43,11 +43,10 @@ class StateSpace(TensorOperator):
     """
 
     def __init__(self, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None, *, length: int | None = None) -> None:
-        step = "" if length is not None else "L "
+        self._constant = length is not None
+        step, own = ("", 2) if self._constant else ("L ", 3)
         forms = {"A": (A, "n n"), "B": (B, "n m"), "C": (C, "p n"), "D": (D, "p m")}
         sizes, batch = checked_sizes({name: (tensor, step + form) for name, (tensor, form) in forms.items()})
-        self._constant = length is not None
-        own = 2 if self._constant else 3
         tensors = [A, B, C, A.new_zeros(*A.shape[:-2], sizes["p"], sizes["m"]) if D is None else D]
         dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
         self.A, self.B, self.C, self.D = (part.to(dtype).expand(*batch, *part.shape[-own:]) for part in tensors)
@@ -63,8 +62,7 @@ class StateSpace(TensorOperator):
 
     def apply(self, inputs: Tensor) -> Tensor:
         """T u by stepping, (..., L p, channels); inputs (..., L m, channels), of a step below each other."""
-        state = inputs.new_zeros(*self.batch_shape, self.A.shape[-1], inputs.shape[-1])
-        rows: list[Tensor] = []
+        state, rows = inputs.new_zeros(*self.batch_shape, self.A.shape[-1], inputs.shape[-1]), list[Tensor]()
         entering = inputs.reshape(*inputs.shape[:-2], self.length, self.inputs, inputs.shape[-1])
         for u, A, B, C, D in zip(*(part.unbind(-3) for part in (entering, *self._every_step())), strict=True):
             rows.append(C @ state + D @ u)
@@ -73,7 +71,7 @@ class StateSpace(TensorOperator):
 
     def shares_state(self) -> bool:
         """See `Operator.shares_state`."""
-        return all(alike(part, 2 if self._constant else 3) for part in (self.A, self.B))
+        return all(alike(getattr(self, name), own) for name, own in self._parts[:2])
 
     def weighted(self, weights: Tensor) -> Self:
         """See `Operator.weighted`; all inputs of a step have its weight."""
@@ -92,7 +90,5 @@ class StateSpace(TensorOperator):
 
     def _every_step(self) -> list[Tensor]:
         """A, B, C and D of each step, (..., L, rows, columns)."""
-        parts, batch = (self.A, self.B, self.C, self.D), self.batch_shape
-        if not self._constant:
-            return list(parts)
-        return [part.unsqueeze(-3).expand(*batch, self.length, *part.shape[-2:]) for part in parts]
+        parts, batch = [self.A, self.B, self.C, self.D], (*self.batch_shape, self.length)
+        return [part.unsqueeze(-3).expand(*batch, -1, -1) for part in parts] if self._constant else parts

@@ -220,6 +220,6 @@ def require_memory(operator: Operator, engine: Engine, cut: Cut, free: int | Non
     smaller = ", ".join(other.name for other in able if sum(other.footprint(operator, cut)) <= free)
     fitting = f"; these engines hold less: {smaller}" if smaller else ""
     raise EngineError(
-        f"engine {engine.name!r} would hold at least {needed / 1e9:,.1f} GB for a head or channel, {free / 1e9:,.1f} GB "
-        f"are free: give a shorter sequence than {cut.length:,}, or windows by past and future{fitting}"
+        f"engine {engine.name!r} would hold at least {needed / 1e9:,.1f} GB for a head or channel, {free / 1e9:,.1f} "
+        f"GB are free: give a shorter sequence than {cut.length:,}, or windows by past and future{fitting}"
     )
