@@ -95,10 +95,14 @@ class Jacobian:
                 return self._pullback(*self._dual, vectors)
             except (RuntimeError, NotImplementedError):
                 self.method, self._dual = "forward mode", None
+
+        def product(vector: Tensor) -> Tensor:
+            return _func.jvp(self._function, (self._point,), (vector,))[1]
+
         with warnings.catch_warnings():
             # torch compiles some derivatives by torch.jit.script when it first needs them.
             warnings.simplefilter("ignore", DeprecationWarning)
-            return _func.vmap(lambda vector: _func.jvp(self._function, (self._point,), (vector,))[1])(vectors)
+            return _func.vmap(product)(vectors)
 
     def _pullback(self, output: Tensor, source: Tensor, vectors: Tensor) -> Tensor:
         """Derivatives of <output, vector> by a source for each vector."""

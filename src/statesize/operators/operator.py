@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from numbers import Integral
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
@@ -194,7 +194,7 @@ def batch_index(index: object, batch_shape: torch.Size) -> tuple[Any, ...]:
     for part, size in zip(parts, batch_shape, strict=False):
         fits &= not isinstance(part, Integral) or -size <= int(part) < size
     if not fits:
-        refuse("index", f"one of the batch shape {tuple(batch_shape)}", index)
+        refuse("index", f"one of the batch shape {tuple(batch_shape)}", cast("object", index))
     return tuple(parts)
 
 

@@ -92,7 +92,8 @@ class Stepped(Operator):
 
     def dense(self) -> Tensor:
         """What each input of a position adds to the outputs, (..., L, L, m)."""
-        return self.recurrence.dense()[..., self.steps - 1 :: self.steps, :].unflatten(-1, (-1, self.steps))
+        read = self.recurrence.dense()[..., self.steps - 1 :: self.steps, :]
+        return read.reshape(*read.shape[:-1], self.length, self.steps)
 
     def columns(self, first: int, last: int) -> Tensor:
         """See `Operator.columns`, (..., L − first, last − first, m)."""

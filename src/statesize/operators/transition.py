@@ -195,7 +195,8 @@ def chunk_outputs(decay: Tensor, B: Tensor, C: Tensor, inputs: Tensor) -> Tensor
     length = inputs.shape[-2]
 
     def in_chunks(part: Tensor, fill: float = 0.0) -> Tensor:
-        return pad(part, (0, 0, 0, -length % _CHUNK), value=fill).unflatten(-2, (-1, _CHUNK))
+        part = pad(part, (0, 0, 0, -length % _CHUNK), value=fill)
+        return part.reshape(*part.shape[:-2], part.shape[-2] // _CHUNK, _CHUNK, part.shape[-1])
 
     a, B, C, inputs = in_chunks(decay, 1.0).squeeze(-1), in_chunks(B), in_chunks(C), in_chunks(inputs)
     # a_{s+1} … a_t for s ≤ t; logarithms would be infinite where a decay is 0.

@@ -84,8 +84,9 @@ def reduce(operator: Operator, *, state_size: int | None = None, tolerance: floa
             refuse("tolerance", "None beside a state_size", tolerance)
     elif tolerance is not None:
         tolerance = require_real("tolerance", tolerance, above=0, advice="Leave it out for the exact recurrence.")
-    of_kind = _of_convolution if isinstance(operator, Convolution) else _of_recurrence
-    return of_kind(operator, state_size, tolerance)
+    if isinstance(operator, Convolution):
+        return _of_convolution(operator, state_size, tolerance)
+    return _of_recurrence(operator, state_size, tolerance)
 
 
 def _of_convolution(operator: Convolution, state_size: int | None, tolerance: float | None) -> Reduction:

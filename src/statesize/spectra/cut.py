@@ -64,9 +64,10 @@ def make_cut(length: int, positions: Positions = None, past: int | None = None, 
         raise InputError(f"past and future must sum to at most the length {length}, got {past} and {future}.")
     if positions is None:
         chosen = range(first, last + 1)
+    elif isinstance(positions, Iterable) and getattr(positions, "ndim", 1):
+        chosen = _listed(positions, first, last)
     else:
-        several = isinstance(positions, Iterable) and getattr(positions, "ndim", 1)
-        chosen = _listed(positions, first, last) if several else _spread(positions, first, last)
+        chosen = _spread(positions, first, last)
     return Cut(length, tuple(chosen), past, future)
 
 

@@ -86,7 +86,7 @@ def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[An
         block = max(1, min(held // each, -(-total // threads)))
         if total <= block:
             return _in_range(operator, engine, question)
-        blocks = torch.arange(total).split(block)
+        blocks = torch.split(torch.arange(total), block)
         parts = in_parallel([partial(_block, operator, part, engine, question) for part in blocks], most=threads)
     joined = {name: torch.cat([answer[name] for answer, _ in parts]) for name in parts[0][0]}
     return {name: part.reshape(*shape, *part.shape[1:]) for name, part in joined.items()}, _names(parts)
@@ -97,8 +97,8 @@ def _folded(convolution: Convolution, cut: Cut) -> tuple[Convolution, Cut, Tenso
     # With its columns in reverse order, H_i of a kernel k is the Hankel matrix k_{1+r+c} of L − i rows and i columns,
     # so H_{L−i} = H_iᵀ; and if k_m is the last tap that is not 0, at most the first m rows and columns are not 0.
     kernel = convolution.kernel[..., : cut.length]
-    taps = kernel.detach().reshape(-1, kernel.shape[-1]).any(0).nonzero().flatten()
-    length = min(cut.length, 2 * max([1, *taps.tolist()]))
+    taps = kernel.detach().reshape(-1, kernel.shape[-1]).any(0).nonzero()
+    length = min(cut.length, 2 * max(1, int(taps.max()) if taps.numel() else 0))
     nearest = torch.tensor([min(i, cut.length - i, length // 2) for i in cut.positions], dtype=torch.int64)
     positions, index = cast("tuple[Tensor, Tensor]", nearest.unique(return_inverse=True))
     return Convolution(kernel[..., :length], length), Cut(length, tuple(positions.tolist())), index  # pyright: ignore[reportUnknownArgumentType]
