@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -36,6 +37,12 @@ def checked_sizes(
         batches[name], given[name] = tensor.shape[:batch], tensor
     require_same_device(given)
     return sizes, broadcast_batch(batches)
+
+
+def promoted(tensors: list[Tensor]) -> list[Tensor]:
+    """Tensors in their common dtype."""
+    common = reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
+    return [tensor.to(common) for tensor in tensors]
 
 
 def kept_numbers(state_size: Tensor | None, inputs: Tensor) -> Tensor:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from functools import reduce
 from typing import Self
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from statesize.operators.checked import checked_sizes
+from statesize.operators.checked import checked_sizes, promoted
 from statesize.operators.operator import TensorOperator, alike
 from statesize.operators.transition import (
     DeltaTransition,
@@ -76,7 +75,7 @@ class Recurrence(TensorOperator):
         _, batch = checked_sizes(forms | {"decay": (decay, "L" if scalar else "L 1|n")})
         decay = decay[..., None] if scalar else decay
         # Before they are multiplied, so that nothing is rounded to the lowest of their dtypes.
-        key, strength, query, decay = _promoted([key, beta[..., None], query, decay])
+        key, strength, query, decay = promoted([key, beta[..., None], query, decay])
         return Recurrence.__new__(Recurrence)._fill(
             DeltaTransition(key, strength, decay), strength * key, query, None, batch
         )
@@ -111,8 +110,9 @@ class Recurrence(TensorOperator):
 
     def _fill(self, transition: Transition, B: Tensor, C: Tensor, D: Tensor | None, batch_shape: torch.Size) -> Self:
         """Take parts that fit."""
-        tensors = _promoted([B, C, *transition.tensors(), *([] if D is None else [D])])
+        tensors = promoted([B, C, *transition.tensors(), *([] if D is None else [D])])
         self.B, self.C = tensors[:2]
+        self.is_complex = self.B.is_complex()  # T is real all the same
         self.transition: Transition = transition.map(lambda part: part.to(self.B.dtype))
         self.D = None if D is None else D.to(self.B.dtype.to_real())
         self._describe(self.B, self.B.shape[-2], batch_shape)
@@ -122,11 +122,6 @@ class Recurrence(TensorOperator):
     def A(self) -> Tensor:
         """Transitions as (..., L, 1), (..., L, n) or (..., L, n, n); full for the delta rule."""
         return self.transition.matrix()
-
-    @property
-    def is_complex(self) -> bool:
-        """Whether the state is complex (T is real all the same)."""
-        return self.B.is_complex()
 
     def dense(self) -> Tensor:
         """T, (..., L, L), by running the state of every past input at once; O(L² n) for diagonal transitions."""
@@ -235,9 +230,3 @@ def forms_of(A: Tensor, B: Tensor, C: Tensor, D: Tensor | None) -> dict[str, tup
     """The parts of a recurrence with the names of their dimensions, for `checked_sizes`."""
     full = getattr(A, "ndim", 0) == getattr(B, "ndim", 0) + 1
     return {"B": (B, "L n"), "A": (A, "L n n" if full else "L 1|n"), "C": (C, "L n"), "D": (D, "1|L")}
-
-
-def _promoted(tensors: list[Tensor]) -> list[Tensor]:
-    """Tensors in their common dtype."""
-    common = reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
-    return [tensor.to(common) for tensor in tensors]

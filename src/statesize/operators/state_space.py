@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from statesize.check import require_count
-from statesize.operators.checked import checked_sizes
+from statesize.operators.checked import checked_sizes, promoted
 from statesize.operators.operator import TensorOperator, alike
 from statesize.operators.recurrence import Recurrence
 
@@ -48,8 +47,7 @@ class StateSpace(TensorOperator):
         forms = {"A": (A, "n n"), "B": (B, "n m"), "C": (C, "p n"), "D": (D, "p m")}
         sizes, batch = checked_sizes({name: (tensor, step + form) for name, (tensor, form) in forms.items()})
         tensors = [A, B, C, A.new_zeros(*A.shape[:-2], sizes["p"], sizes["m"]) if D is None else D]
-        dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
-        self.A, self.B, self.C, self.D = (part.to(dtype).expand(*batch, *part.shape[-own:]) for part in tensors)
+        self.A, self.B, self.C, self.D = (part.expand(*batch, *part.shape[-own:]) for part in promoted(tensors))
         self._parts = tuple((name, own) for name in "ABCD")
         self.inputs, self.outputs = sizes["m"], sizes["p"]
         self._describe(self.A, sizes["L"] if length is None else require_count("length", length), batch)
