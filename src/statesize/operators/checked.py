@@ -31,7 +31,7 @@ def checked_sizes(
         if not fits:
             known = ", ".join(f"{letter} = {size}" for letter, size in sizes.items())
             raise InputError(
-                f"{name} must have shape (..., {', '.join(axes)}), none 0, with {known}, got {shape(tensor)}."
+                f"{name} must have shape (..., {', '.join(axes)}) without a 0, with {known}, got {shape(tensor)}."
             )
         require_finite(name, tensor)
         batches[name], given[name] = tensor.shape[:batch], tensor

@@ -41,7 +41,7 @@ class Convolution(TensorOperator):
             refuse("length", "an integer in 1 … 2**31 - 1", length)
         self.kernel = kernel
         self._describe(kernel, steps, batch)
-        self._state_size = torch.full((steps,), kernel.shape[-1] - 1, device=self.device)
+        self._state_size = torch.tensor(kernel.shape[-1] - 1, device=self.device).expand(steps)
 
     def dense(self) -> Tensor:
         """The Toeplitz matrix of the kernel, (..., L, L)."""

@@ -76,9 +76,8 @@ class Recurrence(TensorOperator):
         decay = decay[..., None] if scalar else decay
         # Before they are multiplied, so that nothing is rounded to the lowest of their dtypes.
         key, strength, query, decay = promoted([key, beta[..., None], query, decay])
-        return Recurrence.__new__(Recurrence)._fill(
-            DeltaTransition(key, strength, decay), strength * key, query, None, batch
-        )
+        transition = DeltaTransition(key, strength, decay)
+        return Recurrence.__new__(Recurrence)._fill(transition, strength * key, query, None, batch)
 
     @staticmethod
     def diagonal_plus_rank_one(decay: Tensor, column: Tensor, row: Tensor, B: Tensor, C: Tensor) -> Recurrence:
@@ -185,9 +184,8 @@ class Recurrence(TensorOperator):
             return torch.cat([modes, modes.conj()], -1)
 
         B, C = (torch.cat([part, part.conj()], -1) for part in (self.B, self.C / 2))
-        recurrence = Recurrence.__new__(Recurrence)._fill(
-            self.transition.map(with_conjugates), B, C, self.D, self.batch_shape
-        )
+        transition = self.transition.map(with_conjugates)
+        recurrence = Recurrence.__new__(Recurrence)._fill(transition, B, C, self.D, self.batch_shape)
         recurrence._in_pairs = True
         return recurrence
 

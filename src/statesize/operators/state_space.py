@@ -14,7 +14,7 @@ from statesize.operators.recurrence import Recurrence
 
 
 class StateSpace(TensorOperator):
-    """x_{t+1} = A_t x_t + B_t u_t, y_t = C_t x_t + D_t u_t, with m inputs and p outputs at each step.
+    """x_{t+1} = A_t x_t + B_t u_t, y_t = C_t x_t + D_t u_t, with n states, m inputs and p outputs.
 
     This is the discrete-time model of control engineering. `Recurrence` has the convention of machine learning, where
     y_t reads the state after its update: the same matrices make another operator there. H_i is p (L − i) by m i, of the
@@ -51,7 +51,7 @@ class StateSpace(TensorOperator):
         self._parts = tuple((name, own) for name in "ABCD")
         self.inputs, self.outputs = sizes["m"], sizes["p"]
         self._describe(self.A, sizes["L"] if length is None else require_count("length", length), batch)
-        self._state_size = torch.full((self.length,), sizes["n"], device=self.device)
+        self._state_size = torch.tensor(sizes["n"], device=self.device).expand(self.length)
 
     def dense(self) -> Tensor:
         """T with the inputs of a step side by side, and its outputs below each other, (..., L p, L m)."""
