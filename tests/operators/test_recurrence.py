@@ -57,17 +57,6 @@ def test_delta_rule_equals_its_full_transition() -> None:
     A = erase @ torch.diag_embed(decay)
     torch.testing.assert_close(delta.A, A)
     torch.testing.assert_close(delta.dense(), Recurrence(A, beta[..., None] * key, query).dense())
-    torch.testing.assert_close(
-        delta.transition.gain() - torch.linalg.matrix_norm(A, 2), torch.zeros(2, 6).double(), rtol=0, atol=2
-    )
-    assert bool((delta.transition.gain() >= torch.linalg.matrix_norm(A, 2) - 1e-12).all())
-
-
-def test_full_gain_bounds_the_spectral_norm() -> None:
-    g = torch.Generator().manual_seed(0)
-    A = torch.randn(20, 4, 4, generator=g, dtype=torch.float64)
-    recurrence = Recurrence(A, torch.ones(20, 4).double(), torch.ones(20, 4).double())
-    assert bool((recurrence.transition.gain() >= torch.linalg.matrix_norm(A, 2) - 1e-12).all())
 
 
 def test_complex_modes_are_worth_two_states() -> None:
@@ -163,7 +152,6 @@ def test_a_delayed_diagonal_is_kept_as_pairs(form: str) -> None:
     same = DelayedRecurrence(**(parts | {"A": torch.diag_embed(parts["A"].expand(2, 3, 12, 3))})).transition
     torch.testing.assert_close(given.matrix(), same.matrix())
     torch.testing.assert_close(given.spaced(2).matrix(), same.spaced(2).matrix())
-    assert (given.gain() >= torch.linalg.matrix_norm(given.matrix(), 2) * (1 - 1e-12)).all()
     rows = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     torch.testing.assert_close(given.recede(5, rows), same.recede(5, rows))
     torch.testing.assert_close(given.advance(5, rows.mT), same.advance(5, rows.mT))

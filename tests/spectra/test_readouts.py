@@ -137,5 +137,5 @@ def test_state_spaces_of_other_states_count_each_and_those_of_one_state_count_on
     ],
 )
 def test_readouts_of_several_inputs_or_outputs_are_refused(build):
-    with pytest.raises(InputError, match="operator must take one input and give one output at each position"):
+    with pytest.raises(InputError, match="operator must be of one input and output"):
         Shared(build(torch.ones))

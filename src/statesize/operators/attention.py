@@ -35,8 +35,7 @@ class SoftmaxAttention(TensorOperator):
         sink: Logit of a column that takes part in the softmax and carries nothing (gpt-oss), of the batch shape; rows
             of T then sum to less than 1. None for no such column.
         soft_cap: Bound on the scores before the bias (Gemma 2); None for none.
-        checked: Whether all of these are known to fit and to be finite, and query has the whole batch shape, as where
-            an adapter has seen them in a model's own attention.
+        checked: Whether all of these are known to fit and to be finite, and query has the whole batch shape.
 
     Raises:
         InputError: Wrong shapes, dtypes, scale, window or cap, or not finite.
@@ -63,16 +62,23 @@ class SoftmaxAttention(TensorOperator):
         soft_cap: float | None = None,
         checked: bool = False,
     ) -> None:
-        batch_shape = query.shape[:-2] if checked else _batch(query, key, key_bias, sink)
-        if not checked:
+        if checked:
+            batch_shape = query.shape[:-2]
+        else:
+            forms = {"query": (query, "L d"), "key": (key, "L d"), "key_bias": (key_bias, "L"), "sink": (sink, "")}
+            _, batch_shape = checked_sizes(forms)
+            for name, (tensor, _) in forms.items():
+                if tensor is not None and tensor.dtype != query.dtype:
+                    raise InputError(f"{name} must have the dtype of query, {query.dtype}, got {tensor.dtype}.")
             window = None if window is None else require_count("window", window)
             scale = require_real("scale", scale)
             soft_cap = None if soft_cap is None else require_real("soft_cap", soft_cap, above=0)
         self._describe(query, query.shape[-2], batch_shape)
-        self.query, self.key, self.scale = query, key, scale
-        # As it is, also where it is longer than the text: other queries may be asked from behind the text's end.
-        self.window = window
-        self.key_bias, self.sink, self.soft_cap = key_bias, sink, soft_cap
+        self.query, self.key, self.key_bias, self.sink = query, key, key_bias, sink
+        # A window also where it is longer than the text: other queries may be asked from behind the text's end.
+        self.scale, self.window, self.soft_cap = scale, window, soft_cap
+        cached = torch.arange(self.length, device=self.device)
+        self._state_size = cached if window is None else cached.clamp(max=window - 1)
         self._log_sums: Tensor | None = None
 
     def dense(self) -> Tensor:
@@ -108,11 +114,6 @@ class SoftmaxAttention(TensorOperator):
     def attend(self, query: Tensor, position: int, keys: int) -> Tensor:
         """What other queries (..., m, d) read of the first keys, as if there were no more, (..., m, keys)."""
         return self._probabilities(position, 0, keys, query).nan_to_num()
-
-    def state_size(self) -> Tensor:
-        """The cached positions that are still to be read: i, at most window − 1, (L,) int64."""
-        cached = torch.arange(self.length, device=self.device)
-        return cached if self.window is None else cached.clamp(max=self.window - 1)
 
     def _strips(self) -> Iterator[tuple[slice, int, int]]:
         """Rows of T, some at a time, the first column that any of them sees, and one past the last."""
@@ -151,13 +152,3 @@ class SoftmaxAttention(TensorOperator):
         made = super()._map(function)
         made._log_sums = None
         return made
-
-
-def _batch(query: Tensor, key: Tensor, key_bias: Tensor | None, sink: Tensor | None) -> torch.Size:
-    """The batch shape of tensors that fit together and are finite; others are refused."""
-    forms = {"query": (query, "L d"), "key": (key, "L d"), "key_bias": (key_bias, "L"), "sink": (sink, "")}
-    _, batch_shape = checked_sizes(forms)
-    for name, (tensor, _) in forms.items():
-        if tensor is not None and tensor.dtype != query.dtype:
-            raise InputError(f"{name} must have the dtype of query, {query.dtype}, got {tensor.dtype}.")
-    return batch_shape

@@ -6,6 +6,7 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from statesize.operators.checked import checked_sizes, kept_numbers
 from statesize.operators.operator import Dense, TensorOperator, require_causal
@@ -37,34 +38,24 @@ class BlockDense(TensorOperator):
 
     def __init__(self, matrix: Tensor, state_size: Tensor | None = None) -> None:
         sizes, batch = checked_sizes({"matrix": (matrix, "L q L p")})
-        length = sizes["L"]
-        earlier = torch.ones(length, length, dtype=torch.bool, device=matrix.device).tril()
-        require_causal(matrix, matrix.masked_fill(earlier[:, None, :, None], 0))
+        position = torch.arange(sizes["L"], device=matrix.device)
+        require_causal(matrix, matrix.masked_fill(position[:, None, None, None] >= position[:, None], 0))
         self.matrix, self.inputs, self.outputs = matrix, sizes["p"], sizes["q"]
-        self._describe(matrix, length, batch)
-        self._state_size = kept_numbers(state_size, self.inputs * torch.arange(length, device=self.device))
+        self._describe(matrix, sizes["L"], batch)
+        self._state_size = kept_numbers(state_size, self.inputs * position)
 
     def dense(self) -> Tensor:
         """T with the inputs of a position side by side, and its outputs below each other, (..., L q, L p)."""
         return self.matrix.flatten(-4, -3).flatten(-2)
 
-    def columns(self, first: int, last: int) -> Tensor:
-        """The columns of some positions, from their first rows on, (..., (L − first) q, (last − first) p)."""
-        return self.matrix.detach()[..., first:, :, first:last, :].flatten(-4, -3).flatten(-2)
-
     def apply(self, inputs: Tensor) -> Tensor:
         """All outputs, (..., L q, channels), of all inputs, (..., L p, channels)."""
         return self.dense() @ inputs
 
-    def state_size(self) -> Tensor:
-        """Numbers that are kept at each position, of all inputs together, (L,) int64."""
-        return self._state_size.to(self.device)
-
     def one_at_a_time(self) -> Dense:
         """The same blocks of a T with one input and one output per step, and as many steps per position as ports."""
         steps = max(self.inputs, self.outputs)
-        padding = (0, steps - self.inputs, 0, 0, 0, steps - self.outputs)
-        matrix = torch.nn.functional.pad(self.matrix, padding)
+        matrix = pad(self.matrix, (0, steps - self.inputs, 0, 0, 0, steps - self.outputs))
         # What enters and leaves at one position lies in no block.
         return Dense.of_causal(matrix.flatten(-4, -3).flatten(-2).tril())
 

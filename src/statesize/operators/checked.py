@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import reduce
 
 import torch
 from torch import Tensor
 
-from statesize.check import broadcast_batch, require_finite, require_floating, require_same_device, shape
+from statesize.check import broadcast_batch, refuse, require_finite, require_floating, require_same_device, shape
 from statesize.errors import InputError
 
 
@@ -30,8 +31,7 @@ def checked_sizes(
         if not fits:
             known = ", ".join(f"{letter} = {size}" for letter, size in sizes.items())
             raise InputError(
-                f"{name} must have shape (..., {', '.join(axes)}), sizes of at least 1, with {known}, got "
-                f"{shape(tensor)}."
+                f"{name} must have shape (..., {', '.join(axes)}) without a 0, with {known}, got {shape(tensor)}."
             )
         require_finite(name, tensor)
         batches[name], given[name] = tensor.shape[:batch], tensor
@@ -39,16 +39,18 @@ def checked_sizes(
     return sizes, broadcast_batch(batches)
 
 
+def promoted(tensors: list[Tensor]) -> list[Tensor]:
+    """Tensors in their common dtype."""
+    common = reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
+    return [tensor.to(common) for tensor in tensors]
+
+
 def kept_numbers(state_size: Tensor | None, inputs: Tensor) -> Tensor:
     """Theoretical state-sizes, (L,) int64: those of an argument, at most all earlier inputs, or all of these."""
     if state_size is None:
         return inputs
     sizes = torch.as_tensor(state_size)
-    if (
-        sizes.dtype.is_floating_point
-        or sizes.dtype.is_complex
-        or sizes.shape != inputs.shape
-        or bool((sizes < 0).any())
-    ):
-        raise InputError(f"state_size must hold {len(inputs)} integers of at least 0, got {state_size}.")
+    whole = not (sizes.dtype.is_floating_point or sizes.dtype.is_complex)
+    if not whole or sizes.shape != inputs.shape or bool((sizes < 0).any()):
+        refuse("state_size", f"{len(inputs)} integers of at least 0", state_size)
     return torch.minimum(sizes.to(inputs), inputs)

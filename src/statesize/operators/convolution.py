@@ -10,9 +10,6 @@ from statesize.check import refuse, whole_number
 from statesize.operators.checked import checked_sizes
 from statesize.operators.operator import TensorOperator
 
-# Positions are counted in 32 bits here and there in torch.
-_LONGEST = 2**31 - 1
-
 
 class Convolution(TensorOperator):
     """A causal convolution, y_t = Σ_s kernel_s u_{t−s}, so T[i, j] = kernel[i − j].
@@ -39,10 +36,12 @@ class Convolution(TensorOperator):
     def __init__(self, kernel: Tensor, length: int) -> None:
         _, batch = checked_sizes({"kernel": (kernel, "K")})
         steps = whole_number(length)
-        if steps is None or not 1 <= steps <= _LONGEST:
-            refuse("length", f"an integer in 1 … {_LONGEST}", length)
+        # Positions are counted in 32 bits here and there in torch.
+        if steps is None or not 1 <= steps < 2**31:
+            refuse("length", "an integer in 1 … 2**31 - 1", length)
         self.kernel = kernel
         self._describe(kernel, steps, batch)
+        self._state_size = torch.tensor(kernel.shape[-1] - 1, device=self.device).expand(steps)
 
     def dense(self) -> Tensor:
         """The Toeplitz matrix of the kernel, (..., L, L)."""
@@ -58,10 +57,6 @@ class Convolution(TensorOperator):
         for lag in range(min(self.kernel.shape[-1], self.length)):
             outputs = outputs + self.kernel[..., lag, None, None] * pad(inputs, (0, 0, lag, -lag))
         return outputs
-
-    def state_size(self) -> Tensor:
-        """K − 1 at every position, (L,) int64."""
-        return torch.full((self.length,), self.kernel.shape[-1] - 1, device=self.device)
 
     def _toeplitz(self, first: int, last: int) -> Tensor:
         row = torch.arange(first, self.length, device=self.device)

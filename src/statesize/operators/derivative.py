@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from statesize.check import require_finite, shape
+from statesize.check import refuse, require_finite, shape
 from statesize.codes import Code, Note
 from statesize.errors import InputError
 from statesize.operators.block_dense import BlockDense
@@ -19,8 +19,6 @@ from statesize.operators.operator import TensorOperator, batch_index
 
 LARGEST = 4096
 """Positions times channels up to which a derivative is held: it then takes 134 MB, and measuring it about 1 GB."""
-# Cuts at which causality is checked, all of a short sequence, and numbers in the vectors of one product.
-_CUTS, _NUMBERS = 256, 2**22
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-5}
 
 
@@ -56,14 +54,14 @@ class Derivative(TensorOperator):
     def __init__(self, function: Callable[[Tensor], Tensor], point: Tensor, state_size: Tensor | None = None) -> None:
         sizes, batch = checked_sizes({"point": (point, "L p")})
         if point.dtype not in _ROUNDING:
-            raise InputError(f"point must be in float64 or float32, got {point.dtype}.")
+            refuse("point", "in float64 or float32", point.dtype)
         self.function, self.point = function, point.detach()
         self._entries = torch.arange(batch.numel()).reshape(batch)
-        self._weights: Tensor | None = None
+        self._weights = torch.ones(*batch, sizes["L"])
         with torch.no_grad():
             outputs = function(self.point)
         if outputs.shape[:-1] != point.shape[:-1]:
-            raise InputError(f"function must return (..., L, q) for {shape(point)}, got {shape(outputs)}.")
+            refuse("function", f"one that returns (..., L, q) for {shape(point)}", outputs.shape)
         require_finite("function(point)", outputs)
         self.inputs, self.outputs = sizes["p"], outputs.shape[-1]
         # A small one is measured as a matrix.
@@ -77,12 +75,10 @@ class Derivative(TensorOperator):
         """The derivative of outputs from `future` on by inputs before `past`, of one number of the flattened batch."""
         number = int(self._entries.flatten()[entry])
         every = self.point.reshape(-1, *self.point.shape[-2:])
-        weights = None if self._weights is None else self._weights.reshape(-1, self.length)[entry, :, None]
+        weights = self._weights.reshape(-1, self.length)[entry, :, None].to(every)
 
         def function(inputs: Tensor) -> Tensor:
-            changed = torch.cat([inputs, every[number, past:]])
-            if weights is not None:
-                changed = every[number] + weights.to(changed) * (changed - every[number])
+            changed = every[number] + weights * (torch.cat([inputs, every[number, past:]]) - every[number])
             together = torch.cat([every[:number], changed[None], every[number + 1 :]]).reshape(self.point.shape)
             return self.function(together).reshape(-1, self.length, self.outputs)[number, future:]
 
@@ -104,24 +100,15 @@ class Derivative(TensorOperator):
         """T with the inputs of a position side by side, and its outputs below each other, (..., L q, L p)."""
         return self.block_dense().dense()
 
-    def columns(self, first: int, last: int) -> Tensor:
-        """The columns of some positions, from their first rows on, (..., (L − first) q, (last − first) p)."""
-        return self.block_dense().columns(first, last)
-
     def apply(self, inputs: Tensor) -> Tensor:
         """The products, (..., L q, channels), with all inputs, (..., L p, channels)."""
         vectors = inputs.expand(*self.batch_shape, *inputs.shape[-2:]).reshape(-1, *inputs.shape[-2:]).mT
         products = [self.jacobian(entry, self.length, 0).forward(part).mT for entry, part in enumerate(vectors)]
         return torch.stack(products).reshape(*self.batch_shape, -1, inputs.shape[-1]).to(self.device, self.dtype)
 
-    def state_size(self) -> Tensor:
-        """Numbers that are kept at each position, of all inputs together, (L,) int64."""
-        return self._state_size.to(self.device)
-
     def weighted(self, weights: Tensor) -> Self:
         """See `Operator.weighted`; all inputs of a position have its weight."""
-        before = 1.0 if self._weights is None else self._weights
-        return self._changed(_weights=before * weights.detach().cpu().expand(*self.batch_shape, self.length))
+        return self._changed(_weights=self._weights * weights.detach().cpu())
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """See `Operator.to`; derivatives are computed as before, and given in this dtype and on this device."""
@@ -132,8 +119,7 @@ class Derivative(TensorOperator):
         chosen = batch_index(index, self.batch_shape)
         chosen = tuple(part.cpu() if isinstance(part, Tensor) else part for part in chosen)
         entries = self._entries[chosen]
-        weights = None if self._weights is None else self._weights[chosen]
-        return self._changed(_entries=entries, _weights=weights, batch_shape=entries.shape)
+        return self._changed(_entries=entries, _weights=self._weights[chosen], batch_shape=entries.shape)
 
     def _changed(self, **attributes: object) -> Self:
         changed = copy.copy(self)
@@ -145,17 +131,15 @@ class Derivative(TensorOperator):
         length, whole = self.length, self.jacobian(entry, self.length, 0)
         if fault := whole.fault():
             raise InputError(f"function must be differentiable at this point, but {fault}. Take another one.")
-        generator = torch.Generator().manual_seed(0)
-        weights = torch.randn(length, self.outputs, generator=generator, dtype=torch.float64)
-        cuts = torch.linspace(1, length - 1, min(_CUTS, length - 1)).long()
-        for some in torch.split(cuts, max(1, _NUMBERS // weights.numel())):
+        weights = torch.randn(length, self.outputs, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        # At most 256 cuts, all of a short sequence, and so many at once that their vectors have 2²² numbers.
+        cuts = torch.linspace(1, length - 1, min(256, length - 1)).long()
+        for some in torch.split(cuts, max(1, 2**22 // weights.numel())):
             before = torch.arange(length) < some[:, None]
             pulled = whole.adjoint((before[..., None] * weights).flatten(1)).reshape(len(some), length, -1)
             sizes = pulled.abs().amax(-1)
             ahead = (sizes * ~before > _ROUNDING[self.point.dtype] * sizes.max()).nonzero()
             if len(ahead):
-                text = (
-                    f"function must be causal, but an output before position {int(some[ahead[0, 0]])} changes with its "
-                    f"input at position {int(ahead[0, 1])}. statesize measures causal models."
-                )
-                raise InputError(Note(Code.LOOKS_AHEAD, text))
+                at, source = int(some[ahead[0, 0]]), int(ahead[0, 1])
+                text = f"function must be causal, but an output before position {at} changes with input {source}."
+                raise InputError(Note(Code.LOOKS_AHEAD, f"{text} statesize measures causal models."))

@@ -6,12 +6,12 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from numbers import Integral
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
 
-from statesize.check import require_finite, shape
+from statesize.check import refuse, require_finite, shape
 from statesize.errors import InputError
 from statesize.operators.checked import checked_sizes, kept_numbers
 
@@ -19,10 +19,9 @@ from statesize.operators.checked import checked_sizes, kept_numbers
 class Operator(ABC):
     """A causal linear map y = T u over a sequence, one lower-triangular T (L, L) per batch entry.
 
-    Subclasses hold tensors with leading batch dimensions and never change after construction. T may have been
-    computed from an input (attention, gated recurrences) or not (convolutions): an operator is T at one input.
-
-    A subclass sets the attributes and implements the abstract methods; `statesize.testing.OperatorContract` tests both.
+    T may have been computed from an input (attention, gated recurrences) or not (convolutions): an operator is T at one
+    input. A subclass holds tensors with leading batch dimensions, never changes after construction, sets the attributes
+    and implements the abstract methods; `statesize.testing.OperatorContract` tests both.
 
     Attributes:
         length: Sequence length L.
@@ -47,8 +46,9 @@ class Operator(ABC):
         """T itself, (..., L, L), lower triangular, differentiable in the operator's tensors."""
 
     def columns(self, first: int, last: int) -> Tensor:
-        """T[first:, first:last], (..., L − first, last − first): what some positions pass on; without gradients."""
-        return self.dense().detach()[..., first:, first:last]
+        """T[first:, first:last] of all outputs and inputs there: what some positions pass on; without gradients."""
+        p, q = self.inputs, self.outputs
+        return self.dense().detach()[..., q * first :, p * first : p * last]
 
     @abstractmethod
     def apply(self, inputs: Tensor) -> Tensor:
@@ -98,10 +98,15 @@ class TensorOperator(Operator):
     """
 
     _parts: tuple[tuple[str, int], ...]
+    _state_size: Tensor
 
     def _describe(self, tensor: Tensor, length: int, batch_shape: torch.Size) -> None:
         self.length, self.batch_shape = length, batch_shape
         self.dtype, self.device = tensor.dtype.to_real(), tensor.device
+
+    def state_size(self) -> Tensor:
+        """See `Operator.state_size`."""
+        return self._state_size.to(self.device)
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """See `Operator.to`."""
@@ -121,8 +126,7 @@ class TensorOperator(Operator):
         """See `Operator.__getitem__`."""
         entries, whole = batch_index(index, self.batch_shape), self.batch_shape
         chosen = self._map(lambda part, own: part.expand(whole + part.shape[part.ndim - own :])[entries])
-        name, own = self._parts[0]
-        chosen.batch_shape = getattr(chosen, name).shape[:-own]
+        chosen.batch_shape = getattr(chosen, self._parts[0][0]).shape[: -self._parts[0][1]]
         return chosen
 
     def _map(self, function: Callable[[Tensor, int], Tensor]) -> Self:
@@ -138,12 +142,10 @@ class TensorOperator(Operator):
 class Dense(TensorOperator):
     """A causal operator held as T itself.
 
-    It keeps no recurrence, so its theoretical state is the whole past, TSS i at position i, unless its maker knows
-    of a smaller one, as of a sliding window.
-
     Args:
         matrix: T, (..., L, L), real floating, exactly 0 above the diagonal.
-        state_size: TSS at each position, (L,) integers, of which at most i count at position i; None for i.
+        state_size: TSS at each position, such as that of a sliding window, (L,) integers, of which at most i count at
+            position i; None for i, the whole past, as a matrix keeps no recurrence.
 
     Raises:
         InputError: Wrong shape or dtype, not causal, or not finite.
@@ -165,14 +167,13 @@ class Dense(TensorOperator):
     def of_causal(cls, matrix: Tensor, state_size: Tensor | None = None) -> Self:
         """The operator of a T that is known to be causal, of which only its numbers are checked to be finite."""
         require_finite("matrix", matrix)
-        operator = cls.__new__(cls)
-        operator._fill(matrix, state_size)
-        return operator
+        return cls.__new__(cls)._fill(matrix, state_size)
 
-    def _fill(self, matrix: Tensor, state_size: Tensor | None) -> None:
+    def _fill(self, matrix: Tensor, state_size: Tensor | None) -> Self:
         self.matrix, length = matrix, matrix.shape[-1]
         self._describe(matrix, length, matrix.shape[:-2])
         self._state_size = torch.arange(length, device=self.device) if state_size is None else state_size
+        return self
 
     def dense(self) -> Tensor:
         """The matrix itself, (..., L, L)."""
@@ -183,38 +184,28 @@ class Dense(TensorOperator):
         rows = [self.matrix[..., t : t + 1, : t + 1] @ inputs[..., : t + 1, :] for t in range(self.length)]
         return torch.cat(rows, -2)
 
-    def state_size(self) -> Tensor:
-        """The number of past positions, since a bare matrix keeps nothing smaller, or the argument, (L,) int64."""
-        return self._state_size.to(self.device)
-
 
 def batch_index(index: object, batch_shape: torch.Size) -> tuple[Any, ...]:
     """An index that touches batch dimensions only, as a tuple without an ellipsis."""
     parts: list[Any] = list(index) if isinstance(index, tuple) else [index]  # pyright: ignore[reportUnknownArgumentType]
-    if any(part is Ellipsis for part in parts):
-        place = next(place for place, part in enumerate(parts) if part is Ellipsis)
+    for place in [place for place, part in enumerate(parts) if part is Ellipsis]:
         parts[place : place + 1] = [slice(None)] * (len(batch_shape) - (len(parts) - 1))
-    fits = len(parts) <= len(batch_shape)
+    fits = len(parts) <= len(batch_shape) and not any(part is None or isinstance(part, bool) for part in parts)
     for part, size in zip(parts, batch_shape, strict=False):
-        fits &= part is not None and not isinstance(part, bool)
         fits &= not isinstance(part, Integral) or -size <= int(part) < size
     if not fits:
-        raise InputError(f"index must pick from the batch shape {tuple(batch_shape)}, got {index!r}.")
+        refuse("index", f"one of the batch shape {tuple(batch_shape)}", cast("object", index))
     return tuple(parts)
 
 
-def shared_entry(part: Tensor, own: int) -> Tensor | None:
-    """What all entries of the last batch dimension have in common, or None; the last `own` dimensions are no batch."""
-    first = part.select(-1 - own, 0)
-    alike = part.shape[-1 - own] == 1 or torch.equal(part, first.unsqueeze(-1 - own).expand_as(part))
-    return first if alike else None
+def alike(part: Tensor, own: int) -> bool:
+    """Whether all entries of the last batch dimension are equal; the last `own` dimensions are no batch."""
+    return part.shape[-1 - own] == 1 or torch.equal(part, part.narrow(-1 - own, 0, 1).expand_as(part))
 
 
 def require_causal(matrix: Tensor, later: Tensor) -> None:
     """Refuse a matrix whose entries of later inputs, the others set to 0, are not all 0."""
     if bool(later.any()):
         index = tuple(int(k) for k in later.nonzero()[0])
-        raise InputError(
-            f"matrix must be causal, 0 where an input is later than the output, got {later[index].item():.3g} at index "
-            f"{index} of shape {shape(matrix)}. Use matrix.tril() if what lies above the diagonal is not meant."
-        )
+        entry = f"{later[index].item():.3g} at index {index} of shape {shape(matrix)}"
+        raise InputError(f"matrix must be causal, 0 where an input is later than the output, got {entry}. Use .tril().")

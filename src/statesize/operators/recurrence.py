@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from functools import reduce
 from typing import Self
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from statesize.operators.checked import checked_sizes
-from statesize.operators.operator import TensorOperator, shared_entry
+from statesize.operators.checked import checked_sizes, promoted
+from statesize.operators.operator import TensorOperator, alike
 from statesize.operators.transition import (
     DeltaTransition,
     DiagonalTransition,
@@ -52,10 +51,8 @@ class Recurrence(TensorOperator):
     _in_pairs = False  # whether complex modes come with their conjugates, so that T is real as it stands
 
     def __init__(self, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None) -> None:
-        full = getattr(A, "ndim", 0) == getattr(B, "ndim", 0) + 1
-        forms = {"B": (B, "L n"), "A": (A, "L n n" if full else "L 1|n"), "C": (C, "L n"), "D": (D, "1|L")}
-        _, batch = checked_sizes(forms, complex_allowed="ABC")
-        self._fill(FullTransition(A) if full else DiagonalTransition(A), B, C, D, batch)
+        _, batch = checked_sizes(forms_of(A, B, C, D), complex_allowed="ABC")
+        self._fill(FullTransition(A) if A.ndim > B.ndim else DiagonalTransition(A), B, C, D, batch)
 
     @staticmethod
     def delta_rule(key: Tensor, beta: Tensor, query: Tensor, decay: Tensor) -> Recurrence:
@@ -76,10 +73,11 @@ class Recurrence(TensorOperator):
         scalar = getattr(decay, "ndim", 0) == getattr(key, "ndim", 0) - 1
         forms = {"key": (key, "L n"), "beta": (beta, "L"), "query": (query, "L n")}
         _, batch = checked_sizes(forms | {"decay": (decay, "L" if scalar else "L 1|n")})
+        decay = decay[..., None] if scalar else decay
         # Before they are multiplied, so that nothing is rounded to the lowest of their dtypes.
-        parts = _promoted([key, beta[..., None], query, decay[..., None] if scalar else decay])
-        key, strength, query, decay = parts
-        return Recurrence._made(DeltaTransition(key, strength, decay), strength * key, query, None, batch)
+        key, strength, query, decay = promoted([key, beta[..., None], query, decay])
+        transition = DeltaTransition(key, strength, decay)
+        return Recurrence.__new__(Recurrence)._fill(transition, strength * key, query, None, batch)
 
     @staticmethod
     def diagonal_plus_rank_one(decay: Tensor, column: Tensor, row: Tensor, B: Tensor, C: Tensor) -> Recurrence:
@@ -107,31 +105,22 @@ class Recurrence(TensorOperator):
         """
         forms = {"B": (B, "L n"), "C": (C, "L n"), "column": (column, "L n"), "row": (row, "L n")}
         _, batch = checked_sizes(forms | {"decay": (decay, "L 1|n")})
-        return Recurrence._made(RankOneTransition(decay, column, row), B, C, None, batch)
+        return Recurrence.__new__(Recurrence)._fill(RankOneTransition(decay, column, row), B, C, None, batch)
 
-    @staticmethod
-    def _made(transition: Transition, B: Tensor, C: Tensor, D: Tensor | None, batch_shape: torch.Size) -> Recurrence:
-        """A recurrence of parts that fit."""
-        recurrence = Recurrence.__new__(Recurrence)
-        recurrence._fill(transition, B, C, D, batch_shape)
-        return recurrence
-
-    def _fill(self, transition: Transition, B: Tensor, C: Tensor, D: Tensor | None, batch_shape: torch.Size) -> None:
-        tensors = _promoted([B, C, *transition.tensors(), *([] if D is None else [D])])
+    def _fill(self, transition: Transition, B: Tensor, C: Tensor, D: Tensor | None, batch_shape: torch.Size) -> Self:
+        """Take parts that fit."""
+        tensors = promoted([B, C, *transition.tensors(), *([] if D is None else [D])])
         self.B, self.C = tensors[:2]
+        self.is_complex = self.B.is_complex()  # T is real all the same
         self.transition: Transition = transition.map(lambda part: part.to(self.B.dtype))
         self.D = None if D is None else D.to(self.B.dtype.to_real())
         self._describe(self.B, self.B.shape[-2], batch_shape)
+        return self
 
     @property
     def A(self) -> Tensor:
         """Transitions as (..., L, 1), (..., L, n) or (..., L, n, n); full for the delta rule."""
         return self.transition.matrix()
-
-    @property
-    def is_complex(self) -> bool:
-        """Whether the state is complex (T is real all the same)."""
-        return self.B.is_complex()
 
     def dense(self) -> Tensor:
         """T, (..., L, L), by running the state of every past input at once; O(L² n) for diagonal transitions."""
@@ -173,8 +162,8 @@ class Recurrence(TensorOperator):
 
     def state_size(self) -> Tensor:
         """Real numbers in the state, n, or 2n for n complex modes, (L,) int64."""
-        doubled = self.is_complex and not self._in_pairs
-        return torch.full((self.length,), self.B.shape[-1] * (2 if doubled else 1), device=self.device)
+        parts = 2 if self.is_complex and not self._in_pairs else 1
+        return torch.full((self.length,), self.B.shape[-1] * parts, device=self.device)
 
     def between(self, first: int, last: int) -> Self:
         """The steps first … last − 1 as a recurrence of their own, without D, in the same memory."""
@@ -194,16 +183,15 @@ class Recurrence(TensorOperator):
             modes = modes.expand(*modes.shape[:-1], self.B.shape[-1])
             return torch.cat([modes, modes.conj()], -1)
 
-        B, C = torch.cat([self.B, self.B.conj()], -1), torch.cat([self.C, self.C.conj()], -1) / 2
-        recurrence = Recurrence._made(self.transition.map(with_conjugates), B, C, self.D, self.batch_shape)
+        B, C = (torch.cat([part, part.conj()], -1) for part in (self.B, self.C / 2))
+        transition = self.transition.map(with_conjugates)
+        recurrence = Recurrence.__new__(Recurrence)._fill(transition, B, C, self.D, self.batch_shape)
         recurrence._in_pairs = True
         return recurrence
 
     def shares_state(self) -> bool:
         """See `Operator.shares_state`."""
-        own = self.transition.own
-        stored = [*((part, own) for part in self.transition.tensors()), (self.B, 2)]
-        return all(shared_entry(part, own) is not None for part, own in stored)
+        return alike(self.B, 2) and all(alike(part, self.transition.own) for part in self.transition.tensors())
 
     def with_readouts(self) -> Recurrence | None:
         """One recurrence, with a step for each output, of heads that share a state; None where A or B differ."""
@@ -213,15 +201,7 @@ class Recurrence(TensorOperator):
         transition = self.transition.map(lambda part: part.select(-1 - own, 0)).spaced(readouts)
         B = spaced(self.B.select(-3, 0), readouts)
         C = self.C.expand(*self.C.shape[:-3], readouts, *self.C.shape[-2:]).movedim(-3, -2).flatten(-3, -2)
-        return Recurrence._made(transition, B, C, None, self.batch_shape[:-1])
-
-    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
-        """See `Operator.to`."""
-        moved = super().to(dtype, device)
-        if moved is not self and isinstance(moved.transition, DeltaTransition):
-            # What is written is the product of what was given, and not of its first rounding.
-            moved.B = moved.transition.beta * moved.transition.key
-        return moved
+        return Recurrence.__new__(Recurrence)._fill(transition, B, C, None, self.batch_shape[:-1])
 
     def weighted(self, weights: Tensor) -> Self:
         """See `Operator.weighted`; it scales B and D, in the wider dtype of the two."""
@@ -238,10 +218,13 @@ class Recurrence(TensorOperator):
     def _map(self, function: Callable[[Tensor, int], Tensor]) -> Self:
         made = super()._map(function)
         made.transition = self.transition.map(lambda part: function(part, self.transition.own))
+        if made.dtype != self.dtype and isinstance(made.transition, DeltaTransition):
+            # What is written is the product of what was given, and not of its first rounding.
+            made.B = made.transition.beta * made.transition.key
         return made
 
 
-def _promoted(tensors: list[Tensor]) -> list[Tensor]:
-    """Tensors in their common dtype."""
-    common = reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
-    return [tensor.to(common) for tensor in tensors]
+def forms_of(A: Tensor, B: Tensor, C: Tensor, D: Tensor | None) -> dict[str, tuple[Tensor | None, str]]:
+    """The parts of a recurrence with the names of their dimensions, for `checked_sizes`."""
+    full = getattr(A, "ndim", 0) == getattr(B, "ndim", 0) + 1
+    return {"B": (B, "L n"), "A": (A, "L n n" if full else "L 1|n"), "C": (C, "L n"), "D": (D, "1|L")}

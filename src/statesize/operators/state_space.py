@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from statesize.check import require_count
-from statesize.operators.checked import checked_sizes
-from statesize.operators.operator import TensorOperator, shared_entry
+from statesize.operators.checked import checked_sizes, promoted
+from statesize.operators.operator import TensorOperator, alike
 from statesize.operators.recurrence import Recurrence
 
 
 class StateSpace(TensorOperator):
-    """x_{t+1} = A_t x_t + B_t u_t, y_t = C_t x_t + D_t u_t, with m inputs and p outputs at each step.
+    """x_{t+1} = A_t x_t + B_t u_t, y_t = C_t x_t + D_t u_t, with n states, m inputs and p outputs.
 
     This is the discrete-time model of control engineering. `Recurrence` has the convention of machine learning, where
     y_t reads the state after its update: the same matrices make another operator there. H_i is p (L − i) by m i, of the
@@ -43,45 +42,34 @@ class StateSpace(TensorOperator):
     """
 
     def __init__(self, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None, *, length: int | None = None) -> None:
-        step = "" if length is not None else "L "
+        self._constant = length is not None
+        step, own = ("", 2) if self._constant else ("L ", 3)
         forms = {"A": (A, "n n"), "B": (B, "n m"), "C": (C, "p n"), "D": (D, "p m")}
         sizes, batch = checked_sizes({name: (tensor, step + form) for name, (tensor, form) in forms.items()})
-        self._constant = length is not None
-        own = 2 if self._constant else 3
         tensors = [A, B, C, A.new_zeros(*A.shape[:-2], sizes["p"], sizes["m"]) if D is None else D]
-        dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
-        self.A, self.B, self.C, self.D = (part.to(dtype).expand(*batch, *part.shape[-own:]) for part in tensors)
+        self.A, self.B, self.C, self.D = (part.expand(*batch, *part.shape[-own:]) for part in promoted(tensors))
         self._parts = tuple((name, own) for name in "ABCD")
         self.inputs, self.outputs = sizes["m"], sizes["p"]
         self._describe(self.A, sizes["L"] if length is None else require_count("length", length), batch)
+        self._state_size = torch.tensor(sizes["n"], device=self.device).expand(self.length)
 
     def dense(self) -> Tensor:
         """T with the inputs of a step side by side, and its outputs below each other, (..., L p, L m)."""
         identity = torch.eye(self.length * self.inputs, dtype=self.dtype, device=self.device)
         return self.apply(identity.expand(*self.batch_shape, -1, -1))
 
-    def columns(self, first: int, last: int) -> Tensor:
-        """The columns of some steps, from their first rows on, (..., (L − first) p, (last − first) m)."""
-        whole = self.dense().detach()
-        return whole[..., first * self.outputs :, first * self.inputs : last * self.inputs]
-
     def apply(self, inputs: Tensor) -> Tensor:
         """T u by stepping, (..., L p, channels); inputs (..., L m, channels), of a step below each other."""
-        state = inputs.new_zeros(*self.batch_shape, self.A.shape[-1], inputs.shape[-1])
-        rows: list[Tensor] = []
+        state, rows = inputs.new_zeros(*self.batch_shape, self.A.shape[-1], inputs.shape[-1]), list[Tensor]()
         entering = inputs.reshape(*inputs.shape[:-2], self.length, self.inputs, inputs.shape[-1])
         for u, A, B, C, D in zip(*(part.unbind(-3) for part in (entering, *self._every_step())), strict=True):
             rows.append(C @ state + D @ u)
             state = A @ state + B @ u
         return torch.cat(rows, -2)
 
-    def state_size(self) -> Tensor:
-        """The order n at each step, (L,) int64."""
-        return torch.full((self.length,), self.A.shape[-1], device=self.device)
-
     def shares_state(self) -> bool:
         """See `Operator.shares_state`."""
-        return all(shared_entry(part, 2 if self._constant else 3) is not None for part in (self.A, self.B))
+        return all(alike(getattr(self, name), own) for name, own in self._parts[:2])
 
     def weighted(self, weights: Tensor) -> Self:
         """See `Operator.weighted`; all inputs of a step have its weight."""
@@ -100,7 +88,5 @@ class StateSpace(TensorOperator):
 
     def _every_step(self) -> list[Tensor]:
         """A, B, C and D of each step, (..., L, rows, columns)."""
-        parts, batch = (self.A, self.B, self.C, self.D), self.batch_shape
-        if not self._constant:
-            return list(parts)
-        return [part.unsqueeze(-3).expand(*batch, self.length, *part.shape[-2:]) for part in parts]
+        parts, batch = [self.A, self.B, self.C, self.D], (*self.batch_shape, self.length)
+        return [part.unsqueeze(-3).expand(*batch, -1, -1) for part in parts] if self._constant else parts

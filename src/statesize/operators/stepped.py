@@ -7,10 +7,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from statesize.check import refuse
 from statesize.errors import InputError
 from statesize.operators.checked import checked_sizes
 from statesize.operators.operator import Operator, batch_index
-from statesize.operators.recurrence import Recurrence
+from statesize.operators.recurrence import Recurrence, forms_of
 from statesize.operators.transition import FullTransition, PairTransition, Transition
 
 
@@ -18,8 +19,7 @@ class Shared(Operator):
     """r readouts y^h = T_h u of one stored input u, such as the query heads that share a key-value head.
 
     Its H_i^g is the stack of T_1[i:, :i] … T_r[i:, :i], r (L − i) × i, and its rank the smallest memory that serves all
-    of them: at least the largest ESS of one readout, at most their sum. Counted one by one, shared numbers are counted
-    again for each.
+    of them: at least the largest ESS of one readout, at most their sum.
 
     Args:
         operator: Any operator of one input and one output per position; its last batch dimension counts the readouts.
@@ -37,12 +37,9 @@ class Shared(Operator):
     """
 
     def __init__(self, operator: Operator) -> None:
-        if not isinstance(operator, Operator) or (operator.inputs, operator.outputs) != (1, 1):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(
-                f"operator must take one input and give one output at each position, got {operator!r:.99}."
-            )
-        if not operator.batch_shape or not operator.batch_shape[-1]:
-            raise InputError(f"operator must have its readouts as its last batch dimension, got {operator!r}.")
+        single = isinstance(operator, Operator) and (operator.inputs, operator.outputs) == (1, 1)  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not single or not operator.batch_shape or not operator.batch_shape[-1]:
+            refuse("operator", "of one input and output per position, its last batch dimension the readouts", operator)
         self.operator = operator
         self.length, self.dtype, self.device = operator.length, operator.dtype, operator.device
         self.batch_shape, self.outputs = operator.batch_shape[:-1], operator.batch_shape[-1]
@@ -82,20 +79,7 @@ class Stepped(Operator):
     """A recurrence of m steps per position: an input enters at each of them, and outputs are read after the last.
 
     At position i it has the block H_i = T[i:, :i] of all inputs of earlier positions, (L − i) × m i, whose rank is
-    the smallest memory between two positions.
-
-    Args:
-        recurrence: m L steps; what it reads before the last step of a position must be 0.
-        steps: m.
-
-    Raises:
-        InputError: Not a recurrence of a whole number of positions, or one that reads in between.
-
-    Example:
-        >>> one, read = torch.ones(4, 1), torch.tensor([[0.0], [1.0], [0.0], [1.0]])
-        >>> Stepped(Recurrence(A=one, B=one, C=read), steps=2).dense().flatten(-2)
-        tensor([[1., 1., 0., 0.],
-                [1., 1., 1., 1.]])
+    the smallest memory between two positions. The recurrence has m L steps, and C = 0 before the last of a position.
     """
 
     def __init__(self, recurrence: Recurrence, steps: int) -> None:
@@ -142,33 +126,13 @@ class DelayedRecurrence(Recurrence):
 
     A shift register is one, and so is RWKV. No Recurrence of n states is equal to it where A_t forgets what C_t reads,
     so that it is kept as the Recurrence of the pair (x_t, x_{t−1}); the second half is never carried any further, and
-    its theoretical state-size is n. Diagonal transitions cost O(n) to store and to apply.
-
-    Args:
-        A: Transitions, (..., L, 1), (..., L, n) or (..., L, n, n), real as all the others.
-        B: Input vectors, (..., L, n).
-        C: Output vectors, (..., L, n).
-        D: Feed-through, (..., L) or (..., 1).
-
-    Raises:
-        InputError: Wrong shapes or dtypes, or not finite.
-
-    Example:
-        >>> import torch
-        >>> one = torch.ones(3, 1)
-        >>> DelayedRecurrence(A=one / 2, B=one, C=one, D=torch.zeros(3)).dense()
-        tensor([[0.0000, 0.0000, 0.0000],
-                [1.0000, 0.0000, 0.0000],
-                [0.5000, 1.0000, 0.0000]])
+    its theoretical state-size is n. Arguments are those of `Recurrence`, all real.
     """
 
     def __init__(self, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> None:
-        full = getattr(A, "ndim", 0) == getattr(B, "ndim", 0) + 1
-        forms = {"B": (B, "L n"), "A": (A, "L n n" if full else "L 1|n"), "C": (C, "L n"), "D": (D, "1|L")}
-        sizes, batch = checked_sizes(forms)
-        if full:
-            identity = torch.eye(sizes["n"], dtype=A.dtype, device=A.device)
-            extended = torch.cat([A, identity.expand_as(A)], -2)
+        sizes, batch = checked_sizes(forms_of(A, B, C, D))
+        if A.ndim > B.ndim:
+            extended = torch.cat([A, torch.eye(sizes["n"]).to(A).expand_as(A)], -2)
             transition: Transition = FullTransition(torch.cat([extended, torch.zeros_like(extended)], -1))
         else:
             A = A.expand(*A.shape[:-1], sizes["n"])

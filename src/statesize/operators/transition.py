@@ -30,10 +30,6 @@ class Transition(ABC):
         """Y A_t for Y (..., m, n)."""
 
     @abstractmethod
-    def gain(self) -> Tensor:
-        """An upper bound on ‖A_t‖₂, (..., L)."""
-
-    @abstractmethod
     def matrix(self) -> Tensor:
         """A, (..., L, n, n), or (..., L, 1) or (..., L, n) where it is diagonal."""
 
@@ -64,10 +60,6 @@ class DiagonalTransition(Transition):
         """Y A_t."""
         return rows * self.decay[..., t, None, :]
 
-    def gain(self) -> Tensor:
-        """‖A_t‖₂."""
-        return self.decay.abs().amax(-1)
-
     def matrix(self) -> Tensor:
         """The decays as they are."""
         return self.decay
@@ -87,12 +79,6 @@ class FullTransition(Transition):
     def recede(self, t: int, rows: Tensor) -> Tensor:
         """Y A_t."""
         return rows @ self.full[..., t, :, :]
-
-    def gain(self) -> Tensor:
-        """sqrt(‖A_t‖₁ ‖A_t‖_∞), or ‖A_t‖_F where that is smaller."""
-        size = self.full.abs()
-        mixed = (size.sum(-1).amax(-1) * size.sum(-2).amax(-1)).sqrt()
-        return torch.minimum(mixed, size.square().sum((-2, -1)).sqrt())
 
     def matrix(self) -> Tensor:
         """A as it is."""
@@ -125,11 +111,6 @@ class DeltaTransition(Transition):
         erased = rows - (rows @ (self.beta[..., t, :] * k)[..., :, None]) * k[..., None, :]
         return erased * self.decay[..., t, None, :]
 
-    def gain(self) -> Tensor:
-        """The norm of each factor, multiplied."""
-        erase = (1 - self.beta.squeeze(-1) * self.key.square().sum(-1)).abs()
-        return torch.clamp(erase, min=1) * self.decay.abs().amax(-1)
-
     def matrix(self) -> Tensor:
         """A, (..., L, n, n)."""
         identity = torch.eye(self.key.shape[-1], dtype=self.key.dtype, device=self.key.device)
@@ -156,7 +137,7 @@ class RankOneTransition(Transition):
         return rows * self.decay[..., t, None, :] + read * self.row[..., t, None, :]
 
     def gain(self) -> Tensor:
-        """An upper bound on ‖A_t‖₂, and on a quarter of what its round-off is made of."""
+        """An upper bound on ‖A_t‖₂, and on a quarter of what its round-off is made of, (..., L)."""
         # With p = ‖b‖‖c‖, ‖a I + b cᵀ‖ = (p + sqrt(p² + 4 a (a + bᵀc))) / 2: both singular values that are not |a| have
         # the product |a (a + bᵀc)| and the sum of squares 2 a² + 2 a bᵀc + p². A diagonal is its middle and half of
         # its spread.
@@ -191,10 +172,6 @@ class PairTransition(Transition):
         moved = first * self.decay[..., t, None, :] + second * self.copied[..., t, None, :]
         return torch.cat([moved, second * self.kept[..., t, None, :]], -1)
 
-    def gain(self) -> Tensor:
-        """The largest Frobenius norm of a pair's 2 × 2 block."""
-        return (self.decay.square() + self.copied.square() + self.kept.square()).sqrt().amax(-1)
-
     def matrix(self) -> Tensor:
         """A, (..., L, 2n, 2n)."""
         upper, copied, kept = (torch.diag_embed(part) for part in self.tensors())
@@ -223,12 +200,8 @@ def chunk_outputs(decay: Tensor, B: Tensor, C: Tensor, inputs: Tensor) -> Tensor
 
     a, B, C, inputs = in_chunks(decay, 1.0).squeeze(-1), in_chunks(B), in_chunks(C), in_chunks(inputs)
     # a_{s+1} … a_t for s ≤ t; logarithms would be infinite where a decay is 0.
-    row, rows = torch.zeros_like(a), list[Tensor]()
-    for t in range(_CHUNK):
-        row = row * a[..., t, None]
-        row[..., t] = 1
-        rows.append(row)
-    within, through = torch.stack(rows, -2), a.cumprod(-1)[..., None]
+    later = torch.ones(_CHUNK, _CHUNK, dtype=torch.bool, device=a.device).tril(-1)
+    within, through = torch.where(later, a[..., None], 1).cumprod(-2).tril(), a.cumprod(-1)[..., None]
     added = (within[..., -1, :, None] * B).mT @ inputs
     states = [torch.zeros_like(added[..., 0, :, :] * through[..., 0, -1:, :])]
     for chunk in range(added.shape[-3] - 1):

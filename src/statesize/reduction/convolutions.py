@@ -16,18 +16,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from statesize.errors import InputError
+from statesize.check import refuse
 from statesize.operators import Convolution
 from statesize.spectra.spectrum import ROUND_OFF
 
 _linalg, _fft = cast("Any", torch.linalg), cast("Any", torch.fft)
 _EPSILON = torch.finfo(torch.float64).eps
-# Relative threshold of the rank of H_{L/2}.
-_RANK_TOLERANCE = 1e-12
-# A realisation with at most this error, in units of σ_1 of H_{L/2}, counts as exact.
-_EXACT = 1e-9
-# Round-off of the transform, far below √N · log₂ N · eps.
-_SLACK = 1e-10
+# Relative threshold of the rank of H_{L/2}; the error of an exact realisation, at most, in units of its σ_1; and
+# round-off of the transform, far below √N · log₂ N · eps.
+_RANK_TOLERANCE, _EXACT, _SLACK = 1e-12, 1e-9, 1e-10
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +46,7 @@ def realise(operator: Convolution, state_size: int | None, tolerance: float | No
     used = (lags != 0).any(0).nonzero()
     if not used.numel():
         nothing = lags.new_zeros(len(lags), 0)
-        return Realisation(nothing[..., None].mT[:, :0], nothing, nothing, nothing.sum(-1), nothing)
+        return Realisation(nothing[..., None].expand(-1, 0, 0), nothing, nothing, nothing.sum(-1), nothing)
     taps = int(used.max()) + 1
     # With as many zeros behind the last tap as taps, a longer sequence adds nothing.
     middle, register = _MiddleHankel(lags, lags[:, : 2 * taps]), _ShiftRegister(lags, lags[:, :taps])
@@ -57,15 +54,14 @@ def realise(operator: Convolution, state_size: int | None, tolerance: float | No
         nearest = middle.realised(min(state_size, middle.most)), register.truncated(min(state_size, taps))
         return min(nearest, key=lambda found: float(found.bound.amax()))
     if tolerance is None:
-        exact = middle.realised(middle.most) if middle.determined else None
-        close = exact is not None and bool((exact.bound <= _EXACT * exact.singular_values[:, 0]).all())
-        return exact if exact is not None and close else register.truncated(taps)
+        exact = middle.realised(middle.most)
+        close = middle.determined and bool((exact.bound <= _EXACT * exact.singular_values[:, 0]).all())
+        return exact if close else register.truncated(taps)
     sufficient = (register.bounds <= tolerance).all(0).nonzero()
     if not sufficient.numel():
-        raise InputError(
-            f"tolerance must be at least {float(register.bounds.amin(-1).amax()):.2g}, the round-off of these kernels, "
-            f"got {tolerance:g}. Give no tolerance for the exact recurrence."
-        )
+        least = float(register.bounds.amin(-1).amax())
+        advice = "Give no tolerance for the exact recurrence."
+        refuse("tolerance", f"at least {least:.2g}, the round-off of these kernels", tolerance, advice)
     most = min(int(sufficient[0]), middle.most + 1)
     # Every recurrence nearer than σ_{r+1} of H_{L/2} has more than r states.
     sizes = range(min(int((middle.values > tolerance).sum(-1).amax()), most), most)
@@ -78,9 +74,8 @@ class _MiddleHankel:
 
     def __init__(self, lags: Tensor, kernel: Tensor) -> None:
         self._lags, self._kernel = lags, kernel
-        self._vectors, self.values, _ = _linalg.svd(
-            kernel.unfold(-1, (kernel.shape[-1] + 1) // 2, 1), full_matrices=False
-        )
+        hankel = kernel.unfold(-1, (kernel.shape[-1] + 1) // 2, 1)
+        self._vectors, self.values, _ = _linalg.svd(hankel, full_matrices=False)
         self._ranks = (self.values > _RANK_TOLERANCE * self.values[:, :1]).sum(-1)
         rank, shift = int(self._ranks.amax()), min(self.values.shape[-1], self._vectors.shape[-2] - 1)
         self.determined, self.most = rank <= shift, min(rank, shift)
@@ -89,10 +84,10 @@ class _MiddleHankel:
         """The r ≤ `most` states of the largest singular values; those above the rank of a kernel are idle."""
         active = torch.arange(states, device=self.values.device) < self._ranks[:, None]
         U = self._vectors[..., :states] * active[:, None]
-        A, C = _linalg.pinv(U[:, :-1]) @ U[:, 1:], U[:, 0]
         # Balance the states: equal reachability and observability.
         root = torch.where(active, self.values[:, :states], 1).sqrt()
-        A, C = A * root[:, None] / root[..., None], C * root
+        A = (_linalg.pinv(U[:, :-1]) @ U[:, 1:]) * root[:, None] / root[..., None]
+        C = U[:, 0] * root
         rows = _powers(A.mT, C, self._kernel.shape[-1]).nan_to_num(0, 0, 0)
         B = (_linalg.pinv(rows) @ self._kernel[..., None]).squeeze(-1)
         return Realisation(A, B, C, _distance(A, B, C, self._lags), self.values)
@@ -114,10 +109,9 @@ class _ShiftRegister:
     def truncated(self, states: int) -> Realisation:
         """The first r ≤ N states; states with σ = 0 are idle."""
         Q, sigma = self._vectors[..., :states], self._values[:, :states]
-        active = sigma > 0
-        root = torch.where(active, sigma, 1).sqrt()
+        root = torch.where(sigma > 0, sigma, 1).sqrt()
         A = (Q[:, :-1].mT @ Q[:, 1:]) * root[:, None] / root[..., None]
-        C = torch.where(active, Q[:, 0], 0) * root
+        C = torch.where(sigma > 0, Q[:, 0], 0) * root
         B = C * self._signs[:, :states]
         bound = torch.minimum(self.bounds[:, states], _distance(A, B, C, self._lags))
         return Realisation(A, B, C, bound, self._values, "balanced")
@@ -128,10 +122,8 @@ def _distance(A: Tensor, B: Tensor, C: Tensor, lags: Tensor) -> Tensor:
     # The round-off of a step x_{t+1} = A x_t + B u_t is at most γ (|A| |x_t| + |B| |u_t|) in each entry, and C Aˢ maps
     # it to the output s steps later. The bound contains this twice: for the taps computed here, and for the steps of a
     # user.
-    count = lags.shape[-1]
-    states, rows = _powers(A, B, count), _powers(A.mT, C, count)
-    taps = (states @ C[..., None]).squeeze(-1)
-    norm = circulant_norm(taps - lags)
+    states, rows = _powers(A, B, lags.shape[-1]), _powers(A.mT, C, lags.shape[-1])
+    norm = circulant_norm((states @ C[..., None]).squeeze(-1) - lags)
     step_errors = torch.cat([B[:, None].abs(), states[:, :-1].abs() @ A.mT.abs()], -2)
     sensitivity = rows.abs().cumsum(-2).flip(-2)
     error = (step_errors * sensitivity).sum((-2, -1)) + (states.abs() @ C[..., None].abs()).sum((-2, -1))

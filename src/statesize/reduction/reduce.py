@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from statesize.check import all_finite, require_count, require_real
+from statesize.check import all_finite, refuse, require_count, require_real
 from statesize.errors import InputError
 from statesize.io.devices import on_cpu_by_default
 from statesize.operators import Convolution, Operator, Recurrence, StateSpace
@@ -42,11 +42,8 @@ class Reduction:
     method: str
 
     def __repr__(self) -> str:
-        return (
-            f"A recurrence over {self.recurrence.length} positions of at most {int(self.state_size.max())} states\n"
-            f"distance of T from it, in the norm of operators: at most {float(self.bound.max()):.2g}\n"
-            "next: .recurrence, .state_size, .singular_values"
-        )
+        size = f"{self.recurrence.length} positions of at most {int(self.state_size.max())} states"
+        return f"A recurrence over {size}, at a distance of at most {float(self.bound.max()):.2g} from T (‖T − T_r‖₂)"
 
 
 @on_cpu_by_default
@@ -79,20 +76,14 @@ def reduce(operator: Operator, *, state_size: int | None = None, tolerance: floa
         >>> int(found.state_size.max()), bool(found.bound < 1e-12)
         (2, True)
     """
-    if not isinstance(operator, Convolution | Recurrence):
-        given = type(operator).__name__
-        raise InputError(
-            f"operator must be a Convolution or a Recurrence, which have a finite recurrence of their own, got {given}."
-        )
-    if not operator.batch_shape.numel():
-        raise InputError(f"operator must have at least one batch entry, got batch shape {tuple(operator.batch_shape)}.")
-    if state_size is not None and tolerance is not None:
-        raise InputError(f"tolerance must be left out with state_size, got {tolerance} and {state_size}.")
+    if not isinstance(operator, Convolution | Recurrence) or not operator.batch_shape.numel():
+        refuse("operator", "a Convolution or a Recurrence of at least one batch entry", operator)
     if state_size is not None:
         state_size = require_count("state_size", state_size)
-    if tolerance is not None:
-        advice = "Leave it out for the exact recurrence."
-        tolerance = require_real("tolerance", tolerance, above=0, advice=advice)
+        if tolerance is not None:
+            refuse("tolerance", "None beside a state_size", tolerance)
+    elif tolerance is not None:
+        tolerance = require_real("tolerance", tolerance, above=0, advice="Leave it out for the exact recurrence.")
     if isinstance(operator, Convolution):
         return _of_convolution(operator, state_size, tolerance)
     return _of_recurrence(operator, state_size, tolerance)
@@ -102,11 +93,11 @@ def _of_convolution(operator: Convolution, state_size: int | None, tolerance: fl
     found, batch = realise(operator, state_size, tolerance), operator.batch_shape
     states = found.B.shape[-1]
     # An operator has at least one state, which may stay 0.
-    idle = int(states == 0)
-    A, B, C = (pad(part, (0, idle) * (part.ndim - 1)) for part in (found.A, found.B, found.C))
-    A, B, C = (part.reshape(batch + part.shape[1:]) for part in (A, B[..., None], C[:, None]))
-    recurrence = StateSpace(A, B, C, operator.kernel[..., :1, None].double(), length=operator.length)
-    values, bound = (part.reshape(batch + part.shape[1:]) for part in (found.singular_values, found.bound))
+    parts = [pad(part, (0, int(states == 0)) * (part.ndim - 1)) for part in (found.A, found.B, found.C)]
+    parts += [found.singular_values, found.bound]
+    A, B, C, values, bound = (part.reshape(batch + part.shape[1:]) for part in parts)
+    feed = operator.kernel[..., :1, None].double()
+    recurrence = StateSpace(A, B[..., None], C[..., None, :], feed, length=operator.length)
     sizes = torch.full((*batch, operator.length), states, device=bound.device)
     return Reduction(recurrence, sizes, values, bound, found.method)
 
@@ -131,7 +122,7 @@ def _of_recurrence(operator: Recurrence, state_size: int | None, tolerance: floa
     if state_size is not None:
         kept[..., state_size:] = False
     counts = kept.sum(-1)
-    most = max(1, int(counts.amax()) if counts.numel() else 0)
+    most = int(counts.amax().clamp(min=1)) if counts.numel() else 1
     root = torch.where(kept, sigma, torch.inf).rsqrt()[..., :most]
     P = root[..., None] * (U.mT @ future)[..., :most, :]
     Q = past @ Vh.mT[..., :most] * root[..., None, :]
@@ -162,8 +153,7 @@ def _real(operator: Recurrence) -> Recurrence:
     """The recurrence with two real states for each complex one."""
     if not operator.is_complex:
         return operator
-    A, states = operator.A, operator.B.shape[-1]
-    A = A if A.ndim > operator.B.ndim else torch.diag_embed(A.expand(*A.shape[:-1], states))
+    A, B, C = operator.A, operator.B, operator.C
+    A = A if A.ndim > B.ndim else torch.diag_embed(A.expand(*A.shape[:-1], B.shape[-1]))
     A = torch.cat([torch.cat([A.real, -A.imag], -1), torch.cat([A.imag, A.real], -1)], -2)
-    B, C = torch.cat([operator.B.real, operator.B.imag], -1), torch.cat([operator.C.real, -operator.C.imag], -1)
-    return Recurrence(A, B, C, operator.D)
+    return Recurrence(A, torch.cat([B.real, B.imag], -1), torch.cat([C.real, -C.imag], -1), operator.D)

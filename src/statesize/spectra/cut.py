@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -30,20 +29,10 @@ class Cut:
         after = self.length - position if self.future is None else self.future
         return self.readouts * after, position if self.past is None else self.past
 
-    @cached_property
-    def rows(self) -> int:
-        """Rows of all blocks together."""
-        return sum(self.shape(position)[0] for position in self.positions)
-
     def reach(self, position: int) -> tuple[slice, slice]:
         """The positions whose rows, and the columns, the block at a position has."""
         rows, columns = self.shape(position)
         return slice(position, position + rows // self.readouts), slice(position - columns, position)
-
-    def block(self, matrix: Tensor, position: int) -> Tensor:
-        """H_i (..., rows, columns) out of T (..., rows of all positions, L)."""
-        rows, columns = self.reach(position)
-        return matrix[..., self.readouts * rows.start : self.readouts * rows.stop, columns]
 
     def limits(self, device: torch.device | None = None) -> Tensor:
         """min(rows, columns) of each block, (P,) int64: no rank can pass it."""
@@ -63,12 +52,7 @@ class Cut:
         return past or future
 
 
-def make_cut(
-    length: int,
-    positions: Positions = None,
-    past: int | None = None,
-    future: int | None = None,
-) -> Cut:
+def make_cut(length: int, positions: Positions = None, past: int | None = None, future: int | None = None) -> Cut:
     """The cut for a length and a choice of positions: None for all, a count of evenly spread ones, or a list."""
     # Under windows, only positions at which the windows fit.
     if length < 2:
@@ -80,10 +64,10 @@ def make_cut(
         raise InputError(f"past and future must sum to at most the length {length}, got {past} and {future}.")
     if positions is None:
         chosen = range(first, last + 1)
-    elif not isinstance(positions, Iterable) or not getattr(positions, "ndim", 1):
-        chosen = _spread(positions, first, last)
-    else:
+    elif isinstance(positions, Iterable) and getattr(positions, "ndim", 1):
         chosen = _listed(positions, first, last)
+    else:
+        chosen = _spread(positions, first, last)
     return Cut(length, tuple(chosen), past, future)
 
 
@@ -104,12 +88,9 @@ def _spread(argument: object, first: int, last: int) -> list[int]:
     return [first + (2 * part + 1) * available // (2 * count) for part in range(count)]
 
 
-def _listed(positions: Iterable[int] | Tensor, first: int, last: int) -> list[int]:
-    values: Iterable[object] = positions.unbind() if isinstance(positions, Tensor) else positions
-    chosen: list[int] = []
-    for value in values:
+def _listed(positions: Iterable[int] | Tensor, first: int, last: int) -> Iterator[int]:
+    for value in positions:
         position = whole_number(value)
         if position is None or not first <= position <= last:
             refuse("positions", f"integers in {first} … {last} here", value)
-        chosen.append(position)
-    return chosen
+        yield position

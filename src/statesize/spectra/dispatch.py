@@ -13,15 +13,7 @@ from torch import Tensor
 
 from statesize.errors import EngineError, InputError
 from statesize.io.machine import free_bytes
-from statesize.operators import (
-    BlockDense,
-    Convolution,
-    Derivative,
-    Operator,
-    Recurrence,
-    Shared,
-    StateSpace,
-)
+from statesize.operators import BlockDense, Convolution, Derivative, Operator, Recurrence, Shared, StateSpace
 from statesize.operators.stepped import Stepped
 from statesize.parallel.threads import free_threads, in_parallel, one_torch_thread
 from statesize.spectra.all_cuts.all_cuts import AllCutsEngine
@@ -37,8 +29,6 @@ ENGINES = {engine.name: engine for engine in ORDER}
 
 Answers = dict[str, Tensor]
 
-# Bytes of an engine's footprint, which grows with its work, from which a thread of its own saves time.
-_WORTH_A_THREAD = 2**23
 LARGE = 2**31
 """Bytes for one batch entry beyond which "auto" looks for an engine that holds less."""
 _LinAlgError: type[Exception] = cast("Any", torch.linalg).LinAlgError
@@ -46,8 +36,7 @@ _LinAlgError: type[Exception] = cast("Any", torch.linalg).LinAlgError
 
 def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: str = "auto") -> Engine:
     """The engine of a name, or for "auto" the fastest that computes these outputs; refuses one that declines."""
-    known = isinstance(name, str) and name in ("auto", *ENGINES)  # pyright: ignore[reportUnnecessaryIsInstance]
-    if not known:
+    if not isinstance(name, str) or name not in ("auto", *ENGINES):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise EngineError(f"engine must be one of auto, {', '.join(ENGINES)}, got {name!r}.")
     able = [engine for engine in ORDER if engine.unsupported_reason(operator, cut, outputs) is None]
     if name == "auto" and able:
@@ -67,7 +56,7 @@ class Question:
     cut: Cut
     ask: Callable[[HankelBlocks], Answers]  # turns blocks into tensors of leading shape (..., P)
     memory: int = 2**30  # bytes to hold at once
-    worth_a_thread: int = _WORTH_A_THREAD
+    worth_a_thread: int = 2**23  # bytes of an engine's footprint, which grows with its work, to take another thread for
 
 
 def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[Answers, str]:
@@ -97,9 +86,8 @@ def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[An
         block = max(1, min(held // each, -(-total // threads)))
         if total <= block:
             return _in_range(operator, engine, question)
-        parts = in_parallel(
-            [partial(_block, operator, entries, engine, question) for entries in _split(total, block)], most=threads
-        )
+        blocks = torch.split(torch.arange(total), block)
+        parts = in_parallel([partial(_block, operator, part, engine, question) for part in blocks], most=threads)
     joined = {name: torch.cat([answer[name] for answer, _ in parts]) for name in parts[0][0]}
     return {name: part.reshape(*shape, *part.shape[1:]) for name, part in joined.items()}, _names(parts)
 
@@ -109,9 +97,8 @@ def _folded(convolution: Convolution, cut: Cut) -> tuple[Convolution, Cut, Tenso
     # With its columns in reverse order, H_i of a kernel k is the Hankel matrix k_{1+r+c} of L − i rows and i columns,
     # so H_{L−i} = H_iᵀ; and if k_m is the last tap that is not 0, at most the first m rows and columns are not 0.
     kernel = convolution.kernel[..., : cut.length]
-    taps = kernel.detach().flatten(0, -2).any(0).nonzero() if kernel.ndim > 1 else kernel.detach().nonzero()
-    last = max(1, int(taps.max())) if taps.numel() else 1
-    length = min(cut.length, 2 * last)
+    taps = kernel.detach().reshape(-1, kernel.shape[-1]).any(0).nonzero()
+    length = min(cut.length, 2 * max(1, int(taps.max()) if taps.numel() else 0))
     nearest = torch.tensor([min(i, cut.length - i, length // 2) for i in cut.positions], dtype=torch.int64)
     positions, index = cast("tuple[Tensor, Tensor]", nearest.unique(return_inverse=True))
     return Convolution(kernel[..., :length], length), Cut(length, tuple(positions.tolist())), index  # pyright: ignore[reportUnknownArgumentType]
@@ -120,10 +107,9 @@ def _folded(convolution: Convolution, cut: Cut) -> tuple[Convolution, Cut, Tenso
 def _joined(parts: list[tuple[Answers, str]], operator: Operator) -> tuple[Answers, str]:
     """Answers for parts of the positions as one; shorter spectra are padded with zeros."""
     dim, answers = len(operator.batch_shape), [answer for answer, _ in parts]
-    if "values" in answers[0]:
-        r = max(answer["values"].shape[-1] for answer in answers)
-        for answer in answers:
-            answer["values"] = torch.nn.functional.pad(answer["values"], (0, r - answer["values"].shape[-1]))
+    r = max(answer["values"].shape[-1] if "values" in answer else 0 for answer in answers)
+    for answer in answers if r else ():
+        answer["values"] = torch.nn.functional.pad(answer["values"], (0, r - answer["values"].shape[-1]))
     return {name: torch.cat([answer[name] for answer in answers], dim) for name in answers[0]}, _names(parts)
 
 
@@ -132,15 +118,13 @@ def _names(parts: list[tuple[Answers, str]]) -> str:
     return ", ".join(dict.fromkeys(name for _, used in parts for name in used.split(", ")))
 
 
-def _split(total: int, block: int) -> list[Tensor]:
-    return [torch.arange(first, min(first + block, total)) for first in range(0, total, block)]
-
-
 def _block(operator: Operator, entries: Tensor, engine: Engine, question: Question) -> tuple[Answers, str]:
     """What an engine answers for some entries of the flattened batch."""
-    indices = torch.unravel_index(entries.to(operator.device), operator.batch_shape)
+    shape, indices = operator.batch_shape, torch.unravel_index(entries.to(operator.device), operator.batch_shape)
+    # Where it can be, a slice, which takes no copies, as entries by their numbers do.
+    successive = (*(0 for _ in shape[:-1]), slice(int(entries[0]), int(entries[-1]) + 1))
     try:
-        return _in_range(_entries(operator, indices), engine, question)
+        return _in_range(operator[successive if shape.numel() == shape[-1] else indices], engine, question)
     except InputError:
         # It names entries as the block counts them; one by one, each can be named by its own index.
         for single in zip(*indices, strict=True):
@@ -150,15 +134,6 @@ def _block(operator: Operator, entries: Tensor, engine: Engine, question: Questi
             except InputError as error:
                 raise InputError(f"batch entry {entry}: {error}") from None
         raise
-
-
-def _entries(operator: Operator, indices: tuple[Tensor, ...]) -> Operator:
-    """Successive entries of the flattened batch."""
-    shape = operator.batch_shape
-    if shape.numel() == shape[-1]:
-        # A slice takes no copies, as entries by their numbers do.
-        return operator[(*(0 for _ in shape[:-1]), slice(int(indices[-1][0]), int(indices[-1][-1]) + 1))]
-    return operator[indices]
 
 
 def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[Answers, str]:
@@ -179,22 +154,19 @@ def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[A
         except _LinAlgError:
             continue
         except InputError:
+            if answers is None:
+                raise
             # Its indices are those of the entries that were left; earlier answers have those of the operator.
-            if answers is not None:
-                _require_finite(answers, question.cut)
-            raise
+            break
         used.append(f"{attempt.name} ({blocks.way})" if blocks.way else attempt.name)
-        if answers is None:
-            answers = again
-        else:
-            for name, answer in again.items():
-                answer = answer[..., : answers[name].shape[-1]]
-                # Not in place: an engine may have made the earlier ones without gradients.
-                answers[name] = answer if indices is ... else answers[name].index_put(indices, answer)
+        answers = answers or again
+        for name, answer in again.items():
+            answer = answer[..., : answers[name].shape[-1]]
+            # Not in place: an engine may have made the earlier ones without gradients.
+            answers[name] = answer if indices is ... else answers[name].index_put(indices, answer)
         # (..., P, …) each.
-        shape = answers["norm"].shape[:-1]
         numbers = (part for part in answers.values() if part.is_floating_point())
-        left = ~torch.stack([torch.isfinite(part).flatten(len(shape)).all(-1) for part in numbers]).all(0)
+        left = ~torch.stack([torch.isfinite(part).flatten(left.ndim).all(-1) for part in numbers]).all(0)
         if not bool(left.any()):
             break
     if answers is None:
@@ -220,44 +192,34 @@ def with_readouts(operator: Operator, cut: Cut) -> tuple[Operator, Cut]:
     if isinstance(operator, Derivative):
         # A long one is measured by products with its blocks.
         return (operator, cut) if operator.by_products else with_readouts(operator.block_dense(), cut)
-    if isinstance(operator, StateSpace):
-        r, recurrence = operator.inputs + operator.outputs, operator.one_at_a_time()
-    elif isinstance(operator, BlockDense):
-        r, recurrence = max(operator.inputs, operator.outputs), operator.one_at_a_time()
+    if isinstance(operator, StateSpace | BlockDense):
+        stepped = operator.one_at_a_time()
     elif isinstance(operator, Stepped):
-        r, recurrence = operator.steps, operator.recurrence
+        stepped = operator.recurrence
     elif isinstance(operator, Shared):
-        r, held = operator.outputs, operator.operator
-        recurrence = held.with_readouts() if isinstance(held, Recurrence) else None
-        if recurrence is None:
-            return operator, replace(cut, readouts=r)
+        stepped = operator.operator.with_readouts() if isinstance(operator.operator, Recurrence) else None
+        if stepped is None:
+            return operator, replace(cut, readouts=operator.outputs)
     else:
         return operator, cut
+    r = stepped.length // cut.length
     past, future = (None if window is None else r * window for window in (cut.past, cut.future))
-    return recurrence, Cut(r * cut.length, tuple(r * position for position in cut.positions), past, future)
+    return stepped, Cut(stepped.length, tuple(r * position for position in cut.positions), past, future)
 
 
 def require_memory(operator: Operator, engine: Engine, cut: Cut, free: int | None = None) -> None:
     """EngineError if the engine needs more for one batch entry than is free, by default what the system says."""
-    held = engine.footprint(operator, cut)
-    needed = held.each + held.shared
-    if needed < _SMALL:
+    needed = sum(engine.footprint(operator, cut))
+    # Below this, the question to the system costs more than it saves.
+    if needed < 2**28:
         return
     free = free_bytes(operator.device) if free is None else free
     if free is None or needed <= free:
         return
-    smaller = [
-        other.name
-        for other in ORDER
-        if other.unsupported_reason(operator, cut, ()) is None and sum(other.footprint(operator, cut)[:2]) <= free
-    ]
-    fitting = f"; these engines hold less: {', '.join(smaller)}" if smaller else ""
+    able = (other for other in ORDER if other.unsupported_reason(operator, cut, ()) is None)
+    smaller = ", ".join(other.name for other in able if sum(other.footprint(operator, cut)) <= free)
+    fitting = f"; these engines hold less: {smaller}" if smaller else ""
     raise EngineError(
-        f"engine {engine.name!r} would hold at least {needed / 1e9:,.1f} GB for one head or channel of length "
-        f"{cut.length:,}, and {free / 1e9:,.1f} GB are free: give a shorter sequence, or windows by past and "
-        f"future{fitting}"
+        f"engine {engine.name!r} would hold at least {needed / 1e9:,.1f} GB for a head or channel, {free / 1e9:,.1f} "
+        f"GB are free: give a shorter sequence than {cut.length:,}, or windows by past and future{fitting}"
     )
-
-
-# Below this, the question to the system costs more than it saves.
-_SMALL = 2**28

@@ -60,11 +60,7 @@ class HankelBlocks(ABC):
         """Entropy-ESS and a bound on its error, both (..., P)."""
 
     def singular_values(self) -> Tensor:
-        """σ̂, (..., P, r), descending, zero-padded; only of engines with the output "values".
-
-        Raises:
-            EngineError: The engine computes counts and entropies only.
-        """
+        """σ̂, (..., P, r), descending, zero-padded; an EngineError of engines without the output "values"."""
         raise EngineError("this engine computes counts and entropies; for singular values use exact or dense")
 
 
@@ -78,8 +74,8 @@ class Footprint(NamedTuple):
 class Engine(ABC):
     """One way to compute Hankel singular values, or counts and entropies of them. It never changes.
 
-    A subclass names what it can do and implements `blocks` and `footprint`; one line in
-    `statesize.spectra.dispatch.ORDER` makes it known, and `statesize.testing.EngineContract` checks it.
+    A subclass implements `blocks` and `footprint`; one line in `statesize.spectra.dispatch.ORDER` makes it known, and
+    `statesize.testing.EngineContract` checks it.
 
     Attributes:
         name: The value of `engine=`.
@@ -89,8 +85,8 @@ class Engine(ABC):
         windows: Whether it can cut H_i by `past` and `future`.
         squares: Whether it squares numbers, so that those that overflow are left to an engine that does not.
         converts: Whether it takes recurrences in their own dtype and converts a part at a time to float64.
-        keeps_device: Whether its products are made where the operator lies. All others compute on the CPU: on a GPU
-            they took 1.2 to 7.2 times as long, since their steps are many and small.
+        keeps_device: Whether it computes where the operator lies. On a GPU the others took 1.2 to 7.2 times as long, as
+            their steps are many and small.
         block_bytes: Footprint beyond which larger blocks of batch entries only leave the processor's caches.
     """
 
@@ -136,15 +132,7 @@ class Engine(ABC):
         return f"does not compute {', '.join(missing)}" if missing else None
 
     def seconds(self, operator: Operator, cut: Cut) -> float:
-        """About how long counts and entropies of one batch entry take on one core, by which "auto" chooses; measured.
-
-        Args:
-            operator: One that the engine supports.
-            cut: Its positions.
-
-        Returns:
-            Infinity where "auto" is never to choose it.
-        """
+        """About how long counts and entropies of one entry take on one core, as "auto" chooses; infinity for never."""
         return math.inf
 
 
@@ -153,11 +141,6 @@ def forming_seconds(operator: Operator) -> float:
     if not isinstance(operator, Recurrence):
         return 0.0
     return SECONDS * operator.length * (1.2e6 + 20 * operator.length * largest_state(operator))
-
-
-def number_bytes(recurrence: Operator) -> int:
-    """Bytes of a number of its state."""
-    return 2 * DOUBLE if isinstance(recurrence, Recurrence) and recurrence.is_complex else DOUBLE
 
 
 def attention_of(operator: Operator) -> SoftmaxAttention | None:

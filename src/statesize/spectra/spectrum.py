@@ -32,13 +32,11 @@ def entropy_bound(values: Tensor, error: Tensor, ess: Tensor) -> Tensor:
     r = values.shape[-1]
     if r == 0:
         return torch.zeros_like(error)
-    total = values.sum(-1)
-    shift = r * error
+    total, shift, most = values.sum(-1), r * error, math.log(r)
     # Σ|p − p̂| ≤ (Σ|σ − σ̂| + |S − Ŝ|) / S and S ≥ Ŝ − rδ.
     distance = torch.where(total > shift, shift / (total - shift), torch.ones_like(total)).clamp(0, 1)
-    ln_r = torch.full_like(distance, math.log(r))
     change = distance * math.log(max(r - 1, 1)) + _special.entr(distance) + _special.entr(1 - distance)
-    change = torch.where(distance <= 1 - 1 / r, torch.minimum(change, ln_r), ln_r)
+    change = torch.where(distance <= 1 - 1 / r, change.clamp(max=most), most)
     bound = (ess.detach() * torch.expm1(change)).clamp(max=float(r))
     # ESS is stated as 0 where σ̂_1 ≤ δ: nothing is known there of a block that is not 0.
     top = values.amax(-1)
@@ -48,9 +46,7 @@ def entropy_bound(values: Tensor, error: Tensor, ess: Tensor) -> Tensor:
 def count_bounds(values: Tensor, error: Tensor, threshold: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
     """The least and largest number of σ above thresholds that |σ̂ − σ| ≤ δ allows, each (..., P, K)."""
     # values σ̂ (..., P, r); error δ (..., P, K), that of a computed threshold included; limit (P,): min(rows, columns).
-    sigma = values[..., None, :]
-    lower = (sigma > (threshold + error)[..., None]).sum(-1)
-    upper = (sigma > (threshold - error)[..., None]).sum(-1)
+    lower, upper = ((values[..., None, :] > (threshold + off)[..., None]).sum(-1) for off in (error, -error))
     most = limit[:, None].expand_as(upper)
     # A block can have more than r singular values, each within δ of the 0 that stands for it.
     return lower, torch.where(threshold < error, most, torch.minimum(upper, most))
@@ -61,12 +57,10 @@ def effective_rank(values: Tensor) -> Tensor:
     # Roy and Vetterli, "The effective rank", EUSIPCO 2007.
     scale = largest(values)
     alive = scale > 0
-    scaled = values / torch.where(alive, scale, torch.ones_like(scale))[..., None]
-    total = scaled.sum(-1, keepdim=True)
-    p = scaled / torch.where(alive[..., None], total, torch.ones_like(total))
-    logarithm = torch.where(p > 0, p, torch.ones_like(p)).log()
-    entropy = -(p * logarithm).sum(-1)
-    return torch.where(alive, entropy.exp(), torch.zeros_like(entropy))
+    scaled = values / torch.where(alive, scale, 1)[..., None]
+    p = scaled / torch.where(alive, scaled.sum(-1), 1)[..., None]
+    entropy = -(p * torch.where(p > 0, p, 1).log()).sum(-1)
+    return torch.where(alive, entropy.exp(), 0)
 
 
 def largest(values: Tensor) -> Tensor:

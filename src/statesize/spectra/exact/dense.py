@@ -78,7 +78,8 @@ class DenseEngine(Engine):
 
     def forms_whole(self, cut: Cut) -> bool:
         """See `Engine.forms_whole`."""
-        return cut.readouts * cut.length**2 <= self.whole and cut.rows >= cut.readouts * cut.length
+        small = cut.readouts * cut.length**2 <= self.whole
+        return small and sum(cut.shape(position)[0] for position in cut.positions) >= cut.readouts * cut.length
 
 
 def block_spectra(blocks: Iterable[Tensor], limit: Tensor, empty: Tensor) -> Spectrum:

@@ -22,13 +22,13 @@ from statesize.operators import Operator, Recurrence
 from statesize.parallel.threads import NUMPY, end_if_unwanted, lapack
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import (
+    DOUBLE,
     SECONDS,
     Counts,
     Footprint,
     HankelBlocks,
     forming_seconds,
     largest_state,
-    number_bytes,
 )
 from statesize.spectra.exact.dense import DenseEngine, block_spectra
 from statesize.spectra.exact.recurrences import factor_seconds, recurrence_spectrum, stretch_numbers
@@ -101,7 +101,7 @@ class ExactEngine(DenseEngine):
             return super().footprint(operator, cut)
         n, recurrence = largest_state(operator), cast("Recurrence", operator)
         held = (4 * len(cut.positions) + 130) * n**2 + _STRETCH * stretch_numbers(recurrence)
-        return Footprint(number_bytes(operator) * held)
+        return Footprint((2 if recurrence.is_complex else 1) * DOUBLE * held)
 
 
 class ExactBlocks(HankelBlocks):
