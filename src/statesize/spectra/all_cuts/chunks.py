@@ -16,12 +16,13 @@ _REFLECTED, _BESIDE = 32, 65 * 64
 
 
 def cores_of(matrix: Array, rows: int, columns: int, positions: list[int], width: int) -> Cores:
-    """Cores of chunks of b positions of T (rows L, columns L), L a multiple of b, at ascending positions > 0."""
+    """Cores of chunks of b positions of T (rows L, columns L), L a multiple of b = 2ᵐ, at ascending positions > 0."""
     length, at = len(matrix) // rows, np.array(positions, np.int64)
     chunks = np.unique(at // width)
     count, inside = len(chunks), (rows * width, columns * width)
     first = np.append(0, (columns * width * chunks).cumsum())
-    diagonal, beside, borders = np.zeros(first[-1]), np.zeros(first[-1]), np.zeros((first[-1], sum(inside)))
+    total = first[-1] + 1
+    diagonal, beside, borders = np.zeros(total), np.zeros(total), np.zeros((total, sum(inside)))
     corners, grams = np.zeros((count, *inside)), np.zeros((count, inside[1], inside[1]))
     # FᵀF grows from the last chunk to the first; its lower triangle is made.
     gram: Array = np.zeros((0, 0))
@@ -42,7 +43,16 @@ def cores_of(matrix: Array, rows: int, columns: int, positions: list[int], width
         if p > 1:
             _reduce(gram[:p, :p], diagonal[at_k], beside[at_k], borders[at_k])
     chunk, place = np.searchsorted(chunks, at // width), at % width
-    return Cores(first, diagonal, beside, borders, corners, grams, chunk, rows * (width - place), columns * place)
+    own_rows, own_columns = rows * (width - place), columns * place
+    # ‖H‖_F² from the sums in the columns before each chunk, below it and in each of its rows, and in its own columns.
+    outside = np.add.reduceat(np.column_stack([diagonal, borders[:, : inside[0]] ** 2]), first[:-1])
+    outside *= (chunks > 0)[:, None]
+    squares = np.zeros((count, inside[0] + 1, inside[1] + 1)) + outside[:, :1, None]
+    squares[:, 1:] += outside[:, 1:, None].cumsum(1)
+    squares[:, :, 1:] += grams.diagonal(0, 1, 2).cumsum(1)[:, None]
+    squares[:, 1:, 1:] += (corners**2).cumsum(1).cumsum(2)
+    energies = squares[chunk, own_rows, own_columns]
+    return Cores(first, diagonal, beside, borders, corners, grams, energies, chunk, own_rows, own_columns)
 
 
 def _reduce(gram: Array, diagonal: Array, beside: Array, borders: Array) -> None:
