@@ -13,7 +13,7 @@ from statesize.spectra.spectrum import Spectrum
 from statesize.testing import EngineContract, compare_with_definition
 
 # Sizes that divide a short sequence into several chunks, leaves or blocks.
-SMALL = (AllCutsEngine(width=4),)
+SMALL = (AllCutsEngine(halvings=2),)
 
 
 class TestEveryEngine(EngineContract):

@@ -71,7 +71,7 @@ def compare(seed: int) -> None:
     shared = random_group(seed)
     check(shared, ss.measure(shared, (1e-3,), (1e-1, 1e-3)))
     held, cut = with_readouts(shared, make_cut(shared.length))
-    compare_with_definition(AllCutsEngine(width=8), held, cut)
+    compare_with_definition(AllCutsEngine(halvings=3), held, cut)
 
 
 @pytest.mark.few(3)
@@ -91,8 +91,8 @@ def test_a_group_of_the_length_of_a_text() -> None:
     query, key = torch.randn(3, 200, 8, generator=g), torch.randn(1, 200, 8, generator=g)
     shared = Shared(Dense(SoftmaxAttention(query, key, 0.5).dense().double()))
     cut = replace(make_cut(200, [1, 40, 100, 150, 160, 199]), readouts=3)
-    for width in (5, 16, 64):
-        compare_with_definition(AllCutsEngine(width=width), shared, cut)
+    for halvings in (2, 4, 6):
+        compare_with_definition(AllCutsEngine(halvings=halvings), shared, cut)
     assert AllCutsEngine().unsupported_reason(shared, cut, ("counts",)) is None
     assert DenseEngine().footprint(shared, cut) > DenseEngine().footprint(shared, replace(cut, readouts=1))
 

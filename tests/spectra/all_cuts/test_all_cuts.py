@@ -9,7 +9,7 @@ import statesize as ss
 from statesize.measurement.measurement import hankel_singular_values
 from statesize.spectra.all_cuts.all_cuts import AllCutsEngine
 from statesize.spectra.all_cuts.chunks import cores_of
-from statesize.spectra.all_cuts.eliminations import count_above, eliminate_chunks, energies, largest_values
+from statesize.spectra.all_cuts.eliminations import eliminate_chunks, eliminate_each, largest_values
 from statesize.spectra.all_cuts.quadrature import FROM, STEP, entropies
 from statesize.spectra.cut import Cut, make_cut
 
@@ -24,16 +24,12 @@ def test_what_cores_tell_of_blocks(rows, columns):
     cores = cores_of(matrix, rows, columns, POSITIONS, WIDTH)
     blocks = [matrix[rows * i :, : columns * i] for i in POSITIONS]
     sigma = [np.linalg.svd(block, compute_uv=False) for block in blocks]
-    squares, top = np.empty(len(blocks)), np.empty((len(blocks), 2))
-    energies(cores, squares)
+    top = np.empty((len(blocks), 2))
     largest_values(cores, top)
     shared = np.tile(SHIFTS, (len(cores.gram), 1))
-    above, logarithms = np.empty((2, len(blocks), len(SHIFTS), 3))
-    eliminate_chunks(cores, shared, 1, above)
-    eliminate_chunks(cores, shared, -1, logarithms)
-    counts, sizes = np.empty((len(blocks), len(SHIFTS)), np.int64), np.empty((len(blocks), len(SHIFTS)))
-    count_above(cores, np.tile(SHIFTS, (len(blocks), 1)), counts, sizes)
-    np.testing.assert_allclose(squares, [np.square(block).sum() for block in blocks], rtol=1e-13)
+    above, logarithms = eliminate_chunks(cores, shared, 1), eliminate_chunks(cores, shared, -1)
+    counts = eliminate_each(cores, np.tile(SHIFTS, (len(blocks), 1)))[..., 0]
+    np.testing.assert_allclose(cores.energies, [np.square(block).sum() for block in blocks], rtol=1e-13)
     np.testing.assert_allclose(top[:, 0], [values[0] for values in sigma], rtol=1e-8)
     np.testing.assert_allclose(
         logarithms[..., 1], [[np.log1p((values / tau) ** 2).sum() for tau in SHIFTS] for values in sigma], rtol=1e-10
@@ -61,7 +57,7 @@ def test_entropies_of_known_singular_values(count, smallest):
 def test_counts_are_those_of_the_definition(family):
     operator = random_operator(family, 3, 90)
     cut = make_cut(90)
-    blocks, sigma = AllCutsEngine(width=16).blocks(operator, cut), hankel_singular_values(operator, engine="dense")
+    blocks, sigma = AllCutsEngine(halvings=4).blocks(operator, cut), hankel_singular_values(operator, engine="dense")
     rho = torch.tensor([0.3, 1e-2, 1e-4], dtype=torch.float64)
     found, expected = blocks.relative_counts(rho), (sigma[:, None] > rho[:, None] * sigma[:, :1, None]).sum(-1)
     assert torch.equal(found.count, expected)
@@ -75,6 +71,6 @@ def test_a_threshold_that_is_a_singular_value_is_undecided():
     """Ones below the diagonal in the first column alone: σ = √(L − i)."""
     matrix = torch.zeros(40, 40, dtype=torch.float64)
     matrix[:, 0] = 1
-    blocks = AllCutsEngine(width=8).blocks(ss.Dense(matrix), Cut(40, (15, 30)))
+    blocks = AllCutsEngine(halvings=3).blocks(ss.Dense(matrix), Cut(40, (15, 30)))
     found = blocks.counts(torch.tensor([5.0], dtype=torch.float64))
     assert (found.lower.tolist(), found.upper.tolist()) == ([[0], [0]], [[1], [0]])

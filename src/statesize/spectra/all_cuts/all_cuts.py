@@ -21,10 +21,10 @@ class AllCutsEngine(Engine):
     """Counts and entropies of any operator at all cuts, or at many; its kernels are compiled when first needed.
 
     Attributes:
-        width: Positions of a chunk; None for the fastest.
+        halvings: Of a chunk until one position is left, at least 1; None for the fastest.
     """
 
-    width: int | None = None
+    halvings: int | None = None
 
     name = "all_cuts"
     outputs = frozenset(("counts", "entropy"))
@@ -42,7 +42,7 @@ class AllCutsEngine(Engine):
         return AllCutsBlocks(matrices.numpy(), operator.batch_shape, cut, self._width(cut))
 
     def _width(self, cut: Cut) -> int:
-        return self.width or (16 if cut.length < 768 else 32)
+        return 2 ** (self.halvings or (4 if cut.length < 768 else 5))
 
     def seconds(self, operator: Operator, cut: Cut) -> float:
         """Infinity up to 40 positions, for which nothing is to be compiled; see `Engine.seconds`."""

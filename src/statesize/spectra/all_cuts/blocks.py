@@ -21,9 +21,8 @@ from statesize.spectra.all_cuts.eliminations import (
     Array,
     Cores,
     Places,
-    count_above,
     eliminate_chunks,
-    energies,
+    eliminate_each,
     largest_values,
 )
 from statesize.spectra.all_cuts.quadrature import FROM, STEP, Entropies, entropies
@@ -62,20 +61,13 @@ class _Matrix:
             turned = matrix[::-1, ::-1].T[:, : r * (late[-1] // width + 1) * width]
             self._cores.append(cores_of(np.ascontiguousarray(turned), 1, r, late, width))
         self._begins = [np.searchsorted(cores.chunk, np.arange(len(cores.gram))) for cores in self._cores]
-        self.energies = self._everywhere(energies)
+        self.energies = self._joined([cores.energies for cores in self._cores])
         # As far as σ² may be off: squares of what is small beside the largest entry are lost.
         self.off = _GRAM * _EPS * self.energies + UNDERFLOW**2
         # The first entry of each row that is not 0, and of all rows from it on, tell which blocks are 0.
         first = np.where((matrix != 0).any(1), (matrix != 0).argmax(1), len(matrix))
         at = np.array(cut.positions, np.int64)
         self.zero = np.minimum.accumulate(first[::-1])[::-1][r * at] >= at
-
-    def _everywhere(self, ask: Callable[[Cores, Array], object], *each: int) -> Array:
-        """What is asked at all positions, (P, ...)."""
-        answers = [np.zeros((len(cores.chunk), *each)) for cores in self._cores]
-        for cores, answer in zip(self._cores, answers, strict=True):
-            ask(cores, answer)
-        return self._joined(answers)
 
     def _joined(self, parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         return np.concatenate([parts[0], *(part[::-1] for part in parts[1:])])
@@ -92,7 +84,10 @@ class _Matrix:
 
     def relative_counts(self, ratios: Array) -> tuple[Places, Places]:
         """The least and largest #{σ > ρ σ_1} for ratios (R,), (P, R) each."""
-        top, residual = np.moveaxis(self._everywhere(largest_values, 2), 1, 0)[:, :, None]
+        largest = [np.zeros((len(cores.chunk), 2)) for cores in self._cores]
+        for cores, part in zip(self._cores, largest, strict=True):
+            largest_values(cores, part)
+        top, residual = self._joined(largest).T[:, :, None]
         high = top * (1 + 4 * _GAP)
         with np.errstate(invalid="ignore", divide="ignore"):
             # If one σ alone lies above s, σ_1² is at most what was found and the square of its residual over the
@@ -144,21 +139,16 @@ class _Matrix:
         """`_above` for shifts (P, K) that all positions of a chunk share."""
         found = list[Array]()
         for cores, first, part in zip(self._cores, self._begins, self._split(shifts), strict=True):
-            found.append(np.zeros((*part.shape, 3)))
-            eliminate_chunks(cores, np.where(part > 0, part, 0)[first], 1, found[-1])
-        counts, _, sizes = np.moveaxis(self._joined(found), 2, 0)
-        return self._known(shifts, counts, sizes)
+            found.append(eliminate_chunks(cores, np.where(part > 0, part, 0)[first], 1))
+        return self._known(shifts, self._joined(found))
 
     def _above(self, shifts: Array) -> tuple[Places, Array]:
         """#{σ > τ} for shifts (P, K), and how far beside them round-off may have counted it; ∞ at τ ≤ 0."""
-        counts, sizes = list[Places](), list[Array]()
-        for cores, part in zip(self._cores, self._split(shifts), strict=True):
-            counts.append(np.zeros(part.shape, np.int64))
-            sizes.append(np.zeros(part.shape))
-            count_above(cores, np.ascontiguousarray(part), counts[-1], sizes[-1])
-        return self._known(shifts, self._joined(counts), self._joined(sizes))
+        parts = zip(self._cores, self._split(shifts), strict=True)
+        return self._known(shifts, self._joined([eliminate_each(cores, part) for cores, part in parts]))
 
-    def _known(self, shifts: Array, counts: Array, sizes: Array) -> tuple[Places, Array]:
+    def _known(self, shifts: Array, found: Array) -> tuple[Places, Array]:
+        counts, _, sizes = np.moveaxis(found, 2, 0)
         off = ROUND_OFF * _EPS * sizes + self.off[:, None] / shifts
         return counts.astype(np.int64), np.where((shifts > 0) & np.isfinite(off), off, np.inf)
 
@@ -180,8 +170,7 @@ def _entropies(cores: Cores, energy: Array, limit: Places, off: Array) -> Entrop
     while wanted.any():
         taken = logarithms.shape[1]
         steps = np.exp(-STEP * np.arange(taken, taken + (_MORE if taken else _SHIFTS)))
-        more = np.zeros((len(energy), len(steps), 3))
-        eliminate_chunks(cores, np.where(wanted, top, 0)[:, None] * steps, -1, more)
+        more = eliminate_chunks(cores, np.where(wanted, top, 0)[:, None] * steps, -1)
         logarithms = np.concatenate([logarithms, more[..., 1]], 1)
         with np.errstate(divide="ignore", invalid="ignore"):
             answers = entropies(logarithms, energy / here**2, limit)  # pyright: ignore[reportArgumentType]

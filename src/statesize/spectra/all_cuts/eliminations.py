@@ -19,8 +19,10 @@ Array: TypeAlias = npt.NDArray[np.float64]
 Places: TypeAlias = npt.NDArray[np.int64]
 
 _compile = cast("Any", numba).njit(cache=True, nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
-# Pivots that are multiplied before a logarithm is taken, and places that are not halved further.
-_FACTORS, _LEAF = 8, 8
+# Inlined before types are found, which takes less time than to compile each function and then all that call it.
+_inline = cast("Any", numba).njit(inline="always")
+# Pivots that are multiplied before a logarithm is taken.
+_FACTORS = 8
 # Products with HᵀH that a largest singular value takes at most, and after how many it is looked at.
 _MOST, _EVERY = 60, 3
 # Residuals of HᵀH at which it is taken, relative to σ_1²; its own error is about the square of that.
@@ -38,6 +40,7 @@ class Cores(NamedTuple):
             columns F', (Σp, r b + c b).
         inside: T inside the chunk, the last row first, (N, r b, c b).
         gram: F'ᵀF', (N, c b, c b).
+        energies: ‖H‖_F² at each wanted position, (Q,).
         chunk: In which chunk each wanted position lies, ascending, (Q,).
         rows: How many of the chunk's rows the block there has, (Q,).
         columns: How many of its columns, ascending within a chunk, (Q,).
@@ -49,6 +52,7 @@ class Cores(NamedTuple):
     borders: Array
     inside: Array
     gram: Array
+    energies: Array
     chunk: Places
     rows: Places
     columns: Places
@@ -58,32 +62,15 @@ Core: TypeAlias = tuple[Array, Array, Array, Array, Array]
 """The arrays of one chunk, in the order of `Cores`."""
 
 
-@_compile
+@_inline
 def _core(cores: Cores, k: int) -> Core:
     begin, end = cores.first[k], cores.first[k + 1]
     diagonal, beside, borders = cores.diagonal[begin:end], cores.beside[begin:end], cores.borders[begin:end]
     return diagonal, beside, borders, cores.inside[k], cores.gram[k]
 
 
-@_compile
-def energies(cores: Cores, squares: Array) -> None:
-    """‖H‖_F² at each position, (Q,)."""
-    for query in range(cores.chunk.shape[0]):
-        diagonal, _, borders, inside, gram = _core(cores, cores.chunk[query])
-        total = diagonal.sum()
-        for q in range(diagonal.shape[0]):
-            border = borders[q, : cores.rows[query]]
-            for k in range(border.shape[0]):
-                total += border[k] * border[k]
-        for j in range(cores.columns[query]):
-            total += gram[j, j]
-            for i in range(cores.rows[query]):
-                total += inside[i, j] * inside[i, j]
-        squares[query] = total
-
-
-@_compile
-def _core_pivots(core: Core, a: Array, c: Array, pivots: Array, found: Array) -> None:
+@_inline
+def _core_pivots(core: Core, a: Array, sign: int, pivots: Array, found: Array) -> None:
     """The core at K shifts: multipliers and 1 / d of its pivots d, (2, p, K), and what these add up to, (3, K)."""
     diagonal, beside, count = core[0], core[1], a.shape[0]
     scale, coupling, product = 1 / a, np.zeros(count), np.ones(count)
@@ -92,7 +79,7 @@ def _core_pivots(core: Core, a: Array, c: Array, pivots: Array, found: Array) ->
         factor, inverse, before = pivots[0, q], pivots[1, q], pivots[1, max(q - 1, 0)]
         for k in range(count):
             factor[k] = coupling[k] * before[k] if q else 0.0
-            d = c[k] - diagonal[q] * scale[k] - factor[k] * coupling[k]
+            d = sign * a[k] - diagonal[q] * scale[k] - factor[k] * coupling[k]
             found[0, k] += d < 0
             found[2, k] += abs(factor[k] * coupling[k]) + abs(d)
             inverse[k] = 1 / d
@@ -104,7 +91,7 @@ def _core_pivots(core: Core, a: Array, c: Array, pivots: Array, found: Array) ->
                 product[k] = 1.0
 
 
-@_compile
+@_inline
 def _solve(borders: Array, first: int, pivots: Array, Y: Array, Z: Array) -> float:
     """Y = M⁻¹ W for the core's M D Mᵀ and n of its borders W from one on, Z = D⁻¹ Y, (p, n) each, and Σ |Y Z|."""
     # Loops over slices from 0 on become vector instructions, those from elsewhere on do not.
@@ -118,17 +105,22 @@ def _solve(borders: Array, first: int, pivots: Array, Y: Array, Z: Array) -> flo
             y[k] = solved[k]
             z[k] = solved[k] * inverse
             sizes[k] += abs(solved[k] * z[k])
-    return sizes.sum()
+    size = 0.0
+    for k in range(n):
+        size += sizes[k]
+    return size
 
 
-@_compile
+@_inline
 def _place(core: Core, rows: int, columns: int, a: float, c: float, pivots: Array, space: Array, S: Array) -> float:
     """The upper triangle of S of the first rows and columns; returns what adds up."""
     _, _, borders, inside, gram = core
     p = borders.shape[0]
     Y, Z = space[0, : p * rows].reshape(p, rows), space[1, : p * rows].reshape(p, rows)
     V, W = space[2, : p * columns].reshape(p, columns), space[3, : p * columns].reshape(p, columns)
-    size = _solve(borders, 0, pivots, Y, Z) + _solve(borders, inside.shape[0], pivots, V, W) / (a * a)
+    size = 0.0
+    for first, solved, divided, scale in ((0, Y, Z, 1.0), (inside.shape[0], V, W, a * a)):
+        size += _solve(borders, first, pivots, solved, divided) / scale
     of_rows, across, of_columns = np.dot(Y.T, Z), np.dot(Y.T, W), np.dot(V.T, W)
     for i in range(rows):
         for j in range(i, rows):
@@ -163,106 +155,85 @@ def _take(S: Array, first: int, last: int, n: int, a: float, found: Array) -> No
     found[2] += size
 
 
-@_compile
-def _take_at_places(S: Array, r: int, c: int, b: int, a: float, taken: Array, found: Array) -> None:
-    """What pivots add up to at b places of r rows and c columns each, (b, 3), beside what was taken before, (3,)."""
-    # From the last to the first: with each, a block has more rows.
-    B = np.empty((c * b, c * b))
-    for place in range(b - 1, -1, -1):
-        done, rows, columns = r * (b - 1 - place), r * (b - place), c * place
-        _take(S, done, rows, (r + c) * b, a, taken)
-        for i in range(columns):
-            for j in range(i, columns):
-                B[i, j] = S[r * b + i, r * b + j]
-        found[place] = taken
-        _take(B, 0, columns, columns, a, found[place])
+@_inline
+def _take_halves(S: Array, rows: int, columns: int, a: float, found: Array) -> None:
+    """What pivots add up to at h = 2ᵐ places of equal parts of rows and columns, (h, 3), beside what found[0] holds.
 
-
-@_compile
-def _take_halves(S: Array, r: int, c: int, a: float, taken: Array, found: Array) -> None:
-    """As `_take_at_places`, by halves: blocks of the first have all rows of the second, which has all its columns."""
-    nodes, sums, h = S.reshape(1, *S.shape), taken.reshape(1, 3), found.shape[0]
-    while h > _LEAF and h % 2 == 0:
+    Blocks of the first half have all rows of the second, which has all columns of the first. One place has all.
+    """
+    h, n, first = found.shape[0], rows + columns, 0
+    r, c, nodes, sums = rows // h, columns // h, S.reshape(1, *S.shape), found[:1].copy()
+    last = n if h == 1 else r
+    while h > 1:
         h //= 2
-        n, left = (r + c) * h, np.empty((2 * nodes.shape[0], (r + c) * h, (r + c) * h))
-        added = np.empty((2 * nodes.shape[0], 3))
+        # Rows stand in reverse order: of the second half, of the first, then columns of the first and the second.
+        n, most = (r + c) * h, max(r, c) * h
+        left, added = np.empty((2 * len(nodes), most + n, most + n)), np.empty((2 * len(nodes), 3))
+        index = np.empty(most + n, np.int64)
         for half in range(2):
-            # Rows stand in reverse order: of the second half, of the first, then columns of the first and the second.
-            taken_from, count = (2 * r * h, c * h) if half else (0, r * h)
-            index, M = np.empty(count + n, np.int64), np.empty((count + n, count + n))
-            index[:count] = np.arange(taken_from, taken_from + count)
-            index[count : count + r * h] = np.arange(r * h) + (0 if half else r * h)
-            index[count + r * h :] = np.arange(c * h) + 2 * r * h + (c * h if half else 0)
-            for node in range(nodes.shape[0]):
-                for i in range(count + n):
-                    for j in range(i, count + n):
-                        M[i, j] = nodes[node, min(index[i], index[j]), max(index[i], index[j])]
-                added[2 * node + half] = sums[node]
-                _take(M, 0, count, count + n, a, added[2 * node + half])
-                left[2 * node + half] = M[count:, count:]
-        nodes, sums = left, added
-    for node in range(nodes.shape[0]):
-        _take_at_places(nodes[node], r, c, h, a, sums[node], found[node * h : node * h + h])
+            begin = most - (c if half else r) * h
+            for i in range(begin, most + n):
+                index[i] = first + i - begin
+                if half:
+                    index[i] += 2 * r * h if i < most else -c * h if i < most + r * h else r * h
+            for node in range(len(nodes)):
+                source, target, total = nodes[node], left[2 * node + half], added[2 * node + half]
+                for i in range(begin, most + n):
+                    for j in range(i, most + n):
+                        target[i, j] = source[min(index[i], index[j]), max(index[i], index[j])]
+                for i in range(3):
+                    total[i] = sums[node, i]
+                _take(target, begin, most, most + n, a, total)
+        nodes, sums, first = left, added, most
+    for node in range(len(nodes)):
+        for i in range(3):
+            found[node, i] = sums[node, i]
+        _take(nodes[node], first, first + last, first + last, a, found[node])
 
 
 @_compile
-def _spaces(cores: Cores, count: int) -> tuple[Array, Array, Array]:
-    """Room for borders of a core, for its pivots at K shifts, and for S."""
-    longest, (rows, columns) = 0, cores.inside.shape[1:]
-    for k in range(cores.inside.shape[0]):
-        longest = max(longest, cores.first[k + 1] - cores.first[k])
-    n = rows + columns
-    return np.empty((4, longest * max(rows, columns))), np.empty((2, longest, count)), np.empty((n, n))
-
-
-@_compile
-def count_above(cores: Cores, shifts: Array, counts: Places, sizes: Array) -> None:
-    """#{σ > τ} at each position for shifts of its own, (Q, K), and what adds up in each elimination; not at τ ≤ 0."""
-    space, pivots, S = _spaces(cores, shifts.shape[1])
-    found = np.empty((3, shifts.shape[1]))
-    for query in range(shifts.shape[0]):
-        a = shifts[query]
-        if not (a > 0).any():
-            continue
-        core, rows, columns = _core(cores, cores.chunk[query]), cores.rows[query], cores.columns[query]
-        _core_pivots(core, a, a, pivots, found)
-        for k in range(a.shape[0]):
+def _eliminate(cores: Cores, blocks: Places, shifts: Array, sign: int, found: Array) -> None:
+    """What `eliminate_chunks` returns, (M, K, h, 3), of so many first rows and columns of chunks, (M, 3), by halves."""
+    N, rows, columns = cores.inside.shape
+    longest, n = cores.first[N] - cores.first[max(N - 1, 0)], rows + columns
+    space, pivots = np.empty((4, longest * max(rows, columns))), np.empty((2, longest, shifts.shape[1]))
+    S, sums = np.empty((n, n)), np.empty((3, shifts.shape[1]))
+    for block in range(len(blocks)):
+        a, rows, columns, core = shifts[block], blocks[block, 1], blocks[block, 2], _core(cores, blocks[block, 0])
+        begun = False
+        for k in range(len(a)):
             if a[k] > 0:
-                own, sums = pivots[:, : core[0].shape[0], k].copy(), found[:, k].copy()
-                sums[2] += _place(core, rows, columns, a[k], a[k], own, space, S)
-                _take(S, 0, rows + columns, rows + columns, a[k], sums)
-                counts[query, k], sizes[query, k] = int(sums[0]), sums[2]
+                if not begun:
+                    _core_pivots(core, a, sign, pivots, sums)
+                    begun = True
+                sums[2, k] += _place(core, rows, columns, a[k], sign * a[k], pivots[:, :, k], space, S)
+                for i in range(3):
+                    found[block, k, 0, i] = sums[i, k]
+                _take_halves(S, rows, columns, a[k], found[block, k])
 
 
-@_compile
-def eliminate_chunks(cores: Cores, shifts: Array, sign: int, found: Array) -> None:
-    """Of K = [τ I, H; Hᵀ, ±τ I], at each position for shifts that its chunk has, (N, K), into (Q, K, 3).
+def eliminate_each(cores: Cores, shifts: Array) -> Array:
+    """Of K = [τ I, H; Hᵀ, τ I] at each position for shifts of its own, (Q, K): see `eliminate_chunks`."""
+    found, blocks = np.zeros((*shifts.shape, 1, 3)), np.stack([cores.chunk, cores.rows, cores.columns], 1)
+    _eliminate(cores, blocks, np.ascontiguousarray(shifts), 1, found)
+    return found[:, :, 0]
 
-    The number of negative pivots, Σ ln |pivot / τ|, and what adds up; nothing at τ ≤ 0.
+
+def eliminate_chunks(cores: Cores, shifts: Array, sign: int) -> Array:
+    """Of K = [τ I, H; Hᵀ, ±τ I] at each position for shifts that its chunk has, (N, K).
+
+    Returns:
+        The number of negative pivots, Σ ln |pivot / τ|, and what adds up, (Q, K, 3); 0 at τ ≤ 0.
     """
     rows, columns = cores.inside.shape[1:]
-    space, pivots, S = _spaces(cores, shifts.shape[1])
-    b = math.gcd(rows, columns)
-    r, c, taken, every = rows // b, columns // b, np.empty((3, shifts.shape[1])), np.empty((b, 3))
-    last = 0
-    while last < cores.chunk.shape[0]:
-        chunk, first = cores.chunk[last], last
-        while last < cores.chunk.shape[0] and cores.chunk[last] == chunk:
-            last += 1
-        core, a = _core(cores, chunk), shifts[chunk]
-        if not (a > 0).any():
-            continue
-        _core_pivots(core, a, sign * a, pivots, taken)
-        for k in range(a.shape[0]):
-            if a[k] > 0:
-                own, sums = pivots[:, : core[0].shape[0], k].copy(), taken[:, k].copy()
-                sums[2] += _place(core, rows, columns, a[k], sign * a[k], own, space, S)
-                _take_halves(S, r, c, a[k], sums, every)
-                for query in range(first, last):
-                    found[query, k] = every[cores.columns[query] // c]
+    places = math.gcd(rows, columns)
+    blocks = np.array([(chunk, rows, columns) for chunk in range(len(shifts))], np.int64).reshape(-1, 3)
+    found = np.zeros((*shifts.shape, places, 3))
+    _eliminate(cores, blocks, np.ascontiguousarray(shifts), sign, found)
+    return found[cores.chunk, :, cores.columns * places // columns]
 
 
-@_compile
+@_inline
 def _gram_times(core: Core, rows: int, columns: int, v: Array, product: Array) -> None:
     """HᵀH v, of which the first p are in the basis of the core."""
     diagonal, beside, borders, inside, gram = core
@@ -297,7 +268,7 @@ def _gram_times(core: Core, rows: int, columns: int, v: Array, product: Array) -
         product[q] = total
 
 
-@_compile
+@_inline
 def _top(alpha: Array, beta: Array, m: int, weights: Array) -> float:
     """The largest eigenvalue of a tridiagonal matrix, by Newton's method from above, and its vector."""
     x = 0.0
@@ -340,7 +311,10 @@ def largest_values(cores: Cores, largest: Array) -> None:
             V, w, start = np.zeros((_MOST + 1, longest)), np.empty(longest), np.ones(longest)
         n = core[0].shape[0] + cores.columns[query]
         largest[query] = math.nan
-        norm = math.sqrt((start[:n] ** 2).sum())
+        square = 0.0
+        for k in range(n):
+            square += start[k] * start[k]
+        norm = math.sqrt(square)
         for k in range(n):
             V[0, k] = start[k] / norm
         for m in range(1, _MOST + 1):
