@@ -331,10 +331,10 @@ class Tape(TorchDispatchMode):
     def _flex_attention(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func.name() != "flex_attention":
             raise unknown(func.name())
-        from torch._higher_order_ops import flex_attention
+        from torch._higher_order_ops.flex_attention import math_attention  # pyright: ignore[reportUnknownVariableType]
 
         with self:
-            return cast("Any", flex_attention).math_attention(*args, **kwargs)
+            return cast("Any", math_attention)(*args, **kwargs)
 
     def _writes(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operation that writes into what it takes, and record what is there then."""
