@@ -268,7 +268,7 @@ class Search:
 
         def rank(found: tuple[int, frozenset[Use], Step]) -> tuple[int, ...]:
             end, _, step = found
-            return -step.mixing.bit_count(), *self._end_rank(end, step), end
+            return -step.mixing.bit_count(), *self._end_rank(end), end
 
         failed = list[tuple[int, int]]()
         far_behind = self.labels.length - 1
@@ -284,17 +284,9 @@ class Search:
                 return Choice(piece, units, step, self._steps(start, uses), reach)
         return None
 
-    def _end_rank(self, end: int, step: Step) -> tuple[int, bool, int]:
+    def _end_rank(self, end: int) -> tuple[int, int]:
         """By which ends of what is mixed are told apart: the least is that of T."""
-        return self.behind(end, self._every_end[end]), self._passes_by(end, step), self._size(end)
-
-    def _passes_by(self, end: int, step: Step) -> bool:
-        """Whether what is mixed last on the way to an end reaches the output otherwise."""
-        reach, nodes = {self.output} - {end}, self.graph.tape.nodes
-        for node in reversed(nodes[step.mixing.bit_length() :]):
-            if not reach.isdisjoint(node.outs):
-                reach.update(one for _, one in node.inputs if one != end)
-        return bool(step.mixing) and not reach.isdisjoint(nodes[step.mixing.bit_length() - 1].outs)
+        return self.behind(end, self._every_end[end]), self._size(end)
 
     def _size(self, tensor: int) -> int:
         return self.labels.tape.values[tensor].numel()
@@ -310,9 +302,9 @@ class Search:
         for start in self.starts:
             if not any(self._follows(start, one) for one in best) and (found := self._best(start)) is not None:
                 best.append(found)
-        ranks = [self._end_rank(one.end, one.step) for one in best]
+        ranks = [self._end_rank(one.end) for one in best]
 
-        def ends_late(one: Choice, rank: tuple[int, bool, int]) -> bool:
+        def ends_late(one: Choice, rank: tuple[int, int]) -> bool:
             """Whether there is a better end of what is mixed, as of states that are read."""
             pairs = zip(best, ranks, strict=True)
             return any(other.step.mixing & one.step.mixing == one.step.mixing and its < rank for other, its in pairs)
