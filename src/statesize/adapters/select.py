@@ -98,7 +98,12 @@ class NothingMeasuredError(ModelError):
     """Nothing could be measured, for the reasons by module name, of which the message has the first."""
 
     def __init__(self, skipped: Mapping[str, Note]) -> None:
-        (first, why), *others = skipped.items()
+        super().__init__(next(iter(skipped.values())))
+        self.skipped = dict(skipped)
+
+    def __str__(self) -> str:
+        """The first reason, and the layers that it holds for."""
+        (first, why), *others = self.skipped.items()
         reason = str(why)
         # A text may name its own layer.
         same = [
@@ -110,8 +115,7 @@ class NothingMeasuredError(ModelError):
         said = [f"The same holds for {listed(same)}."] if same else []
         if apart:
             said.append(f"Other reasons hold for {listed(apart)}: choose one of them by layers to read its reason.")
-        super().__init__(" ".join([f"{reason.rstrip('.')}." if said else reason, *said]))
-        self.skipped = dict(skipped)
+        return " ".join([f"{reason.rstrip('.')}." if said else reason, *said])
 
 
 # Why nothing is seen in a family.

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from statesize.adapters.other_inputs import random_like
 from statesize.adapters.trace.channels import Channels, channels
 from statesize.adapters.trace.graph import Graph, Paths, Use, entries
 from statesize.adapters.trace.labels import Label, Labels, distance, own, placed, reached
@@ -138,7 +139,7 @@ class Search:
             if not axes or tensor in self.given or made is None or self._of_one_step(label):
                 continue
             if bool(self._reach[tensor].last.any()):
-                found[tensor] = min(axes, key=lambda axis: self.behind(tensor, axis))
+                found[tensor] = min(axes, key=lambda axis: distance(self._reach[tensor], axis, length))
         return found
 
     def _is_causal(self, label: Label, axis: int) -> bool:
@@ -163,7 +164,12 @@ class Search:
     def behind(self, tensor: int, axis: int) -> int:
         """How far positions of a tensor are mixed behind it."""
         if (tensor, axis) not in self._behind:
-            self._behind[tensor, axis] = distance(self._reach[tensor], axis, self.labels.length)
+            far = distance(self._reach[tensor], axis, self.labels.length)
+            if 0 < self.labels.length - 1 <= far:
+                taken = ((node, at) for node in self._users[tensor] for at in range(len(node.inputs)))
+                uses = {(node, at) for node, at in taken if node.inputs[at][1] == tensor}
+                far = self._reach_of(Piece(self.graph, Place(tensor, axis), Place(self.output, self.axis), uses))
+            self._behind[tensor, axis] = far
         return self._behind[tensor, axis]
 
     @cached_property
@@ -273,7 +279,7 @@ class Search:
 
         def rank(found: tuple[int, frozenset[Use], Step]) -> tuple[int, ...]:
             end, _, step = found
-            return -step.mixing.bit_count(), *self._end_rank(end, step), end
+            return -step.mixing.bit_count(), *self._end_rank(end), end
 
         failed = list[tuple[int, int]]()
         far_behind = self.labels.length - 1
@@ -289,17 +295,9 @@ class Search:
                 return Choice(piece, units, step, self._steps(start, uses), reach)
         return None
 
-    def _end_rank(self, end: int, step: Step) -> tuple[int, bool, int]:
+    def _end_rank(self, end: int) -> tuple[int, int]:
         """By which ends of what is mixed are told apart: the least is that of T."""
-        return self.behind(end, self._every_end[end]), self._passes_by(end, step), self._size(end)
-
-    def _passes_by(self, end: int, step: Step) -> bool:
-        """Whether what is mixed last on the way to an end reaches the output otherwise."""
-        reach, nodes = {self.output} - {end}, self.graph.tape.nodes
-        for node in reversed(nodes[step.mixing.bit_length() :]):
-            if not reach.isdisjoint(node.outs):
-                reach.update(one for _, one in node.inputs if one != end)
-        return bool(step.mixing) and not reach.isdisjoint(nodes[step.mixing.bit_length() - 1].outs)
+        return self.behind(end, self._every_end[end]), self._size(end)
 
     def _size(self, tensor: int) -> int:
         return self.labels.tape.values[tensor].numel()
@@ -315,9 +313,9 @@ class Search:
         for start in self.starts:
             if not any(self._follows(start, one) for one in best) and (found := self._best(start)) is not None:
                 best.append(found)
-        ranks = [self._end_rank(one.end, one.step) for one in best]
+        ranks = [self._end_rank(one.end) for one in best]
 
-        def ends_late(one: Choice, rank: tuple[int, bool, int]) -> bool:
+        def ends_late(one: Choice, rank: tuple[int, int]) -> bool:
             """Whether there is a better end of what is mixed, as of states that are read."""
             pairs = zip(best, ranks, strict=True)
             return any(other.step.mixing & one.step.mixing == one.step.mixing and its < rank for other, its in pairs)
@@ -332,7 +330,8 @@ class Search:
             for other in best:
                 all_mixing |= other.step.mixing if other.end == one.end else 0
             is_whole = one.step.mixing == all_mixing and not one.step.beside
-            return one.end not in weights, one.reach, is_whole, self._channels_of(one.start), -self._computed(one.start)
+            order = not self._normalises(one, best), self._channels_of(one.start), -self._computed(one.start)
+            return one.end not in weights, one.reach, is_whole, *order
 
         chosen = max(best, key=rank, default=None)
         if chosen is None:
@@ -368,8 +367,8 @@ class Search:
         now, longer = choice.end, choice
         while len(users := self._users.get(now, [])) == 1:
             (node,), of = users, self.labels.of
-            factors = [one for _, one in node.inputs if one != now]
-            is_product = node.name in ("mul", "div", "bmm") and len(factors) == 1
+            factors = [one for _, one in node.inputs if one != now and one in of]
+            is_product = node.name in ("mul", "div", "bmm", "addcdiv") and len(factors) <= 1
             if len(node.outs) != 1 or not (is_product or (not factors and self._laid_out(node))):
                 break
             if self._size(node.outs[0]) != self._size(now):
@@ -382,11 +381,11 @@ class Search:
             if step is None or step.mixing != choice.step.mixing:
                 break
             piece = self._piece(choice.start, now, uses)
-            for factor in factors if factors and factors[0] in of else ():
+            for factor in factors:
+                if self._divides(node, factor):
+                    continue
                 mixed = self.graph.far(factor) or 0
-                divides = mixed > 0 and (node.name == "div" or self._is_inverse(factor))
-                is_far = mixed > choice.reach * _LESS_FAR
-                if not divides and not (is_far and self._forgets(piece) and not self._forgets(longer.piece)):
+                if mixed <= choice.reach * _LESS_FAR or not self._forgets(piece) or self._forgets(longer.piece):
                     return longer
             if (units := self._units(piece)) is None:
                 break
@@ -406,11 +405,13 @@ class Search:
         return bool((one - two).abs().max() <= 100 * self.rounding * one.abs().max())
 
     def _reach_of(self, piece: Piece) -> int:
-        """How far a map reaches: by labels where these are exact, else by its numbers."""
+        """How far a piece reaches: by labels where these are exact, else by its numbers."""
         if all(self.labels.relations[node].is_exact for node in piece.nodes if node in self.labels.relations):
             return far(piece)
-        answers = piece.columns(torch.arange(piece.ended.shape[1])).abs().amax(-1)
-        later, earlier = (answers > self.rounding * answers.max()).nonzero(as_tuple=True)
+        answers = piece.columns(torch.arange(piece.ended.shape[1]), random_like(piece.held)).abs().amax(-1)
+        # What is not finite is reached.
+        reached = ~(answers <= self.rounding * answers.nan_to_num(0, 0, 0).max())
+        later, earlier = reached.nonzero(as_tuple=True)
         return int((earlier - later).max()) if len(later) else 0
 
     def _weights(self, piece: Piece) -> set[int]:
@@ -424,6 +425,22 @@ class Search:
                 added = others(node, on)
                 found.update(one for at, (_, one) in enumerate(node.inputs) if not on[at] and at not in added)
         return found
+
+    def _normalises(self, choice: Choice, best: list[Choice]) -> bool:
+        """Whether what is mixed of a start is divided by what follows from it, and not from a factor beside it."""
+        divisors, steps = set[int](), choice.steps
+        for node in choice.piece.nodes:
+            ids = [one for _, one in node.inputs]
+            if any(one in steps and steps[one].mixing for one in ids):
+                divisors.update(one for one in ids if one not in steps and self._divides(node, one))
+        made_of = {one for divisor in divisors for node in self.graph.before(divisor) for _, one in node.inputs}
+        beside = {self._computed(other.start) for other in best if other.end == choice.end}
+        return self._computed(choice.start) in made_of and not beside <= made_of
+
+    def _divides(self, node: Node, factor: int) -> bool:
+        """Whether a product is a quotient by what is mixed."""
+        is_quotient = node.name in ("div", "addcdiv") or self._is_inverse(factor)
+        return is_quotient and (self.graph.far(factor) or 0) > 0
 
     def _is_inverse(self, tensor: int) -> bool:
         """Whether a tensor is one by another, perhaps times a number or in another layout."""

@@ -492,11 +492,19 @@ def _hidden(node: Node, known: Known) -> list[Tensor | None]:
     hidden: list[Tensor | None] = [None] * len(ids)
     if node.name in ("mul", "div") and len(ids) == 2:
         hidden = [None if node.name == "div" else known.zeros(ids[1]), known.zeros(ids[0])]
-    elif node.name in ("where", "masked_fill") and not known.labelled(at := ids[0 if node.name == "where" else 1]):
-        chosen = known.values(at)
-        for place, (slot, _) in enumerate(node.inputs):
-            is_first = slot == (1 if node.name == "where" else 2)
-            hidden[place] = None if slot == (0 if node.name == "where" else 1) else ~chosen if is_first else chosen
+    elif node.name in ("where", "masked_fill"):
+        by = 0 if node.name == "where" else 1
+        (mask,) = (one for slot, one in node.inputs if slot == by)
+        either = [one for slot, one in node.inputs if slot != by]
+        if not known.labelled(mask):
+            chosen = known.values(mask)
+            return [None if slot == by else ~chosen if slot == by + 1 else chosen for slot, _ in node.inputs]
+        # What is the same either way, as a score that is hidden, does not depend on the choice.
+        fill = known.values(either[1]) if len(either) > 1 else node.argument("value")
+        same: Tensor = known.values(either[0]) == fill
+        for one in either:
+            same = same if (blank := known.blank(one)) is None else same & blank
+        hidden = [same] * len(ids)
     elif node.name in ("add", "sub") and len(ids) == 2:
         # A blank score that is hidden stays so, whatever is added.
         hides = [_hides(one, known) for one in ids]

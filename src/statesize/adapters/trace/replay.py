@@ -112,17 +112,27 @@ class Piece:
         """The end of zeros, (L, channels)."""
         return self.by_position(torch.zeros_like(self.held))
 
-    def columns(self, channels: Tensor) -> Tensor:
-        """The answers (L, L, channels) of some channels of the end to an impulse at each position in all channels."""
+    def columns(self, channels: Tensor, change: Tensor | None = None) -> Tensor:
+        """The answers (L, L, channels) of some channels of the end to an impulse at each position in all channels.
+
+        Args:
+            channels: Those of the end.
+            change: What is added at each position to the start in the run, (L, channels); None for ones, added to 0.
+
+        Returns:
+            The answers.
+        """
         largest = max(self.values[out].numel() for node in self.nodes for out in node.outs)
+        around = torch.zeros_like(self.held) if change is None else self.held
+        change = torch.ones_like(self.held) if change is None else change
         impulses = torch.eye(len(self.held), dtype=self.held.dtype)[:, :, None]
 
         def answer(one: Tensor) -> Tensor:
-            return self.by_position(one.expand(self.held.shape))[:, channels]
+            return self.by_position(around + one * change)[:, channels]
 
         count = max(1, _MOST_NUMBERS // largest)
         parts = (impulses[at : at + count] for at in range(0, len(impulses), count))
-        return torch.cat([_batched(answer, part) for part in parts]).sub_(self.offset[:, channels])
+        return torch.cat([_batched(answer, part) for part in parts]).sub_(self.by_position(around)[:, channels])
 
 
 def _batched(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
