@@ -131,9 +131,7 @@ def test_weights_that_say_that_inputs_are_rounded_are_refused(attribute):
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
 def test_dynamic_quantisation_of_torch_is_refused():
     model = torch.ao.quantization.quantize_dynamic(attention_model("llama"), {nn.Linear}, dtype=torch.qint8)
-    refused(
-        r"model\.layers\.0\.self_attn\.q_proj must round its weights alone, got torch\.ao\.nn\.quantized", model
-    )
+    refused(r"model\.layers\.0\.self_attn\.q_proj must round its weights alone, got torch\.ao\.nn\.quantized", model)
 
 
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
