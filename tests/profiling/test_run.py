@@ -14,7 +14,7 @@ from statesize.measurement.measurement import measure
 from statesize.measurement.settings import Settings
 from statesize.operators import Dense, Recurrence, SoftmaxAttention
 from statesize.profiling import profile
-from statesize.results.store import SCHEMA
+from statesize.results.place import SCHEMA
 from statesize.texts.inputs import tokens_sha256
 
 
