@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -62,7 +61,7 @@ class Estimated:
     def _probable(self, threshold: float) -> tuple[int, int]:
         """By Gauss quadrature of each probe: nodes beyond τ² weigh less than A there, with the nearest ones more."""
         # The separation theorem of Chebyshev, Markov and Stieltjes (Szegő, Orthogonal Polynomials, 3.41).
-        nodes, weights = self._measures
+        nodes, weights = _measures(self.estimate)
         # The first node above the threshold does not count for less, the last one below it counts for more.
         places = torch.arange(nodes.shape[-1]) - (nodes <= threshold**2).sum(-1, keepdim=True)
         traces = self.estimate.traces
@@ -70,22 +69,22 @@ class Estimated:
         least, most = low.mean() - traces.margin(low), high.mean() + traces.margin(high)
         return math.floor(float(least)), math.ceil(float(most))
 
-    @cached_property
-    def _measures(self) -> tuple[Tensor, Tensor]:
-        """Nodes and weights (p, steps) of the measure of each probe on A, by its Krylov space."""
-        matrix, starts = self.estimate.space.inside, self.estimate.probes
-        starts = torch.nn.functional.pad(starts, (0, len(matrix) - starts.shape[1]))
-        basis = (starts / _linalg.vector_norm(starts, dim=-1, keepdim=True))[:, None]
-        smallest = 1e-13 * float(matrix.abs().max())
-        for _ in range(self.estimate.steps - 1):
-            following = basis[:, -1:] @ matrix
-            for _ in range(2):
-                following = following - following @ basis.mT @ basis
-            size = _linalg.vector_norm(following, dim=-1, keepdim=True)
-            # Where nothing is left, the measure is known, and a node without weight at 0 changes nothing.
-            basis = torch.cat([basis, torch.where(size > smallest, following / size, 0.0)], 1)
-        nodes, vectors = _linalg.eigh(basis @ matrix @ basis.mT)
-        return nodes, vectors[:, 0].square()
+
+def _measures(estimate: EntropyEstimate) -> tuple[Tensor, Tensor]:
+    """Nodes and weights (p, steps) of the measure of each probe on A, by its Krylov space."""
+    matrix, starts = estimate.space.inside, estimate.probes
+    starts = torch.nn.functional.pad(starts, (0, len(matrix) - starts.shape[1]))
+    basis = (starts / _linalg.vector_norm(starts, dim=-1, keepdim=True))[:, None]
+    smallest = 1e-13 * float(matrix.abs().max())
+    for _ in range(estimate.steps - 1):
+        following = basis[:, -1:] @ matrix
+        for _ in range(2):
+            following = following - following @ basis.mT @ basis
+        size = _linalg.vector_norm(following, dim=-1, keepdim=True)
+        # Where nothing is left, the measure is known, and a node without weight at 0 changes nothing.
+        basis = torch.cat([basis, torch.where(size > smallest, following / size, 0.0)], 1)
+    nodes, vectors = _linalg.eigh(basis @ matrix @ basis.mT)
+    return nodes, vectors[:, 0].square()
 
 
 class EstimatedBlocks(HankelBlocks):
