@@ -142,16 +142,12 @@ def test_arguments_of_another_kind():
     refused(InputError, "checkpoints must be folders of models, .* got 3", ss.lab.series, 3)
 
 
-@pytest.mark.parametrize("option", ["--max-tokens", "--sequences", "--seed", "--past", "--ray-cpus"])
+@pytest.mark.parametrize("option", ["--max-tokens", "--sequences"])
 @pytest.mark.parametrize("size", [10**11, 10**20])
 def test_sizes_that_nothing_has(option, size, capsys):
-    if option == "--seed" and size < 2**63:
-        return
     assert main(["profile", "gla", option, str(size)]) == 2
     said = capsys.readouterr().err
-    # Generators of random numbers take any seed that fits into 64 bits.
-    bound = f"below {2**63}" if option == "--seed" else "at most 1000000000"
-    assert said.startswith(f"statesize: error: {option} must be {bound}, got {size}.")
+    assert f'"{size}" for {option}. Must be <= 1000000000' in said
     assert said.count("\n") == 1
 
 
@@ -206,7 +202,7 @@ def test_what_takes_nan_from_a_layer_is_no_other_layer():
     later = nn.Sequential(nn.Embedding(50, 16), Block(Summing()), Block(Dividing()))
     with pytest.warns(ss.errors.StatesizeWarning, match=r"^1 of 2 layers"):
         profile = ss.profile(later, torch.arange(12)[None])
-    assert "Measured: 1 of 2 layers" in repr(profile)
+    assert "1 of 2 layers not measured" in repr(profile)
 
 
 class BothWays(nn.Module):

@@ -71,7 +71,7 @@ def test_a_layer_that_fails_in_one_sequence_is_compared_in_the_next(summing, cap
 
 def test_a_layer_that_cannot_be_compared_is_told_in_the_finding_and_by_a_probe(caplog):
     model, ids = nn.Sequential(nn.Embedding(50, 4), Largest()), torch.arange(24)[None]
-    assert "T of 1 layer is as the class says, and not checked." in repr(profile(model, ids, positions=4))
+    assert "unchecked (1)" in repr(profile(model, ids, positions=4))
     Probing(Probe(ids, every=1, share=math.inf)).step(model, 0)
     assert "Step 0: 1: Its T is not checked: no tensor through which" in caplog.text
     Probing(Probe(ids, every=1, share=math.inf)).step(nn.Sequential(nn.Embedding(50, 4), Summing()), 0)
