@@ -207,8 +207,7 @@ def test_an_error_of_a_file_is_no_error_of_stdout(monkeypatch, capsys):
     assert capsys.readouterr().err == "statesize: error: weights cannot be used: No such file\n"
 
 
-def test_options_of_settings_are_taken_where_pydantic_is_imported(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_options_of_settings_are_taken_where_pydantic_is_imported(capsys):
     # cyclopts then has it validate what converters return, and defaults.
     pytest.importorskip("pydantic")
     shown = ["--max-tokens", "16", "--layers", "0,layers.1.mixer", "--positions", "all"]

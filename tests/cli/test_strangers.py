@@ -81,8 +81,7 @@ def kind(request, tmp_path_factory):
 
 @pytest.mark.few(10)
 @pytest.mark.parametrize("number", range(8))
-def test_changed_files_are_read_or_refused_in_one_line(kind, tmp_path, monkeypatch, number):
-    monkeypatch.chdir(tmp_path)
+def test_changed_files_are_read_or_refused_in_one_line(kind, tmp_path, number):
     folder, change, command = kind
     place = tmp_path / "given"
     shutil.copytree(folder, place)
