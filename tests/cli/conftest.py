@@ -21,6 +21,12 @@ def write_checkpoint(folder, **shape):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path_factory, monkeypatch):
+    """Commands write into the working folder."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("working"))
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """An empty folder to run in."""

@@ -212,4 +212,4 @@ def test_options_of_settings_are_taken_where_pydantic_is_imported(capsys):
     pytest.importorskip("pydantic")
     shown = ["--max-tokens", "16", "--layers", "0,layers.1.mixer", "--positions", "all"]
     assert main(["profile", "gla", *shown]) == 0
-    assert main(["profile", "gla", *shown, "--memory", "1GB"]) == 0
+    assert main(["profile", "gla", *shown, "--memory", "1GB", "--output", "other"]) == 0

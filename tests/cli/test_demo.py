@@ -67,7 +67,7 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
 def opens_without_network_and_errors(report):
     with chromium() as browser:
         visit = Visit(browser, report)
-        for chart in ("#chart-3 svg", "#positions svg"):
+        for chart in ("#chart-0 svg", "#chart-1 svg", "#positions svg"):
             assert visit.page.locator(chart).count() == 1
         assert visit.page.locator("#model option").all_inner_texts() == [KINDS[name] for name in zoo.names()]
         for name in map(KINDS.get, zoo.names()):

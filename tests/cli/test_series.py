@@ -88,4 +88,4 @@ def test_bad_input_is_refused(folder, capsys, arguments, message, code):
 def test_options_that_a_point_has_no_room_for_are_none_of_the_command(folder, capsys):
     for given in (["--weights", "values"], ["--skip-first", "1"], ["--squares"], ["--revision", "main"]):
         assert main(["series", "run", *ASKED, *given]) == 2
-        assert f"{given[0]} is no option of statesize series." in capsys.readouterr().err
+        assert f"Unknown option: {given[0]}" in capsys.readouterr().err

@@ -76,8 +76,8 @@ def test_a_profile_is_not_measured_anew(saved, options, capsys):
 
 def test_a_profile_is_not_a_model(saved, capsys):
     assert main(["truncate", "result"]) == 1
-    assert "result is a profile, not a model" in capsys.readouterr().err
-    with pytest.raises(ss.errors.FileError, match="is a profile, not a model"):
+    assert "got 'result', which is a profile" in capsys.readouterr().err
+    with pytest.raises(ss.errors.FileError, match="which is a profile"):
         ss.load("result")
 
 

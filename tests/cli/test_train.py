@@ -100,8 +100,8 @@ def test_an_interrupted_run_exits_130_and_resumes_to_the_same_weights(run, text,
     ("arguments", "code", "said"),
     [
         (["--mixer", "mambo"], 2, "mambo"),
-        (["--mixer", "gla", "--steps", "0"], 2, "--steps must be at least 1, got 0"),
-        (["--mixer", "gla", "--threads", "0"], 2, "--threads must be at least 1, got 0"),
+        (["--mixer", "gla", "--steps", "0"], 2, '"0" for --steps'),
+        (["--mixer", "gla", "--threads", "0"], 2, '"0" for --threads'),
         (["--mixer", "gla", "--resume"], 1, "must hold a run to resume"),
     ],
 )
@@ -153,6 +153,6 @@ def test_a_folder_of_something_else_is_left_alone(run, text, tmp_path, name):
     (tmp_path / name).write_text("mine")
     done = run("--mixer", "gla", "--text", text, "--output", tmp_path, *SMALL)
     assert done.code == 1
-    assert f"--output must be a new folder or that of a run, got {tmp_path}, which holds something else." in done.stderr
+    assert f"got {tmp_path}, which holds something else" in done.stderr
     assert (tmp_path / name).read_text() == "mine"
     assert len(list(tmp_path.iterdir())) == 1

@@ -235,7 +235,7 @@ class SilentOpeningLayer(OpeningLayer):
         (OpeningLayer, looked_ahead, "The model is not causal: positions are mixed backwards in 1"),
         (OpeningLayer, noisy, "draws random numbers in eval mode"),
         (SilentOpeningLayer, ahead, "2 was not measured: Mixer 2 must be causal"),
-        (SilentOpeningLayer, noisy, "draws random numbers in eval mode"),
+        (SilentOpeningLayer, noisy, "gives another last hidden state"),
     ],
 )
 def test_what_a_model_becomes_in_a_training_is_told_at_the_next_reading(layer, change, words, caplog):

@@ -213,7 +213,7 @@ def test_ids_beyond_the_vocabulary(model):
 def test_ids_of_any_kind(model):
     for given in ([0, 3, 1], (0, 3, 1), np.array([0, 3, 1]), range(3)):
         assert profile(model, given).tokens["token_ids"].values[0].tolist() == list(given)
-    with pytest.raises(InputError, match="no sequence of token ids"):
+    with pytest.raises(InputError, match="must be token ids or text, got ndarray"):
         profile(model, np.array([[0, 3, 1]], dtype=object))
 
 

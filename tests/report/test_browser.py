@@ -6,7 +6,7 @@ from report.visit import Visit, violations
 
 from statesize.report.page import write_report
 
-VIEWS = ("positions", "brush", "spectrum", "tolerance", "chart-0", "chart-2")
+VIEWS = ("positions", "brush", "spectrum", "tolerance", "chart-0")
 
 
 @pytest.fixture(scope="module")

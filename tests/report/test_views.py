@@ -188,8 +188,9 @@ def test_table_sorts_filters_and_downloads(visit, ladder_profile, tmp_path):
     for direction in ("ascending", "descending"):
         page.click(f"{rows} {share} button")
         assert page.get_attribute(f"{rows} {share}", "aria-sort") == direction
+    column = page.eval_on_selector(f"{rows} {share}", "heading => heading.cellIndex") + 1
     shares = "cells => cells.map(cell => cell.dataset.value)"
-    shown = [float(cell) for cell in page.eval_on_selector_all(f"{rows} td[style]", shares)]
+    shown = [float(cell) for cell in page.eval_on_selector_all(f"{rows} td[style]:nth-child({column})", shares)]
     assert len(shown) == 2
     assert shown == sorted(shown, reverse=True)
     tools = page.locator("[aria-labelledby=table-0-title] .tools")
