@@ -77,8 +77,8 @@ def join_documents(
     end = None if special_tokens else special_ids(tokenizer)[1].get("eos")
     if end is None and len(documents) > 1 and not special_tokens:
         raise InputError(
-            f"tokenizer must have an end-of-sequence token to put between {len(documents)} documents, got none. Drop "
-            "--corpus, so that each text is one document, or give JSONL, where each line is a sequence of its own."
+            f"tokenizer must have an end-of-sequence token to put between {len(documents)} documents, got none. "
+            "Give JSONL, where each line is a sequence of its own."
         )
     ids: list[int] = []
     for document in documents:

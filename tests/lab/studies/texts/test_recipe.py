@@ -41,7 +41,7 @@ def test_the_recipe_runs_to_its_end(falcon, tmp_path, monkeypatch, capsys):
         assert word == "statesize"
         numbers = {"512": "32", "16": "2"}
         assert main([str(falcon) if one == NAME else numbers.get(one, one) for one in arguments]) == 0
-    assert Path("falcon", "page.html").stat().st_size > 10_000
+    assert Path("falcon/page.html").stat().st_size > 10_000
     found = json.loads(Path("falcon-delimiters/conclusion.json").read_text("utf-8"))
     # One model decides no claim.
     assert found["holds"] is None
