@@ -438,7 +438,7 @@ def test_models_without_such_a_cache():
         (tiny_model("jamba"), "must mix positions only by attention"),
         (tiny_model("mamba"), "must have a cache"),
         (attention_model("deepseek_v3"), "a latent"),
-        (attention_model("bloom"), "must mix positions only by attention"),
+        (attention_model("bloom"), "No price is known"),
         (tiny("gemma3n_text"), "have no price of their own"),
     ):
         with pytest.raises(ModelError, match=said):
