@@ -151,7 +151,7 @@ def package(session: nox.Session) -> None:
     with session.chdir(environment):
         # A bundled model and a report, far from the sources and without any extra.
         tokens = ("--sequences", "1", "--max-tokens", "64", "--channels", "2")
-        session.run(command, "profile", "gla", "--text", text, *tokens, "--html", "page.html", "--quiet", external=True)
+        session.run(command, "profile", "gla", "--text", text, *tokens, "--output", "profile", external=True)
     # What the sdist asks for is there, and it holds all that the package is made of.
     anew = folder / "anew" / wheel.name
     python(session, "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={anew.parent}", str(sdist))
