@@ -73,7 +73,7 @@ def site(tmp_path: Path) -> Path:
         "[statesize.models]\nmine = mine:MODELS\nbroken = nowhere:MODELS\n[statesize.commands]\nmine = mine:COMMANDS\n",
         encoding="utf-8",
     )
-    (tmp_path / "ids.jsonl").write_text("[1, 2, 3, 4, 5, 6]\n", encoding="utf-8")
+    (tmp_path / "ids.json").write_text("[[1, 2, 3, 4, 5, 6]]\n", encoding="utf-8")
     return tmp_path
 
 
@@ -92,7 +92,7 @@ for command in json.loads(sys.argv[2]):
 
 def test_the_core_without_the_laboratory_and_with_plugins_of_others(site):
     named = ("averages", "gla")
-    commands = [["--help"], ["hello"], *(["profile", name, "--text", "ids.jsonl", "--json"] for name in named)]
+    commands = [["--help"], ["hello"], *(["profile", name, "--text", "ids.json", "--json"] for name in named)]
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(site), json.dumps(commands)],
         cwd=site,

@@ -276,7 +276,7 @@ def test_models_without_a_tokenizer(tmp_path, kind, checkpoint_without_tokenizer
         folder = tmp_path / "bare"
         tiny_llama().save_pretrained(folder)
     for load in (load_model, load_model_facts):
-        with pytest.raises(FileError, match="--ids FILE"):
+        with pytest.raises(FileError, match="--text FILE"):
             load(str(folder))
     assert load_model(str(folder), needs_tokenizer=False).tokenizer is None
     assert load_model_facts(str(folder), needs_tokenizer=False)[:2] == (None, 300)
