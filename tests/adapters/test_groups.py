@@ -167,7 +167,6 @@ def test_a_model_without_groups():
     profile = ss.profile(attention_model("gpt2"), token_ids())
     assert profile.groups().empty
     assert profile.group(profile.mixers[0]) is None
-    row = profile.summary_rows()[0]
 
 
 @pytest.mark.few(1)
