@@ -10,6 +10,7 @@ from torch import nn
 import statesize as ss
 from statesize import capture
 from statesize.adapters.models.own_cache import UNEVEN, attention_cache, grouped_by
+from statesize.results.summary import channels_of
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,8 @@ def test_heads_that_read_one_input_need_not_be_neighbours(attend):
         for profile in (ss.profile(model, token_ids()) for model in models)
     )
     assert row["total_entropy"] == pytest.approx(expected["total_entropy"], rel=1e-5)
+    # Summed over all 16 channels, what two heads read would count twice.
+    assert row["total_entropy"] < 16 * row["average_entropy"]
     assert group["joint_entropy"] == pytest.approx(together["joint_entropy"], rel=1e-5)
 
 
@@ -167,6 +170,8 @@ def test_a_model_without_groups():
     profile = ss.profile(attention_model("gpt2"), token_ids())
     assert profile.groups().empty
     assert profile.group(profile.mixers[0]) is None
+    row = profile.summary_rows()[0]
+    assert row["total_entropy"] == pytest.approx(channels_of(profile.mixer(profile.mixers[0])) * row["average_entropy"])
 
 
 @pytest.mark.few(1)

@@ -22,7 +22,7 @@ from statesize.report.result import Result
 from statesize.report.table import PageTable, layer_table, legend_lines, short_names
 from statesize.report.words import every_token, headline, middle_cut, run_sentence
 from statesize.results.datasets import shown_texts
-from statesize.results.fields import ARRAYS, COUNTS, GROUPS, columns
+from statesize.results.fields import ARRAYS, COUNTS, GROUPS, chosen
 from statesize.results.profiled import Profiled, group_rows, layer_name
 from statesize.results.store import node_name, open_tree, write_tree
 from statesize.results.summary import average, ess_values, long_form
@@ -106,7 +106,7 @@ class Profile(Result, Profiled):
         Returns:
             A table with the columns of groups; no rows where nothing is shared.
         """
-        return pd.DataFrame(group_rows(self), columns=pd.Index([column.name for column in columns(GROUPS)]))
+        return pd.DataFrame(group_rows(self), columns=pd.Index(list(chosen(GROUPS, {}))))
 
     def ess(self, layer: int | str | None = None, sequence: int = 0, metric: Metric = "entropy") -> pd.DataFrame:
         """The ESS before each token of a sequence: of the heads of a layer, or of each layer, the mean over its heads.
