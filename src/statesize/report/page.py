@@ -11,8 +11,8 @@ from statesize.errors import InputError
 from statesize.io.text import counted, listed
 from statesize.report import vega
 from statesize.report.charts import along, layers
-from statesize.report.comparison import comparison_notes, model_row
 from statesize.report.head_map import fitting_map
+from statesize.report.model_rows import comparison_notes, model_row
 from statesize.report.names import cuts_name, distinct, kind_title, metric_titles, model_title, position_name
 from statesize.report.result_page import RESULT, PageChart, PageFigure, ResultPage, told_apart
 from statesize.report.table import PageTable, field_table, legend_lines

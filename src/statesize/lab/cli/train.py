@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from statesize.io.progress import Bars
-    from statesize.lab.training.loop import StepRecord
+    from statesize.lab.training.state import StepRecord
 
 
 def train(

@@ -4,7 +4,7 @@ from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.distillation import Discrepancy, Objective, discrepancy, distil, student_of
 from statesize.lab.training.distillation_losses import hidden_error, logit_divergence, operator_error
 from statesize.lab.training.folder import RunFolder
-from statesize.lab.training.loop import DivergenceError, StepRecord, evaluate, train
+from statesize.lab.training.loop import DivergenceError, evaluate, train
 from statesize.lab.training.regularisation import (
     MixerCall,
     Regularisation,
@@ -12,6 +12,7 @@ from statesize.lab.training.regularisation import (
     mixer_calls,
     utilisation_distance,
 )
+from statesize.lab.training.state import StepRecord
 
 __all__ = [
     "Discrepancy",

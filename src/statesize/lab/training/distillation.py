@@ -17,7 +17,8 @@ from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.base import IGNORED, Task
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.distillation_losses import hidden_error, logit_divergence, operator_error
-from statesize.lab.training.loop import DivergenceError, StepRecord, evaluating, require_task, train
+from statesize.lab.training.loop import DivergenceError, evaluating, require_task, train
+from statesize.lab.training.state import StepRecord
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from statesize.lab.mixers.checkpoint import save_weights
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.tasks.base import Task
 from statesize.lab.training.config import TrainingConfig
-from statesize.lab.training.loop import StepRecord, TrainingState
+from statesize.lab.training.state import StepRecord, TrainingState
 
 LOG, STATE, BEST = "log.jsonl", "state.safetensors", "best"
 

@@ -7,8 +7,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +18,9 @@ from statesize.errors import InputError, StatesizeError
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.base import IGNORED, Task
 from statesize.lab.training.config import TrainingConfig
+from statesize.lab.training.folder import RunFolder
 from statesize.lab.training.regularisation import mixer_calls
-
-if TYPE_CHECKING:
-    from statesize.lab.training.folder import RunFolder
+from statesize.lab.training.state import StepRecord, TrainingState
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """A loss of input_ids and targets, both (S, L)."""
@@ -33,42 +31,6 @@ _MOST_LOGITS = 2**22
 
 class DivergenceError(StatesizeError):
     """A loss or gradient is not finite."""
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """One optimizer step.
-
-    Attributes:
-        step: 1 for the first.
-        loss: Mean training loss of the step, in nats per target, before its update.
-        rate: Learning rate.
-        gradient_norm: Norm of the gradient before clipping.
-        tokens: Input tokens of the step.
-        seconds: Wall-clock time of the step, without evaluation.
-        held_out: The task's report after the step, with "loss" in nats per target and "accuracy"; None where the
-            model was not evaluated.
-        penalty: Mean of what regularisers added to the loss, weighted; None without any.
-    """
-
-    step: int
-    loss: float
-    rate: float
-    gradient_norm: float
-    tokens: int
-    seconds: float
-    held_out: dict[str, float] | None = None
-    penalty: float | None = None
-
-
-@dataclass
-class TrainingState:
-    """The objects of a run that change while it trains."""
-
-    model: LanguageModel
-    optimizer: torch.optim.AdamW
-    generators: dict[str, torch.Generator]
-    step: int = 0  # steps done
 
 
 def train(
