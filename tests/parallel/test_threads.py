@@ -9,7 +9,7 @@ from statesize import spectra
 from statesize.errors import InputError
 from statesize.measurement.measurement import measure
 from statesize.operators import Dense, SoftmaxAttention
-from statesize.parallel.threads import ComputedOnce, end_if_unwanted, free_threads, in_parallel, one_torch_thread
+from statesize.parallel.threads import end_if_unwanted, free_threads, in_parallel, one_torch_thread
 
 
 @pytest.fixture
@@ -105,22 +105,6 @@ def test_large_eliminations_on_two_threads(two_threads):
     found = measure(heads, (1e-2,), (), outputs=("counts",), engine="all_cuts")
     expected = measure(heads, (1e-2,), (), outputs=("counts",), engine="dense", positions=[100, 300, 500])
     assert torch.equal(found.count[:, [99, 299, 499]], expected.count)
-
-
-def test_threads_compute_a_property_of_different_objects_at_the_same_time(two_threads):
-    barrier = threading.Barrier(2)
-
-    class Slow:
-        @ComputedOnce
-        def arrived(self):
-            # Passes only when two threads compute it at the same time.
-            return barrier.wait(timeout=60)
-
-    objects = [Slow(), Slow()]
-    with one_torch_thread():
-        arrived = in_parallel([lambda one=one: one.arrived for one in objects])
-    assert sorted(arrived) == [0, 1]
-    assert [one.arrived for one in objects] == arrived
 
 
 def test_what_engines_compute_holds_no_lock_that_others_wait_for():

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
 from itertools import chain, islice
-from typing import Any, Generic, TypeAlias, TypeVar, cast
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import torch
 
@@ -129,27 +129,6 @@ class OneThread:
                 # If the library has a number for each thread, each block restores its own.
                 if self._per_thread or not self._open_blocks:
                     self.put(self._previous)
-
-
-class ComputedOnce(Generic[T]):
-    """A property that is computed when an object is first asked for it, by one thread, and then kept.
-
-    Before Python 3.12, `functools.cached_property` holds a lock of the class, behind which threads that compute it of
-    other objects wait for each other.
-    """
-
-    def __init__(self, compute: Callable[[Any], T]) -> None:
-        self._compute, self.__doc__ = compute, compute.__doc__
-
-    def __get__(self, instance: object, owner: type) -> T:
-        """The value, which from now on is found in the object itself."""
-        if instance is None:
-            # The class is asked, such as for its documentation.
-            return cast("T", self)
-        value = self._compute(instance)
-        # Objects may be frozen.
-        instance.__dict__[self._compute.__name__] = value
-        return value
 
 
 _torch = OneThread(torch.get_num_threads, torch.set_num_threads, per_thread=True)

@@ -78,15 +78,15 @@ def read_file(path: Path, field: str = "text", note: Note = _refuse, *, whole: b
     return iter((read_whole(path),) if whole else read_documents(path))
 
 
-def file_documents(path: Path, *, corpus: bool = False, field: str | None = None) -> Iterator[tuple[Document, ...]]:
-    """The sequences of a file: a text file as one document, or as all those of a corpus; each row as one."""
+def file_documents(path: Path, *, field: str | None = None) -> Iterator[tuple[Document, ...]]:
+    """The sequences of a file: a text file as one document, each row as one."""
     if is_rows(path):
         # The option --field says the field of a command.
         note = partial(_refuse, advice="Give --field NAME, or mend the row.") if field else _refuse
         yield from ((document,) for document in read_file(path, field or "text", note))
     else:
         documents = read_documents(path)
-        yield documents if corpus or len(documents) == 1 else (read_whole(path).strip("\n"),)
+        yield documents if len(documents) == 1 else (read_whole(path).strip("\n"),)
 
 
 def listed(name: str, documents: Iterable[str]) -> list[str]:

@@ -166,9 +166,6 @@ class WholeTexts(Texts):  # noqa: D101 -- the help of its options is that of the
     max_tokens: NoOption = MOST
 
 
-PieceTexts = Texts
-
-
 @dataclass(frozen=True)
 class LongTexts(Texts):  # noqa: D101 -- as above
     # The command says how many it takes, once it knows that the model is one for it.
