@@ -90,7 +90,7 @@ class Capture(Iterator[Captured]):
 
     @property
     def own_mixing(self) -> OwnMixing:
-        """What was found of the modules that no adapter knows."""
+        """T, derivatives and notes of the modules that no adapter knows."""
         return self._own_mixing
 
     @on_cpu_by_default
@@ -219,7 +219,7 @@ class Capture(Iterator[Captured]):
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a capture.
+    """The settings of a capture.
 
     Attributes:
         layers: The chosen mixers; None for all.

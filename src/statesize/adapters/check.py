@@ -58,7 +58,7 @@ class Checked:
 
 @torch.no_grad()
 def check_operator(observation: Observation, dtype: torch.dtype | None = None) -> tuple[float, tuple[Note, ...]]:
-    """How far T u is from the layer's own code, and what its kernel rounds; a refusal beyond rounding.
+    """Measure how far T u is from the layer's own code, and what its kernel rounds, and refuse more than rounding.
 
     Args:
         observation: What a kernel mixed.
@@ -140,7 +140,7 @@ def agreement(
     largest_score: Callable[[], float],
     again: Callable[[], Tensor | None] | None = None,
 ) -> Agreement:
-    """How far a mixer that runs alone is from what the unaltered model passed on; a refusal beyond what rounds.
+    """Measure how far a mixer alone is from what the unaltered model passed on, and refuse more than rounding.
 
     Args:
         call: Its call.

@@ -122,7 +122,7 @@ class _Called:
 
     @property
     def is_causal(self) -> bool:
-        """Whether it hides later keys without a mask."""
+        """Whether the call hides later keys without a mask."""
         said = self.options.get("is_causal")
         return getattr(self.module, "is_causal", True) if said is None else said
 

@@ -52,7 +52,7 @@ def gated_convolution(call: MixerCall) -> Observation:
     """The T of every channel: the convolution times Diag(x), with K − 1 states; the other gate acts on what T makes."""
     # Taken here: while the module runs, its weights are in the precision of the run.
     weight, bias = cast("Any", call.module).conv.weight, cast("Any", call.module).conv.bias
-    # Of the two factors of what is convolved, T acts on the one that stands first.
+    # The convolution acts on a product of two factors; T acts on the first of them.
     values, leaving, entering = call.parts["in_proj"].output.transpose(1, 2).chunk(3, 1)
 
     def operator(units: Units) -> DelayedRecurrence:

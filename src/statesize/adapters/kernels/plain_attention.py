@@ -22,10 +22,10 @@ _ROWS = 64
 # Entries of these rows that are made at once, of some heads.
 _SCORES = 2**21
 UNSEEN = torch.finfo(torch.float16).min / 2
-"""What is added to scores that must not count is at most this."""
+"""The largest number that a mask adds to a score that must not count."""
 
 _CONVOLVED = "Its values are convolved over a few tokens before they are mixed; T is without that convolution."
-# What a mixer does to its values, or to other streams, beside mixing its values by T.
+# Sentences on what mixers do beside T, by their classes.
 _TEXTS = {
     "InklingAttention": _CONVOLVED,
     "Inkling2SlidingAttention": _CONVOLVED,

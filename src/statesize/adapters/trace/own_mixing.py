@@ -1,4 +1,4 @@
-"""What was found of the modules that mix positions by code that no adapter knows."""
+"""T, derivatives and notes of the modules that mix positions by code that no adapter knows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TracedLayer:
 
 @dataclass(frozen=True, eq=False)
 class OwnMixing:
-    """What was found of the modules that no adapter knows, by their names.
+    """T, derivatives and notes of the modules that no adapter knows, by the modules' names.
 
     Attributes:
         layers: Those with a T.

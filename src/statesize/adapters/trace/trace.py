@@ -16,6 +16,7 @@ from statesize.adapters.kernels.plain_attention import Softmax
 from statesize.adapters.models.model_state import mapped, position_axis, returned_tensor, tensors_in
 from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.observation import Product
+from statesize.adapters.other_inputs import scale
 from statesize.adapters.runs import reading, returning
 from statesize.adapters.trace.choose import Around, Choice, Search
 from statesize.adapters.trace.labels import Label, Labels, distance, own, width
@@ -204,13 +205,8 @@ def _other(where: slice, generator: torch.Generator) -> Change:
         moved = leaf.movedim(axis, 0)
         part = moved[where]
         if leaf.is_floating_point():
-            finite = leaf[leaf.isfinite()]
-            scale = float(finite.std()) if len(finite) > 1 else 0.0
-            part += (
-                3
-                * (scale or 1.0)
-                * torch.randn(part.shape, generator=generator, dtype=torch.float64, device="cpu").to(part)
-            )
+            numbers = torch.randn(part.shape, generator=generator, dtype=torch.float64, device="cpu")
+            part += 3 * scale(leaf) * numbers.to(part)
         else:
             moved[where] = moved[torch.randint(len(moved), (len(part),), generator=generator, device="cpu")]
         return leaf
