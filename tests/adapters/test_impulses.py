@@ -451,7 +451,7 @@ TAPS = torch.linspace(0.2, 0.9, 8), torch.linspace(1, -1, 8)
         (lambda own, delayed, late: TAPS[0] * own + late(TAPS[1] * own), TAPS),
         # T ends at the first tensor behind which no positions are mixed; fixed factors behind that count to it.
         (lambda own, delayed, late: own + TAPS[1] * (delayed - own), (-TAPS[1], TAPS[1])),
-        (lambda own, delayed, late: 0.5 * (own + delayed) + 0.1 * own, (1.0, 1.0)),
+        (lambda own, delayed, late: 0.5 * (own + delayed) + 0.1 * own, (0.5, 0.5)),
     ],
     ids=["sum", "taps", "taps before", "lerp", "sum of sums"],
 )

@@ -115,7 +115,7 @@ def test_two_values_per_token_are_measured_side_by_side_where_a_method_says_so_a
     assert (found.state_bytes, found.multiplicity) == (SIZE * WIDTH * 8, WIDTH)
     said = str(ss.profile(declared, hidden))
     assert f"of the {SIZE} that it holds" in said
-    assert "T of 1 layer is as the class says, and not checked." in said
+    assert Code.UNCHECKED in [note.code for note in found.notes]
     assert " layer)" not in said
 
 
