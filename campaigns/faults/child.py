@@ -20,7 +20,7 @@ _ABOVE_PERMISSIONS = (1 << 1) | (1 << 2)
 _CAPABILITIES_3 = 0x20080522
 IMPORTED = (
     "numba", "pyarrow.parquet", "tokenizers", "torch", "xarray", "statesize.profiling.run",
-    "statesize.texts.tables", "statesize.report", "statesize.lab.studies.engine.run",
+    "statesize.texts.documents", "statesize.report", "statesize.lab.studies.engine.run",
 )  # fmt: skip
 """What a server imports, beside the commands, so that its children need not."""
 

@@ -11,12 +11,13 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
+import safetensors
 import safetensors.numpy
 import tokenizers
 import torch
 
 from statesize.errors import FileError
-from statesize.io.files import digest, read_header
+from statesize.io.files import digest
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.mixers.checkpoint import save_checkpoint
 from statesize.lab.tasks.text import train_tokenizer
@@ -223,8 +224,8 @@ def _step(path: Path) -> int:
     """The step of a checkpoint; 0 where there is none."""
     if not path.is_file():
         return 0
-    with path.open("rb") as stream:
-        return int(json.loads(read_header(stream)["__metadata__"]["statesize"])["step"])
+    with safetensors.safe_open(path, "pt") as stream:
+        return int(json.loads(stream.metadata()["statesize"])["step"])
 
 
 def _readable(path: Path) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 from statesize.errors import FileError
 from statesize.io import files
-from statesize.io.files import LOCK, Parts, only_writer, read_limited
+from statesize.io.files import LOCK, Parts, only_writer
 
 HOLD = """
 import sys
@@ -68,13 +68,6 @@ def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match="cannot write to"), only_writer(tmp_path / "file"):
         pass
-
-
-def test_the_size_of_a_file_is_limited(tmp_path):
-    (tmp_path / "file").write_bytes(b"1234")
-    assert read_limited(tmp_path / "file", 4) == b"1234"
-    with pytest.raises(FileError, match="has more than 3 bytes"):
-        read_limited(tmp_path / "file", 3)
 
 
 def test_a_lock_of_a_file_that_was_replaced_meanwhile_is_taken_anew(tmp_path, monkeypatch):

@@ -272,9 +272,7 @@ def test_a_finished_profile_is_not_measured_again(tmp_path):
     assert Profile.load(tmp_path / "out").to_xarray().identical(kept)
 
 
-def test_records_are_not_held_while_it_runs(tmp_path, monkeypatch):
-    # Parts of one sequence each, as a long run writes them.
-    monkeypatch.setattr("statesize.results.datasets._PART_BYTES", 1)
+def test_a_profile_in_a_folder_is_that_in_memory(tmp_path):
     result = profile(build(**SMALL), TEXTS, output=tmp_path / "out", tolerances=(1e-3, 1e-1))
     assert same(result, profile(build(**SMALL), TEXTS, tolerances=(1e-3, 1e-1)))
     assert np.isnan(result.mixer("layers.0.mixer")["entropy"].values[1, :, 7:]).all()
@@ -290,7 +288,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 
 @pytest.mark.few(2)
 @pytest.mark.parametrize(
-    "payload", [b"", b"[" * 10**5, b"[]", b"{}", b'{"mixers": 1, "skipped": {}}', b'{"mixers": [], "skipped": 1}']
+    "payload", [b"", b"[]", b"{}", b'{"mixers": 1, "skipped": {}}', b'{"mixers": [], "skipped": 1}']
 )
 def test_notes_with_a_right_checksum_and_wrong_content(ended_at_five, tmp_path, payload, caplog):
     output = tmp_path / "out"

@@ -13,9 +13,8 @@ import xarray as xr
 
 from statesize.errors import FileError
 from statesize.profiling import Profile
-from statesize.profiling.profile import describe
 from statesize.results.place import check_destination, profiles_in, read_marker
-from statesize.results.store import node_name, open_tree, write_tree
+from statesize.results.store import node_name
 
 
 def files(folder):
@@ -197,27 +196,6 @@ def test_anybody_reads_the_arrays(small_profile, tmp_path):
     for name, values in arrays.items():
         np.testing.assert_array_equal(values, mixer[name].values)
         assert dims[name] == list(mixer[name].dims)
-
-
-@pytest.mark.parametrize("size", [1, 10**9])
-def test_parts_along_the_sequences_are_put_together(small_profile, tmp_path, size):
-    def parts(mixer):
-        return (mixer.isel(sequence=slice(first, first + size)) for first in range(0, 2, size))
-
-    nodes = ((name, parts(small_profile.mixer(name))) for name in small_profile.mixers)
-    write_tree(tmp_path / "profile", small_profile.tokens, nodes, describe)
-    assert Profile.load(tmp_path / "profile").tree.identical(small_profile.tree)
-    assert open_tree(tmp_path / "profile").identical(small_profile.tree)
-
-
-def test_what_stays_on_disk_is_read_when_asked_for(small_profile, tmp_path):
-    tree = open_tree(small_profile.save(tmp_path / "profile"))
-    mixer = small_profile.mixer("layers.0.mixer")
-    chosen = {"sequence": 1, "head": [1, 0], "position": slice(2, 5)}
-    xr.testing.assert_identical(tree["layers.0.mixer"].to_dataset().isel(chosen), mixer.isel(chosen))
-    (tmp_path / "profile" / "00001.safetensors").unlink()
-    with pytest.raises(FileNotFoundError):
-        _ = tree["layers.0.mixer"]["entropy"].values
 
 
 def test_a_pipe_is_left_alone(small_profile, tmp_path):

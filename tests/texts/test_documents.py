@@ -1,4 +1,4 @@
-"""Texts, chats and token ids out of files and data sets."""
+"""Texts, chats and token ids out of files."""
 
 import json
 import tracemalloc
@@ -11,11 +11,16 @@ from oracles.pretrained import save_tiny, tiny_llama
 from statesize.errors import FileError
 from statesize.lab import zoo
 from statesize.models.load import load_model, load_model_facts
-from statesize.texts import rows
-from statesize.texts.documents import configured_vocabulary, file_documents, jsonl, read_token_ids, vocabulary_size
+from statesize.texts.documents import (
+    configured_vocabulary,
+    file_documents,
+    jsonl,
+    parquet,
+    read_token_ids,
+    vocabulary_size,
+)
 from statesize.texts.inputs import sequences
 from statesize.texts.rows import Chat
-from statesize.texts.tables import dataset, parquet
 
 ROWS = [{"text": "one", "body": "eins"}, {"text": "two", "body": "zwei"}, {"text": "three", "body": "drei"}]
 CHAT = [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "Two."}]
@@ -57,7 +62,7 @@ def test_bad_lines_are_noted_and_left_out(tmp_path):
         list(file_documents(path))
 
 
-def test_a_line_that_is_too_long_is_left_out_and_others_are_not_held(tmp_path, monkeypatch):
+def test_lines_are_not_held_in_memory(tmp_path):
     path = write_lines(tmp_path / "texts.jsonl", ['{"text": "' + "word " * 20_000 + '"}'] * 200)
     tracemalloc.start()
     try:
@@ -66,11 +71,6 @@ def test_a_line_that_is_too_long_is_left_out_and_others_are_not_held(tmp_path, m
     finally:
         tracemalloc.stop()
     assert most < path.stat().st_size / 10
-    monkeypatch.setattr(rows, "MOST_LINE", 30)
-    write_lines(path, ['{"text": "one"}', '{"text": "' + "x" * 90 + '"}', '{"text": "two"}'])
-    notes = []
-    assert list(jsonl(path, "text", notes.append)) == ["one", "two"]
-    assert [note.split(": ")[0] for note in notes] == [f"{path}, line 2"]
 
 
 def test_chats_in_rows(tmp_path):
@@ -173,37 +173,6 @@ def test_each_row_is_a_sequence(tmp_path):
     assert not isinstance(read, list)
     texts = [tokenizer.decode(ids.tolist(), skip_special_tokens=False) for ids in read]
     assert texts == ["one two<eos>", "three four<eos>"]
-
-
-@pytest.fixture(scope="module")
-def datasets():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.setenv("HF_DATASETS_OFFLINE", "1")
-        yield pytest.importorskip("datasets")
-
-
-@pytest.mark.parametrize("kind", ["saved", "splits", "files"])
-def test_data_sets_on_disk(datasets, tmp_path, kind):
-    data, notes, name = datasets.Dataset.from_list([*ROWS, {"text": None, "body": "no"}]), [], str(tmp_path / "data")
-    if kind == "files":
-        (tmp_path / "data").mkdir()
-        data.to_parquet(str(tmp_path / "data" / "train.parquet"))
-    else:
-        saved = data if kind == "saved" else datasets.DatasetDict({"train": data})
-        saved.save_to_disk(name)
-    assert list(dataset(name, "text", "train", notes.append)) == ["one", "two", "three"]
-    assert [note.split(": ")[0] for note in notes] == [f"{name}, row 3"]
-    with pytest.raises(FileError, match=r'"title".* text, body'):
-        next(dataset(name, "title", "train", pytest.fail))
-    with pytest.raises(FileError, match="nowhere"):
-        next(dataset(str(tmp_path / "nowhere"), "text", "train", pytest.fail))
-
-
-def test_without_the_package_for_data_sets(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    with pytest.raises(FileError, match="pip install datasets"):
-        next(dataset("anything", "text", "train", pytest.fail))
 
 
 LISTS = [[1, 2, 3], [4, 0]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import math
 import os
@@ -16,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 from statesize.errors import FileError
 from statesize.io.kept import FOLDERS
@@ -27,33 +26,11 @@ try:
 except ImportError:  # not on Windows, where nothing is locked
     fcntl = None
 
-MOST_JSON = 16 * 2**20
-"""Largest JSON or TOML file that is read, in bytes; JSON takes up to about twenty times as much memory."""
-
 LOCK = ".in-use"
 """Name of the lock file in a folder that one process writes to."""
 
-SPARE, GROWTH = 256 * 2**20, 2000
-"""A compressed file may unpack to SPARE bytes, and to GROWTH times its size on disk."""
-
 _LOGGER = logging.getLogger("statesize")
 Value = TypeVar("Value")
-
-
-def parse_json(content: bytes | str) -> object:
-    """Parse an untrusted JSON document; ValueError if two readers could differ on it."""
-    try:
-        return json.loads(content, object_pairs_hook=_unique)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    entries = dict(pairs)
-    if len(entries) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"it names {next(name for name in names if names.count(name) > 1)!r} twice in one object")
-    return entries
 
 
 def require_regular(path: Path) -> Path:
@@ -77,15 +54,6 @@ def is_gguf(path: Path) -> bool:
             return stream.read(len(_MAGIC)) == _MAGIC
     except OSError:
         return False
-
-
-def read_limited(path: Path, most: int = MOST_JSON) -> bytes:
-    """The content of an untrusted file of at most `most` bytes."""
-    with require_regular(path).open("rb") as stream:
-        content = stream.read(most + 1)
-    if len(content) > most:
-        raise FileError(f"{path} has more than {most:,} bytes, too many for what it should be; it is not read")
-    return content
 
 
 @contextlib.contextmanager
@@ -131,13 +99,10 @@ def replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
         raise FileError(f"cannot write {path}: {error.strerror or error}. Give a folder that can be written") from error
 
 
-def replace_folder(
-    folder: Path, write: Callable[[Path], object], scratch: Path | None, is_own: Callable[[str], bool]
-) -> None:
+def replace_folder(folder: Path, write: Callable[[Path], object], is_own: Callable[[str], bool]) -> None:
     """Write a folder under a temporary name, then replace the old folder by it; what is not its own, by name, stays."""
-    # An interruption or an error leaves the old folder unchanged; an OSError is passed on. The temporary folder is made
-    # in `scratch`, a folder of the same file system, or in the parent, which exists.
-    temporary = Path(tempfile.mkdtemp(prefix=".statesize-", dir=scratch or folder.absolute().parent))
+    # An interruption or an error leaves the old folder unchanged; an OSError is passed on.
+    temporary = Path(tempfile.mkdtemp(prefix=".statesize-", dir=folder.absolute().parent))
     new, old, others = temporary / "new", temporary / "old", list[str]()
     try:
         write(new)
@@ -235,27 +200,6 @@ def _lock(descriptor: int) -> None:
     except OSError as error:
         if isinstance(error, BlockingIOError):
             raise
-
-
-def check_header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file; one that is too long or names a tensor twice is a FileError."""
-    with require_regular(path).open("rb") as stream:
-        try:
-            return read_header(stream)
-        except ValueError as error:
-            raise FileError(f"{path} is damaged or cut off ({error}); copy or make it again.") from error
-
-
-def read_header(stream: BinaryIO) -> dict[str, Any]:
-    """The header of safetensors, of which safetensors checks the rest; ValueError where two readers could differ."""
-    # If two tensors have one name, safetensors reads the last, other programs perhaps the first.
-    length = int.from_bytes(stream.read(8), "little")
-    if length > MOST_JSON:
-        raise ValueError(f"it says that its header has {length:,} bytes; at most {MOST_JSON:,} are read")
-    header = parse_json(stream.read(length))
-    if not isinstance(header, dict):
-        raise ValueError("its header is no JSON object")
-    return cast("dict[str, Any]", header)
 
 
 def digest(content: bytes) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from statesize.errors import ModelError
-from statesize.io.files import parse_json, read_limited
 from statesize.models.plugins import ModelPlugin
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class LabModels(ModelPlugin):
 def _config(name: str, file: str = "config.json") -> dict[str, Any]:
     """The JSON object in a folder; empty where none can be read."""
     try:
-        found = parse_json(read_limited(Path(name) / file))
+        found = json.loads((Path(name) / file).read_bytes())
     except (OSError, ValueError):
         return {}
     return cast("dict[str, Any]", found) if isinstance(found, dict) else {}

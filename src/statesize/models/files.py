@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import safetensors
 from tokenizers import Tokenizer
 from torch import nn
 
 from statesize.errors import FileError
 from statesize.io.callers import warn_caller
-from statesize.io.files import check_header, parse_json, read_limited, replace_file
+from statesize.io.files import replace_file
 from statesize.io.text import counted, listed
 
 FILE = "tokenizer.json"
@@ -54,18 +56,24 @@ def check_loaded(name: str, model: nn.Module, loaded: Mapping[str, Collection[An
 def check_stored(name: str, folder: Path, model: nn.Module, unused: Collection[str]) -> None:
     """Refuse weights in integers or in floats of 8 bits, which transformers takes as they are, without their scales."""
     index, parameters = folder / _INDEX, [parameter for parameter, _ in model.named_parameters()]
-    shards = parse_json(read_limited(index)) if index.is_file() else {"weight_map": {"": "model.safetensors"}}
+    shards = json.loads(index.read_bytes()) if index.is_file() else {"weight_map": {"": "model.safetensors"}}
     for shard in sorted(set(cast("dict[str, dict[str, str]]", shards)["weight_map"].values())):
-        header = check_header(folder / shard) if (folder / shard).is_file() else {}
-        dtypes = {key: entry["dtype"] for key, entry in header.items() if key != "__metadata__" and key not in unused}
+        dtypes = _dtypes(folder / shard) if (folder / shard).is_file() else {}
         for weight, dtype in dtypes.items():
             # Masks of older models, which are no parameters, are of bytes.
-            of_model = any(key.endswith(weight) or weight.endswith(key) for key in parameters)
+            of_model = weight not in unused and any(key.endswith(weight) or weight.endswith(key) for key in parameters)
             if of_model and dtype not in _WHOLE:
                 raise FileError(
                     f"{name} must hold its weights in floating point of 16 bits or more, got {weight} as {dtype}: "
                     "quantised, without the scales that would take it back. Give the checkpoint that it was made from."
                 )
+
+
+def _dtypes(shard: Path) -> dict[str, str]:
+    """The dtype of each weight of a safetensors file."""
+    with safetensors.safe_open(shard, "pt") as stream:  # pyright: ignore[reportUnknownVariableType]
+        file = cast("Any", stream)
+        return {name: file.get_slice(name).get_dtype() for name in file.keys()}
 
 
 def has_tokenizer(folder: Path) -> bool:

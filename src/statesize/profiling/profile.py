@@ -24,7 +24,7 @@ from statesize.report.words import every_token, headline, middle_cut, run_senten
 from statesize.results.datasets import shown_texts
 from statesize.results.fields import ARRAYS, COUNTS, GROUPS, chosen
 from statesize.results.profiled import Profiled, group_rows, layer_name
-from statesize.results.store import node_name, open_tree, write_tree
+from statesize.results.store import node_name, read_tree, write_tree
 from statesize.results.summary import average, ess_values, long_form
 
 if TYPE_CHECKING:
@@ -276,8 +276,8 @@ class Profile(Result, Profiled):
         """
         folder = require_path("path", path)
         names = {node_name(name): name for mixer in self.mixers for name in (mixer, mixer + SHARED)}
-        nodes = ((names[key], [node.to_dataset(inherit=False)]) for key, node in self.tree.children.items())
-        write_tree(folder, self.tokens, nodes, describe)
+        nodes = {names[key]: node.to_dataset(inherit=False) for key, node in self.tree.children.items()}
+        write_tree(folder, {"": self.tokens, **nodes}, self.to_dict())
         return folder
 
     @classmethod
@@ -296,7 +296,7 @@ class Profile(Result, Profiled):
             InputError: If the path is no path.
         """
         require_kind("path", path, (str, PathLike), "that of a profile")
-        return cls(open_tree(Path(path), load=True))
+        return cls(read_tree(Path(path)))
 
     @property
     def plot(self) -> ProfileCharts:
@@ -313,11 +313,6 @@ class Profile(Result, Profiled):
             The file.
         """
         return super().to_html(path or f"{self.model.rpartition('/')[2]}.html")
-
-
-def describe(tree: xr.DataTree) -> dict[str, Any]:
-    """The document of a profile's tree."""
-    return Profile(tree).to_dict()
 
 
 def _lost_rows(profile: Profiled) -> list[dict[str, Any]]:

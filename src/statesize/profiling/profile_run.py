@@ -24,12 +24,12 @@ from statesize.io.text import counted
 from statesize.measurement.settings import Settings
 from statesize.models.plugins import parts_folder
 from statesize.parallel.threads import Executor, run
-from statesize.profiling.profile import Profile, describe
+from statesize.profiling.profile import Profile
 from statesize.profiling.sequences import MixerDone, Provenance, SequenceDone, SequenceTask
 from statesize.profiling.work import MOST_OPERATIONS
-from statesize.results.datasets import MixerRun, mixer_parts, token_dataset
+from statesize.results.datasets import MixerRun, joined_mixer, token_dataset
 from statesize.results.place import SCHEMA
-from statesize.results.store import dataset_to_bytes, mixer_from_bytes, node_name, open_tree, write_tree
+from statesize.results.store import dataset_from_bytes, dataset_to_bytes, node_name, read_tree
 from statesize.texts.inputs import Given, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer
 from statesize.version import installed
@@ -83,7 +83,7 @@ class ProfileRun:
     seconds: float = 0.0  # total seconds of measuring over all workers
 
     def __post_init__(self) -> None:
-        self.parts = Parts(self.folder, ".unit", dataset_to_bytes, mixer_from_bytes)
+        self.parts = Parts(self.folder, ".unit", dataset_to_bytes, dataset_from_bytes)
         self.ends: Parts[Any] = Parts(self.folder, ".end", SequenceDone.to_bytes, SequenceDone.from_bytes)
 
     def measure(self, inputs: Iterable[Given], executor: Executor) -> None:
@@ -138,9 +138,8 @@ class ProfileRun:
         origin: Provenance,
         output: Path | None,
     ) -> Profile:
-        """All datasets together, in memory or in a folder, from which the profile then reads; the parts are removed."""
+        """All datasets together; where they are written to a folder, the parts are removed."""
         sequences = [task.given for task in self.tasks]
-        lengths = [len(given) for given in sequences]
         for name, mixer in self.mixers.items():
             # The first sequence decides, whichever worker has finished first.
             if len(set(mixer.forms.values())) == 1:
@@ -179,16 +178,13 @@ class ProfileRun:
             "skipped": {name: note.to_json() for name, note in skipped.items()},
             "seconds": round(self.seconds, 3),
         }
-        nodes = (
-            (mixer.name, mixer_parts(mixer, lengths, self.read, whole=output is None)) for mixer in self.mixers.values()
-        )
-        if output is None or self.folder is None:
-            children = {node_name(mixer): xr.DataTree(next(iter(parts))) for mixer, parts in nodes}
-            return Profile(xr.DataTree(root, children=children))
-        # What a kill leaves half-written goes with the parts, once the same command has finished.
-        write_tree(output, root, nodes, describe, scratch=self.folder)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        return Profile(open_tree(output))
+        joined = {name: joined_mixer(mixer, len(sequences), self.read) for name, mixer in self.mixers.items()}
+        children = {node_name(name): xr.DataTree(mixer) for name, mixer in joined.items()}
+        profile = Profile(xr.DataTree(root, children=children))
+        if output is not None and self.folder is not None:
+            profile.save(output)
+            shutil.rmtree(self.folder, ignore_errors=True)
+        return profile
 
     def _reasons(self) -> dict[str, Note]:
         """What is not measured, and why; of what is measured in some sequences, in how many."""
@@ -219,10 +215,9 @@ def earlier_profile(output: Path, key: str, sequences: Sequence[Given], name: st
     """The profile in a folder, if it is of the same run; another model's is refused, another run is warned of."""
     # It is there where a run was killed while it tidied up, or is repeated.
     try:
-        open_tree(output, load=True)
+        profile = Profile(read_tree(output))
     except FileError:
         return None
-    profile = Profile(open_tree(output))
     attributes, lengths = profile.tree.attrs, profile.tokens["length"].values
     run = {"model": name, "run_sha256": key, "tokens_sha256": tokens_sha256(sequences)}
     if run.items() <= attributes.items():

@@ -20,7 +20,7 @@ from statesize.adapters.observation import SHARED
 from statesize.adapters.select import NothingMeasuredError
 from statesize.codes import Code, Note
 from statesize.errors import StatesizeError
-from statesize.io.files import digest, parse_json
+from statesize.io.files import digest
 from statesize.measurement.settings import Settings
 from statesize.models.load import LoadedModel, model_facts
 from statesize.parallel.threads import Step
@@ -79,7 +79,7 @@ class SequenceDone:
     def from_bytes(cls, content: bytes) -> SequenceDone:
         """The end that `to_bytes` wrote; other bytes are a ValueError."""
         try:
-            facts = cast("Any", parse_json(content))
+            facts = cast("Any", json.loads(content))
             return cls(tuple(map(str, facts["mixers"])), _notes(facts["skipped"]))
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError("it holds no mixers") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,8 +22,6 @@ from statesize.texts.inputs import Given, ids_of
 from statesize.texts.tokens import AnyTokenizer, special_ids, token_text
 
 _ATTRIBUTES = ("kind", "notes", "cache", "multiplicity", "dtype", "precision", "engine", "stratum_sizes")
-# Bytes of sequences that are joined at once when a profile is written.
-_PART_BYTES = 2**28
 
 
 def sequence_dataset(
@@ -89,7 +87,6 @@ class MixerRun:
             one T.
         sequences: Sequences in which it was called, ascending; all of one form.
         positions: All that were measured, and 0 where no window leaves it out.
-        bytes: Bytes of the largest dataset.
     """
 
     name: str
@@ -98,7 +95,6 @@ class MixerRun:
     forms: dict[int, tuple[bool, int, int]] = field(default_factory=dict[int, tuple[bool, int, int]])
     sequences: list[int] = field(default_factory=list[int])
     positions: set[int] = field(default_factory=set[int])
-    bytes: int = 1
 
     def add(self, sequence: int, dataset: xr.Dataset) -> None:
         """Note a sequence."""
@@ -111,7 +107,6 @@ class MixerRun:
         if dataset.sizes["position"]:
             self.engines.add(dataset.attrs["engine"])
         self.positions.update(dataset["position"].values.tolist())
-        self.bytes = max(self.bytes, dataset.nbytes)
 
     def leave_out_other_forms(self) -> dict[int, Note]:
         """Leave out the sequences in which it is measured otherwise than in its first one; why, by sequence."""
@@ -170,22 +165,19 @@ def shown_texts(texts: Sequence[Sequence[str]]) -> NDArray[np.str_]:
     return np.array([[text.replace("\0", "␀") for text in row] for row in texts])
 
 
-def mixer_parts(run: MixerRun, lengths: Sequence[int], read: Reader, *, whole: bool) -> Iterator[xr.Dataset]:
-    """The dataset of one mixer, in one part or in parts along the sequences; NaN where nothing was measured."""
-    positions = np.array(sorted(run.positions or {0}), np.int64)
-    called, size = set(run.sequences), len(lengths) if whole else max(1, _PART_BYTES // run.bytes)
-    attributes = {name: run.facts[name] for name in _ATTRIBUTES} | {"engine": ", ".join(sorted(run.engines))}
-    for start in range(0, len(lengths), size):
-        rows = range(start, min(start + size, len(lengths)))
-        datasets = (read(run.name, row) if row in called else _unmeasured(run, read) for row in rows)
-        aligned = [
-            dataset if np.array_equal(dataset["position"].values, positions) else dataset.reindex(position=positions)
-            for dataset in datasets
-        ]
-        # What has no sequences is the same in all.
-        joined = xr.concat(aligned, ALONG, data_vars="minimal", coords="minimal", compat="override", join="override")
-        joined.attrs = attributes
-        yield joined
+def joined_mixer(run: MixerRun, count: int, read: Reader) -> xr.Dataset:
+    """The dataset of one mixer over so many sequences; NaN where nothing was measured."""
+    positions, called = np.array(sorted(run.positions or {0}), np.int64), set(run.sequences)
+    datasets = (read(run.name, row) if row in called else _unmeasured(run, read) for row in range(count))
+    aligned = [
+        dataset if np.array_equal(dataset["position"].values, positions) else dataset.reindex(position=positions)
+        for dataset in datasets
+    ]
+    # What has no sequences is the same in all.
+    joined = xr.concat(aligned, ALONG, data_vars="minimal", coords="minimal", compat="override", join="override")
+    engines = ", ".join(sorted(run.engines))
+    joined.attrs = {name: run.facts[name] for name in _ATTRIBUTES} | {"engine": engines}
+    return joined
 
 
 def _unmeasured(run: MixerRun, read: Reader) -> xr.Dataset:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from statesize.errors import FileError
-from statesize.io.files import os_errors, parse_json, read_limited, require_parent
+from statesize.io.files import os_errors, require_parent
 from statesize.io.text import meant
 from statesize.models.plugins import PROFILE_MARKER as MARKER
 from statesize.models.plugins import unfinished
@@ -37,7 +38,7 @@ def read_marker(path: Path) -> Marker:
     """The marker of a profile; a FileError for what is none, is damaged, or is of another schema."""
     require_profile(path)
     try:
-        marker = Marker(**cast("dict[str, Any]", parse_json(read_limited(path / MARKER))))
+        marker = Marker(**json.loads((path / MARKER).read_bytes()))
     except (OSError, ValueError, TypeError) as error:
         raise FileError(f"{path} is no profile that this statesize wrote ({error}). Make the profile anew.") from error
     if (marker.format, marker.schema) != (FORMAT, SCHEMA):
@@ -71,15 +72,10 @@ def require_profile(path: Path, name: str = "profile") -> None:
 def check_destination(path: Path, name: str = "path") -> None:
     """Refuse a path where a profile cannot or must not be written, before any work is done."""
     require_parent(path, name)
-    check_free(path, name)
-    with os_errors(f"{path} cannot be written", "Give a path in a writable folder."):
-        os.rmdir(tempfile.mkdtemp(prefix=".statesize-", dir=path.absolute().parent))
-
-
-def check_free(path: Path, name: str = "path") -> None:
-    """Refuse a file, and a folder of anything else."""
     if os.path.lexists(path) and not path.is_dir():
         raise FileError(f"{name} must be a folder, got {path}, which is a file. Give another name.")
     if path.is_dir() and not (path / MARKER).is_file():
         wrong = "which holds something else. It is left alone; give another name"
         raise FileError(f"{name} must be a new folder or that of a profile, got {path}, {wrong}.")
+    with os_errors(f"{path} cannot be written", "Give a path in a writable folder."):
+        os.rmdir(tempfile.mkdtemp(prefix=".statesize-", dir=path.absolute().parent))

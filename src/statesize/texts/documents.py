@@ -13,22 +13,18 @@ from torch import Tensor, nn
 
 from statesize.check import require_kind
 from statesize.errors import FileError, InputError
-from statesize.io.files import os_errors, parse_json, read_limited, require_regular
+from statesize.io.files import os_errors, require_regular
 from statesize.texts import rows
 from statesize.texts.rows import Document, Note, Row, line_row, read_documents, read_whole, readable, values_row
-from statesize.texts.tables import parquet
+
+# Rows of a Parquet file that are in memory at once.
+_BATCH = 64
 
 
 def _lines(path: Path, what: str) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file that are not blank, with their numbers; a part of one that is too long."""
+    """The lines of a file that are not blank, with their numbers."""
     with os_errors(f"{path} cannot be read as {what}"), require_regular(path).open("rb") as stream:
-        number = 0
-        while line := stream.readline(rows.MOST_LINE + 1):
-            number += 1
-            if line.strip():
-                yield number, line
-            while len(line) > rows.MOST_LINE and not line.endswith(b"\n"):
-                line = stream.readline(rows.MOST_LINE + 1)
+        yield from ((number, line) for number, line in enumerate(stream, 1) if line.strip())
 
 
 def jsonl(path: Path, field: str, note: Note) -> Iterator[Document]:
@@ -53,9 +49,37 @@ def _json_list(path: Path, field: str, note: Note) -> Iterator[Document]:
 def _parsed(content: bytes | str, where: str) -> object:
     """The values of a JSON document."""
     try:
-        return parse_json(content.decode("utf-8-sig") if isinstance(content, bytes) else content)
+        return json.loads(content.decode("utf-8-sig") if isinstance(content, bytes) else content)
     except ValueError as error:
         raise FileError(f"{where} must be JSON, got none ({' '.join(str(error).split())[:200]}).") from error
+
+
+def parquet(path: Path, field: str, note: Note) -> Iterator[Document]:
+    """The documents of a Parquet file, or of the files of a folder; rows are read as far as these are used."""
+    paths = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    wanted = f'{path} must have text in the column "{field}", got no row with one. Give --field NAME.'
+    return readable((row for file in paths for row in _parquet_rows(file, field)), note, wanted)
+
+
+def _parquet_rows(path: Path, field: str) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    broken = cast("type[Exception]", pyarrow.ArrowException)
+    with os_errors(f"{path}: cannot be read as a Parquet file", "", broken):
+        file = cast("Any", pyarrow.parquet.ParquetFile(path))
+        columns = cast("list[str]", file.schema_arrow.names)
+        if field not in columns and rows.MESSAGES not in columns:
+            raise FileError(f'{path} must have a column "{field}", got {", ".join(columns)}. Give --field NAME.')
+        column, number = field if field in columns else rows.MESSAGES, 0
+        for batch in file.iter_batches(_BATCH, columns=[column]):
+            for cell in batch.column(0):
+                number += 1
+                where = f"{path}, row {number}"
+                try:
+                    yield values_row({column: cell.as_py()}, field, where)
+                except UnicodeDecodeError:
+                    yield where, None, f'"{column}" is not UTF-8'
 
 
 SOURCES = {".jsonl": jsonl, ".ndjson": jsonl, ".json": _json_list, ".parquet": parquet}
@@ -126,7 +150,7 @@ def _lists(path: Path) -> Iterator[tuple[str, object]]:
             if index:
                 raise
             # A list over several lines.
-            values, whole = _parsed(read_limited(path, rows.MOST_LINE), str(path)), True
+            values, whole = _parsed(path.read_bytes(), str(path)), True
         items = cast("list[object]", values) if isinstance(values, list) else []
         if items and all(isinstance(item, list) for item in items):
             yield from ((f"{where}, list {position}", item) for position, item in enumerate(items, 1))

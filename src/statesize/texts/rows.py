@@ -11,12 +11,8 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 from statesize.check import require_path
 from statesize.errors import FileError
-from statesize.io.files import os_errors, parse_json, read_limited
+from statesize.io.files import os_errors, require_regular
 
-MOST_TEXT = 2**30
-"""Bytes of a text file that is read; JSONL and Parquet files, which are read piece by piece, may have any size."""
-MOST_LINE = 256 * 2**20
-"""Bytes of a line of a JSONL file."""
 BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
 MESSAGES = "messages"
 """Field that holds the messages of a chat, where a row lacks the requested field."""
@@ -59,7 +55,7 @@ def read_documents(path: str | Path) -> tuple[str, ...]:
 def read_whole(path: Path) -> str:
     """The text of a UTF-8 file, blank lines and all."""
     with os_errors(f"{path}: cannot be read as a text file"):
-        data = read_limited(path, MOST_TEXT)
+        data = require_regular(path).read_bytes()
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -91,10 +87,8 @@ def evenly(items: Sequence[_Item], most: int) -> list[_Item]:
 
 def line_row(line: bytes, field: str, where: str) -> Row:
     """A line of JSON as a row; without `field`, "messages" is read."""
-    if len(line) > MOST_LINE:
-        return where, None, f"more than {MOST_LINE:,} bytes"
     try:
-        values = parse_json(line.decode("utf-8-sig"))
+        values = json.loads(line.decode("utf-8-sig"))
     except ValueError as error:
         return where, None, f"no JSON in UTF-8 ({str(error).partition(':')[0]})"
     if not isinstance(values, dict):

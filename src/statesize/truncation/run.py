@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,7 +16,7 @@ from torch.nn import functional
 from statesize.adapters.models.model_state import tensors_sha256
 from statesize.check import require_path
 from statesize.errors import ModelError
-from statesize.io.files import Parts, check_report_path, digest, parse_json, parts_writer, replace_file
+from statesize.io.files import Parts, check_report_path, digest, parts_writer, replace_file
 from statesize.io.json_values import json_values
 from statesize.models.plugins import parts_folder
 from statesize.texts.documents import vocabulary_size
@@ -37,7 +37,7 @@ def kept_parts(output: str | PathLike[str] | None, model: nn.Module, *setting: o
         check_report_path(path, "output")
         weights = tensors_sha256(dict(model.state_dict()))
         key, folder = digest(repr((weights, *setting)).encode()), parts_folder(path)
-    parts = Parts[Any](folder, _SUFFIX, lambda value: json.dumps(value).encode(), cast("Any", parse_json))
+    parts = Parts[Any](folder, _SUFFIX, lambda value: json.dumps(value).encode(), json.loads)
 
     def kept(name: str, make: Callable[[], Any]) -> Any:
         found = parts.read(f"{key}-{name}")

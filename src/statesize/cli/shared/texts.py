@@ -130,9 +130,8 @@ class Texts:
         self, tokenizer: AnyTokenizer | None, vocabulary: int | None, left_out: list[str]
     ) -> Iterator[tuple[Tensor, bool]]:
         """Token ids of each text, and whether it is a chat; what cannot be read is told in `left_out`."""
-        from statesize.texts.documents import file_documents, jsonl, read_token_ids
+        from statesize.texts.documents import file_documents, jsonl, parquet, read_token_ids
         from statesize.texts.rows import RefusedChat
-        from statesize.texts.tables import parquet
         from statesize.texts.tokens import join_documents, special_ids
 
         for path in self.text or ():

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from statesize.cli.shared.options import Output
 from statesize.cli.shared.printing import REPORTING, Printing, Reporting
@@ -130,7 +130,7 @@ def _truncation(profiles: dict[str, Profile], folder: Path, printing: Printing) 
     """What cutting one of the models shows, which its profile then says too; of an earlier run where that is there."""
     import json
 
-    from statesize.io.files import Parts, parse_json
+    from statesize.io.files import Parts
     from statesize.lab import zoo
     from statesize.parallel.threads import one_by_one, run
     from statesize.truncation.page import with_truncation
@@ -146,7 +146,7 @@ def _truncation(profiles: dict[str, Profile], folder: Path, printing: Printing) 
         yield result.to_dict()
 
     key, said = (profiles[_CUT].attributes.get(fact) for fact in ("run_sha256", "truncation"))
-    parts = Parts(folder, ".json", lambda result: json.dumps(result).encode(), cast("Any", parse_json))
+    parts = Parts(folder, ".json", lambda result: json.dumps(result).encode(), json.loads)
     if not said:
         parts.remove(f"truncation-{key}")
     (done,) = run([_CUT], partial(one_by_one, cut), parts, lambda _: f"truncation-{key}")

@@ -16,7 +16,7 @@ from torch import Tensor
 from statesize.adapters.models.model_state import tensors_sha256
 from statesize.check import refuse, require_kind, require_path
 from statesize.errors import FileError, InputError
-from statesize.io.files import check_header, parse_json, read_limited, replace_files
+from statesize.io.files import replace_files
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
 
@@ -89,7 +89,6 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> LanguageModel:
     if not path.is_file():
         raise FileError(f"{path} is missing; a model is a folder with {CONFIG} and {WEIGHTS}")
     try:
-        check_header(path)
         digest = _check_shapes(path, config)
         tensors: dict[str, Tensor] = safetensors.torch.load_file(path)  # pyright: ignore[reportUnknownMemberType]
     except (safetensors.SafetensorError, OSError) as error:
@@ -134,7 +133,7 @@ def _read_config(path: Path) -> ModelConfig:
     if not path.is_file():
         raise FileError(f"{path} is missing; a model is a folder with {CONFIG} and {WEIGHTS}")
     try:
-        values = parse_json(read_limited(path))
+        values = json.loads(path.read_bytes())
     except (ValueError, OSError) as error:
         raise FileError(f"{path} is not JSON ({error}); copy or train the model again") from error
     if isinstance(values, dict):

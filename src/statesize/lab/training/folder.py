@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import safetensors
 import safetensors.torch
@@ -18,7 +17,7 @@ from torch import Tensor
 from statesize.adapters.models.model_state import tensors_sha256
 from statesize.check import require_count, require_path
 from statesize.errors import FileError, InputError
-from statesize.io.files import only_writer, os_errors, parse_json, read_header, replace_file
+from statesize.io.files import only_writer, os_errors, replace_file
 from statesize.lab.mixers.checkpoint import save_weights
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.tasks.base import Task
@@ -131,9 +130,9 @@ class RunFolder:
     def _load(self, state: TrainingState) -> None:
         path = self.path / STATE
         try:
-            content = path.read_bytes()
-            values: Any = parse_json(read_header(io.BytesIO(content))["__metadata__"]["statesize"])
-            tensors = safetensors.torch.load(content)
+            with safetensors.safe_open(path, "pt") as stream:  # pyright: ignore[reportUnknownVariableType]
+                values: Any = json.loads(cast("Any", stream).metadata()["statesize"])
+            tensors = safetensors.torch.load(path.read_bytes())
             saved, log = values["settings"], values["log"]
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
             raise FileError(f"{path} is damaged or of another version ({error!r}). Start a new run.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import Any, TypeAlias, cast
 
 from statesize.check import refuse
 from statesize.errors import FileError, InputError
-from statesize.io.files import parse_json, require_regular
+from statesize.io.files import require_regular
 from statesize.lab.stored import stored_sha256
 from statesize.measurement.statistics import evenly_spread
 
@@ -121,7 +122,7 @@ def read_log(path: Path) -> Log:
     try:
         content = require_regular(path).read_bytes()
         rows: Iterable[object] = (
-            cast("Any", parse_json(content))["log_history"] if path.suffix == ".json" else _of_lines(content)
+            cast("Any", json.loads(content))["log_history"] if path.suffix == ".json" else _of_lines(content)
         )
         mappings = [cast("dict[str, Any]", row) for row in rows if isinstance(row, dict)]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -140,7 +141,7 @@ def _of_lines(content: bytes) -> Iterator[object]:
     for line in content.decode(errors="replace").splitlines():
         # No JSON is the last line of a run that was killed.
         with suppress(ValueError):
-            yield parse_json(line)
+            yield json.loads(line)
 
 
 def _flat(row: dict[str, Any], above: str = "") -> Iterator[tuple[str, float]]:

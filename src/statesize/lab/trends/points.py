@@ -19,7 +19,7 @@ from statesize.adapters.observation import SHARED
 from statesize.adapters.select import UnknownLayerError
 from statesize.codes import Code, Note
 from statesize.errors import InputError, StatesizeError
-from statesize.io.files import Parts, digest, parse_json, parts_writer
+from statesize.io.files import Parts, digest, parts_writer
 from statesize.io.progress import reporting
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import estimate
@@ -122,7 +122,7 @@ class Point:
     def from_bytes(cls, content: bytes) -> Self:
         """The point that `to_bytes` wrote; other bytes are a ValueError."""
         try:
-            values = cast("dict[str, Any]", parse_json(content))
+            values = cast("dict[str, Any]", json.loads(content))
             mixers = cast("list[dict[str, Any]]", values.pop("mixers"))
             for mixer in mixers:
                 mixer |= {name: tuple(mixer[name]) for name in ("units", "ceilings")}

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from statesize.errors import FileError
-from statesize.io.files import parse_json, read_limited
 from statesize.io.text import counted, facts_table
 from statesize.lab.studies.engine.statistics import Evidence
 from statesize.lab.studies.engine.verdicts import Claim, Look, judge
@@ -148,7 +147,7 @@ def read_conclusion(folder: Path) -> tuple[Conclusion, dict[str, Any]]:
     """
     path = folder / CONCLUSION
     try:
-        document = cast("dict[str, Any]", parse_json(read_limited(path)))
+        document = cast("dict[str, Any]", json.loads(path.read_bytes()))
         fields = {name: document[name] for name in Conclusion.__dataclass_fields__}
         figures = {  # pyright: ignore[reportUnknownVariableType]
             name: math.nan if value is None else tuple(value) if isinstance(value, list) else float(value)  # pyright: ignore[reportUnknownArgumentType]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from statesize.errors import FileError
-from statesize.io.files import parse_json, read_limited
 from statesize.io.text import counted
 from statesize.lab.studies.engine.conclusion import known
 from statesize.lab.studies.engine.study import Study
@@ -85,7 +84,7 @@ def verify(study: Study, folder: Path) -> dict[str, Any]:
     """
     path = folder / RECORD
     try:
-        kept = cast("dict[str, Any]", parse_json(read_limited(path)))
+        kept = cast("dict[str, Any]", json.loads(path.read_bytes()))
         content, rows = (folder / TABLE).read_bytes(), read_rows(folder)
         made = Made(kept["made"]["commit"], kept["made"]["date"], kept["done_on"])
         again = json.loads(record_files(study, kept["preset"], made, rows)[RECORD])
