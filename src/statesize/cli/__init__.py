@@ -40,8 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # imported, which is later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     FOLDERS.clear()
-    if not _opened_streams():
-        return _fail("stdout is closed; give it a file, or /dev/null", FAILED)
     try:
         with _signals():
             return _run(sys.argv[1:] if arguments is None else list(arguments))
@@ -58,16 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError):
             return FAILED
         return _fail(f"the output cannot be written: {error.strerror or error}", FAILED)
-
-
-def _opened_streams() -> bool:
-    """Give a shell's closed streams to /dev/null, or files would take their numbers; whether stdout was open."""
-    opened = sys.stdout is not None  # pyright: ignore[reportUnnecessaryComparison]
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            os.dup2(os.open(os.devnull, os.O_RDWR), number)
-            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
-    return opened
 
 
 def _run(arguments: list[str]) -> int:

@@ -11,13 +11,6 @@ def test_many_rows_are_not_printed(capsys):
     assert lines[-1] == "10 rows more stand on the page and in --json."
 
 
-def test_signs_that_ascii_cannot_hold(monkeypatch, tmp_path):
-    with open(tmp_path / "out", "w", encoding="ascii") as file:
-        monkeypatch.setattr("sys.stdout", file)
-        print_table(PageTable("", ["σ", "ratio"], [["a³", "1,000×"]], "O(L²) – so"))
-    assert (tmp_path / "out").read_text() == "s    ratio\na^3  1,000x\n\nO(L^2) - so\n"
-
-
 def test_lines_break_within_a_terminal(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "30")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)

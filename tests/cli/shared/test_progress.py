@@ -6,11 +6,9 @@ import pty
 import re
 import threading
 
-import numba
 import pytest
 
 from statesize.cli import main
-from statesize.cli.shared.printing import Printing
 from statesize.io.progress import Bars, duration
 from statesize.lab.cli.train import training_bar
 from statesize.lab.training import StepRecord
@@ -180,15 +178,3 @@ def test_a_training_in_a_terminal_has_a_bar_with_loss_and_speed(in_terminal):
     shown = in_terminal(train)
     for part in ("text gla", "3/4", "loss 3.250", "held-out loss 2.1250", "4,096 tokens/s"):
         assert part in shown
-
-
-def test_kernels_that_are_compiled_are_told_once(capsys):
-    with Printing().bars():
-        for kernel in (numba.njit(lambda number: number + 1), numba.njit(lambda number: number + 2)):
-            assert kernel(kernel(1)) > 1
-    assert capsys.readouterr().err == "Compiling kernels, once: later runs read them from disk.\n"
-    with Printing().bars():
-        assert kernel(1) == 3
-    with Printing(quiet=True).bars():
-        numba.njit(lambda number: number + 3)(1)
-    assert capsys.readouterr().err == ""

@@ -24,9 +24,8 @@ MOST = 10**9
 _COUNT = Parameter(validator=validators.Number(gte=1, lte=MOST))
 Count: TypeAlias = Annotated[int, _COUNT]
 AtLeastTwo: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=2, lte=MOST))]
-SEQUENCES, MAX_TOKENS = ("--sequences", "--documents"), ("--max-tokens", "--tokens")
-"""Options that have a second name."""
-Documents: TypeAlias = Annotated[Count | None, Parameter(name=SEQUENCES)]
+MAX_TOKENS = ("--max-tokens", "--tokens")
+"""An option with a second name."""
 MaxTokens: TypeAlias = Annotated[AtLeastTwo, Parameter(name=MAX_TOKENS)]
 Seed: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=0, lt=2**63))]
 

@@ -10,11 +10,10 @@ import sys
 import textwrap
 import webbrowser
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from cyclopts import Parameter
 
@@ -31,9 +30,6 @@ SCHEMA = 1
 # Read by huggingface_hub and transformers when they are imported, which happens when a model is loaded.
 _NO_BARS, _ERRORS_ONLY = "HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY"
 _ENDLESS, _NARROWEST, _MOST_ROWS, _MOST_LEFT_OUT = 10_000, 12, 40, 3
-_ASCII = str.maketrans(
-    {"σ": "s", "₁": "_1", "±": "+-", "×": "x", "³": "^3", "²": "^2", "█": "#", "░": ".", "−": "-", "–": "-", "…": "..."}
-)
 _arguments: list[str] = []
 
 
@@ -67,17 +63,8 @@ class Printing:
 
     @contextmanager
     def bars(self) -> Generator[Bars]:
-        """Progress on stderr, or none; kernels that numba compiles meanwhile are told, as that takes long."""
-        with Bars(self.quiet) as bars, ExitStack() as stack:
-            if "numba" in sys.modules:
-                from numba.core import event
-
-                tell = cache(lambda: bars.say("Compiling kernels, once: later runs read them from disk."))
-                told: dict[str, Callable[..., None]] = {"on_start": lambda *_: tell(), "on_end": lambda *_: None}
-                events = cast("Any", event)
-                stack.enter_context(
-                    events.install_listener("numba:compile", type("Compiled", (events.Listener,), told)())
-                )
+        """Progress on stderr, or none."""
+        with Bars(self.quiet) as bars:
             yield bars
 
     @contextmanager
@@ -152,7 +139,7 @@ def print_notes(notes: Sequence[str]) -> None:
     """Print lines that break between words where a terminal is too narrow for them."""
     width = max(_width(), _NARROWEST)
     for line in (line for note in notes for line in note.splitlines() or [""]):
-        _print(textwrap.fill(printable(line), width, break_on_hyphens=False))
+        print(textwrap.fill(printable(line), width, break_on_hyphens=False))
 
 
 def print_table(table: PageTable) -> None:
@@ -161,7 +148,7 @@ def print_table(table: PageTable) -> None:
 
     rows = table.rows if len(table.rows) <= _MOST_ROWS else table.rows[:_MOST_ROWS]
     for line in table_text(replace(table, rows=rows), _width(), bars=True):
-        _print(line)
+        print(line)
     if len(rows) < len(table.rows):
         print_notes([f"{len(table.rows) - len(rows)} rows more stand on the page and in --json."])
     print_notes(["", table.caption] if table.caption else [])
@@ -190,8 +177,3 @@ def show_page(page: ResultPage, document: dict[str, Any], printing: Reporting) -
 def _width() -> int:
     """Columns of the terminal; many of a file or pipe."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else _ENDLESS
-
-
-def _print(line: str) -> None:
-    encoding = (sys.stdout.encoding or "utf-8").lower()
-    print(line if encoding.startswith("utf") else line.translate(_ASCII))

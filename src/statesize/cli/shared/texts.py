@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import MAX_TOKENS, MOST, OFTEN, Documents, Loading, MaxTokens, NoOption
+from statesize.cli.shared.options import MAX_TOKENS, MOST, OFTEN, Count, Loading, MaxTokens, NoOption
 from statesize.cli.shared.printing import Printing, tell_left_out
 from statesize.errors import InputError, StatesizeError
 from statesize.io.text import counted
@@ -67,7 +67,7 @@ class Texts:
 
     text: Annotated[list[Path] | None, Parameter(group=OFTEN, negative="", metavar="PATH")] = None
     field: str = "text"
-    sequences: Documents = None
+    sequences: Count | None = None
     max_tokens: MaxTokens = 512
 
     @property
