@@ -46,10 +46,3 @@ def test_a_configuration_names_no_code_of_the_hub(tmp_path, name):
     (tmp_path / "config.json").write_text(json.dumps(config | {name: "kernels-community/flash-attn"}))
     with pytest.raises(FileError, match="must be code of transformers"):
         load_model(str(tmp_path))
-
-
-def test_a_configuration_cannot_ask_for_any_number_of_layers(tmp_path):
-    config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 8, "n_head": 1, "n_layer": 10**8}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(FileError, match=r"n_layer of .* must be from 0 to 10,000, got 100,000,000"):
-        load_model(str(tmp_path))

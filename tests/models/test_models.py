@@ -332,56 +332,6 @@ def test_wrong_options():
             load_model("gla", **options)
 
 
-def mamba_ssm_folder(folder, model, layer, **settings):
-    """A model of transformers as mamba_ssm writes it: another name of the embedding, and its own config.json."""
-    renamed = {name.replace(".embeddings.", ".embedding."): weight.clone() for name, weight in model.named_parameters()}
-    config = {"d_model": 32, "n_layer": 2, "vocab_size": 50, "ssm_cfg": layer, "rms_norm": True, "fused_add_norm": True}
-    folder.mkdir()
-    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps({**config, "pad_vocab_size_multiple": 8, **settings}), "utf-8")
-    return str(folder)
-
-
-SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 56, "state_size": 8, "residual_in_fp32": True}
-MAMBA_SSM = {
-    "Mamba": (SHAPE, {"d_state": 8, "dt_min": 0.01}),
-    "Mamba2": (
-        {**SHAPE, "head_dim": 16, "num_heads": 4, "n_groups": 2, "chunk_size": 16, "tie_word_embeddings": True},
-        {"layer": "Mamba2", "d_state": 8, "headdim": 16, "ngroups": 2, "chunk_size": 16},
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", MAMBA_SSM)
-def test_a_checkpoint_of_mamba_ssm(tmp_path, kind):
-    shape, layer = MAMBA_SSM[kind]
-    torch.manual_seed(0)
-    model = getattr(transformers, f"{kind}ForCausalLM")(getattr(transformers, f"{kind}Config")(**shape)).eval()
-    folder = mamba_ssm_folder(tmp_path / "native", model, layer)
-    loaded = load_model(folder, needs_tokenizer=False)
-    tokens = torch.arange(20)[None]
-    torch.testing.assert_close(loaded.model(tokens).logits, model(tokens).logits, rtol=0, atol=0)
-    assert load_model_facts(folder, needs_tokenizer=False)[:2] == (None, 56)
-    kinds = {"Mamba": "mamba", "Mamba2": "mamba2"}
-    assert [captured.kind for captured in ss.capture(loaded.model, tokens)] == [kinds[kind]] * 2
-
-
-@pytest.mark.parametrize(
-    ("layer", "settings", "named"),
-    [
-        ({"layer": "Mamba3"}, {}, "layer 'Mamba3'"),
-        ({"gates": 2}, {}, "gates 2"),
-        ({"layer": "Mamba2", "D_has_hdim": True}, {}, "D_has_hdim True"),
-        ({}, {"attn_layer_idx": [1]}, r"attn_layer_idx \[1\]"),
-        ({}, {"rms_norm": False}, "rms_norm False"),
-    ],
-)
-def test_checkpoints_of_mamba_ssm_that_transformers_cannot_hold(tmp_path, layer, settings, named):
-    folder = mamba_ssm_folder(tmp_path / "native", torch.nn.Linear(1, 1), layer, **settings)
-    with pytest.raises(ModelError, match=named):
-        load_model(folder, needs_tokenizer=False)
-
-
 def test_a_kind_that_transformers_does_not_know(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "gated_deltanet"}', "utf-8")
     if importlib.util.find_spec("fla") is None:

@@ -17,7 +17,7 @@ from statesize.adapters.models.quantised import float_model, quantisation
 from statesize.errors import FileError, StatesizeError
 from statesize.io.callers import warn_caller
 from statesize.io.files import is_gguf
-from statesize.models.configurations import MAMBA_SSM_NAMES, checked_config
+from statesize.models.configurations import checked_config
 from statesize.models.files import check_loaded, check_stored, has_tokenizer
 from statesize.models.gguf import check_tensors, require_readable, set_splitter, stored_weights
 from statesize.models.gguf_config import ROPE_FACTORS, gguf_config
@@ -135,9 +135,8 @@ def transformers_model(
     """A model with all its weights, and its source: kind, and what else a profile keeps of it."""
     library, (source, file) = _transformers(), _source_of(name)
     method, path = quantisation(config).get("quant_method"), Path(name)
-    names = MAMBA_SSM_NAMES if config.model_type in ("mamba", "mamba2") else {}
 
-    def read(names: dict[str, str], kind: Any = library.AutoModelForCausalLM) -> tuple[nn.Module, dict[str, Any]]:
+    def read(kind: Any = library.AutoModelForCausalLM, names: dict[str, str] | None = None) -> tuple[nn.Module, Any]:
         with _refusing(name, options, allow_pickle=allow_pickle):
             return kind.from_pretrained(
                 source,
@@ -145,7 +144,7 @@ def transformers_model(
                 dtype=dtype or "auto",
                 use_safetensors=None if allow_pickle or file else True,
                 weights_only=True,
-                key_mapping=names or None,
+                key_mapping=names,
                 # What is missing or misshapen is refused below, by name.
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
@@ -153,15 +152,15 @@ def transformers_model(
                 **file,
             )
 
-    model, loaded = read(names)
+    model, loaded = read()
     held = [match[0] for key in sorted(loaded["unexpected_keys"]) if (match := re.search(_HELD, key))]
     if held and loaded["missing_keys"]:
-        model, loaded = read({_HELD: ""} | names)
+        model, loaded = read(names={_HELD: ""})
         warn_caller(f"{name}: {held[0]!r} was left out of the names of its weights.")
     base = library.MODEL_MAPPING.get(type(config), None)
     if loaded["missing_keys"] and base is not None and config.architectures == [base.__name__]:
         # Saved without a head, which no layer needs to be measured.
-        model, loaded = read(names, library.AutoModel)
+        model, loaded = read(library.AutoModel)
     unused = check_loaded(name, model, loaded)
     if file:
         check_tensors(path, model, loaded["unexpected_keys"], ROPE_FACTORS.get(config.model_type, ()))
