@@ -1,4 +1,4 @@
-"""Charts and figures of measurements and profiles: the numbers that they show, and what they refuse."""
+"""Charts and figures of profiles: the numbers that they show, and what they refuse."""
 
 import re
 import subprocess
@@ -16,7 +16,6 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.studies.engine.conclusion import Conclusion
 from statesize.measurement.statistics import evenly_spread
 from statesize.report.chart_tables import CHART_HEADS, lines
-from statesize.report.measured import MeasurementCharts
 from statesize.report.vega import PAPER
 from statesize.spectra.dispatch import ENGINES
 from statesize.spectra.engine import EngineName
@@ -54,23 +53,6 @@ def tables(chart):
     return chart.to_dict()["datasets"]
 
 
-def test_positions_are_the_mean_over_entries_against_the_ceiling(measurement):
-    found = MeasurementCharts(measurement).positions()
-    assert list(drawn(found, "mean").values()) == pytest.approx(measurement.entropy.mean((0, 1)).tolist())
-    assert [row["ceiling"] for row in tables(found)["positions"]] == measurement.ceiling.tolist()
-    assert {row["head"] for row in tables(found)["heads"]} == {f"entry {entry}" for entry in range(6)}
-
-
-def test_spectrum_and_tolerance_are_of_the_singular_values(measurement):
-    mean = drawn(MeasurementCharts(measurement).spectrum(5), "mean")
-    assert mean[1] == pytest.approx(measurement.values[..., 4, 0].mean().item())
-    assert max(mean) == 4
-    curve = drawn(MeasurementCharts(measurement).tolerance(), "mean")
-    at = min(curve, key=lambda ratio: abs(ratio - 1e-2))
-    ess = statesize.metrics.tolerance_ess(measurement.values, at, relative=True).double().mean().item()
-    assert curve[at] == pytest.approx(ess)
-
-
 def test_a_profile_s_curves_are_its_counts(profile):
     mixer = profile.mixer(profile.mixers[1])
     counts = mixer["relative_count"].values
@@ -102,19 +84,10 @@ def test_a_figure_is_the_chart_without_what_a_pointer_finds(profile):
 
 
 @pytest.mark.few(3)
-@pytest.mark.parametrize(
-    ("subject", "name"),
-    [(one, name) for one in ("measurement", "profile") for name in ("positions", "spectrum", "tolerance")]
-    + [("profile", "layers")],
-)
-def test_each_is_a_chart_and_a_figure_at_paper_size(name, subject, request, tmp_path):
-    found = request.getfixturevalue(subject)
-    if subject == "profile":
-        charts, papers = found.plot, found.plot.paper
-    else:
-        charts, papers = (MeasurementCharts(found, paper=paper) for paper in (False, True))
-    assert vl_convert.vegalite_to_vega(getattr(charts, name)().to_dict())["marks"]
-    figure = getattr(papers, name)()
+@pytest.mark.parametrize("name", ["positions", "spectrum", "tolerance", "layers"])
+def test_each_is_a_chart_and_a_figure_at_paper_size(name, profile, tmp_path):
+    assert vl_convert.vegalite_to_vega(getattr(profile.plot, name)().to_dict())["marks"]
+    figure = getattr(profile.plot.paper, name)()
     figure.save(tmp_path / "figure.svg")
     size = re.search(r'<svg[^>]* width="(\d+)" height="(\d+)"', (tmp_path / "figure.svg").read_text(encoding="utf-8"))
     assert (int(size[1]), int(size[2])) == PAPER
@@ -122,16 +95,9 @@ def test_each_is_a_chart_and_a_figure_at_paper_size(name, subject, request, tmp_
     assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_what_is_not_there_is_refused(measurement, profile):
-    without = statesize.measure(statesize.Dense(torch.eye(4)), outputs=("counts",), relative_tolerances=())
+def test_what_is_not_there_is_refused(profile):
     for wanted, call in {
-        "no singular values": MeasurementCharts(without).spectrum,
-        "no entropy": MeasurementCharts(without).positions,
-        "no relative_count": lambda: MeasurementCharts(without, paper=True).positions("relative_count"),
-        "position must be one that was measured, from 1 to 11, got 99": lambda: MeasurementCharts(measurement).spectrum(
-            99
-        ),
-        "metric must be one of entropy, .*, got 'rank'": lambda: MeasurementCharts(measurement).positions("rank"),
+        "metric must be one of entropy, .*, got 'rank'": lambda: profile.plot.positions(metric="rank"),
         "layer must be a name, or an index of 0 … 1, got 7": lambda: profile.plot.tolerance(7),
         "sequence must be a whole number from 0 to 1, got 5": lambda: profile.plot.paper.positions(0, 5),
         "position must be one that was measured, from 0 to 11, got 44": lambda: profile.plot.spectrum(0, 44),

@@ -235,9 +235,7 @@ def tolerance_chart(tables: Tables | None, title: str = "", *, paper: bool = Fal
     return layered(layers, tables, title, 280, paper=paper)
 
 
-def spectrum_chart(
-    tables: Tables | None, title: str = "", values: str = "σ_m ÷ σ_1", *, paper: bool = False
-) -> alt.LayerChart:
+def spectrum_chart(tables: Tables | None, title: str = "", *, paper: bool = False) -> alt.LayerChart:
     """Singular values by their index."""
     index = partial(
         alt.X,
@@ -245,8 +243,7 @@ def spectrum_chart(
         scale=alt.Scale(domainMin=0, nice=False),
         axis=alt.Axis(format="d", tickMinStep=1),
     )
-    axis = _RATIO_AXIS if values == "σ_m ÷ σ_1" else alt.Undefined
-    ratio = alt.Y("ratio:Q", title=values, scale=alt.Scale(type="log"), axis=axis)
+    ratio = alt.Y("ratio:Q", title="σ_m ÷ σ_1", scale=alt.Scale(type="log"), axis=_RATIO_AXIS)
     layers: Layers = [
         ("single heads", line("lines", index("index:Q"), ratio, by="head", faint=True, points=True)),
         ("mean", line("values", index("index:Q"), ratio, points=True)),
