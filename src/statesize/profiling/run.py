@@ -68,8 +68,7 @@ def profile(
     Sequences are run one after another, and each mixer is measured in blocks of heads or channels that fit `memory`.
     Operators come in the model's dtype and are measured in float64.
     With `output`, finished parts are stored in files beside it, in the folder of the same name with `.units`: the same
-    call after a crash or an interrupt goes on from there, and memory does not grow with the number of sequences. Once
-    the profile is complete, the same call returns it.
+    call after a crash or an interrupt goes on from there. Once the profile is complete, the same call returns it.
     Wrong inputs, tolerances, positions or layers, and operators that are not finite, are an InputError; a model
     without mixers, or with one whose heads change from sequence to sequence, is a ModelError; an output that cannot be
     written is a FileError. Where only some mixers can be measured, a StatesizeWarning names the others, with the cause.
@@ -98,8 +97,7 @@ def profile(
         settings: What is measured beside the arguments above, which go before it; None takes `statesize.Settings()`.
 
     Returns:
-        A Profile of all mixers and sequences; position 0, where nothing has passed, holds ESS 0. With
-        `output`, it reads from that folder.
+        A Profile of all mixers and sequences; position 0, where nothing has passed, holds ESS 0.
     """
     settings = given_settings(
         settings, layers=layers, channels=channels, positions=positions, tolerances=tolerances,
