@@ -20,9 +20,9 @@ class Call:
 
     Attributes:
         run: Makes it.
-        check: What is wrong with its answer.
+        check: Returns what is wrong with its answer.
         refusal: Whether it must, must not or may be refused by a StatesizeError.
-        names: One of which such an error must name.
+        names: The names of which such an error must hold one.
         about: The call in words, for reports.
     """
 

@@ -51,9 +51,9 @@ class Source:
     inference: bool = False
 
     @classmethod
-    def of(cls, seed: int, number: int) -> Source:
-        """The source of one call of a campaign."""
-        chance = random.Random(f"{seed} {number}")  # noqa: S311
+    def of(cls, number: int) -> Source:
+        """The source of one call."""
+        chance = random.Random(number)  # noqa: S311
         return cls(chance, torch.Generator().manual_seed(chance.getrandbits(62)), inference=chance.random() < 0.2)
 
     def maybe(self, share: float) -> bool:
