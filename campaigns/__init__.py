@@ -1,7 +1,7 @@
-"""Maintainers' campaigns against the package: random calls and layers, and faults.
+"""Maintainers' campaigns against the package: random calls and layers, faults, and mutations.
 
-They run from the root of a checkout, for minutes to hours: `python -m campaigns.fuzz`, and likewise `layers` and
-`faults`; `--output` keeps what was found. Small models and grids come from tests/.
+They run from the root of a checkout, for minutes to hours, as `python -m campaigns.fuzz`. Small models and grids come
+from tests/.
 """
 
 import sys

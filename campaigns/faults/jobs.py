@@ -9,8 +9,6 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet
 import safetensors
 import safetensors.numpy
 import tokenizers
@@ -26,7 +24,6 @@ from statesize.profiling import Profile
 _DIGEST = re.compile(r"-[0-9a-f]{24}(?=\.(unit|parquet|safetensors)$)")
 WORDS = "to be or not to be that is the question whether it is nobler in the mind to suffer".split()
 TEXTS = [" ".join(WORDS[first : first + 3]) for first in range(4)]
-MANY = [f"{text} {number}" for number in range(8) for text in TEXTS]
 LAYERS = 2
 GRID = """
 from statesize.lab.studies import study
@@ -43,7 +40,7 @@ class Faults(Regimes):
                 **{"mixer": "gla", "key_size": [2, 3], "width": 4, "heads": 1, "layers": 1},
                 **{"mlp_factor": 1, "convolution_size": 2},
             },
-            training={"steps": STEPS, "batch_size": 2, "rate": [6e-3, 1.2e-2, 2.4e-2]},
+            training={"steps": 6, "batch_size": 2, "rate": [6e-3, 1.2e-2, 2.4e-2]},
             measuring=RunMeasurements(every=4, sequences=1),
         )
     }
@@ -51,12 +48,12 @@ class Faults(Regimes):
 
 
 class Job(ABC):
-    """A command that writes to the folder "output"; its inputs lie in "inputs" beside it, and come in two versions."""
+    """A command that writes to the folder "output"; its inputs lie in "inputs" beside it."""
 
     name: str
 
     @abstractmethod
-    def write_inputs(self, folder: Path, version: int) -> None:
+    def write_inputs(self, folder: Path) -> None:
         """Writes what the command reads."""
 
     @abstractmethod
@@ -77,31 +74,23 @@ class Job(ABC):
 
 
 class ProfileJob(Job):
-    """`statesize profile` of a folder with a model, over texts or a corpus."""
+    """`statesize profile` of a folder with a model, over a file of texts."""
 
-    def __init__(self, name: str, *options: str) -> None:
-        self.name = name
-        self._options = options
+    name = "profile"
 
-    def write_inputs(self, folder: Path, version: int) -> None:
-        """A model of two layers with its tokenizer, four texts, and these as JSONL and Parquet."""
+    def write_inputs(self, folder: Path) -> None:
+        """A model of two layers with its tokenizer, and four texts."""
         shape = ModelConfig(mixer="gla", vocabulary_size=257, width=8, heads=2, layers=LAYERS, key_size=3)
-        model = LanguageModel(shape, torch.Generator().manual_seed(version))
+        model = LanguageModel(shape, torch.Generator().manual_seed(0))
         save_checkpoint(model, folder / "model")
         (folder / "model" / "tokenizer.json").write_text(_tokenizer().to_str(), encoding="utf-8")
-        for number, text in enumerate(TEXTS):
-            (folder / f"{number}.txt").write_text(text, encoding="utf-8")
         lines = [json.dumps({"text": text}) for text in TEXTS]
-        (folder / "corpus.jsonl").write_text("\n".join(lines), encoding="utf-8")
-        many = [json.dumps({"text": text}) for text in MANY]
-        (folder / "many.jsonl").write_text("\n".join(many), encoding="utf-8")
-        pyarrow.parquet.write_table(pa.table({"text": TEXTS}), folder / "corpus.parquet")
+        (folder / "texts.jsonl").write_text("\n".join(lines), encoding="utf-8")
 
     def arguments(self, folder: Path) -> list[str]:
         """The same command each time."""
-        options = [option.replace("INPUTS", str(folder / "inputs")) for option in self._options]
-        model, output = str(folder / "inputs" / "model"), str(folder / "output")
-        return ["profile", model, *options, "--max-tokens", "8", "--output", output]
+        model, text = (str(folder / "inputs" / name) for name in ("model", "texts.jsonl"))
+        return ["profile", model, "--text", text, "--max-tokens", "8", "--output", str(folder / "output")]
 
     def finished(self, output: Path) -> set[str]:
         """Units; of a profile that is there, all."""
@@ -133,18 +122,17 @@ class ProfileJob(Job):
 class StudyJob(Job):
     """`statesize study` of a grid of six runs."""
 
-    def __init__(self, name: str, *options: str) -> None:
-        self.name = name
-        self._options = options
+    name = "study"
 
-    def write_inputs(self, folder: Path, version: int) -> None:
+    def write_inputs(self, folder: Path) -> None:
         """The grid."""
-        (folder / "mine.py").write_text(GRID.replace("STEPS", str(6 + version)), encoding="utf-8")
+        folder.mkdir()
+        (folder / "mine.py").write_text(GRID, encoding="utf-8")
 
     def arguments(self, folder: Path) -> list[str]:
         """The same command each time."""
         plugin, output = str(folder / "inputs" / "mine.py"), str(folder / "output")
-        return ["study", "faults", "--plugin", plugin, "--output", output, *self._options]
+        return ["study", "faults", "--plugin", plugin, "--output", output]
 
     def finished(self, output: Path) -> set[str]:
         """Runs whose file can be read."""
@@ -168,10 +156,10 @@ class TrainJob(Job):
     name = "train"
     steps = 10
 
-    def write_inputs(self, folder: Path, version: int) -> None:
+    def write_inputs(self, folder: Path) -> None:
         """A text."""
-        words = WORDS if version == 0 else WORDS[::-1]
-        documents = [" ".join(words[first:] + words[:first]) for first in range(8)]
+        folder.mkdir()
+        documents = [" ".join(WORDS[first:] + WORDS[:first]) for first in range(8)]
         (folder / "text.txt").write_text("\n\n".join(documents), encoding="utf-8")
 
     def arguments(self, folder: Path) -> list[str]:
@@ -235,16 +223,4 @@ def _readable(path: Path) -> bool:
         return False
 
 
-TEXT_OPTIONS = [word for number in range(len(TEXTS)) for word in ("--text", f"INPUTS/{number}.txt")]
-JOBS: dict[str, Job] = {
-    job.name: job
-    for job in (
-        ProfileJob("profile", *TEXT_OPTIONS),
-        ProfileJob("corpus (JSONL)", "--text", "INPUTS/corpus.jsonl"),
-        ProfileJob("corpus (Parquet)", "--text", "INPUTS/corpus.parquet"),
-        StudyJob("study"),
-        TrainJob(),
-        ProfileJob("corpus on Ray", "--text", "INPUTS/many.jsonl", "--ray"),
-        StudyJob("study on Ray", "--ray"),
-    )
-}
+JOBS: dict[str, Job] = {job.name: job for job in (ProfileJob(), StudyJob(), TrainJob())}
