@@ -10,7 +10,6 @@ import numpy as np
 from statesize.lab.studies.engine.statistics import Evidence, Numbers, jackknife, of_mean, ranks, within_cells
 from statesize.lab.studies.engine.verdicts import LEVEL, holm
 from statesize.measurement.statistics import mean_interval
-from tools.beyond import partial
 from tools.figures.on_record import VERDICTS, estimate, table
 
 _HEADS = {
@@ -69,7 +68,7 @@ def _within_layers(row: Mapping[str, Any]) -> dict[str, Evidence]:
     )
 
     def given(x: Numbers, z: Numbers) -> Evidence:
-        return jackknife(lambda heads: partial(x[heads], lost[heads], z[None, heads]), layers, correlation=True)
+        return jackknife(lambda heads: _partial(x[heads], lost[heads], z[heads]), layers, correlation=True)
 
     nothing = np.zeros(len(lost))
     return {
@@ -255,3 +254,10 @@ def _aim(target: Mapping[str, float]) -> str:
     (kind, value) = next((kind, value) for kind, value in target.items() if kind != "keep")
     shown = f"{value:g} {kind.replace('nats', 'nats per token')}" if "nats" in kind else f"{value:.0%} {kind}"
     return f"{shown}, at {100 * target['keep']:.4g} % of the tokens"
+
+
+def _partial(x: Numbers, y: Numbers, other: Numbers) -> float:
+    """Correlate the residuals of x and y on another quantity, (N,) each; all are centred in their groups."""
+    # By the pseudoinverse, of which zeros take nothing away.
+    x, y = (values - values @ np.linalg.pinv(other[None]) @ other[None] for values in (x, y))
+    return float(x @ y) / float(np.sqrt((x @ x) * (y @ y)))
