@@ -30,6 +30,8 @@ from statesize.operators import Dense, Operator, Recurrence
 from statesize.operators.stepped import Stepped
 from statesize.operators.transition import FullTransition
 
+Checks = Literal["all", "read", "again", "none"]
+
 # A unit that is smaller than all others by more is compared with this share of the largest.
 _LEAST = 1e-6
 # Numbers of the operators that are held at once while they are applied.
@@ -70,29 +72,28 @@ def check_operator(observation: Observation, dtype: torch.dtype | None = None) -
     Raises:
         ModelError: T is another one.
     """
-    difference, notes = observation.difference, tuple[Note, ...]()
+    name, difference = observation.name, observation.difference
     if difference is None or dtype is not None:
-        check_finite(observation.name, "unit", "the model passes on", observation.mixed)
-        asked = None if dtype is not None else observation.probed
-        values, expected = (observation.values, observation.mixed) if asked is None else asked()
-        difference = unfaithfulness(observation, values, expected, 1.0 if dtype is not None else _LEAST)
+        check_finite(name, "unit", "the model passes on", observation.mixed)
     if dtype is None:
-        limit, what = (observation.tolerance, "the captured operator")
-    else:
-        dtype = dtype if observation.in_double else kernel_dtype(dtype, observation.mixed)
-        limit, what = (
-            allowed(difference, dtype, observation.largest_score),
-            "the captured operator applied to its input",
-        )
-        exact = observation.exact() if not difference <= limit else None
-        # Where T differs from the more exact form too, it is wrong for another reason.
-        if exact is not None and unfaithfulness(observation, observation.values, exact) <= limit:
-            text = f"Its kernel rounds: T is that of its step form, {difference:.0e} of the largest value off."
-            limit, notes = ROUNDED, (Note(Code.ROUNDED, text),)
-            what = "its kernel, whose step form agrees with the captured operator (give less than 64 tokens),"
-    reference = "the layer's own code, both in float64," if dtype is None else "the unaltered model's"
-    check_faithful(observation.name, difference, what, limit, reference)
-    return difference, notes
+        if difference is None:
+            given = None if observation.probed is None else observation.probed()
+            difference = unfaithfulness(observation, *(given or (observation.values, observation.mixed)), _LEAST)
+        code = "the layer's own code, both in float64,"
+        check_faithful(name, difference, "the captured operator", observation.tolerance, code)
+        return difference, ()
+    difference = unfaithfulness(observation, observation.values, observation.mixed)
+    dtype = dtype if observation.in_double else kernel_dtype(dtype, observation.mixed)
+    limit, what = allowed(difference, dtype, observation.largest_score), "the captured operator applied to its input"
+    exact = observation.exact() if not difference <= limit else None
+    # Where T differs from the more exact form too, it is wrong for another reason.
+    if exact is None or not unfaithfulness(observation, observation.values, exact) <= limit:
+        check_faithful(name, difference, what, limit)
+        return difference, ()
+    what = "its kernel, whose step form agrees with the captured operator (give less than 64 tokens),"
+    check_faithful(name, difference, what, ROUNDED)
+    text = f"Its kernel rounds: T is that of its step form, {difference:.0e} of the largest value off."
+    return difference, (Note(Code.ROUNDED, text),)
 
 
 def unfaithfulness(observation: Observation, values: Tensor, expected: Tensor, least: float = 1.0) -> float:
@@ -109,7 +110,7 @@ def unfaithfulness(observation: Observation, values: Tensor, expected: Tensor, l
     """
     scale = expected.abs().amax((-2, -1)).double()
     scale = scale.clamp(min=least * float(scale.max()))
-    count, found, first = observation.values.shape[1], list[Tensor](), 0
+    count, found, first = observation.units, list[Tensor](), 0
     operator = observation.operator(slice(0, 1))
     size = max(1, _NUMBERS // _numbers(operator))
     while first < count:
@@ -194,7 +195,6 @@ def check_faithful(
 
 def compare_runs(forward: Forward, recording: ModelRun, checks: Checks, limit: float) -> float:
     """How far the observed run is from the unaltered model, whose arguments and outputs the calls take over."""
-    outputs = [call.output for call in recording.calls]
     read = read_calls(forward, recording.calls)
     if checks == "all":
         check_deterministic(forward, read)
@@ -202,14 +202,8 @@ def compare_runs(forward: Forward, recording: ModelRun, checks: Checks, limit: f
         return math.nan
     difference = relative_difference(recording.hidden, read)
     # Numbers of the model itself that are not finite are reported at its first mixer.
-    if not difference <= limit and bool(torch.isfinite(read).all()):
-        pairs = zip(recording.calls, outputs, strict=True)
-        altered = (
-            call.name
-            for call, one in pairs
-            if one is not None and call.output is not None and not relative_difference(one, call.output) <= limit
-        )
-        name = next(altered, type(forward.model).__name__)
+    if bool(torch.isfinite(read).all()):
+        name = type(forward.model).__name__
         check_faithful(name, difference, "observed, the model's last hidden state", limit)
     return difference
 
@@ -233,6 +227,3 @@ def seeded_otherwise(device: torch.device, _: object) -> None:
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(torch.cuda.initial_seed() ^ 1)
-
-
-Checks = Literal["all", "read", "again", "none"]

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.layout import axis_by_modules
-from statesize.adapters.models.masks import UNPADDED, added_to_scores, check_mask, check_windows
 from statesize.adapters.models.model_state import (
     NamedModules,
     device_of,
@@ -35,6 +34,7 @@ from statesize.errors import InputError, ModelError
 
 Inputs = Tensor | Mapping[str, Any]
 _HOW_TO_GIVE = 'Give torch.tensor([ids]), or what the tokenizer returns with return_tensors="pt".'
+_UNPADDED = "give texts of different length one after another, without it."
 _CACHES = ("past_key_values", "cache_params", "state")
 # What the decoder of an encoder–decoder reads, before what its encoder reads.
 DECODED = ("decoder_input_ids", "decoder_inputs_embeds", "decoder_input_values", "future_values")
@@ -51,7 +51,6 @@ class Measured:
     axis: int | None
     shape: tuple[int, ...]
     decodes: bool  # whether a decoder reads them, and an encoder what the other arguments hold
-    mask: str  # the argument that masks them
 
     @property
     def length(self) -> int:
@@ -107,9 +106,6 @@ class Forward:
             if labels is None or labels.default is not inspect.Parameter.empty:
                 # They request a loss, which takes the logits of every position.
                 arguments.pop("labels", None)
-            mask = arguments.get(measured.mask)
-            if isinstance(mask, Tensor) and mask.ndim == 4 and pretrained_models(parts):
-                arguments[measured.mask] = added_to_scores(mask)
         else:
             args = (inputs.to(device),)
         if _accepts(backbone, "use_cache"):
@@ -194,15 +190,19 @@ class Forward:
             raise
 
     def _explain(self, error: Exception) -> None:
-        """Say what is missing, or wrong with frames, ids or their number, where the model or an embedding refused."""
+        """Say what is wrong with frames, ids or their number, where the model or an embedding refused."""
         if isinstance(error, RuntimeError) and "active drivers" in str(error):
             raise ModelError(
                 f"{type(self.model).__name__} must run where Triton does, because it calls kernels of "
                 "flash-linear-attention, got a machine without a driver for them. Run it on a GPU; a model of "
                 "transformers also runs in an environment without flash-linear-attention."
             ) from error
-        if isinstance(error, NotImplementedError) and 'missing the required "forward"' in str(error):
-            raise ModelError(f"{error}, so it does not run. Give the module that calls its parts.") from error
+        held = stored_dtype(self.model)
+        if isinstance(error, RuntimeError) and held.itemsize < torch.float32.itemsize:
+            raise ModelError(
+                f"{type(self.model).__name__} must run in its own dtype, got weights in {held} and, when it runs: "
+                f"{str(error).splitlines()[0]}. Load it in float32."
+            ) from error
         given = cast("Tensor", self.args[0] if self.args else self.kwargs[self.measured.name])
         name = self.measured.name or "inputs"
         if not given.is_floating_point() and not any(isinstance(part, nn.Embedding) for _, part in self.parts):
@@ -222,12 +222,10 @@ class Forward:
                     f"{name} must have at most {count} tokens, for which the model has positions, got {self.length}. "
                     "Give shorter texts."
                 ) from error
-        if given.is_floating_point() and isinstance(error, RuntimeError):
-            held = stored_dtype(self.model)
+        if given.is_floating_point() and given.dtype is not held and isinstance(error, RuntimeError):
             raise InputError(
                 f"{name} must be what enters {type(self.model).__name__}, (sequences, positions, channels) in {held}, "
-                f"got shape {tuple(given.shape)} in {given.dtype}, of which it says: {str(error).splitlines()[0]}. "
-                + ("Give what enters it in its model." if given.dtype is held else f"Give {name}.to({held}).")
+                f"got {given.dtype}. Give {name}.to({held})."
             ) from error
 
 
@@ -279,54 +277,39 @@ def _accepts(model: nn.Module, name: str) -> bool:
 def check_inputs(parts: NamedModules, inputs: Inputs, axis: int | None = None) -> Measured:
     """Refuse what is no whole text of one length for the models of transformers in a model; what is measured of it."""
     model, pretrained = parts[0][1], pretrained_models(parts)
+    named: Mapping[str, Any] = inputs if isinstance(inputs, Mapping) else {}
     name = _measured_argument(model, pretrained, inputs)
-    values = cast("object", inputs.get(name) if isinstance(inputs, Mapping) else inputs)
+    values = cast("object", named.get(name) if isinstance(inputs, Mapping) else inputs)
     shown = name or ("inputs" if isinstance(values, Tensor) and values.ndim > 2 else "input_ids")
-    if isinstance(inputs, Mapping) and (cache := next((one for one in _CACHES if inputs.get(one) is not None), None)):
+    if (cache := next((one for one in _CACHES if named.get(one) is not None), None)) is not None:
         raise InputError(f"{cache} must be left out, got one: statesize measures a whole text at once.")
-    parameters = inspect.signature(model.forward).parameters
-    if isinstance(inputs, Mapping) and inspect.Parameter.VAR_KEYWORD not in {one.kind for one in parameters.values()}:
-        if unknown := [one for one in inputs if one not in parameters and one != "labels"]:
-            takes = f"{type(model).__name__}.forward, {', '.join(parameters)}"
-            raise InputError(
-                f"inputs must hold arguments of {takes}, got {', '.join(unknown)}. Give them by these names."
-            )
     if not isinstance(values, Tensor) or values.ndim < 2:
         what = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise InputError(f"{shown} must be a tensor of shape (sequences, positions), got {what}. {_HOW_TO_GIVE}")
-    if values.is_meta or not values.shape[0]:
-        raise InputError(f"{shown} must hold numbers, got shape {tuple(values.shape)} on device {values.device}.")
-    main = getattr(next(iter(pretrained), None), "main_input_name", "")
-    whole = model in pretrained[:1] and main in _TOKENS
-    if values.ndim > 2 and values.is_floating_point() and (name in _TOKENS or (not name and whole)):
-        raise InputError(
-            f"inputs must be token ids for {type(model).__name__}, got frames of shape {tuple(values.shape)}. Give "
-            'embeddings as {"inputs_embeds": …}, or call ss.capture with the layers that take frames.'
-        )
-    tokens = values.ndim == 2 and (name in _TOKENS or (not name and main in _TOKENS))
-    if tokens and pretrained:
-        # An encoder may read other tokens than the decoder.
-        reader = pretrained[0].get_decoder() if name in DECODED else pretrained[0]
-        _check_ids(shown, values, token_embedding(reader))
     decodes = name in DECODED
     masking = "decoder_attention_mask" if decodes else "attention_mask"
-    measured = Measured(name, _axis(shown, values, axis), tuple(values.shape), decodes, masking)
-    length, what = measured.length, "positions" if values.is_floating_point() else "tokens"
-    if length < 2 and measured.axis is not None:
-        raise InputError(f"{shown} must have at least 2 {what}, for a past and a future, got {length}.")
-    mask = inputs.get(masking) if isinstance(inputs, Mapping) else None
-    if mask is not None:
-        check_mask(mask, length, masking)
-    configs = [part.config.get_text_config(decoder=decodes or None) for part in pretrained]
-    for config in configs if isinstance(mask, Tensor) and mask.ndim == 4 else ():
-        check_windows(config, length)
-    pad = getattr(configs[0], "pad_token_id", None) if configs else None
-    if tokens and pad is not None:
+    measured = Measured(name, _axis(shown, values, axis), tuple(values.shape), decodes)
+    if measured.length < 2 and measured.axis is not None:
+        what = "positions" if values.is_floating_point() else "tokens"
+        raise InputError(f"{shown} must have at least 2 {what}, for a past and a future, got {measured.length}.")
+    check_mask(named.get(masking), masking)
+    main = getattr(next(iter(pretrained), None), "main_input_name", "")
+    if pretrained and values.ndim == 2 and (name in _TOKENS or (not name and main in _TOKENS)):
+        # An encoder may read other tokens than the decoder.
+        reader = pretrained[0].get_decoder() if decodes else pretrained[0]
+        _check_ids(shown, values, token_embedding(reader))
+        pad = getattr(pretrained[0].config.get_text_config(decoder=decodes or None), "pad_token_id", None)
         # A single one may be a mark at a text's border, which many models write with the token for padding.
-        padded = (values == pad)[:, [0, 1, -2, -1]]
-        if bool((padded[:, :2].all(1) | padded[:, 2:].all(1)).any()):
-            raise InputError(f"{shown} begin or end with several padding tokens (id {pad}); {UNPADDED}")
+        padded = torch.zeros_like(values, dtype=torch.bool) if pad is None else values == pad
+        if bool((padded[:, :2].all(1) | padded[:, -2:].all(1)).any()):
+            raise InputError(f"{shown} begin or end with several padding tokens (id {pad}); {_UNPADDED}")
     return measured
+
+
+def check_mask(mask: object, name: str = "attention_mask") -> None:
+    """Refuse a mask of tokens that hides a part of the text; one of pairs of tokens is the model's to take."""
+    if isinstance(mask, Tensor) and mask.ndim < 3 and not bool(mask.all()):
+        raise InputError(f"{name} marks padding; {_UNPADDED}")
 
 
 def _measured_argument(model: nn.Module, pretrained: Sequence[Any], inputs: Inputs) -> str:

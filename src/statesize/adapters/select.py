@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NoReturn, cast
+from typing import cast
 
 from torch import nn
 
@@ -70,7 +70,7 @@ Layers = int | str | Sequence[int | str] | None
 
 
 # Packages whose modules are compared with oracles of their own: other modules are of the model's author.
-LIBRARIES = ("transformers", "fla", "statesize", "xlstm", "mamba_ssm", "torch")
+LIBRARIES = ("transformers", "fla", "statesize", "mamba_ssm", "torch")
 
 
 def is_own_code(module: nn.Module) -> bool:
@@ -79,8 +79,10 @@ def is_own_code(module: nn.Module) -> bool:
 
 
 def is_unseen_attention(name: str, module: nn.Module, seen: Collection[str]) -> bool:
-    """Whether a module is attention by its class, and no module of these names is a kernel's in it."""
-    return "Attention" in type(module).__name__ and not any(f"{one}.".startswith(f"{name}.") for one in seen)
+    """Whether a module is attention or Mamba by its class, and no module of these names is a kernel's in it."""
+    kind = type(module).__name__
+    mixes = "Attention" in kind or kind in ("Mamba", "Mamba2")
+    return mixes and not any(f"{one}.".startswith(f"{name}.") for one in seen)
 
 
 RECURRENT = ("RNNBase", "sLSTMLayer")
@@ -116,13 +118,6 @@ class NothingMeasuredError(ModelError):
         if apart:
             said.append(f"Other reasons hold for {listed(apart)}: choose one of them by layers to read its reason.")
         return " ".join([f"{reason.rstrip('.')}." if said else reason, *said])
-
-
-# Why nothing is seen in a family.
-UNSEEN = {
-    "reformer": "sorts positions into buckets by hashes, and the bucket of a position depends on later ones, so it is "
-    "not causal",
-}
 
 
 def find_mixers(parts: NamedModules) -> dict[str, nn.Module]:
@@ -185,10 +180,16 @@ def selected(
     model = forward.model
     observed = list(dict.fromkeys(mixer.name for call in recording.calls for mixer in call.mixers))
     names = [*own, *(name for name in observed if name not in own)]
+    if not names and recording.refused:
+        some = chosen_names(list(recording.refused), layers, recording.refused, [])
+        raise NothingMeasuredError({name: recording.refused[name] for name in some})
     if not names:
-        refused = recording.refused
-        some = chosen_names(list(refused), layers, refused, []) if refused else []
-        refuse_all(model, {name: refused[name] for name in some})
+        raise ModelError(
+            f"{type(model).__name__} has no mixer that statesize knows: none of its modules was seen to mix positions, "
+            "by a known kernel or its own operations, or has a method `operator(hidden)`. Does dimension 1 hold "
+            "positions? Does each module return a tensor, or a tuple, dict or dataclass with it? If one mixes "
+            f"positions, {HOW_TO_SUPPLY} for what its forward receives."
+        )
     labels = [label for call in recording.calls for label in call.labels]
     chosen = chosen_names(names, layers, recording.refused, labels)
     skipped = {name: why for name, why in recording.refused.items() if layers is None or name in chosen}
@@ -209,21 +210,6 @@ def selected(
         }
     skipped |= {name: Note(Code.HELD_FIXED, reason) for name in skipped if (reason := forward.in_encoder(name))}
     return set(chosen), skipped
-
-
-def refuse_all(model: nn.Module, refused: Mapping[str, Note]) -> NoReturn:
-    """Refuse a model in which nothing can be measured."""
-    if refused:
-        raise NothingMeasuredError(refused)
-    family = getattr(getattr(model, "config", None), "model_type", None)
-    if family in UNSEEN:
-        raise ModelError(f"{type(model).__name__} {UNSEEN[family]}. statesize measures causal models.")
-    raise ModelError(
-        f"{type(model).__name__} has no mixer that statesize knows: none of its modules was seen to mix positions, by "
-        "a known kernel or its own operations, or has a method `operator(hidden)`. Does dimension 1 hold positions? "
-        "Does each module return a tensor, or a tuple, dict or dataclass with it? If one mixes positions, "
-        f"{HOW_TO_SUPPLY} for what its forward receives."
-    )
 
 
 def _listed(layers: object) -> list[object]:

@@ -22,7 +22,6 @@ class Named:
     observing: str = "observing"
 
 
-_SHORT = ("Lfm2ShortConv", "Lfm2MoeShortConv", "Lfm3ShortConv", "causal_conv1d_fn", "RecurrentGemmaRecurrentBlock")
 SCANS = (
     *("mamba_selective_scan", "mamba2_chunk_scan", "torch_chunk_gated_delta_rule", "chunk_kimi_delta_attention"),
     *("rwkv_linear_attention", "causal_conv1d_fn", "mamba2_split_conv1d_scan_combined"),
@@ -31,14 +30,11 @@ SCANS = (
 SOURCES: tuple[Source | Named, ...] = (
     Named("kernels.attention", {"ALL_ATTENTION_FUNCTIONS", "DiffLlamaAttention"}),
     Named("kernels.scans", SCANS),
-    Named("kernels.convolutions", _SHORT),
+    Named("kernels.recurrent_layers", {"Lfm2ShortConv", "Lfm2MoeShortConv", "Lfm3ShortConv"}, "observing_convolutions"),
     Named("kernels.recurrent_layers", {"RecurrentGemmaRecurrentBlock"}, "observing_rg_lru"),
     Named("kernels.recurrent_layers", {"xLSTMLayer"}, "observing_mlstm"),
-    Named("kernels.recurrent_layers", {"mLSTMCell"}, "observing_mlstm_cells"),
     Named("kernels.recurrent_layers", {"MiniMaxLightningAttention"}, "observing_lightning"),
     Named("fla.source", {"fla"}),
-    Named("kernels.recurrent_layers", {"fla"}, "observing_mamba"),
-    Named("kernels.recurrent_layers", {"fla"}, "observing_mamba2"),
 )
 
 
@@ -62,7 +58,6 @@ def sources_of(parts: NamedModules) -> list[OpenSource]:
 STATE_SIZES: dict[str, str] = {
     "attention": "i",
     "sliding attention": "min(i, window - 1)",
-    "differential attention": "i",
     "mamba": "state size n",
     "mamba2": "state size n",
     "gated delta rule": "key dimension",

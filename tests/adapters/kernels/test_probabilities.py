@@ -5,7 +5,7 @@ import torch
 
 from statesize.adapters.kernels.plain_attention import AttentionCall
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
-from statesize.codes import joined
+from statesize.codes import Code, Note, joined
 from statesize.errors import ModelError
 
 
@@ -50,7 +50,7 @@ def test_what_a_class_does_beside_mixing_is_noted():
 
     probabilities, values = torch.ones(1, 1, 4, 4).tril(), torch.ones(1, 1, 4, 1)
     assert joined(observed(probabilities, values).notes) == ""
-    assert "the token before" in joined(observed(probabilities, values, module=ZayaAttention()).notes)
+    assert observed(probabilities, values, module=ZayaAttention()).notes == (Note(Code.VALUES),)
 
 
 def test_a_cache_that_grows_has_no_final_size():

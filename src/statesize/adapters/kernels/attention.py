@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from types import ModuleType
@@ -18,15 +18,15 @@ from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, of
 from statesize.adapters.models.model_state import is_a
 from statesize.adapters.models.precision import arithmetic_of, at_least
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, random_like
-from statesize.adapters.replaced import MixerCall, meanings, replaced, source_of, with_first
+from statesize.adapters.replaced import meanings, replaced, with_first
 from statesize.adapters.select import LIBRARIES
 from statesize.errors import ModelError
 
 REGISTRY = "ALL_ATTENTION_FUNCTIONS"
 # Names of implementations whose functions can be called with the identity as value, of any width.
 PLAIN = ("eager", "sdpa")
-# Classes that call their attention function twice and subtract.
-DIFFERENTIAL = ("DiffLlamaAttention",)
+# Classes that subtract what two calls of their attention function return: T of the whole is read from a trace.
+_DIFFERENTIAL = ("DiffLlamaAttention",)
 
 Attend = Callable[..., tuple[Tensor, Tensor | None]]
 Change = Callable[[str, Attend], Attend]
@@ -35,25 +35,19 @@ Change = Callable[[str, Attend], Attend]
 @contextmanager
 def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> Generator[None]:
     """Watch every attention function that a transformers model takes from the registry."""
+
     # Configuration and registry stay as they are, because some models make their mask by the implementation's name. The
     # function that the model takes is the one that computes; the observation calls it, or the eager one of the model's
     # own file, for T.
-    halves: Kept = {}
-
     def attend(name: str, function: Attend, module: nn.Module, *given: Any, **options: Any) -> Any:
         result = function(module, *given, **options)
-        called = _Called(running, (name, function), module, given, options)
-        if is_a(module, DIFFERENTIAL):
-            halves.setdefault(module, []).append(called)
+        if is_a(module, _DIFFERENTIAL):
             return result
+        called = _Called(running, name, function, module, (given, options))
         product = Product(given[2], -2, result[0], 1)
         return with_first(result, record(partial(called.observation, result[0]), product))
 
-    with ExitStack() as stack:
-        stack.enter_context(replaced_attention(files, partial(partial, attend)))
-        if any(name in vars(file) for file in files for name in DIFFERENTIAL):
-            subtracting = source_of(DIFFERENTIAL, ("groupnorm",), partial(_difference, halves))
-            stack.enter_context(subtracting(files, running, record))
+    with replaced_attention(files, partial(partial, attend)):
         yield
 
 
@@ -84,15 +78,11 @@ class _Called:
     """One call of an attention function, which has a name in the registry."""
 
     def __init__(
-        self,
-        running: ModuleStack,
-        implementation: tuple[str, Attend],
-        module: nn.Module,
-        given: tuple[Any, ...],
-        options: Mapping[str, Any],
+        self, running: ModuleStack, name: str, function: Attend, module: nn.Module, arguments: tuple[Any, Any]
     ) -> None:
+        given, options = arguments
         self.name, self.running, self.module = running.frame.name, running, module
-        self.implementation, self.function = implementation
+        self.implementation, self.function = name, function
         # T is made in float32 at least, of what the model's own queries and keys are.
         self.query, self.key, self.value = cast("list[Tensor]", at_least([*given[:3]], torch.float32))
         self.options = dict(options)
@@ -103,22 +93,19 @@ class _Called:
         scale = self.options.get("scaling")
         scale = getattr(module, "scaling", None) if scale is None else scale
         self.scale = scale if isinstance(scale, float) else self.query.shape[-1] ** -0.5
-        self.plain = self.implementation in PLAIN
+        self.plain = name in PLAIN
         # Whether it is one that a user has registered, of which nothing is known; kernels of the hub have a "/".
-        package = str(getattr(self.function, "__module__", "")).partition(".")[0]
-        self.is_own = not self.plain and "/" not in self.implementation and package not in LIBRARIES
+        package = str(getattr(function, "__module__", "")).partition(".")[0]
+        self.is_own = not self.plain and "/" not in name and package not in LIBRARIES
         files = (sys.modules.get(kind.__module__) for kind in type(module).__mro__)
         eager = (getattr(file, "eager_attention_forward", None) for file in files)
-        is_eager = self.implementation == "eager"
-        self.eager = self.function if is_eager else cast("Attend | None", next(filter(None, eager), None))
+        self.eager = function if name == "eager" else cast("Attend | None", next(filter(None, eager), None))
 
     @cached_property
     def mask(self) -> Any:
         """What is added to the scores, (…, L, L), or None."""
-        if self.implementation == "eager":
-            return at_least(self.given_mask, torch.float32)
         # Eager functions need a mask where others have an argument `is_causal`.
-        return at_least(self._additive(), torch.float32)
+        return at_least(self.given_mask if self.implementation == "eager" else self._additive(), torch.float32)
 
     @property
     def is_causal(self) -> bool:
@@ -171,8 +158,7 @@ class _Called:
             if difference is not None:
                 found = plain.observation(replace(call, largest_score=plain.largest_score))
                 return replace(found, difference=difference)
-        sequences, heads = self.query.shape[:2]
-        mixing = Mixing(self.maps(), (sequences, heads, length, keys))
+        mixing = Mixing(self.maps(), (*self.query.shape[:2], length, keys))
         seen = None if self.is_own else visible_keys(self.mask, length, keys)
         return observed_mixing(replace(call, probed=lambda: self.probed), mixing, self.running.length, seen)
 
@@ -198,21 +184,20 @@ class _Called:
     def maps(self) -> list[Callable[[], Tensor | None]]:
         """Ways to T, (S, H, L, L), the fastest first."""
         if self.is_own:
-            return [partial(of_identity, partial(self._response, self.function, self.given_mask), self.value)]
-        function, eager = self.function if self.plain else self.eager, self.eager
+            eager, function, mask = None, self.function, self.given_mask
+        else:
+            eager, function, mask = self.eager, self.function if self.plain else self.eager, self.mask
         if function is None:
             raise ModelError(
                 f"Mixer {self.name}: {type(self.module).__name__} has no eager_attention_forward in its file, from "
                 "which its probabilities are taken. Load the model with attn_implementation='sdpa', or give the class "
                 "a method `operator(hidden)` that returns a statesize Operator."
             )
-        response = partial(of_identity, partial(self._response, function, self.mask), self.value)
+        response = partial(
+            of_identity, lambda values: self._call(function, values, mask)[0].transpose(1, 2), self.value
+        )
         # An eager function says what it weighed values with; it may scale its output after that.
         return [response] if eager is None else [lambda: self._call(eager, self.value, self.mask)[1], response]
-
-    def _response(self, function: Attend, mask: Any, values: Tensor) -> Tensor:
-        """What the function makes of other values."""
-        return self._call(function, values, mask)[0].transpose(1, 2)
 
     def _call(self, function: Attend, value: Tensor, mask: Any) -> tuple[Tensor, Tensor | None]:
         # In float64 all of it must compute in float64. Compiled, flex attention has no float64 on a CPU; without this
@@ -221,36 +206,6 @@ class _Called:
         eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
         with arithmetic_of(value), torch.no_grad(), eager:
             return function(self.module, self.query, self.key, value, mask, **self.options)
-
-
-def _difference(halves: Kept, call: MixerCall) -> Observation:
-    """Differential attention (Ye et al. 2024, arXiv 2410.05258, equation 1): softmax₁ − λ softmax₂, one T per pair."""
-    # The attention function was called for both halves of the values, each time with all heads.
-    first, second = halves.pop(call.module)
-    module = cast("Any", call.module)
-    rates = [torch.exp((getattr(module, f"lambda_q{n}") * getattr(module, f"lambda_k{n}")).sum()) for n in (1, 2)]
-    rate = rates[0] - rates[1] + module.lambda_init
-    sequences, heads, length, _ = first.query.shape
-
-    def subtracted(way: Callable[[], Tensor | None]) -> Tensor | None:
-        maps = way()
-        return None if maps is None else maps[:, : heads // 2] - rate * maps[:, heads // 2 :]
-
-    attended = AttentionCall(
-        name=call.name,
-        module=call.module,
-        values=torch.cat([first.value, second.value], -1)[:, : first.value.shape[1] // 2],
-        mixed=call.parts["groupnorm"].args[0].transpose(1, 2),
-        keys=(first.key,),
-        window=first.window,
-        kind="differential attention",
-    )
-    ways = [partial(subtracted, way) for way in first.maps()]
-    mixing = Mixing(ways, (sequences, heads // 2, length, first.key.shape[2]))
-    return observed_mixing(attended, mixing, first.running.length, visible_keys(first.mask, *mixing.shape[2:]))
-
-
-Kept = dict[nn.Module, list[_Called]]
 
 
 def attention_window(module: nn.Module, options: Mapping[str, Any]) -> int | None:

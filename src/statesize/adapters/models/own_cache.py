@@ -55,7 +55,7 @@ class AttentionCache(NamedTuple):
 
 
 def attention_cache(
-    module: nn.Module, keys: Iterable[Tensor], values: Tensor, length: int, state_size: int | None, readers: int
+    module: nn.Module, keys: Iterable[Tensor], values: Tensor, readers: int, state_size: int | None
 ) -> AttentionCache:
     """What a module of attention stores of a text.
 
@@ -63,9 +63,8 @@ def attention_cache(
         module: The mixer.
         keys: What may be its keys, (S, K, L, d) each; the largest counts. Without any they are taken to be as values.
         values: U, (S, K, L, P).
-        length: Positions of the text.
-        state_size: How many earlier positions may be seen at most, or None for all.
         readers: Number of query heads, of which as many consecutive ones read each of the K heads.
+        state_size: How many earlier positions may be seen at most, or None for all.
 
     Returns:
         Its inputs, their channels, and the bytes.
@@ -98,7 +97,7 @@ def attention_cache(
     # As many positions of the text as the model's own cache keeps, or else as may be seen.
     kept = _cache_bound(module, math.inf if state_size is None else state_size)
     # Some layers read the cache of an earlier one.
-    kept = 0 if getattr(module, "is_kv_shared_layer", False) else int(min(length, kept))
+    kept = 0 if getattr(module, "is_kv_shared_layer", False) else int(min(values.shape[2], kept))
     size = kept * stored_dtype(module).itemsize
     groups = stored if stored < readers else 0
     order = tuple(head * each + reader for head in order for reader in range(each))
@@ -184,16 +183,7 @@ def convolution_bytes(module: nn.Module, channels: int, taps: int) -> int:
 
 
 def bytes_beside(module: nn.Module, length: int, counted: Collection[nn.Module] = ()) -> int:
-    """Bytes that the cache holds for a mixer beside what its kernels keep of a text, the same for several kernels.
-
-    Args:
-        module: The mixer.
-        length: Positions of the text.
-        counted: Modules inside whose bytes are counted elsewhere.
-
-    Returns:
-        The bytes.
-    """
+    """Bytes that the cache holds for a mixer beside what its kernels keep of a text, without those of some modules."""
     beside, elsewhere = 0, {inner for part in counted for inner in part.modules()}
     for part in module.modules():
         if part in elsewhere:
