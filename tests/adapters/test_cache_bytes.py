@@ -3,13 +3,12 @@
 import pytest
 import torch
 from oracles.tiny_families import MORE, beyond, names, tiny, token_ids
-from statesize.adapters.kernels.convolutions import SHORT_CONVOLUTION
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from statesize import capture
-from statesize.adapters.models.own_cache import bytes_beside
+from statesize.adapters.models.own_cache import SHORT_CONVOLUTION, bytes_beside
 
 FAMILIES = [*names(), *(name for name in MORE if name not in names())]
 # Windows, chunks, latents, keys of indexers, states, convolutions, shifted tokens: one of each kind of cache.

@@ -31,7 +31,7 @@ def test_a_model_without_weights_is_refused():
 def test_quantised_weights_are_refused(model):
     layer = model.model.layers[0].mlp.up_proj
     layer.weight = nn.Parameter(torch.zeros(8, 8, dtype=torch.int8), requires_grad=False)
-    refused(ModelError, r"up_proj\.weight is int8: quantised weights without", model, token_ids())
+    refused(ModelError, r"up_proj\.weight must be in floating point, got torch\.int8", model, token_ids())
 
 
 @pytest.mark.parametrize("where", ["begin", "end", "mask"])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from statesize.adapters.build import Captured, from_method, from_observation
 from statesize.adapters.check import Checks, agreement, check_operator, compare_runs
 from statesize.adapters.forward import Forward, Inputs
-from statesize.adapters.models.model_state import is_a, returned_tensor
+from statesize.adapters.models.model_state import returned_tensor
 from statesize.adapters.models.own_cache import SHORT_CONVOLUTION
 from statesize.adapters.models.precision import BOUNDS, allowed, set_autocast, stored_dtype
 from statesize.adapters.module_call import ModuleCall
@@ -23,13 +23,10 @@ from statesize.adapters.observation import FoundMixer
 from statesize.adapters.runs import bare
 from statesize.adapters.select import (
     LIBRARIES,
-    RECURRENT,
-    TRACED,
     Layers,
     NothingMeasuredError,
     find_mixers,
     is_own_code,
-    is_unseen_attention,
     selected,
 )
 from statesize.adapters.trace.own_mixing import OwnMixing
@@ -53,6 +50,7 @@ class Capture(Iterator[Captured]):
         skipped: A note by module name, for layers that are not measured; it grows where the iterator refuses a mixer.
         run_difference: The largest difference of the last hidden state in the observed run from that of the unaltered
             model, relative to the largest value; NaN where it was not compared.
+        own_mixing: T, derivatives and notes of the modules that no adapter knows.
     """
 
     mixers: tuple[FoundMixer, ...]
@@ -60,10 +58,10 @@ class Capture(Iterator[Captured]):
     readers: dict[str, tuple[str, ...]]
     skipped: dict[str, Note]
     run_difference: float
+    own_mixing: OwnMixing
     _forward: Forward
     _calls: list[Call]  # those that come; what a call holds is dropped with it
     _chosen: set[str]  # names of the mixers that are measured
-    _own_mixing: OwnMixing
     _notes: Mapping[str, tuple[Note, ...]]  # of a mixer beside what its T shows, by its name
     _checks_methods: bool  # whether T that a method `operator` declares is compared with the layer
     # Mixers that have come, by the names of all that read the same cache, until the last of these comes.
@@ -83,11 +81,6 @@ class Capture(Iterator[Captured]):
         lines = [f"Capture of {counted(len(self.mixers), 'layer')} over {counted(self.length, 'position')}: {told}"]
         lines += [f"Not measured: {counted(len(self.skipped), 'layer')}; .skipped says why"] if self.skipped else []
         return "\n".join(lines)
-
-    @property
-    def own_mixing(self) -> OwnMixing:
-        """T, derivatives and notes of the modules that no adapter knows."""
-        return self._own_mixing
 
     @on_cpu_by_default
     def __next__(self) -> Captured:
@@ -111,7 +104,7 @@ class Capture(Iterator[Captured]):
             if call.by_method:
                 mixer = replace(call.mixers[0], name=call.labels[0])
                 mixers = [from_method(mixer, call, self._forward, check=self._checks_methods)]
-            elif call.name in self._own_mixing.derivatives:
+            elif call.name in self.own_mixing.derivatives:
                 mixers = [self._derivative(call)]
             else:
                 mixers = self._found(call)
@@ -136,13 +129,8 @@ class Capture(Iterator[Captured]):
         mixer = replace(call.mixers[0], name=call.labels[0])
         if mixer.state_size is not None and int(operator.state_size()[-1]) > mixer.state_size:
             mixer = replace(mixer, state_size=None, state_bytes=None)
-        return Captured(
-            **vars(mixer),
-            units_operator=lambda units: operator[:, units],
-            operator_difference=0.0,
-            agreement=agreed,
-            notes=notes,
-        )
+        made = {"units_operator": lambda units: operator[:, units], "operator_difference": 0.0}
+        return Captured(**vars(mixer), **made, agreement=agreed, notes=notes)
 
     def _in_model(self, item: Captured, call: Call) -> Captured:
         """A mixer with what the call and the model tell of it, and its part in a shared cache."""
@@ -160,15 +148,15 @@ class Capture(Iterator[Captured]):
 
     def _found(self, call: Call) -> list[Captured]:
         """Run a mixer again, in float64 if its code knows that, and build what is observed there."""
-        # The dtype as which it rounds where its code knows no float64.
-        notes, dtype = tuple[Note, ...](), None if call.in_double else call.dtype
+        notes, dtype = tuple[Note, ...](), None  # the dtype as which it rounds where its code knows no float64
         if call.is_traced:
             from statesize.adapters.trace.modules import observed
 
-            observation, returned = observed(self._own_mixing, self._forward, call)
+            observation, returned = observed(self.own_mixing, self._forward, call)
             observations, output = [observation], sampled(returned)
             dtype = None if observation.in_double else call.weights
-        elif dtype is not None:
+        elif not call.in_double:
+            dtype = call.dtype
             observations, output = rerun(self._forward, call, None)
         else:
             try:
@@ -213,19 +201,12 @@ class Capture(Iterator[Captured]):
 
 @dataclass(frozen=True)
 class Request:
-    """The settings of a capture.
+    """The settings of a capture."""
 
-    Attributes:
-        layers: The chosen mixers; None for all.
-        checks: Which comparisons with the unaltered model are made.
-        mixes: The part whose output T acts on, by the names of modules.
-        axis: The dimension of positions; None where it is plain.
-    """
-
-    layers: Layers = None
-    checks: Checks = "all"
-    mixes: Mapping[str, str] = field(default_factory=dict[str, str])
-    axis: int | None = None
+    layers: Layers = None  # the chosen mixers; None for all
+    checks: Checks = "all"  # which comparisons with the unaltered model are made
+    mixes: Mapping[str, str] = field(default_factory=dict[str, str])  # the part whose output T acts on, by module names
+    axis: int | None = None  # the dimension of positions; None where it is plain
 
 
 @on_cpu_by_default
@@ -234,17 +215,7 @@ def capture_module(model: nn.Module, inputs: Inputs, request: Request) -> Captur
     forward, checks = Forward.of(model, inputs, request.axis), request.checks
     own = find_mixers(forward.parts)
     recording = record_calls(forward, own)
-    own_mixing, seen = OwnMixing(), {*recording.refused, *(call.name for call in recording.calls)}
-    unknown = (
-        is_own_code(part)
-        or isinstance(part, TRACED)
-        or is_a(part, RECURRENT)
-        or hasattr(part, "mixes")
-        or is_unseen_attention(name, part, seen)
-        for name, part in forward.parts
-    )
-    if request.mixes or any(unknown):
-        recording, own_mixing = _with_own_mixing(forward, own, recording, request)
+    recording, own_mixing = _with_own_mixing(forward, own, recording, request)
     chosen, skipped = selected(forward, list(own), recording, request.layers)
     limit = max((BOUNDS[stored_dtype(model)], *(BOUNDS[call.dtype] for call in recording.calls)))
     # Models of libraries are compared with oracles of their own, but for hooks that others hang on them.
@@ -282,7 +253,7 @@ def capture_module(model: nn.Module, inputs: Inputs, request: Request) -> Captur
         _forward=forward,
         _calls=calls,
         _chosen=chosen,
-        _own_mixing=own_mixing,
+        own_mixing=own_mixing,
         _notes=notes,
         _checks_methods=checks != "none",
     )

@@ -26,9 +26,7 @@ from statesize.adapters.runs import bare
 from statesize.adapters.watch import Call, ModelRun, read_calls
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
-from statesize.operators import Dense, Operator, Recurrence
-from statesize.operators.stepped import Stepped
-from statesize.operators.transition import FullTransition
+from statesize.operators import Dense
 
 Checks = Literal["all", "read", "again", "none"]
 
@@ -60,18 +58,8 @@ class Checked:
 
 @torch.no_grad()
 def check_operator(observation: Observation, dtype: torch.dtype | None = None) -> tuple[float, tuple[Note, ...]]:
-    """Measure how far T u is from the layer's own code, and what its kernel rounds, and refuse more than rounding.
-
-    Args:
-        observation: What a kernel mixed.
-        dtype: That of the layer's code where it knows no float64, in which case the kernel's more exact form decides.
-
-    Returns:
-        The largest difference in any unit and row, relative to the largest value, and notes.
-
-    Raises:
-        ModelError: T is another one.
-    """
+    """How far T u is from the layer's own code, in any unit and row, and what its kernel rounds; more is refused."""
+    # dtype: That of the layer's code where it knows no float64: there the kernel's more exact form decides.
     name, difference = observation.name, observation.difference
     if difference is None or dtype is not None:
         check_finite(name, "unit", "the model passes on", observation.mixed)
@@ -97,42 +85,20 @@ def check_operator(observation: Observation, dtype: torch.dtype | None = None) -
 
 
 def unfaithfulness(observation: Observation, values: Tensor, expected: Tensor, least: float = 1.0) -> float:
-    """The largest difference between T u and y in any unit and row, relative to the largest value of y.
-
-    Args:
-        observation: What a kernel mixed.
-        values: u, (S, unit, L, P).
-        expected: y, (S, unit, L, P).
-        least: A unit's differences are relative to its own largest value, or to this share of that of all units.
-
-    Returns:
-        The largest of all units.
-    """
+    """The largest difference between T u and y, (S, unit, L, P), in any unit, relative to its largest value."""
+    # least: A unit's differences are relative to no less than this share of the largest value of all units.
     scale = expected.abs().amax((-2, -1)).double()
     scale = scale.clamp(min=least * float(scale.max()))
-    count, found, first = observation.units, list[Tensor](), 0
-    operator = observation.operator(slice(0, 1))
-    size = max(1, _NUMBERS // _numbers(operator))
-    while first < count:
-        units = torch.arange(first, min(first + size, count), device=values.device)
-        if first or len(units) > 1:
-            operator = observation.operator(units)
+    size = max(1, _NUMBERS // (len(values) * values.shape[2] ** 2))
+    found = list[Tensor]()
+    for units in torch.arange(observation.units, device=values.device).split(size):
+        operator = observation.operator(units)
         entering, exact = values[:, units].double(), operator.to(torch.float64)
         applied = exact.dense() @ entering if isinstance(exact, Dense) else exact.apply(entering)
         passed_on = observation.passed_on(applied, units).double()
         difference = (passed_on - expected[:, units]).abs().amax((-2, -1))
         found.append(torch.where(difference == 0, 0, difference / scale[:, units]).max())
-        first += size
     return float(torch.stack(found).max())
-
-
-def _numbers(operator: Operator) -> int:
-    """Numbers of one unit that are held while its T is applied."""
-    recurrence = operator.recurrence if isinstance(operator, Stepped) else operator
-    if not isinstance(recurrence, Recurrence):
-        return operator.batch_shape[0] * operator.length**2
-    transition = recurrence.transition
-    return (transition.full if isinstance(transition, FullTransition) else recurrence.B)[:, :1].numel()
 
 
 def agreement(
@@ -141,20 +107,8 @@ def agreement(
     largest_score: Callable[[], float],
     again: Callable[[], Tensor | None] | None = None,
 ) -> Agreement:
-    """Measure how far a mixer alone is from what the unaltered model passed on, and refuse more than rounding.
-
-    Args:
-        call: Its call.
-        output: A sample of its output.
-        largest_score: The largest absolute score of a softmax.
-        again: Runs it once more as the model ran it: what that changes is no rounding. None where it ran so.
-
-    Returns:
-        The difference, and what rounding explains.
-
-    Raises:
-        ModelError: They differ by more.
-    """
+    """How far a sample of a mixer's output alone is from what the unaltered model passed on; more is refused."""
+    # again: Runs it once more as the model ran it: what that changes is no rounding. None where it ran so.
     limit = BOUNDS[call.dtype]
     if output is None or call.output is None or not bool(torch.isfinite(call.output).all()):
         # The kernel that passes on numbers that are not finite reports them.

@@ -191,25 +191,20 @@ class Forward:
 
     def _explain(self, error: Exception) -> None:
         """Say what is wrong with frames, ids or their number, where the model or an embedding refused."""
-        if isinstance(error, RuntimeError) and "active drivers" in str(error):
-            raise ModelError(
-                f"{type(self.model).__name__} must run where Triton does, because it calls kernels of "
-                "flash-linear-attention, got a machine without a driver for them. Run it on a GPU; a model of "
-                "transformers also runs in an environment without flash-linear-attention."
-            ) from error
-        held = stored_dtype(self.model)
-        if isinstance(error, RuntimeError) and held.itemsize < torch.float32.itemsize:
-            raise ModelError(
-                f"{type(self.model).__name__} must run in its own dtype, got weights in {held} and, when it runs: "
-                f"{str(error).splitlines()[0]}. Load it in float32."
-            ) from error
+        name, kind, said = self.measured.name or "inputs", type(self.model).__name__, str(error).partition("\n")[0]
         given = cast("Tensor", self.args[0] if self.args else self.kwargs[self.measured.name])
-        name = self.measured.name or "inputs"
+        held, is_of_torch = stored_dtype(self.model), isinstance(error, RuntimeError)
+        if is_of_torch and "active drivers" in said:
+            raise ModelError(
+                f"{kind} must run where Triton does, because it calls kernels of flash-linear-attention, got a machine "
+                "without a driver for them. Run it on a GPU; a model of transformers also runs in an environment "
+                "without flash-linear-attention."
+            ) from error
         if not given.is_floating_point() and not any(isinstance(part, nn.Embedding) for _, part in self.parts):
             raise InputError(
-                f"{name} must be hidden states of shape (sequences, positions, channels) for "
-                f"{type(self.model).__name__}, which has no embedding, got integers of shape {tuple(given.shape)}. "
-                "Give what enters the layer in its model, or measure the whole model."
+                f"{name} must be hidden states of shape (sequences, positions, channels) for {kind}, which has no "
+                f"embedding, got integers of shape {tuple(given.shape)}. Give what enters the layer in its model, or "
+                "measure the whole model."
             ) from error
         for frame, _ in walk_tb(error.__traceback__):
             embedding, ids = frame.f_locals.get("self"), frame.f_locals.get("input")
@@ -222,10 +217,15 @@ class Forward:
                     f"{name} must have at most {count} tokens, for which the model has positions, got {self.length}. "
                     "Give shorter texts."
                 ) from error
-        if given.is_floating_point() and given.dtype is not held and isinstance(error, RuntimeError):
+        if is_of_torch and given.is_floating_point() and given.dtype is not held:
             raise InputError(
-                f"{name} must be what enters {type(self.model).__name__}, (sequences, positions, channels) in {held}, "
-                f"got {given.dtype}. Give {name}.to({held})."
+                f"{name} must be what enters {kind}, (sequences, positions, channels) in {held}, got {given.dtype}. "
+                f"Give {name}.to({held})."
+            ) from error
+        if is_of_torch and held.itemsize < torch.float32.itemsize and not isinstance(error, torch.OutOfMemoryError):
+            raise ModelError(
+                f"{kind} must run in its own dtype, got weights in {held} and, when it runs: {said}. "
+                "Load it in float32."
             ) from error
 
 
@@ -318,22 +318,20 @@ def _measured_argument(model: nn.Module, pretrained: Sequence[Any], inputs: Inpu
     parameters = list(inspect.signature(model.forward).parameters)
     if model in pretrained[:1] and cast("Any", model).config.is_encoder_decoder:
         decoded = [name for name in DECODED if name in parameters]
-        given = [name for name in decoded if named.get(name) is not None]
-        if decoded and not given:
+        if given := [name for name in decoded if named.get(name) is not None]:
+            return given[0]
+        if decoded:
             read = str(getattr(model, "main_input_name", "input_ids"))
             raise InputError(
                 f"inputs must hold {decoded[0]}, whose memory is measured, for {type(model).__name__}, an "
                 f'encoder–decoder model. Give {{"{read}": …, "{decoded[0]}": …}}: what its encoder reads is held fixed.'
             )
-        if given:
-            return given[0]
     if not isinstance(inputs, Mapping):
         return ""
-    first = ("input_ids", "inputs_embeds", *(str(one.main_input_name) for one in pretrained[:1]), *parameters)
+    main = [str(part.main_input_name) for part in pretrained[:1]]
     tensors = (name for name, value in named.items() if isinstance(value, Tensor))
-    return next(
-        (name for name in (*first, *tensors) if named.get(name) is not None and "mask" not in name), "input_ids"
-    )
+    order = ("input_ids", "inputs_embeds", *main, *parameters, *tensors)
+    return next((name for name in order if named.get(name) is not None and "mask" not in name), "input_ids")
 
 
 def _axis(name: str, values: Tensor, axis: int | None) -> int | None:

@@ -45,20 +45,7 @@ class ModuleCall:
 
     def __post_init__(self) -> None:
         if not self.axes:
-            object.__setattr__(self, "axes", self._axes_by_shapes())
-
-    def _axes_by_shapes(self) -> tuple[int | None, ...]:
-        tensors, length = self.tensors, self.length
-        real = [one for one in tensors if one.is_floating_point() and position_axis(one, length) is not None]
-        # Hidden states of as many channels as positions have the shape of a map.
-        beside = any(one.shape[-2:] != (length, length) for one in real)
-
-        def is_text(tensor: Tensor) -> bool:
-            is_map = beside and tensor.shape[-2:] == (length, length)
-            is_ids = not real and not tensor.is_floating_point() and tensor.dtype is not torch.bool
-            return not is_map and (tensor.is_floating_point() if real else is_ids)
-
-        return tuple(position_axis(one, length) if is_text(one) else None for one in tensors)
+            object.__setattr__(self, "axes", tuple(position_axis(tensor, self.length) for tensor in self.tensors))
 
     @classmethod
     def of(cls, forward: Forward, call: Call) -> Self:
@@ -122,17 +109,9 @@ class ModuleCall:
         entering: Callable[[Tensor], Tensor] = torch.clone,
         seen: Callable[[Product], object] | None = None,
     ) -> Any:
-        """Run the module alone, on the CPU.
-
-        Args:
-            inside: Calls what it is given, and returns what that returns.
-            dtype: The least dtype that the module computes in.
-            entering: Takes each tensor that enters, and returns what takes its place.
-            seen: Takes what each kernel mixes that the sources see in the module itself.
-
-        Returns:
-            What `inside` returns.
-        """
+        """Run the module alone, on the CPU: what `inside` returns of what it is given, which calls the module."""
+        # dtype: The least that the module computes in. entering: Takes each tensor that enters, and returns what takes
+        # its place. seen: Takes what each kernel mixes that the sources see in the module itself.
 
         def attach(stack: ExitStack) -> None:
             # Two threads take longer for small matrices.
@@ -161,18 +140,9 @@ class ModuleCall:
 
 
 def first_calls(forward: Forward, modules: Iterable[nn.Module]) -> dict[nn.Module, ModuleCall]:
-    """The first call of each of some modules in a run of the model, in the order in which these return.
-
-    A second run, over texts with another second half, tells the dimension of positions: along it only what lies behind
-    the cut changes. `Forward.placed` has what was found.
-
-    Args:
-        forward: The model and its inputs.
-        modules: The modules.
-
-    Returns:
-        The calls.
-    """
+    """The first call of each of some modules in a run of the model, in the order in which these return."""
+    # A second run, over texts with another second half, tells the dimension of positions, which `Forward.placed` has:
+    # along it only what lies behind the cut changes.
     calls, outputs = dict[nn.Module, ModuleCall](), dict[nn.Module, Tensor | None]()
     entered, copies = dict[nn.Module, ModuleCall](), ArgumentCopies()
 

@@ -31,17 +31,8 @@ _PUT_BACK_ELSEWHERE = {*vars(nn.Module()), "_output_capturing_hooks_installed"}
 
 
 def bare(model: nn.Module, call: Callable[[], Any], part: nn.Module | None = None, attach: Attach | None = None) -> Any:
-    """What a call of a model returns, in eval mode, uncompiled, without gradients and autocast.
-
-    Args:
-        model: The model.
-        call: Calls it, or a part of it.
-        part: The only module of it that runs.
-        attach: Changes it before, for this run.
-
-    Returns:
-        What `call` returns; all that the run changed is as before, whatever ended it.
-    """
+    """What a call of a model, or of its only part that runs, returns in eval mode, without gradients and autocast."""
+    # `attach` changes the model for this run; all is as before afterwards, whatever ended it.
     with eval_mode(model, part), USERS_DEFAULT.get(nullcontext()), ExitStack() as stack:
         if attach is not None:
             attach(stack)
@@ -91,18 +82,7 @@ def observed(
     record: OnObservation,
     attach: Attach | None = None,
 ) -> Any:
-    """What a call returns while every source of `running` records the mixing that it knows.
-
-    Args:
-        model: The model.
-        call: Calls it, or the part of it whose modules `running` has.
-        running: Keeps track of the modules that run.
-        record: Takes each find.
-        attach: Changes the model before the sources do, for this run.
-
-    Returns:
-        What `call` returns.
-    """
+    """What a call of the model or part of `running` returns while each of its sources hands `record` what it knows."""
 
     def attach_all(stack: ExitStack) -> None:
         if attach is not None:

@@ -15,7 +15,7 @@ from statesize.adapters.watch import ModelRun
 from statesize.check import refuse, whole_number
 from statesize.codes import HOW_TO_SUPPLY, NOTHING_LOST, Code, Note
 from statesize.errors import InputError, ModelError
-from statesize.io.text import counted, listed, meant
+from statesize.io.text import listed, meant
 
 # Lists of these are no lists of layers: projections of several heads or codebooks.
 POINTWISE = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.Dropout)
@@ -29,16 +29,16 @@ def lost_mixers(skipped: Mapping[str, Note], measured: Iterable[str]) -> dict[st
         for name, reason in skipped.items()
         if name not in names and not name.endswith(SHARED) and reason.code not in NOTHING_LOST
     }
+
+    def is_around(name: str, others: Iterable[str]) -> bool:
+        return any(other.startswith(f"{name}.") for other in others)
+
     # A module around one that is lost is not another layer; of the model itself, only the reason tells.
     return {
         name: reason
         for name, reason in lost.items()
-        if not any(other.startswith(f"{name}.") for other in lost)
-        and not (
-            len(lost) > 1
-            and reason.code is Code.BEFORE_PARTS
-            and not any(other.startswith(f"{name}.") for other in names)
-        )
+        if not is_around(name, lost)
+        and (len(lost) == 1 or reason.code is not Code.BEFORE_PARTS or is_around(name, names))
     }
 
 
@@ -59,10 +59,8 @@ def skipped_layers(parts: NamedModules, called: Iterable[str], observed: Iterabl
         for name, layer in members.items():
             if name not in ran:
                 reasons[name] = Note(Code.NOT_CALLED, f"{type(layer).__name__}: {Code.NOT_CALLED.sentence}")
-            elif not any(mixer == name or mixer.startswith(f"{name}.") for mixer in mixers):
-                inner = ", ".join(dict.fromkeys(type(part).__name__ for part in layer.children()))
-                kind = f"{type(layer).__name__}{f' of {inner}' if inner else ''}"
-                reasons[name] = Note(Code.NO_MIXING, f"{kind}: {Code.NO_MIXING.sentence}")
+            elif not any(f"{mixer}.".startswith(f"{name}.") for mixer in mixers):
+                reasons[name] = Note(Code.NO_MIXING, f"{type(layer).__name__}: {Code.NO_MIXING.sentence}")
     return reasons
 
 
@@ -104,33 +102,22 @@ class NothingMeasuredError(ModelError):
         self.skipped = dict(skipped)
 
     def __str__(self) -> str:
-        """The first reason, and the layers that it holds for."""
-        (first, why), *others = self.skipped.items()
-        reason = str(why)
-        # A text may name its own layer.
-        same = [
-            name
-            for name, one in others
-            if one.code is why.code and (one.code is not Code.NOT_MEASURED or str(one).replace(name, first) == reason)
-        ]
-        apart = [name for name, _ in others if name not in same]
-        said = [f"The same holds for {listed(same)}."] if same else []
-        if apart:
-            said.append(f"Other reasons hold for {listed(apart)}: choose one of them by layers to read its reason.")
-        return " ".join([f"{reason.rstrip('.')}." if said else reason, *said])
+        """The first reason, and the other layers."""
+        reason, others = str(next(iter(self.skipped.values()))), [*self.skipped][1:]
+        if not others:
+            return reason
+        return f"{reason.rstrip('.')}. Nor was {listed(others)} measured: choose one by layers to read its reason."
 
 
 def find_mixers(parts: NamedModules) -> dict[str, nn.Module]:
     """The mixers of a model that bring a method `operator`, by module name, in the order of their registration."""
     # One that lies inside another is part of it. Mixers of transformers have no such method: a forward pass shows them.
-    mixer_modules: dict[str, nn.Module] = {}
+    found, inside = dict[str, nn.Module](), set[nn.Module]()
     for name, module in parts:
-        if not callable(getattr(type(module), "operator", None)):
-            continue
-        inside = "" in mixer_modules or any(name.startswith(f"{outer}.") for outer in mixer_modules)
-        if not inside:
-            mixer_modules[name] = module
-    return {name or type(module).__name__: module for name, module in mixer_modules.items()}
+        if callable(getattr(type(module), "operator", None)) and module not in inside:
+            found[name or type(module).__name__] = module
+            inside.update(module.modules())
+    return found
 
 
 class UnknownLayerError(InputError):
@@ -165,9 +152,8 @@ def chosen_names(names: Sequence[str], layers: Layers, refused: Collection[str],
         elif (name := meant_layer(names, layer)) is not None:
             selected.update(called[name])
         else:
-            valid, mixers = f"the model's mixers by name or by index 0 … {len(names) - 1}", counted(len(names), "mixer")
-            all_names = f"Its {mixers} {'is' if len(names) == 1 else 'are'} {listed(names)}."
-            advice = " ".join(filter(None, (meant(str(layer), names, ""), all_names)))
+            valid = f"the model's mixers by name or by index 0 … {len(names) - 1}"
+            advice = " ".join(filter(None, (meant(str(layer), names, ""), f"Its mixers are {listed(names)}.")))
             refuse("layers", valid, layer, advice, UnknownLayerError)
     every = [call for name in names for call in called[name]]
     return [name for name in dict.fromkeys([*every, *refused]) if name in selected]
@@ -206,7 +192,7 @@ def selected(
         skipped |= {
             name: reason
             for name, reason in skipped_layers(forward.parts, recording.called, [*observed, *recording.refused]).items()
-            if not any(mixer == name or mixer.startswith(f"{name}.") for mixer in missing)
+            if not any(f"{mixer}.".startswith(f"{name}.") for mixer in missing)
         }
     skipped |= {name: Note(Code.HELD_FIXED, reason) for name in skipped if (reason := forward.in_encoder(name))}
     return set(chosen), skipped

@@ -54,40 +54,5 @@ def sources_of(parts: NamedModules) -> list[OpenSource]:
     return needed
 
 
-# Theoretical state-size (TSS) per channel at position i, by kind of mixer.
-STATE_SIZES: dict[str, str] = {
-    "attention": "i",
-    "sliding attention": "min(i, window - 1)",
-    "mamba": "state size n",
-    "mamba2": "state size n",
-    "gated delta rule": "key dimension",
-    "kimi delta attention": "key dimension",
-    "lightning attention": "head dimension",
-    "mlstm": "key dimension",
-    "rwkv": "1",
-    "rg-lru": "1",
-    "short convolution": "kernel - 1",
-    # Kinds of flash-linear-attention.
-    "gla": "key dimension",
-    "simple gla": "key dimension",
-    "retention": "key dimension",
-    "linear attention": "key dimension",
-    "hgrn": "1",
-    "lightnet": "key dimension",
-    "rwkv6": "key dimension",
-    "rwkv7": "key dimension",
-    "mesa net": "key dimension",
-    "gated slots": "slots",
-    "bounded memory": "slots",
-    "cyclic flow attention": "slots",
-    "delta rule": "key dimension",
-    "delta product": "key dimension",
-    "gated delta net 2": "key dimension",
-    "preconditioned delta rule": "key dimension",
-    "preconditioned kimi delta attention": "key dimension",
-    "momentum delta rule": "2 key dimension",
-    "comba": "key dimension",
-    "based": "1 + d + d², key dimension d",
-    "rebased": "key dimension²",
-    "forgetting attention": "i",
-}
+KEEPS_THE_TEXT = frozenset({"attention", "differential attention", "forgetting attention"})
+"""Kinds of mixers whose theoretical state-size at position i is i."""

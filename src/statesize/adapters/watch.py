@@ -85,16 +85,7 @@ class ModelRun:
 
 
 def record_calls(forward: Forward, own: Mapping[str, nn.Module], is_traced: Collection[str] = ()) -> ModelRun:
-    """Run a model once and keep what its mixers are called with.
-
-    Args:
-        forward: The model and its inputs.
-        own: Modules that have a method `operator`, by name.
-        is_traced: Names of modules whose T is read from a trace.
-
-    Returns:
-        What was seen.
-    """
+    """Run a model once and keep what its mixers are called with; some have a method `operator`, some are traced."""
     named = {name or type(module).__name__: module for name, module in forward.parts}
     mixers, traced = set(own.values()), {named[name] for name in is_traced}
     recorder = _Recorder(forward, mixers, traced)

@@ -45,7 +45,7 @@ def observed_attention(
         window=window,
         kind=kind,
     )
-    mixing = Mixing([lambda: maps(call)], (values.shape[0], call.heads, call.length, values.shape[2]))
+    mixing = Mixing(lambda: maps(call), (values.shape[0], call.heads, call.length, values.shape[2]))
     return observed_mixing(attended, mixing, call.length, _seen(call, window))
 
 
@@ -88,10 +88,10 @@ class Impulses:
 
         values, mixed = call.by_head(call.arguments["v"], slice(None)), call.output.transpose(1, 2)
         shape = (mixed.shape[0], call.heads, call.length, call.length)
-        mixing = Mixing([lambda: impulses(call)], shape)
+        mixing = Mixing(lambda: impulses(call), shape)
 
         def operator(units: Units) -> Dense:
-            return Dense(mixing.of(call.name, values, mixed)[:, units], torch.arange(call.length).clamp(max=size))
+            return Dense(mixing.of(call.name)[:, units], torch.arange(call.length).clamp(max=size))
 
         return Observation(
             name=call.name,

@@ -17,15 +17,16 @@ from statesize.adapters.kernels.plain_attention import AttentionCall, PlainAtten
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, of_identity, visible_keys
 from statesize.adapters.models.model_state import is_a
 from statesize.adapters.models.precision import arithmetic_of, at_least
-from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, random_like
-from statesize.adapters.replaced import meanings, replaced, with_first
+from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product
+from statesize.adapters.other_inputs import random_like
+from statesize.adapters.replaced import MixerCall, meanings, replaced, source_of, with_first
 from statesize.adapters.select import LIBRARIES
 from statesize.errors import ModelError
 
 REGISTRY = "ALL_ATTENTION_FUNCTIONS"
 # Names of implementations whose functions can be called with the identity as value, of any width.
 PLAIN = ("eager", "sdpa")
-# Classes that subtract what two calls of their attention function return: T of the whole is read from a trace.
+# Classes that call their attention function twice and subtract.
 _DIFFERENTIAL = ("DiffLlamaAttention",)
 
 Attend = Callable[..., tuple[Tensor, Tensor | None]]
@@ -35,19 +36,22 @@ Change = Callable[[str, Attend], Attend]
 @contextmanager
 def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> Generator[None]:
     """Watch every attention function that a transformers model takes from the registry."""
-
     # Configuration and registry stay as they are, because some models make their mask by the implementation's name. The
     # function that the model takes is the one that computes; the observation calls it, or the eager one of the model's
     # own file, for T.
+    halves = dict[nn.Module, list[_Called]]()
+
     def attend(name: str, function: Attend, module: nn.Module, *given: Any, **options: Any) -> Any:
         result = function(module, *given, **options)
-        if is_a(module, _DIFFERENTIAL):
-            return result
         called = _Called(running, name, function, module, (given, options))
+        if is_a(module, _DIFFERENTIAL):
+            halves.setdefault(module, []).append(called)
+            return result
         product = Product(given[2], -2, result[0], 1)
         return with_first(result, record(partial(called.observation, result[0]), product))
 
-    with replaced_attention(files, partial(partial, attend)):
+    subtracting = source_of(_DIFFERENTIAL, ("groupnorm",), lambda call: _difference(call, *halves.pop(call.module)))
+    with replaced_attention(files, partial(partial, attend)), subtracting(files, running, record):
         yield
 
 
@@ -97,9 +101,6 @@ class _Called:
         # Whether it is one that a user has registered, of which nothing is known; kernels of the hub have a "/".
         package = str(getattr(function, "__module__", "")).partition(".")[0]
         self.is_own = not self.plain and "/" not in name and package not in LIBRARIES
-        files = (sys.modules.get(kind.__module__) for kind in type(module).__mro__)
-        eager = (getattr(file, "eager_attention_forward", None) for file in files)
-        self.eager = function if name == "eager" else cast("Attend | None", next(filter(None, eager), None))
 
     @cached_property
     def mask(self) -> Any:
@@ -136,12 +137,6 @@ class _Called:
     def observation(self, mixed: Tensor) -> Observation:
         """T of the call, by its queries and keys if these alone say it."""
         length, keys = self.query.shape[2], self.key.shape[2]
-        if getattr(self.module, "compressor", None) is not None and keys > length:
-            raise ModelError(
-                f"Mixer {self.name} attends to {keys - length} compressed entries beside its {length} positions, each "
-                "a normalised mixture of several positions: what it passes on is not linear in the values of the "
-                "positions, so it has no T."
-            )
         mixed, plain, exact = mixed.transpose(1, 2), self._by_queries_and_keys(), self.running.exact
         call = AttentionCall(
             name=self.name,
@@ -158,7 +153,7 @@ class _Called:
             if difference is not None:
                 found = plain.observation(replace(call, largest_score=plain.largest_score))
                 return replace(found, difference=difference)
-        mixing = Mixing(self.maps(), (*self.query.shape[:2], length, keys))
+        mixing = Mixing(self.maps, (*self.query.shape[:2], length, keys))
         seen = None if self.is_own else visible_keys(self.mask, length, keys)
         return observed_mixing(replace(call, probed=lambda: self.probed), mixing, self.running.length, seen)
 
@@ -181,23 +176,23 @@ class _Called:
         sink = None if sink is None else sink.detach().to(self.query.dtype)[None]
         return PlainAttention.of(self.query, self.key, self.scale, self.window, sink=sink, soft_cap=cap)
 
-    def maps(self) -> list[Callable[[], Tensor | None]]:
-        """Ways to T, (S, H, L, L), the fastest first."""
-        if self.is_own:
-            eager, function, mask = None, self.function, self.given_mask
-        else:
-            eager, function, mask = self.eager, self.function if self.plain else self.eager, self.mask
-        if function is None:
+    def maps(self) -> Tensor:
+        """T, (S, H, L, L)."""
+        function, mask = (self.function, self.given_mask) if self.is_own else (self._weighing, self.mask)
+        return of_identity(lambda values: self._call(function, values, mask)[0].transpose(1, 2), self.value)
+
+    @property
+    def _weighing(self) -> Attend:
+        """A function that takes values of any width: the model's own, or the eager one of its file."""
+        files = (sys.modules.get(kind.__module__) for kind in type(self.module).__mro__)
+        eager = next(filter(None, (getattr(file, "eager_attention_forward", None) for file in files)), None)
+        if not self.plain and eager is None:
             raise ModelError(
                 f"Mixer {self.name}: {type(self.module).__name__} has no eager_attention_forward in its file, from "
                 "which its probabilities are taken. Load the model with attn_implementation='sdpa', or give the class "
                 "a method `operator(hidden)` that returns a statesize Operator."
             )
-        response = partial(
-            of_identity, lambda values: self._call(function, values, mask)[0].transpose(1, 2), self.value
-        )
-        # An eager function says what it weighed values with; it may scale its output after that.
-        return [response] if eager is None else [lambda: self._call(eager, self.value, self.mask)[1], response]
+        return self.function if self.plain else cast("Attend", eager)
 
     def _call(self, function: Attend, value: Tensor, mask: Any) -> tuple[Tensor, Tensor | None]:
         # In float64 all of it must compute in float64. Compiled, flex attention has no float64 on a CPU; without this
@@ -206,6 +201,31 @@ class _Called:
         eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
         with arithmetic_of(value), torch.no_grad(), eager:
             return function(self.module, self.query, self.key, value, mask, **self.options)
+
+
+def _difference(call: MixerCall, first: _Called, second: _Called) -> Observation:
+    """Differential attention (Ye et al. 2024, arXiv 2410.05258, equation 1): softmax₁ − λ softmax₂, one T per pair."""
+    # The attention function was called for both halves of the values, each time with all heads.
+    module = cast("Any", call.module)
+    rates = [torch.exp((getattr(module, f"lambda_q{n}") * getattr(module, f"lambda_k{n}")).sum()) for n in (1, 2)]
+    rate = rates[0] - rates[1] + module.lambda_init
+    sequences, heads, length, _ = first.query.shape
+
+    def subtracted() -> Tensor:
+        maps = first.maps()
+        return maps[:, : heads // 2] - rate * maps[:, heads // 2 :]
+
+    attended = AttentionCall(
+        name=call.name,
+        module=module,
+        values=torch.cat([first.value, second.value], -1)[:, : first.value.shape[1] // 2],
+        mixed=call.parts["groupnorm"].args[0].transpose(1, 2),
+        keys=(first.key,),
+        window=first.window,
+        kind="differential attention",
+    )
+    mixing = Mixing(subtracted, (sequences, heads // 2, length, first.key.shape[2]))
+    return observed_mixing(attended, mixing, first.running.length, visible_keys(first.mask, *mixing.shape[2:]))
 
 
 def attention_window(module: nn.Module, options: Mapping[str, Any]) -> int | None:

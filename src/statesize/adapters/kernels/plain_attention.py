@@ -17,10 +17,6 @@ from statesize.adapters.watch import Memory, named_state_size
 from statesize.codes import Code, Note
 from statesize.operators import Operator, SoftmaxAttention
 
-# Rows of T by which queries and keys are compared with the model's own output, before they are compared in all.
-_ROWS = 64
-# Entries of these rows that are made at once, of some heads.
-_SCORES = 2**21
 UNSEEN = torch.finfo(torch.float16).min / 2
 """The largest number that a mask adds to a score that must not count."""
 
@@ -113,23 +109,12 @@ class PlainAttention:
 
     def explained(self, values: Tensor, mixed: Tensor, *, exact: bool) -> float | None:
         """How far T u, u (S, K, L, P), is from y (S, H, L, P), or None where that is more than rounding."""
-        # In float64 this is the check of T, of every row and head. In other precisions it only chooses.
-        (_, heads), length, device = self.attention.batch_shape, self.attention.length, self.attention.device
-        rows = torch.linspace(0, length - 1, min(length, _ROWS)).long().to(device)
-        stored = torch.arange(heads, device=device) // (heads // values.shape[1])
-        step = 1 if exact else max(1, _SCORES // (len(rows) * length))
-        some = [slice(first, first + step) for first in range(0, heads, step)]
-        parts = (
-            (self.attention[:, one], values[:, stored[one]].to(self.attention.dtype), mixed[:, one]) for one in some
-        )
-        if exact:
-            return self._tolerated((relative_difference(T.apply(u), y) for T, u, y in parts), exact=True)
-        differences = (
-            relative_difference(read, left)
-            for T, u, y in parts
-            for read, left in zip((T.rows(rows) @ u).unbind(1), y[:, :, rows].unbind(1), strict=True)
-        )
-        return self._tolerated(differences, exact=False)
+        # In float64 this is the check of T. In other precisions it only chooses.
+        each = self.attention.batch_shape[1] // values.shape[1]
+        heads = (slice(head, head + 1) for head in range(self.attention.batch_shape[1]))
+        pairs = ((self.attention[:, head], values[:, head.start // each, None], mixed[:, head]) for head in heads)
+        applied = ((T.apply(u.to(self.attention.dtype)), y) for T, u, y in pairs)
+        return self._tolerated((relative_difference(*pair) for pair in applied), exact=exact)
 
     def explained_maps(self, maps: Tensor, *, exact: bool) -> float | None:
         """The largest difference of T from a map (S, H, L, L), in all of it, or None beyond rounding."""

@@ -79,19 +79,10 @@ class _AskedError(Exception):
 
 
 def rotation_of(running: ModuleStack, query: Tensor) -> Rotation | None:
-    """Rotary embeddings of the module that is running, by the function of its own file that turns channels.
-
-    A file of transformers that names none has none, nor has a layer that is called without. Layers may leave out what
-    they are called with, or order channels in their own way. So the module is called again with its embeddings in
-    reverse, and must itself turn all queries as these say, or none.
-
-    Args:
-        running: The modules that run; the innermost has queries and keys.
-        query: Its queries, (S, H, L, d).
-
-    Returns:
-        What turns these queries, or None where nothing that is known here does.
-    """
+    """Rotary embeddings of queries (S, H, L, d) of the running module; None where nothing that is known turns them."""
+    # The function of its own file turns channels. A file of transformers that names none has none, nor has a layer that
+    # is called without. Layers may leave out what they are called with, or order channels in their own way: so the
+    # module is called again with its embeddings in reverse, and must itself turn all queries as these say, or none.
     module, given = running.frame.module, running.frame.kwargs
     called_with: Any = given.get("position_embeddings")
     files = [vars(sys.modules[kind.__module__]) for kind in type(module).__mro__]

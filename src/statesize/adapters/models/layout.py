@@ -16,16 +16,7 @@ _TAKERS = (*_CHANNELS_SECOND, *_POSITIONS_FIRST, nn.Linear, nn.LayerNorm, nn.RMS
 def axis_by_modules(
     model: nn.Module, frames: Tensor, run: Callable[[dict[nn.Module, Callable[..., None]]], object]
 ) -> int:
-    """The dimension of positions of frames: 1, unless the first module that takes them, or what is made of them, says.
-
-    Args:
-        model: The model.
-        frames: What it takes, of three dimensions.
-        run: Runs it and lets functions read what enters its modules.
-
-    Returns:
-        0, 1 or 2.
-    """
+    """The dimension of positions of frames: 1, unless the first module that takes them says another."""
     told = list[int]()
 
     def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

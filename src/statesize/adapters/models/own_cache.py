@@ -57,18 +57,9 @@ class AttentionCache(NamedTuple):
 def attention_cache(
     module: nn.Module, keys: Iterable[Tensor], values: Tensor, readers: int, state_size: int | None
 ) -> AttentionCache:
-    """What a module of attention stores of a text.
-
-    Args:
-        module: The mixer.
-        keys: What may be its keys, (S, K, L, d) each; the largest counts. Without any they are taken to be as values.
-        values: U, (S, K, L, P).
-        readers: Number of query heads, of which as many consecutive ones read each of the K heads.
-        state_size: How many earlier positions may be seen at most, or None for all.
-
-    Returns:
-        Its inputs, their channels, and the bytes.
-    """
+    """What a module of attention stores of values (S, K, L, P), of which `readers` query heads read as many each."""
+    # keys: What may be its keys, (S, K, L, d); the largest counts, and without any they are taken to be as values.
+    # state_size: How many earlier positions may be seen at most, or None for all.
     count, channels, beside = values.shape[1], values.shape[-1], 0
     alike = _first_alike(values)
     stored, order = grouped_by(alike)
@@ -112,14 +103,8 @@ def _are_proportional(one: Tensor, other: Tensor) -> bool:
 
 
 def grouped_by(inputs: Sequence[Hashable]) -> tuple[int, tuple[int, ...]]:
-    """Groups of units that read one input, of as many units each; as many as units where there are none such.
-
-    Args:
-        inputs: What each unit reads.
-
-    Returns:
-        The number of groups, and the units of each, one group behind the other; empty where those are consecutive.
-    """
+    """The number of groups of as many units that read one input, and their units if these are not consecutive."""
+    # As many groups as units where there are none such.
     count, places = len(inputs), {one: place for place, one in enumerate(dict.fromkeys(inputs))}
     order = sorted(range(count), key=lambda unit: places[inputs[unit]])
     readers = set(Counter(inputs).values())

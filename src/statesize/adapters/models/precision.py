@@ -190,19 +190,10 @@ def kernel_dtype(dtype: torch.dtype, mixed: Tensor) -> torch.dtype:
 
 
 def allowed(difference: float, dtype: torch.dtype, largest_score: Callable[[], float]) -> float:
-    """How far rounding in a dtype may take a layer's output, relative to the largest value.
-
-    Arithmetic of unit roundoff u rounds a score s by about u s (Higham 2002, section 3.1), and an error ε of the
-    scores changes the weights of a softmax by at most 2 ε, relatively.
-
-    Args:
-        difference: What was found; scores are only made where it is more than the bound of the dtype.
-        dtype: That of the weights.
-        largest_score: The largest absolute score of a softmax; 0 where there is none.
-
-    Returns:
-        The bound of the dtype, or that and u times the largest score, but not more than MOST_ROUNDED.
-    """
+    """How far rounding in a dtype may take a layer's output, relative to the largest value."""
+    # Arithmetic of unit roundoff u rounds a score s by about u s (Higham 2002, section 3.1), and an error ε of the
+    # scores changes the weights of a softmax by at most 2 ε, relatively. Scores are only made where the bound of the
+    # dtype is not enough.
     limit = BOUNDS[dtype]
     if difference <= limit:
         return limit
