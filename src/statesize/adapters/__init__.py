@@ -5,8 +5,10 @@ new family of kernels is a file in `kernels/` that makes an Observation of a cal
 names by which a model's files ask for it; a function of a model's file that scans is a line in `kernels/scans.KERNELS`.
 """
 
-from statesize.adapters.capture import Capture, Captured, FoundMixer, capture_module
+from statesize.adapters.build import Captured
+from statesize.adapters.capture import Capture, capture_module
 from statesize.adapters.check import Checks
+from statesize.adapters.observation import FoundMixer
 from statesize.adapters.select import find_mixers
 
 __all__ = ["Capture", "Captured", "Checks", "FoundMixer", "capture_module", "find_mixers"]

@@ -25,9 +25,8 @@ from statesize.adapters.observation import (
 from statesize.adapters.runs import bare
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import Call, first_argument, named_state_size
-from statesize.codes import Code, Note, joined
+from statesize.codes import Code, Note
 from statesize.errors import InputError, ModelError, StatesizeError
-from statesize.io.text import byte_count
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 
 _BARE = (
@@ -73,22 +72,11 @@ class Captured(FoundMixer):
     __eq__, __hash__ = object.__eq__, object.__hash__  # pyright: ignore[reportAssignmentType]
 
     def __repr__(self) -> str:
-        """What was captured, and how faithful it is, a line each.
-
-        Returns:
-            Lines of text.
-        """
-        held = "" if self.state_bytes is None else f", {byte_count(self.state_bytes)} at the end of a sequence"
-        checked = (
-            "not compared" if self.faithfulness is None else f"{self.faithfulness:.1e} of the largest value at most"
-        )
-        return "\n".join(
-            [
-                f"{self.name}: {self.kind}, units: {self.units}, channels of each: {self.multiplicity}{held}",
-                f"difference from what the unaltered model computed: {checked}",
-                *([joined(self.notes)] if self.notes else []),
-            ]
-        )
+        """What was captured, and how faithful it is, a line each."""
+        checked = "not compared" if self.faithfulness is None else f"{self.faithfulness:.1e} of the largest value"
+        lines = [f"{self.name}: {self.kind}, units: {self.units}, channels of each: {self.multiplicity}"]
+        lines.append(f"difference from what the unaltered model computed: {checked}")
+        return "\n".join([*lines, *map(str, self.notes)])
 
     @property
     def faithfulness(self) -> float | None:
@@ -106,19 +94,8 @@ class Captured(FoundMixer):
         return None if not self.groups else self._shared(slice(None))
 
     def weighted(self, weights: str = "none", skip_first: int = 0) -> Captured:
-        """The same mixer with columns of T weighted or left out: H_i diag(w) in place of H_i.
-
-        Args:
-            weights: "values" takes w_j = ‖v_j‖ of what T mixes at position j, over its channels (Kobayashi et al.
-                2020); "none" takes 1.
-            skip_first: First columns whose weight is 0.
-
-        Returns:
-            The mixer, whose operators are weighted when they are made.
-
-        Raises:
-            ModelError: It does not say what its T mixes.
-        """
+        """The same mixer with columns of T weighted, H_i diag(w) in place of H_i, and w = 0 for the first columns."""
+        # "values" takes w_j = ‖v_j‖ of what T mixes at position j, over its channels (Kobayashi et al. 2020), "none" 1.
         if weights == "values" and self.values is None:
             raise ModelError(
                 f"Mixer {self.name} must say what its T mixes, by a method `values(hidden)`, for weights='values'. "

@@ -36,8 +36,6 @@ from statesize.errors import InputError, ModelError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.text import counted
 
-__all__ = ["Capture", "Captured", "FoundMixer", "capture_module"]
-
 
 @dataclass(eq=False, repr=False)
 class Capture(Iterator[Captured]):
@@ -71,11 +69,7 @@ class Capture(Iterator[Captured]):
     _some_came: bool = False
 
     def __repr__(self) -> str:
-        """What comes one by one, and what does not, a line each.
-
-        Returns:
-            Lines of text.
-        """
+        """What comes one by one, and what does not, a line each."""
         kinds = Counter(mixer.kind for mixer in self.mixers)
         told = ", ".join(f"{count} of {kind}" for kind, count in kinds.items())
         lines = [f"Capture of {counted(len(self.mixers), 'layer')} over {counted(self.length, 'position')}: {told}"]

@@ -139,10 +139,9 @@ def check_faithful(
     """Refuse an operator that is not the model's."""
     if not difference <= bound:
         text = (
-            f"Mixer {name}: {what} differs from {reference} by {difference:.1e} of the largest value; at "
-            f"most {bound:.0e} is rounding. What would be measured is not what the model computes: check that the "
-            "model is deterministic, that nothing changes its weights meanwhile, and that it changes nothing in place; "
-            "in half precision, load it in float32."
+            f"Mixer {name}: {what} differs from {reference} by {difference:.1e} of the largest value; at most "
+            f"{bound:.0e} is rounding. Check that the model is deterministic, and that nothing changes its weights or "
+            "works in place; in half precision, load it in float32."
         )
         raise ModelError(Note(Code.DIFFERS, text))
 
@@ -168,10 +167,9 @@ def check_deterministic(forward: Forward, read: Tensor | None) -> None:
     if unattached is None or read is None or torch.allclose(unattached, read, rtol=0, atol=0, equal_nan=True):
         return
     raise ModelError(
-        f"{type(forward.model).__name__} gives another last hidden state when it runs the same inputs once more, so "
-        "there is no reference to compare with. Make it deterministic: no noise in eval mode (call dropout with "
-        "training=self.training), no state of its own from call to call, torch.use_deterministic_algorithms(True) on a "
-        "GPU."
+        f"{type(forward.model).__name__} gives another last hidden state when it runs the same inputs once more. Make "
+        "it deterministic: no noise in eval mode (call dropout with training=self.training), no state from call to "
+        "call, torch.use_deterministic_algorithms(True) on a GPU."
     )
 
 

@@ -21,7 +21,7 @@ from statesize.adapters.models.model_state import (
     named_parts,
     pretrained_models,
     returned_tensor,
-    sequences_in,
+    tensors_in,
     token_embedding,
 )
 from statesize.adapters.models.precision import ROUNDED, relative_difference, stored_dtype
@@ -65,12 +65,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class Placed:
-    """The dimension of positions of the tensors that enter a module, in order, and of what it returns; None for none.
+    """The dimension of positions of what enters and leaves a module; None where it follows from none, as of a mask."""
 
-    A tensor that follows from no position of the text, such as a mask, has none.
-    """
-
-    entering: tuple[int | None, ...]
+    entering: tuple[int | None, ...]  # of each tensor, in order
     leaving: int | None
 
 
@@ -137,7 +134,9 @@ class Forward:
 
     def sequences_in(self, arguments: object) -> int:
         """How many of the texts the arguments of a module hold: nearly always all, but one where it takes one each."""
-        return 1 if sequences_in(arguments, self.sequences, self.length) == 1 else self.sequences
+        placed = [tensor for tensor in tensors_in(arguments) if tensor.ndim > 1 and self.length in tensor.shape]
+        alone = (1 in tensor.shape[:2] or (tensor.ndim == 2 and len(tensor) == self.length) for tensor in placed)
+        return 1 if placed and all(alone) else self.sequences
 
     @property
     def is_of_frames(self) -> bool:
@@ -197,8 +196,7 @@ class Forward:
         if is_of_torch and "active drivers" in said:
             raise ModelError(
                 f"{kind} must run where Triton does, because it calls kernels of flash-linear-attention, got a machine "
-                "without a driver for them. Run it on a GPU; a model of transformers also runs in an environment "
-                "without flash-linear-attention."
+                "without a driver for them. Run it on a GPU, or without flash-linear-attention."
             ) from error
         if not given.is_floating_point() and not any(isinstance(part, nn.Embedding) for _, part in self.parts):
             raise InputError(
@@ -217,10 +215,10 @@ class Forward:
                     f"{name} must have at most {count} tokens, for which the model has positions, got {self.length}. "
                     "Give shorter texts."
                 ) from error
-        if is_of_torch and given.is_floating_point() and given.dtype is not held:
+        if is_of_torch and given.is_floating_point():
             raise InputError(
-                f"{name} must be what enters {kind}, (sequences, positions, channels) in {held}, got {given.dtype}. "
-                f"Give {name}.to({held})."
+                f"{name} must be what enters {kind}, (sequences, positions, channels) in {held}, got shape "
+                f"{tuple(given.shape)} in {given.dtype}, of which it says: {said}. Give what enters it in its model."
             ) from error
         if is_of_torch and held.itemsize < torch.float32.itemsize and not isinstance(error, torch.OutOfMemoryError):
             raise ModelError(
@@ -243,9 +241,8 @@ def _check_copy(copied: Forward, given: Forward) -> None:
     if not difference <= ROUNDED:
         raise ModelError(
             f"{type(given.model).__name__} is not its copy in floating point: their last hidden states differ by "
-            f"{difference:.1e} of the largest value; at most {ROUNDED:.0e} is rounding. Its layers round what they are "
-            "given too, or an earlier run has packed its weights otherwise, as bitsandbytes does on a CPU. Load it "
-            "anew, in float32, and measure it before it runs; or give the model that was quantised."
+            f"{difference:.1e} of the largest value; at most {ROUNDED:.0e} is rounding. Load it anew, in float32, and "
+            "measure it before it runs; or give the model that was quantised."
         )
 
 
@@ -359,6 +356,6 @@ def _check_ids(name: str, ids: Tensor, embedding: object) -> None:
     if isinstance(size, int) and not bool(((ids >= 0) & (ids < size)).all()):
         wrong = ids[(ids < 0) | (ids >= size)][0].item()
         raise InputError(
-            f"{name} must be from 0 to {size - 1}, the tokens that the model knows, got {wrong}. Make the ids with "
-            "the tokenizer that the model was trained with."
+            f"{name} must be from 0 to {size - 1}, the tokens that the model knows, got {wrong}. Make the ids with its "
+            "own tokenizer."
         )

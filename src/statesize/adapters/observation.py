@@ -206,11 +206,8 @@ class OnObservation(Protocol):
     """What a source hands its finds to."""
 
     def __call__(self, make: Callable[[], Observation], product: Product | None = None) -> Tensor | None:
-        """Take a function that makes the Observation: what it raises refuses this mixer and no other.
-
-        Returns:
-            What the model is to go on with in the place of `product.mixed`; None for that itself.
-        """
+        """What the model goes on with in the place of `product.mixed`, None for that itself."""
+        # What `make` raises refuses this mixer and no other.
         ...
 
 

@@ -7,10 +7,10 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from types import ModuleType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -31,12 +31,7 @@ class ReplacedCall:
     module: nn.Module  # the mixer
     arguments: Mapping[str, Any]  # every argument by its name in the pure-torch function, defaults included
     output: Tensor  # what it returned; where that is several things, the first
-    again: Callable[..., Tensor] | None = None  # what it returns with some other arguments, by their names
-
-    def with_argument(self, name: str, value: Tensor) -> Self:
-        """The same call with another argument."""
-        again = cast("Callable[..., Tensor]", self.again)
-        return replace(self, arguments={**self.arguments, name: value}, output=again(**{name: value}))
+    again: Callable[[str, Tensor], ReplacedCall] | None = None  # the same call with another argument
 
     def require_no_state(self, *arguments: str) -> None:
         """Refuse a call that goes on from an earlier state, because its T would miss what that holds."""
@@ -92,12 +87,6 @@ class _Replaced:
     def __getitem__(self, key: Any) -> Any:
         return self.here[key]
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self.here[key] = value
-
-    def __contains__(self, key: Any) -> bool:
-        return key in self.here
-
     def __getattr__(self, name: str) -> Any:
         return getattr(self.here, name)
 
@@ -134,11 +123,12 @@ def observed(
         bound, frame = signature.bind(*args, **kwargs), running.frame
         bound.apply_defaults()
 
-        def again(**changed: Tensor) -> Tensor:
+        def again(name: str, value: Tensor) -> ReplacedCall:
             other = signature.bind(*args, **kwargs)
-            other.arguments.update(changed)
+            other.arguments[name] = value
             with arithmetic_of(first(result)):
-                return first(body(*other.args, **other.kwargs))
+                output = first(body(*other.args, **other.kwargs))
+            return ReplacedCall(frame.name, frame.module, {**arguments, name: value}, output)
 
         arguments = {**bound.arguments, **bound.arguments.get("kwargs", {})}
         return with_first(result, called(ReplacedCall(frame.name, frame.module, arguments, first(result), again)))

@@ -60,8 +60,7 @@ def returning(outputs: Sequence[object]) -> Callable[..., object]:
         if isinstance(held, Tensor) and isinstance(output, Tensor) and held.shape != output.shape:
             raise ModelError(
                 f"{type(module).__name__} must return the same shape for other numbers, got {tuple(held.shape)} "
-                f"and {tuple(output.shape)}, as if it is an expert that other tokens are routed to. What is mixed "
-                "around it is not measured."
+                f"and {tuple(output.shape)}, as an expert does to which other tokens are routed."
             )
         return held
 

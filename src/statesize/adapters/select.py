@@ -172,9 +172,8 @@ def selected(
     if not names:
         raise ModelError(
             f"{type(model).__name__} has no mixer that statesize knows: none of its modules was seen to mix positions, "
-            "by a known kernel or its own operations, or has a method `operator(hidden)`. Does dimension 1 hold "
-            "positions? Does each module return a tensor, or a tuple, dict or dataclass with it? If one mixes "
-            f"positions, {HOW_TO_SUPPLY} for what its forward receives."
+            "or has a method `operator(hidden)`. Does dimension 1 hold positions? Does each module return a tensor? If "
+            f"one mixes positions, {HOW_TO_SUPPLY} for what its forward receives."
         )
     labels = [label for call in recording.calls for label in call.labels]
     chosen = chosen_names(names, layers, recording.refused, labels)
@@ -184,8 +183,7 @@ def selected(
         if not missing:
             raise NothingMeasuredError(skipped)
         raise ModelError(
-            f"The forward pass of {type(model).__name__} never called {', '.join(missing)}: there is nothing to "
-            "measure. Choose other layers, or call the model in a way that uses them."
+            f"The forward pass of {type(model).__name__} never called {', '.join(missing)}. Choose other layers."
         )
     skipped |= dict.fromkeys(missing, Note(Code.NOT_CALLED))
     if layers is None:

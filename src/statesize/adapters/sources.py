@@ -1,10 +1,9 @@
-"""The sources of observations, which are watched while a model runs, and TSS by kind of mixer."""
+"""The sources of observations, which are watched while a model runs."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Collection
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 
@@ -12,15 +11,8 @@ from statesize.adapters.models.model_state import NamedModules
 from statesize.adapters.observation import OpenSource, Source
 from statesize.adapters.replaced import source_files
 
-
-@dataclass(frozen=True)
-class Named:
-    """A source that is imported where the files of a model's layers name one of some classes or functions, if given."""
-
-    module: str
-    names: Collection[str] = ()
-    observing: str = "observing"
-
+Named = tuple[str, Collection[str], str]
+"""A module, names of classes or functions by which files of a model's layers ask for it, and the source in it."""
 
 SCANS = (
     *("mamba_selective_scan", "mamba2_chunk_scan", "torch_chunk_gated_delta_rule", "chunk_kimi_delta_attention"),
@@ -28,13 +20,13 @@ SCANS = (
 )
 # One line a source: while `observing(files, running, record)` is open, each call of its kernels makes one Observation.
 SOURCES: tuple[Source | Named, ...] = (
-    Named("kernels.attention", {"ALL_ATTENTION_FUNCTIONS", "DiffLlamaAttention"}),
-    Named("kernels.scans", SCANS),
-    Named("kernels.recurrent_layers", {"Lfm2ShortConv", "Lfm2MoeShortConv", "Lfm3ShortConv"}, "observing_convolutions"),
-    Named("kernels.recurrent_layers", {"RecurrentGemmaRecurrentBlock"}, "observing_rg_lru"),
-    Named("kernels.recurrent_layers", {"xLSTMLayer"}, "observing_mlstm"),
-    Named("kernels.recurrent_layers", {"MiniMaxLightningAttention"}, "observing_lightning"),
-    Named("fla.source", {"fla"}),
+    ("kernels.attention", {"ALL_ATTENTION_FUNCTIONS", "DiffLlamaAttention"}, "observing"),
+    ("kernels.scans", SCANS, "observing"),
+    ("kernels.recurrent_layers", {"Lfm2ShortConv", "Lfm2MoeShortConv", "Lfm3ShortConv"}, "observing_convolutions"),
+    ("kernels.recurrent_layers", {"RecurrentGemmaRecurrentBlock"}, "observing_rg_lru"),
+    ("kernels.recurrent_layers", {"xLSTMLayer"}, "observing_mlstm"),
+    ("kernels.recurrent_layers", {"MiniMaxLightningAttention"}, "observing_lightning"),
+    ("fla.source", {"fla"}, "observing"),
 )
 
 
@@ -46,10 +38,11 @@ def sources_of(parts: NamedModules) -> list[OpenSource]:
     names = ({"fla"} & sys.modules.keys()).union(classes, *map(vars, files))
     needed = list[OpenSource]()
     for source in SOURCES:
-        if isinstance(source, Named):
-            if source.names and names.isdisjoint(source.names):
+        if isinstance(source, tuple):
+            module, asked, observing = source
+            if names.isdisjoint(asked):
                 continue
-            source = getattr(import_module(f"statesize.adapters.{source.module}"), source.observing)
+            source = getattr(import_module(f"statesize.adapters.{module}"), observing)
         needed.append(partial(source, files))
     return needed
 

@@ -227,15 +227,13 @@ class _Recorder:
         if entries != self.running.length:
             advice = " If the positions lie on another dimension, name it by axis." * self.forward.is_of_frames
             raise ModelError(
-                f"Mixer {observation.name} mixes {entries} entries that are not the {self.running.length} positions"
-                " of the text, such as patches or summaries of them. statesize measures mixers of the text's own "
-                f"positions.{advice}"
+                f"Mixer {observation.name} mixes {entries} entries that are not the {self.running.length} positions of "
+                f"the text, such as patches or summaries of them.{advice}"
             )
         if count not in (1, self.forward.sequences):
             raise ModelError(
-                f"Mixer {observation.name} mixes values of {count} sequences, and the model reads "
-                f"{self.forward.sequences}: the first dimension of its maps counts something else, such as heads or "
-                "streams. Measure one text at a time."
+                f"Mixer {observation.name} mixes values of {count} sequences, such as heads or streams, and the model "
+                f"reads {self.forward.sequences}. Measure one text at a time."
             )
 
     def leave(self, frame: Frame, output: object) -> None:

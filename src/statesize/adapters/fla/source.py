@@ -56,18 +56,12 @@ class Formula:
             name=call.name,
             kind=kind,
             operator=lambda units: formula(call, units),
-            exact=nothing if steps > 1 else partial(_exact, call, by_channel=by_channel),
+            exact=nothing if steps > 1 else partial(_stepped, call, by_channel=by_channel),
             values=values.transpose(1, 2),
             mixed=mixed.transpose(1, 2),
             state_size=size,
             state_bytes=heads * (channels + beside) * size * torch.float32.itemsize,
         )
-
-
-def _exact(call: FlaCall, *, by_channel: bool) -> Tensor | None:
-    """What the step form of a kernel computes, (S, unit, L, P)."""
-    mixed = stepped(call)
-    return None if mixed is None else (mixed[..., None] if by_channel else mixed).transpose(1, 2)
 
 
 def _width(call: FlaCall) -> int:
@@ -155,17 +149,14 @@ def _observed(function: Callable[..., Any], running: ModuleStack, record: OnObse
     return kernel
 
 
-_CHUNKED, _STEPPED = "chunk_", "fused_recurrent_"
-
-
 @torch.no_grad()
-def stepped(call: FlaCall) -> Tensor | None:
-    """What fla's own step form makes of a chunked kernel's arguments, (S, L, H, P); None where it has none."""
-    if not call.kernel.startswith(_CHUNKED):
+def _stepped(call: FlaCall, *, by_channel: bool) -> Tensor | None:
+    """What fla's own step form makes of a chunked kernel's arguments, (S, unit, L, P); None where it has none."""
+    if not call.kernel.startswith("chunk_"):
         return None
     # The package of "fla.ops.rwkv7.chunk" has both forms.
     package = import_module(".".join(call.function.__module__.split(".")[:3]))
-    form = getattr(package, _STEPPED + call.kernel.removeprefix(_CHUNKED), None)
+    form = getattr(package, call.kernel.replace("chunk_", "fused_recurrent_", 1), None)
     if form is None:
         return None
     parameters = inspect.signature(form).parameters
@@ -177,9 +168,10 @@ def stepped(call: FlaCall) -> Tensor | None:
     if any(one.default is one.empty and one.name not in by_name for one in named):
         return None
     try:
-        return first(form(**by_name))
+        mixed = first(form(**by_name))
     except RuntimeError as error:
         # Where Triton has no driver, something else than the kernel was called.
         if "active drivers" not in str(error):
             raise
         return None
+    return (mixed[..., None] if by_channel else mixed).transpose(1, 2)

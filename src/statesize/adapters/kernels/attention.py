@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -21,7 +21,6 @@ from statesize.adapters.observation import ModuleStack, Observation, OnObservati
 from statesize.adapters.other_inputs import random_like
 from statesize.adapters.replaced import MixerCall, meanings, replaced, source_of, with_first
 from statesize.adapters.select import LIBRARIES
-from statesize.errors import ModelError
 
 REGISTRY = "ALL_ATTENTION_FUNCTIONS"
 # Names of implementations whose functions can be called with the identity as value, of any width.
@@ -92,7 +91,9 @@ class _Called:
         self.options = dict(options)
         named = self.options.pop("attention_mask", None)
         self.given_mask: Any = given[3] if len(given) > 3 else named
-        self.window = attention_window(module, self.options)
+        # The positions that a query sees, itself included.
+        window = self.options.get("sliding_window", getattr(module, "sliding_window", None))
+        self.window = int(window) if window else None
         # What scores are multiplied by.
         scale = self.options.get("scaling")
         scale = getattr(module, "scaling", None) if scale is None else scale
@@ -184,15 +185,10 @@ class _Called:
     @property
     def _weighing(self) -> Attend:
         """A function that takes values of any width: the model's own, or the eager one of its file."""
+        if self.plain:
+            return self.function
         files = (sys.modules.get(kind.__module__) for kind in type(self.module).__mro__)
-        eager = next(filter(None, (getattr(file, "eager_attention_forward", None) for file in files)), None)
-        if not self.plain and eager is None:
-            raise ModelError(
-                f"Mixer {self.name}: {type(self.module).__name__} has no eager_attention_forward in its file, from "
-                "which its probabilities are taken. Load the model with attn_implementation='sdpa', or give the class "
-                "a method `operator(hidden)` that returns a statesize Operator."
-            )
-        return self.function if self.plain else cast("Attend", eager)
+        return next(filter(None, (getattr(file, "eager_attention_forward", None) for file in files)))
 
     def _call(self, function: Attend, value: Tensor, mask: Any) -> tuple[Tensor, Tensor | None]:
         # In float64 all of it must compute in float64. Compiled, flex attention has no float64 on a CPU; without this
@@ -226,9 +222,3 @@ def _difference(call: MixerCall, first: _Called, second: _Called) -> Observation
     )
     mixing = Mixing(subtracted, (sequences, heads // 2, length, first.key.shape[2]))
     return observed_mixing(attended, mixing, first.running.length, visible_keys(first.mask, *mixing.shape[2:]))
-
-
-def attention_window(module: nn.Module, options: Mapping[str, Any]) -> int | None:
-    """The positions that a query sees, itself included, or None for all before it."""
-    window = options.get("sliding_window", getattr(module, "sliding_window", None))
-    return int(window) if window else None

@@ -14,17 +14,9 @@ from torch import Tensor
 from statesize.adapters.kernels.plain_attention import AttentionCall
 from statesize.adapters.models.precision import check_finite
 from statesize.adapters.observation import Observation, Units
-from statesize.adapters.select import is_own_code
-from statesize.adapters.watch import named_state_size
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
 from statesize.operators import Dense
-
-HIDES = Note(
-    Code.COUNTED,
-    "It gives some keys no weight, but not by their position, so that its size counts all tokens. If it drops them for "
-    "good, set `state_size` in its class to the number of tokens that it keeps; else to math.inf.",
-)
 
 
 @dataclass(eq=False)
@@ -64,9 +56,8 @@ def observed_mixing(call: AttentionCall, mixing: Mixing, text: int, seen: Tensor
     name, (_, _, length, entries) = call.name, mixing.shape
     if entries != length:
         raise ModelError(
-            f"Mixer {name} attends from {length} to {entries} entries, of a text of {text} tokens: another text, an "
-            "earlier one, blocks or summaries. statesize measures mixers whose inputs and outputs are the same "
-            "positions of one text."
+            f"Mixer {name} attends from {length} to {entries} entries, of a text of {text} tokens. statesize measures "
+            "mixers whose inputs and outputs are the same positions of one text."
         )
     reads = (mixing.of(name) > 0).flatten(0, 1) if seen is None else seen[None]
     seen = reads.any(0)
@@ -78,20 +69,18 @@ def observed_mixing(call: AttentionCall, mixing: Mixing, text: int, seen: Tensor
     window = call.window
     state_size = _state_size(seen, window)
     position = torch.arange(length, device=state_size.device)
-    filled, hides = None if window is None else window - 1, tuple[Note, ...]()
+    filled = None if window is None else window - 1
     if window is None and not torch.equal(state_size, position):
         # A cache that does not keep the whole past without being a window: attention in chunks.
         filled = int(state_size.max())
-    elif window is None and is_own_code(call.module) and not bool(seen[position[:, None] >= position].all()):
-        hides = () if named_state_size(name, call.module) == math.inf else (HIDES,)
     memory = call.memory(lambda: max(int(_read_later(head).max()) for head in reads))
     if memory.states is not None:
-        filled, hides, state_size = memory.states, (), position.clamp(max=memory.states)
+        filled, state_size = memory.states, position.clamp(max=memory.states)
 
     def operator(units: Units) -> Dense:
         return Dense.of_causal(mixing.of(name)[:, units], state_size)
 
-    found = call.observation(operator, filled, (*memory.notes, *hides))
+    found = call.observation(operator, filled, memory.notes)
     return replace(found, map_bytes=math.prod(mixing.shape) * torch.float64.itemsize, forget=mixing.forget)
 
 

@@ -48,7 +48,6 @@ def mlstm(call: MixerCall) -> Observation:
 
 
 observing_mlstm = source_of(("xLSTMLayer",), ("mlstm_backend",), mlstm)
-"""The source that observes the mLSTM layers of a model of transformers."""
 
 
 def _normalised(key: Tensor, query: Tensor, write: Tensor, forget: Tensor, epsilon: float) -> Recurrence:
@@ -100,7 +99,6 @@ def rg_lru(call: MixerCall) -> Observation:
 
 
 observing_rg_lru = source_of(("RecurrentGemmaRecurrentBlock",), ("rg_lru",), rg_lru)
-"""The source that observes the RG-LRU blocks of a model."""
 
 
 def _gate(unit: Any, name: str, activations: Tensor) -> Tensor:
@@ -140,7 +138,6 @@ def lightning_attention(call: MixerCall) -> Observation:
 
 
 observing_lightning = source_of(("MiniMaxLightningAttention",), ("qkv_proj", "norm"), lightning_attention)
-"""The source that observes the lightning attention of a model."""
 
 
 def gated_convolution(call: MixerCall) -> Observation:
@@ -181,4 +178,3 @@ def gated_convolution(call: MixerCall) -> Observation:
 observing_convolutions = source_of(
     ("Lfm2ShortConv", "Lfm2MoeShortConv", "Lfm3ShortConv"), ("in_proj", "out_proj"), gated_convolution
 )
-"""The source that observes the gated short convolutions of LFM2."""

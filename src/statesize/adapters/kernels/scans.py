@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dataclasses import replace as changed
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -191,7 +191,8 @@ class Scan:
         """What one call mixed, and what the function makes of other values."""
 
         def probed() -> tuple[Tensor, Tensor]:
-            other = self.parse(call.with_argument(self.values, random_like(call.arguments[self.values])))
+            again = cast("Callable[[str, Tensor], ReplacedCall]", call.again)
+            other = self.parse(again(self.values, random_like(call.arguments[self.values])))
             return other.values, other.mixed
 
         return changed(self.parse(call), probed=probed)

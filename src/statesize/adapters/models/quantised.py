@@ -108,8 +108,7 @@ def check_method(name: str, config: Any, kind: type[StatesizeError] = ModelError
     if method not in methods and method != "bitsandbytes":
         raise kind(
             f"{name} is quantised by a method that transformers does not know ({method}), so its scales would be left "
-            "out. Give the checkpoint that it was made from, or where its weights are right without them, take "
-            "quantization_config out of its configuration."
+            "out. Give the checkpoint that it was made from, or take quantization_config out of its configuration."
         )
 
 

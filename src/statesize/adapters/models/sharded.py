@@ -35,8 +35,7 @@ def check_sharding(parts: NamedModules, parameters: Iterable[tuple[str, Tensor]]
     if sharded_units(parts[0][1]):
         raise ModelError(
             f"model must be whole in this process, got {type(parts[0][1]).__name__}, which fully_shard has shared out "
-            "among ranks. On every rank, call statesize.integrations.ranks.on_first_rank(model, work): it calls "
-            "work(whole) on the first one, with a whole copy."
+            "among ranks. On every rank, call statesize.integrations.ranks.on_first_rank(model, work)."
         )
 
 
@@ -59,8 +58,7 @@ def check_gatherable(parts: NamedModules, parameters: Iterable[tuple[str, Tensor
             )
             raise ModelError(
                 f"Parameter {name} must be whole where its layer runs, got {kind}. Shard the model by fully_shard "
-                "(FSDP2) and give the module that its outermost call was applied to, train with ZeRO-2, or load the "
-                "model without a tensor parallel plan (tp_plan)."
+                "(FSDP2) and give its outermost module, train with ZeRO-2, or load the model without a tp_plan."
             )
 
 
