@@ -27,6 +27,7 @@ from statesize.adapters.select import (
     NothingMeasuredError,
     find_mixers,
     is_own_code,
+    may_be_traced,
     selected,
 )
 from statesize.adapters.trace.own_mixing import OwnMixing
@@ -209,7 +210,9 @@ def capture_module(model: nn.Module, inputs: Inputs, request: Request) -> Captur
     forward, checks = Forward.of(model, inputs, request.axis), request.checks
     own = find_mixers(forward.parts)
     recording = record_calls(forward, own)
-    recording, own_mixing = _with_own_mixing(forward, own, recording, request)
+    own_mixing, seen = OwnMixing(), {*recording.refused, *(call.name for call in recording.calls)}
+    if request.mixes or any(may_be_traced(name, part, seen) for name, part in forward.parts):
+        recording, own_mixing = _with_own_mixing(forward, own, recording, request)
     chosen, skipped = selected(forward, list(own), recording, request.layers)
     limit = max((BOUNDS[stored_dtype(model)], *(BOUNDS[call.dtype] for call in recording.calls)))
     # Models of libraries are compared with oracles of their own, but for hooks that others hang on them.

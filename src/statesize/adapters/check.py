@@ -30,10 +30,8 @@ from statesize.operators import Dense
 
 Checks = Literal["all", "read", "again", "none"]
 
-# A unit that is smaller than all others by more is compared with this share of the largest.
-_LEAST = 1e-6
-# Numbers of the operators that are held at once while they are applied.
-_NUMBERS = 2**23
+_LEAST = 1e-6  # a unit that is smaller than all others by more is compared with this share of the largest
+_NUMBERS = 2**23  # of the operators that are held at once while they are applied
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,6 @@ Inputs = Tensor | Mapping[str, Any]
 _HOW_TO_GIVE = 'Give torch.tensor([ids]), or what the tokenizer returns with return_tensors="pt".'
 _UNPADDED = "give texts of different length one after another, without it."
 _CACHES = ("past_key_values", "cache_params", "state")
-# What the decoder of an encoder–decoder reads, before what its encoder reads.
 DECODED = ("decoder_input_ids", "decoder_inputs_embeds", "decoder_input_values", "future_values")
 _TOKENS = ("input_ids", "decoder_input_ids")
 
@@ -71,8 +70,7 @@ class Placed:
     leaving: int | None
 
 
-# Arguments by which attention of transformers takes keys and values of another sequence.
-_OTHER_SEQUENCES = ("key_value_states", "encoder_hidden_states")
+_OTHER_SEQUENCES = ("key_value_states", "encoder_hidden_states")  # of which attention takes keys and values
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import cast
 from torch import nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import NamedModules
+from statesize.adapters.models.model_state import NamedModules, is_a
 from statesize.adapters.observation import SHARED
 from statesize.adapters.watch import ModelRun
 from statesize.check import refuse, whole_number
@@ -19,6 +19,7 @@ from statesize.io.text import listed, meant
 
 # Lists of these are no lists of layers: projections of several heads or codebooks.
 POINTWISE = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.Dropout)
+Layers = int | str | Sequence[int | str] | None
 
 
 def lost_mixers(skipped: Mapping[str, Note], measured: Iterable[str]) -> dict[str, Note]:
@@ -44,9 +45,7 @@ def lost_mixers(skipped: Mapping[str, Note], measured: Iterable[str]) -> dict[st
 
 def skipped_layers(parts: NamedModules, called: Iterable[str], observed: Iterable[str]) -> dict[str, Note]:
     """The layers in which nothing was measured, and why."""
-    ran, mixers = set(called), list(observed)
-    reasons: dict[str, Note] = {}
-    lists = list[str]()
+    ran, mixers, reasons, lists = set(called), list(observed), dict[str, Note](), list[str]()
     for list_name, layers in parts:
         # A list inside a layer is part of that layer.
         if not isinstance(layers, nn.ModuleList) or any(list_name.startswith(f"{outer}.") for outer in lists):
@@ -62,9 +61,6 @@ def skipped_layers(parts: NamedModules, called: Iterable[str], observed: Iterabl
             elif not any(f"{mixer}.".startswith(f"{name}.") for mixer in mixers):
                 reasons[name] = Note(Code.NO_MIXING, f"{type(layer).__name__}: {Code.NO_MIXING.sentence}")
     return reasons
-
-
-Layers = int | str | Sequence[int | str] | None
 
 
 # Packages whose modules are compared with oracles of their own: other modules are of the model's author.
@@ -89,6 +85,12 @@ RECURRENT = ("RNNBase", "sLSTMLayer")
 
 TRACED = nn.MultiheadAttention | nn.Sequential
 """Classes of torch that may mix positions by code that no adapter knows, as one's own code may: only a search tells."""
+
+
+def may_be_traced(name: str, module: nn.Module, seen: Collection[str]) -> bool:
+    """Whether a module may mix positions by code that no adapter knows."""
+    own = is_own_code(module) or isinstance(module, TRACED) or hasattr(module, "mixes")
+    return own or is_a(module, RECURRENT) or is_unseen_attention(name, module, seen)
 
 
 _INDEX = re.compile(r"-?\d+", re.ASCII)

@@ -84,11 +84,8 @@ class Impulses:
     def __call__(self, call: FlaCall) -> Observation:
         """What one call mixed."""
         call.require_whole()
-        size, channels = self.states(call), call.output.shape[-1]
-
-        values, mixed = call.by_head(call.arguments["v"], slice(None)), call.output.transpose(1, 2)
-        shape = (mixed.shape[0], call.heads, call.length, call.length)
-        mixing = Mixing(lambda: impulses(call), shape)
+        size, mixed = self.states(call), call.output.transpose(1, 2)
+        mixing = Mixing(lambda: impulses(call), (len(mixed), call.heads, call.length, call.length))
 
         def operator(units: Units) -> Dense:
             return Dense(mixing.of(call.name)[:, units], torch.arange(call.length).clamp(max=size))
@@ -97,11 +94,11 @@ class Impulses:
             name=call.name,
             kind=self.kind,
             operator=operator,
-            values=values,
+            values=call.by_head(call.arguments["v"], slice(None)),
             mixed=mixed,
             forget=mixing.forget,
             state_size=size,
-            state_bytes=call.heads * channels * size * torch.float32.itemsize,
+            state_bytes=call.heads * mixed.shape[-1] * size * torch.float32.itemsize,
         )
 
 

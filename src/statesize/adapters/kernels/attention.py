@@ -17,16 +17,13 @@ from statesize.adapters.kernels.plain_attention import AttentionCall, PlainAtten
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, of_identity, visible_keys
 from statesize.adapters.models.model_state import is_a
 from statesize.adapters.models.precision import arithmetic_of, at_least
-from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product
-from statesize.adapters.other_inputs import random_like
+from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, random_like
 from statesize.adapters.replaced import MixerCall, meanings, replaced, source_of, with_first
 from statesize.adapters.select import LIBRARIES
 
 REGISTRY = "ALL_ATTENTION_FUNCTIONS"
-# Names of implementations whose functions can be called with the identity as value, of any width.
-PLAIN = ("eager", "sdpa")
-# Classes that call their attention function twice and subtract.
-_DIFFERENTIAL = ("DiffLlamaAttention",)
+PLAIN = ("eager", "sdpa")  # implementations whose functions take the identity as value, of any width
+_DIFFERENTIAL = ("DiffLlamaAttention",)  # classes that call their attention function twice and subtract
 
 Attend = Callable[..., tuple[Tensor, Tensor | None]]
 Change = Callable[[str, Attend], Attend]
@@ -49,9 +46,11 @@ def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObser
         product = Product(given[2], -2, result[0], 1)
         return with_first(result, record(partial(called.observation, result[0]), product))
 
-    subtracting = source_of(_DIFFERENTIAL, ("groupnorm",), lambda call: _difference(call, *halves.pop(call.module)))
-    with replaced_attention(files, partial(partial, attend)), subtracting(files, running, record):
-        yield
+    subtracts = any(is_a(part, _DIFFERENTIAL) for _, part in running.parts)
+    source = source_of(_DIFFERENTIAL, ("groupnorm",), lambda call: _difference(call, *halves.pop(call.module)))
+    with replaced_attention(files, partial(partial, attend)):
+        with source(files, running, record) if subtracts else nullcontext():
+            yield
 
 
 def replaced_attention(files: Sequence[ModuleType], change: Change) -> AbstractContextManager[None]:

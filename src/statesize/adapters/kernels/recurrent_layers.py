@@ -24,8 +24,8 @@ def mlstm(call: MixerCall) -> Observation:
     query, key, values = (part.kwargs[name] for name in ("query", "key", "value"))
     if part.kwargs.get("c_initial") is not None:
         raise ModelError(
-            f"{call.name} was called with an initial state, so its operator would miss what came before: run without "
-            "a cache (use_cache=False), with config.max_inference_chunksize at least the length of the sequence."
+            f"{call.name} was called with an initial state, so its operator would miss what came before: run without a "
+            "cache (use_cache=False), with config.max_inference_chunksize at least the length of the sequence."
         )
     heads, channels, states = values.shape[1], values.shape[3], key.shape[-1]
     epsilon = float(cast("Any", call.module).mlstm_backend.config.eps)

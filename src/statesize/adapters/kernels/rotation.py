@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self, cast
@@ -87,7 +86,9 @@ def rotation_of(running: ModuleStack, query: Tensor) -> Rotation | None:
     called_with: Any = given.get("position_embeddings")
     files = [vars(sys.modules[kind.__module__]) for kind in type(module).__mro__]
     if called_with is None and type(module).__module__.startswith("transformers.models."):
-        without = "position_embeddings" in given or not any(map(_names_rotary, files))
+        names = (name for names in files for name in names)
+        rotates = any("rotary" in name.lower() or name.startswith("rotate_") for name in names)
+        without = "position_embeddings" in given or not rotates
         return Rotation.none(query) if without else None
     turn: Any = next((names["rotate_half"] for names in files if "rotate_half" in names), None)
     if not isinstance(called_with, tuple) or turn is None:
@@ -112,10 +113,6 @@ def rotation_of(running: ModuleStack, query: Tensor) -> Rotation | None:
         if bool(((rotation.moved(query, steps) - asked).abs() <= most).all()):
             return rotation
     return None
-
-
-def _names_rotary(names: Mapping[str, object]) -> bool:
-    return any("rotary" in name.lower() or name.startswith("rotate_") for name in names)
 
 
 def _queries(running: ModuleStack, embeddings: tuple[Tensor, ...]) -> Tensor | None:

@@ -58,7 +58,8 @@ def float_model(model: object) -> tuple[nn.Module, str]:
         )
     check_sharding(parts, parameters)
     for part in pretrained:
-        check_method(type(part).__name__, part.config)
+        if getattr(part.config, "quantization_config", None):
+            check_method(type(part).__name__, part.config)
     method = ""
     quantisers = (getattr(part, "hf_quantizer", None) for part in pretrained)
     if (quantiser := next(filter(None, quantisers), None)) is not None:
